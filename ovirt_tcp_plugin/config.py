@@ -1,0 +1,145 @@
+# SPDX-FileCopyrightText: The ovirt_tcp_plugin developers
+# SPDX-License-Identifier: Apache-2.0
+"""Reads a role's YAML configuration into frozen dataclasses.
+
+`/etc/ovirt-tcp/<role>.yaml` first, then `<role>.conf.d/*.yaml` in name order; a later file's option wins.
+A role declares a dataclass of sections, each a dataclass of options. An option's annotation is its type and its
+default is the documentation's default; one without a default must be given.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+import typing
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, TypeVar
+
+import yaml
+
+from ovirt_tcp_plugin import errors
+
+DEFAULT_DIRECTORY = Path("/etc/ovirt-tcp")
+
+# A configuration is written by hand; more than this is a wrong file.
+MAX_FILE_SIZE = 1024 * 1024
+
+T = TypeVar("T")
+
+
+def load(declared: type[T], role: str, directory: Path) -> T:
+    """Return the configuration of `role` as an instance of the dataclass `declared`.
+
+    Raises:
+        InvalidConfig: naming every unknown section or option, wrong type and missing option at once.
+    """
+    files = [directory / f"{role}.yaml", *sorted((directory / f"{role}.conf.d").glob("*.yaml"))]
+    if not files[0].is_file():
+        raise errors.InvalidConfig(str(files[0]), ["the file does not exist"])
+    faults: list[str] = []
+    merged: dict[str, dict[str, object]] = {}
+    for path in files:
+        _merge(path, merged, faults)
+    sections = _sections(declared, merged, faults)
+    if faults:
+        raise errors.InvalidConfig(str(files[0]), faults)
+    return declared(**sections)
+
+
+def show(loaded: object) -> dict[str, Any]:
+    """Return a loaded configuration as plain values, for `config show`."""
+    shown: dict[str, Any] = {}
+    for section in dataclasses.fields(loaded):  # type: ignore[arg-type]
+        value = getattr(loaded, section.name)
+        shown[section.name] = {
+            option.name: _plain(getattr(value, option.name)) for option in dataclasses.fields(value)
+        }
+    return shown
+
+
+def _plain(value: object) -> object:
+    if isinstance(value, Path):
+        return str(value)
+    if isinstance(value, tuple):
+        return [_plain(item) for item in value]
+    if isinstance(value, Mapping):
+        return dict(value)
+    return value
+
+
+def _merge(path: Path, merged: dict[str, dict[str, object]], faults: list[str]) -> None:
+    try:
+        with path.open("rb") as file:
+            text = file.read(MAX_FILE_SIZE + 1)
+        if len(text) > MAX_FILE_SIZE:
+            faults.append(f"{path.name} is larger than {MAX_FILE_SIZE} bytes")
+            return
+        content = yaml.safe_load(text)
+    except (OSError, UnicodeDecodeError, yaml.YAMLError, RecursionError) as e:
+        faults.append(f"{path.name} cannot be read: {' '.join(str(e).split())}")
+        return
+    if content is None:
+        return
+    if not isinstance(content, dict):
+        faults.append(f"{path.name} is not a mapping of sections")
+        return
+    for section, options in content.items():
+        if isinstance(options, dict):
+            merged.setdefault(str(section), {}).update({str(k): v for k, v in options.items()})
+        elif options is not None:
+            faults.append(f"{path.name}: section {section} is not a mapping of options")
+
+
+def _sections(
+    declared: type[Any], merged: dict[str, dict[str, object]], faults: list[str]
+) -> dict[str, object]:
+    types = typing.get_type_hints(declared)
+    for name in sorted(set(merged) - set(types)):
+        faults.append(f"unknown section {name}, known are {', '.join(sorted(types))}")
+    return {name: _section(name, kind, merged.get(name, {}), faults) for name, kind in types.items()}
+
+
+def _section(name: str, kind: type[Any], given: dict[str, object], faults: list[str]) -> object:
+    types = typing.get_type_hints(kind)
+    for option in sorted(set(given) - set(types)):
+        faults.append(f"unknown option {name}.{option}, known are {', '.join(sorted(types))}")
+    values: dict[str, object] = {}
+    for field in dataclasses.fields(kind):
+        if field.name in given:
+            try:
+                values[field.name] = _convert(types[field.name], given[field.name])
+            except ValueError as e:
+                faults.append(f"{name}.{field.name} {e}")
+        elif field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING:
+            faults.append(f"{name}.{field.name} is missing")
+    if faults:
+        return None
+    try:
+        return kind(**values)
+    except ValueError as e:
+        faults.append(f"{name}: {e}")
+        return None
+
+
+def _convert(kind: Any, value: object) -> object:
+    """Return `value` as an instance of the annotation `kind`, or raise ValueError with "is not ..."."""
+    if kind is float and isinstance(value, int) and not isinstance(value, bool):
+        return float(value)
+    if kind is Path and isinstance(value, str) and value:
+        return Path(value)
+    if kind in (str, int, float, bool) and type(value) is kind:
+        return value
+    origin, arguments = typing.get_origin(kind), typing.get_args(kind)
+    if origin is tuple and isinstance(value, list):
+        return tuple(_convert(arguments[0], item) for item in value)
+    if origin is Mapping or origin is typing.get_origin(Mapping[str, str]):
+        if isinstance(value, dict):
+            return {_convert(arguments[0], k): _convert(arguments[1], v) for k, v in value.items()}
+        raise ValueError("is not a mapping")
+    words = {str: "a text", int: "a whole number", float: "a number", bool: "true or false", Path: "a path"}
+    raise ValueError(f"is not {words.get(kind, 'a list')}: {_shortened(value)}")
+
+
+def _shortened(value: object) -> str:
+    return re.sub(r"\s+", " ", repr(value))[:60]
