@@ -1,0 +1,94 @@
+# SPDX-FileCopyrightText: The ovirt_tcp_plugin developers
+# SPDX-License-Identifier: Apache-2.0
+"""Chain step 6, the one place with the rule: may this VM run on this host now?
+
+Pure: VM, host's verdict and `now` come in, a Decision goes out. Filter, wall, `why` and the lab's checks all ask
+here. It does not establish that the verdict is true, only whether it counts.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import enum
+from typing import Optional
+
+from ovirt_tcp_plugin.messages.result import Level
+
+
+class Scope(enum.Enum):
+    """Who needs trust in a pool: the unit's property `trust_scope`."""
+
+    ALL_VMS = "all_vms"
+    MARKED_VMS = "marked_vms"
+
+
+@dataclasses.dataclass(frozen=True)
+class Verdict:
+    """An attestation result as the broker holds it.
+
+    Attributes:
+        level: trust level.
+        born_ms, end_ms: CLOCK_BOOTTIME of this machine in milliseconds; it counts while born_ms <= now < end_ms.
+        code: stable word for why it is not trusted; empty if it is.
+        reason: one plain sentence for why it is not trusted; empty if it is.
+        boot_id: the host's boot in which the evidence was made; empty if the server does not tell.
+    """
+
+    level: Level
+    born_ms: int
+    end_ms: int
+    code: str = ""
+    reason: str = ""
+    boot_id: str = ""
+
+
+@dataclasses.dataclass(frozen=True)
+class Vm:
+    """A VM as the rule sees it.
+
+    Attributes:
+        marked: whether `trusted_host_flag=true` is in its current or next-run configuration; None when the
+            broker does not know the VM yet, which counts as marked.
+        exempt: whether it is the hosted-engine VM or one of `exempt_vms`.
+    """
+
+    marked: Optional[bool]
+    exempt: bool = False
+
+
+@dataclasses.dataclass(frozen=True)
+class Decision:
+    """Whether a VM may run on a host; `code` is stable, `reason` is one plain sentence."""
+
+    allowed: bool
+    code: str
+    reason: str
+
+
+def needs_trust(vm: Vm, scope: Scope) -> bool:
+    """Return whether `vm` must run on a trusted host in a pool of that scope."""
+    if vm.exempt:
+        return False
+    return scope is Scope.ALL_VMS or vm.marked is not False
+
+
+def decide(vm: Vm, scope: Scope, verdict: Optional[Verdict], now_ms: int) -> Decision:
+    """Return whether `vm` may run on the host with that verdict (None: the broker has none) at `now_ms`."""
+    if vm.exempt:
+        return Decision(True, "exempt", "the VM is exempt by configuration")
+    if not needs_trust(vm, scope):
+        return Decision(True, "not_marked", "the VM is not marked as needing a trusted host")
+    if verdict is None:
+        return Decision(False, "no_verdict", "the host has no verdict yet")
+    if verdict.level is Level.UNTRUSTED:
+        return Decision(False, verdict.code or "untrusted", verdict.reason or "the host is untrusted")
+    if verdict.level is not Level.TRUSTED:
+        return Decision(
+            False, verdict.code or verdict.level.value, verdict.reason or f"the host is {verdict.level.value}"
+        )
+    if now_ms < verdict.born_ms:
+        return Decision(False, "verdict_not_born", "the host's verdict is dated in the future")
+    if now_ms >= verdict.end_ms:
+        ago = (now_ms - verdict.end_ms) // 1000
+        return Decision(False, "verdict_ended", f"the host's last verdict ended {ago} s ago")
+    return Decision(True, "trusted", "the host is trusted")

@@ -1,0 +1,81 @@
+# SPDX-FileCopyrightText: The ovirt_tcp_plugin developers
+# SPDX-License-Identifier: Apache-2.0
+"""Reads members of untrusted JSON objects: each with its type and its bound, or InvalidMessage."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import json
+from collections.abc import Mapping, Sequence
+
+from ovirt_tcp_plugin import errors
+
+
+def parse(untrusted: bytes, what: str, max_size: int) -> object:
+    """Return the JSON value in `untrusted`, at most `max_size` bytes long.
+
+    Raises:
+        InvalidMessage: too long, not UTF-8, not JSON, nested too deeply, or with a number that is not finite.
+    """
+    if len(untrusted) > max_size:
+        raise errors.InvalidMessage(what, f"longer than {max_size} bytes")
+    try:
+        return json.loads(untrusted.decode("utf-8"), parse_constant=_refuse_constant)
+    except (ValueError, RecursionError):
+        raise errors.InvalidMessage(what, "not JSON") from None
+
+
+def members(untrusted: object, what: str) -> Mapping[str, object]:
+    """Return `untrusted` as a JSON object. Raises InvalidMessage when it is something else."""
+    if not isinstance(untrusted, dict):
+        raise errors.InvalidMessage(what, "not a JSON object")
+    return untrusted
+
+
+def text(members: Mapping[str, object], name: str, max_length: int) -> str:
+    """Return the text member `name`, at most `max_length` characters. Raises InvalidMessage."""
+    value = members.get(name)
+    if not isinstance(value, str):
+        raise errors.InvalidMessage(name, "not a text")
+    if len(value) > max_length:
+        raise errors.InvalidMessage(name, f"longer than {max_length} characters")
+    return value
+
+
+def integer(members: Mapping[str, object], name: str, least: int, most: int) -> int:
+    """Return the whole-number member `name` between `least` and `most`. Raises InvalidMessage."""
+    value = members.get(name)
+    if isinstance(value, bool) or not isinstance(value, int):
+        raise errors.InvalidMessage(name, "not a whole number")
+    if not least <= value <= most:
+        raise errors.InvalidMessage(name, f"not between {least} and {most}")
+    return value
+
+
+def items(members: Mapping[str, object], name: str, max_items: int) -> Sequence[object]:
+    """Return the array member `name`, at most `max_items` long. Raises InvalidMessage."""
+    value = members.get(name)
+    if not isinstance(value, list):
+        raise errors.InvalidMessage(name, "not an array")
+    if len(value) > max_items:
+        raise errors.InvalidMessage(name, f"more than {max_items} items")
+    return value
+
+
+def blob(members: Mapping[str, object], name: str, max_size: int) -> bytes:
+    """Return the base64 member `name`, at most `max_size` bytes when decoded. Raises InvalidMessage."""
+    encoded = text(members, name, (max_size + 2) // 3 * 4)
+    try:
+        return base64.b64decode(encoded.encode("ascii"), validate=True)
+    except (binascii.Error, UnicodeEncodeError):
+        raise errors.InvalidMessage(name, "not base64") from None
+
+
+def encode_blob(value: bytes) -> str:
+    """Return `value` as base64 text, as `blob` reads it."""
+    return base64.b64encode(value).decode("ascii")
+
+
+def _refuse_constant(name: str) -> object:
+    raise ValueError(name)

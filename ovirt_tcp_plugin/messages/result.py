@@ -1,0 +1,106 @@
+# SPDX-FileCopyrightText: The ovirt_tcp_plugin developers
+# SPDX-License-Identifier: Apache-2.0
+"""Attestation results: what the verifier says of a host, and why (chain steps 3 and 4)."""
+
+from __future__ import annotations
+
+import dataclasses
+import enum
+from collections.abc import Mapping
+from typing import Any, Optional
+
+from ovirt_tcp_plugin import errors
+from ovirt_tcp_plugin.messages import fields
+
+
+class Level(enum.Enum):
+    """Trust level, spelled as OpenAttestation spells it (`trust_lvl`)."""
+
+    TRUSTED = "trusted"
+    UNTRUSTED = "untrusted"
+    UNKNOWN = "unknown"
+    TIMEOUT = "timeout"
+
+
+@dataclasses.dataclass(frozen=True)
+class Finding:
+    """One failed check.
+
+    Attributes:
+        check: number of the check in `verifier/appraisal.py`.
+        code: stable word for programs, such as `pcr_differs`.
+        text: one plain sentence for a person.
+        expected, seen: the two values that differ, as text; empty when there are none.
+    """
+
+    check: int
+    code: str
+    text: str
+    expected: str = ""
+    seen: str = ""
+
+
+@dataclasses.dataclass(frozen=True)
+class AttestationResult:
+    """The verifier's statement on one host.
+
+    Attributes:
+        host_name: name as enrolled, lower case.
+        level: trust level.
+        findings: why it is not trusted; empty if it is.
+        age_ms: milliseconds since the nonce was issued that this result rests on, by the verifier's
+            CLOCK_BOOTTIME; None when no evidence stands behind it.
+        lifetime_ms: how long after its birth the result may be relied on.
+        boot_id: the host's kernel boot id at that time; empty when no evidence stands behind the result.
+    """
+
+    host_name: str
+    level: Level
+    findings: tuple[Finding, ...] = ()
+    age_ms: Optional[int] = None
+    lifetime_ms: int = 0
+    boot_id: str = ""
+
+
+def encode(result: AttestationResult) -> dict[str, Any]:
+    """Return the JSON object of a result."""
+    encoded = dataclasses.asdict(result)
+    encoded["level"] = result.level.value
+    encoded["findings"] = [dataclasses.asdict(finding) for finding in result.findings]
+    return encoded
+
+
+def decode(untrusted: object) -> AttestationResult:
+    """Return the result in a JSON object from a verifier.
+
+    Raises:
+        InvalidMessage: on any missing, mistyped or oversized member.
+    """
+    members = fields.members(untrusted, "attestation result")
+    age = members.get("age_ms")
+    return AttestationResult(
+        host_name=fields.text(members, "host_name", 255),
+        level=_level(fields.text(members, "level", 20)),
+        findings=tuple(_finding(item) for item in fields.items(members, "findings", 256)),
+        age_ms=None if age is None else fields.integer(members, "age_ms", 0, 2**53),
+        lifetime_ms=fields.integer(members, "lifetime_ms", 0, 2**53),
+        boot_id=fields.text(members, "boot_id", 36),
+    )
+
+
+def _level(name: str) -> Level:
+    try:
+        return Level(name)
+    except ValueError:
+        raise errors.InvalidMessage("attestation result", f"unknown level {name[:20]!r}") from None
+
+
+def _finding(untrusted: object) -> Finding:
+    members: Mapping[str, object] = fields.members(untrusted, "finding")
+    return Finding(
+        check=fields.integer(members, "check", 0, 1000),
+        code=fields.text(members, "code", 64),
+        text=fields.text(members, "text", 2000),
+        expected=fields.text(members, "expected", 2000),
+        seen=fields.text(members, "seen", 2000),
+    )
