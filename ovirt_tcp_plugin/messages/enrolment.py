@@ -1,0 +1,111 @@
+# SPDX-FileCopyrightText: The ovirt_tcp_plugin developers
+# SPDX-License-Identifier: Apache-2.0
+"""The four messages of enrolment between attester and verifier.
+
+EnrolmentRequest -> CredentialChallenge -> EnrolmentProof -> EnrolmentReply. The secret in the challenge can be read
+only by the TPM that holds both the EK and the AK (TPM2_ActivateCredential, Part 3, 12.5); the proof is a quote by
+that AK whose qualifying data binds the secret to the certificate request, so that whoever relays the messages
+cannot put in a TLS key of his own.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import hmac
+from typing import Any
+
+from ovirt_tcp_plugin.messages import fields, tpm2
+
+MAX_CERTIFICATE_SIZE = 8192
+MAX_REQUEST_SIZE = 32768
+SECRET_SIZE = 32
+
+_CONTEXT = b"ovirt-tcp enrolment 1\0"
+
+
+@dataclasses.dataclass(frozen=True)
+class EnrolmentRequest:
+    """Attester -> verifier. Token (text), host name, EK certificate (DER), EK and AK (TPMT_PUBLIC)."""
+
+    token: str
+    host_name: str
+    ek_certificate: bytes
+    ek_public: bytes
+    ak_public: bytes
+
+
+@dataclasses.dataclass(frozen=True)
+class CredentialChallenge:
+    """Verifier -> attester. TPM2B_ID_OBJECT and TPM2B_ENCRYPTED_SECRET, both without their outer length."""
+
+    enrolment: str
+    credential: bytes
+    encrypted_secret: bytes
+
+
+@dataclasses.dataclass(frozen=True)
+class EnrolmentProof:
+    """Attester -> verifier. PKCS #10 request (DER) and a quote over no PCR bound to it and to the secret."""
+
+    enrolment: str
+    certificate_request: bytes
+    attest: bytes
+    signature: bytes
+
+
+@dataclasses.dataclass(frozen=True)
+class EnrolmentReply:
+    """Verifier -> attester. The agent's client certificate (PEM text)."""
+
+    certificate: str
+
+
+def qualifying_data(secret: bytes, certificate_request: bytes) -> bytes:
+    """Return the 32 bytes that the proof's quote must carry."""
+    return hmac.new(secret, _CONTEXT + certificate_request, hashlib.sha256).digest()
+
+
+def encode(message: object) -> dict[str, Any]:
+    """Return the JSON object of one of the four messages."""
+    shallow = {f.name: getattr(message, f.name) for f in dataclasses.fields(message)}  # type: ignore[arg-type]
+    return {k: fields.encode_blob(v) if isinstance(v, bytes) else v for k, v in shallow.items()}
+
+
+def decode_request(untrusted: bytes) -> EnrolmentRequest:
+    """Return the request in a message. Raises InvalidMessage."""
+    members = fields.members(fields.parse(untrusted, "enrolment request", MAX_REQUEST_SIZE), "enrolment request")
+    return EnrolmentRequest(
+        token=fields.text(members, "token", 128),
+        host_name=fields.text(members, "host_name", 255),
+        ek_certificate=fields.blob(members, "ek_certificate", MAX_CERTIFICATE_SIZE),
+        ek_public=fields.blob(members, "ek_public", tpm2.MAX_PUBLIC_SIZE),
+        ak_public=fields.blob(members, "ak_public", tpm2.MAX_PUBLIC_SIZE),
+    )
+
+
+def decode_challenge(untrusted: object) -> CredentialChallenge:
+    """Return the challenge in a JSON object. Raises InvalidMessage."""
+    members = fields.members(untrusted, "credential challenge")
+    return CredentialChallenge(
+        enrolment=fields.text(members, "enrolment", 64),
+        credential=fields.blob(members, "credential", 1024),
+        encrypted_secret=fields.blob(members, "encrypted_secret", 1024),
+    )
+
+
+def decode_proof(untrusted: bytes) -> EnrolmentProof:
+    """Return the proof in a message. Raises InvalidMessage."""
+    members = fields.members(fields.parse(untrusted, "enrolment proof", MAX_REQUEST_SIZE), "enrolment proof")
+    return EnrolmentProof(
+        enrolment=fields.text(members, "enrolment", 64),
+        certificate_request=fields.blob(members, "certificate_request", MAX_CERTIFICATE_SIZE),
+        attest=fields.blob(members, "attest", tpm2.MAX_ATTEST_SIZE),
+        signature=fields.blob(members, "signature", tpm2.MAX_SIGNATURE_SIZE),
+    )
+
+
+def decode_reply(untrusted: object) -> EnrolmentReply:
+    """Return the reply in a JSON object. Raises InvalidMessage."""
+    members = fields.members(untrusted, "enrolment reply")
+    return EnrolmentReply(certificate=fields.text(members, "certificate", MAX_CERTIFICATE_SIZE))

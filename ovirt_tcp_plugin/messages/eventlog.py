@@ -1,0 +1,189 @@
+# SPDX-FileCopyrightText: The ovirt_tcp_plugin developers
+# SPDX-License-Identifier: Apache-2.0
+"""TCG event logs: parse and replay.
+
+Sources: "TCG PC Client Platform Firmware Profile" 1.05, 10 (crypto-agile log, StartupLocality); Intel "TXT Software
+Development Guide", appendix G (types 0x400-0x4FF, D-RTM start values); tboot's `tboot/include/tpm.h` (0x501).
+
+A log is the host's own story: nothing in it is true until its replay equals a quoted PCR. The event *type* is not
+covered by the PCR at all, so it is good for naming an event, never for trusting it.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Optional
+
+from ovirt_tcp_plugin import errors
+from ovirt_tcp_plugin.messages import tpm2
+from ovirt_tcp_plugin.messages.octets import Octets
+
+MAX_EVENTS = 4096
+MAX_EVENT_SIZE = 256 * 1024
+
+NO_ACTION = 0x00000003
+HASH_START = 0x00000402
+MLE_HASH = 0x00000404
+TBOOT_MODULE = 0x00000501
+
+SPEC_ID = b"Spec ID Event03\0"
+STARTUP_LOCALITY = b"StartupLocality\0"
+
+# The D-RTM resets these from all ones to zero (PC Client Platform TPM Profile, 4.6.2).
+DRTM_PCRS = range(17, 23)
+
+TYPE_NAMES: Mapping[int, str] = {
+    NO_ACTION: "EV_NO_ACTION",
+    0x402: "HASH_START (SINIT)",
+    0x404: "MLE_HASH (tboot)",
+    0x40A: "BIOSAC_REG_DATA (BIOS ACM)",
+    0x40B: "CPU_SCRTM_STAT",
+    0x40C: "LCP_CONTROL_HASH",
+    0x40E: "STM_HASH",
+    0x40F: "OSSINITDATA_CAP_HASH",
+    0x410: "SINIT_PUBKEY_HASH",
+    0x412: "LCP_DETAILS_HASH",
+    0x413: "LCP_AUTHORITIES_HASH",
+    0x414: "NV_INFO_HASH",
+    0x501: "TBOOT_MODULE",
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class Event:
+    """TCG_PCR_EVENT2. `digests` by bank; `data` is what the firmware says about it, unproven."""
+
+    pcr: int
+    type: int
+    digests: Mapping[str, bytes]
+    data: bytes
+
+
+def parse(untrusted: bytes) -> tuple[Event, ...]:
+    """Return the events of a crypto-agile log, without its Spec ID header.
+
+    Raises:
+        InvalidMessage: no Spec ID header, a length past the end, a digest of unknown size, an index above 23.
+    """
+    octets = Octets(untrusted, "event log", "<")
+    sizes = _header(octets)
+    events: list[Event] = []
+    while octets.left:
+        if len(events) == MAX_EVENTS:
+            raise octets.invalid(f"more than {MAX_EVENTS} events")
+        events.append(_event(octets, sizes))
+    return tuple(events)
+
+
+def launched(events: Iterable[Event]) -> bool:
+    """Return whether the log tells of a measured launch (a HASH_START in a D-RTM PCR)."""
+    return any(event.type == HASH_START and event.pcr in DRTM_PCRS for event in events)
+
+
+def replay(events: Sequence[Event], bank: str, pcrs: Iterable[int]) -> dict[int, bytes]:
+    """Return the values that the given PCRs of `bank` have after these events.
+
+    Starts at zero; at all ones for PCR 17-22 unless the log tells of a launch; PCR 0 at the startup locality.
+    Events without a digest of `bank` are passed over: tboot extends only the banks it was told to.
+    """
+    size = tpm2.DIGEST_SIZES[bank]
+    drtm_start = b"\0" * size if launched(events) else b"\xff" * size
+    values = {index: drtm_start if index in DRTM_PCRS else b"\0" * size for index in pcrs}
+    locality = _startup_locality(events)
+    if 0 in values and locality is not None:
+        values[0] = b"\0" * (size - 1) + bytes([locality])
+    for event in events:
+        digest = event.digests.get(bank)
+        if event.pcr in values and event.type != NO_ACTION and digest is not None:
+            values[event.pcr] = hashlib.new(bank, values[event.pcr] + digest).digest()
+    return values
+
+
+def describe(event: Event) -> str:
+    """Return the event's claimed type as people know it."""
+    return TYPE_NAMES.get(event.type, f"event type {event.type:#x}")
+
+
+def _header(octets: Octets) -> Mapping[str, int]:
+    """Read the TCG_PCR_EVENT with the Spec ID (Firmware Profile 10.4.5.1); return digest sizes by bank."""
+    octets.u32()
+    kind = octets.u32()
+    octets.take(tpm2.DIGEST_SIZES["sha1"])
+    size = octets.u32()
+    if kind != NO_ACTION or size > MAX_EVENT_SIZE:
+        raise octets.invalid("no Spec ID header")
+    header = Octets(octets.take(size), "event log header", "<")
+    if header.take(len(SPEC_ID)) != SPEC_ID:
+        raise octets.invalid("not a crypto-agile log (Spec ID Event03)")
+    header.take(8)  # platform class, version, errata and size of UINTN: nothing here depends on them
+    count = header.u32()
+    if not 1 <= count <= tpm2.MAX_BANKS:
+        raise octets.invalid(f"{count} digest algorithms")
+    sizes: dict[str, int] = {}
+    for _ in range(count):
+        bank, digest_size = tpm2.HASHES.get(header.u16()), header.u16()
+        if bank is None or digest_size != tpm2.DIGEST_SIZES[bank]:
+            raise octets.invalid("a digest algorithm of unknown size")
+        sizes[bank] = digest_size
+    header.take(header.u8())
+    header.end()
+    return sizes
+
+
+def _event(octets: Octets, sizes: Mapping[str, int]) -> Event:
+    pcr = octets.u32()
+    if pcr >= tpm2.PCR_COUNT:
+        raise octets.invalid(f"an event for PCR {pcr}")
+    kind = octets.u32()
+    count = octets.u32()
+    if count > tpm2.MAX_BANKS:
+        raise octets.invalid(f"an event with {count} digests")
+    digests: dict[str, bytes] = {}
+    for _ in range(count):
+        bank = tpm2.HASHES.get(octets.u16())
+        if bank is None or bank not in sizes or bank in digests:
+            raise octets.invalid("a digest of a bank that the header does not name, or twice")
+        digests[bank] = octets.take(sizes[bank])
+    size = octets.u32()
+    if size > MAX_EVENT_SIZE:
+        raise octets.invalid(f"an event of {size} bytes")
+    return Event(pcr, kind, digests, octets.take(size))
+
+
+def _startup_locality(events: Iterable[Event]) -> Optional[int]:
+    """Return the locality of TPM2_Startup if the log tells it (Firmware Profile 10.4.5.3)."""
+    for event in events:
+        if event.pcr == 0 and event.type == NO_ACTION and event.data.startswith(STARTUP_LOCALITY):
+            locality = event.data[len(STARTUP_LOCALITY) :]
+            return locality[0] if len(locality) == 1 and locality[0] <= 4 else None
+    return None
+
+
+def encode(events: Iterable[Event], banks: Sequence[str]) -> bytes:
+    """Return a crypto-agile log with a Spec ID header for `banks`: what firmware writes."""
+    algorithms = b"".join(
+        tpm2.HASH_IDS[bank].to_bytes(2, "little") + tpm2.DIGEST_SIZES[bank].to_bytes(2, "little") for bank in banks
+    )
+    header = SPEC_ID + bytes([0, 0, 0, 0, 0, 2, 0, 2]) + len(banks).to_bytes(4, "little") + algorithms + b"\0"
+    encoded = [
+        (0).to_bytes(4, "little") + NO_ACTION.to_bytes(4, "little") + b"\0" * 20,
+        len(header).to_bytes(4, "little") + header,
+    ]
+    encoded.extend(_encode_event(event) for event in events)
+    return b"".join(encoded)
+
+
+def _encode_event(event: Event) -> bytes:
+    if len(event.data) > MAX_EVENT_SIZE:
+        raise errors.InvalidMessage("event", f"longer than {MAX_EVENT_SIZE} bytes")
+    digests = b"".join(tpm2.HASH_IDS[bank].to_bytes(2, "little") + value for bank, value in event.digests.items())
+    return (
+        event.pcr.to_bytes(4, "little")
+        + event.type.to_bytes(4, "little")
+        + len(event.digests).to_bytes(4, "little")
+        + digests
+        + len(event.data).to_bytes(4, "little")
+        + event.data
+    )

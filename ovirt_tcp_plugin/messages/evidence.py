@@ -1,0 +1,177 @@
+# SPDX-FileCopyrightText: The ovirt_tcp_plugin developers
+# SPDX-License-Identifier: Apache-2.0
+"""Challenge (verifier -> attester) and Evidence (attester -> verifier), chain steps 1 and 2.
+
+Decoding says only that the message is well formed and within bounds: check (0) of the appraisal.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import re
+from collections.abc import Mapping
+from typing import Any
+
+from ovirt_tcp_plugin import errors
+from ovirt_tcp_plugin.messages import fields, tpm2
+
+NONCE_SIZE = 32
+# A firmware log of a large server is some 100 KiB; a TXT log is 8 KiB.
+MAX_LOG_SIZE = 1024 * 1024
+# Base64 of two logs, the quote and the PCR values.
+MAX_EVIDENCE_SIZE = 3 * 1024 * 1024
+LOGS = ("txt", "firmware")
+
+_CONTEXT = b"ovirt-tcp evidence 1\0"
+_BOOT_ID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
+
+
+@dataclasses.dataclass(frozen=True)
+class Challenge:
+    """What the verifier asks for.
+
+    Attributes:
+        nonce: NONCE_SIZE random bytes, good for one answer.
+        selection: the PCRs to quote.
+        lifetime_ms: until when an answer is accepted, from now.
+    """
+
+    nonce: bytes
+    selection: tpm2.Selection
+    lifetime_ms: int
+
+
+@dataclasses.dataclass(frozen=True)
+class Evidence:
+    """What a host reports.
+
+    Attributes:
+        nonce: the challenge it answers.
+        attest: TPMS_ATTEST as the TPM made it.
+        signature: TPMT_SIGNATURE over `attest`.
+        pcrs: the values of the PCRs; labels only, until they hash to the signed digest.
+        logs: TCG event logs by kind ("txt", "firmware"); absent when the host has none.
+        boot_id: /proc/sys/kernel/random/boot_id.
+        boottime_ms: the host's CLOCK_BOOTTIME at the quote.
+        agent_version: for the inventory only.
+    """
+
+    nonce: bytes
+    attest: bytes
+    signature: bytes
+    pcrs: tpm2.PcrValues
+    logs: Mapping[str, bytes]
+    boot_id: str
+    boottime_ms: int
+    agent_version: str
+
+
+def qualifying_data(nonce: bytes, boot_id: str, boottime_ms: int) -> bytes:
+    """Return the 32 bytes that the TPM signs for a challenge: they bind nonce, boot and time to the quote."""
+    bound = _CONTEXT + nonce + bytes.fromhex(boot_id.replace("-", "")) + boottime_ms.to_bytes(8, "big")
+    return hashlib.sha256(bound).digest()
+
+
+def encode_challenge(challenge: Challenge) -> dict[str, Any]:
+    """Return the JSON object of a challenge."""
+    return {
+        "nonce": fields.encode_blob(challenge.nonce),
+        "selection": {bank: list(indices) for bank, indices in challenge.selection.items()},
+        "lifetime_ms": challenge.lifetime_ms,
+    }
+
+
+def decode_challenge(untrusted: object) -> Challenge:
+    """Return the challenge in a JSON object. Raises InvalidMessage."""
+    members = fields.members(untrusted, "challenge")
+    nonce = fields.blob(members, "nonce", NONCE_SIZE)
+    if len(nonce) != NONCE_SIZE:
+        raise errors.InvalidMessage("challenge", f"the nonce has not {NONCE_SIZE} bytes")
+    banks = fields.members(members.get("selection"), "selection")
+    return Challenge(
+        nonce=nonce,
+        selection={_bank(bank): _indices(banks, bank) for bank in banks},
+        lifetime_ms=fields.integer(members, "lifetime_ms", 1, 3600 * 1000),
+    )
+
+
+def encode(evidence: Evidence) -> dict[str, Any]:
+    """Return the JSON object of evidence."""
+    return {
+        "version": 1,
+        "nonce": fields.encode_blob(evidence.nonce),
+        "attest": fields.encode_blob(evidence.attest),
+        "signature": fields.encode_blob(evidence.signature),
+        "pcrs": {
+            bank: {str(index): value.hex() for index, value in values.items()}
+            for bank, values in evidence.pcrs.items()
+        },
+        "logs": {kind: fields.encode_blob(log) for kind, log in evidence.logs.items()},
+        "boot_id": evidence.boot_id,
+        "boottime_ms": evidence.boottime_ms,
+        "agent_version": evidence.agent_version,
+    }
+
+
+def decode(untrusted: bytes) -> Evidence:
+    """Return the evidence in a message of at most MAX_EVIDENCE_SIZE bytes.
+
+    Raises:
+        InvalidMessage: on any missing, mistyped, oversized or unknown member.
+    """
+    members = fields.members(fields.parse(untrusted, "evidence", MAX_EVIDENCE_SIZE), "evidence")
+    fields.integer(members, "version", 1, 1)
+    boot_id = fields.text(members, "boot_id", 36)
+    if not _BOOT_ID.fullmatch(boot_id):
+        raise errors.InvalidMessage("evidence", "boot_id is not a kernel boot id")
+    logs = fields.members(members.get("logs"), "logs")
+    unknown = sorted(set(logs) - set(LOGS))
+    if unknown:
+        raise errors.InvalidMessage("evidence", f"unknown log {unknown[0][:20]!r}")
+    return Evidence(
+        nonce=fields.blob(members, "nonce", NONCE_SIZE),
+        attest=fields.blob(members, "attest", tpm2.MAX_ATTEST_SIZE),
+        signature=fields.blob(members, "signature", tpm2.MAX_SIGNATURE_SIZE),
+        pcrs=_pcrs(fields.members(members.get("pcrs"), "pcrs")),
+        logs={kind: fields.blob(logs, kind, MAX_LOG_SIZE) for kind in logs},
+        boot_id=boot_id,
+        boottime_ms=fields.integer(members, "boottime_ms", 0, 2**53),
+        agent_version=fields.text(members, "agent_version", 64),
+    )
+
+
+def _bank(untrusted: str) -> str:
+    if untrusted not in tpm2.HASH_IDS:
+        raise errors.InvalidMessage("PCR bank", f"unknown bank {untrusted[:20]!r}")
+    return untrusted
+
+
+def _indices(banks: Mapping[str, object], bank: str) -> tuple[int, ...]:
+    indices = fields.items(banks, bank, tpm2.PCR_COUNT)
+    if any(isinstance(i, bool) or not isinstance(i, int) or not 0 <= i < tpm2.PCR_COUNT for i in indices):
+        raise errors.InvalidMessage("selection", f"a PCR of bank {bank} is not between 0 and 23")
+    return tuple(sorted({i for i in indices if isinstance(i, int)}))
+
+
+def _pcrs(banks: Mapping[str, object]) -> tpm2.PcrValues:
+    return {_bank(bank): _values(bank, fields.members(values, "pcrs")) for bank, values in banks.items()}
+
+
+def _values(bank: str, untrusted: Mapping[str, object]) -> Mapping[int, bytes]:
+    if len(untrusted) > tpm2.PCR_COUNT:
+        raise errors.InvalidMessage("pcrs", f"more than {tpm2.PCR_COUNT} values in bank {bank}")
+    return {_index(index): _digest(bank, value) for index, value in untrusted.items()}
+
+
+def _index(untrusted: str) -> int:
+    if not re.fullmatch(r"[0-9]|1[0-9]|2[0-3]", untrusted, re.ASCII):
+        raise errors.InvalidMessage("pcrs", "an index is not between 0 and 23")
+    return int(untrusted)
+
+
+def _digest(bank: str, untrusted: object) -> bytes:
+    size = tpm2.DIGEST_SIZES[bank]
+    if not isinstance(untrusted, str) or not re.fullmatch(f"[0-9a-f]{{{2 * size}}}", untrusted):
+        raise errors.InvalidMessage("pcrs", f"a value of bank {bank} is not {size} bytes in lower-case hex")
+    return bytes.fromhex(untrusted)

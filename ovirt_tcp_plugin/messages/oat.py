@@ -1,0 +1,138 @@
+# SPDX-FileCopyrightText: The ovirt_tcp_plugin developers
+# SPDX-License-Identifier: Apache-2.0
+"""OpenAttestation's PollHosts, as the releases 1.0 to 2.x speak it. Its field names stand nowhere else.
+
+Source: OpenAttestation 1.6, `ReqAttestationBean` and `RespAttestationBean`; Jersey's "mapped" JSON writes an array of
+one element as the element.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import datetime
+from collections.abc import Iterable, Sequence
+from typing import Any, Optional
+
+from ovirt_tcp_plugin import errors
+from ovirt_tcp_plugin.messages import fields
+
+MAX_HOSTS = 10000
+MAX_NAME_LENGTH = 255
+MAX_POLL_SIZE = 4 * 1024 * 1024
+# With pcr_values and analysis_details a real answer stays below 10 KiB a host.
+MAX_ANSWER_SIZE = 16 * 1024 * 1024
+
+
+@dataclasses.dataclass(frozen=True)
+class Poll:
+    """A PollHosts request: host names as asked, and the age up to which an earlier verdict will do (ms)."""
+
+    hosts: tuple[str, ...]
+    time_threshold_ms: Optional[int] = None
+
+
+@dataclasses.dataclass(frozen=True)
+class HostTrust:
+    """One host of a PollHosts answer, as untrusted as the peer.
+
+    Attributes:
+        host_name: as the server echoes it.
+        trust_lvl: as the server spells it, lower-cased; any text.
+        vtime: the moment of the verdict, None when it is missing or unreadable.
+    """
+
+    host_name: str
+    trust_lvl: str
+    vtime: Optional[datetime.datetime]
+
+
+def encode_poll(poll: Poll) -> dict[str, Any]:
+    """Return the JSON object of a request."""
+    encoded: dict[str, Any] = {"hosts": list(poll.hosts)}
+    if poll.time_threshold_ms is not None:
+        encoded["timeThreshold"] = poll.time_threshold_ms
+    return encoded
+
+
+def decode_poll(untrusted: bytes) -> Poll:
+    """Return the request in a message; unknown members such as Nova's `count` are ignored.
+
+    `hosts` may be one text instead of a list (OAT 2.x). A timeThreshold of 0 counts as absent.
+
+    Raises:
+        InvalidMessage: not JSON (oVirt posts `{"hosts":]}` when it has no host), no host, a name that is not text.
+    """
+    members = fields.members(fields.parse(untrusted, "PollHosts request", MAX_POLL_SIZE), "PollHosts request")
+    given = members.get("hosts")
+    names: Sequence[object] = [given] if isinstance(given, str) else fields.items(members, "hosts", MAX_HOSTS)
+    if not names:
+        raise errors.InvalidMessage("PollHosts request", "no host is named")
+    if not all(isinstance(name, str) and len(name) <= MAX_NAME_LENGTH for name in names):
+        raise errors.InvalidMessage(
+            "PollHosts request", f"a host name is not a text of at most {MAX_NAME_LENGTH} characters"
+        )
+    return Poll(tuple(str(name) for name in names), _threshold(members.get("timeThreshold")))
+
+
+def encode_answer(hosts: Iterable[HostTrust]) -> dict[str, Any]:
+    """Return the JSON object of an answer; `vtime` as xsd:dateTime with milliseconds and zone."""
+    return {"hosts": [_encode_host(host) for host in hosts]}
+
+
+def decode_answer(untrusted: bytes) -> tuple[HostTrust, ...]:
+    """Return the hosts of an answer; entries without a name or level are left out, they speak of nobody.
+
+    Raises:
+        InvalidMessage: not JSON, no `hosts` member, or too many.
+    """
+    members = fields.members(fields.parse(untrusted, "PollHosts answer", MAX_ANSWER_SIZE), "PollHosts answer")
+    given = members.get("hosts")
+    entries: Sequence[object] = [given] if isinstance(given, dict) else fields.items(members, "hosts", MAX_HOSTS)
+    decoded = (_decode_host(entry) for entry in entries)
+    return tuple(host for host in decoded if host is not None)
+
+
+def _threshold(given: object) -> Optional[int]:
+    if given is None:
+        return None
+    try:
+        # Jersey also takes a number written as text.
+        threshold = int(given) if isinstance(given, (int, str)) and not isinstance(given, bool) else -1
+    except ValueError:
+        threshold = -1
+    if not 0 <= threshold <= 2**53:
+        raise errors.InvalidMessage("PollHosts request", "timeThreshold is not a number of milliseconds")
+    return threshold or None
+
+
+def _encode_host(host: HostTrust) -> dict[str, str]:
+    encoded = {"host_name": host.host_name, "trust_lvl": host.trust_lvl}
+    if host.vtime is not None:
+        encoded["vtime"] = host.vtime.isoformat(timespec="milliseconds")
+    return encoded
+
+
+def _decode_host(untrusted: object) -> Optional[HostTrust]:
+    if not isinstance(untrusted, dict):
+        return None
+    host_name, trust_lvl = untrusted.get("host_name"), untrusted.get("trust_lvl")
+    if not isinstance(host_name, str) or not isinstance(trust_lvl, str):
+        return None
+    if len(host_name) > MAX_NAME_LENGTH or len(trust_lvl) > MAX_NAME_LENGTH:
+        return None
+    return HostTrust(host_name, trust_lvl.lower(), parse_vtime(untrusted.get("vtime")))
+
+
+def parse_vtime(untrusted: object) -> Optional[datetime.datetime]:
+    """Return the moment in a `vtime`, None when it has no zone or no known form.
+
+    Known: `2012-10-15T22:36:58.836+08:00` (1.x), `...+0000` (2.x), `...Z`.
+    """
+    if not isinstance(untrusted, str) or len(untrusted) > 40:
+        return None
+    for form in ("%Y-%m-%dT%H:%M:%S.%f%z", "%Y-%m-%dT%H:%M:%S%z"):
+        try:
+            return datetime.datetime.strptime(untrusted, form)
+        except ValueError:
+            continue
+    return None
