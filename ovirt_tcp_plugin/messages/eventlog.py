@@ -101,9 +101,9 @@ def replay(events: Sequence[Event], bank: str, pcrs: Iterable[int]) -> dict[int,
     return values
 
 
-def describe(event: Event) -> str:
-    """Return the event's claimed type as people know it."""
-    return TYPE_NAMES.get(event.type, f"event type {event.type:#x}")
+def name_type(kind: int) -> str:
+    """Return an event type as people know it."""
+    return TYPE_NAMES.get(kind, f"event type {kind:#x}")
 
 
 def _header(octets: Octets) -> Mapping[str, int]:

@@ -1,0 +1,398 @@
+# SPDX-FileCopyrightText: The ovirt_tcp_plugin developers
+# SPDX-License-Identifier: Apache-2.0
+"""Chain step 3: is this Evidence genuine, and does it tell of a good boot?
+
+The complete list of checks. The numbers are stable: findings, tests and documents use them.
+
+ (0) the report is well formed and within bounds (`messages/evidence.py`, `messages/tpm2.py`)
+ (1) the host is enrolled, and its AK is bound to an endorsed EK (`endorsement.py`, at enrolment)
+ (2) the attest structure was made by a TPM and is a quote
+ (3) its signature is by that AK, with the AK's scheme and a hash other than SHA-1
+ (4) its qualifying data is the nonce issued to this host, unused and not expired, with boot id and boot time
+ (5) reset and restart counters did not go back, and they agree with the boot id
+ (6) the PCR values given hash to the quoted digest and cover all required PCRs
+ (7) the event log replays to those PCRs
+ (8) each required PCR has a reference value and equals it
+ (9) the signed PCR selection is the one that was asked for
+(10) the quote's qualified signer is the AK under the endorsed EK
+
+(0)-(4) and (10) establish authenticity: the first failure ends the appraisal and the evidence is *discarded*, since
+anybody may have sent it. After them the host itself is speaking, and (5)-(9) report every failure as *untrusted*.
+
+Not established here: that the nonce is used once (`nonces.py` hands each out once), that the EK's certificate is good
+(enrolment), and anything that happened after the boot that the PCRs cover.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hmac
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Optional, Union
+
+from cryptography.exceptions import InvalidSignature
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.asymmetric import ec, padding, rsa
+from cryptography.hazmat.primitives.asymmetric.utils import encode_dss_signature
+
+from ovirt_tcp_plugin import errors
+from ovirt_tcp_plugin.messages import eventlog, evidence, tpm2
+from ovirt_tcp_plugin.messages.reference_values import GoodBoot
+from ovirt_tcp_plugin.messages.result import Finding, Level
+
+VerifyingKey = Union[rsa.RSAPublicKey, ec.EllipticCurvePublicKey]
+
+# SHA-1 is absent: collisions are affordable, and no TPM 2.0 needs it (check 3).
+SIGNATURE_HASHES: Mapping[str, hashes.HashAlgorithm] = {
+    "sha256": hashes.SHA256(),
+    "sha384": hashes.SHA384(),
+    "sha512": hashes.SHA512(),
+}
+CURVES: Mapping[str, ec.EllipticCurve] = {"P-256": ec.SECP256R1(), "P-384": ec.SECP384R1()}
+
+
+@dataclasses.dataclass(frozen=True)
+class EnrolledHost:
+    """The identity that enrolment bound to a host name: EK and AK of one TPM."""
+
+    name: str
+    ek: tpm2.Public
+    ak: tpm2.Public
+
+
+@dataclasses.dataclass(frozen=True)
+class IssuedNonce:
+    """A challenge as the verifier remembers it. Times are the verifier's CLOCK_BOOTTIME in milliseconds."""
+
+    challenge: evidence.Challenge
+    host_name: str
+    born_ms: int
+    end_ms: int
+
+
+@dataclasses.dataclass(frozen=True)
+class Boot:
+    """Where a host's TPM stood at its last authentic quote (check 5)."""
+
+    boot_id: str
+    reset_count: int
+    restart_count: int
+    clock: int
+
+
+@dataclasses.dataclass(frozen=True)
+class Discarded:
+    """The evidence proves nothing about the host; `finding` is the first failed check of authenticity."""
+
+    finding: Finding
+
+
+@dataclasses.dataclass(frozen=True)
+class Appraised:
+    """The host itself has spoken.
+
+    Attributes:
+        level: trusted, untrusted, or unknown when no reference values are chosen.
+        findings: every failed check.
+        boot: the counters of this quote.
+        values: required PCR values that the TPM signed for; empty when they could not be proven.
+        events: the events of its log, empty when there is none.
+    """
+
+    level: Level
+    findings: tuple[Finding, ...]
+    boot: Boot
+    values: Mapping[int, bytes]
+    events: Sequence[eventlog.Event]
+
+
+def appraise(
+    reported: evidence.Evidence,
+    host: Optional[EnrolledHost],
+    issued: Optional[IssuedNonce],
+    previous: Optional[Boot],
+    required: tpm2.Selection,
+    good_boots: Sequence[GoodBoot],
+    now_ms: int,
+) -> Union[Discarded, Appraised]:
+    """Return what `reported` proves about `host` at `now_ms`.
+
+    Args:
+        reported: the decoded, untrusted evidence: check (0) is done.
+        host: the identity enrolled under the sender's name, None if there is none.
+        issued: what `nonces` had under the evidence's nonce, None if nothing.
+        previous: the counters of the last authentic quote, None if there was none in this enrolment.
+        required: the one bank and the PCRs that the host's profile demands.
+        good_boots: the reference values chosen for it.
+
+    Raises:
+        ValueError: `required` names no PCR; an empty set is a fault of configuration, never a pass.
+    """
+    if len(required) != 1 or not all(required.values()):
+        raise ValueError("required PCRs must be a non-empty set in one bank")
+    quote = authenticate(reported, host, issued, now_ms)
+    if isinstance(quote, Finding):
+        return Discarded(quote)
+    boot = Boot(reported.boot_id, quote.reset_count, quote.restart_count, quote.clock)
+    findings = [*_check_counters(boot, previous), *_check_selection(quote, issued)]
+    values, unproven = _check_values(quote, host.ak.scheme_hash if host else "", reported.pcrs, required)
+    findings += unproven
+    events, unlogged = _check_log(reported.logs, values, required)
+    findings += unlogged
+    differing = _check_reference_values(values, events, required, good_boots)
+    level = Level.UNTRUSTED if findings or differing else Level.TRUSTED
+    if not good_boots:
+        level = Level.UNKNOWN
+    # The cause first: where nothing was launched, the other findings only follow from it.
+    told = sorted([*findings, *differing], key=lambda finding: finding.code != "no_launch")
+    return Appraised(level, tuple(told), boot, values, events)
+
+
+def authenticate(
+    reported: evidence.Evidence, host: Optional[EnrolledHost], issued: Optional[IssuedNonce], now_ms: int
+) -> Union[tpm2.Quote, Finding]:
+    """Return the quote if it is the host's own answer to the nonce, else the first failed check."""
+    if host is None:  # (1)
+        return Finding(1, "not_enrolled", "no host is enrolled under this name")
+    quote = check_quote(reported.attest, reported.signature, host)
+    if isinstance(quote, Finding):
+        return quote
+    if issued is None or not hmac.compare_digest(issued.challenge.nonce, reported.nonce):  # (4)
+        return Finding(4, "nonce_unknown", "the nonce was never issued, or was used before")
+    if issued.host_name != host.name:
+        return Finding(4, "nonce_foreign", "the nonce was issued to another host")
+    if not issued.born_ms <= now_ms < issued.end_ms:
+        return Finding(4, "nonce_expired", "the answer came after the nonce's end")
+    bound = evidence.qualifying_data(reported.nonce, reported.boot_id, reported.boottime_ms)
+    if not hmac.compare_digest(quote.qualifying_data, bound):
+        return Finding(4, "nonce_differs", "the quote was not made for this nonce, boot id and boot time")
+    return quote
+
+
+def check_quote(attest: bytes, signature: bytes, host: EnrolledHost) -> Union[tpm2.Quote, Finding]:
+    """Return the quote in `attest` if the host's AK made it: checks (3), (2) and (10), in this order.
+
+    The signature comes first, over the exact bytes, so that no field is looked at before it is genuine.
+    """
+    try:
+        parsed_signature = tpm2.parse_signature(signature)
+    except errors.InvalidMessage as e:
+        return Finding(0, "malformed", str(e))
+    if not verify(host.ak, attest, parsed_signature):  # (3)
+        return Finding(3, "bad_signature", "the quote is not signed by the host's AK")
+    try:
+        quote = tpm2.parse_quote(attest)  # (2)
+    except errors.InvalidMessage as e:
+        return Finding(2, "not_a_quote", str(e))
+    expected = tpm2.qualified_name(host.ek, host.ak)
+    if not hmac.compare_digest(quote.qualified_signer, expected):  # (10)
+        seen = quote.qualified_signer.hex()
+        return Finding(10, "wrong_signer", "the AK does not hang under the host's EK", expected.hex(), seen)
+    return quote
+
+
+def verify(key: tpm2.Public, message: bytes, signature: tpm2.Signature) -> bool:
+    """Return whether `signature` over `message` is by `key`, in the one scheme and hash that the key is made for."""
+    algorithm = SIGNATURE_HASHES.get(signature.hash_name)
+    if algorithm is None or signature.hash_name != key.scheme_hash:
+        return False
+    public = verifying_key(key)
+    try:
+        if isinstance(public, ec.EllipticCurvePublicKey) and isinstance(signature, tpm2.EcdsaSignature):
+            public.verify(encode_dss_signature(signature.r, signature.s), message, ec.ECDSA(algorithm))
+            return True
+        if isinstance(public, rsa.RSAPublicKey) and isinstance(signature, tpm2.RsaSignature):
+            if signature.scheme != key.scheme:
+                return False
+            public.verify(signature.value, message, _padding(signature.scheme, algorithm), algorithm)
+            return True
+    except InvalidSignature:
+        return False
+    return False
+
+
+def verifying_key(key: tpm2.Public) -> VerifyingKey:
+    """Return the public key for `cryptography`.
+
+    Raises:
+        InvalidMessage: the point is not on its curve, or the RSA numbers cannot be a key.
+    """
+    try:
+        if isinstance(key.key, tpm2.RsaKey):
+            return rsa.RSAPublicNumbers(key.key.exponent, key.key.modulus).public_key()
+        return ec.EllipticCurvePublicNumbers(key.key.x, key.key.y, CURVES[key.key.curve]).public_key()
+    except ValueError as e:
+        raise errors.InvalidMessage("TPMT_PUBLIC", "not a valid public key") from e
+
+
+def _padding(scheme: int, algorithm: hashes.HashAlgorithm) -> padding.AsymmetricPadding:
+    if scheme == tpm2.ALG_RSASSA:
+        return padding.PKCS1v15()
+    # Part 1, B.7: the salt is as long as the hash, or as long as the key allows in older TPMs.
+    return padding.PSS(mgf=padding.MGF1(algorithm), salt_length=padding.PSS.AUTO)
+
+
+def _check_counters(boot: Boot, previous: Optional[Boot]) -> Iterable[Finding]:  # (5)
+    """A TPM's counters only grow; a new kernel means a TPM reset, and a TPM reset means a new kernel."""
+    if previous is None:
+        return
+    now, then = (boot.reset_count, boot.restart_count), (previous.reset_count, previous.restart_count)
+    seen, expected = f"reset {now[0]}, restart {now[1]}", f"at least reset {then[0]}, restart {then[1]}"
+    if now < then:
+        yield Finding(5, "counters_back", "the TPM's reset or restart counter went back", expected, seen)
+    elif now == then and boot.clock < previous.clock:
+        yield Finding(
+            5, "clock_back", "the TPM's clock went back within one boot", str(previous.clock), str(boot.clock)
+        )
+    if now == then and boot.boot_id != previous.boot_id:
+        yield Finding(
+            5, "kernel_without_reset", "another kernel runs, but the TPM was not reset (kexec): reboot the host"
+        )
+    if now[0] > then[0] and boot.boot_id == previous.boot_id:
+        yield Finding(5, "reset_without_boot", "the TPM was reset under a running kernel: reboot the host")
+
+
+def _check_selection(quote: tpm2.Quote, issued: Optional[IssuedNonce]) -> Iterable[Finding]:  # (9)
+    asked = issued.challenge.selection if issued else {}
+    if dict(quote.selection) != dict(asked):
+        yield Finding(
+            9,
+            "selection_differs",
+            "the TPM signed for other PCRs than it was asked for",
+            tpm2.describe_selection(asked),
+            tpm2.describe_selection(quote.selection),
+        )
+
+
+def _check_values(  # (6)
+    quote: tpm2.Quote, hash_name: str, given: tpm2.PcrValues, required: tpm2.Selection
+) -> tuple[Mapping[int, bytes], list[Finding]]:
+    """Return the required PCR values that the signature covers. Only the *signed* selection names PCRs.
+
+    `hash_name` is the AK's: TPM2_Quote digests the values with the hash of the signing scheme (Part 3, 18.4).
+    """
+    ((bank, indices),) = required.items()
+    try:
+        digest = tpm2.pcr_digest(hash_name, quote.selection, given)
+    except errors.InvalidMessage as e:
+        return {}, [Finding(6, "values_missing", str(e))]
+    if not hmac.compare_digest(digest, quote.pcr_digest):
+        return {}, [
+            Finding(
+                6,
+                "values_differ",
+                "the PCR values given are not those that the TPM signed",
+                quote.pcr_digest.hex(),
+                digest.hex(),
+            )
+        ]
+    signed = quote.selection.get(bank, ())
+    proven = {index: given[bank][index] for index in indices if index in signed}
+    missing = [index for index in indices if index not in proven]
+    if missing:
+        return proven, [
+            Finding(6, "pcr_not_quoted", f"PCR {_listed(missing)} of bank {bank} is required, but was not quoted")
+        ]
+    return proven, []
+
+
+def _check_log(  # (7)
+    logs: Mapping[str, bytes], values: Mapping[int, bytes], required: tpm2.Selection
+) -> tuple[Sequence[eventlog.Event], list[Finding]]:
+    """Return the events of the logs that speak of required PCRs, and what is wrong with them."""
+    ((bank, indices),) = required.items()
+    try:
+        events = [event for kind in evidence.LOGS for event in _events(kind, logs, indices)]
+    except errors.InvalidMessage as e:
+        return (), [Finding(7, "log_malformed", str(e))]
+    if not any(event.pcr in indices for event in events):
+        return events, [Finding(7, "log_missing", f"no event log tells how PCR {_listed(indices)} came about")]
+    replayed = eventlog.replay(events, bank, values)
+    return events, [
+        _replay_finding(index, replayed[index], value)
+        for index, value in values.items()
+        if not hmac.compare_digest(replayed[index], value)
+    ]
+
+
+def _events(kind: str, logs: Mapping[str, bytes], indices: Iterable[int]) -> Sequence[eventlog.Event]:
+    """Return the events of one log: D-RTM PCRs are told by the TXT log, the others by the firmware's.
+
+    A log that speaks of no required PCR is not read: its quirks are nobody's business here.
+    """
+    if kind not in logs or not any((index in eventlog.DRTM_PCRS) is (kind == "txt") for index in indices):
+        return ()
+    events = eventlog.parse(logs[kind])
+    return [event for event in events if (event.pcr in eventlog.DRTM_PCRS) is (kind == "txt")]
+
+
+def _replay_finding(index: int, replayed: bytes, quoted: bytes) -> Finding:
+    if _never_launched(index, quoted):
+        text = f"the event log tells of a measured launch, but PCR {index} shows that none took place"
+        return Finding(7, "log_without_launch", text, replayed.hex(), quoted.hex())
+    text = f"the event log does not replay to PCR {index}: it is not the log of what was booted"
+    return Finding(7, "log_differs", text, replayed.hex(), quoted.hex())
+
+
+def _check_reference_values(  # (8)
+    values: Mapping[int, bytes],
+    events: Sequence[eventlog.Event],
+    required: tpm2.Selection,
+    good_boots: Sequence[GoodBoot],
+) -> list[Finding]:
+    """One whole good boot must match: PCR 17 of one and PCR 18 of another are no good boot."""
+    ((bank, indices),) = required.items()
+    if not good_boots:
+        return [Finding(8, "no_reference_values", "no reference values are chosen: import them from a golden host")]
+    usable = [good for good in good_boots if good.bank == bank and all(i in good.pcrs for i in indices)]
+    if not usable:
+        return [
+            Finding(8, "no_reference_values", f"no reference values cover PCR {_listed(indices)} of bank {bank}")
+        ]
+    differences = [[i for i in indices if values.get(i, b"").hex() != good.pcrs[i]] for good in usable]
+    nearest = min(range(len(usable)), key=lambda position: len(differences[position]))
+    return [_difference(index, values, events, usable[nearest]) for index in differences[nearest]]
+
+
+def _difference(
+    index: int, values: Mapping[int, bytes], events: Sequence[eventlog.Event], good: GoodBoot
+) -> Finding:
+    if index not in values:
+        return Finding(8, "pcr_unproven", f"PCR {index} was not proven, so it cannot be compared", good.pcrs[index])
+    seen = values[index]
+    if _never_launched(index, seen):
+        text = f"PCR {index} is all ones: no measured launch (TXT) took place in this boot"
+        return Finding(8, "no_launch", text, good.pcrs[index], seen.hex())
+    text = f"PCR {index} differs from the reference values {good.name}"
+    replayed = eventlog.replay(events, good.bank, [index])[index]
+    if not hmac.compare_digest(replayed, seen):
+        return Finding(8, "pcr_differs", text, good.pcrs[index], seen.hex())
+    what, expected, found = _first_different_event(index, events, good)
+    return Finding(8, "event_differs", f"{text}; the first event that differs is {what}", expected, found)
+
+
+def _first_different_event(
+    index: int, events: Sequence[eventlog.Event], good: GoodBoot
+) -> tuple[str, str, str]:
+    """Return name, expected and seen digest of the first event that differs. Only for a log that replays."""
+    own = [
+        event
+        for event in events
+        if event.pcr == index and event.type != eventlog.NO_ACTION and good.bank in event.digests
+    ]
+    wanted = [event for event in good.events if event.pcr == index]
+    for position in range(max(len(own), len(wanted))):
+        expected = wanted[position].digest if position < len(wanted) else ""
+        seen = own[position].digests[good.bank].hex() if position < len(own) else ""
+        if expected != seen:
+            kind = wanted[position].type if position < len(wanted) else own[position].type
+            return f"number {position + 1}, {eventlog.name_type(kind)}", expected, seen
+    return "none of the logged ones", "", ""
+
+
+def _never_launched(index: int, value: bytes) -> bool:
+    return index in eventlog.DRTM_PCRS and value == b"\xff" * len(value)
+
+
+def _listed(indices: Iterable[int]) -> str:
+    return ", ".join(str(index) for index in indices)

@@ -1,0 +1,173 @@
+# SPDX-FileCopyrightText: The ovirt_tcp_plugin developers
+# SPDX-License-Identifier: Apache-2.0
+"""The verifier's own small certificate authority: its server certificate and the agents' client certificates."""
+
+from __future__ import annotations
+
+import datetime
+import ipaddress
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Union
+
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
+
+from ovirt_tcp_plugin import errors
+
+AUTHORITY_LIFETIME = datetime.timedelta(days=3650)
+SERVER_LIFETIME = datetime.timedelta(days=825)
+AGENT_LIFETIME = datetime.timedelta(days=1825)
+
+# Clocks of hosts that just booted may be late.
+BACKDATED = datetime.timedelta(hours=24)
+
+
+class Authority:
+    """A certificate and its key, in `ca.pem` and `ca.key` of a directory."""
+
+    def __init__(self, certificate: x509.Certificate, key: ec.EllipticCurvePrivateKey) -> None:
+        self.certificate = certificate
+        self._key = key
+
+    @classmethod
+    def create(cls, directory: Path, now: datetime.datetime) -> Authority:
+        """Make an authority in `directory`, which exists. An existing one is kept."""
+        if (directory / "ca.pem").exists():
+            return cls.load(directory)
+        key = ec.generate_private_key(ec.SECP256R1())
+        name = _name("ovirt-tcp verifier authority")
+        constraints = x509.BasicConstraints(ca=True, path_length=0)
+        builder = _builder(name, name, key.public_key(), now, AUTHORITY_LIFETIME).add_extension(constraints, True)
+        builder = builder.add_extension(_key_usage(certificates=True), True)
+        certificate = builder.sign(key, hashes.SHA256())
+        write_key(directory / "ca.key", key)
+        write_private(directory / "ca.pem", certificate.public_bytes(serialization.Encoding.PEM), 0o644)
+        return cls(certificate, key)
+
+    @classmethod
+    def load(cls, directory: Path) -> Authority:
+        """Return the authority in `directory`.
+
+        Raises:
+            InvalidConfig: it is missing or unreadable.
+        """
+        try:
+            certificate = x509.load_pem_x509_certificate((directory / "ca.pem").read_bytes())
+            key = serialization.load_pem_private_key((directory / "ca.key").read_bytes(), None)
+        except (OSError, ValueError) as e:
+            fault = f"the authority cannot be read ({e}); `ovirt-tcp-verifier init` makes one"
+            raise errors.InvalidConfig(str(directory), [fault]) from e
+        if not isinstance(key, ec.EllipticCurvePrivateKey):
+            raise errors.InvalidConfig(str(directory), ["ca.key is not an elliptic-curve key"])
+        return cls(certificate, key)
+
+    @property
+    def pem(self) -> bytes:
+        """The authority's certificate, PEM."""
+        return self.certificate.public_bytes(serialization.Encoding.PEM)
+
+    def issue_server(self, names: Sequence[str], now: datetime.datetime) -> tuple[bytes, ec.EllipticCurvePrivateKey]:
+        """Return (certificate PEM, key) of a server that is reached by these DNS names and addresses."""
+        key = ec.generate_private_key(ec.SECP256R1())
+        alternatives = x509.SubjectAlternativeName([_alternative(name) for name in names])
+        builder = self._leaf(names[0], key.public_key(), now, SERVER_LIFETIME, ExtendedKeyUsageOID.SERVER_AUTH)
+        certificate = builder.add_extension(alternatives, False).sign(self._key, hashes.SHA256())
+        return certificate.public_bytes(serialization.Encoding.PEM), key
+
+    def issue_agent(self, host_name: str, request: bytes, now: datetime.datetime) -> x509.Certificate:
+        """Return a client certificate for the key in a PKCS #10 request (DER); nothing else is taken from it.
+
+        Raises:
+            InvalidMessage: the request cannot be read, its signature is wrong, or its key is not P-256 or P-384.
+        """
+        try:
+            parsed = x509.load_der_x509_csr(request)
+            genuine = parsed.is_signature_valid
+            key = parsed.public_key()
+        except (ValueError, TypeError) as e:
+            raise errors.InvalidMessage("certificate request", "not PKCS #10") from e
+        if not genuine:
+            raise errors.InvalidMessage("certificate request", "its signature is wrong")
+        if not isinstance(key, ec.EllipticCurvePublicKey) or key.curve.name not in ("secp256r1", "secp384r1"):
+            raise errors.InvalidMessage("certificate request", "its key is not on P-256 or P-384")
+        builder = self._leaf(host_name, key, now, AGENT_LIFETIME, ExtendedKeyUsageOID.CLIENT_AUTH)
+        return builder.sign(self._key, hashes.SHA256())
+
+    def _leaf(
+        self,
+        name: str,
+        key: ec.EllipticCurvePublicKey,
+        now: datetime.datetime,
+        lifetime: datetime.timedelta,
+        usage: x509.ObjectIdentifier,
+    ) -> x509.CertificateBuilder:
+        builder = _builder(_name(name), self.certificate.subject, key, now, lifetime)
+        builder = builder.add_extension(x509.BasicConstraints(ca=False, path_length=None), True)
+        builder = builder.add_extension(_key_usage(certificates=False), True)
+        return builder.add_extension(x509.ExtendedKeyUsage([usage]), False)
+
+
+def write_key(path: Path, key: ec.EllipticCurvePrivateKey) -> None:
+    """Write a private key as PEM, readable by its owner only."""
+    encoding, form = serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8
+    write_private(path, key.private_bytes(encoding, form, serialization.NoEncryption()), 0o600)
+
+
+def write_private(path: Path, content: bytes, mode: int) -> None:
+    """Write a file whole or not at all, with that mode from its first moment."""
+    fresh = path.with_name(path.name + ".new")
+    fresh.unlink(missing_ok=True)
+    descriptor = os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode)
+    with os.fdopen(descriptor, "wb") as file:
+        file.write(content)
+        file.flush()
+        os.fsync(file.fileno())
+    fresh.replace(path)
+
+
+def _name(common_name: str) -> x509.Name:
+    # A common name holds 64 characters (RFC 5280, A.1); the store knows certificates by their digest, not by it.
+    return x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, common_name[:64])])
+
+
+def _alternative(name: str) -> Union[x509.DNSName, x509.IPAddress]:
+    try:
+        return x509.IPAddress(ipaddress.ip_address(name))
+    except ValueError:
+        return x509.DNSName(name)
+
+
+def _builder(
+    subject: x509.Name,
+    issuer: x509.Name,
+    key: ec.EllipticCurvePublicKey,
+    now: datetime.datetime,
+    lifetime: datetime.timedelta,
+) -> x509.CertificateBuilder:
+    return (
+        x509.CertificateBuilder()
+        .subject_name(subject)
+        .issuer_name(issuer)
+        .public_key(key)
+        .serial_number(x509.random_serial_number())
+        .not_valid_before(now - BACKDATED)
+        .not_valid_after(now + lifetime)
+    )
+
+
+def _key_usage(certificates: bool) -> x509.KeyUsage:
+    return x509.KeyUsage(
+        digital_signature=not certificates,
+        content_commitment=False,
+        key_encipherment=False,
+        data_encipherment=False,
+        key_agreement=False,
+        key_cert_sign=certificates,
+        crl_sign=certificates,
+        encipher_only=False,
+        decipher_only=False,
+    )

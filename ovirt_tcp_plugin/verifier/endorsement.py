@@ -1,0 +1,209 @@
+# SPDX-FileCopyrightText: The ovirt_tcp_plugin developers
+# SPDX-License-Identifier: Apache-2.0
+"""The Privacy CA's questions at enrolment: is this EK of a genuine TPM, is this AK fit to quote, are both in one TPM?
+
+Sources: TCG "EK Credential Profile" 2.5; TPM library Part 1, 24 (credential protection), 11.4.10 (KDFa, KDFe) and
+annexes B.10.4, C.6.4 (secret sharing). No I/O; the seed is an argument, while the OAEP padding and the ephemeral ECC
+key are drawn by `cryptography`.
+
+Not established: that the chip is in the machine whose name is enrolled. The token says so, on the word of whoever
+placed it there; a relay to another machine's TPM at that time is not detectable.
+"""
+
+from __future__ import annotations
+
+import datetime
+import hashlib
+import hmac
+import re
+import struct
+from collections.abc import Iterable, Iterator
+
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec, padding, rsa
+from cryptography.hazmat.primitives.ciphers import Cipher, algorithms
+from OpenSSL import crypto
+
+from ovirt_tcp_plugin import errors
+from ovirt_tcp_plugin.messages import tpm2
+from ovirt_tcp_plugin.verifier import appraisal
+
+try:  # cryptography moved CFB; the TPM library prescribes it
+    from cryptography.hazmat.decrepit.ciphers.modes import CFB
+except ImportError:
+    from cryptography.hazmat.primitives.ciphers.modes import CFB
+
+EK_CERTIFICATE_USAGE = x509.ObjectIdentifier("2.23.133.8.1")  # tcg-kp-EKCertificate
+
+_AK_REQUIRED = tpm2.FIXED_TPM | tpm2.FIXED_PARENT | tpm2.SENSITIVE_DATA_ORIGIN | tpm2.RESTRICTED | tpm2.SIGN
+_EK_REQUIRED = tpm2.FIXED_TPM | tpm2.FIXED_PARENT | tpm2.SENSITIVE_DATA_ORIGIN | tpm2.RESTRICTED | tpm2.DECRYPT
+_NAME_HASHES = ("sha256", "sha384", "sha512")
+_OAEP_HASHES: dict[str, hashes.HashAlgorithm] = {
+    "sha256": hashes.SHA256(),
+    "sha384": hashes.SHA384(),
+    "sha512": hashes.SHA512(),
+}
+
+
+def check_ek_certificate(
+    certificate: bytes, ek: tpm2.Public, authorities: Iterable[crypto.X509], now: datetime.datetime
+) -> None:
+    """Return if a vendor's authority vouches for `ek` at `now` (UTC).
+
+    The path check is OpenSSL's own; usage and key are compared here, because the default purposes of path checkers
+    know nothing of EK certificates.
+
+    Args:
+        certificate: DER of the EK certificate.
+        authorities: roots and intermediates of `ek-ca.d`; empty means that nobody is believed.
+
+    Raises:
+        Refused: ek_untrusted, ek_usage, ek_key_differs or ek_attributes.
+    """
+    check_ek(ek)
+    try:
+        parsed = x509.load_der_x509_certificate(certificate)
+        wanted = crypto.load_certificate(crypto.FILETYPE_ASN1, certificate)
+        own_key = parsed.public_key().public_bytes(*_SPKI)
+        usages = list(_extended_usages(parsed))
+    except (ValueError, crypto.Error, x509.ExtensionNotFound) as e:
+        raise errors.Refused("ek_certificate_malformed", "the EK certificate cannot be read") from e
+    _check_path(wanted, authorities, now)
+    if EK_CERTIFICATE_USAGE not in usages:
+        raise errors.Refused("ek_usage", "the certificate is not one of an endorsement key (EKU 2.23.133.8.1)")
+    if not hmac.compare_digest(own_key, appraisal.verifying_key(ek).public_bytes(*_SPKI)):
+        raise errors.Refused("ek_key_differs", "the EK certificate is for another key than the one presented")
+
+
+_SPKI = (serialization.Encoding.DER, serialization.PublicFormat.SubjectPublicKeyInfo)
+
+
+def check_ek(ek: tpm2.Public) -> None:
+    """Return if the attributes are those of a storage key that never leaves its TPM.
+
+    Raises:
+        Refused: ek_attributes.
+    """
+    if ek.attributes & _EK_REQUIRED != _EK_REQUIRED or ek.attributes & tpm2.SIGN:
+        raise errors.Refused("ek_attributes", "the EK is not a restricted decryption key fixed in its TPM")
+    if ek.name_hash not in _NAME_HASHES or not ek.symmetric_bits:
+        raise errors.Refused("ek_attributes", "the EK's name hash or symmetric algorithm is too weak")
+
+
+def check_ak(ak: tpm2.Public) -> None:
+    """Return if the key can sign nothing but what its TPM made itself.
+
+    An unrestricted key would sign a made-up TPMS_ATTEST as readily as a true one.
+
+    Raises:
+        Refused: ak_unrestricted, ak_attributes or ak_scheme.
+    """
+    if not ak.attributes & tpm2.RESTRICTED:
+        raise errors.Refused("ak_unrestricted", "the AK is not restricted: it would sign quotes that no TPM made")
+    if ak.attributes & _AK_REQUIRED != _AK_REQUIRED or ak.attributes & tpm2.DECRYPT:
+        raise errors.Refused("ak_attributes", "the AK is not a signing key fixed in its TPM")
+    if ak.name_hash not in _NAME_HASHES:
+        raise errors.Refused("ak_attributes", f"the AK's name hash is {ak.name_hash}, at least sha256 is needed")
+    schemes = (tpm2.ALG_RSASSA, tpm2.ALG_RSAPSS) if isinstance(ak.key, tpm2.RsaKey) else (tpm2.ALG_ECDSA,)
+    if ak.scheme not in schemes or ak.scheme_hash not in appraisal.SIGNATURE_HASHES:
+        raise errors.Refused("ak_scheme", "the AK must sign by RSASSA, RSAPSS or ECDSA with at least SHA-256")
+    appraisal.verifying_key(ak)
+
+
+def make_credential(ek: tpm2.Public, ak_name: bytes, secret: bytes, seed: bytes) -> tuple[bytes, bytes]:
+    """Return (credential, encrypted secret) that only the TPM with this EK *and* this AK can open.
+
+    What TPM2_MakeCredential does (Part 3, 12.6), without a TPM.
+
+    Args:
+        ek: RSA or ECC endorsement key.
+        ak_name: Name of the AK.
+        secret: at most as long as the EK's name hash.
+        seed: fresh random bytes, as many as the EK's name hash has; used with an RSA EK.
+    """
+    size = tpm2.DIGEST_SIZES[ek.name_hash]
+    if len(seed) != size or len(secret) > size:
+        raise ValueError("seed or secret does not fit the EK's name hash")
+    public = appraisal.verifying_key(ek)
+    if isinstance(public, rsa.RSAPublicKey):
+        algorithm = _OAEP_HASHES[ek.name_hash]
+        oaep = padding.OAEP(mgf=padding.MGF1(algorithm), algorithm=algorithm, label=b"IDENTITY\0")
+        encrypted = public.encrypt(seed, oaep)
+    else:
+        seed, encrypted = _share_seed(ek, public)
+    return _protect(ek, ak_name, secret, seed), encrypted
+
+
+def _protect(ek: tpm2.Public, ak_name: bytes, secret: bytes, seed: bytes) -> bytes:
+    """Return TPM2B(outer HMAC) || encrypted TPM2B(secret) (Part 1, 24.4, 24.5)."""
+    key = _kdfa(ek.name_hash, seed, b"STORAGE\0", ak_name, ek.symmetric_bits)
+    encryptor = Cipher(algorithms.AES(key), CFB(bytes(16))).encryptor()
+    identity = encryptor.update(_tpm2b(secret)) + encryptor.finalize()
+    hmac_key = _kdfa(ek.name_hash, seed, b"INTEGRITY\0", b"", tpm2.DIGEST_SIZES[ek.name_hash] * 8)
+    return _tpm2b(hmac.new(hmac_key, identity + ak_name, ek.name_hash).digest()) + identity
+
+
+def _share_seed(ek: tpm2.Public, public: ec.EllipticCurvePublicKey) -> tuple[bytes, bytes]:
+    """Return (seed, TPMS_ECC_POINT of the ephemeral key) (Part 1, C.6.4)."""
+    ephemeral = ec.generate_private_key(public.curve)
+    size = (public.curve.key_size + 7) // 8
+    shared = ephemeral.exchange(ec.ECDH(), public)
+    own, theirs = ephemeral.public_key().public_numbers(), public.public_numbers()
+    x, y = own.x.to_bytes(size, "big"), own.y.to_bytes(size, "big")
+    seed = _kdfe(ek.name_hash, shared, b"IDENTITY\0", x + theirs.x.to_bytes(size, "big"))
+    return seed, _tpm2b(x) + _tpm2b(y)
+
+
+def _kdfa(hash_name: str, key: bytes, label: bytes, context: bytes, bits: int) -> bytes:
+    """Return `bits` bits derived by HMAC in counter mode (Part 1, 11.4.10.2)."""
+    blocks = (
+        hmac.new(key, struct.pack(">I", counter) + label + context + struct.pack(">I", bits), hash_name).digest()
+        for counter in range(1, 2 + bits // 8 // tpm2.DIGEST_SIZES[hash_name])
+    )
+    return b"".join(blocks)[: bits // 8]
+
+
+def _kdfe(hash_name: str, shared: bytes, label: bytes, parties: bytes) -> bytes:
+    """Return one digest's worth of key from an ECDH secret (Part 1, 11.4.10.3)."""
+    return hashlib.new(hash_name, struct.pack(">I", 1) + shared + label + parties).digest()
+
+
+def _tpm2b(value: bytes) -> bytes:
+    return struct.pack(">H", len(value)) + value
+
+
+def _check_path(certificate: crypto.X509, authorities: Iterable[crypto.X509], now: datetime.datetime) -> None:
+    store = crypto.X509Store()
+    for authority in authorities:
+        store.add_cert(authority)
+    store.set_time(now)
+    try:
+        crypto.X509StoreContext(store, certificate).verify_certificate()
+    except crypto.X509StoreContextError as e:
+        raise errors.Refused("ek_untrusted", f"no EK authority vouches for this TPM: {e}") from e
+
+
+def _extended_usages(certificate: x509.Certificate) -> Iterator[x509.ObjectIdentifier]:
+    yield from certificate.extensions.get_extension_for_class(x509.ExtendedKeyUsage).value
+
+
+def load_authorities(pem: bytes) -> list[crypto.X509]:
+    """Return the certificates in a PEM text, in order.
+
+    Raises:
+        InvalidMessage: there is none, or one cannot be read.
+    """
+    blocks = re.findall(rb"-----BEGIN CERTIFICATE-----.+?-----END CERTIFICATE-----", pem, re.DOTALL)
+    if not blocks:
+        raise errors.InvalidMessage("EK authority", "no PEM certificate")
+    try:
+        return [crypto.load_certificate(crypto.FILETYPE_PEM, block) for block in blocks]
+    except crypto.Error as e:
+        raise errors.InvalidMessage("EK authority", "a PEM certificate that cannot be read") from e
+
+
+def digest(ek: tpm2.Public) -> str:
+    """Return the identity of a chip: SHA-256 over the EK's SubjectPublicKeyInfo, lower-case hex."""
+    return hashlib.sha256(appraisal.verifying_key(ek).public_bytes(*_SPKI)).hexdigest()
+

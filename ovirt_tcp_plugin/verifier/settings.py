@@ -1,0 +1,82 @@
+# SPDX-FileCopyrightText: The ovirt_tcp_plugin developers
+# SPDX-License-Identifier: Apache-2.0
+"""Options of `/etc/ovirt-tcp/verifier.yaml`."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from pathlib import Path
+
+from ovirt_tcp_plugin.messages import tpm2
+
+# Which PCRs of the sha256 bank a host must show good values for.
+PROFILES: Mapping[str, tuple[int, ...]] = {
+    "txt": (17, 18),
+    "txt-legacy": (17, 18, 19),
+    "txt+firmware": (0, 17, 18),
+    "uefi": (0, 2, 4, 7),
+}
+BANK = "sha256"
+
+
+@dataclasses.dataclass(frozen=True)
+class Server:
+    """Where the server listens, and its TLS identity."""
+
+    # Address to listen on; empty means all.
+    address: str = ""
+    # Port, OpenAttestation's.
+    port: int = 8443
+    # Certificate and key, PEM; `ovirt-tcp-verifier init` makes them in the state directory if these are absent.
+    certificate: Path = Path("/var/lib/ovirt-tcp/verifier/server.pem")
+    key: Path = Path("/var/lib/ovirt-tcp/verifier/server.key")
+    # Longest time (seconds) that a poll waits for hosts which have not answered yet.
+    poll_deadline: float = 3.0
+
+
+@dataclasses.dataclass(frozen=True)
+class Store:
+    """Where the server keeps what it knows."""
+
+    # Directory of the server's own authority and database; owned by the server's user, mode 0700.
+    directory: Path = Path("/var/lib/ovirt-tcp/verifier")
+
+
+@dataclasses.dataclass(frozen=True)
+class Enrolment:
+    """Whose TPMs are believed."""
+
+    # Directory of the TPM vendors' roots and intermediates, *.pem. Empty means that no host can enrol.
+    ek_authorities: Path = Path("/etc/ovirt-tcp/ek-ca.d")
+
+
+@dataclasses.dataclass(frozen=True)
+class Appraisal:
+    """What a good boot is."""
+
+    # PCRs that must be good: txt (17, 18), txt-legacy (17, 18, 19), txt+firmware (0, 17, 18) or uefi (0, 2, 4, 7).
+    profile: str = "txt"
+    # How long a result may be relied on, in seconds from the moment its nonce was issued.
+    lifetime: float = 600.0
+
+    def __post_init__(self) -> None:
+        if self.profile not in PROFILES:
+            raise ValueError(f"profile {self.profile!r} is not one of {', '.join(PROFILES)}")
+        if self.lifetime <= 0:
+            raise ValueError("lifetime must be above 0")
+
+    @property
+    def required(self) -> tpm2.Selection:
+        """The PCRs of the profile."""
+        return {BANK: PROFILES[self.profile]}
+
+
+@dataclasses.dataclass(frozen=True)
+class Settings:
+    """All sections."""
+
+    server: Server = Server()
+    store: Store = Store()
+    enrolment: Enrolment = Enrolment()
+    appraisal: Appraisal = Appraisal()
