@@ -327,7 +327,7 @@ def _events(kind: str, logs: Mapping[str, bytes], indices: Iterable[int]) -> Seq
 
 
 def _replay_finding(index: int, replayed: bytes, quoted: bytes) -> Finding:
-    if _never_launched(index, quoted):
+    if never_launched(index, quoted):
         text = f"the event log tells of a measured launch, but PCR {index} shows that none took place"
         return Finding(7, "log_without_launch", text, replayed.hex(), quoted.hex())
     text = f"the event log does not replay to PCR {index}: it is not the log of what was booted"
@@ -360,7 +360,7 @@ def _difference(
     if index not in values:
         return Finding(8, "pcr_unproven", f"PCR {index} was not proven, so it cannot be compared", good.pcrs[index])
     seen = values[index]
-    if _never_launched(index, seen):
+    if never_launched(index, seen):
         text = f"PCR {index} is all ones: no measured launch (TXT) took place in this boot"
         return Finding(8, "no_launch", text, good.pcrs[index], seen.hex())
     text = f"PCR {index} differs from the reference values {good.name}"
@@ -390,7 +390,8 @@ def _first_different_event(
     return "none of the logged ones", "", ""
 
 
-def _never_launched(index: int, value: bytes) -> bool:
+def never_launched(index: int, value: bytes) -> bool:
+    """Return whether a D-RTM PCR still has the value of the TPM's reset: no launch took place."""
     return index in eventlog.DRTM_PCRS and value == b"\xff" * len(value)
 
 

@@ -43,6 +43,7 @@ class Authority:
         constraints = x509.BasicConstraints(ca=True, path_length=0)
         builder = _builder(name, name, key.public_key(), now, AUTHORITY_LIFETIME).add_extension(constraints, True)
         builder = builder.add_extension(_key_usage(certificates=True), True)
+        builder = builder.add_extension(x509.SubjectKeyIdentifier.from_public_key(key.public_key()), False)
         certificate = builder.sign(key, hashes.SHA256())
         write_key(directory / "ca.key", key)
         write_private(directory / "ca.pem", certificate.public_bytes(serialization.Encoding.PEM), 0o644)
@@ -108,6 +109,9 @@ class Authority:
         builder = _builder(_name(name), self.certificate.subject, key, now, lifetime)
         builder = builder.add_extension(x509.BasicConstraints(ca=False, path_length=None), True)
         builder = builder.add_extension(_key_usage(certificates=False), True)
+        # Strict path checks (Python 3.13's default) demand it: RFC 5280, 4.2.1.1.
+        issuer = x509.AuthorityKeyIdentifier.from_issuer_public_key(self._key.public_key())
+        builder = builder.add_extension(issuer, False)
         return builder.add_extension(x509.ExtendedKeyUsage([usage]), False)
 
 

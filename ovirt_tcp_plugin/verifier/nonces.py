@@ -33,7 +33,3 @@ class Nonces:
             return None
         del self._by_host[host_name]
         return issued
-
-    def drop(self, host_name: str) -> None:
-        """Forget what is out for a host."""
-        self._by_host.pop(host_name, None)

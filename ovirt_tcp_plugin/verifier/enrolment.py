@@ -1,0 +1,137 @@
+# SPDX-FileCopyrightText: The ovirt_tcp_plugin developers
+# SPDX-License-Identifier: Apache-2.0
+"""Enrolment: a host's chip is bound to its name, once, on the word of a single-use token.
+
+Begin: the token is for this name, a vendor vouches for the EK, the AK can quote only the truth, and neither name nor
+EK is bound otherwise. Finish: only a TPM that holds both keys could read the secret, and its quote binds the secret
+to the certificate request. Then, in one transaction, the token is spent and the binding kept.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import hmac
+import logging
+import re
+import secrets
+from collections.abc import Sequence
+
+from cryptography.hazmat.primitives import serialization
+from OpenSSL import crypto
+
+from ovirt_tcp_plugin import errors
+from ovirt_tcp_plugin.messages import enrolment, tpm2
+from ovirt_tcp_plugin.messages.result import Finding
+from ovirt_tcp_plugin.verifier import appraisal, endorsement
+from ovirt_tcp_plugin.verifier.authority import Authority
+from ovirt_tcp_plugin.verifier.clock import Clock
+from ovirt_tcp_plugin.verifier.store import Enrolled, Store, Token, check_binding
+
+log = logging.getLogger("verifier.enrolment")
+
+# Creating an AK may take a slow TPM ten seconds, activating it one.
+PROOF_WITHIN_MS = 60_000
+MAX_PENDING = 1000
+
+_HOST_NAME = re.compile(r"[a-z0-9]([a-z0-9._:-]{0,253}[a-z0-9])?")
+
+
+@dataclasses.dataclass(frozen=True)
+class _Pending:
+    request: enrolment.EnrolmentRequest
+    token: Token
+    identity: appraisal.EnrolledHost
+    secret: bytes
+    end_ms: int
+
+
+class Enrolment:
+    """The two steps, and the enrolments between them. What is pending is lost on a restart; the agent begins anew."""
+
+    def __init__(self, store: Store, authority: Authority, vendors: Sequence[crypto.X509], clock: Clock) -> None:
+        self._store = store
+        self._authority = authority
+        self._vendors = vendors
+        self._clock = clock
+        self._pending: dict[str, _Pending] = {}
+
+    def begin(self, request: enrolment.EnrolmentRequest) -> enrolment.CredentialChallenge:
+        """Return a secret that only the TPM with both keys can read.
+
+        Raises:
+            Refused: token_unknown, host_name, ek_*, ak_*, name_in_use or busy.
+            InvalidMessage: a key is not a TPMT_PUBLIC.
+        """
+        token = self._store.token(request.token)
+        name = request.host_name
+        if token is None or token.role != "enrolment" or token.host_name != name:
+            raise errors.Refused("token_unknown", f"the token is not one for the enrolment of {name}")
+        check_host_name(name)
+        ek, ak = tpm2.parse_public(request.ek_public), tpm2.parse_public(request.ak_public)
+        endorsement.check_ek_certificate(request.ek_certificate, ek, self._vendors, self._clock.wall())
+        endorsement.check_ak(ak)
+        ek_digest = endorsement.digest(ek)
+        check_binding(self._store.bound(name, ek_digest), name, ek_digest)
+        secret = secrets.token_bytes(enrolment.SECRET_SIZE)
+        seed = secrets.token_bytes(tpm2.DIGEST_SIZES[ek.name_hash])
+        credential, encrypted = endorsement.make_credential(ek, tpm2.name(ak), secret, seed)
+        self._forget_old()
+        identifier = secrets.token_hex(16)
+        identity = appraisal.EnrolledHost(name, ek, ak)
+        end_ms = self._clock.now_ms() + PROOF_WITHIN_MS
+        self._pending[identifier] = _Pending(request, token, identity, secret, end_ms)
+        return enrolment.CredentialChallenge(identifier, credential, encrypted)
+
+    def finish(self, proof: enrolment.EnrolmentProof) -> enrolment.EnrolmentReply:
+        """Return the agent's client certificate once the proof holds.
+
+        Raises:
+            Refused: enrolment_unknown, bad_proof, token_unknown, ek_in_use or name_in_use.
+            InvalidMessage: the certificate request is not good.
+        """
+        pending = self._pending.pop(proof.enrolment, None)
+        if pending is None or self._clock.now_ms() >= pending.end_ms:
+            raise errors.Refused("enrolment_unknown", "no such enrolment is pending, or it took too long: begin anew")
+        _check_proof(proof, pending)
+        name = pending.identity.name
+        certificate = self._authority.issue_agent(name, proof.certificate_request, self._clock.wall())
+        der = certificate.public_bytes(serialization.Encoding.DER)
+        ek_digest = endorsement.digest(pending.identity.ek)
+        host = Enrolled(
+            pending.identity,
+            pending.token.host_id,
+            ek_digest,
+            pending.request.ek_certificate,
+            hashlib.sha256(der).hexdigest(),
+        )
+        self._store.enrol(pending.request.token, host)
+        log.info("enrolled host=%s ek=%s", name, ek_digest)
+        return enrolment.EnrolmentReply(certificate.public_bytes(serialization.Encoding.PEM).decode("ascii"))
+
+    def _forget_old(self) -> None:
+        now_ms = self._clock.now_ms()
+        for identifier in [key for key, pending in self._pending.items() if now_ms >= pending.end_ms]:
+            del self._pending[identifier]
+        if len(self._pending) >= MAX_PENDING:
+            raise errors.Refused("busy", "too many enrolments are pending, try again in a minute")
+
+
+def check_host_name(name: str) -> None:
+    """Return if `name` can be a host: a DNS name or an address, lower case, at most 255 characters.
+
+    Raises:
+        Refused: host_name.
+    """
+    if not _HOST_NAME.fullmatch(name):
+        raise errors.Refused("host_name", "a host name is a DNS name or address in lower case, up to 255 characters")
+
+
+def _check_proof(proof: enrolment.EnrolmentProof, pending: _Pending) -> None:
+    quote = appraisal.check_quote(proof.attest, proof.signature, pending.identity)
+    if isinstance(quote, Finding):
+        raise errors.Refused("bad_proof", quote.text)
+    expected = enrolment.qualifying_data(pending.secret, proof.certificate_request)
+    if not hmac.compare_digest(quote.qualifying_data, expected):
+        reason = "the TPM that quoted could not read the secret, or the request is for another key"
+        raise errors.Refused("bad_proof", reason)

@@ -1,0 +1,220 @@
+# SPDX-FileCopyrightText: The ovirt_tcp_plugin developers
+# SPDX-License-Identifier: Apache-2.0
+"""`ovirt-tcp-verifier`: parse arguments, load the configuration, wire, run."""
+
+from __future__ import annotations
+
+import asyncio
+import datetime
+import json
+import logging
+import secrets
+import signal
+import socket
+import sys
+from pathlib import Path
+
+import click
+from cryptography.hazmat.primitives import hashes
+from cryptography.x509 import load_pem_x509_certificate
+from OpenSSL import crypto
+
+from ovirt_tcp_plugin import config, errors
+from ovirt_tcp_plugin.verifier import authority, endorsement, enrolment, web
+from ovirt_tcp_plugin.verifier.attestation import Attestation
+from ovirt_tcp_plugin.verifier.clock import Clock
+from ovirt_tcp_plugin.verifier.settings import Settings
+from ovirt_tcp_plugin.verifier.store import Store, Token
+
+log = logging.getLogger("verifier")
+
+MAX_AUTHORITY_SIZE = 1024 * 1024
+
+
+class Group(click.Group):
+    """Turns this package's errors into one line and exit code 1."""
+
+    def invoke(self, ctx: click.Context) -> object:
+        try:
+            return super().invoke(ctx)
+        except errors.Error as e:
+            raise click.ClickException(str(e)) from e
+
+
+@click.group(cls=Group)
+@click.option(
+    "--config-dir",
+    type=click.Path(path_type=Path),
+    default=config.DEFAULT_DIRECTORY,
+    show_default=True,
+    help="Directory with verifier.yaml and verifier.conf.d.",
+)
+@click.pass_context
+def main(context: click.Context, config_dir: Path) -> None:
+    """The attestation server: appraises what hosts report of their boot and answers for them.
+
+    First `init`, then `token add` for the broker and the administrator, `token enrol` for each host, and `run`.
+    """
+    context.obj = config_dir
+
+
+@main.command()
+@click.option("--name", "names", multiple=True, help="DNS name or address of this server; repeatable.")
+@click.pass_obj
+def init(config_dir: Path, names: tuple[str, ...]) -> None:
+    """Make the server's authority and certificate, and print what others need to know."""
+    settings = _load(config_dir)
+    directory = settings.store.directory
+    directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+    now = datetime.datetime.now(datetime.timezone.utc)
+    own = authority.Authority.create(directory, now)
+    if not settings.server.certificate.exists():
+        certificate, key = own.issue_server(names or (socket.getfqdn(),), now)
+        authority.write_key(settings.server.key, key)
+        authority.write_private(settings.server.certificate, certificate, 0o644)
+    _store(settings).close()
+    served = load_pem_x509_certificate(settings.server.certificate.read_bytes())
+    click.echo(f"authority (give it to agents and broker as ca_file): {directory / 'ca.pem'}")
+    click.echo(f"server certificate, SHA-256 fingerprint: {served.fingerprint(hashes.SHA256()).hex(':')}")
+
+
+@main.command()
+@click.pass_obj
+def run(config_dir: Path) -> None:
+    """Serve until SIGTERM."""
+    logging.basicConfig(level=logging.INFO, format="%(levelname)s %(name)s %(message)s", stream=sys.stderr)
+    settings = _load(config_dir)
+    asyncio.run(_serve(settings))
+
+
+async def _serve(settings: Settings) -> None:
+    clock, store = Clock(), _store(settings)
+    own = authority.Authority.load(settings.store.directory)
+    vendors = read_authorities(settings.enrolment.ek_authorities)
+    if not vendors:
+        log.warning("ek_authorities directory=%s is empty: no host can enrol", settings.enrolment.ek_authorities)
+    context = web.Context(
+        store,
+        enrolment.Enrolment(store, own, vendors, clock),
+        Attestation(store, settings.appraisal, clock),
+        clock,
+        int(settings.server.poll_deadline * 1000),
+    )
+    tls = web.tls_context(settings.server.certificate, settings.server.key, own.pem)
+    server = web.serve(context, tls, settings.server.address, settings.server.port)
+    log.info("serving address=%s port=%d", settings.server.address or "*", settings.server.port)
+    stopped = asyncio.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        asyncio.get_running_loop().add_signal_handler(number, stopped.set)
+    await stopped.wait()
+    server.stop()
+    store.close()
+    log.info("stopped")
+
+
+@main.group("token")
+def token_group() -> None:
+    """Make the tokens by which callers are known. Each is shown once; only its digest is kept."""
+
+
+@token_group.command("add")
+@click.option("--role", type=click.Choice(["viewer", "policy"]), required=True)
+@click.option("--note", default="", help="Whom it is for.")
+@click.pass_obj
+def token_add(config_dir: Path, role: str, note: str) -> None:
+    """Make a token for a caller: `viewer` for the broker, `policy` for whoever chooses reference values."""
+    click.echo(_add_token(config_dir, Token(role, note=note)))
+
+
+@token_group.command("enrol")
+@click.argument("host")
+@click.option("--host-id", default="", help="The engine's id of the host.")
+@click.pass_obj
+def token_enrol(config_dir: Path, host: str, host_id: str) -> None:
+    """Make a token that enrols HOST (its address in the engine, lower case), once."""
+    enrolment.check_host_name(host)
+    click.echo(_add_token(config_dir, Token("enrolment", host, host_id)))
+
+
+@main.group("host")
+def host_group() -> None:
+    """Look at or remove enrolled hosts."""
+
+
+@host_group.command("list")
+@click.pass_obj
+def host_list(config_dir: Path) -> None:
+    """Print the names of the enrolled hosts."""
+    store = _store(_load(config_dir))
+    for name in store.host_names():
+        click.echo(name)
+    store.close()
+
+
+@host_group.command("remove")
+@click.argument("host")
+@click.pass_obj
+def host_remove(config_dir: Path, host: str) -> None:
+    """Forget HOST: its TPM was replaced, or it left. It enrols again with a new token."""
+    store = _store(_load(config_dir))
+    store.remove_host(host)
+    store.close()
+    click.echo(f"{host} is no longer enrolled")
+
+
+@main.group("config")
+def config_group() -> None:
+    """Look at the configuration."""
+
+
+@config_group.command("check")
+@click.pass_obj
+def config_check(config_dir: Path) -> None:
+    """Say whether the configuration can be used, with all its faults."""
+    _load(config_dir)
+    click.echo("the configuration is good")
+
+
+@config_group.command("show")
+@click.pass_obj
+def config_show(config_dir: Path) -> None:
+    """Print every option in force, as JSON."""
+    click.echo(json.dumps(config.show(_load(config_dir)), indent=2))
+
+
+def read_authorities(directory: Path) -> list[crypto.X509]:
+    """Return the vendor certificates in the *.pem files of a directory.
+
+    Raises:
+        InvalidConfig: a file cannot be read; trust that is only half loaded would refuse good hosts.
+    """
+    faults, vendors = [], []
+    for path in sorted(directory.glob("*.pem")):
+        try:
+            with path.open("rb") as file:
+                vendors += endorsement.load_authorities(file.read(MAX_AUTHORITY_SIZE))
+        except (OSError, errors.InvalidMessage) as e:
+            faults.append(f"{path.name}: {e}")
+    if faults:
+        raise errors.InvalidConfig(str(directory), faults)
+    return vendors
+
+
+def _load(config_dir: Path) -> Settings:
+    return config.load(Settings, "verifier", config_dir)
+
+
+def _store(settings: Settings) -> Store:
+    return Store(f"sqlite:///{settings.store.directory / 'verifier.db'}")
+
+
+def _add_token(config_dir: Path, token: Token) -> str:
+    secret = secrets.token_urlsafe(32)
+    store = _store(_load(config_dir))
+    store.add_token(secret, token)
+    store.close()
+    return secret
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,350 @@
+# SPDX-FileCopyrightText: The ovirt_tcp_plugin developers
+# SPDX-License-Identifier: Apache-2.0
+"""The verifier's HTTPS interface. Each route declares who may call it; nothing is open by omission.
+
+Errors leave as `{"code", "reason"}`; on OpenAttestation's paths in its own shape. A caller learns the reason of its
+own fault, never what the server holds.
+"""
+
+from __future__ import annotations
+
+import datetime
+import enum
+import hashlib
+import json
+import logging
+import re
+import ssl
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Optional, cast
+
+import tornado.httpserver
+import tornado.web
+
+from ovirt_tcp_plugin import errors
+from ovirt_tcp_plugin.messages import enrolment, evidence, fields, oat, reference_values, result
+from ovirt_tcp_plugin.verifier.attestation import Attestation
+from ovirt_tcp_plugin.verifier.clock import Clock
+from ovirt_tcp_plugin.verifier.enrolment import Enrolment
+from ovirt_tcp_plugin.verifier.store import Enrolled, Store
+
+log = logging.getLogger("verifier.web")
+
+MAX_BODY_SIZE = max(evidence.MAX_EVIDENCE_SIZE, oat.MAX_POLL_SIZE)
+MAX_SMALL_BODY_SIZE = 64 * 1024
+# A body has to arrive within this time; evidence is 100 KiB at most on real machines.
+BODY_WITHIN_S = 20
+IDLE_CONNECTION_S = 120
+MAX_HEADER_SIZE = 16 * 1024
+
+_REFERENCE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
+
+
+class Caller(enum.Enum):
+    """Who may call a route. Values are the roles of tokens, but for the first two."""
+
+    ANYONE = "anyone"
+    AGENT = "agent"
+    VIEWER = "viewer"
+    POLICY = "policy"
+
+
+TOKEN_ROLES = ("viewer", "policy", "enrolment")
+
+# A policy administrator may look, too.
+_INCLUDES = {"viewer": {Caller.VIEWER}, "policy": {Caller.VIEWER, Caller.POLICY}}
+
+_STATUS = {
+    errors.InvalidMessage: 400,
+    errors.Refused: 403,
+    errors.NotFound: 404,
+    errors.Conflict: 409,
+    errors.Unavailable: 503,
+}
+
+
+class Context:
+    """What the handlers share."""
+
+    def __init__(
+        self, store: Store, enrolment: Enrolment, attestation: Attestation, clock: Clock, poll_deadline_ms: int
+    ) -> None:
+        self.store = store
+        self.enrolment = enrolment
+        self.attestation = attestation
+        self.clock = clock
+        self.poll_deadline_ms = poll_deadline_ms
+
+
+class Handler(tornado.web.RequestHandler):
+    """Checks the caller before the body is looked at, and turns errors into answers."""
+
+    callers: frozenset[Caller] = frozenset()
+
+    def initialize(self, context: Context) -> None:
+        self.context = context
+        self.host: Optional[Enrolled] = None
+
+    def prepare(self) -> None:
+        if Caller.ANYONE in self.callers:
+            return
+        if Caller.AGENT in self.callers:
+            self.host = self._agent()
+            if self.host is not None:
+                return
+        elif self._token_callers() & self.callers:
+            return
+        self.answer_error(401, "unauthenticated", f"this needs {' or '.join(sorted(c.value for c in self.callers))}")
+
+    def set_default_headers(self) -> None:
+        self.set_header("Server", "ovirt-tcp-verifier")
+        self.set_header("Cache-Control", "no-store")
+
+    def answer(self, content: Mapping[str, Any]) -> None:
+        """Finish with a JSON object."""
+        self.set_header("Content-Type", "application/json")
+        self.finish(json.dumps(content))
+
+    def answer_error(self, status: int, code: str, reason: str) -> None:
+        """Finish with an error object."""
+        self.set_status(status)
+        self.answer({"code": code, "reason": reason})
+
+    def body(self, what: str, max_size: int = MAX_SMALL_BODY_SIZE) -> Mapping[str, object]:
+        """Return the request's JSON object. Raises InvalidMessage."""
+        return fields.members(fields.parse(self.request.body, what, max_size), what)
+
+    def write_error(self, status_code: int, **kwargs: Any) -> None:
+        error = kwargs.get("exc_info", (None, None, None))[1]
+        for kind, status in _STATUS.items():
+            if isinstance(error, kind):
+                code = error.code if isinstance(error, errors.Refused) else kind.__name__
+                self.answer_error(status, code, str(error))
+                return
+        reason = "the server could not do this; its log says why" if status_code >= 500 else "bad request"
+        self.answer_error(status_code, "error", reason)
+
+    def log_exception(self, typ: Any, value: Any, tb: Any) -> None:
+        if isinstance(value, tuple(_STATUS)):
+            log.info("refused path=%s peer=%s reason=%s", self.request.path, self.request.remote_ip, value)
+        elif isinstance(value, tornado.web.HTTPError):
+            log.info("refused path=%s peer=%s reason=%s", self.request.path, self.request.remote_ip, value.reason)
+        else:
+            log.error("failed path=%s", self.request.path, exc_info=(typ, value, tb))
+
+    def _agent(self) -> Optional[Enrolled]:
+        """Return the host whose client certificate this connection proved, None if there is none."""
+        certificate = self.request.get_ssl_certificate(binary_form=True)
+        if not isinstance(certificate, bytes):
+            return None
+        return self.context.store.host_by_certificate(hashlib.sha256(certificate).hexdigest())
+
+    def _token_callers(self) -> set[Caller]:
+        headers = self.request.headers
+        bearer = headers.get("Authorization", "")
+        secret = bearer[len("Bearer ") :] if bearer.startswith("Bearer ") else headers.get("X-Auth-Blob", "")
+        token = self.context.store.token(secret) if secret else None
+        return _INCLUDES.get(token.role, set()) if token else set()
+
+
+class BeginEnrolment(Handler):
+    """EnrolmentRequest -> CredentialChallenge. The caller shows a token inside the message."""
+
+    callers = frozenset({Caller.ANYONE})
+
+    def post(self) -> None:
+        request = enrolment.decode_request(self.request.body)
+        self.answer(enrolment.encode(self.context.enrolment.begin(request)))
+
+
+class FinishEnrolment(Handler):
+    """EnrolmentProof -> EnrolmentReply. The caller shows that it read the secret."""
+
+    callers = frozenset({Caller.ANYONE})
+
+    def post(self) -> None:
+        proof = enrolment.decode_proof(self.request.body)
+        self.answer(enrolment.encode(self.context.enrolment.finish(proof)))
+
+
+class NextChallenge(Handler):
+    """Long poll of an agent: a Challenge, or 204 when nobody wants its evidence."""
+
+    callers = frozenset({Caller.AGENT})
+
+    async def post(self) -> None:
+        members = self.body("challenge request")
+        boot_id = fields.text(members, "boot_id", 36)
+        wait_ms = fields.integer(members, "wait_ms", 0, 3600_000)
+        challenge = await self.context.attestation.next_challenge(cast(Enrolled, self.host), boot_id, wait_ms)
+        if challenge is None:
+            self.set_status(204)
+            self.finish()
+        else:
+            self.answer(evidence.encode_challenge(challenge))
+
+
+class SubmitEvidence(Handler):
+    """Evidence -> the host's own result."""
+
+    callers = frozenset({Caller.AGENT})
+
+    def post(self) -> None:
+        reported = evidence.decode(self.request.body)
+        outcome = self.context.attestation.submit(cast(Enrolled, self.host), reported)
+        self.answer(result.encode(outcome))
+
+
+class Results(Handler):
+    """Host names -> results with findings and ages. Our own, richer form of PollHosts."""
+
+    callers = frozenset({Caller.VIEWER})
+
+    async def post(self) -> None:
+        members = self.body("results request", oat.MAX_POLL_SIZE)
+        names = [_name(name) for name in fields.items(members, "hosts", oat.MAX_HOSTS)]
+        max_age = None if members.get("max_age_ms") is None else fields.integer(members, "max_age_ms", 0, 2**53)
+        wait_ms = fields.integer(members, "wait_ms", 0, 60_000)
+        results = await self.context.attestation.results(names, max_age, wait_ms)
+        self.answer({"hosts": [result.encode(one) for one in results]})
+
+
+class Hosts(Handler):
+    """Every enrolled host with its last result, however old; nobody is asked anew."""
+
+    callers = frozenset({Caller.VIEWER})
+
+    def get(self) -> None:
+        self.answer({"hosts": [result.encode(one) for one in self.context.attestation.last_results()]})
+
+
+class ReferenceValues(Handler):
+    """The reference values; a golden host's present boot becomes a new set."""
+
+    callers = frozenset({Caller.POLICY})
+
+    def get(self) -> None:
+        known = self.context.store.reference_values()
+        self.answer({"reference_values": [reference_values.encode(good) for good in known]})
+
+    async def post(self) -> None:
+        members = self.body("reference values request")
+        name, host_name = fields.text(members, "name", 64), fields.text(members, "host", oat.MAX_NAME_LENGTH)
+        if not _REFERENCE_NAME.fullmatch(name):
+            raise errors.InvalidMessage("name", "it may have letters, digits, dot, dash and underscore")
+        good = await self.context.attestation.import_reference_values(name, host_name.lower())
+        log.info("reference_values imported name=%s host=%s", name, host_name.lower())
+        self.answer(reference_values.encode(good))
+
+
+class ReferenceValue(Handler):
+    """One set of reference values; removing it has every host judged anew."""
+
+    callers = frozenset({Caller.POLICY})
+
+    def delete(self, name: str) -> None:
+        self.context.store.remove_reference_values(name)
+        self.context.attestation.judge_all()
+        log.info("reference_values removed name=%s", name)
+        self.answer({"removed": name})
+
+
+class PollHosts(Handler):
+    """OpenAttestation's question (1.0, 1.5-1.7, 2.x)."""
+
+    callers = frozenset({Caller.VIEWER})
+
+    async def post(self) -> None:
+        try:
+            poll = oat.decode_poll(self.request.body)
+        except errors.InvalidMessage as e:
+            self.answer_error(400, "400", str(e))
+            return
+        attestation, clock = self.context.attestation, self.context.clock
+        results = await attestation.results(poll.hosts, poll.time_threshold_ms, self.context.poll_deadline_ms)
+        now = clock.wall()
+        self.answer(oat.encode_answer(_host_trust(one, now) for one in results))
+
+    def answer_error(self, status: int, code: str, reason: str) -> None:
+        self.set_status(status)
+        self.answer({"error_code": status, "error_message": reason, "detail": code})
+
+
+class Health(Handler):
+    """Whether the server answers."""
+
+    callers = frozenset({Caller.ANYONE})
+
+    def get(self) -> None:
+        self.answer({"status": "serving"})
+
+
+class Nowhere(Handler):
+    """Every other path."""
+
+    callers = frozenset({Caller.ANYONE})
+
+    def prepare(self) -> None:
+        self.answer_error(404, "NotFound", "there is nothing under this path")
+
+
+ROUTES: list[tuple[str, type[Handler]]] = [
+    (r"/v1/health", Health),
+    (r"/v1/enrolment", BeginEnrolment),
+    (r"/v1/enrolment/proof", FinishEnrolment),
+    (r"/v1/challenge", NextChallenge),
+    (r"/v1/evidence", SubmitEvidence),
+    (r"/v1/results", Results),
+    (r"/v1/hosts", Hosts),
+    (r"/v1/reference-values", ReferenceValues),
+    (r"/v1/reference-values/([^/]+)", ReferenceValue),
+    (r"/AttestationService/resources/PollHosts", PollHosts),
+    (r"/OpenAttestationWebServices/V1.0/PollHosts", PollHosts),
+]
+
+
+def serve(context: Context, tls: ssl.SSLContext, address: str, port: int) -> tornado.httpserver.HTTPServer:
+    """Return a listening server. Raises OSError when the address or port cannot be had."""
+    routes = [(path, handler, {"context": context}) for path, handler in ROUTES]
+    application = tornado.web.Application(
+        routes, default_handler_class=Nowhere, default_handler_args={"context": context}, log_function=_log_request
+    )
+    server = tornado.httpserver.HTTPServer(
+        application,
+        ssl_options=tls,
+        max_body_size=MAX_BODY_SIZE,
+        max_buffer_size=MAX_BODY_SIZE + MAX_HEADER_SIZE,
+        max_header_size=MAX_HEADER_SIZE,
+        body_timeout=BODY_WITHIN_S,
+        idle_connection_timeout=IDLE_CONNECTION_S,
+    )
+    server.listen(port, address, backlog=1024)
+    return server
+
+
+def tls_context(certificate: Path, key: Path, client_authority: bytes) -> ssl.SSLContext:
+    """Return TLS 1.2 or later; a client may show a certificate of our own authority, and no other."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.minimum_version = ssl.TLSVersion.TLSv1_2
+    context.load_cert_chain(certificate, key)
+    context.load_verify_locations(cadata=client_authority.decode("ascii"))
+    # Optional here, because tokens and enrolment come without one; the routes of agents demand it.
+    context.verify_mode = ssl.CERT_OPTIONAL
+    return context
+
+
+def _host_trust(one: result.AttestationResult, now: datetime.datetime) -> oat.HostTrust:
+    age = datetime.timedelta(milliseconds=one.age_ms or 0)
+    return oat.HostTrust(one.host_name, one.level.value, now - age)
+
+
+def _name(untrusted: object) -> str:
+    if not isinstance(untrusted, str) or len(untrusted) > oat.MAX_NAME_LENGTH:
+        raise errors.InvalidMessage("results request", "a host name is not a text of at most 255 characters")
+    return untrusted
+
+
+def _log_request(handler: tornado.web.RequestHandler) -> None:
+    request = handler.request
+    log.debug("request path=%s peer=%s status=%d", request.path, request.remote_ip, handler.get_status())
