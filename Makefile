@@ -1,0 +1,67 @@
+# SPDX-FileCopyrightText: The ovirt_tcp_plugin developers
+# SPDX-License-Identifier: Apache-2.0
+#
+# `make demo` and `make test` set up everything they need: Debian's packages, a virtual environment, this package.
+
+PYTHON ?= python3
+VENV := build/venv
+BIN := $(VENV)/bin
+STAMP := build/.installed
+
+# Real parts: software TPMs, TPM and tboot tools. The rest builds the oVirt SDK and pycurl where no wheel fits.
+SYSTEM_PACKAGES := swtpm swtpm-tools tpm2-tools tboot gnutls-bin openssl \
+	python3-venv python3-dev gcc pkg-config libcurl4-openssl-dev libssl-dev libxml2-dev
+
+HOSTS ?= 6
+
+.PHONY: help demo test lint types unit dist bench soak fuzz clean setup system
+
+help:
+	@echo "make demo   the whole story on software TPMs: measured boot to placement (HOSTS=6)"
+	@echo "make test   lint, types and the whole test suite"
+	@echo "make lint   ruff and mypy only"
+	@echo "make bench  benchmarks      make soak  long campaigns      make fuzz  coverage-guided parsers"
+	@echo "make clean  remove build/"
+
+demo: setup
+	$(BIN)/ovirt-tcp demo --hosts $(HOSTS)
+
+test: lint unit
+
+lint: setup
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+
+unit: setup
+	$(BIN)/python -m pytest
+
+dist: setup
+	$(BIN)/python -m build --outdir build/dist .
+
+# Their figures come with the issues on the attestation server, the broker and the filter.
+bench soak fuzz:
+	@echo "make $@: nothing yet; it is filled together with the complete verifier, broker and filter"
+
+clean:
+	rm -rf build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
+
+setup: system $(STAMP)
+
+# Nothing is installed again when it is present.
+system:
+	@missing=""; \
+	for package in $(SYSTEM_PACKAGES); do \
+		dpkg-query -W -f='$${Status}' $$package 2>/dev/null | grep -q 'ok installed' || missing="$$missing $$package"; \
+	done; \
+	if [ -n "$$missing" ]; then \
+		echo "installing$$missing"; \
+		if [ "$$(id -u)" = 0 ]; then sudo=; else sudo=sudo; fi; \
+		$$sudo apt-get update -q && \
+		$$sudo env DEBIAN_FRONTEND=noninteractive apt-get install -q -y --no-install-recommends $$missing; \
+	fi
+
+$(STAMP): setup.cfg setup.py pyproject.toml
+	$(PYTHON) -m venv --clear $(VENV)
+	$(BIN)/python -m pip install --quiet --upgrade pip setuptools wheel
+	$(BIN)/python -m pip install --quiet --editable '.[test]'
+	@touch $@
