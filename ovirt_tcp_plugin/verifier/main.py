@@ -101,8 +101,8 @@ async def _serve(settings: Settings) -> None:
         int(settings.server.poll_deadline * 1000),
     )
     tls = web.tls_context(settings.server.certificate, settings.server.key, own.pem)
-    server = web.serve(context, tls, settings.server.address, settings.server.port)
-    log.info("serving address=%s port=%d", settings.server.address or "*", settings.server.port)
+    server, port = web.serve(context, tls, settings.server.address, settings.server.port)
+    log.info("serving address=%s port=%d", settings.server.address or "*", port)
     stopped = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, stopped.set)

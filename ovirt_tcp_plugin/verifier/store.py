@@ -226,10 +226,17 @@ class Store:
                 raise errors.NotFound("set of reference values", name)
 
     def reference_values(self) -> list[reference_values.GoodBoot]:
-        """Return all reference values, sorted by name."""
+        """Return all reference values, sorted by name.
+
+        Raises:
+            Unavailable: one cannot be read. To judge without it would call good hosts untrusted.
+        """
         with self._engine.connect() as connection:
-            rows = connection.execute(sa.select(_references.c.content).order_by(_references.c.name)).scalars()
+            rows = connection.execute(sa.select(_references.c.content).order_by(_references.c.name)).scalars().all()
+        try:
             return [reference_values.decode(json.loads(row)) for row in rows]
+        except (ValueError, KeyError, TypeError) as e:
+            raise errors.Unavailable("the store", "a set of reference values cannot be read; remove it") from e
 
     def _spend(self, connection: sa.Connection, secret: str, name: str) -> None:
         own = (_tokens.c.digest == _digest(secret), _tokens.c.role == "enrolment", _tokens.c.host_name == name)
@@ -268,7 +275,7 @@ def _decode_host(row: Any) -> Enrolled:
         ek, ak = tpm2.parse_public(row["ek_public"]), tpm2.parse_public(row["ak_public"])
         boot = None if row["boot"] is None else Boot(**json.loads(row["boot"]))
         result = None if row["result"] is None else _decode_result(json.loads(row["result"]))
-    except (ValueError, KeyError, TypeError) as e:
+    except (ValueError, KeyError, TypeError, errors.InvalidMessage) as e:
         raise errors.InvalidMessage(f"record of host {row['name']}", "it cannot be read") from e
     return Enrolled(
         EnrolledHost(row["name"], ek, ak),

@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any, Optional, cast
 
 import tornado.httpserver
+import tornado.netutil
 import tornado.web
 
 from ovirt_tcp_plugin import errors
@@ -304,8 +305,18 @@ ROUTES: list[tuple[str, type[Handler]]] = [
 ]
 
 
-def serve(context: Context, tls: ssl.SSLContext, address: str, port: int) -> tornado.httpserver.HTTPServer:
-    """Return a listening server. Raises OSError when the address or port cannot be had."""
+def serve(
+    context: Context, tls: ssl.SSLContext, address: str, port: int
+) -> tuple[tornado.httpserver.HTTPServer, int]:
+    """Return a listening server and its port (one of the kernel's choice for 0).
+
+    Raises:
+        Unavailable: the address or port cannot be had.
+    """
+    try:
+        sockets = tornado.netutil.bind_sockets(port, address, backlog=1024)
+    except OSError as e:
+        raise errors.Unavailable(f"port {port} of {address or 'all addresses'}", str(e)) from e
     routes = [(path, handler, {"context": context}) for path, handler in ROUTES]
     application = tornado.web.Application(
         routes, default_handler_class=Nowhere, default_handler_args={"context": context}, log_function=_log_request
@@ -319,8 +330,8 @@ def serve(context: Context, tls: ssl.SSLContext, address: str, port: int) -> tor
         body_timeout=BODY_WITHIN_S,
         idle_connection_timeout=IDLE_CONNECTION_S,
     )
-    server.listen(port, address, backlog=1024)
-    return server
+    server.add_sockets(sockets)
+    return server, int(sockets[0].getsockname()[1])
 
 
 def tls_context(certificate: Path, key: Path, client_authority: bytes) -> ssl.SSLContext:

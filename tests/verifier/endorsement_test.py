@@ -1,0 +1,117 @@
+# SPDX-FileCopyrightText: The ovirt_tcp_plugin developers
+# SPDX-License-Identifier: Apache-2.0
+"""Which TPMs and which AKs are believed at enrolment. Credentials are opened by a real TPM in real_tpm_test.py."""
+
+from __future__ import annotations
+
+import datetime
+
+import pytest
+
+from ovirt_tcp_plugin import errors
+from ovirt_tcp_plugin.messages import tpm2
+from ovirt_tcp_plugin.verifier import endorsement
+from tests.verifier.software_tpm import AK_ATTRIBUTES, EK_ATTRIBUTES, SoftwareTpm, ecc_public
+from tests.verifier.vendor import CLIENT, NOW, YEAR, Vendor
+
+
+@pytest.fixture(scope="module")
+def vendor() -> Vendor:
+    return Vendor()
+
+
+@pytest.fixture(scope="module")
+def tpm() -> SoftwareTpm:
+    return SoftwareTpm()
+
+
+def check(vendor: Vendor, tpm: SoftwareTpm, certificate: bytes, now: datetime.datetime = NOW) -> None:
+    endorsement.check_ek_certificate(certificate, tpm.ek, vendor.authorities, now)
+
+
+def refused(code: str, text: str) -> pytest.RaisesExc[errors.Refused]:
+    return pytest.raises(errors.Refused, match=rf"\({code}\).*{text}")
+
+
+class TestEkCertificate:
+    def test_refuses_an_unknown_vendor(self, vendor: Vendor, tpm: SoftwareTpm) -> None:
+        with refused("ek_untrusted", "no EK authority vouches"):
+            check(vendor, tpm, Vendor("stranger").certify(tpm.ek_key.public_key()))
+
+    def test_refuses_a_stranger_with_the_vendors_name(self, vendor: Vendor, tpm: SoftwareTpm) -> None:
+        with refused("ek_untrusted", "no EK authority vouches"):
+            check(vendor, tpm, Vendor().certify(tpm.ek_key.public_key()))
+
+    def test_refuses_everybody_when_no_authority_is_known(self, vendor: Vendor, tpm: SoftwareTpm) -> None:
+        certificate = vendor.certify(tpm.ek_key.public_key())
+        with refused("ek_untrusted", "no EK authority vouches"):
+            endorsement.check_ek_certificate(certificate, tpm.ek, [], NOW)
+
+    @pytest.mark.parametrize("now", [NOW + 2 * YEAR, NOW - 2 * YEAR], ids=["expired", "not yet valid"])
+    def test_refuses_outside_its_validity(self, vendor: Vendor, tpm: SoftwareTpm, now: datetime.datetime) -> None:
+        with refused("ek_untrusted", "certificate"):
+            check(vendor, tpm, vendor.certify(tpm.ek_key.public_key()), now)
+
+    def test_refuses_a_certificate_for_another_key(self, vendor: Vendor, tpm: SoftwareTpm) -> None:
+        with refused("ek_key_differs", "another key"):
+            check(vendor, tpm, vendor.certify(SoftwareTpm(1).ek_key.public_key()))
+
+    def test_refuses_a_certificate_of_another_kind(self, vendor: Vendor, tpm: SoftwareTpm) -> None:
+        with refused("ek_usage", "not one of an endorsement key"):
+            check(vendor, tpm, vendor.certify(tpm.ek_key.public_key(), CLIENT))
+
+    @pytest.mark.parametrize("rubbish", [b"", b"\x30\x03\x02\x01\x01", b"x" * 5000])
+    def test_refuses_what_is_no_certificate(self, vendor: Vendor, tpm: SoftwareTpm, rubbish: bytes) -> None:
+        with refused("ek_certificate_malformed", "cannot be read"):
+            check(vendor, tpm, rubbish)
+
+    def test_accepts_the_vendors_own(self, vendor: Vendor, tpm: SoftwareTpm) -> None:
+        check(vendor, tpm, vendor.certify(tpm.ek_key.public_key()))
+
+
+class TestEk:
+    @pytest.mark.parametrize(
+        "attributes",
+        [EK_ATTRIBUTES & ~tpm2.RESTRICTED, EK_ATTRIBUTES & ~tpm2.FIXED_TPM, EK_ATTRIBUTES | tpm2.SIGN],
+        ids=["unrestricted", "may leave its TPM", "signs"],
+    )
+    def test_refuses_attributes_of_no_endorsement_key(self, tpm: SoftwareTpm, attributes: int) -> None:
+        with refused("ek_attributes", "not a restricted decryption key"):
+            endorsement.check_ek(ecc_public(tpm.ek_key, attributes, symmetric_bits=128))
+
+
+class TestAk:
+    def test_refuses_an_unrestricted_key(self, tpm: SoftwareTpm) -> None:
+        with refused("ak_unrestricted", "would sign quotes that no TPM made"):
+            endorsement.check_ak(ecc_public(tpm.ak_key, AK_ATTRIBUTES & ~tpm2.RESTRICTED, tpm2.ALG_ECDSA))
+
+    @pytest.mark.parametrize("missing", [tpm2.FIXED_TPM, tpm2.FIXED_PARENT, tpm2.SENSITIVE_DATA_ORIGIN, tpm2.SIGN])
+    def test_refuses_a_key_that_may_leave_its_tpm(self, tpm: SoftwareTpm, missing: int) -> None:
+        with refused("ak_attributes", "not a signing key fixed in its TPM"):
+            endorsement.check_ak(ecc_public(tpm.ak_key, AK_ATTRIBUTES & ~missing, tpm2.ALG_ECDSA))
+
+    def test_refuses_a_storage_key(self, tpm: SoftwareTpm) -> None:
+        with refused("ak_attributes", "not a signing key fixed in its TPM"):
+            endorsement.check_ak(ecc_public(tpm.ak_key, AK_ATTRIBUTES | tpm2.DECRYPT, tpm2.ALG_ECDSA))
+
+    def test_refuses_sha1_signatures(self, tpm: SoftwareTpm) -> None:
+        with refused("ak_scheme", "at least SHA-256"):
+            endorsement.check_ak(ecc_public(tpm.ak_key, AK_ATTRIBUTES, tpm2.ALG_ECDSA, scheme_hash=0x0004))
+
+    def test_refuses_a_scheme_left_open(self, tpm: SoftwareTpm) -> None:
+        with refused("ak_scheme", "must sign by"):
+            endorsement.check_ak(ecc_public(tpm.ak_key, AK_ATTRIBUTES))
+
+    def test_refuses_a_sha1_name(self, tpm: SoftwareTpm) -> None:
+        with refused("ak_attributes", "name hash is sha1"):
+            endorsement.check_ak(ecc_public(tpm.ak_key, AK_ATTRIBUTES, tpm2.ALG_ECDSA, name_hash=0x0004))
+
+    def test_accepts_a_restricted_signing_key(self, tpm: SoftwareTpm) -> None:
+        endorsement.check_ak(tpm.ak)
+
+
+def test_refuses_authorities_that_cannot_be_read() -> None:
+    begin, end = b"-----BEGIN CERTIFICATE-----\n", b"\n-----END CERTIFICATE-----\n"
+    for pem in (b"", b"text", begin + b"AAAA" + end):
+        with pytest.raises(errors.InvalidMessage, match="EK authority"):
+            endorsement.load_authorities(pem)

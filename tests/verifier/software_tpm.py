@@ -1,0 +1,144 @@
+# SPDX-FileCopyrightText: The ovirt_tcp_plugin developers
+# SPDX-License-Identifier: Apache-2.0
+"""A TPM whose keys the test holds, so that it can sign what no real TPM would.
+
+`tests/verifier/real_tpm_test.py` runs the same appraisal on real software TPMs, to prove that this one tells the
+truth where it does not lie on purpose.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import struct
+
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.asymmetric.utils import decode_dss_signature
+
+from ovirt_tcp_plugin.messages import eventlog, evidence, tpm2
+from ovirt_tcp_plugin.verifier.appraisal import EnrolledHost, IssuedNonce
+
+BOOT_ID = "11111111-2222-3333-4444-555555555555"
+REQUIRED = {"sha256": (17, 18)}
+AK_ATTRIBUTES = (
+    tpm2.FIXED_TPM
+    | tpm2.FIXED_PARENT
+    | tpm2.SENSITIVE_DATA_ORIGIN
+    | tpm2.USER_WITH_AUTH
+    | tpm2.RESTRICTED
+    | tpm2.SIGN
+)
+EK_ATTRIBUTES = (
+    tpm2.FIXED_TPM
+    | tpm2.FIXED_PARENT
+    | tpm2.SENSITIVE_DATA_ORIGIN
+    | tpm2.ADMIN_WITH_POLICY
+    | tpm2.RESTRICTED
+    | tpm2.DECRYPT
+)
+
+_KEYS = [ec.generate_private_key(ec.SECP256R1()) for _ in range(4)]
+
+
+def sized(value: bytes) -> bytes:
+    return struct.pack(">H", len(value)) + value
+
+
+def ecc_public(
+    key: ec.EllipticCurvePrivateKey,
+    attributes: int,
+    scheme: int = tpm2.ALG_NULL,
+    scheme_hash: int = 0x000B,
+    symmetric_bits: int = 0,
+    name_hash: int = 0x000B,
+) -> tpm2.Public:
+    """Return a TPMT_PUBLIC of a P-256 key."""
+    symmetric = struct.pack(">H", tpm2.ALG_NULL)
+    if symmetric_bits:
+        symmetric = struct.pack(">HHH", tpm2.ALG_AES, symmetric_bits, tpm2.ALG_CFB)
+    point = key.public_key().public_numbers()
+    area = struct.pack(">HHI", tpm2.ALG_ECC, name_hash, attributes) + sized(b"") + symmetric
+    area += struct.pack(">H", scheme) + (b"" if scheme == tpm2.ALG_NULL else struct.pack(">H", scheme_hash))
+    area += struct.pack(">HH", 0x0003, tpm2.ALG_NULL)
+    return tpm2.parse_public(area + sized(point.x.to_bytes(32, "big")) + sized(point.y.to_bytes(32, "big")))
+
+
+class SoftwareTpm:
+    """A host's TPM after a measured launch. Change an attribute, and the next evidence tells so."""
+
+    def __init__(self, number: int = 0) -> None:
+        self.ek_key, self.ak_key = _KEYS[2 * number], _KEYS[2 * number + 1]
+        self.ek = ecc_public(self.ek_key, EK_ATTRIBUTES, symmetric_bits=128)
+        self.ak = ecc_public(self.ak_key, AK_ATTRIBUTES, tpm2.ALG_ECDSA)
+        self.magic, self.type = tpm2.GENERATED_VALUE, tpm2.ST_ATTEST_QUOTE
+        self.hash_name, self.hash = "sha256", hashes.SHA256()
+        self.clock, self.reset_count, self.restart_count = 1000, 5, 0
+        self.boot_id = BOOT_ID
+        self.signer: bytes | None = None
+        self.events = launch_events()
+        self.log: bytes | None = eventlog.encode(self.events, ["sha256"])
+        self.pcrs = {
+            **eventlog.replay(self.events, "sha256", range(24)),
+        }
+
+    def host(self, name: str = "host-1") -> EnrolledHost:
+        return EnrolledHost(name, self.ek, self.ak)
+
+    def quote(self, qualifying_data: bytes, selection: tpm2.Selection) -> tuple[bytes, bytes]:
+        """Return (TPMS_ATTEST, TPMT_SIGNATURE)."""
+        values = b"".join(self.pcrs[index] for indices in selection.values() for index in indices)
+        signer = tpm2.qualified_name(self.ek, self.ak) if self.signer is None else self.signer
+        attest = struct.pack(">IH", self.magic, self.type) + sized(signer) + sized(qualifying_data)
+        attest += struct.pack(">QIIBQ", self.clock, self.reset_count, self.restart_count, 1, 1)
+        attest += tpm2.encode_selection(selection) + sized(hashlib.sha256(values).digest())
+        return attest, self.sign(attest)
+
+    def sign(self, attest: bytes) -> bytes:
+        r, s = decode_dss_signature(self.ak_key.sign(attest, ec.ECDSA(self.hash)))
+        header = struct.pack(">HH", tpm2.ALG_ECDSA, tpm2.HASH_IDS[self.hash_name])
+        return header + sized(r.to_bytes(32, "big")) + sized(s.to_bytes(32, "big"))
+
+    def report(
+        self, issued: IssuedNonce, selection: tpm2.Selection | None = None, **changes: object
+    ) -> evidence.Evidence:
+        """Return evidence for a nonce; `selection` is what is quoted instead of what was asked for."""
+        quoted = issued.challenge.selection if selection is None else selection
+        nonce = issued.challenge.nonce
+        attest, signature = self.quote(evidence.qualifying_data(nonce, self.boot_id, 7), quoted)
+        reported = {
+            "nonce": nonce,
+            "attest": attest,
+            "signature": signature,
+            "pcrs": {bank: {index: self.pcrs[index] for index in indices} for bank, indices in quoted.items()},
+            "logs": {} if self.log is None else {"txt": self.log},
+            "boot_id": self.boot_id,
+            "boottime_ms": 7,
+            "agent_version": "test",
+        }
+        return evidence.Evidence(**{**reported, **changes})  # type: ignore[arg-type]
+
+    def boot(self, events: list[eventlog.Event], log: bytes | None = None) -> None:
+        """Go through a launch with these events; `log` is shown instead of the true one."""
+        self.events = events
+        self.pcrs = eventlog.replay(events, "sha256", range(24))
+        self.log = eventlog.encode(events, ["sha256"]) if log is None else log
+
+    def never_launch(self) -> None:
+        """Start without TXT: the D-RTM PCRs stay all ones. The log stays as it is."""
+        for index in eventlog.DRTM_PCRS:
+            self.pcrs[index] = b"\xff" * 32
+
+
+def launch_events(tboot: bytes = b"tboot", kernel: bytes = b"kernel") -> list[eventlog.Event]:
+    """Return a short launch: SINIT, tboot and the kernel in PCR 17, SINIT's key and tboot's policy in 18."""
+
+    def event(pcr: int, kind: int, measured: bytes) -> eventlog.Event:
+        return eventlog.Event(pcr, kind, {"sha256": hashlib.sha256(measured).digest()}, b"")
+
+    return [
+        event(17, eventlog.HASH_START, b"sinit"),
+        event(17, eventlog.MLE_HASH, tboot),
+        event(17, eventlog.TBOOT_MODULE, kernel),
+        event(18, 0x410, b"sinit key"),
+        event(18, eventlog.TBOOT_MODULE, b"policy"),
+    ]
