@@ -9,14 +9,18 @@ truth where it does not lie on purpose.
 from __future__ import annotations
 
 import hashlib
+import hmac
 import struct
 
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.asymmetric.utils import decode_dss_signature
+from cryptography.hazmat.primitives.ciphers import Cipher, algorithms
 
 from ovirt_tcp_plugin.messages import eventlog, evidence, tpm2
+from ovirt_tcp_plugin.messages.octets import Octets
 from ovirt_tcp_plugin.verifier.appraisal import EnrolledHost, IssuedNonce
+from ovirt_tcp_plugin.verifier.endorsement import CFB
 
 BOOT_ID = "11111111-2222-3333-4444-555555555555"
 REQUIRED = {"sha256": (17, 18)}
@@ -98,6 +102,23 @@ class SoftwareTpm:
         header = struct.pack(">HH", tpm2.ALG_ECDSA, tpm2.HASH_IDS[self.hash_name])
         return header + sized(r.to_bytes(32, "big")) + sized(s.to_bytes(32, "big"))
 
+    def activate(self, credential: bytes, encrypted_secret: bytes) -> bytes:
+        """Return what a credential protects, as TPM2_ActivateCredential does with this EK and AK."""
+        x, y = _fields(encrypted_secret)
+        point = ec.EllipticCurvePublicNumbers(int.from_bytes(x, "big"), int.from_bytes(y, "big"), ec.SECP256R1())
+        shared = self.ek_key.exchange(ec.ECDH(), point.public_key())
+        own = self.ek_key.public_key().public_numbers().x.to_bytes(32, "big")
+        seed = hashlib.sha256(struct.pack(">I", 1) + shared + b"IDENTITY\0" + x + own).digest()
+        integrity, identity = credential[2:34], credential[34:]
+        name = tpm2.name(self.ak)
+        hmac_key = hmac.new(seed, struct.pack(">I", 1) + b"INTEGRITY\0" + struct.pack(">I", 256), "sha256").digest()
+        if not hmac.compare_digest(hmac.new(hmac_key, identity + name, "sha256").digest(), integrity):
+            raise ValueError("TPM_RC_INTEGRITY")
+        label = struct.pack(">I", 1) + b"STORAGE\0" + name + struct.pack(">I", 128)
+        decryptor = Cipher(algorithms.AES(hmac.new(seed, label, "sha256").digest()[:16]), CFB(bytes(16))).decryptor()
+        (secret,) = _fields(decryptor.update(identity) + decryptor.finalize())
+        return secret
+
     def report(
         self, issued: IssuedNonce, selection: tpm2.Selection | None = None, **changes: object
     ) -> evidence.Evidence:
@@ -127,6 +148,13 @@ class SoftwareTpm:
         """Start without TXT: the D-RTM PCRs stay all ones. The log stays as it is."""
         for index in eventlog.DRTM_PCRS:
             self.pcrs[index] = b"\xff" * 32
+
+
+def _fields(sized_fields: bytes) -> list[bytes]:
+    octets, found = Octets(sized_fields, "fields"), []
+    while octets.left:
+        found.append(octets.sized(1024))
+    return found
 
 
 def launch_events(tboot: bytes = b"tboot", kernel: bytes = b"kernel") -> list[eventlog.Event]:

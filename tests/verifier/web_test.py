@@ -1,0 +1,440 @@
+# SPDX-FileCopyrightText: The ovirt_tcp_plugin developers
+# SPDX-License-Identifier: Apache-2.0
+"""The verifier over real HTTPS: who may call what, enrolment, rounds of attestation, OpenAttestation's question."""
+
+from __future__ import annotations
+
+import asyncio
+import concurrent.futures
+import datetime
+import tempfile
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import requests
+from cryptography import x509
+from cryptography.hazmat.primitives import serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+
+from ovirt_tcp_plugin.messages import enrolment, evidence, fields, tpm2
+from ovirt_tcp_plugin.messages.result import Level
+from ovirt_tcp_plugin.verifier import web
+from ovirt_tcp_plugin.verifier.attestation import Attestation
+from ovirt_tcp_plugin.verifier.authority import Authority, write_key
+from ovirt_tcp_plugin.verifier.clock import Clock
+from ovirt_tcp_plugin.verifier.enrolment import Enrolment
+from ovirt_tcp_plugin.verifier.settings import Appraisal
+from ovirt_tcp_plugin.verifier.store import Store, Token
+from tests.verifier.conftest import certificate_request, good_boot
+from tests.verifier.software_tpm import AK_ATTRIBUTES, SoftwareTpm, ecc_public, launch_events
+from tests.verifier.vendor import NOW, Vendor
+
+POLL = "/AttestationService/resources/PollHosts"
+DEADLINE_MS = 400
+
+
+class VendorClock(Clock):
+    """The machine's boot time, but a wall clock at which the vendor's certificates are good."""
+
+    def wall(self) -> datetime.datetime:
+        return datetime.datetime.now(datetime.timezone.utc)
+
+
+class Server:
+    """The verifier's HTTPS server in a thread, and a client for it."""
+
+    def __init__(self, directory: Path, store: Store, authority: Authority, vendor: Vendor) -> None:
+        self.store, self.directory = store, directory
+        clock = VendorClock()
+        certificate, key = authority.issue_server(["127.0.0.1"], clock.wall())
+        (directory / "server.pem").write_bytes(certificate)
+        write_key(directory / "server.key", key)
+        (directory / "ca.pem").write_bytes(authority.pem)
+        self.attestation = Attestation(store, Appraisal(), clock)
+        context = web.Context(
+            store, Enrolment(store, authority, vendor.authorities, clock), self.attestation, clock, DEADLINE_MS
+        )
+        self._tls = web.tls_context(directory / "server.pem", directory / "server.key", authority.pem)
+        self._context, self._started = context, threading.Event()
+        self._thread = threading.Thread(target=lambda: asyncio.run(self._serve()))
+        self._thread.start()
+        self._started.wait(10)
+
+    async def _serve(self) -> None:
+        self._stop, self._loop = asyncio.Event(), asyncio.get_running_loop()
+        server, self.port = web.serve(self._context, self._tls, "127.0.0.1", 0)
+        self._started.set()
+        await self._stop.wait()
+        server.stop()
+        await server.close_all_connections()
+
+    def stop(self) -> None:
+        self._loop.call_soon_threadsafe(self._stop.set)
+        self._thread.join(10)
+
+    def call(self, method: str, path: str, message: Any = None, **how: Any) -> requests.Response:
+        url = f"https://127.0.0.1:{self.port}{path}"
+        token = how.pop("token", None)
+        headers = {"Authorization": f"Bearer {token}"} if token else {}
+        if isinstance(message, bytes):
+            how["data"] = message
+        elif message is not None:
+            how["json"] = message
+        how.setdefault("timeout", 20)
+        return requests.request(
+            method, url, headers={**headers, **how.pop("headers", {})}, verify=str(self.directory / "ca.pem"), **how
+        )
+
+    def token(self, role: str, host: str = "") -> str:
+        secret = f"secret of {role} {host} {time.monotonic_ns()}"
+        self.store.add_token(secret, Token(role, host))
+        return secret
+
+
+@pytest.fixture
+def server(tmp_path: Path, store: Store, authority: Authority, vendor: Vendor) -> Iterator[Server]:
+    running = Server(tmp_path, store, authority, vendor)
+    yield running
+    running.stop()
+
+
+class Agent:
+    """A host's agent with a TPM of the test's own."""
+
+    def __init__(self, server: Server, vendor: Vendor, name: str = "host-1", tpm: SoftwareTpm | None = None) -> None:
+        self.server, self.name, self.tpm = server, name, tpm or SoftwareTpm()
+        self.key = ec.generate_private_key(ec.SECP256R1())
+        self.ek_certificate = vendor.certify(self.tpm.ek_key.public_key(), end=NOW.replace(year=2090))
+        self.certificate: tuple[str, str] | None = None
+
+    def begin(self, token: str, **changes: Any) -> requests.Response:
+        request = enrolment.EnrolmentRequest(
+            token, self.name, self.ek_certificate, self.tpm.ek.area, self.tpm.ak.area
+        )
+        return self.server.call("POST", "/v1/enrolment", {**enrolment.encode(request), **changes})
+
+    def finish(self, answer: Any, secret: bytes | None = None, asked: bytes | None = None) -> requests.Response:
+        challenge = enrolment.decode_challenge(answer)
+        opened = secret or self.tpm.activate(challenge.credential, challenge.encrypted_secret)
+        request = certificate_request(self.key, self.name)
+        quote = self.tpm.quote(enrolment.qualifying_data(opened, request), {})
+        proof = enrolment.EnrolmentProof(challenge.enrolment, asked or request, *quote)
+        return self.server.call("POST", "/v1/enrolment/proof", enrolment.encode(proof))
+
+    def enrol(self) -> Agent:
+        begun = self.begin(self.server.token("enrolment", self.name))
+        assert begun.status_code == 200, begun.text
+        finished = self.finish(begun.json())
+        assert finished.status_code == 200, finished.text
+        directory = Path(tempfile.mkdtemp(dir=self.server.directory))
+        pem, key = directory / "agent.pem", directory / "agent.key"
+        pem.write_text(finished.json()["certificate"])
+        write_key(key, self.key)
+        self.certificate = (str(pem), str(key))
+        return self
+
+    def challenge(self, wait_ms: int = 5000) -> evidence.Challenge | None:
+        message = {"boot_id": self.tpm.boot_id, "wait_ms": wait_ms}
+        answer = self.server.call("POST", "/v1/challenge", message, cert=self.certificate)
+        assert answer.status_code in (200, 204), answer.text
+        return evidence.decode_challenge(answer.json()) if answer.status_code == 200 else None
+
+    def answer(self, challenge: evidence.Challenge | None) -> requests.Response:
+        assert challenge is not None
+        return self.send(self.evidence(challenge))
+
+    def evidence(self, challenge: evidence.Challenge) -> dict[str, Any]:
+        quoting = evidence.qualifying_data(challenge.nonce, self.tpm.boot_id, 7)
+        attest, signature = self.tpm.quote(quoting, challenge.selection)
+        values = {index: self.tpm.pcrs[index] for index in challenge.selection["sha256"]}
+        logs = {} if self.tpm.log is None else {"txt": self.tpm.log}
+        return evidence.encode(
+            evidence.Evidence(
+                challenge.nonce, attest, signature, {"sha256": values}, logs, self.tpm.boot_id, 7, "test"
+            )
+        )
+
+    def send(self, message: dict[str, Any]) -> requests.Response:
+        return self.server.call("POST", "/v1/evidence", message, cert=self.certificate)
+
+
+@pytest.fixture
+def agent(server: Server, vendor: Vendor) -> Agent:
+    return Agent(server, vendor).enrol()
+
+
+def level_of(server: Server, name: str = "host-1") -> str:
+    hosts = server.call("GET", "/v1/hosts", token=server.token("viewer")).json()["hosts"]
+    return next(one["level"] for one in hosts if one["host_name"] == name)
+
+
+class TestCallers:
+    def test_every_route_declares_its_callers(self) -> None:
+        assert [path for path, handler in web.ROUTES if not handler.callers] == []
+
+    @pytest.mark.parametrize("caller", ["nobody", "agent", "viewer", "policy", "enrolment", "wrong token"])
+    def test_every_route_answers_only_whom_it_declares(self, server: Server, vendor: Vendor, caller: str) -> None:
+        agent = Agent(server, vendor).enrol()
+        roles = {"viewer": {"viewer"}, "policy": {"viewer", "policy"}, "agent": {"agent"}}.get(caller, set())
+        how: dict[str, Any] = {"cert": agent.certificate} if caller == "agent" else {}
+        if caller in web.TOKEN_ROLES:
+            how["token"] = server.token(caller, "host-9")
+        if caller == "wrong token":
+            how["token"] = "no such token"
+        for path, handler in web.ROUTES:
+            for method in ("GET", "POST", "DELETE"):
+                declared = {one.value for one in handler.callers}
+                answer = server.call(method, path.replace("([^/]+)", "none"), **how)
+                admitted = bool(declared & (roles | {"anyone"}))
+                assert (answer.status_code != 401) is admitted, (method, path, answer.status_code)
+
+    def test_a_certificate_of_another_authority_is_refused(self, server: Server, tmp_path: Path) -> None:
+        other = tmp_path / "other"
+        other.mkdir()
+        stranger = Authority.create(other, NOW)
+        key = ec.generate_private_key(ec.SECP256R1())
+        certificate = stranger.issue_agent("host-1", certificate_request(key), NOW)
+        (tmp_path / "s.pem").write_bytes(certificate.public_bytes(serialization.Encoding.PEM))
+        write_key(tmp_path / "s.key", key)
+        with pytest.raises(requests.exceptions.ConnectionError):
+            server.call("POST", "/v1/challenge", {}, cert=(str(tmp_path / "s.pem"), str(tmp_path / "s.key")))
+
+    def test_nova_shows_its_token_as_auth_blob(self, server: Server) -> None:
+        headers = {"x-auth-blob": server.token("viewer")}
+        assert server.call("POST", POLL, {"hosts": ["x"]}, headers=headers).status_code == 200
+
+    def test_unknown_paths_exist_for_nobody(self, server: Server) -> None:
+        answer = server.call("GET", "/v1/secrets")
+        assert (answer.status_code, answer.json()["code"]) == (404, "NotFound")
+
+
+class TestEnrolment:
+    def test_refuses_an_unrestricted_ak(self, server: Server, vendor: Vendor) -> None:
+        agent = Agent(server, vendor)
+        agent.tpm.ak = ecc_public(agent.tpm.ak_key, AK_ATTRIBUTES & ~tpm2.RESTRICTED, tpm2.ALG_ECDSA)
+        answer = agent.begin(server.token("enrolment", "host-1"))
+        assert (answer.status_code, answer.json()["code"]) == (403, "ak_unrestricted")
+
+    def test_refuses_a_second_name_for_one_ek(self, server: Server, vendor: Vendor, agent: Agent) -> None:
+        answer = Agent(server, vendor, "host-2").begin(server.token("enrolment", "host-2"))
+        assert (answer.status_code, answer.json()["code"]) == (403, "ek_in_use")
+
+    def test_refuses_a_second_tpm_under_a_known_name(self, server: Server, vendor: Vendor, agent: Agent) -> None:
+        answer = Agent(server, vendor, tpm=SoftwareTpm(1)).begin(server.token("enrolment", "host-1"))
+        assert (answer.status_code, answer.json()["code"]) == (403, "name_in_use")
+
+    @pytest.mark.parametrize("token", ["", "wrong", "of another host", "viewer"])
+    def test_refuses_without_the_hosts_own_token(self, server: Server, vendor: Vendor, token: str) -> None:
+        secret = {"of another host": server.token("enrolment", "host-2"), "viewer": server.token("viewer")}
+        answer = Agent(server, vendor).begin(secret.get(token, token))
+        assert (answer.status_code, answer.json()["code"]) == (403, "token_unknown")
+
+    def test_refuses_an_unknown_vendor(self, server: Server) -> None:
+        answer = Agent(server, Vendor("stranger")).begin(server.token("enrolment", "host-1"))
+        assert (answer.status_code, answer.json()["code"]) == (403, "ek_untrusted")
+
+    def test_refuses_names_that_are_none(self, server: Server, vendor: Vendor) -> None:
+        for name in ("HOST", "a b", "-x", "x/../y", "x" * 256):
+            answer = Agent(server, vendor, name).begin(server.token("enrolment", name))
+            assert answer.status_code in (400, 403), name
+
+    def test_refuses_who_cannot_read_the_secret(self, server: Server, vendor: Vendor) -> None:
+        agent = Agent(server, vendor)
+        begun = agent.begin(server.token("enrolment", "host-1")).json()
+        answer = agent.finish(begun, secret=b"guess" * 6)
+        assert (answer.status_code, answer.json()["code"]) == (403, "bad_proof")
+        assert server.store.host_names() == []
+        again = agent.finish(begun)
+        assert (again.status_code, again.json()["code"]) == (403, "enrolment_unknown")
+
+    def test_refuses_a_certificate_request_put_in_by_a_relay(self, server: Server, vendor: Vendor) -> None:
+        agent = Agent(server, vendor)
+        begun = agent.begin(server.token("enrolment", "host-1")).json()
+        stolen = certificate_request(ec.generate_private_key(ec.SECP256R1()))
+        answer = agent.finish(begun, asked=stolen)
+        assert (answer.status_code, answer.json()["code"]) == (403, "bad_proof")
+
+    def test_a_token_enrols_once(self, server: Server, vendor: Vendor) -> None:
+        agent, token = Agent(server, vendor), server.token("enrolment", "host-1")
+        first, second = agent.begin(token).json(), agent.begin(token).json()
+        assert agent.finish(first).status_code == 200
+        answer = agent.finish(second)
+        assert (answer.status_code, answer.json()["code"]) == (403, "token_unknown")
+
+    def test_gives_a_client_certificate_and_nothing_more(self, server: Server, agent: Agent) -> None:
+        assert agent.certificate is not None
+        certificate = x509.load_pem_x509_certificate(Path(agent.certificate[0]).read_bytes())
+        constraints = certificate.extensions.get_extension_for_class(x509.BasicConstraints).value
+        usage = certificate.extensions.get_extension_for_class(x509.ExtendedKeyUsage).value
+        assert not constraints.ca
+        assert list(usage) == [x509.ExtendedKeyUsageOID.CLIENT_AUTH]
+
+    def test_a_reinstalled_host_shuts_out_its_old_agent(self, server: Server, vendor: Vendor, agent: Agent) -> None:
+        old = agent.certificate
+        again = Agent(server, vendor).enrol()
+        assert server.call("POST", "/v1/challenge", {}, cert=old).status_code == 401
+        assert again.challenge() is not None
+
+
+class TestRounds:
+    def test_a_boot_that_was_never_appraised_is_challenged_at_once(self, server: Server, agent: Agent) -> None:
+        server.store.add_reference_values(good_boot())
+        answer = agent.answer(agent.challenge())
+        assert (answer.status_code, answer.json()["level"]) == (200, "trusted")
+        assert agent.challenge(wait_ms=0) is None
+
+    def test_replayed_evidence_is_discarded_and_changes_nothing(self, server: Server, agent: Agent) -> None:
+        server.store.add_reference_values(good_boot())
+        challenge = agent.challenge()
+        assert challenge is not None
+        message = agent.evidence(challenge)
+        assert agent.send(message).status_code == 200
+        answer = agent.send(message)
+        assert (answer.status_code, answer.json()["code"]) == (403, "nonce_unknown")
+        assert level_of(server) == "trusted"
+
+    def test_evidence_by_another_ak_is_discarded_and_changes_nothing(self, server: Server, agent: Agent) -> None:
+        server.store.add_reference_values(good_boot())
+        agent.answer(agent.challenge())
+        agent.tpm.boot_id = agent.tpm.boot_id.replace("1", "2")
+        challenge = agent.challenge()
+        agent.tpm.ak_key = SoftwareTpm(1).ak_key
+        answer = agent.answer(challenge)
+        assert (answer.status_code, answer.json()["code"]) == (403, "bad_signature")
+        assert level_of(server) == "trusted"
+
+    def test_a_tampered_host_is_told_why(self, server: Server, agent: Agent) -> None:
+        server.store.add_reference_values(good_boot())
+        agent.tpm.boot(launch_events(tboot=b"tampered"))
+        answer = agent.answer(agent.challenge()).json()
+        assert (answer["level"], answer["findings"][0]["code"]) == ("untrusted", "event_differs")
+
+    def test_without_reference_values_nobody_is_judged(self, server: Server, agent: Agent) -> None:
+        agent.tpm.boot(launch_events(tboot=b"tampered"))
+        assert agent.answer(agent.challenge()).json()["level"] == "unknown"
+
+    def test_silence_does_not_soften_untrusted(self, server: Server, agent: Agent) -> None:
+        server.store.add_reference_values(good_boot())
+        agent.tpm.never_launch()
+        agent.answer(agent.challenge())
+        answer = server.call("POST", POLL, {"hosts": ["host-1"]}, token=server.token("viewer"))
+        assert answer.json()["hosts"][0]["trust_lvl"] == "untrusted"
+
+    def test_a_golden_host_becomes_the_reference(self, server: Server, vendor: Vendor, agent: Agent) -> None:
+        other = Agent(server, vendor, "host-2", SoftwareTpm(1)).enrol()
+        agent.answer(agent.challenge())
+        other.answer(other.challenge())
+        with concurrent.futures.ThreadPoolExecutor(1) as pool:
+            message, token = {"name": "golden", "host": "host-1"}, server.token("policy")
+            imported = pool.submit(server.call, "POST", "/v1/reference-values", message, token=token)
+            agent.answer(agent.challenge())
+            assert imported.result().status_code == 200
+        assert agent.answer(agent.challenge()).json()["level"] == "trusted"
+        assert other.answer(other.challenge()).json()["level"] == "trusted"
+
+    def test_a_host_without_a_launch_cannot_be_golden(self, server: Server, agent: Agent) -> None:
+        agent.tpm.never_launch()
+        agent.answer(agent.challenge())
+        with concurrent.futures.ThreadPoolExecutor(1) as pool:
+            message, token = {"name": "golden", "host": "host-1"}, server.token("policy")
+            imported = pool.submit(server.call, "POST", "/v1/reference-values", message, token=token)
+            agent.answer(agent.challenge())
+            answer = imported.result()
+        assert answer.status_code == 409
+        assert "cannot be golden" in answer.json()["reason"]
+        assert server.store.reference_values() == []
+
+
+class TestPollHosts:
+    def test_asks_the_host_anew_and_one_silent_host_costs_only_the_deadline(
+        self, server: Server, vendor: Vendor, agent: Agent
+    ) -> None:
+        server.store.add_reference_values(good_boot())
+        Agent(server, vendor, "silent", SoftwareTpm(1)).enrol()
+        agent.answer(agent.challenge())
+        with concurrent.futures.ThreadPoolExecutor(1) as pool:
+            names, token = ["nobody", "Host-1", "silent"], server.token("viewer")
+            began = time.monotonic()
+            polled = pool.submit(server.call, "POST", POLL, {"hosts": names, "count": 3}, token=token)
+            agent.answer(agent.challenge())
+            hosts = polled.result().json()["hosts"]
+        assert time.monotonic() - began < DEADLINE_MS / 1000 + 2
+        assert [(one["host_name"], one["trust_lvl"]) for one in hosts] == [
+            ("nobody", "unknown"),
+            ("Host-1", "trusted"),
+            ("silent", "timeout"),
+        ]
+        assert all(datetime.datetime.fromisoformat(one["vtime"]).tzinfo for one in hosts)
+
+    def test_a_younger_verdict_is_given_at_once(self, server: Server, agent: Agent) -> None:
+        server.store.add_reference_values(good_boot())
+        agent.answer(agent.challenge())
+        message = {"hosts": "host-1", "timeThreshold": "60000"}
+        answer = server.call("POST", POLL, message, token=server.token("viewer"))
+        assert answer.json()["hosts"][0]["trust_lvl"] == "trusted"
+
+    def test_evidence_asked_for_earlier_is_not_fresh(self, server: Server, agent: Agent) -> None:
+        server.store.add_reference_values(good_boot())
+        early = agent.challenge()
+        with concurrent.futures.ThreadPoolExecutor(1) as pool:
+            polled = pool.submit(server.call, "POST", POLL, {"hosts": ["host-1"]}, token=server.token("viewer"))
+            deadline = time.monotonic() + 5
+            while not server.attestation._conversations["host-1"].waiters and time.monotonic() < deadline:
+                time.sleep(0.01)
+            agent.answer(early)
+            assert polled.result().json()["hosts"][0]["trust_lvl"] == "timeout"
+
+    @pytest.mark.parametrize(
+        "body",
+        [
+            pytest.param(b'{"hosts":]}', id="oVirt without hosts"),
+            pytest.param(b"", id="empty"),
+            pytest.param(b"[]", id="array"),
+            pytest.param(b'{"hosts":[]}', id="no host"),
+            pytest.param(b'{"hosts":[1]}', id="number"),
+            pytest.param(b'{"hosts":["' + b"x" * 300 + b'"]}', id="long name"),
+            pytest.param(b'{"a":' * 100_000, id="deep"),
+            pytest.param(b'{"hosts":["x"],"timeThreshold":-1}', id="negative"),
+            pytest.param(b'{"hosts":["x"],"timeThreshold":NaN}', id="NaN"),
+            pytest.param(b"\xff\xfe", id="binary"),
+        ],
+    )
+    def test_malformed_questions_get_a_clear_answer(self, server: Server, body: bytes) -> None:
+        answer = server.call("POST", POLL, body, token=server.token("viewer"))
+        assert answer.status_code == 400
+        assert "PollHosts request" in answer.json()["error_message"]
+
+    def test_a_question_that_is_too_long_is_cut_off(self, server: Server) -> None:
+        try:
+            answer = server.call("POST", POLL, b"x" * (web.MAX_BODY_SIZE + 1), token=server.token("viewer"))
+        except requests.exceptions.ConnectionError:
+            return
+        assert answer.status_code in (400, 413)
+
+
+@pytest.mark.parametrize("path", ["/v1/evidence", "/v1/challenge"])
+@pytest.mark.parametrize("body", [b"", b"{}", b"null", b"\0" * 1000, b'{"version":1}'])
+def test_garbage_from_an_enrolled_agent_is_its_own_fault(agent: Agent, path: str, body: bytes) -> None:
+    answer = agent.server.call("POST", path, body, cert=agent.certificate)
+    assert (answer.status_code, answer.json()["code"]) == (400, "InvalidMessage")
+
+
+def test_results_tell_age_findings_and_boot(server: Server, agent: Agent) -> None:
+    server.store.add_reference_values(good_boot())
+    agent.answer(agent.challenge())
+    message = {"hosts": ["host-1", "nobody"], "max_age_ms": 60_000, "wait_ms": 0}
+    one, nobody = server.call("POST", "/v1/results", message, token=server.token("viewer")).json()["hosts"]
+    assert (one["level"], one["boot_id"], one["lifetime_ms"]) == (Level.TRUSTED.value, agent.tpm.boot_id, 600_000)
+    assert 0 <= one["age_ms"] < 10_000
+    assert (nobody["level"], nobody["age_ms"], nobody["findings"][0]["code"]) == ("unknown", None, "not_enrolled")
+
+
+def test_a_message_survives_its_codec(agent: Agent) -> None:
+    challenge = agent.challenge()
+    assert challenge is not None
+    assert len(challenge.nonce) == evidence.NONCE_SIZE
+    assert fields.encode_blob(challenge.nonce) == evidence.encode_challenge(challenge)["nonce"]
