@@ -84,9 +84,9 @@ class Server:
             how["data"] = message
         elif message is not None:
             how["json"] = message
-        how.setdefault("timeout", 20)
+        headers.update(how.pop("headers", {}))
         return requests.request(
-            method, url, headers={**headers, **how.pop("headers", {})}, verify=str(self.directory / "ca.pem"), **how
+            method, url, headers=headers, verify=str(self.directory / "ca.pem"), timeout=20, **how
         )
 
     def token(self, role: str, host: str = "") -> str:

@@ -1,0 +1,103 @@
+# SPDX-FileCopyrightText: The ovirt_tcp_plugin developers
+# SPDX-License-Identifier: Apache-2.0
+"""Tells a story as it goes, checks it at each step, and sums it up."""
+
+from __future__ import annotations
+
+import dataclasses
+import time
+from collections.abc import Callable
+from typing import Any
+
+import click
+
+POLL_S = 0.1
+
+
+class StepFailed(Exception):
+    """A step of the story did not hold. `str()` says which expectation."""
+
+
+@dataclasses.dataclass
+class Step:
+    """One row of the table at the end."""
+
+    title: str
+    expected: str
+    held: bool = False
+    seconds: float = 0.0
+    seen: list[str] = dataclasses.field(default_factory=list)
+
+
+class Narrator:
+    """Prints sentences and keeps the steps.
+
+    Args:
+        quiet: print nothing as it goes; for `--json`.
+    """
+
+    def __init__(self, quiet: bool) -> None:
+        self._quiet = quiet
+        self._began = time.monotonic()
+        self.steps: list[Step] = []
+
+    def step(self, title: str, expected: str) -> None:
+        """Begin a step; it holds when the next one begins, or at `end`."""
+        self.end()
+        self.steps.append(Step(title, expected, seconds=time.monotonic()))
+        self._print(f"\n{len(self.steps)}. {title}", bold=True)
+
+    def say(self, sentence: str) -> None:
+        """Tell what happens."""
+        self._print(f"   {time.monotonic() - self._began:5.1f} s  {sentence}")
+
+    def end(self) -> None:
+        """End the step that is on, as one that held."""
+        if self.steps and not self.steps[-1].held:
+            self.steps[-1].held = True
+            self.steps[-1].seconds = time.monotonic() - self.steps[-1].seconds
+
+    def check(self, sentence: str, holds: bool, otherwise: str = "") -> None:
+        """Tell what was seen if it holds.
+
+        Raises:
+            StepFailed: it does not.
+        """
+        if not holds:
+            raise StepFailed(f"expected: {sentence}" + (f"; seen: {otherwise}" if otherwise else ""))
+        self.steps[-1].seen.append(sentence)
+        self._print(f"   {time.monotonic() - self._began:5.1f} s  {sentence}", mark=True)
+
+    def wait(self, sentence: str, holds: Callable[[], bool], within_s: float, seen: Callable[[], object]) -> None:
+        """Wait until it holds, then tell it.
+
+        Raises:
+            StepFailed: it does not within `within_s` seconds; `seen` tells what is there instead.
+        """
+        deadline = time.monotonic() + within_s
+        while not holds():
+            if time.monotonic() >= deadline:
+                raise StepFailed(f"expected within {within_s:.0f} s: {sentence}; seen: {seen()}")
+            time.sleep(POLL_S)
+        self.check(sentence, True)
+
+    def table(self) -> str:
+        """Return the steps as an aligned table."""
+        rows = [("STEP", "HELD", "TIME", "EXPECTED")]
+        for number, step in enumerate(self.steps, 1):
+            took = f"{step.seconds:.1f} s" if step.held else "-"
+            rows.append((f"{number} {step.title}", "yes" if step.held else "NO", took, step.expected))
+        widths = [max(len(row[column]) for row in rows) for column in range(3)]
+        return "\n".join(
+            "  ".join([*(cell.ljust(width) for cell, width in zip(row, widths)), row[3]]) for row in rows
+        )
+
+    def as_json(self) -> list[dict[str, Any]]:
+        """Return the steps for programs."""
+        return [dataclasses.asdict(step) for step in self.steps]
+
+    def _print(self, text: str, bold: bool = False, mark: bool = False) -> None:
+        if self._quiet:
+            return
+        ok = click.style(" ok", fg="green") if mark else ""
+        click.echo(click.style(text, bold=True) + ok if bold else text + ok)
