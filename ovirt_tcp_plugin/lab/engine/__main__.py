@@ -1,0 +1,29 @@
+# SPDX-FileCopyrightText: The ovirt_tcp_plugin developers
+# SPDX-License-Identifier: Apache-2.0
+"""`python -m ovirt_tcp_plugin.lab.engine CONFIG.json`: a simulated engine as a process of its own."""
+
+from __future__ import annotations
+
+import json
+import signal
+import sys
+from pathlib import Path
+
+from ovirt_tcp_plugin.lab.engine.server import Config, EngineSimulator
+
+
+def main() -> None:
+    """Serve until SIGTERM."""
+    # Blocked before any thread starts, so that only sigwait takes them.
+    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM, signal.SIGINT})
+    config = Config(**json.loads(Path(sys.argv[1]).read_text(encoding="utf-8")))
+    engine = EngineSimulator(config)
+    engine.start()
+    sys.stdout.write(json.dumps({"url": engine.url, "control_port": engine.control_port}) + "\n")
+    sys.stdout.flush()
+    signal.sigwait({signal.SIGTERM, signal.SIGINT})
+    engine.stop()
+
+
+if __name__ == "__main__":
+    main()

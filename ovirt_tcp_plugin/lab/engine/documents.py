@@ -1,0 +1,195 @@
+# SPDX-FileCopyrightText: The ovirt_tcp_plugin developers
+# SPDX-License-Identifier: Apache-2.0
+"""The XML of the REST API, for the entities that the simulator has (ovirt-engine-api-model 4.6)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any, Optional
+from xml.etree import ElementTree
+
+from ovirt_tcp_plugin.lab.engine.model import AffinityGroup, Cluster, Event, Fault, Host, Model, Policy, Rule, Unit, Vm
+
+Element = ElementTree.Element
+
+API = "/ovirt-engine/api"
+
+
+def parse(body: bytes) -> Element:
+    """Return the root element of a request. Raises Fault (400)."""
+    try:
+        return ElementTree.fromstring(body)  # noqa: S314 - the lab talks to itself
+    except ElementTree.ParseError as e:
+        raise Fault(400, "Request syntactically incorrect.", str(e)) from e
+
+
+def render(element: Element) -> bytes:
+    """Return a document."""
+    return b'<?xml version="1.0" encoding="UTF-8"?>' + ElementTree.tostring(element)
+
+
+def listing(name: str, elements: Iterable[Element]) -> Element:
+    """Return a collection."""
+    root = Element(name)
+    root.extend(elements)
+    return root
+
+
+def fault(error: Fault, action: bool) -> Element:
+    """Return a fault; that of an action sits inside it."""
+    inner = _element("fault", detail=error.detail, reason=error.reason)
+    if not action:
+        return inner
+    root = _element("action", status="failed")
+    root.append(inner)
+    return root
+
+
+def text(root: Optional[Element], path: str) -> Optional[str]:
+    """Return the text of a descendant, None if it is absent."""
+    found = None if root is None else root.find(path)
+    return None if found is None else found.text or ""
+
+
+def identifier(root: Optional[Element], path: str) -> str:
+    """Return the id of a linked descendant, empty if it is absent."""
+    found = None if root is None else root.find(path)
+    return "" if found is None else found.get("id", "")
+
+
+def properties(root: Optional[Element], path: str) -> Optional[dict[str, str]]:
+    """Return name-value pairs below `path`, None if it is absent."""
+    found = None if root is None else root.find(path)
+    if found is None:
+        return None
+    return {text(one, "name") or "": text(one, "value") or "" for one in found}
+
+
+def rule(root: Element, path: str) -> Rule:
+    """Return a rule of an affinity group."""
+    found = root.find(path)
+    return Rule(*(text(found, name) == "true" for name in ("enabled", "enforcing", "positive")))
+
+
+def cluster(one: Cluster) -> Element:
+    """Return a cluster."""
+    root = _element("cluster", one.id, "clusters", name=one.name, trusted_service=_yes(one.trusted_service))
+    root.append(_link("scheduling_policy", one.policy))
+    root.append(_properties("custom_scheduling_policy_properties", "property", one.properties))
+    return root
+
+
+def host(one: Host) -> Element:
+    """Return a host."""
+    details = {"status_detail": one.status_detail} if one.status_detail else {}
+    root = _element(
+        "host", one.id, "hosts", name=one.name, address=one.address, status=one.status, external_status="ok", **details
+    )
+    root.append(_link("cluster", one.cluster))
+    return root
+
+
+def vm(one: Vm, next_run: bool = False) -> Element:
+    """Return a VM, as it runs or as it is configured for its next start."""
+    status = "migrating" if one.migrating_to else one.status
+    root = _element("vm", one.id, "vms", name=one.name, status=status)
+    root.append(_link("cluster", one.cluster))
+    if one.host:
+        root.append(_link("host", one.host))
+    available = _element("high_availability", enabled=_yes(one.high_availability))
+    root.append(available)
+    ElementTree.SubElement(root, "next_run_configuration_exists").text = _yes(one.next_run is not None)
+    given = one.next_run if next_run and one.next_run is not None else one.custom_properties
+    root.append(_properties("custom_properties", "custom_property", given))
+    return root
+
+
+def unit(one: Unit) -> Element:
+    """Return a scheduling policy unit."""
+    root = _element(
+        "scheduling_policy_unit",
+        one.id,
+        "schedulingpolicyunits",
+        name=one.name,
+        description=one.description,
+        enabled=_yes(one.enabled),
+        internal=_yes(one.internal),
+        type=one.type,
+    )
+    root.append(_properties("properties", "property", one.properties))
+    return root
+
+
+def policy(one: Policy) -> Element:
+    """Return a scheduling policy."""
+    root = _element("scheduling_policy", one.id, "schedulingpolicies", name=one.name, locked=_yes(one.locked))
+    root.append(_properties("properties", "property", one.properties))
+    return root
+
+
+def policy_unit(kind: str, uid: str) -> Element:
+    """Return a filter, weight or balance of a policy; its id is its unit's, as in the engine."""
+    root = _element(kind, uid)
+    root.append(_link("scheduling_policy_unit", uid))
+    return root
+
+
+def group(one: AffinityGroup, tables: Model, inline: bool = False) -> Element:
+    """Return an affinity group, with its members if they were asked for (`follow`)."""
+    root = _element("affinity_group", one.id, f"clusters/{one.cluster}/affinitygroups", name=one.name)
+    for name in ("hosts_rule", "vms_rule"):
+        given = getattr(one, name)
+        inner = {k: _yes(getattr(given, k)) for k in ("enabled", "enforcing", "positive")}
+        root.append(_element(name, **inner))
+    if inline:
+        root.append(listing("hosts", (host(tables.hosts[uid]) for uid in one.hosts if uid in tables.hosts)))
+        root.append(listing("vms", (vm(tables.vms[uid]) for uid in one.vms if uid in tables.vms)))
+    return root
+
+
+def event(one: Event) -> Element:
+    """Return an event; `index` is its id."""
+    root = _element(
+        "event",
+        str(one.id),
+        "events",
+        code=str(one.code),
+        severity=one.severity,
+        description=one.description,
+        index=str(one.id),
+        origin=one.origin,
+        custom_id=str(one.custom_id),
+        time=one.time.isoformat(timespec="milliseconds"),
+    )
+    for kind in ("host", "vm", "cluster"):
+        if getattr(one, kind):
+            root.append(_link(kind, getattr(one, kind)))
+    return root
+
+
+def action() -> Element:
+    """Return an action that is complete."""
+    return _element("action", status="complete")
+
+
+def _element(tag: str, identifier: str = "", collection: str = "", /, **members: str) -> Element:
+    root = Element(tag)
+    if identifier:
+        root.set("id", identifier)
+    if collection:
+        root.set("href", f"{API}/{collection}/{identifier}")
+    for member, value in members.items():
+        ElementTree.SubElement(root, member).text = value
+    return root
+
+
+def _link(name: str, identifier: str) -> Element:
+    return _element(name, identifier)
+
+
+def _properties(plural: str, singular: str, values: Mapping[str, Any]) -> Element:
+    return listing(plural, (_element(singular, name=name, value=value) for name, value in values.items()))
+
+
+def _yes(value: bool) -> str:
+    return "true" if value else "false"

@@ -1,0 +1,147 @@
+# SPDX-FileCopyrightText: The ovirt_tcp_plugin developers
+# SPDX-License-Identifier: Apache-2.0
+"""The engine's client of the external scheduler, byte for byte as Apache xmlrpc-client 3.1.3 writes.
+
+Source of the rules: `ExternalSchedulerBrokerImpl`. Values travel untyped, an empty map is `<struct/>`, connections
+are kept alive. No answer, a Fault or an answer that cannot be parsed keeps all hosts; an answer without `result`
+keeps none; one without `result_code` breaks the engine's command.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import http.client
+import threading
+import urllib.parse
+import xml.parsers.expat
+import xmlrpc.client
+from collections.abc import Mapping, Sequence
+from typing import Any, Optional
+from xml.sax.saxutils import escape
+
+CONNECT_WITHIN_S = 0.1  # ExternalSchedulerConnectionTimeout
+MAX_ANSWER_SIZE = 16 * 1024 * 1024
+_USER_AGENT = "Apache XML RPC 3.1.3 (Jakarta Commons httpclient Transport)"
+_EXTENSIONS = "http://ws.apache.org/xmlrpc/namespaces/extensions"
+
+
+class NoAnswer(Exception):
+    """The engine goes on as if there were no external scheduler."""
+
+
+class CommandFails(Exception):
+    """The answer leaves the engine with an exception: the command itself fails."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Answer:
+    """A reply envelope. `result` is None when it is missing."""
+
+    result_code: int
+    result: Any
+    errors: Sequence[str]
+    plugin_errors: Mapping[str, Sequence[str]]
+
+
+class ExternalScheduler:
+    """One connection that is kept alive, as the JVM keeps it."""
+
+    def __init__(self, url: str, response_within_s: float) -> None:
+        parts = urllib.parse.urlsplit(url)
+        self._host, self._port = parts.hostname or "localhost", parts.port or 80
+        self._path = parts.path or "/"
+        self._within = response_within_s
+        self._connection: Optional[http.client.HTTPConnection] = None
+        self._lock = threading.Lock()
+
+    def discover(self) -> Mapping[str, Mapping[str, Any]]:
+        """Return units by kind: `filters`, `scores`, `balance`. Raises NoAnswer."""
+        found = self._call(request("discover", []))
+        if not isinstance(found, dict) or set(found) - {"filters", "scores", "balance"}:
+            raise NoAnswer("discovery answered something unknown")
+        return found
+
+    def run_filters(
+        self, names: Sequence[str], hosts: Sequence[str], vm: str, properties: Mapping[str, str]
+    ) -> Answer:
+        """Return the reply. Raises NoAnswer or CommandFails."""
+        found = self._call(request("runFilters", [list(names), list(hosts), vm, dict(properties)]))
+        if isinstance(found, list):
+            return Answer(0, found, [], {})  # the old form
+        if not isinstance(found, dict):
+            return Answer(0, None, [], {})
+        if "result_code" not in found:
+            raise CommandFails("NullPointerException: result_code")
+        texts = found.get("errors", []), found.get("plugin_errors", {})
+        return Answer(found["result_code"], found.get("result"), *texts)
+
+    def _call(self, body: bytes) -> Any:
+        with self._lock:
+            answer = self._exchange(body)
+        if b"<nil/>" in answer or b"<i8>" in answer:
+            raise NoAnswer("an answer with an extension type that is not enabled")
+        try:
+            (value,), _method = xmlrpc.client.loads(answer)
+        except xmlrpc.client.Fault as e:
+            raise NoAnswer(f"fault {e.faultString}") from e
+        except (xml.parsers.expat.ExpatError, xmlrpc.client.Error, ValueError, TypeError, KeyError) as e:
+            raise NoAnswer("an answer that cannot be parsed") from e
+        return value
+
+    def _exchange(self, body: bytes) -> bytes:
+        fresh = self._connection is None
+        try:
+            return self._send(body)
+        except (OSError, http.client.HTTPException) as e:
+            self._drop()
+            if fresh or isinstance(e, TimeoutError):
+                raise NoAnswer(f"{type(e).__name__}: {e}") from e
+        try:
+            return self._send(body)  # the server closed an idle connection: the JVM tries once more
+        except (OSError, http.client.HTTPException) as e:
+            self._drop()
+            raise NoAnswer(f"{type(e).__name__}: {e}") from e
+
+    def _send(self, body: bytes) -> bytes:
+        if self._connection is None:
+            connection = http.client.HTTPConnection(self._host, self._port, timeout=CONNECT_WITHIN_S)
+            connection.connect()
+            connection.sock.settimeout(self._within)
+            self._connection = connection
+        headers = {"Content-Type": "text/xml", "User-Agent": _USER_AGENT, "Connection": "keep-alive"}
+        self._connection.request("POST", self._path, body, headers)
+        answer = self._connection.getresponse()
+        content = answer.read(MAX_ANSWER_SIZE)
+        if answer.will_close:
+            self._drop()
+        if answer.status != 200:
+            raise http.client.HTTPException(f"status {answer.status}")
+        return content
+
+    def _drop(self) -> None:
+        if self._connection is not None:
+            self._connection.close()
+        self._connection = None
+
+
+def request(method: str, parameters: Sequence[Any]) -> bytes:
+    """Return the body of a call as the Java client writes it: one line, strings untyped."""
+    encoded = "".join(f"<param>{_value(one)}</param>" for one in parameters)
+    return (
+        '<?xml version="1.0" encoding="UTF-8"?>'
+        f'<methodCall xmlns:ex="{_EXTENSIONS}"><methodName>{method}</methodName>'
+        f"<params>{encoded}</params></methodCall>"
+    ).encode()
+
+
+def _value(value: Any) -> str:
+    if value is None:
+        return "<value><ex:nil/></value>"
+    if isinstance(value, int):
+        return f"<value><i4>{value}</i4></value>"
+    if isinstance(value, list):
+        return f"<value><array><data>{''.join(_value(one) for one in value)}</data></array></value>"
+    if isinstance(value, dict):
+        members = "".join(f"<member><name>{escape(k)}</name>{_value(v)}</member>" for k, v in value.items())
+        return f"<value><struct>{members}</struct></value>" if members else "<value><struct/></value>"
+    return f"<value>{escape(value)}</value>"

@@ -1,0 +1,102 @@
+# SPDX-FileCopyrightText: The ovirt_tcp_plugin developers
+# SPDX-License-Identifier: Apache-2.0
+"""A simulated engine with three hosts, and the real SDK connected to it."""
+
+from __future__ import annotations
+
+import dataclasses
+import datetime
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import ovirtsdk4
+import pytest
+from ovirtsdk4 import types
+
+from ovirt_tcp_plugin.lab.engine.server import Config, EngineSimulator
+from ovirt_tcp_plugin.verifier.authority import Authority, write_key
+
+FAST = {
+    "host_initialization": 0.2,
+    "event_after_up": 0.3,
+    "not_responding_after": 0.2,
+    "vm_start": 0.1,
+    "migration": 0.1,
+    "enforcer": 0.3,
+    "ha_retry": 0.2,
+    "external_response": 1.0,
+}
+PASSWORD = "of the engine"
+
+
+@dataclasses.dataclass
+class Pki:
+    """The engine's authority and certificate."""
+
+    ca: Path
+    certificate: Path
+    key: Path
+
+
+@pytest.fixture(scope="session")
+def pki(tmp_path_factory: pytest.TempPathFactory) -> Pki:
+    directory = tmp_path_factory.mktemp("pki")
+    now = datetime.datetime.now(datetime.timezone.utc)
+    certificate, key = Authority.create(directory, now).issue_server(["127.0.0.1", "localhost"], now)
+    (directory / "engine.pem").write_bytes(certificate)
+    write_key(directory / "engine.key", key)
+    return Pki(directory / "ca.pem", directory / "engine.pem", directory / "engine.key")
+
+
+@pytest.fixture
+def make_engine(pki: Pki) -> Iterator[Callable[..., EngineSimulator]]:
+    running: list[EngineSimulator] = []
+
+    def make(**changes: object) -> EngineSimulator:
+        given = {
+            "hosts": [{"name": f"h{n}", "address": f"h{n}.lab", "cluster": "Default"} for n in (1, 2, 3)],
+            "vms": [{"name": f"vm{n}", "cluster": "Default"} for n in (1, 2)],
+            "timings": FAST,
+            **changes,
+        }
+        engine = EngineSimulator(Config(str(pki.certificate), str(pki.key), {"admin@internal": PASSWORD}, **given))  # type: ignore[arg-type]
+        engine.start()
+        running.append(engine)
+        return engine
+
+    yield make
+    for engine in running:
+        engine.stop()
+
+
+@pytest.fixture
+def connect(pki: Pki) -> Iterator[Callable[..., ovirtsdk4.Connection]]:
+    opened: list[ovirtsdk4.Connection] = []
+
+    def connect(engine: EngineSimulator, password: str = PASSWORD) -> ovirtsdk4.Connection:
+        connection = ovirtsdk4.Connection(
+            url=engine.url, username="admin@internal", password=password, ca_file=str(pki.ca), timeout=10
+        )
+        opened.append(connection)
+        return connection
+
+    yield connect
+    for connection in opened:
+        connection.close(logout=False)
+
+
+def add_group(
+    connection: ovirtsdk4.Connection, hosts: list[types.Host], vms: list[types.Vm], positive: bool = True
+) -> str:
+    """Make an enforcing VM-to-host affinity group; return its id."""
+    (cluster,) = connection.system_service().clusters_service().list()
+    groups = connection.system_service().clusters_service().cluster_service(cluster.id).affinity_groups_service()
+    rule = types.AffinityRule(enabled=True, enforcing=True, positive=positive)
+    group = types.AffinityGroup(
+        name=f"group {len(groups.list())}",
+        hosts_rule=rule,
+        vms_rule=types.AffinityRule(enabled=False),
+        hosts=[types.Host(id=host.id) for host in hosts],
+        vms=[types.Vm(id=vm.id) for vm in vms],
+    )
+    return str(groups.add(group).id)
