@@ -1,0 +1,131 @@
+# SPDX-FileCopyrightText: The ovirt_tcp_plugin developers
+# SPDX-License-Identifier: Apache-2.0
+"""What the broker sees of an engine: plain values, read by `engine.py`, judged by the pure modules."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from typing import Optional
+
+UNIT_NAME = "TrustedHosts"
+WALL_NAME = "ovirt-tcp-wall"
+MARK_PROPERTY = "trusted_host_flag"
+
+UP = "up"
+MAINTENANCE = "maintenance"
+PREPARING = "preparing_for_maintenance"
+
+# An `origin` of the VM that carries the engine itself.
+HOSTED_ENGINE_ORIGINS = frozenset({"hosted_engine", "managed_hosted_engine"})
+
+
+@dataclasses.dataclass(frozen=True)
+class Host:
+    """A host. `address` is what attestation servers know it by, unless configured otherwise."""
+
+    id: str
+    name: str
+    address: str
+    cluster_id: str
+    status: str
+    status_detail: str = ""
+
+    @property
+    def up(self) -> bool:
+        """Whether the engine may place VMs on it."""
+        return self.status == UP
+
+
+@dataclasses.dataclass(frozen=True)
+class Vm:
+    """A VM. `marked`: whether it asks for a trusted host in its current or its next-run configuration."""
+
+    id: str
+    name: str
+    cluster_id: str
+    status: str = "down"
+    host_id: str = ""
+    marked: bool = False
+    hosted_engine: bool = False
+
+
+@dataclasses.dataclass(frozen=True)
+class Cluster:
+    """A cluster with its own scheduling properties, which override the policy's."""
+
+    id: str
+    name: str
+    policy_id: str
+    properties: Mapping[str, str] = dataclasses.field(default_factory=dict)
+    trusted_service: bool = False
+
+
+@dataclasses.dataclass(frozen=True)
+class Policy:
+    """A scheduling policy with the ids of its filter units."""
+
+    id: str
+    name: str
+    properties: Mapping[str, str] = dataclasses.field(default_factory=dict)
+    filter_ids: frozenset[str] = frozenset()
+
+
+@dataclasses.dataclass(frozen=True)
+class Unit:
+    """A scheduling policy unit."""
+
+    id: str
+    name: str
+    enabled: bool = True
+
+
+@dataclasses.dataclass(frozen=True)
+class Group:
+    """An affinity group. `enforcing`: positive and enforcing for hosts, with no rule between VMs."""
+
+    id: str
+    name: str
+    host_ids: frozenset[str] = frozenset()
+    vm_ids: frozenset[str] = frozenset()
+    enforcing: bool = True
+
+
+@dataclasses.dataclass(frozen=True)
+class Event:
+    """An event of the engine's audit log."""
+
+    id: int
+    code: int
+    host_id: str = ""
+    vm_id: str = ""
+    cluster_id: str = ""
+
+
+@dataclasses.dataclass(frozen=True)
+class Notice:
+    """An event that the broker writes. `key` tells two of the same meaning: the second is not sent."""
+
+    key: str
+    severity: str
+    text: str
+    host_id: str = ""
+    vm_id: str = ""
+    cluster_id: str = ""
+
+
+@dataclasses.dataclass(frozen=True)
+class Listing:
+    """Everything, read in one go without an error: what is not in it does not exist."""
+
+    clusters: tuple[Cluster, ...]
+    policies: tuple[Policy, ...]
+    units: tuple[Unit, ...]
+    hosts: tuple[Host, ...]
+    vms: tuple[Vm, ...]
+    # The wall of each cluster that has one.
+    walls: Mapping[str, Group] = dataclasses.field(default_factory=dict)
+
+    def policy(self, cluster: Cluster) -> Optional[Policy]:
+        """Return the policy of a cluster, None if it was not listed."""
+        return next((policy for policy in self.policies if policy.id == cluster.policy_id), None)

@@ -1,0 +1,194 @@
+# SPDX-FileCopyrightText: The ovirt_tcp_plugin developers
+# SPDX-License-Identifier: Apache-2.0
+"""Options of `/etc/ovirt-tcp/broker.yaml`."""
+
+from __future__ import annotations
+
+import dataclasses
+import types
+from collections.abc import Mapping
+from pathlib import Path
+
+KINDS = ("ovirt-tcp", "oat-1.0", "oat-1.5", "oat-2")
+
+# A server that does not know its hosts within this time is asked again; nobody waits longer for one answer.
+MAX_WAIT_S = 60
+
+
+@dataclasses.dataclass(frozen=True)
+class Engine:
+    """The oVirt engine."""
+
+    # Its API, such as https://engine.example.com/ovirt-engine/api.
+    url: str
+    # User with the smallest role that works; never admin@internal.
+    username: str
+    # File with its password, mode 0600.
+    password_file: Path = Path("/etc/ovirt-tcp/engine.password")
+    # Authority of the engine's web certificate (on the engine machine: apache-ca.pem).
+    ca_file: Path = Path("/etc/pki/ovirt-engine/apache-ca.pem")
+    # Longest time (seconds) for one call; listing thousands of VMs takes some.
+    timeout_s: float = 30.0
+
+    def __post_init__(self) -> None:
+        if not self.url.startswith("https://"):
+            raise ValueError("url does not start with https://")
+
+
+@dataclasses.dataclass(frozen=True)
+class Verifier:
+    """The attestation server."""
+
+    # Its addresses, such as https://attest.example.com:8443; the next is asked when one does not answer.
+    urls: tuple[str, ...]
+    # What it is: ovirt-tcp, or an OpenAttestation: oat-1.0, oat-1.5 (to 1.7), oat-2.
+    kind: str = "ovirt-tcp"
+    # Authority of its certificate, PEM.
+    ca_file: Path = Path("/etc/ovirt-tcp/verifier-ca.pem")
+    # File with a token of role viewer (kind ovirt-tcp).
+    token_file: Path = Path("/etc/ovirt-tcp/verifier.token")
+    # Sent as x-auth-blob (OpenAttestation).
+    auth_blob: str = ""
+    # Path in front of /PollHosts (OpenAttestation); empty means the usual one of that release.
+    path: str = ""
+    # Hosts in one question, and questions under way at once.
+    batch_size: int = 20
+    connections: int = 4
+    # Longest time (seconds) to connect; and that the server may wait for its hosts (kind ovirt-tcp).
+    connect_timeout_s: float = 5.0
+    wait_s: float = 5.0
+    # Longest time (seconds) for a whole question. OpenAttestation 1.x itself waits 50 s for a dead host.
+    deadline_s: float = 60.0
+
+    def __post_init__(self) -> None:
+        if self.kind not in KINDS:
+            raise ValueError(f"kind {self.kind!r} is not one of {', '.join(KINDS)}")
+        if not self.urls or not all(url.startswith("https://") for url in self.urls):
+            raise ValueError("urls is empty or has an address that does not start with https://")
+        if not 1 <= self.batch_size <= 1000 or not 1 <= self.connections <= 64:
+            raise ValueError("batch_size is not between 1 and 1000, or connections not between 1 and 64")
+        if not 0 < self.wait_s <= MAX_WAIT_S or self.connect_timeout_s <= 0 or self.deadline_s <= self.wait_s:
+            raise ValueError(f"wait_s is not between 0 and {MAX_WAIT_S}, or deadline_s is not above it")
+
+
+@dataclasses.dataclass(frozen=True)
+class Verdicts:
+    """How long a verdict counts."""
+
+    # Longest life of a verdict, in seconds from its birth; the server may say less.
+    lifetime_s: float = 600.0
+    # Part of its life after which a verdict is renewed, and the random part of that, so that hosts spread out.
+    refresh: float = 0.5
+    jitter: float = 0.1
+    # Seconds after which an untrusted host is asked again: it may have been repaired.
+    untrusted_refresh_s: float = 30.0
+
+    def __post_init__(self) -> None:
+        if self.lifetime_s <= 0 or self.untrusted_refresh_s <= 0:
+            raise ValueError("lifetime_s and untrusted_refresh_s must be above 0")
+        if not 0 < self.refresh < 1 or not 0 <= self.jitter < 1 or self.refresh * (1 + self.jitter) >= 1:
+            raise ValueError("refresh with its jitter must lie between 0 and 1")
+
+
+@dataclasses.dataclass(frozen=True)
+class Startup:
+    """Attestation of all hosts at the start of broker or engine, stage by stage."""
+
+    # Hosts in the first stage, and in each later one (AttestationFirstStageSize, AttestationSecondStageSize of 2013).
+    first_stage_query_size: int = 10
+    second_stage_query_size: int = 20
+
+    def __post_init__(self) -> None:
+        if not 1 <= self.first_stage_query_size <= 1000 or not 1 <= self.second_stage_query_size <= 1000:
+            raise ValueError("a stage must have between 1 and 1000 hosts")
+
+
+@dataclasses.dataclass(frozen=True)
+class Pools:
+    """Exceptions in trusted pools."""
+
+    # Ids of VMs that may run anywhere, such as the verifier's own or a DNS server's. The hosted-engine VM always may.
+    exempt_vms: tuple[str, ...] = ()
+    # Engine host name: name that the attestation server knows, where this is not the host's address.
+    host_names: Mapping[str, str] = types.MappingProxyType({})
+
+
+@dataclasses.dataclass(frozen=True)
+class Intervals:
+    """How often the engine is looked at, in seconds."""
+
+    # Events and hosts.
+    poll_s: float = 5.0
+    # Everything: clusters, policies, VMs and walls.
+    full_s: float = 60.0
+
+    def __post_init__(self) -> None:
+        if self.poll_s <= 0 or self.full_s < self.poll_s:
+            raise ValueError("poll_s must be above 0, and full_s not below it")
+
+
+@dataclasses.dataclass(frozen=True)
+class Snapshot:
+    """What filterd answers from."""
+
+    # Directory of the snapshot files.
+    directory: Path = Path("/run/ovirt-tcp/snapshot.d")
+
+
+@dataclasses.dataclass(frozen=True)
+class Guard:
+    """A mass event must not evacuate a pool."""
+
+    # More than this many hosts of a pool, and more than this share of it, found untrusted within the window delay
+    # their quarantine until an administrator decides. Their placement is refused at once all the same.
+    hosts: int = 2
+    share: float = 0.2
+    window_s: float = 600.0
+
+    def __post_init__(self) -> None:
+        if self.hosts < 0 or not 0 <= self.share <= 1 or self.window_s <= 0:
+            raise ValueError("hosts is below 0, share is not between 0 and 1, or window_s is not above 0")
+
+
+@dataclasses.dataclass(frozen=True)
+class Api:
+    """The broker's own interface."""
+
+    # It stays on this machine: `ovirt-tcp` and the web pages ask here.
+    address: str = "127.0.0.1"
+    port: int = 18782
+    # File with the token that callers must show.
+    token_file: Path = Path("/etc/ovirt-tcp/broker-api.token")
+
+
+@dataclasses.dataclass(frozen=True)
+class Hooks:
+    """What runs on an engine event."""
+
+    # Directory of the hook files; it and they belong to root or to the broker's user, and nobody else may write.
+    directory: Path = Path("/usr/share/ovirt-tcp/hooks/engine")
+
+
+@dataclasses.dataclass(frozen=True)
+class State:
+    """What the broker remembers."""
+
+    # Directory of its own, mode 0700.
+    directory: Path = Path("/var/lib/ovirt-tcp/broker")
+
+
+@dataclasses.dataclass(frozen=True)
+class Settings:
+    """All sections."""
+
+    engine: Engine
+    verifier: Verifier
+    verdicts: Verdicts = Verdicts()
+    startup: Startup = Startup()
+    pools: Pools = Pools()
+    intervals: Intervals = Intervals()
+    snapshot: Snapshot = Snapshot()
+    guard: Guard = Guard()
+    api: Api = Api()
+    hooks: Hooks = Hooks()
+    state: State = State()

@@ -1,0 +1,293 @@
+# SPDX-FileCopyrightText: The ovirt_tcp_plugin developers
+# SPDX-License-Identifier: Apache-2.0
+"""Chain steps 4 and 5: asks the attestation server about hosts.
+
+Names come in, an Answer for each goes out, whatever the server said. Nothing odd becomes trusted; the only error is
+Unavailable, when no server gave an answer that could be understood.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import datetime
+import email.utils
+import logging
+import threading
+import time
+from collections.abc import Mapping, Sequence
+from typing import Any, Optional, Protocol
+
+import requests
+
+from ovirt_tcp_plugin import errors
+from ovirt_tcp_plugin.broker.clock import Clock
+from ovirt_tcp_plugin.broker.settings import Verifier
+from ovirt_tcp_plugin.messages import fields, oat, result
+from ovirt_tcp_plugin.messages.result import Level
+
+log = logging.getLogger("broker.sources")
+
+MAX_ANSWER_SIZE = oat.MAX_ANSWER_SIZE
+CHUNK = 64 * 1024
+# Where the release's PollHosts is (facts of OpenAttestation 1.0, 1.5-1.7, 2.x).
+OAT_PATHS = {
+    "oat-1.0": "/OpenAttestationWebServices/V1.0",
+    "oat-1.5": "/AttestationService/resources",
+    "oat-2": "/AttestationService/resources",
+}
+# OpenAttestation 1.x rejects the whole batch for one of these.
+OAT_1_FORBIDDEN = frozenset("#&+:\"'")
+OAT_1_NAME_LENGTH = 50
+# An HTTP Date is cut to the second, so an age computed from it may be a second short.
+DATE_RESOLUTION_MS = 1000
+# More than this in the server's own future is no age.
+MAX_NEGATIVE_AGE_MS = 2000
+
+
+@dataclasses.dataclass(frozen=True)
+class Answer:
+    """What a server says of one host.
+
+    Attributes:
+        level: trust level.
+        sent_ms: CLOCK_BOOTTIME of this machine when the question was sent.
+        age_ms: age of the verdict by the server's own clock; None if it cannot be told.
+        lifetime_ms: how long the server lets it live; None if it does not say.
+        fresh: the evidence was asked for after sent_ms, as far as the server's own figures show.
+        code, reason: why it is not trusted.
+        boot_id: the host's boot in which the evidence was made, empty if unknown.
+    """
+
+    level: Level
+    sent_ms: int
+    age_ms: Optional[int] = None
+    lifetime_ms: Optional[int] = None
+    fresh: bool = False
+    code: str = ""
+    reason: str = ""
+    boot_id: str = ""
+
+
+class Source(Protocol):
+    """An attestation server, or several that say the same."""
+
+    def ask(self, names: Sequence[str]) -> Mapping[str, Answer]:
+        """Return an answer for every name. Raises Unavailable when no server answered."""
+        ...
+
+
+class Rejected(Exception):
+    """The server understood that this is a question, and would not answer it."""
+
+
+@dataclasses.dataclass(frozen=True)
+class _Reply:
+    content: bytes
+    date: Optional[str]
+
+
+class _Servers:
+    """Posts JSON to the first server that answers; whoever answered last is asked first."""
+
+    def __init__(self, options: Verifier, headers: Mapping[str, str]) -> None:
+        self._options = options
+        self._headers = dict(headers)
+        self._local = threading.local()
+        self._first = 0
+
+    def post(self, path: str, message: Mapping[str, Any], deadline_s: float) -> _Reply:
+        """Return the reply with status 200.
+
+        Raises:
+            Rejected: a server answered with another status.
+            Unavailable: none answered.
+        """
+        urls, faults = self._options.urls, []
+        for attempt in range(len(urls)):
+            position = (self._first + attempt) % len(urls)
+            try:
+                reply = self._post(urls[position].rstrip("/") + path, message, deadline_s)
+            except (requests.RequestException, OSError) as e:
+                faults.append(f"{urls[position]}: {_cause(e)}")
+                continue
+            self._first = position
+            return reply
+        raise errors.Unavailable("the attestation server", "; ".join(faults))
+
+    def _post(self, url: str, message: Mapping[str, Any], deadline_s: float) -> _Reply:
+        began = time.monotonic()
+        with self._session().post(
+            url,
+            json=message,
+            headers=self._headers,
+            timeout=(self._options.connect_timeout_s, deadline_s),
+            verify=str(self._options.ca_file),
+            allow_redirects=False,
+            stream=True,
+        ) as answer:
+            content = b""
+            for chunk in answer.iter_content(CHUNK):
+                content += chunk
+                if len(content) > MAX_ANSWER_SIZE or time.monotonic() - began > deadline_s:
+                    raise OSError("the answer is too long, or came too slowly")
+            if answer.status_code in (401, 403):
+                raise OSError(f"status {answer.status_code}: it does not know our token")
+            if answer.status_code >= 500 and "json" not in answer.headers.get("Content-Type", ""):
+                raise OSError(f"status {answer.status_code}")
+            if answer.status_code != 200:
+                raise Rejected(f"status {answer.status_code}")
+            return _Reply(content, answer.headers.get("Date"))
+
+    def _session(self) -> requests.Session:
+        session: Optional[requests.Session] = getattr(self._local, "session", None)
+        if session is None:
+            session = self._local.session = requests.Session()
+            session.trust_env = False  # a proxy or .netrc of the environment is no part of the chain
+        return session
+
+
+class OvirtTcpSource:
+    """Our own server: results with ages and findings. Only evidence asked for after the question counts."""
+
+    def __init__(self, options: Verifier, token: str, clock: Clock) -> None:
+        self._servers = _Servers(options, {"Authorization": f"Bearer {token}"})
+        self._wait_ms = int(options.wait_s * 1000)
+        self._deadline_s = options.wait_s + options.connect_timeout_s
+        self._clock = clock
+
+    def ask(self, names: Sequence[str]) -> Mapping[str, Answer]:
+        """Return an answer for every name. Raises Unavailable when no server answered."""
+        message = {"hosts": list(names), "max_age_ms": None, "wait_ms": self._wait_ms}
+        sent_ms = self._clock.now_ms()
+        try:
+            reply = self._servers.post("/v1/results", message, self._deadline_s)
+            members = fields.members(fields.parse(reply.content, "results", MAX_ANSWER_SIZE), "results")
+            untrusted = fields.items(members, "hosts", 2 * len(names))
+        except (Rejected, errors.InvalidMessage) as e:
+            raise errors.Unavailable("the attestation server", f"its answer makes no sense: {e}") from e
+        took_ms = self._clock.now_ms() - sent_ms
+        answers: dict[str, Answer] = {}
+        for one in untrusted:
+            try:
+                decoded = result.decode(one)
+            except errors.InvalidMessage as e:
+                log.warning("odd answer=%s", e)
+                continue
+            if decoded.host_name in answers or decoded.host_name not in names:
+                continue
+            answers[decoded.host_name] = _from_result(decoded, sent_ms, took_ms)
+        return {name: answers.get(name, _omitted(sent_ms)) for name in names}
+
+
+class OatSource:
+    """An OpenAttestation server, which tells levels and times only."""
+
+    def __init__(self, options: Verifier, clock: Clock) -> None:
+        headers = {"x-auth-blob": options.auth_blob} if options.auth_blob else {}
+        self._servers = _Servers(options, headers)
+        self._path = (options.path or OAT_PATHS[options.kind]) + "/PollHosts"
+        self._deadline_s = options.deadline_s
+        self._narrow = options.kind != "oat-2"
+        self._clock = clock
+
+    def ask(self, names: Sequence[str]) -> Mapping[str, Answer]:
+        """Return an answer for every name. Raises Unavailable when no server answered."""
+        askable = [name for name in names if not (self._narrow and _unfit_for_oat_1(name))]
+        now_ms = self._clock.now_ms()
+        unfit = Answer(
+            Level.UNKNOWN, now_ms, code="name_unfit", reason="OpenAttestation 1.x cannot take this host's name"
+        )
+        return {**{name: unfit for name in names if name not in askable}, **self._ask(askable)}
+
+    def _ask(self, names: Sequence[str]) -> dict[str, Answer]:
+        """Ask in one batch; one that is rejected is split until the bad name stands alone."""
+        if not names:
+            return {}
+        sent_ms = self._clock.now_ms()
+        try:
+            reply = self._servers.post(self._path, oat.encode_poll(oat.Poll(tuple(names))), self._deadline_s)
+            hosts = oat.decode_answer(reply.content)
+        except (Rejected, errors.InvalidMessage) as e:
+            if len(names) > 1:
+                middle = len(names) // 2
+                return {**self._ask(names[:middle]), **self._ask(names[middle:])}
+            reason = f"the server would not answer for this host: {e}"
+            return {names[0]: Answer(Level.UNKNOWN, sent_ms, code="rejected", reason=reason)}
+        told: dict[str, oat.HostTrust] = {}
+        for host in hosts:
+            told.setdefault(host.host_name.lower(), host)
+        date = _parse_date(reply.date)
+        return {
+            name: _from_oat(told[name.lower()], date, sent_ms) if name.lower() in told else _omitted(sent_ms)
+            for name in names
+        }
+
+
+def make(options: Verifier, clock: Clock) -> Source:
+    """Return the source that the configuration names.
+
+    Raises:
+        InvalidConfig: the token file cannot be read.
+    """
+    if options.kind != "ovirt-tcp":
+        return OatSource(options, clock)
+    try:
+        token = options.token_file.read_text(encoding="ascii").strip()
+    except (OSError, UnicodeDecodeError) as e:
+        raise errors.InvalidConfig(str(options.token_file), [f"the verifier's token cannot be read: {e}"]) from e
+    return OvirtTcpSource(options, token, clock)
+
+
+def _from_result(decoded: result.AttestationResult, sent_ms: int, took_ms: int) -> Answer:
+    finding = decoded.findings[0] if decoded.findings else None
+    return Answer(
+        decoded.level,
+        sent_ms,
+        decoded.age_ms,
+        decoded.lifetime_ms,
+        fresh=decoded.age_ms is not None and decoded.age_ms <= took_ms,
+        code=finding.code if finding else "",
+        reason=finding.text if finding else "",
+        boot_id=decoded.boot_id,
+    )
+
+
+def _from_oat(host: oat.HostTrust, date: Optional[datetime.datetime], sent_ms: int) -> Answer:
+    try:
+        level = Level(host.trust_lvl)
+    except ValueError:
+        # "pending", and whatever a server may invent.
+        reason = f"the server says {host.trust_lvl[:20]!r}, which is no verdict"
+        return Answer(Level.UNKNOWN, sent_ms, code="level_unknown", reason=reason)
+    reason = "" if level is Level.TRUSTED else f"the OpenAttestation server says {level.value}"
+    return Answer(level, sent_ms, _oat_age(host.vtime, date), code=f"oat_{level.value}", reason=reason)
+
+
+def _oat_age(vtime: Optional[datetime.datetime], date: Optional[datetime.datetime]) -> Optional[int]:
+    """Return Date - vtime, both the server's own clock, rounded up; None when there is no telling."""
+    if vtime is None or date is None:
+        return None
+    age_ms = int((date - vtime).total_seconds() * 1000)
+    return None if age_ms < -MAX_NEGATIVE_AGE_MS else max(age_ms, 0) + DATE_RESOLUTION_MS
+
+
+def _parse_date(header: Optional[str]) -> Optional[datetime.datetime]:
+    try:
+        date = email.utils.parsedate_to_datetime(header or "")
+    except (ValueError, TypeError):
+        return None
+    return date if date.tzinfo is not None else None
+
+
+def _omitted(sent_ms: int) -> Answer:
+    return Answer(Level.UNKNOWN, sent_ms, code="omitted", reason="the attestation server left this host out")
+
+
+def _unfit_for_oat_1(name: str) -> bool:
+    return not name or len(name) > OAT_1_NAME_LENGTH or bool(OAT_1_FORBIDDEN & set(name))
+
+
+def _cause(error: BaseException) -> str:
+    while isinstance(error.__context__, BaseException):
+        error = error.__context__
+    return str(error) or type(error).__name__

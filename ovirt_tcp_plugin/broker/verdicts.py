@@ -1,0 +1,336 @@
+# SPDX-FileCopyrightText: The ovirt_tcp_plugin developers
+# SPDX-License-Identifier: Apache-2.0
+"""Chain step 5: the verdicts by the engine's host id, each with its birth and its end. Pure: `now` is an argument.
+
+Rules: a trusted verdict counts only until its end, only for a host that is Up, and only if it was asked for after the
+host's last change to Up. `untrusted` is sticky: only a trusted verdict or an administrator ends it. Silence never
+changes a verdict that still holds. Everything here can shorten trust; only fresh evidence starts it.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import enum
+from collections.abc import Collection, Iterable, Mapping
+from typing import Any, Optional
+
+from ovirt_tcp_plugin.broker.decision import Verdict
+from ovirt_tcp_plugin.broker.sources import Answer
+from ovirt_tcp_plugin.messages.result import Level
+
+FIRST_RETRY_MS = 2_000
+LONGEST_RETRY_MS = 60_000
+# A renewal is never due at once: a server with tiny lifetimes would be asked without pause.
+LEAST_REFRESH_MS = 1_000
+
+
+@dataclasses.dataclass(frozen=True)
+class Lifetimes:
+    """The options that rule verdicts, in milliseconds."""
+
+    lifetime_ms: int = 600_000
+    refresh: float = 0.5
+    jitter: float = 0.1
+    untrusted_refresh_ms: int = 30_000
+
+
+class Outcome(enum.Enum):
+    """What an answer did to a host's verdict."""
+
+    TRUSTED = "trusted"
+    UNTRUSTED = "untrusted"
+    # The host is in maintenance, and it attests well.
+    WELL_WHILE_AWAY = "well_while_away"
+    NOTHING = "nothing"
+
+
+@dataclasses.dataclass
+class Entry:
+    """One host.
+
+    Attributes:
+        verdict: as `decide` needs it; of level unknown or timeout when there is none that counts.
+        up, up_since_ms: whether the host was Up when last seen, and since when.
+        proven_ms: evidence of the present verdict was asked for no earlier than this.
+        trusted_until_ms: end of the last trusted verdict if nothing but silence came after it, else 0.
+        in_flight: a question about the host is under way.
+        failures: questions since the last verdict that brought none.
+        failing_code, failing_reason: why the last question brought none.
+        next_ms: when to ask again.
+    """
+
+    verdict: Verdict
+    up: bool = False
+    up_since_ms: int = 0
+    proven_ms: int = 0
+    trusted_until_ms: int = 0
+    in_flight: bool = False
+    failures: int = 0
+    failing_code: str = ""
+    failing_reason: str = ""
+    next_ms: int = 0
+
+
+@dataclasses.dataclass(frozen=True)
+class Changes:
+    """What a look at the engine's hosts showed."""
+
+    came_up: tuple[str, ...] = ()
+    left_up: tuple[str, ...] = ()
+    removed: tuple[str, ...] = ()
+
+
+class Table:
+    """The verdicts of all hosts. Not thread-safe: the caller holds its lock."""
+
+    def __init__(self, lifetimes: Lifetimes) -> None:
+        self._lifetimes = lifetimes
+        self._entries: dict[str, Entry] = {}
+
+    def entry(self, host_id: str) -> Optional[Entry]:
+        """Return what is known of a host, None if it was never seen. Read only."""
+        return self._entries.get(host_id)
+
+    def verdict(self, host_id: str) -> Optional[Verdict]:
+        """Return the host's verdict, None if the host is unknown."""
+        entry = self._entries.get(host_id)
+        return entry.verdict if entry else None
+
+    def holds(self, host_id: str, now_ms: int) -> bool:
+        """Return whether the host is trusted now."""
+        entry = self._entries.get(host_id)
+        return entry is not None and entry.up and holds(entry.verdict, now_ms)
+
+    def untrusted(self, host_id: str) -> bool:
+        """Return whether fresh evidence since the host's last change to Up made it untrusted."""
+        entry = self._entries.get(host_id)
+        return (
+            entry is not None
+            and entry.verdict.level is Level.UNTRUSTED
+            and entry.proven_ms >= entry.up_since_ms
+        )
+
+    def observe(self, hosts: Mapping[str, bool], now_ms: int) -> Changes:
+        """Take note of all hosts of the engine by id, and whether each is Up."""
+        removed = tuple(sorted(set(self._entries) - set(hosts)))
+        for host_id in removed:
+            del self._entries[host_id]
+        came_up, left_up = [], []
+        for host_id, up in hosts.items():
+            entry = self._entries.setdefault(host_id, Entry(_none(now_ms)))
+            if up and not entry.up:
+                came_up.append(host_id)
+                self._start(entry, now_ms)
+            elif entry.up and not up:
+                left_up.append(host_id)
+                entry.up = False
+                _void(entry, now_ms, "not_up", "the host is not Up")
+            if not up and entry.verdict.level is not Level.UNTRUSTED:
+                _void(entry, now_ms, "not_up", "the host is not Up")
+        return Changes(tuple(came_up), tuple(left_up), removed)
+
+    def restarted(self, host_id: str, now_ms: int) -> None:
+        """Take note that the host left Up and is back, which only an event told."""
+        entry = self._entries.get(host_id)
+        if entry is not None and entry.up:
+            _void(entry, now_ms, "came_up", "the host came Up and has not been attested since")
+            self._start(entry, now_ms)
+
+    def void(self, born_before_ms: int, now_ms: int, code: str, reason: str) -> None:
+        """End every trusted verdict that was born earlier, and ask all hosts anew."""
+        for entry in self._entries.values():
+            if entry.verdict.level is Level.TRUSTED and entry.proven_ms >= born_before_ms:
+                continue
+            _void(entry, now_ms, code, reason)
+            entry.next_ms = now_ms
+            # Evidence that was asked for before this moment must not start trust again.
+            entry.up_since_ms = max(entry.up_since_ms, born_before_ms) if entry.up else entry.up_since_ms
+
+    def clear(self, host_id: str, now_ms: int) -> None:
+        """End a host's verdict of any level by an administrator's word; it is attested anew."""
+        entry = self._entries.get(host_id)
+        if entry is not None:
+            reason = "an administrator cleared the verdict"
+            entry.verdict = Verdict(Level.UNKNOWN, now_ms, now_ms, "cleared", reason)
+            entry.trusted_until_ms = 0
+            entry.next_ms = now_ms
+
+    def wanted(self, host_ids: Iterable[str], now_ms: int) -> None:
+        """Ask these hosts as soon as possible."""
+        for host_id in host_ids:
+            if host_id in self._entries:
+                self._entries[host_id].next_ms = now_ms
+
+    def due(self, judged: Collection[str], now_ms: int) -> list[str]:
+        """Return the hosts among `judged` to ask now, the longest overdue first. None that is being asked."""
+        chosen = [
+            (entry.next_ms, host_id)
+            for host_id, entry in self._entries.items()
+            if host_id in judged and not entry.in_flight and entry.next_ms <= now_ms
+        ]
+        return [host_id for _, host_id in sorted(chosen)]
+
+    def begin(self, host_ids: Iterable[str]) -> list[str]:
+        """Note that these hosts are being asked; return those that were not already (single flight)."""
+        begun = []
+        for host_id in host_ids:
+            entry = self._entries.get(host_id)
+            if entry is not None and not entry.in_flight:
+                entry.in_flight = True
+                begun.append(host_id)
+        return begun
+
+    def record(self, host_id: str, answer: Answer, now_ms: int, draw: float) -> Outcome:
+        """Take an answer into account. `draw` is a random number in [0, 1) that spreads the next question."""
+        entry = self._entries.get(host_id)
+        if entry is None:
+            return Outcome.NOTHING
+        entry.in_flight = False
+        if answer.level is Level.UNTRUSTED:
+            return self._untrusted(entry, answer, now_ms, draw)
+        if answer.level is Level.TRUSTED:
+            return self._trusted(entry, answer, now_ms, draw)
+        self._failed(entry, answer.code or answer.level.value, answer.reason, answer.level, now_ms, draw)
+        return Outcome.NOTHING
+
+    def failed(self, host_id: str, now_ms: int, draw: float, code: str, reason: str) -> None:
+        """Note that nobody answered for the host."""
+        entry = self._entries.get(host_id)
+        if entry is not None:
+            entry.in_flight = False
+            self._failed(entry, code, reason, Level.UNKNOWN, now_ms, draw)
+
+    def encode(self) -> dict[str, Any]:
+        """Return what a restart of the broker needs, as plain values."""
+        return {
+            host_id: {
+                "level": entry.verdict.level.value,
+                "born_ms": entry.verdict.born_ms,
+                "end_ms": entry.verdict.end_ms,
+                "code": entry.verdict.code,
+                "reason": entry.verdict.reason,
+                "boot_id": entry.verdict.boot_id,
+                "up_since_ms": entry.up_since_ms,
+                "proven_ms": entry.proven_ms,
+            }
+            for host_id, entry in self._entries.items()
+            if entry.verdict.level is Level.UNTRUSTED or (entry.up and entry.verdict.level is Level.TRUSTED)
+        }
+
+    def restore(self, encoded: Mapping[str, Mapping[str, Any]], same_boot: bool, now_ms: int) -> None:
+        """Take over what `encode` gave. Under another boot of this machine only `untrusted` is left, without age.
+
+        Raises:
+            KeyError, TypeError, ValueError: it is not what `encode` gives.
+        """
+        restored = {}
+        for host_id, one in encoded.items():
+            level = Level(one["level"])
+            born_ms, end_ms = int(one["born_ms"]), int(one["end_ms"])
+            if not same_boot:
+                born_ms = end_ms = now_ms
+            if level is Level.UNTRUSTED or (same_boot and level is Level.TRUSTED and born_ms <= now_ms):
+                end_ms = min(end_ms, born_ms + self._lifetimes.lifetime_ms)
+                verdict = Verdict(
+                    level, born_ms, end_ms, str(one["code"]), str(one["reason"]), str(one["boot_id"])
+                )
+                entry = Entry(verdict, up=level is Level.TRUSTED)
+                entry.trusted_until_ms = end_ms if level is Level.TRUSTED else 0
+                if same_boot:
+                    entry.up_since_ms, entry.proven_ms = int(one["up_since_ms"]), int(one["proven_ms"])
+                restored[str(host_id)] = entry
+        self._entries.update(restored)
+
+    def _start(self, entry: Entry, now_ms: int) -> None:
+        entry.up = True
+        entry.up_since_ms = now_ms
+        entry.failures = 0
+        entry.next_ms = now_ms
+        entry.trusted_until_ms = 0
+        if entry.verdict.level is not Level.UNTRUSTED:
+            entry.verdict = _none(now_ms)
+
+    def _trusted(self, entry: Entry, answer: Answer, now_ms: int, draw: float) -> Outcome:
+        fault = self._fault(entry, answer, now_ms)
+        if fault:
+            self._failed(entry, *fault, Level.UNKNOWN, now_ms, draw)
+            return Outcome.NOTHING
+        entry.failures, entry.failing_code, entry.failing_reason = 0, "", ""
+        if not entry.up:
+            entry.verdict = Verdict(Level.UNKNOWN, now_ms, now_ms, "not_up", "the host is not Up")
+            entry.next_ms = now_ms + self._lifetimes.untrusted_refresh_ms
+            return Outcome.WELL_WHILE_AWAY
+        born_ms, end_ms = self._life(answer)
+        entry.verdict = Verdict(Level.TRUSTED, born_ms, end_ms, boot_id=answer.boot_id)
+        entry.proven_ms, entry.trusted_until_ms = _proven(answer), end_ms
+        rest_ms = (end_ms - born_ms) * self._lifetimes.refresh * self._spread(draw)
+        entry.next_ms = max(born_ms + int(rest_ms), now_ms + LEAST_REFRESH_MS)
+        return Outcome.TRUSTED
+
+    def _fault(self, entry: Entry, answer: Answer, now_ms: int) -> Optional[tuple[str, str]]:
+        """Return why a trusted answer does not count, as code and sentence."""
+        if answer.age_ms is None or answer.age_ms < 0 or answer.sent_ms > now_ms:
+            return "no_age", "the server says trusted, but not since when"
+        if entry.up and _proven(answer) < entry.up_since_ms:
+            return "before_up", "the server's evidence is older than the host's last change to Up"
+        if entry.verdict.level is Level.UNTRUSTED and _proven(answer) < entry.proven_ms:
+            return "before_untrusted", "the server's evidence is older than that which made the host untrusted"
+        born_ms, end_ms = self._life(answer)
+        if end_ms <= now_ms:
+            return "verdict_ended", "the server's last evidence is too old"
+        return None
+
+    def _life(self, answer: Answer) -> tuple[int, int]:
+        born_ms = answer.sent_ms - (answer.age_ms or 0)
+        lifetime_ms = self._lifetimes.lifetime_ms
+        if answer.lifetime_ms is not None:
+            lifetime_ms = min(lifetime_ms, answer.lifetime_ms)
+        return born_ms, born_ms + lifetime_ms
+
+    def _untrusted(self, entry: Entry, answer: Answer, now_ms: int, draw: float) -> Outcome:
+        again = entry.verdict.level is Level.UNTRUSTED
+        born_ms, end_ms = self._life(answer)
+        reason = answer.reason or "the attestation server says untrusted"
+        entry.verdict = Verdict(
+            Level.UNTRUSTED, born_ms, end_ms, answer.code or "untrusted", reason, answer.boot_id
+        )
+        entry.proven_ms = max(_proven(answer), entry.proven_ms if again else 0)
+        entry.trusted_until_ms = 0
+        entry.failures, entry.failing_code, entry.failing_reason = 0, "", ""
+        entry.next_ms = now_ms + int(self._lifetimes.untrusted_refresh_ms * self._spread(draw))
+        return Outcome.UNTRUSTED
+
+    def _failed(self, entry: Entry, code: str, reason: str, level: Level, now_ms: int, draw: float) -> None:
+        entry.failures += 1
+        entry.failing_code, entry.failing_reason = code, reason
+        delay_ms = min(FIRST_RETRY_MS * 2 ** min(entry.failures - 1, 10), LONGEST_RETRY_MS)
+        entry.next_ms = now_ms + int(delay_ms * self._spread(draw))
+        if entry.verdict.level is not Level.UNTRUSTED and not holds(entry.verdict, now_ms) and entry.up:
+            entry.verdict = Verdict(level, now_ms, now_ms, code, reason or f"the host is {level.value}")
+
+    def _spread(self, draw: float) -> float:
+        return 1 + self._lifetimes.jitter * (2 * draw - 1)
+
+
+def holds(verdict: Verdict, now_ms: int) -> bool:
+    """Return whether a verdict is trusted and counts now."""
+    return verdict.level is Level.TRUSTED and verdict.born_ms <= now_ms < verdict.end_ms
+
+
+def _proven(answer: Answer) -> int:
+    """Return the moment before which the evidence was not asked for.
+
+    The birth is dated back by the whole age, which includes the time that the server took: a host that has just come
+    Up would never be old enough. Where the server's figures show that it asked after us, our question is the bound.
+    """
+    return answer.sent_ms if answer.fresh else answer.sent_ms - (answer.age_ms or 0)
+
+
+def _none(now_ms: int) -> Verdict:
+    return Verdict(Level.UNKNOWN, now_ms, now_ms, "not_attested", "the host has not been attested since it came Up")
+
+
+def _void(entry: Entry, now_ms: int, code: str, reason: str) -> None:
+    entry.trusted_until_ms = 0
+    if entry.verdict.level is not Level.UNTRUSTED:
+        entry.verdict = Verdict(Level.UNKNOWN, now_ms, now_ms, code, reason)
