@@ -42,6 +42,7 @@ FIXED_PARENT = 1 << 4
 SENSITIVE_DATA_ORIGIN = 1 << 5
 USER_WITH_AUTH = 1 << 6
 ADMIN_WITH_POLICY = 1 << 7
+NO_DA = 1 << 10
 RESTRICTED = 1 << 16
 DECRYPT = 1 << 17
 SIGN = 1 << 18
@@ -169,7 +170,7 @@ def parse_quote(untrusted: bytes) -> Quote:
         restart_count=octets.u32(),
         safe=_yes_no(octets),
         firmware_version=octets.u64(),
-        selection=_selection(octets),
+        selection=take_selection(octets),
         pcr_digest=octets.sized(MAX_DIGEST_SIZE),
     )
     octets.end()
@@ -264,6 +265,24 @@ def encode_selection(selection: Selection) -> bytes:
     return encoded
 
 
+def take_selection(octets: Octets) -> Selection:
+    """Return the TPML_PCR_SELECTION at the cursor (Part 2, 10.9.7). Raises InvalidMessage."""
+    count = octets.u32()
+    if count > MAX_BANKS:
+        raise octets.invalid(f"{count} PCR banks, at most {MAX_BANKS} are allowed")
+    selection: dict[str, tuple[int, ...]] = {}
+    for _ in range(count):
+        bank = _hash(octets)
+        size = octets.u8()
+        if size > PCR_COUNT // 8:
+            raise octets.invalid(f"a PCR selection of {size} octets")
+        bits = int.from_bytes(octets.take(size), "little")
+        if bank in selection:
+            raise octets.invalid(f"bank {bank} twice")
+        selection[bank] = tuple(index for index in range(PCR_COUNT) if bits >> index & 1)
+    return selection
+
+
 def describe_selection(selection: Selection) -> str:
     """Return a selection as people write it: `sha256:17,18`."""
     return "+".join(f"{bank}:{_listed(indices)}" for bank, indices in selection.items()) or "nothing"
@@ -293,23 +312,6 @@ def _hash(octets: Octets) -> str:
 
 def _number(octets: Octets, most: int) -> int:
     return int.from_bytes(octets.sized(most), "big")
-
-
-def _selection(octets: Octets) -> Selection:
-    count = octets.u32()
-    if count > MAX_BANKS:
-        raise octets.invalid(f"{count} PCR banks, at most {MAX_BANKS} are allowed")
-    selection: dict[str, tuple[int, ...]] = {}
-    for _ in range(count):
-        bank = _hash(octets)
-        size = octets.u8()
-        if size > PCR_COUNT // 8:
-            raise octets.invalid(f"a PCR selection of {size} octets")
-        bits = int.from_bytes(octets.take(size), "little")
-        if bank in selection:
-            raise octets.invalid(f"bank {bank} twice")
-        selection[bank] = tuple(index for index in range(PCR_COUNT) if bits >> index & 1)
-    return selection
 
 
 def _symmetric(octets: Octets) -> int:

@@ -1,0 +1,341 @@
+# SPDX-FileCopyrightText: The ovirt_tcp_plugin developers
+# SPDX-License-Identifier: Apache-2.0
+"""The attester's two keys: the EK that the TPM's vendor certified, and the AK under it that quotes.
+
+Source: TCG "EK Credential Profile for TPM Family 2.0" 2.5, B.3 (templates L-1, L-2) and B.4 (template H-3).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import logging
+import struct
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Optional
+
+from cryptography import x509
+from cryptography.hazmat.primitives.asymmetric import ec, rsa
+
+from ovirt_tcp_plugin import errors
+from ovirt_tcp_plugin.attester.tpm import Tpm, TpmError
+from ovirt_tcp_plugin.messages import tpm2
+
+log = logging.getLogger("attester.keys")
+
+_POLICY_A_SHA256 = bytes.fromhex("837197674484b3f81a90cc8d46a5d724fd52d76e06520b64f2a1da1b331469aa")
+# Policy B is the choice between policy A and policy C, which is for owners who delegate the EK.
+_POLICY_A_SHA384 = bytes.fromhex(
+    "8bbf2266537c171cb56e403c4dc1d4b64f432611dc386e6f532050c3278c930e143e8bb1133824ccb431053871c6db53"
+)
+_POLICY_C_SHA384 = bytes.fromhex(
+    "d6032ce61f2fb3c240eb3cf6a33237ef2b6a16f4293c22b455e261cffd217ad5b4947c2d73e63005eed2dc2b3593d165"
+)
+_POLICY_B_SHA384 = bytes.fromhex(
+    "b26e7d28d11a50bc53d882bcf5fd3a1a074148bb35d3b4e4cb1c0ad9bde419cacb47ba09699646150f9fc000f3f80e12"
+)
+_STORAGE = (
+    tpm2.FIXED_TPM
+    | tpm2.FIXED_PARENT
+    | tpm2.SENSITIVE_DATA_ORIGIN
+    | tpm2.ADMIN_WITH_POLICY
+    | tpm2.RESTRICTED
+    | tpm2.DECRYPT
+)
+# Without NO_DA each crash of the host would count as a wrong authorization, and some in a row lock the TPM out
+# (Part 1, dictionary attack protection: the password of a key was used, and no orderly shutdown followed).
+_SIGNING = (
+    tpm2.FIXED_TPM
+    | tpm2.FIXED_PARENT
+    | tpm2.SENSITIVE_DATA_ORIGIN
+    | tpm2.USER_WITH_AUTH
+    | tpm2.NO_DA
+    | tpm2.RESTRICTED
+    | tpm2.SIGN
+)
+
+
+def _sized(value: bytes) -> bytes:
+    return struct.pack(">H", len(value)) + value
+
+
+def _template(kind: int, name_hash: str, attributes: int, policy: bytes, rest: bytes) -> bytes:
+    return struct.pack(">HHI", kind, tpm2.HASH_IDS[name_hash], attributes) + _sized(policy) + rest
+
+
+def _aes(bits: int) -> bytes:
+    return struct.pack(">HHH", tpm2.ALG_AES, bits, tpm2.ALG_CFB)
+
+
+_P256, _P384 = (number for number, _ in sorted(tpm2.CURVES.items()))
+_SHA256 = tpm2.HASH_IDS["sha256"]
+_RSA_2048 = struct.pack(">HI", 2048, 0)
+
+
+@dataclasses.dataclass(frozen=True)
+class EndorsementKind:
+    """One kind of EK: where its certificate is, where it may be persistent, and how to make it again."""
+
+    certificate_index: int
+    persistent: int
+    template: bytes
+
+
+# In the order of preference. TCG "PC Client Platform TPM Profile", 4.6.3, reserves the indices and handles.
+ENDORSEMENT_KINDS: Mapping[str, EndorsementKind] = {
+    "rsa-2048": EndorsementKind(
+        0x01C00002,
+        0x81010001,
+        _template(
+            tpm2.ALG_RSA,
+            "sha256",
+            _STORAGE,
+            _POLICY_A_SHA256,
+            _aes(128) + struct.pack(">H", tpm2.ALG_NULL) + _RSA_2048 + _sized(bytes(256)),
+        ),
+    ),
+    "ecc-p256": EndorsementKind(
+        0x01C0000A,
+        0x81010002,
+        _template(
+            tpm2.ALG_ECC,
+            "sha256",
+            _STORAGE,
+            _POLICY_A_SHA256,
+            _aes(128) + struct.pack(">HHH", tpm2.ALG_NULL, _P256, tpm2.ALG_NULL) + _sized(bytes(32)) * 2,
+        ),
+    ),
+    "ecc-p384": EndorsementKind(
+        0x01C00016,
+        0x81010016,
+        _template(
+            tpm2.ALG_ECC,
+            "sha384",
+            _STORAGE | tpm2.USER_WITH_AUTH,
+            _POLICY_B_SHA384,
+            _aes(256) + struct.pack(">HHH", tpm2.ALG_NULL, _P384, tpm2.ALG_NULL) + _sized(b"") * 2,
+        ),
+    ),
+}
+
+# The AK signs by one scheme with SHA-256 only, so that no caller can ask for a weaker one.
+ATTESTATION_TEMPLATES: Mapping[str, bytes] = {
+    "ecc-p256": _template(
+        tpm2.ALG_ECC,
+        "sha256",
+        _SIGNING,
+        b"",
+        struct.pack(">HHHHH", tpm2.ALG_NULL, tpm2.ALG_ECDSA, _SHA256, _P256, tpm2.ALG_NULL) + _sized(b"") * 2,
+    ),
+    "rsa-2048": _template(
+        tpm2.ALG_RSA,
+        "sha256",
+        _SIGNING,
+        b"",
+        struct.pack(">HHH", tpm2.ALG_NULL, tpm2.ALG_RSASSA, _SHA256) + _RSA_2048 + _sized(b""),
+    ),
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class KeyBlob:
+    """A key that only its TPM can use, as it is kept on disk.
+
+    Attributes:
+        endorsement: kind of the EK it hangs under, a name of ENDORSEMENT_KINDS.
+        public: TPMT_PUBLIC.
+        private: TPM2B_PRIVATE without length, encrypted by the TPM.
+    """
+
+    endorsement: str
+    public: bytes
+    private: bytes
+
+
+@dataclasses.dataclass(frozen=True)
+class Endorsement:
+    """The EK while it is loaded. `certificate` is DER, empty where it was not asked for."""
+
+    kind: str
+    handle: int
+    area: bytes
+    certificate: bytes
+
+    @property
+    def public(self) -> tpm2.Public:
+        """The parsed TPMT_PUBLIC."""
+        return tpm2.parse_public(self.area)
+
+
+def read_certificate(tpm: Tpm, kind: str) -> Optional[bytes]:
+    """Return the DER of the EK certificate of that kind, None if the TPM has none.
+
+    Raises:
+        InvalidMessage: the index holds something else than a certificate.
+    """
+    try:
+        content = tpm.read_nv(ENDORSEMENT_KINDS[kind].certificate_index)
+    except TpmError as e:
+        if e.handle_gone:
+            return None
+        raise
+    return cut_certificate(content)
+
+
+def cut_certificate(content: bytes) -> bytes:
+    """Return the DER at the start of an NV index; vendors fill the rest with zeros or ones.
+
+    Raises:
+        InvalidMessage: no DER sequence with a two-byte length, as every certificate of 256 bytes to 64 KiB has it.
+    """
+    if content[:2] != b"\x30\x82" or len(content) < 4:
+        raise errors.InvalidMessage("EK certificate", "the NV index holds no certificate")
+    end = 4 + int.from_bytes(content[2:4], "big")
+    if end > len(content):
+        raise errors.InvalidMessage("EK certificate", f"{end} bytes announced, the NV index has {len(content)}")
+    return content[:end]
+
+
+@contextlib.contextmanager
+def certified_endorsement(tpm: Tpm, kinds: Iterable[str] = ENDORSEMENT_KINDS) -> Iterator[Endorsement]:
+    """Give the first EK of these kinds that has a certificate, for the block.
+
+    Raises:
+        Unavailable: no EK has a certificate, or the TPM makes another key than the one that is certified.
+    """
+    faults = []
+    for kind in kinds:
+        certificate = read_certificate(tpm, kind)
+        if certificate is None:
+            continue
+        try:
+            with _loaded(tpm, kind, certificate) as endorsement:
+                yield endorsement
+                return
+        except _OtherKeyError:
+            faults.append(f"the certificate of the {kind} EK is for another key than the TPM makes from the template")
+    reason = "; ".join(faults) or "it holds no EK certificate (NV 0x01C00002, 0x01C0000A or 0x01C00016)"
+    raise errors.Unavailable("TPM endorsement", reason)
+
+
+@contextlib.contextmanager
+def _loaded(tpm: Tpm, kind: str, certificate: bytes) -> Iterator[Endorsement]:
+    """Give the EK for the block: the persistent one if it is the certified one, else made from the template."""
+    persistent = ENDORSEMENT_KINDS[kind].persistent
+    area = _persistent(tpm, persistent)
+    if area is not None and _certified(area, certificate):
+        yield Endorsement(kind, persistent, area, certificate)
+        return
+    handle, area = tpm.create_primary(tpm2.RH_ENDORSEMENT, ENDORSEMENT_KINDS[kind].template)
+    try:
+        if not _certified(area, certificate):
+            raise _OtherKeyError
+        yield Endorsement(kind, handle, area, certificate)
+    finally:
+        # A reset in between has flushed it already; nothing is lost then.
+        with contextlib.suppress(errors.Error):
+            tpm.flush(handle)
+
+
+class _OtherKeyError(Exception):
+    """The certificate is for another key."""
+
+
+def _persistent(tpm: Tpm, handle: int) -> Optional[bytes]:
+    try:
+        return tpm.read_public(handle)
+    except TpmError as e:
+        if e.handle_gone:
+            return None
+        raise
+
+
+def _certified(area: bytes, certificate: bytes) -> bool:
+    """Return whether the certificate is for that key. Who signed it is the verifier's question."""
+    try:
+        key, certified = tpm2.parse_public(area).key, x509.load_der_x509_certificate(certificate).public_key()
+    except (errors.InvalidMessage, ValueError):
+        return False
+    if isinstance(certified, rsa.RSAPublicKey):
+        numbers = certified.public_numbers()
+        return isinstance(key, tpm2.RsaKey) and (key.modulus, key.exponent) == (numbers.n, numbers.e)
+    if isinstance(certified, ec.EllipticCurvePublicKey):
+        point = certified.public_numbers()
+        return isinstance(key, tpm2.EccKey) and (key.x, key.y) == (point.x, point.y)
+    return False
+
+
+@contextlib.contextmanager
+def use_of(tpm: Tpm, ek: tpm2.Public) -> Iterator[int]:
+    """Give the session that authorizes one use of an EK (EK Credential Profile, B.6).
+
+    Always by policy, though templates H allow the empty password: a password counts for the lockout, see _SIGNING.
+    """
+    branches = (_POLICY_A_SHA384, _POLICY_C_SHA384) if ek.policy == _POLICY_B_SHA384 else ()
+    with tpm.endorsement_session(ek.name_hash, branches) as session:
+        yield session
+
+
+def create_ak(tpm: Tpm, endorsement: Endorsement, kind: str) -> KeyBlob:
+    """Return a new AK of a kind of ATTESTATION_TEMPLATES under the EK. It is not loaded."""
+    with use_of(tpm, endorsement.public) as session:
+        private, public = tpm.create(endorsement.handle, session, ATTESTATION_TEMPLATES[kind])
+    return KeyBlob(endorsement.kind, public, private)
+
+
+def load_ak(tpm: Tpm, endorsement: Endorsement, blob: KeyBlob) -> int:
+    """Return the handle of the loaded AK. Raises TpmError when the blob is of another TPM."""
+    with use_of(tpm, endorsement.public) as session:
+        return tpm.load(endorsement.handle, session, blob.private, blob.public)
+
+
+class AttestationKey:
+    """An AK that is loaded when it is needed and stays so while the connection to the TPM lives."""
+
+    def __init__(self, tpm: Tpm, blob: KeyBlob) -> None:
+        self.blob = blob
+        self.public = tpm2.parse_public(blob.public)
+        self._tpm = tpm
+        self._handle: Optional[int] = None
+        self._generation = 0
+
+    def quote(self, qualifying_data: bytes, selection: tpm2.Selection) -> tuple[bytes, bytes]:
+        """Return (TPMS_ATTEST, TPMT_SIGNATURE); after a TPM reset the key is loaded again, once.
+
+        Raises:
+            Unavailable: the TPM does not answer, or refuses.
+        """
+        try:
+            return self._tpm.quote(self._load(), qualifying_data, selection)
+        except TpmError as e:
+            if not e.handle_gone:
+                raise
+            log.info("reloading key=ak reason=%s", "the TPM no longer has it")
+            self._handle = None
+        return self._tpm.quote(self._load(), qualifying_data, selection)
+
+    def activate(self, credential: bytes, encrypted_secret: bytes) -> bytes:
+        """Return the secret that a verifier protected for this AK and the EK of its TPM. Raises Unavailable."""
+        handle = self._load()
+        with self._endorsement() as endorsement, use_of(self._tpm, endorsement.public) as session:
+            return self._tpm.activate_credential(handle, endorsement.handle, session, credential, encrypted_secret)
+
+    def unload(self) -> None:
+        """Flush the key if it is loaded."""
+        if self._handle is not None and self._generation == self._tpm.transport.generation:
+            self._tpm.flush(self._handle)
+        self._handle = None
+
+    def _endorsement(self) -> contextlib.AbstractContextManager[Endorsement]:
+        """Give the EK that the AK hangs under."""
+        return certified_endorsement(self._tpm, [self.blob.endorsement])
+
+    def _load(self) -> int:
+        transport = self._tpm.transport
+        transport.connect()
+        if self._handle is None or self._generation != transport.generation:
+            self._tpm.flush_leftovers()
+            with self._endorsement() as endorsement:
+                self._handle = load_ak(self._tpm, endorsement, self.blob)
+            self._generation = transport.generation
+        return self._handle

@@ -1,0 +1,129 @@
+# SPDX-FileCopyrightText: The ovirt_tcp_plugin developers
+# SPDX-License-Identifier: Apache-2.0
+"""Chain step 1: a Challenge goes in, Evidence of this boot comes out.
+
+Nothing is judged here, and nothing is left out because it looks bad: a missing log, an inactive bank or a PCR without
+a launch is reported as it is.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hmac
+import logging
+import re
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Optional
+
+import ovirt_tcp_plugin
+from ovirt_tcp_plugin import errors
+from ovirt_tcp_plugin.attester.keys import AttestationKey
+from ovirt_tcp_plugin.attester.tpm import Tpm
+from ovirt_tcp_plugin.messages import evidence, tpm2
+
+log = logging.getLogger("attester.measure")
+
+# Something extends a quoted PCR between quote and read: IMA may do so often, but not this often in a row.
+MAX_TRIES = 8
+
+_BOOT_ID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
+
+
+def boottime_ms() -> int:
+    """Return CLOCK_BOOTTIME in milliseconds: it also runs while the machine sleeps."""
+    return time.clock_gettime_ns(time.CLOCK_BOOTTIME) // 1_000_000
+
+
+@dataclasses.dataclass(frozen=True)
+class Sources:
+    """Where the host tells of its boot.
+
+    Attributes:
+        boot_id: file with the kernel's boot id.
+        logs: file of each event log by kind ("txt", "firmware").
+        clock: milliseconds of CLOCK_BOOTTIME.
+    """
+
+    boot_id: Path
+    logs: Mapping[str, Path]
+    clock: Callable[[], int] = boottime_ms
+
+
+def measure(tpm: Tpm, ak: AttestationKey, challenge: evidence.Challenge, sources: Sources) -> evidence.Evidence:
+    """Return the evidence that answers a challenge.
+
+    Raises:
+        Unavailable: the TPM does not answer, the boot id cannot be read, or the PCRs do not hold still.
+    """
+    boot_id = read_boot_id(sources.boot_id)
+    quoted_ms = sources.clock()
+    qualifying_data = evidence.qualifying_data(challenge.nonce, boot_id, quoted_ms)
+    attest, signature, pcrs = _quote(tpm, ak, qualifying_data, challenge.selection)
+    # After the quote: what is measured meanwhile is in the log, and the verifier sees log and PCR differ at worst.
+    logs = {kind: content for kind, path in sources.logs.items() if (content := read_log(kind, path)) is not None}
+    return evidence.Evidence(
+        nonce=challenge.nonce,
+        attest=attest,
+        signature=signature,
+        pcrs=pcrs,
+        logs=logs,
+        boot_id=boot_id,
+        boottime_ms=quoted_ms,
+        agent_version=ovirt_tcp_plugin.__version__,
+    )
+
+
+def _quote(
+    tpm: Tpm, ak: AttestationKey, qualifying_data: bytes, selection: tpm2.Selection
+) -> tuple[bytes, bytes, tpm2.PcrValues]:
+    """Return quote, signature and the PCR values that fit the quote.
+
+    Quote and PCR_Read are different commands, so the values are read before and after until one reading fits.
+    """
+    pcrs = tpm.read_pcrs(selection)
+    for _ in range(MAX_TRIES):
+        attest, signature = ak.quote(qualifying_data, selection)
+        if _fits(attest, ak.public.scheme_hash, pcrs):
+            return attest, signature, pcrs
+        pcrs = tpm.read_pcrs(selection)
+        if _fits(attest, ak.public.scheme_hash, pcrs):
+            return attest, signature, pcrs
+    raise errors.Unavailable("TPM", f"the PCRs changed during each of {MAX_TRIES} quotes")
+
+
+def _fits(attest: bytes, hash_name: str, pcrs: tpm2.PcrValues) -> bool:
+    quote = tpm2.parse_quote(attest)
+    try:
+        return hmac.compare_digest(tpm2.pcr_digest(hash_name, quote.selection, pcrs), quote.pcr_digest)
+    except errors.InvalidMessage:
+        return False
+
+
+def read_boot_id(path: Path) -> str:
+    """Return the kernel's boot id. Raises Unavailable."""
+    try:
+        with path.open("rb") as file:
+            boot_id = file.read(64).decode("ascii", "replace").strip()
+    except OSError as e:
+        raise errors.Unavailable(f"boot id {path}", e.strerror or str(e)) from e
+    if not _BOOT_ID.fullmatch(boot_id):
+        raise errors.Unavailable(f"boot id {path}", "the file holds no boot id")
+    return boot_id
+
+
+def read_log(kind: str, path: Path) -> Optional[bytes]:
+    """Return an event log as it is, None when there is none, it cannot be read, or it is too large to be sent."""
+    try:
+        with path.open("rb") as file:
+            content = file.read(evidence.MAX_LOG_SIZE + 1)
+    except FileNotFoundError:
+        return None
+    except OSError as e:
+        log.warning("unreadable log=%s path=%s error=%s", kind, path, e.strerror)
+        return None
+    if len(content) > evidence.MAX_LOG_SIZE:
+        log.warning("oversized log=%s path=%s limit=%d", kind, path, evidence.MAX_LOG_SIZE)
+        return None
+    return content

@@ -1,0 +1,289 @@
+# SPDX-FileCopyrightText: The ovirt_tcp_plugin developers
+# SPDX-License-Identifier: Apache-2.0
+"""The TPM 2.0 commands that an attester needs (TPM library, Part 3), one method each.
+
+All authorizations are empty passwords, or policy sessions without an authorization value; so no session carries an
+HMAC. Answers come from a device that may be faulty: they are parsed like any peer's.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import struct
+import time
+from collections.abc import Iterator, Sequence
+
+from ovirt_tcp_plugin import errors
+from ovirt_tcp_plugin.attester.transport import HEADER_SIZE, Transport
+from ovirt_tcp_plugin.messages import tpm2
+from ovirt_tcp_plugin.messages.octets import Octets
+
+RH_OWNER = 0x40000001
+RH_NULL = 0x40000007
+RS_PW = 0x40000009
+TRANSIENT_FIRST = 0x80000000
+LOADED_SESSION_FIRST = 0x02000000
+
+ST_NO_SESSIONS = 0x8001
+ST_SESSIONS = 0x8002
+
+# Answers that ask for the same command again (Part 2, 6.6.3): yielded, self test running, retry.
+RC_AGAIN = (0x908, 0x90A, 0x922)
+# Self tests of slow chips last some seconds.
+AGAIN_WITHIN_S = 10.0
+AGAIN_FIRST_S = 0.001
+AGAIN_MOST_S = 0.25
+
+RC_SUCCESS = 0x000
+RC_OBJECT_MEMORY = 0x902
+RC_LOCKOUT = 0x921
+RC_REFERENCES = range(0x910, 0x920)
+RC_HANDLE = 0x08B
+
+# TPMA_NV_AUTHREAD (Part 2, 13.4): the index may be read with its own, empty authorization.
+NV_AUTHREAD = 1 << 18
+# TPM_PT_NV_BUFFER_MAX is at least this on PC Client TPMs.
+NV_CHUNK = 512
+MAX_NV_SIZE = 8192
+# More rounds than PCRs: a TPM answers at least one value a round, or none at all.
+MAX_PCR_READS = tpm2.PCR_COUNT * tpm2.MAX_BANKS
+
+_SENTENCES = {
+    0x100: "the TPM was not started by the firmware",
+    RC_OBJECT_MEMORY: "the TPM has no room for another key; something else keeps keys loaded",
+    0x903: "the TPM has no room for another session; something else keeps sessions open",
+    RC_LOCKOUT: "the TPM is locked out after wrong authorizations",
+    0x120: "the TPM is disabled",
+    0x101: "the TPM is in failure mode",
+}
+# Format-one codes (Part 2, 6.6.3), without the number of the handle, session or parameter.
+_FORMAT_ONE = {
+    0x082: "an attribute does not fit",
+    0x084: "a value is out of range",
+    0x085: "the hierarchy is not enabled",
+    RC_HANDLE: "there is no such handle",
+    0x08E: "the authorization failed: the hierarchy has a password",
+    0x09D: "the policy of the key was not met",
+    0x09F: "the key blob is of another TPM, or was changed",
+    0x0A2: "the authorization failed: the hierarchy has a password",
+}
+
+
+class TpmError(errors.Unavailable):
+    """The TPM refused a command. `code` is its TPM_RC."""
+
+    def __init__(self, command: str, code: int) -> None:
+        self.code = code
+        super().__init__("TPM", f"{command} failed: {_sentence(code)} (code {code:#05x})")
+
+    @property
+    def handle_gone(self) -> bool:
+        """Whether a key or session that was loaded is there no longer: the TPM was reset."""
+        return self.code in RC_REFERENCES or _format_one(self.code) == RC_HANDLE
+
+
+class Tpm:
+    """A TPM 2.0 behind a transport."""
+
+    def __init__(self, transport: Transport) -> None:
+        self.transport = transport
+
+    def execute(
+        self,
+        name: str,
+        code: int,
+        handles: Sequence[int] = (),
+        sessions: Sequence[int] = (),
+        parameters: bytes = b"",
+    ) -> Octets:
+        """Run one command and return what follows its answer's header.
+
+        Args:
+            name: the command's name, for errors.
+            sessions: RS_PW (empty password) or a policy session for each handle that needs authorization.
+
+        Raises:
+            TpmError: the TPM refused.
+            Unavailable: it did not answer.
+        """
+        body = b"".join(struct.pack(">I", handle) for handle in handles)
+        if sessions:
+            area = b"".join(struct.pack(">IHBH", session, 0, 0, 0) for session in sessions)
+            body += struct.pack(">I", len(area)) + area
+        body += parameters
+        tag = ST_SESSIONS if sessions else ST_NO_SESSIONS
+        answer = self._send(struct.pack(">HII", tag, HEADER_SIZE + len(body), code) + body)
+        (rc,) = struct.unpack(">I", answer[6:HEADER_SIZE])
+        if rc != RC_SUCCESS:
+            raise TpmError(name, rc)
+        return Octets(answer[HEADER_SIZE:], f"answer to {name}")
+
+    def _send(self, command: bytes) -> bytes:
+        deadline, pause = time.monotonic() + AGAIN_WITHIN_S, AGAIN_FIRST_S
+        while True:
+            answer = self.transport.exchange(command)
+            (rc,) = struct.unpack(">I", answer[6:HEADER_SIZE])
+            if rc not in RC_AGAIN or time.monotonic() + pause >= deadline:
+                return answer
+            time.sleep(pause)
+            pause = min(pause * 2, AGAIN_MOST_S)
+
+    # Keys
+
+    def read_public(self, handle: int) -> bytes:
+        """Return the TPMT_PUBLIC of a loaded or persistent key (TPM2_ReadPublic, 12.4)."""
+        return self.execute("TPM2_ReadPublic", 0x173, [handle]).sized(tpm2.MAX_PUBLIC_SIZE)
+
+    def create_primary(self, hierarchy: int, template: bytes) -> tuple[int, bytes]:
+        """Return (handle, TPMT_PUBLIC) of the primary key of a template (TPM2_CreatePrimary, 24.1)."""
+        answer = self.execute("TPM2_CreatePrimary", 0x131, [hierarchy], [RS_PW], _creation(template))
+        handle = answer.u32()
+        answer.u32()
+        return handle, answer.sized(tpm2.MAX_PUBLIC_SIZE)
+
+    def create(self, parent: int, session: int, template: bytes) -> tuple[bytes, bytes]:
+        """Return (TPM2B_PRIVATE without length, TPMT_PUBLIC) of a new key (TPM2_Create, 12.1)."""
+        answer = self.execute("TPM2_Create", 0x153, [parent], [session], _creation(template))
+        answer.u32()
+        return answer.sized(tpm2.MAX_PUBLIC_SIZE), answer.sized(tpm2.MAX_PUBLIC_SIZE)
+
+    def load(self, parent: int, session: int, private: bytes, public: bytes) -> int:
+        """Return the handle of a loaded key (TPM2_Load, 12.2)."""
+        answer = self.execute("TPM2_Load", 0x157, [parent], [session], _sized(private) + _sized(public))
+        return answer.u32()
+
+    def flush(self, handle: int) -> None:
+        """Unload a key or session (TPM2_FlushContext, 28.4)."""
+        self.execute("TPM2_FlushContext", 0x165, parameters=struct.pack(">I", handle))
+
+    def activate_credential(self, ak: int, ek: int, ek_session: int, credential: bytes, secret: bytes) -> bytes:
+        """Return what the credential protects (TPM2_ActivateCredential, 12.5)."""
+        parameters = _sized(credential) + _sized(secret)
+        answer = self.execute("TPM2_ActivateCredential", 0x147, [ak, ek], [RS_PW, ek_session], parameters)
+        answer.u32()
+        return answer.sized(tpm2.MAX_DIGEST_SIZE)
+
+    # Sessions
+
+    @contextlib.contextmanager
+    def endorsement_session(self, hash_name: str, branches: Sequence[bytes] = ()) -> Iterator[int]:
+        """Give a policy session that holds PolicySecret(endorsement), good for one use of an EK (23.4).
+
+        Args:
+            hash_name: hash of the policy, that of the EK's Name.
+            branches: the policies that the EK's policy is a choice of (TPM2_PolicyOR, 23.6); none if it is no choice.
+        """
+        parameters = _sized(os.urandom(16)) + _sized(b"")
+        parameters += struct.pack(">BHH", 1, tpm2.ALG_NULL, tpm2.HASH_IDS[hash_name])
+        session = self.execute("TPM2_StartAuthSession", 0x176, [RH_NULL, RH_NULL], parameters=parameters).u32()
+        try:
+            secret = _sized(b"") * 3 + struct.pack(">i", 0)
+            self.execute("TPM2_PolicySecret", 0x151, [tpm2.RH_ENDORSEMENT, session], [RS_PW], secret)
+            if branches:
+                choice = struct.pack(">I", len(branches)) + b"".join(_sized(branch) for branch in branches)
+                self.execute("TPM2_PolicyOR", 0x171, [session], parameters=choice)
+            yield session
+        except BaseException:
+            # A session ends with the command it authorizes, but not with one that failed.
+            with contextlib.suppress(errors.Error):
+                self.flush(session)
+            raise
+
+    # Attestation
+
+    def quote(self, ak: int, qualifying_data: bytes, selection: tpm2.Selection) -> tuple[bytes, bytes]:
+        """Return (TPMS_ATTEST, TPMT_SIGNATURE) in the AK's own scheme (TPM2_Quote, 18.4)."""
+        parameters = _sized(qualifying_data) + struct.pack(">H", tpm2.ALG_NULL) + tpm2.encode_selection(selection)
+        answer = self.execute("TPM2_Quote", 0x158, [ak], [RS_PW], parameters)
+        size = answer.u32()
+        start = answer.position
+        attest = answer.sized(tpm2.MAX_ATTEST_SIZE)
+        return attest, answer.take(size - (answer.position - start))
+
+    def read_pcrs(self, selection: tpm2.Selection) -> tpm2.PcrValues:
+        """Return the values of the selected PCRs; those of an inactive bank are absent (TPM2_PCR_Read, 22.4).
+
+        A TPM answers at most eight values at once, so the values may be of different moments.
+        """
+        values: dict[str, dict[int, bytes]] = {}
+        left: tpm2.Selection = {bank: indices for bank, indices in selection.items() if indices}
+        for _ in range(MAX_PCR_READS):
+            if not left:
+                break
+            answer = self.execute("TPM2_PCR_Read", 0x17E, parameters=tpm2.encode_selection(left))
+            answer.u32()
+            given = tpm2.take_selection(answer)
+            answer.u32()
+            for bank, indices in given.items():
+                for index in indices:
+                    values.setdefault(bank, {})[index] = answer.sized(tpm2.MAX_DIGEST_SIZE)
+            if not any(given.values()):
+                break
+            left = _without(left, given)
+        return values
+
+    # Storage and capabilities
+
+    def read_nv(self, index: int) -> bytes:
+        """Return the content of an NV index, at most MAX_NV_SIZE bytes (TPM2_NV_Read, 31.13)."""
+        public = Octets(self.execute("TPM2_NV_ReadPublic", 0x169, [index]).sized(256), "TPMS_NV_PUBLIC")
+        public.u32()
+        public.u16()
+        authorization = index if public.u32() & NV_AUTHREAD else RH_OWNER
+        public.sized(tpm2.MAX_DIGEST_SIZE)
+        size = public.u16()
+        if size > MAX_NV_SIZE:
+            raise public.invalid(f"{size} bytes, at most {MAX_NV_SIZE} are allowed")
+        content = b""
+        while len(content) < size:
+            parameters = struct.pack(">HH", min(NV_CHUNK, size - len(content)), len(content))
+            answer = self.execute("TPM2_NV_Read", 0x14E, [authorization, index], [RS_PW], parameters)
+            answer.u32()
+            chunk = answer.sized(NV_CHUNK)
+            if not chunk:
+                raise answer.invalid("no bytes")
+            content += chunk
+        return content
+
+    def handles(self, first: int) -> tuple[int, ...]:
+        """Return the handles in use from `first` on, of its type (TPM2_GetCapability, 30.2)."""
+        answer = self.execute("TPM2_GetCapability", 0x17A, parameters=struct.pack(">III", 1, first, 64))
+        answer.u8()
+        answer.u32()
+        return tuple(answer.u32() for _ in range(min(answer.u32(), 64)))
+
+    def flush_leftovers(self) -> None:
+        """Unload what an earlier connection left behind; only where no resource manager does so."""
+        if self.transport.managed:
+            return
+        for first in (TRANSIENT_FIRST, LOADED_SESSION_FIRST):
+            for handle in self.handles(first):
+                self.flush(handle)
+
+    def close(self) -> None:
+        """End the connection."""
+        self.transport.close()
+
+
+def _creation(template: bytes) -> bytes:
+    """Return the parameters of a creation with empty authorization, no outside data and no PCR."""
+    return _sized(_sized(b"") * 2) + _sized(template) + _sized(b"") + struct.pack(">I", 0)
+
+
+def _without(selection: tpm2.Selection, given: tpm2.Selection) -> tpm2.Selection:
+    rest = {bank: tuple(i for i in indices if i not in given.get(bank, ())) for bank, indices in selection.items()}
+    return {bank: indices for bank, indices in rest.items() if indices}
+
+
+def _sized(value: bytes) -> bytes:
+    return struct.pack(">H", len(value)) + value
+
+
+def _format_one(code: int) -> int:
+    """Return a format-one code without its number, 0 for others (Part 2, 6.6.3)."""
+    return code & 0x0BF if code & 0x080 else 0
+
+
+def _sentence(code: int) -> str:
+    return _SENTENCES.get(code) or _FORMAT_ONE.get(_format_one(code), "the TPM refused it")
