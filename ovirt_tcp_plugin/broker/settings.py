@@ -5,7 +5,6 @@
 from __future__ import annotations
 
 import dataclasses
-import types
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -110,7 +109,7 @@ class Pools:
     # Ids of VMs that may run anywhere, such as the verifier's own or a DNS server's. The hosted-engine VM always may.
     exempt_vms: tuple[str, ...] = ()
     # Engine host name: name that the attestation server knows, where this is not the host's address.
-    host_names: Mapping[str, str] = types.MappingProxyType({})
+    host_names: Mapping[str, str] = dataclasses.field(default_factory=dict)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -185,7 +184,7 @@ class Settings:
     verifier: Verifier
     verdicts: Verdicts = Verdicts()
     startup: Startup = Startup()
-    pools: Pools = Pools()
+    pools: Pools = dataclasses.field(default_factory=Pools)
     intervals: Intervals = Intervals()
     snapshot: Snapshot = Snapshot()
     guard: Guard = Guard()
