@@ -104,11 +104,7 @@ class Table:
     def untrusted(self, host_id: str) -> bool:
         """Return whether fresh evidence since the host's last change to Up made it untrusted."""
         entry = self._entries.get(host_id)
-        return (
-            entry is not None
-            and entry.verdict.level is Level.UNTRUSTED
-            and entry.proven_ms >= entry.up_since_ms
-        )
+        return entry is not None and entry.verdict.level is Level.UNTRUSTED and entry.proven_ms >= entry.up_since_ms
 
     def observe(self, hosts: Mapping[str, bool], now_ms: int) -> Changes:
         """Take note of all hosts of the engine by id, and whether each is Up."""
@@ -231,9 +227,7 @@ class Table:
                 born_ms = end_ms = now_ms
             if level is Level.UNTRUSTED or (same_boot and level is Level.TRUSTED and born_ms <= now_ms):
                 end_ms = min(end_ms, born_ms + self._lifetimes.lifetime_ms)
-                verdict = Verdict(
-                    level, born_ms, end_ms, str(one["code"]), str(one["reason"]), str(one["boot_id"])
-                )
+                verdict = Verdict(level, born_ms, end_ms, str(one["code"]), str(one["reason"]), str(one["boot_id"]))
                 entry = Entry(verdict, up=level is Level.TRUSTED)
                 entry.trusted_until_ms = end_ms if level is Level.TRUSTED else 0
                 if same_boot:
@@ -291,9 +285,7 @@ class Table:
         again = entry.verdict.level is Level.UNTRUSTED
         born_ms, end_ms = self._life(answer)
         reason = answer.reason or "the attestation server says untrusted"
-        entry.verdict = Verdict(
-            Level.UNTRUSTED, born_ms, end_ms, answer.code or "untrusted", reason, answer.boot_id
-        )
+        entry.verdict = Verdict(Level.UNTRUSTED, born_ms, end_ms, answer.code or "untrusted", reason, answer.boot_id)
         entry.proven_ms = max(_proven(answer), entry.proven_ms if again else 0)
         entry.trusted_until_ms = 0
         entry.failures, entry.failing_code, entry.failing_reason = 0, "", ""
@@ -305,7 +297,8 @@ class Table:
         entry.failing_code, entry.failing_reason = code, reason
         delay_ms = min(FIRST_RETRY_MS * 2 ** min(entry.failures - 1, 10), LONGEST_RETRY_MS)
         entry.next_ms = now_ms + int(delay_ms * self._spread(draw))
-        if entry.verdict.level is not Level.UNTRUSTED and not holds(entry.verdict, now_ms) and entry.up:
+        # A trusted verdict ends by itself; its end is what the wall goes by when no server answers.
+        if entry.verdict.level not in (Level.UNTRUSTED, Level.TRUSTED) and entry.up:
             entry.verdict = Verdict(level, now_ms, now_ms, code, reason or f"the host is {level.value}")
 
     def _spread(self, draw: float) -> float:

@@ -1,0 +1,297 @@
+# SPDX-FileCopyrightText: The ovirt_tcp_plugin developers
+# SPDX-License-Identifier: Apache-2.0
+"""The one adapter around the oVirt SDK: values in, values out, and only this package's errors.
+
+What the SDK does not do, and this does: one connection per thread (a Connection serialises its threads), a new
+connection after any error (time-outs and an engine that restarts raise a plain Error without a code), and no log-out
+that would revoke a token on close.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Any, Optional, TypeVar
+
+import ovirtsdk4
+from ovirtsdk4 import types
+
+from ovirt_tcp_plugin import errors
+from ovirt_tcp_plugin.broker import settings
+from ovirt_tcp_plugin.broker.inventory import (
+    HOSTED_ENGINE_ORIGINS,
+    MARK_PROPERTY,
+    WALL_NAME,
+    Cluster,
+    Event,
+    Group,
+    Host,
+    Listing,
+    Notice,
+    Policy,
+    Unit,
+    Vm,
+)
+
+log = logging.getLogger("broker.engine")
+
+ORIGIN = "ovirt-tcp"
+MAX_EVENTS = 1000
+MAX_PASSWORD_SIZE = 1024
+
+T = TypeVar("T")
+
+
+class Engine:
+    """The engine's REST API. Thread-safe.
+
+    Every method raises Unavailable when the engine does not answer or its answer makes no sense, Conflict when it
+    refuses (HTTP 400, 409), NotFound (404), and InvalidConfig when the password file cannot be read or is refused.
+    """
+
+    def __init__(self, options: settings.Engine) -> None:
+        self._options = options
+        self._local = threading.local()
+
+    def hosts(self) -> tuple[Host, ...]:
+        """Return all hosts."""
+        return self._call("list hosts", lambda system: tuple(map(_host, system.hosts_service().list())))
+
+    def listing(self) -> Listing:
+        """Return everything, or raise: a listing is complete."""
+        return self._call("list everything", _listing)
+
+    def deactivate(self, host_id: str, reason: str) -> None:
+        """Ask for maintenance; it is reached later."""
+        self._call("deactivate", lambda system: _host_service(system, host_id).deactivate(reason=reason, async_=True))
+
+    def activate(self, host_id: str) -> None:
+        """Ask for activation; the host is Up later."""
+        self._call("activate", lambda system: _host_service(system, host_id).activate(async_=True))
+
+    def create_wall(self, cluster_id: str) -> str:
+        """Make an empty wall: it lets nobody start. Return its id."""
+
+        def create(system: Any) -> str:
+            group = types.AffinityGroup(
+                name=WALL_NAME,
+                description="Hosts that are trusted now; kept by ovirt-tcp-broker.",
+                hosts_rule=_ENFORCING,
+                vms_rule=types.AffinityRule(enabled=False),
+            )
+            return str(_groups(system, cluster_id).add(group).id)
+
+        return self._call("create the wall", create)
+
+    def repair_wall(self, cluster_id: str, group_id: str) -> None:
+        """Make the group an enforcing positive one again."""
+        rules = types.AffinityGroup(hosts_rule=_ENFORCING, vms_rule=types.AffinityRule(enabled=False))
+        self._call("repair the wall", lambda system: _groups(system, cluster_id).group_service(group_id).update(rules))
+
+    def remove_wall(self, cluster_id: str, group_id: str) -> None:
+        """Remove the group: the cluster is no pool any more."""
+        self._quietly("remove the wall", lambda system: _groups(system, cluster_id).group_service(group_id).remove())
+
+    def add_host(self, cluster_id: str, group_id: str, host_id: str) -> None:
+        """Let a host in. It may be inside already."""
+        member = types.Host(id=host_id)
+        self._quietly("add a host", lambda system: _group(system, cluster_id, group_id).hosts_service().add(member))
+
+    def remove_host(self, cluster_id: str, group_id: str, host_id: str) -> None:
+        """Put a host out. It may be outside already."""
+
+        def remove(system: Any) -> None:
+            _group(system, cluster_id, group_id).hosts_service().host_service(host_id).remove()
+
+        self._quietly("remove a host", remove)
+
+    def add_vm(self, cluster_id: str, group_id: str, vm_id: str) -> None:
+        """Put a VM behind the wall. It may be there already."""
+        member = types.Vm(id=vm_id)
+        self._quietly("add a VM", lambda system: _group(system, cluster_id, group_id).vms_service().add(member))
+
+    def remove_vm(self, cluster_id: str, group_id: str, vm_id: str) -> None:
+        """Let a VM out that needs no trust any more."""
+
+        def remove(system: Any) -> None:
+            _group(system, cluster_id, group_id).vms_service().vm_service(vm_id).remove()
+
+        self._quietly("remove a VM", remove)
+
+    def add_event(self, notice: Notice, custom_id: int) -> None:
+        """Write an event. (origin, custom_id) is unique at the engine, so a second try of the same is done already."""
+        event = types.Event(
+            origin=ORIGIN,
+            custom_id=custom_id,
+            severity=types.LogSeverity(notice.severity),
+            description=notice.text,
+            host=types.Host(id=notice.host_id) if notice.host_id else None,
+            vm=types.Vm(id=notice.vm_id) if notice.vm_id else None,
+            cluster=types.Cluster(id=notice.cluster_id) if notice.cluster_id else None,
+        )
+        try:
+            self._call("add an event", lambda system: system.events_service().add(event))
+        except errors.Conflict as e:
+            if "duplicate" not in str(e).lower():
+                raise
+
+    def events(self, after: int) -> tuple[Event, ...]:
+        """Return events with a greater id, the oldest first; at most MAX_EVENTS, of which the newest."""
+        listed = self._call("list events", lambda system: system.events_service().list(from_=after, max=MAX_EVENTS))
+        return tuple(sorted(map(_event, listed), key=lambda event: event.id))
+
+    def last_event_id(self) -> int:
+        """Return the id of the newest event, 0 if there is none."""
+        listed = self._call("list events", lambda system: system.events_service().list(max=1))
+        return max((int(event.id) for event in listed), default=0)
+
+    def _quietly(self, what: str, action: Callable[[Any], object]) -> None:
+        """Run an edit of a membership; that it is so already is what was wanted."""
+        try:
+            self._call(what, action)
+        except errors.NotFound:
+            log.info("already so what=%s", what)
+        except errors.Conflict as e:
+            if "already" not in str(e).lower():
+                raise
+
+    def _call(self, what: str, action: Callable[[Any], T]) -> T:
+        try:
+            return action(self._system())
+        except ovirtsdk4.NotFoundError as e:
+            raise errors.NotFound("object at the engine", f"({what})") from e
+        except ovirtsdk4.AuthError as e:
+            self._drop()
+            raise errors.Unavailable("the engine", f"it refuses our user or password ({what}): {_line(e)}") from e
+        except ovirtsdk4.Error as e:
+            if e.code in (400, 409):
+                raise errors.Conflict(f"the engine refuses ({what}): {_line(e)}") from e
+            self._drop()
+            raise errors.Unavailable("the engine", f"{what}: {_line(e)}") from e
+
+    def _system(self) -> Any:
+        connection: Optional[ovirtsdk4.Connection] = getattr(self._local, "connection", None)
+        if connection is None:
+            connection = self._local.connection = ovirtsdk4.Connection(
+                url=self._options.url,
+                username=self._options.username,
+                password=_password(self._options.password_file),
+                ca_file=str(self._options.ca_file),
+                timeout=int(self._options.timeout_s) or 1,
+            )
+        return connection.system_service()
+
+    def _drop(self) -> None:
+        connection: Optional[ovirtsdk4.Connection] = getattr(self._local, "connection", None)
+        self._local.connection = None
+        if connection is not None:
+            try:
+                connection.close(logout=False)
+            except ovirtsdk4.Error as e:
+                log.info("close error=%s", _line(e))
+
+
+_ENFORCING = types.AffinityRule(enabled=True, enforcing=True, positive=True)
+
+
+def _listing(system: Any) -> Listing:
+    clusters = tuple(map(_cluster, system.clusters_service().list()))
+    policies = tuple(_policy(system, policy) for policy in system.scheduling_policies_service().list())
+    units = tuple(map(_unit, system.scheduling_policy_units_service().list()))
+    next_run = {vm.id: vm for vm in system.vms_service().list(next_run=True)}
+    vms = tuple(_vm(vm, next_run.get(vm.id)) for vm in system.vms_service().list())
+    hosts = tuple(map(_host, system.hosts_service().list()))
+    walls = {cluster.id: wall for cluster in clusters for wall in _walls(system, cluster.id)}
+    return Listing(clusters, policies, units, hosts, vms, walls)
+
+
+def _walls(system: Any, cluster_id: str) -> Iterable[Group]:
+    groups = _groups(system, cluster_id)
+    for group in groups.list():
+        if group.name == WALL_NAME:
+            members = groups.group_service(group.id)
+            yield Group(
+                group.id,
+                group.name,
+                frozenset(host.id for host in members.hosts_service().list()),
+                frozenset(vm.id for vm in members.vms_service().list()),
+                _enforces(group),
+            )
+
+
+def _enforces(group: Any) -> bool:
+    rule, other = group.hosts_rule, group.vms_rule
+    return bool(rule and rule.enabled and rule.enforcing and rule.positive) and not (other and other.enabled)
+
+
+def _policy(system: Any, policy: Any) -> Policy:
+    filters = system.scheduling_policies_service().policy_service(policy.id).filters_service().list()
+    units = frozenset(one.scheduling_policy_unit.id if one.scheduling_policy_unit else one.id for one in filters)
+    return Policy(policy.id, policy.name, _properties(policy.properties), units)
+
+
+def _cluster(cluster: Any) -> Cluster:
+    properties = _properties(cluster.custom_scheduling_policy_properties)
+    policy = cluster.scheduling_policy.id if cluster.scheduling_policy else ""
+    return Cluster(cluster.id, cluster.name, policy, properties, bool(cluster.trusted_service))
+
+
+def _unit(unit: Any) -> Unit:
+    return Unit(unit.id, unit.name, bool(unit.enabled))
+
+
+def _host(host: Any) -> Host:
+    status = host.status.value if host.status else ""
+    return Host(host.id, host.name, host.address or "", host.cluster.id, status, host.status_detail or "")
+
+
+def _vm(vm: Any, next_run: Any) -> Vm:
+    origin = getattr(vm, "origin", None) or ""
+    return Vm(
+        vm.id,
+        vm.name,
+        vm.cluster.id if vm.cluster else "",
+        vm.status.value if vm.status else "",
+        vm.host.id if vm.host else "",
+        _marked(vm) or (next_run is not None and _marked(next_run)),
+        origin in HOSTED_ENGINE_ORIGINS,
+    )
+
+
+def _marked(vm: Any) -> bool:
+    return _properties(vm.custom_properties).get(MARK_PROPERTY) == "true"
+
+
+def _properties(given: Any) -> dict[str, str]:
+    return {one.name: one.value or "" for one in given or []}
+
+
+def _event(event: Any) -> Event:
+    linked = [one.id if one else "" for one in (event.host, event.vm, event.cluster)]
+    return Event(int(event.id), int(event.code), *linked)
+
+
+def _host_service(system: Any, host_id: str) -> Any:
+    return system.hosts_service().host_service(host_id)
+
+
+def _groups(system: Any, cluster_id: str) -> Any:
+    return system.clusters_service().cluster_service(cluster_id).affinity_groups_service()
+
+
+def _group(system: Any, cluster_id: str, group_id: str) -> Any:
+    return _groups(system, cluster_id).group_service(group_id)
+
+
+def _password(path: Path) -> str:
+    try:
+        with path.open(encoding="utf-8") as file:
+            return file.read(MAX_PASSWORD_SIZE).rstrip("\n")
+    except (OSError, UnicodeDecodeError) as e:
+        raise errors.InvalidConfig(str(path), [f"the engine's password cannot be read: {e}"]) from e
+
+
+def _line(error: Exception) -> str:
+    return " ".join(str(error).split())[:500]

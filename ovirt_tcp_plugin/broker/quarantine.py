@@ -1,0 +1,174 @@
+# SPDX-FileCopyrightText: The ovirt_tcp_plugin developers
+# SPDX-License-Identifier: Apache-2.0
+"""Quarantine and guard: which untrusted hosts leave service now, and which of ours may return. Pure: it plans.
+
+Only evidence takes a host out, and only hosts that we took out are brought back: an administrator's own maintenance is
+never touched. The guard delays quarantine, never the refusal of placement.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Collection, Mapping
+from typing import Any
+
+from ovirt_tcp_plugin.broker.inventory import MAINTENANCE, PREPARING, Host
+
+# Maintenance that was refused is asked for again after this, doubling to the longest.
+FIRST_RETRY_MS = 5_000
+LONGEST_RETRY_MS = 300_000
+# A host that returns again and again is brought back ever more slowly.
+FIRST_RETURN_MS = 0
+NEXT_RETURN_MS = 30_000
+LONGEST_RETURN_MS = 3_600_000
+
+
+@dataclasses.dataclass
+class Taken:
+    """A host that we took, or mean to take, out of service.
+
+    Attributes:
+        code, reason: of the verdict.
+        asked: maintenance was asked for and accepted.
+        failures: refusals so far; next_ms: when to ask again, CLOCK_BOOTTIME.
+        well: it attested well since; return_ms: when it may return.
+    """
+
+    code: str
+    reason: str
+    asked: bool = False
+    failures: int = 0
+    next_ms: int = 0
+    well: bool = False
+    return_ms: int = 0
+
+
+@dataclasses.dataclass(frozen=True)
+class GuardRule:
+    """More than max(hosts, share of the pool) that turn untrusted within window_ms trip the guard."""
+
+    hosts: int = 2
+    share: float = 0.2
+    window_ms: int = 600_000
+
+
+class Guard:
+    """One pool's guard. A host *turns* when it was trusted before; one that never was is no surprise."""
+
+    def __init__(self, rule: GuardRule) -> None:
+        self._rule = rule
+        self._turned: dict[str, int] = {}
+        self.tripped = False
+        self.held: set[str] = set()
+
+    def turned(self, host_id: str, pool_size: int, now_ms: int) -> bool:
+        """Take note that a host turned untrusted; return whether this trips the guard."""
+        self._turned[host_id] = now_ms
+        recent = {host for host, at_ms in self._turned.items() if now_ms - at_ms < self._rule.window_ms}
+        self._turned = {host: self._turned[host] for host in recent}
+        limit = max(self._rule.hosts, self._rule.share * pool_size)
+        trips = not self.tripped and len(recent) > limit
+        if trips:
+            self.tripped = True
+        if self.tripped:
+            self.held |= recent
+        return trips
+
+    def release(self) -> set[str]:
+        """End the delay; return the hosts that were held."""
+        held, self.held, self.tripped = self.held, set(), False
+        self._turned.clear()
+        return held
+
+
+class Quarantine:
+    """What we took out of service, by host id. Not thread-safe."""
+
+    def __init__(self) -> None:
+        self.taken: dict[str, Taken] = {}
+        self.returns: dict[str, int] = {}
+        # Hosts that an administrator leaves in service though untrusted (`guard reject`): out of placement only.
+        self.spared: set[str] = set()
+
+    def take(self, host_id: str, code: str, reason: str) -> None:
+        """Mean to take a host out; what was meant before keeps its retries."""
+        known = self.taken.get(host_id)
+        if known is None:
+            self.taken[host_id] = Taken(code, reason)
+        else:
+            known.code, known.reason, known.well = code, reason, False
+
+    def to_deactivate(self, hosts: Mapping[str, Host], held: Collection[str], now_ms: int) -> list[str]:
+        """Return the hosts to ask maintenance for now."""
+        return [
+            host_id
+            for host_id, taken in self.taken.items()
+            if not taken.asked and now_ms >= taken.next_ms and host_id not in held and host_id not in self.spared
+            if host_id in hosts and hosts[host_id].status not in (MAINTENANCE, PREPARING)
+        ]
+
+    def asked(self, host_id: str) -> None:
+        """The engine accepted."""
+        if host_id in self.taken:
+            self.taken[host_id].asked = True
+
+    def refused(self, host_id: str, now_ms: int) -> None:
+        """The engine refused, or did not answer."""
+        taken = self.taken.get(host_id)
+        if taken is not None:
+            taken.next_ms = now_ms + min(FIRST_RETRY_MS * 2 ** min(taken.failures, 10), LONGEST_RETRY_MS)
+            taken.failures += 1
+
+    def well(self, host_id: str, now_ms: int) -> None:
+        """A host attested well while it was away."""
+        taken = self.taken.get(host_id)
+        if taken is not None and not taken.well:
+            taken.well = True
+            times = self.returns.get(host_id, 0)
+            pause_ms = NEXT_RETURN_MS * 2 ** min(times - 1, 10) if times else FIRST_RETURN_MS
+            taken.return_ms = now_ms + min(pause_ms, LONGEST_RETURN_MS)
+
+    def to_activate(self, hosts: Mapping[str, Host], now_ms: int) -> list[str]:
+        """Return the hosts of ours that attested well and may return now."""
+        return [
+            host_id
+            for host_id, taken in self.taken.items()
+            if taken.asked and taken.well and now_ms >= taken.return_ms
+            if host_id in hosts and hosts[host_id].status == MAINTENANCE
+        ]
+
+    def returned(self, host_id: str) -> None:
+        """A host of ours was activated by us."""
+        if self.taken.pop(host_id, None) is not None:
+            self.returns[host_id] = self.returns.get(host_id, 0) + 1
+
+    def observe(self, hosts: Mapping[str, Host], came_up: Collection[str]) -> None:
+        """Forget hosts that are gone, and those that somebody else activated: they are his now, until judged anew."""
+        for host_id in list(self.taken):
+            if host_id not in hosts or (host_id in came_up and self.taken[host_id].asked):
+                del self.taken[host_id]
+
+    def encode(self) -> dict[str, Any]:
+        """Return what a restart of the broker needs. Moments are not kept: everything is due at once then."""
+        return {
+            "taken": {h: {"code": t.code, "reason": t.reason, "asked": t.asked} for h, t in self.taken.items()},
+            "returns": dict(self.returns),
+            "spared": sorted(self.spared),
+        }
+
+    def restore(self, encoded: Mapping[str, Any]) -> None:
+        """Take over what `encode` gave.
+
+        Raises:
+            KeyError, TypeError, ValueError, AttributeError: it is not what `encode` gives.
+        """
+        self.taken = {
+            str(h): Taken(str(t["code"]), str(t["reason"]), bool(t["asked"])) for h, t in encoded["taken"].items()
+        }
+        self.returns = {str(h): int(n) for h, n in encoded["returns"].items()}
+        self.spared = {str(h) for h in encoded["spared"]}
+
+
+def reason_for(code: str, reason: str) -> str:
+    """Return the sentence that the engine shows as the host's maintenance reason."""
+    return f"ovirt-tcp: not trusted ({code}): {reason}"[:1000]
