@@ -35,12 +35,7 @@ _POLICY_B_SHA384 = bytes.fromhex(
     "b26e7d28d11a50bc53d882bcf5fd3a1a074148bb35d3b4e4cb1c0ad9bde419cacb47ba09699646150f9fc000f3f80e12"
 )
 _STORAGE = (
-    tpm2.FIXED_TPM
-    | tpm2.FIXED_PARENT
-    | tpm2.SENSITIVE_DATA_ORIGIN
-    | tpm2.ADMIN_WITH_POLICY
-    | tpm2.RESTRICTED
-    | tpm2.DECRYPT
+    tpm2.FIXED_TPM | tpm2.FIXED_PARENT | tpm2.SENSITIVE_DATA_ORIGIN | tpm2.ADMIN_WITH_POLICY | tpm2.RESTRICTED | tpm2.DECRYPT
 )
 # Without NO_DA each crash of the host would count as a wrong authorization, and some in a row lock the TPM out
 # (Part 1, dictionary attack protection: the password of a key was used, and no orderly shutdown followed).
@@ -281,6 +276,11 @@ def create_ak(tpm: Tpm, endorsement: Endorsement, kind: str) -> KeyBlob:
     with use_of(tpm, endorsement.public) as session:
         private, public = tpm.create(endorsement.handle, session, ATTESTATION_TEMPLATES[kind])
     return KeyBlob(endorsement.kind, public, private)
+
+
+def kind_of(blob: KeyBlob) -> str:
+    """Return the kind of an AK, a name of ATTESTATION_TEMPLATES."""
+    return "rsa-2048" if isinstance(tpm2.parse_public(blob.public).key, tpm2.RsaKey) else "ecc-p256"
 
 
 def load_ak(tpm: Tpm, endorsement: Endorsement, blob: KeyBlob) -> int:

@@ -1,0 +1,144 @@
+# SPDX-FileCopyrightText: The ovirt_tcp_plugin developers
+# SPDX-License-Identifier: Apache-2.0
+"""The agent's loop: ask the attestation server for a challenge, measure, report, keep what it said.
+
+It never stops by itself: a server or TPM that is away is tried again with growing pauses, and a host that cannot
+report simply grows old in the server's eyes.
+"""
+
+from __future__ import annotations
+
+import logging
+import random
+import time
+from collections.abc import Callable, Mapping
+from typing import Any, Optional
+
+from ovirt_tcp_plugin import errors
+from ovirt_tcp_plugin.attester import measure
+from ovirt_tcp_plugin.attester.identity import Identity
+from ovirt_tcp_plugin.attester.keys import AttestationKey
+from ovirt_tcp_plugin.attester.reporting import Verifiers
+from ovirt_tcp_plugin.attester.tpm import Tpm
+from ovirt_tcp_plugin.messages import evidence, fields, result
+
+log = logging.getLogger("attester.agent")
+
+# The server holds the question open this long; a proxy or firewall in between rarely cuts a connection sooner.
+WAIT_MS = 20_000
+RETRY_FIRST_S = 1.0
+# Not even a server that answers "nothing to do" at once gets more than four questions a second.
+PACE_S = 0.25
+
+
+class Agent:
+    """One enrolled host.
+
+    Args:
+        retry_most_s: longest pause between two tries.
+        pause: waits so many seconds.
+        draw: a number from 0 to 1, for the jitter that keeps a thousand hosts from coming back at once.
+    """
+
+    def __init__(
+        self,
+        identity: Identity,
+        tpm: Tpm,
+        ak: AttestationKey,
+        verifiers: Verifiers,
+        sources: measure.Sources,
+        retry_most_s: float,
+        pause: Callable[[float], None] = time.sleep,
+        draw: Callable[[], float] = random.random,
+    ) -> None:
+        self._identity = identity
+        self._tpm = tpm
+        self._ak = ak
+        self._verifiers = verifiers
+        self._sources = sources
+        self._retry_most_s = retry_most_s
+        self._pause = pause
+        self._draw = draw
+        self._retry_s = 0.0
+        self._ask_next = False
+        self._status = dict(_last_status(identity))
+
+    def run(self) -> None:
+        """Report until an exception, such as SystemExit by a signal, ends it."""
+        while True:
+            self.step()
+
+    def step(self) -> None:
+        """Do one round, and the pause that follows it."""
+        started = time.monotonic()
+        try:
+            self._round()
+        except errors.Error as e:
+            self._failed(e)
+        else:
+            self._retry_s = 0.0
+            rest_s = PACE_S - (time.monotonic() - started)
+            if rest_s > 0:
+                self._pause(rest_s)
+
+    def _round(self) -> None:
+        boot_id = measure.read_boot_id(self._sources.boot_id)
+        answer = self._post("/v1/challenge", {"wait_ms": WAIT_MS, "boot_id": boot_id}, WAIT_MS / 1000)
+        if answer is None:
+            return
+        challenge = evidence.decode_challenge(answer)
+        measured = measure.measure(self._tpm, self._ak, challenge, self._sources)
+        log.info("measured logs=%s boot_id=%s", ",".join(sorted(measured.logs)) or "none", measured.boot_id)
+        verdict = _decode_result(self._post("/v1/evidence", evidence.encode(measured)))
+        codes = ",".join(finding.code for finding in verdict.findings)
+        log.info("appraised server=%s level=%s findings=%s", self._verifiers.current, verdict.level.value, codes)
+        encoded = result.encode(verdict)
+        self._keep_status(
+            level=encoded["level"],
+            findings=encoded["findings"],
+            server=self._verifiers.current,
+            boot_id=measured.boot_id,
+            boottime_ms=measured.boottime_ms,
+            time=int(time.time()),
+            error="",
+        )
+
+    def _post(self, path: str, message: Mapping[str, Any], wait_s: float = 0.0) -> Optional[object]:
+        try:
+            return self._verifiers.post(path, message, wait_s)
+        except (errors.Unavailable, errors.InvalidMessage):
+            self._ask_next = not self._verifiers.fail_over()
+            raise
+
+    def _failed(self, error: errors.Error) -> None:
+        """Say why, once, and pause; the next server is asked without a pause."""
+        if self._status.get("error") != str(error):
+            log.warning("failed reason=%s", error)
+            self._keep_status(error=str(error))
+        if self._ask_next:
+            self._ask_next = False
+            return
+        self._retry_s = min(max(self._retry_s * 2, RETRY_FIRST_S), self._retry_most_s)
+        self._pause(self._retry_s * (0.5 + self._draw() / 2))
+
+    def _keep_status(self, **changed: object) -> None:
+        self._status.update(changed)
+        try:
+            self._identity.keep_status(self._status)
+        except errors.Error as e:
+            # Only people read it: a full disk does not keep the host from reporting.
+            log.warning("status not kept reason=%s", e)
+
+
+def _last_status(identity: Identity) -> Mapping[str, Any]:
+    try:
+        return identity.load_status() or {}
+    except errors.InvalidConfig as e:
+        log.warning("status unreadable reason=%s", e)
+        return {}
+
+
+def _decode_result(untrusted: Optional[object]) -> result.AttestationResult:
+    """Return the server's verdict on this host. Age and lifetime are the broker's business and may be absent."""
+    absent = {"host_name": "", "age_ms": None, "lifetime_ms": 0, "boot_id": ""}
+    return result.decode({**absent, **fields.members(untrusted, "attestation result")})

@@ -1,0 +1,106 @@
+# SPDX-FileCopyrightText: The ovirt_tcp_plugin developers
+# SPDX-License-Identifier: Apache-2.0
+"""Enrolment, the attester's half: a token, the EK's certificate and the AK go out, a client certificate comes back."""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.x509.oid import NameOID
+
+from ovirt_tcp_plugin import errors
+from ovirt_tcp_plugin.attester import keys
+from ovirt_tcp_plugin.attester.identity import Identity
+from ovirt_tcp_plugin.attester.reporting import Verifiers
+from ovirt_tcp_plugin.attester.tpm import Tpm, TpmError
+from ovirt_tcp_plugin.messages import enrolment, tpm2
+
+log = logging.getLogger("attester.enrolling")
+
+MAX_TOKEN_LENGTH = 128
+# A certificate's common name has no room for more (RFC 5280, A.1); the verifier issues by the token's name anyway.
+MAX_COMMON_NAME = 64
+
+
+def read_token(path: Path) -> str:
+    """Return the token in a file.
+
+    Raises:
+        InvalidConfig: the file cannot be read, is empty or holds something else.
+    """
+    try:
+        with path.open("rb") as file:
+            token = file.read(MAX_TOKEN_LENGTH + 64).decode("ascii").strip()
+    except (OSError, UnicodeDecodeError) as e:
+        raise errors.InvalidConfig(str(path), [f"the token cannot be read: {e}"]) from e
+    if not token or len(token) > MAX_TOKEN_LENGTH or token.split() != [token]:
+        raise errors.InvalidConfig(str(path), ["the file holds no token, which is one word"])
+    return token
+
+
+def enrol(tpm: Tpm, identity: Identity, verifiers: Verifiers, host_name: str, token: str, ak_kind: str) -> tpm2.Public:
+    """Bind this TPM to `host_name` at the first server that answers, and keep the certificate it issues.
+
+    Returns:
+        The AK.
+
+    Raises:
+        Refused: the server refused; the reason is for a person.
+        Unavailable: no server, or no TPM, answers; or the TPM has no EK certificate.
+        InvalidMessage: the server's answer is not of our protocol.
+    """
+    tpm.flush_leftovers()
+    with keys.certified_endorsement(tpm) as endorsement:
+        blob = _own_ak(tpm, identity, endorsement, ak_kind)
+    request = enrolment.EnrolmentRequest(token, host_name, endorsement.certificate, endorsement.area, blob.public)
+    ak = keys.AttestationKey(tpm, blob)
+    try:
+        while True:
+            try:
+                _converse(ak, identity, verifiers, request)
+                return ak.public
+            except errors.Unavailable as e:
+                if isinstance(e, TpmError) or verifiers.fail_over():
+                    raise
+                log.warning("failed reason=%s", e)
+    finally:
+        ak.unload()
+
+
+def _own_ak(tpm: Tpm, identity: Identity, endorsement: keys.Endorsement, kind: str) -> keys.KeyBlob:
+    """Return the AK that is kept if it is of that kind and still loads; else a new one, kept before it is used."""
+    kept = identity.load_ak()
+    if kept is not None and kept.endorsement == endorsement.kind and keys.kind_of(kept) == kind:
+        try:
+            tpm.flush(keys.load_ak(tpm, endorsement, kept))
+            return kept
+        except TpmError as e:
+            log.warning("replacing key=ak reason=%s", e)
+    fresh = keys.create_ak(tpm, endorsement, kind)
+    identity.keep_ak(fresh)
+    return fresh
+
+
+def _converse(
+    ak: keys.AttestationKey, identity: Identity, verifiers: Verifiers, request: enrolment.EnrolmentRequest
+) -> None:
+    challenge = enrolment.decode_challenge(verifiers.post("/v1/enrolment", enrolment.encode(request)))
+    secret = ak.activate(challenge.credential, challenge.encrypted_secret)
+    key = ec.generate_private_key(ec.SECP256R1())
+    certificate_request = _certificate_request(key, request.host_name)
+    attest, signature = ak.quote(enrolment.qualifying_data(secret, certificate_request), {})
+    proof = enrolment.EnrolmentProof(challenge.enrolment, certificate_request, attest, signature)
+    reply = enrolment.decode_reply(verifiers.post("/v1/enrolment/proof", enrolment.encode(proof)))
+    identity.keep_client(key, reply.certificate)
+    log.info("enrolled host=%s server=%s", request.host_name, verifiers.current)
+
+
+def _certificate_request(key: ec.EllipticCurvePrivateKey, host_name: str) -> bytes:
+    """Return a PKCS #10 request (DER)."""
+    subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, host_name[:MAX_COMMON_NAME])])
+    request = x509.CertificateSigningRequestBuilder().subject_name(subject).sign(key, hashes.SHA256())
+    return request.public_bytes(serialization.Encoding.DER)

@@ -1,0 +1,234 @@
+# SPDX-FileCopyrightText: The ovirt_tcp_plugin developers
+# SPDX-License-Identifier: Apache-2.0
+"""`ovirt-tcp-agent`: parse arguments, load the configuration, wire, run."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import logging
+import secrets
+import signal
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from types import FrameType
+from typing import Optional
+
+import click
+
+from ovirt_tcp_plugin import config, errors
+from ovirt_tcp_plugin.attester import enrolling, keys, measure
+from ovirt_tcp_plugin.attester.agent import Agent
+from ovirt_tcp_plugin.attester.identity import AK_FILE, Identity
+from ovirt_tcp_plugin.attester.reporting import Verifiers
+from ovirt_tcp_plugin.attester.settings import Settings
+from ovirt_tcp_plugin.attester.tpm import Tpm
+from ovirt_tcp_plugin.attester.transport import Transport
+from ovirt_tcp_plugin.messages import eventlog, evidence, fields, tpm2
+
+log = logging.getLogger("attester")
+
+
+class Group(click.Group):
+    """Turns this package's errors into one line and exit code 1."""
+
+    def invoke(self, ctx: click.Context) -> object:
+        try:
+            return super().invoke(ctx)
+        except errors.Error as e:
+            raise click.ClickException(str(e)) from e
+
+
+@click.group(cls=Group)
+@click.option(
+    "--config-dir",
+    type=click.Path(path_type=Path),
+    default=config.DEFAULT_DIRECTORY,
+    show_default=True,
+    help="Directory with agent.yaml and agent.conf.d.",
+)
+@click.pass_context
+def main(context: click.Context, config_dir: Path) -> None:
+    """The agent of a host: reports how the host was booted, signed by its TPM, to the attestation server.
+
+    First `enrol` with the token that `ovirt-tcp-verifier token enrol HOST` printed, then `run` (as a service). It
+    only connects outwards, needs no root, and judges nothing: what the server said of this host is under `status`.
+    """
+    context.obj = config_dir
+
+
+@main.command()
+@click.option(
+    "--token-file",
+    type=click.Path(path_type=Path),
+    required=True,
+    help="File with the single-use token; remove it afterwards.",
+)
+@click.pass_obj
+def enrol(config_dir: Path, token_file: Path) -> None:
+    """Bind this host's TPM to its name at the attestation server, once.
+
+    The server checks that a TPM vendor certified this TPM and that the attestation key lives in it, and issues the
+    certificate by which the agent is known from then on. A repeated enrolment (with a new token) replaces it. Run it
+    as the user that the agent runs as: the files it leaves are for that user only.
+    """
+    _log_to_stderr(logging.WARNING)
+    settings = _load(config_dir)
+    token = enrolling.read_token(token_file)
+    settings.state.directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+    identity = Identity(settings.state.directory)
+    verifiers = Verifiers(settings.verifier.urls, settings.verifier.ca_file, None)
+    with _tpm(settings) as tpm:
+        name = settings.host.known_as
+        enrolling.enrol(tpm, identity, verifiers, name, token, settings.tpm.key)
+    click.echo(f"{name} is enrolled at {verifiers.current}; start the agent now")
+
+
+@main.command()
+@click.pass_obj
+def run(config_dir: Path) -> None:
+    """Report to the attestation server whenever it asks, until SIGTERM."""
+    _log_to_stderr(logging.INFO)
+    signal.signal(signal.SIGTERM, _exit)
+    signal.signal(signal.SIGINT, _exit)
+    settings = _load(config_dir)
+    identity = Identity(settings.state.directory)
+    identity.check_client()
+    verifiers = Verifiers(settings.verifier.urls, settings.verifier.ca_file, identity.client_file)
+    with _tpm(settings) as tpm:
+        ak = keys.AttestationKey(tpm, _kept_ak(identity))
+        agent = Agent(identity, tpm, ak, verifiers, settings.boot.sources, settings.verifier.retry_most)
+        log.info("running host=%s tpm=%s server=%s", settings.host.known_as, settings.tpm.device, verifiers.current)
+        try:
+            agent.run()
+        finally:
+            with contextlib.suppress(errors.Error):
+                ak.unload()
+            verifiers.close()
+            log.info("stopped")
+
+
+@main.command("measure")
+@click.option("--pcr", "pcrs", type=click.IntRange(0, 23), multiple=True, default=(17, 18), show_default=True)
+@click.option("--bank", type=click.Choice(sorted(tpm2.HASH_IDS)), default="sha256", show_default=True)
+@click.option("--evidence", "as_evidence", is_flag=True, help="Print the whole evidence as JSON instead.")
+@click.pass_obj
+def measure_command(config_dir: Path, pcrs: tuple[int, ...], bank: str, as_evidence: bool) -> None:
+    """Show what this host would report now, without reporting it.
+
+    Needs an enrolled host, since its key signs. With a software TPM, stop the agent first: such a TPM serves one
+    connection at a time.
+    """
+    _log_to_stderr(logging.WARNING)
+    settings = _load(config_dir)
+    identity = Identity(settings.state.directory)
+    nonce = secrets.token_bytes(evidence.NONCE_SIZE)
+    challenge = evidence.Challenge(nonce, {bank: tuple(sorted(set(pcrs)))}, 1000)
+    with _tpm(settings) as tpm:
+        ak = keys.AttestationKey(tpm, _kept_ak(identity))
+        try:
+            measured = measure.measure(tpm, ak, challenge, settings.boot.sources)
+        finally:
+            with contextlib.suppress(errors.Error):
+                ak.unload()
+    if as_evidence:
+        click.echo(json.dumps(evidence.encode(measured), indent=2))
+    else:
+        _describe(measured)
+
+
+@main.command()
+@click.pass_obj
+def status(config_dir: Path) -> None:
+    """Say what the attestation server thought of this host when the agent last reported."""
+    kept = Identity(_load(config_dir).state.directory).load_status()
+    if kept is None:
+        raise errors.NotFound("report", "yet: the agent has not run")
+    if "level" in kept:
+        age_s = int(time.time()) - fields.integer(kept, "time", 0, 2**53)
+        click.echo(f"{kept['level']}, said {kept.get('server', '')} {age_s} s ago")
+        for item in fields.items(kept, "findings", 256):
+            finding = fields.members(item, "finding")
+            click.echo(f"  check {finding.get('check')} {finding.get('code')}: {finding.get('text')}")
+            for part in ("expected", "seen"):
+                if finding.get(part):
+                    click.echo(f"    {part}: {finding[part]}")
+    if kept.get("error"):
+        click.echo(f"the last try failed: {kept['error']}")
+
+
+@main.group("config")
+def config_group() -> None:
+    """Look at the configuration."""
+
+
+@config_group.command("check")
+@click.pass_obj
+def config_check(config_dir: Path) -> None:
+    """Say whether the configuration can be used, with all its faults."""
+    _load(config_dir)
+    click.echo("the configuration is good")
+
+
+@config_group.command("show")
+@click.pass_obj
+def config_show(config_dir: Path) -> None:
+    """Print every option in force, as JSON."""
+    click.echo(json.dumps(config.show(_load(config_dir)), indent=2))
+
+
+def _load(config_dir: Path) -> Settings:
+    return config.load(Settings, "agent", config_dir)
+
+
+def _kept_ak(identity: Identity) -> keys.KeyBlob:
+    blob = identity.load_ak()
+    if blob is None:
+        raise errors.NotFound("attestation key", f"({AK_FILE}): run `ovirt-tcp-agent enrol` first")
+    return blob
+
+
+@contextlib.contextmanager
+def _tpm(settings: Settings) -> Iterator[Tpm]:
+    tpm = Tpm(Transport(settings.tpm.device, settings.tpm.timeout))
+    try:
+        yield tpm
+    finally:
+        tpm.close()
+
+
+def _describe(measured: evidence.Evidence) -> None:
+    click.echo(f"boot {measured.boot_id}, up {measured.boottime_ms // 1000} s")
+    for bank, values in measured.pcrs.items():
+        for index, value in values.items():
+            click.echo(f"{bank} PCR {index}: {value.hex()}")
+    if not any(measured.pcrs.values()):
+        click.echo("the TPM has no such bank active")
+    for kind in evidence.LOGS:
+        click.echo(f"{kind} log: {_describe_log(measured.logs.get(kind))}")
+
+
+def _describe_log(content: Optional[bytes]) -> str:
+    if content is None:
+        return "none"
+    try:
+        events = eventlog.parse(content)
+    except errors.InvalidMessage as e:
+        return f"{len(content)} bytes, {e}"
+    launch = ", tells of a measured launch" if eventlog.launched(events) else ""
+    return f"{len(content)} bytes, {len(events)} events{launch}"
+
+
+def _log_to_stderr(level: int) -> None:
+    logging.basicConfig(level=level, format="%(levelname)s %(name)s %(message)s", stream=sys.stderr)
+
+
+def _exit(number: int, frame: Optional[FrameType]) -> None:
+    # Raised wherever the agent waits, so that it stops at once; its files are whole at every moment.
+    raise SystemExit(0)
+
+
+if __name__ == "__main__":
+    main()
