@@ -22,6 +22,8 @@ FIRST_RETRY_MS = 2_000
 LONGEST_RETRY_MS = 60_000
 # A renewal is never due at once: a server with tiny lifetimes would be asked without pause.
 LEAST_REFRESH_MS = 1_000
+# Before every moment of this machine's clock.
+NEVER_MS = -(2**53)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -316,7 +318,10 @@ def _proven(answer: Answer) -> int:
     The birth is dated back by the whole age, which includes the time that the server took: a host that has just come
     Up would never be old enough. Where the server's figures show that it asked after us, our question is the bound.
     """
-    return answer.sent_ms if answer.fresh else answer.sent_ms - (answer.age_ms or 0)
+    if answer.fresh:
+        return answer.sent_ms
+    # Without an age it may be of any time. That still makes a host untrusted, but nobody is taken out of service for it.
+    return NEVER_MS if answer.age_ms is None else answer.sent_ms - answer.age_ms
 
 
 def _none(now_ms: int) -> Verdict:

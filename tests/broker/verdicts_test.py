@@ -155,6 +155,13 @@ class TestUntrusted:
         table.record(HOST, untrusted(START + 50), START + 60, 0.5)
         assert table.untrusted(HOST)
 
+    def test_without_an_age_it_refuses_but_is_nothing_to_act_upon(self, table: Table) -> None:
+        without_age = Answer(Level.UNTRUSTED, START, None, code="pcr_differs", reason="PCR 17 is not the known one")
+        table.record(HOST, trusted(START), START, 0.5)
+        table.record(HOST, without_age, START + 10, 0.5)
+        assert (code(table, START + 10), table.holds(HOST, START + 10)) == ("pcr_differs", False)
+        assert not table.untrusted(HOST)
+
     def test_an_administrator_ends_it(self, table: Table) -> None:
         table.record(HOST, untrusted(START), START, 0.5)
         table.clear(HOST, START + 10)
