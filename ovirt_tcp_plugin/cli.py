@@ -13,7 +13,7 @@ from typing import Any
 
 import click
 
-from ovirt_tcp_plugin import config, errors
+from ovirt_tcp_plugin import command, config, errors
 from ovirt_tcp_plugin.remote import Remote
 
 LEVEL_COLOURS = {"trusted": "green", "untrusted": "red", "timeout": "yellow", "unknown": "yellow"}
@@ -49,27 +49,11 @@ class Settings:
     broker: Broker = Broker()
 
 
-class Group(click.Group):
-    """Turns this package's errors into one line and exit code 1."""
-
-    def invoke(self, ctx: click.Context) -> object:
-        try:
-            return super().invoke(ctx)
-        except errors.Error as e:
-            raise click.ClickException(str(e)) from e
-
-
 as_json = click.option("--json", "as_json", is_flag=True, help="Print JSON for programs.")
 
 
-@click.group(cls=Group)
-@click.option(
-    "--config-dir",
-    type=click.Path(path_type=Path),
-    default=config.DEFAULT_DIRECTORY,
-    show_default=True,
-    help="Directory with cli.yaml, which names the verifier, the broker and their token files.",
-)
+@click.group(cls=command.Group)
+@command.config_dir_option("cli")
 @click.version_option(package_name="ovirt_tcp_plugin")
 @click.pass_context
 def main(context: click.Context, config_dir: Path) -> None:
@@ -154,6 +138,75 @@ def reference_remove(config_dir: Path, name: str) -> None:
     click.echo(f"{name} is withdrawn")
 
 
+@main.command()
+@as_json
+@click.pass_obj
+def verdicts(config_dir: Path, as_json: bool) -> None:
+    """List the hosts of trusted pools with the verdicts that placement goes by."""
+    known = _broker(config_dir).call("GET", "/v1/hosts")["hosts"]
+    if as_json:
+        _print_json(known)
+        return
+    rows = [
+        (one["name"], one["status"], one["level"], _age(one["ends_in_ms"]), _yes(one["inside_wall"]), one["reason"])
+        for one in known
+    ]
+    _print_table(("HOST", "STATUS", "LEVEL", "ENDS IN", "WALL", "WHY"), rows)
+
+
+@main.command()
+@as_json
+@click.pass_obj
+def pools(config_dir: Path, as_json: bool) -> None:
+    """List the trusted pools with their walls and guards."""
+    known = _broker(config_dir).call("GET", "/v1/pools")["pools"]
+    if as_json:
+        _print_json(known)
+        return
+    rows = [
+        (one["name"], one["scope"], ", ".join(one["hosts_inside"]), one["vms_inside"], _yes(one["guard_tripped"]))
+        for one in known
+    ]
+    _print_table(("CLUSTER", "SCOPE", "HOSTS INSIDE", "VMS", "GUARD TRIPPED"), rows)
+
+
+@main.command()
+@click.argument("vm")
+@click.argument("host")
+@as_json
+@click.pass_obj
+def why(config_dir: Path, vm: str, host: str, as_json: bool) -> None:
+    """Say whether VM may run on HOST now, and why."""
+    decision = _broker(config_dir).call("GET", "/v1/why", query={"vm": vm, "host": host})
+    if as_json:
+        _print_json(dict(decision))
+        return
+    verb = "may" if decision["allowed"] else "may not"
+    click.echo(f"{vm} {verb} run on {host} ({decision['code']}): {decision['reason']}")
+
+
+@main.command()
+@click.argument("verb", type=click.Choice(["release", "reject"]))
+@click.pass_obj
+def guard(config_dir: Path, verb: str) -> None:
+    """Decide on hosts that turned untrusted all at once: release them into quarantine, or reject that.
+
+    Rejected hosts stay in service, out of placement, until they attest well.
+    """
+    held = _broker(config_dir).call("POST", f"/v1/guard/{verb}")["hosts"]
+    click.echo(", ".join(held) if held else "no host was held")
+
+
+@main.command()
+@click.argument("name")
+@click.argument("host", default="")
+@click.pass_obj
+def hook(config_dir: Path, name: str, host: str) -> None:
+    """Run the engine hook NAME by hand, for HOST where it is about one."""
+    _broker(config_dir).call("POST", f"/v1/hooks/{name}", query={"host": host})
+    click.echo(f"{name} was run")
+
+
 def _verifier(config_dir: Path) -> Remote:
     verifier = config.load(Settings, "cli", config_dir).verifier
     if not verifier.url:
@@ -186,6 +239,10 @@ def _coloured(cell: str) -> str:
 
 def _age(age_ms: object) -> str:
     return f"{age_ms // 1000} s" if isinstance(age_ms, int) else "-"
+
+
+def _yes(value: object) -> str:
+    return "yes" if value else "no"
 
 
 def _headline(one: Mapping[str, Any]) -> str:

@@ -92,12 +92,18 @@ class Engine:
 
     def remove_wall(self, cluster_id: str, group_id: str) -> None:
         """Remove the group: the cluster is no pool any more."""
-        self._quietly("remove the wall", lambda system: _groups(system, cluster_id).group_service(group_id).remove())
+        try:
+            self._call("remove the wall", lambda system: _groups(system, cluster_id).group_service(group_id).remove())
+        except errors.NotFound:
+            log.info("gone already group=%s", group_id)
 
     def add_host(self, cluster_id: str, group_id: str, host_id: str) -> None:
         """Let a host in. It may be inside already."""
-        member = types.Host(id=host_id)
-        self._quietly("add a host", lambda system: _group(system, cluster_id, group_id).hosts_service().add(member))
+
+        def add(system: Any) -> None:
+            _group(system, cluster_id, group_id).hosts_service().add(types.Host(id=host_id))
+
+        self._edit("add a host", add, lambda system: host_id in _member_hosts(system, cluster_id, group_id))
 
     def remove_host(self, cluster_id: str, group_id: str, host_id: str) -> None:
         """Put a host out. It may be outside already."""
@@ -105,12 +111,15 @@ class Engine:
         def remove(system: Any) -> None:
             _group(system, cluster_id, group_id).hosts_service().host_service(host_id).remove()
 
-        self._quietly("remove a host", remove)
+        self._edit("remove a host", remove, lambda system: host_id not in _member_hosts(system, cluster_id, group_id))
 
     def add_vm(self, cluster_id: str, group_id: str, vm_id: str) -> None:
         """Put a VM behind the wall. It may be there already."""
-        member = types.Vm(id=vm_id)
-        self._quietly("add a VM", lambda system: _group(system, cluster_id, group_id).vms_service().add(member))
+
+        def add(system: Any) -> None:
+            _group(system, cluster_id, group_id).vms_service().add(types.Vm(id=vm_id))
+
+        self._edit("add a VM", add, lambda system: vm_id in _member_vms(system, cluster_id, group_id))
 
     def remove_vm(self, cluster_id: str, group_id: str, vm_id: str) -> None:
         """Let a VM out that needs no trust any more."""
@@ -118,7 +127,7 @@ class Engine:
         def remove(system: Any) -> None:
             _group(system, cluster_id, group_id).vms_service().vm_service(vm_id).remove()
 
-        self._quietly("remove a VM", remove)
+        self._edit("remove a VM", remove, lambda system: vm_id not in _member_vms(system, cluster_id, group_id))
 
     def add_event(self, notice: Notice, custom_id: int) -> None:
         """Write an event. (origin, custom_id) is unique at the engine, so a second try of the same is done already."""
@@ -147,15 +156,14 @@ class Engine:
         listed = self._call("list events", lambda system: system.events_service().list(max=1))
         return max((int(event.id) for event in listed), default=0)
 
-    def _quietly(self, what: str, action: Callable[[Any], object]) -> None:
-        """Run an edit of a membership; that it is so already is what was wanted."""
+    def _edit(self, what: str, action: Callable[[Any], object], done: Callable[[Any], bool]) -> None:
+        """Run an edit of a membership. A refusal is looked into: that it is so already is what was wanted."""
         try:
             self._call(what, action)
-        except errors.NotFound:
-            log.info("already so what=%s", what)
-        except errors.Conflict as e:
-            if "already" not in str(e).lower():
+        except (errors.NotFound, errors.Conflict):
+            if not self._call(what, done):
                 raise
+            log.info("already so what=%s", what)
 
     def _call(self, what: str, action: Callable[[Any], T]) -> T:
         try:
@@ -207,18 +215,19 @@ def _listing(system: Any) -> Listing:
     return Listing(clusters, policies, units, hosts, vms, walls)
 
 
+def _member_hosts(system: Any, cluster_id: str, group_id: str) -> frozenset[str]:
+    return frozenset(host.id for host in _group(system, cluster_id, group_id).hosts_service().list())
+
+
+def _member_vms(system: Any, cluster_id: str, group_id: str) -> frozenset[str]:
+    return frozenset(vm.id for vm in _group(system, cluster_id, group_id).vms_service().list())
+
+
 def _walls(system: Any, cluster_id: str) -> Iterable[Group]:
-    groups = _groups(system, cluster_id)
-    for group in groups.list():
+    for group in _groups(system, cluster_id).list():
         if group.name == WALL_NAME:
-            members = groups.group_service(group.id)
-            yield Group(
-                group.id,
-                group.name,
-                frozenset(host.id for host in members.hosts_service().list()),
-                frozenset(vm.id for vm in members.vms_service().list()),
-                _enforces(group),
-            )
+            hosts, vms = _member_hosts(system, cluster_id, group.id), _member_vms(system, cluster_id, group.id)
+            yield Group(group.id, group.name, hosts, vms, _enforces(group))
 
 
 def _enforces(group: Any) -> bool:

@@ -168,7 +168,3 @@ class Quarantine:
         self.returns = {str(h): int(n) for h, n in encoded["returns"].items()}
         self.spared = {str(h) for h in encoded["spared"]}
 
-
-def reason_for(code: str, reason: str) -> str:
-    """Return the sentence that the engine shows as the host's maintenance reason."""
-    return f"ovirt-tcp: not trusted ({code}): {reason}"[:1000]

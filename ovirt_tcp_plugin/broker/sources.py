@@ -12,14 +12,11 @@ import dataclasses
 import datetime
 import email.utils
 import logging
-import threading
-import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any, Optional, Protocol
 
-import requests
-
 from ovirt_tcp_plugin import errors
+from ovirt_tcp_plugin.broker import https
 from ovirt_tcp_plugin.broker.clock import Clock
 from ovirt_tcp_plugin.broker.settings import Verifier
 from ovirt_tcp_plugin.messages import fields, oat, result
@@ -28,7 +25,6 @@ from ovirt_tcp_plugin.messages.result import Level
 log = logging.getLogger("broker.sources")
 
 MAX_ANSWER_SIZE = oat.MAX_ANSWER_SIZE
-CHUNK = 64 * 1024
 # Where the release's PollHosts is (facts of OpenAttestation 1.0, 1.5-1.7, 2.x).
 OAT_PATHS = {
     "oat-1.0": "/OpenAttestationWebServices/V1.0",
@@ -42,6 +38,11 @@ OAT_1_NAME_LENGTH = 50
 DATE_RESOLUTION_MS = 1000
 # More than this in the server's own future is no age.
 MAX_NEGATIVE_AGE_MS = 2000
+OK = frozenset({200})
+# What OpenAttestation answers when a name is not to its liking; every other status is trouble of its own.
+OAT_REFUSED = frozenset({400, 500})
+# One bad name among 1000 stands alone after 10 halvings. More refusals and no answer: it is not a name.
+MAX_REFUSALS = 12
 
 
 @dataclasses.dataclass(frozen=True)
@@ -76,81 +77,39 @@ class Source(Protocol):
         ...
 
 
-class Rejected(Exception):
-    """The server understood that this is a question, and would not answer it."""
-
-
-@dataclasses.dataclass(frozen=True)
-class _Reply:
-    content: bytes
-    date: Optional[str]
-
-
 class _Servers:
     """Posts JSON to the first server that answers; whoever answered last is asked first."""
 
-    def __init__(self, options: Verifier, headers: Mapping[str, str]) -> None:
+    def __init__(self, options: Verifier, headers: Mapping[str, str], good: Collection[int]) -> None:
         self._options = options
         self._headers = dict(headers)
-        self._local = threading.local()
+        self._good = good
         self._first = 0
 
-    def post(self, path: str, message: Mapping[str, Any], deadline_s: float) -> _Reply:
-        """Return the reply with status 200.
-
-        Raises:
-            Rejected: a server answered with another status.
-            Unavailable: none answered.
-        """
+    def post(self, path: str, message: Mapping[str, Any], deadline_s: float) -> https.Reply:
+        """Return the first reply with one of the good statuses. Raises Unavailable with every server's fault."""
         urls, faults = self._options.urls, []
+        bounds = https.Bounds(self._options.connect_timeout_s, deadline_s, MAX_ANSWER_SIZE)
         for attempt in range(len(urls)):
             position = (self._first + attempt) % len(urls)
+            url = urls[position].rstrip("/")
             try:
-                reply = self._post(urls[position].rstrip("/") + path, message, deadline_s)
-            except (requests.RequestException, OSError) as e:
-                faults.append(f"{urls[position]}: {_cause(e)}")
+                reply = https.post(url, url + path, message, self._headers, self._options.ca_file, bounds)
+                if reply.status not in self._good:
+                    raise errors.Unavailable(url, f"it answers with status {reply.status}")
+            except errors.Unavailable as e:
+                faults.append(f"{e.peer}: {e.reason}")
                 continue
             self._first = position
             return reply
         raise errors.Unavailable("the attestation server", "; ".join(faults))
-
-    def _post(self, url: str, message: Mapping[str, Any], deadline_s: float) -> _Reply:
-        began = time.monotonic()
-        with self._session().post(
-            url,
-            json=message,
-            headers=self._headers,
-            timeout=(self._options.connect_timeout_s, deadline_s),
-            verify=str(self._options.ca_file),
-            allow_redirects=False,
-            stream=True,
-        ) as answer:
-            content = b""
-            for chunk in answer.iter_content(CHUNK):
-                content += chunk
-                if len(content) > MAX_ANSWER_SIZE or time.monotonic() - began > deadline_s:
-                    raise OSError("the answer is too long, or came too slowly")
-            if answer.status_code in (401, 403):
-                raise OSError(f"status {answer.status_code}: it does not know our token")
-            if answer.status_code >= 500 and "json" not in answer.headers.get("Content-Type", ""):
-                raise OSError(f"status {answer.status_code}")
-            if answer.status_code != 200:
-                raise Rejected(f"status {answer.status_code}")
-            return _Reply(content, answer.headers.get("Date"))
-
-    def _session(self) -> requests.Session:
-        session: Optional[requests.Session] = getattr(self._local, "session", None)
-        if session is None:
-            session = self._local.session = requests.Session()
-            session.trust_env = False  # a proxy or .netrc of the environment is no part of the chain
-        return session
 
 
 class OvirtTcpSource:
     """Our own server: results with ages and findings. Only evidence asked for after the question counts."""
 
     def __init__(self, options: Verifier, token: str, clock: Clock) -> None:
-        self._servers = _Servers(options, {"Authorization": f"Bearer {token}"})
+        self._servers = _Servers(options, {"Authorization": f"Bearer {token}"}, OK)
         self._wait_ms = int(options.wait_s * 1000)
         self._deadline_s = options.wait_s + options.connect_timeout_s
         self._clock = clock
@@ -161,9 +120,9 @@ class OvirtTcpSource:
         sent_ms = self._clock.now_ms()
         try:
             reply = self._servers.post("/v1/results", message, self._deadline_s)
-            members = fields.members(fields.parse(reply.content, "results", MAX_ANSWER_SIZE), "results")
+            members = fields.members(fields.parse(reply.body, "results", MAX_ANSWER_SIZE), "results")
             untrusted = fields.items(members, "hosts", 2 * len(names))
-        except (Rejected, errors.InvalidMessage) as e:
+        except errors.InvalidMessage as e:
             raise errors.Unavailable("the attestation server", f"its answer makes no sense: {e}") from e
         took_ms = self._clock.now_ms() - sent_ms
         answers: dict[str, Answer] = {}
@@ -173,9 +132,10 @@ class OvirtTcpSource:
             except errors.InvalidMessage as e:
                 log.warning("odd answer=%s", e)
                 continue
-            if decoded.host_name in answers or decoded.host_name not in names:
+            if decoded.host_name not in names:
                 continue
-            answers[decoded.host_name] = _from_result(decoded, sent_ms, took_ms)
+            twice = decoded.host_name in answers
+            answers[decoded.host_name] = _twice(sent_ms) if twice else _from_result(decoded, sent_ms, took_ms)
         return {name: answers.get(name, _omitted(sent_ms)) for name in names}
 
 
@@ -184,7 +144,7 @@ class OatSource:
 
     def __init__(self, options: Verifier, clock: Clock) -> None:
         headers = {"x-auth-blob": options.auth_blob} if options.auth_blob else {}
-        self._servers = _Servers(options, headers)
+        self._servers = _Servers(options, headers, OK | OAT_REFUSED)
         self._path = (options.path or OAT_PATHS[options.kind]) + "/PollHosts"
         self._deadline_s = options.deadline_s
         self._narrow = options.kind != "oat-2"
@@ -194,33 +154,51 @@ class OatSource:
         """Return an answer for every name. Raises Unavailable when no server answered."""
         askable = [name for name in names if not (self._narrow and _unfit_for_oat_1(name))]
         now_ms = self._clock.now_ms()
-        unfit = Answer(
-            Level.UNKNOWN, now_ms, code="name_unfit", reason="OpenAttestation 1.x cannot take this host's name"
-        )
-        return {**{name: unfit for name in names if name not in askable}, **self._ask(askable)}
+        unfit = Answer(Level.UNKNOWN, now_ms, code="name_unfit", reason="OpenAttestation 1.x cannot take this host's name")
+        return {**{name: unfit for name in names if name not in askable}, **self._ask_all(askable)}
 
-    def _ask(self, names: Sequence[str]) -> dict[str, Answer]:
-        """Ask in one batch; one that is rejected is split until the bad name stands alone."""
-        if not names:
-            return {}
+    def _ask_all(self, names: Sequence[str]) -> dict[str, Answer]:
+        """Ask in one batch; one that is refused is split until the bad name stands alone.
+
+        A server that refuses every name is no server: if it counted as one that answers, the hosts that are silent
+        for that reason would leave the wall one by one.
+        """
+        answers: dict[str, Answer] = {}
+        batches, refusals, answered = [list(names)] if names else [], 0, False
+        while batches:
+            batch = batches.pop()
+            found = self._ask(batch)
+            if found is not None:
+                answers.update(found)
+                answered = True
+                continue
+            refusals += 1
+            if len(batch) > 1:
+                middle = len(batch) // 2
+                batches += [batch[middle:], batch[:middle]]
+            reason = "the server refuses the host's name"
+            answers.update({name: Answer(Level.UNKNOWN, 0, code="rejected", reason=reason) for name in batch})
+            if not answered and (refusals > MAX_REFUSALS or not batches):
+                raise errors.Unavailable("the attestation server", "it refuses every question")
+        return answers
+
+    def _ask(self, names: Sequence[str]) -> Optional[dict[str, Answer]]:
+        """Return the answers to one batch, None if the server refuses it. Raises Unavailable."""
         sent_ms = self._clock.now_ms()
+        message = {**oat.encode_poll(oat.Poll(tuple(names))), "count": len(names)}
+        reply = self._servers.post(self._path, message, self._deadline_s)
+        took_ms = self._clock.now_ms() - sent_ms
+        if reply.status in OAT_REFUSED:
+            return None
         try:
-            reply = self._servers.post(self._path, oat.encode_poll(oat.Poll(tuple(names))), self._deadline_s)
-            hosts = oat.decode_answer(reply.content)
-        except (Rejected, errors.InvalidMessage) as e:
-            if len(names) > 1:
-                middle = len(names) // 2
-                return {**self._ask(names[:middle]), **self._ask(names[middle:])}
-            reason = f"the server would not answer for this host: {e}"
-            return {names[0]: Answer(Level.UNKNOWN, sent_ms, code="rejected", reason=reason)}
-        told: dict[str, oat.HostTrust] = {}
+            hosts = oat.decode_answer(reply.body)
+        except errors.InvalidMessage as e:
+            raise errors.Unavailable("the attestation server", f"its answer makes no sense: {e}") from e
+        date, told = _parse_date(reply.date), dict[str, Answer]()
         for host in hosts:
-            told.setdefault(host.host_name.lower(), host)
-        date = _parse_date(reply.date)
-        return {
-            name: _from_oat(told[name.lower()], date, sent_ms) if name.lower() in told else _omitted(sent_ms)
-            for name in names
-        }
+            name = host.host_name.lower()
+            told[name] = _twice(sent_ms) if name in told else _from_oat(host, date, sent_ms, took_ms)
+        return {name: told.get(name.lower(), _omitted(sent_ms)) for name in names}
 
 
 def make(options: Verifier, clock: Clock) -> Source:
@@ -252,15 +230,25 @@ def _from_result(decoded: result.AttestationResult, sent_ms: int, took_ms: int) 
     )
 
 
-def _from_oat(host: oat.HostTrust, date: Optional[datetime.datetime], sent_ms: int) -> Answer:
+def _from_oat(host: oat.HostTrust, date: Optional[datetime.datetime], sent_ms: int, took_ms: int) -> Answer:
     try:
         level = Level(host.trust_lvl)
     except ValueError:
         # "pending", and whatever a server may invent.
         reason = f"the server says {host.trust_lvl[:20]!r}, which is no verdict"
         return Answer(Level.UNKNOWN, sent_ms, code="level_unknown", reason=reason)
-    reason = "" if level is Level.TRUSTED else f"the OpenAttestation server says {level.value}"
-    return Answer(level, sent_ms, _oat_age(host.vtime, date), code=f"oat_{level.value}", reason=reason)
+    if level in (Level.UNKNOWN, Level.TIMEOUT):
+        reason = f"the OpenAttestation server says {level.value}"
+        return Answer(level, sent_ms, code=f"oat_{level.value}", reason=reason)
+    age_ms = _oat_age(host.vtime, date)
+    if age_ms is None:
+        reason = f"the server says {level.value}, but not since when"
+        return Answer(Level.UNKNOWN, sent_ms, code="no_age", reason=reason)
+    fresh = age_ms - DATE_RESOLUTION_MS <= took_ms
+    if level is Level.TRUSTED:
+        return Answer(level, sent_ms, age_ms, fresh=fresh)
+    reason = "the OpenAttestation server says untrusted, and no more"
+    return Answer(level, sent_ms, age_ms, fresh=fresh, code="oat_untrusted", reason=reason)
 
 
 def _oat_age(vtime: Optional[datetime.datetime], date: Optional[datetime.datetime]) -> Optional[int]:
@@ -271,9 +259,9 @@ def _oat_age(vtime: Optional[datetime.datetime], date: Optional[datetime.datetim
     return None if age_ms < -MAX_NEGATIVE_AGE_MS else max(age_ms, 0) + DATE_RESOLUTION_MS
 
 
-def _parse_date(header: Optional[str]) -> Optional[datetime.datetime]:
+def _parse_date(header: str) -> Optional[datetime.datetime]:
     try:
-        date = email.utils.parsedate_to_datetime(header or "")
+        date = email.utils.parsedate_to_datetime(header)
     except (ValueError, TypeError):
         return None
     return date if date.tzinfo is not None else None
@@ -283,11 +271,10 @@ def _omitted(sent_ms: int) -> Answer:
     return Answer(Level.UNKNOWN, sent_ms, code="omitted", reason="the attestation server left this host out")
 
 
+def _twice(sent_ms: int) -> Answer:
+    reason = "the attestation server named this host twice in one answer"
+    return Answer(Level.UNKNOWN, sent_ms, code="named_twice", reason=reason)
+
+
 def _unfit_for_oat_1(name: str) -> bool:
     return not name or len(name) > OAT_1_NAME_LENGTH or bool(OAT_1_FORBIDDEN & set(name))
-
-
-def _cause(error: BaseException) -> str:
-    while isinstance(error.__context__, BaseException):
-        error = error.__context__
-    return str(error) or type(error).__name__

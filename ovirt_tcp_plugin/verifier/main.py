@@ -6,12 +6,10 @@ from __future__ import annotations
 
 import asyncio
 import datetime
-import json
 import logging
 import secrets
 import signal
 import socket
-import sys
 from pathlib import Path
 
 import click
@@ -19,7 +17,7 @@ from cryptography.hazmat.primitives import hashes
 from cryptography.x509 import load_pem_x509_certificate
 from OpenSSL import crypto
 
-from ovirt_tcp_plugin import config, errors
+from ovirt_tcp_plugin import command, config, errors
 from ovirt_tcp_plugin.verifier import authority, endorsement, enrolment, web
 from ovirt_tcp_plugin.verifier.attestation import Attestation
 from ovirt_tcp_plugin.verifier.clock import Clock
@@ -31,24 +29,8 @@ log = logging.getLogger("verifier")
 MAX_AUTHORITY_SIZE = 1024 * 1024
 
 
-class Group(click.Group):
-    """Turns this package's errors into one line and exit code 1."""
-
-    def invoke(self, ctx: click.Context) -> object:
-        try:
-            return super().invoke(ctx)
-        except errors.Error as e:
-            raise click.ClickException(str(e)) from e
-
-
-@click.group(cls=Group)
-@click.option(
-    "--config-dir",
-    type=click.Path(path_type=Path),
-    default=config.DEFAULT_DIRECTORY,
-    show_default=True,
-    help="Directory with verifier.yaml and verifier.conf.d.",
-)
+@click.group(cls=command.Group)
+@command.config_dir_option("verifier")
 @click.pass_context
 def main(context: click.Context, config_dir: Path) -> None:
     """The attestation server: appraises what hosts report of their boot and answers for them.
@@ -82,7 +64,7 @@ def init(config_dir: Path, names: tuple[str, ...]) -> None:
 @click.pass_obj
 def run(config_dir: Path) -> None:
     """Serve until SIGTERM."""
-    logging.basicConfig(level=logging.INFO, format="%(levelname)s %(name)s %(message)s", stream=sys.stderr)
+    command.log_to_stderr()
     settings = _load(config_dir)
     asyncio.run(_serve(settings))
 
@@ -162,24 +144,7 @@ def host_remove(config_dir: Path, host: str) -> None:
     click.echo(f"{host} is no longer enrolled")
 
 
-@main.group("config")
-def config_group() -> None:
-    """Look at the configuration."""
-
-
-@config_group.command("check")
-@click.pass_obj
-def config_check(config_dir: Path) -> None:
-    """Say whether the configuration can be used, with all its faults."""
-    _load(config_dir)
-    click.echo("the configuration is good")
-
-
-@config_group.command("show")
-@click.pass_obj
-def config_show(config_dir: Path) -> None:
-    """Print every option in force, as JSON."""
-    click.echo(json.dumps(config.show(_load(config_dir)), indent=2))
+command.add_config_commands(main, "verifier", Settings)
 
 
 def read_authorities(directory: Path) -> list[crypto.X509]:

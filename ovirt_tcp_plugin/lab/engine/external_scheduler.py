@@ -21,7 +21,7 @@ from xml.sax.saxutils import escape
 
 CONNECT_WITHIN_S = 0.1  # ExternalSchedulerConnectionTimeout
 MAX_ANSWER_SIZE = 16 * 1024 * 1024
-_USER_AGENT = "Apache XML RPC 3.1.3 (Jakarta Commons httpclient Transport)"
+_USER_AGENT = "Apache XML RPC 3.1.3 (Sun HTTP Transport)"
 _EXTENSIONS = "http://ws.apache.org/xmlrpc/namespaces/extensions"
 
 

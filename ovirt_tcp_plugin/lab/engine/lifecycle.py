@@ -32,14 +32,14 @@ class Lifecycle:
     def start_vm(self, vm: Vm, purpose: str = "start") -> None:
         """Start a VM that is down. Raises Fault."""
         with self._model.lock:
-            if vm.status != "down":
+            if vm.status != "down" or vm.starting:
                 raise Fault(409, "Operation Failed", "[Cannot run VM. VM is running.]")
-            validated = self._scheduling.can_schedule(vm)
-        host = self._scheduling.schedule(vm, purpose) if validated else None
+            vm.starting = True
+        try:
+            host = self._choose(vm, purpose, None, "run", model.VM_START_FAILED)
+        finally:
+            vm.starting = False
         with self._model.lock:
-            if host is None:
-                self._model.log(model.VM_START_FAILED, f"Failed to run VM {vm.name}.", "error", vm=vm.id)
-                raise Fault(409, "Operation Failed", _NO_HOST.format(what="run"))
             if vm.next_run is not None:
                 vm.custom_properties, vm.next_run = vm.next_run, None
             vm.status, vm.host, vm.restart = "wait_for_launch", host.id, False
@@ -51,15 +51,21 @@ class Lifecycle:
         with self._model.lock:
             if vm.status != "up" or vm.migrating_to:
                 raise Fault(409, "Operation Failed", "[Cannot migrate VM. VM is not running, or migrates already.]")
-            validated = self._scheduling.can_schedule(vm, hosts)
-        host = self._scheduling.schedule(vm, purpose, hosts) if validated else None
+        host = self._choose(vm, purpose, hosts, "migrate", model.NO_HOST_TO_MIGRATE_TO)
         with self._model.lock:
-            if host is None:
-                text = f"No available host was found to migrate VM {vm.name} to."
-                self._model.log(model.NO_HOST_TO_MIGRATE_TO, text, "warning", vm=vm.id)
-                raise Fault(409, "Operation Failed", _NO_HOST.format(what="migrate"))
             vm.migrating_to, vm.due = host.id, self._model.now() + self._model.timings.migration
             self._model.log(model.MIGRATION_START, f"Migration started (VM: {vm.name}).", vm=vm.id, host=vm.host)
+
+    def _choose(self, vm: Vm, purpose: str, hosts: Optional[Sequence[str]], what: str, code: int) -> Host:
+        """Return the host for a VM; validation and scheduling refuse in different words, as in the engine."""
+        validated = self._scheduling.can_schedule(vm, hosts)
+        host = self._scheduling.schedule(vm, purpose, hosts) if validated else None
+        if host is None:
+            self._model.log(code, f"Failed to {what} VM {vm.name}: no host was found.", "error", vm=vm.id)
+            raise Fault(400, "Operation Failed", "[]") if validated else Fault(
+                409, "Operation Failed", _NO_HOST.format(what=what)
+            )
+        return host
 
     def stop_vm(self, vm: Vm) -> None:
         """Stop a VM."""

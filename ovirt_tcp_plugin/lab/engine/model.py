@@ -21,8 +21,8 @@ INTERNAL_UNITS = {
     "Memory": ("c9ddbb34-0e1d-4061-a8d7-b0893fa80932", "filter"),
     "CPU": ("6d636bf6-a35c-4f9d-b68d-0731f720cddc", "filter"),
     "Migration": ("e659c871-0bf1-4ccc-b748-f28f5d08ddda", "filter"),
-    "VmToHostsAffinityGroupsWeight": ("427aed70-dae3-48ba-b8fe-68a55e4d2ad9", "weight"),
-    "OptimalForEvenDistribution": ("7db4ab05-81ab-42e8-868a-aee2df483edb", "weight"),
+    "VmToHostsAffinityGroupsWeight": ("427aed70-dae3-48ba-8fe9-a902a9d563c8", "weight"),
+    "OptimalForCpuEvenDistribution": ("7db4ab05-81ab-42e8-868a-aee2df483edb", "weight"),
     "None": ("38440000-8cf0-14bd-c43e-10b96e4ef00a", "load_balancing"),
 }
 NONE_POLICY_ID = "b4ed2332-a7ac-4d5f-9596-99a439cb2812"
@@ -31,7 +31,7 @@ NONE_POLICY_ID = "b4ed2332-a7ac-4d5f-9596-99a439cb2812"
 ENGINE_START, VM_STARTED, VM_DOWN, VM_START_FAILED = 1, 153, 61, 54
 MIGRATION_START, MIGRATION_DONE, NO_HOST_TO_MIGRATE_TO = 62, 63, 166
 HOST_NOT_RESPONDING, HOST_DETECTED, HOST_IN_MAINTENANCE, HOST_ACTIVATED, HOST_TO_MAINTENANCE = 9027, 13, 15, 16, 600
-HA_RESTART_FAILED, SCHEDULER_UNREACHABLE, PLUGIN_ERROR, SCHEDULER_ERROR = 9602, 9920, 10500, 10501
+HA_RESTART_FAILED, SCHEDULER_UNREACHABLE, PLUGIN_ERROR, SCHEDULER_ERROR = 9603, 9920, 10500, 10501
 EXTERNAL_EVENT_CODES = {"normal": 9801, "warning": 9802, "error": 9803, "alert": 9804}
 
 
@@ -69,6 +69,7 @@ class Vm:
     high_availability: bool = False
     custom_properties: dict[str, str] = dataclasses.field(default_factory=dict)
     next_run: Optional[dict[str, str]] = None
+    starting: bool = False
     migrating_to: str = ""
     restart: bool = False
     due: float = 0.0

@@ -112,7 +112,9 @@ class Rest:
             cluster: Cluster = self._model.find("clusters", uid)
             policy = documents.identifier(given, "scheduling_policy")
             if policy:
-                cluster.policy = self._model.find("policies", policy).id
+                # The policy's defaults are copied when the cluster is saved; later edits of the policy do not reach it.
+                chosen: Policy = self._model.find("policies", policy)
+                cluster.policy, cluster.properties = chosen.id, dict(chosen.properties)
             properties = documents.properties(given, "custom_scheduling_policy_properties")
             cluster.properties = cluster.properties if properties is None else properties
             trusted = documents.text(given, "trusted_service")
@@ -131,7 +133,7 @@ class Rest:
             self._model.find("clusters", cluster)
             name = documents.text(given, "name") or ""
             if any((one.cluster, one.name) == (cluster, name) for one in self._model.groups.values()):
-                raise Fault(409, "Operation Failed", "[Affinity Group name already exists.]")
+                raise Fault(400, "Operation Failed", "[Affinity Group name already exists.]")
             rules = [documents.rule(given, "hosts_rule"), documents.rule(given, "vms_rule")]
             members = {
                 kind: [one.get("id", "") for one in given.findall(f"{kind}/{kind[:-1]}")] for kind in _MEMBERS
@@ -186,7 +188,7 @@ class Rest:
             if row.cluster != cluster:
                 raise Fault(409, "Operation Failed", "[Member is of another cluster.]")
             if row.id in members:
-                raise Fault(409, "Operation Failed", "[Entity is a member already.]")
+                raise Fault(400, "Operation Failed", "[Duplicate entity in the Affinity Group.]")
             members.append(row.id)
             return _MEMBERS[kind](row)  # type: ignore[operator,no-any-return]
 
@@ -194,7 +196,7 @@ class Rest:
         with self._model.lock:
             members = getattr(self._find_group(cluster, uid), kind)
             if member not in members:
-                raise Fault(404, "Operation Failed", "[Entity not found]")
+                raise Fault(400, "Operation Failed", "[Provided VM/VDS is invalid (does not exist).]")
             members.remove(member)
             return documents.action()
 

@@ -102,7 +102,7 @@ class Scheduling:
             policy = self._policy(vm)
             units = [self._model.units[uid] for uid in policy.filters if uid in self._model.units]
             names = [unit.name for unit in units if not unit.internal and unit.enabled]
-            properties = {**policy.properties, **self._model.clusters[vm.cluster].properties}
+            properties = dict(self._model.clusters[vm.cluster].properties)
         if not names or not hosts or self._external is None:
             return "not called", set(hosts)
         try:
@@ -112,6 +112,8 @@ class Scheduling:
             return "kept", set(hosts)
         except CommandFails as e:
             raise Fault(500, "Operation Failed", f"[Internal Engine Error: {e}]") from e
+        if answer.result is not None and not isinstance(answer.result, list):
+            raise Fault(500, "Operation Failed", "[Internal Engine Error: ClassCastException]")
         if answer.result_code != 0:
             self._log_errors(answer.plugin_errors, answer.errors)
         return "answer", set(hosts) & set(answer.result or [])

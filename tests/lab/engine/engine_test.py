@@ -104,11 +104,11 @@ class TestRest:
         (cluster,) = session.system.clusters_service().list()
         groups = session.system.clusters_service().cluster_service(cluster.id).affinity_groups_service()
         hosts = groups.group_service(uid).hosts_service()
-        with pytest.raises(ovirtsdk4.Error, match="member already"):
+        with pytest.raises(ovirtsdk4.Error, match="Duplicate entity"):
             hosts.add(types.Host(id=session.host("h1").id))
         hosts.add(types.Host(id=session.host("h2").id))
         hosts.host_service(session.host("h1").id).remove()
-        with pytest.raises(ovirtsdk4.NotFoundError):
+        with pytest.raises(ovirtsdk4.Error, match="does not exist"):
             hosts.host_service(session.host("h1").id).remove()
         assert [host.name for host in hosts.list()] == ["h2"]
         (followed,) = groups.list(follow="hosts,vms")
@@ -335,7 +335,7 @@ class TestExternalScheduler:
     )
     def test_an_answer_without_our_hosts_keeps_none(self, proxy: _Proxy, session: Session, reply: bytes) -> None:
         proxy.reply = reply
-        with pytest.raises(ovirtsdk4.Error, match="no host that satisfies"):
+        with pytest.raises(ovirtsdk4.Error, match=r"Operation Failed.*\[\]"):
             session.vm_service("vm1").start()
 
     def test_an_answer_without_result_code_breaks_the_command(self, proxy: _Proxy, session: Session) -> None:

@@ -1,0 +1,87 @@
+# SPDX-FileCopyrightText: The ovirt_tcp_plugin developers
+# SPDX-License-Identifier: Apache-2.0
+"""Loads the engine hooks: one file per event, `handle(event, broker)`, from a directory that only root can write."""
+
+from __future__ import annotations
+
+import dataclasses
+import importlib.util
+import os
+import stat
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, Protocol
+
+from ovirt_tcp_plugin import errors
+
+# The engine's own places of 2013: Backend.initialize and InitVdsOnUp. Each must have its file.
+NAMES = ("backend_initialize", "init_vds_on_up")
+
+
+@dataclasses.dataclass(frozen=True)
+class HookEvent:
+    """What happened; `host_id` is empty for an event of the whole engine."""
+
+    name: str
+    host_id: str = ""
+
+
+class Attester(Protocol):
+    """What a hook may ask the broker for."""
+
+    def attest_in_stages(self) -> None:
+        """Attest every Up host of every pool, first a small stage, then larger ones."""
+
+    def attest_host(self, host_id: str) -> None:
+        """Attest one host before it counts."""
+
+
+Handle = Callable[[HookEvent, Attester], None]
+
+
+def load(directory: Path) -> Mapping[str, Handle]:
+    """Return the hooks by name.
+
+    Raises:
+        InvalidConfig: one is missing, can be written by others, or fails to load; half the hooks are none.
+    """
+    faults: list[str] = []
+    hooks: dict[str, Handle] = {}
+    for name in NAMES:
+        path = directory / f"{name}.py"
+        fault = _foreign(directory) or _foreign(path)
+        if fault:
+            faults.append(fault)
+            continue
+        try:
+            hooks[name] = _handle(name, path)
+        except Exception as e:  # noqa: BLE001 - a hook's own code: whatever it raises stops the start
+            faults.append(f"{path} cannot be loaded: {type(e).__name__}: {e}")
+    if faults:
+        raise errors.InvalidConfig(str(directory), faults)
+    return hooks
+
+
+def _handle(name: str, path: Path) -> Handle:
+    spec = importlib.util.spec_from_file_location(f"ovirt_tcp_hook_{name}", path)
+    if spec is None or spec.loader is None:
+        raise ImportError("not a Python file")
+    module: Any = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    if not callable(module.handle):
+        raise TypeError("handle is not a function")
+    handle: Handle = module.handle
+    return handle
+
+
+def _foreign(path: Path) -> str:
+    """Return why a path is not to be trusted, empty if it is: root's or our own, and nobody else may write it."""
+    try:
+        found = path.stat()
+    except OSError as e:
+        return f"{path}: {e.strerror}"
+    if found.st_uid not in (0, os.getuid()):
+        return f"{path} belongs to another user"
+    if found.st_mode & (stat.S_IWGRP | stat.S_IWOTH):
+        return f"{path} can be written by group or others"
+    return ""

@@ -1,0 +1,496 @@
+# SPDX-FileCopyrightText: The ovirt_tcp_plugin developers
+# SPDX-License-Identifier: Apache-2.0
+"""All that the broker knows, under one lock, and what follows from it. No I/O: threads bring news and take plans."""
+
+from __future__ import annotations
+
+import collections
+import dataclasses
+import random
+import threading
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from typing import Any, Optional
+
+from ovirt_tcp_plugin.broker import pools, verdicts, wall
+from ovirt_tcp_plugin.broker.clock import Clock
+from ovirt_tcp_plugin.broker.decision import Decision, Verdict, Vm, decide, needs_trust
+from ovirt_tcp_plugin.broker.inventory import MAINTENANCE, PREPARING, Group, Host, Listing, Notice
+from ovirt_tcp_plugin.broker.pools import Pool
+from ovirt_tcp_plugin.broker.quarantine import Guard, GuardRule, Quarantine, Taken
+from ovirt_tcp_plugin.broker.settings import Settings
+from ovirt_tcp_plugin.broker.snapshot import Snapshot
+from ovirt_tcp_plugin.broker.sources import Answer
+from ovirt_tcp_plugin.broker.verdicts import Outcome
+from ovirt_tcp_plugin.messages.result import Level
+
+JOURNAL_SIZE = 1000
+# What our maintenance reasons begin with: by it we know a host of ours again, whatever else was lost.
+REASON_PREFIX = "ovirt-tcp: "
+# The wall clock may run ahead of CLOCK_BOOTTIME by so much between two looks; more means that this machine was paused.
+MAX_PAUSE_MS = 60_000
+
+_EMPTY = Listing((), (), (), (), ())
+
+
+@dataclasses.dataclass(frozen=True)
+class WallPlan:
+    """What to do to one pool's wall."""
+
+    pool: Pool
+    group: Optional[Group]
+    steps: Sequence[wall.Step]
+
+
+@dataclasses.dataclass
+class Progress:
+    """How far the startup attestation is."""
+
+    stage: int = 0
+    asked: int = 0
+    total: int = 0
+    done: bool = False
+
+
+class Knowledge:
+    """The one state. Every public method takes the lock; none waits for anybody."""
+
+    def __init__(self, options: Settings, clock: Clock) -> None:
+        lifetimes = verdicts.Lifetimes(
+            int(options.verdicts.lifetime_s * 1000),
+            options.verdicts.refresh,
+            options.verdicts.jitter,
+            int(options.verdicts.untrusted_refresh_s * 1000),
+        )
+        self._options = options
+        self._clock = clock
+        self._guard_rule = GuardRule(options.guard.hosts, options.guard.share, int(options.guard.window_s * 1000))
+        self._table = verdicts.Table(lifetimes)
+        self._pools = pools.Pools()
+        self._quarantine = Quarantine()
+        self._guards: dict[str, Guard] = {}
+        self._hosts: dict[str, Host] = {}
+        self._listing = _EMPTY
+        self._walls: dict[str, Group] = {}
+        self._known_good: set[str] = set()
+        self._names: dict[str, str] = {}
+        self._shared_names: frozenset[str] = frozenset()
+        self._drift_ms: Optional[int] = None
+        self._staged: set[str] = set()
+        self.servers_answer = True
+        self.progress = Progress()
+        self.lock = threading.RLock()
+        self.journal: collections.deque[dict[str, Any]] = collections.deque(maxlen=JOURNAL_SIZE)
+        self.outbox: collections.deque[Notice] = collections.deque()
+        self.changed = threading.Event()
+        self.revision = 0
+
+    # News
+
+    def observe_hosts(self, hosts: Sequence[Host]) -> tuple[str, ...]:
+        """Take the engine's list of hosts into account; return the pool hosts that came Up."""
+        with self.lock:
+            now_ms = self._clock.now_ms()
+            self._hosts = {host.id: host for host in hosts}
+            self._names, self._shared_names = pools.names(hosts, self._options.pools.host_names)
+            seen = self._table.observe({host.id: host.up for host in hosts}, now_ms)
+            self._adopt()
+            self._quarantine.observe(self._hosts, seen.came_up)
+            if seen.came_up or seen.left_up or seen.removed:
+                self._touch()
+                self._note("hosts", came_up=self._host_names(seen.came_up), left_up=self._host_names(seen.left_up))
+            return tuple(host_id for host_id in seen.came_up if self._pool_of(host_id) is not None)
+
+    def observe_listing(self, listing: Listing) -> tuple[Pool, ...]:
+        """Take a complete listing into account; return the pools that ended."""
+        with self.lock:
+            self._listing = listing
+            self._walls = dict(listing.walls)
+            change = self._pools.update(listing)
+            for notice in change.notices:
+                self._tell(notice)
+            self._touch()
+            return change.ended
+
+    def host_restarted(self, host_id: str) -> None:
+        """An event told that the host left Up, whatever the listings show."""
+        with self.lock:
+            self._table.restarted(host_id, self._clock.now_ms())
+            self._touch()
+
+    def void(self, code: str, reason: str) -> None:
+        """Void every verdict that was born before now."""
+        with self.lock:
+            now_ms = self._clock.now_ms()
+            self._table.void(now_ms, now_ms, code, reason)
+            self._note("voided", code=code)
+            self._touch()
+
+    def watch_clock(self) -> bool:
+        """Void all verdicts if this machine was paused; return whether it was."""
+        with self.lock:
+            drift_ms = self._clock.wall_ms() - self._clock.now_ms()
+            ahead_ms = 0 if self._drift_ms is None else drift_ms - self._drift_ms
+            self._drift_ms = drift_ms
+        if ahead_ms <= MAX_PAUSE_MS:
+            return False
+        self.void("clock_jump", f"the wall clock went {ahead_ms // 1000} s ahead: this machine was paused, or the clock set")
+        return True
+
+    # Questions to the attestation server
+
+    def stage(self, size: int) -> Optional[list[str]]:
+        """Return up to `size` hosts of the startup attestation, to be asked now; None when there are no more."""
+        with self.lock:
+            ready = sorted(self._staged & set(self._askable()), key=lambda one: self._hosts[one].name)
+            if not ready:
+                self._staged.clear()
+                self.progress.done = True
+                return None
+            self._staged -= set(ready[:size])
+            chosen = self._table.begin(ready[:size])
+            self.progress.stage += 1
+            self.progress.asked += len(ready[:size])
+            self._note("stage", stage=self.progress.stage, hosts=self._host_names(ready[:size]))
+            return chosen
+
+    def begin_stages(self) -> int:
+        """Mean to attest every Up host of every pool, stage by stage; return their number."""
+        with self.lock:
+            self._staged = {host_id for host_id in self._askable() if self._hosts[host_id].up}
+            self.progress = Progress(total=len(self._staged))
+            return len(self._staged)
+
+    def due(self, most: int) -> list[str]:
+        """Return up to `most` hosts to ask now; they are being asked from now on.
+
+        Hosts that answer and hosts that did not come in different questions: a silent one delays its whole question.
+        """
+        with self.lock:
+            chosen = self._table.due(set(self._askable()) - self._staged, self._clock.now_ms())
+            entries = {host_id: self._table.entry(host_id) for host_id in chosen}
+            answering = [host_id for host_id, entry in entries.items() if entry is not None and not entry.failures]
+            return self._table.begin((answering or chosen)[:most])
+
+    def wanted(self, host_id: str) -> None:
+        """Ask this host as soon as possible."""
+        with self.lock:
+            self._table.wanted([host_id], self._clock.now_ms())
+
+    def name(self, host_id: str) -> Optional[str]:
+        """Return the host's name at the attestation server."""
+        with self.lock:
+            return self._names.get(host_id)
+
+    def record(self, answers: Mapping[str, Answer]) -> None:
+        """Take answers by host id into account."""
+        with self.lock:
+            self.servers_answer = True
+            for host_id, answer in answers.items():
+                self._record(host_id, answer)
+            self._touch()
+
+    def not_asked(self, host_ids: Iterable[str]) -> None:
+        """These hosts could not be asked about: they have no name any more."""
+        with self.lock:
+            for host_id in host_ids:
+                self._table.failed(host_id, self._clock.now_ms(), _draw(), "no_name", "the host has no name to ask for")
+
+    def nobody_answered(self, host_ids: Iterable[str], reason: str) -> None:
+        """No attestation server answered for these hosts: nothing is learnt about them."""
+        with self.lock:
+            if self.servers_answer:
+                text = f"No attestation server answers: {reason}. Verdicts hold until their end; no host is taken out."
+                self._tell(Notice(f"servers_silent {self._clock.now_ms()}", "warning", text))
+            self.servers_answer = False
+            now_ms, why = self._clock.now_ms(), "no attestation server answers"
+            for host_id in host_ids:
+                self._table.failed(host_id, now_ms, _draw(), "no_server", why)
+            self._touch()
+
+    # Plans
+
+    def plans(self) -> list[WallPlan]:
+        """Return the plan for each pool's wall."""
+        with self.lock:
+            return [self._plan(pool) for pool in self._pools.by_cluster.values()]
+
+    def walled(self, cluster_id: str, group: Group) -> None:
+        """A wall is now like this."""
+        with self.lock:
+            self._walls[cluster_id] = group
+
+    def to_deactivate(self) -> list[tuple[str, str]]:
+        """Return (host id, reason) of the hosts to take out of service now."""
+        with self.lock:
+            held = {host_id for guard in self._guards.values() for host_id in guard.held}
+            chosen = self._quarantine.to_deactivate(self._hosts, held, self._clock.now_ms())
+            return [(one, self._reason(one)) for one in chosen if self._table.untrusted(one) and self._may_leave(one)]
+
+    def deactivated(self, host_id: str, refusal: str = "") -> None:
+        """Maintenance was accepted, or refused."""
+        with self.lock:
+            if not refusal:
+                self._quarantine.asked(host_id)
+                self._note("quarantined", host=self._host_name(host_id))
+                return
+            self._quarantine.refused(host_id, self._clock.now_ms())
+            text = f"Host {self._host_name(host_id)} is untrusted, but maintenance was refused: {refusal}"
+            self._tell(Notice(f"refused {host_id} {refusal}", "error", text, host_id=host_id))
+
+    def to_activate(self) -> list[str]:
+        """Return the hosts of ours that may return now."""
+        with self.lock:
+            return self._quarantine.to_activate(self._hosts, self._clock.now_ms())
+
+    def activated(self, host_id: str) -> None:
+        """A host of ours was activated."""
+        with self.lock:
+            self._quarantine.returned(host_id)
+            self._note("returned", host=self._host_name(host_id))
+            text = f"Host {self._host_name(host_id)} attested well and is activated; it is attested again before it counts."
+            self._tell(Notice(f"returned {host_id} {self._clock.now_ms()}", "normal", text, host_id=host_id))
+
+    def snapshots(self) -> list[Snapshot]:
+        """Return the snapshot of every pool."""
+        with self.lock:
+            return [self._snapshot(pool) for pool in self._pools.by_cluster.values()]
+
+    # Questions of people
+
+    def why(self, vm: str, host: str) -> Optional[Decision]:
+        """Return the decision on a VM and a host, by names or ids; None when there is no such host in a pool."""
+        with self.lock:
+            host_id = next((one.id for one in self._hosts.values() if host in (one.id, one.name)), "")
+            pool = self._pool_of(host_id)
+            if pool is None:
+                return None
+            vm_id = next((one.id for one in self._listing.vms if vm in (one.id, one.name)), vm)
+            return decide(self._vm(vm_id), pool.scope, self._shown(host_id), self._clock.now_ms())
+
+    def describe_hosts(self) -> list[dict[str, Any]]:
+        """Return every pool host for people."""
+        with self.lock:
+            return [self._describe(self._hosts[one]) for one in sorted(self._hosts) if self._pool_of(one)]
+
+    def describe_pools(self) -> list[dict[str, Any]]:
+        """Return every pool for people."""
+        with self.lock:
+            return [self._describe_pool(pool) for pool in self._pools.by_cluster.values()]
+
+    def guard(self, release: bool) -> list[str]:
+        """Release the held hosts into quarantine, or leave them in service but out of placement; return their names."""
+        with self.lock:
+            held = {host_id for guard in self._guards.values() for host_id in guard.release()}
+            if not release:
+                self._quarantine.spared |= held
+            self._touch()
+            return self._host_names(held)
+
+    # Memory
+
+    def encode(self) -> dict[str, Any]:
+        """Return what a restart needs."""
+        with self.lock:
+            return {
+                "boot_id": self._clock.boot_id,
+                "verdicts": self._table.encode(),
+                "quarantine": self._quarantine.encode(),
+                "known_good": sorted(self._known_good),
+            }
+
+    def restore(self, encoded: Mapping[str, Any]) -> None:
+        """Take over what `encode` gave.
+
+        Raises:
+            KeyError, TypeError, ValueError, AttributeError: it is not what `encode` gives.
+        """
+        with self.lock:
+            self._quarantine.restore(encoded["quarantine"])
+            self._known_good = {str(one) for one in encoded["known_good"]}
+            same_boot = encoded["boot_id"] == self._clock.boot_id
+            self._table.restore(encoded["verdicts"], same_boot, self._clock.now_ms())
+
+    def take_notices(self) -> list[Notice]:
+        """Return the events to write, the oldest first, and forget them."""
+        with self.lock:
+            taken = list(self.outbox)
+            self.outbox.clear()
+            return taken
+
+    # Inside
+
+    def _record(self, host_id: str, answer: Answer) -> None:
+        before = self._table.verdict(host_id)
+        outcome = self._table.record(host_id, answer, self._clock.now_ms(), _draw())
+        if outcome is Outcome.TRUSTED:
+            self._trusted(host_id, before)
+        elif outcome is Outcome.UNTRUSTED:
+            self._untrusted(host_id, before)
+        elif outcome is Outcome.WELL_WHILE_AWAY:
+            self._quarantine.well(host_id, self._clock.now_ms())
+
+    def _trusted(self, host_id: str, before: Optional[Verdict]) -> None:
+        self._known_good.add(host_id)
+        self._quarantine.spared.discard(host_id)
+        taken = self._quarantine.taken.get(host_id)
+        if taken is not None and not taken.asked:
+            del self._quarantine.taken[host_id]
+        if before is None or before.level is not Level.TRUSTED:
+            self._note("trusted", host=self._host_name(host_id))
+
+    def _untrusted(self, host_id: str, before: Optional[Verdict]) -> None:
+        verdict, pool, host = self._table.verdict(host_id), self._pool_of(host_id), self._hosts.get(host_id)
+        if verdict is None or pool is None or host is None:
+            return
+        news = before is None or before.level is not Level.UNTRUSTED or before.reason != verdict.reason
+        if news:
+            self._note("untrusted", host=host.name, code=verdict.code, reason=verdict.reason)
+            text = f"Host {host.name} is untrusted ({verdict.code}): {verdict.reason}. It gets no VMs."
+            key = f"untrusted {host_id} {verdict.born_ms}"
+            self._tell(Notice(key, "error", text, host_id=host_id, cluster_id=pool.cluster_id))
+        if host_id in self._known_good:
+            self._known_good.discard(host_id)
+            self._turned(pool, host_id)
+        if host.up and self._table.untrusted(host_id):
+            self._quarantine.take(host_id, verdict.code, verdict.reason)
+
+    def _turned(self, pool: Pool, host_id: str) -> None:
+        guard = self._guards.setdefault(pool.cluster_id, Guard(self._guard_rule))
+        size = sum(1 for host in self._hosts.values() if host.cluster_id == pool.cluster_id)
+        if guard.turned(host_id, size, self._clock.now_ms()):
+            text = (
+                f"Many hosts of cluster {pool.name} turned untrusted at once: {', '.join(self._host_names(guard.held))}. "
+                "They get no VMs, but stay in service until an administrator decides: ovirt-tcp guard release, or reject."
+            )
+            self._tell(Notice(f"guard {pool.cluster_id} {self._clock.now_ms()}", "error", text, cluster_id=pool.cluster_id))
+
+    def _may_leave(self, host_id: str) -> bool:
+        """A host leaves only if its pool has a trusted one: else its VMs have nowhere to go, and nothing is gained."""
+        host, now_ms = self._hosts[host_id], self._clock.now_ms()
+        others = (one for one in self._hosts.values() if one.cluster_id == host.cluster_id and one.id != host_id)
+        return any(self._table.holds(one.id, now_ms) for one in others)
+
+    def _adopt(self) -> None:
+        """Know hosts of ours again by the reason of their maintenance, whatever state was lost."""
+        for host in self._hosts.values():
+            ours = host.status in (MAINTENANCE, PREPARING) and host.status_detail.startswith(REASON_PREFIX)
+            if ours and self._pool_of(host.id) is not None:
+                taken = Taken("adopted", host.status_detail[len(REASON_PREFIX) :])
+                self._quarantine.taken.setdefault(host.id, taken).asked = True
+
+    def _plan(self, pool: Pool) -> WallPlan:
+        group = self._walls.get(pool.cluster_id)
+        up = {one.id: self._table.verdict(one.id) for one in self._hosts.values() if one.up and self._in(one, pool)}
+        inside = group.host_ids if group else frozenset()
+        hosts = wall.hosts_inside(up, inside, self.servers_answer, self._clock.now_ms())
+        own = [vm for vm in self._listing.vms if vm.cluster_id == pool.cluster_id]
+        members = {vm.id for vm in own if needs_trust(self._vm(vm.id), pool.scope)}
+        known = {vm.id for vm in self._listing.vms}
+        return WallPlan(pool, group, wall.plan(group, hosts, members, known))
+
+    def _snapshot(self, pool: Pool) -> Snapshot:
+        hosts = {one.id: self._shown(one.id) for one in self._hosts.values() if self._in(one, pool)}
+        return Snapshot(
+            pool.cluster_id,
+            pool.scope,
+            self._clock.boot_id,
+            self._clock.now_ms(),
+            hosts,
+            {vm.id: vm.marked for vm in self._listing.vms if vm.cluster_id == pool.cluster_id},
+            self._exempt(),
+        )
+
+    def _shown(self, host_id: str) -> Verdict:
+        """Return the verdict as placement has to see it."""
+        now_ms = self._clock.now_ms()
+        if host_id in self._shared_names:
+            reason = "another host has the same name at the attestation server: give them different ones in host_names"
+            return Verdict(Level.UNKNOWN, now_ms, now_ms, "name_shared", reason)
+        verdict = self._table.verdict(host_id)
+        if verdict is None:
+            return Verdict(Level.UNKNOWN, now_ms, now_ms, "not_attested", "the host has not been attested yet")
+        if verdict.level is Level.TRUSTED and not self._table.holds(host_id, now_ms) and now_ms < verdict.end_ms:
+            return Verdict(Level.UNKNOWN, now_ms, now_ms, "not_up", "the host is not Up")
+        return verdict
+
+    def _vm(self, vm_id: str) -> Vm:
+        known = next((vm for vm in self._listing.vms if vm.id == vm_id), None)
+        return Vm(None if known is None else known.marked, vm_id in self._exempt())
+
+    def _exempt(self) -> frozenset[str]:
+        engine = (vm.id for vm in self._listing.vms if vm.hosted_engine)
+        return frozenset((*self._options.pools.exempt_vms, *engine))
+
+    def _askable(self) -> Collection[str]:
+        return [
+            host.id
+            for host in self._hosts.values()
+            if self._pool_of(host.id) is not None
+            and (host.up or host.id in self._quarantine.taken)
+            and host.id not in self._shared_names
+        ]
+
+    def _pool_of(self, host_id: str) -> Optional[Pool]:
+        host = self._hosts.get(host_id)
+        return None if host is None else self._pools.by_cluster.get(host.cluster_id)
+
+    @staticmethod
+    def _in(host: Host, pool: Pool) -> bool:
+        return host.cluster_id == pool.cluster_id
+
+    def _reason(self, host_id: str) -> str:
+        taken = self._quarantine.taken[host_id]
+        return f"{REASON_PREFIX}not trusted ({taken.code}): {taken.reason}"
+
+    def _host_name(self, host_id: str) -> str:
+        return self._hosts[host_id].name if host_id in self._hosts else host_id
+
+    def _host_names(self, host_ids: Iterable[str]) -> list[str]:
+        return sorted(self._host_name(one) for one in host_ids)
+
+    def _touch(self) -> None:
+        """Something changed that snapshots or walls may have to show."""
+        self.revision += 1
+        self.changed.set()
+
+    def _tell(self, notice: Notice) -> None:
+        self.outbox.append(notice)
+
+    def _note(self, what: str, **details: object) -> None:
+        self.journal.append({"boottime_ms": self._clock.now_ms(), "what": what, **details})
+
+    def _describe(self, host: Host) -> dict[str, Any]:
+        now_ms, verdict, entry = self._clock.now_ms(), self._shown(host.id), self._table.entry(host.id)
+        holds = self._table.holds(host.id, now_ms)
+        ended = verdict.level is Level.TRUSTED and not holds
+        group = self._walls.get(host.cluster_id)
+        return {
+            "id": host.id,
+            "name": host.name,
+            "status": host.status,
+            "level": Level.UNKNOWN.value if ended else verdict.level.value,
+            "code": "verdict_ended" if ended else verdict.code,
+            "reason": "the last verdict ended" if ended else verdict.reason,
+            "age_ms": max(now_ms - verdict.born_ms, 0),
+            "ends_in_ms": verdict.end_ms - now_ms if holds else None,
+            "boot_id": verdict.boot_id,
+            "last_failure": entry.failing_reason if entry else "",
+            "inside_wall": group is not None and host.id in group.host_ids,
+            "quarantined": host.id in self._quarantine.taken and self._quarantine.taken[host.id].asked,
+        }
+
+    def _describe_pool(self, pool: Pool) -> dict[str, Any]:
+        group, guard = self._walls.get(pool.cluster_id), self._guards.get(pool.cluster_id)
+        return {
+            "cluster_id": pool.cluster_id,
+            "name": pool.name,
+            "scope": pool.scope.value,
+            "hosts_inside": self._host_names(group.host_ids) if group else [],
+            "vms_inside": len(group.vm_ids) if group else 0,
+            "guard_tripped": bool(guard and guard.tripped),
+            "held": self._host_names(guard.held) if guard else [],
+        }
+
+
+def _draw() -> float:
+    return random.random()  # noqa: S311 - spreads questions, keeps no secret

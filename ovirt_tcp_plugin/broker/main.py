@@ -1,0 +1,89 @@
+# SPDX-FileCopyrightText: The ovirt_tcp_plugin developers
+# SPDX-License-Identifier: Apache-2.0
+"""`ovirt-tcp-broker`: parse arguments, load the configuration, wire, run."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import signal
+from pathlib import Path
+
+import click
+
+from ovirt_tcp_plugin import command, config, errors
+from ovirt_tcp_plugin.broker import hooks, sources, web
+from ovirt_tcp_plugin.broker.clock import Clock
+from ovirt_tcp_plugin.broker.engine import Engine
+from ovirt_tcp_plugin.broker.knowledge import Knowledge
+from ovirt_tcp_plugin.broker.memory import Memory
+from ovirt_tcp_plugin.broker.service import Service
+from ovirt_tcp_plugin.broker.settings import Settings
+from ovirt_tcp_plugin.broker.snapshot_writer import SnapshotWriter
+
+log = logging.getLogger("broker")
+
+
+@click.group(cls=command.Group)
+@command.config_dir_option("broker")
+@click.pass_context
+def main(context: click.Context, config_dir: Path) -> None:
+    """The relying party on the engine machine: keeps verdicts, decides where VMs may run, and enforces it.
+
+    It needs the engine's discovery of `ovirt-tcp-filterd`, and a cluster whose scheduling policy has `TrustedHosts`.
+    """
+    context.obj = config_dir
+
+
+@main.command()
+@click.pass_obj
+def run(config_dir: Path) -> None:
+    """Watch the engine's trusted pools until SIGTERM."""
+    command.log_to_stderr()
+    options = config.load(Settings, "broker", config_dir)
+    handles = hooks.load(options.hooks.directory)
+    token = _token(options.api.token_file)
+    clock = Clock()
+    knowledge, memory = Knowledge(options, clock), Memory(options.state.directory, clock)
+    memory.load(knowledge)
+    service = Service(
+        options,
+        knowledge,
+        Engine(options.engine),
+        sources.make(options.verifier, clock),
+        SnapshotWriter(options.snapshot.directory),
+        memory,
+        handles,
+        clock,
+    )
+    asyncio.run(_serve(options, knowledge, service, token))
+
+
+async def _serve(options: Settings, knowledge: Knowledge, service: Service, token: str) -> None:
+    server, port = web.serve(knowledge, service, token, options.api.address, options.api.port)
+    service.start()
+    log.info("serving address=%s port=%d", options.api.address, port)
+    stopped = asyncio.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        asyncio.get_running_loop().add_signal_handler(number, stopped.set)
+    await stopped.wait()
+    server.stop()
+    await asyncio.get_running_loop().run_in_executor(None, service.stop)
+    log.info("stopped")
+
+
+command.add_config_commands(main, "broker", Settings)
+
+
+def _token(path: Path) -> str:
+    try:
+        token = path.read_text(encoding="ascii").strip()
+    except (OSError, UnicodeDecodeError) as e:
+        raise errors.InvalidConfig(str(path), [f"the token of the API cannot be read: {e}"]) from e
+    if not token:
+        raise errors.InvalidConfig(str(path), ["the token of the API is empty"])
+    return token
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,77 @@
+# SPDX-FileCopyrightText: The ovirt_tcp_plugin developers
+# SPDX-License-Identifier: Apache-2.0
+"""The broker's state file: what survives a restart, written whole or not at all."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import threading
+from pathlib import Path
+from typing import Any, Optional
+
+from ovirt_tcp_plugin import errors
+from ovirt_tcp_plugin.broker.clock import Clock
+from ovirt_tcp_plugin.broker.knowledge import Knowledge
+from ovirt_tcp_plugin.messages import fields
+
+log = logging.getLogger("broker.memory")
+
+MAX_SIZE = 64 * 1024 * 1024
+VERSION = 1
+# An event's custom_id is an int32.
+MAX_EVENT_NUMBER = 2**31 - 1
+
+
+class Memory:
+    """`<directory>/state.json`, with the number of the last event written and the id of the last one read.
+
+    Attributes:
+        last_event: id of the last event of the engine that was taken into account, None if there is no memory of it.
+    """
+
+    def __init__(self, directory: Path, clock: Clock) -> None:
+        directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+        self._path = directory / "state.json"
+        self._clock = clock
+        self._lock = threading.Lock()
+        self._event_number = 0
+        self.last_event: Optional[int] = None
+
+    def load(self, knowledge: Knowledge) -> None:
+        """Restore what was saved. An unreadable file is set aside: everything is attested anew then."""
+        try:
+            content = self._path.read_bytes()
+        except FileNotFoundError:
+            return
+        try:
+            members = fields.members(fields.parse(content, "state", MAX_SIZE), "state")
+            fields.integer(members, "version", VERSION, VERSION)
+            self._event_number = fields.integer(members, "event_number", 0, MAX_EVENT_NUMBER)
+            if members["last_event"] is not None:
+                self.last_event = fields.integer(members, "last_event", 0, 2**63)
+            knowledge.restore(members["knowledge"])  # type: ignore[arg-type]
+        except (errors.InvalidMessage, KeyError, TypeError, ValueError, AttributeError) as e:
+            aside = self._path.with_suffix(".broken")
+            self._path.replace(aside)
+            log.error("state unreadable error=%s set_aside=%s", e, aside)
+
+    def save(self, knowledge: Knowledge) -> None:
+        """Write what is known now; when this returns, it survives a crash."""
+        content: dict[str, Any] = {"version": VERSION, "knowledge": knowledge.encode()}
+        with self._lock:
+            content["event_number"], content["last_event"] = self._event_number, self.last_event
+            fresh = self._path.with_suffix(".new")
+            with fresh.open("wb") as file:
+                file.write(json.dumps(content).encode())
+                file.flush()
+                os.fsync(file.fileno())
+            fresh.replace(self._path)
+
+    def next_event_number(self) -> int:
+        """Return a number that no event of ours had: it follows the last, and the clock in case the file was lost."""
+        with self._lock:
+            seconds = self._clock.wall_ms() // 1000 % MAX_EVENT_NUMBER
+            self._event_number = max(self._event_number + 1, seconds) % MAX_EVENT_NUMBER
+            return self._event_number

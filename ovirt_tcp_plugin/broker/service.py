@@ -1,0 +1,328 @@
+# SPDX-FileCopyrightText: The ovirt_tcp_plugin developers
+# SPDX-License-Identifier: Apache-2.0
+"""The broker's threads: one looks at the engine, one asks about hosts, one enforces, one writes snapshots.
+
+They meet only in Knowledge. Each is the outermost edge for its own errors: it logs, goes on, and extends no trust.
+"""
+
+from __future__ import annotations
+
+import concurrent.futures
+import dataclasses
+import logging
+import threading
+from collections.abc import Callable, Mapping, Sequence
+from typing import Optional
+
+from ovirt_tcp_plugin import errors
+from ovirt_tcp_plugin.broker import hooks
+from ovirt_tcp_plugin.broker.clock import Clock
+from ovirt_tcp_plugin.broker.engine import Engine
+from ovirt_tcp_plugin.broker.hooks import HookEvent
+from ovirt_tcp_plugin.broker.inventory import Event, Group, Notice
+from ovirt_tcp_plugin.broker.knowledge import Knowledge, WallPlan
+from ovirt_tcp_plugin.broker.memory import Memory
+from ovirt_tcp_plugin.broker.settings import Settings
+from ovirt_tcp_plugin.broker.snapshot_writer import SnapshotWriter
+from ovirt_tcp_plugin.broker.sources import Answer, Source
+from ovirt_tcp_plugin.broker.wall import Edit, Step
+
+log = logging.getLogger("broker.service")
+
+TICK_S = 0.1
+SNAPSHOT_EVERY_MS = 1000
+# Verdicts end without any news, so walls are looked at this often even if nothing happened.
+ENFORCE_EVERY_MS = 1000
+# An engine that was away for longer may have restarted hosts behind our back.
+MAX_ENGINE_SILENCE_MS = 10_000
+# Events may become visible out of order: the last ones are read again each time, and known ones passed over.
+EVENT_OVERLAP = 50
+
+ENGINE_STARTED = 1
+# A host that has one of these left Up, even if every listing shows it Up (AuditLogType).
+HOST_LEFT_UP = frozenset({12, 15, 16, 41, 517, 518, 519, 522, 600, 620, 9008, 9027})
+# Clusters, policies, VMs or hosts changed: a full listing is due.
+LISTING_DUE = frozenset({34, 35, 42, 43, 44, 53, 174, 809, 811, 835, 1152, 9910, 9912})
+
+
+class Service:
+    """The running broker. Also what hooks may ask for (`hooks.Attester`)."""
+
+    def __init__(
+        self,
+        options: Settings,
+        knowledge: Knowledge,
+        engine: Engine,
+        source: Source,
+        writer: SnapshotWriter,
+        memory: Memory,
+        handles: Mapping[str, hooks.Handle],
+        clock: Clock,
+    ) -> None:
+        self._options, self._knowledge, self._engine, self._source = options, knowledge, engine, source
+        self._writer, self._memory, self._handles, self._clock = writer, memory, handles, clock
+        self._stopping, self._listed, self._listing_due = threading.Event(), threading.Event(), threading.Event()
+        self._stages_wanted = threading.Event()
+        self._last_engine_ms: Optional[int] = None
+        self._last_full_ms: Optional[int] = None
+        self._seen: set[int] = set()
+        self._asking: set[concurrent.futures.Future[None]] = set()
+        self._written = (-1, 0)
+        self._enforced_ms = 0
+        self._ended_walls: list[tuple[str, str]] = []
+        self._pending: list[tuple[Notice, int]] = []
+        self._pool = concurrent.futures.ThreadPoolExecutor(options.verifier.connections)
+        self._threads: list[threading.Thread] = []
+
+    def start(self) -> None:
+        """Start the threads."""
+        loops = {
+            "observe": (self._observe, self._options.intervals.poll_s),
+            "attest": (self._attest, TICK_S),
+            "enforce": (self._enforce, TICK_S),
+            "snapshot": (self._write_snapshots, TICK_S),
+        }
+        for name, (step, pause_s) in loops.items():
+            thread = threading.Thread(target=self._loop, args=(name, step, pause_s), name=name)
+            thread.start()
+            self._threads.append(thread)
+
+    def stop(self) -> None:
+        """Stop the threads, and save what is known."""
+        self._stopping.set()
+        for thread in self._threads:
+            thread.join()
+        self._pool.shutdown()
+        self._memory.save(self._knowledge)
+
+    def run_hook(self, event: HookEvent) -> None:
+        """Run the hook of an event. Raises NotFound when there is none of that name."""
+        if event.name not in self._handles:
+            raise errors.NotFound("engine hook", event.name)
+        log.info("hook name=%s host=%s", event.name, event.host_id or "-")
+        self._handles[event.name](event, self)
+
+    def attest_in_stages(self) -> None:
+        """Attest every Up host of every pool, first a small stage, then larger ones."""
+        self._stages_wanted.set()
+
+    def attest_host(self, host_id: str) -> None:
+        """Attest one host before it counts."""
+        self._knowledge.wanted(host_id)
+
+    def _loop(self, name: str, step: Callable[[], None], pause_s: float) -> None:
+        while not self._stopping.is_set():
+            try:
+                step()
+            except errors.Error as e:
+                log.warning("loop=%s error=%s", name, e)
+            except Exception:
+                log.exception("loop=%s failed; it goes on, and no trust was extended", name)
+            self._stopping.wait(pause_s)
+
+    # The engine
+
+    def _observe(self) -> None:
+        now_ms = self._clock.now_ms()
+        self._read_events()
+        silence_ms = max(MAX_ENGINE_SILENCE_MS, int(2000 * self._options.intervals.poll_s))
+        if self._last_engine_ms is not None and now_ms - self._last_engine_ms > silence_ms:
+            self._engine_restarted("the engine was out of reach, so hosts may have changed behind our back")
+        full_ms = int(self._options.intervals.full_s * 1000)
+        due = self._listing_due.is_set() or self._last_full_ms is None or now_ms - self._last_full_ms >= full_ms
+        if due:
+            self._listing_due.clear()
+            listing = self._engine.listing()
+            for pool in self._knowledge.observe_listing(listing):
+                self._writer.remove(pool.cluster_id)
+                if pool.cluster_id in listing.walls:
+                    self._ended_walls.append((pool.cluster_id, listing.walls[pool.cluster_id].id))
+            self._last_full_ms = now_ms
+            hosts = listing.hosts
+        else:
+            hosts = self._engine.hosts()
+        for host_id in self._knowledge.observe_hosts(hosts):
+            if self._listed.is_set():
+                self.run_hook(HookEvent("init_vds_on_up", host_id))
+        if not self._listed.is_set():
+            self._listed.set()
+            self.run_hook(HookEvent("backend_initialize"))
+        self._last_engine_ms = self._clock.now_ms()
+
+    def _read_events(self) -> None:
+        """Take new events into account. Ids may become visible out of order, so the last ones are read again."""
+        last = self._memory.last_event
+        if last is None:
+            last = self._engine.last_event_id()
+            self._seen = set(range(last - EVENT_OVERLAP, last + 1))
+        events = self._engine.events(max(last - EVENT_OVERLAP, 0))
+        if events and events[0].id > last + 1:
+            # More happened than one answer holds, while we were away: any host may have rebooted.
+            self._engine_restarted("events of the engine were missed")
+        for event in events:
+            if event.id not in self._seen:
+                self._seen.add(event.id)
+                self._take_event(event)
+        self._memory.last_event = max([last, *(event.id for event in events)])
+        self._seen = {one for one in self._seen if one > self._memory.last_event - 2 * EVENT_OVERLAP}
+
+    def _take_event(self, event: Event) -> None:
+        if event.code == ENGINE_STARTED:
+            self._engine_restarted("the engine restarted")
+        elif event.code in HOST_LEFT_UP and event.host_id:
+            self._knowledge.host_restarted(event.host_id)
+        if event.code in LISTING_DUE:
+            self._listing_due.set()
+
+    def _engine_restarted(self, reason: str) -> None:
+        self._knowledge.void("engine_restarted", reason)
+        self.run_hook(HookEvent("backend_initialize"))
+
+    # The attestation server
+
+    def _attest(self) -> None:
+        if not self._listed.is_set():
+            return
+        if self._knowledge.watch_clock():
+            self._stages_wanted.set()
+        if self._stages_wanted.is_set():
+            self._stages_wanted.clear()
+            self._attest_stages()
+        self._asking = {question for question in self._asking if not question.done()}
+        while len(self._asking) < self._options.verifier.connections:
+            batch = self._knowledge.due(self._options.verifier.batch_size)
+            if not batch:
+                break
+            self._asking.add(self._pool.submit(self._ask_batch, batch))
+
+    def _attest_stages(self) -> None:
+        """The startup attestation: each stage's results are acted on as it returns, before the next begins."""
+        total = self._knowledge.begin_stages()
+        size, asked = self._options.startup.first_stage_query_size, 0
+        while not self._stopping.is_set() and not self._stages_wanted.is_set():
+            stage = self._knowledge.stage(size)
+            if stage is None:
+                break
+            self._ask(stage)
+            asked += len(stage)
+            log.info("startup attestation hosts=%d of=%d", asked, total)
+            size = self._options.startup.second_stage_query_size
+
+    def _ask(self, host_ids: Sequence[str]) -> None:
+        size = self._options.verifier.batch_size
+        batches = [host_ids[start : start + size] for start in range(0, len(host_ids), size)]
+        concurrent.futures.wait([self._pool.submit(self._ask_batch, batch) for batch in batches])
+
+    def _ask_batch(self, host_ids: Sequence[str]) -> None:
+        names = {host_id: name for host_id in host_ids for name in [self._knowledge.name(host_id)] if name}
+        self._knowledge.not_asked(set(host_ids) - set(names))
+        if not names:
+            return
+        try:
+            told: Mapping[str, Answer] = self._source.ask(list(names.values()))
+        except errors.Error as e:
+            self._knowledge.nobody_answered(names, str(e))
+        except Exception:
+            log.exception("asking about hosts failed")
+            self._knowledge.nobody_answered(names, "the broker failed to ask; its log says why")
+        else:
+            self._knowledge.record({host_id: told[name] for host_id, name in names.items()})
+
+    # Enforcement
+
+    def _enforce(self) -> None:
+        due = self._clock.now_ms() - self._enforced_ms >= ENFORCE_EVERY_MS
+        if not self._listed.is_set() or not (due or self._knowledge.changed.is_set()):
+            return
+        self._enforced_ms = self._clock.now_ms()
+        self._knowledge.changed.clear()
+        for plan in self._knowledge.plans():
+            if plan.steps:
+                self._build(plan)
+        for cluster_id, group_id in list(self._ended_walls):
+            self._engine.remove_wall(cluster_id, group_id)
+            self._ended_walls.remove((cluster_id, group_id))
+        self._quarantine()
+        self._send_notices()
+
+    def _build(self, plan: WallPlan) -> None:
+        """Carry out a plan; the wall is remembered step by step, so that a failure in between loses nothing."""
+        group = plan.group or Group("", "ovirt-tcp-wall")
+        cluster_id = plan.pool.cluster_id
+        for step in plan.steps:
+            try:
+                group = self._carry_out(cluster_id, group, step)
+            except (errors.Conflict, errors.NotFound) as e:
+                log.warning("wall cluster=%s step=%s subject=%s error=%s", cluster_id, step.edit.name, step.subject, e)
+                self._listing_due.set()
+                if step.edit is Edit.CREATE:
+                    return
+                continue
+            self._knowledge.walled(cluster_id, group)
+
+    def _carry_out(self, cluster_id: str, group: Group, step: Step) -> Group:
+        engine, subject = self._engine, {step.subject}
+        if step.edit is Edit.CREATE:
+            return dataclasses.replace(group, id=engine.create_wall(cluster_id))
+        if step.edit is Edit.REPAIR:
+            engine.repair_wall(cluster_id, group.id)
+            return dataclasses.replace(group, enforcing=True)
+        if step.edit is Edit.REMOVE_HOST:
+            engine.remove_host(cluster_id, group.id, step.subject)
+            return dataclasses.replace(group, host_ids=group.host_ids - subject)
+        if step.edit is Edit.ADD_HOST:
+            engine.add_host(cluster_id, group.id, step.subject)
+            return dataclasses.replace(group, host_ids=group.host_ids | subject)
+        if step.edit is Edit.ADD_VM:
+            engine.add_vm(cluster_id, group.id, step.subject)
+            return dataclasses.replace(group, vm_ids=group.vm_ids | subject)
+        engine.remove_vm(cluster_id, group.id, step.subject)
+        return dataclasses.replace(group, vm_ids=group.vm_ids - subject)
+
+    def _quarantine(self) -> None:
+        leaving, returning = self._knowledge.to_deactivate(), self._knowledge.to_activate()
+        if leaving or returning:
+            self._memory.save(self._knowledge)
+        for host_id, reason in leaving:
+            try:
+                self._engine.deactivate(host_id, reason[:1000])
+            except (errors.Conflict, errors.NotFound) as e:
+                self._knowledge.deactivated(host_id, str(e))
+            else:
+                self._knowledge.deactivated(host_id)
+        for host_id in returning:
+            try:
+                self._engine.activate(host_id)
+            except (errors.Conflict, errors.NotFound) as e:
+                log.warning("activate host=%s error=%s", host_id, e)
+            else:
+                self._knowledge.activated(host_id)
+        if leaving or returning:
+            self._memory.save(self._knowledge)
+
+    def _send_notices(self) -> None:
+        """Write the events; one that the engine could not take now is written later under the same number."""
+        fresh = self._knowledge.take_notices()
+        self._pending += [(notice, self._memory.next_event_number()) for notice in fresh]
+        if fresh:
+            self._memory.save(self._knowledge)
+        while self._pending:
+            notice, number = self._pending[0]
+            try:
+                self._engine.add_event(notice, number)
+            except (errors.Conflict, errors.NotFound) as e:
+                log.error("event lost key=%s error=%s", notice.key, e)
+            self._pending.pop(0)
+
+    # Snapshots
+
+    def _write_snapshots(self) -> None:
+        """Write what changed, at most once a second."""
+        now_ms, revision = self._clock.now_ms(), self._knowledge.revision
+        before, at_ms = self._written
+        if not self._listed.is_set() or revision == before or now_ms - at_ms < SNAPSHOT_EVERY_MS:
+            return
+        self._written = (revision, now_ms)
+        for one in self._knowledge.snapshots():
+            self._writer.write(one)
+        self._memory.save(self._knowledge)

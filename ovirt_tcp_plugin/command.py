@@ -1,0 +1,63 @@
+# SPDX-FileCopyrightText: The ovirt_tcp_plugin developers
+# SPDX-License-Identifier: Apache-2.0
+"""What the command lines of all roles share: how errors end, where the configuration is, and how to look at it."""
+
+from __future__ import annotations
+
+import json
+import logging
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import click
+
+from ovirt_tcp_plugin import config, errors
+
+
+class Group(click.Group):
+    """Turns this package's errors into one line and exit code 1."""
+
+    def invoke(self, ctx: click.Context) -> object:
+        try:
+            return super().invoke(ctx)
+        except errors.Error as e:
+            raise click.ClickException(str(e)) from e
+
+
+def config_dir_option(role: str) -> Callable[[Any], Any]:
+    """Return the option for the directory of a role's configuration."""
+    return click.option(
+        "--config-dir",
+        type=click.Path(path_type=Path),
+        default=config.DEFAULT_DIRECTORY,
+        show_default=True,
+        help=f"Directory with {role}.yaml and {role}.conf.d.",
+    )
+
+
+def add_config_commands(main: click.Group, role: str, declared: type) -> None:
+    """Give `main`, whose context object is the directory, the commands `config check` and `config show`."""
+
+    @main.group("config")
+    def config_group() -> None:
+        """Look at the configuration."""
+
+    @config_group.command("check")
+    @click.pass_obj
+    def check(config_dir: Path) -> None:
+        """Say whether the configuration can be used, with all its faults."""
+        config.load(declared, role, config_dir)
+        click.echo("the configuration is good")
+
+    @config_group.command("show")
+    @click.pass_obj
+    def show(config_dir: Path) -> None:
+        """Print every option in force, as JSON."""
+        click.echo(json.dumps(config.show(config.load(declared, role, config_dir)), indent=2))
+
+
+def log_to_stderr() -> None:
+    """Write the log of a service to stderr, where the journal of systemd picks it up."""
+    logging.basicConfig(level=logging.INFO, format="%(levelname)s %(name)s %(message)s", stream=sys.stderr)
