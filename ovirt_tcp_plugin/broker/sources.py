@@ -95,13 +95,13 @@ class _Servers:
             url = urls[position].rstrip("/")
             try:
                 reply = https.post(url, url + path, message, self._headers, self._options.ca_file, bounds)
-                if reply.status not in self._good:
-                    raise errors.Unavailable(url, f"it answers with status {reply.status}")
             except errors.Unavailable as e:
                 faults.append(f"{e.peer}: {e.reason}")
                 continue
-            self._first = position
-            return reply
+            if reply.status in self._good:
+                self._first = position
+                return reply
+            faults.append(f"{url}: it answers with status {reply.status}")
         raise errors.Unavailable("the attestation server", "; ".join(faults))
 
 
@@ -262,7 +262,7 @@ def _oat_age(vtime: Optional[datetime.datetime], date: Optional[datetime.datetim
 def _parse_date(header: str) -> Optional[datetime.datetime]:
     try:
         date = email.utils.parsedate_to_datetime(header)
-    except (ValueError, TypeError):
+    except (ValueError, TypeError, IndexError, OverflowError):
         return None
     return date if date.tzinfo is not None else None
 
