@@ -85,6 +85,7 @@ class Agent:
         boot_id = measure.read_boot_id(self._sources.boot_id)
         answer = self._post("/v1/challenge", {"wait_ms": WAIT_MS, "boot_id": boot_id}, WAIT_MS / 1000)
         if answer is None:
+            self._recovered()
             return
         challenge = evidence.decode_challenge(answer)
         measured = measure.measure(self._tpm, self._ak, challenge, self._sources)
@@ -120,6 +121,11 @@ class Agent:
             return
         self._retry_s = min(max(self._retry_s * 2, RETRY_FIRST_S), self._retry_most_s)
         self._pause(self._retry_s * (0.5 + self._draw() / 2))
+
+    def _recovered(self) -> None:
+        if self._status.get("error"):
+            log.info("recovered server=%s", self._verifiers.current)
+            self._keep_status(error="")
 
     def _keep_status(self, **changed: object) -> None:
         self._status.update(changed)

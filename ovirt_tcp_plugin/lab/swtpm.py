@@ -175,8 +175,12 @@ class Swtpm:
 
     def start(self) -> None:
         """Start the process; it answers some milliseconds later, and `connect` waits for it."""
-        # Not beside the state: a deep directory would not fit into a socket address.
-        self._sockets = Path(tempfile.mkdtemp(prefix="tpm-"))
+        # Not beside the state: a deep directory would not fit into a socket address. A restart has the same address,
+        # so that what was told it finds the TPM again; mkdir refuses a directory that somebody else put there.
+        if self._sockets is None:
+            self._sockets = Path(tempfile.mkdtemp(prefix="tpm-"))
+        else:
+            self._sockets.mkdir(mode=0o700)
         if len(str(self._sockets / "control")) > MAX_SOCKET_PATH:
             raise errors.Unavailable("swtpm", f"{self._sockets} is too long for a socket, set a shorter TMPDIR")
         command = [_tool("swtpm"), "socket", "--tpm2", "--tpmstate", f"dir={self.state}"]
@@ -190,7 +194,6 @@ class Swtpm:
         self._processes.stop_all()
         if self._sockets is not None:
             shutil.rmtree(self._sockets, ignore_errors=True)
-            self._sockets = None
 
     @property
     def address(self) -> str:

@@ -1,0 +1,225 @@
+# SPDX-FileCopyrightText: The ovirt_tcp_plugin developers
+# SPDX-License-Identifier: Apache-2.0
+"""A host of the lab: its software TPM, its boot files, its measured launch and its real agent process.
+
+A host can lie in every way that the tests and the demo need: what it boots and what it logs are separate arguments.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+import signal
+import sys
+import uuid
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Optional
+
+from ovirt_tcp_plugin import config
+from ovirt_tcp_plugin.attester import enrolling
+from ovirt_tcp_plugin.attester.identity import Identity
+from ovirt_tcp_plugin.attester.reporting import Verifiers
+from ovirt_tcp_plugin.attester.settings import Settings
+from ovirt_tcp_plugin.attester.tpm import Tpm
+from ovirt_tcp_plugin.lab import launch
+from ovirt_tcp_plugin.lab.processes import Processes
+from ovirt_tcp_plugin.lab.swtpm import STATE_FILE, Swtpm, clone
+
+# A lab does not wait half a minute for a server that it restarts itself.
+RETRY_MOST_S = 0.5
+
+
+class LabHost:
+    """One host. Start it in a context; leaving it ends its agent and its TPM.
+
+    Args:
+        name: under which it enrols.
+        directory: everything of this host lies here; made if missing.
+        tpm_state: a TPM from `swtpm.Vendor` to copy; None if `directory/tpm` holds one, or is to be a new
+            one without EK certificate.
+        images: what it boots by default; None makes them. Hosts of one model share them.
+        ak_kind: "ecc-p256" or "rsa-2048".
+    """
+
+    def __init__(
+        self,
+        name: str,
+        directory: Path,
+        tpm_state: Optional[Path] = None,
+        images: Optional[launch.Images] = None,
+        ak_kind: str = "ecc-p256",
+    ) -> None:
+        self.name = name
+        self.directory = directory
+        self.config_directory = directory / "config"
+        self.state_directory = directory / "agent"
+        self.boot_id_file = directory / "run" / "boot_id"
+        self.txt_log_file = directory / "run" / "txt_event_log"
+        self.firmware_log_file = directory / "run" / "firmware_event_log"
+        for made in (self.config_directory, self.boot_id_file.parent):
+            made.mkdir(parents=True, exist_ok=True)
+        self.state_directory.mkdir(mode=0o700, exist_ok=True)
+        if tpm_state is not None and not (directory / "tpm" / STATE_FILE).exists():
+            clone(tpm_state, directory / "tpm")
+        self.swtpm = Swtpm(directory / "tpm")
+        self.images = images or launch.make_images(directory / "boot")
+        self._ak_kind = ak_kind
+        self._processes = Processes(directory)
+
+    def __enter__(self) -> LabHost:
+        self.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.stop()
+
+    def start(self) -> None:
+        """Give the host power. It is not booted yet."""
+        self.swtpm.start()
+
+    def stop(self) -> None:
+        """End agent and TPM."""
+        self._processes.stop_all()
+        self.swtpm.stop()
+
+    # Booting, truly or not
+
+    def boot(
+        self,
+        images: Optional[launch.Images] = None,
+        *,
+        measured_launch: bool = True,
+        forged_log: Optional[bytes] = None,
+        write_log: bool = True,
+    ) -> None:
+        """Boot: TPM reset, firmware, measured launch, a new boot id, the event logs. The agent must not run.
+
+        Args:
+            images: what really boots; None: the host's own.
+            measured_launch: False leaves PCR 17-22 at all ones, as a boot without tboot does.
+            forged_log: written in the place of the true TXT log.
+            write_log: False leaves no TXT log.
+        """
+        told = launch.events(images or self.images)
+        firmware = launch.firmware_events()
+        tpm = self.swtpm.connect()
+        try:
+            launch.power_on(self.swtpm, tpm, firmware)
+            if measured_launch:
+                launch.launch(self.swtpm, tpm, told)
+        finally:
+            tpm.close()
+        self.boot_id_file.write_text(f"{uuid.uuid4()}\n")
+        self.firmware_log_file.write_bytes(launch.log_of(firmware))
+        self.txt_log_file.unlink(missing_ok=True)
+        if write_log and (measured_launch or forged_log is not None):
+            self.txt_log_file.write_bytes(launch.log_of(told) if forged_log is None else forged_log)
+
+    def reboot(
+        self,
+        images: Optional[launch.Images] = None,
+        *,
+        measured_launch: bool = True,
+        forged_log: Optional[bytes] = None,
+        write_log: bool = True,
+    ) -> None:
+        """Boot as `boot` does; an agent that ran is killed, as a power cut does, and starts again."""
+        ran = self.agent_running
+        self.kill_agent()
+        self.boot(images, measured_launch=measured_launch, forged_log=forged_log, write_log=write_log)
+        if ran:
+            self.start_agent()
+
+    def good_log(self) -> bytes:
+        """Return the TXT log of a good boot: what an attacker replays."""
+        return launch.log_of(launch.events(self.images))
+
+    # The agent
+
+    def configure(self, verifier_url: str, ca_file: Path) -> None:
+        """Write `agent.yaml`. The host must have been started, since the TPM's address is known then."""
+        content = {
+            "verifier": {"urls": [verifier_url], "ca_file": str(ca_file), "retry_most": RETRY_MOST_S},
+            "host": {"name": self.name},
+            "tpm": {"device": self.swtpm.address, "key": self._ak_kind},
+            "state": {"directory": str(self.state_directory)},
+            "boot": {
+                "boot_id": str(self.boot_id_file),
+                "txt_log": str(self.txt_log_file),
+                "firmware_log": str(self.firmware_log_file),
+            },
+        }
+        # JSON is YAML.
+        (self.config_directory / "agent.yaml").write_text(json.dumps(content, indent=2))
+
+    def enrol(self, token: str, verifier_url: str, ca_file: Path) -> None:
+        """Configure the agent and enrol, as `ovirt-tcp-agent enrol` does. The agent must not run.
+
+        Raises:
+            Refused: the verifier's reason.
+            Unavailable: it does not answer, or the TPM has no EK certificate.
+        """
+        self.configure(verifier_url, ca_file)
+        settings = config.load(Settings, "agent", self.config_directory)
+        verifiers = Verifiers(settings.verifier.urls, settings.verifier.ca_file, None)
+        tpm = self.connect()
+        try:
+            enrolling.enrol(tpm, Identity(self.state_directory), verifiers, self.name, token, self._ak_kind)
+        finally:
+            tpm.close()
+            verifiers.close()
+
+    def start_agent(self) -> None:
+        """Start the real agent as a process of its own."""
+        self._processes.start("agent", self.agent_command("run"))
+
+    def agent_command(self, *arguments: str) -> list[str]:
+        """Return the command line of `ovirt-tcp-agent` with this host's configuration."""
+        module = ["-m", "ovirt_tcp_plugin.attester.main", "--config-dir", str(self.config_directory)]
+        return [sys.executable, *module, *arguments]
+
+    def stop_agent(self) -> None:
+        """Stop the agent by SIGTERM."""
+        self._processes.stop("agent")
+
+    def kill_agent(self) -> None:
+        """End the agent by SIGKILL."""
+        self._processes.stop("agent", signal.SIGKILL)
+
+    def freeze_agent(self) -> None:
+        """Make the host silent: its agent lives and does nothing."""
+        self._processes.send("agent", signal.SIGSTOP)
+
+    def thaw_agent(self) -> None:
+        """Have a frozen agent go on."""
+        self._processes.send("agent", signal.SIGCONT)
+
+    @property
+    def agent_running(self) -> bool:
+        """Whether the agent lives; a frozen one does."""
+        return self._processes.running("agent")
+
+    def agent_log(self) -> str:
+        """Return the end of the agent's log."""
+        return self._processes.log_tail("agent")
+
+    def status(self) -> Mapping[str, Any]:
+        """Return what the agent keeps for `ovirt-tcp-agent status`, empty when it has kept nothing."""
+        return dict(Identity(self.state_directory).load_status() or {})
+
+    def forget_enrolment(self) -> None:
+        """Lose the agent's state, as a reinstallation of the disk does; the TPM stays."""
+        shutil.rmtree(self.state_directory)
+        self.state_directory.mkdir(mode=0o700)
+
+    # Its chip
+
+    def connect(self) -> Tpm:
+        """Return a connection to the host's TPM; the agent must not run, since a software TPM serves one at a time."""
+        return self.swtpm.connect()
+
+    def power_cut(self) -> None:
+        """Take the power away without a shutdown; `start` and `boot` follow."""
+        self.kill_agent()
+        self.swtpm.stop()

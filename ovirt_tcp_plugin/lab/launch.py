@@ -1,0 +1,225 @@
+# SPDX-FileCopyrightText: The ovirt_tcp_plugin developers
+# SPDX-License-Identifier: Apache-2.0
+"""A measured launch (Intel TXT with tboot) on a software TPM: the same events, extends and localities as a real one.
+
+Real here: tboot's image and its hash by tboot's own `lcp2_mlehash`, the module hashes, the D-RTM sequence at locality
+4, the extends at 3 (SINIT) and 2 (tboot), the log's format. Made up: what CPU, BIOS ACM and SINIT ACM would say of
+themselves, which is the same on every host of this lab, as on machines of one model.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import gzip
+import hashlib
+import struct
+import subprocess
+from collections.abc import Sequence
+from pathlib import Path
+
+from ovirt_tcp_plugin import errors
+from ovirt_tcp_plugin.attester.tpm import RS_PW, Tpm
+from ovirt_tcp_plugin.lab.swtpm import BANKS, Swtpm
+from ovirt_tcp_plugin.messages import eventlog, tpm2
+
+TBOOT = Path("/boot/tboot.gz")
+TBOOT_CMDLINE = "logging=serial,memory"
+# In tboot's code, which the MLE header declares as measured; the file's first pages are not.
+TAMPERED_BYTE = 0x10000
+HASH_WITHIN_S = 30
+
+_SINIT_LOCALITY = 3
+_TBOOT_LOCALITY = 2
+_STARTUP_CLEAR = b"\0\0"
+
+_S_CRTM_VERSION = 0x00000008
+_SEPARATOR = 0x00000004
+
+# Event types of TXT without a name in eventlog: TXT Software Development Guide, appendix G.
+_BIOSAC = 0x40A
+_SCRTM = 0x40B
+_LCP_CONTROL = 0x40C
+_STM = 0x40E
+_OSSINIT_CAP = 0x40F
+_SINIT_PUBKEY = 0x410
+_LCP_DETAILS = 0x412
+_LCP_AUTHORITIES = 0x413
+_NV_INFO = 0x414
+
+
+@dataclasses.dataclass(frozen=True)
+class Images:
+    """What a host boots: files, and the command line of each."""
+
+    tboot: Path
+    kernel: Path
+    initrd: Path
+    tboot_cmdline: str = TBOOT_CMDLINE
+    kernel_cmdline: str = "root=/dev/mapper/onn-root ro crashkernel=auto intel_iommu=on"
+    initrd_cmdline: str = ""
+
+
+def make_images(directory: Path, version: str = "5.14.0-503.el9") -> Images:
+    """Return the real tboot with a kernel and an initrd made in `directory`; the same bytes for the same version.
+
+    Raises:
+        Unavailable: tboot is not installed.
+    """
+    if not TBOOT.exists():
+        raise errors.Unavailable(str(TBOOT), "it is not installed (Debian: tboot)")
+    directory.mkdir(parents=True, exist_ok=True)
+    kernel, initrd = directory / f"vmlinuz-{version}", directory / f"initramfs-{version}.img"
+    kernel.write_bytes(_filler(f"kernel {version}"))
+    initrd.write_bytes(_filler(f"initrd {version}"))
+    return Images(TBOOT, kernel, initrd)
+
+
+def tamper_tboot(images: Images, directory: Path) -> Images:
+    """Return the images with a tboot in which one bit is flipped."""
+    content = bytearray(gzip.decompress(images.tboot.read_bytes()))
+    content[TAMPERED_BYTE] ^= 1
+    tampered = directory / "tboot-tampered.gz"
+    tampered.write_bytes(gzip.compress(bytes(content), 1, mtime=0))
+    return dataclasses.replace(images, tboot=tampered)
+
+
+def tamper_kernel(images: Images, directory: Path) -> Images:
+    """Return the images with a kernel in which one bit is flipped."""
+    content = bytearray(images.kernel.read_bytes())
+    content[len(content) // 2] ^= 1
+    tampered = directory / f"{images.kernel.name}-tampered"
+    tampered.write_bytes(bytes(content))
+    return dataclasses.replace(images, kernel=tampered)
+
+
+def events(images: Images) -> tuple[eventlog.Event, ...]:
+    """Return the events of a measured launch, in the order of a real one (DA mapping).
+
+    Raises:
+        Unavailable: `lcp2_mlehash` is missing or failed.
+    """
+    control, capabilities = struct.pack("<I", 0), struct.pack("<I", 0x2)
+    scrtm, nv_info = _described("CPU S-CRTM status 0"), _described("NV indices 01C10102 01C10103")
+    mle = {bank: _mle_hash(images, bank) for bank in BANKS}
+    pubkey = {bank: hashlib.new(bank, b"SINIT public key").digest() for bank in BANKS}
+    policy = hashlib.sha256(struct.pack("<I", 0) + hashlib.sha256(b"lab policy").digest()).digest()
+    return (
+        _event(17, eventlog.HASH_START, hash_start_data()),
+        _event(17, _BIOSAC, _described("BIOS ACM 1")),
+        _event(17, _SCRTM, scrtm),
+        _event(17, _LCP_CONTROL, control),
+        _event(17, _LCP_DETAILS, _described("launch control policy: any")),
+        _event(17, _STM, b""),
+        _event(17, _OSSINIT_CAP, capabilities),
+        eventlog.Event(17, eventlog.MLE_HASH, mle, b""),
+        _event(17, _NV_INFO, nv_info),
+        eventlog.Event(18, _SINIT_PUBKEY, pubkey, b""),
+        _event(18, _SCRTM, scrtm),
+        _event(18, _OSSINIT_CAP, capabilities),
+        _event(18, _LCP_CONTROL, control),
+        _event(18, _LCP_AUTHORITIES, _described("launch control policy: no authority")),
+        _event(18, _NV_INFO, nv_info),
+        _module(17, policy),
+        _module(18, policy),
+        _module(17, module_hash(images.kernel_cmdline, images.kernel)),
+        _module(17, module_hash(images.initrd_cmdline, images.initrd)),
+    )
+
+
+def firmware_events() -> tuple[eventlog.Event, ...]:
+    """Return the few events of a simple firmware: its version and the separators of PCR 0-7."""
+    version = "ovirt-tcp lab firmware 1\0".encode("utf-16-le")
+    separators = (_event(pcr, _SEPARATOR, bytes(4)) for pcr in range(8))
+    return (_event(0, _S_CRTM_VERSION, version), *separators)
+
+
+def log_of(told: Sequence[eventlog.Event]) -> bytes:
+    """Return the events as the log that firmware or TXT writes."""
+    return eventlog.encode(told, BANKS)
+
+
+def truncate(log: bytes) -> bytes:
+    """Return a log that ends within its last event, as after a crash of its writer."""
+    return log[:-10]
+
+
+def power_on(swtpm: Swtpm, tpm: Tpm, firmware: Sequence[eventlog.Event]) -> None:
+    """Reset the TPM and measure the firmware: what happens before any launch."""
+    swtpm.control.reset()
+    tpm.execute("TPM2_Startup", 0x144, parameters=_STARTUP_CLEAR)
+    for event in firmware:
+        extend(tpm, event)
+
+
+def launch(swtpm: Swtpm, tpm: Tpm, told: Sequence[eventlog.Event]) -> None:
+    """Do a measured launch of these events; the first one is HASH_START.
+
+    Only locality 4 can reset PCR 17-22 to zero, and only 2 to 4 can extend PCR 17: software that runs later cannot
+    repeat it.
+    """
+    start, *rest = told
+    try:
+        swtpm.control.measure_launch(start.data)
+        for event in rest:
+            by_tboot = event.type == eventlog.TBOOT_MODULE
+            swtpm.control.set_locality(_TBOOT_LOCALITY if by_tboot else _SINIT_LOCALITY)
+            extend(tpm, event)
+    finally:
+        swtpm.control.set_locality(0)
+
+
+def extend(tpm: Tpm, event: eventlog.Event) -> None:
+    """Extend the event's PCR by its digests (TPM2_PCR_Extend, Part 3, 22.2). Raises TpmError."""
+    parameters = struct.pack(">I", len(event.digests))
+    parameters += b"".join(struct.pack(">H", tpm2.HASH_IDS[bank]) + value for bank, value in event.digests.items())
+    tpm.execute("TPM2_PCR_Extend", 0x182, [event.pcr], [RS_PW], parameters)
+
+
+def hash_start_data() -> bytes:
+    """Return what the CPU hashes at the start of the launch: SHA-256 of the SINIT ACM and EDX of GETSEC[SENTER]."""
+    return hashlib.sha256(b"SINIT ACM of the lab").digest() + struct.pack("<I", 0)
+
+
+def module_hash(cmdline: str, image: Path) -> bytes:
+    """Return tboot's SHA-256 of a module: over the hashes of its command line and its image, as `tb_polgen` does."""
+    own = hashlib.sha256(cmdline.encode("ascii")).digest() + hashlib.sha256(image.read_bytes()).digest()
+    return hashlib.sha256(own).digest()
+
+
+def _mle_hash(images: Images, bank: str) -> bytes:
+    digest = hashlib.sha256(images.tboot.read_bytes()).hexdigest()
+    return _run_mle_hash(digest, images.tboot, images.tboot_cmdline, bank)
+
+
+@functools.lru_cache(maxsize=64)
+def _run_mle_hash(image_digest: str, tboot: Path, cmdline: str, bank: str) -> bytes:
+    """Return what `lcp2_mlehash` says; the image's digest is there for the cache, since a file may change."""
+    command = ["lcp2_mlehash", "--create", "--alg", bank, "--cmdline", cmdline, str(tboot)]
+    try:
+        done = subprocess.run(command, capture_output=True, timeout=HASH_WITHIN_S, check=True)
+        value = bytes.fromhex(done.stdout.decode("ascii"))
+    except (OSError, subprocess.SubprocessError, ValueError) as e:
+        raise errors.Unavailable("lcp2_mlehash", str(e)) from e
+    if len(value) != tpm2.DIGEST_SIZES[bank]:
+        raise errors.Unavailable("lcp2_mlehash", f"no {bank} in its output")
+    return value
+
+
+def _event(pcr: int, kind: int, data: bytes) -> eventlog.Event:
+    """Return an event whose digests are those of its data."""
+    return eventlog.Event(pcr, kind, {bank: hashlib.new(bank, data).digest() for bank in BANKS}, data)
+
+
+def _module(pcr: int, digest: bytes) -> eventlog.Event:
+    """Return an event of tboot, which extends the one bank of its policy only."""
+    return eventlog.Event(pcr, eventlog.TBOOT_MODULE, {"sha256": digest}, b"")
+
+
+def _described(what: str) -> bytes:
+    return hashlib.sha256(what.encode("ascii")).digest()
+
+
+def _filler(seed: str) -> bytes:
+    """Return 64 KiB that look like a compressed image."""
+    return b"".join(hashlib.sha256(f"{seed} {block}".encode()).digest() for block in range(2048))
