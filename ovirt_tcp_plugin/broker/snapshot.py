@@ -43,7 +43,6 @@ class Snapshot:
         hosts: every host of the cluster by id; refused ones are in it with their reason.
         vms: whether the VM is marked, by id; a VM that is not in it counts as marked.
         exempt: ids of VMs that may run anywhere.
-        ended: the cluster is no pool any more; the file is about to go.
     """
 
     pool_id: str
@@ -53,7 +52,6 @@ class Snapshot:
     hosts: Mapping[str, Verdict]
     vms: Mapping[str, bool]
     exempt: frozenset[str]
-    ended: bool = False
 
     def vm(self, vm_id: str) -> Vm:
         """Return a VM as the rule sees it."""
@@ -71,7 +69,6 @@ def encode(snapshot: Snapshot) -> bytes:
         "hosts": {host_id: _encode_verdict(verdict) for host_id, verdict in snapshot.hosts.items()},
         "vms": dict(snapshot.vms),
         "exempt": sorted(snapshot.exempt),
-        "ended": snapshot.ended,
     }
     return json.dumps(content, separators=(",", ":"), sort_keys=True).encode("utf-8")
 
@@ -89,9 +86,9 @@ def decode(untrusted: bytes, boot_id: str) -> Snapshot:
     fields.integer(members, "version", VERSION, VERSION)
     if fields.text(members, "boot_id", 64) != boot_id:
         raise errors.InvalidMessage(_WHAT, "it is of another boot of this machine")
-    scope, ended = members.get("scope"), members.get("ended")
-    if scope not in [one.value for one in Scope] or not isinstance(ended, bool):
-        raise errors.InvalidMessage(_WHAT, "unknown scope, or no telling whether the pool ended")
+    scope = members.get("scope")
+    if scope not in [one.value for one in Scope]:
+        raise errors.InvalidMessage(_WHAT, "its scope is unknown")
     exempt = fields.items(members, "exempt", MAX_VMS)
     return Snapshot(
         pool_id=_identifier(members.get("pool_id")),
@@ -101,7 +98,6 @@ def decode(untrusted: bytes, boot_id: str) -> Snapshot:
         hosts={_identifier(k): _verdict(v) for k, v in _mapping(members, "hosts", MAX_HOSTS).items()},
         vms={_identifier(k): _mark(v) for k, v in _mapping(members, "vms", MAX_VMS).items()},
         exempt=frozenset(_identifier(one) for one in exempt),
-        ended=ended,
     )
 
 

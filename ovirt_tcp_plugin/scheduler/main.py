@@ -1,0 +1,116 @@
+# SPDX-FileCopyrightText: The ovirt_tcp_plugin developers
+# SPDX-License-Identifier: Apache-2.0
+"""`ovirt-tcp-filterd`: parse arguments, load the configuration, wire, run."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import logging
+import os
+import pwd
+import signal
+import socket
+from pathlib import Path
+
+import click
+import tornado.netutil
+
+from ovirt_tcp_plugin import command, config, errors
+from ovirt_tcp_plugin.scheduler import web
+from ovirt_tcp_plugin.scheduler.settings import Settings
+from ovirt_tcp_plugin.scheduler.snapshots import SnapshotDirectory
+
+log = logging.getLogger("filterd")
+
+# sd_listen_fds(3): the first descriptor that systemd hands over.
+LISTEN_FDS_START = 3
+
+
+@click.group(cls=command.Group)
+@command.config_dir_option("filterd")
+@click.pass_context
+def main(context: click.Context, config_dir: Path) -> None:
+    """The engine's external scheduler: tells which hosts a VM may run on, from what the broker wrote.
+
+    The engine asks for its units only at its own start, so this has to run before the engine does.
+    """
+    context.obj = config_dir
+
+
+@main.command()
+@click.pass_obj
+def run(config_dir: Path) -> None:
+    """Answer the engine until SIGTERM."""
+    command.log_to_stderr()
+    options = config.load(Settings, "filterd", config_dir)
+    asyncio.run(_serve(options))
+
+
+async def _serve(options: Settings) -> None:
+    directory = SnapshotDirectory(options.snapshots.directory, _owners(options.snapshots.owner))
+    directory.load()
+    scheduler = web.Scheduler(directory)
+    listeners = _inherited() or _bind(options.server.address, options.server.port)
+    server = web.serve(scheduler, listeners)
+    gc.freeze()
+    notify("READY=1")
+    log.info("serving address=%s port=%d", *listeners[0].getsockname()[:2])
+    stopped = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stopped.set)
+    while not stopped.is_set():
+        # In a thread: a large file is decoded while calls go on with the snapshot before.
+        await loop.run_in_executor(None, directory.load)
+        try:
+            await asyncio.wait_for(stopped.wait(), options.snapshots.reload)
+        except asyncio.TimeoutError:
+            continue
+    server.stop()
+    scheduler.close()
+    log.info("stopped")
+
+
+command.add_config_commands(main, "filterd", Settings)
+
+
+def notify(state: str) -> None:
+    """Tell systemd (sd_notify(3)), if it asked to be told."""
+    path = os.environ.get("NOTIFY_SOCKET", "")
+    if path:
+        with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as channel:
+            channel.connect("\0" + path[1:] if path.startswith("@") else path)
+            channel.send(state.encode("ascii"))
+
+
+def _inherited() -> list[socket.socket]:
+    """Return the listening sockets of systemd's socket unit: the port stays open while this restarts."""
+    if os.environ.get("LISTEN_PID") != str(os.getpid()):
+        return []
+    count = int(os.environ.get("LISTEN_FDS", "0"))
+    sockets = [socket.socket(fileno=LISTEN_FDS_START + number) for number in range(count)]
+    for one in sockets:
+        one.setblocking(False)
+    return sockets
+
+
+def _bind(address: str, port: int) -> list[socket.socket]:
+    try:
+        return tornado.netutil.bind_sockets(port, address, backlog=web.BACKLOG)
+    except OSError as e:
+        raise errors.Unavailable(f"port {port} of {address}", str(e)) from e
+
+
+def _owners(user: str) -> frozenset[int]:
+    own = {0, os.getuid()}
+    if not user:
+        return frozenset(own)
+    try:
+        return frozenset({0, pwd.getpwnam(user).pw_uid})
+    except KeyError as e:
+        raise errors.InvalidConfig("filterd.yaml", [f"snapshots.owner: there is no user {user}"]) from e
+
+
+if __name__ == "__main__":
+    main()
