@@ -149,10 +149,12 @@ def _deadline(within_s: float, url: str) -> Iterator[None]:
     def ring(number: int, frame: Optional[FrameType]) -> None:
         raise errors.Unavailable(f"attestation server {url}", f"the exchange did not end within {within_s:g} s")
 
-    before = signal.signal(signal.SIGALRM, ring)
-    signal.setitimer(signal.ITIMER_REAL, within_s)
+    handler = signal.signal(signal.SIGALRM, ring)
+    started, (left_s, _) = time.monotonic(), signal.setitimer(signal.ITIMER_REAL, within_s)
     try:
         yield
     finally:
         signal.setitimer(signal.ITIMER_REAL, 0)
-        signal.signal(signal.SIGALRM, before)
+        signal.signal(signal.SIGALRM, handler)
+        if left_s:  # somebody else's alarm goes on
+            signal.setitimer(signal.ITIMER_REAL, max(left_s - (time.monotonic() - started), 0.001))

@@ -1,0 +1,228 @@
+#!/usr/bin/python3 -I
+# SPDX-FileCopyrightText: The ovirt_tcp_plugin developers
+# SPDX-License-Identifier: Apache-2.0
+"""VDSM hook before_vdsm_start: leave the event log of the measured launch (Intel TXT) where the agent can read it.
+
+The log lies in physical memory that only root can read, and the agent is not root. This hook copies it once a boot
+and judges nothing: what the log says is believed only if it replays to the PCRs that the TPM signs.
+
+Sources: Intel "TXT Software Development Guide", appendix B (registers), C (heap) and G (event log); tboot's
+`include/txt/heap.h`. VDSM ignores how this hook ends, and it never keeps VDSM waiting for long.
+"""
+
+import grp
+import mmap
+import os
+import signal
+import stat
+import struct
+import sys
+
+MEMORY = "/dev/mem"
+DIRECTORY = "/run/ovirt-tcp/boot"
+LOG_NAME = "txt_event_log"
+GROUP = "ovirt-tcp-agent"
+
+WITHIN_S = 10
+
+# Public registers of TXT.
+REGISTERS = 0xFED30000
+STS = 0x000
+DIDVID = 0x110
+HEAP_BASE = 0x300
+HEAP_SIZE = 0x308
+SENTER_DONE = 1
+INTEL = 0x8086
+
+# Real heaps have 1 MiB or less, real logs 64 KiB or less.
+MAX_HEAP_SIZE = 16 * 1024 * 1024
+MAX_LOG_SIZE = 1024 * 1024
+MAX_ELEMENTS = 64
+
+# OsSinitData: its extended elements begin behind 92 bytes, from version 6 on.
+ELEMENTS = 92
+ELEMENTS_SINCE = 6
+END_ELEMENT = 0
+LOG_ELEMENT = 8
+
+
+class Unknown(Exception):
+    """Whether there was a launch, or what its log says, cannot be told. Says nothing about trust."""
+
+
+def read_log(memory):
+    """Return the log of the measured launch in `memory`, None if there was no launch.
+
+    Args:
+        memory: the physical memory, an open file that can be mapped.
+
+    Raises:
+        Unknown: the memory cannot be read, or what it holds makes no sense.
+    """
+    if read_u64(memory, REGISTERS + DIDVID) & 0xFFFF != INTEL:
+        return None  # no TXT in this chipset: nothing answers, and every bit reads as one
+    if not read_u64(memory, REGISTERS + STS) & SENTER_DONE:
+        return None
+    base = read_u64(memory, REGISTERS + HEAP_BASE)
+    size = read_u64(memory, REGISTERS + HEAP_SIZE)
+    if not base or not 0 < size <= MAX_HEAP_SIZE:
+        raise Unknown(f"the TXT heap has an impossible place or size ({base:#x}, {size:#x})")
+    return read_log_at(memory, *find_log(read(memory, base, size)))
+
+
+def find_log(heap):
+    """Return (address, size) of the log that the heap tells of.
+
+    Raises:
+        Unknown: a size that leaves the heap, an old version, or no log of a TPM 2.0.
+    """
+    position = 0
+    for _ in range(2):  # BiosData, OsMleData: each begins with its size, which includes the size field
+        position += table_size(heap, position)
+    end = position + table_size(heap, position)
+    (version,) = unpack("<I", heap, position + 8)
+    if version < ELEMENTS_SINCE:
+        raise Unknown(f"OsSinitData has version {version}, at least {ELEMENTS_SINCE} is needed")
+    position += 8 + ELEMENTS
+    for _ in range(MAX_ELEMENTS):
+        kind, size = unpack("<II", heap, position)
+        if kind == END_ELEMENT:
+            break
+        if size < 8 or position + size > end:
+            raise Unknown("an element of OsSinitData leaves it")
+        if kind == LOG_ELEMENT:
+            return log_place(heap, position + 8)
+        position += size
+    raise Unknown("the TXT heap tells of no event log of a TPM 2.0")
+
+
+def log_place(heap, position):
+    """Return (address, size) from first to next record; what lies behind `next` is rubbish."""
+    address, allocated, first, following = unpack("<QIII", heap, position)
+    if not address or allocated > MAX_LOG_SIZE or not first < following <= allocated:
+        raise Unknown(f"the event log has an impossible place or size ({address:#x}, {allocated:#x})")
+    return address + first, following - first
+
+
+def read_log_at(memory, address, size):
+    """Return that memory if a crypto-agile log begins there. Raises Unknown."""
+    content = read(memory, address, size)
+    # TCG_PCR_EVENT: PCR, type EV_NO_ACTION, 20 bytes SHA-1, size, and the signature of the format.
+    if content[4:8] != b"\x03\0\0\0" or content[32:48] != b"Spec ID Event03\0":
+        raise Unknown("what the TXT heap points to is no event log")
+    return content
+
+
+def read(memory, address, size):
+    """Return `size` bytes of physical memory. Raises Unknown."""
+    skipped = address % mmap.ALLOCATIONGRANULARITY
+    try:
+        # Registers of devices can be mapped, but not be read through the file.
+        mapped = mmap.mmap(memory.fileno(), skipped + size, mmap.MAP_SHARED, mmap.PROT_READ, offset=address - skipped)
+    except (OSError, ValueError, OverflowError) as e:
+        raise Unknown(f"memory at {address:#x} cannot be read: {e}") from e
+    try:
+        return mapped[skipped : skipped + size]
+    finally:
+        mapped.close()
+
+
+def read_u64(memory, address):
+    """Return the little-endian number at a physical address. Raises Unknown."""
+    return struct.unpack("<Q", read(memory, address, 8))[0]
+
+
+def table_size(heap, position):
+    """Return the size of the heap's table at `position`. Raises Unknown when it leaves the heap."""
+    (size,) = unpack("<Q", heap, position)
+    if not 8 <= size <= len(heap) - position:
+        raise Unknown("a table leaves the TXT heap")
+    return size
+
+
+def unpack(form, heap, position):
+    """Return numbers of the heap. Raises Unknown when they leave it."""
+    if position + struct.calcsize(form) > len(heap):
+        raise Unknown("a table leaves the TXT heap")
+    return struct.unpack_from(form, heap, position)
+
+
+def write_log(directory, content):
+    """Write the log whole or not at all, readable by the agent's group; None removes it.
+
+    Raises:
+        OSError: the directory cannot be made or written, or is not ours alone: somebody who may write there could
+            have a link wait for root.
+    """
+    parent = os.path.dirname(directory)
+    for path in (parent, directory):
+        if not os.path.isdir(path):
+            os.mkdir(path)
+            os.chmod(path, 0o755)  # noqa: S103 - the agent's user passes through; the umask may be stricter
+        check_own(path)
+    path, fresh = os.path.join(directory, LOG_NAME), os.path.join(directory, LOG_NAME + ".new")
+    for old in (fresh,) if content is not None else (fresh, path):
+        if os.path.lexists(old):
+            os.unlink(old)
+    if content is None:
+        return
+    descriptor = os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o600)
+    with os.fdopen(descriptor, "wb") as file:
+        file.write(content)
+        give_to_agent(descriptor)
+    os.replace(fresh, path)
+
+
+def check_own(path):
+    """Return if a directory is ours and nobody else may write there. Raises OSError."""
+    found = os.lstat(path)
+    if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.geteuid() or found.st_mode & 0o022:
+        raise PermissionError(f"{path} is not a directory of this user alone")
+
+
+def give_to_agent(descriptor):
+    """Let the agent's group read the file, if there is such a group."""
+    try:
+        os.fchown(descriptor, -1, grp.getgrnam(GROUP).gr_gid)
+    except KeyError:
+        return
+    finally:
+        os.fchmod(descriptor, 0o640)
+
+
+def run(memory_path, directory):
+    """Copy the log, and return what to tell of it."""
+    try:
+        with open(memory_path, "rb") as memory:
+            content = read_log(memory)
+    except OSError as e:
+        return f"ovirt-tcp: unknown whether a measured launch took place: {e}"
+    except Unknown as e:
+        return f"ovirt-tcp: unknown how the measured launch went: {e}"
+    try:
+        write_log(directory, content)
+    except OSError as e:
+        return f"ovirt-tcp: the event log of the measured launch was not kept: {e}"
+    if content is None:
+        return "ovirt-tcp: no measured launch took place in this boot"
+    return f"ovirt-tcp: kept the event log of the measured launch, {len(content)} bytes"
+
+
+def on_alarm(number, frame):
+    raise TimeoutError(f"not done within {WITHIN_S} s")
+
+
+def main():
+    """Do it in bounded time, and tell the journal."""
+    signal.signal(signal.SIGALRM, on_alarm)
+    signal.alarm(WITHIN_S)
+    try:
+        told = run(MEMORY, DIRECTORY)
+    except Exception as e:  # noqa: BLE001 - the outermost edge: VDSM starts, whatever happens here
+        told = f"ovirt-tcp: the boot hook failed: {type(e).__name__}: {e}"
+    signal.alarm(0)
+    print(told, file=sys.stderr)
+
+
+if __name__ == "__main__":
+    main()
