@@ -18,7 +18,7 @@ from typing import Optional
 
 import click
 
-from ovirt_tcp_plugin import config, errors
+from ovirt_tcp_plugin import command, config, errors
 from ovirt_tcp_plugin.attester import enrolling, keys, measure
 from ovirt_tcp_plugin.attester.agent import Agent
 from ovirt_tcp_plugin.attester.identity import AK_FILE, Identity
@@ -31,24 +31,8 @@ from ovirt_tcp_plugin.messages import eventlog, evidence, fields, tpm2
 log = logging.getLogger("attester")
 
 
-class Group(click.Group):
-    """Turns this package's errors into one line and exit code 1."""
-
-    def invoke(self, ctx: click.Context) -> object:
-        try:
-            return super().invoke(ctx)
-        except errors.Error as e:
-            raise click.ClickException(str(e)) from e
-
-
-@click.group(cls=Group)
-@click.option(
-    "--config-dir",
-    type=click.Path(path_type=Path),
-    default=config.DEFAULT_DIRECTORY,
-    show_default=True,
-    help="Directory with agent.yaml and agent.conf.d.",
-)
+@click.group(cls=command.Group)
+@command.config_dir_option("agent")
 @click.pass_context
 def main(context: click.Context, config_dir: Path) -> None:
     """The agent of a host: reports how the host was booted, signed by its TPM, to the attestation server.
@@ -159,24 +143,7 @@ def status(config_dir: Path) -> None:
         click.echo(f"the last try failed: {kept['error']}")
 
 
-@main.group("config")
-def config_group() -> None:
-    """Look at the configuration."""
-
-
-@config_group.command("check")
-@click.pass_obj
-def config_check(config_dir: Path) -> None:
-    """Say whether the configuration can be used, with all its faults."""
-    _load(config_dir)
-    click.echo("the configuration is good")
-
-
-@config_group.command("show")
-@click.pass_obj
-def config_show(config_dir: Path) -> None:
-    """Print every option in force, as JSON."""
-    click.echo(json.dumps(config.show(_load(config_dir)), indent=2))
+command.add_config_commands(main, "agent", Settings)
 
 
 def _load(config_dir: Path) -> Settings:

@@ -196,10 +196,8 @@ class Tpm:
         """Return (TPMS_ATTEST, TPMT_SIGNATURE) in the AK's own scheme (TPM2_Quote, 18.4)."""
         parameters = _sized(qualifying_data) + struct.pack(">H", tpm2.ALG_NULL) + tpm2.encode_selection(selection)
         answer = self.execute("TPM2_Quote", 0x158, [ak], [RS_PW], parameters)
-        size = answer.u32()
-        start = answer.position
-        attest = answer.sized(tpm2.MAX_ATTEST_SIZE)
-        return attest, answer.take(size - (answer.position - start))
+        quoted = Octets(answer.take(answer.u32()), "answer to TPM2_Quote")
+        return quoted.sized(tpm2.MAX_ATTEST_SIZE), quoted.take(quoted.left)
 
     def read_pcrs(self, selection: tpm2.Selection) -> tpm2.PcrValues:
         """Return the values of the selected PCRs; those of an inactive bank are absent (TPM2_PCR_Read, 22.4).

@@ -1,0 +1,205 @@
+# SPDX-FileCopyrightText: The ovirt_tcp_plugin developers
+# SPDX-License-Identifier: Apache-2.0
+"""EK and AK on a real software TPM; credentials are made by tpm2-tools."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+from cryptography import x509
+
+from ovirt_tcp_plugin import errors
+from ovirt_tcp_plugin.attester import keys
+from ovirt_tcp_plugin.attester.tpm import LOADED_SESSION_FIRST, TRANSIENT_FIRST, Tpm, TpmError
+from ovirt_tcp_plugin.lab import launch
+from ovirt_tcp_plugin.lab.host import LabHost
+from ovirt_tcp_plugin.lab.swtpm import Swtpm
+from ovirt_tcp_plugin.messages import tpm2
+from ovirt_tcp_plugin.verifier import endorsement as privacy_ca
+from tests.attester import quotes
+
+DATA = bytes(32)
+
+
+@pytest.fixture
+def host(make_host: Callable[..., LabHost]) -> LabHost:
+    return make_host()
+
+
+@pytest.fixture
+def tpm(host: LabHost) -> Iterator[Tpm]:
+    connected = host.connect()
+    yield connected
+    connected.close()
+
+
+def ak_under(tpm: Tpm, ek_kind: str, ak_kind: str = "ecc-p256") -> tuple[keys.AttestationKey, keys.Endorsement]:
+    with keys.certified_endorsement(tpm, [ek_kind]) as endorsement:
+        return keys.AttestationKey(tpm, keys.create_ak(tpm, endorsement, ak_kind)), endorsement
+
+
+def loaded(tpm: Tpm) -> int:
+    """Return how many keys and sessions are loaded."""
+    return len(tpm.handles(TRANSIENT_FIRST)) + len(tpm.handles(LOADED_SESSION_FIRST))
+
+
+@pytest.mark.parametrize("ek_kind", ["rsa-2048", "ecc-p384"])
+@pytest.mark.parametrize("ak_kind", list(keys.ATTESTATION_TEMPLATES))
+def test_the_ak_is_restricted_and_hangs_under_the_certified_ek(ek_kind: str, ak_kind: str, tpm: Tpm) -> None:
+    ak, endorsement = ak_under(tpm, ek_kind, ak_kind)
+
+    assert ak.public.attributes == 0x50472
+    assert keys.kind_of(ak.blob) == ak_kind
+    quote = tpm2.parse_quote(ak.quote(DATA, {"sha256": (17,)})[0])
+    assert quote.qualified_signer == tpm2.qualified_name(endorsement.public, ak.public)
+    certified = x509.load_der_x509_certificate(endorsement.certificate).public_key()
+    if ek_kind == "rsa-2048":
+        assert certified == quotes.public_key(endorsement.area)
+    assert loaded(tpm) == 1
+
+
+def test_every_template_gives_the_vendors_own_ek(tpm: Tpm) -> None:
+    """What swtpm_setup made persistent by its own templates equals what ours make."""
+    for kind in ("rsa-2048", "ecc-p384"):
+        of_vendor = tpm.read_public(keys.ENDORSEMENT_KINDS[kind].persistent)
+        handle, area = tpm.create_primary(tpm2.RH_ENDORSEMENT, keys.ENDORSEMENT_KINDS[kind].template)
+        tpm.flush(handle)
+        assert area == of_vendor
+
+
+@pytest.mark.parametrize("ek_kind", ["rsa-2048", "ecc-p384"])
+def test_makes_the_ek_again_where_it_is_not_persistent(ek_kind: str, tpm: Tpm) -> None:
+    persistent = keys.ENDORSEMENT_KINDS[ek_kind].persistent
+    tpm.execute("TPM2_EvictControl", 0x120, [0x40000001, persistent], [0x40000009], persistent.to_bytes(4, "big"))
+
+    ak, endorsement = ak_under(tpm, ek_kind)
+
+    assert endorsement.handle & 0xFF000000 == TRANSIENT_FIRST
+    ak.quote(DATA, {"sha256": (17,)})
+    assert loaded(tpm) == 1
+
+
+def test_does_not_take_another_key_for_the_certified_ek(tpm: Tpm) -> None:
+    """Somebody put another key where the EK is kept: it is passed over."""
+    persistent = keys.ENDORSEMENT_KINDS["rsa-2048"].persistent
+    tpm.execute("TPM2_EvictControl", 0x120, [0x40000001, persistent], [0x40000009], persistent.to_bytes(4, "big"))
+    other, _ = tpm.create_primary(tpm2.RH_ENDORSEMENT, keys.ENDORSEMENT_KINDS["ecc-p256"].template)
+    tpm.execute("TPM2_EvictControl", 0x120, [0x40000001, other], [0x40000009], persistent.to_bytes(4, "big"))
+    tpm.flush(other)
+
+    _, endorsement = ak_under(tpm, "rsa-2048")
+
+    assert isinstance(endorsement.public.key, tpm2.RsaKey)
+
+
+def test_activates_what_tpm2_makecredential_protects(tpm: Tpm, tmp_path: Path) -> None:
+    ak, endorsement = ak_under(tpm, "rsa-2048")
+    secret = os.urandom(32)
+    credential, encrypted = quotes.make_credential(endorsement.area, tpm2.name(ak.public), secret, tmp_path)
+
+    assert ak.activate(credential, encrypted) == secret
+    assert loaded(tpm) == 1
+
+
+@pytest.mark.parametrize("ek_kind", ["rsa-2048", "ecc-p384"])
+def test_activates_what_the_verifier_protects(ek_kind: str, tpm: Tpm) -> None:
+    ak, endorsement = ak_under(tpm, ek_kind)
+    secret, seed = os.urandom(32), os.urandom(tpm2.DIGEST_SIZES[endorsement.public.name_hash])
+    credential, encrypted = privacy_ca.make_credential(endorsement.public, tpm2.name(ak.public), secret, seed)
+
+    assert ak.activate(credential, encrypted) == secret
+
+
+def test_does_not_activate_what_is_for_another_ak(tpm: Tpm) -> None:
+    ak, endorsement = ak_under(tpm, "rsa-2048")
+    other, _ = ak_under(tpm, "rsa-2048")
+    credential, encrypted = privacy_ca.make_credential(
+        endorsement.public, tpm2.name(other.public), bytes(32), bytes(range(32))
+    )
+
+    with pytest.raises(TpmError, match="TPM2_ActivateCredential failed"):
+        ak.activate(credential, encrypted)
+    assert loaded(tpm) == 1, "the policy session was left behind"
+
+
+def test_the_ak_stays_loaded_and_comes_back_after_a_reset(host: LabHost, tpm: Tpm) -> None:
+    ak, _ = ak_under(tpm, "rsa-2048")
+    before = tpm2.parse_quote(ak.quote(DATA, {})[0])
+    assert loaded(tpm) == 1
+
+    launch.power_on(host.swtpm, tpm, [])
+
+    after = tpm2.parse_quote(ak.quote(DATA, {})[0])
+    assert after.reset_count == before.reset_count + 1
+    assert after.qualified_signer == before.qualified_signer
+
+
+def test_many_crashes_do_not_lock_the_tpm_out(host: LabHost, tpm: Tpm) -> None:
+    """Without noDA, each reset without shutdown counts as a wrong authorization; swtpm allows three."""
+    ak, _ = ak_under(tpm, "ecc-p384")
+    for _ in range(8):
+        ak.quote(DATA, {"sha256": (17,)})
+        launch.power_on(host.swtpm, tpm, [])
+
+
+def test_a_killed_agent_leaves_no_key_in_the_way(host: LabHost, tpm: Tpm) -> None:
+    """Three slots and no resource manager: each start clears what the one before left."""
+    ak, _ = ak_under(tpm, "rsa-2048")
+    for _ in range(5):
+        killed = keys.AttestationKey(tpm, ak.blob)
+        killed.quote(DATA, {})
+        tpm.transport.close()
+
+
+def test_unloads_the_ak(tpm: Tpm) -> None:
+    ak, _ = ak_under(tpm, "rsa-2048")
+    ak.quote(DATA, {})
+    ak.unload()
+    ak.unload()
+
+    assert loaded(tpm) == 0
+
+
+def test_the_blob_is_of_no_use_to_another_tpm(tpm: Tpm, make_host: Callable[..., LabHost]) -> None:
+    ak, _ = ak_under(tpm, "rsa-2048")
+    other = make_host().connect()
+
+    with pytest.raises(TpmError, match="the key blob is of another TPM, or was changed"):
+        keys.AttestationKey(other, ak.blob).quote(DATA, {})
+    assert loaded(other) == 0
+    other.close()
+
+
+def test_says_that_a_tpm_has_no_certificate(tmp_path: Path) -> None:
+    with Swtpm(tmp_path / "tpm") as swtpm:
+        tpm = swtpm.connect()
+        with pytest.raises(errors.Unavailable, match="it holds no EK certificate"), keys.certified_endorsement(tpm):
+            pytest.fail("there is nothing to use")
+        tpm.close()
+
+
+def test_says_that_the_certificate_is_for_another_key(make_host: Callable[..., LabHost]) -> None:
+    """The endorsement seed was changed (TPM2_ChangeEPS): the certificates stay, the keys are others."""
+    tpm = make_host().connect()
+    tpm.execute("TPM2_ChangeEPS", 0x124, [0x4000000C], [0x40000009])
+
+    with pytest.raises(errors.Unavailable, match="is for another key than the TPM makes"):
+        ak_under(tpm, "rsa-2048")
+    assert loaded(tpm) == 0
+    tpm.close()
+
+
+@pytest.mark.parametrize("padding", [b"", b"\0" * 200, b"\xff" * 200])
+def test_cuts_padding_behind_a_certificate(padding: bytes) -> None:
+    certificate = b"\x30\x82\x01\x00" + bytes(256)
+
+    assert keys.cut_certificate(certificate + padding) == certificate
+
+
+@pytest.mark.parametrize("content", [b"", b"\x30\x82", b"\xff" * 100, b"\x30\x82\x01\x00" + bytes(255)])
+def test_refuses_what_is_no_certificate(content: bytes) -> None:
+    with pytest.raises(errors.InvalidMessage, match="EK certificate"):
+        keys.cut_certificate(content)

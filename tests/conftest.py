@@ -1,0 +1,69 @@
+# SPDX-FileCopyrightText: The ovirt_tcp_plugin developers
+# SPDX-License-Identifier: Apache-2.0
+"""Software TPMs for all tests: manufactured once, copied for each host."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Optional
+
+import pytest
+
+from ovirt_tcp_plugin.lab import launch
+from ovirt_tcp_plugin.lab.host import LabHost
+from ovirt_tcp_plugin.lab.swtpm import Vendor
+
+# Each takes half a second to make; a test with more hosts than that makes the others itself.
+READY_MADE = 3
+
+
+class TpmPool:
+    """TPMs of one vendor that do not run. `state(n)` is always the same chip: copy it."""
+
+    def __init__(self, directory: Path) -> None:
+        self._directory = directory
+        self._vendor = Vendor(directory / "vendor")
+        self._made: list[Path] = []
+        self.images = launch.make_images(directory / "images")
+        self._make(READY_MADE)
+
+    @property
+    def authorities(self) -> bytes:
+        """The vendor's certificates, PEM."""
+        return self._vendor.authorities
+
+    def state(self, number: int) -> Path:
+        """Return the state directory of chip `number`, from 0 on; others are other chips."""
+        if number >= len(self._made):
+            self._make(number + 1 - len(self._made))
+        return self._made[number]
+
+    def _make(self, count: int) -> None:
+        start = len(self._made)
+        fresh = [self._directory / f"chip-{number}" for number in range(start, start + count)]
+        self._vendor.manufacture(fresh)
+        self._made += fresh
+
+
+@pytest.fixture(scope="session")
+def tpm_pool(tmp_path_factory: pytest.TempPathFactory) -> TpmPool:
+    """TPMs with EK certificates, and the boot files that all hosts share."""
+    return TpmPool(tmp_path_factory.mktemp("tpm-pool"))
+
+
+@pytest.fixture
+def make_host(tpm_pool: TpmPool, tmp_path: Path) -> Iterator[Callable[..., LabHost]]:
+    """Make hosts that have power and are not booted yet; each has another chip, unless a number is given."""
+    with ExitStack() as stack:
+        made: list[LabHost] = []
+
+        def make(name: str = "", chip: Optional[int] = None, ak_kind: str = "ecc-p256") -> LabHost:
+            number = len(made) if chip is None else chip
+            own = name or f"host-{len(made) + 1}"
+            host = LabHost(own, tmp_path / own, tpm_pool.state(number), tpm_pool.images, ak_kind)
+            made.append(host)
+            return stack.enter_context(host)
+
+        yield make
