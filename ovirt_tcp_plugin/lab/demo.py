@@ -1,0 +1,87 @@
+# SPDX-FileCopyrightText: The ovirt_tcp_plugin developers
+# SPDX-License-Identifier: Apache-2.0
+"""`ovirt-tcp demo`: plays the story on a site of its own, and leaves nothing behind."""
+
+from __future__ import annotations
+
+import json
+import signal
+import time
+
+import click
+
+from ovirt_tcp_plugin import errors
+from ovirt_tcp_plugin.lab import site as sites
+from ovirt_tcp_plugin.lab.narrator import Narrator, StepFailed
+from ovirt_tcp_plugin.lab.site import Site
+from ovirt_tcp_plugin.lab.story import Story
+
+# Short, so that one can watch verdicts end; long enough for this many hosts to be asked twice meanwhile.
+LIFETIME_S = 8.0
+LIFETIME_PER_HOST_S = 0.2
+
+_TRY = """
+Everything stays up until Ctrl-C. Try in another terminal:
+
+  ovirt-tcp --config-dir {config} hosts
+  ovirt-tcp --config-dir {config} explain host-4.lab
+  ovirt-tcp --config-dir {config} verdicts
+  ovirt-tcp --config-dir {config} why web host-4
+
+  engine   {engine}   (user {user}, password: {password})
+  verifier {verifier}
+  logs     {logs}
+"""
+
+
+def play(hosts: int, keep: bool, as_json: bool) -> bool:
+    """Play the story with that many hosts; return whether every step held."""
+    narrator = Narrator(quiet=as_json)
+    lifetime_s = LIFETIME_S + LIFETIME_PER_HOST_S * hosts
+    stages = (10, 20) if hosts > 10 else (max(hosts // 3, 1), hosts)
+    before = signal.signal(signal.SIGTERM, _interrupt)
+    failure = ""
+    try:
+        with sites.temporary_directory() as directory, Site(directory, hosts, lifetime_s, stages) as site:
+            failure = _play(site, narrator)
+            if not as_json:
+                click.echo("\n" + narrator.table())
+            if keep and not failure:
+                _keep(site)
+    except KeyboardInterrupt:
+        failure = failure or "interrupted"
+    finally:
+        signal.signal(signal.SIGTERM, before)
+    if as_json:
+        click.echo(json.dumps({"held": not failure, "failure": failure, "steps": narrator.as_json()}, indent=2))
+    elif failure:
+        click.echo(f"\nThe story did not hold. {failure}", err=True)
+    return not failure
+
+
+def _play(site: Site, narrator: Narrator) -> str:
+    """Return why a step did not hold, empty if all did."""
+    try:
+        Story(site, narrator).play()
+    except (StepFailed, errors.Error) as e:
+        return str(e)
+    return ""
+
+
+def _keep(site: Site) -> None:
+    click.echo(
+        _TRY.format(
+            config=site.config,
+            engine=site.engine_url,
+            user=sites.ADMINISTRATOR,
+            password=sites.PASSWORD,
+            verifier=site.verifier_url,
+            logs=site.directory / "log",
+        )
+    )
+    while True:
+        time.sleep(3600)
+
+
+def _interrupt(*_: object) -> None:
+    raise KeyboardInterrupt
