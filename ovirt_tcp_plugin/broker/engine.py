@@ -3,14 +3,15 @@
 """The one adapter around the oVirt SDK: values in, values out, and only this package's errors.
 
 What the SDK does not do, and this does: one connection per thread (a Connection serialises its threads), a new
-connection after any error (time-outs and an engine that restarts raise a plain Error without a code), and no log-out
-that would revoke a token on close.
+connection after any error (time-outs and an engine that restarts raise a plain Error without a code, a document that is
+no XML a plain Exception), a time limit for the log-in, and no log-out that would revoke a token on close.
 """
 
 from __future__ import annotations
 
 import logging
 import threading
+import urllib.parse
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any, Optional, TypeVar
@@ -19,7 +20,7 @@ import ovirtsdk4
 from ovirtsdk4 import types
 
 from ovirt_tcp_plugin import errors
-from ovirt_tcp_plugin.broker import settings
+from ovirt_tcp_plugin.broker import https, settings
 from ovirt_tcp_plugin.broker.inventory import (
     HOSTED_ENGINE_ORIGINS,
     MARK_PROPERTY,
@@ -34,14 +35,36 @@ from ovirt_tcp_plugin.broker.inventory import (
     Unit,
     Vm,
 )
+from ovirt_tcp_plugin.messages import fields
 
 log = logging.getLogger("broker.engine")
 
 ORIGIN = "ovirt-tcp"
 MAX_EVENTS = 1000
 MAX_PASSWORD_SIZE = 1024
+MAX_TOKEN_SIZE = 64 * 1024
 
 T = TypeVar("T")
+
+
+class _Connection(ovirtsdk4.Connection):  # type: ignore[misc]
+    """Logs in within a time limit: the SDK's own token request, made again after every 401, waits for ever."""
+
+    def _get_access_token(self) -> str:
+        root = "{0.scheme}://{0.netloc}".format(urllib.parse.urlsplit(self._url))
+        form = {
+            "grant_type": "password",
+            "scope": "ovirt-app-api",
+            "username": self._username,
+            "password": self._password,
+        }
+        bounds = https.Bounds(self._timeout, self._timeout, MAX_TOKEN_SIZE)
+        path = "/ovirt-engine/sso/oauth/token"
+        reply = https.post_form("the engine's log-in", root + path, form, Path(self._ca_file), bounds)
+        members = fields.members(fields.parse(reply.body, "log-in", MAX_TOKEN_SIZE), "log-in")
+        if reply.status in (400, 401, 403):
+            raise ovirtsdk4.AuthError(str(members.get("error_description") or members.get("error") or reply.status))
+        return fields.text(members, "access_token", MAX_TOKEN_SIZE)
 
 
 class Engine:
@@ -178,11 +201,18 @@ class Engine:
                 raise errors.Conflict(f"the engine refuses ({what}): {_line(e)}") from e
             self._drop()
             raise errors.Unavailable("the engine", f"{what}: {_line(e)}") from e
+        except (errors.InvalidConfig, errors.Unavailable):
+            self._drop()
+            raise
+        except Exception as e:
+            # The SDK's readers raise whatever comes to them on a document that is not what it should be.
+            self._drop()
+            raise errors.Unavailable("the engine", f"{what}: its answer makes no sense: {_line(e)}") from e
 
     def _system(self) -> Any:
         connection: Optional[ovirtsdk4.Connection] = getattr(self._local, "connection", None)
         if connection is None:
-            connection = self._local.connection = ovirtsdk4.Connection(
+            connection = self._local.connection = _Connection(
                 url=self._options.url,
                 username=self._options.username,
                 password=_password(self._options.password_file),
@@ -208,11 +238,20 @@ def _listing(system: Any) -> Listing:
     clusters = tuple(map(_cluster, system.clusters_service().list()))
     policies = tuple(_policy(system, policy) for policy in system.scheduling_policies_service().list())
     units = tuple(map(_unit, system.scheduling_policy_units_service().list()))
-    next_run = {vm.id: vm for vm in system.vms_service().list(next_run=True)}
-    vms = tuple(_vm(vm, next_run.get(vm.id)) for vm in system.vms_service().list())
+    vms = tuple(_vm(vm, _next_run(system, vm)) for vm in system.vms_service().list())
     hosts = tuple(map(_host, system.hosts_service().list()))
     walls = {cluster.id: wall for cluster in clusters for wall in _walls(system, cluster.id)}
     return Listing(clusters, policies, units, hosts, vms, walls)
+
+
+def _next_run(system: Any, vm: Any) -> Any:
+    """Return the VM as configured for its next start, None if that is no different. Lists do not tell it."""
+    if not vm.next_run_configuration_exists:
+        return None
+    try:
+        return system.vms_service().vm_service(vm.id).get(next_run=True)
+    except ovirtsdk4.NotFoundError:  # it was removed since it was listed
+        return None
 
 
 def _member_hosts(system: Any, cluster_id: str, group_id: str) -> frozenset[str]:

@@ -12,6 +12,7 @@ import dataclasses
 import json
 import socket
 import threading
+import urllib.parse
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, Optional
@@ -56,18 +57,28 @@ def post(
     Raises:
         Unavailable: no connection, wrong certificate, too slow as a whole, or too long.
     """
-    body = json.dumps(message).encode("utf-8")
     sent_headers = {"Content-Type": "application/json", "Accept": "application/json", **headers}
+    return _post(peer, url, json.dumps(message).encode("utf-8"), sent_headers, ca_file, bounds)
+
+
+def post_form(peer: str, url: str, form: Mapping[str, str], ca_file: Path, bounds: Bounds) -> Reply:
+    """POST a form, as log-ins want it, and return the reply, of any status. Raises Unavailable as `post` does."""
+    headers = {"Content-Type": "application/x-www-form-urlencoded", "Accept": "application/json"}
+    return _post(peer, url, urllib.parse.urlencode(form).encode("ascii"), headers, ca_file, bounds)
+
+
+def _post(peer: str, url: str, body: bytes, headers: Mapping[str, str], ca_file: Path, bounds: Bounds) -> Reply:
     timeouts = (bounds.connect_s, bounds.deadline_s)
+    deadline = _Deadline(bounds.deadline_s)
     try:
-        with requests.Session() as session, _Deadline(bounds.deadline_s) as deadline:
+        with requests.Session() as session, deadline:
             # Proxies and .netrc of the environment are not ours to follow.
             session.trust_env = False
             session.mount("https://", _Adapter(deadline))
             with session.post(
                 url,
                 data=body,
-                headers=sent_headers,
+                headers=dict(headers),
                 timeout=timeouts,
                 verify=str(ca_file),
                 allow_redirects=False,
