@@ -48,7 +48,7 @@ def run(config_dir: Path) -> None:
 
 
 async def _serve(options: Settings) -> None:
-    directory = SnapshotDirectory(options.snapshots.directory, _owners(options.snapshots.owner))
+    directory = SnapshotDirectory(options.snapshots.directory, owners(options.snapshots.owner))
     directory.load()
     scheduler = web.Scheduler(directory)
     listeners = _inherited() or _bind(options.server.address, options.server.port)
@@ -102,7 +102,8 @@ def _bind(address: str, port: int) -> list[socket.socket]:
         raise errors.Unavailable(f"port {port} of {address}", str(e)) from e
 
 
-def _owners(user: str) -> frozenset[int]:
+def owners(user: str) -> frozenset[int]:
+    """Return the uids whose snapshots are believed. Raises InvalidConfig when there is no such user."""
     own = {0, os.getuid()}
     if not user:
         return frozenset(own)

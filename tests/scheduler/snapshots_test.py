@@ -1,0 +1,172 @@
+# SPDX-FileCopyrightText: The ovirt_tcp_plugin developers
+# SPDX-License-Identifier: Apache-2.0
+"""Which snapshot files are believed, and what goes on when one is not."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from ovirt_tcp_plugin.broker import snapshot
+from ovirt_tcp_plugin.broker.decision import Scope
+from ovirt_tcp_plugin.broker.snapshot import Snapshot
+from ovirt_tcp_plugin.broker.snapshot_writer import SnapshotWriter
+from ovirt_tcp_plugin.scheduler.snapshots import SnapshotDirectory, now_ms
+from tests.scheduler.conftest import GOOD, OTHER_POOL, POOL, pool
+
+
+@pytest.fixture
+def writer(tmp_path: Path) -> SnapshotWriter:
+    return SnapshotWriter(tmp_path / "snapshot.d")
+
+
+@pytest.fixture
+def directory(writer: SnapshotWriter, tmp_path: Path) -> SnapshotDirectory:
+    return SnapshotDirectory(tmp_path / "snapshot.d", frozenset({os.getuid()}))
+
+
+def path_of(tmp_path: Path, pool_id: str = POOL) -> Path:
+    return tmp_path / "snapshot.d" / f"{pool_id}.json"
+
+
+def spoil(one: Snapshot, kind: str) -> bytes:
+    content = snapshot.encode(one)
+    return {
+        "truncated": content[:-20],
+        "empty": b"",
+        "binary": b"\0\xff" * 100,
+        "another version": content.replace(b'"version":1', b'"version":2'),
+        "another boot": snapshot.encode(dataclasses.replace(one, boot_id="of yesterday")),
+        "older": snapshot.encode(dataclasses.replace(one, written_ms=one.written_ms - 1)),
+        "of the future": snapshot.encode(dataclasses.replace(one, written_ms=now_ms() + 60_000)),
+        "another pool": snapshot.encode(dataclasses.replace(one, pool_id=OTHER_POOL)),
+        "deep": b"[" * 100_000,
+    }[kind]
+
+
+KINDS = [
+    "truncated",
+    "empty",
+    "binary",
+    "another version",
+    "another boot",
+    "older",
+    "of the future",
+    "another pool",
+    "deep",
+]
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_broken_file_leaves_the_last_good_one_in_use(
+    writer: SnapshotWriter, directory: SnapshotDirectory, tmp_path: Path, kind: str
+) -> None:
+    writer.write(pool())
+    directory.load()
+    good = directory.by_host[GOOD]
+    path_of(tmp_path).write_bytes(spoil(pool(written_ms=good.written_ms), kind))
+    directory.load()
+    assert directory.by_host[GOOD] is good
+    assert directory.faults[f"{POOL}.json"]
+
+
+def test_a_broken_file_closes_only_its_own_pool(
+    writer: SnapshotWriter, directory: SnapshotDirectory, tmp_path: Path
+) -> None:
+    writer.write(dataclasses.replace(pool(pool_id=OTHER_POOL), hosts={"other-host": pool().hosts[GOOD]}))
+    path_of(tmp_path).write_bytes(b"rubbish")
+    directory.load()
+    assert set(directory.by_host) == {"other-host"}
+
+
+@pytest.mark.parametrize("mode", [0o666, 0o664, 0o622])
+def test_a_file_that_others_may_write_is_refused(
+    writer: SnapshotWriter, directory: SnapshotDirectory, tmp_path: Path, mode: int
+) -> None:
+    writer.write(pool())
+    path_of(tmp_path).chmod(mode)
+    directory.load()
+    assert directory.by_host == {}
+    assert "written by group or others" in directory.faults[f"{POOL}.json"]
+
+
+def test_a_file_of_another_user_is_refused(writer: SnapshotWriter, tmp_path: Path) -> None:
+    writer.write(pool())
+    directory = SnapshotDirectory(tmp_path / "snapshot.d", frozenset({os.getuid() + 1}))
+    directory.load()
+    assert directory.by_host == {}
+    assert "another user" in directory.faults[f"{POOL}.json"]
+
+
+def test_a_link_or_a_pipe_is_refused(writer: SnapshotWriter, directory: SnapshotDirectory, tmp_path: Path) -> None:
+    (tmp_path / "real").write_bytes(snapshot.encode(pool()))
+    path_of(tmp_path).symlink_to(tmp_path / "real")
+    os.mkfifo(path_of(tmp_path, OTHER_POOL))
+    directory.load()
+    assert directory.by_host == {}
+    assert len(directory.faults) == 2
+
+
+def test_a_file_that_is_gone_goes_on_until_its_verdicts_end(
+    writer: SnapshotWriter, directory: SnapshotDirectory
+) -> None:
+    writer.write(pool())
+    directory.load()
+    writer.remove(POOL)
+    directory.load()
+    assert GOOD in directory.by_host
+
+
+def test_a_newer_file_is_swapped_in_and_the_old_map_is_not_touched(
+    writer: SnapshotWriter, directory: SnapshotDirectory
+) -> None:
+    writer.write(pool())
+    directory.load()
+    before = directory.by_host
+    writer.write(pool(Scope.MARKED_VMS))
+    directory.load()
+    assert directory.by_host[GOOD].scope is Scope.MARKED_VMS
+    assert before[GOOD].scope is Scope.ALL_VMS
+
+
+def test_a_writer_that_is_killed_leaves_a_whole_file(tmp_path: Path) -> None:
+    command = [sys.executable, "-c", _WRITER, str(tmp_path / "snapshot.d")]
+    writer = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, cwd=Path(__file__).parents[2])
+    assert writer.stdout is not None
+    for _ in range(20):
+        writer.stdout.readline()
+    os.kill(writer.pid, signal.SIGKILL)
+    writer.wait()
+    writer.stdout.close()
+    directory = SnapshotDirectory(tmp_path / "snapshot.d", frozenset({os.getuid()}))
+    directory.load()
+    assert GOOD in directory.by_host
+    assert directory.faults == {}
+
+
+_WRITER = """
+import sys
+from pathlib import Path
+from ovirt_tcp_plugin.broker.snapshot_writer import SnapshotWriter
+from tests.scheduler.conftest import pool
+writer = SnapshotWriter(Path(sys.argv[1]))
+while True:
+    writer.write(pool())
+    print("written", flush=True)
+"""
+
+
+def test_ten_thousand_hosts_are_read_within_a_second(writer: SnapshotWriter, directory: SnapshotDirectory) -> None:
+    good = pool().hosts[GOOD]
+    writer.write(dataclasses.replace(pool(), hosts={f"{number:036d}": good for number in range(10_000)}))
+    began = time.monotonic()
+    directory.load()
+    assert len(directory.by_host) == 10_000
+    assert time.monotonic() - began < 1

@@ -1,0 +1,89 @@
+# SPDX-FileCopyrightText: The ovirt_tcp_plugin developers
+# SPDX-License-Identifier: Apache-2.0
+"""Which hosts pass the filter, for each kind of VM, host and scope."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import pytest
+
+from ovirt_tcp_plugin.broker.decision import Scope
+from ovirt_tcp_plugin.scheduler.snapshots import now_ms
+from ovirt_tcp_plugin.scheduler.trusted_hosts import Accepted, accept
+from tests.scheduler.conftest import BAD, ENDED, EXEMPT, GOOD, MARKED, NEW, OTHER_POOL, PLAIN, SILENT, UNBORN, pool
+
+ALL = [GOOD, BAD, ENDED, UNBORN, SILENT]
+STRANGER = "00000000-0000-0000-0000-0000000000ff"
+
+
+def ask(scope: Scope, vm: str, hosts: list[str] | None = None, properties: dict[str, str] | None = None) -> Accepted:
+    one = pool(scope)
+    return accept({host: one for host in one.hosts}, ALL if hosts is None else hosts, vm, properties or {}, now_ms())
+
+
+@pytest.mark.parametrize("vm", [MARKED, PLAIN, NEW], ids=["marked", "not marked", "unknown"])
+def test_every_vm_of_a_pool_needs_a_fresh_trusted_verdict(vm: str) -> None:
+    assert ask(Scope.ALL_VMS, vm).hosts == (GOOD,)
+
+
+@pytest.mark.parametrize("vm", [MARKED, NEW], ids=["marked", "unknown"])
+def test_a_marked_or_unknown_vm_needs_trust_in_a_pool_of_marked_vms(vm: str) -> None:
+    assert ask(Scope.MARKED_VMS, vm).hosts == (GOOD,)
+
+
+def test_a_vm_without_a_mark_runs_on_any_host_of_a_pool_of_marked_vms() -> None:
+    assert ask(Scope.MARKED_VMS, PLAIN).hosts == tuple(ALL)
+
+
+@pytest.mark.parametrize("scope", Scope)
+def test_an_exempt_vm_runs_on_any_host_of_the_pool(scope: Scope) -> None:
+    assert ask(scope, EXEMPT).hosts == tuple(ALL)
+
+
+def test_refusals_tell_why() -> None:
+    reasons = ask(Scope.ALL_VMS, MARKED).reasons
+    assert f"host {BAD} refused (no_launch): no measured launch took place" in reasons
+    assert any("verdict_ended" in reason and "ended 5 s ago" in reason for reason in reasons)
+    assert any("verdict_not_born" in reason for reason in reasons)
+    assert any("no_answer" in reason for reason in reasons)
+
+
+@pytest.mark.parametrize("vm", [MARKED, PLAIN, EXEMPT])
+def test_a_host_that_no_snapshot_knows_is_refused_even_for_an_exempt_vm(vm: str) -> None:
+    assert ask(Scope.MARKED_VMS, vm, [GOOD, STRANGER]).hosts == (GOOD,)
+
+
+def test_without_a_snapshot_nobody_passes() -> None:
+    found = accept({}, ALL, EXEMPT, {}, now_ms())
+    assert found.hosts == ()
+    assert "is ovirt-tcp-broker running?" in found.reasons[0]
+
+
+def test_hosts_of_two_pools_in_one_call_are_all_refused() -> None:
+    one, other = pool(), pool(pool_id=OTHER_POOL)
+    found = accept({GOOD: one, BAD: other}, [GOOD, BAD], MARKED, {}, now_ms())
+    assert found.hosts == ()
+    assert "several pools" in found.reasons[0]
+
+
+@pytest.mark.parametrize("asked", ["all_vms", "rubbish"])
+def test_a_stricter_or_odd_scope_of_the_engine_wins(asked: str) -> None:
+    assert ask(Scope.MARKED_VMS, PLAIN, properties={"trust_scope": asked}).hosts == (GOOD,)
+
+
+def test_a_laxer_scope_of_the_engine_does_not_win() -> None:
+    assert ask(Scope.ALL_VMS, PLAIN, properties={"trust_scope": "marked_vms"}).hosts == (GOOD,)
+
+
+def test_everything_ends_by_itself() -> None:
+    one = pool()
+    later = one.hosts[GOOD].end_ms
+    assert accept({GOOD: one}, [GOOD], MARKED, {}, later - 1).hosts == (GOOD,)
+    assert accept({GOOD: one}, [GOOD], MARKED, {}, later).hosts == ()
+
+
+def test_reasons_are_bounded() -> None:
+    bad = {f"{number:036d}": pool().hosts[BAD] for number in range(1000)}
+    one = dataclasses.replace(pool(), hosts=bad)
+    assert len(accept({host: one for host in bad}, list(bad), MARKED, {}, now_ms()).reasons) == 10

@@ -1,0 +1,101 @@
+# SPDX-FileCopyrightText: The ovirt_tcp_plugin developers
+# SPDX-License-Identifier: Apache-2.0
+"""The codec takes what the Java client writes, and any other bytes give one declared error."""
+
+from __future__ import annotations
+
+import contextlib
+import time
+import xmlrpc.client
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from ovirt_tcp_plugin import errors
+from ovirt_tcp_plugin.lab.engine import external_scheduler
+from ovirt_tcp_plugin.scheduler import xmlrpc as codec
+
+CALL = external_scheduler.request("runFilters", [["TrustedHosts"], ["h1", "h2"], "vm", {"trust_scope": "all_vms"}])
+
+BOMB = b"""<?xml version="1.0"?><!DOCTYPE m [<!ENTITY a "aaaaaaaaaa"><!ENTITY b "&a;&a;&a;&a;&a;&a;&a;&a;&a;">]>
+<methodCall><methodName>&b;</methodName></methodCall>"""
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        pytest.param(b"", id="empty"),
+        pytest.param(b"rubbish", id="no XML"),
+        pytest.param(CALL[:-1], id="cut off"),
+        pytest.param(BOMB, id="entities"),
+        pytest.param(b'<!DOCTYPE x SYSTEM "file:///etc/passwd"><methodCall/>', id="external entity"),
+        pytest.param(b"<methodResponse/>", id="no call"),
+        pytest.param(b"<methodCall>" + b"<value>" * 10_000, id="deep"),
+        pytest.param(b"<methodCall><value/></methodCall>", id="value nowhere"),
+        pytest.param(b"<methodCall><member/></methodCall>", id="member nowhere"),
+        pytest.param(b"x" * (codec.MAX_REQUEST_SIZE + 1), id="long"),
+        pytest.param(b"<a>" + b"<b/>" * 60_000 + b"</a>", id="many"),
+    ],
+)
+def test_refuses_what_is_no_call(body: bytes) -> None:
+    with pytest.raises(errors.InvalidMessage, match="malformed XML-RPC call"):
+        codec.parse_call(body)
+
+
+@given(st.binary(max_size=2000))
+def test_any_bytes_give_a_call_or_the_one_error(body: bytes) -> None:
+    with contextlib.suppress(errors.InvalidMessage):
+        codec.parse_call(body)
+
+
+@given(st.integers(0, len(CALL) - 1), st.binary(max_size=8), st.integers(0, 20))
+def test_a_mutated_call_gives_a_call_or_the_one_error(position: int, inserted: bytes, removed: int) -> None:
+    with contextlib.suppress(errors.InvalidMessage):
+        codec.parse_call(CALL[:position] + inserted + CALL[position + removed :])
+
+
+def test_a_megabyte_of_anything_is_judged_in_time() -> None:
+    for unit in (b"<value>", b"<a>", b"&lt;", b"a", b"<array><data>"):
+        body = (b"<methodCall><methodName>" + unit * (codec.MAX_REQUEST_SIZE // len(unit)))[: codec.MAX_REQUEST_SIZE]
+        began = time.monotonic()
+        with pytest.raises(errors.InvalidMessage):
+            codec.parse_call(body)
+        assert time.monotonic() - began < 0.5
+
+
+def test_reads_what_the_java_client_writes() -> None:
+    call = codec.parse_call(CALL)
+    assert call.method == "runFilters"
+    assert call.parameters == (["TrustedHosts"], ["h1", "h2"], "vm", {"trust_scope": "all_vms"})
+
+
+def test_reads_nulls_empty_maps_and_typed_values() -> None:
+    assert codec.parse_call(external_scheduler.request("x", [None, {}, [], ""])).parameters == (None, {}, [], "")
+    typed = xmlrpc.client.dumps((["a"], {"k": "v"}, "t", 5), "y").encode()
+    assert codec.parse_call(typed).parameters == (["a"], {"k": "v"}, "t", "5")
+
+
+def test_nested_lists_keep_their_order() -> None:
+    call = external_scheduler.request("runCostFunctions", [[["a", "1"], ["b", "2"]], ["h"], "vm", {"k": "v", "l": "w"}])
+    assert codec.parse_call(call).parameters == ([["a", "1"], ["b", "2"]], ["h"], "vm", {"k": "v", "l": "w"})
+
+
+@given(st.recursive(st.text() | st.integers(-(2**31), 2**31 - 1), lambda x: st.lists(x) | st.dictionaries(st.text(), x)))
+def test_every_answer_is_well_formed_and_has_no_extension_type(value: object) -> None:
+    answer = codec.encode_answer(value)
+    xmlrpc.client.loads(answer)
+    assert b"<nil" not in answer
+    assert b"<i8" not in answer
+
+
+def test_an_answer_reads_back_as_it_was() -> None:
+    value = {"result_code": 0, "result": ["h1", "<&>"], "errors": [], "plugin_errors": {}}
+    ((read,), _) = xmlrpc.client.loads(codec.encode_answer(value))
+    assert read == value
+
+
+@pytest.mark.parametrize("value", [None, 2**31, True, 1.5])
+def test_what_the_engine_could_not_read_is_never_written(value: object) -> None:
+    with pytest.raises(TypeError):
+        codec.encode_answer(value)
