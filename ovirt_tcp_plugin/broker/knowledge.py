@@ -15,6 +15,7 @@ from ovirt_tcp_plugin.broker import pools, verdicts, wall
 from ovirt_tcp_plugin.broker.clock import Clock
 from ovirt_tcp_plugin.broker.decision import Decision, Verdict, Vm, decide, needs_trust
 from ovirt_tcp_plugin.broker.inventory import MAINTENANCE, PREPARING, Group, Host, Listing, Notice
+from ovirt_tcp_plugin.broker.inventory import Vm as InventoryVm
 from ovirt_tcp_plugin.broker.pools import Pool
 from ovirt_tcp_plugin.broker.quarantine import Guard, GuardRule, Quarantine, Taken
 from ovirt_tcp_plugin.broker.settings import Settings
@@ -70,11 +71,16 @@ class Knowledge:
         self._guards: dict[str, Guard] = {}
         self._hosts: dict[str, Host] = {}
         self._listing = _EMPTY
+        self._vms: dict[str, InventoryVm] = {}
+        self._exempt = frozenset(options.pools.exempt_vms)
         self._walls: dict[str, Group] = {}
         self._known_good: set[str] = set()
         self._names: dict[str, str] = {}
         self._shared_names: frozenset[str] = frozenset()
         self._drift_ms: Optional[int] = None
+        # What was said of a state that lasts, so that it is said once: keys of notices, and refusals by host.
+        self._standing: frozenset[str] = frozenset()
+        self._refusals: dict[str, str] = {}
         self._staged: set[str] = set()
         self.servers_answer = True
         self.progress = Progress()
@@ -104,10 +110,15 @@ class Knowledge:
         """Take a complete listing into account; return the pools that ended."""
         with self.lock:
             self._listing = listing
+            self._vms = {vm.id: vm for vm in listing.vms}
+            engine = (vm.id for vm in listing.vms if vm.hosted_engine)
+            self._exempt = frozenset((*self._options.pools.exempt_vms, *engine))
             self._walls = dict(listing.walls)
             change = self._pools.update(listing)
             for notice in change.notices:
-                self._tell(notice)
+                if notice.key not in self._standing:
+                    self._tell(notice)
+            self._standing = frozenset(notice.key for notice in change.notices)
             self._touch()
             return change.ended
 
@@ -230,10 +241,14 @@ class Knowledge:
         """Maintenance was accepted, or refused."""
         with self.lock:
             if not refusal:
+                self._refusals.pop(host_id, None)
                 self._quarantine.asked(host_id)
                 self._note("quarantined", host=self._host_name(host_id))
                 return
             self._quarantine.refused(host_id, self._clock.now_ms())
+            if self._refusals.get(host_id) == refusal:
+                return
+            self._refusals[host_id] = refusal
             text = f"Host {self._host_name(host_id)} is untrusted, but maintenance was refused: {refusal}"
             self._tell(Notice(f"refused {host_id} {refusal}", "error", text, host_id=host_id))
 
@@ -296,6 +311,7 @@ class Knowledge:
                 "verdicts": self._table.encode(),
                 "quarantine": self._quarantine.encode(),
                 "known_good": sorted(self._known_good),
+                "guards": {cluster_id: guard.encode() for cluster_id, guard in self._guards.items()},
             }
 
     def restore(self, encoded: Mapping[str, Any]) -> None:
@@ -308,6 +324,8 @@ class Knowledge:
             self._quarantine.restore(encoded["quarantine"])
             self._known_good = {str(one) for one in encoded["known_good"]}
             same_boot = encoded["boot_id"] == self._clock.boot_id
+            for cluster_id, one in encoded["guards"].items():
+                self._guards.setdefault(str(cluster_id), Guard(self._guard_rule)).restore(one, same_boot)
             self._table.restore(encoded["verdicts"], same_boot, self._clock.now_ms())
 
     def take_notices(self) -> list[Notice]:
@@ -331,6 +349,9 @@ class Knowledge:
 
     def _trusted(self, host_id: str, before: Optional[Verdict]) -> None:
         self._known_good.add(host_id)
+        self._refusals.pop(host_id, None)
+        for guard in self._guards.values():
+            guard.recovered(host_id)
         self._quarantine.spared.discard(host_id)
         taken = self._quarantine.taken.get(host_id)
         if taken is not None and not taken.asked:
@@ -385,8 +406,7 @@ class Knowledge:
         hosts = wall.hosts_inside(up, inside, self.servers_answer, self._clock.now_ms())
         own = [vm for vm in self._listing.vms if vm.cluster_id == pool.cluster_id]
         members = {vm.id for vm in own if needs_trust(self._vm(vm.id), pool.scope)}
-        known = {vm.id for vm in self._listing.vms}
-        return WallPlan(pool, group, wall.plan(group, hosts, members, known))
+        return WallPlan(pool, group, wall.plan(group, hosts, members, self._vms.keys()))
 
     def _snapshot(self, pool: Pool) -> Snapshot:
         hosts = {one.id: self._shown(one.id) for one in self._hosts.values() if self._in(one, pool)}
@@ -397,7 +417,7 @@ class Knowledge:
             self._clock.now_ms(),
             hosts,
             {vm.id: vm.marked for vm in self._listing.vms if vm.cluster_id == pool.cluster_id},
-            self._exempt(),
+            self._exempt,
         )
 
     def _shown(self, host_id: str) -> Verdict:
@@ -414,12 +434,8 @@ class Knowledge:
         return verdict
 
     def _vm(self, vm_id: str) -> Vm:
-        known = next((vm for vm in self._listing.vms if vm.id == vm_id), None)
-        return Vm(None if known is None else known.marked, vm_id in self._exempt())
-
-    def _exempt(self) -> frozenset[str]:
-        engine = (vm.id for vm in self._listing.vms if vm.hosted_engine)
-        return frozenset((*self._options.pools.exempt_vms, *engine))
+        known = self._vms.get(vm_id)
+        return Vm(None if known is None else known.marked, vm_id in self._exempt)
 
     def _askable(self) -> Collection[str]:
         return [

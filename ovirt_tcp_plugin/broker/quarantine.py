@@ -74,6 +74,26 @@ class Guard:
             self.held |= recent
         return trips
 
+    def recovered(self, host_id: str) -> None:
+        """A host attests well again. Once all that were held do, there is nothing left to decide."""
+        self.held.discard(host_id)
+        self._turned.pop(host_id, None)
+        self.tripped = self.tripped and bool(self.held)
+
+    def encode(self) -> dict[str, Any]:
+        """Return what a restart of the broker needs: it may not release anybody."""
+        return {"turned": dict(self._turned), "tripped": self.tripped, "held": sorted(self.held)}
+
+    def restore(self, encoded: Mapping[str, Any], same_boot: bool) -> None:
+        """Take over what `encode` gave; its moments count only in the boot that they are of.
+
+        Raises:
+            KeyError, TypeError, ValueError, AttributeError: it is not what `encode` gives.
+        """
+        if same_boot:
+            self._turned = {str(h): int(at_ms) for h, at_ms in encoded["turned"].items()}
+        self.tripped, self.held = bool(encoded["tripped"]), {str(h) for h in encoded["held"]}
+
     def release(self) -> set[str]:
         """End the delay; return the hosts that were held."""
         held, self.held, self.tripped = self.held, set(), False
@@ -162,9 +182,6 @@ class Quarantine:
         Raises:
             KeyError, TypeError, ValueError, AttributeError: it is not what `encode` gives.
         """
-        self.taken = {
-            str(h): Taken(str(t["code"]), str(t["reason"]), bool(t["asked"])) for h, t in encoded["taken"].items()
-        }
+        self.taken = {str(h): Taken(str(t["code"]), str(t["reason"]), bool(t["asked"])) for h, t in encoded["taken"].items()}
         self.returns = {str(h): int(n) for h, n in encoded["returns"].items()}
         self.spared = {str(h) for h in encoded["spared"]}
-

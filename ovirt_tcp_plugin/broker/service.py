@@ -11,7 +11,7 @@ import concurrent.futures
 import dataclasses
 import logging
 import threading
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Optional
 
 from ovirt_tcp_plugin import errors
@@ -23,9 +23,11 @@ from ovirt_tcp_plugin.broker.inventory import Event, Group, Notice
 from ovirt_tcp_plugin.broker.knowledge import Knowledge, WallPlan
 from ovirt_tcp_plugin.broker.memory import Memory
 from ovirt_tcp_plugin.broker.settings import Settings
+from ovirt_tcp_plugin.broker.snapshot import Snapshot
 from ovirt_tcp_plugin.broker.snapshot_writer import SnapshotWriter
 from ovirt_tcp_plugin.broker.sources import Answer, Source
 from ovirt_tcp_plugin.broker.wall import Edit, Step
+from ovirt_tcp_plugin.messages.result import Level
 
 log = logging.getLogger("broker.service")
 
@@ -68,6 +70,8 @@ class Service:
         self._seen: set[int] = set()
         self._asking: set[concurrent.futures.Future[None]] = set()
         self._written = (-1, 0)
+        self._trusted: frozenset[str] = frozenset()
+        self._publishing = threading.Lock()
         self._enforced_ms = 0
         self._ended_walls: list[tuple[str, str]] = []
         self._pending: list[tuple[Notice, int]] = []
@@ -239,6 +243,9 @@ class Service:
         for plan in self._knowledge.plans():
             if plan.steps:
                 self._build(plan)
+            if self._knowledge.changed.is_set():
+                # The other plans are of a moment that is gone. Who must leave may not wait for whoever enters.
+                break
         for cluster_id, group_id in list(self._ended_walls):
             self._engine.remove_wall(cluster_id, group_id)
             self._ended_walls.remove((cluster_id, group_id))
@@ -246,7 +253,10 @@ class Service:
         self._send_notices()
 
     def _build(self, plan: WallPlan) -> None:
-        """Carry out a plan; the wall is remembered step by step, so that a failure in between loses nothing."""
+        """Carry out a plan until something changes; then there is a better one, which begins with who must leave.
+
+        The wall is remembered step by step, so that a failure in between loses nothing.
+        """
         group = plan.group or Group("", "ovirt-tcp-wall")
         cluster_id = plan.pool.cluster_id
         for step in plan.steps:
@@ -259,6 +269,8 @@ class Service:
                     return
                 continue
             self._knowledge.walled(cluster_id, group)
+            if self._knowledge.changed.is_set():
+                return
 
     def _carry_out(self, cluster_id: str, group: Group, step: Step) -> Group:
         engine, subject = self._engine, {step.subject}
@@ -282,6 +294,8 @@ class Service:
     def _quarantine(self) -> None:
         leaving, returning = self._knowledge.to_deactivate(), self._knowledge.to_activate()
         if leaving or returning:
+            # Out of the snapshot first: the VMs that leave this host may not be placed on another of its kind.
+            self._publish()
             self._memory.save(self._knowledge)
         for host_id, reason in leaving:
             try:
@@ -317,12 +331,31 @@ class Service:
     # Snapshots
 
     def _write_snapshots(self) -> None:
-        """Write what changed, at most once a second."""
-        now_ms, revision = self._clock.now_ms(), self._knowledge.revision
-        before, at_ms = self._written
-        if not self._listed.is_set() or revision == before or now_ms - at_ms < SNAPSHOT_EVERY_MS:
+        """Write what changed: at once where trust was taken away, else at most once a second."""
+        if not self._listed.is_set() or self._knowledge.revision == self._written[0]:
             return
-        self._written = (revision, now_ms)
-        for one in self._knowledge.snapshots():
-            self._writer.write(one)
-        self._memory.save(self._knowledge)
+        if self._clock.now_ms() - self._written[1] >= SNAPSHOT_EVERY_MS:
+            self._publish()
+            self._memory.save(self._knowledge)
+        elif self._trust_ended():
+            self._publish()
+
+    def _publish(self) -> None:
+        """Write every pool's snapshot. One that fails is tried again at the next look."""
+        with self._publishing:
+            revision = self._knowledge.revision
+            snapshots = self._knowledge.snapshots()
+            for one in snapshots:
+                self._writer.write(one)
+            self._trusted = _trusted_hosts(snapshots)
+            self._written = (revision, self._clock.now_ms())
+
+    def _trust_ended(self) -> bool:
+        """Return whether a host that the files call trusted is trusted no more."""
+        return bool(self._trusted - _trusted_hosts(self._knowledge.snapshots()))
+
+
+def _trusted_hosts(snapshots: Iterable[Snapshot]) -> frozenset[str]:
+    return frozenset(
+        host_id for one in snapshots for host_id, verdict in one.hosts.items() if verdict.level is Level.TRUSTED
+    )
