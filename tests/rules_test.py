@@ -1,0 +1,275 @@
+# SPDX-FileCopyrightText: The ovirt_tcp_plugin developers
+# SPDX-License-Identifier: Apache-2.0
+"""The rules of the design, as tests: who may import whom, what is pure, and that documents agree with the code."""
+
+from __future__ import annotations
+
+import ast
+import configparser
+import dataclasses
+import importlib
+import inspect
+import pkgutil
+import re
+import subprocess
+import sys
+import typing
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import yaml
+
+import ovirt_tcp_plugin
+from ovirt_tcp_plugin import config, errors
+from ovirt_tcp_plugin.attester.settings import Settings as AgentSettings
+from ovirt_tcp_plugin.broker.settings import Settings as BrokerSettings
+from ovirt_tcp_plugin.cli import Settings as CliSettings
+from ovirt_tcp_plugin.scheduler.settings import Settings as FilterdSettings
+from ovirt_tcp_plugin.verifier.settings import Settings as VerifierSettings
+
+ROOT = Path(__file__).parents[1]
+PACKAGE = ROOT / "ovirt_tcp_plugin"
+ROLES = ("attester", "verifier", "broker", "scheduler")
+# What `scheduler` may use of the broker: the rule and the message, both pure.
+SHARED_WITH_SCHEDULER = {"ovirt_tcp_plugin.broker.decision", "ovirt_tcp_plugin.broker.snapshot"}
+
+PURE = [
+    *sorted(path.stem for path in (PACKAGE / "messages").glob("*.py") if path.stem != "__init__"),
+]
+PURE_MODULES = [f"messages.{name}" for name in PURE] + [
+    "verifier.appraisal",
+    "verifier.endorsement",
+    "broker.verdicts",
+    "broker.decision",
+    "broker.snapshot",
+    "broker.pools",
+    "broker.wall",
+    "broker.quarantine",
+    "broker.inventory",
+    "scheduler.trusted_hosts",
+    "scheduler.xmlrpc",
+]
+IMPURE_IMPORTS = {
+    "asyncio",
+    "io",
+    "os",
+    "pathlib",
+    "random",
+    "requests",
+    "secrets",
+    "shutil",
+    "socket",
+    "sqlalchemy",
+    "ssl",
+    "subprocess",
+    "tempfile",
+    "threading",
+    "time",
+    "tornado",
+    "urllib",
+}
+COMMANDS = {
+    "ovirt-tcp": "ovirt_tcp_plugin.cli",
+    "ovirt-tcp-agent": "ovirt_tcp_plugin.attester.main",
+    "ovirt-tcp-verifier": "ovirt_tcp_plugin.verifier.main",
+    "ovirt-tcp-broker": "ovirt_tcp_plugin.broker.main",
+    "ovirt-tcp-filterd": "ovirt_tcp_plugin.scheduler.main",
+}
+
+
+def modules() -> Iterator[tuple[str, ast.Module]]:
+    for path in sorted(PACKAGE.rglob("*.py")):
+        parts = path.relative_to(ROOT).with_suffix("").parts
+        name = ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
+        yield name, ast.parse(path.read_text())
+
+
+def imports(tree: ast.Module) -> set[str]:
+    """Return the modules that a module imports, at any depth of it."""
+    found: set[str] = set()
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            names = {f"{node.module}.{alias.name}" for alias in node.names}
+            found |= {name if _is_module(name) else node.module for name in names}
+    return found
+
+
+def _is_module(name: str) -> bool:
+    path = ROOT.joinpath(*name.split("."))
+    return path.with_suffix(".py").exists() or (path / "__init__.py").exists()
+
+
+def role_of(module: str) -> str:
+    parts = module.split(".")
+    return parts[1] if len(parts) > 1 and parts[0] == "ovirt_tcp_plugin" else ""
+
+
+def test_roles_do_not_import_each_other() -> None:
+    breaches = [
+        (name, imported)
+        for name, tree in modules()
+        for imported in imports(tree)
+        if role_of(name) in ROLES
+        and role_of(imported) in (*ROLES, "lab")
+        and role_of(imported) != role_of(name)
+        and not (role_of(name) == "scheduler" and imported in SHARED_WITH_SCHEDULER)
+    ]
+    assert breaches == []
+
+
+def test_messages_import_no_role() -> None:
+    breaches = [
+        (name, imported)
+        for name, tree in modules()
+        for imported in imports(tree)
+        if role_of(name) == "messages" and role_of(imported) not in ("", "messages", "errors")
+    ]
+    assert breaches == []
+
+
+@pytest.mark.parametrize("name", PURE_MODULES)
+def test_pure_modules_do_no_io_and_know_no_clock(name: str) -> None:
+    tree = dict(modules())[f"ovirt_tcp_plugin.{name}"]
+    assert {imported.split(".")[0] for imported in imports(tree)} & IMPURE_IMPORTS == set()
+    calls = {node.func.id for node in ast.walk(tree) if isinstance(node, ast.Call) and isinstance(node.func, ast.Name)}
+    assert "open" not in calls
+
+
+def test_there_is_no_import_cycle() -> None:
+    known = {name: {one for one in imports(tree) if one.startswith("ovirt_tcp_plugin.")} for name, tree in modules()}
+    done: set[str] = set()
+
+    def visit(name: str, path: tuple[str, ...]) -> None:
+        assert name not in path, " -> ".join((*path[path.index(name) :], name))
+        if name not in done:
+            for imported in sorted(known.get(name, set())):
+                visit(imported, (*path, name))
+            done.add(name)
+
+    for name in known:
+        visit(name, ())
+
+
+def test_every_module_can_be_imported() -> None:
+    for found in pkgutil.walk_packages(ovirt_tcp_plugin.__path__, "ovirt_tcp_plugin."):
+        if not found.name.endswith("__main__"):
+            importlib.import_module(found.name)
+
+
+def test_every_file_says_its_licence() -> None:
+    files = [path for pattern in ("*.py", "Makefile", ".ci/run") for path in ROOT.rglob(pattern)]
+    own = [path for path in files if "build" not in path.relative_to(ROOT).parts]
+    texts = {str(path.relative_to(ROOT)): path.read_text() for path in own}
+    assert [name for name, text in texts.items() if text and "SPDX-License-Identifier: Apache-2.0" not in text] == []
+
+
+def test_public_functions_have_docstrings() -> None:
+    missing = [
+        f"{name}.{node.name}"
+        for name, tree in modules()
+        for node in tree.body
+        if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef))
+        and not node.name.startswith("_")
+        and ast.get_docstring(node) is None
+    ]
+    assert missing == []
+
+
+def test_functions_are_short() -> None:
+    long = [
+        f"{name}.{node.name}: {node.end_lineno - node.lineno + 1}"
+        for name, tree in modules()
+        for node in ast.walk(tree)
+        if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef))
+        and node.end_lineno is not None
+        and node.end_lineno - node.lineno - len((ast.get_docstring(node) or "").splitlines()) >= 50
+    ]
+    assert long == []
+
+
+def test_broad_excepts_stand_at_the_edges_only() -> None:
+    edges = {
+        "ovirt_tcp_plugin.broker.engine",  # the SDK's readers raise whatever comes to them on an odd document
+        "ovirt_tcp_plugin.broker.hooks",
+        "ovirt_tcp_plugin.broker.service",
+        "ovirt_tcp_plugin.scheduler.web",
+        "ovirt_tcp_plugin.attester.agent",
+    }
+    broad = {
+        name
+        for name, tree in modules()
+        for node in ast.walk(tree)
+        if isinstance(node, ast.ExceptHandler)
+        and (node.type is None or (isinstance(node.type, ast.Name) and node.type.id in ("Exception", "BaseException")))
+        and not any(isinstance(inner, ast.Raise) and inner.exc is None for inner in ast.walk(node))
+    }
+    assert broad <= edges
+
+
+@pytest.mark.parametrize(
+    ("file", "declared"),
+    [
+        ("agent.yaml", AgentSettings),
+        ("broker.yaml", BrokerSettings),
+        ("cli.yaml", CliSettings),
+        ("filterd.yaml", FilterdSettings),
+        ("verifier.yaml", VerifierSettings),
+    ],
+)
+def test_the_sample_shows_every_option_at_its_default(file: str, declared: type, tmp_path: Path) -> None:
+    role = file.removesuffix(".yaml")
+    (tmp_path / file).write_text((ROOT / "examples" / file).read_text())
+    loaded = config.load(declared, role, tmp_path)
+    shown = config.show(loaded)
+    written = yaml.safe_load((ROOT / "examples" / file).read_text())
+    assert {k: set(v) for k, v in written.items()} == {k: set(v) for k, v in shown.items()}
+    for section in dataclasses.fields(loaded):  # type: ignore[arg-type]
+        kind = typing.get_type_hints(declared)[section.name]
+        for option in dataclasses.fields(kind):
+            if option.default is not dataclasses.MISSING:
+                assert getattr(getattr(loaded, section.name), option.name) == option.default, option.name
+
+
+def test_every_error_formats() -> None:
+    for kind in vars(errors).values():
+        if inspect.isclass(kind) and issubclass(kind, errors.Error) and kind is not errors.Error:
+            parameters = [p for p in inspect.signature(kind).parameters if p != "self"]
+            assert "something" in str(kind(*(["something"] if p == "faults" else "something" for p in parameters)))
+
+
+@pytest.mark.parametrize(("command", "module"), COMMANDS.items())
+def test_every_command_teaches_by_its_help(command: str, module: str) -> None:
+    declared = configparser.ConfigParser()
+    declared.read(ROOT / "setup.cfg")
+    assert f"{command} = {module}:main" in declared["options.entry_points"]["console_scripts"]
+    done = subprocess.run([sys.executable, "-m", module, "--help"], capture_output=True, text=True, check=True)
+    assert "Usage:" in done.stdout
+    assert len(done.stdout.splitlines()) > 8
+
+
+def test_the_readme_names_commands_that_exist() -> None:
+    named = set(re.findall(r"ovirt-tcp(?:-[a-z]+)? [a-z]+(?: [a-z]+)?", (ROOT / "README.md").read_text()))
+    checked = 0
+    for words in sorted(named):
+        command, first, *rest = words.split()
+        if command not in COMMANDS:
+            continue
+        arguments = [sys.executable, "-m", COMMANDS[command], first]
+        done = subprocess.run([*arguments, "--help"], capture_output=True, text=True, check=False)
+        assert done.returncode == 0, words
+        if "COMMAND [ARGS]" in done.stdout and rest:
+            again = subprocess.run([*arguments, *rest, "--help"], capture_output=True, text=True, check=False)
+            assert again.returncode == 0, words
+        checked += 1
+    assert checked >= 8
+
+
+def test_every_finding_code_is_explained_in_the_readme() -> None:
+    text = (ROOT / "README.md").read_text()
+    sources = [PACKAGE / "verifier" / name for name in ("appraisal.py", "attestation.py")]
+    codes = {code for path in sources for code in re.findall(r'Finding\(\s*\d+,\s*"([a-z_]+)"', path.read_text())}
+    assert len(codes) > 15
+    assert {code for code in codes if code not in text and not code.startswith("nonce_")} == set()
