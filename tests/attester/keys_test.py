@@ -5,7 +5,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -22,18 +22,6 @@ from ovirt_tcp_plugin.verifier import endorsement as privacy_ca
 from tests.attester import quotes
 
 DATA = bytes(32)
-
-
-@pytest.fixture
-def host(make_host: Callable[..., LabHost]) -> LabHost:
-    return make_host()
-
-
-@pytest.fixture
-def tpm(host: LabHost) -> Iterator[Tpm]:
-    connected = host.connect()
-    yield connected
-    connected.close()
 
 
 def ak_under(tpm: Tpm, ek_kind: str, ak_kind: str = "ecc-p256") -> tuple[keys.AttestationKey, keys.Endorsement]:
