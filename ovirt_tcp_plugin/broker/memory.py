@@ -20,6 +20,7 @@ log = logging.getLogger("broker.memory")
 
 MAX_SIZE = 64 * 1024 * 1024
 VERSION = 1
+MAX_SEEN = 10_000
 # An event's custom_id is an int32.
 MAX_EVENT_NUMBER = 2**31 - 1
 
@@ -29,6 +30,7 @@ class Memory:
 
     Attributes:
         last_event: id of the last event of the engine that was taken into account, None if there is no memory of it.
+        seen: ids of the last events taken into account; an engine start before our own must not void verdicts again.
     """
 
     def __init__(self, directory: Path, clock: Clock) -> None:
@@ -38,6 +40,7 @@ class Memory:
         self._lock = threading.Lock()
         self._event_number = 0
         self.last_event: Optional[int] = None
+        self.seen: frozenset[int] = frozenset()
 
     def load(self, knowledge: Knowledge) -> None:
         """Restore what was saved. An unreadable file is set aside: everything is attested anew then."""
@@ -51,6 +54,7 @@ class Memory:
             self._event_number = fields.integer(members, "event_number", 0, MAX_EVENT_NUMBER)
             if members["last_event"] is not None:
                 self.last_event = fields.integer(members, "last_event", 0, 2**63)
+            self.seen = frozenset(int(str(one)) for one in fields.items(members, "seen_events", MAX_SEEN))
             knowledge.restore(members["knowledge"])  # type: ignore[arg-type]
         except (errors.InvalidMessage, KeyError, TypeError, ValueError, AttributeError) as e:
             aside = self._path.with_suffix(".broken")
@@ -62,6 +66,7 @@ class Memory:
         content: dict[str, Any] = {"version": VERSION, "knowledge": knowledge.encode()}
         with self._lock:
             content["event_number"], content["last_event"] = self._event_number, self.last_event
+            content["seen_events"] = sorted(self.seen)[-MAX_SEEN:]
             fresh = self._path.with_suffix(".new")
             with fresh.open("wb") as file:
                 file.write(json.dumps(content).encode())

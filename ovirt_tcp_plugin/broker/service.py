@@ -67,7 +67,6 @@ class Service:
         self._stages_wanted = threading.Event()
         self._last_engine_ms: Optional[int] = None
         self._last_full_ms: Optional[int] = None
-        self._seen: set[int] = set()
         self._asking: set[concurrent.futures.Future[None]] = set()
         self._written = (-1, 0)
         self._trusted: frozenset[str] = frozenset()
@@ -158,17 +157,18 @@ class Service:
         last = self._memory.last_event
         if last is None:
             last = self._engine.last_event_id()
-            self._seen = set(range(last - EVENT_OVERLAP, last + 1))
+            self._memory.seen = frozenset(range(last - EVENT_OVERLAP, last + 1))
         events = self._engine.events(max(last - EVENT_OVERLAP, 0))
         if events and events[0].id > last + 1:
             # More happened than one answer holds, while we were away: any host may have rebooted.
             self._engine_restarted("events of the engine were missed")
         for event in events:
-            if event.id not in self._seen:
-                self._seen.add(event.id)
+            if event.id not in self._memory.seen:
                 self._take_event(event)
         self._memory.last_event = max([last, *(event.id for event in events)])
-        self._seen = {one for one in self._seen if one > self._memory.last_event - 2 * EVENT_OVERLAP}
+        oldest = self._memory.last_event - 2 * EVENT_OVERLAP
+        seen = self._memory.seen.union(event.id for event in events)
+        self._memory.seen = frozenset(one for one in seen if one > oldest)
 
     def _take_event(self, event: Event) -> None:
         if event.code == ENGINE_STARTED:

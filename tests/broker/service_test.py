@@ -1,0 +1,381 @@
+# SPDX-FileCopyrightText: The ovirt_tcp_plugin developers
+# SPDX-License-Identifier: Apache-2.0
+"""The whole broker against a simulated engine: real SDK, real threads, real files; only the attestation is scripted."""
+
+from __future__ import annotations
+
+import dataclasses
+import datetime
+import json
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from ovirt_tcp_plugin import errors
+from ovirt_tcp_plugin.broker import hooks, settings, snapshot
+from ovirt_tcp_plugin.broker.clock import Clock
+from ovirt_tcp_plugin.broker.engine import Engine
+from ovirt_tcp_plugin.broker.inventory import WALL_NAME
+from ovirt_tcp_plugin.broker.knowledge import Knowledge
+from ovirt_tcp_plugin.broker.memory import Memory
+from ovirt_tcp_plugin.broker.service import Service
+from ovirt_tcp_plugin.broker.snapshot_writer import SnapshotWriter
+from ovirt_tcp_plugin.broker.sources import Answer
+from ovirt_tcp_plugin.lab.engine import model
+from ovirt_tcp_plugin.lab.engine.server import Config, EngineSimulator
+from ovirt_tcp_plugin.messages.result import Level
+from ovirt_tcp_plugin.verifier.authority import Authority, write_key
+
+PASSWORD = "of the engine"
+HOOKS = Path(__file__).parents[2] / "hooks" / "engine"
+TIMINGS = {"host_initialization": 0.1, "event_after_up": 0.1, "not_responding_after": 0.1, "migration": 0.05}
+
+
+def until(holds: Callable[[], object], within_s: float = 12) -> None:
+    deadline = time.monotonic() + within_s
+    while not holds():
+        assert time.monotonic() < deadline, "it did not happen in time"
+        time.sleep(0.02)
+
+
+class ScriptedSource:
+    """An attestation server of the test's own: levels by name; silence for the whole when it is down."""
+
+    def __init__(self, clock: Clock) -> None:
+        self._clock = clock
+        self.levels: dict[str, Level] = {}
+        self.down = False
+        self.asked: list[list[str]] = []
+
+    def ask(self, names: Sequence[str]) -> Mapping[str, Answer]:
+        sent_ms = self._clock.now_ms()
+        self.asked.append(list(names))
+        if self.down:
+            raise errors.Unavailable("the attestation server", "refused")
+        return {name: self._answer(name, sent_ms) for name in names}
+
+    def _answer(self, name: str, sent_ms: int) -> Answer:
+        level = self.levels.get(name, Level.TRUSTED)
+        if level in (Level.TRUSTED, Level.UNTRUSTED):
+            bad = level is Level.UNTRUSTED
+            code, reason = ("pcr_differs", "PCR 17 is not the known one") if bad else ("", "")
+            return Answer(level, sent_ms, 0, 600_000, True, code, reason)
+        return Answer(level, sent_ms, code="no_answer", reason="the host's agent did not answer")
+
+
+class Site:
+    """An engine with a trusted pool, and a broker that can be started, stopped and started again."""
+
+    def __init__(self, directory: Path, pki: Path, hosts: int) -> None:
+        self.directory = directory
+        self.engine = _engine(pki, hosts)
+        self.clock = Clock()
+        self.source = ScriptedSource(self.clock)
+        options = settings.Settings(
+            settings.Engine(self.engine.url, "broker@internal", pki / "password", pki / "ca.pem", 5.0),
+            settings.Verifier(("https://attest.lab",)),
+        )
+        self.options = dataclasses.replace(
+            options,
+            verdicts=settings.Verdicts(untrusted_refresh_s=0.2),
+            startup=settings.Startup(2, 3),
+            intervals=settings.Intervals(0.1, 0.3),
+            snapshot=settings.Snapshot(directory / "snapshot.d"),
+            state=settings.State(directory / "state"),
+        )
+
+    def start(self) -> None:
+        self.knowledge = Knowledge(self.options, self.clock)
+        memory = Memory(self.options.state.directory, self.clock)
+        memory.load(self.knowledge)
+        writer = SnapshotWriter(self.options.snapshot.directory)
+        adapter, handles = Engine(self.options.engine), hooks.load(HOOKS)
+        self.service = Service(self.options, self.knowledge, adapter, self.source, writer, memory, handles, self.clock)
+        self.service.start()
+
+    def stop(self) -> None:
+        self.service.stop()
+
+    @property
+    def cluster(self) -> str:
+        return next(iter(self.engine.model.clusters))
+
+    def wall(self) -> model.AffinityGroup | None:
+        groups = self.engine.model.groups.values()
+        return next((one for one in groups if one.name == WALL_NAME), None)
+
+    def inside(self) -> set[str]:
+        wall = self.wall()
+        return {self.engine.model.hosts[one].name for one in wall.hosts} if wall else set()
+
+    def host(self, name: str) -> model.Host:
+        return next(one for one in self.engine.model.hosts.values() if one.name == name)
+
+    def statuses(self) -> dict[str, str]:
+        return {one.name: one.status for one in self.engine.model.hosts.values()}
+
+    def told(self, part: str) -> list[model.Event]:
+        return [one for one in self.engine.model.events if one.origin == "ovirt-tcp" and part in one.description]
+
+    def snapshot(self) -> snapshot.Snapshot:
+        content = (self.options.snapshot.directory / f"{self.cluster}.json").read_bytes()
+        return snapshot.decode(content, self.clock.boot_id)
+
+    def trusted_in_snapshot(self) -> set[str]:
+        hosts = self.snapshot().hosts
+        return {self.engine.model.hosts[one].name for one, verdict in hosts.items() if verdict.level is Level.TRUSTED}
+
+
+def _engine(pki: Path, hosts: int) -> EngineSimulator:
+    given: list[dict[str, Any]] = [
+        {"name": f"h{n}", "address": f"h{n}.lab", "cluster": "Trusted"} for n in range(1, hosts + 1)
+    ]
+    vms = [{"name": f"vm{n}", "cluster": "Trusted", "host": f"h{n}"} for n in (1, 2)]
+    config = Config(
+        str(pki / "engine.pem"),
+        str(pki / "engine.key"),
+        {"broker@internal": PASSWORD},
+        clusters=("Trusted",),
+        hosts=given,
+        vms=vms,
+        timings=TIMINGS,
+    )
+    engine = EngineSimulator(config)
+    tables = engine.model
+    unit = model.Unit(model.new_id(), "TrustedHosts", "filter", internal=False)
+    tables.units[unit.id] = unit
+    none = tables.policies[model.NONE_POLICY_ID]
+    policy = model.Policy(model.new_id(), "trusted", filters=[*none.filters, unit.id], balances=none.balances)
+    tables.policies[policy.id] = policy
+    for cluster in tables.clusters.values():
+        cluster.policy = policy.id
+    engine.start()
+    return engine
+
+
+@pytest.fixture(scope="module")
+def pki(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    directory = tmp_path_factory.mktemp("pki")
+    now = datetime.datetime.now(datetime.timezone.utc)
+    certificate, key = Authority.create(directory, now).issue_server(["127.0.0.1"], now)
+    (directory / "engine.pem").write_bytes(certificate)
+    write_key(directory / "engine.key", key)
+    (directory / "password").write_text(PASSWORD, encoding="utf-8")
+    return directory
+
+
+@pytest.fixture
+def site(tmp_path: Path, pki: Path) -> Iterator[Site]:
+    made = Site(tmp_path, pki, 5)
+    yield made
+    made.stop()
+    made.engine.stop()
+
+
+EVERYBODY = {"h1", "h2", "h3", "h4", "h5"}
+
+
+class TestStart:
+    def test_builds_the_wall_in_stages_and_writes_what_filterd_needs(self, site: Site) -> None:
+        site.start()
+        until(lambda: site.inside() == EVERYBODY)
+        assert [len(names) for names in site.source.asked[:2]] == [2, 3]
+        wall = site.wall()
+        assert wall is not None
+        until(lambda: len(wall.vms) == 2)
+        assert (wall.hosts_rule.enabled, wall.hosts_rule.enforcing, wall.hosts_rule.positive) == (True, True, True)
+        assert not wall.vms_rule.enabled
+        until(lambda: site.trusted_in_snapshot() == EVERYBODY)
+        assert set(site.statuses().values()) == {"up"}
+
+    def test_without_an_attestation_server_nobody_is_inside_and_nobody_is_moved(self, site: Site) -> None:
+        site.source.down = True
+        site.start()
+        until(lambda: site.wall() and len(site.wall().vms) == 2)  # type: ignore[union-attr]
+        until(lambda: site.told("No attestation server answers"))
+        assert site.inside() == set()
+        assert set(site.statuses().values()) == {"up"}
+        assert site.trusted_in_snapshot() == set()
+
+    def test_a_restart_keeps_verdicts_and_changes_no_host(self, site: Site) -> None:
+        site.start()
+        until(lambda: site.inside() == EVERYBODY)
+        until(lambda: site.trusted_in_snapshot() == EVERYBODY)
+        site.stop()
+        ends = {one: verdict.end_ms for one, verdict in site.snapshot().hosts.items()}
+        site.source.down = True
+        site.start()
+        until(lambda: site.told("No attestation server answers"))
+        assert site.inside() == EVERYBODY
+        assert {one: verdict.end_ms for one, verdict in site.snapshot().hosts.items()} == ends
+
+
+class TestUntrusted:
+    def test_leaves_wall_snapshot_and_service_in_this_order_and_returns(self, site: Site) -> None:
+        site.start()
+        until(lambda: site.inside() == EVERYBODY)
+        until(lambda: site.trusted_in_snapshot() == EVERYBODY)
+        seen: list[tuple[bool, bool]] = []
+        deactivate = site.engine.lifecycle.deactivate
+
+        def watched(host: model.Host, reason: str) -> None:
+            seen.append((host.name in site.inside(), host.name in site.trusted_in_snapshot()))
+            deactivate(host, reason)
+
+        site.engine.lifecycle.deactivate = watched  # type: ignore[method-assign]
+        site.source.levels["h1.lab"] = Level.UNTRUSTED
+        site.service.attest_host(site.host("h1").id)
+        until(lambda: site.statuses()["h1"] == "maintenance")
+        assert seen == [(False, False)]
+        assert "pcr_differs" in site.host("h1").status_detail
+        assert site.told("Host h1 is untrusted (pcr_differs): PCR 17 is not the known one")
+        assert {vm.host for vm in site.engine.model.vms.values()}.isdisjoint({site.host("h1").id})
+        site.source.levels["h1.lab"] = Level.TRUSTED
+        until(lambda: site.statuses()["h1"] == "up")
+        until(lambda: site.inside() == EVERYBODY)
+        assert site.told("Host h1 attested well")
+
+    def test_one_in_an_administrators_maintenance_stays_there(self, site: Site) -> None:
+        site.start()
+        until(lambda: site.inside() == EVERYBODY)
+        site.engine.lifecycle.deactivate(site.host("h3"), "new memory modules")
+        until(lambda: site.inside() == EVERYBODY - {"h3"})
+        rounds = len(site.source.asked)
+        site.service.attest_in_stages()
+        until(lambda: len(site.source.asked) > rounds + 1)
+        assert site.statuses()["h3"] == "maintenance"
+
+    def test_refused_maintenance_is_an_event_and_the_host_gets_no_vm(self, site: Site) -> None:
+        site.start()
+        until(lambda: site.inside() == EVERYBODY)
+
+        def refuse(host: model.Host, reason: str) -> None:
+            raise model.Fault(409, "Operation Failed", "[Cannot switch Host to Maintenance mode. Pinned VMs.]")
+
+        site.engine.lifecycle.deactivate = refuse  # type: ignore[method-assign]
+        site.source.levels["h2.lab"] = Level.UNTRUSTED
+        site.service.attest_host(site.host("h2").id)
+        until(lambda: site.told("maintenance was refused"))
+        assert "Pinned VMs" in site.told("maintenance was refused")[0].description
+        assert site.inside() == EVERYBODY - {"h2"}
+
+    def test_many_at_once_stay_in_service_and_get_no_vm(self, site: Site) -> None:
+        site.start()
+        until(lambda: site.inside() == EVERYBODY)
+        for n in (1, 2, 3):
+            site.source.levels[f"h{n}.lab"] = Level.UNTRUSTED
+        site.service.attest_in_stages()
+        until(lambda: site.inside() == {"h4", "h5"})
+        until(lambda: site.told("guard release"))
+        in_service = [name for name in ("h1", "h2", "h3") if site.statuses()[name] == "up"]
+        assert in_service, "the whole of them left service before the guard tripped"
+        site.knowledge.guard(release=True)
+        until(lambda: {site.statuses()[f"h{n}"] for n in (1, 2, 3)} == {"maintenance"})
+
+
+class TestHosts:
+    def test_a_rebooted_host_is_not_used_before_its_new_verdict(self, site: Site) -> None:
+        site.start()
+        until(lambda: site.inside() == EVERYBODY)
+        site.source.levels["h4.lab"] = Level.TIMEOUT
+        site.engine.lifecycle.power(site.host("h4"), False)
+        until(lambda: site.inside() == EVERYBODY - {"h4"})
+        site.engine.lifecycle.power(site.host("h4"), True)
+        until(lambda: site.statuses()["h4"] == "up")
+        until(lambda: any("h4.lab" in names for names in site.source.asked[-3:]))
+        assert site.inside() == EVERYBODY - {"h4"}
+        assert "h4" not in site.trusted_in_snapshot()
+        site.source.levels["h4.lab"] = Level.TRUSTED
+        until(lambda: site.inside() == EVERYBODY)
+
+    def test_silence_of_all_servers_moves_nobody(self, site: Site) -> None:
+        site.start()
+        until(lambda: site.inside() == EVERYBODY)
+        site.source.down = True
+        site.service.attest_in_stages()
+        until(lambda: site.told("No attestation server answers"))
+        assert site.inside() == EVERYBODY
+        assert set(site.statuses().values()) == {"up"}
+
+
+class TestEngine:
+    def test_its_restart_changes_no_host_and_all_enter_again(self, site: Site) -> None:
+        site.start()
+        until(lambda: site.inside() == EVERYBODY)
+        asked = len(site.source.asked)
+        site.engine.restart(0.5)
+        until(lambda: len(site.source.asked) >= asked + 2)
+        until(lambda: site.inside() == EVERYBODY)
+        assert set(site.statuses().values()) == {"up"}
+
+    def test_an_edited_wall_is_repaired(self, site: Site) -> None:
+        site.start()
+        until(lambda: site.inside() == EVERYBODY)
+        wall = site.wall()
+        assert wall is not None
+        wall.hosts_rule = model.Rule(enabled=True, enforcing=False, positive=True)
+        wall.hosts.remove(site.host("h1").id)
+        wall.vms.clear()
+        until(lambda: wall.hosts_rule.enforcing and site.inside() == EVERYBODY and len(wall.vms) == 2)
+
+    def test_a_new_vm_is_put_behind_the_wall(self, site: Site) -> None:
+        site.start()
+        until(lambda: site.inside() == EVERYBODY)
+        vm = model.Vm(model.new_id(), "late", site.cluster)
+        site.engine.model.vms[vm.id] = vm
+        until(lambda: site.wall() and vm.id in site.wall().vms)  # type: ignore[union-attr]
+
+    def test_a_pool_that_ends_is_said_and_its_wall_goes(self, site: Site) -> None:
+        site.start()
+        until(lambda: site.inside() == EVERYBODY)
+        site.engine.model.clusters[site.cluster].policy = model.NONE_POLICY_ID
+        until(lambda: site.wall() is None)
+        until(lambda: site.told("no trusted pool any more"))
+        assert "vm1, vm2" in site.told("no trusted pool any more")[0].description
+        until(lambda: not (site.options.snapshot.directory / f"{site.cluster}.json").exists())
+
+    def test_a_disabled_unit_removes_no_wall(self, site: Site) -> None:
+        site.start()
+        until(lambda: site.inside() == EVERYBODY)
+        next(unit for unit in site.engine.model.units.values() if not unit.internal).enabled = False
+        until(lambda: site.told("is disabled"))
+        assert site.inside() == EVERYBODY
+
+    def test_a_snapshot_that_cannot_be_written_is_written_later(self, site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+        site.start()
+        until(lambda: site.inside() == EVERYBODY)
+        until(lambda: site.trusted_in_snapshot() == EVERYBODY)
+        write, failed = SnapshotWriter.write, []
+
+        def fail_once(self: SnapshotWriter, one: snapshot.Snapshot) -> None:
+            if not failed:
+                failed.append(one)
+                raise OSError("no space left on device")
+            write(self, one)
+
+        monkeypatch.setattr(SnapshotWriter, "write", fail_once)
+        site.engine.lifecycle.deactivate(site.host("h3"), "new memory modules")
+        until(lambda: failed and site.trusted_in_snapshot() == EVERYBODY - {"h3"})
+
+
+class TestState:
+    @pytest.mark.parametrize("content", [b"", b"{", b"[]", b'{"version": 2}', b"\xff\xfe"])
+    def test_a_broken_file_is_set_aside_and_trusts_nobody(self, tmp_path: Path, site: Site, content: bytes) -> None:
+        site.options.state.directory.mkdir()
+        (site.options.state.directory / "state.json").write_bytes(content)
+        site.source.down = True
+        site.start()
+        until(lambda: site.told("No attestation server answers"))
+        assert site.inside() == set()
+        assert (site.options.state.directory / "state.broken").exists()
+
+    def test_it_is_whole_json_with_the_boot_it_is_of(self, site: Site) -> None:
+        site.start()
+        until(lambda: site.inside() == EVERYBODY)
+        site.stop()
+        saved = json.loads((site.options.state.directory / "state.json").read_bytes())
+        assert saved["knowledge"]["boot_id"] == site.clock.boot_id
+        assert len(saved["knowledge"]["verdicts"]) == 5
