@@ -56,21 +56,14 @@ class Story:
 
     def play(self) -> None:
         """Play every step. Raises StepFailed at the first that does not hold."""
-        for step in (
-            self._enrol,
-            self._start_pool,
-            self._place,
-            self._reboot_tampered,
-            self._reboot_good,
-            self._server_stops,
-            self._filterd_dies,
-        ):
-            step()
+        for step in STEPS:
+            step(self)
         self._tell.end()
 
     # Steps
 
-    def _enrol(self) -> None:
+    def enrol(self) -> None:
+        """Hosts enrol, host 1 becomes golden. Raises StepFailed."""
         site, tell = self._site, self._tell
         tell.step("Hosts enrol; host-1 is golden", "EK chains verified, AKs bound, reference values stored")
         tell.say(f"making {len(self._hosts)} software TPMs, each with an EK certificate of its vendor")
@@ -86,7 +79,8 @@ class Story:
         good = site.verifier.call("POST", "/v1/reference-values", {"name": "golden", "host": f"{GOLDEN}.lab"})
         tell.check(f"reference values of {GOLDEN}: PCR {', '.join(good['pcrs'])}", sorted(good["pcrs"]) == ["17", "18"])
 
-    def _start_pool(self) -> None:
+    def start_pool(self) -> None:
+        """The engine starts with a trusted pool. Raises StepFailed."""
         site, tell = self._site, self._tell
         tell.step("The engine starts with a trusted pool", "good hosts trusted, 4-6 untrusted, each with its own reason")
         site.start_filterd()
@@ -103,7 +97,8 @@ class Story:
         second = self._broker_index("stage", None, 1)
         tell.check("the first stage's verdicts were there before the second stage began", 0 <= first < second)
 
-    def _place(self) -> None:
+    def place(self) -> None:
+        """A VM is started, another migrated. Raises StepFailed."""
         tell = self._tell
         tell.step("A VM is started, another migrated", "only trusted hosts are offered; the untrusted leave, their VMs move")
         for name in BAD:
@@ -126,7 +121,8 @@ class Story:
         for name, (code, _) in BAD.items():
             tell.check(f"an event tells of {name} ({code})", any(f"{name} is untrusted ({code})" in one for one in told))
 
-    def _reboot_tampered(self) -> None:
+    def reboot_tampered(self) -> None:
+        """A host reboots into a tampered tboot. Raises StepFailed."""
         site, tell = self._site, self._tell
         tell.step(f"{REBOOTING} reboots into a tampered tboot", "not used for a single VM in between; untrusted")
         self._move_to("ha", REBOOTING)
@@ -145,7 +141,8 @@ class Story:
         text = f"Host {REBOOTING} is untrusted (event_differs): PCR 17 differs"
         tell.check("an event tells the reason: MLE_HASH (tboot)", any(text in e and "MLE_HASH" in e for e in events))
 
-    def _reboot_good(self) -> None:
+    def reboot_good(self) -> None:
+        """It reboots into the good one. Raises StepFailed."""
         site, tell = self._site, self._tell
         tell.step(f"{REBOOTING} reboots into the good one", "returns by itself")
         self._reboot(REBOOTING, lambda: site.hosts[REBOOTING].reboot())
@@ -155,7 +152,8 @@ class Story:
         self._move_to("ha", REBOOTING)
         tell.check(f"VM ha runs on {REBOOTING} again", self._place_of("ha") == REBOOTING)
 
-    def _server_stops(self) -> None:
+    def server_stops(self) -> None:
+        """The attestation server stops, and comes back. Raises StepFailed."""
         site, tell = self._site, self._tell
         tell.step("The attestation server stops", "verdicts run out; nothing is placed, nothing evacuated, no VM moves")
         before, since = site.control("state"), len(site.control("journal"))
@@ -178,7 +176,8 @@ class Story:
         self._start("probe-out")
         self._wait("the VM starts now", lambda: self._on_good("probe-out"))
 
-    def _filterd_dies(self) -> None:
+    def filterd_dies(self) -> None:
+        """filterd is killed. Raises StepFailed."""
         site, tell = self._site, self._tell
         tell.step("filterd is killed", "the engine keeps all hosts, the wall still refuses the untrusted")
         site.processes.send("broker", signal.SIGSTOP)
@@ -376,3 +375,15 @@ def _vms(hosts: list[str]) -> list[Mapping[str, Any]]:
 
 def _counts(stages: list[list[str]]) -> str:
     return " + ".join(str(len(stage)) for stage in stages)
+
+
+# In the order of the story; each needs the ones before it.
+STEPS: tuple[Callable[[Story], None], ...] = (
+    Story.enrol,
+    Story.start_pool,
+    Story.place,
+    Story.reboot_tampered,
+    Story.reboot_good,
+    Story.server_stops,
+    Story.filterd_dies,
+)

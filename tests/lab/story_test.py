@@ -1,0 +1,81 @@
+# SPDX-FileCopyrightText: The ovirt_tcp_plugin developers
+# SPDX-License-Identifier: Apache-2.0
+"""The whole chain, as the demo plays it: real processes, real quotes, the real SDK. Each step is a test."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from ovirt_tcp_plugin.lab import site as sites
+from ovirt_tcp_plugin.lab import story as stories
+from ovirt_tcp_plugin.lab.narrator import Narrator, StepFailed
+from ovirt_tcp_plugin.lab.site import Site
+from ovirt_tcp_plugin.lab.story import Story
+
+
+@pytest.fixture(scope="module")
+def story() -> Iterator[Story]:
+    with sites.temporary_directory() as directory, Site(directory, stories.SMALLEST, 6.0, (2, 6)) as site:
+        yield Story(site, Narrator(quiet=True))
+
+
+@pytest.mark.parametrize("step", stories.STEPS, ids=lambda step: step.__name__)
+def test_every_step_holds(story: Story, step: Callable[[Story], None]) -> None:
+    step(story)
+
+
+def test_a_check_that_does_not_hold_fails_its_step() -> None:
+    narrator = Narrator(quiet=True)
+    narrator.step("title", "expected")
+    with pytest.raises(StepFailed, match="expected: a is b; seen: c"):
+        narrator.check("a is b", False, "c")
+    with pytest.raises(StepFailed, match="expected within 0 s: a is b; seen: d"):
+        narrator.wait("a is b", lambda: False, 0, lambda: "d")
+    assert "NO" in narrator.table()
+
+
+def _lab_processes() -> list[str]:
+    found = subprocess.run(["pgrep", "-fa", "ovirt_tcp_plugin|swtpm"], capture_output=True, text=True, check=False)
+    return found.stdout.splitlines()
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM], ids=["Ctrl-C", "SIGTERM"])
+def test_a_demo_that_is_interrupted_leaves_nothing_behind(tmp_path: Path, number: signal.Signals) -> None:
+    command = [sys.executable, "-m", "ovirt_tcp_plugin.cli", "demo"]
+    environment = {**os.environ, "TMPDIR": str(tmp_path)}
+    demo = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment)
+    assert demo.stdout is not None
+    for line in demo.stdout:
+        if "attestation server answers" in line:
+            break
+    demo.send_signal(number)
+    demo.stdout.read()
+    assert demo.wait(20) == 1
+    demo.stdout.close()
+    assert [line for line in _lab_processes() if str(tmp_path) in line] == []
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_demo_that_is_killed_leaves_no_process_behind(tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "ovirt_tcp_plugin.cli", "demo"]
+    environment = {**os.environ, "TMPDIR": str(tmp_path)}
+    demo = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment)
+    assert demo.stdout is not None
+    for line in demo.stdout:
+        if "attestation server answers" in line:
+            break
+    demo.kill()
+    demo.wait()
+    demo.stdout.close()
+    deadline = time.monotonic() + 10
+    while [line for line in _lab_processes() if str(tmp_path) in line]:
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
