@@ -104,7 +104,8 @@ class Story:
         for name in BAD:
             self._wait_status(name, "maintenance", f"{name} is in maintenance")
             reason = self._host(name).status_detail
-            tell.check(f"the engine shows why: {reason[:90]}", BAD[name][0] in reason, reason)
+            told, *_ = reason.split(";")
+            tell.check(f"the engine shows why: {told}", BAD[name][0] in reason, reason)
         for name in BAD:
             self._wait_on_good(f"vm-{name}", f"the VM of {name} moved to a trusted host")
         self._start("web")
@@ -117,9 +118,9 @@ class Story:
         offered = {name for entry in entries for name in entry["left"]}
         clean = bool(entries) and not offered & set(BAD)
         tell.check(f"the filter was asked {len(entries)} times and let no untrusted host pass", clean, str(offered))
-        told = [event.description or "" for event in self._site.engine.events_service().list() if event.code == 9803]
+        events = [event.description or "" for event in self._site.engine.events_service().list() if event.code == 9803]
         for name, (code, _) in BAD.items():
-            tell.check(f"an event tells of {name} ({code})", any(f"{name} is untrusted ({code})" in one for one in told))
+            tell.check(f"an event tells of {name} ({code})", any(f"{name} is untrusted ({code})" in e for e in events))
 
     def reboot_tampered(self) -> None:
         """A host reboots into a tampered tboot. Raises StepFailed."""
