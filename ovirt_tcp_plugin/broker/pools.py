@@ -76,7 +76,7 @@ def names(hosts: Iterable[Host], configured: Mapping[str, str]) -> tuple[dict[st
     Args:
         configured: the option `host_names`, engine host name -> name at the attestation server.
     """
-    wanted = {host.id: configured.get(host.name, host.address.lower()) for host in hosts}
+    wanted = {host.id: configured.get(host.name, host.address).lower() for host in hosts}
     owners: dict[str, list[str]] = {}
     for host_id, name in wanted.items():
         owners.setdefault(name, []).append(host_id)
