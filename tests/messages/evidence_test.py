@@ -1,0 +1,174 @@
+# SPDX-FileCopyrightText: The ovirt_tcp_plugin developers
+# SPDX-License-Identifier: Apache-2.0
+"""Challenge and Evidence: whole messages come back, everything else is malformed."""
+
+from __future__ import annotations
+
+import base64
+import json
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from ovirt_tcp_plugin import errors
+from ovirt_tcp_plugin.messages import evidence, tpm2
+from tests.messages import hostile
+
+BOOT_ID = "01234567-89ab-cdef-0123-456789abcdef"
+GOOD = evidence.Evidence(
+    nonce=bytes(range(32)),
+    attest=b"attest",
+    signature=b"signature",
+    pcrs={"sha256": {17: b"\xff" * 32, 0: bytes(32)}, "sha1": {}},
+    logs={"txt": b"log"},
+    boot_id=BOOT_ID,
+    boottime_ms=12345,
+    agent_version="0.1.0",
+)
+ENCODED = json.dumps(evidence.encode(GOOD)).encode()
+
+json_values = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text(max_size=20),
+    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(max_size=12), inner, max_size=4),
+    max_leaves=12,
+)
+blobs = st.binary(max_size=100)
+pcrs = st.dictionaries(
+    st.just("sha256"), st.dictionaries(st.integers(0, 23), st.binary(min_size=32, max_size=32), max_size=24)
+)
+
+
+def changed(**members: object) -> bytes:
+    return json.dumps({**evidence.encode(GOOD), **members}).encode()
+
+
+@given(
+    st.builds(
+        evidence.Evidence,
+        nonce=st.binary(max_size=32),
+        attest=blobs,
+        signature=blobs,
+        pcrs=pcrs,
+        logs=st.dictionaries(st.sampled_from(evidence.LOGS), blobs),
+        boot_id=st.uuids().map(str),
+        boottime_ms=st.integers(0, 2**53),
+        agent_version=st.text(max_size=64),
+    )
+)
+def test_evidence_comes_back(told: evidence.Evidence) -> None:
+    assert evidence.decode(json.dumps(evidence.encode(told)).encode()) == told
+
+
+@pytest.mark.parametrize("name", list(evidence.encode(GOOD)))
+def test_every_member_is_needed(name: str) -> None:
+    members = evidence.encode(GOOD)
+    del members[name]
+
+    with pytest.raises(errors.InvalidMessage):
+        evidence.decode(json.dumps(members).encode())
+
+
+@pytest.mark.parametrize("name", list(evidence.encode(GOOD)))
+@given(value=json_values)
+def test_any_value_of_a_member_is_read_or_malformed(name: str, value: object) -> None:
+    hostile.survives(evidence.decode, changed(**{name: value}))
+
+
+@pytest.mark.parametrize(
+    ("untrusted", "reason"),
+    [
+        pytest.param(changed(version=2), "version: not between 1 and 1", id="version"),
+        pytest.param(changed(version=True), "version: not a whole number", id="version true"),
+        pytest.param(changed(nonce="A" * 45), "nonce: longer than", id="long nonce"),
+        pytest.param(changed(nonce="AA\n="), "nonce: not base64", id="nonce with line break"),
+        pytest.param(changed(attest="é"), "attest: not base64", id="not ASCII"),
+        pytest.param(changed(attest="A" * 1400), "attest: longer than", id="long attest"),
+        pytest.param(changed(boot_id=BOOT_ID.upper()), "not a kernel boot id", id="upper-case boot id"),
+        pytest.param(changed(boot_id=BOOT_ID[:-1] + "\n"), "not a kernel boot id", id="boot id with line break"),
+        pytest.param(changed(boottime_ms=-1), "boottime_ms: not between", id="before the boot"),
+        pytest.param(changed(boottime_ms=1.5), "boottime_ms: not a whole number", id="half a millisecond"),
+        pytest.param(changed(boottime_ms=2**53 + 1), "boottime_ms: not between", id="after the end"),
+        pytest.param(changed(logs={"ima": ""}), "unknown log 'ima'", id="unknown log"),
+        pytest.param(changed(logs=[]), "logs: not a JSON object", id="list of logs"),
+        pytest.param(changed(pcrs={"md5": {}}), "unknown bank 'md5'", id="unknown bank"),
+        pytest.param(changed(pcrs={"sha256": {"24": "00" * 32}}), "not between 0 and 23", id="PCR 24"),
+        pytest.param(changed(pcrs={"sha256": {"017": "00" * 32}}), "not between 0 and 23", id="octal PCR"),
+        pytest.param(changed(pcrs={"sha256": {"١٧": "00" * 32}}), "not between 0 and 23", id="Arabic PCR"),
+        pytest.param(changed(pcrs={"sha256": {"17": "00" * 20}}), "is not 32 bytes", id="short value"),
+        pytest.param(changed(pcrs={"sha256": {"17": "FF" * 32}}), "in lower-case hex", id="upper-case value"),
+        pytest.param(changed(pcrs={"sha256": {"17": 5}}), "is not 32 bytes", id="number"),
+        pytest.param(changed(agent_version="v" * 65), "agent_version: longer than 64", id="long version"),
+        pytest.param(ENCODED.replace(b"12345", b"NaN"), "not JSON", id="NaN"),
+        pytest.param(b"[]", "not a JSON object", id="list"),
+        pytest.param(b"", "not JSON", id="empty"),
+        pytest.param(b"\xff" + ENCODED, "not JSON", id="not UTF-8"),
+        pytest.param(b'{"a":' * 100_000, "not JSON", id="nested"),
+    ],
+)
+def test_refuses_what_is_no_evidence(untrusted: bytes, reason: str) -> None:
+    with pytest.raises(errors.InvalidMessage, match=reason):
+        evidence.decode(untrusted)
+
+
+@given(st.binary(max_size=2000) | hostile.mutations(ENCODED) | json_values.map(lambda value: json.dumps(value).encode()))
+def test_any_bytes_are_read_or_malformed(untrusted: bytes) -> None:
+    hostile.survives(evidence.decode, untrusted)
+
+
+@pytest.mark.parametrize(
+    "untrusted",
+    [
+        pytest.param(bytes(hostile.LARGE), id="zeros"),
+        pytest.param(b"[" * hostile.LARGE, id="open brackets"),
+        pytest.param(b"9" * 4000, id="long number"),
+        pytest.param(b'{"version": ' + b"9" * (hostile.LARGE - 13) + b"}", id="endless number"),
+        pytest.param(b'"' + b"\\u0041" * (hostile.LARGE // 6) + b'"', id="escapes"),
+        pytest.param(changed(logs={"txt": "A" * (hostile.LARGE - 2000)}), id="large log"),
+        pytest.param(changed(logs={"txt": "=" * (hostile.LARGE - 2000)}), id="padding only"),
+        pytest.param(changed(boot_id="0-" * (hostile.LARGE // 2)), id="large boot id"),
+        pytest.param(changed(pcrs={"sha256": {str(i): "" for i in range(70_000)}}), id="many values"),
+        pytest.param(changed(pcrs={str(i): {} for i in range(60_000)}), id="many banks"),
+        pytest.param(changed(logs={"txt" * 300_000: ""}), id="long name"),
+    ],
+)
+def test_a_large_message_is_read_in_time(untrusted: bytes) -> None:
+    hostile.in_time(evidence.decode, untrusted)
+
+
+def test_the_largest_logs_fit_into_the_largest_message() -> None:
+    largest = changed(logs={kind: base64.b64encode(bytes(evidence.MAX_LOG_SIZE)).decode() for kind in evidence.LOGS})
+
+    assert len(largest) < evidence.MAX_EVIDENCE_SIZE
+    assert len(evidence.decode(largest).logs["txt"]) == evidence.MAX_LOG_SIZE
+    with pytest.raises(errors.InvalidMessage, match="longer than"):
+        evidence.decode(largest + b" " * evidence.MAX_EVIDENCE_SIZE)
+
+
+@given(
+    st.binary(min_size=32, max_size=32),
+    st.dictionaries(st.sampled_from(sorted(tpm2.HASH_IDS)), st.sets(st.integers(0, 23)).map(lambda s: tuple(sorted(s)))),
+    st.integers(1, 3_600_000),
+)
+def test_a_challenge_comes_back(nonce: bytes, selection: tpm2.Selection, lifetime_ms: int) -> None:
+    told = evidence.Challenge(nonce, selection, lifetime_ms)
+
+    assert evidence.decode_challenge(json.loads(json.dumps(evidence.encode_challenge(told)))) == told
+
+
+@given(json_values | st.fixed_dictionaries({"nonce": json_values, "selection": json_values, "lifetime_ms": json_values}))
+def test_any_json_is_a_challenge_or_malformed(untrusted: Any) -> None:
+    hostile.survives(evidence.decode_challenge, untrusted)
+
+
+def test_the_qualifying_data_binds_nonce_boot_and_time() -> None:
+    seen = {
+        evidence.qualifying_data(nonce, boot_id, boottime_ms)
+        for nonce in (bytes(32), b"\1" + bytes(31))
+        for boot_id in (BOOT_ID, BOOT_ID[:-1] + "0")
+        for boottime_ms in (0, 1)
+    }
+
+    assert len(seen) == 8
+    assert {len(data) for data in seen} == {32}
