@@ -308,6 +308,7 @@ class Knowledge:
         with self.lock:
             return {
                 "boot_id": self._clock.boot_id,
+                "drift_ms": self._clock.wall_ms() - self._clock.now_ms(),
                 "verdicts": self._table.encode(),
                 "quarantine": self._quarantine.encode(),
                 "known_good": sorted(self._known_good),
@@ -327,6 +328,10 @@ class Knowledge:
             for cluster_id, one in encoded["guards"].items():
                 self._guards.setdefault(str(cluster_id), Guard(self._guard_rule)).restore(one, same_boot)
             self._table.restore(encoded["verdicts"], same_boot, self._clock.now_ms())
+            if same_boot:
+                self._drift_ms = int(encoded["drift_ms"])
+        # CLOCK_BOOTTIME stood still while this machine was paused, and with it the ages of what was saved.
+        self.watch_clock()
 
     def take_notices(self) -> list[Notice]:
         """Return the events to write, the oldest first, and forget them."""

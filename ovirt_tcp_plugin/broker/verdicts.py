@@ -137,7 +137,7 @@ class Table:
     def void(self, born_before_ms: int, now_ms: int, code: str, reason: str) -> None:
         """End every trusted verdict that was born earlier, and ask all hosts anew."""
         for entry in self._entries.values():
-            if entry.verdict.level is Level.TRUSTED and entry.proven_ms >= born_before_ms:
+            if entry.verdict.level is Level.TRUSTED and entry.proven_ms > born_before_ms:
                 continue
             _void(entry, now_ms, code, reason)
             entry.next_ms = now_ms

@@ -243,6 +243,17 @@ class TestSilence:
         assert world.knowledge.watch_clock()
         assert world.inside() == set()
 
+    def test_a_pause_while_the_broker_was_down_counts_too(self) -> None:
+        world = World()
+        world.attest(good=world.ids())
+        saved = world.knowledge.encode()
+        for paused_ms, kept in ((0, set(world.ids())), (61_000, set())):
+            world.clock.wall += paused_ms
+            world.knowledge = Knowledge(world.options, world.clock)  # type: ignore[arg-type]
+            world.knowledge.restore(saved)
+            world.look()
+            assert world.inside() == kept
+
     def test_a_clock_set_back_voids_nothing_and_extends_nothing(self) -> None:
         world = World()
         world.knowledge.watch_clock()
