@@ -21,7 +21,8 @@ from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 
 from ovirt_tcp_plugin import errors
-from ovirt_tcp_plugin.attester.keys import ENDORSEMENT_KINDS, KeyBlob
+from ovirt_tcp_plugin.attester.keys import KeyBlob
+from ovirt_tcp_plugin.attester.templates import ENDORSEMENT_KINDS
 from ovirt_tcp_plugin.messages import fields, tpm2
 
 # An AK blob and a chain of certificates are some KiB; a result with all findings some 100 KiB.
@@ -102,7 +103,7 @@ class Identity:
             issued = x509.load_pem_x509_certificate(certificate.encode("ascii"))
         except ValueError as e:
             raise errors.InvalidMessage("client certificate", "not a PEM certificate") from e
-        if issued.public_key() != key.public_key():
+        if _spki(issued) != _spki(key):
             raise errors.InvalidMessage("client certificate", "it is for another key than the one requested")
         encoding, form = serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8
         private = key.private_bytes(encoding, form, serialization.NoEncryption())
@@ -122,7 +123,7 @@ class Identity:
             certificate = x509.load_pem_x509_certificate(content)
         except (ValueError, TypeError) as e:
             raise self._unusable(CLIENT_FILE, "it holds no key with its certificate: enrol again") from e
-        if key.public_key() != certificate.public_key():
+        if _spki(key) != _spki(certificate):
             raise self._unusable(CLIENT_FILE, "key and certificate do not belong together: enrol again")
 
     def keep_status(self, status: Mapping[str, Any]) -> None:
@@ -168,6 +169,13 @@ class Identity:
 
     def _unusable(self, name: str, fault: str) -> errors.InvalidConfig:
         return errors.InvalidConfig(str(self._directory / name), [fault])
+
+
+def _spki(holder: Any) -> bytes:
+    """Return the public key of a key or certificate. EL9's cryptography cannot compare keys themselves."""
+    encoding, form = serialization.Encoding.DER, serialization.PublicFormat.SubjectPublicKeyInfo
+    encoded: bytes = holder.public_key().public_bytes(encoding, form)
+    return encoded
 
 
 def _open_private(path: str, flags: int) -> int:

@@ -14,6 +14,7 @@ from types import FrameType
 from typing import Any, Optional
 
 import requests
+import urllib3.exceptions
 
 from ovirt_tcp_plugin import errors
 from ovirt_tcp_plugin.messages import fields
@@ -91,8 +92,8 @@ class Verifiers:
         try:
             with self._session.post(url, json=message, timeout=timeouts, stream=True, allow_redirects=False) as response:
                 body = _bounded(response, deadline, self.current)
-        except (requests.RequestException, OSError, ValueError) as e:
-            # ValueError: urllib3 lets some malformed addresses through as such.
+        except (requests.RequestException, urllib3.exceptions.HTTPError, OSError, ValueError) as e:
+            # requests wraps most of what goes wrong below it, but not all: TLS faults within a body, odd addresses.
             raise errors.Unavailable(f"attestation server {self.current}", _cause(e)) from e
         if response.status_code == 204:
             return None

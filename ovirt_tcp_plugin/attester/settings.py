@@ -8,8 +8,8 @@ import dataclasses
 import socket
 from pathlib import Path
 
-from ovirt_tcp_plugin.attester.keys import ATTESTATION_TEMPLATES
 from ovirt_tcp_plugin.attester.measure import Sources
+from ovirt_tcp_plugin.attester.templates import ATTESTATION_TEMPLATES
 
 
 @dataclasses.dataclass(frozen=True)

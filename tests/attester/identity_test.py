@@ -170,7 +170,7 @@ for number in itertools.count():
 def test_files_survive_kill_9(kept: Identity, directory: Path) -> None:
     """The writer does nothing but write; whenever it is killed, each file is whole or absent."""
     draw = random.Random(4711)
-    for _ in range(6):
+    for _ in range(4):
         writer = subprocess.Popen([sys.executable, "-c", WRITER, str(directory)], stdout=subprocess.PIPE)
         assert writer.stdout is not None
         writer.stdout.readline()

@@ -12,7 +12,7 @@ import pytest
 from cryptography import x509
 
 from ovirt_tcp_plugin import errors
-from ovirt_tcp_plugin.attester import keys
+from ovirt_tcp_plugin.attester import keys, templates
 from ovirt_tcp_plugin.attester.tpm import LOADED_SESSION_FIRST, TRANSIENT_FIRST, Tpm, TpmError
 from ovirt_tcp_plugin.lab import launch
 from ovirt_tcp_plugin.lab.host import LabHost
@@ -35,7 +35,7 @@ def loaded(tpm: Tpm) -> int:
 
 
 @pytest.mark.parametrize("ek_kind", ["rsa-2048", "ecc-p384"])
-@pytest.mark.parametrize("ak_kind", list(keys.ATTESTATION_TEMPLATES))
+@pytest.mark.parametrize("ak_kind", list(templates.ATTESTATION_TEMPLATES))
 def test_the_ak_is_restricted_and_hangs_under_the_certified_ek(ek_kind: str, ak_kind: str, tpm: Tpm) -> None:
     ak, endorsement = ak_under(tpm, ek_kind, ak_kind)
 
@@ -52,15 +52,15 @@ def test_the_ak_is_restricted_and_hangs_under_the_certified_ek(ek_kind: str, ak_
 def test_every_template_gives_the_vendors_own_ek(tpm: Tpm) -> None:
     """What swtpm_setup made persistent by its own templates equals what ours make."""
     for kind in ("rsa-2048", "ecc-p384"):
-        of_vendor = tpm.read_public(keys.ENDORSEMENT_KINDS[kind].persistent)
-        handle, area = tpm.create_primary(tpm2.RH_ENDORSEMENT, keys.ENDORSEMENT_KINDS[kind].template)
+        of_vendor = tpm.read_public(templates.ENDORSEMENT_KINDS[kind].persistent)
+        handle, area = tpm.create_primary(tpm2.RH_ENDORSEMENT, templates.ENDORSEMENT_KINDS[kind].template)
         tpm.flush(handle)
         assert area == of_vendor
 
 
 @pytest.mark.parametrize("ek_kind", ["rsa-2048", "ecc-p384"])
 def test_makes_the_ek_again_where_it_is_not_persistent(ek_kind: str, tpm: Tpm) -> None:
-    persistent = keys.ENDORSEMENT_KINDS[ek_kind].persistent
+    persistent = templates.ENDORSEMENT_KINDS[ek_kind].persistent
     tpm.execute("TPM2_EvictControl", 0x120, [0x40000001, persistent], [0x40000009], persistent.to_bytes(4, "big"))
 
     ak, endorsement = ak_under(tpm, ek_kind)
@@ -72,9 +72,9 @@ def test_makes_the_ek_again_where_it_is_not_persistent(ek_kind: str, tpm: Tpm) -
 
 def test_does_not_take_another_key_for_the_certified_ek(tpm: Tpm) -> None:
     """Somebody put another key where the EK is kept: it is passed over."""
-    persistent = keys.ENDORSEMENT_KINDS["rsa-2048"].persistent
+    persistent = templates.ENDORSEMENT_KINDS["rsa-2048"].persistent
     tpm.execute("TPM2_EvictControl", 0x120, [0x40000001, persistent], [0x40000009], persistent.to_bytes(4, "big"))
-    other, _ = tpm.create_primary(tpm2.RH_ENDORSEMENT, keys.ENDORSEMENT_KINDS["ecc-p256"].template)
+    other, _ = tpm.create_primary(tpm2.RH_ENDORSEMENT, templates.ENDORSEMENT_KINDS["ecc-p256"].template)
     tpm.execute("TPM2_EvictControl", 0x120, [0x40000001, other], [0x40000009], persistent.to_bytes(4, "big"))
     tpm.flush(other)
 

@@ -14,7 +14,7 @@ import pytest
 from cryptography.exceptions import InvalidSignature
 
 from ovirt_tcp_plugin import errors
-from ovirt_tcp_plugin.attester import keys, measure
+from ovirt_tcp_plugin.attester import keys, measure, templates
 from ovirt_tcp_plugin.attester.tpm import Tpm
 from ovirt_tcp_plugin.lab import launch
 from ovirt_tcp_plugin.lab.host import LabHost
@@ -54,7 +54,7 @@ def bench(make_host: Callable[..., LabHost]) -> Iterator[Bench]:
     made.tpm.close()
 
 
-@pytest.mark.parametrize("ak_kind", list(keys.ATTESTATION_TEMPLATES))
+@pytest.mark.parametrize("ak_kind", list(templates.ATTESTATION_TEMPLATES))
 def test_the_quote_is_good_in_the_eyes_of_others(ak_kind: str, make_host: Callable[..., LabHost], tmp_path: Path) -> None:
     bench = _bench(make_host(), ak_kind)
 

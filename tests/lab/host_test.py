@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import secrets
 import subprocess
 import sys
 import time
@@ -20,6 +21,7 @@ from ovirt_tcp_plugin import errors
 from ovirt_tcp_plugin.lab import launch
 from ovirt_tcp_plugin.lab.host import LabHost
 from ovirt_tcp_plugin.lab.processes import Processes, free_ports, listens
+from ovirt_tcp_plugin.verifier.store import Store, Token
 from tests.conftest import TpmPool
 
 ANSWER_WITHIN_MS = 10_000
@@ -56,7 +58,11 @@ class Server:
         processes.start("verifier", self._command("run"), lambda: listens(port))
 
     def enrol(self, host: LabHost) -> None:
-        host.enrol(self._call("token", "enrol", host.name), self.url, self.ca_file)
+        token = secrets.token_hex(16)
+        store = Store(f"sqlite:///{self._directory / 'state' / 'verifier.db'}")
+        store.add_token(token, Token("enrolment", host.name))
+        store.close()
+        host.enrol(token, self.url, self.ca_file)
 
     def import_from(self, host: LabHost, name: str = "golden") -> None:
         self._post("/v1/reference-values", {"name": name, "host": host.name})
