@@ -25,9 +25,9 @@ class Octets:
         self.position = 0
 
     def take(self, size: int) -> bytes:
-        """Return the next `size` bytes. Raises InvalidMessage when there are fewer."""
+        """Return the next `size` bytes. Raises InvalidMessage when there are fewer, or for a negative size."""
         end = self.position + size
-        if end > len(self._bytes):
+        if size < 0 or end > len(self._bytes):
             raise self.invalid(f"ends at byte {len(self._bytes)}, {end} were announced")
         taken = self._bytes[self.position : end]
         self.position = end

@@ -120,8 +120,10 @@ class Handler(tornado.web.RequestHandler):
         error = kwargs.get("exc_info", (None, None, None))[1]
         for kind, status in _STATUS.items():
             if isinstance(error, kind):
-                code = error.code if isinstance(error, errors.Refused) else kind.__name__
-                self.answer_error(status, code, str(error))
+                if isinstance(error, errors.Refused):
+                    self.answer_error(status, error.code, error.reason)
+                else:
+                    self.answer_error(status, kind.__name__, str(error))
                 return
         reason = "the server could not do this; its log says why" if status_code >= 500 else "bad request"
         self.answer_error(status_code, "error", reason)
