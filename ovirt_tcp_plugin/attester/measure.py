@@ -12,7 +12,6 @@ import dataclasses
 import hmac
 import logging
 import re
-import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Optional
@@ -21,6 +20,7 @@ import ovirt_tcp_plugin
 from ovirt_tcp_plugin import errors
 from ovirt_tcp_plugin.attester.keys import AttestationKey
 from ovirt_tcp_plugin.attester.tpm import Tpm
+from ovirt_tcp_plugin.clock import boottime_ms
 from ovirt_tcp_plugin.messages import evidence, tpm2
 
 log = logging.getLogger("attester.measure")
@@ -29,11 +29,6 @@ log = logging.getLogger("attester.measure")
 MAX_TRIES = 8
 
 _BOOT_ID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
-
-
-def boottime_ms() -> int:
-    """Return CLOCK_BOOTTIME in milliseconds: it also runs while the machine sleeps."""
-    return time.clock_gettime_ns(time.CLOCK_BOOTTIME) // 1_000_000
 
 
 @dataclasses.dataclass(frozen=True)

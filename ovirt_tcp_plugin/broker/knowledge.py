@@ -12,7 +12,6 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any, Optional
 
 from ovirt_tcp_plugin.broker import pools, verdicts, wall
-from ovirt_tcp_plugin.broker.clock import Clock
 from ovirt_tcp_plugin.broker.decision import Decision, Verdict, Vm, decide, needs_trust
 from ovirt_tcp_plugin.broker.inventory import MAINTENANCE, PREPARING, Group, Host, Listing, Notice
 from ovirt_tcp_plugin.broker.inventory import Vm as InventoryVm
@@ -22,6 +21,7 @@ from ovirt_tcp_plugin.broker.settings import Settings
 from ovirt_tcp_plugin.broker.snapshot import Snapshot
 from ovirt_tcp_plugin.broker.sources import Answer
 from ovirt_tcp_plugin.broker.verdicts import Outcome
+from ovirt_tcp_plugin.clock import Clock
 from ovirt_tcp_plugin.messages.result import Level
 
 JOURNAL_SIZE = 1000

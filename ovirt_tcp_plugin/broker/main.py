@@ -13,13 +13,13 @@ import click
 
 from ovirt_tcp_plugin import command, config, errors
 from ovirt_tcp_plugin.broker import hooks, sources, web
-from ovirt_tcp_plugin.broker.clock import Clock
 from ovirt_tcp_plugin.broker.engine import Engine
 from ovirt_tcp_plugin.broker.knowledge import Knowledge
 from ovirt_tcp_plugin.broker.memory import Memory
 from ovirt_tcp_plugin.broker.service import Service
 from ovirt_tcp_plugin.broker.settings import Settings
 from ovirt_tcp_plugin.broker.snapshot_writer import SnapshotWriter
+from ovirt_tcp_plugin.clock import Clock
 
 log = logging.getLogger("broker")
 

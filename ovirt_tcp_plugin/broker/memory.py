@@ -12,8 +12,8 @@ from pathlib import Path
 from typing import Any, Optional
 
 from ovirt_tcp_plugin import errors
-from ovirt_tcp_plugin.broker.clock import Clock
 from ovirt_tcp_plugin.broker.knowledge import Knowledge
+from ovirt_tcp_plugin.clock import Clock
 from ovirt_tcp_plugin.messages import fields
 
 log = logging.getLogger("broker.memory")

@@ -16,7 +16,6 @@ from typing import Optional
 
 from ovirt_tcp_plugin import errors
 from ovirt_tcp_plugin.broker import hooks
-from ovirt_tcp_plugin.broker.clock import Clock
 from ovirt_tcp_plugin.broker.engine import Engine
 from ovirt_tcp_plugin.broker.hooks import HookEvent
 from ovirt_tcp_plugin.broker.inventory import Event, Group, Notice
@@ -27,6 +26,7 @@ from ovirt_tcp_plugin.broker.snapshot import Snapshot
 from ovirt_tcp_plugin.broker.snapshot_writer import SnapshotWriter
 from ovirt_tcp_plugin.broker.sources import Answer, Source
 from ovirt_tcp_plugin.broker.wall import Edit, Step
+from ovirt_tcp_plugin.clock import Clock
 from ovirt_tcp_plugin.messages.result import Level
 
 log = logging.getLogger("broker.service")

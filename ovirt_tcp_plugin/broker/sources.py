@@ -17,8 +17,8 @@ from typing import Any, Optional, Protocol
 
 from ovirt_tcp_plugin import errors
 from ovirt_tcp_plugin.broker import https
-from ovirt_tcp_plugin.broker.clock import Clock
 from ovirt_tcp_plugin.broker.settings import Verifier
+from ovirt_tcp_plugin.clock import Clock
 from ovirt_tcp_plugin.messages import fields, oat, result
 from ovirt_tcp_plugin.messages.result import Level
 

@@ -5,9 +5,7 @@
 from __future__ import annotations
 
 import hmac
-import json
 import logging
-from collections.abc import Mapping
 from typing import Any
 
 import tornado.httpserver
@@ -18,6 +16,7 @@ from ovirt_tcp_plugin import errors
 from ovirt_tcp_plugin.broker.hooks import HookEvent
 from ovirt_tcp_plugin.broker.knowledge import Knowledge
 from ovirt_tcp_plugin.broker.service import Service
+from ovirt_tcp_plugin.json_handler import JsonHandler
 
 log = logging.getLogger("broker.web")
 
@@ -26,8 +25,10 @@ BODY_WITHIN_S = 10
 IDLE_CONNECTION_S = 60
 
 
-class Handler(tornado.web.RequestHandler):
+class Handler(JsonHandler):
     """Knows the caller by the token; every route is for its bearer only."""
+
+    server_name = "ovirt-tcp-broker"
 
     def initialize(self, knowledge: Knowledge, service: Service, token: str) -> None:
         self.knowledge, self.service, self._token = knowledge, service, token
@@ -36,20 +37,6 @@ class Handler(tornado.web.RequestHandler):
         given = self.request.headers.get("Authorization", "")
         if not self._token or not hmac.compare_digest(given.encode(), f"Bearer {self._token}".encode()):
             self.answer_error(401, "unauthenticated", "this needs the token of the broker's API")
-
-    def set_default_headers(self) -> None:
-        self.set_header("Server", "ovirt-tcp-broker")
-        self.set_header("Cache-Control", "no-store")
-
-    def answer(self, content: Mapping[str, Any]) -> None:
-        """Finish with a JSON object."""
-        self.set_header("Content-Type", "application/json")
-        self.finish(json.dumps(content))
-
-    def answer_error(self, status: int, code: str, reason: str) -> None:
-        """Finish with an error object."""
-        self.set_status(status)
-        self.answer({"code": code, "reason": reason})
 
     def write_error(self, status_code: int, **kwargs: Any) -> None:
         error = kwargs.get("exc_info", (None, None, None))[1]

@@ -11,23 +11,14 @@ from __future__ import annotations
 import logging
 import os
 import stat
-import time
 from collections.abc import Mapping
 from pathlib import Path
 
-from ovirt_tcp_plugin import errors
+from ovirt_tcp_plugin import clock, errors
 from ovirt_tcp_plugin.broker import snapshot
 from ovirt_tcp_plugin.broker.snapshot import Snapshot
 
 log = logging.getLogger("filterd.snapshots")
-
-BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
-
-
-def now_ms() -> int:
-    """Return CLOCK_BOOTTIME in milliseconds."""
-    return time.clock_gettime_ns(time.CLOCK_BOOTTIME) // 1_000_000
-
 
 class SnapshotDirectory:
     """The newest good snapshot of each pool.
@@ -40,7 +31,7 @@ class SnapshotDirectory:
     def __init__(self, directory: Path, owners: frozenset[int]) -> None:
         self._directory = directory
         self._owners = owners
-        self._boot_id = BOOT_ID.read_text(encoding="ascii").strip()
+        self._boot_id = clock.BOOT_ID.read_text(encoding="ascii").strip()
         self._pools: dict[str, Snapshot] = {}
         self._known: dict[str, tuple[int, int, int]] = {}
         self.by_host: Mapping[str, Snapshot] = {}
@@ -83,7 +74,7 @@ class SnapshotDirectory:
         before = self._pools.get(one.pool_id)
         if before is not None and one.written_ms < before.written_ms:
             raise errors.InvalidMessage("snapshot", "it is older than the one in use")
-        if one.written_ms > now_ms():
+        if one.written_ms > clock.boottime_ms():
             raise errors.InvalidMessage("snapshot", "it was written in the future")
         self._pools[one.pool_id] = one
         self.faults.pop(path.name, None)

@@ -21,7 +21,8 @@ import tornado.netutil
 import tornado.web
 
 from ovirt_tcp_plugin import errors
-from ovirt_tcp_plugin.scheduler import snapshots, trusted_hosts, xmlrpc
+from ovirt_tcp_plugin.clock import boottime_ms
+from ovirt_tcp_plugin.scheduler import trusted_hosts, xmlrpc
 from ovirt_tcp_plugin.scheduler.snapshots import SnapshotDirectory
 
 log = logging.getLogger("filterd")
@@ -86,7 +87,7 @@ class Scheduler:
         if foreign or not names:
             return refusal(f"this scheduler has no filter {', '.join(foreign)[:100]}, only {trusted_hosts.NAME}")
         known = {str(k): str(v) for k, v in given.items() if v is not None}
-        found = trusted_hosts.accept(self._directory.by_host, hosts, vm_id, known, snapshots.now_ms())  # type: ignore[arg-type]
+        found = trusted_hosts.accept(self._directory.by_host, hosts, vm_id, known, boottime_ms())  # type: ignore[arg-type]
         if not found.hosts and hosts:
             return refusal(*found.reasons)
         return {"result_code": 0, "result": list(found.hosts), "errors": list(found.reasons), "plugin_errors": {}}

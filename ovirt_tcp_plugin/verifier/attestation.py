@@ -16,10 +16,10 @@ from collections.abc import Coroutine, Sequence
 from typing import Optional
 
 from ovirt_tcp_plugin import errors
+from ovirt_tcp_plugin.clock import Clock
 from ovirt_tcp_plugin.messages import evidence, reference_values
 from ovirt_tcp_plugin.messages.result import AttestationResult, Finding, Level
 from ovirt_tcp_plugin.verifier import appraisal, settings
-from ovirt_tcp_plugin.verifier.clock import Clock
 from ovirt_tcp_plugin.verifier.nonces import Nonces
 from ovirt_tcp_plugin.verifier.store import Enrolled, Result, Store
 

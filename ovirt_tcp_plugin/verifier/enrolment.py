@@ -21,11 +21,11 @@ from cryptography.hazmat.primitives import serialization
 from OpenSSL import crypto
 
 from ovirt_tcp_plugin import errors
+from ovirt_tcp_plugin.clock import Clock
 from ovirt_tcp_plugin.messages import enrolment, tpm2
 from ovirt_tcp_plugin.messages.result import Finding
 from ovirt_tcp_plugin.verifier import appraisal, endorsement
 from ovirt_tcp_plugin.verifier.authority import Authority
-from ovirt_tcp_plugin.verifier.clock import Clock
 from ovirt_tcp_plugin.verifier.store import Enrolled, Store, Token, check_binding
 
 log = logging.getLogger("verifier.enrolment")

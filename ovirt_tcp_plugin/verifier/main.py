@@ -18,9 +18,9 @@ from cryptography.x509 import load_pem_x509_certificate
 from OpenSSL import crypto
 
 from ovirt_tcp_plugin import command, config, errors
+from ovirt_tcp_plugin.clock import Clock
 from ovirt_tcp_plugin.verifier import authority, endorsement, enrolment, web
 from ovirt_tcp_plugin.verifier.attestation import Attestation
-from ovirt_tcp_plugin.verifier.clock import Clock
 from ovirt_tcp_plugin.verifier.settings import Settings
 from ovirt_tcp_plugin.verifier.store import Store, Token
 

@@ -11,7 +11,6 @@ from __future__ import annotations
 import datetime
 import enum
 import hashlib
-import json
 import logging
 import re
 import ssl
@@ -24,9 +23,10 @@ import tornado.netutil
 import tornado.web
 
 from ovirt_tcp_plugin import errors
+from ovirt_tcp_plugin.clock import Clock
+from ovirt_tcp_plugin.json_handler import JsonHandler
 from ovirt_tcp_plugin.messages import enrolment, evidence, fields, oat, reference_values, result
 from ovirt_tcp_plugin.verifier.attestation import Attestation
-from ovirt_tcp_plugin.verifier.clock import Clock
 from ovirt_tcp_plugin.verifier.enrolment import Enrolment
 from ovirt_tcp_plugin.verifier.store import Enrolled, Store
 
@@ -78,9 +78,10 @@ class Context:
         self.poll_deadline_ms = poll_deadline_ms
 
 
-class Handler(tornado.web.RequestHandler):
+class Handler(JsonHandler):
     """Checks the caller before the body is looked at, and turns errors into answers."""
 
+    server_name = "ovirt-tcp-verifier"
     callers: frozenset[Caller] = frozenset()
 
     def initialize(self, context: Context) -> None:
@@ -97,20 +98,6 @@ class Handler(tornado.web.RequestHandler):
         elif self._token_callers() & self.callers:
             return
         self.answer_error(401, "unauthenticated", f"this needs {' or '.join(sorted(c.value for c in self.callers))}")
-
-    def set_default_headers(self) -> None:
-        self.set_header("Server", "ovirt-tcp-verifier")
-        self.set_header("Cache-Control", "no-store")
-
-    def answer(self, content: Mapping[str, Any]) -> None:
-        """Finish with a JSON object."""
-        self.set_header("Content-Type", "application/json")
-        self.finish(json.dumps(content))
-
-    def answer_error(self, status: int, code: str, reason: str) -> None:
-        """Finish with an error object."""
-        self.set_status(status)
-        self.answer({"code": code, "reason": reason})
 
     def body(self, what: str, max_size: int = MAX_SMALL_BODY_SIZE) -> Mapping[str, object]:
         """Return the request's JSON object. Raises InvalidMessage."""

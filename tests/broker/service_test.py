@@ -16,7 +16,6 @@ import pytest
 
 from ovirt_tcp_plugin import errors
 from ovirt_tcp_plugin.broker import hooks, settings, snapshot
-from ovirt_tcp_plugin.broker.clock import Clock
 from ovirt_tcp_plugin.broker.engine import Engine
 from ovirt_tcp_plugin.broker.inventory import WALL_NAME
 from ovirt_tcp_plugin.broker.knowledge import Knowledge
@@ -24,6 +23,7 @@ from ovirt_tcp_plugin.broker.memory import Memory
 from ovirt_tcp_plugin.broker.service import Service
 from ovirt_tcp_plugin.broker.snapshot_writer import SnapshotWriter
 from ovirt_tcp_plugin.broker.sources import Answer
+from ovirt_tcp_plugin.clock import Clock
 from ovirt_tcp_plugin.lab.engine import model
 from ovirt_tcp_plugin.lab.engine.server import Config, EngineSimulator
 from ovirt_tcp_plugin.messages.result import Level

@@ -8,8 +8,9 @@ import uuid
 
 from ovirt_tcp_plugin.broker.decision import Scope, Verdict
 from ovirt_tcp_plugin.broker.snapshot import Snapshot
+from ovirt_tcp_plugin.clock import BOOT_ID
+from ovirt_tcp_plugin.clock import boottime_ms as now_ms
 from ovirt_tcp_plugin.messages.result import Level
-from ovirt_tcp_plugin.scheduler.snapshots import BOOT_ID, now_ms
 
 GOOD, BAD, ENDED, UNBORN, SILENT = (str(uuid.UUID(int=number)) for number in range(1, 6))
 MARKED, PLAIN, EXEMPT, NEW = (str(uuid.UUID(int=number)) for number in range(11, 15))

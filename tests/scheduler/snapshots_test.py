@@ -18,7 +18,8 @@ from ovirt_tcp_plugin.broker import snapshot
 from ovirt_tcp_plugin.broker.decision import Scope
 from ovirt_tcp_plugin.broker.snapshot import Snapshot
 from ovirt_tcp_plugin.broker.snapshot_writer import SnapshotWriter
-from ovirt_tcp_plugin.scheduler.snapshots import SnapshotDirectory, now_ms
+from ovirt_tcp_plugin.clock import boottime_ms as now_ms
+from ovirt_tcp_plugin.scheduler.snapshots import SnapshotDirectory
 from tests.scheduler.conftest import GOOD, OTHER_POOL, POOL, pool
 
 

@@ -9,7 +9,7 @@ import dataclasses
 import pytest
 
 from ovirt_tcp_plugin.broker.decision import Scope
-from ovirt_tcp_plugin.scheduler.snapshots import now_ms
+from ovirt_tcp_plugin.clock import boottime_ms as now_ms
 from ovirt_tcp_plugin.scheduler.trusted_hosts import Accepted, accept
 from tests.scheduler.conftest import BAD, ENDED, EXEMPT, GOOD, MARKED, NEW, OTHER_POOL, PLAIN, SILENT, UNBORN, pool
 

@@ -20,12 +20,12 @@ from cryptography import x509
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 
+from ovirt_tcp_plugin.clock import Clock
 from ovirt_tcp_plugin.messages import enrolment, evidence, fields, tpm2
 from ovirt_tcp_plugin.messages.result import Level
 from ovirt_tcp_plugin.verifier import web
 from ovirt_tcp_plugin.verifier.attestation import Attestation
 from ovirt_tcp_plugin.verifier.authority import Authority, write_key
-from ovirt_tcp_plugin.verifier.clock import Clock
 from ovirt_tcp_plugin.verifier.enrolment import Enrolment
 from ovirt_tcp_plugin.verifier.settings import Appraisal
 from ovirt_tcp_plugin.verifier.store import Store, Token
