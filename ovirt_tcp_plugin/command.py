@@ -60,4 +60,14 @@ def add_config_commands(main: click.Group, role: str, declared: type) -> None:
 
 def log_to_stderr() -> None:
     """Write the log of a service to stderr, where the journal of systemd picks it up."""
-    logging.basicConfig(level=logging.INFO, format="%(levelname)s %(name)s %(message)s", stream=sys.stderr)
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(_OneLine("%(levelname)s %(name)s %(message)s"))
+    logging.basicConfig(level=logging.INFO, handlers=[handler])
+
+
+class _OneLine(logging.Formatter):
+    """Keeps a message on its line: what a peer sent must not look like a line of ours."""
+
+    def formatMessage(self, record: logging.LogRecord) -> str:
+        line = super().formatMessage(record)
+        return "".join(character if character.isprintable() else repr(character)[1:-1] for character in line)

@@ -136,10 +136,17 @@ class Site:
     def run_verifier(self, *arguments: str) -> str:
         """Return what a command of `ovirt-tcp-verifier` prints. Raises Unavailable when it fails."""
         command = [*_PYTHON, "ovirt_tcp_plugin.verifier.main", "--config-dir", str(self.config), *arguments]
-        done = subprocess.run(command, capture_output=True, text=True, timeout=COMMAND_WITHIN_S, check=False)
-        if done.returncode != 0:
-            raise errors.Unavailable("ovirt-tcp-verifier", done.stderr.strip())
-        return done.stdout
+        with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+            try:
+                output, fault = process.communicate(timeout=COMMAND_WITHIN_S)
+            except BaseException:
+                # Waited for, too: it must not write into a directory that is being removed.
+                process.kill()
+                process.wait()
+                raise
+        if process.returncode != 0:
+            raise errors.Unavailable("ovirt-tcp-verifier", fault.strip())
+        return output
 
     @property
     def verifier(self) -> Remote:

@@ -24,6 +24,9 @@ MAX_EVIDENCE_SIZE = 3 * 1024 * 1024
 LOGS = ("txt", "firmware")
 
 _CONTEXT = b"ovirt-tcp evidence 1\0"
+_MEMBERS = frozenset(
+    {"version", "nonce", "attest", "signature", "pcrs", "logs", "boot_id", "boottime_ms", "agent_version"}
+)
 _BOOT_ID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 
 
@@ -122,6 +125,9 @@ def decode(untrusted: bytes) -> Evidence:
     """
     members = fields.members(fields.parse(untrusted, "evidence", MAX_EVIDENCE_SIZE), "evidence")
     fields.integer(members, "version", 1, 1)
+    unknown = sorted(set(members) - _MEMBERS)
+    if unknown:
+        raise errors.InvalidMessage("evidence", f"unknown member {unknown[0][:20]!r}")
     boot_id = fields.text(members, "boot_id", 36)
     if not _BOOT_ID.fullmatch(boot_id):
         raise errors.InvalidMessage("evidence", "boot_id is not a kernel boot id")

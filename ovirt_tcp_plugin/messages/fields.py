@@ -7,9 +7,12 @@ from __future__ import annotations
 import base64
 import binascii
 import json
+import re
 from collections.abc import Mapping, Sequence
 
 from ovirt_tcp_plugin import errors
+
+_SURROGATE = re.compile("[\ud800-\udfff]")
 
 
 def parse(untrusted: bytes, what: str, max_size: int) -> object:
@@ -40,7 +43,14 @@ def text(members: Mapping[str, object], name: str, max_length: int) -> str:
         raise errors.InvalidMessage(name, "not a text")
     if len(value) > max_length:
         raise errors.InvalidMessage(name, f"longer than {max_length} characters")
+    if not encodable(value):
+        raise errors.InvalidMessage(name, "a half of a character")
     return value
+
+
+def encodable(value: str) -> bool:
+    """Return whether a text can be stored and sent: JSON may hold a lone surrogate, which is no character."""
+    return value.isascii() or _SURROGATE.search(value) is None
 
 
 def integer(members: Mapping[str, object], name: str, least: int, most: int) -> int:

@@ -67,7 +67,7 @@ def decode_poll(untrusted: bytes) -> Poll:
     names: Sequence[object] = [given] if isinstance(given, str) else fields.items(members, "hosts", MAX_HOSTS)
     if not names:
         raise errors.InvalidMessage("PollHosts request", "no host is named")
-    if not all(isinstance(name, str) and len(name) <= MAX_NAME_LENGTH for name in names):
+    if not all(isinstance(n, str) and len(n) <= MAX_NAME_LENGTH and fields.encodable(n) for n in names):
         raise errors.InvalidMessage(
             "PollHosts request", f"a host name is not a text of at most {MAX_NAME_LENGTH} characters"
         )

@@ -40,11 +40,16 @@ class _Waiter:
 
 
 class _Conversation:
-    """What goes on with one host. `issued` counts its challenges; the newest may be out."""
+    """What goes on with one host. `issued` counts its challenges; the newest may be out.
+
+    Only the newest long poll is answered: an earlier one is of an agent that is gone, and would swallow a challenge.
+    """
 
     def __init__(self) -> None:
         self.wanted = False
         self.issued = 0
+        self.poll = 0
+        self.appraised_boot_id = ""
         self.last_issue_ms = -MIN_CHALLENGE_INTERVAL_MS
         self.wake = asyncio.Event()
         self.waiters: list[_Waiter] = []
@@ -63,6 +68,7 @@ class Attestation:
         self._clock = clock
         self._nonces = Nonces()
         self._conversations: dict[str, _Conversation] = {}
+        self._judged_since_ms = 0
 
     async def next_challenge(self, host: Enrolled, boot_id: str, wait_ms: int) -> Optional[evidence.Challenge]:
         """Return a challenge as soon as somebody wants the host's evidence, None after `wait_ms`.
@@ -70,19 +76,34 @@ class Attestation:
         A host in a boot that was not appraised yet is challenged at once: nobody should wait for its first verdict.
         """
         conversation = self._conversation(host.identity.name)
-        if host.result is None or host.result.boot_id != boot_id:
+        appraised = conversation.appraised_boot_id or (host.result.boot_id if host.result else "")
+        if appraised != boot_id:
             conversation.wanted = True
+        poll = self._begin_poll(conversation)
         end_ms = self._clock.now_ms() + min(wait_ms, MAX_AGENT_WAIT_MS)
-        while True:
+        while poll == conversation.poll:
             now_ms = self._clock.now_ms()
             ready_ms = conversation.last_issue_ms + MIN_CHALLENGE_INTERVAL_MS
             if conversation.wanted and now_ms >= ready_ms:
                 return self._issue(host.identity.name, conversation, now_ms)
             if now_ms >= end_ms:
-                return None
+                break
             rest_ms = min(end_ms, ready_ms) - now_ms if conversation.wanted else end_ms - now_ms
             conversation.wake.clear()
             await _within(conversation.wake.wait(), rest_ms)
+        return None
+
+    def hang_up(self, host_name: str) -> None:
+        """End the host's long poll: its connection is gone."""
+        self._begin_poll(self._conversation(host_name))
+
+    def expects(self, host_name: str) -> bool:
+        """Return whether a nonce is out for the host; without one no evidence is worth reading."""
+        return self._nonces.out(host_name, self._clock.now_ms())
+
+    def spoil(self, host_name: str) -> None:
+        """End the nonce that is out: what came for it could not be read."""
+        self._nonces.drop(host_name)
 
     def submit(self, host: Enrolled, reported: evidence.Evidence) -> AttestationResult:
         """Appraise a host's evidence, keep the result and wake who waits for it.
@@ -102,7 +123,8 @@ class Attestation:
         born_ms = now_ms if issued is None else issued.born_ms
         result = Result(outcome.level, outcome.findings, born_ms, self._clock.boot_id, outcome.boot.boot_id)
         kept = supersede(host.result, result)
-        self._store.keep_result(name, host.certificate_digest, _furthest(host.boot, outcome.boot), kept)
+        self._conversation(name).appraised_boot_id = outcome.boot.boot_id
+        self._store.keep_result(name, host.certificate_digest, _baseline(host.boot, outcome), kept)
         codes = ",".join(finding.code for finding in outcome.findings)
         log.info("appraised host=%s level=%s findings=%s", name, kept.level.value, codes)
         self._settle(name, outcome)
@@ -151,8 +173,15 @@ class Attestation:
 
     def judge_all(self) -> None:
         """Ask every connected host for evidence: the reference values have changed."""
+        self._judged_since_ms = self._clock.now_ms()
         for conversation in self._conversations.values():
             conversation.want()
+
+    @staticmethod
+    def _begin_poll(conversation: _Conversation) -> int:
+        conversation.poll += 1
+        conversation.wake.set()
+        return conversation.poll
 
     def _conversation(self, name: str) -> _Conversation:
         return self._conversations.setdefault(name, _Conversation())
@@ -211,8 +240,10 @@ class Attestation:
         return self._describe(name, host.result)
 
     def _younger(self, result: Result, max_age_ms: int) -> bool:
+        """Return whether a result will do: young enough, within its life, and judged by today's reference values."""
         age_ms = self._age(result)
-        return age_ms is not None and age_ms <= max_age_ms
+        bound_ms = min(max_age_ms, int(self._options.lifetime * 1000))
+        return age_ms is not None and age_ms <= bound_ms and result.born_ms >= self._judged_since_ms
 
     def _age(self, result: Result) -> Optional[int]:
         """Return the age of a result; None if it was born under another boot of this server, or in its future."""
@@ -241,12 +272,14 @@ def supersede(kept: Optional[Result], fresh: Result) -> Result:
     return fresh
 
 
-def _furthest(previous: Optional[appraisal.Boot], boot: appraisal.Boot) -> appraisal.Boot:
-    """Return the counters to measure the next quote against: never lower ones than were seen."""
-    if previous is None:
-        return boot
-    then = (previous.reset_count, previous.restart_count)
-    return previous if (boot.reset_count, boot.restart_count) < then else boot
+def _baseline(previous: Optional[appraisal.Boot], outcome: appraisal.Appraised) -> appraisal.Boot:
+    """Return the counters to measure the next quote against.
+
+    Ones that failed check (5) are no baseline: the next quote would agree with them, and the host be trusted again
+    without the reboot that it needs.
+    """
+    failed = any(finding.check == 5 for finding in outcome.findings)
+    return previous if previous is not None and failed else outcome.boot
 
 
 def _unknown(name: str, code: str, text: str, check: int = 0) -> AttestationResult:

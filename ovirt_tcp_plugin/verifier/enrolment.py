@@ -63,11 +63,13 @@ class Enrolment:
             Refused: token_unknown, host_name, ek_*, ak_*, name_in_use or busy.
             InvalidMessage: a key is not a TPMT_PUBLIC.
         """
-        token = self._store.token(request.token)
         name = request.host_name
+        check_host_name(name)
+        token = self._store.token(request.token)
         if token is None or token.role != "enrolment" or token.host_name != name:
             raise errors.Refused("token_unknown", f"the token is not one for the enrolment of {name}")
-        check_host_name(name)
+        if self._clock.wall().timestamp() >= token.end_s:
+            raise errors.Refused("token_ended", f"the token ended: ovirt-tcp-verifier token enrol {name} makes a new one")
         ek, ak = tpm2.parse_public(request.ek_public), tpm2.parse_public(request.ak_public)
         endorsement.check_ek_certificate(request.ek_certificate, ek, self._vendors, self._clock.wall())
         endorsement.check_ak(ak)
@@ -76,7 +78,7 @@ class Enrolment:
         secret = secrets.token_bytes(enrolment.SECRET_SIZE)
         seed = secrets.token_bytes(tpm2.DIGEST_SIZES[ek.name_hash])
         credential, encrypted = endorsement.make_credential(ek, tpm2.name(ak), secret, seed)
-        self._forget_old()
+        self._forget_old(request.token)
         identifier = secrets.token_hex(16)
         identity = appraisal.EnrolledHost(name, ek, ak)
         end_ms = self._clock.now_ms() + PROOF_WITHIN_MS
@@ -109,10 +111,14 @@ class Enrolment:
         log.info("enrolled host=%s ek=%s", name, ek_digest)
         return enrolment.EnrolmentReply(certificate.public_bytes(serialization.Encoding.PEM).decode("ascii"))
 
-    def _forget_old(self) -> None:
+    def _forget_old(self, token: str) -> None:
+        """Make room: for what took too long, and for what the same token began before."""
         now_ms = self._clock.now_ms()
-        for identifier in [key for key, pending in self._pending.items() if now_ms >= pending.end_ms]:
-            del self._pending[identifier]
+        self._pending = {
+            identifier: pending
+            for identifier, pending in self._pending.items()
+            if now_ms < pending.end_ms and pending.request.token != token
+        }
         if len(self._pending) >= MAX_PENDING:
             raise errors.Refused("busy", "too many enrolments are pending, try again in a minute")
 

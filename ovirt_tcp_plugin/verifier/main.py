@@ -48,6 +48,8 @@ def init(config_dir: Path, names: tuple[str, ...]) -> None:
     settings = _load(config_dir)
     directory = settings.store.directory
     directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+    if directory.stat().st_mode & 0o077:
+        raise errors.InvalidConfig(str(directory), ["others may look into it; make it private: chmod 700"])
     now = datetime.datetime.now(datetime.timezone.utc)
     own = authority.Authority.create(directory, now)
     if not settings.server.certificate.exists():
@@ -111,11 +113,13 @@ def token_add(config_dir: Path, role: str, note: str) -> None:
 @token_group.command("enrol")
 @click.argument("host")
 @click.option("--host-id", default="", help="The engine's id of the host.")
+@click.option("--hours", default=24, show_default=True, type=click.IntRange(1), help="How long it is good.")
 @click.pass_obj
-def token_enrol(config_dir: Path, host: str, host_id: str) -> None:
+def token_enrol(config_dir: Path, host: str, host_id: str, hours: int) -> None:
     """Make a token that enrols HOST (its address in the engine, lower case), once."""
     enrolment.check_host_name(host)
-    click.echo(_add_token(config_dir, Token("enrolment", host, host_id)))
+    end_s = int(Clock().wall().timestamp()) + hours * 3600
+    click.echo(_add_token(config_dir, Token("enrolment", host, host_id, end_s=end_s)))
 
 
 @main.group("host")
@@ -157,9 +161,13 @@ def read_authorities(directory: Path) -> list[crypto.X509]:
     for path in sorted(directory.glob("*.pem")):
         try:
             with path.open("rb") as file:
-                vendors += endorsement.load_authorities(file.read(MAX_AUTHORITY_SIZE))
+                content = file.read(MAX_AUTHORITY_SIZE + 1)
+            vendors += endorsement.load_authorities(content)
         except (OSError, errors.InvalidMessage) as e:
             faults.append(f"{path.name}: {e}")
+        else:
+            if len(content) > MAX_AUTHORITY_SIZE:
+                faults.append(f"{path.name}: longer than {MAX_AUTHORITY_SIZE} bytes, split it")
     if faults:
         raise errors.InvalidConfig(str(directory), faults)
     return vendors

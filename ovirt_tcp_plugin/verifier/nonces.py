@@ -33,3 +33,12 @@ class Nonces:
             return None
         del self._by_host[host_name]
         return issued
+
+    def out(self, host_name: str, now_ms: int) -> bool:
+        """Return whether a nonce is out for a host and has not ended."""
+        issued = self._by_host.get(host_name)
+        return issued is not None and now_ms < issued.end_ms
+
+    def drop(self, host_name: str) -> None:
+        """Forget what is out for a host."""
+        self._by_host.pop(host_name, None)

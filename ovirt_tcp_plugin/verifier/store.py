@@ -21,6 +21,7 @@ from ovirt_tcp_plugin.messages.result import Finding, Level
 from ovirt_tcp_plugin.verifier.appraisal import Boot, EnrolledHost
 
 SCHEMA_VERSION = 1
+NEVER = 2**62
 
 _metadata = sa.MetaData()
 
@@ -34,6 +35,7 @@ _tokens = sa.Table(
     sa.Column("host_name", sa.String(255), nullable=False),
     sa.Column("host_id", sa.String(36), nullable=False),
     sa.Column("note", sa.String(255), nullable=False),
+    sa.Column("end_s", sa.BigInteger, nullable=False),
 )
 
 _hosts = sa.Table(
@@ -60,12 +62,16 @@ _references = sa.Table(
 
 @dataclasses.dataclass(frozen=True)
 class Token:
-    """What a bearer may do: role, and for an enrolment token the one host it is good for."""
+    """What a bearer may do: role, and for an enrolment token the one host it is good for, and until when.
+
+    `end_s` is in seconds of the wall clock (UTC epoch); it bounds only how long a forgotten token lies about.
+    """
 
     role: str
     host_name: str = ""
     host_id: str = ""
     note: str = ""
+    end_s: int = NEVER
 
 
 @dataclasses.dataclass(frozen=True)
@@ -132,7 +138,7 @@ class Store:
         statement = sa.select(_tokens).where(_tokens.c.digest == _digest(secret))
         with self._engine.connect() as connection:
             row = connection.execute(statement).mappings().first()
-        return None if row is None else Token(row["role"], row["host_name"], row["host_id"], row["note"])
+        return None if row is None else Token(row["role"], row["host_name"], row["host_id"], row["note"], row["end_s"])
 
     def enrol(self, secret: str, host: Enrolled) -> None:
         """Spend the enrolment token and bind the host's identity, both or neither.
@@ -242,6 +248,9 @@ class Store:
         own = (_tokens.c.digest == _digest(secret), _tokens.c.role == "enrolment", _tokens.c.host_name == name)
         if connection.execute(sa.delete(_tokens).where(*own)).rowcount != 1:
             raise errors.Refused("token_unknown", "the enrolment token is not known, or was used before")
+        # Others for this host were made for this enrolment, too: a spare one would undo it later.
+        others = (_tokens.c.role == "enrolment", _tokens.c.host_name == name)
+        connection.execute(sa.delete(_tokens).where(*others))
 
     def _bound(self, connection: sa.Connection, name: str, ek_digest: str) -> Sequence[tuple[str, str]]:
         either = (_hosts.c.name == name) | (_hosts.c.ek_digest == ek_digest)

@@ -78,17 +78,33 @@ class Context:
         self.poll_deadline_ms = poll_deadline_ms
 
 
+@tornado.web.stream_request_body
 class Handler(JsonHandler):
-    """Checks the caller before the body is looked at, and turns errors into answers."""
+    """Checks the caller before the body is read, and turns errors into answers.
+
+    The body is collected here, because the library would parse forms in it for anybody, before any check.
+    """
 
     server_name = "ovirt-tcp-verifier"
     callers: frozenset[Caller] = frozenset()
+    max_body_size = MAX_SMALL_BODY_SIZE
 
     def initialize(self, context: Context) -> None:
         self.context = context
         self.host: Optional[Enrolled] = None
+        self._chunks: list[bytes] = []
+
+    def data_received(self, chunk: bytes) -> None:
+        if not self._finished:
+            self._chunks.append(chunk)
+
+    @property
+    def content(self) -> bytes:
+        """The body, at most `max_body_size` bytes."""
+        return b"".join(self._chunks)
 
     def prepare(self) -> None:
+        self.request.connection.set_max_body_size(self.max_body_size)  # type: ignore[union-attr]
         if Caller.ANYONE in self.callers:
             return
         if Caller.AGENT in self.callers:
@@ -99,9 +115,9 @@ class Handler(JsonHandler):
             return
         self.answer_error(401, "unauthenticated", f"this needs {' or '.join(sorted(c.value for c in self.callers))}")
 
-    def body(self, what: str, max_size: int = MAX_SMALL_BODY_SIZE) -> Mapping[str, object]:
+    def body(self, what: str) -> Mapping[str, object]:
         """Return the request's JSON object. Raises InvalidMessage."""
-        return fields.members(fields.parse(self.request.body, what, max_size), what)
+        return fields.members(fields.parse(self.content, what, self.max_body_size), what)
 
     def write_error(self, status_code: int, **kwargs: Any) -> None:
         error = kwargs.get("exc_info", (None, None, None))[1]
@@ -144,7 +160,7 @@ class BeginEnrolment(Handler):
     callers = frozenset({Caller.ANYONE})
 
     def post(self) -> None:
-        request = enrolment.decode_request(self.request.body)
+        request = enrolment.decode_request(self.content)
         self.answer(enrolment.encode(self.context.enrolment.begin(request)))
 
 
@@ -154,7 +170,7 @@ class FinishEnrolment(Handler):
     callers = frozenset({Caller.ANYONE})
 
     def post(self) -> None:
-        proof = enrolment.decode_proof(self.request.body)
+        proof = enrolment.decode_proof(self.content)
         self.answer(enrolment.encode(self.context.enrolment.finish(proof)))
 
 
@@ -162,12 +178,20 @@ class NextChallenge(Handler):
     """Long poll of an agent: a Challenge, or 204 when nobody wants its evidence."""
 
     callers = frozenset({Caller.AGENT})
+    _gone = False
+
+    def on_connection_close(self) -> None:
+        self._gone = True
+        if self.host is not None:
+            self.context.attestation.hang_up(self.host.identity.name)
 
     async def post(self) -> None:
         members = self.body("challenge request")
         boot_id = fields.text(members, "boot_id", 36)
         wait_ms = fields.integer(members, "wait_ms", 0, 3600_000)
         challenge = await self.context.attestation.next_challenge(cast(Enrolled, self.host), boot_id, wait_ms)
+        if self._gone:
+            return
         if challenge is None:
             self.set_status(204)
             self.finish()
@@ -179,10 +203,19 @@ class SubmitEvidence(Handler):
     """Evidence -> the host's own result."""
 
     callers = frozenset({Caller.AGENT})
+    max_body_size = evidence.MAX_EVIDENCE_SIZE
 
     def post(self) -> None:
-        reported = evidence.decode(self.request.body)
-        outcome = self.context.attestation.submit(cast(Enrolled, self.host), reported)
+        attestation, host = self.context.attestation, cast(Enrolled, self.host)
+        if not attestation.expects(host.identity.name):
+            # Before it is decoded: an agent that sends megabytes unasked would hold up all others.
+            raise errors.Refused("nonce_unknown", "no evidence was asked for, or its nonce was used before")
+        try:
+            reported = evidence.decode(self.content)
+        except errors.InvalidMessage:
+            attestation.spoil(host.identity.name)
+            raise
+        outcome = attestation.submit(host, reported)
         self.answer(result.encode(outcome))
 
 
@@ -190,9 +223,10 @@ class Results(Handler):
     """Host names -> results with findings and ages. Our own, richer form of PollHosts."""
 
     callers = frozenset({Caller.VIEWER})
+    max_body_size = oat.MAX_POLL_SIZE
 
     async def post(self) -> None:
-        members = self.body("results request", oat.MAX_POLL_SIZE)
+        members = self.body("results request")
         names = [_name(name) for name in fields.items(members, "hosts", oat.MAX_HOSTS)]
         max_age = None if members.get("max_age_ms") is None else fields.integer(members, "max_age_ms", 0, 2**53)
         wait_ms = fields.integer(members, "wait_ms", 0, 60_000)
@@ -244,10 +278,11 @@ class PollHosts(Handler):
     """OpenAttestation's question (1.0, 1.5-1.7, 2.x)."""
 
     callers = frozenset({Caller.VIEWER})
+    max_body_size = oat.MAX_POLL_SIZE
 
     async def post(self) -> None:
         try:
-            poll = oat.decode_poll(self.request.body)
+            poll = oat.decode_poll(self.content)
         except errors.InvalidMessage as e:
             self.answer_error(400, "400", str(e))
             return
@@ -340,7 +375,7 @@ def _host_trust(one: result.AttestationResult, now: datetime.datetime) -> oat.Ho
 
 
 def _name(untrusted: object) -> str:
-    if not isinstance(untrusted, str) or len(untrusted) > oat.MAX_NAME_LENGTH:
+    if not isinstance(untrusted, str) or len(untrusted) > oat.MAX_NAME_LENGTH or not fields.encodable(untrusted):
         raise errors.InvalidMessage("results request", "a host name is not a text of at most 255 characters")
     return untrusted
 

@@ -134,19 +134,22 @@ class TestUntrusted:
     """Checks (5)-(9): the host itself shows that something is wrong, and every fault is told."""
 
     @pytest.mark.parametrize(
-        ("reset", "restart", "code"),
-        [(6, 0, "counters_back"), (5, 1, "counters_back")],
+        "previous",
+        [Boot(OTHER_BOOT_ID, 6, 0, 1), Boot(BOOT_ID, 5, 1, 1)],
         ids=["reset counter", "restart counter"],
     )
-    def test_5_counters_that_went_back(self, tpm: SoftwareTpm, reset: int, restart: int, code: str) -> None:
-        previous = Boot(OTHER_BOOT_ID, reset, restart, 1)
-        outcome = assert_untrusted(judge(tpm, previous=previous), (5, code))
+    def test_5_counters_that_went_back(self, tpm: SoftwareTpm, previous: Boot) -> None:
+        outcome = assert_untrusted(judge(tpm, previous=previous), (5, "counters_back"))
         assert outcome.findings[0].seen == "reset 5, restart 0"
 
     def test_5_clock_that_went_back(self, tpm: SoftwareTpm) -> None:
         assert_untrusted(judge(tpm, previous=Boot(BOOT_ID, 5, 0, 1001)), (5, "clock_back"))
 
     def test_5_another_kernel_without_a_tpm_reset(self, tpm: SoftwareTpm) -> None:
+        assert_untrusted(judge(tpm, previous=Boot(OTHER_BOOT_ID, 5, 0, 1)), (5, "kernel_without_reset"))
+
+    def test_5_another_kernel_after_a_resume(self, tpm: SoftwareTpm) -> None:
+        tpm.restart_count = 1
         assert_untrusted(judge(tpm, previous=Boot(OTHER_BOOT_ID, 5, 0, 1)), (5, "kernel_without_reset"))
 
     def test_5_tpm_reset_under_a_running_kernel(self, tpm: SoftwareTpm) -> None:

@@ -7,6 +7,8 @@ from __future__ import annotations
 import asyncio
 import concurrent.futures
 import datetime
+import socket
+import ssl
 import tempfile
 import threading
 import time
@@ -55,9 +57,8 @@ class Server:
         write_key(directory / "server.key", key)
         (directory / "ca.pem").write_bytes(authority.pem)
         self.attestation = Attestation(store, Appraisal(), clock)
-        context = web.Context(
-            store, Enrolment(store, authority, vendor.authorities, clock), self.attestation, clock, DEADLINE_MS
-        )
+        self.enrolment = Enrolment(store, authority, vendor.authorities, clock)
+        context = web.Context(store, self.enrolment, self.attestation, clock, DEADLINE_MS)
         self._tls = web.tls_context(directory / "server.pem", directory / "server.key", authority.pem)
         self._context, self._started = context, threading.Event()
         self._thread = threading.Thread(target=lambda: asyncio.run(self._serve()))
@@ -85,8 +86,9 @@ class Server:
         elif message is not None:
             how["json"] = message
         headers.update(how.pop("headers", {}))
+        within = how.pop("timeout", 20)
         return requests.request(
-            method, url, headers=headers, verify=str(self.directory / "ca.pem"), timeout=20, **how
+            method, url, headers=headers, verify=str(self.directory / "ca.pem"), timeout=within, **how
         )
 
     def token(self, role: str, host: str = "") -> str:
@@ -260,10 +262,32 @@ class TestEnrolment:
 
     def test_a_token_enrols_once(self, server: Server, vendor: Vendor) -> None:
         agent, token = Agent(server, vendor), server.token("enrolment", "host-1")
-        first, second = agent.begin(token).json(), agent.begin(token).json()
-        assert agent.finish(first).status_code == 200
-        answer = agent.finish(second)
+        spare = server.token("enrolment", "host-1")
+        first, second, third = (agent.begin(one).json() for one in (token, token, spare))
+        answer = agent.finish(first)
+        assert (answer.status_code, answer.json()["code"]) == (403, "enrolment_unknown")
+        assert agent.finish(second).status_code == 200
+        answer = agent.finish(third)
         assert (answer.status_code, answer.json()["code"]) == (403, "token_unknown")
+
+    def test_a_token_ends(self, server: Server, vendor: Vendor) -> None:
+        server.store.add_token("old", Token("enrolment", "host-1", end_s=1))
+        answer = Agent(server, vendor).begin("old")
+        assert (answer.status_code, answer.json()["code"]) == (403, "token_ended")
+
+    def test_one_token_cannot_keep_others_from_enrolling(self, server: Server, vendor: Vendor) -> None:
+        agent, token = Agent(server, vendor), server.token("enrolment", "host-1")
+        assert {agent.begin(token).status_code for _ in range(20)} == {200}
+        assert len(server.enrolment._pending) == 1
+
+    def test_a_name_cannot_write_lines_into_the_log(
+        self, server: Server, vendor: Vendor, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        forged = "h\nINFO verifier.attestation appraised host=host-9 level=trusted"
+        with caplog.at_level("INFO"):
+            answer = Agent(server, vendor).begin("any", host_name=forged)
+        assert (answer.status_code, answer.json()["code"]) == (403, "host_name")
+        assert "host-9" not in caplog.text
 
     def test_gives_a_client_certificate_and_nothing_more(self, server: Server, agent: Agent) -> None:
         assert agent.certificate is not None
@@ -324,6 +348,56 @@ class TestRounds:
         answer = server.call("POST", POLL, {"hosts": ["host-1"]}, token=server.token("viewer"))
         assert answer.json()["hosts"][0]["trust_lvl"] == "untrusted"
 
+    @pytest.mark.parametrize("change", ["kexec", "TPM reset", "clock back"])
+    def test_a_host_whose_counters_lie_stays_untrusted_until_it_reboots(
+        self, server: Server, agent: Agent, change: str
+    ) -> None:
+        server.store.add_reference_values(good_boot())
+        assert agent.answer(agent.challenge()).json()["level"] == "trusted"
+        if change == "kexec":
+            agent.tpm.boot_id = agent.tpm.boot_id.replace("1", "2")
+        elif change == "TPM reset":
+            agent.tpm.reset_count += 1
+        else:
+            agent.tpm.clock -= 500
+        for _ in range(3):
+            server.attestation.judge_all()
+            assert agent.answer(agent.challenge()).json()["level"] == "untrusted"
+        agent.tpm.boot_id, agent.tpm.reset_count = agent.tpm.boot_id.replace("5", "6"), agent.tpm.reset_count + 1
+        assert agent.answer(agent.challenge()).json()["level"] == "trusted"
+
+    def test_a_long_poll_that_was_given_up_swallows_no_challenge(self, server: Server, agent: Agent) -> None:
+        server.store.add_reference_values(good_boot())
+        agent.answer(agent.challenge())
+        for _ in range(3):
+            message = {"boot_id": agent.tpm.boot_id, "wait_ms": 30_000}
+            with pytest.raises(requests.exceptions.ReadTimeout):
+                server.call("POST", "/v1/challenge", message, cert=agent.certificate, timeout=0.3)
+        with concurrent.futures.ThreadPoolExecutor(1) as pool:
+            token = server.token("viewer")
+            polled = pool.submit(server.call, "POST", POLL, {"hosts": ["host-1"]}, token=token)
+            agent.answer(agent.challenge())
+            assert polled.result().json()["hosts"][0]["trust_lvl"] == "trusted"
+
+    def test_a_second_long_poll_ends_the_first(self, server: Server, agent: Agent) -> None:
+        agent.answer(agent.challenge())
+        with concurrent.futures.ThreadPoolExecutor(1) as pool:
+            first = pool.submit(agent.challenge, 20_000)
+            deadline = time.monotonic() + 5
+            while server.attestation._conversations["host-1"].poll < 2 and time.monotonic() < deadline:
+                time.sleep(0.01)
+            assert agent.challenge(0) is None
+            assert first.result(5) is None
+
+    def test_evidence_that_nobody_asked_for_is_not_read(self, server: Server, agent: Agent) -> None:
+        answer = server.call("POST", "/v1/evidence", b"{" * 1_000_000, cert=agent.certificate)
+        assert (answer.status_code, answer.json()["code"]) == (403, "nonce_unknown")
+
+    def test_evidence_that_cannot_be_read_spends_its_nonce(self, server: Server, agent: Agent) -> None:
+        challenge = agent.challenge()
+        assert server.call("POST", "/v1/evidence", b"rubbish", cert=agent.certificate).status_code == 400
+        assert agent.answer(challenge).json()["code"] == "nonce_unknown"
+
     def test_a_golden_host_becomes_the_reference(self, server: Server, vendor: Vendor, agent: Agent) -> None:
         other = Agent(server, vendor, "host-2", SoftwareTpm(1)).enrol()
         agent.answer(agent.challenge())
@@ -377,6 +451,18 @@ class TestPollHosts:
         answer = server.call("POST", POLL, message, token=server.token("viewer"))
         assert answer.json()["hosts"][0]["trust_lvl"] == "trusted"
 
+    @pytest.mark.parametrize("why", ["its life is over", "its reference values were withdrawn"])
+    def test_a_verdict_is_not_given_for_longer_than_it_counts(self, server: Server, agent: Agent, why: str) -> None:
+        server.store.add_reference_values(good_boot())
+        agent.answer(agent.challenge())
+        if why == "its life is over":
+            server.attestation._options = Appraisal(lifetime=0.001)
+        else:
+            server.call("DELETE", "/v1/reference-values/golden", token=server.token("policy"))
+        message = {"hosts": ["host-1"], "timeThreshold": 3_600_000}
+        answer = server.call("POST", POLL, message, token=server.token("viewer"))
+        assert answer.json()["hosts"][0]["trust_lvl"] == "timeout"
+
     def test_evidence_asked_for_earlier_is_not_fresh(self, server: Server, agent: Agent) -> None:
         server.store.add_reference_values(good_boot())
         early = agent.challenge()
@@ -419,8 +505,26 @@ class TestPollHosts:
 @pytest.mark.parametrize("path", ["/v1/evidence", "/v1/challenge"])
 @pytest.mark.parametrize("body", [b"", b"{}", b"null", b"\0" * 1000, b'{"version":1}'])
 def test_garbage_from_an_enrolled_agent_is_its_own_fault(agent: Agent, path: str, body: bytes) -> None:
+    agent.challenge()
     answer = agent.server.call("POST", path, body, cert=agent.certificate)
     assert (answer.status_code, answer.json()["code"]) == (400, "InvalidMessage")
+
+
+@pytest.mark.parametrize("path", ["/v1/hosts", "/v1/results", "/v1/evidence", POLL, "/v1/nowhere"])
+def test_a_stranger_is_answered_before_his_body_is_read(server: Server, path: str) -> None:
+    context = ssl.create_default_context(cafile=str(server.directory / "ca.pem"))
+    with socket.create_connection(("127.0.0.1", server.port), 10) as plain, context.wrap_socket(
+        plain, server_hostname="127.0.0.1"
+    ) as connection:
+        head = f"POST {path} HTTP/1.1\r\nHost: x\r\nContent-Type: multipart/form-data; boundary=x\r\n"
+        connection.sendall(f"{head}Content-Length: 60000\r\n\r\n".encode())
+        status = connection.recv(100).split(b" ")[1]
+    assert status == (b"404" if path == "/v1/nowhere" else b"401")
+
+
+def test_half_a_character_is_a_fault_of_the_asker(server: Server) -> None:
+    for path, message in ((POLL, b'{"hosts":["\\ud800"]}'), ("/v1/results", b'{"hosts":["\\ud800"],"wait_ms":0}')):
+        assert server.call("POST", path, message, token=server.token("viewer")).status_code == 400
 
 
 def test_results_tell_age_findings_and_boot(server: Server, agent: Agent) -> None:
