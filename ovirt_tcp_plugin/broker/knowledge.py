@@ -30,6 +30,9 @@ REASON_PREFIX = "ovirt-tcp: "
 # The wall clock may run ahead of CLOCK_BOOTTIME by so much between two looks; more means that this machine was paused.
 MAX_PAUSE_MS = 60_000
 
+# Of several questions under way some may be answered and some not; that is one event, not one each time it turns.
+SILENCE_TOLD_EVERY_MS = 60_000
+
 _EMPTY = Listing((), (), (), (), ())
 
 
@@ -83,6 +86,8 @@ class Knowledge:
         self._refusals: dict[str, str] = {}
         self._staged: set[str] = set()
         self.servers_answer = True
+        self.wall_edits = 0
+        self._silence_told_ms = -SILENCE_TOLD_EVERY_MS
         self.progress = Progress()
         self.lock = threading.RLock()
         self.journal: collections.deque[dict[str, Any]] = collections.deque(maxlen=JOURNAL_SIZE)
@@ -106,14 +111,20 @@ class Knowledge:
                 self._note("hosts", came_up=self._host_names(seen.came_up), left_up=self._host_names(seen.left_up))
             return tuple(host_id for host_id in seen.came_up if self._pool_of(host_id) is not None)
 
-    def observe_listing(self, listing: Listing) -> tuple[Pool, ...]:
-        """Take a complete listing into account; return the pools that ended."""
+    def observe_listing(self, listing: Listing, wall_edits: int) -> tuple[Pool, ...]:
+        """Take a complete listing into account; return the pools that ended.
+
+        Args:
+            wall_edits: `wall_edits` of when the reading began. If walls were edited meanwhile, what was read of them
+                may be older than what is known; the next listing will tell.
+        """
         with self.lock:
             self._listing = listing
             self._vms = {vm.id: vm for vm in listing.vms}
             engine = (vm.id for vm in listing.vms if vm.hosted_engine)
             self._exempt = frozenset((*self._options.pools.exempt_vms, *engine))
-            self._walls = dict(listing.walls)
+            if wall_edits == self.wall_edits:
+                self._walls = dict(listing.walls)
             change = self._pools.update(listing)
             for notice in change.notices:
                 if notice.key not in self._standing:
@@ -209,7 +220,9 @@ class Knowledge:
     def nobody_answered(self, host_ids: Iterable[str], reason: str) -> None:
         """No attestation server answered for these hosts: nothing is learnt about them."""
         with self.lock:
-            if self.servers_answer:
+            told_ms = self._clock.now_ms() - self._silence_told_ms
+            if self.servers_answer and told_ms >= SILENCE_TOLD_EVERY_MS:
+                self._silence_told_ms = self._clock.now_ms()
                 text = f"No attestation server answers: {reason}. Verdicts hold until their end; no host is taken out."
                 self._tell(Notice(f"servers_silent {self._clock.now_ms()}", "warning", text))
             self.servers_answer = False
@@ -228,6 +241,7 @@ class Knowledge:
     def walled(self, cluster_id: str, group: Group) -> None:
         """A wall is now like this."""
         with self.lock:
+            self.wall_edits += 1
             self._walls[cluster_id] = group
 
     def to_deactivate(self) -> list[tuple[str, str]]:

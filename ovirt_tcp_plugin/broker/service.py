@@ -135,8 +135,11 @@ class Service:
         due = self._listing_due.is_set() or self._last_full_ms is None or now_ms - self._last_full_ms >= full_ms
         if due:
             self._listing_due.clear()
+            wall_edits = self._knowledge.wall_edits
             listing = self._engine.listing()
-            for pool in self._knowledge.observe_listing(listing):
+            if wall_edits != self._knowledge.wall_edits:
+                self._listing_due.set()
+            for pool in self._knowledge.observe_listing(listing, wall_edits):
                 self._writer.remove(pool.cluster_id)
                 if pool.cluster_id in listing.walls:
                     self._ended_walls.append((pool.cluster_id, listing.walls[pool.cluster_id].id))

@@ -65,7 +65,7 @@ class World:
         """Let the broker list everything."""
         walls = {POOL: self.wall} if self.wall else {}
         listing = Listing((self.cluster,), (self.policy,), self.units, tuple(self.hosts), tuple(self.vms), walls)
-        self.knowledge.observe_listing(listing)
+        self.knowledge.observe_listing(listing, self.knowledge.wall_edits)
         self.knowledge.observe_hosts(self.hosts)
 
     def status(self, host_id: str, status: str, detail: str = "") -> None:
@@ -456,3 +456,31 @@ class TestNotices:
             world.look()
             told += world.told()
         assert len(told) == 2
+
+
+def test_a_listing_that_is_older_than_an_edit_does_not_bring_an_old_wall_back() -> None:
+    world = World()
+    edits = world.knowledge.wall_edits
+    listing = Listing(
+        (world.cluster,),
+        (world.policy,),
+        world.units,
+        tuple(world.hosts),
+        tuple(world.vms),
+        {POOL: Group("wall", "ovirt-tcp-wall")},
+    )
+    world.attest(good=["h0"])
+    assert world.inside() == {"h0"}
+    world.knowledge.observe_listing(listing, edits)
+    world.attest(bad=["h0"])
+    (plan,) = world.knowledge.plans()
+    assert [(step.edit, step.subject) for step in plan.steps if step.edit is Edit.REMOVE_HOST] == [(Edit.REMOVE_HOST, "h0")]
+
+
+def test_servers_that_answer_now_and_then_make_one_event() -> None:
+    world = World()
+    for _ in range(5):
+        world.knowledge.nobody_answered(["h0"], "refused")
+        world.attest(good=["h1"])
+        world.clock.pass_ms(5_000)
+    assert sum("No attestation server answers" in text for text in world.told()) == 1
