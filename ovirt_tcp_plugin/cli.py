@@ -109,7 +109,8 @@ def explain(config_dir: Path, host: str, as_json: bool) -> None:
     if as_json:
         _print_json(one)
         return
-    click.echo(f"{host} is {_coloured(one['level'])} (result is {_age(one['age_ms'])} old, boot {one['boot_id']})")
+    evidence = f"evidence is {_age(one['age_ms'])} old, of boot {one['boot_id']}" if one["boot_id"] else "no evidence"
+    click.echo(f"{host} is {_coloured(one['level'])} ({evidence})")
     for finding in one["findings"]:
         click.echo(f"\ncheck {finding['check']}, {finding['code']}: {finding['text']}")
         if finding["expected"] or finding["seen"]:

@@ -299,7 +299,8 @@ class Knowledge:
     def describe_hosts(self) -> list[dict[str, Any]]:
         """Return every pool host for people."""
         with self.lock:
-            return [self._describe(self._hosts[one]) for one in sorted(self._hosts) if self._pool_of(one)]
+            own = [host for host in self._hosts.values() if self._pool_of(host.id)]
+            return [self._describe(host) for host in sorted(own, key=lambda host: host.name)]
 
     def describe_pools(self) -> list[dict[str, Any]]:
         """Return every pool for people."""

@@ -20,6 +20,8 @@ from ovirt_tcp_plugin.lab.story import Story
 LIFETIME_S = 8.0
 LIFETIME_PER_HOST_S = 0.2
 
+_ENDING = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
+
 _TRY = """
 Everything stays up until Ctrl-C. Try in another terminal:
 
@@ -39,7 +41,8 @@ def play(hosts: int, keep: bool, as_json: bool) -> bool:
     narrator = Narrator(quiet=as_json)
     lifetime_s = LIFETIME_S + LIFETIME_PER_HOST_S * hosts
     stages = (10, 20) if hosts > 10 else (max(hosts // 3, 1), hosts)
-    before = signal.signal(signal.SIGTERM, _interrupt)
+    # Ctrl-C, too: a shell that starts this in the background has it ignored.
+    before = {number: signal.signal(number, _interrupt) for number in _ENDING}
     failure = ""
     try:
         with sites.temporary_directory() as directory, Site(directory, hosts, lifetime_s, stages) as site:
@@ -51,7 +54,8 @@ def play(hosts: int, keep: bool, as_json: bool) -> bool:
     except KeyboardInterrupt:
         failure = failure or "interrupted"
     finally:
-        signal.signal(signal.SIGTERM, before)
+        for number, handler in before.items():
+            signal.signal(number, handler)
     if as_json:
         click.echo(json.dumps({"held": not failure, "failure": failure, "steps": narrator.as_json()}, indent=2))
     elif failure:
@@ -84,4 +88,7 @@ def _keep(site: Site) -> None:
 
 
 def _interrupt(*_: object) -> None:
+    """End the story, once: a second Ctrl-C would end the cleaning up instead."""
+    for number in _ENDING:
+        signal.signal(number, signal.SIG_IGN)
     raise KeyboardInterrupt
