@@ -1,0 +1,148 @@
+# SPDX-FileCopyrightText: The ovirt_tcp_plugin developers
+# SPDX-License-Identifier: Apache-2.0
+"""The administrator's command against interfaces that answer, refuse, lie or are away."""
+
+from __future__ import annotations
+
+import http.server
+import json
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from click.testing import CliRunner, Result
+
+from ovirt_tcp_plugin.cli import main
+
+HOST = {
+    "host_name": "host-4.lab",
+    "level": "untrusted",
+    "findings": [{"check": 8, "code": "no_launch", "text": "no launch took place", "expected": "aa", "seen": "ff"}],
+    "age_ms": 2500,
+    "lifetime_ms": 600_000,
+    "boot_id": "b",
+}
+
+
+class Interface(http.server.ThreadingHTTPServer):
+    """Verifier and broker in one, on loopback; answers what the test put in."""
+
+    daemon_threads = True
+
+    def __init__(self) -> None:
+        super().__init__(("127.0.0.1", 0), _Handler)
+        self.answers: dict[str, tuple[int, Any]] = {}
+        self.asked: list[tuple[str, str, str]] = []
+
+
+class _Handler(http.server.BaseHTTPRequestHandler):
+    server: Interface
+
+    def _answer(self) -> None:
+        self.server.asked.append((self.command, self.path, self.headers.get("Authorization", "")))
+        status, content = self.server.answers.get(self.path.split("?")[0], (404, {"code": "NotFound", "reason": "nothing"}))
+        body = content if isinstance(content, bytes) else json.dumps(content).encode()
+        self.send_response(status)
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+    do_GET = do_POST = do_DELETE = _answer
+
+    def log_message(self, *_: object) -> None:
+        pass
+
+
+@pytest.fixture
+def interface() -> Iterator[Interface]:
+    with Interface() as running:
+        thread = threading.Thread(target=running.serve_forever, args=(0.02,))
+        thread.start()
+        yield running
+        running.shutdown()
+        thread.join()
+
+
+@pytest.fixture
+def config(tmp_path: Path, interface: Interface) -> Path:
+    url = f"http://127.0.0.1:{interface.server_address[1]}"
+    (tmp_path / "token").write_text("secret\n")
+    one = f"{{url: '{url}', token_file: {tmp_path / 'token'}}}"
+    (tmp_path / "cli.yaml").write_text(f"verifier: {one}\nbroker: {one}\n")
+    return tmp_path
+
+
+def run(config: Path, *arguments: str) -> Result:
+    return CliRunner().invoke(main, ["--config-dir", str(config), *arguments])
+
+
+@pytest.mark.parametrize(
+    ("status", "content", "text"),
+    [
+        (401, {"code": "unauthenticated", "reason": "this needs viewer"}, "refused (unauthenticated): this needs viewer"),
+        (500, b"<html>", "status 500 and malformed answer"),
+        (200, b"[]", "malformed answer"),
+        (302, b"", "status 302"),
+    ],
+)
+def test_a_peer_that_refuses_or_talks_nonsense_is_one_plain_line(
+    interface: Interface, config: Path, status: int, content: Any, text: str
+) -> None:
+    interface.answers["/v1/hosts"] = (status, content)
+    done = run(config, "hosts")
+    assert done.exit_code == 1
+    assert text in done.output
+    assert "Traceback" not in done.output
+
+
+def test_a_peer_that_is_away_is_named(config: Path) -> None:
+    (config / "cli.yaml").write_text(f"broker: {{url: 'http://127.0.0.1:1', token_file: {config / 'token'}}}")
+    done = run(config, "pools")
+    assert done.exit_code == 1
+    assert "the broker at http://127.0.0.1:1 is unavailable" in done.output
+    assert "refused" in done.output
+
+
+def test_a_missing_address_or_token_is_named(config: Path, tmp_path: Path) -> None:
+    (config / "cli.yaml").write_text("{}")
+    assert "verifier.url is missing" in run(config, "hosts").output
+    (config / "token").unlink()
+    (config / "cli.yaml").write_text(f"verifier: {{url: 'http://127.0.0.1:1', token_file: {config / 'token'}}}")
+    assert "the token cannot be read" in run(config, "hosts").output
+
+
+def test_hosts_are_an_aligned_table_without_colour_in_a_pipe(interface: Interface, config: Path) -> None:
+    interface.answers["/v1/hosts"] = (200, {"hosts": [HOST]})
+    lines = run(config, "hosts").output.splitlines()
+    assert lines == ["HOST        LEVEL      AGE  WHY", "host-4.lab  untrusted  2 s  no launch took place"]
+    assert interface.asked[0][2] == "Bearer secret"
+
+
+def test_every_list_comes_as_json_for_programs(interface: Interface, config: Path) -> None:
+    interface.answers["/v1/hosts"] = (200, {"hosts": [HOST]})
+    interface.answers["/v1/pools"] = (200, {"pools": []})
+    interface.answers["/v1/why"] = (200, {"allowed": False, "code": "c", "reason": "r"})
+    assert json.loads(run(config, "hosts", "--json").output) == [HOST]
+    assert json.loads(run(config, "pools", "--json").output) == []
+    assert json.loads(run(config, "why", "vm", "host", "--json").output)["code"] == "c"
+
+
+def test_explain_tells_every_check_with_both_values(interface: Interface, config: Path) -> None:
+    interface.answers["/v1/results"] = (200, {"hosts": [HOST]})
+    output = run(config, "explain", "host-4.lab").output
+    assert "host-4.lab is untrusted (evidence is 2 s old, of boot b)" in output
+    assert "check 8, no_launch: no launch took place\n  expected aa\n  seen     ff" in output
+
+
+def test_why_tells_the_decision(interface: Interface, config: Path) -> None:
+    interface.answers["/v1/why"] = (200, {"allowed": False, "code": "no_launch", "reason": "no launch"})
+    assert run(config, "why", "web", "host-4").output == "web may not run on host-4 (no_launch): no launch\n"
+    assert interface.asked[0][1] == "/v1/why?vm=web&host=host-4"
+
+
+def test_the_demo_wants_its_six_hosts() -> None:
+    done = CliRunner().invoke(main, ["demo", "--hosts", "5"])
+    assert done.exit_code == 2
+    assert "6<=x<=200" in done.output

@@ -1,0 +1,140 @@
+# SPDX-FileCopyrightText: The ovirt_tcp_plugin developers
+# SPDX-License-Identifier: Apache-2.0
+"""A configuration names all its faults at once, and nothing that is not declared is accepted."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from pathlib import Path
+
+import pytest
+from hypothesis import HealthCheck, given
+from hypothesis import settings as hypothesis_settings
+from hypothesis import strategies as st
+
+from ovirt_tcp_plugin import config, errors
+
+
+@dataclasses.dataclass(frozen=True)
+class Server:
+    name: str
+    port: int = 8443
+    share: float = 0.5
+    ready: bool = False
+    directory: Path = Path("/var")
+    urls: tuple[str, ...] = ()
+    names: Mapping[str, str] = dataclasses.field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if self.port < 1:
+            raise ValueError("port is below 1")
+
+
+@dataclasses.dataclass(frozen=True)
+class Store:
+    path: Path = Path("/db")
+
+
+@dataclasses.dataclass(frozen=True)
+class Settings:
+    server: Server
+    store: Store = Store()
+
+
+def load(directory: Path, text: str, **drop_ins: str) -> Settings:
+    (directory / "role.yaml").write_text(text)
+    (directory / "role.conf.d").mkdir(exist_ok=True)
+    for name, content in drop_ins.items():
+        (directory / "role.conf.d" / f"{name}.yaml").write_text(content)
+    return config.load(Settings, "role", directory)
+
+
+def faults(directory: Path, text: str, **drop_ins: str) -> tuple[str, ...]:
+    with pytest.raises(errors.InvalidConfig) as caught:
+        load(directory, text, **drop_ins)
+    return caught.value.faults
+
+
+def test_a_missing_file_is_named(tmp_path: Path) -> None:
+    with pytest.raises(errors.InvalidConfig, match=r"role\.yaml cannot be used: the file does not exist"):
+        config.load(Settings, "role", tmp_path)
+
+
+def test_all_faults_are_named_at_once(tmp_path: Path) -> None:
+    found = faults(tmp_path, "server: {port: no, colour: red, urls: x}\nstorage: {}\n")
+    assert found == (
+        "unknown section storage, known are server, store",
+        "unknown option server.colour, known are directory, name, names, port, ready, share, urls",
+        "server.name is missing",
+        "server.port is not a whole number: False",
+        "server.urls is not a list: 'x'",
+    )
+
+
+@pytest.mark.parametrize(
+    ("option", "fault"),
+    [
+        ("port: '1'", "port is not a whole number"),
+        ("port: true", "port is not a whole number"),
+        ("port: 1.5", "port is not a whole number"),
+        ("ready: 1", "ready is not true or false"),
+        ("share: x", "share is not a number"),
+        ("directory: ''", "directory is not a path"),
+        ("urls: [1]", "urls is not a text"),
+        ("names: [x]", "names is not a mapping"),
+        ("name: null", "name is not a text"),
+        ("port: 0", "port is below 1"),
+    ],
+)
+def test_a_value_of_another_type_is_refused(tmp_path: Path, option: str, fault: str) -> None:
+    name = "" if option.startswith("name:") else "name: x, "
+    assert any(fault in one for one in faults(tmp_path, f"server: {{{name}{option}}}"))
+
+
+@pytest.mark.parametrize("text", ["- a", "server: [a]", "server: {name: x", "!!python/object:os.system {}", "\x00"])
+def test_what_is_no_configuration_is_refused(tmp_path: Path, text: str) -> None:
+    assert faults(tmp_path, text)
+
+
+def test_a_drop_in_that_cannot_be_read_is_named(tmp_path: Path) -> None:
+    found = faults(tmp_path, "server: {name: x}", **{"50-x": "a: ["})
+    assert any(one.startswith("50-x.yaml cannot be read") for one in found)
+
+
+@hypothesis_settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=50)
+@given(st.binary(max_size=200))
+def test_any_bytes_give_settings_or_the_one_error(tmp_path: Path, content: bytes) -> None:
+    (tmp_path / "role.yaml").write_bytes(content)
+    try:
+        config.load(Settings, "role", tmp_path)
+    except errors.InvalidConfig as e:
+        assert e.faults
+
+
+def test_later_files_win_option_by_option(tmp_path: Path) -> None:
+    drop_ins = {"10-a": "server: {port: 1, ready: true}", "20-b": "server: {port: 2}"}
+    loaded = load(tmp_path, "server: {name: x, share: 1}", **drop_ins)
+    assert (loaded.server.port, loaded.server.ready, loaded.server.share) == (2, True, 1.0)
+
+
+def test_a_loaded_configuration_cannot_be_changed(tmp_path: Path) -> None:
+    loaded = load(tmp_path, "server: {name: x}")
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        loaded.server.port = 1  # type: ignore[misc]
+
+
+def test_shows_every_option_in_force(tmp_path: Path) -> None:
+    shown = config.show(load(tmp_path, "server: {name: x, urls: [a], names: {b: c}, directory: /d}"))
+    assert shown == {
+        "server": {
+            "name": "x",
+            "port": 8443,
+            "share": 0.5,
+            "ready": False,
+            "directory": "/d",
+            "urls": ["a"],
+            "names": {"b": "c"},
+        },
+        "store": {"path": "/db"},
+    }
