@@ -1,0 +1,64 @@
+# SPDX-FileCopyrightText: The ovirt_tcp_plugin developers
+# SPDX-License-Identifier: Apache-2.0
+"""The wheel has everything that an installation needs, in its place."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+import zipfile
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+COMMANDS = ("ovirt-tcp", "ovirt-tcp-agent", "ovirt-tcp-verifier", "ovirt-tcp-broker", "ovirt-tcp-filterd")
+DATA = (
+    "libexec/vdsm/hooks/before_vdsm_start/50_ovirt_tcp_boot.py",
+    "share/ovirt-tcp/hooks/engine/backend_initialize.py",
+    "share/ovirt-tcp/hooks/engine/init_vds_on_up.py",
+    "share/ovirt-tcp/scheduler_filters/trusted_hosts.py",
+    "share/ovirt-tcp/examples/verifier.yaml",
+    "share/ovirt-tcp/examples/systemd/ovirt-tcp-filterd.socket",
+)
+
+
+@pytest.fixture(scope="module")
+def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Build the wheel from a copy of what git would give, without the network."""
+    source, built = tmp_path_factory.mktemp("source") / "project", tmp_path_factory.mktemp("wheel")
+    ignored = shutil.ignore_patterns("build", "dist", ".git", "*.egg-info", "__pycache__", ".*_cache", ".hypothesis")
+    shutil.copytree(ROOT, source, ignore=ignored)
+    command = [sys.executable, "-m", "build", "--wheel", "--no-isolation", "--outdir", str(built), str(source)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+    (one,) = built.glob("*.whl")
+    return one
+
+
+def test_hooks_filter_samples_and_units_are_in_the_wheel(wheel: Path) -> None:
+    with zipfile.ZipFile(wheel) as archive:
+        names = {name.split(".data/data/")[1]: name for name in archive.namelist() if ".data/data/" in name}
+        assert set(DATA) <= set(names)
+        # VDSM runs only what is executable.
+        assert archive.getinfo(names[DATA[0]]).external_attr >> 16 & 0o111
+        assert not any("tests/" in name for name in archive.namelist())
+
+
+def test_every_command_answers_from_the_wheel(wheel: Path, tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--no-index", "--target", str(tmp_path)]
+    subprocess.run([*command, str(wheel)], check=True, capture_output=True)
+    environment = {**os.environ, "PYTHONPATH": str(tmp_path)}
+    for name in COMMANDS:
+        done = subprocess.run(
+            [sys.executable, str(tmp_path / "bin" / name), "--help"],
+            capture_output=True,
+            text=True,
+            env=environment,
+            cwd=tmp_path,
+            check=False,
+        )
+        assert done.returncode == 0, done.stderr
+        assert "Usage:" in done.stdout
