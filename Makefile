@@ -33,7 +33,7 @@ lint: setup
 	$(BIN)/mypy
 
 unit: setup
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest --cov --cov-report=term
 
 dist: setup
 	$(BIN)/python -m build --outdir build/dist .
