@@ -20,6 +20,7 @@ from pathlib import Path
 
 from ovirt_tcp_plugin import errors
 from ovirt_tcp_plugin.attester.tpm import RS_PW, Tpm
+from ovirt_tcp_plugin.lab.processes import find_program
 from ovirt_tcp_plugin.lab.swtpm import BANKS, Swtpm
 from ovirt_tcp_plugin.messages import eventlog, tpm2
 
@@ -195,7 +196,7 @@ def _mle_hash(images: Images, bank: str) -> bytes:
 @functools.lru_cache(maxsize=64)
 def _run_mle_hash(image_digest: str, tboot: Path, cmdline: str, bank: str) -> bytes:
     """Return what `lcp2_mlehash` says; the image's digest is there for the cache, since a file may change."""
-    command = ["lcp2_mlehash", "--create", "--alg", bank, "--cmdline", cmdline, str(tboot)]
+    command = [find_program("lcp2_mlehash"), "--create", "--alg", bank, "--cmdline", cmdline, str(tboot)]
     try:
         done = subprocess.run(command, capture_output=True, timeout=HASH_WITHIN_S, check=True)
         value = bytes.fromhex(done.stdout.decode("ascii"))

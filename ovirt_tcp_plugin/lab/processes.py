@@ -7,6 +7,7 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import os
+import shutil
 import signal
 import socket
 import subprocess
@@ -137,3 +138,16 @@ def listens(port: int) -> bool:
     with socket.socket() as probe:
         probe.settimeout(1)
         return probe.connect_ex(("127.0.0.1", port)) == 0
+
+
+def find_program(name: str) -> str:
+    """Return the path of a program of swtpm or tboot.
+
+    Raises:
+        Unavailable: it is not installed.
+    """
+    # An ordinary user's PATH lacks the places where distributions put them.
+    found = shutil.which(name) or shutil.which(name, path="/usr/bin:/usr/sbin:/usr/local/bin:/usr/share/swtpm")
+    if found is None:
+        raise errors.Unavailable(name, "it is not installed (Debian: swtpm, swtpm-tools and tboot)")
+    return found

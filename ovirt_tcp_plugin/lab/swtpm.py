@@ -21,7 +21,7 @@ from typing import Optional
 from ovirt_tcp_plugin import errors
 from ovirt_tcp_plugin.attester.tpm import Tpm
 from ovirt_tcp_plugin.attester.transport import Transport
-from ovirt_tcp_plugin.lab.processes import Processes
+from ovirt_tcp_plugin.lab.processes import Processes, find_program
 
 STATE_FILE = "tpm2-00.permall"
 BANKS = ("sha1", "sha256")
@@ -65,7 +65,7 @@ class Vendor:
             "--platform-manufacturer ovirt-tcp\n--platform-version 1\n--platform-model lab\n"
         )
         (directory / "setup.conf").write_text(
-            f"create_certs_tool = {_tool('swtpm_localca')}\n"
+            f"create_certs_tool = {find_program('swtpm_localca')}\n"
             f"create_certs_tool_config = {directory / 'localca.conf'}\n"
             f"create_certs_tool_options = {directory / 'localca.options'}\n"
             f"active_pcr_banks = {','.join(BANKS)}\n"
@@ -91,7 +91,7 @@ class Vendor:
 
     def _make(self, state: Path) -> None:
         state.mkdir(parents=True, exist_ok=True)
-        command = [_tool("swtpm_setup"), "--tpm2", "--tpm-state", str(state), "--create-ek-cert"]
+        command = [find_program("swtpm_setup"), "--tpm2", "--tpm-state", str(state), "--create-ek-cert"]
         command += ["--lock-nvram", "--overwrite", "--config", str(self._directory / "setup.conf")]
         command += ["--vmid", state.name, "--pcr-banks", ",".join(BANKS)]
         try:
@@ -183,7 +183,7 @@ class Swtpm:
             self._sockets.mkdir(mode=0o700)
         if len(str(self._sockets / "control")) > MAX_SOCKET_PATH:
             raise errors.Unavailable("swtpm", f"{self._sockets} is too long for a socket, set a shorter TMPDIR")
-        command = [_tool("swtpm"), "socket", "--tpm2", "--tpmstate", f"dir={self.state}"]
+        command = [find_program("swtpm"), "socket", "--tpm2", "--tpmstate", f"dir={self.state}"]
         command += ["--server", f"type=unixio,path={self._sockets / 'data'}"]
         command += ["--ctrl", f"type=unixio,path={self._sockets / 'control'}"]
         command += ["--flags", "not-need-init,startup-clear"]
@@ -220,12 +220,3 @@ class Swtpm:
         if self._sockets is None or not self._processes.running("swtpm"):
             raise errors.Unavailable("swtpm", f"the one of {self.state} does not run")
         return self._sockets
-
-
-def _tool(name: str) -> str:
-    """Return the path of a program of swtpm. Raises Unavailable."""
-    # Debian has them in /usr/bin, others in /usr/sbin or beside it, which an ordinary user's PATH may lack.
-    found = shutil.which(name) or shutil.which(name, path="/usr/bin:/usr/sbin:/usr/local/bin:/usr/share/swtpm")
-    if found is None:
-        raise errors.Unavailable(name, "it is not installed (Debian: swtpm and swtpm-tools)")
-    return found

@@ -18,6 +18,7 @@ from cryptography import x509
 
 from ovirt_tcp_plugin import errors
 from ovirt_tcp_plugin.attester import keys
+from ovirt_tcp_plugin.lab import processes
 from ovirt_tcp_plugin.lab import swtpm as swtpm_module
 from ovirt_tcp_plugin.lab.launch import power_on
 from ovirt_tcp_plugin.lab.swtpm import Swtpm, Vendor, clone
@@ -75,7 +76,7 @@ def test_says_why_no_chip_was_made(tmp_path: Path) -> None:
 
 def test_says_that_a_program_is_not_installed() -> None:
     with pytest.raises(errors.Unavailable, match="swtpm_none is unavailable: it is not installed"):
-        swtpm_module._tool("swtpm_none")
+        processes.find_program("swtpm_none")
 
 
 def test_a_deep_directory_does_not_matter(tmp_path: Path) -> None:
