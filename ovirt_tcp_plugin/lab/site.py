@@ -21,7 +21,7 @@ import ovirtsdk4
 from ovirt_tcp_plugin import errors
 from ovirt_tcp_plugin.lab import launch
 from ovirt_tcp_plugin.lab.host import LabHost
-from ovirt_tcp_plugin.lab.processes import Processes, free_ports, listens
+from ovirt_tcp_plugin.lab.processes import Processes, die_with_parent, free_ports, listens
 from ovirt_tcp_plugin.lab.swtpm import Vendor
 from ovirt_tcp_plugin.remote import Remote
 from ovirt_tcp_plugin.verifier.authority import Authority, write_key
@@ -136,7 +136,8 @@ class Site:
     def run_verifier(self, *arguments: str) -> str:
         """Return what a command of `ovirt-tcp-verifier` prints. Raises Unavailable when it fails."""
         command = [*_PYTHON, "ovirt_tcp_plugin.verifier.main", "--config-dir", str(self.config), *arguments]
-        with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        pipe = subprocess.PIPE
+        with subprocess.Popen(command, stdout=pipe, stderr=pipe, text=True, preexec_fn=die_with_parent) as process:
             try:
                 output, fault = process.communicate(timeout=COMMAND_WITHIN_S)
             except BaseException:
