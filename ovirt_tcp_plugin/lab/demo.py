@@ -7,6 +7,9 @@ from __future__ import annotations
 import json
 import signal
 import time
+from collections.abc import Callable
+from types import FrameType
+from typing import Optional
 
 import click
 
@@ -42,7 +45,7 @@ def play(hosts: int, keep: bool, as_json: bool) -> bool:
     lifetime_s = LIFETIME_S + LIFETIME_PER_HOST_S * hosts
     stages = (10, 20) if hosts > 10 else (max(hosts // 3, 1), hosts)
     # Ctrl-C, too: a shell that starts this in the background has it ignored.
-    before = {number: signal.signal(number, _interrupt) for number in _ENDING}
+    before = {number: signal.signal(number, _interrupting(narrator)) for number in _ENDING}
     failure = ""
     try:
         with sites.temporary_directory() as directory, Site(directory, hosts, lifetime_s, stages) as site:
@@ -50,7 +53,7 @@ def play(hosts: int, keep: bool, as_json: bool) -> bool:
             if not as_json:
                 click.echo("\n" + narrator.table())
             if keep and not failure:
-                _keep(site)
+                _keep(site, narrator)
     except KeyboardInterrupt:
         failure = failure or "interrupted"
     finally:
@@ -72,7 +75,7 @@ def _play(site: Site, narrator: Narrator) -> str:
     return ""
 
 
-def _keep(site: Site) -> None:
+def _keep(site: Site, narrator: Narrator) -> None:
     click.echo(
         _TRY.format(
             config=site.config,
@@ -83,12 +86,17 @@ def _keep(site: Site) -> None:
             logs=site.directory / "log",
         )
     )
-    while True:
-        time.sleep(3600)
+    while not narrator.interrupted:
+        time.sleep(0.5)
 
 
-def _interrupt(*_: object) -> None:
-    """End the story, once: a second Ctrl-C would end the cleaning up instead."""
-    for number in _ENDING:
-        signal.signal(number, signal.SIG_IGN)
-    raise KeyboardInterrupt
+def _interrupting(narrator: Narrator) -> Callable[[int, Optional[FrameType]], None]:
+    """Return a handler that ends the story, once: a second Ctrl-C would end the cleaning up instead."""
+
+    def interrupt(_number: int, _frame: Optional[FrameType]) -> None:
+        for number in _ENDING:
+            signal.signal(number, signal.SIG_IGN)
+        narrator.interrupted = True
+        raise KeyboardInterrupt
+
+    return interrupt

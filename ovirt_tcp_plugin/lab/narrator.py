@@ -40,15 +40,18 @@ class Narrator:
         self._quiet = quiet
         self._began = time.monotonic()
         self.steps: list[Step] = []
+        self.interrupted = False
 
     def step(self, title: str, expected: str) -> None:
         """Begin a step; it holds when the next one begins, or at `end`."""
+        self.pulse()
         self.end()
         self.steps.append(Step(title, expected, seconds=time.monotonic()))
         self._print(f"\n{len(self.steps)}. {title}", bold=True)
 
     def say(self, sentence: str) -> None:
         """Tell what happens."""
+        self.pulse()
         self._print(f"   {time.monotonic() - self._began:5.1f} s  {sentence}")
 
     def end(self) -> None:
@@ -63,6 +66,7 @@ class Narrator:
         Raises:
             StepFailed: it does not.
         """
+        self.pulse()
         if not holds:
             raise StepFailed(f"expected: {sentence}" + (f"; seen: {otherwise}" if otherwise else ""))
         self.steps[-1].seen.append(sentence)
@@ -76,10 +80,19 @@ class Narrator:
         """
         deadline = time.monotonic() + within_s
         while not holds():
+            self.pulse()
             if time.monotonic() >= deadline:
                 raise StepFailed(f"expected within {within_s:.0f} s: {sentence}; seen: {seen()}")
             time.sleep(POLL_S)
         self.check(sentence, True)
+
+    def pulse(self) -> None:
+        """Raise KeyboardInterrupt if the story was interrupted.
+
+        The signal's own one may get lost: Python drops an exception that is raised in a hook of fork or in __del__.
+        """
+        if self.interrupted:
+            raise KeyboardInterrupt
 
     def table(self) -> str:
         """Return the steps as an aligned table."""

@@ -25,6 +25,8 @@ POLL_S = 0.02
 LOG_TAIL = 2000
 
 _PR_SET_PDEATHSIG = 1
+# Loaded here: between fork and exec only what is there already may be used.
+_LIBC = ctypes.CDLL(None)
 
 
 def die_with_parent() -> None:
@@ -32,7 +34,7 @@ def die_with_parent() -> None:
 
     "Parent" is the thread that forked: start processes from a thread that stays.
     """
-    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+    _LIBC.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
 
 
 class Processes:

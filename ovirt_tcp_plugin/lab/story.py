@@ -74,6 +74,7 @@ class Story:
         site.start_verifier()
         tell.say(f"the attestation server answers at {site.verifier_url}")
         for name in self._hosts:
+            tell.pulse()
             site.enrol(name)
         tell.check(f"{len(self._hosts)} hosts enrolled: EK chain good, AK in the same TPM", self._enrolled())
         good = site.verifier.call("POST", "/v1/reference-values", {"name": "golden", "host": f"{GOLDEN}.lab"})
@@ -256,6 +257,7 @@ class Story:
     def _tell_wait(self, what: str, holds: Callable[[], bool]) -> None:
         deadline = time.monotonic() + self._patience
         while not holds():
+            self._tell.pulse()
             if time.monotonic() >= deadline:
                 raise StepFailed(f"{what} took longer than {self._patience:.0f} s: {self._seen()}")
             time.sleep(0.1)
