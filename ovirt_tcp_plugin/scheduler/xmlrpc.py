@@ -75,6 +75,8 @@ def _encode(value: Any) -> str:
 
 def _text(value: str) -> str:
     """Return text for XML; characters that XML cannot have would make the engine keep all hosts."""
+    if value.isascii() and value.isprintable():  # every host id
+        return escape(value)
     legal = "".join(c if c in "\t\n\r" or " " <= c < "\ud800" or "\ue000" <= c < "\ufffe" else "?" for c in value)
     return escape(legal)
 
