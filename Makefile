@@ -12,9 +12,12 @@ STAMP := build/.installed
 SYSTEM_PACKAGES := swtpm swtpm-tools tpm2-tools tboot gnutls-bin openssl \
 	python3-venv python3-dev gcc pkg-config libcurl4-openssl-dev libssl-dev libxml2-dev
 
+# The verifier's store is tested on a real PostgreSQL, which the tests start by themselves.
+TEST_PACKAGES := postgresql
+
 HOSTS ?= 6
 
-.PHONY: help demo test lint types unit dist bench soak fuzz clean setup system
+.PHONY: help demo test lint types unit dist bench soak fuzz clean setup system postgresql
 
 help:
 	@echo "make demo   the whole story on software TPMs: measured boot to placement (HOSTS=6)"
@@ -32,7 +35,7 @@ lint: setup
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 
-unit: setup
+unit: setup postgresql
 	$(BIN)/python -m pytest --cov --cov-report=term
 
 dist: setup
@@ -48,9 +51,9 @@ clean:
 setup: system $(STAMP)
 
 # Nothing is installed again when it is present.
-system:
+define install
 	@missing=""; \
-	for package in $(SYSTEM_PACKAGES); do \
+	for package in $(1); do \
 		dpkg-query -W -f='$${Status}' $$package 2>/dev/null | grep -q 'ok installed' || missing="$$missing $$package"; \
 	done; \
 	if [ -n "$$missing" ]; then \
@@ -59,6 +62,18 @@ system:
 		$$sudo apt-get update -q && \
 		$$sudo env DEBIAN_FRONTEND=noninteractive apt-get install -q -y --no-install-recommends $$missing; \
 	fi
+endef
+
+system:
+	$(call install,$(SYSTEM_PACKAGES))
+
+# Debian would start a server of its own on installation; it is told not to before that.
+postgresql:
+	@[ -n "$$(ls -d /usr/lib/postgresql/*/bin/initdb 2>/dev/null)" ] || { \
+		if [ "$$(id -u)" = 0 ]; then sudo=; else sudo=sudo; fi; \
+		$$sudo mkdir -p /etc/postgresql-common && \
+		echo 'create_main_cluster = false' | $$sudo tee /etc/postgresql-common/createcluster.conf >/dev/null; }
+	$(call install,$(TEST_PACKAGES))
 
 $(STAMP): setup.cfg setup.py pyproject.toml
 	$(PYTHON) -m venv --clear $(VENV)

@@ -155,7 +155,8 @@ def test_there_is_no_import_cycle() -> None:
 
 def test_every_module_can_be_imported() -> None:
     for found in pkgutil.walk_packages(ovirt_tcp_plugin.__path__, "ovirt_tcp_plugin."):
-        if not found.name.endswith("__main__"):
+        # alembic runs env.py in a context of its own.
+        if not found.name.endswith(("__main__", "migrations.env")):
             importlib.import_module(found.name)
 
 

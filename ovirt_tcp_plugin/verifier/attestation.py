@@ -1,134 +1,126 @@
 # SPDX-FileCopyrightText: The ovirt_tcp_plugin developers
 # SPDX-License-Identifier: Apache-2.0
-"""Rounds of attestation: who wants a host's evidence, its challenge, its evidence, its result.
+"""Rounds of attestation: somebody asks for a host's evidence, the host is challenged, answers, and is judged.
 
-An agent's long poll rests here until somebody wants to know; a poller rests here until the evidence is in or its
-deadline is over. Runs in one asyncio loop, so that a step without `await` is atomic.
+Questions, nonces and results are in the store, so that any server on the same database may do any step, but one: a
+nonce is taken back under the clock that it was issued by. `relay` carries questions to the server that the host's
+agent is connected to.
 """
 
 from __future__ import annotations
 
 import asyncio
 import dataclasses
+import json
 import logging
 import secrets
-from collections.abc import Coroutine, Sequence
+from collections.abc import Sequence
 from typing import Optional
+
+from sqlalchemy.engine import Connection
 
 from ovirt_tcp_plugin import errors
 from ovirt_tcp_plugin.clock import Clock
 from ovirt_tcp_plugin.messages import evidence, reference_values
 from ovirt_tcp_plugin.messages.result import AttestationResult, Finding, Level
 from ovirt_tcp_plugin.verifier import appraisal, settings
-from ovirt_tcp_plugin.verifier.nonces import Nonces
-from ovirt_tcp_plugin.verifier.store import Enrolled, Result, Store
+from ovirt_tcp_plugin.verifier.conversations import Conversations
+from ovirt_tcp_plugin.verifier.enrolment import is_host_name
+from ovirt_tcp_plugin.verifier.policy import Policies
+from ovirt_tcp_plugin.verifier.store import references, results, rounds
+from ovirt_tcp_plugin.verifier.store.database import Database
+from ovirt_tcp_plugin.verifier.store.hosts import Host
+from ovirt_tcp_plugin.verifier.store.references import Policy
+from ovirt_tcp_plugin.verifier.store.results import Found, Result
 
 log = logging.getLogger("verifier.attestation")
 
-# An agent whose evidence is discarded again and again may not keep the server busy.
-MIN_CHALLENGE_INTERVAL_MS = 200
 MAX_AGENT_WAIT_MS = 60_000
+# A slow hardware TPM needs a second for a quote; a busy host some more.
+NONCE_LIFETIME_MS = 15_000
+# How soon a question asked of one server reaches the agent on another.
+RELAY_INTERVAL_S = 0.25
 IMPORT_WAIT_MS = 15_000
-
-
-@dataclasses.dataclass
-class _Waiter:
-    """Somebody who wants evidence whose nonce is younger than challenge number `after`."""
-
-    after: int
-    answer: asyncio.Future[appraisal.Appraised]
-
-
-class _Conversation:
-    """What goes on with one host. `issued` counts its challenges; the newest may be out.
-
-    Only the newest long poll is answered: an earlier one is of an agent that is gone, and would swallow a challenge.
-    """
-
-    def __init__(self) -> None:
-        self.wanted = False
-        self.issued = 0
-        self.poll = 0
-        self.appraised_boot_id = ""
-        self.last_issue_ms = -MIN_CHALLENGE_INTERVAL_MS
-        self.wake = asyncio.Event()
-        self.waiters: list[_Waiter] = []
-
-    def want(self) -> None:
-        self.wanted = True
-        self.wake.set()
 
 
 class Attestation:
     """The rounds of all hosts."""
 
-    def __init__(self, store: Store, options: settings.Appraisal, clock: Clock) -> None:
-        self._store = store
+    def __init__(self, database: Database, policies: Policies, options: settings.Appraisal, clock: Clock) -> None:
+        self._database = database
+        self._policies = policies
         self._options = options
         self._clock = clock
-        self._nonces = Nonces()
-        self._conversations: dict[str, _Conversation] = {}
-        self._judged_since_ms = 0
+        self._conversations = Conversations()
+        # Latest birth, by this server's clock, of results that rest on another server's nonce.
+        self._version = 0
+        self._births: dict[str, tuple[str, int, int]] = {}
 
-    async def next_challenge(self, host: Enrolled, boot_id: str, wait_ms: int) -> Optional[evidence.Challenge]:
+    async def next_challenge(self, host: Host, boot_id: str, wait_ms: int) -> Optional[evidence.Challenge]:
         """Return a challenge as soon as somebody wants the host's evidence, None after `wait_ms`.
 
         A host in a boot that was not appraised yet is challenged at once: nobody should wait for its first verdict.
         """
-        conversation = self._conversation(host.identity.name)
-        appraised = conversation.appraised_boot_id or (host.result.boot_id if host.result else "")
-        if appraised != boot_id:
-            conversation.wanted = True
-        poll = self._begin_poll(conversation)
+        conversation = self._conversations.of(host.name)
+        poll = conversation.begin_poll()
         end_ms = self._clock.now_ms() + min(wait_ms, MAX_AGENT_WAIT_MS)
-        while poll == conversation.poll:
-            now_ms = self._clock.now_ms()
-            ready_ms = conversation.last_issue_ms + MIN_CHALLENGE_INTERVAL_MS
-            if conversation.wanted and now_ms >= ready_ms:
-                return self._issue(host.identity.name, conversation, now_ms)
-            if now_ms >= end_ms:
-                break
-            rest_ms = min(end_ms, ready_ms) - now_ms if conversation.wanted else end_ms - now_ms
-            conversation.wake.clear()
-            await _within(conversation.wake.wait(), rest_ms)
-        return None
+        if await self._database.read(lambda c: _wanted(c, host.name, boot_id)):
+            conversation.want()
+        if not await conversation.turn(poll, end_ms, self._clock):
+            return None
+        issued = self._new_nonce(host.name)
+        await self._database.write(lambda c: rounds.issue(c, issued, self._clock.boot_id))
+        if poll != conversation.poll:
+            conversation.want()
+            return None
+        return issued.challenge
 
     def hang_up(self, host_name: str) -> None:
         """End the host's long poll: its connection is gone."""
-        self._begin_poll(self._conversation(host_name))
+        self._conversations.of(host_name).begin_poll()
 
-    def expects(self, host_name: str) -> bool:
+    async def expects(self, host_name: str) -> bool:
         """Return whether a nonce is out for the host; without one no evidence is worth reading."""
-        return self._nonces.out(host_name, self._clock.now_ms())
+        out = await self._database.read(lambda c: rounds.find(c, host_name))
+        return out is not None and out.nonce is not None and self._clock.now_ms() < out.nonce.end_ms
 
-    def spoil(self, host_name: str) -> None:
+    async def spoil(self, host_name: str) -> None:
         """End the nonce that is out: what came for it could not be read."""
-        self._nonces.drop(host_name)
+        await self._database.write(lambda c: rounds.drop(c, host_name))
 
-    def submit(self, host: Enrolled, reported: evidence.Evidence) -> AttestationResult:
+    async def submit(self, host: Host, reported: evidence.Evidence) -> AttestationResult:
         """Appraise a host's evidence, keep the result and wake who waits for it.
 
         Raises:
             Refused: the evidence was discarded; code and reason are of the failed check.
+            Unavailable: the result could not be kept.
         """
-        name, now_ms = host.identity.name, self._clock.now_ms()
-        issued = self._nonces.take(name, reported.nonce)
-        good_boots = self._store.reference_values()
-        required = self._options.required
-        outcome = appraisal.appraise(reported, host.identity, issued, host.boot, required, good_boots, now_ms)
+        name = host.name
+        out, found, version = await self._database.read(
+            lambda c: (rounds.find(c, name), results.find(c, name), references.version(c))
+        )
+        policy = await self._policies.at(version)
+        kept = results.readable(found)
+        issued = out.nonce if out is not None and out.clock_id == self._clock.boot_id else None
+        outcome = appraisal.appraise(
+            reported,
+            host.identity,
+            issued,
+            kept.boot if kept else None,
+            self._options.required,
+            policy.sets,
+            self._clock.now_ms(),
+        )
         if isinstance(outcome, appraisal.Discarded):
-            finding = outcome.finding
-            log.warning("discarded host=%s check=%d code=%s", name, finding.check, finding.code)
-            raise errors.Refused(finding.code, finding.text)
-        born_ms = now_ms if issued is None else issued.born_ms
-        result = Result(outcome.level, outcome.findings, born_ms, self._clock.boot_id, outcome.boot.boot_id)
-        kept = supersede(host.result, result)
-        self._conversation(name).appraised_boot_id = outcome.boot.boot_id
-        self._store.keep_result(name, host.certificate_digest, _baseline(host.boot, outcome), kept)
+            await self._database.write(lambda c: rounds.take(c, name, reported.nonce))
+            raise _refuse(name, outcome)
+        born_ms = self._clock.now_ms() if issued is None else issued.born_ms
+        fresh = self._result(outcome, born_ms, kept, policy)
+        answered = await self._database.write(lambda c: _keep(c, host, reported.nonce, fresh, _measured(outcome)))
         codes = ",".join(finding.code for finding in outcome.findings)
-        log.info("appraised host=%s level=%s findings=%s", name, kept.level.value, codes)
-        self._settle(name, outcome)
-        return self._describe(name, kept)
+        log.info("appraised host=%s level=%s findings=%s", name, fresh.level.value, codes)
+        self._conversations.of(name).settle(answered)
+        return self._describe(name, fresh)
 
     async def results(
         self, names: Sequence[str], max_age_ms: Optional[int], wait_ms: int
@@ -138,16 +130,22 @@ class Attestation:
         Args:
             names: host names in any case; an unknown one gets level unknown and delays nobody.
             max_age_ms: age up to which an earlier result will do; None: only evidence asked for from now on.
+
+        Raises:
+            Unavailable: the store does not answer.
         """
         deadline_ms = self._clock.now_ms() + wait_ms
         asked = list(dict.fromkeys(name.lower() for name in names))
-        answers = await asyncio.gather(*(self._result(name, max_age_ms, deadline_ms) for name in asked))
-        by_name = dict(zip(asked, answers))
-        return [dataclasses.replace(by_name[name.lower()], host_name=name) for name in names]
+        found = await self._judged([name for name in asked if is_host_name(name)])
+        old = [name for name, one in found.items() if not self._will_do(name, one, max_age_ms)]
+        silent = await self._refresh(old, found, deadline_ms) if old else set()
+        answers = {name: self._answer(name, found, name in silent) for name in asked}
+        return [dataclasses.replace(answers[name.lower()], host_name=name) for name in names]
 
-    def last_results(self) -> list[AttestationResult]:
+    async def last_results(self) -> list[AttestationResult]:
         """Return the last result of every enrolled host, without asking any."""
-        return [self._last(name) for name in self._store.host_names()]
+        found = await self._database.read(results.of_all)
+        return [self._answer(name, found, silent=False) for name in found]
 
     async def import_reference_values(self, name: str, host_name: str) -> reference_values.GoodBoot:
         """Take a golden host's present boot as reference values, and have every host judged by them.
@@ -157,112 +155,126 @@ class Attestation:
             Unavailable: it did not answer.
             Conflict: its evidence has faults of its own, or the name is taken.
         """
-        if self._store.host(host_name) is None:
+        (golden,) = await self.results([host_name], None, IMPORT_WAIT_MS)
+        if any(finding.code == "not_enrolled" for finding in golden.findings):
             raise errors.NotFound("enrolled host", host_name)
-        outcome = await self._fresh(host_name, IMPORT_WAIT_MS)
-        if outcome is None:
+        if golden.age_ms is None:
             raise errors.Unavailable(f"host {host_name}", f"no evidence within {IMPORT_WAIT_MS // 1000} s")
-        faults = [f.text for f in outcome.findings if f.check != 8 or f.code in ("no_launch", "pcr_unproven")]
-        if faults or self._launch_missing(outcome):
-            reason = faults[0] if faults else "no measured launch took place"
-            raise errors.Conflict(f"host {host_name} cannot be golden: {reason}")
-        good = reference_values.from_boot(name, settings.BANK, outcome.values, outcome.events)
-        self._store.add_reference_values(good)
-        self.judge_all()
+        faults = [f.text for f in golden.findings if f.check != 8 or f.code in ("no_launch", "pcr_unproven")]
+        measured = await self._database.read(lambda c: results.measured(c, [host_name]))
+        boot = reference_values.decode(json.loads(measured[host_name]))
+        if any(appraisal.never_launched(index, bytes.fromhex(value)) for index, value in boot.pcrs.items()):
+            faults.append("no measured launch took place")
+        if faults:
+            raise errors.Conflict(f"host {host_name} cannot be golden: {faults[0]}")
+        good = dataclasses.replace(boot, name=name)
+        await self._database.write(lambda c: references.add(c, good))
+        await self.judge_all()
         return good
 
-    def judge_all(self) -> None:
-        """Ask every connected host for evidence: the reference values have changed."""
-        self._judged_since_ms = self._clock.now_ms()
-        for conversation in self._conversations.values():
-            conversation.want()
+    async def judge_all(self) -> None:
+        """Ask every host for evidence: the reference values have changed."""
+        await self._database.write(rounds.ask_all)
+        self._conversations.want_all()
 
-    @staticmethod
-    def _begin_poll(conversation: _Conversation) -> int:
-        conversation.poll += 1
-        conversation.wake.set()
-        return conversation.poll
+    async def relay(self) -> None:
+        """Carry questions and answers between the servers on one database, until cancelled."""
+        while True:
+            await asyncio.sleep(RELAY_INTERVAL_S)
+            try:
+                await self._relay_once()
+            except errors.Unavailable as e:
+                log.warning("relay error=%s", e)
 
-    def _conversation(self, name: str) -> _Conversation:
-        return self._conversations.setdefault(name, _Conversation())
+    async def _relay_once(self) -> None:
+        listening, awaited = self._conversations.listening(), self._conversations.awaited()
+        if listening:
+            wanted = set(await self._database.read(rounds.wanted))
+            for name in wanted.intersection(listening):
+                self._conversations.of(name).want()
+        if awaited:
+            for name, number in (await self._database.read(lambda c: rounds.answered(c, awaited))).items():
+                self._conversations.of(name).settle(number)
 
-    def _issue(self, name: str, conversation: _Conversation, now_ms: int) -> evidence.Challenge:
-        conversation.wanted = False
-        conversation.issued += 1
-        conversation.last_issue_ms = now_ms
-        nonce = secrets.token_bytes(evidence.NONCE_SIZE)
-        return self._nonces.issue(name, self._options.required, nonce, now_ms).challenge
+    def _new_nonce(self, name: str) -> appraisal.IssuedNonce:
+        nonce, now_ms = secrets.token_bytes(evidence.NONCE_SIZE), self._clock.now_ms()
+        challenge = evidence.Challenge(nonce, self._options.required, NONCE_LIFETIME_MS)
+        return appraisal.IssuedNonce(challenge, name, now_ms, now_ms + NONCE_LIFETIME_MS)
 
-    def _settle(self, name: str, outcome: appraisal.Appraised) -> None:
-        conversation = self._conversation(name)
-        for waiter in conversation.waiters:
-            if waiter.after < conversation.issued and not waiter.answer.done():
-                waiter.answer.set_result(outcome)
-        conversation.waiters = [waiter for waiter in conversation.waiters if not waiter.answer.done()]
+    def _result(
+        self, outcome: appraisal.Appraised, born_ms: int, kept: Optional[Result], policy: Policy
+    ) -> Result:
+        fresh = Result(
+            level=outcome.level,
+            findings=outcome.findings,
+            clock_id=self._clock.boot_id,
+            born_ms=born_ms,
+            boot=_baseline(kept.boot if kept else None, outcome),
+            boot_id=outcome.boot.boot_id,
+            policy=policy.version,
+        )
+        return supersede(kept, fresh)
 
-    async def _fresh(self, name: str, wait_ms: int) -> Optional[appraisal.Appraised]:
-        """Return what the host's next evidence shows, None when there is none within `wait_ms`."""
-        conversation = self._conversation(name)
-        waiter = _Waiter(conversation.issued, asyncio.get_running_loop().create_future())
-        conversation.waiters.append(waiter)
-        conversation.want()
-        try:
-            return await asyncio.wait_for(waiter.answer, max(wait_ms, 0) / 1000)
-        except asyncio.TimeoutError:
-            return None
-        finally:
-            if waiter in conversation.waiters:
-                conversation.waiters.remove(waiter)
+    async def _judged(self, names: Sequence[str]) -> dict[str, Found]:
+        """Return the last results on the enrolled ones of these hosts, judged by today's reference values."""
+        found, version = await self._database.read(lambda c: (results.of_hosts(c, names), references.version(c)))
+        self._version = version
+        return found
 
-    async def _result(self, name: str, max_age_ms: Optional[int], deadline_ms: int) -> AttestationResult:
-        try:
-            host = self._store.host(name)
-            if host is None:
-                return _unknown(name, "not_enrolled", "no host is enrolled under this name", check=1)
-            kept = host.result
-            if max_age_ms is None or kept is None or not self._younger(kept, max_age_ms):
-                outcome = await self._fresh(name, deadline_ms - self._clock.now_ms())
-                again = self._store.host(name)
-                kept = None if again is None else again.result
-                if outcome is None or kept is None:
-                    return self._silent(name, kept)
-            return self._describe(name, kept)
-        except errors.InvalidMessage as e:
-            return _unreadable(name, e)
+    async def _refresh(self, names: Sequence[str], found: dict[str, Found], deadline_ms: int) -> set[str]:
+        """Ask hosts for evidence, put what they answered into `found`, and return those that did not answer."""
+        asked_ms = self._clock.now_ms()
+        numbers = await self._database.write(lambda c: rounds.ask(c, names))
+        with self._conversations.wait_for(numbers) as answers:
+            for name in numbers:
+                self._conversations.of(name).want()
+            answered = await answers.come(deadline_ms - self._clock.now_ms())
+        fresh = await self._judged(names)
+        found.update(fresh)
+        for name in answered:
+            self._remember_birth(name, fresh.get(name), asked_ms)
+        return set(names) - answered
 
-    def _last(self, name: str) -> AttestationResult:
-        try:
-            host = self._store.host(name)
-        except errors.InvalidMessage as e:
-            return _unreadable(name, e)
-        if host is None or host.result is None:
-            return _unknown(name, "not_attested", "the host is enrolled, but has sent no evidence yet")
-        return self._describe(name, host.result)
+    def _remember_birth(self, name: str, one: Found, asked_ms: int) -> None:
+        """What answers a question was born after it: so much is known of another server's result."""
+        if isinstance(one, Result) and one.clock_id != self._clock.boot_id:
+            self._births[name] = (one.clock_id, one.born_ms, asked_ms)
 
-    def _younger(self, result: Result, max_age_ms: int) -> bool:
-        """Return whether a result will do: young enough, within its life, and judged by today's reference values."""
-        age_ms = self._age(result)
-        bound_ms = min(max_age_ms, int(self._options.lifetime * 1000))
-        return age_ms is not None and age_ms <= bound_ms and result.born_ms >= self._judged_since_ms
+    def _answer(self, name: str, found: dict[str, Found], silent: bool) -> AttestationResult:
+        if name not in found:
+            return _unknown(name, 1, "not_enrolled", "no host is enrolled under this name")
+        one = found[name]
+        if isinstance(one, errors.InvalidMessage):
+            return _unknown(name, 0, "record_unreadable", "the server's record of this host cannot be read")
+        if silent and not (one is not None and one.level is Level.UNTRUSTED):
+            # Silence softens nothing: what was untrusted stays so; everything else is a timeout.
+            return AttestationResult(name, Level.TIMEOUT, (Finding(0, "no_answer", "the host's agent did not answer"),))
+        if one is None:
+            return _unknown(name, 0, "not_attested", "the host is enrolled, but has sent no evidence yet")
+        return self._describe(name, one)
 
-    def _age(self, result: Result) -> Optional[int]:
-        """Return the age of a result; None if it was born under another boot of this server, or in its future."""
-        age_ms = self._clock.now_ms() - result.born_ms
-        return age_ms if result.verifier_boot_id == self._clock.boot_id and age_ms >= 0 else None
+    def _will_do(self, name: str, one: Found, max_age_ms: Optional[int]) -> bool:
+        """Return whether a result is young enough, and within its life."""
+        if not isinstance(one, Result) or max_age_ms is None or one.policy != self._version:
+            return False
+        age_ms = self._age(name, one)
+        return age_ms is not None and age_ms <= min(max_age_ms, int(self._options.lifetime * 1000))
 
-    def _describe(self, name: str, kept: Result) -> AttestationResult:
+    def _age(self, name: str, one: Result) -> Optional[int]:
+        """Return the age of a result; None if it rests on a clock that this server cannot compare with its own."""
+        birth_ms = self._birth(name, one)
+        age_ms = None if birth_ms is None else self._clock.now_ms() - birth_ms
+        return age_ms if age_ms is not None and age_ms >= 0 else None
+
+    def _birth(self, name: str, one: Result) -> Optional[int]:
+        if one.clock_id == self._clock.boot_id:
+            return one.born_ms
+        clock_id, born_ms, birth_ms = self._births.get(name, ("", 0, 0))
+        return birth_ms if (clock_id, born_ms) == (one.clock_id, one.born_ms) else None
+
+    def _describe(self, name: str, one: Result) -> AttestationResult:
         lifetime_ms = int(self._options.lifetime * 1000)
-        return AttestationResult(name, kept.level, kept.findings, self._age(kept), lifetime_ms, kept.boot_id)
-
-    def _silent(self, name: str, kept: Optional[Result]) -> AttestationResult:
-        """Silence softens nothing: what was untrusted stays so; everything else is a timeout."""
-        if kept is not None and kept.level is Level.UNTRUSTED:
-            return self._describe(name, kept)
-        return AttestationResult(name, Level.TIMEOUT, (Finding(0, "no_answer", "the host's agent did not answer"),))
-
-    @staticmethod
-    def _launch_missing(outcome: appraisal.Appraised) -> bool:
-        return any(appraisal.never_launched(index, value) for index, value in outcome.values.items())
+        return AttestationResult(name, one.level, one.findings, self._age(name, one), lifetime_ms, one.boot_id)
 
 
 def supersede(kept: Optional[Result], fresh: Result) -> Result:
@@ -282,18 +294,34 @@ def _baseline(previous: Optional[appraisal.Boot], outcome: appraisal.Appraised) 
     return previous if previous is not None and failed else outcome.boot
 
 
-def _unknown(name: str, code: str, text: str, check: int = 0) -> AttestationResult:
+def _wanted(connection: Connection, name: str, boot_id: str) -> bool:
+    """Return whether a host that begins to listen has something to answer: a question, or for a new boot."""
+    current, last = rounds.find(connection, name), results.readable(results.find(connection, name))
+    return last is None or last.boot_id != boot_id or (current is not None and current.asked > current.issued)
+
+
+def _keep(connection: Connection, host: Host, nonce: bytes, fresh: Result, measured: str) -> int:
+    """Take the nonce back and keep the result, both or neither; return the number of the question answered.
+
+    Raises:
+        Refused: the nonce was used meanwhile, or the host enrolled anew.
+    """
+    if not rounds.take(connection, host.name, nonce):
+        raise errors.Refused("nonce_unknown", "the nonce was used before")
+    if not results.keep(connection, host.name, host.certificate_digest, fresh, measured):
+        raise errors.Refused("not_enrolled", "the host was enrolled anew, or removed, meanwhile")
+    return rounds.answer(connection, host.name)
+
+
+def _measured(outcome: appraisal.Appraised) -> str:
+    return json.dumps(reference_values.encode(reference_values.from_boot("", settings.BANK, outcome.values, outcome.events)))
+
+
+def _refuse(name: str, discarded: appraisal.Discarded) -> errors.Refused:
+    finding = discarded.finding
+    log.warning("discarded host=%s check=%d code=%s", name, finding.check, finding.code)
+    return errors.Refused(finding.code, finding.text)
+
+
+def _unknown(name: str, check: int, code: str, text: str) -> AttestationResult:
     return AttestationResult(name, Level.UNKNOWN, (Finding(check, code, text),))
-
-
-def _unreadable(name: str, error: errors.InvalidMessage) -> AttestationResult:
-    """One corrupt row hurts only its own host."""
-    log.error("record host=%s error=%s", name, error)
-    return _unknown(name, "record_unreadable", "the server's record of this host cannot be read")
-
-
-async def _within(awaitable: Coroutine[object, object, object], wait_ms: int) -> None:
-    try:
-        await asyncio.wait_for(awaitable, max(wait_ms, 1) / 1000)
-    except asyncio.TimeoutError:
-        return

@@ -26,7 +26,10 @@ from ovirt_tcp_plugin.messages import enrolment, tpm2
 from ovirt_tcp_plugin.messages.result import Finding
 from ovirt_tcp_plugin.verifier import appraisal, endorsement
 from ovirt_tcp_plugin.verifier.authority import Authority
-from ovirt_tcp_plugin.verifier.store import Enrolled, Store, Token, check_binding
+from ovirt_tcp_plugin.verifier.store import hosts, tokens
+from ovirt_tcp_plugin.verifier.store.database import Database
+from ovirt_tcp_plugin.verifier.store.hosts import Host
+from ovirt_tcp_plugin.verifier.store.tokens import Token
 
 log = logging.getLogger("verifier.enrolment")
 
@@ -49,14 +52,14 @@ class _Pending:
 class Enrolment:
     """The two steps, and the enrolments between them. What is pending is lost on a restart; the agent begins anew."""
 
-    def __init__(self, store: Store, authority: Authority, vendors: Sequence[crypto.X509], clock: Clock) -> None:
-        self._store = store
+    def __init__(self, database: Database, authority: Authority, vendors: Sequence[crypto.X509], clock: Clock) -> None:
+        self._database = database
         self._authority = authority
         self._vendors = vendors
         self._clock = clock
         self._pending: dict[str, _Pending] = {}
 
-    def begin(self, request: enrolment.EnrolmentRequest) -> enrolment.CredentialChallenge:
+    async def begin(self, request: enrolment.EnrolmentRequest) -> enrolment.CredentialChallenge:
         """Return a secret that only the TPM with both keys can read.
 
         Raises:
@@ -65,7 +68,7 @@ class Enrolment:
         """
         name = request.host_name
         check_host_name(name)
-        token = self._store.token(request.token)
+        token = await self._database.read(lambda c: tokens.find(c, request.token))
         if token is None or token.role != "enrolment" or token.host_name != name:
             raise errors.Refused("token_unknown", f"the token is not one for the enrolment of {name}")
         if self._clock.wall().timestamp() >= token.end_s:
@@ -74,7 +77,8 @@ class Enrolment:
         endorsement.check_ek_certificate(request.ek_certificate, ek, self._vendors, self._clock.wall())
         endorsement.check_ak(ak)
         ek_digest = endorsement.digest(ek)
-        check_binding(self._store.bound(name, ek_digest), name, ek_digest)
+        bound = await self._database.read(lambda c: hosts.bound(c, name, ek_digest))
+        hosts.check_binding(bound, name, ek_digest)
         secret = secrets.token_bytes(enrolment.SECRET_SIZE)
         seed = secrets.token_bytes(tpm2.DIGEST_SIZES[ek.name_hash])
         credential, encrypted = endorsement.make_credential(ek, tpm2.name(ak), secret, seed)
@@ -85,7 +89,7 @@ class Enrolment:
         self._pending[identifier] = _Pending(request, token, identity, secret, end_ms)
         return enrolment.CredentialChallenge(identifier, credential, encrypted)
 
-    def finish(self, proof: enrolment.EnrolmentProof) -> enrolment.EnrolmentReply:
+    async def finish(self, proof: enrolment.EnrolmentProof) -> enrolment.EnrolmentReply:
         """Return the agent's client certificate once the proof holds.
 
         Raises:
@@ -100,14 +104,14 @@ class Enrolment:
         certificate = self._authority.issue_agent(name, proof.certificate_request, self._clock.wall())
         der = certificate.public_bytes(serialization.Encoding.DER)
         ek_digest = endorsement.digest(pending.identity.ek)
-        host = Enrolled(
+        host = Host(
             pending.identity,
             pending.token.host_id,
             ek_digest,
             pending.request.ek_certificate,
             hashlib.sha256(der).hexdigest(),
         )
-        self._store.enrol(pending.request.token, host)
+        await self._database.write(lambda c: hosts.enrol(c, pending.request.token, host))
         log.info("enrolled host=%s ek=%s", name, ek_digest)
         return enrolment.EnrolmentReply(certificate.public_bytes(serialization.Encoding.PEM).decode("ascii"))
 
@@ -123,13 +127,18 @@ class Enrolment:
             raise errors.Refused("busy", "too many enrolments are pending, try again in a minute")
 
 
+def is_host_name(name: str) -> bool:
+    """Return whether `name` can be a host: a DNS name or an address, lower case, at most 255 characters."""
+    return _HOST_NAME.fullmatch(name) is not None
+
+
 def check_host_name(name: str) -> None:
     """Return if `name` can be a host: a DNS name or an address, lower case, at most 255 characters.
 
     Raises:
         Refused: host_name.
     """
-    if not _HOST_NAME.fullmatch(name):
+    if not is_host_name(name):
         raise errors.Refused("host_name", "a host name is a DNS name or address in lower case, up to 255 characters")
 
 

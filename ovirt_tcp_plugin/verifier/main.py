@@ -5,11 +5,13 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import datetime
 import logging
 import secrets
 import signal
 import socket
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import click
@@ -21,12 +23,16 @@ from ovirt_tcp_plugin import command, config, errors
 from ovirt_tcp_plugin.clock import Clock
 from ovirt_tcp_plugin.verifier import authority, endorsement, enrolment, web
 from ovirt_tcp_plugin.verifier.attestation import Attestation
+from ovirt_tcp_plugin.verifier.policy import Policies
 from ovirt_tcp_plugin.verifier.settings import Settings
-from ovirt_tcp_plugin.verifier.store import Store, Token
+from ovirt_tcp_plugin.verifier.store import authorities, hosts, tokens
+from ovirt_tcp_plugin.verifier.store.database import Database
+from ovirt_tcp_plugin.verifier.store.tokens import Token
 
 log = logging.getLogger("verifier")
 
 MAX_AUTHORITY_SIZE = 1024 * 1024
+FORGET_INTERVAL_S = 3600
 
 
 @click.group(cls=command.Group)
@@ -56,7 +62,8 @@ def init(config_dir: Path, names: tuple[str, ...]) -> None:
         certificate, key = own.issue_server(names or (socket.getfqdn(),), now)
         authority.write_key(settings.server.key, key)
         authority.write_private(settings.server.certificate, certificate, 0o644)
-    _store(settings).close()
+    with _database(settings) as database:
+        _claim(database, own)
     served = load_pem_x509_certificate(settings.server.certificate.read_bytes())
     click.echo(f"authority (give it to agents and broker as ca_file): {directory / 'ca.pem'}")
     click.echo(f"server certificate, SHA-256 fingerprint: {served.fingerprint(hashes.SHA256()).hex(':')}")
@@ -72,28 +79,51 @@ def run(config_dir: Path) -> None:
 
 
 async def _serve(settings: Settings) -> None:
-    clock, store = Clock(), _store(settings)
     own = authority.Authority.load(settings.store.directory)
     vendors = read_authorities(settings.enrolment.ek_authorities)
     if not vendors:
         log.warning("ek_authorities directory=%s is empty: no host can enrol", settings.enrolment.ek_authorities)
+    with _database(settings) as database:
+        _claim(database, own)
+        await _serve_from(database, settings, own, vendors)
+    log.info("stopped")
+
+
+async def _serve_from(
+    database: Database, settings: Settings, own: authority.Authority, vendors: Sequence[crypto.X509]
+) -> None:
+    clock = Clock()
+    attestation = Attestation(database, Policies(database), settings.appraisal, clock)
     context = web.Context(
-        store,
-        enrolment.Enrolment(store, own, vendors, clock),
-        Attestation(store, settings.appraisal, clock),
+        database,
+        enrolment.Enrolment(database, own, vendors, clock),
+        attestation,
         clock,
         int(settings.server.poll_deadline * 1000),
     )
     tls = web.tls_context(settings.server.certificate, settings.server.key, own.pem)
     server, port = web.serve(context, tls, settings.server.address, settings.server.port)
     log.info("serving address=%s port=%d", settings.server.address or "*", port)
+    chores = [asyncio.ensure_future(_forget_tokens(database, clock))]
+    if database.shared:
+        chores.append(asyncio.ensure_future(attestation.relay()))
     stopped = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, stopped.set)
     await stopped.wait()
     server.stop()
-    store.close()
-    log.info("stopped")
+    for chore in chores:
+        chore.cancel()
+    await asyncio.gather(*chores, return_exceptions=True)
+
+
+async def _forget_tokens(database: Database, clock: Clock) -> None:
+    while True:
+        try:
+            await database.write(lambda c: tokens.forget_ended(c, int(clock.wall().timestamp())))
+        except errors.Unavailable as e:
+            log.warning("tokens not tidied error=%s", e)
+        await asyncio.sleep(FORGET_INTERVAL_S)
 
 
 @main.group("token")
@@ -131,10 +161,9 @@ def host_group() -> None:
 @click.pass_obj
 def host_list(config_dir: Path) -> None:
     """Print the names of the enrolled hosts."""
-    store = _store(_load(config_dir))
-    for name in store.host_names():
-        click.echo(name)
-    store.close()
+    with _database(_load(config_dir)) as database:
+        for name in database.transact(hosts.names):
+            click.echo(name)
 
 
 @host_group.command("remove")
@@ -142,9 +171,8 @@ def host_list(config_dir: Path) -> None:
 @click.pass_obj
 def host_remove(config_dir: Path, host: str) -> None:
     """Forget HOST: its TPM was replaced, or it left. It enrols again with a new token."""
-    store = _store(_load(config_dir))
-    store.remove_host(host)
-    store.close()
+    with _database(_load(config_dir)) as database:
+        database.transact(lambda c: hosts.remove(c, host))
     click.echo(f"{host} is no longer enrolled")
 
 
@@ -177,15 +205,24 @@ def _load(config_dir: Path) -> Settings:
     return config.load(Settings, "verifier", config_dir)
 
 
-def _store(settings: Settings) -> Store:
-    return Store(f"sqlite:///{settings.store.directory / 'verifier.db'}")
+@contextlib.contextmanager
+def _database(settings: Settings) -> Iterator[Database]:
+    database = Database(settings.store.database)
+    try:
+        yield database
+    finally:
+        database.close()
+
+
+def _claim(database: Database, own: authority.Authority) -> None:
+    digest = own.certificate.fingerprint(hashes.SHA256()).hex()
+    database.transact(lambda c: authorities.claim(c, digest))
 
 
 def _add_token(config_dir: Path, token: Token) -> str:
     secret = secrets.token_urlsafe(32)
-    store = _store(_load(config_dir))
-    store.add_token(secret, token)
-    store.close()
+    with _database(_load(config_dir)) as database:
+        database.transact(lambda c: tokens.add(c, secret, token))
     return secret
 
 

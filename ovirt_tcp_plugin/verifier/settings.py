@@ -41,6 +41,14 @@ class Store:
 
     # Directory of the server's own authority and database; owned by the server's user, mode 0700.
     directory: Path = Path("/var/lib/ovirt-tcp/verifier")
+    # Database. Empty means SQLite in that directory. Several servers share `postgresql://USER@HOST/DATABASE`; they
+    # need the same ca.pem and ca.key, too. The password comes from the server user's ~/.pgpass.
+    url: str = ""
+
+    @property
+    def database(self) -> str:
+        """The database's URL."""
+        return self.url or f"sqlite:///{self.directory / 'verifier.db'}"
 
 
 @dataclasses.dataclass(frozen=True)

@@ -28,7 +28,9 @@ from ovirt_tcp_plugin.json_handler import JsonHandler
 from ovirt_tcp_plugin.messages import enrolment, evidence, fields, oat, reference_values, result
 from ovirt_tcp_plugin.verifier.attestation import Attestation
 from ovirt_tcp_plugin.verifier.enrolment import Enrolment
-from ovirt_tcp_plugin.verifier.store import Enrolled, Store
+from ovirt_tcp_plugin.verifier.store import hosts, references, tokens
+from ovirt_tcp_plugin.verifier.store.database import Database
+from ovirt_tcp_plugin.verifier.store.hosts import Host
 
 log = logging.getLogger("verifier.web")
 
@@ -69,9 +71,9 @@ class Context:
     """What the handlers share."""
 
     def __init__(
-        self, store: Store, enrolment: Enrolment, attestation: Attestation, clock: Clock, poll_deadline_ms: int
+        self, database: Database, enrolment: Enrolment, attestation: Attestation, clock: Clock, poll_deadline_ms: int
     ) -> None:
-        self.store = store
+        self.database = database
         self.enrolment = enrolment
         self.attestation = attestation
         self.clock = clock
@@ -91,7 +93,7 @@ class Handler(JsonHandler):
 
     def initialize(self, context: Context) -> None:
         self.context = context
-        self.host: Optional[Enrolled] = None
+        self.host: Optional[Host] = None
         self._chunks: list[bytes] = []
 
     def data_received(self, chunk: bytes) -> None:
@@ -103,15 +105,15 @@ class Handler(JsonHandler):
         """The body, at most `max_body_size` bytes."""
         return b"".join(self._chunks)
 
-    def prepare(self) -> None:
+    async def prepare(self) -> None:
         self.request.connection.set_max_body_size(self.max_body_size)  # type: ignore[union-attr]
         if Caller.ANYONE in self.callers:
             return
         if Caller.AGENT in self.callers:
-            self.host = self._agent()
+            self.host = await self._agent()
             if self.host is not None:
                 return
-        elif self._token_callers() & self.callers:
+        elif await self._token_callers() & self.callers:
             return
         self.answer_error(401, "unauthenticated", f"this needs {' or '.join(sorted(c.value for c in self.callers))}")
 
@@ -139,18 +141,21 @@ class Handler(JsonHandler):
         else:
             log.error("failed path=%s", self.request.path, exc_info=(typ, value, tb))
 
-    def _agent(self) -> Optional[Enrolled]:
+    async def _agent(self) -> Optional[Host]:
         """Return the host whose client certificate this connection proved, None if there is none."""
         certificate = self.request.get_ssl_certificate(binary_form=True)
         if not isinstance(certificate, bytes):
             return None
-        return self.context.store.host_by_certificate(hashlib.sha256(certificate).hexdigest())
+        digest = hashlib.sha256(certificate).hexdigest()
+        return await self.context.database.read(lambda c: hosts.by_certificate(c, digest))
 
-    def _token_callers(self) -> set[Caller]:
+    async def _token_callers(self) -> set[Caller]:
         headers = self.request.headers
         bearer = headers.get("Authorization", "")
         secret = bearer[len("Bearer ") :] if bearer.startswith("Bearer ") else headers.get("X-Auth-Blob", "")
-        token = self.context.store.token(secret) if secret else None
+        if not secret:
+            return set()
+        token = await self.context.database.read(lambda c: tokens.find(c, secret))
         return _INCLUDES.get(token.role, set()) if token else set()
 
 
@@ -159,9 +164,9 @@ class BeginEnrolment(Handler):
 
     callers = frozenset({Caller.ANYONE})
 
-    def post(self) -> None:
+    async def post(self) -> None:
         request = enrolment.decode_request(self.content)
-        self.answer(enrolment.encode(self.context.enrolment.begin(request)))
+        self.answer(enrolment.encode(await self.context.enrolment.begin(request)))
 
 
 class FinishEnrolment(Handler):
@@ -169,9 +174,9 @@ class FinishEnrolment(Handler):
 
     callers = frozenset({Caller.ANYONE})
 
-    def post(self) -> None:
+    async def post(self) -> None:
         proof = enrolment.decode_proof(self.content)
-        self.answer(enrolment.encode(self.context.enrolment.finish(proof)))
+        self.answer(enrolment.encode(await self.context.enrolment.finish(proof)))
 
 
 class NextChallenge(Handler):
@@ -183,13 +188,13 @@ class NextChallenge(Handler):
     def on_connection_close(self) -> None:
         self._gone = True
         if self.host is not None:
-            self.context.attestation.hang_up(self.host.identity.name)
+            self.context.attestation.hang_up(self.host.name)
 
     async def post(self) -> None:
         members = self.body("challenge request")
         boot_id = fields.text(members, "boot_id", 36)
         wait_ms = fields.integer(members, "wait_ms", 0, 3600_000)
-        challenge = await self.context.attestation.next_challenge(cast(Enrolled, self.host), boot_id, wait_ms)
+        challenge = await self.context.attestation.next_challenge(cast(Host, self.host), boot_id, wait_ms)
         if self._gone:
             return
         if challenge is None:
@@ -205,17 +210,17 @@ class SubmitEvidence(Handler):
     callers = frozenset({Caller.AGENT})
     max_body_size = evidence.MAX_EVIDENCE_SIZE
 
-    def post(self) -> None:
-        attestation, host = self.context.attestation, cast(Enrolled, self.host)
-        if not attestation.expects(host.identity.name):
+    async def post(self) -> None:
+        attestation, host = self.context.attestation, cast(Host, self.host)
+        if not await attestation.expects(host.name):
             # Before it is decoded: an agent that sends megabytes unasked would hold up all others.
             raise errors.Refused("nonce_unknown", "no evidence was asked for, or its nonce was used before")
         try:
             reported = evidence.decode(self.content)
         except errors.InvalidMessage:
-            attestation.spoil(host.identity.name)
+            await attestation.spoil(host.name)
             raise
-        outcome = attestation.submit(host, reported)
+        outcome = await attestation.submit(host, reported)
         self.answer(result.encode(outcome))
 
 
@@ -239,8 +244,8 @@ class Hosts(Handler):
 
     callers = frozenset({Caller.VIEWER})
 
-    def get(self) -> None:
-        self.answer({"hosts": [result.encode(one) for one in self.context.attestation.last_results()]})
+    async def get(self) -> None:
+        self.answer({"hosts": [result.encode(one) for one in await self.context.attestation.last_results()]})
 
 
 class ReferenceValues(Handler):
@@ -248,9 +253,9 @@ class ReferenceValues(Handler):
 
     callers = frozenset({Caller.POLICY})
 
-    def get(self) -> None:
-        known = self.context.store.reference_values()
-        self.answer({"reference_values": [reference_values.encode(good) for good in known]})
+    async def get(self) -> None:
+        known = await self.context.database.read(references.load)
+        self.answer({"reference_values": [reference_values.encode(good) for good in known.sets]})
 
     async def post(self) -> None:
         members = self.body("reference values request")
@@ -267,9 +272,9 @@ class ReferenceValue(Handler):
 
     callers = frozenset({Caller.POLICY})
 
-    def delete(self, name: str) -> None:
-        self.context.store.remove_reference_values(name)
-        self.context.attestation.judge_all()
+    async def delete(self, name: str) -> None:
+        await self.context.database.write(lambda c: references.remove(c, name))
+        await self.context.attestation.judge_all()
         log.info("reference_values removed name=%s", name)
         self.answer({"removed": name})
 
@@ -310,7 +315,7 @@ class Nowhere(Handler):
 
     callers = frozenset({Caller.ANYONE})
 
-    def prepare(self) -> None:
+    async def prepare(self) -> None:
         self.answer_error(404, "NotFound", "there is nothing under this path")
 
 

@@ -21,7 +21,9 @@ from ovirt_tcp_plugin import errors
 from ovirt_tcp_plugin.lab import launch
 from ovirt_tcp_plugin.lab.host import LabHost
 from ovirt_tcp_plugin.lab.processes import Processes, free_ports, listens
-from ovirt_tcp_plugin.verifier.store import Store, Token
+from ovirt_tcp_plugin.verifier.store import tokens
+from ovirt_tcp_plugin.verifier.store.database import Database
+from ovirt_tcp_plugin.verifier.store.tokens import Token
 from tests.conftest import TpmPool
 
 ANSWER_WITHIN_MS = 10_000
@@ -59,9 +61,9 @@ class Server:
 
     def enrol(self, host: LabHost) -> None:
         token = secrets.token_hex(16)
-        store = Store(f"sqlite:///{self._directory / 'state' / 'verifier.db'}")
-        store.add_token(token, Token("enrolment", host.name))
-        store.close()
+        database = Database(f"sqlite:///{self._directory / 'state' / 'verifier.db'}")
+        database.transact(lambda c: tokens.add(c, token, Token("enrolment", host.name)))
+        database.close()
         host.enrol(token, self.url, self.ca_file)
 
     def import_from(self, host: LabHost, name: str = "golden") -> None:

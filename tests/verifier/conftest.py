@@ -17,7 +17,11 @@ from cryptography.x509.oid import NameOID
 from ovirt_tcp_plugin.messages import reference_values
 from ovirt_tcp_plugin.verifier.appraisal import EnrolledHost
 from ovirt_tcp_plugin.verifier.authority import Authority
-from ovirt_tcp_plugin.verifier.store import Enrolled, Store, Token
+from ovirt_tcp_plugin.verifier.store import hosts, tokens
+from ovirt_tcp_plugin.verifier.store.database import Database
+from ovirt_tcp_plugin.verifier.store.hosts import Host
+from ovirt_tcp_plugin.verifier.store.tokens import Token
+from tests.verifier.postgresql import PostgreSql
 from tests.verifier.software_tpm import SoftwareTpm
 from tests.verifier.vendor import NOW, Vendor
 
@@ -42,14 +46,25 @@ def clock() -> FakeClock:
     return FakeClock()
 
 
-@pytest.fixture
-def database(tmp_path: Path) -> str:
-    return f"sqlite:///{tmp_path / 'verifier.db'}"
+@pytest.fixture(scope="session")
+def postgresql() -> Iterator[PostgreSql]:
+    server = PostgreSql()
+    yield server
+    server.close()
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+def database_url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    """Return the URL of an empty database, of each kind in turn."""
+    if request.param == "sqlite":
+        return f"sqlite:///{tmp_path / 'verifier.db'}"
+    server: PostgreSql = request.getfixturevalue("postgresql")
+    return server.new_database()
 
 
 @pytest.fixture
-def store(database: str) -> Iterator[Store]:
-    opened = Store(database)
+def database(database_url: str) -> Iterator[Database]:
+    opened = Database(database_url)
     yield opened
     opened.close()
 
@@ -76,13 +91,15 @@ def certificate_request(key: ec.EllipticCurvePrivateKey, name: str = "host-1") -
     return signed.public_bytes(serialization.Encoding.DER)
 
 
-def enrol(store: Store, name: str, tpm: SoftwareTpm, certificate_digest: str, ek_digest: str = "") -> Enrolled:
+def enrol(
+    database: Database, name: str, tpm: SoftwareTpm, certificate_digest: str, ek_digest: str = ""
+) -> Host:
     """Bind a host in the store, without the messages."""
     secret = f"token of {name} {certificate_digest}"
-    store.add_token(secret, Token("enrolment", name, "id of " + name))
+    database.transact(lambda c: tokens.add(c, secret, Token("enrolment", name, "id of " + name)))
     identity = EnrolledHost(name, tpm.ek, tpm.ak)
-    host = Enrolled(identity, "id of " + name, ek_digest or f"ek of {name}", b"certificate", certificate_digest)
-    store.enrol(secret, host)
+    host = Host(identity, "id of " + name, ek_digest or f"ek of {name}", b"certificate", certificate_digest)
+    database.transact(lambda c: hosts.enrol(c, secret, host))
     return host
 
 

@@ -1,0 +1,136 @@
+# SPDX-FileCopyrightText: The ovirt_tcp_plugin developers
+# SPDX-License-Identifier: Apache-2.0
+"""Who is on the line: agents in their long polls, and those who wait for an answer of a host.
+
+Lives in one asyncio loop, so that a step without `await` is atomic. What must outlive the process is in the store.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import dataclasses
+from collections.abc import Coroutine, Mapping
+from typing import Optional
+
+from ovirt_tcp_plugin.clock import Clock
+
+# An agent whose evidence is discarded again and again may not keep the server busy.
+MIN_CHALLENGE_INTERVAL_MS = 200
+
+
+@dataclasses.dataclass
+class _Waiter:
+    """Somebody who wants the answer to question `number`, or a later one."""
+
+    number: int
+    answer: asyncio.Future[None]
+
+
+class Conversation:
+    """What goes on with one host.
+
+    Only the newest long poll is answered: an earlier one is of an agent that is gone, and would swallow a challenge.
+    """
+
+    def __init__(self) -> None:
+        self.wanted = False
+        self.poll = 0
+        self.listening = False
+        self.last_issue_ms = -MIN_CHALLENGE_INTERVAL_MS
+        self.waiters: list[_Waiter] = []
+        self._wake = asyncio.Event()
+
+    def want(self) -> None:
+        """Have the host challenged as soon as it listens."""
+        self.wanted = True
+        self._wake.set()
+
+    def begin_poll(self) -> int:
+        """Return the number of a new long poll; earlier ones end."""
+        self.poll += 1
+        self._wake.set()
+        return self.poll
+
+    async def turn(self, poll: int, end_ms: int, clock: Clock) -> bool:
+        """Return True when this long poll may be given a challenge, False when it is over."""
+        self.listening = True
+        try:
+            while poll == self.poll:
+                now_ms, ready_ms = clock.now_ms(), self.last_issue_ms + MIN_CHALLENGE_INTERVAL_MS
+                if self.wanted and now_ms >= ready_ms:
+                    self.wanted, self.last_issue_ms = False, now_ms
+                    return True
+                if now_ms >= end_ms:
+                    return False
+                rest_ms = min(end_ms, ready_ms) - now_ms if self.wanted else end_ms - now_ms
+                self._wake.clear()
+                await _within(self._wake.wait(), rest_ms)
+            return False
+        finally:
+            if poll == self.poll:
+                self.listening = False
+
+    def settle(self, answered: int) -> None:
+        """Wake whoever waited for this answer or an earlier one."""
+        for waiter in self.waiters:
+            if waiter.number <= answered and not waiter.answer.done():
+                waiter.answer.set_result(None)
+
+
+class Conversations:
+    """The conversations with all hosts."""
+
+    def __init__(self) -> None:
+        self._by_host: dict[str, Conversation] = {}
+
+    def of(self, host_name: str) -> Conversation:
+        """Return the conversation with an enrolled host."""
+        return self._by_host.setdefault(host_name, Conversation())
+
+    def listening(self) -> list[str]:
+        """Return the hosts whose agents are in a long poll here."""
+        return [name for name, one in self._by_host.items() if one.listening]
+
+    def awaited(self) -> list[str]:
+        """Return the hosts whose answers somebody waits for."""
+        return [name for name, one in self._by_host.items() if one.waiters]
+
+    def want_all(self) -> None:
+        """Have every host challenged."""
+        for conversation in self._by_host.values():
+            conversation.want()
+
+    def wait_for(self, numbers: Mapping[str, int]) -> Answers:
+        """Begin to wait for the answers to these questions; whoever calls this ends it."""
+        return Answers(self, numbers)
+
+
+class Answers:
+    """The answers to some questions, as they come in. A context: leaving it ends the wait."""
+
+    def __init__(self, conversations: Conversations, numbers: Mapping[str, int]) -> None:
+        loop = asyncio.get_running_loop()
+        self._conversations = conversations
+        self._waiters = {name: _Waiter(number, loop.create_future()) for name, number in numbers.items()}
+
+    def __enter__(self) -> Answers:
+        for name, waiter in self._waiters.items():
+            self._conversations.of(name).waiters.append(waiter)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for name, waiter in self._waiters.items():
+            self._conversations.of(name).waiters.remove(waiter)
+
+    async def come(self, wait_ms: int) -> set[str]:
+        """Wait until all are in, at most `wait_ms`; return the hosts that answered."""
+        if self._waiters:
+            await asyncio.wait([waiter.answer for waiter in self._waiters.values()], timeout=max(wait_ms, 0) / 1000)
+        return {name for name, waiter in self._waiters.items() if waiter.answer.done()}
+
+
+async def _within(awaitable: Coroutine[object, object, object], wait_ms: int) -> Optional[object]:
+    try:
+        return await asyncio.wait_for(awaitable, max(wait_ms, 1) / 1000)
+    except asyncio.TimeoutError:
+        return None

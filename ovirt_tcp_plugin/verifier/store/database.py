@@ -1,0 +1,210 @@
+# SPDX-FileCopyrightText: The ovirt_tcp_plugin developers
+# SPDX-License-Identifier: Apache-2.0
+"""The database: one transaction at a time is written, many at once are read, and nobody waits in the server's loop.
+
+Work is a function of a connection. What is written meanwhile shares one transaction, so one flush to the disk serves
+all; each piece has a savepoint of its own, so that a fault undoes only itself. Acknowledged means committed: it
+survives kill -9 (SQLite in WAL mode with synchronous=FULL, PostgreSQL as it is set up).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import concurrent.futures
+import functools
+import logging
+from collections.abc import Callable
+from typing import Any, TypeVar, Union
+
+import sqlalchemy as sa
+from sqlalchemy.engine import Connection
+from sqlalchemy.pool import QueuePool
+
+from ovirt_tcp_plugin import errors
+from ovirt_tcp_plugin.verifier.store import migrations
+
+log = logging.getLogger("verifier.store")
+
+T = TypeVar("T")
+Work = Callable[[Connection], T]
+
+READERS = 4
+# A statement, a lock and a connection each end after this time; then the caller is told, and nothing is kept.
+WITHIN_S = 5
+
+_CONNECT = {
+    "sqlite": {"timeout": WITHIN_S, "check_same_thread": False},
+    "postgresql": {
+        "connect_timeout": WITHIN_S,
+        "tcp_user_timeout": WITHIN_S * 1000,
+        "options": f"-c statement_timeout={WITHIN_S}s -c lock_timeout={WITHIN_S}s",
+    },
+}
+
+
+class Database:
+    """A database of the current schema.
+
+    Args:
+        url: SQLAlchemy URL, such as `sqlite:////var/lib/ovirt-tcp/verifier/verifier.db` or
+            `postgresql://verifier@db.example.com/ovirt_tcp`.
+
+    Raises:
+        InvalidConfig: it cannot be opened, is of another kind, or belongs to a newer release.
+    """
+
+    def __init__(self, url: str) -> None:
+        self._engine = _engine(url)
+        try:
+            migrations.upgrade(self._engine)
+        except (sa.exc.SQLAlchemyError, migrations.CommandError) as e:
+            where = self._engine.url.render_as_string(hide_password=True)
+            raise errors.InvalidConfig(where, [f"the database cannot be opened: {_first_line(e)}"]) from e
+        self._readers = concurrent.futures.ThreadPoolExecutor(READERS, "store-read")
+        self._writer = concurrent.futures.ThreadPoolExecutor(1, "store-write")
+        self._waiting: list[tuple[Work[Any], asyncio.Future[Any]]] = []
+        self._writing = False
+
+    @property
+    def shared(self) -> bool:
+        """Whether other servers may work on the same database."""
+        return self._engine.dialect.name != "sqlite"
+
+    def close(self) -> None:
+        """Finish what is being written and give the connections back."""
+        self._writer.shutdown()
+        self._readers.shutdown()
+        self._engine.dispose()
+
+    def transact(self, work: Work[T]) -> T:
+        """Do one piece of work in a transaction of its own, in the calling thread: for commands.
+
+        Raises:
+            Unavailable: the database did not do it.
+        """
+        outcome = self._commit([work])[0]
+        if isinstance(outcome, errors.Error):
+            raise outcome
+        return outcome  # type: ignore[no-any-return]
+
+    async def read(self, work: Work[T]) -> T:
+        """Do work that only reads, on one snapshot.
+
+        Raises:
+            Unavailable: the database did not answer.
+        """
+        return await asyncio.get_running_loop().run_in_executor(self._readers, self._read, work)
+
+    async def write(self, work: Work[T]) -> T:
+        """Do work that writes; return once it is committed.
+
+        Raises:
+            Unavailable: the database did not keep it.
+        """
+        kept: asyncio.Future[T] = asyncio.get_running_loop().create_future()
+        self._waiting.append((work, kept))
+        if not self._writing:
+            self._write_waiting()
+        return await kept
+
+    def _write_waiting(self) -> None:
+        batch, self._waiting = self._waiting, []
+        self._writing = bool(batch)
+        if batch:
+            loop = asyncio.get_running_loop()
+            done = loop.run_in_executor(self._writer, self._commit, [work for work, _ in batch])
+            done.add_done_callback(functools.partial(self._acknowledge, batch))
+
+    def _acknowledge(
+        self, batch: list[tuple[Work[Any], asyncio.Future[Any]]], done: asyncio.Future[list[Any]]
+    ) -> None:
+        fault = done.exception()
+        outcomes = [fault] * len(batch) if fault else done.result()
+        for (_, kept), outcome in zip(batch, outcomes):
+            if kept.done():
+                continue  # who asked went away; what he asked for is done all the same
+            if isinstance(outcome, BaseException):
+                kept.set_exception(outcome)
+            else:
+                kept.set_result(outcome)
+        self._write_waiting()
+
+    def _commit(self, batch: list[Work[Any]]) -> list[Any]:
+        """Return for each piece of work what it returned, or the error that undid it."""
+        try:
+            with self._engine.connect() as connection:
+                writing = connection.execution_options(writes=True)
+                with writing.begin():
+                    return [_attempt(writing, work) for work in batch]
+        except sa.exc.SQLAlchemyError as e:
+            return [_unavailable(e)] * len(batch)
+
+    def _read(self, work: Work[T]) -> T:
+        try:
+            with self._engine.connect() as connection, connection.begin():
+                return work(connection)
+        except sa.exc.SQLAlchemyError as e:
+            raise _unavailable(e) from e
+
+
+def _attempt(connection: Connection, work: Work[T]) -> Union[T, errors.Error]:
+    try:
+        with connection.begin_nested():
+            return work(connection)
+    except errors.Error as e:
+        return e
+    except sa.exc.DBAPIError as e:
+        if e.connection_invalidated:
+            raise
+        return _unavailable(e)
+
+
+def _unavailable(error: Exception) -> errors.Unavailable:
+    log.error("store error=%s", _first_line(error))
+    return errors.Unavailable("the store", "its database did not do what it was asked; the server's log says why")
+
+
+def _engine(url: str) -> sa.engine.Engine:
+    try:
+        parsed = sa.engine.make_url(url)
+    except sa.exc.ArgumentError as e:
+        raise errors.InvalidConfig("store.url", ["it is no SQLAlchemy URL"]) from e
+    kind = parsed.get_backend_name()
+    if kind not in _CONNECT:
+        raise errors.InvalidConfig("store.url", [f"{kind} is neither sqlite nor postgresql"])
+    try:
+        engine = sa.create_engine(
+            # SQLAlchemy's choice of a driver changed from release to release; EL9 has this one.
+            parsed.set(drivername="postgresql+psycopg2") if parsed.drivername == "postgresql" else parsed,
+            future=True,
+            poolclass=QueuePool,
+            pool_size=READERS + 1,
+            pool_timeout=WITHIN_S,
+            pool_pre_ping=kind != "sqlite",
+            connect_args=_CONNECT[kind],
+        )
+    except ImportError as e:
+        raise errors.InvalidConfig("store.url", ["PostgreSQL needs psycopg2: install python3-psycopg2"]) from e
+    if kind == "sqlite":
+        sa.event.listen(engine, "connect", _configure_sqlite)
+        sa.event.listen(engine, "begin", _begin_sqlite)
+    return engine
+
+
+def _configure_sqlite(connection: Any, _record: object) -> None:
+    # The driver would begin transactions by rules of its own; `_begin_sqlite` does.
+    connection.isolation_level = None
+    cursor = connection.cursor()
+    cursor.execute("PRAGMA journal_mode=WAL")
+    cursor.execute("PRAGMA synchronous=FULL")
+    cursor.close()
+
+
+def _begin_sqlite(connection: Connection) -> None:
+    # A writer takes the lock at once: to take it later, after a read, fails if another process wrote meanwhile.
+    writes = connection.get_execution_options().get("writes", False)
+    connection.exec_driver_sql("BEGIN IMMEDIATE" if writes else "BEGIN")
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).splitlines()[0]

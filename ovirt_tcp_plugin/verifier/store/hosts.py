@@ -1,0 +1,154 @@
+# SPDX-FileCopyrightText: The ovirt_tcp_plugin developers
+# SPDX-License-Identifier: Apache-2.0
+"""Enrolled hosts: one EK, one name, both ways."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from typing import Any, Optional
+
+import sqlalchemy as sa
+from sqlalchemy.engine import Connection
+
+from ovirt_tcp_plugin import errors
+from ovirt_tcp_plugin.messages import tpm2
+from ovirt_tcp_plugin.verifier.appraisal import EnrolledHost
+from ovirt_tcp_plugin.verifier.store import results, rounds, tokens
+from ovirt_tcp_plugin.verifier.store.schema import hosts
+
+
+@dataclasses.dataclass(frozen=True)
+class Host:
+    """What enrolment bound to a name.
+
+    Attributes:
+        identity: name, EK and AK.
+        host_id: the engine's id of the host.
+        ek_digest: SHA-256 of the EK's public area, hex.
+        ek_certificate: the vendor's certificate, DER; empty if there is none.
+        certificate_digest: SHA-256 over the DER of its client certificate, hex.
+        endorsed_by: why its EK is believed.
+    """
+
+    identity: EnrolledHost
+    host_id: str
+    ek_digest: str
+    ek_certificate: bytes
+    certificate_digest: str
+    endorsed_by: str = "vendor"
+
+    @property
+    def name(self) -> str:
+        """Its name, lower case."""
+        return self.identity.name
+
+
+def enrol(connection: Connection, secret: str, host: Host) -> None:
+    """Spend the enrolment token and bind the host's identity, both or neither.
+
+    The same EK under the same name replaces its AK and certificate; its counters and result end with them.
+
+    Raises:
+        Refused: token_unknown (spent meanwhile), ek_in_use (the EK has another name), or name_in_use (the name has
+            another EK).
+    """
+    tokens.spend(connection, secret, host.name)
+    check_binding(bound(connection, host.name, host.ek_digest), host.name, host.ek_digest)
+    _delete(connection, host.name)
+    row = {
+        "name": host.name,
+        "host_id": host.host_id,
+        "ek_digest": host.ek_digest,
+        "ek_certificate": host.ek_certificate,
+        "ek_public": host.identity.ek.area,
+        "ak_public": host.identity.ak.area,
+        "certificate_digest": host.certificate_digest,
+        "endorsed_by": host.endorsed_by,
+    }
+    try:
+        connection.execute(sa.insert(hosts).values(**row))
+    except sa.exc.IntegrityError as e:
+        raise errors.Refused("ek_in_use", "this TPM or name was enrolled by another server meanwhile") from e
+    rounds.begin(connection, host.name)
+
+
+def renew(connection: Connection, name: str, old_digest: str, new_digest: str) -> None:
+    """Replace a host's client certificate.
+
+    Raises:
+        Refused: enrolment_unknown; it was enrolled anew or removed meanwhile.
+    """
+    own = (hosts.c.name == name, hosts.c.certificate_digest == old_digest)
+    if connection.execute(sa.update(hosts).where(*own).values(certificate_digest=new_digest)).rowcount != 1:
+        raise errors.Refused("enrolment_unknown", "the host was enrolled anew meanwhile")
+
+
+def bound(connection: Connection, name: str, ek_digest: str) -> Sequence[tuple[str, str]]:
+    """Return (name, EK digest) of the hosts that have this name or this EK."""
+    either = (hosts.c.name == name) | (hosts.c.ek_digest == ek_digest)
+    return [(row[0], row[1]) for row in connection.execute(sa.select(hosts.c.name, hosts.c.ek_digest).where(either))]
+
+
+def check_binding(found: Sequence[tuple[str, str]], name: str, ek_digest: str) -> None:
+    """Return if `name` and the EK belong together or are both free: one EK, one host name, both ways.
+
+    Raises:
+        Refused: ek_in_use or name_in_use.
+    """
+    for other_name, other_ek in found:
+        if other_name != name:
+            raise errors.Refused("ek_in_use", "this TPM is enrolled under another host name")
+        if other_ek != ek_digest:
+            raise errors.Refused(
+                "name_in_use", f"{name} is enrolled with another TPM; if it was replaced: ovirt-tcp hosts replace-tpm {name}"
+            )
+
+
+def remove(connection: Connection, name: str) -> None:
+    """Forget a host: its TPM is replaced, or it left.
+
+    Raises:
+        NotFound: it is not enrolled.
+    """
+    if not _delete(connection, name):
+        raise errors.NotFound("enrolled host", name)
+
+
+def find(connection: Connection, name: str) -> Optional[Host]:
+    """Return the host enrolled under that name, None if there is none. Raises InvalidMessage on a corrupt row."""
+    return _one(connection, hosts.c.name == name)
+
+
+def by_certificate(connection: Connection, digest: str) -> Optional[Host]:
+    """Return the host whose client certificate has that SHA-256 digest (hex). Raises InvalidMessage."""
+    return _one(connection, hosts.c.certificate_digest == digest)
+
+
+def names(connection: Connection) -> list[str]:
+    """Return the names of all enrolled hosts, sorted."""
+    return list(connection.execute(sa.select(hosts.c.name).order_by(hosts.c.name)).scalars())
+
+
+def _delete(connection: Connection, name: str) -> bool:
+    rounds.end(connection, name)
+    results.remove(connection, name)
+    return connection.execute(sa.delete(hosts).where(hosts.c.name == name)).rowcount == 1
+
+
+def _one(connection: Connection, condition: Any) -> Optional[Host]:
+    row = connection.execute(sa.select(hosts).where(condition)).mappings().first()
+    if row is None:
+        return None
+    try:
+        ek, ak = tpm2.parse_public(row["ek_public"]), tpm2.parse_public(row["ak_public"])
+    except (TypeError, errors.InvalidMessage) as e:
+        raise errors.InvalidMessage(f"record of host {row['name']}", "it cannot be read") from e
+    return Host(
+        EnrolledHost(row["name"], ek, ak),
+        row["host_id"],
+        row["ek_digest"],
+        row["ek_certificate"],
+        row["certificate_digest"],
+        row["endorsed_by"],
+    )

@@ -1,0 +1,85 @@
+# SPDX-FileCopyrightText: The ovirt_tcp_plugin developers
+# SPDX-License-Identifier: Apache-2.0
+"""Reference values, by set, under one version that every change moves on."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import logging
+from collections.abc import Sequence
+from typing import Optional
+
+import sqlalchemy as sa
+from sqlalchemy.engine import Connection
+
+from ovirt_tcp_plugin import errors
+from ovirt_tcp_plugin.messages import reference_values
+from ovirt_tcp_plugin.messages.reference_values import GoodBoot as ReferenceSet
+from ovirt_tcp_plugin.verifier.store.schema import policy, reference_sets
+
+log = logging.getLogger("verifier.store")
+
+
+@dataclasses.dataclass(frozen=True)
+class Policy:
+    """All reference values at one version. `unreadable` names the sets whose rows are corrupt."""
+
+    version: int
+    sets: tuple[ReferenceSet, ...]
+    unreadable: tuple[str, ...] = ()
+
+    def find(self, name: str) -> Optional[ReferenceSet]:
+        """Return the set of that name, None if there is none."""
+        return next((one for one in self.sets if one.name == name), None)
+
+
+def version(connection: Connection) -> int:
+    """Return the version of the reference values."""
+    return int(connection.execute(sa.select(policy.c.version)).scalar_one())
+
+
+def load(connection: Connection) -> Policy:
+    """Return all reference values; a set that cannot be read is named and hurts no other."""
+    sets, unreadable = [], []
+    for name, content in connection.execute(sa.select(reference_sets).order_by(reference_sets.c.name)):
+        try:
+            sets.append(reference_values.decode(json.loads(content)))
+        except (ValueError, KeyError, TypeError, errors.InvalidMessage):
+            log.error("reference values unreadable set=%s", name)
+            unreadable.append(name)
+    return Policy(version(connection), tuple(sets), tuple(unreadable))
+
+
+def add(connection: Connection, values: ReferenceSet) -> None:
+    """Keep a new set. Raises Conflict if the name is taken."""
+    own = reference_sets.c.name == values.name
+    if connection.execute(sa.select(reference_sets.c.name).where(own)).first() is not None:
+        raise errors.Conflict(f"reference values named {values.name} exist already")
+    put(connection, values)
+
+
+def put(connection: Connection, values: ReferenceSet) -> None:
+    """Keep a set, new or changed."""
+    content = json.dumps(reference_values.encode(values))
+    own = reference_sets.c.name == values.name
+    if connection.execute(sa.update(reference_sets).where(own).values(content=content)).rowcount == 0:
+        connection.execute(sa.insert(reference_sets).values(name=values.name, content=content))
+    _move_on(connection)
+
+
+def remove(connection: Connection, name: str) -> None:
+    """Withdraw a set. Raises NotFound."""
+    if connection.execute(sa.delete(reference_sets).where(reference_sets.c.name == name)).rowcount == 0:
+        raise errors.NotFound("set of reference values", name)
+    _move_on(connection)
+
+
+def hold(connection: Connection) -> Sequence[ReferenceSet]:
+    """Return all sets for a change of them; no other server changes them before this transaction ends."""
+    _move_on(connection)
+    return load(connection).sets
+
+
+def _move_on(connection: Connection) -> None:
+    connection.execute(sa.update(policy).values(version=policy.c.version + 1))

@@ -1,0 +1,150 @@
+# SPDX-FileCopyrightText: The ovirt_tcp_plugin developers
+# SPDX-License-Identifier: Apache-2.0
+"""The last result on each host, and what it rests on. One row a host; it goes when the host goes."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import logging
+from collections.abc import Mapping, Sequence
+from typing import Any, Optional, Union
+
+import sqlalchemy as sa
+from sqlalchemy.engine import Connection
+
+from ovirt_tcp_plugin import errors
+from ovirt_tcp_plugin.messages.result import Finding, Level
+from ovirt_tcp_plugin.verifier.appraisal import Boot
+from ovirt_tcp_plugin.verifier.store.rounds import chunks
+from ovirt_tcp_plugin.verifier.store.schema import hosts, results
+
+log = logging.getLogger("verifier.store")
+
+_TOLD = [column for column in results.c if column.name != "measured"]
+
+
+@dataclasses.dataclass(frozen=True)
+class Result:
+    """What was found out about a host.
+
+    Attributes:
+        level: trusted, untrusted or unknown.
+        findings: every failed check.
+        clock_id: boot id of the server that issued the nonce; `born_ms` is by its clock.
+        born_ms: CLOCK_BOOTTIME of that server when it issued the nonce.
+        boot: counters that the host's next quote is measured against (check 5).
+        boot_id: the host's kernel boot id at that time.
+        policy: version of the reference values that it was judged by.
+    """
+
+    level: Level
+    findings: tuple[Finding, ...]
+    clock_id: str
+    born_ms: int
+    boot: Boot
+    boot_id: str
+    policy: int
+
+
+# What a table row gives: a result, none yet, or a row that cannot be read.
+Found = Union[Result, None, errors.InvalidMessage]
+
+
+def keep(connection: Connection, name: str, certificate_digest: str, result: Result, measured: str) -> bool:
+    """Keep a host's newest result; return False if it was re-enrolled or removed meanwhile."""
+    same = sa.select(hosts.c.name).where(hosts.c.name == name, hosts.c.certificate_digest == certificate_digest)
+    if connection.execute(same).first() is None:
+        return False
+    row = {
+        "level": result.level.value,
+        "findings": _encode_findings(result.findings),
+        "clock_id": result.clock_id,
+        "born_ms": result.born_ms,
+        "boot": json.dumps(dataclasses.asdict(result.boot)),
+        "boot_id": result.boot_id,
+        "measured": measured,
+        "policy": result.policy,
+    }
+    own = results.c.host_name == name
+    if connection.execute(sa.update(results).where(own).values(**row)).rowcount == 0:
+        connection.execute(sa.insert(results).values(host_name=name, **row))
+    return True
+
+
+def judge_again(connection: Connection, name: str, old: Result, new: Result) -> None:
+    """Replace level and findings of a result, unless newer evidence came meanwhile."""
+    same = (results.c.host_name == name, results.c.born_ms == old.born_ms, results.c.policy == old.policy)
+    changed = {"level": new.level.value, "findings": _encode_findings(new.findings), "policy": new.policy}
+    connection.execute(sa.update(results).where(*same).values(**changed))
+
+
+def remove(connection: Connection, name: str) -> None:
+    """Forget a host's result."""
+    connection.execute(sa.delete(results).where(results.c.host_name == name))
+
+
+def find(connection: Connection, name: str) -> Found:
+    """Return the last result on one host."""
+    row = connection.execute(sa.select(*_TOLD).where(results.c.host_name == name)).mappings().first()
+    return None if row is None else _decode(row)
+
+
+def of_hosts(connection: Connection, names: Sequence[str]) -> dict[str, Found]:
+    """Return the last results on those of the hosts that are enrolled."""
+    found: dict[str, Found] = {}
+    for chunk in chunks(names):
+        rows = connection.execute(_with_hosts().where(hosts.c.name.in_(chunk))).mappings()
+        found.update((row["name"], None if row["level"] is None else _decode(row)) for row in rows)
+    return found
+
+
+def of_all(connection: Connection) -> dict[str, Found]:
+    """Return the last results on all enrolled hosts, sorted by name."""
+    rows = connection.execute(_with_hosts().order_by(hosts.c.name)).mappings()
+    return {row["name"]: None if row["level"] is None else _decode(row) for row in rows}
+
+
+def measured(connection: Connection, names: Sequence[str]) -> Mapping[str, str]:
+    """Return what the last evidence of each host showed, as `keep` got it."""
+    found: dict[str, str] = {}
+    for chunk in chunks(names):
+        of_chunk = sa.select(results.c.host_name, results.c.measured).where(results.c.host_name.in_(chunk))
+        found.update((row[0], row[1]) for row in connection.execute(of_chunk))
+    return found
+
+
+def _with_hosts() -> Any:
+    return sa.select(hosts.c.name, *_TOLD).select_from(hosts.outerjoin(results, hosts.c.name == results.c.host_name))
+
+
+def _decode(row: Any) -> Found:
+    try:
+        return Result(
+            level=Level(row["level"]),
+            findings=tuple(Finding(**finding) for finding in json.loads(row["findings"])),
+            clock_id=row["clock_id"],
+            born_ms=_number(row["born_ms"]),
+            boot=Boot(**json.loads(row["boot"])),
+            boot_id=row["boot_id"],
+            policy=_number(row["policy"]),
+        )
+    except (ValueError, KeyError, TypeError):
+        log.error("record unreadable host=%s", row["host_name"])
+        return errors.InvalidMessage(f"record of host {row['host_name']}", "it cannot be read")
+
+
+def _number(stored: object) -> int:
+    # SQLite keeps what it is given, whatever the column's type.
+    if not isinstance(stored, int):
+        raise TypeError
+    return stored
+
+
+def _encode_findings(findings: Sequence[Finding]) -> str:
+    return json.dumps([dataclasses.asdict(finding) for finding in findings])
+
+
+def readable(found: Found) -> Optional[Result]:
+    """Return the result if there is one that can be read."""
+    return found if isinstance(found, Result) else None

@@ -1,0 +1,137 @@
+# SPDX-FileCopyrightText: The ovirt_tcp_plugin developers
+# SPDX-License-Identifier: Apache-2.0
+"""Questions to hosts, and the nonces that are out. Each nonce is taken back once (check 4)."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, Optional
+
+import sqlalchemy as sa
+from sqlalchemy.engine import Connection
+
+from ovirt_tcp_plugin.messages import evidence
+from ovirt_tcp_plugin.verifier.appraisal import IssuedNonce
+from ovirt_tcp_plugin.verifier.store.schema import rounds
+
+# SQLite takes 32766 parameters in one statement, older ones 999.
+CHUNK = 500
+
+
+@dataclasses.dataclass(frozen=True)
+class Round:
+    """Where the questions to one host stand.
+
+    Attributes:
+        asked, issued, answered: the number of the last question asked, sent out as a challenge, and answered.
+        nonce: what is out, None if nothing.
+        clock_id: boot id of the server whose clock the nonce's times are of.
+    """
+
+    asked: int
+    issued: int
+    answered: int
+    nonce: Optional[IssuedNonce]
+    clock_id: str
+
+
+def begin(connection: Connection, host_name: str) -> None:
+    """Start a newly enrolled host's questions."""
+    connection.execute(sa.insert(rounds).values(host_name=host_name, asked=0, issued=0, answered=0))
+
+
+def end(connection: Connection, host_name: str) -> None:
+    """Forget a host's questions."""
+    connection.execute(sa.delete(rounds).where(rounds.c.host_name == host_name))
+
+
+def ask(connection: Connection, host_names: Sequence[str]) -> dict[str, int]:
+    """Ask hosts for fresh evidence; return the number of the question to each that is enrolled."""
+    numbers: dict[str, int] = {}
+    for chunk in chunks(host_names):
+        of_chunk = rounds.c.host_name.in_(chunk)
+        connection.execute(sa.update(rounds).where(of_chunk).values(asked=rounds.c.asked + 1))
+        numbers.update((row[0], row[1]) for row in connection.execute(_numbers("asked").where(of_chunk)))
+    return numbers
+
+
+def ask_all(connection: Connection) -> None:
+    """Ask every host for fresh evidence."""
+    connection.execute(sa.update(rounds).values(asked=rounds.c.asked + 1))
+
+
+def issue(connection: Connection, issued: IssuedNonce, clock_id: str) -> None:
+    """Send a challenge out, for every question asked so far. The nonce that was out before is void."""
+    selection = {bank: list(indices) for bank, indices in issued.challenge.selection.items()}
+    connection.execute(
+        sa.update(rounds)
+        .where(rounds.c.host_name == issued.host_name)
+        .values(
+            issued=rounds.c.asked,
+            nonce=issued.challenge.nonce.hex(),
+            selection=json.dumps(selection),
+            clock_id=clock_id,
+            born_ms=issued.born_ms,
+            end_ms=issued.end_ms,
+        )
+    )
+
+
+def take(connection: Connection, host_name: str, nonce: bytes) -> bool:
+    """Take a nonce back; return whether it was out. Only one caller ever gets True for a nonce."""
+    own = (rounds.c.host_name == host_name, rounds.c.nonce == nonce.hex())
+    return connection.execute(sa.update(rounds).where(*own).values(nonce=None)).rowcount == 1
+
+
+def answer(connection: Connection, host_name: str) -> int:
+    """Count the question behind the newest challenge as answered; return its number."""
+    own = rounds.c.host_name == host_name
+    connection.execute(sa.update(rounds).where(own).values(answered=rounds.c.issued))
+    return int(connection.execute(sa.select(rounds.c.answered).where(own)).scalar_one())
+
+
+def drop(connection: Connection, host_name: str) -> None:
+    """Make the nonce void that is out for a host."""
+    connection.execute(sa.update(rounds).where(rounds.c.host_name == host_name).values(nonce=None))
+
+
+def find(connection: Connection, host_name: str) -> Optional[Round]:
+    """Return where the questions to a host stand, None if it is not enrolled."""
+    row = connection.execute(sa.select(rounds).where(rounds.c.host_name == host_name)).mappings().first()
+    if row is None:
+        return None
+    return Round(row["asked"], row["issued"], row["answered"], _nonce(row), row["clock_id"] or "")
+
+
+def wanted(connection: Connection) -> list[str]:
+    """Return the hosts that were asked, but have no challenge for it yet."""
+    return list(connection.execute(sa.select(rounds.c.host_name).where(rounds.c.asked > rounds.c.issued)).scalars())
+
+
+def answered(connection: Connection, host_names: Sequence[str]) -> Mapping[str, int]:
+    """Return the number of the last answered question by host."""
+    numbers: dict[str, int] = {}
+    for chunk in chunks(host_names):
+        rows = connection.execute(_numbers("answered").where(rounds.c.host_name.in_(chunk)))
+        numbers.update((row[0], row[1]) for row in rows)
+    return numbers
+
+
+def chunks(names: Sequence[str]) -> Iterable[Sequence[str]]:
+    """Split names so that each part fits into one statement."""
+    return (names[start : start + CHUNK] for start in range(0, len(names), CHUNK))
+
+
+def _numbers(column: str) -> Any:
+    return sa.select(rounds.c.host_name, rounds.c[column])
+
+
+def _nonce(row: Any) -> Optional[IssuedNonce]:
+    if row["nonce"] is None:
+        return None
+    selection = {bank: tuple(indices) for bank, indices in json.loads(row["selection"]).items()}
+    lifetime_ms = row["end_ms"] - row["born_ms"]
+    challenge = evidence.Challenge(bytes.fromhex(row["nonce"]), selection, lifetime_ms)
+    return IssuedNonce(challenge, row["host_name"], row["born_ms"], row["end_ms"])

@@ -1,0 +1,65 @@
+# SPDX-FileCopyrightText: The ovirt_tcp_plugin developers
+# SPDX-License-Identifier: Apache-2.0
+"""Tokens by which callers are known, and with which hosts enrol. Only their digests are kept."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+from typing import Optional
+
+import sqlalchemy as sa
+from sqlalchemy.engine import Connection
+
+from ovirt_tcp_plugin import errors
+from ovirt_tcp_plugin.verifier.store.schema import tokens
+
+NEVER = 2**62
+
+
+@dataclasses.dataclass(frozen=True)
+class Token:
+    """What a bearer may do: role, and for a token that enrols a host which one, and until when.
+
+    `end_s` is in seconds of the wall clock (UTC epoch); it bounds only how long a forgotten token lies about.
+    """
+
+    role: str
+    host_name: str = ""
+    host_id: str = ""
+    note: str = ""
+    end_s: int = NEVER
+
+
+def add(connection: Connection, secret: str, token: Token) -> None:
+    """Keep a token."""
+    connection.execute(sa.insert(tokens).values(digest=digest(secret), **dataclasses.asdict(token)))
+
+
+def find(connection: Connection, secret: str) -> Optional[Token]:
+    """Return what the bearer of `secret` may do, None if it is no token."""
+    row = connection.execute(sa.select(tokens).where(tokens.c.digest == digest(secret))).mappings().first()
+    return None if row is None else Token(row["role"], row["host_name"], row["host_id"], row["note"], row["end_s"])
+
+
+def spend(connection: Connection, secret: str, host_name: str) -> None:
+    """Use up the token that enrols this host, and every other one made for it: a spare one would undo it later.
+
+    Raises:
+        Refused: token_unknown.
+    """
+    of_host = (tokens.c.role == "enrolment", tokens.c.host_name == host_name)
+    spent = connection.execute(sa.delete(tokens).where(tokens.c.digest == digest(secret), *of_host))
+    if spent.rowcount != 1:
+        raise errors.Refused("token_unknown", "the enrolment token is not known, or was used before")
+    connection.execute(sa.delete(tokens).where(*of_host))
+
+
+def forget_ended(connection: Connection, now_s: int) -> None:
+    """Remove the tokens that ended before `now_s` (seconds of the UTC epoch)."""
+    connection.execute(sa.delete(tokens).where(tokens.c.end_s <= now_s))
+
+
+def digest(secret: str) -> str:
+    """Return what is kept of a token. It has 256 random bits, so a plain digest cannot be searched."""
+    return hashlib.sha256(secret.encode("utf-8", "surrogatepass")).hexdigest()

@@ -1,0 +1,83 @@
+# SPDX-FileCopyrightText: The ovirt_tcp_plugin developers
+# SPDX-License-Identifier: Apache-2.0
+"""A real PostgreSQL for the tests: in a temporary directory, on a unix socket, never as root."""
+
+from __future__ import annotations
+
+import os
+import pwd
+import shutil
+import subprocess
+import tempfile
+from pathlib import Path
+
+import psycopg2
+
+from ovirt_tcp_plugin.lab.processes import die_with_parent
+
+_SETTINGS = {"listen_addresses": "", "max_connections": "100", "shared_buffers": "16MB"}
+
+
+def programs() -> Path:
+    """Return the directory of initdb and postgres: Debian keeps them off PATH."""
+    found = sorted(Path("/usr/lib/postgresql").glob("*/bin/initdb"))
+    if not found:
+        raise FileNotFoundError("PostgreSQL is not installed: apt-get install postgresql")
+    return found[-1].parent
+
+
+class PostgreSql:
+    """A server of its own, with as many databases as asked for."""
+
+    def __init__(self) -> None:
+        # A unix socket's path holds some 100 characters; pytest's directories are too deep.
+        self.directory = Path(tempfile.mkdtemp(prefix="pg"))
+        self._user = "postgres" if os.geteuid() == 0 else pwd.getpwuid(os.geteuid()).pw_name
+        if os.geteuid() == 0:
+            shutil.chown(self.directory, self._user, self._user)
+        data = self.directory / "data"
+        self._run("initdb", "-D", str(data), "-U", "verifier", "--auth=trust", "--no-sync")
+        self._count = 0
+        self._process: subprocess.Popen[bytes]
+        self.start()
+
+    def start(self) -> None:
+        """Start it, and wait until it answers."""
+        options = [f"-c{name}={value}" for name, value in _SETTINGS.items()]
+        command = [str(programs() / "postgres"), "-D", str(self.directory / "data"), "-k", str(self.directory), *options]
+        log = (self.directory / "log").open("ab")
+        self._process = subprocess.Popen(command, stdout=log, stderr=log, preexec_fn=die_with_parent, **self._as_user())
+        self._run("pg_isready", "-h", str(self.directory), "-t", "20", retry=True)
+
+    def stop(self) -> None:
+        """Stop it at once, as a power cut would."""
+        self._process.kill()
+        self._process.wait(10)
+
+    def close(self) -> None:
+        """Stop it and remove everything."""
+        self._process.terminate()
+        self._process.wait(10)
+        shutil.rmtree(self.directory, ignore_errors=True)
+
+    def new_database(self) -> str:
+        """Return the URL of an empty database."""
+        self._count += 1
+        connection = psycopg2.connect(host=str(self.directory), user="verifier", dbname="postgres")
+        connection.autocommit = True
+        with connection.cursor() as cursor:
+            cursor.execute(f"CREATE DATABASE t{self._count} STRATEGY file_copy")
+        connection.close()
+        return f"postgresql://verifier@/t{self._count}?host={self.directory}"
+
+    def _run(self, program: str, *arguments: str, retry: bool = False) -> None:
+        command = [str(programs() / program), *arguments]
+        for _ in range(200 if retry else 1):
+            done = subprocess.run(command, capture_output=True, timeout=60, **self._as_user())
+            if done.returncode == 0:
+                return
+            subprocess.run(["sleep", "0.1"], check=True)
+        raise RuntimeError(f"{program}: {done.stdout.decode()}{done.stderr.decode()}")
+
+    def _as_user(self) -> dict:
+        return {"user": self._user, "group": self._user, "cwd": "/"} if os.geteuid() == 0 else {"cwd": "/"}
