@@ -43,7 +43,12 @@ DEADLINE_MS = 400
 
 
 class VendorClock(Clock):
-    """The machine's boot time, but a wall clock at which the vendor's certificates are good."""
+    """The machine's boot time or another's, but a wall clock at which the vendor's certificates are good."""
+
+    offset_ms = 0
+
+    def now_ms(self) -> int:
+        return super().now_ms() + self.offset_ms
 
     def wall(self) -> datetime.datetime:
         return datetime.datetime.now(datetime.timezone.utc)
@@ -54,7 +59,7 @@ class Server:
 
     def __init__(self, directory: Path, database: Database, authority: Authority, vendor: Vendor) -> None:
         self.database, self.directory = database, directory
-        clock = VendorClock()
+        self.clock = clock = VendorClock()
         certificate, key = authority.issue_server(["127.0.0.1"], clock.wall())
         (directory / "server.pem").write_bytes(certificate)
         write_key(directory / "server.key", key)
@@ -72,13 +77,16 @@ class Server:
         self._stop, self._loop = asyncio.Event(), asyncio.get_running_loop()
         server, self.port = web.serve(self._context, self._tls, "127.0.0.1", 0)
         self._started.set()
+        relay = asyncio.ensure_future(self.attestation.relay())
         await self._stop.wait()
+        relay.cancel()
         server.stop()
         await server.close_all_connections()
 
     def stop(self) -> None:
-        self._loop.call_soon_threadsafe(self._stop.set)
-        self._thread.join(10)
+        if self._thread.is_alive():
+            self._loop.call_soon_threadsafe(self._stop.set)
+            self._thread.join(10)
 
     def call(self, method: str, path: str, message: Any = None, **how: Any) -> requests.Response:
         url = f"https://127.0.0.1:{self.port}{path}"
