@@ -93,8 +93,8 @@ def hosts(config_dir: Path, as_json: bool) -> None:
         _print_json(known)
         return
     _print_table(
-        ("HOST", "LEVEL", "AGE", "WHY"),
-        [(one["host_name"], one["level"], _age(one["age_ms"]), _headline(one)) for one in known],
+        ("HOST", "LEVEL", "AGE", "TPM BY", "WHY"),
+        [(one["host_name"], one["level"], _age(one["age_ms"]), one["endorsed_by"], _headline(one)) for one in known],
     )
 
 

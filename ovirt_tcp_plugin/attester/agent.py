@@ -8,6 +8,7 @@ report simply grows old in the server's eyes.
 
 from __future__ import annotations
 
+import datetime
 import logging
 import random
 import time
@@ -15,7 +16,7 @@ from collections.abc import Callable, Mapping
 from typing import Any, Optional
 
 from ovirt_tcp_plugin import errors
-from ovirt_tcp_plugin.attester import measure
+from ovirt_tcp_plugin.attester import enrolling, measure
 from ovirt_tcp_plugin.attester.identity import Identity
 from ovirt_tcp_plugin.attester.keys import AttestationKey
 from ovirt_tcp_plugin.attester.reporting import Verifiers
@@ -29,6 +30,8 @@ WAIT_MS = 20_000
 RETRY_FIRST_S = 1.0
 # Not even a server that answers "nothing to do" at once gets more than four questions a second.
 PACE_S = 0.25
+# Share of the client certificate's life that is left when it is replaced.
+RENEW_BELOW = 1 / 3
 
 
 class Agent:
@@ -42,6 +45,7 @@ class Agent:
 
     def __init__(
         self,
+        host_name: str,
         identity: Identity,
         tpm: Tpm,
         ak: AttestationKey,
@@ -51,6 +55,7 @@ class Agent:
         pause: Callable[[float], None] = time.sleep,
         draw: Callable[[], float] = random.random,
     ) -> None:
+        self._host_name = host_name
         self._identity = identity
         self._tpm = tpm
         self._ak = ak
@@ -86,6 +91,7 @@ class Agent:
         answer = self._post("/v1/challenge", {"wait_ms": WAIT_MS, "boot_id": boot_id}, WAIT_MS / 1000)
         if answer is None:
             self._recovered()
+            self._renew()
             return
         challenge = evidence.decode_challenge(answer)
         measured = measure.measure(self._tpm, self._ak, challenge, self._sources)
@@ -103,6 +109,11 @@ class Agent:
             time=int(time.time()),
             error="",
         )
+
+    def _renew(self) -> None:
+        """Replace the client certificate while it is good; only a host that is off for years enrols again."""
+        if self._identity.client_life_left(datetime.datetime.now(datetime.timezone.utc)) < RENEW_BELOW:
+            enrolling.renew(self._identity, self._verifiers, self._host_name)
 
     def _post(self, path: str, message: Mapping[str, Any], wait_s: float = 0.0) -> Optional[object]:
         try:

@@ -17,7 +17,7 @@ from ovirt_tcp_plugin.attester import keys
 from ovirt_tcp_plugin.attester.identity import Identity
 from ovirt_tcp_plugin.attester.reporting import Verifiers
 from ovirt_tcp_plugin.attester.tpm import Tpm, TpmError
-from ovirt_tcp_plugin.messages import enrolment, tpm2
+from ovirt_tcp_plugin.messages import enrolment, fields, tpm2
 
 log = logging.getLogger("attester.enrolling")
 
@@ -50,11 +50,11 @@ def enrol(tpm: Tpm, identity: Identity, verifiers: Verifiers, host_name: str, to
 
     Raises:
         Refused: the server refused; the reason is for a person.
-        Unavailable: no server, or no TPM, answers; or the TPM has no EK certificate.
+        Unavailable: no server, or no TPM, answers.
         InvalidMessage: the server's answer is not of our protocol.
     """
     tpm.flush_leftovers()
-    with keys.certified_endorsement(tpm) as endorsement:
+    with keys.endorsement_key(tpm) as endorsement:
         blob = _own_ak(tpm, identity, endorsement, ak_kind)
     request = enrolment.EnrolmentRequest(token, host_name, endorsement.certificate, endorsement.area, blob.public)
     ak = keys.AttestationKey(tpm, blob)
@@ -69,6 +69,22 @@ def enrol(tpm: Tpm, identity: Identity, verifiers: Verifiers, host_name: str, to
                 log.warning("failed reason=%s", e)
     finally:
         ak.unload()
+
+
+def renew(identity: Identity, verifiers: Verifiers, host_name: str) -> None:
+    """Have the client certificate replaced, by proving the old one; the key is new, too.
+
+    Raises:
+        Refused: the host was enrolled anew or removed meanwhile.
+        Unavailable: the server did not answer.
+        InvalidMessage: its answer is not of our protocol.
+    """
+    key = ec.generate_private_key(ec.SECP256R1())
+    request = fields.encode_blob(_certificate_request(key, host_name))
+    answer = fields.members(verifiers.post("/v1/certificate", {"certificate_request": request}), "renewal answer")
+    identity.keep_client(key, fields.text(answer, "certificate", enrolment.MAX_CERTIFICATE_SIZE))
+    verifiers.reconnect()
+    log.info("renewed server=%s", verifiers.current)
 
 
 def _own_ak(tpm: Tpm, identity: Identity, endorsement: keys.Endorsement, kind: str) -> keys.KeyBlob:
@@ -95,6 +111,7 @@ def _converse(
     attest, signature = ak.quote(enrolment.qualifying_data(secret, certificate_request), {})
     proof = enrolment.EnrolmentProof(challenge.enrolment, certificate_request, attest, signature)
     reply = enrolment.decode_reply(verifiers.post("/v1/enrolment/proof", enrolment.encode(proof)))
+    identity.keep_ak_certificate(reply.ak_certificate)
     identity.keep_client(key, reply.certificate)
     log.info("enrolled host=%s server=%s", request.host_name, verifiers.current)
 

@@ -9,6 +9,7 @@ finished; a certificate without AK cannot be, since the AK is written first and 
 from __future__ import annotations
 
 import contextlib
+import datetime
 import json
 import os
 import stat
@@ -29,6 +30,7 @@ from ovirt_tcp_plugin.messages import fields, tpm2
 MAX_FILE_SIZE = 1024 * 1024
 
 AK_FILE = "ak.json"
+AK_CERTIFICATE_FILE = "ak.pem"
 CLIENT_FILE = "client.pem"
 STATUS_FILE = "status.json"
 
@@ -109,6 +111,23 @@ class Identity:
         private = key.private_bytes(encoding, form, serialization.NoEncryption())
         self._write(CLIENT_FILE, private + issued.public_bytes(encoding))
 
+    def keep_ak_certificate(self, certificate: str) -> None:
+        """Keep the AK's certificate (PEM), for whoever wants to check this host's quotes by himself."""
+        self._write(AK_CERTIFICATE_FILE, certificate.encode("ascii", "replace"))
+
+    def client_life_left(self, now: datetime.datetime) -> float:
+        """Return how much of the client certificate's life is left at `now` (UTC), from 1.0 down to 0 and below.
+
+        Raises:
+            InvalidConfig: there is no certificate, or it cannot be read.
+        """
+        try:
+            certificate = x509.load_pem_x509_certificate(self._read(CLIENT_FILE) or b"")
+        except ValueError as e:
+            raise self._unusable(CLIENT_FILE, "it holds no certificate: enrol again") from e
+        begin, end = _life(certificate)
+        return (end - now) / (end - begin)
+
     def check_client(self) -> None:
         """Return if there is a client key with its certificate.
 
@@ -176,6 +195,15 @@ def _spki(holder: Any) -> bytes:
     encoding, form = serialization.Encoding.DER, serialization.PublicFormat.SubjectPublicKeyInfo
     encoded: bytes = holder.public_key().public_bytes(encoding, form)
     return encoded
+
+
+def _life(certificate: x509.Certificate) -> tuple[datetime.datetime, datetime.datetime]:
+    """Return begin and end of a certificate's life. EL9's cryptography knows only the forms without a zone, in UTC."""
+    try:
+        return certificate.not_valid_before_utc, certificate.not_valid_after_utc
+    except AttributeError:
+        utc = datetime.timezone.utc
+        return certificate.not_valid_before.replace(tzinfo=utc), certificate.not_valid_after.replace(tzinfo=utc)
 
 
 def _open_private(path: str, flags: int) -> int:

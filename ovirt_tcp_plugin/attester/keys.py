@@ -10,11 +10,10 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import logging
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator, Sequence
 from typing import Optional
 
 from cryptography import x509
-from cryptography.hazmat.primitives.asymmetric import ec, rsa
 
 from ovirt_tcp_plugin import errors
 from ovirt_tcp_plugin.attester.templates import (
@@ -25,7 +24,7 @@ from ovirt_tcp_plugin.attester.templates import (
     POLICY_C_SHA384,
 )
 from ovirt_tcp_plugin.attester.tpm import Tpm, TpmError
-from ovirt_tcp_plugin.messages import tpm2
+from ovirt_tcp_plugin.messages import public_keys, tpm2
 
 log = logging.getLogger("attester.keys")
 
@@ -47,7 +46,7 @@ class KeyBlob:
 
 @dataclasses.dataclass(frozen=True)
 class Endorsement:
-    """The EK while it is loaded. `certificate` is DER, empty where it was not asked for."""
+    """The EK while it is loaded. `certificate` is DER, empty if the TPM has none."""
 
     kind: str
     handle: int
@@ -90,38 +89,41 @@ def cut_certificate(content: bytes) -> bytes:
 
 
 @contextlib.contextmanager
-def certified_endorsement(tpm: Tpm, kinds: Iterable[str] = ENDORSEMENT_KINDS) -> Iterator[Endorsement]:
-    """Give the first EK of these kinds that has a certificate, for the block.
+def endorsement_key(tpm: Tpm, kinds: Sequence[str] = tuple(ENDORSEMENT_KINDS)) -> Iterator[Endorsement]:
+    """Give the first EK of these kinds that has a certificate for the block; if none has, the first there is.
 
     Raises:
-        Unavailable: no EK has a certificate, or the TPM makes another key than the one that is certified.
+        Unavailable: the TPM makes another key than the one that is certified, or none of these kinds.
     """
     faults = []
-    for kind in kinds:
-        certificate = read_certificate(tpm, kind)
-        if certificate is None:
-            continue
+    certificates = {kind: read_certificate(tpm, kind) for kind in kinds}
+    certified = [kind for kind in kinds if certificates[kind]]
+    for kind in certified or kinds:
         try:
-            with _loaded(tpm, kind, certificate) as endorsement:
+            with _loaded(tpm, kind, certificates[kind] or b"") as endorsement:
                 yield endorsement
                 return
         except _OtherKeyError:
             faults.append(f"the certificate of the {kind} EK is for another key than the TPM makes from the template")
-    reason = "; ".join(faults) or "it holds no EK certificate (NV 0x01C00002, 0x01C0000A or 0x01C00016)"
-    raise errors.Unavailable("TPM endorsement", reason)
+        except _NoKeyError as e:
+            faults.append(f"it makes no {kind} EK ({e})")
+    raise errors.Unavailable("TPM endorsement", "; ".join(faults))
 
 
 @contextlib.contextmanager
 def _loaded(tpm: Tpm, kind: str, certificate: bytes) -> Iterator[Endorsement]:
     """Give the EK for the block: the persistent one if it is the certified one, else made from the template."""
     persistent = ENDORSEMENT_KINDS[kind].persistent
-    area = _persistent(tpm, persistent)
+    area = _persistent(tpm, persistent) if certificate else None
     if area is not None and _certified(area, certificate):
         yield Endorsement(kind, persistent, area, certificate)
         return
-    handle, area = tpm.create_primary(tpm2.RH_ENDORSEMENT, ENDORSEMENT_KINDS[kind].template)
     try:
-        if not _certified(area, certificate):
+        handle, area = tpm.create_primary(tpm2.RH_ENDORSEMENT, ENDORSEMENT_KINDS[kind].template)
+    except TpmError as e:
+        raise _NoKeyError(str(e)) from e
+    try:
+        if certificate and not _certified(area, certificate):
             raise _OtherKeyError
         yield Endorsement(kind, handle, area, certificate)
     finally:
@@ -132,6 +134,10 @@ def _loaded(tpm: Tpm, kind: str, certificate: bytes) -> Iterator[Endorsement]:
 
 class _OtherKeyError(Exception):
     """The certificate is for another key."""
+
+
+class _NoKeyError(Exception):
+    """The TPM cannot make an EK of this kind."""
 
 
 def _persistent(tpm: Tpm, handle: int) -> Optional[bytes]:
@@ -146,16 +152,10 @@ def _persistent(tpm: Tpm, handle: int) -> Optional[bytes]:
 def _certified(area: bytes, certificate: bytes) -> bool:
     """Return whether the certificate is for that key. Who signed it is the verifier's question."""
     try:
-        key, certified = tpm2.parse_public(area).key, x509.load_der_x509_certificate(certificate).public_key()
+        certified = x509.load_der_x509_certificate(certificate).public_key()
+        return public_keys.encode(public_keys.load(tpm2.parse_public(area))) == public_keys.encode(certified)
     except (errors.InvalidMessage, ValueError):
         return False
-    if isinstance(certified, rsa.RSAPublicKey):
-        numbers = certified.public_numbers()
-        return isinstance(key, tpm2.RsaKey) and (key.modulus, key.exponent) == (numbers.n, numbers.e)
-    if isinstance(certified, ec.EllipticCurvePublicKey):
-        point = certified.public_numbers()
-        return isinstance(key, tpm2.EccKey) and (key.x, key.y) == (point.x, point.y)
-    return False
 
 
 @contextlib.contextmanager
@@ -227,7 +227,7 @@ class AttestationKey:
 
     def _endorsement(self) -> contextlib.AbstractContextManager[Endorsement]:
         """Give the EK that the AK hangs under."""
-        return certified_endorsement(self._tpm, [self.blob.endorsement])
+        return endorsement_key(self._tpm, [self.blob.endorsement])
 
     def _load(self) -> int:
         transport = self._tpm.transport

@@ -26,7 +26,7 @@ from ovirt_tcp_plugin.attester.reporting import Verifiers
 from ovirt_tcp_plugin.attester.settings import Settings
 from ovirt_tcp_plugin.attester.tpm import Tpm
 from ovirt_tcp_plugin.attester.transport import Transport
-from ovirt_tcp_plugin.messages import eventlog, evidence, fields, tpm2
+from ovirt_tcp_plugin.messages import eventlog, evidence, fields, public_keys, tpm2
 
 log = logging.getLogger("attester")
 
@@ -72,6 +72,17 @@ def enrol(config_dir: Path, token_file: Path) -> None:
 
 @main.command()
 @click.pass_obj
+def ek(config_dir: Path) -> None:
+    """Print what `ovirt-tcp-verifier ek add` wants: host name and SHA-256 of this TPM's endorsement key."""
+    settings = _load(config_dir)
+    with _tpm(settings) as tpm, keys.endorsement_key(tpm) as endorsement:
+        certified = "certified by its vendor" if endorsement.certificate else "without a certificate"
+        click.echo(f"{settings.host.known_as} {public_keys.digest(endorsement.public)}")
+        click.echo(f"{endorsement.kind}, {certified}", err=True)
+
+
+@main.command()
+@click.pass_obj
 def run(config_dir: Path) -> None:
     """Report to the attestation server whenever it asks, until SIGTERM."""
     _log_to_stderr(logging.INFO)
@@ -83,8 +94,9 @@ def run(config_dir: Path) -> None:
     verifiers = Verifiers(settings.verifier.urls, settings.verifier.ca_file, identity.client_file)
     with _tpm(settings) as tpm:
         ak = keys.AttestationKey(tpm, _kept_ak(identity))
-        agent = Agent(identity, tpm, ak, verifiers, settings.boot.sources, settings.verifier.retry_most)
-        log.info("running host=%s tpm=%s server=%s", settings.host.known_as, settings.tpm.device, verifiers.current)
+        name, sources = settings.host.known_as, settings.boot.sources
+        agent = Agent(name, identity, tpm, ak, verifiers, sources, settings.verifier.retry_most)
+        log.info("running host=%s tpm=%s server=%s", name, settings.tpm.device, verifiers.current)
         try:
             agent.run()
         finally:

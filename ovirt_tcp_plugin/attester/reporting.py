@@ -65,9 +65,13 @@ class Verifiers:
                 return self._post(path, message, wait_s, time.monotonic() + within_s)
         except BaseException:
             # What is left of this exchange must not become part of the next one.
-            self._session.close()
-            self._session = self._new_session()
+            self.reconnect()
             raise
+
+    def reconnect(self) -> None:
+        """Begin a new connection, with the client certificate as it is on disk now."""
+        self._session.close()
+        self._session = self._new_session()
 
     def fail_over(self) -> bool:
         """Turn to the next server; return whether that is the first one again, so that all have failed."""

@@ -26,7 +26,7 @@ _CONTEXT = b"ovirt-tcp enrolment 1\0"
 
 @dataclasses.dataclass(frozen=True)
 class EnrolmentRequest:
-    """Attester -> verifier. Token (text), host name, EK certificate (DER), EK and AK (TPMT_PUBLIC)."""
+    """Attester -> verifier. Token (text), host name, EK certificate (DER, empty if the TPM has none), EK and AK."""
 
     token: str
     host_name: str
@@ -56,9 +56,10 @@ class EnrolmentProof:
 
 @dataclasses.dataclass(frozen=True)
 class EnrolmentReply:
-    """Verifier -> attester. The agent's client certificate (PEM text)."""
+    """Verifier -> attester. The agent's client certificate, and one of its AK for third parties (PEM texts)."""
 
     certificate: str
+    ak_certificate: str
 
 
 def qualifying_data(secret: bytes, certificate_request: bytes) -> bytes:
@@ -108,4 +109,7 @@ def decode_proof(untrusted: bytes) -> EnrolmentProof:
 def decode_reply(untrusted: object) -> EnrolmentReply:
     """Return the reply in a JSON object. Raises InvalidMessage."""
     members = fields.members(untrusted, "enrolment reply")
-    return EnrolmentReply(certificate=fields.text(members, "certificate", MAX_CERTIFICATE_SIZE))
+    return EnrolmentReply(
+        certificate=fields.text(members, "certificate", MAX_CERTIFICATE_SIZE),
+        ak_certificate=fields.text(members, "ak_certificate", MAX_CERTIFICATE_SIZE),
+    )

@@ -36,11 +36,9 @@ from cryptography.hazmat.primitives.asymmetric import ec, padding, rsa
 from cryptography.hazmat.primitives.asymmetric.utils import encode_dss_signature
 
 from ovirt_tcp_plugin import errors
-from ovirt_tcp_plugin.messages import eventlog, evidence, tpm2
+from ovirt_tcp_plugin.messages import eventlog, evidence, public_keys, tpm2
 from ovirt_tcp_plugin.messages.reference_values import GoodBoot
 from ovirt_tcp_plugin.messages.result import Finding, Level
-
-VerifyingKey = Union[rsa.RSAPublicKey, ec.EllipticCurvePublicKey]
 
 # SHA-1 is absent: collisions are affordable, and no TPM 2.0 needs it (check 3).
 SIGNATURE_HASHES: Mapping[str, hashes.HashAlgorithm] = {
@@ -48,7 +46,6 @@ SIGNATURE_HASHES: Mapping[str, hashes.HashAlgorithm] = {
     "sha384": hashes.SHA384(),
     "sha512": hashes.SHA512(),
 }
-CURVES: Mapping[str, ec.EllipticCurve] = {"P-256": ec.SECP256R1(), "P-384": ec.SECP384R1()}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -196,7 +193,7 @@ def verify(key: tpm2.Public, message: bytes, signature: tpm2.Signature) -> bool:
     algorithm = SIGNATURE_HASHES.get(signature.hash_name)
     if algorithm is None or signature.hash_name != key.scheme_hash:
         return False
-    public = verifying_key(key)
+    public = public_keys.load(key)
     try:
         if isinstance(public, ec.EllipticCurvePublicKey) and isinstance(signature, tpm2.EcdsaSignature):
             public.verify(encode_dss_signature(signature.r, signature.s), message, ec.ECDSA(algorithm))
@@ -209,20 +206,6 @@ def verify(key: tpm2.Public, message: bytes, signature: tpm2.Signature) -> bool:
     except InvalidSignature:
         return False
     return False
-
-
-def verifying_key(key: tpm2.Public) -> VerifyingKey:
-    """Return the public key for `cryptography`.
-
-    Raises:
-        InvalidMessage: the point is not on its curve, or the RSA numbers cannot be a key.
-    """
-    try:
-        if isinstance(key.key, tpm2.RsaKey):
-            return rsa.RSAPublicNumbers(key.key.exponent, key.key.modulus).public_key()
-        return ec.EllipticCurvePublicNumbers(key.key.x, key.key.y, CURVES[key.key.curve]).public_key()
-    except ValueError as e:
-        raise errors.InvalidMessage("TPMT_PUBLIC", "not a valid public key") from e
 
 
 def _padding(scheme: int, algorithm: hashes.HashAlgorithm) -> padding.AsymmetricPadding:

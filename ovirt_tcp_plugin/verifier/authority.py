@@ -17,10 +17,14 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 from ovirt_tcp_plugin import errors
+from ovirt_tcp_plugin.messages.public_keys import VerifyingKey
 
 AUTHORITY_LIFETIME = datetime.timedelta(days=3650)
 SERVER_LIFETIME = datetime.timedelta(days=825)
 AGENT_LIFETIME = datetime.timedelta(days=1825)
+AK_LIFETIME = datetime.timedelta(days=1825)
+AK_CERTIFICATE_USAGE = x509.ObjectIdentifier("2.23.133.8.3")  # tcg-kp-AIKCertificate
+
 
 # Clocks of hosts that just booted may be late.
 BACKDATED = datetime.timedelta(hours=24)
@@ -75,7 +79,7 @@ class Authority:
         """Return (certificate PEM, key) of a server that is reached by these DNS names and addresses."""
         key = ec.generate_private_key(ec.SECP256R1())
         alternatives = x509.SubjectAlternativeName([_alternative(name) for name in names])
-        builder = self._leaf(names[0], key.public_key(), now, SERVER_LIFETIME, ExtendedKeyUsageOID.SERVER_AUTH)
+        builder = self._leaf(_name(names[0]), key.public_key(), now, SERVER_LIFETIME, ExtendedKeyUsageOID.SERVER_AUTH)
         certificate = builder.add_extension(alternatives, False).sign(self._key, hashes.SHA256())
         return certificate.public_bytes(serialization.Encoding.PEM), key
 
@@ -95,18 +99,27 @@ class Authority:
             raise errors.InvalidMessage("certificate request", "its signature is wrong")
         if not isinstance(key, ec.EllipticCurvePublicKey) or key.curve.name not in ("secp256r1", "secp384r1"):
             raise errors.InvalidMessage("certificate request", "its key is not on P-256 or P-384")
-        builder = self._leaf(host_name, key, now, AGENT_LIFETIME, ExtendedKeyUsageOID.CLIENT_AUTH)
+        builder = self._leaf(_name(host_name), key, now, AGENT_LIFETIME, ExtendedKeyUsageOID.CLIENT_AUTH)
         return builder.sign(self._key, hashes.SHA256())
+
+    def issue_ak(self, host_name: str, ak: VerifyingKey, ek_digest: str, now: datetime.datetime) -> x509.Certificate:
+        """Return an AK certificate: whoever believes this authority can check the host's quotes with it.
+
+        Source: TCG "AK Certificate Profile" (EKU tcg-kp-AIKCertificate). The subject's serial number is the SHA-256
+        of the EK, hex, so that the chip is named, too.
+        """
+        subject = x509.Name([*_name(host_name), x509.NameAttribute(NameOID.SERIAL_NUMBER, ek_digest)])
+        return self._leaf(subject, ak, now, AK_LIFETIME, AK_CERTIFICATE_USAGE).sign(self._key, hashes.SHA256())
 
     def _leaf(
         self,
-        name: str,
-        key: ec.EllipticCurvePublicKey,
+        subject: x509.Name,
+        key: VerifyingKey,
         now: datetime.datetime,
         lifetime: datetime.timedelta,
         usage: x509.ObjectIdentifier,
     ) -> x509.CertificateBuilder:
-        builder = _builder(_name(name), self.certificate.subject, key, now, lifetime)
+        builder = _builder(subject, self.certificate.subject, key, now, lifetime)
         builder = builder.add_extension(x509.BasicConstraints(ca=False, path_length=None), True)
         builder = builder.add_extension(_key_usage(certificates=False), True)
         # Strict path checks (Python 3.13's default) demand it: RFC 5280, 4.2.1.1.
@@ -148,7 +161,7 @@ def _alternative(name: str) -> Union[x509.DNSName, x509.IPAddress]:
 def _builder(
     subject: x509.Name,
     issuer: x509.Name,
-    key: ec.EllipticCurvePublicKey,
+    key: VerifyingKey,
     now: datetime.datetime,
     lifetime: datetime.timedelta,
 ) -> x509.CertificateBuilder:

@@ -20,13 +20,13 @@ import struct
 from collections.abc import Iterable, Iterator
 
 from cryptography import x509
-from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec, padding, rsa
 from cryptography.hazmat.primitives.ciphers import Cipher, algorithms
 from OpenSSL import crypto
 
 from ovirt_tcp_plugin import errors
-from ovirt_tcp_plugin.messages import tpm2
+from ovirt_tcp_plugin.messages import public_keys, tpm2
 from ovirt_tcp_plugin.verifier import appraisal
 
 try:  # cryptography moved CFB; the TPM library prescribes it
@@ -65,18 +65,15 @@ def check_ek_certificate(
     try:
         parsed = x509.load_der_x509_certificate(certificate)
         wanted = crypto.load_certificate(crypto.FILETYPE_ASN1, certificate)
-        own_key = parsed.public_key().public_bytes(*_SPKI)
+        own_key = public_keys.encode(parsed.public_key())
         usages = list(_extended_usages(parsed))
     except (ValueError, crypto.Error, x509.ExtensionNotFound) as e:
         raise errors.Refused("ek_certificate_malformed", "the EK certificate cannot be read") from e
     _check_path(wanted, authorities, now)
     if EK_CERTIFICATE_USAGE not in usages:
         raise errors.Refused("ek_usage", "the certificate is not one of an endorsement key (EKU 2.23.133.8.1)")
-    if not hmac.compare_digest(own_key, appraisal.verifying_key(ek).public_bytes(*_SPKI)):
+    if not hmac.compare_digest(own_key, public_keys.encode(public_keys.load(ek))):
         raise errors.Refused("ek_key_differs", "the EK certificate is for another key than the one presented")
-
-
-_SPKI = (serialization.Encoding.DER, serialization.PublicFormat.SubjectPublicKeyInfo)
 
 
 def check_ek(ek: tpm2.Public) -> None:
@@ -108,7 +105,7 @@ def check_ak(ak: tpm2.Public) -> None:
     schemes = (tpm2.ALG_RSASSA, tpm2.ALG_RSAPSS) if isinstance(ak.key, tpm2.RsaKey) else (tpm2.ALG_ECDSA,)
     if ak.scheme not in schemes or ak.scheme_hash not in appraisal.SIGNATURE_HASHES:
         raise errors.Refused("ak_scheme", "the AK must sign by RSASSA, RSAPSS or ECDSA with at least SHA-256")
-    appraisal.verifying_key(ak)
+    public_keys.load(ak)
 
 
 def make_credential(ek: tpm2.Public, ak_name: bytes, secret: bytes, seed: bytes) -> tuple[bytes, bytes]:
@@ -125,7 +122,7 @@ def make_credential(ek: tpm2.Public, ak_name: bytes, secret: bytes, seed: bytes)
     size = tpm2.DIGEST_SIZES[ek.name_hash]
     if len(seed) != size or len(secret) > size:
         raise ValueError("seed or secret does not fit the EK's name hash")
-    public = appraisal.verifying_key(ek)
+    public = public_keys.load(ek)
     if isinstance(public, rsa.RSAPublicKey):
         algorithm = _OAEP_HASHES[ek.name_hash]
         oaep = padding.OAEP(mgf=padding.MGF1(algorithm), algorithm=algorithm, label=b"IDENTITY\0")
@@ -201,9 +198,3 @@ def load_authorities(pem: bytes) -> list[crypto.X509]:
         return [crypto.load_certificate(crypto.FILETYPE_PEM, block) for block in blocks]
     except crypto.Error as e:
         raise errors.InvalidMessage("EK authority", "a PEM certificate that cannot be read") from e
-
-
-def digest(ek: tpm2.Public) -> str:
-    """Return the identity of a chip: SHA-256 over the EK's SubjectPublicKeyInfo, lower-case hex."""
-    return hashlib.sha256(appraisal.verifying_key(ek).public_bytes(*_SPKI)).hexdigest()
-

@@ -10,23 +10,23 @@ to the certificate request. Then, in one transaction, the token is spent and the
 from __future__ import annotations
 
 import dataclasses
-import hashlib
 import hmac
 import logging
 import re
 import secrets
 from collections.abc import Sequence
 
-from cryptography.hazmat.primitives import serialization
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
 from OpenSSL import crypto
 
 from ovirt_tcp_plugin import errors
 from ovirt_tcp_plugin.clock import Clock
-from ovirt_tcp_plugin.messages import enrolment, tpm2
+from ovirt_tcp_plugin.messages import enrolment, public_keys, tpm2
 from ovirt_tcp_plugin.messages.result import Finding
 from ovirt_tcp_plugin.verifier import appraisal, endorsement
 from ovirt_tcp_plugin.verifier.authority import Authority
-from ovirt_tcp_plugin.verifier.store import hosts, tokens
+from ovirt_tcp_plugin.verifier.store import endorsements, hosts, tokens
 from ovirt_tcp_plugin.verifier.store.database import Database
 from ovirt_tcp_plugin.verifier.store.hosts import Host
 from ovirt_tcp_plugin.verifier.store.tokens import Token
@@ -45,6 +45,7 @@ class _Pending:
     request: enrolment.EnrolmentRequest
     token: Token
     identity: appraisal.EnrolledHost
+    endorsed_by: str
     secret: bytes
     end_ms: int
 
@@ -52,8 +53,11 @@ class _Pending:
 class Enrolment:
     """The two steps, and the enrolments between them. What is pending is lost on a restart; the agent begins anew."""
 
-    def __init__(self, database: Database, authority: Authority, vendors: Sequence[crypto.X509], clock: Clock) -> None:
+    def __init__(
+        self, database: Database, authority: Authority, vendors: Sequence[crypto.X509], first_use: bool, clock: Clock
+    ) -> None:
         self._database = database
+        self._first_use = first_use
         self._authority = authority
         self._vendors = vendors
         self._clock = clock
@@ -74,9 +78,9 @@ class Enrolment:
         if self._clock.wall().timestamp() >= token.end_s:
             raise errors.Refused("token_ended", f"the token ended: ovirt-tcp-verifier token enrol {name} makes a new one")
         ek, ak = tpm2.parse_public(request.ek_public), tpm2.parse_public(request.ak_public)
-        endorsement.check_ek_certificate(request.ek_certificate, ek, self._vendors, self._clock.wall())
+        endorsed_by = await self._endorse(request, ek)
         endorsement.check_ak(ak)
-        ek_digest = endorsement.digest(ek)
+        ek_digest = public_keys.digest(ek)
         bound = await self._database.read(lambda c: hosts.bound(c, name, ek_digest))
         hosts.check_binding(bound, name, ek_digest)
         secret = secrets.token_bytes(enrolment.SECRET_SIZE)
@@ -86,7 +90,7 @@ class Enrolment:
         identifier = secrets.token_hex(16)
         identity = appraisal.EnrolledHost(name, ek, ak)
         end_ms = self._clock.now_ms() + PROOF_WITHIN_MS
-        self._pending[identifier] = _Pending(request, token, identity, secret, end_ms)
+        self._pending[identifier] = _Pending(request, token, identity, endorsed_by, secret, end_ms)
         return enrolment.CredentialChallenge(identifier, credential, encrypted)
 
     async def finish(self, proof: enrolment.EnrolmentProof) -> enrolment.EnrolmentReply:
@@ -102,18 +106,56 @@ class Enrolment:
         _check_proof(proof, pending)
         name = pending.identity.name
         certificate = self._authority.issue_agent(name, proof.certificate_request, self._clock.wall())
-        der = certificate.public_bytes(serialization.Encoding.DER)
-        ek_digest = endorsement.digest(pending.identity.ek)
+        ek_digest = public_keys.digest(pending.identity.ek)
         host = Host(
             pending.identity,
             pending.token.host_id,
             ek_digest,
             pending.request.ek_certificate,
-            hashlib.sha256(der).hexdigest(),
+            _fingerprint(certificate),
+            pending.endorsed_by,
         )
         await self._database.write(lambda c: hosts.enrol(c, pending.request.token, host))
-        log.info("enrolled host=%s ek=%s", name, ek_digest)
-        return enrolment.EnrolmentReply(certificate.public_bytes(serialization.Encoding.PEM).decode("ascii"))
+        log.info("enrolled host=%s ek=%s endorsed_by=%s", name, ek_digest, pending.endorsed_by)
+        ak = public_keys.load(pending.identity.ak)
+        ak_certificate = self._authority.issue_ak(name, ak, ek_digest, self._clock.wall())
+        return enrolment.EnrolmentReply(_pem(certificate), _pem(ak_certificate))
+
+    async def renew(self, host: Host, certificate_request: bytes) -> str:
+        """Return a new client certificate (PEM) for an agent that proved the old one; the old one ends.
+
+        Raises:
+            InvalidMessage: the certificate request is not good.
+            Refused: the host was enrolled anew meanwhile.
+        """
+        certificate = self._authority.issue_agent(host.name, certificate_request, self._clock.wall())
+        old, new = host.certificate_digest, _fingerprint(certificate)
+        await self._database.write(lambda c: hosts.renew(c, host.name, old, new))
+        log.info("renewed host=%s", host.name)
+        return _pem(certificate)
+
+    async def _endorse(self, request: enrolment.EnrolmentRequest, ek: tpm2.Public) -> str:
+        """Return why this EK is believed: "registered", "vendor" or "first_use".
+
+        Raises:
+            Refused: ek_registered_elsewhere, ek_uncertified, or what `check_ek_certificate` finds.
+        """
+        endorsement.check_ek(ek)
+        digest = public_keys.digest(ek)
+        registered = await self._database.read(lambda c: endorsements.host_of(c, digest))
+        if registered == request.host_name:
+            return "registered"
+        if registered is not None:
+            reason = f"this TPM is registered for another host than {request.host_name}"
+            raise errors.Refused("ek_registered_elsewhere", reason)
+        if request.ek_certificate:
+            endorsement.check_ek_certificate(request.ek_certificate, ek, self._vendors, self._clock.wall())
+            return "vendor"
+        if self._first_use:
+            log.warning("first_use host=%s ek=%s: nobody vouches for this TPM", request.host_name, digest)
+            return "first_use"
+        way_out = f"ovirt-tcp-verifier ek add {request.host_name} {digest}"
+        raise errors.Refused("ek_uncertified", f"the TPM has no EK certificate; if it is the right one: {way_out}")
 
     def _forget_old(self, token: str) -> None:
         """Make room: for what took too long, and for what the same token began before."""
@@ -140,6 +182,14 @@ def check_host_name(name: str) -> None:
     """
     if not is_host_name(name):
         raise errors.Refused("host_name", "a host name is a DNS name or address in lower case, up to 255 characters")
+
+
+def _fingerprint(certificate: x509.Certificate) -> str:
+    return certificate.fingerprint(hashes.SHA256()).hex()
+
+
+def _pem(certificate: x509.Certificate) -> str:
+    return certificate.public_bytes(serialization.Encoding.PEM).decode("ascii")
 
 
 def _check_proof(proof: enrolment.EnrolmentProof, pending: _Pending) -> None:

@@ -8,6 +8,7 @@ import asyncio
 import contextlib
 import datetime
 import logging
+import re
 import secrets
 import signal
 import socket
@@ -25,7 +26,7 @@ from ovirt_tcp_plugin.verifier import authority, endorsement, enrolment, web
 from ovirt_tcp_plugin.verifier.attestation import Attestation
 from ovirt_tcp_plugin.verifier.policy import Policies
 from ovirt_tcp_plugin.verifier.settings import Settings
-from ovirt_tcp_plugin.verifier.store import authorities, hosts, tokens
+from ovirt_tcp_plugin.verifier.store import authorities, endorsements, hosts, tokens
 from ovirt_tcp_plugin.verifier.store.database import Database
 from ovirt_tcp_plugin.verifier.store.tokens import Token
 
@@ -82,7 +83,8 @@ async def _serve(settings: Settings) -> None:
     own = authority.Authority.load(settings.store.directory)
     vendors = read_authorities(settings.enrolment.ek_authorities)
     if not vendors:
-        log.warning("ek_authorities directory=%s is empty: no host can enrol", settings.enrolment.ek_authorities)
+        directory = settings.enrolment.ek_authorities
+        log.warning("ek_authorities directory=%s is empty: only registered EKs can enrol", directory)
     with _database(settings) as database:
         _claim(database, own)
         await _serve_from(database, settings, own, vendors)
@@ -96,7 +98,7 @@ async def _serve_from(
     attestation = Attestation(database, Policies(database), settings.appraisal, clock)
     context = web.Context(
         database,
-        enrolment.Enrolment(database, own, vendors, clock),
+        enrolment.Enrolment(database, own, vendors, settings.enrolment.first_use, clock),
         attestation,
         clock,
         int(settings.server.poll_deadline * 1000),
@@ -174,6 +176,44 @@ def host_remove(config_dir: Path, host: str) -> None:
     with _database(_load(config_dir)) as database:
         database.transact(lambda c: hosts.remove(c, host))
     click.echo(f"{host} is no longer enrolled")
+
+
+@main.group("ek")
+def ek_group() -> None:
+    """Vouch for TPMs yourself: for those without a vendor's certificate, or instead of believing vendors."""
+
+
+@ek_group.command("add")
+@click.argument("host")
+@click.argument("digest")
+@click.pass_obj
+def ek_add(config_dir: Path, host: str, digest: str) -> None:
+    """Register the EK of HOST. DIGEST is what `ovirt-tcp-agent ek` prints on that machine."""
+    enrolment.check_host_name(host)
+    if not re.fullmatch("[0-9a-f]{64}", digest):
+        raise errors.InvalidMessage("EK digest", "it has 64 hexadecimal digits in lower case")
+    with _database(_load(config_dir)) as database:
+        database.transact(lambda c: endorsements.add(c, digest, host))
+    click.echo(f"{host} may enrol with this TPM and no other; it still needs a token: ovirt-tcp-verifier token enrol {host}")
+
+
+@ek_group.command("list")
+@click.pass_obj
+def ek_list(config_dir: Path) -> None:
+    """Print the registered EKs."""
+    with _database(_load(config_dir)) as database:
+        for host, digest in database.transact(endorsements.every):
+            click.echo(f"{digest}  {host}")
+
+
+@ek_group.command("remove")
+@click.argument("host")
+@click.pass_obj
+def ek_remove(config_dir: Path, host: str) -> None:
+    """Forget the registered EK of HOST; an enrolled host stays enrolled."""
+    with _database(_load(config_dir)) as database:
+        database.transact(lambda c: endorsements.remove(c, host))
+    click.echo(f"no EK is registered for {host}")
 
 
 command.add_config_commands(main, "verifier", Settings)

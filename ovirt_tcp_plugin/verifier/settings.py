@@ -57,6 +57,9 @@ class Enrolment:
 
     # Directory of the TPM vendors' roots and intermediates, *.pem. Empty means that no host can enrol.
     ek_authorities: Path = Path("/etc/ovirt-tcp/ek-ca.d")
+    # Believe a TPM without an EK certificate at its first enrolment. Then the token alone says that it is a TPM at
+    # all; such hosts are marked. Better: `ovirt-tcp-verifier ek add`.
+    first_use: bool = False
 
 
 @dataclasses.dataclass(frozen=True)

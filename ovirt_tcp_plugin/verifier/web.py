@@ -179,6 +179,17 @@ class FinishEnrolment(Handler):
         self.answer(enrolment.encode(await self.context.enrolment.finish(proof)))
 
 
+class RenewCertificate(Handler):
+    """PKCS #10 request of an agent -> its new client certificate."""
+
+    callers = frozenset({Caller.AGENT})
+
+    async def post(self) -> None:
+        request = fields.blob(self.body("renewal"), "certificate_request", enrolment.MAX_CERTIFICATE_SIZE)
+        certificate = await self.context.enrolment.renew(cast(Host, self.host), request)
+        self.answer({"certificate": certificate})
+
+
 class NextChallenge(Handler):
     """Long poll of an agent: a Challenge, or 204 when nobody wants its evidence."""
 
@@ -245,7 +256,10 @@ class Hosts(Handler):
     callers = frozenset({Caller.VIEWER})
 
     async def get(self) -> None:
-        self.answer({"hosts": [result.encode(one) for one in await self.context.attestation.last_results()]})
+        endorsed_by = await self.context.database.read(hosts.endorsed_by)
+        known = [result.encode(one) for one in await self.context.attestation.last_results()]
+        # Whoever enrolled between the two questions is shown the next time.
+        self.answer({"hosts": [{**one, "endorsed_by": endorsed_by.get(one["host_name"], "")} for one in known]})
 
 
 class ReferenceValues(Handler):
@@ -323,6 +337,7 @@ ROUTES: list[tuple[str, type[Handler]]] = [
     (r"/v1/health", Health),
     (r"/v1/enrolment", BeginEnrolment),
     (r"/v1/enrolment/proof", FinishEnrolment),
+    (r"/v1/certificate", RenewCertificate),
     (r"/v1/challenge", NextChallenge),
     (r"/v1/evidence", SubmitEvidence),
     (r"/v1/results", Results),

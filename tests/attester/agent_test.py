@@ -4,11 +4,12 @@
 
 from __future__ import annotations
 
+import base64
 import json
 import logging
 from collections.abc import Callable
 from pathlib import Path
-from typing import Optional
+from typing import Any, Optional
 
 import pytest
 from cryptography.hazmat.primitives.asymmetric import ec
@@ -48,7 +49,7 @@ class Attester:
 
 @pytest.fixture
 def make_attester(host: LabHost, tpm: Tpm, identity: Identity, authority: Authority) -> Callable[..., Attester]:
-    with keys.certified_endorsement(tpm, ["rsa-2048"]) as endorsement:
+    with keys.endorsement_key(tpm, ["rsa-2048"]) as endorsement:
         ak = keys.AttestationKey(tpm, keys.create_ak(tpm, endorsement, "ecc-p256"))
     key = ec.generate_private_key(ec.SECP256R1())
     identity.keep_client(key, issue(authority, enrolling._certificate_request(key, "host-1")))
@@ -58,7 +59,7 @@ def make_attester(host: LabHost, tpm: Tpm, identity: Identity, authority: Author
         verifiers = Verifiers(urls, ca_file or servers[0].ca_file, identity.client_file)
         sources = Sources(host.boot_id_file, {"txt": host.txt_log_file})
         pauses: list[float] = []
-        agent = Agent(identity, tpm, ak, verifiers, sources, 30.0, pauses.append, lambda: draw)
+        agent = Agent("host-1", identity, tpm, ak, verifiers, sources, 30.0, pauses.append, lambda: draw)
         return Attester(agent, pauses, identity, ak)
 
     return make
@@ -127,6 +128,27 @@ def test_nothing_to_do_is_paced(make_attester: Make, verifier: FakeVerifier) -> 
 
     assert len(attester.pauses) == 3
     assert all(PACE_S / 2 < pause <= PACE_S for pause in attester.pauses)
+
+
+def test_replaces_its_certificate_in_good_time(
+    make_attester: Make, verifier: FakeVerifier, authority: Authority, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def renew(connection: Any) -> None:
+        request = base64.b64decode(verifier.requests[-1][1]["certificate_request"])
+        connection.sendall(http(200, {"certificate": issue(authority, request)}))
+
+    verifier.answers = [NOTHING, renew, NOTHING]
+    attester = make_attester(verifier)
+    monkeypatch.setattr(agent_module, "RENEW_BELOW", 2.0)
+
+    attester.agent.step()
+    monkeypatch.setattr(agent_module, "RENEW_BELOW", 0.0)
+    attester.agent.step()
+
+    assert [path for path, _ in verifier.requests] == ["/v1/challenge", "/v1/certificate", "/v1/challenge"]
+    old, renewing, new = verifier.clients
+    assert old == renewing != new
+    attester.identity.check_client()
 
 
 BAD_ANSWERS = [

@@ -58,7 +58,8 @@ class Protocol:
         request = base64.b64decode(self.proof["certificate_request"])
         if self.certified_key is not None:
             request = enrolling._certificate_request(self.certified_key, "host-1")
-        connection.sendall(http(200, {"certificate": issue(self.authority, request)}))
+        certificate = issue(self.authority, request)
+        connection.sendall(http(200, {"certificate": certificate, "ak_certificate": "of the AK"}))
 
 
 @pytest.fixture

@@ -25,7 +25,7 @@ DATA = bytes(32)
 
 
 def ak_under(tpm: Tpm, ek_kind: str, ak_kind: str = "ecc-p256") -> tuple[keys.AttestationKey, keys.Endorsement]:
-    with keys.certified_endorsement(tpm, [ek_kind]) as endorsement:
+    with keys.endorsement_key(tpm, [ek_kind]) as endorsement:
         return keys.AttestationKey(tpm, keys.create_ak(tpm, endorsement, ak_kind)), endorsement
 
 
@@ -161,11 +161,14 @@ def test_the_blob_is_of_no_use_to_another_tpm(tpm: Tpm, make_host: Callable[...,
     other.close()
 
 
-def test_says_that_a_tpm_has_no_certificate(tmp_path: Path) -> None:
+def test_uses_the_ek_of_a_tpm_without_certificate(tmp_path: Path) -> None:
     with Swtpm(tmp_path / "tpm") as swtpm:
         tpm = swtpm.connect()
-        with pytest.raises(errors.Unavailable, match="it holds no EK certificate"), keys.certified_endorsement(tpm):
-            pytest.fail("there is nothing to use")
+        with keys.endorsement_key(tpm) as endorsement:
+            assert endorsement.certificate == b""
+            ak = keys.AttestationKey(tpm, keys.create_ak(tpm, endorsement, "ecc-p256"))
+        attest, _ = ak.quote(DATA, {})
+        assert tpm2.parse_quote(attest).qualified_signer == tpm2.qualified_name(endorsement.public, ak.public)
         tpm.close()
 
 

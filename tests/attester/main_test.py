@@ -38,7 +38,7 @@ def call(directory: Path, *arguments: str) -> Result:
 def enrolled(host: LabHost, identity: Identity, authority: Authority, verifier: FakeVerifier) -> LabHost:
     """A host that was enrolled, and its configuration."""
     tpm = host.connect()
-    with keys.certified_endorsement(tpm) as endorsement:
+    with keys.endorsement_key(tpm) as endorsement:
         identity.keep_ak(keys.create_ak(tpm, endorsement, "ecc-p256"))
     tpm.close()
     key = ec.generate_private_key(ec.SECP256R1())

@@ -41,7 +41,7 @@ class Bench:
 def _bench(host: LabHost, ak_kind: str) -> Bench:
     host.boot()
     tpm = host.connect()
-    with keys.certified_endorsement(tpm) as endorsement:
+    with keys.endorsement_key(tpm) as endorsement:
         ak = keys.AttestationKey(tpm, keys.create_ak(tpm, endorsement, ak_kind))
     logs = {"txt": host.txt_log_file, "firmware": host.firmware_log_file}
     return Bench(host, tpm, ak, measure.Sources(host.boot_id_file, logs, lambda: 123456))

@@ -48,7 +48,7 @@ def test_the_vendors_chips_are_certified_and_different(tpm_pool: TpmPool, tmp_pa
         with Swtpm(tmp_path / str(number)) as swtpm:
             tpm = swtpm.connect()
             for kind in ("rsa-2048", "ecc-p384"):
-                with keys.certified_endorsement(tpm, [kind]) as endorsement:
+                with keys.endorsement_key(tpm, [kind]) as endorsement:
                     certificate = x509.load_der_x509_certificate(endorsement.certificate)
                 certificate.verify_directly_issued_by(issuer)
                 seen.add(endorsement.area)

@@ -39,7 +39,7 @@ MESSAGES = [
         id="challenge",
     ),
     pytest.param(enrolment.EnrolmentProof("7", b"request", b"attest", b"signature"), enrolment.decode_proof, id="proof"),
-    pytest.param(enrolment.EnrolmentReply("-----BEGIN CERTIFICATE-----"), from_value(enrolment.decode_reply), id="reply"),
+    pytest.param(enrolment.EnrolmentReply("a", "b"), from_value(enrolment.decode_reply), id="reply"),
 ]
 Decode = Callable[[bytes], object]
 

@@ -37,7 +37,7 @@ class Quoting:
     def __init__(self, host: LabHost, kind: str = "ecc-p256", ek: str = "rsa-2048") -> None:
         self.host = host
         tpm = host.connect()
-        with keys.certified_endorsement(tpm, [ek]) as endorsed:
+        with keys.endorsement_key(tpm, [ek]) as endorsed:
             self.certificate, self.ek = endorsed.certificate, endorsed.public
             self.blob = keys.create_ak(tpm, endorsed, kind)
         self.identity = EnrolledHost(host.name, self.ek, tpm2.parse_public(self.blob.public))
@@ -231,7 +231,7 @@ class TestEnrolment:
         attributes = int.from_bytes(area[4:8], "big") & ~tpm2.RESTRICTED
         area[4:8] = attributes.to_bytes(4, "big")
         tpm = quoting.host.connect()
-        with keys.certified_endorsement(tpm, ["rsa-2048"]) as endorsed, keys.use_of(tpm, endorsed.public) as session:
+        with keys.endorsement_key(tpm, ["rsa-2048"]) as endorsed, keys.use_of(tpm, endorsed.public) as session:
             template = bytes(area[: -2 * 34]) + b"\0\0\0\0"
             _, public = tpm.create(endorsed.handle, session, template)
         tpm.close()

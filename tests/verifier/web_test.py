@@ -23,15 +23,15 @@ from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 
 from ovirt_tcp_plugin.clock import Clock
-from ovirt_tcp_plugin.messages import enrolment, evidence, fields, tpm2
+from ovirt_tcp_plugin.messages import enrolment, evidence, fields, public_keys, tpm2
 from ovirt_tcp_plugin.messages.result import Level
 from ovirt_tcp_plugin.verifier import web
 from ovirt_tcp_plugin.verifier.attestation import Attestation
-from ovirt_tcp_plugin.verifier.authority import Authority, write_key
+from ovirt_tcp_plugin.verifier.authority import AK_CERTIFICATE_USAGE, Authority, write_key
 from ovirt_tcp_plugin.verifier.enrolment import Enrolment
 from ovirt_tcp_plugin.verifier.policy import Policies
 from ovirt_tcp_plugin.verifier.settings import Appraisal
-from ovirt_tcp_plugin.verifier.store import hosts, references, tokens
+from ovirt_tcp_plugin.verifier.store import endorsements, hosts, references, tokens
 from ovirt_tcp_plugin.verifier.store.database import Database
 from ovirt_tcp_plugin.verifier.store.tokens import Token
 from tests.verifier.conftest import certificate_request, good_boot
@@ -65,7 +65,7 @@ class Server:
         write_key(directory / "server.key", key)
         (directory / "ca.pem").write_bytes(authority.pem)
         self.attestation = Attestation(database, Policies(database), Appraisal(), clock)
-        self.enrolment = Enrolment(database, authority, vendor.authorities, clock)
+        self.enrolment = Enrolment(database, authority, vendor.authorities, first_use=False, clock=clock)
         context = web.Context(database, self.enrolment, self.attestation, clock, DEADLINE_MS)
         self._tls = web.tls_context(directory / "server.pem", directory / "server.key", authority.pem)
         self._context, self._started = context, threading.Event()
@@ -110,6 +110,9 @@ class Server:
     def add_token(self, secret: str, token: Token) -> None:
         self.database.transact(lambda c: tokens.add(c, secret, token))
 
+    def register(self, tpm: SoftwareTpm, host: str) -> None:
+        self.database.transact(lambda c: endorsements.add(c, public_keys.digest(tpm.ek), host))
+
     def choose_good_boot(self) -> None:
         self.database.transact(lambda c: references.add(c, good_boot()))
 
@@ -136,6 +139,10 @@ class Agent:
         self.ek_certificate = vendor.certify(self.tpm.ek_key.public_key(), end=NOW.replace(year=2090))
         self.certificate: tuple[str, str] | None = None
 
+    def without_certificate(self) -> Agent:
+        self.ek_certificate = b""
+        return self
+
     def begin(self, token: str, **changes: Any) -> requests.Response:
         request = enrolment.EnrolmentRequest(
             token, self.name, self.ek_certificate, self.tpm.ek.area, self.tpm.ak.area
@@ -155,12 +162,15 @@ class Agent:
         assert begun.status_code == 200, begun.text
         finished = self.finish(begun.json())
         assert finished.status_code == 200, finished.text
+        self.keep_certificate(finished.json()["certificate"], self.key)
+        return self
+
+    def keep_certificate(self, certificate: str, private: ec.EllipticCurvePrivateKey) -> None:
         directory = Path(tempfile.mkdtemp(dir=self.server.directory))
         pem, key = directory / "agent.pem", directory / "agent.key"
-        pem.write_text(finished.json()["certificate"])
-        write_key(key, self.key)
+        pem.write_text(certificate)
+        write_key(key, private)
         self.certificate = (str(pem), str(key))
-        return self
 
     def challenge(self, wait_ms: int = 5000) -> evidence.Challenge | None:
         message = {"boot_id": self.tpm.boot_id, "wait_ms": wait_ms}
@@ -319,6 +329,56 @@ class TestEnrolment:
         usage = certificate.extensions.get_extension_for_class(x509.ExtendedKeyUsage).value
         assert not constraints.ca
         assert list(usage) == [x509.ExtendedKeyUsageOID.CLIENT_AUTH]
+
+    def test_gives_a_certificate_of_the_ak(self, server: Server, vendor: Vendor, authority: Authority) -> None:
+        agent = Agent(server, vendor)
+        begun = agent.begin(server.token("enrolment", "host-1"))
+        certificate = x509.load_pem_x509_certificate(agent.finish(begun.json()).json()["ak_certificate"].encode())
+        certificate.verify_directly_issued_by(authority.certificate)
+        assert public_keys.encode(certificate.public_key()) == public_keys.encode(agent.tpm.ak_key.public_key())
+        usage = certificate.extensions.get_extension_for_class(x509.ExtendedKeyUsage).value
+        assert list(usage) == [AK_CERTIFICATE_USAGE]
+        assert public_keys.digest(agent.tpm.ek) in certificate.subject.rfc4514_string()
+
+    def test_refuses_a_tpm_for_which_nobody_vouches_and_says_how_to(self, server: Server, vendor: Vendor) -> None:
+        agent = Agent(server, vendor).without_certificate()
+        answer = agent.begin(server.token("enrolment", "host-1"))
+        assert (answer.status_code, answer.json()["code"]) == (403, "ek_uncertified")
+        assert f"ek add host-1 {public_keys.digest(agent.tpm.ek)}" in answer.json()["reason"]
+
+    def test_refuses_a_tpm_that_is_registered_for_another_host(self, server: Server, vendor: Vendor) -> None:
+        agent = Agent(server, vendor)
+        server.register(agent.tpm, "host-2")
+        answer = agent.begin(server.token("enrolment", "host-1"))
+        assert (answer.status_code, answer.json()["code"]) == (403, "ek_registered_elsewhere")
+
+    def test_a_registered_tpm_needs_no_vendor(self, server: Server, vendor: Vendor) -> None:
+        agent = Agent(server, Vendor("stranger"))
+        server.register(agent.tpm, "host-1")
+        agent.without_certificate().enrol()
+        host = server.database.transact(lambda c: hosts.find(c, "host-1"))
+        assert host is not None
+        assert host.endorsed_by == "registered"
+
+    def test_first_use_is_a_setting_and_marks_the_host(self, server: Server, vendor: Vendor) -> None:
+        server.enrolment._first_use = True
+        Agent(server, vendor).without_certificate().enrol()
+        (shown,) = server.call("GET", "/v1/hosts", token=server.token("viewer")).json()["hosts"]
+        assert shown["endorsed_by"] == "first_use"
+
+    def test_first_use_never_excuses_a_bad_certificate(self, server: Server) -> None:
+        server.enrolment._first_use = True
+        answer = Agent(server, Vendor("stranger")).begin(server.token("enrolment", "host-1"))
+        assert (answer.status_code, answer.json()["code"]) == (403, "ek_untrusted")
+
+    def test_a_renewed_certificate_takes_the_place_of_the_old_one(self, server: Server, agent: Agent) -> None:
+        key, old = ec.generate_private_key(ec.SECP256R1()), agent.certificate
+        message = {"certificate_request": fields.encode_blob(certificate_request(key))}
+        answer = server.call("POST", "/v1/certificate", message, cert=old)
+        assert answer.status_code == 200
+        agent.keep_certificate(answer.json()["certificate"], key)
+        assert server.call("POST", "/v1/challenge", {}, cert=old).status_code == 401
+        assert agent.challenge() is not None
 
     def test_a_reinstalled_host_shuts_out_its_old_agent(self, server: Server, vendor: Vendor, agent: Agent) -> None:
         old = agent.certificate

@@ -130,6 +130,11 @@ def names(connection: Connection) -> list[str]:
     return list(connection.execute(sa.select(hosts.c.name).order_by(hosts.c.name)).scalars())
 
 
+def endorsed_by(connection: Connection) -> dict[str, str]:
+    """Return why the EK of each enrolled host is believed, by name."""
+    return {row[0]: row[1] for row in connection.execute(sa.select(hosts.c.name, hosts.c.endorsed_by))}
+
+
 def _delete(connection: Connection, name: str) -> bool:
     rounds.end(connection, name)
     results.remove(connection, name)

@@ -1,0 +1,46 @@
+# SPDX-FileCopyrightText: The ovirt_tcp_plugin developers
+# SPDX-License-Identifier: Apache-2.0
+"""TPM public areas as keys of `cryptography`."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from typing import Union
+
+from cryptography.hazmat.primitives import serialization
+from cryptography.hazmat.primitives.asymmetric import ec, rsa
+
+from ovirt_tcp_plugin import errors
+from ovirt_tcp_plugin.messages import tpm2
+
+VerifyingKey = Union[rsa.RSAPublicKey, ec.EllipticCurvePublicKey]
+
+CURVES: Mapping[str, ec.EllipticCurve] = {"P-256": ec.SECP256R1(), "P-384": ec.SECP384R1()}
+
+
+def load(public: tpm2.Public) -> VerifyingKey:
+    """Return the public key in a TPMT_PUBLIC.
+
+    Raises:
+        InvalidMessage: the point is not on its curve, or the RSA numbers cannot be a key.
+    """
+    key = public.key
+    try:
+        if isinstance(key, tpm2.RsaKey):
+            return rsa.RSAPublicNumbers(key.exponent, key.modulus).public_key()
+        return ec.EllipticCurvePublicNumbers(key.x, key.y, CURVES[key.curve]).public_key()
+    except ValueError as e:
+        raise errors.InvalidMessage("TPMT_PUBLIC", "not a valid public key") from e
+
+
+def encode(key: object) -> bytes:
+    """Return the SubjectPublicKeyInfo (DER) of a key of `cryptography`."""
+    encoding, form = serialization.Encoding.DER, serialization.PublicFormat.SubjectPublicKeyInfo
+    encoded: bytes = key.public_bytes(encoding, form)  # type: ignore[attr-defined]
+    return encoded
+
+
+def digest(public: tpm2.Public) -> str:
+    """Return the identity of a key, and by its EK of a chip: SHA-256 over the SubjectPublicKeyInfo, lower-case hex."""
+    return hashlib.sha256(encode(load(public))).hexdigest()
