@@ -52,6 +52,10 @@ class Octets:
             raise self.invalid(f"a field of {size} bytes, at most {most} are allowed")
         return self.take(size)
 
+    def since(self, start: int) -> bytes:
+        """Return the bytes read from position `start` on."""
+        return self._bytes[start : self.position]
+
     @property
     def left(self) -> int:
         """Number of bytes not read yet."""
