@@ -82,7 +82,7 @@ def test_reads_a_public_key() -> None:
 
     assert (read.encryption_scheme, read.signature_scheme) == (tpm12.ES_NONE, tpm12.SS_RSASSA_SHA1)
     assert (read.key.bits, read.key.exponent, read.key.modulus) == (2048, 65537, 2**2048 - 1)
-    assert read.digest == hashlib.sha1(PUBLIC).digest()
+    assert read.digest == hashlib.sha1(PUBLIC, usedforsecurity=False).digest()
 
 
 def test_a_key_keeps_the_bytes_by_which_its_tpm_names_it() -> None:
@@ -221,7 +221,7 @@ def test_a_composite_comes_back_and_its_digest_covers_it(values: dict[int, bytes
     packed = tpm12.encode_selection(list(values)) + long(b"".join(values[index] for index in sorted(values)))
 
     assert parse_composite(packed) == values
-    expected = hashlib.sha1(packed).digest() if values else bytes(20)
+    expected = hashlib.sha1(packed, usedforsecurity=False).digest() if values else bytes(20)
     assert tpm12.composite_digest(values) == expected
 
 
