@@ -12,6 +12,10 @@ from collections.abc import Mapping, Sequence
 
 from ovirt_tcp_plugin import errors
 
+# An empty array takes two bytes to send, but a hundred to hold, and the garbage collector's time. Beyond this many values
+# an honest message has ten bytes for each.
+MANY_VALUES = 10_000
+
 _SURROGATE = re.compile("[\ud800-\udfff]")
 
 
@@ -19,10 +23,13 @@ def parse(untrusted: bytes, what: str, max_size: int) -> object:
     """Return the JSON value in `untrusted`, at most `max_size` bytes long.
 
     Raises:
-        InvalidMessage: too long, not UTF-8, not JSON, nested too deeply, or with a number that is not finite.
+        InvalidMessage: too long, not UTF-8, not JSON, nested too deeply, with too many values for its length, or with
+            a number that is not finite.
     """
     if len(untrusted) > max_size:
         raise errors.InvalidMessage(what, f"longer than {max_size} bytes")
+    if sum(map(untrusted.count, (b",", b"[", b"{"))) > MANY_VALUES + len(untrusted) // 10:
+        raise errors.InvalidMessage(what, "too many values")
     try:
         return json.loads(untrusted.decode("utf-8"), parse_constant=_refuse_constant)
     except (ValueError, RecursionError):

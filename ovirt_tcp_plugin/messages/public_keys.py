@@ -8,11 +8,24 @@ import hashlib
 from collections.abc import Mapping
 from typing import Union
 
+from cryptography import x509
+from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
 
 from ovirt_tcp_plugin import errors
 from ovirt_tcp_plugin.messages import tpm2
+
+# What `cryptography` raises on a certificate or a request that it cannot read.
+UNREADABLE = (
+    ValueError,
+    TypeError,
+    UnsupportedAlgorithm,
+    x509.DuplicateExtension,
+    x509.ExtensionNotFound,
+    x509.InvalidVersion,
+    x509.UnsupportedGeneralNameType,
+)
 
 VerifyingKey = Union[rsa.RSAPublicKey, ec.EllipticCurvePublicKey]
 

@@ -94,7 +94,8 @@ class _Reader:
         self._value: Any = None
         self._typed = False
         self._count = 0
-        self.parser = expat.ParserCreate()
+        # Named here, so that the caller's declaration does not choose among Python's codecs.
+        self.parser = expat.ParserCreate("UTF-8")
         self.parser.buffer_text = True
         self.parser.StartElementHandler = self._start
         self.parser.EndElementHandler = self._end

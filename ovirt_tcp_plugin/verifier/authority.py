@@ -17,7 +17,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 from ovirt_tcp_plugin import errors
-from ovirt_tcp_plugin.messages.public_keys import VerifyingKey
+from ovirt_tcp_plugin.messages.public_keys import UNREADABLE, VerifyingKey
 
 AUTHORITY_LIFETIME = datetime.timedelta(days=3650)
 SERVER_LIFETIME = datetime.timedelta(days=825)
@@ -93,7 +93,7 @@ class Authority:
             parsed = x509.load_der_x509_csr(request)
             genuine = parsed.is_signature_valid
             key = parsed.public_key()
-        except (ValueError, TypeError) as e:
+        except UNREADABLE as e:
             raise errors.InvalidMessage("certificate request", "not PKCS #10") from e
         if not genuine:
             raise errors.InvalidMessage("certificate request", "its signature is wrong")

@@ -15,7 +15,6 @@ from __future__ import annotations
 import datetime
 import hashlib
 import hmac
-import re
 import struct
 from collections.abc import Iterable, Iterator
 
@@ -38,6 +37,7 @@ EK_CERTIFICATE_USAGE = x509.ObjectIdentifier("2.23.133.8.1")  # tcg-kp-EKCertifi
 
 _AK_REQUIRED = tpm2.FIXED_TPM | tpm2.FIXED_PARENT | tpm2.SENSITIVE_DATA_ORIGIN | tpm2.RESTRICTED | tpm2.SIGN
 _EK_REQUIRED = tpm2.FIXED_TPM | tpm2.FIXED_PARENT | tpm2.SENSITIVE_DATA_ORIGIN | tpm2.RESTRICTED | tpm2.DECRYPT
+_PEM_BEGIN = b"-----BEGIN CERTIFICATE-----"
 _NAME_HASHES = ("sha256", "sha384", "sha512")
 _OAEP_HASHES: dict[str, hashes.HashAlgorithm] = {
     "sha256": hashes.SHA256(),
@@ -67,7 +67,7 @@ def check_ek_certificate(
         wanted = crypto.load_certificate(crypto.FILETYPE_ASN1, certificate)
         own_key = public_keys.encode(parsed.public_key())
         usages = list(_extended_usages(parsed))
-    except (ValueError, crypto.Error, x509.ExtensionNotFound) as e:
+    except (*public_keys.UNREADABLE, crypto.Error) as e:
         raise errors.Refused("ek_certificate_malformed", "the EK certificate cannot be read") from e
     _check_path(wanted, authorities, now)
     if EK_CERTIFICATE_USAGE not in usages:
@@ -191,7 +191,7 @@ def load_authorities(pem: bytes) -> list[crypto.X509]:
     Raises:
         InvalidMessage: there is none, or one cannot be read.
     """
-    blocks = re.findall(rb"-----BEGIN CERTIFICATE-----.+?-----END CERTIFICATE-----", pem, re.DOTALL)
+    blocks = [_PEM_BEGIN + block for block in pem.split(_PEM_BEGIN)[1:]]
     if not blocks:
         raise errors.InvalidMessage("EK authority", "no PEM certificate")
     try:

@@ -103,26 +103,10 @@ def test_every_prefix_is_malformed_or_ends_after_an_event() -> None:
             continue
 
 
-@pytest.mark.parametrize(
-    "tail",
-    [
-        pytest.param(b"\0", id="zeros"),
-        pytest.param(b"\xff", id="ones"),
-        pytest.param(raw_event(count=0, digests=b""), id="empty events"),
-        pytest.param(raw_event(), id="events"),
-        pytest.param(raw_event(size=250_000) + bytes(250_000), id="large events"),
-    ],
-)
-def test_a_large_log_is_read_in_time(tail: bytes) -> None:
-    untrusted = with_header() + tail * (hostile.LARGE // len(tail))
-
-    hostile.in_time(eventlog.parse, untrusted)
-
-
 def test_a_large_log_is_replayed_in_time() -> None:
     told = eventlog.parse(with_header() + raw_event() * 4096)
 
-    hostile.in_time(lambda _: eventlog.replay(told, "sha256", range(24)), b"")
+    hostile.in_bounds(lambda _: eventlog.replay(told, "sha256", range(24)), b"")
 
 
 def test_a_launch_starts_the_d_rtm_pcrs_at_zero() -> None:

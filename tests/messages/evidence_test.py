@@ -104,7 +104,8 @@ def test_any_value_of_a_member_is_read_or_malformed(name: str, value: object) ->
         pytest.param(b"[]", "not a JSON object", id="list"),
         pytest.param(b"", "not JSON", id="empty"),
         pytest.param(b"\xff" + ENCODED, "not JSON", id="not UTF-8"),
-        pytest.param(b'{"a":' * 100_000, "not JSON", id="nested"),
+        pytest.param(b'{"a":' * 8_000, "not JSON", id="nested"),
+        pytest.param(b"[" * 20_000, "too many values", id="many values"),
     ],
 )
 def test_refuses_what_is_no_evidence(untrusted: bytes, reason: str) -> None:
@@ -115,26 +116,6 @@ def test_refuses_what_is_no_evidence(untrusted: bytes, reason: str) -> None:
 @given(st.binary(max_size=2000) | hostile.mutations(ENCODED) | json_values.map(lambda value: json.dumps(value).encode()))
 def test_any_bytes_are_read_or_malformed(untrusted: bytes) -> None:
     hostile.survives(evidence.decode, untrusted)
-
-
-@pytest.mark.parametrize(
-    "untrusted",
-    [
-        pytest.param(bytes(hostile.LARGE), id="zeros"),
-        pytest.param(b"[" * hostile.LARGE, id="open brackets"),
-        pytest.param(b"9" * 4000, id="long number"),
-        pytest.param(b'{"version": ' + b"9" * (hostile.LARGE - 13) + b"}", id="endless number"),
-        pytest.param(b'"' + b"\\u0041" * (hostile.LARGE // 6) + b'"', id="escapes"),
-        pytest.param(changed(logs={"txt": "A" * (hostile.LARGE - 2000)}), id="large log"),
-        pytest.param(changed(logs={"txt": "=" * (hostile.LARGE - 2000)}), id="padding only"),
-        pytest.param(changed(boot_id="0-" * (hostile.LARGE // 2)), id="large boot id"),
-        pytest.param(changed(pcrs={"sha256": {str(i): "" for i in range(70_000)}}), id="many values"),
-        pytest.param(changed(pcrs={str(i): {} for i in range(60_000)}), id="many banks"),
-        pytest.param(changed(logs={"txt" * 300_000: ""}), id="long name"),
-    ],
-)
-def test_a_large_message_is_read_in_time(untrusted: bytes) -> None:
-    hostile.in_time(evidence.decode, untrusted)
 
 
 def test_the_largest_logs_fit_into_the_largest_message() -> None:

@@ -65,6 +65,20 @@ class TestEkCertificate:
         with refused("ek_certificate_malformed", "cannot be read"):
             check(vendor, tpm, rubbish)
 
+    @pytest.mark.parametrize(
+        ("good", "bad"),
+        [
+            pytest.param(b"\x02\x01\x02", b"\x02\x01\x2a", id="version 43"),
+            pytest.param(b"\x2a\x86\x48\xce\x3d\x02\x01", b"\x2a\x86\x48\xce\x3d\x02\x77", id="unknown kind of key"),
+        ],
+    )
+    def test_refuses_a_certificate_of_an_unknown_form(
+        self, vendor: Vendor, tpm: SoftwareTpm, good: bytes, bad: bytes
+    ) -> None:
+        certificate = vendor.certify(tpm.ek_key.public_key())
+        with refused("ek_certificate_malformed", "cannot be read"):
+            check(vendor, tpm, certificate.replace(good, bad, 1))
+
     def test_accepts_the_vendors_own(self, vendor: Vendor, tpm: SoftwareTpm) -> None:
         check(vendor, tpm, vendor.certify(tpm.ek_key.public_key()))
 

@@ -1,0 +1,142 @@
+# SPDX-FileCopyrightText: The ovirt_tcp_plugin developers
+# SPDX-License-Identifier: Apache-2.0
+"""Every parser of bytes that somebody else made: one row each, fuzzed by `run` and tried with the worst by the tests."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
+
+from cryptography.hazmat.primitives.asymmetric import ec
+
+from ovirt_tcp_plugin import errors
+from ovirt_tcp_plugin.broker import snapshot
+from ovirt_tcp_plugin.lab.engine import external_scheduler
+from ovirt_tcp_plugin.messages import enrolment, eventlog, evidence, fields, oat, result, tpm2, tpm12
+from ovirt_tcp_plugin.scheduler import xmlrpc
+from ovirt_tcp_plugin.verifier import authority, endorsement
+from tests.broker import snapshot_test
+from tests.fuzz import worst
+from tests.messages import evidence_test, tpm2_test, tpm12_test
+from tests.verifier.conftest import certificate_request
+from tests.verifier.software_tpm import SoftwareTpm, launch_events
+from tests.verifier.vendor import NOW, Vendor
+
+VENDOR = Vendor()
+TPM = SoftwareTpm()
+AUTHORITY = authority.Authority(VENDOR.certificate, VENDOR.key)
+
+
+@dataclasses.dataclass(frozen=True)
+class Target:
+    """A parser under test.
+
+    Attributes:
+        parser: the public function, or method, that is tried.
+        call: how it is called with nothing but bytes.
+        good: an input that it reads.
+        worst: makes the largest inputs of its form from a good one.
+        declared: the one error that it may raise.
+    """
+
+    parser: Callable[..., object]
+    call: Callable[[bytes], object]
+    good: bytes
+    worst: Callable[[bytes], Iterator[bytes]]
+    declared: type[errors.Error] = errors.InvalidMessage
+
+
+def _binary(parser: Callable[[bytes], object], good: bytes) -> Target:
+    return Target(parser, parser, good, worst.binary)
+
+
+def _json(parser: Callable[[bytes], object], good: Mapping[str, Any]) -> Target:
+    return Target(parser, parser, json.dumps(good).encode(), worst.json_object)
+
+
+def _parsed_json(parser: Callable[[object], object], good: Mapping[str, Any]) -> Target:
+    """A decoder of what `fields.parse` has made of an answer."""
+    return Target(
+        parser,
+        lambda untrusted: parser(fields.parse(untrusted, "answer", 2**24)),
+        json.dumps(good).encode(),
+        worst.json_object,
+    )
+
+
+def _check_ek(untrusted: bytes) -> None:
+    endorsement.check_ek_certificate(untrusted, TPM.ek, VENDOR.authorities, NOW)
+
+
+TARGETS: Mapping[str, Target] = {
+    "quote": _binary(tpm2.parse_quote, tpm2_test.quote()),
+    "signature": _binary(tpm2.parse_signature, tpm2_test.ECDSA),
+    "public": _binary(tpm2.parse_public, tpm2_test.ecc_public()),
+    "rsa_public": _binary(tpm2.parse_public, tpm2_test.rsa_public()),
+    "quote12": _binary(tpm12.parse_quote, tpm12_test.QUOTE2_VERSION),
+    "public12": _binary(tpm12.parse_public_key, tpm12_test.PUBLIC),
+    "key12": _binary(tpm12.parse_key, tpm12_test.key()),
+    "attestation12": _binary(tpm12.parse_attestation, tpm12_test.ATTESTATION),
+    "eventlog": Target(eventlog.parse, eventlog.parse, eventlog.encode(launch_events(), ["sha256"]), worst.event_log),
+    "evidence": _json(evidence.decode, evidence.encode(evidence_test.GOOD)),
+    "challenge": _parsed_json(
+        evidence.decode_challenge,
+        evidence.encode_challenge(evidence.Challenge(bytes(32), {"sha256": (17, 18)}, 15_000)),
+    ),
+    "enrolment_request": _json(
+        enrolment.decode_request,
+        enrolment.encode(enrolment.EnrolmentRequest("token", "host-1", b"certificate", b"ek", b"ak")),
+    ),
+    "credential_challenge": _parsed_json(
+        enrolment.decode_challenge,
+        enrolment.encode(enrolment.CredentialChallenge("7", b"credential", b"secret")),
+    ),
+    "enrolment_proof": _json(
+        enrolment.decode_proof,
+        enrolment.encode(enrolment.EnrolmentProof("7", b"request", b"attest", b"signature")),
+    ),
+    "enrolment_reply": _parsed_json(
+        enrolment.decode_reply,
+        enrolment.encode(enrolment.EnrolmentReply("-----BEGIN CERTIFICATE-----", "-----BEGIN CERTIFICATE-----")),
+    ),
+    "oat_poll": _json(oat.decode_poll, {"hosts": ["host-1"], "timeThreshold": 1000, "PCRmask": "FFFFFF", "count": 1}),
+    "oat_answer": _json(oat.decode_answer, oat.encode_answer([oat.HostTrust("host-1", "trusted", NOW)])),
+    "vtime": Target(
+        oat.parse_vtime,
+        lambda untrusted: oat.parse_vtime(untrusted.decode("latin-1")),
+        b"2012-10-15T22:36:58.836+08:00",
+        worst.binary,
+    ),
+    "result": _parsed_json(
+        result.decode,
+        result.encode(result.AttestationResult("host-1", result.Level.UNTRUSTED, (result.Finding(8, "a", "b"),), 1, 2)),
+    ),
+    "snapshot": Target(
+        snapshot.decode,
+        lambda untrusted: snapshot.decode(untrusted, snapshot_test.BOOT),
+        snapshot.encode(snapshot_test.GOOD),
+        worst.json_object,
+    ),
+    "xmlrpc": Target(
+        xmlrpc.parse_call,
+        xmlrpc.parse_call,
+        external_scheduler.request("runFilters", [["TrustedHosts"], ["h1", "h2"], "vm", {"trust_scope": "all_vms"}]),
+        worst.xml,
+    ),
+    "ek_certificate": Target(
+        endorsement.check_ek_certificate,
+        _check_ek,
+        VENDOR.certify(TPM.ek_key.public_key()),
+        worst.binary,
+        errors.Refused,
+    ),
+    "ek_authorities": Target(endorsement.load_authorities, endorsement.load_authorities, VENDOR.pem, worst.pem),
+    "certificate_request": Target(
+        authority.Authority.issue_agent,
+        lambda untrusted: AUTHORITY.issue_agent("host-1", untrusted, NOW),
+        certificate_request(ec.generate_private_key(ec.SECP256R1())),
+        worst.binary,
+    ),
+}

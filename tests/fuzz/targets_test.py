@@ -1,0 +1,49 @@
+# SPDX-FileCopyrightText: The ovirt_tcp_plugin developers
+# SPDX-License-Identifier: Apache-2.0
+"""Every parser has a target, and the worst that 1 MiB can hold is judged in time and in bounds."""
+
+from __future__ import annotations
+
+import importlib
+import inspect
+import pkgutil
+from collections.abc import Callable, Iterator
+
+import pytest
+
+import ovirt_tcp_plugin
+from tests.fuzz.targets import TARGETS, Target
+from tests.messages import hostile
+
+# The parts that parsers are made of, and what only the store has kept.
+TRIED_ELSEWHERE = ("messages.fields", "messages.reference_values")
+
+
+def parsers() -> Iterator[Callable[..., object]]:
+    """Every public function of the package that takes something untrusted, or says that it parses."""
+    for found in pkgutil.walk_packages(ovirt_tcp_plugin.__path__, "ovirt_tcp_plugin."):
+        if found.name.endswith(("__main__", "migrations.env", *TRIED_ELSEWHERE)) or ".lab" in found.name:
+            continue
+        module = importlib.import_module(found.name)
+        for name, function in inspect.getmembers(module, inspect.isfunction):
+            takes = next(iter(inspect.signature(function).parameters), "")
+            named = takes.startswith("untrusted") or name.startswith(("parse", "decode"))
+            if named and not name.startswith("_") and function.__module__ == found.name:
+                yield function
+
+
+def test_every_parser_has_a_target() -> None:
+    tried = {target.parser for target in TARGETS.values()}
+    assert [f"{one.__module__}.{one.__name__}" for one in parsers() if one not in tried] == []
+    assert len(list(parsers())) > 12
+
+
+@pytest.mark.parametrize("target", [pytest.param(one, id=name) for name, one in TARGETS.items()])
+def test_reads_its_good_input(target: Target) -> None:
+    target.call(target.good)
+
+
+@pytest.mark.parametrize("target", [pytest.param(one, id=name) for name, one in TARGETS.items()])
+def test_the_worst_megabyte_is_judged_in_bounds(target: Target) -> None:
+    for untrusted in target.worst(target.good):
+        hostile.in_bounds(target.call, untrusted, target.declared)
