@@ -11,7 +11,7 @@ from typing import Optional
 
 import pytest
 
-from ovirt_tcp_plugin.lab import launch
+from ovirt_tcp_plugin.lab import launch, swtpm12
 from ovirt_tcp_plugin.lab.host import LabHost
 from ovirt_tcp_plugin.lab.swtpm import Vendor
 
@@ -26,6 +26,7 @@ class TpmPool:
         self._directory = directory
         self._vendor = Vendor(directory / "vendor")
         self._made: list[Path] = []
+        self._made12: list[Path] = []
         self.images = launch.make_images(directory / "images")
         self._make(READY_MADE)
 
@@ -39,6 +40,14 @@ class TpmPool:
         if number >= len(self._made):
             self._make(number + 1 - len(self._made))
         return self._made[number]
+
+    def state12(self, number: int) -> Path:
+        """Return the state directory of TPM 1.2 `number`, from 0 on."""
+        while number >= len(self._made12):
+            fresh = self._directory / f"chip12-{len(self._made12)}"
+            swtpm12.manufacture(self._vendor, fresh)
+            self._made12.append(fresh)
+        return self._made12[number]
 
     def _make(self, count: int) -> None:
         start = len(self._made)

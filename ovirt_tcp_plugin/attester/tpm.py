@@ -11,11 +11,10 @@ from __future__ import annotations
 import contextlib
 import os
 import struct
-import time
 from collections.abc import Iterator, Sequence
 
 from ovirt_tcp_plugin import errors
-from ovirt_tcp_plugin.attester.transport import HEADER_SIZE, Transport
+from ovirt_tcp_plugin.attester.transport import HEADER_SIZE, Transport, until_ready
 from ovirt_tcp_plugin.messages import tpm2
 from ovirt_tcp_plugin.messages.octets import Octets
 
@@ -30,10 +29,6 @@ ST_SESSIONS = 0x8002
 
 # Answers that ask for the same command again (Part 2, 6.6.3): yielded, self test running, retry.
 RC_AGAIN = (0x908, 0x90A, 0x922)
-# Self tests of slow chips last some seconds.
-AGAIN_WITHIN_S = 10.0
-AGAIN_FIRST_S = 0.001
-AGAIN_MOST_S = 0.25
 
 RC_SUCCESS = 0x000
 RC_OBJECT_MEMORY = 0x902
@@ -113,21 +108,11 @@ class Tpm:
             body += struct.pack(">I", len(area)) + area
         body += parameters
         tag = ST_SESSIONS if sessions else ST_NO_SESSIONS
-        answer = self._send(struct.pack(">HII", tag, HEADER_SIZE + len(body), code) + body)
+        answer = until_ready(self.transport, struct.pack(">HII", tag, HEADER_SIZE + len(body), code) + body, RC_AGAIN)
         (rc,) = struct.unpack(">I", answer[6:HEADER_SIZE])
         if rc != RC_SUCCESS:
             raise TpmError(name, rc)
         return Octets(answer[HEADER_SIZE:], f"answer to {name}")
-
-    def _send(self, command: bytes) -> bytes:
-        deadline, pause = time.monotonic() + AGAIN_WITHIN_S, AGAIN_FIRST_S
-        while True:
-            answer = self.transport.exchange(command)
-            (rc,) = struct.unpack(">I", answer[6:HEADER_SIZE])
-            if rc not in RC_AGAIN or time.monotonic() + pause >= deadline:
-                return answer
-            time.sleep(pause)
-            pause = min(pause * 2, AGAIN_MOST_S)
 
     # Keys
 

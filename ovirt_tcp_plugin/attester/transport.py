@@ -1,6 +1,6 @@
 # SPDX-FileCopyrightText: The ovirt_tcp_plugin developers
 # SPDX-License-Identifier: Apache-2.0
-"""Carries TPM 2.0 commands to a TPM and its answers back; knows nothing of their meaning.
+"""Carries commands to a TPM and its answers back; knows nothing of their meaning.
 
 Addresses: `/dev/tpmrm0` (the kernel's resource manager), `unix:PATH` and `tcp:HOST:PORT` (a software TPM).
 """
@@ -13,6 +13,7 @@ import select
 import socket
 import struct
 import time
+from collections.abc import Sequence
 from typing import Optional, Union
 
 from ovirt_tcp_plugin import errors
@@ -23,6 +24,10 @@ HEADER_SIZE = 10
 # A software TPM's sockets appear one after the other while it starts.
 CONNECT_WITHIN_S = 5.0
 CONNECT_RETRY_S = 0.01
+# Self tests of slow chips last some seconds.
+AGAIN_WITHIN_S = 10.0
+AGAIN_FIRST_S = 0.001
+AGAIN_MOST_S = 0.25
 
 
 class Device:
@@ -149,6 +154,22 @@ class Transport:
             with contextlib.suppress(OSError):
                 self._channel.close()
             self._channel = None
+
+
+def until_ready(transport: Transport, command: bytes, again: Sequence[int]) -> bytes:
+    """Return the answer to `command`, which is sent again while its return code is one of `again`.
+
+    Raises:
+        Unavailable: the TPM does not answer.
+    """
+    deadline, pause = time.monotonic() + AGAIN_WITHIN_S, AGAIN_FIRST_S
+    while True:
+        answer = transport.exchange(command)
+        (rc,) = struct.unpack(">I", answer[6:HEADER_SIZE])
+        if rc not in again or time.monotonic() + pause >= deadline:
+            return answer
+        time.sleep(pause)
+        pause = min(pause * 2, AGAIN_MOST_S)
 
 
 def _connect(address: str, within_s: float) -> socket.socket:

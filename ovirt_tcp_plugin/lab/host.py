@@ -24,7 +24,7 @@ from ovirt_tcp_plugin.attester.settings import Settings
 from ovirt_tcp_plugin.attester.tpm import Tpm
 from ovirt_tcp_plugin.lab import launch
 from ovirt_tcp_plugin.lab.processes import Processes
-from ovirt_tcp_plugin.lab.swtpm import STATE_FILE, Swtpm, clone
+from ovirt_tcp_plugin.lab.swtpm import STATE_FILES, Swtpm, clone
 
 # A lab does not wait half a minute for a server that it restarts itself.
 RETRY_MOST_S = 0.5
@@ -60,7 +60,7 @@ class LabHost:
         for made in (self.config_directory, self.boot_id_file.parent):
             made.mkdir(parents=True, exist_ok=True)
         self.state_directory.mkdir(mode=0o700, exist_ok=True)
-        if tpm_state is not None and not (directory / "tpm" / STATE_FILE).exists():
+        if tpm_state is not None and not list((directory / "tpm").glob(STATE_FILES)):
             clone(tpm_state, directory / "tpm")
         self.swtpm = Swtpm(directory / "tpm")
         self.images = images or launch.make_images(directory / "boot")

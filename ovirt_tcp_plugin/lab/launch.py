@@ -17,11 +17,13 @@ import struct
 import subprocess
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Union
 
 from ovirt_tcp_plugin import errors
 from ovirt_tcp_plugin.attester.tpm import RS_PW, Tpm
+from ovirt_tcp_plugin.attester.tpm12 import Tpm12
 from ovirt_tcp_plugin.lab.processes import find_program
-from ovirt_tcp_plugin.lab.swtpm import BANKS, Swtpm
+from ovirt_tcp_plugin.lab.swtpm import BANKS, Chip
 from ovirt_tcp_plugin.messages import eventlog, tpm2
 
 TBOOT = Path("/boot/tboot.gz")
@@ -32,7 +34,10 @@ HASH_WITHIN_S = 30
 
 _SINIT_LOCALITY = 3
 _TBOOT_LOCALITY = 2
-_STARTUP_CLEAR = b"\0\0"
+_SU_CLEAR = b"\0\0"  # TPM_SU_CLEAR of TPM 2.0
+_ST_CLEAR = b"\0\1"  # TPM_ST_CLEAR of TPM 1.2
+
+AnyTpm = Union[Tpm, Tpm12]
 
 _S_CRTM_VERSION = 0x00000008
 _SEPARATOR = 0x00000004
@@ -94,50 +99,60 @@ def tamper_kernel(images: Images, directory: Path) -> Images:
     return dataclasses.replace(images, kernel=tampered)
 
 
-def events(images: Images) -> tuple[eventlog.Event, ...]:
+def events(images: Images, banks: Sequence[str] = BANKS) -> tuple[eventlog.Event, ...]:
     """Return the events of a measured launch, in the order of a real one (DA mapping).
+
+    Args:
+        banks: those of the TPM; tboot extends only the last one.
 
     Raises:
         Unavailable: `lcp2_mlehash` is missing or failed.
     """
     control, capabilities = struct.pack("<I", 0), struct.pack("<I", 0x2)
     scrtm, nv_info = _described("CPU S-CRTM status 0"), _described("NV indices 01C10102 01C10103")
-    mle = {bank: _mle_hash(images, bank) for bank in BANKS}
-    pubkey = {bank: hashlib.new(bank, b"SINIT public key").digest() for bank in BANKS}
-    policy = hashlib.sha256(struct.pack("<I", 0) + hashlib.sha256(b"lab policy").digest()).digest()
+    mle = {bank: _mle_hash(images, bank) for bank in banks}
+    pubkey = {bank: hashlib.new(bank, b"SINIT public key").digest() for bank in banks}
+    policy = _hash(struct.pack("<I", 0) + _hash(b"lab policy", banks[-1]), banks[-1])
+
+    def event(pcr: int, kind: int, data: bytes) -> eventlog.Event:
+        return _event(pcr, kind, data, banks)
+
+    def module(pcr: int, digest: bytes) -> eventlog.Event:
+        return eventlog.Event(pcr, eventlog.TBOOT_MODULE, {banks[-1]: digest}, b"")
+
     return (
-        _event(17, eventlog.HASH_START, hash_start_data()),
-        _event(17, _BIOSAC, _described("BIOS ACM 1")),
-        _event(17, _SCRTM, scrtm),
-        _event(17, _LCP_CONTROL, control),
-        _event(17, _LCP_DETAILS, _described("launch control policy: any")),
-        _event(17, _STM, b""),
-        _event(17, _OSSINIT_CAP, capabilities),
+        event(17, eventlog.HASH_START, hash_start_data()),
+        event(17, _BIOSAC, _described("BIOS ACM 1")),
+        event(17, _SCRTM, scrtm),
+        event(17, _LCP_CONTROL, control),
+        event(17, _LCP_DETAILS, _described("launch control policy: any")),
+        event(17, _STM, b""),
+        event(17, _OSSINIT_CAP, capabilities),
         eventlog.Event(17, eventlog.MLE_HASH, mle, b""),
-        _event(17, _NV_INFO, nv_info),
+        event(17, _NV_INFO, nv_info),
         eventlog.Event(18, _SINIT_PUBKEY, pubkey, b""),
-        _event(18, _SCRTM, scrtm),
-        _event(18, _OSSINIT_CAP, capabilities),
-        _event(18, _LCP_CONTROL, control),
-        _event(18, _LCP_AUTHORITIES, _described("launch control policy: no authority")),
-        _event(18, _NV_INFO, nv_info),
-        _module(17, policy),
-        _module(18, policy),
-        _module(17, module_hash(images.kernel_cmdline, images.kernel)),
-        _module(17, module_hash(images.initrd_cmdline, images.initrd)),
+        event(18, _SCRTM, scrtm),
+        event(18, _OSSINIT_CAP, capabilities),
+        event(18, _LCP_CONTROL, control),
+        event(18, _LCP_AUTHORITIES, _described("launch control policy: no authority")),
+        event(18, _NV_INFO, nv_info),
+        module(17, policy),
+        module(18, policy),
+        module(17, module_hash(images.kernel_cmdline, images.kernel, banks[-1])),
+        module(17, module_hash(images.initrd_cmdline, images.initrd, banks[-1])),
     )
 
 
-def firmware_events() -> tuple[eventlog.Event, ...]:
+def firmware_events(banks: Sequence[str] = BANKS) -> tuple[eventlog.Event, ...]:
     """Return the few events of a simple firmware: its version and the separators of PCR 0-7."""
     version = "ovirt-tcp lab firmware 1\0".encode("utf-16-le")
-    separators = (_event(pcr, _SEPARATOR, bytes(4)) for pcr in range(8))
-    return (_event(0, _S_CRTM_VERSION, version), *separators)
+    separators = (_event(pcr, _SEPARATOR, bytes(4), banks) for pcr in range(8))
+    return (_event(0, _S_CRTM_VERSION, version, banks), *separators)
 
 
-def log_of(told: Sequence[eventlog.Event]) -> bytes:
+def log_of(told: Sequence[eventlog.Event], banks: Sequence[str] = BANKS) -> bytes:
     """Return the events as the log that firmware or TXT writes."""
-    return eventlog.encode(told, BANKS)
+    return eventlog.encode(told, banks)
 
 
 def truncate(log: bytes) -> bytes:
@@ -145,15 +160,18 @@ def truncate(log: bytes) -> bytes:
     return log[:-10]
 
 
-def power_on(swtpm: Swtpm, tpm: Tpm, firmware: Sequence[eventlog.Event]) -> None:
+def power_on(chip: Chip, tpm: AnyTpm, firmware: Sequence[eventlog.Event]) -> None:
     """Reset the TPM and measure the firmware: what happens before any launch."""
-    swtpm.control.reset()
-    tpm.execute("TPM2_Startup", 0x144, parameters=_STARTUP_CLEAR)
+    chip.control.reset()
+    if isinstance(tpm, Tpm12):
+        tpm.execute("TPM_Startup", 0x99, parameters=_ST_CLEAR)
+    else:
+        tpm.execute("TPM2_Startup", 0x144, parameters=_SU_CLEAR)
     for event in firmware:
         extend(tpm, event)
 
 
-def launch(swtpm: Swtpm, tpm: Tpm, told: Sequence[eventlog.Event]) -> None:
+def launch(chip: Chip, tpm: AnyTpm, told: Sequence[eventlog.Event]) -> None:
     """Do a measured launch of these events; the first one is HASH_START.
 
     Only locality 4 can reset PCR 17-22 to zero, and only 2 to 4 can extend PCR 17: software that runs later cannot
@@ -161,17 +179,24 @@ def launch(swtpm: Swtpm, tpm: Tpm, told: Sequence[eventlog.Event]) -> None:
     """
     start, *rest = told
     try:
-        swtpm.control.measure_launch(start.data)
+        chip.control.measure_launch(start.data)
         for event in rest:
             by_tboot = event.type == eventlog.TBOOT_MODULE
-            swtpm.control.set_locality(_TBOOT_LOCALITY if by_tboot else _SINIT_LOCALITY)
+            chip.control.set_locality(_TBOOT_LOCALITY if by_tboot else _SINIT_LOCALITY)
             extend(tpm, event)
     finally:
-        swtpm.control.set_locality(0)
+        chip.control.set_locality(0)
 
 
-def extend(tpm: Tpm, event: eventlog.Event) -> None:
-    """Extend the event's PCR by its digests (TPM2_PCR_Extend, Part 3, 22.2). Raises TpmError."""
+def extend(tpm: AnyTpm, event: eventlog.Event) -> None:
+    """Extend the event's PCR by its digests (TPM2_PCR_Extend, Part 3, 22.2; TPM_Extend, Part 3, 16.1).
+
+    Raises:
+        Unavailable: the TPM refused.
+    """
+    if isinstance(tpm, Tpm12):
+        tpm.execute("TPM_Extend", 0x14, parameters=struct.pack(">I", event.pcr) + event.digests["sha1"])
+        return
     parameters = struct.pack(">I", len(event.digests))
     parameters += b"".join(struct.pack(">H", tpm2.HASH_IDS[bank]) + value for bank, value in event.digests.items())
     tpm.execute("TPM2_PCR_Extend", 0x182, [event.pcr], [RS_PW], parameters)
@@ -182,10 +207,9 @@ def hash_start_data() -> bytes:
     return hashlib.sha256(b"SINIT ACM of the lab").digest() + struct.pack("<I", 0)
 
 
-def module_hash(cmdline: str, image: Path) -> bytes:
-    """Return tboot's SHA-256 of a module: over the hashes of its command line and its image, as `tb_polgen` does."""
-    own = hashlib.sha256(cmdline.encode("ascii")).digest() + hashlib.sha256(image.read_bytes()).digest()
-    return hashlib.sha256(own).digest()
+def module_hash(cmdline: str, image: Path, bank: str) -> bytes:
+    """Return tboot's hash of a module: over the hashes of its command line and its image, as `tb_polgen` does."""
+    return _hash(_hash(cmdline.encode("ascii"), bank) + _hash(image.read_bytes(), bank), bank)
 
 
 def _mle_hash(images: Images, bank: str) -> bytes:
@@ -207,14 +231,13 @@ def _run_mle_hash(image_digest: str, tboot: Path, cmdline: str, bank: str) -> by
     return value
 
 
-def _event(pcr: int, kind: int, data: bytes) -> eventlog.Event:
+def _event(pcr: int, kind: int, data: bytes, banks: Sequence[str]) -> eventlog.Event:
     """Return an event whose digests are those of its data."""
-    return eventlog.Event(pcr, kind, {bank: hashlib.new(bank, data).digest() for bank in BANKS}, data)
+    return eventlog.Event(pcr, kind, {bank: _hash(data, bank) for bank in banks}, data)
 
 
-def _module(pcr: int, digest: bytes) -> eventlog.Event:
-    """Return an event of tboot, which extends the one bank of its policy only."""
-    return eventlog.Event(pcr, eventlog.TBOOT_MODULE, {"sha256": digest}, b"")
+def _hash(content: bytes, bank: str) -> bytes:
+    return hashlib.new(bank, content).digest()
 
 
 def _described(what: str) -> bytes:

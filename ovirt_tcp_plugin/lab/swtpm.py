@@ -2,8 +2,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Software TPMs (swtpm): a vendor that manufactures and certifies them, and processes that run them.
 
-Each is a real TPM 2.0 implementation with its own EK; only the chip around it is missing. A control channel does
-what a platform does to a chip: reset, locality, the D-RTM's hash sequence.
+Each is a real TPM implementation with its own EK; only the chip around it is missing. A control channel does what a
+platform does to a chip: reset, locality, the D-RTM's hash sequence. Those of family 1.2 are in `swtpm12.py`.
 """
 
 from __future__ import annotations
@@ -16,14 +16,14 @@ import subprocess
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Optional
+from typing import Optional, TypeVar
 
 from ovirt_tcp_plugin import errors
 from ovirt_tcp_plugin.attester.tpm import Tpm
 from ovirt_tcp_plugin.attester.transport import Transport
 from ovirt_tcp_plugin.lab.processes import Processes, find_program
 
-STATE_FILE = "tpm2-00.permall"
+STATE_FILES = "tpm*-00.permall"
 BANKS = ("sha1", "sha256")
 # Making the vendor's authorities and an RSA key takes 1.2 s, on a busy machine some more.
 SETUP_WITHIN_S = 60
@@ -90,10 +90,13 @@ class Vendor:
             list(pool.map(self._make, rest))
 
     def _make(self, state: Path) -> None:
+        self.set_up(state, ["--tpm2", "--pcr-banks", ",".join(BANKS)])
+
+    def set_up(self, state: Path, options: Sequence[str]) -> None:
+        """Make one TPM by swtpm_setup with these options. Raises Unavailable; with its output."""
         state.mkdir(parents=True, exist_ok=True)
-        command = [find_program("swtpm_setup"), "--tpm2", "--tpm-state", str(state), "--create-ek-cert"]
-        command += ["--lock-nvram", "--overwrite", "--config", str(self._directory / "setup.conf")]
-        command += ["--vmid", state.name, "--pcr-banks", ",".join(BANKS)]
+        command = [find_program("swtpm_setup"), "--tpm-state", str(state), "--create-ek-cert", "--lock-nvram"]
+        command += ["--overwrite", "--config", str(self._directory / "setup.conf"), "--vmid", state.name, *options]
         try:
             done = subprocess.run(command, capture_output=True, timeout=SETUP_WITHIN_S, check=False)
         except subprocess.TimeoutExpired as e:
@@ -106,7 +109,8 @@ class Vendor:
 def clone(made: Path, state: Path) -> None:
     """Copy a TPM that was made and does not run. The copy is the *same* TPM: it has the same EK."""
     state.mkdir(parents=True, exist_ok=True)
-    shutil.copy(made / STATE_FILE, state / STATE_FILE)
+    for file in made.glob(STATE_FILES):
+        shutil.copy(file, state)
 
 
 class Control:
@@ -153,20 +157,25 @@ class Control:
             raise errors.Unavailable("swtpm control channel", f"command {number} failed: {answer.hex() or 'no answer'}")
 
 
-class Swtpm:
+AnyChip = TypeVar("AnyChip", bound="Chip")
+
+
+class Chip:
     """A running swtpm. Start it from a thread that stays: it dies with the thread that started it.
 
     Args:
         state: directory with the TPM's state; an empty one is a new TPM without EK certificate.
+        options: which family of TPM it is.
     """
 
-    def __init__(self, state: Path) -> None:
+    def __init__(self, state: Path, options: Sequence[str]) -> None:
+        self._options = options
         self.state = state
         state.mkdir(parents=True, exist_ok=True)
         self._sockets: Optional[Path] = None
         self._processes = Processes(state)
 
-    def __enter__(self) -> Swtpm:
+    def __enter__(self: AnyChip) -> AnyChip:
         self.start()
         return self
 
@@ -183,7 +192,7 @@ class Swtpm:
             self._sockets.mkdir(mode=0o700)
         if len(str(self._sockets / "control")) > MAX_SOCKET_PATH:
             raise errors.Unavailable("swtpm", f"{self._sockets} is too long for a socket, set a shorter TMPDIR")
-        command = [find_program("swtpm"), "socket", "--tpm2", "--tpmstate", f"dir={self.state}"]
+        command = [find_program("swtpm"), "socket", *self._options, "--tpmstate", f"dir={self.state}"]
         command += ["--server", f"type=unixio,path={self._sockets / 'data'}"]
         command += ["--ctrl", f"type=unixio,path={self._sockets / 'control'}"]
         command += ["--flags", "not-need-init,startup-clear"]
@@ -210,13 +219,24 @@ class Swtpm:
         """Its control channel."""
         return Control(self._directory() / "control")
 
-    def connect(self, timeout_s: float = COMMAND_WITHIN_S) -> Tpm:
-        """Return a TPM connected to it. It serves one connection at a time; close it when done."""
-        tpm = Tpm(Transport(self.address, timeout_s, CONNECT_WITHIN_S))
-        tpm.transport.connect()
-        return tpm
+    def dial(self, timeout_s: float) -> Transport:
+        """Return a connection to it. It serves one at a time; close it when done."""
+        transport = Transport(self.address, timeout_s, CONNECT_WITHIN_S)
+        transport.connect()
+        return transport
 
     def _directory(self) -> Path:
         if self._sockets is None or not self._processes.running("swtpm"):
             raise errors.Unavailable("swtpm", f"the one of {self.state} does not run")
         return self._sockets
+
+
+class Swtpm(Chip):
+    """A running TPM 2.0."""
+
+    def __init__(self, state: Path) -> None:
+        super().__init__(state, ["--tpm2"])
+
+    def connect(self, timeout_s: float = COMMAND_WITHIN_S) -> Tpm:
+        """Return a TPM connected to it. It serves one connection at a time; close it when done."""
+        return Tpm(self.dial(timeout_s))

@@ -19,6 +19,7 @@ from ovirt_tcp_plugin import errors
 from ovirt_tcp_plugin.messages.octets import Octets
 from ovirt_tcp_plugin.messages.tpm2 import MAX_RSA_SIZE, PCR_COUNT, RsaKey
 
+BANK = "sha1"
 DIGEST_SIZE = 20
 VERSION = bytes.fromhex("01010000")  # TPM_STRUCT_VER, 5.1: the same in each TPM 1.2
 ORD_MAKE_IDENTITY = 0x79  # TPM_ORD_MakeIdentity, 17
@@ -36,6 +37,7 @@ USAGE_IDENTITY = 0x0012
 
 MIGRATABLE = 0x00000002  # TPM_KEY_FLAGS, 5.10
 AUTH_NEVER = 0x00  # TPM_AUTH_DATA_USAGE, 5.9
+AUTH_ALWAYS = 0x01
 
 ALG_RSA = 0x00000001  # TPM_ALGORITHM_ID, 4.8
 ALG_AES128 = 0x00000006
@@ -115,6 +117,15 @@ class Quote:
 
 
 @dataclasses.dataclass(frozen=True)
+class PcrInfo:
+    """TPM_PCR_INFO_SHORT, 8.5; `area` is the exact bytes."""
+
+    area: bytes
+    selection: tuple[int, ...]
+    composite_digest: bytes
+
+
+@dataclasses.dataclass(frozen=True)
 class _RsaParameters:
     """TPM_KEY_PARMS of an RSA key, 10.1; `area` is the exact bytes."""
 
@@ -158,11 +169,13 @@ def encode_quote2(external_data: bytes, info: bytes, version_info: bytes) -> byt
     return struct.pack(">H", TAG_QUOTE_INFO2) + FIXED_QUOTE2 + external_data + info + version_info
 
 
-def take_pcr_info_short(octets: Octets) -> tuple[tuple[int, ...], bytes]:
-    """Return selection and composite digest of the TPM_PCR_INFO_SHORT at the cursor (8.5). Raises InvalidMessage."""
+def take_pcr_info_short(octets: Octets) -> PcrInfo:
+    """Return the TPM_PCR_INFO_SHORT at the cursor (8.5). Raises InvalidMessage."""
+    start = octets.position
     selection = take_selection(octets)
     octets.u8()  # localityAtRelease: where the command came from, which no check rests on
-    return selection, octets.take(DIGEST_SIZE)
+    digest = octets.take(DIGEST_SIZE)
+    return PcrInfo(octets.since(start), selection, digest)
 
 
 def parse_public_key(untrusted: bytes) -> PublicKey:
@@ -216,9 +229,9 @@ def encode_public_key(encryption_scheme: int, signature_scheme: int, modulus: by
     return encode_rsa_parameters(encryption_scheme, signature_scheme, len(modulus) * 8) + _long(modulus)
 
 
-def encode_key(usage: int, encryption_scheme: int, signature_scheme: int) -> bytes:
-    """Return the TPM_KEY12 by which a TPM is asked for a new RSA-2048 key that needs no authorization (10.3)."""
-    head = struct.pack(">HHHIB", TAG_KEY12, 0, usage, 0, AUTH_NEVER)
+def encode_key(usage: int, encryption_scheme: int, signature_scheme: int, auth_usage: int) -> bytes:
+    """Return the TPM_KEY12 by which a TPM is asked for a new RSA-2048 key (10.3)."""
+    head = struct.pack(">HHHIB", TAG_KEY12, 0, usage, 0, auth_usage)
     return head + encode_rsa_parameters(encryption_scheme, signature_scheme) + struct.pack(">III", 0, 0, 0)
 
 
@@ -328,10 +341,10 @@ def sha1(content: bytes) -> bytes:
 
 def _quote2(octets: Octets) -> Quote:
     external = octets.take(DIGEST_SIZE)
-    selection, digest = take_pcr_info_short(octets)
+    info = take_pcr_info_short(octets)
     if octets.left:
         _take_version_info(octets)
-    return Quote(external, selection, digest)
+    return Quote(external, info.selection, info.composite_digest)
 
 
 def _take_version_info(octets: Octets) -> None:

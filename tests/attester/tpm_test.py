@@ -164,7 +164,7 @@ def test_repeats_a_command_when_the_tpm_asks_for_it(code: int, scripted: Scripte
 
 
 def test_repeats_only_for_so_long(scripted: Scripted, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(tpm_module, "AGAIN_WITHIN_S", 0.05)
+    monkeypatch.setattr("ovirt_tcp_plugin.attester.transport.AGAIN_WITHIN_S", 0.05)
     tpm, peer = scripted(*[answer(0x922)] * 1000)
 
     with pytest.raises(TpmError, match="TPM2_FlushContext failed: .*0x922"):

@@ -70,7 +70,7 @@ def test_a_module_is_hashed_as_tb_polgen_does(tmp_path: Path) -> None:
 
     shown = subprocess.run(["tb_polgen", "--show", policy], capture_output=True, text=True, timeout=20, check=True)
 
-    digest = launch.module_hash("ro quiet", image).hex()
+    digest = launch.module_hash("ro quiet", image, "sha256").hex()
     assert digest in shown.stdout.replace(" ", "").replace("\n", "")
 
 

@@ -63,7 +63,7 @@ def test_a_vendor_goes_on_where_it_stopped(tmp_path: Path) -> None:
     Vendor(tmp_path / "vendor").manufacture([tmp_path / "second"])
 
     assert Vendor(tmp_path / "vendor").authorities == before
-    assert (tmp_path / "second" / swtpm_module.STATE_FILE).exists()
+    assert (tmp_path / "second" / "tpm2-00.permall").exists()
 
 
 def test_says_why_no_chip_was_made(tmp_path: Path) -> None:
