@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import re
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -83,11 +84,34 @@ def demo(hosts: int, keep: bool, as_json: bool) -> None:
         raise click.exceptions.Exit(1)
 
 
-@main.command()
+@main.group(invoke_without_command=True)
 @as_json
-@click.pass_obj
-def hosts(config_dir: Path, as_json: bool) -> None:
+@click.pass_context
+def hosts(context: click.Context, as_json: bool) -> None:
     """List the enrolled hosts with the attestation server's last result."""
+    if context.invoked_subcommand is None:
+        _list_hosts(context.obj, as_json)
+
+
+@hosts.command("replace-tpm")
+@click.argument("host")
+@click.pass_obj
+def replace_tpm(config_dir: Path, host: str) -> None:
+    """Forget the TPM of HOST, whose board was replaced; it enrols with a new token, and is unknown until then."""
+    _verifier(config_dir).call("DELETE", f"/v1/hosts/{host.lower()}")
+    click.echo(f"{host} may enrol with another TPM now; it needs a token: ovirt-tcp-verifier token enrol {host}")
+
+
+@hosts.command("remove")
+@click.argument("host")
+@click.pass_obj
+def remove_host(config_dir: Path, host: str) -> None:
+    """Forget HOST, which left for good."""
+    _verifier(config_dir).call("DELETE", f"/v1/hosts/{host.lower()}")
+    click.echo(f"{host} is no longer enrolled")
+
+
+def _list_hosts(config_dir: Path, as_json: bool) -> None:
     known = _verifier(config_dir).call("GET", "/v1/hosts")["hosts"]
     if as_json:
         _print_json(known)
@@ -126,30 +150,115 @@ def reference() -> None:
 @as_json
 @click.pass_obj
 def reference_list(config_dir: Path, as_json: bool) -> None:
-    """List the sets of reference values."""
-    known = _verifier(config_dir).call("GET", "/v1/reference-values")["reference_values"]
+    """List the reference values by set."""
+    known = _verifier(config_dir).call("GET", "/v1/reference-values")
     if as_json:
-        _print_json(known)
+        _print_json(known["reference_values"])
         return
-    rows = [(one["name"], pcr, one["bank"], value) for one in known for pcr, value in one["pcrs"].items()]
-    _print_table(("NAME", "PCR", "BANK", "VALUE"), rows)
+    rows = [
+        (
+            one["name"],
+            str(value["pcr"]),
+            value["component"] or "(whole PCR)",
+            value["digest"],
+            value["host_name"] or "all",
+            "staged" if value["staged"] else "active",
+            value["identifier"],
+        )
+        for one in known["reference_values"]
+        for value in one["values"]
+    ]
+    _print_table(("SET", "PCR", "COMPONENT", "DIGEST", "HOST", "STATE", "ID"), rows)
+    for name in known["unreadable"]:
+        click.echo(f"{name} cannot be read: remove it and import it again", err=True)
 
 
 @reference.command("import")
 @click.argument("name")
 @click.option("--from-host", "host", required=True, help="Golden host: its present boot becomes the reference.")
+@click.option("--stage", is_flag=True, help="Only for `preview`, until `activate`.")
 @click.pass_obj
-def reference_import(config_dir: Path, name: str, host: str) -> None:
-    """Take the present boot of a golden host as reference values NAME; every host is judged anew."""
-    good = _verifier(config_dir).call("POST", "/v1/reference-values", {"name": name, "host": host})
-    click.echo(f"{name}: PCR {', '.join(good['pcrs'])} of bank {good['bank']}, {len(good['events'])} events")
+def reference_import(config_dir: Path, name: str, host: str, stage: bool) -> None:
+    """Take the present boot of a golden host as set NAME, or add what is new in it to that set.
+
+    Every host is judged anew. With --stage, look first at what would change: `preview`, then `activate`.
+    """
+    request = {"name": name, "host": host, "staged": stage}
+    good = _verifier(config_dir).call("POST", "/v1/reference-values", request)
+    staged = sum(value["staged"] for value in good["values"])
+    click.echo(f"{name}: {len(good['slots'])} steps, {len(good['values'])} good values, {staged} of them staged")
+
+
+@reference.command("add")
+@click.argument("name")
+@click.option("--pcr", type=click.IntRange(0, 23), required=True)
+@click.option("--component", default="", help="Part of the boot, as `list` names it. Without it: the whole PCR.")
+@click.option("--digest", required=True, help="Good value, hex.")
+@click.option("--host", default="", help="Good for this host only.")
+@click.option("--stage", is_flag=True, help="Only for `preview`, until `activate`.")
+@click.option("--note", default="", help="Why it is good.")
+@click.pass_obj
+def reference_add(
+    config_dir: Path, name: str, pcr: int, component: str, digest: str, host: str, stage: bool, note: str
+) -> None:
+    """Add one good value to set NAME: an updated kernel, say, needs nothing else."""
+    value = {
+        "bank": "sha256",
+        "pcr": pcr,
+        "component": component,
+        "digest": digest.lower(),
+        "host_name": host.lower(),
+        "staged": stage,
+        "note": note,
+    }
+    _verifier(config_dir).call("POST", f"/v1/reference-values/{name}/add", {"value": value})
+    click.echo(f"added to {name}" + (", staged" if stage else ""))
+
+
+@reference.command("preview")
+@click.option("--activate", multiple=True, metavar="SET[:ID]", help="As if these staged values counted; repeatable.")
+@click.option("--withdraw", multiple=True, metavar="SET[:ID]", help="As if these values were gone; repeatable.")
+@as_json
+@click.pass_obj
+def reference_preview(config_dir: Path, activate: tuple[str, ...], withdraw: tuple[str, ...], as_json: bool) -> None:
+    """Show which hosts a change of the reference values would make trusted or untrusted. Nothing is changed."""
+    request = {"activate": _by_set(activate), "withdraw": _by_set(withdraw)}
+    changes = _verifier(config_dir).call("POST", "/v1/reference-preview", request)["changes"]
+    if as_json:
+        _print_json(changes)
+        return
+    _print_table(
+        ("HOST", "NOW", "THEN", "WHY"), [(one["host_name"], one["now"], one["then"], _headline(one)) for one in changes]
+    )
+    if not changes:
+        click.echo("no host would change its level")
+
+
+@reference.command("activate")
+@click.argument("name")
+@click.argument("identifiers", nargs=-1)
+@click.pass_obj
+def reference_activate(config_dir: Path, name: str, identifiers: tuple[str, ...]) -> None:
+    """Have staged values of set NAME count: those with these IDENTIFIERS, or all."""
+    _verifier(config_dir).call("POST", f"/v1/reference-values/{name}/activate", {"values": list(identifiers)})
+    click.echo(f"{name}: activated; every host is judged anew")
+
+
+@reference.command("withdraw")
+@click.argument("name")
+@click.argument("identifiers", nargs=-1, required=True)
+@click.pass_obj
+def reference_withdraw(config_dir: Path, name: str, identifiers: tuple[str, ...]) -> None:
+    """Withdraw the values with these IDENTIFIERS from set NAME; every host is judged anew."""
+    _verifier(config_dir).call("POST", f"/v1/reference-values/{name}/withdraw", {"values": list(identifiers)})
+    click.echo(f"{name}: withdrawn; every host is judged anew")
 
 
 @reference.command("remove")
 @click.argument("name")
 @click.pass_obj
 def reference_remove(config_dir: Path, name: str) -> None:
-    """Withdraw the reference values NAME; every host is judged anew."""
+    """Withdraw the whole set NAME; every host is judged anew."""
     _verifier(config_dir).call("DELETE", f"/v1/reference-values/{name}")
     click.echo(f"{name} is withdrawn")
 
@@ -233,6 +342,19 @@ def _verifier(config_dir: Path) -> Remote:
 def _broker(config_dir: Path) -> Remote:
     broker = config.load(Settings, "cli", config_dir).broker
     return Remote("broker", broker.url, broker.token_file)
+
+
+def _by_set(chosen: Sequence[str]) -> Mapping[str, Sequence[str]]:
+    """Return the identifiers by set of some SET or SET:ID; a set without any means all of it."""
+    sets: dict[str, list[str]] = {}
+    for one in chosen:
+        # A set's name may have colons itself; an identifier is 12 hex digits.
+        name, _, identifier = one.rpartition(":")
+        if name and re.fullmatch("[0-9a-f]{12}", identifier):
+            sets.setdefault(name, []).append(identifier)
+        else:
+            sets.setdefault(one, [])
+    return sets
 
 
 def _print_json(value: object) -> None:

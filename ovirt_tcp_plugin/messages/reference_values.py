@@ -1,75 +1,217 @@
 # SPDX-FileCopyrightText: The ovirt_tcp_plugin developers
 # SPDX-License-Identifier: Apache-2.0
-"""Reference values: what a good boot looks like, as chosen by the administrator from a golden host."""
+"""Reference values: what good boots look like, as chosen by the administrator.
+
+A set tells the order of the parts of a boot (its slots) and the good digests of each part, so that an update of one
+part needs one new value. A value may also be of a whole PCR, or good for one host only. A staged value counts for
+previews, not yet for verdicts.
+"""
 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+import hashlib
+import re
+from collections.abc import Iterable, Mapping
 from typing import Any
 
-from ovirt_tcp_plugin.messages import eventlog, tpm2
+from ovirt_tcp_plugin import errors
+from ovirt_tcp_plugin.messages import fields, tpm2
+from ovirt_tcp_plugin.messages.components import Step
+
+MAX_SET_SIZE = 4 * 1024 * 1024
+MAX_SLOTS = 4096
+MAX_VALUES = 16384
+MAX_NAME_LENGTH = 128
+
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:-]{0,127}")
+_COMPONENT = re.compile(r"[a-z0-9_]{0,64}")
+_SET_MEMBERS = {"name", "slots", "values", "host_names"}
+_VALUE_MEMBERS = {"identifier", "bank", "pcr", "component", "digest", "host_name", "staged", "note"}
+
+Slot = tuple[int, str]
 
 
 @dataclasses.dataclass(frozen=True)
-class GoodEvent:
-    """One event of a good boot: enough to name the first one that differs. `digest` is lower-case hex."""
+class Value:
+    """One good digest.
 
+    Attributes:
+        bank: PCR bank.
+        pcr: PCR index.
+        component: the part of the boot that it is of; empty: of the whole PCR.
+        digest: lower-case hex.
+        host_name: the one host that it is good for; empty: for all that the set is for.
+        staged: it does not count yet.
+        note: for people.
+    """
+
+    bank: str
     pcr: int
-    type: int
+    component: str
     digest: str
+    host_name: str = ""
+    staged: bool = False
+    note: str = ""
+
+    @property
+    def identifier(self) -> str:
+        """Twelve hex digits, the same for what says the same."""
+        said = f"{self.bank} {self.pcr} {self.component} {self.digest} {self.host_name}"
+        return hashlib.sha256(said.encode("utf-8")).hexdigest()[:12]
 
 
 @dataclasses.dataclass(frozen=True)
-class GoodBoot:
-    """The reference values of one good boot.
+class ReferenceSet:
+    """The reference values of one kind of boot.
 
     Attributes:
         name: chosen by the administrator, unique.
-        bank: PCR bank of all values.
-        pcrs: good value by PCR, lower-case hex; never empty.
-        events: the events that lead there, in order.
+        slots: (PCR, component) of each step of the boot, in order; unique.
+        values: the good digests.
+        host_names: the hosts that are judged by it; empty: all.
     """
 
     name: str
-    bank: str
-    pcrs: Mapping[int, str]
-    events: tuple[GoodEvent, ...]
+    slots: tuple[Slot, ...] = ()
+    values: tuple[Value, ...] = ()
+    host_names: tuple[str, ...] = ()
+
+    def merged(self, other: ReferenceSet) -> ReferenceSet:
+        """Return this set with the values of another boot of the same order.
+
+        Raises:
+            Conflict: the other boot has other steps.
+        """
+        if other.slots != self.slots:
+            raise errors.Conflict(f"that boot has other steps than {self.name}: give it a set of its own")
+        return self.with_values(other.values)
+
+    def with_values(self, values: Iterable[Value]) -> ReferenceSet:
+        """Return this set with more values; one that is there already stays as it is.
+
+        Raises:
+            Conflict: a value is of a part that the set does not have, or there are too many.
+        """
+        known = {value.identifier for value in self.values}
+        fresh = {value.identifier: value for value in values if value.identifier not in known}
+        for value in fresh.values():
+            if value.component and (value.pcr, value.component) not in self.slots:
+                raise errors.Conflict(f"boots of {self.name} have no {value.component} in PCR {value.pcr}")
+        if len(known) + len(fresh) > MAX_VALUES:
+            raise errors.Conflict(f"{self.name} would have more than {MAX_VALUES} values")
+        return dataclasses.replace(self, values=(*self.values, *fresh.values()))
+
+    def activated(self, identifiers: Iterable[str]) -> ReferenceSet:
+        """Return this set with those staged values counting. Raises NotFound."""
+        chosen = self._chosen(identifiers)
+        values = (dataclasses.replace(v, staged=False) if v.identifier in chosen else v for v in self.values)
+        return dataclasses.replace(self, values=tuple(values))
+
+    def withdrawn(self, identifiers: Iterable[str]) -> ReferenceSet:
+        """Return this set without those values. Raises NotFound."""
+        chosen = self._chosen(identifiers)
+        return dataclasses.replace(self, values=tuple(v for v in self.values if v.identifier not in chosen))
+
+    def _chosen(self, identifiers: Iterable[str]) -> set[str]:
+        chosen = set(identifiers)
+        missing = sorted(chosen - {value.identifier for value in self.values})
+        if missing:
+            raise errors.NotFound(f"reference value in {self.name}", missing[0])
+        return chosen
 
 
-def from_boot(
-    name: str, bank: str, values: Mapping[int, bytes], events: Sequence[eventlog.Event]
-) -> GoodBoot:
-    """Return the reference values of a boot whose quote and replay were checked."""
-    return GoodBoot(
-        name=name,
-        bank=bank,
-        pcrs={index: value.hex() for index, value in values.items()},
-        events=tuple(
-            GoodEvent(event.pcr, event.type, event.digests[bank].hex())
-            for event in events
-            if event.pcr in values and bank in event.digests and event.type != eventlog.NO_ACTION
-        ),
-    )
+def check_name(name: str) -> str:
+    """Return the name of a set. Raises InvalidMessage."""
+    if not _NAME.fullmatch(name):
+        raise errors.InvalidMessage("name", "it may have letters, digits, dot, colon, dash and underscore")
+    return name
 
 
-def encode(boot: GoodBoot) -> dict[str, Any]:
-    """Return the JSON object of reference values."""
+def from_boot(name: str, bank: str, steps: Iterable[Step], staged: bool = False, note: str = "") -> ReferenceSet:
+    """Return the reference values of a boot whose quote and replay were checked.
+
+    By step only: the value of a whole PCR would go on to count after one of its steps was withdrawn.
+    """
+    taken = tuple(steps)
+    values = (Value(bank, step.pcr, step.component, step.digest, staged=staged, note=note) for step in taken)
+    return ReferenceSet(name, tuple((step.pcr, step.component) for step in taken), tuple(values))
+
+
+def encode(one: ReferenceSet) -> dict[str, Any]:
+    """Return the JSON object of a set."""
     return {
-        "name": boot.name,
-        "bank": boot.bank,
-        "pcrs": {str(index): value for index, value in boot.pcrs.items()},
-        "events": [[event.pcr, event.type, event.digest] for event in boot.events],
+        "name": one.name,
+        "slots": [list(slot) for slot in one.slots],
+        "values": [encode_value(value) for value in one.values],
+        "host_names": list(one.host_names),
     }
 
 
-def decode(stored: Mapping[str, Any]) -> GoodBoot:
-    """Return reference values that `encode` made and the store kept."""
-    if stored["bank"] not in tpm2.HASH_IDS:
-        raise ValueError(stored["bank"])
-    return GoodBoot(
-        name=stored["name"],
-        bank=stored["bank"],
-        pcrs={int(index): value for index, value in stored["pcrs"].items()},
-        events=tuple(GoodEvent(*event) for event in stored["events"]),
+def encode_value(value: Value) -> dict[str, Any]:
+    """Return the JSON object of a value."""
+    return {"identifier": value.identifier, **dataclasses.asdict(value)}
+
+
+def decode(untrusted: object) -> ReferenceSet:
+    """Return the set in a JSON object.
+
+    Raises:
+        InvalidMessage: on any missing, mistyped, oversized or unknown member.
+    """
+    members = fields.members(untrusted, "reference set")
+    _refuse_unknown(members, _SET_MEMBERS, "reference set")
+    slots = tuple(_slot(item) for item in fields.items(members, "slots", MAX_SLOTS))
+    if len(set(slots)) != len(slots):
+        raise errors.InvalidMessage("reference set", "a slot is there twice")
+    host_names = fields.items(members, "host_names", MAX_VALUES)
+    if not all(isinstance(name, str) and len(name) <= 255 for name in host_names):
+        raise errors.InvalidMessage("reference set", "a host name is not a text of at most 255 characters")
+    return ReferenceSet(
+        name=check_name(fields.text(members, "name", MAX_NAME_LENGTH)),
+        slots=slots,
+        values=tuple(decode_value(item) for item in fields.items(members, "values", MAX_VALUES)),
+        host_names=tuple(str(name) for name in host_names),
     )
+
+
+def decode_value(untrusted: object) -> Value:
+    """Return the value in a JSON object; an identifier in it is not believed. Raises InvalidMessage."""
+    members = fields.members(untrusted, "reference value")
+    _refuse_unknown(members, _VALUE_MEMBERS, "reference value")
+    bank, digest = fields.text(members, "bank", 16), fields.text(members, "digest", 128)
+    if bank not in tpm2.DIGEST_SIZES or not re.fullmatch(f"[0-9a-f]{{{2 * tpm2.DIGEST_SIZES[bank]}}}", digest):
+        raise errors.InvalidMessage("reference value", "the digest is not lower-case hex of the bank's length")
+    staged = members.get("staged", False)
+    if not isinstance(staged, bool):
+        raise errors.InvalidMessage("reference value", "staged is neither true nor false")
+    component = fields.text(members, "component", 64)
+    return Value(
+        bank=bank,
+        pcr=fields.integer(members, "pcr", 0, tpm2.PCR_COUNT - 1),
+        component=_check_component(component),
+        digest=digest,
+        host_name=fields.text({"host_name": "", **members}, "host_name", 255),
+        staged=staged,
+        note=fields.text({"note": "", **members}, "note", 255),
+    )
+
+
+def _slot(untrusted: object) -> Slot:
+    if not isinstance(untrusted, list) or len(untrusted) != 2:
+        raise errors.InvalidMessage("reference set", "a slot is not a pair of PCR and component")
+    members = {"pcr": untrusted[0], "component": untrusted[1]}
+    pcr = fields.integer(members, "pcr", 0, tpm2.PCR_COUNT - 1)
+    return pcr, _check_component(fields.text(members, "component", 64))
+
+
+def _check_component(component: str) -> str:
+    if not _COMPONENT.fullmatch(component):
+        raise errors.InvalidMessage("reference set", "a component is not a lower-case word")
+    return component
+
+
+def _refuse_unknown(members: Mapping[str, object], known: set[str], what: str) -> None:
+    unknown = sorted(set(members) - known)
+    if unknown:
+        raise errors.InvalidMessage(what, f"unknown member {unknown[0][:20]!r}")

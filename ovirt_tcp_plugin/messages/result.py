@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import dataclasses
 import enum
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any, Optional
 
 from ovirt_tcp_plugin import errors
@@ -66,8 +66,13 @@ def encode(result: AttestationResult) -> dict[str, Any]:
     """Return the JSON object of a result."""
     encoded = dataclasses.asdict(result)
     encoded["level"] = result.level.value
-    encoded["findings"] = [dataclasses.asdict(finding) for finding in result.findings]
+    encoded["findings"] = encode_findings(result.findings)
     return encoded
+
+
+def encode_findings(findings: Iterable[Finding]) -> list[dict[str, Any]]:
+    """Return the JSON array of findings."""
+    return [dataclasses.asdict(finding) for finding in findings]
 
 
 def decode(untrusted: object) -> AttestationResult:

@@ -12,14 +12,14 @@ The complete list of checks. The numbers are stable: findings, tests and documen
  (5) reset and restart counters did not go back, and they agree with the boot id
  (6) the PCR values given hash to the quoted digest and cover all required PCRs
  (7) the event log replays to those PCRs
- (8) each required PCR has a reference value and equals it
+ (8) each required PCR equals the reference values, as a whole or step by step (`judgement.py`)
  (9) the signed PCR selection is the one that was asked for
 (10) the quote's qualified signer is the AK under the endorsed EK
 
 (0)-(4) and (10) establish authenticity: the first failure ends the appraisal and the evidence is *discarded*, since
 anybody may have sent it. After them the host itself is speaking, and (5)-(9) report every failure as *untrusted*.
 
-Not established here: that the nonce is used once (`nonces.py` hands each out once), that the EK's certificate is good
+Not established here: that the nonce is used once (`store/rounds.py` takes each back once), that the EK's certificate is good
 (enrolment), and anything that happened after the boot that the PCRs cover.
 """
 
@@ -36,9 +36,9 @@ from cryptography.hazmat.primitives.asymmetric import ec, padding, rsa
 from cryptography.hazmat.primitives.asymmetric.utils import encode_dss_signature
 
 from ovirt_tcp_plugin import errors
-from ovirt_tcp_plugin.messages import eventlog, evidence, public_keys, tpm2
-from ovirt_tcp_plugin.messages.reference_values import GoodBoot
+from ovirt_tcp_plugin.messages import components, eventlog, evidence, public_keys, tpm2
 from ovirt_tcp_plugin.messages.result import Finding, Level
+from ovirt_tcp_plugin.verifier.judgement import Criteria, Measured, conclude, never_launched
 
 # SHA-1 is absent: collisions are affordable, and no TPM 2.0 needs it (check 3).
 SIGNATURE_HASHES: Mapping[str, hashes.HashAlgorithm] = {
@@ -92,15 +92,13 @@ class Appraised:
         level: trusted, untrusted, or unknown when no reference values are chosen.
         findings: every failed check.
         boot: the counters of this quote.
-        values: required PCR values that the TPM signed for; empty when they could not be proven.
-        events: the events of its log, empty when there is none.
+        measured: what check (8) went by, and will again when the reference values change.
     """
 
     level: Level
     findings: tuple[Finding, ...]
     boot: Boot
-    values: Mapping[int, bytes]
-    events: Sequence[eventlog.Event]
+    measured: Measured
 
 
 def appraise(
@@ -109,7 +107,7 @@ def appraise(
     issued: Optional[IssuedNonce],
     previous: Optional[Boot],
     required: tpm2.Selection,
-    good_boots: Sequence[GoodBoot],
+    criteria: Criteria,
     now_ms: int,
 ) -> Union[Discarded, Appraised]:
     """Return what `reported` proves about `host` at `now_ms`.
@@ -120,7 +118,7 @@ def appraise(
         issued: what `nonces` had under the evidence's nonce, None if nothing.
         previous: the counters of the last authentic quote, None if there was none in this enrolment.
         required: the one bank and the PCRs that the host's profile demands.
-        good_boots: the reference values chosen for it.
+        criteria: the reference values.
 
     Raises:
         ValueError: `required` names no PCR; an empty set is a fault of configuration, never a pass.
@@ -134,15 +132,13 @@ def appraise(
     findings = [*_check_counters(boot, previous), *_check_selection(quote, issued)]
     values, unproven = _check_values(quote, host.ak.scheme_hash if host else "", reported.pcrs, required)
     findings += unproven
-    events, unlogged = _check_log(reported.logs, values, required)
+    steps, unlogged = _check_log(reported.logs, values, required)
     findings += unlogged
-    differing = _check_reference_values(values, events, required, good_boots)
-    level = Level.UNTRUSTED if findings or differing else Level.TRUSTED
-    if not good_boots:
-        level = Level.UNKNOWN
-    # The cause first: where nothing was launched, the other findings only follow from it.
-    told = sorted([*findings, *differing], key=lambda finding: finding.code != "no_launch")
-    return Appraised(level, tuple(told), boot, values, events)
+    measured = Measured({index: value.hex() for index, value in values.items()}, steps)
+    name = host.name if host else ""
+    differing = criteria.judge(measured, name, required)  # (8)
+    level, told = conclude(findings, differing, criteria.chosen_for(name))
+    return Appraised(level, told, boot, measured)
 
 
 def authenticate(
@@ -282,21 +278,22 @@ def _check_values(  # (6)
 
 def _check_log(  # (7)
     logs: Mapping[str, bytes], values: Mapping[int, bytes], required: tpm2.Selection
-) -> tuple[Sequence[eventlog.Event], list[Finding]]:
-    """Return the events of the logs that speak of required PCRs, and what is wrong with them."""
+) -> tuple[tuple[components.Step, ...], list[Finding]]:
+    """Return the steps of the PCRs to which the logs replay, and what is wrong with the logs."""
     ((bank, indices),) = required.items()
     try:
         events = [event for kind in evidence.LOGS for event in _events(kind, logs, indices)]
     except errors.InvalidMessage as e:
         return (), [Finding(7, "log_malformed", str(e))]
-    if not any(event.pcr in indices for event in events):
-        return events, [Finding(7, "log_missing", f"no event log tells how PCR {_listed(indices)} came about")]
+    told = {event.pcr for event in events}
+    untold = [index for index in indices if index not in told]
+    if len(untold) == len(indices):
+        return (), [Finding(7, "log_missing", f"no event log tells how PCR {_listed(untold)} came about")]
     replayed = eventlog.replay(events, bank, values)
-    return events, [
-        _replay_finding(index, replayed[index], value)
-        for index, value in values.items()
-        if not hmac.compare_digest(replayed[index], value)
-    ]
+    good = [index for index, value in values.items() if hmac.compare_digest(replayed[index], value)]
+    bad = [index for index in values if index not in good]
+    findings = [_replay_finding(index, replayed[index], values[index], index in told) for index in bad]
+    return components.steps(events, bank, good), findings
 
 
 def _events(kind: str, logs: Mapping[str, bytes], indices: Iterable[int]) -> Sequence[eventlog.Event]:
@@ -310,73 +307,14 @@ def _events(kind: str, logs: Mapping[str, bytes], indices: Iterable[int]) -> Seq
     return [event for event in events if (event.pcr in eventlog.DRTM_PCRS) is (kind == "txt")]
 
 
-def _replay_finding(index: int, replayed: bytes, quoted: bytes) -> Finding:
+def _replay_finding(index: int, replayed: bytes, quoted: bytes, told: bool) -> Finding:
+    if not told:
+        return Finding(7, "log_missing", f"no event log tells how PCR {index} came about")
     if never_launched(index, quoted):
         text = f"the event log tells of a measured launch, but PCR {index} shows that none took place"
         return Finding(7, "log_without_launch", text, replayed.hex(), quoted.hex())
     text = f"the event log does not replay to PCR {index}: it is not the log of what was booted"
     return Finding(7, "log_differs", text, replayed.hex(), quoted.hex())
-
-
-def _check_reference_values(  # (8)
-    values: Mapping[int, bytes],
-    events: Sequence[eventlog.Event],
-    required: tpm2.Selection,
-    good_boots: Sequence[GoodBoot],
-) -> list[Finding]:
-    """One whole good boot must match: PCR 17 of one and PCR 18 of another are no good boot."""
-    ((bank, indices),) = required.items()
-    if not good_boots:
-        return [Finding(8, "no_reference_values", "no reference values are chosen: import them from a golden host")]
-    usable = [good for good in good_boots if good.bank == bank and all(i in good.pcrs for i in indices)]
-    if not usable:
-        return [
-            Finding(8, "no_reference_values", f"no reference values cover PCR {_listed(indices)} of bank {bank}")
-        ]
-    differences = [[i for i in indices if values.get(i, b"").hex() != good.pcrs[i]] for good in usable]
-    nearest = min(range(len(usable)), key=lambda position: len(differences[position]))
-    return [_difference(index, values, events, usable[nearest]) for index in differences[nearest]]
-
-
-def _difference(
-    index: int, values: Mapping[int, bytes], events: Sequence[eventlog.Event], good: GoodBoot
-) -> Finding:
-    if index not in values:
-        return Finding(8, "pcr_unproven", f"PCR {index} was not proven, so it cannot be compared", good.pcrs[index])
-    seen = values[index]
-    if never_launched(index, seen):
-        text = f"PCR {index} is all ones: no measured launch (TXT) took place in this boot"
-        return Finding(8, "no_launch", text, good.pcrs[index], seen.hex())
-    text = f"PCR {index} differs from the reference values {good.name}"
-    replayed = eventlog.replay(events, good.bank, [index])[index]
-    if not hmac.compare_digest(replayed, seen):
-        return Finding(8, "pcr_differs", text, good.pcrs[index], seen.hex())
-    what, expected, found = _first_different_event(index, events, good)
-    return Finding(8, "event_differs", f"{text}; the first event that differs is {what}", expected, found)
-
-
-def _first_different_event(
-    index: int, events: Sequence[eventlog.Event], good: GoodBoot
-) -> tuple[str, str, str]:
-    """Return name, expected and seen digest of the first event that differs. Only for a log that replays."""
-    own = [
-        event
-        for event in events
-        if event.pcr == index and event.type != eventlog.NO_ACTION and good.bank in event.digests
-    ]
-    wanted = [event for event in good.events if event.pcr == index]
-    for position in range(max(len(own), len(wanted))):
-        expected = wanted[position].digest if position < len(wanted) else ""
-        seen = own[position].digests[good.bank].hex() if position < len(own) else ""
-        if expected != seen:
-            kind = wanted[position].type if position < len(wanted) else own[position].type
-            return f"number {position + 1}, {eventlog.name_type(kind)}", expected, seen
-    return "none of the logged ones", "", ""
-
-
-def never_launched(index: int, value: bytes) -> bool:
-    """Return whether a D-RTM PCR still has the value of the TPM's reset: no launch took place."""
-    return index in eventlog.DRTM_PCRS and value == b"\xff" * len(value)
 
 
 def _listed(indices: Iterable[int]) -> str:

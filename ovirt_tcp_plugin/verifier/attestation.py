@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import asyncio
 import dataclasses
-import json
 import logging
 import secrets
 from collections.abc import Sequence
@@ -21,16 +20,15 @@ from sqlalchemy.engine import Connection
 
 from ovirt_tcp_plugin import errors
 from ovirt_tcp_plugin.clock import Clock
-from ovirt_tcp_plugin.messages import evidence, reference_values
+from ovirt_tcp_plugin.messages import evidence
 from ovirt_tcp_plugin.messages.result import AttestationResult, Finding, Level
-from ovirt_tcp_plugin.verifier import appraisal, settings
+from ovirt_tcp_plugin.verifier import appraisal, judgement, settings
 from ovirt_tcp_plugin.verifier.conversations import Conversations
 from ovirt_tcp_plugin.verifier.enrolment import is_host_name
-from ovirt_tcp_plugin.verifier.policy import Policies
+from ovirt_tcp_plugin.verifier.policy import Policies, Policy, excuse
 from ovirt_tcp_plugin.verifier.store import references, results, rounds
 from ovirt_tcp_plugin.verifier.store.database import Database
 from ovirt_tcp_plugin.verifier.store.hosts import Host
-from ovirt_tcp_plugin.verifier.store.references import Policy
 from ovirt_tcp_plugin.verifier.store.results import Found, Result
 
 log = logging.getLogger("verifier.attestation")
@@ -40,7 +38,6 @@ MAX_AGENT_WAIT_MS = 60_000
 NONCE_LIFETIME_MS = 15_000
 # How soon a question asked of one server reaches the agent on another.
 RELAY_INTERVAL_S = 0.25
-IMPORT_WAIT_MS = 15_000
 
 
 class Attestation:
@@ -53,7 +50,6 @@ class Attestation:
         self._clock = clock
         self._conversations = Conversations()
         # Latest birth, by this server's clock, of results that rest on another server's nonce.
-        self._version = 0
         self._births: dict[str, tuple[str, int, int]] = {}
 
     async def next_challenge(self, host: Host, boot_id: str, wait_ms: int) -> Optional[evidence.Challenge]:
@@ -108,7 +104,7 @@ class Attestation:
             issued,
             kept.boot if kept else None,
             self._options.required,
-            policy.sets,
+            policy.criteria,
             self._clock.now_ms(),
         )
         if isinstance(outcome, appraisal.Discarded):
@@ -116,7 +112,8 @@ class Attestation:
             raise _refuse(name, outcome)
         born_ms = self._clock.now_ms() if issued is None else issued.born_ms
         fresh = self._result(outcome, born_ms, kept, policy)
-        answered = await self._database.write(lambda c: _keep(c, host, reported.nonce, fresh, _measured(outcome)))
+        measured = judgement.encode(outcome.measured)
+        answered = await self._database.write(lambda c: _keep(c, host, reported.nonce, fresh, measured))
         codes = ",".join(finding.code for finding in outcome.findings)
         log.info("appraised host=%s level=%s findings=%s", name, fresh.level.value, codes)
         self._conversations.of(name).settle(answered)
@@ -144,33 +141,9 @@ class Attestation:
 
     async def last_results(self) -> list[AttestationResult]:
         """Return the last result of every enrolled host, without asking any."""
-        found = await self._database.read(results.of_all)
+        found, version = await self._database.read(lambda c: (results.of_all(c), references.version(c)))
+        found = await self._policies.judge_again(found, version)
         return [self._answer(name, found, silent=False) for name in found]
-
-    async def import_reference_values(self, name: str, host_name: str) -> reference_values.GoodBoot:
-        """Take a golden host's present boot as reference values, and have every host judged by them.
-
-        Raises:
-            NotFound: no such host.
-            Unavailable: it did not answer.
-            Conflict: its evidence has faults of its own, or the name is taken.
-        """
-        (golden,) = await self.results([host_name], None, IMPORT_WAIT_MS)
-        if any(finding.code == "not_enrolled" for finding in golden.findings):
-            raise errors.NotFound("enrolled host", host_name)
-        if golden.age_ms is None:
-            raise errors.Unavailable(f"host {host_name}", f"no evidence within {IMPORT_WAIT_MS // 1000} s")
-        faults = [f.text for f in golden.findings if f.check != 8 or f.code in ("no_launch", "pcr_unproven")]
-        measured = await self._database.read(lambda c: results.measured(c, [host_name]))
-        boot = reference_values.decode(json.loads(measured[host_name]))
-        if any(appraisal.never_launched(index, bytes.fromhex(value)) for index, value in boot.pcrs.items()):
-            faults.append("no measured launch took place")
-        if faults:
-            raise errors.Conflict(f"host {host_name} cannot be golden: {faults[0]}")
-        good = dataclasses.replace(boot, name=name)
-        await self._database.write(lambda c: references.add(c, good))
-        await self.judge_all()
-        return good
 
     async def judge_all(self) -> None:
         """Ask every host for evidence: the reference values have changed."""
@@ -204,9 +177,10 @@ class Attestation:
     def _result(
         self, outcome: appraisal.Appraised, born_ms: int, kept: Optional[Result], policy: Policy
     ) -> Result:
+        level, findings = excuse(outcome.level, outcome.findings, policy)
         fresh = Result(
-            level=outcome.level,
-            findings=outcome.findings,
+            level=level,
+            findings=findings,
             clock_id=self._clock.boot_id,
             born_ms=born_ms,
             boot=_baseline(kept.boot if kept else None, outcome),
@@ -218,8 +192,7 @@ class Attestation:
     async def _judged(self, names: Sequence[str]) -> dict[str, Found]:
         """Return the last results on the enrolled ones of these hosts, judged by today's reference values."""
         found, version = await self._database.read(lambda c: (results.of_hosts(c, names), references.version(c)))
-        self._version = version
-        return found
+        return await self._policies.judge_again(found, version)
 
     async def _refresh(self, names: Sequence[str], found: dict[str, Found], deadline_ms: int) -> set[str]:
         """Ask hosts for evidence, put what they answered into `found`, and return those that did not answer."""
@@ -255,7 +228,7 @@ class Attestation:
 
     def _will_do(self, name: str, one: Found, max_age_ms: Optional[int]) -> bool:
         """Return whether a result is young enough, and within its life."""
-        if not isinstance(one, Result) or max_age_ms is None or one.policy != self._version:
+        if not isinstance(one, Result) or max_age_ms is None:
             return False
         age_ms = self._age(name, one)
         return age_ms is not None and age_ms <= min(max_age_ms, int(self._options.lifetime * 1000))
@@ -311,10 +284,6 @@ def _keep(connection: Connection, host: Host, nonce: bytes, fresh: Result, measu
     if not results.keep(connection, host.name, host.certificate_digest, fresh, measured):
         raise errors.Refused("not_enrolled", "the host was enrolled anew, or removed, meanwhile")
     return rounds.answer(connection, host.name)
-
-
-def _measured(outcome: appraisal.Appraised) -> str:
-    return json.dumps(reference_values.encode(reference_values.from_boot("", settings.BANK, outcome.values, outcome.events)))
 
 
 def _refuse(name: str, discarded: appraisal.Discarded) -> errors.Refused:

@@ -22,13 +22,16 @@ from OpenSSL import crypto
 
 from ovirt_tcp_plugin import command, config, errors
 from ovirt_tcp_plugin.clock import Clock
-from ovirt_tcp_plugin.verifier import authority, endorsement, enrolment, web
+from ovirt_tcp_plugin.verifier import authority, endorsement, enrolment
 from ovirt_tcp_plugin.verifier.attestation import Attestation
 from ovirt_tcp_plugin.verifier.policy import Policies
 from ovirt_tcp_plugin.verifier.settings import Settings
 from ovirt_tcp_plugin.verifier.store import authorities, endorsements, hosts, tokens
 from ovirt_tcp_plugin.verifier.store.database import Database
 from ovirt_tcp_plugin.verifier.store.tokens import Token
+from ovirt_tcp_plugin.verifier.web import server as web
+from ovirt_tcp_plugin.verifier.web.access import TOKEN_ROLES
+from ovirt_tcp_plugin.verifier.web.handler import Context
 
 log = logging.getLogger("verifier")
 
@@ -95,11 +98,13 @@ async def _serve_from(
     database: Database, settings: Settings, own: authority.Authority, vendors: Sequence[crypto.X509]
 ) -> None:
     clock = Clock()
-    attestation = Attestation(database, Policies(database), settings.appraisal, clock)
-    context = web.Context(
+    policies = Policies(database, settings.appraisal.required)
+    attestation = Attestation(database, policies, settings.appraisal, clock)
+    context = Context(
         database,
         enrolment.Enrolment(database, own, vendors, settings.enrolment.first_use, clock),
         attestation,
+        policies,
         clock,
         int(settings.server.poll_deadline * 1000),
     )
@@ -134,11 +139,15 @@ def token_group() -> None:
 
 
 @token_group.command("add")
-@click.option("--role", type=click.Choice(["viewer", "policy"]), required=True)
+@click.option("--role", type=click.Choice(TOKEN_ROLES), required=True)
 @click.option("--note", default="", help="Whom it is for.")
 @click.pass_obj
 def token_add(config_dir: Path, role: str, note: str) -> None:
-    """Make a token for a caller: `viewer` for the broker, `policy` for whoever chooses reference values."""
+    """Make a token for a caller, and print it, this once.
+
+    viewer (the broker) may ask for results; operator may also remove hosts; policy may look and choose reference
+    values; enrolment may make tokens that enrol hosts, and nothing else.
+    """
     click.echo(_add_token(config_dir, Token(role, note=note)))
 
 

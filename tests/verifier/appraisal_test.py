@@ -10,9 +10,11 @@ import hashlib
 import pytest
 from cryptography.hazmat.primitives import hashes
 
-from ovirt_tcp_plugin.messages import eventlog, evidence, reference_values, tpm2
+from ovirt_tcp_plugin.messages import components, eventlog, evidence, reference_values, tpm2
+from ovirt_tcp_plugin.messages.reference_values import ReferenceSet
 from ovirt_tcp_plugin.messages.result import Level
 from ovirt_tcp_plugin.verifier.appraisal import Appraised, Boot, Discarded, IssuedNonce, appraise
+from ovirt_tcp_plugin.verifier.judgement import Criteria
 from tests.verifier.software_tpm import BOOT_ID, REQUIRED, SoftwareTpm, launch_events
 
 NOW = 50_000
@@ -23,10 +25,9 @@ def issue(nonce: bytes = b"n" * 32, host: str = "host-1", born: int = NOW - 100,
     return IssuedNonce(evidence.Challenge(nonce, REQUIRED, end - born), host, born, end)
 
 
-def good_boot(name: str = "golden", tpm: SoftwareTpm | None = None) -> reference_values.GoodBoot:
+def good_boot(name: str = "golden", tpm: SoftwareTpm | None = None) -> ReferenceSet:
     golden = tpm or SoftwareTpm()
-    values = {index: golden.pcrs[index] for index in (17, 18)}
-    return reference_values.from_boot(name, "sha256", values, golden.events)
+    return reference_values.from_boot(name, "sha256", components.steps(golden.events, "sha256", (17, 18)))
 
 
 @pytest.fixture
@@ -41,7 +42,7 @@ def judge(tpm: SoftwareTpm, reported: evidence.Evidence | None = None, **changes
         "issued": issued,
         "previous": None,
         "required": REQUIRED,
-        "good_boots": [good_boot()],
+        "criteria": Criteria("sha256", changes.pop("good", [good_boot()])),  # type: ignore[arg-type]
         "now_ms": NOW,
         **changes,
     }
@@ -198,11 +199,11 @@ class TestUntrusted:
 
     def test_7_no_log(self, tpm: SoftwareTpm) -> None:
         tpm.log = None
-        assert_untrusted(judge(tpm), (7, "log_missing"))
+        assert_untrusted(judge(tpm), (7, "log_missing"), (8, "steps_unproven"), (8, "steps_unproven"))
 
     def test_7_log_that_is_none(self, tpm: SoftwareTpm) -> None:
         tpm.log = b"\0" * 100
-        outcome = assert_untrusted(judge(tpm), (7, "log_malformed"))
+        outcome = assert_untrusted(judge(tpm), (7, "log_malformed"), (8, "steps_unproven"), (8, "steps_unproven"))
         assert "Spec ID" in outcome.findings[0].text
 
     @pytest.mark.parametrize(
@@ -216,12 +217,12 @@ class TestUntrusted:
     )
     def test_7_log_that_does_not_replay(self, tpm: SoftwareTpm, forge: object) -> None:
         tpm.log = eventlog.encode(forge(tpm.events), ["sha256"])  # type: ignore[operator]
-        assert_untrusted(judge(tpm), (7, "log_differs"))
+        assert_untrusted(judge(tpm), (7, "log_differs"), (8, "steps_unproven"))
 
     def test_7_and_8_other_kernel_under_a_forged_log(self, tpm: SoftwareTpm) -> None:
         forged = tpm.log
         tpm.boot(launch_events(kernel=b"another"), log=forged)
-        outcome = assert_untrusted(judge(tpm), (7, "log_differs"), (8, "pcr_differs"))
+        outcome = assert_untrusted(judge(tpm), (7, "log_differs"), (8, "steps_unproven"))
         assert "not the log of what was booted" in outcome.findings[0].text
 
     def test_7_and_8_no_launch_under_a_good_log(self, tpm: SoftwareTpm) -> None:
@@ -237,11 +238,10 @@ class TestUntrusted:
 
     def test_8_other_tboot_is_named_as_the_first_difference(self, tpm: SoftwareTpm) -> None:
         tpm.boot(launch_events(tboot=b"tampered", kernel=b"another, too"))
-        outcome = assert_untrusted(judge(tpm), (8, "event_differs"))
+        outcome = assert_untrusted(judge(tpm), (8, "mle_differs"))
         (finding,) = outcome.findings
         assert finding.text == (
-            "PCR 17 differs from the reference values golden; "
-            "the first event that differs is number 2, MLE_HASH (tboot)"
+            "PCR 17, event 2: tboot or its command line (MLE) is none that the reference values golden know"
         )
         assert finding.expected == hashlib.sha256(b"tboot").hexdigest()
         assert finding.seen == hashlib.sha256(b"tampered").hexdigest()
@@ -252,22 +252,22 @@ class TestUntrusted:
         second.boot([*launch_events(kernel=b"two"), first.events[3]])
         tpm.boot([*launch_events(kernel=b"one"), first.events[3]])
         good = [good_boot("one", first), good_boot("two", second)]
-        assert_untrusted(judge(tpm, good_boots=good), (8, "event_differs"))
+        assert_untrusted(judge(tpm, good=good), (8, "event_added"))
 
     def test_8_reference_values_that_miss_a_required_pcr(self, tpm: SoftwareTpm) -> None:
-        golden = reference_values.from_boot("half", "sha256", {17: tpm.pcrs[17]}, tpm.events)
-        assert_untrusted(judge(tpm, good_boots=[golden]), (8, "no_reference_values"))
+        golden = reference_values.from_boot("half", "sha256", components.steps(tpm.events, "sha256", (17,)))
+        assert_untrusted(judge(tpm, good=[golden]), (8, "no_reference_values"))
 
     def test_every_fault_is_told_at_once(self, tpm: SoftwareTpm) -> None:
         tpm.boot(launch_events(kernel=b"another"))
         tpm.log = None
         outcome = judge(tpm, previous=Boot(OTHER_BOOT_ID, 9, 0, 1))
-        assert_untrusted(outcome, (5, "counters_back"), (7, "log_missing"), (8, "pcr_differs"))
+        assert_untrusted(outcome, (5, "counters_back"), (7, "log_missing"), (8, "steps_unproven"), (8, "steps_unproven"))
 
 
 class TestUnknown:
     def test_no_reference_values_are_chosen(self, tpm: SoftwareTpm) -> None:
-        outcome = judge(tpm, good_boots=[])
+        outcome = judge(tpm, good=[])
         assert isinstance(outcome, Appraised)
         assert outcome.level is Level.UNKNOWN
         assert outcome.findings[0].code == "no_reference_values"
@@ -286,13 +286,13 @@ class TestTrusted:
         assert isinstance(outcome, Appraised)
         assert (outcome.level, outcome.findings) == (Level.TRUSTED, ())
         assert outcome.boot == Boot(BOOT_ID, 5, 0, 1000)
-        assert set(outcome.values) == {17, 18}
+        assert set(outcome.measured.values) == {17, 18}
 
     def test_one_of_several_good_boots(self, tpm: SoftwareTpm) -> None:
         updated = SoftwareTpm()
         updated.boot(launch_events(kernel=b"update"))
         tpm.boot(launch_events(kernel=b"update"))
-        outcome = judge(tpm, good_boots=[good_boot(), good_boot("update", updated)])
+        outcome = judge(tpm, good=[good_boot(), good_boot("update", updated)])
         assert isinstance(outcome, Appraised)
         assert outcome.level is Level.TRUSTED
 

@@ -34,7 +34,7 @@ class Pair:
             self.servers[-1]._context.poll_deadline_ms = 1500
         self.a, self.b = self.servers
         self.b.clock.boot_id, self.b.clock.offset_ms = OTHER_BOOT_ID, 7_000_000
-        self.a.database.transact(lambda c: references.add(c, good_boot()))
+        self.a.database.transact(lambda c: references.put(c, good_boot()))
 
     def stop(self) -> None:
         for server in self.servers:

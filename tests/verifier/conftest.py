@@ -14,7 +14,8 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
-from ovirt_tcp_plugin.messages import reference_values
+from ovirt_tcp_plugin.messages import components, reference_values
+from ovirt_tcp_plugin.messages.reference_values import ReferenceSet
 from ovirt_tcp_plugin.verifier.appraisal import EnrolledHost
 from ovirt_tcp_plugin.verifier.authority import Authority
 from ovirt_tcp_plugin.verifier.store import hosts, tokens
@@ -103,7 +104,7 @@ def enrol(
     return host
 
 
-def good_boot(name: str = "golden") -> reference_values.GoodBoot:
+def good_boot(name: str = "golden") -> ReferenceSet:
     """Return the reference values of SoftwareTpm's ordinary launch."""
     tpm = SoftwareTpm()
-    return reference_values.from_boot(name, "sha256", {i: tpm.pcrs[i] for i in (17, 18)}, tpm.events)
+    return reference_values.from_boot(name, "sha256", components.steps(tpm.events, "sha256", (17, 18)))

@@ -8,30 +8,25 @@ import dataclasses
 import json
 import logging
 from collections.abc import Sequence
-from typing import Optional
 
 import sqlalchemy as sa
 from sqlalchemy.engine import Connection
 
 from ovirt_tcp_plugin import errors
 from ovirt_tcp_plugin.messages import reference_values
-from ovirt_tcp_plugin.messages.reference_values import GoodBoot as ReferenceSet
+from ovirt_tcp_plugin.messages.reference_values import ReferenceSet
 from ovirt_tcp_plugin.verifier.store.schema import policy, reference_sets
 
 log = logging.getLogger("verifier.store")
 
 
 @dataclasses.dataclass(frozen=True)
-class Policy:
+class Stored:
     """All reference values at one version. `unreadable` names the sets whose rows are corrupt."""
 
     version: int
     sets: tuple[ReferenceSet, ...]
     unreadable: tuple[str, ...] = ()
-
-    def find(self, name: str) -> Optional[ReferenceSet]:
-        """Return the set of that name, None if there is none."""
-        return next((one for one in self.sets if one.name == name), None)
 
 
 def version(connection: Connection) -> int:
@@ -39,24 +34,16 @@ def version(connection: Connection) -> int:
     return int(connection.execute(sa.select(policy.c.version)).scalar_one())
 
 
-def load(connection: Connection) -> Policy:
+def load(connection: Connection) -> Stored:
     """Return all reference values; a set that cannot be read is named and hurts no other."""
     sets, unreadable = [], []
     for name, content in connection.execute(sa.select(reference_sets).order_by(reference_sets.c.name)):
         try:
             sets.append(reference_values.decode(json.loads(content)))
-        except (ValueError, KeyError, TypeError, errors.InvalidMessage):
+        except (ValueError, errors.InvalidMessage):
             log.error("reference values unreadable set=%s", name)
             unreadable.append(name)
-    return Policy(version(connection), tuple(sets), tuple(unreadable))
-
-
-def add(connection: Connection, values: ReferenceSet) -> None:
-    """Keep a new set. Raises Conflict if the name is taken."""
-    own = reference_sets.c.name == values.name
-    if connection.execute(sa.select(reference_sets.c.name).where(own)).first() is not None:
-        raise errors.Conflict(f"reference values named {values.name} exist already")
-    put(connection, values)
+    return Stored(version(connection), tuple(sets), tuple(unreadable))
 
 
 def put(connection: Connection, values: ReferenceSet) -> None:

@@ -1,0 +1,89 @@
+# SPDX-FileCopyrightText: The ovirt_tcp_plugin developers
+# SPDX-License-Identifier: Apache-2.0
+"""What agents call: enrolment, the long poll for a challenge, evidence. They connect; nobody connects to them."""
+
+from __future__ import annotations
+
+from typing import cast
+
+from ovirt_tcp_plugin import errors
+from ovirt_tcp_plugin.messages import enrolment, evidence, fields, result
+from ovirt_tcp_plugin.verifier.store.hosts import Host
+from ovirt_tcp_plugin.verifier.web.access import Caller
+from ovirt_tcp_plugin.verifier.web.handler import Handler
+
+
+class BeginEnrolment(Handler):
+    """EnrolmentRequest -> CredentialChallenge. The caller shows a token inside the message."""
+
+    callers = frozenset({Caller.ANYONE})
+
+    async def post(self) -> None:
+        request = enrolment.decode_request(self.content)
+        self.answer(enrolment.encode(await self.context.enrolment.begin(request)))
+
+
+class FinishEnrolment(Handler):
+    """EnrolmentProof -> EnrolmentReply. The caller shows that it read the secret."""
+
+    callers = frozenset({Caller.ANYONE})
+
+    async def post(self) -> None:
+        proof = enrolment.decode_proof(self.content)
+        self.answer(enrolment.encode(await self.context.enrolment.finish(proof)))
+
+
+class RenewCertificate(Handler):
+    """PKCS #10 request of an agent -> its new client certificate."""
+
+    callers = frozenset({Caller.AGENT})
+
+    async def post(self) -> None:
+        request = fields.blob(self.body("renewal"), "certificate_request", enrolment.MAX_CERTIFICATE_SIZE)
+        certificate = await self.context.enrolment.renew(cast(Host, self.host), request)
+        self.answer({"certificate": certificate})
+
+
+class NextChallenge(Handler):
+    """Long poll of an agent: a Challenge, or 204 when nobody wants its evidence."""
+
+    callers = frozenset({Caller.AGENT})
+    _gone = False
+
+    def on_connection_close(self) -> None:
+        self._gone = True
+        if self.host is not None:
+            self.context.attestation.hang_up(self.host.name)
+
+    async def post(self) -> None:
+        members = self.body("challenge request")
+        boot_id = fields.text(members, "boot_id", 36)
+        wait_ms = fields.integer(members, "wait_ms", 0, 3600_000)
+        challenge = await self.context.attestation.next_challenge(cast(Host, self.host), boot_id, wait_ms)
+        if self._gone:
+            return
+        if challenge is None:
+            self.set_status(204)
+            self.finish()
+        else:
+            self.answer(evidence.encode_challenge(challenge))
+
+
+class SubmitEvidence(Handler):
+    """Evidence -> the host's own result."""
+
+    callers = frozenset({Caller.AGENT})
+    max_body_size = evidence.MAX_EVIDENCE_SIZE
+
+    async def post(self) -> None:
+        attestation, host = self.context.attestation, cast(Host, self.host)
+        if not await attestation.expects(host.name):
+            # Before it is decoded: an agent that sends megabytes unasked would hold up all others.
+            raise errors.Refused("nonce_unknown", "no evidence was asked for, or its nonce was used before")
+        try:
+            reported = evidence.decode(self.content)
+        except errors.InvalidMessage:
+            await attestation.spoil(host.name)
+            raise
+        outcome = await attestation.submit(host, reported)
+        self.answer(result.encode(outcome))

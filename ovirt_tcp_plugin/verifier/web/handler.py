@@ -1,0 +1,145 @@
+# SPDX-FileCopyrightText: The ovirt_tcp_plugin developers
+# SPDX-License-Identifier: Apache-2.0
+"""What all routes share: the caller is known before the body is read, and errors become answers.
+
+Errors leave as `{"code", "reason"}`; on OpenAttestation's paths in its own shape. A caller learns the reason of its
+own fault, never what the server holds.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+from collections.abc import Mapping
+from typing import Any, Optional
+
+import tornado.web
+
+from ovirt_tcp_plugin import errors
+from ovirt_tcp_plugin.clock import Clock
+from ovirt_tcp_plugin.json_handler import JsonHandler
+from ovirt_tcp_plugin.messages import fields
+from ovirt_tcp_plugin.verifier.attestation import Attestation
+from ovirt_tcp_plugin.verifier.enrolment import Enrolment
+from ovirt_tcp_plugin.verifier.policy import Policies
+from ovirt_tcp_plugin.verifier.store import hosts, tokens
+from ovirt_tcp_plugin.verifier.store.database import Database
+from ovirt_tcp_plugin.verifier.store.hosts import Host
+from ovirt_tcp_plugin.verifier.store.tokens import Token
+from ovirt_tcp_plugin.verifier.web.access import INCLUDES, Caller
+
+log = logging.getLogger("verifier.web")
+
+MAX_SMALL_BODY_SIZE = 64 * 1024
+
+_STATUS = {
+    errors.InvalidMessage: 400,
+    errors.Refused: 403,
+    errors.NotFound: 404,
+    errors.Conflict: 409,
+    errors.Unavailable: 503,
+}
+
+
+class Context:
+    """What the handlers share."""
+
+    def __init__(
+        self,
+        database: Database,
+        enrolment: Enrolment,
+        attestation: Attestation,
+        policies: Policies,
+        clock: Clock,
+        poll_deadline_ms: int,
+    ) -> None:
+        self.database = database
+        self.enrolment = enrolment
+        self.attestation = attestation
+        self.policies = policies
+        self.clock = clock
+        self.poll_deadline_ms = poll_deadline_ms
+
+
+@tornado.web.stream_request_body
+class Handler(JsonHandler):
+    """Checks the caller before the body is read, and turns errors into answers.
+
+    The body is collected here, because the library would parse forms in it for anybody, before any check.
+    """
+
+    server_name = "ovirt-tcp-verifier"
+    callers: frozenset[Caller] = frozenset()
+    max_body_size = MAX_SMALL_BODY_SIZE
+
+    def initialize(self, context: Context) -> None:
+        self.context = context
+        self.host: Optional[Host] = None
+        self._chunks: list[bytes] = []
+
+    def data_received(self, chunk: bytes) -> None:
+        if not self._finished:
+            self._chunks.append(chunk)
+
+    @property
+    def content(self) -> bytes:
+        """The body, at most `max_body_size` bytes."""
+        return b"".join(self._chunks)
+
+    async def prepare(self) -> None:
+        self.request.connection.set_max_body_size(self.max_body_size)  # type: ignore[union-attr]
+        if Caller.ANYONE in self.callers:
+            return
+        if Caller.AGENT in self.callers:
+            self.host = await self._agent()
+            if self.host is not None:
+                return
+        elif await self._token_callers() & self.callers:
+            return
+        self.answer_error(401, "unauthenticated", f"this needs {' or '.join(sorted(c.value for c in self.callers))}")
+
+    def body(self, what: str) -> Mapping[str, object]:
+        """Return the request's JSON object. Raises InvalidMessage."""
+        return fields.members(fields.parse(self.content, what, self.max_body_size), what)
+
+    def write_error(self, status_code: int, **kwargs: Any) -> None:
+        error = kwargs.get("exc_info", (None, None, None))[1]
+        for kind, status in _STATUS.items():
+            if isinstance(error, kind):
+                if isinstance(error, errors.Refused):
+                    self.answer_error(status, error.code, error.reason)
+                else:
+                    self.answer_error(status, kind.__name__, str(error))
+                return
+        reason = "the server could not do this; its log says why" if status_code >= 500 else "bad request"
+        self.answer_error(status_code, "error", reason)
+
+    def log_exception(self, typ: Any, value: Any, tb: Any) -> None:
+        if isinstance(value, tuple(_STATUS)):
+            log.info("refused path=%s peer=%s reason=%s", self.request.path, self.request.remote_ip, value)
+        elif isinstance(value, tornado.web.HTTPError):
+            log.info("refused path=%s peer=%s reason=%s", self.request.path, self.request.remote_ip, value.reason)
+        else:
+            log.error("failed path=%s", self.request.path, exc_info=(typ, value, tb))
+
+    async def _agent(self) -> Optional[Host]:
+        """Return the host whose client certificate this connection proved, None if there is none."""
+        certificate = self.request.get_ssl_certificate(binary_form=True)
+        if not isinstance(certificate, bytes):
+            return None
+        digest = hashlib.sha256(certificate).hexdigest()
+        return await self.context.database.read(lambda c: hosts.by_certificate(c, digest))
+
+    async def _token_callers(self) -> set[Caller]:
+        headers = self.request.headers
+        bearer = headers.get("Authorization", "")
+        secret = bearer[len("Bearer ") :] if bearer.startswith("Bearer ") else headers.get("X-Auth-Blob", "")
+        if not secret:
+            return set()
+        token = await self.context.database.read(lambda c: tokens.find(c, secret))
+        return _may(token) if token else set()
+
+
+def _may(token: Token) -> set[Caller]:
+    # A token that enrols one host is shown inside the message of enrolment, and opens no route.
+    return set() if token.host_name else INCLUDES.get(token.role, set())

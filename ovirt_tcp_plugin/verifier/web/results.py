@@ -1,0 +1,66 @@
+# SPDX-FileCopyrightText: The ovirt_tcp_plugin developers
+# SPDX-License-Identifier: Apache-2.0
+"""What is known of hosts, for the broker and for people."""
+
+from __future__ import annotations
+
+from ovirt_tcp_plugin import errors
+from ovirt_tcp_plugin.messages import fields, oat, result
+from ovirt_tcp_plugin.verifier.enrolment import check_host_name
+from ovirt_tcp_plugin.verifier.store import hosts
+from ovirt_tcp_plugin.verifier.web.access import Caller
+from ovirt_tcp_plugin.verifier.web.handler import Handler, log
+
+
+class Results(Handler):
+    """Host names -> results with findings and ages. Our own, richer form of PollHosts."""
+
+    callers = frozenset({Caller.VIEWER})
+    max_body_size = oat.MAX_POLL_SIZE
+
+    async def post(self) -> None:
+        members = self.body("results request")
+        names = [_name(name) for name in fields.items(members, "hosts", oat.MAX_HOSTS)]
+        max_age = None if members.get("max_age_ms") is None else fields.integer(members, "max_age_ms", 0, 2**53)
+        wait_ms = fields.integer(members, "wait_ms", 0, 60_000)
+        results = await self.context.attestation.results(names, max_age, wait_ms)
+        self.answer({"hosts": [result.encode(one) for one in results]})
+
+
+class Hosts(Handler):
+    """Every enrolled host with its last result, however old; nobody is asked anew."""
+
+    callers = frozenset({Caller.VIEWER})
+
+    async def get(self) -> None:
+        endorsed_by = await self.context.database.read(hosts.endorsed_by)
+        known = [result.encode(one) for one in await self.context.attestation.last_results()]
+        # Whoever enrolled between the two questions is shown the next time.
+        self.answer({"hosts": [{**one, "endorsed_by": endorsed_by.get(one["host_name"], "")} for one in known]})
+
+
+class HostOfName(Handler):
+    """One enrolled host; to remove it is how a replaced TPM gets its name back."""
+
+    callers = frozenset({Caller.OPERATOR})
+
+    async def delete(self, name: str) -> None:
+        check_host_name(name)
+        await self.context.database.write(lambda c: hosts.remove(c, name))
+        log.warning("host removed host=%s", name)
+        self.answer({"removed": name})
+
+
+class Health(Handler):
+    """Whether the server answers."""
+
+    callers = frozenset({Caller.ANYONE})
+
+    def get(self) -> None:
+        self.answer({"status": "serving"})
+
+
+def _name(untrusted: object) -> str:
+    if not isinstance(untrusted, str) or len(untrusted) > oat.MAX_NAME_LENGTH or not fields.encodable(untrusted):
+        raise errors.InvalidMessage("results request", "a host name is not a text of at most 255 characters")
+    return untrusted

@@ -1,0 +1,101 @@
+# SPDX-FileCopyrightText: The ovirt_tcp_plugin developers
+# SPDX-License-Identifier: Apache-2.0
+"""All routes, and the HTTPS server that answers on them."""
+
+from __future__ import annotations
+
+import logging
+import ssl
+from pathlib import Path
+
+import tornado.httpserver
+import tornado.netutil
+import tornado.web
+
+from ovirt_tcp_plugin import errors
+from ovirt_tcp_plugin.messages import evidence, oat
+from ovirt_tcp_plugin.verifier.web import agents, enrolling, openattestation, policy, results
+from ovirt_tcp_plugin.verifier.web.access import Caller
+from ovirt_tcp_plugin.verifier.web.handler import Context, Handler
+
+log = logging.getLogger("verifier.web")
+
+MAX_BODY_SIZE = max(evidence.MAX_EVIDENCE_SIZE, oat.MAX_POLL_SIZE)
+# A body has to arrive within this time; evidence is 100 KiB at most on real machines.
+BODY_WITHIN_S = 20
+IDLE_CONNECTION_S = 120
+MAX_HEADER_SIZE = 16 * 1024
+
+
+class Nowhere(Handler):
+    """Every other path."""
+
+    callers = frozenset({Caller.ANYONE})
+
+    async def prepare(self) -> None:
+        self.answer_error(404, "NotFound", "there is nothing under this path")
+
+
+ROUTES: list[tuple[str, type[Handler]]] = [
+    (r"/v1/health", results.Health),
+    (r"/v1/enrolment", agents.BeginEnrolment),
+    (r"/v1/enrolment/proof", agents.FinishEnrolment),
+    (r"/v1/enrolment/tokens", enrolling.EnrolmentTokens),
+    (r"/v1/certificate", agents.RenewCertificate),
+    (r"/v1/challenge", agents.NextChallenge),
+    (r"/v1/evidence", agents.SubmitEvidence),
+    (r"/v1/results", results.Results),
+    (r"/v1/hosts", results.Hosts),
+    (r"/v1/hosts/([^/]+)", results.HostOfName),
+    (r"/v1/reference-values", policy.ReferenceValues),
+    (r"/v1/reference-preview", policy.ReferencePreview),
+    (r"/v1/reference-values/([^/]+)", policy.ReferenceSetOfName),
+    (r"/v1/reference-values/([^/]+)/(add|activate|withdraw)", policy.ReferenceChange),
+    (r"/AttestationService/resources/PollHosts", openattestation.PollHosts),
+    (r"/OpenAttestationWebServices/V1.0/PollHosts", openattestation.PollHosts),
+]
+
+
+def serve(
+    context: Context, tls: ssl.SSLContext, address: str, port: int
+) -> tuple[tornado.httpserver.HTTPServer, int]:
+    """Return a listening server and its port (one of the kernel's choice for 0).
+
+    Raises:
+        Unavailable: the address or port cannot be had.
+    """
+    try:
+        sockets = tornado.netutil.bind_sockets(port, address, backlog=1024)
+    except OSError as e:
+        raise errors.Unavailable(f"port {port} of {address or 'all addresses'}", str(e)) from e
+    routes = [(path, handler, {"context": context}) for path, handler in ROUTES]
+    application = tornado.web.Application(
+        routes, default_handler_class=Nowhere, default_handler_args={"context": context}, log_function=_log_request
+    )
+    server = tornado.httpserver.HTTPServer(
+        application,
+        ssl_options=tls,
+        max_body_size=MAX_BODY_SIZE,
+        max_buffer_size=MAX_BODY_SIZE + MAX_HEADER_SIZE,
+        max_header_size=MAX_HEADER_SIZE,
+        body_timeout=BODY_WITHIN_S,
+        idle_connection_timeout=IDLE_CONNECTION_S,
+    )
+    server.add_sockets(sockets)
+    return server, int(sockets[0].getsockname()[1])
+
+
+def tls_context(certificate: Path, key: Path, client_authority: bytes) -> ssl.SSLContext:
+    """Return TLS 1.2 or later; a client may show a certificate of our own authority, and no other."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.minimum_version = ssl.TLSVersion.TLSv1_2
+    context.load_cert_chain(certificate, key)
+    context.load_verify_locations(cadata=client_authority.decode("ascii"))
+    # Optional here, because tokens and enrolment come without one; the routes of agents demand it.
+    context.verify_mode = ssl.CERT_OPTIONAL
+    return context
+
+
+def _log_request(handler: tornado.web.RequestHandler) -> None:
+    request = handler.request
+    log.debug("request path=%s peer=%s status=%d", request.path, request.remote_ip, handler.get_status())

@@ -1,0 +1,91 @@
+# SPDX-FileCopyrightText: The ovirt_tcp_plugin developers
+# SPDX-License-Identifier: Apache-2.0
+"""Any value is a set of reference values or one declared error."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from ovirt_tcp_plugin import errors
+from ovirt_tcp_plugin.messages import reference_values
+from ovirt_tcp_plugin.messages.reference_values import ReferenceSet, Value
+
+VALUE = Value("sha256", 17, "kernel", "ab" * 32, "host-1", True, "because")
+SET = ReferenceSet("el9:1", ((17, "kernel"), (18, "")), (VALUE,), ("host-1",))
+
+anything = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.text() | st.floats(),
+    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(max_size=12), inner, max_size=4),
+    max_leaves=12,
+)
+
+
+def test_a_set_survives_its_codec() -> None:
+    assert reference_values.decode(reference_values.encode(SET)) == SET
+
+
+@pytest.mark.parametrize(
+    ("member", "wrong"),
+    [
+        ("name", ""),
+        ("name", "a/b"),
+        ("name", "x" * 200),
+        ("slots", [[17]]),
+        ("slots", [[99, "kernel"]]),
+        ("slots", [[17, "KERNEL"]]),
+        ("slots", [[17, "kernel"], [17, "kernel"]]),
+        ("values", {}),
+        ("values", [1]),
+        ("host_names", [1]),
+        ("host_names", ["x" * 300]),
+        ("more", 1),
+    ],
+)
+def test_refuses_a_set_with_a_wrong_member(member: str, wrong: object) -> None:
+    with pytest.raises(errors.InvalidMessage):
+        reference_values.decode({**reference_values.encode(SET), member: wrong})
+
+
+@pytest.mark.parametrize(
+    ("member", "wrong"),
+    [
+        ("bank", "md5"),
+        ("pcr", 24),
+        ("pcr", True),
+        ("digest", "AB" * 32),
+        ("digest", "ab" * 20),
+        ("component", "x" * 65),
+        ("staged", "yes"),
+        ("more", 1),
+    ],
+)
+def test_refuses_a_value_with_a_wrong_member(member: str, wrong: object) -> None:
+    with pytest.raises(errors.InvalidMessage):
+        reference_values.decode_value({**reference_values.encode_value(VALUE), member: wrong})
+
+
+@given(anything)
+def test_anything_is_a_set_or_refused(untrusted: Any) -> None:
+    for decode in (reference_values.decode, reference_values.decode_value):
+        try:
+            decode(untrusted)
+        except errors.InvalidMessage:
+            continue
+
+
+@given(st.sampled_from(["name", "slots", "values", "host_names"]), anything)
+def test_a_set_with_anything_in_one_member_is_a_set_or_refused(member: str, inner: Any) -> None:
+    try:
+        reference_values.decode({**reference_values.encode(SET), member: inner})
+    except errors.InvalidMessage:
+        return
+
+
+def test_the_same_statement_has_the_same_identifier() -> None:
+    again = Value("sha256", 17, "kernel", "ab" * 32, "host-1", False, "other note")
+    assert again.identifier == VALUE.identifier
+    assert Value("sha256", 17, "kernel", "ab" * 32).identifier != VALUE.identifier
