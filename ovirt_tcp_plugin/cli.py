@@ -15,6 +15,7 @@ from typing import Any
 import click
 
 from ovirt_tcp_plugin import command, config, errors
+from ovirt_tcp_plugin.messages import advice
 from ovirt_tcp_plugin.remote import Remote
 
 LEVEL_COLOURS = {"trusted": "green", "untrusted": "red", "timeout": "yellow", "unknown": "yellow"}
@@ -131,7 +132,8 @@ def explain(config_dir: Path, host: str, as_json: bool) -> None:
     request = {"hosts": [host], "max_age_ms": 2**53, "wait_ms": 3000}
     (one,) = _verifier(config_dir).call("POST", "/v1/results", request)["hosts"]
     if as_json:
-        _print_json(one)
+        told = [{**finding, "next": advice.next_step(finding["code"])} for finding in one["findings"]]
+        _print_json({**one, "findings": told})
         return
     evidence = f"evidence is {_age(one['age_ms'])} old, of boot {one['boot_id']}" if one["boot_id"] else "no evidence"
     click.echo(f"{host} is {_coloured(one['level'])} ({evidence})")
@@ -139,6 +141,8 @@ def explain(config_dir: Path, host: str, as_json: bool) -> None:
         click.echo(f"\ncheck {finding['check']}, {finding['code']}: {finding['text']}")
         if finding["expected"] or finding["seen"]:
             click.echo(f"  expected {finding['expected'] or 'nothing'}\n  seen     {finding['seen'] or 'nothing'}")
+        if advice.next_step(finding["code"]):
+            click.echo(f"  next     {advice.next_step(finding['code'])}")
 
 
 @main.group()

@@ -25,6 +25,7 @@ from ovirt_tcp_plugin import config, errors
 from ovirt_tcp_plugin.attester.settings import Settings as AgentSettings
 from ovirt_tcp_plugin.broker.settings import Settings as BrokerSettings
 from ovirt_tcp_plugin.cli import Settings as CliSettings
+from ovirt_tcp_plugin.messages import advice, components
 from ovirt_tcp_plugin.scheduler.settings import Settings as FilterdSettings
 from ovirt_tcp_plugin.verifier.settings import Settings as VerifierSettings
 
@@ -268,9 +269,21 @@ def test_the_readme_names_commands_that_exist() -> None:
     assert checked >= 8
 
 
+def finding_codes() -> set[str]:
+    """Return every code that the verifier can give a finding. Those of parts of a boot are made from their words."""
+    sources = [path.read_text() for path in (PACKAGE / "verifier").glob("*.py")]
+    made = re.compile(r'(?:Finding|_unknown)\(\s*(?:name,\s*)?\d+,\s*"([a-z_]+)"')
+    found = {code for text in sources for code in made.findall(text)}
+    return found | {f"{word}_differs" for word in components.WORDS}
+
+
+def test_every_finding_code_comes_with_advice() -> None:
+    assert {code for code in finding_codes() if not advice.next_step(code)} == set()
+    assert advice.next_step("nonsense") == ""
+
+
 def test_every_finding_code_is_explained_in_the_readme() -> None:
     text = (ROOT / "README.md").read_text()
-    sources = [PACKAGE / "verifier" / name for name in ("appraisal.py", "attestation.py")]
-    codes = {code for path in sources for code in re.findall(r'Finding\(\s*\d+,\s*"([a-z_]+)"', path.read_text())}
+    codes = finding_codes()
     assert len(codes) > 15
     assert {code for code in codes if code not in text and not code.startswith("nonce_")} == set()
