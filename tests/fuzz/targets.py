@@ -14,12 +14,13 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from ovirt_tcp_plugin import errors
 from ovirt_tcp_plugin.broker import snapshot
 from ovirt_tcp_plugin.lab.engine import external_scheduler
-from ovirt_tcp_plugin.messages import enrolment, eventlog, evidence, fields, oat, result, tpm2, tpm12
+from ovirt_tcp_plugin.messages import enrolment, eventlog, evidence, fields, oat, reference_values, result, tpm2, tpm12
 from ovirt_tcp_plugin.scheduler import xmlrpc
-from ovirt_tcp_plugin.verifier import authority, endorsement
+from ovirt_tcp_plugin.verifier import authority, endorsement, judgement
 from tests.broker import snapshot_test
 from tests.fuzz import worst
-from tests.messages import evidence_test, tpm2_test, tpm12_test
+from tests.messages import evidence_test, reference_values_test, tpm2_test, tpm12_test
+from tests.verifier import judgement_test
 from tests.verifier.conftest import certificate_request
 from tests.verifier.software_tpm import SoftwareTpm, launch_events
 from tests.verifier.vendor import NOW, Vendor
@@ -112,6 +113,16 @@ TARGETS: Mapping[str, Target] = {
     "result": _parsed_json(
         result.decode,
         result.encode(result.AttestationResult("host-1", result.Level.UNTRUSTED, (result.Finding(8, "a", "b"),), 1, 2)),
+    ),
+    "reference_set": _parsed_json(reference_values.decode, reference_values.encode(reference_values_test.SET)),
+    "reference_value": _parsed_json(
+        reference_values.decode_value, reference_values.encode_value(reference_values_test.VALUE)
+    ),
+    "measured": Target(
+        judgement.decode,
+        lambda untrusted: judgement.decode(untrusted.decode("utf-8", "replace")),
+        judgement.encode(judgement_test.measured(judgement_test.steps())).encode(),
+        worst.json_object,
     ),
     "snapshot": Target(
         snapshot.decode,
