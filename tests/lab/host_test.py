@@ -125,16 +125,16 @@ class Lie:
 @pytest.mark.parametrize(
     ("lie", "expected"),
     [
-        pytest.param(Lie(launch.tamper_tboot), {(8, "event_differs")}, id="tampered tboot"),
-        pytest.param(Lie(launch.tamper_kernel), {(8, "event_differs")}, id="tampered kernel"),
+        pytest.param(Lie(launch.tamper_tboot), {(8, "mle_differs")}, id="tampered tboot"),
+        pytest.param(Lie(launch.tamper_kernel), {(8, "kernel_differs")}, id="tampered kernel"),
         pytest.param(
             Lie(launch.tamper_tboot, lambda good: good),
-            {(7, "log_differs"), (8, "pcr_differs")},
+            {(7, "log_differs"), (8, "steps_unproven")},
             id="tampered tboot with a good log",
         ),
         pytest.param(
             Lie(launch.tamper_kernel, lambda good: good),
-            {(7, "log_differs"), (8, "pcr_differs")},
+            {(7, "log_differs"), (8, "steps_unproven")},
             id="tampered kernel with a good log",
         ),
         pytest.param(
@@ -146,7 +146,7 @@ class Lie:
         pytest.param(Lie(log=launch.truncate), {(7, "log_malformed")}, id="log cut short"),
         pytest.param(Lie(log=lambda good: good + bytes(100)), {(7, "log_malformed")}, id="log with padding"),
         pytest.param(Lie(log=lambda good: b""), {(7, "log_malformed")}, id="empty log"),
-        pytest.param(Lie(write_log=False), {(7, "log_differs")}, id="no log"),
+        pytest.param(Lie(write_log=False), {(7, "log_missing")}, id="no log"),
     ],
 )
 def test_a_lie_is_found_and_a_good_boot_forgiven(
@@ -261,5 +261,5 @@ def test_stops_everything(make_host: Callable[..., LabHost], server: Server) -> 
 def test_a_host_without_certified_chip_cannot_enrol(tmp_path: Path, tpm_pool: TpmPool, server: Server) -> None:
     with LabHost("bare.example.com", tmp_path, images=tpm_pool.images) as host:
         host.boot()
-        with pytest.raises(errors.Unavailable, match="it holds no EK certificate"):
+        with pytest.raises(errors.Refused, match="ek_uncertified"):
             server.enrol(host)
