@@ -41,6 +41,8 @@ PURE = [
 PURE_MODULES = [f"messages.{name}" for name in PURE] + [
     "verifier.appraisal",
     "verifier.endorsement",
+    "verifier.endorsement12",
+    "verifier.quote12",
     "broker.verdicts",
     "broker.decision",
     "broker.snapshot",

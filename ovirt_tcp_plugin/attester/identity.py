@@ -24,7 +24,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from ovirt_tcp_plugin import errors
 from ovirt_tcp_plugin.attester.keys import KeyBlob
 from ovirt_tcp_plugin.attester.templates import ENDORSEMENT_KINDS
-from ovirt_tcp_plugin.messages import fields, tpm2
+from ovirt_tcp_plugin.messages import fields, public_keys, tpm2
 
 # An AK blob and a chain of certificates are some KiB; a result with all findings some 100 KiB.
 MAX_FILE_SIZE = 1024 * 1024
@@ -125,7 +125,7 @@ class Identity:
             certificate = x509.load_pem_x509_certificate(self._read(CLIENT_FILE) or b"")
         except ValueError as e:
             raise self._unusable(CLIENT_FILE, "it holds no certificate: enrol again") from e
-        begin, end = _life(certificate)
+        begin, end = public_keys.life(certificate)
         return (end - now) / (end - begin)
 
     def check_client(self) -> None:
@@ -195,15 +195,6 @@ def _spki(holder: Any) -> bytes:
     encoding, form = serialization.Encoding.DER, serialization.PublicFormat.SubjectPublicKeyInfo
     encoded: bytes = holder.public_key().public_bytes(encoding, form)
     return encoded
-
-
-def _life(certificate: x509.Certificate) -> tuple[datetime.datetime, datetime.datetime]:
-    """Return begin and end of a certificate's life. EL9's cryptography knows only the forms without a zone, in UTC."""
-    try:
-        return certificate.not_valid_before_utc, certificate.not_valid_after_utc
-    except AttributeError:
-        utc = datetime.timezone.utc
-        return certificate.not_valid_before.replace(tzinfo=utc), certificate.not_valid_after.replace(tzinfo=utc)
 
 
 def _open_private(path: str, flags: int) -> int:

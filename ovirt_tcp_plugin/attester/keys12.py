@@ -36,22 +36,21 @@ _STORED_HEADER = struct.Struct(">HBHH")
 
 
 def read_certificate(tpm: Tpm12, owner: bytes) -> bytes:
-    """Return the DER of the EK certificate.
+    """Return the DER of the EK certificate, empty if the TPM has none.
 
     Args:
         owner: the owner's secret; some makers let nobody else read it.
 
     Raises:
-        Unavailable: the TPM has none.
+        Unavailable: the TPM refuses to give it.
         InvalidMessage: the area holds something else.
     """
     try:
         header = tpm.read_nv(owner, CERTIFICATE_INDEX, 0, _STORED_HEADER.size)
     except Tpm12Error as e:
-        if e.code != RC_BAD_INDEX:
-            raise
-        reason = f"it holds no EK certificate (NV {CERTIFICATE_INDEX:#010x})"
-        raise errors.Unavailable("TPM endorsement", reason) from e
+        if e.code == RC_BAD_INDEX:
+            return b""
+        raise
     tag, kind, size, full_tag = _STORED_HEADER.unpack(header)
     if (tag, kind, full_tag) != (TAG_STORED_CERTIFICATE, 0, TAG_FULL_CERTIFICATE) or not 2 < size <= MAX_NV_SIZE:
         raise errors.InvalidMessage("EK certificate", "the NV area holds no whole certificate")

@@ -1,9 +1,10 @@
 # SPDX-FileCopyrightText: The ovirt_tcp_plugin developers
 # SPDX-License-Identifier: Apache-2.0
-"""TPM public areas as keys of `cryptography`."""
+"""TPM public areas as keys of `cryptography`, and what its versions read differently in certificates."""
 
 from __future__ import annotations
 
+import datetime
 import hashlib
 from collections.abc import Mapping
 from typing import Union
@@ -39,12 +40,20 @@ def load(public: tpm2.Public) -> VerifyingKey:
         InvalidMessage: the point is not on its curve, or the RSA numbers cannot be a key.
     """
     key = public.key
+    if isinstance(key, tpm2.RsaKey):
+        return load_rsa(key)
     try:
-        if isinstance(key, tpm2.RsaKey):
-            return rsa.RSAPublicNumbers(key.exponent, key.modulus).public_key()
         return ec.EllipticCurvePublicNumbers(key.x, key.y, CURVES[key.curve]).public_key()
     except ValueError as e:
         raise errors.InvalidMessage("TPMT_PUBLIC", "not a valid public key") from e
+
+
+def load_rsa(key: tpm2.RsaKey) -> rsa.RSAPublicKey:
+    """Return the public key of RSA numbers, of either family. Raises InvalidMessage when they cannot be a key."""
+    try:
+        return rsa.RSAPublicNumbers(key.exponent, key.modulus).public_key()
+    except ValueError as e:
+        raise errors.InvalidMessage("RSA key", "not a valid public key") from e
 
 
 def encode(key: object) -> bytes:
@@ -57,3 +66,12 @@ def encode(key: object) -> bytes:
 def digest(public: tpm2.Public) -> str:
     """Return the identity of a key, and by its EK of a chip: SHA-256 over the SubjectPublicKeyInfo, lower-case hex."""
     return hashlib.sha256(encode(load(public))).hexdigest()
+
+
+def life(certificate: x509.Certificate) -> tuple[datetime.datetime, datetime.datetime]:
+    """Return begin and end of a certificate's life. EL9's cryptography knows only the forms without a zone, in UTC."""
+    try:
+        return certificate.not_valid_before_utc, certificate.not_valid_after_utc
+    except AttributeError:
+        utc = datetime.timezone.utc
+        return certificate.not_valid_before.replace(tzinfo=utc), certificate.not_valid_after.replace(tzinfo=utc)

@@ -16,7 +16,7 @@ import datetime
 import hashlib
 import hmac
 import struct
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable
 
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes
@@ -66,10 +66,10 @@ def check_ek_certificate(
         parsed = x509.load_der_x509_certificate(certificate)
         wanted = crypto.load_certificate(crypto.FILETYPE_ASN1, certificate)
         own_key = public_keys.encode(parsed.public_key())
-        usages = list(_extended_usages(parsed))
+        usages = extended_usages(parsed)
     except (*public_keys.UNREADABLE, crypto.Error) as e:
         raise errors.Refused("ek_certificate_malformed", "the EK certificate cannot be read") from e
-    _check_path(wanted, authorities, now)
+    check_path(wanted, authorities, now)
     if EK_CERTIFICATE_USAGE not in usages:
         raise errors.Refused("ek_usage", "the certificate is not one of an endorsement key (EKU 2.23.133.8.1)")
     if not hmac.compare_digest(own_key, public_keys.encode(public_keys.load(ek))):
@@ -170,7 +170,12 @@ def _tpm2b(value: bytes) -> bytes:
     return struct.pack(">H", len(value)) + value
 
 
-def _check_path(certificate: crypto.X509, authorities: Iterable[crypto.X509], now: datetime.datetime) -> None:
+def check_path(certificate: crypto.X509, authorities: Iterable[crypto.X509], now: datetime.datetime) -> None:
+    """Return if OpenSSL finds a path from the certificate to a root among the authorities, valid at `now`.
+
+    Raises:
+        Refused: ek_untrusted.
+    """
     store = crypto.X509Store()
     for authority in authorities:
         store.add_cert(authority)
@@ -181,8 +186,9 @@ def _check_path(certificate: crypto.X509, authorities: Iterable[crypto.X509], no
         raise errors.Refused("ek_untrusted", f"no EK authority vouches for this TPM: {e}") from e
 
 
-def _extended_usages(certificate: x509.Certificate) -> Iterator[x509.ObjectIdentifier]:
-    yield from certificate.extensions.get_extension_for_class(x509.ExtendedKeyUsage).value
+def extended_usages(certificate: x509.Certificate) -> Collection[x509.ObjectIdentifier]:
+    """Return the extended key usages. Raises one of `public_keys.UNREADABLE` when there are none."""
+    return list(certificate.extensions.get_extension_for_class(x509.ExtendedKeyUsage).value)
 
 
 def load_authorities(pem: bytes) -> list[crypto.X509]:

@@ -5,10 +5,12 @@
 from __future__ import annotations
 
 import datetime
+import struct
+from typing import Optional, Union
 
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.asymmetric import ec, padding, rsa
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 from OpenSSL import crypto
 
@@ -19,18 +21,28 @@ YEAR = datetime.timedelta(days=365)
 CLIENT = ExtendedKeyUsageOID.CLIENT_AUTH
 
 
+Key = Union[ec.EllipticCurvePrivateKey, rsa.RSAPrivateKey]
+PublicKey = Union[ec.EllipticCurvePublicKey, rsa.RSAPublicKey]
+
+_RSA_ENCRYPTION, _RSAES_OAEP = bytes.fromhex("2a864886f70d010101"), bytes.fromhex("2a864886f70d010107")
+_SHA256_WITH_RSA, _SHA1_WITH_RSA = bytes.fromhex("2a864886f70d01010b"), bytes.fromhex("2a864886f70d010105")
+
+
 def _name(text: str) -> x509.Name:
     return x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, text)])
 
 
 class Vendor:
-    """A root authority of its own."""
+    """A root authority, or one under `issuer`."""
 
-    def __init__(self, name: str = "vendor root") -> None:
-        self.name, self.key = _name(name), ec.generate_private_key(ec.SECP256R1())
-        constraints = x509.BasicConstraints(ca=True, path_length=1)
-        builder = self._builder(self.name, self.key.public_key(), NOW - YEAR, NOW + 10 * YEAR)
-        self.certificate = builder.add_extension(constraints, True).sign(self.key, hashes.SHA256())
+    def __init__(
+        self, name: str = "vendor root", key: Optional[Key] = None, ca: bool = True, issuer: Optional[Vendor] = None
+    ) -> None:
+        self.name, self.key = _name(name), key or ec.generate_private_key(ec.SECP256R1())
+        constraints = x509.BasicConstraints(ca=ca, path_length=1 if ca else None)
+        signer = issuer or self
+        builder = signer._builder(self.name, self.key.public_key(), NOW - YEAR, NOW + 10 * YEAR)
+        self.certificate = builder.add_extension(constraints, True).sign(signer.key, hashes.SHA256())
 
     @property
     def authorities(self) -> list[crypto.X509]:
@@ -42,7 +54,7 @@ class Vendor:
 
     def certify(
         self,
-        key: ec.EllipticCurvePublicKey,
+        key: PublicKey,
         usage: x509.ObjectIdentifier = EK_CERTIFICATE_USAGE,
         end: datetime.datetime = NOW + YEAR,
     ) -> bytes:
@@ -55,7 +67,7 @@ class Vendor:
     def _builder(
         self,
         subject: x509.Name,
-        key: ec.EllipticCurvePublicKey,
+        key: PublicKey,
         start: datetime.datetime,
         end: datetime.datetime,
     ) -> x509.CertificateBuilder:
@@ -68,3 +80,35 @@ class Vendor:
             .not_valid_before(start)
             .not_valid_after(end)
         )
+
+
+class Vendor12(Vendor):
+    """A vendor of TPM 1.2: RSA and SHA-1, and keys that are marked rsaesOaep."""
+
+    def __init__(self, name: str = "vendor root", ca: bool = True, issuer: Optional[Vendor] = None) -> None:
+        super().__init__(name, rsa.generate_private_key(65537, 2048), ca, issuer)
+
+    def certify(
+        self,
+        key: PublicKey,
+        usage: x509.ObjectIdentifier = EK_CERTIFICATE_USAGE,
+        end: datetime.datetime = NOW + YEAR,
+    ) -> bytes:
+        """Return the DER of an EK certificate as no library makes it any more."""
+        modern = x509.load_der_x509_certificate(super().certify(key, usage, end))
+        signed = modern.tbs_certificate_bytes.replace(_RSA_ENCRYPTION, _RSAES_OAEP)
+        return self.sign(signed.replace(_SHA256_WITH_RSA, _SHA1_WITH_RSA))
+
+    def sign(self, signed: bytes) -> bytes:
+        """Return the certificate of a TBSCertificate."""
+        assert isinstance(self.key, rsa.RSAPrivateKey)
+        signature = self.key.sign(signed, padding.PKCS1v15(), hashes.SHA1())  # noqa: S303
+        algorithm = element(0x30, element(0x06, _SHA1_WITH_RSA) + element(0x05, b""))
+        return element(0x30, signed + algorithm + element(0x03, b"\0" + signature))
+
+
+def element(tag: int, content: bytes) -> bytes:
+    """Return a DER element."""
+    size = len(content)
+    length = bytes([size]) if size < 0x80 else b"\x82" + struct.pack(">H", size)
+    return bytes([tag]) + length + content
