@@ -16,17 +16,20 @@ from ovirt_tcp_plugin.broker import snapshot
 from ovirt_tcp_plugin.lab.engine import external_scheduler
 from ovirt_tcp_plugin.messages import enrolment, eventlog, evidence, fields, oat, reference_values, result, tpm2, tpm12
 from ovirt_tcp_plugin.scheduler import xmlrpc
-from ovirt_tcp_plugin.verifier import authority, endorsement, judgement
+from ovirt_tcp_plugin.verifier import authority, endorsement, endorsement12, judgement
 from tests.broker import snapshot_test
 from tests.fuzz import worst
 from tests.messages import evidence_test, reference_values_test, tpm2_test, tpm12_test
 from tests.verifier import judgement_test
 from tests.verifier.conftest import certificate_request
 from tests.verifier.software_tpm import SoftwareTpm, launch_events
-from tests.verifier.vendor import NOW, Vendor
+from tests.verifier.software_tpm12 import SoftwareTpm12
+from tests.verifier.vendor import NOW, Vendor, Vendor12
 
 VENDOR = Vendor()
+VENDOR12 = Vendor12()
 TPM = SoftwareTpm()
+TPM12 = SoftwareTpm12()
 AUTHORITY = authority.Authority(VENDOR.certificate, VENDOR.key)
 
 
@@ -69,6 +72,10 @@ def _parsed_json(parser: Callable[[object], object], good: Mapping[str, Any]) ->
 
 def _check_ek(untrusted: bytes) -> None:
     endorsement.check_ek_certificate(untrusted, TPM.ek, VENDOR.authorities, NOW)
+
+
+def _check_ek12(untrusted: bytes) -> None:
+    endorsement12.check_ek_certificate(untrusted, TPM12.ek, VENDOR12.authorities, NOW)
 
 
 TARGETS: Mapping[str, Target] = {
@@ -140,6 +147,13 @@ TARGETS: Mapping[str, Target] = {
         endorsement.check_ek_certificate,
         _check_ek,
         VENDOR.certify(TPM.ek_key.public_key()),
+        worst.binary,
+        errors.Refused,
+    ),
+    "ek_certificate12": Target(
+        endorsement12.check_ek_certificate,
+        _check_ek12,
+        VENDOR12.certify(TPM12.ek_key.public_key()),
         worst.binary,
         errors.Refused,
     ),
