@@ -25,6 +25,7 @@ from ovirt_tcp_plugin.messages.result import AttestationResult, Finding, Level
 from ovirt_tcp_plugin.verifier import appraisal, judgement, settings
 from ovirt_tcp_plugin.verifier.conversations import Conversations
 from ovirt_tcp_plugin.verifier.enrolment import is_host_name
+from ovirt_tcp_plugin.verifier.metrics import Metrics
 from ovirt_tcp_plugin.verifier.policy import Policies, Policy, excuse
 from ovirt_tcp_plugin.verifier.store import references, results, rounds
 from ovirt_tcp_plugin.verifier.store.database import Database
@@ -43,9 +44,12 @@ RELAY_INTERVAL_S = 0.25
 class Attestation:
     """The rounds of all hosts."""
 
-    def __init__(self, database: Database, policies: Policies, options: settings.Appraisal, clock: Clock) -> None:
+    def __init__(
+        self, database: Database, policies: Policies, metrics: Metrics, options: settings.Appraisal, clock: Clock
+    ) -> None:
         self._database = database
         self._policies = policies
+        self._metrics = metrics
         self._options = options
         self._clock = clock
         self._conversations = Conversations()
@@ -108,12 +112,14 @@ class Attestation:
             self._clock.now_ms(),
         )
         if isinstance(outcome, appraisal.Discarded):
+            self._metrics.discarded(outcome.finding.code)
             await self._database.write(lambda c: rounds.take(c, name, reported.nonce))
             raise _refuse(name, outcome)
         born_ms = self._clock.now_ms() if issued is None else issued.born_ms
         fresh = self._result(outcome, born_ms, kept, policy)
         measured = judgement.encode(outcome.measured)
         answered = await self._database.write(lambda c: _keep(c, host, reported.nonce, fresh, measured))
+        self._metrics.appraised(fresh.level)
         codes = ",".join(finding.code for finding in outcome.findings)
         log.info("appraised host=%s level=%s findings=%s", name, fresh.level.value, codes)
         self._conversations.of(name).settle(answered)

@@ -9,6 +9,7 @@ import contextlib
 import datetime
 import logging
 import re
+import resource
 import secrets
 import signal
 import socket
@@ -24,6 +25,7 @@ from ovirt_tcp_plugin import command, config, errors
 from ovirt_tcp_plugin.clock import Clock
 from ovirt_tcp_plugin.verifier import authority, endorsement, enrolment
 from ovirt_tcp_plugin.verifier.attestation import Attestation
+from ovirt_tcp_plugin.verifier.metrics import Metrics
 from ovirt_tcp_plugin.verifier.policy import Policies
 from ovirt_tcp_plugin.verifier.settings import Settings
 from ovirt_tcp_plugin.verifier.store import authorities, endorsements, hosts, tokens
@@ -83,6 +85,9 @@ def run(config_dir: Path) -> None:
 
 
 async def _serve(settings: Settings) -> None:
+    # Each agent keeps a connection open.
+    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
     own = authority.Authority.load(settings.store.directory)
     vendors = read_authorities(settings.enrolment.ek_authorities)
     if not vendors:
@@ -99,17 +104,19 @@ async def _serve_from(
 ) -> None:
     clock = Clock()
     policies = Policies(database, settings.appraisal.required)
-    attestation = Attestation(database, policies, settings.appraisal, clock)
+    metrics = Metrics()
+    attestation = Attestation(database, policies, metrics, settings.appraisal, clock)
     context = Context(
         database,
         enrolment.Enrolment(database, own, vendors, settings.enrolment.first_use, clock),
         attestation,
         policies,
+        metrics,
         clock,
-        int(settings.server.poll_deadline * 1000),
+        settings.server,
     )
     tls = web.tls_context(settings.server.certificate, settings.server.key, own.pem)
-    server, port = web.serve(context, tls, settings.server.address, settings.server.port)
+    server, port = web.serve(context, tls)
     log.info("serving address=%s port=%d", settings.server.address or "*", port)
     chores = [asyncio.ensure_future(_forget_tokens(database, clock))]
     if database.shared:

@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 import dataclasses
+import ipaddress
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -33,6 +34,24 @@ class Server:
     key: Path = Path("/var/lib/ovirt-tcp/verifier/server.key")
     # Longest time (seconds) that a poll waits for hosts which have not answered yet.
     poll_deadline: float = 3.0
+    # Networks from which OpenAttestation's questions are answered without a token, such as 192.0.2.0/24: for clients
+    # that cannot show one.
+    oat_networks: tuple[str, ...] = ()
+    # Networks from which /metrics is answered without a token.
+    metrics_networks: tuple[str, ...] = ()
+    # Requests a second that one peer may go on asking: an agent by its certificate, everybody else by address.
+    requests_per_second: float = 50.0
+    # Connections on which no caller is known yet; beyond it the oldest is dropped.
+    unknown_connections: int = 500
+
+    def __post_init__(self) -> None:
+        for network in (*self.oat_networks, *self.metrics_networks):
+            try:
+                ipaddress.ip_network(network)
+            except ValueError as e:
+                raise ValueError(f"network {network!r} is not like 192.0.2.0/24: {e}") from e
+        if self.requests_per_second <= 0 or self.unknown_connections <= 0:
+            raise ValueError("requests_per_second and unknown_connections must be above 0")
 
 
 @dataclasses.dataclass(frozen=True)

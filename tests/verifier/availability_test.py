@@ -29,9 +29,8 @@ class Pair:
         self.servers = []
         for name in "ab":
             (directory / name).mkdir()
-            self.servers.append(Server(directory / name, Database(url), authority, vendor))
             # A question travels for up to half a second between servers.
-            self.servers[-1]._context.poll_deadline_ms = 1500
+            self.servers.append(Server(directory / name, Database(url), authority, vendor, poll_deadline=1.5))
         self.a, self.b = self.servers
         self.b.clock.boot_id, self.b.clock.offset_ms = OTHER_BOOT_ID, 7_000_000
         self.a.database.transact(lambda c: references.put(c, good_boot()))

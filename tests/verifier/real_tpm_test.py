@@ -143,12 +143,12 @@ class TestUntrusted:
         for event in launch.events(host.images):
             if event.pcr == 17:
                 launch.extend(tpm, dataclasses.replace(event, pcr=16))
-        launched = eventlog.replay(launch.events(host.images), "sha256", (17,))[17]
-        assert tpm.read_pcrs({"sha256": (16,)})["sha256"][16] == launched
+        launched = eventlog.replay(launch.events(host.images), "sha256", (17, 18))
+        assert tpm.read_pcrs({"sha256": (16,)})["sha256"][16] == launched[17]
         tpm.close()
         quoting = Quoting(host)
         reported = quoting.report(issue(), {"sha256": (16,)})
-        told = {17: reported.pcrs["sha256"][16], 18: bytes.fromhex(golden.pcrs[18])}
+        told = {17: reported.pcrs["sha256"][16], 18: launched[18]}
         relabelled = dataclasses.replace(reported, pcrs={"sha256": told})
         outcome = judge(quoting, golden, relabelled)
         assert isinstance(outcome, Appraised)

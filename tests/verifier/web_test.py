@@ -28,8 +28,10 @@ from ovirt_tcp_plugin.messages.result import Level
 from ovirt_tcp_plugin.verifier.attestation import Attestation
 from ovirt_tcp_plugin.verifier.authority import AK_CERTIFICATE_USAGE, Authority, write_key
 from ovirt_tcp_plugin.verifier.enrolment import Enrolment
+from ovirt_tcp_plugin.verifier.metrics import Metrics
 from ovirt_tcp_plugin.verifier.policy import Policies
 from ovirt_tcp_plugin.verifier.settings import Appraisal
+from ovirt_tcp_plugin.verifier.settings import Server as ServerOptions
 from ovirt_tcp_plugin.verifier.store import endorsements, hosts, references, tokens
 from ovirt_tcp_plugin.verifier.store.database import Database
 from ovirt_tcp_plugin.verifier.store.tokens import Token
@@ -59,17 +61,18 @@ class VendorClock(Clock):
 class Server:
     """The verifier's HTTPS server in a thread, and a client for it."""
 
-    def __init__(self, directory: Path, database: Database, authority: Authority, vendor: Vendor) -> None:
+    def __init__(self, directory: Path, database: Database, authority: Authority, vendor: Vendor, **options: Any) -> None:
         self.database, self.directory = database, directory
         self.clock = clock = VendorClock()
         certificate, key = authority.issue_server(["127.0.0.1"], clock.wall())
         (directory / "server.pem").write_bytes(certificate)
         write_key(directory / "server.key", key)
         (directory / "ca.pem").write_bytes(authority.pem)
-        policies = Policies(database, Appraisal().required)
-        self.attestation = Attestation(database, policies, Appraisal(), clock)
+        policies, metrics = Policies(database, Appraisal().required), Metrics()
+        self.attestation = Attestation(database, policies, metrics, Appraisal(), clock)
         self.enrolment = Enrolment(database, authority, vendor.authorities, first_use=False, clock=clock)
-        context = Context(database, self.enrolment, self.attestation, policies, clock, DEADLINE_MS)
+        given = {"address": "127.0.0.1", "port": 0, "poll_deadline": DEADLINE_MS / 1000, **options}
+        context = Context(database, self.enrolment, self.attestation, policies, metrics, clock, ServerOptions(**given))
         self._tls = web.tls_context(directory / "server.pem", directory / "server.key", authority.pem)
         self._context, self._started = context, threading.Event()
         self._thread = threading.Thread(target=lambda: asyncio.run(self._serve()))
@@ -78,7 +81,7 @@ class Server:
 
     async def _serve(self) -> None:
         self._stop, self._loop = asyncio.Event(), asyncio.get_running_loop()
-        server, self.port = web.serve(self._context, self._tls, "127.0.0.1", 0)
+        server, self.port = web.serve(self._context, self._tls)
         self._started.set()
         relay = asyncio.ensure_future(self.attestation.relay())
         await self._stop.wait()

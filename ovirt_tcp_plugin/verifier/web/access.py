@@ -5,13 +5,18 @@
 from __future__ import annotations
 
 import enum
+import ipaddress
+from collections.abc import Iterable
+from typing import Union
 
 
 class Caller(enum.Enum):
-    """Who may call a route. Values are the roles of tokens, but for the first two."""
+    """Who may call a route. Values are the roles of tokens, but for the first four."""
 
     ANYONE = "anyone"
     AGENT = "agent"
+    OAT_NETWORK = "oat_network"
+    METRICS_NETWORK = "metrics_network"
     VIEWER = "viewer"
     OPERATOR = "operator"
     POLICY = "policy"
@@ -26,3 +31,22 @@ INCLUDES = {
     "enrolment": {Caller.ENROLMENT},
 }
 TOKEN_ROLES = tuple(INCLUDES)
+
+Network = Union[ipaddress.IPv4Network, ipaddress.IPv6Network]
+
+
+class Networks:
+    """Some networks, as the configuration names them."""
+
+    def __init__(self, names: Iterable[str]) -> None:
+        self._networks = [ipaddress.ip_network(name) for name in names]
+
+    def hold(self, address: str) -> bool:
+        """Return whether a peer's address is in one of them. A peer by IPv4 on an IPv6 socket is one by IPv4."""
+        try:
+            peer = ipaddress.ip_address(address)
+        except ValueError:
+            return False
+        if isinstance(peer, ipaddress.IPv6Address) and peer.ipv4_mapped is not None:
+            peer = peer.ipv4_mapped
+        return any(peer in network for network in self._networks)

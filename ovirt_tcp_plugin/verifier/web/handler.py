@@ -8,6 +8,7 @@ own fault, never what the server holds.
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import logging
 from collections.abc import Mapping
@@ -19,14 +20,17 @@ from ovirt_tcp_plugin import errors
 from ovirt_tcp_plugin.clock import Clock
 from ovirt_tcp_plugin.json_handler import JsonHandler
 from ovirt_tcp_plugin.messages import fields
+from ovirt_tcp_plugin.verifier import settings
 from ovirt_tcp_plugin.verifier.attestation import Attestation
 from ovirt_tcp_plugin.verifier.enrolment import Enrolment
+from ovirt_tcp_plugin.verifier.metrics import Metrics
 from ovirt_tcp_plugin.verifier.policy import Policies
 from ovirt_tcp_plugin.verifier.store import hosts, tokens
 from ovirt_tcp_plugin.verifier.store.database import Database
 from ovirt_tcp_plugin.verifier.store.hosts import Host
 from ovirt_tcp_plugin.verifier.store.tokens import Token
-from ovirt_tcp_plugin.verifier.web.access import INCLUDES, Caller
+from ovirt_tcp_plugin.verifier.web.access import INCLUDES, Caller, Networks
+from ovirt_tcp_plugin.verifier.web.limits import HttpServer, Rates
 
 log = logging.getLogger("verifier.web")
 
@@ -41,24 +45,25 @@ _STATUS = {
 }
 
 
+@dataclasses.dataclass
 class Context:
-    """What the handlers share."""
+    """What the handlers share. `server` is None until it listens."""
 
-    def __init__(
-        self,
-        database: Database,
-        enrolment: Enrolment,
-        attestation: Attestation,
-        policies: Policies,
-        clock: Clock,
-        poll_deadline_ms: int,
-    ) -> None:
-        self.database = database
-        self.enrolment = enrolment
-        self.attestation = attestation
-        self.policies = policies
-        self.clock = clock
-        self.poll_deadline_ms = poll_deadline_ms
+    database: Database
+    enrolment: Enrolment
+    attestation: Attestation
+    policies: Policies
+    metrics: Metrics
+    clock: Clock
+    options: settings.Server
+    server: Optional[HttpServer] = None
+
+    def __post_init__(self) -> None:
+        self.rates = Rates(self.options.requests_per_second)
+        self.networks = {
+            Caller.OAT_NETWORK: Networks(self.options.oat_networks),
+            Caller.METRICS_NETWORK: Networks(self.options.metrics_networks),
+        }
 
 
 @tornado.web.stream_request_body
@@ -88,15 +93,34 @@ class Handler(JsonHandler):
 
     async def prepare(self) -> None:
         self.request.connection.set_max_body_size(self.max_body_size)  # type: ignore[union-attr]
-        if Caller.ANYONE in self.callers:
-            return
+        certificate = self.request.get_ssl_certificate(binary_form=True)
+        digest = hashlib.sha256(certificate).hexdigest() if isinstance(certificate, bytes) else ""
+        wait_s = self.context.rates.wait_s(digest or self.request.remote_ip or "", self.context.clock.now_ms())
+        if wait_s is not None:
+            self.set_header("Retry-After", str(wait_s))
+            self.answer_error(429, "too_many_requests", f"ask again in {wait_s} s")
+        elif await self._admitted(digest):
+            self._keep_connection()
+        elif Caller.ANYONE not in self.callers:
+            wanted = " or ".join(sorted(caller.value for caller in self.callers))
+            self.answer_error(401, "unauthenticated", f"this needs {wanted}")
+
+    async def _admitted(self, digest: str) -> bool:
+        """Return whether the caller is known as one that the route is for."""
         if Caller.AGENT in self.callers:
-            self.host = await self._agent()
-            if self.host is not None:
-                return
-        elif await self._token_callers() & self.callers:
-            return
-        self.answer_error(401, "unauthenticated", f"this needs {' or '.join(sorted(c.value for c in self.callers))}")
+            self.host = await self.context.database.read(lambda c: hosts.by_certificate(c, digest)) if digest else None
+            return self.host is not None
+        networks = self.context.networks
+        if any(networks[one].hold(self.request.remote_ip or "") for one in self.callers if one in networks):
+            return True
+        return bool(self.callers - {Caller.ANYONE}) and bool(await self._token_callers() & self.callers)
+
+    def _keep_connection(self) -> None:
+        if self.context.server is not None:
+            self.context.server.know(self.request.connection.stream)  # type: ignore[union-attr]
+
+    def on_finish(self) -> None:
+        self.context.metrics.request(type(self).__name__, self.get_status())
 
     def body(self, what: str) -> Mapping[str, object]:
         """Return the request's JSON object. Raises InvalidMessage."""
@@ -121,14 +145,6 @@ class Handler(JsonHandler):
             log.info("refused path=%s peer=%s reason=%s", self.request.path, self.request.remote_ip, value.reason)
         else:
             log.error("failed path=%s", self.request.path, exc_info=(typ, value, tb))
-
-    async def _agent(self) -> Optional[Host]:
-        """Return the host whose client certificate this connection proved, None if there is none."""
-        certificate = self.request.get_ssl_certificate(binary_form=True)
-        if not isinstance(certificate, bytes):
-            return None
-        digest = hashlib.sha256(certificate).hexdigest()
-        return await self.context.database.read(lambda c: hosts.by_certificate(c, digest))
 
     async def _token_callers(self) -> set[Caller]:
         headers = self.request.headers

@@ -15,7 +15,7 @@ from ovirt_tcp_plugin.verifier.web.handler import Handler
 class PollHosts(Handler):
     """OpenAttestation's question (1.0, 1.5-1.7, 2.x)."""
 
-    callers = frozenset({Caller.VIEWER})
+    callers = frozenset({Caller.VIEWER, Caller.OAT_NETWORK})
     max_body_size = oat.MAX_POLL_SIZE
 
     async def post(self) -> None:
@@ -24,9 +24,9 @@ class PollHosts(Handler):
         except errors.InvalidMessage as e:
             self.answer_error(400, "400", str(e))
             return
-        attestation, clock = self.context.attestation, self.context.clock
-        results = await attestation.results(poll.hosts, poll.time_threshold_ms, self.context.poll_deadline_ms)
-        now = clock.wall()
+        wait_ms = int(self.context.options.poll_deadline * 1000)
+        results = await self.context.attestation.results(poll.hosts, poll.time_threshold_ms, wait_ms)
+        now = self.context.clock.wall()
         self.answer(oat.encode_answer(_host_trust(one, now) for one in results))
 
     def answer_error(self, status: int, code: str, reason: str) -> None:

@@ -4,6 +4,8 @@
 
 from __future__ import annotations
 
+from prometheus_client import CONTENT_TYPE_LATEST
+
 from ovirt_tcp_plugin import errors
 from ovirt_tcp_plugin.messages import fields, oat, result
 from ovirt_tcp_plugin.verifier.enrolment import check_host_name
@@ -49,6 +51,18 @@ class HostOfName(Handler):
         await self.context.database.write(lambda c: hosts.remove(c, name))
         log.warning("host removed host=%s", name)
         self.answer({"removed": name})
+
+
+class MetricsText(Handler):
+    """The server's counters for Prometheus."""
+
+    callers = frozenset({Caller.VIEWER, Caller.METRICS_NETWORK})
+
+    async def get(self) -> None:
+        known = await self.context.attestation.last_results()
+        counts = self.context.server.counts if self.context.server else {}
+        self.set_header("Content-Type", CONTENT_TYPE_LATEST)
+        self.finish(self.context.metrics.render(known, counts))
 
 
 class Health(Handler):

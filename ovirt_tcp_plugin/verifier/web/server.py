@@ -8,7 +8,6 @@ import logging
 import ssl
 from pathlib import Path
 
-import tornado.httpserver
 import tornado.netutil
 import tornado.web
 
@@ -17,6 +16,7 @@ from ovirt_tcp_plugin.messages import evidence, oat
 from ovirt_tcp_plugin.verifier.web import agents, enrolling, openattestation, policy, results
 from ovirt_tcp_plugin.verifier.web.access import Caller
 from ovirt_tcp_plugin.verifier.web.handler import Context, Handler
+from ovirt_tcp_plugin.verifier.web.limits import HttpServer
 
 log = logging.getLogger("verifier.web")
 
@@ -38,6 +38,7 @@ class Nowhere(Handler):
 
 ROUTES: list[tuple[str, type[Handler]]] = [
     (r"/v1/health", results.Health),
+    (r"/metrics", results.MetricsText),
     (r"/v1/enrolment", agents.BeginEnrolment),
     (r"/v1/enrolment/proof", agents.FinishEnrolment),
     (r"/v1/enrolment/tokens", enrolling.EnrolmentTokens),
@@ -56,14 +57,13 @@ ROUTES: list[tuple[str, type[Handler]]] = [
 ]
 
 
-def serve(
-    context: Context, tls: ssl.SSLContext, address: str, port: int
-) -> tuple[tornado.httpserver.HTTPServer, int]:
+def serve(context: Context, tls: ssl.SSLContext) -> tuple[HttpServer, int]:
     """Return a listening server and its port (one of the kernel's choice for 0).
 
     Raises:
         Unavailable: the address or port cannot be had.
     """
+    address, port = context.options.address, context.options.port
     try:
         sockets = tornado.netutil.bind_sockets(port, address, backlog=1024)
     except OSError as e:
@@ -72,7 +72,7 @@ def serve(
     application = tornado.web.Application(
         routes, default_handler_class=Nowhere, default_handler_args={"context": context}, log_function=_log_request
     )
-    server = tornado.httpserver.HTTPServer(
+    server = HttpServer(
         application,
         ssl_options=tls,
         max_body_size=MAX_BODY_SIZE,
@@ -80,7 +80,9 @@ def serve(
         max_header_size=MAX_HEADER_SIZE,
         body_timeout=BODY_WITHIN_S,
         idle_connection_timeout=IDLE_CONNECTION_S,
+        max_unknown=context.options.unknown_connections,
     )
+    context.server = server
     server.add_sockets(sockets)
     return server, int(sockets[0].getsockname()[1])
 

@@ -1,0 +1,146 @@
+# SPDX-FileCopyrightText: The ovirt_tcp_plugin developers
+# SPDX-License-Identifier: Apache-2.0
+"""One peer that asks too much, or holds connections open, hurts nobody else; networks are what they say."""
+
+from __future__ import annotations
+
+import socket
+import ssl
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from ovirt_tcp_plugin import errors
+from ovirt_tcp_plugin.verifier.authority import Authority
+from ovirt_tcp_plugin.verifier.settings import Server as Options
+from ovirt_tcp_plugin.verifier.store.database import Database
+from ovirt_tcp_plugin.verifier.web.access import Networks
+from ovirt_tcp_plugin.verifier.web.limits import BURST_S, MAX_PEERS, Rates
+from tests.verifier.vendor import Vendor
+from tests.verifier.web_test import POLL, Agent, Server
+
+
+class TestRates:
+    def test_a_peer_may_ask_so_much_and_then_waits(self) -> None:
+        rates = Rates(10)
+        assert [rates.wait_s("peer", 0) for _ in range(10 * BURST_S)] == [None] * 10 * BURST_S
+        assert rates.wait_s("peer", 0) == 1
+        assert rates.wait_s("other", 0) is None
+        assert rates.wait_s("peer", 100) is None
+
+    def test_the_table_of_peers_is_bounded(self) -> None:
+        rates = Rates(10)
+        for number in range(MAX_PEERS + 100):
+            rates.wait_s(str(number), 0)
+        assert len(rates._buckets) == MAX_PEERS
+
+    @given(st.lists(st.integers(0, 500), min_size=1, max_size=200))
+    def test_no_peer_gets_more_than_its_rate(self, pauses: list[int]) -> None:
+        rates, now_ms, admitted = Rates(10), 0, 0
+        for pause in pauses:
+            now_ms += pause
+            admitted += rates.wait_s("peer", now_ms) is None
+        assert admitted <= 10 * BURST_S + now_ms / 100
+
+
+class TestNetworks:
+    @pytest.mark.parametrize(
+        ("network", "peer", "inside"),
+        [
+            ("192.0.2.0/24", "192.0.2.7", True),
+            ("192.0.2.0/24", "192.0.3.7", False),
+            ("192.0.2.0/24", "::ffff:192.0.2.7", True),
+            ("2001:db8::/32", "2001:db8::1", True),
+            ("2001:db8::/32", "192.0.2.7", False),
+            ("0.0.0.0/0", "nonsense", False),
+        ],
+    )
+    def test_a_network_holds_its_own(self, network: str, peer: str, inside: bool) -> None:
+        assert Networks([network]).hold(peer) is inside
+
+    @pytest.mark.parametrize("network", ["everybody", "192.0.2.1/24", "192.0.2.0/33"])
+    def test_refuses_what_is_no_network(self, network: str) -> None:
+        with pytest.raises(ValueError, match="is not like"):
+            Options(oat_networks=(network,))
+
+
+@pytest.fixture
+def make_server(tmp_path: Path, database: Database, authority: Authority, vendor: Vendor) -> Iterator[object]:
+    running = []
+
+    def make(**options: object) -> Server:
+        running.append(Server(tmp_path, database, authority, vendor, **options))
+        return running[-1]
+
+    yield make
+    for server in running:
+        server.stop()
+
+
+def test_oat_is_answered_without_a_token_only_where_it_is_configured(make_server: object) -> None:
+    assert make_server().call("POST", POLL, {"hosts": ["x"]}).status_code == 401  # type: ignore[operator]
+    server = make_server(oat_networks=("127.0.0.0/8",))  # type: ignore[operator]
+    assert server.call("POST", POLL, {"hosts": ["x"]}).status_code == 200
+    assert server.call("POST", "/v1/results", {"hosts": ["x"], "wait_ms": 0}).status_code == 401
+    assert server.call("GET", "/metrics").status_code == 401
+
+
+def test_who_asks_too_much_is_told_when_to_come_again(make_server: object) -> None:
+    server = make_server(requests_per_second=1.0)  # type: ignore[operator]
+    answers = [server.call("GET", "/v1/health") for _ in range(8)]
+    assert answers[-1].status_code == 429
+    assert answers[-1].headers["Retry-After"] == "1"
+    assert answers[-1].json()["code"] == "too_many_requests"
+
+
+def test_an_agent_is_counted_by_its_certificate_not_by_its_address(make_server: object, vendor: Vendor) -> None:
+    server = make_server(requests_per_second=2.0)  # type: ignore[operator]
+    agent = Agent(server, vendor).enrol()
+    while server.call("GET", "/v1/health").status_code != 429:
+        pass
+    assert agent.challenge(0) is not None
+
+
+def test_idle_connections_do_not_keep_others_out(make_server: object, vendor: Vendor) -> None:
+    server = make_server(unknown_connections=20)  # type: ignore[operator]
+    agent = Agent(server, vendor).enrol()
+    context = ssl.create_default_context(cafile=str(server.directory / "ca.pem"))
+    idle = []
+    for _ in range(60):
+        plain = socket.create_connection(("127.0.0.1", server.port), 5)
+        idle.append(context.wrap_socket(plain, server_hostname="127.0.0.1"))
+    began = time.monotonic()
+    assert agent.challenge(0) is not None
+    assert time.monotonic() - began < 5
+    assert server._context.server.counts["no"] <= 20
+    for one in idle:
+        one.close()
+
+
+def test_metrics_have_a_bounded_number_of_series(make_server: object, vendor: Vendor) -> None:
+    server = make_server(metrics_networks=("127.0.0.1/32",))  # type: ignore[operator]
+    agent = Agent(server, vendor).enrol()
+    agent.answer(agent.challenge())
+    text = server.call("GET", "/metrics").text
+    assert 'ovirt_tcp_verifier_appraised_total{level="unknown"} 1.0' in text
+    assert 'ovirt_tcp_verifier_hosts{level="unknown"} 1.0' in text
+    for number in range(30):
+        server.call("GET", f"/v1/garbage-{number}")
+        server.call("POST", POLL, {"hosts": [f"garbage-{number}"]}, token=f"garbage-{number}")
+        agent.send({"garbage": number})
+    again = server.call("GET", "/metrics").text
+    assert "garbage" not in again
+    assert len(again.splitlines()) < len(text.splitlines()) + 20
+
+
+def test_a_server_that_has_no_port_says_so(make_server: object, tmp_path: Path) -> None:
+    server = make_server()  # type: ignore[operator]
+    with pytest.raises(errors.Unavailable, match=f"port {server.port}"):
+        from ovirt_tcp_plugin.verifier.web import server as web
+
+        server._context.options = Options(address="127.0.0.1", port=server.port)
+        web.serve(server._context, server._tls)
