@@ -29,7 +29,7 @@ from ovirt_tcp_plugin.verifier.metrics import Metrics
 from ovirt_tcp_plugin.verifier.policy import Policies, Policy, excuse
 from ovirt_tcp_plugin.verifier.store import references, results, rounds
 from ovirt_tcp_plugin.verifier.store.database import Database
-from ovirt_tcp_plugin.verifier.store.hosts import Host
+from ovirt_tcp_plugin.verifier.store.hosts import Host, State
 from ovirt_tcp_plugin.verifier.store.results import Found, Result
 
 log = logging.getLogger("verifier.attestation")
@@ -56,19 +56,21 @@ class Attestation:
         # Latest birth, by this server's clock, of results that rest on another server's nonce.
         self._births: dict[str, tuple[str, int, int]] = {}
 
-    async def next_challenge(self, host: Host, boot_id: str, wait_ms: int) -> Optional[evidence.Challenge]:
+    async def next_challenge(self, state: State, boot_id: str, wait_ms: int) -> Optional[evidence.Challenge]:
         """Return a challenge as soon as somebody wants the host's evidence, None after `wait_ms`.
 
         A host in a boot that was not appraised yet is challenged at once: nobody should wait for its first verdict.
         """
-        conversation = self._conversations.of(host.name)
+        name = state.host.name
+        conversation = self._conversations.of(name)
         poll = conversation.begin_poll()
         end_ms = self._clock.now_ms() + min(wait_ms, MAX_AGENT_WAIT_MS)
-        if await self._database.read(lambda c: _wanted(c, host.name, boot_id)):
+        last = results.readable(state.found)
+        if last is None or last.boot_id != boot_id or state.round.asked > state.round.issued:
             conversation.want()
         if not await conversation.turn(poll, end_ms, self._clock):
             return None
-        issued = self._new_nonce(host.name)
+        issued = self._new_nonce(name)
         await self._database.write(lambda c: rounds.issue(c, issued, self._clock.boot_id))
         if poll != conversation.poll:
             conversation.want()
@@ -79,29 +81,29 @@ class Attestation:
         """End the host's long poll: its connection is gone."""
         self._conversations.of(host_name).begin_poll()
 
-    async def expects(self, host_name: str) -> bool:
+    def expects(self, state: State) -> bool:
         """Return whether a nonce is out for the host; without one no evidence is worth reading."""
-        out = await self._database.read(lambda c: rounds.find(c, host_name))
-        return out is not None and out.nonce is not None and self._clock.now_ms() < out.nonce.end_ms
+        issued = state.round.nonce
+        return issued is not None and self._clock.now_ms() < issued.end_ms
 
     async def spoil(self, host_name: str) -> None:
         """End the nonce that is out: what came for it could not be read."""
         await self._database.write(lambda c: rounds.drop(c, host_name))
 
-    async def submit(self, host: Host, reported: evidence.Evidence) -> AttestationResult:
+    async def submit(self, state: State, reported: evidence.Evidence) -> AttestationResult:
         """Appraise a host's evidence, keep the result and wake who waits for it.
+
+        Args:
+            state: as it was when the request began. If anything of weight has changed since, the nonce was taken
+                back meanwhile, or is another one.
 
         Raises:
             Refused: the evidence was discarded; code and reason are of the failed check.
             Unavailable: the result could not be kept.
         """
-        name = host.name
-        out, found, version = await self._database.read(
-            lambda c: (rounds.find(c, name), results.find(c, name), references.version(c))
-        )
-        policy = await self._policies.at(version)
-        kept = results.readable(found)
-        issued = out.nonce if out is not None and out.clock_id == self._clock.boot_id else None
+        host, name = state.host, state.host.name
+        policy, kept = await self._policies.at(state.policy), results.readable(state.found)
+        issued = state.round.nonce if state.round.clock_id == self._clock.boot_id else None
         outcome = appraisal.appraise(
             reported,
             host.identity,
@@ -118,11 +120,11 @@ class Attestation:
         born_ms = self._clock.now_ms() if issued is None else issued.born_ms
         fresh = self._result(outcome, born_ms, kept, policy)
         measured = judgement.encode(outcome.measured)
-        answered = await self._database.write(lambda c: _keep(c, host, reported.nonce, fresh, measured))
+        await self._database.write(lambda c: _keep(c, host, reported.nonce, fresh, measured))
         self._metrics.appraised(fresh.level)
         codes = ",".join(finding.code for finding in outcome.findings)
         log.info("appraised host=%s level=%s findings=%s", name, fresh.level.value, codes)
-        self._conversations.of(name).settle(answered)
+        self._conversations.of(name).settle(state.round.issued)
         return self._describe(name, fresh)
 
     async def results(
@@ -273,23 +275,16 @@ def _baseline(previous: Optional[appraisal.Boot], outcome: appraisal.Appraised) 
     return previous if previous is not None and failed else outcome.boot
 
 
-def _wanted(connection: Connection, name: str, boot_id: str) -> bool:
-    """Return whether a host that begins to listen has something to answer: a question, or for a new boot."""
-    current, last = rounds.find(connection, name), results.readable(results.find(connection, name))
-    return last is None or last.boot_id != boot_id or (current is not None and current.asked > current.issued)
-
-
-def _keep(connection: Connection, host: Host, nonce: bytes, fresh: Result, measured: str) -> int:
-    """Take the nonce back and keep the result, both or neither; return the number of the question answered.
+def _keep(connection: Connection, host: Host, nonce: bytes, fresh: Result, measured: str) -> None:
+    """Take the nonce back and keep the result, both or neither.
 
     Raises:
         Refused: the nonce was used meanwhile, or the host enrolled anew.
     """
-    if not rounds.take(connection, host.name, nonce):
+    if not rounds.answer(connection, host.name, nonce):
         raise errors.Refused("nonce_unknown", "the nonce was used before")
     if not results.keep(connection, host.name, host.certificate_digest, fresh, measured):
         raise errors.Refused("not_enrolled", "the host was enrolled anew, or removed, meanwhile")
-    return rounds.answer(connection, host.name)
 
 
 def _refuse(name: str, discarded: appraisal.Discarded) -> errors.Refused:

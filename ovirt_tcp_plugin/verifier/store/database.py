@@ -3,18 +3,19 @@
 """The database: one transaction at a time is written, many at once are read, and nobody waits in the server's loop.
 
 Work is a function of a connection. What is written meanwhile shares one transaction, so one flush to the disk serves
-all; each piece has a savepoint of its own, so that a fault undoes only itself. Acknowledged means committed: it
-survives kill -9 (SQLite in WAL mode with synchronous=FULL, PostgreSQL as it is set up).
+all; if a piece of it fails, each is done again in a transaction of its own, so that a fault undoes only itself.
+Acknowledged means committed: it survives kill -9 (SQLite in WAL mode with synchronous=FULL, PostgreSQL as it is set up).
 """
 
 from __future__ import annotations
 
 import asyncio
 import concurrent.futures
+import contextlib
 import functools
 import logging
 from collections.abc import Callable
-from typing import Any, TypeVar, Union
+from typing import Any, TypeVar
 
 import sqlalchemy as sa
 from sqlalchemy.engine import Connection
@@ -93,6 +94,9 @@ class Database:
         Raises:
             Unavailable: the database did not answer.
         """
+        if not self.shared:
+            # SQLite answers from memory, and its readers wait for nobody; a thread would cost more than the read.
+            return self._read(work)
         return await asyncio.get_running_loop().run_in_executor(self._readers, self._read, work)
 
     async def write(self, work: Work[T]) -> T:
@@ -131,13 +135,25 @@ class Database:
 
     def _commit(self, batch: list[Work[Any]]) -> list[Any]:
         """Return for each piece of work what it returned, or the error that undid it."""
+        if len(batch) > 1:
+            with contextlib.suppress(errors.Error):
+                return self._commit_together(batch)
+        return [self._commit_alone(work) for work in batch]
+
+    def _commit_together(self, batch: list[Work[Any]]) -> list[Any]:
         try:
             with self._engine.connect() as connection:
                 writing = connection.execution_options(writes=True)
                 with writing.begin():
-                    return [_attempt(writing, work) for work in batch]
+                    return [work(writing) for work in batch]
         except sa.exc.SQLAlchemyError as e:
-            return [_unavailable(e)] * len(batch)
+            raise _unavailable(e) from e
+
+    def _commit_alone(self, work: Work[Any]) -> Any:
+        try:
+            return self._commit_together([work])[0]
+        except errors.Error as e:
+            return e
 
     def _read(self, work: Work[T]) -> T:
         try:
@@ -145,18 +161,6 @@ class Database:
                 return work(connection)
         except sa.exc.SQLAlchemyError as e:
             raise _unavailable(e) from e
-
-
-def _attempt(connection: Connection, work: Work[T]) -> Union[T, errors.Error]:
-    try:
-        with connection.begin_nested():
-            return work(connection)
-    except errors.Error as e:
-        return e
-    except sa.exc.DBAPIError as e:
-        if e.connection_invalidated:
-            raise
-        return _unavailable(e)
 
 
 def _unavailable(error: Exception) -> errors.Unavailable:

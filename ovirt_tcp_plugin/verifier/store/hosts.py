@@ -14,8 +14,24 @@ from sqlalchemy.engine import Connection
 from ovirt_tcp_plugin import errors
 from ovirt_tcp_plugin.messages import tpm2
 from ovirt_tcp_plugin.verifier.appraisal import EnrolledHost
-from ovirt_tcp_plugin.verifier.store import results, rounds, tokens
+from ovirt_tcp_plugin.verifier.store import results, rounds, schema, tokens
 from ovirt_tcp_plugin.verifier.store.schema import hosts
+
+# One question for everything that an agent's request needs; built once, since each of them asks it.
+_STATE = (
+    sa.select(
+        *hosts.c,
+        *rounds.columns(),
+        *results.columns(),
+        sa.select(schema.policy.c.version).scalar_subquery().label("policy_version"),
+    )
+    .select_from(
+        hosts.join(schema.rounds, schema.rounds.c.host_name == hosts.c.name).outerjoin(
+            schema.results, schema.results.c.host_name == hosts.c.name
+        )
+    )
+    .where(hosts.c.certificate_digest == sa.bindparam("digest"))
+)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -42,6 +58,16 @@ class Host:
     def name(self) -> str:
         """Its name, lower case."""
         return self.identity.name
+
+
+@dataclasses.dataclass(frozen=True)
+class State:
+    """An enrolled host, where the questions to it stand, its last result, and the version of the reference values."""
+
+    host: Host
+    round: rounds.Round
+    found: results.Found
+    policy: int
 
 
 def enrol(connection: Connection, secret: str, host: Host) -> None:
@@ -117,12 +143,20 @@ def remove(connection: Connection, name: str) -> None:
 
 def find(connection: Connection, name: str) -> Optional[Host]:
     """Return the host enrolled under that name, None if there is none. Raises InvalidMessage on a corrupt row."""
-    return _one(connection, hosts.c.name == name)
+    row = connection.execute(sa.select(hosts).where(hosts.c.name == name)).mappings().first()
+    return None if row is None else _decode(row)
 
 
-def by_certificate(connection: Connection, digest: str) -> Optional[Host]:
-    """Return the host whose client certificate has that SHA-256 digest (hex). Raises InvalidMessage."""
-    return _one(connection, hosts.c.certificate_digest == digest)
+def by_certificate(connection: Connection, digest: str) -> Optional[State]:
+    """Return the host whose client certificate has that SHA-256 digest (hex), and how things stand with it.
+
+    Raises:
+        InvalidMessage: its row is corrupt.
+    """
+    row = connection.execute(_STATE, {"digest": digest}).mappings().first()
+    if row is None:
+        return None
+    return State(_decode(row), rounds.decode(row), results.decode(row), row["policy_version"])
 
 
 def names(connection: Connection) -> list[str]:
@@ -141,10 +175,7 @@ def _delete(connection: Connection, name: str) -> bool:
     return connection.execute(sa.delete(hosts).where(hosts.c.name == name)).rowcount == 1
 
 
-def _one(connection: Connection, condition: Any) -> Optional[Host]:
-    row = connection.execute(sa.select(hosts).where(condition)).mappings().first()
-    if row is None:
-        return None
+def _decode(row: Any) -> Host:
     try:
         ek, ak = tpm2.parse_public(row["ek_public"]), tpm2.parse_public(row["ak_public"])
     except (TypeError, errors.InvalidMessage) as e:

@@ -23,6 +23,16 @@ log = logging.getLogger("verifier.store")
 
 _TOLD = [column for column in results.c if column.name != "measured"]
 
+# Built once: these run for every evidence.
+_ENROLLED = sa.select(hosts.c.name).where(
+    hosts.c.name == sa.bindparam("the_host"), hosts.c.certificate_digest == sa.bindparam("the_certificate")
+)
+_KEEP = (
+    sa.update(results)
+    .where(results.c.host_name == sa.bindparam("the_host"), _ENROLLED.exists())
+    .values({column.name: sa.bindparam(column.name) for column in results.c if column.name != "host_name"})
+)
+
 
 @dataclasses.dataclass(frozen=True)
 class Result:
@@ -53,9 +63,6 @@ Found = Union[Result, None, errors.InvalidMessage]
 
 def keep(connection: Connection, name: str, certificate_digest: str, result: Result, measured: str) -> bool:
     """Keep a host's newest result; return False if it was re-enrolled or removed meanwhile."""
-    same = sa.select(hosts.c.name).where(hosts.c.name == name, hosts.c.certificate_digest == certificate_digest)
-    if connection.execute(same).first() is None:
-        return False
     row = {
         "level": result.level.value,
         "findings": _encode_findings(result.findings),
@@ -66,9 +73,12 @@ def keep(connection: Connection, name: str, certificate_digest: str, result: Res
         "measured": measured,
         "policy": result.policy,
     }
-    own = results.c.host_name == name
-    if connection.execute(sa.update(results).where(own).values(**row)).rowcount == 0:
-        connection.execute(sa.insert(results).values(host_name=name, **row))
+    given = {"the_host": name, "the_certificate": certificate_digest}
+    if connection.execute(_KEEP, {**row, **given}).rowcount == 1:
+        return True
+    if connection.execute(_ENROLLED, given).first() is None:
+        return False
+    connection.execute(sa.insert(results).values(host_name=name, **row))
     return True
 
 
@@ -86,8 +96,8 @@ def remove(connection: Connection, name: str) -> None:
 
 def find(connection: Connection, name: str) -> Found:
     """Return the last result on one host."""
-    row = connection.execute(sa.select(*_TOLD).where(results.c.host_name == name)).mappings().first()
-    return None if row is None else _decode(row)
+    row = connection.execute(sa.select(*columns()).where(results.c.host_name == name)).mappings().first()
+    return None if row is None else decode(row)
 
 
 def of_hosts(connection: Connection, names: Sequence[str]) -> dict[str, Found]:
@@ -95,14 +105,14 @@ def of_hosts(connection: Connection, names: Sequence[str]) -> dict[str, Found]:
     found: dict[str, Found] = {}
     for chunk in chunks(names):
         rows = connection.execute(_with_hosts().where(hosts.c.name.in_(chunk))).mappings()
-        found.update((row["name"], None if row["level"] is None else _decode(row)) for row in rows)
+        found.update((row["name"], decode(row)) for row in rows)
     return found
 
 
 def of_all(connection: Connection) -> dict[str, Found]:
     """Return the last results on all enrolled hosts, sorted by name."""
     rows = connection.execute(_with_hosts().order_by(hosts.c.name)).mappings()
-    return {row["name"]: None if row["level"] is None else _decode(row) for row in rows}
+    return {row["name"]: decode(row) for row in rows}
 
 
 def measured(connection: Connection, names: Sequence[str]) -> Mapping[str, str]:
@@ -115,23 +125,35 @@ def measured(connection: Connection, names: Sequence[str]) -> Mapping[str, str]:
 
 
 def _with_hosts() -> Any:
-    return sa.select(hosts.c.name, *_TOLD).select_from(hosts.outerjoin(results, hosts.c.name == results.c.host_name))
+    return sa.select(hosts.c.name, *columns()).select_from(hosts.outerjoin(results, hosts.c.name == results.c.host_name))
 
 
-def _decode(row: Any) -> Found:
+def columns() -> list[Any]:
+    """Return the columns that `decode` reads, for a statement that joins other tables."""
+    return [column.label(f"result_{column.name}") for column in _TOLD]
+
+
+def decode(row: Any) -> Found:
+    """Return what a row with `columns` tells."""
+    if row["result_host_name"] is None:
+        return None
     try:
         return Result(
-            level=Level(row["level"]),
-            findings=tuple(Finding(**finding) for finding in json.loads(row["findings"])),
-            clock_id=row["clock_id"],
-            born_ms=_number(row["born_ms"]),
-            boot=Boot(**json.loads(row["boot"])),
-            boot_id=row["boot_id"],
-            policy=_number(row["policy"]),
+            level=Level(row["result_level"]),
+            findings=_decode_findings(row["result_findings"]),
+            clock_id=row["result_clock_id"],
+            born_ms=_number(row["result_born_ms"]),
+            boot=Boot(**json.loads(row["result_boot"])),
+            boot_id=row["result_boot_id"],
+            policy=_number(row["result_policy"]),
         )
     except (ValueError, KeyError, TypeError):
-        log.error("record unreadable host=%s", row["host_name"])
-        return errors.InvalidMessage(f"record of host {row['host_name']}", "it cannot be read")
+        log.error("record unreadable host=%s", row["result_host_name"])
+        return errors.InvalidMessage(f"record of host {row['result_host_name']}", "it cannot be read")
+
+
+def _decode_findings(stored: str) -> tuple[Finding, ...]:
+    return tuple(Finding(**finding) for finding in json.loads(stored))
 
 
 def _number(stored: object) -> int:

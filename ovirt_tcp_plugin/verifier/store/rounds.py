@@ -19,6 +19,16 @@ from ovirt_tcp_plugin.verifier.store.schema import rounds
 # SQLite takes 32766 parameters in one statement, older ones 999.
 CHUNK = 500
 
+# Built once: these run for every evidence.
+_OF_HOST = rounds.c.host_name == sa.bindparam("the_host")
+_WITH_NONCE = sa.update(rounds).where(_OF_HOST, rounds.c.nonce == sa.bindparam("the_nonce"))
+_TAKE = _WITH_NONCE.values(nonce=None)
+_ANSWER = _WITH_NONCE.values(nonce=None, answered=rounds.c.issued)
+_ISSUE = sa.update(rounds).where(_OF_HOST).values(
+    issued=rounds.c.asked,
+    **{name: sa.bindparam(name) for name in ("nonce", "selection", "clock_id", "born_ms", "end_ms")},
+)
+
 
 @dataclasses.dataclass(frozen=True)
 class Round:
@@ -65,31 +75,25 @@ def ask_all(connection: Connection) -> None:
 def issue(connection: Connection, issued: IssuedNonce, clock_id: str) -> None:
     """Send a challenge out, for every question asked so far. The nonce that was out before is void."""
     selection = {bank: list(indices) for bank, indices in issued.challenge.selection.items()}
-    connection.execute(
-        sa.update(rounds)
-        .where(rounds.c.host_name == issued.host_name)
-        .values(
-            issued=rounds.c.asked,
-            nonce=issued.challenge.nonce.hex(),
-            selection=json.dumps(selection),
-            clock_id=clock_id,
-            born_ms=issued.born_ms,
-            end_ms=issued.end_ms,
-        )
-    )
+    given = {
+        "the_host": issued.host_name,
+        "nonce": issued.challenge.nonce.hex(),
+        "selection": json.dumps(selection),
+        "clock_id": clock_id,
+        "born_ms": issued.born_ms,
+        "end_ms": issued.end_ms,
+    }
+    connection.execute(_ISSUE, given)
 
 
 def take(connection: Connection, host_name: str, nonce: bytes) -> bool:
-    """Take a nonce back; return whether it was out. Only one caller ever gets True for a nonce."""
-    own = (rounds.c.host_name == host_name, rounds.c.nonce == nonce.hex())
-    return connection.execute(sa.update(rounds).where(*own).values(nonce=None)).rowcount == 1
+    """Take a nonce back, unanswered; return whether it was out. Only one caller ever gets True for a nonce."""
+    return connection.execute(_TAKE, {"the_host": host_name, "the_nonce": nonce.hex()}).rowcount == 1
 
 
-def answer(connection: Connection, host_name: str) -> int:
-    """Count the question behind the newest challenge as answered; return its number."""
-    own = rounds.c.host_name == host_name
-    connection.execute(sa.update(rounds).where(own).values(answered=rounds.c.issued))
-    return int(connection.execute(sa.select(rounds.c.answered).where(own)).scalar_one())
+def answer(connection: Connection, host_name: str, nonce: bytes) -> bool:
+    """Take a nonce back, and count the question behind it as answered; return whether it was out."""
+    return connection.execute(_ANSWER, {"the_host": host_name, "the_nonce": nonce.hex()}).rowcount == 1
 
 
 def drop(connection: Connection, host_name: str) -> None:
@@ -99,10 +103,9 @@ def drop(connection: Connection, host_name: str) -> None:
 
 def find(connection: Connection, host_name: str) -> Optional[Round]:
     """Return where the questions to a host stand, None if it is not enrolled."""
-    row = connection.execute(sa.select(rounds).where(rounds.c.host_name == host_name)).mappings().first()
-    if row is None:
-        return None
-    return Round(row["asked"], row["issued"], row["answered"], _nonce(row), row["clock_id"] or "")
+    statement = sa.select(*columns()).where(rounds.c.host_name == host_name)
+    row = connection.execute(statement).mappings().first()
+    return None if row is None else decode(row)
 
 
 def wanted(connection: Connection) -> list[str]:
@@ -128,10 +131,19 @@ def _numbers(column: str) -> Any:
     return sa.select(rounds.c.host_name, rounds.c[column])
 
 
-def _nonce(row: Any) -> Optional[IssuedNonce]:
-    if row["nonce"] is None:
-        return None
-    selection = {bank: tuple(indices) for bank, indices in json.loads(row["selection"]).items()}
-    lifetime_ms = row["end_ms"] - row["born_ms"]
-    challenge = evidence.Challenge(bytes.fromhex(row["nonce"]), selection, lifetime_ms)
-    return IssuedNonce(challenge, row["host_name"], row["born_ms"], row["end_ms"])
+def columns() -> list[Any]:
+    """Return the columns that `decode` reads, for a statement that joins other tables."""
+    return [column.label(f"round_{column.name}") for column in rounds.c]
+
+
+def decode(row: Any) -> Round:
+    """Return the round in a row with `columns`."""
+    nonce = None if row["round_nonce"] is None else _nonce(row)
+    return Round(row["round_asked"], row["round_issued"], row["round_answered"], nonce, row["round_clock_id"] or "")
+
+
+def _nonce(row: Any) -> IssuedNonce:
+    selection = {bank: tuple(indices) for bank, indices in json.loads(row["round_selection"]).items()}
+    born_ms, end_ms = row["round_born_ms"], row["round_end_ms"]
+    challenge = evidence.Challenge(bytes.fromhex(row["round_nonce"]), selection, end_ms - born_ms)
+    return IssuedNonce(challenge, row["round_host_name"], born_ms, end_ms)

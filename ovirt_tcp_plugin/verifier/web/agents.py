@@ -8,7 +8,7 @@ from typing import cast
 
 from ovirt_tcp_plugin import errors
 from ovirt_tcp_plugin.messages import enrolment, evidence, fields, result
-from ovirt_tcp_plugin.verifier.store.hosts import Host
+from ovirt_tcp_plugin.verifier.store.hosts import State
 from ovirt_tcp_plugin.verifier.web.access import Caller
 from ovirt_tcp_plugin.verifier.web.handler import Handler
 
@@ -40,7 +40,7 @@ class RenewCertificate(Handler):
 
     async def post(self) -> None:
         request = fields.blob(self.body("renewal"), "certificate_request", enrolment.MAX_CERTIFICATE_SIZE)
-        certificate = await self.context.enrolment.renew(cast(Host, self.host), request)
+        certificate = await self.context.enrolment.renew(cast(State, self.state).host, request)
         self.answer({"certificate": certificate})
 
 
@@ -52,14 +52,14 @@ class NextChallenge(Handler):
 
     def on_connection_close(self) -> None:
         self._gone = True
-        if self.host is not None:
-            self.context.attestation.hang_up(self.host.name)
+        if self.state is not None:
+            self.context.attestation.hang_up(self.state.host.name)
 
     async def post(self) -> None:
         members = self.body("challenge request")
         boot_id = fields.text(members, "boot_id", 36)
         wait_ms = fields.integer(members, "wait_ms", 0, 3600_000)
-        challenge = await self.context.attestation.next_challenge(cast(Host, self.host), boot_id, wait_ms)
+        challenge = await self.context.attestation.next_challenge(cast(State, self.state), boot_id, wait_ms)
         if self._gone:
             return
         if challenge is None:
@@ -76,14 +76,14 @@ class SubmitEvidence(Handler):
     max_body_size = evidence.MAX_EVIDENCE_SIZE
 
     async def post(self) -> None:
-        attestation, host = self.context.attestation, cast(Host, self.host)
-        if not await attestation.expects(host.name):
+        attestation, state = self.context.attestation, cast(State, self.state)
+        if not attestation.expects(state):
             # Before it is decoded: an agent that sends megabytes unasked would hold up all others.
             raise errors.Refused("nonce_unknown", "no evidence was asked for, or its nonce was used before")
         try:
             reported = evidence.decode(self.content)
         except errors.InvalidMessage:
-            await attestation.spoil(host.name)
+            await attestation.spoil(state.host.name)
             raise
-        outcome = await attestation.submit(host, reported)
+        outcome = await attestation.submit(state, reported)
         self.answer(result.encode(outcome))

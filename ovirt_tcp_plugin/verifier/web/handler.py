@@ -27,7 +27,7 @@ from ovirt_tcp_plugin.verifier.metrics import Metrics
 from ovirt_tcp_plugin.verifier.policy import Policies
 from ovirt_tcp_plugin.verifier.store import hosts, tokens
 from ovirt_tcp_plugin.verifier.store.database import Database
-from ovirt_tcp_plugin.verifier.store.hosts import Host
+from ovirt_tcp_plugin.verifier.store.hosts import State
 from ovirt_tcp_plugin.verifier.store.tokens import Token
 from ovirt_tcp_plugin.verifier.web.access import INCLUDES, Caller, Networks
 from ovirt_tcp_plugin.verifier.web.limits import HttpServer, Rates
@@ -79,7 +79,7 @@ class Handler(JsonHandler):
 
     def initialize(self, context: Context) -> None:
         self.context = context
-        self.host: Optional[Host] = None
+        self.state: Optional[State] = None
         self._chunks: list[bytes] = []
 
     def data_received(self, chunk: bytes) -> None:
@@ -108,8 +108,8 @@ class Handler(JsonHandler):
     async def _admitted(self, digest: str) -> bool:
         """Return whether the caller is known as one that the route is for."""
         if Caller.AGENT in self.callers:
-            self.host = await self.context.database.read(lambda c: hosts.by_certificate(c, digest)) if digest else None
-            return self.host is not None
+            self.state = await self.context.database.read(lambda c: hosts.by_certificate(c, digest)) if digest else None
+            return self.state is not None
         networks = self.context.networks
         if any(networks[one].hold(self.request.remote_ip or "") for one in self.callers if one in networks):
             return True

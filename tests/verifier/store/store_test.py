@@ -139,7 +139,7 @@ class TestRounds:
         database.transact(lambda c: rounds.issue(c, NONCE, CLOCK_ID))
         assert database.transact(rounds.wanted) == []
         database.transact(rounds.ask_all)
-        assert database.transact(lambda c: rounds.answer(c, "host-1")) == 1
+        assert database.transact(lambda c: rounds.answer(c, "host-1", b"n" * 32))
         assert database.transact(lambda c: rounds.answered(c, ["host-1"])) == {"host-1": 1}
         assert database.transact(rounds.wanted) == ["host-1"]
 
