@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 import struct
+from typing import Any, Literal
 
 from ovirt_tcp_plugin import errors
 
@@ -21,7 +22,7 @@ class Octets:
     def __init__(self, untrusted: bytes, what: str, order: str = ">") -> None:
         self._bytes = untrusted
         self._what = what
-        self._order = order
+        self._order: Literal["big", "little"] = "big" if order == ">" else "little"
         self.position = 0
 
     def take(self, size: int) -> bytes:
@@ -37,13 +38,17 @@ class Octets:
         return self.take(1)[0]
 
     def u16(self) -> int:
-        return int(struct.unpack(self._order + "H", self.take(2))[0])
+        return int.from_bytes(self.take(2), self._order)
 
     def u32(self) -> int:
-        return int(struct.unpack(self._order + "I", self.take(4))[0])
+        return int.from_bytes(self.take(4), self._order)
 
     def u64(self) -> int:
-        return int(struct.unpack(self._order + "Q", self.take(8))[0])
+        return int.from_bytes(self.take(8), self._order)
+
+    def unpack(self, layout: struct.Struct) -> tuple[Any, ...]:
+        """Return several numbers at once. Raises InvalidMessage when they are not all there."""
+        return layout.unpack(self.take(layout.size))
 
     def sized(self, most: int) -> bytes:
         """Return a byte string with a two-byte length before it (TPM2B_*), at most `most` bytes."""

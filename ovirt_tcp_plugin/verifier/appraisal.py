@@ -26,6 +26,7 @@ Not established here: that the nonce is used once (`store/rounds.py` takes each 
 from __future__ import annotations
 
 import dataclasses
+import functools
 import hmac
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Optional, Union
@@ -55,6 +56,16 @@ class EnrolledHost:
     name: str
     ek: tpm2.Public
     ak: tpm2.Public
+
+    @functools.cached_property
+    def verifying_key(self) -> public_keys.VerifyingKey:
+        """The AK for `cryptography`. Raises InvalidMessage as `public_keys.load` does."""
+        return public_keys.load(self.ak)
+
+    @functools.cached_property
+    def qualified_signer(self) -> bytes:
+        """What the AK's quotes name as their signer."""
+        return tpm2.qualified_name(self.ek, self.ak)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -171,31 +182,30 @@ def check_quote(attest: bytes, signature: bytes, host: EnrolledHost) -> Union[tp
         parsed_signature = tpm2.parse_signature(signature)
     except errors.InvalidMessage as e:
         return Finding(0, "malformed", str(e))
-    if not verify(host.ak, attest, parsed_signature):  # (3)
+    if not verify(host, attest, parsed_signature):  # (3)
         return Finding(3, "bad_signature", "the quote is not signed by the host's AK")
     try:
         quote = tpm2.parse_quote(attest)  # (2)
     except errors.InvalidMessage as e:
         return Finding(2, "not_a_quote", str(e))
-    expected = tpm2.qualified_name(host.ek, host.ak)
-    if not hmac.compare_digest(quote.qualified_signer, expected):  # (10)
-        seen = quote.qualified_signer.hex()
-        return Finding(10, "wrong_signer", "the AK does not hang under the host's EK", expected.hex(), seen)
+    if not hmac.compare_digest(quote.qualified_signer, host.qualified_signer):  # (10)
+        expected, seen = host.qualified_signer.hex(), quote.qualified_signer.hex()
+        return Finding(10, "wrong_signer", "the AK does not hang under the host's EK", expected, seen)
     return quote
 
 
-def verify(key: tpm2.Public, message: bytes, signature: tpm2.Signature) -> bool:
-    """Return whether `signature` over `message` is by `key`, in the one scheme and hash that the key is made for."""
+def verify(host: EnrolledHost, message: bytes, signature: tpm2.Signature) -> bool:
+    """Return whether `signature` over `message` is by the host's AK, in the one scheme and hash that it is made for."""
     algorithm = SIGNATURE_HASHES.get(signature.hash_name)
-    if algorithm is None or signature.hash_name != key.scheme_hash:
+    if algorithm is None or signature.hash_name != host.ak.scheme_hash:
         return False
-    public = public_keys.load(key)
+    public = host.verifying_key
     try:
         if isinstance(public, ec.EllipticCurvePublicKey) and isinstance(signature, tpm2.EcdsaSignature):
             public.verify(encode_dss_signature(signature.r, signature.s), message, ec.ECDSA(algorithm))
             return True
         if isinstance(public, rsa.RSAPublicKey) and isinstance(signature, tpm2.RsaSignature):
-            if signature.scheme != key.scheme:
+            if signature.scheme != host.ak.scheme:
                 return False
             public.verify(signature.value, message, _padding(signature.scheme, algorithm), algorithm)
             return True
