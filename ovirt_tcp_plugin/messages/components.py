@@ -12,8 +12,8 @@ digests is proven.
 from __future__ import annotations
 
 import collections
-import dataclasses
 from collections.abc import Iterable, Mapping, Sequence
+from typing import NamedTuple
 
 from ovirt_tcp_plugin import errors
 from ovirt_tcp_plugin.messages import eventlog
@@ -98,8 +98,7 @@ _TEXTS: Mapping[str, str] = {
 WORDS = frozenset(_TEXTS)
 
 
-@dataclasses.dataclass(frozen=True)
-class Step:
+class Step(NamedTuple):
     """One measured step of a boot: the digest (lower-case hex) that extended a PCR, and what it is said to be of."""
 
     pcr: int
@@ -115,7 +114,7 @@ def steps(events: Sequence[eventlog.Event], bank: str, pcrs: Iterable[int]) -> t
     wanted = set(pcrs)
     extending = [e for e in events if e.pcr in wanted and e.type != eventlog.NO_ACTION and bank in e.digests]
     modules = _modules(events)
-    seen: collections.Counter[tuple[int, str]] = collections.Counter()
+    seen: dict[tuple[int, str], int] = {}
     modules_seen: collections.Counter[int] = collections.Counter()
     named = []
     for event in extending:
@@ -124,8 +123,7 @@ def steps(events: Sequence[eventlog.Event], bank: str, pcrs: Iterable[int]) -> t
             known = modules.get(event.pcr, ())
             word = known[modules_seen[event.pcr]] if modules_seen[event.pcr] < len(known) else "module"
             modules_seen[event.pcr] += 1
-        seen[event.pcr, word] += 1
-        count = seen[event.pcr, word]
+        count = seen[event.pcr, word] = seen.get((event.pcr, word), 0) + 1
         component = word if count == 1 else f"{word}_{count}"
         named.append(Step(event.pcr, component, event.digests[bank].hex()))
     return tuple(named)

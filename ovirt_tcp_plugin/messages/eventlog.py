@@ -11,10 +11,11 @@ covered by the PCR at all, so it is good for naming an event, never for trusting
 
 from __future__ import annotations
 
-import dataclasses
 import hashlib
-from collections.abc import Iterable, Mapping, Sequence
-from typing import Optional
+import itertools
+import struct
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import NamedTuple, Optional
 
 from ovirt_tcp_plugin import errors
 from ovirt_tcp_plugin.messages import tpm2
@@ -51,8 +52,13 @@ TYPE_NAMES: Mapping[int, str] = {
 }
 
 
-@dataclasses.dataclass(frozen=True)
-class Event:
+_WHAT = "event log"
+_EVENT_HEAD = struct.Struct("<III")  # PCR index, type, number of digests
+_HASH_ID = struct.Struct("<H")
+_EVENT_SIZE = struct.Struct("<I")
+
+
+class Event(NamedTuple):
     """TCG_PCR_EVENT2. `digests` by bank; `data` is what the firmware says about it, unproven."""
 
     pcr: int
@@ -67,14 +73,12 @@ def parse(untrusted: bytes) -> tuple[Event, ...]:
     Raises:
         InvalidMessage: no Spec ID header, a length past the end, a digest of unknown size, an index above 23.
     """
-    octets = Octets(untrusted, "event log", "<")
-    sizes = _header(octets)
-    events: list[Event] = []
-    while octets.left:
-        if len(events) == MAX_EVENTS:
-            raise octets.invalid(f"more than {MAX_EVENTS} events")
-        events.append(_event(octets, sizes))
-    return tuple(events)
+    octets = Octets(untrusted, _WHAT, "<")
+    banks = _header(octets)
+    events = tuple(itertools.islice(_events(untrusted, octets.position, banks), MAX_EVENTS + 1))
+    if len(events) > MAX_EVENTS:
+        raise octets.invalid(f"more than {MAX_EVENTS} events")
+    return events
 
 
 def launched(events: Iterable[Event]) -> bool:
@@ -94,10 +98,11 @@ def replay(events: Sequence[Event], bank: str, pcrs: Iterable[int]) -> dict[int,
     locality = _startup_locality(events)
     if 0 in values and locality is not None:
         values[0] = b"\0" * (size - 1) + bytes([locality])
+    extend = getattr(hashlib, bank)
     for event in events:
         digest = event.digests.get(bank)
         if event.pcr in values and event.type != NO_ACTION and digest is not None:
-            values[event.pcr] = hashlib.new(bank, values[event.pcr] + digest).digest()
+            values[event.pcr] = extend(values[event.pcr] + digest).digest()
     return values
 
 
@@ -106,8 +111,8 @@ def name_type(kind: int) -> str:
     return TYPE_NAMES.get(kind, f"event type {kind:#x}")
 
 
-def _header(octets: Octets) -> Mapping[str, int]:
-    """Read the TCG_PCR_EVENT with the Spec ID (Firmware Profile 10.4.5.1); return digest sizes by bank."""
+def _header(octets: Octets) -> Mapping[int, tuple[str, int]]:
+    """Read the TCG_PCR_EVENT with the Spec ID (Firmware Profile 10.4.5.1); return bank and digest size by hash."""
     octets.u32()
     kind = octets.u32()
     octets.take(tpm2.DIGEST_SIZES["sha1"])
@@ -121,35 +126,50 @@ def _header(octets: Octets) -> Mapping[str, int]:
     count = header.u32()
     if not 1 <= count <= tpm2.MAX_BANKS:
         raise octets.invalid(f"{count} digest algorithms")
-    sizes: dict[str, int] = {}
+    banks: dict[int, tuple[str, int]] = {}
     for _ in range(count):
-        bank, digest_size = tpm2.HASHES.get(header.u16()), header.u16()
-        if bank is None or digest_size != tpm2.DIGEST_SIZES[bank]:
+        identifier, size = header.u16(), header.u16()
+        bank = tpm2.HASHES.get(identifier)
+        if bank is None or size != tpm2.DIGEST_SIZES[bank]:
             raise octets.invalid("a digest algorithm of unknown size")
-        sizes[bank] = digest_size
+        banks[identifier] = bank, size
     header.take(header.u8())
     header.end()
-    return sizes
+    return banks
 
 
-def _event(octets: Octets, sizes: Mapping[str, int]) -> Event:
-    pcr = octets.u32()
-    if pcr >= tpm2.PCR_COUNT:
-        raise octets.invalid(f"an event for PCR {pcr}")
-    kind = octets.u32()
-    count = octets.u32()
-    if count > tpm2.MAX_BANKS:
-        raise octets.invalid(f"an event with {count} digests")
-    digests: dict[str, bytes] = {}
-    for _ in range(count):
-        bank = tpm2.HASHES.get(octets.u16())
-        if bank is None or bank not in sizes or bank in digests:
-            raise octets.invalid("a digest of a bank that the header does not name, or twice")
-        digests[bank] = octets.take(sizes[bank])
-    size = octets.u32()
-    if size > MAX_EVENT_SIZE:
-        raise octets.invalid(f"an event of {size} bytes")
-    return Event(pcr, kind, digests, octets.take(size))
+def _events(log: bytes, position: int, banks: Mapping[int, tuple[str, int]]) -> Iterator[Event]:
+    """Read the events from `position` on.
+
+    Without a cursor such as Octets, because a log has hundreds of them. A digest that is cut off moves the position
+    past the end, where the next number cannot be read.
+    """
+    try:
+        while position < len(log):
+            pcr, kind, count = _EVENT_HEAD.unpack_from(log, position)
+            if pcr >= tpm2.PCR_COUNT:
+                raise errors.InvalidMessage(_WHAT, f"an event for PCR {pcr}")
+            if count > tpm2.MAX_BANKS:
+                raise errors.InvalidMessage(_WHAT, f"an event with {count} digests")
+            position += _EVENT_HEAD.size
+            digests: dict[str, bytes] = {}
+            for _ in range(count):
+                bank, size = banks.get(_HASH_ID.unpack_from(log, position)[0], ("", 0))
+                if not size or bank in digests:
+                    raise errors.InvalidMessage(_WHAT, "a digest of a bank that the header does not name, or twice")
+                start = position + _HASH_ID.size
+                position = start + size
+                digests[bank] = log[start:position]
+            size = _EVENT_SIZE.unpack_from(log, position)[0]
+            if size > MAX_EVENT_SIZE:
+                raise errors.InvalidMessage(_WHAT, f"an event of {size} bytes")
+            start = position + _EVENT_SIZE.size
+            position = start + size
+            if position > len(log):
+                raise errors.InvalidMessage(_WHAT, f"ends at byte {len(log)}, {position} were announced")
+            yield Event(pcr, kind, digests, log[start:position])
+    except struct.error:
+        raise errors.InvalidMessage(_WHAT, f"ends at byte {len(log)}, within an event") from None
 
 
 def _startup_locality(events: Iterable[Event]) -> Optional[int]:

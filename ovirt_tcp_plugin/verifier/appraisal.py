@@ -311,10 +311,12 @@ def _events(kind: str, logs: Mapping[str, bytes], indices: Iterable[int]) -> Seq
 
     A log that speaks of no required PCR is not read: its quirks are nobody's business here.
     """
-    if kind not in logs or not any((index in eventlog.DRTM_PCRS) is (kind == "txt") for index in indices):
+    own = [index for index in indices if (index in eventlog.DRTM_PCRS) is (kind == "txt")]
+    if kind not in logs or not own:
         return ()
-    events = eventlog.parse(logs[kind])
-    return [event for event in events if (event.pcr in eventlog.DRTM_PCRS) is (kind == "txt")]
+    # What a launch was is told by the events of all D-RTM PCRs together.
+    wanted = frozenset(eventlog.DRTM_PCRS if kind == "txt" else own)
+    return [event for event in eventlog.parse(logs[kind]) if event.pcr in wanted]
 
 
 def _replay_finding(index: int, replayed: bytes, quoted: bytes, told: bool) -> Finding:

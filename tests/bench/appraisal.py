@@ -13,15 +13,16 @@ from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec, padding, rsa
 from cryptography.hazmat.primitives.asymmetric.utils import encode_dss_signature
 
-from ovirt_tcp_plugin.messages import eventlog, evidence, reference_values, tpm2
+from ovirt_tcp_plugin.messages import components, eventlog, evidence, reference_values, tpm2
 from ovirt_tcp_plugin.messages.result import Level
 from ovirt_tcp_plugin.verifier import appraisal
 from ovirt_tcp_plugin.verifier.appraisal import EnrolledHost, IssuedNonce
+from ovirt_tcp_plugin.verifier.judgement import Criteria
 from tests.bench.harness import Benchmark, Sample, rates
-from tests.verifier.software_tpm import AK_ATTRIBUTES, REQUIRED, SoftwareTpm, launch_events, sized
+from tests.verifier.software_tpm import AK_ATTRIBUTES, SoftwareTpm, sized
 
 ALL_PCRS = {"sha256": tuple(range(24))}
-EVENTS = 120
+UEFI = {"sha256": (0, 2, 4, 7)}
 
 
 @contextlib.contextmanager
@@ -48,26 +49,29 @@ def quote_check_rsa2048() -> Iterator[Callable[[], Sample]]:
 
 @contextlib.contextmanager
 def appraisal_120_events() -> Iterator[Callable[[], Sample]]:
-    """The floor verifies one P-256 signature and extends one bank of one PCR for every event."""
+    """A UEFI boot that matches its reference values step by step.
+
+    The floor verifies one P-256 signature and replays one bank.
+    """
     tpm = SoftwareTpm()
-    tpm.boot([*launch_events(), *(_event(number) for number in range(EVENTS - len(launch_events())))])
-    issued = IssuedNonce(evidence.Challenge(bytes(32), REQUIRED, 15_000), "host-1", 0, 15_000)
-    reported, host = tpm.report(issued), tpm.host()
-    values = {index: tpm.pcrs[index] for index in REQUIRED["sha256"]}
-    good = [reference_values.from_boot("golden", "sha256", values, tpm.events)]
-    digests = [event.digests["sha256"] for event in tpm.events]
+    tpm.boot(_firmware_events())
+    issued = IssuedNonce(evidence.Challenge(bytes(32), UEFI, 15_000), "host-1", 0, 15_000)
+    reported, host = tpm.report(issued, logs={"firmware": tpm.log}), tpm.host()
+    steps = components.steps(tpm.events, "sha256", UEFI["sha256"])
+    criteria = Criteria("sha256", [reference_values.from_boot("golden", "sha256", steps)])
+    extends = [(event.pcr, event.digests["sha256"]) for event in tpm.events]
     verify = _p256_floor(tpm, reported.attest, reported.signature)
 
     def ours() -> None:
-        outcome = appraisal.appraise(reported, host, issued, None, REQUIRED, good, 1)
+        outcome = appraisal.appraise(reported, host, issued, None, UEFI, criteria, 1)
         assert isinstance(outcome, appraisal.Appraised)
         assert outcome.level is Level.TRUSTED
 
     def floor() -> None:
         verify()
-        value = bytes(32)
-        for digest in digests:
-            value = hashlib.sha256(value + digest).digest()
+        values = dict.fromkeys(range(24), bytes(32))
+        for pcr, digest in extends:
+            values[pcr] = hashlib.sha256(values[pcr] + digest).digest()
 
     yield lambda: rates(ours, floor)
 
@@ -90,9 +94,15 @@ def _rsa_public(key: rsa.RSAPrivateKey) -> tpm2.Public:
     return tpm2.parse_public(head + scheme + sized(key.public_key().public_numbers().n.to_bytes(256, "big")))
 
 
-def _event(number: int) -> eventlog.Event:
-    data = b"event %d" % number
-    return eventlog.Event(17, eventlog.TBOOT_MODULE, {"sha256": hashlib.sha256(data).digest()}, data)
+def _firmware_events() -> list[eventlog.Event]:
+    """Return 120 events, spread over the PCRs as firmware and boot loader of a server do."""
+    spread = {0: 8, 1: 36, 2: 6, 3: 1, 4: 9, 5: 8, 6: 1, 7: 11, 8: 30, 9: 10}
+    return [_event(pcr, number) for pcr, count in spread.items() for number in range(count)]
+
+
+def _event(pcr: int, number: int) -> eventlog.Event:
+    data = b"event %d of PCR %d" % (number, pcr)
+    return eventlog.Event(pcr, 0x80000008, {"sha256": hashlib.sha256(data).digest()}, data)
 
 
 BENCHMARKS = [

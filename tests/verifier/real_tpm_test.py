@@ -142,7 +142,7 @@ class TestUntrusted:
         tpm = host.connect()
         for event in launch.events(host.images):
             if event.pcr == 17:
-                launch.extend(tpm, dataclasses.replace(event, pcr=16))
+                launch.extend(tpm, event._replace(pcr=16))
         launched = eventlog.replay(launch.events(host.images), "sha256", (17, 18))
         assert tpm.read_pcrs({"sha256": (16,)})["sha256"][16] == launched[17]
         tpm.close()
