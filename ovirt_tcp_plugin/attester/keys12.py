@@ -90,8 +90,11 @@ class IdentityKey:
 
     def fits(self, attest: bytes, pcrs: tpm2.PcrValues) -> bool:
         """Return whether the quote is one of these values."""
-        digest = tpm12.composite_digest(pcrs.get(tpm12.BANK, {}))
-        return hmac.compare_digest(tpm12.parse_quote(attest).composite_digest, digest)
+        quote = tpm12.parse_quote(attest)
+        try:
+            return hmac.compare_digest(tpm12.pcr_digest(quote.selection(pcrs), pcrs), quote.pcr_digest)
+        except errors.InvalidMessage:
+            return False
 
     def activate(self, owner: bytes, attestation: bytes, contents: bytes) -> bytes:
         """Return the secret that a verifier protected for this key and the EK of its TPM.

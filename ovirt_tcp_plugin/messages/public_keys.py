@@ -15,7 +15,7 @@ from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
 
 from ovirt_tcp_plugin import errors
-from ovirt_tcp_plugin.messages import tpm2
+from ovirt_tcp_plugin.messages import tpm2, tpm12
 
 # What `cryptography` raises on a certificate or a request that it cannot read.
 UNREADABLE = (
@@ -28,13 +28,14 @@ UNREADABLE = (
     x509.UnsupportedGeneralNameType,
 )
 
+TpmKey = Union[tpm2.Public, tpm12.PublicKey]
 VerifyingKey = Union[rsa.RSAPublicKey, ec.EllipticCurvePublicKey]
 
 CURVES: Mapping[str, ec.EllipticCurve] = {"P-256": ec.SECP256R1(), "P-384": ec.SECP384R1()}
 
 
-def load(public: tpm2.Public) -> VerifyingKey:
-    """Return the public key in a TPMT_PUBLIC.
+def load(public: TpmKey) -> VerifyingKey:
+    """Return the public key in a TPMT_PUBLIC or TPM_PUBKEY.
 
     Raises:
         InvalidMessage: the point is not on its curve, or the RSA numbers cannot be a key.
@@ -63,7 +64,7 @@ def encode(key: object) -> bytes:
     return encoded
 
 
-def digest(public: tpm2.Public) -> str:
+def digest(public: TpmKey) -> str:
     """Return the identity of a key, and by its EK of a chip: SHA-256 over the SubjectPublicKeyInfo, lower-case hex."""
     return hashlib.sha256(encode(load(public))).hexdigest()
 

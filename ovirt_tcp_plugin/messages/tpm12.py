@@ -17,7 +17,7 @@ from typing import Optional
 
 from ovirt_tcp_plugin import errors
 from ovirt_tcp_plugin.messages.octets import Octets
-from ovirt_tcp_plugin.messages.tpm2 import MAX_RSA_SIZE, PCR_COUNT, RsaKey
+from ovirt_tcp_plugin.messages.tpm2 import MAX_RSA_SIZE, PCR_COUNT, PcrValues, RsaKey, Selection
 
 BANK = "sha1"
 DIGEST_SIZE = 20
@@ -106,14 +106,18 @@ class Quote:
     There is no counter of resets in it, no clock, and no word on the key that signed.
 
     Attributes:
-        external_data: 20 bytes that the caller put in.
-        selection: the PCRs quoted, ascending; None for "QUOT", where only `composite_digest` covers them.
-        composite_digest: SHA-1 over the TPM_PCR_COMPOSITE: selection and values.
+        qualifying_data: 20 bytes that the caller put in (externalData).
+        indices: the PCRs quoted, ascending; None for "QUOT", where only `pcr_digest` covers them.
+        pcr_digest: SHA-1 over the TPM_PCR_COMPOSITE: selection and values.
     """
 
-    external_data: bytes
-    selection: Optional[tuple[int, ...]]
-    composite_digest: bytes
+    qualifying_data: bytes
+    indices: Optional[tuple[int, ...]]
+    pcr_digest: bytes
+
+    def selection(self, given: PcrValues) -> Selection:
+        """Return the PCRs quoted, if `given` are the values quoted: they are when they hash to `pcr_digest`."""
+        return {BANK: tuple(sorted(given.get(BANK, {}))) if self.indices is None else self.indices}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -273,6 +277,19 @@ def composite_digest(values: Mapping[int, bytes]) -> bytes:
     ordered = sorted(values)
     packed = b"".join(values[index] for index in ordered)
     return sha1(encode_selection(ordered) + _long(packed))
+
+
+def pcr_digest(selection: Selection, values: PcrValues) -> bytes:
+    """Return the digest over the selected values, as a quote has it.
+
+    Raises:
+        InvalidMessage: a selected value is missing or has not 20 bytes.
+    """
+    indices, given = selection.get(BANK, ()), values.get(BANK, {})
+    for index in indices:
+        if len(given.get(index, b"")) != DIGEST_SIZE:
+            raise errors.InvalidMessage("PCR values", f"PCR {index} of bank {BANK} is missing")
+    return composite_digest({index: given[index] for index in indices})
 
 
 def identity_contents(label_digest: bytes, public: PublicKey) -> bytes:

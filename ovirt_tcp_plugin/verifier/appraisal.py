@@ -2,7 +2,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Chain step 3: is this Evidence genuine, and does it tell of a good boot?
 
-The complete list of checks. The numbers are stable: findings, tests and documents use them.
+The complete list of checks. The numbers are stable: findings, tests and documents use them. What a TPM 1.2 changes is
+in `quote12.py`.
 
  (0) the report is well formed and within bounds (`messages/evidence.py`, `messages/tpm2.py`)
  (1) the host is enrolled, and its AK is bound to an endorsed EK (`endorsement.py`, at enrolment)
@@ -29,7 +30,7 @@ import dataclasses
 import functools
 import hmac
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Optional, Union
+from typing import ClassVar, Optional, Union
 
 from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives import hashes
@@ -37,8 +38,9 @@ from cryptography.hazmat.primitives.asymmetric import ec, padding, rsa
 from cryptography.hazmat.primitives.asymmetric.utils import encode_dss_signature
 
 from ovirt_tcp_plugin import errors
-from ovirt_tcp_plugin.messages import components, eventlog, evidence, public_keys, tpm2
+from ovirt_tcp_plugin.messages import components, eventlog, evidence, public_keys, tpm2, tpm12
 from ovirt_tcp_plugin.messages.result import Finding, Level
+from ovirt_tcp_plugin.verifier import quote12
 from ovirt_tcp_plugin.verifier.judgement import Criteria, Measured, conclude, never_launched
 
 # SHA-1 is absent: collisions are affordable, and no TPM 2.0 needs it (check 3).
@@ -51,11 +53,13 @@ SIGNATURE_HASHES: Mapping[str, hashes.HashAlgorithm] = {
 
 @dataclasses.dataclass(frozen=True)
 class EnrolledHost:
-    """The identity that enrolment bound to a host name: EK and AK of one TPM."""
+    """The identity that enrolment bound to a host name: EK and AK of one TPM 2.0."""
 
     name: str
     ek: tpm2.Public
     ak: tpm2.Public
+    family: ClassVar[str] = "2.0"
+    bank: ClassVar[str] = "sha256"
 
     @functools.cached_property
     def verifying_key(self) -> public_keys.VerifyingKey:
@@ -66,6 +70,41 @@ class EnrolledHost:
     def qualified_signer(self) -> bytes:
         """What the AK's quotes name as their signer."""
         return tpm2.qualified_name(self.ek, self.ak)
+
+    def signed_part(self, qualifying_data: bytes) -> bytes:
+        """Return what of the qualifying data a quote of this TPM holds."""
+        return qualifying_data
+
+    def pcr_digest(self, selection: tpm2.Selection, values: tpm2.PcrValues) -> bytes:
+        """Return the digest that a quote of these values has: in the hash of the AK's scheme (Part 3, 18.4).
+
+        Raises:
+            InvalidMessage: a selected value is missing.
+        """
+        return tpm2.pcr_digest(self.ak.scheme_hash, selection, values)
+
+
+@dataclasses.dataclass(frozen=True)
+class EnrolledHost12:
+    """The same of a TPM 1.2, whose AK is an identity key."""
+
+    name: str
+    ek: tpm12.PublicKey
+    ak: tpm12.PublicKey
+    family: ClassVar[str] = "1.2"
+    bank: ClassVar[str] = tpm12.BANK
+
+    def signed_part(self, qualifying_data: bytes) -> bytes:
+        """Return what of the qualifying data a quote of this TPM holds."""
+        return tpm12.external_data(qualifying_data)
+
+    def pcr_digest(self, selection: tpm2.Selection, values: tpm2.PcrValues) -> bytes:
+        """Return the digest that a quote of these values has. Raises InvalidMessage when one is missing."""
+        return tpm12.pcr_digest(selection, values)
+
+
+AnyHost = Union[EnrolledHost, EnrolledHost12]
+AnyQuote = Union[tpm2.Quote, tpm12.Quote]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -80,7 +119,7 @@ class IssuedNonce:
 
 @dataclasses.dataclass(frozen=True)
 class Boot:
-    """Where a host's TPM stood at its last authentic quote (check 5)."""
+    """Where a host's TPM stood at its last authentic quote (check 5); all zeros for a TPM 1.2, which counts nothing."""
 
     boot_id: str
     reset_count: int
@@ -114,7 +153,7 @@ class Appraised:
 
 def appraise(
     reported: evidence.Evidence,
-    host: Optional[EnrolledHost],
+    host: Optional[AnyHost],
     issued: Optional[IssuedNonce],
     previous: Optional[Boot],
     required: tpm2.Selection,
@@ -136,28 +175,29 @@ def appraise(
     """
     if len(required) != 1 or not all(required.values()):
         raise ValueError("required PCRs must be a non-empty set in one bank")
+    if host is None:  # (1)
+        return Discarded(Finding(1, "not_enrolled", "no host is enrolled under this name"))
     quote = authenticate(reported, host, issued, now_ms)
     if isinstance(quote, Finding):
         return Discarded(quote)
-    boot = Boot(reported.boot_id, quote.reset_count, quote.restart_count, quote.clock)
-    findings = [*_check_counters(boot, previous), *_check_selection(quote, issued)]
-    values, unproven = _check_values(quote, host.ak.scheme_hash if host else "", reported.pcrs, required)
+    boot, counted = _boot(reported.boot_id, quote, previous)
+    selection = quote.selection if isinstance(quote, tpm2.Quote) else quote.selection(reported.pcrs)
+    findings = [*counted, *_check_selection(selection, issued)]
+    values, unproven = _check_values(quote.pcr_digest, selection, host, reported.pcrs, required)
     findings += unproven
     steps, unlogged = _check_log(reported.logs, values, required)
     findings += unlogged
-    measured = Measured({index: value.hex() for index, value in values.items()}, steps)
-    name = host.name if host else ""
-    differing = criteria.judge(measured, name, required)  # (8)
-    level, told = conclude(findings, differing, criteria.chosen_for(name))
+    ((bank, _),) = required.items()
+    measured = Measured({index: value.hex() for index, value in values.items()}, steps, bank)
+    differing = criteria.judge(measured, host.name, required)  # (8)
+    level, told = conclude(findings, differing, criteria.chosen_for(host.name))
     return Appraised(level, told, boot, measured)
 
 
 def authenticate(
-    reported: evidence.Evidence, host: Optional[EnrolledHost], issued: Optional[IssuedNonce], now_ms: int
-) -> Union[tpm2.Quote, Finding]:
+    reported: evidence.Evidence, host: AnyHost, issued: Optional[IssuedNonce], now_ms: int
+) -> Union[AnyQuote, Finding]:
     """Return the quote if it is the host's own answer to the nonce, else the first failed check."""
-    if host is None:  # (1)
-        return Finding(1, "not_enrolled", "no host is enrolled under this name")
     quote = check_quote(reported.attest, reported.signature, host)
     if isinstance(quote, Finding):
         return quote
@@ -168,16 +208,19 @@ def authenticate(
     if not issued.born_ms <= now_ms < issued.end_ms:
         return Finding(4, "nonce_expired", "the answer came after the nonce's end")
     bound = evidence.qualifying_data(reported.nonce, reported.boot_id, reported.boottime_ms)
-    if not hmac.compare_digest(quote.qualifying_data, bound):
+    if not hmac.compare_digest(quote.qualifying_data, host.signed_part(bound)):
         return Finding(4, "nonce_differs", "the quote was not made for this nonce, boot id and boot time")
     return quote
 
 
-def check_quote(attest: bytes, signature: bytes, host: EnrolledHost) -> Union[tpm2.Quote, Finding]:
+def check_quote(attest: bytes, signature: bytes, host: AnyHost) -> Union[AnyQuote, Finding]:
     """Return the quote in `attest` if the host's AK made it: checks (3), (2) and (10), in this order.
 
-    The signature comes first, over the exact bytes, so that no field is looked at before it is genuine.
+    The signature comes first, over the exact bytes, so that no field is looked at before it is genuine. The family is
+    the one that enrolled, whatever the bytes look like.
     """
+    if isinstance(host, EnrolledHost12):
+        return quote12.check_quote(attest, signature, host.ak)
     try:
         parsed_signature = tpm2.parse_signature(signature)
     except errors.InvalidMessage as e:
@@ -221,6 +264,14 @@ def _padding(scheme: int, algorithm: hashes.HashAlgorithm) -> padding.Asymmetric
     return padding.PSS(mgf=padding.MGF1(algorithm), salt_length=padding.PSS.AUTO)
 
 
+def _boot(boot_id: str, quote: AnyQuote, previous: Optional[Boot]) -> tuple[Boot, Iterable[Finding]]:
+    """Return where the TPM stands, and what is wrong with that."""
+    if isinstance(quote, tpm12.Quote):
+        return Boot(boot_id, 0, 0, 0), ()
+    boot = Boot(boot_id, quote.reset_count, quote.restart_count, quote.clock)
+    return boot, _check_counters(boot, previous)
+
+
 def _check_counters(boot: Boot, previous: Optional[Boot]) -> Iterable[Finding]:  # (5)
     """A TPM's counters only grow; a new kernel means a TPM reset, and a TPM reset means a new kernel."""
     if previous is None:
@@ -242,41 +293,42 @@ def _check_counters(boot: Boot, previous: Optional[Boot]) -> Iterable[Finding]: 
         yield Finding(5, "reset_without_boot", "the TPM was reset under a running kernel: reboot the host")
 
 
-def _check_selection(quote: tpm2.Quote, issued: Optional[IssuedNonce]) -> Iterable[Finding]:  # (9)
+def _check_selection(selection: tpm2.Selection, issued: Optional[IssuedNonce]) -> Iterable[Finding]:  # (9)
     asked = issued.challenge.selection if issued else {}
-    if dict(quote.selection) != dict(asked):
+    if dict(selection) != dict(asked):
         yield Finding(
             9,
             "selection_differs",
             "the TPM signed for other PCRs than it was asked for",
             tpm2.describe_selection(asked),
-            tpm2.describe_selection(quote.selection),
+            tpm2.describe_selection(selection),
         )
 
 
 def _check_values(  # (6)
-    quote: tpm2.Quote, hash_name: str, given: tpm2.PcrValues, required: tpm2.Selection
+    quoted: bytes, selection: tpm2.Selection, host: AnyHost, given: tpm2.PcrValues, required: tpm2.Selection
 ) -> tuple[Mapping[int, bytes], list[Finding]]:
     """Return the required PCR values that the signature covers. Only the *signed* selection names PCRs.
 
-    `hash_name` is the AK's: TPM2_Quote digests the values with the hash of the signing scheme (Part 3, 18.4).
+    Args:
+        quoted: the digest that the TPM signed.
     """
     ((bank, indices),) = required.items()
     try:
-        digest = tpm2.pcr_digest(hash_name, quote.selection, given)
+        digest = host.pcr_digest(selection, given)
     except errors.InvalidMessage as e:
         return {}, [Finding(6, "values_missing", str(e))]
-    if not hmac.compare_digest(digest, quote.pcr_digest):
+    if not hmac.compare_digest(digest, quoted):
         return {}, [
             Finding(
                 6,
                 "values_differ",
                 "the PCR values given are not those that the TPM signed",
-                quote.pcr_digest.hex(),
+                quoted.hex(),
                 digest.hex(),
             )
         ]
-    signed = quote.selection.get(bank, ())
+    signed = selection.get(bank, ())
     proven = {index: given[bank][index] for index in indices if index in signed}
     missing = [index for index in indices if index not in proven]
     if missing:

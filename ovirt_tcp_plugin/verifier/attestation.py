@@ -70,7 +70,7 @@ class Attestation:
             conversation.want()
         if not await conversation.turn(poll, end_ms, self._clock):
             return None
-        issued = self._new_nonce(name)
+        issued = self._new_nonce(state.host)
         await self._database.write(lambda c: rounds.issue(c, issued, self._clock.boot_id))
         if poll != conversation.poll:
             conversation.want()
@@ -109,8 +109,8 @@ class Attestation:
             host.identity,
             issued,
             kept.boot if kept else None,
-            self._options.required,
-            policy.criteria,
+            self._options.required_in(host.identity.bank),
+            policy.criteria[host.identity.bank],
             self._clock.now_ms(),
         )
         if isinstance(outcome, appraisal.Discarded):
@@ -177,10 +177,11 @@ class Attestation:
             for name, number in (await self._database.read(lambda c: rounds.answered(c, awaited))).items():
                 self._conversations.of(name).settle(number)
 
-    def _new_nonce(self, name: str) -> appraisal.IssuedNonce:
+    def _new_nonce(self, host: Host) -> appraisal.IssuedNonce:
         nonce, now_ms = secrets.token_bytes(evidence.NONCE_SIZE), self._clock.now_ms()
-        challenge = evidence.Challenge(nonce, self._options.required, NONCE_LIFETIME_MS)
-        return appraisal.IssuedNonce(challenge, name, now_ms, now_ms + NONCE_LIFETIME_MS)
+        selection = self._options.required_in(host.identity.bank)
+        challenge = evidence.Challenge(nonce, selection, NONCE_LIFETIME_MS)
+        return appraisal.IssuedNonce(challenge, host.name, now_ms, now_ms + NONCE_LIFETIME_MS)
 
     def _result(
         self, outcome: appraisal.Appraised, born_ms: int, kept: Optional[Result], policy: Policy

@@ -197,6 +197,6 @@ def _check_proof(proof: enrolment.EnrolmentProof, pending: _Pending) -> None:
     if isinstance(quote, Finding):
         raise errors.Refused("bad_proof", quote.text)
     expected = enrolment.qualifying_data(pending.secret, proof.certificate_request)
-    if not hmac.compare_digest(quote.qualifying_data, expected):
+    if not hmac.compare_digest(quote.qualifying_data, pending.identity.signed_part(expected)):
         reason = "the TPM that quoted could not read the secret, or the request is for another key"
         raise errors.Refused("bad_proof", reason)

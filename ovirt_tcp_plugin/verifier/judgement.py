@@ -37,16 +37,19 @@ class Measured:
     Attributes:
         values: the required PCRs that the TPM signed for, lower-case hex.
         steps: the steps of those PCRs whose log replays to them, in order.
+        bank: PCR bank of both.
     """
 
     values: Mapping[int, str]
     steps: tuple[Step, ...]
+    bank: str = "sha256"
 
 
 def encode(measured: Measured) -> str:
     """Return the JSON text of what was measured, for the store."""
     steps = [[step.pcr, step.component, step.digest] for step in measured.steps]
-    return json.dumps({"values": {str(i): value for i, value in measured.values.items()}, "steps": steps})
+    values = {str(i): value for i, value in measured.values.items()}
+    return json.dumps({"bank": measured.bank, "values": values, "steps": steps})
 
 
 def decode(stored: str) -> Measured:
@@ -61,7 +64,7 @@ def decode(stored: str) -> Measured:
         steps = tuple(Step(int(pcr), str(word), str(digest)) for pcr, word, digest in members["steps"])  # type: ignore[attr-defined]
     except (ValueError, KeyError, TypeError) as e:
         raise errors.InvalidMessage("measured", "it is not what was stored") from e
-    return Measured(values, steps)
+    return Measured(values, steps, fields.text(members, "bank", 16))
 
 
 class _Part:

@@ -103,7 +103,7 @@ async def _serve_from(
     database: Database, settings: Settings, own: authority.Authority, vendors: Sequence[crypto.X509]
 ) -> None:
     clock = Clock()
-    policies = Policies(database, settings.appraisal.required)
+    policies = Policies(database, settings.appraisal)
     metrics = Metrics()
     attestation = Attestation(database, policies, metrics, settings.appraisal, clock)
     context = Context(

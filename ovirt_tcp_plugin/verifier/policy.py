@@ -16,7 +16,7 @@ from typing import Optional
 from sqlalchemy.engine import Connection
 
 from ovirt_tcp_plugin import errors
-from ovirt_tcp_plugin.messages import reference_values, tpm2
+from ovirt_tcp_plugin.messages import reference_values
 from ovirt_tcp_plugin.messages.reference_values import ReferenceSet, Value
 from ovirt_tcp_plugin.messages.result import Finding, Level
 from ovirt_tcp_plugin.verifier import judgement, settings
@@ -35,12 +35,12 @@ Change = Callable[[ReferenceSet], ReferenceSet]
 
 @dataclasses.dataclass(frozen=True)
 class Policy:
-    """The reference values of one version, ready to judge by."""
+    """The reference values of one version, ready to judge by; `criteria` by PCR bank."""
 
     version: int
     sets: tuple[ReferenceSet, ...]
     unreadable: tuple[str, ...]
-    criteria: Criteria
+    criteria: Mapping[str, Criteria]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -56,9 +56,9 @@ class Preview:
 class Policies:
     """The reference values, read again from the store when their version has moved on."""
 
-    def __init__(self, database: Database, required: tpm2.Selection) -> None:
+    def __init__(self, database: Database, options: settings.Appraisal) -> None:
         self._database = database
-        self._required = required
+        self._options = options
         self._newest: Optional[Policy] = None
 
     async def at(self, version: int) -> Policy:
@@ -69,8 +69,7 @@ class Policies:
         """
         if self._newest is None or self._newest.version < version:
             stored = await self._database.read(references.load)
-            criteria = Criteria(settings.BANK, stored.sets)
-            self._newest = Policy(stored.version, stored.sets, stored.unreadable, criteria)
+            self._newest = Policy(stored.version, stored.sets, stored.unreadable, _criteria(stored.sets))
         return self._newest
 
     async def newest(self) -> Policy:
@@ -117,7 +116,7 @@ class Policies:
             faults = ["no measured launch took place", *faults]
         if faults:
             raise errors.Conflict(f"host {host_name} cannot be golden: {faults[0]}")
-        golden = reference_values.from_boot(name, settings.BANK, boot.steps, staged, f"from {host_name}")
+        golden = reference_values.from_boot(name, boot.bank, boot.steps, staged, f"from {host_name}")
         return await self._database.write(lambda c: _merge(c, golden))
 
     async def add(self, name: str, value: Value) -> ReferenceSet:
@@ -157,7 +156,7 @@ class Policies:
             NotFound: no such set or value.
         """
         policy = await self.newest()
-        criteria = Criteria(settings.BANK, _then(policy.sets, activate, withdraw))
+        criteria = _criteria(_then(policy.sets, activate, withdraw))
         found, version = await self._database.read(lambda c: (results.of_all(c), references.version(c)))
         found = await self.judge_again(found, version)
         known = {name: one for name, one in found.items() if isinstance(one, Result)}
@@ -181,7 +180,11 @@ class Policies:
             proven: Measured = judgement.decode(measured)
         except errors.InvalidMessage:
             return errors.InvalidMessage(f"record of host {name}", "it cannot be read")
-        level, findings = judgement.judge_again(name, old.findings, proven, self._required, policy.criteria)
+        criteria = policy.criteria.get(proven.bank)
+        if criteria is None:
+            return errors.InvalidMessage(f"record of host {name}", "it cannot be read")
+        required = self._options.required_in(proven.bank)
+        level, findings = judgement.judge_again(name, old.findings, proven, required, criteria)
         level, findings = excuse(level, findings, policy)
         return dataclasses.replace(old, level=level, findings=findings, policy=policy.version)
 
@@ -195,6 +198,10 @@ class Policies:
             return changed
 
         return await self._database.write(work)
+
+
+def _criteria(sets: Sequence[ReferenceSet]) -> Mapping[str, Criteria]:
+    return {bank: Criteria(bank, sets) for bank in settings.BANKS}
 
 
 def excuse(level: Level, findings: tuple[Finding, ...], policy: Policy) -> tuple[Level, tuple[Finding, ...]]:

@@ -11,14 +11,15 @@ from pathlib import Path
 
 from ovirt_tcp_plugin.messages import tpm2
 
-# Which PCRs of the sha256 bank a host must show good values for.
+# Which PCRs a host must show good values for.
 PROFILES: Mapping[str, tuple[int, ...]] = {
     "txt": (17, 18),
     "txt-legacy": (17, 18, 19),
     "txt+firmware": (0, 17, 18),
     "uefi": (0, 2, 4, 7),
 }
-BANK = "sha256"
+# Of a TPM 2.0, and of a TPM 1.2.
+BANKS = ("sha256", "sha1")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -96,10 +97,9 @@ class Appraisal:
         if self.lifetime <= 0:
             raise ValueError("lifetime must be above 0")
 
-    @property
-    def required(self) -> tpm2.Selection:
-        """The PCRs of the profile."""
-        return {BANK: PROFILES[self.profile]}
+    def required_in(self, bank: str) -> tpm2.Selection:
+        """Return the PCRs of the profile."""
+        return {bank: PROFILES[self.profile]}
 
 
 @dataclasses.dataclass(frozen=True)

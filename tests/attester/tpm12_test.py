@@ -131,13 +131,13 @@ def test_a_key_fits_only_the_values_that_it_quoted(chip: Swtpm12, tpm: Tpm12) ->
     assert key.fits(signed, values)
     assert not key.fits(signed, {"sha1": {**values["sha1"], 0: b"x" * 20}})
     assert not key.fits(signed, {})
-    assert tpm12.parse_quote(signed).external_data == DATA[:20]
+    assert tpm12.parse_quote(signed).qualifying_data == DATA[:20]
 
 
 def test_a_bank_that_the_family_has_not_is_neither_read_nor_quoted(tpm: Tpm12) -> None:
     assert tpm.read_pcrs({"sha256": (17,)}) == {}
     signed, _ = identity_key(tpm).quote(DATA, {"sha256": (17,)})
-    assert tpm12.parse_quote(signed).selection == ()
+    assert tpm12.parse_quote(signed).indices == ()
 
 
 def test_a_key_is_loaded_again_after_a_reset(chip: Swtpm12, tpm: Tpm12) -> None:

@@ -222,5 +222,20 @@ def test_the_digest_covers_which_pcrs_the_values_are_of() -> None:
     assert tpm12.composite_digest({16: DIGEST}) != tpm12.composite_digest({17: DIGEST})
 
 
+@pytest.mark.parametrize("values", [{}, {"sha256": {17: bytes(32)}}, {"sha1": {18: DIGEST}}, {"sha1": {17: bytes(32)}}])
+def test_the_digest_needs_every_value(values: dict[str, dict[int, bytes]]) -> None:
+    with pytest.raises(errors.InvalidMessage, match="PCR 17 of bank sha1 is missing"):
+        tpm12.pcr_digest({"sha1": (17,)}, values)
+
+
+def test_the_digest_is_of_what_was_quoted() -> None:
+    given = {"sha1": {16: NONCE, 17: DIGEST}}
+
+    assert tpm12.parse_quote(QUOTE).selection(given) == {"sha1": (16, 17)}
+    assert tpm12.parse_quote(QUOTE2).selection(given) == {"sha1": (17, 18)}
+    assert tpm12.pcr_digest({"sha1": (17,)}, given) == tpm12.composite_digest({17: DIGEST})
+    assert tpm12.pcr_digest({}, given) == bytes(20)
+
+
 def test_a_quote_has_room_for_twenty_bytes_of_qualifying_data() -> None:
     assert tpm12.external_data(bytes(range(32))) == bytes(range(20))

@@ -11,8 +11,10 @@ from cryptography.hazmat.primitives import padding as block_padding
 from cryptography.hazmat.primitives.asymmetric import padding, rsa
 from cryptography.hazmat.primitives.ciphers import Cipher, algorithms, modes
 
-from ovirt_tcp_plugin.messages import tpm12
+from ovirt_tcp_plugin.messages import eventlog, evidence, tpm2, tpm12
 from ovirt_tcp_plugin.messages.octets import Octets
+from ovirt_tcp_plugin.verifier.appraisal import EnrolledHost12, IssuedNonce
+from tests.verifier.software_tpm import BOOT_ID
 
 SHA1 = hashes.SHA1()  # noqa: S303 - TPM 1.2 has no other
 LABEL = b"l" * 20
@@ -24,15 +26,58 @@ def modulus(key: rsa.RSAPrivateKey) -> bytes:
     return key.public_key().public_numbers().n.to_bytes(256, "big")
 
 
+def launch_events(kernel: bytes = b"kernel") -> list[eventlog.Event]:
+    """Return a short launch in the one bank that there is."""
+
+    def event(pcr: int, kind: int, measured: bytes) -> eventlog.Event:
+        return eventlog.Event(pcr, kind, {"sha1": tpm12.sha1(measured)}, b"")
+
+    return [
+        event(17, eventlog.HASH_START, b"sinit"),
+        event(17, eventlog.MLE_HASH, b"tboot"),
+        event(17, eventlog.TBOOT_MODULE, kernel),
+        event(18, 0x410, b"sinit key"),
+        event(18, eventlog.TBOOT_MODULE, b"policy"),
+    ]
+
+
 class SoftwareTpm12:
-    """Change an attribute, and the next quote tells so."""
+    """A host's TPM after a measured launch. Change an attribute, and the next evidence tells so."""
 
     def __init__(self, number: int = 0) -> None:
         self.ek_key, self.ak_key = _KEYS[2 * number], _KEYS[2 * number + 1]
         ek = tpm12.encode_public_key(tpm12.ES_RSAES_OAEP, tpm12.SS_NONE, modulus(self.ek_key))
         self.ek = tpm12.parse_public_key(ek)
         self.ak = self.identity().public
-        self.pcrs = {index: bytes([index]) * 20 for index in range(24)}
+        self.boot_id, self.form = BOOT_ID, "quote2"
+        self.boot(launch_events())
+
+    def boot(self, events: list[eventlog.Event]) -> None:
+        """Go through a launch with these events."""
+        self.log = eventlog.encode(events, ["sha1"])
+        self.pcrs = eventlog.replay(events, "sha1", range(24))
+
+    def host(self, name: str = "host-1") -> EnrolledHost12:
+        return EnrolledHost12(name, self.ek, self.ak)
+
+    def report(
+        self, issued: IssuedNonce, selection: tpm2.Selection | None = None, **changes: object
+    ) -> evidence.Evidence:
+        """Return evidence for a nonce; `selection` is what is quoted instead of what was asked for."""
+        indices = (issued.challenge.selection if selection is None else selection).get("sha1", ())
+        data = evidence.qualifying_data(issued.challenge.nonce, self.boot_id, 7)
+        attest, signature = getattr(self, self.form)(data[:20], indices)
+        reported = {
+            "nonce": issued.challenge.nonce,
+            "attest": attest,
+            "signature": signature,
+            "pcrs": {"sha1": {index: self.pcrs[index] for index in indices}},
+            "logs": {"txt": self.log},
+            "boot_id": self.boot_id,
+            "boottime_ms": 7,
+            "agent_version": "test",
+        }
+        return evidence.Evidence(**{**reported, **changes})  # type: ignore[arg-type]
 
     def identity(
         self, usage: int = tpm12.USAGE_IDENTITY, flags: int = 0, scheme: int = tpm12.SS_RSASSA_SHA1

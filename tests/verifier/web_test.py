@@ -68,7 +68,7 @@ class Server:
         (directory / "server.pem").write_bytes(certificate)
         write_key(directory / "server.key", key)
         (directory / "ca.pem").write_bytes(authority.pem)
-        policies, metrics = Policies(database, Appraisal().required), Metrics()
+        policies, metrics = Policies(database, Appraisal()), Metrics()
         self.attestation = Attestation(database, policies, metrics, Appraisal(), clock)
         self.enrolment = Enrolment(database, authority, vendor.authorities, first_use=False, clock=clock)
         given = {"address": "127.0.0.1", "port": 0, "poll_deadline": DEADLINE_MS / 1000, **options}
