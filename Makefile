@@ -4,6 +4,7 @@
 # `make demo` and `make test` set up everything they need: Debian's packages, a virtual environment, this package.
 
 PYTHON ?= python3
+PYTHON39 ?= python3.9
 VENV := build/venv
 BIN := $(VENV)/bin
 STAMP := build/.installed
@@ -17,7 +18,7 @@ TEST_PACKAGES := postgresql
 
 HOSTS ?= 6
 
-.PHONY: help demo test lint types unit dist bench soak fuzz clean setup system postgresql
+.PHONY: help demo test lint types unit test-el9 dist bench soak fuzz clean setup system postgresql
 
 help:
 	@echo "make demo   the whole story on software TPMs: measured boot to placement (HOSTS=6)"
@@ -39,6 +40,13 @@ lint: setup
 
 unit: setup postgresql
 	$(BIN)/python -m pytest --cov --cov-report=term
+
+# The runtime libraries of EL9, under its Python; not part of `make test`, since a fresh machine may have no 3.9.
+test-el9: setup postgresql
+	$(PYTHON39) -m venv --clear build/venv-el9
+	build/venv-el9/bin/python -m pip install --quiet --upgrade pip setuptools wheel
+	build/venv-el9/bin/python -m pip install --quiet --constraint constraints-el9.txt --editable '.[test]'
+	build/venv-el9/bin/python -m pytest
 
 dist: setup
 	$(BIN)/python -m build --outdir build/dist .

@@ -183,7 +183,9 @@ def check_path(certificate: crypto.X509, authorities: Iterable[crypto.X509], now
     try:
         crypto.X509StoreContext(store, certificate).verify_certificate()
     except crypto.X509StoreContextError as e:
-        raise errors.Refused("ek_untrusted", f"no EK authority vouches for this TPM: {e}") from e
+        # EL9's pyOpenSSL gives code, depth and text.
+        text = e.args[0][-1] if isinstance(e.args[0], list) else e
+        raise errors.Refused("ek_untrusted", f"no EK authority vouches for this TPM: {text}") from e
 
 
 def extended_usages(certificate: x509.Certificate) -> Collection[x509.ObjectIdentifier]:
