@@ -145,7 +145,7 @@ class Attestation:
         old = [name for name, one in found.items() if not self._will_do(name, one, max_age_ms)]
         silent = await self._refresh(old, found, deadline_ms) if old else set()
         answers = {name: self._answer(name, found, name in silent) for name in asked}
-        return [dataclasses.replace(answers[name.lower()], host_name=name) for name in names]
+        return [_called(answers[name.lower()], name) for name in names]
 
     async def last_results(self) -> list[AttestationResult]:
         """Return the last result of every enrolled host, without asking any."""
@@ -286,6 +286,11 @@ def _keep(connection: Connection, host: Host, nonce: bytes, fresh: Result, measu
         raise errors.Refused("nonce_unknown", "the nonce was used before")
     if not results.keep(connection, host.name, host.certificate_digest, fresh, measured):
         raise errors.Refused("not_enrolled", "the host was enrolled anew, or removed, meanwhile")
+
+
+def _called(one: AttestationResult, name: str) -> AttestationResult:
+    """Return a result under the name as it was asked for: clients compare it letter by letter."""
+    return one if one.host_name == name else dataclasses.replace(one, host_name=name)
 
 
 def _refuse(name: str, discarded: appraisal.Discarded) -> errors.Refused:

@@ -68,7 +68,7 @@ def keep(connection: Connection, name: str, certificate_digest: str, result: Res
         "findings": _encode_findings(result.findings),
         "clock_id": result.clock_id,
         "born_ms": result.born_ms,
-        "boot": json.dumps(dataclasses.asdict(result.boot)),
+        "boot": _encode_boot(result.boot),
         "boot_id": result.boot_id,
         "measured": measured,
         "policy": result.policy,
@@ -143,16 +143,27 @@ def decode(row: Any) -> Found:
             findings=_decode_findings(row["result_findings"]),
             clock_id=row["result_clock_id"],
             born_ms=_number(row["result_born_ms"]),
-            boot=Boot(**json.loads(row["result_boot"])),
+            boot=_decode_boot(row["result_boot"]),
             boot_id=row["result_boot_id"],
             policy=_number(row["result_policy"]),
         )
-    except (ValueError, KeyError, TypeError):
+    except (ValueError, TypeError, AttributeError):
         log.error("record unreadable host=%s", row["result_host_name"])
         return errors.InvalidMessage(f"record of host {row['result_host_name']}", "it cannot be read")
 
 
+def _encode_boot(boot: Boot) -> str:
+    return f"{boot.boot_id} {boot.reset_count} {boot.restart_count} {boot.clock}"
+
+
+def _decode_boot(stored: str) -> Boot:
+    boot_id, reset_count, restart_count, clock = stored.split(" ")
+    return Boot(boot_id, int(reset_count), int(restart_count), int(clock))
+
+
 def _decode_findings(stored: str) -> tuple[Finding, ...]:
+    if stored == "[]":  # nearly all of them, and a thousand are read at once
+        return ()
     return tuple(Finding(**finding) for finding in json.loads(stored))
 
 
