@@ -13,13 +13,13 @@ from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec, padding, rsa
 from cryptography.hazmat.primitives.asymmetric.utils import encode_dss_signature
 
-from ovirt_tcp_plugin.messages import components, eventlog, evidence, reference_values, tpm2
+from ovirt_tcp_plugin.messages import components, evidence, reference_values, tpm2
 from ovirt_tcp_plugin.messages.result import Level
 from ovirt_tcp_plugin.verifier import appraisal
 from ovirt_tcp_plugin.verifier.appraisal import EnrolledHost, IssuedNonce
 from ovirt_tcp_plugin.verifier.judgement import Criteria
 from tests.bench.harness import Benchmark, Sample, rates
-from tests.verifier.software_tpm import AK_ATTRIBUTES, SoftwareTpm, sized
+from tests.verifier.software_tpm import AK_ATTRIBUTES, SoftwareTpm, firmware_events, sized
 
 ALL_PCRS = {"sha256": tuple(range(24))}
 UEFI = {"sha256": (0, 2, 4, 7)}
@@ -54,7 +54,7 @@ def appraisal_120_events() -> Iterator[Callable[[], Sample]]:
     The floor verifies one P-256 signature and replays one bank.
     """
     tpm = SoftwareTpm()
-    tpm.boot(_firmware_events())
+    tpm.boot(firmware_events())
     issued = IssuedNonce(evidence.Challenge(bytes(32), UEFI, 15_000), "host-1", 0, 15_000)
     reported, host = tpm.report(issued, logs={"firmware": tpm.log}), tpm.host()
     steps = components.steps(tpm.events, "sha256", UEFI["sha256"])
@@ -92,17 +92,6 @@ def _rsa_public(key: rsa.RSAPrivateKey) -> tpm2.Public:
     head = struct.pack(">HHI", tpm2.ALG_RSA, tpm2.HASH_IDS["sha256"], AK_ATTRIBUTES) + sized(b"")
     scheme = struct.pack(">HHHHI", tpm2.ALG_NULL, tpm2.ALG_RSASSA, tpm2.HASH_IDS["sha256"], 2048, 0)
     return tpm2.parse_public(head + scheme + sized(key.public_key().public_numbers().n.to_bytes(256, "big")))
-
-
-def _firmware_events() -> list[eventlog.Event]:
-    """Return 120 events, spread over the PCRs as firmware and boot loader of a server do."""
-    spread = {0: 8, 1: 36, 2: 6, 3: 1, 4: 9, 5: 8, 6: 1, 7: 11, 8: 30, 9: 10}
-    return [_event(pcr, number) for pcr, count in spread.items() for number in range(count)]
-
-
-def _event(pcr: int, number: int) -> eventlog.Event:
-    data = b"event %d of PCR %d" % (number, pcr)
-    return eventlog.Event(pcr, 0x80000008, {"sha256": hashlib.sha256(data).digest()}, data)
 
 
 BENCHMARKS = [

@@ -170,3 +170,14 @@ def launch_events(tboot: bytes = b"tboot", kernel: bytes = b"kernel") -> list[ev
         event(18, 0x410, b"sinit key"),
         event(18, eventlog.TBOOT_MODULE, b"policy"),
     ]
+
+
+def firmware_events() -> list[eventlog.Event]:
+    """Return 120 events of some 250 bytes, spread over the PCRs as firmware and boot loader of a server do."""
+    spread = {0: 8, 1: 36, 2: 6, 3: 1, 4: 9, 5: 8, 6: 1, 7: 11, 8: 30, 9: 10}
+
+    def event(pcr: int, number: int) -> eventlog.Event:
+        data = (b"event %d of PCR %d" % (number, pcr)).ljust(200)
+        return eventlog.Event(pcr, 0x80000008, {"sha256": hashlib.sha256(data).digest()}, data)
+
+    return [event(pcr, number) for pcr, count in spread.items() for number in range(count)]

@@ -1,0 +1,190 @@
+# SPDX-FileCopyrightText: The ovirt_tcp_plugin developers
+# SPDX-License-Identifier: Apache-2.0
+"""A verifier in a process of its own, and many agents of it in this one: for load, not for each agent's behaviour."""
+
+from __future__ import annotations
+
+import asyncio
+import datetime
+import functools
+import json
+import secrets
+import socket
+import ssl
+import sys
+import uuid
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Optional
+
+import yaml
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+from sqlalchemy.engine import Connection
+
+from ovirt_tcp_plugin.lab.processes import Processes, free_ports, listens
+from ovirt_tcp_plugin.messages import eventlog, evidence
+from ovirt_tcp_plugin.verifier.appraisal import EnrolledHost, IssuedNonce
+from ovirt_tcp_plugin.verifier.authority import Authority, write_key
+from ovirt_tcp_plugin.verifier.store import hosts, references, tokens
+from ovirt_tcp_plugin.verifier.store.database import Database
+from ovirt_tcp_plugin.verifier.store.hosts import Host
+from ovirt_tcp_plugin.verifier.store.tokens import Token
+from tests.verifier.conftest import certificate_request, good_boot
+from tests.verifier.software_tpm import SoftwareTpm, firmware_events
+
+POLL = "/AttestationService/resources/PollHosts"
+ANSWER_WITHIN_S = 30
+FIRMWARE_LOG = eventlog.encode(firmware_events(), ["sha256"])
+
+
+class Fleet:
+    """Enrolled hosts and their verifier on SQLite. All hosts have chips with the same keys: nothing here looks at them.
+
+    Args:
+        directory: empty; configuration, certificates and database go there.
+        size: number of hosts.
+        server: options of the verifier's section `server`.
+    """
+
+    def __init__(self, directory: Path, size: int, **server: Any) -> None:
+        self.directory = directory
+        (self.port,) = free_ports(1)
+        self.viewer = secrets.token_urlsafe(16)
+        self.database_url = f"sqlite:///{directory / 'verifier.db'}"
+        self._authority = Authority.create(directory, _now())
+        certificate, key = self._authority.issue_server(["127.0.0.1"], _now())
+        (directory / "server.pem").write_bytes(certificate)
+        write_key(directory / "server.key", key)
+        self._configure(server)
+        self._key = ec.generate_private_key(ec.SECP256R1())
+        write_key(directory / "agent.key", self._key)
+        self.agents = [Agent(self, f"host-{number}") for number in range(size)]
+        database = Database(self.database_url)
+        database.transact(self._enrol)
+        database.close()
+
+    def start(self, processes: Processes, module: str = "ovirt_tcp_plugin.verifier.main") -> None:
+        """Start the verifier, and wait until it listens."""
+        command = [sys.executable, "-m", module, "--config-dir", str(self.directory), "run"]
+        processes.start("verifier", command, lambda: listens(self.port))
+
+    def tls(self, certificate: Optional[Path] = None) -> ssl.SSLContext:
+        """Return a client's context, that of an agent if a certificate is given."""
+        context = ssl.create_default_context(cadata=self._authority.pem.decode("ascii"))
+        if certificate is not None:
+            context.load_cert_chain(certificate, self.directory / "agent.key")
+        return context
+
+    def viewing(self) -> Caller:
+        """Return a caller that may look."""
+        return Caller(self.port, self.tls(), f"Authorization: Bearer {self.viewer}\r\n")
+
+    def issue(self, name: str, file: Path) -> str:
+        """Write a client certificate, and return its digest as the store knows it."""
+        certificate = self._authority.issue_agent(name, self._request, _now())
+        file.write_bytes(certificate.public_bytes(serialization.Encoding.PEM))
+        return certificate.fingerprint(hashes.SHA256()).hex()
+
+    @functools.cached_property
+    def _request(self) -> bytes:
+        return certificate_request(self._key)
+
+    def _configure(self, server: Mapping[str, Any]) -> None:
+        files = {"certificate": str(self.directory / "server.pem"), "key": str(self.directory / "server.key")}
+        content = {
+            "server": {"address": "127.0.0.1", "port": self.port, **files, **server},
+            "store": {"directory": str(self.directory)},
+            "enrolment": {"ek_authorities": str(self.directory)},
+        }
+        (self.directory / "verifier.yaml").write_text(yaml.safe_dump(content))
+
+    def _enrol(self, connection: Connection) -> None:
+        tokens.add(connection, self.viewer, Token("viewer"))
+        references.put(connection, good_boot())
+        tpm = SoftwareTpm()
+        for agent in self.agents:
+            digest = self.issue(agent.name, agent.certificate)
+            tokens.add(connection, agent.name, Token("enrolment", agent.name))
+            identity = EnrolledHost(agent.name, tpm.ek, tpm.ak)
+            hosts.enrol(connection, agent.name, Host(identity, "", f"ek of {agent.name}", b"", digest))
+
+
+class Caller:
+    """A connection that is kept, for one request at a time."""
+
+    def __init__(self, port: int, tls: ssl.SSLContext, headers: str = "") -> None:
+        self.port, self._tls, self._headers = port, tls, headers
+        self._streams: Optional[tuple[asyncio.StreamReader, asyncio.StreamWriter]] = None
+
+    async def connect(self) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+        """Return the connection, opening it first if there is none."""
+        if self._streams is None:
+            self._streams = await asyncio.open_connection("127.0.0.1", self.port, ssl=self._tls)
+            raw: socket.socket = self._streams[1].get_extra_info("socket")
+            raw.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        return self._streams
+
+    async def post(self, path: str, body: bytes) -> tuple[int, bytes]:
+        """Return status and body of the answer."""
+        reader, writer = await self.connect()
+        head = f"POST {path} HTTP/1.1\r\nHost: 127.0.0.1\r\n{self._headers}Content-Length: {len(body)}\r\n\r\n"
+        writer.write(head.encode() + body)
+        answer = await asyncio.wait_for(reader.readuntil(b"\r\n\r\n"), ANSWER_WITHIN_S)
+        size = int(answer.lower().partition(b"content-length: ")[2].partition(b"\r\n")[0] or b"0")
+        return int(answer[9:12]), await reader.readexactly(size)
+
+    async def ask(self, path: str, message: Mapping[str, Any]) -> Any:
+        """Return the JSON of a good answer."""
+        status, content = await self.post(path, json.dumps(message).encode())
+        assert status == 200, content
+        return json.loads(content)
+
+    def close(self) -> None:
+        """Close the connection."""
+        if self._streams is not None:
+            self._streams[1].close()
+            self._streams = None
+
+
+class Agent:
+    """A host that boots anew for each report: so it is challenged at once, without anybody's question."""
+
+    def __init__(self, fleet: Fleet, name: str) -> None:
+        self.name, self.certificate = name, fleet.directory / f"{name}.pem"
+        self.tpm = SoftwareTpm()
+        self._logs = {"txt": self.tpm.log, "firmware": FIRMWARE_LOG}
+        self._fleet = fleet
+
+    @functools.cached_property
+    def caller(self) -> Caller:
+        """Its connection."""
+        return Caller(self._fleet.port, self._fleet.tls(self.certificate))
+
+    async def attest(self) -> str:
+        """Reboot, report, and return the level that the verifier answers."""
+        self.reboot()
+        status, content = await self.caller.post("/v1/challenge", self.listening())
+        assert status == 200, content
+        challenge = evidence.decode_challenge(json.loads(content))
+        status, content = await self.caller.post("/v1/evidence", self.report(challenge))
+        assert status == 200, content
+        return str(json.loads(content)["level"])
+
+    def reboot(self) -> None:
+        """Begin another boot of the same software."""
+        self.tpm.boot_id = str(uuid.uuid4())
+        self.tpm.reset_count += 1
+
+    def listening(self) -> bytes:
+        """Return the message of a long poll."""
+        return json.dumps({"boot_id": self.tpm.boot_id, "wait_ms": 5000}).encode()
+
+    def report(self, challenge: evidence.Challenge) -> bytes:
+        """Return the evidence that answers a challenge."""
+        reported = self.tpm.report(IssuedNonce(challenge, self.name, 0, 0), logs=self._logs)
+        return json.dumps(evidence.encode(reported)).encode()
+
+
+def _now() -> datetime.datetime:
+    return datetime.datetime.now(datetime.timezone.utc)
