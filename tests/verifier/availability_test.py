@@ -46,6 +46,7 @@ def pair(tmp_path: Path, postgresql: PostgreSql, authority: Authority, vendor: V
     running = Pair(tmp_path, postgresql.new_database(), authority, vendor)
     yield running
     running.stop()
+    postgresql.drop_databases()
 
 
 @pytest.fixture

@@ -55,12 +55,14 @@ def postgresql() -> Iterator[PostgreSql]:
 
 
 @pytest.fixture(params=["sqlite", "postgresql"])
-def database_url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
-    """Return the URL of an empty database, of each kind in turn."""
+def database_url(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
+    """Give the URL of an empty database, of each kind in turn."""
     if request.param == "sqlite":
-        return f"sqlite:///{tmp_path / 'verifier.db'}"
+        yield f"sqlite:///{tmp_path / 'verifier.db'}"
+        return
     server: PostgreSql = request.getfixturevalue("postgresql")
-    return server.new_database()
+    yield server.new_database()
+    server.drop_databases()
 
 
 @pytest.fixture

@@ -38,6 +38,7 @@ class PostgreSql:
         data = self.directory / "data"
         self._run("initdb", "-D", str(data), "-U", "verifier", "--auth=trust", "--no-sync")
         self._count = 0
+        self._open: list[int] = []
         self._process: subprocess.Popen[bytes]
         self.start()
 
@@ -63,12 +64,21 @@ class PostgreSql:
     def new_database(self) -> str:
         """Return the URL of an empty database."""
         self._count += 1
+        self._execute(f"CREATE DATABASE t{self._count} STRATEGY file_copy")
+        self._open.append(self._count)
+        return f"postgresql://verifier@/t{self._count}?host={self.directory}"
+
+    def drop_databases(self) -> None:
+        """Remove the databases that were made: hundreds of them would fill a disk."""
+        while self._open:
+            self._execute(f"DROP DATABASE t{self._open.pop()} WITH (FORCE)")
+
+    def _execute(self, statement: str) -> None:
         connection = psycopg2.connect(host=str(self.directory), user="verifier", dbname="postgres")
         connection.autocommit = True
         with connection.cursor() as cursor:
-            cursor.execute(f"CREATE DATABASE t{self._count} STRATEGY file_copy")
+            cursor.execute(statement)
         connection.close()
-        return f"postgresql://verifier@/t{self._count}?host={self.directory}"
 
     def _run(self, program: str, *arguments: str, retry: bool = False) -> None:
         command = [str(programs() / program), *arguments]
