@@ -5,14 +5,14 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Mapping, Sequence
+from typing import Any, Union
 
 import tornado.web
 
 
 class JsonHandler(tornado.web.RequestHandler):
-    """Answers JSON objects; an error is `{"code", "reason"}`."""
+    """Answers JSON; an error is `{"code", "reason"}`."""
 
     server_name = "ovirt-tcp"
 
@@ -20,8 +20,8 @@ class JsonHandler(tornado.web.RequestHandler):
         self.set_header("Server", self.server_name)
         self.set_header("Cache-Control", "no-store")
 
-    def answer(self, content: Mapping[str, Any]) -> None:
-        """Finish with a JSON object."""
+    def answer(self, content: Union[Mapping[str, Any], Sequence[Any]]) -> None:
+        """Finish with a JSON object or array."""
         self.set_header("Content-Type", "application/json")
         self.finish(json.dumps(content))
 

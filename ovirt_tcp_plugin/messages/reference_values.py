@@ -13,7 +13,7 @@ import dataclasses
 import hashlib
 import re
 from collections.abc import Iterable, Mapping
-from typing import Any
+from typing import Any, Optional
 
 from ovirt_tcp_plugin import errors
 from ovirt_tcp_plugin.messages import fields, tpm2
@@ -22,6 +22,7 @@ from ovirt_tcp_plugin.messages.components import Step
 MAX_SET_SIZE = 4 * 1024 * 1024
 MAX_SLOTS = 4096
 MAX_VALUES = 16384
+MAX_HOSTS = 16384
 MAX_NAME_LENGTH = 128
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:-]{0,127}")
@@ -69,13 +70,13 @@ class ReferenceSet:
         name: chosen by the administrator, unique.
         slots: (PCR, component) of each step of the boot, in order; unique.
         values: the good digests.
-        host_names: the hosts that are judged by it; empty: all.
+        host_names: the hosts that it is for, and that are judged by such sets only; None: all that no set is for.
     """
 
     name: str
     slots: tuple[Slot, ...] = ()
     values: tuple[Value, ...] = ()
-    host_names: tuple[str, ...] = ()
+    host_names: Optional[tuple[str, ...]] = None
 
     def merged(self, other: ReferenceSet) -> ReferenceSet:
         """Return this set with the values of another boot of the same order.
@@ -113,6 +114,17 @@ class ReferenceSet:
         chosen = self._chosen(identifiers)
         return dataclasses.replace(self, values=tuple(v for v in self.values if v.identifier not in chosen))
 
+    def with_host(self, host_name: str) -> ReferenceSet:
+        """Return this set for one host more. Raises Conflict if it is for too many."""
+        names = dict.fromkeys([*(self.host_names or ()), host_name])
+        if len(names) > MAX_HOSTS:
+            raise errors.Conflict(f"{self.name} would be for more than {MAX_HOSTS} hosts")
+        return dataclasses.replace(self, host_names=tuple(names))
+
+    def without_host(self, host_name: str) -> ReferenceSet:
+        """Return this set for one host less."""
+        return dataclasses.replace(self, host_names=tuple(n for n in self.host_names or () if n != host_name))
+
     def _chosen(self, identifiers: Iterable[str]) -> set[str]:
         chosen = set(identifiers)
         missing = sorted(chosen - {value.identifier for value in self.values})
@@ -144,7 +156,7 @@ def encode(one: ReferenceSet) -> dict[str, Any]:
         "name": one.name,
         "slots": [list(slot) for slot in one.slots],
         "values": [encode_value(value) for value in one.values],
-        "host_names": list(one.host_names),
+        "host_names": None if one.host_names is None else list(one.host_names),
     }
 
 
@@ -164,14 +176,11 @@ def decode(untrusted: object) -> ReferenceSet:
     slots = tuple(_slot(item) for item in fields.items(members, "slots", MAX_SLOTS))
     if len(set(slots)) != len(slots):
         raise errors.InvalidMessage("reference set", "a slot is there twice")
-    host_names = fields.items(members, "host_names", MAX_VALUES)
-    if not all(isinstance(name, str) and len(name) <= 255 for name in host_names):
-        raise errors.InvalidMessage("reference set", "a host name is not a text of at most 255 characters")
     return ReferenceSet(
         name=check_name(fields.text(members, "name", MAX_NAME_LENGTH)),
         slots=slots,
         values=tuple(decode_value(item) for item in fields.items(members, "values", MAX_VALUES)),
-        host_names=tuple(str(name) for name in host_names),
+        host_names=None if members.get("host_names") is None else _host_names(members),
     )
 
 
@@ -195,6 +204,13 @@ def decode_value(untrusted: object) -> Value:
         staged=staged,
         note=fields.text({"note": "", **members}, "note", 255),
     )
+
+
+def _host_names(members: Mapping[str, object]) -> tuple[str, ...]:
+    names = fields.items(members, "host_names", MAX_HOSTS)
+    if not all(isinstance(name, str) and len(name) <= 255 for name in names):
+        raise errors.InvalidMessage("reference set", "a host name is not a text of at most 255 characters")
+    return tuple(str(name) for name in names)
 
 
 def _slot(untrusted: object) -> Slot:

@@ -94,7 +94,7 @@ class _Set:
     """One set, arranged by PCR. Staged values and those of other banks are left out."""
 
     def __init__(self, bank: str, one: ReferenceSet) -> None:
-        self._host_names = frozenset(one.host_names)
+        self.host_names = None if one.host_names is None else frozenset(one.host_names)
         self.parts: dict[int, _Part] = {}
         for value in one.values:
             if value.bank == bank and not value.staged:
@@ -103,9 +103,6 @@ class _Set:
         for pcr, component in one.slots:
             if pcr in self.parts:
                 self.parts[pcr].slots.append(component)
-
-    def is_for(self, host_name: str) -> bool:
-        return bool(self.parts) and (not self._host_names or host_name in self._host_names)
 
 
 class Criteria:
@@ -121,11 +118,11 @@ class Criteria:
 
     def chosen_for(self, host_name: str) -> bool:
         """Return whether any reference values are chosen for this host."""
-        return any(one.is_for(host_name) for one in self._sets)
+        return bool(self._sets_for(host_name))
 
     def judge(self, measured: Measured, host_name: str, required: tpm2.Selection) -> tuple[Finding, ...]:
         """Return the findings of check (8): what differs from the nearest set."""
-        sets = [one for one in self._sets if one.is_for(host_name)]
+        sets = self._sets_for(host_name)
         if not sets:
             text = "no reference values are chosen for this host: import them from a golden host"
             return (Finding(8, "no_reference_values", text),)
@@ -137,6 +134,12 @@ class Criteria:
             if index not in covered:
                 findings.update(dict.fromkeys(_nearest(index, compared, measured)))
         return tuple(findings)
+
+    def _sets_for(self, host_name: str) -> list[_Set]:
+        """Return the sets that name the host, if there are any; otherwise those that name none."""
+        naming = [one for one in self._sets if one.host_names is not None and host_name in one.host_names]
+        general = [one for one in self._sets if one.host_names is None]
+        return [one for one in naming or general if one.parts]
 
 
 def _nearest(index: int, compared: Sequence[_Compared], measured: Measured) -> list[Finding]:

@@ -136,11 +136,16 @@ class Policies:
         return await self._change(name, lambda one: one.activated(chosen or _staged(one)))
 
     async def withdraw(self, name: str, identifiers: Iterable[str]) -> ReferenceSet:
-        """Remove values from a set; the whole set if none is named. Raises NotFound."""
+        """Remove values from a set; the whole set if none is named.
+
+        Raises:
+            NotFound: no such set or value.
+            Conflict: hosts are judged by this set only; without it they would be judged by those for all.
+        """
         chosen = tuple(identifiers)
         if chosen:
             return await self._change(name, lambda one: one.withdrawn(chosen))
-        await self._database.write(lambda c: references.remove(c, name))
+        await self._database.write(lambda c: _remove(c, name))
         return ReferenceSet(name)
 
     async def preview(
@@ -225,6 +230,13 @@ def _merge(connection: Connection, golden: ReferenceSet) -> ReferenceSet:
     merged = known.merged(golden) if known else golden
     references.put(connection, merged)
     return merged
+
+
+def _remove(connection: Connection, name: str) -> None:
+    known = next((one for one in references.hold(connection) if one.name == name), None)
+    if known and known.host_names:
+        raise errors.Conflict(f"{name} has registered hosts: withdraw its values by name, or end their registration first")
+    references.remove(connection, name)
 
 
 def _staged(one: ReferenceSet) -> list[str]:

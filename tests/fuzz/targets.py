@@ -14,12 +14,23 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from ovirt_tcp_plugin import errors
 from ovirt_tcp_plugin.broker import snapshot
 from ovirt_tcp_plugin.lab.engine import external_scheduler
-from ovirt_tcp_plugin.messages import enrolment, eventlog, evidence, fields, oat, reference_values, result, tpm2, tpm12
+from ovirt_tcp_plugin.messages import (
+    enrolment,
+    eventlog,
+    evidence,
+    fields,
+    oat,
+    oat_whitelist,
+    reference_values,
+    result,
+    tpm2,
+    tpm12,
+)
 from ovirt_tcp_plugin.scheduler import xmlrpc
 from ovirt_tcp_plugin.verifier import authority, endorsement, endorsement12, judgement
 from tests.broker import snapshot_test
 from tests.fuzz import worst
-from tests.messages import evidence_test, reference_values_test, tpm2_test, tpm12_test
+from tests.messages import evidence_test, oat_whitelist_test, reference_values_test, tpm2_test, tpm12_test
 from tests.verifier import judgement_test
 from tests.verifier.conftest import certificate_request
 from tests.verifier.software_tpm import SoftwareTpm, launch_events
@@ -70,6 +81,12 @@ def _parsed_json(parser: Callable[[object], object], good: Mapping[str, Any]) ->
     )
 
 
+def _whitelist(parser: Callable[[Mapping[str, object]], object], good: Mapping[str, Any]) -> Target:
+    """A decoder of OpenAttestation's whitelist, whose faults bear codes."""
+    target = _parsed_json(lambda one: parser(fields.members(one, "body")), good)
+    return dataclasses.replace(target, parser=parser, declared=errors.Error)
+
+
 def _check_ek(untrusted: bytes) -> None:
     endorsement.check_ek_certificate(untrusted, TPM.ek, VENDOR.authorities, NOW)
 
@@ -111,6 +128,12 @@ TARGETS: Mapping[str, Target] = {
     ),
     "oat_poll": _json(oat.decode_poll, {"hosts": ["host-1"], "timeThreshold": 1000, "PCRmask": "FFFFFF", "count": 1}),
     "oat_answer": _json(oat.decode_answer, oat.encode_answer([oat.HostTrust("host-1", "trusted", NOW)])),
+    "oat_oem": _whitelist(oat_whitelist.decode_oem, oat_whitelist_test.OEM),
+    "oat_os": _whitelist(oat_whitelist.decode_os, oat_whitelist_test.OS),
+    "oat_mle": _whitelist(oat_whitelist.decode_mle, oat_whitelist_test.VMM),
+    "oat_pcr": _whitelist(oat_whitelist.decode_pcr, oat_whitelist_test.PCR),
+    "oat_host": _whitelist(oat_whitelist.decode_host, oat_whitelist_test.HOST),
+    "oat_host_change": _whitelist(oat_whitelist.decode_host_change, oat_whitelist_test.HOST),
     "vtime": Target(
         oat.parse_vtime,
         lambda untrusted: oat.parse_vtime(untrusted.decode("latin-1")),

@@ -129,6 +129,17 @@ class TestSets:
         assert codes(steps(), own, host="host-2") == ["no_reference_values"]
         assert not Criteria("sha256", [own]).chosen_for("host-2")
 
+    def test_a_host_that_a_set_names_is_judged_by_such_sets_only(self) -> None:
+        named = dataclasses.replace(GOLDEN, name="named", host_names=("host-1",))
+        general = GOLDEN.with_values([Value("sha256", 17, "kernel", digest("new"))])
+        assert codes(steps(kernel="new"), named, general) == ["kernel_differs"]
+        assert codes(steps(kernel="new"), named, general, host="host-2") == []
+        empty = ReferenceSet("empty", host_names=("host-1",))
+        assert codes(steps(), empty, general) == ["no_reference_values"]
+
+    def test_a_set_for_no_host_judges_none(self) -> None:
+        assert codes(steps(), dataclasses.replace(GOLDEN, host_names=())) == ["no_reference_values"]
+
     def test_a_staged_value_does_not_count_until_it_is_activated(self) -> None:
         staged = GOLDEN.with_values([Value("sha256", 17, "kernel", digest("new"), staged=True)])
         assert codes(steps(kernel="new"), staged) == ["kernel_differs"]

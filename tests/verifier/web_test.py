@@ -239,8 +239,8 @@ class TestCallers:
         if caller == "wrong token":
             how["token"] = "no such token"
         for path, handler in web.ROUTES:
-            for method in ("GET", "POST", "DELETE"):
-                declared = {one.value for one in handler.callers}
+            for method in ("GET", "POST", "PUT", "DELETE"):
+                declared = {one.value for one in handler.callers_of(method)}
                 called = path.replace("([^/]+)", "none").replace("(add|activate|withdraw)", "add")
                 answer = server.call(method, called, **how)
                 admitted = bool(declared & (roles | {"anyone"}))

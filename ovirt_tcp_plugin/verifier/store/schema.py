@@ -87,5 +87,16 @@ reference_sets = sa.Table(
     sa.Column("content", sa.Text, nullable=False),
 )
 
+# OpenAttestation's own records, by kind: OEMs, operating systems, MLEs, registered hosts. They are what its tools show;
+# nobody is judged by them.
+oat_records = sa.Table(
+    "oat_records",
+    metadata,
+    sa.Column("kind", sa.String(10), primary_key=True),
+    sa.Column("name", NAME, primary_key=True),
+    sa.Column("version", sa.String(100), primary_key=True),
+    sa.Column("content", sa.Text, nullable=False),
+)
+
 # Which certificate authority this database's hosts were enrolled by: all servers on it must hold the same one.
 authority = sa.Table("authority", metadata, sa.Column("digest", DIGEST, primary_key=True))

@@ -75,11 +75,14 @@ class Handler(JsonHandler):
 
     server_name = "ovirt-tcp-verifier"
     callers: frozenset[Caller] = frozenset()
+    # Who may do more than look, where that is not the same.
+    writers: frozenset[Caller] = frozenset()
     max_body_size = MAX_SMALL_BODY_SIZE
 
     def initialize(self, context: Context) -> None:
         self.context = context
         self.state: Optional[State] = None
+        self._callers = self.callers_of(self.request.method or "")
         self._chunks: list[bytes] = []
 
     def data_received(self, chunk: bytes) -> None:
@@ -91,6 +94,11 @@ class Handler(JsonHandler):
         """The body, at most `max_body_size` bytes."""
         return b"".join(self._chunks)
 
+    @classmethod
+    def callers_of(cls, method: str) -> frozenset[Caller]:
+        """Return who may call a method of this route."""
+        return cls.writers if cls.writers and method != "GET" else cls.callers
+
     async def prepare(self) -> None:
         self.request.connection.set_max_body_size(self.max_body_size)  # type: ignore[union-attr]
         certificate = self.request.get_ssl_certificate(binary_form=True)
@@ -101,19 +109,19 @@ class Handler(JsonHandler):
             self.answer_error(429, "too_many_requests", f"ask again in {wait_s} s")
         elif await self._admitted(digest):
             self._keep_connection()
-        elif Caller.ANYONE not in self.callers:
-            wanted = " or ".join(sorted(caller.value for caller in self.callers))
+        elif Caller.ANYONE not in self._callers:
+            wanted = " or ".join(sorted(caller.value for caller in self._callers))
             self.answer_error(401, "unauthenticated", f"this needs {wanted}")
 
     async def _admitted(self, digest: str) -> bool:
         """Return whether the caller is known as one that the route is for."""
-        if Caller.AGENT in self.callers:
+        if Caller.AGENT in self._callers:
             self.state = await self.context.database.read(lambda c: hosts.by_certificate(c, digest)) if digest else None
             return self.state is not None
         networks = self.context.networks
-        if any(networks[one].hold(self.request.remote_ip or "") for one in self.callers if one in networks):
+        if any(networks[one].hold(self.request.remote_ip or "") for one in self._callers if one in networks):
             return True
-        return bool(self.callers - {Caller.ANYONE}) and bool(await self._token_callers() & self.callers)
+        return bool(self._callers - {Caller.ANYONE}) and bool(await self._token_callers() & self._callers)
 
     def _keep_connection(self) -> None:
         if self.context.server is not None:

@@ -13,7 +13,7 @@ import tornado.web
 
 from ovirt_tcp_plugin import errors
 from ovirt_tcp_plugin.messages import evidence, oat
-from ovirt_tcp_plugin.verifier.web import agents, enrolling, openattestation, policy, results
+from ovirt_tcp_plugin.verifier.web import agents, enrolling, openattestation, policy, results, whitelist
 from ovirt_tcp_plugin.verifier.web.access import Caller
 from ovirt_tcp_plugin.verifier.web.handler import Context, Handler
 from ovirt_tcp_plugin.verifier.web.limits import HttpServer
@@ -54,6 +54,12 @@ ROUTES: list[tuple[str, type[Handler]]] = [
     (r"/v1/reference-values/([^/]+)/(add|activate|withdraw)", policy.ReferenceChange),
     (r"/AttestationService/resources/PollHosts", openattestation.PollHosts),
     (r"/OpenAttestationWebServices/V1.0/PollHosts", openattestation.PollHosts),
+    (r"/AttestationService/resources/hosts", whitelist.RegisteredHosts),
+    (r"/WLMService/resources/oem", whitelist.Oems),
+    (r"/WLMService/resources/os", whitelist.OperatingSystems),
+    (r"/WLMService/resources/mles", whitelist.Mles),
+    (r"/WLMService/resources/mles/manifest", whitelist.MleManifest),
+    (r"/WLMService/resources/mles/whitelist/pcr", whitelist.MlePcrs),
 ]
 
 
