@@ -118,8 +118,18 @@ def _list_hosts(config_dir: Path, as_json: bool) -> None:
         _print_json(known)
         return
     _print_table(
-        ("HOST", "LEVEL", "AGE", "TPM BY", "WHY"),
-        [(one["host_name"], one["level"], _age(one["age_ms"]), one["endorsed_by"], _headline(one)) for one in known],
+        ("HOST", "LEVEL", "AGE", "TPM", "TPM BY", "WHY"),
+        [
+            (
+                one["host_name"],
+                one["level"],
+                _age(one["age_ms"]),
+                one["tpm_family"],
+                one["endorsed_by"],
+                _headline(one),
+            )
+            for one in known
+        ],
     )
 
 
@@ -137,6 +147,8 @@ def explain(config_dir: Path, host: str, as_json: bool) -> None:
         return
     evidence = f"evidence is {_age(one['age_ms'])} old, of boot {one['boot_id']}" if one["boot_id"] else "no evidence"
     click.echo(f"{host} is {_coloured(one['level'])} ({evidence})")
+    if one["tpm_family"] == "1.2":
+        click.echo("  its TPM 1.2 signed with SHA-1, and does not tell whether the kernel was started by kexec")
     for finding in one["findings"]:
         click.echo(f"\ncheck {finding['check']}, {finding['code']}: {finding['text']}")
         if finding["expected"] or finding["seen"]:

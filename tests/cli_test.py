@@ -24,6 +24,7 @@ HOST = {
     "lifetime_ms": 600_000,
     "boot_id": "b",
     "endorsed_by": "vendor",
+    "tpm_family": "1.2",
 }
 
 
@@ -117,7 +118,10 @@ def test_a_missing_address_or_token_is_named(config: Path, tmp_path: Path) -> No
 def test_hosts_are_an_aligned_table_without_colour_in_a_pipe(interface: Interface, config: Path) -> None:
     interface.answers["/v1/hosts"] = (200, {"hosts": [HOST]})
     lines = run(config, "hosts").output.splitlines()
-    assert lines == ["HOST        LEVEL      AGE  TPM BY  WHY", "host-4.lab  untrusted  2 s  vendor  no launch took place"]
+    assert lines == [
+        "HOST        LEVEL      AGE  TPM  TPM BY  WHY",
+        "host-4.lab  untrusted  2 s  1.2  vendor  no launch took place",
+    ]
     assert interface.asked[0][2] == "Bearer secret"
 
 

@@ -18,9 +18,7 @@ from typing import Any, Optional
 from ovirt_tcp_plugin import errors
 from ovirt_tcp_plugin.attester import enrolling, measure
 from ovirt_tcp_plugin.attester.identity import Identity
-from ovirt_tcp_plugin.attester.keys import AttestationKey
 from ovirt_tcp_plugin.attester.reporting import Verifiers
-from ovirt_tcp_plugin.attester.tpm import Tpm
 from ovirt_tcp_plugin.messages import evidence, fields, result
 
 log = logging.getLogger("attester.agent")
@@ -47,8 +45,8 @@ class Agent:
         self,
         host_name: str,
         identity: Identity,
-        tpm: Tpm,
-        ak: AttestationKey,
+        tpm: measure.AnyTpm,
+        ak: measure.AnyKey,
         verifiers: Verifiers,
         sources: measure.Sources,
         retry_most_s: float,
@@ -157,5 +155,5 @@ def _last_status(identity: Identity) -> Mapping[str, Any]:
 
 def _decode_result(untrusted: Optional[object]) -> result.AttestationResult:
     """Return the server's verdict on this host. Age and lifetime are the broker's business and may be absent."""
-    absent = {"host_name": "", "age_ms": None, "lifetime_ms": 0, "boot_id": ""}
+    absent = {"host_name": "", "age_ms": None, "lifetime_ms": 0, "boot_id": "", "tpm_family": ""}
     return result.decode({**absent, **fields.members(untrusted, "attestation result")})

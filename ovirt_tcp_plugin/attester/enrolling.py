@@ -13,11 +13,13 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
 from ovirt_tcp_plugin import errors
-from ovirt_tcp_plugin.attester import keys
+from ovirt_tcp_plugin.attester import keys, keys12
 from ovirt_tcp_plugin.attester.identity import Identity
+from ovirt_tcp_plugin.attester.measure import AnyKey
 from ovirt_tcp_plugin.attester.reporting import Verifiers
 from ovirt_tcp_plugin.attester.tpm import Tpm, TpmError
-from ovirt_tcp_plugin.messages import enrolment, fields, tpm2
+from ovirt_tcp_plugin.attester.tpm12 import WELL_KNOWN, Tpm12, Tpm12Error
+from ovirt_tcp_plugin.messages import enrolment, fields, tpm2, tpm12
 
 log = logging.getLogger("attester.enrolling")
 
@@ -42,6 +44,24 @@ def read_token(path: Path) -> str:
     return token
 
 
+def read_owner_secret(path: str) -> bytes:
+    """Return the 20 bytes that a file has in hex, the well-known secret if `path` is empty.
+
+    Raises:
+        InvalidConfig: the file cannot be read, or holds something else.
+    """
+    if not path:
+        return WELL_KNOWN
+    try:
+        with open(path, "rb") as file:
+            secret = bytes.fromhex(file.read(2 * len(WELL_KNOWN) + 64).decode("ascii").strip())
+    except (OSError, ValueError) as e:
+        raise errors.InvalidConfig(path, [f"the owner's secret cannot be read: {e}"]) from e
+    if len(secret) != len(WELL_KNOWN):
+        raise errors.InvalidConfig(path, ["the owner's secret has 40 hexadecimal digits"])
+    return secret
+
+
 def enrol(tpm: Tpm, identity: Identity, verifiers: Verifiers, host_name: str, token: str, ak_kind: str) -> tpm2.Public:
     """Bind this TPM to `host_name` at the first server that answers, and keep the certificate it issues.
 
@@ -58,13 +78,44 @@ def enrol(tpm: Tpm, identity: Identity, verifiers: Verifiers, host_name: str, to
         blob = _own_ak(tpm, identity, endorsement, ak_kind)
     request = enrolment.EnrolmentRequest(token, host_name, endorsement.certificate, endorsement.area, blob.public)
     ak = keys.AttestationKey(tpm, blob)
+    _converse_with_any(ak, identity, verifiers, request)
+    return ak.public
+
+
+def enrol12(tpm: Tpm12, owner: bytes, identity: Identity, verifiers: Verifiers, host_name: str, token: str) -> None:
+    """Do the same with a TPM 1.2, by a new identity key.
+
+    Args:
+        owner: the owner's secret, 20 bytes.
+
+    Raises:
+        Refused, Unavailable, InvalidMessage: as `enrol` does.
+    """
+    tpm.flush_leftovers()
+    area, binding = tpm.make_identity(owner, enrolment.identity_label(host_name))
+    identity.keep_identity_key(area)
+    request = enrolment.EnrolmentRequest(
+        token,
+        host_name,
+        ek_certificate=keys12.read_certificate(tpm, owner),
+        ek_public=tpm.read_endorsement_key(owner),
+        ak_public=tpm12.parse_key(area).public_area,
+        family="1.2",
+        binding=binding,
+    )
+    _converse_with_any(keys12.IdentityKey(tpm, area, owner), identity, verifiers, request)
+
+
+def _converse_with_any(
+    ak: AnyKey, identity: Identity, verifiers: Verifiers, request: enrolment.EnrolmentRequest
+) -> None:
     try:
         while True:
             try:
                 _converse(ak, identity, verifiers, request)
-                return ak.public
+                return
             except errors.Unavailable as e:
-                if isinstance(e, TpmError) or verifiers.fail_over():
+                if isinstance(e, (TpmError, Tpm12Error)) or verifiers.fail_over():
                     raise
                 log.warning("failed reason=%s", e)
     finally:
@@ -102,7 +153,7 @@ def _own_ak(tpm: Tpm, identity: Identity, endorsement: keys.Endorsement, kind: s
 
 
 def _converse(
-    ak: keys.AttestationKey, identity: Identity, verifiers: Verifiers, request: enrolment.EnrolmentRequest
+    ak: AnyKey, identity: Identity, verifiers: Verifiers, request: enrolment.EnrolmentRequest
 ) -> None:
     challenge = enrolment.decode_challenge(verifiers.post("/v1/enrolment", enrolment.encode(request)))
     secret = ak.activate(challenge.credential, challenge.encrypted_secret)

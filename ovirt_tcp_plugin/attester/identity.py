@@ -24,12 +24,13 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from ovirt_tcp_plugin import errors
 from ovirt_tcp_plugin.attester.keys import KeyBlob
 from ovirt_tcp_plugin.attester.templates import ENDORSEMENT_KINDS
-from ovirt_tcp_plugin.messages import fields, public_keys, tpm2
+from ovirt_tcp_plugin.messages import fields, public_keys, tpm2, tpm12
 
 # An AK blob and a chain of certificates are some KiB; a result with all findings some 100 KiB.
 MAX_FILE_SIZE = 1024 * 1024
 
 AK_FILE = "ak.json"
+IDENTITY_KEY_FILE = "identity.key"
 AK_CERTIFICATE_FILE = "ak.pem"
 CLIENT_FILE = "client.pem"
 STATUS_FILE = "status.json"
@@ -94,6 +95,27 @@ class Identity:
             "private": fields.encode_blob(blob.private),
         }
         self._write(AK_FILE, json.dumps(members).encode("ascii"))
+
+    def load_identity_key(self) -> Optional[bytes]:
+        """Return the TPM_KEY12 of a TPM 1.2's identity key, None when there is none yet.
+
+        Raises:
+            InvalidConfig: the file is not what `keep_identity_key` wrote.
+        """
+        area = self._read(IDENTITY_KEY_FILE)
+        if area is None:
+            return None
+        try:
+            tpm12.parse_key(area)
+        except errors.InvalidMessage as e:
+            raise self._unusable(IDENTITY_KEY_FILE, str(e)) from e
+        return area
+
+    def keep_identity_key(self, area: bytes) -> None:
+        """Keep a new identity key; the certificate of the AK before it is removed first."""
+        with contextlib.suppress(FileNotFoundError):
+            self.client_file.unlink()
+        self._write(IDENTITY_KEY_FILE, area)
 
     def keep_client(self, key: ec.EllipticCurvePrivateKey, certificate: str) -> None:
         """Keep the client key with the certificate (PEM) that the verifier issued for it.

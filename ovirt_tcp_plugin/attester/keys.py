@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import hmac
 import logging
 from collections.abc import Iterator, Sequence
 from typing import Optional
@@ -212,6 +213,14 @@ class AttestationKey:
             log.info("reloading key=ak reason=%s", "the TPM no longer has it")
             self._handle = None
         return self._tpm.quote(self._load(), qualifying_data, selection)
+
+    def fits(self, attest: bytes, pcrs: tpm2.PcrValues) -> bool:
+        """Return whether the quote is one of these values."""
+        quote = tpm2.parse_quote(attest)
+        try:
+            return hmac.compare_digest(tpm2.pcr_digest(self.public.scheme_hash, quote.selection, pcrs), quote.pcr_digest)
+        except errors.InvalidMessage:
+            return False
 
     def activate(self, credential: bytes, encrypted_secret: bytes) -> bytes:
         """Return the secret that a verifier protected for this AK and the EK of its TPM. Raises Unavailable."""

@@ -22,6 +22,7 @@ from ovirt_tcp_plugin.attester.tpm12 import (
     RC_BAD_INDEX,
     RC_BAD_ORDINAL,
     RC_INVALID_KEY_HANDLE,
+    WELL_KNOWN,
     Tpm12,
     Tpm12Error,
 )
@@ -62,10 +63,12 @@ class IdentityKey:
 
     Args:
         area: TPM_KEY12 as the TPM made it.
+        owner: the owner's secret, which `activate` needs.
     """
 
-    def __init__(self, tpm: Tpm12, area: bytes) -> None:
+    def __init__(self, tpm: Tpm12, area: bytes, owner: bytes = WELL_KNOWN) -> None:
         self.area = area
+        self._owner = owner
         self._tpm = tpm
         self._handle: Optional[int] = None
         self._generation = 0
@@ -96,11 +99,10 @@ class IdentityKey:
         except errors.InvalidMessage:
             return False
 
-    def activate(self, owner: bytes, attestation: bytes, contents: bytes) -> bytes:
+    def activate(self, attestation: bytes, contents: bytes) -> bytes:
         """Return the secret that a verifier protected for this key and the EK of its TPM.
 
         Args:
-            owner: the owner's secret.
             attestation: TPM_SYM_CA_ATTESTATION.
             contents: TPM_ASYM_CA_CONTENTS, encrypted for the EK.
 
@@ -109,7 +111,7 @@ class IdentityKey:
             InvalidMessage: what the verifier sent is not of this form.
         """
         initial, encrypted = tpm12.parse_attestation(attestation)
-        aes_key = self._tpm.activate_identity(owner, self._load(), contents)
+        aes_key = self._tpm.activate_identity(self._owner, self._load(), contents)
         decryptor = Cipher(algorithms.AES(aes_key), modes.CBC(initial)).decryptor()
         unpadder = padding.PKCS7(128).unpadder()
         try:

@@ -19,14 +19,16 @@ from typing import Optional
 import click
 
 from ovirt_tcp_plugin import command, config, errors
-from ovirt_tcp_plugin.attester import enrolling, keys, measure
+from ovirt_tcp_plugin.attester import enrolling, keys, keys12, measure
 from ovirt_tcp_plugin.attester.agent import Agent
-from ovirt_tcp_plugin.attester.identity import AK_FILE, Identity
+from ovirt_tcp_plugin.attester.identity import AK_FILE, IDENTITY_KEY_FILE, Identity
+from ovirt_tcp_plugin.attester.measure import AnyKey, AnyTpm
 from ovirt_tcp_plugin.attester.reporting import Verifiers
 from ovirt_tcp_plugin.attester.settings import Settings
 from ovirt_tcp_plugin.attester.tpm import Tpm
+from ovirt_tcp_plugin.attester.tpm12 import Tpm12, is_tpm12
 from ovirt_tcp_plugin.attester.transport import Transport
-from ovirt_tcp_plugin.messages import eventlog, evidence, fields, public_keys, tpm2
+from ovirt_tcp_plugin.messages import eventlog, evidence, fields, public_keys, tpm2, tpm12
 
 log = logging.getLogger("attester")
 
@@ -66,7 +68,11 @@ def enrol(config_dir: Path, token_file: Path) -> None:
     verifiers = Verifiers(settings.verifier.urls, settings.verifier.ca_file, None)
     with _tpm(settings) as tpm:
         name = settings.host.known_as
-        enrolling.enrol(tpm, identity, verifiers, name, token, settings.tpm.key)
+        if isinstance(tpm, Tpm12):
+            owner = enrolling.read_owner_secret(settings.tpm.owner_secret)
+            enrolling.enrol12(tpm, owner, identity, verifiers, name, token)
+        else:
+            enrolling.enrol(tpm, identity, verifiers, name, token, settings.tpm.key)
     click.echo(f"{name} is enrolled at {verifiers.current}; start the agent now")
 
 
@@ -75,10 +81,11 @@ def enrol(config_dir: Path, token_file: Path) -> None:
 def ek(config_dir: Path) -> None:
     """Print what `ovirt-tcp-verifier ek add` wants: host name and SHA-256 of this TPM's endorsement key."""
     settings = _load(config_dir)
-    with _tpm(settings) as tpm, keys.endorsement_key(tpm) as endorsement:
-        certified = "certified by its vendor" if endorsement.certificate else "without a certificate"
-        click.echo(f"{settings.host.known_as} {public_keys.digest(endorsement.public)}")
-        click.echo(f"{endorsement.kind}, {certified}", err=True)
+    with _tpm(settings) as tpm:
+        kind, key, certificate = _endorsement(tpm, settings)
+    certified = "certified by its vendor" if certificate else "without a certificate"
+    click.echo(f"{settings.host.known_as} {public_keys.digest(key)}")
+    click.echo(f"{kind}, {certified}", err=True)
 
 
 @main.command()
@@ -93,7 +100,7 @@ def run(config_dir: Path) -> None:
     identity.check_client()
     verifiers = Verifiers(settings.verifier.urls, settings.verifier.ca_file, identity.client_file)
     with _tpm(settings) as tpm:
-        ak = keys.AttestationKey(tpm, _kept_ak(identity))
+        ak = _kept_key(tpm, identity)
         name, sources = settings.host.known_as, settings.boot.sources
         agent = Agent(name, identity, tpm, ak, verifiers, sources, settings.verifier.retry_most)
         log.info("running host=%s tpm=%s server=%s", name, settings.tpm.device, verifiers.current)
@@ -108,10 +115,10 @@ def run(config_dir: Path) -> None:
 
 @main.command("measure")
 @click.option("--pcr", "pcrs", type=click.IntRange(0, 23), multiple=True, default=(17, 18), show_default=True)
-@click.option("--bank", type=click.Choice(sorted(tpm2.HASH_IDS)), default="sha256", show_default=True)
+@click.option("--bank", type=click.Choice(sorted(tpm2.HASH_IDS)), help="sha256 by default, sha1 with a TPM 1.2.")
 @click.option("--evidence", "as_evidence", is_flag=True, help="Print the whole evidence as JSON instead.")
 @click.pass_obj
-def measure_command(config_dir: Path, pcrs: tuple[int, ...], bank: str, as_evidence: bool) -> None:
+def measure_command(config_dir: Path, pcrs: tuple[int, ...], bank: Optional[str], as_evidence: bool) -> None:
     """Show what this host would report now, without reporting it.
 
     Needs an enrolled host, since its key signs. With a software TPM, stop the agent first: such a TPM serves one
@@ -121,9 +128,10 @@ def measure_command(config_dir: Path, pcrs: tuple[int, ...], bank: str, as_evide
     settings = _load(config_dir)
     identity = Identity(settings.state.directory)
     nonce = secrets.token_bytes(evidence.NONCE_SIZE)
-    challenge = evidence.Challenge(nonce, {bank: tuple(sorted(set(pcrs)))}, 1000)
     with _tpm(settings) as tpm:
-        ak = keys.AttestationKey(tpm, _kept_ak(identity))
+        selected = bank or (tpm12.BANK if isinstance(tpm, Tpm12) else "sha256")
+        challenge = evidence.Challenge(nonce, {selected: tuple(sorted(set(pcrs)))}, 1000)
+        ak = _kept_key(tpm, identity)
         try:
             measured = measure.measure(tpm, ak, challenge, settings.boot.sources)
         finally:
@@ -162,20 +170,35 @@ def _load(config_dir: Path) -> Settings:
     return config.load(Settings, "agent", config_dir)
 
 
-def _kept_ak(identity: Identity) -> keys.KeyBlob:
+def _kept_key(tpm: AnyTpm, identity: Identity) -> AnyKey:
+    if isinstance(tpm, Tpm12):
+        area = identity.load_identity_key()
+        if area is None:
+            raise errors.NotFound("attestation key", f"({IDENTITY_KEY_FILE}): run `ovirt-tcp-agent enrol` first")
+        return keys12.IdentityKey(tpm, area)
     blob = identity.load_ak()
     if blob is None:
         raise errors.NotFound("attestation key", f"({AK_FILE}): run `ovirt-tcp-agent enrol` first")
-    return blob
+    return keys.AttestationKey(tpm, blob)
+
+
+def _endorsement(tpm: AnyTpm, settings: Settings) -> tuple[str, public_keys.TpmKey, bytes]:
+    """Return kind, key and certificate of the EK that enrolment shows."""
+    if isinstance(tpm, Tpm12):
+        owner = enrolling.read_owner_secret(settings.tpm.owner_secret)
+        key = tpm12.parse_public_key(tpm.read_endorsement_key(owner))
+        return "TPM 1.2", key, keys12.read_certificate(tpm, owner)
+    with keys.endorsement_key(tpm) as endorsement:
+        return endorsement.kind, endorsement.public, endorsement.certificate
 
 
 @contextlib.contextmanager
-def _tpm(settings: Settings) -> Iterator[Tpm]:
-    tpm = Tpm(Transport(settings.tpm.device, settings.tpm.timeout))
+def _tpm(settings: Settings) -> Iterator[AnyTpm]:
+    transport = Transport(settings.tpm.device, settings.tpm.timeout)
     try:
-        yield tpm
+        yield Tpm12(transport) if is_tpm12(transport) else Tpm(transport)
     finally:
-        tpm.close()
+        transport.close()
 
 
 def _describe(measured: evidence.Evidence) -> None:

@@ -9,21 +9,25 @@ a launch is reported as it is.
 from __future__ import annotations
 
 import dataclasses
-import hmac
 import logging
 import re
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Optional
+from typing import Optional, Union
 
 import ovirt_tcp_plugin
 from ovirt_tcp_plugin import errors
 from ovirt_tcp_plugin.attester.keys import AttestationKey
+from ovirt_tcp_plugin.attester.keys12 import IdentityKey
 from ovirt_tcp_plugin.attester.tpm import Tpm
+from ovirt_tcp_plugin.attester.tpm12 import Tpm12
 from ovirt_tcp_plugin.clock import boottime_ms
 from ovirt_tcp_plugin.messages import evidence, tpm2
 
 log = logging.getLogger("attester.measure")
+
+AnyTpm = Union[Tpm, Tpm12]
+AnyKey = Union[AttestationKey, IdentityKey]
 
 # Something extends a quoted PCR between quote and read: IMA may do so often, but not this often in a row.
 MAX_TRIES = 8
@@ -46,7 +50,7 @@ class Sources:
     clock: Callable[[], int] = boottime_ms
 
 
-def measure(tpm: Tpm, ak: AttestationKey, challenge: evidence.Challenge, sources: Sources) -> evidence.Evidence:
+def measure(tpm: AnyTpm, ak: AnyKey, challenge: evidence.Challenge, sources: Sources) -> evidence.Evidence:
     """Return the evidence that answers a challenge.
 
     Raises:
@@ -71,7 +75,7 @@ def measure(tpm: Tpm, ak: AttestationKey, challenge: evidence.Challenge, sources
 
 
 def _quote(
-    tpm: Tpm, ak: AttestationKey, qualifying_data: bytes, selection: tpm2.Selection
+    tpm: AnyTpm, ak: AnyKey, qualifying_data: bytes, selection: tpm2.Selection
 ) -> tuple[bytes, bytes, tpm2.PcrValues]:
     """Return quote, signature and the PCR values that fit the quote.
 
@@ -80,20 +84,12 @@ def _quote(
     pcrs = tpm.read_pcrs(selection)
     for _ in range(MAX_TRIES):
         attest, signature = ak.quote(qualifying_data, selection)
-        if _fits(attest, ak.public.scheme_hash, pcrs):
+        if ak.fits(attest, pcrs):
             return attest, signature, pcrs
         pcrs = tpm.read_pcrs(selection)
-        if _fits(attest, ak.public.scheme_hash, pcrs):
+        if ak.fits(attest, pcrs):
             return attest, signature, pcrs
     raise errors.Unavailable("TPM", f"the PCRs changed during each of {MAX_TRIES} quotes")
-
-
-def _fits(attest: bytes, hash_name: str, pcrs: tpm2.PcrValues) -> bool:
-    quote = tpm2.parse_quote(attest)
-    try:
-        return hmac.compare_digest(tpm2.pcr_digest(hash_name, quote.selection, pcrs), quote.pcr_digest)
-    except errors.InvalidMessage:
-        return False
 
 
 def read_boot_id(path: Path) -> str:

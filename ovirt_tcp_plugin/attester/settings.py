@@ -51,12 +51,15 @@ class Host:
 class Tpm:
     """The TPM."""
 
-    # /dev/tpmrm0, or a software TPM: unix:PATH or tcp:HOST:PORT.
+    # /dev/tpmrm0; /dev/tpm0 for a TPM 1.2; or a software TPM: unix:PATH or tcp:HOST:PORT.
     device: str = "/dev/tpmrm0"
     # Longest wait (seconds) for one command; making an RSA key takes a slow chip a minute.
     timeout: float = 90.0
     # Kind of the attestation key: ecc-p256, or rsa-2048 for chips without ECC.
     key: str = "ecc-p256"
+    # Only for a TPM 1.2, to enrol: file with the owner's secret, 40 hexadecimal digits. Empty means the well-known one,
+    # twenty zeros (`tpm_takeownership -y -z`). The SRK's must be well known.
+    owner_secret: str = ""
 
     def __post_init__(self) -> None:
         if self.key not in ATTESTATION_TEMPLATES:

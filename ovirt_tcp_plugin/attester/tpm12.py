@@ -30,6 +30,9 @@ KH_EK = 0x40000006
 # Tags of a command with no, one or two sessions; an answer's trailer has 41 bytes for each.
 _TAGS = (0x00C1, 0x00C2, 0x00C3)
 _TRAILER_SIZE = 41
+_ANSWER_TAG = b"\x00\xc4"
+# TPM2_GetCapability(TPM_CAP_TPM_PROPERTIES, TPM_PT_FAMILY_INDICATOR, 1)
+_TPM2_COMMAND = struct.pack(">HIIIII", 0x8001, 22, 0x17A, 6, 0x100, 1)
 _CONTINUE = b"\0"  # every session is for one command
 
 _NO_VERSION = b"\0"
@@ -246,6 +249,18 @@ class Tpm12:
     def close(self) -> None:
         """End the connection."""
         self.transport.close()
+
+
+def is_tpm12(transport: Transport) -> bool:
+    """Return whether the TPM is of family 1.2: such a one answers a command of TPM 2.0 in its own form, with an error.
+
+    Asked of the chip itself, as the kernel does; files under /sys are not there for every device.
+
+    Raises:
+        Unavailable: it does not answer.
+    """
+    answer = transport.exchange(_TPM2_COMMAND)
+    return answer[:2] == _ANSWER_TAG
 
 
 def _take_signature(answer: Octets) -> bytes:

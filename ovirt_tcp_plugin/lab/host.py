@@ -12,19 +12,23 @@ import shutil
 import signal
 import sys
 import uuid
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Optional
+from typing import Any, Optional, Union
 
 from ovirt_tcp_plugin import config
 from ovirt_tcp_plugin.attester import enrolling
 from ovirt_tcp_plugin.attester.identity import Identity
+from ovirt_tcp_plugin.attester.measure import AnyTpm
 from ovirt_tcp_plugin.attester.reporting import Verifiers
 from ovirt_tcp_plugin.attester.settings import Settings
-from ovirt_tcp_plugin.attester.tpm import Tpm
+from ovirt_tcp_plugin.attester.tpm12 import WELL_KNOWN, Tpm12
 from ovirt_tcp_plugin.lab import launch
 from ovirt_tcp_plugin.lab.processes import Processes
-from ovirt_tcp_plugin.lab.swtpm import STATE_FILES, Swtpm, clone
+from ovirt_tcp_plugin.lab.swtpm import BANKS, STATE_FILES, Swtpm, clone
+from ovirt_tcp_plugin.lab.swtpm12 import BANKS as BANKS12
+from ovirt_tcp_plugin.lab.swtpm12 import STATE_FILE as STATE_FILE12
+from ovirt_tcp_plugin.lab.swtpm12 import Swtpm12
 
 # A lab does not wait half a minute for a server that it restarts itself.
 RETRY_MOST_S = 0.5
@@ -36,8 +40,8 @@ class LabHost:
     Args:
         name: under which it enrols.
         directory: everything of this host lies here; made if missing.
-        tpm_state: a TPM from `swtpm.Vendor` to copy; None if `directory/tpm` holds one, or is to be a new
-            one without EK certificate.
+        tpm_state: a TPM of either family, from `swtpm.Vendor` or `swtpm12.manufacture`, to copy; None if
+            `directory/tpm` holds one, or is to be a new TPM 2.0 without EK certificate.
         images: what it boots by default; None makes them. Hosts of one model share them.
         ak_kind: "ecc-p256" or "rsa-2048".
     """
@@ -62,7 +66,10 @@ class LabHost:
         self.state_directory.mkdir(mode=0o700, exist_ok=True)
         if tpm_state is not None and not list((directory / "tpm").glob(STATE_FILES)):
             clone(tpm_state, directory / "tpm")
-        self.swtpm = Swtpm(directory / "tpm")
+        self.banks: Sequence[str] = BANKS
+        self.swtpm: Union[Swtpm, Swtpm12] = Swtpm(directory / "tpm")
+        if (directory / "tpm" / STATE_FILE12).exists():
+            self.banks, self.swtpm = BANKS12, Swtpm12(directory / "tpm")
         self.images = images or launch.make_images(directory / "boot")
         self._ak_kind = ak_kind
         self._processes = Processes(directory)
@@ -101,8 +108,8 @@ class LabHost:
             forged_log: written in the place of the true TXT log.
             write_log: False leaves no TXT log.
         """
-        told = launch.events(images or self.images)
-        firmware = launch.firmware_events()
+        told = launch.events(images or self.images, self.banks)
+        firmware = launch.firmware_events(self.banks)
         tpm = self.swtpm.connect()
         try:
             launch.power_on(self.swtpm, tpm, firmware)
@@ -111,10 +118,10 @@ class LabHost:
         finally:
             tpm.close()
         self.boot_id_file.write_text(f"{uuid.uuid4()}\n")
-        self.firmware_log_file.write_bytes(launch.log_of(firmware))
+        self.firmware_log_file.write_bytes(launch.log_of(firmware, self.banks))
         self.txt_log_file.unlink(missing_ok=True)
         if write_log and (measured_launch or forged_log is not None):
-            self.txt_log_file.write_bytes(launch.log_of(told) if forged_log is None else forged_log)
+            self.txt_log_file.write_bytes(launch.log_of(told, self.banks) if forged_log is None else forged_log)
 
     def reboot(
         self,
@@ -133,7 +140,7 @@ class LabHost:
 
     def good_log(self) -> bytes:
         """Return the TXT log of a good boot: what an attacker replays."""
-        return launch.log_of(launch.events(self.images))
+        return launch.log_of(launch.events(self.images, self.banks), self.banks)
 
     # The agent
 
@@ -165,7 +172,11 @@ class LabHost:
         verifiers = Verifiers(settings.verifier.urls, settings.verifier.ca_file, None)
         tpm = self.connect()
         try:
-            enrolling.enrol(tpm, Identity(self.state_directory), verifiers, self.name, token, self._ak_kind)
+            identity = Identity(self.state_directory)
+            if isinstance(tpm, Tpm12):
+                enrolling.enrol12(tpm, WELL_KNOWN, identity, verifiers, self.name, token)
+            else:
+                enrolling.enrol(tpm, identity, verifiers, self.name, token, self._ak_kind)
         finally:
             tpm.close()
             verifiers.close()
@@ -215,7 +226,7 @@ class LabHost:
 
     # Its chip
 
-    def connect(self) -> Tpm:
+    def connect(self) -> AnyTpm:
         """Return a connection to the host's TPM; the agent must not run, since a software TPM serves one at a time."""
         return self.swtpm.connect()
 

@@ -17,10 +17,10 @@ import struct
 import subprocess
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Union
 
 from ovirt_tcp_plugin import errors
-from ovirt_tcp_plugin.attester.tpm import RS_PW, Tpm
+from ovirt_tcp_plugin.attester.measure import AnyTpm
+from ovirt_tcp_plugin.attester.tpm import RS_PW
 from ovirt_tcp_plugin.attester.tpm12 import Tpm12
 from ovirt_tcp_plugin.lab.processes import find_program
 from ovirt_tcp_plugin.lab.swtpm import BANKS, Chip
@@ -36,8 +36,6 @@ _SINIT_LOCALITY = 3
 _TBOOT_LOCALITY = 2
 _SU_CLEAR = b"\0\0"  # TPM_SU_CLEAR of TPM 2.0
 _ST_CLEAR = b"\0\1"  # TPM_ST_CLEAR of TPM 1.2
-
-AnyTpm = Union[Tpm, Tpm12]
 
 _S_CRTM_VERSION = 0x00000008
 _SEPARATOR = 0x00000004

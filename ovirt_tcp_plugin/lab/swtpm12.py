@@ -16,6 +16,7 @@ from ovirt_tcp_plugin.lab.swtpm import COMMAND_WITHIN_S, Chip, Vendor
 from ovirt_tcp_plugin.messages import tpm12
 
 BANKS = (tpm12.BANK,)
+STATE_FILE = "tpm-00.permall"
 
 _PID_OWNER = 5  # TPM_PROTOCOL_ID ("TPM Main Specification" 1.2, Part 2, 4.3)
 

@@ -9,6 +9,7 @@ from collections.abc import Mapping
 _AGENT_LOG = "look at the agent's log on the host (journalctl -u ovirt-tcp-agent)"
 _LOG = "check that before_vdsm_start handed over the event log of this boot (/run/ovirt-tcp/boot/), and reboot the host"
 _PART = "after a planned update add the new value (ovirt-tcp reference import or add); otherwise investigate the host"
+_BANK = "switch the TPM's sha256 bank on in the firmware (a TPM 1.2 has sha1 only)"
 _REBOOT = "reboot the host; if it stays so, its TPM was reset or replayed behind its kernel"
 
 _BY_CODE: Mapping[str, str] = {
@@ -36,15 +37,16 @@ _BY_CODE: Mapping[str, str] = {
     "not_attested": "start the agent on the host",
     "not_enrolled": "enrol it: ovirt-tcp-verifier token enrol HOST; check that its name is its address in the engine",
     "pcr_differs": _PART,
-    "pcr_not_quoted": "switch the TPM's sha256 bank on in the firmware",
+    "pcr_not_quoted": _BANK,
     "pcr_unproven": "see to the findings of check 6 first",
     "record_unreadable": "wait for the host's next evidence; if that does not help, remove the host and enrol it again",
     "reference_values_unreadable": "remove the set that `ovirt-tcp reference list` names, and import it again",
     "reset_without_boot": _REBOOT,
-    "selection_differs": "switch the TPM's sha256 bank on in the firmware",
+    "selection_differs": _BANK,
     "steps_unproven": "see to the findings of check 7 first",
+    "tpm12_off": "give the host a TPM 2.0; or accept SHA-1 and set appraisal.tpm12 in the server's verifier.yaml",
     "values_differ": _AGENT_LOG + "; a PCR may have been extended while it was quoted",
-    "values_missing": "switch the TPM's sha256 bank on in the firmware",
+    "values_missing": _BANK,
     "wrong_signer": "enrol the host again; if it stays so, the AK is of another TPM",
 }
 

@@ -3,7 +3,8 @@
 """The four messages of enrolment between attester and verifier.
 
 EnrolmentRequest -> CredentialChallenge -> EnrolmentProof -> EnrolmentReply. The secret in the challenge can be read
-only by the TPM that holds both the EK and the AK (TPM2_ActivateCredential, Part 3, 12.5); the proof is a quote by
+only by the TPM that holds both the EK and the AK (TPM2_ActivateCredential, Part 3, 12.5; TPM_ActivateIdentity, Part 3,
+15.2 of TPM 1.2); the proof is a quote by
 that AK whose qualifying data binds the secret to the certificate request, so that whoever relays the messages
 cannot put in a TLS key of his own.
 """
@@ -13,31 +14,49 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import hmac
+from collections.abc import Mapping
 from typing import Any
 
-from ovirt_tcp_plugin.messages import fields, tpm2
+from ovirt_tcp_plugin import errors
+from ovirt_tcp_plugin.messages import fields, tpm2, tpm12
 
 MAX_CERTIFICATE_SIZE = 8192
 MAX_REQUEST_SIZE = 32768
 SECRET_SIZE = 32
+MAX_BINDING_SIZE = 256
+FAMILIES = ("2.0", "1.2")
 
 _CONTEXT = b"ovirt-tcp enrolment 1\0"
 
 
 @dataclasses.dataclass(frozen=True)
 class EnrolmentRequest:
-    """Attester -> verifier. Token (text), host name, EK certificate (DER, empty if the TPM has none), EK and AK."""
+    """Attester -> verifier: who the host is, and the keys of its TPM.
+
+    Attributes:
+        token: the single-use token, text.
+        ek_certificate: DER, empty if the TPM has none.
+        ek_public: TPMT_PUBLIC; TPM_PUBKEY of a TPM 1.2.
+        ak_public: TPMT_PUBLIC; TPM_KEY12 without its private part of a TPM 1.2.
+        family: the TPM's, one of FAMILIES.
+        binding: by which TPM_MakeIdentity bound the AK of a TPM 1.2 to `identity_label`; empty for a TPM 2.0.
+    """
 
     token: str
     host_name: str
     ek_certificate: bytes
     ek_public: bytes
     ak_public: bytes
+    family: str = "2.0"
+    binding: bytes = b""
 
 
 @dataclasses.dataclass(frozen=True)
 class CredentialChallenge:
-    """Verifier -> attester. TPM2B_ID_OBJECT and TPM2B_ENCRYPTED_SECRET, both without their outer length."""
+    """Verifier -> attester. TPM2B_ID_OBJECT and TPM2B_ENCRYPTED_SECRET, both without their outer length.
+
+    For a TPM 1.2: TPM_SYM_CA_ATTESTATION and the encrypted TPM_ASYM_CA_CONTENTS.
+    """
 
     enrolment: str
     credential: bytes
@@ -67,6 +86,14 @@ def qualifying_data(secret: bytes, certificate_request: bytes) -> bytes:
     return hmac.new(secret, _CONTEXT + certificate_request, hashlib.sha256).digest()
 
 
+def identity_label(host_name: str) -> bytes:
+    """Return the 20 bytes to which TPM_MakeIdentity binds the AK of a TPM 1.2 (labelPrivCADigest).
+
+    The Privacy CA's key, which the specification has in it, is left out: ours has no TPM_PUBKEY, and TLS names it.
+    """
+    return tpm12.external_data(hashlib.sha256(_CONTEXT + b"identity\0" + host_name.encode("utf-8")).digest())
+
+
 def encode(message: object) -> dict[str, Any]:
     """Return the JSON object of one of the four messages."""
     shallow = {f.name: getattr(message, f.name) for f in dataclasses.fields(message)}  # type: ignore[arg-type]
@@ -82,6 +109,8 @@ def decode_request(untrusted: bytes) -> EnrolmentRequest:
         ek_certificate=fields.blob(members, "ek_certificate", MAX_CERTIFICATE_SIZE),
         ek_public=fields.blob(members, "ek_public", tpm2.MAX_PUBLIC_SIZE),
         ak_public=fields.blob(members, "ak_public", tpm2.MAX_PUBLIC_SIZE),
+        family=_family(members),
+        binding=fields.blob(members, "binding", MAX_BINDING_SIZE),
     )
 
 
@@ -113,3 +142,10 @@ def decode_reply(untrusted: object) -> EnrolmentReply:
         certificate=fields.text(members, "certificate", MAX_CERTIFICATE_SIZE),
         ak_certificate=fields.text(members, "ak_certificate", MAX_CERTIFICATE_SIZE),
     )
+
+
+def _family(members: Mapping[str, object]) -> str:
+    family = fields.text(members, "family", 8)
+    if family not in FAMILIES:
+        raise errors.InvalidMessage("enrolment request", f"unknown TPM family {family!r}")
+    return family

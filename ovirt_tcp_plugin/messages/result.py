@@ -52,6 +52,8 @@ class AttestationResult:
             CLOCK_BOOTTIME; None when no evidence stands behind it.
         lifetime_ms: how long after its birth the result may be relied on.
         boot_id: the host's kernel boot id at that time; empty when no evidence stands behind the result.
+        tpm_family: family of the TPM that signed that evidence, "2.0" or "1.2"; empty when there is none. What a TPM
+            1.2 signs rests on SHA-1.
     """
 
     host_name: str
@@ -60,6 +62,7 @@ class AttestationResult:
     age_ms: Optional[int] = None
     lifetime_ms: int = 0
     boot_id: str = ""
+    tpm_family: str = ""
 
 
 def encode(result: AttestationResult) -> dict[str, Any]:
@@ -90,6 +93,7 @@ def decode(untrusted: object) -> AttestationResult:
         age_ms=None if age is None else fields.integer(members, "age_ms", 0, 2**53),
         lifetime_ms=fields.integer(members, "lifetime_ms", 0, 2**53),
         boot_id=fields.text(members, "boot_id", 36),
+        tpm_family=fields.text(members, "tpm_family", 8),
     )
 
 

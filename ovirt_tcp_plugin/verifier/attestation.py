@@ -24,7 +24,7 @@ from ovirt_tcp_plugin.messages import evidence
 from ovirt_tcp_plugin.messages.result import AttestationResult, Finding, Level
 from ovirt_tcp_plugin.verifier import appraisal, judgement, settings
 from ovirt_tcp_plugin.verifier.conversations import Conversations
-from ovirt_tcp_plugin.verifier.enrolment import is_host_name
+from ovirt_tcp_plugin.verifier.enrolment import TPM12_OFF, is_host_name
 from ovirt_tcp_plugin.verifier.metrics import Metrics
 from ovirt_tcp_plugin.verifier.policy import Policies, Policy, excuse
 from ovirt_tcp_plugin.verifier.store import references, results, rounds
@@ -39,6 +39,8 @@ MAX_AGENT_WAIT_MS = 60_000
 NONCE_LIFETIME_MS = 15_000
 # How soon a question asked of one server reaches the agent on another.
 RELAY_INTERVAL_S = 0.25
+
+TPM12 = appraisal.EnrolledHost12.family
 
 
 class Attestation:
@@ -60,7 +62,11 @@ class Attestation:
         """Return a challenge as soon as somebody wants the host's evidence, None after `wait_ms`.
 
         A host in a boot that was not appraised yet is challenged at once: nobody should wait for its first verdict.
+
+        Raises:
+            Refused: tpm12_off.
         """
+        self._check_family(state.host)
         name = state.host.name
         conversation = self._conversations.of(name)
         poll = conversation.begin_poll()
@@ -98,10 +104,11 @@ class Attestation:
                 back meanwhile, or is another one.
 
         Raises:
-            Refused: the evidence was discarded; code and reason are of the failed check.
+            Refused: tpm12_off; or the evidence was discarded: code and reason are of the failed check.
             Unavailable: the result could not be kept.
         """
         host, name = state.host, state.host.name
+        self._check_family(host)
         policy, kept = await self._policies.at(state.policy), results.readable(state.found)
         issued = state.round.nonce if state.round.clock_id == self._clock.boot_id else None
         outcome = appraisal.appraise(
@@ -118,7 +125,7 @@ class Attestation:
             await self._database.write(lambda c: rounds.take(c, name, reported.nonce))
             raise _refuse(name, outcome)
         born_ms = self._clock.now_ms() if issued is None else issued.born_ms
-        fresh = self._result(outcome, born_ms, kept, policy)
+        fresh = self._result(outcome, born_ms, kept, policy, host.identity.family)
         measured = judgement.encode(outcome.measured)
         await self._database.write(lambda c: _keep(c, host, reported.nonce, fresh, measured))
         self._metrics.appraised(fresh.level)
@@ -184,7 +191,7 @@ class Attestation:
         return appraisal.IssuedNonce(challenge, host.name, now_ms, now_ms + NONCE_LIFETIME_MS)
 
     def _result(
-        self, outcome: appraisal.Appraised, born_ms: int, kept: Optional[Result], policy: Policy
+        self, outcome: appraisal.Appraised, born_ms: int, kept: Optional[Result], policy: Policy, tpm_family: str
     ) -> Result:
         level, findings = excuse(outcome.level, outcome.findings, policy)
         fresh = Result(
@@ -195,6 +202,7 @@ class Attestation:
             boot=_baseline(kept.boot if kept else None, outcome),
             boot_id=outcome.boot.boot_id,
             policy=policy.version,
+            tpm_family=tpm_family,
         )
         return supersede(kept, fresh)
 
@@ -228,6 +236,8 @@ class Attestation:
         one = found[name]
         if isinstance(one, errors.InvalidMessage):
             return _unknown(name, 0, "record_unreadable", "the server's record of this host cannot be read")
+        if self._is_off(one) and not (one is not None and one.level is Level.UNTRUSTED):
+            return _unknown(name, 1, "tpm12_off", TPM12_OFF)
         if silent and not (one is not None and one.level is Level.UNTRUSTED):
             # Silence softens nothing: what was untrusted stays so; everything else is a timeout.
             return AttestationResult(name, Level.TIMEOUT, (Finding(0, "no_answer", "the host's agent did not answer"),))
@@ -237,6 +247,8 @@ class Attestation:
 
     def _will_do(self, name: str, one: Found, max_age_ms: Optional[int]) -> bool:
         """Return whether a result is young enough, and within its life."""
+        if self._is_off(one):
+            return True  # its evidence would be refused
         if not isinstance(one, Result) or max_age_ms is None:
             return False
         age_ms = self._age(name, one)
@@ -256,7 +268,16 @@ class Attestation:
 
     def _describe(self, name: str, one: Result) -> AttestationResult:
         lifetime_ms = int(self._options.lifetime * 1000)
-        return AttestationResult(name, one.level, one.findings, self._age(name, one), lifetime_ms, one.boot_id)
+        age_ms = self._age(name, one)
+        return AttestationResult(name, one.level, one.findings, age_ms, lifetime_ms, one.boot_id, one.tpm_family)
+
+    def _check_family(self, host: Host) -> None:
+        if host.identity.family == TPM12 and not self._options.tpm12:
+            raise errors.Refused("tpm12_off", TPM12_OFF)
+
+    def _is_off(self, one: Found) -> bool:
+        """Return whether a result rests on a TPM that the administrator does not believe any more."""
+        return isinstance(one, Result) and one.tpm_family == TPM12 and not self._options.tpm12
 
 
 def supersede(kept: Optional[Result], fresh: Result) -> Result:

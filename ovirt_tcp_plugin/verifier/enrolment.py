@@ -22,9 +22,10 @@ from OpenSSL import crypto
 
 from ovirt_tcp_plugin import errors
 from ovirt_tcp_plugin.clock import Clock
-from ovirt_tcp_plugin.messages import enrolment, public_keys, tpm2
+from ovirt_tcp_plugin.messages import enrolment, public_keys, tpm2, tpm12
 from ovirt_tcp_plugin.messages.result import Finding
-from ovirt_tcp_plugin.verifier import appraisal, endorsement
+from ovirt_tcp_plugin.verifier import appraisal, endorsement, endorsement12
+from ovirt_tcp_plugin.verifier.appraisal import AnyHost, EnrolledHost, EnrolledHost12
 from ovirt_tcp_plugin.verifier.authority import Authority
 from ovirt_tcp_plugin.verifier.store import endorsements, hosts, tokens
 from ovirt_tcp_plugin.verifier.store.database import Database
@@ -37,6 +38,8 @@ log = logging.getLogger("verifier.enrolment")
 PROOF_WITHIN_MS = 60_000
 MAX_PENDING = 1000
 
+TPM12_OFF = "this server believes no TPM 1.2, since all that it signs rests on SHA-1 (appraisal.tpm12)"
+
 _HOST_NAME = re.compile(r"[a-z0-9]([a-z0-9._:-]{0,253}[a-z0-9])?")
 
 
@@ -44,7 +47,7 @@ _HOST_NAME = re.compile(r"[a-z0-9]([a-z0-9._:-]{0,253}[a-z0-9])?")
 class _Pending:
     request: enrolment.EnrolmentRequest
     token: Token
-    identity: appraisal.EnrolledHost
+    identity: AnyHost
     endorsed_by: str
     secret: bytes
     end_ms: int
@@ -54,10 +57,18 @@ class Enrolment:
     """The two steps, and the enrolments between them. What is pending is lost on a restart; the agent begins anew."""
 
     def __init__(
-        self, database: Database, authority: Authority, vendors: Sequence[crypto.X509], first_use: bool, clock: Clock
+        self,
+        database: Database,
+        authority: Authority,
+        vendors: Sequence[crypto.X509],
+        first_use: bool,
+        clock: Clock,
+        *,
+        tpm12: bool,
     ) -> None:
         self._database = database
         self._first_use = first_use
+        self._tpm12 = tpm12
         self._authority = authority
         self._vendors = vendors
         self._clock = clock
@@ -67,8 +78,8 @@ class Enrolment:
         """Return a secret that only the TPM with both keys can read.
 
         Raises:
-            Refused: token_unknown, host_name, ek_*, ak_*, name_in_use or busy.
-            InvalidMessage: a key is not a TPMT_PUBLIC.
+            Refused: token_unknown, host_name, tpm12_off, ek_*, ak_*, name_in_use or busy.
+            InvalidMessage: a key is not of its TPM's form.
         """
         name = request.host_name
         check_host_name(name)
@@ -77,18 +88,18 @@ class Enrolment:
             raise errors.Refused("token_unknown", f"the token is not one for the enrolment of {name}")
         if self._clock.wall().timestamp() >= token.end_s:
             raise errors.Refused("token_ended", f"the token ended: ovirt-tcp-verifier token enrol {name} makes a new one")
-        ek, ak = tpm2.parse_public(request.ek_public), tpm2.parse_public(request.ak_public)
-        endorsed_by = await self._endorse(request, ek)
-        endorsement.check_ak(ak)
-        ek_digest = public_keys.digest(ek)
+        if request.family == EnrolledHost12.family and not self._tpm12:
+            raise errors.Refused("tpm12_off", TPM12_OFF)
+        identity = _identity(request)
+        endorsed_by = await self._endorse(request, identity)
+        _check_ak(request, identity)
+        ek_digest = public_keys.digest(identity.ek)
         bound = await self._database.read(lambda c: hosts.bound(c, name, ek_digest))
         hosts.check_binding(bound, name, ek_digest)
         secret = secrets.token_bytes(enrolment.SECRET_SIZE)
-        seed = secrets.token_bytes(tpm2.DIGEST_SIZES[ek.name_hash])
-        credential, encrypted = endorsement.make_credential(ek, tpm2.name(ak), secret, seed)
+        credential, encrypted = _protect(identity, secret)
         self._forget_old(request.token)
         identifier = secrets.token_hex(16)
-        identity = appraisal.EnrolledHost(name, ek, ak)
         end_ms = self._clock.now_ms() + PROOF_WITHIN_MS
         self._pending[identifier] = _Pending(request, token, identity, endorsed_by, secret, end_ms)
         return enrolment.CredentialChallenge(identifier, credential, encrypted)
@@ -134,14 +145,14 @@ class Enrolment:
         log.info("renewed host=%s", host.name)
         return _pem(certificate)
 
-    async def _endorse(self, request: enrolment.EnrolmentRequest, ek: tpm2.Public) -> str:
+    async def _endorse(self, request: enrolment.EnrolmentRequest, identity: AnyHost) -> str:
         """Return why this EK is believed: "registered", "vendor" or "first_use".
 
         Raises:
             Refused: ek_registered_elsewhere, ek_uncertified, or what `check_ek_certificate` finds.
         """
-        endorsement.check_ek(ek)
-        digest = public_keys.digest(ek)
+        _check_ek(identity)
+        digest = public_keys.digest(identity.ek)
         registered = await self._database.read(lambda c: endorsements.host_of(c, digest))
         if registered == request.host_name:
             return "registered"
@@ -149,13 +160,20 @@ class Enrolment:
             reason = f"this TPM is registered for another host than {request.host_name}"
             raise errors.Refused("ek_registered_elsewhere", reason)
         if request.ek_certificate:
-            endorsement.check_ek_certificate(request.ek_certificate, ek, self._vendors, self._clock.wall())
+            self._check_ek_certificate(request.ek_certificate, identity)
             return "vendor"
         if self._first_use:
             log.warning("first_use host=%s ek=%s: nobody vouches for this TPM", request.host_name, digest)
             return "first_use"
         way_out = f"ovirt-tcp-verifier ek add {request.host_name} {digest}"
         raise errors.Refused("ek_uncertified", f"the TPM has no EK certificate; if it is the right one: {way_out}")
+
+    def _check_ek_certificate(self, certificate: bytes, identity: AnyHost) -> None:
+        now = self._clock.wall()
+        if isinstance(identity, EnrolledHost12):
+            endorsement12.check_ek_certificate(certificate, identity.ek, self._vendors, now)
+        else:
+            endorsement.check_ek_certificate(certificate, identity.ek, self._vendors, now)
 
     def _forget_old(self, token: str) -> None:
         """Make room: for what took too long, and for what the same token began before."""
@@ -182,6 +200,37 @@ def check_host_name(name: str) -> None:
     """
     if not is_host_name(name):
         raise errors.Refused("host_name", "a host name is a DNS name or address in lower case, up to 255 characters")
+
+
+def _identity(request: enrolment.EnrolmentRequest) -> AnyHost:
+    name, ek, ak = request.host_name, request.ek_public, request.ak_public
+    if request.family == EnrolledHost12.family:
+        return EnrolledHost12(name, tpm12.parse_public_key(ek), tpm12.parse_key(ak).public)
+    return EnrolledHost(name, tpm2.parse_public(ek), tpm2.parse_public(ak))
+
+
+def _check_ek(identity: AnyHost) -> None:
+    if isinstance(identity, EnrolledHost12):
+        endorsement12.check_ek(identity.ek)
+    else:
+        endorsement.check_ek(identity.ek)
+
+
+def _check_ak(request: enrolment.EnrolmentRequest, identity: AnyHost) -> None:
+    if isinstance(identity, EnrolledHost12):
+        label = enrolment.identity_label(identity.name)
+        endorsement12.check_identity(tpm12.parse_key(request.ak_public), label, request.binding)
+    else:
+        endorsement.check_ak(identity.ak)
+
+
+def _protect(identity: AnyHost, secret: bytes) -> tuple[bytes, bytes]:
+    """Return the secret for the TPM with this EK and this AK, in its family's two parts."""
+    if isinstance(identity, EnrolledHost12):
+        seed = secrets.token_bytes(endorsement12.SEED_SIZE)
+        return endorsement12.make_credential(identity.ek, identity.ak, secret, seed)
+    seed = secrets.token_bytes(tpm2.DIGEST_SIZES[identity.ek.name_hash])
+    return endorsement.make_credential(identity.ek, tpm2.name(identity.ak), secret, seed)
 
 
 def _fingerprint(certificate: x509.Certificate) -> str:

@@ -108,7 +108,9 @@ async def _serve_from(
     attestation = Attestation(database, policies, metrics, settings.appraisal, clock)
     context = Context(
         database,
-        enrolment.Enrolment(database, own, vendors, settings.enrolment.first_use, clock),
+        enrolment.Enrolment(
+            database, own, vendors, settings.enrolment.first_use, clock, tpm12=settings.appraisal.tpm12
+        ),
         attestation,
         policies,
         metrics,

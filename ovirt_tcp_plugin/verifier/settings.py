@@ -90,6 +90,9 @@ class Appraisal:
     profile: str = "txt"
     # How long a result may be relied on, in seconds from the moment its nonce was issued.
     lifetime: float = 600.0
+    # Believe hosts with a TPM 1.2, too. All that it signs rests on SHA-1, it counts no resets, and does not notice a
+    # kernel started by kexec; such hosts are marked. Their reference values are of the bank sha1.
+    tpm12: bool = False
 
     def __post_init__(self) -> None:
         if self.profile not in PROFILES:

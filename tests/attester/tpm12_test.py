@@ -176,7 +176,7 @@ def test_activates_what_was_protected_for_ek_and_identity_key(tpm: Tpm12) -> Non
 
     protected = protect(tpm, tpm12.parse_key(key.area).public, secret)
 
-    assert key.activate(WELL_KNOWN, *protected) == secret
+    assert key.activate(*protected) == secret
 
 
 def test_does_not_activate_what_was_protected_for_another_key(tpm: Tpm12) -> None:
@@ -184,7 +184,7 @@ def test_does_not_activate_what_was_protected_for_another_key(tpm: Tpm12) -> Non
     protected = protect(tpm, tpm12.parse_key(other.area).public, bytes(32))
 
     with pytest.raises(Tpm12Error, match="TPM_ActivateIdentity failed"):
-        key.activate(WELL_KNOWN, *protected)
+        key.activate(*protected)
 
 
 def test_does_not_activate_a_signing_key_that_quotes(tpm: Tpm12) -> None:
@@ -194,7 +194,7 @@ def test_does_not_activate_a_signing_key_that_quotes(tpm: Tpm12) -> None:
     verify(public, *key.quote(DATA, {"sha1": PCRS}))
 
     with pytest.raises(Tpm12Error, match="TPM_ActivateIdentity failed"):
-        key.activate(WELL_KNOWN, *protect(tpm, public, bytes(32)))
+        key.activate(*protect(tpm, public, bytes(32)))
 
 
 def test_does_not_load_a_signing_key_that_is_said_to_be_an_identity_key(tpm: Tpm12) -> None:
@@ -216,7 +216,7 @@ def test_says_that_the_verifier_sent_what_does_not_open(spoil: Callable[[bytes],
     attestation, contents = protect(tpm, tpm12.parse_key(key.area).public, bytes(32))
 
     with pytest.raises(errors.InvalidMessage, match="it does not open with the key that came with it"):
-        key.activate(WELL_KNOWN, spoil(attestation), contents)
+        key.activate(spoil(attestation), contents)
 
 
 def test_a_signature_covers_every_bit(tpm: Tpm12) -> None:

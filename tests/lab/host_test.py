@@ -32,32 +32,31 @@ ANSWER_WITHIN_MS = 10_000
 class Server:
     """The real verifier as a process of its own, asked as the broker and the administrator ask it."""
 
-    def __init__(self, directory: Path, processes: Processes, authorities: bytes) -> None:
-        (port,) = free_ports(1)
-        self.url = f"https://127.0.0.1:{port}"
+    def __init__(self, directory: Path, processes: Processes, authorities: bytes, **appraisal: Any) -> None:
+        (self._port,) = free_ports(1)
+        self.url = f"https://127.0.0.1:{self._port}"
+        self._processes = processes
         self.ca_file = directory / "state" / "ca.pem"
         self._directory = directory
         (directory / "ek-ca.d").mkdir()
         (directory / "ek-ca.d" / "vendor.pem").write_bytes(authorities)
-        content = {
-            "server": {
-                "address": "127.0.0.1",
-                "port": port,
-                "certificate": str(directory / "server.pem"),
-                "key": str(directory / "server.key"),
-            },
-            "store": {"directory": str(directory / "state")},
-            "enrolment": {"ek_authorities": str(directory / "ek-ca.d")},
-            "appraisal": {"profile": "txt+firmware"},
-        }
-        (directory / "verifier.yaml").write_text(json.dumps(content))
+        self._configure({"profile": "txt+firmware", **appraisal})
         self._call("init", "--name", "127.0.0.1")
         token = self._call("token", "add", "--role", "policy")
         self._session = requests.Session()
         self._session.trust_env = False
         self._session.headers["Authorization"] = f"Bearer {token}"
         self._session.verify = str(self.ca_file)
-        processes.start("verifier", self._command("run"), lambda: listens(port))
+        self.start()
+
+    def start(self) -> None:
+        self._processes.start("verifier", self._command("run"), lambda: listens(self._port))
+
+    def restart(self, **appraisal: Any) -> None:
+        """Stop, and start with these options of the appraisal."""
+        self._processes.stop("verifier")
+        self._configure({"profile": "txt+firmware", **appraisal})
+        self.start()
 
     def enrol(self, host: LabHost) -> None:
         token = secrets.token_hex(16)
@@ -73,6 +72,25 @@ class Server:
         asked = {"hosts": [host.name], "max_age_ms": None, "wait_ms": wait_ms}
         answer: dict[str, Any] = self._post("/v1/results", asked)["hosts"][0]
         return answer
+
+    def listed(self, host: LabHost) -> dict[str, Any]:
+        """Return what the listing of hosts shows."""
+        known = self._session.get(self.url + "/v1/hosts", timeout=25).json()["hosts"]
+        return {one["host_name"]: one for one in known}[host.name]  # type: ignore[no-any-return]
+
+    def _configure(self, appraisal: dict[str, Any]) -> None:
+        content = {
+            "server": {
+                "address": "127.0.0.1",
+                "port": self._port,
+                "certificate": str(self._directory / "server.pem"),
+                "key": str(self._directory / "server.key"),
+            },
+            "store": {"directory": str(self._directory / "state")},
+            "enrolment": {"ek_authorities": str(self._directory / "ek-ca.d")},
+            "appraisal": appraisal,
+        }
+        (self._directory / "verifier.yaml").write_text(json.dumps(content))
 
     def _post(self, path: str, content: object) -> dict[str, Any]:
         response = self._session.post(self.url + path, json=content, timeout=25)

@@ -193,7 +193,7 @@ def test_a_real_tpm_is_believed_and_opens_its_credential(tpm_pool: TpmPool, tmp_
 
         protected = endorsement12.make_credential(ek, key.public, secret, os.urandom(32))
 
-        assert keys12.IdentityKey(tpm, area).activate(WELL_KNOWN, *protected) == secret
+        assert keys12.IdentityKey(tpm, area).activate(*protected) == secret
         tpm.close()
 
 

@@ -70,7 +70,7 @@ class Server:
         (directory / "ca.pem").write_bytes(authority.pem)
         policies, metrics = Policies(database, Appraisal()), Metrics()
         self.attestation = Attestation(database, policies, metrics, Appraisal(), clock)
-        self.enrolment = Enrolment(database, authority, vendor.authorities, first_use=False, clock=clock)
+        self.enrolment = Enrolment(database, authority, vendor.authorities, first_use=False, clock=clock, tpm12=False)
         given = {"address": "127.0.0.1", "port": 0, "poll_deadline": DEADLINE_MS / 1000, **options}
         context = Context(database, self.enrolment, self.attestation, policies, metrics, clock, ServerOptions(**given))
         self._tls = web.tls_context(directory / "server.pem", directory / "server.key", authority.pem)

@@ -12,8 +12,8 @@ import sqlalchemy as sa
 from sqlalchemy.engine import Connection
 
 from ovirt_tcp_plugin import errors
-from ovirt_tcp_plugin.messages import tpm2
-from ovirt_tcp_plugin.verifier.appraisal import EnrolledHost
+from ovirt_tcp_plugin.messages import tpm2, tpm12
+from ovirt_tcp_plugin.verifier.appraisal import AnyHost, EnrolledHost, EnrolledHost12
 from ovirt_tcp_plugin.verifier.store import results, rounds, schema, tokens
 from ovirt_tcp_plugin.verifier.store.schema import hosts
 
@@ -47,7 +47,7 @@ class Host:
         endorsed_by: why its EK is believed.
     """
 
-    identity: EnrolledHost
+    identity: AnyHost
     host_id: str
     ek_digest: str
     ek_certificate: bytes
@@ -91,6 +91,7 @@ def enrol(connection: Connection, secret: str, host: Host) -> None:
         "ak_public": host.identity.ak.area,
         "certificate_digest": host.certificate_digest,
         "endorsed_by": host.endorsed_by,
+        "tpm_family": host.identity.family,
     }
     try:
         connection.execute(sa.insert(hosts).values(**row))
@@ -164,9 +165,10 @@ def names(connection: Connection) -> list[str]:
     return list(connection.execute(sa.select(hosts.c.name).order_by(hosts.c.name)).scalars())
 
 
-def endorsed_by(connection: Connection) -> dict[str, str]:
-    """Return why the EK of each enrolled host is believed, by name."""
-    return {row[0]: row[1] for row in connection.execute(sa.select(hosts.c.name, hosts.c.endorsed_by))}
+def marks(connection: Connection) -> dict[str, dict[str, str]]:
+    """Return what a person should know of each enrolled host's TPM, by name: `endorsed_by` and `tpm_family`."""
+    rows = connection.execute(sa.select(hosts.c.name, hosts.c.endorsed_by, hosts.c.tpm_family))
+    return {row[0]: {"endorsed_by": row[1], "tpm_family": row[2]} for row in rows}
 
 
 def _delete(connection: Connection, name: str) -> bool:
@@ -177,14 +179,20 @@ def _delete(connection: Connection, name: str) -> bool:
 
 def _decode(row: Any) -> Host:
     try:
-        ek, ak = tpm2.parse_public(row["ek_public"]), tpm2.parse_public(row["ak_public"])
+        identity = _identity(row["name"], row["tpm_family"], row["ek_public"], row["ak_public"])
     except (TypeError, errors.InvalidMessage) as e:
         raise errors.InvalidMessage(f"record of host {row['name']}", "it cannot be read") from e
     return Host(
-        EnrolledHost(row["name"], ek, ak),
+        identity,
         row["host_id"],
         row["ek_digest"],
         row["ek_certificate"],
         row["certificate_digest"],
         row["endorsed_by"],
     )
+
+
+def _identity(name: str, family: str, ek: bytes, ak: bytes) -> AnyHost:
+    if family == EnrolledHost12.family:
+        return EnrolledHost12(name, tpm12.parse_public_key(ek), tpm12.parse_public_key(ak))
+    return EnrolledHost(name, tpm2.parse_public(ek), tpm2.parse_public(ak))

@@ -46,6 +46,7 @@ class Result:
         boot: counters that the host's next quote is measured against (check 5).
         boot_id: the host's kernel boot id at that time.
         policy: version of the reference values that it was judged by.
+        tpm_family: family of the host's TPM; kept with the host.
     """
 
     level: Level
@@ -55,6 +56,7 @@ class Result:
     boot: Boot
     boot_id: str
     policy: int
+    tpm_family: str
 
 
 # What a table row gives: a result, none yet, or a row that cannot be read.
@@ -96,7 +98,7 @@ def remove(connection: Connection, name: str) -> None:
 
 def find(connection: Connection, name: str) -> Found:
     """Return the last result on one host."""
-    row = connection.execute(sa.select(*columns()).where(results.c.host_name == name)).mappings().first()
+    row = connection.execute(_with_hosts().where(hosts.c.name == name)).mappings().first()
     return None if row is None else decode(row)
 
 
@@ -129,8 +131,8 @@ def _with_hosts() -> Any:
 
 
 def columns() -> list[Any]:
-    """Return the columns that `decode` reads, for a statement that joins other tables."""
-    return [column.label(f"result_{column.name}") for column in _TOLD]
+    """Return the columns that `decode` reads, for a statement that joins the host's."""
+    return [column.label(f"result_{column.name}") for column in (*_TOLD, hosts.c.tpm_family)]
 
 
 def decode(row: Any) -> Found:
@@ -146,6 +148,7 @@ def decode(row: Any) -> Found:
             boot=_decode_boot(row["result_boot"]),
             boot_id=row["result_boot_id"],
             policy=_number(row["result_policy"]),
+            tpm_family=row["result_tpm_family"],
         )
     except (ValueError, TypeError, AttributeError):
         log.error("record unreadable host=%s", row["result_host_name"])

@@ -36,6 +36,8 @@ hosts = sa.Table(
     sa.Column("certificate_digest", DIGEST, nullable=False, unique=True),
     # Why its EK is believed: "vendor", "registered" or "first_use".
     sa.Column("endorsed_by", sa.String(20), nullable=False),
+    # Family of its TPM, "2.0" or "1.2": the form of both keys.
+    sa.Column("tpm_family", sa.String(8), nullable=False),
 )
 
 # EKs that the administrator vouches for, with or without a vendor's certificate.

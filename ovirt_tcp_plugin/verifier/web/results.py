@@ -13,6 +13,8 @@ from ovirt_tcp_plugin.verifier.store import hosts
 from ovirt_tcp_plugin.verifier.web.access import Caller
 from ovirt_tcp_plugin.verifier.web.handler import Handler, log
 
+_UNMARKED = {"endorsed_by": "", "tpm_family": ""}
+
 
 class Results(Handler):
     """Host names -> results with findings and ages. Our own, richer form of PollHosts."""
@@ -35,10 +37,10 @@ class Hosts(Handler):
     callers = frozenset({Caller.VIEWER})
 
     async def get(self) -> None:
-        endorsed_by = await self.context.database.read(hosts.endorsed_by)
+        marks = await self.context.database.read(hosts.marks)
         known = [result.encode(one) for one in await self.context.attestation.last_results()]
         # Whoever enrolled between the two questions is shown the next time.
-        self.answer({"hosts": [{**one, "endorsed_by": endorsed_by.get(one["host_name"], "")} for one in known]})
+        self.answer({"hosts": [{**one, **marks.get(one["host_name"], _UNMARKED)} for one in known]})
 
 
 class HostOfName(Handler):

@@ -49,6 +49,7 @@ def _identity() -> None:
         sa.Column("ak_public", sa.LargeBinary, nullable=False),
         sa.Column("certificate_digest", DIGEST, nullable=False, unique=True),
         sa.Column("endorsed_by", sa.String(20), nullable=False),
+        sa.Column("tpm_family", sa.String(8), nullable=False),
     )
     op.create_table(
         "registered_eks",
