@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import dataclasses
 import datetime
+import re
 from collections.abc import Iterable, Sequence
 from typing import Any, Optional
 
@@ -25,10 +26,17 @@ MAX_ANSWER_SIZE = 16 * 1024 * 1024
 
 @dataclasses.dataclass(frozen=True)
 class Poll:
-    """A PollHosts request: host names as asked, and the age up to which an earlier verdict will do (ms)."""
+    """A PollHosts request.
+
+    Attributes:
+        hosts: names as asked; any text.
+        time_threshold_ms: the age up to which an earlier verdict will do.
+        pcrs: indices of the PCRs whose values are wanted.
+    """
 
     hosts: tuple[str, ...]
     time_threshold_ms: Optional[int] = None
+    pcrs: tuple[int, ...] = ()
 
 
 @dataclasses.dataclass(frozen=True)
@@ -39,11 +47,13 @@ class HostTrust:
         host_name: as the server echoes it.
         trust_lvl: as the server spells it, lower-cased; any text.
         vtime: the moment of the verdict, None when it is missing or unreadable.
+        pcr_values: PCRs with the values (hex) that the host proved; not read from answers.
     """
 
     host_name: str
     trust_lvl: str
     vtime: Optional[datetime.datetime]
+    pcr_values: tuple[tuple[int, str], ...] = ()
 
 
 def encode_poll(poll: Poll) -> dict[str, Any]:
@@ -57,7 +67,8 @@ def encode_poll(poll: Poll) -> dict[str, Any]:
 def decode_poll(untrusted: bytes) -> Poll:
     """Return the request in a message; unknown members such as Nova's `count` are ignored.
 
-    `hosts` may be one text instead of a list (OAT 2.x). A timeThreshold of 0 counts as absent.
+    `hosts` may be one text instead of a list (OAT 2.x). A timeThreshold of 0 counts as absent. A text that is no
+    host's name is for the answer to call unknown: it must not fail the others.
 
     Raises:
         InvalidMessage: not JSON (oVirt posts `{"hosts":]}` when it has no host), no host, a name that is not text.
@@ -67,11 +78,30 @@ def decode_poll(untrusted: bytes) -> Poll:
     names: Sequence[object] = [given] if isinstance(given, str) else fields.items(members, "hosts", MAX_HOSTS)
     if not names:
         raise errors.InvalidMessage("PollHosts request", "no host is named")
-    if not all(isinstance(n, str) and len(n) <= MAX_NAME_LENGTH and fields.encodable(n) for n in names):
-        raise errors.InvalidMessage(
-            "PollHosts request", f"a host name is not a text of at most {MAX_NAME_LENGTH} characters"
-        )
-    return Poll(tuple(str(name) for name in names), _threshold(members.get("timeThreshold")))
+    if not all(isinstance(name, str) for name in names):
+        raise errors.InvalidMessage("PollHosts request", "a host name is not a text")
+    threshold, mask = _threshold(members.get("timeThreshold")), members.get("PCRmask")
+    return Poll(tuple(str(name) for name in names), threshold, _pcrs(mask))
+
+
+def encode_trust(host_name: str, trusted: bool) -> dict[str, Any]:
+    """Return the answer to `hosts/trust` of 2.x. Our verdict is on the whole boot, so BIOS and VMM share it."""
+    return {"hostname": host_name, "trust": {"bios": trusted, "vmm": trusted, "location": False}}
+
+
+def encode_fault(code: int, message: str) -> dict[str, Any]:
+    """Return an OpenAttestationResponseFault: of what was asked."""
+    return {"error_code": code, "error_message": message, "detail": message}
+
+
+def encode_attestation_fault(code: int, message: str) -> dict[str, Any]:
+    """Return an AttestationResponseFault: of the server that was to attest."""
+    return {"code": code, "name": "AttestationServersFault", "message": message, "detail": message}
+
+
+def encode_named_fault(name: str, message: str) -> dict[str, Any]:
+    """Return a fault of 2.x, whose codes are names."""
+    return {"error_code": name, "error_message": message}
 
 
 def encode_answer(hosts: Iterable[HostTrust]) -> dict[str, Any]:
@@ -105,10 +135,21 @@ def _threshold(given: object) -> Optional[int]:
     return threshold or None
 
 
-def _encode_host(host: HostTrust) -> dict[str, str]:
-    encoded = {"host_name": host.host_name, "trust_lvl": host.trust_lvl}
+def _pcrs(mask: object) -> tuple[int, ...]:
+    """Return the PCRs of a PCRmask: hex, of which the right-most bit is PCR 0."""
+    if mask in (None, ""):
+        return ()
+    if not isinstance(mask, str) or not re.fullmatch("[0-9A-Fa-f]{1,6}", mask):
+        raise errors.InvalidMessage("PollHosts request", "PCRmask is not one to six hex digits")
+    return tuple(index for index in range(24) if int(mask, 16) >> index & 1)
+
+
+def _encode_host(host: HostTrust) -> dict[str, Any]:
+    encoded: dict[str, Any] = {"host_name": host.host_name, "trust_lvl": host.trust_lvl}
     if host.vtime is not None:
         encoded["vtime"] = host.vtime.isoformat(timespec="milliseconds")
+    if host.pcr_values:
+        encoded["pcr_values"] = [{"number": str(index), "value": value} for index, value in host.pcr_values]
     return encoded
 
 

@@ -29,7 +29,10 @@ UTC = datetime.timezone.utc
         b'{"hosts":["a"],"timeThreshold":true}',
         b'{"hosts":["a"],"timeThreshold":1e400}',
         json.dumps({"hosts": ["a"] * 10_001}).encode(),
-        b'{"hosts":["\\ud800"]}',
+        b'{"hosts":["a",1]}',
+        b'{"hosts":["a"],"PCRmask":"0x1"}',
+        b'{"hosts":["a"],"PCRmask":"1000000"}',
+        b'{"hosts":["a"],"PCRmask":7}',
         b'"hosts"',
     ],
 )
@@ -82,11 +85,23 @@ def test_reads_the_moments_of_1_x_and_2_x(vtime: str, moment: datetime.datetime)
         (b'{"hosts":["a"],"timeThreshold":5000}', oat.Poll(("a",), 5000)),
         (b'{"hosts":["a"],"timeThreshold":"5000"}', oat.Poll(("a",), 5000)),
         (b'{"hosts":["a"],"timeThreshold":0}', oat.Poll(("a",))),
+        (b'{"hosts":["a"],"PCRmask":"060001"}', oat.Poll(("a",), None, (0, 17, 18))),
+        (b'{"hosts":["a"],"PCRmask":""}', oat.Poll(("a",))),
     ],
-    ids=["Nova", "one text", "threshold", "threshold as text", "0 counts as absent"],
+    ids=["Nova", "one text", "threshold", "threshold as text", "0 counts as absent", "right-most bit is PCR 0", "no mask"],
 )
 def test_reads_the_questions_of_known_clients(body: bytes, poll: oat.Poll) -> None:
     assert oat.decode_poll(body) == poll
+
+
+def test_a_name_that_is_none_does_not_fail_the_others() -> None:
+    assert oat.decode_poll(b'{"hosts":["","a","\\ud800"]}').hosts == ("", "a", "\ud800")
+    assert len(oat.decode_poll(json.dumps({"hosts": ["a", "x" * 100_000]}).encode()).hosts) == 2
+
+
+def test_values_are_an_array_even_of_one() -> None:
+    (host,) = oat.encode_answer([oat.HostTrust("a", "trusted", None, ((17, "ab"),))])["hosts"]
+    assert host["pcr_values"] == [{"number": "17", "value": "ab"}]
 
 
 def test_reads_an_array_of_one_that_jersey_wrote_as_an_object() -> None:

@@ -112,6 +112,14 @@ class Handler(JsonHandler):
         elif Caller.ANYONE not in self._callers:
             wanted = " or ".join(sorted(caller.value for caller in self._callers))
             self.answer_error(401, "unauthenticated", f"this needs {wanted}")
+        if self._length > self.max_body_size and not self._finished:
+            self.answer_error(413, "too_long", f"a body has at most {self.max_body_size} bytes here")
+
+    @property
+    def _length(self) -> int:
+        """The body's length as it was announced, 0 if it was not."""
+        announced = self.request.headers.get("Content-Length", "")
+        return int(announced) if announced.isdecimal() and len(announced) < 20 else 0
 
     async def _admitted(self, digest: str) -> bool:
         """Return whether the caller is known as one that the route is for."""

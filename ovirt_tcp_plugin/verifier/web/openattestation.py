@@ -5,35 +5,99 @@
 from __future__ import annotations
 
 import datetime
+from collections.abc import Mapping, Sequence
 
 from ovirt_tcp_plugin import errors
-from ovirt_tcp_plugin.messages import oat, result
+from ovirt_tcp_plugin.messages import oat
+from ovirt_tcp_plugin.messages.result import AttestationResult, Level
+from ovirt_tcp_plugin.verifier import judgement
+from ovirt_tcp_plugin.verifier.store import results
 from ovirt_tcp_plugin.verifier.web.access import Caller
 from ovirt_tcp_plugin.verifier.web.handler import Handler
 
+# Why a host is not judged, as 2.x called it; by code of the first finding.
+_NOT_JUDGED = {
+    "not_enrolled": "AS_HOST_NOT_FOUND",
+    "not_attested": "AS_HOST_COMMUNICATION_ERROR",
+    "no_answer": "AS_HOST_COMMUNICATION_ERROR",
+    "no_reference_values": "AS_MISSING_MANIFEST",
+}
 
-class PollHosts(Handler):
-    """OpenAttestation's question (1.0, 1.5-1.7, 2.x)."""
 
+class _Question(Handler):
     callers = frozenset({Caller.VIEWER, Caller.OAT_NETWORK})
-    max_body_size = oat.MAX_POLL_SIZE
 
-    async def post(self) -> None:
-        try:
-            poll = oat.decode_poll(self.content)
-        except errors.InvalidMessage as e:
-            self.answer_error(400, "400", str(e))
-            return
-        wait_ms = int(self.context.options.poll_deadline * 1000)
-        results = await self.context.attestation.results(poll.hosts, poll.time_threshold_ms, wait_ms)
-        now = self.context.clock.wall()
-        self.answer(oat.encode_answer(_host_trust(one, now) for one in results))
+    @property
+    def wait_ms(self) -> int:
+        """How long hosts are waited for."""
+        return int(self.context.options.poll_deadline * 1000)
 
     def answer_error(self, status: int, code: str, reason: str) -> None:
         self.set_status(status)
-        self.answer({"error_code": status, "error_message": reason, "detail": code})
+        self.answer((oat.encode_attestation_fault if status >= 500 else oat.encode_fault)(status, reason))
 
 
-def _host_trust(one: result.AttestationResult, now: datetime.datetime) -> oat.HostTrust:
+class PollHosts(_Question):
+    """Host names -> levels (1.0, 1.5-1.7, 2.x)."""
+
+    max_body_size = oat.MAX_POLL_SIZE
+
+    async def post(self) -> None:
+        poll = oat.decode_poll(self.content)
+        found = await self.context.attestation.results(poll.hosts, poll.time_threshold_ms, self.wait_ms)
+        proven = await self._proven(found) if poll.pcrs else {}
+        now = self.context.clock.wall()
+        self.answer(oat.encode_answer(_host_trust(one, now, proven, poll.pcrs) for one in found))
+
+    async def _proven(self, found: Sequence[AttestationResult]) -> Mapping[str, Mapping[int, str]]:
+        """Return the PCR values that the last evidence of each host proved, by its name in lower case."""
+        names = [one.host_name.lower() for one in found if one.level in (Level.TRUSTED, Level.UNTRUSTED)]
+        kept = await self.context.database.read(lambda c: results.measured(c, names))
+        return {name: _values(measured) for name, measured in kept.items()}
+
+
+class HostTrust(_Question):
+    """One host name -> whether its BIOS and VMM are trusted (2.x). Errors are of 2.x, too: status 400 and a name."""
+
+    async def get(self) -> None:
+        name = self.get_query_argument("hostName", "")
+        (one,) = await self.context.attestation.results([name], None, self.wait_ms)
+        if one.level in (Level.TRUSTED, Level.UNTRUSTED):
+            self.answer(oat.encode_trust(name, one.level is Level.TRUSTED))
+        else:
+            why = one.findings[0]
+            self.set_status(400)
+            self.answer(oat.encode_named_fault(_NOT_JUDGED.get(why.code, "SYSTEM_ERROR"), why.text))
+
+
+class Version(_Question):
+    """Which interface this is (1.0)."""
+
+    def get(self) -> None:
+        self.set_header("Content-Type", "text/plain")
+        self.finish("SDKversion : v1.0")
+
+
+class NotOffered(_Question):
+    """What else OpenAttestation had: asynchronous polls, analyses, its agents' SOAP."""
+
+    callers = frozenset({Caller.ANYONE})
+
+    async def prepare(self) -> None:
+        self.answer_error(404, "NotFound", "this server has no such part of OpenAttestation")
+
+
+def _host_trust(
+    one: AttestationResult, now: datetime.datetime, proven: Mapping[str, Mapping[int, str]], pcrs: Sequence[int]
+) -> oat.HostTrust:
     age = datetime.timedelta(milliseconds=one.age_ms or 0)
-    return oat.HostTrust(one.host_name, one.level.value, now - age)
+    values = proven.get(one.host_name.lower(), {})
+    wanted = tuple((index, values[index]) for index in pcrs if index in values)
+    return oat.HostTrust(one.host_name, one.level.value, now - age, wanted)
+
+
+def _values(measured: str) -> Mapping[int, str]:
+    try:
+        return judgement.decode(measured).values
+    except errors.InvalidMessage:
+        return {}

@@ -53,13 +53,16 @@ ROUTES: list[tuple[str, type[Handler]]] = [
     (r"/v1/reference-values/([^/]+)", policy.ReferenceSetOfName),
     (r"/v1/reference-values/([^/]+)/(add|activate|withdraw)", policy.ReferenceChange),
     (r"/AttestationService/resources/PollHosts", openattestation.PollHosts),
+    (r"/AttestationService/resources/hosts/trust", openattestation.HostTrust),
     (r"/OpenAttestationWebServices/V1.0/PollHosts", openattestation.PollHosts),
+    (r"/OpenAttestationWebServices/V1.0/Version", openattestation.Version),
     (r"/AttestationService/resources/hosts", whitelist.RegisteredHosts),
     (r"/WLMService/resources/oem", whitelist.Oems),
     (r"/WLMService/resources/os", whitelist.OperatingSystems),
     (r"/WLMService/resources/mles", whitelist.Mles),
     (r"/WLMService/resources/mles/manifest", whitelist.MleManifest),
     (r"/WLMService/resources/mles/whitelist/pcr", whitelist.MlePcrs),
+    (r"/(?:AttestationService|OpenAttestation\w*|WLMService|His\w*)/.*", openattestation.NotOffered),
 ]
 
 

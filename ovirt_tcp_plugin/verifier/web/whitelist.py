@@ -12,7 +12,7 @@ from typing import Any
 
 from sqlalchemy.engine import Connection
 
-from ovirt_tcp_plugin.messages import oat_whitelist
+from ovirt_tcp_plugin.messages import oat, oat_whitelist
 from ovirt_tcp_plugin.verifier import whitelist
 from ovirt_tcp_plugin.verifier.store import oat_records
 from ovirt_tcp_plugin.verifier.web.access import Caller
@@ -48,7 +48,7 @@ class _Whitelist(Handler):
     def answer_error(self, status: int, code: str, reason: str) -> None:
         number = int(code) if code.isdecimal() else status
         self.set_status(_STATUS.get(number, 400) if code.isdecimal() else status)
-        self.answer({"error_code": number, "error_message": reason, "detail": reason})
+        self.answer(oat.encode_fault(number, reason))
 
 
 class Oems(_Whitelist):
