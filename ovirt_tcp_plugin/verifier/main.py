@@ -7,6 +7,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import datetime
+import gc
 import logging
 import re
 import resource
@@ -123,6 +124,9 @@ async def _serve_from(
     chores = [asyncio.ensure_future(_forget_tokens(database, clock))]
     if database.shared:
         chores.append(asyncio.ensure_future(attestation.relay()))
+    # What is there by now stays; the collector need not look at it time and again.
+    gc.collect()
+    gc.freeze()
     stopped = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, stopped.set)

@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 from collections.abc import Sequence
 from typing import Any, Optional
 
@@ -16,6 +17,8 @@ from ovirt_tcp_plugin.messages import tpm2, tpm12
 from ovirt_tcp_plugin.verifier.appraisal import AnyHost, EnrolledHost, EnrolledHost12
 from ovirt_tcp_plugin.verifier.store import results, rounds, schema, tokens
 from ovirt_tcp_plugin.verifier.store.schema import hosts
+
+CACHED_IDENTITIES = 20_000
 
 # One question for everything that an agent's request needs; built once, since each of them asks it.
 _STATE = (
@@ -192,7 +195,9 @@ def _decode(row: Any) -> Host:
     )
 
 
+@functools.lru_cache(CACHED_IDENTITIES)
 def _identity(name: str, family: str, ek: bytes, ak: bytes) -> AnyHost:
+    """Return an identity, which keeps what was once computed of its keys."""
     if family == EnrolledHost12.family:
         return EnrolledHost12(name, tpm12.parse_public_key(ek), tpm12.parse_public_key(ak))
     return EnrolledHost(name, tpm2.parse_public(ek), tpm2.parse_public(ak))
