@@ -16,6 +16,7 @@ import signal
 import socket
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Optional
 
 import click
 from cryptography.hazmat.primitives import hashes
@@ -154,14 +155,35 @@ def token_group() -> None:
 @token_group.command("add")
 @click.option("--role", type=click.Choice(TOKEN_ROLES), required=True)
 @click.option("--note", default="", help="Whom it is for.")
+@click.option("--days", type=click.IntRange(1), help="How long it is good; without it, until it is removed.")
 @click.pass_obj
-def token_add(config_dir: Path, role: str, note: str) -> None:
+def token_add(config_dir: Path, role: str, note: str, days: Optional[int]) -> None:
     """Make a token for a caller, and print it, this once.
 
     viewer (the broker) may ask for results; operator may also remove hosts; policy may look and choose reference
     values; enrolment may make tokens that enrol hosts, and nothing else.
     """
-    click.echo(_add_token(config_dir, Token(role, note=note)))
+    end_s = tokens.NEVER if days is None else _in_hours(24 * days)
+    click.echo(_add_token(config_dir, Token(role, note=note, end_s=end_s)))
+
+
+@token_group.command("list")
+@click.pass_obj
+def token_list(config_dir: Path) -> None:
+    """Print the tokens: what each is called, its role, its end, and whom it is for. The secrets are not kept."""
+    with _database(_load(config_dir)) as database:
+        for identifier, token in database.transact(tokens.every).items():
+            click.echo(f"{identifier}  {token.role:9}  {_end(token):20}  {token.host_name or token.note}".rstrip())
+
+
+@token_group.command("remove")
+@click.argument("identifier")
+@click.pass_obj
+def token_remove(config_dir: Path, identifier: str) -> None:
+    """Remove the token that `token list` calls IDENTIFIER; it counts at once."""
+    with _database(_load(config_dir)) as database:
+        database.transact(lambda c: tokens.remove(c, identifier))
+    click.echo(f"token {identifier} is removed")
 
 
 @token_group.command("enrol")
@@ -172,8 +194,7 @@ def token_add(config_dir: Path, role: str, note: str) -> None:
 def token_enrol(config_dir: Path, host: str, host_id: str, hours: int) -> None:
     """Make a token that enrols HOST (its address in the engine, lower case), once."""
     enrolment.check_host_name(host)
-    end_s = int(Clock().wall().timestamp()) + hours * 3600
-    click.echo(_add_token(config_dir, Token("enrolment", host, host_id, end_s=end_s)))
+    click.echo(_add_token(config_dir, Token("enrolment", host, host_id, end_s=_in_hours(hours))))
 
 
 @main.group("host")
@@ -279,6 +300,17 @@ def _database(settings: Settings) -> Iterator[Database]:
 def _claim(database: Database, own: authority.Authority) -> None:
     digest = own.certificate.fingerprint(hashes.SHA256()).hex()
     database.transact(lambda c: authorities.claim(c, digest))
+
+
+def _in_hours(hours: int) -> int:
+    """Return a moment as tokens end, in seconds of the UTC epoch."""
+    return int(Clock().wall().timestamp()) + hours * 3600
+
+
+def _end(token: Token) -> str:
+    if token.end_s == tokens.NEVER:
+        return "never"
+    return datetime.datetime.fromtimestamp(token.end_s, datetime.timezone.utc).strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
 def _add_token(config_dir: Path, token: Token) -> str:

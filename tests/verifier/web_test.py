@@ -271,6 +271,14 @@ class TestCallers:
         headers = {"x-auth-blob": server.token("viewer")}
         assert server.call("POST", POLL, {"hosts": ["x"]}, headers=headers).status_code == 200
 
+    def test_a_token_that_ended_or_was_removed_opens_nothing(self, server: Server) -> None:
+        server.add_token("old", Token("viewer", end_s=1))
+        assert server.call("GET", "/v1/hosts", token="old").status_code == 401
+        mine = server.token("viewer")
+        assert server.call("GET", "/v1/hosts", token=mine).status_code == 200
+        server.database.transact(lambda c: tokens.remove(c, tokens.digest(mine)[: tokens.IDENTIFIER_LENGTH]))
+        assert server.call("GET", "/v1/hosts", token=mine).status_code == 401
+
     def test_unknown_paths_exist_for_nobody(self, server: Server) -> None:
         answer = server.call("GET", "/v1/secrets")
         assert (answer.status_code, answer.json()["code"]) == (404, "NotFound")

@@ -6,7 +6,8 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
-from typing import Optional
+from collections.abc import Mapping
+from typing import Any, Optional
 
 import sqlalchemy as sa
 from sqlalchemy.engine import Connection
@@ -15,13 +16,14 @@ from ovirt_tcp_plugin import errors
 from ovirt_tcp_plugin.verifier.store.schema import tokens
 
 NEVER = 2**62
+IDENTIFIER_LENGTH = 12
 
 
 @dataclasses.dataclass(frozen=True)
 class Token:
     """What a bearer may do: role, and for a token that enrols a host which one, and until when.
 
-    `end_s` is in seconds of the wall clock (UTC epoch); it bounds only how long a forgotten token lies about.
+    `end_s` is in seconds of the wall clock (UTC epoch).
     """
 
     role: str
@@ -39,7 +41,20 @@ def add(connection: Connection, secret: str, token: Token) -> None:
 def find(connection: Connection, secret: str) -> Optional[Token]:
     """Return what the bearer of `secret` may do, None if it is no token."""
     row = connection.execute(sa.select(tokens).where(tokens.c.digest == digest(secret))).mappings().first()
-    return None if row is None else Token(row["role"], row["host_name"], row["host_id"], row["note"], row["end_s"])
+    return None if row is None else _decode(row)
+
+
+def every(connection: Connection) -> Mapping[str, Token]:
+    """Return all tokens by what they may be called in public: the first twelve digits of what is kept of each."""
+    rows = connection.execute(sa.select(tokens).order_by(tokens.c.role, tokens.c.host_name, tokens.c.digest)).mappings()
+    return {row["digest"][:IDENTIFIER_LENGTH]: _decode(row) for row in rows}
+
+
+def remove(connection: Connection, identifier: str) -> None:
+    """Remove the token that is called so; its bearer is a stranger from now on. Raises NotFound."""
+    named = sa.func.substr(tokens.c.digest, 1, IDENTIFIER_LENGTH) == identifier
+    if connection.execute(sa.delete(tokens).where(named)).rowcount == 0:
+        raise errors.NotFound("token", identifier)
 
 
 def spend(connection: Connection, secret: str, host_name: str) -> None:
@@ -58,6 +73,10 @@ def spend(connection: Connection, secret: str, host_name: str) -> None:
 def forget_ended(connection: Connection, now_s: int) -> None:
     """Remove the tokens that ended before `now_s` (seconds of the UTC epoch)."""
     connection.execute(sa.delete(tokens).where(tokens.c.end_s <= now_s))
+
+
+def _decode(row: Any) -> Token:
+    return Token(row["role"], row["host_name"], row["host_id"], row["note"], row["end_s"])
 
 
 def digest(secret: str) -> str:

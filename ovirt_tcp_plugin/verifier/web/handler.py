@@ -169,9 +169,9 @@ class Handler(JsonHandler):
         if not secret:
             return set()
         token = await self.context.database.read(lambda c: tokens.find(c, secret))
-        return _may(token) if token else set()
+        return _may(token, self.context.clock.wall().timestamp()) if token else set()
 
 
-def _may(token: Token) -> set[Caller]:
+def _may(token: Token, now_s: float) -> set[Caller]:
     # A token that enrols one host is shown inside the message of enrolment, and opens no route.
-    return set() if token.host_name else INCLUDES.get(token.role, set())
+    return set() if token.host_name or token.end_s <= now_s else INCLUDES.get(token.role, set())

@@ -98,6 +98,18 @@ class TestEnrolment:
         with pytest.raises(errors.Refused, match="enrolment_unknown"):
             database.transact(lambda c: hosts.renew(c, "host-1", "c1", "c3"))
 
+    def test_a_token_is_removed_by_what_it_is_called_in_public(self, database: Database) -> None:
+        for secret in ("mine", "other"):
+            database.transact(lambda c, secret=secret: tokens.add(c, secret, Token("viewer", note=secret)))
+        known = database.transact(tokens.every)
+        (mine,) = (identifier for identifier, token in known.items() if token.note == "mine")
+        for wrong in ("", "%", mine[:11], "000000000000"):
+            with pytest.raises(errors.NotFound):
+                database.transact(lambda c, wrong=wrong: tokens.remove(c, wrong))
+        database.transact(lambda c: tokens.remove(c, mine))
+        assert [token.note for token in database.transact(tokens.every).values()] == ["other"]
+        assert database.transact(lambda c: tokens.find(c, "mine")) is None
+
     def test_forgets_tokens_that_ended(self, database: Database) -> None:
         database.transact(lambda c: tokens.add(c, "old", Token("enrolment", "host-1", end_s=10)))
         database.transact(lambda c: tokens.add(c, "young", Token("enrolment", "host-1", end_s=30)))

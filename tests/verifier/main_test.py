@@ -1,0 +1,57 @@
+# SPDX-FileCopyrightText: The ovirt_tcp_plugin developers
+# SPDX-License-Identifier: Apache-2.0
+"""The attestation server's command: tokens."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import click.testing
+import pytest
+import yaml
+
+from ovirt_tcp_plugin.verifier.main import main
+
+Run = Callable[..., click.testing.Result]
+
+
+@pytest.fixture
+def run(tmp_path: Path) -> Run:
+    state = tmp_path / "state"
+    options = {
+        "server": {"certificate": str(state / "server.pem"), "key": str(state / "server.key")},
+        "store": {"directory": str(state)},
+    }
+    (tmp_path / "verifier.yaml").write_text(yaml.safe_dump(options))
+
+    def call(*arguments: str) -> click.testing.Result:
+        return click.testing.CliRunner().invoke(main, ["--config-dir", str(tmp_path), *arguments])
+
+    assert call("init", "--name", "verifier.example.com").exit_code == 0
+    return call
+
+
+class TestTokens:
+    def test_a_role_that_there_is_not_is_refused(self, run: Run) -> None:
+        assert run("token", "add", "--role", "root").exit_code == 2
+
+    def test_a_token_that_there_is_not_cannot_be_removed(self, run: Run) -> None:
+        refused = run("token", "remove", "000000000000")
+        assert refused.exit_code != 0
+        assert "there is no token 000000000000" in refused.output
+
+    def test_tokens_are_listed_without_their_secrets_and_removed(self, run: Run) -> None:
+        secrets = [
+            run("token", "add", "--role", "viewer", "--note", "the broker").output.strip(),
+            run("token", "add", "--role", "policy", "--days", "30").output.strip(),
+            run("token", "enrol", "host-1").output.strip(),
+        ]
+        listed = run("token", "list").output
+        assert len(set(secrets)) == 3
+        assert not any(secret in listed for secret in secrets)
+        rows = [line.split(None, 3) for line in listed.splitlines()]
+        assert [(row[1], *row[3:]) for row in rows] == [("enrolment", "host-1"), ("policy",), ("viewer", "the broker")]
+        assert [row[2] == "never" for row in rows] == [False, False, True]
+        assert run("token", "remove", rows[0][0]).exit_code == 0
+        assert len(run("token", "list").output.splitlines()) == 2
