@@ -81,6 +81,7 @@ class Attestation:
         if poll != conversation.poll:
             conversation.want()
             return None
+        self._metrics.challenged()
         return issued.challenge
 
     def hang_up(self, host_name: str) -> None:

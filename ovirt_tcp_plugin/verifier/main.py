@@ -107,6 +107,7 @@ async def _serve_from(
     clock = Clock()
     policies = Policies(database, settings.appraisal)
     metrics = Metrics()
+    database.on_done = metrics.stored
     attestation = Attestation(database, policies, metrics, settings.appraisal, clock)
     context = Context(
         database,

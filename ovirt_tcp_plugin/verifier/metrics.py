@@ -6,11 +6,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, generate_latest
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 
 from ovirt_tcp_plugin.messages.result import AttestationResult, Level
 
 _P = "ovirt_tcp_verifier_"
+# From a read out of memory to the end of every statement.
+_STORE_BUCKETS = (0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 1, 5)
 
 
 class Metrics:
@@ -19,12 +21,23 @@ class Metrics:
     def __init__(self) -> None:
         self._registry = registry = CollectorRegistry()
         self._appraised = Counter(_P + "appraised", "Evidence that was appraised, by level.", ["level"], registry=registry)
+        self._challenges = Counter(_P + "challenges", "Challenges that were handed out.", registry=registry)
         self._discarded = Counter(_P + "discarded", "Evidence that proved nothing, by code.", ["code"], registry=registry)
         self._requests = Counter(_P + "requests", "Answered requests.", ["route", "status"], registry=registry)
+        what = "What the store took, waiting included."
+        self._store = Histogram(_P + "store_seconds", what, ["work"], buckets=_STORE_BUCKETS, registry=registry)
         self._hosts = Gauge(_P + "hosts", "Enrolled hosts, by level of the last result.", ["level"], registry=registry)
         self._unreadable = Gauge(_P + "unreadable_records", "Hosts whose record is corrupt.", registry=registry)
         self._oldest = Gauge(_P + "oldest_trusted_seconds", "Age of the oldest trusted result.", registry=registry)
         self._connections = Gauge(_P + "connections", "Open ones, by a known caller or not.", ["known"], registry=registry)
+
+    def challenged(self) -> None:
+        """Count the beginning of a round."""
+        self._challenges.inc()
+
+    def stored(self, work: str, seconds: float) -> None:
+        """Count a piece of work of the store, "read" or "write"."""
+        self._store.labels(work).observe(seconds)
 
     def appraised(self, level: Level) -> None:
         """Count evidence that was authentic."""

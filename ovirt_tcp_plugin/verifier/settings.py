@@ -44,6 +44,10 @@ class Server:
     requests_per_second: float = 50.0
     # Connections on which no caller is known yet; beyond it the oldest is dropped.
     unknown_connections: int = 500
+    # Connections of one peer on which it is known; beyond it the peer's oldest is dropped.
+    peer_connections: int = 100
+    # Questions of one peer that may wait for hosts at a time.
+    peer_questions: int = 20
 
     def __post_init__(self) -> None:
         for network in (*self.oat_networks, *self.metrics_networks):
@@ -51,8 +55,9 @@ class Server:
                 ipaddress.ip_network(network)
             except ValueError as e:
                 raise ValueError(f"network {network!r} is not like 192.0.2.0/24: {e}") from e
-        if self.requests_per_second <= 0 or self.unknown_connections <= 0:
-            raise ValueError("requests_per_second and unknown_connections must be above 0")
+        for limit in ("requests_per_second", "unknown_connections", "peer_connections", "peer_questions"):
+            if getattr(self, limit) <= 0:
+                raise ValueError(f"{limit} must be above 0")
 
 
 @dataclasses.dataclass(frozen=True)

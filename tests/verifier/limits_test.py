@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import concurrent.futures
 import socket
 import ssl
 import time
@@ -11,6 +12,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import requests
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -121,6 +123,33 @@ def test_idle_connections_do_not_keep_others_out(make_server: object, vendor: Ve
         one.close()
 
 
+def test_one_peers_connections_are_bounded_and_the_oldest_goes(make_server: object) -> None:
+    server = make_server(peer_connections=3)  # type: ignore[operator]
+    url, certificate = f"https://127.0.0.1:{server.port}/v1/hosts", str(server.directory / "ca.pem")
+    headers = {"Authorization": f"Bearer {server.token('viewer')}"}
+    sessions = [requests.Session() for _ in range(6)]
+    for session in sessions:
+        for _ in range(2):
+            assert session.get(url, headers=headers, verify=certificate, timeout=5).status_code == 200
+    assert server._context.server.counts["yes"] == 3
+    for session in sessions:
+        session.close()
+
+
+def test_one_peers_waiting_questions_are_bounded(make_server: object, vendor: Vendor) -> None:
+    server = make_server(peer_questions=2, poll_deadline=3.0)  # type: ignore[operator]
+    Agent(server, vendor).enrol()
+    message, token = {"hosts": ["host-1"]}, server.token("viewer")
+    with concurrent.futures.ThreadPoolExecutor(5) as pool:
+        asked = [pool.submit(server.call, "POST", POLL, message, token=token) for _ in range(5)]
+        answers = [one.result() for one in asked]
+    assert sorted(answer.status_code for answer in answers) == [200, 200, 429, 429, 429]
+    put_off = next(answer for answer in answers if answer.status_code == 429)
+    assert (put_off.headers["Retry-After"], put_off.json()["error_code"]) == ("1", 429)
+    assert server.call("POST", POLL, {"hosts": ["nobody"]}, token=token).status_code == 200
+    assert not server._context.questions._waiting
+
+
 def test_metrics_have_a_bounded_number_of_series(make_server: object, vendor: Vendor) -> None:
     server = make_server(metrics_networks=("127.0.0.1/32",))  # type: ignore[operator]
     agent = Agent(server, vendor).enrol()
@@ -128,6 +157,8 @@ def test_metrics_have_a_bounded_number_of_series(make_server: object, vendor: Ve
     text = server.call("GET", "/metrics").text
     assert 'ovirt_tcp_verifier_appraised_total{level="unknown"} 1.0' in text
     assert 'ovirt_tcp_verifier_hosts{level="unknown"} 1.0' in text
+    assert "ovirt_tcp_verifier_challenges_total 1.0" in text
+    assert 'ovirt_tcp_verifier_store_seconds_count{work="write"}' in text
     for number in range(30):
         server.call("GET", f"/v1/garbage-{number}")
         server.call("POST", POLL, {"hosts": [f"garbage-{number}"]}, token=f"garbage-{number}")

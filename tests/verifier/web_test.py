@@ -70,6 +70,7 @@ class Server:
         write_key(directory / "server.key", key)
         (directory / "ca.pem").write_bytes(authority.pem)
         policies, metrics = Policies(database, Appraisal()), Metrics()
+        database.on_done = metrics.stored
         self.attestation = Attestation(database, policies, metrics, Appraisal(), clock)
         self.enrolment = Enrolment(database, authority, vendor.authorities, first_use=False, clock=clock, tpm12=False)
         given = {"address": "127.0.0.1", "port": 0, "poll_deadline": DEADLINE_MS / 1000, **options}

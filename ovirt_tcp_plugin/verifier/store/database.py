@@ -50,6 +50,9 @@ class Database:
         url: SQLAlchemy URL, such as `sqlite:////var/lib/ovirt-tcp/verifier/verifier.db` or
             `postgresql://verifier@db.example.com/ovirt_tcp`.
 
+    Attributes:
+        on_done: told the kind ("read", "write") and the seconds of each piece of work, waiting included.
+
     Raises:
         InvalidConfig: it cannot be opened, is of another kind, or belongs to a newer release.
     """
@@ -65,6 +68,7 @@ class Database:
         self._writer = concurrent.futures.ThreadPoolExecutor(1, "store-write")
         self._waiting: list[tuple[Work[Any], asyncio.Future[Any]]] = []
         self._writing = False
+        self.on_done: Callable[[str, float], None] = lambda work, seconds: None
 
     @property
     def shared(self) -> bool:
@@ -94,10 +98,15 @@ class Database:
         Raises:
             Unavailable: the database did not answer.
         """
-        if not self.shared:
-            # SQLite answers from memory, and its readers wait for nobody; a thread would cost more than the read.
-            return self._read(work)
-        return await asyncio.get_running_loop().run_in_executor(self._readers, self._read, work)
+        loop = asyncio.get_running_loop()
+        began = loop.time()
+        try:
+            if not self.shared:
+                # SQLite answers from memory, and its readers wait for nobody; a thread would cost more than the read.
+                return self._read(work)
+            return await loop.run_in_executor(self._readers, self._read, work)
+        finally:
+            self.on_done("read", loop.time() - began)
 
     async def write(self, work: Work[T]) -> T:
         """Do work that writes; return once it is committed.
@@ -105,11 +114,16 @@ class Database:
         Raises:
             Unavailable: the database did not keep it.
         """
-        kept: asyncio.Future[T] = asyncio.get_running_loop().create_future()
+        loop = asyncio.get_running_loop()
+        kept: asyncio.Future[T] = loop.create_future()
         self._waiting.append((work, kept))
+        began = loop.time()
         if not self._writing:
             self._write_waiting()
-        return await kept
+        try:
+            return await kept
+        finally:
+            self.on_done("write", loop.time() - began)
 
     def _write_waiting(self) -> None:
         batch, self._waiting = self._waiting, []

@@ -11,7 +11,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import logging
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, Optional
 
 import tornado.web
@@ -20,6 +20,7 @@ from ovirt_tcp_plugin import errors
 from ovirt_tcp_plugin.clock import Clock
 from ovirt_tcp_plugin.json_handler import JsonHandler
 from ovirt_tcp_plugin.messages import fields
+from ovirt_tcp_plugin.messages.result import AttestationResult
 from ovirt_tcp_plugin.verifier import settings
 from ovirt_tcp_plugin.verifier.attestation import Attestation
 from ovirt_tcp_plugin.verifier.enrolment import Enrolment
@@ -30,7 +31,7 @@ from ovirt_tcp_plugin.verifier.store.database import Database
 from ovirt_tcp_plugin.verifier.store.hosts import State
 from ovirt_tcp_plugin.verifier.store.tokens import Token
 from ovirt_tcp_plugin.verifier.web.access import INCLUDES, Caller, Networks
-from ovirt_tcp_plugin.verifier.web.limits import HttpServer, Rates
+from ovirt_tcp_plugin.verifier.web.limits import TOO_MANY, HttpServer, Questions, Rates
 
 log = logging.getLogger("verifier.web")
 
@@ -60,6 +61,7 @@ class Context:
 
     def __post_init__(self) -> None:
         self.rates = Rates(self.options.requests_per_second)
+        self.questions = Questions(self.options.peer_questions)
         self.networks = {
             Caller.OAT_NETWORK: Networks(self.options.oat_networks),
             Caller.METRICS_NETWORK: Networks(self.options.metrics_networks),
@@ -84,6 +86,9 @@ class Handler(JsonHandler):
         self.state: Optional[State] = None
         self._callers = self.callers_of(self.request.method or "")
         self._chunks: list[bytes] = []
+        certificate = self.request.get_ssl_certificate(binary_form=True)
+        self._digest = hashlib.sha256(certificate).hexdigest() if isinstance(certificate, bytes) else ""
+        self._peer = self._digest or self.request.remote_ip or ""
 
     def data_received(self, chunk: bytes) -> None:
         if not self._finished:
@@ -101,19 +106,20 @@ class Handler(JsonHandler):
 
     async def prepare(self) -> None:
         self.request.connection.set_max_body_size(self.max_body_size)  # type: ignore[union-attr]
-        certificate = self.request.get_ssl_certificate(binary_form=True)
-        digest = hashlib.sha256(certificate).hexdigest() if isinstance(certificate, bytes) else ""
-        wait_s = self.context.rates.wait_s(digest or self.request.remote_ip or "", self.context.clock.now_ms())
+        wait_s = self.context.rates.wait_s(self._peer, self.context.clock.now_ms())
         if wait_s is not None:
-            self.set_header("Retry-After", str(wait_s))
-            self.answer_error(429, "too_many_requests", f"ask again in {wait_s} s")
-        elif await self._admitted(digest):
+            self._put_off(wait_s, "you ask too often")
+        elif await self._admitted(self._digest):
             self._keep_connection()
         elif Caller.ANYONE not in self._callers:
             wanted = " or ".join(sorted(caller.value for caller in self._callers))
             self.answer_error(401, "unauthenticated", f"this needs {wanted}")
         if self._length > self.max_body_size and not self._finished:
             self.answer_error(413, "too_long", f"a body has at most {self.max_body_size} bytes here")
+
+    def _put_off(self, wait_s: int, reason: str) -> None:
+        self.set_header("Retry-After", str(wait_s))
+        self.answer_error(429, TOO_MANY, f"{reason}: ask again in {wait_s} s")
 
     @property
     def _length(self) -> int:
@@ -133,10 +139,20 @@ class Handler(JsonHandler):
 
     def _keep_connection(self) -> None:
         if self.context.server is not None:
-            self.context.server.know(self.request.connection.stream)  # type: ignore[union-attr]
+            self.context.server.know(self.request.connection.stream, self._peer)  # type: ignore[union-attr]
 
     def on_finish(self) -> None:
         self.context.metrics.request(type(self).__name__, self.get_status())
+
+    async def ask(self, names: Sequence[str], max_age_ms: Optional[int], wait_ms: int) -> list[AttestationResult]:
+        """Return a result for each name, as `Attestation.results` does.
+
+        Raises:
+            Refused: too many questions of this caller wait already.
+            Unavailable: the store does not answer.
+        """
+        with self.context.questions.of(self._peer):
+            return await self.context.attestation.results(names, max_age_ms, wait_ms)
 
     def body(self, what: str) -> Mapping[str, object]:
         """Return the request's JSON object. Raises InvalidMessage."""
@@ -144,6 +160,9 @@ class Handler(JsonHandler):
 
     def write_error(self, status_code: int, **kwargs: Any) -> None:
         error = kwargs.get("exc_info", (None, None, None))[1]
+        if isinstance(error, errors.Refused) and error.code == TOO_MANY:
+            self._put_off(1, error.reason)
+            return
         for kind, status in _STATUS.items():
             if isinstance(error, kind):
                 if isinstance(error, errors.Refused):

@@ -5,12 +5,17 @@
 from __future__ import annotations
 
 import collections
+import contextlib
 import math
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any, Optional
 
 import tornado.httpserver
 import tornado.iostream
+
+from ovirt_tcp_plugin import errors
+
+TOO_MANY = "too_many_requests"
 
 # Peers that are remembered; beyond it the one that was quiet for longest is forgotten, and starts afresh.
 MAX_PEERS = 20_000
@@ -41,37 +46,77 @@ class Rates:
         return None if admitted else math.ceil((1 - left) / self._per_second)
 
 
+class Questions:
+    """Questions that are waiting for hosts: each may hold ten thousand names for seconds.
+
+    Args:
+        most: questions of one peer at a time.
+    """
+
+    def __init__(self, most: int) -> None:
+        self._most = most
+        self._waiting: collections.Counter[str] = collections.Counter()
+
+    @contextlib.contextmanager
+    def of(self, peer: str) -> Iterator[None]:
+        """Count a question of this peer for as long as it waits. Raises Refused (too_many_requests)."""
+        if self._waiting[peer] >= self._most:
+            raise errors.Refused(TOO_MANY, f"{self._most} questions of yours are waiting for hosts already")
+        self._waiting[peer] += 1
+        try:
+            yield
+        finally:
+            self._waiting[peer] -= 1
+            if not self._waiting[peer]:
+                del self._waiting[peer]
+
+
 class HttpServer(tornado.httpserver.HTTPServer):
-    """Drops the oldest connections on which nobody was known yet, when there are too many of them."""
+    """Drops the oldest connections, when there are too many on which nobody was known yet, or too many of one peer."""
 
     def initialize(self, *args: Any, **options: Any) -> None:
-        """Take `max_unknown`, the most connections without a known caller; the other options are the library's."""
+        """Take `max_unknown` and `max_of_peer`, numbers of connections; the other options are the library's."""
         self._max_unknown: int = options.pop("max_unknown")
+        self._max_of_peer: int = options.pop("max_of_peer")
         super().initialize(*args, **options)
-        self._unknown: collections.OrderedDict[tornado.iostream.IOStream, None] = collections.OrderedDict()
-        self._known: set[tornado.iostream.IOStream] = set()
+        # Both in the order of their beginning.
+        self._unknown: dict[tornado.iostream.IOStream, None] = {}
+        self._by_peer: dict[str, dict[tornado.iostream.IOStream, None]] = {}
+        self._known: dict[tornado.iostream.IOStream, str] = {}
 
     def handle_stream(self, stream: tornado.iostream.IOStream, address: tuple[object, ...]) -> None:
         """Begin a connection; its TLS handshake is still to come."""
         self._unknown[stream] = None
-        while len(self._unknown) > self._max_unknown:
-            oldest, _ = self._unknown.popitem(last=False)
-            oldest.close()
+        self._drop_oldest(self._unknown, self._max_unknown)
         super().handle_stream(stream, address)
 
     def on_close(self, server_conn: Any) -> None:
         """Forget a connection that ended."""
-        self._unknown.pop(server_conn.stream, None)
-        self._known.discard(server_conn.stream)
+        self._forget(server_conn.stream)
         super().on_close(server_conn)
 
-    def know(self, stream: tornado.iostream.IOStream) -> None:
+    def know(self, stream: tornado.iostream.IOStream, peer: str) -> None:
         """Keep a connection: its caller showed who it is."""
         if stream in self._unknown:
             del self._unknown[stream]
-            self._known.add(stream)
+            self._known[stream] = peer
+            self._by_peer.setdefault(peer, {})[stream] = None
+            self._drop_oldest(self._by_peer[peer], self._max_of_peer)
 
     @property
     def counts(self) -> Mapping[str, int]:
         """Open connections, by whether a caller was known on it."""
         return {"yes": len(self._known), "no": len(self._unknown)}
+
+    def _drop_oldest(self, streams: Mapping[tornado.iostream.IOStream, None], most: int) -> None:
+        for stream in list(streams)[: max(0, len(streams) - most)]:
+            self._forget(stream)
+            stream.close()
+
+    def _forget(self, stream: tornado.iostream.IOStream) -> None:
+        self._unknown.pop(stream, None)
+        peer = self._known.pop(stream, None)
+        if peer is not None:
+            del self._by_peer[peer][stream]
+            if not self._by_peer[peer]:
+                del self._by_peer[peer]

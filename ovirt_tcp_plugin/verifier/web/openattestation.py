@@ -44,7 +44,7 @@ class PollHosts(_Question):
 
     async def post(self) -> None:
         poll = oat.decode_poll(self.content)
-        found = await self.context.attestation.results(poll.hosts, poll.time_threshold_ms, self.wait_ms)
+        found = await self.ask(poll.hosts, poll.time_threshold_ms, self.wait_ms)
         proven = await self._proven(found) if poll.pcrs else {}
         now = self.context.clock.wall()
         self.answer(oat.encode_answer(_host_trust(one, now, proven, poll.pcrs) for one in found))
@@ -61,7 +61,7 @@ class HostTrust(_Question):
 
     async def get(self) -> None:
         name = self.get_query_argument("hostName", "")
-        (one,) = await self.context.attestation.results([name], None, self.wait_ms)
+        (one,) = await self.ask([name], None, self.wait_ms)
         if one.level in (Level.TRUSTED, Level.UNTRUSTED):
             self.answer(oat.encode_trust(name, one.level is Level.TRUSTED))
         else:

@@ -27,7 +27,7 @@ class Results(Handler):
         names = [_name(name) for name in fields.items(members, "hosts", oat.MAX_HOSTS)]
         max_age = None if members.get("max_age_ms") is None else fields.integer(members, "max_age_ms", 0, 2**53)
         wait_ms = fields.integer(members, "wait_ms", 0, 60_000)
-        results = await self.context.attestation.results(names, max_age, wait_ms)
+        results = await self.ask(names, max_age, wait_ms)
         self.answer({"hosts": [result.encode(one) for one in results]})
 
 

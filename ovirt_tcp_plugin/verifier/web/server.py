@@ -90,6 +90,7 @@ def serve(context: Context, tls: ssl.SSLContext) -> tuple[HttpServer, int]:
         body_timeout=BODY_WITHIN_S,
         idle_connection_timeout=IDLE_CONNECTION_S,
         max_unknown=context.options.unknown_connections,
+        max_of_peer=context.options.peer_connections,
     )
     context.server = server
     server.add_sockets(sockets)
