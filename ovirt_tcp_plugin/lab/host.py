@@ -23,7 +23,7 @@ from ovirt_tcp_plugin.attester.measure import AnyTpm
 from ovirt_tcp_plugin.attester.reporting import Verifiers
 from ovirt_tcp_plugin.attester.settings import Settings
 from ovirt_tcp_plugin.attester.tpm12 import WELL_KNOWN, Tpm12
-from ovirt_tcp_plugin.lab import launch
+from ovirt_tcp_plugin.lab import firmware, launch
 from ovirt_tcp_plugin.lab.processes import Processes
 from ovirt_tcp_plugin.lab.swtpm import BANKS, STATE_FILES, Swtpm, clone
 from ovirt_tcp_plugin.lab.swtpm12 import BANKS as BANKS12
@@ -96,6 +96,7 @@ class LabHost:
         self,
         images: Optional[launch.Images] = None,
         *,
+        machine: Optional[firmware.Machine] = None,
         measured_launch: bool = True,
         forged_log: Optional[bytes] = None,
         write_log: bool = True,
@@ -104,21 +105,22 @@ class LabHost:
 
         Args:
             images: what really boots; None: the host's own.
+            machine: the firmware and boot loader that load them; None: the lab's usual ones.
             measured_launch: False leaves PCR 17-22 at all ones, as a boot without tboot does.
             forged_log: written in the place of the true TXT log.
             write_log: False leaves no TXT log.
         """
         told = launch.events(images or self.images, self.banks)
-        firmware = launch.firmware_events(self.banks)
+        early = firmware.events(machine or firmware.Machine(), images or self.images, self.banks)
         tpm = self.swtpm.connect()
         try:
-            launch.power_on(self.swtpm, tpm, firmware)
+            launch.power_on(self.swtpm, tpm, early)
             if measured_launch:
                 launch.launch(self.swtpm, tpm, told)
         finally:
             tpm.close()
         self.boot_id_file.write_text(f"{uuid.uuid4()}\n")
-        self.firmware_log_file.write_bytes(launch.log_of(firmware, self.banks))
+        self.firmware_log_file.write_bytes(launch.log_of(early, self.banks))
         self.txt_log_file.unlink(missing_ok=True)
         if write_log and (measured_launch or forged_log is not None):
             self.txt_log_file.write_bytes(launch.log_of(told, self.banks) if forged_log is None else forged_log)
@@ -127,6 +129,7 @@ class LabHost:
         self,
         images: Optional[launch.Images] = None,
         *,
+        machine: Optional[firmware.Machine] = None,
         measured_launch: bool = True,
         forged_log: Optional[bytes] = None,
         write_log: bool = True,
@@ -134,7 +137,7 @@ class LabHost:
         """Boot as `boot` does; an agent that ran is killed, as a power cut does, and starts again."""
         ran = self.agent_running
         self.kill_agent()
-        self.boot(images, measured_launch=measured_launch, forged_log=forged_log, write_log=write_log)
+        self.boot(images, machine=machine, measured_launch=measured_launch, forged_log=forged_log, write_log=write_log)
         if ran:
             self.start_agent()
 

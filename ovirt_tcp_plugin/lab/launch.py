@@ -37,9 +37,6 @@ _TBOOT_LOCALITY = 2
 _SU_CLEAR = b"\0\0"  # TPM_SU_CLEAR of TPM 2.0
 _ST_CLEAR = b"\0\1"  # TPM_ST_CLEAR of TPM 1.2
 
-_S_CRTM_VERSION = 0x00000008
-_SEPARATOR = 0x00000004
-
 # Event types of TXT without a name in eventlog: TXT Software Development Guide, appendix G.
 _BIOSAC = 0x40A
 _SCRTM = 0x40B
@@ -113,7 +110,7 @@ def events(images: Images, banks: Sequence[str] = BANKS) -> tuple[eventlog.Event
     policy = _hash(struct.pack("<I", 0) + _hash(b"lab policy", banks[-1]), banks[-1])
 
     def event(pcr: int, kind: int, data: bytes) -> eventlog.Event:
-        return _event(pcr, kind, data, banks)
+        return measured(pcr, kind, data, banks)
 
     def module(pcr: int, digest: bytes) -> eventlog.Event:
         return eventlog.Event(pcr, eventlog.TBOOT_MODULE, {banks[-1]: digest}, b"")
@@ -141,16 +138,14 @@ def events(images: Images, banks: Sequence[str] = BANKS) -> tuple[eventlog.Event
     )
 
 
-def firmware_events(banks: Sequence[str] = BANKS) -> tuple[eventlog.Event, ...]:
-    """Return the few events of a simple firmware: its version and the separators of PCR 0-7."""
-    version = "ovirt-tcp lab firmware 1\0".encode("utf-16-le")
-    separators = (_event(pcr, _SEPARATOR, bytes(4), banks) for pcr in range(8))
-    return (_event(0, _S_CRTM_VERSION, version, banks), *separators)
+def measured(pcr: int, kind: int, data: bytes, banks: Sequence[str] = BANKS) -> eventlog.Event:
+    """Return an event whose digests are those of its data."""
+    return eventlog.Event(pcr, kind, {bank: _hash(data, bank) for bank in banks}, data)
 
 
 def log_of(told: Sequence[eventlog.Event], banks: Sequence[str] = BANKS) -> bytes:
-    """Return the events as the log that firmware or TXT writes."""
-    return eventlog.encode(told, banks)
+    """Return the events as the log that firmware or TXT writes: on hosts with a TPM 1.2 in the older format."""
+    return eventlog.encode_sha1(told) if tuple(banks) == ("sha1",) else eventlog.encode(told, banks)
 
 
 def truncate(log: bytes) -> bytes:
@@ -164,9 +159,13 @@ def power_on(chip: Chip, tpm: AnyTpm, firmware: Sequence[eventlog.Event]) -> Non
     if isinstance(tpm, Tpm12):
         tpm.execute("TPM_Startup", 0x99, parameters=_ST_CLEAR)
     else:
+        # By the CPU's own ACM, if the log says so.
+        chip.control.set_locality(eventlog.startup_locality(firmware) or 0)
         tpm.execute("TPM2_Startup", 0x144, parameters=_SU_CLEAR)
+        chip.control.set_locality(0)
     for event in firmware:
-        extend(tpm, event)
+        if event.type != eventlog.NO_ACTION:
+            extend(tpm, event)
 
 
 def launch(chip: Chip, tpm: AnyTpm, told: Sequence[eventlog.Event]) -> None:
@@ -227,11 +226,6 @@ def _run_mle_hash(image_digest: str, tboot: Path, cmdline: str, bank: str) -> by
     if len(value) != tpm2.DIGEST_SIZES[bank]:
         raise errors.Unavailable("lcp2_mlehash", f"no {bank} in its output")
     return value
-
-
-def _event(pcr: int, kind: int, data: bytes, banks: Sequence[str]) -> eventlog.Event:
-    """Return an event whose digests are those of its data."""
-    return eventlog.Event(pcr, kind, {bank: _hash(data, bank) for bank in banks}, data)
 
 
 def _hash(content: bytes, bank: str) -> bytes:

@@ -12,11 +12,15 @@ digests is proven.
 from __future__ import annotations
 
 import collections
+import functools
+import hashlib
+import struct
+import uuid
 from collections.abc import Iterable, Mapping, Sequence
 from typing import NamedTuple
 
 from ovirt_tcp_plugin import errors
-from ovirt_tcp_plugin.messages import eventlog
+from ovirt_tcp_plugin.messages import eventlog, tpm2
 from ovirt_tcp_plugin.messages.octets import Octets
 
 _BY_TYPE: Mapping[int, str] = {
@@ -90,6 +94,7 @@ _TEXTS: Mapping[str, str] = {
     "separator": "a separator",
     "sinit": "the SINIT ACM",
     "sinit_key": "the key that signed the SINIT ACM",
+    "startup_locality": "the locality from which the TPM was started",
     "stm": "the SMI transfer monitor (STM)",
     "tables": "the tables that firmware hands over",
     "tboot_policy": "tboot's policy (VLP)",
@@ -109,7 +114,9 @@ class Step(NamedTuple):
 def steps(events: Sequence[eventlog.Event], bank: str, pcrs: Iterable[int]) -> tuple[Step, ...]:
     """Return the steps that extended these PCRs of `bank`, in the log's order.
 
-    (pcr, component) is unique: what is measured again is called `boot_loader_2`, `boot_loader_3` and so on.
+    (pcr, component) is unique: what is measured again is called `boot_loader_2`, `boot_loader_3` and so on. A startup
+    locality is the first step of PCR 0, its "digest" the value from which it starts: whoever started the TPM from
+    another one could extend the same digests.
     """
     wanted = set(pcrs)
     extending = [e for e in events if e.pcr in wanted and e.type != eventlog.NO_ACTION and bank in e.digests]
@@ -117,6 +124,9 @@ def steps(events: Sequence[eventlog.Event], bank: str, pcrs: Iterable[int]) -> t
     seen: dict[tuple[int, str], int] = {}
     modules_seen: collections.Counter[int] = collections.Counter()
     named = []
+    locality = eventlog.startup_locality(events)
+    if locality and 0 in wanted:
+        named.append(Step(0, "startup_locality", locality.to_bytes(tpm2.DIGEST_SIZES[bank], "big").hex()))
     for event in extending:
         word = _word(event)
         if event.type == eventlog.TBOOT_MODULE:
@@ -140,6 +150,23 @@ def word_of(component: str) -> str:
 def text(component: str) -> str:
     """Return what a person calls a component."""
     return _TEXTS.get(word_of(component), f"the event {component}")
+
+
+def switched(step: Step) -> str:
+    """Return " (off)" or " (on)" for the state of Secure Boot, else an empty text.
+
+    The variable has but two values, so the digest proves it; what the log says in words is proven by nothing.
+    """
+    return _switches().get(step.digest, "") if word_of(step.component) == "secure_boot" else ""
+
+
+@functools.lru_cache(1)
+def _switches() -> Mapping[str, str]:
+    """Return the texts by the digests of the variable SecureBoot (UEFI 2.10, 3.3; Firmware Profile 10.4.2)."""
+    owner = uuid.UUID("8be4df61-93ca-11d2-aa0d-00e098032b8c").bytes_le  # EFI_GLOBAL_VARIABLE
+    head = owner + struct.pack("<QQ", len("SecureBoot"), 1) + "SecureBoot".encode("utf-16-le")
+    texts = ((head + b"\0", " (off)"), (head + b"\1", " (on)"))
+    return {hashlib.new(bank, data).hexdigest(): text for data, text in texts for bank in tpm2.HASH_IDS}
 
 
 def _modules(events: Iterable[eventlog.Event]) -> Mapping[int, Sequence[str]]:

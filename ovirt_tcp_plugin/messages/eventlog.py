@@ -2,7 +2,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """TCG event logs: parse and replay.
 
-Sources: "TCG PC Client Platform Firmware Profile" 1.05, 10 (crypto-agile log, StartupLocality); Intel "TXT Software
+Sources: "TCG PC Client Platform Firmware Profile" 1.05, 10 (crypto-agile log, StartupLocality); "TCG EFI Platform
+Specification" 1.22, 7.2.1 (the older format of TPM 1.2: TCG_PCR_EVENT with SHA-1 alone); Intel "TXT Software
 Development Guide", appendix G (types 0x400-0x4FF, D-RTM start values); tboot's `tboot/include/tpm.h` (0x501).
 
 A log is the host's own story: nothing in it is true until its replay equals a quoted PCR. The event *type* is not
@@ -53,13 +54,14 @@ TYPE_NAMES: Mapping[int, str] = {
 
 
 _WHAT = "event log"
-_EVENT_HEAD = struct.Struct("<III")  # PCR index, type, number of digests
+_SHA1_EVENT = struct.Struct("<II20sI")  # TCG_PCR_EVENT: PCR index, type, digest, size of the data
+_EVENT_HEAD = struct.Struct("<III")  # TCG_PCR_EVENT2: PCR index, type, number of digests
 _HASH_ID = struct.Struct("<H")
 _EVENT_SIZE = struct.Struct("<I")
 
 
 class Event(NamedTuple):
-    """TCG_PCR_EVENT2. `digests` by bank; `data` is what the firmware says about it, unproven."""
+    """TCG_PCR_EVENT or TCG_PCR_EVENT2. `digests` by bank; `data` is what the firmware says about it, unproven."""
 
     pcr: int
     type: int
@@ -68,14 +70,22 @@ class Event(NamedTuple):
 
 
 def parse(untrusted: bytes) -> tuple[Event, ...]:
-    """Return the events of a crypto-agile log, without its Spec ID header.
+    """Return the events of a log, without a crypto-agile log's Spec ID header.
+
+    A log without that header is of the older format. Behind the last event there may be padding, all zeros or all
+    ones: the place that firmware set aside is larger than the log.
 
     Raises:
-        InvalidMessage: no Spec ID header, a length past the end, a digest of unknown size, an index above 23.
+        InvalidMessage: no event, a length past the end, a digest of unknown size, an index above 23.
     """
     octets = Octets(untrusted, _WHAT, "<")
-    banks = _header(octets)
-    events = tuple(itertools.islice(_events(untrusted, octets.position, banks), MAX_EVENTS + 1))
+    end = _end(untrusted)
+    if _is_crypto_agile(untrusted):
+        banks = _header(octets)
+        found = _events(untrusted, octets.position, end, banks)
+    else:
+        found = _sha1_events(untrusted, end)
+    events = tuple(itertools.islice(found, MAX_EVENTS + 1))
     if len(events) > MAX_EVENTS:
         raise octets.invalid(f"more than {MAX_EVENTS} events")
     return events
@@ -84,6 +94,15 @@ def parse(untrusted: bytes) -> tuple[Event, ...]:
 def launched(events: Iterable[Event]) -> bool:
     """Return whether the log tells of a measured launch (a HASH_START in a D-RTM PCR)."""
     return any(event.type == HASH_START and event.pcr in DRTM_PCRS for event in events)
+
+
+def startup_locality(events: Iterable[Event]) -> Optional[int]:
+    """Return the locality of TPM2_Startup if the log tells it (Firmware Profile 10.4.5.3), else None."""
+    for event in events:
+        if event.pcr == 0 and event.type == NO_ACTION and event.data.startswith(STARTUP_LOCALITY):
+            locality = event.data[len(STARTUP_LOCALITY) :]
+            return locality[0] if len(locality) == 1 and locality[0] <= 4 else None
+    return None
 
 
 def replay(events: Sequence[Event], bank: str, pcrs: Iterable[int]) -> dict[int, bytes]:
@@ -95,9 +114,9 @@ def replay(events: Sequence[Event], bank: str, pcrs: Iterable[int]) -> dict[int,
     size = tpm2.DIGEST_SIZES[bank]
     drtm_start = b"\0" * size if launched(events) else b"\xff" * size
     values = {index: drtm_start if index in DRTM_PCRS else b"\0" * size for index in pcrs}
-    locality = _startup_locality(events)
+    locality = startup_locality(events)
     if 0 in values and locality is not None:
-        values[0] = b"\0" * (size - 1) + bytes([locality])
+        values[0] = locality.to_bytes(size, "big")
     extend = getattr(hashlib, bank)
     for event in events:
         digest = event.digests.get(bank)
@@ -111,6 +130,15 @@ def name_type(kind: int) -> str:
     return TYPE_NAMES.get(kind, f"event type {kind:#x}")
 
 
+def _end(log: bytes) -> int:
+    """Return where the padding begins, if there is any: no event begins there."""
+    return len(log.rstrip(log[-1:])) if log[-1:] in (b"\0", b"\xff") else len(log)
+
+
+def _is_crypto_agile(log: bytes) -> bool:
+    return log[_SHA1_EVENT.size :].startswith(SPEC_ID)
+
+
 def _header(octets: Octets) -> Mapping[int, tuple[str, int]]:
     """Read the TCG_PCR_EVENT with the Spec ID (Firmware Profile 10.4.5.1); return bank and digest size by hash."""
     octets.u32()
@@ -120,8 +148,7 @@ def _header(octets: Octets) -> Mapping[int, tuple[str, int]]:
     if kind != NO_ACTION or size > MAX_EVENT_SIZE:
         raise octets.invalid("no Spec ID header")
     header = Octets(octets.take(size), "event log header", "<")
-    if header.take(len(SPEC_ID)) != SPEC_ID:
-        raise octets.invalid("not a crypto-agile log (Spec ID Event03)")
+    header.take(len(SPEC_ID))
     header.take(8)  # platform class, version, errata and size of UINTN: nothing here depends on them
     count = header.u32()
     if not 1 <= count <= tpm2.MAX_BANKS:
@@ -138,17 +165,15 @@ def _header(octets: Octets) -> Mapping[int, tuple[str, int]]:
     return banks
 
 
-def _events(log: bytes, position: int, banks: Mapping[int, tuple[str, int]]) -> Iterator[Event]:
-    """Read the events from `position` on.
+def _events(log: bytes, position: int, end: int, banks: Mapping[int, tuple[str, int]]) -> Iterator[Event]:
+    """Read the events that begin from `position` on and before `end`.
 
     Without a cursor such as Octets, because a log has hundreds of them. A digest that is cut off moves the position
-    past the end, where the next number cannot be read.
+    past the log, where the next number cannot be read.
     """
     try:
-        while position < len(log):
+        while position < end:
             pcr, kind, count = _EVENT_HEAD.unpack_from(log, position)
-            if pcr >= tpm2.PCR_COUNT:
-                raise errors.InvalidMessage(_WHAT, f"an event for PCR {pcr}")
             if count > tpm2.MAX_BANKS:
                 raise errors.InvalidMessage(_WHAT, f"an event with {count} digests")
             position += _EVENT_HEAD.size
@@ -161,49 +186,66 @@ def _events(log: bytes, position: int, banks: Mapping[int, tuple[str, int]]) -> 
                 position = start + size
                 digests[bank] = log[start:position]
             size = _EVENT_SIZE.unpack_from(log, position)[0]
-            if size > MAX_EVENT_SIZE:
-                raise errors.InvalidMessage(_WHAT, f"an event of {size} bytes")
             start = position + _EVENT_SIZE.size
             position = start + size
-            if position > len(log):
-                raise errors.InvalidMessage(_WHAT, f"ends at byte {len(log)}, {position} were announced")
+            _check_bounds(log, pcr, size, position)
             yield Event(pcr, kind, digests, log[start:position])
     except struct.error:
-        raise errors.InvalidMessage(_WHAT, f"ends at byte {len(log)}, within an event") from None
+        raise _cut_off(log) from None
 
 
-def _startup_locality(events: Iterable[Event]) -> Optional[int]:
-    """Return the locality of TPM2_Startup if the log tells it (Firmware Profile 10.4.5.3)."""
-    for event in events:
-        if event.pcr == 0 and event.type == NO_ACTION and event.data.startswith(STARTUP_LOCALITY):
-            locality = event.data[len(STARTUP_LOCALITY) :]
-            return locality[0] if len(locality) == 1 and locality[0] <= 4 else None
-    return None
+def _sha1_events(log: bytes, end: int) -> Iterator[Event]:
+    """Read the events of the older format that begin before `end`."""
+    if not end:
+        raise errors.InvalidMessage(_WHAT, "no event")
+    position = 0
+    try:
+        while position < end:
+            pcr, kind, digest, size = _SHA1_EVENT.unpack_from(log, position)
+            start = position + _SHA1_EVENT.size
+            position = start + size
+            _check_bounds(log, pcr, size, position)
+            yield Event(pcr, kind, {"sha1": digest}, log[start:position])
+    except struct.error:
+        raise _cut_off(log) from None
+
+
+def _check_bounds(log: bytes, pcr: int, size: int, end: int) -> None:
+    if pcr >= tpm2.PCR_COUNT:
+        raise errors.InvalidMessage(_WHAT, f"an event for PCR {pcr}")
+    if size > MAX_EVENT_SIZE:
+        raise errors.InvalidMessage(_WHAT, f"an event of {size} bytes")
+    if end > len(log):
+        raise errors.InvalidMessage(_WHAT, f"ends at byte {len(log)}, {end} were announced")
+
+
+def _cut_off(log: bytes) -> errors.InvalidMessage:
+    return errors.InvalidMessage(_WHAT, f"ends at byte {len(log)}, within an event")
 
 
 def encode(events: Iterable[Event], banks: Sequence[str]) -> bytes:
-    """Return a crypto-agile log with a Spec ID header for `banks`: what firmware writes."""
-    algorithms = b"".join(
-        tpm2.HASH_IDS[bank].to_bytes(2, "little") + tpm2.DIGEST_SIZES[bank].to_bytes(2, "little") for bank in banks
+    """Return a crypto-agile log with a Spec ID header for `banks`: what firmware writes. Raises InvalidMessage."""
+    algorithms = b"".join(struct.pack("<HH", tpm2.HASH_IDS[bank], tpm2.DIGEST_SIZES[bank]) for bank in banks)
+    header = SPEC_ID + bytes([0, 0, 0, 0, 0, 2, 0, 2]) + struct.pack("<I", len(banks)) + algorithms + b"\0"
+    first = _SHA1_EVENT.pack(0, NO_ACTION, b"", len(header)) + header
+    return first + b"".join(_encode_event(event) for event in events)
+
+
+def encode_sha1(events: Iterable[Event]) -> bytes:
+    """Return a log of the older format: what the firmware of a host with a TPM 1.2 writes. Raises InvalidMessage."""
+    return b"".join(
+        _SHA1_EVENT.pack(event.pcr, event.type, event.digests["sha1"], len(_data(event))) + event.data
+        for event in events
     )
-    header = SPEC_ID + bytes([0, 0, 0, 0, 0, 2, 0, 2]) + len(banks).to_bytes(4, "little") + algorithms + b"\0"
-    encoded = [
-        (0).to_bytes(4, "little") + NO_ACTION.to_bytes(4, "little") + b"\0" * 20,
-        len(header).to_bytes(4, "little") + header,
-    ]
-    encoded.extend(_encode_event(event) for event in events)
-    return b"".join(encoded)
 
 
 def _encode_event(event: Event) -> bytes:
+    digests = b"".join(_HASH_ID.pack(tpm2.HASH_IDS[bank]) + value for bank, value in event.digests.items())
+    head = _EVENT_HEAD.pack(event.pcr, event.type, len(event.digests))
+    return head + digests + _EVENT_SIZE.pack(len(_data(event))) + event.data
+
+
+def _data(event: Event) -> bytes:
     if len(event.data) > MAX_EVENT_SIZE:
         raise errors.InvalidMessage("event", f"longer than {MAX_EVENT_SIZE} bytes")
-    digests = b"".join(tpm2.HASH_IDS[bank].to_bytes(2, "little") + value for bank, value in event.digests.items())
-    return (
-        event.pcr.to_bytes(4, "little")
-        + event.type.to_bytes(4, "little")
-        + len(event.digests).to_bytes(4, "little")
-        + digests
-        + len(event.data).to_bytes(4, "little")
-        + event.data
-    )
+    return event.data

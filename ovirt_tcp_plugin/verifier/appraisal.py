@@ -347,14 +347,17 @@ def _check_log(  # (7)
         events = [event for kind in evidence.LOGS for event in _events(kind, logs, indices)]
     except errors.InvalidMessage as e:
         return (), [Finding(7, "log_malformed", str(e))]
-    told = {event.pcr for event in events}
+    told = {event.pcr for event in events if bank in event.digests}
     untold = [index for index in indices if index not in told]
     if len(untold) == len(indices):
-        return (), [Finding(7, "log_missing", f"no event log tells how PCR {_listed(untold)} came about")]
+        return (), [_missing(_listed(untold), bank)]
     replayed = eventlog.replay(events, bank, values)
     good = [index for index, value in values.items() if hmac.compare_digest(replayed[index], value)]
     bad = [index for index in values if index not in good]
-    findings = [_replay_finding(index, replayed[index], values[index], index in told) for index in bad]
+    findings = [
+        _replay_finding(index, replayed[index], values[index]) if index in told else _missing(str(index), bank)
+        for index in bad
+    ]
     return components.steps(events, bank, good), findings
 
 
@@ -371,9 +374,11 @@ def _events(kind: str, logs: Mapping[str, bytes], indices: Iterable[int]) -> Seq
     return [event for event in eventlog.parse(logs[kind]) if event.pcr in wanted]
 
 
-def _replay_finding(index: int, replayed: bytes, quoted: bytes, told: bool) -> Finding:
-    if not told:
-        return Finding(7, "log_missing", f"no event log tells how PCR {index} came about")
+def _missing(listed: str, bank: str) -> Finding:
+    return Finding(7, "log_missing", f"no event log tells in bank {bank} how PCR {listed} came about")
+
+
+def _replay_finding(index: int, replayed: bytes, quoted: bytes) -> Finding:
     if never_launched(index, quoted):
         text = f"the event log tells of a measured launch, but PCR {index} shows that none took place"
         return Finding(7, "log_without_launch", text, replayed.hex(), quoted.hex())

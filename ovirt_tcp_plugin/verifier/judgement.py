@@ -218,7 +218,8 @@ def _swapped_or_unknown(part: _Part, taken: Sequence[Step], index: int, position
     if any(part.allows(other, step.digest, host_name) for other in part.slots):
         text = f"{where}: a good digest, but in the place of {components.text(slot)} of {part.set_name}"
         return Finding(8, "events_reordered", text, expected, step.digest)
-    text = f"{where}: {components.text(slot)} is none that the reference values {part.set_name} know"
+    seen = components.text(slot) + components.switched(step)
+    text = f"{where}: {seen} is none that the reference values {part.set_name} know"
     return Finding(8, f"{components.word_of(slot)}_differs", text, expected, step.digest)
 
 
@@ -229,6 +230,8 @@ def _other_length(part: _Part, taken: Sequence[Step], index: int, host_name: str
         (i for i in range(most) if not part.allows(part.slots[i], taken[i].digest, host_name)), most
     )
     distance = max(len(taken), len(part.slots)) - position
+    if position < most and _in_place(part, taken, position, host_name):
+        return _Difference(distance, _swapped_or_unknown(part, taken, index, position, host_name))
     where = f"PCR {index}, event {position + 1}"
     if len(taken) > len(part.slots):
         added = taken[position]
@@ -237,6 +240,19 @@ def _other_length(part: _Part, taken: Sequence[Step], index: int, host_name: str
     slot = part.slots[position]
     text = f"{where}: {components.text(slot)} of {part.set_name} is missing"
     return _Difference(distance, Finding(8, "event_missing", text, part.expected(slot, host_name), ""))
+
+
+def _in_place(part: _Part, taken: Sequence[Step], position: int, host_name: str) -> bool:
+    """Return whether the first step that differs stands for the slot beside it, rather than being one too many or few.
+
+    One change of a boot often brings another: without Secure Boot nobody's signature is measured, either.
+    """
+    following = position + 1
+    if len(taken) > len(part.slots):
+        shifted = part.allows(part.slots[position], taken[following].digest, host_name)
+    else:
+        shifted = part.allows(part.slots[following], taken[position].digest, host_name)
+    return not shifted and taken[position].component == part.slots[position]
 
 
 def never_launched(index: int, value: bytes) -> bool:

@@ -30,7 +30,7 @@ from ovirt_tcp_plugin.scheduler import xmlrpc
 from ovirt_tcp_plugin.verifier import authority, endorsement, endorsement12, judgement
 from tests.broker import snapshot_test
 from tests.fuzz import worst
-from tests.messages import evidence_test, oat_whitelist_test, reference_values_test, tpm2_test, tpm12_test
+from tests.messages import eventlog_test, evidence_test, oat_whitelist_test, reference_values_test, tpm2_test, tpm12_test
 from tests.verifier import judgement_test
 from tests.verifier.conftest import certificate_request
 from tests.verifier.software_tpm import SoftwareTpm, launch_events
@@ -105,6 +105,7 @@ TARGETS: Mapping[str, Target] = {
     "key12": _binary(tpm12.parse_key, tpm12_test.key()),
     "attestation12": _binary(tpm12.parse_attestation, tpm12_test.ATTESTATION),
     "eventlog": Target(eventlog.parse, eventlog.parse, eventlog.encode(launch_events(), ["sha256"]), worst.event_log),
+    "eventlog_sha1": Target(eventlog.parse, eventlog.parse, eventlog_test.OLD, worst.event_log),
     "evidence": _json(evidence.decode, evidence.encode(evidence_test.GOOD)),
     "challenge": _parsed_json(
         evidence.decode_challenge,

@@ -50,6 +50,7 @@ def event_log(good: bytes) -> Iterator[bytes]:
     digest = struct.pack("<IIIH", 17, 0x402, 1, 0x000B) + bytes(32) + bytes(4)
     yield _filled(good, bare)
     yield _filled(good, digest)
+    yield _filled(good, struct.pack("<II20sI", 17, 0x402, b"", 0))
     yield good + struct.pack("<IIII", 17, 0x402, 0, 250_000) + bytes(250_000)
     yield good + struct.pack("<IIII", 17, 0x402, 0, 2**32 - 1)
 

@@ -162,7 +162,7 @@ class Lie:
         ),
         pytest.param(Lie(measured_launch=False), {(8, "no_launch")}, id="no launch and no log"),
         pytest.param(Lie(log=launch.truncate), {(7, "log_malformed")}, id="log cut short"),
-        pytest.param(Lie(log=lambda good: good + bytes(100)), {(7, "log_malformed")}, id="log with padding"),
+        pytest.param(Lie(log=lambda good: good + bytes(100) + b"x"), {(7, "log_malformed")}, id="rubbish behind the log"),
         pytest.param(Lie(log=lambda good: b""), {(7, "log_malformed")}, id="empty log"),
         pytest.param(Lie(write_log=False), {(7, "log_missing")}, id="no log"),
     ],

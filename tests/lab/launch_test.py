@@ -14,7 +14,7 @@ import yaml
 
 from ovirt_tcp_plugin import errors
 from ovirt_tcp_plugin.attester.tpm import TpmError
-from ovirt_tcp_plugin.lab import launch
+from ovirt_tcp_plugin.lab import firmware, launch
 from ovirt_tcp_plugin.lab.host import LabHost
 from ovirt_tcp_plugin.lab.swtpm import BANKS
 from ovirt_tcp_plugin.messages import eventlog
@@ -44,17 +44,17 @@ def test_every_pcr_is_what_the_logs_replay_to(measured_launch: bool, bank: str, 
     assert eventlog.replay(told, bank, QUOTED) == values
 
 
-def test_tpm2_eventlog_reads_the_same(events: tuple[eventlog.Event, ...], tmp_path: Path) -> None:
-    told = (*launch.firmware_events(), *events)
+def test_tpm2_eventlog_reads_the_same(events: tuple[eventlog.Event, ...], tpm_pool: TpmPool, tmp_path: Path) -> None:
+    told = (*firmware.events(firmware.Machine(), tpm_pool.images), *events)
     (tmp_path / "log").write_bytes(launch.log_of(told))
 
     done = subprocess.run(["tpm2_eventlog", tmp_path / "log"], capture_output=True, timeout=20, check=True)
 
     read = yaml.safe_load(done.stdout)
     assert len(read["events"]) == len(told) + 1
-    # It starts every PCR at zero, and knows nothing of a launch: so do PCR 0-7 and, after HASH_START, 17 and 18.
+    # It starts every PCR at zero, and knows nothing of a launch: so do PCR 0-14 and, after HASH_START, 17 and 18.
     for bank in BANKS:
-        replayed = eventlog.replay(told, bank, [*range(8), 17, 18])
+        replayed = eventlog.replay(told, bank, [*range(10), 14, 17, 18])
         seen = {int(index): f"{value:0{2 * len(replayed[0])}x}" for index, value in read["pcrs"][bank].items()}
         assert seen == {index: value.hex() for index, value in replayed.items()}
 

@@ -6,7 +6,6 @@ from __future__ import annotations
 
 import dataclasses
 import datetime
-import struct
 import uuid
 from collections.abc import Callable, Sequence
 
@@ -16,7 +15,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 
 from ovirt_tcp_plugin import errors
 from ovirt_tcp_plugin.attester import keys
-from ovirt_tcp_plugin.lab import launch
+from ovirt_tcp_plugin.lab import firmware, launch
 from ovirt_tcp_plugin.lab.host import LabHost
 from ovirt_tcp_plugin.messages import components, evidence, reference_values, tpm2
 from ovirt_tcp_plugin.messages.eventlog import MLE_HASH, TBOOT_MODULE, Event
@@ -37,25 +36,6 @@ Events = Sequence[Event]
 Change = Callable[[Events], Events]
 
 
-def event(pcr: int, kind: int, data: bytes) -> Event:
-    return Event(pcr, kind, {bank: launch._hash(data, bank) for bank in BANKS}, data)
-
-
-def secure_boot(on: bool) -> bytes:
-    name = "SecureBoot"
-    return b"g" * 16 + struct.pack("<QQ", len(name), 1) + name.encode("utf-16-le") + bytes([on])
-
-
-def firmware(version: str = "1.0", blob: bytes = b"blob", loader: bytes = b"shim", secure: bool = True) -> Events:
-    return (
-        event(0, 0x00000008, version.encode("utf-16-le")),
-        event(0, 0x80000008, blob),
-        event(7, 0x80000001, secure_boot(secure)),
-        *(event(pcr, 0x00000004, bytes(4)) for pcr in (0, 4, 7)),
-        event(4, 0x80000003, loader),
-    )
-
-
 def other(component: str) -> Change:
     """Another digest in the place of this component of PCR 17."""
 
@@ -64,7 +44,7 @@ def other(component: str) -> Change:
         named = components.steps(own, "sha256", (17,))
         position = [step.component for step in named].index(component)
         victim = own[position]
-        return [one._replace(digests=event(17, 0, b"evil").digests) if one is victim else one for one in told]
+        return [one._replace(digests=launch.measured(17, 0, b"evil").digests) if one is victim else one for one in told]
 
     return change
 
@@ -84,14 +64,18 @@ class Lab:
     def __init__(self, host: LabHost, make_host: Callable[..., LabHost], pool: TpmPool, vendor: Vendor) -> None:
         self.host, self.make_host, self.pool, self.vendor = host, make_host, pool, vendor
         self.good = launch.events(host.images)
-        told = components.steps([*firmware(), *self.good], "sha256", REQUIRED["sha256"])
+        told = components.steps([*self.early(), *self.good], "sha256", REQUIRED["sha256"])
         self.criteria = Criteria("sha256", [reference_values.from_boot("golden", "sha256", told)])
+
+    def early(self, **changes: object) -> Events:
+        """Return what a machine with these changes measures before the launch."""
+        return firmware.events(firmware.Machine(**changes), self.host.images)  # type: ignore[arg-type]
 
     def boot(
         self, told: Events | None = None, early: Events | None = None, log: Events | None = None, launched: bool = True
     ) -> None:
         """Boot with these events; `log` is what the TXT log tells instead, an empty one means that there is none."""
-        told, early = told or self.good, early or firmware()
+        told, early = told or self.good, early or self.early()
         tpm = self.host.swtpm.connect()
         launch.power_on(self.host.swtpm, tpm, early)
         if launched:
@@ -148,7 +132,7 @@ def images(lab: Lab, **changes: object) -> Events:
 
 
 def other_sinit(told: Events) -> Events:
-    return [event(17, told[0].type, b"another SINIT".ljust(36)), *told[1:]]
+    return [launch.measured(17, told[0].type, b"another SINIT".ljust(36)), *told[1:]]
 
 
 def tampered(tamper: Callable[..., launch.Images]) -> Callable[[Lab], list[str]]:
@@ -291,10 +275,10 @@ FAULTS: list[tuple[str, str, Callable[[Lab], list[str]]]] = [
     ("event added", "event_added", lambda lab: lab.codes(told=insert(lab))),
     ("event removed", "event_missing", launched(lambda good: [one for one in good if one.type != MLE_HASH])),
     ("digest of another bank", "log_differs", told(without_sha256)),
-    ("PCR 0", "firmware_differs", lambda lab: lab.codes(early=firmware(blob=b"evil"))),
-    ("PCR 7 (Secure Boot off)", "secure_boot_differs", lambda lab: lab.codes(early=firmware(secure=False))),
-    ("boot loader", "boot_loader_differs", lambda lab: lab.codes(early=firmware(loader=b"evil"))),
-    ("other firmware version", "firmware_version_differs", lambda lab: lab.codes(early=firmware(version="0.9"))),
+    ("PCR 0", "firmware_differs", lambda lab: lab.codes(early=lab.early(code=b"evil"))),
+    ("PCR 7 (Secure Boot off)", "secure_boot_differs", lambda lab: lab.codes(early=lab.early(secure_boot=False))),
+    ("boot loader", "boot_loader_differs", lambda lab: lab.codes(early=lab.early(boot_loader=b"evil"))),
+    ("other firmware version", "firmware_version_differs", lambda lab: lab.codes(early=lab.early(version="0.9"))),
     ("wrong TPM", "bad_signature", wrong_tpm),
     ("AK swapped after enrolment", "bad_signature", swapped_ak),
     ("unrestricted AK", "ak_unrestricted", unrestricted_ak),

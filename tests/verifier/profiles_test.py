@@ -1,0 +1,116 @@
+# SPDX-FileCopyrightText: The ovirt_tcp_plugin developers
+# SPDX-License-Identifier: Apache-2.0
+"""The profiles on real software TPMs that booted by UEFI, with and without a measured launch: what each one sees."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from ovirt_tcp_plugin.lab import launch
+from ovirt_tcp_plugin.lab.firmware import Machine
+from ovirt_tcp_plugin.lab.host import LabHost
+from ovirt_tcp_plugin.messages import evidence, reference_values
+from ovirt_tcp_plugin.messages.result import Finding, Level
+from ovirt_tcp_plugin.verifier.appraisal import Appraised, IssuedNonce, appraise
+from ovirt_tcp_plugin.verifier.judgement import Criteria
+from ovirt_tcp_plugin.verifier.settings import Appraisal
+from tests.verifier.real_tpm_test import Quoting
+
+GOOD = Machine()
+
+
+class Pool:
+    """A host, and the reference values of its good boot under a profile."""
+
+    def __init__(self, host: LabHost, profile: str, machine: Machine = GOOD) -> None:
+        self._host = host
+        self._launches = profile != "uefi"
+        self._required = Appraisal(profile=profile).required_in("sha256")
+        self._criteria = Criteria("sha256", [])
+        golden = self.boot(machine)
+        assert golden.level is Level.UNKNOWN
+        self._criteria = Criteria("sha256", [reference_values.from_boot("golden", "sha256", golden.measured.steps)])
+
+    def boot(self, machine: Machine = GOOD, images: launch.Images | None = None) -> Appraised:
+        self._host.boot(images, machine=machine, measured_launch=self._launches)
+        quoting = Quoting(self._host)
+        issued = IssuedNonce(evidence.Challenge(b"n" * 32, self._required, 1000), self._host.name, 0, 1000)
+        reported = quoting.report(issued)
+        outcome = appraise(reported, quoting.identity, issued, None, self._required, self._criteria, 1)
+        assert isinstance(outcome, Appraised)
+        return outcome
+
+    def findings(self, machine: Machine = GOOD, images: launch.Images | None = None) -> list[Finding]:
+        outcome = self.boot(machine, images)
+        assert (outcome.level is Level.UNTRUSTED) is bool(outcome.findings)
+        return list(outcome.findings)
+
+
+@pytest.fixture
+def host(make_host: Callable[..., LabHost]) -> LabHost:
+    return make_host("host-1")
+
+
+@pytest.mark.parametrize(
+    ("changes", "code", "text"),
+    [
+        ({"secure_boot": False}, "secure_boot_differs", "PCR 7, event 1: the state of Secure Boot (off) is none that"),
+        ({"revoked": b"dbx 2023"}, "dbx_differs", "PCR 7, event 5: Secure Boot's list of bad keys (dbx) is none that"),
+        ({"boot_loader": b"evil"}, "boot_loader_differs", "PCR 4, event 3: the boot loader is none that"),
+        ({"code": b"evil"}, "firmware_differs", "PCR 0, event 2: the firmware is none that"),
+        ({"version": "0.9"}, "firmware_version_differs", "PCR 0, event 1: the firmware's version is none that"),
+    ],
+)
+def test_uefi_sees_another_machine(changes: Any, code: str, text: str, host: LabHost) -> None:
+    findings = Pool(host, "uefi").findings(dataclasses.replace(GOOD, **changes))
+
+    (finding,) = [one for one in findings if one.code == code]
+    assert finding.text.startswith(text)
+    assert finding.expected != finding.seen
+
+
+def test_uefi_sees_another_kernel_for_shim_verified_it(host: LabHost, tmp_path: Path) -> None:
+    (finding,) = Pool(host, "uefi").findings(images=launch.tamper_kernel(host.images, tmp_path))
+
+    assert finding.text.startswith("PCR 4, event 5: the boot loader")
+
+
+def test_uefi_does_not_see_another_initrd(host: LabHost) -> None:
+    """README says so: GRUB measures it into PCR 9, which is another one with every update."""
+    evil = dataclasses.replace(host.images, initrd=host.images.kernel)
+
+    assert Pool(host, "uefi").findings(images=evil) == []
+
+
+def test_a_launch_with_firmware_sees_both(host: LabHost, tmp_path: Path) -> None:
+    pool = Pool(host, "txt+firmware")
+
+    findings = pool.findings(dataclasses.replace(GOOD, code=b"evil"), launch.tamper_kernel(host.images, tmp_path))
+
+    assert [finding.code for finding in findings] == ["firmware_differs", "kernel_differs"]
+
+
+@pytest.mark.parametrize("profile", ["uefi", "txt+firmware"])
+@pytest.mark.parametrize("locality", [0, 3])
+def test_the_same_boot_is_trusted(profile: str, locality: int, host: LabHost) -> None:
+    pool = Pool(host, profile, dataclasses.replace(GOOD, startup_locality=locality))
+
+    assert pool.findings(dataclasses.replace(GOOD, startup_locality=locality)) == []
+
+
+@pytest.mark.parametrize(("golden", "other", "code"), [(3, 0, "event_missing"), (0, 3, "event_added")])
+def test_the_same_digests_from_another_locality_are_another_boot(
+    golden: int, other: int, code: str, host: LabHost
+) -> None:
+    """Boot Guard starts the TPM from locality 3; firmware without it cannot, but could extend whatever it likes."""
+    pool = Pool(host, "uefi", dataclasses.replace(GOOD, startup_locality=golden))
+
+    (finding,) = pool.findings(dataclasses.replace(GOOD, startup_locality=other))
+
+    assert finding.code == code
+    assert "the locality from which the TPM was started" in finding.text
