@@ -209,14 +209,14 @@ def _describe(measured: evidence.Evidence) -> None:
     if not any(measured.pcrs.values()):
         click.echo("the TPM has no such bank active")
     for kind in evidence.LOGS:
-        click.echo(f"{kind} log: {_describe_log(measured.logs.get(kind))}")
+        click.echo(f"{kind} log: {_describe_log(measured.logs.get(kind), padded=kind == 'txt')}")
 
 
-def _describe_log(content: Optional[bytes]) -> str:
+def _describe_log(content: Optional[bytes], padded: bool) -> str:
     if content is None:
         return "none"
     try:
-        events = eventlog.parse(content)
+        events = eventlog.parse(content, padded)
     except errors.InvalidMessage as e:
         return f"{len(content)} bytes, {e}"
     launch = ", tells of a measured launch" if eventlog.launched(events) else ""

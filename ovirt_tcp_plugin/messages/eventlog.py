@@ -31,6 +31,8 @@ MLE_HASH = 0x00000404
 TBOOT_MODULE = 0x00000501
 
 SPEC_ID = b"Spec ID Event03\0"
+# What a log of the older format may begin with: the Spec IDs of conventional firmware and of EFI.
+SPEC_IDS_SHA1 = (b"Spec ID Event00\0", b"Spec ID Event02\0")
 STARTUP_LOCALITY = b"StartupLocality\0"
 
 # The D-RTM resets these from all ones to zero (PC Client Platform TPM Profile, 4.6.2).
@@ -58,6 +60,7 @@ _SHA1_EVENT = struct.Struct("<II20sI")  # TCG_PCR_EVENT: PCR index, type, digest
 _EVENT_HEAD = struct.Struct("<III")  # TCG_PCR_EVENT2: PCR index, type, number of digests
 _HASH_ID = struct.Struct("<H")
 _EVENT_SIZE = struct.Struct("<I")
+_BLANK = bytes(_SHA1_EVENT.size)
 
 
 class Event(NamedTuple):
@@ -69,22 +72,22 @@ class Event(NamedTuple):
     data: bytes
 
 
-def parse(untrusted: bytes) -> tuple[Event, ...]:
+def parse(untrusted: bytes, padded: bool = False) -> tuple[Event, ...]:
     """Return the events of a log, without a crypto-agile log's Spec ID header.
 
-    A log without that header is of the older format. Behind the last event there may be padding, all zeros or all
-    ones: the place that firmware set aside is larger than the log.
+    A log without that header is of the older format.
+
+    Args:
+        padded: whether all zeros or all ones may stand behind the last event, as in the place that TXT sets aside.
 
     Raises:
-        InvalidMessage: no event, a length past the end, a digest of unknown size, an index above 23.
+        InvalidMessage: no event, a length past the end, a digest of unknown size, an index above 23, an event without
+            a digest, a Spec ID of a format that is not known.
     """
     octets = Octets(untrusted, _WHAT, "<")
-    end = _end(untrusted)
-    if _is_crypto_agile(untrusted):
-        banks = _header(octets)
-        found = _events(untrusted, octets.position, end, banks)
-    else:
-        found = _sha1_events(untrusted, end)
+    banks = _header(octets)
+    end = _end(untrusted) if padded else len(untrusted)
+    found = _events(untrusted, octets.position, end, banks) if banks else _sha1_events(untrusted, end)
     events = tuple(itertools.islice(found, MAX_EVENTS + 1))
     if len(events) > MAX_EVENTS:
         raise octets.invalid(f"more than {MAX_EVENTS} events")
@@ -135,20 +138,21 @@ def _end(log: bytes) -> int:
     return len(log.rstrip(log[-1:])) if log[-1:] in (b"\0", b"\xff") else len(log)
 
 
-def _is_crypto_agile(log: bytes) -> bool:
-    return log[_SHA1_EVENT.size :].startswith(SPEC_ID)
-
-
 def _header(octets: Octets) -> Mapping[int, tuple[str, int]]:
-    """Read the TCG_PCR_EVENT with the Spec ID (Firmware Profile 10.4.5.1); return bank and digest size by hash."""
-    octets.u32()
-    kind = octets.u32()
-    octets.take(tpm2.DIGEST_SIZES["sha1"])
-    size = octets.u32()
-    if kind != NO_ACTION or size > MAX_EVENT_SIZE:
-        raise octets.invalid("no Spec ID header")
-    header = Octets(octets.take(size), "event log header", "<")
-    header.take(len(SPEC_ID))
+    """Return bank and digest size by hash if the first event is the Spec ID of a crypto-agile log, else nothing.
+
+    Source: Firmware Profile 10.4.5.1. Whatever else calls itself a Spec ID is refused, so that no log is taken for
+    one of the other format.
+    """
+    _, kind, _, size = octets.unpack(_SHA1_EVENT)
+    if size > MAX_EVENT_SIZE:
+        raise octets.invalid(f"an event of {size} bytes")
+    data = octets.take(size)
+    if not data.startswith(b"Spec ID ") or (kind == NO_ACTION and data.startswith(SPEC_IDS_SHA1)):
+        return {}
+    if kind != NO_ACTION or not data.startswith(SPEC_ID):
+        raise octets.invalid("a Spec ID header of unknown form")
+    header = Octets(data[len(SPEC_ID) :], "event log header", "<")
     header.take(8)  # platform class, version, errata and size of UINTN: nothing here depends on them
     count = header.u32()
     if not 1 <= count <= tpm2.MAX_BANKS:
@@ -174,7 +178,7 @@ def _events(log: bytes, position: int, end: int, banks: Mapping[int, tuple[str, 
     try:
         while position < end:
             pcr, kind, count = _EVENT_HEAD.unpack_from(log, position)
-            if count > tpm2.MAX_BANKS:
+            if not 1 <= count <= tpm2.MAX_BANKS:
                 raise errors.InvalidMessage(_WHAT, f"an event with {count} digests")
             position += _EVENT_HEAD.size
             digests: dict[str, bytes] = {}
@@ -202,6 +206,8 @@ def _sha1_events(log: bytes, end: int) -> Iterator[Event]:
     try:
         while position < end:
             pcr, kind, digest, size = _SHA1_EVENT.unpack_from(log, position)
+            if log.startswith(_BLANK, position):
+                raise errors.InvalidMessage(_WHAT, "zeros in the place of an event")
             start = position + _SHA1_EVENT.size
             position = start + size
             _check_bounds(log, pcr, size, position)

@@ -371,7 +371,7 @@ def _events(kind: str, logs: Mapping[str, bytes], indices: Iterable[int]) -> Seq
         return ()
     # What a launch was is told by the events of all D-RTM PCRs together.
     wanted = frozenset(eventlog.DRTM_PCRS if kind == "txt" else own)
-    return [event for event in eventlog.parse(logs[kind]) if event.pcr in wanted]
+    return [event for event in eventlog.parse(logs[kind], padded=kind == "txt") if event.pcr in wanted]
 
 
 def _missing(listed: str, bank: str) -> Finding:

@@ -106,6 +106,12 @@ TARGETS: Mapping[str, Target] = {
     "attestation12": _binary(tpm12.parse_attestation, tpm12_test.ATTESTATION),
     "eventlog": Target(eventlog.parse, eventlog.parse, eventlog.encode(launch_events(), ["sha256"]), worst.event_log),
     "eventlog_sha1": Target(eventlog.parse, eventlog.parse, eventlog_test.OLD, worst.event_log),
+    "eventlog_padded": Target(
+        eventlog.parse,
+        lambda untrusted: eventlog.parse(untrusted, padded=True),
+        eventlog.encode(launch_events(), ["sha256"]) + bytes(64),
+        worst.event_log,
+    ),
     "evidence": _json(evidence.decode, evidence.encode(evidence_test.GOOD)),
     "challenge": _parsed_json(
         evidence.decode_challenge,

@@ -46,13 +46,11 @@ def xml(good: bytes) -> Iterator[bytes]:
 def event_log(good: bytes) -> Iterator[bytes]:
     """Inputs for a parser of event logs; `good` ends after an event."""
     yield from binary(good)
-    bare = struct.pack("<IIII", 17, 0x402, 0, 0)
-    digest = struct.pack("<IIIH", 17, 0x402, 1, 0x000B) + bytes(32) + bytes(4)
-    yield _filled(good, bare)
-    yield _filled(good, digest)
+    digest = struct.pack("<IIIH", 17, 0x402, 1, 0x000B) + bytes(32)
+    yield _filled(good, digest + bytes(4))
     yield _filled(good, struct.pack("<II20sI", 17, 0x402, b"", 0))
-    yield good + struct.pack("<IIII", 17, 0x402, 0, 250_000) + bytes(250_000)
-    yield good + struct.pack("<IIII", 17, 0x402, 0, 2**32 - 1)
+    yield good + digest + struct.pack("<I", 250_000) + bytes(250_000)
+    yield good + digest + struct.pack("<I", 2**32 - 1)
 
 
 def pem(good: bytes) -> Iterator[bytes]:

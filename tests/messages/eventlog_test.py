@@ -50,48 +50,59 @@ events = st.lists(
         st.integers(0, 23),
         st.integers(0, 2**32 - 1),
         st.binary(max_size=64),
-        st.sampled_from([(), ("sha256",), BANKS]),
+        st.sampled_from([("sha256",), BANKS]),
     ),
     max_size=20,
 )
 
 
-def is_blank(told: Event) -> bool:
-    """Return whether it is written as zeros: it extends nothing, and nobody can tell it from padding."""
-    return told == Event(0, 0, {}, b"") or told.data.strip(b"\0") == b"" and (told.pcr, told.type) == (0, 0)
+fillers = st.sampled_from([b"", *(filler * size for filler in (b"\0", b"\xff") for size in (1, 12, 16, 32, 500))])
 
 
-@given(events)
-def test_a_log_comes_back(told: list[Event]) -> None:
-    assume(not told or not is_blank(told[-1]))
-    assert list(eventlog.parse(eventlog.encode(told, BANKS))) == told
+@given(events, fillers)
+def test_a_log_comes_back(told: list[Event], filler: bytes) -> None:
+    log = eventlog.encode(told, BANKS)
+
+    assert list(eventlog.parse(log)) == told
+    assert list(eventlog.parse(log + filler, padded=True)) == told
 
 
-@given(st.lists(st.builds(event, st.integers(0, 23), st.integers(0, 2**32 - 1), st.binary(max_size=64)), min_size=1))
-def test_a_log_of_the_older_format_comes_back(told: list[Event]) -> None:
-    found = eventlog.parse(eventlog.encode_sha1(told))
+@given(
+    st.lists(st.builds(event, st.integers(0, 23), st.integers(0, 2**32 - 1), st.binary(max_size=64)), min_size=1), fillers
+)
+def test_a_log_of_the_older_format_comes_back(told: list[Event], filler: bytes) -> None:
+    assume(not told[0].data.startswith(b"Spec ID "))
+    log = eventlog.encode_sha1(told)
+
+    found = eventlog.parse(log)
 
     assert list(found) == [one._replace(digests={"sha1": one.digests["sha1"]}) for one in told]
+    assert eventlog.parse(log + filler, padded=True) == found
 
 
 @pytest.mark.parametrize("log", [GOOD, OLD])
 @pytest.mark.parametrize("padding", [b"\0", b"\xff"])
 @pytest.mark.parametrize("size", [1, 11, 12, 31, 32, 512, 2**20])
 def test_padding_behind_the_last_event_is_passed_over(log: bytes, padding: bytes, size: int) -> None:
-    assert eventlog.parse(log + padding * size) == eventlog.parse(log)
+    assert eventlog.parse(log + padding * size, padded=True) == eventlog.parse(log)
+    with pytest.raises(errors.InvalidMessage, match="malformed event log"):
+        eventlog.parse(log + padding * size)
 
 
 @pytest.mark.parametrize("log", [GOOD, OLD])
-@pytest.mark.parametrize("tail", [b"\0" * 40 + b"\1", b"\xff" * 40 + b"\0", b"\0\xff", b"rubbish"])
+@pytest.mark.parametrize(
+    "tail",
+    [b"\0" * 40 + b"\1", b"\xff" * 40 + b"\0", b"\0\xff", b"rubbish", *(b"\0" * n + b"\xff" * n for n in (16, 32, 64))],
+)
 def test_other_bytes_behind_the_last_event_are_no_padding(log: bytes, tail: bytes) -> None:
     with pytest.raises(errors.InvalidMessage, match="malformed event log"):
-        eventlog.parse(log + tail)
+        eventlog.parse(log + tail, padded=True)
 
 
 def test_an_event_that_ends_in_zeros_is_whole() -> None:
     told = [event(4, 4, bytes(4))]
 
-    assert list(eventlog.parse(eventlog.encode(told, BANKS) + bytes(100))) == told
+    assert list(eventlog.parse(eventlog.encode(told, BANKS) + bytes(100), padded=True)) == told
 
 
 def test_a_spec_id_of_the_older_format_is_an_event_like_others() -> None:
@@ -110,10 +121,13 @@ def test_the_older_format_tells_nothing_of_other_banks() -> None:
 @pytest.mark.parametrize(
     ("untrusted", "reason"),
     [
-        pytest.param(b"", "no event", id="empty"),
-        pytest.param(bytes(512), "no event", id="nothing but padding"),
-        pytest.param(b"\xff" * 512, "no event", id="nothing but ones"),
-        pytest.param(with_header(kind=8), "no Spec ID header", id="other first event"),
+        pytest.param(b"", "ends at byte 0", id="empty"),
+        pytest.param(bytes(512), "zeros in the place of an event", id="nothing but zeros"),
+        pytest.param(b"\xff" * 512, "an event of 4294967295 bytes", id="nothing but ones"),
+        pytest.param(with_header(kind=8), "a Spec ID header of unknown form", id="Spec ID in another event"),
+        pytest.param(with_header(8, b"Spec ID Event02\0"), "of unknown form", id="older Spec ID in another event"),
+        pytest.param(with_header(3, b"Spec ID Event04\0"), "of unknown form", id="Spec ID of a later format"),
+        pytest.param(with_header() + raw_event(count=0, digests=b""), "an event with 0 digests", id="no digest"),
         pytest.param(OLD[:-1], "were announced", id="older format cut in an event"),
         pytest.param(OLD + OLD[:31], "within an event", id="older format cut in a head"),
         pytest.param(struct.pack("<II20sI", 24, 8, b"", 0), "an event for PCR 24", id="older format, PCR 24"),
@@ -132,7 +146,7 @@ def test_the_older_format_tells_nothing_of_other_banks() -> None:
         ),
         pytest.param(with_header() + raw_event(size=2**32 - 1), "an event of 4294967295 bytes", id="endless event"),
         pytest.param(with_header() + raw_event(size=1), "were announced", id="event past the end"),
-        pytest.param(with_header() + raw_event(count=0, digests=b"") * 4097, "more than 4096 events", id="many events"),
+        pytest.param(with_header() + raw_event() * 4097, "more than 4096 events", id="many events"),
     ],
 )
 def test_refuses_what_is_no_log(untrusted: bytes, reason: str) -> None:
@@ -143,9 +157,15 @@ def test_refuses_what_is_no_log(untrusted: bytes, reason: str) -> None:
 ANY = st.binary(max_size=3000) | st.binary(max_size=500).map(lambda tail: HEADER + tail)
 
 
-@given(ANY | hostile.mutations(GOOD) | hostile.mutations(OLD))
-def test_any_bytes_are_read_or_malformed(untrusted: bytes) -> None:
-    hostile.survives(eventlog.parse, untrusted)
+@pytest.mark.parametrize("log", [bytes(512), b"\xff" * 512, b""], ids=["zeros", "ones", "nothing"])
+def test_padding_alone_is_no_log(log: bytes) -> None:
+    with pytest.raises(errors.InvalidMessage, match="malformed event log"):
+        eventlog.parse(log, padded=True)
+
+
+@given(ANY | hostile.mutations(GOOD) | hostile.mutations(OLD), st.booleans())
+def test_any_bytes_are_read_or_malformed(untrusted: bytes, padded: bool) -> None:
+    hostile.survives(lambda log: eventlog.parse(log, padded), untrusted)
 
 
 @pytest.mark.parametrize("log", [GOOD, OLD])

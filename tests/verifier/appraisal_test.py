@@ -15,7 +15,7 @@ from ovirt_tcp_plugin.messages.reference_values import ReferenceSet
 from ovirt_tcp_plugin.messages.result import Level
 from ovirt_tcp_plugin.verifier.appraisal import Appraised, Boot, Discarded, IssuedNonce, appraise
 from ovirt_tcp_plugin.verifier.judgement import Criteria
-from tests.verifier.software_tpm import BOOT_ID, REQUIRED, SoftwareTpm, launch_events
+from tests.verifier.software_tpm import BOOT_ID, REQUIRED, SoftwareTpm, firmware_events, launch_events
 
 NOW = 50_000
 OTHER_BOOT_ID = BOOT_ID.replace("5", "6")
@@ -206,6 +206,16 @@ class TestUntrusted:
         outcome = assert_untrusted(judge(tpm), (7, "log_malformed"), (8, "steps_unproven"), (8, "steps_unproven"))
         assert "no event" in outcome.findings[0].text
 
+    def test_7_firmware_log_with_padding(self, tpm: SoftwareTpm) -> None:
+        tpm.boot(firmware_events())
+        assert tpm.log is not None
+        required = {"sha256": (0, 2, 4, 7)}
+        issued = dataclasses.replace(issue(), challenge=evidence.Challenge(b"n" * 32, required, 200))
+        reported = tpm.report(issued, logs={"firmware": tpm.log + bytes(512)})
+        outcome = judge(tpm, reported, issued=issued, required=required)
+        assert isinstance(outcome, Appraised)
+        assert outcome.findings[0].code == "log_malformed"
+
     @pytest.mark.parametrize(
         "forge",
         [
@@ -287,6 +297,14 @@ class TestTrusted:
         assert (outcome.level, outcome.findings) == (Level.TRUSTED, ())
         assert outcome.boot == Boot(BOOT_ID, 5, 0, 1000)
         assert set(outcome.measured.values) == {17, 18}
+
+    @pytest.mark.parametrize("padding", [bytes(512), b"\xff" * 512], ids=["zeros", "ones"])
+    def test_padding_behind_the_txt_log(self, padding: bytes, tpm: SoftwareTpm) -> None:
+        assert tpm.log is not None
+        tpm.log += padding
+        outcome = judge(tpm)
+        assert isinstance(outcome, Appraised)
+        assert outcome.level is Level.TRUSTED
 
     def test_one_of_several_good_boots(self, tpm: SoftwareTpm) -> None:
         updated = SoftwareTpm()
