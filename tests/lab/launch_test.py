@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 import dataclasses
+import re
 import subprocess
 from collections.abc import Callable
 from pathlib import Path
@@ -57,6 +58,20 @@ def test_tpm2_eventlog_reads_the_same(events: tuple[eventlog.Event, ...], tpm_po
         replayed = eventlog.replay(told, bank, [*range(10), 14, 17, 18])
         seen = {int(index): f"{value:0{2 * len(replayed[0])}x}" for index, value in read["pcrs"][bank].items()}
         assert seen == {index: value.hex() for index, value in replayed.items()}
+
+
+def test_tpm2_eventlog_reads_the_same_of_the_older_format(tpm_pool: TpmPool, tmp_path: Path) -> None:
+    told = firmware.events(firmware.Machine(), tpm_pool.images, ["sha1"])
+    (tmp_path / "log").write_bytes(launch.log_of(told, ["sha1"]))
+
+    done = subprocess.run(["tpm2_eventlog", tmp_path / "log"], capture_output=True, timeout=20, check=True)
+
+    # Its events are no list in this format, so that YAML has only the last one.
+    digests = re.findall(r'Digest: "([0-9a-f]{40})"', done.stdout.decode())
+    assert digests == [one.digests["sha1"].hex() for one in eventlog.parse((tmp_path / "log").read_bytes())]
+    read = yaml.safe_load(done.stdout)
+    seen = {int(index): f"{value:040x}" for index, value in read["pcrs"]["sha1"].items()}
+    assert seen == {index: value.hex() for index, value in eventlog.replay(told, "sha1", [*range(10), 14]).items()}
 
 
 def test_a_module_is_hashed_as_tb_polgen_does(tmp_path: Path) -> None:
