@@ -13,9 +13,8 @@ covered by the PCR at all, so it is good for naming an event, never for trusting
 from __future__ import annotations
 
 import hashlib
-import itertools
 import struct
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import NamedTuple, Optional
 
 from ovirt_tcp_plugin import errors
@@ -87,11 +86,7 @@ def parse(untrusted: bytes, padded: bool = False) -> tuple[Event, ...]:
     octets = Octets(untrusted, _WHAT, "<")
     banks = _header(octets)
     end = _end(untrusted) if padded else len(untrusted)
-    found = _events(untrusted, octets.position, end, banks) if banks else _sha1_events(untrusted, end)
-    events = tuple(itertools.islice(found, MAX_EVENTS + 1))
-    if len(events) > MAX_EVENTS:
-        raise octets.invalid(f"more than {MAX_EVENTS} events")
-    return events
+    return tuple(_events(untrusted, octets.position, end, banks) if banks else _sha1_events(untrusted, end))
 
 
 def launched(events: Iterable[Event]) -> bool:
@@ -169,12 +164,13 @@ def _header(octets: Octets) -> Mapping[int, tuple[str, int]]:
     return banks
 
 
-def _events(log: bytes, position: int, end: int, banks: Mapping[int, tuple[str, int]]) -> Iterator[Event]:
+def _events(log: bytes, position: int, end: int, banks: Mapping[int, tuple[str, int]]) -> list[Event]:
     """Read the events that begin from `position` on and before `end`.
 
     Without a cursor such as Octets, because a log has hundreds of them. A digest that is cut off moves the position
     past the log, where the next number cannot be read.
     """
+    events: list[Event] = []
     try:
         while position < end:
             pcr, kind, count = _EVENT_HEAD.unpack_from(log, position)
@@ -192,16 +188,19 @@ def _events(log: bytes, position: int, end: int, banks: Mapping[int, tuple[str, 
             size = _EVENT_SIZE.unpack_from(log, position)[0]
             start = position + _EVENT_SIZE.size
             position = start + size
-            _check_bounds(log, pcr, size, position)
-            yield Event(pcr, kind, digests, log[start:position])
+            if pcr >= tpm2.PCR_COUNT or size > MAX_EVENT_SIZE or position > len(log) or len(events) == MAX_EVENTS:
+                raise _out_of_bounds(log, pcr, size, position)
+            events.append(Event(pcr, kind, digests, log[start:position]))
     except struct.error:
         raise _cut_off(log) from None
+    return events
 
 
-def _sha1_events(log: bytes, end: int) -> Iterator[Event]:
+def _sha1_events(log: bytes, end: int) -> list[Event]:
     """Read the events of the older format that begin before `end`."""
     if not end:
         raise errors.InvalidMessage(_WHAT, "no event")
+    events: list[Event] = []
     position = 0
     try:
         while position < end:
@@ -210,19 +209,23 @@ def _sha1_events(log: bytes, end: int) -> Iterator[Event]:
                 raise errors.InvalidMessage(_WHAT, "zeros in the place of an event")
             start = position + _SHA1_EVENT.size
             position = start + size
-            _check_bounds(log, pcr, size, position)
-            yield Event(pcr, kind, {"sha1": digest}, log[start:position])
+            if pcr >= tpm2.PCR_COUNT or size > MAX_EVENT_SIZE or position > len(log) or len(events) == MAX_EVENTS:
+                raise _out_of_bounds(log, pcr, size, position)
+            events.append(Event(pcr, kind, {"sha1": digest}, log[start:position]))
     except struct.error:
         raise _cut_off(log) from None
+    return events
 
 
-def _check_bounds(log: bytes, pcr: int, size: int, end: int) -> None:
+def _out_of_bounds(log: bytes, pcr: int, size: int, end: int) -> errors.InvalidMessage:
+    """Return what is wrong with an event of `size` bytes of data up to `end`."""
     if pcr >= tpm2.PCR_COUNT:
-        raise errors.InvalidMessage(_WHAT, f"an event for PCR {pcr}")
+        return errors.InvalidMessage(_WHAT, f"an event for PCR {pcr}")
     if size > MAX_EVENT_SIZE:
-        raise errors.InvalidMessage(_WHAT, f"an event of {size} bytes")
+        return errors.InvalidMessage(_WHAT, f"an event of {size} bytes")
     if end > len(log):
-        raise errors.InvalidMessage(_WHAT, f"ends at byte {len(log)}, {end} were announced")
+        return errors.InvalidMessage(_WHAT, f"ends at byte {len(log)}, {end} were announced")
+    return errors.InvalidMessage(_WHAT, f"more than {MAX_EVENTS} events")
 
 
 def _cut_off(log: bytes) -> errors.InvalidMessage:
