@@ -25,7 +25,7 @@ help:
 	@echo "make test   lint, types and the whole test suite"
 	@echo "make lint   ruff and mypy only"
 	@echo "make bench  figures beside their bars, into build/bench.json (BENCH=name for one)"
-	@echo "make soak   long campaigns"
+	@echo "make soak   long campaigns (SEED=number for those of an earlier run)"
 	@echo "make fuzz   every parser, guided by coverage (FUZZ_SECONDS=60 each; TARGETS='quote xmlrpc' for these)"
 	@echo "make clean  remove build/"
 
@@ -57,8 +57,8 @@ fuzz: setup build/.installed-fuzz
 bench: setup
 	$(BIN)/python -m tests.bench.run $(BENCH)
 
-soak:
-	@echo "make $@: nothing yet; it is filled together with the complete verifier, broker and filter"
+soak: setup postgresql
+	SOAK=1 SEED=$(SEED) $(BIN)/python -m pytest -m soak -s --timeout 3600
 
 clean:
 	rm -rf build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis

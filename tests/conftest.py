@@ -14,6 +14,7 @@ import pytest
 from ovirt_tcp_plugin.lab import launch, swtpm12
 from ovirt_tcp_plugin.lab.host import LabHost
 from ovirt_tcp_plugin.lab.swtpm import Vendor
+from tests import soak
 
 # Each takes half a second to make; a test with more hosts than that makes the others itself.
 READY_MADE = 3
@@ -54,6 +55,11 @@ class TpmPool:
         fresh = [self._directory / f"chip-{number}" for number in range(start, start + count)]
         self._vendor.manufacture(fresh)
         self._made += fresh
+
+
+def pytest_report_header() -> str:
+    """Tell what the campaigns do at random."""
+    return f"seed of the campaigns: {soak.SEED}"
 
 
 @pytest.fixture(scope="session")

@@ -42,6 +42,8 @@ class Server:
     metrics_networks: tuple[str, ...] = ()
     # Requests a second that one peer may go on asking: an agent by its certificate, everybody else by address.
     requests_per_second: float = 50.0
+    # New connections that one address may open. Agents and broker keep theirs; raise it where many hosts share an address.
+    connections_per_second: float = 20.0
     # Connections on which no caller is known yet; beyond it the oldest is dropped.
     unknown_connections: int = 500
     # Connections of one peer on which it is known; beyond it the peer's oldest is dropped.
@@ -55,9 +57,9 @@ class Server:
                 ipaddress.ip_network(network)
             except ValueError as e:
                 raise ValueError(f"network {network!r} is not like 192.0.2.0/24: {e}") from e
-        for limit in ("requests_per_second", "unknown_connections", "peer_connections", "peer_questions"):
-            if getattr(self, limit) <= 0:
-                raise ValueError(f"{limit} must be above 0")
+        for limit in dataclasses.fields(self):
+            if limit.type in ("int", "float") and limit.name != "port" and getattr(self, limit.name) <= 0:
+                raise ValueError(f"{limit.name} must be above 0")
 
 
 @dataclasses.dataclass(frozen=True)

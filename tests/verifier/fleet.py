@@ -7,6 +7,7 @@ from __future__ import annotations
 import asyncio
 import datetime
 import functools
+import ipaddress
 import json
 import secrets
 import socket
@@ -59,7 +60,7 @@ class Fleet:
         self._configure(server)
         self._key = ec.generate_private_key(ec.SECP256R1())
         write_key(directory / "agent.key", self._key)
-        self.agents = [Agent(self, f"host-{number}") for number in range(size)]
+        self.agents = [Agent(self, number) for number in range(size)]
         database = Database(self.database_url)
         database.transact(self._enrol)
         database.close()
@@ -113,14 +114,16 @@ class Fleet:
 class Caller:
     """A connection that is kept, for one request at a time."""
 
-    def __init__(self, port: int, tls: ssl.SSLContext, headers: str = "") -> None:
-        self.port, self._tls, self._headers = port, tls, headers
+    def __init__(self, port: int, tls: ssl.SSLContext, headers: str = "", address: str = "127.0.0.1") -> None:
+        self.port, self._tls, self._headers, self._address = port, tls, headers, address
         self._streams: Optional[tuple[asyncio.StreamReader, asyncio.StreamWriter]] = None
 
     async def connect(self) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
         """Return the connection, opening it first if there is none."""
         if self._streams is None:
-            self._streams = await asyncio.open_connection("127.0.0.1", self.port, ssl=self._tls)
+            self._streams = await asyncio.open_connection(
+                "127.0.0.1", self.port, ssl=self._tls, local_addr=(self._address, 0)
+            )
             raw: socket.socket = self._streams[1].get_extra_info("socket")
             raw.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         return self._streams
@@ -150,8 +153,10 @@ class Caller:
 class Agent:
     """A host that boots anew for each report: so it is challenged at once, without anybody's question."""
 
-    def __init__(self, fleet: Fleet, name: str) -> None:
-        self.name, self.certificate = name, fleet.directory / f"{name}.pem"
+    def __init__(self, fleet: Fleet, number: int) -> None:
+        self.name = f"host-{number}"
+        self.certificate = fleet.directory / f"{self.name}.pem"
+        self._address = str(ipaddress.IPv4Address("127.1.0.1") + number)
         self.tpm = SoftwareTpm()
         self._logs = {"txt": self.tpm.log, "firmware": FIRMWARE_LOG}
         self._fleet = fleet
@@ -159,7 +164,7 @@ class Agent:
     @functools.cached_property
     def caller(self) -> Caller:
         """Its connection."""
-        return Caller(self._fleet.port, self._fleet.tls(self.certificate))
+        return Caller(self._fleet.port, self._fleet.tls(self.certificate), address=self._address)
 
     async def attest(self) -> str:
         """Reboot, report, and return the level that the verifier answers."""

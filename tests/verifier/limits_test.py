@@ -108,7 +108,7 @@ def test_an_agent_is_counted_by_its_certificate_not_by_its_address(make_server: 
 
 
 def test_idle_connections_do_not_keep_others_out(make_server: object, vendor: Vendor) -> None:
-    server = make_server(unknown_connections=20)  # type: ignore[operator]
+    server = make_server(unknown_connections=20, connections_per_second=100.0)  # type: ignore[operator]
     agent = Agent(server, vendor).enrol()
     context = ssl.create_default_context(cafile=str(server.directory / "ca.pem"))
     idle = []
@@ -121,6 +121,24 @@ def test_idle_connections_do_not_keep_others_out(make_server: object, vendor: Ve
     assert server._context.server.counts["no"] <= 20
     for one in idle:
         one.close()
+
+
+def test_an_address_that_opens_connections_too_fast_is_refused_before_the_handshake(make_server: object) -> None:
+    server = make_server(connections_per_second=5.0)  # type: ignore[operator]
+    context = ssl.create_default_context(cafile=str(server.directory / "ca.pem"))
+
+    def open_one(address: str) -> bool:
+        with socket.create_connection(("127.0.0.1", server.port), 5, source_address=(address, 0)) as plain:
+            try:
+                context.wrap_socket(plain, server_hostname="127.0.0.1").close()
+            except OSError:
+                return False
+            return True
+
+    opened = [open_one("127.0.0.2") for _ in range(5 * BURST_S + 10)]
+    assert opened[: 5 * BURST_S] == [True] * 5 * BURST_S
+    assert not opened[-1]
+    assert open_one("127.0.0.3")
 
 
 def test_one_peers_connections_are_bounded_and_the_oldest_goes(make_server: object) -> None:

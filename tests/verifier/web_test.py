@@ -73,7 +73,13 @@ class Server:
         database.on_done = metrics.stored
         self.attestation = Attestation(database, policies, metrics, Appraisal(), clock)
         self.enrolment = Enrolment(database, authority, vendor.authorities, first_use=False, clock=clock, tpm12=False)
-        given = {"address": "127.0.0.1", "port": 0, "poll_deadline": DEADLINE_MS / 1000, **options}
+        given = {
+            "address": "127.0.0.1",
+            "port": 0,
+            "poll_deadline": DEADLINE_MS / 1000,
+            "connections_per_second": 1000.0,  # one for each call
+            **options,
+        }
         context = Context(database, self.enrolment, self.attestation, policies, metrics, clock, ServerOptions(**given))
         self._tls = web.tls_context(directory / "server.pem", directory / "server.key", authority.pem)
         self._context, self._started = context, threading.Event()

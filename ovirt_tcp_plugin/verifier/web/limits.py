@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import collections
 import contextlib
 import math
@@ -72,10 +73,17 @@ class Questions:
 
 
 class HttpServer(tornado.httpserver.HTTPServer):
-    """Drops the oldest connections, when there are too many on which nobody was known yet, or too many of one peer."""
+    """Drops the oldest connections, when there are too many on which nobody was known yet, or too many of one peer.
+
+    An address that opens them too fast is refused at once: a TLS handshake costs the server as much as a report does.
+    """
 
     def initialize(self, *args: Any, **options: Any) -> None:
-        """Take `max_unknown` and `max_of_peer`, numbers of connections; the other options are the library's."""
+        """Take `per_second`, new connections of one address, `max_unknown` and `max_of_peer`, numbers of connections.
+
+        The other options are the library's.
+        """
+        self._openings = Rates(options.pop("per_second"))
         self._max_unknown: int = options.pop("max_unknown")
         self._max_of_peer: int = options.pop("max_of_peer")
         super().initialize(*args, **options)
@@ -86,6 +94,10 @@ class HttpServer(tornado.httpserver.HTTPServer):
 
     def handle_stream(self, stream: tornado.iostream.IOStream, address: tuple[object, ...]) -> None:
         """Begin a connection; its TLS handshake is still to come."""
+        now_ms = int(1000 * asyncio.get_running_loop().time())
+        if self._openings.wait_s(str(address[0]), now_ms) is not None:
+            stream.close()
+            return
         self._unknown[stream] = None
         self._drop_oldest(self._unknown, self._max_unknown)
         super().handle_stream(stream, address)

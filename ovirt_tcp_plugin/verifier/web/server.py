@@ -89,6 +89,7 @@ def serve(context: Context, tls: ssl.SSLContext) -> tuple[HttpServer, int]:
         max_header_size=MAX_HEADER_SIZE,
         body_timeout=BODY_WITHIN_S,
         idle_connection_timeout=IDLE_CONNECTION_S,
+        per_second=context.options.connections_per_second,
         max_unknown=context.options.unknown_connections,
         max_of_peer=context.options.peer_connections,
     )
