@@ -166,7 +166,8 @@ class Engine:
         try:
             self._call("add an event", lambda system: system.events_service().add(event))
         except errors.Conflict as e:
-            if "duplicate" not in str(e).lower():
+            # ACTION_TYPE_FAILED_EXTERNAL_EVENT_DUPLICATE_CUSTOM_ID, in the engine's words.
+            if "with this custom id already exists" not in str(e):
                 raise
 
     def events(self, after: int) -> tuple[Event, ...]:

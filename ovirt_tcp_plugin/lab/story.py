@@ -17,7 +17,7 @@ import ovirtsdk4
 from ovirtsdk4 import types
 
 from ovirt_tcp_plugin.lab import launch
-from ovirt_tcp_plugin.lab.engine.model import AFFINITY_UNIT, INTERNAL_UNITS
+from ovirt_tcp_plugin.lab.engine import builtin
 from ovirt_tcp_plugin.lab.narrator import Narrator, StepFailed
 from ovirt_tcp_plugin.lab.site import CLUSTER, Site
 
@@ -229,9 +229,9 @@ class Story:
         scope = types.Property(name="trust_scope", value="all_vms")
         policy = policies.add(types.SchedulingPolicy(name="trusted", properties=[scope]))
         filters = policies.policy_service(policy.id).filters_service()
-        for uid in (INTERNAL_UNITS[AFFINITY_UNIT][0], INTERNAL_UNITS["Memory"][0], unit.id):
+        for uid in (builtin.AFFINITY_FILTER, builtin.MEMORY_FILTER, unit.id):
             filters.add(types.Filter(scheduling_policy_unit=types.SchedulingPolicyUnit(id=uid)))
-        balance = types.SchedulingPolicyUnit(id=INTERNAL_UNITS["None"][0])
+        balance = types.SchedulingPolicyUnit(id=builtin.NO_BALANCE)
         policies.policy_service(policy.id).balances_service().add(types.Balance(scheduling_policy_unit=balance))
         (cluster,) = system.clusters_service().list()
         change = types.Cluster(scheduling_policy=types.SchedulingPolicy(id=policy.id))

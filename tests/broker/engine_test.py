@@ -20,7 +20,8 @@ from ovirt_tcp_plugin import errors
 from ovirt_tcp_plugin.broker import settings
 from ovirt_tcp_plugin.broker.engine import Engine
 from ovirt_tcp_plugin.broker.inventory import WALL_NAME, Notice
-from ovirt_tcp_plugin.lab.engine.model import NONE_POLICY_ID, Rule
+from ovirt_tcp_plugin.lab.engine.builtin import NONE_POLICY
+from ovirt_tcp_plugin.lab.engine.model import Rule
 from ovirt_tcp_plugin.lab.engine.server import Config, EngineSimulator
 from ovirt_tcp_plugin.verifier.authority import Authority, write_key
 
@@ -80,7 +81,7 @@ class TestReading:
         simulator.model.clusters[cluster].properties = {"trust_scope": "marked_vms"}
         listing = engine.listing()
         assert [(one.id, one.policy_id, dict(one.properties)) for one in listing.clusters] == [
-            (cluster, NONE_POLICY_ID, {"trust_scope": "marked_vms"})
+            (cluster, NONE_POLICY, {"trust_scope": "marked_vms"})
         ]
         assert {host.id: (host.address, host.up) for host in listing.hosts} == {
             hosts[name]: (f"H{name[1:]}.lab", True) for name in hosts
@@ -88,7 +89,7 @@ class TestReading:
         assert {vm.id for vm in listing.vms} == set(vms.values())
         policy = listing.policy(listing.clusters[0])
         assert policy is not None
-        assert policy.filter_ids == set(simulator.model.policies[NONE_POLICY_ID].filters)
+        assert policy.filter_ids == set(simulator.model.policies[NONE_POLICY].filters)
 
     @pytest.mark.parametrize(
         ("now", "next_run", "marked"),
@@ -208,7 +209,7 @@ class TestTrouble:
 
     def test_an_ended_session_begins_anew(self, engine: Engine, simulator: EngineSimulator) -> None:
         engine.hosts()
-        simulator.rest.end_tokens()
+        simulator.sessions.end_all()
         assert len(engine.hosts()) == 3
 
     def test_a_wrong_password_is_unavailable(self, pki: Pki, simulator: EngineSimulator, tmp_path: Path) -> None:

@@ -24,7 +24,9 @@ from ovirt_tcp_plugin.broker.service import Service
 from ovirt_tcp_plugin.broker.snapshot_writer import SnapshotWriter
 from ovirt_tcp_plugin.broker.sources import Answer
 from ovirt_tcp_plugin.clock import Clock
-from ovirt_tcp_plugin.lab.engine import model
+from ovirt_tcp_plugin.lab.engine import builtin, model
+from ovirt_tcp_plugin.lab.engine.audit_log import Event
+from ovirt_tcp_plugin.lab.engine.errors import Fault
 from ovirt_tcp_plugin.lab.engine.server import Config, EngineSimulator
 from ovirt_tcp_plugin.messages.result import Level
 from ovirt_tcp_plugin.verifier.authority import Authority, write_key
@@ -117,7 +119,7 @@ class Site:
     def statuses(self) -> dict[str, str]:
         return {one.name: one.status for one in self.engine.model.hosts.values()}
 
-    def told(self, part: str) -> list[model.Event]:
+    def told(self, part: str) -> list[Event]:
         return [one for one in self.engine.model.events if one.origin == "ovirt-tcp" and part in one.description]
 
     def snapshot(self) -> snapshot.Snapshot:
@@ -147,7 +149,7 @@ def _engine(pki: Path, hosts: int) -> EngineSimulator:
     tables = engine.model
     unit = model.Unit(model.new_id(), "TrustedHosts", "filter", internal=False)
     tables.units[unit.id] = unit
-    none = tables.policies[model.NONE_POLICY_ID]
+    none = tables.policies[builtin.NONE_POLICY]
     policy = model.Policy(model.new_id(), "trusted", filters=[*none.filters, unit.id], balances=none.balances)
     tables.policies[policy.id] = policy
     for cluster in tables.clusters.values():
@@ -219,13 +221,13 @@ class TestUntrusted:
         until(lambda: site.inside() == EVERYBODY)
         until(lambda: site.trusted_in_snapshot() == EVERYBODY)
         seen: list[tuple[bool, bool]] = []
-        deactivate = site.engine.lifecycle.deactivate
+        deactivate = site.engine.hosts.deactivate
 
         def watched(host: model.Host, reason: str) -> None:
             seen.append((host.name in site.inside(), host.name in site.trusted_in_snapshot()))
             deactivate(host, reason)
 
-        site.engine.lifecycle.deactivate = watched  # type: ignore[method-assign]
+        site.engine.hosts.deactivate = watched  # type: ignore[method-assign]
         site.source.levels["h1.lab"] = Level.UNTRUSTED
         site.service.attest_host(site.host("h1").id)
         until(lambda: site.statuses()["h1"] == "maintenance")
@@ -241,7 +243,7 @@ class TestUntrusted:
     def test_one_in_an_administrators_maintenance_stays_there(self, site: Site) -> None:
         site.start()
         until(lambda: site.inside() == EVERYBODY)
-        site.engine.lifecycle.deactivate(site.host("h3"), "new memory modules")
+        site.engine.hosts.deactivate(site.host("h3"), "new memory modules")
         until(lambda: site.inside() == EVERYBODY - {"h3"})
         rounds = len(site.source.asked)
         site.service.attest_in_stages()
@@ -253,9 +255,9 @@ class TestUntrusted:
         until(lambda: site.inside() == EVERYBODY)
 
         def refuse(host: model.Host, reason: str) -> None:
-            raise model.Fault(409, "Operation Failed", "[Cannot switch Host to Maintenance mode. Pinned VMs.]")
+            raise Fault(409, "Operation Failed", "[Cannot switch Host to Maintenance mode. Pinned VMs.]")
 
-        site.engine.lifecycle.deactivate = refuse  # type: ignore[method-assign]
+        site.engine.hosts.deactivate = refuse  # type: ignore[method-assign]
         site.source.levels["h2.lab"] = Level.UNTRUSTED
         site.service.attest_host(site.host("h2").id)
         until(lambda: site.told("maintenance was refused"))
@@ -281,9 +283,9 @@ class TestHosts:
         site.start()
         until(lambda: site.inside() == EVERYBODY)
         site.source.levels["h4.lab"] = Level.TIMEOUT
-        site.engine.lifecycle.power(site.host("h4"), False)
+        site.engine.hosts.power(site.host("h4"), False)
         until(lambda: site.inside() == EVERYBODY - {"h4"})
-        site.engine.lifecycle.power(site.host("h4"), True)
+        site.engine.hosts.power(site.host("h4"), True)
         until(lambda: site.statuses()["h4"] == "up")
         until(lambda: any("h4.lab" in names for names in site.source.asked[-3:]))
         assert site.inside() == EVERYBODY - {"h4"}
@@ -331,7 +333,7 @@ class TestEngine:
     def test_a_pool_that_ends_is_said_and_its_wall_goes(self, site: Site) -> None:
         site.start()
         until(lambda: site.inside() == EVERYBODY)
-        site.engine.model.clusters[site.cluster].policy = model.NONE_POLICY_ID
+        site.engine.model.clusters[site.cluster].policy = builtin.NONE_POLICY
         until(lambda: site.wall() is None)
         until(lambda: site.told("no trusted pool any more"))
         assert "vm1, vm2" in site.told("no trusted pool any more")[0].description
@@ -357,7 +359,7 @@ class TestEngine:
             write(self, one)
 
         monkeypatch.setattr(SnapshotWriter, "write", fail_once)
-        site.engine.lifecycle.deactivate(site.host("h3"), "new memory modules")
+        site.engine.hosts.deactivate(site.host("h3"), "new memory modules")
         until(lambda: failed and site.trusted_in_snapshot() == EVERYBODY - {"h3"})
 
 

@@ -2,7 +2,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """An oVirt engine simulator: the real SDK drives it over HTTPS, and it calls the real external scheduler.
 
-`model` holds what the engine knows, `scheduling` chooses hosts, `external_scheduler` is the engine's XML-RPC client,
-`lifecycle` moves hosts and VMs, `documents` and `rest` are the REST API, `control` is the lab's hand on the power
-switches.
+`model` and `audit_log` hold what the engine knows, `builtin` what it is born with. `scheduling` and `affinity` choose hosts,
+`external_scheduler` is the engine's XML-RPC client, `discovery` asks it for its units. `vms` and `hosts` are commands and
+the passing of time, `rounds` the engine's own periodic jobs. `rest` and `documents` are the REST API, `sessions` its
+log-in, `web` serves them. `faults` is the one place where a test says what goes wrong, `clock` the time that it may move.
 """

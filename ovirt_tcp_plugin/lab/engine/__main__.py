@@ -19,7 +19,7 @@ def main() -> None:
     config = Config(**json.loads(Path(sys.argv[1]).read_text(encoding="utf-8")))
     engine = EngineSimulator(config)
     engine.start()
-    sys.stdout.write(json.dumps({"url": engine.url, "control_port": engine.control_port}) + "\n")
+    sys.stdout.write(json.dumps({"url": engine.url, "control_port": engine.web.control_port}) + "\n")
     sys.stdout.flush()
     signal.sigwait({signal.SIGTERM, signal.SIGINT})
     engine.stop()

@@ -8,7 +8,9 @@ from collections.abc import Iterable, Mapping
 from typing import Any, Optional
 from xml.etree import ElementTree
 
-from ovirt_tcp_plugin.lab.engine.model import AffinityGroup, Cluster, Event, Fault, Host, Model, Policy, Rule, Unit, Vm
+from ovirt_tcp_plugin.lab.engine.audit_log import Event
+from ovirt_tcp_plugin.lab.engine.errors import Fault
+from ovirt_tcp_plugin.lab.engine.model import AffinityGroup, AffinityLabel, Cluster, Host, Model, Policy, Rule, Unit, Vm
 
 Element = ElementTree.Element
 
@@ -83,21 +85,32 @@ def host(one: Host) -> Element:
     """Return a host."""
     details = {"status_detail": one.status_detail} if one.status_detail else {}
     root = _element(
-        "host", one.id, "hosts", name=one.name, address=one.address, status=one.status, external_status="ok", **details
+        "host",
+        one.id,
+        "hosts",
+        name=one.name,
+        address=one.address,
+        status=one.status,
+        external_status=one.external_status,
+        **details,
     )
     root.append(_link("cluster", one.cluster))
+    if one.hosted_engine:
+        root.append(_element("hosted_engine", active="true", configured="true", score="3400"))
     return root
 
 
 def vm(one: Vm, next_run: bool = False) -> Element:
     """Return a VM, as it runs or as it is configured for its next start."""
     status = "migrating" if one.migrating_to else one.status
-    root = _element("vm", one.id, "vms", name=one.name, status=status)
+    root = _element("vm", one.id, "vms", name=one.name, status=status, origin=one.origin)
     root.append(_link("cluster", one.cluster))
     if one.host:
         root.append(_link("host", one.host))
-    available = _element("high_availability", enabled=_yes(one.high_availability))
-    root.append(available)
+    root.append(_element("high_availability", enabled=_yes(one.high_availability), priority=str(one.priority)))
+    placement = _element("placement_policy", affinity=one.affinity)
+    placement.append(listing("hosts", (_link("host", uid) for uid in one.pinned_to)))
+    root.append(placement)
     ElementTree.SubElement(root, "next_run_configuration_exists").text = _yes(one.next_run is not None)
     given = one.next_run if next_run and one.next_run is not None else one.custom_properties
     root.append(_properties("custom_properties", "custom_property", given))
@@ -127,9 +140,13 @@ def policy(one: Policy) -> Element:
     return root
 
 
-def policy_unit(kind: str, uid: str) -> Element:
-    """Return a filter, weight or balance of a policy; its id is its unit's, as in the engine."""
-    root = _element(kind, uid)
+def policy_unit(kind: str, uid: str, number: Mapping[str, str]) -> Element:
+    """Return a filter, weight or balance of a policy; its id is its unit's, as in the engine.
+
+    Args:
+        number: `position` of a filter or `factor` of a weight.
+    """
+    root = _element(kind, uid, **number)
     root.append(_link("scheduling_policy_unit", uid))
     return root
 
@@ -145,6 +162,21 @@ def group(one: AffinityGroup, tables: Model, inline: bool = False) -> Element:
         root.append(listing("hosts", (host(tables.hosts[uid]) for uid in one.hosts if uid in tables.hosts)))
         root.append(listing("vms", (vm(tables.vms[uid]) for uid in one.vms if uid in tables.vms)))
     return root
+
+
+def label(one: AffinityLabel) -> Element:
+    """Return an affinity label."""
+    return _element("affinity_label", one.id, "affinitylabels", name=one.name)
+
+
+def feature(name: str) -> Element:
+    """Return an additional feature of a cluster; its id is its name here."""
+    return _element("cluster_feature", name, name=name)
+
+
+def hook(point: str, name: str, checksum: str) -> Element:
+    """Return a VDSM hook as its host reports it. The checksum is a SHA-256, whatever its tag says."""
+    return _element("hook", name, event_name=point, name=name, md5=checksum)
 
 
 def event(one: Event) -> Element:

@@ -11,12 +11,13 @@ from __future__ import annotations
 
 import dataclasses
 import http.client
+import socket
 import threading
 import urllib.parse
 import xml.parsers.expat
 import xmlrpc.client
 from collections.abc import Mapping, Sequence
-from typing import Any, Optional
+from typing import Any
 from xml.sax.saxutils import escape
 
 CONNECT_WITHIN_S = 0.1  # ExternalSchedulerConnectionTimeout
@@ -44,14 +45,14 @@ class Answer:
 
 
 class ExternalScheduler:
-    """One connection that is kept alive, as the JVM keeps it."""
+    """Connections that are kept alive and used one call at a time, as the JVM keeps them. Thread-safe."""
 
     def __init__(self, url: str, response_within_s: float) -> None:
         parts = urllib.parse.urlsplit(url)
         self._host, self._port = parts.hostname or "localhost", parts.port or 80
         self._path = parts.path or "/"
         self._within = response_within_s
-        self._connection: Optional[http.client.HTTPConnection] = None
+        self._idle: list[http.client.HTTPConnection] = []
         self._lock = threading.Lock()
 
     def discover(self) -> Mapping[str, Mapping[str, Any]]:
@@ -59,11 +60,12 @@ class ExternalScheduler:
         found = self._call(request("discover", []))
         if not isinstance(found, dict) or set(found) - {"filters", "scores", "balance"}:
             raise NoAnswer("discovery answered something unknown")
+        units = [unit for kind in found.values() for unit in (kind.values() if isinstance(kind, dict) else [None])]
+        if not all(isinstance(unit, list) and len(unit) > 1 for unit in units):
+            raise NoAnswer("discovery answered units without description and properties")
         return found
 
-    def run_filters(
-        self, names: Sequence[str], hosts: Sequence[str], vm: str, properties: Mapping[str, str]
-    ) -> Answer:
+    def run_filters(self, names: Sequence[str], hosts: Sequence[str], vm: str, properties: Mapping[str, str]) -> Answer:
         """Return the reply. Raises NoAnswer or CommandFails."""
         found = self._call(request("runFilters", [list(names), list(hosts), vm, dict(properties)]))
         if isinstance(found, list):
@@ -76,8 +78,7 @@ class ExternalScheduler:
         return Answer(found["result_code"], found.get("result"), *texts)
 
     def _call(self, body: bytes) -> Any:
-        with self._lock:
-            answer = self._exchange(body)
+        answer = self._exchange(body)
         if b"<nil/>" in answer or b"<i8>" in answer:
             raise NoAnswer("an answer with an extension type that is not enabled")
         try:
@@ -89,39 +90,43 @@ class ExternalScheduler:
         return value
 
     def _exchange(self, body: bytes) -> bytes:
-        fresh = self._connection is None
-        try:
-            return self._send(body)
-        except (OSError, http.client.HTTPException) as e:
-            self._drop()
-            if fresh or isinstance(e, TimeoutError):
+        with self._lock:
+            connection = self._idle.pop() if self._idle else None
+        if connection is not None:
+            try:
+                return self._send(connection, body)
+            except socket.timeout as e:
                 raise NoAnswer(f"{type(e).__name__}: {e}") from e
+            except (OSError, http.client.HTTPException):
+                connection.close()  # the server closed an idle connection: the JVM tries once more
         try:
-            return self._send(body)  # the server closed an idle connection: the JVM tries once more
+            return self._send(self._connect(), body)
         except (OSError, http.client.HTTPException) as e:
-            self._drop()
             raise NoAnswer(f"{type(e).__name__}: {e}") from e
 
-    def _send(self, body: bytes) -> bytes:
-        if self._connection is None:
-            connection = http.client.HTTPConnection(self._host, self._port, timeout=CONNECT_WITHIN_S)
-            connection.connect()
-            connection.sock.settimeout(self._within)
-            self._connection = connection
+    def _connect(self) -> http.client.HTTPConnection:
+        connection = http.client.HTTPConnection(self._host, self._port, timeout=CONNECT_WITHIN_S)
+        connection.connect()
+        connection.sock.settimeout(self._within)
+        return connection
+
+    def _send(self, connection: http.client.HTTPConnection, body: bytes) -> bytes:
         headers = {"Content-Type": "text/xml", "User-Agent": _USER_AGENT, "Connection": "keep-alive"}
-        self._connection.request("POST", self._path, body, headers)
-        answer = self._connection.getresponse()
-        content = answer.read(MAX_ANSWER_SIZE)
-        if answer.will_close:
-            self._drop()
+        try:
+            connection.request("POST", self._path, body, headers)
+            answer = connection.getresponse()
+            content = answer.read(MAX_ANSWER_SIZE)
+        except BaseException:
+            connection.close()
+            raise
+        if answer.will_close or not answer.isclosed():
+            connection.close()
+        else:
+            with self._lock:
+                self._idle.append(connection)
         if answer.status != 200:
             raise http.client.HTTPException(f"status {answer.status}")
         return content
-
-    def _drop(self) -> None:
-        if self._connection is not None:
-            self._connection.close()
-        self._connection = None
 
 
 def request(method: str, parameters: Sequence[Any]) -> bytes:

@@ -1,108 +1,135 @@
 # SPDX-FileCopyrightText: The ovirt_tcp_plugin developers
 # SPDX-License-Identifier: Apache-2.0
-"""What the simulated engine knows: its tables, and its audit log.
+"""What the simulated engine knows: its tables.
 
-Names, ids and rules are oVirt's (engine 4.5: `AuditLogType`, `AddExternalEventCommand`, `0000_config.sql`).
+Names, ids and rules are oVirt's (engine 4.5: `VDSStatus`, `VMStatus`, `0000_config.sql`).
 """
 
 from __future__ import annotations
 
 import dataclasses
-import datetime
 import threading
-import time
 import uuid
+from collections.abc import Sequence
 from typing import Any, Optional
 
-# Units of the built-in policies that matter to us, by name: (id, type). Ids are the engine's own.
-AFFINITY_UNIT = "VmToHostsAffinityGroups"
-INTERNAL_UNITS = {
-    AFFINITY_UNIT: ("e69808a9-8a41-40f1-94ba-dd5d385d82d8", "filter"),
-    "Memory": ("c9ddbb34-0e1d-4061-a8d7-b0893fa80932", "filter"),
-    "CPU": ("6d636bf6-a35c-4f9d-b68d-0731f720cddc", "filter"),
-    "Migration": ("e659c871-0bf1-4ccc-b748-f28f5d08ddda", "filter"),
-    "VmToHostsAffinityGroupsWeight": ("427aed70-dae3-48ba-8fe9-a902a9d563c8", "weight"),
-    "OptimalForCpuEvenDistribution": ("7db4ab05-81ab-42e8-868a-aee2df483edb", "weight"),
-    "None": ("38440000-8cf0-14bd-c43e-10b96e4ef00a", "load_balancing"),
-}
-NONE_POLICY_ID = "b4ed2332-a7ac-4d5f-9596-99a439cb2812"
+from ovirt_tcp_plugin.lab.engine import builtin
+from ovirt_tcp_plugin.lab.engine.audit_log import AuditLog, Event
+from ovirt_tcp_plugin.lab.engine.clock import Clock
+from ovirt_tcp_plugin.lab.engine.errors import Fault
+from ovirt_tcp_plugin.lab.engine.faults import Faults
 
-# Codes of the audit log (AuditLogType).
-ENGINE_START, VM_STARTED, VM_DOWN, VM_START_FAILED = 1, 153, 61, 54
-MIGRATION_START, MIGRATION_DONE, NO_HOST_TO_MIGRATE_TO = 62, 63, 166
-HOST_NOT_RESPONDING, HOST_DETECTED, HOST_IN_MAINTENANCE, HOST_ACTIVATED, HOST_TO_MAINTENANCE = 9027, 13, 15, 16, 600
-HA_RESTART_FAILED, SCHEDULER_UNREACHABLE, PLUGIN_ERROR, SCHEDULER_ERROR = 9603, 9920, 10500, 10501
-EXTERNAL_EVENT_CODES = {"normal": 9801, "warning": 9802, "error": 9803, "alert": 9804}
-
-
-class Fault(Exception):
-    """What REST answers when it refuses: HTTP status, reason and detail."""
-
-    def __init__(self, status: int, reason: str, detail: str) -> None:
-        super().__init__(f"{reason} {detail}")
-        self.status, self.reason, self.detail = status, reason, detail
+UP, DOWN = "up", "down"
+PREPARING, MAINTENANCE, CONNECTING = "preparing_for_maintenance", "maintenance", "connecting"
+NON_RESPONSIVE, NON_OPERATIONAL = "non_responsive", "non_operational"
+# Statuses in which a VM occupies no host.
+NOT_RUNNING = frozenset({DOWN, "suspended"})
 
 
 @dataclasses.dataclass
 class Host:
-    """A host. `powered` is the truth, `status` what the engine believes."""
+    """A host. `powered` and `boots` are the truth, `status` what the engine believes.
+
+    Attributes:
+        external_status: ok, or what an external event set; anything else switches fencing off.
+        features: additional cluster features that the host reports.
+        hooks: VDSM hooks that it reports: (event, name) -> checksum.
+        hosted_engine: whether the VM that carries the engine can run here.
+        due: when the status changes next, on the engine's clock.
+    """
 
     id: str
     name: str
     address: str
     cluster: str
-    status: str = "up"
+    status: str = UP
     status_detail: str = ""
+    external_status: str = "ok"
+    features: set[str] = dataclasses.field(default_factory=set)
+    hooks: dict[tuple[str, str], str] = dataclasses.field(default_factory=dict)
+    hosted_engine: bool = False
     powered: bool = True
-    due: float = 0.0  # when the status changes next, monotonic seconds
-
-
-@dataclasses.dataclass
-class Vm:
-    """A VM. `next_run` holds custom properties that take effect at its next start."""
-
-    id: str
-    name: str
-    cluster: str
-    status: str = "down"
-    host: str = ""
-    high_availability: bool = False
-    custom_properties: dict[str, str] = dataclasses.field(default_factory=dict)
-    next_run: Optional[dict[str, str]] = None
-    starting: bool = False
-    migrating_to: str = ""
-    restart: bool = False
+    boots: int = 0
     due: float = 0.0
 
 
 @dataclasses.dataclass
-class Cluster:
-    """A cluster with its scheduling policy."""
+class Vm:
+    """A VM.
+
+    Attributes:
+        next_run: custom properties that take effect at its next start.
+        run_once: custom properties of this run only; REST does not show them.
+        affinity: migratable, user_migratable or pinned; `pinned_to` are the host ids of the placement policy.
+        boots: its host's count of boots when it was started there: another count means that it died with its host.
+        tried: hosts on which this start or migration failed already.
+        restart: it is down by no user's will and highly available; `tries` counts the restarts, `retry_at` is the next.
+        due: when something happens next, on the engine's clock.
+    """
 
     id: str
     name: str
-    policy: str = NONE_POLICY_ID
+    cluster: str
+    status: str = DOWN
+    host: str = ""
+    high_availability: bool = False
+    priority: int = 1
+    origin: str = "ovirt"
+    custom_properties: dict[str, str] = dataclasses.field(default_factory=dict)
+    next_run: Optional[dict[str, str]] = None
+    run_once: Optional[dict[str, str]] = None
+    affinity: str = "migratable"
+    pinned_to: tuple[str, ...] = ()
+    boots: int = 0
+    busy: bool = False
+    migrating_to: str = ""
+    tried: list[str] = dataclasses.field(default_factory=list)
+    restart: bool = False
+    tries: int = 0
+    retry_at: float = 0.0
+    due: float = 0.0
+
+    @property
+    def hosted_engine(self) -> bool:
+        """Whether it carries the engine itself."""
+        return self.origin in ("hosted_engine", "managed_hosted_engine")
+
+    @property
+    def pinned(self) -> bool:
+        """Whether it cannot leave its host."""
+        return self.affinity == "pinned"
+
+
+@dataclasses.dataclass
+class Cluster:
+    """A cluster with its scheduling policy. `features` are the additional ones that its hosts must have."""
+
+    id: str
+    name: str
+    policy: str = builtin.NONE_POLICY
     properties: dict[str, str] = dataclasses.field(default_factory=dict)
     trusted_service: bool = False
+    features: list[str] = dataclasses.field(default_factory=list)
     scheduling: threading.Lock = dataclasses.field(default_factory=threading.Lock)
 
 
 @dataclasses.dataclass
 class Unit:
-    """A policy unit; external ones come from discovery."""
+    """A policy unit; external ones come from discovery. `saved` is the enabled state of the database's row."""
 
     id: str
     name: str
     type: str
     internal: bool = True
     enabled: bool = True
+    saved: bool = True
     description: str = ""
     properties: dict[str, str] = dataclasses.field(default_factory=dict)
 
 
 @dataclasses.dataclass
 class Policy:
-    """A scheduling policy: ids of its units."""
+    """A scheduling policy: ids of its units. `numbers` are positions of filters and factors of weights, by unit id."""
 
     id: str
     name: str
@@ -111,6 +138,7 @@ class Policy:
     filters: list[str] = dataclasses.field(default_factory=list)
     weights: list[str] = dataclasses.field(default_factory=list)
     balances: list[str] = dataclasses.field(default_factory=list)
+    numbers: dict[str, int] = dataclasses.field(default_factory=dict)
 
 
 @dataclasses.dataclass
@@ -123,8 +151,18 @@ class Rule:
 
 
 @dataclasses.dataclass
+class AffinityLabel:
+    """A label with the ids of the hosts and VMs that bear it."""
+
+    id: str
+    name: str
+    hosts: list[str] = dataclasses.field(default_factory=list)
+    vms: list[str] = dataclasses.field(default_factory=list)
+
+
+@dataclasses.dataclass
 class AffinityGroup:
-    """An affinity group of a cluster."""
+    """An affinity group of a cluster. Whoever bears one of its labels is a member, too."""
 
     id: str
     name: str
@@ -133,83 +171,68 @@ class AffinityGroup:
     vms_rule: Rule
     hosts: list[str] = dataclasses.field(default_factory=list)
     vms: list[str] = dataclasses.field(default_factory=list)
-
-
-@dataclasses.dataclass
-class Event:
-    """A row of the audit log."""
-
-    id: int
-    code: int
-    severity: str
-    description: str
-    time: datetime.datetime
-    host: str = ""
-    vm: str = ""
-    cluster: str = ""
-    origin: str = "oVirt"
-    custom_id: int = -1
+    host_labels: list[str] = dataclasses.field(default_factory=list)
+    vm_labels: list[str] = dataclasses.field(default_factory=list)
 
 
 @dataclasses.dataclass(frozen=True)
 class Timings:
-    """How long things take, in seconds."""
+    """How long things take, in seconds: first the world's, then the engine's own settings with their defaults."""
 
     host_initialization: float = 0.5
     event_after_up: float = 0.5  # the host is Up before VDS_DETECTED is logged (InitVdsOnUpCommand)
     not_responding_after: float = 0.5
     vm_start: float = 0.3
+    vm_suspend: float = 0.3
     migration: float = 0.5
-    enforcer: float = 60.0
-    ha_retry: float = 2.0
+    restart: float = 1.0  # the engine is away
+
     external_response: float = 3.0  # ExternalSchedulerResponseTimeout, as installed
+    evacuation_retry: float = 300.0  # HostPreparingForMaintenanceIdleTime
+    ha_retry: float = 30.0  # RetryToRunAutoStartVmShortIntervalInSeconds
+    ha_long_retry: float = 1800.0  # RetryToRunAutoStartVmLongIntervalInSeconds
+    ha_short_tries: int = 10  # NumOfTriesToRunFailedAutoStartVmInShortIntervals
+    enforcer: float = 60.0  # AffinityRulesEnforcementManagerRegularInterval
+    balancing: float = 60.0  # VdsLoadBalancingIntervalInMinutes
+    auto_recovery: float = 300.0  # AutoRecoverySchedule
+    session_idle: float = 1800.0  # UserSessionTimeOutInterval
 
 
 class Model:
     """The engine's tables. Everything happens under `lock`, but never a call to another process."""
 
-    def __init__(self, timings: Timings) -> None:
+    def __init__(self, timings: Timings, clock: Clock, faults: Faults) -> None:
         self.lock = threading.RLock()
-        self.timings = timings
+        self.timings, self.clock, self.faults = timings, clock, faults
         self.hosts: dict[str, Host] = {}
         self.vms: dict[str, Vm] = {}
         self.clusters: dict[str, Cluster] = {}
         self.groups: dict[str, AffinityGroup] = {}
-        self.events: list[Event] = []
+        self.labels: dict[str, AffinityLabel] = {}
+        self.audit_log = AuditLog(clock, faults)
         self.journal: list[dict[str, Any]] = []
-        self.units = {uid: Unit(uid, name, kind) for name, (uid, kind) in INTERNAL_UNITS.items()}
-        internal = {kind: [uid for uid, k in INTERNAL_UNITS.values() if k == kind] for kind in ("filter", "weight")}
-        none = Policy(NONE_POLICY_ID, "none", True, {}, internal["filter"], internal["weight"])
-        none.balances = [INTERNAL_UNITS["None"][0]]
-        self.policies = {NONE_POLICY_ID: none}
+        self.units = {uid: Unit(uid, name, kind) for uid, name, kind in builtin.UNITS}
+        self.policies = {
+            uid: Policy(uid, name, True, dict(properties), list(filters), list(factors), [balance], dict(factors))
+            for uid, name, filters, factors, balance, properties in builtin.POLICIES
+        }
+
+    @property
+    def events(self) -> Sequence[Event]:
+        """The rows of the audit log, oldest first."""
+        return self.audit_log.rows
 
     def now(self) -> float:
         """Return the engine's clock, in seconds."""
-        return time.monotonic()
+        return self.clock.now()
 
-    def log(self, code: int, description: str, severity: str = "normal", **links: Any) -> Event:
+    def log(self, code: int, description: str, severity: str = "normal", **links: str) -> None:
         """Add a row to the audit log."""
         with self.lock:
-            row = Event(len(self.events) + 1, code, severity, description, _now(), **links)
-            self.events.append(row)
-            return row
-
-    def add_external_event(self, description: str, severity: str, origin: str, custom_id: int, links: Any) -> Event:
-        """Add an event of somebody else's (AddExternalEventCommand).
-
-        Raises:
-            Fault: the origin is the engine's own, or (origin, custom_id) is there already.
-        """
-        with self.lock:
-            if origin.lower() == "ovirt" or severity not in EXTERNAL_EVENT_CODES:
-                raise Fault(400, "Operation Failed", "[Origin or severity is not valid]")
-            if any(row.origin == origin and row.custom_id == custom_id for row in self.events):
-                raise Fault(400, "Operation Failed", "[Cannot add external event: duplicate Custom Id]")
-            code = EXTERNAL_EVENT_CODES[severity]
-            return self.log(code, description, severity, origin=origin, custom_id=custom_id, **links)
+            self.audit_log.write(code, description, severity, **links)
 
     def find(self, table: str, identifier: str) -> Any:
-        """Return a row of `hosts`, `vms`, `clusters`, `groups`, `policies` or `units`. Raises Fault (404)."""
+        """Return a row of `hosts`, `vms`, `clusters`, `groups`, `labels`, `policies` or `units`. Raises Fault (404)."""
         row = getattr(self, table).get(identifier)
         if row is None:
             raise Fault(404, "Operation Failed", f"[Entity not found: {identifier}]")
@@ -217,13 +240,20 @@ class Model:
 
     def vms_on(self, host_id: str) -> list[Vm]:
         """Return the VMs that run on a host."""
-        return [vm for vm in self.vms.values() if vm.host == host_id and vm.status != "down"]
+        return [vm for vm in self.vms.values() if vm.host == host_id and vm.status not in NOT_RUNNING]
+
+    def up_hosts(self, cluster: str) -> list[Host]:
+        """Return the hosts of a cluster that are Up."""
+        return [host for host in self.hosts.values() if host.cluster == cluster and host.status == UP]
+
+    def members(self, group: AffinityGroup) -> tuple[set[str], set[str]]:
+        """Return the ids of a group's hosts and VMs, those of its labels among them."""
+        hosts, vms = set(group.hosts), set(group.vms)
+        hosts.update(*(self.labels[one].hosts for one in group.host_labels if one in self.labels))
+        vms.update(*(self.labels[one].vms for one in group.vm_labels if one in self.labels))
+        return hosts, vms
 
 
 def new_id() -> str:
     """Return a fresh UUID as the engine writes them."""
     return str(uuid.uuid4())
-
-
-def _now() -> datetime.datetime:
-    return datetime.datetime.now(datetime.timezone.utc)

@@ -1,48 +1,28 @@
 # SPDX-FileCopyrightText: The ovirt_tcp_plugin developers
 # SPDX-License-Identifier: Apache-2.0
-"""Which host a VM gets: internal filters, the external scheduler, and the affinity enforcer.
+"""Which host a VM gets: internal filters, then the external scheduler, under the cluster's lock.
 
-Sources: `SchedulingManager.runFilters`, `runExternalFilters`, `VmToHostAffinityFilterPolicyUnit`,
-`AffinityRulesEnforcementManager`.
+Sources: `SchedulingManager.runFilters`, `runExternalFilters`.
 """
 
 from __future__ import annotations
 
+import uuid
 from collections.abc import Mapping, Sequence
 from typing import Any, Optional
 
-from ovirt_tcp_plugin.lab.engine import model
-from ovirt_tcp_plugin.lab.engine.external_scheduler import CommandFails, ExternalScheduler, NoAnswer
-from ovirt_tcp_plugin.lab.engine.model import Fault, Host, Model, Policy, Unit, Vm
-
-# SCHEDULER_UNREACHABLE is flood-limited.
-UNREACHABLE_EVENT_EVERY_S = 60.0
+from ovirt_tcp_plugin.lab.engine import affinity, audit_log, builtin
+from ovirt_tcp_plugin.lab.engine.errors import Fault
+from ovirt_tcp_plugin.lab.engine.external_scheduler import Answer, CommandFails, ExternalScheduler, NoAnswer
+from ovirt_tcp_plugin.lab.engine.model import UP, Host, Model, Policy, Vm
 
 
 class Scheduling:
-    """schedule(), canSchedule() and discovery. `external` is None when ExternalSchedulerEnabled is false."""
+    """schedule() and canSchedule(). `external` is None when ExternalSchedulerEnabled is false."""
 
     def __init__(self, tables: Model, external: Optional[ExternalScheduler]) -> None:
         self._model = tables
         self._external = external
-        self._last_unreachable = -UNREACHABLE_EVENT_EVERY_S
-
-    def discover(self) -> None:
-        """Ask the external scheduler for its units, once (SchedulingManager.initExternalScheduler)."""
-        tables = self._model
-        with tables.lock:
-            for unit in tables.units.values():
-                unit.enabled = unit.internal
-        if self._external is None:
-            return
-        try:
-            found = self._external.discover()
-        except NoAnswer as e:
-            self._unreachable(str(e))
-            return
-        for kind, name in (("filters", "filter"), ("scores", "weight"), ("balance", "load_balancing")):
-            for unit_name, (description, *regexes) in found.get(kind, {}).items():
-                self._enable(name, unit_name, description, regexes)
 
     def can_schedule(self, vm: Vm, hosts: Optional[Sequence[str]] = None) -> list[Host]:
         """Return the hosts that the internal filters leave; external filters do not run here."""
@@ -53,8 +33,8 @@ class Scheduling:
         """Return the host for a VM, None when no host is left. Holds the cluster's lock meanwhile.
 
         Args:
-            purpose: start, migrate, evacuate, ha or enforcer; for the journal.
-            hosts: ids to choose from; None for all of the cluster but the VM's own.
+            purpose: start, resume, migrate, evacuate, ha, enforcer or balance; for the journal.
+            hosts: ids to choose from; None for all of the cluster. The VM's own and those it failed on never count.
 
         Raises:
             Fault: the external scheduler's answer broke the command.
@@ -66,7 +46,7 @@ class Scheduling:
                 internal = self._internal(vm, candidates)
             kind, left = self._run_external(vm, [host.id for host in internal])
             with tables.lock:
-                chosen = self._best([host for host in internal if host.id in left and host.status == "up"])
+                chosen = self._best(vm, [host for host in internal if host.id in left and host.status == UP])
                 entry = {
                     "time": tables.now(),
                     "purpose": purpose,
@@ -81,21 +61,19 @@ class Scheduling:
                 return chosen
 
     def _candidates(self, vm: Vm, hosts: Optional[Sequence[str]]) -> list[Host]:
-        every = [host for host in self._model.hosts.values() if host.cluster == vm.cluster and host.status == "up"]
-        if hosts is not None:
-            return [host for host in every if host.id in hosts]
-        return [host for host in every if host.id != vm.host]
+        barred = {vm.host, *vm.tried}
+        every = [host for host in self._model.up_hosts(vm.cluster) if host.id not in barred]
+        return every if hosts is None else [host for host in every if host.id in hosts]
 
     def _internal(self, vm: Vm, candidates: Sequence[Host]) -> list[Host]:
-        policy = self._policy(vm)
-        if model.INTERNAL_UNITS[model.AFFINITY_UNIT][0] not in policy.filters:
-            return list(candidates)
-        left = list(candidates)
-        for group in self._model.groups.values():
-            if vm.id in group.vms and group.hosts_rule.enabled and group.hosts_rule.enforcing:
-                # An empty list of a positive rule rejects every host.
-                left = [host for host in left if (host.id in group.hosts) is group.hosts_rule.positive]
-        return left
+        # Mandatory filters first: no policy is without them.
+        left = [host for host in candidates if not vm.pinned or host.id in vm.pinned_to]
+        filters = self._policy(vm).filters
+        if builtin.FILTERS["HA"] in filters and vm.hosted_engine:
+            left = [host for host in left if host.hosted_engine]
+        if builtin.CLUSTER_MAINTENANCE_FILTER in filters and not (vm.high_availability or vm.host):
+            left = []
+        return affinity.allowed(self._model, vm, left) if builtin.AFFINITY_FILTER in filters else left
 
     def _run_external(self, vm: Vm, hosts: list[str]) -> tuple[str, set[str]]:
         with self._model.lock:
@@ -107,19 +85,22 @@ class Scheduling:
             return "not called", set(hosts)
         try:
             answer = self._external.run_filters(names, hosts, vm.id, properties)
+            accepted = _accepted(answer)
         except NoAnswer as e:
-            self._unreachable(str(e))
+            text = f"Failed to connect to external scheduler proxy: {e}"
+            self._model.log(audit_log.SCHEDULER_UNREACHABLE, text, "error")
             return "kept", set(hosts)
         except CommandFails as e:
             raise Fault(500, "Operation Failed", f"[Internal Engine Error: {e}]") from e
-        if answer.result is not None and not isinstance(answer.result, list):
-            raise Fault(500, "Operation Failed", "[Internal Engine Error: ClassCastException]")
         if answer.result_code != 0:
             self._log_errors(answer.plugin_errors, answer.errors)
-        return "answer", set(hosts) & set(answer.result or [])
+        return "answer", set(hosts) & accepted
 
-    def _best(self, hosts: Sequence[Host]) -> Optional[Host]:
-        return min(hosts, key=lambda host: (len(self._model.vms_on(host.id)), host.name), default=None)
+    def _best(self, vm: Vm, hosts: Sequence[Host]) -> Optional[Host]:
+        def rank(host: Host) -> tuple[bool, int, str]:
+            return host.id not in vm.pinned_to, len(self._model.vms_on(host.id)), host.name
+
+        return min(hosts, key=rank, default=None)
 
     def _policy(self, vm: Vm) -> Policy:
         return self._model.policies[self._model.clusters[vm.cluster].policy]
@@ -127,36 +108,19 @@ class Scheduling:
     def _log_errors(self, plugin_errors: Mapping[str, Any], texts: Sequence[str]) -> None:
         for plugin, messages in plugin_errors.items():
             for text in messages:
-                self._model.log(model.PLUGIN_ERROR, f"Running the external plugin {plugin} failed: {text}", "warning")
+                about = f"Running the external plugin {plugin} failed: {text}"
+                self._model.log(audit_log.PLUGIN_ERROR, about, "error")
         for text in texts:
-            self._model.log(model.SCHEDULER_ERROR, f"External scheduler error: {text}", "warning")
+            self._model.log(audit_log.SCHEDULER_ERROR, f"Running the external scheduler failed: {text}", "error")
 
-    def _unreachable(self, reason: str) -> None:
-        now = self._model.now()
-        if now - self._last_unreachable >= UNREACHABLE_EVENT_EVERY_S:
-            self._last_unreachable = now
-            text = f"Failed to connect to external scheduler proxy: {reason}"
-            self._model.log(model.SCHEDULER_UNREACHABLE, text, "error")
 
-    def _enable(self, kind: str, name: str, description: str, regexes: Sequence[str]) -> None:
-        with self._model.lock:
-            units = self._model.units
-            known = next((u for u in units.values() if not u.internal and (u.name, u.type) == (name, kind)), None)
-            unit = known or Unit(model.new_id(), name, kind, internal=False)
-            unit.enabled, unit.description = True, description
-            unit.properties = dict(one.split("=", 1) for regex in regexes for one in regex.split(";") if "=" in one)
-            units[unit.id] = unit
-
-    def violations(self) -> list[Vm]:
-        """Return one VM a cluster that the affinity enforcer would move now (one round)."""
-        with self._model.lock:
-            busy = {vm.cluster for vm in self._model.vms.values() if vm.migrating_to}
-            found: dict[str, Vm] = {}
-            for group in self._model.groups.values():
-                rule = group.hosts_rule
-                if not (rule.enabled and rule.enforcing and group.hosts) or group.cluster in busy:
-                    continue
-                for vm in (self._model.vms.get(vm_id) for vm_id in group.vms):
-                    if vm is not None and vm.status == "up" and (vm.host in group.hosts) is not rule.positive:
-                        found.setdefault(group.cluster, vm)
-            return list(found.values())
+def _accepted(answer: Answer) -> set[str]:
+    """Return the host ids of an answer; without a list there are none. Raises CommandFails."""
+    if answer.result is not None and not isinstance(answer.result, list):
+        raise CommandFails("ClassCastException")
+    for one in answer.result or []:
+        try:
+            uuid.UUID(one or "00000000-0000-0000-0000-000000000000")
+        except (ValueError, AttributeError, TypeError) as e:
+            raise CommandFails(f"IllegalArgumentException: {one}") from e
+    return set(answer.result or [])

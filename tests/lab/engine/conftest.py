@@ -85,9 +85,7 @@ def connect(pki: Pki) -> Iterator[Callable[..., ovirtsdk4.Connection]]:
         connection.close(logout=False)
 
 
-def add_group(
-    connection: ovirtsdk4.Connection, hosts: list[types.Host], vms: list[types.Vm], positive: bool = True
-) -> str:
+def add_group(connection: ovirtsdk4.Connection, hosts: list[types.Host], vms: list[types.Vm], positive: bool = True) -> str:
     """Make an enforcing VM-to-host affinity group; return its id."""
     (cluster,) = connection.system_service().clusters_service().list()
     groups = connection.system_service().clusters_service().cluster_service(cluster.id).affinity_groups_service()

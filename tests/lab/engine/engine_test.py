@@ -13,7 +13,7 @@ import ovirtsdk4
 import pytest
 from ovirtsdk4 import types
 
-from ovirt_tcp_plugin.lab.engine import external_scheduler, model
+from ovirt_tcp_plugin.lab.engine import affinity, audit_log, builtin, external_scheduler
 from ovirt_tcp_plugin.lab.engine.server import EngineSimulator
 from tests.lab.engine.conftest import add_group
 
@@ -76,8 +76,8 @@ class TestRest:
 
     def test_a_locked_policy_cannot_be_edited(self, session: Session) -> None:
         policies = session.system.scheduling_policies_service()
-        filters = policies.policy_service(model.NONE_POLICY_ID).filters_service()
-        unit = types.SchedulingPolicyUnit(id=model.INTERNAL_UNITS["Memory"][0])
+        filters = policies.policy_service(builtin.NONE_POLICY).filters_service()
+        unit = types.SchedulingPolicyUnit(id=builtin.MEMORY_FILTER)
         with pytest.raises(ovirtsdk4.Error, match="locked"):
             filters.add(types.Filter(scheduling_policy_unit=unit))
 
@@ -88,7 +88,7 @@ class TestRest:
             host=types.Host(id=session.host("h1").id),
         )  # fmt: skip
         assert events.add(event).code == 9803
-        with pytest.raises(ovirtsdk4.Error, match="duplicate"):
+        with pytest.raises(ovirtsdk4.Error, match="custom id already exists"):
             events.add(event)
         assert events.list(max=1)[0].host.id == session.host("h1").id
 
@@ -104,7 +104,7 @@ class TestRest:
         (cluster,) = session.system.clusters_service().list()
         groups = session.system.clusters_service().cluster_service(cluster.id).affinity_groups_service()
         hosts = groups.group_service(uid).hosts_service()
-        with pytest.raises(ovirtsdk4.Error, match="Duplicate entity"):
+        with pytest.raises(ovirtsdk4.Error, match="Duplicate host"):
             hosts.add(types.Host(id=session.host("h1").id))
         hosts.add(types.Host(id=session.host("h2").id))
         hosts.host_service(session.host("h1").id).remove()
@@ -133,7 +133,7 @@ class TestRest:
         with pytest.raises(ovirtsdk4.Error):
             session.system.hosts_service().list()
         until(lambda: not engine.away_until)
-        assert session.codes().count(model.ENGINE_START) == 2
+        assert session.codes().count(audit_log.ENGINE_START) == 2
 
 
 class TestHosts:
@@ -152,7 +152,7 @@ class TestHosts:
         last = session.place("vm1")
         for name in {"h1", "h2", "h3"} - {last}:
             session.host_service(name).deactivate()
-        until(lambda: session.codes().count(model.HOST_IN_MAINTENANCE) == 2)
+        until(lambda: session.codes().count(audit_log.HOST_IN_MAINTENANCE) == 2)
         with pytest.raises(ovirtsdk4.Error, match="No other Up Host"):
             session.host_service(last).deactivate()
 
@@ -161,8 +161,8 @@ class TestHosts:
         until(lambda: session.host("h1").status == types.HostStatus.MAINTENANCE)
         session.host_service("h1").activate()
         until(lambda: session.host("h1").status == types.HostStatus.UP)
-        assert model.HOST_DETECTED not in session.codes()
-        until(lambda: model.HOST_DETECTED in session.codes())
+        assert audit_log.HOST_DETECTED not in session.codes()
+        until(lambda: audit_log.HOST_DETECTED in session.codes())
 
     def test_a_host_without_power_loses_its_vms_and_only_available_ones_restart(
         self, make_engine: Make, connect: Connect
@@ -170,12 +170,12 @@ class TestHosts:
         vms = [{"name": n, "cluster": "Default", "host": "h1", "high_availability": n == "ha"} for n in ("ha", "plain")]
         engine = make_engine(vms=vms)
         session = Session(connect(engine))
-        engine.lifecycle.power(next(h for h in engine.model.hosts.values() if h.name == "h1"), False)
+        engine.hosts.power(next(h for h in engine.model.hosts.values() if h.name == "h1"), False)
         until(lambda: session.host("h1").status == types.HostStatus.NON_RESPONSIVE)
         until(lambda: session.vm("ha").status == types.VmStatus.UP)
         assert session.place("ha") != "h1"
         assert session.vm("plain").status == types.VmStatus.DOWN
-        engine.lifecycle.power(next(h for h in engine.model.hosts.values() if h.name == "h1"), True)
+        engine.hosts.power(next(h for h in engine.model.hosts.values() if h.name == "h1"), True)
         until(lambda: session.host("h1").status == types.HostStatus.UP)
 
 
@@ -184,7 +184,7 @@ class TestAffinity:
         add_group(session.connection, [], [session.vm("vm1")])
         with pytest.raises(ovirtsdk4.Error, match="no host that satisfies"):
             session.vm_service("vm1").start()
-        assert model.VM_START_FAILED in session.codes()
+        assert audit_log.VM_START_FAILED in session.codes()
         session.vm_service("vm2").start()
 
     def test_members_start_and_migrate_only_on_listed_hosts(self, session: Session) -> None:
@@ -206,7 +206,7 @@ class TestAffinity:
         session.vm_service("vm1").start()
         until(lambda: session.vm("vm1").status == types.VmStatus.UP)
         add_group(session.connection, [], [session.vm("vm1")])
-        assert engine.scheduling.violations() == []
+        assert affinity.violators(engine.model, next(iter(engine.model.clusters.values()))) == []
 
 
 class _Proxy(socketserver.ThreadingTCPServer):
@@ -293,7 +293,7 @@ class TestExternalScheduler:
         policies = session.system.scheduling_policies_service()
         policy = policies.add(types.SchedulingPolicy(name="trusted", properties=[_property("trust_scope", "all_vms")]))
         filters = policies.policy_service(policy.id).filters_service()
-        for uid in (unit.id, model.INTERNAL_UNITS[model.AFFINITY_UNIT][0]):
+        for uid in (unit.id, builtin.AFFINITY_FILTER):
             filters.add(types.Filter(scheduling_policy_unit=types.SchedulingPolicyUnit(id=uid)))
         (cluster,) = session.system.clusters_service().list()
         session.system.clusters_service().cluster_service(cluster.id).update(
@@ -321,7 +321,7 @@ class TestExternalScheduler:
         proxy.reply = reply
         session.vm_service("vm1").start()
         assert (self.last()["external"], len(self.last()["left"])) == ("kept", 3)  # type: ignore[arg-type]
-        assert model.SCHEDULER_UNREACHABLE in session.codes()
+        assert audit_log.SCHEDULER_UNREACHABLE in session.codes()
 
     @pytest.mark.parametrize(
         "reply",
@@ -347,7 +347,7 @@ class TestExternalScheduler:
         proxy.reply = _envelope([], 1, "PCR 17 differs")
         with pytest.raises(ovirtsdk4.Error):
             session.vm_service("vm1").start()
-        (event,) = session.system.events_service().list(search=f"type={model.SCHEDULER_ERROR}")
+        (event,) = session.system.events_service().list(search=f"type={audit_log.SCHEDULER_ERROR}")
         assert "PCR 17 differs" in event.description
 
     def test_the_answer_is_cut_to_the_hosts_asked(self, proxy: _Proxy, session: Session) -> None:

@@ -1,0 +1,129 @@
+# SPDX-FileCopyrightText: The ovirt_tcp_plugin developers
+# SPDX-License-Identifier: Apache-2.0
+"""The audit log: which events are written, when they show, and who may write.
+
+Sources: `AuditLogDirector`, `AddExternalEventCommand`, `AuditLogType` for codes, `EventFloodRegulator`, and the stored
+procedure InsertAuditLog for alerts.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import datetime
+from typing import Any, Optional
+
+from ovirt_tcp_plugin.lab.engine.clock import Clock
+from ovirt_tcp_plugin.lab.engine.errors import Fault
+from ovirt_tcp_plugin.lab.engine.faults import Faults
+
+# Codes of the engine, of VMs and clusters.
+ENGINE_START, ENGINE_STOP = 1, 2
+VM_ADDED, VM_UPDATED, CLUSTER_UPDATED = 34, 35, 811
+VM_STARTED, VM_RESUMED, VM_SUSPENDED, VM_DOWN, VM_DOWN_ERROR, VM_START_FAILED = 153, 40, 503, 61, 119, 54
+VM_START_FAILED_ON_HOST, HA_RESTART_FAILED = 151, 9603
+MIGRATION_START, MIGRATION_DONE, MIGRATION_FAILED, MIGRATION_RERUN = 62, 63, 65, 128
+MIGRATION_FAILED_IN_MAINTENANCE, NO_HOST_TO_MIGRATE_TO = 140, 166
+# Codes of hosts.
+HOST_DETECTED, HOST_IN_MAINTENANCE, HOST_ACTIVATED, HOST_TO_MAINTENANCE, HOST_STUCK = 13, 15, 16, 600, 602
+HOST_CONNECTING, HOST_NOT_RESPONDING, HOST_NOT_FENCED, HOST_RECOVERS = 9008, 9027, 423, 9502
+HOST_UNTRUSTED, HOST_LACKS_FEATURES = 10000, 4149
+REFUSED = 14001
+# Codes of the external scheduler and of other people's events.
+SCHEDULER_UNREACHABLE, PLUGIN_ERROR, SCHEDULER_ERROR = 9920, 10500, 10501
+EXTERNAL_EVENT_CODES = {"normal": 9801, "warning": 9802, "error": 9803, "alert": 9804}
+
+# Seconds in which a second event of the same code and objects is dropped.
+FLOOD_S = {HOST_UNTRUSTED: 60, HOST_NOT_RESPONDING: 180, HOST_RECOVERS: 10800, SCHEDULER_UNREACHABLE: 60}
+EXTERNAL_FLOOD_S = 30
+MAX_TEXT = 10_000  # MaxAuditLogMessageLength
+# The engine's own words, with its stray sign.
+_DUPLICATE = "[=Cannot add External Event. External Event with this custom id already exists.]"
+RETENTION = datetime.timedelta(days=30)  # AuditLogAgingThreshold
+
+
+@dataclasses.dataclass
+class Event:
+    """A row. `visible` is when its transaction ends, on the engine's clock; `deleted` hides it but keeps its row."""
+
+    id: int
+    code: int
+    severity: str
+    description: str
+    time: datetime.datetime
+    visible: float
+    host: str = ""
+    vm: str = ""
+    cluster: str = ""
+    origin: str = "oVirt"
+    custom_id: int = -1
+    deleted: bool = False
+
+
+class AuditLog:
+    """The rows, oldest first. Not thread-safe: the tables' lock is around it."""
+
+    def __init__(self, clock: Clock, faults: Faults) -> None:
+        self.rows: list[Event] = []
+        self._clock, self._faults = clock, faults
+        self._last_id = 0
+        self._flooded: dict[tuple[object, ...], float] = {}
+
+    def write(self, code: int, description: str, severity: str = "normal", **links: Any) -> Optional[Event]:
+        """Write an event, None if it was dropped."""
+        if code in self._faults.lost_events or self._floods(code, FLOOD_S.get(code, 0), links):
+            return None
+        self._last_id += 1
+        visible = self._clock.now() + self._faults.late_events.get(code, 0.0)
+        row = Event(self._last_id, code, severity, description[:MAX_TEXT], self._clock.wall(), visible, **links)
+        self.rows.append(row)
+        return row
+
+    def write_external(
+        self, description: str, severity: str, origin: str, custom_id: int, flood_rate: Optional[int], **links: str
+    ) -> Event:
+        """Write somebody else's event.
+
+        Raises:
+            Fault: the origin is the engine's own, or (origin, custom_id) is there already, or the event was dropped: an
+                alert while the host has one, or a flood_rate that is 0 (every other value means no limit).
+        """
+        if origin.lower() == "ovirt" or severity not in EXTERNAL_EVENT_CODES:
+            raise Fault(400, "Operation Failed", "[Cannot add External Event. Illegal Origin for External Event: oVirt]")
+        if any((row.origin, row.custom_id) == (origin, custom_id) for row in self.rows):
+            raise Fault(400, "Operation Failed", _DUPLICATE)
+        code = EXTERNAL_EVENT_CODES[severity]
+        dropped = flood_rate == 0 and self._floods(code, EXTERNAL_FLOOD_S, links)
+        dropped = dropped or (severity == "alert" and self._has_alert(links.get("host", "")))
+        row = None if dropped else self.write(code, description, severity, origin=origin, custom_id=custom_id, **links)
+        if row is None:
+            raise Fault(400, "Operation Failed", "[]")
+        return row
+
+    def visible(self) -> list[Event]:
+        """Return the rows that a client can see, oldest first."""
+        now = self._clock.now()
+        return [row for row in self.rows if row.visible <= now and not row.deleted]
+
+    def age(self) -> None:
+        """Forget rows beyond the retention; their custom ids are free again."""
+        since = self._clock.wall() - RETENTION
+        if self.rows and self.rows[0].time < since:
+            self.rows = [row for row in self.rows if row.time >= since]
+
+    def restart(self) -> None:
+        """The engine restarts: limits are kept in memory only."""
+        self._flooded.clear()
+
+    def _has_alert(self, host: str) -> bool:
+        code = EXTERNAL_EVENT_CODES["alert"]
+        return any(row.code == code and row.host == host and not row.deleted for row in self.rows)
+
+    def _floods(self, code: int, seconds: float, links: Any) -> bool:
+        key = (code, *(links.get(kind, "") for kind in ("host", "vm", "cluster")))
+        now = self._clock.now()
+        if not seconds:
+            return False
+        if now < self._flooded.get(key, 0.0):
+            return True
+        self._flooded[key] = now + seconds
+        return False

@@ -1,0 +1,18 @@
+# SPDX-FileCopyrightText: The ovirt_tcp_plugin developers
+# SPDX-License-Identifier: Apache-2.0
+"""How the simulated engine refuses."""
+
+from __future__ import annotations
+
+
+class Fault(Exception):
+    """What REST answers when it refuses: HTTP status, reason and detail."""
+
+    def __init__(self, status: int, reason: str, detail: str) -> None:
+        super().__init__(f"{reason} {detail}")
+        self.status, self.reason, self.detail = status, reason, detail
+
+
+def refusal(detail: str) -> Fault:
+    """Return the refusal of a command's validation, or of an edit: 409."""
+    return Fault(409, "Operation Failed", f"[{detail}]")

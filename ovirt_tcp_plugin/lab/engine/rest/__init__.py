@@ -1,0 +1,69 @@
+# SPDX-FileCopyrightText: The ovirt_tcp_plugin developers
+# SPDX-License-Identifier: Apache-2.0
+"""The REST API: which path does what. Handlers run in threads, because a start waits for the external scheduler."""
+
+from __future__ import annotations
+
+import collections
+import re
+from collections.abc import Callable, Mapping
+from typing import Optional
+
+from ovirt_tcp_plugin.lab.engine import documents
+from ovirt_tcp_plugin.lab.engine.documents import Element
+from ovirt_tcp_plugin.lab.engine.errors import Fault
+from ovirt_tcp_plugin.lab.engine.hosts import Hosts
+from ovirt_tcp_plugin.lab.engine.model import Model
+from ovirt_tcp_plugin.lab.engine.rest.affinity import AffinityPaths
+from ovirt_tcp_plugin.lab.engine.rest.clusters import ClusterPaths
+from ovirt_tcp_plugin.lab.engine.rest.events import EventPaths
+from ovirt_tcp_plugin.lab.engine.rest.hosts import HostPaths
+from ovirt_tcp_plugin.lab.engine.rest.policies import PolicyPaths
+from ovirt_tcp_plugin.lab.engine.rest.vms import VmPaths
+from ovirt_tcp_plugin.lab.engine.scheduling import Scheduling
+from ovirt_tcp_plugin.lab.engine.vms import Vms
+
+_ACTION = re.compile("(hosts|vms)/[^/]+/[^/]+")
+
+
+class Rest:
+    """The API over the tables. `answer` is the one door; it returns HTTP status and document."""
+
+    def __init__(
+        self,
+        tables: Model,
+        scheduling: Scheduling,
+        hosts: Hosts,
+        vms: Vms,
+        vm_properties: Mapping[str, str],
+        attestation_server: str,
+    ) -> None:
+        self.calls: collections.Counter[str] = collections.Counter()
+        routes: dict[str, Callable[..., Element]] = {
+            "GET ": lambda *_: Element("api"),
+            **ClusterPaths(tables, attestation_server).routes,
+            **AffinityPaths(tables).routes,
+            **HostPaths(tables, scheduling, hosts).routes,
+            **VmPaths(tables, vms, vm_properties).routes,
+            **EventPaths(tables).routes,
+            **PolicyPaths(tables).routes,
+        }
+        # `{}` stands for an id.
+        self._routes = [
+            (verb, path, re.compile(path.replace("{}", "([^/]+)")), handler)
+            for (verb, _, path), handler in ((route.partition(" "), handler) for route, handler in routes.items())
+        ]
+
+    def answer(self, verb: str, path: str, query: Mapping[str, str], body: bytes) -> tuple[int, Optional[Element]]:
+        """Return status and document of a request below /ovirt-engine/api. What is not found has no document."""
+        for route_verb, name, pattern, handler in self._routes:
+            match = pattern.fullmatch(path)
+            if match is not None and verb == route_verb:
+                self.calls[f"{verb} {name}"] += 1
+                try:
+                    document = handler(query, documents.parse(body) if body else Element("none"), *match.groups())
+                except Fault as e:
+                    is_action = verb == "POST" and _ACTION.fullmatch(path) is not None
+                    return e.status, None if e.status == 404 else documents.fault(e, is_action)
+                return (201 if verb == "POST" and document.tag != "action" else 200), document
+        return 404, None

@@ -1,0 +1,65 @@
+# SPDX-FileCopyrightText: The ovirt_tcp_plugin developers
+# SPDX-License-Identifier: Apache-2.0
+"""Clusters, their scheduling policy and their additional features."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+
+from ovirt_tcp_plugin.lab.engine import audit_log, documents
+from ovirt_tcp_plugin.lab.engine.documents import Element
+from ovirt_tcp_plugin.lab.engine.errors import Fault, refusal
+from ovirt_tcp_plugin.lab.engine.model import Cluster, Model, Policy
+
+_NO_ATTESTATION_SERVER = "[Attestation server should be configured correctly.]"
+
+
+class ClusterPaths:
+    """`clusters`. `attestation_server` is the value of AttestationServer, which only `trusted_service` needs."""
+
+    def __init__(self, tables: Model, attestation_server: str) -> None:
+        self._model, self._attestation_server = tables, attestation_server
+        self.routes: dict[str, Callable[..., Element]] = {
+            "GET clusters": self._list,
+            "GET clusters/{}": self._get,
+            "PUT clusters/{}": self._update,
+            "GET clusters/{}/enabledfeatures": self._features,
+            "POST clusters/{}/enabledfeatures": self._enable_feature,
+        }
+
+    def _list(self, query: Mapping[str, str], _: Element) -> Element:
+        with self._model.lock:
+            return documents.listing("clusters", map(documents.cluster, self._model.clusters.values()))
+
+    def _get(self, query: Mapping[str, str], _: Element, uid: str) -> Element:
+        return documents.cluster(self._model.find("clusters", uid))
+
+    def _update(self, query: Mapping[str, str], given: Element, uid: str) -> Element:
+        with self._model.lock:
+            cluster: Cluster = self._model.find("clusters", uid)
+            trusted = documents.text(given, "trusted_service")
+            if trusted == "true" and not self._attestation_server:
+                raise Fault(400, "Operation Failed", _NO_ATTESTATION_SERVER)
+            cluster.trusted_service = cluster.trusted_service if trusted is None else trusted == "true"
+            policy = documents.identifier(given, "scheduling_policy")
+            if policy:
+                # The policy's defaults are copied when the cluster is saved; later edits of the policy do not reach it.
+                chosen: Policy = self._model.find("policies", policy)
+                cluster.policy, cluster.properties = chosen.id, dict(chosen.properties)
+            properties = documents.properties(given, "custom_scheduling_policy_properties")
+            cluster.properties = cluster.properties if properties is None else properties
+            self._model.log(audit_log.CLUSTER_UPDATED, f"Host cluster {cluster.name} was updated.", cluster=uid)
+            return documents.cluster(cluster)
+
+    def _features(self, query: Mapping[str, str], _: Element, uid: str) -> Element:
+        with self._model.lock:
+            return documents.listing("cluster_features", map(documents.feature, self._model.find("clusters", uid).features))
+
+    def _enable_feature(self, query: Mapping[str, str], given: Element, uid: str) -> Element:
+        with self._model.lock:
+            cluster: Cluster = self._model.find("clusters", uid)
+            name = given.get("id", "")
+            if any(name not in host.features for host in self._model.up_hosts(cluster.id)):
+                raise refusal("Cannot edit Cluster. The feature is not supported by an Up Host of the cluster.")
+            cluster.features.append(name)
+            return documents.feature(name)

@@ -1,0 +1,56 @@
+# SPDX-FileCopyrightText: The ovirt_tcp_plugin developers
+# SPDX-License-Identifier: Apache-2.0
+"""Hosts: lists, actions, and what they report of their VDSM hooks."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+
+from ovirt_tcp_plugin.lab.engine import documents
+from ovirt_tcp_plugin.lab.engine.documents import Element
+from ovirt_tcp_plugin.lab.engine.hosts import Hosts
+from ovirt_tcp_plugin.lab.engine.model import Host, Model
+from ovirt_tcp_plugin.lab.engine.rest import search
+from ovirt_tcp_plugin.lab.engine.scheduling import Scheduling
+
+_FIELDS: dict[str, Callable[[Host], object]] = {
+    name: lambda host, name=name: getattr(host, name)  # type: ignore[misc]
+    for name in ("id", "name", "address", "status", "external_status")
+}
+
+
+class HostPaths:
+    """`hosts`."""
+
+    def __init__(self, tables: Model, scheduling: Scheduling, hosts: Hosts) -> None:
+        self._model, self._scheduling, self._hosts = tables, scheduling, hosts
+        self.routes: dict[str, Callable[..., Element]] = {
+            "GET hosts": self._list,
+            "GET hosts/{}": self._get,
+            "GET hosts/{}/hooks": self._hooks,
+            "POST hosts/{}/(activate|deactivate|refresh)": self._act,
+        }
+
+    def _list(self, query: Mapping[str, str], _: Element) -> Element:
+        with self._model.lock:
+            rows = list(self._model.hosts.values())
+            if "migration_target_of" in query:
+                vms = [self._model.find("vms", uid) for uid in query["migration_target_of"].split(",")]
+                rows = [host for host in rows if all(host in self._scheduling.can_schedule(vm) for vm in vms)]
+            return documents.listing("hosts", map(documents.host, search.listed(query, rows, _FIELDS)))
+
+    def _get(self, query: Mapping[str, str], _: Element, uid: str) -> Element:
+        return documents.host(self._model.find("hosts", uid))
+
+    def _hooks(self, query: Mapping[str, str], _: Element, uid: str) -> Element:
+        host: Host = self._model.find("hosts", uid)
+        return documents.listing("hooks", [documents.hook(*names, checksum) for names, checksum in host.hooks.items()])
+
+    def _act(self, query: Mapping[str, str], given: Element, uid: str, verb: str) -> Element:
+        host: Host = self._model.find("hosts", uid)
+        if verb == "activate":
+            self._hosts.activate(host)
+        elif verb == "deactivate":
+            self._hosts.deactivate(host, documents.text(given, "reason") or "")
+        # A refresh of a host that is Up judges nothing anew.
+        return documents.action()

@@ -1,0 +1,116 @@
+# SPDX-FileCopyrightText: The ovirt_tcp_plugin developers
+# SPDX-License-Identifier: Apache-2.0
+"""VMs: lists, edits and actions."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping
+
+from ovirt_tcp_plugin.lab.engine import audit_log, documents, model
+from ovirt_tcp_plugin.lab.engine.documents import Element
+from ovirt_tcp_plugin.lab.engine.errors import refusal
+from ovirt_tcp_plugin.lab.engine.model import DOWN, Model, Vm
+from ovirt_tcp_plugin.lab.engine.rest import search
+from ovirt_tcp_plugin.lab.engine.vms import Vms
+
+_FIELDS: dict[str, Callable[[Vm], object]] = {
+    name: lambda vm, name=name: getattr(vm, name)  # type: ignore[misc]
+    for name in ("id", "name", "status", "origin")
+}
+
+
+class VmPaths:
+    """`vms`. `properties` are the definitions of UserDefinedVMProperties: name -> regular expression."""
+
+    def __init__(self, tables: Model, vms: Vms, properties: Mapping[str, str]) -> None:
+        self._model, self._vms, self._definitions = tables, vms, properties
+        self.routes: dict[str, Callable[..., Element]] = {
+            "GET vms": self._list,
+            "POST vms": self._add,
+            "GET vms/{}": self._get,
+            "PUT vms/{}": self._update,
+            "DELETE vms/{}": self._remove,
+            "POST vms/{}/(start|stop|shutdown|suspend|migrate)": self._act,
+        }
+
+    def _list(self, query: Mapping[str, str], _: Element) -> Element:
+        with self._model.lock:
+            rows = search.listed(query, list(self._model.vms.values()), _FIELDS)
+            return documents.listing("vms", [documents.vm(one) for one in rows])
+
+    def _get(self, query: Mapping[str, str], _: Element, uid: str) -> Element:
+        return documents.vm(self._model.find("vms", uid), query.get("next_run") == "true")
+
+    def _add(self, query: Mapping[str, str], given: Element) -> Element:
+        with self._model.lock:
+            cluster = documents.identifier(given, "cluster")
+            vm = Vm(model.new_id(), documents.text(given, "name") or "", self._model.find("clusters", cluster).id)
+            vm.high_availability = documents.text(given, "high_availability/enabled") == "true"
+            vm.priority = int(documents.text(given, "high_availability/priority") or vm.priority)
+            vm.custom_properties = self._properties(given) or {}
+            self._place(vm, given)
+            self._model.vms[vm.id] = vm
+            self._model.log(audit_log.VM_ADDED, f"VM {vm.name} was created.", vm=vm.id, cluster=cluster)
+            return documents.vm(vm)
+
+    def _update(self, query: Mapping[str, str], given: Element, uid: str) -> Element:
+        with self._model.lock:
+            vm: Vm = self._model.find("vms", uid)
+            cluster = documents.identifier(given, "cluster") or vm.cluster
+            if self._model.find("clusters", cluster).id != vm.cluster:
+                self._move(vm, cluster)
+            properties = self._properties(given)
+            if properties is not None and vm.status == DOWN:
+                vm.custom_properties, vm.next_run = properties, None
+            elif properties is not None:
+                vm.next_run = properties
+            self._place(vm, given)
+            self._model.log(audit_log.VM_UPDATED, f"VM {vm.name} configuration was updated.", vm=uid, cluster=cluster)
+            return documents.vm(vm)
+
+    def _remove(self, query: Mapping[str, str], _: Element, uid: str) -> Element:
+        with self._model.lock:
+            vm: Vm = self._model.find("vms", uid)
+            if vm.status != DOWN:
+                raise refusal("Cannot remove VM. VM is running.")
+            del self._model.vms[uid]
+            self._leave_groups(uid)
+            return documents.action()
+
+    def _act(self, query: Mapping[str, str], given: Element, uid: str, verb: str) -> Element:
+        vm: Vm = self._model.find("vms", uid)
+        if verb == "start":
+            self._vms.start(vm, run_once=self._properties(given.find("vm")))
+        elif verb == "suspend":
+            self._vms.suspend(vm)
+        elif verb == "migrate":
+            target = documents.identifier(given, "host")
+            force = documents.text(given, "force") == "true"
+            self._vms.migrate(vm, hosts=[target] if target else None, force=force)
+        else:
+            self._vms.stop(vm)
+        return documents.action()
+
+    def _move(self, vm: Vm, cluster: str) -> None:
+        """Another cluster: the VM leaves every affinity group (ChangeVMClusterCommand)."""
+        if vm.status != DOWN:
+            raise refusal("Cannot edit VM. VM is running.")
+        vm.cluster = cluster
+        self._leave_groups(vm.id)
+
+    def _leave_groups(self, vm_id: str) -> None:
+        for group in self._model.groups.values():
+            group.vms = [one for one in group.vms if one != vm_id]
+
+    def _place(self, vm: Vm, given: Element) -> None:
+        if given.find("placement_policy") is not None:
+            vm.affinity = documents.text(given, "placement_policy/affinity") or vm.affinity
+            vm.pinned_to = tuple(one.get("id", "") for one in given.findall("placement_policy/hosts/host"))
+
+    def _properties(self, given: Element | None) -> dict[str, str] | None:
+        """Return custom properties; what is not defined or does not match is dropped without a word."""
+        found, definitions = documents.properties(given, "custom_properties"), self._definitions
+        if found is None:
+            return None
+        return {k: v for k, v in found.items() if k in definitions and re.fullmatch(definitions[k], v)}

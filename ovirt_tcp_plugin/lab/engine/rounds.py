@@ -1,0 +1,130 @@
+# SPDX-FileCopyrightText: The ovirt_tcp_plugin developers
+# SPDX-License-Identifier: Apache-2.0
+"""What the engine does again and again by itself: HA restarts, affinity, load balancing, recovery of hosts.
+
+Sources: `AutoStartVmsRunner`, `AffinityRulesEnforcementManager`, `SchedulingManager.performLoadBalancing`,
+`EvenGuestDistributionBalancePolicyUnit`, `AutoRecoveryManager`.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Sequence
+from typing import Optional
+
+from ovirt_tcp_plugin.lab.engine import affinity, audit_log, builtin
+from ovirt_tcp_plugin.lab.engine.errors import Fault
+from ovirt_tcp_plugin.lab.engine.hosts import Hosts
+from ovirt_tcp_plugin.lab.engine.model import DOWN, UP, Cluster, Model, Policy, Vm
+from ovirt_tcp_plugin.lab.engine.scheduling import Scheduling
+from ovirt_tcp_plugin.lab.engine.vms import Vms
+
+# A VM of higher priority that cannot start keeps the others waiting so long (MaxTimeAutoStartBlockedOnPriority).
+MAX_BLOCKED_S = 600.0
+
+
+@dataclasses.dataclass
+class _Job:
+    run: Callable[[], None]
+    pause: float
+    due: float
+
+
+class Rounds:
+    """The engine's periodic jobs. `tick` runs those that are due."""
+
+    def __init__(self, tables: Model, scheduling: Scheduling, vms: Vms, hosts: Hosts) -> None:
+        self._model, self._scheduling, self._vms, self._hosts = tables, scheduling, vms, hosts
+        self._blocked: dict[str, float] = {}
+        self.restart()
+
+    def restart(self) -> None:
+        """The engine starts: every job waits for its first time, and restarts are counted anew."""
+        now, timings = self._model.now(), self._model.timings
+        self._jobs = [
+            _Job(self.enforce, timings.enforcer, now + timings.enforcer),
+            _Job(self.balance, timings.balancing, now + timings.balancing),
+            _Job(self._hosts.recover, timings.auto_recovery, now + timings.auto_recovery),
+        ]
+        self._blocked.clear()
+        for vm in self._model.vms.values():
+            if vm.restart:
+                vm.tries, vm.retry_at = 0, now
+
+    def tick(self) -> None:
+        """Let everything happen that is due."""
+        now = self._model.now()
+        self._restart_vms(now)
+        for job in self._jobs:
+            if now >= job.due:
+                job.due = now + job.pause
+                job.run()
+        with self._model.lock:
+            self._model.audit_log.age()
+
+    def enforce(self) -> None:
+        """Move one VM of each cluster off a host where an enforcing group forbids it to be."""
+        for cluster in list(self._model.clusters.values()):
+            with self._model.lock:
+                candidates = affinity.violators(self._model, cluster)
+            for vm in candidates:
+                if self._scheduling.can_schedule(vm) and self._moves(vm, "enforcer"):
+                    break
+
+    def balance(self) -> None:
+        """Move one VM of each cluster for the sake of its policy. A cluster whose policy has no balance ends the round."""
+        for cluster in list(self._model.clusters.values()):
+            policy = self._model.policies[cluster.policy]
+            if not policy.balances:
+                return  # NullPointerException, in engine.log only
+            if policy.balances[0] == builtin.GUEST_BALANCE:
+                self._balance_guests(cluster, policy)
+
+    def _balance_guests(self, cluster: Cluster, policy: Policy) -> None:
+        high, threshold = (int(_property(cluster, policy, name)) for name in ("HighVmCount", "MigrationThreshold"))
+        with self._model.lock:
+            counts = {host.id: len(self._model.vms_on(host.id)) for host in self._model.up_hosts(cluster.id)}
+            worst = max(counts, key=counts.__getitem__, default="")
+            if not worst or counts[worst] < high:
+                return
+            targets = [host for host, count in counts.items() if counts[worst] - count >= threshold]
+            movable = [vm for vm in self._model.vms_on(worst) if vm.status == UP and vm.affinity == "migratable"]
+        for vm in movable:
+            if targets and self._moves(vm, "balance", targets):
+                return
+
+    def _moves(self, vm: Vm, purpose: str, hosts: Optional[Sequence[str]] = None) -> bool:
+        try:
+            self._vms.migrate(vm, purpose, hosts)
+        except Fault:
+            return False
+        return True
+
+    def _restart_vms(self, now: float) -> None:
+        """Restart what is highly available: ten tries in short intervals, then in long ones, for ever."""
+        lost = [vm for vm in self._model.vms.values() if vm.restart]
+        needed = 0
+        for vm in sorted(lost, key=lambda one: (-one.priority, one.name)):
+            if vm.status == DOWN and now >= vm.retry_at and not self._is_blocked(vm, needed, now):
+                self._restart_vm(vm, now)
+            needed = max(needed, vm.priority) if vm.restart else needed
+
+    def _is_blocked(self, vm: Vm, needed: int, now: float) -> bool:
+        if vm.priority >= needed:
+            self._blocked.pop(vm.id, None)
+            return False
+        return now - self._blocked.setdefault(vm.id, now) <= MAX_BLOCKED_S
+
+    def _restart_vm(self, vm: Vm, now: float) -> None:
+        timings = self._model.timings
+        vm.tries += 1
+        # Also when the start is accepted: it may fail on the host, and then the next try is due as late.
+        vm.retry_at = now + (timings.ha_retry if vm.tries < timings.ha_short_tries else timings.ha_long_retry)
+        try:
+            self._vms.start(vm, "ha")
+        except Fault:
+            self._model.log(audit_log.HA_RESTART_FAILED, f"Failed to restart VM {vm.name}.", "error", vm=vm.id)
+
+
+def _property(cluster: Cluster, policy: Policy, name: str) -> str:
+    return cluster.properties.get(name) or policy.properties[name]
