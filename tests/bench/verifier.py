@@ -114,9 +114,9 @@ def verifier_memory_per_host() -> Iterator[Callable[[], Sample]]:
 
         def run() -> Sample:
             asyncio.run(_report_once(first))
-            before = _resident_kib(processes.pid("verifier"))
+            before = _resident_kib(processes.pid("verifier-0"))
             asyncio.run(_report_once(rest))
-            return Sample((_resident_kib(processes.pid("verifier")) - before) / len(rest))
+            return Sample((_resident_kib(processes.pid("verifier-0")) - before) / len(rest))
 
         yield run
 

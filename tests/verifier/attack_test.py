@@ -116,8 +116,8 @@ def test_good_agents_keep_their_verdicts_under_every_attack_at_once(scene: Scene
         assert levels[scene.corrupt.name] == "unknown"
 
     asyncio.run(campaign())
-    assert "Traceback" not in (scene.directory / "verifier.log").read_text()
-    peak = _peak_kib(scene.processes.pid("verifier"))
+    assert "Traceback" not in (scene.directory / "verifier-0.log").read_text()
+    peak = _peak_kib(scene.processes.pid("verifier-0"))
     assert peak < MEMORY_KIB, f"{peak} KiB"
 
 

@@ -40,24 +40,27 @@ FIRMWARE_LOG = eventlog.encode(firmware_events(), ["sha256"])
 
 
 class Fleet:
-    """Enrolled hosts and their verifier on SQLite. All hosts have chips with the same keys: nothing here looks at them.
+    """Enrolled hosts and their verifiers. All hosts have chips with the same keys: nothing here looks at them.
 
     Args:
-        directory: empty; configuration, certificates and database go there.
+        directory: empty; configuration, certificates and SQLite's database go there.
         size: number of hosts.
-        server: options of the verifier's section `server`.
+        servers: number of verifiers.
+        database_url: where they keep what they know; empty for SQLite.
+        server: options of the verifiers' section `server`.
     """
 
-    def __init__(self, directory: Path, size: int, **server: Any) -> None:
+    def __init__(self, directory: Path, size: int, servers: int = 1, database_url: str = "", **server: Any) -> None:
         self.directory = directory
-        (self.port,) = free_ports(1)
-        self.viewer = secrets.token_urlsafe(16)
-        self.database_url = f"sqlite:///{directory / 'verifier.db'}"
+        self.ports = free_ports(servers)
+        self.viewer, self.enroller = secrets.token_urlsafe(16), secrets.token_urlsafe(16)
+        self.database_url = database_url or f"sqlite:///{directory / 'verifier.db'}"
         self._authority = Authority.create(directory, _now())
         certificate, key = self._authority.issue_server(["127.0.0.1"], _now())
         (directory / "server.pem").write_bytes(certificate)
         write_key(directory / "server.key", key)
-        self._configure(server)
+        for number in range(servers):
+            self._configure(number, server)
         self._key = ec.generate_private_key(ec.SECP256R1())
         write_key(directory / "agent.key", self._key)
         self.agents = [Agent(self, number) for number in range(size)]
@@ -65,10 +68,17 @@ class Fleet:
         database.transact(self._enrol)
         database.close()
 
-    def start(self, processes: Processes, module: str = "ovirt_tcp_plugin.verifier.main") -> None:
-        """Start the verifier, and wait until it listens."""
-        command = [sys.executable, "-m", module, "--config-dir", str(self.directory), "run"]
-        processes.start("verifier", command, lambda: listens(self.port))
+    @property
+    def port(self) -> int:
+        """The first verifier's."""
+        return self.ports[0]
+
+    def start(
+        self, processes: Processes, module: str = "ovirt_tcp_plugin.verifier.main", number: int = 0
+    ) -> None:
+        """Start a verifier as `verifier-NUMBER`, and wait until it listens."""
+        command = [sys.executable, "-m", module, "--config-dir", str(self._config_directory(number)), "run"]
+        processes.start(f"verifier-{number}", command, lambda: listens(self.ports[number]))
 
     def tls(self, certificate: Optional[Path] = None) -> ssl.SSLContext:
         """Return a client's context, that of an agent if a certificate is given."""
@@ -91,17 +101,22 @@ class Fleet:
     def _request(self) -> bytes:
         return certificate_request(self._key)
 
-    def _configure(self, server: Mapping[str, Any]) -> None:
+    def _config_directory(self, number: int) -> Path:
+        return self.directory / f"config-{number}"
+
+    def _configure(self, number: int, server: Mapping[str, Any]) -> None:
         files = {"certificate": str(self.directory / "server.pem"), "key": str(self.directory / "server.key")}
         content = {
-            "server": {"address": "127.0.0.1", "port": self.port, **files, **server},
-            "store": {"directory": str(self.directory)},
+            "server": {"address": "127.0.0.1", "port": self.ports[number], **files, **server},
+            "store": {"directory": str(self.directory), "url": self.database_url},
             "enrolment": {"ek_authorities": str(self.directory)},
         }
-        (self.directory / "verifier.yaml").write_text(yaml.safe_dump(content))
+        self._config_directory(number).mkdir()
+        (self._config_directory(number) / "verifier.yaml").write_text(yaml.safe_dump(content))
 
     def _enrol(self, connection: Connection) -> None:
         tokens.add(connection, self.viewer, Token("viewer"))
+        tokens.add(connection, self.enroller, Token("enrolment"))
         references.put(connection, good_boot())
         tpm = SoftwareTpm()
         for agent in self.agents:
@@ -165,6 +180,10 @@ class Agent:
     def caller(self) -> Caller:
         """Its connection."""
         return Caller(self._fleet.port, self._fleet.tls(self.certificate), address=self._address)
+
+    def go_to(self, port: int) -> None:
+        """Talk to another verifier from now on."""
+        self.caller = Caller(port, self._fleet.tls(self.certificate), address=self._address)
 
     async def attest(self) -> str:
         """Reboot, report, and return the level that the verifier answers."""
