@@ -122,6 +122,10 @@ class TestDiscards:
         outcome = judge(tpm, dataclasses.replace(old, nonce=b"n" * 32))
         assert_discarded(outcome, 4, "nonce_differs", "not made for this nonce")
 
+    def test_4_nonce_differs_in_case_only(self, tpm: SoftwareTpm) -> None:
+        outcome = judge(tpm, dataclasses.replace(tpm.report(issue(b"N" * 32)), nonce=b"n" * 32))
+        assert_discarded(outcome, 4, "nonce_differs", "not made for this nonce")
+
     @pytest.mark.parametrize("change", [{"boot_id": OTHER_BOOT_ID}, {"boottime_ms": 8}], ids=["boot id", "boot time"])
     def test_4_boot_changed_after_the_quote(self, tpm: SoftwareTpm, change: dict[str, object]) -> None:
         assert_discarded(judge(tpm, tpm.report(issue(), **change)), 4, "nonce_differs", "boot id and boot time")

@@ -32,6 +32,14 @@ def run(tmp_path: Path) -> Run:
     return call
 
 
+@pytest.mark.parametrize("mode", [0o750, 0o705, 0o777])
+def test_a_state_directory_that_others_can_read_is_refused(run: Run, tmp_path: Path, mode: int) -> None:
+    (tmp_path / "state").chmod(mode)
+    refused = run("init")
+    assert refused.exit_code != 0
+    assert "make it private: chmod 700" in refused.output
+
+
 class TestTokens:
     def test_a_role_that_there_is_not_is_refused(self, run: Run) -> None:
         assert run("token", "add", "--role", "root").exit_code == 2

@@ -5,8 +5,11 @@
 from __future__ import annotations
 
 import asyncio
+import base64
 import concurrent.futures
 import datetime
+import functools
+import gzip
 import socket
 import ssl
 import tempfile
@@ -286,6 +289,13 @@ class TestCallers:
         server.database.transact(lambda c: tokens.remove(c, tokens.digest(mine)[: tokens.IDENTIFIER_LENGTH]))
         assert server.call("GET", "/v1/hosts", token=mine).status_code == 401
 
+    def test_a_compressed_body_is_not_expanded(self, server: Server) -> None:
+        bomb = gzip.compress(b'{"hosts": [' + b'"x",' * 2**22 + b'"x"]}')
+        headers = {"Content-Encoding": "gzip"}
+        answer = server.call("POST", POLL, bomb, token=server.token("viewer"), headers=headers)
+        assert len(bomb) < 64 * 1024
+        assert answer.status_code == 400
+
     def test_unknown_paths_exist_for_nobody(self, server: Server) -> None:
         answer = server.call("GET", "/v1/secrets")
         assert (answer.status_code, answer.json()["code"]) == (404, "NotFound")
@@ -329,6 +339,19 @@ class TestEnrolment:
         assert server.database.transact(hosts.names) == []
         again = agent.finish(begun)
         assert (again.status_code, again.json()["code"]) == (403, "enrolment_unknown")
+
+    def test_a_refused_proof_tells_nothing_of_the_secret(self, server: Server, vendor: Vendor) -> None:
+        agent = Agent(server, vendor)
+        begun = agent.begin(server.token("enrolment", "host-1")).json()
+        challenge = enrolment.decode_challenge(begun)
+        secret = agent.tpm.activate(challenge.credential, challenge.encrypted_secret)
+        request = certificate_request(agent.key, "host-1")
+        expected = enrolment.qualifying_data(secret, request)
+        answer = agent.finish(begun, secret=b"guess" * 6)
+        told = answer.text + str(answer.headers)
+        for one in (secret, expected):
+            assert one.hex() not in told.lower()
+            assert base64.b64encode(one).decode() not in told
 
     def test_refuses_a_certificate_request_put_in_by_a_relay(self, server: Server, vendor: Vendor) -> None:
         agent = Agent(server, vendor)
@@ -439,6 +462,19 @@ class TestRounds:
         answer = agent.answer(agent.challenge())
         assert (answer.status_code, answer.json()["level"]) == (200, "trusted")
         assert agent.challenge(wait_ms=0) is None
+
+    def test_no_two_challenges_are_the_same(self, server: Server, agent: Agent) -> None:
+        nonces = set()
+        for number in range(20):
+            agent.tpm.boot_id = f"{number:08}-0000-0000-0000-000000000000"
+            challenge = agent.challenge()
+            assert challenge is not None
+            nonces.add(challenge.nonce)
+        assert {len(nonce) for nonce in nonces} == {32}
+        assert len(nonces) == 20
+        # Of 256 bits that are drawn by chance, hardly one is the same in all of twenty.
+        always = functools.reduce(lambda one, other: one & other, (int.from_bytes(nonce, "big") for nonce in nonces))
+        assert bin(always).count("1") < 8
 
     def test_replayed_evidence_is_discarded_and_changes_nothing(self, server: Server, agent: Agent) -> None:
         server.choose_good_boot()

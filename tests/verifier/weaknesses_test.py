@@ -1,0 +1,45 @@
+# SPDX-FileCopyrightText: The ovirt_tcp_plugin developers
+# SPDX-License-Identifier: Apache-2.0
+"""The table of what went wrong elsewhere is whole, and every test that it names exists."""
+
+from __future__ import annotations
+
+import ast
+import functools
+import re
+from pathlib import Path
+
+import pytest
+
+TESTS = Path(__file__).parents[1]
+TABLE = (TESTS.parent / "ovirt_tcp_plugin" / "verifier" / "WEAKNESSES.md").read_text()
+ROWS = [line for line in TABLE.splitlines() if line.startswith("| ") and not line.startswith("| |")]
+NAMED = sorted(set(re.findall(r"`([a-z0-9_/]+\.py)::(test_\w+)`", TABLE)))
+
+# Every one of Keylime's that was published up to 2026-08.
+KEYLIME = [
+    *("CVE-2021-3406", "CVE-2021-43310", "CVE-2022-23948", "CVE-2022-23949", "CVE-2022-23950", "CVE-2022-23951"),
+    *("CVE-2022-23952", "CVE-2022-31250", "CVE-2022-1053", "CVE-2022-3500", "CVE-2023-3674", "CVE-2023-38200"),
+    *("CVE-2023-38201", "CVE-2025-1057", "CVE-2025-13609", "CVE-2026-1709", "CVE-2026-6420"),
+]
+
+
+@functools.lru_cache
+def defined_in(file: str) -> frozenset[str]:
+    tree = ast.parse((TESTS / file).read_text())
+    return frozenset(node.name for node in ast.walk(tree) if isinstance(node, ast.FunctionDef))
+
+
+@pytest.mark.parametrize(("file", "name"), NAMED)
+def test_a_named_test_exists(file: str, name: str) -> None:
+    assert name in defined_in(file)
+
+
+def test_every_row_names_a_test() -> None:
+    assert len(ROWS) > 40
+    assert [row for row in ROWS if "::test_" not in row.rsplit("|", 2)[-2]] == []
+
+
+@pytest.mark.parametrize("number", KEYLIME)
+def test_every_published_fault_is_answered(number: str) -> None:
+    assert number in TABLE
