@@ -24,12 +24,12 @@ Vdsm = Callable[[str, Host, Vm], str]
 
 
 class Vms:
-    """The commands, and the passing of time (`tick`)."""
+    """The commands, and the passing of time (`tick`). `vdsm` is what the hosts say; it may be replaced."""
 
     def __init__(self, tables: Model, scheduling: Scheduling, vdsm: Optional[Vdsm] = None) -> None:
         self._model = tables
         self._scheduling = scheduling
-        self._vdsm = vdsm or self._healthy
+        self.vdsm = vdsm or self._healthy
 
     # Commands
 
@@ -127,9 +127,9 @@ class Vms:
     def _arrive(self, vm: Vm) -> None:
         """The host runs the VM, or refuses: then the engine tries another one."""
         host, resumes = self._model.hosts[vm.host], vm.status == "restoring_state"
-        refused = self._vdsm("before_vm_start", host, vm)
+        refused = self.vdsm("before_vm_start", host, vm)
         if resumes and not refused:
-            refused = self._vdsm("before_vm_dehibernate", host, vm)
+            refused = self.vdsm("before_vm_dehibernate", host, vm)
         with self._model.lock:
             if vm.host != host.id or vm.status not in ("wait_for_launch", "restoring_state"):
                 return
@@ -158,7 +158,7 @@ class Vms:
     def _land(self, vm: Vm) -> None:
         """The destination takes the VM, or refuses: then the engine tries another one."""
         target = self._model.hosts[vm.migrating_to]
-        refused = self._vdsm("before_vm_migrate_destination", target, vm) if target.powered else "it is off"
+        refused = self.vdsm("before_vm_migrate_destination", target, vm) if target.powered else "it is off"
         with self._model.lock:
             if vm.migrating_to != target.id:
                 return

@@ -6,15 +6,19 @@ from __future__ import annotations
 
 import dataclasses
 import datetime
+import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Optional
 
 import ovirtsdk4
 import pytest
 from ovirtsdk4 import types
 
+from ovirt_tcp_plugin.lab.engine.clock import Clock
 from ovirt_tcp_plugin.lab.engine.server import Config, EngineSimulator
 from ovirt_tcp_plugin.verifier.authority import Authority, write_key
+from tests.lab.engine.peers import ScriptedScheduler
 
 FAST = {
     "host_initialization": 0.2,
@@ -52,14 +56,15 @@ def pki(tmp_path_factory: pytest.TempPathFactory) -> Pki:
 def make_engine(pki: Pki) -> Iterator[Callable[..., EngineSimulator]]:
     running: list[EngineSimulator] = []
 
-    def make(**changes: object) -> EngineSimulator:
+    def make(clock: Optional[Clock] = None, **changes: object) -> EngineSimulator:
         given = {
             "hosts": [{"name": f"h{n}", "address": f"h{n}.lab", "cluster": "Default"} for n in (1, 2, 3)],
             "vms": [{"name": f"vm{n}", "cluster": "Default"} for n in (1, 2)],
             "timings": FAST,
             **changes,
         }
-        engine = EngineSimulator(Config(str(pki.certificate), str(pki.key), {"admin@internal": PASSWORD}, **given))  # type: ignore[arg-type]
+        config = Config(str(pki.certificate), str(pki.key), {"admin@internal": PASSWORD}, **given)  # type: ignore[arg-type]
+        engine = EngineSimulator(config, clock)
         engine.start()
         running.append(engine)
         return engine
@@ -73,16 +78,25 @@ def make_engine(pki: Pki) -> Iterator[Callable[..., EngineSimulator]]:
 def connect(pki: Pki) -> Iterator[Callable[..., ovirtsdk4.Connection]]:
     opened: list[ovirtsdk4.Connection] = []
 
-    def connect(engine: EngineSimulator, password: str = PASSWORD) -> ovirtsdk4.Connection:
-        connection = ovirtsdk4.Connection(
-            url=engine.url, username="admin@internal", password=password, ca_file=str(pki.ca), timeout=10
-        )
+    def connect(engine: EngineSimulator, password: str = PASSWORD, **changes: object) -> ovirtsdk4.Connection:
+        given = {"username": "admin@internal", "password": password, "ca_file": str(pki.ca), "timeout": 10, **changes}
+        connection = ovirtsdk4.Connection(url=engine.url, **given)
         opened.append(connection)
         return connection
 
     yield connect
     for connection in opened:
         connection.close(logout=False)
+
+
+@pytest.fixture
+def proxy() -> Iterator[ScriptedScheduler]:
+    with ScriptedScheduler() as running:
+        thread = threading.Thread(target=running.serve_forever, args=(0.05,))
+        thread.start()
+        yield running
+        running.shutdown()
+        thread.join()
 
 
 def add_group(connection: ovirtsdk4.Connection, hosts: list[types.Host], vms: list[types.Vm], positive: bool = True) -> str:

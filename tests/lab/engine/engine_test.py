@@ -4,10 +4,7 @@
 
 from __future__ import annotations
 
-import socketserver
-import threading
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 
 import ovirtsdk4
 import pytest
@@ -16,43 +13,10 @@ from ovirtsdk4 import types
 from ovirt_tcp_plugin.lab.engine import affinity, audit_log, builtin, external_scheduler
 from ovirt_tcp_plugin.lab.engine.server import EngineSimulator
 from tests.lab.engine.conftest import add_group
+from tests.lab.engine.peers import ScriptedScheduler, Session, envelope, reply_of, until
 
 Connect = Callable[..., ovirtsdk4.Connection]
 Make = Callable[..., EngineSimulator]
-
-
-def until(holds: Callable[[], object], within_s: float = 10) -> None:
-    deadline = time.monotonic() + within_s
-    while not holds():
-        assert time.monotonic() < deadline
-        time.sleep(0.02)
-
-
-class Session:
-    """The SDK's services, by the names that a test uses."""
-
-    def __init__(self, connection: ovirtsdk4.Connection) -> None:
-        self.connection = connection
-        self.system = connection.system_service()
-
-    def host(self, name: str) -> types.Host:
-        return next(one for one in self.system.hosts_service().list() if one.name == name)
-
-    def host_service(self, name: str) -> ovirtsdk4.services.HostService:
-        return self.system.hosts_service().host_service(self.host(name).id)
-
-    def vm(self, name: str) -> types.Vm:
-        return next(one for one in self.system.vms_service().list() if one.name == name)
-
-    def vm_service(self, name: str) -> ovirtsdk4.services.VmService:
-        return self.system.vms_service().vm_service(self.vm(name).id)
-
-    def codes(self) -> list[int]:
-        return [event.code for event in self.system.events_service().list()]
-
-    def place(self, vm: str) -> str:
-        found = self.vm(vm)
-        return next(h.name for h in self.system.hosts_service().list() if found.host and h.id == found.host.id)
 
 
 @pytest.fixture
@@ -125,9 +89,7 @@ class TestRest:
         assert not session.vm_service("vm1").get().custom_properties
         assert session.vm_service("vm1").get(next_run=True).custom_properties[0].value == "true"
 
-    def test_a_restarting_engine_answers_html_and_forgets_tokens(
-        self, engine: EngineSimulator, session: Session
-    ) -> None:
+    def test_a_restarting_engine_answers_html_and_forgets_tokens(self, engine: EngineSimulator, session: Session) -> None:
         assert session.system.hosts_service().list()
         engine.restart(0.5)
         with pytest.raises(ovirtsdk4.Error):
@@ -209,81 +171,11 @@ class TestAffinity:
         assert affinity.violators(engine.model, next(iter(engine.model.clusters.values()))) == []
 
 
-class _Proxy(socketserver.ThreadingTCPServer):
-    """Answers every request with the bytes it was given; remembers what was asked."""
-
-    allow_reuse_address = True
-    daemon_threads = True
-
-    def __init__(self) -> None:
-        super().__init__(("127.0.0.1", 0), _Answer)
-        self.discovery = _reply(
-            "<struct><member><name>filters</name><value><struct><member><name>TrustedHosts</name><value><array><data>"
-            "<value>trust</value><value>trust_scope=^(all_vms|marked_vms)$</value></data></array></value></member>"
-            "</struct></value></member></struct>"
-        )
-        self.reply = b""
-        self.asked: list[bytes] = []
-        self.connections = 0
-
-    @property
-    def url(self) -> str:
-        return f"http://127.0.0.1:{self.server_address[1]}/"
-
-
-class _Answer(socketserver.StreamRequestHandler):
-    server: _Proxy
-
-    def handle(self) -> None:
-        self.server.connections += 1
-        while True:
-            length = 0
-            for line in iter(self.rfile.readline, b""):
-                if line.lower().startswith(b"content-length:"):
-                    length = int(line.split(b":")[1])
-                if line == b"\r\n":
-                    break
-            if not length:
-                return
-            body = self.rfile.read(length)
-            self.server.asked.append(body)
-            reply = self.server.discovery if b"discover" in body else self.server.reply
-            if not reply:
-                return
-            self.wfile.write(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n%s" % (len(reply), reply))
-
-
-def _reply(value: str) -> bytes:
-    return (
-        f'<?xml version="1.0"?><methodResponse><params><param><value>{value}</value></param></params></methodResponse>'
-    ).encode()
-
-
-def _envelope(hosts: list[str], code: int = 0, error: str = "") -> bytes:
-    listed = "".join(f"<value>{host}</value>" for host in hosts)
-    errors = f"<value>{error}</value>" if error else ""
-    return _reply(
-        f"<struct><member><name>result_code</name><value><int>{code}</int></value></member>"
-        f"<member><name>result</name><value><array><data>{listed}</data></array></value></member>"
-        f"<member><name>errors</name><value><array><data>{errors}</data></array></value></member></struct>"
-    )
-
-
-@pytest.fixture
-def proxy() -> Iterator[_Proxy]:
-    with _Proxy() as running:
-        thread = threading.Thread(target=running.serve_forever, args=(0.05,))
-        thread.start()
-        yield running
-        running.shutdown()
-        thread.join()
-
-
 class TestExternalScheduler:
     """`ExternalSchedulerBrokerImpl`: which answer keeps all hosts, which keeps none, which breaks the command."""
 
     @pytest.fixture
-    def session(self, proxy: _Proxy, make_engine: Make, connect: Connect) -> Session:
+    def session(self, proxy: ScriptedScheduler, make_engine: Make, connect: Connect) -> Session:
         self.engine = make_engine(external_scheduler=proxy.url)
         session = Session(connect(self.engine))
         units = session.system.scheduling_policy_units_service().list()
@@ -309,15 +201,15 @@ class TestExternalScheduler:
         [
             b"",
             b"rubbish",
-            _reply("<nil/>"),
-            _reply("<i8>5</i8>"),
+            reply_of("<nil/>"),
+            reply_of("<i8>5</i8>"),
             b"<?xml version='1.0'?><methodResponse><fault><value><struct><member><name>faultCode</name><value>"
             b"<int>1</int></value></member><member><name>faultString</name><value>x</value></member></struct></value>"
             b"</fault></methodResponse>",
         ],
         ids=["closes", "rubbish", "nil", "i8", "fault"],
     )
-    def test_no_answer_keeps_all_hosts(self, proxy: _Proxy, session: Session, reply: bytes) -> None:
+    def test_no_answer_keeps_all_hosts(self, proxy: ScriptedScheduler, session: Session, reply: bytes) -> None:
         proxy.reply = reply
         session.vm_service("vm1").start()
         assert (self.last()["external"], len(self.last()["left"])) == ("kept", 3)  # type: ignore[arg-type]
@@ -326,40 +218,40 @@ class TestExternalScheduler:
     @pytest.mark.parametrize(
         "reply",
         [
-            _envelope([]),
-            _reply("<struct><member><name>result_code</name><value><int>0</int></value></member></struct>"),
-            _reply("text"),
-            _envelope(["00000000-0000-0000-0000-00000000000f"]),
+            envelope([]),
+            reply_of("<struct><member><name>result_code</name><value><int>0</int></value></member></struct>"),
+            reply_of("text"),
+            envelope(["00000000-0000-0000-0000-00000000000f"]),
         ],
         ids=["empty list", "no result", "a text", "a stranger"],
     )
-    def test_an_answer_without_our_hosts_keeps_none(self, proxy: _Proxy, session: Session, reply: bytes) -> None:
+    def test_an_answer_without_our_hosts_keeps_none(self, proxy: ScriptedScheduler, session: Session, reply: bytes) -> None:
         proxy.reply = reply
         with pytest.raises(ovirtsdk4.Error, match=r"Operation Failed.*\[\]"):
             session.vm_service("vm1").start()
 
-    def test_an_answer_without_result_code_breaks_the_command(self, proxy: _Proxy, session: Session) -> None:
-        proxy.reply = _reply("<struct/>")
+    def test_an_answer_without_result_code_breaks_the_command(self, proxy: ScriptedScheduler, session: Session) -> None:
+        proxy.reply = reply_of("<struct/>")
         with pytest.raises(ovirtsdk4.Error, match="Internal Engine Error"):
             session.vm_service("vm1").start()
 
-    def test_errors_are_logged_only_with_a_result_code(self, proxy: _Proxy, session: Session) -> None:
-        proxy.reply = _envelope([], 1, "PCR 17 differs")
+    def test_errors_are_logged_only_with_a_result_code(self, proxy: ScriptedScheduler, session: Session) -> None:
+        proxy.reply = envelope([], 1, "PCR 17 differs")
         with pytest.raises(ovirtsdk4.Error):
             session.vm_service("vm1").start()
         (event,) = session.system.events_service().list(search=f"type={audit_log.SCHEDULER_ERROR}")
         assert "PCR 17 differs" in event.description
 
-    def test_the_answer_is_cut_to_the_hosts_asked(self, proxy: _Proxy, session: Session) -> None:
-        proxy.reply = _envelope([session.host("h2").id])
+    def test_the_answer_is_cut_to_the_hosts_asked(self, proxy: ScriptedScheduler, session: Session) -> None:
+        proxy.reply = envelope([session.host("h2").id])
         session.vm_service("vm1").start()
         session.vm_service("vm2").start()
         until(lambda: session.vm("vm2").status == types.VmStatus.UP)
         assert session.place("vm2") == "h2"
         assert proxy.connections == 1
 
-    def test_the_request_is_what_the_java_client_writes(self, proxy: _Proxy, session: Session) -> None:
-        proxy.reply = _envelope([])
+    def test_the_request_is_what_the_java_client_writes(self, proxy: ScriptedScheduler, session: Session) -> None:
+        proxy.reply = envelope([])
         with pytest.raises(ovirtsdk4.Error):
             session.vm_service("vm1").start()
         body = proxy.asked[-1].decode()
@@ -371,7 +263,7 @@ class TestExternalScheduler:
         assert "<string>" not in body
 
     def test_a_proxy_that_is_down_at_the_start_switches_its_units_off(
-        self, make_engine: Make, connect: Connect, proxy: _Proxy
+        self, make_engine: Make, connect: Connect, proxy: ScriptedScheduler
     ) -> None:
         proxy.discovery = b""
         session = Session(connect(make_engine(external_scheduler=proxy.url)))

@@ -27,6 +27,7 @@ class HostPaths:
         self.routes: dict[str, Callable[..., Element]] = {
             "GET hosts": self._list,
             "GET hosts/{}": self._get,
+            "PUT hosts/{}": self._update,
             "GET hosts/{}/hooks": self._hooks,
             "POST hosts/{}/(activate|deactivate|refresh)": self._act,
         }
@@ -41,6 +42,13 @@ class HostPaths:
 
     def _get(self, query: Mapping[str, str], _: Element, uid: str) -> Element:
         return documents.host(self._model.find("hosts", uid))
+
+    def _update(self, query: Mapping[str, str], given: Element, uid: str) -> Element:
+        """Status and external status are no part of an edit: they are passed over without a word."""
+        with self._model.lock:
+            host: Host = self._model.find("hosts", uid)
+            host.name = documents.text(given, "name") or host.name
+            return documents.host(host)
 
     def _hooks(self, query: Mapping[str, str], _: Element, uid: str) -> Element:
         host: Host = self._model.find("hosts", uid)
