@@ -13,12 +13,11 @@ from typing import Optional
 
 import ovirtsdk4
 import pytest
-from ovirtsdk4 import types
 
-from ovirt_tcp_plugin.lab.engine.clock import Clock
+from ovirt_tcp_plugin.lab.engine.clock import Clock, ManualClock
 from ovirt_tcp_plugin.lab.engine.server import Config, EngineSimulator
 from ovirt_tcp_plugin.verifier.authority import Authority, write_key
-from tests.lab.engine.peers import ScriptedScheduler
+from tests.lab.engine.peers import HOSTS, TIMINGS, Lab, ScriptedScheduler, vm
 
 FAST = {
     "host_initialization": 0.2,
@@ -31,6 +30,8 @@ FAST = {
     "external_response": 1.0,
 }
 PASSWORD = "of the engine"
+Connect = Callable[..., ovirtsdk4.Connection]
+Make = Callable[..., EngineSimulator]
 
 
 @dataclasses.dataclass
@@ -99,16 +100,16 @@ def proxy() -> Iterator[ScriptedScheduler]:
         thread.join()
 
 
-def add_group(connection: ovirtsdk4.Connection, hosts: list[types.Host], vms: list[types.Vm], positive: bool = True) -> str:
-    """Make an enforcing VM-to-host affinity group; return its id."""
-    (cluster,) = connection.system_service().clusters_service().list()
-    groups = connection.system_service().clusters_service().cluster_service(cluster.id).affinity_groups_service()
-    rule = types.AffinityRule(enabled=True, enforcing=True, positive=positive)
-    group = types.AffinityGroup(
-        name=f"group {len(groups.list())}",
-        hosts_rule=rule,
-        vms_rule=types.AffinityRule(enabled=False),
-        hosts=[types.Host(id=host.id) for host in hosts],
-        vms=[types.Vm(id=vm.id) for vm in vms],
-    )
-    return str(groups.add(group).id)
+@pytest.fixture
+def make_lab(make_engine: Make, connect: Connect) -> Callable[..., Lab]:
+    def make(**changes: object) -> Lab:
+        given = {"hosts": HOSTS, "vms": [vm("vm1", "h1"), vm("vm2")], "timings": TIMINGS, **changes}
+        engine = make_engine(ManualClock(), **given)
+        return Lab(engine, connect(engine))
+
+    return make
+
+
+@pytest.fixture
+def lab(make_lab: Callable[..., Lab]) -> Lab:
+    return make_lab()

@@ -12,8 +12,7 @@ from ovirtsdk4 import types
 
 from ovirt_tcp_plugin.lab.engine import affinity, audit_log, builtin, external_scheduler
 from ovirt_tcp_plugin.lab.engine.server import EngineSimulator
-from tests.lab.engine.conftest import add_group
-from tests.lab.engine.peers import ScriptedScheduler, Session, envelope, reply_of, until
+from tests.lab.engine.peers import ScriptedScheduler, Session, add_group, envelope, reply_of, until
 
 Connect = Callable[..., ovirtsdk4.Connection]
 Make = Callable[..., EngineSimulator]

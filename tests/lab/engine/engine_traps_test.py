@@ -1,9 +1,17 @@
 # SPDX-FileCopyrightText: The ovirt_tcp_plugin developers
 # SPDX-License-Identifier: Apache-2.0
-"""The traps of a real engine that a REST or XML-RPC client can meet, each as a test of the simulated one.
+"""The traps of a real engine that a REST or XML-RPC client can meet, each as a test of the simulated one, by number.
 
-The numbers are those of the list of traps in our notes on oVirt 4.5. Two have no test: 15 is about the runner of VDSM
-hooks, 18 about the import of OVA files, which no REST client can start. Time is moved by hand.
+1 trusted_service takes hosts out. 2 The external scheduler's silence lets everybody pass, half an answer nobody or breaks
+the command. 3 Discovery happens once a start. 4 Connecting may take 100 ms. 5 A policy without balance stops balancing.
+6 External filters do not run everywhere. 7 A call carries the policy's properties only, under the cluster's lock. 8 No verb
+for NonOperational; maintenance is reached later, refused, or hangs. 9 external_status switches fencing off. 10 A host is Up
+before its event. 11 Events come out of order, the newest first, or not at all. 12 Ids, rates and alerts of external events.
+13 What the SDK makes of time-outs, restarts and sessions. 14 Custom properties vanish, Run Once overrides them. 16 Which
+hook runs when. 17 A refresh judges nothing. 19 Pages of other origins.
+
+15 is about the runner of VDSM hooks, 18 about the import of OVA files, which no REST client can start: neither is here.
+Time is moved by hand.
 """
 
 from __future__ import annotations
@@ -22,69 +30,11 @@ import pytest
 from ovirtsdk4 import types
 
 from ovirt_tcp_plugin.lab.engine import audit_log, builtin, faults
-from ovirt_tcp_plugin.lab.engine.clock import ManualClock
 from ovirt_tcp_plugin.lab.engine.external_scheduler import ExternalScheduler, NoAnswer
 from ovirt_tcp_plugin.lab.engine.faults import AnswerFault
 from ovirt_tcp_plugin.lab.engine.model import Host, Vm
-from ovirt_tcp_plugin.lab.engine.server import EngineSimulator
-from tests.lab.engine.conftest import Pki, add_group
-from tests.lab.engine.peers import ScriptedScheduler, Session, envelope, reply_of, until
-
-Connect = Callable[..., ovirtsdk4.Connection]
-Make = Callable[..., EngineSimulator]
-
-TIMINGS = {"host_initialization": 10, "event_after_up": 5, "not_responding_after": 60, "vm_start": 5, "migration": 20}
-HOSTS = [{"name": f"h{n}", "address": f"h{n}.lab", "cluster": "Default"} for n in (1, 2, 3)]
-
-
-def vm(name: str, host: str = "", **changes: object) -> dict[str, object]:
-    return {"name": name, "cluster": "Default", "host": host, **changes}
-
-
-class Lab:
-    """An engine whose time stands still, and the SDK connected to it."""
-
-    def __init__(self, engine: EngineSimulator, connection: ovirtsdk4.Connection) -> None:
-        self.engine, self.session = engine, Session(connection)
-        self.system = self.session.system
-        self.events = self.system.events_service()
-
-    def pass_time(self, seconds: float) -> None:
-        self.engine.advance(seconds, min(1.0, seconds))
-
-    def host(self, name: str) -> Host:
-        return next(one for one in self.engine.model.hosts.values() if one.name == name)
-
-    def vm(self, name: str) -> Vm:
-        return next(one for one in self.engine.model.vms.values() if one.name == name)
-
-    def status(self, host: str) -> str:
-        return str(self.session.host(host).status.value)
-
-    def write(self, custom_id: int, severity: types.LogSeverity = types.LogSeverity.ERROR, **changes: object) -> int:
-        event = types.Event(origin="ovirt-tcp", custom_id=custom_id, severity=severity, description="text", **changes)
-        return int(self.events.add(event).id)
-
-    def journal(self) -> dict[str, object]:
-        return self.engine.model.journal[-1]
-
-    def filter_by(self, name: str = "TrustedHosts", cluster: str = "Default") -> None:
-        self.session.use_policy(cluster, [self.session.unit(name).id, builtin.AFFINITY_FILTER], builtin.NO_BALANCE)
-
-
-@pytest.fixture
-def make_lab(make_engine: Make, connect: Connect) -> Callable[..., Lab]:
-    def make(**changes: object) -> Lab:
-        given = {"hosts": HOSTS, "vms": [vm("vm1", "h1"), vm("vm2")], "timings": TIMINGS, **changes}
-        engine = make_engine(ManualClock(), **given)
-        return Lab(engine, connect(engine))
-
-    return make
-
-
-@pytest.fixture
-def lab(make_lab: Callable[..., Lab]) -> Lab:
-    return make_lab()
+from tests.lab.engine.conftest import Connect, Pki
+from tests.lab.engine.peers import HOSTS, TIMINGS, Lab, ScriptedScheduler, Session, add_group, envelope, reply_of, until, vm
 
 
 @pytest.fixture

@@ -13,6 +13,13 @@ from collections.abc import Callable, Iterator, Sequence
 import ovirtsdk4
 from ovirtsdk4 import types
 
+from ovirt_tcp_plugin.lab.engine import builtin
+from ovirt_tcp_plugin.lab.engine.model import Host, Vm
+from ovirt_tcp_plugin.lab.engine.server import EngineSimulator
+
+TIMINGS = {"host_initialization": 10, "event_after_up": 5, "not_responding_after": 60, "vm_start": 5, "migration": 20}
+HOSTS = [{"name": f"h{n}", "address": f"h{n}.lab", "cluster": "Default"} for n in (1, 2, 3)]
+
 
 def until(holds: Callable[[], object], within_s: float = 10) -> None:
     deadline = time.monotonic() + within_s
@@ -64,6 +71,21 @@ class Session:
     def place(self, vm: str) -> str:
         found = self.vm(vm)
         return next(h.name for h in self.system.hosts_service().list() if found.host and h.id == found.host.id)
+
+
+def add_group(connection: ovirtsdk4.Connection, hosts: list[types.Host], vms: list[types.Vm], positive: bool = True) -> str:
+    """Make an enforcing VM-to-host affinity group; return its id."""
+    (cluster,) = connection.system_service().clusters_service().list()
+    groups = connection.system_service().clusters_service().cluster_service(cluster.id).affinity_groups_service()
+    rule = types.AffinityRule(enabled=True, enforcing=True, positive=positive)
+    group = types.AffinityGroup(
+        name=f"group {len(groups.list())}",
+        hosts_rule=rule,
+        vms_rule=types.AffinityRule(enabled=False),
+        hosts=[types.Host(id=host.id) for host in hosts],
+        vms=[types.Vm(id=vm.id) for vm in vms],
+    )
+    return str(groups.add(group).id)
 
 
 class ScriptedScheduler(socketserver.ThreadingTCPServer):
@@ -136,3 +158,38 @@ def envelope(hosts: list[str], code: int = 0, error: str = "") -> bytes:
         f"<member><name>result</name><value><array><data>{listed}</data></array></value></member>"
         f"<member><name>errors</name><value><array><data>{errors}</data></array></value></member></struct>"
     )
+
+
+def vm(name: str, host: str = "", **changes: object) -> dict[str, object]:
+    return {"name": name, "cluster": "Default", "host": host, **changes}
+
+
+class Lab:
+    """An engine whose time stands still, and the SDK connected to it."""
+
+    def __init__(self, engine: EngineSimulator, connection: ovirtsdk4.Connection) -> None:
+        self.engine, self.session = engine, Session(connection)
+        self.system = self.session.system
+        self.events = self.system.events_service()
+
+    def pass_time(self, seconds: float) -> None:
+        self.engine.advance(seconds, min(1.0, seconds))
+
+    def host(self, name: str) -> Host:
+        return next(one for one in self.engine.model.hosts.values() if one.name == name)
+
+    def vm(self, name: str) -> Vm:
+        return next(one for one in self.engine.model.vms.values() if one.name == name)
+
+    def status(self, host: str) -> str:
+        return str(self.session.host(host).status.value)
+
+    def write(self, custom_id: int, severity: types.LogSeverity = types.LogSeverity.ERROR, **changes: object) -> int:
+        event = types.Event(origin="ovirt-tcp", custom_id=custom_id, severity=severity, description="text", **changes)
+        return int(self.events.add(event).id)
+
+    def journal(self) -> dict[str, object]:
+        return self.engine.model.journal[-1]
+
+    def filter_by(self, name: str = "TrustedHosts", cluster: str = "Default") -> None:
+        self.session.use_policy(cluster, [self.session.unit(name).id, builtin.AFFINITY_FILTER], builtin.NO_BALANCE)
