@@ -13,8 +13,14 @@ from typing import Any
 
 import pytest
 from click.testing import CliRunner, Result
+from cryptography.hazmat.primitives import serialization
+from cryptography.hazmat.primitives.asymmetric import ec
 
 from ovirt_tcp_plugin.cli import main
+from ovirt_tcp_plugin.clock import Clock
+from ovirt_tcp_plugin.messages import verdict
+from ovirt_tcp_plugin.messages.result import Level
+from ovirt_tcp_plugin.messages.verdict import Verdict
 
 HOST = {
     "host_name": "host-4.lab",
@@ -151,3 +157,47 @@ def test_the_demo_wants_its_six_hosts() -> None:
     done = CliRunner().invoke(main, ["demo", "--hosts", "5"])
     assert done.exit_code == 2
     assert "6<=x<=200" in done.output
+
+
+@pytest.fixture
+def signed(tmp_path: Path) -> tuple[Path, Path]:
+    """A verdict of this machine's boot, and the directory with its key."""
+    key = ec.generate_private_key(ec.SECP256R1())
+    encoding, form = serialization.Encoding.PEM, serialization.PublicFormat.SubjectPublicKeyInfo
+    keys = tmp_path / "keys"
+    keys.mkdir()
+    (keys / "one.pem").write_bytes(key.public_key().public_bytes(encoding, form))
+    here = Clock()
+    said = Verdict("host-1", "ab" * 32, Level.TRUSTED, here.boot_id, here.now_ms(), 600_000)
+    file = tmp_path / "verdict.jwt"
+    file.write_text(verdict.sign(said, key, 1_700_000_000))
+    return file, keys
+
+
+def test_a_verdict_is_verified_without_any_server(signed: tuple[Path, Path]) -> None:
+    file, keys = signed
+    told = CliRunner().invoke(main, ["verdict", "verify", str(file), "--keys", str(keys)])
+    assert told.exit_code == 0, told.output
+    assert told.output.startswith("host-1 was trusted in boot ")
+    assert "it holds for 59" in told.output
+
+
+def test_a_changed_verdict_is_refused(signed: tuple[Path, Path]) -> None:
+    file, keys = signed
+    header, claims, signature = file.read_text().split(".")
+    file.write_text(f"{header}.{claims}.{signature[::-1]}")
+    refused = CliRunner().invoke(main, ["verdict", "verify", str(file), "--keys", str(keys)])
+    assert refused.exit_code == 1
+    assert "bad_signature" in refused.output
+
+
+def test_verdicts_cannot_be_voided_before_a_moment_to_come(config: Path) -> None:
+    refused = CliRunner().invoke(main, ["--config-dir", str(config), "verdict", "void", "--before", "2199-01-01T00:00:00Z"])
+    assert refused.exit_code == 2
+    assert "has not come yet" in refused.output
+
+
+def test_voiding_names_the_hosts(interface: Interface, config: Path) -> None:
+    interface.answers["/v1/results/void"] = (200, {"hosts": ["host-1", "host-2"]})
+    told = CliRunner().invoke(main, ["--config-dir", str(config), "verdict", "void", "--before", "2026-01-01T00:00:00Z"])
+    assert told.output == "void: host-1, host-2\n"

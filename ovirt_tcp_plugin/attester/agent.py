@@ -8,18 +8,20 @@ report simply grows old in the server's eyes.
 
 from __future__ import annotations
 
+import contextlib
 import datetime
 import logging
 import random
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any, Optional
 
 from ovirt_tcp_plugin import errors
-from ovirt_tcp_plugin.attester import enrolling, measure
+from ovirt_tcp_plugin.attester import enrolling, handover, measure
+from ovirt_tcp_plugin.attester.handover import Handover
 from ovirt_tcp_plugin.attester.identity import Identity
 from ovirt_tcp_plugin.attester.reporting import Verifiers
-from ovirt_tcp_plugin.messages import evidence, fields, result
+from ovirt_tcp_plugin.messages import evidence, fields, result, verdict
 
 log = logging.getLogger("attester.agent")
 
@@ -30,12 +32,19 @@ RETRY_FIRST_S = 1.0
 PACE_S = 0.25
 # Share of the client certificate's life that is left when it is replaced.
 RENEW_BELOW = 1 / 3
+# Where a measured launch is seen.
+LAUNCH_PCRS = (17, 18, 19)
+
+
+class _Woken(Exception):
+    """A wait was ended by `offer`."""
 
 
 class Agent:
     """One enrolled host.
 
     Args:
+        handed: where the hooks of this host look.
         retry_most_s: longest pause between two tries.
         pause: waits so many seconds.
         draw: a number from 0 to 1, for the jitter that keeps a thousand hosts from coming back at once.
@@ -49,6 +58,7 @@ class Agent:
         ak: measure.AnyKey,
         verifiers: Verifiers,
         sources: measure.Sources,
+        handed: Handover,
         retry_most_s: float,
         pause: Callable[[float], None] = time.sleep,
         draw: Callable[[], float] = random.random,
@@ -59,17 +69,27 @@ class Agent:
         self._ak = ak
         self._verifiers = verifiers
         self._sources = sources
+        self._handed = handed
         self._retry_most_s = retry_most_s
         self._pause = pause
         self._draw = draw
         self._retry_s = 0.0
         self._ask_next = False
+        # A host that just started has no verdict, or an old one.
+        self._offering = True
+        self._waiting = False
         self._status = dict(_last_status(identity))
 
     def run(self) -> None:
         """Report until an exception, such as SystemExit by a signal, ends it."""
         while True:
             self.step()
+
+    def offer(self) -> None:
+        """Report as soon as may be, though nobody asks. For signal handlers: where the agent waits, the wait ends."""
+        self._offering = True
+        if self._waiting:
+            raise _Woken
 
     def step(self) -> None:
         """Do one round, and the pause that follows it."""
@@ -78,6 +98,8 @@ class Agent:
             self._round()
         except errors.Error as e:
             self._failed(e)
+        except _Woken:
+            log.info("woken")
         else:
             self._retry_s = 0.0
             rest_s = PACE_S - (time.monotonic() - started)
@@ -86,7 +108,9 @@ class Agent:
 
     def _round(self) -> None:
         boot_id = measure.read_boot_id(self._sources.boot_id)
-        answer = self._post("/v1/challenge", {"wait_ms": WAIT_MS, "boot_id": boot_id}, WAIT_MS / 1000)
+        question = {"wait_ms": WAIT_MS, "boot_id": boot_id, "offer": self._offering}
+        with self._wakeable():
+            answer = self._post("/v1/challenge", question, WAIT_MS / 1000)
         if answer is None:
             self._recovered()
             self._renew()
@@ -94,10 +118,12 @@ class Agent:
         challenge = evidence.decode_challenge(answer)
         measured = measure.measure(self._tpm, self._ak, challenge, self._sources)
         log.info("measured logs=%s boot_id=%s", ",".join(sorted(measured.logs)) or "none", measured.boot_id)
-        verdict = _decode_result(self._post("/v1/evidence", evidence.encode(measured)))
-        codes = ",".join(finding.code for finding in verdict.findings)
-        log.info("appraised server=%s level=%s findings=%s", self._verifiers.current, verdict.level.value, codes)
-        encoded = result.encode(verdict)
+        outcome, signed = _decode_result(self._post("/v1/evidence", evidence.encode(measured)))
+        self._offering = False
+        codes = ",".join(finding.code for finding in outcome.findings)
+        log.info("appraised server=%s level=%s findings=%s", self._verifiers.current, outcome.level.value, codes)
+        self._hand_over(challenge, measured, outcome, signed)
+        encoded = result.encode(outcome)
         self._keep_status(
             level=encoded["level"],
             findings=encoded["findings"],
@@ -107,6 +133,27 @@ class Agent:
             time=int(time.time()),
             error="",
         )
+
+    @contextlib.contextmanager
+    def _wakeable(self) -> Iterator[None]:
+        self._waiting = not self._offering
+        try:
+            yield
+        finally:
+            self._waiting = False
+
+    def _hand_over(
+        self, challenge: evidence.Challenge, measured: evidence.Evidence, outcome: result.AttestationResult, signed: str
+    ) -> None:
+        """Leave verdict and summary for the hooks. Without them the gate closes when the last verdict ends."""
+        (bank,) = challenge.selection
+        try:
+            if signed:
+                self._handed.keep_verdict(signed)
+            launch = self._tpm.read_pcrs({bank: LAUNCH_PCRS}).get(bank, {})
+            self._handed.keep_summary(handover.summarize(measured, outcome, bank, launch))
+        except errors.Error as e:
+            log.warning("not handed over reason=%s", e)
 
     def _renew(self) -> None:
         """Replace the client certificate while it is good; only a host that is off for years enrols again."""
@@ -153,7 +200,11 @@ def _last_status(identity: Identity) -> Mapping[str, Any]:
         return {}
 
 
-def _decode_result(untrusted: Optional[object]) -> result.AttestationResult:
-    """Return the server's verdict on this host. Age and lifetime are the broker's business and may be absent."""
-    absent = {"host_name": "", "age_ms": None, "lifetime_ms": 0, "boot_id": "", "tpm_family": ""}
-    return result.decode({**absent, **fields.members(untrusted, "attestation result")})
+def _decode_result(untrusted: Optional[object]) -> tuple[result.AttestationResult, str]:
+    """Return the server's result on this host and the signed verdict, empty if it gives none.
+
+    Age and lifetime are the broker's business and may be absent.
+    """
+    absent = {"host_name": "", "age_ms": None, "lifetime_ms": 0, "boot_id": "", "tpm_family": "", "verdict": ""}
+    members = {**absent, **fields.members(untrusted, "attestation result")}
+    return result.decode(members), fields.text(members, "verdict", verdict.MAX_SIZE)

@@ -21,6 +21,7 @@ import click
 from ovirt_tcp_plugin import command, config, errors
 from ovirt_tcp_plugin.attester import enrolling, keys, keys12, measure
 from ovirt_tcp_plugin.attester.agent import Agent
+from ovirt_tcp_plugin.attester.handover import Handover
 from ovirt_tcp_plugin.attester.identity import AK_FILE, IDENTITY_KEY_FILE, Identity
 from ovirt_tcp_plugin.attester.measure import AnyKey, AnyTpm
 from ovirt_tcp_plugin.attester.reporting import Verifiers
@@ -91,7 +92,7 @@ def ek(config_dir: Path) -> None:
 @main.command()
 @click.pass_obj
 def run(config_dir: Path) -> None:
-    """Report to the attestation server whenever it asks, until SIGTERM."""
+    """Report to the attestation server whenever it asks, and at once on SIGHUP, until SIGTERM."""
     _log_to_stderr(logging.INFO)
     signal.signal(signal.SIGTERM, _exit)
     signal.signal(signal.SIGINT, _exit)
@@ -102,7 +103,9 @@ def run(config_dir: Path) -> None:
     with _tpm(settings) as tpm:
         ak = _kept_key(tpm, identity)
         name, sources = settings.host.known_as, settings.boot.sources
-        agent = Agent(name, identity, tpm, ak, verifiers, sources, settings.verifier.retry_most)
+        handed = Handover(settings.hooks.directory)
+        agent = Agent(name, identity, tpm, ak, verifiers, sources, handed, settings.verifier.retry_most)
+        signal.signal(signal.SIGHUP, lambda number, frame: agent.offer())
         log.info("running host=%s tpm=%s server=%s", name, settings.tpm.device, verifiers.current)
         try:
             agent.run()

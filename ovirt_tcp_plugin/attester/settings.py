@@ -94,6 +94,14 @@ class Boot:
 
 
 @dataclasses.dataclass(frozen=True)
+class Hooks:
+    """What the VDSM hooks of this host read."""
+
+    # Directory for the signed verdict and the summary; owned by the agent's user, readable by all, empty after a boot.
+    directory: Path = Path("/run/ovirt-tcp/agent")
+
+
+@dataclasses.dataclass(frozen=True)
 class Settings:
     """All sections."""
 
@@ -102,3 +110,4 @@ class Settings:
     tpm: Tpm = Tpm()
     state: State = State()
     boot: Boot = Boot()
+    hooks: Hooks = Hooks()

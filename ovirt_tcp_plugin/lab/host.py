@@ -61,7 +61,8 @@ class LabHost:
         self.boot_id_file = directory / "run" / "boot_id"
         self.txt_log_file = directory / "run" / "txt_event_log"
         self.firmware_log_file = directory / "run" / "firmware_event_log"
-        for made in (self.config_directory, self.boot_id_file.parent):
+        self.hooks_directory = directory / "run" / "agent"
+        for made in (self.config_directory, self.hooks_directory):
             made.mkdir(parents=True, exist_ok=True)
         self.state_directory.mkdir(mode=0o700, exist_ok=True)
         if tpm_state is not None and not list((directory / "tpm").glob(STATE_FILES)):
@@ -159,6 +160,7 @@ class LabHost:
                 "txt_log": str(self.txt_log_file),
                 "firmware_log": str(self.firmware_log_file),
             },
+            "hooks": {"directory": str(self.hooks_directory)},
         }
         # JSON is YAML.
         (self.config_directory / "agent.yaml").write_text(json.dumps(content, indent=2))

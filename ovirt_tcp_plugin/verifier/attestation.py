@@ -84,6 +84,10 @@ class Attestation:
         self._metrics.challenged()
         return issued.challenge
 
+    def accept_offer(self, host_name: str) -> None:
+        """Have a host challenged that wants to report, though nobody asked: its verdict is missing or too old."""
+        self._conversations.of(host_name).want()
+
     def hang_up(self, host_name: str) -> None:
         """End the host's long poll: its connection is gone."""
         self._conversations.of(host_name).begin_poll()
@@ -165,6 +169,20 @@ class Attestation:
         """Ask every host for evidence: the reference values have changed."""
         await self._database.write(rounds.ask_all)
         self._conversations.want_all()
+
+    async def void(self, older_than_ms: int) -> list[str]:
+        """Void every trusted result older than this, and ask all hosts for fresh evidence; return whose it was.
+
+        A void result has no age any more, so nobody relies on it; the host's counters stay. Results of another
+        server's clock are void, too: their age cannot be told.
+
+        Raises:
+            Unavailable: the store did not keep it.
+        """
+        before_ms = self._clock.now_ms() - older_than_ms
+        voided = await self._database.write(lambda c: _void(c, self._clock.boot_id, before_ms))
+        self._conversations.want_all()
+        return voided
 
     async def relay(self) -> None:
         """Carry questions and answers between the servers on one database, until cancelled."""
@@ -308,6 +326,13 @@ def _keep(connection: Connection, host: Host, nonce: bytes, fresh: Result, measu
         raise errors.Refused("nonce_unknown", "the nonce was used before")
     if not results.keep(connection, host.name, host.certificate_digest, fresh, measured):
         raise errors.Refused("not_enrolled", "the host was enrolled anew, or removed, meanwhile")
+
+
+def _void(connection: Connection, clock_id: str, before_ms: int) -> list[str]:
+    voided = results.void(connection, clock_id, before_ms)
+    rounds.drop_all(connection)
+    rounds.ask_all(connection)
+    return voided
 
 
 def _called(one: AttestationResult, name: str) -> AttestationResult:

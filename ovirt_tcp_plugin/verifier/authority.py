@@ -14,6 +14,7 @@ from typing import Union
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 from ovirt_tcp_plugin import errors
@@ -74,6 +75,11 @@ class Authority:
     def pem(self) -> bytes:
         """The authority's certificate, PEM."""
         return self.certificate.public_bytes(serialization.Encoding.PEM)
+
+    def derive(self, purpose: bytes) -> bytes:
+        """Return a secret of 32 bytes, as hex, that whoever holds this authority's key can derive (RFC 5869)."""
+        private = self._key.private_numbers().private_value.to_bytes(32, "big")
+        return HKDF(hashes.SHA256(), 32, None, purpose).derive(private).hex().encode("ascii")
 
     def issue_server(self, names: Sequence[str], now: datetime.datetime) -> tuple[bytes, ec.EllipticCurvePrivateKey]:
         """Return (certificate PEM, key) of a server that is reached by these DNS names and addresses."""

@@ -25,12 +25,12 @@ from OpenSSL import crypto
 
 from ovirt_tcp_plugin import command, config, errors
 from ovirt_tcp_plugin.clock import Clock
-from ovirt_tcp_plugin.verifier import authority, endorsement, enrolment
+from ovirt_tcp_plugin.verifier import authority, endorsement, enrolment, signing
 from ovirt_tcp_plugin.verifier.attestation import Attestation
 from ovirt_tcp_plugin.verifier.metrics import Metrics
 from ovirt_tcp_plugin.verifier.policy import Policies
 from ovirt_tcp_plugin.verifier.settings import Settings
-from ovirt_tcp_plugin.verifier.store import authorities, endorsements, hosts, tokens
+from ovirt_tcp_plugin.verifier.store import authorities, endorsements, hosts, tokens, verdict_keys
 from ovirt_tcp_plugin.verifier.store.database import Database
 from ovirt_tcp_plugin.verifier.store.tokens import Token
 from ovirt_tcp_plugin.verifier.web import server as web
@@ -72,6 +72,7 @@ def init(config_dir: Path, names: tuple[str, ...]) -> None:
         authority.write_private(settings.server.certificate, certificate, 0o644)
     with _database(settings) as database:
         _claim(database, own)
+        signing.ensure_key(database, own)
     served = load_pem_x509_certificate(settings.server.certificate.read_bytes())
     click.echo(f"authority (give it to agents and broker as ca_file): {directory / 'ca.pem'}")
     click.echo(f"server certificate, SHA-256 fingerprint: {served.fingerprint(hashes.SHA256()).hex(':')}")
@@ -109,12 +110,14 @@ async def _serve_from(
     metrics = Metrics()
     database.on_done = metrics.stored
     attestation = Attestation(database, policies, metrics, settings.appraisal, clock)
+    signer = signing.Signer(database, own, clock)
     context = Context(
         database,
         enrolment.Enrolment(
             database, own, vendors, settings.enrolment.first_use, clock, tpm12=settings.appraisal.tpm12
         ),
         attestation,
+        signer,
         policies,
         metrics,
         clock,
@@ -123,7 +126,7 @@ async def _serve_from(
     tls = web.tls_context(settings.server.certificate, settings.server.key, own.pem)
     server, port = web.serve(context, tls)
     log.info("serving address=%s port=%d", settings.server.address or "*", port)
-    chores = [asyncio.ensure_future(_forget_tokens(database, clock))]
+    chores = [asyncio.ensure_future(_forget_tokens(database, clock)), asyncio.ensure_future(signer.keep_fresh())]
     if database.shared:
         chores.append(asyncio.ensure_future(attestation.relay()))
     # What is there by now stays; the collector need not look at it time and again.
@@ -258,6 +261,57 @@ def ek_remove(config_dir: Path, host: str) -> None:
     with _database(_load(config_dir)) as database:
         database.transact(lambda c: endorsements.remove(c, host))
     click.echo(f"no EK is registered for {host}")
+
+
+@main.group("verdict-key")
+def verdict_key_group() -> None:
+    """Change the key that signs the verdicts for the hosts' gates, without a good verdict refused.
+
+    `prepare` the next key, `export` both public keys and give them to every host, then `activate`. When the last
+    verdict of the former key has ended (appraisal.lifetime), its file may leave the hosts.
+    """
+
+
+@verdict_key_group.command("list")
+@click.pass_obj
+def verdict_key_list(config_dir: Path) -> None:
+    """Print the keys: state and id. The active one signs."""
+    with _database(_load(config_dir)) as database:
+        for state, key in database.transact(verdict_keys.every).items():
+            click.echo(f"{state:6}  {key.key_id}")
+
+
+@verdict_key_group.command("prepare")
+@click.pass_obj
+def verdict_key_prepare(config_dir: Path) -> None:
+    """Make the key that will sign next."""
+    settings = _load(config_dir)
+    fresh = signing.new_key(authority.Authority.load(settings.store.directory))
+    with _database(settings) as database:
+        database.transact(lambda c: verdict_keys.prepare(c, fresh))
+    click.echo(f"key {fresh.key_id} is prepared; export it and give it to every host before you activate it")
+
+
+@verdict_key_group.command("export")
+@click.argument("directory", type=click.Path(path_type=Path, file_okay=False, exists=True))
+@click.pass_obj
+def verdict_key_export(config_dir: Path, directory: Path) -> None:
+    """Write the public keys that sign now and next into DIRECTORY, for /etc/ovirt-tcp/verdict-keys/ of every host."""
+    with _database(_load(config_dir)) as database:
+        known = database.transact(verdict_keys.every)
+    for state, key in known.items():
+        if state != verdict_keys.FORMER:
+            authority.write_private(directory / f"{key.key_id}.pem", key.public.encode("ascii"), 0o644)
+            click.echo(f"{state:6}  {directory / key.key_id}.pem")
+
+
+@verdict_key_group.command("activate")
+@click.pass_obj
+def verdict_key_activate(config_dir: Path) -> None:
+    """Have every server on this database sign with the prepared key; every host must know it by now."""
+    with _database(_load(config_dir)) as database:
+        active = database.transact(verdict_keys.activate)
+    click.echo(f"key {active.key_id} signs from now on")
 
 
 command.add_config_commands(main, "verifier", Settings)

@@ -5,8 +5,13 @@
 from __future__ import annotations
 
 import base64
+import errno
 import json
 import logging
+import os
+import signal
+import stat
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Optional
@@ -16,8 +21,9 @@ from cryptography.hazmat.primitives.asymmetric import ec
 
 from ovirt_tcp_plugin import errors
 from ovirt_tcp_plugin.attester import agent as agent_module
-from ovirt_tcp_plugin.attester import enrolling, keys, reporting
+from ovirt_tcp_plugin.attester import enrolling, handover, keys, measure, reporting
 from ovirt_tcp_plugin.attester.agent import PACE_S, Agent
+from ovirt_tcp_plugin.attester.handover import Handover
 from ovirt_tcp_plugin.attester.identity import Identity
 from ovirt_tcp_plugin.attester.measure import Sources
 from ovirt_tcp_plugin.attester.reporting import Verifiers
@@ -59,7 +65,8 @@ def make_attester(host: LabHost, tpm: Tpm, identity: Identity, authority: Author
         verifiers = Verifiers(urls, ca_file or servers[0].ca_file, identity.client_file)
         sources = Sources(host.boot_id_file, {"txt": host.txt_log_file})
         pauses: list[float] = []
-        agent = Agent("host-1", identity, tpm, ak, verifiers, sources, 30.0, pauses.append, lambda: draw)
+        handed = Handover(host.hooks_directory)
+        agent = Agent("host-1", identity, tpm, ak, verifiers, sources, handed, 30.0, pauses.append, lambda: draw)
         return Attester(agent, pauses, identity, ak)
 
     return make
@@ -85,7 +92,7 @@ def test_reports_what_it_measured_and_keeps_the_result(
 
     (asked, question), (reported, answer) = verifier.requests
     assert (asked, reported) == ("/v1/challenge", "/v1/evidence")
-    assert question == {"wait_ms": 20_000, "boot_id": host.boot_id_file.read_text().strip()}
+    assert question == {"wait_ms": 20_000, "boot_id": host.boot_id_file.read_text().strip(), "offer": True}
     measured = evidence.decode(json.dumps(answer).encode())
     bound = evidence.qualifying_data(bytes(32), measured.boot_id, measured.boottime_ms)
     quotes.checkquote(attester.ak.blob.public, measured.attest, measured.signature, bound, tmp_path)
@@ -440,3 +447,92 @@ def test_tells_the_same_fault_once(make_attester: Make, verifier: FakeVerifier, 
 
     assert caplog.text.count("it answered with status 500") == 1
     assert "recovered server=" in caplog.text
+
+
+def test_hands_the_signed_verdict_and_a_summary_to_the_hooks(
+    make_attester: Make, verifier: FakeVerifier, host: LabHost
+) -> None:
+    verifier.answers = [http(200, CHALLENGE), http(200, {**TRUSTED, "verdict": "a.b.c", "tpm_family": "2.0"})]
+
+    make_attester(verifier).agent.step()
+
+    kept = host.hooks_directory / "verdict.jwt"
+    assert kept.read_text() == "a.b.c\n"
+    assert stat.S_IMODE(kept.stat().st_mode) == 0o644
+    summary = json.loads((host.hooks_directory / "summary.json").read_text())
+    assert (summary["tpm"], summary["txt_launch"], summary["level"]) == ("2.0", True, "trusted")
+    assert sorted(summary["pcrs"]) == ["17", "18", "19"]
+    assert summary["boot_id"] == host.boot_id_file.read_text().strip()
+    assert not list(host.hooks_directory.glob("*.new"))
+
+
+def test_an_untrusted_verdict_takes_the_place_of_the_trusted_one(
+    make_attester: Make, verifier: FakeVerifier, host: LabHost
+) -> None:
+    untrusted = {"level": "untrusted", "findings": [FINDING], "verdict": "it.is.not"}
+    verifier.answers = [http(200, CHALLENGE), http(200, {**TRUSTED, "verdict": "a.b.c"}), http(200, CHALLENGE)]
+    verifier.answers.append(http(200, untrusted))
+    attester = make_attester(verifier)
+
+    attester.agent.step()
+    attester.agent.step()
+
+    assert (host.hooks_directory / "verdict.jwt").read_text() == "it.is.not\n"
+
+
+def test_a_verdict_that_cannot_be_kept_leaves_the_one_before_and_does_not_stop_it(
+    make_attester: Make, verifier: FakeVerifier, host: LabHost, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    verifier.answers = [http(200, CHALLENGE), http(200, {**TRUSTED, "verdict": "a.b.c"}), http(200, CHALLENGE)]
+    verifier.answers += [http(200, {**TRUSTED, "verdict": "d.e.f"}), NOTHING]
+    attester = make_attester(verifier)
+    attester.agent.step()
+    monkeypatch.setattr(handover.os, "fchmod", full)
+
+    attester.agent.step()
+    attester.agent.step()
+
+    assert (host.hooks_directory / "verdict.jwt").read_text() == "a.b.c\n"
+    assert len(verifier.requests) == 5
+
+
+def test_a_signal_ends_the_wait_and_it_offers_to_report(make_attester: Make, verifier: FakeVerifier) -> None:
+    def hang_up_call(connection: object) -> None:
+        os.kill(os.getpid(), signal.SIGHUP)
+        time.sleep(0.2)
+
+    verifier.answers = [http(200, CHALLENGE), http(200, TRUSTED), hang_up_call, http(200, CHALLENGE), http(200, TRUSTED)]
+    attester = make_attester(verifier)
+    attester.agent.step()
+    before = signal.signal(signal.SIGHUP, lambda number, frame: attester.agent.offer())
+    try:
+        attester.agent.step()
+    finally:
+        signal.signal(signal.SIGHUP, before)
+
+    attester.agent.step()
+
+    offers = [question["offer"] for path, question in verifier.requests if path == "/v1/challenge"]
+    assert offers == [True, False, True]
+    assert attester.status()["error"] == ""
+
+
+def test_a_signal_while_it_measures_waits_for_the_next_question(
+    make_attester: Make, verifier: FakeVerifier, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    verifier.answers = [http(200, CHALLENGE), http(200, TRUSTED), NOTHING]
+    attester = make_attester(verifier)
+    read = measure.read_log
+
+    def read_while_called(kind: str, path: Path) -> Optional[bytes]:
+        attester.agent.offer()
+        return read(kind, path)
+
+    monkeypatch.setattr(measure, "read_log", read_while_called)
+
+    attester.agent.step()
+
+    assert attester.status()["level"] == "trusted"

@@ -25,12 +25,21 @@ from ovirt_tcp_plugin.messages import (
     result,
     tpm2,
     tpm12,
+    verdict,
 )
 from ovirt_tcp_plugin.scheduler import xmlrpc
 from ovirt_tcp_plugin.verifier import authority, endorsement, endorsement12, judgement
 from tests.broker import snapshot_test
 from tests.fuzz import worst
-from tests.messages import eventlog_test, evidence_test, oat_whitelist_test, reference_values_test, tpm2_test, tpm12_test
+from tests.messages import (
+    eventlog_test,
+    evidence_test,
+    oat_whitelist_test,
+    reference_values_test,
+    tpm2_test,
+    tpm12_test,
+    verdict_test,
+)
 from tests.verifier import judgement_test
 from tests.verifier.conftest import certificate_request
 from tests.verifier.software_tpm import SoftwareTpm, launch_events
@@ -166,6 +175,13 @@ TARGETS: Mapping[str, Target] = {
         lambda untrusted: snapshot.decode(untrusted, snapshot_test.BOOT),
         snapshot.encode(snapshot_test.GOOD),
         worst.json_object,
+    ),
+    "verdict": Target(
+        verdict.verify,
+        lambda untrusted: verdict.verify(untrusted, [verdict_test.KEY.public_key()]),
+        verdict_test.TOKEN.encode(),
+        worst.binary,
+        errors.Error,
     ),
     "xmlrpc": Target(
         xmlrpc.parse_call,

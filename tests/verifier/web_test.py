@@ -36,6 +36,7 @@ from ovirt_tcp_plugin.verifier.metrics import Metrics
 from ovirt_tcp_plugin.verifier.policy import Policies
 from ovirt_tcp_plugin.verifier.settings import Appraisal
 from ovirt_tcp_plugin.verifier.settings import Server as ServerOptions
+from ovirt_tcp_plugin.verifier.signing import Signer
 from ovirt_tcp_plugin.verifier.store import endorsements, hosts, references, tokens
 from ovirt_tcp_plugin.verifier.store.database import Database
 from ovirt_tcp_plugin.verifier.store.tokens import Token
@@ -83,7 +84,11 @@ class Server:
             "connections_per_second": 1000.0,  # one for each call
             **options,
         }
-        context = Context(database, self.enrolment, self.attestation, policies, metrics, clock, ServerOptions(**given))
+        self.signer = Signer(database, authority, clock)
+        listening = ServerOptions(**given)
+        context = Context(
+            database, self.enrolment, self.attestation, self.signer, policies, metrics, clock, listening
+        )
         self._tls = web.tls_context(directory / "server.pem", directory / "server.key", authority.pem)
         self._context, self._started = context, threading.Event()
         self._thread = threading.Thread(target=lambda: asyncio.run(self._serve()))

@@ -23,6 +23,9 @@ log = logging.getLogger("verifier.store")
 
 _TOLD = [column for column in results.c if column.name != "measured"]
 
+# Clock of a result that has no age any more; no machine has it.
+VOID = ""
+
 # Built once: these run for every evidence.
 _ENROLLED = sa.select(hosts.c.name).where(
     hosts.c.name == sa.bindparam("the_host"), hosts.c.certificate_digest == sa.bindparam("the_certificate")
@@ -89,6 +92,15 @@ def judge_again(connection: Connection, name: str, old: Result, new: Result) -> 
     same = (results.c.host_name == name, results.c.born_ms == old.born_ms, results.c.policy == old.policy)
     changed = {"level": new.level.value, "findings": _encode_findings(new.findings), "policy": new.policy}
     connection.execute(sa.update(results).where(*same).values(**changed))
+
+
+def void(connection: Connection, clock_id: str, before_ms: int) -> list[str]:
+    """Take the age from every trusted result not known to be born at or after a moment; return whose they were."""
+    known_young = sa.and_(results.c.clock_id == clock_id, results.c.born_ms >= before_ms)
+    chosen = sa.and_(results.c.level == Level.TRUSTED.value, results.c.clock_id != VOID, sa.not_(known_young))
+    voided = [row[0] for row in connection.execute(sa.select(results.c.host_name).where(chosen))]
+    connection.execute(sa.update(results).where(chosen).values(clock_id=VOID))
+    return sorted(voided)
 
 
 def remove(connection: Connection, name: str) -> None:

@@ -67,6 +67,11 @@ def ask(connection: Connection, host_names: Sequence[str]) -> dict[str, int]:
     return numbers
 
 
+def drop_all(connection: Connection) -> None:
+    """End every nonce that is out."""
+    connection.execute(sa.update(rounds).values(nonce=None))
+
+
 def ask_all(connection: Connection) -> None:
     """Ask every host for fresh evidence."""
     connection.execute(sa.update(rounds).values(asked=rounds.c.asked + 1))

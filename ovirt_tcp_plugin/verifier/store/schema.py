@@ -102,3 +102,14 @@ oat_records = sa.Table(
 
 # Which certificate authority this database's hosts were enrolled by: all servers on it must hold the same one.
 authority = sa.Table("authority", metadata, sa.Column("digest", DIGEST, primary_key=True))
+
+# The keys that sign verdicts, one in each state: all servers on this database sign with the active one.
+verdict_keys = sa.Table(
+    "verdict_keys",
+    metadata,
+    sa.Column("state", sa.String(10), primary_key=True),
+    sa.Column("key_id", sa.String(16), nullable=False),
+    sa.Column("public", sa.Text, nullable=False),
+    # PKCS #8, encrypted; empty when the key signs no more.
+    sa.Column("private", sa.Text, nullable=False),
+)

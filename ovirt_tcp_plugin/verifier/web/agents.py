@@ -59,6 +59,8 @@ class NextChallenge(Handler):
         members = self.body("challenge request")
         boot_id = fields.text(members, "boot_id", 36)
         wait_ms = fields.integer(members, "wait_ms", 0, 3600_000)
+        if members.get("offer") is True:
+            self.context.attestation.accept_offer(cast(State, self.state).host.name)
         challenge = await self.context.attestation.next_challenge(cast(State, self.state), boot_id, wait_ms)
         if self._gone:
             return
@@ -70,7 +72,7 @@ class NextChallenge(Handler):
 
 
 class SubmitEvidence(Handler):
-    """Evidence -> the host's own result."""
+    """Evidence -> the host's own result, and the signed verdict for its gate."""
 
     callers = frozenset({Caller.AGENT})
     max_body_size = evidence.MAX_EVIDENCE_SIZE
@@ -86,4 +88,5 @@ class SubmitEvidence(Handler):
             await attestation.spoil(state.host.name)
             raise
         outcome = await attestation.submit(state, reported)
-        self.answer(result.encode(outcome))
+        signed = self.context.signer.sign(state.host, reported, outcome)
+        self.answer({**result.encode(outcome), "verdict": signed})

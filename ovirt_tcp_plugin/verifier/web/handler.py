@@ -26,6 +26,7 @@ from ovirt_tcp_plugin.verifier.attestation import Attestation
 from ovirt_tcp_plugin.verifier.enrolment import Enrolment
 from ovirt_tcp_plugin.verifier.metrics import Metrics
 from ovirt_tcp_plugin.verifier.policy import Policies
+from ovirt_tcp_plugin.verifier.signing import Signer
 from ovirt_tcp_plugin.verifier.store import hosts, tokens
 from ovirt_tcp_plugin.verifier.store.database import Database
 from ovirt_tcp_plugin.verifier.store.hosts import State
@@ -53,6 +54,7 @@ class Context:
     database: Database
     enrolment: Enrolment
     attestation: Attestation
+    signer: Signer
     policies: Policies
     metrics: Metrics
     clock: Clock

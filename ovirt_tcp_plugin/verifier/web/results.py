@@ -43,6 +43,18 @@ class Hosts(Handler):
         self.answer({"hosts": [{**one, **marks.get(one["host_name"], _UNMARKED)} for one in known]})
 
 
+class Void(Handler):
+    """The end of every trusted result older than so many milliseconds; all hosts are asked anew."""
+
+    callers = frozenset({Caller.OPERATOR})
+
+    async def post(self) -> None:
+        older_than_ms = fields.integer(self.body("void request"), "older_than_ms", 0, 2**53)
+        voided = await self.context.attestation.void(older_than_ms)
+        log.warning("results voided older_than_ms=%d hosts=%d", older_than_ms, len(voided))
+        self.answer({"hosts": voided})
+
+
 class HostOfName(Handler):
     """One enrolled host; to remove it is how a replaced TPM gets its name back."""
 

@@ -46,6 +46,7 @@ ROUTES: list[tuple[str, type[Handler]]] = [
     (r"/v1/challenge", agents.NextChallenge),
     (r"/v1/evidence", agents.SubmitEvidence),
     (r"/v1/results", results.Results),
+    (r"/v1/results/void", results.Void),
     (r"/v1/hosts", results.Hosts),
     (r"/v1/hosts/([^/]+)", results.HostOfName),
     (r"/v1/reference-values", policy.ReferenceValues),

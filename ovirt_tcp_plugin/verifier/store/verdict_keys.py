@@ -1,0 +1,72 @@
+# SPDX-FileCopyrightText: The ovirt_tcp_plugin developers
+# SPDX-License-Identifier: Apache-2.0
+"""The keys that sign verdicts, for all servers on this database: at most one in each state.
+
+What is kept of a private key is encrypted under a secret that only the holders of the authority's key have.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from typing import Optional
+
+import sqlalchemy as sa
+from sqlalchemy.engine import Connection
+
+from ovirt_tcp_plugin import errors
+from ovirt_tcp_plugin.verifier.store.schema import verdict_keys
+
+# Signs; will sign, and the hosts may know it already; signed before.
+ACTIVE, NEXT, FORMER = "active", "next", "former"
+
+
+@dataclasses.dataclass(frozen=True)
+class StoredKey:
+    """A key by its id: `public` and `private` are PEM, `private` encrypted."""
+
+    key_id: str
+    public: str
+    private: str
+
+
+def begin(connection: Connection, key: StoredKey) -> None:
+    """Make `key` the active one if there is none."""
+    if active(connection) is None:
+        _add(connection, ACTIVE, key)
+
+
+def active(connection: Connection) -> Optional[StoredKey]:
+    """Return the key that signs."""
+    return every(connection).get(ACTIVE)
+
+
+def every(connection: Connection) -> Mapping[str, StoredKey]:
+    """Return the keys by state."""
+    rows = connection.execute(sa.select(verdict_keys).order_by(verdict_keys.c.state)).mappings()
+    return {row["state"]: StoredKey(row["key_id"], row["public"], row["private"]) for row in rows}
+
+
+def prepare(connection: Connection, key: StoredKey) -> None:
+    """Keep the key that will sign next. Raises Conflict when there is one."""
+    known = every(connection).get(NEXT)
+    if known is not None:
+        raise errors.Conflict(f"key {known.key_id} is prepared already: activate it first")
+    _add(connection, NEXT, key)
+
+
+def activate(connection: Connection) -> StoredKey:
+    """Have the next key sign from now on, and return it. Raises NotFound when none is prepared."""
+    coming = every(connection).get(NEXT)
+    if coming is None:
+        raise errors.NotFound("prepared verdict key", "yet: `ovirt-tcp-verifier verdict-key prepare` makes one")
+    state = verdict_keys.c.state
+    connection.execute(sa.delete(verdict_keys).where(state == FORMER))
+    # Its private part is of no more use to us, and of some to a thief.
+    connection.execute(sa.update(verdict_keys).where(state == ACTIVE).values(state=FORMER, private=""))
+    connection.execute(sa.update(verdict_keys).where(state == NEXT).values(state=ACTIVE))
+    return coming
+
+
+def _add(connection: Connection, state: str, key: StoredKey) -> None:
+    connection.execute(sa.insert(verdict_keys).values(state=state, **dataclasses.asdict(key)))
