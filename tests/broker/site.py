@@ -1,0 +1,155 @@
+# SPDX-FileCopyrightText: The ovirt_tcp_plugin developers
+# SPDX-License-Identifier: Apache-2.0
+"""A site with a simulated engine and the whole broker: real SDK, threads and files; only the attestation is scripted."""
+
+from __future__ import annotations
+
+import dataclasses
+import time
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from ovirt_tcp_plugin import errors
+from ovirt_tcp_plugin.broker import hooks, settings, snapshot
+from ovirt_tcp_plugin.broker.engine import Engine
+from ovirt_tcp_plugin.broker.inventory import WALL_NAME
+from ovirt_tcp_plugin.broker.knowledge import Knowledge
+from ovirt_tcp_plugin.broker.memory import Memory
+from ovirt_tcp_plugin.broker.service import Service
+from ovirt_tcp_plugin.broker.snapshot_writer import SnapshotWriter
+from ovirt_tcp_plugin.broker.sources import Answer
+from ovirt_tcp_plugin.clock import Clock
+from ovirt_tcp_plugin.lab.engine import builtin, model
+from ovirt_tcp_plugin.lab.engine.audit_log import Event
+from ovirt_tcp_plugin.lab.engine.server import Config, EngineSimulator
+from ovirt_tcp_plugin.messages.result import Level
+
+PASSWORD = "of the engine"
+HOOKS = Path(__file__).parents[2] / "hooks" / "engine"
+TIMINGS = {"host_initialization": 0.1, "event_after_up": 0.1, "not_responding_after": 0.1, "migration": 0.05}
+
+
+def until(holds: Callable[[], object], within_s: float = 12) -> None:
+    deadline = time.monotonic() + within_s
+    while not holds():
+        assert time.monotonic() < deadline, "it did not happen in time"
+        time.sleep(0.02)
+
+
+class ScriptedSource:
+    """An attestation server of the test's own: levels by name; silence for the whole when it is down."""
+
+    def __init__(self, clock: Clock) -> None:
+        self._clock = clock
+        self.levels: dict[str, Level] = {}
+        self.down = False
+        self.asked: list[list[str]] = []
+
+    def ask(self, names: Sequence[str]) -> Mapping[str, Answer]:
+        sent_ms = self._clock.now_ms()
+        self.asked.append(list(names))
+        if self.down:
+            raise errors.Unavailable("the attestation server", "refused")
+        return {name: self._answer(name, sent_ms) for name in names}
+
+    def _answer(self, name: str, sent_ms: int) -> Answer:
+        level = self.levels.get(name, Level.TRUSTED)
+        if level in (Level.TRUSTED, Level.UNTRUSTED):
+            bad = level is Level.UNTRUSTED
+            code, reason = ("pcr_differs", "PCR 17 is not the known one") if bad else ("", "")
+            return Answer(level, sent_ms, 0, 600_000, True, code, reason)
+        return Answer(level, sent_ms, code="no_answer", reason="the host's agent did not answer")
+
+
+class Site:
+    """An engine with a trusted pool, and a broker that can be started, stopped and started again."""
+
+    def __init__(self, directory: Path, pki: Path, hosts: int) -> None:
+        self.directory = directory
+        self.engine = _engine(pki, hosts)
+        self.clock = Clock()
+        self.source = ScriptedSource(self.clock)
+        options = settings.Settings(
+            settings.Engine(self.engine.url, "broker@internal", pki / "password", pki / "ca.pem", 5.0),
+            settings.Verifier(("https://attest.lab",)),
+        )
+        self.options = dataclasses.replace(
+            options,
+            verdicts=settings.Verdicts(untrusted_refresh_s=0.2),
+            startup=settings.Startup(2, 3),
+            intervals=settings.Intervals(0.1, 0.3),
+            snapshot=settings.Snapshot(directory / "snapshot.d"),
+            state=settings.State(directory / "state"),
+        )
+
+    def start(self) -> None:
+        self.knowledge = Knowledge(self.options, self.clock)
+        memory = Memory(self.options.state.directory, self.clock)
+        memory.load(self.knowledge)
+        writer = SnapshotWriter(self.options.snapshot.directory)
+        adapter, handles = Engine(self.options.engine), hooks.load(HOOKS)
+        self.service = Service(self.options, self.knowledge, adapter, self.source, writer, memory, handles, self.clock)
+        self.service.start()
+
+    def stop(self) -> None:
+        self.service.stop()
+
+    @property
+    def cluster(self) -> str:
+        return next(iter(self.engine.model.clusters))
+
+    def wall(self) -> model.AffinityGroup | None:
+        groups = self.engine.model.groups.values()
+        return next((one for one in groups if one.name == WALL_NAME), None)
+
+    def inside(self) -> set[str]:
+        wall = self.wall()
+        return {self.engine.model.hosts[one].name for one in wall.hosts} if wall else set()
+
+    def host(self, name: str) -> model.Host:
+        return next(one for one in self.engine.model.hosts.values() if one.name == name)
+
+    def statuses(self) -> dict[str, str]:
+        return {one.name: one.status for one in self.engine.model.hosts.values()}
+
+    def told(self, part: str) -> list[Event]:
+        return [one for one in self.engine.model.events if one.origin == "ovirt-tcp" and part in one.description]
+
+    def snapshot(self) -> snapshot.Snapshot:
+        content = (self.options.snapshot.directory / f"{self.cluster}.json").read_bytes()
+        return snapshot.decode(content, self.clock.boot_id)
+
+    def trusted_in_snapshot(self) -> set[str]:
+        hosts = self.snapshot().hosts
+        return {self.engine.model.hosts[one].name for one, verdict in hosts.items() if verdict.level is Level.TRUSTED}
+
+
+def _engine(pki: Path, hosts: int) -> EngineSimulator:
+    given: list[dict[str, Any]] = [
+        {"name": f"h{n}", "address": f"h{n}.lab", "cluster": "Trusted"} for n in range(1, hosts + 1)
+    ]
+    vms = [{"name": f"vm{n}", "cluster": "Trusted", "host": f"h{n}"} for n in (1, 2)]
+    config = Config(
+        str(pki / "engine.pem"),
+        str(pki / "engine.key"),
+        {"broker@internal": PASSWORD},
+        clusters=("Trusted",),
+        hosts=given,
+        vms=vms,
+        timings=TIMINGS,
+    )
+    engine = EngineSimulator(config)
+    tables = engine.model
+    unit = model.Unit(model.new_id(), "TrustedHosts", "filter", internal=False)
+    tables.units[unit.id] = unit
+    none = tables.policies[builtin.NONE_POLICY]
+    policy = model.Policy(model.new_id(), "trusted", filters=[*none.filters, unit.id], balances=none.balances)
+    tables.policies[policy.id] = policy
+    for cluster in tables.clusters.values():
+        cluster.policy = policy.id
+    engine.start()
+    return engine
+
+
+EVERYBODY = {"h1", "h2", "h3", "h4", "h5"}
