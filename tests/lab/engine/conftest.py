@@ -19,16 +19,6 @@ from ovirt_tcp_plugin.lab.engine.server import Config, EngineSimulator
 from ovirt_tcp_plugin.verifier.authority import Authority, write_key
 from tests.lab.engine.peers import HOSTS, TIMINGS, Lab, ScriptedScheduler, vm
 
-FAST = {
-    "host_initialization": 0.2,
-    "event_after_up": 0.3,
-    "not_responding_after": 0.2,
-    "vm_start": 0.1,
-    "migration": 0.1,
-    "enforcer": 0.3,
-    "ha_retry": 0.2,
-    "external_response": 1.0,
-}
 PASSWORD = "of the engine"
 Connect = Callable[..., ovirtsdk4.Connection]
 Make = Callable[..., EngineSimulator]
@@ -58,13 +48,7 @@ def make_engine(pki: Pki) -> Iterator[Callable[..., EngineSimulator]]:
     running: list[EngineSimulator] = []
 
     def make(clock: Optional[Clock] = None, **changes: object) -> EngineSimulator:
-        given = {
-            "hosts": [{"name": f"h{n}", "address": f"h{n}.lab", "cluster": "Default"} for n in (1, 2, 3)],
-            "vms": [{"name": f"vm{n}", "cluster": "Default"} for n in (1, 2)],
-            "timings": FAST,
-            **changes,
-        }
-        config = Config(str(pki.certificate), str(pki.key), {"admin@internal": PASSWORD}, **given)  # type: ignore[arg-type]
+        config = Config(str(pki.certificate), str(pki.key), {"admin@internal": PASSWORD}, **changes)  # type: ignore[arg-type]
         engine = EngineSimulator(config, clock)
         engine.start()
         running.append(engine)
@@ -102,9 +86,9 @@ def proxy() -> Iterator[ScriptedScheduler]:
 
 @pytest.fixture
 def make_lab(make_engine: Make, connect: Connect) -> Callable[..., Lab]:
-    def make(**changes: object) -> Lab:
+    def make(clock: Optional[Clock] = None, **changes: object) -> Lab:
         given = {"hosts": HOSTS, "vms": [vm("vm1", "h1"), vm("vm2")], "timings": TIMINGS, **changes}
-        engine = make_engine(ManualClock(), **given)
+        engine = make_engine(clock or ManualClock(), **given)
         return Lab(engine, connect(engine))
 
     return make
@@ -113,3 +97,11 @@ def make_lab(make_engine: Make, connect: Connect) -> Callable[..., Lab]:
 @pytest.fixture
 def lab(make_lab: Callable[..., Lab]) -> Lab:
     return make_lab()
+
+
+@pytest.fixture
+def filtered(make_lab: Callable[..., Lab], proxy: ScriptedScheduler) -> Lab:
+    """A cluster whose policy has an external filter."""
+    made = make_lab(external_scheduler=proxy.url, timings={**TIMINGS, "external_response": 0.2})
+    made.filter_by()
+    return made

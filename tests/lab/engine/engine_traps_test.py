@@ -37,14 +37,6 @@ from tests.lab.engine.conftest import Connect, Pki
 from tests.lab.engine.peers import HOSTS, TIMINGS, Lab, ScriptedScheduler, Session, add_group, envelope, reply_of, until, vm
 
 
-@pytest.fixture
-def filtered(make_lab: Callable[..., Lab], proxy: ScriptedScheduler) -> Lab:
-    """A cluster whose policy has an external filter."""
-    made = make_lab(external_scheduler=proxy.url, timings={**TIMINGS, "external_response": 0.2})
-    made.filter_by()
-    return made
-
-
 class TestTrustedService:
     def test_trap_1_the_flag_is_refused_without_an_attestation_server(self, lab: Lab) -> None:
         (cluster,) = lab.system.clusters_service().list()

@@ -192,4 +192,6 @@ class Lab:
         return self.engine.model.journal[-1]
 
     def filter_by(self, name: str = "TrustedHosts", cluster: str = "Default") -> None:
-        self.session.use_policy(cluster, [self.session.unit(name).id, builtin.AFFINITY_FILTER], builtin.NO_BALANCE)
+        self.session.use_policy(
+            cluster, [self.session.unit(name).id, builtin.AFFINITY_FILTER], builtin.NO_BALANCE, trust_scope="all_vms"
+        )

@@ -91,6 +91,11 @@ class TestEnforcer:
         lab.pass_time(200)
         assert {name: lab.session.place(name) for name in "abc"} == {"a": "h1", "b": "h1", "c": "h2"}
 
+    def test_an_empty_group_moves_nobody(self, lab: Lab) -> None:
+        add_group(lab.session.connection, [], [lab.session.vm("vm1")])
+        lab.pass_time(600)
+        assert (lab.session.place("vm1"), lab.vm("vm1").migrating_to) == ("h1", "")
+
     def test_a_negative_rule_moves_vms_off_its_hosts(self, lab: Lab) -> None:
         add_group(lab.session.connection, [lab.session.host("h1")], [lab.session.vm("vm1")], positive=False)
         lab.pass_time(81)
