@@ -15,8 +15,15 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 COMMANDS = ("ovirt-tcp", "ovirt-tcp-agent", "ovirt-tcp-verifier", "ovirt-tcp-broker", "ovirt-tcp-filterd")
-DATA = (
+HOOKS = (
     "libexec/vdsm/hooks/before_vdsm_start/50_ovirt_tcp_boot.py",
+    "libexec/vdsm/hooks/before_vm_start/50_ovirt_tcp_gate.py",
+    "libexec/vdsm/hooks/before_vm_migrate_destination/50_ovirt_tcp_gate.py",
+    "libexec/vdsm/hooks/before_vm_dehibernate/50_ovirt_tcp_gate.py",
+)
+DATA = (
+    *HOOKS,
+    "share/ovirt-tcp/examples/gate.conf",
     "share/ovirt-tcp/hooks/engine/backend_initialize.py",
     "share/ovirt-tcp/hooks/engine/init_vds_on_up.py",
     "share/ovirt-tcp/scheduler_filters/trusted_hosts.py",
@@ -42,8 +49,10 @@ def test_hooks_filter_samples_and_units_are_in_the_wheel(wheel: Path) -> None:
     with zipfile.ZipFile(wheel) as archive:
         names = {name.split(".data/data/")[1]: name for name in archive.namelist() if ".data/data/" in name}
         assert set(DATA) <= set(names)
-        # VDSM runs only what is executable.
-        assert archive.getinfo(names[DATA[0]]).external_attr >> 16 & 0o111
+        # VDSM runs only what is executable; the gate is one file in the sources, and three in an installation.
+        for hook in HOOKS:
+            assert archive.getinfo(names[hook]).external_attr >> 16 & 0o111
+        assert {archive.read(names[hook]) for hook in HOOKS[1:]} == {(ROOT / "ovirt_tcp_plugin" / "gate.py").read_bytes()}
         assert not any("tests/" in name for name in archive.namelist())
 
 

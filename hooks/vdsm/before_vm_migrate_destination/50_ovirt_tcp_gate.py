@@ -1,0 +1,1 @@
+../../../ovirt_tcp_plugin/gate.py

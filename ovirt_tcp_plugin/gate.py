@@ -1,0 +1,300 @@
+#!/usr/bin/python3 -I
+# SPDX-FileCopyrightText: The ovirt_tcp_plugin developers
+# SPDX-License-Identifier: Apache-2.0
+"""VDSM hooks before_vm_start, before_vm_migrate_destination and before_vm_dehibernate: the gate.
+
+A VM that needs trust starts, arrives or resumes on this host only while a verdict holds that the attestation server
+signed for this very boot. Whatever is missing, broken or slow, the VM does not start, and stderr says why in one sentence.
+
+Needs nothing but the standard library and openssl, and takes from the environment only what VDSM says of the VM: a VM's
+custom properties are in there, too, under names of their makers' choice.
+"""
+
+from __future__ import annotations
+
+import base64
+import json
+import os
+import signal
+import stat
+import subprocess
+import sys
+import time
+from collections.abc import Mapping
+from typing import Any, NoReturn
+
+CONFIG = "/etc/ovirt-tcp/gate.conf"
+KEYS = "/etc/ovirt-tcp/verdict-keys"
+VERDICT = "/run/ovirt-tcp/agent/verdict.jwt"
+HOSTED_ENGINE = "/etc/ovirt-hosted-engine/hosted-engine.conf"
+BOOT_ID = "/proc/sys/kernel/random/boot_id"
+OPENSSL = "/usr/bin/openssl"
+# Who must own configuration and keys.
+OWNER = 0
+
+WITHIN_S = 2
+OPENSSL_WITHIN_S = 1.5
+# A verdict has some 800 bytes, a public key 180.
+MAX_VERDICT_SIZE = 4096
+MAX_KEY_SIZE = 4096
+MAX_CONFIG_SIZE = 64 * 1024
+# One that signs now, and one for the time of a rotation.
+MAX_KEYS = 2
+
+# Exit status by which a hook refuses and ends the operation.
+REFUSED = 2
+SCOPES = ("all_vms", "marked_vms")
+MARK = "trusted_host_flag"
+# Of the claims that are ours; the others are for other readers.
+PREFIX = "ovirt-tcp."
+
+
+class Refused(Exception):
+    """The VM may not run here. `code` is stable, `reason` a plain sentence without its end."""
+
+    def __init__(self, code: str, reason: str) -> None:
+        super().__init__(reason)
+        self.code = code
+        self.reason = reason
+
+
+def decide(environment: Mapping[str, str]) -> str:
+    """Return what to tell of a VM that may run here; mostly nothing.
+
+    Args:
+        environment: as VDSM gives it to a hook.
+
+    Raises:
+        Refused: it may not.
+    """
+    vm_id = environment.get("vmId", "").lower()
+    if vm_id and vm_id == hosted_engine_vm():
+        return f"VM {vm_id} is exempt: it is the engine's own"
+    options = read_config()
+    if vm_id and vm_id in options["exempt_vms"].lower().split():
+        return f"VM {vm_id} is exempt by gate.conf"
+    if options["scope"] == "marked_vms" and environment.get(MARK, "").lower() in ("", "false"):
+        return ""
+    check(read_verdict(), options["host"].lower())
+    return ""
+
+
+def hosted_engine_vm() -> str:
+    """Return the id of the VM that carries the engine; empty on hosts that cannot run it."""
+    try:
+        lines = read(HOSTED_ENGINE, MAX_CONFIG_SIZE).decode("utf-8", "replace").splitlines()
+    except OSError:
+        return ""
+    return next((line.partition("=")[2].strip().lower() for line in lines if line.startswith("vmid=")), "")
+
+
+def read_config() -> Mapping[str, str]:
+    """Return the options of gate.conf, `key = value` line by line. Raises Refused (gate_config)."""
+    options = {"scope": "all_vms", "exempt_vms": "", "host": ""}
+    try:
+        lines = read(CONFIG, MAX_CONFIG_SIZE, OWNER).decode("utf-8").splitlines()
+    except (OSError, ValueError) as e:
+        raise Refused("gate_config", f"{CONFIG} cannot be used: {told(e)}") from e
+    for line in lines:
+        name, equals, value = line.partition("#")[0].partition("=")
+        if not name.strip() and not equals:
+            continue
+        if not equals or name.strip() not in options:
+            raise Refused("gate_config", f"{CONFIG} has a line that is no option: {name.strip()[:40]!r}")
+        options[name.strip()] = value.strip()
+    if options["scope"] not in SCOPES:
+        raise Refused("gate_config", f"{CONFIG} has a scope that is neither {' nor '.join(SCOPES)}")
+    return options
+
+
+def read_verdict() -> Mapping[str, Any]:
+    """Return what the attestation server signed of this host. Raises Refused."""
+    try:
+        token = read(VERDICT, MAX_VERDICT_SIZE).strip()
+    except FileNotFoundError as e:
+        reason = "this host has no verdict of the attestation server: see that ovirt-tcp-agent runs and reports"
+        raise Refused("no_verdict", reason) from e
+    except (OSError, ValueError) as e:
+        raise Refused("malformed_verdict", f"{VERDICT} cannot be used: {told(e)}") from e
+    signed, _, signature = token.rpartition(b".")
+    header, _, claims = signed.partition(b".")
+    if members(header).get("alg") != "ES256":
+        raise Refused("malformed_verdict", "the verdict is not signed with ES256")
+    der = encode_signature(decode(signature))
+    # All that the claims say counts only now.
+    if not any(signed_by(key, der, signed) for key in read_keys()):
+        raise Refused("bad_signature", f"no key in {KEYS} made the verdict's signature")
+    host = members(claims).get("submods", {})
+    host = host.get("host") if isinstance(host, dict) else None
+    if not isinstance(host, dict):
+        raise Refused("malformed_verdict", "the verdict tells of no host")
+    return {name[len(PREFIX) :]: value for name, value in host.items() if name.startswith(PREFIX)}
+
+
+def check(verdict: Mapping[str, Any], expected_host: str) -> None:
+    """Return if a verdict says now that this boot of this host is trusted. Raises Refused."""
+    born_ms, lifetime_ms = verdict.get("boottime_ms"), verdict.get("lifetime_ms")
+    if type(born_ms) is not int or type(lifetime_ms) is not int:
+        raise Refused("malformed_verdict", "the verdict has no time")
+    if expected_host and verdict.get("host") != expected_host:
+        raise Refused("other_host", f"the verdict is of another host than {expected_host}")
+    try:
+        boot_id = read(BOOT_ID, 64).decode("ascii").strip()
+    except (OSError, ValueError) as e:
+        raise Refused("no_boot_id", f"the kernel's boot id cannot be read: {told(e)}") from e
+    if not boot_id or verdict.get("boot_id") != boot_id:
+        raise Refused("other_boot", "the verdict is from before this boot, or of another host")
+    age_ms = time.clock_gettime_ns(time.CLOCK_BOOTTIME) // 1_000_000 - born_ms
+    if age_ms < 0:
+        raise Refused("clock", "the verdict is from the future of this host's clock")
+    if age_ms > lifetime_ms:
+        ended_s = (age_ms - lifetime_ms) // 1000
+        raise Refused("verdict_ended", f"the verdict ended {ended_s} s ago: see that ovirt-tcp-agent runs and reports")
+    if verdict.get("level") != "trusted":
+        level = str(verdict.get("level"))[:20]
+        raise Refused("not_trusted", f"the attestation server calls this host {level!r}: ovirt-tcp-agent status says why")
+
+
+def read_keys() -> list[bytes]:
+    """Return the public keys that are believed, PEM. Raises Refused (no_keys)."""
+    try:
+        names = sorted(name for name in os.listdir(KEYS) if name.endswith(".pem"))
+        keys = [read(os.path.join(KEYS, name), MAX_KEY_SIZE, OWNER) for name in names[: MAX_KEYS + 1]]
+    except (OSError, ValueError) as e:
+        raise Refused("no_keys", f"the keys in {KEYS} cannot be used: {told(e)}") from e
+    if not 0 < len(keys) <= MAX_KEYS:
+        raise Refused("no_keys", f"{KEYS} must hold between 1 and {MAX_KEYS} *.pem files")
+    return keys
+
+
+def signed_by(key: bytes, signature: bytes, content: bytes) -> bool:
+    """Return whether a key made a signature. Raises Refused (no_openssl)."""
+    # By pipes: a full disk does not matter, and the key is the one that was checked.
+    files = [piped(key), piped(signature)]
+    command = [OPENSSL, "dgst", "-sha256", "-verify", f"/dev/fd/{files[0]}", "-signature", f"/dev/fd/{files[1]}"]
+    try:
+        done = subprocess.run(
+            command,
+            input=content,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            timeout=OPENSSL_WITHIN_S,
+            env={},
+            pass_fds=files,
+            check=False,
+        )
+    except (OSError, subprocess.SubprocessError) as e:
+        raise Refused("no_openssl", f"{OPENSSL} cannot be run: {told(e)}") from e
+    finally:
+        for file in files:
+            os.close(file)
+    if done.returncode == 0 and b"Verified OK" in done.stdout:
+        return True
+    if b"verification failure" in done.stdout.lower():
+        return False
+    output = done.stdout.decode("utf-8", "replace").strip().splitlines() or [f"exit status {done.returncode}"]
+    raise Refused("no_openssl", f"{OPENSSL} failed: {output[0][:200]}")
+
+
+def piped(content: bytes) -> int:
+    """Return a descriptor that `content`, at most a pipe's 64 KiB, can be read from."""
+    reader, writer = os.pipe()
+    os.write(writer, content)
+    os.close(writer)
+    return reader
+
+
+def encode_signature(raw: bytes) -> bytes:
+    """Return a signature of JWS (r and s, RFC 7518, 3.4) as openssl takes it (RFC 3279, 2.2.3). Raises Refused."""
+    if len(raw) != 64:
+        raise Refused("malformed_verdict", "the verdict's signature has not 64 bytes")
+    parts = b""
+    for number in (raw[:32], raw[32:]):
+        minimal = number.lstrip(b"\0") or b"\0"
+        minimal = b"\0" + minimal if minimal[0] & 0x80 else minimal
+        parts += bytes([0x02, len(minimal)]) + minimal
+    return bytes([0x30, len(parts)]) + parts
+
+
+def members(part: bytes) -> Mapping[str, Any]:
+    """Return the JSON object in a part of a JWT. Raises Refused."""
+    try:
+        value = json.loads(decode(part))
+    except (ValueError, RecursionError) as e:
+        raise Refused("malformed_verdict", "a part of the verdict is not JSON") from e
+    if not isinstance(value, dict):
+        raise Refused("malformed_verdict", "a part of the verdict is not a JSON object")
+    return value
+
+
+def decode(part: bytes) -> bytes:
+    """Return the bytes of a part of a JWT (RFC 7515, 2). Raises Refused."""
+    try:
+        return base64.b64decode(part + b"=" * (-len(part) % 4), altchars=b"-_", validate=True)
+    except ValueError as e:
+        raise Refused("malformed_verdict", "a part of the verdict is not base64url") from e
+
+
+def read(path: str, max_size: int, owner: int = -1) -> bytes:
+    """Return the content of a regular file.
+
+    Args:
+        owner: who must own it, and be the only one who may write there; -1: anybody.
+
+    Raises:
+        OSError: it cannot be read.
+        ValueError: it is too long, no file, or not the owner's alone.
+    """
+    # Not blocking: nobody need ever write into a pipe in its place.
+    descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    with os.fdopen(descriptor, "rb") as file:
+        found = os.fstat(descriptor)
+        if not stat.S_ISREG(found.st_mode):
+            raise ValueError("it is no regular file")
+        if owner >= 0 and (found.st_uid != owner or found.st_mode & 0o022):
+            raise ValueError(f"{path} must be owned by user {owner}, and writable by nobody else")
+        content = file.read(max_size + 1)
+    if len(content) > max_size:
+        raise ValueError(f"it is longer than {max_size} bytes")
+    return content
+
+
+def told(error: Exception) -> str:
+    """Return an error on one line."""
+    reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
+    return " ".join(reason.split())[:300] or type(error).__name__
+
+
+def say(sentence: str) -> None:
+    """Write to stderr, which VDSM logs; nobody waits for it."""
+    try:
+        os.write(2, f"ovirt-tcp: {sentence}\n".encode("utf-8", "backslashreplace"))
+    except OSError:
+        return
+
+
+def on_alarm(number: int, frame: object) -> NoReturn:
+    """Refuse at once: an exception could be lost in whatever runs now."""
+    say(f"refused (timeout): this host did not decide within {WITHIN_S} s")
+    os._exit(REFUSED)
+
+
+def main() -> int:
+    """Return the exit status for VDSM: 0, or 2 to refuse."""
+    signal.signal(signal.SIGALRM, on_alarm)
+    signal.alarm(WITHIN_S)
+    try:
+        note = decide(os.environ)
+    except Refused as e:
+        say(f"refused ({e.code}): {e.reason}")
+        return REFUSED
+    except Exception as e:  # noqa: BLE001 - the outermost edge: whatever happens, the VM does not start
+        say(f"refused (gate_failed): {type(e).__name__}: {told(e)}")
+        return REFUSED
+    if note:
+        say(note)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
