@@ -7,7 +7,7 @@ from __future__ import annotations
 import json
 import urllib.request
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Optional
 
 import ovirtsdk4
 import pytest
@@ -17,10 +17,15 @@ from ovirt_tcp_plugin.lab.engine.faults import AnswerFault, Faults
 from tests.lab.engine.peers import Lab
 
 
+def control(lab: Lab, what: str, message: Optional[Mapping[str, Any]] = None) -> Any:
+    url = f"http://127.0.0.1:{lab.engine.web.control_port}/{what}"
+    body = None if message is None else json.dumps(message).encode()
+    with urllib.request.urlopen(url, body, timeout=10) as answer:
+        return json.load(answer)["answer"]
+
+
 def switch(lab: Lab, changes: Mapping[str, Any]) -> None:
-    url = f"http://127.0.0.1:{lab.engine.web.control_port}/faults"
-    with urllib.request.urlopen(url, json.dumps(changes).encode(), timeout=10) as answer:
-        assert answer.status == 200
+    control(lab, "faults", changes)
 
 
 @pytest.mark.parametrize("changes", [{"unknown": []}, {"answers": [{"kind": "odd"}]}, {"late_events": {"x": 1}}])
@@ -59,3 +64,16 @@ def test_a_log_in_may_fail_too(lab: Lab) -> None:
     with pytest.raises(ovirtsdk4.Error):
         lab.system.hosts_service().list()
     assert len(lab.system.hosts_service().list()) == 3
+
+
+def test_the_control_port_moves_the_power_switch_and_shows_what_no_engine_would(lab: Lab) -> None:
+    control(lab, "power", {"host": "h1", "powered": False})
+    lab.pass_time(70)
+    lab.session.vm_service("vm2").start()
+    state = control(lab, "state")
+    assert state["hosts"] == {"h1": "non_responsive", "h2": "up", "h3": "up"}
+    assert state["vms"] == {"vm1": None, "vm2": "h2"}
+    assert [entry["chosen"] for entry in control(lab, "journal")] == ["h2"]
+    assert control(lab, "calls")["POST vms/{}/(start|stop|shutdown|suspend|migrate)"] == 1
+    control(lab, "restart", {"seconds": 5})
+    assert lab.engine.away_until
