@@ -133,7 +133,8 @@ def _engine(pki: Path, hosts: int) -> EngineSimulator:
     config = Config(
         str(pki / "engine.pem"),
         str(pki / "engine.key"),
-        {"broker@internal": PASSWORD},
+        {},
+        directory={"broker@internal": PASSWORD},
         clusters=("Trusted",),
         hosts=given,
         vms=vms,
@@ -141,6 +142,11 @@ def _engine(pki: Path, hosts: int) -> EngineSimulator:
     )
     engine = EngineSimulator(config)
     tables = engine.model
+    # The smallest role is enough for everything that the broker does.
+    permits = {"login", "inject_external_events", "manipulate_affinity_groups", "manipulate_host"}
+    tables.roles["smallest"] = model.Role("smallest", "ovirt-tcp", permits)
+    for user in tables.users.values():
+        user.roles.add("smallest")
     unit = model.Unit(model.new_id(), "TrustedHosts", "filter", internal=False)
     tables.units[unit.id] = unit
     none = tables.policies[builtin.NONE_POLICY]

@@ -4,6 +4,6 @@
 
 `model` and `audit_log` hold what the engine knows, `builtin` what it is born with. `scheduling` and `affinity` choose hosts,
 `external_scheduler` is the engine's XML-RPC client, `discovery` asks it for its units. `vms` and `hosts` are commands and
-the passing of time, `rounds` the engine's own periodic jobs. `rest` and `documents` are the REST API, `sessions` its
+the passing of time, `rounds` the engine's own periodic jobs. `rest` and `documents` are the REST API, `sessions` and `permits` its
 log-in, `web` serves them. `faults` is the one place where a test says what goes wrong, `clock` the time that it may move.
 """

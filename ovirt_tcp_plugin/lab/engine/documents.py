@@ -10,7 +10,19 @@ from xml.etree import ElementTree
 
 from ovirt_tcp_plugin.lab.engine.audit_log import Event
 from ovirt_tcp_plugin.lab.engine.errors import Fault
-from ovirt_tcp_plugin.lab.engine.model import AffinityGroup, AffinityLabel, Cluster, Host, Model, Policy, Rule, Unit, Vm
+from ovirt_tcp_plugin.lab.engine.model import (
+    AffinityGroup,
+    AffinityLabel,
+    Cluster,
+    Host,
+    Model,
+    Policy,
+    Role,
+    Rule,
+    Unit,
+    User,
+    Vm,
+)
 
 Element = ElementTree.Element
 
@@ -177,6 +189,28 @@ def feature(name: str) -> Element:
 def hook(point: str, name: str, checksum: str) -> Element:
     """Return a VDSM hook as its host reports it. The checksum is a SHA-256, whatever its tag says."""
     return _element("hook", name, event_name=point, name=name, md5=checksum)
+
+
+def role(one: Role) -> Element:
+    """Return a role, without its permits: they have a list of their own."""
+    return _element("role", one.id, "roles", name=one.name, administrative="true", mutable=_yes(one.mutable))
+
+
+def permit(uid: str, name: str) -> Element:
+    """Return a permit of a role."""
+    return _element("permit", uid, name=name, administrative="true")
+
+
+def user(one: User) -> Element:
+    """Return a user."""
+    return _element("user", one.id, "users", user_name=one.name)
+
+
+def permission(given: Role, to: User) -> Element:
+    """Return who has a role."""
+    root = _element("permission", f"{given.id}-{to.id}", "permissions")
+    root.extend([_link("role", given.id), _link("user", to.id)])
+    return root
 
 
 def event(one: Event) -> Element:

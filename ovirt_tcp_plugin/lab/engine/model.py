@@ -175,6 +175,26 @@ class AffinityGroup:
     vm_labels: list[str] = dataclasses.field(default_factory=list)
 
 
+@dataclasses.dataclass
+class Role:
+    """A role: names of permits."""
+
+    id: str
+    name: str
+    permits: set[str]
+    mutable: bool = True
+
+
+@dataclasses.dataclass
+class User:
+    """A user with the ids of the roles that it has on the whole system."""
+
+    id: str
+    name: str
+    password: str
+    roles: set[str] = dataclasses.field(default_factory=set)
+
+
 @dataclasses.dataclass(frozen=True)
 class Timings:
     """How long things take, in seconds: first the world's, then the engine's own settings with their defaults."""
@@ -209,6 +229,8 @@ class Model:
         self.clusters: dict[str, Cluster] = {}
         self.groups: dict[str, AffinityGroup] = {}
         self.labels: dict[str, AffinityLabel] = {}
+        self.roles: dict[str, Role] = {}
+        self.users: dict[str, User] = {}
         self.audit_log = AuditLog(clock, faults)
         self.journal: list[dict[str, Any]] = []
         self.units = {uid: Unit(uid, name, kind) for uid, name, kind in builtin.UNITS}
@@ -232,7 +254,7 @@ class Model:
             self.audit_log.write(code, description, severity, **links)
 
     def find(self, table: str, identifier: str) -> Any:
-        """Return a row of `hosts`, `vms`, `clusters`, `groups`, `labels`, `policies` or `units`. Raises Fault (404)."""
+        """Return a row of a table, such as `hosts`. Raises Fault (404)."""
         row = getattr(self, table).get(identifier)
         if row is None:
             raise Fault(404, "Operation Failed", f"[Entity not found: {identifier}]")
@@ -245,6 +267,10 @@ class Model:
     def up_hosts(self, cluster: str) -> list[Host]:
         """Return the hosts of a cluster that are Up."""
         return [host for host in self.hosts.values() if host.cluster == cluster and host.status == UP]
+
+    def permits(self, user: User) -> set[str]:
+        """Return what a user may do."""
+        return {permit for uid in user.roles for permit in self.roles[uid].permits}
 
     def members(self, group: AffinityGroup) -> tuple[set[str], set[str]]:
         """Return the ids of a group's hosts and VMs, those of its labels among them."""

@@ -15,7 +15,8 @@ from ovirt_tcp_plugin.lab.engine.discovery import Discovery
 from ovirt_tcp_plugin.lab.engine.external_scheduler import ExternalScheduler
 from ovirt_tcp_plugin.lab.engine.faults import Faults
 from ovirt_tcp_plugin.lab.engine.hosts import Hosts
-from ovirt_tcp_plugin.lab.engine.model import Cluster, Host, Model, Timings, Vm
+from ovirt_tcp_plugin.lab.engine.model import Cluster, Host, Model, Role, Timings, User, Vm
+from ovirt_tcp_plugin.lab.engine.permits import PERMITS
 from ovirt_tcp_plugin.lab.engine.rest import Rest
 from ovirt_tcp_plugin.lab.engine.rounds import Rounds
 from ovirt_tcp_plugin.lab.engine.scheduling import Scheduling
@@ -32,7 +33,8 @@ class Config:
 
     Attributes:
         certificate, key: PEM files of the HTTPS server.
-        users: password by user name.
+        users: password by user name. They are super users.
+        directory: password by user name, of users without any role.
         clusters: names.
         hosts: mappings with name, address, cluster (a name) and optionally status, hosted_engine, features.
         vms: mappings with name, cluster and optionally host, high_availability, priority, custom_properties, origin,
@@ -46,6 +48,7 @@ class Config:
     certificate: str
     key: str
     users: Mapping[str, str]
+    directory: Mapping[str, str] = dataclasses.field(default_factory=dict)
     clusters: Sequence[str] = ("Default",)
     hosts: Sequence[Mapping[str, Any]] = ()
     vms: Sequence[Mapping[str, Any]] = ()
@@ -73,7 +76,7 @@ class EngineSimulator:
         self.vms = Vms(self.model, self.scheduling)
         self.hosts = Hosts(self.model, self.vms)
         self.rounds = Rounds(self.model, self.scheduling, self.vms, self.hosts)
-        self.sessions = Sessions(config.users, timings.session_idle, self.clock)
+        self.sessions = Sessions(self.model)
         properties, server = config.vm_properties, config.attestation_server
         self.rest = Rest(self.model, self.scheduling, self.hosts, self.vms, properties, server)
         self.web = Web(self, config.certificate, config.key, (config.port, config.control_port))
@@ -143,6 +146,7 @@ class EngineSimulator:
 
 
 def _fill(tables: Model, config: Config) -> None:
+    _fill_users(tables, config)
     for name in config.clusters:
         cluster = Cluster(model.new_id(), name)
         tables.clusters[cluster.id] = cluster
@@ -163,3 +167,12 @@ def _fill(tables: Model, config: Config) -> None:
         if given.get("host"):
             vm.host, vm.status = hosts[given["host"]], model.UP
         tables.vms[vm.id] = vm
+
+
+def _fill_users(tables: Model, config: Config) -> None:
+    role = Role(model.new_id(), "SuperUser", set(PERMITS.values()), mutable=False)
+    tables.roles[role.id] = role
+    for users, roles in ((config.users, {role.id}), (config.directory, set())):
+        for name, password in users.items():
+            user = User(model.new_id(), name, password, set(roles))
+            tables.users[user.id] = user

@@ -5,39 +5,41 @@
 from __future__ import annotations
 
 import secrets
-from collections.abc import Mapping
 from typing import Optional
 
-from ovirt_tcp_plugin.lab.engine.clock import Clock
+from ovirt_tcp_plugin.lab.engine.model import Model, User
 
 
 class Sessions:
     """The tokens."""
 
-    def __init__(self, users: Mapping[str, str], idle_s: float, clock: Clock) -> None:
-        self._users, self._idle, self._clock = users, idle_s, clock
-        self._used: dict[str, float] = {}
+    def __init__(self, tables: Model) -> None:
+        self._model = tables
+        # Token: (user id, when it was used last).
+        self._used: dict[str, tuple[str, float]] = {}
 
-    def log_in(self, user: str, password: str) -> Optional[str]:
-        """Return a token, None when user or password are wrong."""
-        if self._users.get(user) != password:
+    def log_in(self, name: str, password: str) -> Optional[str]:
+        """Return a token, None when name or password are wrong or the user has no role at all."""
+        users = self._model.users.values()
+        user = next((one for one in users if (one.name, one.password) == (name, password)), None)
+        if user is None or not self._model.permits(user):
             return None
         token = secrets.token_urlsafe(32)
-        self._used[token] = self._clock.now()
+        self._used[token] = (user.id, self._model.now())
         return token
 
     def log_out(self, token: str) -> None:
         """End a token."""
         self._used.pop(token, None)
 
-    def takes(self, token: str) -> bool:
-        """Return whether a token is good; it lives on from now."""
-        now = self._clock.now()
-        if now - self._used.get(token, now - self._idle) >= self._idle:
-            self._used.pop(token, None)
-            return False
-        self._used[token] = now
-        return True
+    def user(self, token: str) -> Optional[User]:
+        """Return whose token it is, None if it is no good; it lives on from now."""
+        now = self._model.now()
+        user_id, used = self._used.pop(token, ("", 0.0))
+        if not user_id or now - used >= self._model.timings.session_idle:
+            return None
+        self._used[token] = (user_id, now)
+        return self._model.users[user_id]
 
     def end_all(self) -> None:
         """End all tokens."""

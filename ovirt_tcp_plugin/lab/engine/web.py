@@ -154,11 +154,12 @@ class _Api(_Handler):
 
     async def _answer(self, path: str) -> None:
         token = self.request.headers.get("Authorization", "")[len("Bearer ") :]
-        if not self.engine.sessions.takes(token):
+        user = self.engine.sessions.user(token)
+        if user is None:
             self.answer(401, documents.render(documents.fault(Fault(401, "Unauthorized", ""), False)))
             return
         query = {name: self.get_query_argument(name) for name in self.request.query_arguments}
-        asked = (self.request.method or "", path.split(";")[0].strip("/"), query, self.request.body)
+        asked = (user, self.request.method or "", path.split(";")[0].strip("/"), query, self.request.body)
         loop = asyncio.get_running_loop()
         status, document = await loop.run_in_executor(self.web.pool, self.engine.rest.answer, *asked)
         self.answer(status, b"" if document is None else documents.render(document))

@@ -64,7 +64,7 @@ class TestRest:
         token = lab.session.connection.authenticate()
         lab.engine.restart(5)
         lab.pass_time(6)
-        assert not lab.engine.sessions.takes(token)
+        assert not lab.engine.sessions.user(token)
         codes = lab.session.codes()
         assert (codes.count(audit_log.ENGINE_STOP), codes.count(audit_log.ENGINE_START)) == (1, 2)
 

@@ -452,9 +452,9 @@ class TestSdk:
 
     def test_trap_13_close_revokes_a_token_that_was_passed_in(self, lab: Lab, connect: Connect) -> None:
         token = lab.session.connection.authenticate()
-        assert lab.engine.sessions.takes(token)
+        assert lab.engine.sessions.user(token)
         connect(lab.engine, username=None, password=None, token=token).close()
-        assert not lab.engine.sessions.takes(token)
+        assert not lab.engine.sessions.user(token)
 
 
 class TestVms:

@@ -13,7 +13,9 @@ from ovirt_tcp_plugin.lab.engine import documents
 from ovirt_tcp_plugin.lab.engine.documents import Element
 from ovirt_tcp_plugin.lab.engine.errors import Fault
 from ovirt_tcp_plugin.lab.engine.hosts import Hosts
-from ovirt_tcp_plugin.lab.engine.model import Model
+from ovirt_tcp_plugin.lab.engine.model import Model, User
+from ovirt_tcp_plugin.lab.engine.permits import needed
+from ovirt_tcp_plugin.lab.engine.rest.access import AccessPaths
 from ovirt_tcp_plugin.lab.engine.rest.affinity import AffinityPaths
 from ovirt_tcp_plugin.lab.engine.rest.clusters import ClusterPaths
 from ovirt_tcp_plugin.lab.engine.rest.events import EventPaths
@@ -38,6 +40,7 @@ class Rest:
         vm_properties: Mapping[str, str],
         attestation_server: str,
     ) -> None:
+        self._model = tables
         self.calls: collections.Counter[str] = collections.Counter()
         routes: dict[str, Callable[..., Element]] = {
             "GET ": lambda *_: Element("api"),
@@ -47,6 +50,7 @@ class Rest:
             **VmPaths(tables, vms, vm_properties).routes,
             **EventPaths(tables).routes,
             **PolicyPaths(tables).routes,
+            **AccessPaths(tables).routes,
         }
         # `{}` stands for an id.
         self._routes = [
@@ -54,16 +58,24 @@ class Rest:
             for (verb, _, path), handler in ((route.partition(" "), handler) for route, handler in routes.items())
         ]
 
-    def answer(self, verb: str, path: str, query: Mapping[str, str], body: bytes) -> tuple[int, Optional[Element]]:
+    def answer(
+        self, user: User, verb: str, path: str, query: Mapping[str, str], body: bytes
+    ) -> tuple[int, Optional[Element]]:
         """Return status and document of a request below /ovirt-engine/api. What is not found has no document."""
+        try:
+            document = self._handle(user, verb, path, query, body)
+        except Fault as e:
+            is_action = verb == "POST" and _ACTION.fullmatch(path) is not None
+            return e.status, None if e.status == 404 else documents.fault(e, is_action)
+        return (201 if verb == "POST" and document.tag != "action" else 200), document
+
+    def _handle(self, user: User, verb: str, path: str, query: Mapping[str, str], body: bytes) -> Element:
         for route_verb, name, pattern, handler in self._routes:
             match = pattern.fullmatch(path)
             if match is not None and verb == route_verb:
                 self.calls[f"{verb} {name}"] += 1
-                try:
-                    document = handler(query, documents.parse(body) if body else Element("none"), *match.groups())
-                except Fault as e:
-                    is_action = verb == "POST" and _ACTION.fullmatch(path) is not None
-                    return e.status, None if e.status == 404 else documents.fault(e, is_action)
-                return (201 if verb == "POST" and document.tag != "action" else 200), document
-        return 404, None
+                given = documents.parse(body) if body else Element("none")
+                if needed(verb, name, path, given) - self._model.permits(user):
+                    raise Fault(403, "Operation Failed", "[User is not authorized to perform this action.]")
+                return handler(query, given, *match.groups())
+        raise Fault(404, "Operation Failed", f"[{verb} {path}]")

@@ -1,0 +1,71 @@
+# SPDX-FileCopyrightText: The ovirt_tcp_plugin developers
+# SPDX-License-Identifier: Apache-2.0
+"""Roles, users, and which user has which role."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+
+from ovirt_tcp_plugin.lab.engine import documents, model
+from ovirt_tcp_plugin.lab.engine.documents import Element
+from ovirt_tcp_plugin.lab.engine.errors import Fault, refusal
+from ovirt_tcp_plugin.lab.engine.model import Model, Role
+from ovirt_tcp_plugin.lab.engine.permits import PERMITS
+
+
+class AccessPaths:
+    """`roles`, `users` and `permissions`."""
+
+    def __init__(self, tables: Model) -> None:
+        self._model = tables
+        self.routes: dict[str, Callable[..., Element]] = {
+            "GET roles": self._roles,
+            "POST roles": self._add_role,
+            "GET roles/{}/permits": self._permits,
+            "DELETE roles/{}": self._remove_role,
+            "GET users": self._users,
+            "POST permissions": self._grant,
+        }
+
+    def _roles(self, query: Mapping[str, str], _: Element) -> Element:
+        with self._model.lock:
+            return documents.listing("roles", map(documents.role, self._model.roles.values()))
+
+    def _add_role(self, query: Mapping[str, str], given: Element) -> Element:
+        permits = [one.get("id", "") for one in given.findall("permits/permit")]
+        name = documents.text(given, "name") or ""
+        if not name or not permits or set(permits) - set(PERMITS):
+            raise Fault(400, "Incomplete parameters", "Role [name, permits.id] required for add")
+        with self._model.lock:
+            if any(one.name == name for one in self._model.roles.values()):
+                raise refusal("Cannot add Role. Name is already used by an existing Role.")
+            role = Role(model.new_id(), name, {PERMITS[one] for one in permits})
+            self._model.roles[role.id] = role
+            return documents.role(role)
+
+    def _permits(self, query: Mapping[str, str], _: Element, uid: str) -> Element:
+        with self._model.lock:
+            role: Role = self._model.find("roles", uid)
+            own = [documents.permit(one, name) for one, name in PERMITS.items() if name in role.permits]
+            return documents.listing("permits", own)
+
+    def _remove_role(self, query: Mapping[str, str], _: Element, uid: str) -> Element:
+        with self._model.lock:
+            role: Role = self._model.find("roles", uid)
+            if not role.mutable:
+                raise refusal("Cannot remove Role. Changing system Role is not allowed.")
+            if any(uid in user.roles for user in self._model.users.values()):
+                raise refusal("Cannot remove Role. The Role is assigned to Users.")
+            del self._model.roles[uid]
+            return documents.action()
+
+    def _users(self, query: Mapping[str, str], _: Element) -> Element:
+        with self._model.lock:
+            return documents.listing("users", map(documents.user, self._model.users.values()))
+
+    def _grant(self, query: Mapping[str, str], given: Element) -> Element:
+        with self._model.lock:
+            role: Role = self._model.find("roles", documents.identifier(given, "role"))
+            user = self._model.find("users", documents.identifier(given, "user"))
+            user.roles.add(role.id)
+            return documents.permission(role, user)
