@@ -4,6 +4,10 @@
 
 `model` and `audit_log` hold what the engine knows, `builtin` what it is born with. `scheduling` and `affinity` choose hosts,
 `external_scheduler` is the engine's XML-RPC client, `discovery` asks it for its units. `vms` and `hosts` are commands and
-the passing of time, `rounds` the engine's own periodic jobs. `rest` and `documents` are the REST API, `sessions` and `permits` its
-log-in, `web` serves them. `faults` is the one place where a test says what goes wrong, `clock` the time that it may move.
+the passing of time, `rounds` the engine's own periodic jobs. `rest` and `documents` are the REST API, `sessions` its log-in,
+`permits` what a role allows, `web` serves them. `faults` is the one place where a test says what goes wrong, `clock` the
+time that it may move.
+
+It was written after the sources of oVirt 4.5 and has never been compared with a running engine. It has no storage, network,
+memory or CPU, no templates, imports or jobs, no rights on single objects, and no scores or balancing by external units.
 """
