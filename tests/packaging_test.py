@@ -17,6 +17,7 @@ ROOT = Path(__file__).parents[1]
 COMMANDS = ("ovirt-tcp", "ovirt-tcp-agent", "ovirt-tcp-verifier", "ovirt-tcp-broker", "ovirt-tcp-filterd")
 HOOKS = (
     "libexec/vdsm/hooks/before_vdsm_start/50_ovirt_tcp_boot.py",
+    "libexec/vdsm/hooks/after_get_caps/50_ovirt_tcp_summary.py",
     "libexec/vdsm/hooks/before_vm_start/50_ovirt_tcp_gate.py",
     "libexec/vdsm/hooks/before_vm_migrate_destination/50_ovirt_tcp_gate.py",
     "libexec/vdsm/hooks/before_vm_dehibernate/50_ovirt_tcp_gate.py",
@@ -52,7 +53,7 @@ def test_hooks_filter_samples_and_units_are_in_the_wheel(wheel: Path) -> None:
         # VDSM runs only what is executable; the gate is one file in the sources, and three in an installation.
         for hook in HOOKS:
             assert archive.getinfo(names[hook]).external_attr >> 16 & 0o111
-        assert {archive.read(names[hook]) for hook in HOOKS[1:]} == {(ROOT / "ovirt_tcp_plugin" / "gate.py").read_bytes()}
+        assert {archive.read(names[hook]) for hook in HOOKS[2:]} == {(ROOT / "ovirt_tcp_plugin" / "gate.py").read_bytes()}
         assert not any("tests/" in name for name in archive.namelist())
 
 

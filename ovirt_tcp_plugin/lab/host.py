@@ -8,6 +8,7 @@ A host can lie in every way that the tests and the demo need: what it boots and 
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import signal
 import sys
@@ -16,14 +17,15 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Optional, Union
 
-from ovirt_tcp_plugin import config
+from ovirt_tcp_plugin import config, gate
 from ovirt_tcp_plugin.attester import enrolling
+from ovirt_tcp_plugin.attester.handover import VERDICT_FILE
 from ovirt_tcp_plugin.attester.identity import Identity
 from ovirt_tcp_plugin.attester.measure import AnyTpm
 from ovirt_tcp_plugin.attester.reporting import Verifiers
 from ovirt_tcp_plugin.attester.settings import Settings
 from ovirt_tcp_plugin.attester.tpm12 import WELL_KNOWN, Tpm12
-from ovirt_tcp_plugin.lab import firmware, launch
+from ovirt_tcp_plugin.lab import firmware, launch, vdsm
 from ovirt_tcp_plugin.lab.processes import Processes
 from ovirt_tcp_plugin.lab.swtpm import BANKS, STATE_FILES, Swtpm, clone
 from ovirt_tcp_plugin.lab.swtpm12 import BANKS as BANKS12
@@ -145,6 +147,32 @@ class LabHost:
     def good_log(self) -> bytes:
         """Return the TXT log of a good boot: what an attacker replays."""
         return launch.log_of(launch.events(self.images, self.banks), self.banks)
+
+    # Its VDSM
+
+    @property
+    def hooks(self) -> Path:
+        """The host's directory of VDSM hooks."""
+        return self.directory / "hooks"
+
+    def install_gate(self, keys: Path, scope: str = "all_vms") -> None:
+        """Install the real gate at its three points, with the public keys of a directory."""
+        config_file, own_keys = self.config_directory / "gate.conf", self.config_directory / "verdict-keys"
+        config_file.write_text(f"scope = {scope}\nhost = {self.name}\n")
+        config_file.chmod(0o644)
+        shutil.copytree(keys, own_keys, dirs_exist_ok=True)
+        for key in own_keys.iterdir():
+            key.chmod(0o644)
+        places = {
+            "CONFIG": str(config_file),
+            "KEYS": str(own_keys),
+            "VERDICT": str(self.hooks_directory / VERDICT_FILE),
+            "BOOT_ID": str(self.boot_id_file),
+            "HOSTED_ENGINE": str(self.config_directory / "hosted-engine.conf"),
+            "OWNER": os.geteuid(),
+        }
+        for point in vdsm.GATE_POINTS:
+            vdsm.install(Path(gate.__file__), self.hooks, point, **places)
 
     # The agent
 

@@ -85,10 +85,11 @@ class Site:
             self.hosts[name] = self._stack.enter_context(host)
 
     def enrol(self, name: str) -> None:
-        """Enrol a host with a token of its own, and start its agent."""
+        """Enrol a host with a token of its own, start its agent, and have its VDSM ask the gate."""
         host = self.hosts[name]
         token = self.run_verifier("token", "enrol", host.name).strip()
         host.enrol(token, self.verifier_url, self.ca_file)
+        host.install_gate(self.directory / "verdict-keys")
         host.start_agent()
 
     # Attestation server
@@ -111,6 +112,9 @@ class Site:
             },
         )
         self.run_verifier("init", "--name", "127.0.0.1")
+        keys = self.directory / "verdict-keys"
+        keys.mkdir()
+        self.run_verifier("verdict-key", "export", str(keys))
         self._write("viewer.token", self.run_verifier("token", "add", "--role", "viewer"))
         self._write("policy.token", self.run_verifier("token", "add", "--role", "policy"))
         self._write("api.token", self.run_verifier("token", "add", "--role", "viewer", "--note", "unused"))
@@ -177,7 +181,7 @@ class Site:
             "certificate": str(pki / "engine.pem"),
             "key": str(pki / "engine.key"),
             "users": {ADMINISTRATOR: PASSWORD},
-            "hosts": [{"name": name, "address": f"{name}.lab", "cluster": CLUSTER} for name in self.names],
+            "hosts": [self._engine_host(name) for name in self.names],
             "vms": [{"cluster": CLUSTER, **vm} for vm in vms],
             "external_scheduler": f"http://127.0.0.1:{self.filterd_port}/",
             "timings": dict(timings),
@@ -187,6 +191,10 @@ class Site:
         self._write("engine.json", json.dumps(content, indent=2))
         command = [*_PYTHON, "ovirt_tcp_plugin.lab.engine", str(self.config / "engine.json")]
         self.processes.start("engine", command, lambda: listens(self.engine_port) and listens(self.control_port))
+
+    def _engine_host(self, name: str) -> Mapping[str, str]:
+        hooks = self.hosts[name].hooks
+        return {"name": name, "address": f"{name}.lab", "cluster": CLUSTER, "hook_directory": str(hooks)}
 
     def start_broker(self) -> None:
         """Start the relying party."""

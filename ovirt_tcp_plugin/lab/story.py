@@ -182,7 +182,7 @@ class Story:
     def filterd_dies(self) -> None:
         """filterd is killed. Raises StepFailed."""
         site, tell = self._site, self._tell
-        tell.step("filterd is killed", "the engine keeps all hosts, the wall still refuses the untrusted")
+        tell.step("filterd is killed", "the engine keeps all hosts, wall and gate still refuse the untrusted")
         site.processes.send("broker", signal.SIGSTOP)
         site.processes.stop("filterd", signal.SIGKILL)
         tell.say(f"filterd is dead, the broker is frozen, and somebody activates {TAMPERED_TBOOT} by hand")
@@ -198,11 +198,25 @@ class Story:
         target = types.Host(id=self._host(TAMPERED_TBOOT).id)
         refused = self._refuses(lambda: self._vm_service("web-2").migrate(host=target))
         tell.check(f"nobody can migrate a VM to {TAMPERED_TBOOT} by hand", refused)
+        self._start_unknown("newcomer")
         site.start_filterd()
         site.processes.send("broker", signal.SIGCONT)
         self._wait(f"the broker goes on and takes {TAMPERED_TBOOT} out again", lambda: self._status(TAMPERED_TBOOT) != "up")
 
     # Parts of steps
+
+    def _start_unknown(self, name: str) -> None:
+        """Start a VM that no wall knows yet: only the host itself can refuse it."""
+        since = len(self._site.control("journal"))
+        cluster, template = types.Cluster(id=self._host(GOLDEN).cluster.id), types.Template(name="Blank")
+        self._site.engine.vms_service().add(types.Vm(name=name, cluster=cluster, template=template))
+        self._start(name)
+        self._wait(f"VM {name}, which no wall knows yet, runs on a trusted host", lambda: self._on_good(name))
+        first = self._site.control("journal")[since]["chosen"]
+        events = [event.description or "" for event in self._site.engine.events_service().list(max=100)]
+        refused = any(name in event and "refused (not_trusted)" in event for event in events)
+        text = f"the engine chose {TAMPERED_TBOOT} for it first, and the gate there refused"
+        self._tell.check(text, first == TAMPERED_TBOOT and refused, f"{first}; {events[:5]}")
 
     def _boot_all(self) -> None:
         site = self._site

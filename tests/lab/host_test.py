@@ -18,7 +18,7 @@ import pytest
 import requests
 
 from ovirt_tcp_plugin import errors
-from ovirt_tcp_plugin.lab import launch
+from ovirt_tcp_plugin.lab import launch, vdsm
 from ovirt_tcp_plugin.lab.host import LabHost
 from ovirt_tcp_plugin.lab.processes import Processes, free_ports, listens
 from ovirt_tcp_plugin.verifier.store import tokens
@@ -281,3 +281,31 @@ def test_a_host_without_certified_chip_cannot_enrol(tmp_path: Path, tpm_pool: Tp
         host.boot()
         with pytest.raises(errors.Refused, match="ek_uncertified"):
             server.enrol(host)
+
+
+def test_the_gate_lets_a_vm_start_by_the_verdict_of_this_boot_only(
+    server: Server, golden: LabHost, tmp_path: Path
+) -> None:
+    """The whole way: TPM, agent, server, signature, gate. A reboot closes it until the agent has reported."""
+    keys = tmp_path / "verdict-keys"
+    keys.mkdir()
+    server._call("verdict-key", "export", str(keys))
+    golden.reboot()
+    golden.install_gate(keys)
+    assert server.result(golden)["level"] == "trusted"
+    _wait_for(lambda: vdsm.run_hooks(golden.hooks, "before_vm_start").failure == "")
+    golden.kill_agent()
+    golden.boot()
+
+    refused = vdsm.run_hooks(golden.hooks, "before_vm_start")
+
+    assert refused.failure.startswith("ovirt-tcp: refused (other_boot): ")
+    golden.start_agent()
+    _wait_for(lambda: vdsm.run_hooks(golden.hooks, "before_vm_start").failure == "")
+
+
+def _wait_for(holds: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + ANSWER_WITHIN_MS / 1000
+    while not holds():
+        assert time.monotonic() < deadline
+        time.sleep(0.05)

@@ -10,7 +10,7 @@ from __future__ import annotations
 import dataclasses
 import threading
 import uuid
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, Optional
 
 from ovirt_tcp_plugin.lab.engine import builtin
@@ -35,6 +35,7 @@ class Host:
         features: additional cluster features that the host reports.
         hooks: VDSM hooks that it reports: (event, name) -> checksum.
         hosted_engine: whether the VM that carries the engine can run here.
+        hook_directory: the VDSM hooks that really run there, empty for none.
         due: when the status changes next, on the engine's clock.
     """
 
@@ -48,6 +49,7 @@ class Host:
     features: set[str] = dataclasses.field(default_factory=set)
     hooks: dict[tuple[str, str], str] = dataclasses.field(default_factory=dict)
     hosted_engine: bool = False
+    hook_directory: str = ""
     powered: bool = True
     boots: int = 0
     due: float = 0.0
@@ -98,6 +100,11 @@ class Vm:
     def pinned(self) -> bool:
         """Whether it cannot leave its host."""
         return self.affinity == "pinned"
+
+    @property
+    def running_properties(self) -> Mapping[str, str]:
+        """The custom properties that its hosts are told of."""
+        return self.custom_properties if self.run_once is None else self.run_once
 
 
 @dataclasses.dataclass

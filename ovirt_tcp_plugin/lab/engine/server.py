@@ -36,7 +36,8 @@ class Config:
         users: password by user name. They are super users.
         directory: password by user name, of users without any role.
         clusters: names.
-        hosts: mappings with name, address, cluster (a name) and optionally status, hosted_engine, features.
+        hosts: mappings with name, address, cluster (a name) and optionally status, hosted_engine, features, and
+            hook_directory: that of the VDSM hooks which decide there.
         vms: mappings with name, cluster and optionally host, high_availability, priority, custom_properties, origin,
             affinity and pinned_to (host names).
         external_scheduler: URL, empty if ExternalSchedulerEnabled is false.
@@ -156,6 +157,7 @@ def _fill(tables: Model, config: Config) -> None:
         host.status = given.get("status", model.UP)
         host.hosted_engine = given.get("hosted_engine", False)
         host.features = set(given.get("features", ()))
+        host.hook_directory = given.get("hook_directory", "")
         tables.hosts[host.id] = host
     hosts = {host.name: host.id for host in tables.hosts.values()}
     for given in config.vms:

@@ -8,8 +8,10 @@ Sources: `RunVmCommand`, `RunVmCommandBase.rerun`, `MigrateVmCommand`, `Hibernat
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from typing import Optional
 
+from ovirt_tcp_plugin.lab import vdsm
 from ovirt_tcp_plugin.lab.engine import audit_log
 from ovirt_tcp_plugin.lab.engine.errors import Fault, refusal
 from ovirt_tcp_plugin.lab.engine.model import DOWN, UP, Host, Model, Vm
@@ -24,12 +26,12 @@ Vdsm = Callable[[str, Host, Vm], str]
 
 
 class Vms:
-    """The commands, and the passing of time (`tick`). `vdsm` is what the hosts say; it may be replaced."""
+    """Commands, and the passing of time (`tick`). `vdsm` is what the hosts say: by their real hooks, if they have any."""
 
-    def __init__(self, tables: Model, scheduling: Scheduling, vdsm: Optional[Vdsm] = None) -> None:
+    def __init__(self, tables: Model, scheduling: Scheduling, asked: Optional[Vdsm] = None) -> None:
         self._model = tables
         self._scheduling = scheduling
-        self.vdsm = vdsm or self._healthy
+        self.vdsm = asked or self._run_hooks
 
     # Commands
 
@@ -102,10 +104,16 @@ class Vms:
         for vm in sent:
             self._land(vm)
 
-    def _healthy(self, point: str, host: Host, vm: Vm) -> str:
+    def _run_hooks(self, point: str, host: Host, vm: Vm) -> str:
         faults = self._model.faults
         failing = faults.failing_migrations if point == "before_vm_migrate_destination" else faults.failing_starts
-        return f"{point}: it fails" if host.name in failing else ""
+        if host.name in failing:
+            return f"{point}: it fails"
+        if not host.hook_directory:
+            return ""
+        domain = f"<domain type='kvm'><name>{vm.name}</name><uuid>{vm.id}</uuid></domain>"
+        failure = vdsm.run_hooks(Path(host.hook_directory), point, domain, vm.id, vm.running_properties).failure
+        return f"Hook Error: ({failure})" if failure else ""
 
     def _choose(self, vm: Vm, purpose: str, hosts: Optional[Sequence[str]], what: str, code: int) -> Host:
         """Return the host for a VM; validation and scheduling refuse in different words, as in the engine."""

@@ -1,0 +1,123 @@
+# SPDX-FileCopyrightText: The ovirt_tcp_plugin developers
+# SPDX-License-Identifier: Apache-2.0
+"""The summary in the host's capabilities: there when it can be had, and never at the verb's cost."""
+
+from __future__ import annotations
+
+import json
+import os
+import resource
+import statistics
+import subprocess
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from ovirt_tcp_plugin.clock import Clock
+from ovirt_tcp_plugin.lab import vdsm
+
+HOOK = Path(__file__).parents[2] / "hooks/vdsm/after_get_caps/50_ovirt_tcp_summary.py"
+CAPABILITIES = json.dumps({"cpuModel": "x", "additionalFeatures": ["a"], "large": "y" * 50_000})
+
+
+class Host:
+    """A host whose agent left a summary."""
+
+    def __init__(self, directory: Path) -> None:
+        self.summary, self.hooks = directory / "summary.json", directory / "hooks"
+        clock = Clock()
+        self.kept: dict[str, Any] = {
+            "tpm": "2.0",
+            "txt_launch": True,
+            "pcrs": {"17": "aa"},
+            "boot_id": clock.boot_id,
+            "boottime_ms": clock.now_ms() - 5000,
+        }
+        self.summary.write_text(json.dumps(self.kept))
+        vdsm.install(HOOK, self.hooks, "after_get_caps", SUMMARY=str(self.summary))
+
+    def capabilities(self, document: str = CAPABILITIES) -> str:
+        outcome = vdsm.run_hooks(self.hooks, "after_get_caps", document, kind="_hook_json")
+        assert outcome.statuses == (0,)
+        return outcome.document
+
+
+@pytest.fixture
+def host(tmp_path: Path) -> Host:
+    return Host(tmp_path)
+
+
+SPOILERS: list[tuple[str, Callable[[Host], object]]] = [
+    ("no summary", lambda host: host.summary.unlink()),
+    ("garbage", lambda host: host.summary.write_bytes(os.urandom(100))),
+    ("a list", lambda host: host.summary.write_text("[]")),
+    ("deep", lambda host: host.summary.write_text("[" * 60_000)),
+    ("huge", lambda host: host.summary.write_text("{" + " " * 100_000 + "}")),
+    ("another boot", lambda host: host.summary.write_text(json.dumps({**host.kept, "boot_id": "x"}))),
+    ("no time", lambda host: host.summary.write_text(json.dumps({"boot_id": host.kept["boot_id"]}))),
+    ("a pipe", lambda host: (host.summary.unlink(), os.mkfifo(host.summary))),
+]
+
+
+@pytest.mark.parametrize("spoil", [one for _, one in SPOILERS], ids=[name for name, _ in SPOILERS])
+def test_a_summary_that_is_no_good_leaves_the_capabilities_as_they_are(
+    host: Host, spoil: Callable[[Host], object]
+) -> None:
+    spoil(host)
+
+    assert host.capabilities() == CAPABILITIES
+
+
+@pytest.mark.parametrize("document", ["", "[]", "{", "null"])
+def test_odd_capabilities_stay_as_they_are(host: Host, document: str) -> None:
+    assert host.capabilities(document) == document
+
+
+def test_a_full_disk_leaves_the_capabilities_as_they_are(host: Host, tmp_path: Path) -> None:
+    file = tmp_path / "caps"
+    file.write_text(CAPABILITIES)
+
+    def full() -> None:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (0, 0))
+
+    (script,) = (host.hooks / "after_get_caps").iterdir()
+    done = subprocess.run([script], env={"_hook_json": str(file)}, preexec_fn=full, stderr=subprocess.PIPE, check=False)
+
+    assert done.returncode == 0
+    assert file.read_text() == CAPABILITIES
+    assert not list(tmp_path.glob("caps.*"))
+
+
+def test_without_a_file_it_ends_well(host: Host) -> None:
+    (script,) = (host.hooks / "after_get_caps").iterdir()
+    assert subprocess.run([script], env={}, stderr=subprocess.DEVNULL, check=False).returncode == 0
+
+
+def test_adds_the_summary_and_its_age(host: Host) -> None:
+    told = json.loads(host.capabilities())
+
+    added = told.pop("ovirt_tcp")
+    assert told == json.loads(CAPABILITIES)
+    assert added.pop("verdict_age_s") in (5, 6, 7)
+    assert added == {"tpm": "2.0", "txt_launch": True, "pcrs": {"17": "aa"}}
+
+
+def test_takes_little_more_than_an_interpreters_start(host: Host, tmp_path: Path) -> None:
+    """20 ms are allowed, and twice that here, where others use the machine as well."""
+    file = tmp_path / "caps"
+    file.write_text(CAPABILITIES)
+    (script,) = (host.hooks / "after_get_caps").iterdir()
+    bare = ["/usr/bin/python3", "-I", "-c", "pass"]
+
+    def median_ms(command: list[str]) -> float:
+        taken = []
+        for _ in range(15):
+            began = time.perf_counter()
+            subprocess.run(command, env={"_hook_json": str(file)}, check=True)
+            taken.append((time.perf_counter() - began) * 1000)
+        return statistics.median(taken)
+
+    assert median_ms([str(script)]) - median_ms(bare) < 40
