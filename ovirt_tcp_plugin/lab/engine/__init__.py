@@ -9,5 +9,5 @@ the passing of time, `rounds` the engine's own periodic jobs. `rest` and `docume
 time that it may move.
 
 It was written after the sources of oVirt 4.5 and has never been compared with a running engine. It has no storage, network,
-memory or CPU, no templates, imports or jobs, no rights on single objects, and no scores or balancing by external units.
+memory or CPU, no templates, OVA files or jobs, no rights on single objects, and no scores or balancing by external units.
 """

@@ -129,6 +129,13 @@ def vm(one: Vm, next_run: bool = False) -> Element:
     return root
 
 
+def initialization(configuration: str) -> Element:
+    """Return a VM's whole configuration, an OVF."""
+    root = Element("initialization")
+    root.append(_element("configuration", type="ovf", data=configuration))
+    return root
+
+
 def unit(one: Unit) -> Element:
     """Return a scheduling policy unit."""
     root = _element(

@@ -47,6 +47,7 @@ _NEEDED = (
     ("permissions", "manipulate_permissions"),
 )
 _VM_ACTIONS = {
+    "clone": "create_vm",
     "start": "run_vm",
     "suspend": "hibernate_vm",
     "migrate": "migrate_vm",

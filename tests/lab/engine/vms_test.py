@@ -117,3 +117,48 @@ def test_a_vm_that_changes_its_cluster_leaves_its_groups(make_lab: Callable[...,
     assert lab.session.vm("vm2").cluster.id == clusters["Other"]
     assert groups.group_service(uid).vms_service().list() == []
     assert audit_log.VM_UPDATED in lab.session.codes()
+
+
+class TestExport:
+    def test_what_is_no_ovf_is_refused(self, lab: Lab) -> None:
+        for data in ("rubbish", "<Envelope/>"):
+            with pytest.raises(ovirtsdk4.Error, match="parse a given OVF"):
+                take(lab, data)
+
+    def test_a_vm_comes_back_with_the_properties_that_are_defined(self, make_lab: Callable[..., Lab]) -> None:
+        lab = make_lab(vms=[vm("marked", custom_properties={"trusted_host_flag": "true"})])
+        data = give(lab, "marked")
+        assert "<TrustedService>false</TrustedService>" in data
+        with pytest.raises(ovirtsdk4.Error, match="already exist"):
+            take(lab, data)
+        uid = lab.vm("marked").id
+        lab.session.vm_service("marked").remove()
+        assert take(lab, data.replace("=true", "=true;unknown=1")).id == uid
+        assert lab.vm("marked").custom_properties == {"trusted_host_flag": "true"}
+        assert audit_log.VM_IMPORTED in lab.session.codes()
+
+    def test_the_flag_of_another_engine_only_warns(self, lab: Lab) -> None:
+        data = give(lab, "vm2").replace("<TrustedService>false", "<TrustedService>true")
+        lab.session.vm_service("vm2").remove()
+        take(lab, data)
+        (warning,) = [row for row in lab.engine.model.events if row.code == audit_log.IMPORTED_FROM_TRUSTED]
+        assert (warning.severity, warning.vm) == ("warning", lab.vm("vm2").id)
+
+    def test_a_clone_has_the_mark_and_no_group(self, make_lab: Callable[..., Lab]) -> None:
+        lab = make_lab(vms=[vm("marked", custom_properties={"trusted_host_flag": "true"})])
+        add_group(lab.session.connection, [], [lab.session.vm("marked")])
+        lab.session.vm_service("marked").clone(vm=types.Vm(name="copy"))
+        assert lab.vm("copy").custom_properties == {"trusted_host_flag": "true"}
+        lab.session.vm_service("copy").start()
+        assert audit_log.VM_CLONED in lab.session.codes()
+
+
+def give(lab: Lab, name: str) -> str:
+    return str(lab.session.vm_service(name).get(all_content=True).initialization.configuration.data)
+
+
+def take(lab: Lab, data: str) -> types.Vm:
+    configuration = types.Configuration(type=types.ConfigurationType.OVF, data=data)
+    given = types.Vm(cluster=types.Cluster(name="Default"), initialization=types.Initialization(configuration=configuration))
+    given.cluster.id = next(iter(lab.engine.model.clusters))
+    return lab.system.vms_service().add(given)

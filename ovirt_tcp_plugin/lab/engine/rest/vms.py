@@ -7,10 +7,11 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Mapping
 
-from ovirt_tcp_plugin.lab.engine import audit_log, documents, model
+from ovirt_tcp_plugin.lab.engine import audit_log, documents, model, ovf
 from ovirt_tcp_plugin.lab.engine.documents import Element
 from ovirt_tcp_plugin.lab.engine.errors import refusal
 from ovirt_tcp_plugin.lab.engine.model import DOWN, Model, Vm
+from ovirt_tcp_plugin.lab.engine.ovf import Configuration
 from ovirt_tcp_plugin.lab.engine.rest import search
 from ovirt_tcp_plugin.lab.engine.vms import Vms
 
@@ -31,6 +32,7 @@ class VmPaths:
             "GET vms/{}": self._get,
             "PUT vms/{}": self._update,
             "DELETE vms/{}": self._remove,
+            "POST vms/{}/clone": self._clone,
             "POST vms/{}/(start|stop|shutdown|suspend|migrate)": self._act,
         }
 
@@ -40,9 +42,50 @@ class VmPaths:
             return documents.listing("vms", [documents.vm(one) for one in rows])
 
     def _get(self, query: Mapping[str, str], _: Element, uid: str) -> Element:
-        return documents.vm(self._model.find("vms", uid), query.get("next_run") == "true")
+        with self._model.lock:
+            vm: Vm = self._model.find("vms", uid)
+            document = documents.vm(vm, query.get("next_run") == "true")
+            if query.get("all_content") == "true":
+                trusted = self._model.clusters[vm.cluster].trusted_service
+                given = Configuration(vm.id, vm.name, trusted, vm.custom_properties)
+                document.append(documents.initialization(ovf.write(given)))
+            return document
+
+    def _import(self, query: Mapping[str, str], given: Element, text: str) -> Element:
+        """A VM from an OVF. A foreign flag only warns; properties that are not defined here are dropped."""
+        found = ovf.read(text)
+        with self._model.lock:
+            cluster = self._model.find("clusters", documents.identifier(given, "cluster"))
+            uid = model.new_id() if query.get("clone") == "true" else found.vm_id
+            if uid in self._model.vms:
+                raise refusal("Import VM failed - VM Id already exist in the system.")
+            vm = Vm(uid, documents.text(given, "name") or found.name, cluster.id)
+            vm.custom_properties = self._defined(found.properties)
+            self._model.vms[uid] = vm
+            links = {"vm": uid, "cluster": cluster.id}
+            self._model.log(audit_log.VM_IMPORTED, f"VM {vm.name} has been successfully imported.", **links)
+            if found.trusted_service is not cluster.trusted_service:
+                trusted = found.trusted_service
+                code = audit_log.IMPORTED_FROM_TRUSTED if trusted else audit_log.IMPORTED_FROM_UNTRUSTED
+                self._model.log(code, f"The VM {vm.name} was imported across the bounds of trust.", "warning", **links)
+            return documents.vm(vm)
+
+    def _clone(self, query: Mapping[str, str], given: Element, uid: str) -> Element:
+        with self._model.lock:
+            vm: Vm = self._model.find("vms", uid)
+            if vm.status != DOWN:
+                raise refusal("Cannot clone VM. VM is not down.")
+            copy = Vm(model.new_id(), documents.text(given, "vm/name") or "", vm.cluster)
+            copy.high_availability, copy.custom_properties = vm.high_availability, dict(vm.custom_properties)
+            self._model.vms[copy.id] = copy
+            text = f"VM {copy.name} creation has been completed."
+            self._model.log(audit_log.VM_CLONED, text, vm=copy.id, cluster=vm.cluster)
+            return documents.action()
 
     def _add(self, query: Mapping[str, str], given: Element) -> Element:
+        configuration = documents.text(given, "initialization/configuration/data")
+        if configuration is not None:
+            return self._import(query, given, configuration)
         with self._model.lock:
             cluster = documents.identifier(given, "cluster")
             vm = Vm(model.new_id(), documents.text(given, "name") or "", self._model.find("clusters", cluster).id)
@@ -109,8 +152,10 @@ class VmPaths:
             vm.pinned_to = tuple(one.get("id", "") for one in given.findall("placement_policy/hosts/host"))
 
     def _properties(self, given: Element | None) -> dict[str, str] | None:
-        """Return custom properties; what is not defined or does not match is dropped without a word."""
-        found, definitions = documents.properties(given, "custom_properties"), self._definitions
-        if found is None:
-            return None
-        return {k: v for k, v in found.items() if k in definitions and re.fullmatch(definitions[k], v)}
+        found = documents.properties(given, "custom_properties")
+        return None if found is None else self._defined(found)
+
+    def _defined(self, given: Mapping[str, str]) -> dict[str, str]:
+        """Return the properties that are defined and match; the others are dropped without a word."""
+        definitions = self._definitions
+        return {k: v for k, v in given.items() if k in definitions and re.fullmatch(definitions[k], v)}
