@@ -9,7 +9,7 @@ import dataclasses
 import random
 import threading
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from typing import Any, Optional
+from typing import Any, Optional, TypeVar
 
 from ovirt_tcp_plugin.broker import pools, verdicts, wall
 from ovirt_tcp_plugin.broker.decision import Decision, Verdict, Vm, decide, needs_trust
@@ -34,6 +34,8 @@ MAX_PAUSE_MS = 60_000
 SILENCE_TOLD_EVERY_MS = 60_000
 
 _EMPTY = Listing((), (), (), (), ())
+
+_InCluster = TypeVar("_InCluster", Host, InventoryVm)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -75,6 +77,9 @@ class Knowledge:
         self._hosts: dict[str, Host] = {}
         self._listing = _EMPTY
         self._vms: dict[str, InventoryVm] = {}
+        # The same by cluster: walls and snapshots of all pools are made every second.
+        self._hosts_of: Mapping[str, Sequence[Host]] = {}
+        self._vms_of: Mapping[str, Sequence[InventoryVm]] = {}
         self._exempt = frozenset(options.pools.exempt_vms)
         self._walls: dict[str, Group] = {}
         self._known_good: set[str] = set()
@@ -92,7 +97,8 @@ class Knowledge:
         self.lock = threading.RLock()
         self.journal: collections.deque[dict[str, Any]] = collections.deque(maxlen=JOURNAL_SIZE)
         self.outbox: collections.deque[Notice] = collections.deque()
-        self.changed = threading.Event()
+        # Walls may have to show something new; and somebody lost trust, so that a plan which lets others in can wait.
+        self.changed, self.worse = threading.Event(), threading.Event()
         self.revision = 0
 
     # News
@@ -102,12 +108,13 @@ class Knowledge:
         with self.lock:
             now_ms = self._clock.now_ms()
             self._hosts = {host.id: host for host in hosts}
+            self._hosts_of = _by_cluster(hosts)
             self._names, self._shared_names = pools.names(hosts, self._options.pools.host_names)
             seen = self._table.observe({host.id: host.up for host in hosts}, now_ms)
             self._adopt()
             self._quarantine.observe(self._hosts, seen.came_up)
             if seen.came_up or seen.left_up or seen.removed:
-                self._touch()
+                self._touch(worse=bool(seen.left_up or seen.removed))
                 self._note("hosts", came_up=self._host_names(seen.came_up), left_up=self._host_names(seen.left_up))
             return tuple(host_id for host_id in seen.came_up if self._pool_of(host_id) is not None)
 
@@ -121,6 +128,7 @@ class Knowledge:
         with self.lock:
             self._listing = listing
             self._vms = {vm.id: vm for vm in listing.vms}
+            self._vms_of = _by_cluster(listing.vms)
             engine = (vm.id for vm in listing.vms if vm.hosted_engine)
             self._exempt = frozenset((*self._options.pools.exempt_vms, *engine))
             if wall_edits == self.wall_edits:
@@ -137,7 +145,7 @@ class Knowledge:
         """An event told that the host left Up, whatever the listings show."""
         with self.lock:
             self._table.restarted(host_id, self._clock.now_ms())
-            self._touch()
+            self._touch(worse=True)
 
     def void(self, code: str, reason: str) -> None:
         """Void every verdict that was born before now."""
@@ -145,7 +153,7 @@ class Knowledge:
             now_ms = self._clock.now_ms()
             self._table.void(now_ms, now_ms, code, reason)
             self._note("voided", code=code)
-            self._touch()
+            self._touch(worse=True)
 
     def watch_clock(self) -> bool:
         """Void all verdicts if this machine was paused; return whether it was."""
@@ -206,10 +214,14 @@ class Knowledge:
     def record(self, answers: Mapping[str, Answer]) -> None:
         """Take answers by host id into account."""
         with self.lock:
-            self.servers_answer = True
+            walls, self.servers_answer = not self.servers_answer, True
             for host_id, answer in answers.items():
+                held = self._table.holds(host_id, self._clock.now_ms())
                 self._record(host_id, answer)
-            self._touch()
+                holds = self._table.holds(host_id, self._clock.now_ms())
+                if holds is not held:
+                    self._touch(worse=held)
+            self._touch(walls)
 
     def not_asked(self, host_ids: Iterable[str]) -> None:
         """These hosts could not be asked about: they have no name any more."""
@@ -225,11 +237,11 @@ class Knowledge:
                 self._silence_told_ms = self._clock.now_ms()
                 text = f"No attestation server answers: {reason}. Verdicts hold until their end; no host is taken out."
                 self._tell(Notice(f"servers_silent {self._clock.now_ms()}", "warning", text))
-            self.servers_answer = False
+            walls, self.servers_answer = self.servers_answer, False
             now_ms, why = self._clock.now_ms(), "no attestation server answers"
             for host_id in host_ids:
                 self._table.failed(host_id, now_ms, _draw(), "no_server", why)
-            self._touch()
+            self._touch(walls)
 
     # Plans
 
@@ -397,8 +409,7 @@ class Knowledge:
 
     def _turned(self, pool: Pool, host_id: str) -> None:
         guard = self._guards.setdefault(pool.cluster_id, Guard(self._guard_rule))
-        size = sum(1 for host in self._hosts.values() if host.cluster_id == pool.cluster_id)
-        if guard.turned(host_id, size, self._clock.now_ms()):
+        if guard.turned(host_id, len(self._hosts_of[pool.cluster_id]), self._clock.now_ms()):
             text = (
                 f"Many hosts of cluster {pool.name} turned untrusted at once: {', '.join(self._host_names(guard.held))}. "
                 "They get no VMs, but stay in service until an administrator decides: ovirt-tcp guard release, or reject."
@@ -407,9 +418,8 @@ class Knowledge:
 
     def _may_leave(self, host_id: str) -> bool:
         """A host leaves only if its pool has a trusted one: else its VMs have nowhere to go, and nothing is gained."""
-        host, now_ms = self._hosts[host_id], self._clock.now_ms()
-        others = (one for one in self._hosts.values() if one.cluster_id == host.cluster_id and one.id != host_id)
-        return any(self._table.holds(one.id, now_ms) for one in others)
+        now_ms, own = self._clock.now_ms(), self._hosts_of[self._hosts[host_id].cluster_id]
+        return any(self._table.holds(one.id, now_ms) for one in own if one.id != host_id)
 
     def _adopt(self) -> None:
         """Know hosts of ours again by the reason of their maintenance, whatever state was lost."""
@@ -421,22 +431,22 @@ class Knowledge:
 
     def _plan(self, pool: Pool) -> WallPlan:
         group = self._walls.get(pool.cluster_id)
-        up = {one.id: self._table.verdict(one.id) for one in self._hosts.values() if one.up and self._in(one, pool)}
+        up = {one.id: self._table.verdict(one.id) for one in self._hosts_of.get(pool.cluster_id, ()) if one.up}
         inside = group.host_ids if group else frozenset()
         hosts = wall.hosts_inside(up, inside, self.servers_answer, self._clock.now_ms())
-        own = [vm for vm in self._listing.vms if vm.cluster_id == pool.cluster_id]
+        own = self._vms_of.get(pool.cluster_id, ())
         members = {vm.id for vm in own if needs_trust(self._vm(vm.id), pool.scope)}
         return WallPlan(pool, group, wall.plan(group, hosts, members, self._vms.keys()))
 
     def _snapshot(self, pool: Pool) -> Snapshot:
-        hosts = {one.id: self._shown(one.id) for one in self._hosts.values() if self._in(one, pool)}
+        hosts = {one.id: self._shown(one.id) for one in self._hosts_of.get(pool.cluster_id, ())}
         return Snapshot(
             pool.cluster_id,
             pool.scope,
             self._clock.boot_id,
             self._clock.now_ms(),
             hosts,
-            {vm.id: vm.marked for vm in self._listing.vms if vm.cluster_id == pool.cluster_id},
+            {vm.id: vm.marked for vm in self._vms_of.get(pool.cluster_id, ())},
             self._exempt,
         )
 
@@ -470,10 +480,6 @@ class Knowledge:
         host = self._hosts.get(host_id)
         return None if host is None else self._pools.by_cluster.get(host.cluster_id)
 
-    @staticmethod
-    def _in(host: Host, pool: Pool) -> bool:
-        return host.cluster_id == pool.cluster_id
-
     def _reason(self, host_id: str) -> str:
         taken = self._quarantine.taken[host_id]
         return f"{REASON_PREFIX}not trusted ({taken.code}): {taken.reason}"
@@ -484,10 +490,13 @@ class Knowledge:
     def _host_names(self, host_ids: Iterable[str]) -> list[str]:
         return sorted(self._host_name(one) for one in host_ids)
 
-    def _touch(self) -> None:
-        """Something changed that snapshots or walls may have to show."""
+    def _touch(self, walls: bool = True, worse: bool = False) -> None:
+        """Something changed that snapshots have to show, and perhaps walls; `worse`: somebody lost trust."""
         self.revision += 1
-        self.changed.set()
+        if walls or worse:
+            self.changed.set()
+        if worse:
+            self.worse.set()
 
     def _tell(self, notice: Notice) -> None:
         self.outbox.append(notice)
@@ -526,6 +535,13 @@ class Knowledge:
             "guard_tripped": bool(guard and guard.tripped),
             "held": self._host_names(guard.held) if guard else [],
         }
+
+
+def _by_cluster(things: Iterable[_InCluster]) -> Mapping[str, Sequence[_InCluster]]:
+    grouped: dict[str, list[_InCluster]] = {}
+    for one in things:
+        grouped.setdefault(one.cluster_id, []).append(one)
+    return grouped
 
 
 def _draw() -> float:

@@ -18,7 +18,7 @@ from ovirt_tcp_plugin import errors
 from ovirt_tcp_plugin.broker import hooks
 from ovirt_tcp_plugin.broker.engine import Engine
 from ovirt_tcp_plugin.broker.hooks import HookEvent
-from ovirt_tcp_plugin.broker.inventory import Event, Group, Notice
+from ovirt_tcp_plugin.broker.inventory import WALL_NAME, Event, Group, Notice
 from ovirt_tcp_plugin.broker.knowledge import Knowledge, WallPlan
 from ovirt_tcp_plugin.broker.memory import Memory
 from ovirt_tcp_plugin.broker.settings import Settings
@@ -41,6 +41,7 @@ MAX_ENGINE_SILENCE_MS = 10_000
 EVENT_OVERLAP = 50
 
 ENGINE_STARTED = 1
+LEAVING = frozenset({Edit.CREATE, Edit.REPAIR, Edit.REMOVE_HOST})
 # A host that has one of these left Up, even if every listing shows it Up (AuditLogType).
 HOST_LEFT_UP = frozenset({12, 15, 16, 41, 517, 518, 519, 522, 600, 620, 9008, 9027})
 # Clusters, policies, VMs or hosts changed: a full listing is due.
@@ -243,37 +244,43 @@ class Service:
             return
         self._enforced_ms = self._clock.now_ms()
         self._knowledge.changed.clear()
-        for plan in self._knowledge.plans():
-            if plan.steps:
-                self._build(plan)
-            if self._knowledge.changed.is_set():
-                # The other plans are of a moment that is gone. Who must leave may not wait for whoever enters.
-                break
+        self._knowledge.worse.clear()
+        if not self._build_walls(self._knowledge.plans()):
+            # Nobody is asked to leave service while inside a wall: VMs of another host could come.
+            return
         for cluster_id, group_id in list(self._ended_walls):
             self._engine.remove_wall(cluster_id, group_id)
             self._ended_walls.remove((cluster_id, group_id))
         self._quarantine()
         self._send_notices()
 
-    def _build(self, plan: WallPlan) -> None:
-        """Carry out a plan until something changes; then there is a better one, which begins with who must leave.
+    def _build_walls(self, plans: Sequence[WallPlan]) -> bool:
+        """Carry out the plans, whoever leaves a wall before whoever enters one; return whether all left who had to.
 
-        The wall is remembered step by step, so that a failure in between loses nothing.
+        The plans are outdated when somebody loses trust, and after a second, since verdicts end by themselves; then
+        there are better ones at the next look. Each wall is remembered step by step: a failure loses nothing.
         """
-        group = plan.group or Group("", "ovirt-tcp-wall")
-        cluster_id = plan.pool.cluster_id
-        for step in plan.steps:
-            try:
-                group = self._carry_out(cluster_id, group, step)
-            except (errors.Conflict, errors.NotFound) as e:
-                log.warning("wall cluster=%s step=%s subject=%s error=%s", cluster_id, step.edit.name, step.subject, e)
-                self._listing_due.set()
-                if step.edit is Edit.CREATE:
-                    return
-                continue
+        groups = {plan.pool.cluster_id: plan.group or Group("", WALL_NAME) for plan in plans}
+        steps = [(plan.pool.cluster_id, step) for plan in plans for step in plan.steps]
+        for cluster_id, step in sorted(steps, key=lambda one: one[1].edit.value):
+            if groups[cluster_id].id or step.edit is Edit.CREATE:
+                groups[cluster_id] = self._build(cluster_id, groups[cluster_id], step)
+            if self._knowledge.worse.is_set():
+                return False
+            if self._clock.now_ms() - self._enforced_ms >= ENFORCE_EVERY_MS:
+                self._knowledge.changed.set()
+                return step.edit not in LEAVING
+        return True
+
+    def _build(self, cluster_id: str, group: Group, step: Step) -> Group:
+        try:
+            group = self._carry_out(cluster_id, group, step)
+        except (errors.Conflict, errors.NotFound) as e:
+            log.warning("wall cluster=%s step=%s subject=%s error=%s", cluster_id, step.edit.name, step.subject, e)
+            self._listing_due.set()
+        else:
             self._knowledge.walled(cluster_id, group)
-            if self._knowledge.changed.is_set():
-                return
+        return group
 
     def _carry_out(self, cluster_id: str, group: Group, step: Step) -> Group:
         engine, subject = self._engine, {step.subject}

@@ -77,7 +77,7 @@ def plan(wall: Optional[Group], hosts: Collection[str], vms: Collection[str], kn
     steps += _steps(Edit.REMOVE_HOST, wall.host_ids - set(hosts))
     steps += _steps(Edit.ADD_HOST, set(hosts) - wall.host_ids)
     steps += _steps(Edit.ADD_VM, set(vms) - wall.vm_ids)
-    steps += _steps(Edit.REMOVE_VM, (wall.vm_ids & set(known_vms)) - set(vms))
+    steps += _steps(Edit.REMOVE_VM, {vm for vm in wall.vm_ids if vm in known_vms} - set(vms))
     return steps
 
 

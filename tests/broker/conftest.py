@@ -28,6 +28,8 @@ def site_pki(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture
 def site(tmp_path: Path, site_pki: Path) -> Iterator[Site]:
     made = Site(tmp_path, site_pki, 5)
-    yield made
-    made.stop()
-    made.engine.stop()
+    try:
+        yield made
+        made.stop()
+    finally:
+        made.engine.stop()

@@ -122,6 +122,61 @@ class World:
         return [notice.text for notice in self.knowledge.take_notices()]
 
 
+class TestChange:
+    """What has walls looked at again, and what has a plan under way given up."""
+
+    def look_away(self, world: World) -> None:
+        world.knowledge.changed.clear()
+        world.knowledge.worse.clear()
+
+    def seen(self, world: World) -> tuple[bool, bool]:
+        return world.knowledge.changed.is_set(), world.knowledge.worse.is_set()
+
+    def test_a_renewed_verdict_concerns_no_wall(self) -> None:
+        world = World()
+        world.attest(good=world.ids())
+        self.look_away(world)
+        revision = world.knowledge.revision
+        world.clock.pass_ms(1000)
+        world.attest(good=world.ids())
+        assert self.seen(world) == (False, False)
+        assert world.knowledge.revision > revision
+
+    def test_a_host_that_becomes_trusted_can_wait(self) -> None:
+        world = World()
+        self.look_away(world)
+        world.attest(good=["h0"])
+        assert self.seen(world) == (True, False)
+
+    @pytest.mark.parametrize("lose", ["attest", "status", "void", "host_restarted", "remove"])
+    def test_a_host_that_loses_trust_cannot(self, lose: str) -> None:
+        world = World()
+        world.attest(good=world.ids())
+        self.look_away(world)
+        if lose == "attest":
+            world.attest(bad=["h1"])
+        elif lose == "status":
+            world.status("h1", "non_responsive")
+        elif lose == "void":
+            world.knowledge.void("engine_restarted", "the engine restarted")
+        elif lose == "host_restarted":
+            world.knowledge.host_restarted("h1")
+        else:
+            del world.hosts[1]
+            world.look()
+        assert self.seen(world) == (True, True)
+
+    def test_servers_that_fall_silent_concern_walls_once(self) -> None:
+        world = World()
+        world.attest(good=world.ids())
+        self.look_away(world)
+        world.knowledge.nobody_answered(["h0"], "dead")
+        assert self.seen(world) == (True, False)
+        self.look_away(world)
+        world.knowledge.nobody_answered(["h1"], "dead")
+        assert self.seen(world) == (False, False)
+
+
 class TestPlacement:
     def test_nobody_is_inside_before_the_first_verdict(self) -> None:
         world = World()

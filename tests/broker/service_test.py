@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from ovirt_tcp_plugin.broker import snapshot
+from ovirt_tcp_plugin.broker.engine import Engine
 from ovirt_tcp_plugin.broker.snapshot_writer import SnapshotWriter
 from ovirt_tcp_plugin.lab.engine import builtin, model
 from ovirt_tcp_plugin.lab.engine.errors import Fault
@@ -100,6 +101,24 @@ class TestUntrusted:
         until(lambda: site.told("maintenance was refused"))
         assert "Pinned VMs" in site.told("maintenance was refused")[0].description
         assert site.inside() == EVERYBODY - {"h2"}
+
+    def test_one_leaves_while_a_long_plan_lets_others_in(self, site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+        """Who must leave does not wait for whoever enters, however slow the engine is with each."""
+        add_host, entered = Engine.add_host, []
+
+        def slowly(engine: Engine, cluster_id: str, group_id: str, host_id: str) -> None:
+            entered.append(host_id)
+            if len(entered) == 2:
+                site.source.levels["h1.lab"] = Level.UNTRUSTED
+                site.service.attest_host(site.host("h1").id)
+                until(lambda: site.knowledge.worse.is_set())
+            add_host(engine, cluster_id, group_id, host_id)
+
+        monkeypatch.setattr(Engine, "add_host", slowly)
+        site.start()
+        until(lambda: site.statuses()["h1"] == "maintenance")
+        assert len(entered) <= 3 or site.inside() == EVERYBODY - {"h1"}
+        until(lambda: site.inside() == EVERYBODY - {"h1"})
 
     def test_many_at_once_stay_in_service_and_get_no_vm(self, site: Site) -> None:
         site.start()

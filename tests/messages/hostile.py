@@ -18,8 +18,9 @@ from hypothesis import strategies as st
 from ovirt_tcp_plugin import errors
 
 LARGE = 1024 * 1024
-# For LARGE bytes, in processor time: the machine may do other things too. The best of three counts.
+# For LARGE bytes, in processor time. The best of some tries counts: a neighbour slows even that down.
 WITHIN_S = 0.1
+TRIES = 10
 WITHIN_BYTES = 64 * 1024 * 1024
 
 
@@ -37,7 +38,7 @@ def in_bounds(
     parse: Callable[..., object], untrusted: object, declared: type[errors.Error] = errors.InvalidMessage
 ) -> None:
     """Return if the input is survived within WITHIN_S and WITHIN_BYTES."""
-    assert any(_seconds(parse, untrusted, declared) < WITHIN_S for _ in range(3)), f"longer than {WITHIN_S} s"
+    assert any(_seconds(parse, untrusted, declared) < WITHIN_S for _ in range(TRIES)), f"longer than {WITHIN_S} s"
     peak = _peak(parse, untrusted, declared)
     assert peak < WITHIN_BYTES, f"{peak / 2**20:.0f} MiB"
 

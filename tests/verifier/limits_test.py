@@ -99,6 +99,12 @@ def test_who_asks_too_much_is_told_when_to_come_again(make_server: object) -> No
     assert answers[-1].json()["code"] == "too_many_requests"
 
 
+@pytest.mark.parametrize("path", ["/nothing", "/AttestationService/nothing"])
+def test_who_asks_for_what_there_is_not_is_counted_too(make_server: object, path: str) -> None:
+    server = make_server(requests_per_second=1.0)  # type: ignore[operator]
+    assert [server.call("POST", path, {}).status_code for _ in range(6)] == [404, 404, 404, 404, 429, 429]
+
+
 def test_an_agent_is_counted_by_its_certificate_not_by_its_address(make_server: object, vendor: Vendor) -> None:
     server = make_server(requests_per_second=2.0)  # type: ignore[operator]
     agent = Agent(server, vendor).enrol()

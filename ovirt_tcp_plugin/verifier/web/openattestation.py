@@ -84,7 +84,9 @@ class NotOffered(_Question):
     callers = frozenset({Caller.ANYONE})
 
     async def prepare(self) -> None:
-        self.answer_error(404, "NotFound", "this server has no such part of OpenAttestation")
+        await super().prepare()
+        if not self._finished:
+            self.answer_error(404, "NotFound", "this server has no such part of OpenAttestation")
 
 
 def _host_trust(

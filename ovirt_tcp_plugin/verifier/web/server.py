@@ -33,7 +33,9 @@ class Nowhere(Handler):
     callers = frozenset({Caller.ANYONE})
 
     async def prepare(self) -> None:
-        self.answer_error(404, "NotFound", "there is nothing under this path")
+        await super().prepare()
+        if not self._finished:
+            self.answer_error(404, "NotFound", "there is nothing under this path")
 
 
 ROUTES: list[tuple[str, type[Handler]]] = [
