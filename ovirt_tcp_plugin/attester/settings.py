@@ -84,8 +84,8 @@ class Boot:
     boot_id: Path = Path("/proc/sys/kernel/random/boot_id")
     # Event log of the measured launch, left there by the boot-time hook.
     txt_log: Path = Path("/run/ovirt-tcp/boot/txt_event_log")
-    # Event log of the firmware.
-    firmware_log: Path = Path("/sys/kernel/security/tpm0/binary_bios_measurements")
+    # Event log of the firmware, left there by the same hook; securityfs shows it to root only.
+    firmware_log: Path = Path("/run/ovirt-tcp/boot/firmware_event_log")
 
     @property
     def sources(self) -> Sources:

@@ -11,6 +11,7 @@ import os
 import stat
 import struct
 import subprocess
+import time
 from pathlib import Path
 from types import ModuleType
 
@@ -18,6 +19,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from ovirt_tcp_plugin.lab import vdsm
 from ovirt_tcp_plugin.messages import eventlog
 
 HOOK = Path(__file__).parents[2] / "hooks/vdsm/before_vdsm_start/50_ovirt_tcp_boot.py"
@@ -151,10 +153,10 @@ def test_keeps_the_log_for_the_agent(tmp_path: Path, monkeypatch: pytest.MonkeyP
     monkeypatch.setattr(hook, "GROUP", group.gr_name)
     directory = tmp_path / "run" / "boot"
 
-    told = hook.run(Memory().write(tmp_path / "mem"), directory)
+    told = hook.keep_txt_log(Memory().write(tmp_path / "mem"), directory)
 
     kept = directory / "txt_event_log"
-    assert told == f"ovirt-tcp: kept the event log of the measured launch, {len(TXT_LOG)} bytes"
+    assert told == f"kept the event log of the measured launch, {len(TXT_LOG)} bytes"
     assert kept.read_bytes() == TXT_LOG
     assert stat.S_IMODE(kept.stat().st_mode) == 0o640
     assert kept.stat().st_gid == group.gr_gid
@@ -163,18 +165,18 @@ def test_keeps_the_log_for_the_agent(tmp_path: Path, monkeypatch: pytest.MonkeyP
 
 def test_a_boot_without_launch_removes_an_older_log(tmp_path: Path) -> None:
     directory = tmp_path / "run" / "boot"
-    hook.run(Memory().write(tmp_path / "mem"), directory)
+    hook.keep_txt_log(Memory().write(tmp_path / "mem"), directory)
 
-    told = hook.run(Memory(sts=0).write(tmp_path / "mem"), directory)
+    told = hook.keep_txt_log(Memory(sts=0).write(tmp_path / "mem"), directory)
 
-    assert told == "ovirt-tcp: no measured launch took place in this boot"
+    assert told == "no measured launch took place in this boot"
     assert list(directory.iterdir()) == []
 
 
 def test_unknown_is_not_told_as_no_launch(tmp_path: Path) -> None:
-    told = hook.run(tmp_path / "absent", tmp_path / "run" / "boot")
+    told = hook.keep_txt_log(tmp_path / "absent", tmp_path / "run" / "boot")
 
-    assert told.startswith("ovirt-tcp: unknown whether a measured launch took place: ")
+    assert told.startswith("unknown whether a measured launch took place: ")
     assert not (tmp_path / "run").exists()
 
 
@@ -183,7 +185,7 @@ def test_does_not_write_where_others_may(tmp_path: Path) -> None:
     directory.mkdir(parents=True)
     (tmp_path / "run").chmod(0o777)
 
-    told = hook.run(Memory().write(tmp_path / "mem"), directory)
+    told = hook.keep_txt_log(Memory().write(tmp_path / "mem"), directory)
 
     assert told.endswith("is not a directory of this user alone")
     assert list(directory.iterdir()) == []
@@ -195,7 +197,7 @@ def test_does_not_follow_a_link_in_the_place_of_its_directory(tmp_path: Path) ->
     (tmp_path / "run").mkdir()
     (tmp_path / "run" / "boot").symlink_to(elsewhere)
 
-    told = hook.run(Memory().write(tmp_path / "mem"), tmp_path / "run" / "boot")
+    told = hook.keep_txt_log(Memory().write(tmp_path / "mem"), tmp_path / "run" / "boot")
 
     assert told.endswith("is not a directory of this user alone")
     assert list(elsewhere.iterdir()) == []
@@ -210,13 +212,119 @@ def test_ends_in_time_and_well_whatever_happens(monkeypatch: pytest.MonkeyPatch,
 
     hook.main()
 
-    assert capsys.readouterr().err == "ovirt-tcp: the boot hook failed: TimeoutError: not done within 1 s\n"
+    assert capsys.readouterr().err == "ovirt-tcp: the boot hook failed: OutOfTime: not done within 1 s\n"
 
 
-@pytest.mark.skipif(os.path.exists("/dev/mem"), reason="would read this machine's memory")
-def test_runs_as_vdsm_runs_it() -> None:
-    """Executable, by the system's Python, without any argument."""
-    done = subprocess.run([HOOK], capture_output=True, text=True, timeout=20, check=False)
+class Machine:
+    """What a host shows to root, and its programs; the hook runs on it as VDSM runs it."""
 
-    assert (done.returncode, done.stdout) == (0, "")
-    assert done.stderr.startswith("ovirt-tcp: unknown whether a measured launch took place: ")
+    def __init__(self, directory: Path) -> None:
+        self.directory, self.boot = directory, directory / "run" / "boot"
+        self.memory = Memory().write(directory / "mem")
+        self.firmware_log = directory / "binary_bios_measurements"
+        self.firmware_log.write_bytes(b"firmware's log")
+        self.tpm = directory / "tpm0"
+        (self.tpm / "pcr-sha256").mkdir(parents=True)
+        (self.tpm / "pcr-sha256" / "17").write_text("AB" * 32 + "\n")
+        self.program("txt-stat", "echo TXT measured launch: TRUE")
+        self.program("systemctl", f'echo "$@" > {directory}/told')
+
+    def program(self, name: str, script: str) -> None:
+        (self.directory / name).write_text(f"#!/bin/sh\n{script}\n")
+        (self.directory / name).chmod(0o755)
+
+    def start_vdsm(self, **changes: object) -> list[str]:
+        """Return what the hook told, line by line, once VDSM could start."""
+        places = {
+            "MEMORY": str(self.memory),
+            "FIRMWARE_LOG": str(self.firmware_log),
+            "TPM": str(self.tpm),
+            "TXT_STAT": str(self.directory / "txt-stat"),
+            "SYSTEMCTL": str(self.directory / "systemctl"),
+            "DIRECTORY": str(self.boot),
+            **changes,
+        }
+        script = vdsm.install(HOOK, self.directory / "hooks", "before_vdsm_start", **places)
+        done = subprocess.run([script], capture_output=True, text=True, timeout=20, check=False)
+        assert (done.returncode, done.stdout) == (0, "")
+        assert all(line.startswith("ovirt-tcp: ") for line in done.stderr.splitlines())
+        return [line.removeprefix("ovirt-tcp: ") for line in done.stderr.splitlines()]
+
+    def kept(self) -> dict[str, bytes]:
+        return {path.name: path.read_bytes() for path in self.boot.iterdir()} if self.boot.exists() else {}
+
+
+@pytest.fixture
+def machine(tmp_path: Path) -> Machine:
+    return Machine(tmp_path)
+
+
+def test_a_machine_with_nothing_at_all_starts_vdsm_and_gets_no_file(machine: Machine) -> None:
+    nothing = "/no/such/place"
+    places = {name: nothing for name in ("MEMORY", "FIRMWARE_LOG", "TPM", "TXT_STAT", "SYSTEMCTL")}
+
+    told = machine.start_vdsm(**places)
+
+    assert [line.split(":")[0] for line in told] == [
+        "unknown whether a measured launch took place",
+        "no event log of the firmware",
+        "the agent was not woken",
+        "the kernel shows no PCR",
+        "no txt-stat",
+    ]
+    assert machine.kept() == {}
+
+
+def test_programs_that_fail_or_hang_hold_nothing_up(machine: Machine) -> None:
+    machine.program("systemctl", "exec sleep 60")
+    machine.program("txt-stat", "echo 'ERROR: cannot open /dev/mem'; exit 1")
+    began = time.monotonic()
+
+    told = machine.start_vdsm(COMMAND_WITHIN_S=1)
+
+    assert time.monotonic() - began < 10
+    assert "timed out" in told[2]
+    assert told[4] == "no txt-stat: status 1, ERROR: cannot open /dev/mem"
+    assert "txt_stat" not in machine.kept()
+
+
+def test_all_of_it_is_bounded(machine: Machine) -> None:
+    machine.program("systemctl", "exec sleep 60")
+
+    told = machine.start_vdsm(WITHIN_S=1)
+
+    assert told[-1] == "the boot hook failed: OutOfTime: not done within 1 s"
+    assert {"txt_event_log", "firmware_event_log"} <= set(machine.kept())
+
+
+def test_keeps_everything_for_the_agents_group_and_wakes_the_agent(machine: Machine) -> None:
+    told = machine.start_vdsm(GROUP=grp.getgrgid(os.getegid()).gr_name)
+
+    assert len(told) == 5
+    assert machine.kept() == {
+        "txt_event_log": TXT_LOG,
+        "firmware_event_log": b"firmware's log",
+        "pcrs": f"sha256 17 {'AB' * 32}\n".encode(),
+        "txt_stat": b"TXT measured launch: TRUE\n",
+    }
+    assert {stat.S_IMODE(path.stat().st_mode) for path in machine.boot.iterdir()} == {0o640}
+    assert (machine.directory / "told").read_text() == "--no-block try-reload-or-restart ovirt-tcp-agent.service\n"
+
+
+def test_what_a_boot_no_longer_has_is_removed(machine: Machine) -> None:
+    machine.start_vdsm()
+    machine.firmware_log.unlink()
+
+    machine.start_vdsm()
+
+    assert "firmware_event_log" not in machine.kept()
+
+
+def test_the_list_of_a_tpm_12_is_kept_as_it_is(machine: Machine) -> None:
+    (machine.tpm / "pcr-sha256" / "17").unlink()
+    (machine.tpm / "device").mkdir()
+    (machine.tpm / "device" / "pcrs").write_text("PCR-00: AA \n")
+
+    machine.start_vdsm()
+
+    assert machine.kept()["pcrs"] == b"PCR-00: AA \n"

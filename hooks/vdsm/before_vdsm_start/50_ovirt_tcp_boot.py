@@ -1,29 +1,42 @@
 #!/usr/bin/python3 -I
 # SPDX-FileCopyrightText: The ovirt_tcp_plugin developers
 # SPDX-License-Identifier: Apache-2.0
-"""VDSM hook before_vdsm_start: leave the event log of the measured launch (Intel TXT) where the agent can read it.
+"""VDSM hook before_vdsm_start: leave what only root can read of this boot where the agent can, and wake the agent.
 
-The log lies in physical memory that only root can read, and the agent is not root. This hook copies it once a boot
-and judges nothing: what the log says is believed only if it replays to the PCRs that the TPM signs.
+The event log of the measured launch (Intel TXT) lies in physical memory, that of the firmware in securityfs; the agent is
+not root. This hook copies them and judges nothing: what a log says is believed only if it replays to the PCRs that the
+TPM signs. PCR values and `txt-stat` are for people.
 
 Sources: Intel "TXT Software Development Guide", appendix B (registers), C (heap) and G (event log); tboot's
 `include/txt/heap.h`. VDSM ignores how this hook ends, and it never keeps VDSM waiting for long.
 """
 
+import glob
 import grp
 import mmap
 import os
 import signal
 import stat
 import struct
+import subprocess
 import sys
 
 MEMORY = "/dev/mem"
+FIRMWARE_LOG = "/sys/kernel/security/tpm0/binary_bios_measurements"
+TPM = "/sys/class/tpm/tpm0"
+TXT_STAT = "/usr/sbin/txt-stat"
+SYSTEMCTL = "/usr/bin/systemctl"
+AGENT = "ovirt-tcp-agent.service"
+
 DIRECTORY = "/run/ovirt-tcp/boot"
-LOG_NAME = "txt_event_log"
+TXT_LOG_NAME = "txt_event_log"
+FIRMWARE_LOG_NAME = "firmware_event_log"
+PCRS_NAME = "pcrs"
+TXT_STAT_NAME = "txt_stat"
 GROUP = "ovirt-tcp-agent"
 
 WITHIN_S = 10
+COMMAND_WITHIN_S = 3
 
 # Public registers of TXT.
 REGISTERS = 0xFED30000
@@ -38,12 +51,18 @@ INTEL = 0x8086
 MAX_HEAP_SIZE = 16 * 1024 * 1024
 MAX_LOG_SIZE = 1024 * 1024
 MAX_ELEMENTS = 64
+# txt-stat prints 32 KiB of tboot's log at most; sysfs has one short line a PCR.
+MAX_TEXT_SIZE = 256 * 1024
 
 # OsSinitData: its extended elements begin behind 92 bytes, from version 6 on.
 ELEMENTS = 92
 ELEMENTS_SINCE = 6
 END_ELEMENT = 0
 LOG_ELEMENT = 8
+
+
+class OutOfTime(BaseException):
+    """The alarm. No part of the work may take it for a fault of its own."""
 
 
 class Unknown(Exception):
@@ -147,20 +166,22 @@ def unpack(form, heap, position):
     return struct.unpack_from(form, heap, position)
 
 
-def write_log(directory, content):
-    """Write the log whole or not at all, readable by the agent's group; None removes it.
+def keep(directory, name, content):
+    """Write a file whole or not at all, readable by the agent's group; None removes it.
 
     Raises:
         OSError: the directory cannot be made or written, or is not ours alone: somebody who may write there could
             have a link wait for root.
     """
+    if content is None and not os.path.lexists(directory):
+        return
     parent = os.path.dirname(directory)
     for path in (parent, directory):
         if not os.path.isdir(path):
             os.mkdir(path)
             os.chmod(path, 0o755)  # noqa: S103 - the agent's user passes through; the umask may be stricter
         check_own(path)
-    path, fresh = os.path.join(directory, LOG_NAME), os.path.join(directory, LOG_NAME + ".new")
+    path, fresh = os.path.join(directory, name), os.path.join(directory, name + ".new")
     for old in (fresh,) if content is not None else (fresh, path):
         if os.path.lexists(old):
             os.unlink(old)
@@ -190,26 +211,103 @@ def give_to_agent(descriptor):
         os.fchmod(descriptor, 0o640)
 
 
-def run(memory_path, directory):
-    """Copy the log, and return what to tell of it."""
+def keep_txt_log(memory_path, directory):
+    """Copy the log of the measured launch, and return what to tell of it."""
     try:
         with open(memory_path, "rb") as memory:
             content = read_log(memory)
     except OSError as e:
-        return f"ovirt-tcp: unknown whether a measured launch took place: {e}"
+        return f"unknown whether a measured launch took place: {e}"
     except Unknown as e:
-        return f"ovirt-tcp: unknown how the measured launch went: {e}"
-    try:
-        write_log(directory, content)
-    except OSError as e:
-        return f"ovirt-tcp: the event log of the measured launch was not kept: {e}"
+        return f"unknown how the measured launch went: {e}"
     if content is None:
-        return "ovirt-tcp: no measured launch took place in this boot"
-    return f"ovirt-tcp: kept the event log of the measured launch, {len(content)} bytes"
+        return keep_and_tell(directory, TXT_LOG_NAME, None) or "no measured launch took place in this boot"
+    told = f"kept the event log of the measured launch, {len(content)} bytes"
+    return keep_and_tell(directory, TXT_LOG_NAME, content) or told
+
+
+def keep_firmware_log(source, directory):
+    """Copy the firmware's log, and return what to tell of it."""
+    try:
+        with open(source, "rb") as file:
+            content = file.read(MAX_LOG_SIZE + 1)
+    except OSError as e:
+        return keep_and_tell(directory, FIRMWARE_LOG_NAME, None) or f"no event log of the firmware: {e}"
+    if len(content) > MAX_LOG_SIZE:
+        return f"the event log of the firmware is longer than {MAX_LOG_SIZE} bytes"
+    told = f"kept the event log of the firmware, {len(content)} bytes"
+    return keep_and_tell(directory, FIRMWARE_LOG_NAME, content) or told
+
+
+def keep_pcrs(tpm, directory):
+    """Copy the PCR values that the kernel shows: `BANK INDEX VALUE` line by line, or its own list for a TPM 1.2."""
+    lines = []
+    for path in sorted(glob.glob(os.path.join(glob.escape(tpm), "pcr-*", "*"))):
+        bank, index = path.split(os.sep)[-2:]
+        lines.append(f"{bank[len('pcr-'):]} {index} {read_text(path).strip()}\n")
+    text = "".join(lines) or read_text(os.path.join(tpm, "device", "pcrs"))
+    if not text:
+        return "the kernel shows no PCR"
+    return keep_and_tell(directory, PCRS_NAME, text[:MAX_TEXT_SIZE].encode("ascii", "replace")) or "kept the PCR values"
+
+
+def keep_txt_stat(program, directory):
+    """Keep what txt-stat prints, and return what to tell of it."""
+    done = command([program])
+    if isinstance(done, str):
+        return f"no txt-stat: {done}"
+    return keep_and_tell(directory, TXT_STAT_NAME, done.stdout[:MAX_TEXT_SIZE]) or "kept what txt-stat prints"
+
+
+def wake_agent(systemctl):
+    """Have the agent report before VDSM answers the engine; at the host's boot it starts later, and does so by itself."""
+    done = command([systemctl, "--no-block", "try-reload-or-restart", AGENT])
+    return f"the agent was not woken: {done}" if isinstance(done, str) else "woke the agent"
+
+
+def command(words):
+    """Return a program that ended well, or why it did not."""
+    try:
+        done = subprocess.run(
+            words, stdin=subprocess.DEVNULL, capture_output=True, timeout=COMMAND_WITHIN_S, env={}, check=False
+        )
+    except (OSError, subprocess.SubprocessError) as e:
+        return str(e)
+    if done.returncode:
+        output = (done.stderr or done.stdout).decode("utf-8", "replace").split("\n")[0]
+        return f"status {done.returncode}, {output[:200]}"
+    return done
+
+
+def keep_and_tell(directory, name, content):
+    """Keep a file; return why it could not be kept, or nothing."""
+    try:
+        keep(directory, name, content)
+    except OSError as e:
+        return f"{name} was not kept: {e}"
+    return ""
+
+
+def read_text(path):
+    """Return a file of sysfs, or nothing."""
+    try:
+        with open(path, encoding="ascii", errors="replace") as file:
+            return file.read(MAX_TEXT_SIZE)
+    except OSError:
+        return ""
+
+
+def run():
+    """Yield what to tell of each part; the logs come first, for the agent sends them."""
+    yield keep_txt_log(MEMORY, DIRECTORY)
+    yield keep_firmware_log(FIRMWARE_LOG, DIRECTORY)
+    yield wake_agent(SYSTEMCTL)
+    yield keep_pcrs(TPM, DIRECTORY)
+    yield keep_txt_stat(TXT_STAT, DIRECTORY)
 
 
 def on_alarm(number, frame):
-    raise TimeoutError(f"not done within {WITHIN_S} s")
+    raise OutOfTime(f"not done within {WITHIN_S} s")
 
 
 def main():
@@ -217,11 +315,11 @@ def main():
     signal.signal(signal.SIGALRM, on_alarm)
     signal.alarm(WITHIN_S)
     try:
-        told = run(MEMORY, DIRECTORY)
-    except Exception as e:  # noqa: BLE001 - the outermost edge: VDSM starts, whatever happens here
-        told = f"ovirt-tcp: the boot hook failed: {type(e).__name__}: {e}"
+        for told in run():
+            print(f"ovirt-tcp: {told}", file=sys.stderr)
+    except (Exception, OutOfTime) as e:  # noqa: BLE001 - the outermost edge: VDSM starts, whatever happens here
+        print(f"ovirt-tcp: the boot hook failed: {type(e).__name__}: {e}", file=sys.stderr)
     signal.alarm(0)
-    print(told, file=sys.stderr)
 
 
 if __name__ == "__main__":
