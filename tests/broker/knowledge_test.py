@@ -539,3 +539,31 @@ def test_servers_that_answer_now_and_then_make_one_event() -> None:
         world.attest(good=["h1"])
         world.clock.pass_ms(5_000)
     assert sum("No attestation server answers" in text for text in world.told()) == 1
+
+
+class TestQuestions:
+    def test_without_hosts_nobody_is_asked(self) -> None:
+        world = World(hosts=0)
+        assert world.knowledge.due(10) == []
+        assert world.knowledge.begin_stages() == 0
+        assert world.knowledge.stage(10) is None
+
+    def test_hosts_of_a_cluster_that_becomes_a_pool_are_asked_at_once(self) -> None:
+        world = World()
+        world.policy = dataclasses.replace(world.policy, filter_ids=frozenset())
+        world.knowledge = Knowledge(world.options, world.clock)  # type: ignore[arg-type]
+        world.look()
+        assert world.knowledge.due(10) == []
+        world.policy = dataclasses.replace(world.policy, filter_ids=frozenset({"unit"}))
+        world.look()
+        assert set(world.knowledge.due(10)) == set(world.ids())
+        (snapshot,) = world.knowledge.snapshots()
+        assert Level.TRUSTED not in {verdict.level for verdict in snapshot.hosts.values()}
+
+    def test_hosts_that_answer_do_not_wait_for_silent_ones(self) -> None:
+        world = World()
+        world.attest(good=["h0", "h1"])
+        world.knowledge.nobody_answered(["h2", "h3"], "silent")
+        world.clock.pass_ms(LIFE)
+        assert set(world.knowledge.due(10)) == {"h0", "h1"}
+        assert set(world.knowledge.due(10)) == {"h2", "h3"}

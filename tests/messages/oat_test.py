@@ -110,6 +110,12 @@ def test_reads_an_array_of_one_that_jersey_wrote_as_an_object() -> None:
     assert (host.host_name, host.trust_lvl) == ("a", "trusted")
 
 
+def test_unknown_members_of_an_answer_are_passed_over() -> None:
+    entry = {"host_name": "a", "trust_lvl": "trusted", "pcr_values": [{"number": 1}], "new": {"deep": [1, 2]}}
+    (host,) = oat.decode_answer(json.dumps({"hosts": [entry], "count": 1, "more": None}).encode())
+    assert (host.host_name, host.trust_lvl) == ("a", "trusted")
+
+
 def test_entries_that_speak_of_nobody_are_left_out() -> None:
     entries = [None, 5, {}, {"host_name": "a"}, {"trust_lvl": "trusted"}, {"host_name": "x" * 300, "trust_lvl": "trusted"}]
     assert oat.decode_answer(json.dumps({"hosts": entries}).encode()) == ()
