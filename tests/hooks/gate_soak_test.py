@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import random
 import resource
 import shutil
@@ -16,10 +17,15 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from cryptography.exceptions import InvalidSignature
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
 
+from ovirt_tcp_plugin import gate
 from ovirt_tcp_plugin.lab import vdsm
+from ovirt_tcp_plugin.messages.result import Level
 from tests import soak
-from tests.hooks.gate_test import FAULTS, LIFETIME_MS, Host
+from tests.hooks.gate_test import FAULTS, LIFETIME_MS, OTHER_KEY, Host
 
 RUNS = soak.part(10_000)
 LOADED_RUNS = RUNS // 50
@@ -112,6 +118,60 @@ def test_no_run_hangs_and_no_vm_starts_that_may_not(tmp_path: Path) -> None:
     assert (campaign.wrong, campaign.hung) == (0, 0)
     assert campaign.started > 0
     assert campaign.refused > 0
+
+
+def mutate(token: bytes, other: bytes, numbers: random.Random) -> bytes:
+    """Return a verdict with one to three changes: bits, bytes lost, doubled or added, parts of another verdict."""
+    for _ in range(numbers.randint(1, 3)):
+        first, last = sorted(numbers.choices(range(len(token) + 1), k=2))
+        changes = [
+            token[:first] + bytes([numbers.randrange(256)]) + token[first + 1 :],
+            token[:first] + token[last:],
+            token[:last] + token[first:],
+            token[:first] + numbers.randbytes(last - first) + token[last:],
+            b".".join(numbers.choice(parts) for parts in zip(token.split(b"."), other.split(b"."))),
+            other[:first] + token[first:],
+        ]
+        token = numbers.choice(changes)
+    return token
+
+
+@pytest.mark.soak
+def test_mutated_verdicts_are_refused_or_say_what_was_signed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """In this process and with another implementation of the signature, to try many."""
+    host, numbers = Host(tmp_path), soak.randomness("mutated verdicts")
+    others = [host.sign(OTHER_KEY), host.sign(level=Level.UNTRUSTED), host.sign(lifetime_ms=0), host.sign(boot_id="x")]
+    good = host.sign().encode()
+    for name, place in (("VERDICT", host.verdict), ("KEYS", host.keys)):
+        monkeypatch.setattr(gate, name, str(place))
+    monkeypatch.setattr(gate, "OWNER", os.geteuid())
+    monkeypatch.setattr(gate, "signed_by", signed_by)
+    signed = gate.read_verdict()
+    left, refused, same = soak.part(10_000_000), 0, 0
+    while left > 0:
+        mutated = mutate(good, numbers.choice(others).encode(), numbers)
+        left -= len(mutated) + 1
+        host.verdict.write_bytes(mutated)
+        try:
+            read = gate.read_verdict()
+            gate.check(read, "")
+        except gate.Refused:
+            refused += 1
+        else:
+            same += 1
+            assert read == signed
+    print(f"mutated verdicts: {refused} refused, {same} still said what was signed")
+    assert refused > same
+
+
+def signed_by(key: bytes, signature: bytes, content: bytes) -> bool:
+    public = serialization.load_pem_public_key(key)
+    assert isinstance(public, ec.EllipticCurvePublicKey)
+    try:
+        public.verify(signature, content, ec.ECDSA(hashes.SHA256()))
+    except InvalidSignature:
+        return False
+    return True
 
 
 def test_a_full_disk_neither_starts_nor_stops_anything(tmp_path: Path) -> None:
