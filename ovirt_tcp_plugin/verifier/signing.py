@@ -90,9 +90,15 @@ class Signer:
 
 def ensure_key(database: Database, own: Authority) -> None:
     """Make the first key of a database. Raises Unavailable."""
-    if database.transact(verdict_keys.active) is None:
-        first = new_key(own)
+    if database.transact(verdict_keys.active) is not None:
+        return
+    first = new_key(own)
+    try:
         database.transact(lambda c: verdict_keys.begin(c, first))
+    except errors.Unavailable:
+        if database.transact(verdict_keys.active) is None:
+            raise
+        # Another server that starts just now was quicker.
 
 
 def new_key(own: Authority) -> StoredKey:

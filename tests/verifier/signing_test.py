@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 import asyncio
+import concurrent.futures
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -91,6 +92,14 @@ class TestKeys:
         (first,) = keys(database, "active")
         Signer(database, authority, clock)  # type: ignore[arg-type]
         assert keys(database, "active") == [first]
+
+    def test_servers_that_start_at_once_agree_on_a_key(self, database_url: str, authority: Authority) -> None:
+        databases = [Database(database_url) for _ in range(4)]
+        with concurrent.futures.ThreadPoolExecutor(4) as pool:
+            list(pool.map(lambda one: signing.ensure_key(one, authority), databases))
+        assert len({keys(one, "active")[0].public_numbers() for one in databases}) == 1
+        for one in databases:
+            one.close()
 
     def test_a_server_with_another_authority_cannot_read_the_key(
         self, database: Database, authority: Authority, tmp_path: Path
