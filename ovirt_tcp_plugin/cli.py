@@ -316,7 +316,8 @@ def verdict_group() -> None:
 def verdict_verify(file: Path, keys: Path, as_json: bool) -> None:
     """Check the signature of the verdict in FILE, and say what it says and how long it holds on this machine."""
     try:
-        content = file.read_bytes()
+        with file.open("rb") as opened:
+            content = opened.read(verdict.MAX_SIZE + 1)
         public = [serialization.load_pem_public_key(path.read_bytes()) for path in sorted(keys.glob("*.pem"))]
     except (OSError, ValueError) as e:
         raise errors.InvalidConfig(str(file), [f"it or a key in {keys} cannot be read: {e}"]) from e

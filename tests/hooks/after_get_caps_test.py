@@ -7,7 +7,6 @@ from __future__ import annotations
 import json
 import os
 import resource
-import statistics
 import subprocess
 import time
 from collections.abc import Callable
@@ -106,18 +105,18 @@ def test_adds_the_summary_and_its_age(host: Host) -> None:
 
 
 def test_takes_little_more_than_an_interpreters_start(host: Host, tmp_path: Path) -> None:
-    """20 ms are allowed, and twice that here, where others use the machine as well."""
+    """At most 20 ms. The quickest of many runs counts: the others tell what else the machine does."""
     file = tmp_path / "caps"
     file.write_text(CAPABILITIES)
     (script,) = (host.hooks / "after_get_caps").iterdir()
     bare = ["/usr/bin/python3", "-I", "-c", "pass"]
 
-    def median_ms(command: list[str]) -> float:
+    def quickest_ms(command: list[str]) -> float:
         taken = []
         for _ in range(15):
             began = time.perf_counter()
             subprocess.run(command, env={"_hook_json": str(file)}, check=True)
             taken.append((time.perf_counter() - began) * 1000)
-        return statistics.median(taken)
+        return min(taken)
 
-    assert median_ms([str(script)]) - median_ms(bare) < 40
+    assert quickest_ms([str(script)]) - quickest_ms(bare) < 20
