@@ -26,8 +26,16 @@ from ovirt_tcp_plugin.lab.engine.server import Config, EngineSimulator
 from ovirt_tcp_plugin.messages.result import Level
 
 PASSWORD = "of the engine"
+ADMINISTRATOR = "admin@internal"
 HOOKS = Path(__file__).parents[2] / "hooks" / "engine"
-TIMINGS = {"host_initialization": 0.1, "event_after_up": 0.1, "not_responding_after": 0.1, "migration": 0.05}
+TIMINGS = {
+    "host_initialization": 0.1,
+    "event_after_up": 0.1,
+    "not_responding_after": 0.1,
+    "migration": 0.05,
+    "vm_start": 0.05,
+    "ha_retry": 0.2,
+}
 
 
 def until(holds: Callable[[], object], within_s: float = 12) -> None:
@@ -43,6 +51,7 @@ class ScriptedSource:
     def __init__(self, clock: Clock) -> None:
         self._clock = clock
         self.levels: dict[str, Level] = {}
+        self.life_ms = 600_000
         self.down = False
         self.asked: list[list[str]] = []
 
@@ -58,16 +67,29 @@ class ScriptedSource:
         if level in (Level.TRUSTED, Level.UNTRUSTED):
             bad = level is Level.UNTRUSTED
             code, reason = ("pcr_differs", "PCR 17 is not the known one") if bad else ("", "")
-            return Answer(level, sent_ms, 0, 600_000, True, code, reason)
+            return Answer(level, sent_ms, 0, self.life_ms, True, code, reason)
         return Answer(level, sent_ms, code="no_answer", reason="the host's agent did not answer")
 
 
 class Site:
-    """An engine with a trusted pool, and a broker that can be started, stopped and started again."""
+    """An engine with a trusted pool, and a broker that can be started, stopped and started again.
 
-    def __init__(self, directory: Path, pki: Path, hosts: int) -> None:
-        self.directory = directory
-        self.engine = _engine(pki, hosts)
+    Args:
+        vms: those that run when it starts; None for two.
+        external_scheduler: URL of filterd, empty for none.
+    """
+
+    def __init__(
+        self,
+        directory: Path,
+        pki: Path,
+        hosts: int,
+        vms: Sequence[Mapping[str, Any]] | None = None,
+        external_scheduler: str = "",
+    ) -> None:
+        self.directory, self.pki = directory, pki
+        given = [{"name": f"vm{n}", "host": f"h{n}"} for n in (1, 2)] if vms is None else vms
+        self.engine = _engine(pki, hosts, given, external_scheduler)
         self.clock = Clock()
         self.source = ScriptedSource(self.clock)
         options = settings.Settings(
@@ -116,6 +138,10 @@ class Site:
     def told(self, part: str) -> list[Event]:
         return [one for one in self.engine.model.events if one.origin == "ovirt-tcp" and part in one.description]
 
+    def asked_for(self, name: str) -> bool:
+        """Return whether the attestation server was asked about this host."""
+        return any(name in names for names in self.source.asked)
+
     def snapshot(self) -> snapshot.Snapshot:
         content = (self.options.snapshot.directory / f"{self.cluster}.json").read_bytes()
         return snapshot.decode(content, self.clock.boot_id)
@@ -125,20 +151,22 @@ class Site:
         return {self.engine.model.hosts[one].name for one, verdict in hosts.items() if verdict.level is Level.TRUSTED}
 
 
-def _engine(pki: Path, hosts: int) -> EngineSimulator:
+def _engine(
+    pki: Path, hosts: int, vms: Sequence[Mapping[str, Any]], external_scheduler: str
+) -> EngineSimulator:
     given: list[dict[str, Any]] = [
         {"name": f"h{n}", "address": f"h{n}.lab", "cluster": "Trusted"} for n in range(1, hosts + 1)
     ]
-    vms = [{"name": f"vm{n}", "cluster": "Trusted", "host": f"h{n}"} for n in (1, 2)]
     config = Config(
         str(pki / "engine.pem"),
         str(pki / "engine.key"),
-        {},
+        {ADMINISTRATOR: PASSWORD},
         directory={"broker@internal": PASSWORD},
         clusters=("Trusted",),
         hosts=given,
-        vms=vms,
+        vms=[{"cluster": "Trusted", **one} for one in vms],
         timings=TIMINGS,
+        external_scheduler=external_scheduler,
     )
     engine = EngineSimulator(config)
     tables = engine.model
