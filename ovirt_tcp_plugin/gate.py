@@ -120,7 +120,7 @@ def read_verdict() -> Mapping[str, Any]:
     header, _, claims = signed.partition(b".")
     if members(header).get("alg") != "ES256":
         raise Refused("malformed_verdict", "the verdict is not signed with ES256")
-    der = encode_signature(decode(signature))
+    der = encode_signature(_decode(signature))
     # All that the claims say counts only now.
     if not any(signed_by(key, der, signed) for key in read_keys()):
         raise Refused("bad_signature", f"no key in {KEYS} made the verdict's signature")
@@ -219,7 +219,7 @@ def encode_signature(raw: bytes) -> bytes:
 def members(part: bytes) -> Mapping[str, Any]:
     """Return the JSON object in a part of a JWT. Raises Refused."""
     try:
-        value = json.loads(decode(part))
+        value = json.loads(_decode(part))
     except (ValueError, RecursionError) as e:
         raise Refused("malformed_verdict", "a part of the verdict is not JSON") from e
     if not isinstance(value, dict):
@@ -227,7 +227,7 @@ def members(part: bytes) -> Mapping[str, Any]:
     return value
 
 
-def decode(part: bytes) -> bytes:
+def _decode(part: bytes) -> bytes:
     """Return the bytes of a part of a JWT (RFC 7515, 2). Raises Refused."""
     try:
         return base64.b64decode(part + b"=" * (-len(part) % 4), altchars=b"-_", validate=True)

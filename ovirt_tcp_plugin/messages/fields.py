@@ -51,13 +51,16 @@ def text(members: Mapping[str, object], name: str, max_length: int) -> str:
     if len(value) > max_length:
         raise errors.InvalidMessage(name, f"longer than {max_length} characters")
     if not encodable(value):
-        raise errors.InvalidMessage(name, "a half of a character")
+        raise errors.InvalidMessage(name, "a half of a character, or NUL")
     return value
 
 
 def encodable(value: str) -> bool:
-    """Return whether a text can be stored and sent: JSON may hold a lone surrogate, which is no character."""
-    return value.isascii() or _SURROGATE.search(value) is None
+    """Return whether a text can be stored and sent.
+
+    JSON may hold a lone surrogate, which is no character, and NUL, which PostgreSQL does not keep.
+    """
+    return "\0" not in value and (value.isascii() or _SURROGATE.search(value) is None)
 
 
 def integer(members: Mapping[str, object], name: str, least: int, most: int) -> int:

@@ -19,11 +19,13 @@ from ovirt_tcp_plugin import errors
 from ovirt_tcp_plugin.messages import fields, tpm2
 from ovirt_tcp_plugin.messages.components import Step
 
-MAX_SET_SIZE = 4 * 1024 * 1024
 MAX_SLOTS = 4096
 MAX_VALUES = 16384
 MAX_HOSTS = 16384
 MAX_NAME_LENGTH = 128
+MAX_NOTE_LENGTH = 255
+# Names of the sets that are MLEs of OpenAttestation: the only ones that are for some hosts.
+MLE_PREFIX = "oat:"
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:-]{0,127}")
 _COMPONENT = re.compile(r"[a-z0-9_]{0,64}")
@@ -202,7 +204,7 @@ def decode_value(untrusted: object) -> Value:
         digest=digest,
         host_name=fields.text({"host_name": "", **members}, "host_name", 255),
         staged=staged,
-        note=fields.text({"note": "", **members}, "note", 255),
+        note=fields.text({"note": "", **members}, "note", MAX_NOTE_LENGTH),
     )
 
 

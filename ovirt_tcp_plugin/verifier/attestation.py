@@ -39,6 +39,8 @@ MAX_AGENT_WAIT_MS = 60_000
 NONCE_LIFETIME_MS = 15_000
 # How soon a question asked of one server reaches the agent on another.
 RELAY_INTERVAL_S = 0.25
+# The wall clock may run ahead of CLOCK_BOOTTIME by so much between two looks; more means that this machine was paused.
+MAX_PAUSE_MS = 60_000
 
 TPM12 = appraisal.EnrolledHost12.family
 
@@ -57,6 +59,9 @@ class Attestation:
         self._conversations = Conversations()
         # Latest birth, by this server's clock, of results that rest on another server's nonce.
         self._births: dict[str, tuple[str, int, int]] = {}
+        # By how much the wall clock is ahead of CLOCK_BOOTTIME, and since when ages can be told.
+        self._ahead_ms = clock.wall_ms() - clock.now_ms()
+        self._reliable_since_ms = 0
 
     async def next_challenge(self, state: State, boot_id: str, wait_ms: int) -> Optional[evidence.Challenge]:
         """Return a challenge as soon as somebody wants the host's evidence, None after `wait_ms`.
@@ -116,6 +121,8 @@ class Attestation:
         self._check_family(host)
         policy, kept = await self._policies.at(state.policy), results.readable(state.found)
         issued = state.round.nonce if state.round.clock_id == self._clock.boot_id else None
+        if issued is not None and issued.challenge.selection != self._options.required_in(host.identity.bank):
+            issued = None  # asked for before the profile changed
         outcome = appraisal.appraise(
             reported,
             host.identity,
@@ -130,7 +137,7 @@ class Attestation:
             await self._database.write(lambda c: rounds.take(c, name, reported.nonce))
             raise _refuse(name, outcome)
         born_ms = self._clock.now_ms() if issued is None else issued.born_ms
-        fresh = self._result(outcome, born_ms, kept, policy, host.identity.family)
+        fresh = self._result(outcome, born_ms, kept, policy, host)
         measured = judgement.encode(outcome.measured)
         await self._database.write(lambda c: _keep(c, host, reported.nonce, fresh, measured))
         self._metrics.appraised(fresh.level)
@@ -151,6 +158,7 @@ class Attestation:
         Raises:
             Unavailable: the store does not answer.
         """
+        self._watch_clock()
         deadline_ms = self._clock.now_ms() + wait_ms
         asked = list(dict.fromkeys(name.lower() for name in names))
         found = await self._judged([name for name in asked if is_host_name(name)])
@@ -161,6 +169,7 @@ class Attestation:
 
     async def last_results(self) -> list[AttestationResult]:
         """Return the last result of every enrolled host, without asking any."""
+        self._watch_clock()
         found, version = await self._database.read(lambda c: (results.of_all(c), references.version(c)))
         found = await self._policies.judge_again(found, version)
         return [self._answer(name, found, silent=False) for name in found]
@@ -210,9 +219,9 @@ class Attestation:
         return appraisal.IssuedNonce(challenge, host.name, now_ms, now_ms + NONCE_LIFETIME_MS)
 
     def _result(
-        self, outcome: appraisal.Appraised, born_ms: int, kept: Optional[Result], policy: Policy, tpm_family: str
+        self, outcome: appraisal.Appraised, born_ms: int, kept: Optional[Result], policy: Policy, host: Host
     ) -> Result:
-        level, findings = excuse(outcome.level, outcome.findings, policy)
+        level, findings = excuse(outcome.level, outcome.findings, policy, policy.names(host.name))
         fresh = Result(
             level=level,
             findings=findings,
@@ -221,7 +230,7 @@ class Attestation:
             boot=_baseline(kept.boot if kept else None, outcome),
             boot_id=outcome.boot.boot_id,
             policy=policy.version,
-            tpm_family=tpm_family,
+            tpm_family=host.identity.family,
         )
         return supersede(kept, fresh)
 
@@ -246,7 +255,7 @@ class Attestation:
 
     def _remember_birth(self, name: str, one: Found, asked_ms: int) -> None:
         """What answers a question was born after it: so much is known of another server's result."""
-        if isinstance(one, Result) and one.clock_id != self._clock.boot_id:
+        if isinstance(one, Result) and one.clock_id not in (self._clock.boot_id, results.VOID):
             self._births[name] = (one.clock_id, one.born_ms, asked_ms)
 
     def _answer(self, name: str, found: dict[str, Found], silent: bool) -> AttestationResult:
@@ -276,8 +285,18 @@ class Attestation:
     def _age(self, name: str, one: Result) -> Optional[int]:
         """Return the age of a result; None if it rests on a clock that this server cannot compare with its own."""
         birth_ms = self._birth(name, one)
-        age_ms = None if birth_ms is None else self._clock.now_ms() - birth_ms
-        return age_ms if age_ms is not None and age_ms >= 0 else None
+        if birth_ms is None or birth_ms < self._reliable_since_ms:
+            return None
+        age_ms = self._clock.now_ms() - birth_ms
+        return age_ms if age_ms >= 0 else None
+
+    def _watch_clock(self) -> None:
+        """Notice that this machine was paused: CLOCK_BOOTTIME stood still, so what is older has no age any more."""
+        ahead_ms = self._clock.wall_ms() - self._clock.now_ms()
+        if ahead_ms - self._ahead_ms > MAX_PAUSE_MS:
+            self._reliable_since_ms = self._clock.now_ms()
+            log.warning("paused seconds=%d: earlier results have no age any more", (ahead_ms - self._ahead_ms) // 1000)
+        self._ahead_ms = ahead_ms
 
     def _birth(self, name: str, one: Result) -> Optional[int]:
         if one.clock_id == self._clock.boot_id:
@@ -300,9 +319,12 @@ class Attestation:
 
 
 def supersede(kept: Optional[Result], fresh: Result) -> Result:
-    """Return the result to keep: `untrusted` ends only by a trusted one (or by an administrator)."""
+    """Return the result to keep: `untrusted` ends only by a trusted one (or by an administrator).
+
+    All else is of the new evidence, since the level may be judged again by what that proved.
+    """
     if kept is not None and kept.level is Level.UNTRUSTED and fresh.level is Level.UNKNOWN:
-        return kept
+        return dataclasses.replace(fresh, level=Level.UNTRUSTED)
     return fresh
 
 

@@ -60,9 +60,10 @@ def decode(stored: str) -> Measured:
     """
     members = fields.members(fields.parse(stored.encode("utf-8"), "measured", MAX_MEASURED_SIZE), "measured")
     try:
-        values = {int(i): str(value) for i, value in fields.members(members.get("values"), "values").items()}
+        given = fields.members(members.get("values"), "values")
+        values = {int(i): bytes.fromhex(str(value)).hex() for i, value in given.items()}
         steps = tuple(Step(int(pcr), str(word), str(digest)) for pcr, word, digest in members["steps"])  # type: ignore[attr-defined]
-    except (ValueError, KeyError, TypeError) as e:
+    except (ValueError, KeyError, TypeError, OverflowError) as e:
         raise errors.InvalidMessage("measured", "it is not what was stored") from e
     return Measured(values, steps, fields.text(members, "bank", 16))
 
@@ -277,7 +278,13 @@ def conclude(others: Sequence[Finding], differing: Sequence[Finding], chosen: bo
 def judge_again(
     host_name: str, findings: Sequence[Finding], measured: Measured, required: tpm2.Selection, criteria: Criteria
 ) -> tuple[Level, tuple[Finding, ...]]:
-    """Return level and findings of the same evidence under these criteria: what check (8) found is found anew."""
+    """Return level and findings of the same evidence under these criteria: what check (8) found is found anew.
+
+    Evidence that was not asked for all of `required`, because the profile was another one, takes nobody out.
+    """
     others = [finding for finding in findings if finding.check != 8]
     differing = criteria.judge(measured, host_name, required)
-    return conclude(others, differing, criteria.chosen_for(host_name))
+    level, told = conclude(others, differing, criteria.chosen_for(host_name))
+    if level is Level.UNTRUSTED and all(finding.code == "pcr_unproven" for finding in told):
+        return Level.UNKNOWN, told  # a host that kept them back has a finding of check (6), too
+    return level, told

@@ -42,6 +42,10 @@ class Policy:
     unreadable: tuple[str, ...]
     criteria: Mapping[str, Criteria]
 
+    def names(self, host_name: str) -> bool:
+        """Return whether a set is for this host by name."""
+        return any(host_name in (one.host_names or ()) for one in self.sets)
+
 
 @dataclasses.dataclass(frozen=True)
 class Preview:
@@ -116,7 +120,8 @@ class Policies:
             faults = ["no measured launch took place", *faults]
         if faults:
             raise errors.Conflict(f"host {host_name} cannot be golden: {faults[0]}")
-        golden = reference_values.from_boot(name, boot.bank, boot.steps, staged, f"from {host_name}")
+        note = f"from {host_name}"[: reference_values.MAX_NOTE_LENGTH]
+        golden = reference_values.from_boot(name, boot.bank, boot.steps, staged, note)
         return await self._database.write(lambda c: _merge(c, golden))
 
     async def add(self, name: str, value: Value) -> ReferenceSet:
@@ -190,7 +195,7 @@ class Policies:
             return errors.InvalidMessage(f"record of host {name}", "it cannot be read")
         required = self._options.required_in(proven.bank)
         level, findings = judgement.judge_again(name, old.findings, proven, required, criteria)
-        level, findings = excuse(level, findings, policy)
+        level, findings = excuse(level, findings, policy, policy.names(name))
         return dataclasses.replace(old, level=level, findings=findings, policy=policy.version)
 
     async def _change(self, name: str, change: Change, begin: Optional[ReferenceSet] = None) -> ReferenceSet:
@@ -209,14 +214,23 @@ def _criteria(sets: Sequence[ReferenceSet]) -> Mapping[str, Criteria]:
     return {bank: Criteria(bank, sets) for bank in settings.BANKS}
 
 
-def excuse(level: Level, findings: tuple[Finding, ...], policy: Policy) -> tuple[Level, tuple[Finding, ...]]:
-    """Return level and findings of a host that may only differ because a set of reference values is corrupt.
+def excuse(level: Level, findings: tuple[Finding, ...], policy: Policy, named: bool) -> tuple[Level, tuple[Finding, ...]]:
+    """Return level and findings where a corrupt set of reference values may have decided: then nothing is known.
 
-    Then nothing is known: a bad row in the server's own store takes no host out.
+    A bad row in the server's own store takes no host out, but it lets none in either: a host that is not `named` by a
+    set may have been by the corrupt one, and then the sets for all are not for it.
     """
-    if policy.unreadable and level is Level.UNTRUSTED and all(finding.check == 8 for finding in findings):
+    if policy.unreadable and level is Level.UNTRUSTED and all(map(_by_values, findings)):
         return Level.UNKNOWN, (UNREADABLE, *findings)
+    for_some_hosts = any(one.startswith(reference_values.MLE_PREFIX) for one in policy.unreadable)
+    if level is Level.TRUSTED and not named and for_some_hosts:
+        return Level.UNKNOWN, (UNREADABLE,)
     return level, findings
+
+
+def _by_values(finding: Finding) -> bool:
+    """Return whether a finding rests on reference values; that nothing was launched rests on none."""
+    return finding.check == 8 and finding.code != "no_launch"
 
 
 def _keep_all(connection: Connection, old: Mapping[str, Result], judged: Mapping[str, Found]) -> None:
@@ -234,6 +248,8 @@ def _merge(connection: Connection, golden: ReferenceSet) -> ReferenceSet:
 
 def _remove(connection: Connection, name: str) -> None:
     known = next((one for one in references.hold(connection) if one.name == name), None)
+    if known is None and name.startswith(reference_values.MLE_PREFIX):
+        raise errors.Conflict(f"{name} cannot be read, and hosts may be judged by it only: remove or register its MLE anew")
     if known and known.host_names:
         raise errors.Conflict(f"{name} has registered hosts: withdraw its values by name, or end their registration first")
     references.remove(connection, name)

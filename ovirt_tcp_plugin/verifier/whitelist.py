@@ -23,7 +23,7 @@ from sqlalchemy.engine import Connection
 from ovirt_tcp_plugin import errors
 from ovirt_tcp_plugin.messages import oat_whitelist
 from ovirt_tcp_plugin.messages.oat_whitelist import Host, Mle, MleName, Owner, Pcr, Record
-from ovirt_tcp_plugin.messages.reference_values import ReferenceSet, Value
+from ovirt_tcp_plugin.messages.reference_values import MLE_PREFIX, ReferenceSet, Value
 from ovirt_tcp_plugin.verifier.enrolment import is_host_name
 from ovirt_tcp_plugin.verifier.store import oat_records, references
 from ovirt_tcp_plugin.verifier.store.oat_records import HOST, MLE, OEM, OS
@@ -35,8 +35,8 @@ def set_name(name: str, version: str) -> str:
     What no set can be called is replaced by its digest; the name itself stands in the MLE's record.
     """
     if re.fullmatch(r"[A-Za-z0-9._-]{1,123}", name + version):
-        return f"oat:{name}:{version}"
-    return "oat:" + hashlib.sha256(f"{name}:{version}".encode()).hexdigest()
+        return f"{MLE_PREFIX}{name}:{version}"
+    return MLE_PREFIX + hashlib.sha256(f"{name}:{version}".encode()).hexdigest()
 
 
 def add_owner(connection: Connection, record: Record) -> None:
@@ -156,7 +156,7 @@ def remove_host(connection: Connection, host_name: str) -> None:
     if not oat_records.remove(connection, HOST, host_name):
         raise errors.Refused("2000", f"Data Error - HOST {host_name} does not exist in the database")
     for one in references.hold(connection):
-        if one.name.startswith("oat:") and host_name in (one.host_names or ()):
+        if one.name.startswith(MLE_PREFIX) and host_name in (one.host_names or ()):
             references.put(connection, one.without_host(host_name))
 
 

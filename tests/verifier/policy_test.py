@@ -119,9 +119,10 @@ def test_a_host_with_faults_of_its_own_cannot_be_golden(admin: Administrator, ag
         ("/golden/withdraw", {"values": ["0" * 12]}, 404),
         ("/golden/activate", {"values": ["x"]}, 400),
         ("/silver/activate", {"values": []}, 404),
-        ("/a%2Fb/activate", {"values": []}, 404),
+        ("/a%2Fb/activate", {"values": []}, 400),
         ("", {"name": "a b", "host": "host-1"}, 400),
-        ("", {"name": "x", "host": "no\0host"}, 403),
+        ("", {"name": "x", "host": "no\0host"}, 400),
+        ("", {"name": "x", "host": "no host"}, 403),
         ("", {"name": "x", "host": "nobody"}, 404),
     ],
 )

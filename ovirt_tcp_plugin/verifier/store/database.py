@@ -33,6 +33,9 @@ READERS = 4
 # A statement, a lock and a connection each end after this time; then the caller is told, and nothing is kept.
 WITHIN_S = 5
 
+# What the writers of all servers lock at PostgreSQL.
+_WRITERS = 0x6F766972
+
 _CONNECT = {
     "sqlite": {"timeout": WITHIN_S, "check_same_thread": False},
     "postgresql": {
@@ -64,6 +67,8 @@ class Database:
         except (sa.exc.SQLAlchemyError, migrations.CommandError) as e:
             where = self._engine.url.render_as_string(hide_password=True)
             raise errors.InvalidConfig(where, [f"the database cannot be opened: {_first_line(e)}"]) from e
+        # SQLite's readers see one snapshot anyhow.
+        self._snapshots = self._engine.execution_options(isolation_level="REPEATABLE READ") if self.shared else self._engine
         self._readers = concurrent.futures.ThreadPoolExecutor(READERS, "store-read")
         self._writer = concurrent.futures.ThreadPoolExecutor(1, "store-write")
         self._waiting: list[tuple[Work[Any], asyncio.Future[Any]]] = []
@@ -160,7 +165,7 @@ class Database:
                 writing = connection.execution_options(writes=True)
                 with writing.begin():
                     return [work(writing) for work in batch]
-        except sa.exc.SQLAlchemyError as e:
+        except (sa.exc.SQLAlchemyError, ValueError) as e:  # psycopg2 raises the latter for a text with NUL
             raise _unavailable(e) from e
 
     def _commit_alone(self, work: Work[Any]) -> Any:
@@ -171,7 +176,7 @@ class Database:
 
     def _read(self, work: Work[T]) -> T:
         try:
-            with self._engine.connect() as connection, connection.begin():
+            with self._snapshots.connect() as connection, connection.begin():
                 return work(connection)
         except sa.exc.SQLAlchemyError as e:
             raise _unavailable(e) from e
@@ -206,6 +211,8 @@ def _engine(url: str) -> sa.engine.Engine:
     if kind == "sqlite":
         sa.event.listen(engine, "connect", _configure_sqlite)
         sa.event.listen(engine, "begin", _begin_sqlite)
+    else:
+        sa.event.listen(engine, "begin", _begin_postgresql)
     return engine
 
 
@@ -222,6 +229,12 @@ def _begin_sqlite(connection: Connection) -> None:
     # A writer takes the lock at once: to take it later, after a read, fails if another process wrote meanwhile.
     writes = connection.get_execution_options().get("writes", False)
     connection.exec_driver_sql("BEGIN IMMEDIATE" if writes else "BEGIN")
+
+
+def _begin_postgresql(connection: Connection) -> None:
+    # The same here: transactions of several servers that lock many rows in different orders would undo each other.
+    if connection.get_execution_options().get("writes", False):
+        connection.exec_driver_sql(f"SELECT pg_advisory_xact_lock({_WRITERS})")
 
 
 def _first_line(error: Exception) -> str:

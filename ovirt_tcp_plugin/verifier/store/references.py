@@ -47,8 +47,13 @@ def load(connection: Connection) -> Stored:
 
 
 def put(connection: Connection, values: ReferenceSet) -> None:
-    """Keep a set, new or changed."""
-    content = json.dumps(reference_values.encode(values))
+    """Keep a set, new or changed. Raises Conflict if it could not be read again."""
+    encoded = reference_values.encode(values)
+    try:
+        reference_values.decode(encoded)
+    except errors.InvalidMessage as e:
+        raise errors.Conflict(f"{values.name} cannot be kept: {e}") from e
+    content = json.dumps(encoded)
     own = reference_sets.c.name == values.name
     if connection.execute(sa.update(reference_sets).where(own).values(content=content)).rowcount == 0:
         connection.execute(sa.insert(reference_sets).values(name=values.name, content=content))

@@ -143,7 +143,10 @@ def columns() -> list[Any]:
 
 def decode(row: Any) -> Round:
     """Return the round in a row with `columns`."""
-    nonce = None if row["round_nonce"] is None else _nonce(row)
+    try:
+        nonce = None if row["round_nonce"] is None else _nonce(row)
+    except (ValueError, TypeError, AttributeError):
+        nonce = None  # a new one will be issued
     return Round(row["round_asked"], row["round_issued"], row["round_answered"], nonce, row["round_clock_id"] or "")
 
 

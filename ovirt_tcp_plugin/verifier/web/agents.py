@@ -56,6 +56,8 @@ class NextChallenge(Handler):
             self.context.attestation.hang_up(self.state.host.name)
 
     async def post(self) -> None:
+        if self._gone:
+            return  # before it was a poll; one that nobody waits for would swallow a challenge
         members = self.body("challenge request")
         boot_id = fields.text(members, "boot_id", 36)
         wait_ms = fields.integer(members, "wait_ms", 0, 3600_000)
@@ -77,11 +79,14 @@ class SubmitEvidence(Handler):
     callers = frozenset({Caller.AGENT})
     max_body_size = evidence.MAX_EVIDENCE_SIZE
 
+    async def prepare(self) -> None:
+        await super().prepare()
+        if self.state is not None and not self._finished and not self.context.attestation.expects(self.state):
+            # Before the body is read: an agent that sends megabytes unasked would hold up all others.
+            self.answer_error(403, "nonce_unknown", "no evidence was asked for, or its nonce was used before")
+
     async def post(self) -> None:
         attestation, state = self.context.attestation, cast(State, self.state)
-        if not attestation.expects(state):
-            # Before it is decoded: an agent that sends megabytes unasked would hold up all others.
-            raise errors.Refused("nonce_unknown", "no evidence was asked for, or its nonce was used before")
         try:
             reported = evidence.decode(self.content)
         except errors.InvalidMessage:

@@ -32,7 +32,7 @@ from ovirt_tcp_plugin.verifier.store.database import Database
 from ovirt_tcp_plugin.verifier.store.hosts import State
 from ovirt_tcp_plugin.verifier.store.tokens import Token
 from ovirt_tcp_plugin.verifier.web.access import INCLUDES, Caller, Networks
-from ovirt_tcp_plugin.verifier.web.limits import TOO_MANY, HttpServer, Questions, Rates
+from ovirt_tcp_plugin.verifier.web.limits import TOO_MANY, HttpServer, Questions, Rates, Shared
 
 log = logging.getLogger("verifier.web")
 
@@ -64,6 +64,7 @@ class Context:
     def __post_init__(self) -> None:
         self.rates = Rates(self.options.requests_per_second)
         self.questions = Questions(self.options.peer_questions)
+        self.host_list, self.metrics_text = Shared(), Shared()
         self.networks = {
             Caller.OAT_NETWORK: Networks(self.options.oat_networks),
             Caller.METRICS_NETWORK: Networks(self.options.metrics_networks),

@@ -31,14 +31,17 @@ class ReferenceValues(Handler):
     async def post(self) -> None:
         members = self.body("reference values request")
         name, host_name = fields.text(members, "name", 128), fields.text(members, "host", oat.MAX_NAME_LENGTH).lower()
-        staged = members.get("staged", False) is True
+        staged = members.get("staged", False)
+        if not isinstance(staged, bool):
+            raise errors.InvalidMessage("reference values request", "staged is neither true nor false")
         reference_values.check_name(name)
         check_host_name(host_name)
         attestation = self.context.attestation
+        asked_ms = self.context.clock.now_ms()
         (golden,) = await attestation.results([host_name], None, IMPORT_WAIT_MS)
         if any(finding.code == "not_enrolled" for finding in golden.findings):
             raise errors.NotFound("enrolled host", host_name)
-        if golden.age_ms is None:
+        if golden.age_ms is None or golden.age_ms > self.context.clock.now_ms() - asked_ms:
             raise errors.Unavailable(f"host {host_name}", f"no evidence within {IMPORT_WAIT_MS // 1000} s")
         good = await self.context.policies.import_boot(name, host_name, golden.findings, staged)
         await attestation.judge_all()
@@ -52,6 +55,7 @@ class ReferenceSetOfName(Handler):
     callers = frozenset({Caller.POLICY})
 
     async def delete(self, name: str) -> None:
+        reference_values.check_name(name)
         await self.context.policies.withdraw(name, ())
         await self.context.attestation.judge_all()
         log.info("reference_values removed set=%s", name)
@@ -64,6 +68,7 @@ class ReferenceChange(Handler):
     callers = frozenset({Caller.POLICY})
 
     async def post(self, name: str, verb: str) -> None:
+        reference_values.check_name(name)
         policies, members = self.context.policies, self.body("reference values change")
         if verb == "add":
             changed = await policies.add(name, reference_values.decode_value(members.get("value")))

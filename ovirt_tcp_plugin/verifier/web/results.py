@@ -4,6 +4,8 @@
 
 from __future__ import annotations
 
+import json
+
 from prometheus_client import CONTENT_TYPE_LATEST
 
 from ovirt_tcp_plugin import errors
@@ -37,10 +39,15 @@ class Hosts(Handler):
     callers = frozenset({Caller.VIEWER})
 
     async def get(self) -> None:
+        self.set_header("Content-Type", "application/json")
+        self.finish(await self.context.host_list.get(self._list))
+
+    async def _list(self) -> bytes:
         marks = await self.context.database.read(hosts.marks)
         known = [result.encode(one) for one in await self.context.attestation.last_results()]
         # Whoever enrolled between the two questions is shown the next time.
-        self.answer({"hosts": [{**one, **marks.get(one["host_name"], _UNMARKED)} for one in known]})
+        marked = [{**one, **marks.get(one["host_name"], _UNMARKED)} for one in known]
+        return json.dumps({"hosts": marked}).encode()
 
 
 class Void(Handler):
@@ -73,10 +80,13 @@ class MetricsText(Handler):
     callers = frozenset({Caller.VIEWER, Caller.METRICS_NETWORK})
 
     async def get(self) -> None:
+        self.set_header("Content-Type", CONTENT_TYPE_LATEST)
+        self.finish(await self.context.metrics_text.get(self._render))
+
+    async def _render(self) -> bytes:
         known = await self.context.attestation.last_results()
         counts = self.context.server.counts if self.context.server else {}
-        self.set_header("Content-Type", CONTENT_TYPE_LATEST)
-        self.finish(self.context.metrics.render(known, counts))
+        return self.context.metrics.render(known, counts)
 
 
 class Health(Handler):
