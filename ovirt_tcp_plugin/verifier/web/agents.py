@@ -78,15 +78,21 @@ class SubmitEvidence(Handler):
 
     callers = frozenset({Caller.AGENT})
     max_body_size = evidence.MAX_EVIDENCE_SIZE
+    _asked = False
 
     async def prepare(self) -> None:
         await super().prepare()
-        if self.state is not None and not self._finished and not self.context.attestation.expects(self.state):
-            # Before the body is read: an agent that sends megabytes unasked would hold up all others.
-            self.answer_error(403, "nonce_unknown", "no evidence was asked for, or its nonce was used before")
+        self._asked = self.state is not None and self.context.attestation.expects(self.state)
+
+    def data_received(self, chunk: bytes) -> None:
+        # An agent that sends megabytes unasked would fill the memory, and hold up all others when they are decoded.
+        if self._asked:
+            super().data_received(chunk)
 
     async def post(self) -> None:
         attestation, state = self.context.attestation, cast(State, self.state)
+        if not self._asked:
+            raise errors.Refused("nonce_unknown", "no evidence was asked for, or its nonce was used before")
         try:
             reported = evidence.decode(self.content)
         except errors.InvalidMessage:
