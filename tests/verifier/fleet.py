@@ -53,7 +53,7 @@ class Fleet:
     def __init__(self, directory: Path, size: int, servers: int = 1, database_url: str = "", **server: Any) -> None:
         self.directory = directory
         self.ports = free_ports(servers)
-        self.viewer, self.enroller = secrets.token_urlsafe(16), secrets.token_urlsafe(16)
+        self.viewer, self.enroller, self.chooser = (secrets.token_urlsafe(16) for _ in range(3))
         self.database_url = database_url or f"sqlite:///{directory / 'verifier.db'}"
         self._authority = Authority.create(directory, _now())
         certificate, key = self._authority.issue_server(["127.0.0.1"], _now())
@@ -117,6 +117,7 @@ class Fleet:
     def _enrol(self, connection: Connection) -> None:
         tokens.add(connection, self.viewer, Token("viewer"))
         tokens.add(connection, self.enroller, Token("enrolment"))
+        tokens.add(connection, self.chooser, Token("policy"))
         references.put(connection, good_boot())
         tpm = SoftwareTpm()
         for agent in self.agents:

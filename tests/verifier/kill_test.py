@@ -13,15 +13,16 @@ import json
 import os
 import random
 import signal
-from collections.abc import Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from pathlib import Path
 
 import pytest
 
 from ovirt_tcp_plugin.lab.processes import Processes
-from ovirt_tcp_plugin.messages import evidence
+from ovirt_tcp_plugin.messages import evidence, reference_values
+from ovirt_tcp_plugin.messages.reference_values import Value
 from ovirt_tcp_plugin.messages.result import Level
-from ovirt_tcp_plugin.verifier.store import results, tokens
+from ovirt_tcp_plugin.verifier.store import references, results, tokens
 from ovirt_tcp_plugin.verifier.store.database import Database
 from ovirt_tcp_plugin.verifier.store.results import Result
 from tests import soak
@@ -48,13 +49,15 @@ class Campaign:
         self.over = False
         self.booted: dict[str, int] = {}  # reset counter of the last acknowledged report by host
         self.tokens: list[str] = []
+        self.values: list[str] = []
         self.used: list[tuple[Agent, bytes]] = []
         self.twice = 0
 
     async def run(self) -> None:
         """Kill until enough were killed."""
         workers = [asyncio.ensure_future(self._report(agent)) for agent in self.fleet.agents]
-        workers += [asyncio.ensure_future(self._make_tokens())]
+        workers += [asyncio.ensure_future(self._administer(self.fleet.enroller, self._make_token))]
+        workers += [asyncio.ensure_future(self._administer(self.fleet.chooser, self._add_value))]
         for _ in range(KILLS):
             await asyncio.sleep(self.random.uniform(0, LIFE_S))
             number = self.random.randrange(len(self.servers))
@@ -93,24 +96,35 @@ class Campaign:
         status, _ = await agent.caller.post("/v1/evidence", message)
         self.twice += status == 200
 
-    async def _make_tokens(self) -> None:
+    async def _administer(self, token: str, act: Callable[[Caller], Awaitable[None]]) -> None:
         while not self.over:
-            caller = Caller(self.fleet.ports[0], self.fleet.tls(), f"Authorization: Bearer {self.fleet.enroller}\r\n")
+            caller = Caller(self.fleet.ports[0], self.fleet.tls(), f"Authorization: Bearer {token}\r\n")
             try:
-                self.tokens.append((await caller.ask("/v1/enrolment/tokens", {"host": "new-host"}))["token"])
+                await act(caller)
                 await asyncio.sleep(0.02)
             except CUT:
                 await asyncio.sleep(0.05)
             caller.close()
+
+    async def _make_token(self, caller: Caller) -> None:
+        self.tokens.append((await caller.ask("/v1/enrolment/tokens", {"host": "new-host"}))["token"])
+
+    async def _add_value(self, caller: Caller) -> None:
+        value = Value("sha256", 17, "", self.random.randbytes(32).hex())
+        await caller.ask("/v1/reference-values/golden/add", {"value": reference_values.encode_value(value)})
+        self.values.append(value.digest)
 
     def check(self) -> None:
         """Compare what was acknowledged with what was kept."""
         database = Database(self.fleet.database_url)
         kept = database.transact(results.of_all)
         lost = [secret for secret in self.tokens if database.transact(lambda c, s=secret: tokens.find(c, s)) is None]
+        good = {value.digest for one in database.transact(references.load).sets for value in one.values}
         database.close()
         assert self.tokens
         assert not lost
+        assert self.values
+        assert not set(self.values) - good
         assert self.twice == 0
         assert set(self.booted) == {agent.name for agent in self.fleet.agents}
         for name, reset_count in self.booted.items():
@@ -129,7 +143,7 @@ def play(campaign: Campaign) -> None:
     asyncio.run(campaign.run())
     campaign.processes.stop_all()
     campaign.check()
-    print(f"\n{KILLS} kills, {len(campaign.used)} reports and {len(campaign.tokens)} tokens acknowledged")
+    print(f"\n{KILLS} kills, {len(campaign.used)} reports, {len(campaign.tokens)} tokens, {len(campaign.values)} values")
 
 
 @pytest.mark.soak
