@@ -24,7 +24,7 @@ import ovirt_tcp_plugin
 from ovirt_tcp_plugin import config, errors
 from ovirt_tcp_plugin.attester.settings import Settings as AgentSettings
 from ovirt_tcp_plugin.broker.settings import Settings as BrokerSettings
-from ovirt_tcp_plugin.cli import Settings as CliSettings
+from ovirt_tcp_plugin.commands.settings import Settings as CliSettings
 from ovirt_tcp_plugin.messages import advice, components
 from ovirt_tcp_plugin.scheduler.settings import Settings as FilterdSettings
 from ovirt_tcp_plugin.verifier.settings import Settings as VerifierSettings

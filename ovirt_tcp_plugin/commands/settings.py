@@ -1,0 +1,63 @@
+# SPDX-FileCopyrightText: The ovirt_tcp_plugin developers
+# SPDX-License-Identifier: Apache-2.0
+"""The configuration of `ovirt-tcp`, and the two interfaces that it names."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+
+from ovirt_tcp_plugin import config, errors
+from ovirt_tcp_plugin.remote import Remote
+
+
+@dataclasses.dataclass(frozen=True)
+class Verifier:
+    """The attestation server."""
+
+    # Where it answers, such as https://attest.example.com:8443.
+    url: str = ""
+    # Its authority's certificate, PEM.
+    ca_file: Path = Path("/etc/ovirt-tcp/verifier-ca.pem")
+    # File with a token of role viewer or policy.
+    token_file: Path = Path("/etc/ovirt-tcp/cli.token")
+
+
+@dataclasses.dataclass(frozen=True)
+class Broker:
+    """The broker on the engine machine."""
+
+    # Where its interface answers.
+    url: str = "http://127.0.0.1:18782"
+    # File with its token.
+    token_file: Path = Path("/etc/ovirt-tcp/broker-api.token")
+
+
+@dataclasses.dataclass(frozen=True)
+class Settings:
+    """All sections."""
+
+    verifier: Verifier = Verifier()
+    broker: Broker = Broker()
+
+
+def verifier(config_dir: Path) -> Remote:
+    """Return the interface of the attestation server.
+
+    Raises:
+        InvalidConfig: the configuration cannot be used, or names none.
+    """
+    section = config.load(Settings, "cli", config_dir).verifier
+    if not section.url:
+        raise errors.InvalidConfig(str(config_dir / "cli.yaml"), ["verifier.url is missing"])
+    return Remote("verifier", section.url, section.token_file, section.ca_file)
+
+
+def broker(config_dir: Path) -> Remote:
+    """Return the interface of the broker.
+
+    Raises:
+        InvalidConfig: the configuration cannot be used.
+    """
+    section = config.load(Settings, "cli", config_dir).broker
+    return Remote("broker", section.url, section.token_file)
