@@ -52,6 +52,7 @@ PURE_MODULES = [f"messages.{name}" for name in PURE] + [
     "broker.wall",
     "broker.quarantine",
     "broker.inventory",
+    "broker.overview",
     "scheduler.trusted_hosts",
     "scheduler.xmlrpc",
 ]

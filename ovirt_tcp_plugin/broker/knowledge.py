@@ -15,6 +15,7 @@ from ovirt_tcp_plugin.broker import pools, verdicts, wall
 from ovirt_tcp_plugin.broker.decision import Decision, Verdict, Vm, decide, needs_trust
 from ovirt_tcp_plugin.broker.inventory import MAINTENANCE, PREPARING, Group, Host, Listing, Notice
 from ovirt_tcp_plugin.broker.inventory import Vm as InventoryVm
+from ovirt_tcp_plugin.broker.overview import HostState, PoolState
 from ovirt_tcp_plugin.broker.pools import Pool
 from ovirt_tcp_plugin.broker.quarantine import Guard, GuardRule, Quarantine, Taken
 from ovirt_tcp_plugin.broker.settings import Settings
@@ -308,16 +309,16 @@ class Knowledge:
             vm_id = next((one.id for one in self._listing.vms if vm in (one.id, one.name)), vm)
             return decide(self._vm(vm_id), pool.scope, self._shown(host_id), self._clock.now_ms())
 
-    def describe_hosts(self) -> list[dict[str, Any]]:
-        """Return every pool host for people."""
+    def host_states(self) -> list[HostState]:
+        """Return every pool host as it is now, by name."""
         with self.lock:
             own = [host for host in self._hosts.values() if self._pool_of(host.id)]
-            return [self._describe(host) for host in sorted(own, key=lambda host: host.name)]
+            return [self._host_state(host) for host in sorted(own, key=lambda host: host.name)]
 
-    def describe_pools(self) -> list[dict[str, Any]]:
-        """Return every pool for people."""
+    def pool_states(self) -> list[PoolState]:
+        """Return every pool as it is now."""
         with self.lock:
-            return [self._describe_pool(pool) for pool in self._pools.by_cluster.values()]
+            return [self._pool_state(pool) for pool in self._pools.by_cluster.values()]
 
     def guard(self, release: bool) -> list[str]:
         """Release the held hosts into quarantine, or leave them in service but out of placement; return their names."""
@@ -504,37 +505,28 @@ class Knowledge:
     def _note(self, what: str, **details: object) -> None:
         self.journal.append({"boottime_ms": self._clock.now_ms(), "what": what, **details})
 
-    def _describe(self, host: Host) -> dict[str, Any]:
-        now_ms, verdict, entry = self._clock.now_ms(), self._shown(host.id), self._table.entry(host.id)
-        holds = self._table.holds(host.id, now_ms)
-        ended = verdict.level is Level.TRUSTED and not holds
-        group = self._walls.get(host.cluster_id)
-        return {
-            "id": host.id,
-            "name": host.name,
-            "status": host.status,
-            "level": Level.UNKNOWN.value if ended else verdict.level.value,
-            "code": "verdict_ended" if ended else verdict.code,
-            "reason": "the last verdict ended" if ended else verdict.reason,
-            "age_ms": max(now_ms - verdict.born_ms, 0),
-            "ends_in_ms": verdict.end_ms - now_ms if holds else None,
-            "boot_id": verdict.boot_id,
-            "last_failure": entry.failing_reason if entry else "",
-            "inside_wall": group is not None and host.id in group.host_ids,
-            "quarantined": host.id in self._quarantine.taken and self._quarantine.taken[host.id].asked,
-        }
+    def _host_state(self, host: Host) -> HostState:
+        now_ms, group, entry = self._clock.now_ms(), self._walls.get(host.cluster_id), self._table.entry(host.id)
+        taken = self._quarantine.taken.get(host.id)
+        return HostState(
+            now_ms,
+            host,
+            self._shown(host.id),
+            self._table.holds(host.id, now_ms),
+            entry.failing_reason if entry else "",
+            group is not None and host.id in group.host_ids,
+            taken is not None and taken.asked,
+        )
 
-    def _describe_pool(self, pool: Pool) -> dict[str, Any]:
+    def _pool_state(self, pool: Pool) -> PoolState:
         group, guard = self._walls.get(pool.cluster_id), self._guards.get(pool.cluster_id)
-        return {
-            "cluster_id": pool.cluster_id,
-            "name": pool.name,
-            "scope": pool.scope.value,
-            "hosts_inside": self._host_names(group.host_ids) if group else [],
-            "vms_inside": len(group.vm_ids) if group else 0,
-            "guard_tripped": bool(guard and guard.tripped),
-            "held": self._host_names(guard.held) if guard else [],
-        }
+        return PoolState(
+            pool,
+            tuple(self._host_names(group.host_ids)) if group else (),
+            len(group.vm_ids) if group else 0,
+            bool(guard and guard.tripped),
+            tuple(self._host_names(guard.held)) if guard else (),
+        )
 
 
 def _by_cluster(things: Iterable[_InCluster]) -> Mapping[str, Sequence[_InCluster]]:

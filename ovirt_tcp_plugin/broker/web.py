@@ -13,6 +13,7 @@ import tornado.netutil
 import tornado.web
 
 from ovirt_tcp_plugin import errors
+from ovirt_tcp_plugin.broker import overview
 from ovirt_tcp_plugin.broker.hooks import HookEvent
 from ovirt_tcp_plugin.broker.knowledge import Knowledge
 from ovirt_tcp_plugin.broker.service import Service
@@ -50,14 +51,15 @@ class Hosts(Handler):
     """The pool hosts with their verdicts."""
 
     def get(self) -> None:
-        self.answer({"hosts": self.knowledge.describe_hosts(), "servers_answer": self.knowledge.servers_answer})
+        hosts = [overview.describe_host(one) for one in self.knowledge.host_states()]
+        self.answer({"hosts": hosts, "servers_answer": self.knowledge.servers_answer})
 
 
 class Pools(Handler):
     """The trusted pools with their walls and guards."""
 
     def get(self) -> None:
-        self.answer({"pools": self.knowledge.describe_pools()})
+        self.answer({"pools": [overview.describe_pool(one) for one in self.knowledge.pool_states()]})
 
 
 class Why(Handler):
@@ -103,7 +105,7 @@ class Hook(Handler):
 
     def post(self, name: str) -> None:
         host = self.get_query_argument("host", "")
-        known = {one["name"]: one["id"] for one in self.knowledge.describe_hosts()}
+        known = {one.host.name: one.host.id for one in self.knowledge.host_states()}
         if host and host not in known and host not in known.values():
             raise errors.NotFound("host of a trusted pool", host)
         self.service.run_hook(HookEvent(name, known.get(host, host)))

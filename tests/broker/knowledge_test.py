@@ -487,7 +487,7 @@ class TestGuard:
         world = self.tripped()
         world.clock.pass_ms(LIFE)
         world.attest(good=world.ids())
-        assert world.knowledge.describe_pools()[0]["guard_tripped"] is False
+        assert world.knowledge.pool_states()[0].guard_tripped is False
         world.attest(bad=["h5"])
         assert world.leaving() == {"h5"}
 
