@@ -110,7 +110,8 @@ def _verdict(untrusted: object) -> Verdict:
         raise errors.InvalidMessage(_WHAT, "a verdict has not five members")
     level, born_ms, end_ms, code, reason = untrusted
     times = [born_ms, end_ms]
-    if any(isinstance(one, bool) or not isinstance(one, int) or not 0 <= one <= MAX_MS for one in times):
+    # Below 0 is before this machine's boot: a server may tell of evidence that is older than that.
+    if any(isinstance(one, bool) or not isinstance(one, int) or abs(one) > MAX_MS for one in times):
         raise errors.InvalidMessage(_WHAT, "a verdict's time is not a number of milliseconds")
     if not isinstance(code, str) or not isinstance(reason, str) or len(code) > 64 or len(reason) > MAX_REASON_LENGTH:
         raise errors.InvalidMessage(_WHAT, "a verdict's code or reason is not a short text")

@@ -62,6 +62,7 @@ def changed(*path: str, value: Any) -> bytes:
         changed("hosts", "h1", value=["trusted", "1", 2, "", ""]),
         changed("hosts", "h1", value=["trusted", 1, True, "", ""]),
         changed("hosts", "h1", value=["trusted", 1, 2**60, "", ""]),
+        changed("hosts", "h1", value=["trusted", -(2**60), 1, "", ""]),
         changed("hosts", "h1", value=["trusted", 1, 2, "", "x" * 501]),
         changed("hosts", "h1", value=["trusted", 1, 2, None, ""]),
         changed("hosts", "h 1", value=["trusted", 1, 2, "", ""]),
@@ -92,6 +93,12 @@ def test_a_mutated_snapshot_gives_a_snapshot_or_the_one_error(position: int, ins
 
 def test_reads_back_as_it_was() -> None:
     assert snapshot.decode(snapshot.encode(GOOD), BOOT) == GOOD
+
+
+def test_a_verdict_from_before_this_machine_booted_closes_no_pool() -> None:
+    old = Verdict(Level.UNTRUSTED, -5000, -1000, "no_launch", "no launch")
+    one = Snapshot("pool", Scope.ALL_VMS, BOOT, 1, {"h": old}, {}, frozenset())
+    assert snapshot.decode(snapshot.encode(one), BOOT) == one
 
 
 def test_a_long_reason_is_cut_so_that_it_can_be_read() -> None:
