@@ -240,9 +240,11 @@ def _listing(system: Any) -> Listing:
     policies = tuple(_policy(system, policy) for policy in system.scheduling_policies_service().list())
     units = tuple(map(_unit, system.scheduling_policy_units_service().list()))
     vms = tuple(_vm(vm, _next_run(system, vm)) for vm in system.vms_service().list())
-    hosts = tuple(map(_host, system.hosts_service().list()))
+    # The engine asks its database for each host's part in hosted engine, and tells it only to whom it matters.
+    listed = system.hosts_service().list(all_content=any(vm.hosted_engine for vm in vms))
+    hosts, engine_hosts = tuple(map(_host, listed)), frozenset(host.id for host in listed if _takes_engine(host))
     walls = {cluster.id: wall for cluster in clusters for wall in _walls(system, cluster.id)}
-    return Listing(clusters, policies, units, hosts, vms, walls)
+    return Listing(clusters, policies, units, hosts, vms, walls, engine_hosts)
 
 
 def _next_run(system: Any, vm: Any) -> Any:
@@ -294,6 +296,12 @@ def _unit(unit: Any) -> Unit:
 def _host(host: Any) -> Host:
     status = host.status.value if host.status else ""
     return Host(host.id, host.name, host.address or "", host.cluster.id, status, host.status_detail or "")
+
+
+def _takes_engine(host: Any) -> bool:
+    """Return whether a host's agent would start the engine's VM (`HostedEngineHelper.haveHostsAvailableForHE`)."""
+    agent = host.hosted_engine
+    return bool(agent and agent.configured and agent.active and not agent.local_maintenance and (agent.score or 0) > 0)
 
 
 def _vm(vm: Any, next_run: Any) -> Vm:

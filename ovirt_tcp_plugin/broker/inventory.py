@@ -125,6 +125,8 @@ class Listing:
     vms: tuple[Vm, ...]
     # The wall of each cluster that has one.
     walls: Mapping[str, Group] = dataclasses.field(default_factory=dict)
+    # Ids of the hosts that can take the engine's own VM now; empty where the engine is no VM.
+    engine_hosts: frozenset[str] = frozenset()
 
     def policy(self, cluster: Cluster) -> Optional[Policy]:
         """Return the policy of a cluster, None if it was not listed."""

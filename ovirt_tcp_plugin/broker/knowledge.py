@@ -13,11 +13,11 @@ from typing import Any, Optional, TypeVar
 
 from ovirt_tcp_plugin.broker import pools, verdicts, wall
 from ovirt_tcp_plugin.broker.decision import Decision, Verdict, Vm, decide, needs_trust
-from ovirt_tcp_plugin.broker.inventory import MAINTENANCE, PREPARING, Group, Host, Listing, Notice
+from ovirt_tcp_plugin.broker.inventory import Group, Host, Listing, Notice
 from ovirt_tcp_plugin.broker.inventory import Vm as InventoryVm
 from ovirt_tcp_plugin.broker.overview import HostState, PoolState
 from ovirt_tcp_plugin.broker.pools import Pool
-from ovirt_tcp_plugin.broker.quarantine import Guard, GuardRule, Quarantine, Taken
+from ovirt_tcp_plugin.broker.quarantine import REASON_PREFIX, Guard, GuardRule, Quarantine, Taken, ours
 from ovirt_tcp_plugin.broker.settings import Settings
 from ovirt_tcp_plugin.broker.snapshot import Snapshot
 from ovirt_tcp_plugin.broker.sources import Answer
@@ -26,8 +26,6 @@ from ovirt_tcp_plugin.clock import Clock
 from ovirt_tcp_plugin.messages.result import Level
 
 JOURNAL_SIZE = 1000
-# What our maintenance reasons begin with: by it we know a host of ours again, whatever else was lost.
-REASON_PREFIX = "ovirt-tcp: "
 # The wall clock may run ahead of CLOCK_BOOTTIME by so much between two looks; more means that this machine was paused.
 MAX_PAUSE_MS = 60_000
 
@@ -87,9 +85,8 @@ class Knowledge:
         self._names: dict[str, str] = {}
         self._shared_names: frozenset[str] = frozenset()
         self._drift_ms: Optional[int] = None
-        # What was said of a state that lasts, so that it is said once: keys of notices, and refusals by host.
+        # Keys of notices of a state that lasts, so that it is said once.
         self._standing: frozenset[str] = frozenset()
-        self._refusals: dict[str, str] = {}
         self._staged: set[str] = set()
         self.servers_answer = True
         self.wall_edits = 0
@@ -113,7 +110,7 @@ class Knowledge:
             self._names, self._shared_names = pools.names(hosts, self._options.pools.host_names)
             seen = self._table.observe({host.id: host.up for host in hosts}, now_ms)
             self._adopt()
-            self._quarantine.observe(self._hosts, seen.came_up)
+            self._quarantine.observe(self._hosts, seen.came_up, now_ms)
             if seen.came_up or seen.left_up or seen.removed:
                 self._touch(worse=bool(seen.left_up or seen.removed))
                 self._note("hosts", came_up=self._host_names(seen.came_up), left_up=self._host_names(seen.left_up))
@@ -261,23 +258,21 @@ class Knowledge:
         """Return (host id, reason) of the hosts to take out of service now."""
         with self.lock:
             held = {host_id for guard in self._guards.values() for host_id in guard.held}
-            chosen = self._quarantine.to_deactivate(self._hosts, held, self._clock.now_ms())
+            now_ms = self._clock.now_ms()
+            for one in self._quarantine.stuck(now_ms):
+                self._tell_stuck(one)
+            chosen = self._quarantine.to_deactivate(self._hosts, held, now_ms)
             return [(one, self._reason(one)) for one in chosen if self._table.untrusted(one) and self._may_leave(one)]
 
     def deactivated(self, host_id: str, refusal: str = "") -> None:
         """Maintenance was accepted, or refused."""
         with self.lock:
             if not refusal:
-                self._refusals.pop(host_id, None)
-                self._quarantine.asked(host_id)
+                self._quarantine.asked(host_id, self._clock.now_ms())
                 self._note("quarantined", host=self._host_name(host_id))
-                return
-            self._quarantine.refused(host_id, self._clock.now_ms())
-            if self._refusals.get(host_id) == refusal:
-                return
-            self._refusals[host_id] = refusal
-            text = f"Host {self._host_name(host_id)} is untrusted, but maintenance was refused: {refusal}"
-            self._tell(Notice(f"refused {host_id} {refusal}", "error", text, host_id=host_id))
+            elif self._quarantine.refused(host_id, refusal, self._clock.now_ms()):
+                text = f"Host {self._host_name(host_id)} is untrusted, but maintenance was refused: {refusal}"
+                self._tell(Notice(f"refused {host_id} {refusal}", "error", text, host_id=host_id))
 
     def to_activate(self) -> list[str]:
         """Return the hosts of ours that may return now."""
@@ -382,7 +377,6 @@ class Knowledge:
 
     def _trusted(self, host_id: str, before: Optional[Verdict]) -> None:
         self._known_good.add(host_id)
-        self._refusals.pop(host_id, None)
         for guard in self._guards.values():
             guard.recovered(host_id)
         self._quarantine.spared.discard(host_id)
@@ -418,15 +412,35 @@ class Knowledge:
             self._tell(Notice(f"guard {pool.cluster_id} {self._clock.now_ms()}", "error", text, cluster_id=pool.cluster_id))
 
     def _may_leave(self, host_id: str) -> bool:
-        """A host leaves only if its pool has a trusted one: else its VMs have nowhere to go, and nothing is gained."""
+        """Return whether a host may leave; an event tells what keeps it in service, if that lasts."""
+        now_ms, why = self._clock.now_ms(), self._why_kept(host_id)
+        if why and self._quarantine.kept(host_id, why, now_ms):
+            text = f"Host {self._host_name(host_id)} is untrusted, but stays in service: {why}. It gets no VMs."
+            self._tell(Notice(f"kept {host_id} {now_ms}", "error", text, host_id=host_id))
+        return not why
+
+    def _why_kept(self, host_id: str) -> str:
+        """Return why a host has to stay in service, empty if it may leave."""
         now_ms, own = self._clock.now_ms(), self._hosts_of[self._hosts[host_id].cluster_id]
-        return any(self._table.holds(one.id, now_ms) for one in own if one.id != host_id)
+        others = {one.id for one in own if one.id != host_id and self._table.holds(one.id, now_ms)}
+        if not others:
+            return "no other host of its pool is trusted, so its VMs have nowhere to go"
+        carries_engine = any(vm.hosted_engine and vm.host_id == host_id for vm in self._listing.vms)
+        if carries_engine and not others & self._listing.engine_hosts:
+            return "it carries the engine's own VM, and no other trusted host that can take it is Up"
+        return ""
+
+    def _tell_stuck(self, host_id: str) -> None:
+        text = (
+            f"Host {self._host_name(host_id)} is untrusted and does not reach maintenance: some VM cannot leave it. "
+            "It gets no VMs; move or stop those that run there. Maintenance is asked for again and again."
+        )
+        self._tell(Notice(f"stuck {host_id} {self._clock.now_ms()}", "error", text, host_id=host_id))
 
     def _adopt(self) -> None:
         """Know hosts of ours again by the reason of their maintenance, whatever state was lost."""
         for host in self._hosts.values():
-            ours = host.status in (MAINTENANCE, PREPARING) and host.status_detail.startswith(REASON_PREFIX)
-            if ours and self._pool_of(host.id) is not None:
+            if ours(host) and self._pool_of(host.id) is not None:
                 taken = Taken("adopted", host.status_detail[len(REASON_PREFIX) :])
                 self._quarantine.taken.setdefault(host.id, taken).asked = True
 

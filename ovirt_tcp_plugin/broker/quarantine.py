@@ -10,13 +10,19 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Collection, Mapping
-from typing import Any
+from typing import Any, Optional
 
 from ovirt_tcp_plugin.broker.inventory import MAINTENANCE, PREPARING, Host
 
+# What our maintenance reasons begin with: by it we know a host of ours again, whatever else was lost.
+REASON_PREFIX = "ovirt-tcp: "
 # Maintenance that was refused is asked for again after this, doubling to the longest.
 FIRST_RETRY_MS = 5_000
 LONGEST_RETRY_MS = 300_000
+# A host that still prepares for maintenance after this is stuck: some VM of it cannot move. Asked again as often.
+STUCK_MS = 600_000
+# Why a host may not leave is said after this: at a start, others may be trusted a moment later.
+KEPT_TOLD_MS = 30_000
 # A host that returns again and again is brought back ever more slowly.
 FIRST_RETURN_MS = 0
 NEXT_RETURN_MS = 30_000
@@ -30,8 +36,11 @@ class Taken:
     Attributes:
         code, reason: of the verdict.
         asked: maintenance was asked for and accepted.
+        shown: the engine showed it on its way there, for our reason.
         failures: refusals so far; next_ms: when to ask again, CLOCK_BOOTTIME.
         well: it attested well since; return_ms: when it may return.
+        since_ms: since when it is kept in service, or prepares for maintenance.
+        told: why it is still here, as was said last.
     """
 
     code: str
@@ -41,6 +50,18 @@ class Taken:
     next_ms: int = 0
     well: bool = False
     return_ms: int = 0
+    shown: bool = False
+    since_ms: Optional[int] = None
+    told: str = ""
+
+    def stuck(self, now_ms: int) -> bool:
+        """Return whether maintenance was accepted long ago and is not reached."""
+        return self.asked and self.since_ms is not None and now_ms - self.since_ms >= STUCK_MS
+
+    def news(self, why: str) -> bool:
+        """Remember why it is still here; return whether that has not been said yet."""
+        news, self.told = self.told != why, why
+        return news
 
 
 @dataclasses.dataclass(frozen=True)
@@ -119,25 +140,40 @@ class Quarantine:
             known.code, known.reason, known.well = code, reason, False
 
     def to_deactivate(self, hosts: Mapping[str, Host], held: Collection[str], now_ms: int) -> list[str]:
-        """Return the hosts to ask maintenance for now."""
+        """Return the hosts to ask maintenance for now, those that are stuck on their way there among them."""
         return [
             host_id
             for host_id, taken in self.taken.items()
-            if not taken.asked and now_ms >= taken.next_ms and host_id not in held and host_id not in self.spared
-            if host_id in hosts and hosts[host_id].status not in (MAINTENANCE, PREPARING)
+            if now_ms >= taken.next_ms and host_id not in held and host_id not in self.spared and host_id in hosts
+            if taken.stuck(now_ms) or not (taken.asked or hosts[host_id].status in (MAINTENANCE, PREPARING))
         ]
 
-    def asked(self, host_id: str) -> None:
+    def asked(self, host_id: str, now_ms: int) -> None:
         """The engine accepted."""
-        if host_id in self.taken:
-            self.taken[host_id].asked = True
-
-    def refused(self, host_id: str, now_ms: int) -> None:
-        """The engine refused, or did not answer."""
         taken = self.taken.get(host_id)
         if taken is not None:
-            taken.next_ms = now_ms + min(FIRST_RETRY_MS * 2 ** min(taken.failures, 10), LONGEST_RETRY_MS)
-            taken.failures += 1
+            if not taken.asked:
+                taken.since_ms, taken.told = None, ""
+            taken.asked, taken.next_ms = True, now_ms + STUCK_MS
+
+    def refused(self, host_id: str, why: str, now_ms: int) -> bool:
+        """The engine refused, or did not answer; return whether that is news."""
+        taken = self.taken.get(host_id)
+        if taken is None:
+            return False
+        taken.next_ms = now_ms + min(FIRST_RETRY_MS * 2 ** min(taken.failures, 10), LONGEST_RETRY_MS)
+        taken.failures += 1
+        return taken.news(why)
+
+    def kept(self, host_id: str, why: str, now_ms: int) -> bool:
+        """The host may not leave; return whether that has to be said now."""
+        taken = self.taken[host_id]
+        taken.since_ms = now_ms if taken.since_ms is None else taken.since_ms
+        return now_ms - taken.since_ms >= KEPT_TOLD_MS and taken.news(why)
+
+    def stuck(self, now_ms: int) -> list[str]:
+        """Return the hosts that are stuck on their way to maintenance, each once."""
+        return [host_id for host_id, one in self.taken.items() if one.stuck(now_ms) and not one.told and one.news("stuck")]
 
     def well(self, host_id: str, now_ms: int) -> None:
         """A host attested well while it was away."""
@@ -149,12 +185,13 @@ class Quarantine:
             taken.return_ms = now_ms + min(pause_ms, LONGEST_RETURN_MS)
 
     def to_activate(self, hosts: Mapping[str, Host], now_ms: int) -> list[str]:
-        """Return the hosts of ours that attested well and may return now."""
+        """Return the hosts of ours that attested well and may return now, from maintenance or stuck on the way there."""
         return [
             host_id
             for host_id, taken in self.taken.items()
             if taken.asked and taken.well and now_ms >= taken.return_ms
-            if host_id in hosts and hosts[host_id].status == MAINTENANCE
+            if host_id in hosts
+            if hosts[host_id].status == MAINTENANCE or (hosts[host_id].status == PREPARING and taken.stuck(now_ms))
         ]
 
     def returned(self, host_id: str) -> None:
@@ -162,16 +199,27 @@ class Quarantine:
         if self.taken.pop(host_id, None) is not None:
             self.returns[host_id] = self.returns.get(host_id, 0) + 1
 
-    def observe(self, hosts: Mapping[str, Host], came_up: Collection[str]) -> None:
-        """Forget hosts that are gone, and those that somebody else activated: they are his now, until judged anew."""
-        for host_id in list(self.taken):
-            if host_id not in hosts or (host_id in came_up and self.taken[host_id].asked):
+    def observe(self, hosts: Mapping[str, Host], came_up: Collection[str], now_ms: int) -> None:
+        """Forget hosts that are gone, and those that somebody else activated or put into maintenance of his own.
+
+        They are his now, until judged anew.
+        """
+        for host_id, taken in list(self.taken.items()):
+            host = hosts.get(host_id)
+            if host is None or (taken.asked and (host_id in came_up or (taken.shown and _others(host)))):
                 del self.taken[host_id]
+            elif taken.asked:
+                taken.shown |= ours(host)
+                preparing = host.status == PREPARING
+                taken.since_ms = (now_ms if taken.since_ms is None else taken.since_ms) if preparing else None
 
     def encode(self) -> dict[str, Any]:
         """Return what a restart of the broker needs. Moments are not kept: everything is due at once then."""
         return {
-            "taken": {h: {"code": t.code, "reason": t.reason, "asked": t.asked} for h, t in self.taken.items()},
+            "taken": {
+                host_id: {"code": one.code, "reason": one.reason, "asked": one.asked, "shown": one.shown}
+                for host_id, one in self.taken.items()
+            },
             "returns": dict(self.returns),
             "spared": sorted(self.spared),
         }
@@ -182,6 +230,18 @@ class Quarantine:
         Raises:
             KeyError, TypeError, ValueError, AttributeError: it is not what `encode` gives.
         """
-        self.taken = {str(h): Taken(str(t["code"]), str(t["reason"]), bool(t["asked"])) for h, t in encoded["taken"].items()}
+        self.taken = {
+            str(h): Taken(str(t["code"]), str(t["reason"]), bool(t["asked"]), shown=bool(t.get("shown")))
+            for h, t in encoded["taken"].items()
+        }
         self.returns = {str(h): int(n) for h, n in encoded["returns"].items()}
         self.spared = {str(h) for h in encoded["spared"]}
+
+
+def ours(host: Host) -> bool:
+    """Return whether a host is in maintenance, or on its way there, for a reason of ours."""
+    return host.status in (MAINTENANCE, PREPARING) and host.status_detail.startswith(REASON_PREFIX)
+
+
+def _others(host: Host) -> bool:
+    return host.status in (MAINTENANCE, PREPARING) and not ours(host)

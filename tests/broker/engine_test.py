@@ -114,6 +114,15 @@ class TestReading:
         vm.custom_properties, vm.next_run = now, next_run
         assert next(one.marked for one in engine.listing().vms if one.id == vm.id) is marked
 
+    def test_who_can_take_the_engines_vm_is_asked_only_where_there_is_one(
+        self, engine: Engine, simulator: EngineSimulator
+    ) -> None:
+        _, hosts, vms = ids(simulator)
+        simulator.model.hosts[hosts["h2"]].hosted_engine = True
+        assert engine.listing().engine_hosts == frozenset()
+        simulator.model.vms[vms["vm1"]].origin = "managed_hosted_engine"
+        assert engine.listing().engine_hosts == {hosts["h2"]}
+
     def test_events_come_oldest_first_and_only_newer_ones(self, engine: Engine, simulator: EngineSimulator) -> None:
         before = engine.last_event_id()
         _, hosts, _ = ids(simulator)

@@ -58,13 +58,15 @@ class World:
         self.policy = Policy("policy", "trusted", filter_ids=frozenset({"unit"}))
         self.units: tuple[Unit, ...] = (Unit("unit", "TrustedHosts"),)
         self.wall: Group | None = Group("wall", "ovirt-tcp-wall")
+        self.engine_hosts: frozenset[str] = frozenset()
         self.knowledge = Knowledge(options, self.clock)  # type: ignore[arg-type]
         self.look()
 
     def look(self) -> None:
         """Let the broker list everything."""
         walls = {POOL: self.wall} if self.wall else {}
-        listing = Listing((self.cluster,), (self.policy,), self.units, tuple(self.hosts), tuple(self.vms), walls)
+        hosts, vms = tuple(self.hosts), tuple(self.vms)
+        listing = Listing((self.cluster,), (self.policy,), self.units, hosts, vms, walls, self.engine_hosts)
         self.knowledge.observe_listing(listing, self.knowledge.wall_edits)
         self.knowledge.observe_hosts(self.hosts)
 

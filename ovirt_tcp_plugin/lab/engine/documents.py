@@ -93,8 +93,8 @@ def cluster(one: Cluster) -> Element:
     return root
 
 
-def host(one: Host) -> Element:
-    """Return a host."""
+def host(one: Host, all_content: bool = False) -> Element:
+    """Return a host; whether it can run the engine's VM only if all content was asked for (`BackendHostsResource`)."""
     details = {"status_detail": one.status_detail} if one.status_detail else {}
     root = _element(
         "host",
@@ -107,7 +107,7 @@ def host(one: Host) -> Element:
         **details,
     )
     root.append(_link("cluster", one.cluster))
-    if one.hosted_engine:
+    if one.hosted_engine and all_content:
         root.append(_element("hosted_engine", active="true", configured="true", score="3400"))
     return root
 

@@ -38,10 +38,11 @@ class HostPaths:
             if "migration_target_of" in query:
                 vms = [self._model.find("vms", uid) for uid in query["migration_target_of"].split(",")]
                 rows = [host for host in rows if all(host in self._scheduling.can_schedule(vm) for vm in vms)]
-            return documents.listing("hosts", map(documents.host, search.listed(query, rows, _FIELDS)))
+            found = search.listed(query, rows, _FIELDS)
+            return documents.listing("hosts", [documents.host(one, _all_content(query)) for one in found])
 
     def _get(self, query: Mapping[str, str], _: Element, uid: str) -> Element:
-        return documents.host(self._model.find("hosts", uid))
+        return documents.host(self._model.find("hosts", uid), _all_content(query))
 
     def _update(self, query: Mapping[str, str], given: Element, uid: str) -> Element:
         """Status and external status are no part of an edit: they are passed over without a word."""
@@ -62,3 +63,7 @@ class HostPaths:
             self._hosts.deactivate(host, documents.text(given, "reason") or "")
         # A refresh of a host that is Up judges nothing anew.
         return documents.action()
+
+
+def _all_content(query: Mapping[str, str]) -> bool:
+    return query.get("all_content") == "true"
