@@ -10,7 +10,8 @@ from __future__ import annotations
 
 import dataclasses
 import enum
-from typing import Optional
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple, Optional
 
 from ovirt_tcp_plugin.messages.result import Level
 
@@ -22,9 +23,8 @@ class Scope(enum.Enum):
     MARKED_VMS = "marked_vms"
 
 
-@dataclasses.dataclass(frozen=True)
-class Verdict:
-    """An attestation result as the broker holds it.
+class Verdict(NamedTuple):
+    """An attestation result as the broker holds it; a tuple, since filterd makes ten thousand at once.
 
     Attributes:
         level: trust level.
@@ -70,6 +70,24 @@ def needs_trust(vm: Vm, scope: Scope) -> bool:
     if vm.exempt:
         return False
     return scope is Scope.ALL_VMS or vm.marked is not False
+
+
+def passing(
+    vm: Vm, scope: Scope, hosts: Sequence[str], verdicts: Mapping[str, Optional[Verdict]], now_ms: int
+) -> list[str]:
+    """Return those of `hosts` that `decide` allows, in their order: the same rule for thousands of hosts in a call.
+
+    Args:
+        verdicts: by host. A host that is not in it does not pass, whatever the VM.
+    """
+    if not needs_trust(vm, scope):
+        return [host for host in hosts if host in verdicts]
+    trusted = Level.TRUSTED
+    return [
+        host
+        for host in hosts
+        if (one := verdicts.get(host)) is not None and one.level is trusted and one.born_ms <= now_ms < one.end_ms
+    ]
 
 
 def decide(vm: Vm, scope: Scope, verdict: Optional[Verdict], now_ms: int) -> Decision:

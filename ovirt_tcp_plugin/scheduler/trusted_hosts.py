@@ -5,10 +5,11 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+import itertools
+from collections.abc import Mapping, Sequence, Set
 from typing import Optional
 
-from ovirt_tcp_plugin.broker.decision import Scope, decide
+from ovirt_tcp_plugin.broker.decision import Scope, Vm, decide, passing
 from ovirt_tcp_plugin.broker.snapshot import Snapshot
 
 NAME = "TrustedHosts"
@@ -38,7 +39,7 @@ def accept(
         properties: those of the engine's call. A scope that is stricter than the snapshot's wins, a laxer one does
             not: it may be newer, but the broker decides who is let out.
     """
-    found = {id(pools[host]): pools[host] for host in hosts if host in pools}
+    found = {id(one): one for one in map(pools.get, hosts) if one is not None}
     if len(found) > 1:
         return Accepted((), ("the hosts are of several pools, which the engine never asks for at once",))
     snapshot = next(iter(found.values()), None)
@@ -46,15 +47,24 @@ def accept(
         return Accepted((), ("the broker knows none of these hosts: is ovirt-tcp-broker running?",))
     scope = Scope.MARKED_VMS if _lax(snapshot, properties) else Scope.ALL_VMS
     vm = snapshot.vm(vm_id)
-    accepted: list[str] = []
-    reasons: list[str] = []
-    for host in hosts:
-        decision = decide(vm, scope, snapshot.hosts.get(host), now_ms)
-        if decision.allowed and host in snapshot.hosts:
-            accepted.append(host)
-        elif len(reasons) < MAX_REASONS:
-            reasons.append(f"host {host} refused ({decision.code}): {decision.reason}")
+    accepted = passing(vm, scope, hosts, snapshot.hosts, now_ms)
+    reasons = [] if len(accepted) == len(hosts) else _reasons(snapshot, scope, vm, hosts, set(accepted), now_ms)
     return Accepted(tuple(accepted), tuple(reasons))
+
+
+def _reasons(
+    snapshot: Snapshot, scope: Scope, vm: Vm, hosts: Sequence[str], accepted: Set[str], now_ms: int
+) -> list[str]:
+    """Return why hosts were left out: a sentence for each of the first MAX_REASONS."""
+    refused = itertools.islice((host for host in hosts if host not in accepted), MAX_REASONS)
+    return [_reason(host, snapshot, scope, vm, now_ms) for host in refused]
+
+
+def _reason(host: str, snapshot: Snapshot, scope: Scope, vm: Vm, now_ms: int) -> str:
+    if host not in snapshot.hosts:
+        return f"host {host} refused (unknown_host): the broker knows no such host in this pool"
+    decision = decide(vm, scope, snapshot.hosts[host], now_ms)
+    return f"host {host} refused ({decision.code}): {decision.reason}"
 
 
 def _lax(snapshot: Snapshot, properties: Mapping[str, str]) -> bool:

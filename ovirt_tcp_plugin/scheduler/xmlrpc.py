@@ -9,6 +9,8 @@ keep all hosts. No DTD, no entity, and everything bounded.
 from __future__ import annotations
 
 import dataclasses
+import re
+import string
 from collections.abc import Mapping, Sequence
 from typing import Any, Optional
 from xml.parsers import expat
@@ -22,6 +24,22 @@ MAX_DEPTH = 64
 MAX_VALUES = 50_000
 
 _WHAT = "XML-RPC call"
+
+# The very bytes that the engine sends, where nothing in them is special: names and ids in untyped strings. Everything else
+# goes to expat, which calls Python for each tag and takes five times as long.
+_PLAIN = "[-0-9A-Za-z_.]*"
+_LIST = f"<param><value><array><data>((?:<value>{_PLAIN}</value>)*)</data></array></value></param>"
+_MEMBERS = f"<struct>((?:<member><name>{_PLAIN}</name><value>{_PLAIN}</value></member>)*)</struct>"
+_USUAL = re.compile(
+    r'<\?xml version="1\.0" encoding="UTF-8"\?>'
+    r'<methodCall xmlns:ex="http://ws\.apache\.org/xmlrpc/namespaces/extensions">'
+    r"<methodName>runFilters</methodName><params>"
+    f"{_LIST}{_LIST}<param><value>({_PLAIN})</value></param><param><value>(?:<struct/>|{_MEMBERS})</value></param>"
+    r"</params></methodCall>\n?".encode("ascii")
+)
+_UNTYPED = ("<value>", "</value>")
+_TYPED = ("<value><string>", "</string></value>")
+_ID_CHARACTERS = f"-{string.ascii_letters}{string.digits}".encode("ascii")
 _SCALARS = frozenset({"string", "int", "i4", "i8", "double", "boolean", "dateTime.iso8601", "base64", "ex:i8"})
 _NULLS = frozenset({"nil", "ex:nil"})
 
@@ -42,6 +60,27 @@ def parse_call(untrusted: bytes) -> Call:
     """
     if len(untrusted) > MAX_REQUEST_SIZE:
         raise errors.InvalidMessage(_WHAT, f"longer than {MAX_REQUEST_SIZE} bytes")
+    return _usual(untrusted) or _any(untrusted)
+
+
+def _usual(untrusted: bytes) -> Optional[Call]:
+    """Return the call if it has the shape of every day; the same as `_any` would."""
+    found = _USUAL.fullmatch(untrusted)
+    if found is None:
+        return None
+    names, hosts, vm_id, members = (part.decode("ascii") for part in found.groups(b""))
+    properties = dict(
+        one.split("</name><value>") for one in _split(members, "<member><name>", "</value></member>")
+    )
+    return Call("runFilters", (_split(names, *_UNTYPED), _split(hosts, *_UNTYPED), vm_id, properties))
+
+
+def _split(text: str, opening: str, closing: str) -> list[str]:
+    """Return what stands between the tags of a row."""
+    return text[len(opening) : -len(closing)].split(closing + opening) if text else []
+
+
+def _any(untrusted: bytes) -> Call:
     reader = _Reader()
     try:
         reader.parser.Parse(untrusted, True)
@@ -65,12 +104,23 @@ def _encode(value: Any) -> str:
         members = "".join(f"<member><name>{_text(k)}</name>{_encode(v)}</member>" for k, v in value.items())
         return f"<value><struct>{members}</struct></value>"
     if isinstance(value, str):
-        return f"<value><string>{_text(value)}</string></value>"
+        return _text(value).join(_TYPED)
     if isinstance(value, Sequence):
+        if value and set(map(type, value)) == {str}:
+            return f"<value><array><data>{_encode_texts(value)}</data></array></value>"
         return f"<value><array><data>{''.join(_encode(one) for one in value)}</data></array></value>"
     if isinstance(value, int) and not isinstance(value, bool) and -(2**31) <= value < 2**31:
         return f"<value><int>{value}</int></value>"
     raise TypeError(f"{type(value).__name__} has no place in an answer")
+
+
+def _encode_texts(values: Sequence[str]) -> str:
+    """Return a row of texts: host ids as they are, without a look at each."""
+    everything = "".join(values)
+    if not everything.isascii() or everything.encode("ascii").translate(None, _ID_CHARACTERS):
+        values = list(map(_text, values))
+    opening, closing = _TYPED
+    return f"{opening}{(closing + opening).join(values)}{closing}"
 
 
 def _text(value: str) -> str:

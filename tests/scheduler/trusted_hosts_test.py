@@ -7,9 +7,12 @@ from __future__ import annotations
 import dataclasses
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
-from ovirt_tcp_plugin.broker.decision import Scope
+from ovirt_tcp_plugin.broker.decision import Scope, Verdict, decide, passing
 from ovirt_tcp_plugin.clock import boottime_ms as now_ms
+from ovirt_tcp_plugin.messages.result import Level
 from ovirt_tcp_plugin.scheduler.trusted_hosts import Accepted, accept
 from tests.scheduler.conftest import BAD, ENDED, EXEMPT, GOOD, MARKED, NEW, OTHER_POOL, PLAIN, SILENT, UNBORN, pool
 
@@ -87,3 +90,15 @@ def test_reasons_are_bounded() -> None:
     bad = {f"{number:036d}": pool().hosts[BAD] for number in range(1000)}
     one = dataclasses.replace(pool(), hosts=bad)
     assert len(accept({host: one for host in bad}, list(bad), MARKED, {}, now_ms()).reasons) == 10
+
+
+TIMES = st.integers(-3, 9)
+VERDICTS = st.dictionaries(st.sampled_from("abcdef"), st.builds(Verdict, st.sampled_from(Level), TIMES, TIMES))
+
+
+@given(st.sampled_from(Scope), st.sampled_from([MARKED, PLAIN, EXEMPT, NEW]), VERDICTS, TIMES)
+def test_many_hosts_pass_as_each_of_them_would(scope: Scope, vm: str, hosts: dict[str, Verdict], now: int) -> None:
+    one = pool(scope).vm(vm)
+    asked = ["a", "b", "x", "c", "d"]
+    each = [host for host in asked if host in hosts and decide(one, scope, hosts[host], now).allowed]
+    assert passing(one, scope, asked, hosts, now) == each

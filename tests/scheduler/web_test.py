@@ -59,10 +59,21 @@ class Filterd:
 
 @pytest.fixture
 def filterd(tmp_path: Path) -> Iterator[Filterd]:
-    running = Filterd(tmp_path)
+    yield from running_in(tmp_path)
+
+
+@pytest.fixture(scope="module")
+def steady(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Filterd]:
+    """One for all tests that change nothing: nothing that is sent may end it."""
+    yield from running_in(tmp_path_factory.mktemp("steady"))
+
+
+def running_in(directory: Path) -> Iterator[Filterd]:
+    running = Filterd(directory)
     running.writer.write(pool())
     running.start()
     yield running
+    assert running.processes.running("filterd")
     running.processes.stop_all()
 
 
@@ -83,29 +94,116 @@ def filterd(tmp_path: Path) -> Iterator[Filterd]:
         pytest.param(b"x" * 10_000_000, id="10 MB"),
     ],
 )
-def test_whatever_is_not_understood_lets_nobody_pass(filterd: Filterd, body: bytes) -> None:
-    answer = filterd.post(body)
+def test_whatever_is_not_understood_lets_nobody_pass(steady: Filterd, body: bytes) -> None:
+    answer = steady.post(body)
     assert (answer["result_code"], answer["result"], answer["plugin_errors"]) == (1, [], {})
     assert answer["errors"]
-    assert filterd.processes.running("filterd")
+    assert steady.processes.running("filterd")
 
 
-def test_the_engine_discovers_one_filter(filterd: Filterd) -> None:
-    found = filterd.engine.discover()
+HEAD = b"POST /RPC2 HTTP/1.1\r\nHost: localhost:18781\r\nContent-Type: text/xml\r\n"
+NO_FILTER = request("runFilters", [[], [GOOD], MARKED, {}])
+BOMB = b'<!DOCTYPE m [<!ENTITY a "aaaaaaaaaa"><!ENTITY b "&a;&a;">]><methodCall><methodName>&b;</methodName></methodCall>'
+
+
+def sized(body: bytes, head: bytes = HEAD) -> bytes:
+    return head + b"Content-Length: %d\r\n\r\n" % len(body) + body
+
+
+@pytest.mark.parametrize(
+    "sent",
+    [
+        pytest.param(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n", id="GET"),
+        pytest.param(b"BREW /x?y HTTP/1.1\r\nHost: x\r\nContent-Length: 2\r\n\r\nxy", id="odd method"),
+        pytest.param(HEAD + b"\r\n", id="no body"),
+        pytest.param(HEAD + b"Content-Length: 0\r\n\r\n", id="empty body"),
+        pytest.param(HEAD + b"Content-Length: many\r\n\r\n", id="length no number"),
+        pytest.param(HEAD + b"Content-Length: -5\r\n\r\n", id="negative length"),
+        pytest.param(HEAD + b"Content-Length: 5, 6\r\n\r\n", id="two lengths"),
+        pytest.param(HEAD + b"Content-Length: 99999999999999999999999\r\n\r\n", id="endless"),
+        pytest.param(HEAD + b"Transfer-Encoding: chunked\r\n\r\n2\r\nxy\r\n0\r\n\r\n", id="chunked rubbish"),
+        pytest.param(sized(b"x" * 10_000_000), id="10 MB"),
+        pytest.param(sized(b"<a>" + b"<b/>" * 100_000 + b"</a>"), id="many values"),
+        pytest.param(sized(BOMB), id="entities"),
+        pytest.param(sized(NO_FILTER, HEAD.replace(b"HTTP/1.1", b"HTTP/1.0")), id="HTTP/1.0"),
+        pytest.param(sized(NO_FILTER, HEAD + b"Connection: keep-alive\r\n"), id="well-formed refusal"),
+    ],
+)
+def test_whatever_arrives_the_engine_would_read_a_refusal(steady: Filterd, sent: bytes) -> None:
+    """Any status but 200, and any answer that the Java client cannot parse, would make the engine keep all hosts."""
+    with socket.create_connection(("127.0.0.1", steady.port), 10) as connection:
+        connection.sendall(sent)
+        status, content = read_answer(connection)
+
+    assert status == b"HTTP/1.1 200 OK"
+    assert b"<nil" not in content
+    assert b"<i8" not in content
+    ((answer,), _) = xmlrpc.client.loads(content)
+    assert (answer["result_code"], answer["result"], answer["plugin_errors"]) == (1, [], {})
+    assert answer["errors"]
+
+
+def read_answer(connection: socket.socket) -> tuple[bytes, bytes]:
+    """Return status line and body."""
+    head = b""
+    while b"\r\n\r\n" not in head:
+        part = connection.recv(1)
+        assert part, head
+        head += part
+    lines = head.split(b"\r\n")
+    (length,) = [int(line.split(b":")[1]) for line in lines if line.lower().startswith(b"content-length:")]
+    body = b""
+    while len(body) < length:
+        body += connection.recv(65536)
+    return lines[0], body
+
+
+@pytest.mark.parametrize("version", ["HTTP/1.0", "HTTP/1.1"])
+@pytest.mark.parametrize("chunked", [False, True])
+def test_a_call_is_answered_over_a_kept_connection_of_either_version(
+    steady: Filterd, version: str, chunked: bool
+) -> None:
+    head = HEAD.replace(b"HTTP/1.1", version.encode()) + b"Connection: keep-alive\r\n"
+    body = request("runFilters", [["TrustedHosts"], [BAD, GOOD], MARKED, {}])
+    pieces = b"".join(b"%x\r\n%b\r\n" % (len(one), one) for one in (body[:100], body[100:]))
+    sent = head + b"Transfer-Encoding: chunked\r\n\r\n" + pieces + b"0\r\n\r\n" if chunked else sized(body, head)
+    with socket.create_connection(("127.0.0.1", steady.port), 10) as connection:
+        for _ in range(2):
+            connection.sendall(sent)
+            status, content = read_answer(connection)
+            ((answer,), _) = xmlrpc.client.loads(content)
+            assert (status, answer["result"]) == (b"HTTP/1.1 200 OK", [GOOD])
+
+
+def test_who_opens_connections_without_end_does_not_keep_the_engine_out(steady: Filterd) -> None:
+    idle = []
+    for _ in range(web.MAX_CONNECTIONS + 20):
+        idle.append(socket.create_connection(("127.0.0.1", steady.port), 10))
+    try:
+        assert steady.engine.run_filters(["TrustedHosts"], [GOOD], MARKED, {}).result == [GOOD]
+        idle[0].settimeout(5)
+        assert idle[0].recv(1) == b""
+    finally:
+        for one in idle:
+            one.close()
+
+
+def test_the_engine_discovers_one_filter(steady: Filterd) -> None:
+    found = steady.engine.discover()
     assert set(found) == {"filters", "scores", "balance"}
     assert found["filters"]["TrustedHosts"][1] == "trust_scope=^(all_vms|marked_vms)$"
 
 
-def test_only_trusted_hosts_pass_over_a_connection_that_is_kept(filterd: Filterd) -> None:
-    engine = filterd.engine
+def test_only_trusted_hosts_pass_over_a_connection_that_is_kept(steady: Filterd) -> None:
+    engine = steady.engine
     for _ in range(5):
         answer = engine.run_filters(["TrustedHosts"], [BAD, GOOD], MARKED, {})
         assert (answer.result_code, answer.result) == (0, [GOOD])
     assert len(engine._idle) == 1
 
 
-def test_an_empty_result_tells_the_engine_why(filterd: Filterd) -> None:
-    answer = filterd.engine.run_filters(["TrustedHosts"], [BAD], MARKED, {})
+def test_an_empty_result_tells_the_engine_why(steady: Filterd) -> None:
+    answer = steady.engine.run_filters(["TrustedHosts"], [BAD], MARKED, {})
     assert (answer.result_code, answer.result) == (1, [])
     assert "no_launch" in answer.errors[0]
 

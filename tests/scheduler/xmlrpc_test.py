@@ -67,6 +67,31 @@ def test_the_caller_does_not_choose_the_codec(encoding: bytes) -> None:
     assert codec.parse_call(body) == codec.Call("discover", ())
 
 
+PLAIN = st.text("abcdef0123456789-_.", max_size=6)
+
+
+@given(st.lists(PLAIN), st.lists(PLAIN), PLAIN, st.dictionaries(PLAIN, PLAIN))
+def test_the_quick_way_and_expat_read_the_same(names: list[str], hosts: list[str], vm: str, given: dict[str, str]) -> None:
+    body = external_scheduler.request("runFilters", [names, hosts, vm, given])
+    call = codec.Call("runFilters", (names, hosts, vm, given))
+    assert codec._usual(body) == codec._any(body) == call
+
+
+PIECES = st.binary(max_size=8) | st.sampled_from([b"<value>", b"</value>", b"a"])
+
+
+@given(st.integers(0, len(CALL) - 1), PIECES, st.integers(0, 20))
+def test_what_the_quick_way_takes_expat_takes_too(position: int, inserted: bytes, removed: int) -> None:
+    body = CALL[:position] + inserted + CALL[position + removed :]
+    call = codec._usual(body)
+    assert call is None or call == codec._any(body)
+
+
+def test_what_the_engine_sends_every_day_takes_the_quick_way() -> None:
+    assert codec._usual(CALL) is not None
+    assert codec._usual(CALL.replace(b"h1", b"<string>h1</string>")) is None
+
+
 def test_reads_nulls_empty_maps_and_typed_values() -> None:
     assert codec.parse_call(external_scheduler.request("x", [None, {}, [], ""])).parameters == (None, {}, [], "")
     typed = xmlrpc.client.dumps((["a"], {"k": "v"}, "t", 5), "y").encode()
