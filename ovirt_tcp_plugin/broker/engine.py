@@ -1,26 +1,18 @@
 # SPDX-FileCopyrightText: The ovirt_tcp_plugin developers
 # SPDX-License-Identifier: Apache-2.0
-"""The one adapter around the oVirt SDK: values in, values out, and only this package's errors.
-
-What the SDK does not do, and this does: one connection per thread (a Connection serialises its threads), a new
-connection after any error (time-outs and an engine that restarts raise a plain Error without a code, a document that is
-no XML a plain Exception), a time limit for the log-in, and no log-out that would revoke a token on close.
-"""
+"""What the broker asks of the engine, by the oVirt SDK: values in, values out, and only this package's errors (`sdk`)."""
 
 from __future__ import annotations
 
 import logging
-import threading
-import urllib.parse
 from collections.abc import Callable, Iterable
-from pathlib import Path
-from typing import Any, Optional, TypeVar
+from typing import Any
 
 import ovirtsdk4
 from ovirtsdk4 import types
 
 from ovirt_tcp_plugin import errors
-from ovirt_tcp_plugin.broker import https, settings
+from ovirt_tcp_plugin.broker import settings
 from ovirt_tcp_plugin.broker.inventory import (
     HOSTED_ENGINE_ORIGINS,
     MARK_PROPERTY,
@@ -35,36 +27,12 @@ from ovirt_tcp_plugin.broker.inventory import (
     Unit,
     Vm,
 )
-from ovirt_tcp_plugin.messages import fields
+from ovirt_tcp_plugin.broker.sdk import Access, Sdk, password_of, properties
 
 log = logging.getLogger("broker.engine")
 
 ORIGIN = "ovirt-tcp"
 MAX_EVENTS = 1000
-MAX_PASSWORD_SIZE = 1024
-MAX_TOKEN_SIZE = 64 * 1024
-
-T = TypeVar("T")
-
-
-class _Connection(ovirtsdk4.Connection):  # type: ignore[misc]
-    """Logs in within a time limit: the SDK's own token request, made again after every 401, waits for ever."""
-
-    def _get_access_token(self) -> str:
-        root = "{0.scheme}://{0.netloc}".format(urllib.parse.urlsplit(self._url))
-        form = {
-            "grant_type": "password",
-            "scope": "ovirt-app-api",
-            "username": self._username,
-            "password": self._password,
-        }
-        bounds = https.Bounds(self._timeout, self._timeout, MAX_TOKEN_SIZE)
-        path = "/ovirt-engine/sso/oauth/token"
-        reply = https.post_form("the engine's log-in", root + path, form, Path(self._ca_file), bounds)
-        members = fields.members(fields.parse(reply.body, "log-in", MAX_TOKEN_SIZE), "log-in")
-        if reply.status in (400, 401, 403):
-            raise ovirtsdk4.AuthError(str(members.get("error_description") or members.get("error") or reply.status))
-        return fields.text(members, "access_token", MAX_TOKEN_SIZE)
 
 
 class Engine:
@@ -75,8 +43,14 @@ class Engine:
     """
 
     def __init__(self, options: settings.Engine) -> None:
-        self._options = options
-        self._local = threading.local()
+        access = Access(
+            options.url,
+            options.username,
+            lambda: password_of(options.password_file),
+            options.ca_file,
+            options.timeout_s,
+        )
+        self._call = Sdk(access).call
 
     def hosts(self) -> tuple[Host, ...]:
         """Return all hosts."""
@@ -189,48 +163,6 @@ class Engine:
                 raise
             log.info("already so what=%s", what)
 
-    def _call(self, what: str, action: Callable[[Any], T]) -> T:
-        try:
-            return action(self._system())
-        except ovirtsdk4.NotFoundError as e:
-            raise errors.NotFound("object at the engine", f"({what})") from e
-        except ovirtsdk4.AuthError as e:
-            self._drop()
-            raise errors.Unavailable("the engine", f"it refuses our user or password ({what}): {_line(e)}") from e
-        except ovirtsdk4.Error as e:
-            if e.code in (400, 409):
-                raise errors.Conflict(f"the engine refuses ({what}): {_line(e)}") from e
-            self._drop()
-            raise errors.Unavailable("the engine", f"{what}: {_line(e)}") from e
-        except (errors.InvalidConfig, errors.Unavailable):
-            self._drop()
-            raise
-        except Exception as e:
-            # The SDK's readers raise whatever comes to them on a document that is not what it should be.
-            self._drop()
-            raise errors.Unavailable("the engine", f"{what}: its answer makes no sense: {_line(e)}") from e
-
-    def _system(self) -> Any:
-        connection: Optional[ovirtsdk4.Connection] = getattr(self._local, "connection", None)
-        if connection is None:
-            connection = self._local.connection = _Connection(
-                url=self._options.url,
-                username=self._options.username,
-                password=_password(self._options.password_file),
-                ca_file=str(self._options.ca_file),
-                timeout=int(self._options.timeout_s) or 1,
-            )
-        return connection.system_service()
-
-    def _drop(self) -> None:
-        connection: Optional[ovirtsdk4.Connection] = getattr(self._local, "connection", None)
-        self._local.connection = None
-        if connection is not None:
-            try:
-                connection.close(logout=False)
-            except ovirtsdk4.Error as e:
-                log.info("close error=%s", _line(e))
-
 
 _ENFORCING = types.AffinityRule(enabled=True, enforcing=True, positive=True)
 
@@ -280,13 +212,13 @@ def _enforces(group: Any) -> bool:
 def _policy(system: Any, policy: Any) -> Policy:
     filters = system.scheduling_policies_service().policy_service(policy.id).filters_service().list()
     units = frozenset(one.scheduling_policy_unit.id if one.scheduling_policy_unit else one.id for one in filters)
-    return Policy(policy.id, policy.name, _properties(policy.properties), units)
+    return Policy(policy.id, policy.name, properties(policy.properties), units)
 
 
 def _cluster(cluster: Any) -> Cluster:
-    properties = _properties(cluster.custom_scheduling_policy_properties)
+    own = properties(cluster.custom_scheduling_policy_properties)
     policy = cluster.scheduling_policy.id if cluster.scheduling_policy else ""
-    return Cluster(cluster.id, cluster.name, policy, properties, bool(cluster.trusted_service))
+    return Cluster(cluster.id, cluster.name, policy, own, bool(cluster.trusted_service))
 
 
 def _unit(unit: Any) -> Unit:
@@ -318,11 +250,7 @@ def _vm(vm: Any, next_run: Any) -> Vm:
 
 
 def _marked(vm: Any) -> bool:
-    return _properties(vm.custom_properties).get(MARK_PROPERTY) == "true"
-
-
-def _properties(given: Any) -> dict[str, str]:
-    return {one.name: one.value or "" for one in given or []}
+    return properties(vm.custom_properties).get(MARK_PROPERTY) == "true"
 
 
 def _event(event: Any) -> Event:
@@ -340,15 +268,3 @@ def _groups(system: Any, cluster_id: str) -> Any:
 
 def _group(system: Any, cluster_id: str, group_id: str) -> Any:
     return _groups(system, cluster_id).group_service(group_id)
-
-
-def _password(path: Path) -> str:
-    try:
-        with path.open(encoding="utf-8") as file:
-            return file.read(MAX_PASSWORD_SIZE).rstrip("\n")
-    except (OSError, UnicodeDecodeError) as e:
-        raise errors.InvalidConfig(str(path), [f"the engine's password cannot be read: {e}"]) from e
-
-
-def _line(error: Exception) -> str:
-    return " ".join(str(error).split())[:500]

@@ -39,6 +39,7 @@ class AffinityPaths:
             f"DELETE {members}/{{}}": self._remove_member,
             "GET affinitylabels": self._labels,
             "POST affinitylabels": self._add_label,
+            "GET affinitylabels/{}/(hosts|vms)": self._bearers,
             "POST affinitylabels/{}/(hosts|vms)": self._put_label,
             "DELETE affinitylabels/{}/(hosts|vms)/{}": self._take_label,
         }
@@ -136,6 +137,12 @@ class AffinityPaths:
                 raise refusal("Cannot add affinity label with a conflicting NAME.")
             self._model.labels[label.id] = label
             return documents.label(label)
+
+    def _bearers(self, query: Mapping[str, str], _: Element, uid: str, kind: str) -> Element:
+        with self._model.lock:
+            rows = getattr(self._model, kind)
+            present = [rows[one] for one in getattr(self._model.find("labels", uid), kind) if one in rows]
+            return documents.listing(kind, map(_MEMBERS[kind][2], present))
 
     def _put_label(self, query: Mapping[str, str], given: Element, uid: str, kind: str) -> Element:
         with self._model.lock:
