@@ -84,8 +84,8 @@ def _of_group(pool: Pool, group: AffinityGroup, members: list[str]) -> Iterable[
     if group.hosts_rule.forbids and group.host_ids:
         text = (
             f"Affinity group {group.name} of cluster {pool.name} keeps {shown} off {len(group.host_ids)} hosts by an "
-            "enforcing negative rule. When no other host is trusted, these VMs do not start: make the rule not enforcing, or take "
-            "the VMs out of the group."
+            "enforcing negative rule. When no other host is trusted, these VMs do not start: make the rule not enforcing, "
+            "or take the VMs out of the group."
         )
         yield Conflict(group.cluster_id, group.name, text)
     if group.vms_rule.forbids and len(members) > 1:
