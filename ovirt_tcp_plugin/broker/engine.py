@@ -16,7 +16,7 @@ from ovirt_tcp_plugin.broker import settings
 from ovirt_tcp_plugin.broker.inventory import (
     HOSTED_ENGINE_ORIGINS,
     MARK_PROPERTY,
-    WALL_NAME,
+    WALL_DESCRIPTION,
     Cluster,
     Event,
     Group,
@@ -26,6 +26,7 @@ from ovirt_tcp_plugin.broker.inventory import (
     Policy,
     Unit,
     Vm,
+    wall_name,
 )
 from ovirt_tcp_plugin.broker.sdk import Access, Sdk, password_of, properties
 
@@ -73,8 +74,8 @@ class Engine:
 
         def create(system: Any) -> str:
             group = types.AffinityGroup(
-                name=WALL_NAME,
-                description="Hosts that are trusted now; kept by ovirt-tcp-broker.",
+                name=wall_name(cluster_id),
+                description=WALL_DESCRIPTION,
                 hosts_rule=_ENFORCING,
                 vms_rule=types.AffinityRule(enabled=False),
             )
@@ -83,9 +84,10 @@ class Engine:
         return self._call("create the wall", create)
 
     def repair_wall(self, cluster_id: str, group_id: str) -> None:
-        """Make the group an enforcing positive one again."""
-        rules = types.AffinityGroup(hosts_rule=_ENFORCING, vms_rule=types.AffinityRule(enabled=False))
-        self._call("repair the wall", lambda system: _groups(system, cluster_id).group_service(group_id).update(rules))
+        """Make the group an enforcing positive one again, of its own name."""
+        rules = {"hosts_rule": _ENFORCING, "vms_rule": types.AffinityRule(enabled=False)}
+        group = types.AffinityGroup(name=wall_name(cluster_id), description=WALL_DESCRIPTION, **rules)
+        self._call("repair the wall", lambda system: _groups(system, cluster_id).group_service(group_id).update(group))
 
     def remove_wall(self, cluster_id: str, group_id: str) -> None:
         """Remove the group: the cluster is no pool any more."""
@@ -199,9 +201,11 @@ def _member_vms(system: Any, cluster_id: str, group_id: str) -> frozenset[str]:
 
 def _walls(system: Any, cluster_id: str) -> Iterable[Group]:
     for group in _groups(system, cluster_id).list():
-        if group.name == WALL_NAME:
+        # One that somebody renamed is still a wall: a second one beside it would leave it to itself.
+        if group.name == wall_name(cluster_id) or group.description == WALL_DESCRIPTION:
             hosts, vms = _member_hosts(system, cluster_id, group.id), _member_vms(system, cluster_id, group.id)
-            yield Group(group.id, group.name, hosts, vms, _enforces(group))
+            intact = group.name == wall_name(cluster_id) and _enforces(group)
+            yield Group(group.id, group.name, hosts, vms, intact)
 
 
 def _enforces(group: Any) -> bool:

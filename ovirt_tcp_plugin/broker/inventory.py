@@ -9,7 +9,9 @@ from collections.abc import Mapping
 from typing import Optional
 
 UNIT_NAME = "TrustedHosts"
+# What the names of our walls begin with, and how the engine shows that a group is one of them, whatever its name.
 WALL_NAME = "ovirt-tcp-wall"
+WALL_DESCRIPTION = "Hosts that are trusted now; kept by ovirt-tcp-broker."
 MARK_PROPERTY = "trusted_host_flag"
 
 UP = "up"
@@ -18,6 +20,11 @@ PREPARING = "preparing_for_maintenance"
 
 # An `origin` of the VM that carries the engine itself.
 HOSTED_ENGINE_ORIGINS = frozenset({"hosted_engine", "managed_hosted_engine"})
+
+
+def wall_name(cluster_id: str) -> str:
+    """Return the name of a cluster's wall. The engine has no two affinity groups of one name (`AddAffinityGroupCommand`)."""
+    return f"{WALL_NAME}-{cluster_id}"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -82,7 +89,7 @@ class Unit:
 
 @dataclasses.dataclass(frozen=True)
 class Group:
-    """An affinity group. `enforcing`: positive and enforcing for hosts, with no rule between VMs."""
+    """An affinity group. `enforcing`: positive and enforcing for hosts, with no rule between VMs, of the name it needs."""
 
     id: str
     name: str

@@ -18,7 +18,7 @@ from ovirt_tcp_plugin import errors
 from ovirt_tcp_plugin.broker import hooks
 from ovirt_tcp_plugin.broker.engine import Engine
 from ovirt_tcp_plugin.broker.hooks import HookEvent
-from ovirt_tcp_plugin.broker.inventory import WALL_NAME, Event, Group, Notice
+from ovirt_tcp_plugin.broker.inventory import Event, Group, Notice, wall_name
 from ovirt_tcp_plugin.broker.knowledge import Knowledge, WallPlan
 from ovirt_tcp_plugin.broker.memory import Memory
 from ovirt_tcp_plugin.broker.settings import Settings
@@ -260,7 +260,7 @@ class Service:
         The plans are outdated when somebody loses trust, and after a second, since verdicts end by themselves; then
         there are better ones at the next look. Each wall is remembered step by step: a failure loses nothing.
         """
-        groups = {plan.pool.cluster_id: plan.group or Group("", WALL_NAME) for plan in plans}
+        groups = {plan.pool.cluster_id: plan.group or Group("", wall_name(plan.pool.cluster_id)) for plan in plans}
         steps = [(plan.pool.cluster_id, step) for plan in plans for step in plan.steps]
         for cluster_id, step in sorted(steps, key=lambda one: one[1].edit.value):
             if groups[cluster_id].id or step.edit is Edit.CREATE:

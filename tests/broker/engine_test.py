@@ -19,9 +19,9 @@ import pytest
 from ovirt_tcp_plugin import errors
 from ovirt_tcp_plugin.broker import settings
 from ovirt_tcp_plugin.broker.engine import Engine
-from ovirt_tcp_plugin.broker.inventory import WALL_NAME, Notice
+from ovirt_tcp_plugin.broker.inventory import Notice, wall_name
 from ovirt_tcp_plugin.lab.engine.builtin import NONE_POLICY
-from ovirt_tcp_plugin.lab.engine.model import Rule
+from ovirt_tcp_plugin.lab.engine.model import Cluster, Rule
 from ovirt_tcp_plugin.lab.engine.server import Config, EngineSimulator
 from ovirt_tcp_plugin.verifier.authority import Authority, write_key
 
@@ -138,7 +138,7 @@ class TestWall:
         engine.add_host(cluster, group, hosts["h1"])
         engine.add_vm(cluster, group, vms["vm1"])
         wall = engine.listing().walls[cluster]
-        assert (wall.name, wall.enforcing) == (WALL_NAME, True)
+        assert (wall.name, wall.enforcing) == (wall_name(cluster), True)
         assert (wall.host_ids, wall.vm_ids) == ({hosts["h1"]}, {vms["vm1"]})
         engine.remove_host(cluster, group, hosts["h1"])
         engine.remove_vm(cluster, group, vms["vm1"])
@@ -176,6 +176,25 @@ class TestWall:
         engine.repair_wall(cluster, group)
         wall = engine.listing().walls[cluster]
         assert (wall.enforcing, wall.host_ids) == (True, {hosts["h1"]})
+
+    def test_each_pool_can_have_its_own(self, engine: Engine, simulator: EngineSimulator) -> None:
+        """The engine refuses a second affinity group of one name, in whatever cluster."""
+        second = Cluster("11111111-1111-1111-1111-111111111111", "Second")
+        simulator.model.clusters[second.id] = second
+        walls = {cluster: engine.create_wall(cluster) for cluster in simulator.model.clusters}
+        assert {cluster: wall.id for cluster, wall in engine.listing().walls.items()} == walls
+
+    def test_one_that_was_renamed_is_known_again_and_gets_its_name_back(
+        self, engine: Engine, simulator: EngineSimulator
+    ) -> None:
+        cluster, _, _ = ids(simulator)
+        group = engine.create_wall(cluster)
+        simulator.model.groups[group].name = "of an administrator"
+        wall = engine.listing().walls[cluster]
+        assert (wall.id, wall.enforcing) == (group, False)
+        engine.repair_wall(cluster, group)
+        assert engine.listing().walls[cluster].enforcing
+        assert simulator.model.groups[group].name == wall_name(cluster)
 
 
 class TestHosts:

@@ -123,7 +123,7 @@ class Site:
 
     def wall(self) -> model.AffinityGroup | None:
         groups = self.engine.model.groups.values()
-        return next((one for one in groups if one.name == WALL_NAME), None)
+        return next((one for one in groups if one.name.startswith(WALL_NAME)), None)
 
     def inside(self) -> set[str]:
         wall = self.wall()

@@ -173,6 +173,7 @@ def policy_unit(kind: str, uid: str, number: Mapping[str, str]) -> Element:
 def group(one: AffinityGroup, tables: Model, inline: bool = False) -> Element:
     """Return an affinity group, with its members if they were asked for (`follow`)."""
     root = _element("affinity_group", one.id, f"clusters/{one.cluster}/affinitygroups", name=one.name)
+    ElementTree.SubElement(root, "description").text = one.description
     for name in ("hosts_rule", "vms_rule"):
         given = getattr(one, name)
         inner = {k: _yes(getattr(given, k)) for k in ("enabled", "enforcing", "positive")}

@@ -180,6 +180,7 @@ class AffinityGroup:
     vms: list[str] = dataclasses.field(default_factory=list)
     host_labels: list[str] = dataclasses.field(default_factory=list)
     vm_labels: list[str] = dataclasses.field(default_factory=list)
+    description: str = ""
 
 
 @dataclasses.dataclass

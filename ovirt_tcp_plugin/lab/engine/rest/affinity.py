@@ -55,13 +55,15 @@ class AffinityPaths:
         with self._model.lock:
             self._model.find("clusters", cluster)
             name = documents.text(given, "name") or ""
-            if any((one.cluster, one.name) == (cluster, name) for one in self._model.groups.values()):
+            # Of any cluster: `AddAffinityGroupCommand` looks for the name alone.
+            if any(one.name == name for one in self._model.groups.values()):
                 raise refusal("Cannot add Affinity Group. Affinity Group name already exists.")
             rules = [documents.rule(given, "hosts_rule"), documents.rule(given, "vms_rule")]
             hosts, vms = (
                 [one.get("id", "") for one in given.findall(path)] for path in ("hosts/host", "vms/vm")
             )  # fmt: skip
             group = AffinityGroup(model.new_id(), name, cluster, rules[0], rules[1], hosts, vms)
+            group.description = documents.text(given, "description") or ""
             self._validate(group)
             self._model.groups[group.id] = group
             return documents.group(group, self._model)
@@ -74,6 +76,8 @@ class AffinityPaths:
         with self._model.lock:
             group = self._find(cluster, uid)
             self._validate(group)
+            for name in ("name", "description"):
+                setattr(group, name, documents.text(given, name) or getattr(group, name))
             for name in ("hosts_rule", "vms_rule"):
                 if given.find(name) is not None:
                     setattr(group, name, documents.rule(given, name))
