@@ -52,6 +52,7 @@ PURE_MODULES = [f"messages.{name}" for name in PURE] + [
     "broker.conflicts",
     "broker.wall",
     "broker.quarantine",
+    "broker.exemptions",
     "broker.inventory",
     "broker.overview",
     "scheduler.trusted_hosts",

@@ -11,7 +11,7 @@ import threading
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any, Optional, TypeVar
 
-from ovirt_tcp_plugin.broker import pools, verdicts, wall
+from ovirt_tcp_plugin.broker import exemptions, pools, verdicts, wall
 from ovirt_tcp_plugin.broker.decision import Decision, Verdict, Vm, decide, needs_trust
 from ovirt_tcp_plugin.broker.inventory import Group, Host, Listing, Notice
 from ovirt_tcp_plugin.broker.inventory import Vm as InventoryVm
@@ -87,6 +87,7 @@ class Knowledge:
         self._drift_ms: Optional[int] = None
         # Keys of notices of a state that lasts, so that it is said once.
         self._standing: frozenset[str] = frozenset()
+        self._exemptions_used: frozenset[str] = frozenset()
         self._staged: set[str] = set()
         self.servers_answer = True
         self.wall_edits = 0
@@ -111,6 +112,7 @@ class Knowledge:
             seen = self._table.observe({host.id: host.up for host in hosts}, now_ms)
             self._adopt()
             self._quarantine.observe(self._hosts, seen.came_up, now_ms)
+            self._watch_exemptions()
             if seen.came_up or seen.left_up or seen.removed:
                 self._touch(worse=bool(seen.left_up or seen.removed))
                 self._note("hosts", came_up=self._host_names(seen.came_up), left_up=self._host_names(seen.left_up))
@@ -138,6 +140,11 @@ class Knowledge:
             self._standing = frozenset(notice.key for notice in change.notices)
             self._touch()
             return change.ended
+
+    def is_exempt(self, vm_id: str) -> bool:
+        """Return whether a VM may run anywhere."""
+        with self.lock:
+            return vm_id in self._exempt
 
     def host_restarted(self, host_id: str) -> None:
         """An event told that the host left Up, whatever the listings show."""
@@ -335,6 +342,7 @@ class Knowledge:
                 "verdicts": self._table.encode(),
                 "quarantine": self._quarantine.encode(),
                 "known_good": sorted(self._known_good),
+                "exemptions_used": sorted(self._exemptions_used),
                 "guards": {cluster_id: guard.encode() for cluster_id, guard in self._guards.items()},
             }
 
@@ -347,6 +355,7 @@ class Knowledge:
         with self.lock:
             self._quarantine.restore(encoded["quarantine"])
             self._known_good = {str(one) for one in encoded["known_good"]}
+            self._exemptions_used = frozenset(str(one) for one in encoded.get("exemptions_used", ()))
             same_boot = encoded["boot_id"] == self._clock.boot_id
             for cluster_id, one in encoded["guards"].items():
                 self._guards.setdefault(str(cluster_id), Guard(self._guard_rule)).restore(one, same_boot)
@@ -436,6 +445,23 @@ class Knowledge:
             "It gets no VMs; move or stop those that run there. Maintenance is asked for again and again."
         )
         self._tell(Notice(f"stuck {host_id} {self._clock.now_ms()}", "error", text, host_id=host_id))
+
+    def _watch_exemptions(self) -> None:
+        """Tell of each exempt VM that runs on a host which is not trusted, once for as long as it does."""
+        scopes = {pool.cluster_id: pool.scope for pool in self._pools.by_cluster.values()}
+        vms = [self._vms[vm_id] for vm_id in self._exempt if vm_id in self._vms]
+        hosts = [self._hosts[vm.host_id] for vm in vms if self._refused(vm.host_id) and vm.host_id in self._hosts]
+        used = exemptions.uses(vms, scopes, {host.id: (host, self._shown(host.id)) for host in hosts})
+        for key, notice in used.items():
+            if key not in self._exemptions_used:
+                self._tell(notice)
+        self._exemptions_used = frozenset(used)
+
+    def _refused(self, host_id: str) -> bool:
+        """Return whether a host has been asked about since it last came Up, and is not trusted."""
+        entry = self._table.entry(host_id)
+        asked = entry is not None and (entry.failures > 0 or entry.verdict.level in (Level.UNTRUSTED, Level.TRUSTED))
+        return asked and not self._table.holds(host_id, self._clock.now_ms())
 
     def _adopt(self) -> None:
         """Know hosts of ours again by the reason of their maintenance, whatever state was lost."""

@@ -46,6 +46,8 @@ LEAVING = frozenset({Edit.CREATE, Edit.REPAIR, Edit.REMOVE_HOST})
 HOST_LEFT_UP = frozenset({12, 15, 16, 41, 517, 518, 519, 522, 600, 620, 9008, 9027})
 # Clusters, policies, VMs or hosts changed: a full listing is due.
 LISTING_DUE = frozenset({34, 35, 42, 43, 44, 53, 174, 809, 811, 835, 1152, 9910, 9912})
+# A VM started or arrived somewhere: of exempt ones, where is told.
+VM_ARRIVED = frozenset({32, 63})
 
 
 class Service:
@@ -179,7 +181,7 @@ class Service:
             self._engine_restarted("the engine restarted")
         elif event.code in HOST_LEFT_UP and event.host_id:
             self._knowledge.host_restarted(event.host_id)
-        if event.code in LISTING_DUE:
+        if event.code in LISTING_DUE or (event.code in VM_ARRIVED and self._knowledge.is_exempt(event.vm_id)):
             self._listing_due.set()
 
     def _engine_restarted(self, reason: str) -> None:
