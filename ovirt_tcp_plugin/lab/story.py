@@ -241,12 +241,14 @@ class Story:
             raise StepFailed("the engine discovered TrustedHosts, but it is not enabled")
         policies = system.scheduling_policies_service()
         scope = types.Property(name="trust_scope", value="all_vms")
-        policy = policies.add(types.SchedulingPolicy(name="trusted", properties=[scope]))
+        policy = policies.add(types.SchedulingPolicy(name="trusted"))
         filters = policies.policy_service(policy.id).filters_service()
         for uid in (builtin.AFFINITY_FILTER, builtin.MEMORY_FILTER, unit.id):
             filters.add(types.Filter(scheduling_policy_unit=types.SchedulingPolicyUnit(id=uid)))
         balance = types.SchedulingPolicyUnit(id=builtin.NO_BALANCE)
         policies.policy_service(policy.id).balances_service().add(types.Balance(scheduling_policy_unit=balance))
+        # Only now: a policy cannot have a property that none of its units understands.
+        policies.policy_service(policy.id).update(types.SchedulingPolicy(properties=[scope]))
         (cluster,) = system.clusters_service().list()
         change = types.Cluster(scheduling_policy=types.SchedulingPolicy(id=policy.id))
         system.clusters_service().cluster_service(cluster.id).update(change)

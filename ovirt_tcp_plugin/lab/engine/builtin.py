@@ -73,6 +73,32 @@ UNITS = [
     *((uid, name, "load_balancing") for name, uid in _BALANCES.items()),
 ]
 
+_UTILIZATION = {"HighUtilization": "^([5-9][0-9])$"}
+_MINUTES = {"CpuOverCommitDurationMinutes": "^([1-9][0-9]*)$"}
+_RATIO = {"VCpuToPhysicalCpuRatio": r"^([0-2](\.([0-9]+))?)$"}
+_MEMORY = {"MaxFreeMemoryForOverUtilized": "^([1-9][0-9]*)$", "MinFreeMemoryForUnderUtilized": "^([1-9][0-9]*)$"}
+_GRACE = {"SpmVmGrace": "^([0-9]|[1-9][0-9]+)$"}
+# Properties that a unit understands, by its id: name and regular expression of the whole value (`PolicyUnitParameter`).
+PARAMETERS = {
+    FILTERS["CPUOverloaded"]: {**_UTILIZATION, **_MINUTES},
+    FILTERS["Swap"]: {"MaximumAllowedSwapUsage": "^1?[0-9]?[0-9]$"},
+    FILTERS["HostedEngineSpares"]: {"HeSparesCount": "^([0-9][0-9]*)$"},
+    _CPU_EVEN: _RATIO,
+    _CPU_SAVING: _UTILIZATION,
+    _MEMORY_SAVING: _MEMORY,
+    _GUESTS_EVEN: _GRACE,
+    _BALANCES["OptimalForEvenDistribution"]: {**_UTILIZATION, **_MEMORY, **_MINUTES, **_RATIO},
+    _BALANCES["OptimalForPowerSaving"]: {
+        **_UTILIZATION,
+        **_MEMORY,
+        **_MINUTES,
+        "LowUtilization": "^([0-9]|[1-4][0-9])$",
+        "EnableAutomaticHostPowerManagement": "^(true|false)$",
+        "HostsInReserve": "^[0-9][0-9]*$",
+    },
+    GUEST_BALANCE: {**_GRACE, "HighVmCount": "^([0-9]|[1-9][0-9]+)$", "MigrationThreshold": "^([2-9]|[1-9][0-9]+)$"},
+}
+
 NONE_POLICY = "b4ed2332-a7ac-4d5f-9596-99a439cb2812"
 _OVERLOAD = {"CpuOverCommitDurationMinutes": "2", "HighUtilization": "80"}
 _USUAL, _EVEN = list(FILTERS.values()), {_CPU_EVEN: 2, _MEMORY_EVEN: 1, **_COMMON_WEIGHTS}

@@ -24,8 +24,9 @@ _PROPERTIES = re.compile(r"(\w+=[^;]+(;\w+=[^;]+)*)?;?", re.ASCII)
 class Discovery:
     """One discovery for each start. `external` is None when ExternalSchedulerEnabled is false."""
 
-    def __init__(self, tables: Model, external: Optional[ExternalScheduler]) -> None:
-        self._model, self._external = tables, external
+    def __init__(self, tables: Model) -> None:
+        self._model = tables
+        self.external: Optional[ExternalScheduler] = None
         self._thread: Optional[threading.Thread] = None
 
     def begin(self) -> None:
@@ -34,8 +35,8 @@ class Discovery:
         with self._model.lock:
             for unit in self._external_units():
                 unit.enabled, unit.saved = unit.saved, False
-        if self._external is not None:
-            self._thread = threading.Thread(target=self._discover, args=(self._external,), name="discovery")
+        if self.external is not None:
+            self._thread = threading.Thread(target=self._discover, args=(self.external,), name="discovery")
             self._thread.start()
 
     def wait(self, within_s: Optional[float] = None) -> None:

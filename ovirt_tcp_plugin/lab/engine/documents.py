@@ -154,7 +154,8 @@ def unit(one: Unit) -> Element:
 
 def policy(one: Policy) -> Element:
     """Return a scheduling policy."""
-    root = _element("scheduling_policy", one.id, "schedulingpolicies", name=one.name, locked=_yes(one.locked))
+    members = {"name": one.name, "description": one.description, "locked": _yes(one.locked)}
+    root = _element("scheduling_policy", one.id, "schedulingpolicies", **members)
     root.append(_properties("properties", "property", one.properties))
     return root
 
@@ -201,7 +202,8 @@ def hook(point: str, name: str, checksum: str) -> Element:
 
 def role(one: Role) -> Element:
     """Return a role, without its permits: they have a list of their own."""
-    return _element("role", one.id, "roles", name=one.name, administrative="true", mutable=_yes(one.mutable))
+    members = {"name": one.name, "description": one.description, "mutable": _yes(one.mutable)}
+    return _element("role", one.id, "roles", administrative="true", **members)
 
 
 def permit(uid: str, name: str) -> Element:
@@ -210,8 +212,8 @@ def permit(uid: str, name: str) -> Element:
 
 
 def user(one: User) -> Element:
-    """Return a user."""
-    return _element("user", one.id, "users", user_name=one.name)
+    """Return a user. Its name ends with the provider of authorization, not with the profile that it logs in with."""
+    return _element("user", one.id, "users", user_name=f"{one.name}-authz")
 
 
 def permission(given: Role, to: User) -> Element:

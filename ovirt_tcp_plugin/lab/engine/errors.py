@@ -13,6 +13,11 @@ class Fault(Exception):
         self.status, self.reason, self.detail = status, reason, detail
 
 
+def invalid(detail: str) -> Fault:
+    """Return the refusal of parameters that are no good: 400."""
+    return Fault(400, "Operation Failed", f"[{detail}]")
+
+
 def refusal(detail: str) -> Fault:
     """Return the refusal of a command's validation, or of an edit: 409."""
     return Fault(409, "Operation Failed", f"[{detail}]")

@@ -140,6 +140,7 @@ class Policy:
 
     id: str
     name: str
+    description: str = ""
     locked: bool = False
     properties: dict[str, str] = dataclasses.field(default_factory=dict)
     filters: list[str] = dataclasses.field(default_factory=list)
@@ -191,6 +192,7 @@ class Role:
     name: str
     permits: set[str]
     mutable: bool = True
+    description: str = ""
 
 
 @dataclasses.dataclass
@@ -241,9 +243,11 @@ class Model:
         self.users: dict[str, User] = {}
         self.audit_log = AuditLog(clock, faults)
         self.journal: list[dict[str, Any]] = []
-        self.units = {uid: Unit(uid, name, kind) for uid, name, kind in builtin.UNITS}
+        self.units = {
+            uid: Unit(uid, name, kind, properties=dict(builtin.PARAMETERS.get(uid, {}))) for uid, name, kind in builtin.UNITS
+        }
         self.policies = {
-            uid: Policy(uid, name, True, dict(properties), list(filters), list(factors), [balance], dict(factors))
+            uid: Policy(uid, name, "", True, dict(properties), list(filters), list(factors), [balance], dict(factors))
             for uid, name, filters, factors, balance, properties in builtin.POLICIES
         }
 
@@ -279,6 +283,21 @@ class Model:
     def permits(self, user: User) -> set[str]:
         """Return what a user may do."""
         return {permit for uid in user.roles for permit in self.roles[uid].permits}
+
+    def understood(self, policy: Policy) -> dict[str, str]:
+        """Return the properties that the units of a policy understand: name -> regular expression."""
+        units = (self.units.get(uid) for uid in (*policy.filters, *policy.weights, *policy.balances))
+        return {name: regex for unit in units if unit is not None for name, regex in unit.properties.items()}
+
+    def saved_properties(self, policy: str, given: Mapping[str, str]) -> dict[str, str]:
+        """Return the properties of a cluster as it is saved (`ClusterOperationCommandBase.updateClusterPolicyProperties`).
+
+        What it has stays, the policy's own fill in the rest, and what no unit of the policy understands is dropped. A later
+        edit of the policy does not reach the cluster.
+        """
+        chosen = self.policies[policy]
+        known = self.understood(chosen)
+        return {name: value for name, value in {**chosen.properties, **given}.items() if name in known}
 
     def members(self, group: AffinityGroup) -> tuple[set[str], set[str]]:
         """Return the ids of a group's hosts and VMs, those of its labels among them."""

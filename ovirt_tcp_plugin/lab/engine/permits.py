@@ -41,6 +41,7 @@ _NEEDED = (
     ("affinitylabels", "tag_management"),
     ("hosts/{}/", "manipulate_host"),
     ("hosts", "edit_host_configuration"),
+    ("schedulingpolicyunits", "edit_storage_pool_configuration"),
     ("schedulingpolicies", "edit_storage_pool_configuration"),
     ("roles", "manipulate_roles"),
     ("users", "manipulate_users"),

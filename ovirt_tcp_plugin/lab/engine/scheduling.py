@@ -20,9 +20,9 @@ from ovirt_tcp_plugin.lab.engine.model import UP, Host, Model, Policy, Vm
 class Scheduling:
     """schedule() and canSchedule(). `external` is None when ExternalSchedulerEnabled is false."""
 
-    def __init__(self, tables: Model, external: Optional[ExternalScheduler]) -> None:
+    def __init__(self, tables: Model) -> None:
         self._model = tables
-        self._external = external
+        self.external: Optional[ExternalScheduler] = None
 
     def can_schedule(self, vm: Vm, hosts: Optional[Sequence[str]] = None) -> list[Host]:
         """Return the hosts that the internal filters leave; external filters do not run here."""
@@ -81,10 +81,11 @@ class Scheduling:
             units = [self._model.units[uid] for uid in policy.filters if uid in self._model.units]
             names = [unit.name for unit in units if not unit.internal and unit.enabled]
             properties = dict(self._model.clusters[vm.cluster].properties)
-        if not names or not hosts or self._external is None:
+        external = self.external
+        if not names or not hosts or external is None:
             return "not called", set(hosts)
         try:
-            answer = self._external.run_filters(names, hosts, vm.id, properties)
+            answer = external.run_filters(names, hosts, vm.id, properties)
             accepted = _accepted(answer)
         except NoAnswer as e:
             text = f"Failed to connect to external scheduler proxy: {e}"

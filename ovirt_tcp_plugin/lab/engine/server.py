@@ -7,15 +7,17 @@ from __future__ import annotations
 import dataclasses
 import threading
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any, Optional
 
-from ovirt_tcp_plugin.lab.engine import audit_log, documents, model
+from ovirt_tcp_plugin.lab.engine import audit_log, documents, model, options
 from ovirt_tcp_plugin.lab.engine.clock import Clock, ManualClock
 from ovirt_tcp_plugin.lab.engine.discovery import Discovery
 from ovirt_tcp_plugin.lab.engine.external_scheduler import ExternalScheduler
 from ovirt_tcp_plugin.lab.engine.faults import Faults
 from ovirt_tcp_plugin.lab.engine.hosts import Hosts
 from ovirt_tcp_plugin.lab.engine.model import Cluster, Host, Model, Role, Timings, User, Vm
+from ovirt_tcp_plugin.lab.engine.options import Options
 from ovirt_tcp_plugin.lab.engine.permits import PERMITS
 from ovirt_tcp_plugin.lab.engine.rest import Rest
 from ovirt_tcp_plugin.lab.engine.rounds import Rounds
@@ -43,6 +45,8 @@ class Config:
         external_scheduler: URL, empty if ExternalSchedulerEnabled is false.
         attestation_server: AttestationServer, of which only the existence counts.
         vm_properties: UserDefinedVMProperties, name -> regular expression of the whole value.
+        options: file of the lab's `engine-config`, read at each start; it then counts instead of external_scheduler,
+            vm_properties and the timings external_response and ha_long_retry.
         port, control_port: 0 for any.
     """
 
@@ -56,6 +60,7 @@ class Config:
     external_scheduler: str = ""
     attestation_server: str = ""
     vm_properties: Mapping[str, str] = dataclasses.field(default_factory=lambda: {"trusted_host_flag": "^(true|false)$"})
+    options: str = ""
     timings: Mapping[str, float] = dataclasses.field(default_factory=dict)
     port: int = 0
     control_port: int = 0
@@ -70,16 +75,16 @@ class EngineSimulator:
         timings = Timings(**config.timings)  # type: ignore[arg-type]
         self.model = Model(timings, self.clock, self.faults)
         _fill(self.model, config)
-        within = timings.external_response
-        external = ExternalScheduler(config.external_scheduler, within) if config.external_scheduler else None
-        self.discovery = Discovery(self.model, external)
-        self.scheduling = Scheduling(self.model, external)
+        self.discovery = Discovery(self.model)
+        self.scheduling = Scheduling(self.model)
         self.vms = Vms(self.model, self.scheduling)
         self.hosts = Hosts(self.model, self.vms)
         self.rounds = Rounds(self.model, self.scheduling, self.vms, self.hosts)
         self.sessions = Sessions(self.model)
-        properties, server = config.vm_properties, config.attestation_server
-        self.rest = Rest(self.model, self.scheduling, self.hosts, self.vms, properties, server)
+        self._vm_properties: dict[str, str] = {}
+        self.rest = Rest(
+            self.model, self.scheduling, self.hosts, self.vms, self._vm_properties, config.attestation_server
+        )
         self.web = Web(self, config.certificate, config.key, (config.port, config.control_port))
         self.away_until = 0.0
         self._stopping = threading.Event()
@@ -135,11 +140,26 @@ class EngineSimulator:
 
     def _begin(self) -> None:
         """What every start of the engine does (`Backend.initialize`)."""
+        self._obey(options.read(Path(self.config.options)) if self.config.options else self._given())
         self.model.audit_log.restart()
         self.model.log(audit_log.ENGINE_START, "Starting oVirt Engine.")
         self.hosts.restart()
         self.rounds.restart()
         self.discovery.begin()
+
+    def _given(self) -> Options:
+        config, timings = self.config, self.model.timings
+        return Options(config.external_scheduler, timings.external_response, timings.ha_long_retry, config.vm_properties)
+
+    def _obey(self, given: Options) -> None:
+        with self.model.lock:
+            self.model.timings = dataclasses.replace(
+                self.model.timings, external_response=given.external_response, ha_long_retry=given.ha_long_retry
+            )
+            self._vm_properties.clear()
+            self._vm_properties.update(given.vm_properties)
+        url = given.external_scheduler
+        self.discovery.external = self.scheduling.external = ExternalScheduler(url, given.external_response) if url else None
 
     def _beat(self) -> None:
         while not self._stopping.wait(HEARTBEAT_S):
@@ -150,6 +170,7 @@ def _fill(tables: Model, config: Config) -> None:
     _fill_users(tables, config)
     for name in config.clusters:
         cluster = Cluster(model.new_id(), name)
+        cluster.properties = tables.saved_properties(cluster.policy, {})
         tables.clusters[cluster.id] = cluster
     clusters = {cluster.name: cluster.id for cluster in tables.clusters.values()}
     for given in config.hosts:

@@ -29,7 +29,7 @@ class TestRest:
         policies = lab.system.scheduling_policies_service()
         filters = policies.policy_service(builtin.NONE_POLICY).filters_service()
         unit = types.SchedulingPolicyUnit(id=builtin.MEMORY_FILTER)
-        with pytest.raises(ovirtsdk4.Error, match="locked"):
+        with pytest.raises(ovirtsdk4.Error, match="Parameters are invalid"):
             filters.add(types.Filter(scheduling_policy_unit=unit))
 
     def test_membership_of_a_group_is_edited_one_by_one(self, lab: Lab) -> None:

@@ -54,13 +54,14 @@ class Session:
         """Give a cluster a policy of its own, made as an administrator's script would make it."""
         policies = self.system.scheduling_policies_service()
         given = [types.Property(name=name, value=value) for name, value in properties.items()]
-        policy = policies.add(types.SchedulingPolicy(name=f"policy of {cluster}", properties=given))
+        policy = policies.add(types.SchedulingPolicy(name=f"policy of {cluster}"))
         service = policies.policy_service(policy.id)
         for uid in filters:
             service.filters_service().add(types.Filter(scheduling_policy_unit=types.SchedulingPolicyUnit(id=uid)))
         if balance:
             unit = types.SchedulingPolicyUnit(id=balance)
             service.balances_service().add(types.Balance(scheduling_policy_unit=unit))
+        service.update(types.SchedulingPolicy(properties=given))
         clusters = self.system.clusters_service()
         uid = next(one.id for one in clusters.list() if one.name == cluster)
         clusters.cluster_service(uid).update(types.Cluster(scheduling_policy=types.SchedulingPolicy(id=policy.id)))

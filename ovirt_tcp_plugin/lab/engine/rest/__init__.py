@@ -26,6 +26,8 @@ from ovirt_tcp_plugin.lab.engine.scheduling import Scheduling
 from ovirt_tcp_plugin.lab.engine.vms import Vms
 
 _ACTION = re.compile("(hosts|vms)/[^/]+/[^/]+")
+# A POST there is an edit of the whole, and is answered like one.
+_EDIT = re.compile("schedulingpolicies/[^/]+/[a-z]+")
 
 
 class Rest:
@@ -67,7 +69,8 @@ class Rest:
         except Fault as e:
             is_action = verb == "POST" and _ACTION.fullmatch(path) is not None
             return e.status, None if e.status == 404 else documents.fault(e, is_action)
-        return (201 if verb == "POST" and document.tag != "action" else 200), document
+        created = verb == "POST" and document.tag != "action" and _EDIT.fullmatch(path) is None
+        return (201 if created else 200), document
 
     def _handle(self, user: User, verb: str, path: str, query: Mapping[str, str], body: bytes) -> Element:
         for route_verb, name, pattern, handler in self._routes:

@@ -21,10 +21,13 @@ class AccessPaths:
         self.routes: dict[str, Callable[..., Element]] = {
             "GET roles": self._roles,
             "POST roles": self._add_role,
+            "GET roles/{}": self._role,
             "GET roles/{}/permits": self._permits,
             "DELETE roles/{}": self._remove_role,
             "GET users": self._users,
+            "GET permissions": self._granted,
             "POST permissions": self._grant,
+            "DELETE permissions/{}": self._revoke,
         }
 
     def _roles(self, query: Mapping[str, str], _: Element) -> Element:
@@ -40,8 +43,13 @@ class AccessPaths:
             if any(one.name == name for one in self._model.roles.values()):
                 raise refusal("Cannot add Role. Name is already used by an existing Role.")
             role = Role(model.new_id(), name, {PERMITS[one] for one in permits})
+            role.description = documents.text(given, "description") or ""
             self._model.roles[role.id] = role
             return documents.role(role)
+
+    def _role(self, query: Mapping[str, str], _: Element, uid: str) -> Element:
+        with self._model.lock:
+            return documents.role(self._model.find("roles", uid))
 
     def _permits(self, query: Mapping[str, str], _: Element, uid: str) -> Element:
         with self._model.lock:
@@ -55,13 +63,28 @@ class AccessPaths:
             if not role.mutable:
                 raise refusal("Cannot remove Role. Changing system Role is not allowed.")
             if any(uid in user.roles for user in self._model.users.values()):
-                raise refusal("Cannot remove Role. The Role is assigned to Users.")
+                text = "One or more Permissions is still associated with Role.\n- Please remove all Permissions first."
+                raise refusal(text)
             del self._model.roles[uid]
             return documents.action()
 
     def _users(self, query: Mapping[str, str], _: Element) -> Element:
         with self._model.lock:
             return documents.listing("users", map(documents.user, self._model.users.values()))
+
+    def _granted(self, query: Mapping[str, str], _: Element) -> Element:
+        with self._model.lock:
+            every = [(self._model.roles[uid], user) for user in self._model.users.values() for uid in sorted(user.roles)]
+            return documents.listing("permissions", [documents.permission(*one) for one in every])
+
+    def _revoke(self, query: Mapping[str, str], _: Element, uid: str) -> Element:
+        with self._model.lock:
+            for user in self._model.users.values():
+                for role in user.roles:
+                    if documents.permission(self._model.roles[role], user).get("id") == uid:
+                        user.roles.remove(role)
+                        return documents.action()
+            raise Fault(404, "Operation Failed", f"[Entity not found: {uid}]")
 
     def _grant(self, query: Mapping[str, str], given: Element) -> Element:
         with self._model.lock:

@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping
 from ovirt_tcp_plugin.lab.engine import audit_log, documents
 from ovirt_tcp_plugin.lab.engine.documents import Element
 from ovirt_tcp_plugin.lab.engine.errors import Fault, refusal
-from ovirt_tcp_plugin.lab.engine.model import Cluster, Model, Policy
+from ovirt_tcp_plugin.lab.engine.model import Cluster, Model
 
 _NO_ATTESTATION_SERVER = "[Attestation server should be configured correctly.]"
 
@@ -43,11 +43,9 @@ class ClusterPaths:
             cluster.trusted_service = cluster.trusted_service if trusted is None else trusted == "true"
             policy = documents.identifier(given, "scheduling_policy")
             if policy:
-                # The policy's defaults are copied when the cluster is saved; later edits of the policy do not reach it.
-                chosen: Policy = self._model.find("policies", policy)
-                cluster.policy, cluster.properties = chosen.id, dict(chosen.properties)
-            properties = documents.properties(given, "custom_scheduling_policy_properties")
-            cluster.properties = cluster.properties if properties is None else properties
+                cluster.policy = self._model.find("policies", policy).id
+            properties = documents.properties(given, "custom_scheduling_policy_properties") or {}
+            cluster.properties = self._model.saved_properties(cluster.policy, {**cluster.properties, **properties})
             self._model.log(audit_log.CLUSTER_UPDATED, f"Host cluster {cluster.name} was updated.", cluster=uid)
             return documents.cluster(cluster)
 

@@ -1,0 +1,159 @@
+# SPDX-FileCopyrightText: The ovirt_tcp_plugin developers
+# SPDX-License-Identifier: Apache-2.0
+"""The engine's command `engine-config` over a file instead of the engine's database (`EngineConfigLogic`, 4.5).
+
+It behaves as the real one does: errors go to stdout, `-s` replaces and `-m` merges, a key with several versions without
+`--cver` asks on stdin and, at its end, asks for ever. `install` makes an executable; it runs without this package.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import re
+import sys
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+LEVELS = ("4.2", "4.3", "4.4", "4.5", "4.6", "4.7", "4.8")
+# Rows of a new engine (`0000_config.sql`), as far as anybody asks here: key -> version -> value.
+STOCK = {
+    "ExternalSchedulerServiceURL": {"general": "http://localhost:18781/"},
+    "ExternalSchedulerConnectionTimeout": {"general": "100"},
+    "ExternalSchedulerEnabled": {"general": "false"},
+    "ExternalSchedulerResponseTimeout": {"general": "120000"},
+    "RetryToRunAutoStartVmShortIntervalInSeconds": {"general": "30"},
+    "RetryToRunAutoStartVmLongIntervalInSeconds": {"general": "1800"},
+    "NumOfTriesToRunFailedAutoStartVmInShortIntervals": {"general": "10"},
+    "UserDefinedVMProperties": {level: "" for level in LEVELS},
+}
+_MERGED = {"UserDefinedVMProperties": ";"}
+_DEFINITION = r"[a-z_A-Z0-9]+=[^;]*"
+_DEFINITIONS = re.compile(rf"({_DEFINITION}(;{_DEFINITION})*;?)?")
+_NUMBERS = ("Timeout", "InSeconds", "ShortIntervals")
+
+_VERBS = {
+    **{"-g": "get", "--get": "get", "-s": "set", "--set": "set"},
+    **{"-m": "merge", "--merge": "merge", "-a": "all", "--all": "all"},
+}
+_NO_VERB = "Action verb must come first, and '{}' is not an action.\nPlease tell me what to do: list? get? set? get-all?"
+_NO_NODE = 'Cannot invoke "com.fasterxml.jackson.databind.JsonNode.get(String)" because "node" is null'
+_NOT_MERGED = 'Cannot invoke "com.fasterxml.jackson.databind.JsonNode.asBoolean(boolean)" because the return value is null'
+
+Rows = dict[str, dict[str, str]]
+
+
+class _Refused(Exception):
+    """What it says before it ends with 1."""
+
+
+def install(directory: Path) -> tuple[Path, Path]:
+    """Make an executable and the file that it works on, of a new engine; return both."""
+    command, options = directory / "engine-config", directory / "vdc_options.json"
+    options.write_text(json.dumps(STOCK), encoding="utf-8")
+    command.write_text(f'#!/bin/sh\nexec "{sys.executable}" -I "{__file__}" "{options}" "$@"\n', encoding="utf-8")
+    command.chmod(0o755)
+    return command, options
+
+
+def main() -> None:
+    """Run one action on the file that the first argument names."""
+    path = Path(sys.argv[1])
+    with path.with_suffix(".lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        rows: Rows = json.loads(path.read_text(encoding="utf-8"))
+        try:
+            changed = _run(rows, sys.argv[2:])
+        except _Refused as e:
+            sys.stdout.write(f"{e}\n")
+            sys.exit(1)
+        if changed:
+            fresh = path.with_suffix(".new")
+            fresh.write_text(json.dumps(rows), encoding="utf-8")
+            os.replace(fresh, path)
+
+
+def _run(rows: Rows, arguments: Sequence[str]) -> bool:
+    """Do what the arguments say; return whether a row changed."""
+    if not arguments:
+        raise _Refused("Error: at least 1 argument needed for configuration utility to run.")
+    verb, _, key = arguments[0].partition("=")
+    action = _VERBS.get(verb)
+    if action is None:
+        raise _Refused(_NO_VERB.format(arguments[0]))
+    version = next((one.partition("=")[2] for one in arguments if one.startswith("--cver=")), "")
+    given = key or next((one for one in arguments[1:] if not one.startswith("-")), "")
+    if action == "all":
+        _print(rows, list(rows), "")
+        return False
+    if not given:
+        raise _Refused(f"Missing key {'or value ' if action != 'get' else ''}for {action} action.")
+    if action == "get":
+        _print(rows, [given], version)
+        return False
+    key, equal, value = given.partition("=")
+    if not equal:
+        raise _Refused("Argument for set/merge action must be in format of key=value.")
+    return _change(rows, key, value, version, action == "merge")
+
+
+def _print(rows: Rows, keys: Sequence[str], version: str) -> None:
+    for key in keys:
+        if key not in rows:
+            raise _Refused(_NO_NODE)
+        if version:
+            if version not in rows[key]:
+                raise _Refused(f"Error fetching {key} value: no such entry with version '{version}'.")
+            sys.stdout.write(rows[key][version] + "\n")
+        else:
+            sys.stdout.writelines(f"{key}: {value} version: {one}\n" for one, value in rows[key].items())
+
+
+def _change(rows: Rows, key: str, value: str, version: str, merge: bool) -> bool:
+    if key not in rows:
+        raise _Refused(_NO_NODE)
+    if merge and key not in _MERGED:
+        raise _Refused(_NOT_MERGED)
+    version = version or (next(iter(rows[key])) if len(rows[key]) == 1 else _ask(rows[key]))
+    present = rows[key].get(version, "")
+    if merge and present.strip():
+        value = _merged(present.strip(), value, _MERGED[key])
+        if value == present.strip():
+            sys.stdout.write("Merge operation cancelled as value is unchanged.\n")
+            return False
+    if key in _MERGED and not _DEFINITIONS.fullmatch(value):
+        specification = _DEFINITIONS.pattern
+        text = f"Invalid syntax, user defined VM properties specification should conform to {specification}"
+        raise _Refused(f"Cannot set value {value} to key {key}. {text}")
+    if key.endswith(_NUMBERS) and not re.fullmatch("[+-]?[0-9]+", value):
+        raise _Refused(f"Cannot set value {value} to key {key}. ")
+    if version not in rows[key]:
+        raise _Refused(f"Error setting {key}'s value. No such entry with version {version}.")
+    # PostgreSQL lists a row that was updated after the others.
+    del rows[key][version]
+    rows[key][version] = value
+    return True
+
+
+def _merged(present: str, added: str, delimiter: str) -> str:
+    for one in added.split(delimiter):
+        if one not in present.split(delimiter):
+            present += ("" if present.endswith(delimiter) else delimiter) + one
+    return present
+
+
+def _ask(versions: Iterable[str]) -> str:
+    """Ask which version is meant. An end of stdin reads as an empty line: the real one, too, asks again for ever."""
+    listed = list(versions)
+    while True:
+        sys.stdout.write("Please select a version:\n")
+        sys.stdout.writelines(f"{number}. {one}\n" for number, one in enumerate(listed, 1))
+        sys.stdout.flush()
+        answer = sys.stdin.readline().strip()
+        if answer.isdigit() and 0 < int(answer) <= len(listed):
+            return listed[int(answer) - 1]
+
+
+if __name__ == "__main__":
+    main()
