@@ -33,10 +33,8 @@ _DEFINITION = r"[a-z_A-Z0-9]+=[^;]*"
 _DEFINITIONS = re.compile(rf"({_DEFINITION}(;{_DEFINITION})*;?)?")
 _NUMBERS = ("Timeout", "InSeconds", "ShortIntervals")
 
-_VERBS = {
-    **{"-g": "get", "--get": "get", "-s": "set", "--set": "set"},
-    **{"-m": "merge", "--merge": "merge", "-a": "all", "--all": "all"},
-}
+_SPELLINGS = {"get": ("-g", "--get"), "set": ("-s", "--set"), "merge": ("-m", "--merge"), "all": ("-a", "--all")}
+_VERBS = {spelling: verb for verb, spellings in _SPELLINGS.items() for spelling in spellings}
 _NO_VERB = "Action verb must come first, and '{}' is not an action.\nPlease tell me what to do: list? get? set? get-all?"
 _NO_NODE = 'Cannot invoke "com.fasterxml.jackson.databind.JsonNode.get(String)" because "node" is null'
 _NOT_MERGED = 'Cannot invoke "com.fasterxml.jackson.databind.JsonNode.asBoolean(boolean)" because the return value is null'
