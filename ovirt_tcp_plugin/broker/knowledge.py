@@ -103,20 +103,22 @@ class Knowledge:
     # News
 
     def observe_hosts(self, hosts: Sequence[Host]) -> tuple[str, ...]:
-        """Take the engine's list of hosts into account; return the pool hosts that came Up."""
+        """Take the engine's list of hosts into account; return the pool hosts that came Up or moved."""
         with self.lock:
             now_ms = self._clock.now_ms()
+            places = self._places()
             self._hosts = {host.id: host for host in hosts}
             self._hosts_of = _by_cluster(hosts)
             self._names, self._shared_names = pools.names(hosts, self._options.pools.host_names)
             seen = self._table.observe({host.id: host.up for host in hosts}, now_ms)
+            came_up = (*seen.came_up, *self._moved(places))
             self._adopt()
             self._quarantine.observe(self._hosts, seen.came_up, now_ms)
             self._watch_exemptions()
             if seen.came_up or seen.left_up or seen.removed:
                 self._touch(worse=bool(seen.left_up or seen.removed))
                 self._note("hosts", came_up=self._host_names(seen.came_up), left_up=self._host_names(seen.left_up))
-            return tuple(host_id for host_id in seen.came_up if self._pool_of(host_id) is not None)
+            return tuple(host_id for host_id in came_up if self._pool_of(host_id) is not None)
 
     def observe_listing(self, listing: Listing, wall_edits: int) -> tuple[Pool, ...]:
         """Take a complete listing into account; return the pools that ended.
@@ -462,6 +464,18 @@ class Knowledge:
         entry = self._table.entry(host_id)
         asked = entry is not None and (entry.failures > 0 or entry.verdict.level in (Level.UNTRUSTED, Level.TRUSTED))
         return asked and not self._table.holds(host_id, self._clock.now_ms())
+
+    def _places(self) -> dict[str, tuple[str, Optional[str]]]:
+        """Return each host's cluster and name at the attestation server."""
+        return {host.id: (host.cluster_id, self._names.get(host.id)) for host in self._hosts.values()}
+
+    def _moved(self, before: Mapping[str, tuple[str, Optional[str]]]) -> list[str]:
+        """Have hosts in another cluster or of another name attest anew; return those. A verdict is of one place and name."""
+        moved = [host_id for host_id, place in self._places().items() if before.get(host_id, place) != place]
+        for host_id in moved:
+            self._table.restarted(host_id, self._clock.now_ms())
+            self._touch(worse=True)
+        return [host_id for host_id in moved if self._hosts[host_id].up]
 
     def _adopt(self) -> None:
         """Know hosts of ours again by the reason of their maintenance, whatever state was lost."""

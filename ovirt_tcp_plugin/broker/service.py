@@ -236,7 +236,10 @@ class Service:
             log.exception("asking about hosts failed")
             self._knowledge.nobody_answered(names, "the broker failed to ask; its log says why")
         else:
-            self._knowledge.record({host_id: told[name] for host_id, name in names.items()})
+            # What was told of a name that is another host's by now, or nobody's, is told of nobody.
+            same = {host_id: name for host_id, name in names.items() if self._knowledge.name(host_id) == name}
+            self._knowledge.not_asked(set(names) - set(same))
+            self._knowledge.record({host_id: told[name] for host_id, name in same.items()})
 
     # Enforcement
 
