@@ -112,6 +112,14 @@ class Engine:
 
         self._edit("remove a host", remove, lambda system: host_id not in _member_hosts(system, cluster_id, group_id))
 
+    def remove_label(self, cluster_id: str, group_id: str, label_id: str) -> None:
+        """Put out the hosts that are inside by a label. It may be gone already."""
+
+        def remove(system: Any) -> None:
+            _group(system, cluster_id, group_id).host_labels_service().label_service(label_id).remove()
+
+        self._edit("remove a label", remove, lambda system: label_id not in _labels(system, cluster_id, group_id))
+
     def add_vm(self, cluster_id: str, group_id: str, vm_id: str) -> None:
         """Put a VM behind the wall. It may be there already."""
 
@@ -199,13 +207,17 @@ def _member_vms(system: Any, cluster_id: str, group_id: str) -> frozenset[str]:
     return frozenset(vm.id for vm in _group(system, cluster_id, group_id).vms_service().list())
 
 
+def _labels(system: Any, cluster_id: str, group_id: str) -> frozenset[str]:
+    return frozenset(label.id for label in _group(system, cluster_id, group_id).host_labels_service().list())
+
+
 def _walls(system: Any, cluster_id: str) -> Iterable[Group]:
     for group in _groups(system, cluster_id).list():
         # One that somebody renamed is still a wall: a second one beside it would leave it to itself.
         if group.name == wall_name(cluster_id) or group.description == WALL_DESCRIPTION:
             hosts, vms = _member_hosts(system, cluster_id, group.id), _member_vms(system, cluster_id, group.id)
             intact = group.name == wall_name(cluster_id) and _enforces(group)
-            yield Group(group.id, group.name, hosts, vms, intact)
+            yield Group(group.id, group.name, hosts, vms, intact, _labels(system, cluster_id, group.id))
 
 
 def _enforces(group: Any) -> bool:

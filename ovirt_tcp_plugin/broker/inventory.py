@@ -96,6 +96,8 @@ class Group:
     host_ids: frozenset[str] = frozenset()
     vm_ids: frozenset[str] = frozenset()
     enforcing: bool = True
+    # Labels, too, make hosts members: whoever bears one.
+    host_label_ids: frozenset[str] = frozenset()
 
 
 @dataclasses.dataclass(frozen=True)

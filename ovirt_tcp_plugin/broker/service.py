@@ -41,7 +41,7 @@ MAX_ENGINE_SILENCE_MS = 10_000
 EVENT_OVERLAP = 50
 
 ENGINE_STARTED = 1
-LEAVING = frozenset({Edit.CREATE, Edit.REPAIR, Edit.REMOVE_HOST})
+LEAVING = frozenset({Edit.CREATE, Edit.REPAIR, Edit.REMOVE_LABEL, Edit.REMOVE_HOST})
 # A host that has one of these left Up, even if every listing shows it Up (AuditLogType).
 HOST_LEFT_UP = frozenset({12, 15, 16, 41, 517, 518, 519, 522, 600, 620, 9008, 9027})
 # Clusters, policies, VMs or hosts changed: a full listing is due.
@@ -294,6 +294,9 @@ class Service:
         if step.edit is Edit.REPAIR:
             engine.repair_wall(cluster_id, group.id)
             return dataclasses.replace(group, enforcing=True)
+        if step.edit is Edit.REMOVE_LABEL:
+            engine.remove_label(cluster_id, group.id, step.subject)
+            return dataclasses.replace(group, host_label_ids=group.host_label_ids - subject)
         if step.edit is Edit.REMOVE_HOST:
             engine.remove_host(cluster_id, group.id, step.subject)
             return dataclasses.replace(group, host_ids=group.host_ids - subject)

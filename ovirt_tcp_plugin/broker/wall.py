@@ -26,15 +26,16 @@ class Edit(enum.Enum):
 
     CREATE = 0
     REPAIR = 1
-    REMOVE_HOST = 2
-    ADD_HOST = 3
-    ADD_VM = 4
-    REMOVE_VM = 5
+    REMOVE_LABEL = 2
+    REMOVE_HOST = 3
+    ADD_HOST = 4
+    ADD_VM = 5
+    REMOVE_VM = 6
 
 
 @dataclasses.dataclass(frozen=True)
 class Step:
-    """An edit and its subject: a host's or VM's id, empty for CREATE and REPAIR."""
+    """An edit and its subject: the id of a label, a host or a VM, empty for CREATE and REPAIR."""
 
     edit: Edit
     subject: str = ""
@@ -74,6 +75,7 @@ def plan(wall: Optional[Group], hosts: Collection[str], vms: Collection[str], kn
         wall = Group("", "")
     elif not wall.enforcing:
         steps.append(Step(Edit.REPAIR))
+    steps += _steps(Edit.REMOVE_LABEL, wall.host_label_ids)
     steps += _steps(Edit.REMOVE_HOST, wall.host_ids - set(hosts))
     steps += _steps(Edit.ADD_HOST, set(hosts) - wall.host_ids)
     steps += _steps(Edit.ADD_VM, set(vms) - wall.vm_ids)

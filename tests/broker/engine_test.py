@@ -21,7 +21,7 @@ from ovirt_tcp_plugin.broker import settings
 from ovirt_tcp_plugin.broker.engine import Engine
 from ovirt_tcp_plugin.broker.inventory import Notice, wall_name
 from ovirt_tcp_plugin.lab.engine.builtin import NONE_POLICY
-from ovirt_tcp_plugin.lab.engine.model import Cluster, Rule
+from ovirt_tcp_plugin.lab.engine.model import AffinityLabel, Cluster, Rule
 from ovirt_tcp_plugin.lab.engine.server import Config, EngineSimulator
 from ovirt_tcp_plugin.verifier.authority import Authority, write_key
 
@@ -176,6 +176,17 @@ class TestWall:
         engine.repair_wall(cluster, group)
         wall = engine.listing().walls[cluster]
         assert (wall.enforcing, wall.host_ids) == (True, {hosts["h1"]})
+
+    def test_whoever_is_inside_by_a_label_is_put_out_with_it(self, engine: Engine, simulator: EngineSimulator) -> None:
+        cluster, hosts, _ = ids(simulator)
+        group = engine.create_wall(cluster)
+        label = AffinityLabel("22222222-2222-2222-2222-222222222222", "fast", hosts=[hosts["h3"]])
+        simulator.model.labels[label.id] = label
+        simulator.model.groups[group].host_labels.append(label.id)
+        assert engine.listing().walls[cluster].host_label_ids == {label.id}
+        for _ in range(2):
+            engine.remove_label(cluster, group, label.id)
+        assert engine.listing().walls[cluster].host_label_ids == frozenset()
 
     def test_each_pool_can_have_its_own(self, engine: Engine, simulator: EngineSimulator) -> None:
         """The engine refuses a second affinity group of one name, in whatever cluster."""

@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 import pytest
 
 from ovirt_tcp_plugin.broker.sources import Answer
+from ovirt_tcp_plugin.lab.engine import model
 from ovirt_tcp_plugin.messages.result import Level
 from tests.broker.knowledge_test import LIFE, World
 from tests.broker.site import EVERYBODY, Site, until
@@ -67,3 +68,15 @@ class TestPlaces:
         site.service.attest_host(site.host("h1").id)
         until(lambda: site.asked_for("h9.lab"))
         until(lambda: site.inside() == EVERYBODY - {"h1"})
+
+
+class TestWall:
+    def test_an_untrusted_host_does_not_stay_inside_by_a_label(self, site: Site) -> None:
+        site.start()
+        until(lambda: site.inside() == EVERYBODY)
+        label = model.AffinityLabel(model.new_id(), "fast", hosts=[site.host("h1").id])
+        site.engine.model.labels[label.id] = label
+        wall = site.wall()
+        assert wall is not None
+        wall.host_labels.append(label.id)
+        until(lambda: wall.host_labels == [])
