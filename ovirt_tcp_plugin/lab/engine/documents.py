@@ -89,6 +89,8 @@ def cluster(one: Cluster) -> Element:
     """Return a cluster."""
     root = _element("cluster", one.id, "clusters", name=one.name, trusted_service=_yes(one.trusted_service))
     root.append(_link("scheduling_policy", one.policy))
+    major, minor = one.level.split(".")
+    root.append(_element("version", major=major, minor=minor))
     root.append(_properties("custom_scheduling_policy_properties", "property", one.properties))
     return root
 
@@ -112,13 +114,37 @@ def host(one: Host, all_content: bool = False) -> Element:
     return root
 
 
-def vm(one: Vm, next_run: bool = False) -> Element:
-    """Return a VM, as it runs or as it is configured for its next start."""
+def api(to: User) -> Element:
+    """Return the root of the API, which tells its reader who he is."""
+    root = Element("api")
+    root.extend([_link("authenticated_user", to.id), _link("effective_user", to.id)])
+    return root
+
+
+def option(name: str, values: Mapping[str, str]) -> Element:
+    """Return an option with its values by cluster level."""
+    root = _element("system_option", name, "options", name=name)
+    root.append(listing("values", (_element("system_option_value", value=v, version=k) for k, v in values.items())))
+    return root
+
+
+def vm(one: Vm, next_run: bool = False, inline: bool = False) -> Element:
+    """Return a VM, as it runs or as it is configured for its next start.
+
+    Args:
+        inline: with its reported devices (`follow`).
+    """
     status = "migrating" if one.migrating_to else one.status
     root = _element("vm", one.id, "vms", name=one.name, status=status, origin=one.origin)
     root.append(_link("cluster", one.cluster))
     if one.host:
         root.append(_link("host", one.host))
+    if one.fqdn:
+        ElementTree.SubElement(root, "fqdn").text = one.fqdn
+    if inline:
+        device = _element("reported_device", f"{one.id}-1", name="eth0")
+        device.append(listing("ips", (_element("ip", address=address) for address in one.ips)))
+        root.append(listing("reported_devices", [device] if one.ips else []))
     root.append(_element("high_availability", enabled=_yes(one.high_availability), priority=str(one.priority)))
     placement = _element("placement_policy", affinity=one.affinity)
     placement.append(listing("hosts", (_link("host", uid) for uid in one.pinned_to)))

@@ -18,6 +18,7 @@ from ovirt_tcp_plugin.lab.engine.audit_log import AuditLog, Event
 from ovirt_tcp_plugin.lab.engine.clock import Clock
 from ovirt_tcp_plugin.lab.engine.errors import Fault
 from ovirt_tcp_plugin.lab.engine.faults import Faults
+from ovirt_tcp_plugin.lab.engine.options import LEVEL
 
 UP, DOWN = "up", "down"
 PREPARING, MAINTENANCE, CONNECTING = "preparing_for_maintenance", "maintenance", "connecting"
@@ -63,6 +64,7 @@ class Vm:
         next_run: custom properties that take effect at its next start.
         run_once: custom properties of this run only; REST does not show them.
         affinity: migratable, user_migratable or pinned; `pinned_to` are the host ids of the placement policy.
+        fqdn, ips: what its guest agent reports.
         boots: its host's count of boots when it was started there: another count means that it died with its host.
         tried: hosts on which this start or migration failed already.
         restart: it is down by no user's will and highly available; `tries` counts the restarts, `retry_at` is the next.
@@ -82,6 +84,8 @@ class Vm:
     run_once: Optional[dict[str, str]] = None
     affinity: str = "migratable"
     pinned_to: tuple[str, ...] = ()
+    fqdn: str = ""
+    ips: tuple[str, ...] = ()
     boots: int = 0
     busy: bool = False
     migrating_to: str = ""
@@ -109,13 +113,18 @@ class Vm:
 
 @dataclasses.dataclass
 class Cluster:
-    """A cluster with its scheduling policy. `features` are the additional ones that its hosts must have."""
+    """A cluster with its scheduling policy. `features` are the additional ones that its hosts must have.
+
+    Attributes:
+        level: compatibility version.
+    """
 
     id: str
     name: str
     policy: str = builtin.NONE_POLICY
     properties: dict[str, str] = dataclasses.field(default_factory=dict)
     trusted_service: bool = False
+    level: str = LEVEL
     features: list[str] = dataclasses.field(default_factory=list)
     scheduling: threading.Lock = dataclasses.field(default_factory=threading.Lock)
 

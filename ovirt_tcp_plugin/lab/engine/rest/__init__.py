@@ -20,6 +20,7 @@ from ovirt_tcp_plugin.lab.engine.rest.affinity import AffinityPaths
 from ovirt_tcp_plugin.lab.engine.rest.clusters import ClusterPaths
 from ovirt_tcp_plugin.lab.engine.rest.events import EventPaths
 from ovirt_tcp_plugin.lab.engine.rest.hosts import HostPaths
+from ovirt_tcp_plugin.lab.engine.rest.options import OptionPaths
 from ovirt_tcp_plugin.lab.engine.rest.policies import PolicyPaths
 from ovirt_tcp_plugin.lab.engine.rest.vms import VmPaths
 from ovirt_tcp_plugin.lab.engine.scheduling import Scheduling
@@ -45,7 +46,6 @@ class Rest:
         self._model = tables
         self.calls: collections.Counter[str] = collections.Counter()
         routes: dict[str, Callable[..., Element]] = {
-            "GET ": lambda *_: Element("api"),
             **ClusterPaths(tables, attestation_server).routes,
             **AffinityPaths(tables).routes,
             **HostPaths(tables, scheduling, hosts).routes,
@@ -53,6 +53,7 @@ class Rest:
             **EventPaths(tables).routes,
             **PolicyPaths(tables).routes,
             **AccessPaths(tables).routes,
+            **OptionPaths(vm_properties).routes,
         }
         # `{}` stands for an id.
         self._routes = [
@@ -73,6 +74,8 @@ class Rest:
         return (201 if created else 200), document
 
     def _handle(self, user: User, verb: str, path: str, query: Mapping[str, str], body: bytes) -> Element:
+        if (verb, path) == ("GET", ""):
+            return documents.api(user)
         for route_verb, name, pattern, handler in self._routes:
             match = pattern.fullmatch(path)
             if match is not None and verb == route_verb:

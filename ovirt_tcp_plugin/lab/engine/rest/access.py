@@ -26,6 +26,7 @@ class AccessPaths:
             "DELETE roles/{}": self._remove_role,
             "GET users": self._users,
             "GET permissions": self._granted,
+            "GET users/{}/permissions": self._permissions,
             "POST permissions": self._grant,
             "DELETE permissions/{}": self._revoke,
         }
@@ -85,6 +86,12 @@ class AccessPaths:
                         user.roles.remove(role)
                         return documents.action()
             raise Fault(404, "Operation Failed", f"[Entity not found: {uid}]")
+
+    def _permissions(self, query: Mapping[str, str], _: Element, uid: str) -> Element:
+        with self._model.lock:
+            user = self._model.find("users", uid)
+            roles = [self._model.roles[one] for one in sorted(user.roles)]
+            return documents.listing("permissions", [documents.permission(role, user) for role in roles])
 
     def _grant(self, query: Mapping[str, str], given: Element) -> Element:
         with self._model.lock:

@@ -39,7 +39,8 @@ class VmPaths:
     def _list(self, query: Mapping[str, str], _: Element) -> Element:
         with self._model.lock:
             rows = search.listed(query, list(self._model.vms.values()), _FIELDS)
-            return documents.listing("vms", [documents.vm(one) for one in rows])
+            inline = "reported_devices" in query.get("follow", "").split(",")
+            return documents.listing("vms", [documents.vm(one, inline=inline) for one in rows])
 
     def _get(self, query: Mapping[str, str], _: Element, uid: str) -> Element:
         with self._model.lock:
