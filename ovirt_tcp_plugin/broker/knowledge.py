@@ -355,15 +355,17 @@ class Knowledge:
             KeyError, TypeError, ValueError, AttributeError: it is not what `encode` gives.
         """
         with self.lock:
-            self._quarantine.restore(encoded["quarantine"])
-            self._known_good = {str(one) for one in encoded["known_good"]}
-            self._exemptions_used = frozenset(str(one) for one in encoded.get("exemptions_used", ()))
-            same_boot = encoded["boot_id"] == self._clock.boot_id
+            # Read as a whole before anything is taken over.
+            quarantine, guards = Quarantine(), {str(cluster_id): Guard(self._guard_rule) for cluster_id in encoded["guards"]}
+            quarantine.restore(encoded["quarantine"])
+            known_good = {str(one) for one in encoded["known_good"]}
+            exemptions_used = frozenset(str(one) for one in encoded.get("exemptions_used", ()))
+            same_boot, drift_ms = encoded["boot_id"] == self._clock.boot_id, int(encoded["drift_ms"])
             for cluster_id, one in encoded["guards"].items():
-                self._guards.setdefault(str(cluster_id), Guard(self._guard_rule)).restore(one, same_boot)
+                guards[str(cluster_id)].restore(one, same_boot)
             self._table.restore(encoded["verdicts"], same_boot, self._clock.now_ms())
-            if same_boot:
-                self._drift_ms = int(encoded["drift_ms"])
+            self._quarantine, self._guards, self._known_good = quarantine, guards, known_good
+            self._exemptions_used, self._drift_ms = exemptions_used, drift_ms if same_boot else None
         # CLOCK_BOOTTIME stood still while this machine was paused, and with it the ages of what was saved.
         self.watch_clock()
 

@@ -63,8 +63,9 @@ class Memory:
 
     def save(self, knowledge: Knowledge) -> None:
         """Write what is known now; when this returns, it survives a crash."""
-        content: dict[str, Any] = {"version": VERSION, "knowledge": knowledge.encode()}
         with self._lock:
+            # Encoded in here: else a thread that was held up would put an older state over a newer one.
+            content: dict[str, Any] = {"version": VERSION, "knowledge": knowledge.encode()}
             content["event_number"], content["last_event"] = self._event_number, self.last_event
             content["seen_events"] = sorted(self.seen)[-MAX_SEEN:]
             fresh = self._path.with_suffix(".new")
@@ -73,6 +74,7 @@ class Memory:
                 file.flush()
                 os.fsync(file.fileno())
             fresh.replace(self._path)
+            _sync(self._path.parent)
 
     def next_event_number(self) -> int:
         """Return a number that no event of ours had: it follows the last, and the clock in case the file was lost."""
@@ -80,3 +82,12 @@ class Memory:
             seconds = self._clock.wall_ms() // 1000 % MAX_EVENT_NUMBER
             self._event_number = max(self._event_number + 1, seconds) % MAX_EVENT_NUMBER
             return self._event_number
+
+
+def _sync(directory: Path) -> None:
+    """Have a renamed file survive a loss of power, too."""
+    descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

@@ -314,7 +314,7 @@ class Service:
         if leaving or returning:
             # Out of the snapshot first: the VMs that leave this host may not be placed on another of its kind.
             self._publish()
-            self._memory.save(self._knowledge)
+            self._save()
         for host_id, reason in leaving:
             try:
                 self._engine.deactivate(host_id, reason[:1000])
@@ -330,7 +330,7 @@ class Service:
             else:
                 self._knowledge.activated(host_id)
         if leaving or returning:
-            self._memory.save(self._knowledge)
+            self._save()
 
     def _send_notices(self) -> None:
         """Write the events; one that the engine could not take now is written later under the same number."""
@@ -354,19 +354,35 @@ class Service:
             return
         if self._clock.now_ms() - self._written[1] >= SNAPSHOT_EVERY_MS:
             self._publish()
-            self._memory.save(self._knowledge)
+            self._save()
         elif self._trust_ended():
             self._publish()
+            # Now, too: whoever lost trust may not have it again because we were killed.
+            self._save()
 
     def _publish(self) -> None:
-        """Write every pool's snapshot. One that fails is tried again at the next look."""
+        """Write every pool's snapshot. One that fails keeps no other back, and is tried again a second later."""
         with self._publishing:
             revision = self._knowledge.revision
             snapshots = self._knowledge.snapshots()
-            for one in snapshots:
-                self._writer.write(one)
+            written = [self._write(one) for one in snapshots]
             self._trusted = _trusted_hosts(snapshots)
-            self._written = (revision, self._clock.now_ms())
+            self._written = (revision if all(written) else -1, self._clock.now_ms())
+
+    def _write(self, one: Snapshot) -> bool:
+        try:
+            self._writer.write(one)
+        except OSError as e:
+            log.error("snapshot not written pool=%s error=%s", one.pool_id, e)
+            return False
+        return True
+
+    def _save(self) -> None:
+        """Save what is known. Without room on the disk, enforcement goes on by what is known now."""
+        try:
+            self._memory.save(self._knowledge)
+        except OSError as e:
+            log.error("state not saved error=%s", e)
 
     def _trust_ended(self) -> bool:
         """Return whether a host that the files call trusted is trusted no more."""

@@ -20,6 +20,8 @@ class SnapshotWriter:
 
     def write(self, one: Snapshot) -> None:
         """Replace a pool's file. Raises OSError, and then the earlier file stands."""
+        # Made again if somebody cleaned up: filterd only knows the path.
+        self._directory.mkdir(mode=0o755, parents=True, exist_ok=True)
         path = self._directory / f"{one.pool_id}.json"
         fresh = path.with_suffix(".new")
         descriptor = os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW, 0o644)

@@ -5,12 +5,22 @@
 from __future__ import annotations
 
 import dataclasses
+import errno
+import json
+import shutil
+import threading
 from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
 
 import pytest
 
+from ovirt_tcp_plugin.broker import settings
+from ovirt_tcp_plugin.broker.knowledge import Knowledge
+from ovirt_tcp_plugin.broker.memory import Memory
 from ovirt_tcp_plugin.broker.sources import Answer
-from ovirt_tcp_plugin.lab.engine import model
+from ovirt_tcp_plugin.lab.engine import faults, model
+from ovirt_tcp_plugin.lab.engine.faults import AnswerFault
 from ovirt_tcp_plugin.messages.result import Level
 from tests.broker.knowledge_test import LIFE, World
 from tests.broker.site import EVERYBODY, Site, until
@@ -80,3 +90,88 @@ class TestWall:
         assert wall is not None
         wall.host_labels.append(label.id)
         until(lambda: wall.host_labels == [])
+
+
+class TestDisk:
+    def test_one_without_room_for_the_state_stops_no_quarantine(self, site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+        site.start()
+        until(lambda: site.inside() == EVERYBODY)
+
+        def full(memory: Memory, knowledge: Knowledge) -> None:
+            raise OSError(errno.ENOSPC, "No space left on device")
+
+        with monkeypatch.context() as disk:
+            disk.setattr(Memory, "save", full)
+            site.source.levels["h1.lab"] = Level.UNTRUSTED
+            site.service.attest_host(site.host("h1").id)
+            until(lambda: site.statuses()["h1"] == "maintenance")
+
+    def test_a_snapshot_directory_that_is_gone_is_made_again(self, site: Site) -> None:
+        site.start()
+        until(lambda: site.inside() == EVERYBODY)
+        shutil.rmtree(site.options.snapshot.directory)
+        site.service.attest_in_stages()
+        until(lambda: site.options.snapshot.directory.exists() and site.trusted_in_snapshot() == EVERYBODY)
+
+    def test_a_pool_whose_snapshot_cannot_be_written_keeps_no_other_back(self, site: Site) -> None:
+        second = dataclasses.replace(site.engine.model.clusters[site.cluster], id=model.new_id(), name="Second")
+        bad = min(site.cluster, second.id)
+        (site.options.snapshot.directory / f"{bad}.new").mkdir(parents=True)
+        clusters = dict(sorted({**site.engine.model.clusters, second.id: second}.items()))
+        site.engine.model.clusters.clear()
+        site.engine.model.clusters.update(clusters)
+        site.start()
+        until(lambda: (site.options.snapshot.directory / f"{max(site.cluster, second.id, *clusters)}.json").exists())
+
+    def test_a_state_that_breaks_off_in_its_middle_is_taken_over_not_even_in_part(self) -> None:
+        world = World()
+        world.attest(good=world.ids(), bad=["h1"])
+        saved = json.loads(json.dumps(world.knowledge.encode()))
+        saved["verdicts"]["h0"]["born_ms"] = "soon"
+        fresh = Knowledge(world.options, world.clock)  # type: ignore[arg-type]
+        before = fresh.encode()
+        with pytest.raises(ValueError, match="soon"):
+            fresh.restore(saved)
+        assert fresh.encode() == before
+
+    def test_of_two_threads_that_save_the_later_state_stays(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        """One is held up after it looked, the other looks and writes meanwhile."""
+        world, looked, held = World(), threading.Event(), threading.Event()
+        memory = Memory(tmp_path, world.clock)  # type: ignore[arg-type]
+        world.attest(good=world.ids())
+        encode = Knowledge.encode
+
+        def hold_up(knowledge: Knowledge) -> dict[str, Any]:
+            seen = encode(knowledge)
+            if not looked.is_set():
+                looked.set()
+                held.wait(0.3)
+            return seen
+
+        monkeypatch.setattr(Knowledge, "encode", hold_up)
+        early = threading.Thread(target=memory.save, args=(world.knowledge,))
+        early.start()
+        looked.wait(5)
+        world.attest(bad=["h1"])
+        memory.save(world.knowledge)
+        held.set()
+        early.join()
+        saved = json.loads((tmp_path / "state.json").read_bytes())
+        assert saved["knowledge"]["verdicts"]["h1"]["level"] == "untrusted"
+
+    def test_what_lost_trust_between_two_writes_is_saved_while_the_engine_is_away(self, site: Site) -> None:
+        """Only the engine's answers used to bring the next save about: killed by then, the broker trusted the host again."""
+        site.options = dataclasses.replace(site.options, verdicts=settings.Verdicts())
+        site.start()
+        until(lambda: site.inside() == EVERYBODY)
+        until(lambda: site.trusted_in_snapshot() == EVERYBODY)
+        site.engine.faults.answers = [AnswerFault(faults.HTML, times=10_000)]
+        written_ms = site.snapshot().written_ms
+        until(lambda: site.clock.now_ms() - written_ms > 1100)
+        site.service.attest_host(site.host("h2").id)
+        until(lambda: site.snapshot().written_ms > written_ms)
+        site.source.levels["h1.lab"] = Level.UNTRUSTED
+        site.service.attest_host(site.host("h1").id)
+        until(lambda: "h1" not in site.trusted_in_snapshot())
+        until(lambda: b'"untrusted"' in (site.options.state.directory / "state.json").read_bytes(), 2)
+        site.engine.faults.answers = []
