@@ -9,7 +9,7 @@ from pathlib import Path
 import click
 
 from ovirt_tcp_plugin import command
-from ovirt_tcp_plugin.commands import demo, hosts, placement, reference, verdict
+from ovirt_tcp_plugin.commands import demo, doctor, hosts, placement, reference, verdict
 
 
 @click.group(cls=command.Group)
@@ -24,6 +24,7 @@ def main(context: click.Context, config_dir: Path) -> None:
     Which hosts are trusted?     ovirt-tcp hosts
     Why is this one not?         ovirt-tcp explain HOST
     Why does the VM not start?   ovirt-tcp why VM HOST
+    Is all set up and well?      ovirt-tcp doctor
     """
     context.obj = config_dir
 
@@ -39,6 +40,7 @@ for one in (
     placement.why,
     placement.guard,
     placement.hook,
+    doctor.doctor,
 ):
     main.add_command(one)
 

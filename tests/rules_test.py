@@ -53,6 +53,12 @@ PURE_MODULES = [f"messages.{name}" for name in PURE] + [
     "broker.wall",
     "broker.quarantine",
     "broker.exemptions",
+    "broker.doctor.findings",
+    "broker.doctor.seen",
+    "broker.doctor.policies",
+    "broker.doctor.walls",
+    "broker.doctor.hosts",
+    "broker.doctor.services",
     "broker.inventory",
     "broker.overview",
     "scheduler.trusted_hosts",
@@ -203,6 +209,8 @@ def test_broad_excepts_stand_at_the_edges_only() -> None:
     edges = {
         "ovirt_tcp_plugin.broker.sdk",  # the SDK's readers raise whatever comes to them on an odd document
         "ovirt_tcp_plugin.broker.hooks",
+        "ovirt_tcp_plugin.broker.doctor.examination",
+        "ovirt_tcp_plugin.broker.doctor.gathering",
         "ovirt_tcp_plugin.broker.service",
         "ovirt_tcp_plugin.scheduler.web",
         "ovirt_tcp_plugin.attester.agent",

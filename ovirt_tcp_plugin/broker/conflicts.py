@@ -12,7 +12,7 @@ import dataclasses
 from collections.abc import Collection, Iterable, Mapping
 
 from ovirt_tcp_plugin.broker.decision import Scope
-from ovirt_tcp_plugin.broker.inventory import WALL_NAME, Vm
+from ovirt_tcp_plugin.broker.inventory import Vm, wall_name
 from ovirt_tcp_plugin.broker.pools import Pool
 
 # So many names of VMs are told; the group itself shows the others.
@@ -74,7 +74,7 @@ def conflicts(
     for group in groups:
         own = [bound[one] for one in group.vm_ids if one in bound]
         members = sorted(vm.name for vm in own if vm.cluster_id == group.cluster_id)
-        if members and group.name != WALL_NAME:
+        if members and group.name != wall_name(group.cluster_id):
             found += _of_group(pools[group.cluster_id], group, members)
     return found
 

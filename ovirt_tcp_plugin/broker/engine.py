@@ -44,14 +44,7 @@ class Engine:
     """
 
     def __init__(self, options: settings.Engine) -> None:
-        access = Access(
-            options.url,
-            options.username,
-            lambda: password_of(options.password_file),
-            options.ca_file,
-            options.timeout_s,
-        )
-        self._call = Sdk(access).call
+        self._call = Sdk(access(options)).call
 
     def hosts(self) -> tuple[Host, ...]:
         """Return all hosts."""
@@ -172,6 +165,12 @@ class Engine:
             if not self._call(what, done):
                 raise
             log.info("already so what=%s", what)
+
+
+def access(options: settings.Engine) -> Access:
+    """Return who the broker is at the engine."""
+    password_file = options.password_file
+    return Access(options.url, options.username, lambda: password_of(password_file), options.ca_file, options.timeout_s)
 
 
 _ENFORCING = types.AffinityRule(enabled=True, enforcing=True, positive=True)

@@ -10,7 +10,7 @@ import pytest
 
 from ovirt_tcp_plugin.broker.conflicts import AffinityGroup, Rule, conflicts
 from ovirt_tcp_plugin.broker.decision import Scope
-from ovirt_tcp_plugin.broker.inventory import WALL_NAME, Vm
+from ovirt_tcp_plugin.broker.inventory import Vm, wall_name
 from ovirt_tcp_plugin.broker.pools import Pool
 
 APART = Rule(enabled=True, enforcing=True, positive=False)
@@ -51,7 +51,7 @@ def test_an_enforcing_negative_rule_between_vms_is_told_with_the_number_of_hosts
         {"host_ids": frozenset()},
         {"vm_ids": frozenset({"v3", "gone"})},
         {"vm_ids": frozenset({"v4"})},
-        {"name": WALL_NAME},
+        {"name": wall_name("c1")},
         {"cluster_id": "c2"},
     ],
 )

@@ -14,7 +14,7 @@ from ovirt_tcp_plugin.verifier.authority import Authority, write_key
 from tests.broker.site import PASSWORD, Site
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def site_pki(tmp_path_factory: pytest.TempPathFactory) -> Path:
     directory = tmp_path_factory.mktemp("pki")
     now = datetime.datetime.now(datetime.timezone.utc)

@@ -1,0 +1,48 @@
+# SPDX-FileCopyrightText: The ovirt_tcp_plugin developers
+# SPDX-License-Identifier: Apache-2.0
+"""What a check finds. Pure."""
+
+from __future__ import annotations
+
+import dataclasses
+import enum
+from collections.abc import Iterable
+
+# So many names are told in a sentence.
+MAX_NAMES = 10
+
+
+class State(enum.Enum):
+    """How a check ended. Only a check that was made can be ok."""
+
+    OK = "ok"
+    WARNING = "warning"
+    FAIL = "FAIL"
+    NOT_CHECKED = "not checked"
+
+
+@dataclasses.dataclass(frozen=True)
+class Finding:
+    """One thing that a check found; `code` is stable, `text` one plain sentence, `next_step` what to do about it."""
+
+    state: State
+    code: str
+    text: str
+    next_step: str = ""
+
+
+def fail(code: str, text: str, next_step: str) -> Finding:
+    """Return a finding of something that does not work."""
+    return Finding(State.FAIL, code, text, next_step)
+
+
+def warning(code: str, text: str, next_step: str) -> Finding:
+    """Return a finding that an administrator has to know of, while everything works."""
+    return Finding(State.WARNING, code, text, next_step)
+
+
+def named(names: Iterable[str]) -> str:
+    """Return names as a list for people."""
+    ordered = sorted(names)
+    more = len(ordered) - MAX_NAMES
+    return ", ".join(ordered[:MAX_NAMES]) + (f" and {more} more" if more > 0 else "")

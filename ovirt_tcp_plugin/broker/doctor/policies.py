@@ -1,0 +1,114 @@
+# SPDX-FileCopyrightText: The ovirt_tcp_plugin developers
+# SPDX-License-Identifier: Apache-2.0
+"""Judges what an administrator set at the engine: unit, policies, custom property, rights. Pure."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Collection, Iterable, Mapping
+
+from ovirt_tcp_plugin.broker.decision import Scope
+from ovirt_tcp_plugin.broker.doctor.findings import Finding, fail, named, warning
+from ovirt_tcp_plugin.broker.doctor.seen import Site
+from ovirt_tcp_plugin.broker.inventory import MARK_PROPERTY, UNIT_NAME
+
+AFFINITY_FILTER = "VmToHostsAffinityGroups"
+# What the broker does at the engine: events, walls, maintenance and return (ActionGroup).
+NEEDED_PERMITS = frozenset({"login", "inject_external_events", "manipulate_affinity_groups", "manipulate_host"})
+# Whoever has one of these can give himself all others.
+WIDE_PERMITS = frozenset({"manipulate_permissions", "manipulate_roles", "manipulate_users", "configure_engine"})
+
+_DISCOVERY = (
+    "start ovirt-tcp-filterd, see by `engine-config -g ExternalSchedulerEnabled` that it is true, and restart the engine, "
+    "which looks for units only at its start"
+)
+
+
+def unit(site: Site) -> Iterable[Finding]:
+    """Judge whether the engine knows our filter unit, and asks it."""
+    ours = [one for one in site.listing.units if one.name == UNIT_NAME]
+    if not ours:
+        yield fail("unit_unknown", f"The engine does not know the filter unit {UNIT_NAME}.", _DISCOVERY)
+    elif not any(one.enabled for one in ours):
+        text = f"The filter unit {UNIT_NAME} is disabled: walls hold, but first starts of VMs are not filtered."
+        yield fail("unit_disabled", text, _DISCOVERY)
+
+
+def pools(site: Site) -> Iterable[Finding]:
+    """Judge whether there is anything to protect."""
+    if not site.pools:
+        text = f"No cluster has a scheduling policy with {UNIT_NAME}, so no VM is protected."
+        yield warning("no_pool", text, f"give a cluster a policy with {UNIT_NAME} (Clusters > Edit > Scheduling Policy)")
+
+
+def policies(site: Site, balances: Mapping[str, Collection[str]]) -> Iterable[Finding]:
+    """Judge what else the policies of pools need."""
+    affinity = {one.id for one in site.listing.units if one.name == AFFINITY_FILTER}
+    for cluster in site.listing.clusters:
+        policy = site.listing.policy(cluster)
+        if cluster.id not in site.pools or policy is None:
+            continue
+        if not policy.filter_ids & affinity:
+            text = f"Policy {policy.name} of cluster {cluster.name} has no filter {AFFINITY_FILTER}: its wall stops nobody."
+            yield fail("no_affinity_filter", text, f"add {AFFINITY_FILTER} to the filters of policy {policy.name}")
+        if not balances.get(policy.id):
+            text = (
+                f"Policy {policy.name} of cluster {cluster.name} has no balance unit: balancing ends for this cluster, "
+                "and for every cluster after it."
+            )
+            yield fail("no_balance", text, f"choose a load balancer in policy {policy.name}, None if nothing is to move")
+
+
+def trusted_service(site: Site) -> Iterable[Finding]:
+    """Judge whether somebody switched on the feature of 2013, whose client has reached no server since oVirt 4.4."""
+    names = [cluster.name for cluster in site.listing.clusters if cluster.trusted_service]
+    if names:
+        text = (
+            f"trusted_service is set on {named(names)}: the engine asks by a client that reaches no server, and takes each "
+            "host out of service at its next activation, and all of them when the engine restarts."
+        )
+        step = "edit these clusters and switch `Enable Trusted Service` off; pools work without it. Then activate the hosts"
+        yield fail("trusted_service", text, step)
+
+
+def marks(site: Site, definitions: Mapping[str, str]) -> Iterable[Finding]:
+    """Judge whether VMs can be marked.
+
+    Args:
+        definitions: UserDefinedVMProperties by cluster id.
+    """
+    for pool in site.pools.values():
+        if _defines(definitions.get(pool.cluster_id, "")):
+            continue
+        text = f"The custom property {MARK_PROPERTY} is not defined for the level of cluster {pool.name}"
+        step = (
+            f"engine-config -m UserDefinedVMProperties='{MARK_PROPERTY}=^(true|false)$' --cver=LEVEL, with the cluster's "
+            "level, and restart the engine"
+        )
+        if pool.scope is Scope.MARKED_VMS:
+            yield fail("property_undefined", f"{text}: marks are dropped, and no VM there is protected.", step)
+        else:
+            yield warning("property_undefined", f"{text}; all of its VMs are protected all the same.", step)
+
+
+def rights(permits: Collection[str]) -> Iterable[Finding]:
+    """Judge what the broker's user may do."""
+    missing = NEEDED_PERMITS - set(permits)
+    if missing:
+        text = f"The broker's user at the engine lacks rights on the system: {named(missing)}."
+        yield fail("permit_missing", text, "give its role these permits, and the user that role on System")
+    elif WIDE_PERMITS & set(permits):
+        text = "The broker's user can give itself any right at the engine."
+        yield warning("permits_wide", text, f"let the broker use a user whose role has just {named(NEEDED_PERMITS)}")
+
+
+def _defines(definition: str) -> bool:
+    """Return whether `key=regex;key=regex` lets a VM be marked (`SimpleCustomPropertiesUtil`)."""
+    for one in definition.split(";"):
+        name, _, pattern = one.partition("=")
+        if name.strip() == MARK_PROPERTY:
+            try:
+                return re.fullmatch(pattern, "true") is not None
+            except re.error:
+                return False
+    return False

@@ -1,0 +1,82 @@
+# SPDX-FileCopyrightText: The ovirt_tcp_plugin developers
+# SPDX-License-Identifier: Apache-2.0
+"""`ovirt-tcp doctor`: a look at the whole installation, on the engine machine."""
+
+from __future__ import annotations
+
+import logging
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import click
+
+from ovirt_tcp_plugin import clock, config
+from ovirt_tcp_plugin.broker.doctor.examination import Filterd, examine
+from ovirt_tcp_plugin.broker.doctor.findings import Finding, State
+from ovirt_tcp_plugin.broker.doctor.seen import Snapshots
+from ovirt_tcp_plugin.broker.settings import Settings as BrokerSettings
+from ovirt_tcp_plugin.commands.printing import as_json, print_json
+from ovirt_tcp_plugin.scheduler.main import owners
+from ovirt_tcp_plugin.scheduler.settings import Settings as FilterdSettings
+from ovirt_tcp_plugin.scheduler.snapshots import SnapshotDirectory
+
+COLOURS = {State.OK: "green", State.WARNING: "yellow", State.FAIL: "red", State.NOT_CHECKED: "yellow"}
+READABLE_BY_ALL = 0o004
+PASSABLE_BY_ALL = 0o005
+
+
+@click.command()
+@click.option("--within", "within_s", type=click.IntRange(1, 3600), default=60, show_default=True, help="Seconds at most.")
+@as_json
+@click.pass_obj
+def doctor(config_dir: Path, within_s: int, as_json: bool) -> None:
+    """Check this installation, and say what to do. Nothing is changed.
+
+    Run it as root on the engine machine: it reads the configuration of broker and filterd, with their secrets. The exit
+    status is 0 when all is well or only warned of, and 1 when something fails or could not be checked.
+    """
+    # What filterd would log of a snapshot is among the findings.
+    logging.getLogger().addHandler(logging.NullHandler())
+    options = config.load(BrokerSettings, "broker", config_dir)
+    place = config.load(FilterdSettings, "filterd", config_dir)
+    filterd = Filterd(place.server.address, place.server.port, lambda: _snapshots(options, place))
+    found = examine(options, filterd, within_s)
+    if as_json:
+        print_json([_plain(check, finding) for check, finding in found])
+    else:
+        _print(found)
+    if any(finding.state in (State.FAIL, State.NOT_CHECKED) for _, finding in found):
+        raise click.exceptions.Exit(1)
+
+
+def _snapshots(options: BrokerSettings, place: FilterdSettings) -> Snapshots:
+    """Return the snapshots that filterd, in its place, would take. Raises InvalidConfig: there is no such owner."""
+    path = place.snapshots.directory
+    directory = SnapshotDirectory(path, owners(place.snapshots.owner))
+    directory.load()
+    closed = [one.name for one in sorted(path.glob("*.json")) if not one.stat().st_mode & READABLE_BY_ALL]
+    if path.is_dir() and path.stat().st_mode & PASSABLE_BY_ALL != PASSABLE_BY_ALL:
+        closed.append(str(path))
+    directories = str(options.snapshot.directory), str(path)
+    return Snapshots(directory.by_host, directory.faults, closed, clock.boottime_ms(), directories)
+
+
+def _print(found: Sequence[tuple[str, Finding]]) -> None:
+    states, codes = (max(map(len, column)) for column in zip(*((f.state.value, f.code) for _, f in found)))
+    for _, finding in found:
+        state = finding.state.value.ljust(states)
+        shown = click.style(state, fg=COLOURS[finding.state]) if sys.stdout.isatty() else state
+        click.echo(f"{shown}  {finding.code.ljust(codes)}  {finding.text}")
+        if finding.next_step:
+            click.echo(f"{' ' * states}  {'next'.rjust(codes)}  {finding.next_step}")
+
+
+def _plain(check: str, finding: Finding) -> dict[str, str]:
+    return {
+        "check": check,
+        "state": finding.state.value,
+        "code": finding.code,
+        "text": finding.text,
+        "next": finding.next_step,
+    }
