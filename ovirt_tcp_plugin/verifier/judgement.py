@@ -58,6 +58,8 @@ def decode(stored: str) -> Measured:
     Raises:
         InvalidMessage: the text is another one.
     """
+    if not isinstance(stored, str):  # SQLite keeps what it is given, whatever the column's type
+        raise errors.InvalidMessage("measured", "it is no text")
     members = fields.members(fields.parse(stored.encode("utf-8"), "measured", MAX_MEASURED_SIZE), "measured")
     try:
         given = fields.members(members.get("values"), "values")

@@ -28,6 +28,8 @@ class Metrics:
         self._store = Histogram(_P + "store_seconds", what, ["work"], buckets=_STORE_BUCKETS, registry=registry)
         self._hosts = Gauge(_P + "hosts", "Enrolled hosts, by level of the last result.", ["level"], registry=registry)
         self._unreadable = Gauge(_P + "unreadable_records", "Hosts whose record is corrupt.", registry=registry)
+        what = "Sets of reference values whose row is corrupt."
+        self._unreadable_sets = Gauge(_P + "unreadable_reference_sets", what, registry=registry)
         self._oldest = Gauge(_P + "oldest_trusted_seconds", "Age of the oldest trusted result.", registry=registry)
         self._connections = Gauge(_P + "connections", "Open ones, by a known caller or not.", ["known"], registry=registry)
 
@@ -51,17 +53,21 @@ class Metrics:
         """Count an answered request. `route` is the name of its handler."""
         self._requests.labels(route, f"{status // 100}xx").inc()
 
-    def render(self, hosts: Sequence[AttestationResult], connections: Mapping[str, int]) -> bytes:
+    def render(
+        self, hosts: Sequence[AttestationResult], unreadable_sets: int, connections: Mapping[str, int]
+    ) -> bytes:
         """Return the text for Prometheus.
 
         Args:
             hosts: the last results on all enrolled hosts.
+            unreadable_sets: number of sets of reference values that cannot be read.
             connections: open connections, by "yes" and "no": whether a caller was known on it.
         """
         for level in Level:
             self._hosts.labels(level.value).set(sum(one.level is level for one in hosts))
         unreadable = (any(finding.code == "record_unreadable" for finding in one.findings) for one in hosts)
         self._unreadable.set(sum(unreadable))
+        self._unreadable_sets.set(unreadable_sets)
         ages = (one.age_ms for one in hosts if one.level is Level.TRUSTED and one.age_ms is not None)
         self._oldest.set(max(ages, default=0) / 1000)
         for known, count in connections.items():

@@ -145,6 +145,7 @@ def test_a_corrupt_set_takes_no_host_out(admin: Administrator, agent: Agent, dat
     database.transact(lambda c: c.execute(sa.text("UPDATE policy SET version = version + 1")))
     assert level_of(admin.server) == "unknown"
     assert admin.ask("GET", SETS)[1] == {"reference_values": [], "unreadable": ["golden"]}
+    assert "unreadable_reference_sets 1.0" in admin.server.call("GET", "/metrics", token=admin.token).text
     assert admin.ask("DELETE", f"{SETS}/golden")[0] == 200
 
 

@@ -219,10 +219,17 @@ def _engine(url: str) -> sa.engine.Engine:
 def _configure_sqlite(connection: Any, _record: object) -> None:
     # The driver would begin transactions by rules of its own; `_begin_sqlite` does.
     connection.isolation_level = None
+    # The driver would give up a whole answer for one text in it that a bad disk has spoilt; as it is, its row is told
+    # to be corrupt, and the others are read.
+    connection.text_factory = _decode_text
     cursor = connection.cursor()
     cursor.execute("PRAGMA journal_mode=WAL")
     cursor.execute("PRAGMA synchronous=FULL")
     cursor.close()
+
+
+def _decode_text(stored: bytes) -> str:
+    return stored.decode("utf-8", "replace")
 
 
 def _begin_sqlite(connection: Connection) -> None:

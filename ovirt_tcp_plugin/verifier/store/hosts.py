@@ -171,7 +171,7 @@ def names(connection: Connection) -> list[str]:
 def marks(connection: Connection) -> dict[str, dict[str, str]]:
     """Return what a person should know of each enrolled host's TPM, by name: `endorsed_by` and `tpm_family`."""
     rows = connection.execute(sa.select(hosts.c.name, hosts.c.endorsed_by, hosts.c.tpm_family))
-    return {row[0]: {"endorsed_by": row[1], "tpm_family": row[2]} for row in rows}
+    return {str(row[0]): {"endorsed_by": str(row[1]), "tpm_family": str(row[2])} for row in rows}
 
 
 def _delete(connection: Connection, name: str) -> bool:

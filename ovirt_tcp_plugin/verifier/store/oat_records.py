@@ -52,6 +52,6 @@ def _own(kind: str, name: str, version: str) -> tuple[sa.ColumnElement[bool], ..
 def _decode(kind: str, name: str, content: str) -> Record:
     try:
         return {str(member): str(text) for member, text in json.loads(content).items()}
-    except (ValueError, TypeError, AttributeError):
+    except (ValueError, TypeError, AttributeError, RecursionError):
         log.error("record unreadable kind=%s name=%s", kind, name)
         return {}

@@ -40,9 +40,9 @@ def load(connection: Connection) -> Stored:
     for name, content in connection.execute(sa.select(reference_sets).order_by(reference_sets.c.name)):
         try:
             sets.append(reference_values.decode(json.loads(content)))
-        except (ValueError, errors.InvalidMessage):
+        except (ValueError, TypeError, RecursionError, errors.InvalidMessage):
             log.error("reference values unreadable set=%s", name)
-            unreadable.append(name)
+            unreadable.append(str(name))
     return Stored(version(connection), tuple(sets), tuple(unreadable))
 
 

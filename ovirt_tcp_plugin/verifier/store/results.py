@@ -124,9 +124,9 @@ def of_hosts(connection: Connection, names: Sequence[str]) -> dict[str, Found]:
 
 
 def of_all(connection: Connection) -> dict[str, Found]:
-    """Return the last results on all enrolled hosts, sorted by name."""
+    """Return the last results on all enrolled hosts, sorted by name. What is no name is shown as Python writes it."""
     rows = connection.execute(_with_hosts().order_by(hosts.c.name)).mappings()
-    return {row["name"]: decode(row) for row in rows}
+    return {str(row["name"]): decode(row) for row in rows}
 
 
 def measured(connection: Connection, names: Sequence[str]) -> Mapping[str, str]:
@@ -155,14 +155,14 @@ def decode(row: Any) -> Found:
         return Result(
             level=Level(row["result_level"]),
             findings=_decode_findings(row["result_findings"]),
-            clock_id=row["result_clock_id"],
+            clock_id=_text(row["result_clock_id"]),
             born_ms=_number(row["result_born_ms"]),
             boot=_decode_boot(row["result_boot"]),
-            boot_id=row["result_boot_id"],
+            boot_id=_text(row["result_boot_id"]),
             policy=_number(row["result_policy"]),
-            tpm_family=row["result_tpm_family"],
+            tpm_family=_text(row["result_tpm_family"]),
         )
-    except (ValueError, TypeError, AttributeError):
+    except (ValueError, TypeError, AttributeError, RecursionError):
         log.error("record unreadable host=%s", row["result_host_name"])
         return errors.InvalidMessage(f"record of host {row['result_host_name']}", "it cannot be read")
 
@@ -185,6 +185,12 @@ def _decode_findings(stored: str) -> tuple[Finding, ...]:
 def _number(stored: object) -> int:
     # SQLite keeps what it is given, whatever the column's type.
     if not isinstance(stored, int):
+        raise TypeError
+    return stored
+
+
+def _text(stored: object) -> str:
+    if not isinstance(stored, str):
         raise TypeError
     return stored
 

@@ -145,9 +145,15 @@ def decode(row: Any) -> Round:
     """Return the round in a row with `columns`."""
     try:
         nonce = None if row["round_nonce"] is None else _nonce(row)
-    except (ValueError, TypeError, AttributeError):
+    except (ValueError, TypeError, AttributeError, RecursionError):
         nonce = None  # a new one will be issued
-    return Round(row["round_asked"], row["round_issued"], row["round_answered"], nonce, row["round_clock_id"] or "")
+    # What is no number is mended by the next question and its answer.
+    asked, issued, answered = (_number(row[f"round_{name}"]) for name in ("asked", "issued", "answered"))
+    return Round(asked, issued, answered, nonce, row["round_clock_id"] or "")
+
+
+def _number(stored: object) -> int:
+    return stored if isinstance(stored, int) else 0
 
 
 def _nonce(row: Any) -> IssuedNonce:

@@ -47,7 +47,7 @@ def find(connection: Connection, secret: str) -> Optional[Token]:
 def every(connection: Connection) -> Mapping[str, Token]:
     """Return all tokens by what they may be called in public: the first twelve digits of what is kept of each."""
     rows = connection.execute(sa.select(tokens).order_by(tokens.c.role, tokens.c.host_name, tokens.c.digest)).mappings()
-    return {row["digest"][:IDENTIFIER_LENGTH]: _decode(row) for row in rows}
+    return {str(row["digest"])[:IDENTIFIER_LENGTH]: _decode(row) for row in rows}
 
 
 def remove(connection: Connection, identifier: str) -> None:
@@ -76,7 +76,9 @@ def forget_ended(connection: Connection, now_s: int) -> None:
 
 
 def _decode(row: Any) -> Token:
-    return Token(row["role"], row["host_name"], row["host_id"], row["note"], row["end_s"])
+    """Return the token in a row; one whose end cannot be read has ended."""
+    role, host_name, host_id, note = (str(row[name]) for name in ("role", "host_name", "host_id", "note"))
+    return Token(role, host_name, host_id, note, row["end_s"] if isinstance(row["end_s"], int) else 0)
 
 
 def digest(secret: str) -> str:

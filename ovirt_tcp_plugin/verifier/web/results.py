@@ -85,8 +85,9 @@ class MetricsText(Handler):
 
     async def _render(self) -> bytes:
         known = await self.context.attestation.last_results()
+        policy = await self.context.policies.newest()
         counts = self.context.server.counts if self.context.server else {}
-        return self.context.metrics.render(known, counts)
+        return self.context.metrics.render(known, len(policy.unreadable), counts)
 
 
 class Health(Handler):
