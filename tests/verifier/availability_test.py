@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from ovirt_tcp_plugin.verifier.authority import Authority
-from ovirt_tcp_plugin.verifier.store import references
+from ovirt_tcp_plugin.verifier.store import database, references
 from ovirt_tcp_plugin.verifier.store.database import Database
 from tests.verifier.conftest import good_boot
 from tests.verifier.postgresql import PostgreSql
@@ -153,3 +153,23 @@ def test_a_database_that_is_away_loses_nothing_and_says_so(
     finally:
         postgresql.start()
     assert poll(pair.a, 60_000) == "trusted"
+
+
+def test_a_database_that_hangs_is_given_up_and_found_again(
+    pair: Pair, agent: Agent, postgresql: PostgreSql, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(database, "ANSWER_WITHIN_S", 0.5)
+    agent.answer(agent.challenge())
+    viewer, enroller = pair.a.token("viewer"), pair.a.token("enrolment")
+    asked = [(POLL, {"hosts": ["host-1"]}, viewer), ("/v1/enrolment/tokens", {"host": "host-7"}, enroller)]
+    postgresql.freeze()
+    try:
+        with concurrent.futures.ThreadPoolExecutor(20) as pool:
+            answers = [pool.submit(pair.a.call, "POST", path, told, token=token) for path, told, token in asked * 10]
+            assert {one.result().status_code for one in answers} == {503}
+        assert pair.a.call("GET", "/v1/health").status_code == 200
+    finally:
+        postgresql.thaw()
+    assert poll(pair.a, 60_000) == "trusted"
+    agent.tpm.boot_id, agent.tpm.reset_count = agent.tpm.boot_id.replace("1", "2"), agent.tpm.reset_count + 1
+    assert agent.answer(agent.challenge()).json()["level"] == "trusted"

@@ -7,6 +7,7 @@ from __future__ import annotations
 import os
 import pwd
 import shutil
+import signal
 import subprocess
 import tempfile
 from pathlib import Path
@@ -54,6 +55,19 @@ class PostgreSql:
         """Stop it at once, as a power cut would."""
         self._process.kill()
         self._process.wait(10)
+
+    def freeze(self) -> None:
+        """Have it do nothing any more, with all connections open, as a machine that hangs; `thaw` has it go on."""
+        self._signal(signal.SIGSTOP)
+
+    def thaw(self) -> None:
+        """End `freeze`."""
+        self._signal(signal.SIGCONT)
+
+    def _signal(self, number: int) -> None:
+        listed = subprocess.run(["pgrep", "-P", str(self._process.pid)], capture_output=True, text=True, check=False)
+        for pid in (self._process.pid, *map(int, listed.stdout.split())):
+            os.kill(pid, number)
 
     def close(self) -> None:
         """Stop it and remove everything."""

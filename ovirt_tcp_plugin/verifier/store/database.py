@@ -11,11 +11,12 @@ from __future__ import annotations
 
 import asyncio
 import concurrent.futures
-import contextlib
 import functools
 import logging
+import select
+import time
 from collections.abc import Callable
-from typing import Any, TypeVar
+from typing import Any, Optional, TypeVar
 
 import sqlalchemy as sa
 from sqlalchemy.engine import Connection
@@ -30,8 +31,12 @@ T = TypeVar("T")
 Work = Callable[[Connection], T]
 
 READERS = 4
-# A statement, a lock and a connection each end after this time; then the caller is told, and nothing is kept.
+# A statement and a lock each end after this time; then the caller is told, and nothing is kept.
 WITHIN_S = 5
+# PostgreSQL itself ends what takes that long. One that says nothing at all, because its machine or its disk hangs, is
+# given up after this time, connection by connection, and the caller after CALLER_WITHIN_S, when he may ask again.
+ANSWER_WITHIN_S = WITHIN_S + 2
+CALLER_WITHIN_S = 15
 
 # What the writers of all servers lock at PostgreSQL.
 _WRITERS = 0x6F766972
@@ -39,7 +44,6 @@ _WRITERS = 0x6F766972
 _CONNECT = {
     "sqlite": {"timeout": WITHIN_S, "check_same_thread": False},
     "postgresql": {
-        "connect_timeout": WITHIN_S,
         "tcp_user_timeout": WITHIN_S * 1000,
         "options": f"-c statement_timeout={WITHIN_S}s -c lock_timeout={WITHIN_S}s",
     },
@@ -109,7 +113,7 @@ class Database:
             if not self.shared:
                 # SQLite answers from memory, and its readers wait for nobody; a thread would cost more than the read.
                 return self._read(work)
-            return await loop.run_in_executor(self._readers, self._read, work)
+            return await _in_time(loop.run_in_executor(self._readers, self._read, work))
         finally:
             self.on_done("read", loop.time() - began)
 
@@ -126,12 +130,13 @@ class Database:
         if not self._writing:
             self._write_waiting()
         try:
-            return await kept
+            return await _in_time(kept)
         finally:
             self.on_done("write", loop.time() - began)
 
     def _write_waiting(self) -> None:
-        batch, self._waiting = self._waiting, []
+        # Whoever was given up meanwhile was told that nothing is kept.
+        batch, self._waiting = [(work, kept) for work, kept in self._waiting if not kept.done()], []
         self._writing = bool(batch)
         if batch:
             loop = asyncio.get_running_loop()
@@ -155,8 +160,11 @@ class Database:
     def _commit(self, batch: list[Work[Any]]) -> list[Any]:
         """Return for each piece of work what it returned, or the error that undid it."""
         if len(batch) > 1:
-            with contextlib.suppress(errors.Error):
+            try:
                 return self._commit_together(batch)
+            except errors.Error as e:
+                if _is_away(e.__cause__):
+                    return [e] * len(batch)
         return [self._commit_alone(work) for work in batch]
 
     def _commit_together(self, batch: list[Work[Any]]) -> list[Any]:
@@ -182,6 +190,21 @@ class Database:
             raise _unavailable(e) from e
 
 
+async def _in_time(done: asyncio.Future[T]) -> T:
+    """Return what comes of it. Raises Unavailable when that takes too long; what has not begun by then never does."""
+    try:
+        return await asyncio.wait_for(done, CALLER_WITHIN_S)
+    except asyncio.TimeoutError as e:
+        raise errors.Unavailable("the store", f"its database did not answer within {CALLER_WITHIN_S} s") from e
+
+
+def _is_away(error: Optional[BaseException]) -> bool:
+    """Return whether the database itself is gone: then no piece of work is to blame, and none can be done alone."""
+    if isinstance(error, sa.exc.DBAPIError):
+        return bool(error.connection_invalidated or error.statement is None)
+    return isinstance(error, sa.exc.TimeoutError)
+
+
 def _unavailable(error: Exception) -> errors.Unavailable:
     log.error("store error=%s", _first_line(error))
     return errors.Unavailable("the store", "its database did not do what it was asked; the server's log says why")
@@ -196,6 +219,8 @@ def _engine(url: str) -> sa.engine.Engine:
     if kind not in _CONNECT:
         raise errors.InvalidConfig("store.url", [f"{kind} is neither sqlite nor postgresql"])
     try:
+        if kind == "postgresql":
+            _bound_waits()
         engine = sa.create_engine(
             # SQLAlchemy's choice of a driver changed from release to release; EL9 has this one.
             parsed.set(drivername="postgresql+psycopg2") if parsed.drivername == "postgresql" else parsed,
@@ -214,6 +239,27 @@ def _engine(url: str) -> sa.engine.Engine:
     else:
         sa.event.listen(engine, "begin", _begin_postgresql)
     return engine
+
+
+def _bound_waits() -> None:
+    """Have every wait for PostgreSQL end after ANSWER_WITHIN_S: psycopg2's own lasts for hours if its machine is gone.
+
+    Raises:
+        ImportError: psycopg2 is not installed.
+    """
+    from psycopg2 import OperationalError, extensions  # type: ignore[import-untyped]
+
+    events = {extensions.POLL_READ: select.POLLIN, extensions.POLL_WRITE: select.POLLOUT}
+
+    def wait(connection: Any) -> None:
+        end_s = time.monotonic() + ANSWER_WITHIN_S
+        while (state := connection.poll()) != extensions.POLL_OK:
+            poll = select.poll()  # select() knows only the first 1024 files, and each agent has one
+            poll.register(connection.fileno(), events[state])
+            if not poll.poll(max(end_s - time.monotonic(), 0) * 1000):
+                raise OperationalError(f"no answer within {ANSWER_WITHIN_S} s")
+
+    extensions.set_wait_callback(wait)
 
 
 def _configure_sqlite(connection: Any, _record: object) -> None:
