@@ -13,6 +13,7 @@ import asyncio
 import dataclasses
 import logging
 import secrets
+import time
 from collections.abc import Sequence
 from typing import Optional
 
@@ -123,6 +124,7 @@ class Attestation:
         issued = state.round.nonce if state.round.clock_id == self._clock.boot_id else None
         if issued is not None and issued.challenge.selection != self._options.required_in(host.identity.bank):
             issued = None  # asked for before the profile changed
+        began_s = time.perf_counter()
         outcome = appraisal.appraise(
             reported,
             host.identity,
@@ -132,6 +134,7 @@ class Attestation:
             policy.criteria[host.identity.bank],
             self._clock.now_ms(),
         )
+        self._conversations.of(name).cost_ms = 1000 * (time.perf_counter() - began_s)
         if isinstance(outcome, appraisal.Discarded):
             self._metrics.discarded(outcome.finding.code)
             await self._database.write(lambda c: rounds.take(c, name, reported.nonce))
@@ -160,12 +163,12 @@ class Attestation:
         """
         self._watch_clock()
         deadline_ms = self._clock.now_ms() + wait_ms
-        asked = list(dict.fromkeys(name.lower() for name in names))
+        asked = list(dict.fromkeys(key_of(name) for name in names))
         found = await self._judged([name for name in asked if is_host_name(name)])
         old = [name for name, one in found.items() if not self._will_do(name, one, max_age_ms)]
         silent = await self._refresh(old, found, deadline_ms) if old else set()
         answers = {name: self._answer(name, found, name in silent) for name in asked}
-        return [_called(answers[name.lower()], name) for name in names]
+        return [_called(answers[key_of(name)], name) for name in names]
 
     async def last_results(self) -> list[AttestationResult]:
         """Return the last result of every enrolled host, without asking any."""
@@ -316,6 +319,14 @@ class Attestation:
     def _is_off(self, one: Found) -> bool:
         """Return whether a result rests on a TPM that the administrator does not believe any more."""
         return isinstance(one, Result) and one.tpm_family == TPM12 and not self._options.tpm12
+
+
+def key_of(name: str) -> str:
+    """Return the name that a host asked for as `name` is known by: case does not count.
+
+    Only ASCII's: there are other letters, such as the Kelvin sign, whose lower case is one of ASCII.
+    """
+    return name.lower() if name.isascii() else name
 
 
 def supersede(kept: Optional[Result], fresh: Result) -> Result:

@@ -16,6 +16,9 @@ from ovirt_tcp_plugin.clock import Clock
 
 # An agent whose evidence is discarded again and again may not keep the server busy.
 MIN_CHALLENGE_INTERVAL_MS = 200
+# So many times as long as its last evidence took to judge has a host to wait for its next challenge: logs of a
+# thousandfold length, sent as often as may be, would leave no time for the others.
+COST_FACTOR = 20
 
 
 @dataclasses.dataclass
@@ -37,6 +40,7 @@ class Conversation:
         self.poll = 0
         self.listening = False
         self.last_issue_ms = -MIN_CHALLENGE_INTERVAL_MS
+        self.cost_ms = 0.0
         self.waiters: list[_Waiter] = []
         self._wake = asyncio.Event()
 
@@ -56,7 +60,7 @@ class Conversation:
         self.listening = True
         try:
             while poll == self.poll:
-                now_ms, ready_ms = clock.now_ms(), self.last_issue_ms + MIN_CHALLENGE_INTERVAL_MS
+                now_ms, ready_ms = clock.now_ms(), self.last_issue_ms + self._interval_ms
                 if self.wanted and now_ms >= ready_ms:
                     self.wanted, self.last_issue_ms = False, now_ms
                     return True
@@ -69,6 +73,10 @@ class Conversation:
         finally:
             if poll == self.poll:
                 self.listening = False
+
+    @property
+    def _interval_ms(self) -> int:
+        return max(MIN_CHALLENGE_INTERVAL_MS, int(COST_FACTOR * self.cost_ms))
 
     def settle(self, answered: int) -> None:
         """Wake whoever waited for this answer or an earlier one."""

@@ -8,6 +8,7 @@ one of an older version is judged again, from what its evidence proved, before a
 
 from __future__ import annotations
 
+import asyncio
 import dataclasses
 import functools
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -179,6 +180,7 @@ class Policies:
                 for name, new in judged.items()
                 if isinstance(new, Result) and new.level is not known[name].level
             ]
+            await asyncio.sleep(0)  # SQLite answers without a pause, and others wait
         return changes
 
     async def _judge_all(self, found: Mapping[str, Result], policy: Policy) -> dict[str, Found]:

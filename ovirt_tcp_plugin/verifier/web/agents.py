@@ -51,6 +51,7 @@ class NextChallenge(Handler):
     _gone = False
 
     def on_connection_close(self) -> None:
+        super().on_connection_close()
         self._gone = True
         if self.state is not None:
             self.context.attestation.hang_up(self.state.host.name)

@@ -8,13 +8,16 @@ own fault, never what the server holds.
 
 from __future__ import annotations
 
+import asyncio
 import dataclasses
 import hashlib
 import logging
+from asyncio import Future
 from collections.abc import Mapping, Sequence
 from typing import Any, Optional
 
 import tornado.web
+from tornado.iostream import IOStream
 
 from ovirt_tcp_plugin import errors
 from ovirt_tcp_plugin.clock import Clock
@@ -32,11 +35,13 @@ from ovirt_tcp_plugin.verifier.store.database import Database
 from ovirt_tcp_plugin.verifier.store.hosts import State
 from ovirt_tcp_plugin.verifier.store.tokens import Token
 from ovirt_tcp_plugin.verifier.web.access import INCLUDES, Caller, Networks
-from ovirt_tcp_plugin.verifier.web.limits import TOO_MANY, HttpServer, Questions, Rates, Shared
+from ovirt_tcp_plugin.verifier.web.limits import TOO_MANY, Bodies, HttpServer, Questions, Rates, Shared
 
 log = logging.getLogger("verifier.web")
 
 MAX_SMALL_BODY_SIZE = 64 * 1024
+# An answer has to be taken within this time; the longest are some megabytes.
+TAKEN_WITHIN_S = 60
 
 _STATUS = {
     errors.InvalidMessage: 400,
@@ -64,6 +69,7 @@ class Context:
     def __post_init__(self) -> None:
         self.rates = Rates(self.options.requests_per_second)
         self.questions = Questions(self.options.peer_questions)
+        self.bodies = Bodies()
         self.host_list, self.metrics_text = Shared(), Shared()
         self.networks = {
             Caller.OAT_NETWORK: Networks(self.options.oat_networks),
@@ -89,13 +95,19 @@ class Handler(JsonHandler):
         self.state: Optional[State] = None
         self._callers = self.callers_of(self.request.method or "")
         self._chunks: list[bytes] = []
+        self._held = 0
         certificate = self.request.get_ssl_certificate(binary_form=True)
         self._digest = hashlib.sha256(certificate).hexdigest() if isinstance(certificate, bytes) else ""
         self._peer = self._digest or self.request.remote_ip or ""
 
     def data_received(self, chunk: bytes) -> None:
-        if not self._finished:
+        if self._finished:
+            return
+        if self.context.bodies.hold(self._peer, len(chunk)):
             self._chunks.append(chunk)
+            self._held += len(chunk)
+        else:
+            self._put_off(1, "too much that you sent is waiting for its end")
 
     @property
     def content(self) -> bytes:
@@ -144,8 +156,25 @@ class Handler(JsonHandler):
         if self.context.server is not None:
             self.context.server.know(self.request.connection.stream, self._peer)  # type: ignore[union-attr]
 
+    def finish(self, chunk: Any = None) -> Future[None]:
+        stream = self.request.connection.stream  # type: ignore[union-attr]
+        written = super().finish(chunk)
+        if stream.writing():
+            asyncio.get_running_loop().call_later(TAKEN_WITHIN_S, _drop_unread, stream, written)
+        return written
+
     def on_finish(self) -> None:
+        self._chunks.clear()
+        self._release()
         self.context.metrics.request(type(self).__name__, self.get_status())
+
+    def on_connection_close(self) -> None:
+        super().on_connection_close()
+        self._release()
+
+    def _release(self) -> None:
+        self.context.bodies.release(self._peer, self._held)
+        self._held = 0
 
     async def ask(self, names: Sequence[str], max_age_ms: Optional[int], wait_ms: int) -> list[AttestationResult]:
         """Return a result for each name, as `Attestation.results` does.
@@ -178,11 +207,11 @@ class Handler(JsonHandler):
 
     def log_exception(self, typ: Any, value: Any, tb: Any) -> None:
         if isinstance(value, tuple(_STATUS)):
-            log.info("refused path=%s peer=%s reason=%s", self.request.path, self.request.remote_ip, value)
+            log.info("refused path=%a peer=%s reason=%s", self.request.path, self.request.remote_ip, value)
         elif isinstance(value, tornado.web.HTTPError):
-            log.info("refused path=%s peer=%s reason=%s", self.request.path, self.request.remote_ip, value.reason)
+            log.info("refused path=%a peer=%s reason=%s", self.request.path, self.request.remote_ip, value.reason)
         else:
-            log.error("failed path=%s", self.request.path, exc_info=(typ, value, tb))
+            log.error("failed path=%a", self.request.path, exc_info=(typ, value, tb))
 
     async def _token_callers(self) -> set[Caller]:
         headers = self.request.headers
@@ -192,6 +221,11 @@ class Handler(JsonHandler):
             return set()
         token = await self.context.database.read(lambda c: tokens.find(c, secret))
         return _may(token, self.context.clock.wall().timestamp()) if token else set()
+
+
+def _drop_unread(stream: IOStream, written: Future[None]) -> None:
+    if not written.done():
+        stream.close()
 
 
 def _may(token: Token, now_s: float) -> set[Caller]:

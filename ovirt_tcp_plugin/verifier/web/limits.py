@@ -22,6 +22,8 @@ TOO_MANY = "too_many_requests"
 MAX_PEERS = 20_000
 # Seconds' worth of requests that a quiet peer may ask at once.
 BURST_S = 4
+# Bytes of bodies that one peer may have the server hold, over all its connections: two of the longest.
+MAX_HELD = 8 * 1024 * 1024
 # So many times as long as it took has costly work to wait before it is done again.
 PAUSE = 4
 
@@ -47,6 +49,26 @@ class Rates:
         if len(self._buckets) > MAX_PEERS:
             self._buckets.popitem(last=False)
         return None if admitted else math.ceil((1 - left) / self._per_second)
+
+
+class Bodies:
+    """What is held of requests that are not answered yet: one peer's hundred connections may not fill the memory."""
+
+    def __init__(self) -> None:
+        self._held: collections.Counter[str] = collections.Counter()
+
+    def hold(self, peer: str, size: int) -> bool:
+        """Count `size` bytes more of this peer; return False, counting nothing, when that would be too much."""
+        if self._held[peer] + size > MAX_HELD:
+            return False
+        self._held[peer] += size
+        return True
+
+    def release(self, peer: str, size: int) -> None:
+        """Count that many bytes less."""
+        self._held[peer] -= size
+        if not self._held[peer]:
+            del self._held[peer]
 
 
 class Shared:

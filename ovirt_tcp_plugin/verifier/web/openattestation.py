@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import datetime
 from collections.abc import Mapping, Sequence
 
@@ -11,7 +12,8 @@ from ovirt_tcp_plugin import errors
 from ovirt_tcp_plugin.messages import oat
 from ovirt_tcp_plugin.messages.result import AttestationResult, Level
 from ovirt_tcp_plugin.verifier import judgement
-from ovirt_tcp_plugin.verifier.store import results
+from ovirt_tcp_plugin.verifier.attestation import key_of
+from ovirt_tcp_plugin.verifier.store import results, rounds
 from ovirt_tcp_plugin.verifier.web.access import Caller
 from ovirt_tcp_plugin.verifier.web.handler import Handler
 
@@ -51,16 +53,20 @@ class PollHosts(_Question):
 
     async def _proven(self, found: Sequence[AttestationResult]) -> Mapping[str, Mapping[int, str]]:
         """Return the PCR values that the last evidence of each host proved, by its name in lower case."""
-        names = [one.host_name.lower() for one in found if one.level in (Level.TRUSTED, Level.UNTRUSTED)]
-        kept = await self.context.database.read(lambda c: results.measured(c, names))
-        return {name: _values(measured) for name, measured in kept.items()}
+        names = [key_of(one.host_name) for one in found if one.level in (Level.TRUSTED, Level.UNTRUSTED)]
+        proven: dict[str, Mapping[int, str]] = {}
+        for part in rounds.chunks(names):
+            kept = await self.context.database.read(lambda c, part=part: results.measured(c, part))  # type: ignore[misc]
+            proven.update((name, _values(measured)) for name, measured in kept.items())
+            await asyncio.sleep(0)  # SQLite answers without a pause, and others wait
+        return proven
 
 
 class HostTrust(_Question):
     """One host name -> whether its BIOS and VMM are trusted (2.x). Errors are of 2.x, too: status 400 and a name."""
 
     async def get(self) -> None:
-        name = self.get_query_argument("hostName", "")
+        name = self.get_query_argument("hostName", "", strip=False)
         (one,) = await self.ask([name], None, self.wait_ms)
         if one.level in (Level.TRUSTED, Level.UNTRUSTED):
             self.answer(oat.encode_trust(name, one.level is Level.TRUSTED))
@@ -93,7 +99,7 @@ def _host_trust(
     one: AttestationResult, now: datetime.datetime, proven: Mapping[str, Mapping[int, str]], pcrs: Sequence[int]
 ) -> oat.HostTrust:
     age = datetime.timedelta(milliseconds=one.age_ms or 0)
-    values = proven.get(one.host_name.lower(), {})
+    values = proven.get(key_of(one.host_name), {})
     wanted = tuple((index, values[index]) for index in pcrs if index in values)
     return oat.HostTrust(one.host_name, one.level.value, now - age, wanted)
 

@@ -114,4 +114,4 @@ def tls_context(certificate: Path, key: Path, client_authority: bytes) -> ssl.SS
 
 def _log_request(handler: tornado.web.RequestHandler) -> None:
     request = handler.request
-    log.debug("request path=%s peer=%s status=%d", request.path, request.remote_ip, handler.get_status())
+    log.debug("request path=%a peer=%s status=%d", request.path, request.remote_ip, handler.get_status())

@@ -40,7 +40,7 @@ class _Whitelist(Handler):
     async def change(self, work: Change, status: int = 200) -> None:
         """Do the work and answer `True`, as OpenAttestation does."""
         await self.context.database.write(work)
-        log.info("whitelist changed path=%s method=%s", self.request.path, self.request.method)
+        log.info("whitelist changed path=%a method=%s", self.request.path, self.request.method)
         self.set_status(status)
         self.set_header("Content-Type", "text/plain")
         self.finish("True")

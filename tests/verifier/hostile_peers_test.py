@@ -1,0 +1,204 @@
+# SPDX-FileCopyrightText: The ovirt_tcp_plugin developers
+# SPDX-License-Identifier: Apache-2.0
+"""Peers that are known, and yet hostile: what each may cost the others is bounded."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import json
+import socket
+import ssl
+import time
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+import sqlalchemy as sa
+from sqlalchemy.engine import Connection
+
+from ovirt_tcp_plugin.messages import eventlog
+from ovirt_tcp_plugin.messages.eventlog import Event
+from ovirt_tcp_plugin.verifier import appraisal, conversations, judgement
+from ovirt_tcp_plugin.verifier.authority import Authority
+from ovirt_tcp_plugin.verifier.store import schema
+from ovirt_tcp_plugin.verifier.store.database import Database
+from ovirt_tcp_plugin.verifier.web import handler
+from ovirt_tcp_plugin.verifier.web.limits import MAX_HELD
+from tests.verifier.vendor import Vendor
+from tests.verifier.web_test import POLL, Agent, Server
+
+
+@pytest.fixture
+def server(tmp_path: Path, authority: Authority, vendor: Vendor) -> Iterator[Server]:
+    database = Database(f"sqlite:///{tmp_path / 'verifier.db'}")
+    running = Server(tmp_path, database, authority, vendor)
+    running.choose_good_boot()
+    yield running
+    running.stop()
+    database.close()
+
+
+@pytest.fixture
+def agent(server: Server, vendor: Vendor) -> Agent:
+    return Agent(server, vendor).enrol()
+
+
+def connect(server: Server, certificate: tuple[str, str] | None = None, buffer: int = 0) -> ssl.SSLSocket:
+    context = ssl.create_default_context(cafile=str(server.directory / "ca.pem"))
+    if certificate:
+        context.load_cert_chain(*certificate)
+    plain = socket.socket()
+    if buffer:
+        plain.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, buffer)
+    plain.settimeout(10)
+    plain.connect(("127.0.0.1", server.port))
+    return context.wrap_socket(plain, server_hostname="127.0.0.1")
+
+
+def soon(holds: Callable[[], bool]) -> bool:
+    until = time.monotonic() + 5
+    while not holds() and time.monotonic() < until:
+        time.sleep(0.01)
+    return holds()
+
+
+def test_who_sends_what_is_costly_to_judge_is_asked_less_often(
+    server: Server, agent: Agent, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    honest, cost_s = appraisal.appraise, 0.03
+
+    def slow(*given: Any) -> Any:
+        time.sleep(cost_s)
+        return honest(*given)
+
+    monkeypatch.setattr(appraisal, "appraise", slow)
+    agent.answer(agent.challenge())
+    began = time.monotonic()
+    agent.tpm.boot_id, agent.tpm.reset_count = agent.tpm.boot_id.replace("1", "2"), agent.tpm.reset_count + 1
+    assert agent.challenge() is not None
+    assert time.monotonic() - began > (conversations.COST_FACTOR - 5) * cost_s
+
+
+def test_the_longest_logs_are_judged_in_bounds(agent: Agent) -> None:
+    digests = [hashlib.sha256(b"%d" % number).digest() for number in range(eventlog.MAX_EVENTS)]
+    events = [Event(17, 0x501, {"sha256": digest}, b"x" * 180) for digest in digests]
+    agent.tpm.boot([events[0]._replace(type=eventlog.HASH_START), *events[1:]])
+    began = time.monotonic()
+    answer = agent.answer(agent.challenge()).json()
+    assert time.monotonic() - began < 2
+    assert (answer["level"], answer["findings"][0]["code"]) == ("untrusted", "sinit_differs")
+
+
+def test_one_peers_unfinished_bodies_do_not_fill_the_memory(server: Server, agent: Agent) -> None:
+    assert agent.challenge() is not None
+    size, held = 3 * 2**20, []
+    for _ in range(8):
+        held.append(connect(server, agent.certificate))
+        held[-1].sendall(b"POST /v1/evidence HTTP/1.1\r\nHost: x\r\nContent-Length: %d\r\n\r\n" % size)
+        held[-1].sendall(bytes(size - 1))
+    assert b" 429 " in held[-1].recv(4096)
+    assert sum(server._context.bodies._held.values()) <= MAX_HELD
+    for one in held:
+        one.close()
+    challenge = agent.challenge(0)
+    while challenge is None:
+        agent.tpm.boot_id = agent.tpm.boot_id.replace("1", "2")
+        challenge = agent.challenge()
+    assert agent.answer(challenge).status_code == 200
+    assert soon(lambda: not server._context.bodies._held)
+
+
+def test_who_does_not_take_his_answers_is_dropped(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(handler, "TAKEN_WITHIN_S", 0.3)
+    body = json.dumps({"hosts": ["x" * 5000] * 700}).encode()
+    head = f"POST {POLL} HTTP/1.1\r\nHost: x\r\nX-Auth-Blob: {server.token('viewer')}\r\nContent-Length: {len(body)}\r\n\r\n"
+    idle = connect(server, buffer=4096)
+    idle.settimeout(5)
+    with pytest.raises(OSError) as caught:
+        for _ in range(10):
+            idle.sendall(head.encode() + body)
+    assert not isinstance(caught.value, socket.timeout)
+    idle.close()
+    listening = server._context.server
+    assert listening is not None
+    assert soon(lambda: listening.counts["yes"] == 0)
+
+
+def test_pipelined_questions_are_answered_in_turn(server: Server, agent: Agent) -> None:
+    agent.answer(agent.challenge())
+    message = json.dumps({"boot_id": agent.tpm.boot_id, "wait_ms": 0}).encode()
+    one = b"POST /v1/challenge HTTP/1.1\r\nHost: x\r\nContent-Length: %d\r\n\r\n" % len(message) + message
+    with connect(server, agent.certificate) as connection:
+        connection.sendall(one * 20)
+        told = b""
+        while told.count(b"HTTP/1.1 204") < 20:
+            more = connection.recv(65536)
+            assert more
+            told += more
+    assert told.count(b"HTTP/1.1 ") == 20
+
+
+@pytest.mark.parametrize("name", [" host-1", "host-1 ", "\0host-1", "host-1\n", "\u212aost-1"])
+def test_a_name_is_taken_letter_by_letter(server: Server, vendor: Vendor, name: str) -> None:
+    Agent(server, vendor, "kost-1" if name.endswith("ost-1") and name[0] == "\u212a" else "host-1").enrol()
+    path = "/AttestationService/resources/hosts/trust"
+    answer = server.call("GET", path, params={"hostName": name}, token=server.token("viewer"))
+    assert answer.json()["error_code"] == "AS_HOST_NOT_FOUND"
+
+
+def test_a_path_cannot_write_into_the_log(server: Server, caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level("DEBUG"), connect(server) as connection:
+        connection.sendall(b"GET /a\x85INFO\x9b2J HTTP/1.1\r\nHost: x\r\n\r\n")
+        assert b" 404 " in connection.recv(4096)
+    assert all(record.getMessage().isprintable() for record in caplog.records)
+
+
+class Turns:
+    """Counts the turns of a loop, to tell whether others had theirs."""
+
+    def __init__(self) -> None:
+        self.count, self.seen = 0, set[int]()
+
+    async def run(self) -> None:
+        while True:
+            self.count += 1
+            await asyncio.sleep(0)
+
+    def look(self, *_: Any) -> None:
+        self.seen.add(self.count)
+
+
+@pytest.mark.parametrize("asking", ["values", "preview"])
+def test_others_have_their_turn_while_many_are_looked_up(
+    server: Server, agent: Agent, monkeypatch: pytest.MonkeyPatch, asking: str
+) -> None:
+    agent.answer(agent.challenge())
+    names = ["host-1", *(f"copy-{number}" for number in range(1200))]
+    server.database.transact(lambda c: multiply(c, names))
+    turns, honest = Turns(), judgement.decode
+
+    def decode(stored: str) -> judgement.Measured:
+        turns.look()
+        return honest(stored)
+
+    monkeypatch.setattr(judgement, "decode", decode)
+    counting = asyncio.run_coroutine_threadsafe(turns.run(), server._loop)
+    if asking == "values":
+        message, token = {"hosts": names, "timeThreshold": 60_000, "PCRmask": "FFFFFF"}, server.token("viewer")
+        told = server.call("POST", POLL, message, token=token).json()["hosts"]
+        assert all(one["pcr_values"] for one in told)
+    else:
+        assert server.call("POST", "/v1/reference-preview", {}, token=server.token("policy")).status_code == 200
+    counting.cancel()
+    assert len(turns.seen) >= 3
+
+
+def multiply(connection: Connection, names: Sequence[str]) -> None:
+    """Enrol copies of the first host under the other names, with its result."""
+    for table, key in ((schema.hosts, "name"), (schema.rounds, "host_name"), (schema.results, "host_name")):
+        row = dict(connection.execute(sa.select(table).where(table.c[key] == names[0])).mappings().one())
+        own = {"ek_digest", "certificate_digest"} & set(row)
+        rows = [{**row, key: name, **{column: f"{column} {name}" for column in own}} for name in names[1:]]
+        connection.execute(sa.insert(table), rows)
