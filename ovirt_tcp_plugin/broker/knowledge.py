@@ -112,6 +112,7 @@ class Knowledge:
             self._names, self._shared_names = pools.names(hosts, self._options.pools.host_names)
             seen = self._table.observe({host.id: host.up for host in hosts}, now_ms)
             came_up = (*seen.came_up, *self._moved(places))
+            self._leave_guards()
             self._adopt()
             self._quarantine.observe(self._hosts, seen.came_up, now_ms)
             self._watch_exemptions()
@@ -288,9 +289,12 @@ class Knowledge:
         with self.lock:
             return self._quarantine.to_activate(self._hosts, self._clock.now_ms())
 
-    def activated(self, host_id: str) -> None:
-        """A host of ours was activated."""
+    def activated(self, host_id: str, refused: bool = False) -> None:
+        """A host of ours was activated, or the engine refused that for now."""
         with self.lock:
+            if refused:
+                self._quarantine.not_returned(host_id, self._clock.now_ms())
+                return
             self._quarantine.returned(host_id)
             self._note("returned", host=self._host_name(host_id))
             text = f"Host {self._host_name(host_id)} attested well and is activated; it is attested again before it counts."
@@ -412,7 +416,8 @@ class Knowledge:
         if host_id in self._known_good:
             self._known_good.discard(host_id)
             self._turned(pool, host_id)
-        if host.up and self._table.untrusted(host_id):
+        # One that is out already does not return for having attested well before this.
+        if host_id in self._quarantine.taken or (host.up and self._table.untrusted(host_id)):
             self._quarantine.take(host_id, verdict.code, verdict.reason)
 
     def _turned(self, pool: Pool, host_id: str) -> None:
@@ -466,6 +471,12 @@ class Knowledge:
         entry = self._table.entry(host_id)
         asked = entry is not None and (entry.failures > 0 or entry.verdict.level in (Level.UNTRUSTED, Level.TRUSTED))
         return asked and not self._table.holds(host_id, self._clock.now_ms())
+
+    def _leave_guards(self) -> None:
+        """A host that is gone, or of another pool now, is nobody to decide about: a guard would wait for it for ever."""
+        for cluster_id, guard in self._guards.items():
+            for host_id in guard.held - {host.id for host in self._hosts_of.get(cluster_id, ())}:
+                guard.recovered(host_id)
 
     def _places(self) -> dict[str, tuple[str, Optional[str]]]:
         """Return each host's cluster and name at the attestation server."""

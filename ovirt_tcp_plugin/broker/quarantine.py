@@ -199,6 +199,11 @@ class Quarantine:
         if self.taken.pop(host_id, None) is not None:
             self.returns[host_id] = self.returns.get(host_id, 0) + 1
 
+    def not_returned(self, host_id: str, now_ms: int) -> None:
+        """The engine refused to activate a host of ours."""
+        if host_id in self.taken:
+            self.taken[host_id].return_ms = now_ms + NEXT_RETURN_MS
+
     def observe(self, hosts: Mapping[str, Host], came_up: Collection[str], now_ms: int) -> None:
         """Forget hosts that are gone, and those that somebody else activated or put into maintenance of his own.
 

@@ -327,6 +327,7 @@ class Service:
                 self._engine.activate(host_id)
             except (errors.Conflict, errors.NotFound) as e:
                 log.warning("activate host=%s error=%s", host_id, e)
+                self._knowledge.activated(host_id, refused=True)
             else:
                 self._knowledge.activated(host_id)
         if leaving or returning:

@@ -175,3 +175,58 @@ class TestDisk:
         until(lambda: "h1" not in site.trusted_in_snapshot())
         until(lambda: b'"untrusted"' in (site.options.state.directory / "state.json").read_bytes(), 2)
         site.engine.faults.answers = []
+
+
+def quarantined(world: World, host_id: str) -> None:
+    """Let a host be found untrusted, and be in maintenance for that."""
+    world.attest(bad=[host_id])
+    reasons = dict(world.knowledge.to_deactivate())
+    world.knowledge.deactivated(host_id)
+    world.status(host_id, "maintenance", reasons[host_id])
+
+
+class TestQuarantine:
+    def test_one_that_attests_badly_again_does_not_return_for_having_been_well_before(self) -> None:
+        world = World()
+        world.attest(good=world.ids())
+        quarantined(world, "h1")
+        world.attest(good=["h1"])
+        world.knowledge.activated("h1")
+        world.status("h1", "up")
+        world.clock.pass_ms(1000)
+        quarantined(world, "h1")
+        world.attest(good=["h1"])
+        assert world.knowledge.to_activate() == [], "the second time it has to wait"
+        world.clock.pass_ms(20_000)
+        world.attest(bad=["h1"])
+        world.clock.pass_ms(20_000)
+        assert world.knowledge.to_activate() == []
+        world.attest(good=["h1"])
+        world.clock.pass_ms(31_000)
+        assert world.knowledge.to_activate() == ["h1"]
+
+    def test_an_activation_that_is_refused_is_tried_again_later_not_at_once(self) -> None:
+        world = World()
+        world.attest(good=world.ids())
+        quarantined(world, "h1")
+        world.attest(good=["h1"])
+        assert world.knowledge.to_activate() == ["h1"]
+        world.knowledge.activated("h1", refused=True)
+        assert world.knowledge.to_activate() == []
+        world.clock.pass_ms(31_000)
+        assert world.knowledge.to_activate() == ["h1"]
+
+    @pytest.mark.parametrize("leave", ["removed", "moved"])
+    def test_the_guard_does_not_wait_for_hosts_that_are_no_more_of_its_pool(self, leave: str) -> None:
+        world = World(hosts=10)
+        world.attest(good=world.ids())
+        world.attest(bad=["h0", "h1", "h2"])
+        assert world.leaving() == set()
+        for number in range(3):
+            if leave == "moved":
+                replace(world, number, cluster_id="elsewhere")
+        world.hosts = world.hosts if leave == "moved" else world.hosts[3:]
+        world.look()
+        world.clock.pass_ms(1000)
+        world.attest(bad=["h9"])
+        assert world.leaving() == {"h9"}
