@@ -16,7 +16,7 @@ from typing import Optional
 
 from ovirt_tcp_plugin import errors
 from ovirt_tcp_plugin.broker import hooks
-from ovirt_tcp_plugin.broker.engine import Engine
+from ovirt_tcp_plugin.broker.engine import MAX_EVENTS, Engine
 from ovirt_tcp_plugin.broker.hooks import HookEvent
 from ovirt_tcp_plugin.broker.inventory import Event, Group, Notice, wall_name
 from ovirt_tcp_plugin.broker.knowledge import Knowledge, WallPlan
@@ -44,6 +44,8 @@ ENGINE_STARTED = 1
 LEAVING = frozenset({Edit.CREATE, Edit.REPAIR, Edit.REMOVE_LABEL, Edit.REMOVE_HOST})
 # A host that has one of these left Up, even if every listing shows it Up (AuditLogType).
 HOST_LEFT_UP = frozenset({12, 15, 16, 41, 517, 518, 519, 522, 600, 620, 9008, 9027})
+# A host was Up all the time, as far as we saw: but what happened before our start we did not see. Never flood-limited.
+HOST_CAME_UP = 13
 # Clusters, policies, VMs or hosts changed: a full listing is due.
 LISTING_DUE = frozenset({34, 35, 42, 43, 44, 53, 174, 809, 811, 835, 1152, 9910, 9912})
 # A VM started or arrived somewhere: of exempt ones, where is told.
@@ -134,12 +136,18 @@ class Service:
         silence_ms = max(MAX_ENGINE_SILENCE_MS, int(2000 * self._options.intervals.poll_s))
         if self._last_engine_ms is not None and now_ms - self._last_engine_ms > silence_ms:
             self._engine_restarted("the engine was out of reach, so hosts may have changed behind our back")
+            # Said once for this absence, even if the lists below fail again and again.
+            self._last_engine_ms = now_ms
         full_ms = int(self._options.intervals.full_s * 1000)
         due = self._listing_due.is_set() or self._last_full_ms is None or now_ms - self._last_full_ms >= full_ms
         if due:
             self._listing_due.clear()
             wall_edits = self._knowledge.wall_edits
-            listing = self._engine.listing()
+            try:
+                listing = self._engine.listing()
+            except errors.Error:
+                self._listing_due.set()
+                raise
             if wall_edits != self._knowledge.wall_edits:
                 self._listing_due.set()
             for pool in self._knowledge.observe_listing(listing, wall_edits):
@@ -165,21 +173,25 @@ class Service:
             last = self._engine.last_event_id()
             self._memory.seen = frozenset(range(last - EVENT_OVERLAP, last + 1))
         events = self._engine.events(max(last - EVENT_OVERLAP, 0))
-        if events and events[0].id > last + 1:
+        if len(events) >= MAX_EVENTS and events[0].id > last + 1:
             # More happened than one answer holds, while we were away: any host may have rebooted.
             self._engine_restarted("events of the engine were missed")
+        newest = events[-1].id if events else self._engine.last_event_id()
+        if not events and 0 < newest < last:
+            self._engine_restarted("the engine's events begin anew, as after a restored backup")
         for event in events:
             if event.id not in self._memory.seen:
                 self._take_event(event)
-        self._memory.last_event = max([last, *(event.id for event in events)])
-        oldest = self._memory.last_event - 2 * EVENT_OVERLAP
+        # Followed back, too: ids that are shown no more will be other events' ids. An empty log says nothing.
+        self._memory.last_event = newest or last
+        kept = range(self._memory.last_event - 2 * EVENT_OVERLAP + 1, self._memory.last_event + 1)
         seen = self._memory.seen.union(event.id for event in events)
-        self._memory.seen = frozenset(one for one in seen if one > oldest)
+        self._memory.seen = frozenset(one for one in seen if one in kept)
 
     def _take_event(self, event: Event) -> None:
         if event.code == ENGINE_STARTED:
             self._engine_restarted("the engine restarted")
-        elif event.code in HOST_LEFT_UP and event.host_id:
+        elif event.host_id and (event.code in HOST_LEFT_UP or (event.code == HOST_CAME_UP and not self._listed.is_set())):
             self._knowledge.host_restarted(event.host_id)
         if event.code in LISTING_DUE or (event.code in VM_ARRIVED and self._knowledge.is_exempt(event.vm_id)):
             self._listing_due.set()

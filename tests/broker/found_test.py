@@ -15,11 +15,11 @@ from typing import Any
 
 import pytest
 
-from ovirt_tcp_plugin.broker import settings
+from ovirt_tcp_plugin.broker import service, settings
 from ovirt_tcp_plugin.broker.knowledge import Knowledge
 from ovirt_tcp_plugin.broker.memory import Memory
 from ovirt_tcp_plugin.broker.sources import Answer
-from ovirt_tcp_plugin.lab.engine import faults, model
+from ovirt_tcp_plugin.lab.engine import audit_log, faults, model
 from ovirt_tcp_plugin.lab.engine.faults import AnswerFault
 from ovirt_tcp_plugin.messages.result import Level
 from tests.broker.knowledge_test import LIFE, World
@@ -230,3 +230,60 @@ class TestQuarantine:
         world.clock.pass_ms(1000)
         world.attest(bad=["h9"])
         assert world.leaving() == {"h9"}
+
+
+class TestEvents:
+    def running(self, site: Site) -> Site:
+        site.start()
+        until(lambda: site.inside() == EVERYBODY)
+        return site
+
+    def test_they_are_read_on_when_the_engine_comes_from_a_backup_and_counts_anew(self, site: Site) -> None:
+        self.running(site).service._memory.last_event = 10_000
+        asked = len(site.source.asked)
+        until(lambda: len(site.source.asked) >= asked + 2)
+        until(lambda: site.inside() == EVERYBODY)
+        site.source.levels["h1.lab"] = Level.TIMEOUT
+        site.engine.model.log(audit_log.HOST_TO_MAINTENANCE, "and Up again, which no list showed", host=site.host("h1").id)
+        until(lambda: site.inside() == EVERYBODY - {"h1"})
+
+    def test_ids_that_were_left_out_are_no_missed_events(self, site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+        """Sequences have gaps, and whoever dismisses all events leaves none to overlap with."""
+        voided: list[str] = []
+        monkeypatch.setattr(Knowledge, "void", lambda knowledge, code, reason: voided.append(reason))
+        log = self.running(site).engine.model.audit_log
+        with site.engine.model.lock:
+            log.rows.clear()
+            log._last_id += 10
+        site.engine.model.log(audit_log.VM_ADDED, "something")
+        until(lambda: site.service._memory.last_event == log._last_id)
+        assert voided == []
+
+    def test_a_listing_that_is_due_and_fails_stays_due(self, site: Site) -> None:
+        site.options = dataclasses.replace(site.options, intervals=settings.Intervals(0.1, 600))
+        self.running(site)
+        site.engine.faults.answers = [AnswerFault(faults.HTML, "GET", "api/vms")]
+        vm = model.Vm(model.new_id(), "late", site.cluster)
+        site.engine.model.vms[vm.id] = vm
+        site.engine.model.log(audit_log.VM_ADDED, "VM late was created.", vm=vm.id)
+        until(lambda: site.wall() and vm.id in site.wall().vms)  # type: ignore[union-attr]
+
+    def test_a_host_that_came_up_while_the_broker_was_down_attests_anew(self, site: Site) -> None:
+        """The events of its going may have been dropped: the engine limits them. That of its coming never is."""
+        self.running(site)
+        until(lambda: site.trusted_in_snapshot() == EVERYBODY)
+        site.stop()
+        site.source.levels["h1.lab"] = Level.TIMEOUT
+        site.engine.model.log(audit_log.HOST_DETECTED, "Status of host h1 was set to Up.", host=site.host("h1").id)
+        site.start()
+        until(lambda: site.inside() == EVERYBODY - {"h1"})
+
+    def test_one_absence_voids_once(self, site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+        voided: list[str] = []
+        monkeypatch.setattr(service, "MAX_ENGINE_SILENCE_MS", 500)
+        monkeypatch.setattr(Knowledge, "void", lambda knowledge, code, reason: voided.append(reason))
+        self.running(site)
+        lists = AnswerFault(faults.HTML, "GET", "api/(hosts|clusters)", 15)
+        site.engine.faults.answers = [lists]
+        until(lambda: lists.times == 0)
+        assert len(voided) <= 4, "half a second each, not at every look"
