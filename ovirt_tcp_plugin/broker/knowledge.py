@@ -107,6 +107,8 @@ class Knowledge:
         with self.lock:
             now_ms = self._clock.now_ms()
             places = self._places()
+            # An empty list is no evidence that all are gone, with what is known of them; but nobody counts as Up by it.
+            hosts = hosts or [dataclasses.replace(host, status="") for host in self._hosts.values()]
             self._hosts = {host.id: host for host in hosts}
             self._hosts_of = _by_cluster(hosts)
             self._names, self._shared_names = pools.names(hosts, self._options.pools.host_names)
@@ -208,6 +210,16 @@ class Knowledge:
             entries = {host_id: self._table.entry(host_id) for host_id in chosen}
             answering = [host_id for host_id, entry in entries.items() if entry is not None and not entry.failures]
             return self._table.begin((answering or chosen)[:most])
+
+    def is_pool(self, cluster_id: str) -> bool:
+        """Return whether a cluster is a trusted pool."""
+        with self.lock:
+            return cluster_id in self._pools.by_cluster
+
+    def holds(self, host_id: str) -> bool:
+        """Return whether a host is trusted now."""
+        with self.lock:
+            return host_id not in self._shared_names and self._table.holds(host_id, self._clock.now_ms())
 
     def wanted(self, host_id: str) -> None:
         """Ask this host as soon as possible."""

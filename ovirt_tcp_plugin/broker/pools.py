@@ -9,7 +9,7 @@ row show another policy: an error, an empty list or a disabled unit never remove
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from typing import Optional
 
 from ovirt_tcp_plugin.broker.decision import Scope
@@ -43,6 +43,8 @@ class Pools:
 
     def __init__(self) -> None:
         self.by_cluster: dict[str, Pool] = {}
+        # Listings in a row that showed a wall in a cluster which is no pool.
+        self._left_walls: dict[str, int] = {}
 
     def update(self, listing: Listing) -> Change:
         """Take a complete listing into account."""
@@ -57,6 +59,9 @@ class Pools:
             if scope is not None:
                 self.by_cluster[cluster.id] = Pool(cluster.id, cluster.name, scope)
                 notices += _warnings(cluster, listing)
+        for pool in self._left(listing, units):
+            ended.append(pool)
+            notices.append(_ended(pool, listing))
         for pool in list(self.by_cluster.values()):
             known = shown.get(pool.cluster_id)
             if known is not None and (_scope(known, listing, units) or listing.policy(known) is None or not units):
@@ -68,6 +73,17 @@ class Pools:
                 ended.append(pool)
                 notices.append(_ended(pool, listing))
         return Change(tuple(ended), tuple(notices))
+
+    def _left(self, listing: Listing, units: Collection[str]) -> list[Pool]:
+        """Return the pools that ended while the broker was down: only their walls tell of them."""
+        suspects = [
+            Pool(cluster.id, cluster.name, Scope.ALL_VMS)
+            for cluster in listing.clusters
+            if cluster.id in listing.walls and cluster.id not in self.by_cluster
+            if units and listing.policy(cluster) is not None
+        ]
+        self._left_walls = {pool.cluster_id: self._left_walls.get(pool.cluster_id, 0) + 1 for pool in suspects}
+        return [pool for pool in suspects if self._left_walls[pool.cluster_id] >= LISTINGS_TO_END]
 
 
 def names(hosts: Iterable[Host], configured: Mapping[str, str]) -> tuple[dict[str, str], frozenset[str]]:

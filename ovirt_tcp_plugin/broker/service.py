@@ -205,8 +205,7 @@ class Service:
     def _attest(self) -> None:
         if not self._listed.is_set():
             return
-        if self._knowledge.watch_clock():
-            self._stages_wanted.set()
+        self._watch_clock()
         if self._stages_wanted.is_set():
             self._stages_wanted.clear()
             self._attest_stages()
@@ -216,6 +215,10 @@ class Service:
             if not batch:
                 break
             self._asking.add(self._pool.submit(self._ask_batch, batch))
+
+    def _watch_clock(self) -> None:
+        if self._knowledge.watch_clock():
+            self._stages_wanted.set()
 
     def _attest_stages(self) -> None:
         """The startup attestation: each stage's results are acted on as it returns, before the next begins."""
@@ -248,6 +251,8 @@ class Service:
             log.exception("asking about hosts failed")
             self._knowledge.nobody_answered(names, "the broker failed to ask; its log says why")
         else:
+            # An answer that a pause of this machine was in between seems younger than it is.
+            self._watch_clock()
             # What was told of a name that is another host's by now, or nobody's, is told of nobody.
             same = {host_id: name for host_id, name in names.items() if self._knowledge.name(host_id) == name}
             self._knowledge.not_asked(set(names) - set(same))
@@ -266,7 +271,9 @@ class Service:
             # Nobody is asked to leave service while inside a wall: VMs of another host could come.
             return
         for cluster_id, group_id in list(self._ended_walls):
-            self._engine.remove_wall(cluster_id, group_id)
+            # It may be a pool again by now, with this very wall.
+            if not self._knowledge.is_pool(cluster_id):
+                self._engine.remove_wall(cluster_id, group_id)
             self._ended_walls.remove((cluster_id, group_id))
         self._quarantine()
         self._send_notices()
@@ -275,21 +282,33 @@ class Service:
         """Carry out the plans, whoever leaves a wall before whoever enters one; return whether all left who had to.
 
         The plans are outdated when somebody loses trust, and after a second, since verdicts end by themselves; then
-        there are better ones at the next look. Each wall is remembered step by step: a failure loses nothing.
+        there are better ones at the next look. Each wall is remembered step by step: a failure loses nothing. The engine
+        may fail at one wall only, so the others are gone on with; if it fails at two, it is away.
         """
+        failed: dict[str, errors.Unavailable] = {}
         groups = {plan.pool.cluster_id: plan.group or Group("", wall_name(plan.pool.cluster_id)) for plan in plans}
         steps = [(plan.pool.cluster_id, step) for plan in plans for step in plan.steps]
         for cluster_id, step in sorted(steps, key=lambda one: one[1].edit.value):
-            if groups[cluster_id].id or step.edit is Edit.CREATE:
-                groups[cluster_id] = self._build(cluster_id, groups[cluster_id], step)
+            if cluster_id not in failed and (groups[cluster_id].id or step.edit is Edit.CREATE):
+                try:
+                    groups[cluster_id] = self._build(cluster_id, groups[cluster_id], step)
+                except errors.Unavailable as e:
+                    if failed:
+                        raise
+                    failed[cluster_id] = e
             if self._knowledge.worse.is_set():
                 return False
             if self._clock.now_ms() - self._enforced_ms >= ENFORCE_EVERY_MS:
                 self._knowledge.changed.set()
-                return step.edit not in LEAVING
+                return step.edit not in LEAVING and not failed
+        for fault in failed.values():
+            raise fault
         return True
 
     def _build(self, cluster_id: str, group: Group, step: Step) -> Group:
+        # The plan may be old: the engine was slow, or this process stood still.
+        if step.edit is Edit.ADD_HOST and not self._knowledge.holds(step.subject):
+            return group
         try:
             group = self._carry_out(cluster_id, group, step)
         except (errors.Conflict, errors.NotFound) as e:

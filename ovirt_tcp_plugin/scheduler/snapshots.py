@@ -48,7 +48,9 @@ class SnapshotDirectory:
                     log.error("snapshot refused file=%s reason=%s", path.name, e)
                 self.faults[path.name] = str(e)
         if changed:
-            self.by_host = {host_id: one for one in self._pools.values() for host_id in one.hosts}
+            # A host that moved is in two: the file of a pool that ended is never written again, or gone.
+            newest_last = sorted(self._pools.values(), key=lambda one: one.written_ms)
+            self.by_host = {host_id: one for one in newest_last for host_id in one.hosts}
 
     def _files(self) -> list[Path]:
         try:

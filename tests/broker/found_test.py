@@ -16,10 +16,11 @@ from typing import Any
 import pytest
 
 from ovirt_tcp_plugin.broker import service, settings
+from ovirt_tcp_plugin.broker.engine import Engine
 from ovirt_tcp_plugin.broker.knowledge import Knowledge
 from ovirt_tcp_plugin.broker.memory import Memory
 from ovirt_tcp_plugin.broker.sources import Answer
-from ovirt_tcp_plugin.lab.engine import audit_log, faults, model
+from ovirt_tcp_plugin.lab.engine import audit_log, builtin, faults, model
 from ovirt_tcp_plugin.lab.engine.faults import AnswerFault
 from ovirt_tcp_plugin.messages.result import Level
 from tests.broker.knowledge_test import LIFE, World
@@ -90,6 +91,95 @@ class TestWall:
         assert wall is not None
         wall.host_labels.append(label.id)
         until(lambda: wall.host_labels == [])
+
+    def test_one_of_a_pool_that_ended_while_the_broker_was_down_goes_after_two_listings(self) -> None:
+        world = World()
+        world.policy = dataclasses.replace(world.policy, filter_ids=frozenset())
+        world.knowledge = Knowledge(world.options, world.clock)  # type: ignore[arg-type]
+        world.look()
+        assert world.ended == ()
+        world.look()
+        assert [pool.cluster_id for pool in world.ended] == ["pool"]
+        assert any("no trusted pool any more" in text for text in world.told())
+
+    @pytest.mark.parametrize("doubt", ["no units", "no policy"])
+    def test_such_a_wall_stays_while_there_is_doubt(self, doubt: str) -> None:
+        world = World()
+        world.policy = dataclasses.replace(world.policy, filter_ids=frozenset())
+        if doubt == "no units":
+            world.units = ()
+        else:
+            world.cluster = dataclasses.replace(world.cluster, policy_id="unknown")
+        world.knowledge = Knowledge(world.options, world.clock)  # type: ignore[arg-type]
+        for _ in range(4):
+            world.look()
+            assert world.ended == ()
+
+    def test_one_whose_removal_failed_stays_when_its_cluster_is_a_pool_again(self, site: Site) -> None:
+        site.start()
+        until(lambda: site.inside() == EVERYBODY)
+        wall, cluster = site.wall(), site.engine.model.clusters[site.cluster]
+        assert wall is not None
+        removals = AnswerFault(faults.HTML, "DELETE", "api/clusters/.*", 10_000)
+        site.engine.faults.answers = [removals]
+        policy, cluster.policy = cluster.policy, builtin.NONE_POLICY
+        until(lambda: removals.times < 10_000)
+        cluster.policy = policy
+        until(lambda: site.knowledge.is_pool(site.cluster))
+        site.engine.faults.answers = []
+        asked = site.engine.rest.calls["GET clusters"]
+        until(lambda: site.engine.rest.calls["GET clusters"] > asked + 4)
+        assert site.wall() is wall
+
+    def test_one_at_which_the_engine_fails_keeps_no_other_waiting(self, site: Site) -> None:
+        second = dataclasses.replace(site.engine.model.clusters[site.cluster], id=model.new_id(), name="Second")
+        site.engine.model.clusters[second.id] = second
+        broken = f"api/clusters/{site.cluster}/.*"
+        site.engine.faults.answers = [AnswerFault(faults.BROKEN, "POST", broken, 10_000)]
+        site.start()
+        until(lambda: any(one.cluster == second.id for one in site.engine.model.groups.values()))
+
+    def test_nobody_enters_by_a_plan_from_before_trust_was_lost(self, site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+        """The engine was slow, or the broker stood still: the verdict that let the host in is over."""
+        add_host, entered = Engine.add_host, []
+
+        def slowly(engine: Engine, cluster_id: str, group_id: str, host_id: str) -> None:
+            if not entered:
+                site.knowledge.void("engine_restarted", "the engine restarted")
+                site.knowledge.worse.clear()
+                site.source.down = True
+            entered.append(host_id)
+            add_host(engine, cluster_id, group_id, host_id)
+
+        monkeypatch.setattr(Engine, "add_host", slowly)
+        site.options = dataclasses.replace(site.options, startup=settings.Startup(5, 5))
+        site.start()
+        until(lambda: entered and site.told("No attestation server answers"))
+        assert len(entered) == 1
+
+
+class TestClock:
+    def test_an_answer_that_a_pause_was_in_between_is_as_old_as_it_is(
+        self, site: Site, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """Stages go on for long: nobody else looks at the clock meanwhile."""
+        site.start()
+        until(lambda: site.inside() == EVERYBODY)
+        ask, seen = site.source.ask, []
+        wall_ms = site.clock.wall_ms
+
+        def paused(names: Sequence[str]) -> Mapping[str, Answer]:
+            seen.append(site.knowledge.holds(site.host("h1").id))
+            answers, now_ms = ask(names), site.clock.now_ms()
+            until(lambda: site.clock.now_ms() > now_ms + 5)
+            if len(seen) == 1:
+                monkeypatch.setattr(site.clock, "wall_ms", lambda: wall_ms() + 120_000)
+            return answers
+
+        site.source.ask = paused  # type: ignore[method-assign]
+        site.service.attest_in_stages()
+        until(lambda: len(seen) >= 2)
+        assert seen[:2] == [True, False]
 
 
 class TestDisk:
@@ -183,6 +273,21 @@ def quarantined(world: World, host_id: str) -> None:
     reasons = dict(world.knowledge.to_deactivate())
     world.knowledge.deactivated(host_id)
     world.status(host_id, "maintenance", reasons[host_id])
+
+
+def test_an_empty_list_of_hosts_forgets_nobody_and_trusts_nobody() -> None:
+    world = World()
+    world.attest(good=["h0", "h2", "h3"], bad=["h1"])
+    world.inside()
+    hosts, world.hosts = world.hosts, []
+    world.look()
+    assert world.inside() == set()
+    world.hosts = hosts
+    world.look()
+    decision = world.knowledge.why("vm-0", "host-1")
+    assert decision is not None
+    assert decision.code == "pcr_differs"
+    assert world.inside() == set()
 
 
 class TestQuarantine:

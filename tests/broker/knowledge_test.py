@@ -67,7 +67,7 @@ class World:
         walls = {POOL: self.wall} if self.wall else {}
         hosts, vms = tuple(self.hosts), tuple(self.vms)
         listing = Listing((self.cluster,), (self.policy,), self.units, hosts, vms, walls, self.engine_hosts)
-        self.knowledge.observe_listing(listing, self.knowledge.wall_edits)
+        self.ended = self.knowledge.observe_listing(listing, self.knowledge.wall_edits)
         self.knowledge.observe_hosts(self.hosts)
 
     def status(self, host_id: str, status: str, detail: str = "") -> None:

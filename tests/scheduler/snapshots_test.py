@@ -137,6 +137,19 @@ def test_a_newer_file_is_swapped_in_and_the_old_map_is_not_touched(
     assert before[GOOD].scope is Scope.ALL_VMS
 
 
+@pytest.mark.parametrize("left", [POOL, OTHER_POOL])
+def test_a_host_that_moved_is_of_the_pool_that_was_written_last(
+    writer: SnapshotWriter, directory: SnapshotDirectory, left: str
+) -> None:
+    """The pool that it left may have ended, and then nobody writes its file again."""
+    entered = {POOL: OTHER_POOL, OTHER_POOL: POOL}[left]
+    now = now_ms()
+    writer.write(pool(pool_id=left, written_ms=now - 1000))
+    writer.write(pool(pool_id=entered, written_ms=now))
+    directory.load()
+    assert directory.by_host[GOOD].pool_id == entered
+
+
 def test_a_writer_that_is_killed_leaves_a_whole_file(tmp_path: Path) -> None:
     command = [sys.executable, "-c", _WRITER, str(tmp_path / "snapshot.d")]
     writer = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, cwd=Path(__file__).parents[2])
