@@ -48,11 +48,12 @@ class AffinityGroup:
 
 @dataclasses.dataclass(frozen=True)
 class Conflict:
-    """A group that contradicts the wall of its cluster, and what to do, in words."""
+    """A group that contradicts the wall of its cluster, in one sentence, and what to do about it."""
 
     cluster_id: str
     group_name: str
     text: str
+    next_step: str
 
 
 def conflicts(
@@ -84,14 +85,13 @@ def _of_group(pool: Pool, group: AffinityGroup, members: list[str]) -> Iterable[
     if group.hosts_rule.forbids and group.host_ids:
         text = (
             f"Affinity group {group.name} of cluster {pool.name} keeps {shown} off {len(group.host_ids)} hosts by an "
-            "enforcing negative rule. When no other host is trusted, these VMs do not start: make the rule not enforcing, "
-            "or take the VMs out of the group."
+            "enforcing negative rule: when no other host is trusted, these VMs do not start."
         )
-        yield Conflict(group.cluster_id, group.name, text)
+        step = "make the rule not enforcing, or take the VMs out of the group"
+        yield Conflict(group.cluster_id, group.name, text, step)
     if group.vms_rule.forbids and len(members) > 1:
         text = (
-            f"Affinity group {group.name} of cluster {pool.name} keeps {shown} apart by an enforcing negative rule. When "
-            f"fewer than {len(members)} hosts are trusted, some of these VMs do not start: make the rule not enforcing, or "
-            "have more trusted hosts."
+            f"Affinity group {group.name} of cluster {pool.name} keeps {shown} apart by an enforcing negative rule: when "
+            f"fewer than {len(members)} hosts are trusted, some of these VMs do not start."
         )
-        yield Conflict(group.cluster_id, group.name, text)
+        yield Conflict(group.cluster_id, group.name, text, "make the rule not enforcing, or have more trusted hosts")

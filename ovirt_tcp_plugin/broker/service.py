@@ -48,8 +48,8 @@ HOST_LEFT_UP = frozenset({12, 15, 16, 41, 517, 518, 519, 522, 600, 620, 9008, 90
 HOST_CAME_UP = 13
 # Clusters, policies, VMs or hosts changed: a full listing is due.
 LISTING_DUE = frozenset({34, 35, 42, 43, 44, 53, 174, 809, 811, 835, 1152, 9910, 9912})
-# A VM started or arrived somewhere: of exempt ones, where is told.
-VM_ARRIVED = frozenset({32, 63})
+# A VM started, resumed or arrived somewhere: of exempt ones, where is told.
+VM_ARRIVED = frozenset({32, 40, 63, 153})
 
 
 class Service:

@@ -12,8 +12,9 @@ from pathlib import Path
 import click
 
 from ovirt_tcp_plugin import clock, config
-from ovirt_tcp_plugin.broker.doctor.examination import Filterd, examine
+from ovirt_tcp_plugin.broker.doctor.examination import examine
 from ovirt_tcp_plugin.broker.doctor.findings import Finding, State
+from ovirt_tcp_plugin.broker.doctor.looks import Filterd
 from ovirt_tcp_plugin.broker.doctor.seen import Snapshots
 from ovirt_tcp_plugin.broker.settings import Settings as BrokerSettings
 from ovirt_tcp_plugin.commands.printing import as_json, print_json
@@ -22,6 +23,8 @@ from ovirt_tcp_plugin.scheduler.settings import Settings as FilterdSettings
 from ovirt_tcp_plugin.scheduler.snapshots import SnapshotDirectory
 
 COLOURS = {State.OK: "green", State.WARNING: "yellow", State.FAIL: "red", State.NOT_CHECKED: "yellow"}
+# Peers have a part in what is told; a terminal gets no more than this of it, and only what is printable.
+MAX_TEXT_LENGTH = 1000
 READABLE_BY_ALL = 0o004
 PASSABLE_BY_ALL = 0o005
 
@@ -55,11 +58,19 @@ def _snapshots(options: BrokerSettings, place: FilterdSettings) -> Snapshots:
     path = place.snapshots.directory
     directory = SnapshotDirectory(path, owners(place.snapshots.owner))
     directory.load()
-    closed = [one.name for one in sorted(path.glob("*.json")) if not one.stat().st_mode & READABLE_BY_ALL]
-    if path.is_dir() and path.stat().st_mode & PASSABLE_BY_ALL != PASSABLE_BY_ALL:
+    closed = [one.name for one in sorted(path.glob("*.json")) if _closed(one, READABLE_BY_ALL)]
+    if _closed(path, PASSABLE_BY_ALL):
         closed.append(str(path))
     directories = str(options.snapshot.directory), str(path)
     return Snapshots(directory.by_host, directory.faults, closed, clock.boottime_ms(), directories)
+
+
+def _closed(path: Path, bits: int) -> bool:
+    """Return whether a file lacks these bits of its mode; one that is gone lacks nothing."""
+    try:
+        return path.lstat().st_mode & bits != bits
+    except FileNotFoundError:
+        return False
 
 
 def _print(found: Sequence[tuple[str, Finding]]) -> None:
@@ -67,9 +78,13 @@ def _print(found: Sequence[tuple[str, Finding]]) -> None:
     for _, finding in found:
         state = finding.state.value.ljust(states)
         shown = click.style(state, fg=COLOURS[finding.state]) if sys.stdout.isatty() else state
-        click.echo(f"{shown}  {finding.code.ljust(codes)}  {finding.text}")
+        click.echo(f"{shown}  {finding.code.ljust(codes)}  {_printable(finding.text)}")
         if finding.next_step:
-            click.echo(f"{' ' * states}  {'next'.rjust(codes)}  {finding.next_step}")
+            click.echo(f"{' ' * states}  {'next'.rjust(codes)}  {_printable(finding.next_step)}")
+
+
+def _printable(text: str) -> str:
+    return "".join(one if one.isprintable() else "?" for one in text[:MAX_TEXT_LENGTH])
 
 
 def _plain(check: str, finding: Finding) -> dict[str, str]:

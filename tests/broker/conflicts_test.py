@@ -31,9 +31,9 @@ def told(group: AffinityGroup, pool: Pool = POOL, exempt: tuple[str, ...] = ()) 
 
 
 def test_an_enforcing_negative_rule_to_hosts_is_told_with_what_to_do() -> None:
-    (text,) = told(HOSTS_APART)
-    assert text.startswith("Affinity group old hosts of cluster Trusted keeps db, web off 2 hosts")
-    assert "make the rule not enforcing" in text
+    (found,) = conflicts({"c1": POOL}, VMS, [HOSTS_APART])
+    assert found.text.startswith("Affinity group old hosts of cluster Trusted keeps db, web off 2 hosts")
+    assert "make the rule not enforcing" in found.next_step
 
 
 def test_an_enforcing_negative_rule_between_vms_is_told_with_the_number_of_hosts_that_it_needs() -> None:

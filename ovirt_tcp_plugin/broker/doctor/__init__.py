@@ -2,6 +2,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """`ovirt-tcp doctor`: looks at a live installation, changes nothing, and says what to do.
 
-`examination` has the list of checks. What they need is gathered first, everything at once and in bounded time (`gathering`,
-`engine`, `peers`); then pure functions judge it (`policies`, `walls`, `hosts`, `services`).
+`examination` has the list of checks. What they need is looked at first, everything at once and in bounded time (`looks`, by
+`gathering`, `engine` and `peers`); then pure functions judge it (`policies`, `walls`, `hosts`, `services`).
 """

@@ -5,22 +5,14 @@
 from __future__ import annotations
 
 import dataclasses
-import hashlib
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from pathlib import Path
+from collections.abc import Callable, Iterable, Sequence
 
-from ovirt_tcp_plugin import clock, errors
-from ovirt_tcp_plugin.broker.administration import Administration
-from ovirt_tcp_plugin.broker.doctor import hosts, peers, policies, services, walls
-from ovirt_tcp_plugin.broker.doctor.engine import EngineView, Hooks
+from ovirt_tcp_plugin import errors
+from ovirt_tcp_plugin.broker.doctor import hosts, looks, policies, services, walls
 from ovirt_tcp_plugin.broker.doctor.findings import Finding, State
-from ovirt_tcp_plugin.broker.doctor.gathering import Gathering, settle
-from ovirt_tcp_plugin.broker.doctor.seen import BrokerView, Site, Snapshots, site
-from ovirt_tcp_plugin.broker.engine import Engine, access
+from ovirt_tcp_plugin.broker.doctor.gathering import Gathering
+from ovirt_tcp_plugin.broker.doctor.looks import Filterd
 from ovirt_tcp_plugin.broker.settings import Settings
-
-# What the gate's hook files are copies of.
-GATE = Path(__file__).parents[2] / "gate.py"
 
 # Code and next step for when one of the three does not answer at all.
 _ENGINE_SILENT = "engine_silent", "see section engine of broker.yaml; does the engine run? systemctl status ovirt-engine"
@@ -29,15 +21,6 @@ _FILTERD_SILENT = (
     "filterd_silent",
     "systemctl start ovirt-tcp-filterd.socket ovirt-tcp-filterd; while it is down the engine keeps all hosts",
 )
-
-
-@dataclasses.dataclass(frozen=True)
-class Filterd:
-    """Where filterd answers, and what it would take of the snapshot files."""
-
-    address: str
-    port: int
-    snapshots: Callable[[], Snapshots]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -67,7 +50,7 @@ def examine(options: Settings, filterd: Filterd, within_s: float) -> list[tuple[
         within_s: longest time for all of it, in seconds.
     """
     gathering = Gathering(within_s)
-    _look(gathering, options, filterd, within_s)
+    looks.begin(gathering, options, filterd, within_s)
     return [(check.name, finding) for check in checks(options) for finding in _make(check, gathering)]
 
 
@@ -83,7 +66,7 @@ def checks(options: Settings) -> list[Check]:
         Check("trusted_service", ("site",), policies.trusted_service, "trusted_service is set on no cluster."),
         Check("property", ("site", "properties"), policies.marks, "VMs can be marked by trusted_host_flag."),
         Check("broker", ("broker",), _nothing, "The broker answers.", *_BROKER_SILENT),
-        Check("wall", ("site",), walls.walls, "Every pool has its wall, with all VMs that need it."),
+        Check("wall", ("walls",), _same, "Every pool has its wall, with all VMs that need it."),
         Check("wall_hosts", ("wall_hosts",), _same, "The walls let in just the hosts that are trusted now."),
         Check("rules", ("site", "groups"), walls.rules, "No other affinity group contradicts a wall."),
         Check("engine_vm", ("site", "snapshots"), walls.engine_vm, "No engine's own VM is held by a pool."),
@@ -103,36 +86,6 @@ def checks(options: Settings) -> list[Check]:
         Check("quarantine", ("broker",), hosts.quarantine, "No host was taken out of service."),
         Check("guard", ("broker",), hosts.guards, "No guard waits for a decision."),
     ]
-
-
-def _look(gathering: Gathering, options: Settings, filterd: Filterd, within_s: float) -> None:
-    """Begin to look for everything that checks need."""
-    reach, own = access(options.engine), options.verifier
-    view, engine = EngineView(reach), Engine(options.engine)
-
-    def inventory() -> Site:
-        return site(engine.listing(), options.pools.exempt_vms)
-
-    def wall_hosts(seen: Site, said: BrokerView) -> Sequence[Finding]:
-        if not list(walls.wall_hosts(seen, said)):
-            return ()
-        return settle(lambda: list(walls.wall_hosts(inventory(), peers.broker(options.api))))
-
-    gathering.start("site", inventory)
-    gathering.start("balances", view.balances)
-    gathering.start("properties", view.vm_properties)
-    gathering.start("permits", view.permits)
-    gathering.start("addresses", view.addresses)
-    gathering.start("groups", lambda seen: Administration(reach).forbidding_groups(seen.pools), "site")
-    gathering.start("hooks", lambda seen: _hooks(view, seen, within_s / 2), "site")
-    gathering.start("broker", lambda: peers.broker(options.api))
-    gathering.start("wall_hosts", wall_hosts, "site", "broker")
-    gathering.start("units", lambda: peers.discover(filterd.address, filterd.port))
-    gathering.start("snapshots", filterd.snapshots)
-    gathering.start("filtering", lambda seen, _: _filtering(seen, filterd), "site", "units")
-    gathering.start("servers", lambda: [peers.server(own, url) for url in own.urls])
-    gathering.start("servers_at", lambda: _servers_at(options))
-    gathering.start("gate", lambda: hashlib.sha256(GATE.read_bytes()).hexdigest())
 
 
 def _make(check: Check, gathering: Gathering) -> list[Finding]:
@@ -167,27 +120,3 @@ def _nothing(*_: object) -> Iterable[Finding]:
 
 def _same(found: Sequence[Finding]) -> Iterable[Finding]:
     return found
-
-
-def _hooks(view: EngineView, seen: Site, within_s: float) -> Mapping[str, Hooks]:
-    """Return the hooks of the pools' hosts that are Up: only of these the engine knows what they have now."""
-    up = [host.id for pool in seen.pools.values() for host in seen.hosts(pool) if host.up]
-    return view.hooks(up, within_s)
-
-
-def _filtering(seen: Site, filterd: Filterd) -> Sequence[Finding]:
-    """Return what is wrong with filterd's answers, asked as the engine asks."""
-
-    def look() -> Sequence[Finding]:
-        hosts_of = {uid: [host.id for host in seen.hosts(pool)] for uid, pool in seen.pools.items()}
-        found, now_ms = filterd.snapshots(), clock.boottime_ms()
-        passed = {uid: peers.run_filters(filterd.address, filterd.port, ids) for uid, ids in hosts_of.items() if ids}
-        return list(services.filtering(seen, found, passed, now_ms))
-
-    return settle(look)
-
-
-def _servers_at(options: Settings) -> Mapping[str, frozenset[str]]:
-    """Return by what names and addresses engine and attestation servers are reached."""
-    servers = frozenset[str]().union(*map(peers.addresses, options.verifier.urls))
-    return {"engine": peers.addresses(options.engine.url), "attestation server": servers}

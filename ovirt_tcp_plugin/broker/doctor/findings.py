@@ -8,8 +8,9 @@ import dataclasses
 import enum
 from collections.abc import Iterable
 
-# So many names are told in a sentence.
+# So many names are told in a sentence, and so much of each.
 MAX_NAMES = 10
+MAX_NAME_LENGTH = 100
 
 
 class State(enum.Enum):
@@ -43,6 +44,6 @@ def warning(code: str, text: str, next_step: str) -> Finding:
 
 def named(names: Iterable[str]) -> str:
     """Return names as a list for people."""
-    ordered = sorted(names)
+    ordered = sorted(name[:MAX_NAME_LENGTH] for name in names)
     more = len(ordered) - MAX_NAMES
     return ", ".join(ordered[:MAX_NAMES]) + (f" and {more} more" if more > 0 else "")

@@ -12,9 +12,10 @@ from typing import Any, TypeVar
 
 from ovirt_tcp_plugin import errors
 
-# What two parties show is read one after the other, and may change in between: a difference is looked at again.
+# What two parties show is read one after the other, and may change in between; and what somebody just changed the broker
+# repairs after its next poll: a difference is looked at again.
 LOOKS = 3
-PAUSE_S = 1.0
+PAUSE_S = 3.0
 
 T = TypeVar("T")
 

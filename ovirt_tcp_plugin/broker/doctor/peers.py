@@ -22,7 +22,7 @@ from ovirt_tcp_plugin import errors
 from ovirt_tcp_plugin.broker import https, settings
 from ovirt_tcp_plugin.broker.doctor.seen import BrokerHost, BrokerView, ServerView
 from ovirt_tcp_plugin.broker.inventory import UNIT_NAME
-from ovirt_tcp_plugin.broker.sources import OAT_PATHS
+from ovirt_tcp_plugin.broker.sources import OAT_PATHS, OAT_REFUSED, OK
 from ovirt_tcp_plugin.messages import fields
 from ovirt_tcp_plugin.messages.result import Level
 from ovirt_tcp_plugin.remote import Remote
@@ -30,7 +30,9 @@ from ovirt_tcp_plugin.remote import Remote
 # ExternalSchedulerConnectionTimeout, and ExternalSchedulerResponseTimeout as `setup` sets it.
 CONNECT_WITHIN_S = 0.1
 ANSWER_WITHIN_S = 3.0
-MAX_ANSWER_SIZE = 16 * 1024 * 1024
+MAX_ANSWER_SIZE = 4 * 1024 * 1024
+# An attestation server that is asked about no host has nothing to wait for.
+SERVER_WITHIN_S = 10.0
 MAX_HOSTS = 10_000
 MAX_POOLS = 1_000
 # A VM that nobody knows, which counts as one that needs trust.
@@ -84,12 +86,13 @@ def server(options: settings.Verifier, url: str) -> ServerView:
     except (OSError, ValueError) as e:
         return ServerView(url, fault=https.cause(e))
     path, headers, message = _question(options)
-    bounds = https.Bounds(options.connect_timeout_s, options.deadline_s, MAX_ANSWER_SIZE)
+    bounds = https.Bounds(options.connect_timeout_s, SERVER_WITHIN_S, MAX_ANSWER_SIZE)
     try:
         reply = https.post("it", url.rstrip("/") + path, message, headers, options.ca_file, bounds)
     except errors.Unavailable as e:
         return ServerView(url, fault=e.reason)
-    return ServerView(url, status=reply.status, certificate_ends_s=ends_s, ahead_s=_ahead(reply.date))
+    good = reply.status in (OK if options.kind == "ovirt-tcp" else OK | OAT_REFUSED)
+    return ServerView(url, status=reply.status, good=good, certificate_ends_s=ends_s, ahead_s=_ahead(reply.date))
 
 
 def addresses(url: str) -> frozenset[str]:
@@ -119,6 +122,9 @@ def _call(address: str, port: int, method: str, *arguments: Any) -> Any:
         content = answer.read(MAX_ANSWER_SIZE)
         if answer.status != http.client.OK:
             raise errors.Unavailable("filterd", f"it answers with status {answer.status}")
+        if b"<!" in content:
+            # Entities: whoever holds the port may be any user of this machine.
+            raise errors.Unavailable("filterd", "its answer has a document type")
         (value,), _ = xmlrpc.client.loads(content)
     except (OSError, http.client.HTTPException) as e:
         raise errors.Unavailable(f"filterd at {address}:{port}", str(e) or type(e).__name__) from e

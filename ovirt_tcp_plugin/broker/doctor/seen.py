@@ -93,7 +93,7 @@ class ServerView:
 
     Attributes:
         fault: why there was no answer, empty if there was one; `bad_certificate`: its certificate is why.
-        status: of the answer to a question about no host.
+        status: of the answer to a question about no host; `good`: one that a server of its kind gives.
         certificate_ends_s: seconds until its certificate ends.
         ahead_s: its clock against this machine's, in seconds; None if it does not tell the time.
     """
@@ -102,6 +102,7 @@ class ServerView:
     fault: str = ""
     bad_certificate: bool = False
     status: int = 0
+    good: bool = False
     certificate_ends_s: float = 0.0
     ahead_s: Optional[float] = None
 

@@ -90,7 +90,7 @@ def filtering(site: Site, found: Snapshots, answers: Mapping[str, Collection[str
 def servers(views: Sequence[ServerView]) -> Iterable[Finding]:
     """Judge the attestation servers: that they answer, with a good certificate, and take our token."""
     faults = [fault for view in views for fault in _of_server(view)]
-    good = any(not view.fault and view.status in (200, 400) for view in views)
+    good = any(view.good for view in views)
     # One of several that is away is no outage.
     yield from (warning(one.code, one.text, one.next_step) if good else one for one in faults)
     for view in views:
@@ -119,7 +119,7 @@ def _of_server(view: ServerView) -> Iterable[Finding]:
     elif view.status in (401, 403):
         step = "make one by `ovirt-tcp-verifier token add --role viewer` for the broker (OpenAttestation: auth_blob)"
         yield fail("server_token", f"The attestation server {view.url} refuses the broker's token.", step)
-    elif view.status not in (200, 400):
+    elif not view.good:
         text = f"The attestation server {view.url} answers with status {view.status}."
         yield fail("server_answer", text, "see its log, and verifier.kind and verifier.path of broker.yaml")
 

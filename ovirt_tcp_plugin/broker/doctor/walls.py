@@ -13,7 +13,7 @@ from ovirt_tcp_plugin.broker.doctor.seen import BrokerView, Site, Snapshots
 from ovirt_tcp_plugin.broker.inventory import Group
 from ovirt_tcp_plugin.broker.pools import Pool
 
-_BROKER = "the broker repairs this within a minute if it runs: journalctl -u ovirt-tcp-broker"
+_BROKER = "the broker repairs this within seconds if it runs: journalctl -u ovirt-tcp-broker"
 
 
 def walls(site: Site) -> Iterable[Finding]:
@@ -48,6 +48,9 @@ def wall_hosts(site: Site, broker: BrokerView) -> Iterable[Finding]:
         elif wide:
             text = f"The wall of cluster {pool.name} lets in hosts that are not trusted: {_names(wide, own)}."
             yield fail("wall_wide", text, _BROKER)
+        if wall.host_label_ids:
+            text = f"The wall of cluster {pool.name} lets in whoever bears an affinity label that somebody put into it."
+            yield fail("wall_labels", text, _BROKER)
         if narrow:
             text = f"The wall of cluster {pool.name} keeps out hosts that are trusted: {_names(narrow, own)}."
             yield warning("wall_narrow", text, _BROKER)
@@ -56,8 +59,7 @@ def wall_hosts(site: Site, broker: BrokerView) -> Iterable[Finding]:
 def rules(site: Site, groups: Iterable[AffinityGroup]) -> Iterable[Finding]:
     """Judge whether administrators' own affinity groups contradict the walls."""
     for one in conflicts(site.pools, site.listing.vms, groups, site.exempt):
-        text, _, step = one.text.rpartition(": ")
-        yield warning("rule_conflict", f"{text}.", step.rstrip("."))
+        yield warning("rule_conflict", one.text, one.next_step)
 
 
 def engine_vm(site: Site, snapshots: Snapshots) -> Iterable[Finding]:

@@ -81,6 +81,12 @@ def with_foreign_host_and_no_server(one: Installation, patch: Patch) -> None:
     patch.setattr(one.site.knowledge, "servers_answer", False)
 
 
+def with_label(one: Installation, patch: Patch) -> None:
+    label = model.AffinityLabel(model.new_id(), "fast", [one.site.host("h1").id])
+    patch.setitem(one.tables.labels, label.id, label)
+    patch.setattr(one.wall, "host_labels", [label.id])
+
+
 def without_host(one: Installation, patch: Patch) -> None:
     patch.setattr(one.wall, "hosts", [uid for uid in one.wall.hosts if uid != one.site.host("h2").id])
 
@@ -139,6 +145,7 @@ def without_hooks(one: Installation, patch: Patch) -> None:
         (without_vm, "wall_vms", "FAIL", "not behind its wall: vm2.", "ovirt-tcp-broker"),
         (with_foreign_host, "wall_wide", "FAIL", "not trusted: foreign.", "ovirt-tcp-broker"),
         (with_foreign_host_and_no_server, "wall_stands", "warning", "stay inside: foreign.", "bring an attestation server"),
+        (with_label, "wall_labels", "FAIL", "bears an affinity label", "ovirt-tcp-broker"),
         (without_host, "wall_narrow", "warning", "that are trusted: h2.", "ovirt-tcp-broker"),
         (with_negative_rule, "rule_conflict", "warning", "keeps vm1 off 1 hosts by an enforcing", "take the VMs out"),
         (with_engine_vm, "engine_vm_walled", "FAIL", "HostedEngine is behind the wall", "take HostedEngine out"),

@@ -4,8 +4,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import datetime
+import http.server
 import socket
 import threading
 import xmlrpc.server
@@ -14,11 +16,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from click.testing import CliRunner
 
 from ovirt_tcp_plugin.broker import snapshot
 from ovirt_tcp_plugin.broker.doctor import peers, services
 from ovirt_tcp_plugin.broker.doctor.findings import State
 from ovirt_tcp_plugin.broker.doctor.seen import ServerView
+from ovirt_tcp_plugin.cli import main
 from ovirt_tcp_plugin.verifier.authority import Authority
 from tests.broker.doctor.conftest import Installation
 
@@ -166,6 +170,39 @@ class TestFilterd:
         assert "stranger" in look.by_code["filter_wide"]["text"]
 
 
+    def test_one_that_sends_entities_or_escapes_for_a_terminal(
+        self, installation: Installation, instead: Callable[..., dict[str, Any]]
+    ) -> None:
+        """Any user of the machine may hold the port while filterd is down."""
+        options = instead([], {"filters": {"\x7f]0;evil" + "x" * 500: ["", ""]}})
+        assert len(installation.look(filterd=options).by_code["filterd_foreign"]["text"]) < 250
+        done = CliRunner().invoke(main, ["--config-dir", str(installation.directory), "doctor"])
+        assert "?]0;evil" in done.output
+        with http_server(b'<!DOCTYPE x [<!ENTITY a "b">]><methodResponse/>') as port:
+            look = installation.look(filterd={"server": {"port": port}})
+        assert "its answer has a document type" in look.by_code["filterd_silent"]["text"]
+
+
+@contextlib.contextmanager
+def http_server(content: bytes) -> Iterator[int]:
+    """Answer every request with these bytes."""
+
+    class Handler(http.server.BaseHTTPRequestHandler):
+        def do_POST(self) -> None:
+            self.send_response(200)
+            self.send_header("Content-Length", str(len(content)))
+            self.end_headers()
+            self.wfile.write(content)
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
+        threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()
+        yield server.server_address[1]
+        server.shutdown()
+
+
 class TestBroker:
     def test_nobody_there(self, installation: Installation) -> None:
         look = installation.look({"api": {"port": 1}})
@@ -231,7 +268,8 @@ class TestServers:
         assert ("ahead of" if ahead > 0 else "behind") in look.by_code["clock_differs"]["text"]
 
     def test_a_certificate_that_ends_soon(self) -> None:
-        (one,) = services.servers([ServerView("https://attest.lab", status=200, certificate_ends_s=3 * 86_400 + 60)])
+        three_days_s = 3 * 86_400 + 60
+        (one,) = services.servers([ServerView("https://attest.lab", status=200, good=True, certificate_ends_s=three_days_s)])
         assert (one.state, one.code) == (State.WARNING, "certificate_ends")
         assert "ends in 3 days" in one.text
 
