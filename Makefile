@@ -16,6 +16,9 @@ SYSTEM_PACKAGES := swtpm swtpm-tools tpm2-tools tboot gnutls-bin openssl \
 # The verifier's store is tested on a real PostgreSQL, which the tests start by themselves.
 TEST_PACKAGES := postgresql
 
+# The tests of one file stay together: some build on each other, and share what takes long to make.
+SPREAD := --numprocesses auto --maxprocesses 4 --dist loadfile
+
 HOSTS ?= 6
 
 .PHONY: help demo test lint types unit test-el9 dist bench soak fuzz clean setup system postgresql
@@ -39,14 +42,14 @@ lint: setup
 	$(BIN)/mypy
 
 unit: setup postgresql
-	$(BIN)/python -m pytest --cov --cov-report=term
+	$(BIN)/python -m pytest $(SPREAD) --cov --cov-report=term
 
 # The runtime libraries of EL9, under its Python; not part of `make test`, since a fresh machine may have no 3.9.
 test-el9: setup postgresql
 	$(PYTHON39) -m venv --clear build/venv-el9
 	build/venv-el9/bin/python -m pip install --quiet --upgrade pip setuptools wheel
 	build/venv-el9/bin/python -m pip install --quiet --constraint constraints-el9.txt --editable '.[test]'
-	build/venv-el9/bin/python -m pytest
+	build/venv-el9/bin/python -m pytest $(SPREAD)
 
 dist: setup
 	$(BIN)/python -m build --outdir build/dist .

@@ -14,6 +14,8 @@ import secrets
 
 WHOLE = os.environ.get("SOAK") == "1"
 SEED = int(os.environ.get("SEED") or secrets.randbits(32))
+# The processes among which pytest-xdist spreads the tests have to do the same.
+os.environ["SEED"] = str(SEED)
 
 
 def part(whole: int, least: int = 1) -> int:
