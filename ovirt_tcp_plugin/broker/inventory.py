@@ -5,7 +5,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Optional
 
 UNIT_NAME = "TrustedHosts"
@@ -113,7 +113,14 @@ class Event:
 
 @dataclasses.dataclass(frozen=True)
 class Notice:
-    """An event that the broker writes. `key` tells two of the same meaning: the second is not sent."""
+    """Something that the broker noticed or did, for its history and the engine's events.
+
+    Attributes:
+        key: tells two of the same meaning; it begins with a stable word, the code.
+        event: whether it becomes an event of the engine, too.
+        at_ms: when, by the wall clock; 0 until it is told.
+        host, vm: their names then.
+    """
 
     key: str
     severity: str
@@ -121,6 +128,21 @@ class Notice:
     host_id: str = ""
     vm_id: str = ""
     cluster_id: str = ""
+    event: bool = True
+    at_ms: int = 0
+    host: str = ""
+    vm: str = ""
+
+    @property
+    def code(self) -> str:
+        """The stable word."""
+        return self.key.split(" ", 1)[0]
+
+
+def shortened(names: Collection[str], most: int = 20) -> str:
+    """Return names for a sentence; of many only the first ones."""
+    shown = ", ".join(sorted(names)[:most])
+    return f"{shown} and {len(names) - most} more" if len(names) > most else shown or "none"
 
 
 @dataclasses.dataclass(frozen=True)

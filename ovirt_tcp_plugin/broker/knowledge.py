@@ -11,9 +11,10 @@ import threading
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any, Optional, TypeVar
 
+from ovirt_tcp_plugin import errors
 from ovirt_tcp_plugin.broker import exemptions, pools, verdicts, wall
-from ovirt_tcp_plugin.broker.decision import Decision, Verdict, Vm, decide, needs_trust
-from ovirt_tcp_plugin.broker.inventory import Group, Host, Listing, Notice
+from ovirt_tcp_plugin.broker.decision import Verdict, Vm, decide, needs_trust
+from ovirt_tcp_plugin.broker.inventory import Group, Host, Listing, Notice, shortened
 from ovirt_tcp_plugin.broker.inventory import Vm as InventoryVm
 from ovirt_tcp_plugin.broker.overview import HostState, PoolState
 from ovirt_tcp_plugin.broker.pools import Pool
@@ -22,10 +23,12 @@ from ovirt_tcp_plugin.broker.settings import Settings
 from ovirt_tcp_plugin.broker.snapshot import Snapshot
 from ovirt_tcp_plugin.broker.sources import Answer
 from ovirt_tcp_plugin.broker.verdicts import Outcome
+from ovirt_tcp_plugin.broker.why import Case
 from ovirt_tcp_plugin.clock import Clock
 from ovirt_tcp_plugin.messages.result import Level
 
-JOURNAL_SIZE = 1000
+# Some for each of 10,000 hosts, if the disk keeps nothing for a while.
+OUTBOX_SIZE = 50_000
 # The wall clock may run ahead of CLOCK_BOOTTIME by so much between two looks; more means that this machine was paused.
 MAX_PAUSE_MS = 60_000
 
@@ -94,8 +97,9 @@ class Knowledge:
         self._silence_told_ms = -SILENCE_TOLD_EVERY_MS
         self.progress = Progress()
         self.lock = threading.RLock()
-        self.journal: collections.deque[dict[str, Any]] = collections.deque(maxlen=JOURNAL_SIZE)
-        self.outbox: collections.deque[Notice] = collections.deque()
+        # What was told and is not in the history yet.
+        self.outbox: collections.deque[Notice] = collections.deque(maxlen=OUTBOX_SIZE)
+        self.notices_lost = 0
         # Walls may have to show something new; and somebody lost trust, so that a plan which lets others in can wait.
         self.changed, self.worse = threading.Event(), threading.Event()
         self.revision = 0
@@ -120,7 +124,7 @@ class Knowledge:
             self._watch_exemptions()
             if seen.came_up or seen.left_up or seen.removed:
                 self._touch(worse=bool(seen.left_up or seen.removed))
-                self._note("hosts", came_up=self._host_names(seen.came_up), left_up=self._host_names(seen.left_up))
+                self._note_hosts(seen)
             return tuple(host_id for host_id in came_up if self._pool_of(host_id) is not None)
 
     def observe_listing(self, listing: Listing, wall_edits: int) -> tuple[Pool, ...]:
@@ -162,7 +166,7 @@ class Knowledge:
         with self.lock:
             now_ms = self._clock.now_ms()
             self._table.void(now_ms, now_ms, code, reason)
-            self._note("voided", code=code)
+            self._note("voided", f"All verdicts are void: {reason}.")
             self._touch(worse=True)
 
     def watch_clock(self) -> bool:
@@ -190,7 +194,8 @@ class Knowledge:
             chosen = self._table.begin(ready[:size])
             self.progress.stage += 1
             self.progress.asked += len(ready[:size])
-            self._note("stage", stage=self.progress.stage, hosts=self._host_names(ready[:size]))
+            names = self._host_names(ready[:size])
+            self._note("stage", f"Stage {self.progress.stage} of the startup attestation asks: {shortened(names)}.")
             return chosen
 
     def begin_stages(self) -> int:
@@ -291,7 +296,7 @@ class Knowledge:
         with self.lock:
             if not refusal:
                 self._quarantine.asked(host_id, self._clock.now_ms())
-                self._note("quarantined", host=self._host_name(host_id))
+                self._note("quarantined", f"Host {self._host_name(host_id)} goes to maintenance: it is untrusted.", host_id)
             elif self._quarantine.refused(host_id, refusal, self._clock.now_ms()):
                 text = f"Host {self._host_name(host_id)} is untrusted, but maintenance was refused: {refusal}"
                 self._tell(Notice(f"refused {host_id} {refusal}", "error", text, host_id=host_id))
@@ -308,7 +313,6 @@ class Knowledge:
                 self._quarantine.not_returned(host_id, self._clock.now_ms())
                 return
             self._quarantine.returned(host_id)
-            self._note("returned", host=self._host_name(host_id))
             text = f"Host {self._host_name(host_id)} attested well and is activated; it is attested again before it counts."
             self._tell(Notice(f"returned {host_id} {self._clock.now_ms()}", "normal", text, host_id=host_id))
 
@@ -319,15 +323,37 @@ class Knowledge:
 
     # Questions of people
 
-    def why(self, vm: str, host: str) -> Optional[Decision]:
-        """Return the decision on a VM and a host, by names or ids; None when there is no such host in a pool."""
+    def case(self, vm: str, host: str) -> Case:
+        """Return all that is known of a VM and a host, each by name or id.
+
+        Raises:
+            NotFound: the engine has no such host.
+        """
         with self.lock:
-            host_id = next((one.id for one in self._hosts.values() if host in (one.id, one.name)), "")
-            pool = self._pool_of(host_id)
-            if pool is None:
-                return None
-            vm_id = next((one.id for one in self._listing.vms if vm in (one.id, one.name)), vm)
-            return decide(self._vm(vm_id), pool.scope, self._shown(host_id), self._clock.now_ms())
+            found = next((one for one in self._hosts.values() if host in (one.id, one.name)), None)
+            if found is None:
+                raise errors.NotFound("host", host)
+            pool = self._pool_of(found.id)
+            known = next((one for one in self._vms.values() if vm in (one.id, one.name)), None)
+            rule = self._vm(known.id if known else vm)
+            return Case(
+                known.id if known else vm,
+                known,
+                pool is not None and needs_trust(rule, pool.scope),
+                self._host_state(found),
+                decide(rule, pool.scope, self._shown(found.id), self._clock.now_ms()) if pool else None,
+                pool,
+                self._walls.get(found.cluster_id),
+                self._intent(found),
+            )
+
+    def host_id(self, host: str) -> str:
+        """Return the id of a pool's host by its name or id. Raises NotFound."""
+        with self.lock:
+            for one in self._hosts.values():
+                if host in (one.id, one.name) and self._pool_of(one.id) is not None:
+                    return one.id
+        raise errors.NotFound("host of a trusted pool", host)
 
     def host_states(self) -> list[HostState]:
         """Return every pool host as it is now, by name."""
@@ -340,12 +366,28 @@ class Knowledge:
         with self.lock:
             return [self._pool_state(pool) for pool in self._pools.by_cluster.values()]
 
-    def guard(self, release: bool) -> list[str]:
-        """Release the held hosts into quarantine, or leave them in service but out of placement; return their names."""
+    def guard(self, release: bool, who: str = "an administrator", pool: str = "") -> list[str]:
+        """Release the held hosts into quarantine, or leave them in service but out of placement; return their names.
+
+        Args:
+            who: who decided, for the history.
+            pool: name or id of the only pool that is meant; empty for all.
+
+        Raises:
+            NotFound: there is no such pool.
+        """
         with self.lock:
-            held = {host_id for guard in self._guards.values() for host_id in guard.release()}
+            meant = [one for one in self._pools.by_cluster.values() if pool in ("", one.name, one.cluster_id)]
+            if pool and not meant:
+                raise errors.NotFound("trusted pool", pool)
+            guards = [self._guards[one.cluster_id] for one in meant if one.cluster_id in self._guards]
+            held = {host_id for guard in guards for host_id in guard.release()}
             if not release:
                 self._quarantine.spared |= held
+            what = "is released into quarantine" if release else "stays in service, out of placement"
+            for host_id in sorted(held):
+                text = f"Host {self._host_name(host_id)}, held by the guard, {what} by word of {who}."
+                self._note("guard_decided", text, host_id)
             self._touch()
             return self._host_names(held)
 
@@ -386,11 +428,17 @@ class Knowledge:
         self.watch_clock()
 
     def take_notices(self) -> list[Notice]:
-        """Return the events to write, the oldest first, and forget them."""
+        """Return what was told, the oldest first, and forget it."""
         with self.lock:
             taken = list(self.outbox)
             self.outbox.clear()
             return taken
+
+    def give_back(self, notices: Sequence[Notice]) -> None:
+        """Have these again: they could not be kept."""
+        with self.lock:
+            self.notices_lost += max(len(self.outbox) + len(notices) - OUTBOX_SIZE, 0)
+            self.outbox.extendleft(reversed(notices))
 
     # Inside
 
@@ -413,7 +461,7 @@ class Knowledge:
         if taken is not None and not taken.asked:
             del self._quarantine.taken[host_id]
         if before is None or before.level is not Level.TRUSTED:
-            self._note("trusted", host=self._host_name(host_id))
+            self._note("trusted", f"Host {self._host_name(host_id)} is trusted.", host_id)
 
     def _untrusted(self, host_id: str, before: Optional[Verdict]) -> None:
         verdict, pool, host = self._table.verdict(host_id), self._pool_of(host_id), self._hosts.get(host_id)
@@ -421,7 +469,6 @@ class Knowledge:
             return
         news = before is None or before.level is not Level.UNTRUSTED or before.reason != verdict.reason
         if news:
-            self._note("untrusted", host=host.name, code=verdict.code, reason=verdict.reason)
             text = f"Host {host.name} is untrusted ({verdict.code}): {verdict.reason}. It gets no VMs."
             key = f"untrusted {host_id} {verdict.born_ms}"
             self._tell(Notice(key, "error", text, host_id=host_id, cluster_id=pool.cluster_id))
@@ -579,10 +626,25 @@ class Knowledge:
             self.worse.set()
 
     def _tell(self, notice: Notice) -> None:
-        self.outbox.append(notice)
+        vm = self._vms.get(notice.vm_id)
+        host = self._hosts.get(notice.host_id)
+        if len(self.outbox) == self.outbox.maxlen:
+            self.notices_lost += 1
+        self.outbox.append(
+            dataclasses.replace(
+                notice, at_ms=self._clock.wall_ms(), host=host.name if host else "", vm=notice.vm or (vm.name if vm else "")
+            )
+        )
 
-    def _note(self, what: str, **details: object) -> None:
-        self.journal.append({"boottime_ms": self._clock.now_ms(), "what": what, **details})
+    def _note(self, code: str, text: str, host_id: str = "") -> None:
+        """For the history only."""
+        self._tell(Notice(code, "normal", text, host_id, event=False))
+
+    def _note_hosts(self, seen: verdicts.Changes) -> None:
+        for host_id in seen.came_up:
+            self._note("came_up", f"Host {self._host_name(host_id)} is Up.", host_id)
+        for host_id in seen.left_up:
+            self._note("left_up", f"Host {self._host_name(host_id)} is not Up any more.", host_id)
 
     def _host_state(self, host: Host) -> HostState:
         now_ms, group, entry = self._clock.now_ms(), self._walls.get(host.cluster_id), self._table.entry(host.id)
@@ -596,6 +658,14 @@ class Knowledge:
             group is not None and host.id in group.host_ids,
             taken is not None and taken.asked,
         )
+
+    def _intent(self, host: Host) -> str:
+        guard = self._guards.get(host.cluster_id)
+        if guard is not None and host.id in guard.held:
+            return "held"
+        if host.id in self._quarantine.spared:
+            return "spared"
+        return "quarantine" if host.id in self._quarantine.taken else ""
 
     def _pool_state(self, pool: Pool) -> PoolState:
         group, guard = self._walls.get(pool.cluster_id), self._guards.get(pool.cluster_id)

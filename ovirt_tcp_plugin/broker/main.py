@@ -5,20 +5,24 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import signal
+from collections.abc import Iterator
 from pathlib import Path
 
 import click
 
-from ovirt_tcp_plugin import command, config, errors
-from ovirt_tcp_plugin.broker import hooks, sources, web
+from ovirt_tcp_plugin import command, config, tokens
+from ovirt_tcp_plugin.broker import database, hooks, sources, web
 from ovirt_tcp_plugin.broker.engine import Engine
+from ovirt_tcp_plugin.broker.history import History
 from ovirt_tcp_plugin.broker.knowledge import Knowledge
 from ovirt_tcp_plugin.broker.memory import Memory
 from ovirt_tcp_plugin.broker.service import Service
 from ovirt_tcp_plugin.broker.settings import Settings
 from ovirt_tcp_plugin.broker.snapshot_writer import SnapshotWriter
+from ovirt_tcp_plugin.broker.tokens import INCLUDES, Tokens
 from ovirt_tcp_plugin.clock import Clock
 
 log = logging.getLogger("broker")
@@ -42,10 +46,11 @@ def run(config_dir: Path) -> None:
     command.log_to_stderr()
     options = config.load(Settings, "broker", config_dir)
     handles = hooks.load(options.hooks.directory)
-    token = _token(options.api.token_file)
     clock = Clock()
-    knowledge, memory = Knowledge(options, clock), Memory(options.state.directory, clock)
+    knowledge, memory = Knowledge(options, clock), Memory(options.state.directory)
     memory.load(knowledge)
+    stored = database.open_anyway(options.state.directory)
+    history = History(stored, options.history.entries, options.history.days)
     service = Service(
         options,
         knowledge,
@@ -53,14 +58,16 @@ def run(config_dir: Path) -> None:
         sources.make(options.verifier, clock),
         SnapshotWriter(options.snapshot.directory),
         memory,
+        history,
         handles,
         clock,
     )
-    asyncio.run(_serve(options, knowledge, service, token))
+    asyncio.run(_serve(options, web.Context(knowledge, service, history, Tokens(stored), clock)))
 
 
-async def _serve(options: Settings, knowledge: Knowledge, service: Service, token: str) -> None:
-    server, port = web.serve(knowledge, service, token, options.api.address, options.api.port)
+async def _serve(options: Settings, context: web.Context) -> None:
+    server, port = web.serve(context, options.api)
+    service = context.service
     service.start()
     log.info("serving address=%s port=%d", options.api.address, port)
     stopped = asyncio.Event()
@@ -72,17 +79,19 @@ async def _serve(options: Settings, knowledge: Knowledge, service: Service, toke
     log.info("stopped")
 
 
-command.add_config_commands(main, "broker", Settings)
-
-
-def _token(path: Path) -> str:
+@contextlib.contextmanager
+def _tokens(config_dir: Path) -> Iterator[Tokens]:
+    stored = database.Database(config.load(Settings, "broker", config_dir).state.directory)
     try:
-        token = path.read_text(encoding="ascii").strip()
-    except (OSError, UnicodeDecodeError) as e:
-        raise errors.InvalidConfig(str(path), [f"the token of the API cannot be read: {e}"]) from e
-    if not token:
-        raise errors.InvalidConfig(str(path), ["the token of the API is empty"])
-    return token
+        yield Tokens(stored)
+    finally:
+        stored.close()
+
+
+tokens.add_commands(
+    main, INCLUDES, "viewer may look; operator may also decide for the guard and run engine hooks by hand.", _tokens
+)
+command.add_config_commands(main, "broker", Settings)
 
 
 if __name__ == "__main__":

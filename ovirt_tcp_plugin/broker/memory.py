@@ -13,7 +13,6 @@ from typing import Any, Optional
 
 from ovirt_tcp_plugin import errors
 from ovirt_tcp_plugin.broker.knowledge import Knowledge
-from ovirt_tcp_plugin.clock import Clock
 from ovirt_tcp_plugin.messages import fields
 
 log = logging.getLogger("broker.memory")
@@ -21,24 +20,20 @@ log = logging.getLogger("broker.memory")
 MAX_SIZE = 64 * 1024 * 1024
 VERSION = 1
 MAX_SEEN = 10_000
-# An event's custom_id is an int32.
-MAX_EVENT_NUMBER = 2**31 - 1
 
 
 class Memory:
-    """`<directory>/state.json`, with the number of the last event written and the id of the last one read.
+    """`<directory>/state.json`, with the id of the last event of the engine that was read.
 
     Attributes:
         last_event: id of the last event of the engine that was taken into account, None if there is no memory of it.
         seen: ids of the last events taken into account; an engine start before our own must not void verdicts again.
     """
 
-    def __init__(self, directory: Path, clock: Clock) -> None:
+    def __init__(self, directory: Path) -> None:
         directory.mkdir(mode=0o700, parents=True, exist_ok=True)
         self._path = directory / "state.json"
-        self._clock = clock
         self._lock = threading.Lock()
-        self._event_number = 0
         self.last_event: Optional[int] = None
         self.seen: frozenset[int] = frozenset()
 
@@ -51,7 +46,6 @@ class Memory:
         try:
             members = fields.members(fields.parse(content, "state", MAX_SIZE), "state")
             fields.integer(members, "version", VERSION, VERSION)
-            self._event_number = fields.integer(members, "event_number", 0, MAX_EVENT_NUMBER)
             if members["last_event"] is not None:
                 self.last_event = fields.integer(members, "last_event", 0, 2**63)
             self.seen = frozenset(int(str(one)) for one in fields.items(members, "seen_events", MAX_SEEN))
@@ -66,7 +60,7 @@ class Memory:
         with self._lock:
             # Encoded in here: else a thread that was held up would put an older state over a newer one.
             content: dict[str, Any] = {"version": VERSION, "knowledge": knowledge.encode()}
-            content["event_number"], content["last_event"] = self._event_number, self.last_event
+            content["last_event"] = self.last_event
             content["seen_events"] = sorted(self.seen)[-MAX_SEEN:]
             fresh = self._path.with_suffix(".new")
             with fresh.open("wb") as file:
@@ -75,13 +69,6 @@ class Memory:
                 os.fsync(file.fileno())
             fresh.replace(self._path)
             _sync(self._path.parent)
-
-    def next_event_number(self) -> int:
-        """Return a number that no event of ours had: it follows the last, and the clock in case the file was lost."""
-        with self._lock:
-            seconds = self._clock.wall_ms() // 1000 % MAX_EVENT_NUMBER
-            self._event_number = max(self._event_number + 1, seconds) % MAX_EVENT_NUMBER
-            return self._event_number
 
 
 def _sync(directory: Path) -> None:

@@ -34,6 +34,12 @@ class HostState:
     inside_wall: bool
     quarantined: bool
 
+    @property
+    def level(self) -> Level:
+        """The level now: a trusted verdict that ended is none."""
+        ended = self.verdict.level is Level.TRUSTED and not self.trusted
+        return Level.UNKNOWN if ended else self.verdict.level
+
 
 @dataclasses.dataclass(frozen=True)
 class PoolState:
@@ -49,12 +55,12 @@ class PoolState:
 def describe_host(state: HostState) -> dict[str, Any]:
     """Return a host."""
     host, verdict = state.host, state.verdict
-    ended = verdict.level is Level.TRUSTED and not state.trusted
+    ended = verdict.level is not state.level
     return {
         "id": host.id,
         "name": host.name,
         "status": host.status,
-        "level": Level.UNKNOWN.value if ended else verdict.level.value,
+        "level": state.level.value,
         "code": "verdict_ended" if ended else verdict.code,
         "reason": "the last verdict ended" if ended else verdict.reason,
         "age_ms": max(state.now_ms - verdict.born_ms, 0),

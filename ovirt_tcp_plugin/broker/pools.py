@@ -13,7 +13,7 @@ from collections.abc import Collection, Iterable, Mapping
 from typing import Optional
 
 from ovirt_tcp_plugin.broker.decision import Scope
-from ovirt_tcp_plugin.broker.inventory import UNIT_NAME, Cluster, Host, Listing, Notice
+from ovirt_tcp_plugin.broker.inventory import UNIT_NAME, Cluster, Host, Listing, Notice, shortened
 
 SCOPE_PROPERTY = "trust_scope"
 # So many complete listings in a row have to show that a cluster is no pool any more.
@@ -126,6 +126,5 @@ def _warnings(cluster: Cluster, listing: Listing) -> Iterable[Notice]:
 
 def _ended(pool: Pool, listing: Listing) -> Notice:
     members = [vm.name for vm in listing.vms if vm.cluster_id == pool.cluster_id]
-    shown = ", ".join(members[:20]) + (f" and {len(members) - 20} more" if len(members) > 20 else "")
-    text = f"Cluster {pool.name} is no trusted pool any more: its policy has no {UNIT_NAME}. VMs: {shown or 'none'}."
+    text = f"Cluster {pool.name} is no trusted pool any more: its policy has no {UNIT_NAME}. VMs: {shortened(members)}."
     return Notice(f"pool_ended {pool.cluster_id}", "warning", text, cluster_id=pool.cluster_id)

@@ -17,10 +17,13 @@ from typing import Optional
 from ovirt_tcp_plugin import errors
 from ovirt_tcp_plugin.broker import hooks
 from ovirt_tcp_plugin.broker.engine import MAX_EVENTS, Engine
+from ovirt_tcp_plugin.broker.event_writer import EventWriter
+from ovirt_tcp_plugin.broker.history import History
 from ovirt_tcp_plugin.broker.hooks import HookEvent
-from ovirt_tcp_plugin.broker.inventory import Event, Group, Notice, wall_name
+from ovirt_tcp_plugin.broker.inventory import Event, Group, wall_name
 from ovirt_tcp_plugin.broker.knowledge import Knowledge, WallPlan
 from ovirt_tcp_plugin.broker.memory import Memory
+from ovirt_tcp_plugin.broker.metrics import Ages, Metrics
 from ovirt_tcp_plugin.broker.settings import Settings
 from ovirt_tcp_plugin.broker.snapshot import Snapshot
 from ovirt_tcp_plugin.broker.snapshot_writer import SnapshotWriter
@@ -63,6 +66,7 @@ class Service:
         source: Source,
         writer: SnapshotWriter,
         memory: Memory,
+        history: History,
         handles: Mapping[str, hooks.Handle],
         clock: Clock,
     ) -> None:
@@ -78,7 +82,8 @@ class Service:
         self._publishing = threading.Lock()
         self._enforced_ms = 0
         self._ended_walls: list[tuple[str, str]] = []
-        self._pending: list[tuple[Notice, int]] = []
+        self.metrics = Metrics()
+        self._event_writer = EventWriter(knowledge, history, engine, self.metrics, clock)
         self._pool = concurrent.futures.ThreadPoolExecutor(options.verifier.connections)
         self._threads: list[threading.Thread] = []
 
@@ -89,6 +94,7 @@ class Service:
             "attest": (self._attest, TICK_S),
             "enforce": (self._enforce, TICK_S),
             "snapshot": (self._write_snapshots, TICK_S),
+            "events": (self._event_writer.step, TICK_S),
         }
         for name, (step, pause_s) in loops.items():
             thread = threading.Thread(target=self._loop, args=(name, step, pause_s), name=name)
@@ -101,7 +107,17 @@ class Service:
         for thread in self._threads:
             thread.join()
         self._pool.shutdown()
+        self.save_all()
+
+    def save_all(self) -> None:
+        """Save what is known, and what happened: when this returns, it survives a crash."""
         self._memory.save(self._knowledge)
+        self._event_writer.record()
+
+    def ages(self) -> Ages:
+        """Return how long ago the engine was heard."""
+        now_ms, heard, listed = self._clock.now_ms(), self._last_engine_ms, self._last_full_ms
+        return Ages(None if heard is None else now_ms - heard, None if listed is None else now_ms - listed)
 
     def run_hook(self, event: HookEvent) -> None:
         """Run the hook of an event. Raises NotFound when there is none of that name."""
@@ -246,11 +262,14 @@ class Service:
         try:
             told: Mapping[str, Answer] = self._source.ask(list(names.values()))
         except errors.Error as e:
+            self.metrics.question(answered=False)
             self._knowledge.nobody_answered(names, str(e))
         except Exception:
             log.exception("asking about hosts failed")
+            self.metrics.question(answered=False)
             self._knowledge.nobody_answered(names, "the broker failed to ask; its log says why")
         else:
+            self.metrics.question(answered=True)
             # An answer that a pause of this machine was in between seems younger than it is.
             self._watch_clock()
             # What was told of a name that is another host's by now, or nobody's, is told of nobody.
@@ -276,7 +295,6 @@ class Service:
                 self._engine.remove_wall(cluster_id, group_id)
             self._ended_walls.remove((cluster_id, group_id))
         self._quarantine()
-        self._send_notices()
 
     def _build_walls(self, plans: Sequence[WallPlan]) -> bool:
         """Carry out the plans, whoever leaves a wall before whoever enters one; return whether all left who had to.
@@ -351,8 +369,10 @@ class Service:
                 self._engine.deactivate(host_id, reason[:1000])
             except (errors.Conflict, errors.NotFound) as e:
                 self._knowledge.deactivated(host_id, str(e))
+                self.metrics.quarantine(accepted=False)
             else:
                 self._knowledge.deactivated(host_id)
+                self.metrics.quarantine(accepted=True)
         for host_id in returning:
             try:
                 self._engine.activate(host_id)
@@ -361,22 +381,9 @@ class Service:
                 self._knowledge.activated(host_id, refused=True)
             else:
                 self._knowledge.activated(host_id)
+                self.metrics.returned()
         if leaving or returning:
             self._save()
-
-    def _send_notices(self) -> None:
-        """Write the events; one that the engine could not take now is written later under the same number."""
-        fresh = self._knowledge.take_notices()
-        self._pending += [(notice, self._memory.next_event_number()) for notice in fresh]
-        if fresh:
-            self._memory.save(self._knowledge)
-        while self._pending:
-            notice, number = self._pending[0]
-            try:
-                self._engine.add_event(notice, number)
-            except (errors.Conflict, errors.NotFound) as e:
-                log.error("event lost key=%s error=%s", notice.key, e)
-            self._pending.pop(0)
 
     # Snapshots
 
@@ -406,7 +413,9 @@ class Service:
             self._writer.write(one)
         except OSError as e:
             log.error("snapshot not written pool=%s error=%s", one.pool_id, e)
+            self.metrics.snapshot(written=False)
             return False
+        self.metrics.snapshot(written=True)
         return True
 
     def _save(self) -> None:

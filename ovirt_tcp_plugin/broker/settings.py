@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 import dataclasses
+import ipaddress
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -151,13 +152,37 @@ class Guard:
 
 @dataclasses.dataclass(frozen=True)
 class Api:
-    """The broker's own interface."""
+    """The broker's own interface. Its callers are known by the tokens of `ovirt-tcp-broker token add`."""
 
-    # It stays on this machine: `ovirt-tcp` and the web pages ask here.
+    # It stays on this machine, unless it has a certificate.
     address: str = "127.0.0.1"
     port: int = 18782
-    # File with the token that callers must show.
-    token_file: Path = Path("/etc/ovirt-tcp/broker-api.token")
+    # PEM files of its certificate and key; empty for plain HTTP, which only loopback may have.
+    certificate: str = ""
+    key: str = ""
+
+    def __post_init__(self) -> None:
+        if bool(self.certificate) != bool(self.key):
+            raise ValueError("certificate and key go together")
+        try:
+            loopback = ipaddress.ip_address(self.address).is_loopback
+        except ValueError as e:
+            raise ValueError("address is no IP address") from e
+        if not loopback and not self.certificate:
+            raise ValueError("an address other than loopback needs a certificate, or tokens would go in the clear")
+
+
+@dataclasses.dataclass(frozen=True)
+class History:
+    """What the broker remembers of what it noticed and did."""
+
+    # Entries, and days, after which the oldest are forgotten.
+    entries: int = 100_000
+    days: float = 90.0
+
+    def __post_init__(self) -> None:
+        if not 1000 <= self.entries <= 10_000_000 or not 0 < self.days <= 10_000:
+            raise ValueError("entries is not between 1,000 and 10,000,000, or days not between 0 and 10,000")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -189,5 +214,6 @@ class Settings:
     snapshot: Snapshot = Snapshot()
     guard: Guard = Guard()
     api: Api = Api()
+    history: History = History()
     hooks: Hooks = Hooks()
     state: State = State()

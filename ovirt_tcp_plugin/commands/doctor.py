@@ -18,6 +18,7 @@ from ovirt_tcp_plugin.broker.doctor.looks import Filterd
 from ovirt_tcp_plugin.broker.doctor.seen import Snapshots
 from ovirt_tcp_plugin.broker.settings import Settings as BrokerSettings
 from ovirt_tcp_plugin.commands.printing import as_json, print_json
+from ovirt_tcp_plugin.commands.settings import broker
 from ovirt_tcp_plugin.scheduler.main import owners
 from ovirt_tcp_plugin.scheduler.settings import Settings as FilterdSettings
 from ovirt_tcp_plugin.scheduler.snapshots import SnapshotDirectory
@@ -36,7 +37,8 @@ PASSABLE_BY_ALL = 0o005
 def doctor(config_dir: Path, within_s: int, as_json: bool) -> None:
     """Check this installation, and say what to do. Nothing is changed.
 
-    Run it as root on the engine machine: it reads the configuration of broker and filterd, with their secrets. The exit
+    Run it as root on the engine machine: it reads the configuration of broker, filterd and ovirt-tcp, with
+    their secrets. The exit
     status is 0 when all is well or only warned of, and 1 when something fails or could not be checked.
     """
     # What filterd would log of a snapshot is among the findings.
@@ -44,7 +46,7 @@ def doctor(config_dir: Path, within_s: int, as_json: bool) -> None:
     options = config.load(BrokerSettings, "broker", config_dir)
     place = config.load(FilterdSettings, "filterd", config_dir)
     filterd = Filterd(place.server.address, place.server.port, lambda: _snapshots(options, place))
-    found = examine(options, filterd, within_s)
+    found = examine(options, lambda: broker(config_dir), filterd, within_s)
     if as_json:
         print_json([_plain(check, finding) for check, finding in found])
     else:

@@ -29,7 +29,9 @@ class Broker:
 
     # Where its interface answers.
     url: str = "http://127.0.0.1:18782"
-    # File with its token.
+    # Authority of its certificate, PEM, where it has one; empty for none.
+    ca_file: str = ""
+    # File with a token of role viewer or operator: `ovirt-tcp-broker token add`.
     token_file: Path = Path("/etc/ovirt-tcp/broker-api.token")
 
 
@@ -60,4 +62,4 @@ def broker(config_dir: Path) -> Remote:
         InvalidConfig: the configuration cannot be used.
     """
     section = config.load(Settings, "cli", config_dir).broker
-    return Remote("broker", section.url, section.token_file)
+    return Remote("broker", section.url, section.token_file, Path(section.ca_file) if section.ca_file else None)

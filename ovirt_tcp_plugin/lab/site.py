@@ -117,7 +117,6 @@ class Site:
         self.run_verifier("verdict-key", "export", str(keys))
         self._write("viewer.token", self.run_verifier("token", "add", "--role", "viewer"))
         self._write("policy.token", self.run_verifier("token", "add", "--role", "policy"))
-        self._write("api.token", self.run_verifier("token", "add", "--role", "viewer", "--note", "unused"))
         self._configure(
             "cli",
             {
@@ -139,7 +138,10 @@ class Site:
 
     def run_verifier(self, *arguments: str) -> str:
         """Return what a command of `ovirt-tcp-verifier` prints. Raises Unavailable when it fails."""
-        command = [*_PYTHON, "ovirt_tcp_plugin.verifier.main", "--config-dir", str(self.config), *arguments]
+        return self._run("verifier", *arguments)
+
+    def _run(self, role: str, *arguments: str) -> str:
+        command = [*_PYTHON, f"ovirt_tcp_plugin.{role}.main", "--config-dir", str(self.config), *arguments]
         pipe = subprocess.PIPE
         with subprocess.Popen(command, stdout=pipe, stderr=pipe, text=True, preexec_fn=die_with_parent) as process:
             try:
@@ -150,7 +152,7 @@ class Site:
                 process.wait()
                 raise
         if process.returncode != 0:
-            raise errors.Unavailable("ovirt-tcp-verifier", fault.strip())
+            raise errors.Unavailable(f"ovirt-tcp-{role}", fault.strip())
         return output
 
     @property
@@ -207,6 +209,8 @@ class Site:
                 (hooks / path.name).chmod(0o644)
         self._write("engine.password", PASSWORD)
         self._configure("broker", self._broker_options(hooks))
+        if not (self.config / "api.token").exists():
+            self._write("api.token", self._run("broker", "token", "add", "--role", "operator"))
         self._start("broker", "ovirt_tcp_plugin.broker.main", self.broker_port)
 
     @property
@@ -254,7 +258,7 @@ class Site:
             "startup": {"first_stage_query_size": first, "second_stage_query_size": second},
             "intervals": {"poll_s": 0.5, "full_s": 5.0},
             "snapshot": {"directory": str(self.directory / "snapshots")},
-            "api": {"port": self.broker_port, "token_file": str(self.config / "api.token")},
+            "api": {"port": self.broker_port},
             "hooks": {"directory": str(hooks)},
             "state": {"directory": str(self.directory / "broker")},
         }

@@ -93,11 +93,11 @@ class Story:
         self._wait_trusted(self._good)
         for name, (code, lie) in BAD.items():
             self._wait_level(name, "untrusted", code, f"{name} is untrusted ({code}): {lie}")
-        stages = [entry["hosts"] for entry in self._journal("stage")]
+        stages = [entry["text"].partition(": ")[2].rstrip(".").split(", ") for entry in self._history("stage")]
         tell.check(f"startup attestation in {len(stages)} stages: {_counts(stages)}", len(stages) >= 2)
-        first = self._broker_index("trusted", stages[0])
-        second = self._broker_index("stage", None, 1)
-        tell.check("the first stage's verdicts were there before the second stage began", 0 <= first < second)
+        second = self._history("stage")[1]["id"]
+        judged = {entry["host"] for entry in self._history("trusted", "untrusted") if entry["id"] < second}
+        tell.check("the first stage's verdicts were there before the second stage began", judged >= set(stages[0]))
 
     def place(self) -> None:
         """A VM is started, another migrated. Raises StepFailed."""
@@ -352,19 +352,8 @@ class Story:
         (pool,) = self._site.broker.call("GET", "/v1/pools")["pools"]
         return dict(pool)
 
-    def _journal(self, what: str) -> list[Mapping[str, Any]]:
-        return [entry for entry in self._site.broker.call("GET", "/v1/journal")["journal"] if entry["what"] == what]
-
-    def _broker_index(self, what: str, hosts: Any, skip: int = 0) -> int:
-        """Return where in the broker's journal the entry is: the last one about `hosts`, or number `skip` of its kind."""
-        journal = self._site.broker.call("GET", "/v1/journal")["journal"]
-        if hosts is None:
-            return [position for position, entry in enumerate(journal) if entry["what"] == what][skip]
-        first_of: dict[str, int] = {}
-        for position, entry in enumerate(journal):
-            if entry["what"] in (what, "untrusted") and entry.get("host") in hosts:
-                first_of.setdefault(entry["host"], position)
-        return max(first_of.values()) if set(first_of) == set(hosts) else -1
+    def _history(self, *codes: str) -> list[Mapping[str, Any]]:
+        return [one for one in self._site.broker.call("GET", "/v1/history")["history"] if one["code"] in codes]
 
     def _host(self, name: str) -> Any:
         return next(one for one in self._site.engine.hosts_service().list() if one.name == name)

@@ -11,12 +11,10 @@ import gc
 import logging
 import re
 import resource
-import secrets
 import signal
 import socket
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Optional
 
 import click
 from cryptography.hazmat.primitives import hashes
@@ -25,6 +23,7 @@ from OpenSSL import crypto
 
 from ovirt_tcp_plugin import command, config, errors
 from ovirt_tcp_plugin.clock import Clock
+from ovirt_tcp_plugin.tokens import Listed, add_commands, new_secret
 from ovirt_tcp_plugin.verifier import authority, endorsement, enrolment, signing
 from ovirt_tcp_plugin.verifier.attestation import Attestation
 from ovirt_tcp_plugin.verifier.metrics import Metrics
@@ -151,43 +150,36 @@ async def _forget_tokens(database: Database, clock: Clock) -> None:
         await asyncio.sleep(FORGET_INTERVAL_S)
 
 
-@main.group("token")
-def token_group() -> None:
-    """Make the tokens by which callers are known. Each is shown once; only its digest is kept."""
+class _Tokens:
+    """The database's tokens for the commands that all roles share."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    def add(self, secret: str, role: str, note: str, end_s: int) -> None:
+        self._database.transact(lambda c: tokens.add(c, secret, Token(role, note=note, end_s=end_s)))
+
+    def every(self) -> Iterator[Listed]:
+        for identifier, token in self._database.transact(tokens.every).items():
+            yield Listed(identifier, token.role, token.host_name or token.note, token.end_s)
+
+    def remove(self, identifier: str) -> None:
+        self._database.transact(lambda c: tokens.remove(c, identifier))
 
 
-@token_group.command("add")
-@click.option("--role", type=click.Choice(TOKEN_ROLES), required=True)
-@click.option("--note", default="", help="Whom it is for.")
-@click.option("--days", type=click.IntRange(1), help="How long it is good; without it, until it is removed.")
-@click.pass_obj
-def token_add(config_dir: Path, role: str, note: str, days: Optional[int]) -> None:
-    """Make a token for a caller, and print it, this once.
-
-    viewer (the broker) may ask for results; operator may also remove hosts; policy may look and choose reference
-    values; enrolment may make tokens that enrol hosts, and nothing else.
-    """
-    end_s = tokens.NEVER if days is None else _in_hours(24 * days)
-    click.echo(_add_token(config_dir, Token(role, note=note, end_s=end_s)))
-
-
-@token_group.command("list")
-@click.pass_obj
-def token_list(config_dir: Path) -> None:
-    """Print the tokens: what each is called, its role, its end, and whom it is for. The secrets are not kept."""
+@contextlib.contextmanager
+def _tokens(config_dir: Path) -> Iterator[_Tokens]:
     with _database(_load(config_dir)) as database:
-        for identifier, token in database.transact(tokens.every).items():
-            click.echo(f"{identifier}  {token.role:9}  {_end(token):20}  {token.host_name or token.note}".rstrip())
+        yield _Tokens(database)
 
 
-@token_group.command("remove")
-@click.argument("identifier")
-@click.pass_obj
-def token_remove(config_dir: Path, identifier: str) -> None:
-    """Remove the token that `token list` calls IDENTIFIER; it counts at once."""
-    with _database(_load(config_dir)) as database:
-        database.transact(lambda c: tokens.remove(c, identifier))
-    click.echo(f"token {identifier} is removed")
+token_group = add_commands(
+    main,
+    TOKEN_ROLES,
+    "viewer (the broker) may ask for results; operator may also remove hosts; policy may look and choose reference values; "
+    "enrolment may make tokens that enrol hosts, and nothing else.",
+    _tokens,
+)
 
 
 @token_group.command("enrol")
@@ -198,7 +190,10 @@ def token_remove(config_dir: Path, identifier: str) -> None:
 def token_enrol(config_dir: Path, host: str, host_id: str, hours: int) -> None:
     """Make a token that enrols HOST (its address in the engine, lower case), once."""
     enrolment.check_host_name(host)
-    click.echo(_add_token(config_dir, Token("enrolment", host, host_id, end_s=_in_hours(hours))))
+    secret = new_secret()
+    with _database(_load(config_dir)) as database:
+        database.transact(lambda c: tokens.add(c, secret, Token("enrolment", host, host_id, end_s=_in_hours(hours))))
+    click.echo(secret)
 
 
 @main.group("host")
@@ -360,19 +355,6 @@ def _claim(database: Database, own: authority.Authority) -> None:
 def _in_hours(hours: int) -> int:
     """Return a moment as tokens end, in seconds of the UTC epoch."""
     return int(Clock().wall().timestamp()) + hours * 3600
-
-
-def _end(token: Token) -> str:
-    if token.end_s == tokens.NEVER:
-        return "never"
-    return datetime.datetime.fromtimestamp(token.end_s, datetime.timezone.utc).strftime("%Y-%m-%dT%H:%M:%SZ")
-
-
-def _add_token(config_dir: Path, token: Token) -> str:
-    secret = secrets.token_urlsafe(32)
-    with _database(_load(config_dir)) as database:
-        database.transact(lambda c: tokens.add(c, secret, token))
-    return secret
 
 
 if __name__ == "__main__":

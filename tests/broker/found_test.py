@@ -227,7 +227,7 @@ class TestDisk:
     def test_of_two_threads_that_save_the_later_state_stays(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         """One is held up after it looked, the other looks and writes meanwhile."""
         world, looked, held = World(), threading.Event(), threading.Event()
-        memory = Memory(tmp_path, world.clock)  # type: ignore[arg-type]
+        memory = Memory(tmp_path)
         world.attest(good=world.ids())
         encode = Knowledge.encode
 
@@ -284,7 +284,7 @@ def test_an_empty_list_of_hosts_forgets_nobody_and_trusts_nobody() -> None:
     assert world.inside() == set()
     world.hosts = hosts
     world.look()
-    decision = world.knowledge.why("vm-0", "host-1")
+    decision = world.knowledge.case("vm-0", "host-1").decision
     assert decision is not None
     assert decision.code == "pcr_differs"
     assert world.inside() == set()

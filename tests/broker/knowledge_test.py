@@ -121,7 +121,7 @@ class World:
         return [host.id for host in self.hosts]
 
     def told(self) -> list[str]:
-        return [notice.text for notice in self.knowledge.take_notices()]
+        return [notice.text for notice in self.knowledge.take_notices() if notice.event]
 
 
 class TestChange:
@@ -217,7 +217,7 @@ class TestPlacement:
         world.hosts[1] = dataclasses.replace(world.hosts[1], address=world.hosts[0].address.upper())
         world.look()
         assert {"h0", "h1"}.isdisjoint(world.knowledge.due(10))
-        decision = world.knowledge.why("vm-0", "host-1")
+        decision = world.knowledge.case("vm-0", "host-1").decision
         assert decision is not None
         assert (decision.allowed, decision.code) == (False, "name_shared")
 
@@ -277,7 +277,7 @@ class TestSilence:
         world.attest(good=["h1"])
         world.knowledge.nobody_answered(world.ids(), "refused")
         world.clock.pass_ms(LIFE - 60_000)
-        refused, allowed = world.knowledge.why("vm-0", "host-0"), world.knowledge.why("vm-0", "host-1")
+        refused, allowed = (world.knowledge.case("vm-0", host).decision for host in ("host-0", "host-1"))
         assert refused is not None
         assert allowed is not None
         assert (refused.allowed, refused.code, allowed.allowed) == (False, "verdict_ended", True)

@@ -19,7 +19,6 @@ import yaml
 from ovirt_tcp_plugin.lab.processes import free_ports
 
 HOOKS = Path(__file__).parents[2] / "hooks" / "engine"
-TOKEN = "of the API"
 
 
 @pytest.fixture
@@ -27,7 +26,6 @@ def options(tmp_path: Path) -> dict[str, Any]:
     """Return a configuration whose engine and attestation server do not answer."""
     for name in ("engine.password", "verifier.token"):
         (tmp_path / name).write_text("secret", encoding="ascii")
-    (tmp_path / "api.token").write_text(TOKEN, encoding="ascii")
     (tmp_path / "ca.pem").write_text("", encoding="ascii")
     return {
         "engine": {
@@ -37,7 +35,7 @@ def options(tmp_path: Path) -> dict[str, Any]:
             "ca_file": str(tmp_path / "ca.pem"),
         },
         "verifier": {"urls": ["https://127.0.0.1:2"], "token_file": str(tmp_path / "verifier.token")},
-        "api": {"port": free_ports(1)[0], "token_file": str(tmp_path / "api.token")},
+        "api": {"port": free_ports(1)[0]},
         "hooks": {"directory": str(HOOKS)},
         "snapshot": {"directory": str(tmp_path / "snapshot.d")},
         "state": {"directory": str(tmp_path / "state")},
@@ -75,7 +73,6 @@ def test_config_show_prints_all_and_no_secret(tmp_path: Path, options: dict[str,
     ("section", "option", "fault"),
     [
         ("hooks", "directory", "No such file"),
-        ("api", "token_file", "token"),
         ("verifier", "token_file", "token"),
     ],
 )
@@ -90,11 +87,12 @@ def test_what_is_missing_stops_the_start(
 
 def test_it_serves_without_an_engine_and_stops_when_told(tmp_path: Path, options: dict[str, Any]) -> None:
     url = f"http://127.0.0.1:{options['api']['port']}/v1/hosts"
+    token = run(tmp_path, options, "token", "add", "--role", "viewer").stdout.strip()
     with subprocess.Popen(command(tmp_path, options, "run"), stderr=subprocess.PIPE, text=True) as process:
         deadline = time.monotonic() + 15
         while True:
             try:
-                answer = requests.get(url, headers={"Authorization": f"Bearer {TOKEN}"}, timeout=5)
+                answer = requests.get(url, headers={"Authorization": f"Bearer {token}"}, timeout=5)
                 break
             except requests.ConnectionError:
                 assert process.poll() is None
@@ -106,3 +104,13 @@ def test_it_serves_without_an_engine_and_stops_when_told(tmp_path: Path, options
     assert process.returncode == 0
     assert "Traceback" not in log
     assert "secret" not in log
+    assert token not in log
+
+
+def test_tokens_are_listed_without_their_secrets_and_removed(tmp_path: Path, options: dict[str, Any]) -> None:
+    secret = run(tmp_path, options, "token", "add", "--role", "operator", "--note", "ovirt-tcp").stdout.strip()
+    identifier, role, end, note = run(tmp_path, options, "token", "list").stdout.split()
+    assert (role, end, note) == ("operator", "never", "ovirt-tcp")
+    assert all(secret.encode() not in path.read_bytes() for path in (tmp_path / "state").iterdir())
+    assert run(tmp_path, options, "token", "remove", identifier).returncode == 0
+    assert run(tmp_path, options, "token", "remove", identifier).stderr.strip() == f"Error: there is no token {identifier}"

@@ -12,7 +12,9 @@ from typing import Any
 
 from ovirt_tcp_plugin import errors
 from ovirt_tcp_plugin.broker import hooks, settings, snapshot
+from ovirt_tcp_plugin.broker.database import Database
 from ovirt_tcp_plugin.broker.engine import Engine
+from ovirt_tcp_plugin.broker.history import History
 from ovirt_tcp_plugin.broker.inventory import WALL_NAME
 from ovirt_tcp_plugin.broker.knowledge import Knowledge
 from ovirt_tcp_plugin.broker.memory import Memory
@@ -107,15 +109,20 @@ class Site:
 
     def start(self) -> None:
         self.knowledge = Knowledge(self.options, self.clock)
-        memory = Memory(self.options.state.directory, self.clock)
+        memory = Memory(self.options.state.directory)
         memory.load(self.knowledge)
         writer = SnapshotWriter(self.options.snapshot.directory)
         adapter, handles = Engine(self.options.engine), hooks.load(HOOKS)
-        self.service = Service(self.options, self.knowledge, adapter, self.source, writer, memory, handles, self.clock)
+        self.database = Database(self.options.state.directory)
+        self.history = History(self.database, 100_000, 90)
+        self.service = Service(
+            self.options, self.knowledge, adapter, self.source, writer, memory, self.history, handles, self.clock
+        )
         self.service.start()
 
     def stop(self) -> None:
         self.service.stop()
+        self.database.close()
 
     @property
     def cluster(self) -> str:

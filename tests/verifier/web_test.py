@@ -29,6 +29,7 @@ from ovirt_tcp_plugin import errors
 from ovirt_tcp_plugin.clock import Clock
 from ovirt_tcp_plugin.messages import enrolment, evidence, fields, public_keys, tpm2
 from ovirt_tcp_plugin.messages.result import Level
+from ovirt_tcp_plugin.tokens import digest, identifier
 from ovirt_tcp_plugin.verifier.attestation import Attestation
 from ovirt_tcp_plugin.verifier.authority import AK_CERTIFICATE_USAGE, Authority, write_key
 from ovirt_tcp_plugin.verifier.enrolment import Enrolment
@@ -291,7 +292,7 @@ class TestCallers:
         assert server.call("GET", "/v1/hosts", token="old").status_code == 401
         mine = server.token("viewer")
         assert server.call("GET", "/v1/hosts", token=mine).status_code == 200
-        server.database.transact(lambda c: tokens.remove(c, tokens.digest(mine)[: tokens.IDENTIFIER_LENGTH]))
+        server.database.transact(lambda c: tokens.remove(c, identifier(digest(mine))))
         assert server.call("GET", "/v1/hosts", token=mine).status_code == 401
 
     def test_a_compressed_body_is_not_expanded(self, server: Server) -> None:

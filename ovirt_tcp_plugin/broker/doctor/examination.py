@@ -13,6 +13,7 @@ from ovirt_tcp_plugin.broker.doctor.findings import Finding, State
 from ovirt_tcp_plugin.broker.doctor.gathering import Gathering
 from ovirt_tcp_plugin.broker.doctor.looks import Filterd
 from ovirt_tcp_plugin.broker.settings import Settings
+from ovirt_tcp_plugin.remote import Remote
 
 # Code and next step for when one of the three does not answer at all.
 _ENGINE_SILENT = "engine_silent", "see section engine of broker.yaml; does the engine run? systemctl status ovirt-engine"
@@ -43,14 +44,17 @@ class Check:
     silent_step: str = ""
 
 
-def examine(options: Settings, filterd: Filterd, within_s: float) -> list[tuple[str, Finding]]:
+def examine(
+    options: Settings, broker: Callable[[], Remote], filterd: Filterd, within_s: float
+) -> list[tuple[str, Finding]]:
     """Return the findings with the names of their checks, in the order of the checks; every check has one at least.
 
     Args:
+        broker: gives the broker's interface, or raises InvalidConfig.
         within_s: longest time for all of it, in seconds.
     """
     gathering = Gathering(within_s)
-    looks.begin(gathering, options, filterd, within_s)
+    looks.begin(gathering, options, broker, filterd, within_s)
     return [(check.name, finding) for check in checks(options) for finding in _make(check, gathering)]
 
 

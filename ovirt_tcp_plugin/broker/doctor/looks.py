@@ -19,6 +19,7 @@ from ovirt_tcp_plugin.broker.doctor.gathering import Gathering, settle
 from ovirt_tcp_plugin.broker.doctor.seen import BrokerView, Site, Snapshots, site
 from ovirt_tcp_plugin.broker.engine import Engine, access
 from ovirt_tcp_plugin.broker.settings import Settings
+from ovirt_tcp_plugin.remote import Remote
 
 # What the gate's hook files are copies of.
 GATE = Path(__file__).parents[2] / "gate.py"
@@ -33,7 +34,9 @@ class Filterd:
     snapshots: Callable[[], Snapshots]
 
 
-def begin(gathering: Gathering, options: Settings, filterd: Filterd, within_s: float) -> None:
+def begin(
+    gathering: Gathering, options: Settings, broker: Callable[[], Remote], filterd: Filterd, within_s: float
+) -> None:
     """Begin to look for everything that checks need."""
     reach = access(options.engine)
     view = EngineView(reach)
@@ -41,7 +44,7 @@ def begin(gathering: Gathering, options: Settings, filterd: Filterd, within_s: f
     gathering.start("properties", view.vm_properties)
     gathering.start("permits", view.permits)
     gathering.start("addresses", view.addresses)
-    _begin_walls(gathering, options)
+    _begin_walls(gathering, options, broker)
     gathering.start("groups", lambda seen: Administration(reach).forbidding_groups(seen.pools), "site")
     gathering.start("hooks", lambda seen: _hooks(view, seen, within_s / 2), "site")
     gathering.start("units", lambda: peers.discover(filterd.address, filterd.port))
@@ -51,9 +54,9 @@ def begin(gathering: Gathering, options: Settings, filterd: Filterd, within_s: f
     gathering.start("gate", lambda: hashlib.sha256(GATE.read_bytes()).hexdigest())
 
 
-def _begin_walls(gathering: Gathering, options: Settings) -> None:
+def _begin_walls(gathering: Gathering, options: Settings, broker: Callable[[], Remote]) -> None:
     """What the broker repairs by itself is looked at again, before anybody is told of it."""
-    engine, api = Engine(options.engine), options.api
+    engine = Engine(options.engine)
 
     def inventory() -> Site:
         return site(engine.listing(), options.pools.exempt_vms)
@@ -63,10 +66,10 @@ def _begin_walls(gathering: Gathering, options: Settings) -> None:
 
     def host_faults(seen: Site, said: BrokerView) -> Sequence[Finding]:
         known = list(walls.wall_hosts(seen, said))
-        return known and settle(lambda: list(walls.wall_hosts(inventory(), peers.broker(api))))
+        return known and settle(lambda: list(walls.wall_hosts(inventory(), peers.broker(broker()))))
 
     gathering.start("site", inventory)
-    gathering.start("broker", lambda: peers.broker(api))
+    gathering.start("broker", lambda: peers.broker(broker()))
     gathering.start("walls", faults, "site")
     gathering.start("wall_hosts", host_faults, "site", "broker")
 

@@ -39,9 +39,8 @@ MAX_POOLS = 1_000
 NO_VM = "00000000-0000-0000-0000-000000000000"
 
 
-def broker(options: settings.Api) -> BrokerView:
+def broker(remote: Remote) -> BrokerView:
     """Return what the broker says. Raises Refused, too, when it does not take our token."""
-    remote = Remote("broker", f"http://{options.address}:{options.port}", options.token_file)
     told, listed = remote.call("GET", "/v1/hosts"), remote.call("GET", "/v1/pools")
     try:
         hosts = [_broker_host(one) for one in fields.items(told, "hosts", MAX_HOSTS)]

@@ -5,7 +5,6 @@
 from __future__ import annotations
 
 import dataclasses
-import hashlib
 from collections.abc import Mapping
 from typing import Any, Optional
 
@@ -13,10 +12,8 @@ import sqlalchemy as sa
 from sqlalchemy.engine import Connection
 
 from ovirt_tcp_plugin import errors
+from ovirt_tcp_plugin.tokens import IDENTIFIER_LENGTH, NEVER, digest, identifier
 from ovirt_tcp_plugin.verifier.store.schema import tokens
-
-NEVER = 2**62
-IDENTIFIER_LENGTH = 12
 
 
 @dataclasses.dataclass(frozen=True)
@@ -47,14 +44,14 @@ def find(connection: Connection, secret: str) -> Optional[Token]:
 def every(connection: Connection) -> Mapping[str, Token]:
     """Return all tokens by what they may be called in public: the first twelve digits of what is kept of each."""
     rows = connection.execute(sa.select(tokens).order_by(tokens.c.role, tokens.c.host_name, tokens.c.digest)).mappings()
-    return {str(row["digest"])[:IDENTIFIER_LENGTH]: _decode(row) for row in rows}
+    return {identifier(str(row["digest"])): _decode(row) for row in rows}
 
 
-def remove(connection: Connection, identifier: str) -> None:
+def remove(connection: Connection, called: str) -> None:
     """Remove the token that is called so; its bearer is a stranger from now on. Raises NotFound."""
-    named = sa.func.substr(tokens.c.digest, 1, IDENTIFIER_LENGTH) == identifier
+    named = sa.func.substr(tokens.c.digest, 1, IDENTIFIER_LENGTH) == called
     if connection.execute(sa.delete(tokens).where(named)).rowcount == 0:
-        raise errors.NotFound("token", identifier)
+        raise errors.NotFound("token", called)
 
 
 def spend(connection: Connection, secret: str, host_name: str) -> None:
@@ -79,8 +76,3 @@ def _decode(row: Any) -> Token:
     """Return the token in a row; one whose end cannot be read has ended."""
     role, host_name, host_id, note = (str(row[name]) for name in ("role", "host_name", "host_id", "note"))
     return Token(role, host_name, host_id, note, row["end_s"] if isinstance(row["end_s"], int) else 0)
-
-
-def digest(secret: str) -> str:
-    """Return what is kept of a token. It has 256 random bits, so a plain digest cannot be searched."""
-    return hashlib.sha256(secret.encode("utf-8", "surrogatepass")).hexdigest()

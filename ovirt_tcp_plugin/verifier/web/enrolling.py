@@ -4,9 +4,8 @@
 
 from __future__ import annotations
 
-import secrets
-
 from ovirt_tcp_plugin.messages import fields
+from ovirt_tcp_plugin.tokens import new_secret
 from ovirt_tcp_plugin.verifier.enrolment import check_host_name
 from ovirt_tcp_plugin.verifier.store import tokens
 from ovirt_tcp_plugin.verifier.store.tokens import Token
@@ -26,7 +25,7 @@ class EnrolmentTokens(Handler):
         host_name, host_id = fields.text(members, "host", 255), fields.text(members, "host_id", 36)
         hours = fields.integer(members, "hours", 1, MAX_HOURS)
         check_host_name(host_name)
-        secret = secrets.token_urlsafe(32)
+        secret = new_secret()
         end_s = int(self.context.clock.wall().timestamp()) + hours * 3600
         token = Token("enrolment", host_name, host_id, end_s=end_s)
         await self.context.database.write(lambda c: tokens.add(c, secret, token))

@@ -43,15 +43,6 @@ MAX_SMALL_BODY_SIZE = 64 * 1024
 # An answer has to be taken within this time; the longest are some megabytes.
 TAKEN_WITHIN_S = 60
 
-_STATUS = {
-    errors.InvalidMessage: 400,
-    errors.Refused: 403,
-    errors.NotFound: 404,
-    errors.Conflict: 409,
-    errors.Unavailable: 503,
-}
-
-
 @dataclasses.dataclass
 class Context:
     """What the handlers share. `server` is None until it listens."""
@@ -85,9 +76,7 @@ class Handler(JsonHandler):
     """
 
     server_name = "ovirt-tcp-verifier"
-    callers: frozenset[Caller] = frozenset()
-    # Who may do more than look, where that is not the same.
-    writers: frozenset[Caller] = frozenset()
+    log = log
     max_body_size = MAX_SMALL_BODY_SIZE
 
     def initialize(self, context: Context) -> None:
@@ -114,11 +103,6 @@ class Handler(JsonHandler):
         """The body, at most `max_body_size` bytes."""
         return b"".join(self._chunks)
 
-    @classmethod
-    def callers_of(cls, method: str) -> frozenset[Caller]:
-        """Return who may call a method of this route."""
-        return cls.writers if cls.writers and method != "GET" else cls.callers
-
     async def prepare(self) -> None:
         self.request.connection.set_max_body_size(self.max_body_size)  # type: ignore[union-attr]
         wait_s = self.context.rates.wait_s(self._peer, self.context.clock.now_ms())
@@ -127,8 +111,7 @@ class Handler(JsonHandler):
         elif await self._admitted(self._digest):
             self._keep_connection()
         elif Caller.ANYONE not in self._callers:
-            wanted = " or ".join(sorted(caller.value for caller in self._callers))
-            self.answer_error(401, "unauthenticated", f"this needs {wanted}")
+            self.answer_stranger()
         if self._length > self.max_body_size and not self._finished:
             self.answer_error(413, "too_long", f"a body has at most {self.max_body_size} bytes here")
 
@@ -194,29 +177,11 @@ class Handler(JsonHandler):
         error = kwargs.get("exc_info", (None, None, None))[1]
         if isinstance(error, errors.Refused) and error.code == TOO_MANY:
             self._put_off(1, error.reason)
-            return
-        for kind, status in _STATUS.items():
-            if isinstance(error, kind):
-                if isinstance(error, errors.Refused):
-                    self.answer_error(status, error.code, error.reason)
-                else:
-                    self.answer_error(status, kind.__name__, str(error))
-                return
-        reason = "the server could not do this; its log says why" if status_code >= 500 else "bad request"
-        self.answer_error(status_code, "error", reason)
-
-    def log_exception(self, typ: Any, value: Any, tb: Any) -> None:
-        if isinstance(value, tuple(_STATUS)):
-            log.info("refused path=%a peer=%s reason=%s", self.request.path, self.request.remote_ip, value)
-        elif isinstance(value, tornado.web.HTTPError):
-            log.info("refused path=%a peer=%s reason=%s", self.request.path, self.request.remote_ip, value.reason)
         else:
-            log.error("failed path=%a", self.request.path, exc_info=(typ, value, tb))
+            super().write_error(status_code, **kwargs)
 
     async def _token_callers(self) -> set[Caller]:
-        headers = self.request.headers
-        bearer = headers.get("Authorization", "")
-        secret = bearer[len("Bearer ") :] if bearer.startswith("Bearer ") else headers.get("X-Auth-Blob", "")
+        secret = self.bearer or self.request.headers.get("X-Auth-Blob", "")
         if not secret:
             return set()
         token = await self.context.database.read(lambda c: tokens.find(c, secret))

@@ -20,9 +20,10 @@ import pytest
 import yaml
 from click.testing import CliRunner
 
-from ovirt_tcp_plugin import config, gate
-from ovirt_tcp_plugin.broker import web
+from ovirt_tcp_plugin import config, gate, tokens
+from ovirt_tcp_plugin.broker import settings, web
 from ovirt_tcp_plugin.broker.doctor import gathering
+from ovirt_tcp_plugin.broker.tokens import Tokens
 from ovirt_tcp_plugin.cli import main
 from ovirt_tcp_plugin.lab.engine import model
 from ovirt_tcp_plugin.lab.processes import Processes, free_ports, listens
@@ -60,7 +61,7 @@ class Installation:
             "ca_file": str(directory / "verifier" / "ca.pem"),
             "token_file": str(directory / "viewer.token"),
         }
-        self.options["api"] = {"port": self.api_port, "token_file": str(directory / "api.token")}
+        self.cli = {"broker": {"url": f"http://127.0.0.1:{self.api_port}", "token_file": str(directory / "api.token")}}
         self.options["intervals"] = {}
         self.filterd = {"server": {"port": filterd}, "snapshots": {"directory": str(directory / "snapshot.d"), "owner": ""}}
         self._configure("filterd", self.filterd)
@@ -88,8 +89,15 @@ class Installation:
     def vm(self, name: str) -> model.Vm:
         return next(one for one in self.tables.vms.values() if one.name == name)
 
-    def look(self, broker: dict[str, Any] | None = None, filterd: dict[str, Any] | None = None, within: int = 20) -> Look:
+    def look(
+        self,
+        broker: dict[str, Any] | None = None,
+        filterd: dict[str, Any] | None = None,
+        within: int = 20,
+        cli: dict[str, Any] | None = None,
+    ) -> Look:
         """Have the doctor look, with these options changed."""
+        self._configure("cli", _merged(self.cli, cli or {}))
         self._configure("broker", _merged(self.options, broker or {}))
         self._configure("filterd", _merged(self.filterd, filterd or {}))
         began = time.monotonic()
@@ -137,7 +145,10 @@ class Installation:
 
     async def _serve(self, ready: threading.Event) -> None:
         self._loop, self._stopped = asyncio.get_running_loop(), asyncio.Event()
-        server, self.api_port = web.serve(self.site.knowledge, self.site.service, TOKEN, "127.0.0.1", 0)
+        known = Tokens(self.site.database)
+        known.add(TOKEN, "viewer", "", tokens.NEVER)
+        context = web.Context(self.site.knowledge, self.site.service, self.site.history, known, self.site.clock)
+        server, self.api_port = web.serve(context, settings.Api(port=0))
         ready.set()
         await self._stopped.wait()
         server.stop()

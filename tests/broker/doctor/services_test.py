@@ -205,14 +205,14 @@ def http_server(content: bytes) -> Iterator[int]:
 
 class TestBroker:
     def test_nobody_there(self, installation: Installation) -> None:
-        look = installation.look({"api": {"port": 1}})
+        look = installation.look(cli={"broker": {"url": "http://127.0.0.1:1"}})
         assert look.bad == {"broker_silent": "FAIL", "not_checked": "not checked"}
         unmade = [one["check"] for one in look.found if one["state"] == "not checked"]
         assert unmade == ["wall_hosts", "hosts", "quarantine", "guard"]
 
     def test_a_token_that_it_does_not_take(self, installation: Installation, tmp_path: Path) -> None:
         (tmp_path / "token").write_text("wrong")
-        look = installation.look({"api": {"token_file": str(tmp_path / "token")}})
+        look = installation.look(cli={"broker": {"token_file": str(tmp_path / "token")}})
         assert "refused (unauthenticated)" in look.by_code["broker_silent"]["text"].lower()
 
 

@@ -1,0 +1,150 @@
+# SPDX-FileCopyrightText: The ovirt_tcp_plugin developers
+# SPDX-License-Identifier: Apache-2.0
+"""The broker's SQLite file: the tokens of its interface, and its history. Verdicts are not in it.
+
+Acknowledged means committed: it survives kill -9 and a power failure (WAL mode with synchronous=FULL).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import sqlite3
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+from ovirt_tcp_plugin import errors
+
+log = logging.getLogger("broker.database")
+
+FILE_NAME = "broker.db"
+VERSION = 1
+# `token add` may hold the lock; after this time the caller is told.
+WITHIN_S = 5
+
+_TABLES = (
+    "CREATE TABLE tokens (digest TEXT PRIMARY KEY, role TEXT NOT NULL, note TEXT NOT NULL, end_s INTEGER NOT NULL)",
+    # event_number: custom_id of the engine's event that it is or is to become (waiting); null when it is ours alone.
+    """
+    CREATE TABLE history (
+        id INTEGER PRIMARY KEY AUTOINCREMENT,
+        at_ms INTEGER NOT NULL,
+        severity TEXT NOT NULL,
+        code TEXT NOT NULL,
+        text TEXT NOT NULL,
+        host_id TEXT NOT NULL,
+        host TEXT NOT NULL,
+        vm_id TEXT NOT NULL,
+        vm TEXT NOT NULL,
+        cluster_id TEXT NOT NULL,
+        event_number INTEGER,
+        waiting INTEGER NOT NULL
+    )
+    """,
+    "CREATE INDEX history_at ON history (at_ms)",
+    "CREATE INDEX history_numbered ON history (id) WHERE event_number IS NOT NULL",
+    "CREATE INDEX history_waiting ON history (id) WHERE waiting",
+)
+
+
+class Database:
+    """`<directory>/broker.db`. Thread-safe; other processes may use it at the same time.
+
+    Raises:
+        InvalidConfig: it cannot be opened, or is of a newer release.
+    """
+
+    def __init__(self, directory: Path) -> None:
+        self._lock = threading.Lock()
+        path = directory / FILE_NAME
+        try:
+            directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+            _make_file(path)
+            self._connection = sqlite3.connect(path, WITHIN_S, isolation_level=None, check_same_thread=False)
+            self._prepare(path)
+        except (OSError, sqlite3.Error) as e:
+            raise errors.InvalidConfig(str(path), [f"the database cannot be opened: {e}"]) from e
+
+    def close(self) -> None:
+        """Give the file back."""
+        with self._lock:
+            self._connection.close()
+
+    @contextlib.contextmanager
+    def transaction(self) -> Iterator[sqlite3.Connection]:
+        """Give the connection; what is written is committed when this ends, or undone by an error.
+
+        Raises:
+            Unavailable: the file did not take it.
+        """
+        with self._lock:
+            try:
+                self._connection.execute("BEGIN IMMEDIATE")
+                with self._connection:
+                    yield self._connection
+            except sqlite3.Error as e:
+                log.error("database error=%s", e)
+                raise errors.Unavailable("the broker's database", "it did not do what it was asked; the log says why") from e
+
+    @contextlib.contextmanager
+    def reading(self) -> Iterator[sqlite3.Connection]:
+        """Give the connection to read one thing. Raises Unavailable."""
+        with self._lock:
+            try:
+                yield self._connection
+            except sqlite3.Error as e:
+                log.error("database error=%s", e)
+                raise errors.Unavailable("the broker's database", "it did not answer; the log says why") from e
+
+    def _prepare(self, path: Path) -> None:
+        self._connection.row_factory = sqlite3.Row
+        self._connection.execute("PRAGMA journal_mode=WAL")
+        self._connection.execute("PRAGMA synchronous=FULL")
+        with self._connection:
+            self._connection.execute("BEGIN IMMEDIATE")
+            (version,) = self._connection.execute("PRAGMA user_version").fetchone()
+            if version > VERSION:
+                raise errors.InvalidConfig(str(path), ["it belongs to a newer release"])
+            if version == 0:
+                for statement in _TABLES:
+                    self._connection.execute(statement)
+                self._connection.execute(f"PRAGMA user_version = {VERSION}")
+
+
+def open_anyway(directory: Path) -> Database:
+    """Return the database for the service. One that cannot be read is set aside: placement does not depend on it.
+
+    Raises:
+        InvalidConfig: a new one cannot be made either.
+    """
+    try:
+        database = Database(directory)
+        with database.reading() as connection:
+            (found,) = connection.execute("PRAGMA quick_check(1)").fetchone()
+        if found == "ok":
+            return database
+        database.close()
+    except (errors.InvalidConfig, errors.Unavailable) as e:
+        found = e
+    path = directory / FILE_NAME
+    log.error("database unreadable error=%s set_aside=%s.broken; tokens must be made anew", found, path)
+    for suffix in ("", "-wal", "-shm"):
+        with contextlib.suppress(FileNotFoundError):
+            os.replace(f"{path}{suffix}", f"{path}.broken{suffix}")
+    return Database(directory)
+
+
+def _make_file(path: Path) -> None:
+    """Make the file for its owner alone; the service must be able to use what root made by a command."""
+    try:
+        descriptor = os.open(path, os.O_CREAT | os.O_EXCL | os.O_RDWR, 0o600)
+    except FileExistsError:
+        return
+    try:
+        if os.getuid() == 0:
+            owner = path.parent.stat()
+            os.fchown(descriptor, owner.st_uid, owner.st_gid)
+    finally:
+        os.close(descriptor)

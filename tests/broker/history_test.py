@@ -1,0 +1,224 @@
+# SPDX-FileCopyrightText: The ovirt_tcp_plugin developers
+# SPDX-License-Identifier: Apache-2.0
+"""What the broker noticed and did: bounded, kept over kill -9, and turned into each event once."""
+
+from __future__ import annotations
+
+import signal
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from ovirt_tcp_plugin import errors
+from ovirt_tcp_plugin.broker import database
+from ovirt_tcp_plugin.broker.database import Database
+from ovirt_tcp_plugin.broker.event_writer import RETRY_MS, EventWriter
+from ovirt_tcp_plugin.broker.history import MAX_EVENT_NUMBER, History
+from ovirt_tcp_plugin.broker.inventory import Notice
+from ovirt_tcp_plugin.broker.metrics import Metrics
+from tests.broker.knowledge_test import World
+
+DAY_MS = 86_400_000
+NOW_MS = 1_800_000_000_000
+
+
+def notice(n: int, event: bool = True, at_ms: int = NOW_MS, **links: str) -> Notice:
+    return Notice(f"code {n}", "normal", f"text {n}", at_ms=at_ms, event=event, **links)
+
+
+@pytest.fixture
+def stored(tmp_path: Path) -> Iterator[Database]:
+    opened = Database(tmp_path)
+    yield opened
+    opened.close()
+
+
+@pytest.fixture
+def history(stored: Database) -> History:
+    return History(stored, 1000, 90)
+
+
+def texts(history: History, **how: Any) -> list[str]:
+    return [one["text"] for one in history.find(**how)]
+
+
+class TestBounds:
+    def test_the_oldest_fall_out_by_number_and_what_was_no_event_yet_is_told(self, stored: Database) -> None:
+        history = History(stored, 10, 90)
+        assert history.record([notice(n, event=n % 2 == 0) for n in range(8)], NOW_MS) == 0
+        history.settle(history.waiting(1)[0][0])
+        assert history.record([notice(n) for n in range(8, 14)], NOW_MS) == 1
+        assert texts(history) == [f"text {n}" for n in range(4, 14)]
+
+    def test_the_oldest_fall_out_by_age(self, history: History) -> None:
+        history.record([notice(0, event=False), notice(1, event=False, at_ms=NOW_MS + DAY_MS)], NOW_MS)
+        history.record([notice(2, event=False, at_ms=NOW_MS + 91 * DAY_MS)], NOW_MS + 91 * DAY_MS - 1)
+        assert texts(history) == ["text 1", "text 2"]
+
+    def test_an_answer_holds_the_newest(self, history: History) -> None:
+        history.record([notice(n) for n in range(20)], NOW_MS)
+        assert texts(history, most=3) == ["text 17", "text 18", "text 19"]
+
+
+class TestQuestions:
+    def test_by_host_by_vm_and_since(self, history: History) -> None:
+        history.record(
+            [
+                notice(0, host_id="h0", host="host-0"),
+                notice(1, host_id="h1", host="host-1", vm_id="v0", vm="vm-0", at_ms=NOW_MS + 1),
+                notice(2, vm_id="v0", vm="vm-0", at_ms=NOW_MS + 2),
+            ],
+            NOW_MS,
+        )
+        assert texts(history, host="host-1") == texts(history, host="h1") == ["text 1"]
+        assert texts(history, vm="vm-0", since_ms=NOW_MS + 2) == ["text 2"]
+        assert texts(history, host="' OR 1=1 --") == []
+
+    def test_an_entry_says_when(self, history: History) -> None:
+        history.record([notice(0)], NOW_MS)
+        assert history.find()[0]["at"] == "2027-01-15T08:00:00.000Z"
+
+
+class TestNumbers:
+    def test_no_number_comes_twice_even_if_the_file_is_lost(self, tmp_path: Path) -> None:
+        numbers: list[int] = []
+        for round_ in range(2):
+            stored = Database(tmp_path / str(round_))
+            history = History(stored, 1000, 90)
+            history.record([notice(n) for n in range(5)], NOW_MS + round_ * 5000)
+            history.record([notice(n) for n in range(5)], NOW_MS + round_ * 5000)
+            numbers += [number for number, _ in history.waiting(100)]
+            stored.close()
+        assert len(set(numbers[:10])) == len(set(numbers[10:])) == 10
+        assert numbers[0] == NOW_MS // 1000
+        assert all(0 < number < MAX_EVENT_NUMBER for number in numbers)
+
+    def test_they_begin_anew_after_the_last(self, history: History) -> None:
+        end_ms = (MAX_EVENT_NUMBER - 2) * 1000
+        history.record([notice(n, at_ms=end_ms) for n in range(3)], end_ms)
+        assert [number for number, _ in history.waiting(5)] == [MAX_EVENT_NUMBER - 2, MAX_EVENT_NUMBER - 1, 0]
+
+
+class FakeEngine:
+    """Takes events, or does not."""
+
+    def __init__(self) -> None:
+        self.away, self.gone = False, {"h9"}
+        self.events: dict[int, Notice] = {}
+
+    def add_event(self, told: Notice, number: int) -> None:
+        if self.away:
+            raise errors.Unavailable("the engine", "it restarts")
+        if told.host_id in self.gone:
+            raise errors.NotFound("object at the engine", told.host_id)
+        self.events[number] = told
+
+
+class TestEvents:
+    @pytest.fixture(autouse=True)
+    def _writer(self, history: History) -> None:
+        self.world, self.history, self.engine = World(), history, FakeEngine()
+        self.world.clock.wall = NOW_MS
+        self.metrics = Metrics()
+        engine, clock = self.engine, self.world.clock
+        self.writer = EventWriter(self.world.knowledge, history, engine, self.metrics, clock)  # type: ignore[arg-type]
+        self.writer.step()
+
+    def test_one_that_the_engine_cannot_take_is_written_later_under_its_number(self) -> None:
+        self.engine.away = True
+        self.world.attest(bad=["h0"])
+        with pytest.raises(errors.Unavailable):
+            self.writer.step()
+        ((number, _),) = self.history.waiting(5)
+        self.writer.step()  # not yet: an engine that is away is not asked all the time
+        self.engine.away = False
+        self.world.clock.pass_ms(RETRY_MS)
+        self.writer.step()
+        assert list(self.engine.events) == [number]
+        assert "host-0 is untrusted" in self.engine.events[number].text
+        assert self.history.waiting(5) == []
+
+    def test_one_about_something_that_is_gone_is_written_without_the_link(self) -> None:
+        self.world.knowledge._tell(Notice("gone", "warning", "it was here", host_id="h9"))
+        self.writer.step()
+        assert [(one.text, one.host_id) for one in self.engine.events.values()] == [("it was here", "")]
+
+    def test_what_is_for_the_history_only_is_no_event(self) -> None:
+        self.world.status("h0", "maintenance")
+        self.writer.step()
+        assert texts(self.history, host="host-0")[-1] == "Host host-0 is not Up any more."
+        assert self.engine.events == {}
+
+    def test_what_cannot_be_kept_now_is_kept_later(self, stored: Database) -> None:
+        self.world.attest(bad=["h0"])
+        with stored.transaction() as connection:
+            connection.execute("ALTER TABLE history RENAME TO away")
+        with pytest.raises(errors.Unavailable):
+            self.writer.record()
+        with stored.transaction() as connection:
+            connection.execute("ALTER TABLE away RENAME TO history")
+        self.writer.record()
+        assert any("host-0 is untrusted" in text for text in texts(self.history))
+
+
+class TestDatabase:
+    @pytest.mark.parametrize("content", [b"no database", b"SQLite format 3\0" + b"\xff" * 5000])
+    def test_a_broken_one_is_set_aside_and_the_service_starts(self, tmp_path: Path, content: bytes) -> None:
+        (tmp_path / database.FILE_NAME).write_bytes(content)
+        with pytest.raises(errors.InvalidConfig):
+            Database(tmp_path)
+        opened = database.open_anyway(tmp_path)
+        History(opened, 1000, 90).record([notice(0)], NOW_MS)
+        opened.close()
+        assert (tmp_path / f"{database.FILE_NAME}.broken").read_bytes() == content
+
+    def test_one_of_a_newer_release_is_refused(self, tmp_path: Path) -> None:
+        opened = Database(tmp_path)
+        with opened.transaction() as connection:
+            connection.execute(f"PRAGMA user_version = {database.VERSION + 1}")
+        opened.close()
+        with pytest.raises(errors.InvalidConfig, match="newer release"):
+            Database(tmp_path)
+
+    def test_nobody_else_may_read_it(self, stored: Database, tmp_path: Path) -> None:
+        assert (tmp_path / database.FILE_NAME).stat().st_mode & 0o077 == 0
+
+    def test_threads_take_turns(self, stored: Database, history: History) -> None:
+        def work() -> None:
+            for n in range(20):
+                history.record([notice(n)], NOW_MS)
+                history.find(most=5)
+
+        threads = [threading.Thread(target=work) for _ in range(4)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        assert len(history.find()) == 80
+        assert len({number for number, _ in history.waiting(100)}) == 80
+
+    def test_what_was_acknowledged_survives_kill_9(self, tmp_path: Path) -> None:
+        script = (
+            "import sys; from pathlib import Path\n"
+            "from tests.broker.history_test import *\n"
+            "history, n = History(Database(Path(sys.argv[1])), 100000, 90), 0\n"
+            "while True:\n"
+            "    history.record([notice(n)], NOW_MS); print(n, flush=True); n += 1\n"
+        )
+        command = [sys.executable, "-c", script, str(tmp_path)]
+        with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+            assert process.stdout is not None
+            for _ in range(50):
+                process.stdout.readline()
+            process.send_signal(signal.SIGKILL)
+            acknowledged = 50 + len(process.stdout.read().splitlines())
+        opened = Database(tmp_path)
+        kept = texts(History(opened, 100_000, 90))
+        opened.close()
+        assert kept[:acknowledged] == [f"text {n}" for n in range(acknowledged)]
+        assert len(kept) <= acknowledged + 1
