@@ -3,27 +3,29 @@
 """One HTTPS question with every bound: time to connect, time for the whole, size of the answer.
 
 The certificate is always checked against the CA file given. It establishes who answered, not that the answer is true.
+Each thread keeps its connections for its next question: a new one costs more than question and answer together.
+No proxy and no .netrc of the environment is followed, and no redirect.
 """
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
+import http.client
 import json
 import socket
+import ssl
 import threading
+import time
 import urllib.parse
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Optional
-
-import requests
-import requests.adapters
-import urllib3
 
 from ovirt_tcp_plugin import errors
 
 CHUNK = 64 * 1024
+# A kept connection ends after so many seconds, so that another certificate authority counts from then on.
+MAX_CONNECTION_AGE_S = 300
 
 
 @dataclasses.dataclass(frozen=True)
@@ -67,30 +69,122 @@ def post_form(peer: str, url: str, form: Mapping[str, str], ca_file: Path, bound
     return _post(peer, url, urllib.parse.urlencode(form).encode("ascii"), headers, ca_file, bounds)
 
 
+class _BoundSocket(ssl.SSLSocket):
+    """Every wait ends at one moment, `end` on CLOCK_MONOTONIC.
+
+    A timeout starts anew with every byte that arrives; a peer that sends one byte at a time would keep us for ever.
+    """
+
+    end = 0.0
+
+    def recv_into(self, *args: Any, **kwargs: Any) -> int:
+        self._bound()
+        return super().recv_into(*args, **kwargs)
+
+    def send(self, *args: Any, **kwargs: Any) -> int:
+        self._bound()
+        return super().send(*args, **kwargs)
+
+    def _bound(self) -> None:
+        left_s = self.end - time.monotonic()
+        if left_s <= 0:
+            raise TimeoutError("the time for the whole question is over")
+        self.settimeout(left_s)
+
+
+class _Connection:
+    """A connection to one server by one authority, used by one thread."""
+
+    def __init__(self, host: str, port: int, ca_file: Path) -> None:
+        self._host, self._port = host, port
+        self._tls = ssl.create_default_context(cafile=str(ca_file))
+        self._tls.sslsocket_class = _BoundSocket
+        self._http: Optional[http.client.HTTPConnection] = None
+        self._made = 0.0
+
+    @property
+    def kept(self) -> bool:
+        """Whether there is a connection of an earlier question, which the server may have closed meanwhile."""
+        if self._http is not None and time.monotonic() - self._made > MAX_CONNECTION_AGE_S:
+            self.close()
+        return self._http is not None and self._http.sock is not None
+
+    def ask(
+        self, path: str, body: bytes, headers: Mapping[str, str], connect_s: float, end: float
+    ) -> http.client.HTTPResponse:
+        """Return the answer, whose body is still to be read."""
+        if not self.kept:
+            self._connect(connect_s, end)
+        asked: Any = self._http
+        asked.sock.end = end
+        asked.request("POST", path, body, dict(headers))
+        answer: http.client.HTTPResponse = asked.getresponse()
+        return answer
+
+    def close(self) -> None:
+        """Close the connection, if there is one."""
+        if self._http is not None:
+            self._http.close()
+        self._http = None
+
+    def _connect(self, connect_s: float, end: float) -> None:
+        self.close()
+        connected = socket.create_connection((self._host, self._port), min(connect_s, end - time.monotonic()))
+        try:
+            connected.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            # The time to connect counts for the whole handshake.
+            wrapped = self._tls.wrap_socket(connected, server_hostname=self._host)
+        except BaseException:
+            connected.close()
+            raise
+        self._http = http.client.HTTPConnection(self._host, self._port)
+        self._http.sock, self._made = wrapped, time.monotonic()
+
+
+_kept = threading.local()
+
+
 def _post(peer: str, url: str, body: bytes, headers: Mapping[str, str], ca_file: Path, bounds: Bounds) -> Reply:
-    timeouts = (bounds.connect_s, bounds.deadline_s)
-    deadline = _Deadline(bounds.deadline_s)
+    end = time.monotonic() + bounds.deadline_s
+    parts = urllib.parse.urlsplit(url)
+    connection = None
     try:
-        with requests.Session() as session, deadline:
-            # Proxies and .netrc of the environment are not ours to follow.
-            session.trust_env = False
-            session.mount("https://", _Adapter(deadline))
-            with session.post(
-                url,
-                data=body,
-                headers=dict(headers),
-                timeout=timeouts,
-                verify=str(ca_file),
-                allow_redirects=False,
-                stream=True,
-            ) as answer:
-                content = _read(peer, answer, bounds.max_size)
-                if deadline.over:
-                    raise errors.Unavailable(peer, f"no whole answer within {bounds.deadline_s:.0f} s")
-                return Reply(answer.status_code, answer.headers.get("Date", ""), content)
-    except (requests.RequestException, urllib3.exceptions.HTTPError, OSError) as e:
-        late = f"no whole answer within {bounds.deadline_s:.0f} s: " if deadline.over else ""
+        connection = _connection(parts, ca_file)
+        reused = connection.kept
+        try:
+            answer = connection.ask(parts.path, body, headers, bounds.connect_s, end)
+        except (ConnectionError, ssl.SSLError, http.client.BadStatusLine):
+            if not reused:
+                raise
+            # The server had closed it since the last question; this one is asked on a new one.
+            connection.close()
+            answer = connection.ask(parts.path, body, headers, bounds.connect_s, end)
+        content = _read(peer, answer, bounds.max_size)
+    except (OSError, http.client.HTTPException, ValueError) as e:
+        _drop(connection)
+        late = f"no whole answer within {bounds.deadline_s:.0f} s: " if time.monotonic() >= end else ""
         raise errors.Unavailable(peer, late + cause(e)) from e
+    except errors.Unavailable:
+        _drop(connection)
+        raise
+    return Reply(answer.status, answer.headers.get("Date", ""), content)
+
+
+def _connection(parts: urllib.parse.SplitResult, ca_file: Path) -> _Connection:
+    connections: dict[tuple[str, int, Path], _Connection] = _kept.__dict__.setdefault("connections", {})
+    key = (parts.hostname or "", parts.port or 443, ca_file)
+    if key not in connections:
+        connections[key] = _Connection(*key)
+    return connections[key]
+
+
+def _drop(connection: Optional[_Connection]) -> None:
+    """Forget a connection and the authority that it was checked against."""
+    if connection is not None:
+        connection.close()
+        kept = _kept.__dict__.get("connections", {})
+        for key in [key for key, one in kept.items() if one is connection]:
+            del kept[key]
 
 
 def cause(error: BaseException) -> str:
@@ -102,76 +196,15 @@ def cause(error: BaseException) -> str:
         error = inner
 
 
-def _read(peer: str, answer: requests.Response, max_size: int) -> bytes:
+def _read(peer: str, answer: http.client.HTTPResponse, max_size: int) -> bytes:
     content = bytearray()
-    for chunk in _chunks(answer):
+    while True:
+        chunk = answer.read(CHUNK)
+        if not chunk:
+            break
         content += chunk
         if len(content) > max_size:
             raise errors.Unavailable(peer, f"its answer is longer than {max_size} bytes")
+    if answer.length:
+        raise errors.Unavailable(peer, "its answer ends too early")
     return bytes(content)
-
-
-def _chunks(answer: requests.Response) -> Iterator[bytes]:
-    return answer.iter_content(CHUNK)
-
-
-class _Deadline:
-    """Shuts the connection down when the time for the whole question is over.
-
-    The library's timeouts start anew with every byte that arrives; a peer that sends one byte at a time would keep us
-    for ever.
-    """
-
-    def __init__(self, seconds: float) -> None:
-        self.over = False
-        self._socket: Optional[socket.socket] = None
-        self._lock = threading.Lock()
-        self._timer = threading.Timer(seconds, self._end)
-        self._timer.daemon = True
-
-    def __enter__(self) -> _Deadline:
-        self._timer.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._timer.cancel()
-        with self._lock:
-            if self._socket is not None:
-                self._socket.close()
-
-    def watch(self, connected: socket.socket) -> None:
-        """Remember a connection. A duplicate is kept, because TLS takes the original over."""
-        with self._lock:
-            if self._socket is not None:
-                self._socket.close()
-            self._socket = connected.dup()
-
-    def _end(self) -> None:
-        with self._lock:
-            self.over = True
-            if self._socket is not None:
-                with contextlib.suppress(OSError):
-                    self._socket.shutdown(socket.SHUT_RDWR)
-
-
-class _Adapter(requests.adapters.HTTPAdapter):
-    """Has each new connection watched by a deadline."""
-
-    def __init__(self, deadline: _Deadline) -> None:
-        self._deadline = deadline
-        super().__init__(max_retries=0)
-
-    def init_poolmanager(self, *args: Any, **kwargs: Any) -> None:
-        super().init_poolmanager(*args, **kwargs)
-        deadline = self._deadline
-
-        class Connection(urllib3.connection.HTTPSConnection):
-            def _new_conn(self) -> socket.socket:
-                connected: socket.socket = super()._new_conn()
-                deadline.watch(connected)
-                return connected
-
-        class Pool(urllib3.HTTPSConnectionPool):
-            ConnectionCls = Connection
-
-        self.poolmanager.pool_classes_by_scheme = {"https": Pool}

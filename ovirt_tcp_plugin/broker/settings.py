@@ -53,7 +53,7 @@ class Verifier:
     path: str = ""
     # Hosts in one question, and questions under way at once.
     batch_size: int = 20
-    connections: int = 4
+    connections: int = 16
     # Longest time (seconds) to connect; and that the server may wait for its hosts (kind ovirt-tcp).
     connect_timeout_s: float = 5.0
     wait_s: float = 5.0

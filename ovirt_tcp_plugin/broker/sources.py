@@ -12,11 +12,12 @@ import dataclasses
 import datetime
 import email.utils
 import logging
-from collections.abc import Collection, Mapping, Sequence
-from typing import Any, Optional, Protocol
+from collections.abc import Mapping, Sequence
+from typing import Optional, Protocol
 
 from ovirt_tcp_plugin import errors
-from ovirt_tcp_plugin.broker import https
+from ovirt_tcp_plugin.broker.https import Reply
+from ovirt_tcp_plugin.broker.servers import Servers
 from ovirt_tcp_plugin.broker.settings import Verifier
 from ovirt_tcp_plugin.clock import Clock
 from ovirt_tcp_plugin.messages import fields, oat, result
@@ -24,7 +25,6 @@ from ovirt_tcp_plugin.messages.result import Level
 
 log = logging.getLogger("broker.sources")
 
-MAX_ANSWER_SIZE = oat.MAX_ANSWER_SIZE
 # Where the release's PollHosts is (facts of OpenAttestation 1.0, 1.5-1.7, 2.x).
 OAT_PATHS = {
     "oat-1.0": "/OpenAttestationWebServices/V1.0",
@@ -77,65 +77,24 @@ class Source(Protocol):
         ...
 
 
-class _Servers:
-    """Posts JSON to the first server that answers; whoever answered last is asked first."""
-
-    def __init__(self, options: Verifier, headers: Mapping[str, str], good: Collection[int]) -> None:
-        self._options = options
-        self._headers = dict(headers)
-        self._good = good
-        self._first = 0
-
-    def post(self, path: str, message: Mapping[str, Any], deadline_s: float) -> https.Reply:
-        """Return the first reply with one of the good statuses. Raises Unavailable with every server's fault."""
-        urls, faults = self._options.urls, []
-        bounds = https.Bounds(self._options.connect_timeout_s, deadline_s, MAX_ANSWER_SIZE)
-        for attempt in range(len(urls)):
-            position = (self._first + attempt) % len(urls)
-            url = urls[position].rstrip("/")
-            try:
-                reply = https.post(url, url + path, message, self._headers, self._options.ca_file, bounds)
-            except errors.Unavailable as e:
-                faults.append(f"{e.peer}: {e.reason}")
-                continue
-            if reply.status in self._good:
-                self._first = position
-                return reply
-            faults.append(f"{url}: it answers with status {reply.status}")
-        raise errors.Unavailable("the attestation server", "; ".join(faults))
-
-
 class OvirtTcpSource:
     """Our own server: results with ages and findings. Only evidence asked for after the question counts."""
 
     def __init__(self, options: Verifier, token: str, clock: Clock) -> None:
-        self._servers = _Servers(options, {"Authorization": f"Bearer {token}"}, OK)
+        deadline_s = options.wait_s + options.connect_timeout_s
+        self._servers = Servers(options, {"Authorization": f"Bearer {token}"}, OK, deadline_s, clock)
         self._wait_ms = int(options.wait_s * 1000)
-        self._deadline_s = options.wait_s + options.connect_timeout_s
         self._clock = clock
 
     def ask(self, names: Sequence[str]) -> Mapping[str, Answer]:
         """Return an answer for every name. Raises Unavailable when no server answered."""
         message = {"hosts": list(names), "max_age_ms": None, "wait_ms": self._wait_ms}
         sent_ms = self._clock.now_ms()
-        try:
-            reply = self._servers.post("/v1/results", message, self._deadline_s)
-            members = fields.members(fields.parse(reply.body, "results", MAX_ANSWER_SIZE), "results")
-            untrusted = fields.items(members, "hosts", 2 * len(names))
-        except errors.InvalidMessage as e:
-            raise errors.Unavailable("the attestation server", f"its answer makes no sense: {e}") from e
-        took_ms = self._clock.now_ms() - sent_ms
-        answers: dict[str, Answer] = {}
-        for one in untrusted:
-            try:
-                decoded = result.decode(one)
-            except errors.InvalidMessage as e:
-                log.warning("odd answer=%s", e)
-                continue
-            if decoded.host_name not in names:
-                continue
-            twice = decoded.host_name in answers
-            answers[decoded.host_name] = _twice(sent_ms) if twice else _from_result(decoded, sent_ms, took_ms)
+
+        def read(reply: Reply) -> dict[str, Answer]:
+            return _results(reply.body, names, sent_ms, self._clock.now_ms() - sent_ms)
+
+        answers = self._servers.ask("/v1/results", message, sent_ms, read)
         return {name: answers.get(name, _omitted(sent_ms)) for name in names}
 
 
@@ -144,9 +103,8 @@ class OatSource:
 
     def __init__(self, options: Verifier, clock: Clock) -> None:
         headers = {"x-auth-blob": options.auth_blob} if options.auth_blob else {}
-        self._servers = _Servers(options, headers, OK | OAT_REFUSED)
+        self._servers = Servers(options, headers, OK | OAT_REFUSED, options.deadline_s, clock)
         self._path = (options.path or OAT_PATHS[options.kind]) + "/PollHosts"
-        self._deadline_s = options.deadline_s
         self._narrow = options.kind != "oat-2"
         self._clock = clock
 
@@ -179,6 +137,7 @@ class OatSource:
             reason = "the server refuses the host's name"
             answers.update({name: Answer(Level.UNKNOWN, 0, code="rejected", reason=reason) for name in batch})
             if not answered and (refusals > MAX_REFUSALS or not batches):
+                self._servers.failed("it refuses every question")
                 raise errors.Unavailable("the attestation server", "it refuses every question")
         return answers
 
@@ -186,19 +145,12 @@ class OatSource:
         """Return the answers to one batch, None if the server refuses it. Raises Unavailable."""
         sent_ms = self._clock.now_ms()
         message = {**oat.encode_poll(oat.Poll(tuple(names))), "count": len(names)}
-        reply = self._servers.post(self._path, message, self._deadline_s)
-        took_ms = self._clock.now_ms() - sent_ms
-        if reply.status in OAT_REFUSED:
-            return None
-        try:
-            hosts = oat.decode_answer(reply.body)
-        except errors.InvalidMessage as e:
-            raise errors.Unavailable("the attestation server", f"its answer makes no sense: {e}") from e
-        date, told = _parse_date(reply.date), dict[str, Answer]()
-        for host in hosts:
-            name = host.host_name.lower()
-            told[name] = _twice(sent_ms) if name in told else _from_oat(host, date, sent_ms, took_ms)
-        return {name: told.get(name.lower(), _omitted(sent_ms)) for name in names}
+
+        def read(reply: Reply) -> Optional[dict[str, Answer]]:
+            return None if reply.status in OAT_REFUSED else _oat_answers(reply, sent_ms, self._clock.now_ms() - sent_ms)
+
+        told = self._servers.ask(self._path, message, sent_ms, read)
+        return None if told is None else {name: told.get(name.lower(), _omitted(sent_ms)) for name in names}
 
 
 def make(options: Verifier, clock: Clock) -> Source:
@@ -214,6 +166,32 @@ def make(options: Verifier, clock: Clock) -> Source:
     except (OSError, UnicodeDecodeError) as e:
         raise errors.InvalidConfig(str(options.token_file), [f"the verifier's token cannot be read: {e}"]) from e
     return OvirtTcpSource(options, token, clock)
+
+
+def _results(body: bytes, names: Sequence[str], sent_ms: int, took_ms: int) -> dict[str, Answer]:
+    """Return the answers in a body of ours, by name. Raises InvalidMessage when it makes no sense as a whole."""
+    members = fields.members(fields.parse(body, "results", oat.MAX_ANSWER_SIZE), "results")
+    answers: dict[str, Answer] = {}
+    for one in fields.items(members, "hosts", 2 * len(names)):
+        try:
+            decoded = result.decode(one)
+        except errors.InvalidMessage as e:
+            log.warning("odd answer=%s", e)
+            continue
+        if decoded.host_name not in names:
+            continue
+        twice = decoded.host_name in answers
+        answers[decoded.host_name] = _twice(sent_ms) if twice else _from_result(decoded, sent_ms, took_ms)
+    return answers
+
+
+def _oat_answers(reply: Reply, sent_ms: int, took_ms: int) -> dict[str, Answer]:
+    """Return the answers in a reply of OpenAttestation, by name in lower case. Raises InvalidMessage."""
+    date, told = _parse_date(reply.date), dict[str, Answer]()
+    for host in oat.decode_answer(reply.body):
+        name = host.host_name.lower()
+        told[name] = _twice(sent_ms) if name in told else _from_oat(host, date, sent_ms, took_ms)
+    return told
 
 
 def _from_result(decoded: result.AttestationResult, sent_ms: int, took_ms: int) -> Answer:

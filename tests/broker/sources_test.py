@@ -21,7 +21,7 @@ import pytest
 from ovirt_tcp_plugin import errors
 from ovirt_tcp_plugin.broker import sources
 from ovirt_tcp_plugin.broker.settings import Verifier
-from ovirt_tcp_plugin.messages import result
+from ovirt_tcp_plugin.messages import oat, result
 from ovirt_tcp_plugin.messages.result import AttestationResult, Finding, Level
 from ovirt_tcp_plugin.verifier.authority import Authority, write_key
 
@@ -215,7 +215,7 @@ class TestOvirtTcp:
         assert time.monotonic() - began < 5
 
     def test_an_endless_answer_is_cut_off(self, pki: Path, server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr(sources, "MAX_ANSWER_SIZE", 1000)
+        monkeypatch.setattr(oat, "MAX_ANSWER_SIZE", 1000)
         server.body = lambda names: b" " * 100_000
         with pytest.raises(errors.Unavailable, match="longer than 1000 bytes"):
             source(pki, "ovirt-tcp", server.url).ask(["h1"])

@@ -17,7 +17,7 @@ def allowed(tables: Model, vm: Vm, hosts: Iterable[Host]) -> list[Host]:
     left = list(hosts)
     for group in tables.groups.values():
         rule = group.hosts_rule
-        if not (rule.enabled and rule.enforcing):
+        if group.cluster != vm.cluster or not (rule.enabled and rule.enforcing):
             continue
         host_ids, vm_ids = tables.members(group)
         if vm.id in vm_ids:
@@ -30,12 +30,15 @@ def violators(tables: Model, cluster: Cluster) -> list[Vm]:
 
     A group without hosts moves nobody, and nobody is moved while any VM of the cluster migrates.
     """
-    if any(vm.cluster == cluster.id and vm.migrating_to for vm in tables.vms.values()):
+    if any(vm.migrating_to for vm in tables.vms.of(cluster.id)):
         return []
     violations: dict[str, int] = {}
     for group in tables.groups.values():
-        rule, (host_ids, vm_ids) = group.hosts_rule, tables.members(group)
-        if group.cluster != cluster.id or not (rule.enabled and rule.enforcing and host_ids):
+        rule = group.hosts_rule
+        if group.cluster != cluster.id or not (rule.enabled and rule.enforcing):
+            continue
+        host_ids, vm_ids = tables.members(group)
+        if not host_ids:
             continue
         for vm in (tables.vms[one] for one in vm_ids if one in tables.vms):
             if vm.host and (vm.host in host_ids) is not rule.positive:

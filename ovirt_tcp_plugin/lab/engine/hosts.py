@@ -18,6 +18,7 @@ from ovirt_tcp_plugin.lab.engine.model import (
     MAINTENANCE,
     NON_OPERATIONAL,
     NON_RESPONSIVE,
+    NOT_RUNNING,
     PREPARING,
     UP,
     Host,
@@ -58,7 +59,7 @@ class Hosts:
             if refused:
                 self._model.log(audit_log.REFUSED, refused, "error", host=host.id)
                 raise refusal(refused)
-            for vm in self._model.vms.values():
+            for vm in self._model.vms.of(host.cluster):
                 vm.migrating_to = "" if vm.migrating_to == host.id else vm.migrating_to
             if host.status in (NON_RESPONSIVE, DOWN):
                 self._in_maintenance(host)
@@ -96,8 +97,9 @@ class Hosts:
         """Let everything happen that is due."""
         now = self._model.now()
         with self._model.lock:
+            died = self._died()
             for host in self._model.hosts.values():
-                self._watch(host, now)
+                self._watch(host, now, host.id in died)
             for due, host in [one for one in self._coming_up if now >= one[0]]:
                 self._coming_up.remove((due, host))
                 self._came_up(host)
@@ -166,7 +168,7 @@ class Hosts:
         others = [host for host in self._model.up_hosts(vm.cluster) if host.hosted_engine and host.id != vm.host]
         return next(iter(others), None)
 
-    def _watch(self, host: Host, now: float) -> None:
+    def _watch(self, host: Host, now: float, died: bool) -> None:
         if host.status in ("unassigned", "initializing") and now >= host.due:
             self._initialized(host, now)
         elif host.status == PREPARING and host.powered and not self._model.vms_on(host.id):
@@ -177,14 +179,16 @@ class Hosts:
                 self._answers_again(host)
             elif host.status == CONNECTING and now >= host.due:
                 self._lost(host)
-        elif host.status not in _NOT_WATCHED and self._is_gone(host):
+        elif host.status not in _NOT_WATCHED and (died or not host.powered):
             host.status, host.due = CONNECTING, now + self._model.timings.not_responding_after
             text = f"Host {host.name} is not responding. It will stay in Connecting state for a grace period."
             self._model.log(audit_log.HOST_CONNECTING, text, "warning", host=host.id)
 
-    def _is_gone(self, host: Host) -> bool:
-        """Return whether a host does not answer, or rebooted since its VMs were started."""
-        return not host.powered or any(vm.boots != host.boots for vm in self._model.vms_on(host.id))
+    def _died(self) -> set[str]:
+        """Return the hosts that rebooted since one of their VMs was started."""
+        hosts = self._model.hosts
+        running = [vm for vm in self._model.vms.values() if vm.host and vm.status not in NOT_RUNNING]
+        return {vm.host for vm in running if vm.host in hosts and vm.boots != hosts[vm.host].boots}
 
     def _initialized(self, host: Host, now: float) -> None:
         if not host.powered:

@@ -10,8 +10,8 @@ from __future__ import annotations
 import dataclasses
 import threading
 import uuid
-from collections.abc import Mapping, Sequence
-from typing import Any, Optional
+from collections.abc import Collection, Mapping, Sequence
+from typing import Any, Optional, TypeVar, Union
 
 from ovirt_tcp_plugin.lab.engine import builtin
 from ovirt_tcp_plugin.lab.engine.audit_log import AuditLog, Event
@@ -237,14 +237,39 @@ class Timings:
     session_idle: float = 1800.0  # UserSessionTimeOutInterval
 
 
+_InCluster = TypeVar("_InCluster", bound="Union[Host, Vm]")
+
+
+class ByCluster(dict[str, _InCluster]):
+    """Rows by id, and by their cluster: large engines have many. One that changes its cluster is taken out and put in."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._of: dict[str, dict[str, _InCluster]] = {}
+
+    def __setitem__(self, uid: str, row: _InCluster) -> None:
+        if uid in self:
+            del self[uid]
+        super().__setitem__(uid, row)
+        self._of.setdefault(row.cluster, {})[uid] = row
+
+    def __delitem__(self, uid: str) -> None:
+        del self._of[self[uid].cluster][uid]
+        super().__delitem__(uid)
+
+    def of(self, cluster: str) -> Collection[_InCluster]:
+        """Return the rows of a cluster."""
+        return self._of.get(cluster, {}).values()
+
+
 class Model:
     """The engine's tables. Everything happens under `lock`, but never a call to another process."""
 
     def __init__(self, timings: Timings, clock: Clock, faults: Faults) -> None:
         self.lock = threading.RLock()
         self.timings, self.clock, self.faults = timings, clock, faults
-        self.hosts: dict[str, Host] = {}
-        self.vms: dict[str, Vm] = {}
+        self.hosts: ByCluster[Host] = ByCluster()
+        self.vms: ByCluster[Vm] = ByCluster()
         self.clusters: dict[str, Cluster] = {}
         self.groups: dict[str, AffinityGroup] = {}
         self.labels: dict[str, AffinityLabel] = {}
@@ -283,11 +308,15 @@ class Model:
 
     def vms_on(self, host_id: str) -> list[Vm]:
         """Return the VMs that run on a host."""
-        return [vm for vm in self.vms.values() if vm.host == host_id and vm.status not in NOT_RUNNING]
+        return [vm for vm in self._near(host_id) if vm.host == host_id and vm.status not in NOT_RUNNING]
 
     def up_hosts(self, cluster: str) -> list[Host]:
         """Return the hosts of a cluster that are Up."""
-        return [host for host in self.hosts.values() if host.cluster == cluster and host.status == UP]
+        return [host for host in self.hosts.of(cluster) if host.status == UP]
+
+    def _near(self, host_id: str) -> Collection[Vm]:
+        host = self.hosts.get(host_id)
+        return () if host is None else self.vms.of(host.cluster)
 
     def permits(self, user: User) -> set[str]:
         """Return what a user may do."""

@@ -93,7 +93,8 @@ class Vms:
         """Let everything happen that is due."""
         now = self._model.now()
         with self._model.lock:
-            due = [vm for vm in self._model.vms.values() if now >= vm.due]
+            passing = [vm for vm in self._model.vms.values() if vm.migrating_to or vm.status not in (UP, DOWN)]
+            due = [vm for vm in passing if now >= vm.due]
             for vm in [one for one in due if one.status == "saving_state"]:
                 vm.status, vm.host = "suspended", ""
                 self._model.log(audit_log.VM_SUSPENDED, f"VM {vm.name} was suspended.", vm=vm.id)

@@ -140,7 +140,9 @@ class VmPaths:
         """Another cluster: the VM leaves every affinity group (ChangeVMClusterCommand)."""
         if vm.status != DOWN:
             raise refusal("Cannot edit VM. VM is running.")
+        del self._model.vms[vm.id]
         vm.cluster = cluster
+        self._model.vms[vm.id] = vm
         self._leave_groups(vm.id)
 
     def _leave_groups(self, vm_id: str) -> None:
