@@ -232,8 +232,9 @@ class Table:
                 verdict = Verdict(level, born_ms, end_ms, str(one["code"]), str(one["reason"]), str(one["boot_id"]))
                 entry = Entry(verdict, up=level is Level.TRUSTED)
                 entry.trusted_until_ms = end_ms if level is Level.TRUSTED else 0
-                if same_boot:
-                    entry.up_since_ms, entry.proven_ms = int(one["up_since_ms"]), int(one["proven_ms"])
+                # Evidence of another boot of this machine has no age: nobody is taken out of service for it.
+                entry.proven_ms = int(one["proven_ms"]) if same_boot else NEVER_MS
+                entry.up_since_ms = int(one["up_since_ms"]) if same_boot else 0
                 restored[str(host_id)] = entry
         self._entries.update(restored)
 
@@ -288,7 +289,7 @@ class Table:
         born_ms, end_ms = self._life(answer)
         reason = answer.reason or "the attestation server says untrusted"
         entry.verdict = Verdict(Level.UNTRUSTED, born_ms, end_ms, answer.code or "untrusted", reason, answer.boot_id)
-        entry.proven_ms = max(_proven(answer), entry.proven_ms if again else 0)
+        entry.proven_ms = max(_proven(answer), entry.proven_ms if again else NEVER_MS)
         entry.trusted_until_ms = 0
         entry.failures, entry.failing_code, entry.failing_reason = 0, "", ""
         entry.next_ms = now_ms + int(self._lifetimes.untrusted_refresh_ms * self._spread(draw))
