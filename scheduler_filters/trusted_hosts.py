@@ -36,6 +36,6 @@ def _accept(hosts_ids: list[str], vm_id: str, args_map: dict[str, str]) -> list[
 
     options = config.load(Settings, "filterd", config.DEFAULT_DIRECTORY).snapshots
     directory = snapshots.SnapshotDirectory(options.directory, main.owners(options.owner))
-    directory.load()
+    directory.load_all()
     found = trusted_hosts.accept(directory.by_host, hosts_ids, vm_id, dict(args_map), clock.boottime_ms())
     return list(found.hosts)

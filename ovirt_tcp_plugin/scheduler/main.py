@@ -5,12 +5,14 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import gc
 import logging
 import os
 import pwd
 import signal
 import socket
+import sys
 from pathlib import Path
 
 import click
@@ -25,6 +27,8 @@ log = logging.getLogger("filterd")
 
 # sd_listen_fds(3): the first descriptor that systemd hands over.
 LISTEN_FDS_START = 3
+# How long the thread that writes the log may keep the interpreter from a call.
+SWITCH_S = 0.0005
 
 
 @click.group(cls=command.Group)
@@ -49,11 +53,12 @@ def run(config_dir: Path) -> None:
 
 async def _serve(options: Settings) -> None:
     directory = SnapshotDirectory(options.snapshots.directory, owners(options.snapshots.owner))
-    directory.load()
+    await _reload(directory)
     scheduler = web.Scheduler(directory)
     listeners = _inherited() or _bind(options.server.address, options.server.port)
     server = web.serve(scheduler, listeners)
     gc.freeze()
+    sys.setswitchinterval(SWITCH_S)
     notify("READY=1")
     log.info("serving address=%s port=%d", *listeners[0].getsockname()[:2])
     stopped = asyncio.Event()
@@ -61,15 +66,22 @@ async def _serve(options: Settings) -> None:
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stopped.set)
     while not stopped.is_set():
-        # In a thread: a large file is decoded while calls go on with the snapshot before.
-        await loop.run_in_executor(None, directory.load)
-        try:
+        await _reload(directory)
+        with contextlib.suppress(asyncio.TimeoutError):
             await asyncio.wait_for(stopped.wait(), options.snapshots.reload)
-        except asyncio.TimeoutError:
-            continue
     server.stop()
     scheduler.close()
     log.info("stopped")
+
+
+async def _reload(directory: SnapshotDirectory) -> None:
+    """Take over what changed, file by file, with the calls that wait in between.
+
+    Not in a thread: it would hold the interpreter while calls need it, for more calls and longer.
+    """
+    for path in directory.files():
+        directory.load(path)
+        await asyncio.sleep(0)
 
 
 command.add_config_commands(main, "filterd", Settings)

@@ -11,7 +11,7 @@ from __future__ import annotations
 import logging
 import os
 import stat
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from ovirt_tcp_plugin import clock, errors
@@ -20,12 +20,21 @@ from ovirt_tcp_plugin.broker.snapshot import Snapshot
 
 log = logging.getLogger("filterd.snapshots")
 
+# As many trusted pools as one engine will hardly have.
+MAX_FILES = 1000
+# The broker writes all pools in one go, and that at most once a second.
+SAME_MOMENT_MS = 500
+
+# What `faults` calls hosts of two pools.
+_TWICE = "hosts"
+
+
 class SnapshotDirectory:
     """The newest good snapshot of each pool.
 
     Attributes:
         by_host: snapshot by host id. Replaced as a whole, never changed: a call may go on with the earlier one.
-        faults: what is wrong with a file, by its name.
+        faults: what is wrong, by the name of the file; and with the directory, under its own.
     """
 
     def __init__(self, directory: Path, owners: frozenset[int]) -> None:
@@ -37,27 +46,53 @@ class SnapshotDirectory:
         self.by_host: Mapping[str, Snapshot] = {}
         self.faults: dict[str, str] = {}
 
-    def load(self) -> None:
+    def load_all(self) -> None:
         """Take over what changed since the last time. Raises nothing: a directory that is gone changes nothing."""
-        changed = False
-        for path in self._files():
-            try:
-                changed |= self._load(path)
-            except (errors.InvalidMessage, OSError) as e:
-                if self.faults.get(path.name) != str(e):
-                    log.error("snapshot refused file=%s reason=%s", path.name, e)
-                self.faults[path.name] = str(e)
-        if changed:
-            # A host that moved is in two: the file of a pool that ended is never written again, or gone.
-            newest_last = sorted(self._pools.values(), key=lambda one: one.written_ms)
-            self.by_host = {host_id: one for one in newest_last for host_id in one.hosts}
+        for path in self.files():
+            self.load(path)
 
-    def _files(self) -> list[Path]:
+    def files(self) -> list[Path]:
+        """Return the snapshot files there are."""
         try:
-            return sorted(self._directory.glob("*.json"))
-        except OSError as e:
-            log.error("snapshot directory unreadable reason=%s", e)
+            self._check(self._directory.stat(), stat.S_ISDIR)
+            paths = sorted(self._directory.glob("*.json"))[:MAX_FILES]
+        except (errors.InvalidMessage, OSError) as e:
+            self._report(self._directory.name, str(e))
             return []
+        self.faults.pop(self._directory.name, None)
+        return paths
+
+    def load(self, path: Path) -> None:
+        """Take over a file that changed. Raises nothing."""
+        try:
+            if self._load(path):
+                self._index()
+        except (errors.InvalidMessage, OSError) as e:
+            self._report(path.name, str(e))
+        except Exception as e:  # noqa: BLE001 - the edge of a pool: a fault of our own must not end the service of all
+            self._report(path.name, f"internal fault {e!r}")
+
+    def _report(self, name: str, reason: str) -> None:
+        if self.faults.get(name) != reason:
+            log.error("snapshot refused file=%s reason=%s", name, reason)
+        self.faults[name] = reason
+
+    def _index(self) -> None:
+        """Find each host's pool: of two files that name it, the later one; the pool that it left may have ended. Two files of
+        one moment contradict each other, and then it is in none."""
+        found: dict[str, Snapshot] = {}
+        twice: set[str] = set()
+        for one in sorted(self._pools.values(), key=lambda one: one.written_ms):
+            both = found.keys() & one.hosts.keys()
+            twice -= both
+            twice |= {host for host in both if one.written_ms - found[host].written_ms < SAME_MOMENT_MS}
+            found.update(dict.fromkeys(one.hosts, one))
+        for host in twice:
+            del found[host]
+        self.by_host = found
+        self.faults.pop(_TWICE, None)
+        if twice:
+            self._report(_TWICE, f"{len(twice)} hosts are in two pools, {min(twice)} for one: nothing runs there")
 
     def _load(self, path: Path) -> bool:
         descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
@@ -66,7 +101,7 @@ class SnapshotDirectory:
             identity = (found.st_ino, found.st_mtime_ns, found.st_size)
             if self._known.get(path.name) == identity:
                 return False
-            self._check(found)
+            self._check(found, stat.S_ISREG)
             content = file.read(snapshot.MAX_SIZE + 1)
         # Remembered before it is judged: a bad file is looked at once, not five times a second.
         self._known[path.name] = identity
@@ -82,8 +117,8 @@ class SnapshotDirectory:
         self.faults.pop(path.name, None)
         return True
 
-    def _check(self, found: os.stat_result) -> None:
-        if not stat.S_ISREG(found.st_mode):
+    def _check(self, found: os.stat_result, is_right: Callable[[int], bool]) -> None:
+        if not is_right(found.st_mode):
             raise errors.InvalidMessage("snapshot", "it is not a regular file")
         if found.st_uid not in self._owners:
             raise errors.InvalidMessage("snapshot", "it belongs to another user than the broker")

@@ -39,17 +39,17 @@ def accept(
         properties: those of the engine's call. A scope that is stricter than the snapshot's wins, a laxer one does
             not: it may be newer, but the broker decides who is let out.
     """
-    found = {id(one): one for one in map(pools.get, hosts) if one is not None}
-    if len(found) > 1:
-        return Accepted((), ("the hosts are of several pools, which the engine never asks for at once",))
-    snapshot = next(iter(found.values()), None)
+    snapshot = next((pools[host] for host in hosts if host in pools), None)
     if snapshot is None:
         return Accepted((), ("the broker knows none of these hosts: is ovirt-tcp-broker running?",))
     scope = Scope.MARKED_VMS if _lax(snapshot, properties) else Scope.ALL_VMS
     vm = snapshot.vm(vm_id)
     accepted = passing(vm, scope, hosts, snapshot.hosts, now_ms)
-    reasons = [] if len(accepted) == len(hosts) else _reasons(snapshot, scope, vm, hosts, set(accepted), now_ms)
-    return Accepted(tuple(accepted), tuple(reasons))
+    if len(accepted) == len(hosts):
+        return Accepted(tuple(accepted), ())
+    if any(pools.get(host, snapshot) is not snapshot for host in hosts):
+        return Accepted((), ("the hosts are of several pools, which the engine never asks for at once",))
+    return Accepted(tuple(accepted), tuple(_reasons(snapshot, scope, vm, hosts, set(accepted), now_ms)))
 
 
 def _reasons(

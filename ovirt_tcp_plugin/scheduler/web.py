@@ -8,13 +8,13 @@ parsed, so this never raises: in doubt it answers, well-formed, that nobody pass
 
 from __future__ import annotations
 
+import collections
 import logging
-import queue
 import socket
 import threading
 import time
 from collections.abc import Sequence
-from typing import Any, Optional
+from typing import Any
 
 import tornado.httpserver
 import tornado.iostream
@@ -36,7 +36,11 @@ BODY_WITHIN_S = 30
 # Beyond it a body is not even read; what is longer than a call may be, but not that long, is read and refused.
 MAX_BODY_SIZE = 64 * 1024 * 1024
 MAX_CONNECTIONS = 1000
+# Of lines that are not written yet, the oldest are lost.
 MAX_QUEUED_LINES = 10_000
+WRITE_EVERY_S = 0.2
+# The engine writes each as an event of its own.
+MAX_FAULTS = 3
 
 
 class Scheduler:
@@ -44,8 +48,9 @@ class Scheduler:
 
     def __init__(self, directory: SnapshotDirectory) -> None:
         self._directory = directory
-        self._lines: queue.SimpleQueue[Optional[tuple[Any, ...]]] = queue.SimpleQueue()
-        self._writer = threading.Thread(target=self._write_lines, daemon=True)
+        self._lines: collections.deque[tuple[Any, ...]] = collections.deque(maxlen=MAX_QUEUED_LINES)
+        self._closed = threading.Event()
+        self._writer = threading.Thread(target=self._keep_writing, daemon=True)
         self._writer.start()
 
     def answer(self, body: bytes) -> bytes:
@@ -67,7 +72,7 @@ class Scheduler:
 
     def close(self) -> None:
         """Write the last log lines."""
-        self._lines.put(None)
+        self._closed.set()
         self._writer.join(2)
 
     def _dispatch(self, call: xmlrpc.Call) -> Any:
@@ -93,17 +98,26 @@ class Scheduler:
         known = {str(k): str(v) for k, v in given.items() if v is not None}
         found = trusted_hosts.accept(self._directory.by_host, hosts, vm_id, known, boottime_ms())  # type: ignore[arg-type]
         if not found.hosts and hosts:
-            return refusal(*found.reasons)
+            return refusal(*found.reasons, *self._faults())
         return {"result_code": 0, "result": list(found.hosts), "errors": list(found.reasons), "plugin_errors": {}}
 
+    def _faults(self) -> list[str]:
+        """Return what is wrong with the snapshots: it may be why nobody passes."""
+        faults = list(self._directory.faults.items())[:MAX_FAULTS]
+        return [f"snapshot {name[:80]}: {reason[:200]}" for name, reason in faults]
+
     def _log(self, *line: Any) -> None:
-        # The queue is never waited for: a slow disk must not hold the engine's cluster lock.
-        if self._lines.qsize() < MAX_QUEUED_LINES:
-            self._lines.put(line)
+        # Nobody is waited for or woken: neither a slow disk nor the writer may hold the engine's cluster lock.
+        self._lines.append(line)
+
+    def _keep_writing(self) -> None:
+        while not self._closed.wait(WRITE_EVERY_S):
+            self._write_lines()
+        self._write_lines()
 
     def _write_lines(self) -> None:
-        for line in iter(self._lines.get, None):
-            log.info("%s", " ".join(str(part) for part in line))
+        while self._lines:
+            log.info("%s", " ".join(map(str, self._lines.popleft())))
 
 
 def refusal(*reasons: str) -> dict[str, Any]:
@@ -112,7 +126,7 @@ def refusal(*reasons: str) -> dict[str, Any]:
 
 
 def _texts(value: object) -> bool:
-    return isinstance(value, list) and all(isinstance(one, str) for one in value)
+    return isinstance(value, list) and set(map(type, value)) <= {str}
 
 
 class _Request(httputil.HTTPMessageDelegate):

@@ -33,7 +33,7 @@ class Sample:
 
 @dataclasses.dataclass(frozen=True)
 class Benchmark:
-    """A figure and its bar: the least ratio of value to floor, or the most that the value may be.
+    """A figure and its bar: the least or most ratio of value to floor, or the least or most that the value may be.
 
     Attributes:
         start: sets up what is measured; within the context, each call is one round.
@@ -44,6 +44,8 @@ class Benchmark:
     unit: str
     start: Callable[[], AbstractContextManager[Callable[[], Sample]]]
     least_ratio: Optional[float] = None
+    most_ratio: Optional[float] = None
+    least: Optional[float] = None
     most: Optional[float] = None
     rounds: int = ROUNDS
 
@@ -107,11 +109,18 @@ def _figure(benchmark: Benchmark, samples: Sequence[Sample]) -> Figure:
     floors = [sample.floor for sample in samples if sample.floor is not None]
     ratios = [sample.value / sample.floor for sample in samples if sample.floor is not None]
     floor, ratio = (statistics.median(floors), statistics.median(ratios)) if floors else (None, None)
-    if benchmark.least_ratio is not None:
-        met = ratio is not None and ratio >= benchmark.least_ratio
-        return Figure(value, benchmark.unit, floor, ratio, f"ratio >= {benchmark.least_ratio:g}", met)
-    met = benchmark.most is None or value <= benchmark.most
-    return Figure(value, benchmark.unit, floor, ratio, f"<= {benchmark.most:g} {benchmark.unit}", met)
+    met, bar = True, []
+    for name, got, least, most, unit in (
+        ("ratio ", ratio, benchmark.least_ratio, benchmark.most_ratio, ""),
+        ("", value, benchmark.least, benchmark.most, f" {benchmark.unit}"),
+    ):
+        if least is not None:
+            met &= got is not None and got >= least
+            bar.append(f"{name}>= {least:g}{unit}")
+        if most is not None:
+            met &= got is not None and got <= most
+            bar.append(f"{name}<= {most:g}{unit}")
+    return Figure(value, benchmark.unit, floor, ratio, ", ".join(bar), met)
 
 
 def _rate(function: Callable[[], object]) -> float:

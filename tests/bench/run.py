@@ -10,10 +10,10 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
-from tests.bench import appraisal, gate, harness, verifier
+from tests.bench import appraisal, filterd, gate, harness, verifier
 
 FILE = Path(__file__).parents[2] / "build" / "bench.json"
-BENCHMARKS = {one.name: one for one in [*appraisal.BENCHMARKS, *gate.BENCHMARKS, *verifier.BENCHMARKS]}
+BENCHMARKS = {one.name: one for one in [*appraisal.BENCHMARKS, *filterd.BENCHMARKS, *gate.BENCHMARKS, *verifier.BENCHMARKS]}
 
 
 def main(names: list[str]) -> int:

@@ -10,6 +10,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -20,7 +21,7 @@ from ovirt_tcp_plugin.broker.snapshot import Snapshot
 from ovirt_tcp_plugin.broker.snapshot_writer import SnapshotWriter
 from ovirt_tcp_plugin.clock import boottime_ms as now_ms
 from ovirt_tcp_plugin.scheduler.snapshots import SnapshotDirectory
-from tests.scheduler.conftest import GOOD, OTHER_POOL, POOL, pool
+from tests.scheduler.conftest import BAD, GOOD, OTHER_POOL, POOL, pool
 
 
 @pytest.fixture
@@ -70,10 +71,10 @@ def test_a_broken_file_leaves_the_last_good_one_in_use(
     writer: SnapshotWriter, directory: SnapshotDirectory, tmp_path: Path, kind: str
 ) -> None:
     writer.write(pool())
-    directory.load()
+    directory.load_all()
     good = directory.by_host[GOOD]
     path_of(tmp_path).write_bytes(spoil(pool(written_ms=good.written_ms), kind))
-    directory.load()
+    directory.load_all()
     assert directory.by_host[GOOD] is good
     assert directory.faults[f"{POOL}.json"]
 
@@ -83,7 +84,7 @@ def test_a_broken_file_closes_only_its_own_pool(
 ) -> None:
     writer.write(dataclasses.replace(pool(pool_id=OTHER_POOL), hosts={"other-host": pool().hosts[GOOD]}))
     path_of(tmp_path).write_bytes(b"rubbish")
-    directory.load()
+    directory.load_all()
     assert set(directory.by_host) == {"other-host"}
 
 
@@ -93,35 +94,106 @@ def test_a_file_that_others_may_write_is_refused(
 ) -> None:
     writer.write(pool())
     path_of(tmp_path).chmod(mode)
-    directory.load()
+    directory.load_all()
     assert directory.by_host == {}
     assert "written by group or others" in directory.faults[f"{POOL}.json"]
 
 
-def test_a_file_of_another_user_is_refused(writer: SnapshotWriter, tmp_path: Path) -> None:
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can give a file away")
+def test_a_file_of_another_user_is_refused(
+    writer: SnapshotWriter, directory: SnapshotDirectory, tmp_path: Path
+) -> None:
     writer.write(pool())
-    directory = SnapshotDirectory(tmp_path / "snapshot.d", frozenset({os.getuid() + 1}))
-    directory.load()
+    os.chown(path_of(tmp_path), 12345, -1)
+    directory.load_all()
     assert directory.by_host == {}
     assert "another user" in directory.faults[f"{POOL}.json"]
 
 
-def test_a_link_or_a_pipe_is_refused(writer: SnapshotWriter, directory: SnapshotDirectory, tmp_path: Path) -> None:
-    (tmp_path / "real").write_bytes(snapshot.encode(pool()))
-    path_of(tmp_path).symlink_to(tmp_path / "real")
-    os.mkfifo(path_of(tmp_path, OTHER_POOL))
-    directory.load()
+def test_a_directory_of_another_user_is_not_even_looked_into(writer: SnapshotWriter, tmp_path: Path) -> None:
+    writer.write(pool())
+    directory = SnapshotDirectory(tmp_path / "snapshot.d", frozenset({os.getuid() + 1}))
+    directory.load_all()
     assert directory.by_host == {}
-    assert len(directory.faults) == 2
+    assert "another user" in directory.faults["snapshot.d"]
+
+
+def test_where_others_may_write_the_last_good_ones_go_on(
+    writer: SnapshotWriter, directory: SnapshotDirectory, tmp_path: Path
+) -> None:
+    """Somebody could put an older file of the broker back in its place."""
+    writer.write(pool())
+    directory.load_all()
+    (tmp_path / "snapshot.d").chmod(0o777)
+    writer.write(dataclasses.replace(pool(), hosts={}))
+    directory.load_all()
+    assert GOOD in directory.by_host
+    assert "written by group or others" in directory.faults["snapshot.d"]
+    (tmp_path / "snapshot.d").chmod(0o755)
+    directory.load_all()
+    assert (directory.by_host, directory.faults) == ({}, {})
+
+
+def a_link(path: Path) -> None:
+    good = path.with_suffix(".good")
+    good.write_bytes(snapshot.encode(pool()))
+    path.symlink_to(good)
+
+
+def huge(path: Path) -> None:
+    with path.open("wb") as file:
+        file.write(snapshot.encode(pool()))
+        file.truncate(snapshot.MAX_SIZE + 1)
+
+
+@pytest.mark.parametrize("make", [a_link, huge, os.mkfifo, Path.mkdir], ids=["link", "huge", "pipe", "directory"])
+def test_what_is_no_file_of_the_brokers_kind_is_refused_at_once(
+    writer: SnapshotWriter, directory: SnapshotDirectory, tmp_path: Path, make: Callable[[Path], object]
+) -> None:
+    writer.write(dataclasses.replace(pool(pool_id=OTHER_POOL), hosts={"other-host": pool().hosts[GOOD]}))
+    make(path_of(tmp_path))
+    began = time.monotonic()
+    directory.load_all()
+    assert time.monotonic() - began < 2
+    assert set(directory.by_host) == {"other-host"}
+    assert directory.faults.keys() == {f"{POOL}.json"}
+
+
+def test_a_host_in_two_pools_is_in_none_until_one_lets_it_go(
+    writer: SnapshotWriter, directory: SnapshotDirectory
+) -> None:
+    mine, good = pool(), pool().hosts[GOOD]
+    writer.write(mine)
+    other = dataclasses.replace(mine, pool_id=OTHER_POOL, hosts={GOOD: good, "other-host": good})
+    writer.write(other)
+    directory.load_all()
+    assert set(directory.by_host) == {*mine.hosts, "other-host"} - {GOOD}
+    assert f"{GOOD} for one" in directory.faults["hosts"]
+    writer.write(dataclasses.replace(mine, hosts={BAD: mine.hosts[BAD]}))
+    directory.load_all()
+    assert directory.by_host[GOOD].pool_id == OTHER_POOL
+    assert directory.faults == {}
+
+
+def test_a_fault_of_our_own_closes_only_its_pool(
+    writer: SnapshotWriter, directory: SnapshotDirectory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    decode = snapshot.decode
+    writer.write(pool())
+    writer.write(dataclasses.replace(pool(pool_id=OTHER_POOL), hosts={"other-host": pool().hosts[GOOD]}))
+    monkeypatch.setattr(snapshot, "decode", lambda *given: 1 / 0 if GOOD.encode() in given[0] else decode(*given))
+    directory.load_all()
+    assert set(directory.by_host) == {"other-host"}
+    assert "ZeroDivisionError" in directory.faults[f"{POOL}.json"]
 
 
 def test_a_file_that_is_gone_goes_on_until_its_verdicts_end(
     writer: SnapshotWriter, directory: SnapshotDirectory
 ) -> None:
     writer.write(pool())
-    directory.load()
+    directory.load_all()
     writer.remove(POOL)
-    directory.load()
+    directory.load_all()
     assert GOOD in directory.by_host
 
 
@@ -129,10 +201,10 @@ def test_a_newer_file_is_swapped_in_and_the_old_map_is_not_touched(
     writer: SnapshotWriter, directory: SnapshotDirectory
 ) -> None:
     writer.write(pool())
-    directory.load()
+    directory.load_all()
     before = directory.by_host
     writer.write(pool(Scope.MARKED_VMS))
-    directory.load()
+    directory.load_all()
     assert directory.by_host[GOOD].scope is Scope.MARKED_VMS
     assert before[GOOD].scope is Scope.ALL_VMS
 
@@ -146,7 +218,7 @@ def test_a_host_that_moved_is_of_the_pool_that_was_written_last(
     now = now_ms()
     writer.write(pool(pool_id=left, written_ms=now - 1000))
     writer.write(pool(pool_id=entered, written_ms=now))
-    directory.load()
+    directory.load_all()
     assert directory.by_host[GOOD].pool_id == entered
 
 
@@ -160,7 +232,7 @@ def test_a_writer_that_is_killed_leaves_a_whole_file(tmp_path: Path) -> None:
     writer.wait()
     writer.stdout.close()
     directory = SnapshotDirectory(tmp_path / "snapshot.d", frozenset({os.getuid()}))
-    directory.load()
+    directory.load_all()
     assert GOOD in directory.by_host
     assert directory.faults == {}
 
@@ -181,6 +253,6 @@ def test_ten_thousand_hosts_are_read_within_a_second(writer: SnapshotWriter, dir
     good = pool().hosts[GOOD]
     writer.write(dataclasses.replace(pool(), hosts={f"{number:036d}": good for number in range(10_000)}))
     began = time.monotonic()
-    directory.load()
+    directory.load_all()
     assert len(directory.by_host) == 10_000
     assert time.monotonic() - began < 1

@@ -273,7 +273,7 @@ def test_a_call_with_a_thousand_hosts_is_quick(tmp_path: Path) -> None:
     hosts = {f"{number:036d}": one.hosts[GOOD] for number in range(1000)}
     SnapshotWriter(tmp_path).write(type(one)(**{**one.__dict__, "hosts": hosts}))
     directory = SnapshotDirectory(tmp_path, frozenset({os.getuid()}))
-    directory.load()
+    directory.load_all()
     scheduler = web.Scheduler(directory)
     body = request("runFilters", [["TrustedHosts"], list(hosts), MARKED, {}])
     took = []
