@@ -24,6 +24,7 @@ def main(context: click.Context, config_dir: Path) -> None:
     Which hosts are trusted?     ovirt-tcp hosts
     Why is this one not?         ovirt-tcp explain HOST
     Why does the VM not start?   ovirt-tcp why VM HOST
+    What happened to this host?  ovirt-tcp history --host HOST
     Is all set up and well?      ovirt-tcp doctor
     """
     context.obj = config_dir
@@ -38,6 +39,7 @@ for one in (
     verdict.verdict_group,
     placement.pools,
     placement.why,
+    placement.history,
     placement.guard,
     placement.hook,
     doctor.doctor,

@@ -131,13 +131,9 @@ def test_hosts_are_an_aligned_table_without_colour_in_a_pipe(interface: Interfac
     assert interface.asked[0][2] == "Bearer secret"
 
 
-def test_every_list_comes_as_json_for_programs(interface: Interface, config: Path) -> None:
+def test_hosts_come_as_json_for_programs(interface: Interface, config: Path) -> None:
     interface.answers["/v1/hosts"] = (200, {"hosts": [HOST]})
-    interface.answers["/v1/pools"] = (200, {"pools": []})
-    interface.answers["/v1/why"] = (200, {"allowed": False, "code": "c", "reason": "r"})
     assert json.loads(run(config, "hosts", "--json").output) == [HOST]
-    assert json.loads(run(config, "pools", "--json").output) == []
-    assert json.loads(run(config, "why", "vm", "host", "--json").output)["code"] == "c"
 
 
 def test_explain_tells_every_check_with_both_values(interface: Interface, config: Path) -> None:
@@ -145,12 +141,6 @@ def test_explain_tells_every_check_with_both_values(interface: Interface, config
     output = run(config, "explain", "host-4.lab").output
     assert "host-4.lab is untrusted (evidence is 2 s old, of boot b)" in output
     assert "check 8, no_launch: no launch took place\n  expected aa\n  seen     ff" in output
-
-
-def test_why_tells_the_decision(interface: Interface, config: Path) -> None:
-    interface.answers["/v1/why"] = (200, {"allowed": False, "code": "no_launch", "reason": "no launch"})
-    assert run(config, "why", "web", "host-4").output == "web may not run on host-4 (no_launch): no launch\n"
-    assert interface.asked[0][1] == "/v1/why?vm=web&host=host-4"
 
 
 def test_the_demo_wants_its_six_hosts() -> None:

@@ -105,7 +105,8 @@ class Hosts(Handler):
 
     def get(self) -> None:
         hosts = [overview.describe_host(one) for one in self.knowledge.host_states()]
-        self.answer({"hosts": hosts, "servers_answer": self.knowledge.servers_answer})
+        startup = dataclasses.asdict(self.knowledge.progress)
+        self.answer({"hosts": hosts, "servers_answer": self.knowledge.servers_answer, "startup": startup})
 
 
 class Pools(Handler):

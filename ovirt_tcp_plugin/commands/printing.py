@@ -22,11 +22,11 @@ def print_json(value: object) -> None:
 
 
 def print_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
-    """Print aligned columns; a level is coloured on a terminal only."""
-    table = [header, *rows]
-    widths = [max(len(str(row[column])) for row in table) for column in range(len(header))]
+    """Print aligned columns; a level is coloured on a terminal only, and what others named drives no terminal."""
+    table = [[_printable(str(cell)) for cell in row] for row in (header, *rows)]
+    widths = [max(len(row[column]) for row in table) for column in range(len(header))]
     for row in table:
-        cells = [str(cell).ljust(width) for cell, width in zip(row, widths)]
+        cells = [cell.ljust(width) for cell, width in zip(row, widths)]
         click.echo("  ".join(coloured(cell) for cell in cells).rstrip())
 
 
@@ -34,6 +34,10 @@ def coloured(cell: str) -> str:
     """Return a cell, coloured if it is a level and this is a terminal."""
     colour = LEVEL_COLOURS.get(cell.strip())
     return click.style(cell, fg=colour) if colour and sys.stdout.isatty() else cell
+
+
+def _printable(cell: str) -> str:
+    return "".join(character if character.isprintable() else repr(character)[1:-1] for character in cell)
 
 
 def age(age_ms: object) -> str:

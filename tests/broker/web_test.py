@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import asyncio
 import datetime
+import re
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -171,6 +172,18 @@ class TestCallers:
     def test_tokens_cross_no_network_in_the_clear(self, how: dict[str, str]) -> None:
         with pytest.raises(ValueError, match=r"certificate|address"):
             settings.Api(**how)  # type: ignore[arg-type]
+
+
+def test_the_description_names_every_route_and_its_callers() -> None:
+    text = Path(web.__file__).with_name("API.md").read_text().replace("\\|", "|")
+    rows = re.findall(r"^\| `(/\S+)` \| ([A-Z]+) \| ([a-z]+) \|", text, re.MULTILINE)
+    answered = [
+        (path, method, *(caller.value for caller in handler.callers_of(method)))
+        for path, handler in web.ROUTES
+        for method in METHODS
+        if getattr(handler, method.lower()) is not getattr(web.Handler, method.lower())
+    ]
+    assert sorted(rows) == sorted(answered)
 
 
 class TestAnswers:
