@@ -59,7 +59,7 @@ def _snapshots(options: BrokerSettings, place: FilterdSettings) -> Snapshots:
     """Return the snapshots that filterd, in its place, would take. Raises InvalidConfig: there is no such owner."""
     path = place.snapshots.directory
     directory = SnapshotDirectory(path, owners(place.snapshots.owner))
-    directory.load()
+    directory.load_all()
     closed = [one.name for one in sorted(path.glob("*.json")) if _closed(one, READABLE_BY_ALL)]
     if _closed(path, PASSABLE_BY_ALL):
         closed.append(str(path))

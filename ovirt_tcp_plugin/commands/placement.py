@@ -20,7 +20,7 @@ _UNITS = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days"}
 
 # What to do about an error of the broker's, by its code.
 _NEXT = {
-    "unauthenticated": "`ovirt-tcp-broker token add --role operator` makes a token for the file broker.token_file of cli.yaml",
+    "unauthenticated": "`ovirt-tcp-broker token add --role operator` makes one for the file broker.token_file in cli.yaml",
     "NotFound": "`ovirt-tcp verdicts` lists the hosts of trusted pools, `ovirt-tcp pools` the pools",
     "Unavailable": "does the broker run? systemctl status ovirt-tcp-broker; its address is broker.url in cli.yaml",
 }

@@ -78,8 +78,8 @@ class SnapshotDirectory:
         self.faults[name] = reason
 
     def _index(self) -> None:
-        """Find each host's pool: of two files that name it, the later one; the pool that it left may have ended. Two files of
-        one moment contradict each other, and then it is in none."""
+        """Find each host's pool: of two files that name it, the later one; the pool that it left may have ended. Two files
+        of one moment contradict each other, and then it is in none."""
         found: dict[str, Snapshot] = {}
         twice: set[str] = set()
         for one in sorted(self._pools.values(), key=lambda one: one.written_ms):

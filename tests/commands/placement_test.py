@@ -65,7 +65,7 @@ class TestErrors:
         done = desk.run("verdicts")
         assert done.exit_code == 1
         assert "refused (unauthenticated): this needs viewer" in done.output
-        assert "next: `ovirt-tcp-broker token add --role operator` makes a token" in done.output
+        assert "next: `ovirt-tcp-broker token add --role operator` makes one" in done.output
 
     def test_a_viewers_token_decides_nothing(self, desk: Desk) -> None:
         desk.trip()
