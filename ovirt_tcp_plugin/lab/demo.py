@@ -32,6 +32,7 @@ Everything stays up until Ctrl-C. Try in another terminal:
   ovirt-tcp --config-dir {config} explain host-4.lab
   ovirt-tcp --config-dir {config} verdicts
   ovirt-tcp --config-dir {config} why web host-4
+  ovirt-tcp --config-dir {config} doctor
 
   engine   {engine}   (user {user}, password: {password})
   verifier {verifier}
