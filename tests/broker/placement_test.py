@@ -9,8 +9,6 @@ Real SDK, broker, filterd and files, against the simulated engine. A VM behind t
 from __future__ import annotations
 
 import contextlib
-import json
-import sys
 import xmlrpc.client
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -21,8 +19,9 @@ import pytest
 from ovirtsdk4 import types
 
 from ovirt_tcp_plugin.lab.engine import model
-from ovirt_tcp_plugin.lab.processes import Processes, free_ports, listens
+from ovirt_tcp_plugin.lab.processes import Processes
 from ovirt_tcp_plugin.messages.result import Level
+from tests.broker import filterd
 from tests.broker import site as sites
 from tests.broker.site import PASSWORD, Site, until
 
@@ -137,12 +136,7 @@ def make_cell(tmp_path: Path, site_pki: Path) -> Iterator[Callable[[str, bool], 
 
         def make(state: str, filterd_up: bool) -> Cell:
             processes = stack.enter_context(Processes(tmp_path))
-            (port,) = free_ports(1)
-            options = {"server": {"port": port}, "snapshots": {"directory": str(tmp_path / "snapshot.d"), "owner": ""}}
-            (tmp_path / "filterd.yaml").write_text(json.dumps(options))
-            command = [sys.executable, "-m", "ovirt_tcp_plugin.scheduler.main", "--config-dir", str(tmp_path), "run"]
-            processes.start("filterd", command, lambda: listens(port))
-            scheduler = f"http://127.0.0.1:{port}/"
+            scheduler = filterd.start(processes, tmp_path)
             site = Site(tmp_path, site_pki, 2, VMS, scheduler)
             stack.callback(site.engine.stop)
             cell = Cell(site, state, scheduler, lambda: None if filterd_up else processes.stop("filterd"))
