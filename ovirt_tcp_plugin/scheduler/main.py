@@ -80,7 +80,7 @@ async def _reload(directory: SnapshotDirectory) -> None:
     Not in a thread: it would hold the interpreter while calls need it, for more calls and longer.
     """
     for path in directory.files():
-        directory.load(path)
+        directory.take(path)
         await asyncio.sleep(0)
 
 

@@ -49,7 +49,7 @@ class SnapshotDirectory:
     def load_all(self) -> None:
         """Take over what changed since the last time. Raises nothing: a directory that is gone changes nothing."""
         for path in self.files():
-            self.load(path)
+            self.take(path)
 
     def files(self) -> list[Path]:
         """Return the snapshot files there are."""
@@ -62,7 +62,7 @@ class SnapshotDirectory:
         self.faults.pop(self._directory.name, None)
         return paths
 
-    def load(self, path: Path) -> None:
+    def take(self, path: Path) -> None:
         """Take over a file that changed. Raises nothing."""
         try:
             if self._load(path):
