@@ -37,9 +37,8 @@ PASSABLE_BY_ALL = 0o005
 def doctor(config_dir: Path, within_s: int, as_json: bool) -> None:
     """Check this installation, and say what to do. Nothing is changed.
 
-    Run it as root on the engine machine: it reads the configuration of broker, filterd and ovirt-tcp, with
-    their secrets. The exit
-    status is 0 when all is well or only warned of, and 1 when something fails or could not be checked.
+    Run it as root on the engine machine: it reads the configuration of broker, filterd and ovirt-tcp, with their secrets.
+    The exit status is 0 when all is well or only warned of, and 1 when something fails or could not be checked.
     """
     # What filterd would log of a snapshot is among the findings.
     logging.getLogger().addHandler(logging.NullHandler())

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable, Sequence
 
 from ovirt_tcp_plugin import errors
 from ovirt_tcp_plugin.broker.doctor import hosts, looks, policies, services, walls
-from ovirt_tcp_plugin.broker.doctor.findings import Finding, State
+from ovirt_tcp_plugin.broker.doctor.findings import Finding, State, not_checked
 from ovirt_tcp_plugin.broker.doctor.gathering import Gathering
 from ovirt_tcp_plugin.broker.doctor.looks import Filterd
 from ovirt_tcp_plugin.broker.settings import Settings
@@ -63,7 +63,7 @@ def checks(options: Settings) -> list[Check]:
     full_s = options.intervals.full_s
     return [
         Check("engine", ("site",), _nothing, "The engine answers, and takes the broker's user.", *_ENGINE_SILENT),
-        Check("permits", ("permits",), policies.rights, "The broker's user has the rights that it needs, and few others."),
+        Check("permits", ("permits",), policies.rights, "The broker's user has the rights that it needs, not all."),
         Check("unit", ("site",), policies.unit, "The engine knows the filter unit TrustedHosts, and asks it."),
         Check("pools", ("site",), policies.pools, "There is a trusted pool."),
         Check("policies", ("site", "balances"), policies.policies, "The policies of all pools have what they need."),
@@ -74,7 +74,7 @@ def checks(options: Settings) -> list[Check]:
         Check("wall_hosts", ("wall_hosts",), _same, "The walls let in just the hosts that are trusted now."),
         Check("rules", ("site", "groups"), walls.rules, "No other affinity group contradicts a wall."),
         Check("engine_vm", ("site", "snapshots"), walls.engine_vm, "No engine's own VM is held by a pool."),
-        Check("places", ("site", "addresses", "servers_at"), walls.places, "No server that a pool needs is a VM of it."),
+        Check("places", ("site", "addresses", "servers_at"), walls.places, "No VM of a pool has its server's address."),
         Check("filterd", ("units",), services.discovery, "filterd answers where the engine asks.", *_FILTERD_SILENT),
         Check(
             "snapshots",
@@ -86,7 +86,7 @@ def checks(options: Settings) -> list[Check]:
         Check("servers", ("servers",), services.servers, "The attestation servers answer and take the broker's token."),
         Check("clocks", ("servers",), services.clocks, "The attestation servers' clocks agree with this machine's."),
         Check("gates", ("site", "hooks", "gate"), hosts.gates, "All hosts of pools that are Up report the gate, unaltered."),
-        Check("hosts", ("site", "broker"), hosts.placement, "All hosts of pools that are in service are trusted."),
+        Check("hosts", ("site", "broker"), hosts.placement, "All hosts of pools that are Up are trusted."),
         Check("quarantine", ("broker",), hosts.quarantine, "No host was taken out of service."),
         Check("guard", ("broker",), hosts.guards, "No guard waits for a decision."),
     ]
@@ -99,18 +99,14 @@ def _make(check: Check, gathering: Gathering) -> list[Finding]:
     except errors.Error as e:
         if check.silent_code:
             return [Finding(State.FAIL, check.silent_code, _sentence(e), check.silent_step)]
-        return [_not_checked(_sentence(e))]
+        return [not_checked(_sentence(e))]
     except Exception as e:  # noqa: BLE001 - the edge of a check: the others are made all the same
-        return [_not_checked(f"The look for it failed ({type(e).__name__}: {e}).")]
+        return [not_checked(f"The look for it failed ({type(e).__name__}: {e}).")]
     try:
         found = list(check.judge(*values))
     except Exception as e:  # noqa: BLE001 - as above
-        return [_not_checked(f"The check itself failed ({type(e).__name__}: {e}).")]
+        return [not_checked(f"The check itself failed ({type(e).__name__}: {e}).")]
     return found or [Finding(State.OK, check.name, check.good)]
-
-
-def _not_checked(why: str) -> Finding:
-    return Finding(State.NOT_CHECKED, "not_checked", f"Not checked: {why}")
 
 
 def _sentence(error: errors.Error) -> str:

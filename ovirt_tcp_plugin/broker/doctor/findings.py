@@ -42,6 +42,11 @@ def warning(code: str, text: str, next_step: str) -> Finding:
     return Finding(State.WARNING, code, text, next_step)
 
 
+def not_checked(why: str) -> Finding:
+    """Return a finding that a check could not be made; `why` is a sentence."""
+    return Finding(State.NOT_CHECKED, "not_checked", f"Not checked: {why}")
+
+
 def named(names: Iterable[str]) -> str:
     """Return names as a list for people."""
     ordered = sorted(name[:MAX_NAME_LENGTH] for name in names)

@@ -55,8 +55,9 @@ def gates(site: Site, hooks: Mapping[str, Hooks], checksum: str) -> Iterable[Fin
 def placement(site: Site, broker: BrokerView) -> Iterable[Finding]:
     """Judge whether every pool has trusted hosts, and which hosts get no VMs."""
     for pool in site.pools.values():
+        up = {host.id for host in site.hosts(pool) if host.up}
         own = [broker.hosts[host.id] for host in site.hosts(pool) if host.id in broker.hosts]
-        doubtful = {host.name: host.code for host in own if not host.trusted and not host.quarantined}
+        doubtful = {host.name: host.code for host in own if host.id in up and not host.trusted and not host.quarantined}
         if own and not any(host.trusted for host in own):
             text = f"Cluster {pool.name} has no trusted host: no VM that needs one starts there."
             yield fail("no_trusted_host", text, "see why: ovirt-tcp verdicts, and ovirt-tcp explain HOST")

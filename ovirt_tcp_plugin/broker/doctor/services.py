@@ -7,7 +7,7 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable, Mapping, Sequence
 
 from ovirt_tcp_plugin.broker.decision import Vm, passing
-from ovirt_tcp_plugin.broker.doctor.findings import Finding, fail, named, warning
+from ovirt_tcp_plugin.broker.doctor.findings import Finding, fail, named, not_checked, warning
 from ovirt_tcp_plugin.broker.doctor.seen import ServerView, Site, Snapshots
 from ovirt_tcp_plugin.broker.inventory import UNIT_NAME
 
@@ -102,6 +102,8 @@ def servers(views: Sequence[ServerView]) -> Iterable[Finding]:
 
 def clocks(views: Sequence[ServerView]) -> Iterable[Finding]:
     """Judge whether clocks agree. Ages of our own server do not depend on it; certificates, logs and people do."""
+    if all(view.ahead_s is None for view in views):
+        yield not_checked("No attestation server tells its time.")
     for view in views:
         if view.ahead_s is not None and abs(view.ahead_s) > MAX_SKEW_S:
             way = "ahead of" if view.ahead_s > 0 else "behind"

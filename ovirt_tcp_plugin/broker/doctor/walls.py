@@ -8,7 +8,7 @@ import ipaddress
 from collections.abc import Collection, Iterable, Mapping
 
 from ovirt_tcp_plugin.broker.conflicts import AffinityGroup, conflicts
-from ovirt_tcp_plugin.broker.doctor.findings import Finding, fail, named, warning
+from ovirt_tcp_plugin.broker.doctor.findings import Finding, fail, named, not_checked, warning
 from ovirt_tcp_plugin.broker.doctor.seen import BrokerView, Site, Snapshots
 from ovirt_tcp_plugin.broker.inventory import Group
 from ovirt_tcp_plugin.broker.pools import Pool
@@ -70,7 +70,9 @@ def engine_vm(site: Site, snapshots: Snapshots) -> Iterable[Finding]:
             text = f"The engine's own VM {vm.name} is behind the wall: without a trusted host the engine does not start."
             yield fail("engine_vm_walled", text, f"take {vm.name} out of affinity group {wall.name}; {_BROKER}")
         files = {id(one): one for one in snapshots.by_host.values() if one.pool_id == vm.cluster_id}
-        if any(vm.id not in one.exempt for one in files.values()):
+        if not files:
+            yield not_checked(f"No snapshot says whether the engine's own VM {vm.name} is exempt for the filter.")
+        elif any(vm.id not in one.exempt for one in files.values()):
             text = f"The engine's own VM {vm.name} is not exempt for the filter."
             yield fail("engine_vm_filtered", text, _BROKER)
 

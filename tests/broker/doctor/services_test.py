@@ -50,6 +50,7 @@ class TestSnapshots:
         look = installation.look()
         # filterd itself goes on with what it read before.
         assert (look.bad["snapshot_missing"], look.status) == ("FAIL", 1)
+        assert [one["check"] for one in look.found if one["state"] == "not checked"] == ["engine_vm"]
         assert "Snapshots lack 3 of 3 hosts of cluster Trusted" in look.by_code["snapshot_missing"]["text"]
 
     @pytest.mark.parametrize(
@@ -219,7 +220,8 @@ class TestBroker:
 class TestServers:
     def test_nobody_there(self, installation: Installation) -> None:
         look = installation.look({"verifier": {"urls": ["https://127.0.0.1:1"]}})
-        assert look.bad == {"server_unreachable": "FAIL"}
+        assert look.bad == {"server_unreachable": "FAIL", "not_checked": "not checked"}
+        assert [one["check"] for one in look.found if one["state"] == "not checked"] == ["clocks"]
         assert "https://127.0.0.1:1 does not answer" in look.by_code["server_unreachable"]["text"]
 
     def test_one_of_two_away_is_a_warning(self, installation: Installation) -> None:
@@ -230,12 +232,12 @@ class TestServers:
     def test_a_certificate_of_another_authority(self, installation: Installation, tmp_path: Path) -> None:
         Authority.create(tmp_path, datetime.datetime.now(datetime.timezone.utc))
         look = installation.look({"verifier": {"ca_file": str(tmp_path / "ca.pem")}})
-        assert look.bad == {"server_certificate": "FAIL"}
+        assert look.bad["server_certificate"] == "FAIL"
         assert "certificate in certificate chain" in look.by_code["server_certificate"]["text"]
 
     def test_a_missing_authority(self, installation: Installation, tmp_path: Path) -> None:
         look = installation.look({"verifier": {"ca_file": str(tmp_path / "ca.pem")}})
-        assert look.bad == {"server_certificate": "FAIL"}
+        assert look.bad["server_certificate"] == "FAIL"
         assert "ca.pem cannot be read" in look.by_code["server_certificate"]["text"]
 
     def test_a_token_that_it_does_not_take(self, installation: Installation, tmp_path: Path) -> None:
