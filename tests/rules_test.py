@@ -52,6 +52,7 @@ PURE_MODULES = [f"messages.{name}" for name in PURE] + [
     "broker.snapshot",
     "broker.pools",
     "broker.conflicts",
+    "broker.policies",
     "broker.wall",
     "broker.quarantine",
     "broker.exemptions",

@@ -52,7 +52,7 @@ class Engine:
 
     def listing(self) -> Listing:
         """Return everything, or raise: a listing is complete."""
-        return self._call("list everything", _listing)
+        return self._call("list everything", read_listing)
 
     def deactivate(self, host_id: str, reason: str) -> None:
         """Ask for maintenance; it is reached later."""
@@ -176,10 +176,21 @@ def access(options: settings.Engine) -> Access:
 _ENFORCING = types.AffinityRule(enabled=True, enforcing=True, positive=True)
 
 
-def _listing(system: Any) -> Listing:
-    clusters = tuple(map(_cluster, system.clusters_service().list()))
+def read_clusters(system: Any) -> tuple[Cluster, ...]:
+    """Return all clusters, by the SDK's system service; for `Sdk.call`."""
+    return tuple(map(_cluster, system.clusters_service().list()))
+
+
+def read_units(system: Any) -> tuple[Unit, ...]:
+    """Return all scheduling policy units, in the same way."""
+    return tuple(map(_unit, system.scheduling_policy_units_service().list()))
+
+
+def read_listing(system: Any) -> Listing:
+    """Return everything, in the same way."""
+    clusters = read_clusters(system)
     policies = tuple(_policy(system, policy) for policy in system.scheduling_policies_service().list())
-    units = tuple(map(_unit, system.scheduling_policy_units_service().list()))
+    units = read_units(system)
     vms = tuple(_vm(vm, _next_run(system, vm)) for vm in system.vms_service().list())
     # The engine asks its database for each host's part in hosted engine, and tells it only to whom it matters.
     listed = system.hosts_service().list(all_content=any(vm.hosted_engine for vm in vms))
