@@ -9,7 +9,7 @@ from pathlib import Path
 import click
 
 from ovirt_tcp_plugin import command
-from ovirt_tcp_plugin.commands import demo, doctor, hosts, placement, reference, verdict
+from ovirt_tcp_plugin.commands import demo, doctor, hosts, placement, reference, setup, verdict
 
 
 @click.group(cls=command.Group)
@@ -32,6 +32,7 @@ def main(context: click.Context, config_dir: Path) -> None:
 
 for one in (
     demo.demo,
+    setup.setup,
     hosts.hosts,
     hosts.explain,
     reference.reference,

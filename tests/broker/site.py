@@ -79,6 +79,7 @@ class Site:
     Args:
         vms: those that run when it starts; None for two.
         external_scheduler: URL of filterd, empty for none.
+        engine: one that is there already; without it, one with a pool is made.
     """
 
     def __init__(
@@ -88,10 +89,11 @@ class Site:
         hosts: int,
         vms: Sequence[Mapping[str, Any]] | None = None,
         external_scheduler: str = "",
+        engine: EngineSimulator | None = None,
     ) -> None:
         self.directory, self.pki = directory, pki
         given = [{"name": f"vm{n}", "host": f"h{n}"} for n in (1, 2)] if vms is None else vms
-        self.engine = _engine(pki, hosts, given, external_scheduler)
+        self.engine = engine or _engine(pki, hosts, given, external_scheduler)
         self.clock = Clock()
         self.source = ScriptedSource(self.clock)
         options = settings.Settings(

@@ -1,0 +1,42 @@
+# SPDX-FileCopyrightText: The ovirt_tcp_plugin developers
+# SPDX-License-Identifier: Apache-2.0
+"""A stock engine and an external scheduler that answers as filterd does."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.broker.setup.machine import Machine
+from tests.lab.engine.peers import ScriptedScheduler
+
+
+@pytest.fixture
+def filterd() -> Iterator[ScriptedScheduler]:
+    with ScriptedScheduler() as running:
+        thread = threading.Thread(target=running.serve_forever, args=(0.02,))
+        thread.start()
+        yield running
+        running.shutdown()
+        thread.join()
+
+
+@pytest.fixture
+def make_machine(tmp_path: Path, site_pki: Path) -> Iterator[Callable[..., Machine]]:
+    made: list[Machine] = []
+
+    def make(url: str) -> Machine:
+        made.append(Machine(tmp_path, site_pki, url))
+        return made[-1]
+
+    yield make
+    for machine in made:
+        machine.engine.stop()
+
+
+@pytest.fixture
+def machine(make_machine: Callable[..., Machine], filterd: ScriptedScheduler) -> Machine:
+    return make_machine(filterd.url)
