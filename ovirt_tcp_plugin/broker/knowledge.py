@@ -91,7 +91,11 @@ class Knowledge:
         # Keys of notices of a state that lasts, so that it is said once.
         self._standing: frozenset[str] = frozenset()
         self._exemptions_used: frozenset[str] = frozenset()
+        # Hosts of the startup attestation: still to be asked, in their order; and without an answer yet.
         self._staged: set[str] = set()
+        self._stages: collections.deque[str] = collections.deque()
+        self._starting: set[str] = set()
+        self._members: dict[str, frozenset[str]] = {}
         self.servers_answer = True
         self.wall_edits = 0
         self._silence_told_ms = -SILENCE_TOLD_EVERY_MS
@@ -103,6 +107,9 @@ class Knowledge:
         # Walls may have to show something new; and somebody lost trust, so that a plan which lets others in can wait.
         self.changed, self.worse = threading.Event(), threading.Event()
         self.revision = 0
+        # Pools whose snapshot is old, and those among them that call somebody trusted who is not.
+        self._old: set[str] = set()
+        self._too_trusting: set[str] = set()
 
     # News
 
@@ -116,6 +123,7 @@ class Knowledge:
             self._hosts = {host.id: host for host in hosts}
             self._hosts_of = _by_cluster(hosts)
             self._names, self._shared_names = pools.names(hosts, self._options.pools.host_names)
+            self._table.look_again()
             seen = self._table.observe({host.id: host.up for host in hosts}, now_ms)
             came_up = (*seen.came_up, *self._moved(places))
             self._leave_guards()
@@ -123,7 +131,9 @@ class Knowledge:
             self._quarantine.observe(self._hosts, seen.came_up, now_ms)
             self._watch_exemptions()
             if seen.came_up or seen.left_up or seen.removed:
-                self._touch(worse=bool(seen.left_up or seen.removed))
+                of = None if seen.removed else self._pools_of([*seen.came_up, *seen.left_up])
+                self._touch(worse=bool(seen.left_up or seen.removed), pools=of)
+                self._starting.intersection_update(self._hosts)
                 self._note_hosts(seen)
             return tuple(host_id for host_id in came_up if self._pool_of(host_id) is not None)
 
@@ -140,6 +150,8 @@ class Knowledge:
             self._vms_of = _by_cluster(listing.vms)
             engine = (vm.id for vm in listing.vms if vm.hosted_engine)
             self._exempt = frozenset((*self._options.pools.exempt_vms, *engine))
+            self._members.clear()
+            self._table.look_again()
             if wall_edits == self.wall_edits:
                 self._walls = dict(listing.walls)
             change = self._pools.update(listing)
@@ -159,7 +171,7 @@ class Knowledge:
         """An event told that the host left Up, whatever the listings show."""
         with self.lock:
             self._table.restarted(host_id, self._clock.now_ms())
-            self._touch(worse=True)
+            self._touch(worse=True, pools=self._pools_of([host_id]))
 
     def void(self, code: str, reason: str) -> None:
         """Void every verdict that was born before now."""
@@ -185,36 +197,56 @@ class Knowledge:
     def stage(self, size: int) -> Optional[list[str]]:
         """Return up to `size` hosts of the startup attestation, to be asked now; None when there are no more."""
         with self.lock:
-            ready = sorted(self._staged & set(self._askable()), key=lambda one: self._hosts[one].name)
+            ready: list[str] = []
+            while self._stages and len(ready) < size:
+                host_id = self._stages.popleft()
+                self._staged.discard(host_id)
+                if self._is_asked(host_id):
+                    ready.append(host_id)
+                else:
+                    self._starting.discard(host_id)
             if not ready:
-                self._staged.clear()
                 self.progress.done = True
+                self._table.look_again()
                 return None
-            self._staged -= set(ready[:size])
-            chosen = self._table.begin(ready[:size])
+            chosen = self._table.begin(ready)
             self.progress.stage += 1
-            self.progress.asked += len(ready[:size])
-            names = self._host_names(ready[:size])
+            self.progress.asked += len(ready)
+            names = self._host_names(ready)
             self._note("stage", f"Stage {self.progress.stage} of the startup attestation asks: {shortened(names)}.")
             return chosen
 
     def begin_stages(self) -> int:
-        """Mean to attest every Up host of every pool, stage by stage; return their number."""
+        """Mean to attest every Up host of every pool, stage by stage and pool by pool; return their number."""
         with self.lock:
-            self._staged = {host_id for host_id in self._askable() if self._hosts[host_id].up}
+            now_ms = self._clock.now_ms()
+            order = {pool.cluster_id: pool.name for pool in self._pools.by_cluster.values()}
+            hosts = [host for host in self._hosts.values() if host.up and self._is_asked(host.id)]
+            hosts.sort(key=lambda host: (order[host.cluster_id], host.name))
+            self._stages = collections.deque(host.id for host in hosts)
+            self._staged = set(self._stages)
+            self._starting = {host_id for host_id in self._staged if not self._table.holds(host_id, now_ms)}
             self.progress = Progress(total=len(self._staged))
             return len(self._staged)
 
-    def due(self, most: int) -> list[str]:
+    def due(self, most: int, failing: bool = True) -> list[str]:
         """Return up to `most` hosts to ask now; they are being asked from now on.
 
         Hosts that answer and hosts that did not come in different questions: a silent one delays its whole question.
+
+        Args:
+            failing: give those that did not, if no other is due.
         """
+
+        def judged(host_id: str) -> bool:
+            return host_id not in self._staged and self._is_asked(host_id)
+
         with self.lock:
-            chosen = self._table.due(set(self._askable()) - self._staged, self._clock.now_ms())
-            entries = {host_id: self._table.entry(host_id) for host_id in chosen}
-            answering = [host_id for host_id, entry in entries.items() if entry is not None and not entry.failures]
-            return self._table.begin((answering or chosen)[:most])
+            now_ms, size = self._clock.now_ms(), self._options.verifier.batch_size
+            chosen = self._table.due(judged, now_ms, False, most, size)
+            if failing and not chosen:
+                chosen = self._table.due(judged, now_ms, True, most, size)
+            return self._table.begin(chosen)
 
     def is_pool(self, cluster_id: str) -> bool:
         """Return whether a cluster is a trusted pool."""
@@ -239,19 +271,24 @@ class Knowledge:
     def record(self, answers: Mapping[str, Answer]) -> None:
         """Take answers by host id into account."""
         with self.lock:
-            walls, self.servers_answer = not self.servers_answer, True
+            again, self.servers_answer = not self.servers_answer, True
+            if again:
+                # Whoever was due meanwhile waits no longer, and walls stood still.
+                self._table.wanted(self._table.missed("no_server"), self._clock.now_ms())
+                self._touch()
             for host_id, answer in answers.items():
                 held = self._table.holds(host_id, self._clock.now_ms())
                 self._record(host_id, answer)
                 holds = self._table.holds(host_id, self._clock.now_ms())
-                if holds is not held:
-                    self._touch(worse=held)
-            self._touch(walls)
+                started = host_id in self._starting
+                self._starting.discard(host_id)
+                self._touch(started or holds is not held, held and not holds, self._pools_of([host_id]))
 
     def not_asked(self, host_ids: Iterable[str]) -> None:
         """These hosts could not be asked about: they have no name any more."""
         with self.lock:
             for host_id in host_ids:
+                self._starting.discard(host_id)
                 self._table.failed(host_id, self._clock.now_ms(), _draw(), "no_name", "the host has no name to ask for")
 
     def nobody_answered(self, host_ids: Iterable[str], reason: str) -> None:
@@ -265,8 +302,10 @@ class Knowledge:
             walls, self.servers_answer = self.servers_answer, False
             now_ms, why = self._clock.now_ms(), "no attestation server answers"
             for host_id in host_ids:
+                walls = walls or host_id in self._starting
+                self._starting.discard(host_id)
                 self._table.failed(host_id, now_ms, _draw(), "no_server", why)
-            self._touch(walls)
+            self._touch(walls, pools=None if walls else self._pools_of(host_ids))
 
     # Plans
 
@@ -316,10 +355,27 @@ class Knowledge:
             text = f"Host {self._host_name(host_id)} attested well and is activated; it is attested again before it counts."
             self._tell(Notice(f"returned {host_id} {self._clock.now_ms()}", "normal", text, host_id=host_id))
 
-    def snapshots(self) -> list[Snapshot]:
-        """Return the snapshot of every pool."""
+    def snapshots(self, of: Optional[Collection[str]] = None) -> list[Snapshot]:
+        """Return the snapshots of these pools, None for all."""
         with self.lock:
-            return [self._snapshot(pool) for pool in self._pools.by_cluster.values()]
+            pools = self._pools.by_cluster.values()
+            return [self._snapshot(pool) for pool in pools if of is None or pool.cluster_id in of]
+
+    def old_snapshots(self) -> tuple[frozenset[str], frozenset[str]]:
+        """Return the pools whose snapshot is old, and those of them whose snapshot calls somebody trusted who is not."""
+        with self.lock:
+            return frozenset(self._old), frozenset(self._too_trusting)
+
+    def written(self, pools: Iterable[str]) -> None:
+        """The snapshots of these pools are about to be written."""
+        with self.lock:
+            self._old.difference_update(pools)
+            self._too_trusting.difference_update(pools)
+
+    def not_written(self, pool_id: str) -> None:
+        """A snapshot could not be written after all."""
+        with self.lock:
+            self._old.add(pool_id)
 
     # Questions of people
 
@@ -562,7 +618,10 @@ class Knowledge:
         inside = group.host_ids if group else frozenset()
         hosts = wall.hosts_inside(up, inside, self.servers_answer, self._clock.now_ms())
         own = self._vms_of.get(pool.cluster_id, ())
-        members = {vm.id for vm in own if needs_trust(self._vm(vm.id), pool.scope)}
+        if pool.cluster_id not in self._members:
+            needy = (vm.id for vm in own if needs_trust(self._vm(vm.id), pool.scope))
+            self._members[pool.cluster_id] = frozenset(needy)
+        members = self._members[pool.cluster_id]
         return WallPlan(pool, group, wall.plan(group, hosts, members, self._vms.keys()))
 
     def _snapshot(self, pool: Pool) -> Snapshot:
@@ -594,14 +653,15 @@ class Knowledge:
         known = self._vms.get(vm_id)
         return Vm(None if known is None else known.marked, vm_id in self._exempt)
 
-    def _askable(self) -> Collection[str]:
-        return [
-            host.id
-            for host in self._hosts.values()
-            if self._pool_of(host.id) is not None
-            and (host.up or host.id in self._quarantine.taken)
-            and host.id not in self._shared_names
-        ]
+    def _is_asked(self, host_id: str) -> bool:
+        """Return whether the attestation server is asked about a host."""
+        host = self._hosts.get(host_id)
+        return (
+            host is not None
+            and host.cluster_id in self._pools.by_cluster
+            and (host.up or host_id in self._quarantine.taken)
+            and host_id not in self._shared_names
+        )
 
     def _pool_of(self, host_id: str) -> Optional[Pool]:
         host = self._hosts.get(host_id)
@@ -617,9 +677,21 @@ class Knowledge:
     def _host_names(self, host_ids: Iterable[str]) -> list[str]:
         return sorted(self._host_name(one) for one in host_ids)
 
-    def _touch(self, walls: bool = True, worse: bool = False) -> None:
-        """Something changed that snapshots have to show, and perhaps walls; `worse`: somebody lost trust."""
+    def _pools_of(self, host_ids: Iterable[str]) -> list[str]:
+        return [pool.cluster_id for pool in map(self._pool_of, host_ids) if pool is not None]
+
+    def _touch(self, walls: bool = True, worse: bool = False, pools: Optional[Iterable[str]] = None) -> None:
+        """Something changed that snapshots have to show, and perhaps walls.
+
+        Args:
+            worse: somebody lost trust.
+            pools: whose snapshots; None for all.
+        """
         self.revision += 1
+        touched = list(self._pools.by_cluster if pools is None else pools)
+        self._old.update(touched)
+        if worse:
+            self._too_trusting.update(touched)
         if walls or worse:
             self.changed.set()
         if worse:

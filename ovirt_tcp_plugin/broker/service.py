@@ -7,15 +7,15 @@ They meet only in Knowledge. Each is the outermost edge for its own errors: it l
 
 from __future__ import annotations
 
-import concurrent.futures
 import dataclasses
 import logging
 import threading
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Optional
 
 from ovirt_tcp_plugin import errors
 from ovirt_tcp_plugin.broker import hooks
+from ovirt_tcp_plugin.broker.asker import Asker
 from ovirt_tcp_plugin.broker.engine import MAX_EVENTS, Engine
 from ovirt_tcp_plugin.broker.event_writer import EventWriter
 from ovirt_tcp_plugin.broker.history import History
@@ -27,15 +27,16 @@ from ovirt_tcp_plugin.broker.metrics import Ages, Metrics
 from ovirt_tcp_plugin.broker.settings import Settings
 from ovirt_tcp_plugin.broker.snapshot import Snapshot
 from ovirt_tcp_plugin.broker.snapshot_writer import SnapshotWriter
-from ovirt_tcp_plugin.broker.sources import Answer, Source
+from ovirt_tcp_plugin.broker.sources import Source
 from ovirt_tcp_plugin.broker.wall import Edit, Step
 from ovirt_tcp_plugin.clock import Clock
-from ovirt_tcp_plugin.messages.result import Level
 
 log = logging.getLogger("broker.service")
 
 TICK_S = 0.1
 SNAPSHOT_EVERY_MS = 1000
+# Renewed verdicts are saved this often: one that is lost is asked for again, and no more.
+SAVE_EVERY_MS = 10_000
 # Verdicts end without any news, so walls are looked at this often even if nothing happened.
 ENFORCE_EVERY_MS = 1000
 # An engine that was away for longer may have restarted hosts behind our back.
@@ -70,34 +71,34 @@ class Service:
         handles: Mapping[str, hooks.Handle],
         clock: Clock,
     ) -> None:
-        self._options, self._knowledge, self._engine, self._source = options, knowledge, engine, source
+        self._options, self._knowledge, self._engine = options, knowledge, engine
         self._writer, self._memory, self._handles, self._clock = writer, memory, handles, clock
         self._stopping, self._listed, self._listing_due = threading.Event(), threading.Event(), threading.Event()
-        self._stages_wanted = threading.Event()
         self._last_engine_ms: Optional[int] = None
         self._last_full_ms: Optional[int] = None
-        self._asking: set[concurrent.futures.Future[None]] = set()
-        self._written = (-1, 0)
-        self._trusted: frozenset[str] = frozenset()
+        self._written_ms: dict[str, int] = {}
+        # Revision and moment of what was saved last.
+        self._saved = (-1, 0)
         self._publishing = threading.Lock()
         self._enforced_ms = 0
         self._ended_walls: list[tuple[str, str]] = []
         self.metrics = Metrics()
+        self._asker = Asker(options, knowledge, source, self.metrics, clock)
         self._event_writer = EventWriter(knowledge, history, engine, self.metrics, clock)
-        self._pool = concurrent.futures.ThreadPoolExecutor(options.verifier.connections)
         self._threads: list[threading.Thread] = []
 
     def start(self) -> None:
         """Start the threads."""
-        loops = {
-            "observe": (self._observe, self._options.intervals.poll_s),
-            "attest": (self._attest, TICK_S),
-            "enforce": (self._enforce, TICK_S),
-            "snapshot": (self._write_snapshots, TICK_S),
-            "events": (self._event_writer.step, TICK_S),
+        wait = self._stopping.wait
+        loops: dict[str, tuple[Callable[[], None], float, Callable[[float], object]]] = {
+            "observe": (self._observe, self._options.intervals.poll_s, wait),
+            "attest": (self._attest, TICK_S, self._asker.wait),
+            "enforce": (self._enforce, TICK_S, wait),
+            "snapshot": (self._write_snapshots, TICK_S, wait),
+            "events": (self._event_writer.step, TICK_S, wait),
         }
-        for name, (step, pause_s) in loops.items():
-            thread = threading.Thread(target=self._loop, args=(name, step, pause_s), name=name)
+        for name, loop in loops.items():
+            thread = threading.Thread(target=self._loop, args=(name, *loop), name=name)
             thread.start()
             self._threads.append(thread)
 
@@ -106,7 +107,7 @@ class Service:
         self._stopping.set()
         for thread in self._threads:
             thread.join()
-        self._pool.shutdown()
+        self._asker.stop()
         self.save_all()
 
     def save_all(self) -> None:
@@ -128,13 +129,13 @@ class Service:
 
     def attest_in_stages(self) -> None:
         """Attest every Up host of every pool, first a small stage, then larger ones."""
-        self._stages_wanted.set()
+        self._asker.attest_in_stages()
 
     def attest_host(self, host_id: str) -> None:
         """Attest one host before it counts."""
         self._knowledge.wanted(host_id)
 
-    def _loop(self, name: str, step: Callable[[], None], pause_s: float) -> None:
+    def _loop(self, name: str, step: Callable[[], None], pause_s: float, wait: Callable[[float], object]) -> None:
         while not self._stopping.is_set():
             try:
                 step()
@@ -142,7 +143,7 @@ class Service:
                 log.warning("loop=%s error=%s", name, e)
             except Exception:
                 log.exception("loop=%s failed; it goes on, and no trust was extended", name)
-            self._stopping.wait(pause_s)
+            wait(pause_s)
 
     # The engine
 
@@ -219,63 +220,8 @@ class Service:
     # The attestation server
 
     def _attest(self) -> None:
-        if not self._listed.is_set():
-            return
-        self._watch_clock()
-        if self._stages_wanted.is_set():
-            self._stages_wanted.clear()
-            self._attest_stages()
-        self._asking = {question for question in self._asking if not question.done()}
-        while len(self._asking) < self._options.verifier.connections:
-            batch = self._knowledge.due(self._options.verifier.batch_size)
-            if not batch:
-                break
-            self._asking.add(self._pool.submit(self._ask_batch, batch))
-
-    def _watch_clock(self) -> None:
-        if self._knowledge.watch_clock():
-            self._stages_wanted.set()
-
-    def _attest_stages(self) -> None:
-        """The startup attestation: each stage's results are acted on as it returns, before the next begins."""
-        total = self._knowledge.begin_stages()
-        size, asked = self._options.startup.first_stage_query_size, 0
-        while not self._stopping.is_set() and not self._stages_wanted.is_set():
-            stage = self._knowledge.stage(size)
-            if stage is None:
-                break
-            self._ask(stage)
-            asked += len(stage)
-            log.info("startup attestation hosts=%d of=%d", asked, total)
-            size = self._options.startup.second_stage_query_size
-
-    def _ask(self, host_ids: Sequence[str]) -> None:
-        size = self._options.verifier.batch_size
-        batches = [host_ids[start : start + size] for start in range(0, len(host_ids), size)]
-        concurrent.futures.wait([self._pool.submit(self._ask_batch, batch) for batch in batches])
-
-    def _ask_batch(self, host_ids: Sequence[str]) -> None:
-        names = {host_id: name for host_id in host_ids for name in [self._knowledge.name(host_id)] if name}
-        self._knowledge.not_asked(set(host_ids) - set(names))
-        if not names:
-            return
-        try:
-            told: Mapping[str, Answer] = self._source.ask(list(names.values()))
-        except errors.Error as e:
-            self.metrics.question(answered=False)
-            self._knowledge.nobody_answered(names, str(e))
-        except Exception:
-            log.exception("asking about hosts failed")
-            self.metrics.question(answered=False)
-            self._knowledge.nobody_answered(names, "the broker failed to ask; its log says why")
-        else:
-            self.metrics.question(answered=True)
-            # An answer that a pause of this machine was in between seems younger than it is.
-            self._watch_clock()
-            # What was told of a name that is another host's by now, or nobody's, is told of nobody.
-            same = {host_id: name for host_id, name in names.items() if self._knowledge.name(host_id) == name}
-            self._knowledge.not_asked(set(names) - set(same))
-            self._knowledge.record({host_id: told[name] for host_id, name in same.items()})
+        if self._listed.is_set():
+            self._asker.step()
 
     # Enforcement
 
@@ -388,25 +334,28 @@ class Service:
     # Snapshots
 
     def _write_snapshots(self) -> None:
-        """Write what changed: at once where trust was taken away, else at most once a second."""
-        if not self._listed.is_set() or self._knowledge.revision == self._written[0]:
+        """Write what changed: at once where trust was taken away, else at most once a second for each pool."""
+        if not self._listed.is_set():
             return
-        if self._clock.now_ms() - self._written[1] >= SNAPSHOT_EVERY_MS:
-            self._publish()
-            self._save()
-        elif self._trust_ended():
-            self._publish()
-            # Now, too: whoever lost trust may not have it again because we were killed.
+        now_ms = self._clock.now_ms()
+        old, too_trusting = self._knowledge.old_snapshots()
+        calm = {pool_id for pool_id in old if now_ms - self._written_ms.get(pool_id, 0) >= SNAPSHOT_EVERY_MS}
+        if calm or too_trusting:
+            self._publish(calm | too_trusting)
+        # Now, too: whoever lost trust may not have it again because we were killed.
+        revision, saved_ms = self._saved
+        if too_trusting or (revision != self._knowledge.revision and now_ms - saved_ms >= SAVE_EVERY_MS):
             self._save()
 
-    def _publish(self) -> None:
-        """Write every pool's snapshot. One that fails keeps no other back, and is tried again a second later."""
+    def _publish(self, pool_ids: Optional[Collection[str]] = None) -> None:
+        """Write these pools' snapshots, or all that are old. One that fails keeps no other back, and is tried again."""
         with self._publishing:
-            revision = self._knowledge.revision
-            snapshots = self._knowledge.snapshots()
-            written = [self._write(one) for one in snapshots]
-            self._trusted = _trusted_hosts(snapshots)
-            self._written = (revision if all(written) else -1, self._clock.now_ms())
+            chosen = self._knowledge.old_snapshots()[0] if pool_ids is None else pool_ids
+            self._knowledge.written(chosen)
+            for one in self._knowledge.snapshots(chosen):
+                self._written_ms[one.pool_id] = self._clock.now_ms()
+                if not self._write(one):
+                    self._knowledge.not_written(one.pool_id)
 
     def _write(self, one: Snapshot) -> bool:
         try:
@@ -420,17 +369,8 @@ class Service:
 
     def _save(self) -> None:
         """Save what is known. Without room on the disk, enforcement goes on by what is known now."""
+        self._saved = (self._knowledge.revision, self._clock.now_ms())
         try:
             self._memory.save(self._knowledge)
         except OSError as e:
             log.error("state not saved error=%s", e)
-
-    def _trust_ended(self) -> bool:
-        """Return whether a host that the files call trusted is trusted no more."""
-        return bool(self._trusted - _trusted_hosts(self._knowledge.snapshots()))
-
-
-def _trusted_hosts(snapshots: Iterable[Snapshot]) -> frozenset[str]:
-    return frozenset(
-        host_id for one in snapshots for host_id, verdict in one.hosts.items() if verdict.level is Level.TRUSTED
-    )

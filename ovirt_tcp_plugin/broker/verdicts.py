@@ -11,7 +11,8 @@ from __future__ import annotations
 
 import dataclasses
 import enum
-from collections.abc import Collection, Iterable, Mapping
+import heapq
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Optional
 
 from ovirt_tcp_plugin.broker.decision import Verdict
@@ -24,6 +25,7 @@ LONGEST_RETRY_MS = 60_000
 LEAST_REFRESH_MS = 1_000
 # Before every moment of this machine's clock.
 NEVER_MS = -(2**53)
+NEVER_AGAIN_MS = 2**53
 
 
 @dataclasses.dataclass(frozen=True)
@@ -58,7 +60,7 @@ class Entry:
         in_flight: a question about the host is under way.
         failures: questions since the last verdict that brought none.
         failing_code, failing_reason: why the last question brought none.
-        next_ms: when to ask again.
+        from_ms, next_ms: from when the host may be asked again along with others, and when it has to be.
     """
 
     verdict: Verdict
@@ -70,6 +72,7 @@ class Entry:
     failures: int = 0
     failing_code: str = ""
     failing_reason: str = ""
+    from_ms: int = 0
     next_ms: int = 0
 
 
@@ -88,6 +91,8 @@ class Table:
     def __init__(self, lifetimes: Lifetimes) -> None:
         self._lifetimes = lifetimes
         self._entries: dict[str, Entry] = {}
+        # Nobody is due before: of those that answered when they were last asked, and of those that did not.
+        self._soonest_ms = {False: 0, True: 0}
 
     def entry(self, host_id: str) -> Optional[Entry]:
         """Return what is known of a host, None if it was never seen. Read only."""
@@ -140,7 +145,7 @@ class Table:
             if entry.verdict.level is Level.TRUSTED and entry.proven_ms > born_before_ms:
                 continue
             _void(entry, now_ms, code, reason)
-            entry.next_ms = now_ms
+            self._ask(entry, now_ms)
             # Evidence that was asked for before this moment must not start trust again.
             entry.up_since_ms = max(entry.up_since_ms, born_before_ms) if entry.up else entry.up_since_ms
 
@@ -151,22 +156,48 @@ class Table:
             reason = "an administrator cleared the verdict"
             entry.verdict = Verdict(Level.UNKNOWN, now_ms, now_ms, "cleared", reason)
             entry.trusted_until_ms = 0
-            entry.next_ms = now_ms
+            self._ask(entry, now_ms)
 
     def wanted(self, host_ids: Iterable[str], now_ms: int) -> None:
         """Ask these hosts as soon as possible."""
         for host_id in host_ids:
             if host_id in self._entries:
-                self._entries[host_id].next_ms = now_ms
+                self._ask(self._entries[host_id], now_ms)
 
-    def due(self, judged: Collection[str], now_ms: int) -> list[str]:
-        """Return the hosts among `judged` to ask now, the longest overdue first. None that is being asked."""
-        chosen = [
-            (entry.next_ms, host_id)
-            for host_id, entry in self._entries.items()
-            if host_id in judged and not entry.in_flight and entry.next_ms <= now_ms
-        ]
-        return [host_id for _, host_id in sorted(chosen)]
+    def due(
+        self, judged: Callable[[str], bool], now_ms: int, failing: bool = False, most: int = 1000, batch: int = 1
+    ) -> list[str]:
+        """Return up to `most` hosts to ask now, the longest overdue first. None that is being asked.
+
+        Args:
+            judged: whether anybody wants to know about a host.
+            failing: those that did not answer when they were last asked, or those that did.
+            batch: a last question with fewer hosts is filled up with those that may be asked already.
+        """
+        if now_ms < self._soonest_ms[failing]:
+            return []
+        due: list[tuple[int, str]] = []
+        early: list[tuple[int, str]] = []
+        soonest_ms = NEVER_AGAIN_MS
+        for host_id, entry in self._entries.items():
+            if entry.in_flight or (entry.failures > 0) is not failing:
+                continue
+            if entry.next_ms > now_ms:
+                soonest_ms = min(soonest_ms, entry.next_ms)
+            if entry.from_ms <= now_ms and judged(host_id):
+                (due if entry.next_ms <= now_ms else early).append((entry.next_ms, host_id))
+        if len(due) <= most:
+            self._soonest_ms[failing] = soonest_ms
+        free = min(-len(due) % batch, max(most - len(due), 0))
+        return [host_id for _, host_id in sorted(due)[:most] + heapq.nsmallest(free, early)]
+
+    def missed(self, code: str) -> list[str]:
+        """Return the hosts whose last question failed with this code."""
+        return [host_id for host_id, one in self._entries.items() if one.failures and one.failing_code == code]
+
+    def look_again(self) -> None:
+        """Other hosts than before are judged."""
+        self._soonest_ms = {False: 0, True: 0}
 
     def begin(self, host_ids: Iterable[str]) -> list[str]:
         """Note that these hosts are being asked; return those that were not already (single flight)."""
@@ -242,7 +273,7 @@ class Table:
         entry.up = True
         entry.up_since_ms = now_ms
         entry.failures = 0
-        entry.next_ms = now_ms
+        self._ask(entry, now_ms)
         entry.trusted_until_ms = 0
         if entry.verdict.level is not Level.UNTRUSTED:
             entry.verdict = _none(now_ms)
@@ -255,13 +286,13 @@ class Table:
         entry.failures, entry.failing_code, entry.failing_reason = 0, "", ""
         if not entry.up:
             entry.verdict = Verdict(Level.UNKNOWN, now_ms, now_ms, "not_up", "the host is not Up")
-            entry.next_ms = now_ms + self._lifetimes.untrusted_refresh_ms
+            self._ask_later(entry, now_ms, self._lifetimes.untrusted_refresh_ms, draw)
             return Outcome.WELL_WHILE_AWAY
         born_ms, end_ms = self._life(answer)
         entry.verdict = Verdict(Level.TRUSTED, born_ms, end_ms, boot_id=answer.boot_id)
         entry.proven_ms, entry.trusted_until_ms = _proven(answer), end_ms
-        rest_ms = (end_ms - born_ms) * self._lifetimes.refresh * self._spread(draw)
-        entry.next_ms = max(born_ms + int(rest_ms), now_ms + LEAST_REFRESH_MS)
+        self._ask_later(entry, born_ms, (end_ms - born_ms) * self._lifetimes.refresh, draw)
+        self._ask(entry, max(entry.next_ms, now_ms + LEAST_REFRESH_MS), max(entry.from_ms, now_ms + LEAST_REFRESH_MS))
         return Outcome.TRUSTED
 
     def _fault(self, entry: Entry, answer: Answer, now_ms: int) -> Optional[tuple[str, str]]:
@@ -292,20 +323,27 @@ class Table:
         entry.proven_ms = max(_proven(answer), entry.proven_ms if again else NEVER_MS)
         entry.trusted_until_ms = 0
         entry.failures, entry.failing_code, entry.failing_reason = 0, "", ""
-        entry.next_ms = now_ms + int(self._lifetimes.untrusted_refresh_ms * self._spread(draw))
+        self._ask_later(entry, now_ms, self._lifetimes.untrusted_refresh_ms, draw)
         return Outcome.UNTRUSTED
 
     def _failed(self, entry: Entry, code: str, reason: str, level: Level, now_ms: int, draw: float) -> None:
         entry.failures += 1
         entry.failing_code, entry.failing_reason = code, reason
         delay_ms = min(FIRST_RETRY_MS * 2 ** min(entry.failures - 1, 10), LONGEST_RETRY_MS)
-        entry.next_ms = now_ms + int(delay_ms * self._spread(draw))
+        self._ask_later(entry, now_ms, delay_ms, draw)
         # A trusted verdict ends by itself; its end is what the wall goes by when no server answers.
         if entry.verdict.level not in (Level.UNTRUSTED, Level.TRUSTED) and entry.up:
             entry.verdict = Verdict(level, now_ms, now_ms, code, reason or f"the host is {level.value}")
 
-    def _spread(self, draw: float) -> float:
-        return 1 + self._lifetimes.jitter * (2 * draw - 1)
+    def _ask_later(self, entry: Entry, since_ms: int, delay_ms: float, draw: float) -> None:
+        """Ask again after about so long: spread, so that hosts do not come all at once."""
+        jitter = self._lifetimes.jitter
+        next_ms = since_ms + int(delay_ms * (1 + jitter * (2 * draw - 1)))
+        self._ask(entry, next_ms, since_ms + int(delay_ms * (1 - jitter)))
+
+    def _ask(self, entry: Entry, next_ms: int, from_ms: Optional[int] = None) -> None:
+        entry.next_ms, entry.from_ms = next_ms, next_ms if from_ms is None else from_ms
+        self._soonest_ms = {failing: min(known, next_ms) for failing, known in self._soonest_ms.items()}
 
 
 def holds(verdict: Verdict, now_ms: int) -> bool:

@@ -149,7 +149,8 @@ class TableSequence:
             self.truth[host_id].look(up, self.now_ms)
 
     def ask(self) -> None:
-        begun = self.table.begin(self.table.due(HOSTS, self.now_ms))
+        due = [one for failing in (False, True) for one in self.table.due(HOSTS.__contains__, self.now_ms, failing)]
+        begun = self.table.begin(due)
         for host_id in begun:
             truth = self.truth[host_id]
             assert not truth.asked, self.trace

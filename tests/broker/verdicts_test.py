@@ -28,6 +28,10 @@ def untrusted(sent_ms: int, age_ms: int = 0, fresh: bool = True) -> Answer:
     return Answer(Level.UNTRUSTED, sent_ms, age_ms, None, fresh, "pcr_differs", "PCR 17 is not the known one")
 
 
+def judged(host_id: str) -> bool:
+    return host_id == HOST
+
+
 def silent(sent_ms: int) -> Answer:
     return Answer(Level.TIMEOUT, sent_ms, code="no_answer", reason="the host's agent did not answer")
 
@@ -179,12 +183,12 @@ class TestHosts:
         table.observe({HOST: False}, START + 10)
         assert table.observe({HOST: True}, START + 20).came_up == (HOST,)
         assert not table.holds(HOST, START + 20)
-        assert table.due({HOST}, START + 20) == [HOST]
+        assert table.due(judged, START + 20) == [HOST]
 
     def test_a_reboot_that_only_an_event_told_ends_trust(self, table: Table) -> None:
         table.record(HOST, trusted(START), START, 0.5)
         table.restarted(HOST, START + 10)
-        assert (table.holds(HOST, START + 10), table.due({HOST}, START + 10)) == (False, [HOST])
+        assert (table.holds(HOST, START + 10), table.due(judged, START + 10)) == (False, [HOST])
 
     def test_a_removed_host_leaves(self, table: Table) -> None:
         assert table.observe({}, START + 10).removed == (HOST,)
@@ -210,9 +214,9 @@ class TestHosts:
 class TestQuestions:
     def test_a_host_is_asked_by_one_only(self, table: Table) -> None:
         assert table.begin([HOST, "nobody"]) == [HOST]
-        assert (table.begin([HOST]), table.due({HOST}, START)) == ([], [])
+        assert (table.begin([HOST]), table.due(judged, START)) == ([], [])
         table.record(HOST, silent(START), START, 0.5)
-        assert table.due({HOST}, START + FIRST_RETRY_MS) == [HOST]
+        assert table.due(judged, START + FIRST_RETRY_MS, failing=True) == [HOST]
 
     @pytest.mark.parametrize(("draw", "share"), [(0.0, 0.45), (0.5, 0.5), (0.999999, 0.55)])
     def test_renewal_is_due_at_half_life_give_or_take_a_tenth(self, table: Table, draw: float, share: float) -> None:
@@ -222,7 +226,7 @@ class TestQuestions:
         assert entry.next_ms == pytest.approx(START + LIFE * share, abs=2)
 
     def test_nobody_outside_the_pools_is_asked(self, table: Table) -> None:
-        assert table.due(set(), START) == []
+        assert table.due(lambda _: False, START) == []
 
 
 class TestRestart:
