@@ -13,6 +13,8 @@ UNIT_NAME = "TrustedHosts"
 WALL_NAME = "ovirt-tcp-wall"
 WALL_DESCRIPTION = "Hosts that are trusted now; kept by ovirt-tcp-broker."
 MARK_PROPERTY = "trusted_host_flag"
+# What the broker does: log in, put hosts into maintenance and back, write events, keep the wall (`ActionGroup`).
+PERMITS = {"103": "manipulate_host", "1300": "login", "1400": "inject_external_events", "1550": "manipulate_affinity_groups"}
 
 UP = "up"
 MAINTENANCE = "maintenance"

@@ -17,6 +17,7 @@ from ovirt_tcp_plugin.broker.doctor.findings import Finding, State
 from ovirt_tcp_plugin.broker.doctor.looks import Filterd
 from ovirt_tcp_plugin.broker.doctor.seen import Snapshots
 from ovirt_tcp_plugin.broker.settings import Settings as BrokerSettings
+from ovirt_tcp_plugin.broker.setup.engine_config import DEFAULT_COMMAND, EngineConfig
 from ovirt_tcp_plugin.commands.printing import as_json, print_json
 from ovirt_tcp_plugin.commands.settings import broker
 from ovirt_tcp_plugin.scheduler.main import owners
@@ -32,9 +33,10 @@ PASSABLE_BY_ALL = 0o005
 
 @click.command()
 @click.option("--within", "within_s", type=click.IntRange(1, 3600), default=60, show_default=True, help="Seconds at most.")
+@click.option("--engine-config", type=click.Path(path_type=Path), default=DEFAULT_COMMAND, show_default=True)
 @as_json
 @click.pass_obj
-def doctor(config_dir: Path, within_s: int, as_json: bool) -> None:
+def doctor(config_dir: Path, within_s: int, engine_config: Path, as_json: bool) -> None:
     """Check this installation, and say what to do. Nothing is changed.
 
     Run it as root on the engine machine: it reads the configuration of broker, filterd and ovirt-tcp, with their secrets.
@@ -44,7 +46,8 @@ def doctor(config_dir: Path, within_s: int, as_json: bool) -> None:
     logging.getLogger().addHandler(logging.NullHandler())
     options = config.load(BrokerSettings, "broker", config_dir)
     place = config.load(FilterdSettings, "filterd", config_dir)
-    filterd = Filterd(place.server.address, place.server.port, lambda: _snapshots(options, place))
+    command = EngineConfig(engine_config, within_s)
+    filterd = Filterd(place.server.address, place.server.port, lambda: _snapshots(options, place), command)
     found = examine(options, lambda: broker(config_dir), filterd, within_s)
     if as_json:
         print_json([_plain(check, finding) for check, finding in found])

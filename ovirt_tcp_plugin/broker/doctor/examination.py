@@ -65,6 +65,12 @@ def checks(options: Settings) -> list[Check]:
         Check("engine", ("site",), _nothing, "The engine answers, and takes the broker's user.", *_ENGINE_SILENT),
         Check("permits", ("permits",), policies.rights, "The broker's user has the rights that it needs, not all."),
         Check("unit", ("site",), policies.unit, "The engine knows the filter unit TrustedHosts, and asks it."),
+        Check(
+            "scheduler",
+            ("scheduler", "filterd_at"),
+            lambda found, at: policies.scheduler(found, *at),
+            "The engine's options lead to filterd, and wait for it no longer than they should.",
+        ),
         Check("pools", ("site",), policies.pools, "There is a trusted pool."),
         Check("policies", ("site", "balances"), policies.policies, "The policies of all pools have what they need."),
         Check("trusted_service", ("site",), policies.trusted_service, "trusted_service is set on no cluster."),

@@ -7,31 +7,37 @@ from __future__ import annotations
 import dataclasses
 import functools
 import hashlib
+import urllib.parse
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
-from ovirt_tcp_plugin import clock
+from ovirt_tcp_plugin import clock, errors
 from ovirt_tcp_plugin.broker.administration import Administration
 from ovirt_tcp_plugin.broker.doctor import peers, services, walls
 from ovirt_tcp_plugin.broker.doctor.engine import EngineView, Hooks
 from ovirt_tcp_plugin.broker.doctor.findings import Finding
 from ovirt_tcp_plugin.broker.doctor.gathering import Gathering, settle
-from ovirt_tcp_plugin.broker.doctor.seen import BrokerView, Site, Snapshots, site
+from ovirt_tcp_plugin.broker.doctor.seen import BrokerView, SchedulerOptions, Site, Snapshots, site
 from ovirt_tcp_plugin.broker.engine import Engine, access
 from ovirt_tcp_plugin.broker.settings import Settings
+from ovirt_tcp_plugin.broker.setup.engine_config import EngineConfig
+from ovirt_tcp_plugin.broker.setup.options import SCHEDULER_ENABLED, SCHEDULER_TIMEOUT, SCHEDULER_URL
 from ovirt_tcp_plugin.remote import Remote
 
+# By these names the engine finds this machine.
+HERE = frozenset({"localhost", "127.0.0.1", "::1"})
 # What the gate's hook files are copies of.
 GATE = Path(__file__).parents[2] / "gate.py"
 
 
 @dataclasses.dataclass(frozen=True)
 class Filterd:
-    """Where filterd answers, and what it would take of the snapshot files."""
+    """Where filterd answers, and what it would take of the snapshot files; `engine_config` says where the engine asks."""
 
     address: str
     port: int
     snapshots: Callable[[], Snapshots]
+    engine_config: EngineConfig
 
 
 def begin(
@@ -47,6 +53,8 @@ def begin(
     _begin_walls(gathering, options, broker)
     gathering.start("groups", lambda seen: Administration(reach).forbidding_groups(seen.pools), "site")
     gathering.start("hooks", lambda seen: _hooks(view, seen, within_s / 2), "site")
+    gathering.start("scheduler", lambda: _scheduler(filterd.engine_config))
+    gathering.start("filterd_at", lambda: (HERE | {filterd.address}, filterd.port))
     gathering.start("units", lambda: peers.discover(filterd.address, filterd.port))
     gathering.start("snapshots", filterd.snapshots)
     gathering.start("filtering", lambda seen, _: _filtering(seen, filterd), "site", "units")
@@ -88,6 +96,16 @@ def _hooks(view: EngineView, seen: Site, within_s: float) -> Mapping[str, Hooks]
     """Return the hooks of the pools' hosts that are Up: only of these the engine knows what they have now."""
     up = [host.id for pool in seen.pools.values() for host in seen.hosts(pool) if host.up]
     return view.hooks(up, within_s)
+
+
+def _scheduler(config: EngineConfig) -> SchedulerOptions:
+    """Return the engine's options, which its interface shows to nobody. Raises Unavailable."""
+    url = urllib.parse.urlsplit(config.value(SCHEDULER_URL))
+    try:
+        port, response_ms = url.port or 80, int(config.value(SCHEDULER_TIMEOUT))
+    except ValueError as e:
+        raise errors.Unavailable("engine-config", f"an option of the external scheduler makes no sense: {e}") from e
+    return SchedulerOptions(config.value(SCHEDULER_ENABLED).lower() == "true", url.hostname or "", port, response_ms)
 
 
 def _filtering(seen: Site, filterd: Filterd) -> Sequence[Finding]:

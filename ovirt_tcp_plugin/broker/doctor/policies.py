@@ -9,19 +9,17 @@ from collections.abc import Collection, Iterable, Mapping
 
 from ovirt_tcp_plugin.broker.decision import Scope
 from ovirt_tcp_plugin.broker.doctor.findings import Finding, fail, named, warning
-from ovirt_tcp_plugin.broker.doctor.seen import Site
-from ovirt_tcp_plugin.broker.inventory import MARK_PROPERTY, UNIT_NAME
+from ovirt_tcp_plugin.broker.doctor.seen import SchedulerOptions, Site
+from ovirt_tcp_plugin.broker.inventory import MARK_PROPERTY, PERMITS, UNIT_NAME
 
 AFFINITY_FILTER = "VmToHostsAffinityGroups"
-# What the broker does at the engine: events, walls, maintenance and return (ActionGroup).
-NEEDED_PERMITS = frozenset({"login", "inject_external_events", "manipulate_affinity_groups", "manipulate_host"})
 # Whoever has one of these can give himself all others.
 WIDE_PERMITS = frozenset({"manipulate_permissions", "manipulate_roles", "manipulate_users", "configure_engine"})
+# The engine waits for the filter under the lock of a cluster.
+MAX_RESPONSE_MS = 10_000
 
-_DISCOVERY = (
-    "start ovirt-tcp-filterd, see by `engine-config -g ExternalSchedulerEnabled` that it is true, and restart the engine, "
-    "which looks for units only at its start"
-)
+_DISCOVERY = "start ovirt-tcp-filterd, then restart the engine, which looks for units only at its start"
+_SETUP = "ovirt-tcp setup sets it; it counts from the engine's next start"
 
 
 def unit(site: Site) -> Iterable[Finding]:
@@ -32,6 +30,24 @@ def unit(site: Site) -> Iterable[Finding]:
     elif not any(one.enabled for one in ours):
         text = f"The filter unit {UNIT_NAME} is disabled: walls hold, but first starts of VMs are not filtered."
         yield fail("unit_disabled", text, _DISCOVERY)
+
+
+def scheduler(found: SchedulerOptions, ours: Collection[str], port: int) -> Iterable[Finding]:
+    """Judge how the engine asks for its external scheduler.
+
+    Args:
+        ours, port: names and port of filterd.
+    """
+    if not found.enabled:
+        text = "ExternalSchedulerEnabled is not true: from the engine's next start the filter is asked no more."
+        yield fail("scheduler_disabled", text, _SETUP)
+    if found.host not in ours or found.port != port:
+        text = f"ExternalSchedulerServiceURL leads to {found.host}:{found.port}; filterd is at port {port} of this machine."
+        step = "set it by engine-config, or server.port of filterd.yaml; then restart the engine"
+        yield fail("scheduler_elsewhere", text, step)
+    if found.response_ms > MAX_RESPONSE_MS:
+        text = f"ExternalSchedulerResponseTimeout is {found.response_ms} ms: so long a filter that hangs stops a cluster."
+        yield warning("scheduler_timeout", text, _SETUP)
 
 
 def pools(site: Site) -> Iterable[Finding]:
@@ -93,13 +109,13 @@ def marks(site: Site, definitions: Mapping[str, str]) -> Iterable[Finding]:
 
 def rights(permits: Collection[str]) -> Iterable[Finding]:
     """Judge what the broker's user may do."""
-    missing = NEEDED_PERMITS - set(permits)
+    missing = set(PERMITS.values()) - set(permits)
     if missing:
         text = f"The broker's user at the engine lacks rights on the system: {named(missing)}."
         yield fail("permit_missing", text, "give its role these permits, and the user that role on System")
     elif WIDE_PERMITS & set(permits):
         text = "The broker's user can give itself any right at the engine."
-        yield warning("permits_wide", text, f"let the broker use a user whose role has just {named(NEEDED_PERMITS)}")
+        yield warning("permits_wide", text, f"let the broker use a user whose role has just {named(PERMITS.values())}")
 
 
 def _defines(definition: str) -> bool:

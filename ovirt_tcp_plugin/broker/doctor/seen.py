@@ -43,6 +43,16 @@ class Site:
 
 
 @dataclasses.dataclass(frozen=True)
+class SchedulerOptions:
+    """The engine's options of its external scheduler, as they count from its next start."""
+
+    enabled: bool
+    host: str
+    port: int
+    response_ms: int
+
+
+@dataclasses.dataclass(frozen=True)
 class BrokerHost:
     """A pool's host as the broker sees it now."""
 

@@ -9,12 +9,11 @@ from typing import Any, Optional
 
 from ovirt_tcp_plugin import errors
 from ovirt_tcp_plugin.broker.administration import Administration
+from ovirt_tcp_plugin.broker.inventory import PERMITS
 from ovirt_tcp_plugin.broker.setup.acts import Act
 from ovirt_tcp_plugin.broker.setup.journal import Entry
 
 ROLE = "ovirt-tcp"
-# What the broker does: log in, put hosts into maintenance and back, write events, keep the wall (`ActionGroup`).
-PERMITS = {"103": "manipulate_host", "1300": "login", "1400": "inject_external_events", "1550": "manipulate_affinity_groups"}
 # A user that logs in as broker@internal is listed as broker@internal-authz: profile and provider of authorization differ.
 PROVIDER_SUFFIX = "-authz"
 

@@ -12,13 +12,13 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
-from click.testing import CliRunner
+from click.testing import CliRunner, Result
 
 from ovirt_tcp_plugin import config, gate, tokens
 from ovirt_tcp_plugin.broker import settings, web
@@ -65,6 +65,7 @@ class Installation:
         self.options["intervals"] = {}
         self.filterd = {"server": {"port": filterd}, "snapshots": {"directory": str(directory / "snapshot.d"), "owner": ""}}
         self._configure("filterd", self.filterd)
+        self.engine_config = directory / "engine-config"
         command = [*PYTHON, "ovirt_tcp_plugin.scheduler.main", "--config-dir", str(directory), "run"]
         processes.start("filterd", command, lambda: listens(filterd))
 
@@ -89,21 +90,38 @@ class Installation:
     def vm(self, name: str) -> model.Vm:
         return next(one for one in self.tables.vms.values() if one.name == name)
 
+    def configure_engine(self, enabled: str, url: str, response_ms: str) -> None:
+        """Have `engine-config -g` tell this of the external scheduler."""
+        values = {"Enabled": enabled, "ServiceURL": url, "ResponseTimeout": response_ms}
+        cases = (f"*{key}) echo $2: {value} version: general;;" for key, value in values.items())
+        script = "\n".join(["#!/bin/sh", 'case "$2" in', *cases, "*) exit 1;;", "esac"])
+        self.engine_config.write_text(script, encoding="utf-8")
+        self.engine_config.chmod(0o755)
+
     def look(
         self,
         broker: dict[str, Any] | None = None,
         filterd: dict[str, Any] | None = None,
         within: int = 20,
         cli: dict[str, Any] | None = None,
+        engine: Sequence[str] | None = None,
     ) -> Look:
-        """Have the doctor look, with these options changed."""
+        """Have the doctor look, with these options changed; `engine` has those of `configure_engine`, or none at all."""
+        place = _merged(self.filterd, filterd or {})
+        if engine is None or engine:
+            self.configure_engine(*(engine or ("true", f"http://localhost:{place['server']['port']}/", "3000")))
         self._configure("cli", _merged(self.cli, cli or {}))
         self._configure("broker", _merged(self.options, broker or {}))
-        self._configure("filterd", _merged(self.filterd, filterd or {}))
+        self._configure("filterd", place)
         began = time.monotonic()
-        done = CliRunner().invoke(main, ["--config-dir", str(self.directory), "doctor", "--json", "--within", str(within)])
+        done = self.run("--json", "--within", str(within))
         assert done.exit_code in (0, 1), done.output
         return Look(json.loads(done.output), done.exit_code, time.monotonic() - began)
+
+    def run(self, *arguments: str) -> Result:
+        """Run the command with the options of the last look."""
+        command = ["--config-dir", str(self.directory), "doctor", "--engine-config", str(self.engine_config)]
+        return CliRunner().invoke(main, [*command, *arguments])
 
     def stop(self) -> None:
         self._loop.call_soon_threadsafe(self._stopped.set)

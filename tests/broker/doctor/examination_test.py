@@ -8,19 +8,17 @@ import time
 from collections.abc import Iterator
 
 import pytest
-from click.testing import CliRunner
 
 from ovirt_tcp_plugin import errors
 from ovirt_tcp_plugin.broker.doctor import gathering, policies
 from ovirt_tcp_plugin.broker.doctor.findings import named
 from ovirt_tcp_plugin.broker.doctor.gathering import Gathering, settle
-from ovirt_tcp_plugin.cli import main
 from ovirt_tcp_plugin.lab.engine import faults
 from ovirt_tcp_plugin.lab.engine.faults import AnswerFault
 from tests.broker.doctor.conftest import Installation
 
 # What can be told without the engine.
-ELSEWHERE = {"broker", "filterd", "servers", "clocks", "quarantine", "guard"}
+ELSEWHERE = {"scheduler", "broker", "filterd", "servers", "clocks", "quarantine", "guard"}
 
 
 @pytest.fixture
@@ -82,7 +80,7 @@ class TestOwnFaults:
     def test_without_a_configuration_it_says_so(self, installation: Installation, missing: str) -> None:
         installation.look()
         kept = (installation.directory / missing).rename(installation.directory / "kept")
-        done = CliRunner().invoke(main, ["--config-dir", str(installation.directory), "doctor"])
+        done = installation.run()
         kept.rename(installation.directory / missing)
         assert (done.exit_code, "does not exist" in done.output) == (1, True)
 
@@ -133,7 +131,7 @@ class TestPrinted:
     ) -> None:
         monkeypatch.setattr(installation.policy, "balances", [])
         installation.look()
-        done = CliRunner().invoke(main, ["--config-dir", str(installation.directory), "doctor"])
+        done = installation.run()
         assert done.exit_code == 1
         lines = done.output.splitlines()
         assert lines[0] == "ok    engine           The engine answers, and takes the broker's user."

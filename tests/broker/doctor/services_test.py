@@ -23,6 +23,7 @@ from ovirt_tcp_plugin.broker.doctor import peers, services
 from ovirt_tcp_plugin.broker.doctor.findings import State
 from ovirt_tcp_plugin.broker.doctor.seen import ServerView
 from ovirt_tcp_plugin.cli import main
+from ovirt_tcp_plugin.lab import engine_config
 from ovirt_tcp_plugin.verifier.authority import Authority
 from tests.broker.doctor.conftest import Installation
 
@@ -177,7 +178,7 @@ class TestFilterd:
         """Any user of the machine may hold the port while filterd is down."""
         options = instead([], {"filters": {"\x7f]0;evil" + "x" * 500: ["", ""]}})
         assert len(installation.look(filterd=options).by_code["filterd_foreign"]["text"]) < 250
-        done = CliRunner().invoke(main, ["--config-dir", str(installation.directory), "doctor"])
+        done = installation.run()
         assert "?]0;evil" in done.output
         with http_server(b'<!DOCTYPE x [<!ENTITY a "b">]><methodResponse/>') as port:
             look = installation.look(filterd={"server": {"port": port}})
@@ -202,6 +203,38 @@ def http_server(content: bytes) -> Iterator[int]:
         threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()
         yield server.server_address[1]
         server.shutdown()
+
+
+class TestScheduler:
+    """What `engine-config` shows of the engine's external scheduler."""
+
+    @pytest.mark.parametrize(
+        ("enabled", "url", "response_ms", "bad"),
+        [
+            ("false", "", "3000", {"scheduler_disabled": "FAIL"}),
+            ("true", "http://localhost:18781/", "3000", {"scheduler_elsewhere": "FAIL"}),
+            ("true", "http://proxy.lab:PORT/", "3000", {"scheduler_elsewhere": "FAIL"}),
+            ("true", "", "120000", {"scheduler_timeout": "warning"}),
+            ("true", "", "soon", {"not_checked": "not checked"}),
+            ("true", "http://[::1/", "3000", {"not_checked": "not checked"}),
+        ],
+    )
+    def test_an_option_that_is_wrong(
+        self, installation: Installation, enabled: str, url: str, response_ms: str, bad: dict[str, str]
+    ) -> None:
+        place = (url or "http://127.0.0.1:PORT/").replace("PORT", str(installation.filterd["server"]["port"]))
+        assert installation.look(engine=(enabled, place, response_ms)).bad == bad
+
+    def test_another_machine_than_the_engines(self, installation: Installation, tmp_path: Path) -> None:
+        done = CliRunner().invoke(
+            main, ["--config-dir", str(installation.directory), "doctor", "--engine-config", str(tmp_path / "none")]
+        )
+        assert "run this on the engine machine, as root" in done.output
+
+    def test_the_command_itself(self, installation: Installation, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(installation, "engine_config", engine_config.install(tmp_path)[0])
+        look = installation.look(engine=())
+        assert {"scheduler_disabled": "FAIL", "scheduler_timeout": "warning"}.items() <= look.bad.items()
 
 
 class TestBroker:
