@@ -37,6 +37,7 @@ class Setting:
         self, config_dir: Path, command: Path, user: str, password_file: Optional[Path], yes: bool, dry_run: bool
     ) -> None:
         self.yes, self.dry_run = yes, dry_run
+        self.changed: list[str] = []
         self.config = EngineConfig(command)
         self._config_dir, self._user, self._password_file = config_dir, user, password_file
 
@@ -128,6 +129,8 @@ def _prepare(setting: Setting, journal: Journal, wishes: Wishes) -> None:
     click.echo("\nThe engine is prepared; `ovirt-tcp doctor` checks the whole." + (" Left to do:" if told else ""))
     for one in told:
         click.echo(f"- {one}")
+    if setting.changed:
+        raise errors.Conflict(f"somebody changed since setup, and it was left alone: {', '.join(setting.changed)}")
 
 
 def _phase(title: str, listed: list[Act], journal: Journal, setting: Setting) -> tuple[bool, bool]:
@@ -140,7 +143,8 @@ def _phase(title: str, listed: list[Act], journal: Journal, setting: Setting) ->
     print_table(("WHAT", "NOW", "THEN"), [(one.act.title, one.act.show(one.now), _then(one)) for one in steps])
     for one in steps:
         if one.need is Need.CHANGED:
-            click.echo(one.reason, err=True)
+            click.echo(one.reason)
+            setting.changed.append(one.act.title)
     refused = [one.reason for one in steps if one.need is Need.REFUSED]
     if refused:
         raise errors.Conflict("; ".join(refused))
@@ -156,11 +160,10 @@ def _then(one: acts.Step) -> str:
 
 
 def _remove(setting: Setting, journal: Journal) -> None:
-    engine = setting.engine if phases.needs_engine(journal) else None
-    ways = phases.ways_back(journal, setting.config, engine)
-    if not ways:
+    if not journal.entries:
         click.echo("The journal is empty: there is nothing to undo.")
         return
+    ways = phases.ways_back(journal, setting.config, setting.engine)
     print_table(
         ("WHAT", "NOW", "BEFORE SETUP"),
         [(one.title, one.show(one.look(entry)), one.show(entry.before)) for one, entry in ways],
@@ -170,15 +173,15 @@ def _remove(setting: Setting, journal: Journal) -> None:
     click.echo(f"VMs lose the property {MARK_PROPERTY} with its definition, once the engine was restarted.")
     _confirm("Undo this?", setting)
     kept = _undo(ways, journal, rest=True)
-    pools = phases.pools_left(engine) if engine is not None else ""
+    pools = phases.pools_left(setting.engine)
     if pools:
         kept.append(pools)
     else:
         setting.config.forget()
         kept += _undo(ways, journal, rest=False)
+        click.echo(f"Restart the engine now ({phases.RESTART}): it has the configuration of setup in memory.")
     if kept:
         raise errors.Conflict(" ".join(kept))
-    click.echo(f"Undone. Restart the engine ({phases.RESTART}); it still has the former configuration in memory.")
 
 
 def _undo(ways: Iterable[tuple[Act, Entry]], journal: Journal, rest: bool) -> list[str]:

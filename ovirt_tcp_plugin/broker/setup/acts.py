@@ -123,7 +123,7 @@ def perform(acts: Iterable[Act], journal: Journal, tell: Tell) -> bool:
         if one.need is not Need.DO:
             continue
         journal.intend(act.kind, act.subject, _before(one), one.wanted)
-        after = act.do(one.wanted)
+        after = _do(act, one.wanted)
         journal.done(act.kind, act.subject, after)
         tell(f"{act.title}: {act.show(after)}")
         done = True
@@ -145,15 +145,29 @@ def undo(acts: Iterable[tuple[Act, Entry]], journal: Journal, tell: Tell) -> lis
             journal.undoing(entry)
             try:
                 note = act.undo(entry, now)
-            except errors.Conflict as e:
-                kept.append(f"{act.title} was left alone: {e.reason}")
-                continue
+            except (errors.Conflict, errors.NotFound) as e:
+                # A request may have been sent twice, see `_do`: then it is undone all the same.
+                if not act.gone(act.look(entry), entry):
+                    journal.put_back(entry)
+                    kept.append(f"{act.title} was left alone: {e}")
+                    continue
+                note = ""
             tell(f"{act.title}: undone" + (f"; {note}" if note else ""))
         else:
             kept.append(_changed(act, entry, now))
             continue
         journal.drop(entry)
     return kept
+
+
+def _do(act: Act, wanted: Any) -> Any:
+    """Do an act. What the engine refuses is tried once more: libcurl sends a request again when a connection that was used
+    before ends without an answer, and the engine refuses the second, though it did the first. `do` finishes what it finds.
+    """
+    try:
+        return act.do(wanted)
+    except (errors.Conflict, errors.NotFound):
+        return act.do(wanted)
 
 
 def _before(one: Step) -> Any:

@@ -102,6 +102,10 @@ class Journal:
         """Say that an act will be undone."""
         self._put(dataclasses.replace(entry, state=State.UNDOING, at=_now()))
 
+    def put_back(self, entry: Entry) -> None:
+        """Say that an act was not undone after all: it is as the entry says."""
+        self._put(entry)
+
     def drop(self, entry: Entry) -> None:
         """Forget an act: it is undone."""
         del self._entries[entry.kind, entry.subject]
@@ -140,6 +144,7 @@ def locked(directory: Path) -> Iterator[None]:
     """
     try:
         directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+        _check_owner(directory, directory.lstat())
         lock = os.open(directory / "lock", os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o600)
     except OSError as e:
         raise errors.InvalidConfig(str(directory), [f"it cannot be used, is this root? {e.strerror}"]) from e
@@ -162,8 +167,7 @@ def _read(path: Path) -> list[Entry]:
         return []
     except OSError as e:
         raise errors.InvalidConfig(str(path), [f"the journal cannot be read, is this root? {e.strerror}"]) from e
-    if status.st_uid != os.geteuid() or status.st_mode & (stat.S_IWGRP | stat.S_IWOTH):
-        raise errors.InvalidConfig(str(path), ["the journal belongs to somebody else, or others may write it"])
+    _check_owner(path, status)
     try:
         members = fields.members(fields.parse(content, "journal", MAX_SIZE), "journal")
         fields.integer(members, "version", VERSION, VERSION)
@@ -171,6 +175,11 @@ def _read(path: Path) -> list[Entry]:
     except (errors.InvalidMessage, ValueError, KeyError) as e:
         reason = "it is needed to undo what was done; bring it back from a backup, or move it away and undo by hand"
         raise errors.InvalidConfig(str(path), [f"the journal is damaged ({e}): {reason}"]) from e
+
+
+def _check_owner(path: Path, status: os.stat_result) -> None:
+    if status.st_uid != os.geteuid() or status.st_mode & (stat.S_IWGRP | stat.S_IWOTH):
+        raise errors.InvalidConfig(str(path), ["it belongs to somebody else, or others may write it"])
 
 
 def _entry(members: Any) -> Entry:

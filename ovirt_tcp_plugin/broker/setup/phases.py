@@ -107,7 +107,7 @@ def note_unit(engine: Administration, journal: Journal) -> None:
     """Have the journal know the unit, if the engine could find it only because of phase 1."""
     enabled = journal.entry(SetOption.kind, options.SCHEDULER_ENABLED)
     unit = KnowUnit(engine)
-    if enabled is not None and enabled.before != "true" and journal.entry(unit.kind, unit.subject) is None:
+    if enabled is not None and enabled.before.lower() != "true" and journal.entry(unit.kind, unit.subject) is None:
         there = unit.look(None)
         journal.intend(unit.kind, unit.subject, None, there)
         journal.done(unit.kind, unit.subject, there)
@@ -143,14 +143,9 @@ def left_to_do(engine: Administration, wishes: Wishes, broker: Settings) -> list
     return told
 
 
-def ways_back(journal: Journal, config: EngineConfig, engine: Optional[Administration]) -> list[tuple[Act, Entry]]:
-    """Return the acts of the journal, the last one first. `engine`: may be None if `needs_engine` says so."""
+def ways_back(journal: Journal, config: EngineConfig, engine: Administration) -> list[tuple[Act, Entry]]:
+    """Return the acts of the journal, the last one first."""
     return [(_act(one, config, engine), one) for one in reversed(journal.entries)]
-
-
-def needs_engine(journal: Journal) -> bool:
-    """Return whether the journal has acts by REST."""
-    return any(one.kind not in _PHASE_1 for one in journal.entries)
 
 
 def by_rest(act: Act) -> bool:
@@ -173,13 +168,11 @@ def _pools(engine: Administration) -> dict[str, Pool]:
     return pools.by_cluster
 
 
-def _act(entry: Entry, config: EngineConfig, engine: Optional[Administration]) -> Act:
+def _act(entry: Entry, config: EngineConfig, engine: Administration) -> Act:
     if entry.kind == SetOption.kind:
         return SetOption(config, entry.subject)
     if entry.kind == DefineProperty.kind:
         return DefineProperty(config, entry.subject)
-    if engine is None:
-        raise errors.Conflict("the journal has changes made by REST, and there is no way to the engine")
     if entry.kind == MakePolicy.kind:
         return MakePolicy(engine, entry.subject)
     if entry.kind == MakeRole.kind:

@@ -72,6 +72,8 @@ class MakePolicy(Act):
     def do(self, wanted: Any) -> Any:
         """Make the policy, or what it still lacks: the balance first, the properties when the units are there."""
         found = [one for one in self._engine.policies() if one.name == self.subject]
+        if found and found[0].description != wanted["description"]:
+            raise errors.Conflict(f"somebody made a scheduling policy {self.subject} at this moment")
         uid = found[0].id if found else self._engine.add_policy(wanted["name"], wanted["description"])
         there, content = self._engine.content(uid), policies.decode(wanted)
         if there.balance != content.balance:

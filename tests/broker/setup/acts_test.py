@@ -168,8 +168,8 @@ def test_what_the_engine_refuses_to_undo_is_told_and_stays_in_the_journal(journa
     done(journal)
     word = Word("ours")
     word.refusal = "in use"
-    assert acts.undo([(word, journal.entries[0])], journal, quiet) == ["the word was left alone: in use"]
-    assert journal.entries[0].state is State.UNDOING
+    assert acts.undo([(word, journal.entries[0])], journal, quiet) == ["the word was left alone: conflict: in use"]
+    assert journal.entries[0].state is State.DONE
     word.refusal = ""
     told: list[str] = []
     assert acts.undo([(word, journal.entries[0])], journal, told.append) == []

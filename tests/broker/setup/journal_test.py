@@ -134,3 +134,9 @@ def test_a_directory_that_cannot_be_made_says_as_whom_to_run(tmp_path: Path) -> 
     (tmp_path / "file").write_text("")
     with pytest.raises(errors.InvalidConfig, match="is this root"), locked(tmp_path / "file"):
         pass
+
+
+def test_a_directory_that_others_may_write_is_not_used(state: Path) -> None:
+    state.chmod(0o777)
+    with pytest.raises(errors.InvalidConfig, match="others may write it"), locked(state):
+        pass
