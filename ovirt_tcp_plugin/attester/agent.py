@@ -116,6 +116,8 @@ class Agent:
             self._renew()
             return
         challenge = evidence.decode_challenge(answer)
+        if len(challenge.selection) != 1:
+            raise errors.InvalidMessage("challenge", "it does not name one PCR bank")
         measured = measure.measure(self._tpm, self._ak, challenge, self._sources)
         log.info("measured logs=%s boot_id=%s", ",".join(sorted(measured.logs)) or "none", measured.boot_id)
         outcome, signed = _decode_result(self._post("/v1/evidence", evidence.encode(measured)))

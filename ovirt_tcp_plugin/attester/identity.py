@@ -125,9 +125,12 @@ class Identity:
         """
         try:
             issued = x509.load_pem_x509_certificate(certificate.encode("ascii"))
-        except ValueError as e:
+            certified, (begin, end) = _spki(issued), public_keys.life(issued)
+        except public_keys.UNREADABLE as e:
             raise errors.InvalidMessage("client certificate", "not a PEM certificate") from e
-        if _spki(issued) != _spki(key):
+        if begin >= end:
+            raise errors.InvalidMessage("client certificate", "its life ends before it begins")
+        if certified != _spki(key):
             raise errors.InvalidMessage("client certificate", "it is for another key than the one requested")
         encoding, form = serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8
         private = key.private_bytes(encoding, form, serialization.NoEncryption())

@@ -210,7 +210,9 @@ def test_a_bad_result_leaves_the_last_one(given: bytes, reason: str, make_attest
     [
         {"nonce": "AAAA"},
         {"nonce": None},
+        {"selection": {}},
         {"selection": {"md5": [1]}},
+        {"selection": {"sha1": [17], "sha256": [17]}},
         {"selection": {"sha256": [24]}},
         {"selection": {"sha256": [True]}},
         {"lifetime_ms": -1},

@@ -7,6 +7,7 @@ from __future__ import annotations
 import json
 import random
 import signal
+import ssl
 import stat
 import subprocess
 import sys
@@ -16,6 +17,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 
 from ovirt_tcp_plugin import errors
@@ -23,7 +26,7 @@ from ovirt_tcp_plugin.attester import enrolling
 from ovirt_tcp_plugin.attester.identity import AK_FILE, CLIENT_FILE, STATUS_FILE, Identity
 from ovirt_tcp_plugin.attester.keys import KeyBlob
 from ovirt_tcp_plugin.verifier.authority import Authority
-from tests.attester.fake_verifier import issue
+from tests.attester.fake_verifier import NOW, issue
 
 # A P-256 key as TPMT_PUBLIC; nobody has its private half.
 AREA = bytes.fromhex("0023000b00050472000000100018000b00030010") + (b"\0\x20" + bytes(31) + b"\1") * 2
@@ -81,6 +84,34 @@ def test_refuses_a_certificate_for_another_key(kept: Identity, authority: Author
 def test_refuses_a_certificate_that_is_none(kept: Identity) -> None:
     with pytest.raises(errors.InvalidMessage, match="not a PEM certificate"):
         kept.keep_client(ec.generate_private_key(ec.SECP256R1()), "certificate")
+
+
+@pytest.mark.parametrize(
+    ("good", "bad"),
+    [
+        pytest.param(b"\x02\x01\x02", b"\x02\x01\x2a", id="version 43"),
+        pytest.param(b"\x2a\x86\x48\xce\x3d\x02\x01", b"\x2a\x86\x48\xce\x3d\x02\x77", id="unknown kind of key"),
+    ],
+)
+def test_refuses_a_certificate_of_an_unknown_form(kept: Identity, authority: Authority, good: bytes, bad: bytes) -> None:
+    key = ec.generate_private_key(ec.SECP256R1())
+    issued = issue(authority, enrolling._certificate_request(key, "host-1"))
+    der = ssl.PEM_cert_to_DER_cert(issued).replace(good, bad, 1)
+
+    with pytest.raises(errors.InvalidMessage, match="not a PEM certificate"):
+        kept.keep_client(key, ssl.DER_cert_to_PEM_cert(der))
+
+
+def test_refuses_a_certificate_without_a_life(kept: Identity, authority: Authority) -> None:
+    key = ec.generate_private_key(ec.SECP256R1())
+    name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "host-1")])
+    builder = x509.CertificateBuilder().subject_name(name).issuer_name(name).public_key(key.public_key())
+    builder = builder.serial_number(1).not_valid_before(NOW).not_valid_after(NOW)
+    pem = builder.sign(key, hashes.SHA256()).public_bytes(serialization.Encoding.PEM).decode()
+
+    with pytest.raises(errors.InvalidMessage, match="ends before it begins"):
+        kept.keep_client(key, pem)
+    assert not kept.client_file.exists()
 
 
 @pytest.mark.parametrize(
