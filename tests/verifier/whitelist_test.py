@@ -233,13 +233,20 @@ class TestJudgement:
         levels = []
         for manifests in (bad, good, []):
             tool.write("PUT", f"{WLM}/mles", {**VMM, "MLE_Manifests": manifests})
-            tool.server.judge_all()
             levels.append(agent.answer(agent.challenge()).json()["level"])
         assert levels == ["untrusted", "trusted", "unknown"]
         assert other.answer(other.challenge()).json()["level"] == "trusted"
         tool.write("DELETE", HOSTS, hostName="host-1")
-        tool.server.judge_all()
         assert agent.answer(agent.challenge()).json()["level"] == "trusted"
+
+    def test_only_what_hosts_are_judged_by_has_them_asked_anew(self, tool: Tool, vendor: Vendor) -> None:
+        agent = Agent(tool.server, vendor).enrol()
+        agent.answer(agent.challenge())
+        tool.write("POST", f"{WLM}/oem", OEM)
+        tool.write("POST", f"{WLM}/os", OS)
+        assert agent.challenge(0) is None
+        tool.write("POST", f"{WLM}/mles", VMM)
+        assert agent.challenge() is not None
 
     def test_what_is_known_of_a_host_is_judged_again_at_once(self, tool: Tool, vendor: Vendor) -> None:
         agent = Agent(tool.server, vendor).enrol()

@@ -27,6 +27,8 @@ Change = Callable[[Connection], None]
 class _Whitelist(Handler):
     callers = frozenset({Caller.VIEWER})
     writers = frozenset({Caller.POLICY})
+    # Whether hosts are judged by what is changed here.
+    judged_by = True
 
     @property
     def query(self) -> Mapping[str, str]:
@@ -38,8 +40,10 @@ class _Whitelist(Handler):
         self.answer(await self.context.database.read(work))
 
     async def change(self, work: Change, status: int = 200) -> None:
-        """Do the work and answer `True`, as OpenAttestation does."""
+        """Do the work, have every host judged anew, and answer `True`, as OpenAttestation does."""
         await self.context.database.write(work)
+        if self.judged_by:
+            await self.context.attestation.judge_all()
         log.info("whitelist changed path=%a method=%s", self.request.path, self.request.method)
         self.set_status(status)
         self.set_header("Content-Type", "text/plain")
@@ -53,6 +57,8 @@ class _Whitelist(Handler):
 
 class Oems(_Whitelist):
     """Makers of machines."""
+
+    judged_by = False
 
     async def get(self) -> None:
         await self.read(lambda c: oat_records.every(c, oat_records.OEM))
@@ -72,6 +78,8 @@ class Oems(_Whitelist):
 
 class OperatingSystems(_Whitelist):
     """Operating systems, by name and version."""
+
+    judged_by = False
 
     async def get(self) -> None:
         await self.read(lambda c: oat_records.every(c, oat_records.OS))
