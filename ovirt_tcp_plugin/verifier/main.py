@@ -15,6 +15,7 @@ import signal
 import socket
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import click
 from cryptography.hazmat.primitives import hashes
@@ -134,11 +135,25 @@ async def _serve_from(
     stopped = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, stopped.set)
-    await stopped.wait()
-    server.stop()
-    for chore in chores:
-        chore.cancel()
-    await asyncio.gather(*chores, return_exceptions=True)
+    try:
+        await until_stopped(stopped, chores)
+    finally:
+        server.stop()
+        for chore in chores:
+            chore.cancel()
+        await asyncio.gather(*chores, return_exceptions=True)
+
+
+async def until_stopped(stopped: asyncio.Event, chores: Sequence[asyncio.Future[None]]) -> None:
+    """Return when it is time to stop.
+
+    None of the chores ends by itself. One that did, by a fault of ours, would leave a server that looks alive; so its
+    exception comes through, the process ends, and systemd starts it anew.
+    """
+    running: list[asyncio.Future[Any]] = [asyncio.ensure_future(stopped.wait()), *chores]
+    ended, _ = await asyncio.wait(running, return_when=asyncio.FIRST_COMPLETED)
+    for one in ended:
+        one.result()
 
 
 async def _forget_tokens(database: Database, clock: Clock) -> None:

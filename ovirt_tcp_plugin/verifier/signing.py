@@ -80,7 +80,7 @@ class Signer:
             return
         try:
             key = serialization.load_pem_private_key(stored.private.encode("ascii"), self._secret)
-        except (ValueError, TypeError) as e:
+        except (ValueError, TypeError, AttributeError) as e:
             raise errors.InvalidConfig("the database", ["its verdict key cannot be read with this ca.key"]) from e
         if not isinstance(key, ec.EllipticCurvePrivateKey):
             raise errors.InvalidConfig("the database", ["its verdict key is not an elliptic-curve key"])

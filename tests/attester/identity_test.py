@@ -20,6 +20,7 @@ import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.x509.oid import NameOID
 
 from ovirt_tcp_plugin import errors
 from ovirt_tcp_plugin.attester import enrolling
@@ -104,7 +105,7 @@ def test_refuses_a_certificate_of_an_unknown_form(kept: Identity, authority: Aut
 
 def test_refuses_a_certificate_without_a_life(kept: Identity, authority: Authority) -> None:
     key = ec.generate_private_key(ec.SECP256R1())
-    name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "host-1")])
+    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "host-1")])
     builder = x509.CertificateBuilder().subject_name(name).issuer_name(name).public_key(key.public_key())
     builder = builder.serial_number(1).not_valid_before(NOW).not_valid_after(NOW)
     pem = builder.sign(key, hashes.SHA256()).public_bytes(serialization.Encoding.PEM).decode()
