@@ -8,11 +8,13 @@ import concurrent.futures
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
+import sqlalchemy as sa
 
 from ovirt_tcp_plugin.verifier.authority import Authority
-from ovirt_tcp_plugin.verifier.store import database, references
+from ovirt_tcp_plugin.verifier.store import database, references, tokens
 from ovirt_tcp_plugin.verifier.store.database import Database
 from tests.verifier.conftest import good_boot
 from tests.verifier.postgresql import PostgreSql
@@ -173,3 +175,31 @@ def test_a_database_that_hangs_is_given_up_and_found_again(
     assert poll(pair.a, 60_000) == "trusted"
     agent.tpm.boot_id, agent.tpm.reset_count = agent.tpm.boot_id.replace("1", "2"), agent.tpm.reset_count + 1
     assert agent.answer(agent.challenge()).json()["level"] == "trusted"
+
+
+def test_a_full_disk_loses_nothing_and_is_over_when_there_is_room(
+    tmp_path: Path, authority: Authority, vendor: Vendor
+) -> None:
+    sqlite, full = Database(f"sqlite:///{tmp_path / 'verifier.db'}"), [False]
+
+    def limit(connection: Any, *_: object) -> None:
+        cursor = connection.cursor()
+        cursor.execute(f"PRAGMA max_page_count = {1 if full[0] else 2**30}")  # 1: as many as there are
+        cursor.close()
+
+    sa.event.listen(sqlite._engine, "checkout", limit)
+    server = Server(tmp_path, sqlite, authority, vendor)
+    server.choose_good_boot()
+    agent, enroller = Agent(server, vendor).enrol(), server.token("enrolment")
+    agent.answer(agent.challenge())
+    full[0] = True
+    made = [server.call("POST", "/v1/enrolment/tokens", {"host": "h" * 200}, token=enroller) for _ in range(40)]
+    assert {one.status_code for one in made} == {200, 503}
+    assert made[-1].json()["code"] == "Unavailable"
+    assert poll(server, 60_000) == "trusted"
+    full[0] = False
+    kept = [one.json()["token"] for one in made if one.status_code == 200]
+    assert all(sqlite.transact(lambda c, secret=secret: tokens.find(c, secret)) for secret in kept)
+    assert server.call("POST", "/v1/enrolment/tokens", {"host": "host-2"}, token=enroller).status_code == 200
+    server.stop()
+    sqlite.close()
