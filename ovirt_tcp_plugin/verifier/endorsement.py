@@ -59,7 +59,7 @@ def check_ek_certificate(
         authorities: roots and intermediates of `ek-ca.d`; empty means that nobody is believed.
 
     Raises:
-        Refused: ek_untrusted, ek_usage, ek_key_differs or ek_attributes.
+        Refused: ek_untrusted, ek_expired, ek_usage, ek_key_differs or ek_attributes.
     """
     check_ek(ek)
     try:
@@ -174,7 +174,7 @@ def check_path(certificate: crypto.X509, authorities: Iterable[crypto.X509], now
     """Return if OpenSSL finds a path from the certificate to a root among the authorities, valid at `now`.
 
     Raises:
-        Refused: ek_untrusted.
+        Refused: ek_untrusted; ek_expired when that is all that is wrong with it, as far as OpenSSL looked.
     """
     store = crypto.X509Store()
     for authority in authorities:
@@ -184,8 +184,9 @@ def check_path(certificate: crypto.X509, authorities: Iterable[crypto.X509], now
         crypto.X509StoreContext(store, certificate).verify_certificate()
     except crypto.X509StoreContextError as e:
         # EL9's pyOpenSSL gives code, depth and text.
-        text = e.args[0][-1] if isinstance(e.args[0], list) else e
-        raise errors.Refused("ek_untrusted", f"no EK authority vouches for this TPM: {text}") from e
+        text = str(e.args[0][-1] if isinstance(e.args[0], list) else e)
+        code = "ek_expired" if "expired" in text else "ek_untrusted"
+        raise errors.Refused(code, f"no EK authority vouches for this TPM: {text}") from e
 
 
 def extended_usages(certificate: x509.Certificate) -> Collection[x509.ObjectIdentifier]:

@@ -124,7 +124,10 @@ class Criteria:
         return bool(self._sets_for(host_name))
 
     def judge(self, measured: Measured, host_name: str, required: tpm2.Selection) -> tuple[Finding, ...]:
-        """Return the findings of check (8): what differs from the nearest set."""
+        """Return the findings of check (8): what differs from the nearest set, in the order of the boot.
+
+        What differs first is the likely cause: without Secure Boot another chain of boot loaders runs.
+        """
         sets = self._sets_for(host_name)
         if not sets:
             text = "no reference values are chosen for this host: import them from a golden host"
@@ -132,11 +135,12 @@ class Criteria:
         ((_, indices),) = required.items()
         compared = [_compare_set(one, indices, measured, host_name) for one in sets]
         covered = {pcr for one in compared if not any(one.values()) for pcr in one}
-        findings: dict[Finding, None] = {}  # in order, each once
+        found: dict[Finding, tuple[bool, int]] = {}  # each once, with its place in the boot
         for index in indices:
             if index not in covered:
-                findings.update(dict.fromkeys(_nearest(index, compared, measured)))
-        return tuple(findings)
+                for pcr, difference in _nearest(index, compared, measured):
+                    found[difference.finding] = _place(pcr, difference, measured)
+        return tuple(sorted(found, key=found.__getitem__))
 
     def _sets_for(self, host_name: str) -> list[_Set]:
         """Return the sets that name the host, if there are any; otherwise those that name none."""
@@ -145,22 +149,30 @@ class Criteria:
         return [one for one in naming or general if one.parts]
 
 
-def _nearest(index: int, compared: Sequence[_Compared], measured: Measured) -> list[Finding]:
-    """Return what differs from the nearest set that speaks of a PCR."""
+def _nearest(index: int, compared: Sequence[_Compared], measured: Measured) -> list[tuple[int, _Difference]]:
+    """Return what differs from the nearest set that speaks of a PCR, by PCR."""
     speaking = [one for one in compared if index in one]
     if not speaking:
         text = f"no reference values cover PCR {index}"
-        return [Finding(8, "no_reference_values", text, "", measured.values.get(index, ""))]
+        return [(index, _Difference(0, Finding(8, "no_reference_values", text, "", measured.values.get(index, ""))))]
     nearest = min(speaking, key=lambda one: sum(difference.distance for difference in one.values() if difference))
-    return [difference.finding for difference in nearest.values() if difference]
+    return [(pcr, difference) for pcr, difference in nearest.items() if difference]
+
+
+def _place(pcr: int, difference: _Difference, measured: Measured) -> tuple[bool, int]:
+    """Return when in the boot a difference came about: the launch comes after the firmware, whose log stands behind."""
+    taken = [place for place, step in enumerate(measured.steps) if step.pcr == pcr]
+    after = taken[-1] + 1 if taken else 0
+    return pcr in eventlog.DRTM_PCRS, taken[difference.position] if difference.position < len(taken) else after
 
 
 @dataclasses.dataclass(frozen=True)
 class _Difference:
-    """How far a boot is from a set, and the first thing that differs."""
+    """How far a boot is from a set, and the first thing that differs, with its position among the PCR's events."""
 
     distance: int
     finding: Finding
+    position: int = 0
 
 
 # By PCR, for the required ones that a set speaks of; None where it matches.
@@ -201,15 +213,15 @@ def _compare_steps(part: _Part, taken: Sequence[Step], index: int, host_name: st
     fits = [part.allows(slot, step.digest, host_name) for slot, step in zip(part.slots, taken)]
     if all(fits):
         return _relabelled(part, taken, index)
-    finding = _swapped_or_unknown(part, taken, index, fits.index(False), host_name)
-    return _Difference(fits.count(False), finding)
+    position = fits.index(False)
+    return _Difference(fits.count(False), _swapped_or_unknown(part, taken, index, position, host_name), position)
 
 
 def _relabelled(part: _Part, taken: Sequence[Step], index: int) -> Optional[_Difference]:
     for number, (slot, step) in enumerate(zip(part.slots, taken), 1):
         if slot != step.component:
             text = f"PCR {index}, event {number}: the log calls {components.text(slot)} by another name"
-            return _Difference(1, Finding(8, "event_relabelled", text, slot, step.component))
+            return _Difference(1, Finding(8, "event_relabelled", text, slot, step.component), number - 1)
     return None
 
 
@@ -234,15 +246,15 @@ def _other_length(part: _Part, taken: Sequence[Step], index: int, host_name: str
     )
     distance = max(len(taken), len(part.slots)) - position
     if position < most and _in_place(part, taken, position, host_name):
-        return _Difference(distance, _swapped_or_unknown(part, taken, index, position, host_name))
+        return _Difference(distance, _swapped_or_unknown(part, taken, index, position, host_name), position)
     where = f"PCR {index}, event {position + 1}"
     if len(taken) > len(part.slots):
         added = taken[position]
         text = f"{where}: boots of {part.set_name} have no such step here ({components.text(added.component)})"
-        return _Difference(distance, Finding(8, "event_added", text, "", added.digest))
+        return _Difference(distance, Finding(8, "event_added", text, "", added.digest), position)
     slot = part.slots[position]
     text = f"{where}: {components.text(slot)} of {part.set_name} is missing"
-    return _Difference(distance, Finding(8, "event_missing", text, part.expected(slot, host_name), ""))
+    return _Difference(distance, Finding(8, "event_missing", text, part.expected(slot, host_name), ""), position)
 
 
 def _in_place(part: _Part, taken: Sequence[Step], position: int, host_name: str) -> bool:

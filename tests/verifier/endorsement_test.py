@@ -47,9 +47,17 @@ class TestEkCertificate:
         with refused("ek_untrusted", "no EK authority vouches"):
             endorsement.check_ek_certificate(certificate, tpm.ek, [], NOW)
 
-    @pytest.mark.parametrize("now", [NOW + 2 * YEAR, NOW - 2 * YEAR], ids=["expired", "not yet valid"])
-    def test_refuses_outside_its_validity(self, vendor: Vendor, tpm: SoftwareTpm, now: datetime.datetime) -> None:
-        with refused("ek_untrusted", "certificate"):
+    @pytest.mark.parametrize(
+        ("now", "code"),
+        [
+            pytest.param(NOW + 2 * YEAR, "ek_expired", id="expired"),
+            pytest.param(NOW - 2 * YEAR, "ek_untrusted", id="not yet valid"),
+        ],
+    )
+    def test_refuses_outside_its_validity(
+        self, vendor: Vendor, tpm: SoftwareTpm, now: datetime.datetime, code: str
+    ) -> None:
+        with refused(code, "certificate"):
             check(vendor, tpm, vendor.certify(tpm.ek_key.public_key()), now)
 
     def test_refuses_a_certificate_for_another_key(self, vendor: Vendor, tpm: SoftwareTpm) -> None:

@@ -123,7 +123,7 @@ def refusal(work: Callable[[], object]) -> list[str]:
     try:
         work()
     except errors.Refused as e:
-        return [e.code, *e.reason.split()]
+        return [e.code]
     return []
 
 
@@ -283,7 +283,7 @@ FAULTS: list[tuple[str, str, Callable[[Lab], list[str]]]] = [
     ("AK swapped after enrolment", "bad_signature", swapped_ak),
     ("unrestricted AK", "ak_unrestricted", unrestricted_ak),
     ("EK of unknown vendor", "ek_untrusted", lambda lab: check_ek(lab, Vendor("stranger"), year())),
-    ("EK chain expired", "expired", lambda lab: check_ek(lab, lab.vendor, VENDOR_NOW - datetime.timedelta(days=1))),
+    ("EK chain expired", "ek_expired", lambda lab: check_ek(lab, lab.vendor, VENDOR_NOW - datetime.timedelta(days=1))),
     ("EK certificate for another key", "ek_key_differs", other_key),
     ("second name", "ek_in_use", second_name),
     ("nonce replayed", "nonce_unknown", answered(nothing_issued=True)),
@@ -298,6 +298,9 @@ FAULTS: list[tuple[str, str, Callable[[Lab], list[str]]]] = [
 ]
 
 
+ABOVE = {("no_launch", "log_without_launch"), ("selection_differs", "pcr_not_quoted")}
+
+
 @pytest.fixture
 def lab(make_host: Callable[..., LabHost], tpm_pool: TpmPool, vendor: Vendor) -> Lab:
     host = make_host("host-1")
@@ -310,7 +313,10 @@ def test_there_are_forty() -> None:
 
 @pytest.mark.parametrize(("code", "fault"), [pytest.param(code, fault, id=name) for name, code, fault in FAULTS])
 def test_a_fault_is_told_by_its_code(lab: Lab, code: str, fault: Callable[[Lab], list[str]]) -> None:
-    assert code in fault(lab)
+    told = fault(lab)
+    assert code in told
+    # What is told first is what a person sees in the list of hosts: the fault itself, or what is above it.
+    assert told[0] == code or (told[0], code) in ABOVE
 
 
 def test_without_a_fault_nothing_is_told(lab: Lab) -> None:
