@@ -71,7 +71,8 @@ class Database:
         except (sa.exc.SQLAlchemyError, migrations.CommandError) as e:
             where = self._engine.url.render_as_string(hide_password=True)
             raise errors.InvalidConfig(where, [f"the database cannot be opened: {_first_line(e)}"]) from e
-        # SQLite's readers see one snapshot anyhow.
+        # SQLite's readers see one snapshot anyhow, and all of them are in the server's loop, on one connection.
+        self._reader: Optional[Connection] = None
         self._snapshots = self._engine.execution_options(isolation_level="REPEATABLE READ") if self.shared else self._engine
         self._readers = concurrent.futures.ThreadPoolExecutor(READERS, "store-read")
         self._writer = concurrent.futures.ThreadPoolExecutor(1, "store-write")
@@ -88,6 +89,7 @@ class Database:
         """Finish what is being written and give the connections back."""
         self._writer.shutdown()
         self._readers.shutdown()
+        self._end_reader()
         self._engine.dispose()
 
     def transact(self, work: Work[T]) -> T:
@@ -112,7 +114,7 @@ class Database:
         try:
             if not self.shared:
                 # SQLite answers from memory, and its readers wait for nobody; a thread would cost more than the read.
-                return self._read(work)
+                return self._read_here(work)
             return await _in_time(loop.run_in_executor(self._readers, self._read, work))
         finally:
             self.on_done("read", loop.time() - began)
@@ -130,7 +132,7 @@ class Database:
         if not self._writing:
             self._write_waiting()
         try:
-            return await _in_time(kept)
+            return await (_in_time(kept) if self.shared else kept)
         finally:
             self.on_done("write", loop.time() - began)
 
@@ -181,6 +183,21 @@ class Database:
             return self._commit_together([work])[0]
         except errors.Error as e:
             return e
+
+    def _read_here(self, work: Work[T]) -> T:
+        try:
+            if self._reader is None:
+                self._reader = self._engine.connect()
+            with self._reader.begin():
+                return work(self._reader)
+        except sa.exc.SQLAlchemyError as e:
+            self._end_reader()
+            raise _unavailable(e) from e
+
+    def _end_reader(self) -> None:
+        if self._reader is not None:
+            self._reader.close()
+            self._reader = None
 
     def _read(self, work: Work[T]) -> T:
         try:
