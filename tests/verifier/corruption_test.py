@@ -14,8 +14,8 @@ import requests
 import sqlalchemy as sa
 from sqlalchemy.engine import Connection
 
+from ovirt_tcp_plugin.tokens import _end
 from ovirt_tcp_plugin.verifier.authority import Authority
-from ovirt_tcp_plugin.verifier.main import _end
 from ovirt_tcp_plugin.verifier.store import endorsements, oat_records, references, schema, tokens
 from ovirt_tcp_plugin.verifier.store.database import Database
 from ovirt_tcp_plugin.verifier.store.tokens import Token
@@ -115,7 +115,7 @@ class Kind:
 KINDS: Mapping[sa.Table, Kind] = {
     schema.tokens: Kind(
         lambda c, name: tokens.add(c, name, Token("viewer", note=name)),
-        lambda c: [f"{_end(token):20} {token.role:9} {token.note}" for token in tokens.every(c).values()],
+        lambda c: [f"{_end(token.end_s):20} {token.role:9} {token.note}" for token in tokens.every(c).values()],
     ),
     schema.registered_eks: Kind(
         lambda c, name: endorsements.add(c, f"ek of {name}", name),
