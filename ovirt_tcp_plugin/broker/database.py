@@ -1,6 +1,8 @@
 # SPDX-FileCopyrightText: The ovirt_tcp_plugin developers
 # SPDX-License-Identifier: Apache-2.0
-"""The broker's SQLite file: the tokens of its interface, and its history. Verdicts are not in it.
+"""The broker's SQLite file: the tokens of its interface, its history, and what it remembers of VMs.
+
+Verdicts are not in it: placement does not depend on it.
 
 Acknowledged means committed: it survives kill -9 and a power failure (WAL mode with synchronous=FULL).
 """
@@ -41,6 +43,18 @@ _TABLES = (
         cluster_id TEXT NOT NULL,
         event_number INTEGER,
         waiting INTEGER NOT NULL
+    )
+    """,
+    # What is remembered of VMs: vm_records.Record.
+    """
+    CREATE TABLE vms (
+        id TEXT PRIMARY KEY,
+        cluster_id TEXT NOT NULL,
+        pool TEXT NOT NULL,
+        marked INTEGER NOT NULL,
+        needs_trust INTEGER NOT NULL,
+        warned TEXT NOT NULL,
+        gone INTEGER NOT NULL
     )
     """,
     "CREATE INDEX history_at ON history (at_ms)",

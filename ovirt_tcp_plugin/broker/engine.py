@@ -34,6 +34,7 @@ log = logging.getLogger("broker.engine")
 
 ORIGIN = "ovirt-tcp"
 MAX_EVENTS = 1000
+MAX_EVENT_TEXT = 1000
 
 
 class Engine:
@@ -280,8 +281,8 @@ def _marked(vm: Any) -> bool:
 
 
 def _event(event: Any) -> Event:
-    linked = [one.id if one else "" for one in (event.host, event.vm, event.cluster)]
-    return Event(int(event.id), int(event.code), *linked)
+    host_id, vm_id, cluster_id = (one.id if one else "" for one in (event.host, event.vm, event.cluster))
+    return Event(int(event.id), int(event.code), host_id, vm_id, cluster_id, (event.description or "")[:MAX_EVENT_TEXT])
 
 
 def _host_service(system: Any, host_id: str) -> Any:

@@ -14,16 +14,36 @@ from typing import Any, Protocol
 
 from ovirt_tcp_plugin import errors
 
-# The engine's own places of 2013: Backend.initialize and InitVdsOnUp. Each must have its file.
-NAMES = ("backend_initialize", "init_vds_on_up")
+# The engine's own places of 2013: Backend.initialize and InitVdsOnUp; then what befalls VMs. Each must have its file.
+NAMES = (
+    "backend_initialize",
+    "init_vds_on_up",
+    "vm_added",
+    "vm_cloned",
+    "vm_from_trusted_cluster",
+    "vm_imported",
+    "vm_marked",
+    "vm_moved",
+)
+# Those that are about a VM.
+OF_VMS = frozenset(name for name in NAMES if name.startswith("vm_"))
 
 
 @dataclasses.dataclass(frozen=True)
 class HookEvent:
-    """What happened; `host_id` is empty for an event of the whole engine."""
+    """What happened.
+
+    Attributes:
+        host_id, vm_id: what it is about; both empty for an event of the whole engine.
+        code, fault: what is wrong with the VM since then and was not told before, as stable word and sentence; empty for
+            nothing.
+    """
 
     name: str
     host_id: str = ""
+    vm_id: str = ""
+    code: str = ""
+    fault: str = ""
 
 
 class Attester(Protocol):
@@ -34,6 +54,9 @@ class Attester(Protocol):
 
     def attest_host(self, host_id: str) -> None:
         """Attest one host before it counts."""
+
+    def warn(self, event: HookEvent) -> None:
+        """Write a warning event of the VM's fault, if it has one."""
 
 
 Handle = Callable[[HookEvent, Attester], None]

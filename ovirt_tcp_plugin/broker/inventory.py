@@ -111,6 +111,7 @@ class Event:
     host_id: str = ""
     vm_id: str = ""
     cluster_id: str = ""
+    text: str = ""
 
 
 @dataclasses.dataclass(frozen=True)

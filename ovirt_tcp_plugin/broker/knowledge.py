@@ -307,6 +307,21 @@ class Knowledge:
                 self._table.failed(host_id, now_ms, _draw(), "no_server", why)
             self._touch(walls, pools=None if walls else self._pools_of(host_ids))
 
+    def tell(self, notice: Notice) -> None:
+        """Have this written into the history, and perhaps the engine's events."""
+        with self.lock:
+            self._tell(notice)
+
+    def pools_and_exempt(self) -> tuple[Mapping[str, Pool], frozenset[str]]:
+        """Return the trusted pools by cluster id, and the ids of VMs that may run anywhere."""
+        with self.lock:
+            return dict(self._pools.by_cluster), self._exempt
+
+    def listing(self) -> Listing:
+        """Return the last complete listing."""
+        with self.lock:
+            return self._listing
+
     # Plans
 
     def plans(self) -> list[WallPlan]:

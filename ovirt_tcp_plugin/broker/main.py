@@ -23,6 +23,7 @@ from ovirt_tcp_plugin.broker.service import Service
 from ovirt_tcp_plugin.broker.settings import Settings
 from ovirt_tcp_plugin.broker.snapshot_writer import SnapshotWriter
 from ovirt_tcp_plugin.broker.tokens import INCLUDES, Tokens
+from ovirt_tcp_plugin.broker.vm_watch import VmWatch
 from ovirt_tcp_plugin.clock import Clock
 
 log = logging.getLogger("broker")
@@ -59,6 +60,7 @@ def run(config_dir: Path) -> None:
         SnapshotWriter(options.snapshot.directory),
         memory,
         history,
+        VmWatch(knowledge, stored),
         handles,
         clock,
     )

@@ -14,13 +14,13 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Optional
 
 from ovirt_tcp_plugin import errors
-from ovirt_tcp_plugin.broker import hooks
+from ovirt_tcp_plugin.broker import hooks, vm_watch
 from ovirt_tcp_plugin.broker.asker import Asker
 from ovirt_tcp_plugin.broker.engine import MAX_EVENTS, Engine
 from ovirt_tcp_plugin.broker.event_writer import EventWriter
 from ovirt_tcp_plugin.broker.history import History
 from ovirt_tcp_plugin.broker.hooks import HookEvent
-from ovirt_tcp_plugin.broker.inventory import Event, Group, wall_name
+from ovirt_tcp_plugin.broker.inventory import Event, Group, Listing, wall_name
 from ovirt_tcp_plugin.broker.knowledge import Knowledge, WallPlan
 from ovirt_tcp_plugin.broker.memory import Memory
 from ovirt_tcp_plugin.broker.metrics import Ages, Metrics
@@ -28,6 +28,7 @@ from ovirt_tcp_plugin.broker.settings import Settings
 from ovirt_tcp_plugin.broker.snapshot import Snapshot
 from ovirt_tcp_plugin.broker.snapshot_writer import SnapshotWriter
 from ovirt_tcp_plugin.broker.sources import Source
+from ovirt_tcp_plugin.broker.vm_watch import TRUST_MISMATCHES, VmWatch
 from ovirt_tcp_plugin.broker.wall import Edit, Step
 from ovirt_tcp_plugin.clock import Clock
 
@@ -51,7 +52,7 @@ HOST_LEFT_UP = frozenset({12, 15, 16, 41, 517, 518, 519, 522, 600, 620, 9008, 90
 # A host was Up all the time, as far as we saw: but what happened before our start we did not see. Never flood-limited.
 HOST_CAME_UP = 13
 # Clusters, policies, VMs or hosts changed: a full listing is due.
-LISTING_DUE = frozenset({34, 35, 42, 43, 44, 53, 174, 809, 811, 835, 1152, 9910, 9912})
+LISTING_DUE = frozenset({34, 35, 42, 43, 44, 53, 174, 809, 811, 835, 1152, 1158, 180, 9910, 9912, *TRUST_MISMATCHES})
 # A VM started, resumed or arrived somewhere: of exempt ones, where is told.
 VM_ARRIVED = frozenset({32, 40, 63, 153})
 
@@ -68,6 +69,7 @@ class Service:
         writer: SnapshotWriter,
         memory: Memory,
         history: History,
+        vms: VmWatch,
         handles: Mapping[str, hooks.Handle],
         clock: Clock,
     ) -> None:
@@ -84,6 +86,7 @@ class Service:
         self._ended_walls: list[tuple[str, str]] = []
         self.metrics = Metrics()
         self._asker = Asker(options, knowledge, source, self.metrics, clock)
+        self._vms = vms
         self._event_writer = EventWriter(knowledge, history, engine, self.metrics, clock)
         self._threads: list[threading.Thread] = []
 
@@ -124,8 +127,20 @@ class Service:
         """Run the hook of an event. Raises NotFound when there is none of that name."""
         if event.name not in self._handles:
             raise errors.NotFound("engine hook", event.name)
-        log.info("hook name=%s host=%s", event.name, event.host_id or "-")
+        log.info("hook name=%s host=%s vm=%s", event.name, event.host_id or "-", event.vm_id or "-")
         self._handles[event.name](event, self)
+
+    def run_hook_by_hand(self, name: str, host: str, vm: str) -> None:
+        """Run a hook for a pool's host or a VM, each by name or id or empty. Raises NotFound."""
+        if vm:
+            self.run_hook(self._vms.by_hand(name, vm, self._knowledge.listing()))
+        else:
+            self.run_hook(HookEvent(name, self._knowledge.host_id(host) if host else ""))
+
+    def warn(self, event: HookEvent) -> None:
+        """Write a warning event of the VM's fault, if it has one."""
+        if event.fault:
+            self._knowledge.tell(vm_watch.warning(event))
 
     def attest_in_stages(self) -> None:
         """Attest every Up host of every pool, first a small stage, then larger ones."""
@@ -171,6 +186,7 @@ class Service:
                 self._writer.remove(pool.cluster_id)
                 if pool.cluster_id in listing.walls:
                     self._ended_walls.append((pool.cluster_id, listing.walls[pool.cluster_id].id))
+            self._watch_vms(listing)
             self._last_full_ms = now_ms
             hosts = listing.hosts
         else:
@@ -182,6 +198,20 @@ class Service:
             self._listed.set()
             self.run_hook(HookEvent("backend_initialize"))
         self._last_engine_ms = self._clock.now_ms()
+
+    def _watch_vms(self, listing: Listing) -> None:
+        for event in self._vms.observe(listing):
+            try:
+                self.run_hook(event)
+            except Exception:
+                log.exception("hook name=%s vm=%s failed; its warning is written all the same", event.name, event.vm_id)
+                self.warn(event)
+        try:
+            # In this order: a warning that is written twice is better than one that is not.
+            self._event_writer.record()
+            self._vms.save()
+        except errors.Unavailable as e:
+            log.error("records of VMs not saved error=%s", e)
 
     def _read_events(self) -> None:
         """Take new events into account. Ids may become visible out of order, so the last ones are read again."""
@@ -210,6 +240,7 @@ class Service:
             self._engine_restarted("the engine restarted")
         elif event.host_id and (event.code in HOST_LEFT_UP or (event.code == HOST_CAME_UP and not self._listed.is_set())):
             self._knowledge.host_restarted(event.host_id)
+        self._vms.take_event(event)
         if event.code in LISTING_DUE or (event.code in VM_ARRIVED and self._knowledge.is_exempt(event.vm_id)):
             self._listing_due.set()
 

@@ -18,7 +18,6 @@ from prometheus_client import CONTENT_TYPE_LATEST
 from ovirt_tcp_plugin import errors
 from ovirt_tcp_plugin.broker import overview, settings, why
 from ovirt_tcp_plugin.broker.history import MAX_ENTRIES, History
-from ovirt_tcp_plugin.broker.hooks import HookEvent
 from ovirt_tcp_plugin.broker.knowledge import Knowledge
 from ovirt_tcp_plugin.broker.service import Service
 from ovirt_tcp_plugin.broker.tokens import Caller, Tokens
@@ -188,9 +187,7 @@ class Hook(Handler):
     callers = WORK
 
     def post(self, name: str) -> None:
-        host = self.query("host")
-        host_id = self.knowledge.host_id(host) if host else ""
-        self.context.service.run_hook(HookEvent(name, host_id))
+        self.context.service.run_hook_by_hand(name, self.query("host"), self.query("vm"))
         log.warning("hook by hand name=%s token=%s", name, self.bearer_id)
         self.answer({"hook": name})
 

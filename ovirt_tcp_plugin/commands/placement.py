@@ -155,11 +155,19 @@ def reject(config_dir: Path, pool: str, as_json: bool) -> None:
 
 @click.command()
 @click.argument("name")
-@click.argument("host", default="")
+@click.argument("subject", metavar="[HOST|VM]", default="")
 @click.pass_obj
-def hook(config_dir: Path, name: str, host: str) -> None:
-    """Run the engine hook NAME by hand, for HOST where it is about one."""
-    _ask(config_dir, "POST", f"/v1/hooks/{name}", {"host": host} if host else {})
+def hook(config_dir: Path, name: str, subject: str) -> None:
+    """Run the engine hook NAME by hand, for the host or VM that it is about.
+
+    \b
+    backend_initialize       attest all Up hosts of trusted pools, stage by stage
+    init_vds_on_up HOST      attest this host
+    vm_added VM, vm_cloned, vm_from_trusted_cluster, vm_imported, vm_marked, vm_moved
+                             warn, once more, if the VM asks in vain for a trusted host, or lost one
+    """
+    kind = "vm" if name.startswith("vm_") else "host"
+    _ask(config_dir, "POST", f"/v1/hooks/{name}", {kind: subject} if subject else {})
     click.echo(f"{name} was run")
 
 

@@ -21,6 +21,7 @@ from ovirt_tcp_plugin.broker.memory import Memory
 from ovirt_tcp_plugin.broker.service import Service
 from ovirt_tcp_plugin.broker.snapshot_writer import SnapshotWriter
 from ovirt_tcp_plugin.broker.sources import Answer
+from ovirt_tcp_plugin.broker.vm_watch import VmWatch
 from ovirt_tcp_plugin.clock import Clock
 from ovirt_tcp_plugin.lab.engine import builtin, model
 from ovirt_tcp_plugin.lab.engine.audit_log import Event
@@ -117,8 +118,9 @@ class Site:
         adapter, handles = Engine(self.options.engine), hooks.load(HOOKS)
         self.database = Database(self.options.state.directory)
         self.history = History(self.database, 100_000, 90)
+        vms = VmWatch(self.knowledge, self.database)
         self.service = Service(
-            self.options, self.knowledge, adapter, self.source, writer, memory, self.history, handles, self.clock
+            self.options, self.knowledge, adapter, self.source, writer, memory, self.history, vms, handles, self.clock
         )
         self.service.start()
 

@@ -21,7 +21,7 @@ from ovirt_tcp_plugin.broker import settings, web
 from ovirt_tcp_plugin.broker.database import Database
 from ovirt_tcp_plugin.broker.event_writer import EventWriter
 from ovirt_tcp_plugin.broker.history import History
-from ovirt_tcp_plugin.broker.hooks import HookEvent
+from ovirt_tcp_plugin.broker.hooks import NAMES
 from ovirt_tcp_plugin.broker.metrics import Ages, Metrics
 from ovirt_tcp_plugin.broker.tokens import INCLUDES, Tokens
 from ovirt_tcp_plugin.clock import Clock
@@ -35,14 +35,14 @@ class Service:
     """What the interface needs of the service."""
 
     def __init__(self, writer: EventWriter) -> None:
-        self.events: list[HookEvent] = []
+        self.events: list[tuple[str, str, str]] = []
         self.metrics = Metrics()
         self.save_all = writer.record
 
-    def run_hook(self, event: HookEvent) -> None:
-        if event.name not in ("backend_initialize", "init_vds_on_up"):
-            raise errors.NotFound("engine hook", event.name)
-        self.events.append(event)
+    def run_hook_by_hand(self, name: str, host: str, vm: str) -> None:
+        if name not in NAMES:
+            raise errors.NotFound("engine hook", name)
+        self.events.append((name, host, vm))
 
     def ages(self) -> Ages:
         return Ages(1500, None)
@@ -250,10 +250,10 @@ class TestAnswers:
         assert f"token {tokens.identifier(tokens.digest(api.secrets['operator']))}" in told["text"]
         assert api.secrets["operator"] not in told["text"]
 
-    def test_a_hook_runs_by_hand_for_a_host_of_a_pool(self, api: Api) -> None:
+    def test_a_hook_runs_by_hand_for_a_host_or_a_vm(self, api: Api) -> None:
         assert api.call("POST", "/v1/hooks/init_vds_on_up?host=host-3").status_code == 200
-        assert api.service.events == [HookEvent("init_vds_on_up", "h3")]
-        assert api.call("POST", "/v1/hooks/init_vds_on_up?host=stranger").status_code == 404
+        assert api.call("POST", "/v1/hooks/vm_moved?vm=vm-1").status_code == 200
+        assert api.service.events == [("init_vds_on_up", "host-3", ""), ("vm_moved", "", "vm-1")]
         assert api.call("POST", "/v1/hooks/no_such_hook").status_code == 404
 
     def test_a_port_that_is_taken_is_said(self, api: Api) -> None:

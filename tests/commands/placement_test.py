@@ -13,7 +13,6 @@ import yaml
 from click.testing import CliRunner, Result
 
 from ovirt_tcp_plugin.broker import settings
-from ovirt_tcp_plugin.broker.hooks import HookEvent
 from ovirt_tcp_plugin.cli import main
 from tests.broker.web_test import Api
 
@@ -170,4 +169,5 @@ class TestGuard:
 
 def test_a_hook_runs_by_hand(desk: Desk) -> None:
     assert desk.lines("hook", "init_vds_on_up", "host-3") == ["init_vds_on_up was run"]
-    assert desk.api.service.events == [HookEvent("init_vds_on_up", "h3")]
+    assert desk.lines("hook", "vm_imported", "vm-1") == ["vm_imported was run"]
+    assert desk.api.service.events == [("init_vds_on_up", "host-3", ""), ("vm_imported", "", "vm-1")]

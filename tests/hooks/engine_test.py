@@ -29,6 +29,9 @@ class Recorder:
     def attest_host(self, host_id: str) -> None:
         self.asked.append(host_id)
 
+    def warn(self, event: HookEvent) -> None:
+        self.asked.append(event.fault)
+
 
 @pytest.fixture
 def directory(tmp_path: Path) -> Path:
@@ -47,13 +50,20 @@ def faults(directory: Path) -> str:
 
 
 def test_each_engine_event_has_its_file(directory: Path) -> None:
-    assert set(hooks.load(directory)) == {"backend_initialize", "init_vds_on_up"}
+    assert set(hooks.load(directory)) == {path.stem for path in SHIPPED.glob("*.py")} == set(hooks.NAMES)
 
 
 def test_the_start_attests_in_stages(directory: Path) -> None:
     broker = Recorder()
     hooks.load(directory)["backend_initialize"](HookEvent("backend_initialize"), broker)
     assert broker.asked == ["stages"]
+
+
+@pytest.mark.parametrize("name", sorted(hooks.OF_VMS))
+def test_what_is_wrong_with_a_vm_is_told(directory: Path, name: str) -> None:
+    broker = Recorder()
+    hooks.load(directory)[name](HookEvent(name, vm_id="vm-id", code="vm_left_trust", fault="it left"), broker)
+    assert broker.asked == ["it left"]
 
 
 def test_a_host_that_came_up_is_attested(directory: Path) -> None:

@@ -1,0 +1,110 @@
+# SPDX-FileCopyrightText: The ovirt_tcp_plugin developers
+# SPDX-License-Identifier: Apache-2.0
+"""Keeps the records of VMs in the database, and makes of the engine's events and listings what the VM hooks are run for."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from ovirt_tcp_plugin import errors
+from ovirt_tcp_plugin.broker import vm_records
+from ovirt_tcp_plugin.broker.database import Database
+from ovirt_tcp_plugin.broker.hooks import HookEvent
+from ovirt_tcp_plugin.broker.inventory import Event, Listing, Notice
+from ovirt_tcp_plugin.broker.knowledge import Knowledge
+from ovirt_tcp_plugin.broker.vm_records import Record, Seen, VmNews, VmRecords
+
+# The engine's events (AuditLogType) of a VM whose hooks no listing would tell.
+_CAUSES = {53: vm_records.CLONED, 174: vm_records.IMPORTED, 1152: vm_records.IMPORTED}
+# The engine's own warnings: odd ones tell of the way out of trust, even ones of the way in.
+TRUST_MISMATCHES = range(10001, 10013)
+TEMPLATE_IMPORTED = frozenset({180, 1158})
+
+
+class VmWatch:
+    """The thread that looks at the engine has it; only `by_hand` may be called by others."""
+
+    def __init__(self, knowledge: Knowledge, database: Database) -> None:
+        self._knowledge, self._database = knowledge, database
+        self._records = VmRecords(_load(database))
+        self._causes: dict[str, set[str]] = {}
+        self._unsaved: set[str] = set()
+        # For the history; after the listing, because that has the names.
+        self._relayed: list[Notice] = []
+
+    def take_event(self, event: Event) -> None:
+        """Note what an event tells of a VM; the next listing will show it."""
+        if event.code in TRUST_MISMATCHES:
+            text = f"The engine warns ({event.code}): {event.text}"
+            self._relayed.append(Notice("engine_trust_mismatch", "warning", text, vm_id=event.vm_id, event=False))
+        if event.code in TEMPLATE_IMPORTED:
+            text = f"A template was imported: {event.text} Only what its own properties say marks the VMs made from it."
+            self._relayed.append(Notice("template_imported", "normal", text, event=False))
+        name = _CAUSES.get(event.code, "")
+        if event.code in TRUST_MISMATCHES and event.code % 2:
+            name = vm_records.FROM_TRUSTED
+        if name and event.vm_id:
+            self._causes.setdefault(event.vm_id, set()).add(name)
+
+    def observe(self, listing: Listing) -> list[HookEvent]:
+        """Take a complete listing into account; return the hooks to run."""
+        seen = self._seen(listing)
+        causes, self._causes = self._causes, {}
+        news, notices, changed = self._records.observe(seen, causes)
+        self._unsaved |= changed
+        relayed, self._relayed = self._relayed, []
+        for notice in (*relayed, *notices):
+            self._knowledge.tell(notice)
+        for one in news:
+            if one.told:
+                self._knowledge.tell(Notice(one.name, "normal", one.told, vm_id=one.vm.id, event=False))
+        return [_hook(one) for one in news]
+
+    def save(self) -> None:
+        """Keep the records that changed. Raises Unavailable; they are kept the next time then."""
+        if not self._unsaved:
+            return
+        with self._database.transaction() as connection:
+            for vm_id in self._unsaved:
+                record = self._records.by_id.get(vm_id)
+                connection.execute("DELETE FROM vms WHERE id = ?", (vm_id,))
+                if record is not None:
+                    connection.execute("INSERT INTO vms VALUES (?, ?, ?, ?, ?, ?, ?)", (vm_id, *record))
+        self._unsaved = set()
+
+    def by_hand(self, name: str, vm: str, listing: Listing) -> HookEvent:
+        """Return the event to run a hook by hand: what is wrong with the VM now, told or not. Raises NotFound."""
+        found = next((one for one in listing.vms if vm in (one.id, one.name)), None)
+        if found is None:
+            raise errors.NotFound("VM", vm)
+        fault = self._records.standing(found, self._seen(listing))
+        return HookEvent(name, vm_id=found.id, code=name if fault else "", fault=fault)
+
+    def _seen(self, listing: Listing) -> Seen:
+        pools, exempt = self._knowledge.pools_and_exempt()
+        return Seen(listing.vms, {one.id: one.name for one in listing.clusters}, pools, exempt)
+
+
+def warning(event: HookEvent) -> Notice:
+    """Return what to write of a VM with a fault."""
+    return Notice(f"{event.code} {event.vm_id}", "warning", event.fault, vm_id=event.vm_id)
+
+
+def _hook(news: VmNews) -> HookEvent:
+    return HookEvent(news.name, vm_id=news.vm.id, code=news.code, fault=news.fault)
+
+
+def _load(database: Database) -> Mapping[str, Record]:
+    with database.reading() as connection:
+        rows = connection.execute("SELECT * FROM vms ORDER BY rowid").fetchall()
+    return {
+        row["id"]: Record(
+            row["cluster_id"],
+            row["pool"],
+            bool(row["marked"]),
+            bool(row["needs_trust"]),
+            row["warned"],
+            bool(row["gone"]),
+        )
+        for row in rows
+    }
