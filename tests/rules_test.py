@@ -219,6 +219,7 @@ def test_broad_excepts_stand_at_the_edges_only() -> None:
         "ovirt_tcp_plugin.broker.hooks",
         "ovirt_tcp_plugin.broker.doctor.examination",
         "ovirt_tcp_plugin.broker.doctor.gathering",
+        "ovirt_tcp_plugin.broker.asker",
         "ovirt_tcp_plugin.broker.service",
         "ovirt_tcp_plugin.scheduler.snapshots",
         "ovirt_tcp_plugin.scheduler.web",
