@@ -46,7 +46,8 @@ def doctor(config_dir: Path, within_s: int, engine_config: Path, as_json: bool) 
     logging.getLogger().addHandler(logging.NullHandler())
     options = config.load(BrokerSettings, "broker", config_dir)
     place = config.load(FilterdSettings, "filterd", config_dir)
-    command = EngineConfig(engine_config, within_s)
+    # It is asked three times, and must not outlive this command.
+    command = EngineConfig(engine_config, within_s / 4)
     filterd = Filterd(place.server.address, place.server.port, lambda: _snapshots(options, place), command)
     found = examine(options, lambda: broker(config_dir), filterd, within_s)
     if as_json:
