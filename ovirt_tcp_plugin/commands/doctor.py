@@ -79,11 +79,13 @@ def _closed(path: Path, bits: int) -> bool:
 
 
 def _print(found: Sequence[tuple[str, Finding]]) -> None:
-    states, codes = (max(map(len, column)) for column in zip(*((f.state.value, f.code) for _, f in found)))
-    for _, finding in found:
+    # Which check could not be made tells its name.
+    lines = [(check if finding.state is State.NOT_CHECKED else finding.code, finding) for check, finding in found]
+    states, codes = max(len(one.state.value) for _, one in lines), max(len(code) for code, _ in lines)
+    for code, finding in lines:
         state = finding.state.value.ljust(states)
         shown = click.style(state, fg=COLOURS[finding.state]) if sys.stdout.isatty() else state
-        click.echo(f"{shown}  {finding.code.ljust(codes)}  {_printable(finding.text)}")
+        click.echo(f"{shown}  {code.ljust(codes)}  {_printable(finding.text)}")
         if finding.next_step:
             click.echo(f"{' ' * states}  {'next'.rjust(codes)}  {_printable(finding.next_step)}")
 

@@ -44,7 +44,7 @@ def warning(code: str, text: str, next_step: str) -> Finding:
 
 def not_checked(why: str) -> Finding:
     """Return a finding that a check could not be made; `why` is a sentence."""
-    return Finding(State.NOT_CHECKED, "not_checked", f"Not checked: {why}")
+    return Finding(State.NOT_CHECKED, "not_checked", why)
 
 
 def named(names: Iterable[str]) -> str:

@@ -13,6 +13,9 @@ from ovirt_tcp_plugin.broker.doctor.seen import BrokerView, Site, Snapshots
 from ovirt_tcp_plugin.broker.inventory import Group
 from ovirt_tcp_plugin.broker.pools import Pool
 
+# What the broker says of a host whose last verdict was trusted, until it ended.
+ENDED = "verdict_ended"
+
 _BROKER = "the broker repairs this within seconds if it runs: journalctl -u ovirt-tcp-broker"
 
 
@@ -38,21 +41,22 @@ def wall_hosts(site: Site, broker: BrokerView) -> Iterable[Finding]:
         wall = site.listing.walls.get(pool.cluster_id)
         if wall is None:
             continue
-        own = {host.id: host.name for host in site.listing.hosts}
-        trusted = {host.id for host in broker.hosts.values() if host.trusted}
-        wide = wall.host_ids - trusted
-        narrow = {host.id for host in site.hosts(pool)} & trusted - wall.host_ids
-        if wide and not broker.servers_answer:
-            text = f"No attestation server answers, so hosts whose verdict ended stay inside: {_names(wide, own)}."
+        names = {host.id: host.name for host in site.listing.hosts}
+        own = {host.id: broker.hosts[host.id] for host in site.hosts(pool) if host.id in broker.hosts}
+        trusted = {host.id for host in own.values() if host.trusted}
+        staying = {host.id for host in own.values() if host.code == ENDED and not broker.servers_answer} & wall.host_ids
+        wide, narrow = wall.host_ids - trusted - staying, trusted - wall.host_ids
+        if staying:
+            text = f"No attestation server answers, so hosts whose verdict ended stay inside: {_names(staying, names)}."
             yield warning("wall_stands", text, "bring an attestation server back; the filter refuses these hosts meanwhile")
-        elif wide:
-            text = f"The wall of cluster {pool.name} lets in hosts that are not trusted: {_names(wide, own)}."
+        if wide:
+            text = f"The wall of cluster {pool.name} lets in hosts that are not trusted: {_names(wide, names)}."
             yield fail("wall_wide", text, _BROKER)
         if wall.host_label_ids:
             text = f"The wall of cluster {pool.name} lets in whoever bears an affinity label that somebody put into it."
             yield fail("wall_labels", text, _BROKER)
         if narrow:
-            text = f"The wall of cluster {pool.name} keeps out hosts that are trusted: {_names(narrow, own)}."
+            text = f"The wall of cluster {pool.name} keeps out hosts that are trusted: {_names(narrow, names)}."
             yield warning("wall_narrow", text, _BROKER)
 
 

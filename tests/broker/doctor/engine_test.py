@@ -9,6 +9,10 @@ from collections.abc import Callable
 import pytest
 
 from ovirt_tcp_plugin.broker.doctor import peers
+from ovirt_tcp_plugin.broker.doctor.seen import BrokerHost, BrokerView
+from ovirt_tcp_plugin.broker.doctor.seen import site as doctor_site
+from ovirt_tcp_plugin.broker.doctor.walls import ENDED, wall_hosts
+from ovirt_tcp_plugin.broker.engine import Engine
 from ovirt_tcp_plugin.lab.engine import builtin, model
 from tests.broker.doctor.conftest import GATE, Installation
 
@@ -144,7 +148,7 @@ def without_hooks(one: Installation, patch: Patch) -> None:
         (renamed, "wall_weakened", "FAIL", "was edited", "ovirt-tcp-broker"),
         (without_vm, "wall_vms", "FAIL", "not behind its wall: vm2.", "ovirt-tcp-broker"),
         (with_foreign_host, "wall_wide", "FAIL", "not trusted: foreign.", "ovirt-tcp-broker"),
-        (with_foreign_host_and_no_server, "wall_stands", "warning", "stay inside: foreign.", "bring an attestation server"),
+        (with_foreign_host_and_no_server, "wall_wide", "FAIL", "not trusted: foreign.", "ovirt-tcp-broker"),
         (with_label, "wall_labels", "FAIL", "bears an affinity label", "ovirt-tcp-broker"),
         (without_host, "wall_narrow", "warning", "that are trusted: h2.", "ovirt-tcp-broker"),
         (with_negative_rule, "rule_conflict", "warning", "keeps vm1 off 1 hosts by an enforcing", "take the VMs out"),
@@ -167,6 +171,16 @@ def test_one_thing_that_is_wrong_is_found_alone(
     assert text in look.by_code[code]["text"]
     assert step in look.by_code[code]["next"]
     assert look.status == (1 if state == "FAIL" else 0)
+
+
+def test_while_no_server_answers_hosts_stay_inside_whose_verdict_ended(installation: Installation) -> None:
+    site = doctor_site(Engine(installation.site.options.engine).listing(), ())
+    host_ids = [installation.site.host(name).id for name in ("h1", "h2", "h3")]
+    said = {uid: BrokerHost(uid, uid, uid != host_ids[0], ENDED if uid == host_ids[0] else "", False) for uid in host_ids}
+    (told,) = wall_hosts(site, BrokerView(said, {}, servers_answer=False))
+    assert (told.code, "stay inside: h1." in told.text) == ("wall_stands", True)
+    (told,) = wall_hosts(site, BrokerView(said, {}, servers_answer=True))
+    assert (told.code, "not trusted: h1." in told.text) == ("wall_wide", True)
 
 
 def test_without_our_unit_there_is_no_pool(installation: Installation, monkeypatch: Patch) -> None:

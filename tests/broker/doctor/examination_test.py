@@ -38,7 +38,8 @@ class TestSilence:
         assert (look.bad, look.status) == ({"engine_silent": "FAIL", "not_checked": "not checked"}, 1)
         assert {one["check"] for one in look.found if one["state"] == "ok"} == ELSEWHERE
         assert "The engine is unavailable" in look.by_code["engine_silent"]["text"]
-        assert all(one["text"].startswith("Not checked: ") for one in look.found if one["state"] == "not checked")
+        lines = installation.run().output.splitlines()
+        assert "not checked  wall             The engine is unavailable" in "\n".join(lines)
 
     def test_an_engine_that_hangs_costs_no_more_than_the_time_given(
         self, installation: Installation, engine_faults: list[AnswerFault]
