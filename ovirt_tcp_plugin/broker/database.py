@@ -16,6 +16,7 @@ import sqlite3
 import threading
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Optional
 
 from ovirt_tcp_plugin import errors
 
@@ -64,22 +65,23 @@ _TABLES = (
 
 
 class Database:
-    """`<directory>/broker.db`. Thread-safe; other processes may use it at the same time.
+    """`<directory>/broker.db`, or one in memory. Thread-safe; other processes may use the file at the same time.
 
     Raises:
         InvalidConfig: it cannot be opened, or is of a newer release.
     """
 
-    def __init__(self, directory: Path) -> None:
+    def __init__(self, directory: Optional[Path]) -> None:
         self._lock = threading.Lock()
-        path = directory / FILE_NAME
+        path = str(directory / FILE_NAME) if directory else ":memory:"
         try:
-            directory.mkdir(mode=0o700, parents=True, exist_ok=True)
-            _make_file(path)
+            if directory:
+                directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+                _make_file(directory / FILE_NAME)
             self._connection = sqlite3.connect(path, WITHIN_S, isolation_level=None, check_same_thread=False)
             self._prepare(path)
         except (OSError, sqlite3.Error) as e:
-            raise errors.InvalidConfig(str(path), [f"the database cannot be opened: {e}"]) from e
+            raise errors.InvalidConfig(path, [f"the database cannot be opened: {e}"]) from e
 
     def close(self) -> None:
         """Give the file back."""
@@ -112,7 +114,7 @@ class Database:
                 log.error("database error=%s", e)
                 raise errors.Unavailable("the broker's database", "it did not answer; the log says why") from e
 
-    def _prepare(self, path: Path) -> None:
+    def _prepare(self, path: str) -> None:
         self._connection.row_factory = sqlite3.Row
         self._connection.execute("PRAGMA journal_mode=WAL")
         self._connection.execute("PRAGMA synchronous=FULL")
@@ -120,7 +122,7 @@ class Database:
             self._connection.execute("BEGIN IMMEDIATE")
             (version,) = self._connection.execute("PRAGMA user_version").fetchone()
             if version > VERSION:
-                raise errors.InvalidConfig(str(path), ["it belongs to a newer release"])
+                raise errors.InvalidConfig(path, ["it belongs to a newer release"])
             if version == 0:
                 for statement in _TABLES:
                     self._connection.execute(statement)
@@ -128,26 +130,49 @@ class Database:
 
 
 def open_anyway(directory: Path) -> Database:
-    """Return the database for the service. One that cannot be read is set aside: placement does not depend on it.
+    """Return the database for the service, which does not wait for it: placement does not depend on it.
+
+    One that is corrupt is set aside. While there is none to be had, as on a full disk, it is in memory, and nobody's token
+    is known.
 
     Raises:
-        InvalidConfig: a new one cannot be made either.
+        InvalidConfig: it is of a newer release.
     """
+    for _ in range(2):
+        try:
+            return _checked(directory)
+        except errors.InvalidConfig as e:
+            if e.__cause__ is None:
+                raise
+            fault = e
+        if not _is_corrupt(fault.__cause__):
+            break
+        path = directory / FILE_NAME
+        log.error("database corrupt error=%s set_aside=%s.broken; tokens must be made anew", fault, path)
+        for suffix in ("", "-wal", "-shm"):
+            with contextlib.suppress(OSError):
+                os.replace(f"{path}{suffix}", f"{path}.broken{suffix}")
+    log.error("no database error=%s; no token is known, and the history ends with this process", fault)
+    return Database(None)
+
+
+def _checked(directory: Path) -> Database:
+    database = Database(directory)
     try:
-        database = Database(directory)
         with database.reading() as connection:
             (found,) = connection.execute("PRAGMA quick_check(1)").fetchone()
-        if found == "ok":
-            return database
+        if found != "ok":
+            raise sqlite3.DatabaseError(str(found))
+    except (errors.Unavailable, sqlite3.Error) as e:
         database.close()
-    except (errors.InvalidConfig, errors.Unavailable) as e:
-        found = e
-    path = directory / FILE_NAME
-    log.error("database unreadable error=%s set_aside=%s.broken; tokens must be made anew", found, path)
-    for suffix in ("", "-wal", "-shm"):
-        with contextlib.suppress(FileNotFoundError):
-            os.replace(f"{path}{suffix}", f"{path}.broken{suffix}")
-    return Database(directory)
+        cause = e.__cause__ if isinstance(e, errors.Unavailable) else e
+        raise errors.InvalidConfig(str(directory / FILE_NAME), [f"the database cannot be read: {cause}"]) from cause
+    return database
+
+
+def _is_corrupt(error: Optional[BaseException]) -> bool:
+    """Return whether a file is no good, in contrast to one that is locked, or a disk that is full or gone."""
+    return isinstance(error, sqlite3.DatabaseError) and not isinstance(error, sqlite3.OperationalError)
 
 
 def _make_file(path: Path) -> None:

@@ -35,6 +35,8 @@ class EventWriter:
         self._clock = clock
         self._lock = threading.Lock()
         self._next_ms = 0
+        # Of what was told, fell out before it could be kept.
+        self._overflowed = 0
 
     def record(self) -> None:
         """Keep what was told since the last time. Raises Unavailable; then nothing is forgotten."""
@@ -47,8 +49,10 @@ class EventWriter:
             except errors.Unavailable:
                 self._knowledge.give_back(fresh)
                 raise
+            lost += self._knowledge.notices_lost - self._overflowed
+            self._overflowed = self._knowledge.notices_lost
         if lost:
-            log.error("events lost count=%d: the engine did not take them before the history was full", lost)
+            log.error("events lost count=%d: the engine or the disk did not take them in time", lost)
             self._metrics.event(written=False, count=lost)
 
     def step(self) -> None:

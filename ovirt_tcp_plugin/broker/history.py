@@ -14,9 +14,12 @@ from ovirt_tcp_plugin.broker.inventory import Notice
 
 # An event's custom_id is an int32.
 MAX_EVENT_NUMBER = 2**31 - 1
-MAX_TEXT = 10_000
-# One answer holds no more: some 10 MB.
+MAX_TEXT = 2_000
+# One answer holds no more: 20 MB at worst.
 MAX_ENTRIES = 10_000
+
+# So many stay whatever their age: a clock that is wrong for a moment may not take everything away.
+LEAST_ENTRIES = 1_000
 
 _DAY_MS = 86_400_000
 
@@ -90,13 +93,11 @@ class History:
         return [_describe(row) for row in reversed(rows)]
 
     def _forget(self, connection: sqlite3.Connection, now_ms: int) -> int:
-        bounds = (self._entries, now_ms - self._age_ms)
-        lost = connection.execute(
-            "SELECT COUNT(*) FROM history"
-            " WHERE waiting AND (id <= (SELECT MAX(id) FROM history) - ? OR at_ms < ?)",
-            bounds,
-        ).fetchone()[0]
-        connection.execute("DELETE FROM history WHERE id <= (SELECT MAX(id) FROM history) - ? OR at_ms < ?", bounds)
+        newest = connection.execute("SELECT MAX(id) FROM history").fetchone()[0]
+        bounds = (newest - self._entries, now_ms - self._age_ms, newest - LEAST_ENTRIES)
+        query = "SELECT COUNT(*) FROM history WHERE waiting AND (id <= ? OR (at_ms < ? AND id <= ?))"
+        lost = connection.execute(query, bounds).fetchone()[0]
+        connection.execute("DELETE FROM history WHERE id <= ? OR (at_ms < ? AND id <= ?)", bounds)
         return int(lost)
 
 

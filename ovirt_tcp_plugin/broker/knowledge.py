@@ -12,7 +12,7 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any, Optional, TypeVar
 
 from ovirt_tcp_plugin import errors
-from ovirt_tcp_plugin.broker import exemptions, pools, verdicts, wall
+from ovirt_tcp_plugin.broker import exemptions, pools, verdicts, wall, wall_edits
 from ovirt_tcp_plugin.broker.decision import Verdict, Vm, decide, needs_trust
 from ovirt_tcp_plugin.broker.inventory import Group, Host, Listing, Notice, shortened
 from ovirt_tcp_plugin.broker.inventory import Vm as InventoryVm
@@ -137,11 +137,11 @@ class Knowledge:
                 self._note_hosts(seen)
             return tuple(host_id for host_id in came_up if self._pool_of(host_id) is not None)
 
-    def observe_listing(self, listing: Listing, wall_edits: int) -> tuple[Pool, ...]:
+    def observe_listing(self, listing: Listing, edits: int) -> tuple[Pool, ...]:
         """Take a complete listing into account; return the pools that ended.
 
         Args:
-            wall_edits: `wall_edits` of when the reading began. If walls were edited meanwhile, what was read of them
+            edits: `wall_edits` of when the reading began. If walls were edited meanwhile, what was read of them
                 may be older than what is known; the next listing will tell.
         """
         with self.lock:
@@ -152,7 +152,8 @@ class Knowledge:
             self._exempt = frozenset((*self._options.pools.exempt_vms, *engine))
             self._members.clear()
             self._table.look_again()
-            if wall_edits == self.wall_edits:
+            if edits == self.wall_edits:
+                self._tell_foreign_edits(listing)
                 self._walls = dict(listing.walls)
             change = self._pools.update(listing)
             for notice in change.notices:
@@ -554,7 +555,7 @@ class Knowledge:
         guard = self._guards.setdefault(pool.cluster_id, Guard(self._guard_rule))
         if guard.turned(host_id, len(self._hosts_of[pool.cluster_id]), self._clock.now_ms()):
             text = (
-                f"Many hosts of cluster {pool.name} turned untrusted at once: {', '.join(self._host_names(guard.held))}. "
+                f"Many hosts of cluster {pool.name} turned untrusted at once: {shortened(self._host_names(guard.held))}. "
                 "They get no VMs, but stay in service until an administrator decides: ovirt-tcp guard release, or reject."
             )
             self._tell(Notice(f"guard {pool.cluster_id} {self._clock.now_ms()}", "error", text, cluster_id=pool.cluster_id))
@@ -607,6 +608,18 @@ class Knowledge:
         for cluster_id, guard in self._guards.items():
             for host_id in guard.held - {host.id for host in self._hosts_of.get(cluster_id, ())}:
                 guard.recovered(host_id)
+
+    def _tell_foreign_edits(self, listing: Listing) -> None:
+        for pool in self._pools.by_cluster.values():
+            known, uid = self._walls.get(pool.cluster_id), pool.cluster_id
+            if known is None or known == listing.walls.get(uid):
+                continue
+            needy = [vm for vm in self._vms_of.get(uid, ()) if needs_trust(self._vm(vm.id), pool.scope)]
+            hosts = self._hosts_of.get(uid, ())
+            done = wall_edits.foreign(known, listing.walls.get(uid), hosts, self.holds, needy)
+            if done:
+                text = f"Somebody edited the wall of pool {pool.name}: {done}. It is put right."
+                self._tell(Notice(f"wall_edited {uid}", "warning", text, cluster_id=uid))
 
     def _places(self) -> dict[str, tuple[str, Optional[str]]]:
         """Return each host's cluster and name at the attestation server."""

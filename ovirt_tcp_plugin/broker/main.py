@@ -65,6 +65,7 @@ def run(config_dir: Path) -> None:
         clock,
     )
     asyncio.run(_serve(options, web.Context(knowledge, service, history, Tokens(stored), clock)))
+    stored.close()
 
 
 async def _serve(options: Settings, context: web.Context) -> None:

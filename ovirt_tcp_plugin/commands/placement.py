@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import datetime
 import re
+import urllib.parse
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Optional
@@ -167,7 +168,7 @@ def hook(config_dir: Path, name: str, subject: str) -> None:
                              warn, once more, if the VM asks in vain for a trusted host, or lost one
     """
     kind = "vm" if name.startswith("vm_") else "host"
-    _ask(config_dir, "POST", f"/v1/hooks/{name}", {kind: subject} if subject else {})
+    _ask(config_dir, "POST", f"/v1/hooks/{urllib.parse.quote(name, safe='')}", {kind: subject} if subject else {})
     click.echo(f"{name} was run")
 
 

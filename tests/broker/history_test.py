@@ -16,6 +16,8 @@ import pytest
 
 from ovirt_tcp_plugin import errors
 from ovirt_tcp_plugin.broker import database
+from ovirt_tcp_plugin.broker import history as history_module
+from ovirt_tcp_plugin.broker import knowledge as knowledge_module
 from ovirt_tcp_plugin.broker.database import Database
 from ovirt_tcp_plugin.broker.event_writer import RETRY_MS, EventWriter
 from ovirt_tcp_plugin.broker.history import MAX_EVENT_NUMBER, History
@@ -55,10 +57,16 @@ class TestBounds:
         assert history.record([notice(n) for n in range(8, 14)], NOW_MS) == 1
         assert texts(history) == [f"text {n}" for n in range(4, 14)]
 
-    def test_the_oldest_fall_out_by_age(self, history: History) -> None:
+    def test_the_oldest_fall_out_by_age(self, history: History, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(history_module, "LEAST_ENTRIES", 1)
         history.record([notice(0, event=False), notice(1, event=False, at_ms=NOW_MS + DAY_MS)], NOW_MS)
         history.record([notice(2, event=False, at_ms=NOW_MS + 91 * DAY_MS)], NOW_MS + 91 * DAY_MS - 1)
         assert texts(history) == ["text 1", "text 2"]
+
+    def test_a_clock_that_jumps_takes_not_everything(self, history: History) -> None:
+        history.record([notice(n) for n in range(5)], NOW_MS)
+        assert history.record([notice(5)], NOW_MS + 10_000 * DAY_MS) == 0
+        assert len(texts(history)) == 6
 
     def test_an_answer_holds_the_newest(self, history: History) -> None:
         history.record([notice(n) for n in range(20)], NOW_MS)
@@ -166,6 +174,14 @@ class TestEvents:
         assert any("host-0 is untrusted" in text for text in texts(self.history))
 
 
+    def test_more_than_can_be_held_meanwhile_is_counted_as_lost(self) -> None:
+        knowledge = self.world.knowledge
+        for _ in range(knowledge_module.OUTBOX_SIZE + 3):
+            knowledge.tell(Notice("many", "normal", "again", event=False))
+        self.writer.record()
+        assert self.metrics._events.labels("lost")._value.get() == 3
+
+
 class TestDatabase:
     @pytest.mark.parametrize("content", [b"no database", b"SQLite format 3\0" + b"\xff" * 5000])
     def test_a_broken_one_is_set_aside_and_the_service_starts(self, tmp_path: Path, content: bytes) -> None:
@@ -177,13 +193,40 @@ class TestDatabase:
         opened.close()
         assert (tmp_path / f"{database.FILE_NAME}.broken").read_bytes() == content
 
+    def test_one_that_is_locked_or_out_of_reach_is_left_alone_and_the_service_starts(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(database, "WITHIN_S", 0.05)
+        opened = Database(tmp_path)
+        History(opened, 1000, 90).record([notice(0)], NOW_MS)
+        with opened.transaction():
+            instead = database.open_anyway(tmp_path)
+        History(instead, 1000, 90).record([notice(1)], NOW_MS)
+        assert texts(History(opened, 1000, 90)) == ["text 0"]
+        instead.close()
+        opened.close()
+        assert not list(tmp_path.glob("*.broken"))
+        (tmp_path / "file").touch()
+        database.open_anyway(tmp_path / "file").close()
+
+    def test_one_with_a_torn_page_is_set_aside(self, tmp_path: Path) -> None:
+        opened = Database(tmp_path)
+        History(opened, 1000, 90).record([notice(n) for n in range(200)], NOW_MS)
+        opened.close()
+        content = bytearray((tmp_path / database.FILE_NAME).read_bytes())
+        content[len(content) // 2 :] = b"\xee" * (len(content) - len(content) // 2)
+        (tmp_path / database.FILE_NAME).write_bytes(content)
+        database.open_anyway(tmp_path).close()
+        assert (tmp_path / f"{database.FILE_NAME}.broken").exists()
+
     def test_one_of_a_newer_release_is_refused(self, tmp_path: Path) -> None:
         opened = Database(tmp_path)
         with opened.transaction() as connection:
             connection.execute(f"PRAGMA user_version = {database.VERSION + 1}")
         opened.close()
-        with pytest.raises(errors.InvalidConfig, match="newer release"):
-            Database(tmp_path)
+        for open_it in (Database, database.open_anyway):
+            with pytest.raises(errors.InvalidConfig, match="newer release"):
+                open_it(tmp_path)
 
     def test_nobody_else_may_read_it(self, stored: Database, tmp_path: Path) -> None:
         assert (tmp_path / database.FILE_NAME).stat().st_mode & 0o077 == 0

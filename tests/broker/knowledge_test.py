@@ -494,6 +494,46 @@ class TestGuard:
         assert world.leaving() == {"h5"}
 
 
+class TestForeignEdits:
+    """Somebody else edited the wall: it is put right, and told of."""
+
+    def world(self) -> World:
+        world = World()
+        world.attest(good=["h0", "h1"])
+        world.build()
+        world.told()
+        return world
+
+    @pytest.mark.parametrize(
+        ("change", "told"),
+        [
+            ({"host_ids": frozenset({"h0", "h1", "h2"})}, "hosts were let in that are not trusted: host-2"),
+            ({"host_ids": frozenset({"h0"})}, "hosts were put out that are trusted: host-1"),
+            ({"vm_ids": frozenset({"v1"})}, "VMs were let out: vm-0"),
+            ({"enforcing": False}, "it was made to stop nobody"),
+            ({"host_label_ids": frozenset({"label"})}, "hosts were let in by a label"),
+            (None, "it was removed"),
+        ],
+    )
+    def test_each_kind_is_told_once(self, change: dict[str, Any] | None, told: str) -> None:
+        world = self.world()
+        assert world.wall is not None
+        world.wall = None if change is None else dataclasses.replace(world.wall, **change)
+        world.look()
+        assert world.told() == [f"Somebody edited the wall of pool Trusted: {told}. It is put right."]
+        world.look()
+        assert world.told() == []
+
+    def test_our_own_edit_whose_answer_got_lost_is_nobodys(self) -> None:
+        world = self.world()
+        assert world.wall is not None
+        world.attest(good=["h2"], bad=["h1"])
+        world.told()
+        world.wall = dataclasses.replace(world.wall, host_ids=frozenset({"h0", "h2"}))
+        world.look()
+        assert world.told() == []
+
+
 class TestNotices:
     def test_the_same_is_said_once(self) -> None:
         world = World()
