@@ -104,6 +104,8 @@ def setup(
             return
         wished = Scope(scope) if scope else None
         _prepare(setting, Journal(journal), Wishes(ha_retry, policy, copy_policy, wished, clusters))
+    if setting.changed:
+        raise errors.Conflict(f"somebody changed since setup, and it was left alone: {', '.join(setting.changed)}")
 
 
 def _prepare(setting: Setting, journal: Journal, wishes: Wishes) -> None:
@@ -129,8 +131,6 @@ def _prepare(setting: Setting, journal: Journal, wishes: Wishes) -> None:
     click.echo("\nThe engine is prepared; `ovirt-tcp doctor` checks the whole." + (" Left to do:" if told else ""))
     for one in told:
         click.echo(f"- {one}")
-    if setting.changed:
-        raise errors.Conflict(f"somebody changed since setup, and it was left alone: {', '.join(setting.changed)}")
 
 
 def _phase(title: str, listed: list[Act], journal: Journal, setting: Setting) -> tuple[bool, bool]:

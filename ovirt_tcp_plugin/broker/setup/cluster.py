@@ -82,12 +82,13 @@ class UsePolicy(Act):
         return f"the engine keeps the cluster's {', '.join(kept)}" if kept else ""
 
     def show(self, value: Any) -> str:
-        """Return the policy's name."""
+        """Return the policy's name, and who needs trust."""
         if value is None:
             return "no such cluster"
-        if not value["policy"]:
-            return self._policy_name
-        return next((one.name for one in self._engine.policies() if one.id == value["policy"]), value["policy"])
+        names = {one.id: one.name for one in self._engine.policies()}
+        name = names.get(value["policy"], value["policy"]) or self._policy_name
+        scope = value["properties"].get(SCOPE_PROPERTY)
+        return f"{name} ({scope})" if scope else name
 
 
 def _meaning(value: Any) -> tuple[str, Any]:

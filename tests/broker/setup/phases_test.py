@@ -201,7 +201,7 @@ class TestPhase2:
         before = ready.picture()
         done = ready.setup("--dry-run", "--cluster", "One")
         assert done.exit_code == 0
-        assert "scheduling policy of cluster One    none     ovirt-tcp" in done.output
+        assert "scheduling policy of cluster One    none     ovirt-tcp (all_vms)" in done.output
         assert ready.picture() == before
         assert ready.state_of("unit") == []
 
