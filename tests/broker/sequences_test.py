@@ -19,6 +19,7 @@ import pytest
 
 from ovirt_tcp_plugin.broker.decision import Scope, Vm, decide
 from ovirt_tcp_plugin.broker.knowledge import MAX_PAUSE_MS, Knowledge
+from ovirt_tcp_plugin.broker.quarantine import REASON_PREFIX
 from ovirt_tcp_plugin.broker.sources import Answer
 from ovirt_tcp_plugin.broker.verdicts import Lifetimes, Table
 from ovirt_tcp_plugin.messages.result import Level
@@ -311,13 +312,17 @@ class KnowledgeSequence:
             self.truth[host.id].void(self.world.clock.ms)
 
     def enforce(self) -> None:
-        """Hosts leave service, and return, as the broker asks."""
+        """Hosts leave service, and return, as the broker asks; some are refused that, and some get stuck on their way."""
         world = self.world
         for host_id, reason in world.knowledge.to_deactivate():
-            world.knowledge.deactivated(host_id)
-            world.status(host_id, "maintenance", reason)
+            status = self.dice.choice(("maintenance", "maintenance", "preparing_for_maintenance", ""))
+            world.knowledge.deactivated(host_id, "" if status else "pinned VMs")
+            if status:
+                world.status(host_id, status, reason)
         for host_id in world.knowledge.to_activate():
             assert self.truth[host_id].level != "untrusted", self.trace
+            # An administrator's own maintenance is never ended.
+            assert next(one for one in world.hosts if one.id == host_id).status_detail.startswith(REASON_PREFIX), self.trace
             world.knowledge.activated(host_id)
             world.status(host_id, "up")
         self._look()
