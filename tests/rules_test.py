@@ -329,3 +329,12 @@ def test_every_finding_code_is_explained_in_the_readme() -> None:
     codes = finding_codes()
     assert len(codes) > 15
     assert {code for code in codes if code not in text and not code.startswith("nonce_")} == set()
+
+
+def test_every_code_of_the_doctor_is_in_the_readme() -> None:
+    sources = [path.read_text() for path in (PACKAGE / "broker" / "doctor").glob("*.py")]
+    given = {code for text in sources for code in re.findall(r'(?:fail|warning)\(\s*"([a-z_]+)"', text)}
+    given |= {code for text in sources for code in re.findall(r'"([a-z]+_silent)"', text)}
+    text = (ROOT / "README.md").read_text()
+    assert len(given) > 40
+    assert {code for code in given if f"`{code}`" not in text} == set()
