@@ -95,6 +95,7 @@ class VmRecords:
 
     def __init__(self, records: Optional[Mapping[str, Record]] = None) -> None:
         self.by_id: dict[str, Record] = dict(records or {})
+        self._judged_by: object = None
 
     def observe(
         self, seen: Seen, causes: Mapping[str, Collection[str]]
@@ -109,11 +110,16 @@ class VmRecords:
         """
         # Without any record there is nothing to compare with: this is where it begins.
         first = not self.by_id
+        # Where pools and exemptions are as before, only VMs that changed themselves are looked into.
+        judged_by = (dict(seen.pools), frozenset(seen.exempt))
+        same, self._judged_by = judged_by == self._judged_by, judged_by
         news: list[VmNews] = []
         changed: set[str] = set()
         strict: dict[str, list[str]] = {}
         for vm in seen.vms:
             before = self.by_id.get(vm.id)
+            if same and before is not None and _is_like(before, vm) and vm.id not in causes:
+                continue
             after = seen.record(vm, before.warned if before else "")
             if before == after and vm.id not in causes:
                 continue
@@ -147,6 +153,10 @@ class VmRecords:
         for vm_id in gone[: max(len(gone) - MAX_GONE, 0)]:
             del self.by_id[vm_id]
         return changed | set(gone[: max(len(gone) - MAX_GONE, 0)])
+
+
+def _is_like(record: Record, vm: Vm) -> bool:
+    return (record.cluster_id, record.marked, record.gone) == (vm.cluster_id, vm.marked, False)
 
 
 def _compare(

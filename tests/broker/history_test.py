@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import subprocess
 import sys
@@ -23,6 +24,7 @@ from ovirt_tcp_plugin.broker.event_writer import RETRY_MS, EventWriter
 from ovirt_tcp_plugin.broker.history import MAX_EVENT_NUMBER, History
 from ovirt_tcp_plugin.broker.inventory import Notice
 from ovirt_tcp_plugin.broker.metrics import Metrics
+from ovirt_tcp_plugin.broker.tokens import Tokens
 from tests.broker.knowledge_test import World
 
 DAY_MS = 86_400_000
@@ -230,6 +232,14 @@ class TestDatabase:
 
     def test_nobody_else_may_read_it(self, stored: Database, tmp_path: Path) -> None:
         assert (tmp_path / database.FILE_NAME).stat().st_mode & 0o077 == 0
+
+    @pytest.mark.skipif(os.getuid() != 0, reason="only root can give a directory away")
+    def test_what_root_makes_by_a_command_the_service_can_use(self, tmp_path: Path) -> None:
+        os.chown(tmp_path, 65534, 65534)
+        opened = Database(tmp_path)
+        Tokens(opened).add("secret", "viewer", "", 2**62)
+        assert {path.stat().st_uid for path in tmp_path.iterdir()} == {65534}
+        opened.close()
 
     def test_threads_take_turns(self, stored: Database, history: History) -> None:
         def work() -> None:
