@@ -4,8 +4,10 @@
 
 from __future__ import annotations
 
+import dataclasses
+import itertools
 import logging
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
 from typing import Any
 
 import ovirtsdk4
@@ -35,6 +37,8 @@ log = logging.getLogger("broker.engine")
 ORIGIN = "ovirt-tcp"
 MAX_EVENTS = 1000
 MAX_EVENT_TEXT = 1000
+# The engine and the SDK hold a whole list in memory, and a VM is large there.
+VMS_IN_A_LIST = 2000
 
 
 class Engine:
@@ -51,9 +55,17 @@ class Engine:
         """Return all hosts."""
         return self._call("list hosts", lambda system: tuple(map(_host, system.hosts_service().list())))
 
+    def hosts_not_up(self) -> tuple[Host, ...]:
+        """Return the hosts that are not Up: few, where all of them are many."""
+        return self._call("list hosts", lambda system: tuple(map(_host, system.hosts_service().list(search="status!=up"))))
+
     def listing(self) -> Listing:
         """Return everything, or raise: a listing is complete."""
         return self._call("list everything", read_listing)
+
+    def listing_without_vms(self) -> Listing:
+        """Return everything but VMs, of which there may be many: enough to know who is to be attested."""
+        return self._call("list all but VMs", lambda system: _without_vms(system, system.hosts_service().list()))
 
     def deactivate(self, host_id: str, reason: str) -> None:
         """Ask for maintenance; it is reached later."""
@@ -63,8 +75,11 @@ class Engine:
         """Ask for activation; the host is Up later."""
         self._call("activate", lambda system: _host_service(system, host_id).activate(async_=True))
 
-    def create_wall(self, cluster_id: str) -> str:
-        """Make an empty wall: it lets nobody start. Return its id."""
+    def create_wall(self, cluster_id: str, host_ids: Collection[str] = (), vm_ids: Collection[str] = ()) -> str:
+        """Make a wall with these members; without hosts it lets no member start. Return its id.
+
+        All members in one call (`AffinityGroupMapper`); the engine refuses the whole of it for one that is gone.
+        """
 
         def create(system: Any) -> str:
             group = types.AffinityGroup(
@@ -72,6 +87,8 @@ class Engine:
                 description=WALL_DESCRIPTION,
                 hosts_rule=_ENFORCING,
                 vms_rule=types.AffinityRule(enabled=False),
+                hosts=[types.Host(id=one) for one in sorted(host_ids)],
+                vms=[types.Vm(id=one) for one in sorted(vm_ids)],
             )
             return str(_groups(system, cluster_id).add(group).id)
 
@@ -189,15 +206,31 @@ def read_units(system: Any) -> tuple[Unit, ...]:
 
 def read_listing(system: Any) -> Listing:
     """Return everything, in the same way."""
-    clusters = read_clusters(system)
-    policies = tuple(_policy(system, policy) for policy in system.scheduling_policies_service().list())
-    units = read_units(system)
-    vms = tuple(_vm(vm, _next_run(system, vm)) for vm in system.vms_service().list())
+    vms = tuple(_vms(system))
     # The engine asks its database for each host's part in hosted engine, and tells it only to whom it matters.
     listed = system.hosts_service().list(all_content=any(vm.hosted_engine for vm in vms))
-    hosts, engine_hosts = tuple(map(_host, listed)), frozenset(host.id for host in listed if _takes_engine(host))
-    walls = {cluster.id: wall for cluster in clusters for wall in _walls(system, cluster.id)}
-    return Listing(clusters, policies, units, hosts, vms, walls, engine_hosts)
+    return dataclasses.replace(_without_vms(system, listed), vms=vms)
+
+
+def _without_vms(system: Any, hosts: Collection[Any]) -> Listing:
+    """Return everything else in few calls: the engine itself follows the links."""
+    clusters = system.clusters_service().list(follow="affinity_groups")
+    policies = tuple(_policy(system, one) for one in system.scheduling_policies_service().list(follow="filters"))
+    walls = {one.id: wall for one in clusters for wall in _walls(system, one)}
+    engine_hosts = frozenset(host.id for host in hosts if _takes_engine(host))
+    values = tuple(map(_cluster, clusters)), policies, read_units(system), tuple(map(_host, hosts))
+    return Listing(*values, (), walls, engine_hosts)
+
+
+def _vms(system: Any) -> Iterable[Vm]:
+    """Return all VMs, list by list. One renamed meanwhile may be missed until the next time; it counts as marked then."""
+    known: set[str] = set()
+    for page in itertools.count(1):
+        listed = system.vms_service().list(search=f"sortby name page {page}", max=VMS_IN_A_LIST)
+        yield from (_vm(vm, _next_run(system, vm)) for vm in listed if vm.id not in known)
+        known.update(vm.id for vm in listed)
+        if len(listed) < VMS_IN_A_LIST:
+            return
 
 
 def _next_run(system: Any, vm: Any) -> Any:
@@ -222,13 +255,23 @@ def _labels(system: Any, cluster_id: str, group_id: str) -> frozenset[str]:
     return frozenset(label.id for label in _group(system, cluster_id, group_id).host_labels_service().list())
 
 
-def _walls(system: Any, cluster_id: str) -> Iterable[Group]:
-    for group in _groups(system, cluster_id).list():
+def _walls(system: Any, cluster: Any) -> Iterable[Group]:
+    for group in cluster.affinity_groups or ():
         # One that somebody renamed is still a wall: a second one beside it would leave it to itself.
-        if group.name == wall_name(cluster_id) or group.description == WALL_DESCRIPTION:
-            hosts, vms = _member_hosts(system, cluster_id, group.id), _member_vms(system, cluster_id, group.id)
-            intact = group.name == wall_name(cluster_id) and _enforces(group)
-            yield Group(group.id, group.name, hosts, vms, intact, _labels(system, cluster_id, group.id))
+        if group.name == wall_name(cluster.id) or group.description == WALL_DESCRIPTION:
+            hosts, vms, labels = _members(system, cluster.id, group)
+            intact = group.name == wall_name(cluster.id) and _enforces(group)
+            yield Group(group.id, group.name, hosts, vms, intact, labels)
+
+
+def _members(system: Any, cluster_id: str, group: Any) -> tuple[frozenset[str], frozenset[str], frozenset[str]]:
+    """Return the ids of a group's hosts, VMs and host labels. The group shows them itself, unless it has none."""
+    if group.hosts or group.vms:
+        shown = group.hosts or (), group.vms or (), group.host_labels or ()
+        hosts, vms, labels = (frozenset(str(one.id) for one in kind) for kind in shown)
+        return hosts, vms, labels
+    hosts, vms = _member_hosts(system, cluster_id, group.id), _member_vms(system, cluster_id, group.id)
+    return hosts, vms, _labels(system, cluster_id, group.id)
 
 
 def _enforces(group: Any) -> bool:
@@ -237,7 +280,7 @@ def _enforces(group: Any) -> bool:
 
 
 def _policy(system: Any, policy: Any) -> Policy:
-    filters = system.scheduling_policies_service().policy_service(policy.id).filters_service().list()
+    filters = policy.filters or system.scheduling_policies_service().policy_service(policy.id).filters_service().list()
     units = frozenset(one.scheduling_policy_unit.id if one.scheduling_policy_unit else one.id for one in filters)
     return Policy(policy.id, policy.name, properties(policy.properties), units)
 

@@ -14,7 +14,7 @@ from typing import Any, Optional, TypeVar
 from ovirt_tcp_plugin import errors
 from ovirt_tcp_plugin.broker import exemptions, pools, verdicts, wall, wall_edits
 from ovirt_tcp_plugin.broker.decision import Verdict, Vm, decide, needs_trust
-from ovirt_tcp_plugin.broker.inventory import Group, Host, Listing, Notice, shortened
+from ovirt_tcp_plugin.broker.inventory import UP, Group, Host, Listing, Notice, shortened
 from ovirt_tcp_plugin.broker.inventory import Vm as InventoryVm
 from ovirt_tcp_plugin.broker.overview import HostState, PoolState
 from ovirt_tcp_plugin.broker.pools import Pool
@@ -136,6 +136,20 @@ class Knowledge:
                 self._starting.intersection_update(self._hosts)
                 self._note_hosts(seen)
             return tuple(host_id for host_id in came_up if self._pool_of(host_id) is not None)
+
+    def observe_hosts_not_up(self, hosts: Sequence[Host]) -> tuple[str, ...]:
+        """Take the engine's list of hosts that are not Up into account: every other known one is. Returns as before."""
+        with self.lock:
+            others = {host.id: host for host in hosts}
+            up = [host for host in self._hosts.values() if host.id not in others]
+            up = [host if host.up else dataclasses.replace(host, status=UP, status_detail="") for host in up]
+            return self.observe_hosts([*up, *hosts])
+
+    def observe_frame(self, listing: Listing) -> None:
+        """Take note of the pools and their walls in a first listing, which has no VMs yet and ends nothing."""
+        with self.lock:
+            self._pools.update(dataclasses.replace(listing, walls={}))
+            self._walls = dict(listing.walls)
 
     def observe_listing(self, listing: Listing, edits: int) -> tuple[Pool, ...]:
         """Take a complete listing into account; return the pools that ended.
@@ -344,7 +358,8 @@ class Knowledge:
             for one in self._quarantine.stuck(now_ms):
                 self._tell_stuck(one)
             chosen = self._quarantine.to_deactivate(self._hosts, held, now_ms)
-            return [(one, self._reason(one)) for one in chosen if self._table.untrusted(one) and self._may_leave(one)]
+            walled = [one for one in chosen if not self._waits_for_wall(self._hosts[one].cluster_id)]
+            return [(one, self._reason(one)) for one in walled if self._table.untrusted(one) and self._may_leave(one)]
 
     def deactivated(self, host_id: str, refusal: str = "") -> None:
         """Maintenance was accepted, or refused."""
@@ -643,6 +658,9 @@ class Knowledge:
     def _plan(self, pool: Pool) -> WallPlan:
         group = self._walls.get(pool.cluster_id)
         up = {one.id: self._table.verdict(one.id) for one in self._hosts_of.get(pool.cluster_id, ()) if one.up}
+        if group is None and self._is_starting(pool.cluster_id):
+            # It is made once, with all hosts that are trusted then: the engine would move VMs onto the first few.
+            return WallPlan(pool, group, ())
         inside = group.host_ids if group else frozenset()
         hosts = wall.hosts_inside(up, inside, self.servers_answer, self._clock.now_ms())
         own = self._vms_of.get(pool.cluster_id, ())
@@ -651,6 +669,13 @@ class Knowledge:
             self._members[pool.cluster_id] = frozenset(needy)
         members = self._members[pool.cluster_id]
         return WallPlan(pool, group, wall.plan(group, hosts, members, self._vms.keys()))
+
+    def _waits_for_wall(self, cluster_id: str) -> bool:
+        return cluster_id not in self._walls and self._is_starting(cluster_id)
+
+    def _is_starting(self, cluster_id: str) -> bool:
+        """Return whether the startup attestation has not gone through a pool yet."""
+        return any(host.id in self._starting for host in self._hosts_of.get(cluster_id, ()))
 
     def _snapshot(self, pool: Pool) -> Snapshot:
         hosts = {one.id: self._shown(one.id) for one in self._hosts_of.get(pool.cluster_id, ())}

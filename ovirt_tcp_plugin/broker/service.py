@@ -7,21 +7,21 @@ They meet only in Knowledge. Each is the outermost edge for its own errors: it l
 
 from __future__ import annotations
 
-import dataclasses
 import logging
 import threading
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping
 from typing import Optional
 
 from ovirt_tcp_plugin import errors
 from ovirt_tcp_plugin.broker import hooks, vm_watch
 from ovirt_tcp_plugin.broker.asker import Asker
+from ovirt_tcp_plugin.broker.builder import Builder
 from ovirt_tcp_plugin.broker.engine import MAX_EVENTS, Engine
 from ovirt_tcp_plugin.broker.event_writer import EventWriter
 from ovirt_tcp_plugin.broker.history import History
 from ovirt_tcp_plugin.broker.hooks import HookEvent
-from ovirt_tcp_plugin.broker.inventory import Event, Group, Listing, wall_name
-from ovirt_tcp_plugin.broker.knowledge import Knowledge, WallPlan
+from ovirt_tcp_plugin.broker.inventory import Event, Listing
+from ovirt_tcp_plugin.broker.knowledge import Knowledge
 from ovirt_tcp_plugin.broker.memory import Memory
 from ovirt_tcp_plugin.broker.metrics import Ages, Metrics
 from ovirt_tcp_plugin.broker.settings import Settings
@@ -29,7 +29,6 @@ from ovirt_tcp_plugin.broker.snapshot import Snapshot
 from ovirt_tcp_plugin.broker.snapshot_writer import SnapshotWriter
 from ovirt_tcp_plugin.broker.sources import Source
 from ovirt_tcp_plugin.broker.vm_watch import TRUST_MISMATCHES, VmWatch
-from ovirt_tcp_plugin.broker.wall import Edit, Step
 from ovirt_tcp_plugin.clock import Clock
 
 log = logging.getLogger("broker.service")
@@ -46,7 +45,6 @@ MAX_ENGINE_SILENCE_MS = 10_000
 EVENT_OVERLAP = 50
 
 ENGINE_STARTED = 1
-LEAVING = frozenset({Edit.CREATE, Edit.REPAIR, Edit.REMOVE_LABEL, Edit.REMOVE_HOST})
 # A host that has one of these left Up, even if every listing shows it Up (AuditLogType).
 HOST_LEFT_UP = frozenset({12, 15, 16, 41, 517, 518, 519, 522, 600, 620, 9008, 9027})
 # A host was Up all the time, as far as we saw: but what happened before our start we did not see. Never flood-limited.
@@ -75,7 +73,9 @@ class Service:
     ) -> None:
         self._options, self._knowledge, self._engine = options, knowledge, engine
         self._writer, self._memory, self._handles, self._clock = writer, memory, handles, clock
-        self._stopping, self._listed, self._listing_due = threading.Event(), threading.Event(), threading.Event()
+        self._stopping, self._listing_due = threading.Event(), threading.Event()
+        # Hosts and pools are known; and everything else, too.
+        self._begun, self._listed = threading.Event(), threading.Event()
         self._last_engine_ms: Optional[int] = None
         self._last_full_ms: Optional[int] = None
         self._written_ms: dict[str, int] = {}
@@ -85,6 +85,7 @@ class Service:
         self._enforced_ms = 0
         self._ended_walls: list[tuple[str, str]] = []
         self.metrics = Metrics()
+        self._builder = Builder(knowledge, engine, self._listing_due.set)
         self._asker = Asker(options, knowledge, source, self.metrics, clock)
         self._vms = vms
         self._event_writer = EventWriter(knowledge, history, engine, self.metrics, clock)
@@ -111,6 +112,7 @@ class Service:
         for thread in self._threads:
             thread.join()
         self._asker.stop()
+        self._builder.stop()
         self.save_all()
 
     def save_all(self) -> None:
@@ -171,6 +173,8 @@ class Service:
             # Said once for this absence, even if the lists below fail again and again.
             self._last_engine_ms = now_ms
         full_ms = int(self._options.intervals.full_s * 1000)
+        if not self._begun.is_set():
+            self._begin()
         due = self._listing_due.is_set() or self._last_full_ms is None or now_ms - self._last_full_ms >= full_ms
         if due:
             self._listing_due.clear()
@@ -188,16 +192,21 @@ class Service:
                     self._ended_walls.append((pool.cluster_id, listing.walls[pool.cluster_id].id))
             self._watch_vms(listing)
             self._last_full_ms = now_ms
-            hosts = listing.hosts
+            came_up = self._knowledge.observe_hosts(listing.hosts)
         else:
-            hosts = self._engine.hosts()
-        for host_id in self._knowledge.observe_hosts(hosts):
-            if self._listed.is_set():
-                self.run_hook(HookEvent("init_vds_on_up", host_id))
-        if not self._listed.is_set():
-            self._listed.set()
-            self.run_hook(HookEvent("backend_initialize"))
+            came_up = self._knowledge.observe_hosts_not_up(self._engine.hosts_not_up())
+        for host_id in came_up:
+            self.run_hook(HookEvent("init_vds_on_up", host_id))
+        self._listed.set()
         self._last_engine_ms = self._clock.now_ms()
+
+    def _begin(self) -> None:
+        """Begin with the startup attestation before all VMs are listed, which takes long where there are many."""
+        frame = self._engine.listing_without_vms()
+        self._knowledge.observe_frame(frame)
+        self._knowledge.observe_hosts(frame.hosts)
+        self._begun.set()
+        self.run_hook(HookEvent("backend_initialize"))
 
     def _watch_vms(self, listing: Listing) -> None:
         for event in self._vms.observe(listing):
@@ -251,7 +260,7 @@ class Service:
     # The attestation server
 
     def _attest(self) -> None:
-        if self._listed.is_set():
+        if self._begun.is_set():
             self._asker.step()
 
     # Enforcement
@@ -263,7 +272,7 @@ class Service:
         self._enforced_ms = self._clock.now_ms()
         self._knowledge.changed.clear()
         self._knowledge.worse.clear()
-        if not self._build_walls(self._knowledge.plans()):
+        if not self._builder.build(self._knowledge.plans(), self._is_late):
             # Nobody is asked to leave service while inside a wall: VMs of another host could come.
             return
         for cluster_id, group_id in list(self._ended_walls):
@@ -273,67 +282,8 @@ class Service:
             self._ended_walls.remove((cluster_id, group_id))
         self._quarantine()
 
-    def _build_walls(self, plans: Sequence[WallPlan]) -> bool:
-        """Carry out the plans, whoever leaves a wall before whoever enters one; return whether all left who had to.
-
-        The plans are outdated when somebody loses trust, and after a second, since verdicts end by themselves; then
-        there are better ones at the next look. Each wall is remembered step by step: a failure loses nothing. The engine
-        may fail at one wall only, so the others are gone on with; if it fails at two, it is away.
-        """
-        failed: dict[str, errors.Unavailable] = {}
-        groups = {plan.pool.cluster_id: plan.group or Group("", wall_name(plan.pool.cluster_id)) for plan in plans}
-        steps = [(plan.pool.cluster_id, step) for plan in plans for step in plan.steps]
-        for cluster_id, step in sorted(steps, key=lambda one: one[1].edit.value):
-            if cluster_id not in failed and (groups[cluster_id].id or step.edit is Edit.CREATE):
-                try:
-                    groups[cluster_id] = self._build(cluster_id, groups[cluster_id], step)
-                except errors.Unavailable as e:
-                    if failed:
-                        raise
-                    failed[cluster_id] = e
-            if self._knowledge.worse.is_set():
-                return False
-            if self._clock.now_ms() - self._enforced_ms >= ENFORCE_EVERY_MS:
-                self._knowledge.changed.set()
-                return step.edit not in LEAVING and not failed
-        for fault in failed.values():
-            raise fault
-        return True
-
-    def _build(self, cluster_id: str, group: Group, step: Step) -> Group:
-        # The plan may be old: the engine was slow, or this process stood still.
-        if step.edit is Edit.ADD_HOST and not self._knowledge.holds(step.subject):
-            return group
-        try:
-            group = self._carry_out(cluster_id, group, step)
-        except (errors.Conflict, errors.NotFound) as e:
-            log.warning("wall cluster=%s step=%s subject=%s error=%s", cluster_id, step.edit.name, step.subject, e)
-            self._listing_due.set()
-        else:
-            self._knowledge.walled(cluster_id, group)
-        return group
-
-    def _carry_out(self, cluster_id: str, group: Group, step: Step) -> Group:
-        engine, subject = self._engine, {step.subject}
-        if step.edit is Edit.CREATE:
-            return dataclasses.replace(group, id=engine.create_wall(cluster_id))
-        if step.edit is Edit.REPAIR:
-            engine.repair_wall(cluster_id, group.id)
-            return dataclasses.replace(group, enforcing=True)
-        if step.edit is Edit.REMOVE_LABEL:
-            engine.remove_label(cluster_id, group.id, step.subject)
-            return dataclasses.replace(group, host_label_ids=group.host_label_ids - subject)
-        if step.edit is Edit.REMOVE_HOST:
-            engine.remove_host(cluster_id, group.id, step.subject)
-            return dataclasses.replace(group, host_ids=group.host_ids - subject)
-        if step.edit is Edit.ADD_HOST:
-            engine.add_host(cluster_id, group.id, step.subject)
-            return dataclasses.replace(group, host_ids=group.host_ids | subject)
-        if step.edit is Edit.ADD_VM:
-            engine.add_vm(cluster_id, group.id, step.subject)
-            return dataclasses.replace(group, vm_ids=group.vm_ids | subject)
-        engine.remove_vm(cluster_id, group.id, step.subject)
-        return dataclasses.replace(group, vm_ids=group.vm_ids - subject)
+    def _is_late(self) -> bool:
+        return self._clock.now_ms() - self._enforced_ms >= ENFORCE_EVERY_MS
 
     def _quarantine(self) -> None:
         leaving, returning = self._knowledge.to_deactivate(), self._knowledge.to_activate()
@@ -366,10 +316,13 @@ class Service:
 
     def _write_snapshots(self) -> None:
         """Write what changed: at once where trust was taken away, else at most once a second for each pool."""
-        if not self._listed.is_set():
+        if not self._begun.is_set():
             return
         now_ms = self._clock.now_ms()
         old, too_trusting = self._knowledge.old_snapshots()
+        if not self._listed.is_set():
+            # A file of an earlier run knows the VMs' marks, and its verdicts end by themselves.
+            old, too_trusting = self._writer.without_file(old), frozenset[str]()
         calm = {pool_id for pool_id in old if now_ms - self._written_ms.get(pool_id, 0) >= SNAPSHOT_EVERY_MS}
         if calm or too_trusting:
             self._publish(calm | too_trusting)

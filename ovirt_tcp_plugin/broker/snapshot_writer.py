@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterable
 from pathlib import Path
 
 from ovirt_tcp_plugin.broker import snapshot
@@ -17,6 +18,10 @@ class SnapshotWriter:
     def __init__(self, directory: Path) -> None:
         self._directory = directory
         directory.mkdir(mode=0o755, parents=True, exist_ok=True)
+
+    def without_file(self, pool_ids: Iterable[str]) -> frozenset[str]:
+        """Return the pools that have no file."""
+        return frozenset(one for one in pool_ids if not (self._directory / f"{one}.json").exists())
 
     def write(self, one: Snapshot) -> None:
         """Replace a pool's file. Raises OSError, and then the earlier file stands."""

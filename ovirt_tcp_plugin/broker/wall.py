@@ -24,10 +24,10 @@ from ovirt_tcp_plugin.messages.result import Level
 class Edit(enum.Enum):
     """One call to the engine. The order is the order of execution: who must leave leaves first, hosts before VMs."""
 
-    CREATE = 0
-    REPAIR = 1
-    REMOVE_LABEL = 2
-    REMOVE_HOST = 3
+    REPAIR = 0
+    REMOVE_LABEL = 1
+    REMOVE_HOST = 2
+    CREATE = 3
     ADD_HOST = 4
     ADD_VM = 5
     REMOVE_VM = 6
@@ -35,10 +35,16 @@ class Edit(enum.Enum):
 
 @dataclasses.dataclass(frozen=True)
 class Step:
-    """An edit and its subject: the id of a label, a host or a VM, empty for CREATE and REPAIR."""
+    """An edit and its subject: the id of a label, a host or a VM, empty for CREATE and REPAIR.
+
+    Attributes:
+        host_ids, vm_ids: the members that a wall is made with: one call for all of them.
+    """
 
     edit: Edit
     subject: str = ""
+    host_ids: frozenset[str] = frozenset()
+    vm_ids: frozenset[str] = frozenset()
 
 
 def hosts_inside(
@@ -69,12 +75,9 @@ def plan(wall: Optional[Group], hosts: Collection[str], vms: Collection[str], kn
     Args:
         known_vms: every VM that the engine listed; a member that is not among them is left alone.
     """
-    steps: list[Step] = []
     if wall is None:
-        steps.append(Step(Edit.CREATE))
-        wall = Group("", "")
-    elif not wall.enforcing:
-        steps.append(Step(Edit.REPAIR))
+        return [Step(Edit.CREATE, host_ids=frozenset(hosts), vm_ids=frozenset(vms))]
+    steps = [] if wall.enforcing else [Step(Edit.REPAIR)]
     steps += _steps(Edit.REMOVE_LABEL, wall.host_label_ids)
     steps += _steps(Edit.REMOVE_HOST, wall.host_ids - set(hosts))
     steps += _steps(Edit.ADD_HOST, set(hosts) - wall.host_ids)

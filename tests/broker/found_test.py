@@ -151,9 +151,14 @@ class TestWall:
             entered.append(host_id)
             add_host(engine, cluster_id, group_id, host_id)
 
-        monkeypatch.setattr(Engine, "add_host", slowly)
+        for n in (2, 3, 4, 5):
+            site.source.levels[f"h{n}.lab"] = Level.TIMEOUT
         site.options = dataclasses.replace(site.options, startup=settings.Startup(5, 5))
         site.start()
+        until(lambda: site.inside() == {"h1"})
+        monkeypatch.setattr(Engine, "add_host", slowly)
+        site.source.levels.clear()
+        site.service.attest_in_stages()
         until(lambda: entered and site.told("No attestation server answers"))
         assert len(entered) == 1
 

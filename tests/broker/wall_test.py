@@ -31,7 +31,8 @@ def test_who_must_leave_leaves_first_and_hosts_come_before_vms() -> None:
 
 
 def test_a_missing_wall_is_made_and_a_weakened_one_repaired_before_all() -> None:
-    assert plan(None, {"a"}, set(), set())[0] == Step(Edit.CREATE)
+    members = {"host_ids": frozenset("a"), "vm_ids": frozenset("x")}
+    assert plan(None, {"a"}, {"x"}, {"x"}) == [Step(Edit.CREATE, **members)]
     assert plan(wall("a", "", enforcing=False), set(), set(), set())[0] == Step(Edit.REPAIR)
 
 

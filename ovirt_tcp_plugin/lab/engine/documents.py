@@ -85,13 +85,15 @@ def rule(root: Element, path: str) -> Rule:
     return Rule(*(text(found, name) == "true" for name in ("enabled", "enforcing", "positive")))
 
 
-def cluster(one: Cluster) -> Element:
-    """Return a cluster."""
+def cluster(one: Cluster, groups: Optional[Iterable[Element]] = None) -> Element:
+    """Return a cluster, with its affinity groups if they were asked for (`follow`)."""
     root = _element("cluster", one.id, "clusters", name=one.name, trusted_service=_yes(one.trusted_service))
     root.append(_link("scheduling_policy", one.policy))
     major, minor = one.level.split(".")
     root.append(_element("version", major=major, minor=minor))
     root.append(_properties("custom_scheduling_policy_properties", "property", one.properties))
+    if groups is not None:
+        root.append(listing("affinity_groups", groups))
     return root
 
 
@@ -178,11 +180,13 @@ def unit(one: Unit) -> Element:
     return root
 
 
-def policy(one: Policy) -> Element:
-    """Return a scheduling policy."""
+def policy(one: Policy, filters: Optional[Iterable[Element]] = None) -> Element:
+    """Return a scheduling policy, with its filters if they were asked for (`follow`)."""
     members = {"name": one.name, "description": one.description, "locked": _yes(one.locked)}
     root = _element("scheduling_policy", one.id, "schedulingpolicies", **members)
     root.append(_properties("properties", "property", one.properties))
+    if filters is not None:
+        root.append(listing("filters", filters))
     return root
 
 
@@ -198,7 +202,7 @@ def policy_unit(kind: str, uid: str, number: Mapping[str, str]) -> Element:
 
 
 def group(one: AffinityGroup, tables: Model, inline: bool = False) -> Element:
-    """Return an affinity group, with its members if they were asked for (`follow`)."""
+    """Return an affinity group with its members: by their ids (`AffinityGroupMapper`), or whole if that was asked for."""
     root = _element("affinity_group", one.id, f"clusters/{one.cluster}/affinitygroups", name=one.name)
     ElementTree.SubElement(root, "description").text = one.description
     for name in ("hosts_rule", "vms_rule"):
@@ -208,6 +212,11 @@ def group(one: AffinityGroup, tables: Model, inline: bool = False) -> Element:
     if inline:
         root.append(listing("hosts", (host(tables.hosts[uid]) for uid in one.hosts if uid in tables.hosts)))
         root.append(listing("vms", (vm(tables.vms[uid]) for uid in one.vms if uid in tables.vms)))
+        return root
+    root.append(listing("hosts", (_link("host", uid) for uid in one.hosts if uid in tables.hosts)))
+    root.append(listing("vms", (_link("vm", uid) for uid in one.vms if uid in tables.vms)))
+    root.append(listing("host_labels", (_link("affinity_label", uid) for uid in one.host_labels if uid in tables.labels)))
+    root.append(listing("vm_labels", (_link("affinity_label", uid) for uid in one.vm_labels if uid in tables.labels)))
     return root
 
 

@@ -29,7 +29,12 @@ class ClusterPaths:
 
     def _list(self, query: Mapping[str, str], _: Element) -> Element:
         with self._model.lock:
-            return documents.listing("clusters", map(documents.cluster, self._model.clusters.values()))
+            follows = "affinity_groups" in query.get("follow", "").split(",")
+            groups: dict[str, list[Element]] = {uid: [] for uid in self._model.clusters}
+            for group in self._model.groups.values() if follows else ():
+                groups[group.cluster].append(documents.group(group, self._model))
+            shown = [documents.cluster(one, groups[uid] if follows else None) for uid, one in self._model.clusters.items()]
+            return documents.listing("clusters", shown)
 
     def _get(self, query: Mapping[str, str], _: Element, uid: str) -> Element:
         return documents.cluster(self._model.find("clusters", uid))

@@ -66,7 +66,12 @@ class PolicyPaths:
 
     def _list(self, query: Mapping[str, str], _: Element) -> Element:
         with self._model.lock:
-            return documents.listing("scheduling_policies", map(documents.policy, self._model.policies.values()))
+            follows = "filters" in query.get("follow", "").split(",")
+            rows = self._model.policies.values()
+            return documents.listing(
+                "scheduling_policies",
+                [documents.policy(one, _documents(one, "filters") if follows else None) for one in rows],
+            )
 
     def _get(self, query: Mapping[str, str], _: Element, uid: str) -> Element:
         return documents.policy(self._model.find("policies", uid))
@@ -113,7 +118,7 @@ class PolicyPaths:
     def _units(self, query: Mapping[str, str], _: Element, uid: str, kind: str) -> Element:
         with self._model.lock:
             policy: Policy = self._model.find("policies", uid)
-            return documents.listing(kind, [_document(policy, kind, one) for one in getattr(policy, kind)])
+            return documents.listing(kind, _documents(policy, kind))
 
     def _add_unit(self, query: Mapping[str, str], given: Element, uid: str, kind: str) -> Element:
         _, unit_type, number = _UNITS[kind]
@@ -148,6 +153,10 @@ class PolicyPaths:
         if policy.locked:
             raise invalid("Cannot edit Scheduling Policy. Parameters are invalid.")
         return policy
+
+
+def _documents(policy: Policy, kind: str) -> list[Element]:
+    return [_document(policy, kind, one) for one in getattr(policy, kind)]
 
 
 def _document(policy: Policy, kind: str, unit: str) -> Element:
