@@ -60,7 +60,7 @@ def examine(
 
 def checks(options: Settings) -> list[Check]:
     """Return all checks."""
-    full_s = options.intervals.full_s
+    full_s, exempt_vms = options.intervals.full_s, options.pools.exempt_vms
     return [
         Check("engine", ("site",), _nothing, "The engine answers, and takes the broker's user.", *_ENGINE_SILENT),
         Check("permits", ("permits",), policies.rights, "The broker's user has the rights that it needs, not all."),
@@ -79,6 +79,7 @@ def checks(options: Settings) -> list[Check]:
         Check("wall", ("walls",), _same, "Every pool has its wall, with all VMs that need it."),
         Check("wall_hosts", ("wall_hosts",), _same, "The walls let in just the hosts that are trusted now."),
         Check("rules", ("site", "groups"), walls.rules, "No other affinity group contradicts a wall."),
+        Check("exempt", ("site",), lambda seen: walls.exempt(seen, exempt_vms), "Every exempt VM is there."),
         Check("engine_vm", ("site", "snapshots"), walls.engine_vm, "No engine's own VM is held by a pool."),
         Check("places", ("site", "addresses", "servers_at"), walls.places, "No VM of a pool has its server's address."),
         Check("filterd", ("units",), services.discovery, "filterd answers where the engine asks.", *_FILTERD_SILENT),

@@ -66,6 +66,14 @@ def rules(site: Site, groups: Iterable[AffinityGroup]) -> Iterable[Finding]:
         yield warning("rule_conflict", one.text, one.next_step)
 
 
+def exempt(site: Site, vm_ids: Collection[str]) -> Iterable[Finding]:
+    """Judge whether the option `pools.exempt_vms` names VMs that there are."""
+    unknown = set(vm_ids) - {vm.id for vm in site.listing.vms}
+    if unknown:
+        text = f"pools.exempt_vms names what is no VM's id here: {named(unknown)}."
+        yield warning("exempt_unknown", text, "see the VM's id in its General tab, and correct broker.yaml")
+
+
 def engine_vm(site: Site, snapshots: Snapshots) -> Iterable[Finding]:
     """Judge whether the VM that carries the engine may run anywhere: a pool that stops it stops its own repair."""
     for vm in site.engine_vms():

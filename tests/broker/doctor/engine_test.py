@@ -208,6 +208,13 @@ def test_an_exempt_vm_and_the_engines_own_may_be_servers(installation: Installat
     assert installation.look(exempt).bad == {}
 
 
+def test_an_exemption_of_nobody_is_told(installation: Installation) -> None:
+    exempt = {"pools": {"exempt_vms": [installation.vm("vm1").id.upper()]}}
+    look = installation.look(exempt)
+    assert look.bad == {"exempt_unknown": "warning"}
+    assert installation.vm("vm1").id.upper() in look.by_code["exempt_unknown"]["text"]
+
+
 @pytest.mark.parametrize("address", ["127.0.0.1", "::1", "fe80::1", "localhost", "localhost.localdomain"])
 def test_what_every_machine_calls_itself_tells_nothing(installation: Installation, monkeypatch: Patch, address: str) -> None:
     monkeypatch.setattr(peers, "addresses", lambda url: frozenset({address}))
