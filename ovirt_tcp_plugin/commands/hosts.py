@@ -24,20 +24,28 @@ def hosts(context: click.Context, as_json: bool) -> None:
 
 @hosts.command("replace-tpm")
 @click.argument("host")
+@as_json
 @click.pass_obj
-def replace_tpm(config_dir: Path, host: str) -> None:
+def replace_tpm(config_dir: Path, host: str, as_json: bool) -> None:
     """Forget the TPM of HOST, whose board was replaced; it enrols with a new token, and is unknown until then."""
-    verifier(config_dir).call("DELETE", f"/v1/hosts/{host.lower()}")
-    click.echo(f"{host} may enrol with another TPM now; it needs a token: ovirt-tcp-verifier token enrol {host}")
+    removed = verifier(config_dir).call("DELETE", f"/v1/hosts/{host.lower()}")
+    if as_json:
+        print_json(removed)
+    else:
+        click.echo(f"{host} may enrol with another TPM now; it needs a token: ovirt-tcp-verifier token enrol {host}")
 
 
 @hosts.command("remove")
 @click.argument("host")
+@as_json
 @click.pass_obj
-def remove_host(config_dir: Path, host: str) -> None:
+def remove_host(config_dir: Path, host: str, as_json: bool) -> None:
     """Forget HOST, which left for good."""
-    verifier(config_dir).call("DELETE", f"/v1/hosts/{host.lower()}")
-    click.echo(f"{host} is no longer enrolled")
+    removed = verifier(config_dir).call("DELETE", f"/v1/hosts/{host.lower()}")
+    if as_json:
+        print_json(removed)
+    else:
+        click.echo(f"{host} is no longer enrolled")
 
 
 def _list_hosts(config_dir: Path, as_json: bool) -> None:

@@ -7,11 +7,16 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import click
 
 from ovirt_tcp_plugin.commands.printing import as_json, headline, print_json, print_table
 from ovirt_tcp_plugin.commands.settings import verifier
+from ovirt_tcp_plugin.messages import tpm2
+
+# Of a digest, by its length in hex digits.
+_BANKS = {2 * size: bank for bank, size in tpm2.DIGEST_SIZES.items()}
 
 
 @click.group()
@@ -50,8 +55,9 @@ def reference_list(config_dir: Path, as_json: bool) -> None:
 @click.argument("name")
 @click.option("--from-host", "host", required=True, help="Golden host: its present boot becomes the reference.")
 @click.option("--stage", is_flag=True, help="Only for `preview`, until `activate`.")
+@as_json
 @click.pass_obj
-def reference_import(config_dir: Path, name: str, host: str, stage: bool) -> None:
+def reference_import(config_dir: Path, name: str, host: str, stage: bool, as_json: bool) -> None:
     """Take the present boot of a golden host as set NAME, or add what is new in it to that set.
 
     Every host is judged anew. With --stage, look first at what would change: `preview`, then `activate`.
@@ -59,7 +65,7 @@ def reference_import(config_dir: Path, name: str, host: str, stage: bool) -> Non
     request = {"name": name, "host": host, "staged": stage}
     good = verifier(config_dir).call("POST", "/v1/reference-values", request)
     staged = sum(value["staged"] for value in good["values"])
-    click.echo(f"{name}: {len(good['slots'])} steps, {len(good['values'])} good values, {staged} of them staged")
+    _tell(good, f"{name}: {len(good['slots'])} steps, {len(good['values'])} good values, {staged} of them staged", as_json)
 
 
 @reference.command("add")
@@ -70,13 +76,17 @@ def reference_import(config_dir: Path, name: str, host: str, stage: bool) -> Non
 @click.option("--host", default="", help="Good for this host only.")
 @click.option("--stage", is_flag=True, help="Only for `preview`, until `activate`.")
 @click.option("--note", default="", help="Why it is good.")
+@as_json
 @click.pass_obj
 def reference_add(
-    config_dir: Path, name: str, pcr: int, component: str, digest: str, host: str, stage: bool, note: str
+    config_dir: Path, name: str, pcr: int, component: str, digest: str, host: str, stage: bool, note: str, as_json: bool
 ) -> None:
-    """Add one good value to set NAME: an updated kernel, say, needs nothing else."""
+    """Add one good value to set NAME: an updated kernel, say, needs nothing else.
+
+    The length of DIGEST tells its bank: 64 digits are sha256, 40 sha1 (the bank of a TPM 1.2), 96 sha384.
+    """
     value = {
-        "bank": "sha256",
+        "bank": _BANKS.get(len(digest), "sha256"),
         "pcr": pcr,
         "component": component,
         "digest": digest.lower(),
@@ -84,8 +94,8 @@ def reference_add(
         "staged": stage,
         "note": note,
     }
-    verifier(config_dir).call("POST", f"/v1/reference-values/{name}/add", {"value": value})
-    click.echo(f"added to {name}" + (", staged" if stage else ""))
+    changed = verifier(config_dir).call("POST", f"/v1/reference-values/{name}/add", {"value": value})
+    _tell(changed, f"added to {name}" + (", staged" if stage else ""), as_json)
 
 
 @reference.command("preview")
@@ -110,30 +120,43 @@ def reference_preview(config_dir: Path, activate: tuple[str, ...], withdraw: tup
 @reference.command("activate")
 @click.argument("name")
 @click.argument("identifiers", nargs=-1)
+@as_json
 @click.pass_obj
-def reference_activate(config_dir: Path, name: str, identifiers: tuple[str, ...]) -> None:
+def reference_activate(config_dir: Path, name: str, identifiers: tuple[str, ...], as_json: bool) -> None:
     """Have staged values of set NAME count: those with these IDENTIFIERS, or all."""
-    verifier(config_dir).call("POST", f"/v1/reference-values/{name}/activate", {"values": list(identifiers)})
-    click.echo(f"{name}: activated; every host is judged anew")
+    request = {"values": list(identifiers)}
+    changed = verifier(config_dir).call("POST", f"/v1/reference-values/{name}/activate", request)
+    _tell(changed, f"{name}: activated; every host is judged anew", as_json)
 
 
 @reference.command("withdraw")
 @click.argument("name")
 @click.argument("identifiers", nargs=-1, required=True)
+@as_json
 @click.pass_obj
-def reference_withdraw(config_dir: Path, name: str, identifiers: tuple[str, ...]) -> None:
+def reference_withdraw(config_dir: Path, name: str, identifiers: tuple[str, ...], as_json: bool) -> None:
     """Withdraw the values with these IDENTIFIERS from set NAME; every host is judged anew."""
-    verifier(config_dir).call("POST", f"/v1/reference-values/{name}/withdraw", {"values": list(identifiers)})
-    click.echo(f"{name}: withdrawn; every host is judged anew")
+    request = {"values": list(identifiers)}
+    changed = verifier(config_dir).call("POST", f"/v1/reference-values/{name}/withdraw", request)
+    _tell(changed, f"{name}: withdrawn; every host is judged anew", as_json)
 
 
 @reference.command("remove")
 @click.argument("name")
+@as_json
 @click.pass_obj
-def reference_remove(config_dir: Path, name: str) -> None:
+def reference_remove(config_dir: Path, name: str, as_json: bool) -> None:
     """Withdraw the whole set NAME; every host is judged anew."""
-    verifier(config_dir).call("DELETE", f"/v1/reference-values/{name}")
-    click.echo(f"{name} is withdrawn")
+    removed = verifier(config_dir).call("DELETE", f"/v1/reference-values/{name}")
+    _tell(removed, f"{name} is withdrawn", as_json)
+
+
+def _tell(answer: Mapping[str, Any], sentence: str, as_json: bool) -> None:
+    """Print what a change came to: the server's answer for programs, a sentence for people."""
+    if as_json:
+        print_json(answer)
+    else:
+        click.echo(sentence)
 
 
 def _by_set(chosen: Sequence[str]) -> Mapping[str, Sequence[str]]:
