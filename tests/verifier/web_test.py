@@ -42,7 +42,7 @@ from ovirt_tcp_plugin.verifier.store import endorsements, hosts, references, tok
 from ovirt_tcp_plugin.verifier.store.database import Database
 from ovirt_tcp_plugin.verifier.store.tokens import Token
 from ovirt_tcp_plugin.verifier.web import server as web
-from ovirt_tcp_plugin.verifier.web.access import TOKEN_ROLES
+from ovirt_tcp_plugin.verifier.web.access import TOKEN_ROLES, Caller, Networks
 from ovirt_tcp_plugin.verifier.web.handler import Context
 from tests.verifier.conftest import certificate_request, good_boot
 from tests.verifier.software_tpm import AK_ATTRIBUTES, SoftwareTpm, ecc_public, launch_events
@@ -246,31 +246,48 @@ MAY = {
     "operator": {"viewer", "operator"},
     "policy": {"viewer", "policy"},
     "enrolment": {"enrolment"},
+    "oat_network": {"oat_network"},
+    "metrics_network": {"metrics_network"},
 }
+STRANGERS = ["nobody", "single-use token", "wrong token", "ended token", "removed agent"]
 
 
 class TestCallers:
     def test_every_route_declares_its_callers(self) -> None:
         assert [path for path, handler in web.ROUTES if not handler.callers] == []
 
-    @pytest.mark.parametrize("caller", [*MAY, "nobody", "single-use token", "wrong token"])
+    @pytest.mark.parametrize("caller", [*MAY, *STRANGERS])
     def test_every_route_answers_only_whom_it_declares(self, server: Server, vendor: Vendor, caller: str) -> None:
-        agent = Agent(server, vendor).enrol()
-        roles = MAY.get(caller, set())
-        how: dict[str, Any] = {"cert": agent.certificate} if caller == "agent" else {}
-        if caller in TOKEN_ROLES:
-            how["token"] = server.token(caller)
-        if caller == "single-use token":
-            how["token"] = server.token("enrolment", "host-9")
-        if caller == "wrong token":
-            how["token"] = "no such token"
+        roles, session = MAY.get(caller, set()), requests.Session()
+        session.trust_env, session.verify = False, str(server.directory / "ca.pem")
+        shown = self.shows(server, vendor, caller)
+        session.cert = shown.get("cert")
+        session.headers["Authorization"] = f"Bearer {shown.get('token')}"
         for path, handler in web.ROUTES:
-            for method in ("GET", "POST", "PUT", "DELETE"):
+            for method in ("GET", "POST", "PUT", "DELETE", "PATCH"):
                 declared = {one.value for one in handler.callers_of(method)}
                 called = path.replace("([^/]+)", "none").replace("(add|activate|withdraw)", "add")
-                answer = server.call(method, called, **how)
+                answer = session.request(method, f"https://127.0.0.1:{server.port}{called}", timeout=10)
                 admitted = bool(declared & (roles | {"anyone"}))
                 assert (answer.status_code != 401) is admitted, (method, path, answer.status_code)
+        session.close()
+
+    @staticmethod
+    def shows(server: Server, vendor: Vendor, caller: str) -> dict[str, Any]:
+        """Return what a caller shows of himself with each request."""
+        if caller in ("agent", "removed agent"):
+            agent = Agent(server, vendor).enrol()
+            if caller == "removed agent":
+                server.database.transact(lambda c: hosts.remove(c, "host-1"))
+            return {"cert": agent.certificate}
+        if caller.endswith("_network"):
+            server._context.networks[Caller(caller)] = Networks(["127.0.0.0/8"])
+            return {}
+        if caller == "ended token":
+            server.add_token("ended", Token("policy", end_s=1))
+        made = {"single-use token": ("enrolment", "host-9"), **{role: (role, "") for role in TOKEN_ROLES}}
+        named = {"wrong token": "no such token", "ended token": "ended", "nobody": None}
+        return {"token": server.token(*made[caller]) if caller in made else named[caller]}
 
     def test_a_certificate_of_another_authority_is_refused(self, server: Server, tmp_path: Path) -> None:
         other = tmp_path / "other"

@@ -141,6 +141,8 @@ class Handler(JsonHandler):
 
     def finish(self, chunk: Any = None) -> Future[None]:
         stream = self.request.connection.stream  # type: ignore[union-attr]
+        if not self.request._body_future.done():
+            self.set_header("Connection", "close")  # the library hangs up after it, and would not say so
         written = super().finish(chunk)
         if stream.writing():
             asyncio.get_running_loop().call_later(TAKEN_WITHIN_S, _drop_unread, stream, written)
