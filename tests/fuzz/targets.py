@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import struct
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
@@ -15,6 +16,7 @@ from ovirt_tcp_plugin import errors
 from ovirt_tcp_plugin.broker import snapshot
 from ovirt_tcp_plugin.lab.engine import external_scheduler
 from ovirt_tcp_plugin.messages import (
+    components,
     enrolment,
     eventlog,
     evidence,
@@ -50,6 +52,13 @@ VENDOR = Vendor()
 VENDOR12 = Vendor12()
 TPM = SoftwareTpm()
 TPM12 = SoftwareTpm12()
+# A launch after what firmware says of its start, and of the state of Secure Boot.
+_VARIABLE = bytes(16) + struct.pack("<QQ", 10, 1) + "SecureBoot".encode("utf-16-le") + b"\1"
+BOOT = [
+    eventlog.Event(0, eventlog.NO_ACTION, {"sha256": bytes(32)}, eventlog.STARTUP_LOCALITY + b"\3"),
+    eventlog.Event(7, 0x80000001, {"sha256": bytes(32)}, _VARIABLE),
+    *launch_events(),
+]
 AUTHORITY = authority.Authority(VENDOR.certificate, VENDOR.key)
 
 
@@ -104,6 +113,13 @@ def _check_ek12(untrusted: bytes) -> None:
     endorsement12.check_ek_certificate(untrusted, TPM12.ek, VENDOR12.authorities, NOW)
 
 
+def _steps(untrusted: bytes) -> None:
+    """Do with a log what the appraisal does with one that replays."""
+    events = eventlog.parse(untrusted, padded=True)
+    eventlog.replay(events, "sha256", range(24))
+    components.steps(events, "sha256", range(24))
+
+
 TARGETS: Mapping[str, Target] = {
     "quote": _binary(tpm2.parse_quote, tpm2_test.quote()),
     "signature": _binary(tpm2.parse_signature, tpm2_test.ECDSA),
@@ -121,6 +137,7 @@ TARGETS: Mapping[str, Target] = {
         eventlog.encode(launch_events(), ["sha256"]) + bytes(64),
         worst.event_log,
     ),
+    "boot_steps": Target(components.steps, _steps, eventlog.encode(BOOT, ["sha256"]), worst.event_log),
     "evidence": _json(evidence.decode, evidence.encode(evidence_test.GOOD)),
     "challenge": _parsed_json(
         evidence.decode_challenge,
