@@ -2,7 +2,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Templates (TPMT_PUBLIC) of the attester's keys: from one of these a TPM makes the same EK again, or a new AK.
 
-Source: TCG "EK Credential Profile for TPM Family 2.0" 2.5, B.3 (templates L-1, L-2), B.4 (template H-3) and B.6
+Source: TCG "EK Credential Profile for TPM Family 2.0" 2.5, B.3 (templates L-1, L-2), B.4 (templates H-3, H-6) and B.6
 (policies).
 """
 
@@ -100,6 +100,17 @@ ENDORSEMENT_KINDS: Mapping[str, EndorsementKind] = {
             _STORAGE | tpm2.USER_WITH_AUTH,
             POLICY_B_SHA384,
             _aes(256) + struct.pack(">HHH", tpm2.ALG_NULL, _P384, tpm2.ALG_NULL) + _sized(b"") * 2,
+        ),
+    ),
+    "rsa-3072": EndorsementKind(
+        0x01C0001C,
+        0x8101001C,
+        _template(
+            tpm2.ALG_RSA,
+            "sha384",
+            _STORAGE | tpm2.USER_WITH_AUTH,
+            POLICY_B_SHA384,
+            _aes(256) + struct.pack(">HHI", tpm2.ALG_NULL, 3072, 0) + _sized(b""),
         ),
     ),
 }

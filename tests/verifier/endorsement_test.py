@@ -7,6 +7,7 @@ from __future__ import annotations
 import datetime
 
 import pytest
+from cryptography.hazmat.primitives.asymmetric import ec, rsa
 
 from ovirt_tcp_plugin import errors
 from ovirt_tcp_plugin.messages import tpm2
@@ -86,6 +87,28 @@ class TestEkCertificate:
         certificate = vendor.certify(tpm.ek_key.public_key())
         with refused("ek_certificate_malformed", "cannot be read"):
             check(vendor, tpm, certificate.replace(good, bad, 1))
+
+    def test_refuses_an_intermediate_whose_root_is_unknown(self, tpm: SoftwareTpm) -> None:
+        root = Vendor()
+        between = Vendor("intermediate", issuer=root)
+        certificate = between.certify(tpm.ek_key.public_key())
+        with refused("ek_untrusted", "unable to get .*issuer"):
+            endorsement.check_ek_certificate(certificate, tpm.ek, between.authorities, NOW)
+
+    def test_refuses_one_that_no_authority_but_another_key_of_the_vendor_signed(
+        self, vendor: Vendor, tpm: SoftwareTpm
+    ) -> None:
+        leaf = Vendor("no authority", ca=False, issuer=vendor)
+        certificate = leaf.certify(tpm.ek_key.public_key())
+        with refused("ek_untrusted", "invalid CA certificate"):
+            endorsement.check_ek_certificate(certificate, tpm.ek, [*vendor.authorities, *leaf.authorities], NOW)
+
+    @pytest.mark.parametrize("bits", [2048, 3072])
+    def test_accepts_a_chain_of_rsa_through_an_intermediate(self, tpm: SoftwareTpm, bits: int) -> None:
+        root = Vendor(key=rsa.generate_private_key(65537, bits))
+        between = Vendor("intermediate", ec.generate_private_key(ec.SECP384R1()), issuer=root)
+        certificate = between.certify(tpm.ek_key.public_key())
+        endorsement.check_ek_certificate(certificate, tpm.ek, [*root.authorities, *between.authorities], NOW)
 
     def test_accepts_the_vendors_own(self, vendor: Vendor, tpm: SoftwareTpm) -> None:
         check(vendor, tpm, vendor.certify(tpm.ek_key.public_key()))
