@@ -350,7 +350,7 @@ class TestEnrolment:
         assert (answer.status_code, answer.json()["code"]) == (403, "ek_untrusted")
 
     def test_refuses_names_that_are_none(self, server: Server, vendor: Vendor) -> None:
-        for name in ("HOST", "a b", "-x", "x/../y", "x" * 256):
+        for name in ("HOST", "a b", "-x", "_privacyca", "x/../y", "x" * 256):
             answer = Agent(server, vendor, name).begin("any")
             assert answer.json()["code"] in ("host_name", "InvalidMessage"), name
 
