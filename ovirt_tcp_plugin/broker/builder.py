@@ -13,6 +13,7 @@ from ovirt_tcp_plugin import errors
 from ovirt_tcp_plugin.broker.engine import Engine
 from ovirt_tcp_plugin.broker.inventory import Group, wall_name
 from ovirt_tcp_plugin.broker.knowledge import Knowledge, WallPlan
+from ovirt_tcp_plugin.broker.metrics import Metrics
 from ovirt_tcp_plugin.broker.wall import Edit, Step
 
 log = logging.getLogger("broker.builder")
@@ -31,8 +32,8 @@ _ENTERING = _ROUNDS[-1]
 class Builder:
     """The walls' builder. `listing_due` is called when the engine's walls are not as they were thought to be."""
 
-    def __init__(self, knowledge: Knowledge, engine: Engine, listing_due: Callable[[], None]) -> None:
-        self._knowledge, self._engine, self._listing_due = knowledge, engine, listing_due
+    def __init__(self, knowledge: Knowledge, engine: Engine, metrics: Metrics, listing_due: Callable[[], None]) -> None:
+        self._knowledge, self._engine, self._metrics, self._listing_due = knowledge, engine, metrics, listing_due
         self._pool = concurrent.futures.ThreadPoolExecutor(CONNECTIONS)
 
     def stop(self) -> None:
@@ -82,6 +83,7 @@ class Builder:
         # The plan may be old: the engine was slow, or this process stood still.
         if step.edit is Edit.ADD_HOST and not self._knowledge.holds(step.subject):
             return group
+        self._metrics.wall_edit(step.edit.name)
         try:
             carry_out = self._create if step.edit is Edit.CREATE else self._edit
             group = carry_out(cluster_id, group, step)

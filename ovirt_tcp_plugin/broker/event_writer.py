@@ -16,8 +16,8 @@ from ovirt_tcp_plugin import errors
 from ovirt_tcp_plugin.broker.engine import Engine
 from ovirt_tcp_plugin.broker.history import History
 from ovirt_tcp_plugin.broker.inventory import Notice
-from ovirt_tcp_plugin.broker.knowledge import Knowledge
 from ovirt_tcp_plugin.broker.metrics import Metrics
+from ovirt_tcp_plugin.broker.outbox import Outbox
 from ovirt_tcp_plugin.clock import Clock
 
 log = logging.getLogger("broker.event_writer")
@@ -30,8 +30,8 @@ EVENTS_AT_ONCE = 100
 class EventWriter:
     """Thread-safe."""
 
-    def __init__(self, knowledge: Knowledge, history: History, engine: Engine, metrics: Metrics, clock: Clock) -> None:
-        self._knowledge, self._history, self._engine, self._metrics = knowledge, history, engine, metrics
+    def __init__(self, outbox: Outbox, history: History, engine: Engine, metrics: Metrics, clock: Clock) -> None:
+        self._outbox, self._history, self._engine, self._metrics = outbox, history, engine, metrics
         self._clock = clock
         self._lock = threading.Lock()
         self._next_ms = 0
@@ -41,16 +41,16 @@ class EventWriter:
     def record(self) -> None:
         """Keep what was told since the last time. Raises Unavailable; then nothing is forgotten."""
         with self._lock:
-            fresh = self._knowledge.take_notices()
+            fresh = self._outbox.take()
             if not fresh:
                 return
             try:
                 lost = self._history.record(fresh, self._clock.wall_ms())
             except errors.Unavailable:
-                self._knowledge.give_back(fresh)
+                self._outbox.give_back(fresh)
                 raise
-            lost += self._knowledge.notices_lost - self._overflowed
-            self._overflowed = self._knowledge.notices_lost
+            lost += self._outbox.lost - self._overflowed
+            self._overflowed = self._outbox.lost
         if lost:
             log.error("events lost count=%d: the engine or the disk did not take them in time", lost)
             self._metrics.event(written=False, count=lost)

@@ -16,6 +16,7 @@ from ovirt_tcp_plugin.broker import exemptions, pools, verdicts, wall, wall_edit
 from ovirt_tcp_plugin.broker.decision import Verdict, Vm, decide, needs_trust
 from ovirt_tcp_plugin.broker.inventory import UP, Group, Host, Listing, Notice, shortened
 from ovirt_tcp_plugin.broker.inventory import Vm as InventoryVm
+from ovirt_tcp_plugin.broker.outbox import Outbox
 from ovirt_tcp_plugin.broker.overview import HostState, PoolState
 from ovirt_tcp_plugin.broker.pools import Pool
 from ovirt_tcp_plugin.broker.quarantine import REASON_PREFIX, Guard, GuardRule, Quarantine, Taken, ours
@@ -27,8 +28,6 @@ from ovirt_tcp_plugin.broker.why import Case
 from ovirt_tcp_plugin.clock import Clock
 from ovirt_tcp_plugin.messages.result import Level
 
-# Some for each of 10,000 hosts, if the disk keeps nothing for a while.
-OUTBOX_SIZE = 50_000
 # The wall clock may run ahead of CLOCK_BOOTTIME by so much between two looks; more means that this machine was paused.
 MAX_PAUSE_MS = 60_000
 
@@ -101,9 +100,7 @@ class Knowledge:
         self._silence_told_ms = -SILENCE_TOLD_EVERY_MS
         self.progress = Progress()
         self.lock = threading.RLock()
-        # What was told and is not in the history yet.
-        self.outbox: collections.deque[Notice] = collections.deque(maxlen=OUTBOX_SIZE)
-        self.notices_lost = 0
+        self.outbox = Outbox()
         # Walls may have to show something new; and somebody lost trust, so that a plan which lets others in can wait.
         self.changed, self.worse = threading.Event(), threading.Event()
         self.revision = 0
@@ -514,19 +511,6 @@ class Knowledge:
         # CLOCK_BOOTTIME stood still while this machine was paused, and with it the ages of what was saved.
         self.watch_clock()
 
-    def take_notices(self) -> list[Notice]:
-        """Return what was told, the oldest first, and forget it."""
-        with self.lock:
-            taken = list(self.outbox)
-            self.outbox.clear()
-            return taken
-
-    def give_back(self, notices: Sequence[Notice]) -> None:
-        """Have these again: they could not be kept."""
-        with self.lock:
-            self.notices_lost += max(len(self.outbox) + len(notices) - OUTBOX_SIZE, 0)
-            self.outbox.extendleft(reversed(notices))
-
     # Inside
 
     def _record(self, host_id: str, answer: Answer) -> None:
@@ -751,15 +735,9 @@ class Knowledge:
             self.worse.set()
 
     def _tell(self, notice: Notice) -> None:
-        vm = self._vms.get(notice.vm_id)
-        host = self._hosts.get(notice.host_id)
-        if len(self.outbox) == self.outbox.maxlen:
-            self.notices_lost += 1
-        self.outbox.append(
-            dataclasses.replace(
-                notice, at_ms=self._clock.wall_ms(), host=host.name if host else "", vm=notice.vm or (vm.name if vm else "")
-            )
-        )
+        host, vm = self._hosts.get(notice.host_id), self._vms.get(notice.vm_id)
+        host_name, vm_name = host.name if host else "", vm.name if vm else ""
+        self.outbox.put(dataclasses.replace(notice, at_ms=self._clock.wall_ms(), host=host_name, vm=vm_name))
 
     def _note(self, code: str, text: str, host_id: str = "") -> None:
         """For the history only."""

@@ -85,10 +85,10 @@ class Service:
         self._enforced_ms = 0
         self._ended_walls: list[tuple[str, str]] = []
         self.metrics = Metrics()
-        self._builder = Builder(knowledge, engine, self._listing_due.set)
+        self._builder = Builder(knowledge, engine, self.metrics, self._listing_due.set)
         self._asker = Asker(options, knowledge, source, self.metrics, clock)
         self._vms = vms
-        self._event_writer = EventWriter(knowledge, history, engine, self.metrics, clock)
+        self._event_writer = EventWriter(knowledge.outbox, history, engine, self.metrics, clock)
         self._threads: list[threading.Thread] = []
 
     def start(self) -> None:

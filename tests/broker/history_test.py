@@ -16,9 +16,8 @@ from typing import Any
 import pytest
 
 from ovirt_tcp_plugin import errors
-from ovirt_tcp_plugin.broker import database
+from ovirt_tcp_plugin.broker import database, outbox
 from ovirt_tcp_plugin.broker import history as history_module
-from ovirt_tcp_plugin.broker import knowledge as knowledge_module
 from ovirt_tcp_plugin.broker.database import Database
 from ovirt_tcp_plugin.broker.event_writer import RETRY_MS, EventWriter
 from ovirt_tcp_plugin.broker.history import MAX_EVENT_NUMBER, History
@@ -136,7 +135,7 @@ class TestEvents:
         self.world.clock.wall = NOW_MS
         self.metrics = Metrics()
         engine, clock = self.engine, self.world.clock
-        self.writer = EventWriter(self.world.knowledge, history, engine, self.metrics, clock)  # type: ignore[arg-type]
+        self.writer = EventWriter(self.world.knowledge.outbox, history, engine, self.metrics, clock)  # type: ignore[arg-type]
         self.writer.step()
 
     def test_one_that_the_engine_cannot_take_is_written_later_under_its_number(self) -> None:
@@ -178,7 +177,7 @@ class TestEvents:
 
     def test_more_than_can_be_held_meanwhile_is_counted_as_lost(self) -> None:
         knowledge = self.world.knowledge
-        for _ in range(knowledge_module.OUTBOX_SIZE + 3):
+        for _ in range(outbox.SIZE + 3):
             knowledge.tell(Notice("many", "normal", "again", event=False))
         self.writer.record()
         assert self.metrics._events.labels("lost")._value.get() == 3

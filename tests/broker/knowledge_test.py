@@ -121,7 +121,7 @@ class World:
         return [host.id for host in self.hosts]
 
     def told(self) -> list[str]:
-        return [notice.text for notice in self.knowledge.take_notices() if notice.event]
+        return [notice.text for notice in self.knowledge.outbox.take() if notice.event]
 
 
 class TestChange:

@@ -31,6 +31,30 @@ class TestStart:
         until(lambda: site.trusted_in_snapshot() == EVERYBODY)
         assert set(site.statuses().values()) == {"up"}
 
+    def test_what_it_does_is_counted_and_kept(self, site: Site) -> None:
+        site.start()
+        until(lambda: site.inside() == EVERYBODY and site.trusted_in_snapshot() == EVERYBODY)
+        site.source.levels["h1.lab"] = Level.UNTRUSTED
+        site.service.attest_host(site.host("h1").id)
+        until(lambda: site.told("Host h1 is untrusted") and site.statuses()["h1"] == "maintenance")
+        text = site.service.metrics.render([], [], True, site.service.ages()).decode()
+        told = dict(line.rsplit(" ", 1) for line in text.splitlines() if not line.startswith("#"))
+        prefix = "ovirt_tcp_broker_"
+        for name in (
+            'wall_edits_total{edit="create"}',
+            'wall_edits_total{edit="remove_host"}',
+            'questions_total{outcome="answered"}',
+            'snapshot_writes_total{outcome="written"}',
+            'quarantines_total{outcome="accepted"}',
+            'events_total{outcome="written"}',
+        ):
+            assert float(told[prefix + name]) >= 1, name
+        assert 0 <= float(told[prefix + "listing_age_seconds"]) < 10
+        kept = [one["code"] for one in site.history.find(host="h1")]
+        assert [kept.index(code) for code in ("came_up", "trusted", "untrusted", "quarantined")] == sorted(
+            kept.index(code) for code in ("came_up", "trusted", "untrusted", "quarantined")
+        )
+
     def test_without_an_attestation_server_nobody_is_inside_and_nobody_is_moved(self, site: Site) -> None:
         site.source.down = True
         site.start()

@@ -56,7 +56,7 @@ class Api:
         self.history, self.tokens = History(self.database, 1000, 90), Tokens(self.database)
         engine: Any = None
         clock: Any = self.world.clock
-        self.writer = EventWriter(self.world.knowledge, self.history, engine, Metrics(), clock)
+        self.writer = EventWriter(self.world.knowledge.outbox, self.history, engine, Metrics(), clock)
         self.service, self.options = Service(self.writer), options
         self.secrets = {role: f"secret of {role}" for role in INCLUDES}
         for role, secret in self.secrets.items():

@@ -1,0 +1,43 @@
+# SPDX-FileCopyrightText: The ovirt_tcp_plugin developers
+# SPDX-License-Identifier: Apache-2.0
+"""What was told and is not in the history yet: in memory, and bounded, if the disk keeps nothing for a while."""
+
+from __future__ import annotations
+
+import collections
+import threading
+from collections.abc import Sequence
+
+from ovirt_tcp_plugin.broker.inventory import Notice
+
+# Some for each of 10,000 hosts.
+SIZE = 50_000
+
+
+class Outbox:
+    """Thread-safe. `lost` counts those that fell out because there was no room."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._notices: collections.deque[Notice] = collections.deque(maxlen=SIZE)
+        self.lost = 0
+
+    def put(self, notice: Notice) -> None:
+        """Add one; without room, the oldest falls out."""
+        with self._lock:
+            self.lost += len(self._notices) == SIZE
+            self._notices.append(notice)
+
+    def take(self) -> list[Notice]:
+        """Return all, the oldest first, and forget them."""
+        with self._lock:
+            taken = list(self._notices)
+            self._notices.clear()
+            return taken
+
+    def give_back(self, notices: Sequence[Notice]) -> None:
+        """Have these again, before all others: they could not be kept."""
+        with self._lock:
+            room = SIZE - len(self._notices)
+            self.lost += max(len(notices) - room, 0)
+            self._notices.extendleft(reversed(notices[max(len(notices) - room, 0) :]))
