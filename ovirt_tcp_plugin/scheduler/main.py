@@ -67,6 +67,7 @@ async def _serve(options: Settings) -> None:
         loop.add_signal_handler(number, stopped.set)
     while not stopped.is_set():
         await _reload(directory)
+        notify("WATCHDOG=1")
         with contextlib.suppress(asyncio.TimeoutError):
             await asyncio.wait_for(stopped.wait(), options.snapshots.reload)
     server.stop()
@@ -88,10 +89,11 @@ command.add_config_commands(main, "filterd", Settings)
 
 
 def notify(state: str) -> None:
-    """Tell systemd (sd_notify(3)), if it asked to be told."""
+    """Tell systemd (sd_notify(3)), if it asked to be told, and if it listens: nobody waits for it."""
     path = os.environ.get("NOTIFY_SOCKET", "")
     if path:
-        with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as channel:
+        with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as channel, contextlib.suppress(OSError):
+            channel.setblocking(False)
             channel.connect("\0" + path[1:] if path.startswith("@") else path)
             channel.send(state.encode("ascii"))
 

@@ -9,8 +9,8 @@ import json
 import os
 import socket
 import statistics
-import subprocess
 import sys
+import threading
 import time
 import xmlrpc.client
 from collections.abc import Iterator
@@ -227,27 +227,6 @@ def test_without_any_snapshot_it_serves_and_refuses(tmp_path: Path) -> None:
     assert (answer.result_code, answer.result) == (1, [])
 
 
-def test_takes_a_socket_from_systemd_and_says_when_it_is_ready(tmp_path: Path) -> None:
-    running = Filterd(tmp_path)
-    with socket.create_server(("127.0.0.1", running.port)) as listener, socket.socket(
-        socket.AF_UNIX, socket.SOCK_DGRAM
-    ) as notified:
-        notified.bind(str(tmp_path / "notify"))
-        notified.settimeout(20)
-        script = 'exec 3<&"$1"; export LISTEN_FDS=1 LISTEN_PID=$$; shift; exec "$@"'
-        process = subprocess.Popen(
-            ["bash", "-c", script, "bash", str(listener.fileno()), *running.command],
-            pass_fds=[listener.fileno()],
-            env={**os.environ, "NOTIFY_SOCKET": str(tmp_path / "notify")},
-            stderr=subprocess.DEVNULL,
-        )
-        assert notified.recv(100) == b"READY=1"
-        answer = running.engine.run_filters(["TrustedHosts"], [GOOD], MARKED, {})
-        process.terminate()
-        assert process.wait(10) == 0
-    assert answer.result == []
-
-
 def test_a_fault_of_our_own_is_a_refusal_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     scheduler = web.Scheduler(SnapshotDirectory(tmp_path, frozenset({os.getuid()})))
     monkeypatch.setattr(web.trusted_hosts, "accept", lambda *_: 1 / 0)
@@ -284,3 +263,39 @@ def test_a_call_with_a_thousand_hosts_is_quick(tmp_path: Path) -> None:
     scheduler.close()
     # 3 ms here. The bound is for a busy machine that also counts the lines run; the figure itself is for `make bench`.
     assert statistics.median(took) < 60
+
+
+# What the interpreter calls when it touches the world.
+IO = ("open", "os.", "socket.", "subprocess.", "sqlite3.", "shutil.", "glob.", "pathlib.", "urllib.", "ftplib.", "mmap.")
+
+
+def test_a_call_touches_nothing_outside_the_process(tmp_path: Path) -> None:
+    """It is made under the engine's lock of the cluster: no file, no connection, no process, no database, no log."""
+    SnapshotWriter(tmp_path).write(pool())
+    directory = SnapshotDirectory(tmp_path, frozenset({os.getuid()}))
+    directory.load_all()
+    scheduler = web.Scheduler(directory)
+    bodies = [
+        request("runFilters", [["TrustedHosts"], [BAD, GOOD], MARKED, {}]),
+        request("runFilters", [["TrustedHosts"], [BAD], MARKED, {}]),
+        request("runFilters", [["another"], ["unknown"], None, {"x": None}]),
+        b"rubbish",
+    ]
+    for body in bodies:
+        scheduler.answer(body)  # modules that are loaded when first needed
+    seen: list[str] = []
+    calling = threading.get_ident()
+
+    def watch(event: str, _: tuple[object, ...]) -> None:
+        if watching and threading.get_ident() == calling and event.startswith(IO):
+            seen.append(event)
+
+    watching = True
+    sys.addaudithook(watch)
+    for body in bodies:
+        scheduler.answer(body)
+    assert seen == []
+    (tmp_path / "file").touch()
+    watching = False
+    scheduler.close()
+    assert seen

@@ -1,0 +1,192 @@
+# SPDX-FileCopyrightText: The ovirt_tcp_plugin developers
+# SPDX-License-Identifier: Apache-2.0
+"""filterd as systemd runs it: a socket that outlives it, quick starts, and the directives of the samples."""
+
+from __future__ import annotations
+
+import configparser
+import os
+import socket
+import subprocess
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from ovirt_tcp_plugin.lab.engine.external_scheduler import ExternalScheduler, NoAnswer
+from tests.scheduler.conftest import GOOD, MARKED, pool
+from tests.scheduler.web_test import Filterd
+
+UNITS = Path(__file__).parents[2] / "examples" / "systemd"
+KILLS = 5
+# What systemd makes of the units.
+RESTART_S = 0.1
+SERVES_WITHIN_S = 0.5
+
+
+class Systemd:
+    """What it does with filterd's units: holds the socket, waits for readiness, and starts it again when it died."""
+
+    def __init__(self, filterd: Filterd, directory: Path) -> None:
+        self._command, self._notify = filterd.command, directory / "notify"
+        self.listener = socket.create_server(("127.0.0.1", filterd.port), backlog=1024)
+        self.notified = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+        self.notified.bind(str(self._notify))
+        self.notified.settimeout(20)
+        self.process = self.start()
+
+    def start(self) -> subprocess.Popen[bytes]:
+        script = 'exec 3<&"$1"; export LISTEN_FDS=1 LISTEN_PID=$$; shift; exec "$@"'
+        self.process = subprocess.Popen(
+            ["bash", "-c", script, "bash", str(self.listener.fileno()), *self._command],
+            pass_fds=[self.listener.fileno()],
+            env={**os.environ, "NOTIFY_SOCKET": str(self._notify)},
+            stderr=subprocess.DEVNULL,
+        )
+        while self.notified.recv(100) != b"READY=1":  # the rest are WATCHDOG=1, also of the process before
+            pass
+        return self.process
+
+    def restart(self) -> float:
+        """Kill it, start it again as the unit says, and return the seconds that the start took."""
+        time.sleep(RESTART_S)  # some calls are answered meanwhile
+        self.process.kill()
+        self.process.wait()
+        time.sleep(RESTART_S)
+        began = time.monotonic()
+        self.start()
+        return time.monotonic() - began
+
+    def close(self) -> None:
+        self.process.terminate()
+        assert self.process.wait(10) == 0
+        self.listener.close()
+        self.notified.close()
+
+
+@pytest.fixture
+def filterd(tmp_path: Path) -> Filterd:
+    made = Filterd(tmp_path)
+    made.writer.write(pool())
+    return made
+
+
+@pytest.fixture
+def systemd(filterd: Filterd, tmp_path: Path) -> Iterator[Systemd]:
+    running = Systemd(filterd, tmp_path)
+    yield running
+    running.close()
+
+
+def test_takes_the_socket_and_says_when_it_is_ready(systemd: Systemd, filterd: Filterd) -> None:
+    assert filterd.engine.run_filters(["TrustedHosts"], [GOOD], MARKED, {}).result == [GOOD]
+
+
+def test_no_call_is_lost_and_nobody_passes_wrongly_while_it_is_killed(systemd: Systemd, filterd: Filterd) -> None:
+    """The port stays open: a call waits for the next process, 3 s at most. Only one that was being answered is lost."""
+    lost: list[str] = []
+    answered: list[list[str]] = []
+    over = threading.Event()
+
+    def keep_calling() -> None:
+        while not over.is_set():
+            try:
+                found = ExternalScheduler(f"http://127.0.0.1:{filterd.port}/", 3).run_filters(
+                    ["TrustedHosts"], [GOOD], MARKED, {}
+                )
+            except NoAnswer as e:
+                lost.append(str(e))
+            else:
+                answered.append(found.result)
+
+    threads = [threading.Thread(target=keep_calling) for _ in range(2)]
+    for one in threads:
+        one.start()
+    starts = [systemd.restart() for _ in range(KILLS)]
+    over.set()
+    for one in threads:
+        one.join()
+    assert not [reason for reason in lost if "efused" in reason or "timed out" in reason]
+    assert len(lost) <= KILLS * len(threads)
+    assert answered.count([GOOD]) == len(answered) >= KILLS
+    assert min(starts) < SERVES_WITHIN_S
+
+
+def test_a_directory_that_cannot_be_read_does_not_end_it(filterd: Filterd, tmp_path: Path) -> None:
+    """A process that dies at each start would answer nothing, and the engine would keep all hosts."""
+    for path in filterd.snapshots.iterdir():
+        path.unlink()
+    filterd.snapshots.rmdir()
+    filterd.start()
+    answer = filterd.engine.run_filters(["TrustedHosts"], [GOOD], MARKED, {})
+    filterd.processes.stop_all()
+    assert answer.result == []
+    assert "No such file" in answer.errors[-1]
+
+
+def unit(name: str) -> dict[str, dict[str, list[str]]]:
+    """Return the directives of a sample, all values of each."""
+    found: dict[str, dict[str, list[str]]] = {}
+    section = ""
+    for line in (UNITS / name).read_text().splitlines():
+        if line.startswith("["):
+            section = line.strip("[]")
+        elif line and not line.startswith("#"):
+            key, _, value = line.partition("=")
+            found.setdefault(section, {}).setdefault(key, []).append(value)
+    return found
+
+
+def test_the_engine_finds_the_socket_open_and_nothing_stops_the_restarts() -> None:
+    service, listening = unit("ovirt-tcp-filterd.service"), unit("ovirt-tcp-filterd.socket")
+    for one in (service, listening):
+        assert one["Unit"]["Before"] == ["ovirt-engine.service"]
+    assert service["Unit"]["Requires"] == service["Unit"]["After"] == ["ovirt-tcp-filterd.socket"]
+    assert service["Unit"]["StartLimitIntervalSec"] == ["0"]
+    wanted = {"Type": "notify", "Restart": "always", "RestartSec": "100ms", "WatchdogSec": "5", "LimitNOFILE": "8192"}
+    assert {key: service["Service"][key] for key in wanted} == {key: [value] for key, value in wanted.items()}
+    assert (listening["Socket"]["ListenStream"], listening["Socket"]["Backlog"]) == (["127.0.0.1:18781"], ["1024"])
+    assert listening["Install"]["WantedBy"] == ["sockets.target"]
+    # A connection flood must not have systemd close the socket.
+    assert listening["Socket"]["TriggerLimitIntervalSec"] == ["0"]
+
+
+HARDENED = {
+    "NoNewPrivileges": "yes",
+    "ProtectSystem": "strict",
+    "ProtectHome": "yes",
+    "PrivateTmp": "yes",
+    "ProtectKernelTunables": "yes",
+    "ProtectKernelModules": "yes",
+    "ProtectControlGroups": "yes",
+    "RestrictSUIDSGID": "yes",
+    "RestrictNamespaces": "yes",
+    "RestrictRealtime": "yes",
+    "LockPersonality": "yes",
+    "SystemCallArchitectures": "native",
+    "CapabilityBoundingSet": "",
+    "UMask": "0022",
+}
+
+
+@pytest.mark.parametrize("role", ["agent", "broker", "filterd", "verifier"])
+def test_every_service_has_a_user_of_its_own_and_no_more_than_it_needs(role: str) -> None:
+    service = unit(f"ovirt-tcp-{role}.service")["Service"]
+    assert service["User"] == service["Group"] == [f"ovirt-tcp-{role}"]
+    assert {key: service.get(key) for key in HARDENED} == {key: [value] for key, value in HARDENED.items()}
+    assert service["ExecStart"] == [f"/usr/bin/ovirt-tcp-{role} run"]
+    # The agent's device is the TPM.
+    assert service.get("PrivateDevices", ["no"]) == ["no" if role == "agent" else "yes"]
+    families = "AF_UNIX" if role == "filterd" else "AF_UNIX AF_INET AF_INET6"
+    assert service["RestrictAddressFamilies"] == [families]
+
+
+def test_the_units_are_well_formed() -> None:
+    known = {"Unit", "Service", "Socket", "Install"}
+    for path in UNITS.iterdir():
+        parser = configparser.ConfigParser(strict=False, interpolation=None)
+        parser.read(path)
+        assert set(parser.sections()) <= known
+        assert parser["Unit"]["Description"]
