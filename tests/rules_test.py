@@ -324,6 +324,14 @@ def test_every_finding_code_comes_with_advice() -> None:
     assert advice.next_step("nonsense") == ""
 
 
+def test_every_refusal_of_an_enrolment_is_explained_in_the_readme() -> None:
+    files = ("enrolment", "endorsement", "endorsement12", "store/hosts", "store/tokens")
+    sources = [(PACKAGE / "verifier" / f"{name}.py").read_text() for name in files]
+    codes = {code for text in sources for code in re.findall(r'(?:Refused\(|code = )"([a-z_0-9]+)"', text)}
+    assert len(codes) > 15
+    assert {code for code in codes if f"`{code}`" not in (ROOT / "README.md").read_text()} == set()
+
+
 def test_every_finding_code_is_explained_in_the_readme() -> None:
     text = (ROOT / "README.md").read_text()
     codes = finding_codes()

@@ -18,7 +18,7 @@ import pytest
 import sqlalchemy as sa
 from sqlalchemy.engine import Connection
 
-from ovirt_tcp_plugin.messages import eventlog
+from ovirt_tcp_plugin.messages import eventlog, evidence
 from ovirt_tcp_plugin.messages.eventlog import Event
 from ovirt_tcp_plugin.verifier import appraisal, conversations, judgement
 from ovirt_tcp_plugin.verifier.authority import Authority
@@ -138,6 +138,30 @@ def test_pipelined_questions_are_answered_in_turn(server: Server, agent: Agent) 
             assert more
             told += more
     assert told.count(b"HTTP/1.1 ") == 20
+
+
+def test_a_second_challenge_ends_the_first(agent: Agent) -> None:
+    first = agent.challenge()
+    agent.tpm.boot_id, agent.tpm.reset_count = agent.tpm.boot_id.replace("1", "2"), agent.tpm.reset_count + 1
+    second = agent.challenge()
+    answer = agent.answer(first)
+    assert (answer.status_code, answer.json()["code"]) == (403, "nonce_unknown")
+    assert agent.answer(second).json()["level"] == "trusted"
+
+
+def test_what_a_host_said_in_an_earlier_boot_counts_for_nothing(agent: Agent) -> None:
+    first = agent.challenge()
+    assert first is not None
+    said = agent.evidence(first)
+    assert agent.send(said).json()["level"] == "trusted"
+    agent.tpm.boot_id, agent.tpm.reset_count = agent.tpm.boot_id.replace("1", "2"), agent.tpm.reset_count + 1
+    for changed in ({}, {"boot_id": agent.tpm.boot_id}, {"nonce": ""}):
+        second = agent.challenge()
+        assert second is not None
+        nonce = evidence.encode_challenge(second)["nonce"]
+        answer = agent.send({**said, "nonce": nonce, **changed})
+        assert answer.status_code == 403
+        assert answer.json()["code"] in ("nonce_differs", "nonce_unknown")
 
 
 @pytest.mark.parametrize("name", [" host-1", "host-1 ", "\0host-1", "host-1\n", "\u212aost-1"])
