@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 import concurrent.futures
+import random
 from typing import Any
 
 import pytest
@@ -15,7 +16,7 @@ from ovirt_tcp_plugin.messages.reference_values import Value
 from ovirt_tcp_plugin.verifier.authority import Authority
 from ovirt_tcp_plugin.verifier.store.database import Database
 from tests.verifier.conftest import good_boot
-from tests.verifier.software_tpm import launch_events
+from tests.verifier.software_tpm import SoftwareTpm, launch_events
 from tests.verifier.vendor import Vendor
 from tests.verifier.web_test import Agent, Server, level_of, server  # noqa: F401  (the fixture)
 
@@ -40,6 +41,9 @@ class Administrator:
         status, answer = self.ask("POST", "/v1/reference-preview", change)
         assert status == 200, answer
         return {one["host_name"]: (one["now"], one["then"]) for one in answer["changes"]}
+
+    def levels(self) -> dict[str, str]:
+        return {one["host_name"]: one["level"] for one in self.ask("GET", "/v1/hosts")[1]["hosts"]}
 
     def import_from(self, agent: Agent, name: str, staged: bool = False) -> tuple[int, Any]:
         with concurrent.futures.ThreadPoolExecutor(1) as pool:
@@ -75,6 +79,29 @@ def test_a_staged_update_is_previewed_exactly_and_then_activated(admin: Administ
     status, changed = admin.ask("POST", f"{SETS}/golden/activate", {"values": []})
     assert (status, [value["staged"] for value in changed["values"]].count(True)) == (200, 0)
     assert level_of(admin.server) == "trusted"
+
+
+def test_a_preview_tells_exactly_what_then_happens(admin: Administrator, agent: Agent, vendor: Vendor) -> None:
+    admin.server.choose_good_boot()
+    other, drawn = Agent(admin.server, vendor, "host-2", SoftwareTpm(1)).enrol(), random.Random(3)
+    other.tpm.boot(launch_events(kernel=b"update"))
+    for one in (agent, other):
+        one.answer(one.challenge())
+    (component,) = (c for p, c in good_boot().slots if c in ("kernel", "tboot_policy") and p == 17)
+    admin.add(component, KERNEL, staged=True)
+    changed = 0
+    for _ in range(15):
+        (golden,) = admin.ask("GET", SETS)[1]["reference_values"]
+        value = drawn.choice([one for one in golden["values"] if one["staged"] or one["pcr"] == 17])
+        verb, before = "activate" if value["staged"] else "withdraw", admin.levels()
+        told = admin.preview(**{verb: {"golden": [value["identifier"]]}})
+        assert admin.ask("POST", f"{SETS}/golden/{verb}", {"values": [value["identifier"]]})[0] == 200
+        after = admin.levels()
+        assert told == {name: (before[name], after[name]) for name in before if before[name] != after[name]}
+        changed += len(told)
+        if verb == "withdraw":
+            assert admin.ask("POST", f"{SETS}/golden/add", {"value": {**value, "staged": True}})[0] == 200
+    assert changed > 5
 
 
 def test_a_withdrawn_value_counts_at_once_for_a_silent_host(admin: Administrator, agent: Agent) -> None:
