@@ -10,6 +10,8 @@ import pkgutil
 from collections.abc import Callable, Iterator
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 import ovirt_tcp_plugin
 from tests.fuzz.targets import TARGETS, Target
@@ -41,6 +43,16 @@ def test_every_parser_has_a_target() -> None:
 @pytest.mark.parametrize("target", [pytest.param(one, id=name) for name, one in TARGETS.items()])
 def test_reads_its_good_input(target: Target) -> None:
     target.call(target.good)
+
+
+@pytest.mark.parametrize("target", [pytest.param(one, id=name) for name, one in TARGETS.items()])
+def test_any_bytes_give_a_value_or_the_declared_error(target: Target) -> None:
+    @settings(max_examples=60, deadline=None)
+    @given(hostile.mutations(target.good) | st.binary(max_size=200))
+    def survives(untrusted: bytes) -> None:
+        hostile.survives(target.call, untrusted, target.declared)
+
+    survives()
 
 
 @pytest.mark.parametrize("target", [pytest.param(one, id=name) for name, one in TARGETS.items()])
