@@ -275,12 +275,12 @@ class Service:
         if not self._builder.build(self._knowledge.plans(), self._is_late):
             # Nobody is asked to leave service while inside a wall: VMs of another host could come.
             return
+        self._quarantine()
         for cluster_id, group_id in list(self._ended_walls):
             # It may be a pool again by now, with this very wall.
             if not self._knowledge.is_pool(cluster_id):
                 self._engine.remove_wall(cluster_id, group_id)
             self._ended_walls.remove((cluster_id, group_id))
-        self._quarantine()
 
     def _is_late(self) -> bool:
         return self._clock.now_ms() - self._enforced_ms >= ENFORCE_EVERY_MS

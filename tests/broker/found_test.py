@@ -131,6 +131,19 @@ class TestWall:
         until(lambda: site.engine.rest.calls["GET clusters"] > asked + 4)
         assert site.wall() is wall
 
+    def test_one_that_cannot_be_removed_keeps_no_untrusted_host_in_service(self, site: Site) -> None:
+        second = dataclasses.replace(site.engine.model.clusters[site.cluster], id=model.new_id(), name="Second")
+        site.engine.model.clusters[second.id] = second
+        site.start()
+        until(lambda: site.inside() == EVERYBODY and len(site.engine.model.groups) == 2)
+        removals = AnswerFault(faults.BROKEN, "DELETE", "api/clusters/[^/]*/affinitygroups/[^/]*", 10_000)
+        site.engine.faults.answers = [removals]
+        second.policy = builtin.NONE_POLICY
+        until(lambda: removals.times < 10_000)
+        site.source.levels["h1.lab"] = Level.UNTRUSTED
+        site.service.attest_host(site.host("h1").id)
+        until(lambda: site.statuses()["h1"] == "maintenance")
+
     def test_one_at_which_the_engine_fails_keeps_no_other_waiting(self, site: Site) -> None:
         second = dataclasses.replace(site.engine.model.clusters[site.cluster], id=model.new_id(), name="Second")
         site.engine.model.clusters[second.id] = second
