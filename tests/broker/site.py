@@ -15,7 +15,7 @@ from ovirt_tcp_plugin.broker import hooks, settings, snapshot
 from ovirt_tcp_plugin.broker.database import Database
 from ovirt_tcp_plugin.broker.engine import Engine
 from ovirt_tcp_plugin.broker.history import History
-from ovirt_tcp_plugin.broker.inventory import WALL_NAME
+from ovirt_tcp_plugin.broker.inventory import wall_name
 from ovirt_tcp_plugin.broker.knowledge import Knowledge
 from ovirt_tcp_plugin.broker.memory import Memory
 from ovirt_tcp_plugin.broker.service import Service
@@ -134,7 +134,7 @@ class Site:
 
     def wall(self) -> model.AffinityGroup | None:
         groups = self.engine.model.groups.values()
-        return next((one for one in groups if one.name.startswith(WALL_NAME)), None)
+        return next((one for one in groups if one.name == wall_name(self.cluster)), None)
 
     def inside(self) -> set[str]:
         wall = self.wall()
