@@ -32,7 +32,7 @@ class Machine:
         self.command, self._options = engine_config.install(directory)
         rows = self.rows
         # Each level costs several runs of the command.
-        rows["UserDefinedVMProperties"] = {"4.7": "", "4.8": ""}
+        rows["UserDefinedVMProperties"] = {"4.8": ""}
         self._options.write_text(json.dumps(rows))
         self.write(ExternalSchedulerServiceURL={"general": scheduler})
         self.engine = EngineSimulator(
