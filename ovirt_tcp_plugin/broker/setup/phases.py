@@ -25,7 +25,7 @@ from ovirt_tcp_plugin.broker.setup.access import GrantRole, MakeRole, find_user,
 from ovirt_tcp_plugin.broker.setup.acts import Act
 from ovirt_tcp_plugin.broker.setup.cluster import UsePolicy
 from ovirt_tcp_plugin.broker.setup.engine_config import EngineConfig
-from ovirt_tcp_plugin.broker.setup.journal import Entry, Journal
+from ovirt_tcp_plugin.broker.setup.journal import Entry, Journal, State
 from ovirt_tcp_plugin.broker.setup.options import DefineProperty, SetOption
 from ovirt_tcp_plugin.broker.setup.policy import KnowUnit, MakePolicy
 
@@ -107,7 +107,9 @@ def note_unit(engine: Administration, journal: Journal) -> None:
     """Have the journal know the unit, if the engine could find it only because of phase 1."""
     enabled = journal.entry(SetOption.kind, options.SCHEDULER_ENABLED)
     unit = KnowUnit(engine)
-    if enabled is not None and enabled.before.lower() != "true" and journal.entry(unit.kind, unit.subject) is None:
+    known = journal.entry(unit.kind, unit.subject)
+    noted = known is not None and known.state is not State.INTENDED
+    if enabled is not None and enabled.before.lower() != "true" and not noted:
         there = unit.look(None)
         journal.intend(unit.kind, unit.subject, None, there)
         journal.done(unit.kind, unit.subject, there)

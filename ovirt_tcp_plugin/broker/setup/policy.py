@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import secrets
 from collections.abc import Callable
 from typing import Any, Optional
@@ -100,7 +101,8 @@ class MakePolicy(Act):
         pools.update(listing)
         alone = {uid: wall for uid, wall in listing.walls.items() if uid not in pools.by_cluster}
         for cluster_id, wall in alone.items():
-            self._engine.remove_group(cluster_id, wall.id)
+            with contextlib.suppress(errors.NotFound):  # the broker was faster
+                self._engine.remove_group(cluster_id, wall.id)
         self._engine.remove_policy(now["id"])
         return f"walls removed: {len(alone)}" if alone else ""
 
