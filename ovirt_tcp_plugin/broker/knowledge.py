@@ -9,22 +9,23 @@ import dataclasses
 import random
 import threading
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from typing import Any, Optional, TypeVar
+from typing import Any, Optional
 
 from ovirt_tcp_plugin import errors
-from ovirt_tcp_plugin.broker import exemptions, pools, verdicts, wall, wall_edits
-from ovirt_tcp_plugin.broker.decision import Verdict, Vm, decide, needs_trust
+from ovirt_tcp_plugin.broker import exemptions, overview, verdicts, wall, wall_edits
+from ovirt_tcp_plugin.broker.decision import Verdict
 from ovirt_tcp_plugin.broker.inventory import UP, Group, Host, Listing, Notice, shortened
-from ovirt_tcp_plugin.broker.inventory import Vm as InventoryVm
 from ovirt_tcp_plugin.broker.outbox import Outbox
 from ovirt_tcp_plugin.broker.overview import HostState, PoolState
 from ovirt_tcp_plugin.broker.pools import Pool
 from ovirt_tcp_plugin.broker.quarantine import REASON_PREFIX, Guard, GuardRule, Quarantine, Taken, ours
 from ovirt_tcp_plugin.broker.settings import Settings
+from ovirt_tcp_plugin.broker.sight import Sight
 from ovirt_tcp_plugin.broker.snapshot import Snapshot
 from ovirt_tcp_plugin.broker.sources import Answer
 from ovirt_tcp_plugin.broker.verdicts import Outcome
 from ovirt_tcp_plugin.broker.why import Case
+from ovirt_tcp_plugin.broker.why import case as case_of
 from ovirt_tcp_plugin.clock import Clock
 from ovirt_tcp_plugin.messages.result import Level
 
@@ -33,10 +34,6 @@ MAX_PAUSE_MS = 60_000
 
 # Of several questions under way some may be answered and some not; that is one event, not one each time it turns.
 SILENCE_TOLD_EVERY_MS = 60_000
-
-_EMPTY = Listing((), (), (), (), ())
-
-_InCluster = TypeVar("_InCluster", Host, InventoryVm)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -72,20 +69,10 @@ class Knowledge:
         self._clock = clock
         self._guard_rule = GuardRule(options.guard.hosts, options.guard.share, int(options.guard.window_s * 1000))
         self._table = verdicts.Table(lifetimes)
-        self._pools = pools.Pools()
+        self._seen = Sight(options.pools.exempt_vms)
         self._quarantine = Quarantine()
         self._guards: dict[str, Guard] = {}
-        self._hosts: dict[str, Host] = {}
-        self._listing = _EMPTY
-        self._vms: dict[str, InventoryVm] = {}
-        # The same by cluster: walls and snapshots of all pools are made every second.
-        self._hosts_of: Mapping[str, Sequence[Host]] = {}
-        self._vms_of: Mapping[str, Sequence[InventoryVm]] = {}
-        self._exempt = frozenset(options.pools.exempt_vms)
-        self._walls: dict[str, Group] = {}
         self._known_good: set[str] = set()
-        self._names: dict[str, str] = {}
-        self._shared_names: frozenset[str] = frozenset()
         self._drift_ms: Optional[int] = None
         # Keys of notices of a state that lasts, so that it is said once.
         self._standing: frozenset[str] = frozenset()
@@ -114,39 +101,37 @@ class Knowledge:
         """Take the engine's list of hosts into account; return the pool hosts that came Up or moved."""
         with self.lock:
             now_ms = self._clock.now_ms()
-            places = self._places()
+            places = self._seen.places()
             # An empty list is no evidence that all are gone, with what is known of them; but nobody counts as Up by it.
-            hosts = hosts or [dataclasses.replace(host, status="") for host in self._hosts.values()]
-            self._hosts = {host.id: host for host in hosts}
-            self._hosts_of = _by_cluster(hosts)
-            self._names, self._shared_names = pools.names(hosts, self._options.pools.host_names)
+            hosts = hosts or [dataclasses.replace(host, status="") for host in self._seen.hosts.values()]
+            self._seen.see_hosts(hosts, self._options.pools.host_names)
             self._table.look_again()
             seen = self._table.observe({host.id: host.up for host in hosts}, now_ms)
             came_up = (*seen.came_up, *self._moved(places))
             self._leave_guards()
             self._adopt()
-            self._quarantine.observe(self._hosts, seen.came_up, now_ms)
+            self._quarantine.observe(self._seen.hosts, seen.came_up, now_ms)
             self._watch_exemptions()
             if seen.came_up or seen.left_up or seen.removed:
-                of = None if seen.removed else self._pools_of([*seen.came_up, *seen.left_up])
+                of = None if seen.removed else self._seen.pools_of([*seen.came_up, *seen.left_up])
                 self._touch(worse=bool(seen.left_up or seen.removed), pools=of)
-                self._starting.intersection_update(self._hosts)
+                self._starting.intersection_update(self._seen.hosts)
                 self._note_hosts(seen)
-            return tuple(host_id for host_id in came_up if self._pool_of(host_id) is not None)
+            return tuple(host_id for host_id in came_up if self._seen.pool_of(host_id) is not None)
 
     def observe_hosts_not_up(self, hosts: Sequence[Host]) -> tuple[str, ...]:
         """Take the engine's list of hosts that are not Up into account: every other known one is. Returns as before."""
         with self.lock:
             others = {host.id: host for host in hosts}
-            up = [host for host in self._hosts.values() if host.id not in others]
+            up = [host for host in self._seen.hosts.values() if host.id not in others]
             up = [host if host.up else dataclasses.replace(host, status=UP, status_detail="") for host in up]
             return self.observe_hosts([*up, *hosts])
 
     def observe_frame(self, listing: Listing) -> None:
         """Take note of the pools and their walls in a first listing, which has no VMs yet and ends nothing."""
         with self.lock:
-            self._pools.update(dataclasses.replace(listing, walls={}))
-            self._walls = dict(listing.walls)
+            self._seen.pools.update(dataclasses.replace(listing, walls={}))
+            self._seen.walls = dict(listing.walls)
 
     def observe_listing(self, listing: Listing, edits: int) -> tuple[Pool, ...]:
         """Take a complete listing into account; return the pools that ended.
@@ -156,17 +141,13 @@ class Knowledge:
                 may be older than what is known; the next listing will tell.
         """
         with self.lock:
-            self._listing = listing
-            self._vms = {vm.id: vm for vm in listing.vms}
-            self._vms_of = _by_cluster(listing.vms)
-            engine = (vm.id for vm in listing.vms if vm.hosted_engine)
-            self._exempt = frozenset((*self._options.pools.exempt_vms, *engine))
+            self._seen.see_listing(listing)
             self._members.clear()
             self._table.look_again()
             if edits == self.wall_edits:
                 self._tell_foreign_edits(listing)
-                self._walls = dict(listing.walls)
-            change = self._pools.update(listing)
+                self._seen.walls = dict(listing.walls)
+            change = self._seen.pools.update(listing)
             for notice in change.notices:
                 if notice.key not in self._standing:
                     self._tell(notice)
@@ -177,13 +158,13 @@ class Knowledge:
     def is_exempt(self, vm_id: str) -> bool:
         """Return whether a VM may run anywhere."""
         with self.lock:
-            return vm_id in self._exempt
+            return vm_id in self._seen.exempt
 
     def host_restarted(self, host_id: str) -> None:
         """An event told that the host left Up, whatever the listings show."""
         with self.lock:
             self._table.restarted(host_id, self._clock.now_ms())
-            self._touch(worse=True, pools=self._pools_of([host_id]))
+            self._touch(worse=True, pools=self._seen.pools_of([host_id]))
 
     def void(self, code: str, reason: str) -> None:
         """Void every verdict that was born before now."""
@@ -224,7 +205,7 @@ class Knowledge:
             chosen = self._table.begin(ready)
             self.progress.stage += 1
             self.progress.asked += len(ready)
-            names = self._host_names(ready)
+            names = self._seen.host_names(ready)
             self._note("stage", f"Stage {self.progress.stage} of the startup attestation asks: {shortened(names)}.")
             return chosen
 
@@ -232,8 +213,8 @@ class Knowledge:
         """Mean to attest every Up host of every pool, stage by stage and pool by pool; return their number."""
         with self.lock:
             now_ms = self._clock.now_ms()
-            order = {pool.cluster_id: pool.name for pool in self._pools.by_cluster.values()}
-            hosts = [host for host in self._hosts.values() if host.up and self._is_asked(host.id)]
+            order = {pool.cluster_id: pool.name for pool in self._seen.pools.by_cluster.values()}
+            hosts = [host for host in self._seen.hosts.values() if host.up and self._is_asked(host.id)]
             hosts.sort(key=lambda host: (order[host.cluster_id], host.name))
             self._stages = collections.deque(host.id for host in hosts)
             self._staged = set(self._stages)
@@ -263,12 +244,12 @@ class Knowledge:
     def is_pool(self, cluster_id: str) -> bool:
         """Return whether a cluster is a trusted pool."""
         with self.lock:
-            return cluster_id in self._pools.by_cluster
+            return cluster_id in self._seen.pools.by_cluster
 
     def holds(self, host_id: str) -> bool:
         """Return whether a host is trusted now."""
         with self.lock:
-            return host_id not in self._shared_names and self._table.holds(host_id, self._clock.now_ms())
+            return host_id not in self._seen.shared_names and self._table.holds(host_id, self._clock.now_ms())
 
     def wanted(self, host_id: str) -> None:
         """Ask this host as soon as possible."""
@@ -278,7 +259,7 @@ class Knowledge:
     def name(self, host_id: str) -> Optional[str]:
         """Return the host's name at the attestation server."""
         with self.lock:
-            return self._names.get(host_id)
+            return self._seen.names.get(host_id)
 
     def record(self, answers: Mapping[str, Answer]) -> None:
         """Take answers by host id into account."""
@@ -294,7 +275,7 @@ class Knowledge:
                 holds = self._table.holds(host_id, self._clock.now_ms())
                 started = host_id in self._starting
                 self._starting.discard(host_id)
-                self._touch(started or holds is not held, held and not holds, self._pools_of([host_id]))
+                self._touch(started or holds is not held, held and not holds, self._seen.pools_of([host_id]))
 
     def not_asked(self, host_ids: Iterable[str]) -> None:
         """These hosts could not be asked about: they have no name any more."""
@@ -317,7 +298,7 @@ class Knowledge:
                 walls = walls or host_id in self._starting
                 self._starting.discard(host_id)
                 self._table.failed(host_id, now_ms, _draw(), "no_server", why)
-            self._touch(walls, pools=None if walls else self._pools_of(host_ids))
+            self._touch(walls, pools=None if walls else self._seen.pools_of(host_ids))
 
     def tell(self, notice: Notice) -> None:
         """Have this written into the history, and perhaps the engine's events."""
@@ -327,25 +308,25 @@ class Knowledge:
     def pools_and_exempt(self) -> tuple[Mapping[str, Pool], frozenset[str]]:
         """Return the trusted pools by cluster id, and the ids of VMs that may run anywhere."""
         with self.lock:
-            return dict(self._pools.by_cluster), self._exempt
+            return dict(self._seen.pools.by_cluster), self._seen.exempt
 
     def listing(self) -> Listing:
         """Return the last complete listing."""
         with self.lock:
-            return self._listing
+            return self._seen.listing
 
     # Plans
 
     def plans(self) -> list[WallPlan]:
         """Return the plan for each pool's wall."""
         with self.lock:
-            return [self._plan(pool) for pool in self._pools.by_cluster.values()]
+            return [self._plan(pool) for pool in self._seen.pools.by_cluster.values()]
 
     def walled(self, cluster_id: str, group: Group) -> None:
         """A wall is now like this."""
         with self.lock:
             self.wall_edits += 1
-            self._walls[cluster_id] = group
+            self._seen.walls[cluster_id] = group
 
     def to_deactivate(self) -> list[tuple[str, str]]:
         """Return (host id, reason) of the hosts to take out of service now."""
@@ -354,8 +335,8 @@ class Knowledge:
             now_ms = self._clock.now_ms()
             for one in self._quarantine.stuck(now_ms):
                 self._tell_stuck(one)
-            chosen = self._quarantine.to_deactivate(self._hosts, held, now_ms)
-            walled = [one for one in chosen if not self._waits_for_wall(self._hosts[one].cluster_id)]
+            chosen = self._quarantine.to_deactivate(self._seen.hosts, held, now_ms)
+            walled = [one for one in chosen if not self._waits_for_wall(self._seen.hosts[one].cluster_id)]
             return [(one, self._reason(one)) for one in walled if self._table.untrusted(one) and self._may_leave(one)]
 
     def deactivated(self, host_id: str, refusal: str = "") -> None:
@@ -363,15 +344,16 @@ class Knowledge:
         with self.lock:
             if not refusal:
                 self._quarantine.asked(host_id, self._clock.now_ms())
-                self._note("quarantined", f"Host {self._host_name(host_id)} goes to maintenance: it is untrusted.", host_id)
+                text = f"Host {self._seen.host_name(host_id)} goes to maintenance: it is untrusted."
+                self._note("quarantined", text, host_id)
             elif self._quarantine.refused(host_id, refusal, self._clock.now_ms()):
-                text = f"Host {self._host_name(host_id)} is untrusted, but maintenance was refused: {refusal}"
+                text = f"Host {self._seen.host_name(host_id)} is untrusted, but maintenance was refused: {refusal}"
                 self._tell(Notice(f"refused {host_id} {refusal}", "error", text, host_id=host_id))
 
     def to_activate(self) -> list[str]:
         """Return the hosts of ours that may return now."""
         with self.lock:
-            return self._quarantine.to_activate(self._hosts, self._clock.now_ms())
+            return self._quarantine.to_activate(self._seen.hosts, self._clock.now_ms())
 
     def activated(self, host_id: str, refused: bool = False) -> None:
         """A host of ours was activated, or the engine refused that for now."""
@@ -380,13 +362,14 @@ class Knowledge:
                 self._quarantine.not_returned(host_id, self._clock.now_ms())
                 return
             self._quarantine.returned(host_id)
-            text = f"Host {self._host_name(host_id)} attested well and is activated; it is attested again before it counts."
+            name = self._seen.host_name(host_id)
+            text = f"Host {name} attested well and is activated; it is attested again before it counts."
             self._tell(Notice(f"returned {host_id} {self._clock.now_ms()}", "normal", text, host_id=host_id))
 
     def snapshots(self, of: Optional[Collection[str]] = None) -> list[Snapshot]:
         """Return the snapshots of these pools, None for all."""
         with self.lock:
-            pools = self._pools.by_cluster.values()
+            pools = self._seen.pools.by_cluster.values()
             return [self._snapshot(pool) for pool in pools if of is None or pool.cluster_id in of]
 
     def old_snapshots(self) -> tuple[frozenset[str], frozenset[str]]:
@@ -408,47 +391,31 @@ class Knowledge:
     # Questions of people
 
     def case(self, vm: str, host: str) -> Case:
-        """Return all that is known of a VM and a host, each by name or id.
-
-        Raises:
-            NotFound: the engine has no such host.
-        """
+        """Return all that is known of a VM and a host, each by name or id. Raises NotFound: no such host."""
         with self.lock:
-            found = next((one for one in self._hosts.values() if host in (one.id, one.name)), None)
-            if found is None:
-                raise errors.NotFound("host", host)
-            pool = self._pool_of(found.id)
-            known = next((one for one in self._vms.values() if vm in (one.id, one.name)), None)
-            rule = self._vm(known.id if known else vm)
-            return Case(
-                known.id if known else vm,
-                known,
-                pool is not None and needs_trust(rule, pool.scope),
-                self._host_state(found),
-                decide(rule, pool.scope, self._shown(found.id), self._clock.now_ms()) if pool else None,
-                pool,
-                self._walls.get(found.cluster_id),
-                self._intent(found),
-            )
+            now_ms = self._clock.now_ms()
+            return case_of(self._seen, self._table, self._quarantine, self._guards, vm, host, now_ms)
 
     def host_id(self, host: str) -> str:
         """Return the id of a pool's host by its name or id. Raises NotFound."""
         with self.lock:
-            for one in self._hosts.values():
-                if host in (one.id, one.name) and self._pool_of(one.id) is not None:
-                    return one.id
-        raise errors.NotFound("host of a trusted pool", host)
+            found = self._seen.find_host(host)
+            if found is None or self._seen.pool_of(found.id) is None:
+                raise errors.NotFound("host of a trusted pool", host)
+            return found.id
 
     def host_states(self) -> list[HostState]:
         """Return every pool host as it is now, by name."""
         with self.lock:
-            own = [host for host in self._hosts.values() if self._pool_of(host.id)]
-            return [self._host_state(host) for host in sorted(own, key=lambda host: host.name)]
+            now_ms = self._clock.now_ms()
+            own = [host for host in self._seen.hosts.values() if host.cluster_id in self._seen.pools.by_cluster]
+            own.sort(key=lambda host: host.name)
+            return [overview.host_state(self._seen, self._table, self._quarantine, host, now_ms) for host in own]
 
     def pool_states(self) -> list[PoolState]:
         """Return every pool as it is now."""
         with self.lock:
-            return [self._pool_state(pool) for pool in self._pools.by_cluster.values()]
+            return [overview.pool_state(self._seen, self._guards, pool) for pool in self._seen.pools.by_cluster.values()]
 
     def guard(self, release: bool, who: str = "an administrator", pool: str = "") -> list[str]:
         """Release the held hosts into quarantine, or leave them in service but out of placement; return their names.
@@ -461,7 +428,7 @@ class Knowledge:
             NotFound: there is no such pool.
         """
         with self.lock:
-            meant = [one for one in self._pools.by_cluster.values() if pool in ("", one.name, one.cluster_id)]
+            meant = [one for one in self._seen.pools.by_cluster.values() if pool in ("", one.name, one.cluster_id)]
             if pool and not meant:
                 raise errors.NotFound("trusted pool", pool)
             guards = [self._guards[one.cluster_id] for one in meant if one.cluster_id in self._guards]
@@ -470,10 +437,10 @@ class Knowledge:
                 self._quarantine.spared |= held
             what = "is released into quarantine" if release else "stays in service, out of placement"
             for host_id in sorted(held):
-                text = f"Host {self._host_name(host_id)}, held by the guard, {what} by word of {who}."
+                text = f"Host {self._seen.host_name(host_id)}, held by the guard, {what} by word of {who}."
                 self._note("guard_decided", text, host_id)
             self._touch()
-            return self._host_names(held)
+            return self._seen.host_names(held)
 
     # Memory
 
@@ -532,10 +499,10 @@ class Knowledge:
         if taken is not None and not taken.asked:
             del self._quarantine.taken[host_id]
         if before is None or before.level is not Level.TRUSTED:
-            self._note("trusted", f"Host {self._host_name(host_id)} is trusted.", host_id)
+            self._note("trusted", f"Host {self._seen.host_name(host_id)} is trusted.", host_id)
 
     def _untrusted(self, host_id: str, before: Optional[Verdict]) -> None:
-        verdict, pool, host = self._table.verdict(host_id), self._pool_of(host_id), self._hosts.get(host_id)
+        verdict, pool, host = self._table.verdict(host_id), self._seen.pool_of(host_id), self._seen.hosts.get(host_id)
         if verdict is None or pool is None or host is None:
             return
         news = before is None or before.level is not Level.UNTRUSTED or before.reason != verdict.reason
@@ -552,9 +519,10 @@ class Knowledge:
 
     def _turned(self, pool: Pool, host_id: str) -> None:
         guard = self._guards.setdefault(pool.cluster_id, Guard(self._guard_rule))
-        if guard.turned(host_id, len(self._hosts_of[pool.cluster_id]), self._clock.now_ms()):
+        if guard.turned(host_id, len(self._seen.hosts_of[pool.cluster_id]), self._clock.now_ms()):
+            names = shortened(self._seen.host_names(guard.held))
             text = (
-                f"Many hosts of cluster {pool.name} turned untrusted at once: {shortened(self._host_names(guard.held))}. "
+                f"Many hosts of cluster {pool.name} turned untrusted at once: {names}. "
                 "They get no VMs, but stay in service until an administrator decides: ovirt-tcp guard release, or reject."
             )
             self._tell(Notice(f"guard {pool.cluster_id} {self._clock.now_ms()}", "error", text, cluster_id=pool.cluster_id))
@@ -563,33 +531,33 @@ class Knowledge:
         """Return whether a host may leave; an event tells what keeps it in service, if that lasts."""
         now_ms, why = self._clock.now_ms(), self._why_kept(host_id)
         if why and self._quarantine.kept(host_id, why, now_ms):
-            text = f"Host {self._host_name(host_id)} is untrusted, but stays in service: {why}. It gets no VMs."
+            text = f"Host {self._seen.host_name(host_id)} is untrusted, but stays in service: {why}. It gets no VMs."
             self._tell(Notice(f"kept {host_id} {now_ms}", "error", text, host_id=host_id))
         return not why
 
     def _why_kept(self, host_id: str) -> str:
         """Return why a host has to stay in service, empty if it may leave."""
-        now_ms, own = self._clock.now_ms(), self._hosts_of[self._hosts[host_id].cluster_id]
+        now_ms, own = self._clock.now_ms(), self._seen.hosts_of[self._seen.hosts[host_id].cluster_id]
         others = {one.id for one in own if one.id != host_id and self._table.holds(one.id, now_ms)}
         if not others:
             return "no other host of its pool is trusted, so its VMs have nowhere to go"
-        carries_engine = any(vm.hosted_engine and vm.host_id == host_id for vm in self._listing.vms)
-        if carries_engine and not others & self._listing.engine_hosts:
+        carries_engine = any(vm.hosted_engine and vm.host_id == host_id for vm in self._seen.listing.vms)
+        if carries_engine and not others & self._seen.listing.engine_hosts:
             return "it carries the engine's own VM, and no other trusted host that can take it is Up"
         return ""
 
     def _tell_stuck(self, host_id: str) -> None:
         text = (
-            f"Host {self._host_name(host_id)} is untrusted and does not reach maintenance: some VM cannot leave it. "
+            f"Host {self._seen.host_name(host_id)} is untrusted and does not reach maintenance: some VM cannot leave it. "
             "It gets no VMs; move or stop those that run there. Maintenance is asked for again and again."
         )
         self._tell(Notice(f"stuck {host_id} {self._clock.now_ms()}", "error", text, host_id=host_id))
 
     def _watch_exemptions(self) -> None:
         """Tell of each exempt VM that runs on a host which is not trusted, once for as long as it does."""
-        scopes = {pool.cluster_id: pool.scope for pool in self._pools.by_cluster.values()}
-        vms = [self._vms[vm_id] for vm_id in self._exempt if vm_id in self._vms]
-        hosts = [self._hosts[vm.host_id] for vm in vms if self._refused(vm.host_id) and vm.host_id in self._hosts]
+        scopes = {pool.cluster_id: pool.scope for pool in self._seen.pools.by_cluster.values()}
+        vms = [self._seen.vms[vm_id] for vm_id in self._seen.exempt if vm_id in self._seen.vms]
+        hosts = [self._seen.hosts[vm.host_id] for vm in vms if self._refused(vm.host_id) and vm.host_id in self._seen.hosts]
         used = exemptions.uses(vms, scopes, {host.id: (host, self._shown(host.id)) for host in hosts})
         for key, notice in used.items():
             if key not in self._exemptions_used:
@@ -605,117 +573,83 @@ class Knowledge:
     def _leave_guards(self) -> None:
         """A host that is gone, or of another pool now, is nobody to decide about: a guard would wait for it for ever."""
         for cluster_id, guard in self._guards.items():
-            for host_id in guard.held - {host.id for host in self._hosts_of.get(cluster_id, ())}:
+            for host_id in guard.held - {host.id for host in self._seen.hosts_of.get(cluster_id, ())}:
                 guard.recovered(host_id)
 
     def _tell_foreign_edits(self, listing: Listing) -> None:
-        for pool in self._pools.by_cluster.values():
-            known, uid = self._walls.get(pool.cluster_id), pool.cluster_id
+        for pool in self._seen.pools.by_cluster.values():
+            known, uid = self._seen.walls.get(pool.cluster_id), pool.cluster_id
             if known is None or known == listing.walls.get(uid):
                 continue
-            needy = [vm for vm in self._vms_of.get(uid, ()) if needs_trust(self._vm(vm.id), pool.scope)]
-            hosts = self._hosts_of.get(uid, ())
-            done = wall_edits.foreign(known, listing.walls.get(uid), hosts, self.holds, needy)
+            hosts = self._seen.hosts_of.get(uid, ())
+            done = wall_edits.foreign(known, listing.walls.get(uid), hosts, self.holds, self._seen.needy(pool))
             if done:
                 text = f"Somebody edited the wall of pool {pool.name}: {done}. It is put right."
                 self._tell(Notice(f"wall_edited {uid}", "warning", text, cluster_id=uid))
 
-    def _places(self) -> dict[str, tuple[str, Optional[str]]]:
-        """Return each host's cluster and name at the attestation server."""
-        return {host.id: (host.cluster_id, self._names.get(host.id)) for host in self._hosts.values()}
-
     def _moved(self, before: Mapping[str, tuple[str, Optional[str]]]) -> list[str]:
         """Have hosts in another cluster or of another name attest anew; return those. A verdict is of one place and name."""
-        moved = [host_id for host_id, place in self._places().items() if before.get(host_id, place) != place]
+        moved = [host_id for host_id, place in self._seen.places().items() if before.get(host_id, place) != place]
         for host_id in moved:
             self._table.restarted(host_id, self._clock.now_ms())
             self._touch(worse=True)
-        return [host_id for host_id in moved if self._hosts[host_id].up]
+        return [host_id for host_id in moved if self._seen.hosts[host_id].up]
 
     def _adopt(self) -> None:
         """Know hosts of ours again by the reason of their maintenance, whatever state was lost."""
-        for host in self._hosts.values():
-            if ours(host) and self._pool_of(host.id) is not None:
+        for host in self._seen.hosts.values():
+            if ours(host) and self._seen.pool_of(host.id) is not None:
                 taken = Taken("adopted", host.status_detail[len(REASON_PREFIX) :])
                 self._quarantine.taken.setdefault(host.id, taken).asked = True
 
     def _plan(self, pool: Pool) -> WallPlan:
-        group = self._walls.get(pool.cluster_id)
-        up = {one.id: self._table.verdict(one.id) for one in self._hosts_of.get(pool.cluster_id, ()) if one.up}
+        group = self._seen.walls.get(pool.cluster_id)
+        up = {one.id: self._table.verdict(one.id) for one in self._seen.hosts_of.get(pool.cluster_id, ()) if one.up}
         if group is None and self._is_starting(pool.cluster_id):
             # It is made once, with all hosts that are trusted then: the engine would move VMs onto the first few.
             return WallPlan(pool, group, ())
         inside = group.host_ids if group else frozenset()
         hosts = wall.hosts_inside(up, inside, self.servers_answer, self._clock.now_ms())
-        own = self._vms_of.get(pool.cluster_id, ())
         if pool.cluster_id not in self._members:
-            needy = (vm.id for vm in own if needs_trust(self._vm(vm.id), pool.scope))
-            self._members[pool.cluster_id] = frozenset(needy)
+            self._members[pool.cluster_id] = frozenset(vm.id for vm in self._seen.needy(pool))
         members = self._members[pool.cluster_id]
-        return WallPlan(pool, group, wall.plan(group, hosts, members, self._vms.keys()))
+        return WallPlan(pool, group, wall.plan(group, hosts, members, self._seen.vms.keys()))
 
     def _waits_for_wall(self, cluster_id: str) -> bool:
-        return cluster_id not in self._walls and self._is_starting(cluster_id)
+        return cluster_id not in self._seen.walls and self._is_starting(cluster_id)
 
     def _is_starting(self, cluster_id: str) -> bool:
         """Return whether the startup attestation has not gone through a pool yet."""
-        return any(host.id in self._starting for host in self._hosts_of.get(cluster_id, ()))
+        return any(host.id in self._starting for host in self._seen.hosts_of.get(cluster_id, ()))
 
     def _snapshot(self, pool: Pool) -> Snapshot:
-        hosts = {one.id: self._shown(one.id) for one in self._hosts_of.get(pool.cluster_id, ())}
+        hosts = {one.id: self._shown(one.id) for one in self._seen.hosts_of.get(pool.cluster_id, ())}
         return Snapshot(
             pool.cluster_id,
             pool.scope,
             self._clock.boot_id,
             self._clock.now_ms(),
             hosts,
-            {vm.id: vm.marked for vm in self._vms_of.get(pool.cluster_id, ())},
-            self._exempt,
+            {vm.id: vm.marked for vm in self._seen.vms_of.get(pool.cluster_id, ())},
+            self._seen.exempt,
         )
 
     def _shown(self, host_id: str) -> Verdict:
-        """Return the verdict as placement has to see it."""
-        now_ms = self._clock.now_ms()
-        if host_id in self._shared_names:
-            reason = "another host has the same name at the attestation server: give them different ones in host_names"
-            return Verdict(Level.UNKNOWN, now_ms, now_ms, "name_shared", reason)
-        verdict = self._table.verdict(host_id)
-        if verdict is None:
-            return Verdict(Level.UNKNOWN, now_ms, now_ms, "not_attested", "the host has not been attested yet")
-        if verdict.level is Level.TRUSTED and not self._table.holds(host_id, now_ms) and now_ms < verdict.end_ms:
-            return Verdict(Level.UNKNOWN, now_ms, now_ms, "not_up", "the host is not Up")
-        return verdict
-
-    def _vm(self, vm_id: str) -> Vm:
-        known = self._vms.get(vm_id)
-        return Vm(None if known is None else known.marked, vm_id in self._exempt)
+        return self._seen.shown(host_id, self._table, self._clock.now_ms())
 
     def _is_asked(self, host_id: str) -> bool:
         """Return whether the attestation server is asked about a host."""
-        host = self._hosts.get(host_id)
+        host = self._seen.hosts.get(host_id)
         return (
             host is not None
-            and host.cluster_id in self._pools.by_cluster
+            and host.cluster_id in self._seen.pools.by_cluster
             and (host.up or host_id in self._quarantine.taken)
-            and host_id not in self._shared_names
+            and host_id not in self._seen.shared_names
         )
-
-    def _pool_of(self, host_id: str) -> Optional[Pool]:
-        host = self._hosts.get(host_id)
-        return None if host is None else self._pools.by_cluster.get(host.cluster_id)
 
     def _reason(self, host_id: str) -> str:
         taken = self._quarantine.taken[host_id]
         return f"{REASON_PREFIX}not trusted ({taken.code}): {taken.reason}"
-
-    def _host_name(self, host_id: str) -> str:
-        return self._hosts[host_id].name if host_id in self._hosts else host_id
-
-    def _host_names(self, host_ids: Iterable[str]) -> list[str]:
-        return sorted(self._host_name(one) for one in host_ids)
-
-    def _pools_of(self, host_ids: Iterable[str]) -> list[str]:
-        return [pool.cluster_id for pool in map(self._pool_of, host_ids) if pool is not None]
 
     def _touch(self, walls: bool = True, worse: bool = False, pools: Optional[Iterable[str]] = None) -> None:
         """Something changed that snapshots have to show, and perhaps walls.
@@ -725,7 +659,7 @@ class Knowledge:
             pools: whose snapshots; None for all.
         """
         self.revision += 1
-        touched = list(self._pools.by_cluster if pools is None else pools)
+        touched = list(self._seen.pools.by_cluster if pools is None else pools)
         self._old.update(touched)
         if worse:
             self._too_trusting.update(touched)
@@ -735,7 +669,7 @@ class Knowledge:
             self.worse.set()
 
     def _tell(self, notice: Notice) -> None:
-        host, vm = self._hosts.get(notice.host_id), self._vms.get(notice.vm_id)
+        host, vm = self._seen.hosts.get(notice.host_id), self._seen.vms.get(notice.vm_id)
         host_name, vm_name = host.name if host else "", vm.name if vm else ""
         self.outbox.put(dataclasses.replace(notice, at_ms=self._clock.wall_ms(), host=host_name, vm=vm_name))
 
@@ -745,47 +679,9 @@ class Knowledge:
 
     def _note_hosts(self, seen: verdicts.Changes) -> None:
         for host_id in seen.came_up:
-            self._note("came_up", f"Host {self._host_name(host_id)} is Up.", host_id)
+            self._note("came_up", f"Host {self._seen.host_name(host_id)} is Up.", host_id)
         for host_id in seen.left_up:
-            self._note("left_up", f"Host {self._host_name(host_id)} is not Up any more.", host_id)
-
-    def _host_state(self, host: Host) -> HostState:
-        now_ms, group, entry = self._clock.now_ms(), self._walls.get(host.cluster_id), self._table.entry(host.id)
-        taken = self._quarantine.taken.get(host.id)
-        return HostState(
-            now_ms,
-            host,
-            self._shown(host.id),
-            self._table.holds(host.id, now_ms),
-            entry.failing_reason if entry else "",
-            group is not None and host.id in group.host_ids,
-            taken is not None and taken.asked,
-        )
-
-    def _intent(self, host: Host) -> str:
-        guard = self._guards.get(host.cluster_id)
-        if guard is not None and host.id in guard.held:
-            return "held"
-        if host.id in self._quarantine.spared:
-            return "spared"
-        return "quarantine" if host.id in self._quarantine.taken else ""
-
-    def _pool_state(self, pool: Pool) -> PoolState:
-        group, guard = self._walls.get(pool.cluster_id), self._guards.get(pool.cluster_id)
-        return PoolState(
-            pool,
-            tuple(self._host_names(group.host_ids)) if group else (),
-            len(group.vm_ids) if group else 0,
-            bool(guard and guard.tripped),
-            tuple(self._host_names(guard.held)) if guard else (),
-        )
-
-
-def _by_cluster(things: Iterable[_InCluster]) -> Mapping[str, Sequence[_InCluster]]:
-    grouped: dict[str, list[_InCluster]] = {}
-    for one in things:
-        grouped.setdefault(one.cluster_id, []).append(one)
-    return grouped
+            self._note("left_up", f"Host {self._seen.host_name(host_id)} is not Up any more.", host_id)
 
 
 def _draw() -> float:

@@ -5,11 +5,15 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Mapping
 from typing import Any
 
 from ovirt_tcp_plugin.broker.decision import Verdict
 from ovirt_tcp_plugin.broker.inventory import Host
 from ovirt_tcp_plugin.broker.pools import Pool
+from ovirt_tcp_plugin.broker.quarantine import Guard, Quarantine
+from ovirt_tcp_plugin.broker.sight import Sight
+from ovirt_tcp_plugin.broker.verdicts import Table
 from ovirt_tcp_plugin.messages.result import Level
 
 
@@ -83,3 +87,29 @@ def describe_pool(state: PoolState) -> dict[str, Any]:
         "guard_tripped": state.guard_tripped,
         "held": list(state.held),
     }
+
+
+def host_state(seen: Sight, table: Table, quarantine: Quarantine, host: Host, now_ms: int) -> HostState:
+    """Return a pool's host as it is at `now_ms`."""
+    group, entry, taken = seen.walls.get(host.cluster_id), table.entry(host.id), quarantine.taken.get(host.id)
+    return HostState(
+        now_ms,
+        host,
+        seen.shown(host.id, table, now_ms),
+        table.holds(host.id, now_ms),
+        entry.failing_reason if entry else "",
+        group is not None and host.id in group.host_ids,
+        taken is not None and taken.asked,
+    )
+
+
+def pool_state(seen: Sight, guards: Mapping[str, Guard], pool: Pool) -> PoolState:
+    """Return a pool as it is now."""
+    group, guard = seen.walls.get(pool.cluster_id), guards.get(pool.cluster_id)
+    return PoolState(
+        pool,
+        tuple(seen.host_names(group.host_ids)) if group else (),
+        len(group.vm_ids) if group else 0,
+        bool(guard and guard.tripped),
+        tuple(seen.host_names(guard.held)) if guard else (),
+    )

@@ -8,13 +8,17 @@ It decides nothing: the rule is in `decision`, and what each line does is told f
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any, Optional
 
-from ovirt_tcp_plugin.broker.decision import Decision
-from ovirt_tcp_plugin.broker.inventory import Group, Vm
-from ovirt_tcp_plugin.broker.overview import HostState
+from ovirt_tcp_plugin import errors
+from ovirt_tcp_plugin.broker.decision import Decision, decide, needs_trust
+from ovirt_tcp_plugin.broker.inventory import Group, Host, Vm
+from ovirt_tcp_plugin.broker.overview import HostState, host_state
 from ovirt_tcp_plugin.broker.pools import Pool
+from ovirt_tcp_plugin.broker.quarantine import Guard, Quarantine
+from ovirt_tcp_plugin.broker.sight import Sight
+from ovirt_tcp_plugin.broker.verdicts import Table
 
 YES, NO, UNKNOWN = "yes", "no", "unknown"
 
@@ -39,6 +43,39 @@ class Case:
     pool: Optional[Pool]
     group: Optional[Group]
     intent: str
+
+
+def case(
+    seen: Sight, table: Table, quarantine: Quarantine, guards: Mapping[str, Guard], vm: str, host: str, now_ms: int
+) -> Case:
+    """Return all that is known at `now_ms` of a VM and a host, each by name or id.
+
+    Raises:
+        NotFound: the engine has no such host.
+    """
+    found, known = seen.find_host(host), seen.find_vm(vm)
+    if found is None:
+        raise errors.NotFound("host", host)
+    vm_id, pool = known.id if known else vm, seen.pool_of(found.id)
+    rule, state = seen.vm(vm_id), host_state(seen, table, quarantine, found, now_ms)
+    return Case(
+        vm_id,
+        known,
+        pool is not None and needs_trust(rule, pool.scope),
+        state,
+        decide(rule, pool.scope, state.verdict, now_ms) if pool else None,
+        pool,
+        seen.walls.get(found.cluster_id),
+        _intent(found, quarantine, guards.get(found.cluster_id)),
+    )
+
+
+def _intent(host: Host, quarantine: Quarantine, guard: Optional[Guard]) -> str:
+    if guard is not None and host.id in guard.held:
+        return "held"
+    if host.id in quarantine.spared:
+        return "spared"
+    return "quarantine" if host.id in quarantine.taken else ""
 
 
 @dataclasses.dataclass(frozen=True)
