@@ -77,12 +77,16 @@ def first(config: EngineConfig, wishes: Wishes) -> list[Act]:
 def check_filterd(config: EngineConfig) -> None:
     """See that filterd answers where the engine will ask. Raises Conflict with what to do."""
     url = config.value(options.SCHEDULER_URL)
-    parts = urllib.parse.urlsplit(url)
+    try:
+        parts = urllib.parse.urlsplit(url)
+        port = parts.port or 80
+    except ValueError as e:
+        raise errors.Conflict(f"{options.SCHEDULER_URL} is {url}, which is no address: {e}") from e
     if parts.hostname not in _HERE:
         what = f"{options.SCHEDULER_URL} is {url}, another external scheduler's, and the engine asks only one"
         raise errors.Conflict(f"{what}: ovirt-tcp-filterd answers at http://localhost:18781/")
     try:
-        found = peers.discover(parts.hostname, parts.port or 80).get("filters", ())
+        found = peers.discover(parts.hostname, port).get("filters", ())
     except errors.Unavailable as e:
         what = f"ovirt-tcp-filterd does not answer at {url} ({e.reason}): {START_FILTERD}, then run setup again"
         raise errors.Conflict(f"{what}. Do not restart the engine before: it looks for filterd only at its start") from e

@@ -68,6 +68,8 @@ class TestPhase1:
         assert "another external scheduler answers" in machine.setup().output
         machine.write(ExternalSchedulerServiceURL={"general": "http://scheduler.example.com:18781/"})
         assert "is http://scheduler.example.com:18781/, another external scheduler's" in machine.setup().output
+        machine.write(ExternalSchedulerServiceURL={"general": "http://localhost:port/"})
+        assert "is http://localhost:port/, which is no address" in machine.setup().output
 
     def test_a_definition_of_somebody_else_stops_it_before_anything_is_done(self, machine: Machine) -> None:
         machine.write(UserDefinedVMProperties={"4.7": "trusted_host_flag=.*"})
