@@ -44,7 +44,7 @@ class Unit:
     def __init__(self, name: str, command: Sequence[str], port: int, restart_s: float, logs: Path) -> None:
         self._command, self._port, self._restart_s, self._log = command, port, restart_s, logs / f"{name}.log"
         self._process: subprocess.Popen[bytes] | None = None
-        self._stopping = threading.Event()
+        self._stopping, self._held = threading.Event(), threading.Event()
         self.name, self.away, self.kills, self.started = name, Absences(), 0, 0
         self.away.begin()
         self._thread = threading.Thread(target=self._supervise, name=f"supervisor of {name}")
@@ -69,6 +69,14 @@ class Unit:
             if self._process is not None and self._process.poll() is None:
                 self.away.end()
 
+    def hold(self) -> None:
+        """kill -9, and no start before `release`."""
+        self._held.set()
+        self.kill()
+
+    def release(self) -> None:
+        self._held.clear()
+
     def stop(self) -> None:
         self._stopping.set()
         self._thread.join()
@@ -82,6 +90,9 @@ class Unit:
 
     def _supervise(self) -> None:
         while not self._stopping.is_set():
+            if self._held.is_set():
+                time.sleep(POLL_S)
+                continue
             with self._log.open("ab") as log:
                 pipe = subprocess.DEVNULL
                 self._process = subprocess.Popen(
