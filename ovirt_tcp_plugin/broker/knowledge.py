@@ -555,6 +555,8 @@ class Knowledge:
 
     def _watch_exemptions(self) -> None:
         """Tell of each exempt VM that runs on a host which is not trusted, once for as long as it does."""
+        if not self._seen.listing.clusters:
+            return  # VMs are not listed yet: what was told before a restart still stands
         scopes = {pool.cluster_id: pool.scope for pool in self._seen.pools.by_cluster.values()}
         vms = [self._seen.vms[vm_id] for vm_id in self._seen.exempt if vm_id in self._seen.vms]
         hosts = [self._seen.hosts[vm.host_id] for vm in vms if self._refused(vm.host_id) and vm.host_id in self._seen.hosts]

@@ -10,6 +10,7 @@ import pytest
 
 from ovirt_tcp_plugin.broker import settings
 from ovirt_tcp_plugin.broker.inventory import Vm
+from ovirt_tcp_plugin.broker.knowledge import Knowledge
 from ovirt_tcp_plugin.broker.sources import Answer
 from ovirt_tcp_plugin.messages.result import Level
 from tests.broker.knowledge_test import LIFE, OPTIONS, POOL, World
@@ -93,5 +94,9 @@ def test_a_vm_that_needs_no_trust_uses_no_exemption() -> None:
 def test_a_restart_of_the_broker_is_no_new_use() -> None:
     world = world_with(DNS)
     assert len(uses(world)) == 1
-    world.restart()
+    saved = world.knowledge.encode()
+    world.knowledge = Knowledge(world.options, world.clock)  # type: ignore[arg-type]
+    world.knowledge.restore(saved)
+    # Hosts are seen before VMs are listed.
+    world.knowledge.observe_hosts(world.hosts)
     assert uses(world) == []
