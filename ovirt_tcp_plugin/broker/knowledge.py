@@ -14,11 +14,12 @@ from typing import Any, Optional
 from ovirt_tcp_plugin import errors
 from ovirt_tcp_plugin.broker import exemptions, overview, verdicts, wall, wall_edits
 from ovirt_tcp_plugin.broker.decision import Verdict
+from ovirt_tcp_plugin.broker.evacuation import Evacuation
 from ovirt_tcp_plugin.broker.inventory import UP, Group, Host, Listing, Notice, shortened
 from ovirt_tcp_plugin.broker.outbox import Outbox
 from ovirt_tcp_plugin.broker.overview import HostState, PoolState
 from ovirt_tcp_plugin.broker.pools import Pool
-from ovirt_tcp_plugin.broker.quarantine import REASON_PREFIX, Guard, GuardRule, Quarantine, Taken, ours
+from ovirt_tcp_plugin.broker.quarantine import GuardRule
 from ovirt_tcp_plugin.broker.settings import Settings
 from ovirt_tcp_plugin.broker.sight import Sight
 from ovirt_tcp_plugin.broker.snapshot import Snapshot
@@ -67,12 +68,9 @@ class Knowledge:
         )
         self._options = options
         self._clock = clock
-        self._guard_rule = GuardRule(options.guard.hosts, options.guard.share, int(options.guard.window_s * 1000))
         self._table = verdicts.Table(lifetimes)
         self._seen = Sight(options.pools.exempt_vms)
-        self._quarantine = Quarantine()
-        self._guards: dict[str, Guard] = {}
-        self._known_good: set[str] = set()
+        self._evacuation = self._nobody_leaves()
         self._drift_ms: Optional[int] = None
         # Keys of notices of a state that lasts, so that it is said once.
         self._standing: frozenset[str] = frozenset()
@@ -108,9 +106,7 @@ class Knowledge:
             self._table.look_again()
             seen = self._table.observe({host.id: host.up for host in hosts}, now_ms)
             came_up = (*seen.came_up, *self._moved(places))
-            self._leave_guards()
-            self._adopt()
-            self._quarantine.observe(self._seen.hosts, seen.came_up, now_ms)
+            self._evacuation.observe(seen.came_up)
             self._watch_exemptions()
             if seen.came_up or seen.left_up or seen.removed:
                 of = None if seen.removed else self._seen.pools_of([*seen.came_up, *seen.left_up])
@@ -331,40 +327,22 @@ class Knowledge:
     def to_deactivate(self) -> list[tuple[str, str]]:
         """Return (host id, reason) of the hosts to take out of service now."""
         with self.lock:
-            held = {host_id for guard in self._guards.values() for host_id in guard.held}
-            now_ms = self._clock.now_ms()
-            for one in self._quarantine.stuck(now_ms):
-                self._tell_stuck(one)
-            chosen = self._quarantine.to_deactivate(self._seen.hosts, held, now_ms)
-            walled = [one for one in chosen if not self._waits_for_wall(self._seen.hosts[one].cluster_id)]
-            return [(one, self._reason(one)) for one in walled if self._table.untrusted(one) and self._may_leave(one)]
+            return self._evacuation.to_deactivate(self._waits_for_wall)
 
     def deactivated(self, host_id: str, refusal: str = "") -> None:
         """Maintenance was accepted, or refused."""
         with self.lock:
-            if not refusal:
-                self._quarantine.asked(host_id, self._clock.now_ms())
-                text = f"Host {self._seen.host_name(host_id)} goes to maintenance: it is untrusted."
-                self._note("quarantined", text, host_id)
-            elif self._quarantine.refused(host_id, refusal, self._clock.now_ms()):
-                text = f"Host {self._seen.host_name(host_id)} is untrusted, but maintenance was refused: {refusal}"
-                self._tell(Notice(f"refused {host_id} {refusal}", "error", text, host_id=host_id))
+            self._evacuation.deactivated(host_id, refusal)
 
     def to_activate(self) -> list[str]:
         """Return the hosts of ours that may return now."""
         with self.lock:
-            return self._quarantine.to_activate(self._seen.hosts, self._clock.now_ms())
+            return self._evacuation.quarantine.to_activate(self._seen.hosts, self._clock.now_ms())
 
     def activated(self, host_id: str, refused: bool = False) -> None:
         """A host of ours was activated, or the engine refused that for now."""
         with self.lock:
-            if refused:
-                self._quarantine.not_returned(host_id, self._clock.now_ms())
-                return
-            self._quarantine.returned(host_id)
-            name = self._seen.host_name(host_id)
-            text = f"Host {name} attested well and is activated; it is attested again before it counts."
-            self._tell(Notice(f"returned {host_id} {self._clock.now_ms()}", "normal", text, host_id=host_id))
+            self._evacuation.activated(host_id, refused)
 
     def snapshots(self, of: Optional[Collection[str]] = None) -> list[Snapshot]:
         """Return the snapshots of these pools, None for all."""
@@ -394,7 +372,7 @@ class Knowledge:
         """Return all that is known of a VM and a host, each by name or id. Raises NotFound: no such host."""
         with self.lock:
             now_ms = self._clock.now_ms()
-            return case_of(self._seen, self._table, self._quarantine, self._guards, vm, host, now_ms)
+            return case_of(self._seen, self._table, self._evacuation.quarantine, self._evacuation.guards, vm, host, now_ms)
 
     def host_id(self, host: str) -> str:
         """Return the id of a pool's host by its name or id. Raises NotFound."""
@@ -410,12 +388,13 @@ class Knowledge:
             now_ms = self._clock.now_ms()
             own = [host for host in self._seen.hosts.values() if host.cluster_id in self._seen.pools.by_cluster]
             own.sort(key=lambda host: host.name)
-            return [overview.host_state(self._seen, self._table, self._quarantine, host, now_ms) for host in own]
+            return [overview.host_state(self._seen, self._table, self._evacuation.quarantine, host, now_ms) for host in own]
 
     def pool_states(self) -> list[PoolState]:
         """Return every pool as it is now."""
         with self.lock:
-            return [overview.pool_state(self._seen, self._guards, pool) for pool in self._seen.pools.by_cluster.values()]
+            pools = self._seen.pools.by_cluster.values()
+            return [overview.pool_state(self._seen, self._evacuation.guards, pool) for pool in pools]
 
     def guard(self, release: bool, who: str = "an administrator", pool: str = "") -> list[str]:
         """Release the held hosts into quarantine, or leave them in service but out of placement; return their names.
@@ -428,19 +407,9 @@ class Knowledge:
             NotFound: there is no such pool.
         """
         with self.lock:
-            meant = [one for one in self._seen.pools.by_cluster.values() if pool in ("", one.name, one.cluster_id)]
-            if pool and not meant:
-                raise errors.NotFound("trusted pool", pool)
-            guards = [self._guards[one.cluster_id] for one in meant if one.cluster_id in self._guards]
-            held = {host_id for guard in guards for host_id in guard.release()}
-            if not release:
-                self._quarantine.spared |= held
-            what = "is released into quarantine" if release else "stays in service, out of placement"
-            for host_id in sorted(held):
-                text = f"Host {self._seen.host_name(host_id)}, held by the guard, {what} by word of {who}."
-                self._note("guard_decided", text, host_id)
+            held = self._evacuation.decide(release, who, pool)
             self._touch()
-            return self._seen.host_names(held)
+            return held
 
     # Memory
 
@@ -451,10 +420,8 @@ class Knowledge:
                 "boot_id": self._clock.boot_id,
                 "drift_ms": self._clock.wall_ms() - self._clock.now_ms(),
                 "verdicts": self._table.encode(),
-                "quarantine": self._quarantine.encode(),
-                "known_good": sorted(self._known_good),
                 "exemptions_used": sorted(self._exemptions_used),
-                "guards": {cluster_id: guard.encode() for cluster_id, guard in self._guards.items()},
+                **self._evacuation.encode(),
             }
 
     def restore(self, encoded: Mapping[str, Any]) -> None:
@@ -465,20 +432,22 @@ class Knowledge:
         """
         with self.lock:
             # Read as a whole before anything is taken over.
-            quarantine, guards = Quarantine(), {str(cluster_id): Guard(self._guard_rule) for cluster_id in encoded["guards"]}
-            quarantine.restore(encoded["quarantine"])
-            known_good = {str(one) for one in encoded["known_good"]}
             exemptions_used = frozenset(str(one) for one in encoded.get("exemptions_used", ()))
             same_boot, drift_ms = encoded["boot_id"] == self._clock.boot_id, int(encoded["drift_ms"])
-            for cluster_id, one in encoded["guards"].items():
-                guards[str(cluster_id)].restore(one, same_boot)
+            evacuation = self._nobody_leaves()
+            evacuation.restore(encoded, same_boot)
             self._table.restore(encoded["verdicts"], same_boot, self._clock.now_ms())
-            self._quarantine, self._guards, self._known_good = quarantine, guards, known_good
-            self._exemptions_used, self._drift_ms = exemptions_used, drift_ms if same_boot else None
+            self._evacuation, self._exemptions_used = evacuation, exemptions_used
+            self._drift_ms = drift_ms if same_boot else None
         # CLOCK_BOOTTIME stood still while this machine was paused, and with it the ages of what was saved.
         self.watch_clock()
 
     # Inside
+
+    def _nobody_leaves(self) -> Evacuation:
+        guard = self._options.guard
+        rule = GuardRule(guard.hosts, guard.share, int(guard.window_s * 1000))
+        return Evacuation(rule, self._seen, self._table, self._clock, self._tell)
 
     def _record(self, host_id: str, answer: Answer) -> None:
         before = self._table.verdict(host_id)
@@ -488,16 +457,10 @@ class Knowledge:
         elif outcome is Outcome.UNTRUSTED:
             self._untrusted(host_id, before)
         elif outcome is Outcome.WELL_WHILE_AWAY:
-            self._quarantine.well(host_id, self._clock.now_ms())
+            self._evacuation.quarantine.well(host_id, self._clock.now_ms())
 
     def _trusted(self, host_id: str, before: Optional[Verdict]) -> None:
-        self._known_good.add(host_id)
-        for guard in self._guards.values():
-            guard.recovered(host_id)
-        self._quarantine.spared.discard(host_id)
-        taken = self._quarantine.taken.get(host_id)
-        if taken is not None and not taken.asked:
-            del self._quarantine.taken[host_id]
+        self._evacuation.trusted(host_id)
         if before is None or before.level is not Level.TRUSTED:
             self._note("trusted", f"Host {self._seen.host_name(host_id)} is trusted.", host_id)
 
@@ -510,48 +473,7 @@ class Knowledge:
             text = f"Host {host.name} is untrusted ({verdict.code}): {verdict.reason}. It gets no VMs."
             key = f"untrusted {host_id} {verdict.born_ms}"
             self._tell(Notice(key, "error", text, host_id=host_id, cluster_id=pool.cluster_id))
-        if host_id in self._known_good:
-            self._known_good.discard(host_id)
-            self._turned(pool, host_id)
-        # One that is out already does not return for having attested well before this.
-        if host_id in self._quarantine.taken or (host.up and self._table.untrusted(host_id)):
-            self._quarantine.take(host_id, verdict.code, verdict.reason)
-
-    def _turned(self, pool: Pool, host_id: str) -> None:
-        guard = self._guards.setdefault(pool.cluster_id, Guard(self._guard_rule))
-        if guard.turned(host_id, len(self._seen.hosts_of[pool.cluster_id]), self._clock.now_ms()):
-            names = shortened(self._seen.host_names(guard.held))
-            text = (
-                f"Many hosts of cluster {pool.name} turned untrusted at once: {names}. "
-                "They get no VMs, but stay in service until an administrator decides: ovirt-tcp guard release, or reject."
-            )
-            self._tell(Notice(f"guard {pool.cluster_id} {self._clock.now_ms()}", "error", text, cluster_id=pool.cluster_id))
-
-    def _may_leave(self, host_id: str) -> bool:
-        """Return whether a host may leave; an event tells what keeps it in service, if that lasts."""
-        now_ms, why = self._clock.now_ms(), self._why_kept(host_id)
-        if why and self._quarantine.kept(host_id, why, now_ms):
-            text = f"Host {self._seen.host_name(host_id)} is untrusted, but stays in service: {why}. It gets no VMs."
-            self._tell(Notice(f"kept {host_id} {now_ms}", "error", text, host_id=host_id))
-        return not why
-
-    def _why_kept(self, host_id: str) -> str:
-        """Return why a host has to stay in service, empty if it may leave."""
-        now_ms, own = self._clock.now_ms(), self._seen.hosts_of[self._seen.hosts[host_id].cluster_id]
-        others = {one.id for one in own if one.id != host_id and self._table.holds(one.id, now_ms)}
-        if not others:
-            return "no other host of its pool is trusted, so its VMs have nowhere to go"
-        carries_engine = any(vm.hosted_engine and vm.host_id == host_id for vm in self._seen.listing.vms)
-        if carries_engine and not others & self._seen.listing.engine_hosts:
-            return "it carries the engine's own VM, and no other trusted host that can take it is Up"
-        return ""
-
-    def _tell_stuck(self, host_id: str) -> None:
-        text = (
-            f"Host {self._seen.host_name(host_id)} is untrusted and does not reach maintenance: some VM cannot leave it. "
-            "It gets no VMs; move or stop those that run there. Maintenance is asked for again and again."
-        )
-        self._tell(Notice(f"stuck {host_id} {self._clock.now_ms()}", "error", text, host_id=host_id))
+        self._evacuation.untrusted(host, pool, verdict)
 
     def _watch_exemptions(self) -> None:
         """Tell of each exempt VM that runs on a host which is not trusted, once for as long as it does."""
@@ -572,12 +494,6 @@ class Knowledge:
         asked = entry is not None and (entry.failures > 0 or entry.verdict.level in (Level.UNTRUSTED, Level.TRUSTED))
         return asked and not self._table.holds(host_id, self._clock.now_ms())
 
-    def _leave_guards(self) -> None:
-        """A host that is gone, or of another pool now, is nobody to decide about: a guard would wait for it for ever."""
-        for cluster_id, guard in self._guards.items():
-            for host_id in guard.held - {host.id for host in self._seen.hosts_of.get(cluster_id, ())}:
-                guard.recovered(host_id)
-
     def _tell_foreign_edits(self, listing: Listing) -> None:
         for pool in self._seen.pools.by_cluster.values():
             known, uid = self._seen.walls.get(pool.cluster_id), pool.cluster_id
@@ -596,13 +512,6 @@ class Knowledge:
             self._table.restarted(host_id, self._clock.now_ms())
             self._touch(worse=True)
         return [host_id for host_id in moved if self._seen.hosts[host_id].up]
-
-    def _adopt(self) -> None:
-        """Know hosts of ours again by the reason of their maintenance, whatever state was lost."""
-        for host in self._seen.hosts.values():
-            if ours(host) and self._seen.pool_of(host.id) is not None:
-                taken = Taken("adopted", host.status_detail[len(REASON_PREFIX) :])
-                self._quarantine.taken.setdefault(host.id, taken).asked = True
 
     def _plan(self, pool: Pool) -> WallPlan:
         group = self._seen.walls.get(pool.cluster_id)
@@ -645,13 +554,9 @@ class Knowledge:
         return (
             host is not None
             and host.cluster_id in self._seen.pools.by_cluster
-            and (host.up or host_id in self._quarantine.taken)
+            and (host.up or host_id in self._evacuation.quarantine.taken)
             and host_id not in self._seen.shared_names
         )
-
-    def _reason(self, host_id: str) -> str:
-        taken = self._quarantine.taken[host_id]
-        return f"{REASON_PREFIX}not trusted ({taken.code}): {taken.reason}"
 
     def _touch(self, walls: bool = True, worse: bool = False, pools: Optional[Iterable[str]] = None) -> None:
         """Something changed that snapshots have to show, and perhaps walls.
