@@ -67,7 +67,7 @@ class Asker:
             if not hosts:
                 return
             batches = [hosts[start : start + size] for start in range(0, len(hosts), size)]
-            questions = [self._pool.submit(self._ask, batch) for batch in batches]
+            questions = [self._pool.submit(self._question, batch) for batch in batches]
             for question in questions:
                 question.add_done_callback(lambda _: self._news.set())
             self._asking.update(dict.fromkeys(questions, failing))
@@ -92,6 +92,14 @@ class Asker:
         if hosts or not patient:
             return hosts, False
         return knowledge.due(self._options.verifier.batch_size), True
+
+    def _question(self, host_ids: Sequence[str]) -> None:
+        """Ask; whatever fails, these hosts are asked again: one that counts as being asked never is."""
+        try:
+            self._ask(host_ids)
+        except Exception:
+            log.exception("a question failed; no trust was extended")
+            self._knowledge.nobody_answered(host_ids, "the broker failed to take the answer; its log says why")
 
     def _ask(self, host_ids: Sequence[str]) -> None:
         names = {host_id: name for host_id in host_ids for name in [self._knowledge.name(host_id)] if name}

@@ -176,6 +176,21 @@ class TestWall:
         assert len(entered) == 1
 
 
+def test_a_fault_of_our_own_in_taking_an_answer_leaves_nobody_unasked(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    record, failed = Knowledge.record, []
+
+    def fail_once(knowledge: Knowledge, answers: Mapping[str, Answer]) -> None:
+        if not failed:
+            failed.append(answers)
+            raise KeyError("a fault of our own")
+        record(knowledge, answers)
+
+    monkeypatch.setattr(Knowledge, "record", fail_once)
+    site.start()
+    until(lambda: site.inside() == EVERYBODY)
+    assert failed
+
+
 class TestClock:
     def test_an_answer_that_a_pause_was_in_between_is_as_old_as_it_is(
         self, site: Site, monkeypatch: pytest.MonkeyPatch
