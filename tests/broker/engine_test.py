@@ -17,9 +17,11 @@ from pathlib import Path
 import pytest
 
 from ovirt_tcp_plugin import errors
+from ovirt_tcp_plugin.broker import engine as adapters
 from ovirt_tcp_plugin.broker import settings
 from ovirt_tcp_plugin.broker.engine import Engine
 from ovirt_tcp_plugin.broker.inventory import Notice, wall_name
+from ovirt_tcp_plugin.lab.engine import model
 from ovirt_tcp_plugin.lab.engine.builtin import NONE_POLICY
 from ovirt_tcp_plugin.lab.engine.model import AffinityLabel, Cluster, Rule
 from ovirt_tcp_plugin.lab.engine.server import Config, EngineSimulator
@@ -129,6 +131,33 @@ class TestReading:
         for code in (15, 16):
             simulator.model.log(code, "something", host=hosts["h1"])
         assert [(one.code, one.host_id) for one in engine.events(before)] == [(15, hosts["h1"]), (16, hosts["h1"])]
+
+
+    def test_a_full_listing_is_few_calls_however_many_pools_there_are(
+        self, engine: Engine, simulator: EngineSimulator
+    ) -> None:
+        _, hosts, vms = ids(simulator)
+        for n in range(20):
+            cluster = model.Cluster(model.new_id(), f"pool{n}")
+            simulator.model.clusters[cluster.id] = cluster
+        (first, *_) = simulator.model.clusters
+        engine.create_wall(first, hosts.values(), vms.values())
+        simulator.rest.calls.clear()
+        assert engine.listing().walls[first].vm_ids == set(vms.values())
+        assert sum(simulator.rest.calls.values()) == 5
+
+    def test_many_vms_are_read_list_by_list(
+        self, engine: Engine, simulator: EngineSimulator, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(adapters, "VMS_IN_A_LIST", 1)
+        assert {vm.name for vm in engine.listing().vms} == {"vm1", "vm2"}
+        assert simulator.rest.calls["GET vms"] == 3
+
+    def test_between_full_listings_only_hosts_that_are_not_up_are_read(
+        self, engine: Engine, simulator: EngineSimulator
+    ) -> None:
+        simulator.hosts.deactivate(simulator.model.hosts[ids(simulator)[1]["h2"]], "new memory modules")
+        assert [host.name for host in engine.hosts_not_up()] == ["h2"]
 
 
 class TestWall:

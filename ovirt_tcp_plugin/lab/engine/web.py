@@ -9,6 +9,7 @@ import concurrent.futures
 import json
 import ssl
 import threading
+from collections.abc import Callable
 from typing import Any, Optional, Protocol
 
 import tornado.httpserver
@@ -168,7 +169,7 @@ class _Api(_Handler):
 
 
 class _Control(tornado.web.RequestHandler):
-    """The lab's hand: `POST /power`, `POST /restart`, `POST /faults`, `GET /journal`, `GET /calls`, `GET /state`."""
+    """The lab's hand: `POST /power`, `POST /restart`, `POST /faults`; `GET /journal`, `/calls`, `/state`, `/groups`."""
 
     def initialize(self, engine: Engine, web: Web) -> None:
         self.engine = engine
@@ -176,15 +177,17 @@ class _Control(tornado.web.RequestHandler):
     def get(self, what: str) -> None:
         tables = self.engine.model
         with tables.lock:
-            answers: dict[str, Any] = {
-                "journal": tables.journal,
-                "calls": self.engine.rest.calls,
-                "state": {
+            answers: dict[str, Callable[[], Any]] = {
+                "journal": lambda: tables.journal,
+                "calls": lambda: self.engine.rest.calls,
+                "state": lambda: {
                     "hosts": {one.name: one.status for one in tables.hosts.values()},
                     "vms": {one.name: _place(tables, one) for one in tables.vms.values()},
                 },
+                # How many members each has.
+                "groups": lambda: {uid: [len(one.hosts), len(one.vms)] for uid, one in tables.groups.items()},
             }
-            self.finish(json.dumps({"answer": answers.get(what)}))
+            self.finish(json.dumps({"answer": answers[what]() if what in answers else None}))
 
     def post(self, what: str) -> None:
         message = json.loads(self.request.body)
