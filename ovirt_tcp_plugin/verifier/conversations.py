@@ -19,6 +19,8 @@ MIN_CHALLENGE_INTERVAL_MS = 200
 # So many times as long as its last evidence took to judge has a host to wait for its next challenge: logs of a
 # thousandfold length, sent as often as may be, would leave no time for the others.
 COST_FACTOR = 20
+# At most so long, whatever stood in the way when its evidence was judged: a poll that waits for it has 3 s.
+MAX_CHALLENGE_INTERVAL_MS = 2000
 
 
 @dataclasses.dataclass
@@ -76,7 +78,7 @@ class Conversation:
 
     @property
     def _interval_ms(self) -> int:
-        return max(MIN_CHALLENGE_INTERVAL_MS, int(COST_FACTOR * self.cost_ms))
+        return max(MIN_CHALLENGE_INTERVAL_MS, min(int(COST_FACTOR * self.cost_ms), MAX_CHALLENGE_INTERVAL_MS))
 
     def settle(self, answered: int) -> None:
         """Wake whoever waited for this answer or an earlier one."""

@@ -22,6 +22,7 @@ from ovirt_tcp_plugin.messages import eventlog, evidence
 from ovirt_tcp_plugin.messages.eventlog import Event
 from ovirt_tcp_plugin.verifier import appraisal, conversations, judgement
 from ovirt_tcp_plugin.verifier.authority import Authority
+from ovirt_tcp_plugin.verifier.settings import Server as Options
 from ovirt_tcp_plugin.verifier.store import schema
 from ovirt_tcp_plugin.verifier.store.database import Database
 from ovirt_tcp_plugin.verifier.web import handler
@@ -79,6 +80,12 @@ def test_who_sends_what_is_costly_to_judge_is_asked_less_often(
     agent.tpm.boot_id, agent.tpm.reset_count = agent.tpm.boot_id.replace("1", "2"), agent.tpm.reset_count + 1
     assert agent.challenge() is not None
     assert time.monotonic() - began > (conversations.COST_FACTOR - 5) * cost_s
+
+
+def test_no_host_waits_for_its_challenge_until_a_poll_is_over() -> None:
+    conversation = conversations.Conversation()
+    conversation.cost_ms = 60_000.0
+    assert conversation._interval_ms < 1000 * Options().poll_deadline
 
 
 def test_the_longest_logs_are_judged_in_bounds(agent: Agent) -> None:
