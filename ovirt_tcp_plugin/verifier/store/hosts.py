@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, Optional
 
 import sqlalchemy as sa
@@ -147,7 +147,7 @@ def remove(connection: Connection, name: str) -> None:
 
 def find(connection: Connection, name: str) -> Optional[Host]:
     """Return the host enrolled under that name, None if there is none. Raises InvalidMessage on a corrupt row."""
-    row = connection.execute(sa.select(hosts).where(hosts.c.name == name)).mappings().first()
+    row = _first(connection, sa.select(hosts).where(hosts.c.name == name), {})
     return None if row is None else _decode(row)
 
 
@@ -157,7 +157,7 @@ def by_certificate(connection: Connection, digest: str) -> Optional[State]:
     Raises:
         InvalidMessage: its row is corrupt.
     """
-    row = connection.execute(_STATE, {"digest": digest}).mappings().first()
+    row = _first(connection, _STATE, {"digest": digest})
     if row is None:
         return None
     return State(_decode(row), rounds.decode(row), results.decode(row), row["policy_version"])
@@ -178,6 +178,13 @@ def _delete(connection: Connection, name: str) -> bool:
     rounds.end(connection, name)
     results.remove(connection, name)
     return connection.execute(sa.delete(hosts).where(hosts.c.name == name)).rowcount == 1
+
+
+def _first(connection: Connection, statement: Any, given: Mapping[str, str]) -> Any:
+    try:
+        return connection.execute(statement, given).mappings().first()
+    except TypeError as e:  # EL9's SQLAlchemy makes bytes of what stands in a column of bytes
+        raise errors.InvalidMessage("record of a host", "it cannot be read") from e
 
 
 def _decode(row: Any) -> Host:
