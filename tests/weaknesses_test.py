@@ -30,6 +30,7 @@ READ = [
     *("OAT selection", "OAT unsigned values", "OAT verdict", "OAT AIK chain", "OAT enrolment", "OAT polling"),
     *("OAT concurrent polls", "OAT growth", "OAT nonce", "OAT SHA-1", "OAT endorsement", "OAT passwords", "OAT sessions"),
     *("OAT single accept", "OAT report compare", "OAT privacy CA's own row", "OAT invalid identity", "OAT two quotes"),
+    *("OAT open whitelist", "OAT analyses", "OAT first certificate", "OAT threshold 0", "OAT silent agent"),
     *("OAT cached failure", "OAT bad names", "secl no report", "secl expiry", "secl empty list", "secl foreign marks"),
     *("secl stale mark", "secl silent host", "secl workers", "secl bounds", "secl magic", "secl nonce"),
     *("secl digest cache", "secl AIK attributes", "FAIL to PASS", "PASS while failing", "state race", "caches"),
