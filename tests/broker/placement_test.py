@@ -24,6 +24,7 @@ from ovirt_tcp_plugin.messages.result import Level
 from tests.broker import filterd
 from tests.broker import site as sites
 from tests.broker.site import PASSWORD, Site, until
+from tests.hooks import gate_test
 
 SOURCE, CANDIDATE = "h1", "h2"
 STATES = ["trusted", "untrusted", "unknown", "verdict ended", "all servers down beyond the last end"]
@@ -173,3 +174,36 @@ def test_with_filterd_down_the_engine_lets_such_a_first_start_through(make_cell:
     """README says so; the hosts' own gate is what refuses it."""
     cell = make_cell("untrusted", False)
     assert cell.comes_to_be({cell.start_for_the_first_time(run_once=False)})
+
+
+# What the candidate's agent holds by then.
+HELD: dict[str, dict[str, Any]] = {
+    "trusted": {},
+    "untrusted": {"level": Level.UNTRUSTED},
+    "unknown": {"level": Level.UNKNOWN},
+    "verdict ended": {"age_ms": gate_test.LIFETIME_MS + 1},
+    "all servers down beyond the last end": {"age_ms": gate_test.LIFETIME_MS + 1},
+}
+
+
+@pytest.mark.parametrize("state", STATES)
+def test_with_filterd_down_the_hosts_gate_holds_such_a_first_start(
+    make_cell: Callable[[str, bool], Cell], state: str, tmp_path: Path
+) -> None:
+    cell = make_cell(state, False)
+    for name, held in ((CANDIDATE, HELD[state]), (SOURCE, {"level": Level.UNKNOWN})):
+        (tmp_path / name).mkdir()
+        gate = gate_test.Host(tmp_path / name)
+        gate.sign(**held)
+        cell.site.host(name).hook_directory = str(gate.hooks)
+
+    names = {cell.start_for_the_first_time(run_once) for run_once in (False, True)}
+
+    if state == "trusted":
+        until(lambda: cell.arrived() == names)
+    else:
+        until(lambda: all(cell.vm(name).status == "down" for name in names))
+        assert cell.arrived() == set()
+        refusals = [one for one in cell.site.engine.model.events if "ovirt-tcp: refused (" in one.description]
+        assert {one.host for one in refusals} >= {cell.site.host(CANDIDATE).id}
+        assert len(refusals) >= len(names)
