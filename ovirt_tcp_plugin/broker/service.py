@@ -320,6 +320,7 @@ class Service:
             return
         now_ms = self._clock.now_ms()
         old, too_trusting = self._knowledge.old_snapshots()
+        trust_lost = bool(too_trusting)
         if not self._listed.is_set():
             # A file of an earlier run knows the VMs' marks, and its verdicts end by themselves.
             old, too_trusting = self._writer.without_file(old), frozenset[str]()
@@ -328,7 +329,7 @@ class Service:
             self._publish(calm | too_trusting)
         # Now, too: whoever lost trust may not have it again because we were killed.
         revision, saved_ms = self._saved
-        if too_trusting or (revision != self._knowledge.revision and now_ms - saved_ms >= SAVE_EVERY_MS):
+        if revision != self._knowledge.revision and (trust_lost or now_ms - saved_ms >= SAVE_EVERY_MS):
             self._save()
 
     def _publish(self, pool_ids: Optional[Collection[str]] = None) -> None:

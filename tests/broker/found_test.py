@@ -17,6 +17,7 @@ import pytest
 
 from ovirt_tcp_plugin.broker import service, settings
 from ovirt_tcp_plugin.broker.engine import Engine
+from ovirt_tcp_plugin.broker.inventory import Listing
 from ovirt_tcp_plugin.broker.knowledge import Knowledge
 from ovirt_tcp_plugin.broker.memory import Memory
 from ovirt_tcp_plugin.broker.sources import Answer
@@ -298,6 +299,27 @@ class TestDisk:
         until(lambda: "h1" not in site.trusted_in_snapshot())
         until(lambda: b'"untrusted"' in (site.options.state.directory / "state.json").read_bytes(), 2)
         site.engine.faults.answers = []
+
+    def test_what_loses_trust_before_all_vms_are_listed_is_saved(self, site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+        """That may take long where there are many, and no snapshot is written before."""
+        site.start()
+        until(lambda: site.inside() == EVERYBODY)
+        until(lambda: site.trusted_in_snapshot() == EVERYBODY)
+        site.stop()
+        state, listing, saved = site.options.state.directory / "state.json", Engine.listing, threading.Event()
+
+        def slowly(engine: Engine) -> Listing:
+            saved.wait(8)
+            return listing(engine)
+
+        monkeypatch.setattr(Engine, "listing", slowly)
+        before = state.stat().st_ino
+        site.start()
+        until(lambda: state.stat().st_ino != before)
+        site.source.levels["h1.lab"] = Level.UNTRUSTED
+        site.service.attest_host(site.host("h1").id)
+        until(lambda: b'"untrusted"' in state.read_bytes(), 4)
+        saved.set()
 
 
 def quarantined(world: World, host_id: str) -> None:
