@@ -82,7 +82,7 @@ class Asker:
     def _next_hosts(self, most: int, patient: bool) -> tuple[list[str], bool]:
         """Return hosts to ask about now, and whether they did not answer the last question."""
         knowledge, startup = self._knowledge, self._options.startup
-        if knowledge.progress.total and not knowledge.progress.stage:
+        if knowledge.progress.total and not knowledge.progress.stage and not knowledge.progress.done:
             return knowledge.stage(startup.first_stage_query_size) or [], False
         if not all(question.done() for question in self._first_stage) and self._clock.now_ms() < self._first_until_ms:
             return [], False

@@ -57,7 +57,7 @@ class Engine:
 
     def hosts_not_up(self) -> tuple[Host, ...]:
         """Return the hosts that are not Up: few, where all of them are many."""
-        return self._call("list hosts", lambda system: tuple(map(_host, system.hosts_service().list(search="status!=up"))))
+        return self._call("list hosts", lambda system: tuple(map(_host, system.hosts_service().list(search="status != up"))))
 
     def listing(self) -> Listing:
         """Return everything, or raise: a listing is complete."""
@@ -226,7 +226,7 @@ def _vms(system: Any) -> Iterable[Vm]:
     """Return all VMs, list by list. One renamed meanwhile may be missed until the next time; it counts as marked then."""
     known: set[str] = set()
     for page in itertools.count(1):
-        listed = system.vms_service().list(search=f"sortby name page {page}", max=VMS_IN_A_LIST)
+        listed = system.vms_service().list(search=f"sortby name asc page {page}", max=VMS_IN_A_LIST)
         yield from (_vm(vm, _next_run(system, vm)) for vm in listed if vm.id not in known)
         known.update(vm.id for vm in listed)
         if len(listed) < VMS_IN_A_LIST:
