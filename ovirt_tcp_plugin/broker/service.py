@@ -190,7 +190,6 @@ class Service:
                 self._writer.remove(pool.cluster_id)
                 if pool.cluster_id in listing.walls:
                     self._ended_walls.append((pool.cluster_id, listing.walls[pool.cluster_id].id))
-            self._watch_vms(listing)
             self._last_full_ms = now_ms
             came_up = self._knowledge.observe_hosts(listing.hosts)
         else:
@@ -199,6 +198,9 @@ class Service:
             self.run_hook(HookEvent("init_vds_on_up", host_id))
         self._listed.set()
         self._last_engine_ms = self._clock.now_ms()
+        if due:
+            # Last, since it only warns, and writes to a disk that may be slow.
+            self._watch_vms(self._knowledge.listing())
 
     def _begin(self) -> None:
         """Begin with the startup attestation before all VMs are listed, which takes long where there are many."""

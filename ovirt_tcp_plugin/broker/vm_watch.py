@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import collections
 from collections.abc import Mapping
 
 from ovirt_tcp_plugin import errors
@@ -19,6 +20,8 @@ _CAUSES = {53: vm_records.CLONED, 174: vm_records.IMPORTED, 1152: vm_records.IMP
 # The engine's own warnings: odd ones tell of the way out of trust, even ones of the way in.
 TRUST_MISMATCHES = range(10001, 10013)
 TEMPLATE_IMPORTED = frozenset({180, 1158})
+# While no listing comes, the last ones are kept.
+MAX_RELAYED = 1000
 
 
 class VmWatch:
@@ -30,7 +33,7 @@ class VmWatch:
         self._causes: dict[str, set[str]] = {}
         self._unsaved: set[str] = set()
         # For the history; after the listing, because that has the names.
-        self._relayed: list[Notice] = []
+        self._relayed: collections.deque[Notice] = collections.deque(maxlen=MAX_RELAYED)
 
     def take_event(self, event: Event) -> None:
         """Note what an event tells of a VM; the next listing will show it."""
@@ -52,9 +55,9 @@ class VmWatch:
         causes, self._causes = self._causes, {}
         news, notices, changed = self._records.observe(seen, causes)
         self._unsaved |= changed
-        relayed, self._relayed = self._relayed, []
-        for notice in (*relayed, *notices):
+        for notice in (*self._relayed, *notices):
             self._knowledge.tell(notice)
+        self._relayed.clear()
         for one in news:
             if one.told:
                 self._knowledge.tell(Notice(one.name, "normal", one.told, vm_id=one.vm.id, event=False))
