@@ -16,12 +16,12 @@ logging.getLogger().addHandler(logging.NullHandler())
 
 
 class TrustedHosts:
-    """Runs VMs only on hosts whose boot was measured and appraised (ovirt-tcp)"""
+    """The unit. The proxy shows the docstring of `do_filter` as its description."""
 
     properties_validation = "trust_scope=^(all_vms|marked_vms)$"
 
     def do_filter(self, hosts_ids: list[str], vm_id: str, args_map: dict[str, str]) -> None:
-        """Print the list of hosts that the VM may run on; an empty one in doubt."""
+        """Runs VMs only on hosts whose boot was measured and appraised (ovirt-tcp)"""
         try:
             accepted = _accept(hosts_ids, vm_id, args_map)
         except Exception:  # noqa: BLE001 - the edge: a traceback on stderr would let every host pass

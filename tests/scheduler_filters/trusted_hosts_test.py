@@ -70,5 +70,8 @@ def test_describes_itself_as_filterd_does() -> None:
     from ovirt_tcp_plugin.scheduler import trusted_hosts as unit
 
     assert trusted_hosts.TrustedHosts.__name__ == unit.NAME
-    assert trusted_hosts.TrustedHosts.__doc__ == unit.DESCRIPTION
+    assert trusted_hosts.TrustedHosts.do_filter.__doc__ == unit.DESCRIPTION
+    # The proxy offers every class of the module that has such a method.
+    offered = [name for name, one in vars(trusted_hosts).items() if hasattr(one, "do_filter")]
+    assert offered == [unit.NAME]
     assert trusted_hosts.TrustedHosts.properties_validation == unit.PROPERTIES
