@@ -142,7 +142,7 @@ class _Request(httputil.HTTPMessageDelegate):
     def headers_received(self, start_line: Any, headers: httputil.HTTPHeaders) -> None:
         self._method = start_line.method
         length = headers.get("Content-Length", "0")
-        if not (length.isascii() and length.isdecimal() and int(length[:20]) <= MAX_BODY_SIZE):
+        if not (length.isascii() and length.isdecimal() and len(length) < 20 and int(length) <= MAX_BODY_SIZE):
             # Answered at once, and then the connection ends; the library would answer with status 400.
             del headers["Content-Length"]
             self._reply(xmlrpc.encode_answer(refusal(f"a body of {length[:20]} bytes is not read")))

@@ -121,6 +121,7 @@ def sized(body: bytes, head: bytes = HEAD) -> bytes:
         pytest.param(HEAD + b"Content-Length: -5\r\n\r\n", id="negative length"),
         pytest.param(HEAD + b"Content-Length: 5, 6\r\n\r\n", id="two lengths"),
         pytest.param(HEAD + b"Content-Length: 99999999999999999999999\r\n\r\n", id="endless"),
+        pytest.param(HEAD + b"Content-Length: %b9%b\r\n\r\n" % (b"0" * 30, b"9" * 30), id="endless behind zeros"),
         pytest.param(HEAD + b"Transfer-Encoding: chunked\r\n\r\n2\r\nxy\r\n0\r\n\r\n", id="chunked rubbish"),
         pytest.param(sized(b"x" * 10_000_000), id="10 MB"),
         pytest.param(sized(b"<a>" + b"<b/>" * 100_000 + b"</a>"), id="many values"),
