@@ -36,6 +36,8 @@ class Asker:
         self._asking: dict[Question, bool] = {}
         self._first_stage: list[Question] = []
         self._first_until_ms = 0
+        # The first stage was answered, or its head start is over: until then nobody is known at all.
+        self.begun = threading.Event()
 
     def attest_in_stages(self) -> None:
         """Begin the startup attestation at the next step."""
@@ -86,6 +88,7 @@ class Asker:
             return knowledge.stage(startup.first_stage_query_size) or [], False
         if not all(question.done() for question in self._first_stage) and self._clock.now_ms() < self._first_until_ms:
             return [], False
+        self.begun.set()
         hosts = knowledge.due(most, failing=False)
         if not hosts and knowledge.progress.stage and not knowledge.progress.done:
             hosts = knowledge.stage(startup.second_stage_query_size) or []

@@ -35,7 +35,8 @@ from ovirt_tcp_plugin.broker.sdk import Access, Sdk, password_of, properties
 log = logging.getLogger("broker.engine")
 
 ORIGIN = "ovirt-tcp"
-MAX_EVENTS = 1000
+# The quarantine of 500 hosts is some thousand events.
+MAX_EVENTS = 10_000
 MAX_EVENT_TEXT = 1000
 # The engine and the SDK hold a whole list in memory, and a VM is large there.
 VMS_IN_A_LIST = 2000

@@ -207,8 +207,10 @@ class Service:
         frame = self._engine.listing_without_vms()
         self._knowledge.observe_frame(frame)
         self._knowledge.observe_hosts(frame.hosts)
-        self._begun.set()
-        self.run_hook(HookEvent("backend_initialize"))
+        try:
+            self.run_hook(HookEvent("backend_initialize"))
+        finally:
+            self._begun.set()
 
     def _watch_vms(self, listing: Listing) -> None:
         for event in self._vms.observe(listing):
@@ -318,7 +320,7 @@ class Service:
 
     def _write_snapshots(self) -> None:
         """Write what changed: at once where trust was taken away, else at most once a second for each pool."""
-        if not self._begun.is_set():
+        if not self._asker.begun.is_set():
             return
         now_ms = self._clock.now_ms()
         old, too_trusting = self._knowledge.old_snapshots()

@@ -274,9 +274,9 @@ def _reload(site: Site) -> Sample:
     options = config.load(settings.Settings, "broker", site.directory)
     times = []
     for _ in range(5):
-        knowledge, clock = Knowledge(options, Clock()), Clock()
+        knowledge = Knowledge(options, Clock())
         began = time.perf_counter()
-        Memory(options.state.directory, clock).load(knowledge)
+        Memory(options.state.directory).load(knowledge)
         times.append((time.perf_counter() - began) * 1000)
         assert len(knowledge.encode()["verdicts"]) > HOSTS // 2
     return Sample(sorted(times)[len(times) // 2])
