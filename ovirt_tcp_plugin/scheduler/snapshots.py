@@ -8,10 +8,11 @@ its verdicts end by themselves. A file that is gone does the same.
 
 from __future__ import annotations
 
+import dataclasses
 import logging
 import os
 import stat
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
 
 from ovirt_tcp_plugin import clock, errors
@@ -89,7 +90,7 @@ class SnapshotDirectory:
             found.update(dict.fromkeys(one.hosts, one))
         for host in twice:
             del found[host]
-        self.by_host = found
+        self.by_host = _each_its_own(found, self._pools.values())
         self.faults.pop(_TWICE, None)
         if twice:
             self._report(_TWICE, f"{len(twice)} hosts are in two pools, {min(twice)} for one: nothing runs there")
@@ -124,3 +125,14 @@ class SnapshotDirectory:
             raise errors.InvalidMessage("snapshot", "it belongs to another user than the broker")
         if found.st_mode & (stat.S_IWGRP | stat.S_IWOTH):
             raise errors.InvalidMessage("snapshot", "it can be written by group or others")
+
+
+def _each_its_own(found: Mapping[str, Snapshot], snapshots: Collection[Snapshot]) -> Mapping[str, Snapshot]:
+    """Return the same with snapshots that know no host of another pool, or of none: calls look into them for each host."""
+    if len(found) == sum(len(one.hosts) for one in snapshots):
+        return found
+    own = {
+        one.pool_id: dataclasses.replace(one, hosts={k: v for k, v in one.hosts.items() if found.get(k) is one})
+        for one in snapshots
+    }
+    return {host: own[one.pool_id] for host, one in found.items()}

@@ -20,6 +20,7 @@ from ovirt_tcp_plugin.broker.decision import Scope
 from ovirt_tcp_plugin.broker.snapshot import Snapshot
 from ovirt_tcp_plugin.broker.snapshot_writer import SnapshotWriter
 from ovirt_tcp_plugin.clock import boottime_ms as now_ms
+from ovirt_tcp_plugin.scheduler import trusted_hosts
 from ovirt_tcp_plugin.scheduler.snapshots import SnapshotDirectory
 from tests.scheduler.conftest import BAD, GOOD, OTHER_POOL, POOL, pool
 
@@ -256,3 +257,17 @@ def test_ten_thousand_hosts_are_read_within_a_second(writer: SnapshotWriter, dir
     directory.load_all()
     assert len(directory.by_host) == 10_000
     assert time.monotonic() - began < 1
+
+
+@pytest.mark.parametrize("later_ms", [0, 1000], ids=["in two pools", "moved to another pool"])
+@pytest.mark.parametrize("asked", [["own", "shared"], ["shared", "own"]])
+def test_a_host_that_is_not_this_pools_does_not_pass_by_its_file(
+    writer: SnapshotWriter, directory: SnapshotDirectory, later_ms: int, asked: list[str]
+) -> None:
+    good, now = pool().hosts[GOOD], now_ms()
+    moments = {POOL: now - later_ms, OTHER_POOL: now}
+    for pool_id, hosts in ((POOL, {"own": good, "shared": good}), (OTHER_POOL, {"shared": good})):
+        writer.write(dataclasses.replace(pool(pool_id=pool_id, written_ms=moments[pool_id]), hosts=hosts))
+    directory.load_all()
+    accepted = trusted_hosts.accept(directory.by_host, asked, "vm", {}, now_ms()).hosts
+    assert accepted == (() if later_ms else ("own",))
