@@ -11,7 +11,6 @@ from __future__ import annotations
 import contextlib
 import datetime
 import json
-import os
 import stat
 from collections.abc import Mapping
 from pathlib import Path
@@ -21,7 +20,7 @@ from cryptography import x509
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 
-from ovirt_tcp_plugin import errors
+from ovirt_tcp_plugin import durable, errors
 from ovirt_tcp_plugin.attester.keys import KeyBlob
 from ovirt_tcp_plugin.attester.templates import ENDORSEMENT_KINDS
 from ovirt_tcp_plugin.messages import fields, public_keys, tpm2, tpm12
@@ -198,16 +197,9 @@ class Identity:
 
     def _write(self, name: str, content: bytes) -> None:
         """Write a file whole or not at all, durably, readable by its owner only."""
-        path, fresh = self._directory / name, self._directory / f"{name}.new"
+        path = self._directory / name
         try:
-            with contextlib.suppress(FileNotFoundError):
-                fresh.unlink()
-            with open(fresh, "xb", opener=_open_private) as file:
-                file.write(content)
-                file.flush()
-                os.fsync(file.fileno())
-            fresh.replace(path)
-            _sync_directory(self._directory)
+            durable.replace(path, content)
         except OSError as e:
             raise errors.Unavailable(f"state file {path}", e.strerror or str(e)) from e
 
@@ -220,16 +212,3 @@ def _spki(holder: Any) -> bytes:
     encoding, form = serialization.Encoding.DER, serialization.PublicFormat.SubjectPublicKeyInfo
     encoded: bytes = holder.public_key().public_bytes(encoding, form)
     return encoded
-
-
-def _open_private(path: str, flags: int) -> int:
-    return os.open(path, flags, 0o600)
-
-
-def _sync_directory(directory: Path) -> None:
-    """Have the renaming itself survive a power cut."""
-    descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

@@ -6,12 +6,11 @@ from __future__ import annotations
 
 import json
 import logging
-import os
 import threading
 from pathlib import Path
 from typing import Any, Optional
 
-from ovirt_tcp_plugin import errors
+from ovirt_tcp_plugin import durable, errors
 from ovirt_tcp_plugin.broker.knowledge import Knowledge
 from ovirt_tcp_plugin.messages import fields
 
@@ -62,19 +61,4 @@ class Memory:
             content: dict[str, Any] = {"version": VERSION, "knowledge": knowledge.encode()}
             content["last_event"] = self.last_event
             content["seen_events"] = sorted(self.seen)[-MAX_SEEN:]
-            fresh = self._path.with_suffix(".new")
-            with fresh.open("wb") as file:
-                file.write(json.dumps(content).encode())
-                file.flush()
-                os.fsync(file.fileno())
-            fresh.replace(self._path)
-            _sync(self._path.parent)
-
-
-def _sync(directory: Path) -> None:
-    """Have a renamed file survive a loss of power, too."""
-    descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+            durable.replace(self._path, json.dumps(content).encode())

@@ -20,7 +20,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Optional
 
-from ovirt_tcp_plugin import errors
+from ovirt_tcp_plugin import durable, errors
 from ovirt_tcp_plugin.messages import fields
 
 DEFAULT_DIRECTORY = Path("/var/lib/ovirt-tcp/setup")
@@ -118,18 +118,8 @@ class Journal:
     def _write(self) -> None:
         acts = [{**dataclasses.asdict(one), "state": one.state.value} for one in self._entries.values()]
         content = json.dumps({"version": VERSION, "acts": acts}, indent=2).encode()
-        fresh = self.path.with_suffix(".new")
         try:
-            with open(os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW, 0o600), "wb") as file:
-                file.write(content)
-                file.flush()
-                os.fsync(file.fileno())
-            fresh.replace(self.path)
-            directory = os.open(self.path.parent, os.O_RDONLY)
-            try:
-                os.fsync(directory)
-            finally:
-                os.close(directory)
+            durable.replace(self.path, content)
         except OSError as e:
             raise errors.InvalidConfig(str(self.path), [f"the journal cannot be written: {e.strerror}"]) from e
 

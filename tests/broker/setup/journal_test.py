@@ -106,7 +106,7 @@ def test_an_act_done_again_with_another_wish_remembers_what_the_first_left(state
 def test_a_half_written_file_beside_it_does_not_matter(state: Path) -> None:
     journal = Journal(state)
     journal.intend("option", "a", "1", "2")
-    (state / "journal.new").write_text('{"version": 1, "ac')
+    (state / "journal.json.new").write_text('{"version": 1, "ac')
     assert len(Journal(state).entries) == 1
     Journal(state).done("option", "a", "2")
     assert Journal(state).entries[0].state is State.DONE
