@@ -8,7 +8,7 @@ from pathlib import Path
 
 import click
 
-from ovirt_tcp_plugin.commands.printing import age, as_json, coloured, headline, print_json, print_table
+from ovirt_tcp_plugin.commands.printing import age, as_json, coloured, headline, print_json, print_table, tell
 from ovirt_tcp_plugin.commands.settings import verifier
 from ovirt_tcp_plugin.messages import advice
 
@@ -29,10 +29,8 @@ def hosts(context: click.Context, as_json: bool) -> None:
 def replace_tpm(config_dir: Path, host: str, as_json: bool) -> None:
     """Forget the TPM of HOST, whose board was replaced; it enrols with a new token, and is unknown until then."""
     removed = verifier(config_dir).call("DELETE", f"/v1/hosts/{host.lower()}")
-    if as_json:
-        print_json(removed)
-    else:
-        click.echo(f"{host} may enrol with another TPM now; it needs a token: ovirt-tcp-verifier token enrol {host}")
+    sentence = f"{host} may enrol with another TPM now; it needs a token: ovirt-tcp-verifier token enrol {host}"
+    tell(removed, sentence, as_json)
 
 
 @hosts.command("remove")
@@ -42,10 +40,7 @@ def replace_tpm(config_dir: Path, host: str, as_json: bool) -> None:
 def remove_host(config_dir: Path, host: str, as_json: bool) -> None:
     """Forget HOST, which left for good."""
     removed = verifier(config_dir).call("DELETE", f"/v1/hosts/{host.lower()}")
-    if as_json:
-        print_json(removed)
-    else:
-        click.echo(f"{host} is no longer enrolled")
+    tell(removed, f"{host} is no longer enrolled", as_json)
 
 
 def _list_hosts(config_dir: Path, as_json: bool) -> None:

@@ -14,7 +14,7 @@ from typing import Any, Optional
 import click
 
 from ovirt_tcp_plugin import errors
-from ovirt_tcp_plugin.commands.printing import age, as_json, print_json, print_table, yes
+from ovirt_tcp_plugin.commands.printing import age, as_json, print_json, print_table, tell, yes
 from ovirt_tcp_plugin.commands.settings import broker
 
 _UNITS = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days"}
@@ -174,10 +174,7 @@ def hook(config_dir: Path, name: str, subject: str) -> None:
 
 def _decide(config_dir: Path, verb: str, pool: str, as_json: bool, what: str) -> None:
     held = _ask(config_dir, "POST", f"/v1/guard/{verb}", {"pool": pool} if pool else {})["hosts"]
-    if as_json:
-        print_json(held)
-    else:
-        click.echo(f"{', '.join(held)}: {what}" if held else "no host was held")
+    tell(held, f"{', '.join(held)}: {what}" if held else "no host was held", as_json)
 
 
 def _ask(config_dir: Path, method: str, path: str, query: Optional[Mapping[str, str]] = None) -> Mapping[str, Any]:

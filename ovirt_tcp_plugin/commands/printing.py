@@ -21,6 +21,14 @@ def print_json(value: object) -> None:
     click.echo(json.dumps(value, indent=2))
 
 
+def tell(answer: object, sentence: str, as_json: bool) -> None:
+    """Print what a change came to: the server's answer for programs, a sentence for people."""
+    if as_json:
+        print_json(answer)
+    else:
+        click.echo(sentence)
+
+
 def print_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
     """Print aligned columns; a level is coloured on a terminal only, and what others named drives no terminal."""
     table = [[_printable(str(cell)) for cell in row] for row in (header, *rows)]

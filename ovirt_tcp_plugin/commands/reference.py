@@ -7,11 +7,10 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 import click
 
-from ovirt_tcp_plugin.commands.printing import as_json, headline, print_json, print_table
+from ovirt_tcp_plugin.commands.printing import as_json, headline, print_json, print_table, tell
 from ovirt_tcp_plugin.commands.settings import verifier
 from ovirt_tcp_plugin.messages import tpm2
 
@@ -65,7 +64,7 @@ def reference_import(config_dir: Path, name: str, host: str, stage: bool, as_jso
     request = {"name": name, "host": host, "staged": stage}
     good = verifier(config_dir).call("POST", "/v1/reference-values", request)
     staged = sum(value["staged"] for value in good["values"])
-    _tell(good, f"{name}: {len(good['slots'])} steps, {len(good['values'])} good values, {staged} of them staged", as_json)
+    tell(good, f"{name}: {len(good['slots'])} steps, {len(good['values'])} good values, {staged} of them staged", as_json)
 
 
 @reference.command("add")
@@ -95,7 +94,7 @@ def reference_add(
         "note": note,
     }
     changed = verifier(config_dir).call("POST", f"/v1/reference-values/{name}/add", {"value": value})
-    _tell(changed, f"added to {name}" + (", staged" if stage else ""), as_json)
+    tell(changed, f"added to {name}" + (", staged" if stage else ""), as_json)
 
 
 @reference.command("preview")
@@ -126,7 +125,7 @@ def reference_activate(config_dir: Path, name: str, identifiers: tuple[str, ...]
     """Have staged values of set NAME count: those with these IDENTIFIERS, or all."""
     request = {"values": list(identifiers)}
     changed = verifier(config_dir).call("POST", f"/v1/reference-values/{name}/activate", request)
-    _tell(changed, f"{name}: activated; every host is judged anew", as_json)
+    tell(changed, f"{name}: activated; every host is judged anew", as_json)
 
 
 @reference.command("withdraw")
@@ -138,7 +137,7 @@ def reference_withdraw(config_dir: Path, name: str, identifiers: tuple[str, ...]
     """Withdraw the values with these IDENTIFIERS from set NAME; every host is judged anew."""
     request = {"values": list(identifiers)}
     changed = verifier(config_dir).call("POST", f"/v1/reference-values/{name}/withdraw", request)
-    _tell(changed, f"{name}: withdrawn; every host is judged anew", as_json)
+    tell(changed, f"{name}: withdrawn; every host is judged anew", as_json)
 
 
 @reference.command("remove")
@@ -148,15 +147,7 @@ def reference_withdraw(config_dir: Path, name: str, identifiers: tuple[str, ...]
 def reference_remove(config_dir: Path, name: str, as_json: bool) -> None:
     """Withdraw the whole set NAME; every host is judged anew."""
     removed = verifier(config_dir).call("DELETE", f"/v1/reference-values/{name}")
-    _tell(removed, f"{name} is withdrawn", as_json)
-
-
-def _tell(answer: Mapping[str, Any], sentence: str, as_json: bool) -> None:
-    """Print what a change came to: the server's answer for programs, a sentence for people."""
-    if as_json:
-        print_json(answer)
-    else:
-        click.echo(sentence)
+    tell(removed, f"{name} is withdrawn", as_json)
 
 
 def _by_set(chosen: Sequence[str]) -> Mapping[str, Sequence[str]]:
