@@ -6,7 +6,6 @@ from __future__ import annotations
 
 import http.server
 import json
-import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -21,6 +20,7 @@ from ovirt_tcp_plugin.clock import Clock
 from ovirt_tcp_plugin.messages import verdict
 from ovirt_tcp_plugin.messages.result import Level
 from ovirt_tcp_plugin.messages.verdict import Verdict
+from tests.serving import serving
 
 HOST = {
     "host_name": "host-4.lab",
@@ -65,12 +65,8 @@ class _Handler(http.server.BaseHTTPRequestHandler):
 
 @pytest.fixture
 def interface() -> Iterator[Interface]:
-    with Interface() as running:
-        thread = threading.Thread(target=running.serve_forever, args=(0.02,))
-        thread.start()
+    with serving(Interface()) as running:
         yield running
-        running.shutdown()
-        thread.join()
 
 
 @pytest.fixture

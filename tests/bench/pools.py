@@ -12,8 +12,8 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from ovirt_tcp_plugin.lab.engine import builtin, model
 from ovirt_tcp_plugin.lab.engine.server import Config, EngineSimulator
+from tests.broker.site import make_pools
 
 PASSWORD = "of the engine"
 USER = "broker@internal"
@@ -41,22 +41,8 @@ def make(directory: Path, hosts: int, pools: int, vms: int, ports: tuple[int, in
         control_port=ports[1],
     )
     engine = EngineSimulator(config)
-    _trust(engine.model)
+    make_pools(engine.model)
     return engine
-
-
-def _trust(tables: model.Model) -> None:
-    permits = {"login", "inject_external_events", "manipulate_affinity_groups", "manipulate_host"}
-    tables.roles["smallest"] = model.Role("smallest", "ovirt-tcp", permits)
-    for user in tables.users.values():
-        user.roles.add("smallest")
-    unit = model.Unit(model.new_id(), "TrustedHosts", "filter", internal=False)
-    tables.units[unit.id] = unit
-    none = tables.policies[builtin.NONE_POLICY]
-    policy = model.Policy(model.new_id(), "trusted", filters=[*none.filters, unit.id], balances=none.balances)
-    tables.policies[policy.id] = policy
-    for cluster in tables.clusters.values():
-        cluster.policy = policy.id
 
 
 def main() -> None:

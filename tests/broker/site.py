@@ -15,7 +15,7 @@ from ovirt_tcp_plugin.broker import hooks, settings, snapshot
 from ovirt_tcp_plugin.broker.database import Database
 from ovirt_tcp_plugin.broker.engine import Engine
 from ovirt_tcp_plugin.broker.history import History
-from ovirt_tcp_plugin.broker.inventory import wall_name
+from ovirt_tcp_plugin.broker.inventory import PERMITS, wall_name
 from ovirt_tcp_plugin.broker.knowledge import Knowledge
 from ovirt_tcp_plugin.broker.memory import Memory
 from ovirt_tcp_plugin.broker.service import Service
@@ -180,10 +180,14 @@ def _engine(
         external_scheduler=external_scheduler,
     )
     engine = EngineSimulator(config)
-    tables = engine.model
-    # The smallest role is enough for everything that the broker does.
-    permits = {"login", "inject_external_events", "manipulate_affinity_groups", "manipulate_host"}
-    tables.roles["smallest"] = model.Role("smallest", "ovirt-tcp", permits)
+    make_pools(engine.model)
+    engine.start()
+    return engine
+
+
+def make_pools(tables: model.Model) -> None:
+    """Give every user the smallest role, which is enough for all that the broker does, and make each cluster a pool."""
+    tables.roles["smallest"] = model.Role("smallest", "ovirt-tcp", set(PERMITS.values()))
     for user in tables.users.values():
         user.roles.add("smallest")
     unit = model.Unit(model.new_id(), "TrustedHosts", "filter", internal=False)
@@ -193,8 +197,6 @@ def _engine(
     tables.policies[policy.id] = policy
     for cluster in tables.clusters.values():
         cluster.policy = policy.id
-    engine.start()
-    return engine
 
 
 EVERYBODY = {"h1", "h2", "h3", "h4", "h5"}

@@ -4,7 +4,6 @@
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -12,16 +11,13 @@ import pytest
 
 from tests.broker.setup.machine import Machine
 from tests.lab.engine.peers import ScriptedScheduler
+from tests.serving import serving
 
 
 @pytest.fixture
 def filterd() -> Iterator[ScriptedScheduler]:
-    with ScriptedScheduler() as running:
-        thread = threading.Thread(target=running.serve_forever, args=(0.02,))
-        thread.start()
+    with serving(ScriptedScheduler()) as running:
         yield running
-        running.shutdown()
-        thread.join()
 
 
 @pytest.fixture

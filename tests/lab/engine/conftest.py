@@ -6,7 +6,6 @@ from __future__ import annotations
 
 import dataclasses
 import datetime
-import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Optional
@@ -18,6 +17,7 @@ from ovirt_tcp_plugin.lab.engine.clock import Clock, ManualClock
 from ovirt_tcp_plugin.lab.engine.server import Config, EngineSimulator
 from ovirt_tcp_plugin.verifier.authority import Authority, write_key
 from tests.lab.engine.peers import HOSTS, TIMINGS, Lab, ScriptedScheduler, vm
+from tests.serving import serving
 
 PASSWORD = "of the engine"
 Connect = Callable[..., ovirtsdk4.Connection]
@@ -76,12 +76,8 @@ def connect(pki: Pki) -> Iterator[Callable[..., ovirtsdk4.Connection]]:
 
 @pytest.fixture
 def proxy() -> Iterator[ScriptedScheduler]:
-    with ScriptedScheduler() as running:
-        thread = threading.Thread(target=running.serve_forever, args=(0.05,))
-        thread.start()
+    with serving(ScriptedScheduler()) as running:
         yield running
-        running.shutdown()
-        thread.join()
 
 
 @pytest.fixture
