@@ -9,12 +9,18 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Optional
 
+import hypothesis
 import pytest
 
 from ovirt_tcp_plugin.lab import launch, swtpm12
 from ovirt_tcp_plugin.lab.host import LabHost
 from ovirt_tcp_plugin.lab.swtpm import Vendor
 from tests import soak
+
+# Inputs are drawn slowly where the library makes its tables of characters first, as in every fresh clone, or the machine is
+# busy: that says nothing about us. What a parser may take is measured in processor time, and each test ends in time.
+hypothesis.settings.register_profile("busy", suppress_health_check=[hypothesis.HealthCheck.too_slow])
+hypothesis.settings.load_profile("busy")
 
 # Each takes half a second to make; a test with more hosts than that makes the others itself.
 READY_MADE = 3
