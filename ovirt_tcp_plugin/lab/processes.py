@@ -5,7 +5,6 @@
 from __future__ import annotations
 
 import contextlib
-import ctypes
 import os
 import shutil
 import signal
@@ -17,24 +16,13 @@ from pathlib import Path
 from typing import Optional
 
 from ovirt_tcp_plugin import errors
+from ovirt_tcp_plugin.parent import die_with_parent
 
 START_WITHIN_S = 30.0
 STOP_WITHIN_S = 5.0
 POLL_S = 0.02
 # The end of a log that tells why a process would not start.
 LOG_TAIL = 2000
-
-_PR_SET_PDEATHSIG = 1
-# Loaded here: between fork and exec only what is there already may be used.
-_LIBC = ctypes.CDLL(None)
-
-
-def die_with_parent() -> None:
-    """Have the kernel kill the calling process when its parent dies (prctl(2)). Runs between fork and exec.
-
-    "Parent" is the thread that forked: start processes from a thread that stays.
-    """
-    _LIBC.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
 
 
 class Processes:

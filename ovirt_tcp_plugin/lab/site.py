@@ -21,8 +21,9 @@ import ovirtsdk4
 from ovirt_tcp_plugin import errors
 from ovirt_tcp_plugin.lab import launch
 from ovirt_tcp_plugin.lab.host import LabHost
-from ovirt_tcp_plugin.lab.processes import Processes, die_with_parent, free_ports, listens
+from ovirt_tcp_plugin.lab.processes import Processes, free_ports, listens
 from ovirt_tcp_plugin.lab.swtpm import Vendor
+from ovirt_tcp_plugin.parent import die_with_parent
 from ovirt_tcp_plugin.remote import Remote
 from ovirt_tcp_plugin.verifier.authority import Authority, write_key
 

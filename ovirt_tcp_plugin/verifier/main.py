@@ -15,7 +15,7 @@ import signal
 import socket
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Optional
 
 import click
 from cryptography.hazmat.primitives import hashes
@@ -25,7 +25,7 @@ from OpenSSL import crypto
 from ovirt_tcp_plugin import command, config, errors
 from ovirt_tcp_plugin.clock import Clock
 from ovirt_tcp_plugin.tokens import Listed, add_commands, new_secret
-from ovirt_tcp_plugin.verifier import authority, endorsement, enrolment, signing
+from ovirt_tcp_plugin.verifier import authority, endorsement, enrolment, processes, signing
 from ovirt_tcp_plugin.verifier.attestation import Attestation
 from ovirt_tcp_plugin.verifier.metrics import Metrics
 from ovirt_tcp_plugin.verifier.policy import Policies
@@ -84,10 +84,18 @@ def run(config_dir: Path) -> None:
     """Serve until SIGTERM."""
     command.log_to_stderr()
     settings = _load(config_dir)
-    asyncio.run(_serve(settings))
+    if settings.server.processes == 1:
+        asyncio.run(_serve(settings))
+    else:
+        # What only the first one on a database has to do is done before there are several.
+        with _database(settings) as database:
+            own = authority.Authority.load(settings.store.directory)
+            _claim(database, own)
+            signing.ensure_key(database, own)
+        processes.run(settings.server, lambda sockets: asyncio.run(_serve(settings, sockets)))
 
 
-async def _serve(settings: Settings) -> None:
+async def _serve(settings: Settings, sockets: Optional[Sequence[socket.socket]] = None) -> None:
     # Each agent keeps a connection open.
     _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
@@ -98,12 +106,16 @@ async def _serve(settings: Settings) -> None:
         log.warning("ek_authorities directory=%s is empty: only registered EKs can enrol", directory)
     with _database(settings) as database:
         _claim(database, own)
-        await _serve_from(database, settings, own, vendors)
+        await _serve_from(database, settings, own, vendors, sockets)
     log.info("stopped")
 
 
 async def _serve_from(
-    database: Database, settings: Settings, own: authority.Authority, vendors: Sequence[crypto.X509]
+    database: Database,
+    settings: Settings,
+    own: authority.Authority,
+    vendors: Sequence[crypto.X509],
+    sockets: Optional[Sequence[socket.socket]],
 ) -> None:
     clock = Clock()
     policies = Policies(database, settings.appraisal)
@@ -123,18 +135,18 @@ async def _serve_from(
         clock,
         settings.server,
     )
+    stopped = asyncio.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        asyncio.get_running_loop().add_signal_handler(number, stopped.set)
     tls = web.tls_context(settings.server.certificate, settings.server.key, own.pem)
-    server, port = web.serve(context, tls)
+    server, port = web.serve(context, tls, sockets)
     log.info("serving address=%s port=%d", settings.server.address or "*", port)
     chores = [asyncio.ensure_future(_forget_tokens(database, clock)), asyncio.ensure_future(signer.keep_fresh())]
-    if database.shared:
+    if database.remote or settings.server.processes > 1:
         chores.append(asyncio.ensure_future(attestation.relay()))
     # What is there by now stays; the collector need not look at it time and again.
     gc.collect()
     gc.freeze()
-    stopped = asyncio.Event()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        asyncio.get_running_loop().add_signal_handler(number, stopped.set)
     try:
         await until_stopped(stopped, chores)
     finally:

@@ -20,6 +20,7 @@ PROFILES: Mapping[str, tuple[int, ...]] = {
 }
 # Of a TPM 2.0, and of a TPM 1.2.
 BANKS = ("sha256", "sha1")
+MAX_PROCESSES = 64
 
 
 @dataclasses.dataclass(frozen=True)
@@ -30,6 +31,9 @@ class Server:
     address: str = ""
     # Port, OpenAttestation's.
     port: int = 8443
+    # Processes that serve on this port, each with a share of the connections: as many as there are cores for it. The
+    # limits below hold in each of them.
+    processes: int = 1
     # Certificate and key, PEM; `ovirt-tcp-verifier init` makes them in the state directory if these are absent.
     certificate: Path = Path("/var/lib/ovirt-tcp/verifier/server.pem")
     key: Path = Path("/var/lib/ovirt-tcp/verifier/server.key")
@@ -60,6 +64,8 @@ class Server:
         for limit in dataclasses.fields(self):
             if limit.type in ("int", "float") and limit.name != "port" and getattr(self, limit.name) <= 0:
                 raise ValueError(f"{limit.name} must be above 0")
+        if self.processes > MAX_PROCESSES:
+            raise ValueError(f"processes must be at most {MAX_PROCESSES}")
 
 
 @dataclasses.dataclass(frozen=True)

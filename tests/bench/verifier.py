@@ -33,9 +33,12 @@ CHALLENGE = evidence.Challenge(bytes(32), REQUIRED, 15_000)
 
 @contextlib.contextmanager
 def evidence_https() -> Iterator[Callable[[], Sample]]:
-    """Reports a second: a challenge and its evidence. The floor is an echo of the same bodies by the same clients."""
+    """Reports a second of a server with two processes: a challenge and its evidence.
+
+    The floor is an echo of the same bodies by the same clients, in one process.
+    """
     with _processes() as (directory, processes):
-        fleet = Fleet(directory, AGENTS, **UNLIMITED)
+        fleet = Fleet(directory, AGENTS, processes=2, **UNLIMITED)
         fleet.start(processes, "tests.bench.unhurried")
         (port,) = free_ports(1)
         command = [sys.executable, "-m", "tests.bench.echo", str(directory), str(port)]

@@ -12,7 +12,8 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-from ovirt_tcp_plugin.lab.processes import die_with_parent, listens
+from ovirt_tcp_plugin.lab.processes import listens
+from ovirt_tcp_plugin.parent import die_with_parent
 
 POLL_S = 0.01
 

@@ -3,7 +3,7 @@
 """kill -9 of the server at any moment: what was acknowledged is there, and nothing counts twice.
 
 Agents report and an administrator makes tokens and reference values while real server processes are killed and started
-again; one on SQLite, two on one PostgreSQL.
+again; one on SQLite, one of two processes, two on one PostgreSQL.
 """
 
 from __future__ import annotations
@@ -13,12 +13,14 @@ import json
 import os
 import random
 import signal
-from collections.abc import Awaitable, Callable, Iterator
+import time
+from collections.abc import Awaitable, Callable, Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from ovirt_tcp_plugin.lab.processes import Processes
+from ovirt_tcp_plugin.lab.processes import Processes, listens
 from ovirt_tcp_plugin.messages import evidence, reference_values
 from ovirt_tcp_plugin.messages.reference_values import Value
 from ovirt_tcp_plugin.messages.result import Level
@@ -40,9 +42,11 @@ CUT = (OSError, asyncio.IncompleteReadError, asyncio.TimeoutError)
 class Campaign:
     """Servers, agents that go to any of them, and what was acknowledged to whom."""
 
-    def __init__(self, directory: Path, processes: Processes, database_url: str, servers: int) -> None:
-        self.fleet = Fleet(directory, AGENTS, servers=servers, database_url=database_url)
-        self.processes, self.random = processes, soak.randomness(f"kill {servers}")
+    def __init__(
+        self, directory: Path, processes: Processes, database_url: str, servers: int, of_each: int = 1
+    ) -> None:
+        self.fleet = Fleet(directory, AGENTS, servers=servers, database_url=database_url, processes=of_each)
+        self.processes, self.random = processes, soak.randomness(f"kill {servers} {of_each}")
         self.servers = [f"verifier-{number}" for number in range(servers)]
         for number in range(servers):
             self.fleet.start(processes, number=number)
@@ -61,7 +65,7 @@ class Campaign:
         for _ in range(KILLS):
             await asyncio.sleep(self.random.uniform(0, LIFE_S))
             number = self.random.randrange(len(self.servers))
-            os.kill(self.processes.pid(self.servers[number]), signal.SIGKILL)
+            os.kill(self.random.choice(_family(self.processes.pid(self.servers[number]))), signal.SIGKILL)
             await asyncio.sleep(self.random.uniform(0, 0.2))
             await asyncio.to_thread(self._start_again, number)
         await asyncio.sleep(LIFE_S)
@@ -70,6 +74,8 @@ class Campaign:
 
     def _start_again(self, number: int) -> None:
         self.processes.stop(self.servers[number], signal.SIGKILL)
+        while listens(self.fleet.ports[number]):
+            time.sleep(0.01)  # its children die after it
         self.fleet.start(self.processes, number=number)
 
     async def _report(self, agent: Agent) -> None:
@@ -107,11 +113,11 @@ class Campaign:
             caller.close()
 
     async def _make_token(self, caller: Caller) -> None:
-        self.tokens.append((await caller.ask("/v1/enrolment/tokens", {"host": "new-host"}))["token"])
+        self.tokens.append((await _ask(caller, "/v1/enrolment/tokens", {"host": "new-host"}))["token"])
 
     async def _add_value(self, caller: Caller) -> None:
         value = Value("sha256", 17, "", self.random.randbytes(32).hex())
-        await caller.ask("/v1/reference-values/golden/add", {"value": reference_values.encode_value(value)})
+        await _ask(caller, "/v1/reference-values/golden/add", {"value": reference_values.encode_value(value)})
         self.values.append(value.digest)
 
     def check(self) -> None:
@@ -133,6 +139,20 @@ class Campaign:
             assert (one.level, one.boot.reset_count >= reset_count) == (Level.TRUSTED, True)
 
 
+async def _ask(caller: Caller, path: str, message: Mapping[str, Any]) -> Any:
+    """Return the JSON of a good answer. Raises ConnectionError: the server stops, and cannot say what it did."""
+    status, content = await caller.post(path, json.dumps(message).encode())
+    if status == 500:
+        raise ConnectionError
+    assert status == 200, content
+    return json.loads(content)
+
+
+def _family(pid: int) -> list[int]:
+    """Return the ids of a process and its children."""
+    return [pid, *map(int, Path(f"/proc/{pid}/task/{pid}/children").read_text().split())]
+
+
 @pytest.fixture
 def processes(tmp_path: Path) -> Iterator[Processes]:
     with Processes(tmp_path) as made:
@@ -149,6 +169,11 @@ def play(campaign: Campaign) -> None:
 @pytest.mark.soak
 def test_a_killed_server_on_sqlite_loses_nothing(tmp_path: Path, processes: Processes) -> None:
     play(Campaign(tmp_path, processes, "", servers=1))
+
+
+@pytest.mark.soak
+def test_a_killed_process_of_two_on_sqlite_loses_nothing(tmp_path: Path, processes: Processes) -> None:
+    play(Campaign(tmp_path, processes, "", servers=1, of_each=2))
 
 
 @pytest.mark.soak

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import psycopg2
 
-from ovirt_tcp_plugin.lab.processes import die_with_parent
+from ovirt_tcp_plugin.parent import die_with_parent
 
 _SETTINGS = {"listen_addresses": "", "max_connections": "100", "shared_buffers": "16MB"}
 

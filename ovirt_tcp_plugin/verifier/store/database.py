@@ -73,7 +73,7 @@ class Database:
             raise errors.InvalidConfig(where, [f"the database cannot be opened: {_first_line(e)}"]) from e
         # SQLite's readers see one snapshot anyhow, and all of them are in the server's loop, on one connection.
         self._reader: Optional[Connection] = None
-        self._snapshots = self._engine.execution_options(isolation_level="REPEATABLE READ") if self.shared else self._engine
+        self._snapshots = self._engine.execution_options(isolation_level="REPEATABLE READ") if self.remote else self._engine
         self._readers = concurrent.futures.ThreadPoolExecutor(READERS, "store-read")
         self._writer = concurrent.futures.ThreadPoolExecutor(1, "store-write")
         self._waiting: list[tuple[Work[Any], asyncio.Future[Any]]] = []
@@ -81,8 +81,8 @@ class Database:
         self.on_done: Callable[[str, float], None] = lambda work, seconds: None
 
     @property
-    def shared(self) -> bool:
-        """Whether other servers may work on the same database."""
+    def remote(self) -> bool:
+        """Whether it is a server of its own, which may be slow or away; else it is a file of this machine."""
         return self._engine.dialect.name != "sqlite"
 
     def close(self) -> None:
@@ -112,7 +112,7 @@ class Database:
         loop = asyncio.get_running_loop()
         began = loop.time()
         try:
-            if not self.shared:
+            if not self.remote:
                 # SQLite answers from memory, and its readers wait for nobody; a thread would cost more than the read.
                 return self._read_here(work)
             return await _in_time(loop.run_in_executor(self._readers, self._read, work))
@@ -132,7 +132,7 @@ class Database:
         if not self._writing:
             self._write_waiting()
         try:
-            return await (_in_time(kept) if self.shared else kept)
+            return await (_in_time(kept) if self.remote else kept)
         finally:
             self.on_done("write", loop.time() - began)
 

@@ -5,8 +5,11 @@
 from __future__ import annotations
 
 import logging
+import socket
 import ssl
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Optional
 
 import tornado.netutil
 import tornado.web
@@ -69,17 +72,30 @@ ROUTES: list[tuple[str, type[Handler]]] = [
 ]
 
 
-def serve(context: Context, tls: ssl.SSLContext) -> tuple[HttpServer, int]:
-    """Return a listening server and its port (one of the kernel's choice for 0).
+def listen(address: str, port: int, shared: bool = False) -> list[socket.socket]:
+    """Return listening sockets, one for each family of addresses (a port of the kernel's choice for 0).
+
+    Args:
+        shared: whether other processes of this user may listen there, too; each gets a share of the connections.
 
     Raises:
         Unavailable: the address or port cannot be had.
     """
-    address, port = context.options.address, context.options.port
     try:
-        sockets = tornado.netutil.bind_sockets(port, address, backlog=1024)
+        return tornado.netutil.bind_sockets(port, address, backlog=1024, reuse_port=shared)
     except OSError as e:
         raise errors.Unavailable(f"port {port} of {address or 'all addresses'}", str(e)) from e
+
+
+def serve(
+    context: Context, tls: ssl.SSLContext, sockets: Optional[Sequence[socket.socket]] = None
+) -> tuple[HttpServer, int]:
+    """Return a server and its port. Without sockets that listen already, it listens where the options say.
+
+    Raises:
+        Unavailable: the address or port cannot be had.
+    """
+    sockets = sockets or listen(context.options.address, context.options.port)
     routes = [(path, handler, {"context": context}) for path, handler in ROUTES]
     application = tornado.web.Application(
         routes, default_handler_class=Nowhere, default_handler_args={"context": context}, log_function=_log_request

@@ -1,0 +1,153 @@
+# SPDX-FileCopyrightText: The ovirt_tcp_plugin developers
+# SPDX-License-Identifier: Apache-2.0
+"""One server of two processes: on one port and one SQLite file, and none is left behind."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import signal
+import subprocess
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from ovirt_tcp_plugin import errors
+from ovirt_tcp_plugin.lab.processes import Processes, listens
+from ovirt_tcp_plugin.messages import evidence
+from ovirt_tcp_plugin.verifier import processes as module
+from ovirt_tcp_plugin.verifier.settings import MAX_PROCESSES
+from ovirt_tcp_plugin.verifier.settings import Server as Options
+from tests.verifier.fleet import POLL, Agent, Fleet
+
+AGENTS = 12
+WITHIN_S = 10
+
+
+@pytest.fixture
+def started(tmp_path: Path) -> Iterator[Processes]:
+    with Processes(tmp_path) as made:
+        yield made
+
+
+@pytest.fixture
+def fleet(tmp_path: Path, started: Processes) -> Fleet:
+    made = Fleet(tmp_path, AGENTS, processes=2)
+    made.start(started)
+    until(lambda: started.log_tail("verifier-0").count("INFO verifier serving") == 2)
+    return made
+
+
+def children(started: Processes) -> list[int]:
+    parent = started.pid("verifier-0")
+    return [int(pid) for pid in Path(f"/proc/{parent}/task/{parent}/children").read_text().split()]
+
+
+def connections(pid: int) -> int:
+    files = Path(f"/proc/{pid}/fd").iterdir()
+    return sum(os.path.islink(file) and os.readlink(file).startswith("socket:") for file in files)
+
+
+def is_alive(pid: int) -> bool:
+    try:
+        return "\nState:\tZ" not in Path(f"/proc/{pid}/status").read_text()
+    except (FileNotFoundError, ProcessLookupError):
+        return False
+
+
+def until(true: Callable[[], bool]) -> None:
+    end_s = time.monotonic() + WITHIN_S
+    while not true():
+        assert time.monotonic() < end_s
+        time.sleep(0.02)
+
+
+@pytest.mark.parametrize("count", [0, -1, MAX_PROCESSES + 1])
+def test_refuses_a_number_of_processes_that_is_none(count: int) -> None:
+    with pytest.raises(ValueError, match="processes must be"):
+        Options(processes=count)
+
+
+def test_a_second_server_on_the_port_is_refused(fleet: Fleet, started: Processes) -> None:
+    with pytest.raises(errors.Unavailable, match=f"port {fleet.port} of 127.0.0.1"):
+        module.listen("127.0.0.1", fleet.port, 2)
+    with pytest.raises(errors.Unavailable, match=f"port {fleet.port} of 127.0.0.1"):
+        module.web.listen("127.0.0.1", fleet.port)
+
+
+def test_all_listen_on_the_one_port_that_the_kernel_chose() -> None:
+    listening = module.listen("127.0.0.1", 0, 3)
+    assert len({one.getsockname()[1] for sockets in listening for one in sockets}) == 1
+    assert all(listening)
+    module._close(listening)
+
+
+def test_a_question_to_either_reaches_the_agents_of_both(fleet: Fleet, started: Processes) -> None:
+    async def play() -> None:
+        await asyncio.gather(*(agent.attest() for agent in fleet.agents))
+        assert all(connections(pid) > 4 for pid in children(started))
+        listening = [asyncio.ensure_future(answer(agent)) for agent in fleet.agents]
+        message = {"hosts": [agent.name for agent in fleet.agents]}
+        for _ in range(3):  # each by a connection of its own
+            told = await fleet.viewing().ask(POLL, message)
+            assert {host["trust_lvl"] for host in told["hosts"]} == {"trusted"}
+        for one in listening:
+            one.cancel()
+
+    asyncio.run(play())
+
+
+async def answer(agent: Agent) -> None:
+    """Report whenever somebody asks."""
+    while True:
+        status, content = await agent.caller.post("/v1/challenge", agent.listening())
+        if status == 200:
+            message = agent.report(evidence.decode_challenge(json.loads(content)))
+            assert (await agent.caller.post("/v1/evidence", message))[0] == 200
+
+
+def test_evidence_that_was_taken_by_one_is_refused_by_the_other(fleet: Fleet) -> None:
+    async def play() -> list[int]:
+        agent = fleet.agents[0]
+        status, content = await agent.caller.post("/v1/challenge", agent.listening())
+        message = agent.report(evidence.decode_challenge(json.loads(content)))
+        statuses = []
+        for _ in range(8):
+            agent.go_to(fleet.port)  # by a new connection
+            statuses.append((await agent.caller.post("/v1/evidence", message))[0])
+        return statuses
+
+    assert asyncio.run(play()) == [200] + [403] * 7
+
+
+class TestEnd:
+    def test_sigterm_to_the_parent_ends_all_well(self, fleet: Fleet, started: Processes) -> None:
+        ours, parent = children(started), started._running["verifier-0"]
+        parent.terminate()
+        assert parent.wait(WITHIN_S) == 0
+        assert not any(map(is_alive, ours))
+        assert started.log_tail("verifier-0").count("INFO verifier stopped") == 2
+
+    def test_one_that_is_killed_ends_all_with_a_fault(self, fleet: Fleet, started: Processes) -> None:
+        ours, parent = children(started), started._running["verifier-0"]
+        os.kill(ours[1], signal.SIGKILL)
+        assert parent.wait(WITHIN_S) == 1
+        assert not any(map(is_alive, ours))
+        assert "its process 1 ended by itself, status -9" in started.log_tail("verifier-0")
+
+    def test_one_that_hangs_is_killed(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(module, "STOP_WITHIN_S", 0.1)
+        hanging = subprocess.Popen(["sh", "-c", "trap '' TERM; while :; do sleep 0.1; done"])
+        time.sleep(0.1)
+        module._stop({hanging.pid: 0})
+        assert not is_alive(hanging.pid)
+
+    def test_a_killed_parent_leaves_nobody_behind(self, fleet: Fleet, started: Processes) -> None:
+        ours = children(started)
+        started.send("verifier-0", signal.SIGKILL)
+        until(lambda: not any(map(is_alive, ours)))
+        assert not listens(fleet.port)
+        fleet.start(started)
