@@ -92,10 +92,10 @@ def run(config_dir: Path) -> None:
             own = authority.Authority.load(settings.store.directory)
             _claim(database, own)
             signing.ensure_key(database, own)
-        processes.run(settings.server, lambda sockets: asyncio.run(_serve(settings, sockets)))
+        processes.run(settings.server, lambda share: asyncio.run(_serve(settings, share)))
 
 
-async def _serve(settings: Settings, sockets: Optional[Sequence[socket.socket]] = None) -> None:
+async def _serve(settings: Settings, share: Optional[processes.Share] = None) -> None:
     # Each agent keeps a connection open.
     _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
@@ -106,7 +106,7 @@ async def _serve(settings: Settings, sockets: Optional[Sequence[socket.socket]] 
         log.warning("ek_authorities directory=%s is empty: only registered EKs can enrol", directory)
     with _database(settings) as database:
         _claim(database, own)
-        await _serve_from(database, settings, own, vendors, sockets)
+        await _serve_from(database, settings, own, vendors, share)
     log.info("stopped")
 
 
@@ -115,11 +115,11 @@ async def _serve_from(
     settings: Settings,
     own: authority.Authority,
     vendors: Sequence[crypto.X509],
-    sockets: Optional[Sequence[socket.socket]],
+    share: Optional[processes.Share],
 ) -> None:
     clock = Clock()
     policies = Policies(database, settings.appraisal)
-    metrics = Metrics()
+    metrics = Metrics(share.number, share.blackboard) if share else Metrics()
     database.on_done = metrics.stored
     attestation = Attestation(database, policies, metrics, settings.appraisal, clock)
     signer = signing.Signer(database, own, clock)
@@ -139,10 +139,12 @@ async def _serve_from(
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, stopped.set)
     tls = web.tls_context(settings.server.certificate, settings.server.key, own.pem)
-    server, port = web.serve(context, tls, sockets)
+    server, port = web.serve(context, tls, share.sockets if share else None)
     log.info("serving address=%s port=%d", settings.server.address or "*", port)
     chores = [asyncio.ensure_future(_forget_tokens(database, clock)), asyncio.ensure_future(signer.keep_fresh())]
-    if database.remote or settings.server.processes > 1:
+    if share:
+        chores.append(asyncio.ensure_future(metrics.keep_telling(lambda: server.counts)))
+    if share or database.remote:
         chores.append(asyncio.ensure_future(attestation.relay()))
     # What is there by now stays; the collector need not look at it time and again.
     gc.collect()

@@ -4,21 +4,37 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import asyncio
+import json
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any, Optional
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Metric, generate_latest
 
 from ovirt_tcp_plugin.messages.result import AttestationResult, Level
+from ovirt_tcp_plugin.verifier.blackboard import Blackboard
 
 _P = "ovirt_tcp_verifier_"
 # From a read out of memory to the end of every statement.
 _STORE_BUCKETS = (0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 1, 5)
+TELL_INTERVAL_S = 1.0
+# What each process has for itself; everything else is of the database, and the same for all.
+_OWN = ("counter", "histogram")
+_OWN_GAUGE = _P + "connections"
+
+_Key = tuple[str, tuple[tuple[str, str], ...]]
 
 
 class Metrics:
-    """Counters of one server."""
+    """Counters of one server.
 
-    def __init__(self) -> None:
+    Args:
+        number: of this process, among those that share the blackboard.
+        blackboard: None if there is only this one.
+    """
+
+    def __init__(self, number: int = 0, blackboard: Optional[Blackboard] = None) -> None:
+        self._number, self._blackboard = number, blackboard
         self._registry = registry = CollectorRegistry()
         self._appraised = Counter(_P + "appraised", "Evidence that was appraised, by level.", ["level"], registry=registry)
         self._challenges = Counter(_P + "challenges", "Challenges that were handed out.", registry=registry)
@@ -70,6 +86,63 @@ class Metrics:
         self._unreadable_sets.set(unreadable_sets)
         ages = (one.age_ms for one in hosts if one.level is Level.TRUSTED and one.age_ms is not None)
         self._oldest.set(max(ages, default=0) / 1000)
+        self._tell(connections)
+        if self._blackboard is None:
+            return generate_latest(self._registry)
+        whole = CollectorRegistry()
+        whole.register(_Sum(self._registry, self._blackboard.others(self._number)))
+        return generate_latest(whole)
+
+    async def keep_telling(self, connections: Callable[[], Mapping[str, int]]) -> None:
+        """Tell the other processes what was counted here, again and again, until cancelled."""
+        while True:
+            self._tell(connections())
+            await asyncio.sleep(TELL_INTERVAL_S)
+
+    def _tell(self, connections: Mapping[str, int]) -> None:
         for known, count in connections.items():
             self._connections.labels(known).set(count)
-        return generate_latest(self._registry)
+        if self._blackboard is not None:
+            # Whoever answers the next time counts no less than we do now.
+            own = {one.name: [(*_key(sample), sample.value) for sample in one.samples] for one in _own(self._registry)}
+            self._blackboard.write(self._number, json.dumps(own).encode())
+
+
+class _Sum:
+    """A collector: what is counted here, and what the others told."""
+
+    def __init__(self, registry: CollectorRegistry, told: Sequence[bytes]) -> None:
+        self._registry = registry
+        self._told = [json.loads(text) for text in told if text]
+
+    def collect(self) -> Iterator[Metric]:
+        for one in self._registry.collect():
+            if _is_own(one):
+                yield self._sum(one)
+            else:
+                yield one
+
+    def _sum(self, one: Metric) -> Metric:
+        values: dict[_Key, list[float]] = {}
+        for sample in one.samples:
+            values.setdefault(_key(sample), []).append(sample.value)
+        for told in self._told:
+            for name, labels, value in told.get(one.name, []):
+                values.setdefault((name, tuple((key, text) for key, text in labels)), []).append(value)
+        whole = Metric(one.name, one.documentation, one.type)
+        for (name, labels), all_values in values.items():
+            # The moment at which counting began is the first of all.
+            whole.add_sample(name, dict(labels), min(all_values) if name.endswith("_created") else sum(all_values))
+        return whole
+
+
+def _own(registry: CollectorRegistry) -> Iterator[Metric]:
+    return filter(_is_own, registry.collect())
+
+
+def _is_own(one: Metric) -> bool:
+    return one.type in _OWN or one.name == _OWN_GAUGE
+
+
+def _key(sample: Any) -> _Key:
+    return sample.name, tuple(sample.labels.items())

@@ -8,6 +8,7 @@ others half alive, so systemd starts all anew. They die with it, even by kill -9
 
 from __future__ import annotations
 
+import dataclasses
 import logging
 import os
 import signal
@@ -18,6 +19,7 @@ from collections.abc import Callable, Sequence
 from ovirt_tcp_plugin import errors
 from ovirt_tcp_plugin.parent import die_with_parent
 from ovirt_tcp_plugin.verifier import settings
+from ovirt_tcp_plugin.verifier.blackboard import Blackboard
 from ovirt_tcp_plugin.verifier.web import server as web
 
 log = logging.getLogger("verifier.processes")
@@ -28,7 +30,18 @@ STOP_WITHIN_S = 20
 _AWAITED = {signal.SIGTERM, signal.SIGINT, signal.SIGCHLD}
 
 Sockets = Sequence[socket.socket]
-Serve = Callable[[Sockets], None]
+
+
+@dataclasses.dataclass(frozen=True)
+class Share:
+    """What one of the processes has: its number, the sockets it serves on, and what all write on."""
+
+    number: int
+    sockets: Sockets
+    blackboard: Blackboard
+
+
+Serve = Callable[[Share], None]
 
 
 def run(options: settings.Server, serve: Serve) -> None:
@@ -37,18 +50,20 @@ def run(options: settings.Server, serve: Serve) -> None:
     Call it without open databases and other threads: neither survives a fork.
 
     Args:
-        serve: serves on the sockets that it is given until SIGTERM; runs in each process.
+        serve: serves until SIGTERM; runs in each process, with its share.
 
     Raises:
         Unavailable: the address or port cannot be had, or a process ended by itself.
     """
-    listening = listen(options.address, options.port, options.processes)
+    listening, blackboard = listen(options.address, options.port, options.processes), Blackboard(options.processes)
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)  # ignored, as some starters leave it, it would never come
     before = signal.pthread_sigmask(signal.SIG_BLOCK, _AWAITED)
     running: dict[int, int] = {}  # number by process id
     try:
         for number in range(len(listening)):
-            running[_fork(number, listening, serve)] = number
+            # Connections that nobody takes any more would wait in a socket that another process holds open.
+            others = [sockets for other, sockets in enumerate(listening) if other != number]
+            running[_fork(Share(number, listening[number], blackboard), others, serve)] = number
         _close(listening)
         fault = _watch(running)
     finally:
@@ -74,9 +89,9 @@ def listen(address: str, port: int, count: int) -> list[Sockets]:
     return [web.listen(address, port, shared=True) for _ in range(count)]
 
 
-def _fork(number: int, listening: Sequence[Sockets], serve: Serve) -> int:
-    """Return the id of a new process that serves on its sockets."""
-    parent = os.getpid()
+def _fork(share: Share, others: Sequence[Sockets], serve: Serve) -> int:
+    """Return the id of a new process that serves."""
+    parent, number = os.getpid(), share.number
     child = os.fork()
     if child:
         return child
@@ -85,10 +100,9 @@ def _fork(number: int, listening: Sequence[Sockets], serve: Serve) -> int:
         die_with_parent()
         if os.getppid() == parent:  # it may have died just before
             signal.pthread_sigmask(signal.SIG_UNBLOCK, _AWAITED)
-            # Connections that nobody takes any more would wait in a socket that another one holds open.
-            _close([sockets for other, sockets in enumerate(listening) if other != number])
+            _close(others)
             log.info("process number=%d pid=%d begins", number, os.getpid())
-            serve(listening[number])
+            serve(share)
             status = 0
     except errors.Error as e:
         log.error("process number=%d error=%s", number, e)

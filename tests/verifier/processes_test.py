@@ -19,6 +19,7 @@ from ovirt_tcp_plugin import errors
 from ovirt_tcp_plugin.lab.processes import Processes, listens
 from ovirt_tcp_plugin.messages import evidence
 from ovirt_tcp_plugin.verifier import processes as module
+from ovirt_tcp_plugin.verifier.blackboard import MAX_TEXT, SLOT_SIZE, Blackboard
 from ovirt_tcp_plugin.verifier.settings import MAX_PROCESSES
 from ovirt_tcp_plugin.verifier.settings import Server as Options
 from tests.verifier.fleet import POLL, Agent, Fleet
@@ -107,6 +108,54 @@ async def answer(agent: Agent) -> None:
         if status == 200:
             message = agent.report(evidence.decode_challenge(json.loads(content)))
             assert (await agent.caller.post("/v1/evidence", message))[0] == 200
+
+
+def test_whichever_answers_tells_the_counters_of_both(fleet: Fleet) -> None:
+    async def read() -> dict[str, float]:
+        reader, writer = await fleet.viewing().connect()
+        head = f"GET /metrics HTTP/1.1\r\nHost: x\r\nConnection: close\r\nAuthorization: Bearer {fleet.viewer}\r\n\r\n"
+        writer.write(head.encode())
+        text = (await reader.read()).decode()
+        writer.close()
+        lines = [line.rpartition(" ") for line in text.splitlines() if line.startswith("ovirt_tcp_")]
+        return {name: float(value) for name, _, value in lines}
+
+    async def play() -> list[dict[str, float]]:
+        told = [await read()]
+        for _ in range(6):
+            await asyncio.gather(*(agent.attest() for agent in fleet.agents[:1]))
+            told.append(await read())
+        await asyncio.gather(*(agent.attest() for agent in fleet.agents))
+        await asyncio.sleep(1.2)  # until they have told each other
+        return [*told, *[await read() for _ in range(6)]]
+
+    told = asyncio.run(play())
+    counted = [name for name in told[0] if name.endswith(("_total", "_count", "_sum", "_bucket")) or "_bucket{" in name]
+    for earlier, later in zip(told, told[1:]):
+        assert all(later[name] >= earlier[name] for name in counted)
+    for one in told[-6:]:
+        assert one['ovirt_tcp_verifier_appraised_total{level="trusted"}'] == 6 + AGENTS
+        assert one["ovirt_tcp_verifier_challenges_total"] == 6 + AGENTS
+        assert one['ovirt_tcp_verifier_hosts{level="trusted"}'] == AGENTS
+        assert one['ovirt_tcp_verifier_connections{known="yes"}'] >= AGENTS
+
+
+class TestBlackboard:
+    def test_a_text_that_is_being_written_is_not_read(self) -> None:
+        board = Blackboard(2)
+        assert board.others(0) == [b""]
+        board.write(1, b"old")
+        assert board.others(0) == [b"old"]
+        board._memory[SLOT_SIZE + 8 : SLOT_SIZE + 11] = b"new"  # and its checksum comes next
+        assert board.others(0) == [b"old"]
+        board.write(1, b"new")
+        assert board.others(0) == [b"new"]
+
+    def test_one_that_is_too_long_is_not_taken(self) -> None:
+        board = Blackboard(2)
+        board.write(0, b"short")
+        board.write(0, bytes(MAX_TEXT + 1))
+        assert (board.others(1), board.others(0)) == ([b"short"], [b""])
 
 
 def test_evidence_that_was_taken_by_one_is_refused_by_the_other(fleet: Fleet) -> None:
