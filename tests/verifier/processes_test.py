@@ -12,8 +12,11 @@ import subprocess
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any, cast
 
 import pytest
+import requests
+from OpenSSL import crypto
 
 from ovirt_tcp_plugin import errors
 from ovirt_tcp_plugin.lab.processes import Processes, listens
@@ -22,7 +25,9 @@ from ovirt_tcp_plugin.verifier import processes as module
 from ovirt_tcp_plugin.verifier.blackboard import MAX_TEXT, SLOT_SIZE, Blackboard
 from ovirt_tcp_plugin.verifier.settings import MAX_PROCESSES
 from ovirt_tcp_plugin.verifier.settings import Server as Options
+from tests.verifier import web_test
 from tests.verifier.fleet import POLL, Agent, Fleet
+from tests.verifier.vendor import Vendor
 
 AGENTS = 12
 WITHIN_S = 10
@@ -156,6 +161,35 @@ class TestBlackboard:
         board.write(0, b"short")
         board.write(0, bytes(MAX_TEXT + 1))
         assert (board.others(1), board.others(0)) == ([b"short"], [b""])
+
+
+class OneConnection:
+    """What an agent of `web_test` calls, on one connection, as the real one does."""
+
+    def __init__(self, fleet: Fleet) -> None:
+        self._fleet, self._session = fleet, requests.Session()
+        self._session.trust_env = False
+        self._session.verify = str(fleet.directory / "ca.pem")
+
+    def call(self, method: str, path: str, message: object, token: str = "") -> requests.Response:
+        headers = {"Authorization": f"Bearer {token}"} if token else {}
+        return self._session.request(
+            method, f"https://127.0.0.1:{self._fleet.port}{path}", json=message, headers=headers, timeout=5
+        )
+
+
+def test_hosts_enrol_whichever_process_they_reach(tmp_path: Path, started: Processes, vendor: Vendor) -> None:
+    fleet = Fleet(tmp_path, 1, processes=2)
+    for number, one in enumerate(vendor.authorities):
+        (tmp_path / f"vendor-{number}.pem").write_bytes(crypto.dump_certificate(crypto.FILETYPE_PEM, one))
+    fleet.start(started)
+    for _ in range(8):
+        server = OneConnection(fleet)
+        agent = web_test.Agent(cast(Any, server), vendor, "host-x")
+        made = server.call("POST", "/v1/enrolment/tokens", {"host": "host-x"}, token=fleet.enroller).json()
+        begun = agent.begin(made["token"])
+        assert begun.status_code == 200, begun.text
+        assert agent.finish(begun.json()).status_code == 200
 
 
 def test_evidence_that_was_taken_by_one_is_refused_by_the_other(fleet: Fleet) -> None:
