@@ -232,5 +232,5 @@ class TestEnd:
         ours = children(started)
         started.send("verifier-0", signal.SIGKILL)
         until(lambda: not any(map(is_alive, ours)))
-        assert not listens(fleet.port)
+        until(lambda: not listens(fleet.port))  # a thread may end later than its process seems to
         fleet.start(started)

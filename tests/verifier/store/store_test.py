@@ -8,6 +8,7 @@ import asyncio
 import dataclasses
 import os
 import signal
+import sqlite3
 import subprocess
 import sys
 from collections.abc import Callable
@@ -23,6 +24,7 @@ from ovirt_tcp_plugin.messages import evidence
 from ovirt_tcp_plugin.messages.result import Finding, Level
 from ovirt_tcp_plugin.verifier.appraisal import Boot, IssuedNonce
 from ovirt_tcp_plugin.verifier.store import authorities, hosts, references, results, rounds, schema, tokens
+from ovirt_tcp_plugin.verifier.store import database as store
 from ovirt_tcp_plugin.verifier.store.database import Database
 from ovirt_tcp_plugin.verifier.store.results import Result
 from ovirt_tcp_plugin.verifier.store.tokens import Token
@@ -313,3 +315,19 @@ while True:
     keep(database, result=dataclasses.replace(RESULT, born_ms=number))
     print(number, flush=True)
 """
+
+
+def test_who_cannot_write_beside_a_neighbour_is_told_and_writes_when_he_is_gone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(store, "WITHIN_S", 0.2)
+    database = Database(f"sqlite:///{tmp_path / 'verifier.db'}")
+    neighbour = sqlite3.connect(tmp_path / "verifier.db", isolation_level=None)
+    neighbour.execute("BEGIN IMMEDIATE")
+    with pytest.raises(errors.Unavailable):
+        database.transact(lambda c: tokens.add(c, "secret", Token("viewer")))
+    neighbour.execute("ROLLBACK")
+    database.transact(lambda c: tokens.add(c, "secret", Token("viewer")))
+    assert database.transact(lambda c: tokens.find(c, "secret")) == Token("viewer")
+    neighbour.close()
+    database.close()
