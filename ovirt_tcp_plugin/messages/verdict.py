@@ -11,6 +11,7 @@ from __future__ import annotations
 import base64
 import binascii
 import dataclasses
+import functools
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
@@ -33,6 +34,7 @@ EAR_PROFILE = "tag:github.com,2023:veraison/ear"
 _STATUS = {Level.TRUSTED: "affirming", Level.UNTRUSTED: "contraindicated"}
 _PRIVATE = "ovirt-tcp."
 _COORDINATE_SIZE = 32
+_COMPACT = json.JSONEncoder(separators=(",", ":"))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -78,8 +80,7 @@ def sign(verdict: Verdict, key: ec.EllipticCurvePrivateKey, now_s: int) -> str:
         key: on P-256.
         now_s: seconds of the UTC epoch.
     """
-    header = {"alg": "ES256", "typ": "JWT", "kid": key_id(key.public_key())}
-    signed = f"{_encode(_json(header))}.{_encode(_json(_claims(verdict, now_s)))}"
+    signed = f"{_header(key)}.{_encode(_json(_claims(verdict, now_s)))}"
     r, s = decode_dss_signature(key.sign(signed.encode("ascii"), ec.ECDSA(hashes.SHA256())))
     return f"{signed}.{_encode(r.to_bytes(_COORDINATE_SIZE, 'big') + s.to_bytes(_COORDINATE_SIZE, 'big'))}"
 
@@ -110,6 +111,11 @@ def verify(untrusted: bytes, keys: Sequence[ec.EllipticCurvePublicKey]) -> Signe
         raise errors.Refused("bad_signature", "none of the verdict keys made the signature")
     claims = _object(parts[1], "claims")
     return Signed(_verdict(claims), key_id(signer), fields.integer(claims, "iat", 0, 2**53))
+
+
+@functools.lru_cache(1)
+def _header(key: ec.EllipticCurvePrivateKey) -> str:
+    return _encode(_json({"alg": "ES256", "typ": "JWT", "kid": key_id(key.public_key())}))
 
 
 def _claims(verdict: Verdict, now_s: int) -> Mapping[str, Any]:
@@ -156,7 +162,7 @@ def _signed_by(key: ec.EllipticCurvePublicKey, signature: bytes, content: bytes)
 
 
 def _json(value: object) -> bytes:
-    return json.dumps(value, separators=(",", ":")).encode("ascii")
+    return _COMPACT.encode(value).encode("ascii")
 
 
 def _object(part: bytes, what: str) -> Mapping[str, object]:

@@ -190,10 +190,14 @@ class Database:
     def _read_here(self, work: Work[T]) -> T:
         try:
             if self._reader is None:
-                self._reader = self._engine.connect()
-            with self._reader.begin():
+                self._reader = self._engine.connect().execution_options(by_hand=True)
+            driver: Any = self._reader.connection.dbapi_connection
+            driver.execute("BEGIN")
+            try:
                 return work(self._reader)
-        except sa.exc.SQLAlchemyError as e:
+            finally:
+                driver.rollback()
+        except (sa.exc.SQLAlchemyError, sqlite3.Error) as e:
             self._end_reader()
             raise _unavailable(e) from e
 
@@ -299,8 +303,11 @@ def _decode_text(stored: bytes) -> str:
 
 
 def _begin_sqlite(connection: Connection) -> None:
+    options = connection.get_execution_options()
+    if options.get("by_hand", False):
+        return
     # A writer takes the lock at once: to take it later, after a read, fails if another process wrote meanwhile.
-    if not connection.get_execution_options().get("writes", False):
+    if not options.get("writes", False):
         connection.exec_driver_sql("BEGIN")
         return
     cursor = connection.connection.cursor()

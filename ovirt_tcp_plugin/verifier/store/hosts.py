@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any, Optional
 
 import sqlalchemy as sa
@@ -16,12 +16,13 @@ from ovirt_tcp_plugin import errors
 from ovirt_tcp_plugin.messages import tpm2, tpm12
 from ovirt_tcp_plugin.verifier.appraisal import AnyHost, EnrolledHost, EnrolledHost12
 from ovirt_tcp_plugin.verifier.store import results, rounds, schema, tokens
+from ovirt_tcp_plugin.verifier.store.frequent import Frequent
 from ovirt_tcp_plugin.verifier.store.schema import hosts
 
 CACHED_IDENTITIES = 20_000
 
-# One question for everything that an agent's request needs; built once, since each of them asks it.
-_STATE = (
+# One question for everything that an agent's request needs.
+_STATE = Frequent(
     sa.select(
         *hosts.c,
         *rounds.columns(),
@@ -35,7 +36,6 @@ _STATE = (
     )
     .where(hosts.c.certificate_digest == sa.bindparam("digest"))
 )
-
 
 @dataclasses.dataclass(frozen=True)
 class Host:
@@ -147,7 +147,10 @@ def remove(connection: Connection, name: str) -> None:
 
 def find(connection: Connection, name: str) -> Optional[Host]:
     """Return the host enrolled under that name, None if there is none. Raises InvalidMessage on a corrupt row."""
-    row = _first(connection, sa.select(hosts).where(hosts.c.name == name), {})
+    try:
+        row = connection.execute(sa.select(hosts).where(hosts.c.name == name)).mappings().first()
+    except TypeError as e:  # EL9's SQLAlchemy makes bytes of what stands in a column of bytes
+        raise errors.InvalidMessage(f"record of host {name}", "it cannot be read") from e
     return None if row is None else _decode(row)
 
 
@@ -157,7 +160,7 @@ def by_certificate(connection: Connection, digest: str) -> Optional[State]:
     Raises:
         InvalidMessage: its row is corrupt.
     """
-    row = _first(connection, _STATE, {"digest": digest})
+    row = _STATE.first(connection, {"digest": digest})
     if row is None:
         return None
     return State(_decode(row), rounds.decode(row), results.decode(row), row["policy_version"])
@@ -180,13 +183,6 @@ def _delete(connection: Connection, name: str) -> bool:
     return connection.execute(sa.delete(hosts).where(hosts.c.name == name)).rowcount == 1
 
 
-def _first(connection: Connection, statement: Any, given: Mapping[str, str]) -> Any:
-    try:
-        return connection.execute(statement, given).mappings().first()
-    except TypeError as e:  # EL9's SQLAlchemy makes bytes of what stands in a column of bytes
-        raise errors.InvalidMessage("record of a host", "it cannot be read") from e
-
-
 def _decode(row: Any) -> Host:
     try:
         identity = _identity(row["name"], row["tpm_family"], row["ek_public"], row["ak_public"])
@@ -204,7 +200,9 @@ def _decode(row: Any) -> Host:
 
 @functools.lru_cache(CACHED_IDENTITIES)
 def _identity(name: str, family: str, ek: bytes, ak: bytes) -> AnyHost:
-    """Return an identity, which keeps what was once computed of its keys."""
+    """Return an identity, which keeps what was once computed of its keys. Raises InvalidMessage, TypeError."""
+    if not (isinstance(ek, bytes) and isinstance(ak, bytes)):
+        raise TypeError  # SQLite keeps what it is given, whatever the column's type
     if family == EnrolledHost12.family:
         return EnrolledHost12(name, tpm12.parse_public_key(ek), tpm12.parse_public_key(ak))
     return EnrolledHost(name, tpm2.parse_public(ek), tpm2.parse_public(ak))

@@ -16,6 +16,7 @@ from sqlalchemy.engine import Connection
 from ovirt_tcp_plugin import errors
 from ovirt_tcp_plugin.messages.result import Finding, Level
 from ovirt_tcp_plugin.verifier.appraisal import Boot
+from ovirt_tcp_plugin.verifier.store.frequent import Frequent
 from ovirt_tcp_plugin.verifier.store.rounds import chunks
 from ovirt_tcp_plugin.verifier.store.schema import hosts, results
 
@@ -26,11 +27,10 @@ _TOLD = [column for column in results.c if column.name != "measured"]
 # Clock of a result that has no age any more; no machine has it.
 VOID = ""
 
-# Built once: these run for every evidence.
 _ENROLLED = sa.select(hosts.c.name).where(
     hosts.c.name == sa.bindparam("the_host"), hosts.c.certificate_digest == sa.bindparam("the_certificate")
 )
-_KEEP = (
+_KEEP = Frequent(
     sa.update(results)
     .where(results.c.host_name == sa.bindparam("the_host"), _ENROLLED.exists())
     .values({column.name: sa.bindparam(column.name) for column in results.c if column.name != "host_name"})
@@ -79,7 +79,7 @@ def keep(connection: Connection, name: str, certificate_digest: str, result: Res
         "policy": result.policy,
     }
     given = {"the_host": name, "the_certificate": certificate_digest}
-    if connection.execute(_KEEP, {**row, **given}).rowcount == 1:
+    if _KEEP.change(connection, {**row, **given}) == 1:
         return True
     if connection.execute(_ENROLLED, given).first() is None:
         return False

@@ -14,19 +14,21 @@ from sqlalchemy.engine import Connection
 
 from ovirt_tcp_plugin.messages import evidence
 from ovirt_tcp_plugin.verifier.appraisal import IssuedNonce
+from ovirt_tcp_plugin.verifier.store.frequent import Frequent
 from ovirt_tcp_plugin.verifier.store.schema import rounds
 
 # SQLite takes 32766 parameters in one statement, older ones 999.
 CHUNK = 500
 
-# Built once: these run for every evidence.
 _OF_HOST = rounds.c.host_name == sa.bindparam("the_host")
 _WITH_NONCE = sa.update(rounds).where(_OF_HOST, rounds.c.nonce == sa.bindparam("the_nonce"))
-_TAKE = _WITH_NONCE.values(nonce=None)
-_ANSWER = _WITH_NONCE.values(nonce=None, answered=rounds.c.issued)
-_ISSUE = sa.update(rounds).where(_OF_HOST).values(
-    issued=rounds.c.asked,
-    **{name: sa.bindparam(name) for name in ("nonce", "selection", "clock_id", "born_ms", "end_ms")},
+_TAKE = Frequent(_WITH_NONCE.values(nonce=sa.null()))
+_ANSWER = Frequent(_WITH_NONCE.values(nonce=sa.null(), answered=rounds.c.issued))
+_ISSUE = Frequent(
+    sa.update(rounds).where(_OF_HOST).values(
+        issued=rounds.c.asked,
+        **{name: sa.bindparam(name) for name in ("nonce", "selection", "clock_id", "born_ms", "end_ms")},
+    )
 )
 
 
@@ -88,17 +90,17 @@ def issue(connection: Connection, issued: IssuedNonce, clock_id: str) -> None:
         "born_ms": issued.born_ms,
         "end_ms": issued.end_ms,
     }
-    connection.execute(_ISSUE, given)
+    _ISSUE.change(connection, given)
 
 
 def take(connection: Connection, host_name: str, nonce: bytes) -> bool:
     """Take a nonce back, unanswered; return whether it was out. Only one caller ever gets True for a nonce."""
-    return connection.execute(_TAKE, {"the_host": host_name, "the_nonce": nonce.hex()}).rowcount == 1
+    return _TAKE.change(connection, {"the_host": host_name, "the_nonce": nonce.hex()}) == 1
 
 
 def answer(connection: Connection, host_name: str, nonce: bytes) -> bool:
     """Take a nonce back, and count the question behind it as answered; return whether it was out."""
-    return connection.execute(_ANSWER, {"the_host": host_name, "the_nonce": nonce.hex()}).rowcount == 1
+    return _ANSWER.change(connection, {"the_host": host_name, "the_nonce": nonce.hex()}) == 1
 
 
 def drop(connection: Connection, host_name: str) -> None:

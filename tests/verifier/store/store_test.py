@@ -209,7 +209,19 @@ class TestCorruptRows:
         spoil(database, "hosts", "name", column)
         with pytest.raises(errors.InvalidMessage, match="record of host host-1"):
             database.transact(lambda c: hosts.find(c, "host-1"))
+        with pytest.raises(errors.InvalidMessage, match="record of host host-1"):
+            database.transact(lambda c: hosts.by_certificate(c, "c1"))
         assert database.transact(lambda c: hosts.find(c, "host-2")) is not None
+        assert database.transact(lambda c: hosts.by_certificate(c, "c2")) is not None
+
+    def test_an_error_of_the_driver_is_told_as_any_other(self, database: Database) -> None:
+        enrol(database, "host-1", SoftwareTpm(), "c1")
+        database.transact(lambda c: c.exec_driver_sql("ALTER TABLE policy RENAME TO gone"))
+        with pytest.raises(errors.Unavailable):
+            asyncio.run(database.read(lambda c: hosts.by_certificate(c, "c1")))
+        database.transact(lambda c: c.exec_driver_sql("ALTER TABLE gone RENAME TO policy"))
+        state = asyncio.run(database.read(lambda c: hosts.by_certificate(c, "c1")))
+        assert state is not None and state.host.name == "host-1"
 
     def test_a_corrupt_set_of_reference_values_is_named(self, database: Database) -> None:
         database.transact(lambda c: references.put(c, good_boot("silver")))
