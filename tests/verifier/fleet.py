@@ -24,7 +24,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from sqlalchemy.engine import Connection
 
 from ovirt_tcp_plugin.lab.processes import Processes, free_ports, listens
-from ovirt_tcp_plugin.messages import eventlog, evidence
+from ovirt_tcp_plugin.messages import eventlog, evidence, fields
 from ovirt_tcp_plugin.verifier.appraisal import EnrolledHost, IssuedNonce
 from ovirt_tcp_plugin.verifier.authority import Authority, write_key
 from ovirt_tcp_plugin.verifier.store import hosts, references, tokens
@@ -32,11 +32,13 @@ from ovirt_tcp_plugin.verifier.store.database import Database
 from ovirt_tcp_plugin.verifier.store.hosts import Host
 from ovirt_tcp_plugin.verifier.store.tokens import Token
 from tests.verifier.conftest import certificate_request, good_boot
-from tests.verifier.software_tpm import SoftwareTpm, firmware_events
+from tests.verifier.software_tpm import SoftwareTpm, firmware_events, launch_events
 
 POLL = "/AttestationService/resources/PollHosts"
 ANSWER_WITHIN_S = 30
-FIRMWARE_LOG = eventlog.encode(firmware_events(), ["sha256"])
+# The logs of all hosts, as the end of their message: to write it anew for each report would cost more than the rest.
+LOGS = {"txt": eventlog.encode(launch_events(), ["sha256"]), "firmware": eventlog.encode(firmware_events(), ["sha256"])}
+LOGS_MEMBER = b', "logs": ' + json.dumps({kind: fields.encode_blob(log) for kind, log in LOGS.items()}).encode() + b"}"
 
 
 class Fleet:
@@ -174,7 +176,6 @@ class Agent:
         self.certificate = fleet.directory / f"{self.name}.pem"
         self._address = str(ipaddress.IPv4Address("127.1.0.1") + number)
         self.tpm = SoftwareTpm()
-        self._logs = {"txt": self.tpm.log, "firmware": FIRMWARE_LOG}
         self._fleet = fleet
 
     @functools.cached_property
@@ -207,8 +208,10 @@ class Agent:
 
     def report(self, challenge: evidence.Challenge) -> bytes:
         """Return the evidence that answers a challenge."""
-        reported = self.tpm.report(IssuedNonce(challenge, self.name, 0, 0), logs=self._logs)
-        return json.dumps(evidence.encode(reported)).encode()
+        reported = self.tpm.report(IssuedNonce(challenge, self.name, 0, 0), logs={})
+        members = evidence.encode(reported)
+        del members["logs"]
+        return json.dumps(members).encode()[:-1] + LOGS_MEMBER
 
 
 def _now() -> datetime.datetime:
