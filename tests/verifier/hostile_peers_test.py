@@ -133,6 +133,26 @@ def test_who_does_not_take_his_answers_is_dropped(server: Server, monkeypatch: p
     assert soon(lambda: listening.counts["yes"] == 0)
 
 
+@pytest.mark.parametrize("known", [True, False])
+def test_who_does_not_end_his_body_is_dropped(
+    server: Server, agent: Agent, monkeypatch: pytest.MonkeyPatch, known: bool
+) -> None:
+    listening = server._context.server
+    assert listening is not None
+    monkeypatch.setattr(listening, "_body_within_s", 0.5)
+    path = "/v1/challenge" if known else "/v1/enrolment"
+    head = f"POST {path} HTTP/1.1\r\nHost: a\r\nContent-Length: 100\r\n\r\n{{".encode()
+    with connect(server, agent.certificate if known else None) as slow, connect(server, agent.certificate) as patient:
+        slow.sendall(head)
+        poll = json.dumps({"boot_id": agent.tpm.boot_id, "wait_ms": 3000}).encode()
+        agent.answer(agent.challenge())
+        patient.sendall(b"POST /v1/challenge HTTP/1.1\r\nHost: a\r\nContent-Length: %d\r\n\r\n" % len(poll) + poll)
+        slow.settimeout(5)
+        assert slow.recv(1000) == b""
+        assert patient.recv(1000).startswith(b"HTTP/1.1 204")
+    assert soon(lambda: not listening._begun)
+
+
 def test_pipelined_questions_are_answered_in_turn(server: Server, agent: Agent) -> None:
     agent.answer(agent.challenge())
     message = json.dumps({"boot_id": agent.tpm.boot_id, "wait_ms": 0}).encode()

@@ -105,6 +105,8 @@ class Handler(JsonHandler):
 
     async def prepare(self) -> None:
         self.request.connection.set_max_body_size(self.max_body_size)  # type: ignore[union-attr]
+        if self.context.server is not None:
+            self.context.server.await_body(self.request)
         wait_s = self.context.rates.wait_s(self._peer, self.context.clock.now_ms())
         if wait_s is not None:
             self._put_off(wait_s, "you ask too often")
@@ -151,11 +153,15 @@ class Handler(JsonHandler):
     def on_finish(self) -> None:
         self._chunks.clear()
         self._release()
+        if self.context.server is not None:
+            self.context.server.end_request(self.request)
         self.context.metrics.request(type(self).__name__, self.get_status())
 
     def on_connection_close(self) -> None:
         super().on_connection_close()
         self._release()
+        if self.context.server is not None:
+            self.context.server.end_request(self.request)
 
     def _release(self) -> None:
         self.context.bodies.release(self._peer, self._held)

@@ -106,11 +106,11 @@ def serve(
         max_body_size=MAX_BODY_SIZE,
         max_buffer_size=MAX_BODY_SIZE + MAX_HEADER_SIZE,
         max_header_size=MAX_HEADER_SIZE,
-        body_timeout=BODY_WITHIN_S,
         idle_connection_timeout=IDLE_CONNECTION_S,
         per_second=context.options.connections_per_second,
         max_unknown=context.options.unknown_connections,
         max_of_peer=context.options.peer_connections,
+        body_within_s=BODY_WITHIN_S,
     )
     context.server = server
     server.add_sockets(sockets)
