@@ -10,7 +10,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import re
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any
 
 from ovirt_tcp_plugin import errors
@@ -117,8 +117,11 @@ def encode(evidence: Evidence) -> dict[str, Any]:
     }
 
 
-def decode(untrusted: bytes) -> Evidence:
+def decode(untrusted: bytes, wanted: Collection[str] = LOGS) -> Evidence:
     """Return the evidence in a message of at most MAX_EVIDENCE_SIZE bytes.
+
+    Args:
+        wanted: kinds of logs. Others are left out, and what they hold is not looked at.
 
     Raises:
         InvalidMessage: on any missing, mistyped, oversized or unknown member.
@@ -140,7 +143,7 @@ def decode(untrusted: bytes) -> Evidence:
         attest=fields.blob(members, "attest", tpm2.MAX_ATTEST_SIZE),
         signature=fields.blob(members, "signature", tpm2.MAX_SIGNATURE_SIZE),
         pcrs=_pcrs(fields.members(members.get("pcrs"), "pcrs")),
-        logs={kind: fields.blob(logs, kind, MAX_LOG_SIZE) for kind in logs},
+        logs={kind: fields.blob(logs, kind, MAX_LOG_SIZE) for kind in logs if kind in wanted},
         boot_id=boot_id,
         boottime_ms=fields.integer(members, "boottime_ms", 0, 2**53),
         agent_version=fields.text(members, "agent_version", 64),

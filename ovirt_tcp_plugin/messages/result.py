@@ -67,10 +67,7 @@ class AttestationResult:
 
 def encode(result: AttestationResult) -> dict[str, Any]:
     """Return the JSON object of a result."""
-    encoded = dataclasses.asdict(result)
-    encoded["level"] = result.level.value
-    encoded["findings"] = encode_findings(result.findings)
-    return encoded
+    return {**vars(result), "level": result.level.value, "findings": encode_findings(result.findings)}
 
 
 def encode_findings(findings: Iterable[Finding]) -> list[dict[str, Any]]:

@@ -29,7 +29,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 import hmac
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import ClassVar, Optional, Union
 
 from cryptography.exceptions import InvalidSignature
@@ -192,6 +192,12 @@ def appraise(
     differing = criteria.judge(measured, host.name, required)  # (8)
     level, told = conclude(findings, differing, criteria.chosen_for(host.name))
     return Appraised(level, told, boot, measured)
+
+
+def logs_for(required: tpm2.Selection) -> Collection[str]:
+    """Return the kinds of event logs that check (7) reads to prove these PCRs."""
+    ((_, indices),) = required.items()
+    return [kind for kind in evidence.LOGS if _told_by(kind, indices)]
 
 
 def authenticate(
@@ -366,12 +372,16 @@ def _events(kind: str, logs: Mapping[str, bytes], indices: Iterable[int]) -> Seq
 
     A log that speaks of no required PCR is not read: its quirks are nobody's business here.
     """
-    own = [index for index in indices if (index in eventlog.DRTM_PCRS) is (kind == "txt")]
+    own = _told_by(kind, indices)
     if kind not in logs or not own:
         return ()
     # What a launch was is told by the events of all D-RTM PCRs together.
     wanted = frozenset(eventlog.DRTM_PCRS if kind == "txt" else own)
     return [event for event in eventlog.parse(logs[kind], padded=kind == "txt") if event.pcr in wanted]
+
+
+def _told_by(kind: str, indices: Iterable[int]) -> list[int]:
+    return [index for index in indices if (index in eventlog.DRTM_PCRS) is (kind == "txt")]
 
 
 def _missing(listed: str, bank: str) -> Finding:

@@ -14,7 +14,7 @@ import dataclasses
 import logging
 import secrets
 import time
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import Optional
 
 from sqlalchemy.engine import Connection
@@ -102,6 +102,10 @@ class Attestation:
         """Return whether a nonce is out for the host; without one no evidence is worth reading."""
         issued = state.round.nonce
         return issued is not None and self._clock.now_ms() < issued.end_ms
+
+    def logs_for(self, host: Host) -> Collection[str]:
+        """Return the kinds of event logs that a host's evidence is judged by."""
+        return appraisal.logs_for(self._options.required_in(host.identity.bank))
 
     async def spoil(self, host_name: str) -> None:
         """End the nonce that is out: what came for it could not be read."""

@@ -41,6 +41,8 @@ log = logging.getLogger("verifier")
 
 MAX_AUTHORITY_SIZE = 1024 * 1024
 FORGET_INTERVAL_S = 3600
+# Objects beyond those that went by themselves before cycles are looked for.
+GARBAGE = 20_000
 
 
 @click.group(cls=command.Group)
@@ -149,6 +151,8 @@ async def _serve_from(
     # What is there by now stays; the collector need not look at it time and again.
     gc.collect()
     gc.freeze()
+    # Nearly all that a request makes goes with its last reference; only now and then is there a cycle.
+    gc.set_threshold(GARBAGE)
     try:
         await until_stopped(stopped, chores)
     finally:

@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, Optional
@@ -47,6 +48,9 @@ class Metrics:
         what = "Sets of reference values whose row is corrupt."
         self._unreadable_sets = Gauge(_P + "unreadable_reference_sets", what, registry=registry)
         self._oldest = Gauge(_P + "oldest_trusted_seconds", "Age of the oldest trusted result.", registry=registry)
+        # Looked up some ten times for each report: the library does so under a lock, and makes texts of what is one.
+        self._store_of = functools.lru_cache(maxsize=None)(self._store.labels)
+        self._requests_of = functools.lru_cache(maxsize=None)(self._requests.labels)
         self._connections = Gauge(_P + "connections", "Open ones, by a known caller or not.", ["known"], registry=registry)
 
     def challenged(self) -> None:
@@ -55,7 +59,7 @@ class Metrics:
 
     def stored(self, work: str, seconds: float) -> None:
         """Count a piece of work of the store, "read" or "write"."""
-        self._store.labels(work).observe(seconds)
+        self._store_of(work).observe(seconds)
 
     def appraised(self, level: Level) -> None:
         """Count evidence that was authentic."""
@@ -67,7 +71,7 @@ class Metrics:
 
     def request(self, route: str, status: int) -> None:
         """Count an answered request. `route` is the name of its handler."""
-        self._requests.labels(route, f"{status // 100}xx").inc()
+        self._requests_of(route, f"{status // 100}xx").inc()
 
     def render(
         self, hosts: Sequence[AttestationResult], unreadable_sets: int, connections: Mapping[str, int]

@@ -61,6 +61,15 @@ def test_evidence_comes_back(told: evidence.Evidence) -> None:
     assert evidence.decode(json.dumps(evidence.encode(told)).encode()) == told
 
 
+def test_a_log_that_is_not_wanted_is_not_looked_at() -> None:
+    rubbish = changed(logs={"txt": "AAAA", "firmware": 5})
+    assert evidence.decode(rubbish, ["txt"]).logs == {"txt": b"\0\0\0"}
+    with pytest.raises(errors.InvalidMessage, match="firmware: not a text"):
+        evidence.decode(rubbish, ["firmware"])
+    with pytest.raises(errors.InvalidMessage, match="unknown log"):
+        evidence.decode(changed(logs={"kernel": "AAAA"}), ["txt"])
+
+
 @pytest.mark.parametrize("name", list(evidence.encode(GOOD)))
 def test_every_member_is_needed(name: str) -> None:
     members = evidence.encode(GOOD)

@@ -16,7 +16,7 @@ from ovirt_tcp_plugin.lab.firmware import Machine
 from ovirt_tcp_plugin.lab.host import LabHost
 from ovirt_tcp_plugin.messages import evidence, reference_values
 from ovirt_tcp_plugin.messages.result import Finding, Level
-from ovirt_tcp_plugin.verifier.appraisal import Appraised, IssuedNonce, appraise
+from ovirt_tcp_plugin.verifier.appraisal import Appraised, IssuedNonce, appraise, logs_for
 from ovirt_tcp_plugin.verifier.judgement import Criteria
 from ovirt_tcp_plugin.verifier.settings import Appraisal
 from tests.verifier.real_tpm_test import Quoting
@@ -49,6 +49,14 @@ class Pool:
         outcome = self.boot(machine, images)
         assert (outcome.level is Level.UNTRUSTED) is bool(outcome.findings)
         return list(outcome.findings)
+
+
+@pytest.mark.parametrize(
+    ("profile", "kinds"),
+    [("txt", ["txt"]), ("txt-legacy", ["txt"]), ("txt+firmware", ["txt", "firmware"]), ("uefi", ["firmware"])],
+)
+def test_the_logs_that_a_profile_is_judged_by(profile: str, kinds: list[str]) -> None:
+    assert logs_for(Appraisal(profile=profile).required_in("sha256")) == kinds
 
 
 @pytest.fixture

@@ -95,7 +95,7 @@ class SubmitEvidence(Handler):
         if not self._asked:
             raise errors.Refused("nonce_unknown", "no evidence was asked for, or its nonce was used before")
         try:
-            reported = evidence.decode(self.content)
+            reported = evidence.decode(self.content, attestation.logs_for(state.host))
         except errors.InvalidMessage:
             await attestation.spoil(state.host.name)
             raise

@@ -41,15 +41,16 @@ class Nowhere(Handler):
             self.answer_error(404, "NotFound", "there is nothing under this path")
 
 
+# Looked through one after the other: what every agent asks all the time comes first.
 ROUTES: list[tuple[str, type[Handler]]] = [
+    (r"/v1/challenge", agents.NextChallenge),
+    (r"/v1/evidence", agents.SubmitEvidence),
     (r"/v1/health", results.Health),
     (r"/metrics", results.MetricsText),
     (r"/v1/enrolment", agents.BeginEnrolment),
     (r"/v1/enrolment/proof", agents.FinishEnrolment),
     (r"/v1/enrolment/tokens", enrolling.EnrolmentTokens),
     (r"/v1/certificate", agents.RenewCertificate),
-    (r"/v1/challenge", agents.NextChallenge),
-    (r"/v1/evidence", agents.SubmitEvidence),
     (r"/v1/results", results.Results),
     (r"/v1/results/void", results.Void),
     (r"/v1/hosts", results.Hosts),
