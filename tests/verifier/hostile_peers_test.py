@@ -83,9 +83,12 @@ def test_who_sends_what_is_costly_to_judge_is_asked_less_often(
 
 
 def test_no_host_waits_for_its_challenge_until_a_poll_is_over() -> None:
-    conversation = conversations.Conversation()
-    conversation.cost_ms = 60_000.0
-    assert conversation._interval_ms < 1000 * Options().poll_deadline
+    async def longest_ms() -> int:  # Python 3.9 makes its events for a running loop only
+        conversation = conversations.Conversation()
+        conversation.cost_ms = 60_000.0
+        return conversation._interval_ms
+
+    assert asyncio.run(longest_ms()) < 1000 * Options().poll_deadline
 
 
 def test_the_longest_logs_are_judged_in_bounds(agent: Agent) -> None:
