@@ -38,18 +38,21 @@ class Frequent:
         """
         if connection.dialect.name != "sqlite":
             return connection.execute(self._statement, given).mappings().first()
-        row = self._run(connection, given).fetchone()
+        row, _ = self._run(connection, given)
         return None if row is None else dict(zip(self._names, row))
 
     def change(self, connection: Connection, given: Mapping[str, object]) -> int:
         """Return how many rows were changed. Raises as `first` does."""
         if connection.dialect.name != "sqlite":
             return int(connection.execute(self._statement, given).rowcount)
-        return int(self._run(connection, given).rowcount)
+        _, changed = self._run(connection, given)
+        return changed
 
-    def _run(self, connection: Connection, given: Mapping[str, object]) -> Any:
+    def _run(self, connection: Connection, given: Mapping[str, object]) -> tuple[Any, int]:
+        """Return the first row, and how many were changed."""
         driver: Any = connection.connection.dbapi_connection
         try:
-            return driver.execute(self._text, given)
+            cursor = driver.execute(self._text, given)
+            return cursor.fetchone(), cursor.rowcount
         except sqlite3.Error as e:
             raise sa.exc.DBAPIError(self._text, None, e) from e
