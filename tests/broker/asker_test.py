@@ -75,7 +75,8 @@ def test_the_first_stage_is_answered_before_others_are_asked_and_then_several_ar
     until(lambda: scene.source.sizes() == [3])
     scene.source.go.set()
     until(scene.all_asked)
-    assert scene.source.sizes() == [3, 5, 5, 5, 5, 5, 5, 5, 2]
+    first, *others = scene.source.sizes()
+    assert (first, sorted(others)) == (3, [2, 5, 5, 5, 5, 5, 5, 5])  # several threads ask them
 
 
 def test_a_first_stage_that_is_silent_holds_nobody_up_for_long(scene: Scene) -> None:
