@@ -14,7 +14,7 @@ from ovirt_tcp_plugin import errors
 
 # An empty array takes two bytes to send, but a hundred to hold, and the garbage collector's time. Beyond this many values
 # an honest message has ten bytes for each. What is no longer than that cannot have more, and need not be counted.
-MANY_VALUES = 50_000
+MANY_VALUES = 10_000
 
 _SURROGATE = re.compile("[\ud800-\udfff]")
 

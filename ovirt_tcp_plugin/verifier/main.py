@@ -72,9 +72,7 @@ def init(config_dir: Path, names: tuple[str, ...]) -> None:
         certificate, key = own.issue_server(names or (socket.getfqdn(),), now)
         authority.write_key(settings.server.key, key)
         authority.write_private(settings.server.certificate, certificate, 0o644)
-    with _database(settings) as database:
-        _claim(database, own)
-        signing.ensure_key(database, own)
+    _found(settings, own)
     served = load_pem_x509_certificate(settings.server.certificate.read_bytes())
     click.echo(f"authority (give it to agents and broker as ca_file): {directory / 'ca.pem'}")
     click.echo(f"server certificate, SHA-256 fingerprint: {served.fingerprint(hashes.SHA256()).hex(':')}")
@@ -89,11 +87,7 @@ def run(config_dir: Path) -> None:
     if settings.server.processes == 1:
         asyncio.run(_serve(settings))
     else:
-        # What only the first one on a database has to do is done before there are several.
-        with _database(settings) as database:
-            own = authority.Authority.load(settings.store.directory)
-            _claim(database, own)
-            signing.ensure_key(database, own)
+        _found(settings, authority.Authority.load(settings.store.directory))
         processes.run(settings.server, lambda share: asyncio.run(_serve(settings, share)))
 
 
@@ -378,6 +372,13 @@ def _database(settings: Settings) -> Iterator[Database]:
         yield database
     finally:
         database.close()
+
+
+def _found(settings: Settings, own: authority.Authority) -> None:
+    """Do what only the first server on a database has to do, before there are several."""
+    with _database(settings) as database:
+        _claim(database, own)
+        signing.ensure_key(database, own)
 
 
 def _claim(database: Database, own: authority.Authority) -> None:

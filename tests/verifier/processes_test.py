@@ -93,7 +93,12 @@ def test_all_listen_on_the_one_port_that_the_kernel_chose() -> None:
 
 def test_a_question_to_either_reaches_the_agents_of_both(fleet: Fleet, started: Processes) -> None:
     async def play() -> None:
-        await asyncio.gather(*(agent.attest() for agent in fleet.agents))
+        for _ in range(5):  # the kernel divides them by chance
+            await asyncio.gather(*(agent.attest() for agent in fleet.agents))
+            if all(connections(pid) > 4 for pid in children(started)):
+                break
+            for agent in fleet.agents:
+                agent.caller.close()
         assert all(connections(pid) > 4 for pid in children(started))
         listening = [asyncio.ensure_future(answer(agent)) for agent in fleet.agents]
         message = {"hosts": [agent.name for agent in fleet.agents]}

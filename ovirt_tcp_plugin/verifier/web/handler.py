@@ -153,19 +153,17 @@ class Handler(JsonHandler):
     def on_finish(self) -> None:
         self._chunks.clear()
         self._release()
-        if self.context.server is not None:
-            self.context.server.end_request(self.request)
         self.context.metrics.request(type(self).__name__, self.get_status())
 
     def on_connection_close(self) -> None:
         super().on_connection_close()
         self._release()
-        if self.context.server is not None:
-            self.context.server.end_request(self.request)
 
     def _release(self) -> None:
         self.context.bodies.release(self._peer, self._held)
         self._held = 0
+        if self.context.server is not None:
+            self.context.server.end_request(self.request)
 
     async def ask(self, names: Sequence[str], max_age_ms: Optional[int], wait_ms: int) -> list[AttestationResult]:
         """Return a result for each name, as `Attestation.results` does.
