@@ -9,12 +9,13 @@ parsed, so this never raises: in doubt it answers, well-formed, that nobody pass
 from __future__ import annotations
 
 import collections
+import datetime
 import logging
 import socket
 import threading
 import time
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Optional
 
 import tornado.httpserver
 import tornado.iostream
@@ -22,6 +23,7 @@ from tornado import httputil
 
 from ovirt_tcp_plugin import errors
 from ovirt_tcp_plugin.clock import boottime_ms
+from ovirt_tcp_plugin.placement import filter_unit
 from ovirt_tcp_plugin.scheduler import trusted_hosts, xmlrpc
 from ovirt_tcp_plugin.scheduler.snapshots import SnapshotDirectory
 
@@ -39,8 +41,13 @@ MAX_CONNECTIONS = 1000
 # Of lines that are not written yet, the oldest are lost.
 MAX_QUEUED_LINES = 10_000
 WRITE_EVERY_S = 0.2
-# The engine writes each as an event of its own.
+# Faults of snapshots that a refusal tells.
 MAX_FAULTS = 3
+# The engine's log takes 10,000 characters (`MaxAuditLogMessageLength`); people do not.
+MAX_REASON_LENGTH = 2000
+MAX_ID_LENGTH = 40
+# No VM to move, and no hosts to move it to.
+NO_BALANCING = ("", ())
 
 
 class Scheduler:
@@ -78,28 +85,34 @@ class Scheduler:
     def _dispatch(self, call: xmlrpc.Call) -> Any:
         arguments = call.parameters
         if call.method == "discover" and not arguments:
-            units = {trusted_hosts.NAME: [trusted_hosts.DESCRIPTION, trusted_hosts.PROPERTIES]}
-            return {"filters": units, "scores": {}, "balance": {}}
+            moment = datetime.datetime.now(datetime.timezone.utc)
+            unit = [filter_unit.offered_description(moment), filter_unit.PROPERTIES]
+            return {"filters": {filter_unit.NAME: unit}, "scores": {}, "balance": {}}
         if call.method == "runFilters" and len(arguments) == 4:
             return self._run_filters(*arguments)
         if call.method == "runCostFunctions" and len(arguments) == 4:
             return refusal("ovirt-tcp has no cost function")
         if call.method == "runLoadBalancing" and len(arguments) == 3:
-            return refusal("ovirt-tcp has no load balancing")
+            # The engine takes a VM and its hosts out of the list before it looks at the code, and
+            # an exception there ends balancing for all clusters (`getBalanceResult`).
+            return {**refusal("ovirt-tcp has no load balancing"), "result": NO_BALANCING}
         return refusal(f"unknown method or wrong number of arguments: {call.method[:40]}/{len(arguments)}")
 
-    def _run_filters(self, names: object, hosts: object, vm_id: object, properties: object) -> dict[str, Any]:
-        if not _texts(names) or not _texts(hosts) or not isinstance(vm_id, str):
+    def _run_filters(self, units: object, hosts: object, vm_id: object, properties: object) -> dict[str, Any]:
+        unit_names = _texts(units)
+        host_ids = _texts(hosts)
+        if unit_names is None or host_ids is None or not isinstance(vm_id, str):
             return refusal("runFilters wants lists of names and host ids, and a VM id")
-        given = properties if isinstance(properties, dict) else {}
-        foreign = sorted(set(names) - {trusted_hosts.NAME})  # type: ignore[call-overload]
-        if foreign or not names:
-            return refusal(f"this scheduler has no filter {', '.join(foreign)[:100]}, only {trusted_hosts.NAME}")
-        known = {str(k): str(v) for k, v in given.items() if v is not None}
-        found = trusted_hosts.accept(self._directory.by_host, hosts, vm_id, known, boottime_ms())  # type: ignore[arg-type]
-        if not found.hosts and hosts:
-            return refusal(*found.reasons, *self._faults())
-        return {"result_code": 0, "result": list(found.hosts), "errors": list(found.reasons), "plugin_errors": {}}
+        foreign = sorted(set(unit_names) - {filter_unit.NAME})
+        if foreign or not unit_names:
+            names = ", ".join(foreign)[:100]
+            return refusal(f"this scheduler has no filter {names}, only {filter_unit.NAME}")
+        values = properties if isinstance(properties, dict) else {}
+        texts = {str(name): str(value) for name, value in values.items() if value is not None}
+        accepted = trusted_hosts.accept(self._directory.by_host, host_ids, vm_id, texts, boottime_ms())
+        if host_ids and not accepted.hosts:
+            return refusal(_sentence(vm_id, len(host_ids), [*accepted.reasons, *self._faults()]))
+        return {"result_code": 0, "result": list(accepted.hosts), "errors": [], "plugin_errors": {}}
 
     def _faults(self) -> list[str]:
         """Return what is wrong with the snapshots: it may be why nobody passes."""
@@ -120,13 +133,24 @@ class Scheduler:
             log.info("%s", " ".join(map(str, self._lines.popleft())))
 
 
-def refusal(*reasons: str) -> dict[str, Any]:
-    """Return the reply by which no host passes; the engine writes the reasons as events."""
-    return {"result_code": 1, "result": [], "errors": list(reasons), "plugin_errors": {}}
+def refusal(reason: str) -> dict[str, Any]:
+    """Return the reply by which no host passes.
+
+    One reason, because the engine writes each as an ERROR event of its own, without any limit, and
+    asks again and again for highly available VMs (`EXTERNAL_SCHEDULER_ERROR`).
+    """
+    return {"result_code": 1, "result": [], "errors": [reason], "plugin_errors": {}}
 
 
-def _texts(value: object) -> bool:
-    return isinstance(value, list) and set(map(type, value)) <= {str}
+def _sentence(vm_id: str, asked: int, reasons: Sequence[str]) -> str:
+    """Return why a VM finds no host; the clause of the most hosts first, for a portal that cuts."""
+    text = "; ".join(reasons)
+    return f"{text}. VM {vm_id[:MAX_ID_LENGTH]} may run on none of {asked} hosts."[:MAX_REASON_LENGTH]
+
+
+def _texts(value: object) -> Optional[list[str]]:
+    """Return the value if it is a list of texts, else None."""
+    return value if isinstance(value, list) and set(map(type, value)) <= {str} else None
 
 
 class _Request(httputil.HTTPMessageDelegate):

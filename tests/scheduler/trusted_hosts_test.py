@@ -44,12 +44,16 @@ def test_an_exempt_vm_runs_on_any_host_of_the_pool(scope: Scope) -> None:
     assert ask(scope, EXEMPT).hosts == tuple(ALL)
 
 
-def test_refusals_tell_why() -> None:
-    reasons = ask(Scope.ALL_VMS, MARKED).reasons
+def test_a_refusal_of_all_hosts_tells_why() -> None:
+    reasons = ask(Scope.ALL_VMS, MARKED, [BAD, ENDED, UNBORN]).reasons
     assert f"host {BAD} refused (no_launch): no measured launch took place" in reasons
     assert any("verdict_ended" in reason and "ended 5 s ago" in reason for reason in reasons)
     assert any("verdict_not_born" in reason for reason in reasons)
-    assert any("no_answer" in reason for reason in reasons)
+    assert any("no_answer" in reason for reason in ask(Scope.ALL_VMS, MARKED, [SILENT]).reasons)
+
+
+def test_a_call_that_leaves_a_host_gives_no_reasons_since_the_engine_reads_none() -> None:
+    assert ask(Scope.ALL_VMS, MARKED) == Accepted((GOOD,), ())
 
 
 @pytest.mark.parametrize("vm", [MARKED, PLAIN, EXEMPT])
@@ -86,10 +90,31 @@ def test_everything_ends_by_itself() -> None:
     assert accept({GOOD: one}, [GOOD], MARKED, {}, later).hosts == ()
 
 
-def test_reasons_are_bounded() -> None:
-    bad = {f"{number:036d}": pool().hosts[BAD] for number in range(1000)}
-    one = dataclasses.replace(pool(), hosts=bad)
-    assert len(accept({host: one for host in bad}, list(bad), MARKED, {}, now_ms()).reasons) == 10
+def refuse_all(verdicts: dict[str, Verdict]) -> tuple[str, ...]:
+    snapshot = dataclasses.replace(pool(), hosts=verdicts)
+    return accept(dict.fromkeys(verdicts, snapshot), list(verdicts), MARKED, {}, now_ms()).reasons
+
+
+def test_hosts_of_one_code_are_one_reason_with_the_first_names() -> None:
+    bad = {f"{number:036d}": pool().hosts[BAD] for number in range(5)}
+    names = ", ".join(list(bad)[:3])
+    text = f"5 hosts refused (no_launch): no measured launch took place (the first of {names} and 2 more)"
+    assert refuse_all(bad) == (text,)
+
+
+def test_the_reason_of_most_hosts_comes_first() -> None:
+    verdicts = {"a": pool().hosts[SILENT], "b": pool().hosts[BAD], "c": pool().hosts[BAD]}
+    assert [reason.split(")")[0] for reason in refuse_all(verdicts)] == [
+        "2 hosts refused (no_launch",
+        "host a refused (no_answer",
+    ]
+
+
+def test_reasons_are_bounded_and_what_is_left_out_is_counted() -> None:
+    codes = [Verdict(Level.UNTRUSTED, 0, 10, f"code_{number % 30}", "a reason") for number in range(1000)]
+    reasons = refuse_all({f"{number:036d}": verdict for number, verdict in enumerate(codes)})
+    assert len(reasons) == 4
+    assert reasons[3] == "988 more hosts refused"
 
 
 TIMES = st.integers(-3, 9)

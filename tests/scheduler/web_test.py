@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import datetime
 import http.client
 import json
 import os
@@ -22,9 +23,10 @@ import pytest
 from ovirt_tcp_plugin.broker.snapshot_writer import SnapshotWriter
 from ovirt_tcp_plugin.lab.engine.external_scheduler import ExternalScheduler, request
 from ovirt_tcp_plugin.lab.processes import Processes, free_ports, listens
+from ovirt_tcp_plugin.placement import filter_unit
 from ovirt_tcp_plugin.scheduler import web
 from ovirt_tcp_plugin.scheduler.snapshots import SnapshotDirectory
-from tests.scheduler.conftest import BAD, GOOD, MARKED, pool
+from tests.scheduler.conftest import BAD, ENDED, GOOD, MARKED, SILENT, UNBORN, pool
 
 
 class Filterd:
@@ -90,7 +92,6 @@ def running_in(directory: Path) -> Iterator[Filterd]:
         pytest.param(request("runFilters", [[], [GOOD], MARKED, {}]), id="no filter"),
         pytest.param(request("system.listMethods", []), id="unknown method"),
         pytest.param(request("runCostFunctions", [[], [GOOD], MARKED, {}]), id="costs"),
-        pytest.param(request("runLoadBalancing", ["x", [GOOD], {}]), id="balance"),
         pytest.param(b"x" * 10_000_000, id="10 MB"),
     ],
 )
@@ -195,6 +196,21 @@ def test_the_engine_discovers_one_filter(steady: Filterd) -> None:
     assert found["filters"]["TrustedHosts"][1] == "trust_scope=^(all_vms|marked_vms)$"
 
 
+def test_no_two_discoveries_are_alike_so_that_the_engine_always_writes_the_unit_back(steady: Filterd) -> None:
+    descriptions = [steady.engine.discover()["filters"]["TrustedHosts"][0] for _ in range(20)]
+    assert len(set(descriptions)) == 20
+    moments = [filter_unit.asked_at(description) for description in descriptions]
+    now = datetime.datetime.now(datetime.timezone.utc)
+    assert all(moment is not None and abs((now - moment).total_seconds()) < 10 for moment in moments)
+
+
+def test_load_balancing_moves_nobody_and_has_the_two_parts_that_the_engine_takes_out(steady: Filterd) -> None:
+    with xmlrpc.client.ServerProxy(f"http://127.0.0.1:{steady.port}/") as proxy:
+        answer = proxy.runLoadBalancing("TrustedHosts", [GOOD, BAD], {})
+    assert isinstance(answer, dict)
+    assert answer["result"] == ["", []]
+
+
 def test_only_trusted_hosts_pass_over_a_connection_that_is_kept(steady: Filterd) -> None:
     engine = steady.engine
     for _ in range(5):
@@ -206,7 +222,21 @@ def test_only_trusted_hosts_pass_over_a_connection_that_is_kept(steady: Filterd)
 def test_an_empty_result_tells_the_engine_why(steady: Filterd) -> None:
     answer = steady.engine.run_filters(["TrustedHosts"], [BAD], MARKED, {})
     assert (answer.result_code, answer.result) == (1, [])
+    assert len(answer.errors) == 1
     assert "no_launch" in answer.errors[0]
+    assert f"VM {MARKED} may run on none of 1 hosts." in answer.errors[0]
+
+
+def test_a_refusal_is_one_event_of_the_engine_however_many_hosts_and_faults_there_are(filterd: Filterd) -> None:
+    for number in range(20):
+        (filterd.snapshots / f"broken-{number}.json").write_text("half a snap")
+    hosts, until = [BAD, ENDED, UNBORN, SILENT], time.monotonic() + 10
+    answer = filterd.engine.run_filters(["TrustedHosts"], hosts, MARKED, {})
+    while "broken-" not in answer.errors[0] and time.monotonic() < until:
+        answer = filterd.engine.run_filters(["TrustedHosts"], hosts, MARKED, {})
+    assert "broken-" in answer.errors[0]
+    assert (answer.result_code, answer.result, len(answer.errors)) == (1, [], 1)
+    assert len(answer.errors[0]) <= web.MAX_REASON_LENGTH
 
 
 def test_a_change_is_swapped_in_while_it_serves(filterd: Filterd) -> None:

@@ -67,7 +67,7 @@ def test_describes_itself_as_filterd_does() -> None:
         import trusted_hosts
     finally:
         sys.path.remove(str(FILTERS))
-    from ovirt_tcp_plugin.scheduler import trusted_hosts as unit
+    from ovirt_tcp_plugin.placement import filter_unit as unit
 
     assert trusted_hosts.TrustedHosts.__name__ == unit.NAME
     assert trusted_hosts.TrustedHosts.do_filter.__doc__ == unit.DESCRIPTION
