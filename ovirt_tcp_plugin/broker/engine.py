@@ -68,6 +68,10 @@ class Engine:
         """Return everything but VMs, of which there may be many: enough to know who is to be attested."""
         return self._call("list all but VMs", lambda system: _without_vms(system, system.hosts_service().list()))
 
+    def units(self) -> tuple[Unit, ...]:
+        """Return all scheduling policy units."""
+        return self._call("list policy units", read_units)
+
     def deactivate(self, host_id: str, reason: str) -> None:
         """Ask for maintenance; it is reached later."""
         self._call("deactivate", lambda system: _host_service(system, host_id).deactivate(reason=reason, async_=True))
@@ -293,7 +297,7 @@ def _cluster(cluster: Any) -> Cluster:
 
 
 def _unit(unit: Any) -> Unit:
-    return Unit(unit.id, unit.name, bool(unit.enabled))
+    return Unit(unit.id, unit.name, bool(unit.enabled), unit.description or "")
 
 
 def _host(host: Any) -> Host:

@@ -82,11 +82,12 @@ class Policy:
 
 @dataclasses.dataclass(frozen=True)
 class Unit:
-    """A scheduling policy unit."""
+    """A scheduling policy unit, as the engine's memory has it."""
 
     id: str
     name: str
     enabled: bool = True
+    description: str = ""
 
 
 @dataclasses.dataclass(frozen=True)

@@ -237,6 +237,11 @@ class Knowledge:
                 chosen = self._table.due(judged, now_ms, True, most, size)
             return self._table.begin(chosen)
 
+    def has_pools(self) -> bool:
+        """Return whether there is any trusted pool."""
+        with self.lock:
+            return bool(self._seen.pools.by_cluster)
+
     def is_pool(self, cluster_id: str) -> bool:
         """Return whether a cluster is a trusted pool."""
         with self.lock:

@@ -116,12 +116,6 @@ def _warnings(cluster: Cluster, listing: Listing) -> Iterable[Notice]:
             "their next activation: edit the cluster and switch it off; the trusted pool works without it."
         )
         yield Notice(f"trusted_service {cluster.id}", "warning", text, cluster_id=cluster.id)
-    if not any(unit.enabled for unit in listing.units if unit.name == UNIT_NAME):
-        text = (
-            f"The filter unit {UNIT_NAME} of cluster {cluster.name} is disabled: the wall still holds, but first starts of "
-            "VMs are not filtered. Start ovirt-tcp-filterd, then restart the engine, which looks for it only at its start."
-        )
-        yield Notice(f"unit_disabled {cluster.id}", "warning", text, cluster_id=cluster.id)
 
 
 def _ended(pool: Pool, listing: Listing) -> Notice:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Optional
 
 from ovirt_tcp_plugin import errors
@@ -18,9 +18,10 @@ from ovirt_tcp_plugin.broker.asker import Asker
 from ovirt_tcp_plugin.broker.builder import Builder
 from ovirt_tcp_plugin.broker.engine import MAX_EVENTS, Engine
 from ovirt_tcp_plugin.broker.event_writer import EventWriter
+from ovirt_tcp_plugin.broker.filter_watch import FilterWatch
 from ovirt_tcp_plugin.broker.history import History
 from ovirt_tcp_plugin.broker.hooks import HookEvent
-from ovirt_tcp_plugin.broker.inventory import Event, Listing
+from ovirt_tcp_plugin.broker.inventory import Event, Listing, Unit
 from ovirt_tcp_plugin.broker.knowledge import Knowledge
 from ovirt_tcp_plugin.broker.memory import Memory
 from ovirt_tcp_plugin.broker.metrics import Ages, Metrics
@@ -88,6 +89,7 @@ class Service:
         self._builder = Builder(knowledge, engine, self.metrics, self._listing_due.set)
         self._asker = Asker(options, knowledge, source, self.metrics, clock)
         self._vms = vms
+        self._filter_watch = FilterWatch(clock, options.engine.start_file)
         self._event_writer = EventWriter(knowledge.outbox, history, engine, self.metrics, clock)
         self._threads: list[threading.Thread] = []
 
@@ -175,6 +177,8 @@ class Service:
         full_ms = int(self._options.intervals.full_s * 1000)
         if not self._begun.is_set():
             self._begin()
+        if self._filter_watch.is_due():
+            self._watch_filter()
         due = self._listing_due.is_set() or self._last_full_ms is None or now_ms - self._last_full_ms >= full_ms
         if due:
             self._listing_due.clear()
@@ -191,6 +195,7 @@ class Service:
                 if pool.cluster_id in listing.walls:
                     self._ended_walls.append((pool.cluster_id, listing.walls[pool.cluster_id].id))
             self._last_full_ms = now_ms
+            self._observe_filter(listing.units)
             came_up = self._knowledge.observe_hosts(listing.hosts)
         else:
             came_up = self._knowledge.observe_hosts_not_up(self._engine.hosts_not_up())
@@ -211,6 +216,20 @@ class Service:
             self.run_hook(HookEvent("backend_initialize"))
         finally:
             self._begun.set()
+
+    def _watch_filter(self) -> None:
+        """See whether the engine asks the filter: before any listing, which may take minutes."""
+        try:
+            units = self._engine.units()
+        except errors.Error as e:
+            log.warning("the engine's policy units cannot be read error=%s", e)
+        else:
+            self._observe_filter(units)
+
+    def _observe_filter(self, units: Sequence[Unit]) -> None:
+        notice = self._filter_watch.observe(units)
+        if notice is not None and self._knowledge.has_pools():
+            self._knowledge.tell(notice)
 
     def _watch_vms(self, listing: Listing) -> None:
         for event in self._vms.observe(listing):
@@ -259,6 +278,7 @@ class Service:
 
     def _engine_restarted(self, reason: str) -> None:
         self._knowledge.void("engine_restarted", reason)
+        self._filter_watch.engine_started()
         self.run_hook(HookEvent("backend_initialize"))
 
     # The attestation server

@@ -29,6 +29,8 @@ class Engine:
     ca_file: Path = Path("/etc/pki/ovirt-engine/apache-ca.pem")
     # Longest time (seconds) for one call; listing thousands of VMs takes some.
     timeout_s: float = 30.0
+    # What the engine's service writes when it starts; it tells of restarts where the broker runs on the engine machine.
+    start_file: Path = Path("/var/lib/ovirt-engine/engine.up")
 
     def __post_init__(self) -> None:
         if not self.url.startswith("https://"):

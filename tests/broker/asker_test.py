@@ -16,8 +16,9 @@ from ovirt_tcp_plugin.broker.asker import HEAD_START_MS, Asker
 from ovirt_tcp_plugin.broker.metrics import Metrics
 from ovirt_tcp_plugin.broker.sources import Answer
 from ovirt_tcp_plugin.messages.result import Level
-from tests.broker.knowledge_test import LIFE, OPTIONS, FakeClock, World
+from tests.broker.knowledge_test import LIFE, OPTIONS, World
 from tests.broker.site import until
+from tests.fake_clock import FakeClock
 
 
 class HeldSource:

@@ -132,7 +132,7 @@ class TestEvents:
     @pytest.fixture(autouse=True)
     def _writer(self, history: History) -> None:
         self.world, self.history, self.engine = World(), history, FakeEngine()
-        self.world.clock.wall = NOW_MS
+        self.world.clock.utc_ms = NOW_MS
         self.metrics = Metrics()
         engine, clock = self.engine, self.world.clock
         self.writer = EventWriter(self.world.knowledge.outbox, history, engine, self.metrics, clock)  # type: ignore[arg-type]

@@ -18,27 +18,10 @@ from ovirt_tcp_plugin.broker.knowledge import Knowledge
 from ovirt_tcp_plugin.broker.sources import Answer
 from ovirt_tcp_plugin.broker.wall import Edit
 from ovirt_tcp_plugin.messages.result import Level
+from tests.fake_clock import FakeClock
 
 POOL = "pool"
 LIFE = 600_000
-
-
-class FakeClock:
-    """Stands still until it is moved."""
-
-    def __init__(self) -> None:
-        self.boot_id = "00000000-0000-0000-0000-000000000001"
-        self.ms, self.wall = 1_000_000, 5_000_000
-
-    def now_ms(self) -> int:
-        return self.ms
-
-    def wall_ms(self) -> int:
-        return self.wall
-
-    def pass_ms(self, ms: int) -> None:
-        self.ms += ms
-        self.wall += ms
 
 
 OPTIONS = settings.Settings(
@@ -296,7 +279,7 @@ class TestSilence:
         world.attest(good=world.ids())
         world.clock.pass_ms(1000)
         assert not world.knowledge.watch_clock()
-        world.clock.wall += 61_000
+        world.clock.utc_ms += 61_000
         assert world.knowledge.watch_clock()
         assert world.inside() == set()
 
@@ -305,7 +288,7 @@ class TestSilence:
         world.attest(good=world.ids())
         saved = world.knowledge.encode()
         for paused_ms, kept in ((0, set(world.ids())), (61_000, set())):
-            world.clock.wall += paused_ms
+            world.clock.utc_ms += paused_ms
             world.knowledge = Knowledge(world.options, world.clock)  # type: ignore[arg-type]
             world.knowledge.restore(saved)
             world.look()
@@ -315,7 +298,7 @@ class TestSilence:
         world = World()
         world.knowledge.watch_clock()
         world.attest(good=world.ids())
-        world.clock.wall -= 3_600_000
+        world.clock.utc_ms -= 3_600_000
         assert not world.knowledge.watch_clock()
         assert world.inside() == set(world.ids())
         world.clock.pass_ms(LIFE)
@@ -538,18 +521,17 @@ class TestNotices:
     def test_the_same_is_said_once(self) -> None:
         world = World()
         world.cluster = dataclasses.replace(world.cluster, trusted_service=True)
-        world.units = (Unit("unit", "TrustedHosts", enabled=False),)
         told = []
         for _ in range(5):
             world.look()
             told += world.told()
-        assert len(told) == 2
+        assert len(told) == 1
 
     def test_what_ended_and_came_back_is_said_again(self) -> None:
         world = World()
         told = []
-        for enabled in (False, False, True, True, False):
-            world.units = (Unit("unit", "TrustedHosts", enabled=enabled),)
+        for trusted_service in (True, True, False, False, True):
+            world.cluster = dataclasses.replace(world.cluster, trusted_service=trusted_service)
             world.look()
             told += world.told()
         assert len(told) == 2

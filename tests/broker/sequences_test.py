@@ -341,7 +341,7 @@ class KnowledgeSequence:
         """No step extends trust or takes a host out; one ahead may be a pause, and has all attest once more."""
         world, leaving = self.world, self.world.leaving()
         step_ms = self.dice.choice((-86_400_000, -61_000, -1, 59_000, 61_000, 86_400_000))
-        trusted, world.clock.wall = self.trusted(), world.clock.wall + step_ms
+        trusted, world.clock.utc_ms = self.trusted(), world.clock.utc_ms + step_ms
         assert world.knowledge.watch_clock() is (step_ms > MAX_PAUSE_MS), self.trace
         if step_ms > MAX_PAUSE_MS:
             self._void()

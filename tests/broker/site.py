@@ -158,8 +158,13 @@ class Site:
         return snapshot.decode(content, self.clock.boot_id)
 
     def trusted_in_snapshot(self) -> set[str]:
-        hosts = self.snapshot().hosts
-        return {self.engine.model.hosts[one].name for one, verdict in hosts.items() if verdict.level is Level.TRUSTED}
+        """Return the names of hosts that filterd may use; none as long as there is no file."""
+        try:
+            verdicts = self.snapshot().hosts
+        except FileNotFoundError:
+            return set()
+        trusted = [host_id for host_id, verdict in verdicts.items() if verdict.level is Level.TRUSTED]
+        return {self.engine.model.hosts[host_id].name for host_id in trusted}
 
 
 def _engine(

@@ -1,0 +1,148 @@
+# SPDX-FileCopyrightText: The ovirt_tcp_plugin developers
+# SPDX-License-Identifier: Apache-2.0
+"""Is the filter line on? After each start of the engine, and with each listing, the broker looks at what the engine says.
+
+The engine asks filterd only for units that its memory has as enabled. It disables external units at each start, enables
+them by a discovery that it makes once, and says nothing when that fails (`SchedulingManager.loadExternalScheduler`). Its
+list of policy units shows that memory (`GetAllPolicyUnitsQuery`), and our unit's description shows which discovery it is
+of (`placement.filter_unit`).
+"""
+
+from __future__ import annotations
+
+import datetime
+import enum
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Optional
+
+from ovirt_tcp_plugin.broker.inventory import UNIT_NAME, Notice, Unit
+from ovirt_tcp_plugin.clock import Clock
+from ovirt_tcp_plugin.placement import filter_unit
+
+LOOK_AGAIN_MS = 1_000
+# Discovery is over before the engine answers anybody, if filterd answers it.
+GRACE_MS = 5_000
+TELL_AGAIN_MS = 86_400_000
+
+_CURE = (
+    "start ovirt-tcp-filterd if it does not run, then restart the engine (systemctl restart ovirt-engine), "
+    "which looks for it only at its start"
+)
+_HARM = "The wall still holds, but the first start of a VM is not checked"
+
+
+class FilterState(enum.Enum):
+    """What the engine's list says of our unit; the values are stable codes."""
+
+    ASKED = "unit_asked"
+    UNKNOWN = "unit_unknown"
+    DISABLED = "unit_disabled"
+    UNASKED = "unit_unasked"
+
+
+_FAULTS = {
+    FilterState.UNKNOWN: f"The engine does not know the filter unit {UNIT_NAME}",
+    FilterState.DISABLED: f"The filter unit {UNIT_NAME} is disabled, so the engine does not ask it",
+    FilterState.UNASKED: (
+        f"The engine has not found ovirt-tcp-filterd since it started: the filter unit {UNIT_NAME} is left over from before"
+    ),
+}
+
+
+def filter_state(
+    units: Iterable[Unit], started: Optional[datetime.datetime] = None, stale: Optional[str] = None
+) -> FilterState:
+    """Return what the engine's list of policy units says.
+
+    Args:
+        started: when the engine started last (aware), by its machine's clock; None where nobody knows.
+        stale: a description that the unit had before the engine started.
+    """
+    own = [unit for unit in units if unit.name == UNIT_NAME]
+    enabled = [unit for unit in own if unit.enabled]
+    if not own:
+        return FilterState.UNKNOWN
+    if not enabled:
+        return FilterState.DISABLED
+    if any(_is_fresh(unit.description, started, stale) for unit in enabled):
+        return FilterState.ASKED
+    return FilterState.UNASKED
+
+
+def _is_fresh(description: str, started: Optional[datetime.datetime], stale: Optional[str]) -> bool:
+    asked = filter_unit.asked_at(description)
+    if asked is None or description == stale:
+        # A text that filterd of an older release offered, or somebody else, says nothing of when.
+        return asked is None
+    # The description knows whole seconds only.
+    return started is None or asked >= started.replace(microsecond=0)
+
+
+class FilterWatch:
+    """Looks at the unit when it is due, and tells what is wrong once a day. Not thread-safe.
+
+    Args:
+        start_file: what the engine's service writes when it starts; it may be missing.
+    """
+
+    def __init__(self, clock: Clock, start_file: Path) -> None:
+        self._clock, self._start_file = clock, start_file
+        # None while all is well: listings of everything show the units, too.
+        self._next_look_ms: Optional[int] = 0
+        self._grace_until_ms = 0
+        self._description = ""
+        self._stale: Optional[str] = None
+        # What was told last, and when.
+        self._told = FilterState.ASKED
+        self._told_ms = 0
+
+    def engine_started(self) -> None:
+        """Look at once: discovery has to have been made again."""
+        now_ms = self._clock.now_ms()
+        self._stale = self._description or None
+        self._next_look_ms = now_ms
+        self._grace_until_ms = now_ms + GRACE_MS
+        self._told_ms = now_ms - TELL_AGAIN_MS
+
+    def is_due(self) -> bool:
+        """Return whether to list the units now, without waiting for a listing of everything."""
+        return self._next_look_ms is not None and self._clock.now_ms() >= self._next_look_ms
+
+    def observe(self, units: Iterable[Unit]) -> Optional[Notice]:
+        """Take the engine's units into account; return what an administrator has to know."""
+        own = [unit for unit in units if unit.name == UNIT_NAME]
+        self._description = next((unit.description for unit in own), "")
+        state = filter_state(own, started_at(self._start_file), self._stale)
+        now_ms = self._clock.now_ms()
+        self._next_look_ms = now_ms + LOOK_AGAIN_MS
+        if state is FilterState.ASKED:
+            self._next_look_ms = None
+            recovered = self._told is not FilterState.ASKED
+            self._told = state
+            return _recovery() if recovered else None
+        if now_ms < self._grace_until_ms:
+            return None
+        if state is self._told and now_ms - self._told_ms < TELL_AGAIN_MS:
+            return None
+        self._told = state
+        self._told_ms = now_ms
+        return Notice(state.value, "error", f"{_FAULTS[state]}. {_HARM}: {_CURE}.")
+
+
+def started_at(start_file: Path) -> Optional[datetime.datetime]:
+    """Return when the engine's service started last, None where its file is not there or cannot be seen.
+
+    The service writes /var/lib/ovirt-engine/engine.up just before it starts the engine, and removes it when the engine
+    ends (`ovirt-engine.py`, `ENGINE_UP_MARK`).
+    """
+    try:
+        modified = start_file.stat().st_mtime
+    except OSError:
+        return None
+    return datetime.datetime.fromtimestamp(modified, datetime.timezone.utc)
+
+
+def _recovery() -> Notice:
+    text = f"The engine asks the filter unit {UNIT_NAME} again: first starts of VMs are checked."
+    return Notice(FilterState.ASKED.value, "normal", text)
