@@ -38,7 +38,7 @@ class TestRest:
         (cluster,) = lab.system.clusters_service().list()
         groups = lab.system.clusters_service().cluster_service(cluster.id).affinity_groups_service()
         hosts = groups.group_service(uid).hosts_service()
-        with pytest.raises(ovirtsdk4.Error, match="Duplicate host"):
+        with pytest.raises(ovirtsdk4.Error, match="Duplicate VDS"):
             hosts.add(types.Host(id=session.host("h1").id))
         hosts.add(types.Host(id=session.host("h2").id))
         hosts.host_service(session.host("h1").id).remove()
