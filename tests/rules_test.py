@@ -69,6 +69,7 @@ PURE_MODULES = [f"messages.{name}" for name in PURE] + [
     "broker.inventory",
     "broker.overview",
     "engine.events",
+    "engine.starts",
     "scheduler.trusted_hosts",
     "scheduler.xmlrpc",
 ]

@@ -27,6 +27,8 @@ class Memory:
     Attributes:
         last_event: id of the last event of the engine that was taken into account, None if there is no memory of it.
         seen: ids of the last events taken into account; an engine start before our own must not void verdicts again.
+        engine_started_ms: when the last start of the engine was noticed, by the wall clock; None if
+            none was.
     """
 
     def __init__(self, directory: Path) -> None:
@@ -35,6 +37,7 @@ class Memory:
         self._lock = threading.Lock()
         self.last_event: Optional[int] = None
         self.seen: frozenset[int] = frozenset()
+        self.engine_started_ms: Optional[int] = None
 
     def load(self, knowledge: Knowledge) -> None:
         """Restore what was saved. An unreadable file is set aside: everything is attested anew then."""
@@ -48,6 +51,9 @@ class Memory:
             if members["last_event"] is not None:
                 self.last_event = fields.integer(members, "last_event", 0, 2**63)
             self.seen = frozenset(int(str(one)) for one in fields.items(members, "seen_events", MAX_SEEN))
+            # Files of older releases do not have it.
+            if members.get("engine_started_ms") is not None:
+                self.engine_started_ms = fields.integer(members, "engine_started_ms", 0, 2**63)
             knowledge.restore(members["knowledge"])  # type: ignore[arg-type]
         except (errors.InvalidMessage, KeyError, TypeError, ValueError, AttributeError) as e:
             aside = self._path.with_suffix(".broken")
@@ -60,5 +66,6 @@ class Memory:
             # Encoded in here: else a thread that was held up would put an older state over a newer one.
             content: dict[str, Any] = {"version": VERSION, "knowledge": knowledge.encode()}
             content["last_event"] = self.last_event
+            content["engine_started_ms"] = self.engine_started_ms
             content["seen_events"] = sorted(self.seen)[-MAX_SEEN:]
             durable.replace(self._path, json.dumps(content).encode())

@@ -18,7 +18,7 @@ from ovirt_tcp_plugin.broker.asker import Asker
 from ovirt_tcp_plugin.broker.builder import Builder
 from ovirt_tcp_plugin.broker.engine import MAX_EVENTS, Engine
 from ovirt_tcp_plugin.broker.event_writer import EventWriter
-from ovirt_tcp_plugin.broker.filter_watch import FilterWatch
+from ovirt_tcp_plugin.broker.filter_watch import FilterWatch, started_at
 from ovirt_tcp_plugin.broker.history import History
 from ovirt_tcp_plugin.broker.hooks import HookEvent
 from ovirt_tcp_plugin.broker.inventory import Event, Listing, Unit
@@ -32,6 +32,7 @@ from ovirt_tcp_plugin.broker.sources import Source
 from ovirt_tcp_plugin.broker.vm_watch import VmWatch
 from ovirt_tcp_plugin.clock import Clock
 from ovirt_tcp_plugin.engine import events
+from ovirt_tcp_plugin.engine.starts import EngineStarts
 
 log = logging.getLogger("broker.service")
 
@@ -81,6 +82,7 @@ class Service:
         self._asker = Asker(options, knowledge, source, self.metrics, clock)
         self._vms = vms
         self._filter_watch = FilterWatch(clock, options.engine.start_file)
+        self._starts = EngineStarts(clock, memory.engine_started_ms)
         self._event_writer = EventWriter(knowledge.outbox, history, engine, self.metrics, clock)
         self._threads: list[threading.Thread] = []
 
@@ -160,11 +162,7 @@ class Service:
     def _observe(self) -> None:
         now_ms = self._clock.now_ms()
         self._read_events()
-        silence_ms = max(MAX_ENGINE_SILENCE_MS, int(2000 * self._options.intervals.poll_s))
-        if self._last_engine_ms is not None and now_ms - self._last_engine_ms > silence_ms:
-            self._engine_restarted("the engine was out of reach, so hosts may have changed behind our back")
-            # Said once for this absence, even if the lists below fail again and again.
-            self._last_engine_ms = now_ms
+        self._see_start(now_ms)
         full_ms = int(self._options.intervals.full_s * 1000)
         if not self._begun.is_set():
             self._begin()
@@ -197,6 +195,20 @@ class Service:
         if due:
             # Last, since it only warns, and writes to a disk that may be slow.
             self._watch_vms(self._knowledge.listing())
+
+    def _see_start(self, now_ms: int) -> None:
+        """See whether the engine started, though no event that was read just now tells of it."""
+        heard_ms = self._last_engine_ms
+        silence_ms = max(MAX_ENGINE_SILENCE_MS, int(2000 * self._options.intervals.poll_s))
+        if heard_ms is not None and now_ms - heard_ms > silence_ms:
+            # Told once for this absence, even if the lists that come next fail again and again.
+            self._last_engine_ms = now_ms
+            if self._starts.is_new_by_silence(heard_ms):
+                reason = "the engine was out of reach, so hosts may have changed behind our back"
+                self._engine_restarted(reason)
+        written = started_at(self._options.engine.start_file)
+        if self._starts.is_new_by_file(written, heard_ms):
+            self._engine_restarted("the engine's service was started again")
 
     def _begin(self) -> None:
         """Begin with the startup attestation before all VMs are listed, which takes long where there are many."""
@@ -245,9 +257,11 @@ class Service:
         recent = self._engine.events(max(last - EVENT_OVERLAP, 0))
         if len(recent) >= MAX_EVENTS and recent[0].id > last + 1:
             # More happened than one answer holds, while we were away: any host may have rebooted.
+            self._starts.conclude()
             self._engine_restarted("events of the engine were missed")
         newest = recent[-1].id if recent else self._engine.last_event_id()
         if not recent and 0 < newest < last:
+            self._starts.conclude()
             self._engine_restarted("the engine's events begin anew, as after a restored backup")
         for event in recent:
             if event.id not in self._memory.seen:
@@ -259,7 +273,7 @@ class Service:
         self._memory.seen = frozenset(one for one in seen if one in kept)
 
     def _take_event(self, event: Event) -> None:
-        if event.code in events.ENGINE_STARTED:
+        if self._starts.is_new_by_event(event.code):
             self._engine_restarted("the engine restarted")
         # As far as we saw, a host was Up all the time. What was before our own start we did not
         # see.
@@ -277,6 +291,8 @@ class Service:
 
         Called once for each start, by the thread that looks at the engine.
         """
+        # First: it is saved with the verdicts that end now.
+        self._memory.engine_started_ms = self._starts.last_ms
         log.info("engine started reason=%s", reason)
         self._knowledge.void("engine_restarted", reason)
         self._filter_watch.engine_started()

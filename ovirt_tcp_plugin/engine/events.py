@@ -4,9 +4,9 @@
 
 Names and numbers are the engine's (`AuditLogType`). Above each stands the class that writes it, and
 when. An event comes in a transaction of its own (`AuditLogDirector`), before or after lists show
-the change that it tells of. "Limited" ones are dropped if the same event of the same host, VM, cluster
-and user was written within that time (`EventFloodRegulator`), and rows of any kind may be deleted.
-So nothing may hang on an event alone: it makes the broker faster, and complete lists are the truth.
+what it tells of. "Limited": dropped if the same event of the same host, VM, cluster and user was
+written within that time (`EventFloodRegulator`). Rows of any kind may be deleted, too. So nothing
+may hang on an event alone: it makes the broker faster, and complete lists are the truth.
 """
 
 from __future__ import annotations
