@@ -16,8 +16,10 @@ from ovirt_tcp_plugin.lab.engine.clock import Clock
 from ovirt_tcp_plugin.lab.engine.errors import Fault
 from ovirt_tcp_plugin.lab.engine.faults import Faults
 
-# Codes of the engine, of VMs and clusters.
+# Codes of ovirt-engine-notifier: the engine itself writes neither.
 ENGINE_START, ENGINE_STOP = 1, 2
+# Codes of the engine, of VMs and clusters.
+ENFORCEMENT_STARTED = 10780
 VM_ADDED, VM_UPDATED, VM_CLONED, VM_IMPORTED, CLUSTER_UPDATED = 34, 35, 53, 174, 811
 IMPORTED_FROM_TRUSTED, IMPORTED_FROM_UNTRUSTED = 10003, 10004
 VM_STARTED, VM_RESUMED, VM_SUSPENDED, VM_DOWN, VM_DOWN_ERROR, VM_START_FAILED = 153, 40, 503, 61, 119, 54

@@ -79,10 +79,28 @@ def properties(root: Optional[Element], path: str) -> Optional[dict[str, str]]:
     return {text(one, "name") or "": text(one, "value") or "" for one in found}
 
 
-def rule(root: Element, path: str) -> Rule:
-    """Return a rule of an affinity group."""
-    found = root.find(path)
-    return Rule(*(text(found, name) == "true" for name in ("enabled", "enforcing", "positive")))
+def rule(found: Optional[Element], present: Rule) -> Rule:
+    """Return a rule of an affinity group after an edit: what the document does not say stays (`AffinityGroupMapper`)."""
+    enabled = text(found, "enabled")
+    positive = text(found, "positive")
+    enforcing = text(found, "enforcing")
+    edited = Rule(present.enabled, present.enforcing, present.positive)
+    if enabled == "false":
+        edited.enabled = False
+        edited.positive = False
+    elif positive is not None:
+        edited.enabled = True
+        edited.positive = positive == "true"
+    if enforcing is not None:
+        edited.enforcing = enforcing == "true"
+    return edited
+
+
+def echo(given: Element) -> Element:
+    """Return an entity as the client sent it, with its address."""
+    root = _element(given.tag, given.get("id", ""), f"{given.tag}s")
+    root.extend(given)
+    return root
 
 
 def cluster(one: Cluster, groups: Optional[Iterable[Element]] = None) -> Element:

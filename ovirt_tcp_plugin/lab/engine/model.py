@@ -131,7 +131,12 @@ class Cluster:
 
 @dataclasses.dataclass
 class Unit:
-    """A policy unit; external ones come from discovery. `saved` is the enabled state of the database's row."""
+    """A policy unit; external ones come from discovery.
+
+    Attributes:
+        enabled: in the scheduler's memory, which is what it obeys and what REST shows.
+        saved: in the database's row, as other transactions see it.
+    """
 
     id: str
     name: str
@@ -235,6 +240,7 @@ class Timings:
     balancing: float = 60.0  # VdsLoadBalancingIntervalInMinutes
     auto_recovery: float = 300.0  # AutoRecoverySchedule
     session_idle: float = 1800.0  # UserSessionTimeOutInterval
+    notifier: float = 0.0  # ENGINE_INTERVAL_IN_SECONDS of ovirt-engine-notifier (300), 0 if that is not installed
 
 
 _InCluster = TypeVar("_InCluster", bound="Union[Host, Vm]")

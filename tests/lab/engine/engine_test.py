@@ -38,7 +38,7 @@ class TestRest:
         (cluster,) = lab.system.clusters_service().list()
         groups = lab.system.clusters_service().cluster_service(cluster.id).affinity_groups_service()
         hosts = groups.group_service(uid).hosts_service()
-        with pytest.raises(ovirtsdk4.Error, match="Duplicate host"):
+        with pytest.raises(ovirtsdk4.Error, match="Duplicate VDS"):
             hosts.add(types.Host(id=session.host("h1").id))
         hosts.add(types.Host(id=session.host("h2").id))
         hosts.host_service(session.host("h1").id).remove()
@@ -60,13 +60,11 @@ class TestRest:
         service.stop()
         assert service.get().custom_properties[0].value == "true"
 
-    def test_a_restart_ends_sessions_and_is_an_event(self, lab: Lab) -> None:
+    def test_a_restart_ends_sessions(self, lab: Lab) -> None:
         token = lab.session.connection.authenticate()
         lab.engine.restart(5)
         lab.pass_time(6)
         assert not lab.engine.sessions.user(token)
-        codes = lab.session.codes()
-        assert (codes.count(audit_log.ENGINE_STOP), codes.count(audit_log.ENGINE_START)) == (1, 2)
 
 
 class TestHosts:

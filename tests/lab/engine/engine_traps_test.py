@@ -17,6 +17,7 @@ Time is moved by hand.
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import http.client
 import re
 import socket
@@ -117,6 +118,8 @@ class TestExternalScheduler:
     def test_trap_3_until_discovery_has_answered_the_units_are_as_they_were(
         self, filtered: Lab, proxy: ScriptedScheduler
     ) -> None:
+        # Longer than the engine's start takes.
+        filtered.engine.model.timings = dataclasses.replace(filtered.engine.model.timings, external_response=1.5)
         with proxy.silence():
             filtered.engine.restart(1)
             filtered.pass_time(2)

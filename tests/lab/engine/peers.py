@@ -5,15 +5,18 @@
 from __future__ import annotations
 
 import contextlib
+import http.client
 import socketserver
+import ssl
 import threading
 import time
+import urllib.parse
 from collections.abc import Callable, Iterator, Sequence
 
 import ovirtsdk4
 from ovirtsdk4 import types
 
-from ovirt_tcp_plugin.lab.engine import builtin
+from ovirt_tcp_plugin.lab.engine import builtin, documents
 from ovirt_tcp_plugin.lab.engine.model import Host, Vm
 from ovirt_tcp_plugin.lab.engine.server import EngineSimulator
 
@@ -188,6 +191,30 @@ class Lab:
     def write(self, custom_id: int, severity: types.LogSeverity = types.LogSeverity.ERROR, **changes: object) -> int:
         event = types.Event(origin="ovirt-tcp", custom_id=custom_id, severity=severity, description="text", **changes)
         return int(self.events.add(event).id)
+
+    @property
+    def groups(self) -> str:
+        """The path of the cluster's affinity groups."""
+        (cluster,) = self.engine.model.clusters
+        return f"clusters/{cluster}/affinitygroups"
+
+    def ask(self, verb: str, path: str, body: str = "") -> tuple[int, str]:
+        """Return status and body of a request below /ovirt-engine/api, byte by byte as the engine answers."""
+        address = urllib.parse.urlsplit(self.engine.url)
+        # The lab's own certificate; nothing secret travels.
+        trusting = ssl._create_unverified_context()  # noqa: S323
+        connection = http.client.HTTPSConnection(address.hostname or "", address.port, timeout=10, context=trusting)
+        headers = {"Authorization": f"Bearer {self.session.connection.authenticate()}", "Version": "4"}
+        with contextlib.closing(connection):
+            connection.request(verb, f"{address.path}/{path}", body.encode() or None, headers)
+            answer = connection.getresponse()
+            return answer.status, answer.read().decode()
+
+    def refused(self, verb: str, path: str, body: str = "") -> tuple[int, str]:
+        """Return status and detail of a refusal, which is a fault or an action with one."""
+        status, answer = self.ask(verb, path, body)
+        detail = documents.parse(answer.encode()).find(".//detail") if answer else None
+        return status, "" if detail is None else detail.text or ""
 
     def journal(self) -> dict[str, object]:
         return self.engine.model.journal[-1]

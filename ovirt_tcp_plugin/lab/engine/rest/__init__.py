@@ -28,7 +28,7 @@ from ovirt_tcp_plugin.lab.engine.vms import Vms
 
 _ACTION = re.compile("(hosts|vms)/[^/]+/[^/]+")
 # A POST there is an edit of the whole, and is answered like one.
-_EDIT = re.compile("schedulingpolicies/[^/]+/[a-z]+")
+_EDIT = re.compile("schedulingpolicies/[^/]+/[a-z]+|clusters/[^/]+/affinitygroups/[^/]+/vms")
 
 
 class Rest:

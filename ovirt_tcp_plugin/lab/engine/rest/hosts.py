@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping
 
 from ovirt_tcp_plugin.lab.engine import documents
 from ovirt_tcp_plugin.lab.engine.documents import Element
+from ovirt_tcp_plugin.lab.engine.errors import invalid
 from ovirt_tcp_plugin.lab.engine.hosts import Hosts
 from ovirt_tcp_plugin.lab.engine.model import Host, Model
 from ovirt_tcp_plugin.lab.engine.rest import search
@@ -17,6 +18,8 @@ _FIELDS: dict[str, Callable[[Host], object]] = {
     name: lambda host, name=name: getattr(host, name)  # type: ignore[misc]
     for name in ("id", "name", "address", "status", "external_status")
 }
+# How messages name an action.
+_ACTIONS = {"activate": "activate", "deactivate": "maintenance", "refresh": "refresh"}
 
 
 class HostPaths:
@@ -56,7 +59,9 @@ class HostPaths:
         return documents.listing("hooks", [documents.hook(*names, checksum) for names, checksum in host.hooks.items()])
 
     def _act(self, query: Mapping[str, str], given: Element, uid: str, verb: str) -> Element:
-        host: Host = self._model.find("hosts", uid)
+        host = self._model.hosts.get(uid)
+        if host is None:
+            raise invalid(f"Cannot {_ACTIONS[verb]} Host. Invalid Host Id.")
         if verb == "activate":
             self._hosts.activate(host)
         elif verb == "deactivate":
