@@ -18,7 +18,7 @@ from ovirt_tcp_plugin.broker.asker import Asker
 from ovirt_tcp_plugin.broker.builder import Builder
 from ovirt_tcp_plugin.broker.engine import MAX_EVENTS, Engine
 from ovirt_tcp_plugin.broker.event_writer import EventWriter
-from ovirt_tcp_plugin.broker.filter_watch import FilterWatch, started_at
+from ovirt_tcp_plugin.broker.filter_watch import FilterWatch
 from ovirt_tcp_plugin.broker.history import History
 from ovirt_tcp_plugin.broker.hooks import HookEvent
 from ovirt_tcp_plugin.broker.inventory import Event, Listing, Unit
@@ -32,6 +32,7 @@ from ovirt_tcp_plugin.broker.sources import Source
 from ovirt_tcp_plugin.broker.vm_watch import VmWatch
 from ovirt_tcp_plugin.clock import Clock
 from ovirt_tcp_plugin.engine import events
+from ovirt_tcp_plugin.engine.start_file import started_at
 from ovirt_tcp_plugin.engine.starts import EngineStarts
 
 log = logging.getLogger("broker.service")
@@ -81,7 +82,7 @@ class Service:
         self._builder = Builder(knowledge, engine, self.metrics, self._listing_due.set)
         self._asker = Asker(options, knowledge, source, self.metrics, clock)
         self._vms = vms
-        self._filter_watch = FilterWatch(clock, options.engine.start_file)
+        self._filter_watch = FilterWatch(clock)
         self._starts = EngineStarts(clock, memory.engine_started_ms)
         self._event_writer = EventWriter(knowledge.outbox, history, engine, self.metrics, clock)
         self._threads: list[threading.Thread] = []
@@ -230,7 +231,8 @@ class Service:
             self._observe_filter(units)
 
     def _observe_filter(self, units: Sequence[Unit]) -> None:
-        notice = self._filter_watch.observe(units)
+        started = started_at(self._options.engine.start_file)
+        notice = self._filter_watch.observe(units, started)
         if notice is not None and self._knowledge.has_pools():
             self._knowledge.tell(notice)
 
