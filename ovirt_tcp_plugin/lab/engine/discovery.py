@@ -74,9 +74,8 @@ class Discovery:
         found: Mapping[str, Mapping[str, Any]] = {}
         try:
             found = external.discover()
-        except NoAnswer as e:
-            text = f"Failed to connect to external scheduler proxy: {e}"
-            self._model.log(audit_log.SCHEDULER_UNREACHABLE, text, "error")
+        except NoAnswer:
+            self._model.log(audit_log.SCHEDULER_UNREACHABLE, audit_log.NO_SCHEDULER, "error")
         with self._model.lock:
             named = _units_of(found)
             changed = [unit for unit in named if self._differs(unit)]

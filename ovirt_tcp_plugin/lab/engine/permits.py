@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from typing import Optional
 
-from ovirt_tcp_plugin.lab.engine.documents import Element
+from ovirt_tcp_plugin.lab.engine.xml_text import Element
 
 # Id: name.
 PERMITS = {
@@ -33,6 +33,10 @@ PERMITS = {
     "1400": "inject_external_events",
     "1550": "manipulate_affinity_groups",
 }
+# Those that make no administrator of whoever has them.
+OF_USERS = frozenset(
+    {"create_vm", "delete_vm", "edit_vm_properties", "migrate_vm", "stop_vm", "hibernate_vm", "run_vm", "login"}
+)
 # Requests that change something, by the beginning of their path: the permit. The first that fits counts.
 _NEEDED = (
     ("events", "inject_external_events"),

@@ -30,6 +30,7 @@ from ovirt_tcp_plugin.lab.engine.vms import Vms
 from ovirt_tcp_plugin.lab.engine.web import Web
 
 HEARTBEAT_S = 0.1
+SUPER_USER = "00000000-0000-0000-0000-000000000001"
 # So long, in real seconds, a start's transaction is open at most while discovery waits for its answer.
 START_TRANSACTION_S = 1.0
 
@@ -155,6 +156,10 @@ class EngineSimulator:
         """What every start of the engine does (`ovirt-engine.py`, `Backend.initialize`)."""
         if self.config.up_mark:
             Path(self.config.up_mark).write_text(f"{os.getpid()}\n", encoding="ascii")
+        with self.model.lock:
+            # What refused edits left in memory is gone.
+            self.model.policies.update(self.model.unspoiled_policies)
+            self.model.unspoiled_policies.clear()
         self._obey(options.read(Path(self.config.options)) if self.config.options else self._given())
         self.model.audit_log.restart()
         self.hosts.restart()
@@ -213,7 +218,7 @@ def _fill(tables: Model, config: Config) -> None:
 
 
 def _fill_users(tables: Model, config: Config) -> None:
-    role = Role(model.new_id(), "SuperUser", set(PERMITS.values()), mutable=False)
+    role = Role(SUPER_USER, "SuperUser", set(PERMITS.values()), mutable=False)
     tables.roles[role.id] = role
     for users, roles in ((config.users, {role.id}), (config.directory, set())):
         for name, password in users.items():
