@@ -85,6 +85,18 @@ UNITS = [
     *((uid, name, "") for name, uid in _SELECTORS.items()),
 ]
 
+# The group of all users, and what everybody has by it: id of a role, its name and permits, and the template that it is for,
+# empty where REST shows none (`00600_insert_permissions.sql`).
+EVERYONE = "eee00000-0000-0000-0000-123456789eee"
+BLANK_TEMPLATE = "00000000-0000-0000-0000-000000000000"
+EVERYONES_ROLES = [
+    ("def00009-0000-0000-0000-def000000009", "UserTemplateBasedVm", ("create_vm", "assign_cpu_profile"), BLANK_TEMPLATE),
+    ("def00017-0000-0000-0000-def000000017", "CpuProfileOperator", ("assign_cpu_profile",), ""),
+    ("def00021-0000-0000-0000-def000000015", "UserProfileEditor", ("edit_profile",), ""),
+]
+# What `permissions` has of them: those on the whole system.
+ON_THE_SYSTEM = "UserProfileEditor"
+
 _UTILIZATION = {"HighUtilization": "^([5-9][0-9])$"}
 _MINUTES = {"CpuOverCommitDurationMinutes": "^([1-9][0-9]*)$"}
 _RATIO = {"VCpuToPhysicalCpuRatio": r"^([0-2](\.([0-9]+))?)$"}

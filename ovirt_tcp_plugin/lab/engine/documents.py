@@ -14,7 +14,7 @@ from typing import Any, Optional
 from xml.etree import ElementTree
 from xml.sax.saxutils import escape
 
-from ovirt_tcp_plugin.lab.engine import audit_log, shapes
+from ovirt_tcp_plugin.lab.engine import audit_log, builtin, shapes
 from ovirt_tcp_plugin.lab.engine.audit_log import Event
 from ovirt_tcp_plugin.lab.engine.errors import Fault
 from ovirt_tcp_plugin.lab.engine.model import (
@@ -44,8 +44,6 @@ _SPACE = uuid.UUID("5d3e5a0e-0f5c-4b57-9d0e-0d6f3e0b7a11")
 DATA_CENTER, MAC_POOL, MANAGEMENT_NETWORK, CPU_PROFILE, QUOTA, MIGRATION_POLICY, INSTANCE, LARGE_ICON, SMALL_ICON = (
     str(uuid.uuid5(_SPACE, str(number))) for number in range(9)
 )
-_EVERYONE = "eee00000-0000-0000-0000-123456789eee"
-_EVERYONES_ROLE = "def00021-0000-0000-0000-def000000015"
 _DEFAULT_FLOOD_RATE = 30
 _STARTED_AT = "2026-01-01T08:01:00.000Z"
 
@@ -251,7 +249,7 @@ def vm(row: Vm, next_run: bool = False, inline: bool = False, configuration: Opt
         "quota": QUOTA,
         "large_icon": LARGE_ICON,
         "small_icon": SMALL_ICON,
-        "blank": shapes.BLANK_TEMPLATE,
+        "blank": builtin.BLANK_TEMPLATE,
     }
     run_once = _yes(row.run_once is not None)
     lines = {
@@ -449,12 +447,18 @@ def permission(given: Role, holder: User, parent: str = "") -> Element:
     return root
 
 
-def everyones_permission() -> Element:
-    """Return what every user has by the built-in group Everyone: a permission without a user."""
-    uid = str(uuid.uuid5(_SPACE, _EVERYONE))
-    root = _entity("permission", uid, f"groups/{_EVERYONE}/permissions")
-    root.extend([_link("group", _EVERYONE, "groups"), _link("role", _EVERYONES_ROLE, "roles")])
-    return root
+def everyones_permissions(on_the_system: bool) -> list[Element]:
+    """Return what every user has by the built-in group Everyone: permissions without a user, some on single objects."""
+    elements = []
+    for role_id, name, _, template in builtin.EVERYONES_ROLES:
+        if on_the_system and name != builtin.ON_THE_SYSTEM:
+            continue
+        root = _entity("permission", str(uuid.uuid5(_SPACE, name)), f"groups/{builtin.EVERYONE}/permissions")
+        root.extend([_link("group", builtin.EVERYONE, "groups"), _link("role", role_id, "roles")])
+        if template:
+            root.append(_link("template", template, "templates"))
+        elements.append(root)
+    return elements
 
 
 def event(row: Event, tables: Model) -> Element:
@@ -485,7 +489,7 @@ def event(row: Event, tables: Model) -> Element:
     if row.host:
         root.append(_named_link("host", row.host, "hosts", tables.hosts))
     if whole:
-        root.append(_link("template", shapes.BLANK_TEMPLATE, "templates", "Blank"))
+        root.append(_link("template", builtin.BLANK_TEMPLATE, "templates", "Blank"))
     if row.user:
         root.append(_link("user", row.user, "users", tables.users[row.user].qualified_name))
     elif whole:

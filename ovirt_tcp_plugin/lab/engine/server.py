@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Optional
 
-from ovirt_tcp_plugin.lab.engine import audit_log, documents, model, options
+from ovirt_tcp_plugin.lab.engine import audit_log, builtin, documents, model, options
 from ovirt_tcp_plugin.lab.engine.clock import Clock, ManualClock
 from ovirt_tcp_plugin.lab.engine.discovery import Discovery
 from ovirt_tcp_plugin.lab.engine.external_scheduler import ExternalScheduler
@@ -220,6 +220,8 @@ def _fill(tables: Model, config: Config) -> None:
 def _fill_users(tables: Model, config: Config) -> None:
     role = Role(SUPER_USER, "SuperUser", set(PERMITS.values()), mutable=False)
     tables.roles[role.id] = role
+    for uid, name, permits, _ in builtin.EVERYONES_ROLES:
+        tables.roles[uid] = Role(uid, name, set(permits), mutable=False)
     for users, roles in ((config.users, {role.id}), (config.directory, set())):
         for name, password in users.items():
             user = User(model.new_id(), name, password, set(roles))

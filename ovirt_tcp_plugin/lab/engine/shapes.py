@@ -9,10 +9,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from ovirt_tcp_plugin.lab.engine.builtin import BLANK_TEMPLATE
 from ovirt_tcp_plugin.lab.engine.xml_text import Template
 
 API = "/ovirt-engine/api"
-BLANK_TEMPLATE = "00000000-0000-0000-0000-000000000000"
 
 _VM_ACTIONS = (
     "ticket cancelmigration commitsnapshot clone freezefilesystems logon maintenance previewsnapshot "

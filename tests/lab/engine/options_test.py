@@ -32,9 +32,9 @@ def test_an_unknown_level_is_not_found(lab: Lab) -> None:
 
 def test_a_user_finds_himself_and_his_roles(lab: Lab) -> None:
     user = lab.system.get().authenticated_user
-    permission, everyones = lab.system.users_service().user_service(user.id).permissions_service().list()
+    permission, *everyones = lab.system.users_service().user_service(user.id).permissions_service().list()
     assert permission.user.id == user.id
-    assert (everyones.user, everyones.group.id) == (None, "eee00000-0000-0000-0000-123456789eee")
+    assert {(one.user, one.group.id) for one in everyones} == {(None, "eee00000-0000-0000-0000-123456789eee")}
     assert lab.system.roles_service().role_service(permission.role.id).permits_service().list()
 
 

@@ -83,7 +83,7 @@ class AccessPaths:
         with self._model.lock:
             every = [(self._model.roles[uid], user) for user in self._model.users.values() for uid in sorted(user.roles)]
             granted = [documents.permission(role, user) for role, user in every]
-            return documents.listing("permissions", [*granted, documents.everyones_permission()])
+            return documents.listing("permissions", [*granted, *documents.everyones_permissions(True)])
 
     def _revoke(self, query: Mapping[str, str], _: Element, uid: str) -> Element:
         with self._model.lock:
@@ -99,7 +99,7 @@ class AccessPaths:
             user = self._model.find("users", uid)
             roles = [self._model.roles[one] for one in sorted(user.roles)]
             granted = [documents.permission(role, user, f"users/{uid}/") for role in roles]
-            return documents.listing("permissions", [*granted, documents.everyones_permission()])
+            return documents.listing("permissions", [*granted, *documents.everyones_permissions(False)])
 
     def _grant(self, query: Mapping[str, str], given: Element) -> Element:
         with self._model.lock:
