@@ -25,6 +25,7 @@ import yaml
 import ovirt_tcp_plugin
 from ovirt_tcp_plugin import config, errors
 from ovirt_tcp_plugin.attester.settings import Settings as AgentSettings
+from ovirt_tcp_plugin.broker import sdk
 from ovirt_tcp_plugin.broker.settings import Settings as BrokerSettings
 from ovirt_tcp_plugin.commands.settings import Settings as CliSettings
 from ovirt_tcp_plugin.engine.events import EngineEvent
@@ -397,6 +398,7 @@ def test_every_code_of_the_doctor_is_in_the_readme() -> None:
     sources = [path.read_text() for path in (PACKAGE / "broker" / "doctor").glob("*.py")]
     given = {code for text in sources for code in re.findall(r'(?:fail|warning)\(\s*"([a-z_]+)"', text)}
     given |= {code for text in sources for code in re.findall(r'"([a-z]+_silent)"', text)}
+    given |= {sdk.LOGIN_REFUSED, sdk.LOGIN_PERMIT_MISSING, sdk.PERMIT_MISSING}
     text = (ROOT / "README.md").read_text()
     assert len(given) > 40
     assert {code for code in given if f"`{code}`" not in text} == set()
