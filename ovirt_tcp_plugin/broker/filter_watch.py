@@ -40,7 +40,7 @@ class FilterState(enum.Enum):
     UNASKED = "unit_unasked"
 
 
-_FAULTS = {
+FAULTS = {
     FilterState.UNKNOWN: f"The engine does not know the filter unit {UNIT_NAME}",
     FilterState.DISABLED: f"The filter unit {UNIT_NAME} is disabled, so the engine does not ask it",
     FilterState.UNASKED: (
@@ -128,7 +128,7 @@ class FilterWatch:
             return None
         self._told = state
         self._told_ms = now_ms
-        return Notice(state.value, "error", f"{_FAULTS[state]}. {_HARM}: {_CURE}.")
+        return Notice(state.value, "error", f"{FAULTS[state]}. {_HARM}: {_CURE}.")
 
 
 def _recovery() -> Notice:

@@ -69,7 +69,12 @@ def _checks_of_settings() -> list[Check]:
     return [
         Check("engine", ("site",), _nothing, "The engine answers, and takes the broker's user.", *_ENGINE_SILENT),
         Check("permits", ("permits",), policies.rights, "The broker's user has the rights that it needs, not all."),
-        Check("unit", ("site",), policies.unit, "The engine knows the filter unit TrustedHosts, and asks it."),
+        Check(
+            "unit",
+            ("site", "started"),
+            policies.unit,
+            "The engine knows the filter unit TrustedHosts, and asks it.",
+        ),
         Check(
             "scheduler",
             ("scheduler", "filterd_at"),

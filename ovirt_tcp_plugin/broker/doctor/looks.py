@@ -23,6 +23,7 @@ from ovirt_tcp_plugin.broker.sdk import Access
 from ovirt_tcp_plugin.broker.settings import Settings
 from ovirt_tcp_plugin.broker.setup.engine_config import EngineConfig
 from ovirt_tcp_plugin.broker.setup.options import SCHEDULER_ENABLED, SCHEDULER_TIMEOUT, SCHEDULER_URL
+from ovirt_tcp_plugin.engine.start_file import started_at
 from ovirt_tcp_plugin.remote import Remote
 
 # By these names the engine finds this machine.
@@ -48,6 +49,7 @@ def begin(
     reach = access(options.engine)
     view = EngineView(reach)
     gathering.start("policy_units", view.policy_units)
+    gathering.start("started", lambda: started_at(options.engine.start_file))
     gathering.start("properties", view.vm_properties)
     gathering.start("permits", view.permits)
     gathering.start("addresses", view.addresses)

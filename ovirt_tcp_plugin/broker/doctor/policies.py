@@ -5,12 +5,15 @@
 from __future__ import annotations
 
 import collections
+import datetime
 import re
 from collections.abc import Collection, Iterable, Mapping
+from typing import Optional
 
 from ovirt_tcp_plugin.broker.decision import Scope
 from ovirt_tcp_plugin.broker.doctor.findings import Finding, fail, named, warning
 from ovirt_tcp_plugin.broker.doctor.seen import PolicyUnits, SchedulerOptions, Site
+from ovirt_tcp_plugin.broker.filter_watch import FAULTS, FilterState, filter_state
 from ovirt_tcp_plugin.broker.inventory import MARK_PROPERTY, PERMITS, UNIT_NAME
 
 AFFINITY_FILTER = "VmToHostsAffinityGroups"
@@ -20,18 +23,22 @@ WIDE_PERMITS = frozenset({"manipulate_permissions", "manipulate_roles", "manipul
 MAX_RESPONSE_MS = 10_000
 
 RESTART = "systemctl restart ovirt-engine"
-_DISCOVERY = "start ovirt-tcp-filterd, then restart the engine, which looks for units only at its start"
+_DISCOVERY = (
+    "start ovirt-tcp-filterd if it does not run, then restart the engine, which looks for units only at its start"
+)
 _SETUP = "ovirt-tcp setup sets it; it counts from the engine's next start"
 
 
-def unit(site: Site) -> Iterable[Finding]:
-    """Judge whether the engine knows our filter unit, and asks it."""
-    ours = [one for one in site.listing.units if one.name == UNIT_NAME]
-    if not ours:
-        yield fail("unit_unknown", f"The engine does not know the filter unit {UNIT_NAME}.", _DISCOVERY)
-    elif not any(one.enabled for one in ours):
-        text = f"The filter unit {UNIT_NAME} is disabled: walls hold, but first starts of VMs are not filtered."
-        yield fail("unit_disabled", text, _DISCOVERY)
+def unit(site: Site, started: Optional[datetime.datetime]) -> Iterable[Finding]:
+    """Judge whether the engine knows our filter unit, and asks it.
+
+    Args:
+        started: when the engine started last, None where that cannot be seen.
+    """
+    state = filter_state(site.listing.units, started)
+    if state is not FilterState.ASKED:
+        text = f"{FAULTS[state]}. The wall still holds, but first starts of VMs are not filtered."
+        yield fail(state.value, text, _DISCOVERY)
 
 
 def scheduler(found: SchedulerOptions, ours: Collection[str], port: int) -> Iterable[Finding]:

@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import datetime
 from collections.abc import Callable
 
 import pytest
@@ -15,6 +16,7 @@ from ovirt_tcp_plugin.broker.doctor.walls import ENDED, wall_hosts
 from ovirt_tcp_plugin.broker.engine import Engine
 from ovirt_tcp_plugin.broker.policies import CLUSTER_MAINTENANCE
 from ovirt_tcp_plugin.lab.engine import builtin, model
+from ovirt_tcp_plugin.placement.filter_unit import offered_description
 from tests.broker.doctor.conftest import GATE, Installation
 
 Patch = pytest.MonkeyPatch
@@ -136,6 +138,14 @@ def with_its_name(one: Installation, patch: Patch) -> None:
     patch.setattr(peers, "addresses", lambda url: frozenset({"vm1.lab"}) if "engine" in url else frozenset())
 
 
+def left_over(one: Installation, patch: Patch) -> None:
+    """The unit is of an earlier discovery than the engine's last start."""
+    patch.setitem(one.options["engine"], "start_file", str(one.directory / "engine.up"))
+    (one.directory / "engine.up").touch()
+    an_hour_ago = datetime.datetime.now(datetime.timezone.utc) - datetime.timedelta(hours=1)
+    set_unit("description", offered_description(an_hour_ago))(one, patch)
+
+
 def hook(checksum: str, point: str = "before_vm_start") -> Break:
     return lambda one, patch: patch.setitem(one.site.host("h1").hooks, (point, GATE), checksum)
 
@@ -152,6 +162,7 @@ def without_hooks(one: Installation, patch: Patch) -> None:
     ("broken", "code", "state", "text", "step"),
     [
         (set_unit("enabled", False), "unit_disabled", "FAIL", "first starts of VMs are not filtered", "restart the engine"),
+        (left_over, "unit_unasked", "FAIL", "left over from before", "restart the engine"),
         (without_pool, "no_pool", "warning", "no VM is protected", "Scheduling Policy"),
         (without_affinity_filter, "no_affinity_filter", "FAIL", "cluster Trusted has no filter VmToHosts", "policy trusted"),
         (without_balance, "no_balance", "FAIL", "every cluster after it", "choose a load balancer in policy trusted"),
