@@ -652,6 +652,23 @@ class TestLeftovers:
         assert ready.setup("--remove").exit_code == 0
         until(lambda: host.status == "up")
 
+    def test_a_host_that_the_broker_activated_first_is_back_already(
+        self, ready: Machine, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        ready.setup("--cluster", "One")
+        host = next(iter(ready.engine.model.hosts.values()))
+        host.status = "maintenance"
+        host.status_detail = "ovirt-tcp: not trusted (pcr_differs): PCR 17"
+        activate = ready.engine.hosts.activate
+
+        def activate_twice(host: model.Host) -> None:
+            activate(host)
+            activate(host)
+
+        monkeypatch.setattr(ready.engine.hosts, "activate", activate_twice)
+        done = ready.setup("--remove")
+        assert done.exit_code == 0, done.output
+
     def test_while_its_cluster_is_being_upgraded_nothing_is_undone(self, ready: Machine) -> None:
         ready.setup("--cluster", "One")
         ready.wall()
