@@ -149,9 +149,18 @@ class Service:
         self._knowledge.wanted(host_id)
 
     def _loop(self, name: str, step: Callable[[], None], pause_s: float, wait: Callable[[float], object]) -> None:
+        refusal = ""
         while not self._stopping.is_set():
             try:
                 step()
+                if name == "observe":
+                    self.metrics.access(refused=False)
+            except errors.AccessRefused as e:
+                # It stays so until an administrator changes something: it is logged once.
+                self.metrics.access(refused=True)
+                if str(e) != refusal:
+                    log.warning("loop=%s error=%s", name, e)
+                refusal = str(e)
             except errors.Error as e:
                 log.warning("loop=%s error=%s", name, e)
             except Exception:
