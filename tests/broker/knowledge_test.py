@@ -106,8 +106,14 @@ class World:
                 vms.add(step.subject)
             elif step.edit is Edit.REMOVE_VM:
                 vms.discard(step.subject)
+            elif step.edit in (Edit.REMOVE_HOSTS, Edit.ADD_HOSTS):
+                hosts = set(step.host_ids)
+            elif step.edit is Edit.CHANGE_VMS:
+                vms = set(step.vm_ids)
         self.wall = Group("wall", "ovirt-tcp-wall", frozenset(hosts), frozenset(vms))
         self.knowledge.walled(POOL, self.wall)
+        if not self.knowledge.plans()[0].steps:
+            self.knowledge.walls_in_order([POOL])
 
     def inside(self) -> set[str]:
         self.build()
@@ -520,8 +526,12 @@ class TestForeignEdits:
         assert world.wall is not None
         world.wall = None if change is None else dataclasses.replace(world.wall, **change)
         world.look()
+        assert world.told() == []
+        for _ in range(2):
+            world.build()
         assert world.told() == [f"Somebody edited the wall of pool Trusted: {told}. It is put right."]
         world.look()
+        world.build()
         assert world.told() == []
 
     def test_our_own_edit_whose_answer_got_lost_is_nobodys(self) -> None:

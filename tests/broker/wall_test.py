@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from ovirt_tcp_plugin.broker.decision import Verdict
 from ovirt_tcp_plugin.broker.inventory import Group
 from ovirt_tcp_plugin.broker.verdicts import holds
-from ovirt_tcp_plugin.broker.wall import Edit, Step, hosts_inside, plan
+from ovirt_tcp_plugin.broker.wall import Edit, Step, hosts_inside, plan, single_steps
 from ovirt_tcp_plugin.messages.result import Level
 
 NAMES = ["a", "b", "c", "d"]
@@ -42,6 +42,50 @@ def test_a_good_wall_is_left_alone() -> None:
 
 def test_a_vm_that_was_not_listed_stays_behind_it() -> None:
     assert plan(wall("a", "x"), {"a"}, set(), set()) == []
+
+
+def test_a_label_has_the_wall_repaired_before_all() -> None:
+    labelled = Group("id", "ovirt-tcp-wall", frozenset("ab"), host_label_ids=frozenset({"label"}))
+    assert [step.edit for step in plan(labelled, {"b"}, set(), set())] == [Edit.REPAIR, Edit.REMOVE_HOST]
+
+
+def test_more_than_two_edits_of_a_kind_are_one_call_that_lists_all_members() -> None:
+    steps = plan(wall("abcd", "uv"), {"d", "e", "f", "g"}, {"x", "y"}, set("uvxy"))
+    assert steps == [
+        Step(Edit.REMOVE_HOSTS, host_ids=frozenset("d")),
+        Step(Edit.ADD_HOSTS, host_ids=frozenset("defg")),
+        Step(Edit.CHANGE_VMS, vm_ids=frozenset("xy")),
+    ]
+
+
+def test_a_wall_of_two_is_emptied_by_one_call_too() -> None:
+    assert plan(wall("ab"), set(), set(), set()) == [Step(Edit.REMOVE_HOSTS)]
+    assert plan(wall("a"), set(), set(), set()) == [Step(Edit.REMOVE_HOST, "a")]
+
+
+def test_a_few_edits_of_a_long_list_are_single_ones() -> None:
+    known = {f"v{n}" for n in range(1000)}
+    behind = Group("id", "ovirt-tcp-wall", vm_ids=frozenset(known))
+    assert [step.edit for step in plan(behind, set(), known | {"a", "b", "c"}, known)] == [Edit.ADD_VM] * 3
+
+
+def test_one_call_for_all_vms_keeps_those_that_were_not_listed() -> None:
+    (step,) = plan(wall("", "uvw"), set(), {"x", "y", "z"}, set("vwxyz"))
+    assert step == Step(Edit.CHANGE_VMS, vm_ids=frozenset("uxyz"))
+
+
+def test_single_edits_do_the_same_as_one_call() -> None:
+    before = wall("abcd", "uvw")
+    (out, into, vms) = plan(before, {"c", "e", "f", "g"}, {"x", "y"}, set("uvwxy"))
+    assert single_steps(before, out) == [Step(Edit.REMOVE_HOST, host_id) for host_id in "abd"]
+    assert single_steps(wall("c"), into) == [Step(Edit.ADD_HOST, host_id) for host_id in "efg"]
+    added = [Step(Edit.ADD_VM, vm_id) for vm_id in "xy"]
+    assert single_steps(before, vms) == added + [Step(Edit.REMOVE_VM, vm_id) for vm_id in "uvw"]
+
+
+def test_a_surplus_wall_goes_when_the_other_is_as_it_has_to_be() -> None:
+    assert plan(wall("a", "x"), {"a"}, {"x"}, {"x"}, ["old"]) == [Step(Edit.REMOVE_SURPLUS, "old")]
+    assert plan(wall("a"), {"a"}, {"x"}, {"x"}, ["old"]) == [Step(Edit.ADD_VM, "x")]
 
 
 verdicts = st.none() | st.builds(
