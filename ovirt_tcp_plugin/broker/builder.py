@@ -44,10 +44,20 @@ class Builder:
             Unavailable: the engine does not answer. One that answers, but fails at a wall, fails at that wall only.
         """
         away = threading.Event()
+        over = threading.Event()
 
         def outdated() -> bool:
-            return away.is_set() or self._knowledge.worse.is_set() or late()
+            return over.is_set() or away.is_set() or self._knowledge.worse.is_set() or late()
 
+        try:
+            return self._carry_out(plans, away, outdated, late)
+        finally:
+            # A call that hangs ends later than its plan.
+            over.set()
+
+    def _carry_out(
+        self, plans: Sequence[WallPlan], away: threading.Event, outdated: Callable[[], bool], late: Callable[[], bool]
+    ) -> frozenset[str]:
         works = {plan.pool.cluster_id: self._work(plan, away, outdated) for plan in plans}
         # Who leaves a wall leaves first in all pools; then walls are made; then others enter.
         for edits in (LEAVING, CREATING, ENTERING):

@@ -320,11 +320,13 @@ class Knowledge:
         with self.lock:
             return [self._plan(pool) for pool in self._seen.pools.by_cluster.values()]
 
-    def walled(self, cluster_id: str, group: Group) -> None:
-        """A wall is now like this."""
+    def walled(self, cluster_id: str, group: Group) -> Optional[Group]:
+        """A wall is now like this; return what was known of it before."""
         with self.lock:
             self.wall_edits += 1
+            known = self._seen.walls.get(cluster_id)
             self._seen.walls[cluster_id] = group
+            return known
 
     def wall_gone(self, cluster_id: str, group_id: str) -> None:
         """The engine does not list a wall any more; a new one is due."""
@@ -364,9 +366,12 @@ class Knowledge:
     def walls_in_order(self, cluster_ids: Iterable[str]) -> None:
         """The walls of these clusters are as they have to be."""
         with self.lock:
-            for cluster_id in cluster_ids:
+            for cluster_id in self._wall_news.waiting().intersection(cluster_ids):
                 pool = self._seen.pools.by_cluster.get(cluster_id)
-                notice = None if pool is None else self._wall_news.in_order(pool)
+                # A listing may have shown an edit after the plan was made.
+                if pool is None or self._plan(pool).steps:
+                    continue
+                notice = self._wall_news.in_order(pool)
                 if notice is not None:
                     self._tell(notice)
 

@@ -361,9 +361,11 @@ class Service:
         try:
             self._engine.remove_wall(cluster_id, group_id)
         except (errors.Conflict, errors.NotFound, errors.Unavailable) as e:
+            if self._is_away(e):
+                return
             number = self._ended_wall_retries.failed(group_id, self._clock.now_ms())
             log.warning("wall not removed cluster=%s group=%s try=%d error=%s", cluster_id, group_id, number, e)
-            if number == FAILURES_TOLD and not self._is_away(e):
+            if number == FAILURES_TOLD:
                 text = (
                     f"The wall of cluster {cluster_id}, which is no trusted pool any more, could not be removed: {e} "
                     f"Its VMs start only on the hosts that it lists: remove affinity group {group_id} by hand."

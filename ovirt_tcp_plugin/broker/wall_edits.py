@@ -75,6 +75,10 @@ class WallNews:
         # Edits whose refusal was told.
         self._refused: dict[str, set[Edit]] = {}
 
+    def waiting(self) -> frozenset[str]:
+        """Return the clusters of whose walls something is to be told."""
+        return frozenset(self._edited).union(self._refused_at_first, self._refused)
+
     def edited(self, cluster_id: str, done: str) -> None:
         """Somebody else did this to a wall; it is told when it is put right, or cannot be."""
         before = self._edited.get(cluster_id)

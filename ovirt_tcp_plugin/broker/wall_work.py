@@ -56,6 +56,7 @@ class WallWork:
         self._outdated, self._listing_due = outdated, listing_due
         self._cluster_id = plan.pool.cluster_id
         self._group = plan.group or Group("", wall_name(self._cluster_id))
+        self._known = plan.group
         self._carried_out: set[Step] = set()
         # Steps that were refused, failed, or wait for their next try.
         self._failed: set[Step] = set()
@@ -268,7 +269,11 @@ class WallWork:
 
     def _walled(self, group: Group) -> None:
         self._group = group
-        self._knowledge.walled(self._cluster_id, group)
+        known = self._knowledge.walled(self._cluster_id, group)
+        if known != self._known:
+            # It was listed while our call took long: what it is now, only the next listing tells.
+            self._listing_due()
+        self._known = group
 
     def _goes_on_later(self) -> bool:
         self._over = True

@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import threading
 import time
 
 import pytest
@@ -55,6 +56,13 @@ def weaken(site: Site) -> None:
 
 def listings(site: Site) -> int:
     return site.engine.rest.calls["GET vms"]
+
+
+def judge(site: Site, hosts: set[str], level: Level) -> None:
+    """Have the attestation server say this of several hosts in one answer."""
+    site.source.levels.update({f"{name}.lab": level for name in hosts})
+    answers = site.source.ask([f"{name}.lab" for name in hosts])
+    site.knowledge.record({site.host(name).id: answers[f"{name}.lab"] for name in hosts})
 
 
 def second_pool(site: Site) -> tuple[str, str]:
@@ -269,6 +277,36 @@ class TestOneCall:
 def singles(site: Site) -> int:
     calls = site.engine.rest.calls.items()
     return sum(number for call, number in calls if "affinitygroups/{}/" in call and not call.startswith("GET"))
+
+
+def test_a_call_that_hung_carries_out_nothing_more_of_its_old_plan(
+    running: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Meanwhile its pool has other plans: whoever had to leave then is trusted again."""
+    remove_host, removed = Engine.remove_host, []
+    add_host, added = Engine.add_host, []
+    hang = threading.Event()
+
+    def hanging(engine: Engine, cluster_id: str, group_id: str, host_id: str) -> None:
+        removed.append(host_id)
+        hang.wait(10)
+        remove_host(engine, cluster_id, group_id, host_id)
+
+    def watched(engine: Engine, cluster_id: str, group_id: str, host_id: str) -> None:
+        added.append(host_id)
+        add_host(engine, cluster_id, group_id, host_id)
+
+    monkeypatch.setattr(Engine, "remove_host", hanging)
+    monkeypatch.setattr(Engine, "add_host", watched)
+    judge(running, {"h1", "h2"}, Level.UNTRUSTED)
+    until(lambda: removed)
+    judge(running, {"h1", "h2"}, Level.TRUSTED)
+    until(lambda: len(running.trusted_in_snapshot()) == 5)
+    enforced = running.service._enforced_ms
+    until(lambda: running.service._enforced_ms > enforced)
+    hang.set()
+    until(lambda: added and running.inside() == EVERYBODY)
+    assert len(removed) == 1
 
 
 class TestOneAlone:
