@@ -75,7 +75,7 @@ class TestMaintenance:
 
 class TestActivation:
     def test_a_host_that_is_up_cannot_be_activated(self, lab: Lab) -> None:
-        with pytest.raises(ovirtsdk4.Error, match="Wrong status"):
+        with pytest.raises(ovirtsdk4.Error, match="Host in Up status"):
             lab.session.host_service("h1").activate()
 
     def test_one_without_power_does_not_come_up_until_it_has_some(self, lab: Lab) -> None:

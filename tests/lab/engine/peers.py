@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import contextlib
 import http.client
+import json
 import socketserver
 import ssl
 import threading
@@ -92,6 +93,18 @@ def add_group(connection: ovirtsdk4.Connection, hosts: list[types.Host], vms: li
     return str(groups.add(group).id)
 
 
+def exchange(url: str, verb: str, path: str, body: str, headers: dict[str, str]) -> tuple[int, str, str]:
+    """Return status, body and content type of an answer."""
+    address = urllib.parse.urlsplit(url)
+    # The lab's own certificate; nothing secret travels.
+    trusting = ssl._create_unverified_context()  # noqa: S323
+    connection = http.client.HTTPSConnection(address.hostname or "", address.port, timeout=10, context=trusting)
+    with contextlib.closing(connection):
+        connection.request(verb, path, body.encode() or None, headers)
+        answer = connection.getresponse()
+        return answer.status, answer.read().decode(), answer.headers.get("Content-Type", "")
+
+
 class ScriptedScheduler(socketserver.ThreadingTCPServer):
     """Answers every request with the bytes it was given; remembers what was asked."""
 
@@ -176,6 +189,12 @@ class Lab:
         self.system = self.session.system
         self.events = self.system.events_service()
 
+    def restart(self) -> None:
+        """Restart the engine, and wait until it is there."""
+        self.engine.restart(1)
+        self.pass_time(2)
+        self.engine.discovery.wait()
+
     def pass_time(self, seconds: float) -> None:
         self.engine.advance(seconds, min(1.0, seconds))
 
@@ -198,17 +217,19 @@ class Lab:
         (cluster,) = self.engine.model.clusters
         return f"clusters/{cluster}/affinitygroups"
 
-    def ask(self, verb: str, path: str, body: str = "") -> tuple[int, str]:
+    def ask(self, verb: str, path: str, body: str = "", token: str = "") -> tuple[int, str]:
         """Return status and body of a request below /ovirt-engine/api, byte by byte as the engine answers."""
-        address = urllib.parse.urlsplit(self.engine.url)
-        # The lab's own certificate; nothing secret travels.
-        trusting = ssl._create_unverified_context()  # noqa: S323
-        connection = http.client.HTTPSConnection(address.hostname or "", address.port, timeout=10, context=trusting)
-        headers = {"Authorization": f"Bearer {self.session.connection.authenticate()}", "Version": "4"}
-        with contextlib.closing(connection):
-            connection.request(verb, f"{address.path}/{path}", body.encode() or None, headers)
-            answer = connection.getresponse()
-            return answer.status, answer.read().decode()
+        session = token or self.session.connection.authenticate()
+        headers = {"Authorization": f"Bearer {session}", "Version": "4"}
+        return exchange(self.engine.url, verb, f"/ovirt-engine/api/{path}".rstrip("/"), body, headers)[:2]
+
+    def log_in(self, username: str, password: str) -> tuple[int, dict[str, str]]:
+        """Return status and answer of the request for a token."""
+        form = {"grant_type": "password", "scope": "ovirt-app-api", "username": username, "password": password}
+        headers = {"Content-Type": "application/x-www-form-urlencoded", "Accept": "application/json"}
+        path = "/ovirt-engine/sso/oauth/token"
+        status, answer, _ = exchange(self.engine.url, "POST", path, urllib.parse.urlencode(form), headers)
+        return status, json.loads(answer)
 
     def refused(self, verb: str, path: str, body: str = "") -> tuple[int, str]:
         """Return status and detail of a refusal, which is a fault or an action with one."""

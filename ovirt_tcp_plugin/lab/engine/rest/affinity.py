@@ -14,17 +14,17 @@ import copy
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from ovirt_tcp_plugin.lab.engine import affinity, documents, model
+from ovirt_tcp_plugin.lab.engine import affinity, audit_log, documents, model
 from ovirt_tcp_plugin.lab.engine.documents import Element
 from ovirt_tcp_plugin.lab.engine.errors import Fault, invalid, refusal
 from ovirt_tcp_plugin.lab.engine.model import AffinityGroup, AffinityLabel, Model, Rule
 
 # Path element: (table of the members, attribute of the group, their document, tag of a list).
 _MEMBERS: dict[str, tuple[str, str, Callable[[Any], Element], str]] = {
-    "hosts": ("hosts", "hosts", documents.host, "hosts"),
-    "vms": ("vms", "vms", documents.vm, "vms"),
-    "hostlabels": ("labels", "host_labels", documents.label, "affinity_labels"),
-    "vmlabels": ("labels", "vm_labels", documents.label, "affinity_labels"),
+    "hosts": ("hosts", "hosts", documents.named_host, "hosts"),
+    "vms": ("vms", "vms", documents.named_vm, "vms"),
+    "hostlabels": ("labels", "host_labels", documents.named_label, "affinity_labels"),
+    "vmlabels": ("labels", "vm_labels", documents.named_label, "affinity_labels"),
 }
 # Attribute of a group: (its element in a document, tag of one member there).
 _LISTS = {
@@ -83,6 +83,7 @@ class AffinityPaths:
             self._check_name(group, "add")
             self._validate(group, "add")
             self._model.groups[group.id] = group
+            self._log(audit_log.GROUP_ADDED, group, "added")
             return documents.group(group, self._model)
 
     def _get(self, query: Mapping[str, str], _: Element, cluster: str, uid: str) -> Element:
@@ -99,11 +100,14 @@ class AffinityPaths:
             self._validate(group, "edit")
             # The same row for whoever holds it.
             vars(present).update(vars(group))
+            self._log(audit_log.GROUP_UPDATED, present, "updated")
             return documents.group(present, self._model)
 
     def _remove(self, query: Mapping[str, str], _: Element, cluster: str, uid: str) -> Element:
         with self._model.lock:
-            del self._model.groups[self._find(uid).id]
+            group = self._find(uid)
+            del self._model.groups[group.id]
+            self._log(audit_log.GROUP_REMOVED, group, "removed")
             return documents.action()
 
     def _find(self, uid: str) -> AffinityGroup:
@@ -168,6 +172,7 @@ class AffinityPaths:
             if given.get("id", "") in present:
                 raise invalid(f"Cannot edit Affinity Group. Duplicate {_ENTITIES[kind]}.")
             members.append(given.get("id", ""))
+            self._log(audit_log.GROUP_UPDATED, self._model.groups[uid], "updated")
             # `BackendAffinityGroupVmsResource` gives the VM back as it came.
             return documents.echo(given) if kind == "vms" else documents.action()
 
@@ -180,6 +185,7 @@ class AffinityPaths:
             if member not in members or _ENTITIES[kind] == "LABEL":
                 raise invalid(f"Cannot edit Affinity Group. Provided {_ENTITIES[kind]} is invalid (does not exist).")
             members.remove(member)
+            self._log(audit_log.GROUP_UPDATED, self._model.groups[uid], "updated")
             return documents.action()
 
     def _editable_members(self, uid: str, kind: str, member: str) -> list[str]:
@@ -193,6 +199,10 @@ class AffinityPaths:
         members: list[str] = getattr(group, attribute)
         return members
 
+    def _log(self, code: int, group: AffinityGroup, done: str) -> None:
+        text = f"Affinity Group {group.name} was {done}. (User: {self._model.acting_name()})"
+        self._model.log(code, text, cluster=group.cluster)
+
     def _labels(self, query: Mapping[str, str], _: Element) -> Element:
         with self._model.lock:
             return documents.listing("affinity_labels", map(documents.label, self._model.labels.values()))
@@ -203,6 +213,9 @@ class AffinityPaths:
             if any(one.name == label.name for one in self._model.labels.values()):
                 raise refusal("Cannot add affinity label with a conflicting NAME.")
             self._model.labels[label.id] = label
+            self._model.log(
+                audit_log.LABEL_ADDED, f"Affinity Label {label.name} was added. (User: {self._model.acting_name()})"
+            )
             return documents.label(label)
 
     def _bearers(self, query: Mapping[str, str], _: Element, uid: str, kind: str) -> Element:
