@@ -108,6 +108,10 @@ class Knowledge:
             seen = self._table.observe({host.id: host.up for host in hosts}, now_ms)
             came_up = (*seen.came_up, *self._moved(places))
             self._evacuation.observe(seen.came_up)
+            # One of ours may have attested well a moment before it was seen to be away, which counts
+            # for nothing: it would wait for its next turn in maintenance.
+            ours = self._evacuation.quarantine.taken.keys() & seen.left_up
+            self._table.wanted(ours, self._clock.now_ms())
             self._watch_exemptions()
             if seen.came_up or seen.left_up or seen.removed:
                 of = None if seen.removed else self._seen.pools_of([*seen.came_up, *seen.left_up])
@@ -382,7 +386,9 @@ class Knowledge:
             blocked: clusters whose walls may still let somebody in who is not trusted.
         """
         with self.lock:
-            return self._evacuation.to_deactivate(lambda uid: uid in blocked or self._waits_for_wall(uid))
+            return self._evacuation.to_deactivate(
+                lambda uid: uid in blocked or self._waits_for_wall(uid)
+            )
 
     def deactivated(self, host_id: str, refusal: str = "") -> None:
         """Maintenance was accepted, or refused."""
@@ -590,7 +596,8 @@ class Knowledge:
         if pool.cluster_id not in self._members:
             self._members[pool.cluster_id] = frozenset(vm.id for vm in self._seen.needy(pool))
         members = self._members[pool.cluster_id]
-        steps = wall.plan(group, hosts, members, self._seen.vms.keys(), self._surplus(pool.cluster_id))
+        surplus = self._surplus(pool.cluster_id)
+        steps = wall.plan(group, hosts, members, self._seen.vms.keys(), surplus)
         return WallPlan(pool, group, steps)
 
     def _waits_for_wall(self, cluster_id: str) -> bool:

@@ -373,6 +373,16 @@ class TestQuarantine:
         assert "h1" in world.inside()
         assert world.leaving() == set()
 
+    def test_ours_that_attests_well_before_it_is_seen_to_be_away_is_asked_again(self) -> None:
+        world = World()
+        world.attest(good=world.ids())
+        world.attest(bad=["h1"])
+        assert world.leaving() == {"h1"}
+        world.knowledge.deactivated("h1")
+        world.attest(good=["h1"])
+        world.status("h1", "maintenance", "ovirt-tcp: not trusted")
+        assert world.knowledge.due(10) == ["h1"]
+
     def test_an_administrators_maintenance_is_never_ended(self) -> None:
         world = World()
         world.attest(good=world.ids())

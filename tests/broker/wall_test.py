@@ -114,3 +114,43 @@ def test_silence_lets_nobody_in_and_evidence_always_out(
     assert good <= chosen
     if not good:
         assert chosen == frozenset()
+
+
+def carried_out(before: Group, step: Step) -> Group:
+    """Return the wall after a step, as the engine does it."""
+    hosts, vms = set(before.host_ids), set(before.vm_ids)
+    if step.edit is Edit.REMOVE_HOST:
+        hosts.remove(step.subject)
+    elif step.edit is Edit.ADD_HOST:
+        hosts.add(step.subject)
+    elif step.edit is Edit.ADD_VM:
+        vms.add(step.subject)
+    elif step.edit is Edit.REMOVE_VM:
+        vms.remove(step.subject)
+    elif step.edit in (Edit.REMOVE_HOSTS, Edit.ADD_HOSTS):
+        hosts = set(step.host_ids)
+    elif step.edit is Edit.CHANGE_VMS:
+        vms = set(step.vm_ids)
+    return Group(before.id, before.name, frozenset(hosts), frozenset(vms))
+
+
+members = st.frozensets(st.sampled_from("abcdefgh"))
+
+
+@given(members, members, members, members, members)
+def test_whatever_the_wall_was_the_steps_make_it_what_it_has_to_be(
+    inside: frozenset[str], hosts: frozenset[str], behind: frozenset[str], vms: frozenset[str], known: frozenset[str]
+) -> None:
+    group = wall("", "")
+    group = Group(group.id, group.name, inside, behind)
+    for step in plan(group, hosts, vms, known | vms):
+        later = carried_out(group, step)
+        if step.edit in (Edit.ADD_HOST, Edit.ADD_HOSTS):
+            assert later.host_ids <= hosts, "somebody enters while another who has to leave is inside"
+        one_by_one = group
+        for single in single_steps(group, step) if not step.subject else [step]:
+            one_by_one = carried_out(one_by_one, single)
+        assert one_by_one == later
+        group = later
+    assert group.host_ids == hosts
+    assert group.vm_ids == vms | (behind - known)
