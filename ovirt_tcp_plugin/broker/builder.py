@@ -1,6 +1,6 @@
 # SPDX-FileCopyrightText: The ovirt_tcp_plugin developers
 # SPDX-License-Identifier: Apache-2.0
-"""Carries out the plans for the walls of all pools: several pools at once, each wall on its own (`wall_work`)."""
+"""Carries out the plans for the walls of all pools: several at once (`wall_work`)."""
 
 from __future__ import annotations
 
@@ -34,14 +34,16 @@ class Builder:
         self._retries: dict[str, Retries] = {}
 
     def build(self, plans: Sequence[WallPlan], late: Callable[[], bool]) -> frozenset[str]:
-        """Carry out the plans; return the clusters of which nobody may be asked to leave service now.
+        """Carry out the plans; return the clusters of which nobody may leave service now.
 
-        Those are where somebody who has to leave is still inside the wall, or may be: VMs of another host could come to
-        him. The plans are outdated when somebody loses trust, and when it is `late`, since verdicts end by themselves;
-        then there are better ones at the next look. Each wall is remembered step by step: a failure loses nothing.
+        Those are where somebody who has to leave is still inside the wall, or may be: VMs of
+        another host could come to him. The plans are outdated when somebody loses trust, and when
+        it is `late`, since verdicts end by themselves; then there are better ones at the next look.
+        Each wall is remembered step by step: a failure loses nothing.
 
         Raises:
-            Unavailable: the engine does not answer. One that answers, but fails at a wall, fails at that wall only.
+            Unavailable: the engine does not answer. One that answers, but fails at a wall, fails at
+                that wall only.
         """
         away = threading.Event()
         over = threading.Event()
@@ -56,7 +58,11 @@ class Builder:
             over.set()
 
     def _carry_out(
-        self, plans: Sequence[WallPlan], away: threading.Event, outdated: Callable[[], bool], late: Callable[[], bool]
+        self,
+        plans: Sequence[WallPlan],
+        away: threading.Event,
+        outdated: Callable[[], bool],
+        late: Callable[[], bool],
     ) -> frozenset[str]:
         works = {plan.pool.cluster_id: self._work(plan, away, outdated) for plan in plans}
         # Who leaves a wall leaves first in all pools; then walls are made; then others enter.
@@ -75,13 +81,27 @@ class Builder:
             if jobs and late():
                 self._knowledge.changed.set()
                 break
-        self._knowledge.walls_in_order([cluster_id for cluster_id, work in works.items() if work.is_done()])
-        return frozenset(cluster_id for cluster_id, work in works.items() if work.may_let_untrusted_in())
+        done = [cluster_id for cluster_id, work in works.items() if work.is_done()]
+        self._knowledge.walls_in_order(done)
+        open_walls = [
+            cluster_id for cluster_id, work in works.items() if work.may_let_untrusted_in()
+        ]
+        return frozenset(open_walls)
 
-    def _work(self, plan: WallPlan, away: threading.Event, outdated: Callable[[], bool]) -> WallWork:
+    def _work(
+        self, plan: WallPlan, away: threading.Event, outdated: Callable[[], bool]
+    ) -> WallWork:
         retries = self._retries.setdefault(plan.pool.cluster_id, Retries())
         if not self._calls.is_under_way(plan.pool.cluster_id):
             retries.keep(plan.steps)
         return WallWork(
-            plan, self._knowledge, self._engine, self._metrics, retries, self._clock, away, outdated, self._listing_due
+            plan,
+            self._knowledge,
+            self._engine,
+            self._metrics,
+            retries,
+            self._clock,
+            away,
+            outdated,
+            self._listing_due,
         )

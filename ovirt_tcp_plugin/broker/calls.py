@@ -1,6 +1,9 @@
 # SPDX-FileCopyrightText: The ovirt_tcp_plugin developers
 # SPDX-License-Identifier: Apache-2.0
-"""Calls to the engine side by side, one at a time for each subject: one that hangs keeps only its own subject waiting."""
+"""Calls to the engine side by side, one at a time for each subject.
+
+One that hangs keeps only its own subject waiting.
+"""
 
 from __future__ import annotations
 
@@ -12,7 +15,8 @@ from collections.abc import Callable, Mapping
 CALLS_AT_ONCE = 4
 # Calls that hang are gone on without, in so many threads at most.
 MOST_THREADS = 12
-# When no call ended for so long, those under way are waited for no more. The real engine edits a group in 50 ms.
+# When no call ended for so long, those under way are waited for no more. The real engine edits a
+# group in 50 ms.
 PATIENCE_S = 0.5
 
 
@@ -28,7 +32,9 @@ class Calls:
         self._pool.shutdown()
 
     def run(self, jobs: Mapping[str, Callable[[], None]]) -> frozenset[str]:
-        """Run jobs; return the subjects of those that did not end, or were not begun since an earlier one hangs.
+        """Run jobs; return the subjects of those that did not end.
+
+        Those that were not begun, since earlier ones hang, are among them.
 
         Raises:
             Exception: a job raised what it should have handled itself. Those under way go on.
@@ -42,7 +48,8 @@ class Calls:
                 watched.add(self._under_way[subject])
             if not watched:
                 break
-            ended, watched = concurrent.futures.wait(watched, PATIENCE_S, concurrent.futures.FIRST_COMPLETED)
+            first = concurrent.futures.FIRST_COMPLETED
+            ended, watched = concurrent.futures.wait(watched, PATIENCE_S, first)
             if not ended:
                 watched = set()
             self._forget_ended()

@@ -71,7 +71,7 @@ class Engine:
         return self._call("list all but VMs", lambda system: _without_vms(system, system.hosts_service().list()))
 
     def answers(self) -> bool:
-        """Return whether the engine answers at all: a call that fails while it does fails for its own subject."""
+        """Return whether the engine answers: what fails while it does fails for itself."""
         try:
             self.last_event_id()
         except errors.Unavailable:
@@ -87,14 +87,19 @@ class Engine:
         self._act("activate", host_id, lambda host: host.activate(async_=True))
 
     def create_wall(
-        self, cluster_id: str, host_ids: Collection[str] = (), vm_ids: Collection[str] = (), spare: bool = False
+        self,
+        cluster_id: str,
+        host_ids: Collection[str] = (),
+        vm_ids: Collection[str] = (),
+        spare: bool = False,
     ) -> str:
         """Make a wall with these members; without hosts it lets no member start. Return its id.
 
         All members in one call (`AffinityGroupMapper`); the engine refuses the whole of it for one that is gone.
 
         Args:
-            spare: under a name that nobody has yet. One is enough for the whole engine, so the usual may be taken.
+            spare: under a name that nobody has yet. The engine has no two groups of one name, so
+                the usual one may be taken.
         """
         group = types.AffinityGroup(
             name=_spare_name(cluster_id) if spare else wall_name(cluster_id),
@@ -104,18 +109,22 @@ class Engine:
             hosts=_hosts(host_ids),
             vms=_vms_of(vm_ids),
         )
-        return self._call("create the wall", lambda system: str(_groups(system, cluster_id).add(group).id))
+        made = self._call("create the wall", lambda system: _groups(system, cluster_id).add(group))
+        return str(made.id)
 
-    def repair_wall(self, cluster_id: str, group_id: str, emptied: bool = False, name: str = "") -> None:
+    def repair_wall(
+        self, cluster_id: str, group_id: str, emptied: bool = False, name: str = ""
+    ) -> None:
         """Make the group an enforcing positive one again, of its name and without host labels.
 
-        Host labels go by an empty list only: a DELETE of one is refused for ever, since the engine looks for its id
-        among those of VMs (`RemoveHostLabelFromAffinityGroupCommand`).
+        Host labels go by an empty list only: a DELETE of one is refused for ever, since the engine
+        looks for its id among those of VMs (`RemoveHostLabelFromAffinityGroupCommand`).
 
         Args:
-            emptied: put all hosts out, too. The engine validates the whole group against the rules of the others, and
-                one without hosts contradicts none (`AffinityRulesUtils`).
-            name: its name now. One that shows whose wall it is stays; else it gets the usual one, or a spare one.
+            emptied: put all hosts out, too. The engine validates the whole group against the rules
+                of the others, and one without hosts contradicts none (`AffinityRulesUtils`).
+            name: its name now. One that shows whose wall it is stays; else it gets the usual one,
+                or a spare one.
 
         Raises:
             Conflict: it is refused, or the engine accepts it and does not do it.
@@ -139,44 +148,62 @@ class Engine:
                     raise
             else:
                 break
-        _check_repaired(self._call("read the wall", lambda system: _group(system, cluster_id, group_id).get()), emptied)
+        repaired = self._call(
+            "read the wall", lambda system: _group(system, cluster_id, group_id).get()
+        )
+        _check_repaired(repaired, emptied)
 
     def set_hosts(self, cluster_id: str, group_id: str, host_ids: Collection[str]) -> None:
-        """List exactly these hosts, in one call; VMs, labels and rules stay (`AffinityGroupMapper`)."""
-        self._update("list hosts of the wall", cluster_id, group_id, types.AffinityGroup(hosts=_hosts(host_ids)))
+        """List exactly these hosts, in one call; all else stays (`AffinityGroupMapper`)."""
+        group = types.AffinityGroup(hosts=_hosts(host_ids))
+        self._update("list hosts of the wall", cluster_id, group_id, group)
 
     def change_vms(
         self, cluster_id: str, group_id: str, added: Collection[str], removed: Collection[str]
     ) -> frozenset[str]:
         """Put VMs behind the wall and let others out, in one call; return all members.
 
-        The list is made from the members as they are now: a VM that somebody else put behind it meanwhile stays.
+        The list is made from the members as they are now: a VM that somebody else put behind it
+        meanwhile stays.
         """
-        members = self._call("list VMs of the wall", lambda system: _member_vms(system, cluster_id, group_id))
+        what = "list VMs of the wall"
+        members = self._call(what, lambda system: _member_vms(system, cluster_id, group_id))
         vm_ids = (members | set(added)) - set(removed)
-        self._update("list VMs of the wall", cluster_id, group_id, types.AffinityGroup(vms=_vms_of(vm_ids)))
+        self._update(what, cluster_id, group_id, types.AffinityGroup(vms=_vms_of(vm_ids)))
         return vm_ids
 
     def remove_wall(self, cluster_id: str, group_id: str) -> None:
         """Remove the group: the cluster is no pool any more. It may be gone already."""
         try:
-            self._call("remove the wall", lambda system: _group(system, cluster_id, group_id).remove())
+            self._call(
+                "remove the wall", lambda system: _group(system, cluster_id, group_id).remove()
+            )
         except (errors.NotFound, errors.Conflict):
             if self.has_group(cluster_id, group_id):
                 raise
             log.info("gone already group=%s", group_id)
 
     def has_group(self, cluster_id: str, group_id: str) -> bool:
-        """Return whether an affinity group is there. The engine says so only in its list: it answers 400 for one that
-        is gone, with the text of an error of its own (`BackendAffinityGroupResource`)."""
+        """Return whether an affinity group is there.
+
+        The engine says so only in its list: it answers 400 for one that is gone, with the text of
+        an error of its own (`BackendAffinityGroupResource`).
+        """
         try:
-            return self._call("list affinity groups", lambda system: is_group_listed(system, cluster_id, group_id))
+            return self._call(
+                "list affinity groups", lambda system: is_group_listed(system, cluster_id, group_id)
+            )
         except errors.NotFound:  # the cluster is gone
             return False
 
     def walls(self, cluster_id: str) -> list[Group]:
         """Return the walls of a cluster, the best one first."""
-        return self._call("list walls", lambda system: _walls(system, cluster_id, _groups(system, cluster_id).list()))
+
+
+        def read(system: Any) -> list[Group]:
+            return _walls(system, cluster_id, _groups(system, cluster_id).list())
+
+        return self._call("list walls", read)
 
     def add_host(self, cluster_id: str, group_id: str, host_id: str) -> None:
         """Let a host in. It may be inside already."""
@@ -239,14 +266,16 @@ class Engine:
         return max((int(event.id) for event in listed), default=0)
 
     def _act(self, what: str, host_id: str, action: Callable[[Any], object]) -> None:
-        """Run an action on a host. Raises NotFound for one that is gone, for which the engine answers 400."""
+        """Run an action on a host. Raises NotFound for one that is gone: the engine answers 400."""
         try:
             self._call(what, lambda system: action(_host_service(system, host_id)))
         except errors.Conflict:
             self._call(what, lambda system: _host_service(system, host_id).get())
             raise
 
-    def _update(self, what: str, cluster_id: str, group_id: str, group: types.AffinityGroup) -> None:
+    def _update(
+        self, what: str, cluster_id: str, group_id: str, group: types.AffinityGroup
+    ) -> None:
         self._call(what, lambda system: _group(system, cluster_id, group_id).update(group))
 
     def _edit(self, what: str, action: Callable[[Any], object], done: Callable[[Any], bool]) -> None:
@@ -287,7 +316,7 @@ def read_listing(system: Any) -> Listing:
 
 
 def is_group_listed(system: Any, cluster_id: str, group_id: str) -> bool:
-    """Return whether an affinity group is there, in the same way. Only the list tells: see `Engine.has_group`."""
+    """Return whether an affinity group is there, in the same way (see `Engine.has_group`)."""
     return any(group.id == group_id for group in _groups(system, cluster_id).list())
 
 
@@ -295,9 +324,13 @@ def _without_vms(system: Any, hosts: Collection[Any]) -> Listing:
     """Return everything else in few calls: the engine itself follows the links."""
     clusters = system.clusters_service().list(follow="affinity_groups")
     policies = tuple(_policy(system, one) for one in system.scheduling_policies_service().list(follow="filters"))
-    walls = {one.id: _walls(system, one.id, one.affinity_groups or ()) for one in clusters}
-    first_walls = {cluster_id: listed[0] for cluster_id, listed in walls.items() if listed}
-    surplus = {uid: frozenset(wall.id for wall in listed[1:]) for uid, listed in walls.items() if len(listed) > 1}
+    first_walls: dict[str, Group] = {}
+    surplus: dict[str, frozenset[str]] = {}
+    for cluster in clusters:
+        walls = _walls(system, cluster.id, cluster.affinity_groups or ())
+        if walls:
+            first_walls[cluster.id] = walls[0]
+            surplus[cluster.id] = frozenset(wall.id for wall in walls[1:])
     engine_hosts = frozenset(host.id for host in hosts if _takes_engine(host))
     values = tuple(map(_cluster, clusters)), policies, read_units(system), tuple(map(_host, hosts))
     return Listing(*values, (), first_walls, engine_hosts, surplus)
@@ -355,8 +388,9 @@ def _spare_name(cluster_id: str) -> str:
 
 
 def _walls(system: Any, cluster_id: str, groups: Iterable[Any]) -> list[Group]:
-    """Return the walls among a cluster's groups, the best one first: a new one is better than that which it replaces.
+    """Return the walls among a cluster's groups, the best one first.
 
+    A new one is better than that which it replaces.
     One that somebody renamed is still a wall: a second one beside it would leave it to itself.
     """
     walls = []
@@ -364,16 +398,22 @@ def _walls(system: Any, cluster_id: str, groups: Iterable[Any]) -> list[Group]:
         named = bears_wall_name(group.name, cluster_id)
         if named or group.description == WALL_DESCRIPTION:
             hosts, vms, labels = _members(system, cluster_id, group)
-            walls.append(Group(group.id, group.name, hosts, vms, named and _enforces(group), labels))
+            intact = named and _enforces(group)
+            walls.append(Group(group.id, group.name, hosts, vms, intact, labels))
     usual = wall_name(cluster_id)
-    walls.sort(key=lambda wall: (not wall.enforcing, bool(wall.host_label_ids), wall.name != usual, wall.id))
+
+    def fault(wall: Group) -> tuple[bool, bool, bool, str]:
+        return not wall.enforcing, bool(wall.host_label_ids), wall.name != usual, wall.id
+
+    walls.sort(key=fault)
     return walls
 
 
 def _members(system: Any, cluster_id: str, group: Any) -> tuple[frozenset[str], frozenset[str], frozenset[str]]:
-    """Return the ids of a group's hosts, VMs and host labels. The group shows them itself, unless it has none.
+    """Return the ids of a group's hosts, VMs and host labels. It shows them unless it has none.
 
-    Labels of VMs are left alone: whoever bears one is bound to trusted hosts, too, which is no harm to trust.
+    Labels of VMs are left alone: whoever bears one is bound to trusted hosts, too, which is no harm
+    to trust.
     """
     if group.hosts or group.vms:
         shown = group.hosts or (), group.vms or (), group.host_labels or ()

@@ -34,7 +34,7 @@ class Evacuation:
         self.quarantine.observe(self._seen.hosts, came_up, self._clock.now_ms())
 
     def observe_vms(self) -> None:
-        """The VMs were listed. Maintenance that was refused is worth asking for again when a VM left the host."""
+        """The VMs were listed: refused maintenance is asked for again when one left the host."""
         for host_id in self.quarantine.refused_hosts():
             self.quarantine.look_again(host_id, self._vms_on(host_id), self._clock.now_ms())
 
@@ -82,14 +82,15 @@ class Evacuation:
         if self.quarantine.is_refusal_told(host_id, refusal, self._clock.now_ms()):
             text = f"Host {self._seen.host_name(host_id)} is untrusted, but maintenance was refused: {refusal}"
             if number > 1:
-                text = f"{text} It was asked for {number} times: shut down or move the VMs that keep the host in service."
+                text = f"{text} It was asked for {number} times: shut down or move its VMs."
             self._tell(Notice(f"refused {host_id} {refusal}", "error", text, host_id=host_id))
 
     def activated(self, host_id: str, refusal: str) -> None:
         """A host of ours was activated, or the engine refused that for now."""
         if refusal:
             if self.quarantine.not_returned(host_id, self._clock.now_ms()):
-                text = f"Host {self._seen.host_name(host_id)} attested well, but its activation was refused: {refusal}"
+                name = self._seen.host_name(host_id)
+                text = f"Host {name} attested well, but its activation was refused: {refusal}"
                 text = f"{text} Activate it by hand if the engine goes on refusing."
                 self._tell(Notice(f"return_refused {host_id}", "warning", text, host_id=host_id))
             return

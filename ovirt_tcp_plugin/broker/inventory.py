@@ -30,7 +30,7 @@ def wall_name(cluster_id: str) -> str:
 
 
 def bears_wall_name(name: str, cluster_id: str) -> bool:
-    """Return whether a name is one of a cluster's wall: its usual one, or a spare one, which continues it."""
+    """Return whether a name is one of a cluster's walls: the usual one, or a spare one."""
     usual = wall_name(cluster_id)
     return name == usual or name.startswith(f"{usual}-")
 
@@ -97,7 +97,11 @@ class Unit:
 
 @dataclasses.dataclass(frozen=True)
 class Group:
-    """An affinity group. `enforcing`: positive and enforcing for hosts, with no rule between VMs, of a name it needs."""
+    """An affinity group.
+
+    Attributes:
+        enforcing: positive and enforcing for hosts, with no rule between VMs, of a name it needs.
+    """
 
     id: str
     name: str
@@ -167,7 +171,7 @@ class Listing:
     walls: Mapping[str, Group] = dataclasses.field(default_factory=dict)
     # Ids of the hosts that can take the engine's own VM now; empty where the engine is no VM.
     engine_hosts: frozenset[str] = frozenset()
-    # Ids of further walls by cluster id: a wall that was made in place of another, which did not go yet.
+    # Ids of further walls by cluster id: one made in place of another, which did not go yet.
     surplus_walls: Mapping[str, frozenset[str]] = dataclasses.field(default_factory=dict)
 
     def wall_ids(self, cluster_id: str) -> list[str]:

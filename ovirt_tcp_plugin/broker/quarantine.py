@@ -16,8 +16,8 @@ from ovirt_tcp_plugin.broker.inventory import MAINTENANCE, PREPARING, Host
 
 # What our maintenance reasons begin with: by it we know a host of ours again, whatever else was lost.
 REASON_PREFIX = "ovirt-tcp: "
-# Maintenance that was refused is asked for again after this, doubling to the longest: the engine writes an error event of
-# its own each time (VDS_MAINTENANCE_FAILED, 14001 where a VM cannot migrate), some four a day at the end.
+# Maintenance that was refused is asked for again after this, doubling to the longest: the engine
+# writes an error event of its own each time (14001 where a VM cannot migrate).
 FIRST_RETRY_MS = 5_000
 LONGEST_RETRY_MS = 21_600_000
 # While it goes on being refused, that is said again after this.
@@ -174,28 +174,30 @@ class Quarantine:
         taken = self.taken.get(host_id)
         if taken is None:
             return 0
-        taken.next_ms = now_ms + min(FIRST_RETRY_MS * 2 ** min(taken.failures, 20), LONGEST_RETRY_MS)
+        pause_ms = FIRST_RETRY_MS * 2 ** min(taken.failures, 20)
+        taken.next_ms = now_ms + min(pause_ms, LONGEST_RETRY_MS)
         taken.failures += 1
         taken.vm_ids = vm_ids
         return taken.failures
 
     def is_refusal_told(self, host_id: str, why: str, now_ms: int) -> bool:
-        """Return whether a refusal has to be said now: the first one, and then one a day. If so, remember it."""
+        """Return whether a refusal has to be said now: the first one, and then one a day."""
         taken = self.taken.get(host_id)
         if taken is None:
             return False
         told_ms = taken.refusal_told_ms
         if told_ms is not None and now_ms - told_ms < REFUSAL_TOLD_EVERY_MS:
             return False
-        taken.refusal_told_ms, taken.told = now_ms, why
+        taken.refusal_told_ms = now_ms
+        taken.told = why
         return True
 
     def refused_hosts(self) -> list[str]:
         """Return the hosts whose maintenance was refused last."""
-        return [host_id for host_id, taken in self.taken.items() if taken.failures and not taken.asked]
+        return [uid for uid, taken in self.taken.items() if taken.failures and not taken.asked]
 
     def look_again(self, host_id: str, vm_ids: frozenset[str], now_ms: int) -> None:
-        """Ask for the maintenance of a host again at once, if a VM left it that may have been the reason."""
+        """Ask for maintenance again at once, if a VM left the host that may have kept it."""
         taken = self.taken[host_id]
         if taken.vm_ids - vm_ids:
             taken.vm_ids = vm_ids
@@ -240,7 +242,8 @@ class Quarantine:
         taken = self.taken.get(host_id)
         if taken is None:
             return False
-        taken.return_ms = now_ms + min(NEXT_RETURN_MS * 2 ** min(taken.returns_refused, 10), LONGEST_RETURN_MS)
+        pause_ms = NEXT_RETURN_MS * 2 ** min(taken.returns_refused, 10)
+        taken.return_ms = now_ms + min(pause_ms, LONGEST_RETURN_MS)
         taken.returns_refused += 1
         return taken.returns_refused == 1
 

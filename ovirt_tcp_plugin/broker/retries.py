@@ -1,6 +1,6 @@
 # SPDX-FileCopyrightText: The ovirt_tcp_plugin developers
 # SPDX-License-Identifier: Apache-2.0
-"""When something that the engine refused, or failed at, is tried again. Pure: the caller brings the time."""
+"""When something that the engine refused, or failed at, is tried again. Pure."""
 
 from __future__ import annotations
 
@@ -11,7 +11,8 @@ FIRST_RETRY_MS = 1000
 # A passing fault is over by then, and a wall protects: so many tries are not slowed down.
 QUICK_TRIES = 5
 LONGEST_RETRY_MS = 60_000
-# So many failures are told: what changed while the edit was planned is mended by the next listing, and no news.
+# So many failures are told: what changed while the edit was planned is mended by the next listing,
+# and no news.
 FAILURES_TOLD = 3
 
 
@@ -22,7 +23,7 @@ class _Failures:
 
 
 class Retries:
-    """Failures by subject. Each subject waits for itself: a few seconds, then doubling to a minute. Not thread-safe."""
+    """Failures by subject, each with its own pauses. Not thread-safe."""
 
     def __init__(self) -> None:
         self._failures: dict[Hashable, _Failures] = {}
@@ -40,7 +41,8 @@ class Retries:
     def failed(self, subject: Hashable, now_ms: int) -> int:
         """Take note of a failure; return how many there are now."""
         number = self.number(subject) + 1
-        pause_ms = min(FIRST_RETRY_MS * 2 ** min(max(number - QUICK_TRIES, 0), 10), LONGEST_RETRY_MS)
+        doublings = min(max(number - QUICK_TRIES, 0), 10)
+        pause_ms = min(FIRST_RETRY_MS * 2**doublings, LONGEST_RETRY_MS)
         self._failures[subject] = _Failures(number, now_ms + pause_ms)
         return number
 
@@ -51,5 +53,5 @@ class Retries:
     def keep(self, subjects: Iterable[Hashable]) -> None:
         """Forget all other subjects: nobody means to try them again."""
         if self._failures:
-            wanted = set(subjects)
-            self._failures = {subject: one for subject, one in self._failures.items() if subject in wanted}
+            kept = set(subjects).intersection(self._failures)
+            self._failures = {subject: self._failures[subject] for subject in kept}

@@ -90,7 +90,8 @@ class Service:
         self._ended_wall_retries = Retries()
         self.metrics = Metrics()
         self._calls = Calls()
-        self._builder = Builder(knowledge, engine, self.metrics, self._calls, clock, self._listing_due.set)
+        due = self._listing_due.set
+        self._builder = Builder(knowledge, engine, self.metrics, self._calls, clock, due)
         self._asker = Asker(options, knowledge, source, self.metrics, clock)
         self._vms = vms
         self._event_writer = EventWriter(knowledge.outbox, history, engine, self.metrics, clock)
@@ -193,7 +194,8 @@ class Service:
                 self._listing_due.set()
             for pool in self._knowledge.observe_listing(listing, wall_edits):
                 self._writer.remove(pool.cluster_id)
-                self._ended_walls += [(pool.cluster_id, wall_id) for wall_id in listing.wall_ids(pool.cluster_id)]
+                for wall_id in listing.wall_ids(pool.cluster_id):
+                    self._ended_walls.append((pool.cluster_id, wall_id))
             self._last_full_ms = now_ms
             came_up = self._knowledge.observe_hosts(listing.hosts)
         else:
@@ -291,18 +293,22 @@ class Service:
         """Ask for maintenance and for activation, each host on its own.
 
         Args:
-            blocked: clusters of which nobody leaves now. Nobody is asked to leave service while somebody untrusted is
-                inside the wall of his pool: VMs of another host could come.
+            blocked: clusters of which nobody leaves now. Nobody is asked to leave service while
+                somebody untrusted is inside the wall of his pool: VMs of another host could come.
         """
         leaving, returning = self._knowledge.to_deactivate(blocked), self._knowledge.to_activate()
         if not leaving and not returning:
             return
-        # Out of the snapshot first: the VMs that leave this host may not be placed on another of its kind.
+        # Out of the snapshot first: the VMs that leave this host may not be placed on another of
+        # its kind.
         self._publish()
         self._save()
         away = threading.Event()
-        jobs = {host_id: functools.partial(self._deactivate, host_id, reason, away) for host_id, reason in leaving}
-        jobs.update({host_id: functools.partial(self._activate, host_id, away) for host_id in returning})
+        jobs: dict[str, Callable[[], None]] = {}
+        for host_id, reason in leaving:
+            jobs[host_id] = functools.partial(self._deactivate, host_id, reason, away)
+        for host_id in returning:
+            jobs[host_id] = functools.partial(self._activate, host_id, away)
         self._calls.run(jobs)
         self._save()
         if away.is_set():
@@ -364,13 +370,15 @@ class Service:
             if self._is_away(e):
                 return
             number = self._ended_wall_retries.failed(group_id, self._clock.now_ms())
-            log.warning("wall not removed cluster=%s group=%s try=%d error=%s", cluster_id, group_id, number, e)
+            log.warning("wall not removed cluster=%s group=%s error=%s", cluster_id, group_id, e)
             if number == FAILURES_TOLD:
                 text = (
-                    f"The wall of cluster {cluster_id}, which is no trusted pool any more, could not be removed: {e} "
-                    f"Its VMs start only on the hosts that it lists: remove affinity group {group_id} by hand."
+                    f"The wall of cluster {cluster_id}, which is no trusted pool any more, could "
+                    f"not be removed: {e} Its VMs start only on the hosts that it lists: remove "
+                    f"affinity group {group_id} by hand."
                 )
-                self._knowledge.tell(Notice(f"wall_left {group_id}", "error", text, cluster_id=cluster_id))
+                notice = Notice(f"wall_left {group_id}", "error", text, cluster_id=cluster_id)
+                self._knowledge.tell(notice)
             return
         self._ended_wall_retries.succeeded(group_id)
         if (cluster_id, group_id) in self._ended_walls:

@@ -20,16 +20,18 @@ from ovirt_tcp_plugin.broker.inventory import Group
 from ovirt_tcp_plugin.broker.verdicts import holds
 from ovirt_tcp_plugin.messages.result import Level
 
-# So many members change singly: one call for all of them carries the whole list, and the engine validates each member.
+# So many members change singly: one call for all of them carries the whole list, and the engine
+# validates each member.
 MOST_SINGLE_EDITS = 2
 # Of a long list a larger part has to change before one call is cheaper.
 MEMBERS_PER_EDIT = 100
 
 
 class Edit(enum.Enum):
-    """A change of a wall. The order is the order of execution: who must leave leaves first, hosts before VMs.
+    """A change of a wall, in the order of execution: who must leave leaves first, hosts before VMs.
 
-    REPAIR makes the rules enforcing and takes host labels out. Those in the plural are one call that lists the members.
+    REPAIR makes the rules enforcing and takes host labels out. Those in the plural are one call
+    that lists the members.
     """
 
     REPAIR = 0
@@ -46,11 +48,11 @@ class Edit(enum.Enum):
 
 @dataclasses.dataclass(frozen=True)
 class Step:
-    """An edit and its subject: the id of a host, a VM or a surplus wall; empty where it concerns many members.
+    """An edit and its subject: the id of a host, a VM or a surplus wall; empty for many members.
 
     Attributes:
-        host_ids, vm_ids: the members that the wall has afterwards, where the edit is one call for all of them. For
-            REPAIR, those of a new wall, if this one cannot be repaired.
+        host_ids, vm_ids: the members that the wall has afterwards, where the edit is one call for
+            all of them. For REPAIR, those of a new wall, if this one cannot be repaired.
     """
 
     edit: Edit
@@ -92,8 +94,8 @@ def plan(
 
     Args:
         known_vms: every VM that the engine listed; a member that is not among them is left alone.
-        surplus: ids of further walls of the cluster. They go when this one is as it has to be: until then each of
-            them may protect a VM that this one does not.
+        surplus: ids of further walls of the cluster. They go when this one is as it has to be:
+            until then each of them may protect a VM that this one does not.
     """
     host_ids = frozenset(hosts)
     if wall is None:
@@ -133,7 +135,8 @@ def single_steps(group: Group, step: Step) -> list[Step]:
 def _in_one_call(edits: int, members: int) -> bool:
     """Return whether one call with all members is better than a call for each edit.
 
-    A wall is emptied in one step: while hosts leave one by one, the engine moves VMs onto those that are left.
+    A wall is emptied in one step: while hosts leave one by one, the engine moves VMs onto those
+    that are left.
     """
     if members == 0:
         return edits > 1

@@ -2,8 +2,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """Carries out the plan for one wall, step by step, in whatever thread.
 
-A step that the engine refuses or fails at is tried again ever more slowly, and told of once. What one call cannot do is
-done by several: a list of members one by one, a repair by emptying the wall first, and at last by a new wall beside it.
+A step that the engine refuses or fails at is tried again ever more slowly, and told of once. What
+one call cannot do is done by several: a list of members one by one, a repair by emptying the wall
+first, and at last by a new wall beside it.
 """
 
 from __future__ import annotations
@@ -73,14 +74,16 @@ class WallWork:
         return bool(self._group.id) and all(step in self._carried_out for step in self._plan.steps)
 
     def may_let_untrusted_in(self) -> bool:
-        """Return whether a host that has to leave is still inside, or the wall was not looked after yet.
+        """Return whether a host that has to leave is still inside, or nobody looked.
 
-        A wall that the engine refuses to make or to repair keeps nobody in service: it does not get better by waiting.
+        A wall that the engine refuses to make or to repair keeps nobody in service: it does not get
+        better by waiting.
         """
         for step in self._plan.steps:
             if step.edit in _HOSTS_LEAVING and step not in self._carried_out:
                 return True
-            if step.edit in (Edit.REPAIR, Edit.CREATE) and step not in self._carried_out | self._failed:
+            tried = step in self._carried_out or step in self._failed
+            if step.edit in (Edit.REPAIR, Edit.CREATE) and not tried:
                 return True
         return False
 
@@ -109,7 +112,7 @@ class WallWork:
 
     def _refused(self, step: Step, error: errors.Error) -> None:
         try:
-            gone = bool(self._group.id) and not self._engine.has_group(self._cluster_id, self._group.id)
+            gone = bool(self._group.id) and not self._is_listed()
         except errors.Unavailable as e:
             self._fails(step, e)
             return
@@ -121,7 +124,7 @@ class WallWork:
 
     def _fails(self, step: Step, error: errors.Unavailable) -> None:
         """No answer, or one without sense: of the engine as a whole, or at this wall only?"""
-        # The other steps wait for the next plan: each of them may hang as long, while somebody has to leave.
+        # The other steps wait for the next plan: each may hang as long while a host has to leave.
         self._over = True
         if self._engine_away.is_set() or not self._engine.answers():
             self._engine_away.set()
@@ -132,8 +135,14 @@ class WallWork:
     def _take_failure(self, step: Step, error: errors.Error) -> None:
         self._failed.add(step)
         number = self._retries.failed(step, self._clock.now_ms())
-        name, subject = step.edit.name, step.subject or "-"
-        log.warning("wall cluster=%s step=%s subject=%s try=%d error=%s", self._cluster_id, name, subject, number, error)
+        log.warning(
+            "wall cluster=%s step=%s subject=%s try=%d error=%s",
+            self._cluster_id,
+            step.edit.name,
+            step.subject or "-",
+            number,
+            error,
+        )
         if number == 1:
             self._listing_due()
         if number == FAILURES_TOLD:
@@ -155,7 +164,7 @@ class WallWork:
         return self._edit_member(step)
 
     def _create(self, step: Step) -> bool:
-        """Make a wall with its members in one call; if the engine refuses one of them, an empty one, to fill later."""
+        """Make a wall with its members in one call; if it is refused, an empty one to fill."""
         if self._make(step, spare=False):
             return True
         walls = self._engine.walls(self._cluster_id)
@@ -172,7 +181,7 @@ class WallWork:
         try:
             made = self._engine.create_wall(self._cluster_id, host_ids, step.vm_ids, spare)
         except (errors.Conflict, errors.NotFound) as e:
-            log.warning("wall cluster=%s is not made with its members error=%s", self._cluster_id, e)
+            log.warning("not made with members cluster=%s error=%s", self._cluster_id, e)
             self._knowledge.wall_refused_at_first(self._cluster_id, str(e))
             return False
         self._walled(Group(made, wall_name(self._cluster_id), host_ids, step.vm_ids))
@@ -189,22 +198,27 @@ class WallWork:
     def _repair(self, step: Step) -> bool:
         for emptied in (False, True):
             try:
-                self._engine.repair_wall(self._cluster_id, self._group.id, emptied, self._group.name)
+                name = self._group.name
+                self._engine.repair_wall(self._cluster_id, self._group.id, emptied, name)
             except (errors.Conflict, errors.NotFound) as e:
-                if not self._engine.has_group(self._cluster_id, self._group.id):
+                if not self._is_listed():
                     raise
-                log.warning("wall cluster=%s is not repaired emptied=%s error=%s", self._cluster_id, emptied, e)
+                log.warning(
+                    "not repaired cluster=%s emptied=%s error=%s", self._cluster_id, emptied, e
+                )
                 self._knowledge.wall_refused_at_first(self._cluster_id, str(e))
             else:
-                host_ids = frozenset[str]() if emptied else self._group.host_ids
-                self._walled(
-                    dataclasses.replace(self._group, enforcing=True, host_ids=host_ids, host_label_ids=frozenset())
+                repaired = dataclasses.replace(
+                    self._group, enforcing=True, host_label_ids=frozenset()
                 )
+                if emptied:
+                    repaired = dataclasses.replace(repaired, host_ids=frozenset())
+                self._walled(repaired)
                 return self._goes_on_later() if emptied else True
         return self._replace(step)
 
     def _replace(self, step: Step) -> bool:
-        """Make a new wall beside this one, which stays until the new one is as it has to be: both bind, meanwhile."""
+        """Make a new wall beside this one, which stays until the new one is complete: both bind."""
         old_id = self._group.id
         if not self._make(step, spare=True):
             made = self._engine.create_wall(self._cluster_id, spare=True)
@@ -213,14 +227,16 @@ class WallWork:
         return self._goes_on_later()
 
     def _set_members(self, step: Step) -> bool:
-        """List all members in one call. One that is no good has the engine refuse them all; then they change singly."""
+        """List all members in one call, and singly when the engine refuses that for one of them."""
         if self._retries.number(step) == 0:
             try:
                 self._set_all_members(step)
             except (errors.Conflict, errors.NotFound) as e:
-                if not self._engine.has_group(self._cluster_id, self._group.id):
+                if not self._is_listed():
                     raise
-                log.warning("wall cluster=%s step=%s goes on singly error=%s", self._cluster_id, step.edit.name, e)
+                log.warning(
+                    "refused cluster=%s step=%s error=%s", self._cluster_id, step.edit.name, e
+                )
             else:
                 return True
         refusal: Optional[errors.Error] = None
@@ -244,13 +260,17 @@ class WallWork:
             self._walled(dataclasses.replace(group, vm_ids=vm_ids))
             return
         # The plan may be old: the engine was slow, or this process stood still.
-        entering = {host_id for host_id in step.host_ids - group.host_ids if self._knowledge.holds(host_id)}
+        newcomers = step.host_ids - group.host_ids
+        entering = {host_id for host_id in newcomers if self._knowledge.holds(host_id)}
         host_ids = (step.host_ids & group.host_ids) | entering
         self._engine.set_hosts(self._cluster_id, group.id, host_ids)
         self._walled(dataclasses.replace(group, host_ids=host_ids))
 
     def _edit_member(self, step: Step) -> bool:
-        engine, cluster_id, group, subject = self._engine, self._cluster_id, self._group, step.subject
+        engine = self._engine
+        cluster_id = self._cluster_id
+        group = self._group
+        subject = step.subject
         if step.edit is Edit.REMOVE_HOST:
             engine.remove_host(cluster_id, group.id, subject)
             self._walled(dataclasses.replace(group, host_ids=group.host_ids - {subject}))
@@ -266,6 +286,9 @@ class WallWork:
             engine.remove_vm(cluster_id, group.id, subject)
             self._walled(dataclasses.replace(group, vm_ids=group.vm_ids - {subject}))
         return True
+
+    def _is_listed(self) -> bool:
+        return self._engine.has_group(self._cluster_id, self._group.id)
 
     def _walled(self, group: Group) -> None:
         self._group = group

@@ -28,7 +28,9 @@ def hang() -> Iterator[threading.Event]:
     over.set()
 
 
-def test_more_that_hang_than_run_at_once_delay_no_other(calls: Calls, hang: threading.Event) -> None:
+def test_more_that_hang_than_run_at_once_delay_no_other(
+    calls: Calls, hang: threading.Event
+) -> None:
     done: list[int] = []
     jobs = {f"hanging{n}": lambda: hang.wait(10) and None for n in range(CALLS_AT_ONCE + 1)}
     jobs.update({f"good{n}": lambda n=n: done.append(n) for n in range(20)})

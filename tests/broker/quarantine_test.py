@@ -88,7 +88,7 @@ class TestLastHost:
 
 
 class TestRefused:
-    """Each refused maintenance is an error event of the engine's own, so it is not asked for more and more often."""
+    """Each refused maintenance is an error event of the engine's own."""
 
     DAY = 86_400_000
 
@@ -104,14 +104,14 @@ class TestRefused:
             world.clock.pass_ms(60_000)
         return asked, told
 
-    def test_maintenance_is_asked_for_some_four_times_a_day_at_the_end_and_said_once_a_day(self) -> None:
+    def test_maintenance_is_asked_for_four_times_a_day_at_the_end_and_said_once(self) -> None:
         world = untrusted(World())
         first, told = self.days(world, 1)
         assert (first <= 17, len(told)) == (True, 1)
         later, told = self.days(world, 2)
         assert later <= 9
         assert len(told) == 2
-        assert "shut down or move the VMs" in told[0]
+        assert "shut down or move its VMs" in told[0]
 
     def test_a_vm_that_left_has_it_asked_for_again_at_once(self) -> None:
         world = untrusted(World())

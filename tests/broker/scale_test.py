@@ -76,7 +76,11 @@ class TestCalls:
         create, refused = Engine.create_wall, []
 
         def with_a_stranger(
-            engine: Engine, cluster_id: str, host_ids: object = (), vm_ids: object = (), spare: bool = False
+            engine: Engine,
+            cluster_id: str,
+            host_ids: object = (),
+            vm_ids: object = (),
+            spare: bool = False,
         ) -> str:
             strange = [*vm_ids, model.new_id()] if vm_ids else vm_ids  # type: ignore[misc]
             refused.extend([1] if vm_ids else [])

@@ -1,6 +1,6 @@
 # SPDX-FileCopyrightText: The ovirt_tcp_plugin developers
 # SPDX-License-Identifier: Apache-2.0
-"""A wall that somebody edits at random, beside rules that contradict it, at an engine that fails now and then."""
+"""A wall that somebody edits at random, at an engine that refuses and fails at times."""
 
 from __future__ import annotations
 
@@ -46,7 +46,9 @@ class Campaign:
         return [group for group in groups if self.is_wall(group)]
 
     def is_wall(self, group: model.AffinityGroup) -> bool:
-        return group.description == WALL_DESCRIPTION or bears_wall_name(group.name, self.site.cluster)
+        return group.description == WALL_DESCRIPTION or bears_wall_name(
+            group.name, self.site.cluster
+        )
 
     def wall(self) -> model.AffinityGroup:
         return self.walls()[0]
@@ -56,7 +58,11 @@ class Campaign:
 
     def weaken(self) -> None:
         self.wall().hosts_rule = self.random.choice(
-            [model.Rule(True, False, True), model.Rule(False, False, True), model.Rule(True, True, False)]
+            [
+                model.Rule(True, False, True),
+                model.Rule(False, False, True),
+                model.Rule(True, True, False),
+            ]
         )
 
     def label(self) -> None:
@@ -83,14 +89,18 @@ class Campaign:
 
     def twin(self) -> None:
         name = f"{wall_name(self.site.cluster)}-{self.random.randint(0, 9)}"
-        group = model.AffinityGroup(model.new_id(), name, self.site.cluster, model.Rule(True, True, True), model.Rule())
+        group = model.AffinityGroup(
+            model.new_id(), name, self.site.cluster, model.Rule(True, True, True), model.Rule()
+        )
         group.description = WALL_DESCRIPTION
         group.hosts = [self.a_host().id]
         self.site.engine.model.groups[group.id] = group
 
     def contradict(self) -> None:
         name = model.new_id()
-        group = model.AffinityGroup(model.new_id(), name, self.site.cluster, model.Rule(True, True, False), model.Rule())
+        group = model.AffinityGroup(
+            model.new_id(), name, self.site.cluster, model.Rule(True, True, False), model.Rule()
+        )
         group.hosts, group.vms = [self.a_host().id], [next(iter(self.site.engine.model.vms))]
         self.site.engine.model.groups[group.id] = group
 
@@ -130,7 +140,11 @@ class Campaign:
         rule = wall.hosts_rule
         binds = rule.enabled and rule.enforcing and rule.positive and not wall.host_labels
         up = {name for name, status in self.site.statuses().items() if status == "up"}
-        return binds and inside == up - self.untrusted and set(self.site.engine.model.vms) == set(wall.vms)
+        return (
+            binds
+            and inside == up - self.untrusted
+            and set(self.site.engine.model.vms) == set(wall.vms)
+        )
 
 
 @pytest.mark.timeout(180)

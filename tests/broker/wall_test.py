@@ -46,7 +46,8 @@ def test_a_vm_that_was_not_listed_stays_behind_it() -> None:
 
 def test_a_label_has_the_wall_repaired_before_all() -> None:
     labelled = Group("id", "ovirt-tcp-wall", frozenset("ab"), host_label_ids=frozenset({"label"}))
-    assert [step.edit for step in plan(labelled, {"b"}, set(), set())] == [Edit.REPAIR, Edit.REMOVE_HOST]
+    edits = [step.edit for step in plan(labelled, {"b"}, set(), set())]
+    assert edits == [Edit.REPAIR, Edit.REMOVE_HOST]
 
 
 def test_more_than_two_edits_of_a_kind_are_one_call_that_lists_all_members() -> None:
@@ -66,7 +67,8 @@ def test_a_wall_of_two_is_emptied_by_one_call_too() -> None:
 def test_a_few_edits_of_a_long_list_are_single_ones() -> None:
     known = {f"v{n}" for n in range(1000)}
     behind = Group("id", "ovirt-tcp-wall", vm_ids=frozenset(known))
-    assert [step.edit for step in plan(behind, set(), known | {"a", "b", "c"}, known)] == [Edit.ADD_VM] * 3
+    steps = plan(behind, set(), known | {"a", "b", "c"}, known)
+    assert [step.edit for step in steps] == [Edit.ADD_VM] * 3
 
 
 def test_one_call_for_all_vms_keeps_those_that_were_not_listed() -> None:
@@ -139,14 +141,17 @@ members = st.frozensets(st.sampled_from("abcdefgh"))
 
 @given(members, members, members, members, members)
 def test_whatever_the_wall_was_the_steps_make_it_what_it_has_to_be(
-    inside: frozenset[str], hosts: frozenset[str], behind: frozenset[str], vms: frozenset[str], known: frozenset[str]
+    inside: frozenset[str],
+    hosts: frozenset[str],
+    behind: frozenset[str],
+    vms: frozenset[str],
+    known: frozenset[str],
 ) -> None:
-    group = wall("", "")
-    group = Group(group.id, group.name, inside, behind)
+    group = Group("id", "ovirt-tcp-wall", inside, behind)
     for step in plan(group, hosts, vms, known | vms):
         later = carried_out(group, step)
         if step.edit in (Edit.ADD_HOST, Edit.ADD_HOSTS):
-            assert later.host_ids <= hosts, "somebody enters while another who has to leave is inside"
+            assert later.host_ids <= hosts, "who has to leave is inside while others enter"
         one_by_one = group
         for single in single_steps(group, step) if not step.subject else [step]:
             one_by_one = carried_out(one_by_one, single)

@@ -1,6 +1,6 @@
 # SPDX-FileCopyrightText: The ovirt_tcp_plugin developers
 # SPDX-License-Identifier: Apache-2.0
-"""Walls at an engine that refuses, fails at, or hangs with edits: each is put right by the way that the engine takes."""
+"""Walls at an engine that refuses, fails at or hangs with edits: each is put right all the same."""
 
 from __future__ import annotations
 
@@ -66,7 +66,7 @@ def judge(site: Site, hosts: set[str], level: Level) -> None:
 
 
 def second_pool(site: Site) -> tuple[str, str]:
-    """Make another pool of two hosts and no VMs before the broker starts; return the ids of its cluster and a host."""
+    """Make another pool, of two hosts; return the ids of its cluster and of a host."""
     first = site.engine.model.clusters[site.cluster]
     second = model.Cluster(model.new_id(), "Second", policy=first.policy)
     site.engine.model.clusters[second.id] = second
@@ -76,24 +76,27 @@ def second_pool(site: Site) -> tuple[str, str]:
 
 
 def inside(site: Site, cluster_id: str) -> set[str]:
-    groups = [group for group in site.engine.model.groups.values() if group.name == wall_name(cluster_id)]
+    groups = [
+        group for group in site.engine.model.groups.values() if group.name == wall_name(cluster_id)
+    ]
     return {site.engine.model.hosts[uid].name for group in groups for uid in group.hosts}
 
 
 class TestLabel:
-    def test_goes_by_one_edit_and_is_told_once_without_a_storm_of_listings(self, running: Site) -> None:
+    def test_goes_by_one_edit_and_is_told_once_without_a_storm_of_listings(
+        self, running: Site
+    ) -> None:
         turn_untrusted_in_service(running, "h1")
-        began, edits, seen = time.monotonic(), puts(running), listings(running)
+        edits, seen = puts(running), listings(running)
         put_label(running, "h1")
         until(lambda: not wall_of(running).host_labels, 5)
-        gone_s = time.monotonic() - began
         until(lambda: running.told("hosts were let in by a label. It is put right."))
         assert puts(running) - edits == 1
         assert running.inside() == EVERYBODY - {"h1"}
         assert len(wall_of(running).vms) == 2
         events = running.told("label")
         assert len(events) == 1
-        print(f"label out after {gone_s:.2f} s, {listings(running) - seen} listings, {len(events)} event")
+        assert listings(running) - seen < 10
 
     def test_goes_where_the_engine_refuses_the_group_as_it_is(self, running: Site) -> None:
         contradict(running, "h2")
@@ -104,10 +107,14 @@ class TestLabel:
         until(lambda: running.told("It is put right."))
         assert "licences" in running.told("It is put right.")[0].description
 
-    def test_that_the_engine_keeps_has_the_wall_made_anew(self, running: Site, monkeypatch: pytest.MonkeyPatch) -> None:
-        """An edit that is accepted and not done; the old wall stands until the new one protects all that it did."""
+    def test_that_the_engine_keeps_has_the_wall_made_anew(
+        self, running: Site, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """The old wall stands until the new one protects all that it did."""
 
-        def keep(engine: Engine, cluster_id: str, group_id: str, emptied: bool = False, name: str = "") -> None:
+        def keep(
+            engine: Engine, cluster_id: str, group_id: str, emptied: bool = False, name: str = ""
+        ) -> None:
             raise errors.Conflict("the engine accepted the repair of the wall and did not do it")
 
         old = wall_of(running)
@@ -115,7 +122,9 @@ class TestLabel:
         remove_wall = Engine.remove_wall
 
         def watched(engine: Engine, cluster_id: str, group_id: str) -> None:
-            walls = [group for group in running.engine.model.groups.values() if group.id != group_id]
+            walls = [
+                group for group in running.engine.model.groups.values() if group.id != group_id
+            ]
             unprotected.extend(vm for vm in old.vms if not any(vm in group.vms for group in walls))
             remove_wall(engine, cluster_id, group_id)
 
@@ -132,7 +141,9 @@ class TestLabel:
 
 def turn_untrusted_in_service(site: Site, host: str) -> None:
     """Have a host found untrusted that no maintenance takes away."""
-    site.engine.faults.refused_maintenance = {host: "[Cannot switch Host to Maintenance mode. Pinned VMs.]"}
+    site.engine.faults.refused_maintenance = {
+        host: "[Cannot switch Host to Maintenance mode. Pinned VMs.]"
+    }
     site.source.levels[f"{host}.lab"] = Level.UNTRUSTED
     site.service.attest_host(site.host(host).id)
     until(lambda: host not in site.inside() and site.told("maintenance was refused"))
@@ -140,12 +151,14 @@ def turn_untrusted_in_service(site: Site, host: str) -> None:
 
 def puts(site: Site) -> int:
     calls = site.engine.rest.calls.items()
-    return sum(number for call, number in calls if call.startswith("PUT") and "affinitygroups" in call)
+    return sum(
+        number for call, number in calls if call.startswith("PUT") and "affinitygroups" in call
+    )
 
 
 class TestRepair:
     def test_that_is_refused_is_done_by_emptying_the_wall(self, running: Site) -> None:
-        """The engine validates the whole group against the rules of all others, but not single members."""
+        """The engine validates a whole group against the rules of others, not single members."""
         contradict(running, "h2")
         seen = listings(running)
         weaken(running)
@@ -181,7 +194,9 @@ class TestRepair:
         until(lambda: running.told("The wall of pool Trusted is as it has to be again."), 20)
         assert not running.told("It is put right.")
 
-    def test_one_that_is_refused_keeps_no_host_in_service(self, running: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_one_that_is_refused_keeps_no_host_in_service(
+        self, running: Site, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
         def refuse(engine: Engine, cluster_id: str, *_: object, **__: object) -> str:
             raise errors.Conflict("the engine refuses (repair the wall)")
 
@@ -200,7 +215,12 @@ class TestRepair:
         taker = model.AffinityGroup(model.new_id(), name, elsewhere.id, model.Rule(), model.Rule())
         site.engine.model.groups[taker.id] = taker
         site.start()
-        until(lambda: any(len(group.hosts) == 5 and len(group.vms) == 2 for group in site.engine.model.groups.values()))
+        until(
+            lambda: any(
+                len(group.hosts) == 5 and len(group.vms) == 2
+                for group in site.engine.model.groups.values()
+            )
+        )
         walls = [group for group in site.engine.model.groups.values() if group.id != taker.id]
         assert [group.name.startswith(f"{name}-") for group in walls] == [True]
         site.service.attest_in_stages()
@@ -245,16 +265,22 @@ class TestOneCall:
         running.service.attest_in_stages()
         until(lambda: running.inside() == EVERYBODY)
 
-    def test_nobody_enters_who_lost_trust_since_the_plan(self, running: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_nobody_enters_who_lost_trust_since_the_plan(
+        self, running: Site, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
         running.source.down = True
         running.knowledge.void("engine_restarted", "the engine restarted")
         until(lambda: running.inside() == set())
         set_hosts, lists = Engine.set_hosts, []
         lost = running.host("h1").id
         holds = running.knowledge.holds
-        monkeypatch.setattr(running.knowledge, "holds", lambda host_id: host_id != lost and holds(host_id))
+        monkeypatch.setattr(
+            running.knowledge, "holds", lambda host_id: host_id != lost and holds(host_id)
+        )
 
-        def watched(engine: Engine, cluster_id: str, group_id: str, host_ids: frozenset[str]) -> None:
+        def watched(
+            engine: Engine, cluster_id: str, group_id: str, host_ids: frozenset[str]
+        ) -> None:
             lists.append(host_ids)
             set_hosts(engine, cluster_id, group_id, host_ids)
 
@@ -276,7 +302,11 @@ class TestOneCall:
 
 def singles(site: Site) -> int:
     calls = site.engine.rest.calls.items()
-    return sum(number for call, number in calls if "affinitygroups/{}/" in call and not call.startswith("GET"))
+    return sum(
+        number
+        for call, number in calls
+        if "affinitygroups/{}/" in call and not call.startswith("GET")
+    )
 
 
 def test_a_call_that_hung_carries_out_nothing_more_of_its_old_plan(
@@ -322,10 +352,8 @@ class TestOneAlone:
         for name in ("h1", "h5"):
             site.source.levels[f"{name}.lab"] = Level.UNTRUSTED
             site.service.attest_host(site.host(name).id)
-        began = time.monotonic()
         until(lambda: inside(site, second) == {"h4"}, 4)
         until(lambda: site.statuses()["h5"] == "maintenance", 6)
-        print(f"the other pool's host was out after {time.monotonic() - began:.2f} s")
         assert site.statuses()["h1"] == "up"
         if kind == faults.BROKEN:
             until(lambda: site.told("The wall of pool Trusted is not as it has to be"))
@@ -386,12 +414,12 @@ def test_of_two_walls_of_a_cluster_one_stays(running: Site) -> None:
     """As after a crash while one replaced the other."""
     wall = wall_of(running)
     name = f"{wall_name(running.cluster)}-1234"
-    twin = model.AffinityGroup(model.new_id(), name, running.cluster, wall.hosts_rule, wall.vms_rule)
+    twin = model.AffinityGroup(
+        model.new_id(), name, running.cluster, wall.hosts_rule, wall.vms_rule
+    )
     twin.description = WALL_DESCRIPTION
     twin.hosts = [running.host("h1").id]
     running.engine.model.groups[twin.id] = twin
     until(lambda: twin.id not in running.engine.model.groups)
     assert running.inside() == EVERYBODY
     assert len(wall.vms) == 2
-
-
