@@ -10,10 +10,10 @@ import threading
 from collections.abc import Mapping, Sequence
 
 from ovirt_tcp_plugin import errors
+from ovirt_tcp_plugin.broker.answer import Answer, Source
 from ovirt_tcp_plugin.broker.knowledge import Knowledge
 from ovirt_tcp_plugin.broker.metrics import Metrics
 from ovirt_tcp_plugin.broker.settings import Settings
-from ovirt_tcp_plugin.broker.sources import Answer, Source
 from ovirt_tcp_plugin.clock import Clock
 
 log = logging.getLogger("broker.asker")
@@ -24,7 +24,7 @@ HEAD_START_MS = 6_000
 Question = concurrent.futures.Future[None]
 
 
-class Asker:
+class AttestationWorker:
     """Asks, and tells Knowledge. `step` is called again and again by one thread, at the latest when a question ends."""
 
     def __init__(self, options: Settings, knowledge: Knowledge, source: Source, metrics: Metrics, clock: Clock) -> None:

@@ -46,7 +46,7 @@ class HookEvent:
     fault: str = ""
 
 
-class Attester(Protocol):
+class HookApi(Protocol):
     """What a hook may ask the broker for."""
 
     def attest_in_stages(self) -> None:
@@ -59,7 +59,7 @@ class Attester(Protocol):
         """Write a warning event of the VM's fault, if it has one."""
 
 
-Handle = Callable[[HookEvent, Attester], None]
+Handle = Callable[[HookEvent, HookApi], None]
 
 
 def load(directory: Path) -> Mapping[str, Handle]:

@@ -21,7 +21,7 @@ VERSION = 1
 MAX_SEEN = 10_000
 
 
-class Memory:
+class StateFile:
     """`<directory>/state.json`, with the id of the last event of the engine that was read.
 
     Attributes:

@@ -10,7 +10,7 @@ from typing import Optional
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, generate_latest
 
-from ovirt_tcp_plugin.broker.overview import HostState, PoolState
+from ovirt_tcp_plugin.broker.readout import HostState, PoolState
 from ovirt_tcp_plugin.messages.result import Level
 
 _P = "ovirt_tcp_broker_"

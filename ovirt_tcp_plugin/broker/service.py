@@ -14,7 +14,8 @@ from typing import Optional
 
 from ovirt_tcp_plugin import errors
 from ovirt_tcp_plugin.broker import hooks, vm_watch
-from ovirt_tcp_plugin.broker.asker import Asker
+from ovirt_tcp_plugin.broker.answer import Source
+from ovirt_tcp_plugin.broker.asker import AttestationWorker
 from ovirt_tcp_plugin.broker.builder import Builder
 from ovirt_tcp_plugin.broker.engine import MAX_EVENTS, Engine
 from ovirt_tcp_plugin.broker.event_writer import EventWriter
@@ -23,12 +24,11 @@ from ovirt_tcp_plugin.broker.history import History
 from ovirt_tcp_plugin.broker.hooks import HookEvent
 from ovirt_tcp_plugin.broker.inventory import Event, Listing, Unit
 from ovirt_tcp_plugin.broker.knowledge import Knowledge
-from ovirt_tcp_plugin.broker.memory import Memory
+from ovirt_tcp_plugin.broker.memory import StateFile
 from ovirt_tcp_plugin.broker.metrics import Ages, Metrics
 from ovirt_tcp_plugin.broker.settings import Settings
 from ovirt_tcp_plugin.broker.snapshot import Snapshot
 from ovirt_tcp_plugin.broker.snapshot_writer import SnapshotWriter
-from ovirt_tcp_plugin.broker.sources import Source
 from ovirt_tcp_plugin.broker.vm_watch import TRUST_MISMATCHES, VmWatch
 from ovirt_tcp_plugin.clock import Clock
 
@@ -57,7 +57,7 @@ VM_ARRIVED = frozenset({32, 40, 63, 153})
 
 
 class Service:
-    """The running broker. Also what hooks may ask for (`hooks.Attester`)."""
+    """The running broker. Also what hooks may ask for (`hooks.HookApi`)."""
 
     def __init__(
         self,
@@ -66,7 +66,7 @@ class Service:
         engine: Engine,
         source: Source,
         writer: SnapshotWriter,
-        memory: Memory,
+        memory: StateFile,
         history: History,
         vms: VmWatch,
         handles: Mapping[str, hooks.Handle],
@@ -87,7 +87,7 @@ class Service:
         self._ended_walls: list[tuple[str, str]] = []
         self.metrics = Metrics()
         self._builder = Builder(knowledge, engine, self.metrics, self._listing_due.set)
-        self._asker = Asker(options, knowledge, source, self.metrics, clock)
+        self._asker = AttestationWorker(options, knowledge, source, self.metrics, clock)
         self._vms = vms
         self._filter_watch = FilterWatch(clock, options.engine.start_file)
         self._event_writer = EventWriter(knowledge.outbox, history, engine, self.metrics, clock)

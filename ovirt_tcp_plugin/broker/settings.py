@@ -9,10 +9,14 @@ import ipaddress
 from collections.abc import Mapping
 from pathlib import Path
 
-KINDS = ("ovirt-tcp", "oat-1.0", "oat-1.5", "oat-2")
+OVIRT_TCP = "ovirt-tcp"
+KINDS = (OVIRT_TCP, "oat-1.0", "oat-1.5", "oat-2")
 
-# A server that does not know its hosts within this time is asked again; nobody waits longer for one answer.
+# A server that does not know its hosts within this time is asked again; no question waits longer.
 MAX_WAIT_S = 60
+
+# The very object is the sign that a configuration does not name a file.
+DEFAULT_TOKEN_FILE = Path("/etc/ovirt-tcp/verifier.token")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -38,39 +42,114 @@ class Engine:
 
 
 @dataclasses.dataclass(frozen=True)
-class Verifier:
-    """The attestation server."""
+class AttestationServers:
+    """What the attestation servers of every kind have: their addresses, and their authority."""
 
-    # Its addresses, such as https://attest.example.com:8443; the next is asked when one does not answer.
+    urls: tuple[str, ...]
+    ca_file: Path
+    connect_timeout_s: float
+
+
+@dataclasses.dataclass(frozen=True)
+class OvirtTcpServers(AttestationServers):
+    """Our own attestation servers."""
+
+    token_file: Path
+    wait_s: float
+
+
+@dataclasses.dataclass(frozen=True)
+class OatServers(AttestationServers):
+    """OpenAttestation servers of one release, which is the option `kind`."""
+
+    release: str
+    auth_blob: str
+    path: str
+    deadline_s: float
+
+
+@dataclasses.dataclass(frozen=True)
+class Verifier:
+    """The attestation servers, whatever their kind: the section as it is written."""
+
+    # Its addresses, such as https://attest.example.com:8443; the next is asked when one does not
+    # answer.
     urls: tuple[str, ...]
     # What it is: ovirt-tcp, or an OpenAttestation: oat-1.0, oat-1.5 (to 1.7), oat-2.
-    kind: str = "ovirt-tcp"
+    kind: str = OVIRT_TCP
     # Authority of its certificate, PEM.
     ca_file: Path = Path("/etc/ovirt-tcp/verifier-ca.pem")
-    # File with a token of role viewer (kind ovirt-tcp).
-    token_file: Path = Path("/etc/ovirt-tcp/verifier.token")
-    # Sent as x-auth-blob (OpenAttestation).
+    # File with a token of role viewer (kind ovirt-tcp; refused with another kind).
+    token_file: Path = DEFAULT_TOKEN_FILE
+    # Sent as x-auth-blob (OpenAttestation; refused with kind ovirt-tcp).
     auth_blob: str = ""
-    # Path in front of /PollHosts (OpenAttestation); empty means the usual one of that release.
+    # Path in front of /PollHosts (OpenAttestation; refused with kind ovirt-tcp); empty means the
+    # usual one of that release.
     path: str = ""
     # Hosts in one question, and questions under way at once.
     batch_size: int = 20
     connections: int = 16
-    # Longest time (seconds) to connect; and that the server may wait for its hosts (kind ovirt-tcp).
+    # Longest time (seconds) to connect; and that the server may wait for its hosts (kind
+    # ovirt-tcp).
     connect_timeout_s: float = 5.0
     wait_s: float = 5.0
-    # Longest time (seconds) for a whole question. OpenAttestation 1.x itself waits 50 s for a dead host.
+    # Longest time (seconds) for a whole question. OpenAttestation 1.x itself waits 50 s for a dead
+    # host.
     deadline_s: float = 60.0
 
     def __post_init__(self) -> None:
         if self.kind not in KINDS:
             raise ValueError(f"kind {self.kind!r} is not one of {', '.join(KINDS)}")
+        self._refuse_options_of_other_kinds()
         if not self.urls or not all(url.startswith("https://") for url in self.urls):
             raise ValueError("urls is empty or has an address that does not start with https://")
         if not 1 <= self.batch_size <= 1000 or not 1 <= self.connections <= 64:
-            raise ValueError("batch_size is not between 1 and 1000, or connections not between 1 and 64")
-        if not 0 < self.wait_s <= MAX_WAIT_S or self.connect_timeout_s <= 0 or self.deadline_s <= self.wait_s:
-            raise ValueError(f"wait_s is not between 0 and {MAX_WAIT_S}, or deadline_s is not above it")
+            raise ValueError(
+                "batch_size is not between 1 and 1000, or connections not between 1 and 64"
+            )
+        if not 0 < self.wait_s <= MAX_WAIT_S:
+            raise ValueError(f"wait_s is not between 0 and {MAX_WAIT_S}")
+        if self.connect_timeout_s <= 0:
+            raise ValueError("connect_timeout_s is not above 0")
+        if self.deadline_s <= self.wait_s:
+            raise ValueError("deadline_s is not above wait_s")
+
+    def ovirt_tcp(self) -> OvirtTcpServers:
+        """Return the options that count for kind ovirt-tcp."""
+        return OvirtTcpServers(
+            urls=self.urls,
+            ca_file=self.ca_file,
+            connect_timeout_s=self.connect_timeout_s,
+            token_file=self.token_file,
+            wait_s=self.wait_s,
+        )
+
+    def openattestation(self) -> OatServers:
+        """Return the options that count for the other kinds."""
+        return OatServers(
+            urls=self.urls,
+            ca_file=self.ca_file,
+            connect_timeout_s=self.connect_timeout_s,
+            release=self.kind,
+            auth_blob=self.auth_blob,
+            path=self.path,
+            deadline_s=self.deadline_s,
+        )
+
+    def _refuse_options_of_other_kinds(self) -> None:
+        """Refuse what would have no effect: whoever wrote it meant another kind of server."""
+        if self.kind == OVIRT_TCP:
+            for name, value in (("auth_blob", self.auth_blob), ("path", self.path)):
+                if value:
+                    raise ValueError(
+                        f"{name} is an option of OpenAttestation servers, but kind is {self.kind}: "
+                        f"remove {name}, or set kind to the release of the server"
+                    )
+        elif self.token_file is not DEFAULT_TOKEN_FILE:
+            raise ValueError(
+                f"token_file is an option of kind {OVIRT_TCP}, but kind is {self.kind}: "
+                "remove token_file, or set auth_blob if the server wants one"
+            )
 
 
 @dataclasses.dataclass(frozen=True)

@@ -7,15 +7,14 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Optional, TypeVar
 
-from ovirt_tcp_plugin.broker import pools
-from ovirt_tcp_plugin.broker.decision import Verdict, Vm, needs_trust
-from ovirt_tcp_plugin.broker.inventory import Group, Host, Listing
-from ovirt_tcp_plugin.broker.inventory import Vm as InventoryVm
+from ovirt_tcp_plugin.broker import host_names, pools
+from ovirt_tcp_plugin.broker.decision import Verdict, VmTrust
+from ovirt_tcp_plugin.broker.inventory import Group, Host, Listing, Vm
 from ovirt_tcp_plugin.broker.pools import Pool
-from ovirt_tcp_plugin.broker.verdicts import Table
+from ovirt_tcp_plugin.broker.verdicts import VerdictCache
 from ovirt_tcp_plugin.messages.result import Level
 
-_InCluster = TypeVar("_InCluster", Host, InventoryVm)
+_InCluster = TypeVar("_InCluster", Host, Vm)
 
 
 class Sight:
@@ -34,9 +33,9 @@ class Sight:
         self.pools = pools.Pools()
         self.listing = Listing((), (), (), (), ())
         self.hosts: dict[str, Host] = {}
-        self.vms: dict[str, InventoryVm] = {}
+        self.vms: dict[str, Vm] = {}
         self.hosts_of: Mapping[str, Sequence[Host]] = {}
-        self.vms_of: Mapping[str, Sequence[InventoryVm]] = {}
+        self.vms_of: Mapping[str, Sequence[Vm]] = {}
         self.names: dict[str, str] = {}
         self.shared_names: frozenset[str] = frozenset()
         self.exempt = self._always_exempt = frozenset(exempt)
@@ -47,20 +46,20 @@ class Sight:
         hosts = list(hosts)
         self.hosts = {host.id: host for host in hosts}
         self.hosts_of = _by_cluster(hosts)
-        self.names, self.shared_names = pools.names(hosts, configured)
+        self.names, self.shared_names = host_names.names(hosts, configured)
 
     def see_listing(self, listing: Listing) -> None:
         """Take over the VMs of a complete listing."""
         self.listing = listing
         self.vms = {vm.id: vm for vm in listing.vms}
         self.vms_of = _by_cluster(listing.vms)
-        self.exempt = self._always_exempt | {vm.id for vm in listing.vms if vm.hosted_engine}
+        self.exempt = pools.exempt_vms(self._always_exempt, listing.vms)
 
     def find_host(self, host: str) -> Optional[Host]:
         """Return a host by its name or id."""
         return next((one for one in self.hosts.values() if host in (one.id, one.name)), None)
 
-    def find_vm(self, vm: str) -> Optional[InventoryVm]:
+    def find_vm(self, vm: str) -> Optional[Vm]:
         """Return a VM by its name or id."""
         return next((one for one in self.vms.values() if vm in (one.id, one.name)), None)
 
@@ -81,20 +80,21 @@ class Sight:
         """Return the names of hosts, sorted."""
         return sorted(self.host_name(one) for one in host_ids)
 
-    def vm(self, vm_id: str) -> Vm:
+    def vm(self, vm_id: str) -> VmTrust:
         """Return a VM as the rule sees it."""
         known = self.vms.get(vm_id)
-        return Vm(None if known is None else known.marked, vm_id in self.exempt)
+        return VmTrust(None if known is None else known.marked, vm_id in self.exempt)
 
-    def needy(self, pool: Pool) -> list[InventoryVm]:
+    def vms_needing_trust(self, pool: Pool) -> list[Vm]:
         """Return a pool's VMs that need a trusted host."""
-        return [vm for vm in self.vms_of.get(pool.cluster_id, ()) if needs_trust(self.vm(vm.id), pool.scope)]
+        vms = self.vms_of.get(pool.cluster_id, ())
+        return [vm for vm in vms if pools.needs_trust(vm, pool, self.exempt)]
 
     def places(self) -> dict[str, tuple[str, Optional[str]]]:
         """Return each host's cluster and name at the attestation server."""
         return {host.id: (host.cluster_id, self.names.get(host.id)) for host in self.hosts.values()}
 
-    def shown(self, host_id: str, table: Table, now_ms: int) -> Verdict:
+    def shown(self, host_id: str, table: VerdictCache, now_ms: int) -> Verdict:
         """Return a host's verdict as placement has to see it."""
         if host_id in self.shared_names:
             reason = "another host has the same name at the attestation server: give them different ones in host_names"

@@ -15,7 +15,7 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any, cast
 
 from ovirt_tcp_plugin import errors
-from ovirt_tcp_plugin.broker.decision import Scope, Verdict, Vm
+from ovirt_tcp_plugin.broker.decision import Scope, Verdict, VmTrust
 from ovirt_tcp_plugin.messages import fields
 from ovirt_tcp_plugin.messages.result import Level
 
@@ -55,9 +55,9 @@ class Snapshot:
     vms: Mapping[str, bool]
     exempt: frozenset[str]
 
-    def vm(self, vm_id: str) -> Vm:
+    def vm(self, vm_id: str) -> VmTrust:
         """Return a VM as the rule sees it."""
-        return Vm(self.vms.get(vm_id), vm_id in self.exempt)
+        return VmTrust(self.vms.get(vm_id), vm_id in self.exempt)
 
 
 def encode(snapshot: Snapshot) -> bytes:

@@ -78,7 +78,7 @@ class Seen:
     def record(self, vm: Vm, warned: str) -> Record:
         """Return what is to be remembered of a VM."""
         pool = self.pools.get(vm.cluster_id)
-        rule = decision.Vm(vm.marked, vm.id in self.exempt)
+        rule = decision.VmTrust(vm.marked, vm.id in self.exempt)
         needs_trust = pool is not None and decision.needs_trust(rule, pool.scope)
         return Record(vm.cluster_id, pool.name if pool else "", vm.marked, needs_trust, warned)
 

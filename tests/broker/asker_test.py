@@ -12,9 +12,9 @@ import pytest
 
 from ovirt_tcp_plugin import errors
 from ovirt_tcp_plugin.broker import settings
-from ovirt_tcp_plugin.broker.asker import HEAD_START_MS, Asker
+from ovirt_tcp_plugin.broker.answer import Answer
+from ovirt_tcp_plugin.broker.asker import HEAD_START_MS, AttestationWorker
 from ovirt_tcp_plugin.broker.metrics import Metrics
-from ovirt_tcp_plugin.broker.sources import Answer
 from ovirt_tcp_plugin.messages.result import Level
 from tests.broker.knowledge_test import LIFE, OPTIONS, World
 from tests.broker.site import until
@@ -54,7 +54,7 @@ class Scene:
         options = dataclasses.replace(OPTIONS, verifier=verifier, startup=settings.Startup(3, 5))
         self.world = World(hosts=40, options=options)
         self.source = HeldSource(self.world.clock)
-        self.asker = Asker(options, self.world.knowledge, self.source, Metrics(), self.world.clock)  # type: ignore[arg-type]
+        self.asker = AttestationWorker(options, self.world.knowledge, self.source, Metrics(), self.world.clock)  # type: ignore[arg-type]
 
     def all_asked(self) -> bool:
         self.asker.step()

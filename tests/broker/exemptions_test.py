@@ -9,9 +9,9 @@ import dataclasses
 import pytest
 
 from ovirt_tcp_plugin.broker import settings
+from ovirt_tcp_plugin.broker.answer import Answer
 from ovirt_tcp_plugin.broker.inventory import Vm
 from ovirt_tcp_plugin.broker.knowledge import Knowledge
-from ovirt_tcp_plugin.broker.sources import Answer
 from ovirt_tcp_plugin.messages.result import Level
 from tests.broker.knowledge_test import LIFE, OPTIONS, POOL, World
 

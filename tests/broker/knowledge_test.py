@@ -13,9 +13,9 @@ from typing import Any
 import pytest
 
 from ovirt_tcp_plugin.broker import settings
+from ovirt_tcp_plugin.broker.answer import Answer
 from ovirt_tcp_plugin.broker.inventory import Cluster, Group, Host, Listing, Policy, Unit, Vm
 from ovirt_tcp_plugin.broker.knowledge import Knowledge
-from ovirt_tcp_plugin.broker.sources import Answer
 from ovirt_tcp_plugin.broker.wall import Edit
 from ovirt_tcp_plugin.messages.result import Level
 from tests.fake_clock import FakeClock

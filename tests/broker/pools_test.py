@@ -9,8 +9,9 @@ import dataclasses
 import pytest
 
 from ovirt_tcp_plugin.broker.decision import Scope
+from ovirt_tcp_plugin.broker.host_names import names
 from ovirt_tcp_plugin.broker.inventory import Cluster, Host, Listing, Policy, Unit, Vm
-from ovirt_tcp_plugin.broker.pools import Pools, names
+from ovirt_tcp_plugin.broker.pools import Pools
 
 UNIT = Unit("unit", "TrustedHosts")
 TRUSTED = Policy("trusted", "trusted", {}, frozenset({"memory", "unit"}))

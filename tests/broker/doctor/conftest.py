@@ -190,9 +190,14 @@ class Look:
 
 
 def _merged(options: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:
+    """Return the options with these changes; one that is changed to None is not written at all."""
     merged = copy.deepcopy(options)
     for section, values in changes.items():
-        merged[section].update(values)
+        for name, value in values.items():
+            if value is None:
+                merged[section].pop(name, None)
+            else:
+                merged[section][name] = value
     return merged
 
 
