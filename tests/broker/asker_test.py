@@ -94,7 +94,7 @@ def test_stages_whose_hosts_all_left_end_and_others_are_asked(scene: Scene) -> N
     for host in scene.world.hosts:
         scene.world.status(host.id, "down")
     scene.source.go.set()
-    scene.asker._stages_wanted.clear()
+    scene.asker._stages_requested.clear()
     scene.asker.step()
     scene.world.status("h7", "up")
     scene.asker.step()
