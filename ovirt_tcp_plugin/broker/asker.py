@@ -1,6 +1,9 @@
 # SPDX-FileCopyrightText: The ovirt_tcp_plugin developers
 # SPDX-License-Identifier: Apache-2.0
-"""Asks the attestation servers about hosts: startup stages and those that are due, over several connections."""
+"""Asks the attestation servers about hosts, over several connections.
+
+First come the stages of the startup attestation, then the hosts that are due.
+"""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
 # SPDX-FileCopyrightText: The ovirt_tcp_plugin developers
 # SPDX-License-Identifier: Apache-2.0
-"""Which code asks the attestation servers of a configuration: the one place that goes by their kind."""
+"""Which code asks the attestation servers: the one place that goes by their kind."""
 
 from __future__ import annotations
 

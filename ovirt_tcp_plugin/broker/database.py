@@ -4,7 +4,8 @@
 
 Verdicts are not in it: placement does not depend on it.
 
-Acknowledged means committed: it survives kill -9 and a power failure (WAL mode with synchronous=FULL).
+Acknowledged means committed: it survives kill -9 and a power failure (WAL mode with
+synchronous=FULL).
 """
 
 from __future__ import annotations
@@ -144,10 +145,10 @@ class Database:
 
 
 def open_anyway(directory: Path) -> Database:
-    """Return the database for the service, which starts without one: placement does not depend on it.
+    """Return the database for the service, which starts without one, too.
 
-    One that is corrupt is set aside. While there is none to be had, as on a full disk, it is in
-    memory, and no token is known.
+    Placement does not depend on it. One that is corrupt is set aside. While there is none to be had,
+    as on a full disk, it is in memory, and no token is known.
 
     Raises:
         InvalidConfig: it is of a newer release.

@@ -24,7 +24,9 @@ class Scope(enum.Enum):
 
 
 class Verdict(NamedTuple):
-    """An attestation result as the broker holds it; a tuple, since filterd makes ten thousand at once.
+    """An attestation result as the broker holds it.
+
+    A tuple, since filterd makes ten thousand at once.
 
     Attributes:
         level: trust level.

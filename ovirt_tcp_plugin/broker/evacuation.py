@@ -2,8 +2,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Which untrusted hosts leave service, what keeps some of them, and which of ours return. No I/O.
 
-Quarantine and guard plan for themselves; here they meet the engine's inventory and the verdicts, and
-what happens to hosts becomes events.
+Quarantine and guard plan for themselves; here they meet the engine's inventory and the verdicts,
+and what happens to hosts becomes events.
 """
 
 from __future__ import annotations
@@ -141,11 +141,8 @@ class QuarantineController:
         now_ms = self._clock.now_ms()
         for host_id in self.quarantine.stuck(now_ms):
             self._tell_stuck(host_id)
-        held: set[str] = set()
-        for guard in self.guards.values():
-            held |= guard.held
         leaving: list[tuple[str, str]] = []
-        for host_id in self.quarantine.to_deactivate(self._seen.hosts, held, now_ms):
+        for host_id in self.quarantine.to_deactivate(self._seen.hosts, self._held(), now_ms):
             if waits_for_wall(self._seen.hosts[host_id].cluster_id):
                 continue
             if self._verdicts.untrusted(host_id) and self._may_leave(host_id):
@@ -183,8 +180,19 @@ class QuarantineController:
             self.guards[cluster_id] = Guard(self._rule)
         return self.guards[cluster_id]
 
+    def _held(self) -> set[str]:
+        """Return the ids of the hosts that any guard holds."""
+        held: set[str] = set()
+        for guard in self.guards.values():
+            held |= guard.held
+        return held
+
     def _guards_of(self, pool: str) -> Iterable[Guard]:
-        """Return the guards of a pool by its name or id, of all pools if it is empty. Raises NotFound."""
+        """Return the guards of the pool with this name or id, of all pools if it is empty.
+
+        Raises:
+            NotFound: there is no such pool.
+        """
         guards: list[Guard] = []
         is_known = not pool
         for known in self._seen.pools.by_cluster.values():
@@ -225,7 +233,7 @@ class QuarantineController:
     # What keeps a host in service
 
     def _may_leave(self, host_id: str) -> bool:
-        """Return whether a host may leave; an event says what keeps it in service, if that lasts."""
+        """Return whether a host may leave; an event says what keeps it, if that lasts."""
         why = self._why_kept(host_id)
         if not why:
             return True
@@ -241,8 +249,10 @@ class QuarantineController:
         others = self._trusted_others(host_id)
         if not others:
             return "no other host of its pool is trusted, so its VMs have nowhere to go"
-        if self._carries_engine(host_id) and others.isdisjoint(self._seen.listing.engine_hosts):
-            return "it carries the engine's own VM, and no other trusted host that can take it is Up"
+        can_take_engine = others & self._seen.listing.engine_hosts
+        if self._carries_engine(host_id) and not can_take_engine:
+            reason = "no other trusted host that can take it is Up"
+            return f"it carries the engine's own VM, and {reason}"
         return ""
 
     def _trusted_others(self, host_id: str) -> set[str]:

@@ -2,8 +2,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Takes what the broker noticed and did into its history, and from there into the engine's events.
 
-An event that the engine cannot take now is written later under the same number, which makes a second
-try harmless; neither an engine that is away nor a restart of the broker loses one.
+An event that the engine cannot take now is written later under the same number, which makes a
+second try harmless; neither an engine that is away nor a restart of the broker loses one.
 """
 
 from __future__ import annotations

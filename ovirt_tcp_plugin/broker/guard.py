@@ -15,7 +15,7 @@ from typing import Any
 
 @dataclasses.dataclass(frozen=True)
 class GuardRule:
-    """More than max(hosts, share of the pool) that turn untrusted within window_ms trip the guard."""
+    """What trips the guard: more than max(hosts, share of the pool) that turn within window_ms."""
 
     hosts: int = 2
     share: float = 0.2
@@ -52,7 +52,7 @@ class Guard:
         return trips
 
     def recovered(self, host_id: str) -> None:
-        """A host attests well again. Once all that were held do, there is nothing left to decide."""
+        """A host attests well again. Once all that were held do, nothing is left to decide."""
         self.held.discard(host_id)
         self._turned.pop(host_id, None)
         if not self.held:
@@ -84,7 +84,8 @@ class Guard:
             KeyError, TypeError, ValueError, AttributeError: it is not what `encode` gives.
         """
         if same_boot:
-            self._turned = {str(host_id): int(at_ms) for host_id, at_ms in encoded["turned"].items()}
+            turned = encoded["turned"].items()
+            self._turned = {str(host_id): int(at_ms) for host_id, at_ms in turned}
         self.tripped = bool(encoded["tripped"])
         self.held = {str(host_id) for host_id in encoded["held"]}
 

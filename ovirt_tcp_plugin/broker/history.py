@@ -1,6 +1,6 @@
 # SPDX-FileCopyrightText: The ovirt_tcp_plugin developers
 # SPDX-License-Identifier: Apache-2.0
-"""What the broker noticed and did, kept over restarts; also the queue of the engine's events to be."""
+"""What the broker noticed and did, kept over restarts; also the queue of the engine's events."""
 
 from __future__ import annotations
 
@@ -42,7 +42,8 @@ _LAST_NUMBER = """
     WHERE event_number IS NOT NULL
     ORDER BY id DESC LIMIT 1
 """
-# The parameters of these two are the same: what is beyond the number of entries, and what is too old.
+# The parameters of these two are the same: what is beyond the number of entries, and what is too
+# old.
 _COUNT_LOST = """
     SELECT COUNT(*) FROM history
     WHERE waiting AND (id <= ? OR (at_ms < ? AND id <= ?))

@@ -17,8 +17,8 @@ from typing import Any, Protocol
 
 from ovirt_tcp_plugin import errors
 
-# The engine's own places of 2013: Backend.initialize and InitVdsOnUp; then what happens to VMs. Each
-# must have its file.
+# The engine's own places of 2013: Backend.initialize and InitVdsOnUp; then what happens to VMs.
+# Each must have its file.
 NAMES = (
     "backend_initialize",
     "init_vds_on_up",
@@ -39,8 +39,8 @@ class HookEvent:
 
     Attributes:
         host_id, vm_id: what it is about; both empty for an event of the whole engine.
-        code, fault: what is wrong with the VM since then and was not reported before, as stable word
-            and sentence; empty for nothing.
+        code, fault: what is wrong with the VM since then and was not reported before, as stable
+            word and sentence; empty for nothing.
     """
 
     name: str
@@ -70,8 +70,8 @@ def load(directory: Path) -> Mapping[str, Handle]:
     """Return the hooks by name.
 
     Raises:
-        InvalidConfig: one is missing, can be written by others, or fails to load; a broker with half
-            of its hooks does not start.
+        InvalidConfig: one is missing, can be written by others, or fails to load; a broker with
+            half of its hooks does not start.
     """
     faults: list[str] = []
     hooks: dict[str, Handle] = {}

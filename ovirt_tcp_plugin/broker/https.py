@@ -4,7 +4,7 @@
 
 The certificate is always checked against the CA file. It establishes who answered, not that the
 answer is true. Each thread keeps its connections for its next question: a new one costs more than
-question and answer together. No proxy and no .netrc of the environment is followed, and no redirect.
+question and answer together. No proxy, no .netrc of the environment and no redirect is followed.
 """
 
 from __future__ import annotations
@@ -24,7 +24,8 @@ from typing import Any, Optional
 from ovirt_tcp_plugin import errors
 
 CHUNK = 64 * 1024
-# A kept connection ends after so many seconds, so that another certificate authority counts from then on.
+# A kept connection ends after so many seconds, so that another certificate authority counts from
+# then on.
 MAX_CONNECTION_AGE_S = 300
 
 
@@ -39,7 +40,7 @@ class Reply:
 
 @dataclasses.dataclass(frozen=True)
 class Bounds:
-    """Limits of one question: seconds to connect, seconds for the whole of it, bytes of the answer."""
+    """Limits: seconds to connect, seconds for the whole question, bytes of the answer."""
 
     connect_s: float
     deadline_s: float
@@ -104,6 +105,17 @@ class _BoundSocket(ssl.SSLSocket):
         self.settimeout(left_s)
 
 
+@dataclasses.dataclass(frozen=True)
+class _Question:
+    """A question on its way: `end` is the moment on CLOCK_MONOTONIC at which its time is over."""
+
+    path: str
+    body: bytes
+    headers: Mapping[str, str]
+    connect_s: float
+    end: float
+
+
 class _Connection:
     """A connection to one server by one authority, used by one thread."""
 
@@ -128,15 +140,13 @@ class _Connection:
             return False
         return self._http.sock is not None
 
-    def ask(
-        self, path: str, body: bytes, headers: Mapping[str, str], connect_s: float, end: float
-    ) -> http.client.HTTPResponse:
+    def ask(self, question: _Question) -> http.client.HTTPResponse:
         """Return the answer, whose body is still to be read."""
         if not self.kept:
-            self._connect(connect_s, end)
+            self._connect(question)
         connected: Any = self._http
-        connected.sock.end = end
-        connected.request("POST", path, body, dict(headers))
+        connected.sock.end = question.end
+        connected.request("POST", question.path, question.body, dict(question.headers))
         response: http.client.HTTPResponse = connected.getresponse()
         return response
 
@@ -146,10 +156,10 @@ class _Connection:
             self._http.close()
         self._http = None
 
-    def _connect(self, connect_s: float, end: float) -> None:
+    def _connect(self, question: _Question) -> None:
         self.close()
         # The time to connect counts for the whole handshake.
-        within_s = min(connect_s, end - time.monotonic())
+        within_s = min(question.connect_s, question.end - time.monotonic())
         plain = socket.create_connection((self._host, self._port), within_s)
         try:
             plain.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
@@ -194,40 +204,34 @@ def _post(
 ) -> Reply:
     end = time.monotonic() + bounds.deadline_s
     parts = urllib.parse.urlsplit(url)
+    question = _Question(parts.path, body, headers, bounds.connect_s, end)
     connection: Optional[_Connection] = None
     try:
         connection = _connections.to(parts, ca_file)
-        response = _ask(connection, parts.path, body, headers, bounds.connect_s, end)
+        response = _ask(connection, question)
         content = _read(peer, response, bounds.max_size)
     except (OSError, http.client.HTTPException, ValueError) as e:
         _drop(connection)
-        late = ""
+        reason = cause(e)
         if time.monotonic() >= end:
-            late = f"no whole answer within {bounds.deadline_s:.0f} s: "
-        raise errors.Unavailable(peer, late + cause(e)) from e
+            reason = f"no whole answer within {bounds.deadline_s:.0f} s: {reason}"
+        raise errors.Unavailable(peer, reason) from e
     except errors.Unavailable:
         _drop(connection)
         raise
     return Reply(response.status, response.headers.get("Date", ""), content)
 
 
-def _ask(
-    connection: _Connection,
-    path: str,
-    body: bytes,
-    headers: Mapping[str, str],
-    connect_s: float,
-    end: float,
-) -> http.client.HTTPResponse:
+def _ask(connection: _Connection, question: _Question) -> http.client.HTTPResponse:
     """Ask, on a new connection if the server has closed the kept one since the last question."""
     reused = connection.kept
     try:
-        return connection.ask(path, body, headers, connect_s, end)
+        return connection.ask(question)
     except (ConnectionError, ssl.SSLError, http.client.BadStatusLine):
         if not reused:
             raise
     connection.close()
-    return connection.ask(path, body, headers, connect_s, end)
+    return connection.ask(question)
 
 
 def _drop(connection: Optional[_Connection]) -> None:

@@ -29,8 +29,8 @@ class StateFile:
     Attributes:
         last_event: id of the last event of the engine that was taken into account, None if that is
             not known.
-        seen: ids of the last events taken into account; an engine start before our own must not void
-            verdicts again.
+        seen: ids of the last events taken into account; an engine start before our own must not
+            void verdicts again.
     """
 
     def __init__(self, directory: Path) -> None:

@@ -1,6 +1,6 @@
 # SPDX-FileCopyrightText: The ovirt_tcp_plugin developers
 # SPDX-License-Identifier: Apache-2.0
-"""Answers in place of those that a server did not give, or gave in a way that counts as none. Pure."""
+"""Answers in place of those that a server left out, or gave in a way that counts as none. Pure."""
 
 from __future__ import annotations
 
@@ -15,6 +15,6 @@ def omitted(sent_ms: int) -> Answer:
 
 
 def named_twice(sent_ms: int) -> Answer:
-    """Return the answer for a host that the server named twice: which of the two counts is not known."""
+    """Return the answer for a host that the server named twice: which one counts is not known."""
     reason = "the attestation server named this host twice in one answer"
     return Answer(Level.UNKNOWN, sent_ms, code="named_twice", reason=reason)

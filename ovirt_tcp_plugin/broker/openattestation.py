@@ -177,6 +177,10 @@ def _answer(
     if age_ms is None:
         reason = f"the server says {level.value}, but not since when"
         return Answer(Level.UNKNOWN, sent_ms, code="no_age", reason=reason)
+    return _dated_answer(level, sent_ms, age_ms, took_ms)
+
+
+def _dated_answer(level: Level, sent_ms: int, age_ms: int, took_ms: int) -> Answer:
     fresh = age_ms - DATE_RESOLUTION_MS <= took_ms
     if level is Level.TRUSTED:
         return Answer(level, sent_ms, age_ms, fresh=fresh)

@@ -1,6 +1,6 @@
 # SPDX-FileCopyrightText: The ovirt_tcp_plugin developers
 # SPDX-License-Identifier: Apache-2.0
-"""Notices that are not in the history yet: in memory, and bounded, if the disk keeps nothing for a while."""
+"""Notices that are not in the history yet: in memory, and bounded, while the disk keeps nothing."""
 
 from __future__ import annotations
 

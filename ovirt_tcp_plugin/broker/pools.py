@@ -153,9 +153,9 @@ def _scope(cluster: Cluster, listing: Listing, unit_ids: Collection[str]) -> Opt
 def _warnings(cluster: Cluster) -> Iterable[Notice]:
     if cluster.trusted_service:
         text = (
-            f"Cluster {cluster.name} has trusted_service set. On oVirt 4.4 and later this takes its "
-            "hosts out of service at their next activation: edit the cluster and switch it off; the "
-            "trusted pool works without it."
+            f"Cluster {cluster.name} has trusted_service set. On oVirt 4.4 and later this takes "
+            "its hosts out of service at their next activation: edit the cluster and switch it "
+            "off; the trusted pool works without it."
         )
         key = f"trusted_service {cluster.id}"
         yield Notice(key, "warning", text, cluster_id=cluster.id)

@@ -1,6 +1,6 @@
 # SPDX-FileCopyrightText: The ovirt_tcp_plugin developers
 # SPDX-License-Identifier: Apache-2.0
-"""Quarantine: which untrusted hosts leave service now, and which of ours may return. Pure: it plans.
+"""Quarantine: which untrusted hosts leave service now, and which of ours may return. Pure.
 
 Only evidence takes a host out, and only hosts that we took out are brought back: an administrator's
 own maintenance is never touched.
@@ -15,7 +15,8 @@ from typing import Any, Optional
 from ovirt_tcp_plugin.broker import backoff
 from ovirt_tcp_plugin.broker.inventory import MAINTENANCE, PREPARING, Host
 
-# What our maintenance reasons begin with: by it we know a host of ours again, whatever else was lost.
+# What our maintenance reasons begin with: by it we know a host of ours again, whatever else was
+# lost.
 REASON_PREFIX = "ovirt-tcp: "
 # Maintenance that was refused is asked for again after this, doubling to the longest.
 FIRST_RETRY_MS = 5_000
@@ -119,7 +120,7 @@ class Quarantine:
     def to_deactivate(
         self, hosts: Mapping[str, Host], held: Collection[str], now_ms: int
     ) -> list[str]:
-        """Return the hosts to ask maintenance for now, also those that are stuck on their way there.
+        """Return the hosts to ask maintenance for now, also those stuck on their way there.
 
         Args:
             held: ids of hosts whose quarantine a guard delays.

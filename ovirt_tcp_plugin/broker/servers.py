@@ -2,10 +2,10 @@
 # SPDX-License-Identifier: Apache-2.0
 """The attestation servers of a configuration: which is asked next, and which rests after a failure.
 
-The server that answered last is asked first. One that failed is left alone for a while, which doubles
-as long as it fails; then one question, not as many as there are connections, shows whether it is back.
-So a dead server is not stormed, however many hosts are due, and a slow death of one does not hold up
-every question.
+The server that answered last is asked first. One that failed is left alone for a while, which
+doubles as long as it fails; then one question, not as many as there are connections, shows whether
+it is back. So a dead server is not stormed, however many hosts are due, and a slow death of one
+does not hold up every question.
 """
 
 from __future__ import annotations

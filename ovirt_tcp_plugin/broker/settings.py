@@ -33,7 +33,8 @@ class Engine:
     ca_file: Path = Path("/etc/pki/ovirt-engine/apache-ca.pem")
     # Longest time (seconds) for one call; listing thousands of VMs takes some.
     timeout_s: float = 30.0
-    # What the engine's service writes when it starts; it tells of restarts where the broker runs on the engine machine.
+    # What the engine's service writes when it starts; it shows restarts where the broker runs on
+    # the engine machine.
     start_file: Path = Path("/var/lib/ovirt-engine/engine.up")
 
     def __post_init__(self) -> None:
@@ -101,12 +102,14 @@ class Verifier:
         if self.kind not in KINDS:
             raise ValueError(f"kind {self.kind!r} is not one of {', '.join(KINDS)}")
         self._refuse_options_of_other_kinds()
-        if not self.urls or not all(url.startswith("https://") for url in self.urls):
-            raise ValueError("urls is empty or has an address that does not start with https://")
-        if not 1 <= self.batch_size <= 1000 or not 1 <= self.connections <= 64:
-            raise ValueError(
-                "batch_size is not between 1 and 1000, or connections not between 1 and 64"
-            )
+        if not self.urls:
+            raise ValueError("urls is empty")
+        if not all(url.startswith("https://") for url in self.urls):
+            raise ValueError("urls has an address that does not start with https://")
+        if not 1 <= self.batch_size <= 1000:
+            raise ValueError("batch_size is not between 1 and 1000")
+        if not 1 <= self.connections <= 64:
+            raise ValueError("connections is not between 1 and 64")
         if not 0 < self.wait_s <= MAX_WAIT_S:
             raise ValueError(f"wait_s is not between 0 and {MAX_WAIT_S}")
         if self.connect_timeout_s <= 0:
@@ -158,7 +161,8 @@ class Verdicts:
 
     # Longest life of a verdict, in seconds from its birth; the server may say less.
     lifetime_s: float = 600.0
-    # Part of its life after which a verdict is renewed, and the random part of that, so that hosts spread out.
+    # Part of its life after which a verdict is renewed, and the random part of that, so that hosts
+    # spread out.
     refresh: float = 0.5
     jitter: float = 0.1
     # Seconds after which an untrusted host is asked again: it may have been repaired.
@@ -167,7 +171,8 @@ class Verdicts:
     def __post_init__(self) -> None:
         if self.lifetime_s <= 0 or self.untrusted_refresh_s <= 0:
             raise ValueError("lifetime_s and untrusted_refresh_s must be above 0")
-        if not 0 < self.refresh < 1 or not 0 <= self.jitter < 1 or self.refresh * (1 + self.jitter) >= 1:
+        in_range = 0 < self.refresh < 1 and 0 <= self.jitter < 1
+        if not in_range or self.refresh * (1 + self.jitter) >= 1:
             raise ValueError("refresh with its jitter must lie between 0 and 1")
 
 
@@ -175,22 +180,26 @@ class Verdicts:
 class Startup:
     """Attestation of all hosts at the start of broker or engine, stage by stage."""
 
-    # Hosts in the first stage, and in each later one (AttestationFirstStageSize, AttestationSecondStageSize of 2013).
+    # Hosts in the first stage, and in each later one (AttestationFirstStageSize,
+    # AttestationSecondStageSize of 2013).
     first_stage_query_size: int = 10
     second_stage_query_size: int = 20
 
     def __post_init__(self) -> None:
-        if not 1 <= self.first_stage_query_size <= 1000 or not 1 <= self.second_stage_query_size <= 1000:
-            raise ValueError("a stage must have between 1 and 1000 hosts")
+        for size in (self.first_stage_query_size, self.second_stage_query_size):
+            if not 1 <= size <= 1000:
+                raise ValueError("a stage must have between 1 and 1000 hosts")
 
 
 @dataclasses.dataclass(frozen=True)
 class Pools:
     """Exceptions in trusted pools."""
 
-    # Ids of VMs that may run anywhere, such as the verifier's own or a DNS server's. The hosted-engine VM always may.
+    # Ids of VMs that may run anywhere, such as the verifier's own or a DNS server's. The
+    # hosted-engine VM always may.
     exempt_vms: tuple[str, ...] = ()
-    # Engine host name: name that the attestation server knows, where this is not the host's address.
+    # Engine host name: name that the attestation server knows, where this is not the host's
+    # address.
     host_names: Mapping[str, str] = dataclasses.field(default_factory=dict)
 
 
@@ -220,20 +229,25 @@ class Snapshot:
 class Guard:
     """A mass event must not evacuate a pool."""
 
-    # More than this many hosts of a pool, and more than this share of it, found untrusted within the window delay
-    # their quarantine until an administrator decides. Their placement is refused at once all the same.
+    # More than this many hosts of a pool, and more than this share of it, that turn untrusted
+    # within the window are not quarantined until an administrator decides. Their placement is
+    # refused at once all the same.
     hosts: int = 2
     share: float = 0.2
     window_s: float = 600.0
 
     def __post_init__(self) -> None:
-        if self.hosts < 0 or not 0 <= self.share <= 1 or self.window_s <= 0:
-            raise ValueError("hosts is below 0, share is not between 0 and 1, or window_s is not above 0")
+        if self.hosts < 0:
+            raise ValueError("hosts is below 0")
+        if not 0 <= self.share <= 1:
+            raise ValueError("share is not between 0 and 1")
+        if self.window_s <= 0:
+            raise ValueError("window_s is not above 0")
 
 
 @dataclasses.dataclass(frozen=True)
 class Api:
-    """The broker's own interface. Its callers are known by the tokens of `ovirt-tcp-broker token add`."""
+    """The broker's own interface. Callers show a token of `ovirt-tcp-broker token add`."""
 
     # It stays on this machine, unless it has a certificate.
     address: str = "127.0.0.1"
@@ -250,7 +264,10 @@ class Api:
         except ValueError as e:
             raise ValueError("address is no IP address") from e
         if not loopback and not self.certificate:
-            raise ValueError("an address other than loopback needs a certificate, or tokens would go in the clear")
+            raise ValueError(
+                "an address other than loopback needs a certificate, "
+                "or tokens would go in the clear"
+            )
 
 
 @dataclasses.dataclass(frozen=True)
@@ -262,15 +279,18 @@ class History:
     days: float = 90.0
 
     def __post_init__(self) -> None:
-        if not 1000 <= self.entries <= 10_000_000 or not 0 < self.days <= 10_000:
-            raise ValueError("entries is not between 1,000 and 10,000,000, or days not between 0 and 10,000")
+        if not 1000 <= self.entries <= 10_000_000:
+            raise ValueError("entries is not between 1,000 and 10,000,000")
+        if not 0 < self.days <= 10_000:
+            raise ValueError("days is not between 0 and 10,000")
 
 
 @dataclasses.dataclass(frozen=True)
 class Hooks:
     """What runs on an engine event."""
 
-    # Directory of the hook files; it and they belong to root or to the broker's user, and nobody else may write.
+    # Directory of the hook files; it and they belong to root or to the broker's user, and nobody
+    # else may write them.
     directory: Path = Path("/usr/share/ovirt-tcp/hooks/engine")
 
 

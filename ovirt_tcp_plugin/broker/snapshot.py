@@ -1,9 +1,9 @@
 # SPDX-FileCopyrightText: The ovirt_tcp_plugin developers
 # SPDX-License-Identifier: Apache-2.0
-"""The message from broker to filterd: one pool's verdicts with their ends, and its VMs' marks. Pure.
+"""The message from broker to filterd: a pool's verdicts with their ends, and its VMs' marks. Pure.
 
-Everything in it ends by itself, so that filterd stays right without the broker. A snapshot of another
-boot of this machine has the times of a clock that is gone, and is refused.
+Everything in it ends by itself, so that filterd stays right without the broker. A snapshot of
+another boot of this machine has the times of a clock that is gone, and is refused.
 """
 
 from __future__ import annotations

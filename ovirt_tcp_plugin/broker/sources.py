@@ -81,7 +81,7 @@ def _question(names: Sequence[str], wait_ms: int) -> dict[str, object]:
 
 
 def _answers(body: bytes, names: Sequence[str], sent_ms: int, took_ms: int) -> dict[str, Answer]:
-    """Return the answers in a body, by name. Raises InvalidMessage when it cannot be parsed at all."""
+    """Return the answers in a body, by name. Raises InvalidMessage: it cannot be parsed at all."""
     members = fields.members(fields.parse(body, "results", oat.MAX_ANSWER_SIZE), "results")
     answers: dict[str, Answer] = {}
     for host in fields.items(members, "hosts", 2 * len(names)):

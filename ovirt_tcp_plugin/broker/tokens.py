@@ -73,7 +73,7 @@ class Tokens:
         return [_listed(row) for row in rows]
 
     def remove(self, identifier: str) -> None:
-        """Remove the token that is called so; its bearer is a stranger from now on. Raises NotFound."""
+        """Remove the token that is called so; its bearer is a stranger then. Raises NotFound."""
         query = "DELETE FROM tokens WHERE substr(digest, 1, ?) = ?"
         parameters = (tokens.IDENTIFIER_LENGTH, identifier)
         with self._database.transaction() as connection:

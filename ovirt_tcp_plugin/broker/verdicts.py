@@ -165,7 +165,7 @@ class VerdictCache:
                 entry.up_since_ms = max(entry.up_since_ms, born_before_ms)
 
     def clear(self, host_id: str, now_ms: int) -> None:
-        """End a host's verdict of any level, as an administrator asked; the host is attested again."""
+        """End a host's verdict of any level, as an administrator asked, and ask about it again."""
         entry = self._entries.get(host_id)
         if entry is not None:
             reason = "an administrator cleared the verdict"
@@ -188,12 +188,15 @@ class VerdictCache:
         most: int = 1000,
         batch: int = 1,
     ) -> list[str]:
-        """Return up to `most` hosts to ask now, the longest overdue first. None that is being asked.
+        """Return up to `most` hosts to ask now, the longest overdue first.
+
+        No host that is being asked is among them.
 
         Args:
             judged: whether a host's verdict matters: it is in a pool.
             failing: those that did not answer when they were last asked, or those that did.
-            batch: a last question with fewer hosts is filled up with those that may be asked already.
+            batch: hosts in a question; the last one is filled up with hosts that may be asked
+                already.
         """
         if now_ms < self._soonest_ms[failing]:
             return []
@@ -239,7 +242,7 @@ class VerdictCache:
         self._soonest_ms = {False: 0, True: 0}
 
     def begin(self, host_ids: Iterable[str]) -> list[str]:
-        """Note that these hosts are being asked; return those that were not already (single flight)."""
+        """Note that these hosts are being asked; return those that were not asked already."""
         begun: list[str] = []
         for host_id in host_ids:
             entry = self._entries.get(host_id)
@@ -309,25 +312,23 @@ class VerdictCache:
         self, members: Mapping[str, Any], same_boot: bool, now_ms: int
     ) -> Optional[CachedVerdict]:
         """Return a host's entry, None if what was kept says nothing any more."""
-        level = Level(members["level"])
-        born_ms = int(members["born_ms"])
-        end_ms = int(members["end_ms"])
+        verdict = _decode(members)
+        if verdict.level is Level.TRUSTED:
+            if not same_boot or verdict.born_ms > now_ms:
+                return None
+        elif verdict.level is not Level.UNTRUSTED:
+            return None
         if not same_boot:
-            born_ms = end_ms = now_ms
-        trusted = level is Level.TRUSTED
-        if trusted and not (same_boot and born_ms <= now_ms):
-            return None
-        if not trusted and level is not Level.UNTRUSTED:
-            return None
-        end_ms = min(end_ms, born_ms + self._lifetimes.lifetime_ms)
-        code = str(members["code"])
-        reason = str(members["reason"])
-        boot_id = str(members["boot_id"])
-        entry = CachedVerdict(Verdict(level, born_ms, end_ms, code, reason, boot_id), up=trusted)
-        # Evidence of another boot of this machine has no age: no host is taken out for it.
-        entry.proven_ms = int(members["proven_ms"]) if same_boot else NEVER_MS
-        entry.up_since_ms = int(members["up_since_ms"]) if same_boot else 0
-        return entry
+            # Evidence of another boot of this machine has no age: no host is taken out for it.
+            verdict = verdict._replace(born_ms=now_ms, end_ms=now_ms)
+            return CachedVerdict(verdict, proven_ms=NEVER_MS)
+        end_ms = min(verdict.end_ms, verdict.born_ms + self._lifetimes.lifetime_ms)
+        return CachedVerdict(
+            verdict._replace(end_ms=end_ms),
+            up=verdict.level is Level.TRUSTED,
+            up_since_ms=int(members["up_since_ms"]),
+            proven_ms=int(members["proven_ms"]),
+        )
 
     # What an answer does
 
@@ -355,10 +356,16 @@ class VerdictCache:
         born_ms, end_ms = self._life(answer)
         entry.verdict = Verdict(Level.TRUSTED, born_ms, end_ms, boot_id=answer.boot_id)
         entry.proven_ms = _proven(answer)
-        self._ask_later(entry, born_ms, (end_ms - born_ms) * self._lifetimes.refresh, draw)
+        self._renew_in_time(entry, now_ms, draw)
+        return Outcome.TRUSTED
+
+    def _renew_in_time(self, entry: CachedVerdict, now_ms: int, draw: float) -> None:
+        """Ask again when a part of the verdict's life is over."""
+        born_ms = entry.verdict.born_ms
+        life_ms = entry.verdict.end_ms - born_ms
+        self._ask_later(entry, born_ms, life_ms * self._lifetimes.refresh, draw)
         least_ms = now_ms + LEAST_REFRESH_MS
         self._ask_at(entry, max(entry.next_ms, least_ms), max(entry.from_ms, least_ms))
-        return Outcome.TRUSTED
 
     def _fault(
         self, entry: CachedVerdict, answer: Answer, now_ms: int
@@ -440,6 +447,17 @@ def _encode(entry: CachedVerdict) -> dict[str, Any]:
         "up_since_ms": entry.up_since_ms,
         "proven_ms": entry.proven_ms,
     }
+
+
+def _decode(members: Mapping[str, Any]) -> Verdict:
+    return Verdict(
+        level=Level(members["level"]),
+        born_ms=int(members["born_ms"]),
+        end_ms=int(members["end_ms"]),
+        code=str(members["code"]),
+        reason=str(members["reason"]),
+        boot_id=str(members["boot_id"]),
+    )
 
 
 def _proven(answer: Answer) -> int:

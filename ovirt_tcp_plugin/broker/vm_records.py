@@ -2,10 +2,10 @@
 # SPDX-License-Identifier: Apache-2.0
 """Which VMs lost the trust that they were given, or never get what they ask for. Pure.
 
-Listings come in, warnings go out. The engine lets anybody with the right import, clone and move a VM
-out of a trusted pool, or take its mark away. Its own warnings hang on the flag `trusted_service`, and
-its events get lost; so two complete listings are compared. What is remembered of a VM outlives the
-VM: one that is exported, removed and imported again has the same id.
+Listings come in, warnings go out. The engine lets anybody with the right import, clone and move a
+VM out of a trusted pool, or take its mark away. Its own warnings hang on the flag
+`trusted_service`, and its events get lost; so two complete listings are compared. What is
+remembered of a VM outlives the VM: one that is exported, removed and imported again has the same id.
 """
 
 from __future__ import annotations

@@ -14,7 +14,9 @@ from typing import Any
 
 from ovirt_tcp_plugin.broker.readout import Explanation
 
-YES, NO, UNKNOWN = "yes", "no", "unknown"
+YES = "yes"
+NO = "no"
+UNKNOWN = "unknown"
 
 
 @dataclasses.dataclass(frozen=True)
