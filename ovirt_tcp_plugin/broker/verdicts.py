@@ -139,10 +139,10 @@ class VerdictCache:
             if up and not entry.up:
                 came_up.append(host_id)
                 self._start(entry, now_ms)
-            elif entry.up and not up:
-                left_up.append(host_id)
-                entry.up = False
             if not up:
+                if entry.up:
+                    left_up.append(host_id)
+                entry.up = False
                 _void(entry, now_ms, "not_up", "the host is not Up")
         return Changes(tuple(came_up), tuple(left_up), removed)
 
@@ -303,32 +303,10 @@ class VerdictCache:
         """
         restored: dict[str, CachedVerdict] = {}
         for host_id, members in encoded.items():
-            entry = self._restored(members, same_boot, now_ms)
+            entry = _restored(members, same_boot, now_ms, self._lifetimes.lifetime_ms)
             if entry is not None:
                 restored[str(host_id)] = entry
         self._entries.update(restored)
-
-    def _restored(
-        self, members: Mapping[str, Any], same_boot: bool, now_ms: int
-    ) -> Optional[CachedVerdict]:
-        """Return a host's entry, None if what was kept says nothing any more."""
-        verdict = _decode(members)
-        if verdict.level is Level.TRUSTED:
-            if not same_boot or verdict.born_ms > now_ms:
-                return None
-        elif verdict.level is not Level.UNTRUSTED:
-            return None
-        if not same_boot:
-            # Evidence of another boot of this machine has no age: no host is taken out for it.
-            verdict = verdict._replace(born_ms=now_ms, end_ms=now_ms)
-            return CachedVerdict(verdict, proven_ms=NEVER_MS)
-        end_ms = min(verdict.end_ms, verdict.born_ms + self._lifetimes.lifetime_ms)
-        return CachedVerdict(
-            verdict._replace(end_ms=end_ms),
-            up=verdict.level is Level.TRUSTED,
-            up_since_ms=int(members["up_since_ms"]),
-            proven_ms=int(members["proven_ms"]),
-        )
 
     # What an answer does
 
@@ -343,7 +321,7 @@ class VerdictCache:
     def _trusted(
         self, entry: CachedVerdict, answer: Answer, now_ms: int, draw: float
     ) -> Outcome:
-        fault = self._fault(entry, answer, now_ms)
+        fault = _fault(entry, answer, now_ms, self._lifetimes.lifetime_ms)
         if fault is not None:
             code, reason = fault
             self._failed(entry, code, reason, Level.UNKNOWN, now_ms, draw)
@@ -353,7 +331,7 @@ class VerdictCache:
             entry.verdict = Verdict(Level.UNKNOWN, now_ms, now_ms, "not_up", "the host is not Up")
             self._ask_later(entry, now_ms, self._lifetimes.untrusted_refresh_ms, draw)
             return Outcome.WELL_WHILE_AWAY
-        born_ms, end_ms = self._life(answer)
+        born_ms, end_ms = _life(answer, self._lifetimes.lifetime_ms)
         entry.verdict = Verdict(Level.TRUSTED, born_ms, end_ms, boot_id=answer.boot_id)
         entry.proven_ms = _proven(answer)
         self._renew_in_time(entry, now_ms, draw)
@@ -367,36 +345,11 @@ class VerdictCache:
         least_ms = now_ms + LEAST_REFRESH_MS
         self._ask_at(entry, max(entry.next_ms, least_ms), max(entry.from_ms, least_ms))
 
-    def _fault(
-        self, entry: CachedVerdict, answer: Answer, now_ms: int
-    ) -> Optional[tuple[str, str]]:
-        """Return why a trusted answer does not count, as code and sentence."""
-        if answer.age_ms is None or answer.age_ms < 0 or answer.sent_ms > now_ms:
-            return "no_age", "the server says trusted, but not since when"
-        proven_ms = _proven(answer)
-        if entry.up and proven_ms < entry.up_since_ms:
-            return "before_up", "the server's evidence is older than the host's last change to Up"
-        if entry.verdict.level is Level.UNTRUSTED and proven_ms < entry.proven_ms:
-            reason = "the server's evidence is older than that which made the host untrusted"
-            return "before_untrusted", reason
-        _, end_ms = self._life(answer)
-        if end_ms <= now_ms:
-            return "verdict_ended", "the server's last evidence is too old"
-        return None
-
-    def _life(self, answer: Answer) -> tuple[int, int]:
-        """Return birth and end of the verdict that an answer makes."""
-        born_ms = answer.sent_ms - (answer.age_ms or 0)
-        lifetime_ms = self._lifetimes.lifetime_ms
-        if answer.lifetime_ms is not None:
-            lifetime_ms = min(lifetime_ms, answer.lifetime_ms)
-        return born_ms, born_ms + lifetime_ms
-
     def _untrusted(
         self, entry: CachedVerdict, answer: Answer, now_ms: int, draw: float
     ) -> Outcome:
         was_untrusted = entry.verdict.level is Level.UNTRUSTED
-        born_ms, end_ms = self._life(answer)
+        born_ms, end_ms = _life(answer, self._lifetimes.lifetime_ms)
         code = answer.code or "untrusted"
         reason = answer.reason or "the attestation server says untrusted"
         entry.verdict = Verdict(Level.UNTRUSTED, born_ms, end_ms, code, reason, answer.boot_id)
@@ -458,6 +411,55 @@ def _decode(members: Mapping[str, Any]) -> Verdict:
         reason=str(members["reason"]),
         boot_id=str(members["boot_id"]),
     )
+
+
+def _restored(
+    members: Mapping[str, Any], same_boot: bool, now_ms: int, lifetime_ms: int
+) -> Optional[CachedVerdict]:
+    """Return a host's entry, None if what was kept says nothing any more."""
+    verdict = _decode(members)
+    if verdict.level is Level.TRUSTED:
+        if not same_boot or verdict.born_ms > now_ms:
+            return None
+    elif verdict.level is not Level.UNTRUSTED:
+        return None
+    if not same_boot:
+        # Evidence of another boot of this machine has no age: no host is taken out for it.
+        verdict = verdict._replace(born_ms=now_ms, end_ms=now_ms)
+        return CachedVerdict(verdict, proven_ms=NEVER_MS)
+    end_ms = min(verdict.end_ms, verdict.born_ms + lifetime_ms)
+    return CachedVerdict(
+        verdict._replace(end_ms=end_ms),
+        up=verdict.level is Level.TRUSTED,
+        up_since_ms=int(members["up_since_ms"]),
+        proven_ms=int(members["proven_ms"]),
+    )
+
+
+def _life(answer: Answer, lifetime_ms: int) -> tuple[int, int]:
+    """Return birth and end of the verdict that an answer makes."""
+    born_ms = answer.sent_ms - (answer.age_ms or 0)
+    if answer.lifetime_ms is not None:
+        lifetime_ms = min(lifetime_ms, answer.lifetime_ms)
+    return born_ms, born_ms + lifetime_ms
+
+
+def _fault(
+    entry: CachedVerdict, answer: Answer, now_ms: int, lifetime_ms: int
+) -> Optional[tuple[str, str]]:
+    """Return why a trusted answer does not count, as code and sentence; None if it does."""
+    if answer.age_ms is None or answer.age_ms < 0 or answer.sent_ms > now_ms:
+        return "no_age", "the server says trusted, but not since when"
+    proven_ms = _proven(answer)
+    if entry.up and proven_ms < entry.up_since_ms:
+        return "before_up", "the server's evidence is older than the host's last change to Up"
+    if entry.verdict.level is Level.UNTRUSTED and proven_ms < entry.proven_ms:
+        reason = "the server's evidence is older than that which made the host untrusted"
+        return "before_untrusted", reason
+    _, end_ms = _life(answer, lifetime_ms)
+    if end_ms <= now_ms:
+        return "verdict_ended", "the server's last evidence is too old"
+    return None
 
 
 def _proven(answer: Answer) -> int:
