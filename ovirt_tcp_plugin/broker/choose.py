@@ -7,11 +7,11 @@ from __future__ import annotations
 from ovirt_tcp_plugin.broker import openattestation, sources
 from ovirt_tcp_plugin.broker.answer import Source
 from ovirt_tcp_plugin.broker.servers import Probe
-from ovirt_tcp_plugin.broker.settings import OVIRT_TCP, Verifier
+from ovirt_tcp_plugin.broker.settings import OVIRT_TCP, VerifierOptions
 from ovirt_tcp_plugin.clock import Clock
 
 
-def make(options: Verifier, clock: Clock) -> Source:
+def make(options: VerifierOptions, clock: Clock) -> Source:
     """Return the source that the configuration names.
 
     Raises:
@@ -23,7 +23,7 @@ def make(options: Verifier, clock: Clock) -> Source:
     return openattestation.OatSource(options.openattestation(), clock)
 
 
-def probe(options: Verifier, url: str) -> Probe:
+def probe(options: VerifierOptions, url: str) -> Probe:
     """Return how one server of the configuration answers a question about no host.
 
     Raises:

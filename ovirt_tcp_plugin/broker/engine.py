@@ -49,7 +49,7 @@ class Engine:
     refuses (HTTP 400, 409), NotFound (404), and InvalidConfig when the password file cannot be read or is refused.
     """
 
-    def __init__(self, options: settings.Engine) -> None:
+    def __init__(self, options: settings.EngineOptions) -> None:
         self._call = Sdk(access(options)).call
 
     def hosts(self) -> tuple[Host, ...]:
@@ -190,7 +190,7 @@ class Engine:
             log.info("already so what=%s", what)
 
 
-def access(options: settings.Engine) -> Access:
+def access(options: settings.EngineOptions) -> Access:
     """Return who the broker is at the engine."""
     password_file = options.password_file
     return Access(options.url, options.username, lambda: password_of(password_file), options.ca_file, options.timeout_s)

@@ -20,7 +20,7 @@ DEFAULT_TOKEN_FILE = Path("/etc/ovirt-tcp/verifier.token")
 
 
 @dataclasses.dataclass(frozen=True)
-class Engine:
+class EngineOptions:
     """The oVirt engine."""
 
     # Its API, such as https://engine.example.com/ovirt-engine/api.
@@ -70,7 +70,7 @@ class OatServers(AttestationServers):
 
 
 @dataclasses.dataclass(frozen=True)
-class Verifier:
+class VerifierOptions:
     """The attestation servers, whatever their kind: the section as it is written."""
 
     # Its addresses, such as https://attest.example.com:8443; the next is asked when one does not
@@ -156,7 +156,7 @@ class Verifier:
 
 
 @dataclasses.dataclass(frozen=True)
-class Verdicts:
+class VerdictOptions:
     """How long a verdict counts."""
 
     # Longest life of a verdict, in seconds from its birth; the server may say less.
@@ -177,7 +177,7 @@ class Verdicts:
 
 
 @dataclasses.dataclass(frozen=True)
-class Startup:
+class StartupOptions:
     """Attestation of all hosts at the start of broker or engine, stage by stage."""
 
     # Hosts in the first stage, and in each later one (AttestationFirstStageSize,
@@ -192,7 +192,7 @@ class Startup:
 
 
 @dataclasses.dataclass(frozen=True)
-class Pools:
+class PoolOptions:
     """Exceptions in trusted pools."""
 
     # Ids of VMs that may run anywhere, such as the verifier's own or a DNS server's. The
@@ -204,7 +204,7 @@ class Pools:
 
 
 @dataclasses.dataclass(frozen=True)
-class Intervals:
+class IntervalOptions:
     """How often the engine is looked at, in seconds."""
 
     # Events and hosts.
@@ -218,7 +218,7 @@ class Intervals:
 
 
 @dataclasses.dataclass(frozen=True)
-class Snapshot:
+class SnapshotOptions:
     """What filterd answers from."""
 
     # Directory of the snapshot files.
@@ -226,7 +226,7 @@ class Snapshot:
 
 
 @dataclasses.dataclass(frozen=True)
-class Guard:
+class GuardOptions:
     """A mass event must not evacuate a pool."""
 
     # More than this many hosts of a pool, and more than this share of it, that turn untrusted
@@ -246,7 +246,7 @@ class Guard:
 
 
 @dataclasses.dataclass(frozen=True)
-class Api:
+class ApiOptions:
     """The broker's own interface. Callers show a token of `ovirt-tcp-broker token add`."""
 
     # It stays on this machine, unless it has a certificate.
@@ -271,7 +271,7 @@ class Api:
 
 
 @dataclasses.dataclass(frozen=True)
-class History:
+class HistoryOptions:
     """What the broker remembers of what it noticed and did."""
 
     # Entries, and days, after which the oldest are forgotten.
@@ -286,7 +286,7 @@ class History:
 
 
 @dataclasses.dataclass(frozen=True)
-class Hooks:
+class HookOptions:
     """What runs on an engine event."""
 
     # Directory of the hook files; it and they belong to root or to the broker's user, and nobody
@@ -295,7 +295,7 @@ class Hooks:
 
 
 @dataclasses.dataclass(frozen=True)
-class State:
+class StateOptions:
     """What the broker remembers."""
 
     # Directory of its own, mode 0700.
@@ -306,15 +306,15 @@ class State:
 class Settings:
     """All sections."""
 
-    engine: Engine
-    verifier: Verifier
-    verdicts: Verdicts = Verdicts()
-    startup: Startup = Startup()
-    pools: Pools = dataclasses.field(default_factory=Pools)
-    intervals: Intervals = Intervals()
-    snapshot: Snapshot = Snapshot()
-    guard: Guard = Guard()
-    api: Api = Api()
-    history: History = History()
-    hooks: Hooks = Hooks()
-    state: State = State()
+    engine: EngineOptions
+    verifier: VerifierOptions
+    verdicts: VerdictOptions = VerdictOptions()
+    startup: StartupOptions = StartupOptions()
+    pools: PoolOptions = dataclasses.field(default_factory=PoolOptions)
+    intervals: IntervalOptions = IntervalOptions()
+    snapshot: SnapshotOptions = SnapshotOptions()
+    guard: GuardOptions = GuardOptions()
+    api: ApiOptions = ApiOptions()
+    history: HistoryOptions = HistoryOptions()
+    hooks: HookOptions = HookOptions()
+    state: StateOptions = StateOptions()

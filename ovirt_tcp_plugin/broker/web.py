@@ -256,7 +256,7 @@ ROUTES: list[tuple[str, type[BrokerHandler]]] = [
 ]
 
 
-def serve(context: Context, options: settings.Api) -> tuple[tornado.httpserver.HTTPServer, int]:
+def serve(context: Context, options: settings.ApiOptions) -> tuple[tornado.httpserver.HTTPServer, int]:
     """Return a listening server and its port.
 
     Raises:
@@ -287,7 +287,7 @@ def _application(context: Context) -> tornado.web.Application:
     )
 
 
-def _bind(options: settings.Api) -> list[socket.socket]:
+def _bind(options: settings.ApiOptions) -> list[socket.socket]:
     """Return the listening sockets. Raises Unavailable."""
     try:
         return tornado.netutil.bind_sockets(options.port, options.address)
@@ -296,7 +296,7 @@ def _bind(options: settings.Api) -> list[socket.socket]:
         raise errors.Unavailable(peer, str(e)) from e
 
 
-def _tls(options: settings.Api) -> ssl.SSLContext:
+def _tls(options: settings.ApiOptions) -> ssl.SSLContext:
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.minimum_version = ssl.TLSVersion.TLSv1_2
     try:

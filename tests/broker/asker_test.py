@@ -51,7 +51,7 @@ class Scene:
 
     def __init__(self) -> None:
         verifier = dataclasses.replace(OPTIONS.verifier, connections=4, batch_size=5)
-        options = dataclasses.replace(OPTIONS, verifier=verifier, startup=settings.Startup(3, 5))
+        options = dataclasses.replace(OPTIONS, verifier=verifier, startup=settings.StartupOptions(3, 5))
         self.world = World(hosts=40, options=options)
         self.source = HeldSource(self.world.clock)
         self.asker = AttestationWorker(options, self.world.knowledge, self.source, Metrics(), self.world.clock)  # type: ignore[arg-type]

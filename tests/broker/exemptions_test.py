@@ -15,7 +15,7 @@ from ovirt_tcp_plugin.broker.knowledge import Knowledge
 from ovirt_tcp_plugin.messages.result import Level
 from tests.broker.knowledge_test import LIFE, OPTIONS, POOL, World
 
-EXEMPT = dataclasses.replace(OPTIONS, pools=settings.Pools(exempt_vms=("dns",)))
+EXEMPT = dataclasses.replace(OPTIONS, pools=settings.PoolOptions(exempt_vms=("dns",)))
 
 
 def world_with(vm: Vm) -> World:

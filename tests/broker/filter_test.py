@@ -86,7 +86,9 @@ def test_no_call_is_lost(
         url = filterd.start(stack.enter_context(Processes(tmp_path)), tmp_path)
         site = Site(tmp_path, site_pki, 5)
         stack.callback(site.engine.stop)
-        options = settings.Verifier((behave(server),), ca_file=pki / "ca.pem", token_file=pki / "token", deadline_s=6.0)
+        options = settings.VerifierOptions(
+            (behave(server),), ca_file=pki / "ca.pem", token_file=pki / "token", deadline_s=6.0
+        )
         site.source = choose.make(options, site.clock)  # type: ignore[assignment]
         site.start()
         stack.callback(site.stop)

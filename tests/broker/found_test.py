@@ -167,7 +167,7 @@ class TestWall:
 
         for n in (2, 3, 4, 5):
             site.source.levels[f"h{n}.lab"] = Level.TIMEOUT
-        site.options = dataclasses.replace(site.options, startup=settings.Startup(5, 5))
+        site.options = dataclasses.replace(site.options, startup=settings.StartupOptions(5, 5))
         site.start()
         until(lambda: site.inside() == {"h1"})
         monkeypatch.setattr(Engine, "add_host", slowly)
@@ -285,7 +285,7 @@ class TestDisk:
 
     def test_what_lost_trust_between_two_writes_is_saved_while_the_engine_is_away(self, site: Site) -> None:
         """Only the engine's answers used to bring the next save about: killed by then, the broker trusted the host again."""
-        site.options = dataclasses.replace(site.options, verdicts=settings.Verdicts())
+        site.options = dataclasses.replace(site.options, verdicts=settings.VerdictOptions())
         site.start()
         until(lambda: site.inside() == EVERYBODY)
         until(lambda: site.trusted_in_snapshot() == EVERYBODY)
@@ -425,7 +425,7 @@ class TestEvents:
         assert voided == []
 
     def test_a_listing_that_is_due_and_fails_stays_due(self, site: Site) -> None:
-        site.options = dataclasses.replace(site.options, intervals=settings.Intervals(0.1, 600))
+        site.options = dataclasses.replace(site.options, intervals=settings.IntervalOptions(0.1, 600))
         self.running(site)
         site.engine.faults.answers = [AnswerFault(faults.HTML, "GET", "api/vms")]
         vm = model.Vm(model.new_id(), "late", site.cluster)

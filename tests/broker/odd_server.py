@@ -19,7 +19,7 @@ import pytest
 
 from ovirt_tcp_plugin.broker import choose
 from ovirt_tcp_plugin.broker.answer import Source
-from ovirt_tcp_plugin.broker.settings import OVIRT_TCP, Verifier
+from ovirt_tcp_plugin.broker.settings import OVIRT_TCP, VerifierOptions
 from ovirt_tcp_plugin.messages import result
 from ovirt_tcp_plugin.messages.result import AttestationResult, Level
 from ovirt_tcp_plugin.verifier.authority import Authority, write_key
@@ -118,12 +118,12 @@ def server(pki: Path) -> Iterator[Server]:
     httpd.server_close()
 
 
-def options(pki: Path, kind: str, *urls: str, **changes: Any) -> Verifier:
+def options(pki: Path, kind: str, *urls: str, **changes: Any) -> VerifierOptions:
     """Return the options of servers of a kind."""
     members: dict[str, Any] = {"ca_file": pki / "ca.pem", "deadline_s": 6.0, **changes}
     if kind == OVIRT_TCP:
         members["token_file"] = pki / "token"
-    return Verifier(urls=urls, kind=kind, **members)
+    return VerifierOptions(urls=urls, kind=kind, **members)
 
 
 def source(pki: Path, kind: str, *urls: str, **changes: Any) -> Source:

@@ -11,13 +11,13 @@ import pytest
 import yaml
 
 from ovirt_tcp_plugin import config, errors
-from ovirt_tcp_plugin.broker.settings import Settings, Verifier
+from ovirt_tcp_plugin.broker.settings import Settings, VerifierOptions
 
 URL = "https://attest.example.com:8443"
 OAT_KINDS = ("oat-1.0", "oat-1.5", "oat-2")
 
 
-def load(directory: Path, **verifier: Any) -> Verifier:
+def load(directory: Path, **verifier: Any) -> VerifierOptions:
     """Return the section `verifier` of a file with these options."""
     engine = {"url": "https://engine.example.com/ovirt-engine/api", "username": "ovirt-tcp@internal"}
     sections = {"engine": engine, "verifier": {"urls": [URL], **verifier}}

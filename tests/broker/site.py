@@ -98,16 +98,16 @@ class Site:
         self.clock = Clock()
         self.source = ScriptedSource(self.clock)
         options = settings.Settings(
-            settings.Engine(self.engine.url, "broker@internal", pki / "password", pki / "ca.pem", 5.0),
-            settings.Verifier(("https://attest.lab",)),
+            settings.EngineOptions(self.engine.url, "broker@internal", pki / "password", pki / "ca.pem", 5.0),
+            settings.VerifierOptions(("https://attest.lab",)),
         )
         self.options = dataclasses.replace(
             options,
-            verdicts=settings.Verdicts(untrusted_refresh_s=0.2),
-            startup=settings.Startup(2, 3),
-            intervals=settings.Intervals(0.1, 0.3),
-            snapshot=settings.Snapshot(directory / "snapshot.d"),
-            state=settings.State(directory / "state"),
+            verdicts=settings.VerdictOptions(untrusted_refresh_s=0.2),
+            startup=settings.StartupOptions(2, 3),
+            intervals=settings.IntervalOptions(0.1, 0.3),
+            snapshot=settings.SnapshotOptions(directory / "snapshot.d"),
+            state=settings.StateOptions(directory / "state"),
         )
 
     def start(self) -> None:

@@ -166,7 +166,7 @@ class Installation:
         known = Tokens(self.site.database)
         known.add(TOKEN, "viewer", "", tokens.NEVER)
         context = web.Context(self.site.knowledge, self.site.service, self.site.history, known, self.site.clock)
-        server, self.api_port = web.serve(context, settings.Api(port=0))
+        server, self.api_port = web.serve(context, settings.ApiOptions(port=0))
         ready.set()
         await self._stopped.wait()
         server.stop()
