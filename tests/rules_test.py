@@ -65,6 +65,7 @@ PURE_MODULES = [f"messages.{name}" for name in PURE] + [
     "broker.host_names",
     "broker.odd_answers",
     "broker.readout",
+    "broker.sight",
     "broker.exemptions",
     "broker.doctor.findings",
     "broker.doctor.seen",
