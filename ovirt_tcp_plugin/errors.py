@@ -57,6 +57,25 @@ class Unavailable(Error):
         self.reason = reason
 
 
+class AccessRefused(Unavailable):
+    """A peer answers, but does not let our user in, or not do this; an administrator can mend it.
+
+    Args:
+        code: stable.
+        reason: a whole clause, which names the peer.
+        next_step: what the administrator can do.
+    """
+
+    template = "{reason}. Next: {next_step}"
+
+    def __init__(self, peer: str, code: str, reason: str, next_step: str) -> None:
+        Error.__init__(self, reason=reason, next_step=next_step)
+        self.peer = peer
+        self.code = code
+        self.reason = reason
+        self.next_step = next_step
+
+
 class Refused(Error):
     """A peer may not do what it asked for. `code` is stable, `reason` is the peer's own fault."""
 

@@ -25,8 +25,10 @@ import yaml
 import ovirt_tcp_plugin
 from ovirt_tcp_plugin import config, errors
 from ovirt_tcp_plugin.attester.settings import Settings as AgentSettings
+from ovirt_tcp_plugin.broker import sdk
 from ovirt_tcp_plugin.broker.settings import Settings as BrokerSettings
 from ovirt_tcp_plugin.commands.settings import Settings as CliSettings
+from ovirt_tcp_plugin.engine.events import EngineEvent
 from ovirt_tcp_plugin.messages import advice, components
 from ovirt_tcp_plugin.scheduler.settings import Settings as FilterdSettings
 from ovirt_tcp_plugin.verifier.settings import Settings as VerifierSettings
@@ -75,6 +77,8 @@ PURE_MODULES = [f"messages.{name}" for name in PURE] + [
     "broker.doctor.services",
     "broker.inventory",
     "broker.overview",
+    "engine.events",
+    "engine.starts",
     "scheduler.trusted_hosts",
     "scheduler.xmlrpc",
 ]
@@ -161,6 +165,56 @@ def test_messages_import_no_role() -> None:
         if role_of(name) == "messages" and role_of(imported) not in ("", "messages", "errors")
     ]
     assert breaches == []
+
+
+def test_what_knows_ovirt_imports_no_role() -> None:
+    breaches = [
+        (name, imported)
+        for name, tree in modules()
+        for imported in imports(tree)
+        if role_of(name) == "engine" and role_of(imported) in (*ROLES, "lab")
+    ]
+    assert breaches == []
+
+
+def codes_of_events(tree: ast.Module) -> list[int]:
+    """Return the numbers of events in sets and ranges, and what their codes are compared with."""
+    numbers: list[int] = []
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Set):
+            numbers += _numbers_of_events(node.elts)
+        elif isinstance(node, ast.Call) and ast.unparse(node.func) == "range":
+            numbers += [number for number in _numbers_of_events(node.args) if number >= 10_000]
+        elif isinstance(node, ast.Compare) and _is_code_of_event(node.left):
+            numbers += _integers(node.comparators)
+    return numbers
+
+
+def _integers(nodes: list[ast.expr]) -> list[int]:
+    constants = [node.value for node in nodes if isinstance(node, ast.Constant)]
+    return [value for value in constants if type(value) is int]
+
+
+def _numbers_of_events(nodes: list[ast.expr]) -> list[int]:
+    known = {int(event) for event in EngineEvent}
+    return [number for number in _integers(nodes) if number in known]
+
+
+def _is_code_of_event(node: ast.expr) -> bool:
+    return isinstance(node, ast.Attribute) and ast.unparse(node).endswith("event.code")
+
+
+def test_events_of_the_engine_are_named_in_one_place() -> None:
+    roles = ("broker", "commands", "engine")
+    numbers = {name: codes_of_events(tree) for name, tree in modules() if role_of(name) in roles}
+    assert {name: found for name, found in numbers.items() if found} == {}
+
+
+@pytest.mark.parametrize(
+    "source", ["frozenset({12, 13})", "range(10001, 10013)", "event.code == 13"]
+)
+def test_a_bare_number_of_an_event_is_found(source: str) -> None:
+    assert codes_of_events(ast.parse(source)) != []
 
 
 @pytest.mark.parametrize("name", PURE_MODULES)
@@ -352,6 +406,7 @@ def test_every_code_of_the_doctor_is_in_the_readme() -> None:
     sources = [path.read_text() for path in (PACKAGE / "broker" / "doctor").glob("*.py")]
     given = {code for text in sources for code in re.findall(r'(?:fail|warning)\(\s*"([a-z_]+)"', text)}
     given |= {code for text in sources for code in re.findall(r'"([a-z]+_silent)"', text)}
+    given |= {sdk.LOGIN_REFUSED, sdk.LOGIN_PERMIT_MISSING, sdk.PERMIT_MISSING}
     text = (ROOT / "README.md").read_text()
     assert len(given) > 40
     assert {code for code in given if f"`{code}`" not in text} == set()

@@ -5,28 +5,31 @@
 from __future__ import annotations
 
 import dataclasses
-import datetime
 from collections.abc import Collection, Iterable, Mapping
-from typing import Any, Optional
+from typing import Any
 
 from ovirtsdk4 import types
 
+from ovirt_tcp_plugin import errors
 from ovirt_tcp_plugin.broker.conflicts import AffinityGroup, Rule
 from ovirt_tcp_plugin.broker.engine import read_clusters, read_listing, read_units
 from ovirt_tcp_plugin.broker.inventory import Cluster, Listing, Unit
 from ovirt_tcp_plugin.broker.policies import Content
 from ovirt_tcp_plugin.broker.sdk import Access, Sdk, properties
 
-ENGINE_START = 1
-
 
 @dataclasses.dataclass(frozen=True)
 class Named:
-    """A scheduling policy, role or user: its id, name and description."""
+    """A scheduling policy, role or user.
+
+    Attributes:
+        locked: whether it is a policy of the engine's own, which nobody may edit.
+    """
 
     id: str
     name: str
     description: str = ""
+    locked: bool = False
 
 
 @dataclasses.dataclass(frozen=True)
@@ -64,17 +67,19 @@ class Administration:
         """Return all scheduling policy units."""
         return self._call("list policy units", read_units)
 
-    def last_start(self) -> Optional[datetime.datetime]:
-        """Return when the engine was started last, None if its audit log does not reach back so far."""
-        search = f"type={ENGINE_START} sortby time desc"
-        found = self._call("list events", lambda system: system.events_service().list(search=search, max=1))
-        return found[0].time if found else None
-
     # Scheduling policies
 
     def policies(self) -> tuple[Named, ...]:
         """Return all scheduling policies."""
-        return self._call("list policies", lambda system: _named(system.scheduling_policies_service().list()))
+
+        def read(system: Any) -> tuple[Named, ...]:
+            listed = system.scheduling_policies_service().list()
+            return tuple(
+                Named(policy.id, policy.name or "", policy.description or "", bool(policy.locked))
+                for policy in listed
+            )
+
+        return self._call("list policies", read)
 
     def content(self, policy_id: str) -> Content:
         """Return what a policy consists of."""
@@ -94,12 +99,17 @@ class Administration:
         return self._call("add a policy", lambda system: str(system.scheduling_policies_service().add(policy).id))
 
     def add_filter(self, policy_id: str, unit_id: str, position: int) -> None:
-        """Add a filter that is not there yet: the engine would keep what it refuses in its memory."""
+        """Add a filter to a policy that was just made, once.
+
+        The engine edits the policy in its memory before it validates
+        (`BackendPolicyUnitsResource`): what it refuses stays there until its restart, and one that
+        is there twice makes it refuse every later edit of this policy.
+        """
         unit = types.Filter(scheduling_policy_unit=types.SchedulingPolicyUnit(id=unit_id), position=position)
         self._call("add a filter", lambda system: _policy(system, policy_id).filters_service().add(unit))
 
     def add_weight(self, policy_id: str, unit_id: str, factor: int) -> None:
-        """Add a weight that is not there yet."""
+        """Add a weight to a policy that was just made, once, as with a filter."""
         unit = types.Weight(scheduling_policy_unit=types.SchedulingPolicyUnit(id=unit_id), factor=factor)
         self._call("add a weight", lambda system: _policy(system, policy_id).weights_service().add(unit))
 
@@ -129,13 +139,32 @@ class Administration:
         self._call("set a policy", lambda system: system.clusters_service().cluster_service(cluster_id).update(change))
 
     def remove_group(self, cluster_id: str, group_id: str) -> None:
-        """Remove an affinity group."""
+        """Remove an affinity group. It may be gone already."""
+
+        def groups(system: Any) -> Any:
+            return system.clusters_service().cluster_service(cluster_id).affinity_groups_service()
 
         def remove(system: Any) -> None:
-            groups = system.clusters_service().cluster_service(cluster_id).affinity_groups_service()
-            groups.group_service(group_id).remove()
+            groups(system).group_service(group_id).remove()
 
-        self._call("remove an affinity group", remove)
+        def is_listed(system: Any) -> bool:
+            return any(group.id == group_id for group in groups(system).list())
+
+        try:
+            self._call("remove an affinity group", remove)
+        except (errors.Conflict, errors.NotFound):
+            # For a group that is gone the engine answers 400, with an error of its own
+            # (`AffinityGroup` is null).
+            if self._call("list affinity groups", is_listed):
+                raise
+
+    def activate(self, host_id: str) -> None:
+        """Ask for a host's activation; it is Up later."""
+
+        def activate(system: Any) -> None:
+            system.hosts_service().host_service(host_id).activate(async_=True)
+
+        self._call("activate a host", activate)
 
     # Users
 

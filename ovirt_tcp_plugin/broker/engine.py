@@ -8,7 +8,7 @@ import dataclasses
 import itertools
 import logging
 from collections.abc import Callable, Collection, Iterable
-from typing import Any
+from typing import Any, Optional
 
 import ovirtsdk4
 from ovirtsdk4 import types
@@ -47,10 +47,13 @@ class Engine:
 
     Every method raises Unavailable when the engine does not answer or its answer makes no sense, Conflict when it
     refuses (HTTP 400, 409), NotFound (404), and InvalidConfig when the password file cannot be read or is refused.
+
+    Args:
+        shared: access that others use, too, with the same password.
     """
 
-    def __init__(self, options: settings.EngineOptions) -> None:
-        self._call = Sdk(access(options)).call
+    def __init__(self, options: settings.EngineOptions, shared: Optional[Access] = None) -> None:
+        self._call = Sdk(shared or access(options)).call
 
     def hosts(self) -> tuple[Host, ...]:
         """Return all hosts."""
@@ -193,7 +196,14 @@ class Engine:
 def access(options: settings.EngineOptions) -> Access:
     """Return who the broker is at the engine."""
     password_file = options.password_file
-    return Access(options.url, options.username, lambda: password_of(password_file), options.ca_file, options.timeout_s)
+    return Access(
+        options.url,
+        options.username,
+        lambda: password_of(password_file),
+        options.ca_file,
+        options.timeout_s,
+        password_file,
+    )
 
 
 _ENFORCING = types.AffinityRule(enabled=True, enforcing=True, positive=True)

@@ -13,7 +13,6 @@ from __future__ import annotations
 import datetime
 import enum
 from collections.abc import Iterable
-from pathlib import Path
 from typing import Optional
 
 from ovirt_tcp_plugin.broker.inventory import UNIT_NAME, Notice, Unit
@@ -41,7 +40,7 @@ class FilterState(enum.Enum):
     UNASKED = "unit_unasked"
 
 
-_FAULTS = {
+FAULTS = {
     FilterState.UNKNOWN: f"The engine does not know the filter unit {UNIT_NAME}",
     FilterState.DISABLED: f"The filter unit {UNIT_NAME} is disabled, so the engine does not ask it",
     FilterState.UNASKED: (
@@ -80,14 +79,10 @@ def _is_fresh(description: str, started: Optional[datetime.datetime], stale: Opt
 
 
 class FilterWatch:
-    """Looks at the unit when it is due, and tells what is wrong once a day. Not thread-safe.
+    """Looks at the unit when it is due, and tells what is wrong once a day. Not thread-safe."""
 
-    Args:
-        start_file: what the engine's service writes when it starts; it may be missing.
-    """
-
-    def __init__(self, clock: Clock, start_file: Path) -> None:
-        self._clock, self._start_file = clock, start_file
+    def __init__(self, clock: Clock) -> None:
+        self._clock = clock
         # None while all is well: listings of everything show the units, too.
         self._next_look_ms: Optional[int] = 0
         self._grace_until_ms = 0
@@ -109,11 +104,17 @@ class FilterWatch:
         """Return whether to list the units now, without waiting for a listing of everything."""
         return self._next_look_ms is not None and self._clock.now_ms() >= self._next_look_ms
 
-    def observe(self, units: Iterable[Unit]) -> Optional[Notice]:
-        """Take the engine's units into account; return what an administrator has to know."""
+    def observe(
+        self, units: Iterable[Unit], started: Optional[datetime.datetime]
+    ) -> Optional[Notice]:
+        """Take the engine's units into account; return what an administrator has to know.
+
+        Args:
+            started: when the engine started last (aware), None where its service does not tell.
+        """
         own = [unit for unit in units if unit.name == UNIT_NAME]
         self._description = next((unit.description for unit in own), "")
-        state = filter_state(own, started_at(self._start_file), self._stale)
+        state = filter_state(own, started, self._stale)
         now_ms = self._clock.now_ms()
         self._next_look_ms = now_ms + LOOK_AGAIN_MS
         if state is FilterState.ASKED:
@@ -127,20 +128,7 @@ class FilterWatch:
             return None
         self._told = state
         self._told_ms = now_ms
-        return Notice(state.value, "error", f"{_FAULTS[state]}. {_HARM}: {_CURE}.")
-
-
-def started_at(start_file: Path) -> Optional[datetime.datetime]:
-    """Return when the engine's service started last, None where its file is not there or cannot be seen.
-
-    The service writes /var/lib/ovirt-engine/engine.up just before it starts the engine, and removes it when the engine
-    ends (`ovirt-engine.py`, `ENGINE_UP_MARK`).
-    """
-    try:
-        modified = start_file.stat().st_mtime
-    except OSError:
-        return None
-    return datetime.datetime.fromtimestamp(modified, datetime.timezone.utc)
+        return Notice(state.value, "error", f"{FAULTS[state]}. {_HARM}: {_CURE}.")
 
 
 def _recovery() -> Notice:

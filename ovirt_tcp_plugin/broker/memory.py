@@ -20,7 +20,7 @@ log = logging.getLogger("broker.memory")
 MAX_SIZE = 64 * 1024 * 1024
 VERSION = 1
 MAX_SEEN = 10_000
-MAX_EVENT_ID = 2**63
+MAX_NUMBER = 2**63
 
 
 class StateFile:
@@ -31,6 +31,8 @@ class StateFile:
             not known.
         seen: ids of the last events taken into account; an engine start before our own must not
             void verdicts again.
+        engine_started_ms: when the last start of the engine was noticed, by the wall clock; None if
+            none was.
     """
 
     def __init__(self, directory: Path) -> None:
@@ -39,6 +41,7 @@ class StateFile:
         self._lock = threading.Lock()
         self.last_event: Optional[int] = None
         self.seen: frozenset[int] = frozenset()
+        self.engine_started_ms: Optional[int] = None
 
     def load(self, knowledge: Knowledge) -> None:
         """Restore what was saved.
@@ -65,6 +68,7 @@ class StateFile:
                 "version": VERSION,
                 "knowledge": knowledge.encode(),
                 "last_event": self.last_event,
+                "engine_started_ms": self.engine_started_ms,
                 "seen_events": sorted(self.seen)[-MAX_SEEN:],
             }
             durable.replace(self._path, json.dumps(content).encode())
@@ -73,7 +77,11 @@ class StateFile:
         members = fields.members(fields.parse(content, "state", MAX_SIZE), "state")
         fields.integer(members, "version", VERSION, VERSION)
         if members["last_event"] is not None:
-            self.last_event = fields.integer(members, "last_event", 0, MAX_EVENT_ID)
+            self.last_event = fields.integer(members, "last_event", 0, MAX_NUMBER)
         seen_events = fields.items(members, "seen_events", MAX_SEEN)
         self.seen = frozenset(int(str(event_id)) for event_id in seen_events)
+        # Files of older releases do not have it.
+        if members.get("engine_started_ms") is not None:
+            started_ms = fields.integer(members, "engine_started_ms", 0, MAX_NUMBER)
+            self.engine_started_ms = started_ms
         knowledge.restore(cast("Mapping[str, Any]", members["knowledge"]))

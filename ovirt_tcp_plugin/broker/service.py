@@ -29,8 +29,11 @@ from ovirt_tcp_plugin.broker.metrics import Ages, Metrics
 from ovirt_tcp_plugin.broker.settings import Settings
 from ovirt_tcp_plugin.broker.snapshot import Snapshot
 from ovirt_tcp_plugin.broker.snapshot_writer import SnapshotWriter
-from ovirt_tcp_plugin.broker.vm_watch import TRUST_MISMATCHES, VmWatch
+from ovirt_tcp_plugin.broker.vm_watch import VmWatch
 from ovirt_tcp_plugin.clock import Clock
+from ovirt_tcp_plugin.engine import events
+from ovirt_tcp_plugin.engine.start_file import started_at
+from ovirt_tcp_plugin.engine.starts import EngineStarts
 
 log = logging.getLogger("broker.service")
 
@@ -44,16 +47,6 @@ ENFORCE_EVERY_MS = 1000
 MAX_ENGINE_SILENCE_MS = 10_000
 # Events may become visible out of order: the last ones are read again each time, and known ones passed over.
 EVENT_OVERLAP = 50
-
-ENGINE_STARTED = 1
-# A host that has one of these left Up, even if every listing shows it Up (AuditLogType).
-HOST_LEFT_UP = frozenset({12, 15, 16, 41, 517, 518, 519, 522, 600, 620, 9008, 9027})
-# A host was Up all the time, as far as we saw: but what happened before our start we did not see. Never flood-limited.
-HOST_CAME_UP = 13
-# Clusters, policies, VMs or hosts changed: a full listing is due.
-LISTING_DUE = frozenset({34, 35, 42, 43, 44, 53, 174, 809, 811, 835, 1152, 1158, 180, 9910, 9912, *TRUST_MISMATCHES})
-# A VM started, resumed or arrived somewhere: of exempt ones, where is told.
-VM_ARRIVED = frozenset({32, 40, 63, 153})
 
 
 class Service:
@@ -89,7 +82,8 @@ class Service:
         self._builder = Builder(knowledge, engine, self.metrics, self._listing_due.set)
         self._asker = AttestationWorker(options, knowledge, source, self.metrics, clock)
         self._vms = vms
-        self._filter_watch = FilterWatch(clock, options.engine.start_file)
+        self._filter_watch = FilterWatch(clock)
+        self._starts = EngineStarts(clock, memory.engine_started_ms)
         self._event_writer = EventWriter(knowledge.outbox, history, engine, self.metrics, clock)
         self._threads: list[threading.Thread] = []
 
@@ -169,11 +163,7 @@ class Service:
     def _observe(self) -> None:
         now_ms = self._clock.now_ms()
         self._read_events()
-        silence_ms = max(MAX_ENGINE_SILENCE_MS, int(2000 * self._options.intervals.poll_s))
-        if self._last_engine_ms is not None and now_ms - self._last_engine_ms > silence_ms:
-            self._engine_restarted("the engine was out of reach, so hosts may have changed behind our back")
-            # Said once for this absence, even if the lists below fail again and again.
-            self._last_engine_ms = now_ms
+        self._see_start(now_ms)
         full_ms = int(self._options.intervals.full_s * 1000)
         if not self._begun.is_set():
             self._begin()
@@ -207,6 +197,20 @@ class Service:
             # Last, since it only warns, and writes to a disk that may be slow.
             self._watch_vms(self._knowledge.listing())
 
+    def _see_start(self, now_ms: int) -> None:
+        """See whether the engine started, though no event that was read just now tells of it."""
+        heard_ms = self._last_engine_ms
+        silence_ms = max(MAX_ENGINE_SILENCE_MS, int(2000 * self._options.intervals.poll_s))
+        if heard_ms is not None and now_ms - heard_ms > silence_ms:
+            # Told once for this absence, even if the lists that come next fail again and again.
+            self._last_engine_ms = now_ms
+            if self._starts.is_new_by_silence(heard_ms):
+                reason = "the engine was out of reach, so hosts may have changed behind our back"
+                self._engine_restarted(reason)
+        written = started_at(self._options.engine.start_file)
+        if self._starts.is_new_by_file(written, heard_ms):
+            self._engine_restarted("the engine's service was started again")
+
     def _begin(self) -> None:
         """Begin with the startup attestation before all VMs are listed, which takes long where there are many."""
         frame = self._engine.listing_without_vms()
@@ -227,7 +231,8 @@ class Service:
             self._observe_filter(units)
 
     def _observe_filter(self, units: Sequence[Unit]) -> None:
-        notice = self._filter_watch.observe(units)
+        started = started_at(self._options.engine.start_file)
+        notice = self._filter_watch.observe(units, started)
         if notice is not None and self._knowledge.has_pools():
             self._knowledge.tell(notice)
 
@@ -251,32 +256,46 @@ class Service:
         if last is None:
             last = self._engine.last_event_id()
             self._memory.seen = frozenset(range(last - EVENT_OVERLAP, last + 1))
-        events = self._engine.events(max(last - EVENT_OVERLAP, 0))
-        if len(events) >= MAX_EVENTS and events[0].id > last + 1:
+        recent = self._engine.events(max(last - EVENT_OVERLAP, 0))
+        if len(recent) >= MAX_EVENTS and recent[0].id > last + 1:
             # More happened than one answer holds, while we were away: any host may have rebooted.
+            self._starts.conclude()
             self._engine_restarted("events of the engine were missed")
-        newest = events[-1].id if events else self._engine.last_event_id()
-        if not events and 0 < newest < last:
+        newest = recent[-1].id if recent else self._engine.last_event_id()
+        if not recent and 0 < newest < last:
+            self._starts.conclude()
             self._engine_restarted("the engine's events begin anew, as after a restored backup")
-        for event in events:
+        for event in recent:
             if event.id not in self._memory.seen:
                 self._take_event(event)
         # Followed back, too: ids that are shown no more will be other events' ids. An empty log says nothing.
         self._memory.last_event = newest or last
         kept = range(self._memory.last_event - 2 * EVENT_OVERLAP + 1, self._memory.last_event + 1)
-        seen = self._memory.seen.union(event.id for event in events)
+        seen = self._memory.seen.union(event.id for event in recent)
         self._memory.seen = frozenset(one for one in seen if one in kept)
 
     def _take_event(self, event: Event) -> None:
-        if event.code == ENGINE_STARTED:
+        if self._starts.is_new_by_event(event.code):
             self._engine_restarted("the engine restarted")
-        elif event.host_id and (event.code in HOST_LEFT_UP or (event.code == HOST_CAME_UP and not self._listed.is_set())):
+        # As far as we saw, a host was Up all the time. What was before our own start we did not
+        # see.
+        came_up = event.code in events.HOST_CAME_UP and not self._listed.is_set()
+        if event.host_id and (event.code in events.HOST_LEFT_UP or came_up):
             self._knowledge.host_restarted(event.host_id)
         self._vms.take_event(event)
-        if event.code in LISTING_DUE or (event.code in VM_ARRIVED and self._knowledge.is_exempt(event.vm_id)):
+        # Where an exempt VM runs is told.
+        arrived = event.code in events.VM_ARRIVED and self._knowledge.is_exempt(event.vm_id)
+        if event.code in events.LISTING_DUE or arrived:
             self._listing_due.set()
 
     def _engine_restarted(self, reason: str) -> None:
+        """Do what every start of the engine asks for; nothing else has to notice one.
+
+        Called once for each start, by the thread that looks at the engine.
+        """
+        # First: it is saved with the verdicts that end now.
+        self._memory.engine_started_ms = self._starts.last_ms
+        log.info("engine started reason=%s", reason)
         self._knowledge.void("engine_restarted", reason)
         self._filter_watch.engine_started()
         self.run_hook(HookEvent("backend_initialize"))

@@ -14,12 +14,8 @@ from ovirt_tcp_plugin.broker.hooks import HookEvent
 from ovirt_tcp_plugin.broker.inventory import Event, Listing, Notice
 from ovirt_tcp_plugin.broker.knowledge import Knowledge
 from ovirt_tcp_plugin.broker.vm_records import Record, Seen, VmNews, VmRecords
+from ovirt_tcp_plugin.engine import events
 
-# The engine's events (AuditLogType) of a VM whose hooks no listing would tell.
-_CAUSES = {53: vm_records.CLONED, 174: vm_records.IMPORTED, 1152: vm_records.IMPORTED}
-# The engine's own warnings: odd ones tell of the way out of trust, even ones of the way in.
-TRUST_MISMATCHES = range(10001, 10013)
-TEMPLATE_IMPORTED = frozenset({180, 1158})
 # While no listing comes, the last ones are kept.
 MAX_RELAYED = 1000
 
@@ -37,15 +33,13 @@ class VmWatch:
 
     def take_event(self, event: Event) -> None:
         """Note what an event tells of a VM; the next listing will show it."""
-        if event.code in TRUST_MISMATCHES:
+        if event.code in events.TRUST_MISMATCH:
             text = f"The engine warns ({event.code}): {event.text}"
             self._relayed.append(Notice("engine_trust_mismatch", "warning", text, vm_id=event.vm_id, event=False))
-        if event.code in TEMPLATE_IMPORTED:
+        if event.code in events.TEMPLATE_IMPORTED:
             text = f"A template was imported: {event.text} Only what its own properties say marks the VMs made from it."
             self._relayed.append(Notice("template_imported", "normal", text, event=False))
-        name = _CAUSES.get(event.code, "")
-        if event.code in TRUST_MISMATCHES and event.code % 2:
-            name = vm_records.FROM_TRUSTED
+        name = _cause(event.code)
         if name and event.vm_id:
             self._causes.setdefault(event.vm_id, set()).add(name)
 
@@ -91,6 +85,17 @@ class VmWatch:
 def warning(event: HookEvent) -> Notice:
     """Return what to write of a VM with a fault."""
     return Notice(f"{event.code} {event.vm_id}", "warning", event.fault, vm_id=event.vm_id)
+
+
+def _cause(code: int) -> str:
+    """Return the hook of an event's VM that no listing would tell, empty for none."""
+    if code in events.VM_CLONED:
+        return vm_records.CLONED
+    if code in events.VM_IMPORTED:
+        return vm_records.IMPORTED
+    if code in events.TRUST_LOST:
+        return vm_records.FROM_TRUSTED
+    return ""
 
 
 def _hook(news: VmNews) -> HookEvent:

@@ -7,7 +7,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import functools
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Optional
 
@@ -16,13 +16,17 @@ import click
 from ovirt_tcp_plugin import config, errors
 from ovirt_tcp_plugin.broker.administration import Administration
 from ovirt_tcp_plugin.broker.decision import Scope
-from ovirt_tcp_plugin.broker.inventory import MARK_PROPERTY
+from ovirt_tcp_plugin.broker.inventory import MARK_PROPERTY, Host, Listing
+from ovirt_tcp_plugin.broker.quarantine import ours
 from ovirt_tcp_plugin.broker.sdk import Access, password_of
 from ovirt_tcp_plugin.broker.settings import Settings
 from ovirt_tcp_plugin.broker.setup import acts, options, phases
 from ovirt_tcp_plugin.broker.setup.acts import Act, Need
+from ovirt_tcp_plugin.broker.setup.cluster import UsePolicy
 from ovirt_tcp_plugin.broker.setup.engine_config import DEFAULT_COMMAND, EngineConfig
+from ovirt_tcp_plugin.broker.setup.engine_start import DEFAULT_MARK, RESTART, engine_start
 from ovirt_tcp_plugin.broker.setup.journal import DEFAULT_DIRECTORY, Entry, Journal, locked
+from ovirt_tcp_plugin.broker.setup.leftovers import give_back, leftovers, remove_walls
 from ovirt_tcp_plugin.broker.setup.phases import Wishes
 from ovirt_tcp_plugin.commands.printing import print_table
 
@@ -34,8 +38,16 @@ class Setting:
     """How this run works: what the options said that are no wishes."""
 
     def __init__(
-        self, config_dir: Path, command: Path, user: str, password_file: Optional[Path], yes: bool, dry_run: bool
+        self,
+        config_dir: Path,
+        command: Path,
+        engine_up: Path,
+        user: str,
+        password_file: Optional[Path],
+        yes: bool,
+        dry_run: bool,
     ) -> None:
+        self.engine_up = engine_up
         self.yes, self.dry_run = yes, dry_run
         self.changed: list[str] = []
         self.config = EngineConfig(command)
@@ -50,7 +62,15 @@ class Setting:
     def engine(self) -> Administration:
         """The engine, as its administrator. Raises InvalidConfig."""
         options = self.broker.engine
-        return Administration(Access(options.url, self._user, self._password, options.ca_file, options.timeout_s))
+        reach = Access(
+            options.url,
+            self._user,
+            self._password,
+            options.ca_file,
+            options.timeout_s,
+            self._password_file,
+        )
+        return Administration(reach)
 
     @functools.cache  # noqa: B019 - one of them lives as long as the command; the password is asked for once
     def _password(self) -> str:
@@ -71,6 +91,13 @@ class Setting:
 @click.option("--dry-run", is_flag=True, help="Only show what would be done.")
 @click.option("--yes", is_flag=True, help="Do not ask for confirmation.")
 @click.option("--engine-config", type=click.Path(path_type=Path), default=DEFAULT_COMMAND, show_default=True)
+@click.option(
+    "--engine-up",
+    type=click.Path(path_type=Path),
+    default=DEFAULT_MARK,
+    show_default=True,
+    help="File that the engine's service writes at each start.",
+)
 @click.option("--journal", type=click.Path(path_type=Path), default=DEFAULT_DIRECTORY, show_default=True, help="Directory.")
 @click.pass_obj
 def setup(
@@ -86,6 +113,7 @@ def setup(
     dry_run: bool,
     yes: bool,
     engine_config: Path,
+    engine_up: Path,
     journal: Path,
 ) -> None:
     """Prepare the engine for trusted pools; as root, on the engine machine, with broker.yaml in place.
@@ -97,7 +125,7 @@ def setup(
     It shows what it will do and asks first. It can be stopped at any moment and run again. What somebody else changed
     since is told and left alone.
     """
-    setting = Setting(config_dir, engine_config, user, password_file, yes, dry_run)
+    setting = Setting(config_dir, engine_config, engine_up, user, password_file, yes, dry_run)
     with locked(journal) if not dry_run else contextlib.nullcontext():
         if remove:
             _remove(setting, Journal(journal))
@@ -118,9 +146,11 @@ def _prepare(setting: Setting, journal: Journal, wishes: Wishes) -> None:
         return
     phases.check_filterd(setting.config)
     if done:
-        click.echo(f"\nfilterd answers. Restart the engine now ({phases.RESTART}), then run setup again for phase 2.")
+        again = "then run setup again for phase 2"
+        click.echo(f"\nfilterd answers. Restart the engine now ({RESTART}), {again}.")
         return
-    phases.check_engine(setting.engine, journal)
+    phases.check_start(journal, lambda: engine_start(setting.engine_up), setting.dry_run)
+    phases.check_unit(setting.engine)
     named = dataclasses.replace(wishes, broker_user=setting.broker.engine.username)
     if not setting.dry_run:
         phases.note_unit(setting.engine, journal)
@@ -160,32 +190,63 @@ def _then(one: acts.Step) -> str:
 
 
 def _remove(setting: Setting, journal: Journal) -> None:
-    if not journal.entries:
+    listing = setting.engine.listing()
+    quarantined = [host for host in listing.hosts if ours(host)]
+    if not journal.entries and not leftovers(listing).walls and not quarantined:
         click.echo("The journal is empty: there is nothing to undo.")
         return
+    subjects = {entry.subject for entry in journal.entries if entry.kind == UsePolicy.kind}
+    phases.check_upgrades([one for one in listing.clusters if one.id in subjects], "setup --remove")
     ways = phases.ways_back(journal, setting.config, setting.engine)
     print_table(
         ("WHAT", "NOW", "BEFORE SETUP"),
-        [(one.title, one.show(one.look(entry)), one.show(entry.before)) for one, entry in ways],
+        [(act.title, act.show(act.look(entry)), act.show(entry.before)) for act, entry in ways],
     )
+    _show_leftovers(listing, quarantined)
     if setting.dry_run:
         return
     click.echo(f"VMs lose the property {MARK_PROPERTY} with its definition, once the engine was restarted.")
     _confirm("Undo this?", setting)
-    kept = _undo(ways, journal, rest=True)
-    pools = phases.pools_left(setting.engine)
-    if pools:
-        kept.append(pools)
-    else:
-        setting.config.forget()
-        kept += _undo(ways, journal, rest=False)
-        click.echo(f"Restart the engine now ({phases.RESTART}): it has the configuration of setup in memory.")
+    kept = _take_back(setting, journal, ways)
     if kept:
         raise errors.Conflict(" ".join(kept))
 
 
-def _undo(ways: Iterable[tuple[Act, Entry]], journal: Journal, rest: bool) -> list[str]:
-    return acts.undo([one for one in ways if phases.by_rest(one[0]) is rest], journal, click.echo)
+def _show_leftovers(listing: Listing, quarantined: list[Host]) -> None:
+    walled = sorted(cluster.name for cluster in listing.clusters if cluster.id in listing.walls)
+    if walled:
+        click.echo(f"Walls that go with their pools: {', '.join(walled)}.")
+    for host in quarantined:
+        out = f"which is out of service ({host.status_detail})"
+        click.echo(f"Host {host.name}, {out}, returns to service.")
+
+
+def _take_back(setting: Setting, journal: Journal, ways: list[tuple[Act, Entry]]) -> list[str]:
+    """Undo everything, and return why something was not.
+
+    The walls go before the broker's role, without which nobody would keep them, and once more in
+    the end: until then a broker that has not noticed the end of a pool builds its wall anew.
+    """
+    engine = setting.engine
+    kept = _undo(ways, journal, lambda act: act.kind in phases.POLICY_KINDS)
+    left = leftovers(engine.listing())
+    standing = remove_walls(engine, left.walls, click.echo)
+    if left.pools:
+        standing.append(phases.pools_left(engine, left.pools))
+    if not standing:
+        setting.config.forget()
+        kept += _undo(ways, journal, lambda act: act.kind not in phases.POLICY_KINDS)
+        left = leftovers(engine.listing())
+        standing = remove_walls(engine, left.walls, click.echo)
+        memory = "it has the configuration of setup in memory"
+        click.echo(f"Restart the engine now ({RESTART}): {memory}.")
+    return kept + standing + give_back(engine, left.hosts, click.echo)
+
+
+def _undo(
+    ways: Iterable[tuple[Act, Entry]], journal: Journal, chosen: Callable[[Act], bool]
+) -> list[str]:
+    return acts.undo([way for way in ways if chosen(way[0])], journal, click.echo)
 
 
 def _confirm(question: str, setting: Setting) -> None:

@@ -34,7 +34,7 @@ def administration(engine: EngineSimulator, pki: Path, password: str = PASSWORD)
 
 
 def test_a_wrong_password_is_one_plain_sentence(engine: EngineSimulator, site_pki: Path) -> None:
-    with pytest.raises(errors.Unavailable, match="refuses our user or password"):
+    with pytest.raises(errors.Unavailable, match="refuses the log-in of admin@internal"):
         administration(engine, site_pki, "wrong").forbidding_groups(engine.model.clusters)
 
 

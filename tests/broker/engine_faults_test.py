@@ -118,7 +118,7 @@ class TestEvents:
         assert "h4" not in running.trusted_in_snapshot()
 
     def test_the_engines_start_counts_when_its_event_shows_late(self, running: Site) -> None:
-        running.engine.faults.late_events = {audit_log.ENGINE_START: 0.5}
+        running.engine.faults.late_events = {audit_log.ENFORCEMENT_STARTED: 0.5}
         asked = len(running.source.asked)
         running.engine.restart(0.1)
         until(lambda: len(running.source.asked) >= asked + 2)

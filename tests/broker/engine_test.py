@@ -246,7 +246,7 @@ class TestHosts:
 
     def test_a_refusal_has_the_engines_reason(self, engine: Engine, simulator: EngineSimulator) -> None:
         _, hosts, _ = ids(simulator)
-        with pytest.raises(errors.Conflict, match="Wrong status"):
+        with pytest.raises(errors.Conflict, match="Host in Up status"):
             engine.activate(hosts["h1"])
 
     def test_a_host_that_is_gone_is_not_found(self, engine: Engine) -> None:

@@ -5,8 +5,6 @@
 from __future__ import annotations
 
 import datetime
-import os
-from pathlib import Path
 
 import pytest
 
@@ -17,7 +15,6 @@ from ovirt_tcp_plugin.broker.filter_watch import (
     FilterState,
     FilterWatch,
     filter_state,
-    started_at,
 )
 from ovirt_tcp_plugin.broker.inventory import Unit
 from ovirt_tcp_plugin.placement.filter_unit import DESCRIPTION, offered_description
@@ -67,9 +64,9 @@ class TestFilterWatch:
         return FakeClock()
 
     @pytest.fixture
-    def watch(self, clock: FakeClock, tmp_path: Path) -> FilterWatch:
-        watch = FilterWatch(clock, tmp_path / "engine.up")
-        assert watch.observe([unit()]) is None
+    def watch(self, clock: FakeClock) -> FilterWatch:
+        watch = FilterWatch(clock)
+        assert watch.observe([unit()], None) is None
         return watch
 
     def test_while_all_is_well_listings_are_enough(self, watch: FilterWatch, clock: FakeClock) -> None:
@@ -81,10 +78,10 @@ class TestFilterWatch:
     ) -> None:
         watch.engine_started()
         assert watch.is_due()
-        assert watch.observe([unit(enabled=False)]) is None
+        assert watch.observe([unit(enabled=False)], None) is None
         clock.pass_ms(LOOK_AGAIN_MS)
         assert watch.is_due()
-        assert watch.observe([unit()]) is None
+        assert watch.observe([unit()], None) is None
         clock.pass_ms(LOOK_AGAIN_MS)
         assert not watch.is_due()
 
@@ -96,9 +93,9 @@ class TestFilterWatch:
         self, watch: FilterWatch, clock: FakeClock, units: list[Unit], code: str
     ) -> None:
         watch.engine_started()
-        assert watch.observe(units) is None
+        assert watch.observe(units, None) is None
         clock.pass_ms(GRACE_MS)
-        notice = watch.observe(units)
+        notice = watch.observe(units, None)
         assert GRACE_MS < 10_000
         assert notice is not None
         assert (notice.code, notice.severity) == (code, "error")
@@ -106,39 +103,32 @@ class TestFilterWatch:
 
     def test_a_unit_left_over_from_before_the_start_is_an_error(self, watch: FilterWatch, clock: FakeClock) -> None:
         old = unit()
-        watch.observe([old])
+        watch.observe([old], None)
         watch.engine_started()
         clock.pass_ms(GRACE_MS)
-        notice = watch.observe([old])
+        notice = watch.observe([old], None)
         assert notice is not None
         assert notice.code == "unit_unasked"
 
-    def test_the_start_file_tells_of_a_start_that_the_broker_did_not_see(self, clock: FakeClock, tmp_path: Path) -> None:
-        file = tmp_path / "engine.up"
-        file.touch()
-        os.utime(file, (START.timestamp(), START.timestamp()))
-        notice = FilterWatch(clock, file).observe([unit(-10)])
+    def test_a_broker_that_did_not_see_the_start_is_told_of_it_by_its_moment(self, clock: FakeClock) -> None:
+        notice = FilterWatch(clock).observe([unit(-10)], START)
         assert notice is not None
         assert notice.code == "unit_unasked"
 
     def test_a_fault_is_told_once_a_day_and_again_after_the_next_start(self, watch: FilterWatch, clock: FakeClock) -> None:
         off = [unit(enabled=False)]
-        assert watch.observe(off) is not None
-        assert watch.observe(off) is None
+        assert watch.observe(off, None) is not None
+        assert watch.observe(off, None) is None
         clock.pass_ms(TELL_AGAIN_MS)
-        assert watch.observe(off) is not None
+        assert watch.observe(off, None) is not None
         watch.engine_started()
         clock.pass_ms(GRACE_MS)
-        assert watch.observe(off) is not None
+        assert watch.observe(off, None) is not None
 
     def test_another_fault_is_told_at_once_and_so_is_the_end_of_it(self, watch: FilterWatch) -> None:
-        assert watch.observe([unit(enabled=False)]) is not None
-        assert watch.observe([]) is not None
-        notice = watch.observe([unit()])
+        assert watch.observe([unit(enabled=False)], None) is not None
+        assert watch.observe([], None) is not None
+        notice = watch.observe([unit()], None)
         assert notice is not None
         assert (notice.code, notice.severity) == ("unit_asked", "normal")
-        assert watch.observe([unit()]) is None
-
-
-def test_a_start_file_that_is_missing_or_closed_tells_nothing(tmp_path: Path) -> None:
-    assert started_at(tmp_path / "no" / "engine.up") is None
+        assert watch.observe([unit()], None) is None

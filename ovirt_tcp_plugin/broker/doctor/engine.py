@@ -10,6 +10,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from ovirt_tcp_plugin import errors
+from ovirt_tcp_plugin.broker.doctor.seen import PolicyUnits
 from ovirt_tcp_plugin.broker.sdk import Access, Sdk
 
 # (hook point, file name) -> checksum, as a host reports them.
@@ -22,17 +23,17 @@ class EngineView:
     def __init__(self, access: Access) -> None:
         self._call = Sdk(access).call
 
-    def balances(self) -> dict[str, frozenset[str]]:
-        """Return the ids of the balance units of every scheduling policy, by the policy's id."""
+    def policy_units(self) -> dict[str, PolicyUnits]:
+        """Return the units of every scheduling policy, by id, as the engine's memory has them."""
 
-        def read(system: Any) -> dict[str, frozenset[str]]:
+        def read(system: Any) -> dict[str, PolicyUnits]:
             service = system.scheduling_policies_service()
             return {
-                policy.id: frozenset(one.id for one in service.policy_service(policy.id).balances_service().list())
+                policy.id: _policy_units(policy, service.policy_service(policy.id))
                 for policy in service.list()
             }
 
-        return self._call("list balance units", read)
+        return self._call("list the units of policies", read)
 
     def vm_properties(self) -> dict[str, str]:
         """Return the definitions of VMs' custom properties, by cluster id (`GetSystemOptionQuery`, for every user)."""
@@ -75,6 +76,13 @@ class EngineView:
             return {vm.id: _addresses(vm) for vm in system.vms_service().list(follow="reported_devices")}
 
         return self._call("list VMs with their addresses", read)
+
+
+def _policy_units(policy: Any, service: Any) -> PolicyUnits:
+    filters = tuple(unit.id for unit in service.filters_service().list())
+    weights = tuple(unit.id for unit in service.weights_service().list())
+    balances = tuple(unit.id for unit in service.balances_service().list())
+    return PolicyUnits(policy.name or "", bool(policy.locked), filters, weights, balances)
 
 
 def _level(version: Any) -> str:

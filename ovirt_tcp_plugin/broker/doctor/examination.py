@@ -15,7 +15,8 @@ from ovirt_tcp_plugin.broker.doctor.looks import Filterd
 from ovirt_tcp_plugin.broker.settings import Settings
 from ovirt_tcp_plugin.remote import Remote
 
-# Code and next step for when one of the three does not answer at all.
+# Code and next step for when one of the three does not answer at all. An engine that answers and
+# refuses has codes of its own (`errors.AccessRefused`).
 _ENGINE_SILENT = "engine_silent", "see section engine of broker.yaml; does the engine run? systemctl status ovirt-engine"
 _BROKER_SILENT = "broker_silent", "systemctl start ovirt-tcp-broker; journalctl -u ovirt-tcp-broker says what keeps it"
 _FILTERD_SILENT = (
@@ -60,11 +61,20 @@ def examine(
 
 def checks(options: Settings) -> list[Check]:
     """Return all checks."""
-    full_s, exempt_vms = options.intervals.full_s, options.pools.exempt_vms
+    return [*_checks_of_settings(), *_checks_of_work(options)]
+
+
+def _checks_of_settings() -> list[Check]:
+    """What an administrator set at the engine."""
     return [
         Check("engine", ("site",), _nothing, "The engine answers, and takes the broker's user.", *_ENGINE_SILENT),
         Check("permits", ("permits",), policies.rights, "The broker's user has the rights that it needs, not all."),
-        Check("unit", ("site",), policies.unit, "The engine knows the filter unit TrustedHosts, and asks it."),
+        Check(
+            "unit",
+            ("site", "started"),
+            policies.unit,
+            "The engine knows the filter unit TrustedHosts, and asks it.",
+        ),
         Check(
             "scheduler",
             ("scheduler", "filterd_at"),
@@ -72,11 +82,35 @@ def checks(options: Settings) -> list[Check]:
             "The engine's options lead to filterd, and wait for it no longer than they should.",
         ),
         Check("pools", ("site",), policies.pools, "There is a trusted pool."),
-        Check("policies", ("site", "balances"), policies.policies, "The policies of all pools have what they need."),
+        Check(
+            "policies",
+            ("site", "policy_units"),
+            policies.policies,
+            "The policies of all pools have what they need.",
+        ),
+        Check(
+            "policy_edits",
+            ("site", "policy_units"),
+            policies.stuck,
+            "No refused edit of a scheduling policy stayed in the engine's memory.",
+        ),
         Check("trusted_service", ("site",), policies.trusted_service, "trusted_service is set on no cluster."),
         Check("property", ("site", "properties"), policies.marks, "VMs can be marked by trusted_host_flag."),
+    ]
+
+
+def _checks_of_work(options: Settings) -> list[Check]:
+    """What broker, filterd, attestation servers and hosts make of it."""
+    full_s, exempt_vms = options.intervals.full_s, options.pools.exempt_vms
+    return [
         Check("broker", ("broker",), _nothing, "The broker answers.", *_BROKER_SILENT),
         Check("wall", ("walls",), _same, "Every pool has its wall, with all VMs that need it."),
+        Check(
+            "left",
+            ("site",),
+            walls.left,
+            "No wall and no quarantine is left where there is no trusted pool.",
+        ),
         Check("wall_hosts", ("wall_hosts",), _same, "The walls let in just the hosts that are trusted now."),
         Check("rules", ("site", "groups"), walls.rules, "No other affinity group contradicts a wall."),
         Check("exempt", ("site",), lambda seen: walls.exempt(seen, exempt_vms), "Every exempt VM is there."),
@@ -103,10 +137,14 @@ def _make(check: Check, gathering: Gathering) -> list[Finding]:
     """Return the findings of one check, whatever becomes of it."""
     try:
         values = [gathering.value(name) for name in check.needs]
+    except errors.AccessRefused as e:
+        if check.silent_code:
+            return [Finding(State.FAIL, e.code, _sentence(e.reason), e.next_step)]
+        return [not_checked(_sentence(e.reason))]
     except errors.Error as e:
         if check.silent_code:
-            return [Finding(State.FAIL, check.silent_code, _sentence(e), check.silent_step)]
-        return [not_checked(_sentence(e))]
+            return [Finding(State.FAIL, check.silent_code, _sentence(str(e)), check.silent_step)]
+        return [not_checked(_sentence(str(e)))]
     except Exception as e:  # noqa: BLE001 - the edge of a check: the others are made all the same
         return [not_checked(f"The look for it failed ({type(e).__name__}: {e}).")]
     try:
@@ -116,8 +154,7 @@ def _make(check: Check, gathering: Gathering) -> list[Finding]:
     return found or [Finding(State.OK, check.name, check.good)]
 
 
-def _sentence(error: errors.Error) -> str:
-    text = str(error)
+def _sentence(text: str) -> str:
     return text[:1].upper() + text[1:] + ("" if text.endswith(".") else ".")
 
 

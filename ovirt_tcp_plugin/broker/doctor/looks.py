@@ -19,9 +19,11 @@ from ovirt_tcp_plugin.broker.doctor.findings import Finding
 from ovirt_tcp_plugin.broker.doctor.gathering import Gathering, settle
 from ovirt_tcp_plugin.broker.doctor.seen import BrokerView, SchedulerOptions, Site, Snapshots, site
 from ovirt_tcp_plugin.broker.engine import Engine, access
+from ovirt_tcp_plugin.broker.sdk import Access
 from ovirt_tcp_plugin.broker.settings import Settings
 from ovirt_tcp_plugin.broker.setup.engine_config import EngineConfig
 from ovirt_tcp_plugin.broker.setup.options import SCHEDULER_ENABLED, SCHEDULER_TIMEOUT, SCHEDULER_URL
+from ovirt_tcp_plugin.engine.start_file import started_at
 from ovirt_tcp_plugin.remote import Remote
 
 # By these names the engine finds this machine.
@@ -46,11 +48,12 @@ def begin(
     """Begin to look for everything that checks need."""
     reach = access(options.engine)
     view = EngineView(reach)
-    gathering.start("balances", view.balances)
+    gathering.start("policy_units", view.policy_units)
+    gathering.start("started", lambda: started_at(options.engine.start_file))
     gathering.start("properties", view.vm_properties)
     gathering.start("permits", view.permits)
     gathering.start("addresses", view.addresses)
-    _begin_walls(gathering, options, broker)
+    _begin_walls(gathering, options, reach, broker)
     gathering.start("groups", lambda seen: Administration(reach).forbidding_groups(seen.pools), "site")
     gathering.start("hooks", lambda seen: _hooks(view, seen, within_s / 2), "site")
     gathering.start("scheduler", lambda: _scheduler(filterd.engine_config))
@@ -62,9 +65,11 @@ def begin(
     gathering.start("gate", lambda: hashlib.sha256(GATE.read_bytes()).hexdigest())
 
 
-def _begin_walls(gathering: Gathering, options: Settings, broker: Callable[[], Remote]) -> None:
+def _begin_walls(
+    gathering: Gathering, options: Settings, reach: Access, broker: Callable[[], Remote]
+) -> None:
     """What the broker repairs by itself is looked at again, before anybody is told of it."""
-    engine = Engine(options.engine)
+    engine = Engine(options.engine, reach)
 
     def inventory() -> Site:
         return site(engine.listing(), options.pools.exempt_vms)

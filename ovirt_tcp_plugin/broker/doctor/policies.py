@@ -4,12 +4,16 @@
 
 from __future__ import annotations
 
+import collections
+import datetime
 import re
 from collections.abc import Collection, Iterable, Mapping
+from typing import Optional
 
 from ovirt_tcp_plugin.broker.decision import Scope
 from ovirt_tcp_plugin.broker.doctor.findings import Finding, fail, named, warning
-from ovirt_tcp_plugin.broker.doctor.seen import SchedulerOptions, Site
+from ovirt_tcp_plugin.broker.doctor.seen import PolicyUnits, SchedulerOptions, Site
+from ovirt_tcp_plugin.broker.filter_watch import FAULTS, FilterState, filter_state
 from ovirt_tcp_plugin.broker.inventory import MARK_PROPERTY, PERMITS, UNIT_NAME
 
 AFFINITY_FILTER = "VmToHostsAffinityGroups"
@@ -18,18 +22,23 @@ WIDE_PERMITS = frozenset({"manipulate_permissions", "manipulate_roles", "manipul
 # The engine waits for the filter under the lock of a cluster.
 MAX_RESPONSE_MS = 10_000
 
-_DISCOVERY = "start ovirt-tcp-filterd, then restart the engine, which looks for units only at its start"
+RESTART = "systemctl restart ovirt-engine"
+_DISCOVERY = (
+    "start ovirt-tcp-filterd if it does not run, then restart the engine, which looks for units only at its start"
+)
 _SETUP = "ovirt-tcp setup sets it; it counts from the engine's next start"
 
 
-def unit(site: Site) -> Iterable[Finding]:
-    """Judge whether the engine knows our filter unit, and asks it."""
-    ours = [one for one in site.listing.units if one.name == UNIT_NAME]
-    if not ours:
-        yield fail("unit_unknown", f"The engine does not know the filter unit {UNIT_NAME}.", _DISCOVERY)
-    elif not any(one.enabled for one in ours):
-        text = f"The filter unit {UNIT_NAME} is disabled: walls hold, but first starts of VMs are not filtered."
-        yield fail("unit_disabled", text, _DISCOVERY)
+def unit(site: Site, started: Optional[datetime.datetime]) -> Iterable[Finding]:
+    """Judge whether the engine knows our filter unit, and asks it.
+
+    Args:
+        started: when the engine started last, None where that cannot be seen.
+    """
+    state = filter_state(site.listing.units, started)
+    if state is not FilterState.ASKED:
+        text = f"{FAULTS[state]}. The wall still holds, but first starts of VMs are not filtered."
+        yield fail(state.value, text, _DISCOVERY)
 
 
 def scheduler(found: SchedulerOptions, ours: Collection[str], port: int) -> Iterable[Finding]:
@@ -57,7 +66,7 @@ def pools(site: Site) -> Iterable[Finding]:
         yield warning("no_pool", text, f"give a cluster a policy with {UNIT_NAME} (Clusters > Edit > Scheduling Policy)")
 
 
-def policies(site: Site, balances: Mapping[str, Collection[str]]) -> Iterable[Finding]:
+def policies(site: Site, units: Mapping[str, PolicyUnits]) -> Iterable[Finding]:
     """Judge what else the policies of pools need."""
     affinity = {one.id for one in site.listing.units if one.name == AFFINITY_FILTER}
     for cluster in site.listing.clusters:
@@ -67,12 +76,36 @@ def policies(site: Site, balances: Mapping[str, Collection[str]]) -> Iterable[Fi
         if not policy.filter_ids & affinity:
             text = f"Policy {policy.name} of cluster {cluster.name} has no filter {AFFINITY_FILTER}: its wall stops nobody."
             yield fail("no_affinity_filter", text, f"add {AFFINITY_FILTER} to the filters of policy {policy.name}")
-        if not balances.get(policy.id):
+        if policy.id in units and not units[policy.id].balance_ids:
             text = (
                 f"Policy {policy.name} of cluster {cluster.name} has no balance unit: balancing ends for this cluster, "
                 "and for every cluster after it."
             )
             yield fail("no_balance", text, f"choose a load balancer in policy {policy.name}, None if nothing is to move")
+
+
+def stuck(site: Site, units: Mapping[str, PolicyUnits]) -> Iterable[Finding]:
+    """Judge whether a refused edit stayed in the engine's memory (`BackendPolicyUnitsResource`)."""
+    ours = {unit.id for unit in site.listing.units if unit.name == UNIT_NAME}
+    names = {unit.id: unit.name for unit in site.listing.units}
+    for policy_id, policy in units.items():
+        in_use = sorted(one.name for one in site.listing.clusters if one.policy_id == policy_id)
+        if policy.locked and ours & set(policy.filter_ids):
+            text = (
+                f"The engine's own policy {policy.name} shows {UNIT_NAME}, which stayed in memory "
+                "after a refused edit: every cluster with it counts as a trusted pool "
+                f"(now: {named(in_use) or 'none'})."
+            )
+            yield fail("policy_stuck", text, f"{RESTART}: its memory forgets it")
+        doubled = _doubled(policy.filter_ids) | _doubled(policy.weight_ids)
+        if doubled:
+            units_named = named(names.get(unit_id, unit_id) for unit_id in doubled)
+            text = (
+                f"Policy {policy.name} has {units_named} twice in the engine's memory after a "
+                "refused edit: the engine refuses every later edit, but works by it as before."
+            )
+            step = f"{RESTART}; a policy that no cluster uses can also be removed and made again"
+            yield warning("policy_stuck", text, step)
 
 
 def trusted_service(site: Site) -> Iterable[Finding]:
@@ -116,6 +149,10 @@ def rights(permits: Collection[str]) -> Iterable[Finding]:
     elif WIDE_PERMITS & set(permits):
         text = "The broker's user can give itself any right at the engine."
         yield warning("permits_wide", text, f"let the broker use a user whose role has just {named(PERMITS.values())}")
+
+
+def _doubled(unit_ids: Collection[str]) -> set[str]:
+    return {unit_id for unit_id, times in collections.Counter(unit_ids).items() if times > 1}
 
 
 def _defines(definition: str) -> bool:

@@ -53,6 +53,21 @@ class SchedulerOptions:
 
 
 @dataclasses.dataclass(frozen=True)
+class PolicyUnits:
+    """The ids of a scheduling policy's units, as often as the engine shows them.
+
+    Attributes:
+        locked: whether it is one of the engine's own, which nobody may edit.
+    """
+
+    name: str
+    locked: bool
+    filter_ids: tuple[str, ...]
+    weight_ids: tuple[str, ...]
+    balance_ids: tuple[str, ...]
+
+
+@dataclasses.dataclass(frozen=True)
 class BrokerHost:
     """A pool's host as the broker sees it now."""
 

@@ -11,7 +11,9 @@ from ovirt_tcp_plugin.broker.conflicts import AffinityGroup, conflicts
 from ovirt_tcp_plugin.broker.doctor.findings import Finding, fail, named, not_checked, warning
 from ovirt_tcp_plugin.broker.doctor.seen import BrokerView, Site, Snapshots
 from ovirt_tcp_plugin.broker.inventory import Group
+from ovirt_tcp_plugin.broker.policies import CLUSTER_MAINTENANCE
 from ovirt_tcp_plugin.broker.pools import Pool
+from ovirt_tcp_plugin.broker.quarantine import ours
 
 # What the broker says of a host whose last verdict was trusted, until it ended.
 ENDED = "verdict_ended"
@@ -33,6 +35,37 @@ def walls(site: Site) -> Iterable[Finding]:
         if outside:
             text = f"VMs of cluster {pool.name} that need a trusted host are not behind its wall: {named(outside)}."
             yield fail("wall_vms", text, _BROKER)
+
+
+def left(site: Site) -> Iterable[Finding]:
+    """Judge what the broker left where there is no trusted pool: walls, and hosts in quarantine."""
+    pools = set(site.pools) | {
+        # During an upgrade the cluster has a policy of the engine's own, and its wall protects it.
+        cluster.id
+        for cluster in site.listing.clusters
+        if cluster.policy_id == CLUSTER_MAINTENANCE
+    }
+    for cluster in site.listing.clusters:
+        wall = site.listing.walls.get(cluster.id)
+        if wall is None or cluster.id in pools:
+            continue
+        text = (
+            f"Cluster {cluster.name} is no trusted pool, but a wall is left there: its VMs run on "
+            f"the {len(wall.host_ids)} hosts in it and nowhere else, and nobody updates it."
+        )
+        step = (
+            "a broker that runs and has its role removes it within two minutes; otherwise remove "
+            f"the affinity group {wall.name} of this cluster"
+        )
+        yield fail("wall_left", text, step)
+    away = [host.name for host in site.listing.hosts if ours(host) and host.cluster_id not in pools]
+    if away:
+        text = (
+            f"Hosts that the broker took out of service, in clusters that are no trusted pools: "
+            f"{named(away)}. Nobody brings them back."
+        )
+        step = "activate them (Compute > Hosts > Management > Activate)"
+        yield warning("quarantine_left", text, step)
 
 
 def wall_hosts(site: Site, broker: BrokerView) -> Iterable[Finding]:

@@ -16,7 +16,7 @@ import fcntl
 import json
 import os
 import stat
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from pathlib import Path
 from typing import Any, Optional
 
@@ -97,6 +97,13 @@ class Journal:
     def done(self, kind: str, subject: str, after: Any) -> None:
         """Say what an intended act left."""
         self._put(dataclasses.replace(self._entries[kind, subject], state=State.DONE, after=after, at=_now()))
+
+    def date_anew(self, kinds: Collection[str]) -> None:
+        """Date these acts from now: the clock was set back since, so their dates say nothing."""
+        for key, entry in self._entries.items():
+            if entry.kind in kinds:
+                self._entries[key] = dataclasses.replace(entry, at=_now())
+        self._write()
 
     def undoing(self, entry: Entry) -> None:
         """Say that an act will be undone."""

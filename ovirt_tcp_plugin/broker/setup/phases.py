@@ -8,7 +8,7 @@ import dataclasses
 import datetime
 import socket
 import urllib.parse
-from collections.abc import Collection
+from collections.abc import Callable, Collection, Iterable
 from typing import Optional
 
 from ovirt_tcp_plugin import errors
@@ -17,7 +17,7 @@ from ovirt_tcp_plugin.broker.conflicts import conflicts
 from ovirt_tcp_plugin.broker.decision import Scope
 from ovirt_tcp_plugin.broker.doctor import peers
 from ovirt_tcp_plugin.broker.inventory import UNIT_NAME, Cluster
-from ovirt_tcp_plugin.broker.policies import Content, for_pool
+from ovirt_tcp_plugin.broker.policies import CLUSTER_MAINTENANCE, Content, for_pool
 from ovirt_tcp_plugin.broker.pools import Pool, Pools
 from ovirt_tcp_plugin.broker.settings import Settings
 from ovirt_tcp_plugin.broker.setup import options
@@ -25,6 +25,7 @@ from ovirt_tcp_plugin.broker.setup.access import GrantRole, MakeRole, find_user,
 from ovirt_tcp_plugin.broker.setup.acts import Act
 from ovirt_tcp_plugin.broker.setup.cluster import UsePolicy
 from ovirt_tcp_plugin.broker.setup.engine_config import EngineConfig
+from ovirt_tcp_plugin.broker.setup.engine_start import RESTART
 from ovirt_tcp_plugin.broker.setup.journal import Entry, Journal, State
 from ovirt_tcp_plugin.broker.setup.options import DefineProperty, SetOption
 from ovirt_tcp_plugin.broker.setup.policy import KnowUnit, MakePolicy
@@ -32,13 +33,16 @@ from ovirt_tcp_plugin.broker.setup.policy import KnowUnit, MakePolicy
 # The engine asks while it holds the lock of a cluster; filterd answers from memory. As installed it would wait 120 s.
 RESPONSE_TIMEOUT_MS = 3000
 DEFAULT_SOURCE = "evenly_distributed"
-RESTART = "systemctl restart ovirt-engine"
 START_BROKER = "systemctl enable --now ovirt-tcp-broker"
 START_FILTERD = "systemctl enable --now ovirt-tcp-filterd.socket ovirt-tcp-filterd.service"
 
 _CONNECT_WITHIN_S = 1.0
+# The journal drops what is below a millisecond, so an act may be that much later than it says.
+_JOURNAL_STEP = datetime.timedelta(milliseconds=1)
 _HERE = frozenset({"localhost", "127.0.0.1", "::1"})
 _PHASE_1 = frozenset({SetOption.kind, DefineProperty.kind})
+# What no pool needs to be kept, or what the engine itself keeps as long as a cluster uses it.
+POLICY_KINDS = frozenset({UsePolicy.kind, MakePolicy.kind})
 
 
 @dataclasses.dataclass(frozen=True)
@@ -94,12 +98,37 @@ def check_filterd(config: EngineConfig) -> None:
         raise errors.Conflict(f"another external scheduler answers at {url}: the engine asks only one, stop that or this")
 
 
-def check_engine(engine: Administration, journal: Journal) -> None:
-    """See that the engine has started since phase 1 and found our unit. Raises Conflict with what to do."""
-    changed = [datetime.datetime.fromisoformat(one.at) for one in journal.entries if one.kind in _PHASE_1]
-    started = engine.last_start()
-    if changed and (started is None or started < max(changed)):
-        raise errors.Conflict(f"the engine has not been started since phase 1: {RESTART}, then run setup again")
+def check_start(journal: Journal, started: Callable[[], datetime.datetime], dry_run: bool) -> None:
+    """See that the engine started after the last act of phase 1. Raises Conflict with what to do.
+
+    Both times are of this machine's clock. Where they show that it was set back in between, only
+    another start counts.
+
+    Args:
+        started: returns when the engine started; raises Conflict.
+        dry_run: whether the journal stays as it is.
+    """
+    acts = [entry for entry in journal.entries if entry.kind in _PHASE_1]
+    if not acts:
+        return
+    changed = max(datetime.datetime.fromisoformat(entry.at) for entry in acts)
+    engine_start = started()
+    now = datetime.datetime.now(datetime.timezone.utc)
+    again = f"{RESTART}, then run setup again"
+    if changed > now:
+        if not dry_run:
+            journal.date_anew(_PHASE_1)
+        clock = "the clock of this machine was set back since phase 1"
+        raise errors.Conflict(f"{clock}: once more {again}")
+    if engine_start > now:
+        clock = "the clock of this machine was set back since the engine started"
+        raise errors.Conflict(f"{clock}: {again}")
+    if engine_start < changed + _JOURNAL_STEP:
+        raise errors.Conflict(f"the engine has not been started since phase 1: {again}")
+
+
+def check_unit(engine: Administration) -> None:
+    """See that the engine has found our unit. Raises Conflict with what to do."""
     units = [one for one in engine.units() if one.name == UNIT_NAME]
     if not any(one.enabled for one in units):
         what = "disabled" if units else "did not find"
@@ -126,6 +155,7 @@ def second(engine: Administration, wishes: Wishes) -> list[Act]:
         if name not in known:
             raise errors.NotFound("cluster", f"{name} at the engine")
     clusters = [known[name] for name in wishes.clusters]
+    check_upgrades(clusters, "setup")
     acts: list[Act] = [
         MakePolicy(engine, wishes.policy, lambda: _copy(engine, wishes, clusters)),
         MakeRole(engine),
@@ -133,6 +163,18 @@ def second(engine: Administration, wishes: Wishes) -> list[Act]:
     if find_user(engine, wishes.broker_user) is not None:
         acts.append(GrantRole(engine, wishes.broker_user))
     return acts + [UsePolicy(engine, one.id, one.name, wishes.policy, wishes.scope) for one in clusters]
+
+
+def check_upgrades(clusters: Iterable[Cluster], command: str) -> None:
+    """See that none of these clusters is being upgraded. Raises Conflict with what to do.
+
+    Meanwhile it has a scheduling policy that is neither to be copied nor to be come back to.
+    """
+    names = [cluster.name for cluster in clusters if cluster.policy_id == CLUSTER_MAINTENANCE]
+    if names:
+        policy = "its scheduling policy is cluster_maintenance"
+        what = f"cluster {', '.join(names)} is being upgraded: {policy}"
+        raise errors.Conflict(f"{what}. Wait until the upgrade has ended, then run {command} again")
 
 
 def left_to_do(engine: Administration, wishes: Wishes, broker: Settings) -> list[str]:
@@ -154,18 +196,19 @@ def ways_back(journal: Journal, config: EngineConfig, engine: Administration) ->
     return [(_act(one, config, engine), one) for one in reversed(journal.entries)]
 
 
-def by_rest(act: Act) -> bool:
-    """Return whether an act is one of phase 2."""
-    return act.kind not in _PHASE_1
-
-
-def pools_left(engine: Administration) -> str:
-    """Return why phase 1 cannot be undone yet, empty if it can: no cluster may depend on it."""
-    names = sorted(pool.name for pool in _pools(engine).values())
-    if not names:
-        return ""
-    what = f"Cluster {', '.join(names)} would be a trusted pool without a filter"
-    return f"{what}, so the engine's configuration stays: give it another scheduling policy, then run setup --remove again."
+def pools_left(engine: Administration, pools: Collection[Cluster]) -> str:
+    """Return why walls, the broker's role and the engine's configuration cannot be undone yet."""
+    names = ", ".join(sorted(cluster.name for cluster in pools))
+    locked = {policy.id: policy.name for policy in engine.policies() if policy.locked}
+    used = {cluster.policy_id for cluster in pools}
+    phantoms = sorted(name for policy_id, name in locked.items() if policy_id in used)
+    kept = "its wall, the broker's role and the engine's configuration stay"
+    what = f"Cluster {names} is a trusted pool, so {kept}"
+    if phantoms:
+        memory = f"has {UNIT_NAME} only in the engine's memory, after an edit that it refused"
+        cure = f"{RESTART}, then run setup --remove again."
+        return f"{what}: {', '.join(phantoms)} {memory}. {cure}"
+    return f"{what}: give it another scheduling policy, then run setup --remove again."
 
 
 def _pools(engine: Administration) -> dict[str, Pool]:
@@ -211,5 +254,9 @@ def _copy(engine: Administration, wishes: Wishes, clusters: Collection[Cluster])
     source = wishes.copy_from or (present[0] if present else DEFAULT_SOURCE)
     if source not in named:
         raise errors.Conflict(f"there is no scheduling policy {source} to copy: name another one by --copy-policy")
+    if named[source] == CLUSTER_MAINTENANCE:
+        what = f"{source} is for clusters that are being upgraded"
+        why = "only highly available VMs start with it"
+        raise errors.Conflict(f"{what}, and {why}: name another one by --copy-policy")
     unit = next(one.id for one in engine.units() if one.name == UNIT_NAME and one.enabled)
     return for_pool(engine.content(named[source]), unit, wishes.scope or Scope.ALL_VMS), f"copy of {source}"

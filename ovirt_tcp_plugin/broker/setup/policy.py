@@ -4,7 +4,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import secrets
 from collections.abc import Callable
 from typing import Any, Optional
@@ -14,7 +13,6 @@ from ovirt_tcp_plugin.broker import policies
 from ovirt_tcp_plugin.broker.administration import Administration, Named
 from ovirt_tcp_plugin.broker.inventory import UNIT_NAME
 from ovirt_tcp_plugin.broker.policies import Content
-from ovirt_tcp_plugin.broker.pools import Pools
 from ovirt_tcp_plugin.broker.setup.acts import Act
 from ovirt_tcp_plugin.broker.setup.journal import Entry
 
@@ -71,40 +69,31 @@ class MakePolicy(Act):
         return now is None or (entry.after is None and not self.half_made(now, entry.wanted))
 
     def do(self, wanted: Any) -> Any:
-        """Make the policy, or what it still lacks: the balance first, the properties when the units are there."""
-        found = [one for one in self._engine.policies() if one.name == self.subject]
-        if found and found[0].description != wanted["description"]:
-            raise errors.Conflict(f"somebody made a scheduling policy {self.subject} at this moment")
-        uid = found[0].id if found else self._engine.add_policy(wanted["name"], wanted["description"])
-        there, content = self._engine.content(uid), policies.decode(wanted)
-        if there.balance != content.balance:
-            self._engine.set_balance(uid, content.balance)
+        """Make the policy: the balance first, the properties when the units are there.
+
+        One that an earlier run of ours left unfinished is removed and made again, never finished:
+        what it shows may be a refused edit in the engine's memory, which the next one would repeat
+        (`Administration.add_filter`).
+        """
+        self._remove_half_made(wanted)
+        content = policies.decode(wanted)
+        uid = self._engine.add_policy(wanted["name"], wanted["description"])
+        self._engine.set_balance(uid, content.balance)
         for unit, position in content.filters.items():
-            if unit not in there.filters:
-                self._engine.add_filter(uid, unit, position)
+            self._engine.add_filter(uid, unit, position)
         for unit, factor in content.weights.items():
-            if unit not in there.weights:
-                self._engine.add_weight(uid, unit, factor)
-        if there.properties != content.properties:
-            self._engine.set_properties(uid, content.properties)
+            self._engine.add_weight(uid, unit, factor)
+        self._engine.set_properties(uid, content.properties)
         made = self.look(None)
         if not self.stands(made, wanted):
-            raise errors.Unavailable("the engine", f"the scheduling policy {self.subject} is not what was asked for")
+            what = f"the scheduling policy {self.subject} is not what was asked for"
+            raise errors.Unavailable("the engine", what)
         return made
 
     def undo(self, entry: Entry, now: Any) -> str:
-        """Remove the policy, and before it the walls of clusters that are no pools now.
-
-        The broker would do that, but it may have lost its role a moment ago; a wall that nobody keeps stops every VM.
-        """
-        listing, pools = self._engine.listing(), Pools()
-        pools.update(listing)
-        alone = {uid: wall for uid, wall in listing.walls.items() if uid not in pools.by_cluster}
-        for cluster_id, wall in alone.items():
-            with contextlib.suppress(errors.NotFound):  # the broker was faster
-                self._engine.remove_group(cluster_id, wall.id)
+        """Remove the policy, which works whatever was refused before."""
         self._engine.remove_policy(now["id"])
-        return f"walls removed: {len(alone)}" if alone else ""
+        return ""
 
     def show(self, value: Any) -> str:
         """Return the policy in short."""
@@ -113,6 +102,26 @@ class MakePolicy(Act):
         counts = f"{len(value['filters'])} filters, {len(value['weights'])} weights, a balance"
         given = ", ".join(f"{name}={text}" for name, text in sorted(value["properties"].items()))
         return f"{value['description'].partition(';')[0]}: {counts}; {given}"
+
+    def _remove_half_made(self, wanted: Any) -> None:
+        """Remove a policy of this name that we began.
+
+        Raises Conflict when it is not ours, or a cluster uses it.
+        """
+        policy = next((one for one in self._engine.policies() if one.name == self.subject), None)
+        if policy is None:
+            return
+        if policy.locked or policy.description != wanted["description"]:
+            what = f"somebody made a scheduling policy {self.subject} at this moment"
+            raise errors.Conflict(what)
+        try:
+            self._engine.remove_policy(policy.id)
+        except errors.NotFound:
+            return  # libcurl sent the request twice
+        except errors.Conflict as e:
+            what = f"the scheduling policy {self.subject} is half made, and has to be made again"
+            step = "give its clusters another scheduling policy, then run setup again"
+            raise errors.Conflict(f"{what}, but it cannot be removed ({e.reason}): {step}") from e
 
 
 class KnowUnit(Act):

@@ -8,6 +8,7 @@ procedure InsertAuditLog for alerts.
 
 from __future__ import annotations
 
+import contextvars
 import dataclasses
 import datetime
 from typing import Any, Optional
@@ -16,8 +17,10 @@ from ovirt_tcp_plugin.lab.engine.clock import Clock
 from ovirt_tcp_plugin.lab.engine.errors import Fault
 from ovirt_tcp_plugin.lab.engine.faults import Faults
 
-# Codes of the engine, of VMs and clusters.
+# Codes of ovirt-engine-notifier: the engine itself writes neither.
 ENGINE_START, ENGINE_STOP = 1, 2
+# Codes of the engine, of VMs and clusters.
+ENFORCEMENT_STARTED = 10780
 VM_ADDED, VM_UPDATED, VM_CLONED, VM_IMPORTED, CLUSTER_UPDATED = 34, 35, 53, 174, 811
 IMPORTED_FROM_TRUSTED, IMPORTED_FROM_UNTRUSTED = 10003, 10004
 VM_STARTED, VM_RESUMED, VM_SUSPENDED, VM_DOWN, VM_DOWN_ERROR, VM_START_FAILED = 153, 40, 503, 61, 119, 54
@@ -31,14 +34,34 @@ HOST_UNTRUSTED, HOST_LACKS_FEATURES = 10000, 4149
 REFUSED = 14001
 # Codes of the external scheduler and of other people's events.
 SCHEDULER_UNREACHABLE, PLUGIN_ERROR, SCHEDULER_ERROR = 9920, 10500, 10501
+LOGGED_IN, LOGGED_OUT = 30, 31
+POLICY_ADDED, POLICY_UPDATED, POLICY_REMOVED = 9910, 9912, 9914
+GROUP_ADDED, GROUP_UPDATED, GROUP_REMOVED = 10350, 10352, 10354
+LABEL_ADDED, LABEL_UPDATED = 10380, 10382
 EXTERNAL_EVENT_CODES = {"normal": 9801, "warning": 9802, "error": 9803, "alert": 9804}
 
+# Written by no command of a user, whoever's request the engine works on.
+_OF_NOBODY = frozenset(
+    {ENGINE_START, ENGINE_STOP, ENFORCEMENT_STARTED, SCHEDULER_UNREACHABLE, PLUGIN_ERROR, SCHEDULER_ERROR, HA_RESTART_FAILED}
+)
+# Not the engine's own: their rows say that a second one within 30 s is dropped, whatever the engine makes of that.
+WRITTEN_BY_OTHERS = frozenset({ENGINE_START, ENGINE_STOP, *EXTERNAL_EVENT_CODES.values()})
+# Events of a VM that link only to it.
+WITHOUT_SURROUNDINGS = frozenset({HA_RESTART_FAILED, *EXTERNAL_EVENT_CODES.values()})
+
+# Whose request this thread works on, and the request's id; empty for the engine's own doings.
+ACTING: contextvars.ContextVar[tuple[str, str]] = contextvars.ContextVar("acting", default=("", ""))
+
 # Seconds in which a second event of the same code and objects is dropped.
-FLOOD_S = {HOST_UNTRUSTED: 60, HOST_NOT_RESPONDING: 180, HOST_RECOVERS: 10800, SCHEDULER_UNREACHABLE: 60}
+FLOOD_S = {LOGGED_IN: 5, HOST_UNTRUSTED: 60, HOST_NOT_RESPONDING: 180, HOST_RECOVERS: 10800, SCHEDULER_UNREACHABLE: 60}
 EXTERNAL_FLOOD_S = 30
 MAX_TEXT = 10_000  # MaxAuditLogMessageLength
 # The engine's own words, with its stray sign.
 _DUPLICATE = "[=Cannot add External Event. External Event with this custom id already exists.]"
+NO_SCHEDULER = (
+    "Failed to connect to external scheduler proxy. External filters, scoring functions and load balancing will not be "
+    "performed."
+)
 RETENTION = datetime.timedelta(days=30)  # AuditLogAgingThreshold
 
 
@@ -58,6 +81,9 @@ class Event:
     origin: str = "oVirt"
     custom_id: int = -1
     deleted: bool = False
+    user: str = ""
+    correlation: str = ""
+    flood_rate: Optional[int] = None
 
 
 class AuditLog:
@@ -73,6 +99,8 @@ class AuditLog:
         """Write an event, None if it was dropped."""
         if code in self._faults.lost_events or self._floods(code, FLOOD_S.get(code, 0), links):
             return None
+        if code not in _OF_NOBODY and code not in WRITTEN_BY_OTHERS:
+            links["user"], links["correlation"] = ACTING.get()
         self._last_id += 1
         visible = self._clock.now() + self._faults.late_events.get(code, 0.0)
         row = Event(self._last_id, code, severity, description[:MAX_TEXT], self._clock.wall(), visible, **links)
@@ -88,14 +116,15 @@ class AuditLog:
             Fault: the origin is the engine's own, or (origin, custom_id) is there already, or the event was dropped: an
                 alert while the host has one, or a flood_rate that is 0 (every other value means no limit).
         """
-        if origin.lower() == "ovirt" or severity not in EXTERNAL_EVENT_CODES:
-            raise Fault(400, "Operation Failed", "[Cannot add External Event. Illegal Origin for External Event: oVirt]")
+        if origin.lower() == "ovirt":
+            raise Fault(400, "Operation Failed", "[Cannot add External Event. Illegal Origin for External Event : oVirt]")
         if any((row.origin, row.custom_id) == (origin, custom_id) for row in self.rows):
             raise Fault(400, "Operation Failed", _DUPLICATE)
         code = EXTERNAL_EVENT_CODES[severity]
         dropped = flood_rate == 0 and self._floods(code, EXTERNAL_FLOOD_S, links)
         dropped = dropped or (severity == "alert" and self._has_alert(links.get("host", "")))
-        row = None if dropped else self.write(code, description, severity, origin=origin, custom_id=custom_id, **links)
+        more = {"origin": origin, "custom_id": custom_id, "flood_rate": flood_rate}
+        row = None if dropped else self.write(code, description, severity, **more, **links)
         if row is None:
             raise Fault(400, "Operation Failed", "[]")
         return row

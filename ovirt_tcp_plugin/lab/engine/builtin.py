@@ -28,6 +28,9 @@ FILTERS = {
 AFFINITY_FILTER, MEMORY_FILTER = FILTERS["VmToHostsAffinityGroups"], FILTERS["Memory"]
 # PinToHost and its like run in every policy and can be put into none, so they have no row here.
 _MAINTENANCE_FILTER = {"ClusterInMaintenance": "0bd8fef9-bcb4-4250-9998-410f01608d9b"}
+_UPGRADE_FILTER = {"InClusterUpgrade": "84e6ddee-ab0d-42dd-82f0-c298889db567"}
+# The filters that each policy runs first and last: -1 and 1.
+POSITIONS = {FILTERS["CPU"]: -1, _MAINTENANCE_FILTER["ClusterInMaintenance"]: -1, FILTERS["Host-hooks"]: 1}
 CLUSTER_MAINTENANCE_FILTER = _MAINTENANCE_FILTER["ClusterInMaintenance"]
 
 # Weights by name: id.
@@ -47,6 +50,8 @@ _WEIGHTS = {
     "VmToHostsAffinityGroups": "427aed70-dae3-48ba-8fe9-a902a9d563c8",
     "CPU for high performance VMs": "71931e14-f0e6-4f91-a7c8-d494a26e3a09",
     "CPU and NUMA pinning compatibility": "1b14ac11-20e9-4593-a149-2eb83c60a330",
+    "Fit VM to single host NUMA node": "f58c1cb9-d91f-48a6-a196-c6d22fb10c4e",
+    "InClusterUpgrade": "84e6ddee-ab0d-42dd-82f0-c298889db568",
 }
 _COMMON_WEIGHTS = {
     _WEIGHTS["PreferredHosts"]: 99,
@@ -67,11 +72,30 @@ _BALANCES = {
 }
 NO_BALANCE, GUEST_BALANCE = _BALANCES["None"], _BALANCES["OptimalForEvenGuestDistribution"]
 
+# Selectors by name: id. REST has no word for their type.
+_SELECTORS = {
+    "BasicWeighting": "0c89f215-9c4f-4bbb-8419-31a2d43ae7ea",
+    "RankSelector": "b280e7de-5df8-401e-b004-a1414d79a687",
+}
+
 UNITS = [
-    *((uid, name, "filter") for name, uid in {**FILTERS, **_MAINTENANCE_FILTER}.items()),
+    *((uid, name, "filter") for name, uid in {**FILTERS, **_MAINTENANCE_FILTER, **_UPGRADE_FILTER}.items()),
     *((uid, name, "weight") for name, uid in _WEIGHTS.items()),
     *((uid, name, "load_balancing") for name, uid in _BALANCES.items()),
+    *((uid, name, "") for name, uid in _SELECTORS.items()),
 ]
+
+# The group of all users, and what everybody has by it: id of a role, its name and permits, and the template that it is for,
+# empty where REST shows none (`00600_insert_permissions.sql`).
+EVERYONE = "eee00000-0000-0000-0000-123456789eee"
+BLANK_TEMPLATE = "00000000-0000-0000-0000-000000000000"
+EVERYONES_ROLES = [
+    ("def00009-0000-0000-0000-def000000009", "UserTemplateBasedVm", ("create_vm", "assign_cpu_profile"), BLANK_TEMPLATE),
+    ("def00017-0000-0000-0000-def000000017", "CpuProfileOperator", ("assign_cpu_profile",), ""),
+    ("def00021-0000-0000-0000-def000000015", "UserProfileEditor", ("edit_profile",), ""),
+]
+# What `permissions` has of them: those on the whole system.
+ON_THE_SYSTEM = "UserProfileEditor"
 
 _UTILIZATION = {"HighUtilization": "^([5-9][0-9])$"}
 _MINUTES = {"CpuOverCommitDurationMinutes": "^([1-9][0-9]*)$"}
@@ -87,6 +111,7 @@ PARAMETERS = {
     _CPU_SAVING: _UTILIZATION,
     _MEMORY_SAVING: _MEMORY,
     _GUESTS_EVEN: _GRACE,
+    _WEIGHTS["OptimalForHaReservation"]: {"ScaleDown": "(100|[1-9]|[1-9][0-9])$"},
     _BALANCES["OptimalForEvenDistribution"]: {**_UTILIZATION, **_MEMORY, **_MINUTES, **_RATIO},
     _BALANCES["OptimalForPowerSaving"]: {
         **_UTILIZATION,

@@ -2,15 +2,21 @@
 # SPDX-License-Identifier: Apache-2.0
 """Which external policy units the engine knows: asked once, when it starts (`ExternalSchedulerDiscovery`).
 
-Until the answer is there, the units are in force as the previous run left them; the database calls them disabled already.
-Nothing asks again before the next start.
+A start reads the units as the database has them, disables the external ones there in the one transaction of its beans, and
+asks in a thread (`SchedulingManager.loadExternalScheduler`). The thread usually reads the rows before that transaction
+ends: they are still enabled. Where text and properties are as the proxy tells them, it writes nothing, and the end of the
+transaction leaves the row disabled; whether the scheduler's memory, which is read again then, has the unit on or off is a
+race. A row that differs is written after the transaction's end, so it is enabled in both. Nothing asks again before the
+next start.
 """
 
 from __future__ import annotations
 
+import random
 import re
 import threading
-from typing import Optional
+from collections.abc import Mapping
+from typing import Any, Optional
 
 from ovirt_tcp_plugin.lab.engine import audit_log
 from ovirt_tcp_plugin.lab.engine.external_scheduler import ExternalScheduler, NoAnswer
@@ -24,20 +30,40 @@ _PROPERTIES = re.compile(r"(\w+=[^;]+(;\w+=[^;]+)*)?;?", re.ASCII)
 class Discovery:
     """One discovery for each start. `external` is None when ExternalSchedulerEnabled is false."""
 
-    def __init__(self, tables: Model) -> None:
-        self._model = tables
+    def __init__(self, tables: Model, dice: random.Random) -> None:
+        self._model, self._dice = tables, dice
         self.external: Optional[ExternalScheduler] = None
         self._thread: Optional[threading.Thread] = None
+        # The units that the start's transaction disables, until it ends.
+        self._disabling: list[Unit] = []
+        self._has_read, self._committed = threading.Event(), threading.Event()
 
     def begin(self) -> None:
-        """Load the units as the database has them, mark the external ones disabled there, and ask in the background."""
+        """Read the units as the database has them, begin to disable the external ones, and ask in the background."""
         self.wait()
         with self._model.lock:
-            for unit in self._external_units():
-                unit.enabled, unit.saved = unit.saved, False
+            self._reload()
+            self._disabling = self._external_units()
+        self._has_read.clear()
+        self._committed.clear()
         if self.external is not None:
             self._thread = threading.Thread(target=self._discover, args=(self.external,), name="discovery")
             self._thread.start()
+
+    def end_start(self, within_s: float) -> None:
+        """End the transaction of the start. Discovery has read the rows by then, unless its answer takes longer.
+
+        Args:
+            within_s: how long that may be at most, in real seconds.
+        """
+        if self.external is not None:
+            decided = self._model.faults.units_reload
+            self._has_read.wait(max(within_s, self.external.within_s) if decided else within_s)
+        with self._model.lock:
+            for unit in self._disabling:
+                unit.saved = False
+            self._disabling = []
+            self._committed.set()
 
     def wait(self, within_s: Optional[float] = None) -> None:
         """Wait until the external scheduler has answered, or not in time."""
@@ -45,26 +71,69 @@ class Discovery:
             self._thread.join(within_s)
 
     def _discover(self, external: ExternalScheduler) -> None:
+        found: Mapping[str, Mapping[str, Any]] = {}
         try:
             found = external.discover()
-        except NoAnswer as e:
-            text = f"Failed to connect to external scheduler proxy: {e}"
-            self._model.log(audit_log.SCHEDULER_UNREACHABLE, text, "error")
-            found = {}
+        except NoAnswer:
+            self._model.log(audit_log.SCHEDULER_UNREACHABLE, audit_log.NO_SCHEDULER, "error")
         with self._model.lock:
-            for kind, unit_type in _KINDS:
-                for name, (description, properties, *_) in found.get(kind, {}).items():
-                    if _PROPERTIES.fullmatch(properties):
-                        self._save(unit_type, name, description, properties)
-            for unit in self._external_units():
-                unit.enabled = unit.saved
+            named = _units_of(found)
+            changed = [unit for unit in named if self._differs(unit)]
+            missing = [unit for unit in self._external_units() if self._same(unit, named) is None]
+            # A new row waits for no lock, a present one for the start's.
+            waits = bool(missing) or any(self._same(unit, self._external_units()) for unit in changed)
+            if not waits:
+                self._write(changed, missing)
+                if not self._committed.is_set() and self._reloads_early():
+                    self._reload()
+                    self._has_read.set()
+                    return
+        self._has_read.set()
+        self._committed.wait()
+        with self._model.lock:
+            if waits:
+                self._write(changed, missing)
+            self._reload()
 
-    def _save(self, kind: str, name: str, description: str, properties: str) -> None:
-        known = (unit for unit in self._external_units() if (unit.name, unit.type) == (name, kind))
-        unit = next(known, None) or Unit(new_id(), name, kind, internal=False)
-        unit.saved, unit.description = True, description
-        unit.properties = dict(one.split("=", 1) for one in properties.split(";") if one)
-        self._model.units[unit.id] = unit
+    def _write(self, changed: list[Unit], missing: list[Unit]) -> None:
+        for unit in changed:
+            row = self._same(unit, self._external_units()) or unit
+            row.saved, row.description, row.properties = True, unit.description, unit.properties
+            self._model.units[row.id] = row
+        for unit in missing:
+            unit.saved = False
+
+    def _reload(self) -> None:
+        for unit in self._external_units():
+            unit.enabled = unit.saved
+
+    def _reloads_early(self) -> bool:
+        decided = self._model.faults.units_reload
+        return decided == "before" if decided else self._dice.random() < 0.5
+
+    def _differs(self, unit: Unit) -> bool:
+        row = self._same(unit, self._external_units())
+        if row is None or not row.saved:
+            return True
+        return (row.description, row.properties) != (unit.description, unit.properties)
+
+    def _same(self, unit: Unit, units: list[Unit]) -> Optional[Unit]:
+        for other in units:
+            if (other.name, other.type) == (unit.name, unit.type):
+                return other
+        return None
 
     def _external_units(self) -> list[Unit]:
         return [unit for unit in self._model.units.values() if not unit.internal]
+
+
+def _units_of(found: Mapping[str, Mapping[str, Any]]) -> list[Unit]:
+    """Return the units that a discovery names, each with a fresh id."""
+    units = []
+    for kind, unit_type in _KINDS:
+        for name, (description, properties, *_) in found.get(kind, {}).items():
+            if _PROPERTIES.fullmatch(properties):
+                unit = Unit(new_id(), name, unit_type, internal=False, description=description)
+                unit.properties = dict(pair.split("=", 1) for pair in properties.split(";") if pair)
+                units.append(unit)
+    return units

@@ -13,6 +13,14 @@ class Fault(Exception):
         self.status, self.reason, self.detail = status, reason, detail
 
 
+class Bare(Exception):
+    """A refusal that is a text and no document: HTTP status and text."""
+
+    def __init__(self, status: int, text: str) -> None:
+        super().__init__(text)
+        self.status, self.text = status, text
+
+
 def invalid(detail: str) -> Fault:
     """Return the refusal of parameters that are no good: 400."""
     return Fault(400, "Operation Failed", f"[{detail}]")
@@ -21,3 +29,8 @@ def invalid(detail: str) -> Fault:
 def refusal(detail: str) -> Fault:
     """Return the refusal of a command's validation, or of an edit: 409."""
     return Fault(409, "Operation Failed", f"[{detail}]")
+
+
+def mandatory(parameter: str) -> Fault:
+    """Return the refusal of a document that lacks something, such as `event.custom_id`: 400."""
+    return Fault(400, "Input validation failed.", f"Parameter '{parameter}' is mandatory but was not provided.")

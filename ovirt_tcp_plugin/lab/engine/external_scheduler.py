@@ -51,7 +51,7 @@ class ExternalScheduler:
         parts = urllib.parse.urlsplit(url)
         self._host, self._port = parts.hostname or "localhost", parts.port or 80
         self._path = parts.path or "/"
-        self._within = response_within_s
+        self.within_s = response_within_s
         self._idle: list[http.client.HTTPConnection] = []
         self._lock = threading.Lock()
 
@@ -107,7 +107,7 @@ class ExternalScheduler:
     def _connect(self) -> http.client.HTTPConnection:
         connection = http.client.HTTPConnection(self._host, self._port, timeout=CONNECT_WITHIN_S)
         connection.connect()
-        connection.sock.settimeout(self._within)
+        connection.sock.settimeout(self.within_s)
         return connection
 
     def _send(self, connection: http.client.HTTPConnection, body: bytes) -> bytes:

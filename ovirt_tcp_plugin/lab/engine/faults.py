@@ -10,7 +10,7 @@ from __future__ import annotations
 import dataclasses
 import re
 import threading
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, Optional
 
 # What a request may meet instead of its answer.
@@ -54,6 +54,8 @@ class Faults:
             transaction takes long: greater ids show up before it.
         refused_maintenance: host -> the text of the refusal (SPM tasks, running steps, ...).
         hanging_maintenance: hosts that stay in preparing_for_maintenance.
+        units_reload: when a start reads its policy units again after a discovery that wrote nothing: "before" its
+            transaction ends, which calls them enabled, or "after" it, which calls them disabled; empty for chance.
         failing_starts: hosts on which no VM starts, as when a VDSM hook refuses.
         failing_migrations: hosts to which no VM migrates.
     """
@@ -63,6 +65,7 @@ class Faults:
     late_events: dict[int, float] = dataclasses.field(default_factory=dict)
     refused_maintenance: dict[str, str] = dataclasses.field(default_factory=dict)
     hanging_maintenance: set[str] = dataclasses.field(default_factory=set)
+    units_reload: str = ""
     failing_starts: set[str] = dataclasses.field(default_factory=set)
     failing_migrations: set[str] = dataclasses.field(default_factory=set)
 
@@ -71,10 +74,11 @@ class Faults:
 
     def switch(self, changes: Mapping[str, Any]) -> None:
         """Set switches by name, as they arrive in JSON. Raises KeyError, TypeError or ValueError."""
-        read = {
+        read: dict[str, Callable[[Any], Any]] = {
             "answers": lambda value: [AnswerFault(**one) for one in value],
             "late_events": lambda value: {int(code): float(seconds) for code, seconds in value.items()},
             "refused_maintenance": dict,
+            "units_reload": str,
         }
         names = {field.name for field in dataclasses.fields(self)}
         for name, value in changes.items():

@@ -57,7 +57,7 @@ class Hosts:
         with self._model.lock:
             refused = self._model.faults.refused_maintenance.get(host.name) or self._why_not(host, internal)
             if refused:
-                self._model.log(audit_log.REFUSED, refused, "error", host=host.id)
+                self._model.log(audit_log.REFUSED, refused, "error")  # it names the host, but links to nothing
                 raise refusal(refused)
             for vm in self._model.vms.of(host.cluster):
                 vm.migrating_to = "" if vm.migrating_to == host.id else vm.migrating_to
@@ -78,8 +78,11 @@ class Hosts:
     def activate(self, host: Host) -> None:
         """Begin activation. Raises Fault."""
         with self._model.lock:
+            if host.status == UP:
+                raise refusal("Cannot activate Host. Host in Up status.")
             if host.status not in _ACTIVATION_FROM:
-                raise refusal("Cannot activate Host. Wrong status.")
+                wanted = "one of Maintenance, Non Operational"
+                raise refusal(f"Cannot activate Host. Operation can be performed only when Host status is {wanted}.")
             self._begin_initialization(host)
             self._model.log(audit_log.HOST_ACTIVATED, f"Activation of host {host.name} initiated.", host=host.id)
 
@@ -139,16 +142,22 @@ class Hosts:
         if host.status not in _MAINTENANCE_FROM:
             return f"{_MAINTENANCE}, Host is not operational."
         if host.status == NON_RESPONSIVE and vms:
-            return f"{_MAINTENANCE}. Host still has running VMs on it and is in Non Responsive state."
+            return f"{_MAINTENANCE}.\nHost still has running VMs on it and is in Non Responsive state."
         if any(vm.hosted_engine and self._next_for_engine(vm) is None for vm in vms):
-            return f"{_MAINTENANCE}. None of the hosts capable of running the engine VM is in Up state."
+            text = "None of the hosts capable of running the engine VM has score more than 0 and is in Up state."
+            return f"Cannot switch the Host(s) to Maintenance mode.\n{text}"
         fixed = [vm for vm in vms if vm.pinned or (internal and vm.affinity != "migratable")]
         fixed = [vm for vm in fixed if not vm.hosted_engine]
         if fixed:
             names = ", ".join(vm.name for vm in fixed)
-            return f"{_MAINTENANCE}. One or more running VMs are indicated as non-migratable: {names}."
-        if vms and not [one for one in self._model.up_hosts(host.cluster) if one is not host]:
-            return f"{_MAINTENANCE}. No other Up Host in the cluster of its running VMs."
+            text = f"One or more running VMs are indicated as non-migratable. The non-migratable VMs are: {names}."
+            return f"Cannot switch the following Hosts to Maintenance mode: {host.name}.\n{text}"
+        if vms and not [other for other in self._model.up_hosts(host.cluster) if other is not host]:
+            cluster = self._model.clusters[host.cluster].name
+            return (
+                f"The following Hosts have running VMs and cannot be switched to maintenance mode: {host.name}.\n"
+                f"Please ensure that the following Clusters have at least one Host in UP state: {cluster}."
+            )
         return ""
 
     def _evacuate(self, vm: Vm) -> bool:

@@ -14,7 +14,7 @@ from collections.abc import Collection, Mapping, Sequence
 from typing import Any, Optional, TypeVar, Union
 
 from ovirt_tcp_plugin.lab.engine import builtin
-from ovirt_tcp_plugin.lab.engine.audit_log import AuditLog, Event
+from ovirt_tcp_plugin.lab.engine.audit_log import ACTING, AuditLog, Event
 from ovirt_tcp_plugin.lab.engine.clock import Clock
 from ovirt_tcp_plugin.lab.engine.errors import Fault
 from ovirt_tcp_plugin.lab.engine.faults import Faults
@@ -131,7 +131,12 @@ class Cluster:
 
 @dataclasses.dataclass
 class Unit:
-    """A policy unit; external ones come from discovery. `saved` is the enabled state of the database's row."""
+    """A policy unit; external ones come from discovery.
+
+    Attributes:
+        enabled: in the scheduler's memory, which is what it obeys and what REST shows.
+        saved: in the database's row, as other transactions see it.
+    """
 
     id: str
     name: str
@@ -145,7 +150,10 @@ class Unit:
 
 @dataclasses.dataclass
 class Policy:
-    """A scheduling policy: ids of its units. `numbers` are positions of filters and factors of weights, by unit id."""
+    """A scheduling policy: ids of its units. `numbers` are positions of filters and factors of weights, by unit id.
+
+    It is what the engine has in memory, which its database agrees to until an edit is refused.
+    """
 
     id: str
     name: str
@@ -213,6 +221,11 @@ class User:
     password: str
     roles: set[str] = dataclasses.field(default_factory=set)
 
+    @property
+    def qualified_name(self) -> str:
+        """Its name with the provider of authorization: admin@internal is admin@internal-authz."""
+        return f"{self.name}-authz"
+
 
 @dataclasses.dataclass(frozen=True)
 class Timings:
@@ -235,6 +248,9 @@ class Timings:
     balancing: float = 60.0  # VdsLoadBalancingIntervalInMinutes
     auto_recovery: float = 300.0  # AutoRecoverySchedule
     session_idle: float = 1800.0  # UserSessionTimeOutInterval
+    refused_log_in: float = 0.0  # a real one answers after 5 s
+    locked_account: float = 3600.0  # of aaa-jdbc, after MAX_FAILURES_SINCE_SUCCESS refused log-ins
+    notifier: float = 0.0  # ENGINE_INTERVAL_IN_SECONDS of ovirt-engine-notifier (300), 0 if that is not installed
 
 
 _InCluster = TypeVar("_InCluster", bound="Union[Host, Vm]")
@@ -280,10 +296,14 @@ class Model:
         self.units = {
             uid: Unit(uid, name, kind, properties=dict(builtin.PARAMETERS.get(uid, {}))) for uid, name, kind in builtin.UNITS
         }
-        self.policies = {
-            uid: Policy(uid, name, "", True, dict(properties), list(filters), list(factors), [balance], dict(factors))
-            for uid, name, filters, factors, balance, properties in builtin.POLICIES
-        }
+        self.policies: dict[str, Policy] = {}
+        for uid, name, filters, factors, balance, properties in builtin.POLICIES:
+            policy = Policy(uid, name, locked=True, properties=dict(properties), balances=[balance])
+            policy.filters, policy.weights = list(filters), list(factors)
+            policy.numbers = {unit: builtin.POSITIONS.get(unit, 0) for unit in filters} | dict(factors)
+            self.policies[uid] = policy
+        # The database's rows of those policies that a refused edit left otherwise in memory, by id.
+        self.unspoiled_policies: dict[str, Policy] = {}
 
     @property
     def events(self) -> Sequence[Event]:
@@ -317,6 +337,11 @@ class Model:
     def _near(self, host_id: str) -> Collection[Vm]:
         host = self.hosts.get(host_id)
         return () if host is None else self.vms.of(host.cluster)
+
+    def acting_name(self) -> str:
+        """Return whose request this thread works on, as events name him."""
+        user = self.users.get(ACTING.get()[0])
+        return "SYSTEM" if user is None else user.qualified_name
 
     def permits(self, user: User) -> set[str]:
         """Return what a user may do."""

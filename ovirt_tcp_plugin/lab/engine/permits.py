@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from typing import Optional
 
-from ovirt_tcp_plugin.lab.engine.documents import Element
+from ovirt_tcp_plugin.lab.engine.xml_text import Element
 
 # Id: name.
 PERMITS = {
@@ -27,12 +27,19 @@ PERMITS = {
     "500": "manipulate_users",
     "501": "manipulate_roles",
     "502": "manipulate_permissions",
+    "504": "edit_profile",
     "702": "edit_storage_pool_configuration",
     "1300": "login",
     "1301": "tag_management",
     "1400": "inject_external_events",
     "1550": "manipulate_affinity_groups",
+    "1668": "assign_cpu_profile",
 }
+# Those that make no administrator of whoever has them.
+OF_USERS = frozenset(
+    {"create_vm", "delete_vm", "edit_vm_properties", "migrate_vm", "stop_vm", "hibernate_vm", "run_vm"}
+    | {"login", "edit_profile"}
+)
 # Requests that change something, by the beginning of their path: the permit. The first that fits counts.
 _NEEDED = (
     ("events", "inject_external_events"),

@@ -87,9 +87,8 @@ class Scheduling:
         try:
             answer = external.run_filters(names, hosts, vm.id, properties)
             accepted = _accepted(answer)
-        except NoAnswer as e:
-            text = f"Failed to connect to external scheduler proxy: {e}"
-            self._model.log(audit_log.SCHEDULER_UNREACHABLE, text, "error")
+        except NoAnswer:
+            self._model.log(audit_log.SCHEDULER_UNREACHABLE, audit_log.NO_SCHEDULER, "error")
             return "kept", set(hosts)
         except CommandFails as e:
             raise Fault(500, "Operation Failed", f"[Internal Engine Error: {e}]") from e
@@ -109,10 +108,10 @@ class Scheduling:
     def _log_errors(self, plugin_errors: Mapping[str, Any], texts: Sequence[str]) -> None:
         for plugin, messages in plugin_errors.items():
             for text in messages:
-                about = f"Running the external plugin {plugin} failed: {text}"
+                about = f"Running the external scheduler plugin '{plugin}' failed: '{text}'"
                 self._model.log(audit_log.PLUGIN_ERROR, about, "error")
         for text in texts:
-            self._model.log(audit_log.SCHEDULER_ERROR, f"Running the external scheduler failed: {text}", "error")
+            self._model.log(audit_log.SCHEDULER_ERROR, f"Running the external scheduler failed: '{text}'", "error")
 
 
 def _accepted(answer: Answer) -> set[str]:

@@ -5,18 +5,21 @@
 from __future__ import annotations
 
 import dataclasses
+import os
+import random
 import threading
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Optional
 
-from ovirt_tcp_plugin.lab.engine import audit_log, documents, model, options
+from ovirt_tcp_plugin.lab.engine import audit_log, builtin, documents, model, options
 from ovirt_tcp_plugin.lab.engine.clock import Clock, ManualClock
 from ovirt_tcp_plugin.lab.engine.discovery import Discovery
 from ovirt_tcp_plugin.lab.engine.external_scheduler import ExternalScheduler
 from ovirt_tcp_plugin.lab.engine.faults import Faults
 from ovirt_tcp_plugin.lab.engine.hosts import Hosts
 from ovirt_tcp_plugin.lab.engine.model import Cluster, Host, Model, Role, Timings, User, Vm
+from ovirt_tcp_plugin.lab.engine.notifier import Notifier
 from ovirt_tcp_plugin.lab.engine.options import Options
 from ovirt_tcp_plugin.lab.engine.permits import PERMITS
 from ovirt_tcp_plugin.lab.engine.rest import Rest
@@ -27,6 +30,9 @@ from ovirt_tcp_plugin.lab.engine.vms import Vms
 from ovirt_tcp_plugin.lab.engine.web import Web
 
 HEARTBEAT_S = 0.1
+SUPER_USER = "00000000-0000-0000-0000-000000000001"
+# So long, in real seconds, a start's transaction is open at most while discovery waits for its answer.
+START_TRANSACTION_S = 1.0
 
 
 @dataclasses.dataclass(frozen=True)
@@ -47,6 +53,9 @@ class Config:
         vm_properties: UserDefinedVMProperties, name -> regular expression of the whole value.
         options: file of the lab's `engine-config`, read at each start; it then counts instead of external_scheduler,
             vm_properties and the timings external_response and ha_long_retry.
+        up_mark: file that is there while the engine runs and is written at each start (ENGINE_UP_MARK, on a real machine
+            /var/lib/ovirt-engine/engine.up), empty for none.
+        seed: of the engine's races.
         port, control_port: 0 for any.
     """
 
@@ -62,6 +71,8 @@ class Config:
     vm_properties: Mapping[str, str] = dataclasses.field(default_factory=lambda: {"trusted_host_flag": "^(true|false)$"})
     options: str = ""
     timings: Mapping[str, float] = dataclasses.field(default_factory=dict)
+    up_mark: str = ""
+    seed: int = 0
     port: int = 0
     control_port: int = 0
 
@@ -75,11 +86,12 @@ class EngineSimulator:
         timings = Timings(**config.timings)  # type: ignore[arg-type]
         self.model = Model(timings, self.clock, self.faults)
         _fill(self.model, config)
-        self.discovery = Discovery(self.model)
+        self.discovery = Discovery(self.model, random.Random(config.seed))  # noqa: S311 - a lab's dice
         self.scheduling = Scheduling(self.model)
         self.vms = Vms(self.model, self.scheduling)
         self.hosts = Hosts(self.model, self.vms)
         self.rounds = Rounds(self.model, self.scheduling, self.vms, self.hosts)
+        self.notifier = Notifier(self.model)
         self.sessions = Sessions(self.model)
         self._vm_properties: dict[str, str] = {}
         self.rest = Rest(
@@ -110,11 +122,12 @@ class EngineSimulator:
         if self._heart.ident is not None:
             self._heart.join()
         self.discovery.wait()
+        self._unmark()
 
     def restart(self, seconds: Optional[float] = None) -> None:
-        """Be away for a while, with the proxy's HTML 503; then a new start with a new discovery."""
+        """Be away for a while, with the proxy's HTML 503; then a new start with a new discovery. No event tells of it."""
         pause = self.model.timings.restart if seconds is None else seconds
-        self.model.log(audit_log.ENGINE_STOP, "Stopping oVirt Engine.")
+        self._unmark()
         self.away_until = self.model.now() + pause
         self.sessions.end_all()
 
@@ -129,6 +142,7 @@ class EngineSimulator:
 
     def tick(self) -> None:
         """Let everything happen that is due."""
+        self.notifier.tick(up=not self.away_until)
         if self.away_until:
             if self.model.now() < self.away_until:
                 return
@@ -139,13 +153,24 @@ class EngineSimulator:
         self.rounds.tick()
 
     def _begin(self) -> None:
-        """What every start of the engine does (`Backend.initialize`)."""
+        """What every start of the engine does (`ovirt-engine.py`, `Backend.initialize`)."""
+        if self.config.up_mark:
+            Path(self.config.up_mark).write_text(f"{os.getpid()}\n", encoding="ascii")
+        with self.model.lock:
+            # What refused edits left in memory is gone.
+            self.model.policies.update(self.model.unspoiled_policies)
+            self.model.unspoiled_policies.clear()
         self._obey(options.read(Path(self.config.options)) if self.config.options else self._given())
         self.model.audit_log.restart()
-        self.model.log(audit_log.ENGINE_START, "Starting oVirt Engine.")
         self.hosts.restart()
         self.rounds.restart()
         self.discovery.begin()
+        self.model.log(audit_log.ENFORCEMENT_STARTED, "Affinity Rules Enforcement Manager started.")
+        self.discovery.end_start(START_TRANSACTION_S)
+
+    def _unmark(self) -> None:
+        if self.config.up_mark:
+            Path(self.config.up_mark).unlink(missing_ok=True)
 
     def _given(self) -> Options:
         config, timings = self.config, self.model.timings
@@ -193,8 +218,10 @@ def _fill(tables: Model, config: Config) -> None:
 
 
 def _fill_users(tables: Model, config: Config) -> None:
-    role = Role(model.new_id(), "SuperUser", set(PERMITS.values()), mutable=False)
+    role = Role(SUPER_USER, "SuperUser", set(PERMITS.values()), mutable=False)
     tables.roles[role.id] = role
+    for uid, name, permits, _ in builtin.EVERYONES_ROLES:
+        tables.roles[uid] = Role(uid, name, set(permits), mutable=False)
     for users, roles in ((config.users, {role.id}), (config.directory, set())):
         for name, password in users.items():
             user = User(model.new_id(), name, password, set(roles))

@@ -1,13 +1,33 @@
 # SPDX-FileCopyrightText: The ovirt_tcp_plugin developers
 # SPDX-License-Identifier: Apache-2.0
-"""Who is logged in: passwords for tokens, which end when nobody uses them, at log-out, and when the engine restarts."""
+"""Who is logged in: passwords for tokens, which end when nobody uses them, at log-out, and when the engine restarts.
+
+A password that is right gives a token to anybody; whether he may log in is asked when the token comes for the first time
+(`SsoRestApiAuthFilter`, `CreateUserSessionCommand`), and never again: a session outlives the role that let it in.
+"""
 
 from __future__ import annotations
 
+import dataclasses
 import secrets
 from typing import Optional
 
+from ovirt_tcp_plugin.lab.engine import audit_log
 from ovirt_tcp_plugin.lab.engine.model import Model, User
+
+# Of aaa-jdbc (MAX_FAILURES_SINCE_SUCCESS): the account is locked then, for `timings.locked_account`.
+MAX_FAILURES = 5
+
+
+class Unauthorized(Exception):
+    """No session: why."""
+
+
+@dataclasses.dataclass
+class _Session:
+    user: str
+    used: float
+    open: bool = False
 
 
 class Sessions:
@@ -15,32 +35,58 @@ class Sessions:
 
     def __init__(self, tables: Model) -> None:
         self._model = tables
-        # Token: (user id, when it was used last).
-        self._used: dict[str, tuple[str, float]] = {}
+        self._sessions: dict[str, _Session] = {}
+        self._failures: dict[str, int] = {}
+        self._locked_until: dict[str, float] = {}
 
     def log_in(self, name: str, password: str) -> Optional[str]:
-        """Return a token, None when name or password are wrong or the user has no role at all."""
-        users = self._model.users.values()
-        user = next((one for one in users if (one.name, one.password) == (name, password)), None)
-        if user is None or not self._model.permits(user):
+        """Return a token, None when name or password are wrong or too many were: then no password is right for a while."""
+        now = self._model.now()
+        user = next((user for user in self._model.users.values() if user.name == name), None)
+        if user is None or now < self._locked_until.get(name, now):
             return None
+        if user.password != password:
+            self._failures[name] = self._failures.get(name, 0) + 1
+            if self._failures[name] >= MAX_FAILURES:
+                self._failures[name] = 0
+                self._locked_until[name] = now + self._model.timings.locked_account
+            return None
+        self._failures[name] = 0
         token = secrets.token_urlsafe(32)
-        self._used[token] = (user.id, self._model.now())
+        self._sessions[token] = _Session(user.id, now)
         return token
 
     def log_out(self, token: str) -> None:
         """End a token."""
-        self._used.pop(token, None)
+        session = self._sessions.pop(token, None)
+        if session is not None and session.open:
+            self._log(audit_log.LOGGED_OUT, session, "connected from '127.0.0.1' using session 'S' logged out.")
 
-    def user(self, token: str) -> Optional[User]:
-        """Return whose token it is, None if it is no good; it lives on from now."""
+    def user(self, token: str) -> User:
+        """Return whose token it is; it lives on from now. Raises Unauthorized."""
         now = self._model.now()
-        user_id, used = self._used.pop(token, ("", 0.0))
-        if not user_id or now - used >= self._model.timings.session_idle:
-            return None
-        self._used[token] = (user_id, now)
-        return self._model.users[user_id]
+        session = self._sessions.get(token)
+        if session is None or now - session.used >= self._model.timings.session_idle:
+            self._sessions.pop(token, None)
+            raise Unauthorized("The access token is expired or invalid.")
+        user = self._model.users[session.user]
+        if not session.open:
+            if "login" not in self._model.permits(user):
+                profile = user.name.partition("@")[2]
+                text = f"The user {user.qualified_name} with profile [{profile}] is not authorized to perform login"
+                raise Unauthorized(text)
+            session.open = True
+            self._log(audit_log.LOGGED_IN, session, "connecting from '127.0.0.1' using session 'S' logged in.")
+        session.used = now
+        return user
 
     def end_all(self) -> None:
         """End all tokens."""
-        self._used.clear()
+        self._sessions.clear()
+
+    def _log(self, code: int, session: _Session, what: str) -> None:
+        acting = audit_log.ACTING.set((session.user, secrets.token_hex(4)))
+        try:
+            self._model.log(code, f"User {self._model.acting_name()} {what}")
+        finally:
+            audit_log.ACTING.reset(acting)

@@ -25,6 +25,12 @@ _NO_HOST = "Cannot {what} VM. There is no host that satisfies current scheduling
 Vdsm = Callable[[str, Host, Vm], str]
 
 
+def _title(vm: Vm) -> str:
+    """Return a VM's status as the engine's messages write it (`VMStatus`): WaitForLaunch, Up."""
+    status = "migrating_from" if vm.migrating_to else vm.status
+    return "".join(word.capitalize() for word in status.split("_"))
+
+
 class Vms:
     """Commands, and the passing of time (`tick`). `vdsm` is what the hosts say: by their real hooks, if they have any."""
 
@@ -43,7 +49,7 @@ class Vms:
         """
         with self._model.lock:
             if vm.status not in (DOWN, "suspended") or vm.busy:
-                raise refusal("Cannot run VM. VM is running.")
+                raise refusal(f"Cannot run VM because the VM is in {_title(vm)} status.")
             vm.busy, vm.tried = True, []
             vm.run_once = None if run_once is None else dict(run_once)
             purpose = "resume" if vm.status == "suspended" else purpose

@@ -9,7 +9,8 @@ import concurrent.futures
 import json
 import ssl
 import threading
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Mapping
 from typing import Any, Optional, Protocol
 
 import tornado.httpserver
@@ -17,18 +18,26 @@ import tornado.netutil
 import tornado.web
 
 from ovirt_tcp_plugin.lab.engine import documents, faults
-from ovirt_tcp_plugin.lab.engine.errors import Fault
+from ovirt_tcp_plugin.lab.engine.errors import Bare, Fault
 from ovirt_tcp_plugin.lab.engine.faults import Faults
 from ovirt_tcp_plugin.lab.engine.hosts import Hosts
-from ovirt_tcp_plugin.lab.engine.model import NOT_RUNNING, Model, Vm
+from ovirt_tcp_plugin.lab.engine.model import NOT_RUNNING, Model, User, Vm
 from ovirt_tcp_plugin.lab.engine.rest import Rest
-from ovirt_tcp_plugin.lab.engine.sessions import Sessions
+from ovirt_tcp_plugin.lab.engine.sessions import Sessions, Unauthorized
 
 START_WITHIN_S = 10.0
 THREADS = 32
 ROOT = "/ovirt-engine/"
 
-_XML, _HTML, _JSON = "application/xml", "text/html", "application/json"
+_XML, _HTML, _JSON = "application/xml;charset=UTF-8", "text/html;charset=UTF-8", "application/json"
+_ERROR_PAGE = "<html><head><title>Error</title></head><body>{}</body></html>"
+_REFUSED_LOG_IN = (
+    "Cannot authenticate user '{}': Unable to log in. Verify your login information or contact the system administrator.."
+)
+_SCOPE = (
+    "ovirt-app-api ovirt-ext=token-info:authz-search ovirt-ext=token-info:public-authz-search "
+    "ovirt-ext=token-info:validate ovirt-ext=token:password-access"
+)
 _HTML_503 = "<html><body><h1>503 Service Unavailable</h1></body></html>"
 _GARBAGE = b'<?xml version="1.0"?><hosts><host id="'
 
@@ -125,21 +134,27 @@ class _Handler(tornado.web.RequestHandler):
             self.detach().close()
             return
         self.set_status(status)
-        self.set_header("Content-Type", kind)
+        if kind:
+            self.set_header("Content-Type", kind)
+        else:
+            self.clear_header("Content-Type")
         self.finish(content)
 
 
 class _Token(_Handler):
     """SSO: a password for a token."""
 
-    def post(self) -> None:
-        token = self.engine.sessions.log_in(self.get_argument("username", ""), self.get_argument("password", ""))
+    async def post(self) -> None:
+        name = self.get_argument("username", "")
+        token = self.engine.sessions.log_in(name, self.get_argument("password", ""))
         if token is None:
-            refusal = {"error": "access_denied", "error_code": "access_denied", "error_description": "wrong password"}
-            self.answer(401, json.dumps(refusal), _JSON)
-        else:
-            granted = {"access_token": token, "scope": "ovirt-app-api", "exp": "9223372036854775807"}
-            self.answer(200, json.dumps(granted), _JSON)
+            await asyncio.sleep(self.engine.model.timings.refused_log_in)
+            refusal = {"error_code": "access_denied", "error": _REFUSED_LOG_IN.format(name)}
+            self.answer(400, json.dumps(refusal, separators=(",", ":")), _JSON)
+            return
+        expires = str(int((time.time() + self.engine.model.timings.session_idle) * 1000))
+        granted = {"access_token": token, "scope": _SCOPE, "exp": expires, "token_type": "bearer"}
+        self.answer(200, json.dumps(granted, separators=(",", ":")), _JSON)
 
 
 class _LogOut(_Handler):
@@ -155,15 +170,26 @@ class _Api(_Handler):
 
     async def _answer(self, path: str) -> None:
         token = self.request.headers.get("Authorization", "")[len("Bearer ") :]
-        user = self.engine.sessions.user(token)
-        if user is None:
-            self.answer(401, documents.render(documents.fault(Fault(401, "Unauthorized", ""), False)))
+        try:
+            user = self.engine.sessions.user(token)
+        except Unauthorized as e:
+            self.answer(401, _ERROR_PAGE.format(e), _HTML)
             return
         query = {name: self.get_query_argument(name) for name in self.request.query_arguments}
         asked = (user, self.request.method or "", path.split(";")[0].strip("/"), query, self.request.body)
         loop = asyncio.get_running_loop()
-        status, document = await loop.run_in_executor(self.web.pool, self.engine.rest.answer, *asked)
-        self.answer(status, b"" if document is None else documents.render(document))
+        try:
+            status, content = await loop.run_in_executor(self.web.pool, self._rendered, *asked)
+        except Bare as e:
+            self.answer(e.status, e.text, _HTML if e.status == 404 else _XML)
+            return
+        self.answer(status, content, _XML if content else "")
+
+    def _rendered(
+        self, user: User, verb: str, path: str, query: Mapping[str, str], body: bytes
+    ) -> tuple[int, bytes]:
+        status, document = self.engine.rest.answer(user, verb, path, query, body)
+        return status, b"" if document is None else documents.render(document)
 
     get = post = put = delete = _answer
 

@@ -51,6 +51,7 @@ class Installation:
         self.site.start()
         until(lambda: self.site.inside() == {"h1", "h2", "h3"} and self.site.trusted_in_snapshot() == self.site.inside())
         until(lambda: len(self.wall.vms) == 2)
+        until(lambda: len(json.loads(self.snapshot_file.read_text(encoding="utf-8"))["vms"]) == 3)
         self.site.service.stop()
         verifier, filterd = free_ports(2)
         self._start_verifier(verifier)

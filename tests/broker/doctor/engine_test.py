@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import datetime
 from collections.abc import Callable
 
 import pytest
@@ -13,7 +14,9 @@ from ovirt_tcp_plugin.broker.doctor.seen import BrokerHost, BrokerView
 from ovirt_tcp_plugin.broker.doctor.seen import site as doctor_site
 from ovirt_tcp_plugin.broker.doctor.walls import ENDED, wall_hosts
 from ovirt_tcp_plugin.broker.engine import Engine
+from ovirt_tcp_plugin.broker.policies import CLUSTER_MAINTENANCE
 from ovirt_tcp_plugin.lab.engine import builtin, model
+from ovirt_tcp_plugin.placement.filter_unit import offered_description
 from tests.broker.doctor.conftest import GATE, Installation
 
 Patch = pytest.MonkeyPatch
@@ -62,6 +65,26 @@ def permits(change: Callable[[set[str]], set[str]]) -> Break:
 
 def without_wall(one: Installation, patch: Patch) -> None:
     patch.delitem(one.tables.groups, one.wall.id)
+
+
+def without_pool(one: Installation, patch: Patch) -> None:
+    set_cluster("policy", builtin.NONE_POLICY)(one, patch)
+    without_wall(one, patch)
+
+
+def with_doubled_filter(one: Installation, patch: Patch) -> None:
+    patch.setattr(one.policy, "filters", [*one.policy.filters, one.policy.filters[0]])
+
+
+def with_doubled_weight(one: Installation, patch: Patch) -> None:
+    weight = next(uid for uid, _, kind in builtin.UNITS if kind == "weight")
+    patch.setattr(one.policy, "weights", [weight, weight])
+
+
+def with_quarantine_left(one: Installation, patch: Patch) -> None:
+    foreign = next(host for host in one.tables.hosts.values() if host.name == "foreign")
+    patch.setattr(foreign, "status", "maintenance")
+    patch.setattr(foreign, "status_detail", "ovirt-tcp: not trusted (pcr_differs): PCR 17")
 
 
 def weak(rule: str, **changes: bool) -> Break:
@@ -115,6 +138,14 @@ def with_its_name(one: Installation, patch: Patch) -> None:
     patch.setattr(peers, "addresses", lambda url: frozenset({"vm1.lab"}) if "engine" in url else frozenset())
 
 
+def left_over(one: Installation, patch: Patch) -> None:
+    """The unit is of an earlier discovery than the engine's last start."""
+    patch.setitem(one.options["engine"], "start_file", str(one.directory / "engine.up"))
+    (one.directory / "engine.up").touch()
+    an_hour_ago = datetime.datetime.now(datetime.timezone.utc) - datetime.timedelta(hours=1)
+    set_unit("description", offered_description(an_hour_ago))(one, patch)
+
+
 def hook(checksum: str, point: str = "before_vm_start") -> Break:
     return lambda one, patch: patch.setitem(one.site.host("h1").hooks, (point, GATE), checksum)
 
@@ -131,7 +162,8 @@ def without_hooks(one: Installation, patch: Patch) -> None:
     ("broken", "code", "state", "text", "step"),
     [
         (set_unit("enabled", False), "unit_disabled", "FAIL", "first starts of VMs are not filtered", "restart the engine"),
-        (set_cluster("policy", builtin.NONE_POLICY), "no_pool", "warning", "no VM is protected", "Scheduling Policy"),
+        (left_over, "unit_unasked", "FAIL", "left over from before", "restart the engine"),
+        (without_pool, "no_pool", "warning", "no VM is protected", "Scheduling Policy"),
         (without_affinity_filter, "no_affinity_filter", "FAIL", "cluster Trusted has no filter VmToHosts", "policy trusted"),
         (without_balance, "no_balance", "FAIL", "every cluster after it", "choose a load balancer in policy trusted"),
         (set_cluster("trusted_service", True), "trusted_service", "FAIL", "set on Trusted", "Enable Trusted Service"),
@@ -141,6 +173,9 @@ def without_hooks(one: Installation, patch: Patch) -> None:
         (define("("), "property_undefined", "warning", "cluster Trusted", "engine-config -m"),
         (permits(lambda own: own - {"manipulate_host"}), "permit_missing", "FAIL", "system: manipulate_host.", "permits"),
         (permits(lambda own: own | {"manipulate_roles"}), "permits_wide", "warning", "any right", "just inject_external"),
+        (with_doubled_filter, "policy_stuck", "warning", "twice in the engine", "restart ovirt"),
+        (with_doubled_weight, "policy_stuck", "warning", "refuses every", "removed and made"),
+        (with_quarantine_left, "quarantine_left", "warning", "pools: foreign", "activate"),
         (without_wall, "wall_missing", "FAIL", "Cluster Trusted has no wall", "ovirt-tcp-broker"),
         (weak("hosts_rule", enabled=True, positive=True), "wall_weakened", "FAIL", "was edited", "ovirt-tcp-broker"),
         (weak("hosts_rule", enabled=True, enforcing=True, positive=False), "wall_weakened", "FAIL", "edited", "broker"),
@@ -185,7 +220,39 @@ def test_while_no_server_answers_hosts_stay_inside_whose_verdict_ended(installat
 
 def test_without_our_unit_there_is_no_pool(installation: Installation, monkeypatch: Patch) -> None:
     set_unit("name", "Another")(installation, monkeypatch)
-    assert installation.look().bad == {"unit_unknown": "FAIL", "no_pool": "warning"}
+    bad = {"unit_unknown": "FAIL", "no_pool": "warning", "wall_left": "FAIL"}
+    assert installation.look().bad == bad
+
+
+def test_a_wall_in_a_cluster_that_is_no_pool_is_found(
+    installation: Installation, monkeypatch: Patch
+) -> None:
+    set_cluster("policy", builtin.NONE_POLICY)(installation, monkeypatch)
+    look = installation.look()
+    assert look.bad == {"no_pool": "warning", "wall_left": "FAIL"}
+    finding = look.by_code["wall_left"]
+    assert "Cluster Trusted is no trusted pool, but a wall is left" in finding["text"]
+    assert f"affinity group {installation.wall.name}" in finding["next"]
+
+
+def test_a_wall_that_stays_through_a_cluster_upgrade_is_not_left_behind(
+    installation: Installation, monkeypatch: Patch
+) -> None:
+    set_cluster("policy", CLUSTER_MAINTENANCE)(installation, monkeypatch)
+    assert "wall_left" not in installation.look().bad
+
+
+def test_a_locked_policy_that_shows_our_unit_is_found(
+    installation: Installation, monkeypatch: Patch
+) -> None:
+    unit = next(unit for unit in installation.tables.units.values() if unit.name == "TrustedHosts")
+    policy = installation.tables.policies[builtin.NONE_POLICY]
+    monkeypatch.setattr(policy, "filters", [*policy.filters, unit.id])
+    found = installation.look().by_code["policy_stuck"]
+    assert found["state"] == "FAIL"
+    assert "own policy none shows TrustedHosts" in found["text"]
+    assert "(now: Other)" in found["text"]
+    assert "systemctl restart ovirt-engine" in found["next"]
 
 
 def test_marks_that_are_dropped_fail_where_vms_are_protected_by_mark(installation: Installation, monkeypatch: Patch) -> None:

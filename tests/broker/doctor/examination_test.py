@@ -65,6 +65,42 @@ class TestSilence:
         assert [one["check"] for one in installation.look().found if one["state"] == "not checked"] == ["property"]
 
 
+class TestRefusals:
+    def test_a_refused_password_is_no_dead_engine_and_is_sent_once(
+        self, installation: Installation, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        sent: list[str] = []
+        sessions = installation.site.engine.sessions
+        log_in = sessions.log_in
+
+        def counted(name: str, password: str) -> object:
+            sent.append(password)
+            return log_in(name, password)
+
+        monkeypatch.setattr(sessions, "log_in", counted)
+        wrong = installation.directory / "wrong.password"
+        wrong.write_text("mistaken")
+        look = installation.look({"engine": {"password_file": str(wrong)}})
+        assert look.bad == {"login_refused": "FAIL", "not_checked": "not checked"}
+        refusal = look.by_code["login_refused"]
+        assert "refuses the log-in of broker@internal" in refusal["text"]
+        assert str(wrong) in refusal["next"]
+        assert "ovirt-aaa-jdbc-tool user unlock broker" in refusal["next"]
+        assert sent == ["mistaken"]
+        assert {one["check"] for one in look.found if one["state"] == "ok"} == ELSEWHERE
+
+    def test_a_user_without_a_role_is_sent_to_setup(
+        self, installation: Installation, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        users = installation.tables.users.values()
+        user = next(one for one in users if one.name == "broker@internal")
+        monkeypatch.setattr(user, "roles", set())
+        installation.site.engine.sessions.end_all()
+        look = installation.look()
+        assert look.bad == {"login_permit_missing": "FAIL", "not_checked": "not checked"}
+        assert "ovirt-tcp setup" in look.by_code["login_permit_missing"]["next"]
+
+
 class TestOwnFaults:
     def test_a_check_that_breaks_is_not_ok_and_the_others_are_made(
         self, installation: Installation, monkeypatch: pytest.MonkeyPatch

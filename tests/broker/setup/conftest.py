@@ -24,8 +24,8 @@ def filterd() -> Iterator[ScriptedScheduler]:
 def make_machine(tmp_path: Path, site_pki: Path) -> Iterator[Callable[..., Machine]]:
     made: list[Machine] = []
 
-    def make(url: str) -> Machine:
-        made.append(Machine(tmp_path, site_pki, url))
+    def make(url: str, **timings: float) -> Machine:
+        made.append(Machine(tmp_path, site_pki, url, **timings))
         return made[-1]
 
     yield make

@@ -13,6 +13,7 @@ from typing import Any
 from click.testing import CliRunner, Result
 
 from ovirt_tcp_plugin.broker.administration import Administration
+from ovirt_tcp_plugin.broker.inventory import WALL_DESCRIPTION, wall_name
 from ovirt_tcp_plugin.broker.sdk import Access
 from ovirt_tcp_plugin.cli import main
 from ovirt_tcp_plugin.lab import engine_config
@@ -27,8 +28,16 @@ TABLES = ("units", "policies", "roles", "users", "clusters", "groups", "labels",
 class Machine:
     """Everything in one directory. The journal is in `setup`, the engine's options in `rows`."""
 
-    def __init__(self, directory: Path, pki: Path, scheduler: str, clusters: tuple[str, ...] = ("One", "Two")) -> None:
+    def __init__(
+        self,
+        directory: Path,
+        pki: Path,
+        scheduler: str,
+        clusters: tuple[str, ...] = ("One", "Two"),
+        **timings: float,
+    ) -> None:
         self.directory, self.state, self.pki = directory, directory / "setup", pki
+        self.mark = directory / "engine.up"
         self.command, self._options = engine_config.install(directory)
         rows = self.rows
         # Each level costs several runs of the command.
@@ -45,7 +54,8 @@ class Machine:
                 hosts=[{"name": f"h{n}", "address": f"h{n}.lab", "cluster": "One"} for n in (1, 2)],
                 vms=[{"name": f"vm{n}", "cluster": "One"} for n in (1, 2)],
                 options=str(self._options),
-                timings={**TIMINGS, "restart": 0.1},
+                up_mark=str(self.mark),
+                timings={**TIMINGS, "restart": 0.1, **timings},
             )
         )
         self.engine.start()
@@ -56,7 +66,8 @@ class Machine:
 
     def setup(self, *arguments: str, yes: bool = True, answer: str = "") -> Result:
         """Run `ovirt-tcp setup`."""
-        given = ["--engine-config", str(self.command), "--journal", str(self.state), "--password-file"]
+        engine = ["--engine-config", str(self.command), "--engine-up", str(self.mark)]
+        given = [*engine, "--journal", str(self.state), "--password-file"]
         password = str(self.directory / "password")
         agreed = ["--yes"] if yes else []
         whole = ["--config-dir", str(self.directory), "setup", *given, password, *agreed, *arguments]
@@ -101,6 +112,22 @@ class Machine:
 
     def cluster(self, name: str = "One") -> model.Cluster:
         return next(one for one in self.engine.model.clusters.values() if one.name == name)
+
+    def wall(self, cluster: str = "One") -> model.AffinityGroup:
+        """Put a wall into a cluster, as the broker would."""
+        owner = self.cluster(cluster)
+        enforcing = model.Rule(enabled=True, enforcing=True, positive=True)
+        wall = model.AffinityGroup(
+            model.new_id(), wall_name(owner.id), owner.id, enforcing, model.Rule()
+        )
+        wall.description = WALL_DESCRIPTION
+        self.engine.model.groups[wall.id] = wall
+        return wall
+
+    def unit(self) -> str:
+        """The id of our filter unit."""
+        units = self.engine.model.units.values()
+        return next(one.id for one in units if one.name == "TrustedHosts")
 
     def policy(self, name: str) -> model.Policy:
         return next(one for one in self.engine.model.policies.values() if one.name == name)

@@ -24,6 +24,71 @@ def refused(code: int, text: str) -> object:
     return pytest.raises(ovirtsdk4.Error, match=f"{text}.*HTTP response code is {code}")
 
 
+def policy_of(lab: Lab, name: str) -> ovirtsdk4.services.SchedulingPolicyService:
+    policies = lab.system.scheduling_policies_service()
+    return policies.policy_service(next(policy.id for policy in policies.list() if policy.name == name))
+
+
+def filter_of(uid: str) -> types.Filter:
+    return types.Filter(scheduling_policy_unit=types.SchedulingPolicyUnit(id=uid))
+
+
+def filter_ids(service: ovirtsdk4.services.SchedulingPolicyService) -> list[str]:
+    return [unit.id for unit in service.filters_service().list()]
+
+
+class TestRefusedEdits:
+    """What is refused stays in the engine's memory until it starts again, and not in its database."""
+
+    def test_one_of_a_unit_that_is_there_spoils_every_later_one(self, lab: Lab) -> None:
+        lab.system.scheduling_policies_service().add(types.SchedulingPolicy(name="p"))
+        service = policy_of(lab, "p")
+        filters = service.filters_service()
+        filters.add(filter_of(builtin.AFFINITY_FILTER))
+        with refused(400, "policy unit already exists in Scheduling Policy"):
+            filters.add(filter_of(builtin.AFFINITY_FILTER))
+        assert filter_ids(service) == [builtin.AFFINITY_FILTER] * 2
+        for uid in (builtin.MEMORY_FILTER, "00000000-0000-0000-0000-000000000001", builtin.NO_BALANCE):
+            with refused(400, "policy unit already exists in Scheduling Policy"):
+                filters.add(filter_of(uid))
+        with refused(400, "policy unit already exists in Scheduling Policy"):
+            service.update(types.SchedulingPolicy(description="another"))
+        assert len(filter_ids(service)) == 5
+        lab.restart()
+        assert filter_ids(service) == [builtin.AFFINITY_FILTER]
+        assert service.get().description is None
+        filters.add(filter_of(builtin.MEMORY_FILTER))
+
+    def test_a_spoiled_policy_can_be_removed(self, lab: Lab) -> None:
+        lab.system.scheduling_policies_service().add(types.SchedulingPolicy(name="p"))
+        service = policy_of(lab, "p")
+        with refused(400, "Policy unit is unknown"):
+            service.filters_service().add(filter_of("00000000-0000-0000-0000-000000000001"))
+        service.remove()
+        lab.restart()
+        assert "p" not in [policy.name for policy in lab.system.scheduling_policies_service().list()]
+
+    def test_one_of_a_built_in_policy_makes_pools_of_all_clusters_that_have_it(self, filtered: Lab) -> None:
+        unit = filtered.session.unit("TrustedHosts").id
+        service = policy_of(filtered, "none")
+        with refused(400, "Parameters are invalid"):
+            service.filters_service().add(filter_of(unit))
+        assert unit in filter_ids(service)
+        with refused(409, "policies: none,policy of Default"):
+            filtered.system.scheduling_policy_units_service().unit_service(unit).remove()
+        filtered.restart()
+        assert unit not in filter_ids(service)
+
+    def test_a_filter_that_is_absent_is_removed_all_the_same(self, lab: Lab) -> None:
+        lab.system.scheduling_policies_service().add(types.SchedulingPolicy(name="p"))
+        policy_of(lab, "p").filters_service().filter_service(builtin.MEMORY_FILTER).remove()
+
+    def test_a_unit_of_another_type_is_refused_in_words(self, lab: Lab) -> None:
+        lab.system.scheduling_policies_service().add(types.SchedulingPolicy(name="p"))
+        with refused(400, "Policy unit doesn't implement Filtering"):
+            policy_of(lab, "p").filters_service().add(filter_of(builtin.NO_BALANCE))
+
+
 class TestPolicies:
     def test_a_new_one_can_have_no_properties(self, lab: Lab) -> None:
         policies = lab.system.scheduling_policies_service()
@@ -41,6 +106,7 @@ class TestPolicies:
         service.update(types.SchedulingPolicy(properties=[HIGH]))
         with refused(400, "not configured"):
             service.filters_service().filter_service(unit.id).remove()
+        lab.restart()
         policy = service.get()
         assert (policy.description, [one.value for one in policy.properties]) == ("d", ["75"])
         (position,) = [one.position for one in service.filters_service().list()]
@@ -56,7 +122,7 @@ class TestPolicies:
     def test_a_unit_in_use_stays(self, filtered: Lab) -> None:
         unit = filtered.session.unit("TrustedHosts")
         units = filtered.system.scheduling_policy_units_service()
-        with refused(400, "attached to the following cluster policies: policy of Default"):
+        with refused(409, "attached to the following cluster policies: policy of Default"):
             units.unit_service(unit.id).remove()
 
     def test_a_cluster_keeps_what_it_has_and_gets_what_it_lacks(self, lab: Lab) -> None:
@@ -72,13 +138,28 @@ class TestPolicies:
         assert "VCpuToPhysicalCpuRatio" in {one.name for one in changed.custom_scheduling_policy_properties}
 
 
+def test_a_cluster_takes_no_value_that_its_policy_refuses(filtered: Lab) -> None:
+    (cluster,) = filtered.system.clusters_service().list()
+    service = filtered.system.clusters_service().cluster_service(cluster.id)
+    bad = types.Property(name="trust_scope", value="bogus")
+    with refused(400, "Cannot edit Cluster if some .* illegal values. The keys are: trust_scope"):
+        service.update(types.Cluster(custom_scheduling_policy_properties=[bad]))
+    # One that nobody knows is dropped without a word.
+    changed = service.update(types.Cluster(custom_scheduling_policy_properties=[types.Property(name="x", value="y")]))
+    assert {one.name: one.value for one in changed.custom_scheduling_policy_properties}["trust_scope"] == "all_vms"
+    assert "x" not in [one.name for one in changed.custom_scheduling_policy_properties]
+
+
 def test_permissions_are_listed_and_taken_back(make_lab: Callable[..., Lab]) -> None:
     lab = make_lab(directory={"broker@internal": PASSWORD})
     permissions = lab.system.permissions_service()
     role = lab.system.roles_service().add(types.Role(name="r", administrative=True, permits=[types.Permit(id="1300")]))
     user = next(one for one in lab.system.users_service().list() if one.user_name == "broker@internal-authz")
     given = permissions.add(types.Permission(role=types.Role(id=role.id), user=types.User(id=user.id)))
-    assert (role.id, user.id) in [(one.role.id, one.user.id) for one in permissions.list()]
+    users = [permission for permission in permissions.list() if permission.user is not None]
+    assert (role.id, user.id) in [(permission.role.id, permission.user.id) for permission in users]
+    # What everybody has is a group's.
+    assert len(users) < len(permissions.list())
     permissions.permission_service(given.id).remove()
     lab.system.roles_service().role_service(role.id).remove()
     with pytest.raises(ovirtsdk4.NotFoundError):
@@ -96,7 +177,8 @@ def test_options_count_from_the_next_start(make_lab: Callable[..., Lab], proxy: 
         subprocess.run([command, "-s", value], check=True)
     subprocess.run([command, "-m", "UserDefinedVMProperties=trusted_host_flag=^(true|false)$", "--cver=4.8"], check=True)
     mark = types.Vm(custom_properties=[types.CustomProperty(name="trusted_host_flag", value="true")])
-    assert lab.session.vm_service("vm2").update(mark).custom_properties == []
+    with refused(400, "not configured by the system. The keys are: trusted_host_flag"):
+        lab.session.vm_service("vm2").update(mark)
     assert "TrustedHosts" not in [one.name for one in lab.system.scheduling_policy_units_service().list()]
     assert lab.engine.model.timings.external_response == 120
     lab.engine.restart(0.1)

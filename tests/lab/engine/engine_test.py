@@ -12,6 +12,7 @@ from ovirtsdk4 import types
 
 from ovirt_tcp_plugin.lab.engine import audit_log, builtin
 from ovirt_tcp_plugin.lab.engine.clock import Clock
+from ovirt_tcp_plugin.lab.engine.sessions import Unauthorized
 from tests.lab.engine.conftest import Connect
 from tests.lab.engine.peers import Lab, add_group, until, vm
 
@@ -38,7 +39,7 @@ class TestRest:
         (cluster,) = lab.system.clusters_service().list()
         groups = lab.system.clusters_service().cluster_service(cluster.id).affinity_groups_service()
         hosts = groups.group_service(uid).hosts_service()
-        with pytest.raises(ovirtsdk4.Error, match="Duplicate host"):
+        with pytest.raises(ovirtsdk4.Error, match="Duplicate VDS"):
             hosts.add(types.Host(id=session.host("h1").id))
         hosts.add(types.Host(id=session.host("h2").id))
         hosts.host_service(session.host("h1").id).remove()
@@ -60,13 +61,12 @@ class TestRest:
         service.stop()
         assert service.get().custom_properties[0].value == "true"
 
-    def test_a_restart_ends_sessions_and_is_an_event(self, lab: Lab) -> None:
+    def test_a_restart_ends_sessions(self, lab: Lab) -> None:
         token = lab.session.connection.authenticate()
         lab.engine.restart(5)
         lab.pass_time(6)
-        assert not lab.engine.sessions.user(token)
-        codes = lab.session.codes()
-        assert (codes.count(audit_log.ENGINE_STOP), codes.count(audit_log.ENGINE_START)) == (1, 2)
+        with pytest.raises(Unauthorized):
+            lab.engine.sessions.user(token)
 
 
 class TestHosts:
@@ -74,7 +74,7 @@ class TestHosts:
         for name in ("h2", "h3"):
             lab.session.host_service(name).deactivate()
         lab.pass_time(1)
-        with pytest.raises(ovirtsdk4.Error, match="No other Up Host"):
+        with pytest.raises(ovirtsdk4.Error, match="at least one Host in UP state: Default"):
             lab.session.host_service("h1").deactivate()
 
     def test_one_that_reboots_unseen_has_lost_its_vms(self, lab: Lab) -> None:

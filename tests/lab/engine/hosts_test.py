@@ -14,6 +14,11 @@ from tests.lab.engine.peers import HOSTS, Lab, vm
 
 
 class TestMaintenance:
+    @pytest.mark.parametrize(("action", "verb"), [("deactivate", "maintenance"), ("activate", "activate")])
+    def test_a_host_that_is_unknown_is_a_bad_parameter(self, lab: Lab, action: str, verb: str) -> None:
+        path = f"hosts/00000000-0000-0000-0000-000000000001/{action}"
+        assert lab.refused("POST", path, "<action/>") == (400, f"[Cannot {verb} Host. Invalid Host Id.]")
+
     def test_a_host_that_initializes_is_not_operational(self, lab: Lab) -> None:
         lab.session.host_service("h2").deactivate()
         lab.pass_time(1)
@@ -70,7 +75,7 @@ class TestMaintenance:
 
 class TestActivation:
     def test_a_host_that_is_up_cannot_be_activated(self, lab: Lab) -> None:
-        with pytest.raises(ovirtsdk4.Error, match="Wrong status"):
+        with pytest.raises(ovirtsdk4.Error, match="Host in Up status"):
             lab.session.host_service("h1").activate()
 
     def test_one_without_power_does_not_come_up_until_it_has_some(self, lab: Lab) -> None:

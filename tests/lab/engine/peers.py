@@ -5,15 +5,19 @@
 from __future__ import annotations
 
 import contextlib
+import http.client
+import json
 import socketserver
+import ssl
 import threading
 import time
+import urllib.parse
 from collections.abc import Callable, Iterator, Sequence
 
 import ovirtsdk4
 from ovirtsdk4 import types
 
-from ovirt_tcp_plugin.lab.engine import builtin
+from ovirt_tcp_plugin.lab.engine import builtin, documents
 from ovirt_tcp_plugin.lab.engine.model import Host, Vm
 from ovirt_tcp_plugin.lab.engine.server import EngineSimulator
 
@@ -87,6 +91,18 @@ def add_group(connection: ovirtsdk4.Connection, hosts: list[types.Host], vms: li
         vms=[types.Vm(id=vm.id) for vm in vms],
     )
     return str(groups.add(group).id)
+
+
+def exchange(url: str, verb: str, path: str, body: str, headers: dict[str, str]) -> tuple[int, str, str]:
+    """Return status, body and content type of an answer."""
+    address = urllib.parse.urlsplit(url)
+    # The lab's own certificate; nothing secret travels.
+    trusting = ssl._create_unverified_context()  # noqa: S323
+    connection = http.client.HTTPSConnection(address.hostname or "", address.port, timeout=10, context=trusting)
+    with contextlib.closing(connection):
+        connection.request(verb, path, body.encode() or None, headers)
+        answer = connection.getresponse()
+        return answer.status, answer.read().decode(), answer.headers.get("Content-Type", "")
 
 
 class ScriptedScheduler(socketserver.ThreadingTCPServer):
@@ -173,6 +189,12 @@ class Lab:
         self.system = self.session.system
         self.events = self.system.events_service()
 
+    def restart(self) -> None:
+        """Restart the engine, and wait until it is there."""
+        self.engine.restart(1)
+        self.pass_time(2)
+        self.engine.discovery.wait()
+
     def pass_time(self, seconds: float) -> None:
         self.engine.advance(seconds, min(1.0, seconds))
 
@@ -188,6 +210,32 @@ class Lab:
     def write(self, custom_id: int, severity: types.LogSeverity = types.LogSeverity.ERROR, **changes: object) -> int:
         event = types.Event(origin="ovirt-tcp", custom_id=custom_id, severity=severity, description="text", **changes)
         return int(self.events.add(event).id)
+
+    @property
+    def groups(self) -> str:
+        """The path of the cluster's affinity groups."""
+        (cluster,) = self.engine.model.clusters
+        return f"clusters/{cluster}/affinitygroups"
+
+    def ask(self, verb: str, path: str, body: str = "", token: str = "") -> tuple[int, str]:
+        """Return status and body of a request below /ovirt-engine/api, byte by byte as the engine answers."""
+        session = token or self.session.connection.authenticate()
+        headers = {"Authorization": f"Bearer {session}", "Version": "4"}
+        return exchange(self.engine.url, verb, f"/ovirt-engine/api/{path}".rstrip("/"), body, headers)[:2]
+
+    def log_in(self, username: str, password: str) -> tuple[int, dict[str, str]]:
+        """Return status and answer of the request for a token."""
+        form = {"grant_type": "password", "scope": "ovirt-app-api", "username": username, "password": password}
+        headers = {"Content-Type": "application/x-www-form-urlencoded", "Accept": "application/json"}
+        path = "/ovirt-engine/sso/oauth/token"
+        status, answer, _ = exchange(self.engine.url, "POST", path, urllib.parse.urlencode(form), headers)
+        return status, json.loads(answer)
+
+    def refused(self, verb: str, path: str, body: str = "") -> tuple[int, str]:
+        """Return status and detail of a refusal, which is a fault or an action with one."""
+        status, answer = self.ask(verb, path, body)
+        detail = documents.parse(answer.encode()).find(".//detail") if answer else None
+        return status, "" if detail is None else detail.text or ""
 
     def journal(self) -> dict[str, object]:
         return self.engine.model.journal[-1]

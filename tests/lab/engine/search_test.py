@@ -1,6 +1,6 @@
 # SPDX-FileCopyrightText: The ovirt_tcp_plugin developers
 # SPDX-License-Identifier: Apache-2.0
-"""The engine's search language: what is not understood is refused, and the rest finds what it says."""
+"""The engine's search language: what is not understood finds nothing, and the rest what it says."""
 
 from __future__ import annotations
 
@@ -8,7 +8,6 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ovirt_tcp_plugin.lab.engine.errors import Fault
 from ovirt_tcp_plugin.lab.engine.rest import search
 
 ROWS = [("a", "up"), ("b", "down"), ("c", "up"), ("ab", "up")]
@@ -16,9 +15,8 @@ FIELDS = {"name": lambda row: row[0], "status": lambda row: row[1]}
 
 
 @pytest.mark.parametrize("text", ["name", "name=", "name=a or", "colour=red", "sortby colour", "page x", "name=a; drop"])
-def test_nonsense_is_refused(text: str) -> None:
-    with pytest.raises(Fault):
-        search.listed({"search": text}, ROWS, FIELDS)
+def test_nonsense_finds_nothing(text: str) -> None:
+    assert search.listed({"search": text}, ROWS, FIELDS) == []
 
 
 @pytest.mark.parametrize(
@@ -41,8 +39,5 @@ def test_a_search_finds_what_it_says(query: dict[str, str], names: list[str]) ->
 
 
 @given(st.text(alphabet="aoe=!\"' \n1ndrpgsbtyc*[(\\ü", max_size=40))
-def test_any_text_is_a_search_or_refused(text: str) -> None:
-    try:
-        search.listed({"search": text}, ROWS, FIELDS)
-    except Fault as e:
-        assert e.status == 400
+def test_any_text_is_a_search_or_finds_nothing(text: str) -> None:
+    assert set(search.listed({"search": text}, ROWS, FIELDS)) <= set(ROWS)

@@ -9,11 +9,11 @@ import re
 from collections.abc import Callable, Mapping
 from typing import Optional
 
-from ovirt_tcp_plugin.lab.engine import documents
+from ovirt_tcp_plugin.lab.engine import audit_log, documents
 from ovirt_tcp_plugin.lab.engine.documents import Element
-from ovirt_tcp_plugin.lab.engine.errors import Fault
+from ovirt_tcp_plugin.lab.engine.errors import Bare, Fault
 from ovirt_tcp_plugin.lab.engine.hosts import Hosts
-from ovirt_tcp_plugin.lab.engine.model import Model, User
+from ovirt_tcp_plugin.lab.engine.model import Model, User, new_id
 from ovirt_tcp_plugin.lab.engine.permits import needed
 from ovirt_tcp_plugin.lab.engine.rest.access import AccessPaths
 from ovirt_tcp_plugin.lab.engine.rest.affinity import AffinityPaths
@@ -28,7 +28,10 @@ from ovirt_tcp_plugin.lab.engine.vms import Vms
 
 _ACTION = re.compile("(hosts|vms)/[^/]+/[^/]+")
 # A POST there is an edit of the whole, and is answered like one.
-_EDIT = re.compile("schedulingpolicies/[^/]+/[a-z]+")
+_EDIT = re.compile("schedulingpolicies/[^/]+/[a-z]+|clusters/[^/]+/affinitygroups/[^/]+/vms")
+
+
+_NO_RESOURCE = "RESTEASY003210: Could not find resource for full path: https://localhost"
 
 
 class Rest:
@@ -64,18 +67,26 @@ class Rest:
     def answer(
         self, user: User, verb: str, path: str, query: Mapping[str, str], body: bytes
     ) -> tuple[int, Optional[Element]]:
-        """Return status and document of a request below /ovirt-engine/api. What is not found has no document."""
+        """Return status and document of a request below /ovirt-engine/api. What is not found has no document.
+
+        Raises:
+            Bare: refused with a text.
+        """
+        acting = audit_log.ACTING.set((user.id, new_id()))
         try:
             document = self._handle(user, verb, path, query, body)
         except Fault as e:
             is_action = verb == "POST" and _ACTION.fullmatch(path) is not None
             return e.status, None if e.status == 404 else documents.fault(e, is_action)
+        finally:
+            audit_log.ACTING.reset(acting)
         created = verb == "POST" and document.tag != "action" and _EDIT.fullmatch(path) is None
         return (201 if created else 200), document
 
     def _handle(self, user: User, verb: str, path: str, query: Mapping[str, str], body: bytes) -> Element:
         if (verb, path) == ("GET", ""):
-            return documents.api(user)
+            with self._model.lock:
+                return documents.api(user, self._model)
         for route_verb, name, pattern, handler in self._routes:
             match = pattern.fullmatch(path)
             if match is not None and verb == route_verb:
@@ -84,4 +95,4 @@ class Rest:
                 if needed(verb, name, path, given) - self._model.permits(user):
                     raise Fault(403, "Operation Failed", "[User is not authorized to perform this action.]")
                 return handler(query, given, *match.groups())
-        raise Fault(404, "Operation Failed", f"[{verb} {path}]")
+        raise Bare(404, f"{_NO_RESOURCE}{documents.API}/v4/{path}")

@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping
 
 from ovirt_tcp_plugin.lab.engine import documents, model
 from ovirt_tcp_plugin.lab.engine.documents import Element
-from ovirt_tcp_plugin.lab.engine.errors import Fault, refusal
+from ovirt_tcp_plugin.lab.engine.errors import Bare, Fault, mandatory, refusal
 from ovirt_tcp_plugin.lab.engine.model import Model, Role
 from ovirt_tcp_plugin.lab.engine.permits import PERMITS
 
@@ -36,13 +36,19 @@ class AccessPaths:
             return documents.listing("roles", map(documents.role, self._model.roles.values()))
 
     def _add_role(self, query: Mapping[str, str], given: Element) -> Element:
-        permits = [one.get("id", "") for one in given.findall("permits/permit")]
+        permits = [permit.get("id", "") for permit in given.findall("permits/permit")]
         name = documents.text(given, "name") or ""
-        if not name or not permits or set(permits) - set(PERMITS):
-            raise Fault(400, "Incomplete parameters", "Role [name, permits.id] required for add")
+        if not name:
+            raise mandatory("role.name")
+        if not permits:
+            raise mandatory("role.permits.id")
+        for permit in permits:
+            if permit not in PERMITS:
+                raise Bare(400, f"{permit} is not a valid permit ID.")
         with self._model.lock:
-            if any(one.name == name for one in self._model.roles.values()):
-                raise refusal("Cannot add Role. Name is already used by an existing Role.")
+            if any(role.name == name for role in self._model.roles.values()):
+                text = "The Role name is already in use, please choose a unique name and try again."
+                raise refusal(f"Cannot add Role. {text}")
             role = Role(model.new_id(), name, {PERMITS[one] for one in permits})
             role.description = documents.text(given, "description") or ""
             self._model.roles[role.id] = role
@@ -55,7 +61,7 @@ class AccessPaths:
     def _permits(self, query: Mapping[str, str], _: Element, uid: str) -> Element:
         with self._model.lock:
             role: Role = self._model.find("roles", uid)
-            own = [documents.permit(one, name) for one, name in PERMITS.items() if name in role.permits]
+            own = [documents.permit(role, one, name) for one, name in PERMITS.items() if name in role.permits]
             return documents.listing("permits", own)
 
     def _remove_role(self, query: Mapping[str, str], _: Element, uid: str) -> Element:
@@ -76,13 +82,14 @@ class AccessPaths:
     def _granted(self, query: Mapping[str, str], _: Element) -> Element:
         with self._model.lock:
             every = [(self._model.roles[uid], user) for user in self._model.users.values() for uid in sorted(user.roles)]
-            return documents.listing("permissions", [documents.permission(*one) for one in every])
+            granted = [documents.permission(role, user) for role, user in every]
+            return documents.listing("permissions", [*granted, *documents.everyones_permissions(True)])
 
     def _revoke(self, query: Mapping[str, str], _: Element, uid: str) -> Element:
         with self._model.lock:
             for user in self._model.users.values():
                 for role in user.roles:
-                    if documents.permission(self._model.roles[role], user).get("id") == uid:
+                    if documents.permission_id(self._model.roles[role], user) == uid:
                         user.roles.remove(role)
                         return documents.action()
             raise Fault(404, "Operation Failed", f"[Entity not found: {uid}]")
@@ -91,7 +98,8 @@ class AccessPaths:
         with self._model.lock:
             user = self._model.find("users", uid)
             roles = [self._model.roles[one] for one in sorted(user.roles)]
-            return documents.listing("permissions", [documents.permission(role, user) for role in roles])
+            granted = [documents.permission(role, user, f"users/{uid}/") for role in roles]
+            return documents.listing("permissions", [*granted, *documents.everyones_permissions(False)])
 
     def _grant(self, query: Mapping[str, str], given: Element) -> Element:
         with self._model.lock:

@@ -1,25 +1,51 @@
 # SPDX-FileCopyrightText: The ovirt_tcp_plugin developers
 # SPDX-License-Identifier: Apache-2.0
-"""Affinity groups of clusters, their members one by one, and affinity labels."""
+"""Affinity groups of clusters, their members, and affinity labels.
+
+Sources: `BackendAffinityGroupResource` (the cluster in the path is not looked at, only the group's id),
+`AffinityGroupMapper` (an edit replaces the lists that it has, also with empty ones, and leaves the others as they are),
+`AffinityGroupCRUDCommand` (an edit of the whole validates all members and all groups of the cluster, one of a single
+member does not), and `AddHostToAffinityGroupCommand` with its like for the texts.
+"""
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from ovirt_tcp_plugin.lab.engine import documents, model
+from ovirt_tcp_plugin.lab.engine import affinity, audit_log, documents, model
 from ovirt_tcp_plugin.lab.engine.documents import Element
-from ovirt_tcp_plugin.lab.engine.errors import Fault, refusal
-from ovirt_tcp_plugin.lab.engine.model import AffinityGroup, AffinityLabel, Model
+from ovirt_tcp_plugin.lab.engine.errors import Fault, invalid, refusal
+from ovirt_tcp_plugin.lab.engine.model import AffinityGroup, AffinityLabel, Model, Rule
 
 # Path element: (table of the members, attribute of the group, their document, tag of a list).
 _MEMBERS: dict[str, tuple[str, str, Callable[[Any], Element], str]] = {
-    "hosts": ("hosts", "hosts", documents.host, "hosts"),
-    "vms": ("vms", "vms", documents.vm, "vms"),
-    "hostlabels": ("labels", "host_labels", documents.label, "affinity_labels"),
-    "vmlabels": ("labels", "vm_labels", documents.label, "affinity_labels"),
+    "hosts": ("hosts", "hosts", documents.named_host, "hosts"),
+    "vms": ("vms", "vms", documents.named_vm, "vms"),
+    "hostlabels": ("labels", "host_labels", documents.named_label, "affinity_labels"),
+    "vmlabels": ("labels", "vm_labels", documents.named_label, "affinity_labels"),
+}
+# Attribute of a group: (its element in a document, tag of one member there).
+_LISTS = {
+    "hosts": ("hosts", "host"),
+    "vms": ("vms", "vm"),
+    "host_labels": ("host_labels", "affinity_label"),
+    "vm_labels": ("vm_labels", "affinity_label"),
 }
 _GROUPS = "clusters/{}/affinitygroups"
+
+# The engine's words. A group that is unknown breaks the query behind GET, PUT and DELETE of the group.
+_NO_GROUP = (
+    'cannot invoke "org.ovirt.engine.core.common.scheduling.affinitygroup.getvmlabels()" because "ag" is null'
+)
+_NO_SUCH_MEMBER = {
+    "hosts": "Cannot edit Affinity Group. Host does not exist.",
+    "vms": "The selected VM does not exist.",
+    "hostlabels": "Affinity label does not exist.",
+    "vmlabels": "Affinity label does not exist.",
+}
+_ENTITIES = {"hosts": "VDS", "vms": "VM", "hostlabels": "LABEL", "vmlabels": "LABEL"}
 
 
 class AffinityPaths:
@@ -46,89 +72,136 @@ class AffinityPaths:
 
     def _list(self, query: Mapping[str, str], _: Element, cluster: str) -> Element:
         with self._model.lock:
-            self._model.find("clusters", cluster)
-            own = [group for group in self._model.groups.values() if group.cluster == cluster]
+            groups = [group for group in self._model.groups.values() if group.cluster == cluster]
             inline = "hosts" in query.get("follow", "")
-            return documents.listing("affinity_groups", [documents.group(one, self._model, inline) for one in own])
+            return documents.listing("affinity_groups", [documents.group(group, self._model, inline) for group in groups])
 
     def _add(self, query: Mapping[str, str], given: Element, cluster: str) -> Element:
         with self._model.lock:
-            self._model.find("clusters", cluster)
-            name = documents.text(given, "name") or ""
-            # Of any cluster: `AddAffinityGroupCommand` looks for the name alone.
-            if any(one.name == name for one in self._model.groups.values()):
-                raise refusal("Cannot add Affinity Group. Affinity Group name already exists.")
-            rules = [documents.rule(given, "hosts_rule"), documents.rule(given, "vms_rule")]
-            hosts, vms = (
-                [one.get("id", "") for one in given.findall(path)] for path in ("hosts/host", "vms/vm")
-            )  # fmt: skip
-            group = AffinityGroup(model.new_id(), name, cluster, rules[0], rules[1], hosts, vms)
-            group.description = documents.text(given, "description") or ""
-            self._validate(group)
+            group = AffinityGroup(model.new_id(), "", cluster, Rule(positive=False), Rule(positive=False))
+            self._edit(group, given)
+            self._check_name(group, "add")
+            self._validate(group, "add")
             self._model.groups[group.id] = group
+            self._log(audit_log.GROUP_ADDED, group, "added")
             return documents.group(group, self._model)
 
     def _get(self, query: Mapping[str, str], _: Element, cluster: str, uid: str) -> Element:
         with self._model.lock:
-            return documents.group(self._find(cluster, uid), self._model, "hosts" in query.get("follow", ""))
+            return documents.group(self._find(uid), self._model, "hosts" in query.get("follow", ""))
 
     def _update(self, query: Mapping[str, str], given: Element, cluster: str, uid: str) -> Element:
         with self._model.lock:
-            group = self._find(cluster, uid)
-            self._validate(group)
-            for name in ("name", "description"):
-                setattr(group, name, documents.text(given, name) or getattr(group, name))
-            for name in ("hosts_rule", "vms_rule"):
-                if given.find(name) is not None:
-                    setattr(group, name, documents.rule(given, name))
-            return documents.group(group, self._model)
+            present = self._find(uid)
+            group = copy.deepcopy(present)
+            self._edit(group, given)
+            if group.name != present.name:
+                self._check_name(group, "edit")
+            self._validate(group, "edit")
+            # The same row for whoever holds it.
+            vars(present).update(vars(group))
+            self._log(audit_log.GROUP_UPDATED, present, "updated")
+            return documents.group(present, self._model)
 
     def _remove(self, query: Mapping[str, str], _: Element, cluster: str, uid: str) -> Element:
         with self._model.lock:
-            del self._model.groups[self._find(cluster, uid).id]
+            group = self._find(uid)
+            del self._model.groups[group.id]
+            self._log(audit_log.GROUP_REMOVED, group, "removed")
             return documents.action()
 
-    def _find(self, cluster: str, uid: str) -> AffinityGroup:
-        group: AffinityGroup = self._model.find("groups", uid)
-        if group.cluster != cluster:
-            raise Fault(404, "Operation Failed", "[Entity not found]")
+    def _find(self, uid: str) -> AffinityGroup:
+        group = self._model.groups.get(uid)
+        if group is None:
+            raise Fault(400, "Operation Failed", _NO_GROUP)
         return group
 
-    def _validate(self, group: AffinityGroup) -> None:
-        """An edit of the whole validates every member again (AffinityGroupCRUDCommand); one of a member does not."""
-        for kind in ("hosts", "vms"):
+    def _edit(self, group: AffinityGroup, given: Element) -> None:
+        for name in ("name", "description"):
+            setattr(group, name, documents.text(given, name) or getattr(group, name))
+        for name in ("hosts_rule", "vms_rule"):
+            setattr(group, name, documents.rule(given.find(name), getattr(group, name)))
+        for attribute, (path, tag) in _LISTS.items():
+            members = given.find(path)
+            if members is not None:
+                setattr(group, attribute, [member.get("id", "") for member in members.findall(tag) if member.get("id")])
+
+    def _check_name(self, group: AffinityGroup, action: str) -> None:
+        # Of any cluster: `AddAffinityGroupCommand` looks for the name alone.
+        if any(other.name == group.name for other in self._model.groups.values()):
+            raise invalid(f"Cannot {action} Affinity Group. Affinity Group name already exists.")
+
+    def _validate(self, group: AffinityGroup, action: str) -> None:
+        """Raise Fault (400) for a member that is no good, or rules of the cluster that contradict each other."""
+        prefix = f"Cannot {action} Affinity Group."
+        if group.cluster not in self._model.clusters:
+            raise invalid(f"{prefix} Provided Cluster is invalid.")
+        for kind in ("vms", "hosts"):
+            entity = _ENTITIES[kind]
+            rows = getattr(self._model, kind)
+            seen: set[str] = set()
             for uid in getattr(group, kind):
-                if self._model.find(kind, uid).cluster != group.cluster:
-                    raise refusal(f"Cannot edit Affinity Group. Provided {kind[:-1]} resides in another Cluster.")
+                if uid not in rows:
+                    raise invalid(f"{prefix} Provided {entity} is invalid (does not exist).")
+                if rows[uid].cluster != group.cluster:
+                    raise invalid(f"{prefix} Provided {entity} resides in another Cluster.")
+                if uid in seen:
+                    raise invalid(f"{prefix} Duplicate {entity}.")
+                seen.add(uid)
+        for labels in (group.vm_labels, group.host_labels):
+            if set(labels) - set(self._model.labels):
+                raise invalid(f"{prefix} Provided label is invalid (does not exist).")
+            if len(set(labels)) < len(labels):
+                raise invalid(f"{prefix} Duplicate label.")
+        collision = affinity.collision(self._model, group)
+        if collision:
+            raise invalid(collision)
 
     def _members(self, query: Mapping[str, str], _: Element, cluster: str, uid: str, kind: str) -> Element:
         table, attribute, document, tag = _MEMBERS[kind]
         with self._model.lock:
             rows = getattr(self._model, table)
-            present = [rows[one] for one in getattr(self._find(cluster, uid), attribute) if one in rows]
+            present = [rows[member] for member in getattr(self._find(uid), attribute) if member in rows]
             return documents.listing(tag, map(document, present))
 
     def _add_member(self, query: Mapping[str, str], given: Element, cluster: str, uid: str, kind: str) -> Element:
-        table, attribute = _MEMBERS[kind][:2]
         with self._model.lock:
-            members = getattr(self._find(cluster, uid), attribute)
-            row = self._model.find(table, given.get("id", ""))
-            if row.id in members:
-                raise Fault(400, "Operation Failed", f"[Cannot edit Affinity Group. Duplicate {kind[:-1]}.]")
-            members.append(row.id)
-            return documents.action()
+            members = self._editable_members(uid, kind, given.get("id", ""))
+            # A label of hosts is looked for among those of VMs (`AddHostLabelToAffinityGroupCommand`).
+            present = self._model.groups[uid].vm_labels if kind == "hostlabels" else members
+            if given.get("id", "") in present:
+                raise invalid(f"Cannot edit Affinity Group. Duplicate {_ENTITIES[kind]}.")
+            members.append(given.get("id", ""))
+            self._log(audit_log.GROUP_UPDATED, self._model.groups[uid], "updated")
+            # `BackendAffinityGroupVmsResource` gives the VM back as it came.
+            return documents.echo(given) if kind == "vms" else documents.action()
 
     def _remove_member(
         self, query: Mapping[str, str], _: Element, cluster: str, uid: str, kind: str, member: str
     ) -> Element:
-        attribute = _MEMBERS[kind][1]
         with self._model.lock:
-            members = getattr(self._find(cluster, uid), attribute)
-            if member not in members:
-                text = f"[Cannot edit Affinity Group. Provided {kind[:-1]} is invalid (does not exist).]"
-                raise Fault(400, "Operation Failed", text)
+            members = self._editable_members(uid, kind, member)
+            # A label is looked for among the ids of VMs (`RemoveHostLabelFromAffinityGroupCommand`), so none ever goes.
+            if member not in members or _ENTITIES[kind] == "LABEL":
+                raise invalid(f"Cannot edit Affinity Group. Provided {_ENTITIES[kind]} is invalid (does not exist).")
             members.remove(member)
+            self._log(audit_log.GROUP_UPDATED, self._model.groups[uid], "updated")
             return documents.action()
+
+    def _editable_members(self, uid: str, kind: str, member: str) -> list[str]:
+        """Return the ids of a group's members. Raises Fault (400) if the group or the member does not exist."""
+        table, attribute = _MEMBERS[kind][:2]
+        group = self._model.groups.get(uid)
+        if group is None:
+            raise invalid("Cannot edit Affinity Group. No matching Affinity Group.")
+        if member not in getattr(self._model, table):
+            raise invalid(_NO_SUCH_MEMBER[kind])
+        members: list[str] = getattr(group, attribute)
+        return members
+
+    def _log(self, code: int, group: AffinityGroup, done: str) -> None:
+        text = f"Affinity Group {group.name} was {done}. (User: {self._model.acting_name()})"
+        self._model.log(code, text, cluster=group.cluster)
 
     def _labels(self, query: Mapping[str, str], _: Element) -> Element:
         with self._model.lock:
@@ -140,6 +213,9 @@ class AffinityPaths:
             if any(one.name == label.name for one in self._model.labels.values()):
                 raise refusal("Cannot add affinity label with a conflicting NAME.")
             self._model.labels[label.id] = label
+            self._model.log(
+                audit_log.LABEL_ADDED, f"Affinity Label {label.name} was added. (User: {self._model.acting_name()})"
+            )
             return documents.label(label)
 
     def _bearers(self, query: Mapping[str, str], _: Element, uid: str, kind: str) -> Element:

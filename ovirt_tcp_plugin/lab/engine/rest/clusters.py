@@ -10,6 +10,7 @@ from ovirt_tcp_plugin.lab.engine import audit_log, documents
 from ovirt_tcp_plugin.lab.engine.documents import Element
 from ovirt_tcp_plugin.lab.engine.errors import Fault, refusal
 from ovirt_tcp_plugin.lab.engine.model import Cluster, Model
+from ovirt_tcp_plugin.lab.engine.rest import properties
 
 _NO_ATTESTATION_SERVER = "[Attestation server should be configured correctly.]"
 
@@ -45,14 +46,18 @@ class ClusterPaths:
             trusted = documents.text(given, "trusted_service")
             if trusted == "true" and not self._attestation_server:
                 raise Fault(400, "Operation Failed", _NO_ATTESTATION_SERVER)
-            cluster.trusted_service = cluster.trusted_service if trusted is None else trusted == "true"
             policy = documents.identifier(given, "scheduling_policy")
-            if policy:
-                cluster.policy = self._model.find("policies", policy).id
-            properties = documents.properties(given, "custom_scheduling_policy_properties") or {}
-            cluster.properties = self._model.saved_properties(cluster.policy, {**cluster.properties, **properties})
-            self._model.log(audit_log.CLUSTER_UPDATED, f"Host cluster {cluster.name} was updated.", cluster=uid)
-            return documents.cluster(cluster)
+            if policy not in self._model.policies:
+                policy = cluster.policy  # it is looked for by its name then, which is the present one's
+            given_values = documents.properties(given, "custom_scheduling_policy_properties") or {}
+            values = self._model.saved_properties(policy, {**cluster.properties, **given_values})
+            known = self._model.understood(self._model.policies[policy])
+            properties.validate("edit Cluster", known, values)
+            cluster.trusted_service = cluster.trusted_service if trusted is None else trusted == "true"
+            cluster.policy, cluster.properties = policy, values
+            text = f"Host cluster {cluster.name} was updated by {self._model.acting_name()}"
+            self._model.log(audit_log.CLUSTER_UPDATED, text, cluster=uid)
+            return documents.cluster(cluster, edited=True)
 
     def _features(self, query: Mapping[str, str], _: Element, uid: str) -> Element:
         with self._model.lock:

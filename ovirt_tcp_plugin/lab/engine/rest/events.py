@@ -7,12 +7,16 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 
 from ovirt_tcp_plugin.lab.engine import documents
-from ovirt_tcp_plugin.lab.engine.audit_log import Event
+from ovirt_tcp_plugin.lab.engine.audit_log import EXTERNAL_EVENT_CODES, Event
 from ovirt_tcp_plugin.lab.engine.documents import Element
-from ovirt_tcp_plugin.lab.engine.errors import Fault
+from ovirt_tcp_plugin.lab.engine.errors import Fault, mandatory
 from ovirt_tcp_plugin.lab.engine.model import Model
 from ovirt_tcp_plugin.lab.engine.rest import search
 
+_NO_SEVERITY = (
+    "The string '{}' isn't a valid value for the 'LogSeverity' enumerated type. "
+    "Valid values are: 'normal', 'warning', 'error', 'alert'."
+)
 _EXTERNAL_STATUSES = frozenset({"ok", "info", "warning", "error", "failure"})
 
 
@@ -42,31 +46,27 @@ class EventPaths:
             after = max(int(query.get("from") or 0), 0)
             # The newest first unless a search says otherwise, and cut only then.
             rows = [row for row in reversed(self._model.audit_log.visible()) if row.id > after]
-            return documents.listing("events", map(documents.event, search.listed(query, rows, self._fields)))
+            found = search.listed(query, rows, self._fields)
+            return documents.listing("events", [documents.event(row, self._model) for row in found])
 
     def _add(self, query: Mapping[str, str], given: Element) -> Element:
-        wanted = {name: documents.text(given, name) for name in ("description", "severity", "origin", "custom_id")}
-        missing = [name for name, value in wanted.items() if not value]
-        if missing:
-            raise Fault(400, "Incomplete parameters", f"Event [{', '.join(missing)}] required for add")
-        rate = documents.text(given, "flood_rate")
+        for name in ("description", "severity", "origin", "custom_id"):
+            if not documents.text(given, name):
+                raise mandatory(f"event.{name}")
+        custom_id = documents.integer(given, "custom_id") or 0
+        flood_rate = documents.integer(given, "flood_rate")
+        severity = documents.text(given, "severity") or ""
+        if severity not in EXTERNAL_EVENT_CODES:
+            raise Fault(400, "Invalid value", _NO_SEVERITY.format(severity))
         status = documents.text(given, "host/external_status")
         with self._model.lock:
+            # Nobody looks whether they exist.
             links = {kind: documents.identifier(given, kind) for kind in ("host", "vm", "cluster")}
-            for kind, uid in links.items():
-                if uid:
-                    self._model.find(f"{kind}s", uid)
-            row = self._model.audit_log.write_external(
-                wanted["description"] or "",
-                wanted["severity"] or "",
-                wanted["origin"] or "",
-                int(wanted["custom_id"] or 0),
-                None if rate is None else int(rate),
-                **links,
-            )
-            if links["host"] and status in _EXTERNAL_STATUSES:
+            description, origin = documents.text(given, "description") or "", documents.text(given, "origin") or ""
+            row = self._model.audit_log.write_external(description, severity, origin, custom_id, flood_rate, **links)
+            if links["host"] in self._model.hosts and status in _EXTERNAL_STATUSES:
                 self._model.hosts[links["host"]].external_status = status
-            return documents.event(row)
+            return documents.event(row, self._model)
 
     def _remove(self, query: Mapping[str, str], _: Element, uid: str) -> Element:
         with self._model.lock:

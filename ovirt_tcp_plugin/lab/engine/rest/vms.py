@@ -12,12 +12,21 @@ from ovirt_tcp_plugin.lab.engine.documents import Element
 from ovirt_tcp_plugin.lab.engine.errors import refusal
 from ovirt_tcp_plugin.lab.engine.model import DOWN, Model, Vm
 from ovirt_tcp_plugin.lab.engine.ovf import Configuration
-from ovirt_tcp_plugin.lab.engine.rest import search
+from ovirt_tcp_plugin.lab.engine.rest import properties, search
 from ovirt_tcp_plugin.lab.engine.vms import Vms
 
 _FIELDS: dict[str, Callable[[Vm], object]] = {
     name: lambda vm, name=name: getattr(vm, name)  # type: ignore[misc]
     for name in ("id", "name", "status", "origin")
+}
+# PredefinedVMProperties of the clusters' level: name -> regular expression.
+_PREDEFINED = {
+    "sap_agent": "^(true|false)$",
+    "sndbuf": "^[0-9]+$",
+    "vhost": "^(([a-zA-Z0-9_]*):(true|false))(,(([a-zA-Z0-9_]*):(true|false)))*$",
+    "viodiskcache": "^(none|writeback|writethrough)$",
+    "mdev_type": "^.*$",
+    "hugepages": "^[0-9]+$",
 }
 
 
@@ -45,12 +54,11 @@ class VmPaths:
     def _get(self, query: Mapping[str, str], _: Element, uid: str) -> Element:
         with self._model.lock:
             vm: Vm = self._model.find("vms", uid)
-            document = documents.vm(vm, query.get("next_run") == "true")
+            configuration = None
             if query.get("all_content") == "true":
                 trusted = self._model.clusters[vm.cluster].trusted_service
-                given = Configuration(vm.id, vm.name, trusted, vm.custom_properties)
-                document.append(documents.initialization(ovf.write(given)))
-            return document
+                configuration = ovf.write(Configuration(vm.id, vm.name, trusted, vm.custom_properties))
+            return documents.vm(vm, query.get("next_run") == "true", configuration=configuration)
 
     def _import(self, query: Mapping[str, str], given: Element, text: str) -> Element:
         """A VM from an OVF. A foreign flag only warns; properties that are not defined here are dropped."""
@@ -92,7 +100,7 @@ class VmPaths:
             vm = Vm(model.new_id(), documents.text(given, "name") or "", self._model.find("clusters", cluster).id)
             vm.high_availability = documents.text(given, "high_availability/enabled") == "true"
             vm.priority = int(documents.text(given, "high_availability/priority") or vm.priority)
-            vm.custom_properties = self._properties(given) or {}
+            vm.custom_properties = self._properties(given, "add VM") or {}
             self._place(vm, given)
             self._model.vms[vm.id] = vm
             self._model.log(audit_log.VM_ADDED, f"VM {vm.name} was created.", vm=vm.id, cluster=cluster)
@@ -101,16 +109,17 @@ class VmPaths:
     def _update(self, query: Mapping[str, str], given: Element, uid: str) -> Element:
         with self._model.lock:
             vm: Vm = self._model.find("vms", uid)
+            values = self._properties(given, "edit VM")
             cluster = documents.identifier(given, "cluster") or vm.cluster
             if self._model.find("clusters", cluster).id != vm.cluster:
                 self._move(vm, cluster)
-            properties = self._properties(given)
-            if properties is not None and vm.status == DOWN:
-                vm.custom_properties, vm.next_run = properties, None
-            elif properties is not None:
-                vm.next_run = properties
+            if values is not None and vm.status == DOWN:
+                vm.custom_properties, vm.next_run = values, None
+            elif values is not None:
+                vm.next_run = values
             self._place(vm, given)
-            self._model.log(audit_log.VM_UPDATED, f"VM {vm.name} configuration was updated.", vm=uid, cluster=cluster)
+            text = f"VM {vm.name} configuration was updated by {self._model.acting_name()}."
+            self._model.log(audit_log.VM_UPDATED, text, vm=uid, cluster=cluster)
             return documents.vm(vm)
 
     def _remove(self, query: Mapping[str, str], _: Element, uid: str) -> Element:
@@ -125,7 +134,7 @@ class VmPaths:
     def _act(self, query: Mapping[str, str], given: Element, uid: str, verb: str) -> Element:
         vm: Vm = self._model.find("vms", uid)
         if verb == "start":
-            self._vms.start(vm, run_once=self._properties(given.find("vm")))
+            self._vms.start(vm, run_once=self._properties(given.find("vm"), "run VM"))
         elif verb == "suspend":
             self._vms.suspend(vm)
         elif verb == "migrate":
@@ -134,7 +143,7 @@ class VmPaths:
             self._vms.migrate(vm, hosts=[target] if target else None, force=force)
         else:
             self._vms.stop(vm)
-        return documents.action()
+        return documents.action(documents.bare_vm(uid), given, job=True)
 
     def _move(self, vm: Vm, cluster: str) -> None:
         """Another cluster: the VM leaves every affinity group (ChangeVMClusterCommand)."""
@@ -154,11 +163,13 @@ class VmPaths:
             vm.affinity = documents.text(given, "placement_policy/affinity") or vm.affinity
             vm.pinned_to = tuple(one.get("id", "") for one in given.findall("placement_policy/hosts/host"))
 
-    def _properties(self, given: Element | None) -> dict[str, str] | None:
+    def _properties(self, given: Element | None, what: str) -> dict[str, str] | None:
         found = documents.properties(given, "custom_properties")
-        return None if found is None else self._defined(found)
+        if found is not None:
+            properties.validate(what, {**_PREDEFINED, **self._definitions}, found)
+        return found
 
     def _defined(self, given: Mapping[str, str]) -> dict[str, str]:
-        """Return the properties that are defined and match; the others are dropped without a word."""
-        definitions = self._definitions
+        """Return the properties that are defined and match; an import drops the others without a word."""
+        definitions = {**_PREDEFINED, **self._definitions}
         return {k: v for k, v in given.items() if k in definitions and re.fullmatch(definitions[k], v)}
