@@ -31,6 +31,9 @@ LEAST_REFRESH_MS = 1_000
 NEVER_MS = -(2**53)
 NEVER_AGAIN_MS = 2**53
 
+# Hosts as (next_ms, host id): what is overdue longest sorts first.
+_Queue = list[tuple[int, str]]
+
 
 @dataclasses.dataclass(frozen=True)
 class Lifetimes:
@@ -211,13 +214,10 @@ class VerdictCache:
 
     def _askable(
         self, judged: Callable[[str], bool], now_ms: int, failing: bool
-    ) -> tuple[list[tuple[int, str]], list[tuple[int, str]], int]:
-        """Return the hosts that are overdue, those that may be asked, and when the next is due.
-
-        Hosts come as (next_ms, host id): what is overdue longest sorts first.
-        """
-        overdue: list[tuple[int, str]] = []
-        early: list[tuple[int, str]] = []
+    ) -> tuple[_Queue, _Queue, int]:
+        """Return the hosts that are overdue, those that may be asked, and when the next is due."""
+        overdue: _Queue = []
+        early: _Queue = []
         soonest_ms = NEVER_AGAIN_MS
         for host_id, entry in self._entries.items():
             if entry.in_flight or (entry.failures > 0) is not failing:
@@ -225,8 +225,8 @@ class VerdictCache:
             if entry.next_ms > now_ms:
                 soonest_ms = min(soonest_ms, entry.next_ms)
             if entry.from_ms <= now_ms and judged(host_id):
-                hosts = overdue if entry.next_ms <= now_ms else early
-                hosts.append((entry.next_ms, host_id))
+                queue = overdue if entry.next_ms <= now_ms else early
+                queue.append((entry.next_ms, host_id))
         return overdue, early, soonest_ms
 
     def missed(self, code: str) -> list[str]:
