@@ -16,7 +16,7 @@ from collections.abc import Iterator, Sequence
 from ovirt_tcp_plugin import errors
 from ovirt_tcp_plugin.attester.transport import HEADER_SIZE, Transport, until_ready
 from ovirt_tcp_plugin.messages import tpm2
-from ovirt_tcp_plugin.messages.octets import Octets
+from ovirt_tcp_plugin.messages.tpm_reader import TpmReader
 
 RH_OWNER = 0x40000001
 RH_NULL = 0x40000007
@@ -91,7 +91,7 @@ class Tpm:
         handles: Sequence[int] = (),
         sessions: Sequence[int] = (),
         parameters: bytes = b"",
-    ) -> Octets:
+    ) -> TpmReader:
         """Run one command and return what follows its answer's header.
 
         Args:
@@ -112,7 +112,7 @@ class Tpm:
         (rc,) = struct.unpack(">I", answer[6:HEADER_SIZE])
         if rc != RC_SUCCESS:
             raise TpmError(name, rc)
-        return Octets(answer[HEADER_SIZE:], f"answer to {name}")
+        return TpmReader(answer[HEADER_SIZE:], f"answer to {name}")
 
     # Keys
 
@@ -181,7 +181,7 @@ class Tpm:
         """Return (TPMS_ATTEST, TPMT_SIGNATURE) in the AK's own scheme (TPM2_Quote, 18.4)."""
         parameters = _sized(qualifying_data) + struct.pack(">H", tpm2.ALG_NULL) + tpm2.encode_selection(selection)
         answer = self.execute("TPM2_Quote", 0x158, [ak], [RS_PW], parameters)
-        quoted = Octets(answer.take(answer.u32()), "answer to TPM2_Quote")
+        quoted = TpmReader(answer.take(answer.u32()), "answer to TPM2_Quote")
         return quoted.sized(tpm2.MAX_ATTEST_SIZE), quoted.take(quoted.left)
 
     def read_pcrs(self, selection: tpm2.Selection) -> tpm2.PcrValues:
@@ -210,7 +210,7 @@ class Tpm:
 
     def read_nv(self, index: int) -> bytes:
         """Return the content of an NV index, at most MAX_NV_SIZE bytes (TPM2_NV_Read, 31.13)."""
-        public = Octets(self.execute("TPM2_NV_ReadPublic", 0x169, [index]).sized(256), "TPMS_NV_PUBLIC")
+        public = TpmReader(self.execute("TPM2_NV_ReadPublic", 0x169, [index]).sized(256), "TPMS_NV_PUBLIC")
         public.u32()
         public.u16()
         authorization = index if public.u32() & NV_AUTHREAD else RH_OWNER

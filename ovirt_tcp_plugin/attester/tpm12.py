@@ -19,7 +19,7 @@ from collections.abc import Sequence
 from ovirt_tcp_plugin import errors
 from ovirt_tcp_plugin.attester.transport import HEADER_SIZE, Transport, until_ready
 from ovirt_tcp_plugin.messages import tpm2, tpm12
-from ovirt_tcp_plugin.messages.octets import Octets
+from ovirt_tcp_plugin.messages.tpm_reader import TpmReader
 
 WELL_KNOWN = bytes(tpm12.DIGEST_SIZE)  # TSS_WELL_KNOWN_SECRET
 
@@ -103,7 +103,7 @@ class Tpm12:
         handles: Sequence[int] = (),
         parameters: bytes = b"",
         sessions: Sequence[Session] = (),
-    ) -> Octets:
+    ) -> TpmReader:
         """Run one command and return what its answer holds between header and sessions.
 
         Args:
@@ -124,7 +124,7 @@ class Tpm12:
             self._give_up(sessions)
             raise Tpm12Error(name, rc)
         end = len(answer) - _TRAILER_SIZE * len(sessions)
-        return Octets(answer[HEADER_SIZE : max(end, HEADER_SIZE)], f"answer to {name}")
+        return TpmReader(answer[HEADER_SIZE : max(end, HEADER_SIZE)], f"answer to {name}")
 
     # Sessions: the one command that each is for ends it
 
@@ -238,7 +238,7 @@ class Tpm12:
             content += chunk
         return content
 
-    def _read_nv_once(self, owner: bytes, place: bytes) -> Octets:
+    def _read_nv_once(self, owner: bytes, place: bytes) -> TpmReader:
         try:
             return self.execute("TPM_NV_ReadValue", 0xCF, (), place)
         except Tpm12Error as e:
@@ -263,7 +263,7 @@ def is_tpm12(transport: Transport) -> bool:
     return answer[:2] == _ANSWER_TAG
 
 
-def _take_signature(answer: Octets) -> bytes:
+def _take_signature(answer: TpmReader) -> bytes:
     size = answer.u32()
     if size > MAX_SIGNATURE_SIZE:
         raise answer.invalid(f"a signature of {size} bytes")

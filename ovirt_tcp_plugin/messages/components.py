@@ -21,7 +21,7 @@ from typing import NamedTuple
 
 from ovirt_tcp_plugin import errors
 from ovirt_tcp_plugin.messages import eventlog, tpm2
-from ovirt_tcp_plugin.messages.octets import Octets
+from ovirt_tcp_plugin.messages.tpm_reader import TpmReader
 
 _BY_TYPE: Mapping[int, str] = {
     0x00000001: "firmware",
@@ -182,11 +182,11 @@ def _word(event: eventlog.Event) -> str:
 
 def _variable_name(data: bytes) -> str:
     """Return the name in a UEFI_VARIABLE_DATA, empty if it is none."""
-    octets = Octets(data, "UEFI variable", "<")
+    reader = TpmReader(data, "UEFI variable", "<")
     try:
-        octets.take(16)
-        length = octets.u64()
-        octets.u64()
-        return octets.take(2 * min(length, 64)).decode("utf-16-le")
+        reader.take(16)
+        length = reader.u64()
+        reader.u64()
+        return reader.take(2 * min(length, 64)).decode("utf-16-le")
     except (errors.InvalidMessage, UnicodeDecodeError):
         return ""

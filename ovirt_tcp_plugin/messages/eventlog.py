@@ -19,7 +19,7 @@ from typing import NamedTuple, Optional
 
 from ovirt_tcp_plugin import errors
 from ovirt_tcp_plugin.messages import tpm2
-from ovirt_tcp_plugin.messages.octets import Octets
+from ovirt_tcp_plugin.messages.tpm_reader import TpmReader
 
 MAX_EVENTS = 4096
 MAX_EVENT_SIZE = 256 * 1024
@@ -83,10 +83,10 @@ def parse(untrusted: bytes, padded: bool = False) -> tuple[Event, ...]:
         InvalidMessage: no event, a length past the end, a digest of unknown size, an index above 23, an event without
             a digest, a Spec ID of a format that is not known.
     """
-    octets = Octets(untrusted, _WHAT, "<")
-    banks = _header(octets)
+    reader = TpmReader(untrusted, _WHAT, "<")
+    banks = _header(reader)
     end = _end(untrusted) if padded else len(untrusted)
-    return tuple(_events(untrusted, octets.position, end, banks) if banks else _sha1_events(untrusted, end))
+    return tuple(_events(untrusted, reader.position, end, banks) if banks else _sha1_events(untrusted, end))
 
 
 def launched(events: Iterable[Event]) -> bool:
@@ -133,31 +133,31 @@ def _end(log: bytes) -> int:
     return len(log.rstrip(log[-1:])) if log[-1:] in (b"\0", b"\xff") else len(log)
 
 
-def _header(octets: Octets) -> Mapping[int, tuple[str, int]]:
+def _header(reader: TpmReader) -> Mapping[int, tuple[str, int]]:
     """Return bank and digest size by hash if the first event is the Spec ID of a crypto-agile log, else nothing.
 
     Source: Firmware Profile 10.4.5.1. Whatever else calls itself a Spec ID is refused, so that no log is taken for
     one of the other format.
     """
-    _, kind, _, size = octets.unpack(_SHA1_EVENT)
+    _, kind, _, size = reader.unpack(_SHA1_EVENT)
     if size > MAX_EVENT_SIZE:
-        raise octets.invalid(f"an event of {size} bytes")
-    data = octets.take(size)
+        raise reader.invalid(f"an event of {size} bytes")
+    data = reader.take(size)
     if not data.startswith(b"Spec ID ") or (kind == NO_ACTION and data.startswith(SPEC_IDS_SHA1)):
         return {}
     if kind != NO_ACTION or not data.startswith(SPEC_ID):
-        raise octets.invalid("a Spec ID header of unknown form")
-    header = Octets(data[len(SPEC_ID) :], "event log header", "<")
+        raise reader.invalid("a Spec ID header of unknown form")
+    header = TpmReader(data[len(SPEC_ID) :], "event log header", "<")
     header.take(8)  # platform class, version, errata and size of UINTN: nothing here depends on them
     count = header.u32()
     if not 1 <= count <= tpm2.MAX_BANKS:
-        raise octets.invalid(f"{count} digest algorithms")
+        raise reader.invalid(f"{count} digest algorithms")
     banks: dict[int, tuple[str, int]] = {}
     for _ in range(count):
         identifier, size = header.u16(), header.u16()
         bank = tpm2.HASHES.get(identifier)
         if bank is None or size != tpm2.DIGEST_SIZES[bank]:
-            raise octets.invalid("a digest algorithm of unknown size")
+            raise reader.invalid("a digest algorithm of unknown size")
         banks[identifier] = bank, size
     header.take(header.u8())
     header.end()
@@ -167,7 +167,7 @@ def _header(octets: Octets) -> Mapping[int, tuple[str, int]]:
 def _events(log: bytes, position: int, end: int, banks: Mapping[int, tuple[str, int]]) -> list[Event]:
     """Read the events that begin from `position` on and before `end`.
 
-    Without a cursor such as Octets, because a log has hundreds of them. A digest that is cut off moves the position
+    Without a cursor such as TpmReader, because a log has hundreds of them. A digest that is cut off moves the position
     past the log, where the next number cannot be read.
     """
     events: list[Event] = []

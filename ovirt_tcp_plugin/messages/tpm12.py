@@ -16,8 +16,8 @@ from collections.abc import Mapping, Sequence
 from typing import Optional
 
 from ovirt_tcp_plugin import errors
-from ovirt_tcp_plugin.messages.octets import Octets
 from ovirt_tcp_plugin.messages.tpm2 import MAX_RSA_SIZE, PCR_COUNT, PcrValues, RsaKey, Selection
+from ovirt_tcp_plugin.messages.tpm_reader import TpmReader
 
 BANK = "sha1"
 DIGEST_SIZE = 20
@@ -145,16 +145,16 @@ def parse_quote(untrusted: bytes) -> Quote:
     Raises:
         InvalidMessage: not a quote, or bytes left over.
     """
-    octets = _bounded(untrusted, "TPM_QUOTE_INFO", MAX_ATTEST_SIZE)
-    head = octets.take(len(VERSION))
-    if head == VERSION and octets.take(len(FIXED_QUOTE)) == FIXED_QUOTE:
-        digest = octets.take(DIGEST_SIZE)
-        quote = Quote(octets.take(DIGEST_SIZE), None, digest)
-    elif head == struct.pack(">H", TAG_QUOTE_INFO2) + FIXED_QUOTE2[:2] and octets.take(2) == FIXED_QUOTE2[2:]:
-        quote = _quote2(octets)
+    reader = _bounded(untrusted, "TPM_QUOTE_INFO", MAX_ATTEST_SIZE)
+    head = reader.take(len(VERSION))
+    if head == VERSION and reader.take(len(FIXED_QUOTE)) == FIXED_QUOTE:
+        digest = reader.take(DIGEST_SIZE)
+        quote = Quote(reader.take(DIGEST_SIZE), None, digest)
+    elif head == struct.pack(">H", TAG_QUOTE_INFO2) + FIXED_QUOTE2[:2] and reader.take(2) == FIXED_QUOTE2[2:]:
+        quote = _quote2(reader)
     else:
-        raise octets.invalid("not a quote")
-    octets.end()
+        raise reader.invalid("not a quote")
+    reader.end()
     return quote
 
 
@@ -173,13 +173,13 @@ def encode_quote2(external_data: bytes, info: bytes, version_info: bytes) -> byt
     return struct.pack(">H", TAG_QUOTE_INFO2) + FIXED_QUOTE2 + external_data + info + version_info
 
 
-def take_pcr_info_short(octets: Octets) -> PcrInfo:
+def take_pcr_info_short(reader: TpmReader) -> PcrInfo:
     """Return the TPM_PCR_INFO_SHORT at the cursor (8.5). Raises InvalidMessage."""
-    start = octets.position
-    selection = take_selection(octets)
-    octets.u8()  # localityAtRelease: where the command came from, which no check rests on
-    digest = octets.take(DIGEST_SIZE)
-    return PcrInfo(octets.since(start), selection, digest)
+    start = reader.position
+    selection = take_selection(reader)
+    reader.u8()  # localityAtRelease: where the command came from, which no check rests on
+    digest = reader.take(DIGEST_SIZE)
+    return PcrInfo(reader.since(start), selection, digest)
 
 
 def parse_public_key(untrusted: bytes) -> PublicKey:
@@ -188,10 +188,10 @@ def parse_public_key(untrusted: bytes) -> PublicKey:
     Raises:
         InvalidMessage: not an RSA-2048 key with the default exponent, or bytes left over.
     """
-    octets = _bounded(untrusted, "TPM_PUBKEY", MAX_KEY_SIZE)
-    parameters = _take_rsa_parameters(octets)
-    public = _public_key(octets, parameters)
-    octets.end()
+    reader = _bounded(untrusted, "TPM_PUBKEY", MAX_KEY_SIZE)
+    parameters = _take_rsa_parameters(reader)
+    public = _public_key(reader, parameters)
+    reader.end()
     return public
 
 
@@ -201,25 +201,25 @@ def parse_key(untrusted: bytes) -> Key:
     Raises:
         InvalidMessage: another structure, not an RSA-2048 key with the default exponent, or bytes left over.
     """
-    octets = _bounded(untrusted, "TPM_KEY12", MAX_KEY_SIZE)
-    key = take_key(octets)
-    octets.end()
+    reader = _bounded(untrusted, "TPM_KEY12", MAX_KEY_SIZE)
+    key = take_key(reader)
+    reader.end()
     return key
 
 
-def take_key(octets: Octets) -> Key:
+def take_key(reader: TpmReader) -> Key:
     """Return the TPM_KEY12 at the cursor (10.3). Raises InvalidMessage as `parse_key` does."""
-    start = octets.position
-    if octets.u16() != TAG_KEY12 or octets.u16() != 0:
-        raise octets.invalid("not a TPM_KEY12")
-    usage, flags = octets.u16(), octets.u32()
-    octets.u8()  # authDataUsage: of interest to the host only
-    parameters = _take_rsa_parameters(octets)
-    _take_long(octets, _MAX_PCR_INFO_SIZE)
-    public = _public_key(octets, parameters)
-    public_area = octets.since(start) + struct.pack(">I", 0)
-    _take_long(octets, MAX_RSA_SIZE)
-    return Key(usage, flags, public, octets.since(start), public_area)
+    start = reader.position
+    if reader.u16() != TAG_KEY12 or reader.u16() != 0:
+        raise reader.invalid("not a TPM_KEY12")
+    usage, flags = reader.u16(), reader.u32()
+    reader.u8()  # authDataUsage: of interest to the host only
+    parameters = _take_rsa_parameters(reader)
+    _take_long(reader, _MAX_PCR_INFO_SIZE)
+    public = _public_key(reader, parameters)
+    public_area = reader.since(start) + struct.pack(">I", 0)
+    _take_long(reader, MAX_RSA_SIZE)
+    return Key(usage, flags, public, reader.since(start), public_area)
 
 
 def encode_rsa_parameters(encryption_scheme: int, signature_scheme: int, bits: int = 2048) -> bytes:
@@ -245,26 +245,26 @@ def encode_selection(indices: Sequence[int]) -> bytes:
     return struct.pack(">H", _SELECTION_SIZE) + bits.to_bytes(_SELECTION_SIZE, "little")
 
 
-def take_selection(octets: Octets) -> tuple[int, ...]:
+def take_selection(reader: TpmReader) -> tuple[int, ...]:
     """Return the PCRs of the TPM_PCR_SELECTION at the cursor, ascending (8.1).
 
     Raises:
         InvalidMessage: not three octets: each PC's TPM has 24 PCRs, and a second encoding would have a second digest.
     """
-    size = octets.u16()
+    size = reader.u16()
     if size != _SELECTION_SIZE:
-        raise octets.invalid(f"a PCR selection of {size} octets")
-    bits = int.from_bytes(octets.take(size), "little")
+        raise reader.invalid(f"a PCR selection of {size} octets")
+    bits = int.from_bytes(reader.take(size), "little")
     return tuple(index for index in range(PCR_COUNT) if bits >> index & 1)
 
 
-def take_composite(octets: Octets) -> Mapping[int, bytes]:
+def take_composite(reader: TpmReader) -> Mapping[int, bytes]:
     """Return the values in the TPM_PCR_COMPOSITE at the cursor, by index (8.2). Raises InvalidMessage."""
-    selection = take_selection(octets)
-    size = octets.u32()
+    selection = take_selection(reader)
+    size = reader.u32()
     if size != len(selection) * DIGEST_SIZE:
-        raise octets.invalid(f"{size} bytes of values for {len(selection)} PCRs")
-    return {index: octets.take(DIGEST_SIZE) for index in selection}
+        raise reader.invalid(f"{size} bytes of values for {len(selection)} PCRs")
+    return {index: reader.take(DIGEST_SIZE) for index in selection}
 
 
 def composite_digest(values: Mapping[int, bytes]) -> bytes:
@@ -311,12 +311,12 @@ def encode_symmetric_key(aes_key: bytes) -> bytes:
     return struct.pack(">IHH", ALG_AES128, ES_SYM_CBC, len(aes_key)) + aes_key
 
 
-def take_symmetric_key(octets: Octets) -> bytes:
+def take_symmetric_key(reader: TpmReader) -> bytes:
     """Return the AES-128 key of the TPM_SYMMETRIC_KEY at the cursor (10.7). Raises InvalidMessage."""
-    algorithm, _scheme, size = octets.u32(), octets.u16(), octets.u16()
+    algorithm, _scheme, size = reader.u32(), reader.u16(), reader.u16()
     if algorithm != ALG_AES128 or size != AES_SIZE:
-        raise octets.invalid("not an AES-128 key")
-    return octets.take(size)
+        raise reader.invalid("not an AES-128 key")
+    return reader.take(size)
 
 
 def encode_attestation(initial: bytes, encrypted: bytes) -> bytes:
@@ -332,13 +332,13 @@ def parse_attestation(untrusted: bytes) -> tuple[bytes, bytes]:
     Raises:
         InvalidMessage: encrypted otherwise than by AES-128-CBC, or bytes left over.
     """
-    octets = _bounded(untrusted, "TPM_SYM_CA_ATTESTATION", MAX_ATTESTATION_SIZE)
-    size = octets.u32()
+    reader = _bounded(untrusted, "TPM_SYM_CA_ATTESTATION", MAX_ATTESTATION_SIZE)
+    size = reader.u32()
     expected = encode_attestation(bytes(AES_SIZE), b"")[4:-AES_SIZE]
-    if octets.take(len(expected)) != expected:
-        raise octets.invalid("not encrypted by AES-128-CBC")
-    initial, encrypted = octets.take(AES_SIZE), octets.take(size)
-    octets.end()
+    if reader.take(len(expected)) != expected:
+        raise reader.invalid("not encrypted by AES-128-CBC")
+    initial, encrypted = reader.take(AES_SIZE), reader.take(size)
+    reader.end()
     return initial, encrypted
 
 
@@ -356,61 +356,61 @@ def sha1(content: bytes) -> bytes:
     return hashlib.sha1(content, usedforsecurity=False).digest()
 
 
-def _quote2(octets: Octets) -> Quote:
-    external = octets.take(DIGEST_SIZE)
-    info = take_pcr_info_short(octets)
-    if octets.left:
-        _take_version_info(octets)
+def _quote2(reader: TpmReader) -> Quote:
+    external = reader.take(DIGEST_SIZE)
+    info = take_pcr_info_short(reader)
+    if reader.left:
+        _take_version_info(reader)
     return Quote(external, info.selection, info.composite_digest)
 
 
-def _take_version_info(octets: Octets) -> None:
+def _take_version_info(reader: TpmReader) -> None:
     """Pass over a TPM_CAP_VERSION_INFO (21.6): the chip's make and firmware, which nothing here rests on."""
-    if octets.u16() != TAG_CAP_VERSION_INFO:
-        raise octets.invalid("neither an end nor a TPM_CAP_VERSION_INFO")
-    octets.take(11)  # version, specification level, errata, vendor
-    octets.sized(_MAX_VENDOR_SIZE)
+    if reader.u16() != TAG_CAP_VERSION_INFO:
+        raise reader.invalid("neither an end nor a TPM_CAP_VERSION_INFO")
+    reader.take(11)  # version, specification level, errata, vendor
+    reader.sized(_MAX_VENDOR_SIZE)
 
 
-def _take_rsa_parameters(octets: Octets) -> _RsaParameters:
+def _take_rsa_parameters(reader: TpmReader) -> _RsaParameters:
     """Return the TPM_KEY_PARMS at the cursor (10.1, 10.4)."""
-    head = octets.take(_KEY_PARMS.size)
+    head = reader.take(_KEY_PARMS.size)
     algorithm, encryption, signature, size = _KEY_PARMS.unpack(head)
     if algorithm != ALG_RSA:
-        raise octets.invalid(f"unknown key type {algorithm:#010x}")
-    body = octets.take(size)
-    inner = Octets(body, "TPM_RSA_KEY_PARMS")
+        raise reader.invalid(f"unknown key type {algorithm:#010x}")
+    body = reader.take(size)
+    inner = TpmReader(body, "TPM_RSA_KEY_PARMS")
     bits, primes = inner.u32(), inner.u32()
     exponent = int.from_bytes(_take_long(inner, _MAX_EXPONENT_SIZE), "big") or 65537  # empty means the default
     inner.end()
     if primes != 2 or exponent != 65537:
-        raise octets.invalid("not an RSA key with two primes and the exponent 65537")
+        raise reader.invalid("not an RSA key with two primes and the exponent 65537")
     return _RsaParameters(head + body, encryption, signature, bits)
 
 
-def _public_key(octets: Octets, parameters: _RsaParameters) -> PublicKey:
+def _public_key(reader: TpmReader, parameters: _RsaParameters) -> PublicKey:
     """Return the TPM_PUBKEY of parameters and the TPM_STORE_PUBKEY at the cursor (10.2)."""
-    modulus = _take_long(octets, MAX_RSA_SIZE)
+    modulus = _take_long(reader, MAX_RSA_SIZE)
     # EK, SRK and identity keys have 2048 bits (Part 1, 31.2.1).
     if parameters.bits != 2048 or len(modulus) != 256 or not modulus[0] & 0x80:
-        raise octets.invalid("an RSA modulus that has not 2048 bits")
+        raise reader.invalid("an RSA modulus that has not 2048 bits")
     key = RsaKey(2048, 65537, int.from_bytes(modulus, "big"))
     return PublicKey(parameters.area + _long(modulus), parameters.encryption, parameters.signature, key)
 
 
-def _take_long(octets: Octets, most: int) -> bytes:
+def _take_long(reader: TpmReader, most: int) -> bytes:
     """Return a byte string with a four-byte length before it, at most `most` bytes."""
-    size = octets.u32()
+    size = reader.u32()
     if size > most:
-        raise octets.invalid(f"a field of {size} bytes, at most {most} are allowed")
-    return octets.take(size)
+        raise reader.invalid(f"a field of {size} bytes, at most {most} are allowed")
+    return reader.take(size)
 
 
 def _long(value: bytes) -> bytes:
     return struct.pack(">I", len(value)) + value
 
 
-def _bounded(untrusted: bytes, what: str, most: int) -> Octets:
+def _bounded(untrusted: bytes, what: str, most: int) -> TpmReader:
     if len(untrusted) > most:
         raise errors.InvalidMessage(what, f"longer than {most} bytes")
-    return Octets(untrusted, what)
+    return TpmReader(untrusted, what)

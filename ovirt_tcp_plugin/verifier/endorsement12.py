@@ -25,7 +25,7 @@ from OpenSSL import crypto
 
 from ovirt_tcp_plugin import errors
 from ovirt_tcp_plugin.messages import public_keys, tpm12
-from ovirt_tcp_plugin.messages.octets import Octets
+from ovirt_tcp_plugin.messages.tpm_reader import TpmReader
 from ovirt_tcp_plugin.verifier import endorsement, quote12
 
 SEED_SIZE = 2 * tpm12.AES_SIZE
@@ -128,7 +128,7 @@ def certified_key(tbs: bytes) -> rsa.RSAPublicKey:
         InvalidMessage: it has another form.
         ValueError: its key is none.
     """
-    body = _content(Octets(tbs, "EK certificate"), _SEQUENCE)
+    body = _content(TpmReader(tbs, "EK certificate"), _SEQUENCE)
     for _ in range(_BEFORE_KEY):
         _take_element(body)
     information = _content(body, _SEQUENCE)
@@ -188,16 +188,16 @@ def _check_life(certificate: x509.Certificate, now: datetime.datetime) -> None:
         raise errors.Refused("ek_untrusted", "the EK certificate is not valid yet, or no longer")
 
 
-def _content(octets: Octets, expected: int) -> Octets:
-    tag, content = _take_element(octets)
+def _content(reader: TpmReader, expected: int) -> TpmReader:
+    tag, content = _take_element(reader)
     if tag != expected:
-        raise octets.invalid("another form than a certificate's")
-    return Octets(content, "EK certificate")
+        raise reader.invalid("another form than a certificate's")
+    return TpmReader(content, "EK certificate")
 
 
-def _take_element(octets: Octets) -> tuple[int, bytes]:
+def _take_element(reader: TpmReader) -> tuple[int, bytes]:
     """Return tag and content of the DER element at the cursor."""
-    tag, size = octets.u8(), octets.u8()
+    tag, size = reader.u8(), reader.u8()
     if size & 0x80:
-        size = int.from_bytes(octets.take(size & 0x7F), "big")
-    return tag, octets.take(size)
+        size = int.from_bytes(reader.take(size & 0x7F), "big")
+    return tag, reader.take(size)

@@ -18,7 +18,7 @@ from cryptography.hazmat.primitives.asymmetric.utils import decode_dss_signature
 from cryptography.hazmat.primitives.ciphers import Cipher, algorithms
 
 from ovirt_tcp_plugin.messages import eventlog, evidence, tpm2
-from ovirt_tcp_plugin.messages.octets import Octets
+from ovirt_tcp_plugin.messages.tpm_reader import TpmReader
 from ovirt_tcp_plugin.verifier.appraisal import EnrolledHost, IssuedNonce
 from ovirt_tcp_plugin.verifier.endorsement import CFB
 
@@ -151,9 +151,9 @@ class SoftwareTpm:
 
 
 def _fields(sized_fields: bytes) -> list[bytes]:
-    octets, found = Octets(sized_fields, "fields"), []
-    while octets.left:
-        found.append(octets.sized(1024))
+    reader, found = TpmReader(sized_fields, "fields"), []
+    while reader.left:
+        found.append(reader.sized(1024))
     return found
 
 

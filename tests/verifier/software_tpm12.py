@@ -12,7 +12,7 @@ from cryptography.hazmat.primitives.asymmetric import padding, rsa
 from cryptography.hazmat.primitives.ciphers import Cipher, algorithms, modes
 
 from ovirt_tcp_plugin.messages import eventlog, evidence, tpm2, tpm12
-from ovirt_tcp_plugin.messages.octets import Octets
+from ovirt_tcp_plugin.messages.tpm_reader import TpmReader
 from ovirt_tcp_plugin.verifier.appraisal import EnrolledHost12, IssuedNonce
 from tests.verifier.software_tpm import BOOT_ID
 
@@ -108,7 +108,7 @@ class SoftwareTpm12:
 
     def activate(self, attestation: bytes, contents: bytes) -> bytes:
         """Return what a credential protects, as TPM_ActivateIdentity and the host do with this EK and AK."""
-        opened = Octets(self.ek_key.decrypt(contents, padding.OAEP(padding.MGF1(SHA1), SHA1, b"TCPA")), "contents")
+        opened = TpmReader(self.ek_key.decrypt(contents, padding.OAEP(padding.MGF1(SHA1), SHA1, b"TCPA")), "contents")
         aes_key, named = tpm12.take_symmetric_key(opened), opened.take(20)
         opened.end()
         if named != self.ak.digest:

@@ -10,7 +10,7 @@ from typing import Any, Literal
 from ovirt_tcp_plugin import errors
 
 
-class Octets:
+class TpmReader:
     """A cursor over bytes of one byte order.
 
     Args:
