@@ -19,7 +19,7 @@ from ovirt_tcp_plugin.attester.measure import AnyKey
 from ovirt_tcp_plugin.attester.reporting import Verifiers
 from ovirt_tcp_plugin.attester.tpm import Tpm, TpmError
 from ovirt_tcp_plugin.attester.tpm12 import WELL_KNOWN, Tpm12, Tpm12Error
-from ovirt_tcp_plugin.messages import enrolment, fields, tpm2, tpm12
+from ovirt_tcp_plugin.messages import enrolment, json_fields, tpm2, tpm12
 
 log = logging.getLogger("attester.enrolling")
 
@@ -131,9 +131,9 @@ def renew(identity: Identity, verifiers: Verifiers, host_name: str) -> None:
         InvalidMessage: its answer is not of our protocol.
     """
     key = ec.generate_private_key(ec.SECP256R1())
-    request = fields.encode_blob(_certificate_request(key, host_name))
-    answer = fields.members(verifiers.post("/v1/certificate", {"certificate_request": request}), "renewal answer")
-    identity.keep_client(key, fields.text(answer, "certificate", enrolment.MAX_CERTIFICATE_SIZE))
+    request = json_fields.encode_blob(_certificate_request(key, host_name))
+    answer = json_fields.members(verifiers.post("/v1/certificate", {"certificate_request": request}), "renewal answer")
+    identity.keep_client(key, json_fields.text(answer, "certificate", enrolment.MAX_CERTIFICATE_SIZE))
     verifiers.reconnect()
     log.info("renewed server=%s", verifiers.current)
 

@@ -23,7 +23,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from ovirt_tcp_plugin import durable, errors
 from ovirt_tcp_plugin.attester.keys import KeyBlob
 from ovirt_tcp_plugin.attester.templates import ENDORSEMENT_KINDS
-from ovirt_tcp_plugin.messages import fields, public_keys, tpm2, tpm12
+from ovirt_tcp_plugin.messages import json_fields, public_keys, tpm2, tpm12
 
 # An AK blob and a chain of certificates are some KiB; a result with all findings some 100 KiB.
 MAX_FILE_SIZE = 1024 * 1024
@@ -70,11 +70,11 @@ class Identity:
         if members is None:
             return None
         try:
-            fields.integer(members, "version", 1, 1)
+            json_fields.integer(members, "version", 1, 1)
             blob = KeyBlob(
-                endorsement=fields.text(members, "endorsement", 20),
-                public=fields.blob(members, "public", tpm2.MAX_PUBLIC_SIZE),
-                private=fields.blob(members, "private", tpm2.MAX_PUBLIC_SIZE),
+                endorsement=json_fields.text(members, "endorsement", 20),
+                public=json_fields.blob(members, "public", tpm2.MAX_PUBLIC_SIZE),
+                private=json_fields.blob(members, "private", tpm2.MAX_PUBLIC_SIZE),
             )
             tpm2.parse_public(blob.public)
         except errors.InvalidMessage as e:
@@ -90,8 +90,8 @@ class Identity:
         members = {
             "version": 1,
             "endorsement": blob.endorsement,
-            "public": fields.encode_blob(blob.public),
-            "private": fields.encode_blob(blob.private),
+            "public": json_fields.encode_blob(blob.public),
+            "private": json_fields.encode_blob(blob.private),
         }
         self._write(AK_FILE, json.dumps(members).encode("ascii"))
 
@@ -182,7 +182,7 @@ class Identity:
         if content is None:
             return None
         try:
-            return fields.members(fields.parse(content, name, MAX_FILE_SIZE), name)
+            return json_fields.members(json_fields.parse(content, name, MAX_FILE_SIZE), name)
         except errors.InvalidMessage as e:
             raise self._unusable(name, str(e)) from e
 

@@ -29,7 +29,7 @@ from ovirt_tcp_plugin.attester.settings import Settings
 from ovirt_tcp_plugin.attester.tpm import Tpm
 from ovirt_tcp_plugin.attester.tpm12 import Tpm12, is_tpm12
 from ovirt_tcp_plugin.attester.transport import Transport
-from ovirt_tcp_plugin.messages import eventlog, evidence, fields, public_keys, tpm2, tpm12
+from ovirt_tcp_plugin.messages import eventlog, evidence, json_fields, public_keys, tpm2, tpm12
 
 log = logging.getLogger("attester")
 
@@ -154,10 +154,10 @@ def status(config_dir: Path) -> None:
     if kept is None:
         raise errors.NotFound("report", "yet: the agent has not run")
     if "level" in kept:
-        age_s = int(time.time()) - fields.integer(kept, "time", 0, 2**53)
+        age_s = int(time.time()) - json_fields.integer(kept, "time", 0, 2**53)
         click.echo(f"{kept['level']}, said {kept.get('server', '')} {age_s} s ago")
-        for item in fields.items(kept, "findings", 256):
-            finding = fields.members(item, "finding")
+        for item in json_fields.items(kept, "findings", 256):
+            finding = json_fields.members(item, "finding")
             click.echo(f"  check {finding.get('check')} {finding.get('code')}: {finding.get('text')}")
             for part in ("expected", "seen"):
                 if finding.get(part):

@@ -17,7 +17,7 @@ import requests
 import urllib3.exceptions
 
 from ovirt_tcp_plugin import errors
-from ovirt_tcp_plugin.messages import fields
+from ovirt_tcp_plugin.messages import json_fields
 
 CONNECT_WITHIN_S = 10.0
 # For an answer that is not waited for on purpose; the appraisal itself takes milliseconds.
@@ -117,13 +117,13 @@ def _bounded(response: requests.Response, deadline: float, url: str) -> bytes:
 
 def _judge(status: int, body: bytes, url: str) -> object:
     if status == 200:
-        return fields.parse(body, "answer", MAX_ANSWER_SIZE)
+        return json_fields.parse(body, "answer", MAX_ANSWER_SIZE)
     if status >= 500:
         raise errors.Unavailable(f"attestation server {url}", f"it answered with status {status}")
     if not 400 <= status < 500:
         raise errors.InvalidMessage("answer", f"unexpected status {status}")
-    members = fields.members(fields.parse(body, "error answer", MAX_ANSWER_SIZE), "error answer")
-    code, reason = fields.text(members, "code", 64), fields.text(members, "reason", 2000)
+    members = json_fields.members(json_fields.parse(body, "error answer", MAX_ANSWER_SIZE), "error answer")
+    code, reason = json_fields.text(members, "code", 64), json_fields.text(members, "reason", 2000)
     # The server words its reason as the whole sentence of the error that is raised here again.
     raise errors.Refused(code, reason.removeprefix(f"refused ({code}): "))
 

@@ -20,7 +20,8 @@ from ovirt_tcp_plugin.broker.https import Reply
 from ovirt_tcp_plugin.broker.servers import Servers
 from ovirt_tcp_plugin.broker.settings import Verifier
 from ovirt_tcp_plugin.clock import Clock
-from ovirt_tcp_plugin.messages import fields, oat, result
+from ovirt_tcp_plugin.messages import json_fields as fields
+from ovirt_tcp_plugin.messages import oat, result
 from ovirt_tcp_plugin.messages.result import Level
 
 log = logging.getLogger("broker.sources")

@@ -18,7 +18,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from ovirt_tcp_plugin import errors
-from ovirt_tcp_plugin.messages import fields, tpm2, tpm12
+from ovirt_tcp_plugin.messages import json_fields, tpm2, tpm12
 
 MAX_CERTIFICATE_SIZE = 8192
 MAX_REQUEST_SIZE = 32768
@@ -97,55 +97,55 @@ def identity_label(host_name: str) -> bytes:
 def encode(message: object) -> dict[str, Any]:
     """Return the JSON object of one of the four messages."""
     shallow = {f.name: getattr(message, f.name) for f in dataclasses.fields(message)}  # type: ignore[arg-type]
-    return {k: fields.encode_blob(v) if isinstance(v, bytes) else v for k, v in shallow.items()}
+    return {k: json_fields.encode_blob(v) if isinstance(v, bytes) else v for k, v in shallow.items()}
 
 
 def decode_request(untrusted: bytes) -> EnrolmentRequest:
     """Return the request in a message. Raises InvalidMessage."""
-    members = fields.members(fields.parse(untrusted, "enrolment request", MAX_REQUEST_SIZE), "enrolment request")
+    members = json_fields.members(json_fields.parse(untrusted, "enrolment request", MAX_REQUEST_SIZE), "enrolment request")
     return EnrolmentRequest(
-        token=fields.text(members, "token", 128),
-        host_name=fields.text(members, "host_name", 255),
-        ek_certificate=fields.blob(members, "ek_certificate", MAX_CERTIFICATE_SIZE),
-        ek_public=fields.blob(members, "ek_public", tpm2.MAX_PUBLIC_SIZE),
-        ak_public=fields.blob(members, "ak_public", tpm2.MAX_PUBLIC_SIZE),
+        token=json_fields.text(members, "token", 128),
+        host_name=json_fields.text(members, "host_name", 255),
+        ek_certificate=json_fields.blob(members, "ek_certificate", MAX_CERTIFICATE_SIZE),
+        ek_public=json_fields.blob(members, "ek_public", tpm2.MAX_PUBLIC_SIZE),
+        ak_public=json_fields.blob(members, "ak_public", tpm2.MAX_PUBLIC_SIZE),
         family=_family(members),
-        binding=fields.blob(members, "binding", MAX_BINDING_SIZE),
+        binding=json_fields.blob(members, "binding", MAX_BINDING_SIZE),
     )
 
 
 def decode_challenge(untrusted: object) -> CredentialChallenge:
     """Return the challenge in a JSON object. Raises InvalidMessage."""
-    members = fields.members(untrusted, "credential challenge")
+    members = json_fields.members(untrusted, "credential challenge")
     return CredentialChallenge(
-        enrolment=fields.text(members, "enrolment", 64),
-        credential=fields.blob(members, "credential", 1024),
-        encrypted_secret=fields.blob(members, "encrypted_secret", 1024),
+        enrolment=json_fields.text(members, "enrolment", 64),
+        credential=json_fields.blob(members, "credential", 1024),
+        encrypted_secret=json_fields.blob(members, "encrypted_secret", 1024),
     )
 
 
 def decode_proof(untrusted: bytes) -> EnrolmentProof:
     """Return the proof in a message. Raises InvalidMessage."""
-    members = fields.members(fields.parse(untrusted, "enrolment proof", MAX_REQUEST_SIZE), "enrolment proof")
+    members = json_fields.members(json_fields.parse(untrusted, "enrolment proof", MAX_REQUEST_SIZE), "enrolment proof")
     return EnrolmentProof(
-        enrolment=fields.text(members, "enrolment", 64),
-        certificate_request=fields.blob(members, "certificate_request", MAX_CERTIFICATE_SIZE),
-        attest=fields.blob(members, "attest", tpm2.MAX_ATTEST_SIZE),
-        signature=fields.blob(members, "signature", tpm2.MAX_SIGNATURE_SIZE),
+        enrolment=json_fields.text(members, "enrolment", 64),
+        certificate_request=json_fields.blob(members, "certificate_request", MAX_CERTIFICATE_SIZE),
+        attest=json_fields.blob(members, "attest", tpm2.MAX_ATTEST_SIZE),
+        signature=json_fields.blob(members, "signature", tpm2.MAX_SIGNATURE_SIZE),
     )
 
 
 def decode_reply(untrusted: object) -> EnrolmentReply:
     """Return the reply in a JSON object. Raises InvalidMessage."""
-    members = fields.members(untrusted, "enrolment reply")
+    members = json_fields.members(untrusted, "enrolment reply")
     return EnrolmentReply(
-        certificate=fields.text(members, "certificate", MAX_CERTIFICATE_SIZE),
-        ak_certificate=fields.text(members, "ak_certificate", MAX_CERTIFICATE_SIZE),
+        certificate=json_fields.text(members, "certificate", MAX_CERTIFICATE_SIZE),
+        ak_certificate=json_fields.text(members, "ak_certificate", MAX_CERTIFICATE_SIZE),
     )
 
 
 def _family(members: Mapping[str, object]) -> str:
-    family = fields.text(members, "family", 8)
+    family = json_fields.text(members, "family", 8)
     if family not in FAMILIES:
         raise errors.InvalidMessage("enrolment request", f"unknown TPM family {family!r}")
     return family

@@ -14,7 +14,7 @@ from collections.abc import Collection, Mapping
 from typing import Any
 
 from ovirt_tcp_plugin import errors
-from ovirt_tcp_plugin.messages import fields, tpm2
+from ovirt_tcp_plugin.messages import json_fields, tpm2
 
 NONCE_SIZE = 32
 # A firmware log of a large server is some 100 KiB; a TXT log is 8 KiB.
@@ -79,7 +79,7 @@ def qualifying_data(nonce: bytes, boot_id: str, boottime_ms: int) -> bytes:
 def encode_challenge(challenge: Challenge) -> dict[str, Any]:
     """Return the JSON object of a challenge."""
     return {
-        "nonce": fields.encode_blob(challenge.nonce),
+        "nonce": json_fields.encode_blob(challenge.nonce),
         "selection": {bank: list(indices) for bank, indices in challenge.selection.items()},
         "lifetime_ms": challenge.lifetime_ms,
     }
@@ -87,15 +87,15 @@ def encode_challenge(challenge: Challenge) -> dict[str, Any]:
 
 def decode_challenge(untrusted: object) -> Challenge:
     """Return the challenge in a JSON object. Raises InvalidMessage."""
-    members = fields.members(untrusted, "challenge")
-    nonce = fields.blob(members, "nonce", NONCE_SIZE)
+    members = json_fields.members(untrusted, "challenge")
+    nonce = json_fields.blob(members, "nonce", NONCE_SIZE)
     if len(nonce) != NONCE_SIZE:
         raise errors.InvalidMessage("challenge", f"the nonce has not {NONCE_SIZE} bytes")
-    banks = fields.members(members.get("selection"), "selection")
+    banks = json_fields.members(members.get("selection"), "selection")
     return Challenge(
         nonce=nonce,
         selection={_bank(bank): _indices(banks, bank) for bank in banks},
-        lifetime_ms=fields.integer(members, "lifetime_ms", 1, 3600 * 1000),
+        lifetime_ms=json_fields.integer(members, "lifetime_ms", 1, 3600 * 1000),
     )
 
 
@@ -103,14 +103,14 @@ def encode(evidence: Evidence) -> dict[str, Any]:
     """Return the JSON object of evidence."""
     return {
         "version": 1,
-        "nonce": fields.encode_blob(evidence.nonce),
-        "attest": fields.encode_blob(evidence.attest),
-        "signature": fields.encode_blob(evidence.signature),
+        "nonce": json_fields.encode_blob(evidence.nonce),
+        "attest": json_fields.encode_blob(evidence.attest),
+        "signature": json_fields.encode_blob(evidence.signature),
         "pcrs": {
             bank: {str(index): value.hex() for index, value in values.items()}
             for bank, values in evidence.pcrs.items()
         },
-        "logs": {kind: fields.encode_blob(log) for kind, log in evidence.logs.items()},
+        "logs": {kind: json_fields.encode_blob(log) for kind, log in evidence.logs.items()},
         "boot_id": evidence.boot_id,
         "boottime_ms": evidence.boottime_ms,
         "agent_version": evidence.agent_version,
@@ -126,27 +126,27 @@ def decode(untrusted: bytes, wanted: Collection[str] = LOGS) -> Evidence:
     Raises:
         InvalidMessage: on any missing, mistyped, oversized or unknown member.
     """
-    members = fields.members(fields.parse(untrusted, "evidence", MAX_EVIDENCE_SIZE), "evidence")
-    fields.integer(members, "version", 1, 1)
+    members = json_fields.members(json_fields.parse(untrusted, "evidence", MAX_EVIDENCE_SIZE), "evidence")
+    json_fields.integer(members, "version", 1, 1)
     unknown = sorted(set(members) - _MEMBERS)
     if unknown:
         raise errors.InvalidMessage("evidence", f"unknown member {unknown[0][:20]!r}")
-    boot_id = fields.text(members, "boot_id", 36)
+    boot_id = json_fields.text(members, "boot_id", 36)
     if not _BOOT_ID.fullmatch(boot_id):
         raise errors.InvalidMessage("evidence", "boot_id is not a kernel boot id")
-    logs = fields.members(members.get("logs"), "logs")
+    logs = json_fields.members(members.get("logs"), "logs")
     unknown = sorted(set(logs) - set(LOGS))
     if unknown:
         raise errors.InvalidMessage("evidence", f"unknown log {unknown[0][:20]!r}")
     return Evidence(
-        nonce=fields.blob(members, "nonce", NONCE_SIZE),
-        attest=fields.blob(members, "attest", tpm2.MAX_ATTEST_SIZE),
-        signature=fields.blob(members, "signature", tpm2.MAX_SIGNATURE_SIZE),
-        pcrs=_pcrs(fields.members(members.get("pcrs"), "pcrs")),
-        logs={kind: fields.blob(logs, kind, MAX_LOG_SIZE) for kind in logs if kind in wanted},
+        nonce=json_fields.blob(members, "nonce", NONCE_SIZE),
+        attest=json_fields.blob(members, "attest", tpm2.MAX_ATTEST_SIZE),
+        signature=json_fields.blob(members, "signature", tpm2.MAX_SIGNATURE_SIZE),
+        pcrs=_pcrs(json_fields.members(members.get("pcrs"), "pcrs")),
+        logs={kind: json_fields.blob(logs, kind, MAX_LOG_SIZE) for kind in logs if kind in wanted},
         boot_id=boot_id,
-        boottime_ms=fields.integer(members, "boottime_ms", 0, 2**53),
-        agent_version=fields.text(members, "agent_version", 64),
+        boottime_ms=json_fields.integer(members, "boottime_ms", 0, 2**53),
+        agent_version=json_fields.text(members, "agent_version", 64),
     )
 
 
@@ -157,14 +157,14 @@ def _bank(untrusted: str) -> str:
 
 
 def _indices(banks: Mapping[str, object], bank: str) -> tuple[int, ...]:
-    indices = fields.items(banks, bank, tpm2.PCR_COUNT)
+    indices = json_fields.items(banks, bank, tpm2.PCR_COUNT)
     if any(isinstance(i, bool) or not isinstance(i, int) or not 0 <= i < tpm2.PCR_COUNT for i in indices):
         raise errors.InvalidMessage("selection", f"a PCR of bank {bank} is not between 0 and 23")
     return tuple(sorted({i for i in indices if isinstance(i, int)}))
 
 
 def _pcrs(banks: Mapping[str, object]) -> tpm2.PcrValues:
-    return {_bank(bank): _values(bank, fields.members(values, "pcrs")) for bank, values in banks.items()}
+    return {_bank(bank): _values(bank, json_fields.members(values, "pcrs")) for bank, values in banks.items()}
 
 
 def _values(bank: str, untrusted: Mapping[str, object]) -> Mapping[int, bytes]:

@@ -15,7 +15,7 @@ from collections.abc import Iterable, Sequence
 from typing import Any, Optional
 
 from ovirt_tcp_plugin import errors
-from ovirt_tcp_plugin.messages import fields
+from ovirt_tcp_plugin.messages import json_fields
 
 MAX_HOSTS = 10000
 MAX_NAME_LENGTH = 255
@@ -73,9 +73,9 @@ def decode_poll(untrusted: bytes) -> Poll:
     Raises:
         InvalidMessage: not JSON (oVirt posts `{"hosts":]}` when it has no host), no host, a name that is not text.
     """
-    members = fields.members(fields.parse(untrusted, "PollHosts request", MAX_POLL_SIZE), "PollHosts request")
+    members = json_fields.members(json_fields.parse(untrusted, "PollHosts request", MAX_POLL_SIZE), "PollHosts request")
     given = members.get("hosts")
-    names: Sequence[object] = [given] if isinstance(given, str) else fields.items(members, "hosts", MAX_HOSTS)
+    names: Sequence[object] = [given] if isinstance(given, str) else json_fields.items(members, "hosts", MAX_HOSTS)
     if not names:
         raise errors.InvalidMessage("PollHosts request", "no host is named")
     if not all(isinstance(name, str) for name in names):
@@ -115,9 +115,9 @@ def decode_answer(untrusted: bytes) -> tuple[HostTrust, ...]:
     Raises:
         InvalidMessage: not JSON, no `hosts` member, or too many.
     """
-    members = fields.members(fields.parse(untrusted, "PollHosts answer", MAX_ANSWER_SIZE), "PollHosts answer")
+    members = json_fields.members(json_fields.parse(untrusted, "PollHosts answer", MAX_ANSWER_SIZE), "PollHosts answer")
     given = members.get("hosts")
-    entries: Sequence[object] = [given] if isinstance(given, dict) else fields.items(members, "hosts", MAX_HOSTS)
+    entries: Sequence[object] = [given] if isinstance(given, dict) else json_fields.items(members, "hosts", MAX_HOSTS)
     decoded = (_decode_host(entry) for entry in entries)
     return tuple(host for host in decoded if host is not None)
 

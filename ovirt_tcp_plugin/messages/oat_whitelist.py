@@ -14,7 +14,7 @@ from collections.abc import Mapping, Sequence
 from typing import Optional
 
 from ovirt_tcp_plugin import errors
-from ovirt_tcp_plugin.messages import fields, tpm2
+from ovirt_tcp_plugin.messages import json_fields, tpm2
 
 Members = Mapping[str, object]
 Record = Mapping[str, str]
@@ -242,7 +242,7 @@ def _manifests(members: Members) -> tuple[Pcr, ...]:
     if not isinstance(entries, list) or len(entries) > MAX_MANIFESTS:
         raise errors.Refused("500", f"MLE_Manifests is not an array of at most {MAX_MANIFESTS} values")
     try:
-        decoded = [_pcr(fields.members(entry, "manifest"), "Name", "Value") for entry in entries]
+        decoded = [_pcr(json_fields.members(entry, "manifest"), "Name", "Value") for entry in entries]
     except errors.InvalidMessage as e:
         raise errors.Refused("500", "MLE_Manifests holds what is no object") from e
     return tuple(dict.fromkeys(decoded))
@@ -276,6 +276,6 @@ def _text(members: Members, member: str, max_length: int = MAX_TEXT_LENGTH) -> s
         return ""
     if isinstance(text, int) and not isinstance(text, bool) and 0 <= text < 2**16:
         return str(text)
-    if not isinstance(text, str) or len(text) > max_length or not fields.encodable(text):
+    if not isinstance(text, str) or len(text) > max_length or not json_fields.encodable(text):
         raise errors.Refused("500", f"{member} is not a text of at most {max_length} characters")
     return text

@@ -16,7 +16,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any, Optional
 
 from ovirt_tcp_plugin import errors
-from ovirt_tcp_plugin.messages import fields, tpm2
+from ovirt_tcp_plugin.messages import json_fields, tpm2
 from ovirt_tcp_plugin.messages.components import Step
 
 MAX_SLOTS = 4096
@@ -173,43 +173,43 @@ def decode(untrusted: object) -> ReferenceSet:
     Raises:
         InvalidMessage: on any missing, mistyped, oversized or unknown member.
     """
-    members = fields.members(untrusted, "reference set")
+    members = json_fields.members(untrusted, "reference set")
     _refuse_unknown(members, _SET_MEMBERS, "reference set")
-    slots = tuple(_slot(item) for item in fields.items(members, "slots", MAX_SLOTS))
+    slots = tuple(_slot(item) for item in json_fields.items(members, "slots", MAX_SLOTS))
     if len(set(slots)) != len(slots):
         raise errors.InvalidMessage("reference set", "a slot is there twice")
     return ReferenceSet(
-        name=check_name(fields.text(members, "name", MAX_NAME_LENGTH)),
+        name=check_name(json_fields.text(members, "name", MAX_NAME_LENGTH)),
         slots=slots,
-        values=tuple(decode_value(item) for item in fields.items(members, "values", MAX_VALUES)),
+        values=tuple(decode_value(item) for item in json_fields.items(members, "values", MAX_VALUES)),
         host_names=None if members.get("host_names") is None else _host_names(members),
     )
 
 
 def decode_value(untrusted: object) -> Value:
     """Return the value in a JSON object; an identifier in it is not believed. Raises InvalidMessage."""
-    members = fields.members(untrusted, "reference value")
+    members = json_fields.members(untrusted, "reference value")
     _refuse_unknown(members, _VALUE_MEMBERS, "reference value")
-    bank, digest = fields.text(members, "bank", 16), fields.text(members, "digest", 128)
+    bank, digest = json_fields.text(members, "bank", 16), json_fields.text(members, "digest", 128)
     if bank not in tpm2.DIGEST_SIZES or not re.fullmatch(f"[0-9a-f]{{{2 * tpm2.DIGEST_SIZES[bank]}}}", digest):
         raise errors.InvalidMessage("reference value", "the digest is not lower-case hex of the bank's length")
     staged = members.get("staged", False)
     if not isinstance(staged, bool):
         raise errors.InvalidMessage("reference value", "staged is neither true nor false")
-    component = fields.text(members, "component", 64)
+    component = json_fields.text(members, "component", 64)
     return Value(
         bank=bank,
-        pcr=fields.integer(members, "pcr", 0, tpm2.PCR_COUNT - 1),
+        pcr=json_fields.integer(members, "pcr", 0, tpm2.PCR_COUNT - 1),
         component=_check_component(component),
         digest=digest,
-        host_name=fields.text({"host_name": "", **members}, "host_name", 255),
+        host_name=json_fields.text({"host_name": "", **members}, "host_name", 255),
         staged=staged,
-        note=fields.text({"note": "", **members}, "note", MAX_NOTE_LENGTH),
+        note=json_fields.text({"note": "", **members}, "note", MAX_NOTE_LENGTH),
     )
 
 
 def _host_names(members: Mapping[str, object]) -> tuple[str, ...]:
-    names = fields.items(members, "host_names", MAX_HOSTS)
+    names = json_fields.items(members, "host_names", MAX_HOSTS)
     if not all(isinstance(name, str) and len(name) <= 255 for name in names):
         raise errors.InvalidMessage("reference set", "a host name is not a text of at most 255 characters")
     return tuple(str(name) for name in names)
@@ -219,8 +219,8 @@ def _slot(untrusted: object) -> Slot:
     if not isinstance(untrusted, list) or len(untrusted) != 2:
         raise errors.InvalidMessage("reference set", "a slot is not a pair of PCR and component")
     members = {"pcr": untrusted[0], "component": untrusted[1]}
-    pcr = fields.integer(members, "pcr", 0, tpm2.PCR_COUNT - 1)
-    return pcr, _check_component(fields.text(members, "component", 64))
+    pcr = json_fields.integer(members, "pcr", 0, tpm2.PCR_COUNT - 1)
+    return pcr, _check_component(json_fields.text(members, "component", 64))
 
 
 def _check_component(component: str) -> str:

@@ -10,7 +10,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any, Optional
 
 from ovirt_tcp_plugin import errors
-from ovirt_tcp_plugin.messages import fields
+from ovirt_tcp_plugin.messages import json_fields
 
 
 class Level(enum.Enum):
@@ -81,16 +81,16 @@ def decode(untrusted: object) -> AttestationResult:
     Raises:
         InvalidMessage: on any missing, mistyped or oversized member.
     """
-    members = fields.members(untrusted, "attestation result")
+    members = json_fields.members(untrusted, "attestation result")
     age = members.get("age_ms")
     return AttestationResult(
-        host_name=fields.text(members, "host_name", 255),
-        level=_level(fields.text(members, "level", 20)),
-        findings=tuple(_finding(item) for item in fields.items(members, "findings", 256)),
-        age_ms=None if age is None else fields.integer(members, "age_ms", 0, 2**53),
-        lifetime_ms=fields.integer(members, "lifetime_ms", 0, 2**53),
-        boot_id=fields.text(members, "boot_id", 36),
-        tpm_family=fields.text(members, "tpm_family", 8),
+        host_name=json_fields.text(members, "host_name", 255),
+        level=_level(json_fields.text(members, "level", 20)),
+        findings=tuple(_finding(item) for item in json_fields.items(members, "findings", 256)),
+        age_ms=None if age is None else json_fields.integer(members, "age_ms", 0, 2**53),
+        lifetime_ms=json_fields.integer(members, "lifetime_ms", 0, 2**53),
+        boot_id=json_fields.text(members, "boot_id", 36),
+        tpm_family=json_fields.text(members, "tpm_family", 8),
     )
 
 
@@ -102,11 +102,11 @@ def _level(name: str) -> Level:
 
 
 def _finding(untrusted: object) -> Finding:
-    members: Mapping[str, object] = fields.members(untrusted, "finding")
+    members: Mapping[str, object] = json_fields.members(untrusted, "finding")
     return Finding(
-        check=fields.integer(members, "check", 0, 1000),
-        code=fields.text(members, "code", 64),
-        text=fields.text(members, "text", 2000),
-        expected=fields.text(members, "expected", 2000),
-        seen=fields.text(members, "seen", 2000),
+        check=json_fields.integer(members, "check", 0, 1000),
+        code=json_fields.text(members, "code", 64),
+        text=json_fields.text(members, "text", 2000),
+        expected=json_fields.text(members, "expected", 2000),
+        seen=json_fields.text(members, "seen", 2000),
     )

@@ -24,7 +24,7 @@ from cryptography.hazmat.primitives.asymmetric.utils import decode_dss_signature
 
 import ovirt_tcp_plugin
 from ovirt_tcp_plugin import errors
-from ovirt_tcp_plugin.messages import fields
+from ovirt_tcp_plugin.messages import json_fields
 from ovirt_tcp_plugin.messages.result import Level
 
 # One has some 800 bytes.
@@ -110,7 +110,7 @@ def verify(untrusted: bytes, keys: Sequence[ec.EllipticCurvePublicKey]) -> Signe
     if signer is None:
         raise errors.Refused("bad_signature", "none of the verdict keys made the signature")
     claims = _object(parts[1], "claims")
-    return Signed(_verdict(claims), key_id(signer), fields.integer(claims, "iat", 0, 2**53))
+    return Signed(_verdict(claims), key_id(signer), json_fields.integer(claims, "iat", 0, 2**53))
 
 
 @functools.lru_cache(1)
@@ -138,18 +138,18 @@ def _claims(verdict: Verdict, now_s: int) -> Mapping[str, Any]:
 
 
 def _verdict(claims: Mapping[str, object]) -> Verdict:
-    host = fields.members(fields.members(claims.get("submods"), "submods").get("host"), "submodule host")
+    host = json_fields.members(json_fields.members(claims.get("submods"), "submods").get("host"), "submodule host")
     try:
-        level = Level(fields.text(host, _PRIVATE + "level", 20))
+        level = Level(json_fields.text(host, _PRIVATE + "level", 20))
     except ValueError:
         raise errors.InvalidMessage("verdict", "unknown level") from None
     return Verdict(
-        host_name=fields.text(host, _PRIVATE + "host", 255),
-        ek_digest=fields.text(host, _PRIVATE + "ek", 64),
+        host_name=json_fields.text(host, _PRIVATE + "host", 255),
+        ek_digest=json_fields.text(host, _PRIVATE + "ek", 64),
         level=level,
-        boot_id=fields.text(host, _PRIVATE + "boot_id", 36),
-        boottime_ms=fields.integer(host, _PRIVATE + "boottime_ms", 0, 2**53),
-        lifetime_ms=fields.integer(host, _PRIVATE + "lifetime_ms", 0, 2**53),
+        boot_id=json_fields.text(host, _PRIVATE + "boot_id", 36),
+        boottime_ms=json_fields.integer(host, _PRIVATE + "boottime_ms", 0, 2**53),
+        lifetime_ms=json_fields.integer(host, _PRIVATE + "lifetime_ms", 0, 2**53),
     )
 
 
@@ -166,7 +166,7 @@ def _json(value: object) -> bytes:
 
 
 def _object(part: bytes, what: str) -> Mapping[str, object]:
-    return fields.members(fields.parse(_decode(part), f"verdict {what}", MAX_SIZE), f"verdict {what}")
+    return json_fields.members(json_fields.parse(_decode(part), f"verdict {what}", MAX_SIZE), f"verdict {what}")
 
 
 def _encode(value: bytes) -> str:

@@ -20,7 +20,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Optional
 
 from ovirt_tcp_plugin import errors
-from ovirt_tcp_plugin.messages import components, eventlog, fields, tpm2
+from ovirt_tcp_plugin.messages import components, eventlog, json_fields, tpm2
 from ovirt_tcp_plugin.messages.components import Step
 from ovirt_tcp_plugin.messages.reference_values import ReferenceSet
 from ovirt_tcp_plugin.messages.result import Finding, Level
@@ -60,14 +60,14 @@ def decode(stored: str) -> Measured:
     """
     if not isinstance(stored, str):  # SQLite keeps what it is given, whatever the column's type
         raise errors.InvalidMessage("measured", "it is no text")
-    members = fields.members(fields.parse(stored.encode("utf-8"), "measured", MAX_MEASURED_SIZE), "measured")
+    members = json_fields.members(json_fields.parse(stored.encode("utf-8"), "measured", MAX_MEASURED_SIZE), "measured")
     try:
-        given = fields.members(members.get("values"), "values")
+        given = json_fields.members(members.get("values"), "values")
         values = {int(i): bytes.fromhex(str(value)).hex() for i, value in given.items()}
         steps = tuple(Step(int(pcr), str(word), str(digest)) for pcr, word, digest in members["steps"])  # type: ignore[attr-defined]
     except (ValueError, KeyError, TypeError, OverflowError) as e:
         raise errors.InvalidMessage("measured", "it is not what was stored") from e
-    return Measured(values, steps, fields.text(members, "bank", 16))
+    return Measured(values, steps, json_fields.text(members, "bank", 16))
 
 
 class _Part:

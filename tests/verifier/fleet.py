@@ -24,7 +24,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from sqlalchemy.engine import Connection
 
 from ovirt_tcp_plugin.lab.processes import Processes, free_ports, listens
-from ovirt_tcp_plugin.messages import eventlog, evidence, fields
+from ovirt_tcp_plugin.messages import eventlog, evidence, json_fields
 from ovirt_tcp_plugin.verifier.appraisal import EnrolledHost, IssuedNonce
 from ovirt_tcp_plugin.verifier.authority import Authority, write_key
 from ovirt_tcp_plugin.verifier.store import hosts, references, tokens
@@ -38,7 +38,7 @@ POLL = "/AttestationService/resources/PollHosts"
 ANSWER_WITHIN_S = 30
 # The logs of all hosts, as the end of their message: to write it anew for each report would cost more than the rest.
 LOGS = {"txt": eventlog.encode(launch_events(), ["sha256"]), "firmware": eventlog.encode(firmware_events(), ["sha256"])}
-LOGS_MEMBER = b', "logs": ' + json.dumps({kind: fields.encode_blob(log) for kind, log in LOGS.items()}).encode() + b"}"
+LOGS_MEMBER = b', "logs": ' + json.dumps({kind: json_fields.encode_blob(log) for kind, log in LOGS.items()}).encode() + b"}"
 
 
 class Fleet:

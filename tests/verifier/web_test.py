@@ -27,7 +27,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 
 from ovirt_tcp_plugin import errors
 from ovirt_tcp_plugin.clock import Clock
-from ovirt_tcp_plugin.messages import enrolment, evidence, fields, public_keys, tpm2
+from ovirt_tcp_plugin.messages import enrolment, evidence, json_fields, public_keys, tpm2
 from ovirt_tcp_plugin.messages.result import Level
 from ovirt_tcp_plugin.tokens import digest, identifier
 from ovirt_tcp_plugin.verifier.attestation import Attestation
@@ -465,7 +465,7 @@ class TestEnrolment:
 
     def test_a_renewed_certificate_takes_the_place_of_the_old_one(self, server: Server, agent: Agent) -> None:
         key, old = ec.generate_private_key(ec.SECP256R1()), agent.certificate
-        message = {"certificate_request": fields.encode_blob(certificate_request(key))}
+        message = {"certificate_request": json_fields.encode_blob(certificate_request(key))}
         answer = server.call("POST", "/v1/certificate", message, cert=old)
         assert answer.status_code == 200
         agent.keep_certificate(answer.json()["certificate"], key)
@@ -800,4 +800,4 @@ def test_a_message_survives_its_codec(agent: Agent) -> None:
     challenge = agent.challenge()
     assert challenge is not None
     assert len(challenge.nonce) == evidence.NONCE_SIZE
-    assert fields.encode_blob(challenge.nonce) == evidence.encode_challenge(challenge)["nonce"]
+    assert json_fields.encode_blob(challenge.nonce) == evidence.encode_challenge(challenge)["nonce"]

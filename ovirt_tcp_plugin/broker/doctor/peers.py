@@ -23,7 +23,7 @@ from ovirt_tcp_plugin.broker import https, settings
 from ovirt_tcp_plugin.broker.doctor.seen import BrokerHost, BrokerView, ServerView
 from ovirt_tcp_plugin.broker.inventory import UNIT_NAME
 from ovirt_tcp_plugin.broker.sources import OAT_PATHS, OAT_REFUSED, OK
-from ovirt_tcp_plugin.messages import fields
+from ovirt_tcp_plugin.messages import json_fields as fields
 from ovirt_tcp_plugin.messages.result import Level
 from ovirt_tcp_plugin.remote import Remote
 

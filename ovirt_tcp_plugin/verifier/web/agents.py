@@ -7,7 +7,7 @@ from __future__ import annotations
 from typing import cast
 
 from ovirt_tcp_plugin import errors
-from ovirt_tcp_plugin.messages import enrolment, evidence, fields, result
+from ovirt_tcp_plugin.messages import enrolment, evidence, json_fields, result
 from ovirt_tcp_plugin.verifier.store.hosts import State
 from ovirt_tcp_plugin.verifier.web.access import Caller
 from ovirt_tcp_plugin.verifier.web.handler import Handler
@@ -39,7 +39,7 @@ class RenewCertificate(Handler):
     callers = frozenset({Caller.AGENT})
 
     async def post(self) -> None:
-        request = fields.blob(self.body("renewal"), "certificate_request", enrolment.MAX_CERTIFICATE_SIZE)
+        request = json_fields.blob(self.body("renewal"), "certificate_request", enrolment.MAX_CERTIFICATE_SIZE)
         certificate = await self.context.enrolment.renew(cast(State, self.state).host, request)
         self.answer({"certificate": certificate})
 
@@ -60,8 +60,8 @@ class NextChallenge(Handler):
         if self._gone:
             return  # before it was a poll; one that nobody waits for would swallow a challenge
         members = self.body("challenge request")
-        boot_id = fields.text(members, "boot_id", 36)
-        wait_ms = fields.integer(members, "wait_ms", 0, 3600_000)
+        boot_id = json_fields.text(members, "boot_id", 36)
+        wait_ms = json_fields.integer(members, "wait_ms", 0, 3600_000)
         if members.get("offer") is True:
             self.context.attestation.accept_offer(cast(State, self.state).host.name)
         challenge = await self.context.attestation.next_challenge(cast(State, self.state), boot_id, wait_ms)

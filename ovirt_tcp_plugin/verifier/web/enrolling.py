@@ -4,7 +4,7 @@
 
 from __future__ import annotations
 
-from ovirt_tcp_plugin.messages import fields
+from ovirt_tcp_plugin.messages import json_fields
 from ovirt_tcp_plugin.tokens import new_secret
 from ovirt_tcp_plugin.verifier.enrolment import check_host_name
 from ovirt_tcp_plugin.verifier.store import tokens
@@ -22,8 +22,8 @@ class EnrolmentTokens(Handler):
 
     async def post(self) -> None:
         members = {"host_id": "", "hours": 24, **self.body("enrolment token request")}
-        host_name, host_id = fields.text(members, "host", 255), fields.text(members, "host_id", 36)
-        hours = fields.integer(members, "hours", 1, MAX_HOURS)
+        host_name, host_id = json_fields.text(members, "host", 255), json_fields.text(members, "host_id", 36)
+        hours = json_fields.integer(members, "hours", 1, MAX_HOURS)
         check_host_name(host_name)
         secret = new_secret()
         end_s = int(self.context.clock.wall().timestamp()) + hours * 3600

@@ -22,7 +22,7 @@ from tornado.iostream import IOStream
 from ovirt_tcp_plugin import errors
 from ovirt_tcp_plugin.clock import Clock
 from ovirt_tcp_plugin.json_handler import JsonHandler
-from ovirt_tcp_plugin.messages import fields
+from ovirt_tcp_plugin.messages import json_fields
 from ovirt_tcp_plugin.messages.result import AttestationResult
 from ovirt_tcp_plugin.verifier import settings
 from ovirt_tcp_plugin.verifier.attestation import Attestation
@@ -177,7 +177,7 @@ class Handler(JsonHandler):
 
     def body(self, what: str) -> Mapping[str, object]:
         """Return the request's JSON object. Raises InvalidMessage."""
-        return fields.members(fields.parse(self.content, what, self.max_body_size), what)
+        return json_fields.members(json_fields.parse(self.content, what, self.max_body_size), what)
 
     def write_error(self, status_code: int, **kwargs: Any) -> None:
         error = kwargs.get("exc_info", (None, None, None))[1]

@@ -7,7 +7,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from ovirt_tcp_plugin import errors
-from ovirt_tcp_plugin.messages import fields, oat, reference_values
+from ovirt_tcp_plugin.messages import json_fields, oat, reference_values
 from ovirt_tcp_plugin.messages.result import encode_findings
 from ovirt_tcp_plugin.verifier.enrolment import check_host_name
 from ovirt_tcp_plugin.verifier.store import references
@@ -30,7 +30,8 @@ class ReferenceValues(Handler):
 
     async def post(self) -> None:
         members = self.body("reference values request")
-        name, host_name = fields.text(members, "name", 128), fields.text(members, "host", oat.MAX_NAME_LENGTH).lower()
+        name = json_fields.text(members, "name", reference_values.MAX_NAME_LENGTH)
+        host_name = json_fields.text(members, "host", oat.MAX_NAME_LENGTH).lower()
         staged = members.get("staged", False)
         if not isinstance(staged, bool):
             raise errors.InvalidMessage("reference values request", "staged is neither true nor false")
@@ -105,12 +106,12 @@ class ReferencePreview(Handler):
 
 
 def _by_set(members: Mapping[str, object], name: str) -> Mapping[str, Sequence[str]]:
-    sets = fields.members(members.get(name, {}), name)
+    sets = json_fields.members(members.get(name, {}), name)
     return {one: _identifiers(sets, one) for one in sets}
 
 
 def _identifiers(members: Mapping[str, object], name: str) -> list[str]:
-    identifiers = fields.items(members, name, reference_values.MAX_VALUES)
+    identifiers = json_fields.items(members, name, reference_values.MAX_VALUES)
     if not all(isinstance(one, str) and len(one) == 12 for one in identifiers):
         raise errors.InvalidMessage(name, "an identifier of a value is not 12 hex digits")
     return [str(one) for one in identifiers]

@@ -9,7 +9,7 @@ import json
 from prometheus_client import CONTENT_TYPE_LATEST
 
 from ovirt_tcp_plugin import errors
-from ovirt_tcp_plugin.messages import fields, oat, result
+from ovirt_tcp_plugin.messages import json_fields, oat, result
 from ovirt_tcp_plugin.verifier.enrolment import check_host_name
 from ovirt_tcp_plugin.verifier.store import hosts
 from ovirt_tcp_plugin.verifier.web.access import Caller
@@ -26,9 +26,9 @@ class Results(Handler):
 
     async def post(self) -> None:
         members = self.body("results request")
-        names = [_name(name) for name in fields.items(members, "hosts", oat.MAX_HOSTS)]
-        max_age = None if members.get("max_age_ms") is None else fields.integer(members, "max_age_ms", 0, 2**53)
-        wait_ms = fields.integer(members, "wait_ms", 0, 60_000)
+        names = [_name(name) for name in json_fields.items(members, "hosts", oat.MAX_HOSTS)]
+        max_age = None if members.get("max_age_ms") is None else json_fields.integer(members, "max_age_ms", 0, 2**53)
+        wait_ms = json_fields.integer(members, "wait_ms", 0, 60_000)
         results = await self.ask(names, max_age, wait_ms)
         self.answer({"hosts": [result.encode(one) for one in results]})
 
@@ -56,7 +56,7 @@ class Void(Handler):
     callers = frozenset({Caller.OPERATOR})
 
     async def post(self) -> None:
-        older_than_ms = fields.integer(self.body("void request"), "older_than_ms", 0, 2**53)
+        older_than_ms = json_fields.integer(self.body("void request"), "older_than_ms", 0, 2**53)
         voided = await self.context.attestation.void(older_than_ms)
         log.warning("results voided older_than_ms=%d hosts=%d", older_than_ms, len(voided))
         self.answer({"hosts": voided})
@@ -100,6 +100,6 @@ class Health(Handler):
 
 
 def _name(untrusted: object) -> str:
-    if not isinstance(untrusted, str) or len(untrusted) > oat.MAX_NAME_LENGTH or not fields.encodable(untrusted):
+    if not isinstance(untrusted, str) or len(untrusted) > oat.MAX_NAME_LENGTH or not json_fields.encodable(untrusted):
         raise errors.InvalidMessage("results request", "a host name is not a text of at most 255 characters")
     return untrusted
