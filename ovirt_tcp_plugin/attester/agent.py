@@ -21,7 +21,7 @@ from ovirt_tcp_plugin.attester import enrolling, handover, measure
 from ovirt_tcp_plugin.attester.handover import Handover
 from ovirt_tcp_plugin.attester.identity import Identity
 from ovirt_tcp_plugin.attester.reporting import Verifiers
-from ovirt_tcp_plugin.messages import evidence, json_fields, result, verdict
+from ovirt_tcp_plugin.messages import ear, evidence, json_fields, result
 
 log = logging.getLogger("attester.agent")
 
@@ -209,4 +209,4 @@ def _decode_result(untrusted: Optional[object]) -> tuple[result.AttestationResul
     """
     absent = {"host_name": "", "age_ms": None, "lifetime_ms": 0, "boot_id": "", "tpm_family": "", "verdict": ""}
     members = {**absent, **json_fields.members(untrusted, "attestation result")}
-    return result.decode(members), json_fields.text(members, "verdict", verdict.MAX_SIZE)
+    return result.decode(members), json_fields.text(members, "verdict", ear.MAX_SIZE)

@@ -17,10 +17,10 @@ from cryptography.hazmat.primitives.asymmetric import ec
 
 from ovirt_tcp_plugin import errors
 from ovirt_tcp_plugin.clock import Clock
-from ovirt_tcp_plugin.messages import verdict
+from ovirt_tcp_plugin.messages import ear
+from ovirt_tcp_plugin.messages.ear import SignedResult
 from ovirt_tcp_plugin.messages.evidence import Evidence
 from ovirt_tcp_plugin.messages.result import AttestationResult
-from ovirt_tcp_plugin.messages.verdict import Verdict
 from ovirt_tcp_plugin.verifier.authority import Authority
 from ovirt_tcp_plugin.verifier.store import verdict_keys
 from ovirt_tcp_plugin.verifier.store.database import Database
@@ -57,8 +57,8 @@ class Signer:
         later than the result does.
         """
         left_ms = 0 if outcome.age_ms is None else max(outcome.lifetime_ms - outcome.age_ms, 0)
-        told = Verdict(host.name, host.ek_digest, outcome.level, reported.boot_id, reported.boottime_ms, left_ms)
-        return verdict.sign(told, self._key, int(self._clock.wall().timestamp()))
+        told = SignedResult(host.name, host.ek_digest, outcome.level, reported.boot_id, reported.boottime_ms, left_ms)
+        return ear.sign(told, self._key, int(self._clock.wall().timestamp()))
 
     async def refresh(self) -> None:
         """Take over the key that another process made the active one. Raises as the constructor does."""
@@ -108,4 +108,4 @@ def new_key(own: Authority) -> StoredKey:
     encryption = serialization.BestAvailableEncryption(own.derive(_PURPOSE))
     private = key.private_bytes(encoding, serialization.PrivateFormat.PKCS8, encryption)
     public = key.public_key().public_bytes(encoding, serialization.PublicFormat.SubjectPublicKeyInfo)
-    return StoredKey(verdict.key_id(key.public_key()), public.decode("ascii"), private.decode("ascii"))
+    return StoredKey(ear.key_id(key.public_key()), public.decode("ascii"), private.decode("ascii"))

@@ -15,18 +15,18 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ovirt_tcp_plugin import errors
-from ovirt_tcp_plugin.messages import verdict
+from ovirt_tcp_plugin.messages import ear
+from ovirt_tcp_plugin.messages.ear import SignedResult
 from ovirt_tcp_plugin.messages.result import Level
-from ovirt_tcp_plugin.messages.verdict import Verdict
 
 KEY, OTHER_KEY = ec.generate_private_key(ec.SECP256R1()), ec.generate_private_key(ec.SECP256R1())
 NOW_S = 1_700_000_000
-SAID = Verdict("host-1", "ab" * 32, Level.TRUSTED, "c0ffee00-0000-4000-8000-000000000001", 123_456, 600_000)
-TOKEN = verdict.sign(SAID, KEY, NOW_S)
+SAID = SignedResult("host-1", "ab" * 32, Level.TRUSTED, "c0ffee00-0000-4000-8000-000000000001", 123_456, 600_000)
+TOKEN = ear.sign(SAID, KEY, NOW_S)
 
 
-def verify(token: str, *keys: ec.EllipticCurvePrivateKey) -> verdict.Signed:
-    return verdict.verify(token.encode(), [key.public_key() for key in keys or (KEY,)])
+def verify(token: str, *keys: ec.EllipticCurvePrivateKey) -> ear.VerifiedResult:
+    return ear.verify(token.encode(), [key.public_key() for key in keys or (KEY,)])
 
 
 def encode(value: object) -> str:
@@ -40,7 +40,7 @@ def test_the_signature_of_another_key_is_refused() -> None:
 
 def test_without_any_key_nothing_is_believed() -> None:
     with pytest.raises(errors.Refused, match="bad_signature"):
-        verdict.verify(TOKEN.encode(), [])
+        ear.verify(TOKEN.encode(), [])
 
 
 @pytest.mark.parametrize("algorithm", ["none", "HS256", "RS256", "", None, 1])
@@ -52,7 +52,7 @@ def test_only_es256_counts(algorithm: object) -> None:
 
 def test_claims_of_another_verdict_are_refused() -> None:
     header, _, signature = TOKEN.split(".")
-    other = verdict.sign(dataclasses.replace(SAID, host_name="host-2"), KEY, NOW_S).split(".")[1]
+    other = ear.sign(dataclasses.replace(SAID, host_name="host-2"), KEY, NOW_S).split(".")[1]
     with pytest.raises(errors.Refused, match="bad_signature"):
         verify(f"{header}.{other}.{signature}")
 
@@ -66,7 +66,7 @@ def test_what_is_no_token_is_refused(token: str) -> None:
 @given(st.binary(max_size=300))
 def test_any_bytes_are_refused_by_a_declared_error(content: bytes) -> None:
     with pytest.raises((errors.InvalidMessage, errors.Refused)):
-        verdict.verify(content, [KEY.public_key()])
+        ear.verify(content, [KEY.public_key()])
 
 
 @given(st.integers(0, len(TOKEN) - 1), st.sampled_from("ABCDabcd0123-_."))
@@ -77,13 +77,13 @@ def test_a_changed_character_says_nothing_else(position: int, character: str) ->
         signed = verify(changed)
     except (errors.InvalidMessage, errors.Refused):
         return
-    assert signed.verdict == SAID
+    assert signed.result == SAID
 
 
 def test_says_what_was_signed_and_by_which_key() -> None:
     signed = verify(TOKEN + "\n", OTHER_KEY, KEY)
 
-    assert signed == verdict.Signed(SAID, verdict.key_id(KEY.public_key()), NOW_S)
+    assert signed == ear.VerifiedResult(SAID, ear.key_id(KEY.public_key()), NOW_S)
 
 
 def test_a_jwt_library_reads_it() -> None:
@@ -94,7 +94,7 @@ def test_a_jwt_library_reads_it() -> None:
         options={"require": ["iat", "exp"], "verify_exp": False},  # that moment has passed
     )
 
-    assert jwt.get_unverified_header(TOKEN)["kid"] == verdict.key_id(KEY.public_key())
+    assert jwt.get_unverified_header(TOKEN)["kid"] == ear.key_id(KEY.public_key())
     assert claims["exp"] - claims["iat"] == 600
     assert claims["submods"]["host"]["ear.status"] == "affirming"
     with pytest.raises(jwt.InvalidSignatureError):
@@ -105,8 +105,8 @@ def test_a_jwt_library_reads_it() -> None:
     ("level", "status"), [(Level.UNTRUSTED, "contraindicated"), (Level.UNKNOWN, "none"), (Level.TIMEOUT, "none")]
 )
 def test_only_trusted_is_affirming(level: Level, status: str) -> None:
-    token = verdict.sign(dataclasses.replace(SAID, level=level), KEY, NOW_S)
+    token = ear.sign(dataclasses.replace(SAID, level=level), KEY, NOW_S)
 
-    assert verify(token).verdict.level is level
+    assert verify(token).result.level is level
     claims = jwt.decode(token, options={"verify_signature": False})
     assert claims["submods"]["host"]["ear.status"] == status
