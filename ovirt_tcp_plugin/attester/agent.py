@@ -17,10 +17,10 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import Any, Optional
 
 from ovirt_tcp_plugin import errors
-from ovirt_tcp_plugin.attester import enrolling, handover, measure
-from ovirt_tcp_plugin.attester.handover import Handover
-from ovirt_tcp_plugin.attester.identity import Identity
-from ovirt_tcp_plugin.attester.reporting import Verifiers
+from ovirt_tcp_plugin.attester import enrolment, measure
+from ovirt_tcp_plugin.attester.agent_state import AgentState
+from ovirt_tcp_plugin.attester.hook_files import HookFiles, summarize
+from ovirt_tcp_plugin.attester.verifier_client import VerifierClient
 from ovirt_tcp_plugin.messages import ear, evidence, json_fields, result
 
 log = logging.getLogger("attester.agent")
@@ -53,23 +53,23 @@ class Agent:
     def __init__(
         self,
         host_name: str,
-        identity: Identity,
+        state: AgentState,
         tpm: measure.AnyTpm,
         ak: measure.AnyKey,
-        verifiers: Verifiers,
+        client: VerifierClient,
         sources: measure.Sources,
-        handed: Handover,
+        hook_files: HookFiles,
         retry_most_s: float,
         pause: Callable[[float], None] = time.sleep,
         draw: Callable[[], float] = random.random,
     ) -> None:
         self._host_name = host_name
-        self._identity = identity
+        self._state = state
         self._tpm = tpm
         self._ak = ak
-        self._verifiers = verifiers
+        self._client = client
         self._sources = sources
-        self._handed = handed
+        self._hook_files = hook_files
         self._retry_most_s = retry_most_s
         self._pause = pause
         self._draw = draw
@@ -78,7 +78,7 @@ class Agent:
         # A host that just started has no verdict, or an old one.
         self._offering = True
         self._waiting = False
-        self._status = dict(_last_status(identity))
+        self._status = dict(_last_status(state))
 
     def run(self) -> None:
         """Report until an exception, such as SystemExit by a signal, ends it."""
@@ -119,17 +119,26 @@ class Agent:
         if len(challenge.selection) != 1:
             raise errors.InvalidMessage("challenge", "it does not name one PCR bank")
         measured = measure.measure(self._tpm, self._ak, challenge, self._sources)
-        log.info("measured logs=%s boot_id=%s", ",".join(sorted(measured.logs)) or "none", measured.boot_id)
+        log.info(
+            "measured logs=%s boot_id=%s",
+            ",".join(sorted(measured.logs)) or "none",
+            measured.boot_id,
+        )
         outcome, signed = _decode_result(self._post("/v1/evidence", evidence.encode(measured)))
         self._offering = False
         codes = ",".join(finding.code for finding in outcome.findings)
-        log.info("appraised server=%s level=%s findings=%s", self._verifiers.current, outcome.level.value, codes)
+        log.info(
+            "appraised server=%s level=%s findings=%s",
+            self._client.current,
+            outcome.level.value,
+            codes,
+        )
         self._hand_over(challenge, measured, outcome, signed)
         encoded = result.encode(outcome)
         self._keep_status(
             level=encoded["level"],
             findings=encoded["findings"],
-            server=self._verifiers.current,
+            server=self._client.current,
             boot_id=measured.boot_id,
             boottime_ms=measured.boottime_ms,
             time=int(time.time()),
@@ -145,28 +154,32 @@ class Agent:
             self._waiting = False
 
     def _hand_over(
-        self, challenge: evidence.Challenge, measured: evidence.Evidence, outcome: result.AttestationResult, signed: str
+        self,
+        challenge: evidence.Challenge,
+        measured: evidence.Evidence,
+        outcome: result.AttestationResult,
+        signed: str,
     ) -> None:
         """Leave verdict and summary for the hooks. Without them the gate closes when the last verdict ends."""
         (bank,) = challenge.selection
         try:
             if signed:
-                self._handed.keep_verdict(signed)
+                self._hook_files.keep_verdict(signed)
             launch = self._tpm.read_pcrs({bank: LAUNCH_PCRS}).get(bank, {})
-            self._handed.keep_summary(handover.summarize(measured, outcome, bank, launch))
+            self._hook_files.keep_summary(summarize(measured, outcome, bank, launch))
         except errors.Error as e:
             log.warning("not handed over reason=%s", e)
 
     def _renew(self) -> None:
         """Replace the client certificate while it is good; only a host that is off for years enrols again."""
-        if self._identity.client_life_left(datetime.datetime.now(datetime.timezone.utc)) < RENEW_BELOW:
-            enrolling.renew(self._identity, self._verifiers, self._host_name)
+        if self._state.client_life_left(datetime.datetime.now(datetime.timezone.utc)) < RENEW_BELOW:
+            enrolment.renew(self._state, self._client, self._host_name)
 
     def _post(self, path: str, message: Mapping[str, Any], wait_s: float = 0.0) -> Optional[object]:
         try:
-            return self._verifiers.post(path, message, wait_s)
+            return self._client.post(path, message, wait_s)
         except (errors.Unavailable, errors.InvalidMessage):
-            self._ask_next = not self._verifiers.fail_over()
+            self._ask_next = not self._client.fail_over()
             raise
 
     def _failed(self, error: errors.Error) -> None:
@@ -182,21 +195,21 @@ class Agent:
 
     def _recovered(self) -> None:
         if self._status.get("error"):
-            log.info("recovered server=%s", self._verifiers.current)
+            log.info("recovered server=%s", self._client.current)
             self._keep_status(error="")
 
     def _keep_status(self, **changed: object) -> None:
         self._status.update(changed)
         try:
-            self._identity.keep_status(self._status)
+            self._state.keep_status(self._status)
         except errors.Error as e:
             # Only people read it: a full disk does not keep the host from reporting.
             log.warning("status not kept reason=%s", e)
 
 
-def _last_status(identity: Identity) -> Mapping[str, Any]:
+def _last_status(state: AgentState) -> Mapping[str, Any]:
     try:
-        return identity.load_status() or {}
+        return state.load_status() or {}
     except errors.InvalidConfig as e:
         log.warning("status unreadable reason=%s", e)
         return {}
@@ -207,6 +220,13 @@ def _decode_result(untrusted: Optional[object]) -> tuple[result.AttestationResul
 
     Age and lifetime are the broker's business and may be absent.
     """
-    absent = {"host_name": "", "age_ms": None, "lifetime_ms": 0, "boot_id": "", "tpm_family": "", "verdict": ""}
+    absent = {
+        "host_name": "",
+        "age_ms": None,
+        "lifetime_ms": 0,
+        "boot_id": "",
+        "tpm_family": "",
+        "verdict": "",
+    }
     members = {**absent, **json_fields.members(untrusted, "attestation result")}
     return result.decode(members), json_fields.text(members, "verdict", ear.MAX_SIZE)

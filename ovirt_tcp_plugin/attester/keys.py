@@ -85,12 +85,16 @@ def cut_certificate(content: bytes) -> bytes:
         raise errors.InvalidMessage("EK certificate", "the NV index holds no certificate")
     end = 4 + int.from_bytes(content[2:4], "big")
     if end > len(content):
-        raise errors.InvalidMessage("EK certificate", f"{end} bytes announced, the NV index has {len(content)}")
+        raise errors.InvalidMessage(
+            "EK certificate", f"{end} bytes announced, the NV index has {len(content)}"
+        )
     return content[:end]
 
 
 @contextlib.contextmanager
-def endorsement_key(tpm: Tpm, kinds: Sequence[str] = tuple(ENDORSEMENT_KINDS)) -> Iterator[Endorsement]:
+def endorsement_key(
+    tpm: Tpm, kinds: Sequence[str] = tuple(ENDORSEMENT_KINDS)
+) -> Iterator[Endorsement]:
     """Give the first EK of these kinds that has a certificate for the block; if none has, the first there is.
 
     Raises:
@@ -105,7 +109,9 @@ def endorsement_key(tpm: Tpm, kinds: Sequence[str] = tuple(ENDORSEMENT_KINDS)) -
                 yield endorsement
                 return
         except _OtherKeyError:
-            faults.append(f"the certificate of the {kind} EK is for another key than the TPM makes from the template")
+            faults.append(
+                f"the certificate of the {kind} EK is for another key than the TPM makes from the template"
+            )
         except _NoKeyError as e:
             faults.append(f"it makes no {kind} EK ({e})")
     raise errors.Unavailable("TPM endorsement", "; ".join(faults))
@@ -154,7 +160,9 @@ def _certified(area: bytes, certificate: bytes) -> bool:
     """Return whether the certificate is for that key. Who signed it is the verifier's question."""
     try:
         certified = x509.load_der_x509_certificate(certificate).public_key()
-        return public_keys.encode(public_keys.load(tpm2.parse_public(area))) == public_keys.encode(certified)
+        return public_keys.encode(public_keys.load(tpm2.parse_public(area))) == public_keys.encode(
+            certified
+        )
     except (errors.InvalidMessage, ValueError):
         return False
 
@@ -218,7 +226,9 @@ class AttestationKey:
         """Return whether the quote is one of these values."""
         quote = tpm2.parse_quote(attest)
         try:
-            return hmac.compare_digest(tpm2.pcr_digest(self.public.scheme_hash, quote.selection, pcrs), quote.pcr_digest)
+            return hmac.compare_digest(
+                tpm2.pcr_digest(self.public.scheme_hash, quote.selection, pcrs), quote.pcr_digest
+            )
         except errors.InvalidMessage:
             return False
 
@@ -226,7 +236,9 @@ class AttestationKey:
         """Return the secret that a verifier protected for this AK and the EK of its TPM. Raises Unavailable."""
         handle = self._load()
         with self._endorsement() as endorsement, use_of(self._tpm, endorsement.public) as session:
-            return self._tpm.activate_credential(handle, endorsement.handle, session, credential, encrypted_secret)
+            return self._tpm.activate_credential(
+                handle, endorsement.handle, session, credential, encrypted_secret
+            )
 
     def unload(self) -> None:
         """Flush the key if it is loaded."""

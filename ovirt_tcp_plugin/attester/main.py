@@ -19,16 +19,16 @@ from typing import Optional
 import click
 
 from ovirt_tcp_plugin import command, config, errors
-from ovirt_tcp_plugin.attester import enrolling, keys, keys12, measure
+from ovirt_tcp_plugin.attester import enrolment, keys, keys12, measure
 from ovirt_tcp_plugin.attester.agent import Agent
-from ovirt_tcp_plugin.attester.handover import Handover
-from ovirt_tcp_plugin.attester.identity import AK_FILE, IDENTITY_KEY_FILE, Identity
+from ovirt_tcp_plugin.attester.agent_state import AK_FILE, IDENTITY_KEY_FILE, AgentState
+from ovirt_tcp_plugin.attester.hook_files import HookFiles
 from ovirt_tcp_plugin.attester.measure import AnyKey, AnyTpm
-from ovirt_tcp_plugin.attester.reporting import Verifiers
 from ovirt_tcp_plugin.attester.settings import Settings
 from ovirt_tcp_plugin.attester.tpm import Tpm
 from ovirt_tcp_plugin.attester.tpm12 import Tpm12, is_tpm12
 from ovirt_tcp_plugin.attester.transport import Transport
+from ovirt_tcp_plugin.attester.verifier_client import VerifierClient
 from ovirt_tcp_plugin.messages import eventlog, evidence, json_fields, public_keys, tpm2, tpm12
 
 log = logging.getLogger("attester")
@@ -63,18 +63,18 @@ def enrol(config_dir: Path, token_file: Path) -> None:
     """
     _log_to_stderr(logging.WARNING)
     settings = _load(config_dir)
-    token = enrolling.read_token(token_file)
+    token = enrolment.read_token(token_file)
     settings.state.directory.mkdir(mode=0o700, parents=True, exist_ok=True)
-    identity = Identity(settings.state.directory)
-    verifiers = Verifiers(settings.verifier.urls, settings.verifier.ca_file, None)
+    state = AgentState(settings.state.directory)
+    client = VerifierClient(settings.verifier.urls, settings.verifier.ca_file, None)
     with _tpm(settings) as tpm:
         name = settings.host.known_as
         if isinstance(tpm, Tpm12):
-            owner = enrolling.read_owner_secret(settings.tpm.owner_secret)
-            enrolling.enrol12(tpm, owner, identity, verifiers, name, token)
+            owner = enrolment.read_owner_secret(settings.tpm.owner_secret)
+            enrolment.enrol12(tpm, owner, state, client, name, token)
         else:
-            enrolling.enrol(tpm, identity, verifiers, name, token, settings.tpm.key)
-    click.echo(f"{name} is enrolled at {verifiers.current}; start the agent now")
+            enrolment.enrol(tpm, state, client, name, token, settings.tpm.key)
+    click.echo(f"{name} is enrolled at {client.current}; start the agent now")
 
 
 @main.command()
@@ -97,31 +97,43 @@ def run(config_dir: Path) -> None:
     signal.signal(signal.SIGTERM, _exit)
     signal.signal(signal.SIGINT, _exit)
     settings = _load(config_dir)
-    identity = Identity(settings.state.directory)
-    identity.check_client()
-    verifiers = Verifiers(settings.verifier.urls, settings.verifier.ca_file, identity.client_file)
+    state = AgentState(settings.state.directory)
+    state.check_client()
+    client = VerifierClient(settings.verifier.urls, settings.verifier.ca_file, state.client_file)
     with _tpm(settings) as tpm:
-        ak = _kept_key(tpm, identity)
+        ak = _kept_key(tpm, state)
         name, sources = settings.host.known_as, settings.boot.sources
-        handed = Handover(settings.hooks.directory)
-        agent = Agent(name, identity, tpm, ak, verifiers, sources, handed, settings.verifier.retry_most)
+        hook_files = HookFiles(settings.hooks.directory)
+        agent = Agent(
+            name, state, tpm, ak, client, sources, hook_files, settings.verifier.retry_most
+        )
         signal.signal(signal.SIGHUP, lambda number, frame: agent.offer())
-        log.info("running host=%s tpm=%s server=%s", name, settings.tpm.device, verifiers.current)
+        log.info("running host=%s tpm=%s server=%s", name, settings.tpm.device, client.current)
         try:
             agent.run()
         finally:
             with contextlib.suppress(errors.Error):
                 ak.unload()
-            verifiers.close()
+            client.close()
             log.info("stopped")
 
 
 @main.command("measure")
-@click.option("--pcr", "pcrs", type=click.IntRange(0, 23), multiple=True, default=(17, 18), show_default=True)
-@click.option("--bank", type=click.Choice(sorted(tpm2.HASH_IDS)), help="sha256 by default, sha1 with a TPM 1.2.")
-@click.option("--evidence", "as_evidence", is_flag=True, help="Print the whole evidence as JSON instead.")
+@click.option(
+    "--pcr", "pcrs", type=click.IntRange(0, 23), multiple=True, default=(17, 18), show_default=True
+)
+@click.option(
+    "--bank",
+    type=click.Choice(sorted(tpm2.HASH_IDS)),
+    help="sha256 by default, sha1 with a TPM 1.2.",
+)
+@click.option(
+    "--evidence", "as_evidence", is_flag=True, help="Print the whole evidence as JSON instead."
+)
 @click.pass_obj
-def measure_command(config_dir: Path, pcrs: tuple[int, ...], bank: Optional[str], as_evidence: bool) -> None:
+def measure_command(
+    config_dir: Path, pcrs: tuple[int, ...], bank: Optional[str], as_evidence: bool
+) -> None:
     """Show what this host would report now, without reporting it.
 
     Needs an enrolled host, since its key signs. With a software TPM, stop the agent first: such a TPM serves one
@@ -129,12 +141,12 @@ def measure_command(config_dir: Path, pcrs: tuple[int, ...], bank: Optional[str]
     """
     _log_to_stderr(logging.WARNING)
     settings = _load(config_dir)
-    identity = Identity(settings.state.directory)
+    state = AgentState(settings.state.directory)
     nonce = secrets.token_bytes(evidence.NONCE_SIZE)
     with _tpm(settings) as tpm:
         selected = bank or (tpm12.BANK if isinstance(tpm, Tpm12) else "sha256")
         challenge = evidence.Challenge(nonce, {selected: tuple(sorted(set(pcrs)))}, 1000)
-        ak = _kept_key(tpm, identity)
+        ak = _kept_key(tpm, state)
         try:
             measured = measure.measure(tpm, ak, challenge, settings.boot.sources)
         finally:
@@ -150,7 +162,7 @@ def measure_command(config_dir: Path, pcrs: tuple[int, ...], bank: Optional[str]
 @click.pass_obj
 def status(config_dir: Path) -> None:
     """Say what the attestation server thought of this host when the agent last reported."""
-    kept = Identity(_load(config_dir).state.directory).load_status()
+    kept = AgentState(_load(config_dir).state.directory).load_status()
     if kept is None:
         raise errors.NotFound("report", "yet: the agent has not run")
     if "level" in kept:
@@ -158,7 +170,9 @@ def status(config_dir: Path) -> None:
         click.echo(f"{kept['level']}, said {kept.get('server', '')} {age_s} s ago")
         for item in json_fields.items(kept, "findings", 256):
             finding = json_fields.members(item, "finding")
-            click.echo(f"  check {finding.get('check')} {finding.get('code')}: {finding.get('text')}")
+            click.echo(
+                f"  check {finding.get('check')} {finding.get('code')}: {finding.get('text')}"
+            )
             for part in ("expected", "seen"):
                 if finding.get(part):
                     click.echo(f"    {part}: {finding[part]}")
@@ -173,13 +187,15 @@ def _load(config_dir: Path) -> Settings:
     return config.load(Settings, "agent", config_dir)
 
 
-def _kept_key(tpm: AnyTpm, identity: Identity) -> AnyKey:
+def _kept_key(tpm: AnyTpm, state: AgentState) -> AnyKey:
     if isinstance(tpm, Tpm12):
-        area = identity.load_identity_key()
+        area = state.load_identity_key()
         if area is None:
-            raise errors.NotFound("attestation key", f"({IDENTITY_KEY_FILE}): run `ovirt-tcp-agent enrol` first")
+            raise errors.NotFound(
+                "attestation key", f"({IDENTITY_KEY_FILE}): run `ovirt-tcp-agent enrol` first"
+            )
         return keys12.IdentityKey(tpm, area)
-    blob = identity.load_ak()
+    blob = state.load_ak()
     if blob is None:
         raise errors.NotFound("attestation key", f"({AK_FILE}): run `ovirt-tcp-agent enrol` first")
     return keys.AttestationKey(tpm, blob)
@@ -188,7 +204,7 @@ def _kept_key(tpm: AnyTpm, identity: Identity) -> AnyKey:
 def _endorsement(tpm: AnyTpm, settings: Settings) -> tuple[str, public_keys.TpmKey, bytes]:
     """Return kind, key and certificate of the EK that enrolment shows."""
     if isinstance(tpm, Tpm12):
-        owner = enrolling.read_owner_secret(settings.tpm.owner_secret)
+        owner = enrolment.read_owner_secret(settings.tpm.owner_secret)
         key = tpm12.parse_public_key(tpm.read_endorsement_key(owner))
         return "TPM 1.2", key, keys12.read_certificate(tpm, owner)
     with keys.endorsement_key(tpm) as endorsement:

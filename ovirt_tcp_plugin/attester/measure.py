@@ -50,7 +50,9 @@ class Sources:
     clock: Callable[[], int] = boottime_ms
 
 
-def measure(tpm: AnyTpm, ak: AnyKey, challenge: evidence.Challenge, sources: Sources) -> evidence.Evidence:
+def measure(
+    tpm: AnyTpm, ak: AnyKey, challenge: evidence.Challenge, sources: Sources
+) -> evidence.Evidence:
     """Return the evidence that answers a challenge.
 
     Raises:
@@ -61,7 +63,11 @@ def measure(tpm: AnyTpm, ak: AnyKey, challenge: evidence.Challenge, sources: Sou
     qualifying_data = evidence.qualifying_data(challenge.nonce, boot_id, quoted_ms)
     attest, signature, pcrs = _quote(tpm, ak, qualifying_data, challenge.selection)
     # After the quote: what is measured meanwhile is in the log, and the verifier sees log and PCR differ at worst.
-    logs = {kind: content for kind, path in sources.logs.items() if (content := read_log(kind, path)) is not None}
+    logs = {
+        kind: content
+        for kind, path in sources.logs.items()
+        if (content := read_log(kind, path)) is not None
+    }
     return evidence.Evidence(
         nonce=challenge.nonce,
         attest=attest,

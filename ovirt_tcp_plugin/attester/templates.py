@@ -26,7 +26,12 @@ POLICY_B_SHA384 = bytes.fromhex(
     "b26e7d28d11a50bc53d882bcf5fd3a1a074148bb35d3b4e4cb1c0ad9bde419cacb47ba09699646150f9fc000f3f80e12"
 )
 _STORAGE = (
-    tpm2.FIXED_TPM | tpm2.FIXED_PARENT | tpm2.SENSITIVE_DATA_ORIGIN | tpm2.ADMIN_WITH_POLICY | tpm2.RESTRICTED | tpm2.DECRYPT
+    tpm2.FIXED_TPM
+    | tpm2.FIXED_PARENT
+    | tpm2.SENSITIVE_DATA_ORIGIN
+    | tpm2.ADMIN_WITH_POLICY
+    | tpm2.RESTRICTED
+    | tpm2.DECRYPT
 )
 # Without NO_DA each crash of the host would count as a wrong authorization, and some in a row lock the TPM out
 # (Part 1, dictionary attack protection: the password of a key was used, and no orderly shutdown followed).
@@ -88,7 +93,9 @@ ENDORSEMENT_KINDS: Mapping[str, EndorsementKind] = {
             "sha256",
             _STORAGE,
             _POLICY_A_SHA256,
-            _aes(128) + struct.pack(">HHH", tpm2.ALG_NULL, _P256, tpm2.ALG_NULL) + _sized(bytes(32)) * 2,
+            _aes(128)
+            + struct.pack(">HHH", tpm2.ALG_NULL, _P256, tpm2.ALG_NULL)
+            + _sized(bytes(32)) * 2,
         ),
     ),
     "ecc-p384": EndorsementKind(
@@ -122,7 +129,8 @@ ATTESTATION_TEMPLATES: Mapping[str, bytes] = {
         "sha256",
         _SIGNING,
         b"",
-        struct.pack(">HHHHH", tpm2.ALG_NULL, tpm2.ALG_ECDSA, _SHA256, _P256, tpm2.ALG_NULL) + _sized(b"") * 2,
+        struct.pack(">HHHHH", tpm2.ALG_NULL, tpm2.ALG_ECDSA, _SHA256, _P256, tpm2.ALG_NULL)
+        + _sized(b"") * 2,
     ),
     "rsa-2048": _template(
         tpm2.ALG_RSA,

@@ -108,7 +108,9 @@ class Tpm:
             body += struct.pack(">I", len(area)) + area
         body += parameters
         tag = ST_SESSIONS if sessions else ST_NO_SESSIONS
-        answer = until_ready(self.transport, struct.pack(">HII", tag, HEADER_SIZE + len(body), code) + body, RC_AGAIN)
+        answer = until_ready(
+            self.transport, struct.pack(">HII", tag, HEADER_SIZE + len(body), code) + body, RC_AGAIN
+        )
         (rc,) = struct.unpack(">I", answer[6:HEADER_SIZE])
         if rc != RC_SUCCESS:
             raise TpmError(name, rc)
@@ -122,7 +124,9 @@ class Tpm:
 
     def create_primary(self, hierarchy: int, template: bytes) -> tuple[int, bytes]:
         """Return (handle, TPMT_PUBLIC) of the primary key of a template (TPM2_CreatePrimary, 24.1)."""
-        answer = self.execute("TPM2_CreatePrimary", 0x131, [hierarchy], [RS_PW], _creation(template))
+        answer = self.execute(
+            "TPM2_CreatePrimary", 0x131, [hierarchy], [RS_PW], _creation(template)
+        )
         handle = answer.u32()
         answer.u32()
         return handle, answer.sized(tpm2.MAX_PUBLIC_SIZE)
@@ -135,17 +139,23 @@ class Tpm:
 
     def load(self, parent: int, session: int, private: bytes, public: bytes) -> int:
         """Return the handle of a loaded key (TPM2_Load, 12.2)."""
-        answer = self.execute("TPM2_Load", 0x157, [parent], [session], _sized(private) + _sized(public))
+        answer = self.execute(
+            "TPM2_Load", 0x157, [parent], [session], _sized(private) + _sized(public)
+        )
         return answer.u32()
 
     def flush(self, handle: int) -> None:
         """Unload a key or session (TPM2_FlushContext, 28.4)."""
         self.execute("TPM2_FlushContext", 0x165, parameters=struct.pack(">I", handle))
 
-    def activate_credential(self, ak: int, ek: int, ek_session: int, credential: bytes, secret: bytes) -> bytes:
+    def activate_credential(
+        self, ak: int, ek: int, ek_session: int, credential: bytes, secret: bytes
+    ) -> bytes:
         """Return what the credential protects (TPM2_ActivateCredential, 12.5)."""
         parameters = _sized(credential) + _sized(secret)
-        answer = self.execute("TPM2_ActivateCredential", 0x147, [ak, ek], [RS_PW, ek_session], parameters)
+        answer = self.execute(
+            "TPM2_ActivateCredential", 0x147, [ak, ek], [RS_PW, ek_session], parameters
+        )
         answer.u32()
         return answer.sized(tpm2.MAX_DIGEST_SIZE)
 
@@ -161,12 +171,18 @@ class Tpm:
         """
         parameters = _sized(os.urandom(16)) + _sized(b"")
         parameters += struct.pack(">BHH", 1, tpm2.ALG_NULL, tpm2.HASH_IDS[hash_name])
-        session = self.execute("TPM2_StartAuthSession", 0x176, [RH_NULL, RH_NULL], parameters=parameters).u32()
+        session = self.execute(
+            "TPM2_StartAuthSession", 0x176, [RH_NULL, RH_NULL], parameters=parameters
+        ).u32()
         try:
             secret = _sized(b"") * 3 + struct.pack(">i", 0)
-            self.execute("TPM2_PolicySecret", 0x151, [tpm2.RH_ENDORSEMENT, session], [RS_PW], secret)
+            self.execute(
+                "TPM2_PolicySecret", 0x151, [tpm2.RH_ENDORSEMENT, session], [RS_PW], secret
+            )
             if branches:
-                choice = struct.pack(">I", len(branches)) + b"".join(_sized(branch) for branch in branches)
+                choice = struct.pack(">I", len(branches)) + b"".join(
+                    _sized(branch) for branch in branches
+                )
                 self.execute("TPM2_PolicyOR", 0x171, [session], parameters=choice)
             yield session
         except BaseException:
@@ -177,9 +193,15 @@ class Tpm:
 
     # Attestation
 
-    def quote(self, ak: int, qualifying_data: bytes, selection: tpm2.Selection) -> tuple[bytes, bytes]:
+    def quote(
+        self, ak: int, qualifying_data: bytes, selection: tpm2.Selection
+    ) -> tuple[bytes, bytes]:
         """Return (TPMS_ATTEST, TPMT_SIGNATURE) in the AK's own scheme (TPM2_Quote, 18.4)."""
-        parameters = _sized(qualifying_data) + struct.pack(">H", tpm2.ALG_NULL) + tpm2.encode_selection(selection)
+        parameters = (
+            _sized(qualifying_data)
+            + struct.pack(">H", tpm2.ALG_NULL)
+            + tpm2.encode_selection(selection)
+        )
         answer = self.execute("TPM2_Quote", 0x158, [ak], [RS_PW], parameters)
         quoted = TpmReader(answer.take(answer.u32()), "answer to TPM2_Quote")
         return quoted.sized(tpm2.MAX_ATTEST_SIZE), quoted.take(quoted.left)
@@ -210,7 +232,9 @@ class Tpm:
 
     def read_nv(self, index: int) -> bytes:
         """Return the content of an NV index, at most MAX_NV_SIZE bytes (TPM2_NV_Read, 31.13)."""
-        public = TpmReader(self.execute("TPM2_NV_ReadPublic", 0x169, [index]).sized(256), "TPMS_NV_PUBLIC")
+        public = TpmReader(
+            self.execute("TPM2_NV_ReadPublic", 0x169, [index]).sized(256), "TPMS_NV_PUBLIC"
+        )
         public.u32()
         public.u16()
         authorization = index if public.u32() & NV_AUTHREAD else RH_OWNER
@@ -221,7 +245,9 @@ class Tpm:
         content = b""
         while len(content) < size:
             parameters = struct.pack(">HH", min(NV_CHUNK, size - len(content)), len(content))
-            answer = self.execute("TPM2_NV_Read", 0x14E, [authorization, index], [RS_PW], parameters)
+            answer = self.execute(
+                "TPM2_NV_Read", 0x14E, [authorization, index], [RS_PW], parameters
+            )
             answer.u32()
             chunk = answer.sized(NV_CHUNK)
             if not chunk:
@@ -231,7 +257,9 @@ class Tpm:
 
     def handles(self, first: int) -> tuple[int, ...]:
         """Return the handles in use from `first` on, of its type (TPM2_GetCapability, 30.2)."""
-        answer = self.execute("TPM2_GetCapability", 0x17A, parameters=struct.pack(">III", 1, first, 64))
+        answer = self.execute(
+            "TPM2_GetCapability", 0x17A, parameters=struct.pack(">III", 1, first, 64)
+        )
         answer.u8()
         answer.u32()
         return tuple(answer.u32() for _ in range(min(answer.u32(), 64)))
@@ -255,7 +283,10 @@ def _creation(template: bytes) -> bytes:
 
 
 def _without(selection: tpm2.Selection, given: tpm2.Selection) -> tpm2.Selection:
-    rest = {bank: tuple(i for i in indices if i not in given.get(bank, ())) for bank, indices in selection.items()}
+    rest = {
+        bank: tuple(i for i in indices if i not in given.get(bank, ()))
+        for bank, indices in selection.items()
+    }
     return {bank: indices for bank, indices in rest.items() if indices}
 
 

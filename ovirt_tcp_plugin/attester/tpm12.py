@@ -136,7 +136,9 @@ class Tpm12:
     def owner_session(self, secret: bytes) -> Session:
         """Return a session of the owner in which a new secret can be put in (TPM_OSAP, 18.2)."""
         odd = os.urandom(tpm12.DIGEST_SIZE)
-        answer = self.execute("TPM_OSAP", 0x0B, parameters=struct.pack(">HI", _ET_OWNER, KH_OWNER) + odd)
+        answer = self.execute(
+            "TPM_OSAP", 0x0B, parameters=struct.pack(">HI", _ET_OWNER, KH_OWNER) + odd
+        )
         handle, nonce = answer.u32(), answer.take(tpm12.DIGEST_SIZE)
         shared = hmac.new(secret, answer.take(tpm12.DIGEST_SIZE) + odd, "sha1").digest()
         return Session(handle, shared, nonce)
@@ -152,7 +154,9 @@ class Tpm12:
     def read_endorsement_key(self, owner: bytes) -> bytes:
         """Return the TPM_PUBKEY of the EK (TPM_OwnerReadInternalPub, 14.4); TPM_ReadPubek ends with ownership."""
         sessions = [self.plain_session(owner)]
-        answer = self.execute("TPM_OwnerReadInternalPub", 0x81, (), struct.pack(">I", KH_EK), sessions)
+        answer = self.execute(
+            "TPM_OwnerReadInternalPub", 0x81, (), struct.pack(">I", KH_EK), sessions
+        )
         return answer.take(answer.left)
 
     def make_identity(self, owner: bytes, label_digest: bytes) -> tuple[bytes, bytes]:
@@ -162,23 +166,31 @@ class Tpm12:
             owner: the owner's secret.
             label_digest: 20 bytes that the binding, a signature by the new key, covers.
         """
-        key = tpm12.encode_key(tpm12.USAGE_IDENTITY, tpm12.ES_NONE, tpm12.SS_RSASSA_SHA1, tpm12.AUTH_NEVER)
+        key = tpm12.encode_key(
+            tpm12.USAGE_IDENTITY, tpm12.ES_NONE, tpm12.SS_RSASSA_SHA1, tpm12.AUTH_NEVER
+        )
         srk, session = self.plain_session(WELL_KNOWN), self.owner_session(owner)
         # The key needs no secret, yet one must be given, hidden as any other (Part 1, 13.5): twenty zeros.
         hidden = tpm12.sha1(session.key + session.nonce)
         parameters = hidden + label_digest + key
-        answer = self.execute("TPM_MakeIdentity", tpm12.ORD_MAKE_IDENTITY, (), parameters, [srk, session])
+        answer = self.execute(
+            "TPM_MakeIdentity", tpm12.ORD_MAKE_IDENTITY, (), parameters, [srk, session]
+        )
         return tpm12.take_key(answer).area, _take_signature(answer)
 
     def activate_identity(self, owner: bytes, key: int, blob: bytes) -> bytes:
         """Return the AES key in a blob that was encrypted for EK and identity key (TPM_ActivateIdentity, 15.2)."""
         parameters = struct.pack(">I", len(blob)) + blob
-        answer = self.execute("TPM_ActivateIdentity", 0x7A, [key], parameters, [self.plain_session(owner)])
+        answer = self.execute(
+            "TPM_ActivateIdentity", 0x7A, [key], parameters, [self.plain_session(owner)]
+        )
         return tpm12.take_symmetric_key(answer)
 
     def load_key(self, key: bytes) -> int:
         """Return the handle of a loaded TPM_KEY12 under the SRK (TPM_LoadKey2, 10.5)."""
-        return self.execute("TPM_LoadKey2", 0x41, [KH_SRK], key, [self.plain_session(WELL_KNOWN)]).u32()
+        return self.execute(
+            "TPM_LoadKey2", 0x41, [KH_SRK], key, [self.plain_session(WELL_KNOWN)]
+        ).u32()
 
     def flush(self, handle: int, kind: int = RT_KEY) -> None:
         """Unload a key or session (TPM_FlushSpecific, 22.1)."""
@@ -201,8 +213,12 @@ class Tpm12:
 
     def quote(self, key: int, external_data: bytes, indices: Sequence[int]) -> tuple[bytes, bytes]:
         """Return (signed bytes, signature) in the form "QUOT" (TPM_Quote, 16.3)."""
-        answer = self.execute("TPM_Quote", 0x16, [key], external_data + tpm12.encode_selection(indices))
-        signed = tpm12.encode_quote(external_data, tpm12.composite_digest(tpm12.take_composite(answer)))
+        answer = self.execute(
+            "TPM_Quote", 0x16, [key], external_data + tpm12.encode_selection(indices)
+        )
+        signed = tpm12.encode_quote(
+            external_data, tpm12.composite_digest(tpm12.take_composite(answer))
+        )
         return signed, _take_signature(answer)
 
     def quote2(self, key: int, external_data: bytes, indices: Sequence[int]) -> tuple[bytes, bytes]:
@@ -222,7 +238,9 @@ class Tpm12:
         return {tpm12.BANK: {index: self._read_pcr(index) for index in indices}} if indices else {}
 
     def _read_pcr(self, index: int) -> bytes:
-        return self.execute("TPM_PcrRead", 0x15, parameters=struct.pack(">I", index)).take(tpm12.DIGEST_SIZE)
+        return self.execute("TPM_PcrRead", 0x15, parameters=struct.pack(">I", index)).take(
+            tpm12.DIGEST_SIZE
+        )
 
     # Storage
 
@@ -230,7 +248,9 @@ class Tpm12:
         """Return `size` bytes of an NV area, which its maker left open to all or to the owner (TPM_NV_ReadValue, 20.4)."""
         content = b""
         while len(content) < size:
-            place = struct.pack(">III", index, offset + len(content), min(NV_CHUNK, size - len(content)))
+            place = struct.pack(
+                ">III", index, offset + len(content), min(NV_CHUNK, size - len(content))
+            )
             answer = self._read_nv_once(owner, place)
             chunk = answer.take(answer.u32())
             if not chunk:

@@ -81,7 +81,9 @@ class Socket:
                 raise errors.Unavailable(f"TPM {self._address}", f"an answer of {size} bytes")
             return header + self._receive(size - HEADER_SIZE, deadline)
         except socket.timeout as e:
-            raise errors.Unavailable(f"TPM {self._address}", f"no answer within {timeout_s:g} s") from e
+            raise errors.Unavailable(
+                f"TPM {self._address}", f"no answer within {timeout_s:g} s"
+            ) from e
         except OSError as e:
             raise errors.Unavailable(f"TPM {self._address}", e.strerror or str(e)) from e
 
@@ -108,7 +110,9 @@ class Transport:
         generation: grows with each connection; what was loaded in an earlier one may be gone.
     """
 
-    def __init__(self, address: str, timeout_s: float, connect_within_s: float = CONNECT_WITHIN_S) -> None:
+    def __init__(
+        self, address: str, timeout_s: float, connect_within_s: float = CONNECT_WITHIN_S
+    ) -> None:
         self.address = address
         self.generation = 0
         self._timeout_s = timeout_s
@@ -180,7 +184,9 @@ def _connect(address: str, within_s: float) -> socket.socket:
             return _connect_once(address, max(deadline - time.monotonic(), 0.001))
         except (OSError, ValueError) as e:
             if isinstance(e, ValueError) or time.monotonic() + CONNECT_RETRY_S >= deadline:
-                raise errors.Unavailable(f"TPM {address}", getattr(e, "strerror", None) or str(e)) from e
+                raise errors.Unavailable(
+                    f"TPM {address}", getattr(e, "strerror", None) or str(e)
+                ) from e
         time.sleep(CONNECT_RETRY_S)
 
 

@@ -24,11 +24,15 @@ from ovirt_tcp_plugin.clock import Clock
 from ovirt_tcp_plugin.messages import evidence
 from ovirt_tcp_plugin.messages.result import AttestationResult, Finding, Level
 from ovirt_tcp_plugin.verifier import appraisal, judgement, settings
-from ovirt_tcp_plugin.verifier.conversations import Conversations
 from ovirt_tcp_plugin.verifier.enrolment import TPM12_OFF, is_host_name
+from ovirt_tcp_plugin.verifier.long_poll import LongPolls
 from ovirt_tcp_plugin.verifier.metrics import Metrics
-from ovirt_tcp_plugin.verifier.policy import Policies, Policy, excuse
-from ovirt_tcp_plugin.verifier.store import references, results, rounds
+from ovirt_tcp_plugin.verifier.reference_values import (
+    ReferenceValueService,
+    ReferenceVersion,
+    excuse,
+)
+from ovirt_tcp_plugin.verifier.store import challenges, references, results
 from ovirt_tcp_plugin.verifier.store.database import Database
 from ovirt_tcp_plugin.verifier.store.hosts import Host, State
 from ovirt_tcp_plugin.verifier.store.results import Found, Result
@@ -50,21 +54,28 @@ class Attestation:
     """The rounds of all hosts."""
 
     def __init__(
-        self, database: Database, policies: Policies, metrics: Metrics, options: settings.Appraisal, clock: Clock
+        self,
+        database: Database,
+        policies: ReferenceValueService,
+        metrics: Metrics,
+        options: settings.Appraisal,
+        clock: Clock,
     ) -> None:
         self._database = database
         self._policies = policies
         self._metrics = metrics
         self._options = options
         self._clock = clock
-        self._conversations = Conversations()
+        self._long_polls = LongPolls()
         # Latest birth, by this server's clock, of results that rest on another server's nonce.
         self._births: dict[str, tuple[str, int, int]] = {}
         # By how much the wall clock is ahead of CLOCK_BOOTTIME, and since when ages can be told.
         self._ahead_ms = clock.wall_ms() - clock.now_ms()
         self._reliable_since_ms = 0
 
-    async def next_challenge(self, state: State, boot_id: str, wait_ms: int) -> Optional[evidence.Challenge]:
+    async def next_challenge(
+        self, state: State, boot_id: str, wait_ms: int
+    ) -> Optional[evidence.Challenge]:
         """Return a challenge as soon as somebody wants the host's evidence, None after `wait_ms`.
 
         A host in a boot that was not appraised yet is challenged at once: nobody should wait for its first verdict.
@@ -74,29 +85,29 @@ class Attestation:
         """
         self._check_family(state.host)
         name = state.host.name
-        conversation = self._conversations.of(name)
-        poll = conversation.begin_poll()
+        long_poll = self._long_polls.of(name)
+        poll = long_poll.begin_poll()
         end_ms = self._clock.now_ms() + min(wait_ms, MAX_AGENT_WAIT_MS)
         last = results.readable(state.found)
         if last is None or last.boot_id != boot_id or state.round.asked > state.round.issued:
-            conversation.want()
-        if not await conversation.turn(poll, end_ms, self._clock):
+            long_poll.want_challenge()
+        if not await long_poll.next(poll, end_ms, self._clock):
             return None
         issued = self._new_nonce(state.host)
-        await self._database.write(lambda c: rounds.issue(c, issued, self._clock.boot_id))
-        if poll != conversation.poll:
-            conversation.want()
+        await self._database.write(lambda c: challenges.issue(c, issued, self._clock.boot_id))
+        if poll != long_poll.poll:
+            long_poll.want_challenge()
             return None
         self._metrics.challenged()
         return issued.challenge
 
-    def accept_offer(self, host_name: str) -> None:
+    def request_challenge(self, host_name: str) -> None:
         """Have a host challenged that wants to report, though nobody asked: its verdict is missing or too old."""
-        self._conversations.of(host_name).want()
+        self._long_polls.of(host_name).want_challenge()
 
-    def hang_up(self, host_name: str) -> None:
+    def disconnect(self, host_name: str) -> None:
         """End the host's long poll: its connection is gone."""
-        self._conversations.of(host_name).begin_poll()
+        self._long_polls.of(host_name).begin_poll()
 
     def expects(self, state: State) -> bool:
         """Return whether a nonce is out for the host; without one no evidence is worth reading."""
@@ -107,9 +118,9 @@ class Attestation:
         """Return the kinds of event logs that a host's evidence is judged by."""
         return appraisal.logs_for(self._options.required_in(host.identity.bank))
 
-    async def spoil(self, host_name: str) -> None:
+    async def invalidate_nonce(self, host_name: str) -> None:
         """End the nonce that is out: what came for it could not be read."""
-        await self._database.write(lambda c: rounds.drop(c, host_name))
+        await self._database.write(lambda c: challenges.drop(c, host_name))
 
     async def submit(self, state: State, reported: evidence.Evidence) -> AttestationResult:
         """Appraise a host's evidence, keep the result and wake who waits for it.
@@ -126,7 +137,9 @@ class Attestation:
         self._check_family(host)
         policy, kept = await self._policies.at(state.policy), results.readable(state.found)
         issued = state.round.nonce if state.round.clock_id == self._clock.boot_id else None
-        if issued is not None and issued.challenge.selection != self._options.required_in(host.identity.bank):
+        if issued is not None and issued.challenge.selection != self._options.required_in(
+            host.identity.bank
+        ):
             issued = None  # asked for before the profile changed
         began_s = time.perf_counter()
         outcome = appraisal.appraise(
@@ -138,10 +151,10 @@ class Attestation:
             policy.criteria[host.identity.bank],
             self._clock.now_ms(),
         )
-        self._conversations.of(name).cost_ms = 1000 * (time.perf_counter() - began_s)
+        self._long_polls.of(name).cost_ms = 1000 * (time.perf_counter() - began_s)
         if isinstance(outcome, appraisal.Discarded):
             self._metrics.discarded(outcome.finding.code)
-            await self._database.write(lambda c: rounds.take(c, name, reported.nonce))
+            await self._database.write(lambda c: challenges.take(c, name, reported.nonce))
             raise _refuse(name, outcome)
         born_ms = self._clock.now_ms() if issued is None else issued.born_ms
         fresh = self._result(outcome, born_ms, kept, policy, host)
@@ -150,7 +163,7 @@ class Attestation:
         self._metrics.appraised(fresh.level)
         codes = ",".join(finding.code for finding in outcome.findings)
         log.info("appraised host=%s level=%s findings=%s", name, fresh.level.value, codes)
-        self._conversations.of(name).settle(state.round.issued)
+        self._long_polls.of(name).settle(state.round.issued)
         return self._describe(name, fresh)
 
     async def results(
@@ -177,14 +190,16 @@ class Attestation:
     async def last_results(self) -> list[AttestationResult]:
         """Return the last result of every enrolled host, without asking any."""
         self._watch_clock()
-        found, version = await self._database.read(lambda c: (results.of_all(c), references.version(c)))
+        found, version = await self._database.read(
+            lambda c: (results.of_all(c), references.version(c))
+        )
         found = await self._policies.judge_again(found, version)
         return [self._answer(name, found, silent=False) for name in found]
 
     async def judge_all(self) -> None:
         """Ask every host for evidence: the reference values have changed."""
-        await self._database.write(rounds.ask_all)
-        self._conversations.want_all()
+        await self._database.write(challenges.ask_all)
+        self._long_polls.want_all_challenges()
 
     async def void(self, older_than_ms: int) -> list[str]:
         """Void every trusted result older than this, and ask all hosts for fresh evidence; return whose it was.
@@ -197,7 +212,7 @@ class Attestation:
         """
         before_ms = self._clock.now_ms() - older_than_ms
         voided = await self._database.write(lambda c: _void(c, self._clock.boot_id, before_ms))
-        self._conversations.want_all()
+        self._long_polls.want_all_challenges()
         return voided
 
     async def relay(self) -> None:
@@ -210,14 +225,16 @@ class Attestation:
                 log.warning("relay error=%s", e)
 
     async def _relay_once(self) -> None:
-        listening, awaited = self._conversations.listening(), self._conversations.awaited()
+        listening, awaited = self._long_polls.listening(), self._long_polls.awaited()
         if listening:
-            wanted = set(await self._database.read(rounds.wanted))
+            wanted = set(await self._database.read(challenges.wanted))
             for name in wanted.intersection(listening):
-                self._conversations.of(name).want()
+                self._long_polls.of(name).want_challenge()
         if awaited:
-            for name, number in (await self._database.read(lambda c: rounds.answered(c, awaited))).items():
-                self._conversations.of(name).settle(number)
+            for name, number in (
+                await self._database.read(lambda c: challenges.answered(c, awaited))
+            ).items():
+                self._long_polls.of(name).settle(number)
 
     def _new_nonce(self, host: Host) -> appraisal.IssuedNonce:
         nonce, now_ms = secrets.token_bytes(evidence.NONCE_SIZE), self._clock.now_ms()
@@ -226,7 +243,12 @@ class Attestation:
         return appraisal.IssuedNonce(challenge, host.name, now_ms, now_ms + NONCE_LIFETIME_MS)
 
     def _result(
-        self, outcome: appraisal.Appraised, born_ms: int, kept: Optional[Result], policy: Policy, host: Host
+        self,
+        outcome: appraisal.Appraised,
+        born_ms: int,
+        kept: Optional[Result],
+        policy: ReferenceVersion,
+        host: Host,
     ) -> Result:
         level, findings = excuse(outcome.level, outcome.findings, policy, policy.names(host.name))
         fresh = Result(
@@ -243,16 +265,20 @@ class Attestation:
 
     async def _judged(self, names: Sequence[str]) -> dict[str, Found]:
         """Return the last results on the enrolled ones of these hosts, judged by today's reference values."""
-        found, version = await self._database.read(lambda c: (results.of_hosts(c, names), references.version(c)))
+        found, version = await self._database.read(
+            lambda c: (results.of_hosts(c, names), references.version(c))
+        )
         return await self._policies.judge_again(found, version)
 
-    async def _refresh(self, names: Sequence[str], found: dict[str, Found], deadline_ms: int) -> set[str]:
+    async def _refresh(
+        self, names: Sequence[str], found: dict[str, Found], deadline_ms: int
+    ) -> set[str]:
         """Ask hosts for evidence, put what they answered into `found`, and return those that did not answer."""
         asked_ms = self._clock.now_ms()
-        numbers = await self._database.write(lambda c: rounds.ask(c, names))
-        with self._conversations.wait_for(numbers) as answers:
+        numbers = await self._database.write(lambda c: challenges.ask(c, names))
+        with self._long_polls.wait_for(numbers) as answers:
             for name in numbers:
-                self._conversations.of(name).want()
+                self._long_polls.of(name).want_challenge()
             answered = await answers.come(deadline_ms - self._clock.now_ms())
         fresh = await self._judged(names)
         found.update(fresh)
@@ -270,14 +296,20 @@ class Attestation:
             return _unknown(name, 1, "not_enrolled", "no host is enrolled under this name")
         one = found[name]
         if isinstance(one, errors.InvalidMessage):
-            return _unknown(name, 0, "record_unreadable", "the server's record of this host cannot be read")
+            return _unknown(
+                name, 0, "record_unreadable", "the server's record of this host cannot be read"
+            )
         if self._is_off(one) and not (one is not None and one.level is Level.UNTRUSTED):
             return _unknown(name, 1, "tpm12_off", TPM12_OFF)
         if silent and not (one is not None and one.level is Level.UNTRUSTED):
             # Silence softens nothing: what was untrusted stays so; everything else is a timeout.
-            return AttestationResult(name, Level.TIMEOUT, (Finding(0, "no_answer", "the host's agent did not answer"),))
+            return AttestationResult(
+                name, Level.TIMEOUT, (Finding(0, "no_answer", "the host's agent did not answer"),)
+            )
         if one is None:
-            return _unknown(name, 0, "not_attested", "the host is enrolled, but has sent no evidence yet")
+            return _unknown(
+                name, 0, "not_attested", "the host is enrolled, but has sent no evidence yet"
+            )
         return self._describe(name, one)
 
     def _will_do(self, name: str, one: Found, max_age_ms: Optional[int]) -> bool:
@@ -302,7 +334,10 @@ class Attestation:
         ahead_ms = self._clock.wall_ms() - self._clock.now_ms()
         if ahead_ms - self._ahead_ms > MAX_PAUSE_MS:
             self._reliable_since_ms = self._clock.now_ms()
-            log.warning("paused seconds=%d: earlier results have no age any more", (ahead_ms - self._ahead_ms) // 1000)
+            log.warning(
+                "paused seconds=%d: earlier results have no age any more",
+                (ahead_ms - self._ahead_ms) // 1000,
+            )
         self._ahead_ms = ahead_ms
 
     def _birth(self, name: str, one: Result) -> Optional[int]:
@@ -314,7 +349,9 @@ class Attestation:
     def _describe(self, name: str, one: Result) -> AttestationResult:
         lifetime_ms = int(self._options.lifetime * 1000)
         age_ms = self._age(name, one)
-        return AttestationResult(name, one.level, one.findings, age_ms, lifetime_ms, one.boot_id, one.tpm_family)
+        return AttestationResult(
+            name, one.level, one.findings, age_ms, lifetime_ms, one.boot_id, one.tpm_family
+        )
 
     def _check_family(self, host: Host) -> None:
         if host.identity.family == TPM12 and not self._options.tpm12:
@@ -359,7 +396,7 @@ def _keep(connection: Connection, host: Host, nonce: bytes, fresh: Result, measu
     Raises:
         Refused: the nonce was used meanwhile, or the host enrolled anew.
     """
-    if not rounds.answer(connection, host.name, nonce):
+    if not challenges.answer(connection, host.name, nonce):
         raise errors.Refused("nonce_unknown", "the nonce was used before")
     if not results.keep(connection, host.name, host.certificate_digest, fresh, measured):
         raise errors.Refused("not_enrolled", "the host was enrolled anew, or removed, meanwhile")
@@ -367,8 +404,8 @@ def _keep(connection: Connection, host: Host, nonce: bytes, fresh: Result, measu
 
 def _void(connection: Connection, clock_id: str, before_ms: int) -> list[str]:
     voided = results.void(connection, clock_id, before_ms)
-    rounds.drop_all(connection)
-    rounds.ask_all(connection)
+    challenges.drop_all(connection)
+    challenges.ask_all(connection)
     return voided
 
 

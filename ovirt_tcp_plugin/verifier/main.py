@@ -28,7 +28,7 @@ from ovirt_tcp_plugin.tokens import Listed, add_commands, new_secret
 from ovirt_tcp_plugin.verifier import authority, endorsement, enrolment, processes, signing
 from ovirt_tcp_plugin.verifier.attestation import Attestation
 from ovirt_tcp_plugin.verifier.metrics import Metrics
-from ovirt_tcp_plugin.verifier.policy import Policies
+from ovirt_tcp_plugin.verifier.reference_values import ReferenceValueService
 from ovirt_tcp_plugin.verifier.settings import Settings
 from ovirt_tcp_plugin.verifier.store import authorities, endorsements, hosts, tokens, verdict_keys
 from ovirt_tcp_plugin.verifier.store.database import Database
@@ -114,8 +114,8 @@ async def _serve_from(
     share: Optional[processes.Share],
 ) -> None:
     clock = Clock()
-    policies = Policies(database, settings.appraisal)
-    metrics = Metrics(share.number, share.blackboard) if share else Metrics()
+    policies = ReferenceValueService(database, settings.appraisal)
+    metrics = Metrics(share.number, share.shared_metrics) if share else Metrics()
     database.on_done = metrics.stored
     attestation = Attestation(database, policies, metrics, settings.appraisal, clock)
     signer = signing.Signer(database, own, clock)

@@ -13,7 +13,7 @@ from typing import Any, Optional
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Metric, generate_latest
 
 from ovirt_tcp_plugin.messages.result import AttestationResult, Level
-from ovirt_tcp_plugin.verifier.blackboard import Blackboard
+from ovirt_tcp_plugin.verifier.shared_metrics import SharedMetrics
 
 _P = "ovirt_tcp_verifier_"
 # From a read out of memory to the end of every statement.
@@ -30,12 +30,12 @@ class Metrics:
     """Counters of one server.
 
     Args:
-        number: of this process, among those that share the blackboard.
-        blackboard: None if there is only this one.
+        number: of this process, among those that share their metrics.
+        shared_metrics: None if there is only this one.
     """
 
-    def __init__(self, number: int = 0, blackboard: Optional[Blackboard] = None) -> None:
-        self._number, self._blackboard = number, blackboard
+    def __init__(self, number: int = 0, shared_metrics: Optional[SharedMetrics] = None) -> None:
+        self._number, self._shared_metrics = number, shared_metrics
         self._registry = registry = CollectorRegistry()
         self._appraised = Counter(_P + "appraised", "Evidence that was appraised, by level.", ["level"], registry=registry)
         self._challenges = Counter(_P + "challenges", "Challenges that were handed out.", registry=registry)
@@ -91,10 +91,10 @@ class Metrics:
         ages = (one.age_ms for one in hosts if one.level is Level.TRUSTED and one.age_ms is not None)
         self._oldest.set(max(ages, default=0) / 1000)
         self._tell(connections)
-        if self._blackboard is None:
+        if self._shared_metrics is None:
             return generate_latest(self._registry)
         whole = CollectorRegistry()
-        whole.register(_Sum(self._registry, self._blackboard.others(self._number)))
+        whole.register(_Sum(self._registry, self._shared_metrics.others(self._number)))
         return generate_latest(whole)
 
     async def keep_telling(self, connections: Callable[[], Mapping[str, int]]) -> None:
@@ -106,10 +106,10 @@ class Metrics:
     def _tell(self, connections: Mapping[str, int]) -> None:
         for known, count in connections.items():
             self._connections.labels(known).set(count)
-        if self._blackboard is not None:
+        if self._shared_metrics is not None:
             # Whoever answers the next time counts no less than we do now.
             own = {one.name: [(*_key(sample), sample.value) for sample in one.samples] for one in _own(self._registry)}
-            self._blackboard.write(self._number, json.dumps(own).encode())
+            self._shared_metrics.write(self._number, json.dumps(own).encode())
 
 
 class _Sum:

@@ -19,7 +19,7 @@ from collections.abc import Callable, Sequence
 from ovirt_tcp_plugin import errors
 from ovirt_tcp_plugin.parent import die_with_parent
 from ovirt_tcp_plugin.verifier import settings
-from ovirt_tcp_plugin.verifier.blackboard import Blackboard
+from ovirt_tcp_plugin.verifier.shared_metrics import SharedMetrics
 from ovirt_tcp_plugin.verifier.web import server as web
 
 log = logging.getLogger("verifier.processes")
@@ -38,7 +38,7 @@ class Share:
 
     number: int
     sockets: Sockets
-    blackboard: Blackboard
+    shared_metrics: SharedMetrics
 
 
 Serve = Callable[[Share], None]
@@ -55,7 +55,7 @@ def run(options: settings.Server, serve: Serve) -> None:
     Raises:
         Unavailable: the address or port cannot be had, or a process ended by itself.
     """
-    listening, blackboard = listen(options.address, options.port, options.processes), Blackboard(options.processes)
+    listening, shared_metrics = listen(options.address, options.port, options.processes), SharedMetrics(options.processes)
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)  # ignored, as some starters leave it, it would never come
     before = signal.pthread_sigmask(signal.SIG_BLOCK, _AWAITED)
     running: dict[int, int] = {}  # number by process id
@@ -63,7 +63,7 @@ def run(options: settings.Server, serve: Serve) -> None:
         for number in range(len(listening)):
             # Connections that nobody takes any more would wait in a socket that another process holds open.
             others = [sockets for other, sockets in enumerate(listening) if other != number]
-            running[_fork(Share(number, listening[number], blackboard), others, serve)] = number
+            running[_fork(Share(number, listening[number], shared_metrics), others, serve)] = number
         _close(listening)
         fault = _watch(running)
     finally:

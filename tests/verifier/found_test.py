@@ -27,17 +27,17 @@ from ovirt_tcp_plugin.messages.result import Level
 from ovirt_tcp_plugin.verifier import attestation, judgement
 from ovirt_tcp_plugin.verifier.appraisal import IssuedNonce
 from ovirt_tcp_plugin.verifier.judgement import Criteria
-from ovirt_tcp_plugin.verifier.policy import Policies
+from ovirt_tcp_plugin.verifier.reference_values import ReferenceValueService
 from ovirt_tcp_plugin.verifier.settings import Appraisal
-from ovirt_tcp_plugin.verifier.store import references, results, rounds, schema, tokens
+from ovirt_tcp_plugin.verifier.store import challenges, references, results, schema, tokens
 from ovirt_tcp_plugin.verifier.store.database import Database
 from ovirt_tcp_plugin.verifier.store.tokens import Token
-from ovirt_tcp_plugin.verifier.web import policy as web_policy
+from ovirt_tcp_plugin.verifier.web import reference_values as web_reference_values
 from ovirt_tcp_plugin.verifier.web.limits import PAUSE, Shared
 from tests.verifier.conftest import good_boot
 from tests.verifier.judgement_test import digest, measured, steps
-from tests.verifier.policy_test import SETS, Administrator, admin  # noqa: F401
 from tests.verifier.postgresql import PostgreSql
+from tests.verifier.reference_values_test import SETS, Administrator, admin  # noqa: F401
 from tests.verifier.software_tpm import SoftwareTpm, launch_events
 from tests.verifier.vendor import Vendor
 from tests.verifier.web_test import Agent, Server, agent, level_of, server  # noqa: F401
@@ -77,7 +77,7 @@ class TestTrusted:
             return honest(connection)
 
         async def load_while_another_server_withdraws() -> None:
-            policies = Policies(database, Appraisal())
+            policies = ReferenceValueService(database, Appraisal())
             monkeypatch.setattr(references, "version", version)
             await policies.at(0)
             monkeypatch.setattr(references, "version", honest)
@@ -94,7 +94,7 @@ class TestTrusted:
         agent: Agent,  # noqa: F811
         monkeypatch: pytest.MonkeyPatch,
     ) -> None:
-        monkeypatch.setattr(web_policy, "IMPORT_WAIT_MS", 300)
+        monkeypatch.setattr(web_reference_values, "IMPORT_WAIT_MS", 300)
         server.choose_good_boot()
         boot_evil(agent)
         assert report(agent)["level"] == "untrusted"
@@ -253,13 +253,13 @@ class TestOthers:
 
         async def ask() -> None:
             for _ in range(40):
-                await one.write(lambda c: rounds.ask(c, names))
+                await one.write(lambda c: challenges.ask(c, names))
 
         async def issue() -> None:
             for _ in range(40):
                 challenge = evidence.Challenge(drawn.randbytes(32), {"sha256": (17, 18)}, 15_000)
                 nonces = [IssuedNonce(challenge, name, 0, 15_000) for name in drawn.sample(names, 60)]
-                await asyncio.gather(*(two.write(lambda c, n=n: rounds.issue(c, n, "boot")) for n in nonces))
+                await asyncio.gather(*(two.write(lambda c, n=n: challenges.issue(c, n, "boot")) for n in nonces))
 
         async def both() -> None:
             await asyncio.gather(ask(), issue())

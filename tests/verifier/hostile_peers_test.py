@@ -20,7 +20,7 @@ from sqlalchemy.engine import Connection
 
 from ovirt_tcp_plugin.messages import eventlog, evidence
 from ovirt_tcp_plugin.messages.eventlog import Event
-from ovirt_tcp_plugin.verifier import appraisal, conversations, judgement
+from ovirt_tcp_plugin.verifier import appraisal, judgement, long_poll
 from ovirt_tcp_plugin.verifier.authority import Authority
 from ovirt_tcp_plugin.verifier.settings import Server as Options
 from ovirt_tcp_plugin.verifier.store import schema
@@ -79,14 +79,14 @@ def test_who_sends_what_is_costly_to_judge_is_asked_less_often(
     began = time.monotonic()
     agent.tpm.boot_id, agent.tpm.reset_count = agent.tpm.boot_id.replace("1", "2"), agent.tpm.reset_count + 1
     assert agent.challenge() is not None
-    assert time.monotonic() - began > (conversations.COST_FACTOR - 5) * cost_s
+    assert time.monotonic() - began > (long_poll.COST_FACTOR - 5) * cost_s
 
 
 def test_no_host_waits_for_its_challenge_until_a_poll_is_over() -> None:
     async def longest_ms() -> int:  # Python 3.9 makes its events for a running loop only
-        conversation = conversations.Conversation()
-        conversation.cost_ms = 60_000.0
-        return conversation._interval_ms
+        poll = long_poll.LongPoll()
+        poll.cost_ms = 60_000.0
+        return poll._interval_ms
 
     assert asyncio.run(longest_ms()) < 1000 * Options().poll_deadline
 

@@ -34,7 +34,7 @@ from ovirt_tcp_plugin.verifier.attestation import Attestation
 from ovirt_tcp_plugin.verifier.authority import AK_CERTIFICATE_USAGE, Authority, write_key
 from ovirt_tcp_plugin.verifier.enrolment import Enrolment
 from ovirt_tcp_plugin.verifier.metrics import Metrics
-from ovirt_tcp_plugin.verifier.policy import Policies
+from ovirt_tcp_plugin.verifier.reference_values import ReferenceValueService
 from ovirt_tcp_plugin.verifier.settings import Appraisal
 from ovirt_tcp_plugin.verifier.settings import Server as ServerOptions
 from ovirt_tcp_plugin.verifier.signing import Signer
@@ -74,7 +74,7 @@ class Server:
         (directory / "server.pem").write_bytes(certificate)
         write_key(directory / "server.key", key)
         (directory / "ca.pem").write_bytes(authority.pem)
-        policies, metrics = Policies(database, Appraisal()), Metrics()
+        policies, metrics = ReferenceValueService(database, Appraisal()), Metrics()
         database.on_done = metrics.stored
         self.attestation = Attestation(database, policies, metrics, Appraisal(), clock)
         self.enrolment = Enrolment(database, authority, vendor.authorities, first_use=False, clock=clock, tpm12=False)
@@ -152,8 +152,8 @@ class Server:
         asyncio.run_coroutine_threadsafe(self.attestation.judge_all(), self._loop).result(5)
 
     def waiters(self, host_name: str) -> int:
-        conversation = self.attestation._conversations._by_host.get(host_name)
-        return len(conversation.waiters) if conversation else 0
+        long_poll = self.attestation._long_polls._by_host.get(host_name)
+        return len(long_poll.waiters) if long_poll else 0
 
 
 @pytest.fixture
@@ -572,7 +572,7 @@ class TestRounds:
         with concurrent.futures.ThreadPoolExecutor(1) as pool:
             first = pool.submit(agent.challenge, 20_000)
             deadline = time.monotonic() + 5
-            while server.attestation._conversations._by_host["host-1"].poll < 2 and time.monotonic() < deadline:
+            while server.attestation._long_polls._by_host["host-1"].poll < 2 and time.monotonic() < deadline:
                 time.sleep(0.01)
             assert agent.challenge(0) is None
             assert first.result(5) is None

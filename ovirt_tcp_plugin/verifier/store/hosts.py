@@ -15,17 +15,17 @@ from sqlalchemy.engine import Connection
 from ovirt_tcp_plugin import errors
 from ovirt_tcp_plugin.messages import tpm2, tpm12
 from ovirt_tcp_plugin.verifier.appraisal import AnyHost, EnrolledHost, EnrolledHost12
-from ovirt_tcp_plugin.verifier.store import results, rounds, schema, tokens
-from ovirt_tcp_plugin.verifier.store.frequent import Frequent
+from ovirt_tcp_plugin.verifier.store import challenges, results, schema, tokens
+from ovirt_tcp_plugin.verifier.store.prepared_statements import PreparedStatement
 from ovirt_tcp_plugin.verifier.store.schema import hosts
 
 CACHED_IDENTITIES = 20_000
 
 # One question for everything that an agent's request needs.
-_STATE = Frequent(
+_STATE = PreparedStatement(
     sa.select(
         *hosts.c,
-        *rounds.columns(),
+        *challenges.columns(),
         *results.columns(),
         sa.select(schema.policy.c.version).scalar_subquery().label("policy_version"),
     )
@@ -68,7 +68,7 @@ class State:
     """An enrolled host, where the questions to it stand, its last result, and the version of the reference values."""
 
     host: Host
-    round: rounds.Round
+    round: challenges.ChallengeState
     found: results.Found
     policy: int
 
@@ -100,7 +100,7 @@ def enrol(connection: Connection, secret: str, host: Host) -> None:
         connection.execute(sa.insert(hosts).values(**row))
     except sa.exc.IntegrityError as e:
         raise errors.Refused("ek_in_use", "this TPM or name was enrolled by another server meanwhile") from e
-    rounds.begin(connection, host.name)
+    challenges.begin(connection, host.name)
 
 
 def renew(connection: Connection, name: str, old_digest: str, new_digest: str) -> None:
@@ -163,7 +163,7 @@ def by_certificate(connection: Connection, digest: str) -> Optional[State]:
     row = _STATE.first(connection, {"digest": digest})
     if row is None:
         return None
-    return State(_decode(row), rounds.decode(row), results.decode(row), row["policy_version"])
+    return State(_decode(row), challenges.decode(row), results.decode(row), row["policy_version"])
 
 
 def names(connection: Connection) -> list[str]:
@@ -178,7 +178,7 @@ def marks(connection: Connection) -> dict[str, dict[str, str]]:
 
 
 def _delete(connection: Connection, name: str) -> bool:
-    rounds.end(connection, name)
+    challenges.end(connection, name)
     results.remove(connection, name)
     return connection.execute(sa.delete(hosts).where(hosts.c.name == name)).rowcount == 1
 

@@ -16,8 +16,8 @@ from sqlalchemy.engine import Connection
 from ovirt_tcp_plugin import errors
 from ovirt_tcp_plugin.messages.result import Finding, Level
 from ovirt_tcp_plugin.verifier.appraisal import Boot
-from ovirt_tcp_plugin.verifier.store.frequent import Frequent
-from ovirt_tcp_plugin.verifier.store.rounds import chunks
+from ovirt_tcp_plugin.verifier.store.challenges import chunks
+from ovirt_tcp_plugin.verifier.store.prepared_statements import PreparedStatement
 from ovirt_tcp_plugin.verifier.store.schema import hosts, results
 
 log = logging.getLogger("verifier.store")
@@ -30,7 +30,7 @@ VOID = ""
 _ENROLLED = sa.select(hosts.c.name).where(
     hosts.c.name == sa.bindparam("the_host"), hosts.c.certificate_digest == sa.bindparam("the_certificate")
 )
-_KEEP = Frequent(
+_KEEP = PreparedStatement(
     sa.update(results)
     .where(results.c.host_name == sa.bindparam("the_host"), _ENROLLED.exists())
     .values({column.name: sa.bindparam(column.name) for column in results.c if column.name != "host_name"})

@@ -54,7 +54,7 @@ class NextChallenge(Handler):
         super().on_connection_close()
         self._gone = True
         if self.state is not None:
-            self.context.attestation.hang_up(self.state.host.name)
+            self.context.attestation.disconnect(self.state.host.name)
 
     async def post(self) -> None:
         if self._gone:
@@ -63,7 +63,7 @@ class NextChallenge(Handler):
         boot_id = json_fields.text(members, "boot_id", 36)
         wait_ms = json_fields.integer(members, "wait_ms", 0, 3600_000)
         if members.get("offer") is True:
-            self.context.attestation.accept_offer(cast(State, self.state).host.name)
+            self.context.attestation.request_challenge(cast(State, self.state).host.name)
         challenge = await self.context.attestation.next_challenge(cast(State, self.state), boot_id, wait_ms)
         if self._gone:
             return
@@ -97,7 +97,7 @@ class SubmitEvidence(Handler):
         try:
             reported = evidence.decode(self.content, attestation.logs_for(state.host))
         except errors.InvalidMessage:
-            await attestation.spoil(state.host.name)
+            await attestation.invalidate_nonce(state.host.name)
             raise
         outcome = await attestation.submit(state, reported)
         signed = self.context.signer.sign(state.host, reported, outcome)

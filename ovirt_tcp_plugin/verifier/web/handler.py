@@ -28,7 +28,7 @@ from ovirt_tcp_plugin.verifier import settings
 from ovirt_tcp_plugin.verifier.attestation import Attestation
 from ovirt_tcp_plugin.verifier.enrolment import Enrolment
 from ovirt_tcp_plugin.verifier.metrics import Metrics
-from ovirt_tcp_plugin.verifier.policy import Policies
+from ovirt_tcp_plugin.verifier.reference_values import ReferenceValueService
 from ovirt_tcp_plugin.verifier.signing import Signer
 from ovirt_tcp_plugin.verifier.store import hosts, tokens
 from ovirt_tcp_plugin.verifier.store.database import Database
@@ -51,7 +51,7 @@ class Context:
     enrolment: Enrolment
     attestation: Attestation
     signer: Signer
-    policies: Policies
+    policies: ReferenceValueService
     metrics: Metrics
     clock: Clock
     options: settings.Server

@@ -13,7 +13,7 @@ from ovirt_tcp_plugin.messages import oat
 from ovirt_tcp_plugin.messages.result import AttestationResult, Level
 from ovirt_tcp_plugin.verifier import judgement
 from ovirt_tcp_plugin.verifier.attestation import key_of
-from ovirt_tcp_plugin.verifier.store import results, rounds
+from ovirt_tcp_plugin.verifier.store import challenges, results
 from ovirt_tcp_plugin.verifier.web.access import Caller
 from ovirt_tcp_plugin.verifier.web.handler import Handler
 
@@ -55,7 +55,7 @@ class PollHosts(_Question):
         """Return the PCR values that the last evidence of each host proved, by its name in lower case."""
         names = [key_of(one.host_name) for one in found if one.level in (Level.TRUSTED, Level.UNTRUSTED)]
         proven: dict[str, Mapping[int, str]] = {}
-        for part in rounds.chunks(names):
+        for part in challenges.chunks(names):
             kept = await self.context.database.read(lambda c, part=part: results.measured(c, part))  # type: ignore[misc]
             proven.update((name, _values(measured)) for name, measured in kept.items())
             await asyncio.sleep(0)  # SQLite answers without a pause, and others wait

@@ -16,7 +16,7 @@ import tornado.web
 
 from ovirt_tcp_plugin import errors
 from ovirt_tcp_plugin.messages import evidence, oat
-from ovirt_tcp_plugin.verifier.web import agents, enrolling, openattestation, policy, results, whitelist
+from ovirt_tcp_plugin.verifier.web import agents, enrolment_tokens, openattestation, reference_values, results, whitelist
 from ovirt_tcp_plugin.verifier.web.access import Caller
 from ovirt_tcp_plugin.verifier.web.handler import Context, Handler
 from ovirt_tcp_plugin.verifier.web.limits import HttpServer
@@ -49,16 +49,16 @@ ROUTES: list[tuple[str, type[Handler]]] = [
     (r"/metrics", results.MetricsText),
     (r"/v1/enrolment", agents.BeginEnrolment),
     (r"/v1/enrolment/proof", agents.FinishEnrolment),
-    (r"/v1/enrolment/tokens", enrolling.EnrolmentTokens),
+    (r"/v1/enrolment/tokens", enrolment_tokens.EnrolmentTokens),
     (r"/v1/certificate", agents.RenewCertificate),
     (r"/v1/results", results.Results),
     (r"/v1/results/void", results.Void),
     (r"/v1/hosts", results.Hosts),
     (r"/v1/hosts/([^/]+)", results.HostOfName),
-    (r"/v1/reference-values", policy.ReferenceValues),
-    (r"/v1/reference-preview", policy.ReferencePreview),
-    (r"/v1/reference-values/([^/]+)", policy.ReferenceSetOfName),
-    (r"/v1/reference-values/([^/]+)/(add|activate|withdraw)", policy.ReferenceChange),
+    (r"/v1/reference-values", reference_values.ReferenceValues),
+    (r"/v1/reference-preview", reference_values.ReferencePreview),
+    (r"/v1/reference-values/([^/]+)", reference_values.ReferenceSetOfName),
+    (r"/v1/reference-values/([^/]+)/(add|activate|withdraw)", reference_values.ReferenceChange),
     (r"/AttestationService/resources/PollHosts", openattestation.PollHosts),
     (r"/AttestationService/resources/hosts/trust", openattestation.HostTrust),
     (r"/OpenAttestationWebServices/V1.0/PollHosts", openattestation.PollHosts),

@@ -22,7 +22,7 @@ VERDICT_FILE = "verdict.jwt"
 SUMMARY_FILE = "summary.json"
 
 
-class Handover:
+class HookFiles:
     """A directory of this boot, such as one on tmpfs. Each file in it is whole or absent."""
 
     def __init__(self, directory: Path) -> None:

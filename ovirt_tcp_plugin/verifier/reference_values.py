@@ -22,11 +22,13 @@ from ovirt_tcp_plugin.messages.reference_values import ReferenceSet, Value
 from ovirt_tcp_plugin.messages.result import Finding, Level
 from ovirt_tcp_plugin.verifier import judgement, settings
 from ovirt_tcp_plugin.verifier.judgement import Criteria, Measured
-from ovirt_tcp_plugin.verifier.store import references, results, rounds
+from ovirt_tcp_plugin.verifier.store import challenges, references, results
 from ovirt_tcp_plugin.verifier.store.database import Database
 from ovirt_tcp_plugin.verifier.store.results import Found, Result
 
-UNREADABLE = Finding(8, "reference_values_unreadable", "a set of reference values cannot be read; remove it")
+UNREADABLE = Finding(
+    8, "reference_values_unreadable", "a set of reference values cannot be read; remove it"
+)
 
 # What makes a boot unfit to be a reference; check (8) itself says only that it is a new one.
 _UNFIT = ("no_launch", "pcr_unproven")
@@ -35,7 +37,7 @@ Change = Callable[[ReferenceSet], ReferenceSet]
 
 
 @dataclasses.dataclass(frozen=True)
-class Policy:
+class ReferenceVersion:
     """The reference values of one version, ready to judge by; `criteria` by PCR bank."""
 
     version: int
@@ -58,15 +60,15 @@ class Preview:
     findings: tuple[Finding, ...]
 
 
-class Policies:
+class ReferenceValueService:
     """The reference values, read again from the store when their version has moved on."""
 
     def __init__(self, database: Database, options: settings.Appraisal) -> None:
         self._database = database
         self._options = options
-        self._newest: Optional[Policy] = None
+        self._newest: Optional[ReferenceVersion] = None
 
-    async def at(self, version: int) -> Policy:
+    async def at(self, version: int) -> ReferenceVersion:
         """Return the reference values of this version or a later one.
 
         Raises:
@@ -74,10 +76,12 @@ class Policies:
         """
         if self._newest is None or self._newest.version < version:
             stored = await self._database.read(references.load)
-            self._newest = Policy(stored.version, stored.sets, stored.unreadable, _criteria(stored.sets))
+            self._newest = ReferenceVersion(
+                stored.version, stored.sets, stored.unreadable, _criteria(stored.sets)
+            )
         return self._newest
 
-    async def newest(self) -> Policy:
+    async def newest(self) -> ReferenceVersion:
         """Return the reference values as they are now. Raises Unavailable."""
         return await self.at(await self._database.read(references.version))
 
@@ -87,19 +91,25 @@ class Policies:
         Raises:
             Unavailable: the store does not answer.
         """
-        old = {name: one for name, one in found.items() if isinstance(one, Result) and one.policy < version}
+        old = {
+            name: one
+            for name, one in found.items()
+            if isinstance(one, Result) and one.policy < version
+        }
         if not old:
             return dict(found)
         again: dict[str, Found] = {}
         policy = await self.at(version)
         # In parts, so that the server goes on to answer while ten thousand hosts are judged.
-        for part in rounds.chunks(list(old)):
+        for part in challenges.chunks(list(old)):
             judged = await self._judge_all({name: old[name] for name in part}, policy)
             await self._database.write(functools.partial(_keep_all, old=old, judged=judged))
             again.update(judged)
         return {**found, **again}
 
-    async def import_boot(self, name: str, host_name: str, findings: Sequence[Finding], staged: bool) -> ReferenceSet:
+    async def import_boot(
+        self, name: str, host_name: str, findings: Sequence[Finding], staged: bool
+    ) -> ReferenceSet:
         """Take what a golden host's last evidence proved as reference values: a new set, or more values of one.
 
         Args:
@@ -114,10 +124,15 @@ class Policies:
         measured = await self._database.read(lambda c: results.measured(c, [host_name]))
         boot = judgement.decode(measured.get(host_name, ""))
         reference_values.check_name(name)
-        faults = [finding.text for finding in findings if finding.check != 8 or finding.code in _UNFIT]
+        faults = [
+            finding.text for finding in findings if finding.check != 8 or finding.code in _UNFIT
+        ]
         if not boot.steps and not faults:
             faults = ["its log tells of no step"]
-        if any(judgement.never_launched(index, bytes.fromhex(value)) for index, value in boot.values.items()):
+        if any(
+            judgement.never_launched(index, bytes.fromhex(value))
+            for index, value in boot.values.items()
+        ):
             faults = ["no measured launch took place", *faults]
         if faults:
             raise errors.Conflict(f"host {host_name} cannot be golden: {faults[0]}")
@@ -168,12 +183,14 @@ class Policies:
         """
         policy = await self.newest()
         criteria = _criteria(_then(policy.sets, activate, withdraw))
-        found, version = await self._database.read(lambda c: (results.of_all(c), references.version(c)))
+        found, version = await self._database.read(
+            lambda c: (results.of_all(c), references.version(c))
+        )
         found = await self.judge_again(found, version)
         known = {name: one for name, one in found.items() if isinstance(one, Result)}
         then = dataclasses.replace(policy, criteria=criteria)
         changes = []
-        for part in rounds.chunks(list(known)):
+        for part in challenges.chunks(list(known)):
             judged = await self._judge_all({name: known[name] for name in part}, then)
             changes += [
                 Preview(name, known[name].level, new.level, new.findings)
@@ -183,11 +200,16 @@ class Policies:
             await asyncio.sleep(0)  # SQLite answers without a pause, and others wait
         return changes
 
-    async def _judge_all(self, found: Mapping[str, Result], policy: Policy) -> dict[str, Found]:
+    async def _judge_all(
+        self, found: Mapping[str, Result], policy: ReferenceVersion
+    ) -> dict[str, Found]:
         measured = await self._database.read(lambda c: results.measured(c, list(found)))
-        return {name: self._judge(name, one, measured.get(name, ""), policy) for name, one in found.items()}
+        return {
+            name: self._judge(name, one, measured.get(name, ""), policy)
+            for name, one in found.items()
+        }
 
-    def _judge(self, name: str, old: Result, measured: str, policy: Policy) -> Found:
+    def _judge(self, name: str, old: Result, measured: str, policy: ReferenceVersion) -> Found:
         try:
             proven: Measured = judgement.decode(measured)
         except errors.InvalidMessage:
@@ -200,7 +222,9 @@ class Policies:
         level, findings = excuse(level, findings, policy, policy.names(name))
         return dataclasses.replace(old, level=level, findings=findings, policy=policy.version)
 
-    async def _change(self, name: str, change: Change, begin: Optional[ReferenceSet] = None) -> ReferenceSet:
+    async def _change(
+        self, name: str, change: Change, begin: Optional[ReferenceSet] = None
+    ) -> ReferenceSet:
         def work(connection: Connection) -> ReferenceSet:
             known = next((one for one in references.hold(connection) if one.name == name), begin)
             if known is None:
@@ -216,7 +240,9 @@ def _criteria(sets: Sequence[ReferenceSet]) -> Mapping[str, Criteria]:
     return {bank: Criteria(bank, sets) for bank in settings.BANKS}
 
 
-def excuse(level: Level, findings: tuple[Finding, ...], policy: Policy, named: bool) -> tuple[Level, tuple[Finding, ...]]:
+def excuse(
+    level: Level, findings: tuple[Finding, ...], policy: ReferenceVersion, named: bool
+) -> tuple[Level, tuple[Finding, ...]]:
     """Return level and findings where a corrupt set of reference values may have decided: then nothing is known.
 
     A bad row in the server's own store takes no host out, but it lets none in either: a host that is not `named` by a
@@ -235,7 +261,9 @@ def _by_values(finding: Finding) -> bool:
     return finding.check == 8 and finding.code != "no_launch"
 
 
-def _keep_all(connection: Connection, old: Mapping[str, Result], judged: Mapping[str, Found]) -> None:
+def _keep_all(
+    connection: Connection, old: Mapping[str, Result], judged: Mapping[str, Found]
+) -> None:
     for name, new in judged.items():
         if isinstance(new, Result):
             results.judge_again(connection, name, old[name], new)
@@ -251,9 +279,13 @@ def _merge(connection: Connection, golden: ReferenceSet) -> ReferenceSet:
 def _remove(connection: Connection, name: str) -> None:
     known = next((one for one in references.hold(connection) if one.name == name), None)
     if known is None and name.startswith(reference_values.MLE_PREFIX):
-        raise errors.Conflict(f"{name} cannot be read, and hosts may be judged by it only: remove or register its MLE anew")
+        raise errors.Conflict(
+            f"{name} cannot be read, and hosts may be judged by it only: remove or register its MLE anew"
+        )
     if known and known.host_names:
-        raise errors.Conflict(f"{name} has registered hosts: withdraw its values by name, or end their registration first")
+        raise errors.Conflict(
+            f"{name} has registered hosts: withdraw its values by name, or end their registration first"
+        )
     references.remove(connection, name)
 
 
@@ -262,7 +294,9 @@ def _staged(one: ReferenceSet) -> list[str]:
 
 
 def _then(
-    sets: Sequence[ReferenceSet], activate: Mapping[str, Sequence[str]], withdraw: Mapping[str, Sequence[str]]
+    sets: Sequence[ReferenceSet],
+    activate: Mapping[str, Sequence[str]],
+    withdraw: Mapping[str, Sequence[str]],
 ) -> list[ReferenceSet]:
     """Return the sets as they would be."""
     unknown = sorted({*activate, *withdraw} - {one.name for one in sets})

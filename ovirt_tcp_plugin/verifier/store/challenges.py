@@ -14,7 +14,7 @@ from sqlalchemy.engine import Connection
 
 from ovirt_tcp_plugin.messages import evidence
 from ovirt_tcp_plugin.verifier.appraisal import IssuedNonce
-from ovirt_tcp_plugin.verifier.store.frequent import Frequent
+from ovirt_tcp_plugin.verifier.store.prepared_statements import PreparedStatement
 from ovirt_tcp_plugin.verifier.store.schema import rounds
 
 # SQLite takes 32766 parameters in one statement, older ones 999.
@@ -22,18 +22,23 @@ CHUNK = 500
 
 _OF_HOST = rounds.c.host_name == sa.bindparam("the_host")
 _WITH_NONCE = sa.update(rounds).where(_OF_HOST, rounds.c.nonce == sa.bindparam("the_nonce"))
-_TAKE = Frequent(_WITH_NONCE.values(nonce=sa.null()))
-_ANSWER = Frequent(_WITH_NONCE.values(nonce=sa.null(), answered=rounds.c.issued))
-_ISSUE = Frequent(
-    sa.update(rounds).where(_OF_HOST).values(
+_TAKE = PreparedStatement(_WITH_NONCE.values(nonce=sa.null()))
+_ANSWER = PreparedStatement(_WITH_NONCE.values(nonce=sa.null(), answered=rounds.c.issued))
+_ISSUE = PreparedStatement(
+    sa.update(rounds)
+    .where(_OF_HOST)
+    .values(
         issued=rounds.c.asked,
-        **{name: sa.bindparam(name) for name in ("nonce", "selection", "clock_id", "born_ms", "end_ms")},
+        **{
+            name: sa.bindparam(name)
+            for name in ("nonce", "selection", "clock_id", "born_ms", "end_ms")
+        },
     )
 )
 
 
 @dataclasses.dataclass(frozen=True)
-class Round:
+class ChallengeState:
     """Where the questions to one host stand.
 
     Attributes:
@@ -65,7 +70,9 @@ def ask(connection: Connection, host_names: Sequence[str]) -> dict[str, int]:
     for chunk in chunks(host_names):
         of_chunk = rounds.c.host_name.in_(chunk)
         connection.execute(sa.update(rounds).where(of_chunk).values(asked=rounds.c.asked + 1))
-        numbers.update((row[0], row[1]) for row in connection.execute(_numbers("asked").where(of_chunk)))
+        numbers.update(
+            (row[0], row[1]) for row in connection.execute(_numbers("asked").where(of_chunk))
+        )
     return numbers
 
 
@@ -108,7 +115,7 @@ def drop(connection: Connection, host_name: str) -> None:
     connection.execute(sa.update(rounds).where(rounds.c.host_name == host_name).values(nonce=None))
 
 
-def find(connection: Connection, host_name: str) -> Optional[Round]:
+def find(connection: Connection, host_name: str) -> Optional[ChallengeState]:
     """Return where the questions to a host stand, None if it is not enrolled."""
     statement = sa.select(*columns()).where(rounds.c.host_name == host_name)
     row = connection.execute(statement).mappings().first()
@@ -117,7 +124,11 @@ def find(connection: Connection, host_name: str) -> Optional[Round]:
 
 def wanted(connection: Connection) -> list[str]:
     """Return the hosts that were asked, but have no challenge for it yet."""
-    return list(connection.execute(sa.select(rounds.c.host_name).where(rounds.c.asked > rounds.c.issued)).scalars())
+    return list(
+        connection.execute(
+            sa.select(rounds.c.host_name).where(rounds.c.asked > rounds.c.issued)
+        ).scalars()
+    )
 
 
 def answered(connection: Connection, host_names: Sequence[str]) -> Mapping[str, int]:
@@ -143,15 +154,17 @@ def columns() -> list[Any]:
     return [column.label(f"round_{column.name}") for column in rounds.c]
 
 
-def decode(row: Any) -> Round:
+def decode(row: Any) -> ChallengeState:
     """Return the round in a row with `columns`."""
     try:
         nonce = None if row["round_nonce"] is None else _nonce(row)
     except (ValueError, TypeError, AttributeError, RecursionError):
         nonce = None  # a new one will be issued
     # What is no number is mended by the next question and its answer.
-    asked, issued, answered = (_number(row[f"round_{name}"]) for name in ("asked", "issued", "answered"))
-    return Round(asked, issued, answered, nonce, row["round_clock_id"] or "")
+    asked, issued, answered = (
+        _number(row[f"round_{name}"]) for name in ("asked", "issued", "answered")
+    )
+    return ChallengeState(asked, issued, answered, nonce, row["round_clock_id"] or "")
 
 
 def _number(stored: object) -> int:
@@ -159,7 +172,9 @@ def _number(stored: object) -> int:
 
 
 def _nonce(row: Any) -> IssuedNonce:
-    selection = {bank: tuple(indices) for bank, indices in json.loads(row["round_selection"]).items()}
+    selection = {
+        bank: tuple(indices) for bank, indices in json.loads(row["round_selection"]).items()
+    }
     born_ms, end_ms = row["round_born_ms"], row["round_end_ms"]
     challenge = evidence.Challenge(bytes.fromhex(row["round_nonce"]), selection, end_ms - born_ms)
     return IssuedNonce(challenge, row["round_host_name"], born_ms, end_ms)

@@ -35,7 +35,7 @@ CLIENT_FILE = "client.pem"
 STATUS_FILE = "status.json"
 
 
-class Identity:
+class AgentState:
     """The state directory.
 
     Args:
@@ -50,9 +50,13 @@ class Identity:
             mode = stat.S_IMODE(directory.stat().st_mode)
             is_directory = directory.is_dir()
         except OSError as e:
-            raise errors.InvalidConfig(str(directory), [f"the state directory: {e.strerror}"]) from e
+            raise errors.InvalidConfig(
+                str(directory), [f"the state directory: {e.strerror}"]
+            ) from e
         if not is_directory or mode & 0o077:
-            raise errors.InvalidConfig(str(directory), [f"the state directory has mode {mode:04o}, 0700 is needed"])
+            raise errors.InvalidConfig(
+                str(directory), [f"the state directory has mode {mode:04o}, 0700 is needed"]
+            )
         self._directory = directory
 
     @property
@@ -130,7 +134,9 @@ class Identity:
         if begin >= end:
             raise errors.InvalidMessage("client certificate", "its life ends before it begins")
         if certified != _spki(key):
-            raise errors.InvalidMessage("client certificate", "it is for another key than the one requested")
+            raise errors.InvalidMessage(
+                "client certificate", "it is for another key than the one requested"
+            )
         encoding, form = serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8
         private = key.private_bytes(encoding, form, serialization.NoEncryption())
         self._write(CLIENT_FILE, private + issued.public_bytes(encoding))
@@ -160,14 +166,20 @@ class Identity:
         """
         content = self._read(CLIENT_FILE)
         if content is None:
-            raise self._unusable(CLIENT_FILE, "this host is not enrolled: run `ovirt-tcp-agent enrol`")
+            raise self._unusable(
+                CLIENT_FILE, "this host is not enrolled: run `ovirt-tcp-agent enrol`"
+            )
         try:
             key = serialization.load_pem_private_key(content, None)
             certificate = x509.load_pem_x509_certificate(content)
         except (ValueError, TypeError) as e:
-            raise self._unusable(CLIENT_FILE, "it holds no key with its certificate: enrol again") from e
+            raise self._unusable(
+                CLIENT_FILE, "it holds no key with its certificate: enrol again"
+            ) from e
         if _spki(key) != _spki(certificate):
-            raise self._unusable(CLIENT_FILE, "key and certificate do not belong together: enrol again")
+            raise self._unusable(
+                CLIENT_FILE, "key and certificate do not belong together: enrol again"
+            )
 
     def keep_status(self, status: Mapping[str, Any]) -> None:
         """Keep what `ovirt-tcp-agent status` shows."""

@@ -17,7 +17,7 @@ from sqlalchemy.dialects import sqlite
 from sqlalchemy.engine import Connection
 
 
-class Frequent:
+class PreparedStatement:
     """A statement, built once.
 
     Args:

@@ -14,13 +14,14 @@ from cryptography.x509.oid import NameOID
 
 from ovirt_tcp_plugin import errors
 from ovirt_tcp_plugin.attester import keys, keys12
-from ovirt_tcp_plugin.attester.identity import Identity
+from ovirt_tcp_plugin.attester.agent_state import AgentState
 from ovirt_tcp_plugin.attester.measure import AnyKey
-from ovirt_tcp_plugin.attester.reporting import Verifiers
 from ovirt_tcp_plugin.attester.tpm import Tpm, TpmError
 from ovirt_tcp_plugin.attester.tpm12 import WELL_KNOWN, Tpm12, Tpm12Error
+from ovirt_tcp_plugin.attester.verifier_client import VerifierClient
 from ovirt_tcp_plugin.messages import enrolment, json_fields, tpm2, tpm12
 
+# As it has always been called in journals.
 log = logging.getLogger("attester.enrolling")
 
 MAX_TOKEN_LENGTH = 128
@@ -62,7 +63,9 @@ def read_owner_secret(path: str) -> bytes:
     return secret
 
 
-def enrol(tpm: Tpm, identity: Identity, verifiers: Verifiers, host_name: str, token: str, ak_kind: str) -> tpm2.Public:
+def enrol(
+    tpm: Tpm, state: AgentState, client: VerifierClient, host_name: str, token: str, ak_kind: str
+) -> tpm2.Public:
     """Bind this TPM to `host_name` at the first server that answers, and keep the certificate it issues.
 
     Returns:
@@ -75,14 +78,18 @@ def enrol(tpm: Tpm, identity: Identity, verifiers: Verifiers, host_name: str, to
     """
     tpm.flush_leftovers()
     with keys.endorsement_key(tpm) as endorsement:
-        blob = _own_ak(tpm, identity, endorsement, ak_kind)
-    request = enrolment.EnrolmentRequest(token, host_name, endorsement.certificate, endorsement.area, blob.public)
+        blob = _own_ak(tpm, state, endorsement, ak_kind)
+    request = enrolment.EnrolmentRequest(
+        token, host_name, endorsement.certificate, endorsement.area, blob.public
+    )
     ak = keys.AttestationKey(tpm, blob)
-    _converse_with_any(ak, identity, verifiers, request)
+    _converse_with_any(ak, state, client, request)
     return ak.public
 
 
-def enrol12(tpm: Tpm12, owner: bytes, identity: Identity, verifiers: Verifiers, host_name: str, token: str) -> None:
+def enrol12(
+    tpm: Tpm12, owner: bytes, state: AgentState, client: VerifierClient, host_name: str, token: str
+) -> None:
     """Do the same with a TPM 1.2, by a new identity key.
 
     Args:
@@ -93,7 +100,7 @@ def enrol12(tpm: Tpm12, owner: bytes, identity: Identity, verifiers: Verifiers, 
     """
     tpm.flush_leftovers()
     area, binding = tpm.make_identity(owner, enrolment.identity_label(host_name))
-    identity.keep_identity_key(area)
+    state.keep_identity_key(area)
     request = enrolment.EnrolmentRequest(
         token,
         host_name,
@@ -103,26 +110,26 @@ def enrol12(tpm: Tpm12, owner: bytes, identity: Identity, verifiers: Verifiers, 
         family="1.2",
         binding=binding,
     )
-    _converse_with_any(keys12.IdentityKey(tpm, area, owner), identity, verifiers, request)
+    _converse_with_any(keys12.IdentityKey(tpm, area, owner), state, client, request)
 
 
 def _converse_with_any(
-    ak: AnyKey, identity: Identity, verifiers: Verifiers, request: enrolment.EnrolmentRequest
+    ak: AnyKey, state: AgentState, client: VerifierClient, request: enrolment.EnrolmentRequest
 ) -> None:
     try:
         while True:
             try:
-                _converse(ak, identity, verifiers, request)
+                _converse(ak, state, client, request)
                 return
             except errors.Unavailable as e:
-                if isinstance(e, (TpmError, Tpm12Error)) or verifiers.fail_over():
+                if isinstance(e, (TpmError, Tpm12Error)) or client.fail_over():
                     raise
                 log.warning("failed reason=%s", e)
     finally:
         ak.unload()
 
 
-def renew(identity: Identity, verifiers: Verifiers, host_name: str) -> None:
+def renew(state: AgentState, client: VerifierClient, host_name: str) -> None:
     """Have the client certificate replaced, by proving the old one; the key is new, too.
 
     Raises:
@@ -132,15 +139,17 @@ def renew(identity: Identity, verifiers: Verifiers, host_name: str) -> None:
     """
     key = ec.generate_private_key(ec.SECP256R1())
     request = json_fields.encode_blob(_certificate_request(key, host_name))
-    answer = json_fields.members(verifiers.post("/v1/certificate", {"certificate_request": request}), "renewal answer")
-    identity.keep_client(key, json_fields.text(answer, "certificate", enrolment.MAX_CERTIFICATE_SIZE))
-    verifiers.reconnect()
-    log.info("renewed server=%s", verifiers.current)
+    answer = json_fields.members(
+        client.post("/v1/certificate", {"certificate_request": request}), "renewal answer"
+    )
+    state.keep_client(key, json_fields.text(answer, "certificate", enrolment.MAX_CERTIFICATE_SIZE))
+    client.reconnect()
+    log.info("renewed server=%s", client.current)
 
 
-def _own_ak(tpm: Tpm, identity: Identity, endorsement: keys.Endorsement, kind: str) -> keys.KeyBlob:
+def _own_ak(tpm: Tpm, state: AgentState, endorsement: keys.Endorsement, kind: str) -> keys.KeyBlob:
     """Return the AK that is kept if it is of that kind and still loads; else a new one, kept before it is used."""
-    kept = identity.load_ak()
+    kept = state.load_ak()
     if kept is not None and kept.endorsement == endorsement.kind and keys.kind_of(kept) == kind:
         try:
             tpm.flush(keys.load_ak(tpm, endorsement, kept))
@@ -148,27 +157,29 @@ def _own_ak(tpm: Tpm, identity: Identity, endorsement: keys.Endorsement, kind: s
         except TpmError as e:
             log.warning("replacing key=ak reason=%s", e)
     fresh = keys.create_ak(tpm, endorsement, kind)
-    identity.keep_ak(fresh)
+    state.keep_ak(fresh)
     return fresh
 
 
 def _converse(
-    ak: AnyKey, identity: Identity, verifiers: Verifiers, request: enrolment.EnrolmentRequest
+    ak: AnyKey, state: AgentState, client: VerifierClient, request: enrolment.EnrolmentRequest
 ) -> None:
-    challenge = enrolment.decode_challenge(verifiers.post("/v1/enrolment", enrolment.encode(request)))
+    challenge = enrolment.decode_challenge(client.post("/v1/enrolment", enrolment.encode(request)))
     secret = ak.activate(challenge.credential, challenge.encrypted_secret)
     key = ec.generate_private_key(ec.SECP256R1())
     certificate_request = _certificate_request(key, request.host_name)
     attest, signature = ak.quote(enrolment.qualifying_data(secret, certificate_request), {})
     proof = enrolment.EnrolmentProof(challenge.enrolment, certificate_request, attest, signature)
-    reply = enrolment.decode_reply(verifiers.post("/v1/enrolment/proof", enrolment.encode(proof)))
-    identity.keep_ak_certificate(reply.ak_certificate)
-    identity.keep_client(key, reply.certificate)
-    log.info("enrolled host=%s server=%s", request.host_name, verifiers.current)
+    reply = enrolment.decode_reply(client.post("/v1/enrolment/proof", enrolment.encode(proof)))
+    state.keep_ak_certificate(reply.ak_certificate)
+    state.keep_client(key, reply.certificate)
+    log.info("enrolled host=%s server=%s", request.host_name, client.current)
 
 
 def _certificate_request(key: ec.EllipticCurvePrivateKey, host_name: str) -> bytes:
     """Return a PKCS #10 request (DER)."""
     subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, host_name[:MAX_COMMON_NAME])])
-    request = x509.CertificateSigningRequestBuilder().subject_name(subject).sign(key, hashes.SHA256())
+    request = (
+        x509.CertificateSigningRequestBuilder().subject_name(subject).sign(key, hashes.SHA256())
+    )
     return request.public_bytes(serialization.Encoding.DER)

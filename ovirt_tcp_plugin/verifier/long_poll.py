@@ -31,7 +31,7 @@ class _Waiter:
     answer: asyncio.Future[None]
 
 
-class Conversation:
+class LongPoll:
     """What goes on with one host.
 
     Only the newest long poll is answered: an earlier one is of an agent that is gone, and would swallow a challenge.
@@ -46,7 +46,7 @@ class Conversation:
         self.waiters: list[_Waiter] = []
         self._wake = asyncio.Event()
 
-    def want(self) -> None:
+    def want_challenge(self) -> None:
         """Have the host challenged as soon as it listens."""
         self.wanted = True
         self._wake.set()
@@ -57,7 +57,7 @@ class Conversation:
         self._wake.set()
         return self.poll
 
-    async def turn(self, poll: int, end_ms: int, clock: Clock) -> bool:
+    async def next(self, poll: int, end_ms: int, clock: Clock) -> bool:
         """Return True when this long poll may be given a challenge, False when it is over."""
         self.listening = True
         try:
@@ -87,15 +87,15 @@ class Conversation:
                 waiter.answer.set_result(None)
 
 
-class Conversations:
+class LongPolls:
     """The conversations with all hosts."""
 
     def __init__(self) -> None:
-        self._by_host: dict[str, Conversation] = {}
+        self._by_host: dict[str, LongPoll] = {}
 
-    def of(self, host_name: str) -> Conversation:
+    def of(self, host_name: str) -> LongPoll:
         """Return the conversation with an enrolled host."""
-        return self._by_host.setdefault(host_name, Conversation())
+        return self._by_host.setdefault(host_name, LongPoll())
 
     def listening(self) -> list[str]:
         """Return the hosts whose agents are in a long poll here."""
@@ -105,10 +105,10 @@ class Conversations:
         """Return the hosts whose answers somebody waits for."""
         return [name for name, one in self._by_host.items() if one.waiters]
 
-    def want_all(self) -> None:
+    def want_all_challenges(self) -> None:
         """Have every host challenged."""
-        for conversation in self._by_host.values():
-            conversation.want()
+        for long_poll in self._by_host.values():
+            long_poll.want_challenge()
 
     def wait_for(self, numbers: Mapping[str, int]) -> Answers:
         """Begin to wait for the answers to these questions; whoever calls this ends it."""
@@ -118,19 +118,19 @@ class Conversations:
 class Answers:
     """The answers to some questions, as they come in. A context: leaving it ends the wait."""
 
-    def __init__(self, conversations: Conversations, numbers: Mapping[str, int]) -> None:
+    def __init__(self, long_poll: LongPolls, numbers: Mapping[str, int]) -> None:
         loop = asyncio.get_running_loop()
-        self._conversations = conversations
+        self._long_polls = long_poll
         self._waiters = {name: _Waiter(number, loop.create_future()) for name, number in numbers.items()}
 
     def __enter__(self) -> Answers:
         for name, waiter in self._waiters.items():
-            self._conversations.of(name).waiters.append(waiter)
+            self._long_polls.of(name).waiters.append(waiter)
         return self
 
     def __exit__(self, *_: object) -> None:
         for name, waiter in self._waiters.items():
-            self._conversations.of(name).waiters.remove(waiter)
+            self._long_polls.of(name).waiters.remove(waiter)
 
     async def come(self, wait_ms: int) -> set[str]:
         """Wait until all are in, at most `wait_ms`; return the hosts that answered."""

@@ -27,7 +27,7 @@ MAX_ANSWER_SIZE = 1024 * 1024
 _CHUNK = 16 * 1024
 
 
-class Verifiers:
+class VerifierClient:
     """The attestation servers, of which one is asked until it fails.
 
     Args:
@@ -90,11 +90,15 @@ class Verifiers:
             session.cert = str(self._client_file)
         return session
 
-    def _post(self, path: str, message: Mapping[str, Any], wait_s: float, deadline: float) -> Optional[object]:
+    def _post(
+        self, path: str, message: Mapping[str, Any], wait_s: float, deadline: float
+    ) -> Optional[object]:
         url = self.current + path
         timeouts = (CONNECT_WITHIN_S, ANSWER_WITHIN_S + wait_s)
         try:
-            with self._session.post(url, json=message, timeout=timeouts, stream=True, allow_redirects=False) as response:
+            with self._session.post(
+                url, json=message, timeout=timeouts, stream=True, allow_redirects=False
+            ) as response:
                 body = _bounded(response, deadline, self.current)
         except (requests.RequestException, urllib3.exceptions.HTTPError, OSError, ValueError) as e:
             # requests wraps most of what goes wrong below it, but not all: TLS faults within a body, odd addresses.
@@ -122,7 +126,9 @@ def _judge(status: int, body: bytes, url: str) -> object:
         raise errors.Unavailable(f"attestation server {url}", f"it answered with status {status}")
     if not 400 <= status < 500:
         raise errors.InvalidMessage("answer", f"unexpected status {status}")
-    members = json_fields.members(json_fields.parse(body, "error answer", MAX_ANSWER_SIZE), "error answer")
+    members = json_fields.members(
+        json_fields.parse(body, "error answer", MAX_ANSWER_SIZE), "error answer"
+    )
     code, reason = json_fields.text(members, "code", 64), json_fields.text(members, "reason", 2000)
     # The server words its reason as the whole sentence of the error that is raised here again.
     raise errors.Refused(code, reason.removeprefix(f"refused ({code}): "))
@@ -152,7 +158,9 @@ def _deadline(within_s: float, url: str) -> Iterator[None]:
         return
 
     def ring(number: int, frame: Optional[FrameType]) -> None:
-        raise errors.Unavailable(f"attestation server {url}", f"the exchange did not end within {within_s:g} s")
+        raise errors.Unavailable(
+            f"attestation server {url}", f"the exchange did not end within {within_s:g} s"
+        )
 
     handler = signal.signal(signal.SIGALRM, ring)
     started, (left_s, _) = time.monotonic(), signal.setitimer(signal.ITIMER_REAL, within_s)

@@ -23,8 +23,8 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
 from ovirt_tcp_plugin import errors
-from ovirt_tcp_plugin.attester import enrolling
-from ovirt_tcp_plugin.attester.identity import AK_FILE, CLIENT_FILE, STATUS_FILE, Identity
+from ovirt_tcp_plugin.attester import enrolment
+from ovirt_tcp_plugin.attester.agent_state import AK_FILE, CLIENT_FILE, STATUS_FILE, AgentState
 from ovirt_tcp_plugin.attester.keys import KeyBlob
 from ovirt_tcp_plugin.verifier.authority import Authority
 from tests.attester.fake_verifier import NOW, issue
@@ -42,31 +42,31 @@ def directory(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def kept(directory: Path) -> Identity:
-    return Identity(directory)
+def kept(directory: Path) -> AgentState:
+    return AgentState(directory)
 
 
-def test_keeps_the_ak(kept: Identity, directory: Path) -> None:
+def test_keeps_the_ak(kept: AgentState, directory: Path) -> None:
     assert kept.load_ak() is None
 
     kept.keep_ak(BLOB)
 
-    assert Identity(directory).load_ak() == BLOB
+    assert AgentState(directory).load_ak() == BLOB
     assert stat.S_IMODE((directory / AK_FILE).stat().st_mode) == 0o600
 
 
-def test_keeps_the_client_key_with_its_certificate(kept: Identity, authority: Authority) -> None:
+def test_keeps_the_client_key_with_its_certificate(kept: AgentState, authority: Authority) -> None:
     key = ec.generate_private_key(ec.SECP256R1())
 
-    kept.keep_client(key, issue(authority, enrolling._certificate_request(key, "host-1")))
+    kept.keep_client(key, issue(authority, enrolment._certificate_request(key, "host-1")))
 
     kept.check_client()
     assert stat.S_IMODE(kept.client_file.stat().st_mode) == 0o600
 
 
-def test_a_new_ak_ends_the_certificate_of_the_old_one(kept: Identity, authority: Authority) -> None:
+def test_a_new_ak_ends_the_certificate_of_the_old_one(kept: AgentState, authority: Authority) -> None:
     key = ec.generate_private_key(ec.SECP256R1())
-    kept.keep_client(key, issue(authority, enrolling._certificate_request(key, "host-1")))
+    kept.keep_client(key, issue(authority, enrolment._certificate_request(key, "host-1")))
 
     kept.keep_ak(BLOB)
 
@@ -74,15 +74,15 @@ def test_a_new_ak_ends_the_certificate_of_the_old_one(kept: Identity, authority:
         kept.check_client()
 
 
-def test_refuses_a_certificate_for_another_key(kept: Identity, authority: Authority) -> None:
+def test_refuses_a_certificate_for_another_key(kept: AgentState, authority: Authority) -> None:
     key, other = (ec.generate_private_key(ec.SECP256R1()) for _ in range(2))
 
     with pytest.raises(errors.InvalidMessage, match="it is for another key than the one requested"):
-        kept.keep_client(other, issue(authority, enrolling._certificate_request(key, "host-1")))
+        kept.keep_client(other, issue(authority, enrolment._certificate_request(key, "host-1")))
     assert not kept.client_file.exists()
 
 
-def test_refuses_a_certificate_that_is_none(kept: Identity) -> None:
+def test_refuses_a_certificate_that_is_none(kept: AgentState) -> None:
     with pytest.raises(errors.InvalidMessage, match="not a PEM certificate"):
         kept.keep_client(ec.generate_private_key(ec.SECP256R1()), "certificate")
 
@@ -94,16 +94,16 @@ def test_refuses_a_certificate_that_is_none(kept: Identity) -> None:
         pytest.param(b"\x2a\x86\x48\xce\x3d\x02\x01", b"\x2a\x86\x48\xce\x3d\x02\x77", id="unknown kind of key"),
     ],
 )
-def test_refuses_a_certificate_of_an_unknown_form(kept: Identity, authority: Authority, good: bytes, bad: bytes) -> None:
+def test_refuses_a_certificate_of_an_unknown_form(kept: AgentState, authority: Authority, good: bytes, bad: bytes) -> None:
     key = ec.generate_private_key(ec.SECP256R1())
-    issued = issue(authority, enrolling._certificate_request(key, "host-1"))
+    issued = issue(authority, enrolment._certificate_request(key, "host-1"))
     der = ssl.PEM_cert_to_DER_cert(issued).replace(good, bad, 1)
 
     with pytest.raises(errors.InvalidMessage, match="not a PEM certificate"):
         kept.keep_client(key, ssl.DER_cert_to_PEM_cert(der))
 
 
-def test_refuses_a_certificate_without_a_life(kept: Identity, authority: Authority) -> None:
+def test_refuses_a_certificate_without_a_life(kept: AgentState, authority: Authority) -> None:
     key = ec.generate_private_key(ec.SECP256R1())
     name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "host-1")])
     builder = x509.CertificateBuilder().subject_name(name).issuer_name(name).public_key(key.public_key())
@@ -122,7 +122,7 @@ def test_refuses_a_certificate_without_a_life(kept: Identity, authority: Authori
         (b"-----BEGIN PRIVATE KEY-----\nAAAA\n-----END PRIVATE KEY-----\n", "holds no key with its certificate"),
     ],
 )
-def test_refuses_a_broken_client_file(content: bytes, reason: str, kept: Identity) -> None:
+def test_refuses_a_broken_client_file(content: bytes, reason: str, kept: AgentState) -> None:
     kept.client_file.write_bytes(content)
 
     with pytest.raises(errors.InvalidConfig, match=reason):
@@ -146,7 +146,7 @@ def change(**changed: object) -> Callable[[dict[str, Any]], object]:
     ],
 )
 def test_refuses_a_broken_ak_file(
-    fault: Callable[[dict[str, Any]], object], reason: str, kept: Identity, directory: Path
+    fault: Callable[[dict[str, Any]], object], reason: str, kept: AgentState, directory: Path
 ) -> None:
     kept.keep_ak(BLOB)
     members = json.loads((directory / AK_FILE).read_bytes())
@@ -157,7 +157,7 @@ def test_refuses_a_broken_ak_file(
 
 
 @pytest.mark.parametrize("content", [b"", b"{", b"\xff", b"[" * 100_000, b" " * (1024 * 1024 + 1)])
-def test_refuses_a_file_that_is_no_json(content: bytes, kept: Identity, directory: Path) -> None:
+def test_refuses_a_file_that_is_no_json(content: bytes, kept: AgentState, directory: Path) -> None:
     for name, load in ((AK_FILE, kept.load_ak), (STATUS_FILE, kept.load_status)):
         (directory / name).write_bytes(content)
         with pytest.raises(errors.InvalidConfig, match=name):
@@ -169,15 +169,15 @@ def test_refuses_a_directory_that_others_can_read(mode: int, directory: Path) ->
     directory.chmod(mode)
 
     with pytest.raises(errors.InvalidConfig, match=f"mode {mode:04o}, 0700 is needed"):
-        Identity(directory)
+        AgentState(directory)
 
 
 def test_refuses_a_directory_that_is_missing(tmp_path: Path) -> None:
     with pytest.raises(errors.InvalidConfig, match="No such file or directory"):
-        Identity(tmp_path / "absent")
+        AgentState(tmp_path / "absent")
 
 
-def test_says_that_a_file_cannot_be_written(kept: Identity, directory: Path) -> None:
+def test_says_that_a_file_cannot_be_written(kept: AgentState, directory: Path) -> None:
     (directory / STATUS_FILE).mkdir()
 
     with pytest.raises(errors.Unavailable, match=r"status\.json is unavailable"):
@@ -187,10 +187,10 @@ def test_says_that_a_file_cannot_be_written(kept: Identity, directory: Path) -> 
 WRITER = """
 import itertools, sys
 from pathlib import Path
-from ovirt_tcp_plugin.attester.identity import Identity
+from ovirt_tcp_plugin.attester.agent_state import AgentState
 from ovirt_tcp_plugin.attester.keys import KeyBlob
-from tests.attester.identity_test import AREA, CLIENT_FILE
-kept = Identity(Path(sys.argv[1]))
+from tests.attester.agent_state_test import AREA, CLIENT_FILE
+kept = AgentState(Path(sys.argv[1]))
 print("ready", flush=True)
 for number in itertools.count():
     kept.keep_status({"number": number, "filler": "x" * 200_000})
@@ -199,7 +199,7 @@ for number in itertools.count():
 """
 
 
-def test_files_survive_kill_9(kept: Identity, directory: Path) -> None:
+def test_files_survive_kill_9(kept: AgentState, directory: Path) -> None:
     """The writer does nothing but write; whenever it is killed, each file is whole or absent."""
     draw = random.Random(4711)
     for _ in range(4):

@@ -18,7 +18,7 @@ MAX_TEXT = SLOT_SIZE - _HEADER.size
 _TRIES = 100
 
 
-class Blackboard:
+class SharedMetrics:
     """Room for the texts of `count` processes."""
 
     def __init__(self, count: int) -> None:
