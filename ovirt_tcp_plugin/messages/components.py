@@ -57,11 +57,24 @@ _BY_TYPE: Mapping[int, str] = {
     0x800000E0: "boot_authority",
 }
 _VARIABLE = 0x80000001
-_VARIABLES: Mapping[str, str] = {"SecureBoot": "secure_boot", "PK": "pk", "KEK": "kek", "db": "db", "dbx": "dbx"}
+_VARIABLES: Mapping[str, str] = {
+    "SecureBoot": "secure_boot",
+    "PK": "pk",
+    "KEK": "kek",
+    "db": "db",
+    "dbx": "dbx",
+}
 
 # tboot measures its policy and the modules one after the other. Where tboot itself (MLE) is measured tells the mapping.
-_MODULES_DETAILS: Mapping[int, Sequence[str]] = {17: ("tboot_policy", "kernel", "initrd"), 18: ("tboot_policy",)}
-_MODULES_LEGACY: Mapping[int, Sequence[str]] = {17: ("tboot_policy",), 18: ("kernel",), 19: ("initrd",)}
+_MODULES_DETAILS: Mapping[int, Sequence[str]] = {
+    17: ("tboot_policy", "kernel", "initrd"),
+    18: ("tboot_policy",),
+}
+_MODULES_LEGACY: Mapping[int, Sequence[str]] = {
+    17: ("tboot_policy",),
+    18: ("kernel",),
+    19: ("initrd",),
+}
 
 _TEXTS: Mapping[str, str] = {
     "action": "an action of the firmware",
@@ -119,19 +132,25 @@ def steps(events: Sequence[eventlog.Event], bank: str, pcrs: Iterable[int]) -> t
     another one could extend the same digests.
     """
     wanted = set(pcrs)
-    extending = [e for e in events if e.pcr in wanted and e.type != eventlog.NO_ACTION and bank in e.digests]
+    extending = [
+        e for e in events if e.pcr in wanted and e.type != eventlog.NO_ACTION and bank in e.digests
+    ]
     modules = _modules(events)
     seen: dict[tuple[int, str], int] = {}
     modules_seen: collections.Counter[int] = collections.Counter()
     named = []
     locality = eventlog.startup_locality(events)
     if locality and 0 in wanted:
-        named.append(Step(0, "startup_locality", locality.to_bytes(tpm2.DIGEST_SIZES[bank], "big").hex()))
+        named.append(
+            Step(0, "startup_locality", locality.to_bytes(tpm2.DIGEST_SIZES[bank], "big").hex())
+        )
     for event in extending:
         word = _word(event)
         if event.type == eventlog.TBOOT_MODULE:
             known = modules.get(event.pcr, ())
-            word = known[modules_seen[event.pcr]] if modules_seen[event.pcr] < len(known) else "module"
+            word = (
+                known[modules_seen[event.pcr]] if modules_seen[event.pcr] < len(known) else "module"
+            )
             modules_seen[event.pcr] += 1
         count = seen[event.pcr, word] = seen.get((event.pcr, word), 0) + 1
         component = word if count == 1 else f"{word}_{count}"
@@ -166,7 +185,9 @@ def _switches() -> Mapping[str, str]:
     owner = uuid.UUID("8be4df61-93ca-11d2-aa0d-00e098032b8c").bytes_le  # EFI_GLOBAL_VARIABLE
     head = owner + struct.pack("<QQ", len("SecureBoot"), 1) + "SecureBoot".encode("utf-16-le")
     texts = ((head + b"\0", " (off)"), (head + b"\1", " (on)"))
-    return {hashlib.new(bank, data).hexdigest(): text for data, text in texts for bank in tpm2.HASH_IDS}
+    return {
+        hashlib.new(bank, data).hexdigest(): text for data, text in texts for bank in tpm2.HASH_IDS
+    }
 
 
 def _modules(events: Iterable[eventlog.Event]) -> Mapping[int, Sequence[str]]:

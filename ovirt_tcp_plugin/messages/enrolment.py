@@ -91,18 +91,24 @@ def identity_label(host_name: str) -> bytes:
 
     The Privacy CA's key, which the specification has in it, is left out: ours has no TPM_PUBKEY, and TLS names it.
     """
-    return tpm12.external_data(hashlib.sha256(_CONTEXT + b"identity\0" + host_name.encode("utf-8")).digest())
+    return tpm12.external_data(
+        hashlib.sha256(_CONTEXT + b"identity\0" + host_name.encode("utf-8")).digest()
+    )
 
 
 def encode(message: object) -> dict[str, Any]:
     """Return the JSON object of one of the four messages."""
     shallow = {f.name: getattr(message, f.name) for f in dataclasses.fields(message)}  # type: ignore[arg-type]
-    return {k: json_fields.encode_blob(v) if isinstance(v, bytes) else v for k, v in shallow.items()}
+    return {
+        k: json_fields.encode_blob(v) if isinstance(v, bytes) else v for k, v in shallow.items()
+    }
 
 
 def decode_request(untrusted: bytes) -> EnrolmentRequest:
     """Return the request in a message. Raises InvalidMessage."""
-    members = json_fields.members(json_fields.parse(untrusted, "enrolment request", MAX_REQUEST_SIZE), "enrolment request")
+    members = json_fields.members(
+        json_fields.parse(untrusted, "enrolment request", MAX_REQUEST_SIZE), "enrolment request"
+    )
     return EnrolmentRequest(
         token=json_fields.text(members, "token", 128),
         host_name=json_fields.text(members, "host_name", 255),
@@ -126,7 +132,9 @@ def decode_challenge(untrusted: object) -> CredentialChallenge:
 
 def decode_proof(untrusted: bytes) -> EnrolmentProof:
     """Return the proof in a message. Raises InvalidMessage."""
-    members = json_fields.members(json_fields.parse(untrusted, "enrolment proof", MAX_REQUEST_SIZE), "enrolment proof")
+    members = json_fields.members(
+        json_fields.parse(untrusted, "enrolment proof", MAX_REQUEST_SIZE), "enrolment proof"
+    )
     return EnrolmentProof(
         enrolment=json_fields.text(members, "enrolment", 64),
         certificate_request=json_fields.blob(members, "certificate_request", MAX_CERTIFICATE_SIZE),

@@ -86,7 +86,9 @@ def parse(untrusted: bytes, padded: bool = False) -> tuple[Event, ...]:
     reader = TpmReader(untrusted, _WHAT, "<")
     banks = _header(reader)
     end = _end(untrusted) if padded else len(untrusted)
-    return tuple(_events(untrusted, reader.position, end, banks) if banks else _sha1_events(untrusted, end))
+    return tuple(
+        _events(untrusted, reader.position, end, banks) if banks else _sha1_events(untrusted, end)
+    )
 
 
 def launched(events: Iterable[Event]) -> bool:
@@ -148,7 +150,9 @@ def _header(reader: TpmReader) -> Mapping[int, tuple[str, int]]:
     if kind != NO_ACTION or not data.startswith(SPEC_ID):
         raise reader.invalid("a Spec ID header of unknown form")
     header = TpmReader(data[len(SPEC_ID) :], "event log header", "<")
-    header.take(8)  # platform class, version, errata and size of UINTN: nothing here depends on them
+    header.take(
+        8
+    )  # platform class, version, errata and size of UINTN: nothing here depends on them
     count = header.u32()
     if not 1 <= count <= tpm2.MAX_BANKS:
         raise reader.invalid(f"{count} digest algorithms")
@@ -164,7 +168,9 @@ def _header(reader: TpmReader) -> Mapping[int, tuple[str, int]]:
     return banks
 
 
-def _events(log: bytes, position: int, end: int, banks: Mapping[int, tuple[str, int]]) -> list[Event]:
+def _events(
+    log: bytes, position: int, end: int, banks: Mapping[int, tuple[str, int]]
+) -> list[Event]:
     """Read the events that begin from `position` on and before `end`.
 
     Without a cursor such as TpmReader, because a log has hundreds of them. A digest that is cut off moves the position
@@ -181,14 +187,21 @@ def _events(log: bytes, position: int, end: int, banks: Mapping[int, tuple[str, 
             for _ in range(count):
                 bank, size = banks.get(_HASH_ID.unpack_from(log, position)[0], ("", 0))
                 if not size or bank in digests:
-                    raise errors.InvalidMessage(_WHAT, "a digest of a bank that the header does not name, or twice")
+                    raise errors.InvalidMessage(
+                        _WHAT, "a digest of a bank that the header does not name, or twice"
+                    )
                 start = position + _HASH_ID.size
                 position = start + size
                 digests[bank] = log[start:position]
             size = _EVENT_SIZE.unpack_from(log, position)[0]
             start = position + _EVENT_SIZE.size
             position = start + size
-            if pcr >= tpm2.PCR_COUNT or size > MAX_EVENT_SIZE or position > len(log) or len(events) == MAX_EVENTS:
+            if (
+                pcr >= tpm2.PCR_COUNT
+                or size > MAX_EVENT_SIZE
+                or position > len(log)
+                or len(events) == MAX_EVENTS
+            ):
                 raise _out_of_bounds(log, pcr, size, position)
             events.append(Event(pcr, kind, digests, log[start:position]))
     except struct.error:
@@ -209,7 +222,12 @@ def _sha1_events(log: bytes, end: int) -> list[Event]:
                 raise errors.InvalidMessage(_WHAT, "zeros in the place of an event")
             start = position + _SHA1_EVENT.size
             position = start + size
-            if pcr >= tpm2.PCR_COUNT or size > MAX_EVENT_SIZE or position > len(log) or len(events) == MAX_EVENTS:
+            if (
+                pcr >= tpm2.PCR_COUNT
+                or size > MAX_EVENT_SIZE
+                or position > len(log)
+                or len(events) == MAX_EVENTS
+            ):
                 raise _out_of_bounds(log, pcr, size, position)
             events.append(Event(pcr, kind, {"sha1": digest}, log[start:position]))
     except struct.error:
@@ -234,8 +252,16 @@ def _cut_off(log: bytes) -> errors.InvalidMessage:
 
 def encode(events: Iterable[Event], banks: Sequence[str]) -> bytes:
     """Return a crypto-agile log with a Spec ID header for `banks`: what firmware writes. Raises InvalidMessage."""
-    algorithms = b"".join(struct.pack("<HH", tpm2.HASH_IDS[bank], tpm2.DIGEST_SIZES[bank]) for bank in banks)
-    header = SPEC_ID + bytes([0, 0, 0, 0, 0, 2, 0, 2]) + struct.pack("<I", len(banks)) + algorithms + b"\0"
+    algorithms = b"".join(
+        struct.pack("<HH", tpm2.HASH_IDS[bank], tpm2.DIGEST_SIZES[bank]) for bank in banks
+    )
+    header = (
+        SPEC_ID
+        + bytes([0, 0, 0, 0, 0, 2, 0, 2])
+        + struct.pack("<I", len(banks))
+        + algorithms
+        + b"\0"
+    )
     first = _SHA1_EVENT.pack(0, NO_ACTION, b"", len(header)) + header
     return first + b"".join(_encode_event(event) for event in events)
 
@@ -243,13 +269,16 @@ def encode(events: Iterable[Event], banks: Sequence[str]) -> bytes:
 def encode_sha1(events: Iterable[Event]) -> bytes:
     """Return a log of the older format: what the firmware of a host with a TPM 1.2 writes. Raises InvalidMessage."""
     return b"".join(
-        _SHA1_EVENT.pack(event.pcr, event.type, event.digests["sha1"], len(_data(event))) + event.data
+        _SHA1_EVENT.pack(event.pcr, event.type, event.digests["sha1"], len(_data(event)))
+        + event.data
         for event in events
     )
 
 
 def _encode_event(event: Event) -> bytes:
-    digests = b"".join(_HASH_ID.pack(tpm2.HASH_IDS[bank]) + value for bank, value in event.digests.items())
+    digests = b"".join(
+        _HASH_ID.pack(tpm2.HASH_IDS[bank]) + value for bank, value in event.digests.items()
+    )
     head = _EVENT_HEAD.pack(event.pcr, event.type, len(event.digests))
     return head + digests + _EVENT_SIZE.pack(len(_data(event))) + event.data
 

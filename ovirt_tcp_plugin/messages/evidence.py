@@ -25,7 +25,17 @@ LOGS = ("txt", "firmware")
 
 _CONTEXT = b"ovirt-tcp evidence 1\0"
 _MEMBERS = frozenset(
-    {"version", "nonce", "attest", "signature", "pcrs", "logs", "boot_id", "boottime_ms", "agent_version"}
+    {
+        "version",
+        "nonce",
+        "attest",
+        "signature",
+        "pcrs",
+        "logs",
+        "boot_id",
+        "boottime_ms",
+        "agent_version",
+    }
 )
 _BOOT_ID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 
@@ -72,7 +82,9 @@ class Evidence:
 
 def qualifying_data(nonce: bytes, boot_id: str, boottime_ms: int) -> bytes:
     """Return the 32 bytes that the TPM signs for a challenge: they bind nonce, boot and time to the quote."""
-    bound = _CONTEXT + nonce + bytes.fromhex(boot_id.replace("-", "")) + boottime_ms.to_bytes(8, "big")
+    bound = (
+        _CONTEXT + nonce + bytes.fromhex(boot_id.replace("-", "")) + boottime_ms.to_bytes(8, "big")
+    )
     return hashlib.sha256(bound).digest()
 
 
@@ -126,7 +138,9 @@ def decode(untrusted: bytes, wanted: Collection[str] = LOGS) -> Evidence:
     Raises:
         InvalidMessage: on any missing, mistyped, oversized or unknown member.
     """
-    members = json_fields.members(json_fields.parse(untrusted, "evidence", MAX_EVIDENCE_SIZE), "evidence")
+    members = json_fields.members(
+        json_fields.parse(untrusted, "evidence", MAX_EVIDENCE_SIZE), "evidence"
+    )
     json_fields.integer(members, "version", 1, 1)
     unknown = sorted(set(members) - _MEMBERS)
     if unknown:
@@ -158,13 +172,19 @@ def _bank(untrusted: str) -> str:
 
 def _indices(banks: Mapping[str, object], bank: str) -> tuple[int, ...]:
     indices = json_fields.items(banks, bank, tpm2.PCR_COUNT)
-    if any(isinstance(i, bool) or not isinstance(i, int) or not 0 <= i < tpm2.PCR_COUNT for i in indices):
+    if any(
+        isinstance(i, bool) or not isinstance(i, int) or not 0 <= i < tpm2.PCR_COUNT
+        for i in indices
+    ):
         raise errors.InvalidMessage("selection", f"a PCR of bank {bank} is not between 0 and 23")
     return tuple(sorted({i for i in indices if isinstance(i, int)}))
 
 
 def _pcrs(banks: Mapping[str, object]) -> tpm2.PcrValues:
-    return {_bank(bank): _values(bank, json_fields.members(values, "pcrs")) for bank, values in banks.items()}
+    return {
+        _bank(bank): _values(bank, json_fields.members(values, "pcrs"))
+        for bank, values in banks.items()
+    }
 
 
 def _values(bank: str, untrusted: Mapping[str, object]) -> Mapping[int, bytes]:
@@ -182,5 +202,7 @@ def _index(untrusted: str) -> int:
 def _digest(bank: str, untrusted: object) -> bytes:
     size = tpm2.DIGEST_SIZES[bank]
     if not isinstance(untrusted, str) or not re.fullmatch(f"[0-9a-f]{{{2 * size}}}", untrusted):
-        raise errors.InvalidMessage("pcrs", f"a value of bank {bank} is not {size} bytes in lower-case hex")
+        raise errors.InvalidMessage(
+            "pcrs", f"a value of bank {bank} is not {size} bytes in lower-case hex"
+        )
     return bytes.fromhex(untrusted)

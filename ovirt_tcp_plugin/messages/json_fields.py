@@ -28,7 +28,10 @@ def parse(untrusted: bytes, what: str, max_size: int) -> object:
     """
     if len(untrusted) > max_size:
         raise errors.InvalidMessage(what, f"longer than {max_size} bytes")
-    if len(untrusted) > MANY_VALUES and _count_values(untrusted) > MANY_VALUES + len(untrusted) // 10:
+    if (
+        len(untrusted) > MANY_VALUES
+        and _count_values(untrusted) > MANY_VALUES + len(untrusted) // 10
+    ):
         raise errors.InvalidMessage(what, "too many values")
     try:
         return json.loads(untrusted.decode("utf-8"), parse_constant=_refuse_constant)

@@ -73,9 +73,13 @@ def decode_poll(untrusted: bytes) -> Poll:
     Raises:
         InvalidMessage: not JSON (oVirt posts `{"hosts":]}` when it has no host), no host, a name that is not text.
     """
-    members = json_fields.members(json_fields.parse(untrusted, "PollHosts request", MAX_POLL_SIZE), "PollHosts request")
+    members = json_fields.members(
+        json_fields.parse(untrusted, "PollHosts request", MAX_POLL_SIZE), "PollHosts request"
+    )
     given = members.get("hosts")
-    names: Sequence[object] = [given] if isinstance(given, str) else json_fields.items(members, "hosts", MAX_HOSTS)
+    names: Sequence[object] = (
+        [given] if isinstance(given, str) else json_fields.items(members, "hosts", MAX_HOSTS)
+    )
     if not names:
         raise errors.InvalidMessage("PollHosts request", "no host is named")
     if not all(isinstance(name, str) for name in names):
@@ -115,9 +119,13 @@ def decode_answer(untrusted: bytes) -> tuple[HostTrust, ...]:
     Raises:
         InvalidMessage: not JSON, no `hosts` member, or too many.
     """
-    members = json_fields.members(json_fields.parse(untrusted, "PollHosts answer", MAX_ANSWER_SIZE), "PollHosts answer")
+    members = json_fields.members(
+        json_fields.parse(untrusted, "PollHosts answer", MAX_ANSWER_SIZE), "PollHosts answer"
+    )
     given = members.get("hosts")
-    entries: Sequence[object] = [given] if isinstance(given, dict) else json_fields.items(members, "hosts", MAX_HOSTS)
+    entries: Sequence[object] = (
+        [given] if isinstance(given, dict) else json_fields.items(members, "hosts", MAX_HOSTS)
+    )
     decoded = (_decode_host(entry) for entry in entries)
     return tuple(host for host in decoded if host is not None)
 
@@ -127,11 +135,15 @@ def _threshold(given: object) -> Optional[int]:
         return None
     try:
         # Jersey also takes a number written as text.
-        threshold = int(given) if isinstance(given, (int, str)) and not isinstance(given, bool) else -1
+        threshold = (
+            int(given) if isinstance(given, (int, str)) and not isinstance(given, bool) else -1
+        )
     except ValueError:
         threshold = -1
     if not 0 <= threshold <= 2**53:
-        raise errors.InvalidMessage("PollHosts request", "timeThreshold is not a number of milliseconds")
+        raise errors.InvalidMessage(
+            "PollHosts request", "timeThreshold is not a number of milliseconds"
+        )
     return threshold or None
 
 
@@ -149,7 +161,9 @@ def _encode_host(host: HostTrust) -> dict[str, Any]:
     if host.vtime is not None:
         encoded["vtime"] = host.vtime.isoformat(timespec="milliseconds")
     if host.pcr_values:
-        encoded["pcr_values"] = [{"number": str(index), "value": value} for index, value in host.pcr_values]
+        encoded["pcr_values"] = [
+            {"number": str(index), "value": value} for index, value in host.pcr_values
+        ]
     return encoded
 
 

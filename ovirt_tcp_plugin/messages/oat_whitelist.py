@@ -39,7 +39,14 @@ _HOST_TEXTS = {
     "Location": 200,
 }
 # The members that an update changes; what the host is judged by stays.
-HOST_CHANGES = ("IPAddress", "Port", "Email", "AddOn_Connection_String", "Description", "pcrIMLMask")
+HOST_CHANGES = (
+    "IPAddress",
+    "Port",
+    "Email",
+    "AddOn_Connection_String",
+    "Description",
+    "pcrIMLMask",
+)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -206,7 +213,9 @@ def owner_of(mle: Record) -> Owner:
     return Owner(mle.get("OsName", ""), mle.get("OsVersion", ""))
 
 
-def _mle_of_host(members: Members, kind: str, own: Sequence[str], owner: Sequence[str]) -> Optional[MleName]:
+def _mle_of_host(
+    members: Members, kind: str, own: Sequence[str], owner: Sequence[str]
+) -> Optional[MleName]:
     given = [name for name in (*own, *owner) if members.get(name)]
     if not given:
         return None
@@ -240,9 +249,13 @@ def _manifests(members: Members) -> tuple[Pcr, ...]:
     given = members.get("MLE_Manifests") or []
     entries = [given] if isinstance(given, dict) else given
     if not isinstance(entries, list) or len(entries) > MAX_MANIFESTS:
-        raise errors.Refused("500", f"MLE_Manifests is not an array of at most {MAX_MANIFESTS} values")
+        raise errors.Refused(
+            "500", f"MLE_Manifests is not an array of at most {MAX_MANIFESTS} values"
+        )
     try:
-        decoded = [_pcr(json_fields.members(entry, "manifest"), "Name", "Value") for entry in entries]
+        decoded = [
+            _pcr(json_fields.members(entry, "manifest"), "Name", "Value") for entry in entries
+        ]
     except errors.InvalidMessage as e:
         raise errors.Refused("500", "MLE_Manifests holds what is no object") from e
     return tuple(dict.fromkeys(decoded))
@@ -250,22 +263,42 @@ def _manifests(members: Members) -> tuple[Pcr, ...]:
 
 def _pcr(members: Members, index: str, digest: str) -> Pcr:
     number, value = _pcr_index(members, index), members.get(digest)
-    if not isinstance(value, str) or len(value) not in BANKS or not re.fullmatch("[0-9A-Fa-f]*", value):
-        raise errors.Refused("500", f"{digest} is not 40 hex digits (SHA-1), 64 (SHA-256) or 96 (SHA-384)")
+    if (
+        not isinstance(value, str)
+        or len(value) not in BANKS
+        or not re.fullmatch("[0-9A-Fa-f]*", value)
+    ):
+        raise errors.Refused(
+            "500", f"{digest} is not 40 hex digits (SHA-1), 64 (SHA-256) or 96 (SHA-384)"
+        )
     return Pcr(number, BANKS[len(value)], value.lower())
 
 
 def _pcr_index(members: Members, member: str) -> int:
     index = members.get(member)
-    if not isinstance(index, str) or not re.fullmatch("[0-9]{1,2}", index) or int(index) >= tpm2.PCR_COUNT:
-        raise errors.Refused("500", f"{member} is not the number of a PCR, 0 to {tpm2.PCR_COUNT - 1}")
+    if (
+        not isinstance(index, str)
+        or not re.fullmatch("[0-9]{1,2}", index)
+        or int(index) >= tpm2.PCR_COUNT
+    ):
+        raise errors.Refused(
+            "500", f"{member} is not the number of a PCR, 0 to {tpm2.PCR_COUNT - 1}"
+        )
     return int(index)
 
 
 def _name(members: Members, member: str, max_length: int = MAX_NAME_LENGTH) -> str:
     name = members.get(member)
-    if not isinstance(name, str) or not 0 < len(name) <= max_length or not name.isprintable() or _FORBIDDEN & set(name):
-        raise errors.Refused("500", f"{member} does not have 1 to {max_length} characters, none of them # & + : \" or '")
+    if (
+        not isinstance(name, str)
+        or not 0 < len(name) <= max_length
+        or not name.isprintable()
+        or _FORBIDDEN & set(name)
+    ):
+        raise errors.Refused(
+            "500",
+            f"{member} does not have 1 to {max_length} characters, none of them # & + : \" or '",
+        )
     return name
 
 

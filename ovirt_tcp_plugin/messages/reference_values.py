@@ -87,7 +87,9 @@ class ReferenceSet:
             Conflict: the other boot has other steps.
         """
         if other.slots != self.slots:
-            raise errors.Conflict(f"that boot has other steps than {self.name}: give it a set of its own")
+            raise errors.Conflict(
+                f"that boot has other steps than {self.name}: give it a set of its own"
+            )
         return self.with_values(other.values)
 
     def with_values(self, values: Iterable[Value]) -> ReferenceSet:
@@ -100,7 +102,9 @@ class ReferenceSet:
         fresh = {value.identifier: value for value in values if value.identifier not in known}
         for value in fresh.values():
             if value.component and (value.pcr, value.component) not in self.slots:
-                raise errors.Conflict(f"boots of {self.name} have no {value.component} in PCR {value.pcr}")
+                raise errors.Conflict(
+                    f"boots of {self.name} have no {value.component} in PCR {value.pcr}"
+                )
         if len(known) + len(fresh) > MAX_VALUES:
             raise errors.Conflict(f"{self.name} would have more than {MAX_VALUES} values")
         return dataclasses.replace(self, values=(*self.values, *fresh.values()))
@@ -108,13 +112,18 @@ class ReferenceSet:
     def activated(self, identifiers: Iterable[str]) -> ReferenceSet:
         """Return this set with those staged values counting. Raises NotFound."""
         chosen = self._chosen(identifiers)
-        values = (dataclasses.replace(v, staged=False) if v.identifier in chosen else v for v in self.values)
+        values = (
+            dataclasses.replace(v, staged=False) if v.identifier in chosen else v
+            for v in self.values
+        )
         return dataclasses.replace(self, values=tuple(values))
 
     def withdrawn(self, identifiers: Iterable[str]) -> ReferenceSet:
         """Return this set without those values. Raises NotFound."""
         chosen = self._chosen(identifiers)
-        return dataclasses.replace(self, values=tuple(v for v in self.values if v.identifier not in chosen))
+        return dataclasses.replace(
+            self, values=tuple(v for v in self.values if v.identifier not in chosen)
+        )
 
     def with_host(self, host_name: str) -> ReferenceSet:
         """Return this set for one host more. Raises Conflict if it is for too many."""
@@ -125,7 +134,9 @@ class ReferenceSet:
 
     def without_host(self, host_name: str) -> ReferenceSet:
         """Return this set for one host less."""
-        return dataclasses.replace(self, host_names=tuple(n for n in self.host_names or () if n != host_name))
+        return dataclasses.replace(
+            self, host_names=tuple(n for n in self.host_names or () if n != host_name)
+        )
 
     def _chosen(self, identifiers: Iterable[str]) -> set[str]:
         chosen = set(identifiers)
@@ -138,17 +149,24 @@ class ReferenceSet:
 def check_name(name: str) -> str:
     """Return the name of a set. Raises InvalidMessage."""
     if not _NAME.fullmatch(name):
-        raise errors.InvalidMessage("name", "it may have letters, digits, dot, colon, dash and underscore")
+        raise errors.InvalidMessage(
+            "name", "it may have letters, digits, dot, colon, dash and underscore"
+        )
     return name
 
 
-def from_boot(name: str, bank: str, steps: Iterable[Step], staged: bool = False, note: str = "") -> ReferenceSet:
+def from_boot(
+    name: str, bank: str, steps: Iterable[Step], staged: bool = False, note: str = ""
+) -> ReferenceSet:
     """Return the reference values of a boot whose quote and replay were checked.
 
     By step only: the value of a whole PCR would go on to count after one of its steps was withdrawn.
     """
     taken = tuple(steps)
-    values = (Value(bank, step.pcr, step.component, step.digest, staged=staged, note=note) for step in taken)
+    values = (
+        Value(bank, step.pcr, step.component, step.digest, staged=staged, note=note)
+        for step in taken
+    )
     return ReferenceSet(name, tuple((step.pcr, step.component) for step in taken), tuple(values))
 
 
@@ -181,7 +199,9 @@ def decode(untrusted: object) -> ReferenceSet:
     return ReferenceSet(
         name=check_name(json_fields.text(members, "name", MAX_NAME_LENGTH)),
         slots=slots,
-        values=tuple(decode_value(item) for item in json_fields.items(members, "values", MAX_VALUES)),
+        values=tuple(
+            decode_value(item) for item in json_fields.items(members, "values", MAX_VALUES)
+        ),
         host_names=None if members.get("host_names") is None else _host_names(members),
     )
 
@@ -191,8 +211,12 @@ def decode_value(untrusted: object) -> Value:
     members = json_fields.members(untrusted, "reference value")
     _refuse_unknown(members, _VALUE_MEMBERS, "reference value")
     bank, digest = json_fields.text(members, "bank", 16), json_fields.text(members, "digest", 128)
-    if bank not in tpm2.DIGEST_SIZES or not re.fullmatch(f"[0-9a-f]{{{2 * tpm2.DIGEST_SIZES[bank]}}}", digest):
-        raise errors.InvalidMessage("reference value", "the digest is not lower-case hex of the bank's length")
+    if bank not in tpm2.DIGEST_SIZES or not re.fullmatch(
+        f"[0-9a-f]{{{2 * tpm2.DIGEST_SIZES[bank]}}}", digest
+    ):
+        raise errors.InvalidMessage(
+            "reference value", "the digest is not lower-case hex of the bank's length"
+        )
     staged = members.get("staged", False)
     if not isinstance(staged, bool):
         raise errors.InvalidMessage("reference value", "staged is neither true nor false")
@@ -211,7 +235,9 @@ def decode_value(untrusted: object) -> Value:
 def _host_names(members: Mapping[str, object]) -> tuple[str, ...]:
     names = json_fields.items(members, "host_names", MAX_HOSTS)
     if not all(isinstance(name, str) and len(name) <= 255 for name in names):
-        raise errors.InvalidMessage("reference set", "a host name is not a text of at most 255 characters")
+        raise errors.InvalidMessage(
+            "reference set", "a host name is not a text of at most 255 characters"
+        )
     return tuple(str(name) for name in names)
 
 

@@ -67,7 +67,11 @@ class AttestationResult:
 
 def encode(result: AttestationResult) -> dict[str, Any]:
     """Return the JSON object of a result."""
-    return {**vars(result), "level": result.level.value, "findings": encode_findings(result.findings)}
+    return {
+        **vars(result),
+        "level": result.level.value,
+        "findings": encode_findings(result.findings),
+    }
 
 
 def encode_findings(findings: Iterable[Finding]) -> list[dict[str, Any]]:

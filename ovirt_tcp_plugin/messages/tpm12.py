@@ -56,7 +56,9 @@ _SELECTION_SIZE = PCR_COUNT // 8
 _MAX_EXPONENT_SIZE = 8
 _MAX_PCR_INFO_SIZE = 256
 _MAX_VENDOR_SIZE = 256
-_KEY_PARMS = struct.Struct(">IHHI")  # algorithm, encryption scheme, signature scheme, size of what follows
+_KEY_PARMS = struct.Struct(
+    ">IHHI"
+)  # algorithm, encryption scheme, signature scheme, size of what follows
 
 
 @dataclasses.dataclass(frozen=True)
@@ -150,7 +152,10 @@ def parse_quote(untrusted: bytes) -> Quote:
     if head == VERSION and reader.take(len(FIXED_QUOTE)) == FIXED_QUOTE:
         digest = reader.take(DIGEST_SIZE)
         quote = Quote(reader.take(DIGEST_SIZE), None, digest)
-    elif head == struct.pack(">H", TAG_QUOTE_INFO2) + FIXED_QUOTE2[:2] and reader.take(2) == FIXED_QUOTE2[2:]:
+    elif (
+        head == struct.pack(">H", TAG_QUOTE_INFO2) + FIXED_QUOTE2[:2]
+        and reader.take(2) == FIXED_QUOTE2[2:]
+    ):
         quote = _quote2(reader)
     else:
         raise reader.invalid("not a quote")
@@ -225,18 +230,26 @@ def take_key(reader: TpmReader) -> Key:
 def encode_rsa_parameters(encryption_scheme: int, signature_scheme: int, bits: int = 2048) -> bytes:
     """Return the TPM_KEY_PARMS of an RSA key with the default exponent (10.1, 10.4)."""
     parameters = struct.pack(">III", bits, 2, 0)
-    return _KEY_PARMS.pack(ALG_RSA, encryption_scheme, signature_scheme, len(parameters)) + parameters
+    return (
+        _KEY_PARMS.pack(ALG_RSA, encryption_scheme, signature_scheme, len(parameters)) + parameters
+    )
 
 
 def encode_public_key(encryption_scheme: int, signature_scheme: int, modulus: bytes) -> bytes:
     """Return the TPM_PUBKEY of an RSA key with the default exponent (10.5)."""
-    return encode_rsa_parameters(encryption_scheme, signature_scheme, len(modulus) * 8) + _long(modulus)
+    return encode_rsa_parameters(encryption_scheme, signature_scheme, len(modulus) * 8) + _long(
+        modulus
+    )
 
 
 def encode_key(usage: int, encryption_scheme: int, signature_scheme: int, auth_usage: int) -> bytes:
     """Return the TPM_KEY12 by which a TPM is asked for a new RSA-2048 key (10.3)."""
     head = struct.pack(">HHHIB", TAG_KEY12, 0, usage, 0, auth_usage)
-    return head + encode_rsa_parameters(encryption_scheme, signature_scheme) + struct.pack(">III", 0, 0, 0)
+    return (
+        head
+        + encode_rsa_parameters(encryption_scheme, signature_scheme)
+        + struct.pack(">III", 0, 0, 0)
+    )
 
 
 def encode_selection(indices: Sequence[int]) -> bytes:
@@ -381,7 +394,9 @@ def _take_rsa_parameters(reader: TpmReader) -> _RsaParameters:
     body = reader.take(size)
     inner = TpmReader(body, "TPM_RSA_KEY_PARMS")
     bits, primes = inner.u32(), inner.u32()
-    exponent = int.from_bytes(_take_long(inner, _MAX_EXPONENT_SIZE), "big") or 65537  # empty means the default
+    exponent = (
+        int.from_bytes(_take_long(inner, _MAX_EXPONENT_SIZE), "big") or 65537
+    )  # empty means the default
     inner.end()
     if primes != 2 or exponent != 65537:
         raise reader.invalid("not an RSA key with two primes and the exponent 65537")
@@ -395,7 +410,9 @@ def _public_key(reader: TpmReader, parameters: _RsaParameters) -> PublicKey:
     if parameters.bits != 2048 or len(modulus) != 256 or not modulus[0] & 0x80:
         raise reader.invalid("an RSA modulus that has not 2048 bits")
     key = RsaKey(2048, 65537, int.from_bytes(modulus, "big"))
-    return PublicKey(parameters.area + _long(modulus), parameters.encryption, parameters.signature, key)
+    return PublicKey(
+        parameters.area + _long(modulus), parameters.encryption, parameters.signature, key
+    )
 
 
 def _take_long(reader: TpmReader, most: int) -> bytes:

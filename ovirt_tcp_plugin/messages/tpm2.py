@@ -226,7 +226,9 @@ def parse_public(untrusted: bytes) -> Public:
     scheme_hash = "" if scheme == ALG_NULL else _hash(reader)
     key = _rsa(reader) if kind == ALG_RSA else _ecc(reader)
     reader.end()
-    return Public(untrusted, name_hash, attributes, policy, symmetric_bits, scheme, scheme_hash, key)
+    return Public(
+        untrusted, name_hash, attributes, policy, symmetric_bits, scheme, scheme_hash, key
+    )
 
 
 def name(public: Public) -> bytes:
@@ -258,7 +260,9 @@ def pcr_digest(hash_name: str, selection: Selection, values: PcrValues) -> bytes
             if value is None:
                 raise errors.InvalidMessage("PCR values", f"PCR {index} of bank {bank} is missing")
             if len(value) != DIGEST_SIZES[bank]:
-                raise errors.InvalidMessage("PCR values", f"PCR {index} of bank {bank} has a wrong size")
+                raise errors.InvalidMessage(
+                    "PCR values", f"PCR {index} of bank {bank} has a wrong size"
+                )
             digest.update(value)
     return digest.digest()
 
@@ -292,7 +296,9 @@ def take_selection(reader: TpmReader) -> Selection:
 
 def describe_selection(selection: Selection) -> str:
     """Return a selection as people write it: `sha256:17,18`."""
-    return "+".join(f"{bank}:{_listed(indices)}" for bank, indices in selection.items()) or "nothing"
+    return (
+        "+".join(f"{bank}:{_listed(indices)}" for bank, indices in selection.items()) or "nothing"
+    )
 
 
 def _listed(indices: Sequence[int]) -> str:

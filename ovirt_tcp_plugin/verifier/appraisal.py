@@ -215,7 +215,9 @@ def authenticate(
         return Finding(4, "nonce_expired", "the answer came after the nonce's end")
     bound = evidence.qualifying_data(reported.nonce, reported.boot_id, reported.boottime_ms)
     if not hmac.compare_digest(quote.qualifying_data, host.signed_part(bound)):
-        return Finding(4, "nonce_differs", "the quote was not made for this nonce, boot id and boot time")
+        return Finding(
+            4, "nonce_differs", "the quote was not made for this nonce, boot id and boot time"
+        )
     return quote
 
 
@@ -239,7 +241,9 @@ def check_quote(attest: bytes, signature: bytes, host: AnyHost) -> Union[AnyQuot
         return Finding(2, "not_a_quote", str(e))
     if not hmac.compare_digest(quote.qualified_signer, host.qualified_signer):  # (10)
         expected, seen = host.qualified_signer.hex(), quote.qualified_signer.hex()
-        return Finding(10, "wrong_signer", "the AK does not hang under the host's EK", expected, seen)
+        return Finding(
+            10, "wrong_signer", "the AK does not hang under the host's EK", expected, seen
+        )
     return quote
 
 
@@ -250,13 +254,19 @@ def verify(host: EnrolledHost, message: bytes, signature: tpm2.Signature) -> boo
         return False
     public = host.verifying_key
     try:
-        if isinstance(public, ec.EllipticCurvePublicKey) and isinstance(signature, tpm2.EcdsaSignature):
-            public.verify(encode_dss_signature(signature.r, signature.s), message, ec.ECDSA(algorithm))
+        if isinstance(public, ec.EllipticCurvePublicKey) and isinstance(
+            signature, tpm2.EcdsaSignature
+        ):
+            public.verify(
+                encode_dss_signature(signature.r, signature.s), message, ec.ECDSA(algorithm)
+            )
             return True
         if isinstance(public, rsa.RSAPublicKey) and isinstance(signature, tpm2.RsaSignature):
             if signature.scheme != host.ak.scheme:
                 return False
-            public.verify(signature.value, message, _padding(signature.scheme, algorithm), algorithm)
+            public.verify(
+                signature.value, message, _padding(signature.scheme, algorithm), algorithm
+            )
             return True
     except InvalidSignature:
         return False
@@ -270,7 +280,9 @@ def _padding(scheme: int, algorithm: hashes.HashAlgorithm) -> padding.Asymmetric
     return padding.PSS(mgf=padding.MGF1(algorithm), salt_length=padding.PSS.AUTO)
 
 
-def _boot(boot_id: str, quote: AnyQuote, previous: Optional[Boot]) -> tuple[Boot, Iterable[Finding]]:
+def _boot(
+    boot_id: str, quote: AnyQuote, previous: Optional[Boot]
+) -> tuple[Boot, Iterable[Finding]]:
     """Return where the TPM stands, and what is wrong with that."""
     if isinstance(quote, tpm12.Quote):
         return Boot(boot_id, 0, 0, 0), ()
@@ -282,24 +294,42 @@ def _check_counters(boot: Boot, previous: Optional[Boot]) -> Iterable[Finding]: 
     """A TPM's counters only grow; a new kernel means a TPM reset, and a TPM reset means a new kernel."""
     if previous is None:
         return
-    now, then = (boot.reset_count, boot.restart_count), (previous.reset_count, previous.restart_count)
-    seen, expected = f"reset {now[0]}, restart {now[1]}", f"at least reset {then[0]}, restart {then[1]}"
+    now, then = (
+        (boot.reset_count, boot.restart_count),
+        (previous.reset_count, previous.restart_count),
+    )
+    seen, expected = (
+        f"reset {now[0]}, restart {now[1]}",
+        f"at least reset {then[0]}, restart {then[1]}",
+    )
     if now < then:
-        yield Finding(5, "counters_back", "the TPM's reset or restart counter went back", expected, seen)
+        yield Finding(
+            5, "counters_back", "the TPM's reset or restart counter went back", expected, seen
+        )
     elif now == then and boot.clock < previous.clock:
         yield Finding(
-            5, "clock_back", "the TPM's clock went back within one boot", str(previous.clock), str(boot.clock)
+            5,
+            "clock_back",
+            "the TPM's clock went back within one boot",
+            str(previous.clock),
+            str(boot.clock),
         )
     # A resume moves the restart counter, and kexec may follow it; a kernel that really booted comes with a reset.
     if now[0] == then[0] and boot.boot_id != previous.boot_id:
         yield Finding(
-            5, "kernel_without_reset", "another kernel runs, but the TPM was not reset (kexec): reboot the host"
+            5,
+            "kernel_without_reset",
+            "another kernel runs, but the TPM was not reset (kexec): reboot the host",
         )
     if now[0] > then[0] and boot.boot_id == previous.boot_id:
-        yield Finding(5, "reset_without_boot", "the TPM was reset under a running kernel: reboot the host")
+        yield Finding(
+            5, "reset_without_boot", "the TPM was reset under a running kernel: reboot the host"
+        )
 
 
-def _check_selection(selection: tpm2.Selection, issued: Optional[IssuedNonce]) -> Iterable[Finding]:  # (9)
+def _check_selection(
+    selection: tpm2.Selection, issued: Optional[IssuedNonce]
+) -> Iterable[Finding]:  # (9)
     asked = issued.challenge.selection if issued else {}
     if dict(selection) != dict(asked):
         yield Finding(
@@ -312,7 +342,11 @@ def _check_selection(selection: tpm2.Selection, issued: Optional[IssuedNonce]) -
 
 
 def _check_values(  # (6)
-    quoted: bytes, selection: tpm2.Selection, host: AnyHost, given: tpm2.PcrValues, required: tpm2.Selection
+    quoted: bytes,
+    selection: tpm2.Selection,
+    host: AnyHost,
+    given: tpm2.PcrValues,
+    required: tpm2.Selection,
 ) -> tuple[Mapping[int, bytes], list[Finding]]:
     """Return the required PCR values that the signature covers. Only the *signed* selection names PCRs.
 
@@ -339,7 +373,11 @@ def _check_values(  # (6)
     missing = [index for index in indices if index not in proven]
     if missing:
         return proven, [
-            Finding(6, "pcr_not_quoted", f"PCR {_listed(missing)} of bank {bank} is required, but was not quoted")
+            Finding(
+                6,
+                "pcr_not_quoted",
+                f"PCR {_listed(missing)} of bank {bank} is required, but was not quoted",
+            )
         ]
     return proven, []
 
@@ -361,13 +399,17 @@ def _check_log(  # (7)
     good = [index for index, value in values.items() if hmac.compare_digest(replayed[index], value)]
     bad = [index for index in values if index not in good]
     findings = [
-        _replay_finding(index, replayed[index], values[index]) if index in told else _missing(str(index), bank)
+        _replay_finding(index, replayed[index], values[index])
+        if index in told
+        else _missing(str(index), bank)
         for index in bad
     ]
     return components.steps(events, bank, good), findings
 
 
-def _events(kind: str, logs: Mapping[str, bytes], indices: Iterable[int]) -> Sequence[eventlog.Event]:
+def _events(
+    kind: str, logs: Mapping[str, bytes], indices: Iterable[int]
+) -> Sequence[eventlog.Event]:
     """Return the events of one log: D-RTM PCRs are told by the TXT log, the others by the firmware's.
 
     A log that speaks of no required PCR is not read: its quirks are nobody's business here.
@@ -377,7 +419,9 @@ def _events(kind: str, logs: Mapping[str, bytes], indices: Iterable[int]) -> Seq
         return ()
     # What a launch was is told by the events of all D-RTM PCRs together.
     wanted = frozenset(eventlog.DRTM_PCRS if kind == "txt" else own)
-    return [event for event in eventlog.parse(logs[kind], padded=kind == "txt") if event.pcr in wanted]
+    return [
+        event for event in eventlog.parse(logs[kind], padded=kind == "txt") if event.pcr in wanted
+    ]
 
 
 def _told_by(kind: str, indices: Iterable[int]) -> list[int]:
@@ -385,12 +429,16 @@ def _told_by(kind: str, indices: Iterable[int]) -> list[int]:
 
 
 def _missing(listed: str, bank: str) -> Finding:
-    return Finding(7, "log_missing", f"no event log tells in bank {bank} how PCR {listed} came about")
+    return Finding(
+        7, "log_missing", f"no event log tells in bank {bank} how PCR {listed} came about"
+    )
 
 
 def _replay_finding(index: int, replayed: bytes, quoted: bytes) -> Finding:
     if never_launched(index, quoted):
-        text = f"the event log tells of a measured launch, but PCR {index} shows that none took place"
+        text = (
+            f"the event log tells of a measured launch, but PCR {index} shows that none took place"
+        )
         return Finding(7, "log_without_launch", text, replayed.hex(), quoted.hex())
     text = f"the event log does not replay to PCR {index}: it is not the log of what was booted"
     return Finding(7, "log_differs", text, replayed.hex(), quoted.hex())

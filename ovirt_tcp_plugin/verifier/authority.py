@@ -46,12 +46,18 @@ class Authority:
         key = ec.generate_private_key(ec.SECP256R1())
         name = _name("ovirt-tcp verifier authority")
         constraints = x509.BasicConstraints(ca=True, path_length=0)
-        builder = _builder(name, name, key.public_key(), now, AUTHORITY_LIFETIME).add_extension(constraints, True)
+        builder = _builder(name, name, key.public_key(), now, AUTHORITY_LIFETIME).add_extension(
+            constraints, True
+        )
         builder = builder.add_extension(_key_usage(certificates=True), True)
-        builder = builder.add_extension(x509.SubjectKeyIdentifier.from_public_key(key.public_key()), False)
+        builder = builder.add_extension(
+            x509.SubjectKeyIdentifier.from_public_key(key.public_key()), False
+        )
         certificate = builder.sign(key, hashes.SHA256())
         write_key(directory / "ca.key", key)
-        write_private(directory / "ca.pem", certificate.public_bytes(serialization.Encoding.PEM), 0o644)
+        write_private(
+            directory / "ca.pem", certificate.public_bytes(serialization.Encoding.PEM), 0o644
+        )
         return cls(certificate, key)
 
     @classmethod
@@ -81,15 +87,21 @@ class Authority:
         private = self._key.private_numbers().private_value.to_bytes(32, "big")
         return HKDF(hashes.SHA256(), 32, None, purpose).derive(private).hex().encode("ascii")
 
-    def issue_server(self, names: Sequence[str], now: datetime.datetime) -> tuple[bytes, ec.EllipticCurvePrivateKey]:
+    def issue_server(
+        self, names: Sequence[str], now: datetime.datetime
+    ) -> tuple[bytes, ec.EllipticCurvePrivateKey]:
         """Return (certificate PEM, key) of a server that is reached by these DNS names and addresses."""
         key = ec.generate_private_key(ec.SECP256R1())
         alternatives = x509.SubjectAlternativeName([_alternative(name) for name in names])
-        builder = self._leaf(_name(names[0]), key.public_key(), now, SERVER_LIFETIME, ExtendedKeyUsageOID.SERVER_AUTH)
+        builder = self._leaf(
+            _name(names[0]), key.public_key(), now, SERVER_LIFETIME, ExtendedKeyUsageOID.SERVER_AUTH
+        )
         certificate = builder.add_extension(alternatives, False).sign(self._key, hashes.SHA256())
         return certificate.public_bytes(serialization.Encoding.PEM), key
 
-    def issue_agent(self, host_name: str, request: bytes, now: datetime.datetime) -> x509.Certificate:
+    def issue_agent(
+        self, host_name: str, request: bytes, now: datetime.datetime
+    ) -> x509.Certificate:
         """Return a client certificate for the key in a PKCS #10 request (DER); nothing else is taken from it.
 
         Raises:
@@ -103,19 +115,30 @@ class Authority:
             raise errors.InvalidMessage("certificate request", "not PKCS #10") from e
         if not genuine:
             raise errors.InvalidMessage("certificate request", "its signature is wrong")
-        if not isinstance(key, ec.EllipticCurvePublicKey) or key.curve.name not in ("secp256r1", "secp384r1"):
+        if not isinstance(key, ec.EllipticCurvePublicKey) or key.curve.name not in (
+            "secp256r1",
+            "secp384r1",
+        ):
             raise errors.InvalidMessage("certificate request", "its key is not on P-256 or P-384")
-        builder = self._leaf(_name(host_name), key, now, AGENT_LIFETIME, ExtendedKeyUsageOID.CLIENT_AUTH)
+        builder = self._leaf(
+            _name(host_name), key, now, AGENT_LIFETIME, ExtendedKeyUsageOID.CLIENT_AUTH
+        )
         return builder.sign(self._key, hashes.SHA256())
 
-    def issue_ak(self, host_name: str, ak: VerifyingKey, ek_digest: str, now: datetime.datetime) -> x509.Certificate:
+    def issue_ak(
+        self, host_name: str, ak: VerifyingKey, ek_digest: str, now: datetime.datetime
+    ) -> x509.Certificate:
         """Return an AK certificate: whoever believes this authority can check the host's quotes with it.
 
         Source: TCG "AK Certificate Profile" (EKU tcg-kp-AIKCertificate). The subject's serial number is the SHA-256
         of the EK, hex, so that the chip is named, too.
         """
-        subject = x509.Name([*_name(host_name), x509.NameAttribute(NameOID.SERIAL_NUMBER, ek_digest)])
-        return self._leaf(subject, ak, now, AK_LIFETIME, AK_CERTIFICATE_USAGE).sign(self._key, hashes.SHA256())
+        subject = x509.Name(
+            [*_name(host_name), x509.NameAttribute(NameOID.SERIAL_NUMBER, ek_digest)]
+        )
+        return self._leaf(subject, ak, now, AK_LIFETIME, AK_CERTIFICATE_USAGE).sign(
+            self._key, hashes.SHA256()
+        )
 
     def _leaf(
         self,

@@ -35,8 +35,12 @@ except ImportError:
 
 EK_CERTIFICATE_USAGE = x509.ObjectIdentifier("2.23.133.8.1")  # tcg-kp-EKCertificate
 
-_AK_REQUIRED = tpm2.FIXED_TPM | tpm2.FIXED_PARENT | tpm2.SENSITIVE_DATA_ORIGIN | tpm2.RESTRICTED | tpm2.SIGN
-_EK_REQUIRED = tpm2.FIXED_TPM | tpm2.FIXED_PARENT | tpm2.SENSITIVE_DATA_ORIGIN | tpm2.RESTRICTED | tpm2.DECRYPT
+_AK_REQUIRED = (
+    tpm2.FIXED_TPM | tpm2.FIXED_PARENT | tpm2.SENSITIVE_DATA_ORIGIN | tpm2.RESTRICTED | tpm2.SIGN
+)
+_EK_REQUIRED = (
+    tpm2.FIXED_TPM | tpm2.FIXED_PARENT | tpm2.SENSITIVE_DATA_ORIGIN | tpm2.RESTRICTED | tpm2.DECRYPT
+)
 _PEM_BEGIN = b"-----BEGIN CERTIFICATE-----"
 _NAME_HASHES = ("sha256", "sha384", "sha512")
 _OAEP_HASHES: dict[str, hashes.HashAlgorithm] = {
@@ -71,9 +75,13 @@ def check_ek_certificate(
         raise errors.Refused("ek_certificate_malformed", "the EK certificate cannot be read") from e
     check_path(wanted, authorities, now)
     if EK_CERTIFICATE_USAGE not in usages:
-        raise errors.Refused("ek_usage", "the certificate is not one of an endorsement key (EKU 2.23.133.8.1)")
+        raise errors.Refused(
+            "ek_usage", "the certificate is not one of an endorsement key (EKU 2.23.133.8.1)"
+        )
     if not hmac.compare_digest(own_key, public_keys.encode(public_keys.load(ek))):
-        raise errors.Refused("ek_key_differs", "the EK certificate is for another key than the one presented")
+        raise errors.Refused(
+            "ek_key_differs", "the EK certificate is for another key than the one presented"
+        )
 
 
 def check_ek(ek: tpm2.Public) -> None:
@@ -83,9 +91,13 @@ def check_ek(ek: tpm2.Public) -> None:
         Refused: ek_attributes.
     """
     if ek.attributes & _EK_REQUIRED != _EK_REQUIRED or ek.attributes & tpm2.SIGN:
-        raise errors.Refused("ek_attributes", "the EK is not a restricted decryption key fixed in its TPM")
+        raise errors.Refused(
+            "ek_attributes", "the EK is not a restricted decryption key fixed in its TPM"
+        )
     if ek.name_hash not in _NAME_HASHES or not ek.symmetric_bits:
-        raise errors.Refused("ek_attributes", "the EK's name hash or symmetric algorithm is too weak")
+        raise errors.Refused(
+            "ek_attributes", "the EK's name hash or symmetric algorithm is too weak"
+        )
 
 
 def check_ak(ak: tpm2.Public) -> None:
@@ -97,18 +109,28 @@ def check_ak(ak: tpm2.Public) -> None:
         Refused: ak_unrestricted, ak_attributes or ak_scheme.
     """
     if not ak.attributes & tpm2.RESTRICTED:
-        raise errors.Refused("ak_unrestricted", "the AK is not restricted: it would sign quotes that no TPM made")
+        raise errors.Refused(
+            "ak_unrestricted", "the AK is not restricted: it would sign quotes that no TPM made"
+        )
     if ak.attributes & _AK_REQUIRED != _AK_REQUIRED or ak.attributes & tpm2.DECRYPT:
         raise errors.Refused("ak_attributes", "the AK is not a signing key fixed in its TPM")
     if ak.name_hash not in _NAME_HASHES:
-        raise errors.Refused("ak_attributes", f"the AK's name hash is {ak.name_hash}, at least sha256 is needed")
-    schemes = (tpm2.ALG_RSASSA, tpm2.ALG_RSAPSS) if isinstance(ak.key, tpm2.RsaKey) else (tpm2.ALG_ECDSA,)
+        raise errors.Refused(
+            "ak_attributes", f"the AK's name hash is {ak.name_hash}, at least sha256 is needed"
+        )
+    schemes = (
+        (tpm2.ALG_RSASSA, tpm2.ALG_RSAPSS) if isinstance(ak.key, tpm2.RsaKey) else (tpm2.ALG_ECDSA,)
+    )
     if ak.scheme not in schemes or ak.scheme_hash not in appraisal.SIGNATURE_HASHES:
-        raise errors.Refused("ak_scheme", "the AK must sign by RSASSA, RSAPSS or ECDSA with at least SHA-256")
+        raise errors.Refused(
+            "ak_scheme", "the AK must sign by RSASSA, RSAPSS or ECDSA with at least SHA-256"
+        )
     public_keys.load(ak)
 
 
-def make_credential(ek: tpm2.Public, ak_name: bytes, secret: bytes, seed: bytes) -> tuple[bytes, bytes]:
+def make_credential(
+    ek: tpm2.Public, ak_name: bytes, secret: bytes, seed: bytes
+) -> tuple[bytes, bytes]:
     """Return (credential, encrypted secret) that only the TPM with this EK *and* this AK can open.
 
     What TPM2_MakeCredential does (Part 3, 12.6), without a TPM.
@@ -155,7 +177,9 @@ def _share_seed(ek: tpm2.Public, public: ec.EllipticCurvePublicKey) -> tuple[byt
 def _kdfa(hash_name: str, key: bytes, label: bytes, context: bytes, bits: int) -> bytes:
     """Return `bits` bits derived by HMAC in counter mode (Part 1, 11.4.10.2)."""
     blocks = (
-        hmac.new(key, struct.pack(">I", counter) + label + context + struct.pack(">I", bits), hash_name).digest()
+        hmac.new(
+            key, struct.pack(">I", counter) + label + context + struct.pack(">I", bits), hash_name
+        ).digest()
         for counter in range(1, 2 + bits // 8 // tpm2.DIGEST_SIZES[hash_name])
     )
     return b"".join(blocks)[: bits // 8]
@@ -170,7 +194,9 @@ def _tpm2b(value: bytes) -> bytes:
     return struct.pack(">H", len(value)) + value
 
 
-def check_path(certificate: crypto.X509, authorities: Iterable[crypto.X509], now: datetime.datetime) -> None:
+def check_path(
+    certificate: crypto.X509, authorities: Iterable[crypto.X509], now: datetime.datetime
+) -> None:
     """Return if OpenSSL finds a path from the certificate to a root among the authorities, valid at `now`.
 
     Raises:

@@ -58,16 +58,23 @@ def check_identity(key: tpm12.Key, label_digest: bytes, binding: bytes) -> None:
         Refused: ak_unrestricted, ak_attributes, ak_scheme or ak_binding.
     """
     if key.usage != tpm12.USAGE_IDENTITY:
-        raise errors.Refused("ak_unrestricted", "the AK is not an identity key: it would sign quotes that no TPM made")
+        raise errors.Refused(
+            "ak_unrestricted",
+            "the AK is not an identity key: it would sign quotes that no TPM made",
+        )
     if key.flags & tpm12.MIGRATABLE:
         raise errors.Refused("ak_attributes", "the AK is not fixed in its TPM")
     if key.public.signature_scheme != tpm12.SS_RSASSA_SHA1:
-        raise errors.Refused("ak_scheme", "the AK must sign by RSASSA with SHA-1, as each TPM 1.2 quotes")
+        raise errors.Refused(
+            "ak_scheme", "the AK must sign by RSASSA with SHA-1, as each TPM 1.2 quotes"
+        )
     if not quote12.verify(key.public, tpm12.identity_contents(label_digest, key.public), binding):
         raise errors.Refused("ak_binding", "the AK was not made for this enrolment")
 
 
-def make_credential(ek: tpm12.PublicKey, ak: tpm12.PublicKey, secret: bytes, seed: bytes) -> tuple[bytes, bytes]:
+def make_credential(
+    ek: tpm12.PublicKey, ak: tpm12.PublicKey, secret: bytes, seed: bytes
+) -> tuple[bytes, bytes]:
     """Return (TPM_SYM_CA_ATTESTATION, encrypted TPM_ASYM_CA_CONTENTS) for the TPM with this EK *and* this AK.
 
     Args:
@@ -82,12 +89,17 @@ def make_credential(ek: tpm12.PublicKey, ak: tpm12.PublicKey, secret: bytes, see
     encrypted = encryptor.update(padder.update(secret) + padder.finalize()) + encryptor.finalize()
     sha1 = hashes.SHA1()  # noqa: S303 - as padding it need not resist collisions
     oaep = padding.OAEP(padding.MGF1(sha1), sha1, _OAEP_LABEL)
-    contents = public_keys.load_rsa(ek.key).encrypt(tpm12.encode_asym_ca_contents(aes_key, ak), oaep)
+    contents = public_keys.load_rsa(ek.key).encrypt(
+        tpm12.encode_asym_ca_contents(aes_key, ak), oaep
+    )
     return tpm12.encode_attestation(initial, encrypted), contents
 
 
 def check_ek_certificate(
-    certificate: bytes, ek: tpm12.PublicKey, authorities: Iterable[crypto.X509], now: datetime.datetime
+    certificate: bytes,
+    ek: tpm12.PublicKey,
+    authorities: Iterable[crypto.X509],
+    now: datetime.datetime,
 ) -> None:
     """Return if a vendor's authority vouches for `ek` at `now` (UTC).
 
@@ -113,12 +125,18 @@ def check_ek_certificate(
         raise errors.Refused("ek_certificate_malformed", "the EK certificate cannot be read") from e
     _check_life(parsed, now)
     if issuer is None:
-        raise errors.Refused("ek_untrusted", "no EK authority vouches for this TPM: none has signed its certificate")
+        raise errors.Refused(
+            "ek_untrusted", "no EK authority vouches for this TPM: none has signed its certificate"
+        )
     endorsement.check_path(issuer, known, now)
     if endorsement.EK_CERTIFICATE_USAGE not in usages:
-        raise errors.Refused("ek_usage", "the certificate is not one of an endorsement key (EKU 2.23.133.8.1)")
+        raise errors.Refused(
+            "ek_usage", "the certificate is not one of an endorsement key (EKU 2.23.133.8.1)"
+        )
     if certified.public_numbers() != public_keys.load_rsa(ek.key).public_numbers():
-        raise errors.Refused("ek_key_differs", "the EK certificate is for another key than the one presented")
+        raise errors.Refused(
+            "ek_key_differs", "the EK certificate is for another key than the one presented"
+        )
 
 
 def certified_key(tbs: bytes) -> rsa.RSAPublicKey:
@@ -142,11 +160,17 @@ def certified_key(tbs: bytes) -> rsa.RSAPublicKey:
     return key
 
 
-def _issuer(certificate: x509.Certificate, authorities: Iterable[crypto.X509]) -> Optional[crypto.X509]:
+def _issuer(
+    certificate: x509.Certificate, authorities: Iterable[crypto.X509]
+) -> Optional[crypto.X509]:
     """Return the authority that signed the certificate and may sign certificates at all, None if there is none."""
     for authority in authorities:
         candidate = authority.to_cryptography()
-        if candidate.subject == certificate.issuer and _is_authority(candidate) and _signed(certificate, candidate):
+        if (
+            candidate.subject == certificate.issuer
+            and _is_authority(candidate)
+            and _signed(certificate, candidate)
+        ):
             return authority
     return None
 

@@ -38,7 +38,9 @@ log = logging.getLogger("verifier.enrolment")
 PROOF_WITHIN_MS = 60_000
 MAX_PENDING = 1000
 
-TPM12_OFF = "this server believes no TPM 1.2, since all that it signs rests on SHA-1 (appraisal.tpm12)"
+TPM12_OFF = (
+    "this server believes no TPM 1.2, since all that it signs rests on SHA-1 (appraisal.tpm12)"
+)
 
 _HOST_NAME = re.compile(r"[a-z0-9]([a-z0-9._:-]{0,253}[a-z0-9])?")
 
@@ -85,9 +87,14 @@ class Enrolment:
         check_host_name(name)
         token = await self._database.read(lambda c: tokens.find(c, request.token))
         if token is None or token.role != "enrolment" or token.host_name != name:
-            raise errors.Refused("token_unknown", f"the token is not one for the enrolment of {name}")
+            raise errors.Refused(
+                "token_unknown", f"the token is not one for the enrolment of {name}"
+            )
         if self._clock.wall().timestamp() >= token.end_s:
-            raise errors.Refused("token_ended", f"the token ended: ovirt-tcp-verifier token enrol {name} makes a new one")
+            raise errors.Refused(
+                "token_ended",
+                f"the token ended: ovirt-tcp-verifier token enrol {name} makes a new one",
+            )
         if request.family == EnrolledHost12.family and not self._tpm12:
             raise errors.Refused("tpm12_off", TPM12_OFF)
         identity = _identity(request)
@@ -113,10 +120,14 @@ class Enrolment:
         """
         pending = self._pending.pop(proof.enrolment, None)
         if pending is None or self._clock.now_ms() >= pending.end_ms:
-            raise errors.Refused("enrolment_unknown", "no such enrolment is pending, or it took too long: begin anew")
+            raise errors.Refused(
+                "enrolment_unknown", "no such enrolment is pending, or it took too long: begin anew"
+            )
         _check_proof(proof, pending)
         name = pending.identity.name
-        certificate = self._authority.issue_agent(name, proof.certificate_request, self._clock.wall())
+        certificate = self._authority.issue_agent(
+            name, proof.certificate_request, self._clock.wall()
+        )
         ek_digest = public_keys.digest(pending.identity.ek)
         host = Host(
             pending.identity,
@@ -139,7 +150,9 @@ class Enrolment:
             InvalidMessage: the certificate request is not good.
             Refused: the host was enrolled anew meanwhile.
         """
-        certificate = self._authority.issue_agent(host.name, certificate_request, self._clock.wall())
+        certificate = self._authority.issue_agent(
+            host.name, certificate_request, self._clock.wall()
+        )
         old, new = host.certificate_digest, _fingerprint(certificate)
         await self._database.write(lambda c: hosts.renew(c, host.name, old, new))
         log.info("renewed host=%s", host.name)
@@ -163,10 +176,14 @@ class Enrolment:
             self._check_ek_certificate(request.ek_certificate, identity)
             return "vendor"
         if self._first_use:
-            log.warning("first_use host=%s ek=%s: nobody vouches for this TPM", request.host_name, digest)
+            log.warning(
+                "first_use host=%s ek=%s: nobody vouches for this TPM", request.host_name, digest
+            )
             return "first_use"
         way_out = f"ovirt-tcp-verifier ek add {request.host_name} {digest}"
-        raise errors.Refused("ek_uncertified", f"the TPM has no EK certificate; if it is the right one: {way_out}")
+        raise errors.Refused(
+            "ek_uncertified", f"the TPM has no EK certificate; if it is the right one: {way_out}"
+        )
 
     def _check_ek_certificate(self, certificate: bytes, identity: AnyHost) -> None:
         now = self._clock.wall()
@@ -199,7 +216,9 @@ def check_host_name(name: str) -> None:
         Refused: host_name.
     """
     if not is_host_name(name):
-        raise errors.Refused("host_name", "a host name is a DNS name or address in lower case, up to 255 characters")
+        raise errors.Refused(
+            "host_name", "a host name is a DNS name or address in lower case, up to 255 characters"
+        )
 
 
 def _identity(request: enrolment.EnrolmentRequest) -> AnyHost:

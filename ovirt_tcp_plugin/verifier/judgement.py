@@ -60,11 +60,16 @@ def decode(stored: str) -> Measured:
     """
     if not isinstance(stored, str):  # SQLite keeps what it is given, whatever the column's type
         raise errors.InvalidMessage("measured", "it is no text")
-    members = json_fields.members(json_fields.parse(stored.encode("utf-8"), "measured", MAX_MEASURED_SIZE), "measured")
+    members = json_fields.members(
+        json_fields.parse(stored.encode("utf-8"), "measured", MAX_MEASURED_SIZE), "measured"
+    )
     try:
         given = json_fields.members(members.get("values"), "values")
         values = {int(i): bytes.fromhex(str(value)).hex() for i, value in given.items()}
-        steps = tuple(Step(int(pcr), str(word), str(digest)) for pcr, word, digest in members["steps"])  # type: ignore[attr-defined]
+        steps = tuple(
+            Step(int(pcr), str(word), str(digest))
+            for pcr, word, digest in members["steps"]  # type: ignore[attr-defined]
+        )
     except (ValueError, KeyError, TypeError, OverflowError) as e:
         raise errors.InvalidMessage("measured", "it is not what was stored") from e
     return Measured(values, steps, json_fields.text(members, "bank", 16))
@@ -88,7 +93,9 @@ class _Part:
 
     def expected(self, component: str, host_name: str) -> str:
         """Return the good digests of a component as text."""
-        digests = [one for one in self._good.get(component, {}) if self.allows(component, one, host_name)]
+        digests = [
+            one for one in self._good.get(component, {}) if self.allows(component, one, host_name)
+        ]
         more = f" or {len(digests) - NAMED} more" if len(digests) > NAMED else ""
         return " or ".join(digests[:NAMED]) + more
 
@@ -123,7 +130,9 @@ class Criteria:
         """Return whether any reference values are chosen for this host."""
         return bool(self._sets_for(host_name))
 
-    def judge(self, measured: Measured, host_name: str, required: tpm2.Selection) -> tuple[Finding, ...]:
+    def judge(
+        self, measured: Measured, host_name: str, required: tpm2.Selection
+    ) -> tuple[Finding, ...]:
         """Return the findings of check (8): what differs from the nearest set, in the order of the boot.
 
         What differs first is the likely cause: without Secure Boot another chain of boot loaders runs.
@@ -144,18 +153,32 @@ class Criteria:
 
     def _sets_for(self, host_name: str) -> list[_Set]:
         """Return the sets that name the host, if there are any; otherwise those that name none."""
-        naming = [one for one in self._sets if one.host_names is not None and host_name in one.host_names]
+        naming = [
+            one for one in self._sets if one.host_names is not None and host_name in one.host_names
+        ]
         general = [one for one in self._sets if one.host_names is None]
         return [one for one in naming or general if one.parts]
 
 
-def _nearest(index: int, compared: Sequence[_Compared], measured: Measured) -> list[tuple[int, _Difference]]:
+def _nearest(
+    index: int, compared: Sequence[_Compared], measured: Measured
+) -> list[tuple[int, _Difference]]:
     """Return what differs from the nearest set that speaks of a PCR, by PCR."""
     speaking = [one for one in compared if index in one]
     if not speaking:
         text = f"no reference values cover PCR {index}"
-        return [(index, _Difference(0, Finding(8, "no_reference_values", text, "", measured.values.get(index, ""))))]
-    nearest = min(speaking, key=lambda one: sum(difference.distance for difference in one.values() if difference))
+        return [
+            (
+                index,
+                _Difference(
+                    0, Finding(8, "no_reference_values", text, "", measured.values.get(index, ""))
+                ),
+            )
+        ]
+    nearest = min(
+        speaking,
+        key=lambda one: sum(difference.distance for difference in one.values() if difference),
+    )
     return [(pcr, difference) for pcr, difference in nearest.items() if difference]
 
 
@@ -163,7 +186,9 @@ def _place(pcr: int, difference: _Difference, measured: Measured) -> tuple[bool,
     """Return when in the boot a difference came about: the launch comes after the firmware, whose log stands behind."""
     taken = [place for place, step in enumerate(measured.steps) if step.pcr == pcr]
     after = taken[-1] + 1 if taken else 0
-    return pcr in eventlog.DRTM_PCRS, taken[difference.position] if difference.position < len(taken) else after
+    return pcr in eventlog.DRTM_PCRS, taken[difference.position] if difference.position < len(
+        taken
+    ) else after
 
 
 @dataclasses.dataclass(frozen=True)
@@ -179,7 +204,9 @@ class _Difference:
 _Compared = Mapping[int, Optional[_Difference]]
 
 
-def _compare_set(one: _Set, indices: Iterable[int], measured: Measured, host_name: str) -> _Compared:
+def _compare_set(
+    one: _Set, indices: Iterable[int], measured: Measured, host_name: str
+) -> _Compared:
     spoken = (index for index in indices if index in one.parts)
     return {index: _compare(one.parts[index], index, measured, host_name) for index in spoken}
 
@@ -207,25 +234,33 @@ def _compare(part: _Part, index: int, measured: Measured, host_name: str) -> Opt
     return _compare_steps(part, taken, index, host_name)
 
 
-def _compare_steps(part: _Part, taken: Sequence[Step], index: int, host_name: str) -> Optional[_Difference]:
+def _compare_steps(
+    part: _Part, taken: Sequence[Step], index: int, host_name: str
+) -> Optional[_Difference]:
     if len(taken) != len(part.slots):
         return _other_length(part, taken, index, host_name)
     fits = [part.allows(slot, step.digest, host_name) for slot, step in zip(part.slots, taken)]
     if all(fits):
         return _relabelled(part, taken, index)
     position = fits.index(False)
-    return _Difference(fits.count(False), _swapped_or_unknown(part, taken, index, position, host_name), position)
+    return _Difference(
+        fits.count(False), _swapped_or_unknown(part, taken, index, position, host_name), position
+    )
 
 
 def _relabelled(part: _Part, taken: Sequence[Step], index: int) -> Optional[_Difference]:
     for number, (slot, step) in enumerate(zip(part.slots, taken), 1):
         if slot != step.component:
             text = f"PCR {index}, event {number}: the log calls {components.text(slot)} by another name"
-            return _Difference(1, Finding(8, "event_relabelled", text, slot, step.component), number - 1)
+            return _Difference(
+                1, Finding(8, "event_relabelled", text, slot, step.component), number - 1
+            )
     return None
 
 
-def _swapped_or_unknown(part: _Part, taken: Sequence[Step], index: int, position: int, host_name: str) -> Finding:
+def _swapped_or_unknown(
+    part: _Part, taken: Sequence[Step], index: int, position: int, host_name: str
+) -> Finding:
     """Return the finding on the first step that is not what belongs in its place."""
     slot, step = part.slots[position], taken[position]
     expected = part.expected(slot, host_name)
@@ -246,7 +281,9 @@ def _other_length(part: _Part, taken: Sequence[Step], index: int, host_name: str
     )
     distance = max(len(taken), len(part.slots)) - position
     if position < most and _in_place(part, taken, position, host_name):
-        return _Difference(distance, _swapped_or_unknown(part, taken, index, position, host_name), position)
+        return _Difference(
+            distance, _swapped_or_unknown(part, taken, index, position, host_name), position
+        )
     where = f"PCR {index}, event {position + 1}"
     if len(taken) > len(part.slots):
         added = taken[position]
@@ -254,7 +291,9 @@ def _other_length(part: _Part, taken: Sequence[Step], index: int, host_name: str
         return _Difference(distance, Finding(8, "event_added", text, "", added.digest), position)
     slot = part.slots[position]
     text = f"{where}: {components.text(slot)} of {part.set_name} is missing"
-    return _Difference(distance, Finding(8, "event_missing", text, part.expected(slot, host_name), ""), position)
+    return _Difference(
+        distance, Finding(8, "event_missing", text, part.expected(slot, host_name), ""), position
+    )
 
 
 def _in_place(part: _Part, taken: Sequence[Step], position: int, host_name: str) -> bool:
@@ -275,7 +314,9 @@ def never_launched(index: int, value: bytes) -> bool:
     return index in eventlog.DRTM_PCRS and value == b"\xff" * len(value)
 
 
-def conclude(others: Sequence[Finding], differing: Sequence[Finding], chosen: bool) -> tuple[Level, tuple[Finding, ...]]:
+def conclude(
+    others: Sequence[Finding], differing: Sequence[Finding], chosen: bool
+) -> tuple[Level, tuple[Finding, ...]]:
     """Return level and findings, the cause first: where nothing was launched, the others only follow from it.
 
     Args:
@@ -290,7 +331,11 @@ def conclude(others: Sequence[Finding], differing: Sequence[Finding], chosen: bo
 
 
 def judge_again(
-    host_name: str, findings: Sequence[Finding], measured: Measured, required: tpm2.Selection, criteria: Criteria
+    host_name: str,
+    findings: Sequence[Finding],
+    measured: Measured,
+    required: tpm2.Selection,
+    criteria: Criteria,
 ) -> tuple[Level, tuple[Finding, ...]]:
     """Return level and findings of the same evidence under these criteria: what check (8) found is found anew.
 

@@ -78,7 +78,10 @@ class LongPoll:
 
     @property
     def _interval_ms(self) -> int:
-        return max(MIN_CHALLENGE_INTERVAL_MS, min(int(COST_FACTOR * self.cost_ms), MAX_CHALLENGE_INTERVAL_MS))
+        return max(
+            MIN_CHALLENGE_INTERVAL_MS,
+            min(int(COST_FACTOR * self.cost_ms), MAX_CHALLENGE_INTERVAL_MS),
+        )
 
     def settle(self, answered: int) -> None:
         """Wake whoever waited for this answer or an earlier one."""
@@ -121,7 +124,9 @@ class Answers:
     def __init__(self, long_poll: LongPolls, numbers: Mapping[str, int]) -> None:
         loop = asyncio.get_running_loop()
         self._long_polls = long_poll
-        self._waiters = {name: _Waiter(number, loop.create_future()) for name, number in numbers.items()}
+        self._waiters = {
+            name: _Waiter(number, loop.create_future()) for name, number in numbers.items()
+        }
 
     def __enter__(self) -> Answers:
         for name, waiter in self._waiters.items():
@@ -135,7 +140,9 @@ class Answers:
     async def come(self, wait_ms: int) -> set[str]:
         """Wait until all are in, at most `wait_ms`; return the hosts that answered."""
         if self._waiters:
-            await asyncio.wait([waiter.answer for waiter in self._waiters.values()], timeout=max(wait_ms, 0) / 1000)
+            await asyncio.wait(
+                [waiter.answer for waiter in self._waiters.values()], timeout=max(wait_ms, 0) / 1000
+            )
         return {name for name, waiter in self._waiters.items() if waiter.answer.done()}
 
 

@@ -57,7 +57,9 @@ def main(context: click.Context, config_dir: Path) -> None:
 
 
 @main.command()
-@click.option("--name", "names", multiple=True, help="DNS name or address of this server; repeatable.")
+@click.option(
+    "--name", "names", multiple=True, help="DNS name or address of this server; repeatable."
+)
 @click.pass_obj
 def init(config_dir: Path, names: tuple[str, ...]) -> None:
     """Make the server's authority and certificate, and print what others need to know."""
@@ -65,7 +67,9 @@ def init(config_dir: Path, names: tuple[str, ...]) -> None:
     directory = settings.store.directory
     directory.mkdir(mode=0o700, parents=True, exist_ok=True)
     if directory.stat().st_mode & 0o077:
-        raise errors.InvalidConfig(str(directory), ["others may look into it; make it private: chmod 700"])
+        raise errors.InvalidConfig(
+            str(directory), ["others may look into it; make it private: chmod 700"]
+        )
     now = datetime.datetime.now(datetime.timezone.utc)
     own = authority.Authority.create(directory, now)
     if not settings.server.certificate.exists():
@@ -75,7 +79,9 @@ def init(config_dir: Path, names: tuple[str, ...]) -> None:
     _found(settings, own)
     served = load_pem_x509_certificate(settings.server.certificate.read_bytes())
     click.echo(f"authority (give it to agents and broker as ca_file): {directory / 'ca.pem'}")
-    click.echo(f"server certificate, SHA-256 fingerprint: {served.fingerprint(hashes.SHA256()).hex(':')}")
+    click.echo(
+        f"server certificate, SHA-256 fingerprint: {served.fingerprint(hashes.SHA256()).hex(':')}"
+    )
 
 
 @main.command()
@@ -99,7 +105,9 @@ async def _serve(settings: Settings, share: Optional[processes.Share] = None) ->
     vendors = read_authorities(settings.enrolment.ek_authorities)
     if not vendors:
         directory = settings.enrolment.ek_authorities
-        log.warning("ek_authorities directory=%s is empty: only registered EKs can enrol", directory)
+        log.warning(
+            "ek_authorities directory=%s is empty: only registered EKs can enrol", directory
+        )
     with _database(settings) as database:
         _claim(database, own)
         await _serve_from(database, settings, own, vendors, share)
@@ -122,7 +130,12 @@ async def _serve_from(
     context = Context(
         database,
         enrolment.Enrolment(
-            database, own, vendors, settings.enrolment.first_use, clock, tpm12=settings.appraisal.tpm12
+            database,
+            own,
+            vendors,
+            settings.enrolment.first_use,
+            clock,
+            tpm12=settings.appraisal.tpm12,
         ),
         attestation,
         signer,
@@ -137,7 +150,10 @@ async def _serve_from(
     tls = web.tls_context(settings.server.certificate, settings.server.key, own.pem)
     server, port = web.serve(context, tls, share.sockets if share else None)
     log.info("serving address=%s port=%d", settings.server.address or "*", port)
-    chores = [asyncio.ensure_future(_forget_tokens(database, clock)), asyncio.ensure_future(signer.keep_fresh())]
+    chores = [
+        asyncio.ensure_future(_forget_tokens(database, clock)),
+        asyncio.ensure_future(signer.keep_fresh()),
+    ]
     if share:
         chores.append(asyncio.ensure_future(metrics.keep_telling(lambda: server.counts)))
     if share or database.remote:
@@ -184,7 +200,9 @@ class _Tokens:
         self._database = database
 
     def add(self, secret: str, role: str, note: str, end_s: int) -> None:
-        self._database.transact(lambda c: tokens.add(c, secret, Token(role, note=note, end_s=end_s)))
+        self._database.transact(
+            lambda c: tokens.add(c, secret, Token(role, note=note, end_s=end_s))
+        )
 
     def every(self) -> Iterator[Listed]:
         for identifier, token in self._database.transact(tokens.every).items():
@@ -212,14 +230,20 @@ token_group = add_commands(
 @token_group.command("enrol")
 @click.argument("host")
 @click.option("--host-id", default="", help="The engine's id of the host.")
-@click.option("--hours", default=24, show_default=True, type=click.IntRange(1), help="How long it is good.")
+@click.option(
+    "--hours", default=24, show_default=True, type=click.IntRange(1), help="How long it is good."
+)
 @click.pass_obj
 def token_enrol(config_dir: Path, host: str, host_id: str, hours: int) -> None:
     """Make a token that enrols HOST (its address in the engine, lower case), once."""
     enrolment.check_host_name(host)
     secret = new_secret()
     with _database(_load(config_dir)) as database:
-        database.transact(lambda c: tokens.add(c, secret, Token("enrolment", host, host_id, end_s=_in_hours(hours))))
+        database.transact(
+            lambda c: tokens.add(
+                c, secret, Token("enrolment", host, host_id, end_s=_in_hours(hours))
+            )
+        )
     click.echo(secret)
 
 
@@ -263,7 +287,9 @@ def ek_add(config_dir: Path, host: str, digest: str) -> None:
         raise errors.InvalidMessage("EK digest", "it has 64 hexadecimal digits in lower case")
     with _database(_load(config_dir)) as database:
         database.transact(lambda c: endorsements.add(c, digest, host))
-    click.echo(f"{host} may enrol with this TPM and no other; it still needs a token: ovirt-tcp-verifier token enrol {host}")
+    click.echo(
+        f"{host} may enrol with this TPM and no other; it still needs a token: ovirt-tcp-verifier token enrol {host}"
+    )
 
 
 @ek_group.command("list")
@@ -311,7 +337,9 @@ def verdict_key_prepare(config_dir: Path) -> None:
     fresh = signing.new_key(authority.Authority.load(settings.store.directory))
     with _database(settings) as database:
         database.transact(lambda c: verdict_keys.prepare(c, fresh))
-    click.echo(f"key {fresh.key_id} is prepared; export it and give it to every host before you activate it")
+    click.echo(
+        f"key {fresh.key_id} is prepared; export it and give it to every host before you activate it"
+    )
 
 
 @verdict_key_group.command("export")
@@ -323,7 +351,9 @@ def verdict_key_export(config_dir: Path, directory: Path) -> None:
         known = database.transact(verdict_keys.every)
     for state, key in known.items():
         if state != verdict_keys.FORMER:
-            authority.write_private(directory / f"{key.key_id}.pem", key.public.encode("ascii"), 0o644)
+            authority.write_private(
+                directory / f"{key.key_id}.pem", key.public.encode("ascii"), 0o644
+            )
             click.echo(f"{state:6}  {directory / key.key_id}.pem")
 
 

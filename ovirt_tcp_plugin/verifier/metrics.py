@@ -37,21 +37,42 @@ class Metrics:
     def __init__(self, number: int = 0, shared_metrics: Optional[SharedMetrics] = None) -> None:
         self._number, self._shared_metrics = number, shared_metrics
         self._registry = registry = CollectorRegistry()
-        self._appraised = Counter(_P + "appraised", "Evidence that was appraised, by level.", ["level"], registry=registry)
-        self._challenges = Counter(_P + "challenges", "Challenges that were handed out.", registry=registry)
-        self._discarded = Counter(_P + "discarded", "Evidence that proved nothing, by code.", ["code"], registry=registry)
-        self._requests = Counter(_P + "requests", "Answered requests.", ["route", "status"], registry=registry)
+        self._appraised = Counter(
+            _P + "appraised", "Evidence that was appraised, by level.", ["level"], registry=registry
+        )
+        self._challenges = Counter(
+            _P + "challenges", "Challenges that were handed out.", registry=registry
+        )
+        self._discarded = Counter(
+            _P + "discarded", "Evidence that proved nothing, by code.", ["code"], registry=registry
+        )
+        self._requests = Counter(
+            _P + "requests", "Answered requests.", ["route", "status"], registry=registry
+        )
         what = "What the store took, waiting included."
-        self._store = Histogram(_P + "store_seconds", what, ["work"], buckets=_STORE_BUCKETS, registry=registry)
-        self._hosts = Gauge(_P + "hosts", "Enrolled hosts, by level of the last result.", ["level"], registry=registry)
-        self._unreadable = Gauge(_P + "unreadable_records", "Hosts whose record is corrupt.", registry=registry)
+        self._store = Histogram(
+            _P + "store_seconds", what, ["work"], buckets=_STORE_BUCKETS, registry=registry
+        )
+        self._hosts = Gauge(
+            _P + "hosts",
+            "Enrolled hosts, by level of the last result.",
+            ["level"],
+            registry=registry,
+        )
+        self._unreadable = Gauge(
+            _P + "unreadable_records", "Hosts whose record is corrupt.", registry=registry
+        )
         what = "Sets of reference values whose row is corrupt."
         self._unreadable_sets = Gauge(_P + "unreadable_reference_sets", what, registry=registry)
-        self._oldest = Gauge(_P + "oldest_trusted_seconds", "Age of the oldest trusted result.", registry=registry)
+        self._oldest = Gauge(
+            _P + "oldest_trusted_seconds", "Age of the oldest trusted result.", registry=registry
+        )
         # Looked up some ten times for each report: the library does so under a lock, and makes texts of what is one.
         self._store_of = functools.lru_cache(maxsize=None)(self._store.labels)
         self._requests_of = functools.lru_cache(maxsize=None)(self._requests.labels)
-        self._connections = Gauge(_P + "connections", "Open ones, by a known caller or not.", ["known"], registry=registry)
+        self._connections = Gauge(
+            _P + "connections", "Open ones, by a known caller or not.", ["known"], registry=registry
+        )
 
     def challenged(self) -> None:
         """Count the beginning of a round."""
@@ -74,7 +95,10 @@ class Metrics:
         self._requests_of(route, f"{status // 100}xx").inc()
 
     def render(
-        self, hosts: Sequence[AttestationResult], unreadable_sets: int, connections: Mapping[str, int]
+        self,
+        hosts: Sequence[AttestationResult],
+        unreadable_sets: int,
+        connections: Mapping[str, int],
     ) -> bytes:
         """Return the text for Prometheus.
 
@@ -85,10 +109,14 @@ class Metrics:
         """
         for level in Level:
             self._hosts.labels(level.value).set(sum(one.level is level for one in hosts))
-        unreadable = (any(finding.code == "record_unreadable" for finding in one.findings) for one in hosts)
+        unreadable = (
+            any(finding.code == "record_unreadable" for finding in one.findings) for one in hosts
+        )
         self._unreadable.set(sum(unreadable))
         self._unreadable_sets.set(unreadable_sets)
-        ages = (one.age_ms for one in hosts if one.level is Level.TRUSTED and one.age_ms is not None)
+        ages = (
+            one.age_ms for one in hosts if one.level is Level.TRUSTED and one.age_ms is not None
+        )
         self._oldest.set(max(ages, default=0) / 1000)
         self._tell(connections)
         if self._shared_metrics is None:
@@ -108,7 +136,10 @@ class Metrics:
             self._connections.labels(known).set(count)
         if self._shared_metrics is not None:
             # Whoever answers the next time counts no less than we do now.
-            own = {one.name: [(*_key(sample), sample.value) for sample in one.samples] for one in _own(self._registry)}
+            own = {
+                one.name: [(*_key(sample), sample.value) for sample in one.samples]
+                for one in _own(self._registry)
+            }
             self._shared_metrics.write(self._number, json.dumps(own).encode())
 
 
@@ -132,11 +163,17 @@ class _Sum:
             values.setdefault(_key(sample), []).append(sample.value)
         for told in self._told:
             for name, labels, value in told.get(one.name, []):
-                values.setdefault((name, tuple((key, text) for key, text in labels)), []).append(value)
+                values.setdefault((name, tuple((key, text) for key, text in labels)), []).append(
+                    value
+                )
         whole = Metric(one.name, one.documentation, one.type)
         for (name, labels), all_values in values.items():
             # The moment at which counting began is the first of all.
-            whole.add_sample(name, dict(labels), min(all_values) if name.endswith("_created") else sum(all_values))
+            whole.add_sample(
+                name,
+                dict(labels),
+                min(all_values) if name.endswith("_created") else sum(all_values),
+            )
         return whole
 
 

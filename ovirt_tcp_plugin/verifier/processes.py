@@ -55,8 +55,13 @@ def run(options: settings.Server, serve: Serve) -> None:
     Raises:
         Unavailable: the address or port cannot be had, or a process ended by itself.
     """
-    listening, shared_metrics = listen(options.address, options.port, options.processes), SharedMetrics(options.processes)
-    signal.signal(signal.SIGCHLD, signal.SIG_DFL)  # ignored, as some starters leave it, it would never come
+    listening, shared_metrics = (
+        listen(options.address, options.port, options.processes),
+        SharedMetrics(options.processes),
+    )
+    signal.signal(
+        signal.SIGCHLD, signal.SIG_DFL
+    )  # ignored, as some starters leave it, it would never come
     before = signal.pthread_sigmask(signal.SIG_BLOCK, _AWAITED)
     running: dict[int, int] = {}  # number by process id
     try:

@@ -33,7 +33,9 @@ from ovirt_tcp_plugin.messages.result import Finding
 _SHA1_INFO = bytes.fromhex("3021300906052b0e03021a05000414")
 
 
-def check_quote(attest: bytes, signature: bytes, ak: tpm12.PublicKey) -> Union[tpm12.Quote, Finding]:
+def check_quote(
+    attest: bytes, signature: bytes, ak: tpm12.PublicKey
+) -> Union[tpm12.Quote, Finding]:
     """Return the quote in `attest` if that identity key made it: checks (3) and (2), in this order.
 
     The signature comes first, over the exact bytes, so that no field is looked at before it is genuine.

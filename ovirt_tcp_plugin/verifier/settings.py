@@ -62,7 +62,11 @@ class Server:
             except ValueError as e:
                 raise ValueError(f"network {network!r} is not like 192.0.2.0/24: {e}") from e
         for limit in dataclasses.fields(self):
-            if limit.type in ("int", "float") and limit.name != "port" and getattr(self, limit.name) <= 0:
+            if (
+                limit.type in ("int", "float")
+                and limit.name != "port"
+                and getattr(self, limit.name) <= 0
+            ):
                 raise ValueError(f"{limit.name} must be above 0")
         if self.processes > MAX_PROCESSES:
             raise ValueError(f"processes must be at most {MAX_PROCESSES}")

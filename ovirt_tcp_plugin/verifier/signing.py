@@ -57,7 +57,14 @@ class Signer:
         later than the result does.
         """
         left_ms = 0 if outcome.age_ms is None else max(outcome.lifetime_ms - outcome.age_ms, 0)
-        told = SignedResult(host.name, host.ek_digest, outcome.level, reported.boot_id, reported.boottime_ms, left_ms)
+        told = SignedResult(
+            host.name,
+            host.ek_digest,
+            outcome.level,
+            reported.boot_id,
+            reported.boottime_ms,
+            left_ms,
+        )
         return ear.sign(told, self._key, int(self._clock.wall().timestamp()))
 
     async def refresh(self) -> None:
@@ -81,9 +88,13 @@ class Signer:
         try:
             key = serialization.load_pem_private_key(stored.private.encode("ascii"), self._secret)
         except (ValueError, TypeError, AttributeError) as e:
-            raise errors.InvalidConfig("the database", ["its verdict key cannot be read with this ca.key"]) from e
+            raise errors.InvalidConfig(
+                "the database", ["its verdict key cannot be read with this ca.key"]
+            ) from e
         if not isinstance(key, ec.EllipticCurvePrivateKey):
-            raise errors.InvalidConfig("the database", ["its verdict key is not an elliptic-curve key"])
+            raise errors.InvalidConfig(
+                "the database", ["its verdict key is not an elliptic-curve key"]
+            )
         self._key, self._key_id = key, stored.key_id
         log.info("verdict key id=%s", stored.key_id)
 
@@ -107,5 +118,7 @@ def new_key(own: Authority) -> StoredKey:
     encoding = serialization.Encoding.PEM
     encryption = serialization.BestAvailableEncryption(own.derive(_PURPOSE))
     private = key.private_bytes(encoding, serialization.PrivateFormat.PKCS8, encryption)
-    public = key.public_key().public_bytes(encoding, serialization.PublicFormat.SubjectPublicKeyInfo)
+    public = key.public_key().public_bytes(
+        encoding, serialization.PublicFormat.SubjectPublicKeyInfo
+    )
     return StoredKey(ear.key_id(key.public_key()), public.decode("ascii"), private.decode("ascii"))

@@ -79,10 +79,16 @@ class Database:
             migrations.upgrade(self._engine)
         except (sa.exc.SQLAlchemyError, migrations.CommandError) as e:
             where = self._engine.url.render_as_string(hide_password=True)
-            raise errors.InvalidConfig(where, [f"the database cannot be opened: {_first_line(e)}"]) from e
+            raise errors.InvalidConfig(
+                where, [f"the database cannot be opened: {_first_line(e)}"]
+            ) from e
         # SQLite's readers see one snapshot anyhow, and all of them are in the server's loop, on one connection.
         self._reader: Optional[Connection] = None
-        self._snapshots = self._engine.execution_options(isolation_level="REPEATABLE READ") if self.remote else self._engine
+        self._snapshots = (
+            self._engine.execution_options(isolation_level="REPEATABLE READ")
+            if self.remote
+            else self._engine
+        )
         self._readers = concurrent.futures.ThreadPoolExecutor(READERS, "store-read")
         self._writer = concurrent.futures.ThreadPoolExecutor(1, "store-write")
         self._waiting: list[tuple[Work[Any], asyncio.Future[Any]]] = []
@@ -184,7 +190,10 @@ class Database:
                 writing = connection.execution_options(writes=True)
                 with writing.begin():
                     return [work(writing) for work in batch]
-        except (sa.exc.SQLAlchemyError, ValueError) as e:  # psycopg2 raises the latter for a text with NUL
+        except (
+            sa.exc.SQLAlchemyError,
+            ValueError,
+        ) as e:  # psycopg2 raises the latter for a text with NUL
             raise _unavailable(e) from e
 
     def _commit_alone(self, work: Work[Any]) -> Any:
@@ -225,7 +234,9 @@ async def _in_time(done: asyncio.Future[T]) -> T:
     try:
         return await asyncio.wait_for(done, CALLER_WITHIN_S)
     except asyncio.TimeoutError as e:
-        raise errors.Unavailable("the store", f"its database did not answer within {CALLER_WITHIN_S} s") from e
+        raise errors.Unavailable(
+            "the store", f"its database did not answer within {CALLER_WITHIN_S} s"
+        ) from e
 
 
 def _is_away(error: Optional[BaseException]) -> bool:
@@ -237,7 +248,9 @@ def _is_away(error: Optional[BaseException]) -> bool:
 
 def _unavailable(error: Exception) -> errors.Unavailable:
     log.error("store error=%s", _first_line(error))
-    return errors.Unavailable("the store", "its database did not do what it was asked; the server's log says why")
+    return errors.Unavailable(
+        "the store", "its database did not do what it was asked; the server's log says why"
+    )
 
 
 def _engine(url: str) -> sa.engine.Engine:
@@ -253,7 +266,9 @@ def _engine(url: str) -> sa.engine.Engine:
             _bound_waits()
         engine = sa.create_engine(
             # SQLAlchemy's choice of a driver changed from release to release; EL9 has this one.
-            parsed.set(drivername="postgresql+psycopg2") if parsed.drivername == "postgresql" else parsed,
+            parsed.set(drivername="postgresql+psycopg2")
+            if parsed.drivername == "postgresql"
+            else parsed,
             future=True,
             poolclass=QueuePool,
             pool_size=READERS + 1,
@@ -262,7 +277,9 @@ def _engine(url: str) -> sa.engine.Engine:
             connect_args=_CONNECT[kind],
         )
     except ImportError as e:
-        raise errors.InvalidConfig("store.url", ["PostgreSQL needs psycopg2: install python3-psycopg2"]) from e
+        raise errors.InvalidConfig(
+            "store.url", ["PostgreSQL needs psycopg2: install python3-psycopg2"]
+        ) from e
     if kind == "sqlite":
         sa.event.listen(engine, "connect", _configure_sqlite)
         sa.event.listen(engine, "begin", _begin_sqlite)

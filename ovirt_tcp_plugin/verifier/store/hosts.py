@@ -37,6 +37,7 @@ _STATE = PreparedStatement(
     .where(hosts.c.certificate_digest == sa.bindparam("digest"))
 )
 
+
 @dataclasses.dataclass(frozen=True)
 class Host:
     """What enrolment bound to a name.
@@ -99,7 +100,9 @@ def enrol(connection: Connection, secret: str, host: Host) -> None:
     try:
         connection.execute(sa.insert(hosts).values(**row))
     except sa.exc.IntegrityError as e:
-        raise errors.Refused("ek_in_use", "this TPM or name was enrolled by another server meanwhile") from e
+        raise errors.Refused(
+            "ek_in_use", "this TPM or name was enrolled by another server meanwhile"
+        ) from e
     challenges.begin(connection, host.name)
 
 
@@ -110,14 +113,22 @@ def renew(connection: Connection, name: str, old_digest: str, new_digest: str) -
         Refused: enrolment_unknown; it was enrolled anew or removed meanwhile.
     """
     own = (hosts.c.name == name, hosts.c.certificate_digest == old_digest)
-    if connection.execute(sa.update(hosts).where(*own).values(certificate_digest=new_digest)).rowcount != 1:
+    if (
+        connection.execute(
+            sa.update(hosts).where(*own).values(certificate_digest=new_digest)
+        ).rowcount
+        != 1
+    ):
         raise errors.Refused("enrolment_unknown", "the host was enrolled anew meanwhile")
 
 
 def bound(connection: Connection, name: str, ek_digest: str) -> Sequence[tuple[str, str]]:
     """Return (name, EK digest) of the hosts that have this name or this EK."""
     either = (hosts.c.name == name) | (hosts.c.ek_digest == ek_digest)
-    return [(row[0], row[1]) for row in connection.execute(sa.select(hosts.c.name, hosts.c.ek_digest).where(either))]
+    return [
+        (row[0], row[1])
+        for row in connection.execute(sa.select(hosts.c.name, hosts.c.ek_digest).where(either))
+    ]
 
 
 def check_binding(found: Sequence[tuple[str, str]], name: str, ek_digest: str) -> None:
@@ -131,7 +142,8 @@ def check_binding(found: Sequence[tuple[str, str]], name: str, ek_digest: str) -
             raise errors.Refused("ek_in_use", "this TPM is enrolled under another host name")
         if other_ek != ek_digest:
             raise errors.Refused(
-                "name_in_use", f"{name} is enrolled with another TPM; if it was replaced: ovirt-tcp hosts replace-tpm {name}"
+                "name_in_use",
+                f"{name} is enrolled with another TPM; if it was replaced: ovirt-tcp hosts replace-tpm {name}",
             )
 
 

@@ -22,22 +22,33 @@ OEM, OS, MLE, HOST = "oem", "os", "mle", "host"
 
 def find(connection: Connection, kind: str, name: str, version: str = "") -> Optional[Record]:
     """Return a record, None if there is none; one that cannot be read is empty."""
-    content = connection.execute(sa.select(table.c.content).where(*_own(kind, name, version))).scalar()
+    content = connection.execute(
+        sa.select(table.c.content).where(*_own(kind, name, version))
+    ).scalar()
     return None if content is None else _decode(kind, name, content)
 
 
 def every(connection: Connection, kind: str) -> list[Record]:
     """Return the records of a kind, sorted by name and version, without those that cannot be read."""
     rows = sa.select(table).where(table.c.kind == kind).order_by(table.c.name, table.c.version)
-    decoded = (_decode(kind, row["name"], row["content"]) for row in connection.execute(rows).mappings())
+    decoded = (
+        _decode(kind, row["name"], row["content"]) for row in connection.execute(rows).mappings()
+    )
     return [record for record in decoded if record]
 
 
 def put(connection: Connection, kind: str, record: Record, name: str, version: str = "") -> None:
     """Keep a record, new or changed."""
     content = json.dumps(dict(record))
-    if connection.execute(sa.update(table).where(*_own(kind, name, version)).values(content=content)).rowcount == 0:
-        connection.execute(sa.insert(table).values(kind=kind, name=name, version=version, content=content))
+    if (
+        connection.execute(
+            sa.update(table).where(*_own(kind, name, version)).values(content=content)
+        ).rowcount
+        == 0
+    ):
+        connection.execute(
+            sa.insert(table).values(kind=kind, name=name, version=version, content=content)
+        )
 
 
 def remove(connection: Connection, kind: str, name: str, version: str = "") -> bool:

@@ -28,12 +28,19 @@ _TOLD = [column for column in results.c if column.name != "measured"]
 VOID = ""
 
 _ENROLLED = sa.select(hosts.c.name).where(
-    hosts.c.name == sa.bindparam("the_host"), hosts.c.certificate_digest == sa.bindparam("the_certificate")
+    hosts.c.name == sa.bindparam("the_host"),
+    hosts.c.certificate_digest == sa.bindparam("the_certificate"),
 )
 _KEEP = PreparedStatement(
     sa.update(results)
     .where(results.c.host_name == sa.bindparam("the_host"), _ENROLLED.exists())
-    .values({column.name: sa.bindparam(column.name) for column in results.c if column.name != "host_name"})
+    .values(
+        {
+            column.name: sa.bindparam(column.name)
+            for column in results.c
+            if column.name != "host_name"
+        }
+    )
 )
 
 
@@ -66,7 +73,9 @@ class Result:
 Found = Union[Result, None, errors.InvalidMessage]
 
 
-def keep(connection: Connection, name: str, certificate_digest: str, result: Result, measured: str) -> bool:
+def keep(
+    connection: Connection, name: str, certificate_digest: str, result: Result, measured: str
+) -> bool:
     """Keep a host's newest result; return False if it was re-enrolled or removed meanwhile."""
     row = {
         "level": result.level.value,
@@ -89,15 +98,25 @@ def keep(connection: Connection, name: str, certificate_digest: str, result: Res
 
 def judge_again(connection: Connection, name: str, old: Result, new: Result) -> None:
     """Replace level and findings of a result, unless newer evidence came meanwhile."""
-    same = (results.c.host_name == name, results.c.born_ms == old.born_ms, results.c.policy == old.policy)
-    changed = {"level": new.level.value, "findings": _encode_findings(new.findings), "policy": new.policy}
+    same = (
+        results.c.host_name == name,
+        results.c.born_ms == old.born_ms,
+        results.c.policy == old.policy,
+    )
+    changed = {
+        "level": new.level.value,
+        "findings": _encode_findings(new.findings),
+        "policy": new.policy,
+    }
     connection.execute(sa.update(results).where(*same).values(**changed))
 
 
 def void(connection: Connection, clock_id: str, before_ms: int) -> list[str]:
     """Take the age from every trusted result not known to be born at or after a moment; return whose they were."""
     known_young = sa.and_(results.c.clock_id == clock_id, results.c.born_ms >= before_ms)
-    chosen = sa.and_(results.c.level == Level.TRUSTED.value, results.c.clock_id != VOID, sa.not_(known_young))
+    chosen = sa.and_(
+        results.c.level == Level.TRUSTED.value, results.c.clock_id != VOID, sa.not_(known_young)
+    )
     voided = [row[0] for row in connection.execute(sa.select(results.c.host_name).where(chosen))]
     connection.execute(sa.update(results).where(chosen).values(clock_id=VOID))
     return sorted(voided)
@@ -133,13 +152,17 @@ def measured(connection: Connection, names: Sequence[str]) -> Mapping[str, str]:
     """Return what the last evidence of each host showed, as `keep` got it."""
     found: dict[str, str] = {}
     for chunk in chunks(names):
-        of_chunk = sa.select(results.c.host_name, results.c.measured).where(results.c.host_name.in_(chunk))
+        of_chunk = sa.select(results.c.host_name, results.c.measured).where(
+            results.c.host_name.in_(chunk)
+        )
         found.update((row[0], row[1]) for row in connection.execute(of_chunk))
     return found
 
 
 def _with_hosts() -> Any:
-    return sa.select(hosts.c.name, *columns()).select_from(hosts.outerjoin(results, hosts.c.name == results.c.host_name))
+    return sa.select(hosts.c.name, *columns()).select_from(
+        hosts.outerjoin(results, hosts.c.name == results.c.host_name)
+    )
 
 
 def columns() -> list[Any]:
@@ -164,7 +187,9 @@ def decode(row: Any) -> Found:
         )
     except (ValueError, TypeError, AttributeError, RecursionError):
         log.error("record unreadable host=%s", row["result_host_name"])
-        return errors.InvalidMessage(f"record of host {row['result_host_name']}", "it cannot be read")
+        return errors.InvalidMessage(
+            f"record of host {row['result_host_name']}", "it cannot be read"
+        )
 
 
 def _encode_boot(boot: Boot) -> str:

@@ -59,11 +59,15 @@ def activate(connection: Connection) -> StoredKey:
     """Have the next key sign from now on, and return it. Raises NotFound when none is prepared."""
     coming = every(connection).get(NEXT)
     if coming is None:
-        raise errors.NotFound("prepared verdict key", "yet: `ovirt-tcp-verifier verdict-key prepare` makes one")
+        raise errors.NotFound(
+            "prepared verdict key", "yet: `ovirt-tcp-verifier verdict-key prepare` makes one"
+        )
     state = verdict_keys.c.state
     connection.execute(sa.delete(verdict_keys).where(state == FORMER))
     # Its private part is of no more use to us, and of some to a thief.
-    connection.execute(sa.update(verdict_keys).where(state == ACTIVE).values(state=FORMER, private=""))
+    connection.execute(
+        sa.update(verdict_keys).where(state == ACTIVE).values(state=FORMER, private="")
+    )
     connection.execute(sa.update(verdict_keys).where(state == NEXT).values(state=ACTIVE))
     return coming
 

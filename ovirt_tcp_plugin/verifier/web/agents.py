@@ -39,7 +39,9 @@ class RenewCertificate(Handler):
     callers = frozenset({Caller.AGENT})
 
     async def post(self) -> None:
-        request = json_fields.blob(self.body("renewal"), "certificate_request", enrolment.MAX_CERTIFICATE_SIZE)
+        request = json_fields.blob(
+            self.body("renewal"), "certificate_request", enrolment.MAX_CERTIFICATE_SIZE
+        )
         certificate = await self.context.enrolment.renew(cast(State, self.state).host, request)
         self.answer({"certificate": certificate})
 
@@ -64,7 +66,9 @@ class NextChallenge(Handler):
         wait_ms = json_fields.integer(members, "wait_ms", 0, 3600_000)
         if members.get("offer") is True:
             self.context.attestation.request_challenge(cast(State, self.state).host.name)
-        challenge = await self.context.attestation.next_challenge(cast(State, self.state), boot_id, wait_ms)
+        challenge = await self.context.attestation.next_challenge(
+            cast(State, self.state), boot_id, wait_ms
+        )
         if self._gone:
             return
         if challenge is None:
@@ -93,7 +97,9 @@ class SubmitEvidence(Handler):
     async def post(self) -> None:
         attestation, state = self.context.attestation, cast(State, self.state)
         if not self._asked:
-            raise errors.Refused("nonce_unknown", "no evidence was asked for, or its nonce was used before")
+            raise errors.Refused(
+                "nonce_unknown", "no evidence was asked for, or its nonce was used before"
+            )
         try:
             reported = evidence.decode(self.content, attestation.logs_for(state.host))
         except errors.InvalidMessage:

@@ -22,7 +22,10 @@ class EnrolmentTokens(Handler):
 
     async def post(self) -> None:
         members = {"host_id": "", "hours": 24, **self.body("enrolment token request")}
-        host_name, host_id = json_fields.text(members, "host", 255), json_fields.text(members, "host_id", 36)
+        host_name, host_id = (
+            json_fields.text(members, "host", 255),
+            json_fields.text(members, "host_id", 36),
+        )
         hours = json_fields.integer(members, "hours", 1, MAX_HOURS)
         check_host_name(host_name)
         secret = new_secret()

@@ -35,13 +35,21 @@ from ovirt_tcp_plugin.verifier.store.database import Database
 from ovirt_tcp_plugin.verifier.store.hosts import State
 from ovirt_tcp_plugin.verifier.store.tokens import Token
 from ovirt_tcp_plugin.verifier.web.access import INCLUDES, Caller, Networks
-from ovirt_tcp_plugin.verifier.web.limits import TOO_MANY, Bodies, HttpServer, Questions, Rates, Shared
+from ovirt_tcp_plugin.verifier.web.limits import (
+    TOO_MANY,
+    Bodies,
+    HttpServer,
+    Questions,
+    Rates,
+    Shared,
+)
 
 log = logging.getLogger("verifier.web")
 
 MAX_SMALL_BODY_SIZE = 64 * 1024
 # An answer has to be taken within this time; the longest are some megabytes.
 TAKEN_WITHIN_S = 60
+
 
 @dataclasses.dataclass
 class Context:
@@ -86,7 +94,9 @@ class Handler(JsonHandler):
         self._chunks: list[bytes] = []
         self._held = 0
         certificate = self.request.get_ssl_certificate(binary_form=True)
-        self._digest = hashlib.sha256(certificate).hexdigest() if isinstance(certificate, bytes) else ""
+        self._digest = (
+            hashlib.sha256(certificate).hexdigest() if isinstance(certificate, bytes) else ""
+        )
         self._peer = self._digest or self.request.remote_ip or ""
 
     def data_received(self, chunk: bytes) -> None:
@@ -115,7 +125,9 @@ class Handler(JsonHandler):
         elif Caller.ANYONE not in self._callers:
             self.answer_stranger()
         if self._length > self.max_body_size and not self._finished:
-            self.answer_error(413, "too_long", f"a body has at most {self.max_body_size} bytes here")
+            self.answer_error(
+                413, "too_long", f"a body has at most {self.max_body_size} bytes here"
+            )
 
     def _put_off(self, wait_s: int, reason: str) -> None:
         self.set_header("Retry-After", str(wait_s))
@@ -130,12 +142,22 @@ class Handler(JsonHandler):
     async def _admitted(self, digest: str) -> bool:
         """Return whether the caller is known as one that the route is for."""
         if Caller.AGENT in self._callers:
-            self.state = await self.context.database.read(lambda c: hosts.by_certificate(c, digest)) if digest else None
+            self.state = (
+                await self.context.database.read(lambda c: hosts.by_certificate(c, digest))
+                if digest
+                else None
+            )
             return self.state is not None
         networks = self.context.networks
-        if any(networks[one].hold(self.request.remote_ip or "") for one in self._callers if one in networks):
+        if any(
+            networks[one].hold(self.request.remote_ip or "")
+            for one in self._callers
+            if one in networks
+        ):
             return True
-        return bool(self._callers - {Caller.ANYONE}) and bool(await self._token_callers() & self._callers)
+        return bool(self._callers - {Caller.ANYONE}) and bool(
+            await self._token_callers() & self._callers
+        )
 
     def _keep_connection(self) -> None:
         if self.context.server is not None:
@@ -144,7 +166,9 @@ class Handler(JsonHandler):
     def finish(self, chunk: Any = None) -> Future[None]:
         stream = self.request.connection.stream  # type: ignore[union-attr]
         if not self.request._body_future.done():
-            self.set_header("Connection", "close")  # the library hangs up after it, and would not say so
+            self.set_header(
+                "Connection", "close"
+            )  # the library hangs up after it, and would not say so
         written = super().finish(chunk)
         if stream.writing():
             asyncio.get_running_loop().call_later(TAKEN_WITHIN_S, _drop_unread, stream, written)
@@ -165,7 +189,9 @@ class Handler(JsonHandler):
         if self.context.server is not None:
             self.context.server.end_request(self.request)
 
-    async def ask(self, names: Sequence[str], max_age_ms: Optional[int], wait_ms: int) -> list[AttestationResult]:
+    async def ask(
+        self, names: Sequence[str], max_age_ms: Optional[int], wait_ms: int
+    ) -> list[AttestationResult]:
         """Return a result for each name, as `Attestation.results` does.
 
         Raises:

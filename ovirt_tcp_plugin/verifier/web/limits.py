@@ -121,7 +121,9 @@ class Questions:
     def of(self, peer: str) -> Iterator[None]:
         """Count a question of this peer for as long as it waits. Raises Refused (too_many_requests)."""
         if self._waiting[peer] >= self._most:
-            raise errors.Refused(TOO_MANY, f"{self._most} questions of yours are waiting for hosts already")
+            raise errors.Refused(
+                TOO_MANY, f"{self._most} questions of yours are waiting for hosts already"
+            )
         self._waiting[peer] += 1
         try:
             yield

@@ -36,7 +36,9 @@ class _Question(Handler):
 
     def answer_error(self, status: int, code: str, reason: str) -> None:
         self.set_status(status)
-        self.answer((oat.encode_attestation_fault if status >= 500 else oat.encode_fault)(status, reason))
+        self.answer(
+            (oat.encode_attestation_fault if status >= 500 else oat.encode_fault)(status, reason)
+        )
 
 
 class PollHosts(_Question):
@@ -53,7 +55,9 @@ class PollHosts(_Question):
 
     async def _proven(self, found: Sequence[AttestationResult]) -> Mapping[str, Mapping[int, str]]:
         """Return the PCR values that the last evidence of each host proved, by its name in lower case."""
-        names = [key_of(one.host_name) for one in found if one.level in (Level.TRUSTED, Level.UNTRUSTED)]
+        names = [
+            key_of(one.host_name) for one in found if one.level in (Level.TRUSTED, Level.UNTRUSTED)
+        ]
         proven: dict[str, Mapping[int, str]] = {}
         for part in challenges.chunks(names):
             kept = await self.context.database.read(lambda c, part=part: results.measured(c, part))  # type: ignore[misc]
@@ -96,7 +100,10 @@ class NotOffered(_Question):
 
 
 def _host_trust(
-    one: AttestationResult, now: datetime.datetime, proven: Mapping[str, Mapping[int, str]], pcrs: Sequence[int]
+    one: AttestationResult,
+    now: datetime.datetime,
+    proven: Mapping[str, Mapping[int, str]],
+    pcrs: Sequence[int],
 ) -> oat.HostTrust:
     age = datetime.timedelta(milliseconds=one.age_ms or 0)
     values = proven.get(key_of(one.host_name), {})

@@ -34,7 +34,9 @@ class ReferenceValues(Handler):
         host_name = json_fields.text(members, "host", oat.MAX_NAME_LENGTH).lower()
         staged = members.get("staged", False)
         if not isinstance(staged, bool):
-            raise errors.InvalidMessage("reference values request", "staged is neither true nor false")
+            raise errors.InvalidMessage(
+                "reference values request", "staged is neither true nor false"
+            )
         reference_values.check_name(name)
         check_host_name(host_name)
         attestation = self.context.attestation
@@ -43,7 +45,9 @@ class ReferenceValues(Handler):
         if any(finding.code == "not_enrolled" for finding in golden.findings):
             raise errors.NotFound("enrolled host", host_name)
         if golden.age_ms is None or golden.age_ms > self.context.clock.now_ms() - asked_ms:
-            raise errors.Unavailable(f"host {host_name}", f"no evidence within {IMPORT_WAIT_MS // 1000} s")
+            raise errors.Unavailable(
+                f"host {host_name}", f"no evidence within {IMPORT_WAIT_MS // 1000} s"
+            )
         good = await self.context.policies.import_boot(name, host_name, golden.findings, staged)
         await attestation.judge_all()
         log.info("reference_values imported set=%s host=%s staged=%s", name, host_name, staged)
@@ -92,7 +96,9 @@ class ReferencePreview(Handler):
 
     async def post(self) -> None:
         members = self.body("preview")
-        changes = await self.context.policies.preview(_by_set(members, "activate"), _by_set(members, "withdraw"))
+        changes = await self.context.policies.preview(
+            _by_set(members, "activate"), _by_set(members, "withdraw")
+        )
         encoded = [
             {
                 "host_name": one.host_name,

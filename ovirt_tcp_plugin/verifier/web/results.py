@@ -27,7 +27,11 @@ class Results(Handler):
     async def post(self) -> None:
         members = self.body("results request")
         names = [_name(name) for name in json_fields.items(members, "hosts", oat.MAX_HOSTS)]
-        max_age = None if members.get("max_age_ms") is None else json_fields.integer(members, "max_age_ms", 0, 2**53)
+        max_age = (
+            None
+            if members.get("max_age_ms") is None
+            else json_fields.integer(members, "max_age_ms", 0, 2**53)
+        )
         wait_ms = json_fields.integer(members, "wait_ms", 0, 60_000)
         results = await self.ask(names, max_age, wait_ms)
         self.answer({"hosts": [result.encode(one) for one in results]})
@@ -100,6 +104,12 @@ class Health(Handler):
 
 
 def _name(untrusted: object) -> str:
-    if not isinstance(untrusted, str) or len(untrusted) > oat.MAX_NAME_LENGTH or not json_fields.encodable(untrusted):
-        raise errors.InvalidMessage("results request", "a host name is not a text of at most 255 characters")
+    if (
+        not isinstance(untrusted, str)
+        or len(untrusted) > oat.MAX_NAME_LENGTH
+        or not json_fields.encodable(untrusted)
+    ):
+        raise errors.InvalidMessage(
+            "results request", "a host name is not a text of at most 255 characters"
+        )
     return untrusted

@@ -16,7 +16,14 @@ import tornado.web
 
 from ovirt_tcp_plugin import errors
 from ovirt_tcp_plugin.messages import evidence, oat
-from ovirt_tcp_plugin.verifier.web import agents, enrolment_tokens, openattestation, reference_values, results, whitelist
+from ovirt_tcp_plugin.verifier.web import (
+    agents,
+    enrolment_tokens,
+    openattestation,
+    reference_values,
+    results,
+    whitelist,
+)
 from ovirt_tcp_plugin.verifier.web.access import Caller
 from ovirt_tcp_plugin.verifier.web.handler import Context, Handler
 from ovirt_tcp_plugin.verifier.web.limits import HttpServer
@@ -69,7 +76,10 @@ ROUTES: list[tuple[str, type[Handler]]] = [
     (r"/WLMService/resources/mles", whitelist.Mles),
     (r"/WLMService/resources/mles/manifest", whitelist.MleManifest),
     (r"/WLMService/resources/mles/whitelist/pcr", whitelist.MlePcrs),
-    (r"/(?:AttestationService|OpenAttestation\w*|WLMService|His\w*)/.*", openattestation.NotOffered),
+    (
+        r"/(?:AttestationService|OpenAttestation\w*|WLMService|His\w*)/.*",
+        openattestation.NotOffered,
+    ),
 ]
 
 
@@ -99,7 +109,10 @@ def serve(
     sockets = sockets or listen(context.options.address, context.options.port)
     routes = [(path, handler, {"context": context}) for path, handler in ROUTES]
     application = tornado.web.Application(
-        routes, default_handler_class=Nowhere, default_handler_args={"context": context}, log_function=_log_request
+        routes,
+        default_handler_class=Nowhere,
+        default_handler_args={"context": context},
+        log_function=_log_request,
     )
     server = HttpServer(
         application,
@@ -131,4 +144,6 @@ def tls_context(certificate: Path, key: Path, client_authority: bytes) -> ssl.SS
 
 def _log_request(handler: tornado.web.RequestHandler) -> None:
     request = handler.request
-    log.debug("request path=%a peer=%s status=%d", request.path, request.remote_ip, handler.get_status())
+    log.debug(
+        "request path=%a peer=%s status=%d", request.path, request.remote_ip, handler.get_status()
+    )
