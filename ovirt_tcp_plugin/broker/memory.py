@@ -13,7 +13,7 @@ from typing import Any, Optional, cast
 
 from ovirt_tcp_plugin import durable, errors
 from ovirt_tcp_plugin.broker.knowledge import Knowledge
-from ovirt_tcp_plugin.messages import fields
+from ovirt_tcp_plugin.messages import json_fields as fields
 
 log = logging.getLogger("broker.memory")
 

@@ -16,7 +16,7 @@ from typing import Any, cast
 
 from ovirt_tcp_plugin import errors
 from ovirt_tcp_plugin.broker.decision import Scope, Verdict, VmTrust
-from ovirt_tcp_plugin.messages import fields
+from ovirt_tcp_plugin.messages import json_fields as fields
 from ovirt_tcp_plugin.messages.result import Level
 
 VERSION = 1

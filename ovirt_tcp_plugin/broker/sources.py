@@ -19,7 +19,8 @@ from ovirt_tcp_plugin.broker.https import Reply
 from ovirt_tcp_plugin.broker.servers import OK, Probe, Servers
 from ovirt_tcp_plugin.broker.settings import OvirtTcpServers
 from ovirt_tcp_plugin.clock import Clock
-from ovirt_tcp_plugin.messages import fields, oat, result
+from ovirt_tcp_plugin.messages import json_fields as fields
+from ovirt_tcp_plugin.messages import oat, result
 
 log = logging.getLogger("broker.sources")
 

@@ -24,7 +24,7 @@ from ovirt_tcp_plugin.broker.doctor.seen import BrokerHost, BrokerView, ServerVi
 from ovirt_tcp_plugin.broker.inventory import UNIT_NAME
 from ovirt_tcp_plugin.broker.openattestation import OAT_PATHS, OAT_REFUSED
 from ovirt_tcp_plugin.broker.servers import OK
-from ovirt_tcp_plugin.messages import fields
+from ovirt_tcp_plugin.messages import json_fields as fields
 from ovirt_tcp_plugin.messages.result import Level
 from ovirt_tcp_plugin.remote import Remote
 
