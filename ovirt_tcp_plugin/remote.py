@@ -11,7 +11,7 @@ from typing import Any, Optional, Union
 import requests
 
 from ovirt_tcp_plugin import errors
-from ovirt_tcp_plugin.messages import json_fields as fields
+from ovirt_tcp_plugin.messages import json_fields
 
 CONNECT_WITHIN_S = 5
 # An import of reference values waits up to 15 s for the golden host.
@@ -68,7 +68,7 @@ class Remote:
         except (requests.RequestException, OSError) as e:
             raise errors.Unavailable(f"the {self._peer} at {self._url}", _cause(e)) from e
         try:
-            members = fields.members(fields.parse(content, "answer", MAX_ANSWER_SIZE), "answer")
+            members = json_fields.members(json_fields.parse(content, "answer", MAX_ANSWER_SIZE), "answer")
         except errors.InvalidMessage as e:
             raise errors.Unavailable(f"the {self._peer} at {self._url}", f"status {status} and {e}") from e
         if status != 200:

@@ -7,6 +7,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import random
 import signal
 from collections.abc import Iterator
 from pathlib import Path
@@ -14,17 +15,21 @@ from pathlib import Path
 import click
 
 from ovirt_tcp_plugin import command, config, tokens
-from ovirt_tcp_plugin.broker import choose, database, hooks, web
-from ovirt_tcp_plugin.broker.engine import Engine
-from ovirt_tcp_plugin.broker.history import History
-from ovirt_tcp_plugin.broker.knowledge import Knowledge
-from ovirt_tcp_plugin.broker.memory import StateFile
+from ovirt_tcp_plugin.broker import hooks
+from ovirt_tcp_plugin.broker.api import server as web
+from ovirt_tcp_plugin.broker.engine_access import engine_access
 from ovirt_tcp_plugin.broker.service import Service
 from ovirt_tcp_plugin.broker.settings import Settings
-from ovirt_tcp_plugin.broker.snapshot_writer import SnapshotWriter
-from ovirt_tcp_plugin.broker.tokens import INCLUDES, Tokens
-from ovirt_tcp_plugin.broker.vm_watch import VmWatch
+from ovirt_tcp_plugin.broker.state.broker_state import BrokerState
+from ovirt_tcp_plugin.broker.store import database
+from ovirt_tcp_plugin.broker.store.history import History
+from ovirt_tcp_plugin.broker.store.snapshot_writer import SnapshotWriter
+from ovirt_tcp_plugin.broker.store.state_file import StateFile
+from ovirt_tcp_plugin.broker.store.tokens import INCLUDES, Tokens
+from ovirt_tcp_plugin.broker.verifiers import choose
+from ovirt_tcp_plugin.broker.workers.vm_monitor import VmWatch
 from ovirt_tcp_plugin.clock import Clock
+from ovirt_tcp_plugin.engine.client import Engine
 
 log = logging.getLogger("broker")
 
@@ -48,23 +53,23 @@ def run(config_dir: Path) -> None:
     options = config.load(Settings, "broker", config_dir)
     handles = hooks.load(options.hooks.directory)
     clock = Clock()
-    knowledge, memory = Knowledge(options, clock), StateFile(options.state.directory)
-    memory.load(knowledge)
+    state, memory = BrokerState(options, clock, random.random), StateFile(options.state.directory)
+    memory.load(state)
     stored = database.open_anyway(options.state.directory)
     history = History(stored, options.history.entries, options.history.days)
     service = Service(
         options,
-        knowledge,
-        Engine(options.engine),
+        state,
+        Engine(engine_access(options.engine)),
         choose.make(options.verifier, clock),
         SnapshotWriter(options.snapshot.directory),
         memory,
         history,
-        VmWatch(knowledge, stored),
+        VmWatch(state, stored),
         handles,
         clock,
     )
-    asyncio.run(_serve(options, web.Context(knowledge, service, history, Tokens(stored), clock)))
+    asyncio.run(_serve(options, web.Context(state, service, history, Tokens(stored), clock)))
     stored.close()
 
 

@@ -13,7 +13,7 @@ from typing import Optional
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, generate_latest
 
-from ovirt_tcp_plugin.broker.readout import HostState, PoolState
+from ovirt_tcp_plugin.broker.state.readout import HostState, PoolState
 from ovirt_tcp_plugin.messages.result import Level
 
 _PREFIX = "ovirt_tcp_broker_"

@@ -2,7 +2,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """The broker's threads: one looks at the engine, one asks about hosts, one enforces, one writes snapshots.
 
-They meet only in Knowledge. Each is the outermost edge for its own errors: it logs, goes on, and extends no trust.
+They meet only in BrokerState. Each is the outermost edge for its own errors: it logs, goes on, and extends no trust.
 """
 
 from __future__ import annotations
@@ -14,29 +14,30 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Optional
 
 from ovirt_tcp_plugin import errors
-from ovirt_tcp_plugin.broker import hooks, vm_watch
-from ovirt_tcp_plugin.broker.answer import Source
-from ovirt_tcp_plugin.broker.asker import AttestationWorker
-from ovirt_tcp_plugin.broker.builder import Builder
-from ovirt_tcp_plugin.broker.calls import Calls
-from ovirt_tcp_plugin.broker.engine import MAX_EVENTS, Engine
-from ovirt_tcp_plugin.broker.event_writer import EventWriter
-from ovirt_tcp_plugin.broker.filter_watch import FilterWatch
-from ovirt_tcp_plugin.broker.history import History
+from ovirt_tcp_plugin.broker import hooks
 from ovirt_tcp_plugin.broker.hooks import HookEvent
-from ovirt_tcp_plugin.broker.inventory import Event, Listing, Notice, Unit
-from ovirt_tcp_plugin.broker.knowledge import Knowledge
-from ovirt_tcp_plugin.broker.memory import StateFile
 from ovirt_tcp_plugin.broker.metrics import Ages, Metrics
-from ovirt_tcp_plugin.broker.retries import FAILURES_TOLD, Retries
 from ovirt_tcp_plugin.broker.settings import Settings
-from ovirt_tcp_plugin.broker.snapshot import Snapshot
-from ovirt_tcp_plugin.broker.snapshot_writer import SnapshotWriter
-from ovirt_tcp_plugin.broker.vm_watch import VmWatch
+from ovirt_tcp_plugin.broker.state.answer import Source
+from ovirt_tcp_plugin.broker.state.broker_state import BrokerState
+from ovirt_tcp_plugin.broker.state.filter_watch import FilterWatch
+from ovirt_tcp_plugin.broker.state.retries import FAILURES_TOLD, Retries
+from ovirt_tcp_plugin.broker.store.history import History
+from ovirt_tcp_plugin.broker.store.snapshot_writer import SnapshotWriter
+from ovirt_tcp_plugin.broker.store.state_file import StateFile
+from ovirt_tcp_plugin.broker.workers import vm_monitor
+from ovirt_tcp_plugin.broker.workers.attest import AttestationWorker
+from ovirt_tcp_plugin.broker.workers.calls import Calls
+from ovirt_tcp_plugin.broker.workers.events import EventWriter
+from ovirt_tcp_plugin.broker.workers.vm_monitor import VmWatch
+from ovirt_tcp_plugin.broker.workers.wall_builder import WallBuilder
 from ovirt_tcp_plugin.clock import Clock
 from ovirt_tcp_plugin.engine import events
+from ovirt_tcp_plugin.engine.client import MAX_EVENTS, Engine
 from ovirt_tcp_plugin.engine.start_file import started_at
 from ovirt_tcp_plugin.engine.starts import EngineStarts
+from ovirt_tcp_plugin.placement.inventory import Event, Listing, Notice, Unit
+from ovirt_tcp_plugin.placement.snapshot import Snapshot
 
 log = logging.getLogger("broker.service")
 
@@ -58,7 +59,7 @@ class Service:
     def __init__(
         self,
         options: Settings,
-        knowledge: Knowledge,
+        state: BrokerState,
         engine: Engine,
         source: Source,
         writer: SnapshotWriter,
@@ -68,7 +69,7 @@ class Service:
         handles: Mapping[str, hooks.Handle],
         clock: Clock,
     ) -> None:
-        self._options, self._knowledge, self._engine = options, knowledge, engine
+        self._options, self._state, self._engine = options, state, engine
         self._writer, self._memory, self._handles, self._clock = writer, memory, handles, clock
         self._stopping, self._listing_due = threading.Event(), threading.Event()
         # Hosts and pools are known; and everything else, too.
@@ -85,12 +86,12 @@ class Service:
         self.metrics = Metrics()
         self._calls = Calls()
         due = self._listing_due.set
-        self._builder = Builder(knowledge, engine, self.metrics, self._calls, clock, due)
-        self._asker = AttestationWorker(options, knowledge, source, self.metrics, clock)
+        self._builder = WallBuilder(state, engine, self.metrics, self._calls, clock, due)
+        self._asker = AttestationWorker(options, state, source, self.metrics, clock)
         self._vms = vms
         self._filter_watch = FilterWatch(clock)
         self._starts = EngineStarts(clock, memory.engine_started_ms)
-        self._event_writer = EventWriter(knowledge.outbox, history, engine, self.metrics, clock)
+        self._event_writer = EventWriter(state.outbox, history, engine, self.metrics, clock)
         self._threads: list[threading.Thread] = []
 
     def start(self) -> None:
@@ -119,7 +120,7 @@ class Service:
 
     def save_all(self) -> None:
         """Save what is known, and what happened: when this returns, it survives a crash."""
-        self._memory.save(self._knowledge)
+        self._memory.save(self._state)
         self._event_writer.record()
 
     def ages(self) -> Ages:
@@ -137,14 +138,14 @@ class Service:
     def run_hook_by_hand(self, name: str, host: str, vm: str) -> None:
         """Run a hook for a pool's host or a VM, each by name or id or empty. Raises NotFound."""
         if vm:
-            self.run_hook(self._vms.by_hand(name, vm, self._knowledge.listing()))
+            self.run_hook(self._vms.by_hand(name, vm, self._state.listing()))
         else:
-            self.run_hook(HookEvent(name, self._knowledge.host_id(host) if host else ""))
+            self.run_hook(HookEvent(name, self._state.host_id(host) if host else ""))
 
     def warn(self, event: HookEvent) -> None:
         """Write a warning event of the VM's fault, if it has one."""
         if event.fault:
-            self._knowledge.tell(vm_watch.warning(event))
+            self._state.tell(vm_monitor.warning(event))
 
     def attest_in_stages(self) -> None:
         """Attest every Up host of every pool, first a small stage, then larger ones."""
@@ -152,7 +153,7 @@ class Service:
 
     def attest_host(self, host_id: str) -> None:
         """Attest one host before it counts."""
-        self._knowledge.wanted(host_id)
+        self._state.wanted(host_id)
 
     def _loop(self, name: str, step: Callable[[], None], pause_s: float, wait: Callable[[float], object]) -> None:
         refusal = ""
@@ -187,30 +188,30 @@ class Service:
         due = self._listing_due.is_set() or self._last_full_ms is None or now_ms - self._last_full_ms >= full_ms
         if due:
             self._listing_due.clear()
-            wall_edits = self._knowledge.wall_edits
+            wall_edits = self._state.wall_edits
             try:
                 listing = self._engine.listing()
             except errors.Error:
                 self._listing_due.set()
                 raise
-            if wall_edits != self._knowledge.wall_edits:
+            if wall_edits != self._state.wall_edits:
                 self._listing_due.set()
-            for pool in self._knowledge.observe_listing(listing, wall_edits):
+            for pool in self._state.observe_listing(listing, wall_edits):
                 self._writer.remove(pool.cluster_id)
                 for wall_id in listing.wall_ids(pool.cluster_id):
                     self._ended_walls.append((pool.cluster_id, wall_id))
             self._last_full_ms = now_ms
             self._observe_filter(listing.units)
-            came_up = self._knowledge.observe_hosts(listing.hosts)
+            came_up = self._state.observe_hosts(listing.hosts)
         else:
-            came_up = self._knowledge.observe_hosts_not_up(self._engine.hosts_not_up())
+            came_up = self._state.observe_hosts_not_up(self._engine.hosts_not_up())
         for host_id in came_up:
             self.run_hook(HookEvent("init_vds_on_up", host_id))
         self._listed.set()
         self._last_engine_ms = self._clock.now_ms()
         if due:
             # Last, since it only warns, and writes to a disk that may be slow.
-            self._watch_vms(self._knowledge.listing())
+            self._watch_vms(self._state.listing())
 
     def _see_start(self, now_ms: int) -> None:
         """See whether the engine started, though no event that was read just now tells of it."""
@@ -229,8 +230,8 @@ class Service:
     def _begin(self) -> None:
         """Begin with the startup attestation before all VMs are listed, which takes long where there are many."""
         frame = self._engine.listing_without_vms()
-        self._knowledge.observe_frame(frame)
-        self._knowledge.observe_hosts(frame.hosts)
+        self._state.observe_frame(frame)
+        self._state.observe_hosts(frame.hosts)
         try:
             self.run_hook(HookEvent("backend_initialize"))
         finally:
@@ -248,8 +249,8 @@ class Service:
     def _observe_filter(self, units: Sequence[Unit]) -> None:
         started = started_at(self._options.engine.start_file)
         notice = self._filter_watch.observe(units, started)
-        if notice is not None and self._knowledge.has_pools():
-            self._knowledge.tell(notice)
+        if notice is not None and self._state.has_pools():
+            self._state.tell(notice)
 
     def _watch_vms(self, listing: Listing) -> None:
         for event in self._vms.observe(listing):
@@ -296,10 +297,10 @@ class Service:
         # see.
         came_up = event.code in events.HOST_CAME_UP and not self._listed.is_set()
         if event.host_id and (event.code in events.HOST_LEFT_UP or came_up):
-            self._knowledge.host_restarted(event.host_id)
+            self._state.host_restarted(event.host_id)
         self._vms.take_event(event)
         # Where an exempt VM runs is told.
-        arrived = event.code in events.VM_ARRIVED and self._knowledge.is_exempt(event.vm_id)
+        arrived = event.code in events.VM_ARRIVED and self._state.is_exempt(event.vm_id)
         if event.code in events.LISTING_DUE or arrived:
             self._listing_due.set()
 
@@ -311,7 +312,7 @@ class Service:
         # First: it is saved with the verdicts that end now.
         self._memory.engine_started_ms = self._starts.last_ms
         log.info("engine started reason=%s", reason)
-        self._knowledge.void("engine_restarted", reason)
+        self._state.void("engine_restarted", reason)
         self._filter_watch.engine_started()
         self.run_hook(HookEvent("backend_initialize"))
 
@@ -325,12 +326,12 @@ class Service:
 
     def _enforce(self) -> None:
         due = self._clock.now_ms() - self._enforced_ms >= ENFORCE_EVERY_MS
-        if not self._listed.is_set() or not (due or self._knowledge.changed.is_set()):
+        if not self._listed.is_set() or not (due or self._state.changed.is_set()):
             return
         self._enforced_ms = self._clock.now_ms()
-        self._knowledge.changed.clear()
-        self._knowledge.worse.clear()
-        blocked = self._builder.build(self._knowledge.plans(), self._is_late)
+        self._state.changed.clear()
+        self._state.worse.clear()
+        blocked = self._builder.build(self._state.plans(), self._is_late)
         self._quarantine(blocked)
         self._remove_ended_walls()
 
@@ -344,7 +345,7 @@ class Service:
             blocked: clusters of which nobody leaves now. Nobody is asked to leave service while
                 somebody untrusted is inside the wall of his pool: VMs of another host could come.
         """
-        leaving, returning = self._knowledge.to_deactivate(blocked), self._knowledge.to_activate()
+        leaving, returning = self._state.to_deactivate(blocked), self._state.to_activate()
         if not leaving and not returning:
             return
         # Out of the snapshot first: the VMs that leave this host may not be placed on another of
@@ -369,15 +370,15 @@ class Service:
             self._engine.deactivate(host_id, reason[:1000])
         except errors.NotFound:
             self._listing_due.set()
-            self._knowledge.not_deactivated(host_id)
+            self._state.not_deactivated(host_id)
         except (errors.Conflict, errors.Unavailable) as e:
             if self._is_away(e):
                 away.set()
                 return
-            self._knowledge.deactivated(host_id, str(e))
+            self._state.deactivated(host_id, str(e))
             self.metrics.quarantine(accepted=False)
         else:
-            self._knowledge.deactivated(host_id)
+            self._state.deactivated(host_id)
             self.metrics.quarantine(accepted=True)
 
     def _activate(self, host_id: str, away: threading.Event) -> None:
@@ -390,9 +391,9 @@ class Service:
                 away.set()
                 return
             log.warning("activate host=%s error=%s", host_id, e)
-            self._knowledge.activated(host_id, str(e))
+            self._state.activated(host_id, str(e))
         else:
-            self._knowledge.activated(host_id)
+            self._state.activated(host_id)
             self.metrics.returned()
 
     def _is_away(self, error: errors.Error) -> bool:
@@ -404,7 +405,7 @@ class Service:
         jobs = {}
         for wall in list(self._ended_walls):
             cluster_id, group_id = wall
-            if self._knowledge.is_pool(cluster_id):
+            if self._state.is_pool(cluster_id):
                 # A pool again by now, with this very wall.
                 self._ended_walls.remove(wall)
             elif self._ended_wall_retries.due(group_id, self._clock.now_ms()):
@@ -426,7 +427,7 @@ class Service:
                     f"affinity group {group_id} by hand."
                 )
                 notice = Notice(f"wall_left {group_id}", "error", text, cluster_id=cluster_id)
-                self._knowledge.tell(notice)
+                self._state.tell(notice)
             return
         self._ended_wall_retries.succeeded(group_id)
         if (cluster_id, group_id) in self._ended_walls:
@@ -439,7 +440,7 @@ class Service:
         if not self._asker.begun.is_set():
             return
         now_ms = self._clock.now_ms()
-        old, too_trusting = self._knowledge.old_snapshots()
+        old, too_trusting = self._state.old_snapshots()
         trust_lost = bool(too_trusting)
         if not self._listed.is_set():
             # A file of an earlier run knows the VMs' marks, and its verdicts end by themselves.
@@ -449,18 +450,18 @@ class Service:
             self._publish(calm | too_trusting)
         # Now, too: whoever lost trust may not have it again because we were killed.
         revision, saved_ms = self._saved
-        if revision != self._knowledge.revision and (trust_lost or now_ms - saved_ms >= SAVE_EVERY_MS):
+        if revision != self._state.revision and (trust_lost or now_ms - saved_ms >= SAVE_EVERY_MS):
             self._save()
 
     def _publish(self, pool_ids: Optional[Collection[str]] = None) -> None:
         """Write these pools' snapshots, or all that are old. One that fails keeps no other back, and is tried again."""
         with self._publishing:
-            chosen = self._knowledge.old_snapshots()[0] if pool_ids is None else pool_ids
-            self._knowledge.written(chosen)
-            for one in self._knowledge.snapshots(chosen):
+            chosen = self._state.old_snapshots()[0] if pool_ids is None else pool_ids
+            self._state.written(chosen)
+            for one in self._state.snapshots(chosen):
                 self._written_ms[one.pool_id] = self._clock.now_ms()
                 if not self._write(one):
-                    self._knowledge.not_written(one.pool_id)
+                    self._state.not_written(one.pool_id)
 
     def _write(self, one: Snapshot) -> bool:
         try:
@@ -474,8 +475,8 @@ class Service:
 
     def _save(self) -> None:
         """Save what is known. Without room on the disk, enforcement goes on by what is known now."""
-        self._saved = (self._knowledge.revision, self._clock.now_ms())
+        self._saved = (self._state.revision, self._clock.now_ms())
         try:
-            self._memory.save(self._knowledge)
+            self._memory.save(self._state)
         except OSError as e:
             log.error("state not saved error=%s", e)

@@ -15,11 +15,13 @@ The moment in the text also tells whether the engine has asked filterd since it 
 from __future__ import annotations
 
 import datetime
+import enum
 import re
-import secrets
+from collections.abc import Iterable
 from typing import Optional
 
-from ovirt_tcp_plugin.broker.decision import Scope
+from ovirt_tcp_plugin.placement.decision import Scope
+from ovirt_tcp_plugin.placement.inventory import Unit
 
 NAME = "TrustedHosts"
 SCOPE_PROPERTY = "trust_scope"
@@ -33,13 +35,15 @@ _OFFERED = re.compile(
 )
 
 
-def offered_description(moment: datetime.datetime) -> str:
-    """Return the description to offer the engine at this moment (aware, any zone); no two of them are alike.
+def offered_description(moment: datetime.datetime, token: str) -> str:
+    """Return the description to offer the engine; no two of them may be alike.
 
-    The random part is for a clock that was set back.
+    Args:
+        moment: now (aware, any zone).
+        token: eight random hexadecimal digits, for a clock that was set back.
     """
     asked = moment.astimezone(datetime.timezone.utc).strftime(_MOMENT)
-    return f"{DESCRIPTION}. The engine asked for it on {asked} UTC ({secrets.token_hex(4)})"
+    return f"{DESCRIPTION}. The engine asked for it on {asked} UTC ({token})"
 
 
 def asked_at(description: str) -> Optional[datetime.datetime]:
@@ -55,3 +59,50 @@ def asked_at(description: str) -> Optional[datetime.datetime]:
     except ValueError:
         return None
     return moment.replace(tzinfo=datetime.timezone.utc)
+
+
+class FilterState(enum.Enum):
+    """What the engine's list says of our unit; the values are stable codes."""
+
+    ASKED = "unit_asked"
+    UNKNOWN = "unit_unknown"
+    DISABLED = "unit_disabled"
+    UNASKED = "unit_unasked"
+
+
+FAULTS = {
+    FilterState.UNKNOWN: f"The engine does not know the filter unit {NAME}",
+    FilterState.DISABLED: f"The filter unit {NAME} is disabled, so the engine does not ask it",
+    FilterState.UNASKED: (
+        f"The engine has not found ovirt-tcp-filterd since it started: the filter unit {NAME} is left over from before"
+    ),
+}
+
+
+def filter_state(
+    units: Iterable[Unit], started: Optional[datetime.datetime] = None, stale: Optional[str] = None
+) -> FilterState:
+    """Return what the engine's list of policy units says.
+
+    Args:
+        started: when the engine started last (aware), by its machine's clock; None where nobody knows.
+        stale: a description that the unit had before the engine started.
+    """
+    own = [unit for unit in units if unit.name == NAME]
+    enabled = [unit for unit in own if unit.enabled]
+    if not own:
+        return FilterState.UNKNOWN
+    if not enabled:
+        return FilterState.DISABLED
+    if any(_is_fresh(unit.description, started, stale) for unit in enabled):
+        return FilterState.ASKED
+    return FilterState.UNASKED
+
+
+def _is_fresh(description: str, started: Optional[datetime.datetime], stale: Optional[str]) -> bool:
+    asked = asked_at(description)
+    if asked is None or description == stale:
+        # A text that filterd of an older release offered, or somebody else, says nothing of when.
+        return asked is None
+    # The description knows whole seconds only.
+    return started is None or asked >= started.replace(microsecond=0)

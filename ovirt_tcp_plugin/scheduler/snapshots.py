@@ -16,8 +16,8 @@ from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
 
 from ovirt_tcp_plugin import clock, errors
-from ovirt_tcp_plugin.broker import snapshot
-from ovirt_tcp_plugin.broker.snapshot import Snapshot
+from ovirt_tcp_plugin.placement import snapshot
+from ovirt_tcp_plugin.placement.snapshot import Snapshot
 
 log = logging.getLogger("filterd.snapshots")
 

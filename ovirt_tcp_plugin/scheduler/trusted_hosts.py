@@ -10,9 +10,9 @@ import itertools
 from collections.abc import Mapping, Sequence
 from typing import Optional
 
-from ovirt_tcp_plugin.broker.decision import Scope, VmTrust, decide, passing
-from ovirt_tcp_plugin.broker.snapshot import Snapshot
+from ovirt_tcp_plugin.placement.decision import Scope, VmTrust, decide, passing
 from ovirt_tcp_plugin.placement.filter_unit import SCOPE_PROPERTY
+from ovirt_tcp_plugin.placement.snapshot import Snapshot
 
 # A call may refuse 10,000 hosts under the engine's lock of the cluster: so many are looked at to
 # say why, so many reasons are given, each with so many hosts.

@@ -11,6 +11,7 @@ from __future__ import annotations
 import collections
 import datetime
 import logging
+import secrets
 import socket
 import threading
 import time
@@ -86,7 +87,8 @@ class Scheduler:
         arguments = call.parameters
         if call.method == "discover" and not arguments:
             moment = datetime.datetime.now(datetime.timezone.utc)
-            unit = [filter_unit.offered_description(moment), filter_unit.PROPERTIES]
+            description = filter_unit.offered_description(moment, secrets.token_hex(4))
+            unit = [description, filter_unit.PROPERTIES]
             return {"filters": {filter_unit.NAME: unit}, "scores": {}, "balance": {}}
         if call.method == "runFilters" and len(arguments) == 4:
             return self._run_filters(*arguments)

@@ -20,7 +20,7 @@ from ovirt_tcp_plugin import errors
 from ovirt_tcp_plugin.parent import die_with_parent
 from ovirt_tcp_plugin.verifier import settings
 from ovirt_tcp_plugin.verifier.shared_metrics import SharedMetrics
-from ovirt_tcp_plugin.verifier.web import server as web
+from ovirt_tcp_plugin.verifier.web import server
 
 log = logging.getLogger("verifier.processes")
 
@@ -91,10 +91,10 @@ def listen(address: str, port: int, count: int) -> list[Sockets]:
     """
     # A second server of this user, started by mistake, would share the port, too; so it must be
     # free first.
-    probe = web.listen(address, port)
+    probe = server.listen(address, port)
     port = int(probe[0].getsockname()[1])
     _close([probe])
-    return [web.listen(address, port, shared=True) for _ in range(count)]
+    return [server.listen(address, port, shared=True) for _ in range(count)]
 
 
 def _fork(share: Share, others: Sequence[Sockets], serve: Serve) -> int:

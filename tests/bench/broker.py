@@ -15,6 +15,7 @@ import http.client
 import json
 import math
 import os
+import random
 import ssl
 import subprocess
 import sys
@@ -30,8 +31,8 @@ import yaml
 
 from ovirt_tcp_plugin import config
 from ovirt_tcp_plugin.broker import settings
-from ovirt_tcp_plugin.broker.knowledge import Knowledge
-from ovirt_tcp_plugin.broker.memory import StateFile
+from ovirt_tcp_plugin.broker.state.broker_state import BrokerState
+from ovirt_tcp_plugin.broker.store.state_file import StateFile
 from ovirt_tcp_plugin.clock import Clock
 from ovirt_tcp_plugin.lab.processes import Processes, free_ports, listens
 from ovirt_tcp_plugin.messages import oat
@@ -274,7 +275,7 @@ def _reload(site: Site) -> Sample:
     options = config.load(settings.Settings, "broker", site.directory)
     times = []
     for _ in range(5):
-        knowledge = Knowledge(options, Clock())
+        knowledge = BrokerState(options, Clock(), random.random)
         began = time.perf_counter()
         StateFile(options.state.directory).load(knowledge)
         times.append((time.perf_counter() - began) * 1000)

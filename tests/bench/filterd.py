@@ -21,7 +21,7 @@ import uuid
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from ovirt_tcp_plugin.broker.snapshot_writer import SnapshotWriter
+from ovirt_tcp_plugin.broker.store.snapshot_writer import SnapshotWriter
 from ovirt_tcp_plugin.lab.engine.external_scheduler import request
 from ovirt_tcp_plugin.lab.processes import Processes, free_ports, listens
 from tests.bench.harness import Benchmark, Sample, percentile

@@ -13,11 +13,11 @@ import time
 import uuid
 from pathlib import Path
 
-from ovirt_tcp_plugin.broker.decision import Scope, Verdict
-from ovirt_tcp_plugin.broker.snapshot import Snapshot
-from ovirt_tcp_plugin.broker.snapshot_writer import SnapshotWriter
+from ovirt_tcp_plugin.broker.store.snapshot_writer import SnapshotWriter
 from ovirt_tcp_plugin.clock import BOOT_ID, boottime_ms
 from ovirt_tcp_plugin.messages.result import Level
+from ovirt_tcp_plugin.placement.decision import Scope, Verdict
+from ovirt_tcp_plugin.placement.snapshot import Snapshot
 
 HOUR_MS = 3_600_000
 VMS = 20_000

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from ovirt_tcp_plugin.broker.sdk import LogInGate
+from ovirt_tcp_plugin.engine.sdk import LogInGate
 from ovirt_tcp_plugin.lab.engine import audit_log, faults, model
 from ovirt_tcp_plugin.lab.engine.faults import AnswerFault
 from ovirt_tcp_plugin.messages.result import Level

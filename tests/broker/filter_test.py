@@ -13,7 +13,8 @@ from pathlib import Path
 
 import pytest
 
-from ovirt_tcp_plugin.broker import choose, settings
+from ovirt_tcp_plugin.broker import settings
+from ovirt_tcp_plugin.broker.verifiers import choose
 from ovirt_tcp_plugin.lab.engine.external_scheduler import ExternalScheduler, NoAnswer
 from ovirt_tcp_plugin.lab.processes import Processes, free_ports
 from tests import soak

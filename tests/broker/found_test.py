@@ -7,6 +7,7 @@ from __future__ import annotations
 import dataclasses
 import errno
 import json
+import random
 import shutil
 import threading
 from collections.abc import Mapping, Sequence
@@ -16,16 +17,16 @@ from typing import Any
 import pytest
 
 from ovirt_tcp_plugin.broker import service, settings
-from ovirt_tcp_plugin.broker.answer import Answer
-from ovirt_tcp_plugin.broker.engine import Engine
-from ovirt_tcp_plugin.broker.inventory import Listing
-from ovirt_tcp_plugin.broker.knowledge import Knowledge
-from ovirt_tcp_plugin.broker.memory import StateFile
+from ovirt_tcp_plugin.broker.state.answer import Answer
+from ovirt_tcp_plugin.broker.state.broker_state import BrokerState
+from ovirt_tcp_plugin.broker.store.state_file import StateFile
+from ovirt_tcp_plugin.engine.client import Engine
 from ovirt_tcp_plugin.lab.engine import audit_log, builtin, faults, model
 from ovirt_tcp_plugin.lab.engine.faults import AnswerFault
 from ovirt_tcp_plugin.messages.result import Level
-from tests.broker.knowledge_test import LIFE, World
+from ovirt_tcp_plugin.placement.inventory import Listing
 from tests.broker.site import EVERYBODY, Site, until
+from tests.broker.state.broker_state_test import LIFE, World
 
 
 def replace(world: World, number: int, **changes: str) -> None:
@@ -96,7 +97,7 @@ class TestWall:
     def test_one_of_a_pool_that_ended_while_the_broker_was_down_goes_after_two_listings(self) -> None:
         world = World()
         world.policy = dataclasses.replace(world.policy, filter_ids=frozenset())
-        world.knowledge = Knowledge(world.options, world.clock)  # type: ignore[arg-type]
+        world.knowledge = BrokerState(world.options, world.clock, random.random)  # type: ignore[arg-type]
         world.look()
         assert world.ended == ()
         world.look()
@@ -111,7 +112,7 @@ class TestWall:
             world.units = ()
         else:
             world.cluster = dataclasses.replace(world.cluster, policy_id="unknown")
-        world.knowledge = Knowledge(world.options, world.clock)  # type: ignore[arg-type]
+        world.knowledge = BrokerState(world.options, world.clock, random.random)  # type: ignore[arg-type]
         for _ in range(4):
             world.look()
             assert world.ended == ()
@@ -178,15 +179,15 @@ class TestWall:
 
 
 def test_a_fault_of_our_own_in_taking_an_answer_leaves_nobody_unasked(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
-    record, failed = Knowledge.record, []
+    record, failed = BrokerState.record, []
 
-    def fail_once(knowledge: Knowledge, answers: Mapping[str, Answer]) -> None:
+    def fail_once(knowledge: BrokerState, answers: Mapping[str, Answer]) -> None:
         if not failed:
             failed.append(answers)
             raise KeyError("a fault of our own")
         record(knowledge, answers)
 
-    monkeypatch.setattr(Knowledge, "record", fail_once)
+    monkeypatch.setattr(BrokerState, "record", fail_once)
     site.start()
     until(lambda: site.inside() == EVERYBODY)
     assert failed
@@ -221,7 +222,7 @@ class TestDisk:
         site.start()
         until(lambda: site.inside() == EVERYBODY)
 
-        def full(memory: StateFile, knowledge: Knowledge) -> None:
+        def full(memory: StateFile, knowledge: BrokerState) -> None:
             raise OSError(errno.ENOSPC, "No space left on device")
 
         with monkeypatch.context() as disk:
@@ -252,7 +253,7 @@ class TestDisk:
         world.attest(good=world.ids(), bad=["h1"])
         saved = json.loads(json.dumps(world.knowledge.encode()))
         saved["verdicts"]["h0"]["born_ms"] = "soon"
-        fresh = Knowledge(world.options, world.clock)  # type: ignore[arg-type]
+        fresh = BrokerState(world.options, world.clock, random.random)  # type: ignore[arg-type]
         before = fresh.encode()
         with pytest.raises(ValueError, match="soon"):
             fresh.restore(saved)
@@ -263,16 +264,16 @@ class TestDisk:
         world, looked, held = World(), threading.Event(), threading.Event()
         memory = StateFile(tmp_path)
         world.attest(good=world.ids())
-        encode = Knowledge.encode
+        encode = BrokerState.encode
 
-        def hold_up(knowledge: Knowledge) -> dict[str, Any]:
+        def hold_up(knowledge: BrokerState) -> dict[str, Any]:
             seen = encode(knowledge)
             if not looked.is_set():
                 looked.set()
                 held.wait(0.3)
             return seen
 
-        monkeypatch.setattr(Knowledge, "encode", hold_up)
+        monkeypatch.setattr(BrokerState, "encode", hold_up)
         early = threading.Thread(target=memory.save, args=(world.knowledge,))
         early.start()
         looked.wait(5)
@@ -415,7 +416,7 @@ class TestEvents:
     def test_ids_that_were_left_out_are_no_missed_events(self, site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
         """Sequences have gaps, and whoever dismisses all events leaves none to overlap with."""
         voided: list[str] = []
-        monkeypatch.setattr(Knowledge, "void", lambda knowledge, code, reason: voided.append(reason))
+        monkeypatch.setattr(BrokerState, "void", lambda knowledge, code, reason: voided.append(reason))
         log = self.running(site).engine.model.audit_log
         with site.engine.model.lock:
             log.rows.clear()
@@ -446,7 +447,7 @@ class TestEvents:
     def test_one_absence_voids_once(self, site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
         voided: list[str] = []
         monkeypatch.setattr(service, "MAX_ENGINE_SILENCE_MS", 500)
-        monkeypatch.setattr(Knowledge, "void", lambda knowledge, code, reason: voided.append(reason))
+        monkeypatch.setattr(BrokerState, "void", lambda knowledge, code, reason: voided.append(reason))
         self.running(site)
         lists = AnswerFault(faults.HTML, "GET", "api/(hosts|clusters)", 15)
         site.engine.faults.answers = [lists]

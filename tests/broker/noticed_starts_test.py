@@ -11,10 +11,10 @@ from pathlib import Path
 import pytest
 
 from ovirt_tcp_plugin.broker import service
-from ovirt_tcp_plugin.broker.inventory import Event
 from ovirt_tcp_plugin.engine import events
 from ovirt_tcp_plugin.lab.engine import audit_log
 from ovirt_tcp_plugin.messages.result import Level
+from ovirt_tcp_plugin.placement.inventory import Event
 from tests.broker.site import EVERYBODY, Site, until
 
 UP_MARK = "engine.up"

@@ -17,9 +17,9 @@ from typing import Any
 
 import pytest
 
-from ovirt_tcp_plugin.broker import choose
-from ovirt_tcp_plugin.broker.answer import Source
 from ovirt_tcp_plugin.broker.settings import OVIRT_TCP, VerifierOptions
+from ovirt_tcp_plugin.broker.state.answer import Source
+from ovirt_tcp_plugin.broker.verifiers import choose
 from ovirt_tcp_plugin.messages import result
 from ovirt_tcp_plugin.messages.result import AttestationResult, Level
 from ovirt_tcp_plugin.verifier.authority import Authority, write_key

@@ -7,11 +7,12 @@ Only what is meant to spare servers and hosts in the long run is shortened; noth
 
 from __future__ import annotations
 
-from ovirt_tcp_plugin.broker import quarantine, servers, verdicts
 from ovirt_tcp_plugin.broker.main import main
+from ovirt_tcp_plugin.broker.state import quarantine, verdicts
+from ovirt_tcp_plugin.broker.verifiers import failover
 
 verdicts.FIRST_RETRY_MS, verdicts.LONGEST_RETRY_MS = 300, 1_500
-servers.FIRST_REST_MS, servers.LONGEST_REST_MS = 200, 1_000
+failover.FIRST_REST_MS, failover.LONGEST_REST_MS = 200, 1_000
 quarantine.FIRST_RETRY_MS, quarantine.LONGEST_RETRY_MS = 300, 2_000
 quarantine.NEXT_RETURN_MS, quarantine.LONGEST_RETURN_MS, quarantine.STUCK_MS = 200, 2_000, 5_000
 

@@ -9,9 +9,9 @@ import random
 
 import pytest
 
-from ovirt_tcp_plugin.broker.answer import Answer
-from ovirt_tcp_plugin.broker.engine import Engine
-from ovirt_tcp_plugin.broker.verdicts import Lifetimes, VerdictCache
+from ovirt_tcp_plugin.broker.state.answer import Answer
+from ovirt_tcp_plugin.broker.state.verdicts import Lifetimes, VerdictCache
+from ovirt_tcp_plugin.engine.client import Engine
 from ovirt_tcp_plugin.lab.engine import model
 from ovirt_tcp_plugin.messages.result import Level
 from tests.broker.site import EVERYBODY, Site, until

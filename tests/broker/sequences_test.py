@@ -2,7 +2,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Random sequences of events on a clock of the test's own, beside a plain model of the rule.
 
-A sequence is a fresh table of two hosts, or a fresh Knowledge of four, and some random events: questions, answers of
+A sequence is a fresh table of two hosts, or a fresh BrokerState of four, and some random events: questions, answers of
 each level, age and freshness, silence, hosts that leave and come, voids, restarts of the broker in the same and in
 another boot. The model knows nothing of how the code does it; the two are compared after every event.
 """
@@ -17,14 +17,14 @@ from typing import Optional
 
 import pytest
 
-from ovirt_tcp_plugin.broker.answer import Answer
-from ovirt_tcp_plugin.broker.decision import Scope, VmTrust, decide
-from ovirt_tcp_plugin.broker.knowledge import MAX_PAUSE_MS, Knowledge
-from ovirt_tcp_plugin.broker.quarantine import REASON_PREFIX
-from ovirt_tcp_plugin.broker.verdicts import Lifetimes, VerdictCache
+from ovirt_tcp_plugin.broker.state.answer import Answer
+from ovirt_tcp_plugin.broker.state.broker_state import MAX_PAUSE_MS, BrokerState
+from ovirt_tcp_plugin.broker.state.verdicts import Lifetimes, VerdictCache
 from ovirt_tcp_plugin.messages.result import Level
+from ovirt_tcp_plugin.placement.decision import Scope, VmTrust, decide
+from ovirt_tcp_plugin.placement.inventory import REASON_PREFIX
 from tests import soak
-from tests.broker.knowledge_test import World
+from tests.broker.state.broker_state_test import World
 
 SEQUENCES = soak.part(1_000_000)
 EVENTS = 10
@@ -357,7 +357,7 @@ class KnowledgeSequence:
             world.clock.boot_id, world.clock.ms = f"{self.dice.random()}", self.dice.randrange(1, 100_000_000)
         for truth in self.truth.values():
             truth.restart(same_boot)
-        world.knowledge = Knowledge(world.options, world.clock)  # type: ignore[arg-type]
+        world.knowledge = BrokerState(world.options, world.clock, random.random)  # type: ignore[arg-type]
         world.knowledge.restore(saved)
         world.look()
         self._look()

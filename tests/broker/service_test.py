@@ -9,12 +9,12 @@ from pathlib import Path
 
 import pytest
 
-from ovirt_tcp_plugin.broker import snapshot
-from ovirt_tcp_plugin.broker.engine import Engine
-from ovirt_tcp_plugin.broker.snapshot_writer import SnapshotWriter
+from ovirt_tcp_plugin.broker.store.snapshot_writer import SnapshotWriter
+from ovirt_tcp_plugin.engine.client import Engine
 from ovirt_tcp_plugin.lab.engine import builtin, model
 from ovirt_tcp_plugin.lab.engine.errors import Fault
 from ovirt_tcp_plugin.messages.result import Level
+from ovirt_tcp_plugin.placement import snapshot
 from tests.broker.site import EVERYBODY, Site, until
 
 

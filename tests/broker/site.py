@@ -5,30 +5,33 @@
 from __future__ import annotations
 
 import dataclasses
+import random
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from ovirt_tcp_plugin import errors
-from ovirt_tcp_plugin.broker import hooks, settings, snapshot
-from ovirt_tcp_plugin.broker.answer import Answer
-from ovirt_tcp_plugin.broker.database import Database
-from ovirt_tcp_plugin.broker.engine import Engine
-from ovirt_tcp_plugin.broker.history import History
-from ovirt_tcp_plugin.broker.inventory import PERMITS, wall_name
-from ovirt_tcp_plugin.broker.knowledge import Knowledge
-from ovirt_tcp_plugin.broker.memory import StateFile
+from ovirt_tcp_plugin.broker import hooks, settings
+from ovirt_tcp_plugin.broker.engine_access import engine_access
 from ovirt_tcp_plugin.broker.service import Service
-from ovirt_tcp_plugin.broker.snapshot_writer import SnapshotWriter
-from ovirt_tcp_plugin.broker.vm_watch import VmWatch
+from ovirt_tcp_plugin.broker.state.answer import Answer
+from ovirt_tcp_plugin.broker.state.broker_state import BrokerState
+from ovirt_tcp_plugin.broker.store.database import Database
+from ovirt_tcp_plugin.broker.store.history import History
+from ovirt_tcp_plugin.broker.store.snapshot_writer import SnapshotWriter
+from ovirt_tcp_plugin.broker.store.state_file import StateFile
+from ovirt_tcp_plugin.broker.workers.vm_monitor import VmWatch
 from ovirt_tcp_plugin.clock import Clock
+from ovirt_tcp_plugin.engine.client import Engine
 from ovirt_tcp_plugin.lab.engine import builtin, model
 from ovirt_tcp_plugin.lab.engine.audit_log import Event
 from ovirt_tcp_plugin.lab.engine.server import Config, EngineSimulator
 from ovirt_tcp_plugin.messages.result import Level
+from ovirt_tcp_plugin.placement import snapshot
+from ovirt_tcp_plugin.placement.inventory import PERMITS, wall_name
+from tests.site_pki import PASSWORD
 
-PASSWORD = "of the engine"
 ADMINISTRATOR = "admin@internal"
 HOOKS = Path(__file__).parents[2] / "hooks" / "engine"
 TIMINGS = {
@@ -111,11 +114,11 @@ class Site:
         )
 
     def start(self) -> None:
-        self.knowledge = Knowledge(self.options, self.clock)
+        self.knowledge = BrokerState(self.options, self.clock, random.random)
         memory = StateFile(self.options.state.directory)
         memory.load(self.knowledge)
         writer = SnapshotWriter(self.options.snapshot.directory)
-        adapter, handles = Engine(self.options.engine), hooks.load(HOOKS)
+        adapter, handles = Engine(engine_access(self.options.engine)), hooks.load(HOOKS)
         self.database = Database(self.options.state.directory)
         self.history = History(self.database, 100_000, 90)
         vms = VmWatch(self.knowledge, self.database)

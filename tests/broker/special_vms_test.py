@@ -11,7 +11,8 @@ from typing import Any
 
 import pytest
 
-from ovirt_tcp_plugin.broker import quarantine, settings
+from ovirt_tcp_plugin.broker import settings
+from ovirt_tcp_plugin.broker.state import quarantine
 from ovirt_tcp_plugin.messages.result import Level
 from tests.broker.site import Site, until
 

@@ -10,10 +10,10 @@ from collections.abc import Callable
 
 import pytest
 
-from ovirt_tcp_plugin.broker.inventory import WALL_DESCRIPTION, bears_wall_name, wall_name
 from ovirt_tcp_plugin.lab.engine import faults, model
 from ovirt_tcp_plugin.lab.engine.faults import AnswerFault
 from ovirt_tcp_plugin.messages.result import Level
+from ovirt_tcp_plugin.placement.inventory import WALL_DESCRIPTION, bears_wall_name, wall_name
 from tests.broker.site import EVERYBODY, Site, until
 
 ACTS = int(os.environ.get("WALL_ACTS", "25"))

@@ -13,7 +13,6 @@ from typing import Any
 from cryptography.hazmat.primitives.asymmetric import ec
 
 from ovirt_tcp_plugin import errors
-from ovirt_tcp_plugin.broker import snapshot
 from ovirt_tcp_plugin.lab.engine import external_scheduler
 from ovirt_tcp_plugin.messages import (
     components,
@@ -29,10 +28,10 @@ from ovirt_tcp_plugin.messages import (
     tpm2,
     tpm12,
 )
+from ovirt_tcp_plugin.placement import snapshot
 from ovirt_tcp_plugin.scheduler import xmlrpc
 from ovirt_tcp_plugin.verifier import authority, endorsement, endorsement12
 from ovirt_tcp_plugin.verifier.appraisal import measured
-from tests.broker import snapshot_test
 from tests.fuzz import worst
 from tests.messages import (
     ear_test,
@@ -43,6 +42,7 @@ from tests.messages import (
     tpm2_test,
     tpm12_test,
 )
+from tests.placement import snapshot_test
 from tests.verifier.appraisal import reference_match_test
 from tests.verifier.conftest import certificate_request
 from tests.verifier.software_tpm import SoftwareTpm, launch_events

@@ -57,7 +57,7 @@ def _wait_until_all_are_gone(directory: Path) -> None:
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM], ids=["Ctrl-C", "SIGTERM"])
 def test_a_demo_that_is_interrupted_leaves_nothing_behind(tmp_path: Path, number: signal.Signals) -> None:
-    command = [sys.executable, "-m", "ovirt_tcp_plugin.cli", "demo"]
+    command = [sys.executable, "-m", "ovirt_tcp_plugin.admin.cli", "demo"]
     environment = {**os.environ, "TMPDIR": str(tmp_path)}
     demo = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment)
     assert demo.stdout is not None
@@ -73,7 +73,7 @@ def test_a_demo_that_is_interrupted_leaves_nothing_behind(tmp_path: Path, number
 
 
 def test_a_demo_that_is_killed_leaves_no_process_behind(tmp_path: Path) -> None:
-    command = [sys.executable, "-m", "ovirt_tcp_plugin.cli", "demo"]
+    command = [sys.executable, "-m", "ovirt_tcp_plugin.admin.cli", "demo"]
     environment = {**os.environ, "TMPDIR": str(tmp_path)}
     demo = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment)
     assert demo.stdout is not None

@@ -6,11 +6,11 @@ from __future__ import annotations
 
 import uuid
 
-from ovirt_tcp_plugin.broker.decision import Scope, Verdict
-from ovirt_tcp_plugin.broker.snapshot import Snapshot
 from ovirt_tcp_plugin.clock import BOOT_ID
 from ovirt_tcp_plugin.clock import boottime_ms as now_ms
 from ovirt_tcp_plugin.messages.result import Level
+from ovirt_tcp_plugin.placement.decision import Scope, Verdict
+from ovirt_tcp_plugin.placement.snapshot import Snapshot
 
 GOOD, BAD, ENDED, UNBORN, SILENT = (str(uuid.UUID(int=number)) for number in range(1, 6))
 MARKED, PLAIN, EXEMPT, NEW = (str(uuid.UUID(int=number)) for number in range(11, 15))

@@ -12,11 +12,11 @@ from pathlib import Path
 
 import pytest
 
-from ovirt_tcp_plugin.broker import snapshot
-from ovirt_tcp_plugin.broker.decision import decide
-from ovirt_tcp_plugin.broker.snapshot_writer import SnapshotWriter
+from ovirt_tcp_plugin.broker.store.snapshot_writer import SnapshotWriter
 from ovirt_tcp_plugin.clock import boottime_ms
 from ovirt_tcp_plugin.lab.engine.external_scheduler import request
+from ovirt_tcp_plugin.placement import snapshot
+from ovirt_tcp_plugin.placement.decision import decide
 from ovirt_tcp_plugin.scheduler import web
 from ovirt_tcp_plugin.scheduler.snapshots import SnapshotDirectory
 from tests import soak

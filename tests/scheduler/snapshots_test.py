@@ -15,11 +15,11 @@ from pathlib import Path
 
 import pytest
 
-from ovirt_tcp_plugin.broker import snapshot
-from ovirt_tcp_plugin.broker.decision import Scope
-from ovirt_tcp_plugin.broker.snapshot import Snapshot
-from ovirt_tcp_plugin.broker.snapshot_writer import SnapshotWriter
+from ovirt_tcp_plugin.broker.store.snapshot_writer import SnapshotWriter
 from ovirt_tcp_plugin.clock import boottime_ms as now_ms
+from ovirt_tcp_plugin.placement import snapshot
+from ovirt_tcp_plugin.placement.decision import Scope
+from ovirt_tcp_plugin.placement.snapshot import Snapshot
 from ovirt_tcp_plugin.scheduler import trusted_hosts
 from ovirt_tcp_plugin.scheduler.snapshots import SnapshotDirectory
 from tests.scheduler.conftest import BAD, GOOD, OTHER_POOL, POOL, pool
@@ -241,7 +241,7 @@ def test_a_writer_that_is_killed_leaves_a_whole_file(tmp_path: Path) -> None:
 _WRITER = """
 import sys
 from pathlib import Path
-from ovirt_tcp_plugin.broker.snapshot_writer import SnapshotWriter
+from ovirt_tcp_plugin.broker.store.snapshot_writer import SnapshotWriter
 from tests.scheduler.conftest import pool
 writer = SnapshotWriter(Path(sys.argv[1]))
 while True:

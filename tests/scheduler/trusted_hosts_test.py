@@ -10,9 +10,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ovirt_tcp_plugin.broker.decision import Scope, Verdict, decide, passing
 from ovirt_tcp_plugin.clock import boottime_ms as now_ms
 from ovirt_tcp_plugin.messages.result import Level
+from ovirt_tcp_plugin.placement.decision import Scope, Verdict, decide, passing
 from ovirt_tcp_plugin.scheduler.trusted_hosts import Accepted, accept
 from tests.scheduler.conftest import BAD, ENDED, EXEMPT, GOOD, MARKED, NEW, OTHER_POOL, PLAIN, SILENT, UNBORN, pool
 

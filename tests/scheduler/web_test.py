@@ -20,7 +20,7 @@ from typing import Any
 
 import pytest
 
-from ovirt_tcp_plugin.broker.snapshot_writer import SnapshotWriter
+from ovirt_tcp_plugin.broker.store.snapshot_writer import SnapshotWriter
 from ovirt_tcp_plugin.lab.engine.external_scheduler import ExternalScheduler, request
 from ovirt_tcp_plugin.lab.processes import Processes, free_ports, listens
 from ovirt_tcp_plugin.placement import filter_unit

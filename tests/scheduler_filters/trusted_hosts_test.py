@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from ovirt_tcp_plugin.broker.snapshot_writer import SnapshotWriter
+from ovirt_tcp_plugin.broker.store.snapshot_writer import SnapshotWriter
 from tests.scheduler.conftest import BAD, GOOD, MARKED, pool
 
 FILTERS = Path(__file__).parents[2] / "scheduler_filters"
@@ -67,11 +67,11 @@ def test_describes_itself_as_filterd_does() -> None:
         import trusted_hosts
     finally:
         sys.path.remove(str(FILTERS))
-    from ovirt_tcp_plugin.placement import filter_unit as unit
+    from ovirt_tcp_plugin.placement import filter_unit
 
-    assert trusted_hosts.TrustedHosts.__name__ == unit.NAME
-    assert trusted_hosts.TrustedHosts.do_filter.__doc__ == unit.DESCRIPTION
+    assert trusted_hosts.TrustedHosts.__name__ == filter_unit.NAME
+    assert trusted_hosts.TrustedHosts.do_filter.__doc__ == filter_unit.DESCRIPTION
     # The proxy offers every class of the module that has such a method.
     offered = [name for name, one in vars(trusted_hosts).items() if hasattr(one, "do_filter")]
-    assert offered == [unit.NAME]
-    assert trusted_hosts.TrustedHosts.properties_validation == unit.PROPERTIES
+    assert offered == [filter_unit.NAME]
+    assert trusted_hosts.TrustedHosts.properties_validation == filter_unit.PROPERTIES

@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import pytest
 
-from ovirt_tcp_plugin.broker.sdk import Access, Sdk
+from ovirt_tcp_plugin.engine.sdk import Access, Sdk
 from ovirt_tcp_plugin.lab.engine import documents
 from ovirt_tcp_plugin.lab.engine.model import Host
 from tests.conftest import WATCH

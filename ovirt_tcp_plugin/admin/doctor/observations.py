@@ -1,0 +1,125 @@
+# SPDX-FileCopyrightText: The ovirt_tcp_plugin developers
+# SPDX-License-Identifier: Apache-2.0
+"""What engine, broker, filterd and attestation server showed, as values for the judges. Pure."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Collection, Mapping, Sequence
+from typing import Optional
+
+from ovirt_tcp_plugin.placement import decision
+from ovirt_tcp_plugin.placement.inventory import Host, Listing, Vm
+from ovirt_tcp_plugin.placement.pools import Pool, Pools
+from ovirt_tcp_plugin.placement.snapshot import Snapshot
+
+
+@dataclasses.dataclass(frozen=True)
+class Site:
+    """The engine's inventory, and what follows from it.
+
+    Attributes:
+        pools: the trusted pools by cluster id.
+        exempt: ids of the VMs that may run anywhere.
+    """
+
+    listing: Listing
+    pools: Mapping[str, Pool]
+    exempt: frozenset[str]
+
+    def hosts(self, pool: Pool) -> list[Host]:
+        """Return a pool's hosts."""
+        return [host for host in self.listing.hosts if host.cluster_id == pool.cluster_id]
+
+    def needs_trust(self, vm: Vm) -> bool:
+        """Return whether a VM may run on trusted hosts only."""
+        pool = self.pools.get(vm.cluster_id)
+        asks = decision.VmTrust(vm.marked, vm.id in self.exempt)
+        return pool is not None and decision.needs_trust(asks, pool.scope)
+
+    def engine_vms(self) -> list[Vm]:
+        """Return the VMs that carry the engine itself and lie in a trusted pool."""
+        return [vm for vm in self.listing.vms if vm.hosted_engine and vm.cluster_id in self.pools]
+
+
+@dataclasses.dataclass(frozen=True)
+class SchedulerOptions:
+    """The engine's options of its external scheduler, as they count from its next start."""
+
+    enabled: bool
+    host: str
+    port: int
+    response_ms: int
+
+
+@dataclasses.dataclass(frozen=True)
+class BrokerHost:
+    """A pool's host as the broker sees it now."""
+
+    id: str
+    name: str
+    trusted: bool
+    code: str
+    quarantined: bool
+
+
+@dataclasses.dataclass(frozen=True)
+class BrokerView:
+    """What the broker says.
+
+    Attributes:
+        hosts: by host id.
+        held: names of the hosts that a tripped guard holds, by pool name.
+        servers_answer: whether an attestation server answered when it was last asked.
+    """
+
+    hosts: Mapping[str, BrokerHost]
+    held: Mapping[str, Sequence[str]]
+    servers_answer: bool
+
+
+@dataclasses.dataclass(frozen=True)
+class Snapshots:
+    """The snapshot files as filterd would take them.
+
+    Attributes:
+        by_host: the newest good snapshot of the host's pool.
+        faults: what is wrong with a file, by its name.
+        closed: files, or their directory, that not every user may read.
+        now_ms: CLOCK_BOOTTIME when they were read.
+        directories: that of the broker, and that of filterd.
+    """
+
+    by_host: Mapping[str, Snapshot]
+    faults: Mapping[str, str]
+    closed: Collection[str]
+    now_ms: int
+    directories: tuple[str, str]
+
+
+@dataclasses.dataclass(frozen=True)
+class ServerView:
+    """One attestation server.
+
+    Attributes:
+        fault: why there was no answer, empty if there was one; `bad_certificate`: its certificate is why.
+        status: of the answer to a question about no host; `good`: one that a server of its kind gives.
+        certificate_ends_s: seconds until its certificate ends.
+        ahead_s: its clock against this machine's, in seconds; None if it does not tell the time.
+    """
+
+    url: str
+    fault: str = ""
+    bad_certificate: bool = False
+    status: int = 0
+    good: bool = False
+    certificate_ends_s: float = 0.0
+    ahead_s: Optional[float] = None
+
+
+def site(listing: Listing, exempt_vms: Collection[str]) -> Site:
+    """Return the inventory with its trusted pools."""
+    pools = Pools()
+    pools.update(listing)
+    engine = {vm.id for vm in listing.vms if vm.hosted_engine}
+    return Site(listing, dict(pools.by_cluster), frozenset(exempt_vms) | engine)

@@ -1,0 +1,110 @@
+# SPDX-FileCopyrightText: The ovirt_tcp_plugin developers
+# SPDX-License-Identifier: Apache-2.0
+"""What the broker left at the engine and the journal does not know: walls, and hosts in quarantine.
+
+The broker takes both back while it runs and has its role. Once the pools end that may be over any
+moment, and a wall that nobody keeps stops its VMs from starting: `setup --remove` takes them back
+itself.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+
+from ovirt_tcp_plugin import errors
+from ovirt_tcp_plugin.engine.admin_client import Administration
+from ovirt_tcp_plugin.engine.scheduling_policies import CLUSTER_MAINTENANCE
+from ovirt_tcp_plugin.placement.inventory import Cluster, Group, Host, Listing, is_quarantined
+from ovirt_tcp_plugin.placement.pools import Pools
+
+
+@dataclasses.dataclass(frozen=True)
+class Wall:
+    """A wall in a cluster that is no trusted pool."""
+
+    cluster: Cluster
+    group: Group
+
+
+@dataclasses.dataclass(frozen=True)
+class Leftovers:
+    """What the engine shows.
+
+    Attributes:
+        pools: the clusters that are trusted pools; those that an upgrade of the cluster suspends
+        are among them. walls: of clusters that are none. hosts: in maintenance for a reason of
+        ours, in clusters that are none.
+    """
+
+    pools: tuple[Cluster, ...]
+    walls: tuple[Wall, ...]
+    hosts: tuple[Host, ...]
+
+
+def leftovers(listing: Listing) -> Leftovers:
+    """Return what is left in a listing."""
+    known = Pools()
+    known.update(listing)
+    pools = [cluster for cluster in listing.clusters if _is_pool(cluster, known, listing)]
+    pool_ids = {cluster.id for cluster in pools}
+    walls = [
+        Wall(cluster, listing.walls[cluster.id])
+        for cluster in listing.clusters
+        if cluster.id in listing.walls and cluster.id not in pool_ids
+    ]
+    hosts = [host for host in listing.hosts if is_quarantined(host) and host.cluster_id not in pool_ids]
+    return Leftovers(tuple(pools), tuple(walls), tuple(hosts))
+
+
+def remove_walls(
+    engine: Administration, walls: tuple[Wall, ...], tell: Callable[[str], None]
+) -> list[str]:
+    """Remove walls; return why some are still there. Raises Unavailable."""
+    kept: list[str] = []
+    for wall in walls:
+        title = f"wall of cluster {wall.cluster.name}"
+        try:
+            engine.remove_group(wall.cluster.id, wall.group.id)
+        except errors.Conflict as e:
+            what = f"The {title} is still there, and keeps its VMs from starting ({e.reason})"
+            kept.append(f"{what}: remove the affinity group {wall.group.name} there.")
+        else:
+            tell(f"{title}: removed")
+    return kept
+
+
+def give_back(
+    engine: Administration, hosts: tuple[Host, ...], tell: Callable[[str], None]
+) -> list[str]:
+    """Activate hosts that the broker took out of service; return why some are still out.
+
+    Raises Unavailable.
+    """
+    kept: list[str] = []
+    for host in hosts:
+        try:
+            engine.activate(host.id)
+        except (errors.Conflict, errors.NotFound) as e:
+            if not _is_out(engine, host):
+                continue  # the broker was faster
+            what = f"Host {host.name} is still out of service, where the broker put it ({e})"
+            kept.append(f"{what}: activate it under Compute, Hosts, Management.")
+        else:
+            tell(f"host {host.name}: activated; it was out of service, {host.status_detail}")
+    return kept
+
+
+def _is_out(engine: Administration, host: Host) -> bool:
+    """Return whether a host is still in maintenance for a reason of ours."""
+    return any(known.id == host.id and is_quarantined(known) for known in engine.listing().hosts)
+
+
+def _is_pool(cluster: Cluster, known: Pools, listing: Listing) -> bool:
+    """Return whether a cluster is a pool.
+
+    During an upgrade it has a policy of the engine's own, and gets ours back.
+    """
+    if cluster.id in known.by_cluster:
+        return True
+    return cluster.policy_id == CLUSTER_MAINTENANCE and cluster.id in listing.walls

@@ -1,0 +1,140 @@
+# SPDX-FileCopyrightText: The ovirt_tcp_plugin developers
+# SPDX-License-Identifier: Apache-2.0
+"""The engine as it was last seen: hosts, VMs, walls and pools, and how to find them. No I/O."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from typing import Optional, TypeVar
+
+from ovirt_tcp_plugin.broker.state import host_names
+from ovirt_tcp_plugin.broker.state.verdicts import VerdictCache
+from ovirt_tcp_plugin.messages.result import Level
+from ovirt_tcp_plugin.placement import pools
+from ovirt_tcp_plugin.placement.decision import Verdict, VmTrust
+from ovirt_tcp_plugin.placement.inventory import Group, Host, Listing, Vm
+from ovirt_tcp_plugin.placement.pools import Pool
+
+_InCluster = TypeVar("_InCluster", Host, Vm)
+
+
+class Sight:
+    """Not thread-safe.
+
+    Attributes:
+        hosts, vms: by id.
+        hosts_of, vms_of: the same by cluster id: walls and snapshots of all pools are made every
+            second.
+        names: names at the attestation server by host id.
+        shared_names: ids of hosts that share such a name.
+        exempt: ids of VMs that may run anywhere.
+        walls: by cluster id, as last read or edited.
+        surplus_walls: ids of further ones, in the same way.
+    """
+
+    def __init__(self, exempt: Collection[str]) -> None:
+        self.pools = pools.Pools()
+        self.listing = Listing((), (), (), (), ())
+        self.hosts: dict[str, Host] = {}
+        self.vms: dict[str, Vm] = {}
+        self.hosts_of: Mapping[str, Sequence[Host]] = {}
+        self.vms_of: Mapping[str, Sequence[Vm]] = {}
+        self.names: dict[str, str] = {}
+        self.shared_names: frozenset[str] = frozenset()
+        self.exempt = self._always_exempt = frozenset(exempt)
+        self.walls: dict[str, Group] = {}
+        self.surplus_walls: dict[str, frozenset[str]] = {}
+
+    def see_hosts(self, hosts: Iterable[Host], configured: Mapping[str, str]) -> None:
+        """Take over the engine's hosts. `configured`: the option `host_names`."""
+        hosts = list(hosts)
+        self.hosts = {host.id: host for host in hosts}
+        self.hosts_of = _by_cluster(hosts)
+        self.names, self.shared_names = host_names.names(hosts, configured)
+
+    def see_listing(self, listing: Listing) -> None:
+        """Take over the VMs of a complete listing."""
+        self.listing = listing
+        self.vms = {vm.id: vm for vm in listing.vms}
+        self.vms_of = _by_cluster(listing.vms)
+        self.exempt = pools.exempt_vms(self._always_exempt, listing.vms)
+
+    def find_host(self, host: str) -> Optional[Host]:
+        """Return a host by its name or id."""
+        for known in self.hosts.values():
+            if host in (known.id, known.name):
+                return known
+        return None
+
+    def find_vm(self, vm: str) -> Optional[Vm]:
+        """Return a VM by its name or id."""
+        for known in self.vms.values():
+            if vm in (known.id, known.name):
+                return known
+        return None
+
+    def pool_of(self, host_id: str) -> Optional[Pool]:
+        """Return the trusted pool that a host is in."""
+        host = self.hosts.get(host_id)
+        return None if host is None else self.pools.by_cluster.get(host.cluster_id)
+
+    def pools_of(self, host_ids: Iterable[str]) -> list[str]:
+        """Return the ids of the trusted pools that hosts are in."""
+        pool_ids: list[str] = []
+        for host_id in host_ids:
+            pool = self.pool_of(host_id)
+            if pool is not None:
+                pool_ids.append(pool.cluster_id)
+        return pool_ids
+
+    def host_name(self, host_id: str) -> str:
+        """Return a host's name for people, its id if it is gone."""
+        return self.hosts[host_id].name if host_id in self.hosts else host_id
+
+    def host_names(self, host_ids: Iterable[str]) -> list[str]:
+        """Return the names of hosts, sorted."""
+        return sorted(self.host_name(host_id) for host_id in host_ids)
+
+    def vm(self, vm_id: str) -> VmTrust:
+        """Return a VM as the rule sees it."""
+        known = self.vms.get(vm_id)
+        return VmTrust(None if known is None else known.marked, vm_id in self.exempt)
+
+    def vms_needing_trust(self, pool: Pool) -> list[Vm]:
+        """Return a pool's VMs that need a trusted host."""
+        vms = self.vms_of.get(pool.cluster_id, ())
+        return [vm for vm in vms if pools.needs_trust(vm, pool, self.exempt)]
+
+    def places(self) -> dict[str, tuple[str, Optional[str]]]:
+        """Return each host's cluster and name at the attestation server."""
+        places: dict[str, tuple[str, Optional[str]]] = {}
+        for host in self.hosts.values():
+            places[host.id] = (host.cluster_id, self.names.get(host.id))
+        return places
+
+    def shown(self, host_id: str, verdicts: VerdictCache, now_ms: int) -> Verdict:
+        """Return a host's verdict as placement has to see it."""
+        if host_id in self.shared_names:
+            reason = (
+                "another host has the same name at the attestation server: "
+                "give them different ones in host_names"
+            )
+            return _unknown(now_ms, "name_shared", reason)
+        verdict = verdicts.verdict(host_id)
+        if verdict is None:
+            return _unknown(now_ms, "not_attested", "the host has not been attested yet")
+        counts = verdict.level is Level.TRUSTED and now_ms < verdict.end_ms
+        if counts and not verdicts.holds(host_id, now_ms):
+            return _unknown(now_ms, "not_up", "the host is not Up")
+        return verdict
+
+
+def _unknown(now_ms: int, code: str, reason: str) -> Verdict:
+    return Verdict(Level.UNKNOWN, now_ms, now_ms, code, reason)
+
+
+def _by_cluster(things: Iterable[_InCluster]) -> Mapping[str, Sequence[_InCluster]]:
+    grouped: dict[str, list[_InCluster]] = {}
+    for thing in things:
+        grouped.setdefault(thing.cluster_id, []).append(thing)
+    return grouped

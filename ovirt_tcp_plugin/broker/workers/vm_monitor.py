@@ -1,0 +1,118 @@
+# SPDX-FileCopyrightText: The ovirt_tcp_plugin developers
+# SPDX-License-Identifier: Apache-2.0
+"""Keeps the records of VMs in the database, and makes of the engine's events and listings what the VM hooks are run for."""
+
+from __future__ import annotations
+
+import collections
+from collections.abc import Mapping
+
+from ovirt_tcp_plugin import errors
+from ovirt_tcp_plugin.broker.hooks import HookEvent
+from ovirt_tcp_plugin.broker.state import vm_records
+from ovirt_tcp_plugin.broker.state.broker_state import BrokerState
+from ovirt_tcp_plugin.broker.state.vm_records import Record, Seen, VmNews, VmRecords
+from ovirt_tcp_plugin.broker.store.database import Database
+from ovirt_tcp_plugin.engine import events
+from ovirt_tcp_plugin.placement.inventory import Event, Listing, Notice
+
+# While no listing comes, the last ones are kept.
+MAX_RELAYED = 1000
+
+
+class VmWatch:
+    """The thread that looks at the engine has it; only `by_hand` may be called by others."""
+
+    def __init__(self, state: BrokerState, database: Database) -> None:
+        self._state, self._database = state, database
+        self._records = VmRecords(_load(database))
+        self._causes: dict[str, set[str]] = {}
+        self._unsaved: set[str] = set()
+        # For the history; after the listing, because that has the names.
+        self._relayed: collections.deque[Notice] = collections.deque(maxlen=MAX_RELAYED)
+
+    def take_event(self, event: Event) -> None:
+        """Note what an event tells of a VM; the next listing will show it."""
+        if event.code in events.TRUST_MISMATCH:
+            text = f"The engine warns ({event.code}): {event.text}"
+            self._relayed.append(Notice("engine_trust_mismatch", "warning", text, vm_id=event.vm_id, event=False))
+        if event.code in events.TEMPLATE_IMPORTED:
+            text = f"A template was imported: {event.text} Only what its own properties say marks the VMs made from it."
+            self._relayed.append(Notice("template_imported", "normal", text, event=False))
+        name = _cause(event.code)
+        if name and event.vm_id:
+            self._causes.setdefault(event.vm_id, set()).add(name)
+
+    def observe(self, listing: Listing) -> list[HookEvent]:
+        """Take a complete listing into account; return the hooks to run."""
+        seen = self._seen(listing)
+        causes, self._causes = self._causes, {}
+        news, notices, changed = self._records.observe(seen, causes)
+        self._unsaved |= changed
+        for notice in (*self._relayed, *notices):
+            self._state.tell(notice)
+        self._relayed.clear()
+        for one in news:
+            if one.text:
+                self._state.tell(Notice(one.name, "normal", one.text, vm_id=one.vm.id, event=False))
+        return [_hook(one) for one in news]
+
+    def save(self) -> None:
+        """Keep the records that changed. Raises Unavailable; they are kept the next time then."""
+        if not self._unsaved:
+            return
+        with self._database.transaction() as connection:
+            for vm_id in self._unsaved:
+                record = self._records.by_id.get(vm_id)
+                connection.execute("DELETE FROM vms WHERE id = ?", (vm_id,))
+                if record is not None:
+                    connection.execute("INSERT INTO vms VALUES (?, ?, ?, ?, ?, ?, ?)", (vm_id, *record))
+        self._unsaved = set()
+
+    def by_hand(self, name: str, vm: str, listing: Listing) -> HookEvent:
+        """Return the event to run a hook by hand: what is wrong with the VM now, told or not. Raises NotFound."""
+        found = next((one for one in listing.vms if vm in (one.id, one.name)), None)
+        if found is None:
+            raise errors.NotFound("VM", vm)
+        fault = self._records.standing(found, self._seen(listing))
+        return HookEvent(name, vm_id=found.id, code=name if fault else "", fault=fault)
+
+    def _seen(self, listing: Listing) -> Seen:
+        pools, exempt = self._state.pools_and_exempt()
+        return Seen(listing.vms, {one.id: one.name for one in listing.clusters}, pools, exempt)
+
+
+def warning(event: HookEvent) -> Notice:
+    """Return what to write of a VM with a fault."""
+    return Notice(f"{event.code} {event.vm_id}", "warning", event.fault, vm_id=event.vm_id)
+
+
+def _cause(code: int) -> str:
+    """Return the hook of an event's VM that no listing would tell, empty for none."""
+    if code in events.VM_CLONED:
+        return vm_records.CLONED
+    if code in events.VM_IMPORTED:
+        return vm_records.IMPORTED
+    if code in events.TRUST_LOST:
+        return vm_records.FROM_TRUSTED
+    return ""
+
+
+def _hook(news: VmNews) -> HookEvent:
+    return HookEvent(news.name, vm_id=news.vm.id, code=news.code, fault=news.fault)
+
+
+def _load(database: Database) -> Mapping[str, Record]:
+    with database.reading() as connection:
+        rows = connection.execute("SELECT * FROM vms ORDER BY rowid").fetchall()
+    return {
+        row["id"]: Record(
+            row["cluster_id"],
+            row["pool"],
+            bool(row["marked"]),
+            bool(row["needs_trust"]),
+            row["warned"],
+            bool(row["gone"]),
+        )
+        for row in rows
+    }

@@ -1,0 +1,252 @@
+# SPDX-FileCopyrightText: The ovirt_tcp_plugin developers
+# SPDX-License-Identifier: Apache-2.0
+"""What an administrator asks of the engine and the broker never does, by the oVirt SDK: `setup` and `doctor` use it."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Collection, Iterable, Mapping
+from typing import Any
+
+from ovirtsdk4 import types
+
+from ovirt_tcp_plugin import errors
+from ovirt_tcp_plugin.engine.affinity_conflicts import AffinityGroup, Rule
+from ovirt_tcp_plugin.engine.client import read_clusters, read_listing, read_units
+from ovirt_tcp_plugin.engine.scheduling_policies import Content
+from ovirt_tcp_plugin.engine.sdk import Access, Sdk, properties
+from ovirt_tcp_plugin.placement.inventory import Cluster, Listing, Unit
+
+
+@dataclasses.dataclass(frozen=True)
+class Named:
+    """A scheduling policy, role or user.
+
+    Attributes:
+        locked: whether it is a policy of the engine's own, which nobody may edit.
+    """
+
+    id: str
+    name: str
+    description: str = ""
+    locked: bool = False
+
+
+@dataclasses.dataclass(frozen=True)
+class Permission:
+    """A role that a user has on the whole system."""
+
+    id: str
+    role_id: str
+    user_id: str
+
+
+class Administration:
+    """The engine's REST API for an administrator. Every method raises what `Sdk.call` does."""
+
+    def __init__(self, access: Access) -> None:
+        self._call = Sdk(access).call
+
+    def forbidding_groups(self, cluster_ids: Iterable[str]) -> tuple[AffinityGroup, ...]:
+        """Return the affinity groups of these clusters with a rule that keeps members apart, for `conflicts`."""
+
+        def groups(system: Any) -> tuple[AffinityGroup, ...]:
+            return tuple(one for uid in cluster_ids for one in _forbidding(system, uid))
+
+        return self._call("list affinity groups", groups)
+
+    def listing(self) -> Listing:
+        """Return everything that the broker sees, too."""
+        return self._call("list everything", read_listing)
+
+    def clusters(self) -> tuple[Cluster, ...]:
+        """Return all clusters."""
+        return self._call("list clusters", read_clusters)
+
+    def units(self) -> tuple[Unit, ...]:
+        """Return all scheduling policy units."""
+        return self._call("list policy units", read_units)
+
+    # Scheduling policies
+
+    def policies(self) -> tuple[Named, ...]:
+        """Return all scheduling policies."""
+
+        def read(system: Any) -> tuple[Named, ...]:
+            listed = system.scheduling_policies_service().list()
+            return tuple(
+                Named(policy.id, policy.name or "", policy.description or "", bool(policy.locked))
+                for policy in listed
+            )
+
+        return self._call("list policies", read)
+
+    def content(self, policy_id: str) -> Content:
+        """Return what a policy consists of."""
+
+        def read(system: Any) -> Content:
+            service = _policy(system, policy_id)
+            filters = {_unit_id(one): one.position or 0 for one in service.filters_service().list()}
+            weights = {_unit_id(one): one.factor or 0 for one in service.weights_service().list()}
+            balances = [_unit_id(one) for one in service.balances_service().list()]
+            return Content(filters, weights, balances[0] if balances else "", properties(service.get().properties))
+
+        return self._call("read a policy", read)
+
+    def add_policy(self, name: str, description: str) -> str:
+        """Make a policy without units, and return its id. No cluster may use it yet."""
+        policy = types.SchedulingPolicy(name=name, description=description)
+        return self._call("add a policy", lambda system: str(system.scheduling_policies_service().add(policy).id))
+
+    def add_filter(self, policy_id: str, unit_id: str, position: int) -> None:
+        """Add a filter to a policy that was just made, once.
+
+        The engine edits the policy in its memory before it validates
+        (`BackendPolicyUnitsResource`): what it refuses stays there until its restart, and one that
+        is there twice makes it refuse every later edit of this policy.
+        """
+        unit = types.Filter(scheduling_policy_unit=types.SchedulingPolicyUnit(id=unit_id), position=position)
+        self._call("add a filter", lambda system: _policy(system, policy_id).filters_service().add(unit))
+
+    def add_weight(self, policy_id: str, unit_id: str, factor: int) -> None:
+        """Add a weight to a policy that was just made, once, as with a filter."""
+        unit = types.Weight(scheduling_policy_unit=types.SchedulingPolicyUnit(id=unit_id), factor=factor)
+        self._call("add a weight", lambda system: _policy(system, policy_id).weights_service().add(unit))
+
+    def set_balance(self, policy_id: str, unit_id: str) -> None:
+        """Give a policy this balance."""
+        unit = types.Balance(scheduling_policy_unit=types.SchedulingPolicyUnit(id=unit_id))
+        self._call("set a balance", lambda system: _policy(system, policy_id).balances_service().add(unit))
+
+    def set_properties(self, policy_id: str, values: Mapping[str, str]) -> None:
+        """Give a policy these properties; its units must know them."""
+        change = types.SchedulingPolicy(properties=_properties(values))
+        self._call("set properties", lambda system: _policy(system, policy_id).update(change))
+
+    def remove_policy(self, policy_id: str) -> None:
+        """Remove a policy that no cluster uses."""
+        self._call("remove a policy", lambda system: _policy(system, policy_id).remove())
+
+    def remove_unit(self, unit_id: str) -> None:
+        """Remove an external policy unit that no policy uses."""
+        units = "remove a policy unit"
+        self._call(units, lambda system: system.scheduling_policy_units_service().unit_service(unit_id).remove())
+
+    def use_policy(self, cluster_id: str, policy_id: str, values: Mapping[str, str]) -> None:
+        """Have a cluster use a policy, with these properties. Its other properties stay, where the policy knows them."""
+        policy = types.SchedulingPolicy(id=policy_id)
+        change = types.Cluster(scheduling_policy=policy, custom_scheduling_policy_properties=_properties(values))
+        self._call("set a policy", lambda system: system.clusters_service().cluster_service(cluster_id).update(change))
+
+    def remove_group(self, cluster_id: str, group_id: str) -> None:
+        """Remove an affinity group. It may be gone already."""
+
+        def groups(system: Any) -> Any:
+            return system.clusters_service().cluster_service(cluster_id).affinity_groups_service()
+
+        def remove(system: Any) -> None:
+            groups(system).group_service(group_id).remove()
+
+        def is_listed(system: Any) -> bool:
+            return any(group.id == group_id for group in groups(system).list())
+
+        try:
+            self._call("remove an affinity group", remove)
+        except (errors.Conflict, errors.NotFound):
+            # For a group that is gone the engine answers 400, with an error of its own
+            # (`AffinityGroup` is null).
+            if self._call("list affinity groups", is_listed):
+                raise
+
+    def activate(self, host_id: str) -> None:
+        """Ask for a host's activation; it is Up later."""
+
+        def activate(system: Any) -> None:
+            system.hosts_service().host_service(host_id).activate(async_=True)
+
+        self._call("activate a host", activate)
+
+    # Users
+
+    def users(self) -> tuple[Named, ...]:
+        """Return all users that the engine knows; a name is `<login>@<provider of authorization>`."""
+        users = self._call("list users", lambda system: system.users_service().list())
+        return tuple(Named(one.id, one.user_name or "") for one in users)
+
+    def roles(self) -> tuple[Named, ...]:
+        """Return all roles."""
+        return self._call("list roles", lambda system: _named(system.roles_service().list()))
+
+    def permits(self, role_id: str) -> frozenset[str]:
+        """Return the ids of a role's permits."""
+
+        def read(system: Any) -> frozenset[str]:
+            return frozenset(one.id for one in system.roles_service().role_service(role_id).permits_service().list())
+
+        return self._call("list permits", read)
+
+    def add_role(self, name: str, description: str, permit_ids: Collection[str]) -> str:
+        """Make a role for administrators, and return its id."""
+        permits = [types.Permit(id=one) for one in sorted(permit_ids)]
+        role = types.Role(name=name, description=description, administrative=True, permits=permits)
+        return self._call("add a role", lambda system: str(system.roles_service().add(role).id))
+
+    def remove_role(self, role_id: str) -> None:
+        """Remove a role that nobody has."""
+        self._call("remove a role", lambda system: system.roles_service().role_service(role_id).remove())
+
+    def permissions(self) -> tuple[Permission, ...]:
+        """Return which users have which roles on the whole system."""
+        found = self._call("list permissions", lambda system: system.permissions_service().list())
+        return tuple(Permission(one.id, one.role.id, one.user.id) for one in found if one.user and one.role)
+
+    def grant(self, role_id: str, user_id: str) -> str:
+        """Give a user a role on the whole system, and return the permission's id."""
+        permission = types.Permission(role=types.Role(id=role_id), user=types.User(id=user_id))
+        return self._call("grant a role", lambda system: str(system.permissions_service().add(permission).id))
+
+    def revoke(self, permission_id: str) -> None:
+        """Take a permission back."""
+        service = "revoke a role"
+        self._call(service, lambda system: system.permissions_service().permission_service(permission_id).remove())
+
+
+def _named(listed: Iterable[Any]) -> tuple[Named, ...]:
+    return tuple(Named(one.id, one.name or "", one.description or "") for one in listed)
+
+
+def _policy(system: Any, policy_id: str) -> Any:
+    return system.scheduling_policies_service().policy_service(policy_id)
+
+
+def _unit_id(one: Any) -> str:
+    return str(one.scheduling_policy_unit.id if one.scheduling_policy_unit else one.id)
+
+
+def _properties(values: Mapping[str, str]) -> list[types.Property]:
+    return [types.Property(name=name, value=value) for name, value in values.items()]
+
+
+def _forbidding(system: Any, cluster_id: str) -> Iterable[AffinityGroup]:
+    service = system.clusters_service().cluster_service(cluster_id).affinity_groups_service()
+    for group in service.list():
+        rules = _rule(group.hosts_rule), _rule(group.vms_rule)
+        if any(rule.forbids for rule in rules):
+            members = service.group_service(group.id)
+            yield AffinityGroup(group.id, group.name, cluster_id, *rules, *_members(system, members))
+
+
+def _rule(rule: Any) -> Rule:
+    return Rule(bool(rule.enabled), bool(rule.enforcing), bool(rule.positive)) if rule else Rule()
+
+
+def _members(system: Any, group: Any) -> tuple[frozenset[str], frozenset[str]]:
+    """Return the ids of a group's hosts and VMs, those that bear its labels among them."""
+    hosts = {host.id for host in group.hosts_service().list()}
+    vms = {vm.id for vm in group.vms_service().list()}
+    labels = system.affinity_labels_service()
+    for label in group.host_labels_service().list():
+        hosts |= {host.id for host in labels.label_service(label.id).hosts_service().list()}
+    for label in group.vm_labels_service().list():
+        vms |= {vm.id for vm in labels.label_service(label.id).vms_service().list()}
+    return frozenset(hosts), frozenset(vms)

@@ -1,0 +1,93 @@
+# SPDX-FileCopyrightText: The ovirt_tcp_plugin developers
+# SPDX-License-Identifier: Apache-2.0
+"""Which affinity groups of administrators contradict the wall of a trusted pool. Pure; `setup` and `doctor` say so.
+
+The wall is an enforcing positive rule between VMs and hosts. Both an enforcing negative rule of the same VMs and one
+between VMs take hosts away from what the wall leaves: a VM may find no host at all, though trusted ones are Up.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Collection, Iterable, Mapping
+
+from ovirt_tcp_plugin.placement.inventory import Vm, wall_name
+from ovirt_tcp_plugin.placement.pools import Pool, exempt_vms, needs_trust
+
+# So many names of VMs are told; the group itself shows the others.
+MAX_NAMES = 10
+
+
+@dataclasses.dataclass(frozen=True)
+class Rule:
+    """One of the two rules of an affinity group."""
+
+    enabled: bool = False
+    enforcing: bool = False
+    positive: bool = True
+
+    @property
+    def forbids(self) -> bool:
+        """Whether it keeps its members apart, and not only if there is nothing better."""
+        return self.enabled and self.enforcing and not self.positive
+
+
+@dataclasses.dataclass(frozen=True)
+class AffinityGroup:
+    """An affinity group of a cluster. The members are those of its labels, too."""
+
+    id: str
+    name: str
+    cluster_id: str
+    hosts_rule: Rule = Rule()
+    vms_rule: Rule = Rule()
+    host_ids: frozenset[str] = frozenset()
+    vm_ids: frozenset[str] = frozenset()
+
+
+@dataclasses.dataclass(frozen=True)
+class Conflict:
+    """A group that contradicts the wall of its cluster, in one sentence, and what to do about it."""
+
+    cluster_id: str
+    group_name: str
+    text: str
+    next_step: str
+
+
+def conflicts(
+    pools: Mapping[str, Pool], vms: Iterable[Vm], groups: Iterable[AffinityGroup], exempt: Collection[str] = ()
+) -> list[Conflict]:
+    """Return the groups that may leave a VM of a pool without a host.
+
+    Args:
+        pools: the trusted pools by cluster id.
+        exempt: ids of VMs that may run anywhere.
+    """
+    vms = list(vms)
+    exempt_ids = exempt_vms(exempt, vms)
+    bound = {vm.id: vm for vm in vms if needs_trust(vm, pools.get(vm.cluster_id), exempt_ids)}
+    found: list[Conflict] = []
+    for group in groups:
+        own = [bound[one] for one in group.vm_ids if one in bound]
+        members = sorted(vm.name for vm in own if vm.cluster_id == group.cluster_id)
+        if members and group.name != wall_name(group.cluster_id):
+            found += _of_group(pools[group.cluster_id], group, members)
+    return found
+
+
+def _of_group(pool: Pool, group: AffinityGroup, members: list[str]) -> Iterable[Conflict]:
+    shown = ", ".join(members[:MAX_NAMES]) + (f" and {len(members) - MAX_NAMES} more" if len(members) > MAX_NAMES else "")
+    if group.hosts_rule.forbids and group.host_ids:
+        text = (
+            f"Affinity group {group.name} of cluster {pool.name} keeps {shown} off {len(group.host_ids)} hosts by an "
+            "enforcing negative rule: when no other host is trusted, these VMs do not start."
+        )
+        step = "make the rule not enforcing, or take the VMs out of the group"
+        yield Conflict(group.cluster_id, group.name, text, step)
+    if group.vms_rule.forbids and len(members) > 1:
+        text = (
+            f"Affinity group {group.name} of cluster {pool.name} keeps {shown} apart by an enforcing negative rule: when "
+            f"fewer than {len(members)} hosts are trusted, some of these VMs do not start."
+        )
+        yield Conflict(group.cluster_id, group.name, text, "make the rule not enforcing, or have more trusted hosts")

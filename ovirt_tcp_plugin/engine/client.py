@@ -1,0 +1,487 @@
+# SPDX-FileCopyrightText: The ovirt_tcp_plugin developers
+# SPDX-License-Identifier: Apache-2.0
+"""What the broker asks of the engine, by the oVirt SDK: values in, values out, and only this package's errors (`sdk`)."""
+
+from __future__ import annotations
+
+import dataclasses
+import itertools
+import logging
+import secrets
+from collections.abc import Callable, Collection, Iterable
+from typing import Any
+
+import ovirtsdk4
+from ovirtsdk4 import types
+
+from ovirt_tcp_plugin import errors
+from ovirt_tcp_plugin.engine.sdk import Access, Sdk, properties
+from ovirt_tcp_plugin.placement.inventory import (
+    HOSTED_ENGINE_ORIGINS,
+    MARK_PROPERTY,
+    WALL_DESCRIPTION,
+    Cluster,
+    Event,
+    Group,
+    Host,
+    Listing,
+    Notice,
+    Policy,
+    Unit,
+    Vm,
+    bears_wall_name,
+    wall_name,
+)
+
+log = logging.getLogger("broker.engine")
+
+ORIGIN = "ovirt-tcp"
+# The quarantine of 500 hosts is some thousand events.
+MAX_EVENTS = 10_000
+MAX_EVENT_TEXT = 1000
+# The engine and the SDK hold a whole list in memory, and a VM is large there.
+VMS_IN_A_LIST = 2000
+
+
+class Engine:
+    """The engine's REST API. Thread-safe.
+
+    Every method raises Unavailable when the engine does not answer or its answer makes no sense, Conflict when it
+    refuses (HTTP 400, 409), NotFound (404), and InvalidConfig when the password file cannot be read or is refused.
+
+    """
+
+    def __init__(self, access: Access) -> None:
+        self._call = Sdk(access).call
+
+    def hosts(self) -> tuple[Host, ...]:
+        """Return all hosts."""
+        return self._call("list hosts", lambda system: tuple(map(_host, system.hosts_service().list())))
+
+    def hosts_not_up(self) -> tuple[Host, ...]:
+        """Return the hosts that are not Up: few, where all of them are many."""
+        return self._call("list hosts", lambda system: tuple(map(_host, system.hosts_service().list(search="status != up"))))
+
+    def listing(self) -> Listing:
+        """Return everything, or raise: a listing is complete."""
+        return self._call("list everything", read_listing)
+
+    def listing_without_vms(self) -> Listing:
+        """Return everything but VMs, of which there may be many: enough to know who is to be attested."""
+        return self._call("list all but VMs", lambda system: _without_vms(system, system.hosts_service().list()))
+
+    def units(self) -> tuple[Unit, ...]:
+        """Return all scheduling policy units."""
+        return self._call("list policy units", read_units)
+
+    def answers(self) -> bool:
+        """Return whether the engine answers: what fails while it does fails for itself."""
+        try:
+            self.last_event_id()
+        except errors.Unavailable:
+            return False
+        return True
+
+    def deactivate(self, host_id: str, reason: str) -> None:
+        """Ask for maintenance; it is reached later."""
+        self._act("deactivate", host_id, lambda host: host.deactivate(reason=reason, async_=True))
+
+    def activate(self, host_id: str) -> None:
+        """Ask for activation; the host is Up later."""
+        self._act("activate", host_id, lambda host: host.activate(async_=True))
+
+    def create_wall(
+        self,
+        cluster_id: str,
+        host_ids: Collection[str] = (),
+        vm_ids: Collection[str] = (),
+        spare: bool = False,
+    ) -> str:
+        """Make a wall with these members; without hosts it lets no member start. Return its id.
+
+        All members in one call (`AffinityGroupMapper`); the engine refuses the whole of it for one that is gone.
+
+        Args:
+            spare: under a name that nobody has yet. The engine has no two groups of one name, so
+                the usual one may be taken.
+        """
+        group = types.AffinityGroup(
+            name=_spare_name(cluster_id) if spare else wall_name(cluster_id),
+            description=WALL_DESCRIPTION,
+            hosts_rule=_ENFORCING,
+            vms_rule=types.AffinityRule(enabled=False),
+            hosts=_hosts(host_ids),
+            vms=_vms_of(vm_ids),
+        )
+        made = self._call("create the wall", lambda system: _groups(system, cluster_id).add(group))
+        return str(made.id)
+
+    def repair_wall(
+        self, cluster_id: str, group_id: str, emptied: bool = False, name: str = ""
+    ) -> None:
+        """Make the group an enforcing positive one again, of its name and without host labels.
+
+        Host labels go by an empty list only: a DELETE of one is refused for ever, since the engine
+        looks for its id among those of VMs (`RemoveHostLabelFromAffinityGroupCommand`).
+
+        Args:
+            emptied: put all hosts out, too. The engine validates the whole group against the rules
+                of the others, and one without hosts contradicts none (`AffinityRulesUtils`).
+            name: its name now. One that shows whose wall it is stays; else it gets the usual one,
+                or a spare one.
+
+        Raises:
+            Conflict: it is refused, or the engine accepts it and does not do it.
+        """
+        names = [name]
+        if not bears_wall_name(name, cluster_id):
+            names = [wall_name(cluster_id), _spare_name(cluster_id)]
+        for chosen in names:
+            group = types.AffinityGroup(
+                name=chosen,
+                description=WALL_DESCRIPTION,
+                hosts_rule=_ENFORCING,
+                vms_rule=types.AffinityRule(enabled=False),
+                host_labels=[],
+                hosts=[] if emptied else None,
+            )
+            try:
+                self._update("repair the wall", cluster_id, group_id, group)
+            except errors.Conflict:
+                if chosen == names[-1]:
+                    raise
+            else:
+                break
+        repaired = self._call(
+            "read the wall", lambda system: _group(system, cluster_id, group_id).get()
+        )
+        _check_repaired(repaired, emptied)
+
+    def set_hosts(self, cluster_id: str, group_id: str, host_ids: Collection[str]) -> None:
+        """List exactly these hosts, in one call; all else stays (`AffinityGroupMapper`)."""
+        group = types.AffinityGroup(hosts=_hosts(host_ids))
+        self._update("list hosts of the wall", cluster_id, group_id, group)
+
+    def change_vms(
+        self, cluster_id: str, group_id: str, added: Collection[str], removed: Collection[str]
+    ) -> frozenset[str]:
+        """Put VMs behind the wall and let others out, in one call; return all members.
+
+        The list is made from the members as they are now: a VM that somebody else put behind it
+        meanwhile stays.
+        """
+        what = "list VMs of the wall"
+        members = self._call(what, lambda system: _member_vms(system, cluster_id, group_id))
+        vm_ids = (members | set(added)) - set(removed)
+        self._update(what, cluster_id, group_id, types.AffinityGroup(vms=_vms_of(vm_ids)))
+        return vm_ids
+
+    def remove_wall(self, cluster_id: str, group_id: str) -> None:
+        """Remove the group: the cluster is no pool any more. It may be gone already."""
+        try:
+            self._call(
+                "remove the wall", lambda system: _group(system, cluster_id, group_id).remove()
+            )
+        except (errors.NotFound, errors.Conflict):
+            if self.has_group(cluster_id, group_id):
+                raise
+            log.info("gone already group=%s", group_id)
+
+    def has_group(self, cluster_id: str, group_id: str) -> bool:
+        """Return whether an affinity group is there.
+
+        The engine says so only in its list: it answers 400 for one that is gone, with the text of
+        an error of its own (`BackendAffinityGroupResource`).
+        """
+        try:
+            return self._call(
+                "list affinity groups", lambda system: is_group_listed(system, cluster_id, group_id)
+            )
+        except errors.NotFound:  # the cluster is gone
+            return False
+
+    def walls(self, cluster_id: str) -> list[Group]:
+        """Return the walls of a cluster, the best one first."""
+
+
+        def read(system: Any) -> list[Group]:
+            return _walls(system, cluster_id, _groups(system, cluster_id).list())
+
+        return self._call("list walls", read)
+
+    def add_host(self, cluster_id: str, group_id: str, host_id: str) -> None:
+        """Let a host in. It may be inside already."""
+
+        def add(system: Any) -> None:
+            _group(system, cluster_id, group_id).hosts_service().add(types.Host(id=host_id))
+
+        self._edit("add a host", add, lambda system: host_id in _member_hosts(system, cluster_id, group_id))
+
+    def remove_host(self, cluster_id: str, group_id: str, host_id: str) -> None:
+        """Put a host out. It may be outside already."""
+
+        def remove(system: Any) -> None:
+            _group(system, cluster_id, group_id).hosts_service().host_service(host_id).remove()
+
+        self._edit("remove a host", remove, lambda system: host_id not in _member_hosts(system, cluster_id, group_id))
+
+    def add_vm(self, cluster_id: str, group_id: str, vm_id: str) -> None:
+        """Put a VM behind the wall. It may be there already."""
+
+        def add(system: Any) -> None:
+            _group(system, cluster_id, group_id).vms_service().add(types.Vm(id=vm_id))
+
+        self._edit("add a VM", add, lambda system: vm_id in _member_vms(system, cluster_id, group_id))
+
+    def remove_vm(self, cluster_id: str, group_id: str, vm_id: str) -> None:
+        """Let a VM out that needs no trust any more."""
+
+        def remove(system: Any) -> None:
+            _group(system, cluster_id, group_id).vms_service().vm_service(vm_id).remove()
+
+        self._edit("remove a VM", remove, lambda system: vm_id not in _member_vms(system, cluster_id, group_id))
+
+    def add_event(self, notice: Notice, custom_id: int) -> None:
+        """Write an event. (origin, custom_id) is unique at the engine, so a second try of the same is done already."""
+        event = types.Event(
+            origin=ORIGIN,
+            custom_id=custom_id,
+            severity=types.LogSeverity(notice.severity),
+            description=notice.text,
+            host=types.Host(id=notice.host_id) if notice.host_id else None,
+            vm=types.Vm(id=notice.vm_id) if notice.vm_id else None,
+            cluster=types.Cluster(id=notice.cluster_id) if notice.cluster_id else None,
+        )
+        try:
+            self._call("add an event", lambda system: system.events_service().add(event))
+        except errors.Conflict as e:
+            # ACTION_TYPE_FAILED_EXTERNAL_EVENT_DUPLICATE_CUSTOM_ID, in the engine's words.
+            if "with this custom id already exists" not in str(e):
+                raise
+
+    def events(self, after: int) -> tuple[Event, ...]:
+        """Return events with a greater id, the oldest first; at most MAX_EVENTS, of which the newest."""
+        listed = self._call("list events", lambda system: system.events_service().list(from_=after, max=MAX_EVENTS))
+        return tuple(sorted(map(_event, listed), key=lambda event: event.id))
+
+    def last_event_id(self) -> int:
+        """Return the id of the newest event, 0 if there is none."""
+        listed = self._call("list events", lambda system: system.events_service().list(max=1))
+        return max((int(event.id) for event in listed), default=0)
+
+    def _act(self, what: str, host_id: str, action: Callable[[Any], object]) -> None:
+        """Run an action on a host. Raises NotFound for one that is gone: the engine answers 400."""
+        try:
+            self._call(what, lambda system: action(_host_service(system, host_id)))
+        except errors.Conflict:
+            self._call(what, lambda system: _host_service(system, host_id).get())
+            raise
+
+    def _update(
+        self, what: str, cluster_id: str, group_id: str, group: types.AffinityGroup
+    ) -> None:
+        self._call(what, lambda system: _group(system, cluster_id, group_id).update(group))
+
+    def _edit(self, what: str, action: Callable[[Any], object], done: Callable[[Any], bool]) -> None:
+        """Run an edit of a membership. A refusal is looked into: that it is so already is what was wanted."""
+        try:
+            self._call(what, action)
+        except (errors.NotFound, errors.Conflict):
+            if not self._call(what, done):
+                raise
+            log.info("already so what=%s", what)
+
+
+_ENFORCING = types.AffinityRule(enabled=True, enforcing=True, positive=True)
+
+
+def read_clusters(system: Any) -> tuple[Cluster, ...]:
+    """Return all clusters, by the SDK's system service; for `Sdk.call`."""
+    return tuple(map(_cluster, system.clusters_service().list()))
+
+
+def read_units(system: Any) -> tuple[Unit, ...]:
+    """Return all scheduling policy units, in the same way."""
+    return tuple(map(_unit, system.scheduling_policy_units_service().list()))
+
+
+def read_listing(system: Any) -> Listing:
+    """Return everything, in the same way."""
+    vms = tuple(_vms(system))
+    # The engine asks its database for each host's part in hosted engine, and tells it only to whom it matters.
+    listed = system.hosts_service().list(all_content=any(vm.hosted_engine for vm in vms))
+    return dataclasses.replace(_without_vms(system, listed), vms=vms)
+
+
+def is_group_listed(system: Any, cluster_id: str, group_id: str) -> bool:
+    """Return whether an affinity group is there, in the same way (see `Engine.has_group`)."""
+    return any(group.id == group_id for group in _groups(system, cluster_id).list())
+
+
+def _without_vms(system: Any, hosts: Collection[Any]) -> Listing:
+    """Return everything else in few calls: the engine itself follows the links."""
+    clusters = system.clusters_service().list(follow="affinity_groups")
+    policies = tuple(_policy(system, one) for one in system.scheduling_policies_service().list(follow="filters"))
+    first_walls: dict[str, Group] = {}
+    surplus: dict[str, frozenset[str]] = {}
+    for cluster in clusters:
+        walls = _walls(system, cluster.id, cluster.affinity_groups or ())
+        if walls:
+            first_walls[cluster.id] = walls[0]
+            surplus[cluster.id] = frozenset(wall.id for wall in walls[1:])
+    engine_hosts = frozenset(host.id for host in hosts if _takes_engine(host))
+    values = tuple(map(_cluster, clusters)), policies, read_units(system), tuple(map(_host, hosts))
+    return Listing(*values, (), first_walls, engine_hosts, surplus)
+
+
+def _vms(system: Any) -> Iterable[Vm]:
+    """Return all VMs, list by list. One renamed meanwhile may be missed until the next time; it counts as marked then."""
+    known: set[str] = set()
+    for page in itertools.count(1):
+        listed = system.vms_service().list(search=f"sortby name asc page {page}", max=VMS_IN_A_LIST)
+        yield from (_vm(vm, _next_run(system, vm)) for vm in listed if vm.id not in known)
+        known.update(vm.id for vm in listed)
+        if len(listed) < VMS_IN_A_LIST:
+            return
+
+
+def _next_run(system: Any, vm: Any) -> Any:
+    """Return the VM as configured for its next start, None if that is no different. Lists do not tell it."""
+    if not vm.next_run_configuration_exists:
+        return None
+    try:
+        return system.vms_service().vm_service(vm.id).get(next_run=True)
+    except ovirtsdk4.NotFoundError:  # it was removed since it was listed
+        return None
+
+
+def _member_hosts(system: Any, cluster_id: str, group_id: str) -> frozenset[str]:
+    return frozenset(host.id for host in _group(system, cluster_id, group_id).hosts_service().list())
+
+
+def _member_vms(system: Any, cluster_id: str, group_id: str) -> frozenset[str]:
+    return frozenset(vm.id for vm in _group(system, cluster_id, group_id).vms_service().list())
+
+
+def _labels(system: Any, cluster_id: str, group_id: str) -> frozenset[str]:
+    return frozenset(label.id for label in _group(system, cluster_id, group_id).host_labels_service().list())
+
+
+def _check_repaired(group: Any, emptied: bool) -> None:
+    """Raise Conflict if the engine did not do what it accepted: its answer alone is no proof."""
+    if not _enforces(group) or group.host_labels or (emptied and group.hosts):
+        raise errors.Conflict("the engine accepted the repair of the wall and did not do it")
+
+
+def _hosts(host_ids: Collection[str]) -> list[types.Host]:
+    return [types.Host(id=host_id) for host_id in sorted(host_ids)]
+
+
+def _vms_of(vm_ids: Collection[str]) -> list[types.Vm]:
+    return [types.Vm(id=vm_id) for vm_id in sorted(vm_ids)]
+
+
+def _spare_name(cluster_id: str) -> str:
+    return f"{wall_name(cluster_id)}-{secrets.token_hex(4)}"
+
+
+def _walls(system: Any, cluster_id: str, groups: Iterable[Any]) -> list[Group]:
+    """Return the walls among a cluster's groups, the best one first.
+
+    A new one is better than that which it replaces.
+    One that somebody renamed is still a wall: a second one beside it would leave it to itself.
+    """
+    walls = []
+    for group in groups:
+        named = bears_wall_name(group.name, cluster_id)
+        if named or group.description == WALL_DESCRIPTION:
+            hosts, vms, labels = _members(system, cluster_id, group)
+            intact = named and _enforces(group)
+            walls.append(Group(group.id, group.name, hosts, vms, intact, labels))
+    usual = wall_name(cluster_id)
+
+    def fault(wall: Group) -> tuple[bool, bool, bool, str]:
+        return not wall.enforcing, bool(wall.host_label_ids), wall.name != usual, wall.id
+
+    walls.sort(key=fault)
+    return walls
+
+
+def _members(system: Any, cluster_id: str, group: Any) -> tuple[frozenset[str], frozenset[str], frozenset[str]]:
+    """Return the ids of a group's hosts, VMs and host labels. It shows them unless it has none.
+
+    Labels of VMs are left alone: whoever bears one is bound to trusted hosts, too, which is no harm
+    to trust.
+    """
+    if group.hosts or group.vms:
+        shown = group.hosts or (), group.vms or (), group.host_labels or ()
+        hosts, vms, labels = (frozenset(str(one.id) for one in kind) for kind in shown)
+        return hosts, vms, labels
+    hosts, vms = _member_hosts(system, cluster_id, group.id), _member_vms(system, cluster_id, group.id)
+    return hosts, vms, _labels(system, cluster_id, group.id)
+
+
+def _enforces(group: Any) -> bool:
+    rule, other = group.hosts_rule, group.vms_rule
+    return bool(rule and rule.enabled and rule.enforcing and rule.positive) and not (other and other.enabled)
+
+
+def _policy(system: Any, policy: Any) -> Policy:
+    filters = policy.filters or system.scheduling_policies_service().policy_service(policy.id).filters_service().list()
+    units = frozenset(one.scheduling_policy_unit.id if one.scheduling_policy_unit else one.id for one in filters)
+    return Policy(policy.id, policy.name, properties(policy.properties), units)
+
+
+def _cluster(cluster: Any) -> Cluster:
+    own = properties(cluster.custom_scheduling_policy_properties)
+    policy = cluster.scheduling_policy.id if cluster.scheduling_policy else ""
+    return Cluster(cluster.id, cluster.name, policy, own, bool(cluster.trusted_service))
+
+
+def _unit(unit: Any) -> Unit:
+    return Unit(unit.id, unit.name, bool(unit.enabled), unit.description or "")
+
+
+def _host(host: Any) -> Host:
+    status = host.status.value if host.status else ""
+    return Host(host.id, host.name, host.address or "", host.cluster.id, status, host.status_detail or "")
+
+
+def _takes_engine(host: Any) -> bool:
+    """Return whether a host's agent would start the engine's VM (`HostedEngineHelper.haveHostsAvailableForHE`)."""
+    agent = host.hosted_engine
+    return bool(agent and agent.configured and agent.active and not agent.local_maintenance and (agent.score or 0) > 0)
+
+
+def _vm(vm: Any, next_run: Any) -> Vm:
+    origin = getattr(vm, "origin", None) or ""
+    return Vm(
+        vm.id,
+        vm.name,
+        vm.cluster.id if vm.cluster else "",
+        vm.status.value if vm.status else "",
+        vm.host.id if vm.host else "",
+        _marked(vm) or (next_run is not None and _marked(next_run)),
+        origin in HOSTED_ENGINE_ORIGINS,
+    )
+
+
+def _marked(vm: Any) -> bool:
+    return properties(vm.custom_properties).get(MARK_PROPERTY) == "true"
+
+
+def _event(event: Any) -> Event:
+    host_id, vm_id, cluster_id = (one.id if one else "" for one in (event.host, event.vm, event.cluster))
+    return Event(int(event.id), int(event.code), host_id, vm_id, cluster_id, (event.description or "")[:MAX_EVENT_TEXT])
+
+
+def _host_service(system: Any, host_id: str) -> Any:
+    return system.hosts_service().host_service(host_id)
+
+
+def _groups(system: Any, cluster_id: str) -> Any:
+    return system.clusters_service().cluster_service(cluster_id).affinity_groups_service()
+
+
+def _group(system: Any, cluster_id: str, group_id: str) -> Any:
+    return _groups(system, cluster_id).group_service(group_id)

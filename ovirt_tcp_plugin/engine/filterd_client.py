@@ -1,0 +1,62 @@
+# SPDX-FileCopyrightText: The ovirt_tcp_plugin developers
+# SPDX-License-Identifier: Apache-2.0
+"""Asks filterd as the engine does: by XML-RPC over HTTP, and within the engine's own limits."""
+
+from __future__ import annotations
+
+import http.client
+import socket
+import xml.parsers.expat
+import xmlrpc.client
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from ovirt_tcp_plugin import errors
+from ovirt_tcp_plugin.placement.filter_unit import NAME
+
+# ExternalSchedulerConnectionTimeout, and ExternalSchedulerResponseTimeout as `setup` sets it.
+CONNECT_WITHIN_S = 0.1
+ANSWER_WITHIN_S = 3.0
+MAX_ANSWER_SIZE = 4 * 1024 * 1024
+# A VM that nobody knows, which counts as one that needs trust.
+NO_VM = "00000000-0000-0000-0000-000000000000"
+
+
+def discover(address: str, port: int) -> Mapping[str, Sequence[str]]:
+    """Return the names of units by kind that filterd offers to the engine."""
+    found = _call(address, port, "discover")
+    if not isinstance(found, dict) or not all(isinstance(units, dict) for units in found.values()):
+        raise errors.Unavailable("filterd", "its answer to `discover` makes no sense")
+    return {str(kind): [str(name) for name in units] for kind, units in found.items()}
+
+
+def run_filters(address: str, port: int, host_ids: Sequence[str]) -> frozenset[str]:
+    """Return the hosts on which filterd would let run a VM that it does not know."""
+    found = _call(address, port, "runFilters", [NAME], list(host_ids), NO_VM, {})
+    if not isinstance(found, dict) or not isinstance(found.get("result"), list):
+        raise errors.Unavailable("filterd", "its answer to `runFilters` makes no sense")
+    return frozenset(str(one) for one in found["result"])
+
+
+def _call(address: str, port: int, method: str, *arguments: Any) -> Any:
+    """Return filterd's answer to a call, as the engine would get it."""
+    connection = http.client.HTTPConnection(address, port)
+    try:
+        connection.sock = socket.create_connection((address, port), CONNECT_WITHIN_S)
+        connection.sock.settimeout(ANSWER_WITHIN_S)
+        connection.request("POST", "/", xmlrpc.client.dumps(arguments, method), {"Content-Type": "text/xml"})
+        answer = connection.getresponse()
+        content = answer.read(MAX_ANSWER_SIZE)
+        if answer.status != http.client.OK:
+            raise errors.Unavailable("filterd", f"it answers with status {answer.status}")
+        if b"<!" in content:
+            # Entities: whoever holds the port may be any user of this machine.
+            raise errors.Unavailable("filterd", "its answer has a document type")
+        (value,), _ = xmlrpc.client.loads(content)
+    except (OSError, http.client.HTTPException) as e:
+        raise errors.Unavailable(f"filterd at {address}:{port}", str(e) or type(e).__name__) from e
+    except (xml.parsers.expat.ExpatError, xmlrpc.client.Error, ValueError, TypeError, KeyError) as e:
+        raise errors.Unavailable(f"filterd at {address}:{port}", "its answer cannot be parsed") from e
+    finally:
+        connection.close()
+    return value

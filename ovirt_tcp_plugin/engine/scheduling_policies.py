@@ -1,0 +1,60 @@
+# SPDX-FileCopyrightText: The ovirt_tcp_plugin developers
+# SPDX-License-Identifier: Apache-2.0
+"""What a scheduling policy consists of, and how one for a trusted pool is made from another. Pure.
+
+REST has no copy: a policy is read unit by unit and made again. Ids of the engine's own units: `InternalPolicyUnits`.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from typing import Any
+
+from ovirt_tcp_plugin.placement.decision import Scope
+from ovirt_tcp_plugin.placement.pools import SCOPE_PROPERTY
+
+# VmToHostsAffinityGroups: without it nobody keeps the wall.
+AFFINITY_FILTER = "e69808a9-8a41-40f1-94ba-dd5d385d82d8"
+# None: without any balance unit the engine's balancing round dies at the first cluster with such a policy, and no cluster
+# after it is balanced (`SchedulingManager.performLoadBalancing`).
+NO_BALANCE = "38440000-8cf0-14bd-c43e-10b96e4ef00a"
+
+# cluster_maintenance: what oVirt's cluster upgrade gives a cluster for as long as it takes; only
+# highly available VMs start.
+CLUSTER_MAINTENANCE = "7677771e-5eab-422e-83fa-dc04080d21b7"
+
+
+@dataclasses.dataclass(frozen=True)
+class Content:
+    """The units of a policy, and its properties.
+
+    Attributes:
+        filters: position by unit id: -1 first, 1 last, 0 anywhere.
+        weights: factor by unit id.
+        balance: unit id, empty if there is none.
+    """
+
+    filters: Mapping[str, int] = dataclasses.field(default_factory=dict)
+    weights: Mapping[str, int] = dataclasses.field(default_factory=dict)
+    balance: str = ""
+    properties: Mapping[str, str] = dataclasses.field(default_factory=dict)
+
+    def encode(self) -> dict[str, Any]:
+        """Return it as JSON."""
+        return dataclasses.asdict(self)
+
+
+def decode(encoded: Mapping[str, Any]) -> Content:
+    """Return what `encode` wrote, among other members."""
+    return Content(*(encoded[field.name] for field in dataclasses.fields(Content)))
+
+
+def for_pool(source: Content, unit_id: str, scope: Scope) -> Content:
+    """Return a copy of a policy with our filter unit, the filter that keeps the wall, and a balance unit in any case."""
+    return Content(
+        {**source.filters, AFFINITY_FILTER: source.filters.get(AFFINITY_FILTER, 0), unit_id: 0},
+        source.weights,
+        source.balance or NO_BALANCE,
+        {**source.properties, SCOPE_PROPERTY: scope.value},
+    )

@@ -1,0 +1,614 @@
+# SPDX-FileCopyrightText: The ovirt_tcp_plugin developers
+# SPDX-License-Identifier: Apache-2.0
+"""What follows from what the broker knows: placement, wall, quarantine and guard, on a clock of the test's own."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import random
+import time
+from collections.abc import Iterable
+from typing import Any
+
+import pytest
+
+from ovirt_tcp_plugin.broker import settings
+from ovirt_tcp_plugin.broker.state.answer import Answer
+from ovirt_tcp_plugin.broker.state.broker_state import BrokerState
+from ovirt_tcp_plugin.broker.state.wall_plan import Edit
+from ovirt_tcp_plugin.messages.result import Level
+from ovirt_tcp_plugin.placement.inventory import Cluster, Group, Host, Listing, Policy, Unit, Vm
+from tests.fake_clock import FakeClock
+
+POOL = "pool"
+LIFE = 600_000
+
+
+OPTIONS = settings.Settings(
+    settings.EngineOptions("https://engine.lab/ovirt-engine/api", "broker@internal"),
+    settings.VerifierOptions(("https://attest.lab",)),
+)
+
+
+class World:
+    """A pool of hosts, and a broker's knowledge of it."""
+
+    def __init__(self, hosts: int = 4, vms: int = 2, options: settings.Settings = OPTIONS) -> None:
+        self.options, self.clock = options, FakeClock()
+        self.hosts = [Host(f"h{n}", f"host-{n}", f"h{n}.lab", POOL, "up") for n in range(hosts)]
+        self.vms = [Vm(f"v{n}", f"vm-{n}", POOL) for n in range(vms)]
+        self.cluster = Cluster(POOL, "Trusted", "policy")
+        self.policy = Policy("policy", "trusted", filter_ids=frozenset({"unit"}))
+        self.units: tuple[Unit, ...] = (Unit("unit", "TrustedHosts"),)
+        self.wall: Group | None = Group("wall", "ovirt-tcp-wall")
+        self.engine_hosts: frozenset[str] = frozenset()
+        self.knowledge = BrokerState(options, self.clock, random.random)  # type: ignore[arg-type]
+        self.look()
+
+    def look(self) -> None:
+        """Let the broker list everything."""
+        walls = {POOL: self.wall} if self.wall else {}
+        hosts, vms = tuple(self.hosts), tuple(self.vms)
+        listing = Listing((self.cluster,), (self.policy,), self.units, hosts, vms, walls, self.engine_hosts)
+        self.ended = self.knowledge.observe_listing(listing, self.knowledge.wall_edits)
+        self.knowledge.observe_hosts(self.hosts)
+
+    def status(self, host_id: str, status: str, detail: str = "") -> None:
+        """Change a host at the engine, and let the broker look."""
+        self.hosts = [
+            dataclasses.replace(one, status=status, status_detail=detail) if one.id == host_id else one for one in self.hosts
+        ]
+        self.knowledge.observe_hosts(self.hosts)
+
+    def attest(self, good: Iterable[str] = (), bad: Iterable[str] = ()) -> None:
+        """Let the server answer now."""
+        now = self.clock.ms
+        answers = {one: Answer(Level.TRUSTED, now, 0, LIFE, True) for one in good}
+        reason = ("pcr_differs", "PCR 17 is not the known one")
+        answers.update({one: Answer(Level.UNTRUSTED, now, 0, LIFE, True, *reason) for one in bad})
+        self.knowledge.record(answers)
+
+    def restart(self) -> None:
+        """Restart the broker: only what it saved is left."""
+        saved: dict[str, Any] = json.loads(json.dumps(self.knowledge.encode()))
+        self.knowledge = BrokerState(self.options, self.clock, random.random)  # type: ignore[arg-type]
+        self.knowledge.restore(saved)
+        self.look()
+
+    def build(self) -> None:
+        """Carry out the plan of the wall."""
+        (plan,) = self.knowledge.plans()
+        group = plan.group or Group("wall", "ovirt-tcp-wall")
+        hosts, vms = set(group.host_ids), set(group.vm_ids)
+        for step in plan.steps:
+            if step.edit is Edit.ADD_HOST:
+                hosts.add(step.subject)
+            elif step.edit is Edit.REMOVE_HOST:
+                hosts.discard(step.subject)
+            elif step.edit is Edit.ADD_VM:
+                vms.add(step.subject)
+            elif step.edit is Edit.REMOVE_VM:
+                vms.discard(step.subject)
+            elif step.edit in (Edit.REMOVE_HOSTS, Edit.ADD_HOSTS):
+                hosts = set(step.host_ids)
+            elif step.edit is Edit.CHANGE_VMS:
+                vms = set(step.vm_ids)
+        self.wall = Group("wall", "ovirt-tcp-wall", frozenset(hosts), frozenset(vms))
+        self.knowledge.walled(POOL, self.wall)
+        if not self.knowledge.plans()[0].steps:
+            self.knowledge.walls_in_order([POOL])
+
+    def inside(self) -> set[str]:
+        self.build()
+        assert self.wall is not None
+        return set(self.wall.host_ids)
+
+    def leaving(self) -> set[str]:
+        return {host_id for host_id, _ in self.knowledge.to_deactivate()}
+
+    def ids(self) -> list[str]:
+        return [host.id for host in self.hosts]
+
+    def told(self) -> list[str]:
+        return [notice.text for notice in self.knowledge.outbox.take() if notice.event]
+
+
+class TestChange:
+    """What has walls looked at again, and what has a plan under way given up."""
+
+    def look_away(self, world: World) -> None:
+        world.knowledge.changed.clear()
+        world.knowledge.worse.clear()
+
+    def seen(self, world: World) -> tuple[bool, bool]:
+        return world.knowledge.changed.is_set(), world.knowledge.worse.is_set()
+
+    def test_a_renewed_verdict_concerns_no_wall(self) -> None:
+        world = World()
+        world.attest(good=world.ids())
+        self.look_away(world)
+        revision = world.knowledge.revision
+        world.clock.pass_ms(1000)
+        world.attest(good=world.ids())
+        assert self.seen(world) == (False, False)
+        assert world.knowledge.revision > revision
+
+    def test_a_host_that_becomes_trusted_can_wait(self) -> None:
+        world = World()
+        self.look_away(world)
+        world.attest(good=["h0"])
+        assert self.seen(world) == (True, False)
+
+    @pytest.mark.parametrize("lose", ["attest", "status", "void", "host_restarted", "remove"])
+    def test_a_host_that_loses_trust_cannot(self, lose: str) -> None:
+        world = World()
+        world.attest(good=world.ids())
+        self.look_away(world)
+        if lose == "attest":
+            world.attest(bad=["h1"])
+        elif lose == "status":
+            world.status("h1", "non_responsive")
+        elif lose == "void":
+            world.knowledge.void("engine_restarted", "the engine restarted")
+        elif lose == "host_restarted":
+            world.knowledge.host_restarted("h1")
+        else:
+            del world.hosts[1]
+            world.look()
+        assert self.seen(world) == (True, True)
+
+    def test_servers_that_fall_silent_concern_walls_once(self) -> None:
+        world = World()
+        world.attest(good=world.ids())
+        self.look_away(world)
+        world.knowledge.nobody_answered(["h0"], "dead")
+        assert self.seen(world) == (True, False)
+        self.look_away(world)
+        world.knowledge.nobody_answered(["h1"], "dead")
+        assert self.seen(world) == (False, False)
+
+
+class TestPlacement:
+    def test_nobody_is_inside_before_the_first_verdict(self) -> None:
+        world = World()
+        assert world.inside() == set()
+        assert world.wall is not None
+        assert world.wall.vm_ids == {"v0", "v1"}
+
+    def test_each_stage_is_acted_on_as_it_returns(self) -> None:
+        world = World()
+        world.attest(good=["h0", "h1"])
+        assert world.inside() == {"h0", "h1"}
+
+    def test_untrusted_leaves_wall_and_snapshot_at_once(self) -> None:
+        world = World()
+        world.attest(good=world.ids())
+        world.inside()
+        world.attest(bad=["h1"])
+        assert world.inside() == {"h0", "h2", "h3"}
+        (snapshot,) = world.knowledge.snapshots()
+        assert snapshot.hosts["h1"].level is Level.UNTRUSTED
+
+    def test_a_host_that_leaves_up_leaves_the_wall_at_once_and_needs_a_new_verdict(self) -> None:
+        world = World()
+        world.attest(good=world.ids())
+        world.inside()
+        world.status("h2", "reboot")
+        assert world.inside() == {"h0", "h1", "h3"}
+        world.status("h2", "up")
+        assert world.inside() == {"h0", "h1", "h3"}
+        world.clock.pass_ms(1000)
+        world.attest(good=["h2"])
+        assert world.inside() == {"h0", "h1", "h2", "h3"}
+
+    def test_hosts_that_share_a_name_are_both_refused(self) -> None:
+        world = World()
+        world.hosts[1] = dataclasses.replace(world.hosts[1], address=world.hosts[0].address.upper())
+        world.look()
+        assert {"h0", "h1"}.isdisjoint(world.knowledge.due(10))
+        decision = world.knowledge.case("vm-0", "host-1").decision
+        assert decision is not None
+        assert (decision.allowed, decision.code) == (False, "name_shared")
+
+    def test_the_hosted_engine_and_exempt_vms_stay_outside(self) -> None:
+        options = dataclasses.replace(OPTIONS, pools=settings.PoolOptions(exempt_vms=("v0",)))
+        world = World(options=options, vms=3)
+        world.vms[1] = dataclasses.replace(world.vms[1], hosted_engine=True)
+        world.look()
+        world.build()
+        assert world.wall is not None
+        assert world.wall.vm_ids == {"v2"}
+
+    def test_a_large_pool_is_planned_fast(self) -> None:
+        """Under the lock, many times a second: it may not grow with the square of the VMs."""
+        world = World(hosts=50, vms=4000)
+        world.attest(good=world.ids())
+        world.build()
+        began = time.perf_counter()
+        world.knowledge.plans()
+        world.knowledge.snapshots()
+        assert time.perf_counter() - began < 0.2
+
+
+class TestSilence:
+    def test_one_silent_host_leaves_at_its_end(self) -> None:
+        world = World()
+        world.attest(good=["h0"])
+        world.inside()
+        world.clock.pass_ms(LIFE // 2)
+        world.attest(good=["h1", "h2", "h3"])
+        assert world.inside() == {"h0", "h1", "h2", "h3"}
+        world.clock.pass_ms(LIFE // 2)
+        assert world.inside() == {"h1", "h2", "h3"}
+        assert world.leaving() == set()
+
+    def test_when_no_server_answers_no_host_leaves_singly_and_all_at_the_last_end(self) -> None:
+        world = World()
+        for host_id in world.ids():
+            world.attest(good=[host_id])
+            world.clock.pass_ms(60_000)
+        everybody = set(world.ids())
+        assert world.inside() == everybody
+        world.knowledge.nobody_answered(world.ids(), "refused")
+        while world.clock.ms < 1_000_000 + LIFE + 180_000 - 1:
+            assert world.inside() == everybody
+            assert world.leaving() == set()
+            world.clock.pass_ms(29_999)
+            world.knowledge.nobody_answered(world.ids(), "refused")
+        world.clock.pass_ms(30_000)
+        assert world.inside() == set()
+        assert world.leaving() == set()
+
+    def test_each_host_is_refused_from_its_own_end_all_the_same(self) -> None:
+        world = World()
+        world.attest(good=["h0"])
+        world.clock.pass_ms(60_000)
+        world.attest(good=["h1"])
+        world.knowledge.nobody_answered(world.ids(), "refused")
+        world.clock.pass_ms(LIFE - 60_000)
+        refused, allowed = (world.knowledge.case("vm-0", host).decision for host in ("host-0", "host-1"))
+        assert refused is not None
+        assert allowed is not None
+        assert (refused.allowed, refused.code, allowed.allowed) == (False, "verdict_ended", True)
+
+    def test_a_host_that_leaves_up_leaves_even_then(self) -> None:
+        world = World()
+        world.attest(good=world.ids())
+        world.inside()
+        world.knowledge.nobody_answered(world.ids(), "refused")
+        world.status("h0", "non_responsive")
+        assert world.inside() == {"h1", "h2", "h3"}
+
+    def test_a_paused_machine_trusts_nobody(self) -> None:
+        world = World()
+        world.knowledge.watch_clock()
+        world.attest(good=world.ids())
+        world.clock.pass_ms(1000)
+        assert not world.knowledge.watch_clock()
+        world.clock.utc_ms += 61_000
+        assert world.knowledge.watch_clock()
+        assert world.inside() == set()
+
+    def test_a_pause_while_the_broker_was_down_counts_too(self) -> None:
+        world = World()
+        world.attest(good=world.ids())
+        saved = world.knowledge.encode()
+        for paused_ms, kept in ((0, set(world.ids())), (61_000, set())):
+            world.clock.utc_ms += paused_ms
+            world.knowledge = BrokerState(world.options, world.clock, random.random)  # type: ignore[arg-type]
+            world.knowledge.restore(saved)
+            world.look()
+            assert world.inside() == kept
+
+    def test_a_clock_set_back_voids_nothing_and_extends_nothing(self) -> None:
+        world = World()
+        world.knowledge.watch_clock()
+        world.attest(good=world.ids())
+        world.clock.utc_ms -= 3_600_000
+        assert not world.knowledge.watch_clock()
+        assert world.inside() == set(world.ids())
+        world.clock.pass_ms(LIFE)
+        assert world.inside() == set()
+
+    def test_an_engine_restart_changes_no_host(self) -> None:
+        world = World()
+        world.attest(good=["h0", "h1"], bad=["h2"])
+        world.clock.pass_ms(1000)
+        world.knowledge.void("engine_restarted", "the engine restarted")
+        assert world.inside() == set()
+        assert world.leaving() == set()
+
+
+class TestQuarantine:
+    def test_an_untrusted_host_leaves_with_its_reason(self) -> None:
+        world = World()
+        world.attest(good=world.ids())
+        world.attest(bad=["h1"])
+        ((host_id, reason),) = world.knowledge.to_deactivate()
+        assert (host_id, reason) == ("h1", "ovirt-tcp: not trusted (pcr_differs): PCR 17 is not the known one")
+        assert any("host-1 is untrusted (pcr_differs): PCR 17 is not the known one" in text for text in world.told())
+
+    @pytest.mark.parametrize("level", [Level.UNKNOWN, Level.TIMEOUT])
+    def test_unreachable_is_not_tampered(self, level: Level) -> None:
+        world = World()
+        world.attest(good=world.ids())
+        world.clock.pass_ms(2 * LIFE)
+        world.knowledge.record({"h1": Answer(level, world.clock.ms, code="no_answer")})
+        assert world.leaving() == set()
+
+    def test_ours_returns_when_it_attests_well_and_is_attested_again(self) -> None:
+        world = World()
+        world.attest(good=world.ids())
+        world.attest(bad=["h1"])
+        (detail,) = [reason for _, reason in world.knowledge.to_deactivate()]
+        world.knowledge.deactivated("h1")
+        world.status("h1", "maintenance", detail)
+        world.clock.pass_ms(34_000)
+        assert "h1" in world.knowledge.due(10)
+        assert world.knowledge.to_activate() == []
+        world.attest(good=["h1"])
+        assert world.knowledge.to_activate() == ["h1"]
+        world.knowledge.activated("h1")
+        world.status("h1", "up")
+        assert "h1" not in world.inside()
+        world.clock.pass_ms(1000)
+        world.attest(good=["h1"])
+        assert "h1" in world.inside()
+        assert world.leaving() == set()
+
+    def test_ours_that_attests_well_before_it_is_seen_to_be_away_is_asked_again(self) -> None:
+        world = World()
+        world.attest(good=world.ids())
+        world.attest(bad=["h1"])
+        assert world.leaving() == {"h1"}
+        world.knowledge.deactivated("h1")
+        world.attest(good=["h1"])
+        world.status("h1", "maintenance", "ovirt-tcp: not trusted")
+        assert world.knowledge.due(10) == ["h1"]
+
+    def test_an_administrators_maintenance_is_never_ended(self) -> None:
+        world = World()
+        world.attest(good=world.ids())
+        world.status("h1", "maintenance", "new memory modules")
+        world.clock.pass_ms(34_000)
+        assert "h1" not in world.knowledge.due(10)
+        world.attest(bad=["h1"])
+        world.attest(good=["h1"])
+        assert (world.leaving(), world.knowledge.to_activate()) == (set(), [])
+
+    def test_ours_is_known_again_after_a_restart_even_without_its_state(self) -> None:
+        world = World()
+        world.attest(good=world.ids())
+        world.attest(bad=["h1"])
+        (detail,) = [reason for _, reason in world.knowledge.to_deactivate()]
+        world.knowledge = BrokerState(world.options, world.clock, random.random)  # type: ignore[arg-type]
+        world.look()
+        world.status("h1", "maintenance", detail)
+        world.clock.pass_ms(1000)
+        world.attest(good=["h1"])
+        assert world.knowledge.to_activate() == ["h1"]
+
+    def test_a_refusal_is_said_once_and_tried_again_later(self) -> None:
+        world = World()
+        world.attest(good=world.ids())
+        world.attest(bad=["h1"])
+        world.told()
+        told = []
+        for _ in range(3):
+            assert world.leaving() == {"h1"}
+            world.knowledge.deactivated("h1", "pinned VMs")
+            assert world.leaving() == set()
+            told += world.told()
+            world.clock.pass_ms(LIFE // 2)
+            world.attest(good=["h0", "h2", "h3"])
+        assert [text for text in told if "maintenance was refused: pinned VMs" in text] == told
+        assert len(told) == 1
+
+    def test_a_host_that_recovered_before_maintenance_stays(self) -> None:
+        world = World()
+        world.attest(good=world.ids())
+        world.attest(bad=["h1"])
+        world.clock.pass_ms(1000)
+        world.attest(good=["h1"])
+        assert world.leaving() == set()
+        assert "h1" in world.inside()
+
+
+class TestGuard:
+    def tripped(self, hosts: int = 10) -> World:
+        world = World(hosts=hosts)
+        world.attest(good=world.ids())
+        world.attest(bad=["h0", "h1", "h2"])
+        return world
+
+    def test_a_few_hosts_leave(self) -> None:
+        world = World(hosts=10)
+        world.attest(good=world.ids())
+        world.attest(bad=["h0", "h1"])
+        assert world.leaving() == {"h0", "h1"}
+
+    def test_a_mass_event_evacuates_no_pool_but_refuses_placement(self) -> None:
+        world = self.tripped()
+        assert world.leaving() == set()
+        assert world.inside() == {f"h{n}" for n in range(3, 10)}
+        assert len([text for text in world.told() if "guard release" in text]) == 1
+
+    def test_later_ones_are_held_too(self) -> None:
+        world = self.tripped()
+        world.clock.pass_ms(1000)
+        world.attest(bad=["h3"])
+        assert world.leaving() == set()
+
+    def test_release_lets_them_leave(self) -> None:
+        world = self.tripped()
+        assert world.knowledge.guard(release=True) == ["host-0", "host-1", "host-2"]
+        assert world.leaving() == {"h0", "h1", "h2"}
+
+    def test_reject_leaves_them_in_service_until_they_attest_well(self) -> None:
+        world = self.tripped()
+        world.knowledge.guard(release=False)
+        assert world.leaving() == set()
+        assert "h0" not in world.inside()
+        world.clock.pass_ms(LIFE)
+        world.attest(good=world.ids())
+        assert "h0" in world.inside()
+        world.attest(bad=["h0"])
+        assert world.leaving() == {"h0"}
+
+    def test_slow_trouble_does_not_trip_it(self) -> None:
+        world = World(hosts=10)
+        for n in range(4):
+            world.attest(good=[one for one in world.ids() if int(one[1:]) >= n])
+            world.attest(bad=[f"h{n}"])
+            assert f"h{n}" in world.leaving()
+            world.knowledge.deactivated(f"h{n}")
+            world.clock.pass_ms(LIFE)
+
+    @pytest.mark.parametrize("answered", [False, True], ids=["at once", "after a new question"])
+    def test_a_restart_of_the_broker_releases_nobody(self, answered: bool) -> None:
+        world = self.tripped()
+        world.restart()
+        world.clock.pass_ms(1000)
+        if answered:
+            world.attest(good=[f"h{n}" for n in range(3, 10)], bad=["h0", "h1", "h2"])
+        assert world.leaving() == set()
+        assert world.knowledge.guard(release=True) == ["host-0", "host-1", "host-2"]
+        world.attest(good=[f"h{n}" for n in range(3, 10)], bad=["h0", "h1", "h2"])
+        assert world.leaving() == {"h0", "h1", "h2"}
+
+    def test_one_that_never_was_trusted_is_no_surprise(self) -> None:
+        """Only hosts that turn trip the guard; a pool without any trusted host is left in service all the same."""
+        world = World(hosts=4)
+        world.attest(bad=world.ids())
+        assert world.leaving() == set()
+        world.attest(good=["h3"])
+        assert world.leaving() == {"h0", "h1", "h2"}
+
+    def test_it_is_over_when_all_that_were_held_attest_well(self) -> None:
+        world = self.tripped()
+        world.clock.pass_ms(LIFE)
+        world.attest(good=world.ids())
+        assert world.knowledge.pool_states()[0].guard_tripped is False
+        world.attest(bad=["h5"])
+        assert world.leaving() == {"h5"}
+
+
+class TestForeignEdits:
+    """Somebody else edited the wall: it is put right, and told of."""
+
+    def world(self) -> World:
+        world = World()
+        world.attest(good=["h0", "h1"])
+        world.build()
+        world.told()
+        return world
+
+    @pytest.mark.parametrize(
+        ("change", "told"),
+        [
+            ({"host_ids": frozenset({"h0", "h1", "h2"})}, "hosts were let in that are not trusted: host-2"),
+            ({"host_ids": frozenset({"h0"})}, "hosts were put out that are trusted: host-1"),
+            ({"vm_ids": frozenset({"v1"})}, "VMs were let out: vm-0"),
+            ({"enforcing": False}, "it was made to stop nobody"),
+            ({"host_label_ids": frozenset({"label"})}, "hosts were let in by a label"),
+            (None, "it was removed"),
+        ],
+    )
+    def test_each_kind_is_told_once(self, change: dict[str, Any] | None, told: str) -> None:
+        world = self.world()
+        assert world.wall is not None
+        world.wall = None if change is None else dataclasses.replace(world.wall, **change)
+        world.look()
+        assert world.told() == []
+        for _ in range(2):
+            world.build()
+        assert world.told() == [f"Somebody edited the wall of pool Trusted: {told}. It is put right."]
+        world.look()
+        world.build()
+        assert world.told() == []
+
+    def test_our_own_edit_whose_answer_got_lost_is_nobodys(self) -> None:
+        world = self.world()
+        assert world.wall is not None
+        world.attest(good=["h2"], bad=["h1"])
+        world.told()
+        world.wall = dataclasses.replace(world.wall, host_ids=frozenset({"h0", "h2"}))
+        world.look()
+        assert world.told() == []
+
+
+class TestNotices:
+    def test_the_same_is_said_once(self) -> None:
+        world = World()
+        world.cluster = dataclasses.replace(world.cluster, trusted_service=True)
+        told = []
+        for _ in range(5):
+            world.look()
+            told += world.told()
+        assert len(told) == 1
+
+    def test_what_ended_and_came_back_is_said_again(self) -> None:
+        world = World()
+        told = []
+        for trusted_service in (True, True, False, False, True):
+            world.cluster = dataclasses.replace(world.cluster, trusted_service=trusted_service)
+            world.look()
+            told += world.told()
+        assert len(told) == 2
+
+
+def test_a_listing_that_is_older_than_an_edit_does_not_bring_an_old_wall_back() -> None:
+    world = World()
+    edits = world.knowledge.wall_edits
+    listing = Listing(
+        (world.cluster,),
+        (world.policy,),
+        world.units,
+        tuple(world.hosts),
+        tuple(world.vms),
+        {POOL: Group("wall", "ovirt-tcp-wall")},
+    )
+    world.attest(good=["h0"])
+    assert world.inside() == {"h0"}
+    world.knowledge.observe_listing(listing, edits)
+    world.attest(bad=["h0"])
+    (plan,) = world.knowledge.plans()
+    assert [(step.edit, step.subject) for step in plan.steps if step.edit is Edit.REMOVE_HOST] == [(Edit.REMOVE_HOST, "h0")]
+
+
+def test_servers_that_answer_now_and_then_make_one_event() -> None:
+    world = World()
+    for _ in range(5):
+        world.knowledge.nobody_answered(["h0"], "refused")
+        world.attest(good=["h1"])
+        world.clock.pass_ms(5_000)
+    assert sum("No attestation server answers" in text for text in world.told()) == 1
+
+
+class TestQuestions:
+    def test_without_hosts_nobody_is_asked(self) -> None:
+        world = World(hosts=0)
+        assert world.knowledge.due(10) == []
+        assert world.knowledge.begin_stages() == 0
+        assert world.knowledge.stage(10) is None
+
+    def test_hosts_of_a_cluster_that_becomes_a_pool_are_asked_at_once(self) -> None:
+        world = World()
+        world.policy = dataclasses.replace(world.policy, filter_ids=frozenset())
+        world.knowledge = BrokerState(world.options, world.clock, random.random)  # type: ignore[arg-type]
+        world.look()
+        assert world.knowledge.due(10) == []
+        world.policy = dataclasses.replace(world.policy, filter_ids=frozenset({"unit"}))
+        world.look()
+        assert set(world.knowledge.due(10)) == set(world.ids())
+        (snapshot,) = world.knowledge.snapshots()
+        assert Level.TRUSTED not in {verdict.level for verdict in snapshot.hosts.values()}
+
+    def test_hosts_that_answer_do_not_wait_for_silent_ones(self) -> None:
+        world = World()
+        world.attest(good=["h0", "h1"])
+        world.knowledge.nobody_answered(["h2", "h3"], "silent")
+        world.clock.pass_ms(LIFE)
+        assert set(world.knowledge.due(10)) == {"h0", "h1"}
+        assert set(world.knowledge.due(10)) == {"h2", "h3"}

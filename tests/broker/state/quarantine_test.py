@@ -1,0 +1,219 @@
+# SPDX-FileCopyrightText: The ovirt_tcp_plugin developers
+# SPDX-License-Identifier: Apache-2.0
+"""Hosts that cannot leave service, get stuck on their way, or are somebody else's: said once, retried, or left alone."""
+
+from __future__ import annotations
+
+import dataclasses
+
+from ovirt_tcp_plugin.placement.inventory import Vm
+from tests.broker.state.broker_state_test import LIFE, POOL, World
+
+OURS = "ovirt-tcp: not trusted (pcr_differs): PCR 17 is not the known one"
+TEN_MINUTES = 600_000
+
+
+def untrusted(world: World, host: str = "h1") -> World:
+    world.attest(good=world.ids())
+    world.attest(bad=[host])
+    world.told()
+    return world
+
+
+def look_for(world: World, ms: int, good: tuple[str, ...] = ("h0", "h2", "h3")) -> list[str]:
+    """Let time pass in steps, with the other hosts attesting well; return what was said."""
+    told: list[str] = []
+    for _ in range(ms // 10_000):
+        world.clock.pass_ms(10_000)
+        world.attest(good=good)
+        world.knowledge.observe_hosts(world.hosts)
+        world.knowledge.to_deactivate()
+        told += world.told()
+    return told
+
+
+class TestHostedEngine:
+    def world(self, engine_hosts: set[str]) -> World:
+        """A pool whose untrusted host h1 carries the engine's VM."""
+        world = World()
+        world.vms.append(Vm("engine", "HostedEngine", POOL, "up", "h1", hosted_engine=True))
+        world.engine_hosts = frozenset(engine_hosts)
+        world.look()
+        return untrusted(world)
+
+    def test_its_host_stays_while_no_trusted_host_can_take_it_and_an_error_says_so_once(self) -> None:
+        world = self.world({"h1"})
+        assert world.leaving() == set()
+        (told,) = (text for text in look_for(world, 120_000) if "stays in service" in text)
+        assert "Host host-1 is untrusted, but stays in service: it carries the engine's own VM" in told
+        assert "h1" not in world.inside()
+
+    def test_an_untrusted_host_of_its_kind_is_no_alternative(self) -> None:
+        world = self.world({"h1", "h2"})
+        world.attest(bad=["h2"])
+        assert "h1" not in world.leaving()
+
+    def test_its_host_leaves_once_a_trusted_one_can_take_it(self) -> None:
+        world = self.world({"h1"})
+        assert world.leaving() == set()
+        world.engine_hosts = frozenset({"h1", "h3"})
+        world.look()
+        assert world.leaving() == {"h1"}
+
+    def test_other_hosts_of_its_kind_leave_like_any_host(self) -> None:
+        world = self.world({"h1", "h2"})
+        world.attest(bad=["h2"])
+        assert world.leaving() == {"h2"}
+
+
+class TestLastHost:
+    def test_stays_and_an_error_says_so_once(self) -> None:
+        world = World(hosts=2)
+        world.attest(bad=["h0", "h1"])
+        world.told()
+        assert world.leaving() == set()
+        assert world.told() == []
+        told = look_for(world, 120_000, good=())
+        assert len(told) == 2
+        assert all("no other host of its pool is trusted" in text for text in told)
+
+    def test_nothing_is_said_of_one_that_leaves_a_moment_later(self) -> None:
+        world = World(hosts=2)
+        world.attest(bad=["h0"])
+        assert world.leaving() == set()
+        world.clock.pass_ms(2000)
+        world.attest(good=["h1"])
+        assert world.leaving() == {"h0"}
+        assert not any("stays in service" in text for text in world.told())
+
+
+class TestRefused:
+    """Each refused maintenance is an error event of the engine's own."""
+
+    DAY = 86_400_000
+
+    def days(self, world: World, days: int) -> tuple[int, list[str]]:
+        """Refuse maintenance for days; return how often it was asked for, and what was said."""
+        asked, told = 0, []
+        for _ in range(days * self.DAY // 60_000):
+            world.attest(good=["h0", "h2", "h3"], bad=["h1"])
+            if world.leaving():
+                asked += 1
+                world.knowledge.deactivated("h1", f"pinned VMs {asked}")
+            told += [text for text in world.told() if "maintenance was refused" in text]
+            world.clock.pass_ms(60_000)
+        return asked, told
+
+    def test_maintenance_is_asked_for_four_times_a_day_at_the_end_and_said_once(self) -> None:
+        world = untrusted(World())
+        first, told = self.days(world, 1)
+        assert (first <= 17, len(told)) == (True, 1)
+        later, told = self.days(world, 2)
+        assert later <= 9
+        assert len(told) == 2
+        assert "shut down or move its VMs" in told[0]
+
+    def test_a_vm_that_left_has_it_asked_for_again_at_once(self) -> None:
+        world = untrusted(World())
+        world.vms.append(Vm("pinned", "pinned", POOL, "up", "h1", marked=True))
+        world.look()
+        self.days(world, 1)
+        world.look()
+        assert world.leaving() == set()
+        world.vms.pop()
+        world.look()
+        world.attest(good=["h0", "h2", "h3"], bad=["h1"])
+        assert world.leaving() == {"h1"}
+
+    def test_a_refused_return_is_said_once_and_slows_down(self) -> None:
+        world = untrusted(World())
+        assert world.leaving() == {"h1"}
+        world.knowledge.deactivated("h1")
+        world.status("h1", "maintenance", OURS)
+        world.attest(good=["h1"])
+        world.told()
+        asked, told = 0, []
+        for _ in range(3 * 360):
+            if world.knowledge.to_activate():
+                asked += 1
+                world.knowledge.activated("h1", "its status is wrong")
+            told += [text for text in world.told() if "activation was refused" in text]
+            world.clock.pass_ms(10_000)
+        assert asked <= 9
+        assert len(told) == 1
+
+
+class TestStuck:
+    def preparing(self) -> World:
+        world = untrusted(World())
+        assert world.leaving() == {"h1"}
+        world.knowledge.deactivated("h1")
+        world.status("h1", "preparing_for_maintenance", OURS)
+        return world
+
+    def test_is_said_once_and_asked_for_again(self) -> None:
+        world = self.preparing()
+        assert look_for(world, TEN_MINUTES - 20_000) == []
+        assert world.leaving() == set()
+        (told,) = look_for(world, 60_000)
+        assert "Host host-1 is untrusted and does not reach maintenance" in told
+        assert world.leaving() == {"h1"}
+        world.knowledge.deactivated("h1")
+        assert world.leaving() == set()
+        assert look_for(world, TEN_MINUTES + 10_000) == []
+        assert world.leaving() == {"h1"}
+
+    def test_the_reason_of_a_refusal_is_said_too(self) -> None:
+        world = self.preparing()
+        look_for(world, TEN_MINUTES + 10_000)
+        world.knowledge.deactivated("h1", "pinned VMs")
+        assert [text for text in world.told() if "maintenance was refused: pinned VMs" in text]
+        assert look_for(world, 60_000) == []
+
+    def test_returns_when_it_attests_well(self) -> None:
+        world = self.preparing()
+        look_for(world, TEN_MINUTES + 10_000)
+        world.attest(good=["h1"])
+        assert world.leaving() == set()
+        assert world.knowledge.to_activate() == ["h1"]
+
+    def test_one_that_arrives_in_time_is_not_stuck(self) -> None:
+        world = self.preparing()
+        look_for(world, LIFE // 2)
+        world.status("h1", "maintenance", OURS)
+        assert look_for(world, 2 * TEN_MINUTES) == []
+        assert world.leaving() == set()
+
+
+class TestAdministrators:
+    def test_maintenance_of_a_host_that_was_ours_is_not_ended(self) -> None:
+        """Activated and put away again between two looks: only the reason tells."""
+        world = untrusted(World())
+        world.leaving()
+        world.knowledge.deactivated("h1")
+        world.status("h1", "maintenance", OURS)
+        world.status("h1", "maintenance", "new memory modules")
+        world.clock.pass_ms(1000)
+        world.attest(good=["h1"])
+        assert world.knowledge.to_activate() == []
+
+    def test_nor_after_a_restart_of_the_broker(self) -> None:
+        world = untrusted(World())
+        world.leaving()
+        world.knowledge.deactivated("h1")
+        world.status("h1", "maintenance", OURS)
+        world.hosts = [dataclasses.replace(one, status_detail="") if one.id == "h1" else one for one in world.hosts]
+        world.restart()
+        world.clock.pass_ms(1000)
+        world.attest(good=["h1"])
+        assert world.knowledge.to_activate() == []
+
+    def test_ours_returns_where_the_engine_shows_no_reason(self) -> None:
+        """A host that does not answer goes to maintenance at once, and the engine may leave the reason out."""
+        world = untrusted(World())
+        world.leaving()
+        world.knowledge.deactivated("h1")
+        world.status("h1", "maintenance", "")
+        world.clock.pass_ms(1000)
+        world.attest(good=["h1"])
+        assert world.knowledge.to_activate() == ["h1"]
