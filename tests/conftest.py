@@ -7,7 +7,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
-from typing import Optional
+from typing import Any, Optional
 
 import hypothesis
 import pytest
@@ -16,6 +16,7 @@ from ovirt_tcp_plugin.lab import launch, swtpm12
 from ovirt_tcp_plugin.lab.host import LabHost
 from ovirt_tcp_plugin.lab.swtpm import Vendor
 from tests import soak
+from tests.lab.engine.watch import Watch
 
 # Inputs are drawn slowly where the library makes its tables of characters first, as in every fresh clone, or the machine is
 # busy: that says nothing about us. What a parser may take is measured in processor time, and each test ends in time.
@@ -63,9 +64,52 @@ class TpmPool:
         self._made += fresh
 
 
+# What our programs ask the simulated engine in this process, compared with a real one's answers.
+WATCH = pytest.StashKey[Watch]()
+# Of the processes that pytest-xdist started.
+_KINDS: set[str] = set()
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Listen to what our programs ask."""
+    config.stash[WATCH] = Watch()
+
+
 def pytest_report_header() -> str:
     """Tell what the campaigns do at random."""
     return f"seed of the campaigns: {soak.SEED}"
+
+
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    """Hand the kinds of requests to the process that reports."""
+    output = getattr(session.config, "workeroutput", None)
+    kinds = session.config.stash[WATCH].kinds
+    if output is None:
+        _KINDS.update(kinds)
+    else:
+        output["engine_kinds"] = sorted(kinds)
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_testnodedown(node: Any, error: object) -> None:
+    """Take them."""
+    _KINDS.update(getattr(node, "workeroutput", {}).get("engine_kinds", ()))
+
+
+def pytest_terminal_summary(terminalreporter: Any) -> None:
+    """Tell how many kinds of requests to the engine were compared with a real one."""
+    if _KINDS:
+        text = f"{len(_KINDS)} kinds of requests to the engine have the structure of a real one's answers"
+        terminalreporter.write_line(text)
+
+
+@pytest.fixture(autouse=True)
+def watched_engine(request: pytest.FixtureRequest) -> Iterator[None]:
+    """Fail if one of our programs got what no real engine answers."""
+    yield
+    found = request.config.stash[WATCH].differences()
+    if found:
+        pytest.fail("no real engine answers so:\n" + "\n".join(found), pytrace=False)
 
 
 @pytest.fixture(scope="session")

@@ -57,6 +57,7 @@ PURE_MODULES = [f"messages.{name}" for name in PURE] + [
     "broker.policies",
     "broker.wall",
     "broker.wall_edits",
+    "broker.retries",
     "broker.vm_records",
     "broker.why",
     "broker.quarantine",

@@ -1,125 +1,107 @@
 # SPDX-FileCopyrightText: The ovirt_tcp_plugin developers
 # SPDX-License-Identifier: Apache-2.0
-"""Carries out the plans for the walls of all pools: several pools at once, each wall step by step."""
+"""Carries out the plans for the walls of all pools: several at once (`wall_work`)."""
 
 from __future__ import annotations
 
-import concurrent.futures
-import dataclasses
-import logging
+import functools
+import threading
 from collections.abc import Callable, Sequence
 
-from ovirt_tcp_plugin import errors
+from ovirt_tcp_plugin.broker.calls import Calls
 from ovirt_tcp_plugin.broker.engine import Engine
-from ovirt_tcp_plugin.broker.inventory import Group, wall_name
 from ovirt_tcp_plugin.broker.knowledge import Knowledge, WallPlan
 from ovirt_tcp_plugin.broker.metrics import Metrics
-from ovirt_tcp_plugin.broker.wall import Edit, Step
-
-log = logging.getLogger("broker.builder")
-
-# Calls to the engine at once. More would only keep its other users waiting.
-CONNECTIONS = 4
-# Who leaves a wall leaves first in all pools; then walls are made; then others enter.
-_ROUNDS = (
-    frozenset({Edit.REPAIR, Edit.REMOVE_LABEL, Edit.REMOVE_HOST}),
-    frozenset({Edit.CREATE}),
-    frozenset({Edit.ADD_HOST, Edit.ADD_VM, Edit.REMOVE_VM}),
-)
-_ENTERING = _ROUNDS[-1]
+from ovirt_tcp_plugin.broker.retries import Retries
+from ovirt_tcp_plugin.broker.wall_work import CREATING, ENTERING, LEAVING, WallWork
+from ovirt_tcp_plugin.clock import Clock
 
 
 class Builder:
     """The walls' builder. `listing_due` is called when the engine's walls are not as they were thought to be."""
 
-    def __init__(self, knowledge: Knowledge, engine: Engine, metrics: Metrics, listing_due: Callable[[], None]) -> None:
-        self._knowledge, self._engine, self._metrics, self._listing_due = knowledge, engine, metrics, listing_due
-        self._pool = concurrent.futures.ThreadPoolExecutor(CONNECTIONS)
+    def __init__(
+        self,
+        knowledge: Knowledge,
+        engine: Engine,
+        metrics: Metrics,
+        calls: Calls,
+        clock: Clock,
+        listing_due: Callable[[], None],
+    ) -> None:
+        self._knowledge, self._engine, self._metrics = knowledge, engine, metrics
+        self._calls, self._clock, self._listing_due = calls, clock, listing_due
+        self._retries: dict[str, Retries] = {}
 
-    def stop(self) -> None:
-        """Wait for the calls under way."""
-        self._pool.shutdown()
+    def build(self, plans: Sequence[WallPlan], late: Callable[[], bool]) -> frozenset[str]:
+        """Carry out the plans; return the clusters of which nobody may leave service now.
 
-    def build(self, plans: Sequence[WallPlan], late: Callable[[], bool]) -> bool:
-        """Carry out the plans; return whether all left who had to, and walls stand where they have to.
-
-        The plans are outdated when somebody loses trust, and when it is `late`, since verdicts end by themselves; then
-        there are better ones at the next look. Each wall is remembered step by step: a failure loses nothing. The engine
-        may fail at one wall only, so the others are gone on with; if it fails at two, it is away.
+        Those are where somebody who has to leave is still inside the wall, or may be: VMs of
+        another host could come to him. The plans are outdated when somebody loses trust, and when
+        it is `late`, since verdicts end by themselves; then there are better ones at the next look.
+        Each wall is remembered step by step: a failure loses nothing.
 
         Raises:
-            Unavailable: the engine failed.
+            Unavailable: the engine does not answer. One that answers, but fails at a wall, fails at
+                that wall only.
         """
-        failed: list[errors.Unavailable] = []
+        away = threading.Event()
+        over = threading.Event()
 
         def outdated() -> bool:
-            return self._knowledge.worse.is_set() or late() or len(failed) > 1
+            return over.is_set() or away.is_set() or self._knowledge.worse.is_set() or late()
 
-        def build_one(plan: WallPlan, edits: frozenset[Edit], groups: dict[str, Group]) -> None:
-            cluster_id = plan.pool.cluster_id
-            try:
-                for step in plan.steps:
-                    if step.edit in edits and not outdated() and (groups[cluster_id].id or step.edit is Edit.CREATE):
-                        groups[cluster_id] = self._build(cluster_id, groups[cluster_id], step)
-            except errors.Unavailable as e:
-                failed.append(e)
+        try:
+            return self._carry_out(plans, away, outdated, late)
+        finally:
+            # A call that hangs ends later than its plan.
+            over.set()
 
-        groups = {plan.pool.cluster_id: plan.group or Group("", wall_name(plan.pool.cluster_id)) for plan in plans}
-        for edits in _ROUNDS:
-            busy = [plan for plan in plans if any(step.edit in edits for step in plan.steps)]
-            list(self._pool.map(lambda plan, edits=edits: build_one(plan, edits, groups), busy))
-            if len(failed) > 1:
-                break
+    def _carry_out(
+        self,
+        plans: Sequence[WallPlan],
+        away: threading.Event,
+        outdated: Callable[[], bool],
+        late: Callable[[], bool],
+    ) -> frozenset[str]:
+        works = {plan.pool.cluster_id: self._work(plan, away, outdated) for plan in plans}
+        # Who leaves a wall leaves first in all pools; then walls are made; then others enter.
+        for edits in (LEAVING, CREATING, ENTERING):
+            jobs = {
+                cluster_id: functools.partial(work.carry_out, edits)
+                for cluster_id, work in works.items()
+                if work.has(edits)
+            }
+            self._calls.run(jobs)
+            for work in works.values():
+                if work.away is not None:
+                    raise work.away
             if self._knowledge.worse.is_set():
-                return False
-            if busy and late():
+                return frozenset(works)
+            if jobs and late():
                 self._knowledge.changed.set()
-                return edits is _ENTERING and not failed
-        if failed:
-            raise failed[0]
-        return True
+                break
+        done = [cluster_id for cluster_id, work in works.items() if work.is_done()]
+        self._knowledge.walls_in_order(done)
+        open_walls = [
+            cluster_id for cluster_id, work in works.items() if work.may_let_untrusted_in()
+        ]
+        return frozenset(open_walls)
 
-    def _build(self, cluster_id: str, group: Group, step: Step) -> Group:
-        # The plan may be old: the engine was slow, or this process stood still.
-        if step.edit is Edit.ADD_HOST and not self._knowledge.holds(step.subject):
-            return group
-        self._metrics.wall_edit(step.edit.name)
-        try:
-            carry_out = self._create if step.edit is Edit.CREATE else self._edit
-            group = carry_out(cluster_id, group, step)
-        except (errors.Conflict, errors.NotFound) as e:
-            log.warning("wall cluster=%s step=%s subject=%s error=%s", cluster_id, step.edit.name, step.subject, e)
-            self._listing_due()
-        else:
-            self._knowledge.walled(cluster_id, group)
-        return group
-
-    def _create(self, cluster_id: str, group: Group, step: Step) -> Group:
-        """Make a wall with its members in one call; if the engine refuses one of them, an empty one, to fill singly."""
-        host_ids = frozenset(host_id for host_id in step.host_ids if self._knowledge.holds(host_id))
-        try:
-            made = self._engine.create_wall(cluster_id, host_ids, step.vm_ids)
-        except (errors.Conflict, errors.NotFound) as e:
-            log.warning("wall cluster=%s is made empty error=%s", cluster_id, e)
-            return dataclasses.replace(group, id=self._engine.create_wall(cluster_id))
-        return dataclasses.replace(group, id=made, host_ids=host_ids, vm_ids=step.vm_ids)
-
-    def _edit(self, cluster_id: str, group: Group, step: Step) -> Group:
-        engine, subject = self._engine, {step.subject}
-        if step.edit is Edit.REPAIR:
-            engine.repair_wall(cluster_id, group.id)
-            return dataclasses.replace(group, enforcing=True)
-        if step.edit is Edit.REMOVE_LABEL:
-            engine.remove_label(cluster_id, group.id, step.subject)
-            return dataclasses.replace(group, host_label_ids=group.host_label_ids - subject)
-        if step.edit is Edit.REMOVE_HOST:
-            engine.remove_host(cluster_id, group.id, step.subject)
-            return dataclasses.replace(group, host_ids=group.host_ids - subject)
-        if step.edit is Edit.ADD_HOST:
-            engine.add_host(cluster_id, group.id, step.subject)
-            return dataclasses.replace(group, host_ids=group.host_ids | subject)
-        if step.edit is Edit.ADD_VM:
-            engine.add_vm(cluster_id, group.id, step.subject)
-            return dataclasses.replace(group, vm_ids=group.vm_ids | subject)
-        engine.remove_vm(cluster_id, group.id, step.subject)
-        return dataclasses.replace(group, vm_ids=group.vm_ids - subject)
+    def _work(
+        self, plan: WallPlan, away: threading.Event, outdated: Callable[[], bool]
+    ) -> WallWork:
+        retries = self._retries.setdefault(plan.pool.cluster_id, Retries())
+        if not self._calls.is_under_way(plan.pool.cluster_id):
+            retries.keep(plan.steps)
+        return WallWork(
+            plan,
+            self._knowledge,
+            self._engine,
+            self._metrics,
+            retries,
+            self._clock,
+            away,
+            outdated,
+            self._listing_due,
+        )

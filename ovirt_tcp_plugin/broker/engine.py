@@ -7,6 +7,7 @@ from __future__ import annotations
 import dataclasses
 import itertools
 import logging
+import secrets
 from collections.abc import Callable, Collection, Iterable
 from typing import Any, Optional
 
@@ -28,6 +29,7 @@ from ovirt_tcp_plugin.broker.inventory import (
     Policy,
     Unit,
     Vm,
+    bears_wall_name,
     wall_name,
 )
 from ovirt_tcp_plugin.broker.sdk import Access, Sdk, password_of, properties
@@ -75,45 +77,140 @@ class Engine:
         """Return all scheduling policy units."""
         return self._call("list policy units", read_units)
 
+    def answers(self) -> bool:
+        """Return whether the engine answers: what fails while it does fails for itself."""
+        try:
+            self.last_event_id()
+        except errors.Unavailable:
+            return False
+        return True
+
     def deactivate(self, host_id: str, reason: str) -> None:
         """Ask for maintenance; it is reached later."""
-        self._call("deactivate", lambda system: _host_service(system, host_id).deactivate(reason=reason, async_=True))
+        self._act("deactivate", host_id, lambda host: host.deactivate(reason=reason, async_=True))
 
     def activate(self, host_id: str) -> None:
         """Ask for activation; the host is Up later."""
-        self._call("activate", lambda system: _host_service(system, host_id).activate(async_=True))
+        self._act("activate", host_id, lambda host: host.activate(async_=True))
 
-    def create_wall(self, cluster_id: str, host_ids: Collection[str] = (), vm_ids: Collection[str] = ()) -> str:
+    def create_wall(
+        self,
+        cluster_id: str,
+        host_ids: Collection[str] = (),
+        vm_ids: Collection[str] = (),
+        spare: bool = False,
+    ) -> str:
         """Make a wall with these members; without hosts it lets no member start. Return its id.
 
         All members in one call (`AffinityGroupMapper`); the engine refuses the whole of it for one that is gone.
-        """
 
-        def create(system: Any) -> str:
+        Args:
+            spare: under a name that nobody has yet. The engine has no two groups of one name, so
+                the usual one may be taken.
+        """
+        group = types.AffinityGroup(
+            name=_spare_name(cluster_id) if spare else wall_name(cluster_id),
+            description=WALL_DESCRIPTION,
+            hosts_rule=_ENFORCING,
+            vms_rule=types.AffinityRule(enabled=False),
+            hosts=_hosts(host_ids),
+            vms=_vms_of(vm_ids),
+        )
+        made = self._call("create the wall", lambda system: _groups(system, cluster_id).add(group))
+        return str(made.id)
+
+    def repair_wall(
+        self, cluster_id: str, group_id: str, emptied: bool = False, name: str = ""
+    ) -> None:
+        """Make the group an enforcing positive one again, of its name and without host labels.
+
+        Host labels go by an empty list only: a DELETE of one is refused for ever, since the engine
+        looks for its id among those of VMs (`RemoveHostLabelFromAffinityGroupCommand`).
+
+        Args:
+            emptied: put all hosts out, too. The engine validates the whole group against the rules
+                of the others, and one without hosts contradicts none (`AffinityRulesUtils`).
+            name: its name now. One that shows whose wall it is stays; else it gets the usual one,
+                or a spare one.
+
+        Raises:
+            Conflict: it is refused, or the engine accepts it and does not do it.
+        """
+        names = [name]
+        if not bears_wall_name(name, cluster_id):
+            names = [wall_name(cluster_id), _spare_name(cluster_id)]
+        for chosen in names:
             group = types.AffinityGroup(
-                name=wall_name(cluster_id),
+                name=chosen,
                 description=WALL_DESCRIPTION,
                 hosts_rule=_ENFORCING,
                 vms_rule=types.AffinityRule(enabled=False),
-                hosts=[types.Host(id=one) for one in sorted(host_ids)],
-                vms=[types.Vm(id=one) for one in sorted(vm_ids)],
+                host_labels=[],
+                hosts=[] if emptied else None,
             )
-            return str(_groups(system, cluster_id).add(group).id)
+            try:
+                self._update("repair the wall", cluster_id, group_id, group)
+            except errors.Conflict:
+                if chosen == names[-1]:
+                    raise
+            else:
+                break
+        repaired = self._call(
+            "read the wall", lambda system: _group(system, cluster_id, group_id).get()
+        )
+        _check_repaired(repaired, emptied)
 
-        return self._call("create the wall", create)
+    def set_hosts(self, cluster_id: str, group_id: str, host_ids: Collection[str]) -> None:
+        """List exactly these hosts, in one call; all else stays (`AffinityGroupMapper`)."""
+        group = types.AffinityGroup(hosts=_hosts(host_ids))
+        self._update("list hosts of the wall", cluster_id, group_id, group)
 
-    def repair_wall(self, cluster_id: str, group_id: str) -> None:
-        """Make the group an enforcing positive one again, of its own name."""
-        rules = {"hosts_rule": _ENFORCING, "vms_rule": types.AffinityRule(enabled=False)}
-        group = types.AffinityGroup(name=wall_name(cluster_id), description=WALL_DESCRIPTION, **rules)
-        self._call("repair the wall", lambda system: _groups(system, cluster_id).group_service(group_id).update(group))
+    def change_vms(
+        self, cluster_id: str, group_id: str, added: Collection[str], removed: Collection[str]
+    ) -> frozenset[str]:
+        """Put VMs behind the wall and let others out, in one call; return all members.
+
+        The list is made from the members as they are now: a VM that somebody else put behind it
+        meanwhile stays.
+        """
+        what = "list VMs of the wall"
+        members = self._call(what, lambda system: _member_vms(system, cluster_id, group_id))
+        vm_ids = (members | set(added)) - set(removed)
+        self._update(what, cluster_id, group_id, types.AffinityGroup(vms=_vms_of(vm_ids)))
+        return vm_ids
 
     def remove_wall(self, cluster_id: str, group_id: str) -> None:
-        """Remove the group: the cluster is no pool any more."""
+        """Remove the group: the cluster is no pool any more. It may be gone already."""
         try:
-            self._call("remove the wall", lambda system: _groups(system, cluster_id).group_service(group_id).remove())
-        except errors.NotFound:
+            self._call(
+                "remove the wall", lambda system: _group(system, cluster_id, group_id).remove()
+            )
+        except (errors.NotFound, errors.Conflict):
+            if self.has_group(cluster_id, group_id):
+                raise
             log.info("gone already group=%s", group_id)
+
+    def has_group(self, cluster_id: str, group_id: str) -> bool:
+        """Return whether an affinity group is there.
+
+        The engine says so only in its list: it answers 400 for one that is gone, with the text of
+        an error of its own (`BackendAffinityGroupResource`).
+        """
+        try:
+            return self._call(
+                "list affinity groups", lambda system: is_group_listed(system, cluster_id, group_id)
+            )
+        except errors.NotFound:  # the cluster is gone
+            return False
+
+    def walls(self, cluster_id: str) -> list[Group]:
+        """Return the walls of a cluster, the best one first."""
+
+
+        def read(system: Any) -> list[Group]:
+            return _walls(system, cluster_id, _groups(system, cluster_id).list())
+
+        return self._call("list walls", read)
 
     def add_host(self, cluster_id: str, group_id: str, host_id: str) -> None:
         """Let a host in. It may be inside already."""
@@ -130,14 +227,6 @@ class Engine:
             _group(system, cluster_id, group_id).hosts_service().host_service(host_id).remove()
 
         self._edit("remove a host", remove, lambda system: host_id not in _member_hosts(system, cluster_id, group_id))
-
-    def remove_label(self, cluster_id: str, group_id: str, label_id: str) -> None:
-        """Put out the hosts that are inside by a label. It may be gone already."""
-
-        def remove(system: Any) -> None:
-            _group(system, cluster_id, group_id).host_labels_service().label_service(label_id).remove()
-
-        self._edit("remove a label", remove, lambda system: label_id not in _labels(system, cluster_id, group_id))
 
     def add_vm(self, cluster_id: str, group_id: str, vm_id: str) -> None:
         """Put a VM behind the wall. It may be there already."""
@@ -183,6 +272,19 @@ class Engine:
         listed = self._call("list events", lambda system: system.events_service().list(max=1))
         return max((int(event.id) for event in listed), default=0)
 
+    def _act(self, what: str, host_id: str, action: Callable[[Any], object]) -> None:
+        """Run an action on a host. Raises NotFound for one that is gone: the engine answers 400."""
+        try:
+            self._call(what, lambda system: action(_host_service(system, host_id)))
+        except errors.Conflict:
+            self._call(what, lambda system: _host_service(system, host_id).get())
+            raise
+
+    def _update(
+        self, what: str, cluster_id: str, group_id: str, group: types.AffinityGroup
+    ) -> None:
+        self._call(what, lambda system: _group(system, cluster_id, group_id).update(group))
+
     def _edit(self, what: str, action: Callable[[Any], object], done: Callable[[Any], bool]) -> None:
         """Run an edit of a membership. A refusal is looked into: that it is so already is what was wanted."""
         try:
@@ -227,14 +329,25 @@ def read_listing(system: Any) -> Listing:
     return dataclasses.replace(_without_vms(system, listed), vms=vms)
 
 
+def is_group_listed(system: Any, cluster_id: str, group_id: str) -> bool:
+    """Return whether an affinity group is there, in the same way (see `Engine.has_group`)."""
+    return any(group.id == group_id for group in _groups(system, cluster_id).list())
+
+
 def _without_vms(system: Any, hosts: Collection[Any]) -> Listing:
     """Return everything else in few calls: the engine itself follows the links."""
     clusters = system.clusters_service().list(follow="affinity_groups")
     policies = tuple(_policy(system, one) for one in system.scheduling_policies_service().list(follow="filters"))
-    walls = {one.id: wall for one in clusters for wall in _walls(system, one)}
+    first_walls: dict[str, Group] = {}
+    surplus: dict[str, frozenset[str]] = {}
+    for cluster in clusters:
+        walls = _walls(system, cluster.id, cluster.affinity_groups or ())
+        if walls:
+            first_walls[cluster.id] = walls[0]
+            surplus[cluster.id] = frozenset(wall.id for wall in walls[1:])
     engine_hosts = frozenset(host.id for host in hosts if _takes_engine(host))
     values = tuple(map(_cluster, clusters)), policies, read_units(system), tuple(map(_host, hosts))
-    return Listing(*values, (), walls, engine_hosts)
+    return Listing(*values, (), first_walls, engine_hosts, surplus)
 
 
 def _vms(system: Any) -> Iterable[Vm]:
@@ -270,17 +383,52 @@ def _labels(system: Any, cluster_id: str, group_id: str) -> frozenset[str]:
     return frozenset(label.id for label in _group(system, cluster_id, group_id).host_labels_service().list())
 
 
-def _walls(system: Any, cluster: Any) -> Iterable[Group]:
-    for group in cluster.affinity_groups or ():
-        # One that somebody renamed is still a wall: a second one beside it would leave it to itself.
-        if group.name == wall_name(cluster.id) or group.description == WALL_DESCRIPTION:
-            hosts, vms, labels = _members(system, cluster.id, group)
-            intact = group.name == wall_name(cluster.id) and _enforces(group)
-            yield Group(group.id, group.name, hosts, vms, intact, labels)
+def _check_repaired(group: Any, emptied: bool) -> None:
+    """Raise Conflict if the engine did not do what it accepted: its answer alone is no proof."""
+    if not _enforces(group) or group.host_labels or (emptied and group.hosts):
+        raise errors.Conflict("the engine accepted the repair of the wall and did not do it")
+
+
+def _hosts(host_ids: Collection[str]) -> list[types.Host]:
+    return [types.Host(id=host_id) for host_id in sorted(host_ids)]
+
+
+def _vms_of(vm_ids: Collection[str]) -> list[types.Vm]:
+    return [types.Vm(id=vm_id) for vm_id in sorted(vm_ids)]
+
+
+def _spare_name(cluster_id: str) -> str:
+    return f"{wall_name(cluster_id)}-{secrets.token_hex(4)}"
+
+
+def _walls(system: Any, cluster_id: str, groups: Iterable[Any]) -> list[Group]:
+    """Return the walls among a cluster's groups, the best one first.
+
+    A new one is better than that which it replaces.
+    One that somebody renamed is still a wall: a second one beside it would leave it to itself.
+    """
+    walls = []
+    for group in groups:
+        named = bears_wall_name(group.name, cluster_id)
+        if named or group.description == WALL_DESCRIPTION:
+            hosts, vms, labels = _members(system, cluster_id, group)
+            intact = named and _enforces(group)
+            walls.append(Group(group.id, group.name, hosts, vms, intact, labels))
+    usual = wall_name(cluster_id)
+
+    def fault(wall: Group) -> tuple[bool, bool, bool, str]:
+        return not wall.enforcing, bool(wall.host_label_ids), wall.name != usual, wall.id
+
+    walls.sort(key=fault)
+    return walls
 
 
 def _members(system: Any, cluster_id: str, group: Any) -> tuple[frozenset[str], frozenset[str], frozenset[str]]:
-    """Return the ids of a group's hosts, VMs and host labels. The group shows them itself, unless it has none."""
+    """Return the ids of a group's hosts, VMs and host labels. It shows them unless it has none.
+
+    Labels of VMs are left alone: whoever bears one is bound to trusted hosts, too, which is no harm
+    to trust.
+    """
     if group.hosts or group.vms:
         shown = group.hosts or (), group.vms or (), group.host_labels or ()
         hosts, vms, labels = (frozenset(str(one.id) for one in kind) for kind in shown)

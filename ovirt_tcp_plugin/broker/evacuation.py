@@ -33,6 +33,11 @@ class Evacuation:
         self._adopt()
         self.quarantine.observe(self._seen.hosts, came_up, self._clock.now_ms())
 
+    def observe_vms(self) -> None:
+        """The VMs were listed: refused maintenance is asked for again when one left the host."""
+        for host_id in self.quarantine.refused_hosts():
+            self.quarantine.look_again(host_id, self._vms_on(host_id), self._clock.now_ms())
+
     def trusted(self, host_id: str) -> None:
         """A host attested well."""
         self.known_good.add(host_id)
@@ -72,14 +77,22 @@ class Evacuation:
             self.quarantine.asked(host_id, self._clock.now_ms())
             text = f"Host {self._seen.host_name(host_id)} goes to maintenance: it is untrusted."
             self._tell(Notice("quarantined", "normal", text, host_id, event=False))
-        elif self.quarantine.refused(host_id, refusal, self._clock.now_ms()):
+            return
+        number = self.quarantine.refused(host_id, self._clock.now_ms(), self._vms_on(host_id))
+        if self.quarantine.is_refusal_told(host_id, refusal, self._clock.now_ms()):
             text = f"Host {self._seen.host_name(host_id)} is untrusted, but maintenance was refused: {refusal}"
+            if number > 1:
+                text = f"{text} It was asked for {number} times: shut down or move its VMs."
             self._tell(Notice(f"refused {host_id} {refusal}", "error", text, host_id=host_id))
 
-    def activated(self, host_id: str, refused: bool) -> None:
+    def activated(self, host_id: str, refusal: str) -> None:
         """A host of ours was activated, or the engine refused that for now."""
-        if refused:
-            self.quarantine.not_returned(host_id, self._clock.now_ms())
+        if refusal:
+            if self.quarantine.not_returned(host_id, self._clock.now_ms()):
+                name = self._seen.host_name(host_id)
+                text = f"Host {name} attested well, but its activation was refused: {refusal}"
+                text = f"{text} Activate it by hand if the engine goes on refusing."
+                self._tell(Notice(f"return_refused {host_id}", "warning", text, host_id=host_id))
             return
         self.quarantine.returned(host_id)
         name = self._seen.host_name(host_id)
@@ -127,6 +140,11 @@ class Evacuation:
         self.known_good = {str(one) for one in encoded["known_good"]}
         for cluster_id, one in encoded["guards"].items():
             self.guards.setdefault(str(cluster_id), Guard(self._rule)).restore(one, same_boot)
+
+    def _vms_on(self, host_id: str) -> frozenset[str]:
+        host = self._seen.hosts.get(host_id)
+        vms = () if host is None else self._seen.vms_of.get(host.cluster_id, ())
+        return frozenset(vm.id for vm in vms if vm.host_id == host_id)
 
     def _turned(self, pool: Pool, host_id: str) -> None:
         guard = self.guards.setdefault(pool.cluster_id, Guard(self._rule))

@@ -29,6 +29,12 @@ def wall_name(cluster_id: str) -> str:
     return f"{WALL_NAME}-{cluster_id}"
 
 
+def bears_wall_name(name: str, cluster_id: str) -> bool:
+    """Return whether a name is one of a cluster's walls: the usual one, or a spare one."""
+    usual = wall_name(cluster_id)
+    return name == usual or name.startswith(f"{usual}-")
+
+
 @dataclasses.dataclass(frozen=True)
 class Host:
     """A host. `address` is what attestation servers know it by, unless configured otherwise."""
@@ -92,7 +98,11 @@ class Unit:
 
 @dataclasses.dataclass(frozen=True)
 class Group:
-    """An affinity group. `enforcing`: positive and enforcing for hosts, with no rule between VMs, of the name it needs."""
+    """An affinity group.
+
+    Attributes:
+        enforcing: positive and enforcing for hosts, with no rule between VMs, of a name it needs.
+    """
 
     id: str
     name: str
@@ -162,6 +172,14 @@ class Listing:
     walls: Mapping[str, Group] = dataclasses.field(default_factory=dict)
     # Ids of the hosts that can take the engine's own VM now; empty where the engine is no VM.
     engine_hosts: frozenset[str] = frozenset()
+    # Ids of further walls by cluster id: one made in place of another, which did not go yet.
+    surplus_walls: Mapping[str, frozenset[str]] = dataclasses.field(default_factory=dict)
+
+    def wall_ids(self, cluster_id: str) -> list[str]:
+        """Return the ids of all walls of a cluster."""
+        wall = self.walls.get(cluster_id)
+        usual = [] if wall is None else [wall.id]
+        return usual + sorted(self.surplus_walls.get(cluster_id, ()))
 
     def policy(self, cluster: Cluster) -> Optional[Policy]:
         """Return the policy of a cluster, None if it was not listed."""

@@ -82,6 +82,7 @@ class Knowledge:
         self._members: dict[str, frozenset[str]] = {}
         self.servers_answer = True
         self.wall_edits = 0
+        self._wall_news = wall_edits.WallNews()
         self._silence_told_ms = -SILENCE_TOLD_EVERY_MS
         self.progress = Progress()
         self.lock = threading.RLock()
@@ -107,6 +108,10 @@ class Knowledge:
             seen = self._table.observe({host.id: host.up for host in hosts}, now_ms)
             came_up = (*seen.came_up, *self._moved(places))
             self._evacuation.observe(seen.came_up)
+            # One of ours may have attested well a moment before it was seen to be away, which counts
+            # for nothing: it would wait for its next turn in maintenance.
+            ours = self._evacuation.quarantine.taken.keys() & seen.left_up
+            self._table.wanted(ours, self._clock.now_ms())
             self._watch_exemptions()
             if seen.came_up or seen.left_up or seen.removed:
                 of = None if seen.removed else self._seen.pools_of([*seen.came_up, *seen.left_up])
@@ -127,7 +132,7 @@ class Knowledge:
         """Take note of the pools and their walls in a first listing, which has no VMs yet and ends nothing."""
         with self.lock:
             self._seen.pools.update(dataclasses.replace(listing, walls={}))
-            self._seen.walls = dict(listing.walls)
+            self._see_walls(listing)
 
     def observe_listing(self, listing: Listing, edits: int) -> tuple[Pool, ...]:
         """Take a complete listing into account; return the pools that ended.
@@ -138,11 +143,12 @@ class Knowledge:
         """
         with self.lock:
             self._seen.see_listing(listing)
+            self._evacuation.observe_vms()
             self._members.clear()
             self._table.look_again()
             if edits == self.wall_edits:
-                self._tell_foreign_edits(listing)
-                self._seen.walls = dict(listing.walls)
+                self._note_foreign_edits(listing)
+                self._see_walls(listing)
             change = self._seen.pools.update(listing)
             for notice in change.notices:
                 if notice.key not in self._standing:
@@ -323,16 +329,71 @@ class Knowledge:
         with self.lock:
             return [self._plan(pool) for pool in self._seen.pools.by_cluster.values()]
 
-    def walled(self, cluster_id: str, group: Group) -> None:
-        """A wall is now like this."""
+    def walled(self, cluster_id: str, group: Group) -> Optional[Group]:
+        """A wall is now like this; return what was known of it before."""
         with self.lock:
             self.wall_edits += 1
+            known = self._seen.walls.get(cluster_id)
             self._seen.walls[cluster_id] = group
+            return known
 
-    def to_deactivate(self) -> list[tuple[str, str]]:
-        """Return (host id, reason) of the hosts to take out of service now."""
+    def wall_gone(self, cluster_id: str, group_id: str) -> None:
+        """The engine does not list a wall any more; a new one is due."""
         with self.lock:
-            return self._evacuation.to_deactivate(self._waits_for_wall)
+            known = self._seen.walls.get(cluster_id)
+            if known is not None and known.id == group_id:
+                self.wall_edits += 1
+                del self._seen.walls[cluster_id]
+                self._wall_news.edited(cluster_id, "it was removed")
+                self.changed.set()
+
+    def surplus_left(self, cluster_id: str, group_id: str) -> None:
+        """A wall was replaced, and goes when the new one is as it has to be."""
+        with self.lock:
+            self.wall_edits += 1
+            self._seen.surplus_walls[cluster_id] = self._surplus(cluster_id) | {group_id}
+
+    def surplus_removed(self, cluster_id: str, group_id: str) -> None:
+        """Such a wall is gone."""
+        with self.lock:
+            self.wall_edits += 1
+            self._seen.surplus_walls[cluster_id] = self._surplus(cluster_id) - {group_id}
+
+    def wall_refused_at_first(self, cluster_id: str, reason: str) -> None:
+        """The engine refused the simplest edit of a wall; others are tried."""
+        with self.lock:
+            self._wall_news.refused_at_first(cluster_id, reason)
+
+    def wall_refused(self, cluster_id: str, edit: wall.Edit, reason: str) -> None:
+        """The engine refuses an edit of a wall again and again."""
+        with self.lock:
+            pool = self._seen.pools.by_cluster.get(cluster_id)
+            notice = None if pool is None else self._wall_news.refused(pool, edit, reason)
+            if notice is not None:
+                self._tell(notice)
+
+    def walls_in_order(self, cluster_ids: Iterable[str]) -> None:
+        """The walls of these clusters are as they have to be."""
+        with self.lock:
+            for cluster_id in self._wall_news.waiting().intersection(cluster_ids):
+                pool = self._seen.pools.by_cluster.get(cluster_id)
+                # A listing may have shown an edit after the plan was made.
+                if pool is None or self._plan(pool).steps:
+                    continue
+                notice = self._wall_news.in_order(pool)
+                if notice is not None:
+                    self._tell(notice)
+
+    def to_deactivate(self, blocked: Collection[str] = ()) -> list[tuple[str, str]]:
+        """Return (host id, reason) of the hosts to take out of service now.
+
+        Args:
+            blocked: clusters whose walls may still let somebody in who is not trusted.
+        """
+        with self.lock:
+            return self._evacuation.to_deactivate(
+                lambda uid: uid in blocked or self._waits_for_wall(uid)
+            )
 
     def deactivated(self, host_id: str, refusal: str = "") -> None:
         """Maintenance was accepted, or refused."""
@@ -344,10 +405,15 @@ class Knowledge:
         with self.lock:
             return self._evacuation.quarantine.to_activate(self._seen.hosts, self._clock.now_ms())
 
-    def activated(self, host_id: str, refused: bool = False) -> None:
+    def not_deactivated(self, host_id: str) -> None:
+        """The engine does not know the host any more."""
+        with self.lock:
+            self._evacuation.quarantine.refused(host_id, self._clock.now_ms())
+
+    def activated(self, host_id: str, refusal: str = "") -> None:
         """A host of ours was activated, or the engine refused that for now."""
         with self.lock:
-            self._evacuation.activated(host_id, refused)
+            self._evacuation.activated(host_id, refusal)
 
     def snapshots(self, of: Optional[Collection[str]] = None) -> list[Snapshot]:
         """Return the snapshots of these pools, None for all."""
@@ -499,7 +565,14 @@ class Knowledge:
         asked = entry is not None and (entry.failures > 0 or entry.verdict.level in (Level.UNTRUSTED, Level.TRUSTED))
         return asked and not self._table.holds(host_id, self._clock.now_ms())
 
-    def _tell_foreign_edits(self, listing: Listing) -> None:
+    def _see_walls(self, listing: Listing) -> None:
+        self._seen.walls = dict(listing.walls)
+        self._seen.surplus_walls = dict(listing.surplus_walls)
+
+    def _surplus(self, cluster_id: str) -> frozenset[str]:
+        return self._seen.surplus_walls.get(cluster_id, frozenset())
+
+    def _note_foreign_edits(self, listing: Listing) -> None:
         for pool in self._seen.pools.by_cluster.values():
             known, uid = self._seen.walls.get(pool.cluster_id), pool.cluster_id
             if known is None or known == listing.walls.get(uid):
@@ -507,8 +580,7 @@ class Knowledge:
             hosts = self._seen.hosts_of.get(uid, ())
             done = wall_edits.foreign(known, listing.walls.get(uid), hosts, self.holds, self._seen.needy(pool))
             if done:
-                text = f"Somebody edited the wall of pool {pool.name}: {done}. It is put right."
-                self._tell(Notice(f"wall_edited {uid}", "warning", text, cluster_id=uid))
+                self._wall_news.edited(uid, done)
 
     def _moved(self, before: Mapping[str, tuple[str, Optional[str]]]) -> list[str]:
         """Have hosts in another cluster or of another name attest anew; return those. A verdict is of one place and name."""
@@ -529,7 +601,9 @@ class Knowledge:
         if pool.cluster_id not in self._members:
             self._members[pool.cluster_id] = frozenset(vm.id for vm in self._seen.needy(pool))
         members = self._members[pool.cluster_id]
-        return WallPlan(pool, group, wall.plan(group, hosts, members, self._seen.vms.keys()))
+        surplus = self._surplus(pool.cluster_id)
+        steps = wall.plan(group, hosts, members, self._seen.vms.keys(), surplus)
+        return WallPlan(pool, group, steps)
 
     def _waits_for_wall(self, cluster_id: str) -> bool:
         return cluster_id not in self._seen.walls and self._is_starting(cluster_id)

@@ -54,8 +54,15 @@ class Metrics:
         self._tripped = gauge("guards_tripped", "Pools whose guard waits for an administrator.")
         self._held = gauge("hosts_held", "Untrusted hosts whose quarantine a guard delays.")
         self._answering = gauge("attestation_servers_answer", "1 if one answered when last asked, else 0.")
+        self._refused = gauge(
+            "engine_access_refused", "1 if the engine refuses our password or user, else 0."
+        )
         self._engine_age = gauge("engine_answer_age_seconds", "Since the engine's last answer; -1 for never.")
         self._listing_age = gauge("listing_age_seconds", "Since the last complete listing of the engine; -1 for never.")
+
+    def access(self, refused: bool) -> None:
+        """Take note whether the engine lets the broker's user work."""
+        self._refused.set(refused)
 
     def question(self, answered: bool) -> None:
         """Count a question about some hosts."""

@@ -16,9 +16,12 @@ from ovirt_tcp_plugin.broker.inventory import MAINTENANCE, PREPARING, Host
 
 # What our maintenance reasons begin with: by it we know a host of ours again, whatever else was lost.
 REASON_PREFIX = "ovirt-tcp: "
-# Maintenance that was refused is asked for again after this, doubling to the longest.
+# Maintenance that was refused is asked for again after this, doubling to the longest: the engine
+# writes an error event of its own each time (14001 where a VM cannot migrate).
 FIRST_RETRY_MS = 5_000
-LONGEST_RETRY_MS = 300_000
+LONGEST_RETRY_MS = 21_600_000
+# While it goes on being refused, that is said again after this.
+REFUSAL_TOLD_EVERY_MS = 86_400_000
 # A host that still prepares for maintenance after this is stuck: some VM of it cannot move. Asked again as often.
 STUCK_MS = 600_000
 # Why a host may not leave is said after this: at a start, others may be trusted a moment later.
@@ -41,6 +44,9 @@ class Taken:
         well: it attested well since; return_ms: when it may return.
         since_ms: since when it is kept in service, or prepares for maintenance.
         told: why it is still here, as was said last.
+        refusal_told_ms: when the last refusal of maintenance was said.
+        vm_ids: the VMs that ran on it when maintenance was refused.
+        returns_refused: refusals of its activation since it attested well.
     """
 
     code: str
@@ -53,6 +59,9 @@ class Taken:
     shown: bool = False
     since_ms: Optional[int] = None
     told: str = ""
+    refusal_told_ms: Optional[int] = None
+    vm_ids: frozenset[str] = frozenset()
+    returns_refused: int = 0
 
     def stuck(self, now_ms: int) -> bool:
         """Return whether maintenance was accepted long ago and is not reached."""
@@ -156,14 +165,43 @@ class Quarantine:
                 taken.since_ms, taken.told = None, ""
             taken.asked, taken.next_ms = True, now_ms + STUCK_MS
 
-    def refused(self, host_id: str, why: str, now_ms: int) -> bool:
-        """The engine refused, or did not answer; return whether that is news."""
+    def refused(self, host_id: str, now_ms: int, vm_ids: frozenset[str] = frozenset()) -> int:
+        """The engine refused, or failed at this host; return how often it did.
+
+        Args:
+            vm_ids: the VMs that run on the host.
+        """
+        taken = self.taken.get(host_id)
+        if taken is None:
+            return 0
+        pause_ms = FIRST_RETRY_MS * 2 ** min(taken.failures, 20)
+        taken.next_ms = now_ms + min(pause_ms, LONGEST_RETRY_MS)
+        taken.failures += 1
+        taken.vm_ids = vm_ids
+        return taken.failures
+
+    def is_refusal_told(self, host_id: str, why: str, now_ms: int) -> bool:
+        """Return whether a refusal has to be said now: the first one, and then one a day."""
         taken = self.taken.get(host_id)
         if taken is None:
             return False
-        taken.next_ms = now_ms + min(FIRST_RETRY_MS * 2 ** min(taken.failures, 10), LONGEST_RETRY_MS)
-        taken.failures += 1
-        return taken.news(why)
+        told_ms = taken.refusal_told_ms
+        if told_ms is not None and now_ms - told_ms < REFUSAL_TOLD_EVERY_MS:
+            return False
+        taken.refusal_told_ms = now_ms
+        taken.told = why
+        return True
+
+    def refused_hosts(self) -> list[str]:
+        """Return the hosts whose maintenance was refused last."""
+        return [uid for uid, taken in self.taken.items() if taken.failures and not taken.asked]
+
+    def look_again(self, host_id: str, vm_ids: frozenset[str], now_ms: int) -> None:
+        """Ask for maintenance again at once, if a VM left the host that may have kept it."""
+        taken = self.taken[host_id]
+        if taken.vm_ids - vm_ids:
+            taken.vm_ids = vm_ids
+            taken.next_ms = min(taken.next_ms, now_ms)
 
     def kept(self, host_id: str, why: str, now_ms: int) -> bool:
         """The host may not leave; return whether that has to be said now."""
@@ -199,10 +237,15 @@ class Quarantine:
         if self.taken.pop(host_id, None) is not None:
             self.returns[host_id] = self.returns.get(host_id, 0) + 1
 
-    def not_returned(self, host_id: str, now_ms: int) -> None:
-        """The engine refused to activate a host of ours."""
-        if host_id in self.taken:
-            self.taken[host_id].return_ms = now_ms + NEXT_RETURN_MS
+    def not_returned(self, host_id: str, now_ms: int) -> bool:
+        """The engine refused to activate a host of ours; return whether that has to be said."""
+        taken = self.taken.get(host_id)
+        if taken is None:
+            return False
+        pause_ms = NEXT_RETURN_MS * 2 ** min(taken.returns_refused, 10)
+        taken.return_ms = now_ms + min(pause_ms, LONGEST_RETURN_MS)
+        taken.returns_refused += 1
+        return taken.returns_refused == 1
 
     def observe(self, hosts: Mapping[str, Host], came_up: Collection[str], now_ms: int) -> None:
         """Forget hosts that are gone, and those that somebody else activated or put into maintenance of his own.

@@ -7,6 +7,7 @@ They meet only in Knowledge. Each is the outermost edge for its own errors: it l
 
 from __future__ import annotations
 
+import functools
 import logging
 import threading
 from collections.abc import Callable, Collection, Mapping, Sequence
@@ -16,15 +17,17 @@ from ovirt_tcp_plugin import errors
 from ovirt_tcp_plugin.broker import hooks, vm_watch
 from ovirt_tcp_plugin.broker.asker import Asker
 from ovirt_tcp_plugin.broker.builder import Builder
+from ovirt_tcp_plugin.broker.calls import Calls
 from ovirt_tcp_plugin.broker.engine import MAX_EVENTS, Engine
 from ovirt_tcp_plugin.broker.event_writer import EventWriter
 from ovirt_tcp_plugin.broker.filter_watch import FilterWatch
 from ovirt_tcp_plugin.broker.history import History
 from ovirt_tcp_plugin.broker.hooks import HookEvent
-from ovirt_tcp_plugin.broker.inventory import Event, Listing, Unit
+from ovirt_tcp_plugin.broker.inventory import Event, Listing, Notice, Unit
 from ovirt_tcp_plugin.broker.knowledge import Knowledge
 from ovirt_tcp_plugin.broker.memory import Memory
 from ovirt_tcp_plugin.broker.metrics import Ages, Metrics
+from ovirt_tcp_plugin.broker.retries import FAILURES_TOLD, Retries
 from ovirt_tcp_plugin.broker.settings import Settings
 from ovirt_tcp_plugin.broker.snapshot import Snapshot
 from ovirt_tcp_plugin.broker.snapshot_writer import SnapshotWriter
@@ -78,8 +81,11 @@ class Service:
         self._publishing = threading.Lock()
         self._enforced_ms = 0
         self._ended_walls: list[tuple[str, str]] = []
+        self._ended_wall_retries = Retries()
         self.metrics = Metrics()
-        self._builder = Builder(knowledge, engine, self.metrics, self._listing_due.set)
+        self._calls = Calls()
+        due = self._listing_due.set
+        self._builder = Builder(knowledge, engine, self.metrics, self._calls, clock, due)
         self._asker = Asker(options, knowledge, source, self.metrics, clock)
         self._vms = vms
         self._filter_watch = FilterWatch(clock)
@@ -108,7 +114,7 @@ class Service:
         for thread in self._threads:
             thread.join()
         self._asker.stop()
-        self._builder.stop()
+        self._calls.stop()
         self.save_all()
 
     def save_all(self) -> None:
@@ -149,9 +155,18 @@ class Service:
         self._knowledge.wanted(host_id)
 
     def _loop(self, name: str, step: Callable[[], None], pause_s: float, wait: Callable[[float], object]) -> None:
+        refusal = ""
         while not self._stopping.is_set():
             try:
                 step()
+                if name == "observe":
+                    self.metrics.access(refused=False)
+            except errors.AccessRefused as e:
+                # It stays so until an administrator changes something: it is logged once.
+                self.metrics.access(refused=True)
+                if str(e) != refusal:
+                    log.warning("loop=%s error=%s", name, e)
+                refusal = str(e)
             except errors.Error as e:
                 log.warning("loop=%s error=%s", name, e)
             except Exception:
@@ -182,8 +197,8 @@ class Service:
                 self._listing_due.set()
             for pool in self._knowledge.observe_listing(listing, wall_edits):
                 self._writer.remove(pool.cluster_id)
-                if pool.cluster_id in listing.walls:
-                    self._ended_walls.append((pool.cluster_id, listing.walls[pool.cluster_id].id))
+                for wall_id in listing.wall_ids(pool.cluster_id):
+                    self._ended_walls.append((pool.cluster_id, wall_id))
             self._last_full_ms = now_ms
             self._observe_filter(listing.units)
             came_up = self._knowledge.observe_hosts(listing.hosts)
@@ -315,45 +330,107 @@ class Service:
         self._enforced_ms = self._clock.now_ms()
         self._knowledge.changed.clear()
         self._knowledge.worse.clear()
-        if not self._builder.build(self._knowledge.plans(), self._is_late):
-            # Nobody is asked to leave service while inside a wall: VMs of another host could come.
-            return
-        self._quarantine()
-        for cluster_id, group_id in list(self._ended_walls):
-            # It may be a pool again by now, with this very wall.
-            if not self._knowledge.is_pool(cluster_id):
-                self._engine.remove_wall(cluster_id, group_id)
-            self._ended_walls.remove((cluster_id, group_id))
+        blocked = self._builder.build(self._knowledge.plans(), self._is_late)
+        self._quarantine(blocked)
+        self._remove_ended_walls()
 
     def _is_late(self) -> bool:
         return self._clock.now_ms() - self._enforced_ms >= ENFORCE_EVERY_MS
 
-    def _quarantine(self) -> None:
-        leaving, returning = self._knowledge.to_deactivate(), self._knowledge.to_activate()
-        if leaving or returning:
-            # Out of the snapshot first: the VMs that leave this host may not be placed on another of its kind.
-            self._publish()
-            self._save()
+    def _quarantine(self, blocked: Collection[str]) -> None:
+        """Ask for maintenance and for activation, each host on its own.
+
+        Args:
+            blocked: clusters of which nobody leaves now. Nobody is asked to leave service while
+                somebody untrusted is inside the wall of his pool: VMs of another host could come.
+        """
+        leaving, returning = self._knowledge.to_deactivate(blocked), self._knowledge.to_activate()
+        if not leaving and not returning:
+            return
+        # Out of the snapshot first: the VMs that leave this host may not be placed on another of
+        # its kind.
+        self._publish()
+        self._save()
+        away = threading.Event()
+        jobs: dict[str, Callable[[], None]] = {}
         for host_id, reason in leaving:
-            try:
-                self._engine.deactivate(host_id, reason[:1000])
-            except (errors.Conflict, errors.NotFound) as e:
-                self._knowledge.deactivated(host_id, str(e))
-                self.metrics.quarantine(accepted=False)
-            else:
-                self._knowledge.deactivated(host_id)
-                self.metrics.quarantine(accepted=True)
+            jobs[host_id] = functools.partial(self._deactivate, host_id, reason, away)
         for host_id in returning:
-            try:
-                self._engine.activate(host_id)
-            except (errors.Conflict, errors.NotFound) as e:
-                log.warning("activate host=%s error=%s", host_id, e)
-                self._knowledge.activated(host_id, refused=True)
-            else:
-                self._knowledge.activated(host_id)
-                self.metrics.returned()
-        if leaving or returning:
-            self._save()
+            jobs[host_id] = functools.partial(self._activate, host_id, away)
+        self._calls.run(jobs)
+        self._save()
+        if away.is_set():
+            raise errors.Unavailable("the engine", "it answers nothing")
+
+    def _deactivate(self, host_id: str, reason: str, away: threading.Event) -> None:
+        if away.is_set():
+            return
+        try:
+            self._engine.deactivate(host_id, reason[:1000])
+        except errors.NotFound:
+            self._listing_due.set()
+            self._knowledge.not_deactivated(host_id)
+        except (errors.Conflict, errors.Unavailable) as e:
+            if self._is_away(e):
+                away.set()
+                return
+            self._knowledge.deactivated(host_id, str(e))
+            self.metrics.quarantine(accepted=False)
+        else:
+            self._knowledge.deactivated(host_id)
+            self.metrics.quarantine(accepted=True)
+
+    def _activate(self, host_id: str, away: threading.Event) -> None:
+        if away.is_set():
+            return
+        try:
+            self._engine.activate(host_id)
+        except (errors.Conflict, errors.NotFound, errors.Unavailable) as e:
+            if self._is_away(e):
+                away.set()
+                return
+            log.warning("activate host=%s error=%s", host_id, e)
+            self._knowledge.activated(host_id, str(e))
+        else:
+            self._knowledge.activated(host_id)
+            self.metrics.returned()
+
+    def _is_away(self, error: errors.Error) -> bool:
+        """Return whether the engine is away, and not only failed at one thing."""
+        return isinstance(error, errors.Unavailable) and not self._engine.answers()
+
+    def _remove_ended_walls(self) -> None:
+        """Remove the walls of clusters that are no pools any more, each on its own."""
+        jobs = {}
+        for wall in list(self._ended_walls):
+            cluster_id, group_id = wall
+            if self._knowledge.is_pool(cluster_id):
+                # A pool again by now, with this very wall.
+                self._ended_walls.remove(wall)
+            elif self._ended_wall_retries.due(group_id, self._clock.now_ms()):
+                jobs[group_id] = functools.partial(self._remove_ended_wall, cluster_id, group_id)
+        self._calls.run(jobs)
+
+    def _remove_ended_wall(self, cluster_id: str, group_id: str) -> None:
+        try:
+            self._engine.remove_wall(cluster_id, group_id)
+        except (errors.Conflict, errors.NotFound, errors.Unavailable) as e:
+            if self._is_away(e):
+                return
+            number = self._ended_wall_retries.failed(group_id, self._clock.now_ms())
+            log.warning("wall not removed cluster=%s group=%s error=%s", cluster_id, group_id, e)
+            if number == FAILURES_TOLD:
+                text = (
+                    f"The wall of cluster {cluster_id}, which is no trusted pool any more, could "
+                    f"not be removed: {e} Its VMs start only on the hosts that it lists: remove "
+                    f"affinity group {group_id} by hand."
+                )
+                notice = Notice(f"wall_left {group_id}", "error", text, cluster_id=cluster_id)
+                self._knowledge.tell(notice)
+            return
+        self._ended_wall_retries.succeeded(group_id)
+        if (cluster_id, group_id) in self._ended_walls:
+            self._ended_walls.remove((cluster_id, group_id))
 
     # Snapshots
 

@@ -28,6 +28,7 @@ class Sight:
         shared_names: ids of hosts that share such a name.
         exempt: ids of VMs that may run anywhere.
         walls: by cluster id, as last read or edited.
+        surplus_walls: ids of further ones, in the same way.
     """
 
     def __init__(self, exempt: Collection[str]) -> None:
@@ -41,6 +42,7 @@ class Sight:
         self.shared_names: frozenset[str] = frozenset()
         self.exempt = self._always_exempt = frozenset(exempt)
         self.walls: dict[str, Group] = {}
+        self.surplus_walls: dict[str, frozenset[str]] = {}
 
     def see_hosts(self, hosts: Iterable[Host], configured: Mapping[str, str]) -> None:
         """Take over the engine's hosts. `configured`: the option `host_names`."""

@@ -20,25 +20,39 @@ from ovirt_tcp_plugin.broker.inventory import Group
 from ovirt_tcp_plugin.broker.verdicts import holds
 from ovirt_tcp_plugin.messages.result import Level
 
+# So many members change singly: one call for all of them carries the whole list, and the engine
+# validates each member.
+MOST_SINGLE_EDITS = 2
+# Of a long list a larger part has to change before one call is cheaper.
+MEMBERS_PER_EDIT = 100
+
 
 class Edit(enum.Enum):
-    """One call to the engine. The order is the order of execution: who must leave leaves first, hosts before VMs."""
+    """A change of a wall, in the order of execution: who must leave leaves first, hosts before VMs.
+
+    REPAIR makes the rules enforcing and takes host labels out. Those in the plural are one call
+    that lists the members.
+    """
 
     REPAIR = 0
-    REMOVE_LABEL = 1
-    REMOVE_HOST = 2
+    REMOVE_HOST = 1
+    REMOVE_HOSTS = 2
     CREATE = 3
     ADD_HOST = 4
-    ADD_VM = 5
-    REMOVE_VM = 6
+    ADD_HOSTS = 5
+    ADD_VM = 6
+    REMOVE_VM = 7
+    CHANGE_VMS = 8
+    REMOVE_SURPLUS = 9
 
 
 @dataclasses.dataclass(frozen=True)
 class Step:
-    """An edit and its subject: the id of a label, a host or a VM, empty for CREATE and REPAIR.
+    """An edit and its subject: the id of a host, a VM or a surplus wall; empty for many members.
 
     Attributes:
-        host_ids, vm_ids: the members that a wall is made with: one call for all of them.
+        host_ids, vm_ids: the members that the wall has afterwards, where the edit is one call for
+            all of them. For REPAIR, those of a new wall, if this one cannot be repaired.
     """
 
     edit: Edit
@@ -69,21 +83,64 @@ def hosts_inside(
     return frozenset(good | ended)
 
 
-def plan(wall: Optional[Group], hosts: Collection[str], vms: Collection[str], known_vms: Collection[str]) -> list[Step]:
+def plan(
+    wall: Optional[Group],
+    hosts: Collection[str],
+    vms: Collection[str],
+    known_vms: Collection[str],
+    surplus: Collection[str] = (),
+) -> list[Step]:
     """Return the steps from the wall as it is to one with these hosts and VMs.
 
     Args:
         known_vms: every VM that the engine listed; a member that is not among them is left alone.
+        surplus: ids of further walls of the cluster. They go when this one is as it has to be:
+            until then each of them may protect a VM that this one does not.
     """
+    host_ids = frozenset(hosts)
     if wall is None:
-        return [Step(Edit.CREATE, host_ids=frozenset(hosts), vm_ids=frozenset(vms))]
-    steps = [] if wall.enforcing else [Step(Edit.REPAIR)]
-    steps += _steps(Edit.REMOVE_LABEL, wall.host_label_ids)
-    steps += _steps(Edit.REMOVE_HOST, wall.host_ids - set(hosts))
-    steps += _steps(Edit.ADD_HOST, set(hosts) - wall.host_ids)
-    steps += _steps(Edit.ADD_VM, set(vms) - wall.vm_ids)
-    steps += _steps(Edit.REMOVE_VM, {vm for vm in wall.vm_ids if vm in known_vms} - set(vms))
-    return steps
+        return [Step(Edit.CREATE, host_ids=host_ids, vm_ids=frozenset(vms))]
+    leaving_vms = {vm for vm in wall.vm_ids if vm in known_vms} - set(vms)
+    vm_ids = (wall.vm_ids - leaving_vms) | set(vms)
+    steps: list[Step] = []
+    if not wall.enforcing or wall.host_label_ids:
+        steps.append(Step(Edit.REPAIR, host_ids=host_ids, vm_ids=vm_ids))
+    staying = wall.host_ids & host_ids
+    if _in_one_call(len(wall.host_ids - staying), len(staying)):
+        steps.append(Step(Edit.REMOVE_HOSTS, host_ids=staying))
+    else:
+        steps += _steps(Edit.REMOVE_HOST, wall.host_ids - staying)
+    if _in_one_call(len(host_ids - staying), len(host_ids)):
+        steps.append(Step(Edit.ADD_HOSTS, host_ids=host_ids))
+    else:
+        steps += _steps(Edit.ADD_HOST, host_ids - staying)
+    if _in_one_call(len(wall.vm_ids ^ vm_ids), len(vm_ids)):
+        steps.append(Step(Edit.CHANGE_VMS, vm_ids=vm_ids))
+    else:
+        steps += _steps(Edit.ADD_VM, vm_ids - wall.vm_ids)
+        steps += _steps(Edit.REMOVE_VM, leaving_vms)
+    return steps or _steps(Edit.REMOVE_SURPLUS, surplus)
+
+
+def single_steps(group: Group, step: Step) -> list[Step]:
+    """Return the single edits that do to a wall what one call for all would."""
+    if step.edit is Edit.REMOVE_HOSTS:
+        return _steps(Edit.REMOVE_HOST, group.host_ids - step.host_ids)
+    if step.edit is Edit.ADD_HOSTS:
+        return _steps(Edit.ADD_HOST, step.host_ids - group.host_ids)
+    added = _steps(Edit.ADD_VM, step.vm_ids - group.vm_ids)
+    return added + _steps(Edit.REMOVE_VM, group.vm_ids - step.vm_ids)
+
+
+def _in_one_call(edits: int, members: int) -> bool:
+    """Return whether one call with all members is better than a call for each edit.
+
+    A wall is emptied in one step: while hosts leave one by one, the engine moves VMs onto those
+    that are left.
+    """
+    if members == 0:
+        return edits > 1
+    return edits > MOST_SINGLE_EDITS and edits * MEMBERS_PER_EDIT >= members
 
 
 def _steps(edit: Edit, subjects: Iterable[str]) -> list[Step]:

@@ -225,7 +225,7 @@ def _take_back(setting: Setting, journal: Journal, ways: list[tuple[Act, Entry]]
     """Undo everything, and return why something was not.
 
     The walls go before the broker's role, without which nobody would keep them, and once more in
-    the end: until then a broker that has not noticed the end of a pool builds its wall anew.
+    the end: until then a broker that has not noticed the end of a pool builds its wall again.
     """
     engine = setting.engine
     kept = _undo(ways, journal, lambda act: act.kind in phases.POLICY_KINDS)

@@ -38,6 +38,18 @@ def test_a_wrong_password_is_one_plain_sentence(engine: EngineSimulator, site_pk
         administration(engine, site_pki, "wrong").forbidding_groups(engine.model.clusters)
 
 
+def test_a_group_that_is_gone_is_removed_already(engine: EngineSimulator, site_pki: Path) -> None:
+    """The engine answers 400 with an error of its own, not 404."""
+    tables = engine.model
+    (cluster,) = tables.clusters
+    rule = model.Rule(True, True, True)
+    tables.groups["g"] = model.AffinityGroup("g", "wall", cluster, rule, model.Rule())
+    administrator = administration(engine, site_pki)
+    administrator.remove_group(cluster, "g")
+    assert tables.groups == {}
+    administrator.remove_group(cluster, "g")
+
+
 def test_groups_that_forbid_come_with_all_members_and_the_others_not_at_all(engine: EngineSimulator, site_pki: Path) -> None:
     tables, (cluster,) = engine.model, engine.model.clusters
     (h1, h2), (vm1, vm2) = tables.hosts, tables.vms

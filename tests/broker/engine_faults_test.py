@@ -5,13 +5,16 @@
 from __future__ import annotations
 
 import dataclasses
+from pathlib import Path
+from typing import Any
 
 import pytest
 
+from ovirt_tcp_plugin.broker.sdk import LogInGate
 from ovirt_tcp_plugin.lab.engine import audit_log, faults, model
 from ovirt_tcp_plugin.lab.engine.faults import AnswerFault
 from ovirt_tcp_plugin.messages.result import Level
-from tests.broker.site import EVERYBODY, Site, until
+from tests.broker.site import EVERYBODY, PASSWORD, Site, until
 
 # libcurl asks again by itself when a kept connection ends, so that one lost answer takes two.
 LOST = 2
@@ -71,6 +74,55 @@ class TestAnswers:
         until(lambda: calls["GET hosts"] > seen + 2)
         assert running.inside() == EVERYBODY
         assert set(running.statuses().values()) == {"up"}
+
+
+class TestLogIn:
+    def test_a_password_that_changed_at_the_engine_is_sent_once_and_locks_no_account(
+        self,
+        site: Site,
+        tmp_path: Path,
+        monkeypatch: pytest.MonkeyPatch,
+        caplog: pytest.LogCaptureFixture,
+    ) -> None:
+        file = tmp_path / "engine.password"
+        file.write_text(PASSWORD)
+        engine = dataclasses.replace(site.options.engine, password_file=file)
+        site.options = dataclasses.replace(site.options, engine=engine)
+        site.start()
+        until(lambda: site.inside() == EVERYBODY)
+        tries: list[str] = []
+        sent: list[str] = []
+        gate_log_in = LogInGate.log_in
+        sso_log_in = site.engine.sessions.log_in
+
+        def count_try(*arguments: Any) -> str:
+            tries.append("")
+            return gate_log_in(*arguments)
+
+        def count_password(name: str, password: str) -> Any:
+            sent.append(password)
+            return sso_log_in(name, password)
+
+        monkeypatch.setattr(LogInGate, "log_in", count_try)
+        monkeypatch.setattr(site.engine.sessions, "log_in", count_password)
+        users = site.engine.model.users.values()
+        user = next(one for one in users if one.name == "broker@internal")
+        user.password = "another"
+        site.engine.sessions.end_all()
+        until(lambda: len(tries) > 20)
+        assert sent == [PASSWORD]
+        text = site.service.metrics.render([], [], True, site.service.ages()).decode()
+        assert "ovirt_tcp_broker_engine_access_refused 1.0" in text
+        told = [record for record in caplog.records if "refuses the log-in" in record.getMessage()]
+        # Once by whoever logged in, and once by each loop that asks the engine.
+        assert len(told) <= 5
+        file.write_text("another")
+        until(lambda: site.inside() == EVERYBODY)
+        assert sent == [PASSWORD, *["another"] * (len(sent) - 1)]
+        asked = site.engine.rest.calls["GET hosts"]
+        until(lambda: site.engine.rest.calls["GET hosts"] > asked + 2)
+        text = site.service.metrics.render([], [], True, site.service.ages()).decode()
+        assert "ovirt_tcp_broker_engine_access_refused 0.0" in text
 
 
 class TestMaintenance:

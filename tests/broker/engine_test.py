@@ -214,8 +214,60 @@ class TestWall:
         simulator.model.groups[group].host_labels.append(label.id)
         assert engine.listing().walls[cluster].host_label_ids == {label.id}
         for _ in range(2):
-            engine.remove_label(cluster, group, label.id)
+            engine.repair_wall(cluster, group, name=wall_name(cluster))
         assert engine.listing().walls[cluster].host_label_ids == frozenset()
+
+    def test_labels_go_by_an_empty_list_and_everything_else_stays(
+        self, engine: Engine, simulator: EngineSimulator
+    ) -> None:
+        """The engine refuses a DELETE of a host label for ever."""
+        cluster, hosts, vms = ids(simulator)
+        group = engine.create_wall(cluster, [hosts["h1"]], [vms["vm1"]])
+        label = AffinityLabel("22222222-2222-2222-2222-222222222222", "fast", hosts=[hosts["h3"]])
+        simulator.model.labels[label.id] = label
+        simulator.model.groups[group].host_labels.append(label.id)
+        simulator.model.groups[group].vm_labels.append(label.id)
+        engine.repair_wall(cluster, group, name=wall_name(cluster))
+        row = simulator.model.groups[group]
+        assert (row.host_labels, row.vm_labels) == ([], [label.id])
+        assert (row.hosts, row.vms) == ([hosts["h1"]], [vms["vm1"]])
+
+    def test_a_repair_that_is_accepted_and_not_done_is_a_conflict(
+        self, engine: Engine, simulator: EngineSimulator, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        cluster, hosts, _ = ids(simulator)
+        group = engine.create_wall(cluster, [hosts["h1"]])
+        label = AffinityLabel("22222222-2222-2222-2222-222222222222", "fast", hosts=[hosts["h3"]])
+        simulator.model.labels[label.id] = label
+        simulator.model.groups[group].host_labels.append(label.id)
+        monkeypatch.setattr(Engine, "_update", lambda *_: None)
+        with pytest.raises(errors.Conflict, match="did not do it"):
+            engine.repair_wall(cluster, group, name=wall_name(cluster))
+
+    def test_lists_of_members_are_set_in_one_call_and_leave_the_others_alone(
+        self, engine: Engine, simulator: EngineSimulator
+    ) -> None:
+        cluster, hosts, vms = ids(simulator)
+        group = engine.create_wall(cluster, [hosts["h1"]], [vms["vm1"]])
+        engine.set_hosts(cluster, group, [hosts["h2"], hosts["h3"]])
+        assert engine.change_vms(cluster, group, [vms["vm2"]], [vms["vm1"]]) == {vms["vm2"]}
+        wall = engine.listing().walls[cluster]
+        assert (wall.host_ids, wall.vm_ids) == ({hosts["h2"], hosts["h3"]}, {vms["vm2"]})
+        engine.set_hosts(cluster, group, [])
+        wall = engine.listing().walls[cluster]
+        assert (wall.host_ids, wall.vm_ids, wall.enforcing) == (frozenset(), {vms["vm2"]}, True)
+
+    def test_of_two_the_good_one_counts_and_the_other_is_surplus(
+        self, engine: Engine, simulator: EngineSimulator
+    ) -> None:
+        cluster, hosts, _ = ids(simulator)
+        weak = engine.create_wall(cluster, [hosts["h1"]])
+        good = engine.create_wall(cluster, [hosts["h1"]], spare=True)
+        simulator.model.groups[weak].hosts_rule = Rule(enabled=True, enforcing=False, positive=True)
+        listing = engine.listing()
+        assert (listing.walls[cluster].id, listing.surplus_walls[cluster]) == (good, {weak})
+        assert listing.wall_ids(cluster) == [good, weak]
+        assert [wall.id for wall in engine.walls(cluster)] == [good, weak]
 
     def test_each_pool_can_have_its_own(self, engine: Engine, simulator: EngineSimulator) -> None:
         """The engine refuses a second affinity group of one name, in whatever cluster."""

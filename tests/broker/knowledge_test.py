@@ -89,8 +89,14 @@ class World:
                 vms.add(step.subject)
             elif step.edit is Edit.REMOVE_VM:
                 vms.discard(step.subject)
+            elif step.edit in (Edit.REMOVE_HOSTS, Edit.ADD_HOSTS):
+                hosts = set(step.host_ids)
+            elif step.edit is Edit.CHANGE_VMS:
+                vms = set(step.vm_ids)
         self.wall = Group("wall", "ovirt-tcp-wall", frozenset(hosts), frozenset(vms))
         self.knowledge.walled(POOL, self.wall)
+        if not self.knowledge.plans()[0].steps:
+            self.knowledge.walls_in_order([POOL])
 
     def inside(self) -> set[str]:
         self.build()
@@ -350,6 +356,16 @@ class TestQuarantine:
         assert "h1" in world.inside()
         assert world.leaving() == set()
 
+    def test_ours_that_attests_well_before_it_is_seen_to_be_away_is_asked_again(self) -> None:
+        world = World()
+        world.attest(good=world.ids())
+        world.attest(bad=["h1"])
+        assert world.leaving() == {"h1"}
+        world.knowledge.deactivated("h1")
+        world.attest(good=["h1"])
+        world.status("h1", "maintenance", "ovirt-tcp: not trusted")
+        assert world.knowledge.due(10) == ["h1"]
+
     def test_an_administrators_maintenance_is_never_ended(self) -> None:
         world = World()
         world.attest(good=world.ids())
@@ -503,8 +519,12 @@ class TestForeignEdits:
         assert world.wall is not None
         world.wall = None if change is None else dataclasses.replace(world.wall, **change)
         world.look()
+        assert world.told() == []
+        for _ in range(2):
+            world.build()
         assert world.told() == [f"Somebody edited the wall of pool Trusted: {told}. It is put right."]
         world.look()
+        world.build()
         assert world.told() == []
 
     def test_our_own_edit_whose_answer_got_lost_is_nobodys(self) -> None:

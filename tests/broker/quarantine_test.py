@@ -87,6 +87,62 @@ class TestLastHost:
         assert not any("stays in service" in text for text in world.told())
 
 
+class TestRefused:
+    """Each refused maintenance is an error event of the engine's own."""
+
+    DAY = 86_400_000
+
+    def days(self, world: World, days: int) -> tuple[int, list[str]]:
+        """Refuse maintenance for days; return how often it was asked for, and what was said."""
+        asked, told = 0, []
+        for _ in range(days * self.DAY // 60_000):
+            world.attest(good=["h0", "h2", "h3"], bad=["h1"])
+            if world.leaving():
+                asked += 1
+                world.knowledge.deactivated("h1", f"pinned VMs {asked}")
+            told += [text for text in world.told() if "maintenance was refused" in text]
+            world.clock.pass_ms(60_000)
+        return asked, told
+
+    def test_maintenance_is_asked_for_four_times_a_day_at_the_end_and_said_once(self) -> None:
+        world = untrusted(World())
+        first, told = self.days(world, 1)
+        assert (first <= 17, len(told)) == (True, 1)
+        later, told = self.days(world, 2)
+        assert later <= 9
+        assert len(told) == 2
+        assert "shut down or move its VMs" in told[0]
+
+    def test_a_vm_that_left_has_it_asked_for_again_at_once(self) -> None:
+        world = untrusted(World())
+        world.vms.append(Vm("pinned", "pinned", POOL, "up", "h1", marked=True))
+        world.look()
+        self.days(world, 1)
+        world.look()
+        assert world.leaving() == set()
+        world.vms.pop()
+        world.look()
+        world.attest(good=["h0", "h2", "h3"], bad=["h1"])
+        assert world.leaving() == {"h1"}
+
+    def test_a_refused_return_is_said_once_and_slows_down(self) -> None:
+        world = untrusted(World())
+        assert world.leaving() == {"h1"}
+        world.knowledge.deactivated("h1")
+        world.status("h1", "maintenance", OURS)
+        world.attest(good=["h1"])
+        world.told()
+        asked, told = 0, []
+        for _ in range(3 * 360):
+            if world.knowledge.to_activate():
+                asked += 1
+                world.knowledge.activated("h1", "its status is wrong")
+            told += [text for text in world.told() if "activation was refused" in text]
+            world.clock.pass_ms(10_000)
+        assert asked <= 9
+        assert len(told) == 1
+
+
 class TestStuck:
     def preparing(self) -> World:
         world = untrusted(World())

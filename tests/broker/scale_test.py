@@ -75,10 +75,16 @@ class TestCalls:
         site.engine.model.clusters[elsewhere.id] = elsewhere
         create, refused = Engine.create_wall, []
 
-        def with_a_stranger(engine: Engine, cluster_id: str, host_ids: object = (), vm_ids: object = ()) -> str:
+        def with_a_stranger(
+            engine: Engine,
+            cluster_id: str,
+            host_ids: object = (),
+            vm_ids: object = (),
+            spare: bool = False,
+        ) -> str:
             strange = [*vm_ids, model.new_id()] if vm_ids else vm_ids  # type: ignore[misc]
             refused.extend([1] if vm_ids else [])
-            return create(engine, cluster_id, host_ids, strange)  # type: ignore[arg-type]
+            return create(engine, cluster_id, host_ids, strange, spare)  # type: ignore[arg-type]
 
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(Engine, "create_wall", with_a_stranger)

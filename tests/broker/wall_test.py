@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from ovirt_tcp_plugin.broker.decision import Verdict
 from ovirt_tcp_plugin.broker.inventory import Group
 from ovirt_tcp_plugin.broker.verdicts import holds
-from ovirt_tcp_plugin.broker.wall import Edit, Step, hosts_inside, plan
+from ovirt_tcp_plugin.broker.wall import Edit, Step, hosts_inside, plan, single_steps
 from ovirt_tcp_plugin.messages.result import Level
 
 NAMES = ["a", "b", "c", "d"]
@@ -44,6 +44,52 @@ def test_a_vm_that_was_not_listed_stays_behind_it() -> None:
     assert plan(wall("a", "x"), {"a"}, set(), set()) == []
 
 
+def test_a_label_has_the_wall_repaired_before_all() -> None:
+    labelled = Group("id", "ovirt-tcp-wall", frozenset("ab"), host_label_ids=frozenset({"label"}))
+    edits = [step.edit for step in plan(labelled, {"b"}, set(), set())]
+    assert edits == [Edit.REPAIR, Edit.REMOVE_HOST]
+
+
+def test_more_than_two_edits_of_a_kind_are_one_call_that_lists_all_members() -> None:
+    steps = plan(wall("abcd", "uv"), {"d", "e", "f", "g"}, {"x", "y"}, set("uvxy"))
+    assert steps == [
+        Step(Edit.REMOVE_HOSTS, host_ids=frozenset("d")),
+        Step(Edit.ADD_HOSTS, host_ids=frozenset("defg")),
+        Step(Edit.CHANGE_VMS, vm_ids=frozenset("xy")),
+    ]
+
+
+def test_a_wall_of_two_is_emptied_by_one_call_too() -> None:
+    assert plan(wall("ab"), set(), set(), set()) == [Step(Edit.REMOVE_HOSTS)]
+    assert plan(wall("a"), set(), set(), set()) == [Step(Edit.REMOVE_HOST, "a")]
+
+
+def test_a_few_edits_of_a_long_list_are_single_ones() -> None:
+    known = {f"v{n}" for n in range(1000)}
+    behind = Group("id", "ovirt-tcp-wall", vm_ids=frozenset(known))
+    steps = plan(behind, set(), known | {"a", "b", "c"}, known)
+    assert [step.edit for step in steps] == [Edit.ADD_VM] * 3
+
+
+def test_one_call_for_all_vms_keeps_those_that_were_not_listed() -> None:
+    (step,) = plan(wall("", "uvw"), set(), {"x", "y", "z"}, set("vwxyz"))
+    assert step == Step(Edit.CHANGE_VMS, vm_ids=frozenset("uxyz"))
+
+
+def test_single_edits_do_the_same_as_one_call() -> None:
+    before = wall("abcd", "uvw")
+    (out, into, vms) = plan(before, {"c", "e", "f", "g"}, {"x", "y"}, set("uvwxy"))
+    assert single_steps(before, out) == [Step(Edit.REMOVE_HOST, host_id) for host_id in "abd"]
+    assert single_steps(wall("c"), into) == [Step(Edit.ADD_HOST, host_id) for host_id in "efg"]
+    added = [Step(Edit.ADD_VM, vm_id) for vm_id in "xy"]
+    assert single_steps(before, vms) == added + [Step(Edit.REMOVE_VM, vm_id) for vm_id in "uvw"]
+
+
+def test_a_surplus_wall_goes_when_the_other_is_as_it_has_to_be() -> None:
+    assert plan(wall("a", "x"), {"a"}, {"x"}, {"x"}, ["old"]) == [Step(Edit.REMOVE_SURPLUS, "old")]
+    assert plan(wall("a"), {"a"}, {"x"}, {"x"}, ["old"]) == [Step(Edit.ADD_VM, "x")]
+
+
 verdicts = st.none() | st.builds(
     Verdict, st.sampled_from(Level), st.integers(0, 100), st.integers(0, 100), st.just("code"), st.just("reason")
 )
@@ -70,3 +116,46 @@ def test_silence_lets_nobody_in_and_evidence_always_out(
     assert good <= chosen
     if not good:
         assert chosen == frozenset()
+
+
+def carried_out(before: Group, step: Step) -> Group:
+    """Return the wall after a step, as the engine does it."""
+    hosts, vms = set(before.host_ids), set(before.vm_ids)
+    if step.edit is Edit.REMOVE_HOST:
+        hosts.remove(step.subject)
+    elif step.edit is Edit.ADD_HOST:
+        hosts.add(step.subject)
+    elif step.edit is Edit.ADD_VM:
+        vms.add(step.subject)
+    elif step.edit is Edit.REMOVE_VM:
+        vms.remove(step.subject)
+    elif step.edit in (Edit.REMOVE_HOSTS, Edit.ADD_HOSTS):
+        hosts = set(step.host_ids)
+    elif step.edit is Edit.CHANGE_VMS:
+        vms = set(step.vm_ids)
+    return Group(before.id, before.name, frozenset(hosts), frozenset(vms))
+
+
+members = st.frozensets(st.sampled_from("abcdefgh"))
+
+
+@given(members, members, members, members, members)
+def test_whatever_the_wall_was_the_steps_make_it_what_it_has_to_be(
+    inside: frozenset[str],
+    hosts: frozenset[str],
+    behind: frozenset[str],
+    vms: frozenset[str],
+    known: frozenset[str],
+) -> None:
+    group = Group("id", "ovirt-tcp-wall", inside, behind)
+    for step in plan(group, hosts, vms, known | vms):
+        later = carried_out(group, step)
+        if step.edit in (Edit.ADD_HOST, Edit.ADD_HOSTS):
+            assert later.host_ids <= hosts, "who has to leave is inside while others enter"
+        one_by_one = group
+        for single in single_steps(group, step) if not step.subject else [step]:
+            one_by_one = carried_out(one_by_one, single)
+        assert one_by_one == later
+        group = later
+    assert group.host_ids == hosts
+    assert group.vm_ids == vms | (behind - known)

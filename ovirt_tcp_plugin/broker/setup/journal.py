@@ -98,8 +98,8 @@ class Journal:
         """Say what an intended act left."""
         self._put(dataclasses.replace(self._entries[kind, subject], state=State.DONE, after=after, at=_now()))
 
-    def date_anew(self, kinds: Collection[str]) -> None:
-        """Date these acts from now: the clock was set back since, so their dates say nothing."""
+    def redate(self, kinds: Collection[str]) -> None:
+        """Date these acts by now: the clock was set back since, so their dates say nothing."""
         for key, entry in self._entries.items():
             if entry.kind in kinds:
                 self._entries[key] = dataclasses.replace(entry, at=_now())

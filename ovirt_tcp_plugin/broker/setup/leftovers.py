@@ -87,11 +87,18 @@ def give_back(
         try:
             engine.activate(host.id)
         except (errors.Conflict, errors.NotFound) as e:
+            if not _is_out(engine, host):
+                continue  # the broker was faster
             what = f"Host {host.name} is still out of service, where the broker put it ({e})"
             kept.append(f"{what}: activate it under Compute, Hosts, Management.")
         else:
             tell(f"host {host.name}: activated; it was out of service, {host.status_detail}")
     return kept
+
+
+def _is_out(engine: Administration, host: Host) -> bool:
+    """Return whether a host is still in maintenance for a reason of ours."""
+    return any(known.id == host.id and ours(known) for known in engine.listing().hosts)
 
 
 def _is_pool(cluster: Cluster, known: Pools, listing: Listing) -> bool:

@@ -117,7 +117,7 @@ def check_start(journal: Journal, started: Callable[[], datetime.datetime], dry_
     again = f"{RESTART}, then run setup again"
     if changed > now:
         if not dry_run:
-            journal.date_anew(_PHASE_1)
+            journal.redate(_PHASE_1)
         clock = "the clock of this machine was set back since phase 1"
         raise errors.Conflict(f"{clock}: once more {again}")
     if engine_start > now:

@@ -8,6 +8,7 @@ What a mapper of the engine (`VmMapper`, `HostMapper`, ...) leaves out, an answe
 from __future__ import annotations
 
 import datetime
+import functools
 import uuid
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Optional
@@ -239,7 +240,6 @@ def vm(row: Vm, next_run: bool = False, inline: bool = False, configuration: Opt
         "href": f"{API}/vms/{row.id}",
         "id": row.id,
         "name": escape(row.name),
-        "certificate": shapes.CERTIFICATE,
         "ha": _yes(row.high_availability),
         "priority": str(row.priority),
         "origin": row.origin,
@@ -258,11 +258,18 @@ def vm(row: Vm, next_run: bool = False, inline: bool = False, configuration: Opt
         "placement_policy": [_placement(row)],
         "cluster": [_link("cluster", row.cluster, "clusters")],
         "fqdn": _texts(fqdn=row.fqdn) if row.fqdn else [],
+        "certificate": [_certificate()] if row.host else [],
         "run": _texts(run_once=run_once, start_time=_STARTED_AT) if row.host else [],
         "host": [_link("host", row.host, "hosts")] if row.host else [],
         "reported_devices": [_reported_devices(row)] if inline else [],
     }
     return Filled("vm", shapes.VM, texts, lines)
+
+
+@functools.cache
+def _certificate() -> Element:
+    """Return that of a host's display, which a VM has while it runs."""
+    return _element("certificate", content=shapes.PEM, organization="oVirt", subject="O=oVirt,CN=host.lab")
 
 
 def _placement(row: Vm) -> Element:
@@ -350,6 +357,11 @@ def group(row: AffinityGroup, tables: Model, inline: bool = False) -> Element:
         members = [rows[uid] for uid in getattr(row, attribute) if uid in rows]
         root.append(listing(attribute, (_member(tag, collection, member, inline) for member in members)))
     return root
+
+
+def member_link(collection: str, uid: str) -> Element:
+    """Return who bears an affinity label, one of `hosts` or `vms` (`BackendAffinityLabelHelper`)."""
+    return _link(collection[:-1], uid, collection)
 
 
 def named_host(row: Host) -> Element:

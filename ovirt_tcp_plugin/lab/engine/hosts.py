@@ -69,11 +69,12 @@ class Hosts:
                 text = f"Host {host.name} was switched to Maintenance mode. Reason: {reason}"
                 self._model.log(audit_log.HOST_TO_MAINTENANCE, text, host=host.id)
             host.due = self._model.now() + self._model.timings.evacuation_retry
-        stuck = [vm.name for vm in self._model.vms_on(host.id) if not self._evacuate(vm)]
+        stuck = [vm for vm in self._model.vms_on(host.id) if not self._evacuate(vm)]
         if stuck:
             text = f"Host {host.name} cannot change into maintenance mode - not all VMs have been migrated successfully."
             self._model.log(audit_log.HOST_STUCK, text, "warning", host=host.id)
-            raise refusal(f"Cannot migrate VM. There is no host that satisfies current scheduling constraints: {stuck}.")
+            text = "There is no host that satisfies current scheduling constraints. See below for details:"
+            raise refusal(f"Cannot migrate VM. {text}")
 
     def activate(self, host: Host) -> None:
         """Begin activation. Raises Fault."""

@@ -38,7 +38,7 @@ _CLUSTER_LINKS = (
     "affinitygroups"
 )
 # As long as a real one, and of no key.
-CERTIFICATE = "-----BEGIN CERTIFICATE-----\n" + ("MIID" + "A" * 72 + "\n") * 15 + "-----END CERTIFICATE-----\n"
+PEM = "-----BEGIN CERTIFICATE-----\n" + ("MIID" + "A" * 72 + "\n") * 15 + "-----END CERTIFICATE-----\n"
 
 
 def _links(relations: str, indent: str) -> str:
@@ -83,15 +83,11 @@ VM = _whole(
     <cpu_pinning_policy>none</cpu_pinning_policy>
     <cpu_shares>0</cpu_shares>
     <creation_time>2026-01-01T08:00:00.000Z</creation_time>
-@custom_properties
+    @custom_properties
     <delete_protected>false</delete_protected>
     <display>
         <allow_override>false</allow_override>
-        <certificate>
-            <content>%(certificate)s</content>
-            <organization>oVirt</organization>
-            <subject>O=oVirt,CN=host.lab</subject>
-        </certificate>
+        @certificate
         <copy_paste_enabled>true</copy_paste_enabled>
         <disconnect_action>LOCK_SCREEN</disconnect_action>
         <disconnect_action_delay>0</disconnect_action_delay>
@@ -105,7 +101,7 @@ VM = _whole(
         <enabled>%(ha)s</enabled>
         <priority>%(priority)s</priority>
     </high_availability>
-@initialization
+    @initialization
     <io>
         <threads>1</threads>
     </io>
@@ -133,7 +129,7 @@ VM = _whole(
         </boot>
         <type>other</type>
     </os>
-@placement_policy
+    @placement_policy
     <small_icon href="%(api)s/icons/%(small_icon)s" id="%(small_icon)s"/>
     <sso>
         <methods>
@@ -151,17 +147,17 @@ VM = _whole(
         <enabled>false</enabled>
     </usb>
     <virtio_scsi_multi_queues_enabled>false</virtio_scsi_multi_queues_enabled>
-@cluster
+    @cluster
     <cpu_profile href="%(api)s/cpuprofiles/%(cpu_profile)s" id="%(cpu_profile)s"/>
     <quota id="%(quota)s"/>
-@fqdn
+    @fqdn
     <next_run_configuration_exists>%(next_run)s</next_run_configuration_exists>
-@run
+    @run
     <status>%(status)s</status>
     <stop_time>2026-01-01T08:00:01.000Z</stop_time>
-@host
+    @host
     <original_template href="%(api)s/templates/%(blank)s" id="%(blank)s"/>
-@reported_devices
+    @reported_devices
     <template href="%(api)s/templates/%(blank)s" id="%(blank)s"/>
 """,
 )
@@ -204,7 +200,7 @@ HOST = _whole(
         <uuid>%(id)s</uuid>
         <version>1</version>
     </hardware_information>
-@hosted_engine
+    @hosted_engine
     <iscsi>
         <initiator>iqn.1994-05.com.example:%(address)s</initiator>
     </iscsi>
@@ -253,7 +249,7 @@ HOST = _whole(
         <port>22</port>
     </ssh>
     <status>%(status)s</status>
-@status_detail
+    @status_detail
     <summary>
         <active>%(active)s</active>
         <migrating>%(migrating)s</migrating>
@@ -272,7 +268,7 @@ HOST = _whole(
         <revision>0</revision>
     </version>
     <vgpu_placement>consolidated</vgpu_placement>
-@cluster
+    @cluster
 """,
 )
 
@@ -288,7 +284,7 @@ CLUSTER = _whole(
         <architecture>x86_64</architecture>
         <type>Secure Intel SandyBridge Family</type>
     </cpu>
-@properties
+    @properties
     <error_handling>
         <on_error>migrate</on_error>
     </error_handling>
@@ -347,11 +343,11 @@ CLUSTER = _whole(
     </version>
     <virt_service>true</virt_service>
     <vnc_encryption>false</vnc_encryption>
-@affinity_groups
-@data_center
-@mac_pool
-@management_network
-@scheduling_policy
+    @affinity_groups
+    @data_center
+    @mac_pool
+    @management_network
+    @scheduling_policy
 """,
 )
 
@@ -399,9 +395,9 @@ ROOT = Template(
         <blank_template href="{API}/templates/{BLANK_TEMPLATE}" id="{BLANK_TEMPLATE}"/>
         <root_tag href="{API}/tags/{BLANK_TEMPLATE}" id="{BLANK_TEMPLATE}"/>
     </special_objects>
-@summary
+    @summary
     <time>%(time)s</time>
-@users
+    @users
 </api>
 """
 )

@@ -19,18 +19,28 @@ _HEADER = '<?xml version="1.0" encoding="UTF-8" standalone="yes"?>\n'
 
 
 class Template:
-    """An element as text, at the left margin. `%(name)s` is a hole; a line `@name` takes whole lines, or none."""
+    """An element as text, at the left margin. `%(name)s` is a hole; a line `@name` takes elements of its level, or none.
+
+    Attributes:
+        levels: how deep in the element the lines `@name` are.
+    """
 
     def __init__(self, text: str) -> None:
         self._lines = text.strip("\n").split("\n")
+        self.levels: dict[str, int] = {}
+        for line in self._lines:
+            name = line.lstrip()
+            if name.startswith("@"):
+                self.levels[name[1:]] = (len(line) - len(name)) // len(INDENT)
         self.at = functools.lru_cache(maxsize=None)(self._at)
 
     def _at(self, depth: int) -> str:
         """Return the text at a depth of the document."""
         lines = []
         for line in self._lines:
-            if line.startswith("@"):
-                lines.append(f"%({line[1:]})s")
+            name = line.lstrip()
+            if name.startswith("@"):
+                lines.append(f"%({name[1:]})s")
             else:
                 lines.append(f"{INDENT * depth}{line}\n")
         return "".join(lines)
@@ -47,7 +57,8 @@ class Filled(Element):
         """Return the text at a depth of the document."""
         values = dict(self.texts)
         for name, elements in self.lines.items():
-            values[name] = "".join(text_of(element, depth + 1) for element in elements)
+            level = depth + self.template.levels[name]
+            values[name] = "".join(text_of(element, level) for element in elements)
         return self.template.at(depth) % values
 
 

@@ -33,7 +33,7 @@ CHANGES = [
     ),
 ]
 CYCLES = 40
-# A policy that was begun is made anew as a whole, of some 35 changes: killed much more often, none
+# A policy that was begun is made again as a whole, of some 35 changes: killed much more often, none
 # would ever be finished.
 KILLED_AT = 0.02
 

@@ -14,6 +14,7 @@ from pathlib import Path
 import ovirtsdk4
 import pytest
 
+from ovirt_tcp_plugin import errors
 from ovirt_tcp_plugin.broker.policies import AFFINITY_FILTER, CLUSTER_MAINTENANCE, NO_BALANCE
 from ovirt_tcp_plugin.broker.setup.journal import locked
 from ovirt_tcp_plugin.broker.setup.options import DEFINITION, PROPERTIES
@@ -562,16 +563,28 @@ class TestLeftovers:
     ) -> None:
         ready.setup("--cluster", "One")
         kept = ready.wall("One")
-        unit = ready.unit()
-        ready.policy("none").filters.append(unit)
+        with pytest.raises(errors.Conflict, match="Parameters are invalid"):
+            ready.administration().add_filter(builtin.NONE_POLICY, ready.unit(), 0)
         done = ready.setup("--remove")
         assert done.exit_code == 1
         assert "none has TrustedHosts only in the engine's memory" in done.output
         assert "systemctl restart ovirt-engine, then run setup --remove again" in done.output
         assert list(ready.engine.model.groups.values()) == [kept]
-        ready.policy("none").filters.remove(unit)
+        assert ready.state_of("role") == ["done"]
+        ready.restart()
         assert ready.setup("--remove").exit_code == 0
         assert ready.engine.model.groups == {}
+
+    def test_a_policy_that_refuses_every_edit_since_one_was_refused_is_removed_all_the_same(
+        self, ready: Machine
+    ) -> None:
+        ready.setup("--cluster", "One")
+        policy = ready.policy("ovirt-tcp").id
+        for unit in (ready.unit(), builtin.MEMORY_FILTER):
+            with pytest.raises(errors.Conflict, match="already exists"):
+                ready.administration().add_filter(policy, unit, 0)
+        assert ready.setup("--remove").exit_code == 0
+        assert policy not in ready.engine.model.policies
 
     def test_a_wall_that_an_earlier_release_left_goes_with_an_empty_journal(
         self, machine: Machine
@@ -638,6 +651,23 @@ class TestLeftovers:
         monkeypatch.undo()
         assert ready.setup("--remove").exit_code == 0
         until(lambda: host.status == "up")
+
+    def test_a_host_that_the_broker_activated_first_is_back_already(
+        self, ready: Machine, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        ready.setup("--cluster", "One")
+        host = next(iter(ready.engine.model.hosts.values()))
+        host.status = "maintenance"
+        host.status_detail = "ovirt-tcp: not trusted (pcr_differs): PCR 17"
+        activate = ready.engine.hosts.activate
+
+        def activate_twice(host: model.Host) -> None:
+            activate(host)
+            activate(host)
+
+        monkeypatch.setattr(ready.engine.hosts, "activate", activate_twice)
+        done = ready.setup("--remove")
+        assert done.exit_code == 0, done.output
 
     def test_while_its_cluster_is_being_upgraded_nothing_is_undone(self, ready: Machine) -> None:
         ready.setup("--cluster", "One")

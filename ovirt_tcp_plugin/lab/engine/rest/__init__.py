@@ -28,7 +28,9 @@ from ovirt_tcp_plugin.lab.engine.vms import Vms
 
 _ACTION = re.compile("(hosts|vms)/[^/]+/[^/]+")
 # A POST there is an edit of the whole, and is answered like one.
-_EDIT = re.compile("schedulingpolicies/[^/]+/[a-z]+|clusters/[^/]+/affinitygroups/[^/]+/vms")
+_EDIT = re.compile(
+    "schedulingpolicies/[^/]+/[a-z]+|clusters/[^/]+/affinitygroups/[^/]+/vms|affinitylabels/[^/]+/(hosts|vms)"
+)
 
 
 _NO_RESOURCE = "RESTEASY003210: Could not find resource for full path: https://localhost"

@@ -222,7 +222,7 @@ class AffinityPaths:
         with self._model.lock:
             rows = getattr(self._model, kind)
             present = [rows[one] for one in getattr(self._model.find("labels", uid), kind) if one in rows]
-            return documents.listing(kind, map(_MEMBERS[kind][2], present))
+            return documents.listing(kind, [documents.member_link(kind, row.id) for row in present])
 
     def _put_label(self, query: Mapping[str, str], given: Element, uid: str, kind: str) -> Element:
         with self._model.lock:
@@ -230,7 +230,7 @@ class AffinityPaths:
             row = self._model.find(kind, given.get("id", ""))
             if row.id not in bearers:
                 bearers.append(row.id)
-            return _MEMBERS[kind][2](row)
+            return documents.member_link(kind, row.id)
 
     def _take_label(self, query: Mapping[str, str], _: Element, uid: str, kind: str, bearer: str) -> Element:
         with self._model.lock:

@@ -79,7 +79,7 @@ class HostPaths:
         elif verb == "deactivate":
             self._hosts.deactivate(host, documents.text(given, "reason") or "")
         # A refresh of a host that is Up judges nothing anew.
-        return documents.action(documents.bare_host(uid), given)
+        return documents.action(documents.bare_host(uid), given, job=verb == "activate")
 
 
 def _all_content(query: Mapping[str, str]) -> bool:

@@ -16,7 +16,10 @@ from typing import Any, Optional, TypeVar
 
 _TERM = re.compile(r"\s*(\w+)\s*(!?=)\s*(\"[^\"]*\"|\S+)", re.ASCII)
 _JOIN = re.compile(r"\s+(and|or)\b", re.ASCII | re.IGNORECASE)
-_TAIL = re.compile(r"(?:\s*sortby\s+(\w+)(?:\s+(asc|desc))?)?(?:\s*page\s+(\d+))?\s*", re.ASCII | re.IGNORECASE)
+# A page comes alone or after a direction, never after the field alone.
+_TAIL = re.compile(
+    r"(?:\s*sortby\s+(\w+)(?:(?:\s+(asc|desc))|(?!\s*\S)))?(?:\s*page\s+(\d+))?\s*", re.ASCII | re.IGNORECASE
+)
 
 Row = TypeVar("Row")
 

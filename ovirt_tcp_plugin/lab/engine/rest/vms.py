@@ -15,9 +15,13 @@ from ovirt_tcp_plugin.lab.engine.ovf import Configuration
 from ovirt_tcp_plugin.lab.engine.rest import properties, search
 from ovirt_tcp_plugin.lab.engine.vms import Vms
 
+# Of those in `VmConditionFieldAutoCompleter`; there is none for the origin.
 _FIELDS: dict[str, Callable[[Vm], object]] = {
-    name: lambda vm, name=name: getattr(vm, name)  # type: ignore[misc]
-    for name in ("id", "name", "status", "origin")
+    **{
+        name: lambda vm, name=name: getattr(vm, name)  # type: ignore[misc]
+        for name in ("id", "name", "status", "fqdn")
+    },
+    "next_run_config_exists": lambda vm: "true" if vm.next_run is not None else "false",
 }
 # PredefinedVMProperties of the clusters' level: name -> regular expression.
 _PREDEFINED = {

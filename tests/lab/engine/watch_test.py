@@ -1,0 +1,43 @@
+# SPDX-FileCopyrightText: The ovirt_tcp_plugin developers
+# SPDX-License-Identifier: Apache-2.0
+"""What one of our programs gets from the simulator is compared with a real engine's answers."""
+
+from __future__ import annotations
+
+import pytest
+
+from ovirt_tcp_plugin.broker.sdk import Access, Sdk
+from ovirt_tcp_plugin.lab.engine import documents
+from ovirt_tcp_plugin.lab.engine.model import Host
+from tests.conftest import WATCH
+from tests.lab.engine.conftest import PASSWORD, Pki
+from tests.lab.engine.peers import Lab
+
+
+@pytest.fixture
+def program(lab: Lab, pki: Pki) -> Sdk:
+    return Sdk(Access(lab.engine.url, "admin@internal", lambda: PASSWORD, pki.ca, 5.0))
+
+
+def test_a_program_that_gets_what_no_real_engine_answers_is_told(
+    program: Sdk, pytestconfig: pytest.Config, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def host(row: Host, *_: object) -> documents.Element:
+        return documents.Element("host", {"id": row.id, "colour": "red"})
+
+    monkeypatch.setattr(documents, "host", host)
+    program.call("list hosts", lambda system: system.hosts_service().list())
+    found = pytestconfig.stash[WATCH].differences()
+    assert "GET hosts: /hosts/host/@colour: not there at the real engine" in found
+    assert "GET hosts: /hosts/host/status: missing" in found
+
+
+def test_a_kind_of_request_that_nobody_recorded_is_told(program: Sdk, pytestconfig: pytest.Config) -> None:
+    program.call("list labels", lambda system: system.affinity_labels_service().list())
+    found = pytestconfig.stash[WATCH].differences()
+    assert found == ["GET affinitylabels: no such request was recorded, and none that is like it"]
+
+
+def test_others_may_ask_for_anything(lab: Lab, pytestconfig: pytest.Config) -> None:
+    lab.system.affinity_labels_service().list()
+    assert pytestconfig.stash[WATCH].differences() == []
