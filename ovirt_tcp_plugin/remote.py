@@ -11,7 +11,7 @@ from typing import Any, Optional, Union
 import requests
 
 from ovirt_tcp_plugin import errors
-from ovirt_tcp_plugin.messages import fields
+from ovirt_tcp_plugin.messages import json_fields as fields
 
 CONNECT_WITHIN_S = 5
 # An import of reference values waits up to 15 s for the golden host.

@@ -17,9 +17,9 @@ from cryptography.hazmat.primitives.asymmetric import ec
 
 from ovirt_tcp_plugin.cli import main
 from ovirt_tcp_plugin.clock import Clock
-from ovirt_tcp_plugin.messages import verdict
+from ovirt_tcp_plugin.messages import ear
+from ovirt_tcp_plugin.messages.ear import SignedResult
 from ovirt_tcp_plugin.messages.result import Level
-from ovirt_tcp_plugin.messages.verdict import Verdict
 from tests.serving import serving
 
 HOST = {
@@ -154,9 +154,9 @@ def signed(tmp_path: Path) -> tuple[Path, Path]:
     keys.mkdir()
     (keys / "one.pem").write_bytes(key.public_key().public_bytes(encoding, form))
     here = Clock()
-    said = Verdict("host-1", "ab" * 32, Level.TRUSTED, here.boot_id, here.now_ms(), 600_000)
+    said = SignedResult("host-1", "ab" * 32, Level.TRUSTED, here.boot_id, here.now_ms(), 600_000)
     file = tmp_path / "verdict.jwt"
-    file.write_text(verdict.sign(said, key, 1_700_000_000))
+    file.write_text(ear.sign(said, key, 1_700_000_000))
     return file, keys
 
 

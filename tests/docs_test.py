@@ -45,7 +45,7 @@ SETTINGS: dict[str, type] = {
 }
 METHODS = ("GET", "POST", "PUT", "DELETE")
 # What a code span such as `verifier.token` ends in when it is a file, and no option.
-FILE_ENDINGS = frozenset("yaml pem db json key py conf token password md service socket d up".split())
+FILE_ENDINGS = frozenset("yaml pem db json key py conf token password md service socket broken".split())
 
 
 def name_of(path: Path) -> str:

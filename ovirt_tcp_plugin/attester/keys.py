@@ -79,22 +79,30 @@ def cut_certificate(content: bytes) -> bytes:
     """Return the DER at the start of an NV index; vendors fill the rest with zeros or ones.
 
     Raises:
-        InvalidMessage: no DER sequence with a two-byte length, as every certificate of 256 bytes to 64 KiB has it.
+        InvalidMessage: no DER sequence with a two-byte length, as every certificate of 256 bytes to
+            64 KiB has it.
     """
     if content[:2] != b"\x30\x82" or len(content) < 4:
         raise errors.InvalidMessage("EK certificate", "the NV index holds no certificate")
     end = 4 + int.from_bytes(content[2:4], "big")
     if end > len(content):
-        raise errors.InvalidMessage("EK certificate", f"{end} bytes announced, the NV index has {len(content)}")
+        raise errors.InvalidMessage(
+            "EK certificate", f"{end} bytes announced, the NV index has {len(content)}"
+        )
     return content[:end]
 
 
 @contextlib.contextmanager
-def endorsement_key(tpm: Tpm, kinds: Sequence[str] = tuple(ENDORSEMENT_KINDS)) -> Iterator[Endorsement]:
-    """Give the first EK of these kinds that has a certificate for the block; if none has, the first there is.
+def endorsement_key(
+    tpm: Tpm, kinds: Sequence[str] = tuple(ENDORSEMENT_KINDS)
+) -> Iterator[Endorsement]:
+    """Give the first EK of these kinds that has a certificate for the block.
+
+    If none has a certificate, it is the first that there is.
 
     Raises:
-        Unavailable: the TPM makes another key than the one that is certified, or none of these kinds.
+        Unavailable: the TPM makes another key than the one that is certified, or none of these
+            kinds.
     """
     faults = []
     certificates = {kind: read_certificate(tpm, kind) for kind in kinds}
@@ -105,7 +113,9 @@ def endorsement_key(tpm: Tpm, kinds: Sequence[str] = tuple(ENDORSEMENT_KINDS)) -
                 yield endorsement
                 return
         except _OtherKeyError:
-            faults.append(f"the certificate of the {kind} EK is for another key than the TPM makes from the template")
+            faults.append(
+                f"the certificate of the {kind} EK is for another key than the TPM makes from the template"
+            )
         except _NoKeyError as e:
             faults.append(f"it makes no {kind} EK ({e})")
     raise errors.Unavailable("TPM endorsement", "; ".join(faults))
@@ -113,7 +123,10 @@ def endorsement_key(tpm: Tpm, kinds: Sequence[str] = tuple(ENDORSEMENT_KINDS)) -
 
 @contextlib.contextmanager
 def _loaded(tpm: Tpm, kind: str, certificate: bytes) -> Iterator[Endorsement]:
-    """Give the EK for the block: the persistent one if it is the certified one, else made from the template."""
+    """Give the EK for the block.
+
+    It is the persistent one if that is the certified one, else it is made from the template.
+    """
     persistent = ENDORSEMENT_KINDS[kind].persistent
     area = _persistent(tpm, persistent) if certificate else None
     if area is not None and _certified(area, certificate):
@@ -154,7 +167,9 @@ def _certified(area: bytes, certificate: bytes) -> bool:
     """Return whether the certificate is for that key. Who signed it is the verifier's question."""
     try:
         certified = x509.load_der_x509_certificate(certificate).public_key()
-        return public_keys.encode(public_keys.load(tpm2.parse_public(area))) == public_keys.encode(certified)
+        return public_keys.encode(public_keys.load(tpm2.parse_public(area))) == public_keys.encode(
+            certified
+        )
     except (errors.InvalidMessage, ValueError):
         return False
 
@@ -163,8 +178,8 @@ def _certified(area: bytes, certificate: bytes) -> bool:
 def use_of(tpm: Tpm, ek: tpm2.Public) -> Iterator[int]:
     """Give the session that authorizes one use of an EK (EK Credential Profile, B.6).
 
-    Always by policy, though templates H allow the empty password: use of a password counts for the lockout, as told
-    in `templates.py`.
+    Always by policy, though templates H allow the empty password: use of a password counts for the
+    lockout, as told in `templates.py`.
     """
     branches = (POLICY_A_SHA384, POLICY_C_SHA384) if ek.policy == POLICY_B_SHA384 else ()
     with tpm.endorsement_session(ek.name_hash, branches) as session:
@@ -218,15 +233,22 @@ class AttestationKey:
         """Return whether the quote is one of these values."""
         quote = tpm2.parse_quote(attest)
         try:
-            return hmac.compare_digest(tpm2.pcr_digest(self.public.scheme_hash, quote.selection, pcrs), quote.pcr_digest)
+            return hmac.compare_digest(
+                tpm2.pcr_digest(self.public.scheme_hash, quote.selection, pcrs), quote.pcr_digest
+            )
         except errors.InvalidMessage:
             return False
 
     def activate(self, credential: bytes, encrypted_secret: bytes) -> bytes:
-        """Return the secret that a verifier protected for this AK and the EK of its TPM. Raises Unavailable."""
+        """Return the secret that a verifier protected for this AK and the EK of its TPM.
+
+        Raises Unavailable.
+        """
         handle = self._load()
         with self._endorsement() as endorsement, use_of(self._tpm, endorsement.public) as session:
-            return self._tpm.activate_credential(handle, endorsement.handle, session, credential, encrypted_secret)
+            return self._tpm.activate_credential(
+                handle, endorsement.handle, session, credential, encrypted_secret
+            )
 
     def unload(self) -> None:
         """Flush the key if it is loaded."""

@@ -2,7 +2,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """The keys of an attester with a TPM 1.2: the certified EK, and the identity key (AIK) that quotes.
 
-Source: "TCG PC Client Specific Implementation Specification" 1.21, 7.4.5 (the EK certificate's place).
+Source: "TCG PC Client Specific Implementation Specification" 1.21, 7.4.5 (the EK certificate's
+place).
 """
 
 from __future__ import annotations
@@ -53,7 +54,11 @@ def read_certificate(tpm: Tpm12, owner: bytes) -> bytes:
             return b""
         raise
     tag, kind, size, full_tag = _STORED_HEADER.unpack(header)
-    if (tag, kind, full_tag) != (TAG_STORED_CERTIFICATE, 0, TAG_FULL_CERTIFICATE) or not 2 < size <= MAX_NV_SIZE:
+    if (tag, kind, full_tag) != (
+        TAG_STORED_CERTIFICATE,
+        0,
+        TAG_FULL_CERTIFICATE,
+    ) or not 2 < size <= MAX_NV_SIZE:
         raise errors.InvalidMessage("EK certificate", "the NV area holds no whole certificate")
     return cut_certificate(tpm.read_nv(owner, CERTIFICATE_INDEX, _STORED_HEADER.size, size - 2))
 
@@ -81,7 +86,8 @@ class IdentityKey:
         Raises:
             Unavailable: the TPM does not answer, or refuses.
         """
-        external_data, indices = tpm12.external_data(qualifying_data), selection.get(tpm12.BANK, ())
+        external_data = tpm12.external_data(qualifying_data)
+        indices = selection.get(tpm12.BANK, ())
         try:
             return self._quote(external_data, indices)
         except Tpm12Error as e:
@@ -95,7 +101,9 @@ class IdentityKey:
         """Return whether the quote is one of these values."""
         quote = tpm12.parse_quote(attest)
         try:
-            return hmac.compare_digest(tpm12.pcr_digest(quote.selection(pcrs), pcrs), quote.pcr_digest)
+            return hmac.compare_digest(
+                tpm12.pcr_digest(quote.selection(pcrs), pcrs), quote.pcr_digest
+            )
         except errors.InvalidMessage:
             return False
 
@@ -118,7 +126,9 @@ class IdentityKey:
             padded = decryptor.update(encrypted) + decryptor.finalize()
             return unpadder.update(padded) + unpadder.finalize()
         except ValueError as e:
-            raise errors.InvalidMessage("TPM_SYM_CA_ATTESTATION", "it does not open with the key that came with it") from e
+            raise errors.InvalidMessage(
+                "TPM_SYM_CA_ATTESTATION", "it does not open with the key that came with it"
+            ) from e
 
     def unload(self) -> None:
         """Flush the key if it is loaded."""

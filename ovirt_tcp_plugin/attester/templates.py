@@ -1,9 +1,11 @@
 # SPDX-FileCopyrightText: The ovirt_tcp_plugin developers
 # SPDX-License-Identifier: Apache-2.0
-"""Templates (TPMT_PUBLIC) of the attester's keys: from one of these a TPM makes the same EK again, or a new AK.
+"""Templates (TPMT_PUBLIC) of the attester's keys.
 
-Source: TCG "EK Credential Profile for TPM Family 2.0" 2.5, B.3 (templates L-1, L-2), B.4 (templates H-3, H-6) and B.6
-(policies).
+From one of these a TPM makes the same EK again, or a new AK.
+
+Source: TCG "EK Credential Profile for TPM Family 2.0" 2.5, B.3 (templates L-1, L-2), B.4 (templates
+H-3, H-6) and B.6 (policies).
 """
 
 from __future__ import annotations
@@ -26,10 +28,16 @@ POLICY_B_SHA384 = bytes.fromhex(
     "b26e7d28d11a50bc53d882bcf5fd3a1a074148bb35d3b4e4cb1c0ad9bde419cacb47ba09699646150f9fc000f3f80e12"
 )
 _STORAGE = (
-    tpm2.FIXED_TPM | tpm2.FIXED_PARENT | tpm2.SENSITIVE_DATA_ORIGIN | tpm2.ADMIN_WITH_POLICY | tpm2.RESTRICTED | tpm2.DECRYPT
+    tpm2.FIXED_TPM
+    | tpm2.FIXED_PARENT
+    | tpm2.SENSITIVE_DATA_ORIGIN
+    | tpm2.ADMIN_WITH_POLICY
+    | tpm2.RESTRICTED
+    | tpm2.DECRYPT
 )
-# Without NO_DA each crash of the host would count as a wrong authorization, and some in a row lock the TPM out
-# (Part 1, dictionary attack protection: the password of a key was used, and no orderly shutdown followed).
+# Without NO_DA each crash of the host would count as a wrong authorization, and some in a row lock
+# the TPM out (Part 1, dictionary attack protection: the password of a key was used, and no orderly
+# shutdown followed).
 _SIGNING = (
     tpm2.FIXED_TPM
     | tpm2.FIXED_PARENT
@@ -60,14 +68,18 @@ _RSA_2048 = struct.pack(">HI", 2048, 0)
 
 @dataclasses.dataclass(frozen=True)
 class EndorsementKind:
-    """One kind of EK: where its certificate is, where it may be persistent, and how to make it again."""
+    """One kind of EK.
+
+    Where its certificate is, where it may be persistent, and how to make it again.
+    """
 
     certificate_index: int
     persistent: int
     template: bytes
 
 
-# In the order of preference. TCG "PC Client Platform TPM Profile", 4.6.3, reserves the indices and handles.
+# In the order of preference. TCG "PC Client Platform TPM Profile", 4.6.3, reserves the indices and
+# handles.
 ENDORSEMENT_KINDS: Mapping[str, EndorsementKind] = {
     "rsa-2048": EndorsementKind(
         0x01C00002,
@@ -88,7 +100,9 @@ ENDORSEMENT_KINDS: Mapping[str, EndorsementKind] = {
             "sha256",
             _STORAGE,
             _POLICY_A_SHA256,
-            _aes(128) + struct.pack(">HHH", tpm2.ALG_NULL, _P256, tpm2.ALG_NULL) + _sized(bytes(32)) * 2,
+            _aes(128)
+            + struct.pack(">HHH", tpm2.ALG_NULL, _P256, tpm2.ALG_NULL)
+            + _sized(bytes(32)) * 2,
         ),
     ),
     "ecc-p384": EndorsementKind(
@@ -122,7 +136,8 @@ ATTESTATION_TEMPLATES: Mapping[str, bytes] = {
         "sha256",
         _SIGNING,
         b"",
-        struct.pack(">HHHHH", tpm2.ALG_NULL, tpm2.ALG_ECDSA, _SHA256, _P256, tpm2.ALG_NULL) + _sized(b"") * 2,
+        struct.pack(">HHHHH", tpm2.ALG_NULL, tpm2.ALG_ECDSA, _SHA256, _P256, tpm2.ALG_NULL)
+        + _sized(b"") * 2,
     ),
     "rsa-2048": _template(
         tpm2.ALG_RSA,

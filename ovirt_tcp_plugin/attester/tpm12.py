@@ -2,9 +2,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """The TPM 1.2 commands that an attester needs ("TPM Main Specification" 1.2 revision 116, Part 3), one method each.
 
-Authorizations are HMACs of a session (Part 1, 13). That of the SRK is taken to be well known, as `tpm_takeownership -z`
-leaves it, and keys made here need none. The HMACs of answers are not looked at: nothing that the verifier believes
-rests on them.
+Authorizations are HMACs of a session (Part 1, 13). That of the SRK is taken to be well known, as
+`tpm_takeownership -z` leaves it, and keys made here need none. The HMACs of answers are not looked
+at: nothing that the verifier believes rests on them.
 """
 
 from __future__ import annotations
@@ -17,9 +17,9 @@ import struct
 from collections.abc import Sequence
 
 from ovirt_tcp_plugin import errors
-from ovirt_tcp_plugin.attester.transport import HEADER_SIZE, Transport, until_ready
+from ovirt_tcp_plugin.attester.transport import HEADER_SIZE, TpmRefusal, Transport, until_ready
 from ovirt_tcp_plugin.messages import tpm2, tpm12
-from ovirt_tcp_plugin.messages.octets import Octets
+from ovirt_tcp_plugin.messages.tpm_reader import TpmReader
 
 WELL_KNOWN = bytes(tpm12.DIGEST_SIZE)  # TSS_WELL_KNOWN_SECRET
 
@@ -66,7 +66,7 @@ _SENTENCES = {
 }
 
 
-class Tpm12Error(errors.Unavailable):
+class Tpm12Error(TpmRefusal):
     """The TPM refused a command. `code` is its TPM_RESULT."""
 
     def __init__(self, command: str, code: int) -> None:
@@ -77,7 +77,10 @@ class Tpm12Error(errors.Unavailable):
 
 @dataclasses.dataclass(frozen=True)
 class Session:
-    """An authorization session (OIAP or OSAP). `key` is the secret of its HMACs, `nonce` the TPM's."""
+    """An authorization session (OIAP or OSAP).
+
+    `key` is the secret of its HMACs, `nonce` the TPM's.
+    """
 
     handle: int
     key: bytes
@@ -103,7 +106,7 @@ class Tpm12:
         handles: Sequence[int] = (),
         parameters: bytes = b"",
         sessions: Sequence[Session] = (),
-    ) -> Octets:
+    ) -> TpmReader:
         """Run one command and return what its answer holds between header and sessions.
 
         Args:
@@ -115,16 +118,17 @@ class Tpm12:
             Unavailable: it did not answer.
         """
         digest = tpm12.sha1(struct.pack(">I", ordinal) + parameters)
-        body = b"".join(struct.pack(">I", handle) for handle in handles) + parameters
-        body += b"".join(session.authorize(digest) for session in sessions)
-        command = struct.pack(">HII", _TAGS[len(sessions)], HEADER_SIZE + len(body), ordinal) + body
-        answer = until_ready(self.transport, command, RC_AGAIN)
+        handle_area = b"".join(struct.pack(">I", handle) for handle in handles)
+        authorizations = b"".join(session.authorize(digest) for session in sessions)
+        body = handle_area + parameters + authorizations
+        header = struct.pack(">HII", _TAGS[len(sessions)], HEADER_SIZE + len(body), ordinal)
+        answer = until_ready(self.transport, header + body, RC_AGAIN)
         (rc,) = struct.unpack(">I", answer[6:HEADER_SIZE])
         if rc:
             self._give_up(sessions)
             raise Tpm12Error(name, rc)
         end = len(answer) - _TRAILER_SIZE * len(sessions)
-        return Octets(answer[HEADER_SIZE : max(end, HEADER_SIZE)], f"answer to {name}")
+        return TpmReader(answer[HEADER_SIZE : max(end, HEADER_SIZE)], f"answer to {name}")
 
     # Sessions: the one command that each is for ends it
 
@@ -136,8 +140,11 @@ class Tpm12:
     def owner_session(self, secret: bytes) -> Session:
         """Return a session of the owner in which a new secret can be put in (TPM_OSAP, 18.2)."""
         odd = os.urandom(tpm12.DIGEST_SIZE)
-        answer = self.execute("TPM_OSAP", 0x0B, parameters=struct.pack(">HI", _ET_OWNER, KH_OWNER) + odd)
-        handle, nonce = answer.u32(), answer.take(tpm12.DIGEST_SIZE)
+        answer = self.execute(
+            "TPM_OSAP", 0x0B, parameters=struct.pack(">HI", _ET_OWNER, KH_OWNER) + odd
+        )
+        handle = answer.u32()
+        nonce = answer.take(tpm12.DIGEST_SIZE)
         shared = hmac.new(secret, answer.take(tpm12.DIGEST_SIZE) + odd, "sha1").digest()
         return Session(handle, shared, nonce)
 
@@ -150,9 +157,14 @@ class Tpm12:
     # Keys
 
     def read_endorsement_key(self, owner: bytes) -> bytes:
-        """Return the TPM_PUBKEY of the EK (TPM_OwnerReadInternalPub, 14.4); TPM_ReadPubek ends with ownership."""
+        """Return the TPM_PUBKEY of the EK (TPM_OwnerReadInternalPub, 14.4).
+
+        TPM_ReadPubek ends with ownership.
+        """
         sessions = [self.plain_session(owner)]
-        answer = self.execute("TPM_OwnerReadInternalPub", 0x81, (), struct.pack(">I", KH_EK), sessions)
+        answer = self.execute(
+            "TPM_OwnerReadInternalPub", 0x81, (), struct.pack(">I", KH_EK), sessions
+        )
         return answer.take(answer.left)
 
     def make_identity(self, owner: bytes, label_digest: bytes) -> tuple[bytes, bytes]:
@@ -162,30 +174,43 @@ class Tpm12:
             owner: the owner's secret.
             label_digest: 20 bytes that the binding, a signature by the new key, covers.
         """
-        key = tpm12.encode_key(tpm12.USAGE_IDENTITY, tpm12.ES_NONE, tpm12.SS_RSASSA_SHA1, tpm12.AUTH_NEVER)
-        srk, session = self.plain_session(WELL_KNOWN), self.owner_session(owner)
-        # The key needs no secret, yet one must be given, hidden as any other (Part 1, 13.5): twenty zeros.
+        key = tpm12.encode_key(
+            tpm12.USAGE_IDENTITY, tpm12.ES_NONE, tpm12.SS_RSASSA_SHA1, tpm12.AUTH_NEVER
+        )
+        srk = self.plain_session(WELL_KNOWN)
+        session = self.owner_session(owner)
+        # The key needs no secret, yet one must be given, hidden as any other (Part 1, 13.5): twenty
+        # zeros.
         hidden = tpm12.sha1(session.key + session.nonce)
         parameters = hidden + label_digest + key
-        answer = self.execute("TPM_MakeIdentity", tpm12.ORD_MAKE_IDENTITY, (), parameters, [srk, session])
+        answer = self.execute(
+            "TPM_MakeIdentity", tpm12.ORD_MAKE_IDENTITY, (), parameters, [srk, session]
+        )
         return tpm12.take_key(answer).area, _take_signature(answer)
 
     def activate_identity(self, owner: bytes, key: int, blob: bytes) -> bytes:
         """Return the AES key in a blob that was encrypted for EK and identity key (TPM_ActivateIdentity, 15.2)."""
         parameters = struct.pack(">I", len(blob)) + blob
-        answer = self.execute("TPM_ActivateIdentity", 0x7A, [key], parameters, [self.plain_session(owner)])
+        answer = self.execute(
+            "TPM_ActivateIdentity", 0x7A, [key], parameters, [self.plain_session(owner)]
+        )
         return tpm12.take_symmetric_key(answer)
 
     def load_key(self, key: bytes) -> int:
         """Return the handle of a loaded TPM_KEY12 under the SRK (TPM_LoadKey2, 10.5)."""
-        return self.execute("TPM_LoadKey2", 0x41, [KH_SRK], key, [self.plain_session(WELL_KNOWN)]).u32()
+        return self.execute(
+            "TPM_LoadKey2", 0x41, [KH_SRK], key, [self.plain_session(WELL_KNOWN)]
+        ).u32()
 
     def flush(self, handle: int, kind: int = RT_KEY) -> None:
         """Unload a key or session (TPM_FlushSpecific, 22.1)."""
         self.execute("TPM_FlushSpecific", 0xBA, [handle], struct.pack(">I", kind))
 
     def flush_leftovers(self) -> None:
-        """Unload what somebody left behind: no kernel keeps apart who loaded what into a TPM 1.2."""
+        """Unload what somebody left behind.
+
+        No kernel keeps apart who loaded what into a TPM 1.2.
+        """
         for kind in (RT_KEY, RT_AUTH):
             for handle in self.handles(kind):
                 self.flush(handle, kind)
@@ -201,8 +226,12 @@ class Tpm12:
 
     def quote(self, key: int, external_data: bytes, indices: Sequence[int]) -> tuple[bytes, bytes]:
         """Return (signed bytes, signature) in the form "QUOT" (TPM_Quote, 16.3)."""
-        answer = self.execute("TPM_Quote", 0x16, [key], external_data + tpm12.encode_selection(indices))
-        signed = tpm12.encode_quote(external_data, tpm12.composite_digest(tpm12.take_composite(answer)))
+        answer = self.execute(
+            "TPM_Quote", 0x16, [key], external_data + tpm12.encode_selection(indices)
+        )
+        signed = tpm12.encode_quote(
+            external_data, tpm12.composite_digest(tpm12.take_composite(answer))
+        )
         return signed, _take_signature(answer)
 
     def quote2(self, key: int, external_data: bytes, indices: Sequence[int]) -> tuple[bytes, bytes]:
@@ -214,7 +243,9 @@ class Tpm12:
         return tpm12.encode_quote2(external_data, info, version_info), _take_signature(answer)
 
     def read_pcrs(self, selection: tpm2.Selection) -> tpm2.PcrValues:
-        """Return the values of the selected PCRs; a TPM 1.2 has but the bank sha1 (TPM_PcrRead, 16.2).
+        """Return the values of the selected PCRs.
+
+        A TPM 1.2 has but the bank sha1 (TPM_PcrRead, 16.2).
 
         Each is read by a command of its own, so the values may be of different moments.
         """
@@ -222,7 +253,9 @@ class Tpm12:
         return {tpm12.BANK: {index: self._read_pcr(index) for index in indices}} if indices else {}
 
     def _read_pcr(self, index: int) -> bytes:
-        return self.execute("TPM_PcrRead", 0x15, parameters=struct.pack(">I", index)).take(tpm12.DIGEST_SIZE)
+        return self.execute("TPM_PcrRead", 0x15, parameters=struct.pack(">I", index)).take(
+            tpm12.DIGEST_SIZE
+        )
 
     # Storage
 
@@ -230,7 +263,9 @@ class Tpm12:
         """Return `size` bytes of an NV area, which its maker left open to all or to the owner (TPM_NV_ReadValue, 20.4)."""
         content = b""
         while len(content) < size:
-            place = struct.pack(">III", index, offset + len(content), min(NV_CHUNK, size - len(content)))
+            place = struct.pack(
+                ">III", index, offset + len(content), min(NV_CHUNK, size - len(content))
+            )
             answer = self._read_nv_once(owner, place)
             chunk = answer.take(answer.u32())
             if not chunk:
@@ -238,7 +273,7 @@ class Tpm12:
             content += chunk
         return content
 
-    def _read_nv_once(self, owner: bytes, place: bytes) -> Octets:
+    def _read_nv_once(self, owner: bytes, place: bytes) -> TpmReader:
         try:
             return self.execute("TPM_NV_ReadValue", 0xCF, (), place)
         except Tpm12Error as e:
@@ -252,7 +287,9 @@ class Tpm12:
 
 
 def is_tpm12(transport: Transport) -> bool:
-    """Return whether the TPM is of family 1.2: such a one answers a command of TPM 2.0 in its own form, with an error.
+    """Return whether the TPM is of family 1.2.
+
+    Such a one answers a command of TPM 2.0 in its own form, with an error.
 
     Asked of the chip itself, as the kernel does; files under /sys are not there for every device.
 
@@ -263,7 +300,7 @@ def is_tpm12(transport: Transport) -> bool:
     return answer[:2] == _ANSWER_TAG
 
 
-def _take_signature(answer: Octets) -> bytes:
+def _take_signature(answer: TpmReader) -> bytes:
     size = answer.u32()
     if size > MAX_SIGNATURE_SIZE:
         raise answer.invalid(f"a signature of {size} bytes")

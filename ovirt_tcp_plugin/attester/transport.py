@@ -2,7 +2,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Carries commands to a TPM and its answers back; knows nothing of their meaning.
 
-Addresses: `/dev/tpmrm0` (the kernel's resource manager), `unix:PATH` and `tcp:HOST:PORT` (a software TPM).
+Addresses: `/dev/tpmrm0` (the kernel's resource manager), `unix:PATH` and `tcp:HOST:PORT` (a
+software TPM).
 """
 
 from __future__ import annotations
@@ -30,6 +31,10 @@ AGAIN_FIRST_S = 0.001
 AGAIN_MOST_S = 0.25
 
 
+class TpmRefusal(errors.Unavailable):
+    """A TPM answered, and refused a command."""
+
+
 class Device:
     """A TPM character device: one write, one read. The kernel keeps apart who loaded what."""
 
@@ -38,7 +43,8 @@ class Device:
     def __init__(self, path: str) -> None:
         self._path = path
         try:
-            # Without O_NONBLOCK the write itself lasts as long as the command, and no deadline would hold.
+            # Without O_NONBLOCK the write itself lasts as long as the command, and no deadline
+            # would hold.
             self._descriptor = os.open(path, os.O_RDWR | os.O_NONBLOCK | os.O_CLOEXEC)
         except OSError as e:
             raise errors.Unavailable(f"TPM {path}", e.strerror or str(e)) from e
@@ -61,7 +67,10 @@ class Device:
 
 
 class Socket:
-    """A software TPM's data channel. It serves one connection at a time and keeps what was loaded."""
+    """A software TPM's data channel.
+
+    It serves one connection at a time and keeps what was loaded.
+    """
 
     managed = False
 
@@ -81,7 +90,9 @@ class Socket:
                 raise errors.Unavailable(f"TPM {self._address}", f"an answer of {size} bytes")
             return header + self._receive(size - HEADER_SIZE, deadline)
         except socket.timeout as e:
-            raise errors.Unavailable(f"TPM {self._address}", f"no answer within {timeout_s:g} s") from e
+            raise errors.Unavailable(
+                f"TPM {self._address}", f"no answer within {timeout_s:g} s"
+            ) from e
         except OSError as e:
             raise errors.Unavailable(f"TPM {self._address}", e.strerror or str(e)) from e
 
@@ -102,13 +113,15 @@ class Socket:
 
 
 class Transport:
-    """A connection to a TPM that is made when needed and made anew after it was lost.
+    """A connection to a TPM that is made when needed and made again after it was lost.
 
     Attributes:
         generation: grows with each connection; what was loaded in an earlier one may be gone.
     """
 
-    def __init__(self, address: str, timeout_s: float, connect_within_s: float = CONNECT_WITHIN_S) -> None:
+    def __init__(
+        self, address: str, timeout_s: float, connect_within_s: float = CONNECT_WITHIN_S
+    ) -> None:
         self.address = address
         self.generation = 0
         self._timeout_s = timeout_s
@@ -124,13 +137,15 @@ class Transport:
         """Return the TPM's answer, at most MAX_ANSWER_SIZE bytes and at least a header.
 
         Raises:
-            Unavailable: no TPM there, no answer in time, or one that is no answer; the next call connects anew.
+            Unavailable: no TPM there, no answer in time, or one that is no answer; the next call
+                connects again.
         """
         try:
             channel = self.connect()
             answer = channel.exchange(command, self._timeout_s)
         except BaseException:
-            # Whatever stopped the exchange, its answer may still come and must not be taken for the next one's.
+            # Whatever stopped the exchange, its answer may still come and must not be taken for the
+            # next one's.
             self.close()
             raise
         if len(answer) < HEADER_SIZE or struct.unpack(">I", answer[2:6]) != (len(answer),):
@@ -162,7 +177,8 @@ def until_ready(transport: Transport, command: bytes, again: Sequence[int]) -> b
     Raises:
         Unavailable: the TPM does not answer.
     """
-    deadline, pause = time.monotonic() + AGAIN_WITHIN_S, AGAIN_FIRST_S
+    deadline = time.monotonic() + AGAIN_WITHIN_S
+    pause = AGAIN_FIRST_S
     while True:
         answer = transport.exchange(command)
         (rc,) = struct.unpack(">I", answer[6:HEADER_SIZE])
@@ -173,14 +189,19 @@ def until_ready(transport: Transport, command: bytes, again: Sequence[int]) -> b
 
 
 def _connect(address: str, within_s: float) -> socket.socket:
-    """Return a connected socket; a peer that is still starting is tried again until `within_s` seconds are over."""
+    """Return a connected socket.
+
+    A peer that is still starting is tried again until `within_s` seconds are over.
+    """
     deadline = time.monotonic() + within_s
     while True:
         try:
             return _connect_once(address, max(deadline - time.monotonic(), 0.001))
         except (OSError, ValueError) as e:
             if isinstance(e, ValueError) or time.monotonic() + CONNECT_RETRY_S >= deadline:
-                raise errors.Unavailable(f"TPM {address}", getattr(e, "strerror", None) or str(e)) from e
+                raise errors.Unavailable(
+                    f"TPM {address}", getattr(e, "strerror", None) or str(e)
+                ) from e
         time.sleep(CONNECT_RETRY_S)
 
 

@@ -1,47 +1,84 @@
 # SPDX-FileCopyrightText: The ovirt_tcp_plugin developers
 # SPDX-License-Identifier: Apache-2.0
-"""Who is asked about at the attestation servers now: startup stages and hosts that are due, over several connections."""
+"""Asks the attestation servers about hosts, over several connections.
+
+First come the stages of the startup attestation, then the hosts that are due.
+"""
 
 from __future__ import annotations
 
 import concurrent.futures
+import dataclasses
 import logging
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 from ovirt_tcp_plugin import errors
+from ovirt_tcp_plugin.broker.answer import Answer, Source
 from ovirt_tcp_plugin.broker.knowledge import Knowledge
 from ovirt_tcp_plugin.broker.metrics import Metrics
 from ovirt_tcp_plugin.broker.settings import Settings
-from ovirt_tcp_plugin.broker.sources import Answer, Source
 from ovirt_tcp_plugin.clock import Clock
 
 log = logging.getLogger("broker.asker")
 
-# The first stage is acted on before others are asked about, unless its hosts keep the server waiting for so long.
+# The first stage is acted on before other hosts are asked about, unless its hosts keep the server
+# waiting for so long.
 HEAD_START_MS = 6_000
 
 Question = concurrent.futures.Future[None]
 
 
-class Asker:
-    """Asks, and tells Knowledge. `step` is called again and again by one thread, at the latest when a question ends."""
+@dataclasses.dataclass(frozen=True)
+class _Due:
+    """Hosts to ask about now; none if it is nobody's turn.
 
-    def __init__(self, options: Settings, knowledge: Knowledge, source: Source, metrics: Metrics, clock: Clock) -> None:
-        self._options, self._knowledge, self._source, self._metrics = options, knowledge, source, metrics
+    Attributes:
+        failing: they did not answer the last question.
+        first_stage: they are the first stage of the startup attestation.
+    """
+
+    host_ids: Sequence[str]
+    failing: bool = False
+    first_stage: bool = False
+
+
+class AttestationWorker:
+    """Asks, and hands the answers to Knowledge.
+
+    One thread calls `step` again and again, at the latest when a question ends.
+
+    Attributes:
+        begun: the first stage was answered, or its head start is over; until then nothing is known
+            of any host.
+    """
+
+    def __init__(
+        self,
+        options: Settings,
+        knowledge: Knowledge,
+        source: Source,
+        metrics: Metrics,
+        clock: Clock,
+    ) -> None:
+        self._verifier = options.verifier
+        self._startup = options.startup
+        self._knowledge = knowledge
+        self._source = source
+        self._metrics = metrics
         self._clock = clock
         self._pool = concurrent.futures.ThreadPoolExecutor(options.verifier.connections)
-        self._stages_wanted, self._news = threading.Event(), threading.Event()
+        self._stages_requested = threading.Event()
+        self._news = threading.Event()
         # Questions under way, and whether they are about hosts that did not answer the last.
         self._asking: dict[Question, bool] = {}
         self._first_stage: list[Question] = []
         self._first_until_ms = 0
-        # The first stage was answered, or its head start is over: until then nobody is known at all.
         self.begun = threading.Event()
 
     def attest_in_stages(self) -> None:
         """Begin the startup attestation at the next step."""
-        self._stages_wanted.set()
+        self._stages_requested.set()
         self._news.set()
 
     def stop(self) -> None:
@@ -56,73 +93,123 @@ class Asker:
     def step(self) -> None:
         """Ask as many questions as there are connections for."""
         self.watch_clock()
-        if self._stages_wanted.is_set():
-            self._stages_wanted.clear()
+        if self._stages_requested.is_set():
+            self._stages_requested.clear()
             log.info("startup attestation hosts=%d", self._knowledge.begin_stages())
-        connections, size = self._options.verifier.connections, self._options.verifier.batch_size
-        self._asking = {question: failing for question, failing in self._asking.items() if not question.done()}
-        while len(self._asking) < connections:
-            # Silent hosts keep a question waiting, so some connections are left to the others.
-            patient = sum(self._asking.values()) < max(connections // 2, 1)
-            first = self._knowledge.progress.stage == 0
-            hosts, failing = self._next_hosts((connections - len(self._asking)) * size, patient)
-            if not hosts:
+        self._forget_ended()
+        while len(self._asking) < self._verifier.connections:
+            due = self._next_hosts()
+            if not due.host_ids:
                 return
-            batches = [hosts[start : start + size] for start in range(0, len(hosts), size)]
-            questions = [self._pool.submit(self._question, batch) for batch in batches]
-            for question in questions:
-                question.add_done_callback(lambda _: self._news.set())
-            self._asking.update(dict.fromkeys(questions, failing))
-            if first and self._knowledge.progress.stage:
-                self._first_stage, self._first_until_ms = questions, self._clock.now_ms() + HEAD_START_MS
+            questions = self._ask_about(due.host_ids)
+            self._asking.update(dict.fromkeys(questions, due.failing))
+            if due.first_stage:
+                self._first_stage = questions
+                self._first_until_ms = self._clock.now_ms() + HEAD_START_MS
 
     def watch_clock(self) -> None:
-        """Begin anew if this machine was paused."""
+        """Start the attestation again if this machine was paused."""
         if self._knowledge.watch_clock():
             self.attest_in_stages()
 
-    def _next_hosts(self, most: int, patient: bool) -> tuple[list[str], bool]:
-        """Return hosts to ask about now, and whether they did not answer the last question."""
-        knowledge, startup = self._knowledge, self._options.startup
-        if knowledge.progress.total and not knowledge.progress.stage and not knowledge.progress.done:
-            return knowledge.stage(startup.first_stage_query_size) or [], False
-        if not all(question.done() for question in self._first_stage) and self._clock.now_ms() < self._first_until_ms:
-            return [], False
+    # Which hosts
+
+    def _forget_ended(self) -> None:
+        for question in list(self._asking):
+            if question.done():
+                del self._asking[question]
+
+    def _next_hosts(self) -> _Due:
+        knowledge = self._knowledge
+        progress = knowledge.progress
+        if progress.total and not progress.stage and not progress.done:
+            stage = knowledge.stage(self._startup.first_stage_query_size)
+            return _Due(stage or (), first_stage=True)
+        if self._first_stage_has_head_start():
+            return _Due(())
         self.begun.set()
-        hosts = knowledge.due(most, failing=False)
-        if not hosts and knowledge.progress.stage and not knowledge.progress.done:
-            hosts = knowledge.stage(startup.second_stage_query_size) or []
-        if hosts or not patient:
-            return hosts, False
-        return knowledge.due(self._options.verifier.batch_size), True
+        host_ids = knowledge.due(self._room(), failing=False)
+        if not host_ids and progress.stage and not progress.done:
+            host_ids = knowledge.stage(self._startup.second_stage_query_size) or []
+        if host_ids or not self._may_wait_for_silent_hosts():
+            return _Due(host_ids)
+        return _Due(knowledge.due(self._verifier.batch_size), failing=True)
+
+    def _first_stage_has_head_start(self) -> bool:
+        if self._clock.now_ms() >= self._first_until_ms:
+            return False
+        return not all(question.done() for question in self._first_stage)
+
+    def _room(self) -> int:
+        """Return for how many hosts there are connections."""
+        free = self._verifier.connections - len(self._asking)
+        return free * self._verifier.batch_size
+
+    def _may_wait_for_silent_hosts(self) -> bool:
+        """Return whether to ask about hosts that did not answer.
+
+        They keep a question waiting, so half of the connections are left to the others.
+        """
+        waiting = sum(self._asking.values())
+        return waiting < max(self._verifier.connections // 2, 1)
+
+    # Questions, each in a thread of its own
+
+    def _ask_about(self, host_ids: Sequence[str]) -> list[Question]:
+        size = self._verifier.batch_size
+        questions: list[Question] = []
+        for start in range(0, len(host_ids), size):
+            question = self._pool.submit(self._question, host_ids[start : start + size])
+            question.add_done_callback(lambda _: self._news.set())
+            questions.append(question)
+        return questions
 
     def _question(self, host_ids: Sequence[str]) -> None:
-        """Ask; whatever fails, these hosts are asked again: one that counts as being asked never is."""
+        """Ask; whatever fails, these hosts are asked again.
+
+        A host that went on counting as being asked would never be asked again.
+        """
         try:
             self._ask(host_ids)
         except Exception:
             log.exception("a question failed; no trust was extended")
-            self._knowledge.nobody_answered(host_ids, "the broker failed to take the answer; its log says why")
+            reason = "the broker failed to take the answer; its log says why"
+            self._knowledge.nobody_answered(host_ids, reason)
 
     def _ask(self, host_ids: Sequence[str]) -> None:
-        names = {host_id: name for host_id in host_ids for name in [self._knowledge.name(host_id)] if name}
+        names = self._names(host_ids)
         self._knowledge.not_asked(set(host_ids) - set(names))
         if not names:
             return
         try:
-            told: Mapping[str, Answer] = self._source.ask(list(names.values()))
+            answers = self._source.ask(list(names.values()))
         except errors.Error as e:
-            self._metrics.question(answered=False)
-            self._knowledge.nobody_answered(names, str(e))
+            self._fail(names, str(e))
         except Exception:
             log.exception("asking about hosts failed")
-            self._metrics.question(answered=False)
-            self._knowledge.nobody_answered(names, "the broker failed to ask; its log says why")
+            self._fail(names, "the broker failed to ask; its log says why")
         else:
             self._metrics.question(answered=True)
-            # An answer that a pause of this machine was in between seems younger than it is.
-            self.watch_clock()
-            # What was told of a name that is another host's by now, or nobody's, is told of nobody.
-            same = {host_id: name for host_id, name in names.items() if self._knowledge.name(host_id) == name}
-            self._knowledge.not_asked(set(names) - set(same))
-            self._knowledge.record({host_id: told[name] for host_id, name in same.items()})
+            self._record(names, answers)
+
+    def _names(self, host_ids: Iterable[str]) -> dict[str, str]:
+        """Return the names at the attestation server of those hosts that have one."""
+        names: dict[str, str] = {}
+        for host_id in host_ids:
+            name = self._knowledge.name(host_id)
+            if name:
+                names[host_id] = name
+        return names
+
+    def _fail(self, host_ids: Iterable[str], reason: str) -> None:
+        self._metrics.question(answered=False)
+        self._knowledge.nobody_answered(host_ids, reason)
+
+    def _record(self, names: Mapping[str, str], answers: Mapping[str, Answer]) -> None:
+        # An answer during which this machine was paused seems younger than it is.
+        self.watch_clock()
+        # An answer about a name that is another host's by now, or no host's, counts for no host.
+        names_now = self._names(names)
+        same = [host_id for host_id, name in names.items() if names_now.get(host_id) == name]
+        self._knowledge.not_asked(set(names) - set(same))
+        self._knowledge.record({host_id: answers[names[host_id]] for host_id in same})

@@ -11,9 +11,8 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Collection, Iterable, Mapping
 
-from ovirt_tcp_plugin.broker.decision import Scope
 from ovirt_tcp_plugin.broker.inventory import Vm, wall_name
-from ovirt_tcp_plugin.broker.pools import Pool
+from ovirt_tcp_plugin.broker.pools import Pool, exempt_vms, needs_trust
 
 # So many names of VMs are told; the group itself shows the others.
 MAX_NAMES = 10
@@ -65,12 +64,9 @@ def conflicts(
         pools: the trusted pools by cluster id.
         exempt: ids of VMs that may run anywhere.
     """
-    bound = {
-        vm.id: vm
-        for vm in vms
-        for pool in [pools.get(vm.cluster_id)]
-        if pool is not None and (vm.marked or pool.scope is Scope.ALL_VMS) and not vm.hosted_engine and vm.id not in exempt
-    }
+    vms = list(vms)
+    exempt_ids = exempt_vms(exempt, vms)
+    bound = {vm.id: vm for vm in vms if needs_trust(vm, pools.get(vm.cluster_id), exempt_ids)}
     found: list[Conflict] = []
     for group in groups:
         own = [bound[one] for one in group.vm_ids if one in bound]

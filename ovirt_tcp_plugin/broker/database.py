@@ -4,7 +4,8 @@
 
 Verdicts are not in it: placement does not depend on it.
 
-Acknowledged means committed: it survives kill -9 and a power failure (WAL mode with synchronous=FULL).
+Acknowledged means committed: it survives kill -9 and a power failure (WAL mode with
+synchronous=FULL).
 """
 
 from __future__ import annotations
@@ -28,8 +29,16 @@ VERSION = 1
 WITHIN_S = 5
 
 _TABLES = (
-    "CREATE TABLE tokens (digest TEXT PRIMARY KEY, role TEXT NOT NULL, note TEXT NOT NULL, end_s INTEGER NOT NULL)",
-    # event_number: custom_id of the engine's event that it is or is to become (waiting); null when it is ours alone.
+    """
+    CREATE TABLE tokens (
+        digest TEXT PRIMARY KEY,
+        role TEXT NOT NULL,
+        note TEXT NOT NULL,
+        end_s INTEGER NOT NULL
+    )
+    """,
+    # event_number: custom_id of the engine's event that it is or is to become (waiting); null when
+    # it is ours alone.
     """
     CREATE TABLE history (
         id INTEGER PRIMARY KEY AUTOINCREMENT,
@@ -65,7 +74,9 @@ _TABLES = (
 
 
 class Database:
-    """`<directory>/broker.db`, or one in memory. Thread-safe; other processes may use the file at the same time.
+    """`<directory>/broker.db`, or one in memory.
+
+    Thread-safe; other processes may use the file at the same time.
 
     Raises:
         InvalidConfig: it cannot be opened, or is of a newer release.
@@ -78,7 +89,9 @@ class Database:
             if directory:
                 directory.mkdir(mode=0o700, parents=True, exist_ok=True)
                 _make_file(directory / FILE_NAME)
-            self._connection = sqlite3.connect(path, WITHIN_S, isolation_level=None, check_same_thread=False)
+            self._connection = sqlite3.connect(
+                path, WITHIN_S, isolation_level=None, check_same_thread=False
+            )
             self._prepare(path)
         except (OSError, sqlite3.Error) as e:
             raise errors.InvalidConfig(path, [f"the database cannot be opened: {e}"]) from e
@@ -102,7 +115,8 @@ class Database:
                     yield self._connection
             except sqlite3.Error as e:
                 log.error("database error=%s", e)
-                raise errors.Unavailable("the broker's database", "it did not do what it was asked; the log says why") from e
+                reason = "it did not do what it was asked; the log says why"
+                raise errors.Unavailable("the broker's database", reason) from e
 
     @contextlib.contextmanager
     def reading(self) -> Iterator[sqlite3.Connection]:
@@ -112,7 +126,8 @@ class Database:
                 yield self._connection
             except sqlite3.Error as e:
                 log.error("database error=%s", e)
-                raise errors.Unavailable("the broker's database", "it did not answer; the log says why") from e
+                reason = "it did not answer; the log says why"
+                raise errors.Unavailable("the broker's database", reason) from e
 
     def _prepare(self, path: str) -> None:
         self._connection.row_factory = sqlite3.Row
@@ -130,10 +145,10 @@ class Database:
 
 
 def open_anyway(directory: Path) -> Database:
-    """Return the database for the service, which does not wait for it: placement does not depend on it.
+    """Return the database for the service, which starts without one, too.
 
-    One that is corrupt is set aside. While there is none to be had, as on a full disk, it is in memory, and nobody's token
-    is known.
+    Placement does not depend on it. One that is corrupt is set aside. While there is none to be had,
+    as on a full disk, it is in memory, and no token is known.
 
     Raises:
         InvalidConfig: it is of a newer release.
@@ -147,36 +162,49 @@ def open_anyway(directory: Path) -> Database:
             fault = e
         if not _is_corrupt(fault.__cause__):
             break
-        path = directory / FILE_NAME
-        log.error("database corrupt error=%s set_aside=%s.broken; tokens must be made anew", fault, path)
-        for suffix in ("", "-wal", "-shm"):
-            with contextlib.suppress(OSError):
-                os.replace(f"{path}{suffix}", f"{path}.broken{suffix}")
-    log.error("no database error=%s; no token is known, and the history ends with this process", fault)
+        _set_aside(directory / FILE_NAME, fault)
+    log.error(
+        "no database error=%s; no token is known, and the history ends with this process", fault
+    )
     return Database(None)
+
+
+def _set_aside(path: Path, fault: errors.InvalidConfig) -> None:
+    log.error(
+        "database corrupt error=%s set_aside=%s.broken; tokens must be made again", fault, path
+    )
+    for suffix in ("", "-wal", "-shm"):
+        with contextlib.suppress(OSError):
+            os.replace(f"{path}{suffix}", f"{path}.broken{suffix}")
 
 
 def _checked(directory: Path) -> Database:
     database = Database(directory)
     try:
         with database.reading() as connection:
-            (found,) = connection.execute("PRAGMA quick_check(1)").fetchone()
-        if found != "ok":
-            raise sqlite3.DatabaseError(str(found))
+            (outcome,) = connection.execute("PRAGMA quick_check(1)").fetchone()
+        if outcome != "ok":
+            raise sqlite3.DatabaseError(str(outcome))
     except (errors.Unavailable, sqlite3.Error) as e:
         database.close()
         cause = e.__cause__ if isinstance(e, errors.Unavailable) else e
-        raise errors.InvalidConfig(str(directory / FILE_NAME), [f"the database cannot be read: {cause}"]) from cause
+        fault = f"the database cannot be read: {cause}"
+        raise errors.InvalidConfig(str(directory / FILE_NAME), [fault]) from cause
     return database
 
 
 def _is_corrupt(error: Optional[BaseException]) -> bool:
-    """Return whether a file is no good, in contrast to one that is locked, or a disk that is full or gone."""
-    return isinstance(error, sqlite3.DatabaseError) and not isinstance(error, sqlite3.OperationalError)
+    """Return whether a file is corrupt, and not only locked, or its disk full or gone."""
+    if isinstance(error, sqlite3.OperationalError):
+        return False
+    return isinstance(error, sqlite3.DatabaseError)
 
 
 def _make_file(path: Path) -> None:
-    """Make the file for its owner alone; the service must be able to use what root made by a command."""
+    """Make the file for its owner alone, who is that of the directory.
+
+    The service must be able to use what root made by a command.
+    """
     try:
         descriptor = os.open(path, os.O_CREAT | os.O_EXCL | os.O_RDWR, 0o600)
     except FileExistsError:

@@ -54,7 +54,7 @@ class Engine:
         shared: access that others use, too, with the same password.
     """
 
-    def __init__(self, options: settings.Engine, shared: Optional[Access] = None) -> None:
+    def __init__(self, options: settings.EngineOptions, shared: Optional[Access] = None) -> None:
         self._call = Sdk(shared or access(options)).call
 
     def hosts(self) -> tuple[Host, ...]:
@@ -295,7 +295,7 @@ class Engine:
             log.info("already so what=%s", what)
 
 
-def access(options: settings.Engine) -> Access:
+def access(options: settings.EngineOptions) -> Access:
     """Return who the broker is at the engine."""
     password_file = options.password_file
     return Access(

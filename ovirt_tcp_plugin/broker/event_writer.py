@@ -2,8 +2,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Takes what the broker noticed and did into its history, and from there into the engine's events.
 
-An event that the engine cannot take now is written later under the same number, which makes a second try harmless;
-neither an engine that is away nor a restart of the broker loses one.
+An event that the engine cannot take now is written later under the same number, which makes a
+second try harmless; neither an engine that is away nor a restart of the broker loses one.
 """
 
 from __future__ import annotations
@@ -30,36 +30,45 @@ EVENTS_AT_ONCE = 100
 class EventWriter:
     """Thread-safe."""
 
-    def __init__(self, outbox: Outbox, history: History, engine: Engine, metrics: Metrics, clock: Clock) -> None:
-        self._outbox, self._history, self._engine, self._metrics = outbox, history, engine, metrics
+    def __init__(
+        self, outbox: Outbox, history: History, engine: Engine, metrics: Metrics, clock: Clock
+    ) -> None:
+        self._outbox = outbox
+        self._history = history
+        self._engine = engine
+        self._metrics = metrics
         self._clock = clock
         self._lock = threading.Lock()
         self._next_ms = 0
-        # Of what was told, fell out before it could be kept.
+        # How many of the notices that fell out of the outbox have been counted.
         self._overflowed = 0
 
     def record(self) -> None:
-        """Keep what was told since the last time. Raises Unavailable; then nothing is forgotten."""
+        """Keep the notices since the last time. Raises Unavailable; then none is forgotten."""
         with self._lock:
-            fresh = self._outbox.take()
-            if not fresh:
+            notices = self._outbox.take()
+            if not notices:
                 return
             try:
-                lost = self._history.record(fresh, self._clock.wall_ms())
+                lost = self._history.record(notices, self._clock.wall_ms())
             except errors.Unavailable:
-                self._outbox.give_back(fresh)
+                self._outbox.give_back(notices)
                 raise
-            lost += self._outbox.lost - self._overflowed
-            self._overflowed = self._outbox.lost
+            overflowed = self._outbox.lost
+            lost += overflowed - self._overflowed
+            self._overflowed = overflowed
         if lost:
-            log.error("events lost count=%d: the engine or the disk did not take them in time", lost)
+            log.error(
+                "events lost count=%d: the engine or the disk did not take them in time", lost
+            )
             self._metrics.event(written=False, count=lost)
 
     def step(self) -> None:
-        """Keep what was told, and write the events that wait. Raises Unavailable."""
+        """Keep the new notices, and write the events that wait. Raises Unavailable."""
         self.record()
         if self._clock.now_ms() < self._next_ms:
             return
+        # Stays so if an event cannot be written now.
         self._next_ms = self._clock.now_ms() + RETRY_MS
         for number, notice in self._history.waiting(EVENTS_AT_ONCE):
             self._write(notice, number)
@@ -81,5 +90,6 @@ class EventWriter:
         except (errors.Conflict, errors.NotFound):
             if not (notice.host_id or notice.vm_id or notice.cluster_id):
                 raise
-            # What it is linked to may be gone by now; what happened is still worth telling.
-            self._engine.add_event(dataclasses.replace(notice, host_id="", vm_id="", cluster_id=""), number)
+            # What it is linked to may be gone by now; what happened is still worth reporting.
+            unlinked = dataclasses.replace(notice, host_id="", vm_id="", cluster_id="")
+            self._engine.add_event(unlinked, number)

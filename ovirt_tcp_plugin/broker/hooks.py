@@ -1,6 +1,9 @@
 # SPDX-FileCopyrightText: The ovirt_tcp_plugin developers
 # SPDX-License-Identifier: Apache-2.0
-"""Loads the engine hooks: one file per event, `handle(event, broker)`, from a directory that only root can write."""
+"""Loads the engine hooks: one file per event, `handle(event, broker)`.
+
+They run with the broker's rights, so only root, or the broker's user, may write them.
+"""
 
 from __future__ import annotations
 
@@ -14,7 +17,8 @@ from typing import Any, Protocol
 
 from ovirt_tcp_plugin import errors
 
-# The engine's own places of 2013: Backend.initialize and InitVdsOnUp; then what befalls VMs. Each must have its file.
+# The engine's own places of 2013: Backend.initialize and InitVdsOnUp; then what happens to VMs.
+# Each must have its file.
 NAMES = (
     "backend_initialize",
     "init_vds_on_up",
@@ -35,8 +39,8 @@ class HookEvent:
 
     Attributes:
         host_id, vm_id: what it is about; both empty for an event of the whole engine.
-        code, fault: what is wrong with the VM since then and was not told before, as stable word and sentence; empty for
-            nothing.
+        code, fault: what is wrong with the VM since then and was not reported before, as stable
+            word and sentence; empty for nothing.
     """
 
     name: str
@@ -46,7 +50,7 @@ class HookEvent:
     fault: str = ""
 
 
-class Attester(Protocol):
+class HookApi(Protocol):
     """What a hook may ask the broker for."""
 
     def attest_in_stages(self) -> None:
@@ -59,14 +63,15 @@ class Attester(Protocol):
         """Write a warning event of the VM's fault, if it has one."""
 
 
-Handle = Callable[[HookEvent, Attester], None]
+Handle = Callable[[HookEvent, HookApi], None]
 
 
 def load(directory: Path) -> Mapping[str, Handle]:
     """Return the hooks by name.
 
     Raises:
-        InvalidConfig: one is missing, can be written by others, or fails to load; half the hooks are none.
+        InvalidConfig: one is missing, can be written by others, or fails to load; a broker with
+            half of its hooks does not start.
     """
     faults: list[str] = []
     hooks: dict[str, Handle] = {}
@@ -98,13 +103,16 @@ def _handle(name: str, path: Path) -> Handle:
 
 
 def _foreign(path: Path) -> str:
-    """Return why a path is not to be trusted, empty if it is: root's or our own, and nobody else may write it."""
+    """Return why a path is not to be trusted, empty if it is.
+
+    It must be root's or of the broker's user, and nobody else may write it.
+    """
     try:
-        found = path.stat()
+        status = path.stat()
     except OSError as e:
         return f"{path}: {e.strerror}"
-    if found.st_uid not in (0, os.getuid()):
+    if status.st_uid not in (0, os.getuid()):
         return f"{path} belongs to another user"
-    if found.st_mode & (stat.S_IWGRP | stat.S_IWOTH):
+    if status.st_mode & (stat.S_IWGRP | stat.S_IWOTH):
         return f"{path} can be written by group or others"
     return ""

@@ -2,9 +2,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """One HTTPS question with every bound: time to connect, time for the whole, size of the answer.
 
-The certificate is always checked against the CA file given. It establishes who answered, not that the answer is true.
-Each thread keeps its connections for its next question: a new one costs more than question and answer together.
-No proxy and no .netrc of the environment is followed, and no redirect.
+The certificate is always checked against the CA file. It establishes who answered, not that the
+answer is true. Each thread keeps its connections for its next question: a new one costs more than
+question and answer together. No proxy, no .netrc of the environment and no redirect is followed.
 """
 
 from __future__ import annotations
@@ -24,7 +24,8 @@ from typing import Any, Optional
 from ovirt_tcp_plugin import errors
 
 CHUNK = 64 * 1024
-# A kept connection ends after so many seconds, so that another certificate authority counts from then on.
+# A kept connection ends after so many seconds, so that another certificate authority counts from
+# then on.
 MAX_CONNECTION_AGE_S = 300
 
 
@@ -39,7 +40,7 @@ class Reply:
 
 @dataclasses.dataclass(frozen=True)
 class Bounds:
-    """Limits of one question: seconds to connect, seconds for the whole of it, bytes of the answer."""
+    """Limits: seconds to connect, seconds for the whole question, bytes of the answer."""
 
     connect_s: float
     deadline_s: float
@@ -60,19 +61,31 @@ def post(
         Unavailable: no connection, wrong certificate, too slow as a whole, or too long.
     """
     sent_headers = {"Content-Type": "application/json", "Accept": "application/json", **headers}
-    return _post(peer, url, json.dumps(message).encode("utf-8"), sent_headers, ca_file, bounds)
+    body = json.dumps(message).encode("utf-8")
+    return _post(peer, url, body, sent_headers, ca_file, bounds)
 
 
-def post_form(peer: str, url: str, form: Mapping[str, str], ca_file: Path, bounds: Bounds) -> Reply:
-    """POST a form, as log-ins want it, and return the reply, of any status. Raises Unavailable as `post` does."""
-    headers = {"Content-Type": "application/x-www-form-urlencoded", "Accept": "application/json"}
-    return _post(peer, url, urllib.parse.urlencode(form).encode("ascii"), headers, ca_file, bounds)
+def post_form(
+    peer: str, url: str, form: Mapping[str, str], ca_file: Path, bounds: Bounds
+) -> Reply:
+    """POST a form, as a log-in needs it, and return the reply, of any status.
+
+    Raises:
+        Unavailable: as `post` does.
+    """
+    headers = {
+        "Content-Type": "application/x-www-form-urlencoded",
+        "Accept": "application/json",
+    }
+    body = urllib.parse.urlencode(form).encode("ascii")
+    return _post(peer, url, body, headers, ca_file, bounds)
 
 
 class _BoundSocket(ssl.SSLSocket):
     """Every wait ends at one moment, `end` on CLOCK_MONOTONIC.
 
-    A timeout starts anew with every byte that arrives; a peer that sends one byte at a time would keep us for ever.
+    A timeout starts again with every byte that arrives: a peer that sends one byte at a time would
+    keep us for ever.
     """
 
     end = 0.0
@@ -92,11 +105,23 @@ class _BoundSocket(ssl.SSLSocket):
         self.settimeout(left_s)
 
 
+@dataclasses.dataclass(frozen=True)
+class _Question:
+    """A question on its way: `end` is the moment on CLOCK_MONOTONIC at which its time is over."""
+
+    path: str
+    body: bytes
+    headers: Mapping[str, str]
+    connect_s: float
+    end: float
+
+
 class _Connection:
     """A connection to one server by one authority, used by one thread."""
 
     def __init__(self, host: str, port: int, ca_file: Path) -> None:
-        self._host, self._port = host, port
+        self._host = host
+        self._port = port
         self._tls = ssl.create_default_context(cafile=str(ca_file))
         self._tls.sslsocket_class = _BoundSocket
         self._http: Optional[http.client.HTTPConnection] = None
@@ -104,22 +129,26 @@ class _Connection:
 
     @property
     def kept(self) -> bool:
-        """Whether there is a connection of an earlier question, which the server may have closed meanwhile."""
-        if self._http is not None and time.monotonic() - self._made > MAX_CONNECTION_AGE_S:
-            self.close()
-        return self._http is not None and self._http.sock is not None
+        """Whether there is a connection of an earlier question.
 
-    def ask(
-        self, path: str, body: bytes, headers: Mapping[str, str], connect_s: float, end: float
-    ) -> http.client.HTTPResponse:
+        The server may have closed it meanwhile.
+        """
+        if self._http is None:
+            return False
+        if time.monotonic() - self._made > MAX_CONNECTION_AGE_S:
+            self.close()
+            return False
+        return self._http.sock is not None
+
+    def ask(self, question: _Question) -> http.client.HTTPResponse:
         """Return the answer, whose body is still to be read."""
         if not self.kept:
-            self._connect(connect_s, end)
-        asked: Any = self._http
-        asked.sock.end = end
-        asked.request("POST", path, body, dict(headers))
-        answer: http.client.HTTPResponse = asked.getresponse()
-        return answer
+            self._connect(question)
+        connected: Any = self._http
+        connected.sock.end = question.end
+        connected.request("POST", question.path, question.body, dict(question.headers))
+        response: http.client.HTTPResponse = connected.getresponse()
+        return response
 
     def close(self) -> None:
         """Close the connection, if there is one."""
@@ -127,64 +156,87 @@ class _Connection:
             self._http.close()
         self._http = None
 
-    def _connect(self, connect_s: float, end: float) -> None:
+    def _connect(self, question: _Question) -> None:
         self.close()
-        connected = socket.create_connection((self._host, self._port), min(connect_s, end - time.monotonic()))
+        # The time to connect counts for the whole handshake.
+        within_s = min(question.connect_s, question.end - time.monotonic())
+        plain = socket.create_connection((self._host, self._port), within_s)
         try:
-            connected.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-            # The time to connect counts for the whole handshake.
-            wrapped = self._tls.wrap_socket(connected, server_hostname=self._host)
+            plain.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            secured = self._tls.wrap_socket(plain, server_hostname=self._host)
         except BaseException:
-            connected.close()
+            plain.close()
             raise
         self._http = http.client.HTTPConnection(self._host, self._port)
-        self._http.sock, self._made = wrapped, time.monotonic()
+        self._http.sock = secured
+        self._made = time.monotonic()
 
 
-_kept = threading.local()
+class _Connections(threading.local):
+    """The connections of this thread, by host, port and authority."""
+
+    def __init__(self) -> None:
+        self.kept: dict[tuple[str, int, Path], _Connection] = {}
+
+    def to(self, url: urllib.parse.SplitResult, ca_file: Path) -> _Connection:
+        """Return the connection to a URL's server. Raises OSError: the authority cannot be read."""
+        key = (url.hostname or "", url.port or 443, ca_file)
+        if key not in self.kept:
+            self.kept[key] = _Connection(*key)
+        return self.kept[key]
+
+    def drop(self, connection: _Connection) -> None:
+        """Forget a connection and the authority that it was checked against."""
+        connection.close()
+        self.kept = {key: kept for key, kept in self.kept.items() if kept is not connection}
 
 
-def _post(peer: str, url: str, body: bytes, headers: Mapping[str, str], ca_file: Path, bounds: Bounds) -> Reply:
+_connections = _Connections()
+
+
+def _post(
+    peer: str,
+    url: str,
+    body: bytes,
+    headers: Mapping[str, str],
+    ca_file: Path,
+    bounds: Bounds,
+) -> Reply:
     end = time.monotonic() + bounds.deadline_s
     parts = urllib.parse.urlsplit(url)
-    connection = None
+    question = _Question(parts.path, body, headers, bounds.connect_s, end)
+    connection: Optional[_Connection] = None
     try:
-        connection = _connection(parts, ca_file)
-        reused = connection.kept
-        try:
-            answer = connection.ask(parts.path, body, headers, bounds.connect_s, end)
-        except (ConnectionError, ssl.SSLError, http.client.BadStatusLine):
-            if not reused:
-                raise
-            # The server had closed it since the last question; this one is asked on a new one.
-            connection.close()
-            answer = connection.ask(parts.path, body, headers, bounds.connect_s, end)
-        content = _read(peer, answer, bounds.max_size)
+        connection = _connections.to(parts, ca_file)
+        response = _ask(connection, question)
+        content = _read(peer, response, bounds.max_size)
     except (OSError, http.client.HTTPException, ValueError) as e:
         _drop(connection)
-        late = f"no whole answer within {bounds.deadline_s:.0f} s: " if time.monotonic() >= end else ""
-        raise errors.Unavailable(peer, late + cause(e)) from e
+        reason = cause(e)
+        if time.monotonic() >= end:
+            reason = f"no whole answer within {bounds.deadline_s:.0f} s: {reason}"
+        raise errors.Unavailable(peer, reason) from e
     except errors.Unavailable:
         _drop(connection)
         raise
-    return Reply(answer.status, answer.headers.get("Date", ""), content)
+    return Reply(response.status, response.headers.get("Date", ""), content)
 
 
-def _connection(parts: urllib.parse.SplitResult, ca_file: Path) -> _Connection:
-    connections: dict[tuple[str, int, Path], _Connection] = _kept.__dict__.setdefault("connections", {})
-    key = (parts.hostname or "", parts.port or 443, ca_file)
-    if key not in connections:
-        connections[key] = _Connection(*key)
-    return connections[key]
+def _ask(connection: _Connection, question: _Question) -> http.client.HTTPResponse:
+    """Ask, on a new connection if the server has closed the kept one since the last question."""
+    reused = connection.kept
+    try:
+        return connection.ask(question)
+    except (ConnectionError, ssl.SSLError, http.client.BadStatusLine):
+        if not reused:
+            raise
+    connection.close()
+    return connection.ask(question)
 
 
 def _drop(connection: Optional[_Connection]) -> None:
-    """Forget a connection and the authority that it was checked against."""
     if connection is not None:
-        connection.close()
-        kept = _kept.__dict__.get("connections", {})
-        for key in [key for key, one in kept.items() if one is connection]:
-            del kept[key]
+        _connections.drop(connection)
 
 
 def cause(error: BaseException) -> str:
@@ -196,15 +248,15 @@ def cause(error: BaseException) -> str:
         error = inner
 
 
-def _read(peer: str, answer: http.client.HTTPResponse, max_size: int) -> bytes:
+def _read(peer: str, response: http.client.HTTPResponse, max_size: int) -> bytes:
     content = bytearray()
     while True:
-        chunk = answer.read(CHUNK)
+        chunk = response.read(CHUNK)
         if not chunk:
             break
         content += chunk
         if len(content) > max_size:
             raise errors.Unavailable(peer, f"its answer is longer than {max_size} bytes")
-    if answer.length:
+    if response.length:
         raise errors.Unavailable(peer, "its answer ends too early")
     return bytes(content)

@@ -12,21 +12,19 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any, Optional
 
 from ovirt_tcp_plugin import errors
-from ovirt_tcp_plugin.broker import exemptions, overview, verdicts, wall, wall_edits
+from ovirt_tcp_plugin.broker import exemptions, readout, verdicts, wall, wall_edits
+from ovirt_tcp_plugin.broker.answer import Answer
 from ovirt_tcp_plugin.broker.decision import Verdict
-from ovirt_tcp_plugin.broker.evacuation import Evacuation
+from ovirt_tcp_plugin.broker.evacuation import QuarantineController
+from ovirt_tcp_plugin.broker.guard import GuardRule
 from ovirt_tcp_plugin.broker.inventory import UP, Group, Host, Listing, Notice, shortened
 from ovirt_tcp_plugin.broker.outbox import Outbox
-from ovirt_tcp_plugin.broker.overview import HostState, PoolState
 from ovirt_tcp_plugin.broker.pools import Pool
-from ovirt_tcp_plugin.broker.quarantine import GuardRule
+from ovirt_tcp_plugin.broker.readout import Explanation, HostState, PoolState, explanation
 from ovirt_tcp_plugin.broker.settings import Settings
 from ovirt_tcp_plugin.broker.sight import Sight
 from ovirt_tcp_plugin.broker.snapshot import Snapshot
-from ovirt_tcp_plugin.broker.sources import Answer
 from ovirt_tcp_plugin.broker.verdicts import Outcome
-from ovirt_tcp_plugin.broker.why import Case
-from ovirt_tcp_plugin.broker.why import case as case_of
 from ovirt_tcp_plugin.clock import Clock
 from ovirt_tcp_plugin.messages.result import Level
 
@@ -68,7 +66,7 @@ class Knowledge:
         )
         self._options = options
         self._clock = clock
-        self._table = verdicts.Table(lifetimes)
+        self._table = verdicts.VerdictCache(lifetimes)
         self._seen = Sight(options.pools.exempt_vms)
         self._evacuation = self._nobody_leaves()
         self._drift_ms: Optional[int] = None
@@ -110,8 +108,8 @@ class Knowledge:
             self._evacuation.observe(seen.came_up)
             # One of ours may have attested well a moment before it was seen to be away, which counts
             # for nothing: it would wait for its next turn in maintenance.
-            ours = self._evacuation.quarantine.taken.keys() & seen.left_up
-            self._table.wanted(ours, self._clock.now_ms())
+            ours = self._evacuation.quarantine.quarantined.keys() & seen.left_up
+            self._table.ask_soon(ours, self._clock.now_ms())
             self._watch_exemptions()
             if seen.came_up or seen.left_up or seen.removed:
                 of = None if seen.removed else self._seen.pools_of([*seen.came_up, *seen.left_up])
@@ -261,7 +259,7 @@ class Knowledge:
     def wanted(self, host_id: str) -> None:
         """Ask this host as soon as possible."""
         with self.lock:
-            self._table.wanted([host_id], self._clock.now_ms())
+            self._table.ask_soon([host_id], self._clock.now_ms())
 
     def name(self, host_id: str) -> Optional[str]:
         """Return the host's name at the attestation server."""
@@ -274,7 +272,7 @@ class Knowledge:
             again, self.servers_answer = not self.servers_answer, True
             if again:
                 # Whoever was due meanwhile waits no longer, and walls stood still.
-                self._table.wanted(self._table.missed("no_server"), self._clock.now_ms())
+                self._table.ask_soon(self._table.missed("no_server"), self._clock.now_ms())
                 self._touch()
             for host_id, answer in answers.items():
                 held = self._table.holds(host_id, self._clock.now_ms())
@@ -439,11 +437,12 @@ class Knowledge:
 
     # Questions of people
 
-    def case(self, vm: str, host: str) -> Case:
+    def case(self, vm: str, host: str) -> Explanation:
         """Return all that is known of a VM and a host, each by name or id. Raises NotFound: no such host."""
         with self.lock:
             now_ms = self._clock.now_ms()
-            return case_of(self._seen, self._table, self._evacuation.quarantine, self._evacuation.guards, vm, host, now_ms)
+            leaving = self._evacuation
+            return explanation(self._seen, self._table, leaving.quarantine, leaving.guards, vm, host, now_ms)
 
     def host_id(self, host: str) -> str:
         """Return the id of a pool's host by its name or id. Raises NotFound."""
@@ -459,13 +458,13 @@ class Knowledge:
             now_ms = self._clock.now_ms()
             own = [host for host in self._seen.hosts.values() if host.cluster_id in self._seen.pools.by_cluster]
             own.sort(key=lambda host: host.name)
-            return [overview.host_state(self._seen, self._table, self._evacuation.quarantine, host, now_ms) for host in own]
+            return [readout.host_state(self._seen, self._table, self._evacuation.quarantine, host, now_ms) for host in own]
 
     def pool_states(self) -> list[PoolState]:
         """Return every pool as it is now."""
         with self.lock:
             pools = self._seen.pools.by_cluster.values()
-            return [overview.pool_state(self._seen, self._evacuation.guards, pool) for pool in pools]
+            return [readout.pool_state(self._seen, self._evacuation.guards, pool) for pool in pools]
 
     def guard(self, release: bool, who: str = "an administrator", pool: str = "") -> list[str]:
         """Release the held hosts into quarantine, or leave them in service but out of placement; return their names.
@@ -515,10 +514,10 @@ class Knowledge:
 
     # Inside
 
-    def _nobody_leaves(self) -> Evacuation:
+    def _nobody_leaves(self) -> QuarantineController:
         guard = self._options.guard
         rule = GuardRule(guard.hosts, guard.share, int(guard.window_s * 1000))
-        return Evacuation(rule, self._seen, self._table, self._clock, self._tell)
+        return QuarantineController(rule, self._seen, self._table, self._clock, self._tell)
 
     def _record(self, host_id: str, answer: Answer) -> None:
         before = self._table.verdict(host_id)
@@ -578,7 +577,7 @@ class Knowledge:
             if known is None or known == listing.walls.get(uid):
                 continue
             hosts = self._seen.hosts_of.get(uid, ())
-            done = wall_edits.foreign(known, listing.walls.get(uid), hosts, self.holds, self._seen.needy(pool))
+            done = wall_edits.foreign(known, listing.walls.get(uid), hosts, self.holds, self._seen.vms_needing_trust(pool))
             if done:
                 self._wall_news.edited(uid, done)
 
@@ -599,7 +598,7 @@ class Knowledge:
         inside = group.host_ids if group else frozenset()
         hosts = wall.hosts_inside(up, inside, self.servers_answer, self._clock.now_ms())
         if pool.cluster_id not in self._members:
-            self._members[pool.cluster_id] = frozenset(vm.id for vm in self._seen.needy(pool))
+            self._members[pool.cluster_id] = frozenset(vm.id for vm in self._seen.vms_needing_trust(pool))
         members = self._members[pool.cluster_id]
         surplus = self._surplus(pool.cluster_id)
         steps = wall.plan(group, hosts, members, self._seen.vms.keys(), surplus)
@@ -633,7 +632,7 @@ class Knowledge:
         return (
             host is not None
             and host.cluster_id in self._seen.pools.by_cluster
-            and (host.up or host_id in self._evacuation.quarantine.taken)
+            and (host.up or host_id in self._evacuation.quarantine.quarantined)
             and host_id not in self._seen.shared_names
         )
 

@@ -14,11 +14,11 @@ from pathlib import Path
 import click
 
 from ovirt_tcp_plugin import command, config, tokens
-from ovirt_tcp_plugin.broker import database, hooks, sources, web
+from ovirt_tcp_plugin.broker import choose, database, hooks, web
 from ovirt_tcp_plugin.broker.engine import Engine
 from ovirt_tcp_plugin.broker.history import History
 from ovirt_tcp_plugin.broker.knowledge import Knowledge
-from ovirt_tcp_plugin.broker.memory import Memory
+from ovirt_tcp_plugin.broker.memory import StateFile
 from ovirt_tcp_plugin.broker.service import Service
 from ovirt_tcp_plugin.broker.settings import Settings
 from ovirt_tcp_plugin.broker.snapshot_writer import SnapshotWriter
@@ -48,7 +48,7 @@ def run(config_dir: Path) -> None:
     options = config.load(Settings, "broker", config_dir)
     handles = hooks.load(options.hooks.directory)
     clock = Clock()
-    knowledge, memory = Knowledge(options, clock), Memory(options.state.directory)
+    knowledge, memory = Knowledge(options, clock), StateFile(options.state.directory)
     memory.load(knowledge)
     stored = database.open_anyway(options.state.directory)
     history = History(stored, options.history.entries, options.history.days)
@@ -56,7 +56,7 @@ def run(config_dir: Path) -> None:
         options,
         knowledge,
         Engine(options.engine),
-        sources.make(options.verifier, clock),
+        choose.make(options.verifier, clock),
         SnapshotWriter(options.snapshot.directory),
         memory,
         history,

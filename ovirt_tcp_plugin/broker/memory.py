@@ -7,26 +7,30 @@ from __future__ import annotations
 import json
 import logging
 import threading
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Optional
+from typing import Any, Optional, cast
 
 from ovirt_tcp_plugin import durable, errors
 from ovirt_tcp_plugin.broker.knowledge import Knowledge
-from ovirt_tcp_plugin.messages import fields
+from ovirt_tcp_plugin.messages import json_fields as fields
 
 log = logging.getLogger("broker.memory")
 
 MAX_SIZE = 64 * 1024 * 1024
 VERSION = 1
 MAX_SEEN = 10_000
+MAX_NUMBER = 2**63
 
 
-class Memory:
+class StateFile:
     """`<directory>/state.json`, with the id of the last event of the engine that was read.
 
     Attributes:
-        last_event: id of the last event of the engine that was taken into account, None if there is no memory of it.
-        seen: ids of the last events taken into account; an engine start before our own must not void verdicts again.
+        last_event: id of the last event of the engine that was taken into account, None if that is
+            not known.
+        seen: ids of the last events taken into account; an engine start before our own must not
+            void verdicts again.
         engine_started_ms: when the last start of the engine was noticed, by the wall clock; None if
             none was.
     """
@@ -40,21 +44,16 @@ class Memory:
         self.engine_started_ms: Optional[int] = None
 
     def load(self, knowledge: Knowledge) -> None:
-        """Restore what was saved. An unreadable file is set aside: everything is attested anew then."""
+        """Restore what was saved.
+
+        An unreadable file is set aside; then every host is attested as if for the first time.
+        """
         try:
             content = self._path.read_bytes()
         except FileNotFoundError:
             return
         try:
-            members = fields.members(fields.parse(content, "state", MAX_SIZE), "state")
-            fields.integer(members, "version", VERSION, VERSION)
-            if members["last_event"] is not None:
-                self.last_event = fields.integer(members, "last_event", 0, 2**63)
-            self.seen = frozenset(int(str(one)) for one in fields.items(members, "seen_events", MAX_SEEN))
-            # Files of older releases do not have it.
-            if members.get("engine_started_ms") is not None:
-                self.engine_started_ms = fields.integer(members, "engine_started_ms", 0, 2**63)
-            knowledge.restore(members["knowledge"])  # type: ignore[arg-type]
+            self._restore(content, knowledge)
         except (errors.InvalidMessage, KeyError, TypeError, ValueError, AttributeError) as e:
             aside = self._path.with_suffix(".broken")
             self._path.replace(aside)
@@ -63,9 +62,26 @@ class Memory:
     def save(self, knowledge: Knowledge) -> None:
         """Write what is known now; when this returns, it survives a crash."""
         with self._lock:
-            # Encoded in here: else a thread that was held up would put an older state over a newer one.
-            content: dict[str, Any] = {"version": VERSION, "knowledge": knowledge.encode()}
-            content["last_event"] = self.last_event
-            content["engine_started_ms"] = self.engine_started_ms
-            content["seen_events"] = sorted(self.seen)[-MAX_SEEN:]
+            # Encoded under the lock: else a thread that was held up would put an older state over a
+            # newer one.
+            content: dict[str, Any] = {
+                "version": VERSION,
+                "knowledge": knowledge.encode(),
+                "last_event": self.last_event,
+                "engine_started_ms": self.engine_started_ms,
+                "seen_events": sorted(self.seen)[-MAX_SEEN:],
+            }
             durable.replace(self._path, json.dumps(content).encode())
+
+    def _restore(self, content: bytes, knowledge: Knowledge) -> None:
+        members = fields.members(fields.parse(content, "state", MAX_SIZE), "state")
+        fields.integer(members, "version", VERSION, VERSION)
+        if members["last_event"] is not None:
+            self.last_event = fields.integer(members, "last_event", 0, MAX_NUMBER)
+        seen_events = fields.items(members, "seen_events", MAX_SEEN)
+        self.seen = frozenset(int(str(event_id)) for event_id in seen_events)
+        # Files of older releases do not have it.
+        if members.get("engine_started_ms") is not None:
+            started_ms = fields.integer(members, "engine_started_ms", 0, MAX_NUMBER)
+            self.engine_started_ms = started_ms
+        knowledge.restore(cast("Mapping[str, Any]", members["knowledge"]))

@@ -1,6 +1,6 @@
 # SPDX-FileCopyrightText: The ovirt_tcp_plugin developers
 # SPDX-License-Identifier: Apache-2.0
-"""What was told and is not in the history yet: in memory, and bounded, if the disk keeps nothing for a while."""
+"""Notices that are not in the history yet: in memory, and bounded, while the disk keeps nothing."""
 
 from __future__ import annotations
 
@@ -15,7 +15,11 @@ SIZE = 50_000
 
 
 class Outbox:
-    """Thread-safe. `lost` counts those that fell out because there was no room."""
+    """Thread-safe.
+
+    Attributes:
+        lost: how many notices fell out because there was no room.
+    """
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
@@ -23,13 +27,14 @@ class Outbox:
         self.lost = 0
 
     def put(self, notice: Notice) -> None:
-        """Add one; without room, the oldest falls out."""
+        """Add a notice; without room, the oldest falls out."""
         with self._lock:
-            self.lost += len(self._notices) == SIZE
+            if len(self._notices) == SIZE:
+                self.lost += 1
             self._notices.append(notice)
 
     def take(self) -> list[Notice]:
-        """Return all, the oldest first, and forget them."""
+        """Return all notices, the oldest first, and forget them."""
         with self._lock:
             taken = list(self._notices)
             self._notices.clear()
@@ -39,5 +44,6 @@ class Outbox:
         """Have these again, before all others: they could not be kept."""
         with self._lock:
             room = SIZE - len(self._notices)
-            self.lost += max(len(notices) - room, 0)
-            self._notices.extendleft(reversed(notices[max(len(notices) - room, 0) :]))
+            surplus = max(len(notices) - room, 0)
+            self.lost += surplus
+            self._notices.extendleft(reversed(notices[surplus:]))

@@ -27,7 +27,7 @@ import ovirtsdk4
 
 from ovirt_tcp_plugin import errors
 from ovirt_tcp_plugin.broker import https
-from ovirt_tcp_plugin.messages import fields
+from ovirt_tcp_plugin.messages import json_fields as fields
 
 log = logging.getLogger("broker.engine")
 

@@ -15,7 +15,8 @@ from typing import Optional
 
 from ovirt_tcp_plugin import errors
 from ovirt_tcp_plugin.broker import hooks, vm_watch
-from ovirt_tcp_plugin.broker.asker import Asker
+from ovirt_tcp_plugin.broker.answer import Source
+from ovirt_tcp_plugin.broker.asker import AttestationWorker
 from ovirt_tcp_plugin.broker.builder import Builder
 from ovirt_tcp_plugin.broker.calls import Calls
 from ovirt_tcp_plugin.broker.engine import MAX_EVENTS, Engine
@@ -25,13 +26,12 @@ from ovirt_tcp_plugin.broker.history import History
 from ovirt_tcp_plugin.broker.hooks import HookEvent
 from ovirt_tcp_plugin.broker.inventory import Event, Listing, Notice, Unit
 from ovirt_tcp_plugin.broker.knowledge import Knowledge
-from ovirt_tcp_plugin.broker.memory import Memory
+from ovirt_tcp_plugin.broker.memory import StateFile
 from ovirt_tcp_plugin.broker.metrics import Ages, Metrics
 from ovirt_tcp_plugin.broker.retries import FAILURES_TOLD, Retries
 from ovirt_tcp_plugin.broker.settings import Settings
 from ovirt_tcp_plugin.broker.snapshot import Snapshot
 from ovirt_tcp_plugin.broker.snapshot_writer import SnapshotWriter
-from ovirt_tcp_plugin.broker.sources import Source
 from ovirt_tcp_plugin.broker.vm_watch import VmWatch
 from ovirt_tcp_plugin.clock import Clock
 from ovirt_tcp_plugin.engine import events
@@ -53,7 +53,7 @@ EVENT_OVERLAP = 50
 
 
 class Service:
-    """The running broker. Also what hooks may ask for (`hooks.Attester`)."""
+    """The running broker. Also what hooks may ask for (`hooks.HookApi`)."""
 
     def __init__(
         self,
@@ -62,7 +62,7 @@ class Service:
         engine: Engine,
         source: Source,
         writer: SnapshotWriter,
-        memory: Memory,
+        memory: StateFile,
         history: History,
         vms: VmWatch,
         handles: Mapping[str, hooks.Handle],
@@ -86,7 +86,7 @@ class Service:
         self._calls = Calls()
         due = self._listing_due.set
         self._builder = Builder(knowledge, engine, self.metrics, self._calls, clock, due)
-        self._asker = Asker(options, knowledge, source, self.metrics, clock)
+        self._asker = AttestationWorker(options, knowledge, source, self.metrics, clock)
         self._vms = vms
         self._filter_watch = FilterWatch(clock)
         self._starts = EngineStarts(clock, memory.engine_started_ms)

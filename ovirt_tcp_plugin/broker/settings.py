@@ -9,14 +9,18 @@ import ipaddress
 from collections.abc import Mapping
 from pathlib import Path
 
-KINDS = ("ovirt-tcp", "oat-1.0", "oat-1.5", "oat-2")
+OVIRT_TCP = "ovirt-tcp"
+KINDS = (OVIRT_TCP, "oat-1.0", "oat-1.5", "oat-2")
 
-# A server that does not know its hosts within this time is asked again; nobody waits longer for one answer.
+# A server that does not know its hosts within this time is asked again; no question waits longer.
 MAX_WAIT_S = 60
+
+# The very object is the sign that a configuration does not name a file.
+DEFAULT_TOKEN_FILE = Path("/etc/ovirt-tcp/verifier.token")
 
 
 @dataclasses.dataclass(frozen=True)
-class Engine:
+class EngineOptions:
     """The oVirt engine."""
 
     # Its API, such as https://engine.example.com/ovirt-engine/api.
@@ -29,7 +33,8 @@ class Engine:
     ca_file: Path = Path("/etc/pki/ovirt-engine/apache-ca.pem")
     # Longest time (seconds) for one call; listing thousands of VMs takes some.
     timeout_s: float = 30.0
-    # What the engine's service writes when it starts; it tells of restarts where the broker runs on the engine machine.
+    # What the engine's service writes when it starts; it shows restarts where the broker runs on
+    # the engine machine.
     start_file: Path = Path("/var/lib/ovirt-engine/engine.up")
 
     def __post_init__(self) -> None:
@@ -38,48 +43,126 @@ class Engine:
 
 
 @dataclasses.dataclass(frozen=True)
-class Verifier:
-    """The attestation server."""
+class AttestationServers:
+    """What the attestation servers of every kind have: their addresses, and their authority."""
 
-    # Its addresses, such as https://attest.example.com:8443; the next is asked when one does not answer.
+    urls: tuple[str, ...]
+    ca_file: Path
+    connect_timeout_s: float
+
+
+@dataclasses.dataclass(frozen=True)
+class OvirtTcpServers(AttestationServers):
+    """Our own attestation servers."""
+
+    token_file: Path
+    wait_s: float
+
+
+@dataclasses.dataclass(frozen=True)
+class OatServers(AttestationServers):
+    """OpenAttestation servers of one release, which is the option `kind`."""
+
+    release: str
+    auth_blob: str
+    path: str
+    deadline_s: float
+
+
+@dataclasses.dataclass(frozen=True)
+class VerifierOptions:
+    """The attestation servers, whatever their kind: the section as it is written."""
+
+    # Its addresses, such as https://attest.example.com:8443; the next is asked when one does not
+    # answer.
     urls: tuple[str, ...]
     # What it is: ovirt-tcp, or an OpenAttestation: oat-1.0, oat-1.5 (to 1.7), oat-2.
-    kind: str = "ovirt-tcp"
+    kind: str = OVIRT_TCP
     # Authority of its certificate, PEM.
     ca_file: Path = Path("/etc/ovirt-tcp/verifier-ca.pem")
-    # File with a token of role viewer (kind ovirt-tcp).
-    token_file: Path = Path("/etc/ovirt-tcp/verifier.token")
-    # Sent as x-auth-blob (OpenAttestation).
+    # File with a token of role viewer (kind ovirt-tcp; refused with another kind).
+    token_file: Path = DEFAULT_TOKEN_FILE
+    # Sent as x-auth-blob (OpenAttestation; refused with kind ovirt-tcp).
     auth_blob: str = ""
-    # Path in front of /PollHosts (OpenAttestation); empty means the usual one of that release.
+    # Path in front of /PollHosts (OpenAttestation; refused with kind ovirt-tcp); empty means the
+    # usual one of that release.
     path: str = ""
     # Hosts in one question, and questions under way at once.
     batch_size: int = 20
     connections: int = 16
-    # Longest time (seconds) to connect; and that the server may wait for its hosts (kind ovirt-tcp).
+    # Longest time (seconds) to connect; and that the server may wait for its hosts (kind
+    # ovirt-tcp).
     connect_timeout_s: float = 5.0
     wait_s: float = 5.0
-    # Longest time (seconds) for a whole question. OpenAttestation 1.x itself waits 50 s for a dead host.
+    # Longest time (seconds) for a whole question. OpenAttestation 1.x itself waits 50 s for a dead
+    # host.
     deadline_s: float = 60.0
 
     def __post_init__(self) -> None:
         if self.kind not in KINDS:
             raise ValueError(f"kind {self.kind!r} is not one of {', '.join(KINDS)}")
-        if not self.urls or not all(url.startswith("https://") for url in self.urls):
-            raise ValueError("urls is empty or has an address that does not start with https://")
-        if not 1 <= self.batch_size <= 1000 or not 1 <= self.connections <= 64:
-            raise ValueError("batch_size is not between 1 and 1000, or connections not between 1 and 64")
-        if not 0 < self.wait_s <= MAX_WAIT_S or self.connect_timeout_s <= 0 or self.deadline_s <= self.wait_s:
-            raise ValueError(f"wait_s is not between 0 and {MAX_WAIT_S}, or deadline_s is not above it")
+        self._refuse_options_of_other_kinds()
+        if not self.urls:
+            raise ValueError("urls is empty")
+        if not all(url.startswith("https://") for url in self.urls):
+            raise ValueError("urls has an address that does not start with https://")
+        if not 1 <= self.batch_size <= 1000:
+            raise ValueError("batch_size is not between 1 and 1000")
+        if not 1 <= self.connections <= 64:
+            raise ValueError("connections is not between 1 and 64")
+        if not 0 < self.wait_s <= MAX_WAIT_S:
+            raise ValueError(f"wait_s is not between 0 and {MAX_WAIT_S}")
+        if self.connect_timeout_s <= 0:
+            raise ValueError("connect_timeout_s is not above 0")
+        if self.deadline_s <= self.wait_s:
+            raise ValueError("deadline_s is not above wait_s")
+
+    def ovirt_tcp(self) -> OvirtTcpServers:
+        """Return the options that count for kind ovirt-tcp."""
+        return OvirtTcpServers(
+            urls=self.urls,
+            ca_file=self.ca_file,
+            connect_timeout_s=self.connect_timeout_s,
+            token_file=self.token_file,
+            wait_s=self.wait_s,
+        )
+
+    def openattestation(self) -> OatServers:
+        """Return the options that count for the other kinds."""
+        return OatServers(
+            urls=self.urls,
+            ca_file=self.ca_file,
+            connect_timeout_s=self.connect_timeout_s,
+            release=self.kind,
+            auth_blob=self.auth_blob,
+            path=self.path,
+            deadline_s=self.deadline_s,
+        )
+
+    def _refuse_options_of_other_kinds(self) -> None:
+        """Refuse what would have no effect: whoever wrote it meant another kind of server."""
+        if self.kind == OVIRT_TCP:
+            for name, value in (("auth_blob", self.auth_blob), ("path", self.path)):
+                if value:
+                    raise ValueError(
+                        f"{name} is an option of OpenAttestation servers, but kind is {self.kind}: "
+                        f"remove {name}, or set kind to the release of the server"
+                    )
+        elif self.token_file is not DEFAULT_TOKEN_FILE:
+            raise ValueError(
+                f"token_file is an option of kind {OVIRT_TCP}, but kind is {self.kind}: "
+                "remove token_file, or set auth_blob if the server wants one"
+            )
 
 
 @dataclasses.dataclass(frozen=True)
-class Verdicts:
+class VerdictOptions:
     """How long a verdict counts."""
 
     # Longest life of a verdict, in seconds from its birth; the server may say less.
     lifetime_s: float = 600.0
-    # Part of its life after which a verdict is renewed, and the random part of that, so that hosts spread out.
+    # Part of its life after which a verdict is renewed, and the random part of that, so that hosts
+    # spread out.
     refresh: float = 0.5
     jitter: float = 0.1
     # Seconds after which an untrusted host is asked again: it may have been repaired.
@@ -88,35 +171,40 @@ class Verdicts:
     def __post_init__(self) -> None:
         if self.lifetime_s <= 0 or self.untrusted_refresh_s <= 0:
             raise ValueError("lifetime_s and untrusted_refresh_s must be above 0")
-        if not 0 < self.refresh < 1 or not 0 <= self.jitter < 1 or self.refresh * (1 + self.jitter) >= 1:
+        in_range = 0 < self.refresh < 1 and 0 <= self.jitter < 1
+        if not in_range or self.refresh * (1 + self.jitter) >= 1:
             raise ValueError("refresh with its jitter must lie between 0 and 1")
 
 
 @dataclasses.dataclass(frozen=True)
-class Startup:
+class StartupOptions:
     """Attestation of all hosts at the start of broker or engine, stage by stage."""
 
-    # Hosts in the first stage, and in each later one (AttestationFirstStageSize, AttestationSecondStageSize of 2013).
+    # Hosts in the first stage, and in each later one (AttestationFirstStageSize,
+    # AttestationSecondStageSize of 2013).
     first_stage_query_size: int = 10
     second_stage_query_size: int = 20
 
     def __post_init__(self) -> None:
-        if not 1 <= self.first_stage_query_size <= 1000 or not 1 <= self.second_stage_query_size <= 1000:
-            raise ValueError("a stage must have between 1 and 1000 hosts")
+        for size in (self.first_stage_query_size, self.second_stage_query_size):
+            if not 1 <= size <= 1000:
+                raise ValueError("a stage must have between 1 and 1000 hosts")
 
 
 @dataclasses.dataclass(frozen=True)
-class Pools:
+class PoolOptions:
     """Exceptions in trusted pools."""
 
-    # Ids of VMs that may run anywhere, such as the verifier's own or a DNS server's. The hosted-engine VM always may.
+    # Ids of VMs that may run anywhere, such as the verifier's own or a DNS server's. The
+    # hosted-engine VM always may.
     exempt_vms: tuple[str, ...] = ()
-    # Engine host name: name that the attestation server knows, where this is not the host's address.
+    # Engine host name: name that the attestation server knows, where this is not the host's
+    # address.
     host_names: Mapping[str, str] = dataclasses.field(default_factory=dict)
 
 
 @dataclasses.dataclass(frozen=True)
-class Intervals:
+class IntervalOptions:
     """How often the engine is looked at, in seconds."""
 
     # Events and hosts.
@@ -130,7 +218,7 @@ class Intervals:
 
 
 @dataclasses.dataclass(frozen=True)
-class Snapshot:
+class SnapshotOptions:
     """What filterd answers from."""
 
     # Directory of the snapshot files.
@@ -138,23 +226,28 @@ class Snapshot:
 
 
 @dataclasses.dataclass(frozen=True)
-class Guard:
+class GuardOptions:
     """A mass event must not evacuate a pool."""
 
-    # More than this many hosts of a pool, and more than this share of it, found untrusted within the window delay
-    # their quarantine until an administrator decides. Their placement is refused at once all the same.
+    # More than this many hosts of a pool, and more than this share of it, that turn untrusted
+    # within the window are not quarantined until an administrator decides. Their placement is
+    # refused at once all the same.
     hosts: int = 2
     share: float = 0.2
     window_s: float = 600.0
 
     def __post_init__(self) -> None:
-        if self.hosts < 0 or not 0 <= self.share <= 1 or self.window_s <= 0:
-            raise ValueError("hosts is below 0, share is not between 0 and 1, or window_s is not above 0")
+        if self.hosts < 0:
+            raise ValueError("hosts is below 0")
+        if not 0 <= self.share <= 1:
+            raise ValueError("share is not between 0 and 1")
+        if self.window_s <= 0:
+            raise ValueError("window_s is not above 0")
 
 
 @dataclasses.dataclass(frozen=True)
-class Api:
-    """The broker's own interface. Its callers are known by the tokens of `ovirt-tcp-broker token add`."""
+class ApiOptions:
+    """The broker's own interface. Callers show a token of `ovirt-tcp-broker token add`."""
 
     # It stays on this machine, unless it has a certificate.
     address: str = "127.0.0.1"
@@ -171,11 +264,14 @@ class Api:
         except ValueError as e:
             raise ValueError("address is no IP address") from e
         if not loopback and not self.certificate:
-            raise ValueError("an address other than loopback needs a certificate, or tokens would go in the clear")
+            raise ValueError(
+                "an address other than loopback needs a certificate, "
+                "or tokens would go in the clear"
+            )
 
 
 @dataclasses.dataclass(frozen=True)
-class History:
+class HistoryOptions:
     """What the broker remembers of what it noticed and did."""
 
     # Entries, and days, after which the oldest are forgotten.
@@ -183,20 +279,23 @@ class History:
     days: float = 90.0
 
     def __post_init__(self) -> None:
-        if not 1000 <= self.entries <= 10_000_000 or not 0 < self.days <= 10_000:
-            raise ValueError("entries is not between 1,000 and 10,000,000, or days not between 0 and 10,000")
+        if not 1000 <= self.entries <= 10_000_000:
+            raise ValueError("entries is not between 1,000 and 10,000,000")
+        if not 0 < self.days <= 10_000:
+            raise ValueError("days is not between 0 and 10,000")
 
 
 @dataclasses.dataclass(frozen=True)
-class Hooks:
+class HookOptions:
     """What runs on an engine event."""
 
-    # Directory of the hook files; it and they belong to root or to the broker's user, and nobody else may write.
+    # Directory of the hook files; it and they belong to root or to the broker's user, and nobody
+    # else may write them.
     directory: Path = Path("/usr/share/ovirt-tcp/hooks/engine")
 
 
 @dataclasses.dataclass(frozen=True)
-class State:
+class StateOptions:
     """What the broker remembers."""
 
     # Directory of its own, mode 0700.
@@ -207,15 +306,15 @@ class State:
 class Settings:
     """All sections."""
 
-    engine: Engine
-    verifier: Verifier
-    verdicts: Verdicts = Verdicts()
-    startup: Startup = Startup()
-    pools: Pools = dataclasses.field(default_factory=Pools)
-    intervals: Intervals = Intervals()
-    snapshot: Snapshot = Snapshot()
-    guard: Guard = Guard()
-    api: Api = Api()
-    history: History = History()
-    hooks: Hooks = Hooks()
-    state: State = State()
+    engine: EngineOptions
+    verifier: VerifierOptions
+    verdicts: VerdictOptions = VerdictOptions()
+    startup: StartupOptions = StartupOptions()
+    pools: PoolOptions = dataclasses.field(default_factory=PoolOptions)
+    intervals: IntervalOptions = IntervalOptions()
+    snapshot: SnapshotOptions = SnapshotOptions()
+    guard: GuardOptions = GuardOptions()
+    api: ApiOptions = ApiOptions()
+    history: HistoryOptions = HistoryOptions()
+    hooks: HookOptions = HookOptions()
+    state: StateOptions = StateOptions()

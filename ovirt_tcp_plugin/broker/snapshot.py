@@ -1,9 +1,9 @@
 # SPDX-FileCopyrightText: The ovirt_tcp_plugin developers
 # SPDX-License-Identifier: Apache-2.0
-"""The message from broker to filterd: one pool's verdicts with their ends, and its VMs' marks. Pure.
+"""The message from broker to filterd: a pool's verdicts with their ends, and its VMs' marks. Pure.
 
-Everything in it ends by itself, so that filterd stays right without the broker. A snapshot of another boot of this
-machine speaks of a clock that is gone, and is refused.
+Everything in it ends by itself, so that filterd stays right without the broker. A snapshot of
+another boot of this machine has the times of a clock that is gone, and is refused.
 """
 
 from __future__ import annotations
@@ -15,8 +15,8 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any, cast
 
 from ovirt_tcp_plugin import errors
-from ovirt_tcp_plugin.broker.decision import Scope, Verdict, Vm
-from ovirt_tcp_plugin.messages import fields
+from ovirt_tcp_plugin.broker.decision import Scope, Verdict, VmTrust
+from ovirt_tcp_plugin.messages import json_fields as fields
 from ovirt_tcp_plugin.messages.result import Level
 
 VERSION = 1
@@ -25,12 +25,15 @@ MAX_VMS = 200_000
 # 10,000 hosts with a reason each, and 200,000 VMs.
 MAX_SIZE = 32 * 1024 * 1024
 MAX_REASON_LENGTH = 500
+MAX_CODE_LENGTH = 64
 MAX_ID_LENGTH = 64
 MAX_MS = 2**53
 
 _WHAT = "snapshot"
 _ID_CHARACTERS = f"-{string.ascii_letters}{string.digits}".encode("ascii")
 _LEVELS = {level.value: level for level in Level}
+# Of a verdict, in the order of its array.
+_COLUMNS = ("level", "born_ms", "end_ms", "code", "reason")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -55,9 +58,9 @@ class Snapshot:
     vms: Mapping[str, bool]
     exempt: frozenset[str]
 
-    def vm(self, vm_id: str) -> Vm:
+    def vm(self, vm_id: str) -> VmTrust:
         """Return a VM as the rule sees it."""
-        return Vm(self.vms.get(vm_id), vm_id in self.exempt)
+        return VmTrust(self.vms.get(vm_id), vm_id in self.exempt)
 
 
 def encode(snapshot: Snapshot) -> bytes:
@@ -88,62 +91,103 @@ def decode(untrusted: bytes, boot_id: str) -> Snapshot:
     fields.integer(members, "version", VERSION, VERSION)
     if fields.text(members, "boot_id", 64) != boot_id:
         raise errors.InvalidMessage(_WHAT, "it is of another boot of this machine")
-    scope = members.get("scope")
-    if scope not in [one.value for one in Scope]:
-        raise errors.InvalidMessage(_WHAT, "its scope is unknown")
     hosts = _mapping(members, "hosts", MAX_HOSTS)
     vms = _mapping(members, "vms", MAX_VMS)
     exempt = fields.items(members, "exempt", MAX_VMS)
-    if not set(map(type, vms.values())) <= {bool}:
-        raise errors.InvalidMessage(_WHAT, "a VM's mark is neither true nor false")
     return Snapshot(
         pool_id=_identifiers([members.get("pool_id")])[0],
-        scope=Scope(scope),
+        scope=_scope(members.get("scope")),
         boot_id=boot_id,
         written_ms=fields.integer(members, "written_ms", 0, MAX_MS),
         hosts=dict(zip(_identifiers(hosts), _verdicts(hosts.values()))),
-        vms=dict(zip(_identifiers(vms), cast("Iterable[bool]", vms.values()))),
+        vms=dict(zip(_identifiers(vms), _marks(vms.values()))),
         exempt=frozenset(_identifiers(exempt)),
     )
 
 
 def _encode_verdict(verdict: Verdict) -> list[Any]:
-    return [verdict.level.value, verdict.born_ms, verdict.end_ms, verdict.code[:64], verdict.reason[:MAX_REASON_LENGTH]]
+    return [
+        verdict.level.value,
+        verdict.born_ms,
+        verdict.end_ms,
+        verdict.code[:MAX_CODE_LENGTH],
+        verdict.reason[:MAX_REASON_LENGTH],
+    ]
 
 
-# What follows looks at whole columns at once: filterd reads ten thousand verdicts between two calls of the engine.
-
-
-def _verdicts(untrusted: Collection[object]) -> Iterable[Verdict]:
-    if not set(map(type, untrusted)) <= {list} or not set(map(len, cast("Collection[list[Any]]", untrusted))) <= {5}:
-        raise errors.InvalidMessage(_WHAT, "a verdict has not five members")
-    levels, born_ms, end_ms, codes, reasons = zip(*cast("Collection[list[Any]]", untrusted)) if untrusted else [()] * 5
-    for times in (born_ms, end_ms):
-        # Below 0 is before this machine's boot: a server may tell of evidence that is older than that.
-        if not set(map(type, times)) <= {int} or max(map(abs, times), default=0) > MAX_MS:
-            raise errors.InvalidMessage(_WHAT, "a verdict's time is not a number of milliseconds")
-    for texts, longest in ((codes, 64), (reasons, MAX_REASON_LENGTH)):
-        if not set(map(type, texts)) <= {str} or max(map(len, texts), default=0) > longest:
-            raise errors.InvalidMessage(_WHAT, "a verdict's code or reason is not a short text")
-    if not set(map(type, levels)) <= {str} or not set(levels) <= set(_LEVELS):
-        raise errors.InvalidMessage(_WHAT, "a verdict's level is unknown")
-    return map(Verdict, map(_LEVELS.__getitem__, levels), born_ms, end_ms, codes, reasons)
+def _scope(untrusted: object) -> Scope:
+    try:
+        return Scope(untrusted)
+    except ValueError:
+        raise errors.InvalidMessage(_WHAT, "its scope is unknown") from None
 
 
 def _mapping(members: Mapping[str, object], name: str, most: int) -> Mapping[str, object]:
-    found = fields.members(members.get(name), name)
-    if len(found) > most:
+    mapping = fields.members(members.get(name), name)
+    if len(mapping) > most:
         raise errors.InvalidMessage(_WHAT, f"more than {most} {name}")
-    return found
+    return mapping
+
+
+# What follows looks at whole columns at once: filterd reads ten thousand verdicts between two calls
+# of the engine.
+
+
+def _verdicts(untrusted: Collection[object]) -> Iterable[Verdict]:
+    """Return the verdicts in a column of lists. Raises InvalidMessage."""
+    if not untrusted:
+        return ()
+    if not _all_are(list, untrusted):
+        raise errors.InvalidMessage(_WHAT, "a verdict is not an array")
+    rows = cast("Collection[list[Any]]", untrusted)
+    if set(map(len, rows)) != {len(_COLUMNS)}:
+        raise errors.InvalidMessage(_WHAT, "a verdict has not five members")
+    levels, born_ms, end_ms, codes, reasons = zip(*rows)
+    _check_levels(levels)
+    _check_times(born_ms)
+    _check_times(end_ms)
+    _check_texts(codes, MAX_CODE_LENGTH)
+    _check_texts(reasons, MAX_REASON_LENGTH)
+    return map(Verdict, map(_LEVELS.__getitem__, levels), born_ms, end_ms, codes, reasons)
+
+
+def _all_are(kind: type, values: Iterable[object]) -> bool:
+    """Return whether all values are exactly of a type: True is no number here."""
+    return set(map(type, values)) <= {kind}
+
+
+def _check_levels(levels: Sequence[Any]) -> None:
+    if not _all_are(str, levels) or not set(levels) <= set(_LEVELS):
+        raise errors.InvalidMessage(_WHAT, "a verdict's level is unknown")
+
+
+def _check_times(times: Sequence[Any]) -> None:
+    # Below 0 is before this machine's boot: a server may have evidence that is older than that.
+    if not _all_are(int, times) or max(map(abs, times)) > MAX_MS:
+        raise errors.InvalidMessage(_WHAT, "a verdict's time is not a number of milliseconds")
+
+
+def _check_texts(texts: Sequence[Any], longest: int) -> None:
+    if not _all_are(str, texts) or max(map(len, texts)) > longest:
+        raise errors.InvalidMessage(_WHAT, "a verdict's code or reason is not a short text")
+
+
+def _marks(untrusted: Collection[object]) -> Iterable[bool]:
+    if not _all_are(bool, untrusted):
+        raise errors.InvalidMessage(_WHAT, "a VM's mark is neither true nor false")
+    return cast("Iterable[bool]", untrusted)
 
 
 def _identifiers(untrusted: Collection[object]) -> Sequence[str]:
     """Return ids as they are. Raises InvalidMessage if one of them is none."""
-    ids = cast("Sequence[str]", tuple(untrusted))
-    if not set(map(type, ids)) <= {str}:
+    if not _all_are(str, untrusted):
         raise errors.InvalidMessage(_WHAT, "an id is no text")
-    if ids and not 0 < min(map(len, ids)) <= max(map(len, ids)) <= MAX_ID_LENGTH:
+    ids = cast("Sequence[str]", tuple(untrusted))
+    lengths = set(map(len, ids))
+    if ids and (min(lengths) < 1 or max(lengths) > MAX_ID_LENGTH):
         raise errors.InvalidMessage(_WHAT, f"an id has not 1 to {MAX_ID_LENGTH} characters")
-    if not "".join(ids).isascii() or "".join(ids).encode("ascii").translate(None, _ID_CHARACTERS):
-        raise errors.InvalidMessage(_WHAT, "an id has other characters than letters, digits and -")
+    joined = "".join(ids)
+    if not joined.isascii() or joined.encode("ascii").translate(None, _ID_CHARACTERS):
+        fault = "an id has other characters than letters, digits and -"
+        raise errors.InvalidMessage(_WHAT, fault)
     return ids

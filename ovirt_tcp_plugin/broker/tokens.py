@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import dataclasses
 import enum
+import sqlite3
 from collections.abc import Mapping
 from typing import Optional
 
@@ -37,35 +38,50 @@ class Bearer:
 
 
 class Tokens:
-    """The tokens in the broker's database. Every method raises Unavailable when that does not do its part."""
+    """The tokens in the broker's database.
+
+    Every method raises Unavailable when the database does not do its part.
+    """
 
     def __init__(self, database: Database) -> None:
         self._database = database
 
     def add(self, secret: str, role: str, note: str, end_s: int) -> None:
-        """Keep a token."""
+        """Keep a token. `end_s`: in seconds of the UTC epoch."""
+        row = (tokens.digest(secret), role, note, end_s)
         with self._database.transaction() as connection:
-            connection.execute("INSERT INTO tokens VALUES (?, ?, ?, ?)", (tokens.digest(secret), role, note, end_s))
+            connection.execute("INSERT INTO tokens VALUES (?, ?, ?, ?)", row)
 
     def find(self, secret: str, now_s: float) -> Optional[Bearer]:
-        """Return who the bearer of `secret` is at `now_s`, seconds of the UTC epoch; None if it is no token, or ended."""
+        """Return who the bearer of `secret` is, None if it is no token or has ended.
+
+        Args:
+            now_s: seconds of the UTC epoch.
+        """
+        query = "SELECT digest, role FROM tokens WHERE digest = ? AND end_s > ?"
         with self._database.reading() as connection:
-            query = "SELECT digest, role FROM tokens WHERE digest = ? AND end_s > ?"
             row = connection.execute(query, (tokens.digest(secret), now_s)).fetchone()
         if row is None:
             return None
-        return Bearer(tokens.identifier(row["digest"]), INCLUDES.get(row["role"], frozenset()))
+        callers = INCLUDES.get(row["role"], frozenset())
+        return Bearer(tokens.identifier(row["digest"]), callers)
 
     def every(self) -> list[tokens.Listed]:
         """Return all tokens."""
         with self._database.reading() as connection:
             rows = connection.execute("SELECT * FROM tokens ORDER BY role, digest").fetchall()
-        return [tokens.Listed(tokens.identifier(row["digest"]), row["role"], row["note"], row["end_s"]) for row in rows]
+        return [_listed(row) for row in rows]
 
     def remove(self, identifier: str) -> None:
-        """Remove the token that is called so; its bearer is a stranger from now on. Raises NotFound."""
+        """Remove the token that is called so; its bearer is a stranger then. Raises NotFound."""
+        query = "DELETE FROM tokens WHERE substr(digest, 1, ?) = ?"
+        parameters = (tokens.IDENTIFIER_LENGTH, identifier)
         with self._database.transaction() as connection:
-            query = "DELETE FROM tokens WHERE substr(digest, 1, ?) = ?"
-            removed = connection.execute(query, (tokens.IDENTIFIER_LENGTH, identifier)).rowcount
+            removed = connection.execute(query, parameters).rowcount
         if not removed:
             raise errors.NotFound("token", identifier)
+
+
+def _listed(row: sqlite3.Row) -> tokens.Listed:
+    identifier = tokens.identifier(row["digest"])
+    return tokens.Listed(identifier, row["role"], row["note"], row["end_s"])

@@ -1,10 +1,13 @@
 # SPDX-FileCopyrightText: The ovirt_tcp_plugin developers
 # SPDX-License-Identifier: Apache-2.0
-"""Chain step 5: the verdicts by the engine's host id, each with its birth and its end. Pure: `now` is an argument.
+"""Chain step 5: the verdicts by the engine's host id, each with its birth and its end.
 
-Rules: a trusted verdict counts only until its end, only for a host that is Up, and only if it was asked for after the
-host's last change to Up. `untrusted` is sticky: only a trusted verdict or an administrator ends it. Silence never
-changes a verdict that still holds. Everything here can shorten trust; only fresh evidence starts it.
+Pure: `now` is an argument.
+
+Rules: a trusted verdict counts only until its end, only for a host that is Up, and only if it was
+asked for after the host's last change to Up. `untrusted` is sticky: only a trusted verdict or an
+administrator ends it. Silence never changes a verdict that still holds. Everything here can shorten
+trust; only fresh evidence starts it.
 """
 
 from __future__ import annotations
@@ -15,8 +18,9 @@ import heapq
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Optional
 
-from ovirt_tcp_plugin.broker.decision import Verdict
-from ovirt_tcp_plugin.broker.sources import Answer
+from ovirt_tcp_plugin.broker import backoff
+from ovirt_tcp_plugin.broker.answer import Answer
+from ovirt_tcp_plugin.broker.decision import Verdict, holds
 from ovirt_tcp_plugin.messages.result import Level
 
 FIRST_RETRY_MS = 2_000
@@ -26,6 +30,9 @@ LEAST_REFRESH_MS = 1_000
 # Before every moment of this machine's clock.
 NEVER_MS = -(2**53)
 NEVER_AGAIN_MS = 2**53
+
+# Hosts as (next_ms, host id): what is overdue longest sorts first.
+_Queue = list[tuple[int, str]]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -49,31 +56,36 @@ class Outcome(enum.Enum):
 
 
 @dataclasses.dataclass
-class Entry:
-    """One host.
+class CachedVerdict:
+    """What is known of one host.
 
     Attributes:
         verdict: as `decide` needs it; of level unknown or timeout when there is none that counts.
         up, up_since_ms: whether the host was Up when last seen, and since when.
         proven_ms: evidence of the present verdict was asked for no earlier than this.
-        trusted_until_ms: end of the last trusted verdict if nothing but silence came after it, else 0.
         in_flight: a question about the host is under way.
         failures: questions since the last verdict that brought none.
         failing_code, failing_reason: why the last question brought none.
-        from_ms, next_ms: from when the host may be asked again along with others, and when it has to be.
+        from_ms, next_ms: from when the host may be asked again along with others, and when it has
+            to be.
     """
 
     verdict: Verdict
     up: bool = False
     up_since_ms: int = 0
     proven_ms: int = 0
-    trusted_until_ms: int = 0
     in_flight: bool = False
     failures: int = 0
     failing_code: str = ""
     failing_reason: str = ""
     from_ms: int = 0
     next_ms: int = 0
+
+    def has_answered(self) -> None:
+        """The last question brought a verdict."""
+        self.failures = 0
+        self.failing_code = ""
+        self.failing_reason = ""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -85,16 +97,17 @@ class Changes:
     removed: tuple[str, ...] = ()
 
 
-class Table:
+class VerdictCache:
     """The verdicts of all hosts. Not thread-safe: the caller holds its lock."""
 
     def __init__(self, lifetimes: Lifetimes) -> None:
         self._lifetimes = lifetimes
-        self._entries: dict[str, Entry] = {}
-        # Nobody is due before: of those that answered when they were last asked, and of those that did not.
+        self._entries: dict[str, CachedVerdict] = {}
+        # No host is due before: of those that answered when they were last asked, and of those that
+        # did not (True).
         self._soonest_ms = {False: 0, True: 0}
 
-    def entry(self, host_id: str) -> Optional[Entry]:
+    def entry(self, host_id: str) -> Optional[CachedVerdict]:
         """Return what is known of a host, None if it was never seen. Read only."""
         return self._entries.get(host_id)
 
@@ -104,80 +117,107 @@ class Table:
         return entry.verdict if entry else None
 
     def holds(self, host_id: str, now_ms: int) -> bool:
-        """Return whether the host is trusted now."""
+        """Return whether the host is Up and trusted now."""
         entry = self._entries.get(host_id)
         return entry is not None and entry.up and holds(entry.verdict, now_ms)
 
     def untrusted(self, host_id: str) -> bool:
         """Return whether fresh evidence since the host's last change to Up made it untrusted."""
         entry = self._entries.get(host_id)
-        return entry is not None and entry.verdict.level is Level.UNTRUSTED and entry.proven_ms >= entry.up_since_ms
+        if entry is None or entry.verdict.level is not Level.UNTRUSTED:
+            return False
+        return entry.proven_ms >= entry.up_since_ms
+
+    # Events of the engine
 
     def observe(self, hosts: Mapping[str, bool], now_ms: int) -> Changes:
         """Take note of all hosts of the engine by id, and whether each is Up."""
         removed = tuple(sorted(set(self._entries) - set(hosts)))
         for host_id in removed:
             del self._entries[host_id]
-        came_up, left_up = [], []
+        came_up: list[str] = []
+        left_up: list[str] = []
         for host_id, up in hosts.items():
-            entry = self._entries.setdefault(host_id, Entry(_none(now_ms)))
+            entry = self._entries.setdefault(host_id, CachedVerdict(_not_attested(now_ms)))
             if up and not entry.up:
                 came_up.append(host_id)
                 self._start(entry, now_ms)
-            elif entry.up and not up:
-                left_up.append(host_id)
+            if not up:
+                if entry.up:
+                    left_up.append(host_id)
                 entry.up = False
-                _void(entry, now_ms, "not_up", "the host is not Up")
-            if not up and entry.verdict.level is not Level.UNTRUSTED:
                 _void(entry, now_ms, "not_up", "the host is not Up")
         return Changes(tuple(came_up), tuple(left_up), removed)
 
     def restarted(self, host_id: str, now_ms: int) -> None:
-        """Take note that the host left Up and is back, which only an event told."""
+        """The host left Up and is back, as an event says that came between two listings."""
         entry = self._entries.get(host_id)
         if entry is not None and entry.up:
             _void(entry, now_ms, "came_up", "the host came Up and has not been attested since")
             self._start(entry, now_ms)
 
     def void(self, born_before_ms: int, now_ms: int, code: str, reason: str) -> None:
-        """End every trusted verdict that was born earlier, and ask all hosts anew."""
+        """End every trusted verdict that was born earlier, and ask all hosts again."""
         for entry in self._entries.values():
             if entry.verdict.level is Level.TRUSTED and entry.proven_ms > born_before_ms:
                 continue
             _void(entry, now_ms, code, reason)
-            self._ask(entry, now_ms)
-            # Evidence that was asked for before this moment must not start trust again.
-            entry.up_since_ms = max(entry.up_since_ms, born_before_ms) if entry.up else entry.up_since_ms
+            self._ask_at(entry, now_ms)
+            if entry.up:
+                # Evidence that was asked for before this moment must not start trust again.
+                entry.up_since_ms = max(entry.up_since_ms, born_before_ms)
 
     def clear(self, host_id: str, now_ms: int) -> None:
-        """End a host's verdict of any level by an administrator's word; it is attested anew."""
+        """End a host's verdict of any level, as an administrator asked, and ask about it again."""
         entry = self._entries.get(host_id)
         if entry is not None:
             reason = "an administrator cleared the verdict"
             entry.verdict = Verdict(Level.UNKNOWN, now_ms, now_ms, "cleared", reason)
-            entry.trusted_until_ms = 0
-            self._ask(entry, now_ms)
+            self._ask_at(entry, now_ms)
 
-    def wanted(self, host_ids: Iterable[str], now_ms: int) -> None:
+    # Questions
+
+    def ask_soon(self, host_ids: Iterable[str], now_ms: int) -> None:
         """Ask these hosts as soon as possible."""
         for host_id in host_ids:
             if host_id in self._entries:
-                self._ask(self._entries[host_id], now_ms)
+                self._ask_at(self._entries[host_id], now_ms)
 
     def due(
-        self, judged: Callable[[str], bool], now_ms: int, failing: bool = False, most: int = 1000, batch: int = 1
+        self,
+        judged: Callable[[str], bool],
+        now_ms: int,
+        failing: bool = False,
+        most: int = 1000,
+        batch: int = 1,
     ) -> list[str]:
-        """Return up to `most` hosts to ask now, the longest overdue first. None that is being asked.
+        """Return up to `most` hosts to ask now, the longest overdue first.
+
+        No host that is being asked is among them.
 
         Args:
-            judged: whether anybody wants to know about a host.
+            judged: whether a host's verdict matters: it is in a pool.
             failing: those that did not answer when they were last asked, or those that did.
-            batch: a last question with fewer hosts is filled up with those that may be asked already.
+            batch: hosts in a question; the last one is filled up with hosts that may be asked
+                already.
         """
         if now_ms < self._soonest_ms[failing]:
             return []
-        due: list[tuple[int, str]] = []
-        early: list[tuple[int, str]] = []
+        overdue, early, soonest_ms = self._askable(judged, now_ms, failing)
+        if len(overdue) <= most:
+            self._soonest_ms[failing] = soonest_ms
+        chosen = sorted(overdue)[:most]
+        missing = -len(overdue) % batch
+        room = max(most - len(overdue), 0)
+        chosen += heapq.nsmallest(min(missing, room), early)
+        return [host_id for _, host_id in chosen]
+
+    def _askable(
+        self, judged: Callable[[str], bool], now_ms: int, failing: bool
+    ) -> tuple[_Queue, _Queue, int]:
+        """Return the hosts that are overdue, those that may be asked, and when the next is due."""
+        overdue: _Queue = []
+        early: _Queue = []
         soonest_ms = NEVER_AGAIN_MS
         for host_id, entry in self._entries.items():
             if entry.in_flight or (entry.failures > 0) is not failing:
@@ -185,23 +225,25 @@ class Table:
             if entry.next_ms > now_ms:
                 soonest_ms = min(soonest_ms, entry.next_ms)
             if entry.from_ms <= now_ms and judged(host_id):
-                (due if entry.next_ms <= now_ms else early).append((entry.next_ms, host_id))
-        if len(due) <= most:
-            self._soonest_ms[failing] = soonest_ms
-        free = min(-len(due) % batch, max(most - len(due), 0))
-        return [host_id for _, host_id in sorted(due)[:most] + heapq.nsmallest(free, early)]
+                queue = overdue if entry.next_ms <= now_ms else early
+                queue.append((entry.next_ms, host_id))
+        return overdue, early, soonest_ms
 
     def missed(self, code: str) -> list[str]:
         """Return the hosts whose last question failed with this code."""
-        return [host_id for host_id, one in self._entries.items() if one.failures and one.failing_code == code]
+        return [
+            host_id
+            for host_id, entry in self._entries.items()
+            if entry.failures and entry.failing_code == code
+        ]
 
     def look_again(self) -> None:
         """Other hosts than before are judged."""
         self._soonest_ms = {False: 0, True: 0}
 
     def begin(self, host_ids: Iterable[str]) -> list[str]:
-        """Note that these hosts are being asked; return those that were not already (single flight)."""
-        begun = []
+        """Note that these hosts are being asked; return those that were not asked already."""
+        begun: list[str] = []
         for host_id in host_ids:
             entry = self._entries.get(host_id)
             if entry is not None and not entry.in_flight:
@@ -209,8 +251,14 @@ class Table:
                 begun.append(host_id)
         return begun
 
+    # Answers
+
     def record(self, host_id: str, answer: Answer, now_ms: int, draw: float) -> Outcome:
-        """Take an answer into account. `draw` is a random number in [0, 1) that spreads the next question."""
+        """Take an answer into account.
+
+        Args:
+            draw: a random number in [0, 1) that spreads the next question.
+        """
         entry = self._entries.get(host_id)
         if entry is None:
             return Outcome.NOTHING
@@ -219,155 +267,221 @@ class Table:
             return self._untrusted(entry, answer, now_ms, draw)
         if answer.level is Level.TRUSTED:
             return self._trusted(entry, answer, now_ms, draw)
-        self._failed(entry, answer.code or answer.level.value, answer.reason, answer.level, now_ms, draw)
+        code = answer.code or answer.level.value
+        self._failed(entry, code, answer.reason, answer.level, now_ms, draw)
         return Outcome.NOTHING
 
     def failed(self, host_id: str, now_ms: int, draw: float, code: str, reason: str) -> None:
-        """Note that nobody answered for the host."""
+        """Note that no server answered for the host."""
         entry = self._entries.get(host_id)
         if entry is not None:
             entry.in_flight = False
             self._failed(entry, code, reason, Level.UNKNOWN, now_ms, draw)
 
+    # The state file
+
     def encode(self) -> dict[str, Any]:
         """Return what a restart of the broker needs, as plain values."""
         return {
-            host_id: {
-                "level": entry.verdict.level.value,
-                "born_ms": entry.verdict.born_ms,
-                "end_ms": entry.verdict.end_ms,
-                "code": entry.verdict.code,
-                "reason": entry.verdict.reason,
-                "boot_id": entry.verdict.boot_id,
-                "up_since_ms": entry.up_since_ms,
-                "proven_ms": entry.proven_ms,
-            }
+            host_id: _encode(entry)
             for host_id, entry in self._entries.items()
-            if entry.verdict.level is Level.UNTRUSTED or (entry.up and entry.verdict.level is Level.TRUSTED)
+            if entry.verdict.level is Level.UNTRUSTED
+            or (entry.up and entry.verdict.level is Level.TRUSTED)
         }
 
-    def restore(self, encoded: Mapping[str, Mapping[str, Any]], same_boot: bool, now_ms: int) -> None:
-        """Take over what `encode` gave. Under another boot of this machine only `untrusted` is left, without age.
+    def restore(
+        self, encoded: Mapping[str, Mapping[str, Any]], same_boot: bool, now_ms: int
+    ) -> None:
+        """Take over what `encode` gave: all of it, or nothing after an error.
+
+        Args:
+            same_boot: it was written in this boot of this machine. Of another boot only `untrusted`
+                is left, without age.
 
         Raises:
             KeyError, TypeError, ValueError: it is not what `encode` gives.
         """
-        restored = {}
-        for host_id, one in encoded.items():
-            level = Level(one["level"])
-            born_ms, end_ms = int(one["born_ms"]), int(one["end_ms"])
-            if not same_boot:
-                born_ms = end_ms = now_ms
-            if level is Level.UNTRUSTED or (same_boot and level is Level.TRUSTED and born_ms <= now_ms):
-                end_ms = min(end_ms, born_ms + self._lifetimes.lifetime_ms)
-                verdict = Verdict(level, born_ms, end_ms, str(one["code"]), str(one["reason"]), str(one["boot_id"]))
-                entry = Entry(verdict, up=level is Level.TRUSTED)
-                entry.trusted_until_ms = end_ms if level is Level.TRUSTED else 0
-                # Evidence of another boot of this machine has no age: nobody is taken out of service for it.
-                entry.proven_ms = int(one["proven_ms"]) if same_boot else NEVER_MS
-                entry.up_since_ms = int(one["up_since_ms"]) if same_boot else 0
+        restored: dict[str, CachedVerdict] = {}
+        for host_id, members in encoded.items():
+            entry = _restored(members, same_boot, now_ms, self._lifetimes.lifetime_ms)
+            if entry is not None:
                 restored[str(host_id)] = entry
         self._entries.update(restored)
 
-    def _start(self, entry: Entry, now_ms: int) -> None:
+    # What an answer does
+
+    def _start(self, entry: CachedVerdict, now_ms: int) -> None:
         entry.up = True
         entry.up_since_ms = now_ms
         entry.failures = 0
-        self._ask(entry, now_ms)
-        entry.trusted_until_ms = 0
+        self._ask_at(entry, now_ms)
         if entry.verdict.level is not Level.UNTRUSTED:
-            entry.verdict = _none(now_ms)
+            entry.verdict = _not_attested(now_ms)
 
-    def _trusted(self, entry: Entry, answer: Answer, now_ms: int, draw: float) -> Outcome:
-        fault = self._fault(entry, answer, now_ms)
-        if fault:
-            self._failed(entry, *fault, Level.UNKNOWN, now_ms, draw)
+    def _trusted(
+        self, entry: CachedVerdict, answer: Answer, now_ms: int, draw: float
+    ) -> Outcome:
+        fault = _fault(entry, answer, now_ms, self._lifetimes.lifetime_ms)
+        if fault is not None:
+            code, reason = fault
+            self._failed(entry, code, reason, Level.UNKNOWN, now_ms, draw)
             return Outcome.NOTHING
-        entry.failures, entry.failing_code, entry.failing_reason = 0, "", ""
+        entry.has_answered()
         if not entry.up:
             entry.verdict = Verdict(Level.UNKNOWN, now_ms, now_ms, "not_up", "the host is not Up")
             self._ask_later(entry, now_ms, self._lifetimes.untrusted_refresh_ms, draw)
             return Outcome.WELL_WHILE_AWAY
-        born_ms, end_ms = self._life(answer)
+        born_ms, end_ms = _life(answer, self._lifetimes.lifetime_ms)
         entry.verdict = Verdict(Level.TRUSTED, born_ms, end_ms, boot_id=answer.boot_id)
-        entry.proven_ms, entry.trusted_until_ms = _proven(answer), end_ms
-        self._ask_later(entry, born_ms, (end_ms - born_ms) * self._lifetimes.refresh, draw)
-        self._ask(entry, max(entry.next_ms, now_ms + LEAST_REFRESH_MS), max(entry.from_ms, now_ms + LEAST_REFRESH_MS))
+        entry.proven_ms = _proven(answer)
+        self._renew_in_time(entry, now_ms, draw)
         return Outcome.TRUSTED
 
-    def _fault(self, entry: Entry, answer: Answer, now_ms: int) -> Optional[tuple[str, str]]:
-        """Return why a trusted answer does not count, as code and sentence."""
-        if answer.age_ms is None or answer.age_ms < 0 or answer.sent_ms > now_ms:
-            return "no_age", "the server says trusted, but not since when"
-        if entry.up and _proven(answer) < entry.up_since_ms:
-            return "before_up", "the server's evidence is older than the host's last change to Up"
-        if entry.verdict.level is Level.UNTRUSTED and _proven(answer) < entry.proven_ms:
-            return "before_untrusted", "the server's evidence is older than that which made the host untrusted"
-        born_ms, end_ms = self._life(answer)
-        if end_ms <= now_ms:
-            return "verdict_ended", "the server's last evidence is too old"
-        return None
+    def _renew_in_time(self, entry: CachedVerdict, now_ms: int, draw: float) -> None:
+        """Ask again when a part of the verdict's life is over."""
+        born_ms = entry.verdict.born_ms
+        life_ms = entry.verdict.end_ms - born_ms
+        self._ask_later(entry, born_ms, life_ms * self._lifetimes.refresh, draw)
+        least_ms = now_ms + LEAST_REFRESH_MS
+        self._ask_at(entry, max(entry.next_ms, least_ms), max(entry.from_ms, least_ms))
 
-    def _life(self, answer: Answer) -> tuple[int, int]:
-        born_ms = answer.sent_ms - (answer.age_ms or 0)
-        lifetime_ms = self._lifetimes.lifetime_ms
-        if answer.lifetime_ms is not None:
-            lifetime_ms = min(lifetime_ms, answer.lifetime_ms)
-        return born_ms, born_ms + lifetime_ms
-
-    def _untrusted(self, entry: Entry, answer: Answer, now_ms: int, draw: float) -> Outcome:
-        again = entry.verdict.level is Level.UNTRUSTED
-        born_ms, end_ms = self._life(answer)
+    def _untrusted(
+        self, entry: CachedVerdict, answer: Answer, now_ms: int, draw: float
+    ) -> Outcome:
+        was_untrusted = entry.verdict.level is Level.UNTRUSTED
+        born_ms, end_ms = _life(answer, self._lifetimes.lifetime_ms)
+        code = answer.code or "untrusted"
         reason = answer.reason or "the attestation server says untrusted"
-        entry.verdict = Verdict(Level.UNTRUSTED, born_ms, end_ms, answer.code or "untrusted", reason, answer.boot_id)
-        entry.proven_ms = max(_proven(answer), entry.proven_ms if again else NEVER_MS)
-        entry.trusted_until_ms = 0
-        entry.failures, entry.failing_code, entry.failing_reason = 0, "", ""
+        entry.verdict = Verdict(Level.UNTRUSTED, born_ms, end_ms, code, reason, answer.boot_id)
+        proven_ms = _proven(answer)
+        entry.proven_ms = max(proven_ms, entry.proven_ms) if was_untrusted else proven_ms
+        entry.has_answered()
         self._ask_later(entry, now_ms, self._lifetimes.untrusted_refresh_ms, draw)
         return Outcome.UNTRUSTED
 
-    def _failed(self, entry: Entry, code: str, reason: str, level: Level, now_ms: int, draw: float) -> None:
+    def _failed(
+        self, entry: CachedVerdict, code: str, reason: str, level: Level, now_ms: int, draw: float
+    ) -> None:
         entry.failures += 1
-        entry.failing_code, entry.failing_reason = code, reason
-        delay_ms = min(FIRST_RETRY_MS * 2 ** min(entry.failures - 1, 10), LONGEST_RETRY_MS)
+        entry.failing_code = code
+        entry.failing_reason = reason
+        delay_ms = backoff.pause_ms(FIRST_RETRY_MS, LONGEST_RETRY_MS, entry.failures - 1)
         self._ask_later(entry, now_ms, delay_ms, draw)
         # A trusted verdict ends by itself; its end is what the wall goes by when no server answers.
-        if entry.verdict.level not in (Level.UNTRUSTED, Level.TRUSTED) and entry.up:
-            entry.verdict = Verdict(level, now_ms, now_ms, code, reason or f"the host is {level.value}")
+        if entry.up and entry.verdict.level not in (Level.UNTRUSTED, Level.TRUSTED):
+            reason = reason or f"the host is {level.value}"
+            entry.verdict = Verdict(level, now_ms, now_ms, code, reason)
 
-    def _ask_later(self, entry: Entry, since_ms: int, delay_ms: float, draw: float) -> None:
+    def _ask_later(
+        self, entry: CachedVerdict, since_ms: int, delay_ms: float, draw: float
+    ) -> None:
         """Ask again after about so long: spread, so that hosts do not come all at once."""
         jitter = self._lifetimes.jitter
-        next_ms = since_ms + int(delay_ms * (1 + jitter * (2 * draw - 1)))
-        self._ask(entry, next_ms, since_ms + int(delay_ms * (1 - jitter)))
+        spread = jitter * (2 * draw - 1)
+        next_ms = since_ms + int(delay_ms * (1 + spread))
+        self._ask_at(entry, next_ms, since_ms + int(delay_ms * (1 - jitter)))
 
-    def _ask(self, entry: Entry, next_ms: int, from_ms: Optional[int] = None) -> None:
-        entry.next_ms, entry.from_ms = next_ms, next_ms if from_ms is None else from_ms
-        self._soonest_ms = {failing: min(known, next_ms) for failing, known in self._soonest_ms.items()}
+    def _ask_at(self, entry: CachedVerdict, next_ms: int, from_ms: Optional[int] = None) -> None:
+        entry.next_ms = next_ms
+        entry.from_ms = next_ms if from_ms is None else from_ms
+        for failing, soonest_ms in self._soonest_ms.items():
+            self._soonest_ms[failing] = min(soonest_ms, next_ms)
 
 
-def holds(verdict: Verdict, now_ms: int) -> bool:
-    """Return whether a verdict is trusted and counts now."""
-    return verdict.level is Level.TRUSTED and verdict.born_ms <= now_ms < verdict.end_ms
+def _encode(entry: CachedVerdict) -> dict[str, Any]:
+    verdict = entry.verdict
+    return {
+        "level": verdict.level.value,
+        "born_ms": verdict.born_ms,
+        "end_ms": verdict.end_ms,
+        "code": verdict.code,
+        "reason": verdict.reason,
+        "boot_id": verdict.boot_id,
+        "up_since_ms": entry.up_since_ms,
+        "proven_ms": entry.proven_ms,
+    }
+
+
+def _decode(members: Mapping[str, Any]) -> Verdict:
+    return Verdict(
+        level=Level(members["level"]),
+        born_ms=int(members["born_ms"]),
+        end_ms=int(members["end_ms"]),
+        code=str(members["code"]),
+        reason=str(members["reason"]),
+        boot_id=str(members["boot_id"]),
+    )
+
+
+def _restored(
+    members: Mapping[str, Any], same_boot: bool, now_ms: int, lifetime_ms: int
+) -> Optional[CachedVerdict]:
+    """Return a host's entry, None if what was kept says nothing any more."""
+    verdict = _decode(members)
+    if verdict.level is Level.TRUSTED:
+        if not same_boot or verdict.born_ms > now_ms:
+            return None
+    elif verdict.level is not Level.UNTRUSTED:
+        return None
+    if not same_boot:
+        # Evidence of another boot of this machine has no age: no host is taken out for it.
+        verdict = verdict._replace(born_ms=now_ms, end_ms=now_ms)
+        return CachedVerdict(verdict, proven_ms=NEVER_MS)
+    end_ms = min(verdict.end_ms, verdict.born_ms + lifetime_ms)
+    return CachedVerdict(
+        verdict._replace(end_ms=end_ms),
+        up=verdict.level is Level.TRUSTED,
+        up_since_ms=int(members["up_since_ms"]),
+        proven_ms=int(members["proven_ms"]),
+    )
+
+
+def _life(answer: Answer, lifetime_ms: int) -> tuple[int, int]:
+    """Return birth and end of the verdict that an answer makes."""
+    born_ms = answer.sent_ms - (answer.age_ms or 0)
+    if answer.lifetime_ms is not None:
+        lifetime_ms = min(lifetime_ms, answer.lifetime_ms)
+    return born_ms, born_ms + lifetime_ms
+
+
+def _fault(
+    entry: CachedVerdict, answer: Answer, now_ms: int, lifetime_ms: int
+) -> Optional[tuple[str, str]]:
+    """Return why a trusted answer does not count, as code and sentence; None if it does."""
+    if answer.age_ms is None or answer.age_ms < 0 or answer.sent_ms > now_ms:
+        return "no_age", "the server says trusted, but not since when"
+    proven_ms = _proven(answer)
+    if entry.up and proven_ms < entry.up_since_ms:
+        return "before_up", "the server's evidence is older than the host's last change to Up"
+    if entry.verdict.level is Level.UNTRUSTED and proven_ms < entry.proven_ms:
+        reason = "the server's evidence is older than that which made the host untrusted"
+        return "before_untrusted", reason
+    _, end_ms = _life(answer, lifetime_ms)
+    if end_ms <= now_ms:
+        return "verdict_ended", "the server's last evidence is too old"
+    return None
 
 
 def _proven(answer: Answer) -> int:
     """Return the moment before which the evidence was not asked for.
 
-    The birth is dated back by the whole age, which includes the time that the server took: a host that has just come
-    Up would never be old enough. Where the server's figures show that it asked after us, our question is the bound.
+    The birth is dated back by the whole age, which includes the time that the server took: a host
+    that has just come Up would never be old enough. Where the server's figures show that it asked
+    after us, our question is the bound.
     """
     if answer.fresh:
         return answer.sent_ms
-    # Without an age it may be of any time. That still makes a host untrusted, but nobody is taken out of service for it.
+    # Without an age it may be of any time. That still makes a host untrusted, but no host is taken
+    # out of service for it.
     return NEVER_MS if answer.age_ms is None else answer.sent_ms - answer.age_ms
 
 
-def _none(now_ms: int) -> Verdict:
-    return Verdict(Level.UNKNOWN, now_ms, now_ms, "not_attested", "the host has not been attested since it came Up")
+def _not_attested(now_ms: int) -> Verdict:
+    reason = "the host has not been attested since it came Up"
+    return Verdict(Level.UNKNOWN, now_ms, now_ms, "not_attested", reason)
 
 
-def _void(entry: Entry, now_ms: int, code: str, reason: str) -> None:
-    entry.trusted_until_ms = 0
+def _void(entry: CachedVerdict, now_ms: int, code: str, reason: str) -> None:
+    """End trust; `untrusted` stays."""
     if entry.verdict.level is not Level.UNTRUSTED:
         entry.verdict = Verdict(Level.UNKNOWN, now_ms, now_ms, code, reason)

@@ -53,8 +53,8 @@ class VmWatch:
             self._knowledge.tell(notice)
         self._relayed.clear()
         for one in news:
-            if one.told:
-                self._knowledge.tell(Notice(one.name, "normal", one.told, vm_id=one.vm.id, event=False))
+            if one.text:
+                self._knowledge.tell(Notice(one.name, "normal", one.text, vm_id=one.vm.id, event=False))
         return [_hook(one) for one in news]
 
     def save(self) -> None:

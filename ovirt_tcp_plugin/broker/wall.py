@@ -15,9 +15,8 @@ import enum
 from collections.abc import Collection, Iterable, Mapping
 from typing import Optional
 
-from ovirt_tcp_plugin.broker.decision import Verdict
+from ovirt_tcp_plugin.broker.decision import Verdict, holds
 from ovirt_tcp_plugin.broker.inventory import Group
-from ovirt_tcp_plugin.broker.verdicts import holds
 from ovirt_tcp_plugin.messages.result import Level
 
 # So many members change singly: one call for all of them carries the whole list, and the engine

@@ -7,8 +7,9 @@ from __future__ import annotations
 import dataclasses
 import datetime
 import logging
+import socket
 import ssl
-from typing import Any
+from typing import Any, Optional
 
 import tornado.httpserver
 import tornado.netutil
@@ -20,7 +21,7 @@ from ovirt_tcp_plugin.broker import overview, settings, why
 from ovirt_tcp_plugin.broker.history import MAX_ENTRIES, History
 from ovirt_tcp_plugin.broker.knowledge import Knowledge
 from ovirt_tcp_plugin.broker.service import Service
-from ovirt_tcp_plugin.broker.tokens import Caller, Tokens
+from ovirt_tcp_plugin.broker.tokens import Bearer, Caller, Tokens
 from ovirt_tcp_plugin.clock import Clock
 from ovirt_tcp_plugin.json_handler import JsonHandler
 
@@ -32,7 +33,8 @@ BODY_WITHIN_S = 10
 IDLE_CONNECTION_S = 60
 MAX_QUERY_LENGTH = 255
 
-LOOK, WORK = frozenset({Caller.VIEWER}), frozenset({Caller.OPERATOR})
+LOOK = frozenset({Caller.VIEWER})
+WORK = frozenset({Caller.OPERATOR})
 
 
 @dataclasses.dataclass(frozen=True)
@@ -46,40 +48,48 @@ class Context:
     clock: Clock
 
 
-class Handler(JsonHandler):
+class BrokerHandler(JsonHandler):
     """Knows the caller by the token before anything else."""
 
     server_name = "ovirt-tcp-broker"
     log = log
 
     def initialize(self, context: Context) -> None:
-        self.context, self.knowledge = context, context.knowledge
+        self.context = context
+        self.knowledge = context.knowledge
         self.bearer_id = ""
 
     def prepare(self) -> None:
-        wanted = self.callers_of(self.request.method or "")
-        bearer = self.context.tokens.find(self.bearer, self.context.clock.wall().timestamp()) if self.bearer else None
-        if bearer is not None and bearer.callers & wanted:
+        callers = self.callers_of(self.request.method or "")
+        bearer = self._find_bearer()
+        if bearer is not None and bearer.callers & callers:
             self.bearer_id = bearer.identifier
-        elif Caller.ANYONE not in wanted:
+        elif Caller.ANYONE not in callers:
             self.answer_stranger()
 
     def query(self, name: str, default: str = "") -> str:
         """Return a word of the query, or the default. Raises InvalidMessage."""
-        given = str(self.get_query_argument(name, default))
-        if len(given) > MAX_QUERY_LENGTH:
-            raise errors.InvalidMessage("query", f"{name} has more than {MAX_QUERY_LENGTH} characters")
-        return given
+        value = str(self.get_query_argument(name, default))
+        if len(value) > MAX_QUERY_LENGTH:
+            fault = f"{name} has more than {MAX_QUERY_LENGTH} characters"
+            raise errors.InvalidMessage("query", fault)
+        return value
 
     def needed(self, name: str) -> str:
         """Return a word of the query that must be there. Raises InvalidMessage."""
-        given = self.query(name)
-        if not given:
+        value = self.query(name)
+        if not value:
             raise errors.InvalidMessage("query", f"{name} is missing")
-        return given
+        return value
+
+    def _find_bearer(self) -> Optional[Bearer]:
+        if not self.bearer:
+            return None
+        now_s = self.context.clock.wall().timestamp()
+        return self.context.tokens.find(self.bearer, now_s)
 
 
-class Nowhere(Handler):
+class UnknownPath(BrokerHandler):
     """Every other path."""
 
     callers = frozenset({Caller.ANYONE})
@@ -88,7 +98,7 @@ class Nowhere(Handler):
         self.answer_error(404, "NotFound", "there is nothing under this path")
 
 
-class Health(Handler):
+class HealthRoute(BrokerHandler):
     """Whether the broker answers."""
 
     callers = frozenset({Caller.ANYONE})
@@ -97,37 +107,44 @@ class Health(Handler):
         self.answer({"status": "serving"})
 
 
-class Hosts(Handler):
+class HostsRoute(BrokerHandler):
     """The pool hosts with their verdicts."""
 
     callers = LOOK
 
     def get(self) -> None:
-        hosts = [overview.describe_host(one) for one in self.knowledge.host_states()]
-        startup = dataclasses.asdict(self.knowledge.progress)
-        self.answer({"hosts": hosts, "servers_answer": self.knowledge.servers_answer, "startup": startup})
+        hosts = [overview.describe_host(state) for state in self.knowledge.host_states()]
+        self.answer(
+            {
+                "hosts": hosts,
+                "servers_answer": self.knowledge.servers_answer,
+                "startup": dataclasses.asdict(self.knowledge.progress),
+            }
+        )
 
 
-class Pools(Handler):
+class PoolsRoute(BrokerHandler):
     """The trusted pools with their walls and guards."""
 
     callers = LOOK
 
     def get(self) -> None:
-        self.answer({"pools": [overview.describe_pool(one) for one in self.knowledge.pool_states()]})
+        pools = [overview.describe_pool(state) for state in self.knowledge.pool_states()]
+        self.answer({"pools": pools})
 
 
-class Why(Handler):
+class WhyRoute(BrokerHandler):
     """What each line of enforcement says to a VM and a host."""
 
     callers = LOOK
 
     def get(self) -> None:
-        self.answer(why.explain(self.knowledge.case(self.needed("vm"), self.needed("host"))))
+        explanation = self.knowledge.case(self.needed("vm"), self.needed("host"))
+        self.answer(why.explain(explanation))
 
 
-class Status(Handler):
-    """How far the startup attestation is, and when engine and attestation servers were last heard."""
+class StatusRoute(BrokerHandler):
+    """How far the startup attestation is, and when engine and attestation servers last answered."""
 
     callers = LOOK
 
@@ -143,45 +160,61 @@ class Status(Handler):
         )
 
 
-class HistoryEntries(Handler):
+class HistoryRoute(BrokerHandler):
     """What the broker noticed and did, the newest last."""
 
     callers = LOOK
 
     def get(self) -> None:
         since = self.query("since")
+        since_ms = _moment_ms(since) if since else 0
+        entries = self.context.history.find(
+            self.query("host"), self.query("vm"), since_ms, self._most()
+        )
+        self.answer({"history": entries})
+
+    def _most(self) -> int:
+        """Return how many entries are asked for. Raises InvalidMessage."""
         most = self.query("most", str(MAX_ENTRIES))
         if not most.isdecimal() or not 1 <= int(most) <= MAX_ENTRIES:
-            raise errors.InvalidMessage("query", f"most is not a number from 1 to {MAX_ENTRIES}")
-        since_ms = _moment_ms(since) if since else 0
-        found = self.context.history.find(self.query("host"), self.query("vm"), since_ms, int(most))
-        self.answer({"history": found})
+            fault = f"most is not a number from 1 to {MAX_ENTRIES}"
+            raise errors.InvalidMessage("query", fault)
+        return int(most)
 
 
-class Guards(Handler):
+class GuardsRoute(BrokerHandler):
     """Each pool's guard."""
 
     callers = LOOK
 
     def get(self) -> None:
-        pools = self.knowledge.pool_states()
-        self.answer({"guards": [{"pool": o.pool.name, "tripped": o.guard_tripped, "held": list(o.held)} for o in pools]})
+        guards: list[dict[str, Any]] = []
+        for state in self.knowledge.pool_states():
+            guards.append(
+                {
+                    "pool": state.pool.name,
+                    "tripped": state.guard_tripped,
+                    "held": list(state.held),
+                }
+            )
+        self.answer({"guards": guards})
 
 
-class Guard(Handler):
+class GuardDecisionRoute(BrokerHandler):
     """Release the held hosts into quarantine, or leave them in service, out of placement."""
 
     callers = WORK
 
     def post(self, verb: str) -> None:
-        hosts = self.knowledge.guard(verb == "release", f"token {self.bearer_id}", self.query("pool"))
-        # Acknowledged means kept: a broker that is killed now may not hold them again.
+        who = f"token {self.bearer_id}"
+        hosts = self.knowledge.guard(verb == "release", who, self.query("pool"))
+        # Acknowledged means kept: a broker that is killed now must not hold them again.
         self.context.service.save_all()
         log.warning("guard verb=%s token=%s hosts=%s", verb, self.bearer_id, ",".join(hosts))
         self.answer({"hosts": hosts})
 
 
-class Hook(Handler):
+class HookRoute(BrokerHandler):
     """Run an engine hook by hand."""
 
     callers = WORK
@@ -192,53 +225,48 @@ class Hook(Handler):
         self.answer({"hook": name})
 
 
-class MetricsText(Handler):
+class MetricsRoute(BrokerHandler):
     """The broker's counters for Prometheus."""
 
     callers = LOOK
 
     def get(self) -> None:
-        service, knowledge = self.context.service, self.knowledge
-        hosts, pools = knowledge.host_states(), knowledge.pool_states()
+        service = self.context.service
+        text = service.metrics.render(
+            self.knowledge.host_states(),
+            self.knowledge.pool_states(),
+            self.knowledge.servers_answer,
+            service.ages(),
+        )
         self.set_header("Content-Type", CONTENT_TYPE_LATEST)
-        self.finish(service.metrics.render(hosts, pools, knowledge.servers_answer, service.ages()))
+        self.finish(text)
 
 
-ROUTES: list[tuple[str, type[Handler]]] = [
-    (r"/v1/health", Health),
-    (r"/metrics", MetricsText),
-    (r"/v1/status", Status),
-    (r"/v1/hosts", Hosts),
-    (r"/v1/pools", Pools),
-    (r"/v1/why", Why),
-    (r"/v1/history", HistoryEntries),
-    (r"/v1/guard", Guards),
-    (r"/v1/guard/(release|reject)", Guard),
-    (r"/v1/hooks/([a-z_]+)", Hook),
+ROUTES: list[tuple[str, type[BrokerHandler]]] = [
+    (r"/v1/health", HealthRoute),
+    (r"/metrics", MetricsRoute),
+    (r"/v1/status", StatusRoute),
+    (r"/v1/hosts", HostsRoute),
+    (r"/v1/pools", PoolsRoute),
+    (r"/v1/why", WhyRoute),
+    (r"/v1/history", HistoryRoute),
+    (r"/v1/guard", GuardsRoute),
+    (r"/v1/guard/(release|reject)", GuardDecisionRoute),
+    (r"/v1/hooks/([a-z_]+)", HookRoute),
 ]
 
 
-def serve(context: Context, options: settings.Api) -> tuple[tornado.httpserver.HTTPServer, int]:
+def serve(context: Context, options: settings.ApiOptions) -> tuple[tornado.httpserver.HTTPServer, int]:
     """Return a listening server and its port.
 
     Raises:
         Unavailable: the address or port cannot be had.
         InvalidConfig: the certificate cannot be used.
     """
-    shared = {"context": context}
-    application = tornado.web.Application(
-        [(path, handler, shared) for path, handler in ROUTES],
-        default_handler_class=Nowhere,
-        default_handler_args=shared,
-        log_function=lambda _: None,
-    )
     tls = _tls(options) if options.certificate else None
-    try:
-        sockets = tornado.netutil.bind_sockets(options.port, options.address)
-    except OSError as e:
-        raise errors.Unavailable(f"port {options.port} of {options.address}", str(e)) from e
+    sockets = _bind(options)
     server = tornado.httpserver.HTTPServer(
-        application,
+        _application(context),
         ssl_options=tls,
         max_body_size=MAX_BODY_SIZE,
         max_buffer_size=2 * MAX_BODY_SIZE,
@@ -249,20 +277,46 @@ def serve(context: Context, options: settings.Api) -> tuple[tornado.httpserver.H
     return server, int(sockets[0].getsockname()[1])
 
 
-def _tls(options: settings.Api) -> ssl.SSLContext:
+def _application(context: Context) -> tornado.web.Application:
+    shared = {"context": context}
+    return tornado.web.Application(
+        [(path, handler, shared) for path, handler in ROUTES],
+        default_handler_class=UnknownPath,
+        default_handler_args=shared,
+        log_function=lambda _: None,
+    )
+
+
+def _bind(options: settings.ApiOptions) -> list[socket.socket]:
+    """Return the listening sockets. Raises Unavailable."""
+    try:
+        return tornado.netutil.bind_sockets(options.port, options.address)
+    except OSError as e:
+        peer = f"port {options.port} of {options.address}"
+        raise errors.Unavailable(peer, str(e)) from e
+
+
+def _tls(options: settings.ApiOptions) -> ssl.SSLContext:
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.minimum_version = ssl.TLSVersion.TLSv1_2
     try:
         context.load_cert_chain(options.certificate, options.key)
     except (OSError, ssl.SSLError) as e:
-        raise errors.InvalidConfig("api.certificate", [f"it or its key cannot be used: {e}"]) from e
+        fault = f"it or its key cannot be used: {e}"
+        raise errors.InvalidConfig("api.certificate", [fault]) from e
     return context
 
 
 def _moment_ms(untrusted: str) -> int:
-    """Return a moment such as 2026-01-02T03:04:05Z in milliseconds of the UTC epoch. Raises InvalidMessage."""
+    """Return a moment such as 2026-01-02T03:04:05Z in milliseconds of the UTC epoch.
+
+    Raises:
+        InvalidMessage: it is none.
+    """
     try:
-        moment: Any = datetime.datetime.strptime(untrusted, "%Y-%m-%dT%H:%M:%SZ")
-        return int(moment.replace(tzinfo=datetime.timezone.utc).timestamp() * 1000)
+        moment = datetime.datetime.strptime(untrusted, "%Y-%m-%dT%H:%M:%SZ")
+        utc = moment.replace(tzinfo=datetime.timezone.utc)
+        return int(utc.timestamp() * 1000)
     except (ValueError, OverflowError) as e:
-        raise errors.InvalidMessage("query", "since is no moment such as 2026-01-02T03:04:05Z") from e
+        fault = "since is no moment such as 2026-01-02T03:04:05Z"
+        raise errors.InvalidMessage("query", fault) from e

@@ -16,7 +16,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from ovirt_tcp_plugin import clock, errors
 from ovirt_tcp_plugin.commands.printing import as_json, coloured, print_json
 from ovirt_tcp_plugin.commands.settings import verifier
-from ovirt_tcp_plugin.messages import verdict
+from ovirt_tcp_plugin.messages import ear as verdict
 
 
 @click.group("verdict")
@@ -43,7 +43,7 @@ def verdict_verify(file: Path, keys: Path, as_json: bool) -> None:
     except (OSError, ValueError) as e:
         raise errors.InvalidConfig(str(file), [f"it or a key in {keys} cannot be read: {e}"]) from e
     signed = verdict.verify(content, [key for key in public if isinstance(key, ec.EllipticCurvePublicKey)])
-    told, here = signed.verdict, clock.Clock()
+    told, here = signed.result, clock.Clock()
     left_ms = told.boottime_ms + told.lifetime_ms - here.now_ms() if told.boot_id == here.boot_id else None
     if as_json:
         print_json({**dataclasses.asdict(told), "level": told.level.value, "key_id": signed.key_id, "left_ms": left_ms})

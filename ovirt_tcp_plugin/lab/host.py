@@ -18,13 +18,11 @@ from pathlib import Path
 from typing import Any, Optional, Union
 
 from ovirt_tcp_plugin import config, gate
-from ovirt_tcp_plugin.attester import enrolling
-from ovirt_tcp_plugin.attester.handover import VERDICT_FILE
-from ovirt_tcp_plugin.attester.identity import Identity
-from ovirt_tcp_plugin.attester.measure import AnyTpm
-from ovirt_tcp_plugin.attester.reporting import Verifiers
+from ovirt_tcp_plugin.attester import host_tpm
+from ovirt_tcp_plugin.attester.agent_state import AgentState
+from ovirt_tcp_plugin.attester.hook_files import VERDICT_FILE
 from ovirt_tcp_plugin.attester.settings import Settings
-from ovirt_tcp_plugin.attester.tpm12 import WELL_KNOWN, Tpm12
+from ovirt_tcp_plugin.attester.verifier_client import VerifierClient
 from ovirt_tcp_plugin.lab import firmware, launch, vdsm
 from ovirt_tcp_plugin.lab.processes import Processes
 from ovirt_tcp_plugin.lab.swtpm import BANKS, STATE_FILES, Swtpm, clone
@@ -202,17 +200,13 @@ class LabHost:
         """
         self.configure(verifier_url, ca_file)
         settings = config.load(Settings, "agent", self.config_directory)
-        verifiers = Verifiers(settings.verifier.urls, settings.verifier.ca_file, None)
-        tpm = self.connect()
+        client = VerifierClient(settings.verifier.urls, settings.verifier.ca_file, None)
+        state = AgentState(self.state_directory)
         try:
-            identity = Identity(self.state_directory)
-            if isinstance(tpm, Tpm12):
-                enrolling.enrol12(tpm, WELL_KNOWN, identity, verifiers, self.name, token)
-            else:
-                enrolling.enrol(tpm, identity, verifiers, self.name, token, self._ak_kind)
+            with host_tpm.connect(settings.tpm) as tpm:
+                tpm.enrol(state, client, self.name, token)
         finally:
-            tpm.close()
-            verifiers.close()
+            client.close()
 
     def start_agent(self) -> None:
         """Start the real agent as a process of its own."""
@@ -250,7 +244,7 @@ class LabHost:
 
     def status(self) -> Mapping[str, Any]:
         """Return what the agent keeps for `ovirt-tcp-agent status`, empty when it has kept nothing."""
-        return dict(Identity(self.state_directory).load_status() or {})
+        return dict(AgentState(self.state_directory).load_status() or {})
 
     def forget_enrolment(self) -> None:
         """Lose the agent's state, as a reinstallation of the disk does; the TPM stays."""
@@ -259,7 +253,7 @@ class LabHost:
 
     # Its chip
 
-    def connect(self) -> AnyTpm:
+    def connect(self) -> launch.AnyTpm:
         """Return a connection to the host's TPM; the agent must not run, since a software TPM serves one at a time."""
         return self.swtpm.connect()
 

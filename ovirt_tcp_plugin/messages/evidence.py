@@ -14,7 +14,7 @@ from collections.abc import Collection, Mapping
 from typing import Any
 
 from ovirt_tcp_plugin import errors
-from ovirt_tcp_plugin.messages import fields, tpm2
+from ovirt_tcp_plugin.messages import json_fields, tpm2
 
 NONCE_SIZE = 32
 # A firmware log of a large server is some 100 KiB; a TXT log is 8 KiB.
@@ -22,10 +22,22 @@ MAX_LOG_SIZE = 1024 * 1024
 # Base64 of two logs, the quote and the PCR values.
 MAX_EVIDENCE_SIZE = 3 * 1024 * 1024
 LOGS = ("txt", "firmware")
+# Kinds whose bytes are a place of fixed size, with padding behind the last event.
+PADDED_LOGS = ("txt",)
 
 _CONTEXT = b"ovirt-tcp evidence 1\0"
 _MEMBERS = frozenset(
-    {"version", "nonce", "attest", "signature", "pcrs", "logs", "boot_id", "boottime_ms", "agent_version"}
+    {
+        "version",
+        "nonce",
+        "attest",
+        "signature",
+        "pcrs",
+        "logs",
+        "boot_id",
+        "boottime_ms",
+        "agent_version",
+    }
 )
 _BOOT_ID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 
@@ -71,15 +83,19 @@ class Evidence:
 
 
 def qualifying_data(nonce: bytes, boot_id: str, boottime_ms: int) -> bytes:
-    """Return the 32 bytes that the TPM signs for a challenge: they bind nonce, boot and time to the quote."""
-    bound = _CONTEXT + nonce + bytes.fromhex(boot_id.replace("-", "")) + boottime_ms.to_bytes(8, "big")
-    return hashlib.sha256(bound).digest()
+    """Return the 32 bytes that the TPM signs for a challenge.
+
+    They bind nonce, boot and time to the quote.
+    """
+    boot = bytes.fromhex(boot_id.replace("-", ""))
+    time = boottime_ms.to_bytes(8, "big")
+    return hashlib.sha256(_CONTEXT + nonce + boot + time).digest()
 
 
 def encode_challenge(challenge: Challenge) -> dict[str, Any]:
     """Return the JSON object of a challenge."""
     return {
-        "nonce": fields.encode_blob(challenge.nonce),
+        "nonce": json_fields.encode_blob(challenge.nonce),
         "selection": {bank: list(indices) for bank, indices in challenge.selection.items()},
         "lifetime_ms": challenge.lifetime_ms,
     }
@@ -87,67 +103,79 @@ def encode_challenge(challenge: Challenge) -> dict[str, Any]:
 
 def decode_challenge(untrusted: object) -> Challenge:
     """Return the challenge in a JSON object. Raises InvalidMessage."""
-    members = fields.members(untrusted, "challenge")
-    nonce = fields.blob(members, "nonce", NONCE_SIZE)
+    members = json_fields.members(untrusted, "challenge")
+    nonce = json_fields.blob(members, "nonce", NONCE_SIZE)
     if len(nonce) != NONCE_SIZE:
         raise errors.InvalidMessage("challenge", f"the nonce has not {NONCE_SIZE} bytes")
-    banks = fields.members(members.get("selection"), "selection")
+    banks = json_fields.members(members.get("selection"), "selection")
     return Challenge(
         nonce=nonce,
         selection={_bank(bank): _indices(banks, bank) for bank in banks},
-        lifetime_ms=fields.integer(members, "lifetime_ms", 1, 3600 * 1000),
+        lifetime_ms=json_fields.integer(members, "lifetime_ms", 1, 3600 * 1000),
     )
 
 
 def encode(evidence: Evidence) -> dict[str, Any]:
     """Return the JSON object of evidence."""
+    pcrs = {}
+    for bank, values in evidence.pcrs.items():
+        pcrs[bank] = {str(index): value.hex() for index, value in values.items()}
     return {
         "version": 1,
-        "nonce": fields.encode_blob(evidence.nonce),
-        "attest": fields.encode_blob(evidence.attest),
-        "signature": fields.encode_blob(evidence.signature),
-        "pcrs": {
-            bank: {str(index): value.hex() for index, value in values.items()}
-            for bank, values in evidence.pcrs.items()
-        },
-        "logs": {kind: fields.encode_blob(log) for kind, log in evidence.logs.items()},
+        "nonce": json_fields.encode_blob(evidence.nonce),
+        "attest": json_fields.encode_blob(evidence.attest),
+        "signature": json_fields.encode_blob(evidence.signature),
+        "pcrs": pcrs,
+        "logs": {kind: json_fields.encode_blob(log) for kind, log in evidence.logs.items()},
         "boot_id": evidence.boot_id,
         "boottime_ms": evidence.boottime_ms,
         "agent_version": evidence.agent_version,
     }
 
 
-def decode(untrusted: bytes, wanted: Collection[str] = LOGS) -> Evidence:
+def decode(untrusted: bytes, kinds: Collection[str] = LOGS) -> Evidence:
     """Return the evidence in a message of at most MAX_EVIDENCE_SIZE bytes.
 
     Args:
-        wanted: kinds of logs. Others are left out, and what they hold is not looked at.
+        kinds: kinds of logs. Others are left out, and what they hold is not looked at.
 
     Raises:
         InvalidMessage: on any missing, mistyped, oversized or unknown member.
     """
-    members = fields.members(fields.parse(untrusted, "evidence", MAX_EVIDENCE_SIZE), "evidence")
-    fields.integer(members, "version", 1, 1)
-    unknown = sorted(set(members) - _MEMBERS)
+    members = json_fields.parse_members(untrusted, "evidence", MAX_EVIDENCE_SIZE)
+    json_fields.integer(members, "version", 1, 1)
+    _refuse_unknown(members, _MEMBERS, "member")
+    return Evidence(
+        nonce=json_fields.blob(members, "nonce", NONCE_SIZE),
+        attest=json_fields.blob(members, "attest", tpm2.MAX_ATTEST_SIZE),
+        signature=json_fields.blob(members, "signature", tpm2.MAX_SIGNATURE_SIZE),
+        pcrs=_pcrs(json_fields.members(members.get("pcrs"), "pcrs")),
+        logs=_logs(members, kinds),
+        boot_id=_boot_id(members),
+        boottime_ms=json_fields.integer(members, "boottime_ms", 0, 2**53),
+        agent_version=json_fields.text(members, "agent_version", 64),
+    )
+
+
+def _refuse_unknown(members: Mapping[str, object], known: Collection[str], what: str) -> None:
+    unknown = sorted(set(members) - set(known))
     if unknown:
-        raise errors.InvalidMessage("evidence", f"unknown member {unknown[0][:20]!r}")
-    boot_id = fields.text(members, "boot_id", 36)
+        raise errors.InvalidMessage("evidence", f"unknown {what} {unknown[0][:20]!r}")
+
+
+def _boot_id(members: Mapping[str, object]) -> str:
+    boot_id = json_fields.text(members, "boot_id", 36)
     if not _BOOT_ID.fullmatch(boot_id):
         raise errors.InvalidMessage("evidence", "boot_id is not a kernel boot id")
-    logs = fields.members(members.get("logs"), "logs")
-    unknown = sorted(set(logs) - set(LOGS))
-    if unknown:
-        raise errors.InvalidMessage("evidence", f"unknown log {unknown[0][:20]!r}")
-    return Evidence(
-        nonce=fields.blob(members, "nonce", NONCE_SIZE),
-        attest=fields.blob(members, "attest", tpm2.MAX_ATTEST_SIZE),
-        signature=fields.blob(members, "signature", tpm2.MAX_SIGNATURE_SIZE),
-        pcrs=_pcrs(fields.members(members.get("pcrs"), "pcrs")),
-        logs={kind: fields.blob(logs, kind, MAX_LOG_SIZE) for kind in logs if kind in wanted},
-        boot_id=boot_id,
-        boottime_ms=fields.integer(members, "boottime_ms", 0, 2**53),
-        agent_version=fields.text(members, "agent_version", 64),
-    )
+    return boot_id
+
+
+def _logs(members: Mapping[str, object], kinds: Collection[str]) -> Mapping[str, bytes]:
+    encoded = json_fields.members(members.get("logs"), "logs")
+    _refuse_unknown(encoded, LOGS, "log")
+    return {
+        kind: json_fields.blob(encoded, kind, MAX_LOG_SIZE) for kind in encoded if kind in kinds
+    }
 
 
 def _bank(untrusted: str) -> str:
@@ -157,14 +185,23 @@ def _bank(untrusted: str) -> str:
 
 
 def _indices(banks: Mapping[str, object], bank: str) -> tuple[int, ...]:
-    indices = fields.items(banks, bank, tpm2.PCR_COUNT)
-    if any(isinstance(i, bool) or not isinstance(i, int) or not 0 <= i < tpm2.PCR_COUNT for i in indices):
-        raise errors.InvalidMessage("selection", f"a PCR of bank {bank} is not between 0 and 23")
-    return tuple(sorted({i for i in indices if isinstance(i, int)}))
+    indices = set()
+    for index in json_fields.items(banks, bank, tpm2.PCR_COUNT):
+        if isinstance(index, bool) or not isinstance(index, int):
+            raise errors.InvalidMessage("selection", f"a PCR of bank {bank} is not a number")
+        if not 0 <= index < tpm2.PCR_COUNT:
+            raise errors.InvalidMessage(
+                "selection", f"a PCR of bank {bank} is not between 0 and 23"
+            )
+        indices.add(index)
+    return tuple(sorted(indices))
 
 
 def _pcrs(banks: Mapping[str, object]) -> tpm2.PcrValues:
-    return {_bank(bank): _values(bank, fields.members(values, "pcrs")) for bank, values in banks.items()}
+    return {
+        _bank(bank): _values(bank, json_fields.members(values, "pcrs"))
+        for bank, values in banks.items()
+    }
 
 
 def _values(bank: str, untrusted: Mapping[str, object]) -> Mapping[int, bytes]:
@@ -182,5 +219,7 @@ def _index(untrusted: str) -> int:
 def _digest(bank: str, untrusted: object) -> bytes:
     size = tpm2.DIGEST_SIZES[bank]
     if not isinstance(untrusted, str) or not re.fullmatch(f"[0-9a-f]{{{2 * size}}}", untrusted):
-        raise errors.InvalidMessage("pcrs", f"a value of bank {bank} is not {size} bytes in lower-case hex")
+        raise errors.InvalidMessage(
+            "pcrs", f"a value of bank {bank} is not {size} bytes in lower-case hex"
+        )
     return bytes.fromhex(untrusted)

@@ -1,6 +1,9 @@
 # SPDX-FileCopyrightText: The ovirt_tcp_plugin developers
 # SPDX-License-Identifier: Apache-2.0
-"""TPM public areas as keys of `cryptography`, and what its versions read differently in certificates."""
+"""TPM public areas as keys of `cryptography`.
+
+And what its versions read differently in certificates.
+"""
 
 from __future__ import annotations
 
@@ -50,7 +53,10 @@ def load(public: TpmKey) -> VerifyingKey:
 
 
 def load_rsa(key: tpm2.RsaKey) -> rsa.RSAPublicKey:
-    """Return the public key of RSA numbers, of either family. Raises InvalidMessage when they cannot be a key."""
+    """Return the public key of RSA numbers, of either family.
+
+    Raises InvalidMessage when they cannot be a key.
+    """
     try:
         return rsa.RSAPublicNumbers(key.exponent, key.modulus).public_key()
     except ValueError as e:
@@ -59,20 +65,29 @@ def load_rsa(key: tpm2.RsaKey) -> rsa.RSAPublicKey:
 
 def encode(key: object) -> bytes:
     """Return the SubjectPublicKeyInfo (DER) of a key of `cryptography`."""
-    encoding, form = serialization.Encoding.DER, serialization.PublicFormat.SubjectPublicKeyInfo
-    encoded: bytes = key.public_bytes(encoding, form)  # type: ignore[attr-defined]
+    encoded: bytes = key.public_bytes(  # type: ignore[attr-defined]
+        serialization.Encoding.DER, serialization.PublicFormat.SubjectPublicKeyInfo
+    )
     return encoded
 
 
 def digest(public: TpmKey) -> str:
-    """Return the identity of a key, and by its EK of a chip: SHA-256 over the SubjectPublicKeyInfo, lower-case hex."""
+    """Return the identity of a key, and by its EK of a chip.
+
+    SHA-256 over the SubjectPublicKeyInfo, lower-case hex.
+    """
     return hashlib.sha256(encode(load(public))).hexdigest()
 
 
 def life(certificate: x509.Certificate) -> tuple[datetime.datetime, datetime.datetime]:
-    """Return begin and end of a certificate's life. EL9's cryptography knows only the forms without a zone, in UTC."""
+    """Return begin and end of a certificate's life.
+
+    EL9's cryptography knows only the forms without a zone, in UTC.
+    """
     try:
         return certificate.not_valid_before_utc, certificate.not_valid_after_utc
     except AttributeError:
         utc = datetime.timezone.utc
-        return certificate.not_valid_before.replace(tzinfo=utc), certificate.not_valid_after.replace(tzinfo=utc)
+        return certificate.not_valid_before.replace(
+            tzinfo=utc
+        ), certificate.not_valid_after.replace(tzinfo=utc)

@@ -2,9 +2,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """Reference values: what good boots look like, as chosen by the administrator.
 
-A set tells the order of the parts of a boot (its slots) and the good digests of each part, so that an update of one
-part needs one new value. A value may also be of a whole PCR, or good for one host only. A staged value counts for
-previews, not yet for verdicts.
+A set tells the order of the parts of a boot (its slots) and the good digests of each part, so that
+an update of one part needs one new value. A value may also be of a whole PCR, or good for one host
+only. A staged value counts for previews, not yet for verdicts.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any, Optional
 
 from ovirt_tcp_plugin import errors
-from ovirt_tcp_plugin.messages import fields, tpm2
+from ovirt_tcp_plugin.messages import json_fields, tpm2
 from ovirt_tcp_plugin.messages.components import Step
 
 MAX_SLOTS = 4096
@@ -72,7 +72,8 @@ class ReferenceSet:
         name: chosen by the administrator, unique.
         slots: (PCR, component) of each step of the boot, in order; unique.
         values: the good digests.
-        host_names: the hosts that it is for, and that are judged by such sets only; None: all that no set is for.
+        host_names: the hosts that it is for, and that are judged by such sets only; None: all that
+            no set is for.
     """
 
     name: str
@@ -87,7 +88,9 @@ class ReferenceSet:
             Conflict: the other boot has other steps.
         """
         if other.slots != self.slots:
-            raise errors.Conflict(f"that boot has other steps than {self.name}: give it a set of its own")
+            raise errors.Conflict(
+                f"that boot has other steps than {self.name}: give it a set of its own"
+            )
         return self.with_values(other.values)
 
     def with_values(self, values: Iterable[Value]) -> ReferenceSet:
@@ -100,7 +103,9 @@ class ReferenceSet:
         fresh = {value.identifier: value for value in values if value.identifier not in known}
         for value in fresh.values():
             if value.component and (value.pcr, value.component) not in self.slots:
-                raise errors.Conflict(f"boots of {self.name} have no {value.component} in PCR {value.pcr}")
+                raise errors.Conflict(
+                    f"boots of {self.name} have no {value.component} in PCR {value.pcr}"
+                )
         if len(known) + len(fresh) > MAX_VALUES:
             raise errors.Conflict(f"{self.name} would have more than {MAX_VALUES} values")
         return dataclasses.replace(self, values=(*self.values, *fresh.values()))
@@ -108,13 +113,18 @@ class ReferenceSet:
     def activated(self, identifiers: Iterable[str]) -> ReferenceSet:
         """Return this set with those staged values counting. Raises NotFound."""
         chosen = self._chosen(identifiers)
-        values = (dataclasses.replace(v, staged=False) if v.identifier in chosen else v for v in self.values)
+        values = (
+            dataclasses.replace(v, staged=False) if v.identifier in chosen else v
+            for v in self.values
+        )
         return dataclasses.replace(self, values=tuple(values))
 
     def withdrawn(self, identifiers: Iterable[str]) -> ReferenceSet:
         """Return this set without those values. Raises NotFound."""
         chosen = self._chosen(identifiers)
-        return dataclasses.replace(self, values=tuple(v for v in self.values if v.identifier not in chosen))
+        return dataclasses.replace(
+            self, values=tuple(v for v in self.values if v.identifier not in chosen)
+        )
 
     def with_host(self, host_name: str) -> ReferenceSet:
         """Return this set for one host more. Raises Conflict if it is for too many."""
@@ -125,7 +135,9 @@ class ReferenceSet:
 
     def without_host(self, host_name: str) -> ReferenceSet:
         """Return this set for one host less."""
-        return dataclasses.replace(self, host_names=tuple(n for n in self.host_names or () if n != host_name))
+        return dataclasses.replace(
+            self, host_names=tuple(n for n in self.host_names or () if n != host_name)
+        )
 
     def _chosen(self, identifiers: Iterable[str]) -> set[str]:
         chosen = set(identifiers)
@@ -138,27 +150,37 @@ class ReferenceSet:
 def check_name(name: str) -> str:
     """Return the name of a set. Raises InvalidMessage."""
     if not _NAME.fullmatch(name):
-        raise errors.InvalidMessage("name", "it may have letters, digits, dot, colon, dash and underscore")
+        raise errors.InvalidMessage(
+            "name", "it may have letters, digits, dot, colon, dash and underscore"
+        )
     return name
 
 
-def from_boot(name: str, bank: str, steps: Iterable[Step], staged: bool = False, note: str = "") -> ReferenceSet:
+def from_boot(
+    name: str, bank: str, steps: Iterable[Step], staged: bool = False, note: str = ""
+) -> ReferenceSet:
     """Return the reference values of a boot whose quote and replay were checked.
 
-    By step only: the value of a whole PCR would go on to count after one of its steps was withdrawn.
+    By step only: the value of a whole PCR would go on to count after one of its steps was
+    withdrawn.
     """
-    taken = tuple(steps)
-    values = (Value(bank, step.pcr, step.component, step.digest, staged=staged, note=note) for step in taken)
-    return ReferenceSet(name, tuple((step.pcr, step.component) for step in taken), tuple(values))
+    slots = []
+    values = []
+    for step in steps:
+        slots.append((step.pcr, step.component))
+        value = Value(bank, step.pcr, step.component, step.digest, staged=staged, note=note)
+        values.append(value)
+    return ReferenceSet(name, tuple(slots), tuple(values))
 
 
-def encode(one: ReferenceSet) -> dict[str, Any]:
+def encode(reference_set: ReferenceSet) -> dict[str, Any]:
     """Return the JSON object of a set."""
+    host_names = reference_set.host_names
     return {
-        "name": one.name,
-        "slots": [list(slot) for slot in one.slots],
-        "values": [encode_value(value) for value in one.values],
-        "host_names": None if one.host_names is None else list(one.host_names),
+        "name": reference_set.name,
+        "slots": [list(slot) for slot in reference_set.slots],
+        "values": [encode_value(value) for value in reference_set.values],
+        "host_names": None if host_names is None else list(host_names),
     }
 
 
@@ -173,45 +195,60 @@ def decode(untrusted: object) -> ReferenceSet:
     Raises:
         InvalidMessage: on any missing, mistyped, oversized or unknown member.
     """
-    members = fields.members(untrusted, "reference set")
+    members = json_fields.members(untrusted, "reference set")
     _refuse_unknown(members, _SET_MEMBERS, "reference set")
-    slots = tuple(_slot(item) for item in fields.items(members, "slots", MAX_SLOTS))
+    slots = tuple(_slot(item) for item in json_fields.items(members, "slots", MAX_SLOTS))
     if len(set(slots)) != len(slots):
         raise errors.InvalidMessage("reference set", "a slot is there twice")
+    name = check_name(json_fields.text(members, "name", MAX_NAME_LENGTH))
+    values = json_fields.items(members, "values", MAX_VALUES)
     return ReferenceSet(
-        name=check_name(fields.text(members, "name", MAX_NAME_LENGTH)),
+        name=name,
         slots=slots,
-        values=tuple(decode_value(item) for item in fields.items(members, "values", MAX_VALUES)),
-        host_names=None if members.get("host_names") is None else _host_names(members),
+        values=tuple(decode_value(item) for item in values),
+        host_names=_host_names(members),
     )
 
 
 def decode_value(untrusted: object) -> Value:
-    """Return the value in a JSON object; an identifier in it is not believed. Raises InvalidMessage."""
-    members = fields.members(untrusted, "reference value")
+    """Return the value in a JSON object; an identifier in it is not believed.
+
+    Raises InvalidMessage.
+    """
+    members = json_fields.members(untrusted, "reference value")
     _refuse_unknown(members, _VALUE_MEMBERS, "reference value")
-    bank, digest = fields.text(members, "bank", 16), fields.text(members, "digest", 128)
-    if bank not in tpm2.DIGEST_SIZES or not re.fullmatch(f"[0-9a-f]{{{2 * tpm2.DIGEST_SIZES[bank]}}}", digest):
-        raise errors.InvalidMessage("reference value", "the digest is not lower-case hex of the bank's length")
+    bank = json_fields.text(members, "bank", 16)
     staged = members.get("staged", False)
     if not isinstance(staged, bool):
         raise errors.InvalidMessage("reference value", "staged is neither true nor false")
-    component = fields.text(members, "component", 64)
+    component = json_fields.text(members, "component", 64)
     return Value(
         bank=bank,
-        pcr=fields.integer(members, "pcr", 0, tpm2.PCR_COUNT - 1),
+        pcr=json_fields.integer(members, "pcr", 0, tpm2.PCR_COUNT - 1),
         component=_check_component(component),
-        digest=digest,
-        host_name=fields.text({"host_name": "", **members}, "host_name", 255),
+        digest=_check_digest(json_fields.text(members, "digest", 128), bank),
+        host_name=json_fields.text({"host_name": "", **members}, "host_name", 255),
         staged=staged,
-        note=fields.text({"note": "", **members}, "note", MAX_NOTE_LENGTH),
+        note=json_fields.text({"note": "", **members}, "note", MAX_NOTE_LENGTH),
     )
 
 
-def _host_names(members: Mapping[str, object]) -> tuple[str, ...]:
-    names = fields.items(members, "host_names", MAX_HOSTS)
+def _check_digest(digest: str, bank: str) -> str:
+    size = tpm2.DIGEST_SIZES.get(bank)
+    if size is None or not re.fullmatch(f"[0-9a-f]{{{2 * size}}}", digest):
+        reason = "the digest is not lower-case hex of the bank's length"
+        raise errors.InvalidMessage("reference value", reason)
+    return digest
+
+
+def _host_names(members: Mapping[str, object]) -> Optional[tuple[str, ...]]:
+    if members.get("host_names") is None:
+        return None
+    names = json_fields.items(members, "host_names", MAX_HOSTS)
     if not all(isinstance(name, str) and len(name) <= 255 for name in names):
-        raise errors.InvalidMessage("reference set", "a host name is not a text of at most 255 characters")
+        raise errors.InvalidMessage(
+            "reference set", "a host name is not a text of at most 255 characters"
+        )
     return tuple(str(name) for name in names)
 
 
@@ -219,8 +256,8 @@ def _slot(untrusted: object) -> Slot:
     if not isinstance(untrusted, list) or len(untrusted) != 2:
         raise errors.InvalidMessage("reference set", "a slot is not a pair of PCR and component")
     members = {"pcr": untrusted[0], "component": untrusted[1]}
-    pcr = fields.integer(members, "pcr", 0, tpm2.PCR_COUNT - 1)
-    return pcr, _check_component(fields.text(members, "component", 64))
+    pcr = json_fields.integer(members, "pcr", 0, tpm2.PCR_COUNT - 1)
+    return pcr, _check_component(json_fields.text(members, "component", 64))
 
 
 def _check_component(component: str) -> str:

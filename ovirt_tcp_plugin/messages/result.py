@@ -10,7 +10,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any, Optional
 
 from ovirt_tcp_plugin import errors
-from ovirt_tcp_plugin.messages import fields
+from ovirt_tcp_plugin.messages import json_fields
 
 
 class Level(enum.Enum):
@@ -27,7 +27,7 @@ class Finding:
     """One failed check.
 
     Attributes:
-        check: number of the check in `verifier/appraisal.py`.
+        check: number of the check in `verifier/appraisal/`.
         code: stable word for programs, such as `pcr_differs`.
         text: one plain sentence for a person.
         expected, seen: the two values that differ, as text; empty when there are none.
@@ -51,9 +51,10 @@ class AttestationResult:
         age_ms: milliseconds since the nonce was issued that this result rests on, by the verifier's
             CLOCK_BOOTTIME; None when no evidence stands behind it.
         lifetime_ms: how long after its birth the result may be relied on.
-        boot_id: the host's kernel boot id at that time; empty when no evidence stands behind the result.
-        tpm_family: family of the TPM that signed that evidence, "2.0" or "1.2"; empty when there is none. What a TPM
-            1.2 signs rests on SHA-1.
+        boot_id: the host's kernel boot id at that time; empty when no evidence stands behind the
+            result.
+        tpm_family: family of the TPM that signed that evidence, "2.0" or "1.2"; empty when there is
+            none. What a TPM 1.2 signs rests on SHA-1.
     """
 
     host_name: str
@@ -67,7 +68,11 @@ class AttestationResult:
 
 def encode(result: AttestationResult) -> dict[str, Any]:
     """Return the JSON object of a result."""
-    return {**vars(result), "level": result.level.value, "findings": encode_findings(result.findings)}
+    return {
+        **vars(result),
+        "level": result.level.value,
+        "findings": encode_findings(result.findings),
+    }
 
 
 def encode_findings(findings: Iterable[Finding]) -> list[dict[str, Any]]:
@@ -81,16 +86,16 @@ def decode(untrusted: object) -> AttestationResult:
     Raises:
         InvalidMessage: on any missing, mistyped or oversized member.
     """
-    members = fields.members(untrusted, "attestation result")
+    members = json_fields.members(untrusted, "attestation result")
     age = members.get("age_ms")
     return AttestationResult(
-        host_name=fields.text(members, "host_name", 255),
-        level=_level(fields.text(members, "level", 20)),
-        findings=tuple(_finding(item) for item in fields.items(members, "findings", 256)),
-        age_ms=None if age is None else fields.integer(members, "age_ms", 0, 2**53),
-        lifetime_ms=fields.integer(members, "lifetime_ms", 0, 2**53),
-        boot_id=fields.text(members, "boot_id", 36),
-        tpm_family=fields.text(members, "tpm_family", 8),
+        host_name=json_fields.text(members, "host_name", 255),
+        level=_level(json_fields.text(members, "level", 20)),
+        findings=tuple(_finding(item) for item in json_fields.items(members, "findings", 256)),
+        age_ms=None if age is None else json_fields.integer(members, "age_ms", 0, 2**53),
+        lifetime_ms=json_fields.integer(members, "lifetime_ms", 0, 2**53),
+        boot_id=json_fields.text(members, "boot_id", 36),
+        tpm_family=json_fields.text(members, "tpm_family", 8),
     )
 
 
@@ -102,11 +107,11 @@ def _level(name: str) -> Level:
 
 
 def _finding(untrusted: object) -> Finding:
-    members: Mapping[str, object] = fields.members(untrusted, "finding")
+    members: Mapping[str, object] = json_fields.members(untrusted, "finding")
     return Finding(
-        check=fields.integer(members, "check", 0, 1000),
-        code=fields.text(members, "code", 64),
-        text=fields.text(members, "text", 2000),
-        expected=fields.text(members, "expected", 2000),
-        seen=fields.text(members, "seen", 2000),
+        check=json_fields.integer(members, "check", 0, 1000),
+        code=json_fields.text(members, "code", 64),
+        text=json_fields.text(members, "text", 2000),
+        expected=json_fields.text(members, "expected", 2000),
+        seen=json_fields.text(members, "seen", 2000),
     )

@@ -2,9 +2,10 @@
 # SPDX-License-Identifier: Apache-2.0
 """TPM 1.2 structures that travel between attester and verifier.
 
-Clauses are of the "TPM Main Specification" 1.2 revision 116, Part 2 (Structures), unless Part 3 (Commands) is named.
-Everything here rests on SHA-1, which the chip does not let anybody choose: a host with such a TPM is worth less.
-Parsing says only that the bytes have the form; who made them is for `verifier/tpm12.py`.
+Clauses are of the "TPM Main Specification" 1.2 revision 116, Part 2 (Structures), unless Part 3
+(Commands) is named. Everything here rests on SHA-1, which the chip does not let anybody choose: a
+host with such a TPM is worth less. Parsing says only that the bytes have the form; who made them is
+for `verifier/appraisal/quote12.py`.
 """
 
 from __future__ import annotations
@@ -16,8 +17,8 @@ from collections.abc import Mapping, Sequence
 from typing import Optional
 
 from ovirt_tcp_plugin import errors
-from ovirt_tcp_plugin.messages.octets import Octets
 from ovirt_tcp_plugin.messages.tpm2 import MAX_RSA_SIZE, PCR_COUNT, PcrValues, RsaKey, Selection
+from ovirt_tcp_plugin.messages.tpm_reader import TpmReader
 
 BANK = "sha1"
 DIGEST_SIZE = 20
@@ -56,7 +57,9 @@ _SELECTION_SIZE = PCR_COUNT // 8
 _MAX_EXPONENT_SIZE = 8
 _MAX_PCR_INFO_SIZE = 256
 _MAX_VENDOR_SIZE = 256
-_KEY_PARMS = struct.Struct(">IHHI")  # algorithm, encryption scheme, signature scheme, size of what follows
+_KEY_PARMS = struct.Struct(
+    ">IHHI"
+)  # algorithm, encryption scheme, signature scheme, size of what follows
 
 
 @dataclasses.dataclass(frozen=True)
@@ -83,7 +86,8 @@ class PublicKey:
 class Key:
     """TPM_KEY12, 10.3.
 
-    Nothing in it is signed: that `usage` is true is known only after the TPM took it for an identity key.
+    Nothing in it is signed: that `usage` is true is known only after the TPM took it for an
+    identity key.
 
     Attributes:
         usage: TPM_KEY_USAGE; only an identity key signs nothing but what its TPM made itself.
@@ -100,7 +104,7 @@ class Key:
 
 
 @dataclasses.dataclass(frozen=True)
-class Quote:
+class Quote12:
     """TPM_QUOTE_INFO ("QUOT", 11.3) or TPM_QUOTE_INFO2 ("QUT2", 11.4).
 
     There is no counter of resets in it, no clock, and no word on the key that signed.
@@ -115,9 +119,14 @@ class Quote:
     indices: Optional[tuple[int, ...]]
     pcr_digest: bytes
 
-    def selection(self, given: PcrValues) -> Selection:
-        """Return the PCRs quoted, if `given` are the values quoted: they are when they hash to `pcr_digest`."""
-        return {BANK: tuple(sorted(given.get(BANK, {}))) if self.indices is None else self.indices}
+    def selection(self, reported: PcrValues) -> Selection:
+        """Return the PCRs quoted, if `reported` are the values quoted.
+
+        They are when they hash to `pcr_digest`.
+        """
+        if self.indices is not None:
+            return {BANK: self.indices}
+        return {BANK: tuple(sorted(reported.get(BANK, {})))}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -139,27 +148,35 @@ class _RsaParameters:
     bits: int
 
 
-def parse_quote(untrusted: bytes) -> Quote:
-    """Return the quote in the bytes that the TPM signed, with or without the TPM_CAP_VERSION_INFO after "QUT2".
+def parse_quote(untrusted: bytes) -> Quote12:
+    """Return the quote in the bytes that the TPM signed.
+
+    After "QUT2" there may be a TPM_CAP_VERSION_INFO.
 
     Raises:
         InvalidMessage: not a quote, or bytes left over.
     """
-    octets = _bounded(untrusted, "TPM_QUOTE_INFO", MAX_ATTEST_SIZE)
-    head = octets.take(len(VERSION))
-    if head == VERSION and octets.take(len(FIXED_QUOTE)) == FIXED_QUOTE:
-        digest = octets.take(DIGEST_SIZE)
-        quote = Quote(octets.take(DIGEST_SIZE), None, digest)
-    elif head == struct.pack(">H", TAG_QUOTE_INFO2) + FIXED_QUOTE2[:2] and octets.take(2) == FIXED_QUOTE2[2:]:
-        quote = _quote2(octets)
+    reader = _bounded(untrusted, "TPM_QUOTE_INFO", MAX_ATTEST_SIZE)
+    head = reader.take(len(VERSION))
+    if head == VERSION and reader.take(len(FIXED_QUOTE)) == FIXED_QUOTE:
+        digest = reader.take(DIGEST_SIZE)
+        quote = Quote12(reader.take(DIGEST_SIZE), None, digest)
+    elif (
+        head == struct.pack(">H", TAG_QUOTE_INFO2) + FIXED_QUOTE2[:2]
+        and reader.take(2) == FIXED_QUOTE2[2:]
+    ):
+        quote = _quote2(reader)
     else:
-        raise octets.invalid("not a quote")
-    octets.end()
+        raise reader.invalid("not a quote")
+    reader.end()
     return quote
 
 
 def encode_quote(external_data: bytes, composite_digest: bytes) -> bytes:
-    """Return the TPM_QUOTE_INFO that TPM_Quote signs (Part 3, 16.3); the TPM itself does not return it."""
+    """Return the TPM_QUOTE_INFO that TPM_Quote signs (Part 3, 16.3).
+
+    The TPM itself does not return it.
+    """
     return VERSION + FIXED_QUOTE + composite_digest + external_data
 
 
@@ -173,13 +190,13 @@ def encode_quote2(external_data: bytes, info: bytes, version_info: bytes) -> byt
     return struct.pack(">H", TAG_QUOTE_INFO2) + FIXED_QUOTE2 + external_data + info + version_info
 
 
-def take_pcr_info_short(octets: Octets) -> PcrInfo:
+def take_pcr_info_short(reader: TpmReader) -> PcrInfo:
     """Return the TPM_PCR_INFO_SHORT at the cursor (8.5). Raises InvalidMessage."""
-    start = octets.position
-    selection = take_selection(octets)
-    octets.u8()  # localityAtRelease: where the command came from, which no check rests on
-    digest = octets.take(DIGEST_SIZE)
-    return PcrInfo(octets.since(start), selection, digest)
+    start = reader.position
+    selection = take_selection(reader)
+    reader.u8()  # localityAtRelease: where the command came from, which no check rests on
+    digest = reader.take(DIGEST_SIZE)
+    return PcrInfo(reader.since(start), selection, digest)
 
 
 def parse_public_key(untrusted: bytes) -> PublicKey:
@@ -188,10 +205,10 @@ def parse_public_key(untrusted: bytes) -> PublicKey:
     Raises:
         InvalidMessage: not an RSA-2048 key with the default exponent, or bytes left over.
     """
-    octets = _bounded(untrusted, "TPM_PUBKEY", MAX_KEY_SIZE)
-    parameters = _take_rsa_parameters(octets)
-    public = _public_key(octets, parameters)
-    octets.end()
+    reader = _bounded(untrusted, "TPM_PUBKEY", MAX_KEY_SIZE)
+    parameters = _take_rsa_parameters(reader)
+    public = _public_key(reader, parameters)
+    reader.end()
     return public
 
 
@@ -199,44 +216,54 @@ def parse_key(untrusted: bytes) -> Key:
     """Return the key in a TPM_KEY12 (10.3), with or without its private part.
 
     Raises:
-        InvalidMessage: another structure, not an RSA-2048 key with the default exponent, or bytes left over.
+        InvalidMessage: another structure, not an RSA-2048 key with the default exponent, or bytes
+            left over.
     """
-    octets = _bounded(untrusted, "TPM_KEY12", MAX_KEY_SIZE)
-    key = take_key(octets)
-    octets.end()
+    reader = _bounded(untrusted, "TPM_KEY12", MAX_KEY_SIZE)
+    key = take_key(reader)
+    reader.end()
     return key
 
 
-def take_key(octets: Octets) -> Key:
+def take_key(reader: TpmReader) -> Key:
     """Return the TPM_KEY12 at the cursor (10.3). Raises InvalidMessage as `parse_key` does."""
-    start = octets.position
-    if octets.u16() != TAG_KEY12 or octets.u16() != 0:
-        raise octets.invalid("not a TPM_KEY12")
-    usage, flags = octets.u16(), octets.u32()
-    octets.u8()  # authDataUsage: of interest to the host only
-    parameters = _take_rsa_parameters(octets)
-    _take_long(octets, _MAX_PCR_INFO_SIZE)
-    public = _public_key(octets, parameters)
-    public_area = octets.since(start) + struct.pack(">I", 0)
-    _take_long(octets, MAX_RSA_SIZE)
-    return Key(usage, flags, public, octets.since(start), public_area)
+    start = reader.position
+    if reader.u16() != TAG_KEY12 or reader.u16() != 0:
+        raise reader.invalid("not a TPM_KEY12")
+    usage = reader.u16()
+    flags = reader.u32()
+    reader.u8()  # authDataUsage: of interest to the host only
+    parameters = _take_rsa_parameters(reader)
+    _take_long(reader, _MAX_PCR_INFO_SIZE)
+    public = _public_key(reader, parameters)
+    public_area = reader.since(start) + struct.pack(">I", 0)
+    _take_long(reader, MAX_RSA_SIZE)
+    return Key(usage, flags, public, reader.since(start), public_area)
 
 
 def encode_rsa_parameters(encryption_scheme: int, signature_scheme: int, bits: int = 2048) -> bytes:
     """Return the TPM_KEY_PARMS of an RSA key with the default exponent (10.1, 10.4)."""
     parameters = struct.pack(">III", bits, 2, 0)
-    return _KEY_PARMS.pack(ALG_RSA, encryption_scheme, signature_scheme, len(parameters)) + parameters
+    return (
+        _KEY_PARMS.pack(ALG_RSA, encryption_scheme, signature_scheme, len(parameters)) + parameters
+    )
 
 
 def encode_public_key(encryption_scheme: int, signature_scheme: int, modulus: bytes) -> bytes:
     """Return the TPM_PUBKEY of an RSA key with the default exponent (10.5)."""
-    return encode_rsa_parameters(encryption_scheme, signature_scheme, len(modulus) * 8) + _long(modulus)
+    return encode_rsa_parameters(encryption_scheme, signature_scheme, len(modulus) * 8) + _long(
+        modulus
+    )
 
 
 def encode_key(usage: int, encryption_scheme: int, signature_scheme: int, auth_usage: int) -> bytes:
     """Return the TPM_KEY12 by which a TPM is asked for a new RSA-2048 key (10.3)."""
     head = struct.pack(">HHHIB", TAG_KEY12, 0, usage, 0, auth_usage)
-    return head + encode_rsa_parameters(encryption_scheme, signature_scheme) + struct.pack(">III", 0, 0, 0)
+    return (
+        head
+        + encode_rsa_parameters(encryption_scheme, signature_scheme)
+        + struct.pack(">III", 0, 0, 0)
+    )
 
 
 def encode_selection(indices: Sequence[int]) -> bytes:
@@ -245,32 +272,36 @@ def encode_selection(indices: Sequence[int]) -> bytes:
     return struct.pack(">H", _SELECTION_SIZE) + bits.to_bytes(_SELECTION_SIZE, "little")
 
 
-def take_selection(octets: Octets) -> tuple[int, ...]:
+def take_selection(reader: TpmReader) -> tuple[int, ...]:
     """Return the PCRs of the TPM_PCR_SELECTION at the cursor, ascending (8.1).
 
     Raises:
-        InvalidMessage: not three octets: each PC's TPM has 24 PCRs, and a second encoding would have a second digest.
+        InvalidMessage: not three octets: each PC's TPM has 24 PCRs, and a second encoding would
+            have a second digest.
     """
-    size = octets.u16()
+    size = reader.u16()
     if size != _SELECTION_SIZE:
-        raise octets.invalid(f"a PCR selection of {size} octets")
-    bits = int.from_bytes(octets.take(size), "little")
+        raise reader.invalid(f"a PCR selection of {size} octets")
+    bits = int.from_bytes(reader.take(size), "little")
     return tuple(index for index in range(PCR_COUNT) if bits >> index & 1)
 
 
-def take_composite(octets: Octets) -> Mapping[int, bytes]:
-    """Return the values in the TPM_PCR_COMPOSITE at the cursor, by index (8.2). Raises InvalidMessage."""
-    selection = take_selection(octets)
-    size = octets.u32()
+def take_composite(reader: TpmReader) -> Mapping[int, bytes]:
+    """Return the values in the TPM_PCR_COMPOSITE at the cursor, by index (8.2).
+
+    Raises InvalidMessage.
+    """
+    selection = take_selection(reader)
+    size = reader.u32()
     if size != len(selection) * DIGEST_SIZE:
-        raise octets.invalid(f"{size} bytes of values for {len(selection)} PCRs")
-    return {index: octets.take(DIGEST_SIZE) for index in selection}
+        raise reader.invalid(f"{size} bytes of values for {len(selection)} PCRs")
+    return {index: reader.take(DIGEST_SIZE) for index in selection}
 
 
 def composite_digest(values: Mapping[int, bytes]) -> bytes:
-    """Return the SHA-1 of the TPM_PCR_COMPOSITE of these values (8.2): it covers which PCRs they are, too.
+    """Return the SHA-1 of the TPM_PCR_COMPOSITE of these values (8.2).
 
-    Of no values it is twenty zeros; so a TPM answers (seen on libtpms).
+    It covers which PCRs they are, too. Of no values it is twenty zeros; so a TPM answers (seen on libtpms).
     """
     if not values:
         return bytes(DIGEST_SIZE)
@@ -285,15 +316,20 @@ def pcr_digest(selection: Selection, values: PcrValues) -> bytes:
     Raises:
         InvalidMessage: a selected value is missing or has not 20 bytes.
     """
-    indices, given = selection.get(BANK, ()), values.get(BANK, {})
-    for index in indices:
-        if len(given.get(index, b"")) != DIGEST_SIZE:
+    by_index = values.get(BANK, {})
+    selected = {}
+    for index in selection.get(BANK, ()):
+        value = by_index.get(index, b"")
+        if len(value) != DIGEST_SIZE:
             raise errors.InvalidMessage("PCR values", f"PCR {index} of bank {BANK} is missing")
-    return composite_digest({index: given[index] for index in indices})
+        selected[index] = value
+    return composite_digest(selected)
 
 
 def identity_contents(label_digest: bytes, public: PublicKey) -> bytes:
-    """Return the TPM_IDENTITY_CONTENTS that a new identity key signs (12.5): its binding to a label.
+    """Return the TPM_IDENTITY_CONTENTS by which a new identity key is bound to a label (12.5).
+
+    The key signs it.
 
     Args:
         label_digest: 20 bytes that the caller of TPM_MakeIdentity chose.
@@ -302,7 +338,10 @@ def identity_contents(label_digest: bytes, public: PublicKey) -> bytes:
 
 
 def encode_asym_ca_contents(aes_key: bytes, public: PublicKey) -> bytes:
-    """Return the TPM_ASYM_CA_CONTENTS (12.8) by which a TPM gives `aes_key` for that identity key only."""
+    """Return the TPM_ASYM_CA_CONTENTS of an AES key (12.8).
+
+    The TPM gives the key for that identity key only.
+    """
     return encode_symmetric_key(aes_key) + public.digest
 
 
@@ -311,16 +350,25 @@ def encode_symmetric_key(aes_key: bytes) -> bytes:
     return struct.pack(">IHH", ALG_AES128, ES_SYM_CBC, len(aes_key)) + aes_key
 
 
-def take_symmetric_key(octets: Octets) -> bytes:
-    """Return the AES-128 key of the TPM_SYMMETRIC_KEY at the cursor (10.7). Raises InvalidMessage."""
-    algorithm, _scheme, size = octets.u32(), octets.u16(), octets.u16()
+def take_symmetric_key(reader: TpmReader) -> bytes:
+    """Return the AES-128 key of the TPM_SYMMETRIC_KEY at the cursor (10.7).
+
+    Raises InvalidMessage.
+    """
+    algorithm = reader.u32()
+    reader.u16()  # the mode of encryption, which is CBC
+    size = reader.u16()
     if algorithm != ALG_AES128 or size != AES_SIZE:
-        raise octets.invalid("not an AES-128 key")
-    return octets.take(size)
+        raise reader.invalid("not an AES-128 key")
+    return reader.take(size)
 
 
 def encode_attestation(initial: bytes, encrypted: bytes) -> bytes:
-    """Return the TPM_SYM_CA_ATTESTATION (12.7) of what was encrypted by AES-128-CBC with that initial value."""
+    """Return the TPM_SYM_CA_ATTESTATION of what AES-128-CBC encrypted (12.7).
+
+    Args:
+        initial: its initial value.
+    """
     parameters = struct.pack(">III", AES_SIZE * 8, AES_SIZE * 8, len(initial)) + initial
     algorithm = _KEY_PARMS.pack(ALG_AES128, ES_SYM_CBC, SS_NONE, len(parameters)) + parameters
     return struct.pack(">I", len(encrypted)) + algorithm + encrypted
@@ -332,85 +380,90 @@ def parse_attestation(untrusted: bytes) -> tuple[bytes, bytes]:
     Raises:
         InvalidMessage: encrypted otherwise than by AES-128-CBC, or bytes left over.
     """
-    octets = _bounded(untrusted, "TPM_SYM_CA_ATTESTATION", MAX_ATTESTATION_SIZE)
-    size = octets.u32()
+    reader = _bounded(untrusted, "TPM_SYM_CA_ATTESTATION", MAX_ATTESTATION_SIZE)
+    size = reader.u32()
     expected = encode_attestation(bytes(AES_SIZE), b"")[4:-AES_SIZE]
-    if octets.take(len(expected)) != expected:
-        raise octets.invalid("not encrypted by AES-128-CBC")
-    initial, encrypted = octets.take(AES_SIZE), octets.take(size)
-    octets.end()
+    if reader.take(len(expected)) != expected:
+        raise reader.invalid("not encrypted by AES-128-CBC")
+    initial = reader.take(AES_SIZE)
+    encrypted = reader.take(size)
+    reader.end()
     return initial, encrypted
 
 
 def external_data(qualifying_data: bytes) -> bytes:
     """Return the 20 bytes that stand for 32 bytes of qualifying data in a TPM 1.2 quote.
 
-    The first 20 bytes, not their SHA-1: they are a SHA-256 already, and truncating it costs length, but does not
-    rest on SHA-1 (NIST SP 800-107, 5.1).
+    The first 20 bytes, not their SHA-1: they are a SHA-256 already, and truncating it costs length,
+    but does not rest on SHA-1 (NIST SP 800-107, 5.1).
     """
     return qualifying_data[:DIGEST_SIZE]
 
 
 def sha1(content: bytes) -> bytes:
-    """Return the SHA-1 that a TPM 1.2 prescribes; nothing else in this package may use it for trust."""
+    """Return the SHA-1 that a TPM 1.2 prescribes; nothing else may use it for trust."""
     return hashlib.sha1(content, usedforsecurity=False).digest()
 
 
-def _quote2(octets: Octets) -> Quote:
-    external = octets.take(DIGEST_SIZE)
-    info = take_pcr_info_short(octets)
-    if octets.left:
-        _take_version_info(octets)
-    return Quote(external, info.selection, info.composite_digest)
+def _quote2(reader: TpmReader) -> Quote12:
+    external = reader.take(DIGEST_SIZE)
+    info = take_pcr_info_short(reader)
+    if reader.left:
+        _take_version_info(reader)
+    return Quote12(external, info.selection, info.composite_digest)
 
 
-def _take_version_info(octets: Octets) -> None:
-    """Pass over a TPM_CAP_VERSION_INFO (21.6): the chip's make and firmware, which nothing here rests on."""
-    if octets.u16() != TAG_CAP_VERSION_INFO:
-        raise octets.invalid("neither an end nor a TPM_CAP_VERSION_INFO")
-    octets.take(11)  # version, specification level, errata, vendor
-    octets.sized(_MAX_VENDOR_SIZE)
+def _take_version_info(reader: TpmReader) -> None:
+    """Pass over a TPM_CAP_VERSION_INFO (21.6): make and firmware, which nothing here rests on."""
+    if reader.u16() != TAG_CAP_VERSION_INFO:
+        raise reader.invalid("neither an end nor a TPM_CAP_VERSION_INFO")
+    reader.take(11)  # version, specification level, errata, vendor
+    reader.sized(_MAX_VENDOR_SIZE)
 
 
-def _take_rsa_parameters(octets: Octets) -> _RsaParameters:
+def _take_rsa_parameters(reader: TpmReader) -> _RsaParameters:
     """Return the TPM_KEY_PARMS at the cursor (10.1, 10.4)."""
-    head = octets.take(_KEY_PARMS.size)
+    head = reader.take(_KEY_PARMS.size)
     algorithm, encryption, signature, size = _KEY_PARMS.unpack(head)
     if algorithm != ALG_RSA:
-        raise octets.invalid(f"unknown key type {algorithm:#010x}")
-    body = octets.take(size)
-    inner = Octets(body, "TPM_RSA_KEY_PARMS")
-    bits, primes = inner.u32(), inner.u32()
-    exponent = int.from_bytes(_take_long(inner, _MAX_EXPONENT_SIZE), "big") or 65537  # empty means the default
+        raise reader.invalid(f"unknown key type {algorithm:#010x}")
+    body = reader.take(size)
+    inner = TpmReader(body, "TPM_RSA_KEY_PARMS")
+    bits = inner.u32()
+    primes = inner.u32()
+    # An empty exponent means the default one.
+    exponent = int.from_bytes(_take_long(inner, _MAX_EXPONENT_SIZE), "big") or 65537
     inner.end()
     if primes != 2 or exponent != 65537:
-        raise octets.invalid("not an RSA key with two primes and the exponent 65537")
+        raise reader.invalid("not an RSA key with two primes and the exponent 65537")
     return _RsaParameters(head + body, encryption, signature, bits)
 
 
-def _public_key(octets: Octets, parameters: _RsaParameters) -> PublicKey:
+def _public_key(reader: TpmReader, parameters: _RsaParameters) -> PublicKey:
     """Return the TPM_PUBKEY of parameters and the TPM_STORE_PUBKEY at the cursor (10.2)."""
-    modulus = _take_long(octets, MAX_RSA_SIZE)
+    modulus = _take_long(reader, MAX_RSA_SIZE)
     # EK, SRK and identity keys have 2048 bits (Part 1, 31.2.1).
     if parameters.bits != 2048 or len(modulus) != 256 or not modulus[0] & 0x80:
-        raise octets.invalid("an RSA modulus that has not 2048 bits")
+        raise reader.invalid("an RSA modulus that has not 2048 bits")
     key = RsaKey(2048, 65537, int.from_bytes(modulus, "big"))
-    return PublicKey(parameters.area + _long(modulus), parameters.encryption, parameters.signature, key)
+    return PublicKey(
+        parameters.area + _long(modulus), parameters.encryption, parameters.signature, key
+    )
 
 
-def _take_long(octets: Octets, most: int) -> bytes:
+def _take_long(reader: TpmReader, most: int) -> bytes:
     """Return a byte string with a four-byte length before it, at most `most` bytes."""
-    size = octets.u32()
+    size = reader.u32()
     if size > most:
-        raise octets.invalid(f"a field of {size} bytes, at most {most} are allowed")
-    return octets.take(size)
+        raise reader.invalid(f"a field of {size} bytes, at most {most} are allowed")
+    return reader.take(size)
 
 
 def _long(value: bytes) -> bytes:
     return struct.pack(">I", len(value)) + value
 
 
-def _bounded(untrusted: bytes, what: str, most: int) -> Octets:
+def _bounded(untrusted: bytes, what: str, most: int) -> TpmReader:
     if len(untrusted) > most:
         raise errors.InvalidMessage(what, f"longer than {most} bytes")
-    return Octets(untrusted, what)
+    return TpmReader(untrusted, what)

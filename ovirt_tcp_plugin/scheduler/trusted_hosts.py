@@ -10,7 +10,7 @@ import itertools
 from collections.abc import Mapping, Sequence
 from typing import Optional
 
-from ovirt_tcp_plugin.broker.decision import Scope, Vm, decide, passing
+from ovirt_tcp_plugin.broker.decision import Scope, VmTrust, decide, passing
 from ovirt_tcp_plugin.broker.snapshot import Snapshot
 from ovirt_tcp_plugin.placement.filter_unit import SCOPE_PROPERTY
 
@@ -60,7 +60,7 @@ def accept(
 
 
 def _reasons(
-    snapshot: Snapshot, scope: Scope, vm: Vm, hosts: Sequence[str], now_ms: int
+    snapshot: Snapshot, scope: Scope, vm: VmTrust, hosts: Sequence[str], now_ms: int
 ) -> list[str]:
     """Return why no host passes, hosts of one code together."""
     hosts_by_code: dict[str, list[str]] = collections.defaultdict(list)
@@ -78,7 +78,7 @@ def _reasons(
 
 
 def _refusal(
-    host: str, snapshot: Snapshot, scope: Scope, vm: Vm, now_ms: int
+    host: str, snapshot: Snapshot, scope: Scope, vm: VmTrust, now_ms: int
 ) -> tuple[str, str]:
     """Return code and sentence for why a host does not pass."""
     if host not in snapshot.hosts:

@@ -1,13 +1,15 @@
 # SPDX-FileCopyrightText: The ovirt_tcp_plugin developers
 # SPDX-License-Identifier: Apache-2.0
-"""The Privacy CA's questions at enrolment: is this EK of a genuine TPM, is this AK fit to quote, are both in one TPM?
+"""The Privacy CA's questions at enrolment.
 
-Sources: TCG "EK Credential Profile" 2.5; TPM library Part 1, 24 (credential protection), 11.4.10 (KDFa, KDFe) and
-annexes B.10.4, C.6.4 (secret sharing). No I/O; the seed is an argument, while the OAEP padding and the ephemeral ECC
-key are drawn by `cryptography`.
+Is this EK of a genuine TPM, is this AK fit to quote, are both in one TPM?
 
-Not established: that the chip is in the machine whose name is enrolled. The token says so, on the word of whoever
-placed it there; a relay to another machine's TPM at that time is not detectable.
+Sources: TCG "EK Credential Profile" 2.5; TPM library Part 1, 24 (credential protection), 11.4.10
+(KDFa, KDFe) and annexes B.10.4, C.6.4 (secret sharing). No I/O; the seed is an argument, while the
+OAEP padding and the ephemeral ECC key are drawn by `cryptography`.
+
+Not established: that the chip is in the machine whose name is enrolled. The token says so, on the
+word of whoever placed it there; a relay to another machine's TPM at that time is not detectable.
 """
 
 from __future__ import annotations
@@ -26,7 +28,7 @@ from OpenSSL import crypto
 
 from ovirt_tcp_plugin import errors
 from ovirt_tcp_plugin.messages import public_keys, tpm2
-from ovirt_tcp_plugin.verifier import appraisal
+from ovirt_tcp_plugin.verifier.appraisal.quote20 import SIGNATURE_HASHES
 
 try:  # cryptography moved CFB; the TPM library prescribes it
     from cryptography.hazmat.decrepit.ciphers.modes import CFB
@@ -35,8 +37,12 @@ except ImportError:
 
 EK_CERTIFICATE_USAGE = x509.ObjectIdentifier("2.23.133.8.1")  # tcg-kp-EKCertificate
 
-_AK_REQUIRED = tpm2.FIXED_TPM | tpm2.FIXED_PARENT | tpm2.SENSITIVE_DATA_ORIGIN | tpm2.RESTRICTED | tpm2.SIGN
-_EK_REQUIRED = tpm2.FIXED_TPM | tpm2.FIXED_PARENT | tpm2.SENSITIVE_DATA_ORIGIN | tpm2.RESTRICTED | tpm2.DECRYPT
+_AK_REQUIRED = (
+    tpm2.FIXED_TPM | tpm2.FIXED_PARENT | tpm2.SENSITIVE_DATA_ORIGIN | tpm2.RESTRICTED | tpm2.SIGN
+)
+_EK_REQUIRED = (
+    tpm2.FIXED_TPM | tpm2.FIXED_PARENT | tpm2.SENSITIVE_DATA_ORIGIN | tpm2.RESTRICTED | tpm2.DECRYPT
+)
 _PEM_BEGIN = b"-----BEGIN CERTIFICATE-----"
 _NAME_HASHES = ("sha256", "sha384", "sha512")
 _OAEP_HASHES: dict[str, hashes.HashAlgorithm] = {
@@ -51,8 +57,8 @@ def check_ek_certificate(
 ) -> None:
     """Return if a vendor's authority vouches for `ek` at `now` (UTC).
 
-    The path check is OpenSSL's own; usage and key are compared here, because the default purposes of path checkers
-    know nothing of EK certificates.
+    The path check is OpenSSL's own; usage and key are compared here, because the default purposes
+    of path checkers know nothing of EK certificates.
 
     Args:
         certificate: DER of the EK certificate.
@@ -64,16 +70,20 @@ def check_ek_certificate(
     check_ek(ek)
     try:
         parsed = x509.load_der_x509_certificate(certificate)
-        wanted = crypto.load_certificate(crypto.FILETYPE_ASN1, certificate)
-        own_key = public_keys.encode(parsed.public_key())
+        for_openssl = crypto.load_certificate(crypto.FILETYPE_ASN1, certificate)
+        certified_key = public_keys.encode(parsed.public_key())
         usages = extended_usages(parsed)
     except (*public_keys.UNREADABLE, crypto.Error) as e:
         raise errors.Refused("ek_certificate_malformed", "the EK certificate cannot be read") from e
-    check_path(wanted, authorities, now)
+    check_path(for_openssl, authorities, now)
     if EK_CERTIFICATE_USAGE not in usages:
-        raise errors.Refused("ek_usage", "the certificate is not one of an endorsement key (EKU 2.23.133.8.1)")
-    if not hmac.compare_digest(own_key, public_keys.encode(public_keys.load(ek))):
-        raise errors.Refused("ek_key_differs", "the EK certificate is for another key than the one presented")
+        raise errors.Refused(
+            "ek_usage", "the certificate is not one of an endorsement key (EKU 2.23.133.8.1)"
+        )
+    if not hmac.compare_digest(certified_key, public_keys.encode(public_keys.load(ek))):
+        raise errors.Refused(
+            "ek_key_differs", "the EK certificate is for another key than the one presented"
+        )
 
 
 def check_ek(ek: tpm2.Public) -> None:
@@ -83,9 +93,13 @@ def check_ek(ek: tpm2.Public) -> None:
         Refused: ek_attributes.
     """
     if ek.attributes & _EK_REQUIRED != _EK_REQUIRED or ek.attributes & tpm2.SIGN:
-        raise errors.Refused("ek_attributes", "the EK is not a restricted decryption key fixed in its TPM")
+        raise errors.Refused(
+            "ek_attributes", "the EK is not a restricted decryption key fixed in its TPM"
+        )
     if ek.name_hash not in _NAME_HASHES or not ek.symmetric_bits:
-        raise errors.Refused("ek_attributes", "the EK's name hash or symmetric algorithm is too weak")
+        raise errors.Refused(
+            "ek_attributes", "the EK's name hash or symmetric algorithm is too weak"
+        )
 
 
 def check_ak(ak: tpm2.Public) -> None:
@@ -97,18 +111,28 @@ def check_ak(ak: tpm2.Public) -> None:
         Refused: ak_unrestricted, ak_attributes or ak_scheme.
     """
     if not ak.attributes & tpm2.RESTRICTED:
-        raise errors.Refused("ak_unrestricted", "the AK is not restricted: it would sign quotes that no TPM made")
+        raise errors.Refused(
+            "ak_unrestricted", "the AK is not restricted: it would sign quotes that no TPM made"
+        )
     if ak.attributes & _AK_REQUIRED != _AK_REQUIRED or ak.attributes & tpm2.DECRYPT:
         raise errors.Refused("ak_attributes", "the AK is not a signing key fixed in its TPM")
     if ak.name_hash not in _NAME_HASHES:
-        raise errors.Refused("ak_attributes", f"the AK's name hash is {ak.name_hash}, at least sha256 is needed")
-    schemes = (tpm2.ALG_RSASSA, tpm2.ALG_RSAPSS) if isinstance(ak.key, tpm2.RsaKey) else (tpm2.ALG_ECDSA,)
-    if ak.scheme not in schemes or ak.scheme_hash not in appraisal.SIGNATURE_HASHES:
-        raise errors.Refused("ak_scheme", "the AK must sign by RSASSA, RSAPSS or ECDSA with at least SHA-256")
+        raise errors.Refused(
+            "ak_attributes", f"the AK's name hash is {ak.name_hash}, at least sha256 is needed"
+        )
+    schemes = (
+        (tpm2.ALG_RSASSA, tpm2.ALG_RSAPSS) if isinstance(ak.key, tpm2.RsaKey) else (tpm2.ALG_ECDSA,)
+    )
+    if ak.scheme not in schemes or ak.scheme_hash not in SIGNATURE_HASHES:
+        raise errors.Refused(
+            "ak_scheme", "the AK must sign by RSASSA, RSAPSS or ECDSA with at least SHA-256"
+        )
     public_keys.load(ak)
 
 
-def make_credential(ek: tpm2.Public, ak_name: bytes, secret: bytes, seed: bytes) -> tuple[bytes, bytes]:
+def make_credential(
+    ek: tpm2.Public, ak_name: bytes, secret: bytes, seed: bytes
+) -> tuple[bytes, bytes]:
     """Return (credential, encrypted secret) that only the TPM with this EK *and* this AK can open.
 
     What TPM2_MakeCredential does (Part 3, 12.6), without a TPM.
@@ -146,19 +170,24 @@ def _share_seed(ek: tpm2.Public, public: ec.EllipticCurvePublicKey) -> tuple[byt
     ephemeral = ec.generate_private_key(public.curve)
     size = (public.curve.key_size + 7) // 8
     shared = ephemeral.exchange(ec.ECDH(), public)
-    own, theirs = ephemeral.public_key().public_numbers(), public.public_numbers()
-    x, y = own.x.to_bytes(size, "big"), own.y.to_bytes(size, "big")
-    seed = _kdfe(ek.name_hash, shared, b"IDENTITY\0", x + theirs.x.to_bytes(size, "big"))
+    point = ephemeral.public_key().public_numbers()
+    x = point.x.to_bytes(size, "big")
+    y = point.y.to_bytes(size, "big")
+    ek_x = public.public_numbers().x.to_bytes(size, "big")
+    seed = _kdfe(ek.name_hash, shared, b"IDENTITY\0", x + ek_x)
     return seed, _tpm2b(x) + _tpm2b(y)
 
 
 def _kdfa(hash_name: str, key: bytes, label: bytes, context: bytes, bits: int) -> bytes:
     """Return `bits` bits derived by HMAC in counter mode (Part 1, 11.4.10.2)."""
-    blocks = (
-        hmac.new(key, struct.pack(">I", counter) + label + context + struct.pack(">I", bits), hash_name).digest()
-        for counter in range(1, 2 + bits // 8 // tpm2.DIGEST_SIZES[hash_name])
-    )
-    return b"".join(blocks)[: bits // 8]
+    size = bits // 8
+    derived = b""
+    counter = 1
+    while len(derived) < size:
+        block = struct.pack(">I", counter) + label + context + struct.pack(">I", bits)
+        derived += hmac.new(key, block, hash_name).digest()
+        counter += 1
+    return derived[:size]
 
 
 def _kdfe(hash_name: str, shared: bytes, label: bytes, parties: bytes) -> bytes:
@@ -170,11 +199,14 @@ def _tpm2b(value: bytes) -> bytes:
     return struct.pack(">H", len(value)) + value
 
 
-def check_path(certificate: crypto.X509, authorities: Iterable[crypto.X509], now: datetime.datetime) -> None:
+def check_path(
+    certificate: crypto.X509, authorities: Iterable[crypto.X509], now: datetime.datetime
+) -> None:
     """Return if OpenSSL finds a path from the certificate to a root among the authorities, valid at `now`.
 
     Raises:
-        Refused: ek_untrusted; ek_expired when that is all that is wrong with it, as far as OpenSSL looked.
+        Refused: ek_untrusted; ek_expired when that is all that is wrong with it, as far as OpenSSL
+            looked.
     """
     store = crypto.X509Store()
     for authority in authorities:
@@ -190,7 +222,10 @@ def check_path(certificate: crypto.X509, authorities: Iterable[crypto.X509], now
 
 
 def extended_usages(certificate: x509.Certificate) -> Collection[x509.ObjectIdentifier]:
-    """Return the extended key usages. Raises one of `public_keys.UNREADABLE` when there are none."""
+    """Return the extended key usages.
+
+    Raises one of `public_keys.UNREADABLE` when there are none.
+    """
     return list(certificate.extensions.get_extension_for_class(x509.ExtendedKeyUsage).value)
 
 

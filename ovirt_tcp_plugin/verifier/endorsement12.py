@@ -1,12 +1,15 @@
 # SPDX-FileCopyrightText: The ovirt_tcp_plugin developers
 # SPDX-License-Identifier: Apache-2.0
-"""The Privacy CA's questions at the enrolment of a TPM 1.2: is this EK of a genuine TPM, is this AK an identity key of it?
+"""The Privacy CA's questions at the enrolment of a TPM 1.2.
 
-Sources: "TCG Credential Profiles" 1.2; "TPM Main Specification" 1.2 revision 116, Part 3, 15 (identities). No I/O; the
-seed is an argument, while the OAEP padding is drawn by `cryptography`.
+Is this EK of a genuine TPM, is this AK an identity key of it?
 
-That a key is an identity key, and so signs nothing but what its TPM made itself, is proven by one thing only: its TPM
-activates no other. What the host says of the key's usage serves for a clear refusal.
+Sources: "TCG Credential Profiles" 1.2; "TPM Main Specification" 1.2 revision 116, Part 3, 15
+(identities). No I/O; the seed is an argument, while the OAEP padding is drawn by `cryptography`.
+
+That a key is an identity key, and so signs nothing but what its TPM made itself, is proven by one
+thing only: its TPM activates no other. What the host says of the key's usage serves for a clear
+refusal.
 """
 
 from __future__ import annotations
@@ -25,15 +28,18 @@ from OpenSSL import crypto
 
 from ovirt_tcp_plugin import errors
 from ovirt_tcp_plugin.messages import public_keys, tpm12
-from ovirt_tcp_plugin.messages.octets import Octets
-from ovirt_tcp_plugin.verifier import endorsement, quote12
+from ovirt_tcp_plugin.messages.tpm_reader import TpmReader
+from ovirt_tcp_plugin.verifier import endorsement
+from ovirt_tcp_plugin.verifier.appraisal import quote12
 
 SEED_SIZE = 2 * tpm12.AES_SIZE
 
 _OAEP_LABEL = b"TCPA"  # TPM_ES_RSAESOAEP_SHA1_MGF1 (Part 1, 31.1.1)
-# Object identifiers of the key in an EK certificate, DER: rsaEncryption, and rsaesOaep, which TCG recommended.
+# Object identifiers of the key in an EK certificate, DER: rsaEncryption, and rsaesOaep, which TCG
+# recommended.
 _RSA_KEYS = (bytes.fromhex("06092a864886f70d010101"), bytes.fromhex("06092a864886f70d010107"))
-_SEQUENCE, _BIT_STRING = 0x30, 0x03
+_SEQUENCE = 0x30
+_BIT_STRING = 0x03
 _BEFORE_KEY = 6  # version, serial number, signature, issuer, validity, subject (RFC 5280, 4.1)
 
 
@@ -58,41 +64,56 @@ def check_identity(key: tpm12.Key, label_digest: bytes, binding: bytes) -> None:
         Refused: ak_unrestricted, ak_attributes, ak_scheme or ak_binding.
     """
     if key.usage != tpm12.USAGE_IDENTITY:
-        raise errors.Refused("ak_unrestricted", "the AK is not an identity key: it would sign quotes that no TPM made")
+        raise errors.Refused(
+            "ak_unrestricted",
+            "the AK is not an identity key: it would sign quotes that no TPM made",
+        )
     if key.flags & tpm12.MIGRATABLE:
         raise errors.Refused("ak_attributes", "the AK is not fixed in its TPM")
     if key.public.signature_scheme != tpm12.SS_RSASSA_SHA1:
-        raise errors.Refused("ak_scheme", "the AK must sign by RSASSA with SHA-1, as each TPM 1.2 quotes")
+        raise errors.Refused(
+            "ak_scheme", "the AK must sign by RSASSA with SHA-1, as each TPM 1.2 quotes"
+        )
     if not quote12.verify(key.public, tpm12.identity_contents(label_digest, key.public), binding):
         raise errors.Refused("ak_binding", "the AK was not made for this enrolment")
 
 
-def make_credential(ek: tpm12.PublicKey, ak: tpm12.PublicKey, secret: bytes, seed: bytes) -> tuple[bytes, bytes]:
+def make_credential(
+    ek: tpm12.PublicKey, ak: tpm12.PublicKey, secret: bytes, seed: bytes
+) -> tuple[bytes, bytes]:
     """Return (TPM_SYM_CA_ATTESTATION, encrypted TPM_ASYM_CA_CONTENTS) for the TPM with this EK *and* this AK.
 
     Args:
         secret: what only it shall read.
-        seed: SEED_SIZE fresh random bytes: the AES key, which the TPM gives for that AK only, and the initial value.
+        seed: SEED_SIZE fresh random bytes: the AES key, which the TPM gives for that AK only, and
+            the initial value.
     """
     if len(seed) != SEED_SIZE:
         raise ValueError(f"the seed has not {SEED_SIZE} bytes")
-    aes_key, initial = seed[: tpm12.AES_SIZE], seed[tpm12.AES_SIZE :]
+    aes_key = seed[: tpm12.AES_SIZE]
+    initial = seed[tpm12.AES_SIZE :]
     padder = block_padding.PKCS7(tpm12.AES_SIZE * 8).padder()
     encryptor = Cipher(algorithms.AES(aes_key), modes.CBC(initial)).encryptor()
     encrypted = encryptor.update(padder.update(secret) + padder.finalize()) + encryptor.finalize()
     sha1 = hashes.SHA1()  # noqa: S303 - as padding it need not resist collisions
     oaep = padding.OAEP(padding.MGF1(sha1), sha1, _OAEP_LABEL)
-    contents = public_keys.load_rsa(ek.key).encrypt(tpm12.encode_asym_ca_contents(aes_key, ak), oaep)
+    contents = public_keys.load_rsa(ek.key).encrypt(
+        tpm12.encode_asym_ca_contents(aes_key, ak), oaep
+    )
     return tpm12.encode_attestation(initial, encrypted), contents
 
 
 def check_ek_certificate(
-    certificate: bytes, ek: tpm12.PublicKey, authorities: Iterable[crypto.X509], now: datetime.datetime
+    certificate: bytes,
+    ek: tpm12.PublicKey,
+    authorities: Iterable[crypto.X509],
+    now: datetime.datetime,
 ) -> None:
     """Return if a vendor's authority vouches for `ek` at `now` (UTC).
 
-    The path is checked by OpenSSL from the issuer upwards, and the last step here: OpenSSL cannot read a certificate
-    whose key is marked rsaesOaep, as those of TPM 1.2 are, and need not like SHA-1.
+    The path is checked by OpenSSL from the issuer upwards, and the last step here: OpenSSL cannot
+    read a certificate whose key is marked rsaesOaep, as those of TPM 1.2 are, and need not like
+    SHA-1.
 
     Args:
         certificate: DER of the EK certificate.
@@ -113,12 +134,18 @@ def check_ek_certificate(
         raise errors.Refused("ek_certificate_malformed", "the EK certificate cannot be read") from e
     _check_life(parsed, now)
     if issuer is None:
-        raise errors.Refused("ek_untrusted", "no EK authority vouches for this TPM: none has signed its certificate")
+        raise errors.Refused(
+            "ek_untrusted", "no EK authority vouches for this TPM: none has signed its certificate"
+        )
     endorsement.check_path(issuer, known, now)
     if endorsement.EK_CERTIFICATE_USAGE not in usages:
-        raise errors.Refused("ek_usage", "the certificate is not one of an endorsement key (EKU 2.23.133.8.1)")
+        raise errors.Refused(
+            "ek_usage", "the certificate is not one of an endorsement key (EKU 2.23.133.8.1)"
+        )
     if certified.public_numbers() != public_keys.load_rsa(ek.key).public_numbers():
-        raise errors.Refused("ek_key_differs", "the EK certificate is for another key than the one presented")
+        raise errors.Refused(
+            "ek_key_differs", "the EK certificate is for another key than the one presented"
+        )
 
 
 def certified_key(tbs: bytes) -> rsa.RSAPublicKey:
@@ -128,7 +155,7 @@ def certified_key(tbs: bytes) -> rsa.RSAPublicKey:
         InvalidMessage: it has another form.
         ValueError: its key is none.
     """
-    body = _content(Octets(tbs, "EK certificate"), _SEQUENCE)
+    body = _content(TpmReader(tbs, "EK certificate"), _SEQUENCE)
     for _ in range(_BEFORE_KEY):
         _take_element(body)
     information = _content(body, _SEQUENCE)
@@ -142,11 +169,17 @@ def certified_key(tbs: bytes) -> rsa.RSAPublicKey:
     return key
 
 
-def _issuer(certificate: x509.Certificate, authorities: Iterable[crypto.X509]) -> Optional[crypto.X509]:
+def _issuer(
+    certificate: x509.Certificate, authorities: Iterable[crypto.X509]
+) -> Optional[crypto.X509]:
     """Return the authority that signed the certificate and may sign certificates at all, None if there is none."""
     for authority in authorities:
         candidate = authority.to_cryptography()
-        if candidate.subject == certificate.issuer and _is_authority(candidate) and _signed(certificate, candidate):
+        if (
+            candidate.subject == certificate.issuer
+            and _is_authority(candidate)
+            and _signed(certificate, candidate)
+        ):
             return authority
     return None
 
@@ -154,7 +187,8 @@ def _issuer(certificate: x509.Certificate, authorities: Iterable[crypto.X509]) -
 def _is_authority(certificate: x509.Certificate) -> bool:
     """Return whether the certificate may sign others (RFC 5280, 6.1.4 k, n)."""
     extensions = {type(extension.value): extension.value for extension in certificate.extensions}
-    constraints, usage = extensions.get(x509.BasicConstraints), extensions.get(x509.KeyUsage)
+    constraints = extensions.get(x509.BasicConstraints)
+    usage = extensions.get(x509.KeyUsage)
     if not isinstance(constraints, x509.BasicConstraints) or not constraints.ca:
         return False
     return not isinstance(usage, x509.KeyUsage) or usage.key_cert_sign
@@ -162,10 +196,12 @@ def _is_authority(certificate: x509.Certificate) -> bool:
 
 def _signed(certificate: x509.Certificate, authority: x509.Certificate) -> bool:
     """Return whether the authority signed the certificate, by RSASSA-PKCS1-v1_5 as all vendors did at that time."""
-    key, algorithm = authority.public_key(), certificate.signature_hash_algorithm
+    key = authority.public_key()
+    algorithm = certificate.signature_hash_algorithm
     if not isinstance(key, rsa.RSAPublicKey) or algorithm is None:
         return False
-    signed, signature = certificate.tbs_certificate_bytes, certificate.signature
+    signed = certificate.tbs_certificate_bytes
+    signature = certificate.signature
     if isinstance(algorithm, hashes.SHA1):
         return quote12.verify_sha1(key, signed, signature)
     try:
@@ -176,7 +212,10 @@ def _signed(certificate: x509.Certificate, authority: x509.Certificate) -> bool:
 
 
 def _check_extensions(certificate: x509.Certificate) -> None:
-    """Return if each critical extension is of a known kind (RFC 5280, 6.1.5 f). Raises ValueError."""
+    """Return if each critical extension is of a known kind (RFC 5280, 6.1.5 f).
+
+    Raises ValueError.
+    """
     for extension in certificate.extensions:
         if extension.critical and isinstance(extension.value, x509.UnrecognizedExtension):
             raise ValueError(extension.oid.dotted_string)
@@ -188,16 +227,17 @@ def _check_life(certificate: x509.Certificate, now: datetime.datetime) -> None:
         raise errors.Refused("ek_untrusted", "the EK certificate is not valid yet, or no longer")
 
 
-def _content(octets: Octets, expected: int) -> Octets:
-    tag, content = _take_element(octets)
+def _content(reader: TpmReader, expected: int) -> TpmReader:
+    tag, content = _take_element(reader)
     if tag != expected:
-        raise octets.invalid("another form than a certificate's")
-    return Octets(content, "EK certificate")
+        raise reader.invalid("another form than a certificate's")
+    return TpmReader(content, "EK certificate")
 
 
-def _take_element(octets: Octets) -> tuple[int, bytes]:
+def _take_element(reader: TpmReader) -> tuple[int, bytes]:
     """Return tag and content of the DER element at the cursor."""
-    tag, size = octets.u8(), octets.u8()
+    tag = reader.u8()
+    size = reader.u8()
     if size & 0x80:
-        size = int.from_bytes(octets.take(size & 0x7F), "big")
-    return tag, octets.take(size)
+        size = int.from_bytes(reader.take(size & 0x7F), "big")
+    return tag, reader.take(size)

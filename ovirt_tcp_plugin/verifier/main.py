@@ -28,7 +28,7 @@ from ovirt_tcp_plugin.tokens import Listed, add_commands, new_secret
 from ovirt_tcp_plugin.verifier import authority, endorsement, enrolment, processes, signing
 from ovirt_tcp_plugin.verifier.attestation import Attestation
 from ovirt_tcp_plugin.verifier.metrics import Metrics
-from ovirt_tcp_plugin.verifier.policy import Policies
+from ovirt_tcp_plugin.verifier.reference_values import ReferenceValueService
 from ovirt_tcp_plugin.verifier.settings import Settings
 from ovirt_tcp_plugin.verifier.store import authorities, endorsements, hosts, tokens, verdict_keys
 from ovirt_tcp_plugin.verifier.store.database import Database
@@ -51,13 +51,16 @@ GARBAGE = 20_000
 def main(context: click.Context, config_dir: Path) -> None:
     """The attestation server: appraises what hosts report of their boot and answers for them.
 
-    First `init`, then `token add` for the broker and the administrator, `token enrol` for each host, and `run`.
+    First `init`, then `token add` for the broker and the administrator, `token enrol` for each
+    host, and `run`.
     """
     context.obj = config_dir
 
 
 @main.command()
-@click.option("--name", "names", multiple=True, help="DNS name or address of this server; repeatable.")
+@click.option(
+    "--name", "names", multiple=True, help="DNS name or address of this server; repeatable."
+)
 @click.pass_obj
 def init(config_dir: Path, names: tuple[str, ...]) -> None:
     """Make the server's authority and certificate, and print what others need to know."""
@@ -65,17 +68,25 @@ def init(config_dir: Path, names: tuple[str, ...]) -> None:
     directory = settings.store.directory
     directory.mkdir(mode=0o700, parents=True, exist_ok=True)
     if directory.stat().st_mode & 0o077:
-        raise errors.InvalidConfig(str(directory), ["others may look into it; make it private: chmod 700"])
+        fault = "others may look into it; make it private: chmod 700"
+        raise errors.InvalidConfig(str(directory), [fault])
     now = datetime.datetime.now(datetime.timezone.utc)
-    own = authority.Authority.create(directory, now)
+    ca = authority.Authority.create(directory, now)
     if not settings.server.certificate.exists():
-        certificate, key = own.issue_server(names or (socket.getfqdn(),), now)
-        authority.write_key(settings.server.key, key)
-        authority.write_private(settings.server.certificate, certificate, 0o644)
-    _found(settings, own)
+        _make_server_certificate(settings, ca, names, now)
+    _prepare_database(settings, ca)
     served = load_pem_x509_certificate(settings.server.certificate.read_bytes())
+    fingerprint = served.fingerprint(hashes.SHA256()).hex(":")
     click.echo(f"authority (give it to agents and broker as ca_file): {directory / 'ca.pem'}")
-    click.echo(f"server certificate, SHA-256 fingerprint: {served.fingerprint(hashes.SHA256()).hex(':')}")
+    click.echo(f"server certificate, SHA-256 fingerprint: {fingerprint}")
+
+
+def _make_server_certificate(
+    settings: Settings, ca: authority.Authority, names: Sequence[str], now: datetime.datetime
+) -> None:
+    certificate, key = ca.issue_server(names or [socket.getfqdn()], now)
+    authority.write_key(settings.server.key, key)
+    authority.write_private(settings.server.certificate, certificate, 0o644)
 
 
 @main.command()
@@ -87,7 +98,7 @@ def run(config_dir: Path) -> None:
     if settings.server.processes == 1:
         asyncio.run(_serve(settings))
     else:
-        _found(settings, authority.Authority.load(settings.store.directory))
+        _prepare_database(settings, authority.Authority.load(settings.store.directory))
         processes.run(settings.server, lambda share: asyncio.run(_serve(settings, share)))
 
 
@@ -95,58 +106,41 @@ async def _serve(settings: Settings, share: Optional[processes.Share] = None) ->
     # Each agent keeps a connection open.
     _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
-    own = authority.Authority.load(settings.store.directory)
+    ca = authority.Authority.load(settings.store.directory)
     vendors = read_authorities(settings.enrolment.ek_authorities)
     if not vendors:
         directory = settings.enrolment.ek_authorities
-        log.warning("ek_authorities directory=%s is empty: only registered EKs can enrol", directory)
+        log.warning(
+            "ek_authorities directory=%s is empty: only registered EKs can enrol", directory
+        )
     with _database(settings) as database:
-        _claim(database, own)
-        await _serve_from(database, settings, own, vendors, share)
+        _claim(database, ca)
+        await _serve_from(database, settings, ca, vendors, share)
     log.info("stopped")
 
 
 async def _serve_from(
     database: Database,
     settings: Settings,
-    own: authority.Authority,
+    ca: authority.Authority,
     vendors: Sequence[crypto.X509],
     share: Optional[processes.Share],
 ) -> None:
-    clock = Clock()
-    policies = Policies(database, settings.appraisal)
-    metrics = Metrics(share.number, share.blackboard) if share else Metrics()
-    database.on_done = metrics.stored
-    attestation = Attestation(database, policies, metrics, settings.appraisal, clock)
-    signer = signing.Signer(database, own, clock)
-    context = Context(
-        database,
-        enrolment.Enrolment(
-            database, own, vendors, settings.enrolment.first_use, clock, tpm12=settings.appraisal.tpm12
-        ),
-        attestation,
-        signer,
-        policies,
-        metrics,
-        clock,
-        settings.server,
-    )
-    stopped = asyncio.Event()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        asyncio.get_running_loop().add_signal_handler(number, stopped.set)
-    tls = web.tls_context(settings.server.certificate, settings.server.key, own.pem)
+    context = _wire(database, settings, ca, vendors, share)
+    stopped = _stopped_by_signal()
+    tls = web.tls_context(settings.server.certificate, settings.server.key, ca.pem)
     server, port = web.serve(context, tls, share.sockets if share else None)
     log.info("serving address=%s port=%d", settings.server.address or "*", port)
-    chores = [asyncio.ensure_future(_forget_tokens(database, clock)), asyncio.ensure_future(signer.keep_fresh())]
+    chores = [
+        asyncio.ensure_future(_forget_tokens(database, context.clock)),
+        asyncio.ensure_future(context.signer.keep_fresh()),
+    ]
     if share:
-        chores.append(asyncio.ensure_future(metrics.keep_telling(lambda: server.counts)))
+        telling = context.metrics.keep_telling(lambda: server.counts)
+        chores.append(asyncio.ensure_future(telling))
     if share or database.remote:
-        chores.append(asyncio.ensure_future(attestation.relay()))
-    # What is there by now stays; the collector need not look at it time and again.
-    gc.collect()
-    gc.freeze()
-    # Nearly all that a request makes goes with its last reference; only now and then is there a cycle.
-    gc.set_threshold(GARBAGE)
+        chores.append(asyncio.ensure_future(context.attestation.relay()))
+    _collect_garbage_rarely()
     try:
         await until_stopped(stopped, chores)
     finally:
@@ -156,16 +150,61 @@ async def _serve_from(
         await asyncio.gather(*chores, return_exceptions=True)
 
 
+def _wire(
+    database: Database,
+    settings: Settings,
+    ca: authority.Authority,
+    vendors: Sequence[crypto.X509],
+    share: Optional[processes.Share],
+) -> Context:
+    """Return what the handlers share."""
+    clock = Clock()
+    options = settings.appraisal
+    metrics = Metrics(share.number, share.shared_metrics) if share else Metrics()
+    database.on_done = metrics.stored
+    reference_values = ReferenceValueService(database, options)
+    enrolments = enrolment.EnrolmentService(
+        database, ca, vendors, settings.enrolment.first_use, clock, tpm12=options.tpm12
+    )
+    return Context(
+        database=database,
+        enrolment=enrolments,
+        attestation=Attestation(database, reference_values, metrics, options, clock),
+        signer=signing.Signer(database, ca, clock),
+        reference_values=reference_values,
+        metrics=metrics,
+        clock=clock,
+        options=settings.server,
+    )
+
+
+def _stopped_by_signal() -> asyncio.Event:
+    stopped = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stopped.set)
+    return stopped
+
+
+def _collect_garbage_rarely() -> None:
+    # What is there by now stays; the collector need not look at it time and again.
+    gc.collect()
+    gc.freeze()
+    # Nearly all that a request makes goes with its last reference; only now and then is there a
+    # cycle.
+    gc.set_threshold(GARBAGE)
+
+
 async def until_stopped(stopped: asyncio.Event, chores: Sequence[asyncio.Future[None]]) -> None:
     """Return when it is time to stop.
 
-    None of the chores ends by itself. One that did, by a fault of ours, would leave a server that looks alive; so its
-    exception comes through, the process ends, and systemd starts it anew.
+    None of the chores ends by itself. One that did, by a fault of ours, would leave a server that
+    looks alive; so its exception comes through, the process ends, and systemd starts it again.
     """
     running: list[asyncio.Future[Any]] = [asyncio.ensure_future(stopped.wait()), *chores]
     ended, _ = await asyncio.wait(running, return_when=asyncio.FIRST_COMPLETED)
-    for one in ended:
-        one.result()
+    for task in ended:
+        task.result()
 
 
 async def _forget_tokens(database: Database, clock: Clock) -> None:
@@ -184,7 +223,9 @@ class _Tokens:
         self._database = database
 
     def add(self, secret: str, role: str, note: str, end_s: int) -> None:
-        self._database.transact(lambda c: tokens.add(c, secret, Token(role, note=note, end_s=end_s)))
+        self._database.transact(
+            lambda c: tokens.add(c, secret, Token(role, note=note, end_s=end_s))
+        )
 
     def every(self) -> Iterator[Listed]:
         for identifier, token in self._database.transact(tokens.every).items():
@@ -212,14 +253,20 @@ token_group = add_commands(
 @token_group.command("enrol")
 @click.argument("host")
 @click.option("--host-id", default="", help="The engine's id of the host.")
-@click.option("--hours", default=24, show_default=True, type=click.IntRange(1), help="How long it is good.")
+@click.option(
+    "--hours", default=24, show_default=True, type=click.IntRange(1), help="How long it is good."
+)
 @click.pass_obj
 def token_enrol(config_dir: Path, host: str, host_id: str, hours: int) -> None:
     """Make a token that enrols HOST (its address in the engine, lower case), once."""
     enrolment.check_host_name(host)
     secret = new_secret()
     with _database(_load(config_dir)) as database:
-        database.transact(lambda c: tokens.add(c, secret, Token("enrolment", host, host_id, end_s=_in_hours(hours))))
+        database.transact(
+            lambda c: tokens.add(
+                c, secret, Token("enrolment", host, host_id, end_s=_in_hours(hours))
+            )
+        )
     click.echo(secret)
 
 
@@ -263,7 +310,9 @@ def ek_add(config_dir: Path, host: str, digest: str) -> None:
         raise errors.InvalidMessage("EK digest", "it has 64 hexadecimal digits in lower case")
     with _database(_load(config_dir)) as database:
         database.transact(lambda c: endorsements.add(c, digest, host))
-    click.echo(f"{host} may enrol with this TPM and no other; it still needs a token: ovirt-tcp-verifier token enrol {host}")
+    click.echo(
+        f"{host} may enrol with this TPM and no other; it still needs a token: ovirt-tcp-verifier token enrol {host}"
+    )
 
 
 @ek_group.command("list")
@@ -289,8 +338,9 @@ def ek_remove(config_dir: Path, host: str) -> None:
 def verdict_key_group() -> None:
     """Change the key that signs the verdicts for the hosts' gates, without a good verdict refused.
 
-    `prepare` the next key, `export` both public keys and give them to every host, then `activate`. When the last
-    verdict of the former key has ended (appraisal.lifetime), its file may leave the hosts.
+    `prepare` the next key, `export` both public keys and give them to every host, then `activate`.
+    When the last verdict of the former key has ended (appraisal.lifetime), its file may leave the
+    hosts.
     """
 
 
@@ -311,7 +361,9 @@ def verdict_key_prepare(config_dir: Path) -> None:
     fresh = signing.new_key(authority.Authority.load(settings.store.directory))
     with _database(settings) as database:
         database.transact(lambda c: verdict_keys.prepare(c, fresh))
-    click.echo(f"key {fresh.key_id} is prepared; export it and give it to every host before you activate it")
+    click.echo(
+        f"key {fresh.key_id} is prepared; export it and give it to every host before you activate it"
+    )
 
 
 @verdict_key_group.command("export")
@@ -323,7 +375,9 @@ def verdict_key_export(config_dir: Path, directory: Path) -> None:
         known = database.transact(verdict_keys.every)
     for state, key in known.items():
         if state != verdict_keys.FORMER:
-            authority.write_private(directory / f"{key.key_id}.pem", key.public.encode("ascii"), 0o644)
+            authority.write_private(
+                directory / f"{key.key_id}.pem", key.public.encode("ascii"), 0o644
+            )
             click.echo(f"{state:6}  {directory / key.key_id}.pem")
 
 
@@ -343,22 +397,29 @@ def read_authorities(directory: Path) -> list[crypto.X509]:
     """Return the vendor certificates in the *.pem files of a directory.
 
     Raises:
-        InvalidConfig: a file cannot be read; trust that is only half loaded would refuse good hosts.
+        InvalidConfig: a file cannot be read; trust that is only half loaded would refuse good
+            hosts.
     """
-    faults, vendors = [], []
+    faults = []
+    vendors = []
     for path in sorted(directory.glob("*.pem")):
         try:
-            with path.open("rb") as file:
-                content = file.read(MAX_AUTHORITY_SIZE + 1)
+            content = _read_bounded(path)
             vendors += endorsement.load_authorities(content)
         except (OSError, errors.InvalidMessage) as e:
             faults.append(f"{path.name}: {e}")
-        else:
-            if len(content) > MAX_AUTHORITY_SIZE:
-                faults.append(f"{path.name}: longer than {MAX_AUTHORITY_SIZE} bytes, split it")
+            continue
+        if len(content) > MAX_AUTHORITY_SIZE:
+            faults.append(f"{path.name}: longer than {MAX_AUTHORITY_SIZE} bytes, split it")
     if faults:
         raise errors.InvalidConfig(str(directory), faults)
     return vendors
+
+
+def _read_bounded(path: Path) -> bytes:
+    """Return a file, or one byte more of it than may be read."""
+    with path.open("rb") as file:
+        return file.read(MAX_AUTHORITY_SIZE + 1)
 
 
 def _load(config_dir: Path) -> Settings:
@@ -374,15 +435,15 @@ def _database(settings: Settings) -> Iterator[Database]:
         database.close()
 
 
-def _found(settings: Settings, own: authority.Authority) -> None:
+def _prepare_database(settings: Settings, ca: authority.Authority) -> None:
     """Do what only the first server on a database has to do, before there are several."""
     with _database(settings) as database:
-        _claim(database, own)
-        signing.ensure_key(database, own)
+        _claim(database, ca)
+        signing.ensure_key(database, ca)
 
 
-def _claim(database: Database, own: authority.Authority) -> None:
-    digest = own.certificate.fingerprint(hashes.SHA256()).hex()
+def _claim(database: Database, ca: authority.Authority) -> None:
+    digest = ca.certificate.fingerprint(hashes.SHA256()).hex()
     database.transact(lambda c: authorities.claim(c, digest))
 
 

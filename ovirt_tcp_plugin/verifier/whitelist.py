@@ -2,12 +2,13 @@
 # SPDX-License-Identifier: Apache-2.0
 """OpenAttestation's whitelist as a view of the reference values.
 
-An MLE is a set of reference values: values of whole PCRs, for the hosts that are registered with it and no others. Its
-OEM or OS, and what is told of a host, are records that its tools show; nobody is judged by them.
+An MLE is a set of reference values: values of whole PCRs, for the hosts that are registered with it
+and no others. Its OEM or OS, and what is told of a host, are records that its tools show; nobody is
+judged by them.
 
-Each function is a piece of work for the database. What is refused bears OpenAttestation's code: 1006 (there is such a
-record already, or none), 1007 (no such MLE), 2012 (in use), 2000 and 404 (no such host), 2001 and 412 (wrong data of a
-host), 500.
+Each function is a piece of work for the database. What is refused bears OpenAttestation's code:
+1006 (there is such a record already, or none), 1007 (no such MLE), 2012 (in use), 2000 and 404 (no
+such host), 2001 and 412 (wrong data of a host), 500.
 """
 
 from __future__ import annotations
@@ -58,7 +59,9 @@ def remove_owner(connection: Connection, owner: Owner) -> None:
     """Remove an OEM or OS. Raises Refused (1006; 2012 if an MLE is of it)."""
     _check_owner(connection, owner)
     if any(oat_whitelist.owner_of(mle) == owner for mle in oat_records.every(connection, MLE)):
-        raise errors.Refused("2012", f"Data Error - {_label(owner)} reference with MLE, delete failed")
+        raise errors.Refused(
+            "2012", f"Data Error - {_label(owner)} reference with MLE, delete failed"
+        )
     oat_records.remove(connection, _kind(owner), owner.name, owner.version)
 
 
@@ -66,7 +69,9 @@ def add_mle(connection: Connection, mle: Mle) -> None:
     """Add an MLE, for no host yet. Raises Refused (1006)."""
     _check_owner(connection, mle.name.owner)
     if oat_records.find(connection, MLE, mle.name.name, mle.name.version) is not None:
-        raise errors.Refused("1006", f"Data Error - MLE {mle.name.name} already exists in the database")
+        raise errors.Refused(
+            "1006", f"Data Error - MLE {mle.name.name} already exists in the database"
+        )
     _put_mle(connection, mle)
     references.put(connection, _begin(mle.name).with_values(_values(mle.pcrs)))
 
@@ -84,7 +89,9 @@ def remove_mle(connection: Connection, name: MleName) -> None:
     _check_mle(connection, name, "1007")
     known = _find_set(references.hold(connection), name)
     if known and known.host_names:
-        raise errors.Refused("500", f"Delete MLE entry failed: MLE {name.name} has a reference with HOST")
+        raise errors.Refused(
+            "500", f"Delete MLE entry failed: MLE {name.name} has a reference with HOST"
+        )
     oat_records.remove(connection, MLE, name.name, name.version)
     if known:
         references.remove(connection, known.name)
@@ -92,11 +99,13 @@ def remove_mle(connection: Connection, name: MleName) -> None:
 
 def mles(connection: Connection, criteria: str) -> list[dict[str, Any]]:
     """Return the JSON objects of the MLEs of which a member contains `criteria`, in any case."""
-    sets = {one.name: one for one in references.load(connection).sets}
-    known = oat_records.every(connection, MLE)
-    found = [record for record in known if any(criteria.lower() in text.lower() for text in record.values())]
-    names = [set_name(record.get("Name", ""), record.get("Version", "")) for record in found]
-    return [{**record, "MLE_Manifests": _manifests(sets.get(name))} for record, name in zip(found, names)]
+    sets = {known.name: known for known in references.load(connection).sets}
+    objects = []
+    for record in oat_records.every(connection, MLE):
+        if any(criteria.lower() in text.lower() for text in record.values()):
+            name = set_name(record.get("Name", ""), record.get("Version", ""))
+            objects.append({**record, "MLE_Manifests": _manifests(sets.get(name))})
+    return objects
 
 
 def mle(connection: Connection, name: MleName) -> dict[str, Any]:
@@ -131,9 +140,13 @@ def remove_pcr(connection: Connection, name: MleName, index: int) -> None:
 def add_host(connection: Connection, host: Host) -> None:
     """Register a host: from now on it is judged by its MLEs only. Raises Refused (500, 2001)."""
     if not is_host_name(host.name):
-        raise errors.Refused("500", "Add HOST entry failed: HostName is neither a DNS name nor an address")
+        raise errors.Refused(
+            "500", "Add HOST entry failed: HostName is neither a DNS name nor an address"
+        )
     if oat_records.find(connection, HOST, host.name) is not None:
-        raise errors.Refused("2001", f"Data Error - HOST {host.name} already exists in the database")
+        raise errors.Refused(
+            "2001", f"Data Error - HOST {host.name} already exists in the database"
+        )
     for name in host.mles:
         _check_mle(connection, name, "2001")
     oat_records.put(connection, HOST, host.record, host.name)
@@ -152,12 +165,17 @@ def change_host(connection: Connection, host_name: str, changes: Record) -> None
 
 
 def remove_host(connection: Connection, host_name: str) -> None:
-    """End a host's registration: it is judged again by the sets that are for all. Raises Refused (2000)."""
+    """End a host's registration: it is judged again by the sets that are for all.
+
+    Raises Refused (2000).
+    """
     if not oat_records.remove(connection, HOST, host_name):
-        raise errors.Refused("2000", f"Data Error - HOST {host_name} does not exist in the database")
-    for one in references.hold(connection):
-        if one.name.startswith(MLE_PREFIX) and host_name in (one.host_names or ()):
-            references.put(connection, one.without_host(host_name))
+        raise errors.Refused(
+            "2000", f"Data Error - HOST {host_name} does not exist in the database"
+        )
+    for known in references.hold(connection):
+        if known.name.startswith(MLE_PREFIX) and host_name in (known.host_names or ()):
+            references.put(connection, known.without_host(host_name))
 
 
 def hosts(connection: Connection, criteria: str) -> list[Record]:
@@ -186,12 +204,16 @@ def _check_owner(connection: Connection, owner: Owner) -> None:
 def _check_mle(connection: Connection, name: MleName, code: str) -> Record:
     record = oat_records.find(connection, MLE, name.name, name.version)
     if record is None or oat_whitelist.owner_of(record) != name.owner:
-        raise errors.Refused(code, f"Data Error - MLE {name.name} of that version and owner does not exist in the database")
+        raise errors.Refused(
+            code,
+            f"Data Error - MLE {name.name} of that version and owner does not exist in the database",
+        )
     return record
 
 
-def _put_mle(connection: Connection, one: Mle) -> None:
-    oat_records.put(connection, MLE, oat_whitelist.encode_mle(one), one.name.name, one.name.version)
+def _put_mle(connection: Connection, mle: Mle) -> None:
+    record = oat_whitelist.encode_mle(mle)
+    oat_records.put(connection, MLE, record, mle.name.name, mle.name.version)
 
 
 def _begin(name: MleName) -> ReferenceSet:
@@ -200,12 +222,15 @@ def _begin(name: MleName) -> ReferenceSet:
 
 
 def _find_set(sets: Iterable[ReferenceSet], name: MleName) -> Optional[ReferenceSet]:
-    wanted = set_name(name.name, name.version)
-    return next((one for one in sets if one.name == wanted), None)
+    name_of_set = set_name(name.name, name.version)
+    return next((known for known in sets if known.name == name_of_set), None)
 
 
 def _set_of(connection: Connection, name: MleName) -> ReferenceSet:
-    """Return the set of an MLE for a change of it; `ovirt-tcp reference withdraw` may have removed it."""
+    """Return the set of an MLE for a change of it.
+
+    `ovirt-tcp reference withdraw` may have removed it.
+    """
     return _find_set(references.hold(connection), name) or _begin(name)
 
 
@@ -216,7 +241,9 @@ def _is_of(value: Value, index: int, bank: str = "") -> bool:
 def _without(known: ReferenceSet, index: int, bank: str = "") -> ReferenceSet:
     gone = [value.identifier for value in known.values if _is_of(value, index, bank)]
     if not gone:
-        raise errors.Refused("1006", f"Data Error - PCR {index} of that MLE does not exist in the database")
+        raise errors.Refused(
+            "1006", f"Data Error - PCR {index} of that MLE does not exist in the database"
+        )
     return known.withdrawn(gone)
 
 
@@ -225,5 +252,10 @@ def _values(pcrs: Iterable[Pcr]) -> list[Value]:
 
 
 def _manifests(known: Optional[ReferenceSet]) -> list[dict[str, str]]:
-    whole = [value for value in known.values if not value.component and not value.staged] if known else []
-    return [oat_whitelist.encode_pcr(value.pcr, value.digest) for value in whole]
+    if known is None:
+        return []
+    return [
+        oat_whitelist.encode_pcr(value.pcr, value.digest)
+        for value in known.values
+        if not value.component and not value.staged
+    ]

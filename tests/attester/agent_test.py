@@ -21,13 +21,13 @@ from cryptography.hazmat.primitives.asymmetric import ec
 
 from ovirt_tcp_plugin import errors
 from ovirt_tcp_plugin.attester import agent as agent_module
-from ovirt_tcp_plugin.attester import enrolling, handover, keys, measure, reporting
+from ovirt_tcp_plugin.attester import enrolment, hook_files, keys, measure, verifier_client
 from ovirt_tcp_plugin.attester.agent import PACE_S, Agent
-from ovirt_tcp_plugin.attester.handover import Handover
-from ovirt_tcp_plugin.attester.identity import Identity
+from ovirt_tcp_plugin.attester.agent_state import AgentState
+from ovirt_tcp_plugin.attester.hook_files import HookFiles
 from ovirt_tcp_plugin.attester.measure import Sources
-from ovirt_tcp_plugin.attester.reporting import Verifiers
 from ovirt_tcp_plugin.attester.tpm import Tpm
+from ovirt_tcp_plugin.attester.verifier_client import VerifierClient
 from ovirt_tcp_plugin.lab.host import LabHost
 from ovirt_tcp_plugin.messages import evidence, tpm2
 from ovirt_tcp_plugin.verifier.authority import Authority
@@ -43,31 +43,31 @@ NOTHING = http(204)
 class Attester:
     """An agent with its recorded pauses."""
 
-    def __init__(self, agent: Agent, pauses: list[float], identity: Identity, ak: keys.AttestationKey) -> None:
+    def __init__(self, agent: Agent, pauses: list[float], state: AgentState, ak: keys.AttestationKey) -> None:
         self.agent = agent
         self.pauses = pauses
-        self.identity = identity
+        self.state = state
         self.ak = ak
 
     def status(self) -> dict[str, object]:
-        return dict(self.identity.load_status() or {})
+        return dict(self.state.load_status() or {})
 
 
 @pytest.fixture
-def make_attester(host: LabHost, tpm: Tpm, identity: Identity, authority: Authority) -> Callable[..., Attester]:
+def make_attester(host: LabHost, tpm: Tpm, state: AgentState, authority: Authority) -> Callable[..., Attester]:
     with keys.endorsement_key(tpm, ["rsa-2048"]) as endorsement:
         ak = keys.AttestationKey(tpm, keys.create_ak(tpm, endorsement, "ecc-p256"))
     key = ec.generate_private_key(ec.SECP256R1())
-    identity.keep_client(key, issue(authority, enrolling._certificate_request(key, "host-1")))
+    state.keep_client(key, issue(authority, enrolment._certificate_request(key, "host-1")))
 
     def make(*servers: FakeVerifier, ca_file: Optional[Path] = None, draw: float = 1.0) -> Attester:
         urls = [server.url for server in servers]
-        verifiers = Verifiers(urls, ca_file or servers[0].ca_file, identity.client_file)
+        client = VerifierClient(urls, ca_file or servers[0].ca_file, state.client_file)
         sources = Sources(host.boot_id_file, {"txt": host.txt_log_file})
         pauses: list[float] = []
-        handed = Handover(host.hooks_directory)
-        agent = Agent("host-1", identity, tpm, ak, verifiers, sources, handed, 30.0, pauses.append, lambda: draw)
-        return Attester(agent, pauses, identity, ak)
+        hook_files = HookFiles(host.hooks_directory)
+        agent = Agent("host-1", state, tpm, ak, client, sources, hook_files, 30.0, pauses.append, lambda: draw)
+        return Attester(agent, pauses, state, ak)
 
     return make
 
@@ -77,8 +77,8 @@ Make = Callable[..., Attester]
 
 @pytest.fixture
 def short_waits(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(reporting, "CONNECT_WITHIN_S", 0.2)
-    monkeypatch.setattr(reporting, "ANSWER_WITHIN_S", 0.3)
+    monkeypatch.setattr(verifier_client, "CONNECT_WITHIN_S", 0.2)
+    monkeypatch.setattr(verifier_client, "ANSWER_WITHIN_S", 0.3)
     monkeypatch.setattr(agent_module, "WAIT_MS", 100)
 
 
@@ -155,7 +155,7 @@ def test_replaces_its_certificate_in_good_time(
     assert [path for path, _ in verifier.requests] == ["/v1/challenge", "/v1/certificate", "/v1/challenge"]
     old, renewing, new = verifier.clients
     assert old == renewing != new
-    attester.identity.check_client()
+    attester.state.check_client()
 
 
 BAD_ANSWERS = [
@@ -418,7 +418,7 @@ def test_a_full_disk_does_not_keep_it_from_reporting(
 
     verifier.answers = [http(200, CHALLENGE), http(200, TRUSTED), NOTHING]
     attester = make_attester(verifier)
-    monkeypatch.setattr(attester.identity, "keep_status", full)
+    monkeypatch.setattr(attester.state, "keep_status", full)
 
     attester.agent.step()
     attester.agent.step()
@@ -492,7 +492,7 @@ def test_a_verdict_that_cannot_be_kept_leaves_the_one_before_and_does_not_stop_i
     verifier.answers += [http(200, {**TRUSTED, "verdict": "d.e.f"}), NOTHING]
     attester = make_attester(verifier)
     attester.agent.step()
-    monkeypatch.setattr(handover.os, "fchmod", full)
+    monkeypatch.setattr(hook_files.os, "fchmod", full)
 
     attester.agent.step()
     attester.agent.step()

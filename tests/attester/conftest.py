@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from ovirt_tcp_plugin.attester.identity import Identity
+from ovirt_tcp_plugin.attester.agent_state import AgentState
 from ovirt_tcp_plugin.attester.tpm import Tpm
 from ovirt_tcp_plugin.lab.host import LabHost
 from ovirt_tcp_plugin.verifier.authority import Authority
@@ -57,5 +57,5 @@ def tpm(host: LabHost) -> Iterator[Tpm]:
 
 
 @pytest.fixture
-def identity(host: LabHost) -> Identity:
-    return Identity(host.state_directory)
+def state(host: LabHost) -> AgentState:
+    return AgentState(host.state_directory)

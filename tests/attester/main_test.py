@@ -18,8 +18,8 @@ from click.testing import CliRunner, Result
 from cryptography.hazmat.primitives.asymmetric import ec
 
 from ovirt_tcp_plugin import config, errors
-from ovirt_tcp_plugin.attester import enrolling, keys
-from ovirt_tcp_plugin.attester.identity import Identity
+from ovirt_tcp_plugin.attester import enrolment, keys
+from ovirt_tcp_plugin.attester.agent_state import AgentState
 from ovirt_tcp_plugin.attester.main import main
 from ovirt_tcp_plugin.attester.settings import Settings, Verifier
 from ovirt_tcp_plugin.lab.host import LabHost
@@ -35,14 +35,14 @@ def call(directory: Path, *arguments: str) -> Result:
 
 
 @pytest.fixture
-def enrolled(host: LabHost, identity: Identity, authority: Authority, verifier: FakeVerifier) -> LabHost:
+def enrolled(host: LabHost, state: AgentState, authority: Authority, verifier: FakeVerifier) -> LabHost:
     """A host that was enrolled, and its configuration."""
     tpm = host.connect()
     with keys.endorsement_key(tpm) as endorsement:
-        identity.keep_ak(keys.create_ak(tpm, endorsement, "ecc-p256"))
+        state.keep_ak(keys.create_ak(tpm, endorsement, "ecc-p256"))
     tpm.close()
     key = ec.generate_private_key(ec.SECP256R1())
-    identity.keep_client(key, issue(authority, enrolling._certificate_request(key, "host-1")))
+    state.keep_client(key, issue(authority, enrolment._certificate_request(key, "host-1")))
     host.configure(verifier.url, verifier.ca_file)
     return host
 
@@ -170,9 +170,9 @@ def test_status_before_the_first_report(enrolled: LabHost) -> None:
     assert "the agent has not run" in result.output
 
 
-def test_status_tells_level_findings_and_fault(enrolled: LabHost, identity: Identity) -> None:
+def test_status_tells_level_findings_and_fault(enrolled: LabHost, state: AgentState) -> None:
     finding = {"check": 8, "code": "event_differs", "text": "PCR 17 differs", "expected": "aa", "seen": "bb"}
-    identity.keep_status(
+    state.keep_status(
         {"level": "untrusted", "findings": [finding], "server": "https://a", "time": int(time.time()) - 5, "error": "x"}
     )
 
@@ -250,5 +250,5 @@ def test_the_state_directory_is_for_its_owner(host: LabHost, verifier: FakeVerif
     host.state_directory.chmod(0o755)
 
     with pytest.raises(errors.InvalidConfig, match="0700 is needed"):
-        Identity(host.state_directory)
+        AgentState(host.state_directory)
     assert "0700 is needed" in call(host.config_directory, "status").output

@@ -31,7 +31,7 @@ import yaml
 from ovirt_tcp_plugin import config
 from ovirt_tcp_plugin.broker import settings
 from ovirt_tcp_plugin.broker.knowledge import Knowledge
-from ovirt_tcp_plugin.broker.memory import Memory
+from ovirt_tcp_plugin.broker.memory import StateFile
 from ovirt_tcp_plugin.clock import Clock
 from ovirt_tcp_plugin.lab.processes import Processes, free_ports, listens
 from ovirt_tcp_plugin.messages import oat
@@ -276,7 +276,7 @@ def _reload(site: Site) -> Sample:
     for _ in range(5):
         knowledge = Knowledge(options, Clock())
         began = time.perf_counter()
-        Memory(options.state.directory).load(knowledge)
+        StateFile(options.state.directory).load(knowledge)
         times.append((time.perf_counter() - began) * 1000)
         assert len(knowledge.encode()["verdicts"]) > HOSTS // 2
     return Sample(sorted(times)[len(times) // 2])

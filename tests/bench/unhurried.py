@@ -4,9 +4,9 @@
 
 from __future__ import annotations
 
-from ovirt_tcp_plugin.verifier import conversations
+from ovirt_tcp_plugin.verifier import long_poll
 from ovirt_tcp_plugin.verifier.main import main
 
 if __name__ == "__main__":
-    conversations.MIN_CHALLENGE_INTERVAL_MS = 0
+    long_poll.MIN_CHALLENGE_INTERVAL_MS = 0
     main()

@@ -12,9 +12,9 @@ import pytest
 
 from ovirt_tcp_plugin import errors
 from ovirt_tcp_plugin.broker import settings
-from ovirt_tcp_plugin.broker.asker import HEAD_START_MS, Asker
+from ovirt_tcp_plugin.broker.answer import Answer
+from ovirt_tcp_plugin.broker.asker import HEAD_START_MS, AttestationWorker
 from ovirt_tcp_plugin.broker.metrics import Metrics
-from ovirt_tcp_plugin.broker.sources import Answer
 from ovirt_tcp_plugin.messages.result import Level
 from tests.broker.knowledge_test import LIFE, OPTIONS, World
 from tests.broker.site import until
@@ -51,10 +51,10 @@ class Scene:
 
     def __init__(self) -> None:
         verifier = dataclasses.replace(OPTIONS.verifier, connections=4, batch_size=5)
-        options = dataclasses.replace(OPTIONS, verifier=verifier, startup=settings.Startup(3, 5))
+        options = dataclasses.replace(OPTIONS, verifier=verifier, startup=settings.StartupOptions(3, 5))
         self.world = World(hosts=40, options=options)
         self.source = HeldSource(self.world.clock)
-        self.asker = Asker(options, self.world.knowledge, self.source, Metrics(), self.world.clock)  # type: ignore[arg-type]
+        self.asker = AttestationWorker(options, self.world.knowledge, self.source, Metrics(), self.world.clock)  # type: ignore[arg-type]
 
     def all_asked(self) -> bool:
         self.asker.step()
@@ -94,7 +94,7 @@ def test_stages_whose_hosts_all_left_end_and_others_are_asked(scene: Scene) -> N
     for host in scene.world.hosts:
         scene.world.status(host.id, "down")
     scene.source.go.set()
-    scene.asker._stages_wanted.clear()
+    scene.asker._stages_requested.clear()
     scene.asker.step()
     scene.world.status("h7", "up")
     scene.asker.step()

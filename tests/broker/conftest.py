@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from ovirt_tcp_plugin.verifier.authority import Authority, write_key
+from tests.broker.odd_server import pki, server  # noqa: F401 - fixtures
 from tests.broker.site import PASSWORD, Site
 
 

@@ -62,7 +62,7 @@ def simulator(pki: Pki) -> Iterator[EngineSimulator]:
 
 def adapter(pki: Pki, url: str, **changes: object) -> Engine:
     given = {"password_file": pki.password, "ca_file": pki.ca, "timeout_s": 5.0, **changes}
-    return Engine(settings.Engine(url, "broker@internal", **given))  # type: ignore[arg-type]
+    return Engine(settings.EngineOptions(url, "broker@internal", **given))  # type: ignore[arg-type]
 
 
 @pytest.fixture

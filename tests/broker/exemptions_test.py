@@ -9,13 +9,13 @@ import dataclasses
 import pytest
 
 from ovirt_tcp_plugin.broker import settings
+from ovirt_tcp_plugin.broker.answer import Answer
 from ovirt_tcp_plugin.broker.inventory import Vm
 from ovirt_tcp_plugin.broker.knowledge import Knowledge
-from ovirt_tcp_plugin.broker.sources import Answer
 from ovirt_tcp_plugin.messages.result import Level
 from tests.broker.knowledge_test import LIFE, OPTIONS, POOL, World
 
-EXEMPT = dataclasses.replace(OPTIONS, pools=settings.Pools(exempt_vms=("dns",)))
+EXEMPT = dataclasses.replace(OPTIONS, pools=settings.PoolOptions(exempt_vms=("dns",)))
 
 
 def world_with(vm: Vm) -> World:

@@ -13,13 +13,13 @@ from pathlib import Path
 
 import pytest
 
-from ovirt_tcp_plugin.broker import settings, sources
+from ovirt_tcp_plugin.broker import choose, settings
 from ovirt_tcp_plugin.lab.engine.external_scheduler import ExternalScheduler, NoAnswer
 from ovirt_tcp_plugin.lab.processes import Processes, free_ports
 from tests import soak
 from tests.broker import filterd
+from tests.broker.odd_server import Server, good
 from tests.broker.site import Site, until
-from tests.broker.sources_test import Server, good, pki, server  # noqa: F401 - fixtures
 
 THREADS = 32
 CALLS = soak.part(9600, 320)
@@ -29,7 +29,7 @@ LOCK_S, SLACK_S = 3.0, 0.5
 Behaviour = Callable[[Server], str]
 
 
-def hangs(server: Server) -> str:  # noqa: F811
+def hangs(server: Server) -> str:
     server.body = lambda names: server.over.wait(60)
     return server.url
 
@@ -38,12 +38,12 @@ def refuses(_: Server) -> str:
     return f"https://127.0.0.1:{free_ports(1)[0]}"
 
 
-def fails(server: Server) -> str:  # noqa: F811
+def fails(server: Server) -> str:
     server.status = 500
     return server.url
 
 
-def is_slow(server: Server) -> str:  # noqa: F811
+def is_slow(server: Server) -> str:
     def body(names: list[str]) -> object:
         server.over.wait(1)
         return {"hosts": [good(name) for name in names]}
@@ -80,14 +80,16 @@ class Calls:
 @pytest.mark.soak
 @pytest.mark.parametrize("behave", [hangs, refuses, fails, is_slow], ids=["hangs", "refuses", "answers 500", "after 1 s"])
 def test_no_call_is_lost(
-    behave: Behaviour, server: Server, pki: Path, site_pki: Path, tmp_path: Path  # noqa: F811
+    behave: Behaviour, server: Server, pki: Path, site_pki: Path, tmp_path: Path
 ) -> None:
     with contextlib.ExitStack() as stack:
         url = filterd.start(stack.enter_context(Processes(tmp_path)), tmp_path)
         site = Site(tmp_path, site_pki, 5)
         stack.callback(site.engine.stop)
-        options = settings.Verifier((behave(server),), ca_file=pki / "ca.pem", token_file=pki / "token", deadline_s=6.0)
-        site.source = sources.make(options, site.clock)  # type: ignore[assignment]
+        options = settings.VerifierOptions(
+            (behave(server),), ca_file=pki / "ca.pem", token_file=pki / "token", deadline_s=6.0
+        )
+        site.source = choose.make(options, site.clock)  # type: ignore[assignment]
         site.start()
         stack.callback(site.stop)
         stack.callback(server.over.set)

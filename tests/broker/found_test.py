@@ -16,11 +16,11 @@ from typing import Any
 import pytest
 
 from ovirt_tcp_plugin.broker import service, settings
+from ovirt_tcp_plugin.broker.answer import Answer
 from ovirt_tcp_plugin.broker.engine import Engine
 from ovirt_tcp_plugin.broker.inventory import Listing
 from ovirt_tcp_plugin.broker.knowledge import Knowledge
-from ovirt_tcp_plugin.broker.memory import Memory
-from ovirt_tcp_plugin.broker.sources import Answer
+from ovirt_tcp_plugin.broker.memory import StateFile
 from ovirt_tcp_plugin.lab.engine import audit_log, builtin, faults, model
 from ovirt_tcp_plugin.lab.engine.faults import AnswerFault
 from ovirt_tcp_plugin.messages.result import Level
@@ -167,7 +167,7 @@ class TestWall:
 
         for n in (4, 5):
             site.source.levels[f"h{n}.lab"] = Level.TIMEOUT
-        site.options = dataclasses.replace(site.options, startup=settings.Startup(5, 5))
+        site.options = dataclasses.replace(site.options, startup=settings.StartupOptions(5, 5))
         site.start()
         until(lambda: site.inside() == {"h1", "h2", "h3"})
         monkeypatch.setattr(Engine, "add_host", slowly)
@@ -221,11 +221,11 @@ class TestDisk:
         site.start()
         until(lambda: site.inside() == EVERYBODY)
 
-        def full(memory: Memory, knowledge: Knowledge) -> None:
+        def full(memory: StateFile, knowledge: Knowledge) -> None:
             raise OSError(errno.ENOSPC, "No space left on device")
 
         with monkeypatch.context() as disk:
-            disk.setattr(Memory, "save", full)
+            disk.setattr(StateFile, "save", full)
             site.source.levels["h1.lab"] = Level.UNTRUSTED
             site.service.attest_host(site.host("h1").id)
             until(lambda: site.statuses()["h1"] == "maintenance")
@@ -261,7 +261,7 @@ class TestDisk:
     def test_of_two_threads_that_save_the_later_state_stays(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         """One is held up after it looked, the other looks and writes meanwhile."""
         world, looked, held = World(), threading.Event(), threading.Event()
-        memory = Memory(tmp_path)
+        memory = StateFile(tmp_path)
         world.attest(good=world.ids())
         encode = Knowledge.encode
 
@@ -285,7 +285,7 @@ class TestDisk:
 
     def test_what_lost_trust_between_two_writes_is_saved_while_the_engine_is_away(self, site: Site) -> None:
         """Only the engine's answers used to bring the next save about: killed by then, the broker trusted the host again."""
-        site.options = dataclasses.replace(site.options, verdicts=settings.Verdicts())
+        site.options = dataclasses.replace(site.options, verdicts=settings.VerdictOptions())
         site.start()
         until(lambda: site.inside() == EVERYBODY)
         until(lambda: site.trusted_in_snapshot() == EVERYBODY)
@@ -425,7 +425,7 @@ class TestEvents:
         assert voided == []
 
     def test_a_listing_that_is_due_and_fails_stays_due(self, site: Site) -> None:
-        site.options = dataclasses.replace(site.options, intervals=settings.Intervals(0.1, 600))
+        site.options = dataclasses.replace(site.options, intervals=settings.IntervalOptions(0.1, 600))
         self.running(site)
         site.engine.faults.answers = [AnswerFault(faults.HTML, "GET", "api/vms")]
         vm = model.Vm(model.new_id(), "late", site.cluster)

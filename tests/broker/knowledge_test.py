@@ -13,9 +13,9 @@ from typing import Any
 import pytest
 
 from ovirt_tcp_plugin.broker import settings
+from ovirt_tcp_plugin.broker.answer import Answer
 from ovirt_tcp_plugin.broker.inventory import Cluster, Group, Host, Listing, Policy, Unit, Vm
 from ovirt_tcp_plugin.broker.knowledge import Knowledge
-from ovirt_tcp_plugin.broker.sources import Answer
 from ovirt_tcp_plugin.broker.wall import Edit
 from ovirt_tcp_plugin.messages.result import Level
 from tests.fake_clock import FakeClock
@@ -25,8 +25,8 @@ LIFE = 600_000
 
 
 OPTIONS = settings.Settings(
-    settings.Engine("https://engine.lab/ovirt-engine/api", "broker@internal"),
-    settings.Verifier(("https://attest.lab",)),
+    settings.EngineOptions("https://engine.lab/ovirt-engine/api", "broker@internal"),
+    settings.VerifierOptions(("https://attest.lab",)),
 )
 
 
@@ -211,7 +211,7 @@ class TestPlacement:
         assert (decision.allowed, decision.code) == (False, "name_shared")
 
     def test_the_hosted_engine_and_exempt_vms_stay_outside(self) -> None:
-        options = dataclasses.replace(OPTIONS, pools=settings.Pools(exempt_vms=("v0",)))
+        options = dataclasses.replace(OPTIONS, pools=settings.PoolOptions(exempt_vms=("v0",)))
         world = World(options=options, vms=3)
         world.vms[1] = dataclasses.replace(world.vms[1], hosted_engine=True)
         world.look()

@@ -9,8 +9,8 @@ import dataclasses
 import pytest
 
 from ovirt_tcp_plugin.broker.decision import Scope
-from ovirt_tcp_plugin.broker.inventory import Cluster, Host, Listing, Policy, Unit, Vm
-from ovirt_tcp_plugin.broker.pools import Pools, names
+from ovirt_tcp_plugin.broker.inventory import Cluster, Listing, Policy, Unit, Vm
+from ovirt_tcp_plugin.broker.pools import Pool, Pools, exempt_vms, needs_trust
 
 UNIT = Unit("unit", "TrustedHosts")
 TRUSTED = Policy("trusted", "trusted", {}, frozenset({"memory", "unit"}))
@@ -94,12 +94,24 @@ def test_trusted_service_is_reported_with_the_way_out() -> None:
     assert "switch it off" in notice.text
 
 
-def test_hosts_are_asked_for_by_address_or_as_configured() -> None:
-    hosts = [Host("1", "a", "A.LAB", "c1", "up"), Host("2", "b", "fd00::B", "c1", "up")]
-    assert names(hosts, {"b": "node-b"}) == ({"1": "a.lab", "2": "node-b"}, frozenset())
+STRICT, LAX = Pool("c1", "Pool", Scope.ALL_VMS), Pool("c1", "Pool", Scope.MARKED_VMS)
+DB, ENGINE = Vm("v1", "db", "c1"), Vm("v3", "engine", "c1", hosted_engine=True)
+MARKED = dataclasses.replace(DB, marked=True)
 
 
-def test_hosts_of_one_name_have_none() -> None:
-    hosts = [Host("1", "a", "a.lab", "c1", "up"), Host("2", "b", "A.lab", "c1", "up"), Host("3", "c", "c", "c1", "up")]
-    assert names(hosts, {}) == ({"3": "c"}, frozenset({"1", "2"}))
-    assert names(hosts, {"b": "C"}) == ({"1": "a.lab"}, frozenset({"2", "3"}))
+@pytest.mark.parametrize(
+    ("vm", "pool", "exempt", "needs"),
+    [
+        pytest.param(DB, STRICT, (), True, id="any VM where all need trust"),
+        pytest.param(MARKED, LAX, (), True, id="marked where marked ones need it"),
+        pytest.param(DB, LAX, (), False, id="not marked where marked ones need it"),
+        pytest.param(MARKED, STRICT, ("v1",), False, id="exempt"),
+        pytest.param(MARKED, None, (), False, id="outside of all pools"),
+    ],
+)
+def test_who_needs_trust(vm: Vm, pool: Pool | None, exempt: tuple[str, ...], needs: bool) -> None:
+    assert needs_trust(vm, pool, exempt) is needs
+
+
+def test_the_vm_that_carries_the_engine_is_exempt_beside_those_of_the_option() -> None:
+    assert exempt_vms(("v9",), (DB, ENGINE)) == {"v9", "v3"}

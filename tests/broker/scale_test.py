@@ -9,9 +9,9 @@ import random
 
 import pytest
 
+from ovirt_tcp_plugin.broker.answer import Answer
 from ovirt_tcp_plugin.broker.engine import Engine
-from ovirt_tcp_plugin.broker.sources import Answer
-from ovirt_tcp_plugin.broker.verdicts import Lifetimes, Table
+from ovirt_tcp_plugin.broker.verdicts import Lifetimes, VerdictCache
 from ovirt_tcp_plugin.lab.engine import model
 from ovirt_tcp_plugin.messages.result import Level
 from tests.broker.site import EVERYBODY, Site, until
@@ -25,7 +25,7 @@ def edits(site: Site) -> int:
 
 def cycle(level: Level, seed: int) -> int:
     """Return the questions in which all of 1,000 trusted hosts are renewed, when each answer has this level."""
-    table, spread, now_ms = Table(Lifetimes()), random.Random(seed), START
+    table, spread, now_ms = VerdictCache(Lifetimes()), random.Random(seed), START
     names = [f"h{n}" for n in range(HOSTS)]
     table.observe(dict.fromkeys(names, True), now_ms)
     for name in names:
@@ -34,7 +34,7 @@ def cycle(level: Level, seed: int) -> int:
     while len(asked) < HOSTS:
         now_ms += 100
         # Whoever asks for a host makes no question of its own.
-        table.wanted(set(spread.choices(names, k=3)) - asked, now_ms)
+        table.ask_soon(set(spread.choices(names, k=3)) - asked, now_ms)
         batch = table.begin(table.due(lambda name: name not in asked, now_ms, False, BATCH, BATCH))
         questions += bool(batch)
         for name in batch:
@@ -49,7 +49,7 @@ class TestQuestions:
         assert cycle(level, seed=1) == math.ceil(HOSTS / BATCH)
 
     def test_nobody_is_taken_along_before_half_life_less_a_tenth(self) -> None:
-        table = Table(Lifetimes())
+        table = VerdictCache(Lifetimes())
         table.observe({"old": True, "young": True}, START)
         table.record("old", Answer(Level.TRUSTED, START, 0, 600_000, True), START, 0.0)
         table.record("young", Answer(Level.TRUSTED, START + 60_000, 0, 600_000, True), START + 60_000, 0.0)
@@ -57,7 +57,7 @@ class TestQuestions:
         assert table.due(lambda _: True, START + 330_000, False, BATCH, BATCH) == ["old", "young"]
 
     def test_silent_hosts_are_in_questions_of_their_own(self) -> None:
-        table = Table(Lifetimes())
+        table = VerdictCache(Lifetimes())
         table.observe({"well": True, "silent": True}, START)
         table.record("silent", Answer(Level.TIMEOUT, START), START, 0.5)
         assert table.due(lambda _: True, START + 10_000, False, BATCH, BATCH) == ["well"]

@@ -17,11 +17,11 @@ from typing import Optional
 
 import pytest
 
-from ovirt_tcp_plugin.broker.decision import Scope, Vm, decide
+from ovirt_tcp_plugin.broker.answer import Answer
+from ovirt_tcp_plugin.broker.decision import Scope, VmTrust, decide
 from ovirt_tcp_plugin.broker.knowledge import MAX_PAUSE_MS, Knowledge
 from ovirt_tcp_plugin.broker.quarantine import REASON_PREFIX
-from ovirt_tcp_plugin.broker.sources import Answer
-from ovirt_tcp_plugin.broker.verdicts import Lifetimes, Table
+from ovirt_tcp_plugin.broker.verdicts import Lifetimes, VerdictCache
 from ovirt_tcp_plugin.messages.result import Level
 from tests import soak
 from tests.broker.knowledge_test import World
@@ -33,7 +33,7 @@ WHOLE_EVENTS = 24
 LIFE = 600_000
 HOSTS = ("a", "b")
 NEVER = -(2**60)
-NEEDS_TRUST = Vm(marked=True)
+NEEDS_TRUST = VmTrust(marked=True)
 PASSING_MS = (0, 1, 500, 3_000, 40_000, LIFE // 2, LIFE - 1, LIFE)
 AGES_MS = (0, 0, 0, 700, 5_000, LIFE - 1, LIFE, None, -1)
 LIVES_MS = (None, LIFE, 2 * LIFE, 90_000)
@@ -116,7 +116,7 @@ class TableSequence:
     def __init__(self, dice: random.Random) -> None:
         self.dice, self.now_ms = dice, 10_000_000
         self.lifetimes = Lifetimes(LIFE)
-        self.table = Table(self.lifetimes)
+        self.table = VerdictCache(self.lifetimes)
         self.truth: dict[str, Truth] = {}
         self.questions: list[tuple[str, int, Optional[Truth]]] = []
         self.trace: list[str] = []
@@ -204,7 +204,7 @@ class TableSequence:
         same_boot = self.dice.random() < 0.7
         saved = json.loads(json.dumps(self.table.encode()))
         self.now_ms = self.now_ms + 2_000 if same_boot else self.dice.randrange(1, 100_000_000)
-        self.table = Table(self.lifetimes)
+        self.table = VerdictCache(self.lifetimes)
         self.table.restore(saved, same_boot, self.now_ms)
         self.questions.clear()
         for truth in self.truth.values():

@@ -17,7 +17,7 @@ import pytest
 
 from ovirt_tcp_plugin import errors
 from ovirt_tcp_plugin.broker.servers import LONGEST_REST_MS, Servers
-from ovirt_tcp_plugin.broker.settings import Verifier
+from ovirt_tcp_plugin.broker.settings import AttestationServers
 from ovirt_tcp_plugin.verifier.authority import Authority, write_key
 
 
@@ -102,7 +102,7 @@ def clock() -> MovedClock:
 
 def made(pki: Path, clock: MovedClock, *urls: str) -> Callable[[], str]:
     """Return a function that asks these servers and returns who answered."""
-    options = Verifier(urls, ca_file=pki / "ca.pem", connect_timeout_s=2.0)
+    options = AttestationServers(urls, pki / "ca.pem", connect_timeout_s=2.0)
     servers = Servers(options, {}, {200}, 5.0, clock)  # type: ignore[arg-type]
     return lambda: str(servers.ask("/", {}, clock.ms, lambda reply: json.loads(reply.body)))
 
@@ -161,7 +161,7 @@ class TestFailOver:
         assert ask() == "first"
 
     def test_an_answer_that_cannot_be_read_is_none(self, pki: Path, clock: MovedClock, two: tuple[Server, Server]) -> None:
-        options = Verifier([server.url for server in two], ca_file=pki / "ca.pem")  # type: ignore[arg-type]
+        options = AttestationServers(tuple(server.url for server in two), pki / "ca.pem", 5.0)
         servers = Servers(options, {}, {200}, 5.0, clock)  # type: ignore[arg-type]
 
         def read(body: bytes) -> str:
@@ -199,7 +199,7 @@ class TestConnections:
         ask = made(pki, clock, two[0].url)
         ask()
         two[0].silence = threading.Event()
-        short = Verifier((two[0].url,), ca_file=pki / "ca.pem")
+        short = AttestationServers((two[0].url,), pki / "ca.pem", 5.0)
         servers = Servers(short, {}, {200}, 0.3, clock)  # type: ignore[arg-type]
         with contextlib.suppress(errors.Unavailable):
             servers.ask("/", {}, clock.ms, lambda reply: reply.body)

@@ -12,15 +12,15 @@ from typing import Any
 
 from ovirt_tcp_plugin import errors
 from ovirt_tcp_plugin.broker import hooks, settings, snapshot
+from ovirt_tcp_plugin.broker.answer import Answer
 from ovirt_tcp_plugin.broker.database import Database
 from ovirt_tcp_plugin.broker.engine import Engine
 from ovirt_tcp_plugin.broker.history import History
 from ovirt_tcp_plugin.broker.inventory import PERMITS, wall_name
 from ovirt_tcp_plugin.broker.knowledge import Knowledge
-from ovirt_tcp_plugin.broker.memory import Memory
+from ovirt_tcp_plugin.broker.memory import StateFile
 from ovirt_tcp_plugin.broker.service import Service
 from ovirt_tcp_plugin.broker.snapshot_writer import SnapshotWriter
-from ovirt_tcp_plugin.broker.sources import Answer
 from ovirt_tcp_plugin.broker.vm_watch import VmWatch
 from ovirt_tcp_plugin.clock import Clock
 from ovirt_tcp_plugin.lab.engine import builtin, model
@@ -98,21 +98,21 @@ class Site:
         self.clock = Clock()
         self.source = ScriptedSource(self.clock)
         options = settings.Settings(
-            settings.Engine(self.engine.url, "broker@internal", pki / "password", pki / "ca.pem", 5.0),
-            settings.Verifier(("https://attest.lab",)),
+            settings.EngineOptions(self.engine.url, "broker@internal", pki / "password", pki / "ca.pem", 5.0),
+            settings.VerifierOptions(("https://attest.lab",)),
         )
         self.options = dataclasses.replace(
             options,
-            verdicts=settings.Verdicts(untrusted_refresh_s=0.2),
-            startup=settings.Startup(2, 3),
-            intervals=settings.Intervals(0.1, 0.3),
-            snapshot=settings.Snapshot(directory / "snapshot.d"),
-            state=settings.State(directory / "state"),
+            verdicts=settings.VerdictOptions(untrusted_refresh_s=0.2),
+            startup=settings.StartupOptions(2, 3),
+            intervals=settings.IntervalOptions(0.1, 0.3),
+            snapshot=settings.SnapshotOptions(directory / "snapshot.d"),
+            state=settings.StateOptions(directory / "state"),
         )
 
     def start(self) -> None:
         self.knowledge = Knowledge(self.options, self.clock)
-        memory = Memory(self.options.state.directory)
+        memory = StateFile(self.options.state.directory)
         memory.load(self.knowledge)
         writer = SnapshotWriter(self.options.snapshot.directory)
         adapter, handles = Engine(self.options.engine), hooks.load(HOOKS)

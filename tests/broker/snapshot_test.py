@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from ovirt_tcp_plugin import errors
 from ovirt_tcp_plugin.broker import snapshot
-from ovirt_tcp_plugin.broker.decision import Scope, Verdict, Vm
+from ovirt_tcp_plugin.broker.decision import Scope, Verdict, VmTrust
 from ovirt_tcp_plugin.broker.snapshot import Snapshot
 from ovirt_tcp_plugin.messages.result import Level
 
@@ -108,7 +108,7 @@ def test_a_long_reason_is_cut_so_that_it_can_be_read() -> None:
 
 
 def test_a_vm_that_is_not_in_it_is_unknown() -> None:
-    assert GOOD.vm("v1") == Vm(True)
-    assert GOOD.vm("v2") == Vm(False)
-    assert GOOD.vm("v3") == Vm(None, exempt=True)
-    assert GOOD.vm("v4") == Vm(None)
+    assert GOOD.vm("v1") == VmTrust(True)
+    assert GOOD.vm("v2") == VmTrust(False)
+    assert GOOD.vm("v3") == VmTrust(None, exempt=True)
+    assert GOOD.vm("v4") == VmTrust(None)

@@ -82,9 +82,9 @@ def test_an_exempt_vm_that_starts_on_an_untrusted_host_is_told_of_at_once(make: 
     site = make({"name": "dns"})
     (dns,) = site.engine.model.vms.values()
     dns.affinity, dns.pinned_to = "pinned", (site.host("h2").id,)
-    exempt = settings.Pools(exempt_vms=(dns.id,))
+    exempt = settings.PoolOptions(exempt_vms=(dns.id,))
     # Full listings are too rare to show it in time; the event of its start has one made.
-    site.options = dataclasses.replace(site.options, pools=exempt, intervals=settings.Intervals(0.1, 60.0))
+    site.options = dataclasses.replace(site.options, pools=exempt, intervals=settings.IntervalOptions(0.1, 60.0))
     site.source.levels["h2.lab"] = Level.TIMEOUT
     site.start()
     until(lambda: site.inside() == {"h1", "h3"})

@@ -33,7 +33,7 @@ class Works:
         self.plain = model.Cluster(model.new_id(), "Plain", policy=self.tables.clusters[self.site.cluster].policy)
         self.plain.policy = next(one.id for one in self.tables.policies.values() if one.name == "none")
         self.tables.clusters[self.plain.id] = self.plain
-        self.site.options = dataclasses.replace(self.site.options, intervals=settings.Intervals(0.05, 0.1))
+        self.site.options = dataclasses.replace(self.site.options, intervals=settings.IntervalOptions(0.05, 0.1))
         self.site.start()
         until(lambda: (wall := self.site.wall()) is not None and len(wall.vms) == 2)
         self.connection = ovirtsdk4.Connection(

@@ -7,9 +7,8 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ovirt_tcp_plugin.broker.decision import Verdict
+from ovirt_tcp_plugin.broker.decision import Verdict, holds
 from ovirt_tcp_plugin.broker.inventory import Group
-from ovirt_tcp_plugin.broker.verdicts import holds
 from ovirt_tcp_plugin.broker.wall import Edit, Step, hosts_inside, plan, single_steps
 from ovirt_tcp_plugin.messages.result import Level
 

@@ -51,7 +51,7 @@ class Service:
 class Api:
     """A served interface with a token of each role."""
 
-    def __init__(self, directory: Path, options: settings.Api, authority: Path | None = None) -> None:
+    def __init__(self, directory: Path, options: settings.ApiOptions, authority: Path | None = None) -> None:
         self.world, self.database, self._authority = World(hosts=10), Database(directory), authority
         self.history, self.tokens = History(self.database, 1000, 90), Tokens(self.database)
         engine: Any = None
@@ -101,7 +101,7 @@ class Api:
 
 @pytest.fixture
 def api(tmp_path: Path) -> Iterator[Api]:
-    served = Api(tmp_path, settings.Api(port=0))
+    served = Api(tmp_path, settings.ApiOptions(port=0))
     yield served
     served.stop()
 
@@ -151,7 +151,7 @@ class TestCallers:
         certificate, key = Authority.create(tmp_path, now).issue_server(["127.0.0.1"], now)
         (tmp_path / "api.pem").write_bytes(certificate)
         write_key(tmp_path / "api.key", key)
-        options = settings.Api(port=0, certificate=str(tmp_path / "api.pem"), key=str(tmp_path / "api.key"))
+        options = settings.ApiOptions(port=0, certificate=str(tmp_path / "api.pem"), key=str(tmp_path / "api.key"))
         served = Api(tmp_path, options, tmp_path / "ca.pem")
         try:
             assert served.get("/v1/pools")["pools"][0]["name"] == "Trusted"
@@ -171,7 +171,7 @@ class TestCallers:
     )
     def test_tokens_cross_no_network_in_the_clear(self, how: dict[str, str]) -> None:
         with pytest.raises(ValueError, match=r"certificate|address"):
-            settings.Api(**how)  # type: ignore[arg-type]
+            settings.ApiOptions(**how)  # type: ignore[arg-type]
 
 
 def test_the_description_names_every_route_and_its_callers() -> None:
@@ -181,7 +181,7 @@ def test_the_description_names_every_route_and_its_callers() -> None:
         (path, method, *(caller.value for caller in handler.callers_of(method)))
         for path, handler in web.ROUTES
         for method in METHODS
-        if getattr(handler, method.lower()) is not getattr(web.Handler, method.lower())
+        if getattr(handler, method.lower()) is not getattr(web.BrokerHandler, method.lower())
     ]
     assert sorted(rows) == sorted(answered)
 
@@ -260,7 +260,7 @@ class TestAnswers:
         port = int(api.url.rsplit(":", 1)[1])
 
         async def serve() -> None:
-            web.serve(api.context, settings.Api(port=port))
+            web.serve(api.context, settings.ApiOptions(port=port))
 
         with pytest.raises(errors.Unavailable, match=str(port)):
             asyncio.run(serve())

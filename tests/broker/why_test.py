@@ -105,6 +105,6 @@ def test_in_a_cluster_that_is_no_pool_nothing_of_ours_stops_a_vm() -> None:
 
 
 def test_an_exempt_vm_needs_no_wall() -> None:
-    world = World(options=dataclasses.replace(OPTIONS, pools=settings.Pools(exempt_vms=("v0",))))
+    world = World(options=dataclasses.replace(OPTIONS, pools=settings.PoolOptions(exempt_vms=("v0",))))
     told = explain(world)
     assert (told["allowed"], told["code"], lines(told)["wall"]) == (True, "exempt", ("yes", "needs_no_trust"))

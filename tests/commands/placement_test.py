@@ -22,7 +22,7 @@ class Desk:
 
     def __init__(self, directory: Path) -> None:
         (directory / "state").mkdir()
-        self.api, self.directory = Api(directory / "state", settings.Api(port=0)), directory
+        self.api, self.directory = Api(directory / "state", settings.ApiOptions(port=0)), directory
         self.world = self.api.world
         self.log_in(self.api.secrets["operator"])
 

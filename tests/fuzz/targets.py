@@ -17,32 +17,33 @@ from ovirt_tcp_plugin.broker import snapshot
 from ovirt_tcp_plugin.lab.engine import external_scheduler
 from ovirt_tcp_plugin.messages import (
     components,
+    ear,
     enrolment,
     eventlog,
     evidence,
-    fields,
+    json_fields,
     oat,
     oat_whitelist,
     reference_values,
     result,
     tpm2,
     tpm12,
-    verdict,
 )
 from ovirt_tcp_plugin.scheduler import xmlrpc
-from ovirt_tcp_plugin.verifier import authority, endorsement, endorsement12, judgement
+from ovirt_tcp_plugin.verifier import authority, endorsement, endorsement12
+from ovirt_tcp_plugin.verifier.appraisal import measured
 from tests.broker import snapshot_test
 from tests.fuzz import worst
 from tests.messages import (
+    ear_test,
     eventlog_test,
     evidence_test,
     oat_whitelist_test,
     reference_values_test,
     tpm2_test,
     tpm12_test,
-    verdict_test,
 )
-from tests.verifier import judgement_test
+from tests.verifier.appraisal import reference_match_test
 from tests.verifier.conftest import certificate_request
 from tests.verifier.software_tpm import SoftwareTpm, launch_events
 from tests.verifier.software_tpm12 import SoftwareTpm12
@@ -93,7 +94,7 @@ def _parsed_json(parser: Callable[[object], object], good: Mapping[str, Any]) ->
     """A decoder of what `fields.parse` has made of an answer."""
     return Target(
         parser,
-        lambda untrusted: parser(fields.parse(untrusted, "answer", 2**24)),
+        lambda untrusted: parser(json_fields.parse(untrusted, "answer", 2**24)),
         json.dumps(good).encode(),
         worst.json_object,
     )
@@ -101,7 +102,7 @@ def _parsed_json(parser: Callable[[object], object], good: Mapping[str, Any]) ->
 
 def _whitelist(parser: Callable[[Mapping[str, object]], object], good: Mapping[str, Any]) -> Target:
     """A decoder of OpenAttestation's whitelist, whose faults bear codes."""
-    target = _parsed_json(lambda one: parser(fields.members(one, "body")), good)
+    target = _parsed_json(lambda one: parser(json_fields.members(one, "body")), good)
     return dataclasses.replace(target, parser=parser, declared=errors.Error)
 
 
@@ -182,9 +183,9 @@ TARGETS: Mapping[str, Target] = {
         reference_values.decode_value, reference_values.encode_value(reference_values_test.VALUE)
     ),
     "measured": Target(
-        judgement.decode,
-        lambda untrusted: judgement.decode(untrusted.decode("utf-8", "replace")),
-        judgement.encode(judgement_test.measured(judgement_test.steps())).encode(),
+        measured.decode,
+        lambda untrusted: measured.decode(untrusted.decode("utf-8", "replace")),
+        measured.encode(reference_match_test.measured(reference_match_test.steps())).encode(),
         worst.json_object,
     ),
     "snapshot": Target(
@@ -194,9 +195,9 @@ TARGETS: Mapping[str, Target] = {
         worst.json_object,
     ),
     "verdict": Target(
-        verdict.verify,
-        lambda untrusted: verdict.verify(untrusted, [verdict_test.KEY.public_key()]),
-        verdict_test.TOKEN.encode(),
+        ear.verify,
+        lambda untrusted: ear.verify(untrusted, [ear_test.KEY.public_key()]),
+        ear_test.TOKEN.encode(),
         worst.binary,
         errors.Error,
     ),

@@ -24,9 +24,9 @@ from cryptography.hazmat.primitives.asymmetric.utils import encode_dss_signature
 from ovirt_tcp_plugin import gate
 from ovirt_tcp_plugin.clock import Clock
 from ovirt_tcp_plugin.lab import vdsm
-from ovirt_tcp_plugin.messages import verdict
+from ovirt_tcp_plugin.messages import ear
+from ovirt_tcp_plugin.messages.ear import SignedResult
 from ovirt_tcp_plugin.messages.result import Level
-from ovirt_tcp_plugin.messages.verdict import Verdict
 
 ROOT = Path(__file__).parents[2]
 KEY, OTHER_KEY = ec.generate_private_key(ec.SECP256R1()), ec.generate_private_key(ec.SECP256R1())
@@ -73,8 +73,9 @@ class Host:
 
     def sign(self, key: ec.EllipticCurvePrivateKey = KEY, age_ms: int = 1000, **changes: Any) -> str:
         """Keep a verdict that is good but for the changes."""
-        said = Verdict("host-1", "ab" * 32, Level.TRUSTED, self.clock.boot_id, self.clock.now_ms() - age_ms, LIFETIME_MS)
-        token = verdict.sign(dataclasses.replace(said, **changes), key, NOW_S)
+        quoted_ms = self.clock.now_ms() - age_ms
+        good = SignedResult("host-1", "ab" * 32, Level.TRUSTED, self.clock.boot_id, quoted_ms, LIFETIME_MS)
+        token = ear.sign(dataclasses.replace(good, **changes), key, NOW_S)
         self.verdict.write_text(token + "\n")
         return token
 
@@ -148,7 +149,7 @@ def mended(host: Host) -> None:
 
 
 def _part(value: object) -> str:
-    return verdict._encode(json.dumps(value).encode())
+    return ear._base64url(json.dumps(value).encode())
 
 
 def no_keys(host: Host) -> None:

@@ -13,8 +13,8 @@ from pathlib import Path
 import pytest
 
 from ovirt_tcp_plugin import errors
-from ovirt_tcp_plugin.attester import enrolling
-from ovirt_tcp_plugin.attester.identity import Identity
+from ovirt_tcp_plugin.attester import enrolment
+from ovirt_tcp_plugin.attester.agent_state import AgentState
 from ovirt_tcp_plugin.attester.tpm12 import WELL_KNOWN, Tpm12, Tpm12Error
 from ovirt_tcp_plugin.lab import launch
 from ovirt_tcp_plugin.lab.host import LabHost
@@ -164,7 +164,7 @@ def test_another_owners_secret_is_refused_by_the_tpm(server: Server, stranger: L
     tpm = stranger.connect()
     assert isinstance(tpm, Tpm12)
     with pytest.raises(Tpm12Error, match="the owner's secret is another"):
-        enrolling.enrol12(tpm, b"x" * 20, Identity(stranger.state_directory), None, stranger.name, "token")  # type: ignore[arg-type]
+        enrolment.enrol12(tpm, b"x" * 20, AgentState(stranger.state_directory), None, stranger.name, "token")  # type: ignore[arg-type]
     tpm.close()
 
 
@@ -176,14 +176,14 @@ def test_a_file_that_holds_no_owners_secret(content: str | None, fault: str, tmp
     if content is not None:
         (tmp_path / "owner").write_text(content)
     with pytest.raises(errors.InvalidConfig, match=f"the owner's secret {fault}"):
-        enrolling.read_owner_secret(str(tmp_path / "owner"))
+        enrolment.read_owner_secret(str(tmp_path / "owner"))
 
 
 def test_the_owners_secret_comes_from_a_file_or_is_well_known(tmp_path: Path) -> None:
     (tmp_path / "owner").write_text("01" * 20 + "\n")
 
-    assert enrolling.read_owner_secret(str(tmp_path / "owner")) == b"\1" * 20
-    assert enrolling.read_owner_secret("") == WELL_KNOWN
+    assert enrolment.read_owner_secret(str(tmp_path / "owner")) == b"\1" * 20
+    assert enrolment.read_owner_secret("") == WELL_KNOWN
 
 
 def test_switched_off_nobody_enrols_and_nobody_is_believed(server: Server, golden: LabHost, stranger: LabHost) -> None:

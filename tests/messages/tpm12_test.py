@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from ovirt_tcp_plugin import errors
 from ovirt_tcp_plugin.messages import tpm12
-from ovirt_tcp_plugin.messages.octets import Octets
+from ovirt_tcp_plugin.messages.tpm_reader import TpmReader
 from tests.messages import hostile
 
 MODULUS = b"\xff" * 256
@@ -45,12 +45,12 @@ def key(usage: int = 0x0012, tag: int = 0x0028, fill: int = 0, private: bytes = 
 
 
 def test_reads_a_quote() -> None:
-    assert tpm12.parse_quote(QUOTE) == tpm12.Quote(NONCE, None, DIGEST)
+    assert tpm12.parse_quote(QUOTE) == tpm12.Quote12(NONCE, None, DIGEST)
 
 
 @pytest.mark.parametrize("signed", [QUOTE2, QUOTE2_VERSION], ids=["without version", "with version"])
 def test_reads_a_quote2(signed: bytes) -> None:
-    assert tpm12.parse_quote(signed) == tpm12.Quote(NONCE, (17, 18), DIGEST)
+    assert tpm12.parse_quote(signed) == tpm12.Quote12(NONCE, (17, 18), DIGEST)
 
 
 @pytest.mark.parametrize(
@@ -163,20 +163,20 @@ def test_an_attestation_comes_back() -> None:
 
 
 def test_a_symmetric_key_comes_back() -> None:
-    octets = Octets(tpm12.encode_symmetric_key(b"k" * 16), "answer")
+    reader = TpmReader(tpm12.encode_symmetric_key(b"k" * 16), "answer")
 
-    assert tpm12.take_symmetric_key(octets) == b"k" * 16
-    octets.end()
+    assert tpm12.take_symmetric_key(reader) == b"k" * 16
+    reader.end()
 
 
 @pytest.mark.parametrize("other", [b"\0\0\0\2\0\xff\0\x10" + bytes(16), b"\0\0\0\6\0\xff\0\x18" + bytes(24)])
 def test_another_symmetric_key_is_malformed(other: bytes) -> None:
     with pytest.raises(errors.InvalidMessage, match="not an AES-128 key"):
-        tpm12.take_symmetric_key(Octets(other, "answer"))
+        tpm12.take_symmetric_key(TpmReader(other, "answer"))
 
 
 def parse_composite(untrusted: bytes) -> object:
-    return tpm12.take_composite(Octets(untrusted, "TPM_PCR_COMPOSITE"))
+    return tpm12.take_composite(TpmReader(untrusted, "TPM_PCR_COMPOSITE"))
 
 
 def test_values_must_fit_their_selection() -> None:

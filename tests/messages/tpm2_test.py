@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from ovirt_tcp_plugin import errors
 from ovirt_tcp_plugin.messages import tpm2
-from ovirt_tcp_plugin.messages.octets import Octets
+from ovirt_tcp_plugin.messages.tpm_reader import TpmReader
 from tests.messages import hostile
 
 NAME = b"\0\x0b" + bytes(32)
@@ -153,10 +153,10 @@ def test_every_prefix_is_malformed(parse: Callable[[bytes], object], good: bytes
 
 @given(st.dictionaries(st.sampled_from(sorted(tpm2.HASH_IDS)), st.sets(st.integers(0, 23)).map(lambda s: tuple(sorted(s)))))
 def test_a_selection_comes_back(selection: tpm2.Selection) -> None:
-    octets = Octets(tpm2.encode_selection(selection), "selection")
+    reader = TpmReader(tpm2.encode_selection(selection), "selection")
 
-    assert tpm2.take_selection(octets) == selection
-    octets.end()
+    assert tpm2.take_selection(reader) == selection
+    reader.end()
 
 
 def test_the_digest_is_in_selection_order() -> None:

@@ -24,20 +24,21 @@ from ovirt_tcp_plugin.messages import evidence, reference_values
 from ovirt_tcp_plugin.messages.components import Step
 from ovirt_tcp_plugin.messages.reference_values import ReferenceSet, Value
 from ovirt_tcp_plugin.messages.result import Level
-from ovirt_tcp_plugin.verifier import attestation, judgement
-from ovirt_tcp_plugin.verifier.appraisal import IssuedNonce
-from ovirt_tcp_plugin.verifier.judgement import Criteria
-from ovirt_tcp_plugin.verifier.policy import Policies
+from ovirt_tcp_plugin.verifier import attestation
+from ovirt_tcp_plugin.verifier.appraisal.authenticity import IssuedNonce
+from ovirt_tcp_plugin.verifier.appraisal.reappraise import reappraise
+from ovirt_tcp_plugin.verifier.appraisal.reference_match import Criteria
+from ovirt_tcp_plugin.verifier.reference_values import ReferenceValueService
 from ovirt_tcp_plugin.verifier.settings import Appraisal
-from ovirt_tcp_plugin.verifier.store import references, results, rounds, schema, tokens
+from ovirt_tcp_plugin.verifier.store import challenges, references, results, schema, tokens
 from ovirt_tcp_plugin.verifier.store.database import Database
 from ovirt_tcp_plugin.verifier.store.tokens import Token
-from ovirt_tcp_plugin.verifier.web import policy as web_policy
+from ovirt_tcp_plugin.verifier.web import reference_values as web_reference_values
 from ovirt_tcp_plugin.verifier.web.limits import PAUSE, Shared
+from tests.verifier.appraisal.reference_match_test import digest, measured, steps
 from tests.verifier.conftest import good_boot
-from tests.verifier.judgement_test import digest, measured, steps
-from tests.verifier.policy_test import SETS, Administrator, admin  # noqa: F401
 from tests.verifier.postgresql import PostgreSql
+from tests.verifier.reference_values_test import SETS, Administrator, admin  # noqa: F401
 from tests.verifier.software_tpm import SoftwareTpm, launch_events
 from tests.verifier.vendor import Vendor
 from tests.verifier.web_test import Agent, Server, agent, level_of, server  # noqa: F401
@@ -77,7 +78,7 @@ class TestTrusted:
             return honest(connection)
 
         async def load_while_another_server_withdraws() -> None:
-            policies = Policies(database, Appraisal())
+            policies = ReferenceValueService(database, Appraisal())
             monkeypatch.setattr(references, "version", version)
             await policies.at(0)
             monkeypatch.setattr(references, "version", honest)
@@ -94,7 +95,7 @@ class TestTrusted:
         agent: Agent,  # noqa: F811
         monkeypatch: pytest.MonkeyPatch,
     ) -> None:
-        monkeypatch.setattr(web_policy, "IMPORT_WAIT_MS", 300)
+        monkeypatch.setattr(web_reference_values, "IMPORT_WAIT_MS", 300)
         server.choose_good_boot()
         boot_evil(agent)
         assert report(agent)["level"] == "untrusted"
@@ -148,7 +149,7 @@ class TestTrusted:
     ) -> None:
         server.choose_good_boot()
         report(agent)
-        honest, looks = attestation.Attestation._judged, []
+        honest, looks = attestation.Attestation._last, []
 
         async def judged(self: attestation.Attestation, names: Any) -> Any:
             looks.append(names)
@@ -156,7 +157,7 @@ class TestTrusted:
                 await self.void(0)
             return await honest(self, names)
 
-        monkeypatch.setattr(attestation.Attestation, "_judged", judged)
+        monkeypatch.setattr(attestation.Attestation, "_last", judged)
         with concurrent.futures.ThreadPoolExecutor(1) as pool:
             asked = pool.submit(self.ask, server, 4000, 0)
             report(agent)
@@ -188,7 +189,7 @@ class TestUntrusted:
     def test_a_pcr_that_nobody_asked_for_takes_no_host_out(self) -> None:
         golden = reference_values.from_boot("golden", "sha256", (*steps(), Step(0, "firmware", digest("firmware"))))
         required = {"sha256": (0, 17, 18)}
-        level, _ = judgement.judge_again("h", (), measured(steps()), required, Criteria("sha256", [golden]))
+        level, _ = reappraise("h", (), measured(steps()), required, Criteria("sha256", [golden]))
         assert level is Level.UNKNOWN
 
     def test_evidence_for_the_profile_of_before_a_restart_proves_nothing(
@@ -196,7 +197,8 @@ class TestUntrusted:
     ) -> None:
         server.choose_good_boot()
         challenge = agent.challenge()
-        server.attestation._options = Appraisal(profile="txt+firmware")
+        changed = Appraisal(profile="txt+firmware")
+        server.attestation._options = server.attestation._intake._options = changed
         answer = agent.answer(challenge)
         assert (answer.status_code, answer.json()["code"]) == (403, "nonce_unknown")
 
@@ -253,13 +255,13 @@ class TestOthers:
 
         async def ask() -> None:
             for _ in range(40):
-                await one.write(lambda c: rounds.ask(c, names))
+                await one.write(lambda c: challenges.ask(c, names))
 
         async def issue() -> None:
             for _ in range(40):
                 challenge = evidence.Challenge(drawn.randbytes(32), {"sha256": (17, 18)}, 15_000)
                 nonces = [IssuedNonce(challenge, name, 0, 15_000) for name in drawn.sample(names, 60)]
-                await asyncio.gather(*(two.write(lambda c, n=n: rounds.issue(c, n, "boot")) for n in nonces))
+                await asyncio.gather(*(two.write(lambda c, n=n: challenges.issue(c, n, "boot")) for n in nonces))
 
         async def both() -> None:
             await asyncio.gather(ask(), issue())

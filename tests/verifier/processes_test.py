@@ -22,9 +22,9 @@ from ovirt_tcp_plugin import errors
 from ovirt_tcp_plugin.lab.processes import Processes, listens
 from ovirt_tcp_plugin.messages import evidence
 from ovirt_tcp_plugin.verifier import processes as module
-from ovirt_tcp_plugin.verifier.blackboard import MAX_TEXT, SLOT_SIZE, Blackboard
 from ovirt_tcp_plugin.verifier.settings import MAX_PROCESSES
 from ovirt_tcp_plugin.verifier.settings import Server as Options
+from ovirt_tcp_plugin.verifier.shared_metrics import MAX_TEXT, SLOT_SIZE, SharedMetrics
 from tests.verifier import web_test
 from tests.verifier.fleet import POLL, Agent, Fleet
 from tests.verifier.vendor import Vendor
@@ -150,9 +150,9 @@ def test_whichever_answers_tells_the_counters_of_both(fleet: Fleet) -> None:
         assert one['ovirt_tcp_verifier_connections{known="yes"}'] >= AGENTS
 
 
-class TestBlackboard:
+class TestSharedMetrics:
     def test_a_text_that_is_being_written_is_not_read(self) -> None:
-        board = Blackboard(2)
+        board = SharedMetrics(2)
         assert board.others(0) == [b""]
         board.write(1, b"old")
         assert board.others(0) == [b"old"]
@@ -162,7 +162,7 @@ class TestBlackboard:
         assert board.others(0) == [b"new"]
 
     def test_one_that_is_too_long_is_not_taken(self) -> None:
-        board = Blackboard(2)
+        board = SharedMetrics(2)
         board.write(0, b"short")
         board.write(0, bytes(MAX_TEXT + 1))
         assert (board.others(1), board.others(0)) == ([b"short"], [b""])

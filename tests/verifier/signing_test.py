@@ -15,7 +15,7 @@ from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 
 from ovirt_tcp_plugin import errors
-from ovirt_tcp_plugin.messages import verdict
+from ovirt_tcp_plugin.messages import ear
 from ovirt_tcp_plugin.messages.result import Level
 from ovirt_tcp_plugin.verifier import signing
 from ovirt_tcp_plugin.verifier.authority import Authority
@@ -63,8 +63,8 @@ def reported(agent: Agent) -> bytes:
 class TestSigning:
     def test_an_untrusted_host_gets_a_verdict_that_says_so(self, server: Server, agent: Agent) -> None:
         agent.tpm.never_launch()
-        signed = verdict.verify(reported(agent), keys(server.database, "active"))
-        assert signed.verdict.level is Level.UNTRUSTED
+        signed = ear.verify(reported(agent), keys(server.database, "active"))
+        assert signed.result.level is Level.UNTRUSTED
 
     def test_a_trusted_hosts_verdict_is_of_its_boot_and_ends_no_later_than_the_result(
         self, server: Server, agent: Agent
@@ -72,7 +72,7 @@ class TestSigning:
         challenge = agent.challenge()
         time.sleep(0.05)  # the nonce grows old before the quote is sent
         answer = agent.answer(challenge).json()
-        said = verdict.verify(answer["verdict"].encode(), keys(server.database, "active")).verdict
+        said = ear.verify(answer["verdict"].encode(), keys(server.database, "active")).result
         ek_digest = server.database.transact(lambda c: hosts.find(c, "host-1")).ek_digest  # type: ignore[union-attr]
         assert (said.host_name, said.ek_digest, said.level) == ("host-1", ek_digest, Level.TRUSTED)
         assert (said.boot_id, said.boottime_ms) == (agent.tpm.boot_id, 7)
@@ -91,7 +91,7 @@ class TestKeys:
         Signer(database, authority, clock)  # type: ignore[arg-type]
         (first,) = keys(database, "active")
         Signer(database, authority, clock)  # type: ignore[arg-type]
-        assert [verdict.key_id(key) for key in keys(database, "active")] == [verdict.key_id(first)]
+        assert [ear.key_id(key) for key in keys(database, "active")] == [ear.key_id(first)]
 
     def test_servers_that_start_at_once_agree_on_a_key(self, database_url: str, authority: Authority) -> None:
         databases = [Database(database_url) for _ in range(4)]
@@ -142,8 +142,8 @@ class TestKeys:
         live.append(again(agent))  # the server has not noticed yet
         asyncio.run_coroutine_threadsafe(server.signer.refresh(), server._loop).result(5)
         live.append(again(agent))
-        signers = [verdict.verify(one, held_by_hosts).key_id for one in live]
-        assert signers == [verdict.key_id(held_by_hosts[0])] * 3 + [fresh.key_id]
+        signers = [ear.verify(one, held_by_hosts).key_id for one in live]
+        assert signers == [ear.key_id(held_by_hosts[0])] * 3 + [fresh.key_id]
         assert database.transact(verdict_keys.every)["former"].private == ""
 
     def test_the_commands_lead_through_the_change(self, run: Run, tmp_path: Path) -> None:  # noqa: F811

@@ -12,8 +12,9 @@ from cryptography.hazmat.primitives.asymmetric import padding, rsa
 from cryptography.hazmat.primitives.ciphers import Cipher, algorithms, modes
 
 from ovirt_tcp_plugin.messages import eventlog, evidence, tpm2, tpm12
-from ovirt_tcp_plugin.messages.octets import Octets
-from ovirt_tcp_plugin.verifier.appraisal import EnrolledHost12, IssuedNonce
+from ovirt_tcp_plugin.messages.tpm_reader import TpmReader
+from ovirt_tcp_plugin.verifier.appraisal.authenticity import IssuedNonce
+from ovirt_tcp_plugin.verifier.appraisal.quote12 import EnrolledTpm12
 from tests.verifier.software_tpm import BOOT_ID
 
 SHA1 = hashes.SHA1()  # noqa: S303 - TPM 1.2 has no other
@@ -57,8 +58,8 @@ class SoftwareTpm12:
         self.log = eventlog.encode(events, ["sha1"])
         self.pcrs = eventlog.replay(events, "sha1", range(24))
 
-    def host(self, name: str = "host-1") -> EnrolledHost12:
-        return EnrolledHost12(name, self.ek, self.ak)
+    def host(self, name: str = "host-1") -> EnrolledTpm12:
+        return EnrolledTpm12(name, self.ek, self.ak)
 
     def report(
         self, issued: IssuedNonce, selection: tpm2.Selection | None = None, **changes: object
@@ -108,7 +109,7 @@ class SoftwareTpm12:
 
     def activate(self, attestation: bytes, contents: bytes) -> bytes:
         """Return what a credential protects, as TPM_ActivateIdentity and the host do with this EK and AK."""
-        opened = Octets(self.ek_key.decrypt(contents, padding.OAEP(padding.MGF1(SHA1), SHA1, b"TCPA")), "contents")
+        opened = TpmReader(self.ek_key.decrypt(contents, padding.OAEP(padding.MGF1(SHA1), SHA1, b"TCPA")), "contents")
         aes_key, named = tpm12.take_symmetric_key(opened), opened.take(20)
         opened.end()
         if named != self.ak.digest:

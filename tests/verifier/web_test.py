@@ -27,14 +27,14 @@ from cryptography.hazmat.primitives.asymmetric import ec
 
 from ovirt_tcp_plugin import errors
 from ovirt_tcp_plugin.clock import Clock
-from ovirt_tcp_plugin.messages import enrolment, evidence, fields, public_keys, tpm2
+from ovirt_tcp_plugin.messages import enrolment, evidence, json_fields, public_keys, tpm2
 from ovirt_tcp_plugin.messages.result import Level
 from ovirt_tcp_plugin.tokens import digest, identifier
 from ovirt_tcp_plugin.verifier.attestation import Attestation
 from ovirt_tcp_plugin.verifier.authority import AK_CERTIFICATE_USAGE, Authority, write_key
-from ovirt_tcp_plugin.verifier.enrolment import Enrolment
+from ovirt_tcp_plugin.verifier.enrolment import EnrolmentService
 from ovirt_tcp_plugin.verifier.metrics import Metrics
-from ovirt_tcp_plugin.verifier.policy import Policies
+from ovirt_tcp_plugin.verifier.reference_values import ReferenceValueService
 from ovirt_tcp_plugin.verifier.settings import Appraisal
 from ovirt_tcp_plugin.verifier.settings import Server as ServerOptions
 from ovirt_tcp_plugin.verifier.signing import Signer
@@ -74,10 +74,11 @@ class Server:
         (directory / "server.pem").write_bytes(certificate)
         write_key(directory / "server.key", key)
         (directory / "ca.pem").write_bytes(authority.pem)
-        policies, metrics = Policies(database, Appraisal()), Metrics()
+        values = ReferenceValueService(database, Appraisal())
+        metrics = Metrics()
         database.on_done = metrics.stored
-        self.attestation = Attestation(database, policies, metrics, Appraisal(), clock)
-        self.enrolment = Enrolment(database, authority, vendor.authorities, first_use=False, clock=clock, tpm12=False)
+        self.attestation = Attestation(database, values, metrics, Appraisal(), clock)
+        self.enrolment = EnrolmentService(database, authority, vendor.authorities, first_use=False, clock=clock, tpm12=False)
         given = {
             "address": "127.0.0.1",
             "port": 0,
@@ -88,7 +89,7 @@ class Server:
         self.signer = Signer(database, authority, clock)
         listening = ServerOptions(**given)
         context = Context(
-            database, self.enrolment, self.attestation, self.signer, policies, metrics, clock, listening
+            database, self.enrolment, self.attestation, self.signer, values, metrics, clock, listening
         )
         self._tls = web.tls_context(directory / "server.pem", directory / "server.key", authority.pem)
         self._context, self._started = context, threading.Event()
@@ -152,8 +153,8 @@ class Server:
         asyncio.run_coroutine_threadsafe(self.attestation.judge_all(), self._loop).result(5)
 
     def waiters(self, host_name: str) -> int:
-        conversation = self.attestation._conversations._by_host.get(host_name)
-        return len(conversation.waiters) if conversation else 0
+        long_poll = self.attestation._long_polls._by_host.get(host_name)
+        return len(long_poll.waiters) if long_poll else 0
 
 
 @pytest.fixture
@@ -465,7 +466,7 @@ class TestEnrolment:
 
     def test_a_renewed_certificate_takes_the_place_of_the_old_one(self, server: Server, agent: Agent) -> None:
         key, old = ec.generate_private_key(ec.SECP256R1()), agent.certificate
-        message = {"certificate_request": fields.encode_blob(certificate_request(key))}
+        message = {"certificate_request": json_fields.encode_blob(certificate_request(key))}
         answer = server.call("POST", "/v1/certificate", message, cert=old)
         assert answer.status_code == 200
         agent.keep_certificate(answer.json()["certificate"], key)
@@ -572,7 +573,7 @@ class TestRounds:
         with concurrent.futures.ThreadPoolExecutor(1) as pool:
             first = pool.submit(agent.challenge, 20_000)
             deadline = time.monotonic() + 5
-            while server.attestation._conversations._by_host["host-1"].poll < 2 and time.monotonic() < deadline:
+            while server.attestation._long_polls._by_host["host-1"].poll < 2 and time.monotonic() < deadline:
                 time.sleep(0.01)
             assert agent.challenge(0) is None
             assert first.result(5) is None
@@ -800,4 +801,4 @@ def test_a_message_survives_its_codec(agent: Agent) -> None:
     challenge = agent.challenge()
     assert challenge is not None
     assert len(challenge.nonce) == evidence.NONCE_SIZE
-    assert fields.encode_blob(challenge.nonce) == evidence.encode_challenge(challenge)["nonce"]
+    assert json_fields.encode_blob(challenge.nonce) == evidence.encode_challenge(challenge)["nonce"]

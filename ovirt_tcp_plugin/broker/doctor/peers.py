@@ -22,8 +22,9 @@ from ovirt_tcp_plugin import errors
 from ovirt_tcp_plugin.broker import https, settings
 from ovirt_tcp_plugin.broker.doctor.seen import BrokerHost, BrokerView, ServerView
 from ovirt_tcp_plugin.broker.inventory import UNIT_NAME
-from ovirt_tcp_plugin.broker.sources import OAT_PATHS, OAT_REFUSED, OK
-from ovirt_tcp_plugin.messages import fields
+from ovirt_tcp_plugin.broker.openattestation import OAT_PATHS, OAT_REFUSED
+from ovirt_tcp_plugin.broker.servers import OK
+from ovirt_tcp_plugin.messages import json_fields as fields
 from ovirt_tcp_plugin.messages.result import Level
 from ovirt_tcp_plugin.remote import Remote
 
@@ -72,7 +73,7 @@ def run_filters(address: str, port: int, host_ids: Sequence[str]) -> frozenset[s
     return frozenset(str(one) for one in found["result"])
 
 
-def server(options: settings.Verifier, url: str) -> ServerView:
+def server(options: settings.VerifierOptions, url: str) -> ServerView:
     """Return what an attestation server is like, asked about no host. Raises InvalidConfig only: no token to show."""
     try:
         context = ssl.create_default_context(cafile=str(options.ca_file))
@@ -143,7 +144,7 @@ def _certificate_ends(context: ssl.SSLContext, url: str, within_s: float) -> flo
     return ssl.cert_time_to_seconds(str(certificate["notAfter"])) - time.time()
 
 
-def _question(options: settings.Verifier) -> tuple[str, Mapping[str, str], Mapping[str, Any]]:
+def _question(options: settings.VerifierOptions) -> tuple[str, Mapping[str, str], Mapping[str, Any]]:
     """Return path, headers and message of a question about no host. Raises InvalidConfig."""
     if options.kind != "ovirt-tcp":
         headers = {"x-auth-blob": options.auth_blob} if options.auth_blob else {}

@@ -34,7 +34,7 @@ class Site:
     def needs_trust(self, vm: Vm) -> bool:
         """Return whether a VM may run on trusted hosts only."""
         pool = self.pools.get(vm.cluster_id)
-        asks = decision.Vm(vm.marked, vm.id in self.exempt)
+        asks = decision.VmTrust(vm.marked, vm.id in self.exempt)
         return pool is not None and decision.needs_trust(asks, pool.scope)
 
     def engine_vms(self) -> list[Vm]:

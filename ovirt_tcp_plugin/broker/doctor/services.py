@@ -6,7 +6,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
 
-from ovirt_tcp_plugin.broker.decision import Vm, passing
+from ovirt_tcp_plugin.broker.decision import VmTrust, passing
 from ovirt_tcp_plugin.broker.doctor.findings import Finding, fail, named, not_checked, warning
 from ovirt_tcp_plugin.broker.doctor.seen import ServerView, Site, Snapshots
 from ovirt_tcp_plugin.broker.inventory import UNIT_NAME
@@ -76,7 +76,8 @@ def filtering(site: Site, found: Snapshots, answers: Mapping[str, Collection[str
         files = {host.id: found.by_host.get(host.id) for host in site.hosts(pool)}
         verdicts = {host_id: one.hosts.get(host_id) for host_id, one in files.items() if one is not None}
         trusted, staying = (
-            set(passing(Vm(None), pool.scope, list(verdicts), verdicts, at_ms)) for at_ms in (now_ms, now_ms + MARGIN_MS)
+            set(passing(VmTrust(None), pool.scope, list(verdicts), verdicts, at_ms))
+            for at_ms in (now_ms, now_ms + MARGIN_MS)
         )
         wide, narrow = set(passed) - trusted, trusted & staying - set(passed)
         if wide:

@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any, Optional
 
 from ovirt_tcp_plugin import durable, errors
-from ovirt_tcp_plugin.messages import fields
+from ovirt_tcp_plugin.messages import json_fields as fields
 
 DEFAULT_DIRECTORY = Path("/var/lib/ovirt-tcp/setup")
 VERSION = 1

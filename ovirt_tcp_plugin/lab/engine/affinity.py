@@ -50,8 +50,9 @@ def violators(tables: Model, cluster: Cluster) -> list[Vm]:
 def collision(tables: Model, edited: AffinityGroup) -> str:
     """Return why the engine does not save a group, empty if it does.
 
-    It looks at the hosts' enforcing rules of all groups of the cluster, in whatever group they contradict each other
-    (`checkForAffinityGroupHostsConflict`; of its kinds this and the one between VMs alone cannot be saved).
+    It looks at the hosts' enforcing rules of all groups of the cluster, in whatever group they
+    contradict each other (`checkForAffinityGroupHostsConflict`; of its kinds this and the one
+    between VMs alone cannot be saved).
     """
     groups = [group for group in tables.groups.values() if group.cluster == edited.cluster and group.id != edited.id]
     groups.append(edited)

@@ -44,7 +44,8 @@ EXTERNAL_EVENT_CODES = {"normal": 9801, "warning": 9802, "error": 9803, "alert":
 _OF_NOBODY = frozenset(
     {ENGINE_START, ENGINE_STOP, ENFORCEMENT_STARTED, SCHEDULER_UNREACHABLE, PLUGIN_ERROR, SCHEDULER_ERROR, HA_RESTART_FAILED}
 )
-# Not the engine's own: their rows say that a second one within 30 s is dropped, whatever the engine makes of that.
+# Not the engine's own: their rows say that a second one within 30 s is dropped, whatever the engine
+# makes of that.
 WRITTEN_BY_OTHERS = frozenset({ENGINE_START, ENGINE_STOP, *EXTERNAL_EVENT_CODES.values()})
 # Events of a VM that link only to it.
 WITHOUT_SURROUNDINGS = frozenset({HA_RESTART_FAILED, *EXTERNAL_EVENT_CODES.values()})

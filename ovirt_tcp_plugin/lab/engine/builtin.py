@@ -85,8 +85,8 @@ UNITS = [
     *((uid, name, "") for name, uid in _SELECTORS.items()),
 ]
 
-# The group of all users, and what everybody has by it: id of a role, its name and permits, and the template that it is for,
-# empty where REST shows none (`00600_insert_permissions.sql`).
+# The group of all users, and what everybody has by it: id of a role, its name and permits, and the
+# template that it is for, empty where REST shows none (`00600_insert_permissions.sql`).
 EVERYONE = "eee00000-0000-0000-0000-123456789eee"
 BLANK_TEMPLATE = "00000000-0000-0000-0000-000000000000"
 EVERYONES_ROLES = [

@@ -2,12 +2,13 @@
 # SPDX-License-Identifier: Apache-2.0
 """Which external policy units the engine knows: asked once, when it starts (`ExternalSchedulerDiscovery`).
 
-A start reads the units as the database has them, disables the external ones there in the one transaction of its beans, and
-asks in a thread (`SchedulingManager.loadExternalScheduler`). The thread usually reads the rows before that transaction
-ends: they are still enabled. Where text and properties are as the proxy tells them, it writes nothing, and the end of the
-transaction leaves the row disabled; whether the scheduler's memory, which is read again then, has the unit on or off is a
-race. A row that differs is written after the transaction's end, so it is enabled in both. Nothing asks again before the
-next start.
+A start reads the units as the database has them, disables the external ones there in the one
+transaction of its beans, and asks in a thread (`SchedulingManager.loadExternalScheduler`). The
+thread usually reads the rows before that transaction ends: they are still enabled. Where text and
+properties are as the proxy tells them, it writes nothing, and the end of the transaction leaves the
+row disabled; whether the scheduler's memory, which is read again then, has the unit on or off is a
+race. A row that differs is written after the transaction's end, so it is enabled in both. Nothing
+asks again before the next start.
 """
 
 from __future__ import annotations
@@ -39,7 +40,9 @@ class Discovery:
         self._has_read, self._committed = threading.Event(), threading.Event()
 
     def begin(self) -> None:
-        """Read the units as the database has them, begin to disable the external ones, and ask in the background."""
+        """Read the units as the database has them, begin to disable the external ones, and ask in
+        the background.
+        """
         self.wait()
         with self._model.lock:
             self._reload()
@@ -47,11 +50,14 @@ class Discovery:
         self._has_read.clear()
         self._committed.clear()
         if self.external is not None:
-            self._thread = threading.Thread(target=self._discover, args=(self.external,), name="discovery")
+            self._thread = threading.Thread(
+                target=self._discover, args=(self.external,), name="discovery"
+            )
             self._thread.start()
 
     def end_start(self, within_s: float) -> None:
-        """End the transaction of the start. Discovery has read the rows by then, unless its answer takes longer.
+        """End the transaction of the start. Discovery has read the rows by then, unless its answer
+        takes longer.
 
         Args:
             within_s: how long that may be at most, in real seconds.
@@ -81,7 +87,9 @@ class Discovery:
             changed = [unit for unit in named if self._differs(unit)]
             missing = [unit for unit in self._external_units() if self._same(unit, named) is None]
             # A new row waits for no lock, a present one for the start's.
-            waits = bool(missing) or any(self._same(unit, self._external_units()) for unit in changed)
+            waits = bool(missing) or any(
+                self._same(unit, self._external_units()) for unit in changed
+            )
             if not waits:
                 self._write(changed, missing)
                 if not self._committed.is_set() and self._reloads_early():

@@ -2,7 +2,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """The XML of the REST API, for the entities that the simulator has, as an engine 4.5.8 writes it.
 
-What a mapper of the engine (`VmMapper`, `HostMapper`, ...) leaves out, an answer here leaves out, too.
+What a mapper of the engine (`VmMapper`, `HostMapper`, ...) leaves out, an answer here leaves out,
+too.
 """
 
 from __future__ import annotations
@@ -42,9 +43,17 @@ Element = ElementTree.Element
 
 # Things of which this engine has one, under ids of its own.
 _SPACE = uuid.UUID("5d3e5a0e-0f5c-4b57-9d0e-0d6f3e0b7a11")
-DATA_CENTER, MAC_POOL, MANAGEMENT_NETWORK, CPU_PROFILE, QUOTA, MIGRATION_POLICY, INSTANCE, LARGE_ICON, SMALL_ICON = (
-    str(uuid.uuid5(_SPACE, str(number))) for number in range(9)
-)
+(
+    DATA_CENTER,
+    MAC_POOL,
+    MANAGEMENT_NETWORK,
+    CPU_PROFILE,
+    QUOTA,
+    MIGRATION_POLICY,
+    INSTANCE,
+    LARGE_ICON,
+    SMALL_ICON,
+) = (str(uuid.uuid5(_SPACE, str(number))) for number in range(9))
 _DEFAULT_FLOOD_RATE = 30
 _STARTED_AT = "2026-01-01T08:01:00.000Z"
 
@@ -82,7 +91,9 @@ def text(root: Optional[Element], path: str) -> Optional[str]:
 
 
 def integer(root: Element, path: str) -> Optional[int]:
-    """Return the number in a descendant, None if it is absent. Raises Fault (400) as the engine's reader does."""
+    """Return the number in a descendant, None if it is absent. Raises Fault (400) as the engine's
+    reader does.
+    """
     image = text(root, path)
     if image is None:
         return None
@@ -91,9 +102,13 @@ def integer(root: Element, path: str) -> Optional[int]:
     except ValueError as e:
         raise Fault(400, "Invalid value", f"The text '{image}' isn't a valid integer value.") from e
     if value > MAX_INTEGER:
-        raise Fault(400, "Invalid value", f"Value {value} is greater than maximum integer {MAX_INTEGER}")
+        raise Fault(
+            400, "Invalid value", f"Value {value} is greater than maximum integer {MAX_INTEGER}"
+        )
     if value < MIN_INTEGER:
-        raise Fault(400, "Invalid value", f"Value {value} is lower than minimum integer {MIN_INTEGER}")
+        raise Fault(
+            400, "Invalid value", f"Value {value} is lower than minimum integer {MIN_INTEGER}"
+        )
     return value
 
 
@@ -115,7 +130,9 @@ def properties(root: Optional[Element], path: str) -> Optional[dict[str, str]]:
 
 
 def rule(found: Optional[Element], present: Rule) -> Rule:
-    """Return a rule of an affinity group after an edit: what the document does not say stays (`AffinityGroupMapper`)."""
+    """Return a rule of an affinity group after an edit: what the document does not say stays
+    (`AffinityGroupMapper`).
+    """
     enabled = text(found, "enabled")
     positive = text(found, "positive")
     enforcing = text(found, "enforcing")
@@ -138,7 +155,9 @@ def echo(given: Element) -> Element:
     return root
 
 
-def cluster(row: Cluster, groups: Optional[Iterable[Element]] = None, edited: bool = False) -> Element:
+def cluster(
+    row: Cluster, groups: Optional[Iterable[Element]] = None, edited: bool = False
+) -> Element:
     """Return a cluster.
 
     Args:
@@ -157,18 +176,23 @@ def cluster(row: Cluster, groups: Optional[Iterable[Element]] = None, edited: bo
         "minor": minor,
     }
     lines = {
-        "properties": _properties("custom_scheduling_policy_properties", "property", row.properties),
+        "properties": _properties(
+            "custom_scheduling_policy_properties", "property", row.properties
+        ),
         "affinity_groups": [] if groups is None else [listing("affinity_groups", groups)],
         "data_center": [_link("data_center", DATA_CENTER, "datacenters")],
         "mac_pool": [_link("mac_pool", MAC_POOL, "macpools")],
-        "management_network": [_link("management_network", MANAGEMENT_NETWORK, "networks")] if edited else [],
+        "management_network": [_link("management_network", MANAGEMENT_NETWORK, "networks")]
+        if edited
+        else [],
         "scheduling_policy": [_link("scheduling_policy", row.policy, "schedulingpolicies")],
     }
     return Filled("cluster", shapes.CLUSTER, texts, lines)
 
 
 def host(row: Host, all_content: bool = False, vms: Sequence[Vm] = ()) -> Element:
-    """Return a host; what it can do for the engine's VM only if all content was asked for (`BackendHostsResource`).
+    """Return a host; what it can do for the engine's VM only if all content was asked for
+    (`BackendHostsResource`).
 
     Args:
         vms: that run there.
@@ -215,7 +239,10 @@ def api(reader: User, tables: Model) -> Element:
     summary = Element("summary")
     for name, (active, total) in counts.items():
         summary.append(_element(name, active=str(active), total=str(total)))
-    users = [_link("authenticated_user", reader.id, "users"), _link("effective_user", reader.id, "users")]
+    users = [
+        _link("authenticated_user", reader.id, "users"),
+        _link("effective_user", reader.id, "users"),
+    ]
     texts = {"instance": INSTANCE, "time": _time(tables.clock.wall())}
     return Filled("api", shapes.ROOT, texts, {"summary": [summary], "users": users})
 
@@ -223,11 +250,18 @@ def api(reader: User, tables: Model) -> Element:
 def option(name: str, values: Mapping[str, str]) -> Element:
     """Return an option with its values by cluster level."""
     root = _entity("system_option", name, "options", name=name)
-    root.append(listing("values", (_element("system_option_value", value=v, version=k) for k, v in values.items())))
+    root.append(
+        listing(
+            "values",
+            (_element("system_option_value", value=v, version=k) for k, v in values.items()),
+        )
+    )
     return root
 
 
-def vm(row: Vm, next_run: bool = False, inline: bool = False, configuration: Optional[str] = None) -> Element:
+def vm(
+    row: Vm, next_run: bool = False, inline: bool = False, configuration: Optional[str] = None
+) -> Element:
     """Return a VM, as it runs or as it is configured for its next start.
 
     Args:
@@ -269,7 +303,9 @@ def vm(row: Vm, next_run: bool = False, inline: bool = False, configuration: Opt
 @functools.cache
 def _certificate() -> Element:
     """Return that of a host's display, which a VM has while it runs."""
-    return _element("certificate", content=shapes.PEM, organization="oVirt", subject="O=oVirt,CN=host.lab")
+    return _element(
+        "certificate", content=shapes.PEM, organization="oVirt", subject="O=oVirt,CN=host.lab"
+    )
 
 
 def _placement(row: Vm) -> Element:
@@ -295,9 +331,17 @@ def _initialization(configuration: str) -> Element:
 
 
 def unit(row: Unit) -> Element:
-    """Return a scheduling policy unit. REST has no name for the type of those that are no filter, weight or balance."""
+    """Return a scheduling policy unit. REST has no name for the type of those that are no filter,
+    weight or balance.
+    """
     members = {"name": row.name, "description": row.description, "enabled": _yes(row.enabled)}
-    root = _entity("scheduling_policy_unit", row.id, "schedulingpolicyunits", **members, internal=_yes(row.internal))
+    root = _entity(
+        "scheduling_policy_unit",
+        row.id,
+        "schedulingpolicyunits",
+        **members,
+        internal=_yes(row.internal),
+    )
     root.extend(_properties("properties", "property", row.properties))
     if row.type:
         _append(root, type=row.type)
@@ -334,7 +378,9 @@ def policy_unit(kind: str, uid: str, number: Mapping[str, str]) -> Element:
 
 
 def group(row: AffinityGroup, tables: Model, inline: bool = False) -> Element:
-    """Return an affinity group with its members: by their ids (`AffinityGroupMapper`), or with names if asked to follow."""
+    """Return an affinity group with its members: by their ids (`AffinityGroupMapper`), or with
+    names if asked to follow.
+    """
     path = f"clusters/{row.cluster}/affinitygroups"
     root = _entity("affinity_group", row.id, path, name=row.name)
     if row.description:
@@ -355,12 +401,15 @@ def group(row: AffinityGroup, tables: Model, inline: bool = False) -> Element:
     ):
         rows: Mapping[str, Any] = table
         members = [rows[uid] for uid in getattr(row, attribute) if uid in rows]
-        root.append(listing(attribute, (_member(tag, collection, member, inline) for member in members)))
+        root.append(
+            listing(attribute, (_member(tag, collection, member, inline) for member in members))
+        )
     return root
 
 
 def member_link(collection: str, uid: str) -> Element:
-    """Return who bears an affinity label, one of `hosts` or `vms` (`BackendAffinityLabelHelper`)."""
+    """Return who bears an affinity label, one of `hosts` or `vms` (`BackendAffinityLabelHelper`).
+    """
     return _link(collection[:-1], uid, collection)
 
 
@@ -384,7 +433,9 @@ def _member(tag: str, collection: str, row: Any, named: bool) -> Element:
 
 
 def _rule(name: str, row: Rule) -> Element:
-    return _element(name, enabled=_yes(row.enabled), enforcing=_yes(row.enforcing), positive=_yes(row.positive))
+    return _element(
+        name, enabled=_yes(row.enabled), enforcing=_yes(row.enforcing), positive=_yes(row.positive)
+    )
 
 
 def label(row: AffinityLabel) -> Element:
@@ -418,7 +469,13 @@ def role(row: Role) -> Element:
 
 def permit(row: Role, uid: str, name: str) -> Element:
     """Return a permit of a role."""
-    root = _entity("permit", uid, f"roles/{row.id}/permits", name=name, administrative=_yes(name not in OF_USERS))
+    root = _entity(
+        "permit",
+        uid,
+        f"roles/{row.id}/permits",
+        name=name,
+        administrative=_yes(name not in OF_USERS),
+    )
     root.append(_link("role", row.id, "roles"))
     return root
 
@@ -428,7 +485,11 @@ def user(row: User) -> Element:
     principal, _, profile = row.name.partition("@")
     domain = f"{profile}-authz"
     root = _entity("user", row.id, "users", name=principal)
-    _append_links(root, f"users/{row.id}", "groups roles permissions tags options sshpublickeys eventsubscriptions")
+    _append_links(
+        root,
+        f"users/{row.id}",
+        "groups roles permissions tags options sshpublickeys eventsubscriptions",
+    )
     _append(
         root,
         department="",
@@ -460,12 +521,16 @@ def permission(given: Role, holder: User, parent: str = "") -> Element:
 
 
 def everyones_permissions(on_the_system: bool) -> list[Element]:
-    """Return what every user has by the built-in group Everyone: permissions without a user, some on single objects."""
+    """Return what every user has by the built-in group Everyone: permissions without a user, some
+    on single objects.
+    """
     elements = []
     for role_id, name, _, template in builtin.EVERYONES_ROLES:
         if on_the_system and name != builtin.ON_THE_SYSTEM:
             continue
-        root = _entity("permission", str(uuid.uuid5(_SPACE, name)), f"groups/{builtin.EVERYONE}/permissions")
+        root = _entity(
+            "permission", str(uuid.uuid5(_SPACE, name)), f"groups/{builtin.EVERYONE}/permissions"
+        )
         root.extend([_link("group", builtin.EVERYONE, "groups"), _link("role", role_id, "roles")])
         if template:
             root.append(_link("template", template, "templates"))
@@ -511,7 +576,9 @@ def event(row: Event, tables: Model) -> Element:
     return root
 
 
-def action(entity: Optional[Element] = None, given: Optional[Element] = None, job: bool = False) -> Element:
+def action(
+    entity: Optional[Element] = None, given: Optional[Element] = None, job: bool = False
+) -> Element:
     """Return an action that is complete.
 
     Args:
@@ -592,14 +659,23 @@ def _append_links(root: Element, path: str, relations: str) -> None:
 
 
 def _properties(plural: str, singular: str, values: Mapping[str, Any]) -> list[Element]:
-    """Return the list of name-value pairs, or nothing if there are none: the engine has no empty one."""
+    """Return the list of name-value pairs, or nothing if there are none: the engine has no empty
+    one.
+    """
     if not values:
         return []
-    return [listing(plural, (_element(singular, name=name, value=value) for name, value in values.items()))]
+    return [
+        listing(
+            plural, (_element(singular, name=name, value=value) for name, value in values.items())
+        )
+    ]
 
 
 def _time(moment: datetime.datetime) -> str:
-    return moment.astimezone(datetime.timezone.utc).strftime("%Y-%m-%dT%H:%M:%S.") + f"{moment.microsecond // 1000:03}Z"
+    return (
+        moment.astimezone(datetime.timezone.utc).strftime("%Y-%m-%dT%H:%M:%S.")
+        + f"{moment.microsecond // 1000:03}Z"
+    )
 
 
 def _yes(value: bool) -> str:

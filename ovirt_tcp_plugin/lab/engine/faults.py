@@ -54,8 +54,9 @@ class Faults:
             transaction takes long: greater ids show up before it.
         refused_maintenance: host -> the text of the refusal (SPM tasks, running steps, ...).
         hanging_maintenance: hosts that stay in preparing_for_maintenance.
-        units_reload: when a start reads its policy units again after a discovery that wrote nothing: "before" its
-            transaction ends, which calls them enabled, or "after" it, which calls them disabled; empty for chance.
+        units_reload: when a start reads its policy units again after a discovery that wrote
+            nothing: "before" its transaction ends, which calls them enabled, or "after" it, which
+            calls them disabled; empty for chance.
         failing_starts: hosts on which no VM starts, as when a VDSM hook refuses.
         failing_migrations: hosts to which no VM migrates.
     """

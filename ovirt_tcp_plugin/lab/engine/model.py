@@ -150,7 +150,8 @@ class Unit:
 
 @dataclasses.dataclass
 class Policy:
-    """A scheduling policy: ids of its units. `numbers` are positions of filters and factors of weights, by unit id.
+    """A scheduling policy: ids of its units. `numbers` are positions of filters and factors of
+    weights, by unit id.
 
     It is what the engine has in memory, which its database agrees to until an edit is refused.
     """

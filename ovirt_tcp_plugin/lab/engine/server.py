@@ -31,7 +31,8 @@ from ovirt_tcp_plugin.lab.engine.web import Web
 
 HEARTBEAT_S = 0.1
 SUPER_USER = "00000000-0000-0000-0000-000000000001"
-# So long, in real seconds, a start's transaction is open at most while discovery waits for its answer.
+# So long, in real seconds, a start's transaction is open at most while discovery waits for its
+# answer.
 START_TRANSACTION_S = 1.0
 
 
@@ -53,8 +54,8 @@ class Config:
         vm_properties: UserDefinedVMProperties, name -> regular expression of the whole value.
         options: file of the lab's `engine-config`, read at each start; it then counts instead of external_scheduler,
             vm_properties and the timings external_response and ha_long_retry.
-        up_mark: file that is there while the engine runs and is written at each start (ENGINE_UP_MARK, on a real machine
-            /var/lib/ovirt-engine/engine.up), empty for none.
+        up_mark: file that is there while the engine runs and is written at each start
+            (ENGINE_UP_MARK, on a real machine /var/lib/ovirt-engine/engine.up), empty for none.
         seed: of the engine's races.
         port, control_port: 0 for any.
     """
@@ -125,7 +126,9 @@ class EngineSimulator:
         self._unmark()
 
     def restart(self, seconds: Optional[float] = None) -> None:
-        """Be away for a while, with the proxy's HTML 503; then a new start with a new discovery. No event tells of it."""
+        """Be away for a while, with the proxy's HTML 503; then a new start with a new discovery. No
+        event tells of it.
+        """
         pause = self.model.timings.restart if seconds is None else seconds
         self._unmark()
         self.away_until = self.model.now() + pause

@@ -1,9 +1,11 @@
 # SPDX-FileCopyrightText: The ovirt_tcp_plugin developers
 # SPDX-License-Identifier: Apache-2.0
-"""Who is logged in: passwords for tokens, which end when nobody uses them, at log-out, and when the engine restarts.
+"""Who is logged in: passwords for tokens, which end when nobody uses them, at log-out, and when the
+engine restarts.
 
-A password that is right gives a token to anybody; whether he may log in is asked when the token comes for the first time
-(`SsoRestApiAuthFilter`, `CreateUserSessionCommand`), and never again: a session outlives the role that let it in.
+A password that is right gives a token to anybody; whether he may log in is asked when the token
+comes for the first time (`SsoRestApiAuthFilter`, `CreateUserSessionCommand`), and never again: a
+session outlives the role that let it in.
 """
 
 from __future__ import annotations
@@ -15,7 +17,8 @@ from typing import Optional
 from ovirt_tcp_plugin.lab.engine import audit_log
 from ovirt_tcp_plugin.lab.engine.model import Model, User
 
-# Of aaa-jdbc (MAX_FAILURES_SINCE_SUCCESS): the account is locked then, for `timings.locked_account`.
+# Of aaa-jdbc (MAX_FAILURES_SINCE_SUCCESS): the account is locked then, for
+# `timings.locked_account`.
 MAX_FAILURES = 5
 
 
@@ -40,7 +43,9 @@ class Sessions:
         self._locked_until: dict[str, float] = {}
 
     def log_in(self, name: str, password: str) -> Optional[str]:
-        """Return a token, None when name or password are wrong or too many were: then no password is right for a while."""
+        """Return a token, None when name or password are wrong or too many were: then no password
+        is right for a while.
+        """
         now = self._model.now()
         user = next((user for user in self._model.users.values() if user.name == name), None)
         if user is None or now < self._locked_until.get(name, now):
@@ -60,7 +65,11 @@ class Sessions:
         """End a token."""
         session = self._sessions.pop(token, None)
         if session is not None and session.open:
-            self._log(audit_log.LOGGED_OUT, session, "connected from '127.0.0.1' using session 'S' logged out.")
+            self._log(
+                audit_log.LOGGED_OUT,
+                session,
+                "connected from '127.0.0.1' using session 'S' logged out.",
+            )
 
     def user(self, token: str) -> User:
         """Return whose token it is; it lives on from now. Raises Unauthorized."""
@@ -76,7 +85,11 @@ class Sessions:
                 text = f"The user {user.qualified_name} with profile [{profile}] is not authorized to perform login"
                 raise Unauthorized(text)
             session.open = True
-            self._log(audit_log.LOGGED_IN, session, "connecting from '127.0.0.1' using session 'S' logged in.")
+            self._log(
+                audit_log.LOGGED_IN,
+                session,
+                "connecting from '127.0.0.1' using session 'S' logged in.",
+            )
         session.used = now
         return user
 

@@ -1,8 +1,10 @@
 # SPDX-FileCopyrightText: The ovirt_tcp_plugin developers
 # SPDX-License-Identifier: Apache-2.0
-"""The elements of VMs, hosts and clusters in an answer of an engine 4.5.8, in its order, with values of no engine.
+"""The elements of VMs, hosts and clusters in an answer of an engine 4.5.8, in its order, with
+values of no engine.
 
-A VM is 10 KB and a host 7 KB, most of it the same for all: whoever lists many has to read that much.
+A VM is 10 KB and a host 7 KB, most of it the same for all: whoever lists many has to read that
+    much.
 """
 
 from __future__ import annotations
@@ -38,16 +40,29 @@ _CLUSTER_LINKS = (
     "affinitygroups"
 )
 # As long as a real one, and of no key.
-PEM = "-----BEGIN CERTIFICATE-----\n" + ("MIID" + "A" * 72 + "\n") * 15 + "-----END CERTIFICATE-----\n"
+PEM = (
+    "-----BEGIN CERTIFICATE-----\n"
+    + ("MIID" + "A" * 72 + "\n") * 15
+    + "-----END CERTIFICATE-----\n"
+)
 
 
 def _links(relations: str, indent: str) -> str:
-    return "\n".join(f'{indent}<link href="%(href)s/{relation}" rel="{relation}"/>' for relation in relations.split())
+    return "\n".join(
+        f'{indent}<link href="%(href)s/{relation}" rel="{relation}"/>'
+        for relation in relations.split()
+    )
 
 
 def _whole(tag: str, actions: str, names: Sequence[str], links: str, body: str) -> Template:
     """Return an entity: its actions, its names, the links to what it has, and everything else."""
-    head = [f'<{tag} href="%(href)s" id="%(id)s">', "    <actions>", _links(actions, "        "), "    </actions>", *names]
+    head = [
+        f'<{tag} href="%(href)s" id="%(id)s">',
+        "    <actions>",
+        _links(actions, "        "),
+        "    </actions>",
+        *names,
+    ]
     rest = [part for part in (_links(links, "    "), body.strip("\n")) if part]
     return Template("\n".join([*head, *rest, f"</{tag}>"]))
 
@@ -365,14 +380,18 @@ _API_LINKS = (
 
 
 def _api() -> str:
-    """Return the links of the root: to each collection, and to a search in it. Events are searched from one on."""
+    """Return the links of the root: to each collection, and to a search in it. Events are searched
+    from one on.
+    """
     lines = []
     for collection in _API_LINKS.split():
         name = collection.rstrip("*")
         lines.append(f'    <link href="{API}/{name}" rel="{name}"/>')
         if collection != name:
             start = ";from={event_id}" if name == "events" else ""
-            lines.append(f'    <link href="{API}/{name}{start}?search={{query}}" rel="{name}/search"/>')
+            lines.append(
+                f'    <link href="{API}/{name}{start}?search={{query}}" rel="{name}/search"/>'
+            )
     return "\n".join(lines)
 
 

@@ -1,8 +1,10 @@
 # SPDX-FileCopyrightText: The ovirt_tcp_plugin developers
 # SPDX-License-Identifier: Apache-2.0
-"""XML as the engine writes it: four blanks a level, `<tag/>` for what has no content, `<tag></tag>` for an empty text.
+"""XML as the engine writes it: four blanks a level, `<tag/>` for what has no content, `<tag></tag>`
+for an empty text.
 
-VMs and hosts have a hundred elements each, of which few differ: they are text with holes, not trees.
+VMs and hosts have a hundred elements each, of which few differ: they are text with holes, not
+    trees.
 """
 
 from __future__ import annotations
@@ -19,7 +21,8 @@ _HEADER = '<?xml version="1.0" encoding="UTF-8" standalone="yes"?>\n'
 
 
 class Template:
-    """An element as text, at the left margin. `%(name)s` is a hole; a line `@name` takes elements of its level, or none.
+    """An element as text, at the left margin. `%(name)s` is a hole; a line `@name` takes elements
+    of its level, or none.
 
     Attributes:
         levels: how deep in the element the lines `@name` are.
@@ -49,7 +52,13 @@ class Template:
 class Filled(Element):
     """An element that is a template with values: texts for its holes, elements for its lines."""
 
-    def __init__(self, tag: str, template: Template, texts: Mapping[str, str], lines: Mapping[str, list[Element]]) -> None:
+    def __init__(
+        self,
+        tag: str,
+        template: Template,
+        texts: Mapping[str, str],
+        lines: Mapping[str, list[Element]],
+    ) -> None:
         super().__init__(tag)
         self.template, self.texts, self.lines = template, texts, lines
 

@@ -2,9 +2,10 @@
 # SPDX-License-Identifier: Apache-2.0
 """The database: one transaction at a time is written, many at once are read, and nobody waits in the server's loop.
 
-Work is a function of a connection. What is written meanwhile shares one transaction, so one flush to the disk serves
-all; if a piece of it fails, each is done again in a transaction of its own, so that a fault undoes only itself.
-Acknowledged means committed: it survives kill -9 (SQLite in WAL mode with synchronous=FULL, PostgreSQL as it is set up).
+Work is a function of a connection. What is written meanwhile shares one transaction, so one flush
+to the disk serves all; if a piece of it fails, each is done again in a transaction of its own, so
+that a fault undoes only itself. Acknowledged means committed: it survives kill -9 (SQLite in WAL
+mode with synchronous=FULL, PostgreSQL as it is set up).
 """
 
 from __future__ import annotations
@@ -34,20 +35,23 @@ Work = Callable[[Connection], T]
 READERS = 4
 # A statement and a lock each end after this time; then the caller is told, and nothing is kept.
 WITHIN_S = 5
-# PostgreSQL itself ends what takes that long. One that says nothing at all, because its machine or its disk hangs, is
-# given up after this time, connection by connection, and the caller after CALLER_WITHIN_S, when he may ask again.
+# PostgreSQL itself ends what takes that long. One that says nothing at all, because its machine or
+# its disk hangs, is given up after this time, connection by connection, and the caller after
+# CALLER_WITHIN_S, when he may ask again.
 ANSWER_WITHIN_S = WITHIN_S + 2
 CALLER_WITHIN_S = 15
 
 # 16 MiB of SQLite's log of writes.
 _CHECKPOINT_PAGES = 4096
 
-# A transaction begins at the earliest so long after the last: what comes meanwhile shares it, and its flush to the disk.
+# A transaction begins at the earliest so long after the last: what comes meanwhile shares it, and
+# its flush to the disk.
 _GATHER_S = 0.002
 
 # What the writers of all servers lock at PostgreSQL.
 _WRITERS = 0x6F766972
-# How often a writer looks whether another process has ended its transaction; one takes some milliseconds.
+# How often a writer looks whether another process has ended its transaction; one takes some
+# milliseconds.
 _LOOK_AGAIN_S = 0.001
 
 _CONNECT = {
@@ -67,7 +71,8 @@ class Database:
             `postgresql://verifier@db.example.com/ovirt_tcp`.
 
     Attributes:
-        on_done: told the kind ("read", "write") and the seconds of each piece of work, waiting included.
+        on_done: told the kind ("read", "write") and the seconds of each piece of work, waiting
+            included.
 
     Raises:
         InvalidConfig: it cannot be opened, is of another kind, or belongs to a newer release.
@@ -79,10 +84,14 @@ class Database:
             migrations.upgrade(self._engine)
         except (sa.exc.SQLAlchemyError, migrations.CommandError) as e:
             where = self._engine.url.render_as_string(hide_password=True)
-            raise errors.InvalidConfig(where, [f"the database cannot be opened: {_first_line(e)}"]) from e
-        # SQLite's readers see one snapshot anyhow, and all of them are in the server's loop, on one connection.
+            fault = f"the database cannot be opened: {_first_line(e)}"
+            raise errors.InvalidConfig(where, [fault]) from e
+        # SQLite's readers see one snapshot anyhow, and all of them are in the server's loop, on one
+        # connection.
         self._reader: Optional[Connection] = None
-        self._snapshots = self._engine.execution_options(isolation_level="REPEATABLE READ") if self.remote else self._engine
+        self._snapshots = self._engine
+        if self.remote:
+            self._snapshots = self._engine.execution_options(isolation_level="REPEATABLE READ")
         self._readers = concurrent.futures.ThreadPoolExecutor(READERS, "store-read")
         self._writer = concurrent.futures.ThreadPoolExecutor(1, "store-write")
         self._waiting: list[tuple[Work[Any], asyncio.Future[Any]]] = []
@@ -91,7 +100,10 @@ class Database:
 
     @property
     def remote(self) -> bool:
-        """Whether it is a server of its own, which may be slow or away; else it is a file of this machine."""
+        """Whether it is a server of its own, which may be slow or away.
+
+        Otherwise it is a file of this machine.
+        """
         return self._engine.dialect.name != "sqlite"
 
     def close(self) -> None:
@@ -122,7 +134,8 @@ class Database:
         began = loop.time()
         try:
             if not self.remote:
-                # SQLite answers from memory, and its readers wait for nobody; a thread would cost more than the read.
+                # SQLite answers from memory, and its readers wait for nobody; a thread would cost
+                # more than the read.
                 return self._read_here(work)
             return await _in_time(loop.run_in_executor(self._readers, self._read, work))
         finally:
@@ -147,11 +160,13 @@ class Database:
 
     def _write_waiting(self) -> None:
         # Whoever was given up meanwhile was told that nothing is kept.
-        batch, self._waiting = [(work, kept) for work, kept in self._waiting if not kept.done()], []
+        batch = [(work, kept) for work, kept in self._waiting if not kept.done()]
+        self._waiting = []
         self._writing = bool(batch)
         if batch:
             loop = asyncio.get_running_loop()
-            done = loop.run_in_executor(self._writer, self._commit, [work for work, _ in batch])
+            all_work = [work for work, _ in batch]
+            done = loop.run_in_executor(self._writer, self._commit, all_work)
             done.add_done_callback(functools.partial(self._acknowledge, batch))
 
     def _acknowledge(
@@ -184,7 +199,10 @@ class Database:
                 writing = connection.execution_options(writes=True)
                 with writing.begin():
                     return [work(writing) for work in batch]
-        except (sa.exc.SQLAlchemyError, ValueError) as e:  # psycopg2 raises the latter for a text with NUL
+        except (
+            sa.exc.SQLAlchemyError,
+            ValueError,
+        ) as e:  # psycopg2 raises the latter for a text with NUL
             raise _unavailable(e) from e
 
     def _commit_alone(self, work: Work[Any]) -> Any:
@@ -221,15 +239,23 @@ class Database:
 
 
 async def _in_time(done: asyncio.Future[T]) -> T:
-    """Return what comes of it. Raises Unavailable when that takes too long; what has not begun by then never does."""
+    """Return what comes of it.
+
+    Raises Unavailable when that takes too long; what has not begun by then never does.
+    """
     try:
         return await asyncio.wait_for(done, CALLER_WITHIN_S)
     except asyncio.TimeoutError as e:
-        raise errors.Unavailable("the store", f"its database did not answer within {CALLER_WITHIN_S} s") from e
+        raise errors.Unavailable(
+            "the store", f"its database did not answer within {CALLER_WITHIN_S} s"
+        ) from e
 
 
 def _is_away(error: Optional[BaseException]) -> bool:
-    """Return whether the database itself is gone: then no piece of work is to blame, and none can be done alone."""
+    """Return whether the database itself is gone.
+
+    Then no piece of work is to blame, and none can be done alone.
+    """
     if isinstance(error, sa.exc.DBAPIError):
         return bool(error.connection_invalidated or error.statement is None)
     return isinstance(error, sa.exc.TimeoutError)
@@ -237,7 +263,9 @@ def _is_away(error: Optional[BaseException]) -> bool:
 
 def _unavailable(error: Exception) -> errors.Unavailable:
     log.error("store error=%s", _first_line(error))
-    return errors.Unavailable("the store", "its database did not do what it was asked; the server's log says why")
+    return errors.Unavailable(
+        "the store", "its database did not do what it was asked; the server's log says why"
+    )
 
 
 def _engine(url: str) -> sa.engine.Engine:
@@ -251,18 +279,10 @@ def _engine(url: str) -> sa.engine.Engine:
     try:
         if kind == "postgresql":
             _bound_waits()
-        engine = sa.create_engine(
-            # SQLAlchemy's choice of a driver changed from release to release; EL9 has this one.
-            parsed.set(drivername="postgresql+psycopg2") if parsed.drivername == "postgresql" else parsed,
-            future=True,
-            poolclass=QueuePool,
-            pool_size=READERS + 1,
-            pool_timeout=WITHIN_S,
-            pool_pre_ping=kind != "sqlite",
-            connect_args=_CONNECT[kind],
-        )
+        engine = _create_engine(parsed, kind)
     except ImportError as e:
-        raise errors.InvalidConfig("store.url", ["PostgreSQL needs psycopg2: install python3-psycopg2"]) from e
+        fault = "PostgreSQL needs psycopg2: install python3-psycopg2"
+        raise errors.InvalidConfig("store.url", [fault]) from e
     if kind == "sqlite":
         sa.event.listen(engine, "connect", _configure_sqlite)
         sa.event.listen(engine, "begin", _begin_sqlite)
@@ -271,8 +291,25 @@ def _engine(url: str) -> sa.engine.Engine:
     return engine
 
 
+def _create_engine(url: sa.engine.URL, kind: str) -> sa.engine.Engine:
+    if url.drivername == "postgresql":
+        # SQLAlchemy's choice of a driver changed from release to release; EL9 has this one.
+        url = url.set(drivername="postgresql+psycopg2")
+    return sa.create_engine(
+        url,
+        future=True,
+        poolclass=QueuePool,
+        pool_size=READERS + 1,
+        pool_timeout=WITHIN_S,
+        pool_pre_ping=kind != "sqlite",
+        connect_args=_CONNECT[kind],
+    )
+
+
 def _bound_waits() -> None:
-    """Have every wait for PostgreSQL end after ANSWER_WITHIN_S: psycopg2's own lasts for hours if its machine is gone.
+    """Have every wait for PostgreSQL end after ANSWER_WITHIN_S.
+
+    Those of psycopg2 itself last for hours if its machine is gone.
 
     Raises:
         ImportError: psycopg2 is not installed.
@@ -295,13 +332,14 @@ def _bound_waits() -> None:
 def _configure_sqlite(connection: Any, _record: object) -> None:
     # The driver would begin transactions by rules of its own; `_begin_sqlite` does.
     connection.isolation_level = None
-    # The driver would give up a whole answer for one text in it that a bad disk has spoilt; as it is, its row is told
-    # to be corrupt, and the others are read.
+    # The driver would give up a whole answer for one text in it that a bad disk has spoilt; as it
+    # is, its row is told to be corrupt, and the others are read.
     connection.text_factory = _decode_text
     cursor = connection.cursor()
     cursor.execute("PRAGMA journal_mode=WAL")
     cursor.execute("PRAGMA synchronous=FULL")
-    # The same few pages are written again and again; they are carried over from the log of writes less often.
+    # The same few pages are written again and again; they are carried over from the log of writes
+    # less often.
     cursor.execute(f"PRAGMA wal_autocheckpoint={_CHECKPOINT_PAGES}")
     cursor.close()
 
@@ -314,7 +352,8 @@ def _begin_sqlite(connection: Connection) -> None:
     options = connection.get_execution_options()
     if options.get("by_hand", False):
         return
-    # A writer takes the lock at once: to take it later, after a read, fails if another process wrote meanwhile.
+    # A writer takes the lock at once: to take it later, after a read, fails if another process
+    # wrote meanwhile.
     if not options.get("writes", False):
         connection.exec_driver_sql("BEGIN")
         return
@@ -329,10 +368,12 @@ def _begin_sqlite(connection: Connection) -> None:
 
 
 def _take_turn(cursor: Any) -> bool:
-    """Begin to write as soon as no other process does; return whether that was possible within WITHIN_S.
+    """Begin to write as soon as no other process does.
 
-    SQLite itself would look again after ever longer pauses, up to 100 ms, and hardly ever find the moment between two
-    transactions of a busy neighbour.
+    Return whether that was possible within WITHIN_S.
+
+    SQLite itself would look again after ever longer pauses, up to 100 ms, and hardly ever find the
+    moment between two transactions of a busy neighbour.
     """
     end_s = time.monotonic() + WITHIN_S
     while True:
@@ -346,7 +387,8 @@ def _take_turn(cursor: Any) -> bool:
 
 
 def _begin_postgresql(connection: Connection) -> None:
-    # The same here: transactions of several servers that lock many rows in different orders would undo each other.
+    # The same here: transactions of several servers that lock many rows in different orders would
+    # undo each other.
     if connection.get_execution_options().get("writes", False):
         connection.exec_driver_sql(f"SELECT pg_advisory_xact_lock({_WRITERS})")
 

@@ -1,6 +1,9 @@
 # SPDX-FileCopyrightText: The ovirt_tcp_plugin developers
 # SPDX-License-Identifier: Apache-2.0
-"""EKs that the administrator vouches for: read from the machine itself, or from the vendor's list of delivery."""
+"""EKs that the administrator vouches for.
+
+They are read from the machine itself, or taken from the vendor's list of delivery.
+"""
 
 from __future__ import annotations
 
@@ -22,7 +25,9 @@ def add(connection: Connection, ek_digest: str, host_name: str) -> None:
     taken = (registered_eks.c.ek_digest == ek_digest) | (registered_eks.c.host_name == host_name)
     row = connection.execute(sa.select(registered_eks).where(taken)).mappings().first()
     if row is not None:
-        raise errors.Conflict(f"{row['host_name']} is registered with EK {row['ek_digest']}: remove that first")
+        raise errors.Conflict(
+            f"{row['host_name']} is registered with EK {row['ek_digest']}: remove that first"
+        )
     connection.execute(sa.insert(registered_eks).values(ek_digest=ek_digest, host_name=host_name))
 
 
@@ -41,5 +46,7 @@ def host_of(connection: Connection, ek_digest: str) -> Optional[str]:
 
 def every(connection: Connection) -> list[tuple[str, str]]:
     """Return (host name, EK digest) of all, sorted by name."""
-    rows = connection.execute(sa.select(registered_eks).order_by(registered_eks.c.host_name)).mappings()
+    rows = connection.execute(
+        sa.select(registered_eks).order_by(registered_eks.c.host_name)
+    ).mappings()
     return [(row["host_name"], row["ek_digest"]) for row in rows]

@@ -13,19 +13,19 @@ import sqlalchemy as sa
 from sqlalchemy.engine import Connection
 
 from ovirt_tcp_plugin import errors
-from ovirt_tcp_plugin.messages import tpm2, tpm12
-from ovirt_tcp_plugin.verifier.appraisal import AnyHost, EnrolledHost, EnrolledHost12
-from ovirt_tcp_plugin.verifier.store import results, rounds, schema, tokens
-from ovirt_tcp_plugin.verifier.store.frequent import Frequent
+from ovirt_tcp_plugin.verifier.appraisal.enrolled_tpm import EnrolledTpm
+from ovirt_tcp_plugin.verifier.store import challenges, results, schema, tokens
+from ovirt_tcp_plugin.verifier.store.prepared_statements import PreparedStatement
 from ovirt_tcp_plugin.verifier.store.schema import hosts
+from ovirt_tcp_plugin.verifier.tpm_family import FAMILIES
 
-CACHED_IDENTITIES = 20_000
+CACHED_TPMS = 20_000
 
 # One question for everything that an agent's request needs.
-_STATE = Frequent(
+_STATE = PreparedStatement(
     sa.select(
         *hosts.c,
-        *rounds.columns(),
+        *challenges.columns(),
         *results.columns(),
         sa.select(schema.policy.c.version).scalar_subquery().label("policy_version"),
     )
@@ -37,12 +37,13 @@ _STATE = Frequent(
     .where(hosts.c.certificate_digest == sa.bindparam("digest"))
 )
 
+
 @dataclasses.dataclass(frozen=True)
 class Host:
     """What enrolment bound to a name.
 
     Attributes:
-        identity: name, EK and AK.
+        tpm: its TPM: name, EK and AK.
         host_id: the engine's id of the host.
         ek_digest: SHA-256 of the EK's public area, hex.
         ek_certificate: the vendor's certificate, DER; empty if there is none.
@@ -50,7 +51,7 @@ class Host:
         endorsed_by: why its EK is believed.
     """
 
-    identity: AnyHost
+    tpm: EnrolledTpm
     host_id: str
     ek_digest: str
     ek_certificate: bytes
@@ -60,79 +61,92 @@ class Host:
     @property
     def name(self) -> str:
         """Its name, lower case."""
-        return self.identity.name
+        return self.tpm.name
 
 
 @dataclasses.dataclass(frozen=True)
 class State:
-    """An enrolled host, where the questions to it stand, its last result, and the version of the reference values."""
+    """What an agent's request needs to know of its host.
+
+    Attributes:
+        challenge: where the questions to it stand.
+        result: its last result.
+        reference_version: number of the newest version of the reference values.
+    """
 
     host: Host
-    round: rounds.Round
-    found: results.Found
-    policy: int
+    challenge: challenges.ChallengeState
+    result: results.StoredResult
+    reference_version: int
 
 
 def enrol(connection: Connection, secret: str, host: Host) -> None:
     """Spend the enrolment token and bind the host's identity, both or neither.
 
-    The same EK under the same name replaces its AK and certificate; its counters and result end with them.
+    The same EK under the same name replaces its AK and certificate; its counters and result end
+    with them.
 
     Raises:
-        Refused: token_unknown (spent meanwhile), ek_in_use (the EK has another name), or name_in_use (the name has
-            another EK).
+        Refused: token_unknown (spent meanwhile), ek_in_use (the EK has another name), or
+            name_in_use (the name has another EK).
     """
     tokens.spend(connection, secret, host.name)
-    check_binding(bound(connection, host.name, host.ek_digest), host.name, host.ek_digest)
+    bound_hosts = bound(connection, host.name, host.ek_digest)
+    check_binding(bound_hosts, host.name, host.ek_digest)
     _delete(connection, host.name)
     row = {
         "name": host.name,
         "host_id": host.host_id,
         "ek_digest": host.ek_digest,
         "ek_certificate": host.ek_certificate,
-        "ek_public": host.identity.ek.area,
-        "ak_public": host.identity.ak.area,
+        "ek_public": host.tpm.ek.area,
+        "ak_public": host.tpm.ak.area,
         "certificate_digest": host.certificate_digest,
         "endorsed_by": host.endorsed_by,
-        "tpm_family": host.identity.family,
+        "tpm_family": host.tpm.family,
     }
     try:
         connection.execute(sa.insert(hosts).values(**row))
     except sa.exc.IntegrityError as e:
-        raise errors.Refused("ek_in_use", "this TPM or name was enrolled by another server meanwhile") from e
-    rounds.begin(connection, host.name)
+        reason = "this TPM or name was enrolled by another server meanwhile"
+        raise errors.Refused("ek_in_use", reason) from e
+    challenges.begin(connection, host.name)
 
 
 def renew(connection: Connection, name: str, old_digest: str, new_digest: str) -> None:
     """Replace a host's client certificate.
 
     Raises:
-        Refused: enrolment_unknown; it was enrolled anew or removed meanwhile.
+        Refused: enrolment_unknown; it was enrolled again or removed meanwhile.
     """
-    own = (hosts.c.name == name, hosts.c.certificate_digest == old_digest)
-    if connection.execute(sa.update(hosts).where(*own).values(certificate_digest=new_digest)).rowcount != 1:
-        raise errors.Refused("enrolment_unknown", "the host was enrolled anew meanwhile")
+    current = sa.and_(hosts.c.name == name, hosts.c.certificate_digest == old_digest)
+    change = sa.update(hosts).where(current).values(certificate_digest=new_digest)
+    if connection.execute(change).rowcount != 1:
+        raise errors.Refused("enrolment_unknown", "the host was enrolled again meanwhile")
 
 
 def bound(connection: Connection, name: str, ek_digest: str) -> Sequence[tuple[str, str]]:
     """Return (name, EK digest) of the hosts that have this name or this EK."""
     either = (hosts.c.name == name) | (hosts.c.ek_digest == ek_digest)
-    return [(row[0], row[1]) for row in connection.execute(sa.select(hosts.c.name, hosts.c.ek_digest).where(either))]
+    rows = connection.execute(sa.select(hosts.c.name, hosts.c.ek_digest).where(either))
+    return [(row[0], row[1]) for row in rows]
 
 
-def check_binding(found: Sequence[tuple[str, str]], name: str, ek_digest: str) -> None:
-    """Return if `name` and the EK belong together or are both free: one EK, one host name, both ways.
+def check_binding(bound_hosts: Sequence[tuple[str, str]], name: str, ek_digest: str) -> None:
+    """Return if `name` and the EK belong together or are both free.
+
+    One EK, one host name, both ways.
 
     Raises:
         Refused: ek_in_use or name_in_use.
     """
-    for other_name, other_ek in found:
+    for other_name, other_ek in bound_hosts:
         if other_name != name:
             raise errors.Refused("ek_in_use", "this TPM is enrolled under another host name")
         if other_ek != ek_digest:
-            raise errors.Refused(
-                "name_in_use", f"{name} is enrolled with another TPM; if it was replaced: ovirt-tcp hosts replace-tpm {name}"
-            )
+            command = f"ovirt-tcp hosts replace-tpm {name}"
+            reason = f"{name} is enrolled with another TPM; if it was replaced: {command}"
+            raise errors.Refused("name_in_use", reason)
 
 
 def remove(connection: Connection, name: str) -> None:
@@ -146,7 +160,10 @@ def remove(connection: Connection, name: str) -> None:
 
 
 def find(connection: Connection, name: str) -> Optional[Host]:
-    """Return the host enrolled under that name, None if there is none. Raises InvalidMessage on a corrupt row."""
+    """Return the host enrolled under that name, None if there is none.
+
+    Raises InvalidMessage on a corrupt row.
+    """
     try:
         row = connection.execute(sa.select(hosts).where(hosts.c.name == name)).mappings().first()
     except TypeError as e:  # EL9's SQLAlchemy makes bytes of what stands in a column of bytes
@@ -163,7 +180,7 @@ def by_certificate(connection: Connection, digest: str) -> Optional[State]:
     row = _STATE.first(connection, {"digest": digest})
     if row is None:
         return None
-    return State(_decode(row), rounds.decode(row), results.decode(row), row["policy_version"])
+    return State(_decode(row), challenges.decode(row), results.decode(row), row["policy_version"])
 
 
 def names(connection: Connection) -> list[str]:
@@ -172,37 +189,44 @@ def names(connection: Connection) -> list[str]:
 
 
 def marks(connection: Connection) -> dict[str, dict[str, str]]:
-    """Return what a person should know of each enrolled host's TPM, by name: `endorsed_by` and `tpm_family`."""
+    """Return what a person should know of each enrolled host's TPM, by name.
+
+    `endorsed_by` and `tpm_family`.
+    """
     rows = connection.execute(sa.select(hosts.c.name, hosts.c.endorsed_by, hosts.c.tpm_family))
     return {str(row[0]): {"endorsed_by": str(row[1]), "tpm_family": str(row[2])} for row in rows}
 
 
 def _delete(connection: Connection, name: str) -> bool:
-    rounds.end(connection, name)
+    challenges.end(connection, name)
     results.remove(connection, name)
     return connection.execute(sa.delete(hosts).where(hosts.c.name == name)).rowcount == 1
 
 
 def _decode(row: Any) -> Host:
     try:
-        identity = _identity(row["name"], row["tpm_family"], row["ek_public"], row["ak_public"])
+        tpm = _load_tpm(row["name"], row["tpm_family"], row["ek_public"], row["ak_public"])
     except (TypeError, errors.InvalidMessage) as e:
         raise errors.InvalidMessage(f"record of host {row['name']}", "it cannot be read") from e
     return Host(
-        identity,
-        row["host_id"],
-        row["ek_digest"],
-        row["ek_certificate"],
-        row["certificate_digest"],
-        row["endorsed_by"],
+        tpm=tpm,
+        host_id=row["host_id"],
+        ek_digest=row["ek_digest"],
+        ek_certificate=row["ek_certificate"],
+        certificate_digest=row["certificate_digest"],
+        endorsed_by=row["endorsed_by"],
     )
 
 
-@functools.lru_cache(CACHED_IDENTITIES)
-def _identity(name: str, family: str, ek: bytes, ak: bytes) -> AnyHost:
-    """Return an identity, which keeps what was once computed of its keys. Raises InvalidMessage, TypeError."""
+@functools.lru_cache(CACHED_TPMS)
+def _load_tpm(name: str, family: str, ek: bytes, ak: bytes) -> EnrolledTpm:
+    """Return a TPM, which keeps what was once computed of its keys.
+
+    Raises:
+        InvalidMessage, TypeError: the keys, or the family, are not what was stored.
+    """
     if not (isinstance(ek, bytes) and isinstance(ak, bytes)):
         raise TypeError  # SQLite keeps what it is given, whatever the column's type
-    if family == EnrolledHost12.family:
-        return EnrolledHost12(name, tpm12.parse_public_key(ek), tpm12.parse_public_key(ak))
-    return EnrolledHost(name, tpm2.parse_public(ek), tpm2.parse_public(ak))
+    if family not in FAMILIES:
+        raise errors.InvalidMessage("TPM family", "it is none that is known")
+    return FAMILIES[family].load(name, ek, ak)

@@ -36,8 +36,11 @@ def version(connection: Connection) -> int:
 
 def load(connection: Connection) -> Stored:
     """Return all reference values; a set that cannot be read is named and hurts no other."""
-    sets, unreadable = [], []
-    for name, content in connection.execute(sa.select(reference_sets).order_by(reference_sets.c.name)):
+    sets = []
+    unreadable = []
+    for name, content in connection.execute(
+        sa.select(reference_sets).order_by(reference_sets.c.name)
+    ):
         try:
             sets.append(reference_values.decode(json.loads(content)))
         except (ValueError, TypeError, RecursionError, errors.InvalidMessage):
@@ -55,20 +58,29 @@ def put(connection: Connection, values: ReferenceSet) -> None:
         raise errors.Conflict(f"{values.name} cannot be kept: {e}") from e
     content = json.dumps(encoded)
     own = reference_sets.c.name == values.name
-    if connection.execute(sa.update(reference_sets).where(own).values(content=content)).rowcount == 0:
+    if (
+        connection.execute(sa.update(reference_sets).where(own).values(content=content)).rowcount
+        == 0
+    ):
         connection.execute(sa.insert(reference_sets).values(name=values.name, content=content))
     _move_on(connection)
 
 
 def remove(connection: Connection, name: str) -> None:
     """Withdraw a set. Raises NotFound."""
-    if connection.execute(sa.delete(reference_sets).where(reference_sets.c.name == name)).rowcount == 0:
+    if (
+        connection.execute(sa.delete(reference_sets).where(reference_sets.c.name == name)).rowcount
+        == 0
+    ):
         raise errors.NotFound("set of reference values", name)
     _move_on(connection)
 
 
 def hold(connection: Connection) -> Sequence[ReferenceSet]:
-    """Return all sets for a change of them; no other server changes them before this transaction ends."""
+    """Return all sets for a change of them.
+
+    No other server changes them before this transaction ends.
+    """
     _move_on(connection)
     return load(connection).sets
 

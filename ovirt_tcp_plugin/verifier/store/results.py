@@ -1,6 +1,9 @@
 # SPDX-FileCopyrightText: The ovirt_tcp_plugin developers
 # SPDX-License-Identifier: Apache-2.0
-"""The last result on each host, and what it rests on. One row a host; it goes when the host goes."""
+"""The last result on each host, and what it rests on.
+
+One row a host; it goes when the host goes.
+"""
 
 from __future__ import annotations
 
@@ -15,25 +18,32 @@ from sqlalchemy.engine import Connection
 
 from ovirt_tcp_plugin import errors
 from ovirt_tcp_plugin.messages.result import Finding, Level
-from ovirt_tcp_plugin.verifier.appraisal import Boot
-from ovirt_tcp_plugin.verifier.store.frequent import Frequent
-from ovirt_tcp_plugin.verifier.store.rounds import chunks
+from ovirt_tcp_plugin.verifier.appraisal.counters import Boot
+from ovirt_tcp_plugin.verifier.store.challenges import chunks
+from ovirt_tcp_plugin.verifier.store.prepared_statements import PreparedStatement
 from ovirt_tcp_plugin.verifier.store.schema import hosts, results
 
 log = logging.getLogger("verifier.store")
 
-_TOLD = [column for column in results.c if column.name != "measured"]
+_ALL_BUT_MEASURED = [column for column in results.c if column.name != "measured"]
 
 # Clock of a result that has no age any more; no machine has it.
 VOID = ""
 
 _ENROLLED = sa.select(hosts.c.name).where(
-    hosts.c.name == sa.bindparam("the_host"), hosts.c.certificate_digest == sa.bindparam("the_certificate")
+    hosts.c.name == sa.bindparam("the_host"),
+    hosts.c.certificate_digest == sa.bindparam("the_certificate"),
 )
-_KEEP = Frequent(
+_KEEP = PreparedStatement(
     sa.update(results)
     .where(results.c.host_name == sa.bindparam("the_host"), _ENROLLED.exists())
-    .values({column.name: sa.bindparam(column.name) for column in results.c if column.name != "host_name"})
+    .values(
+        {
+            column.name: sa.bindparam(column.name)
+            for column in results.c
+            if column.name != "host_name"
+        }
+    )
 )
 
 
@@ -48,7 +58,7 @@ class Result:
         born_ms: CLOCK_BOOTTIME of that server when it issued the nonce.
         boot: counters that the host's next quote is measured against (check 5).
         boot_id: the host's kernel boot id at that time.
-        policy: version of the reference values that it was judged by.
+        reference_version: number of the reference values that it was judged by.
         tpm_family: family of the host's TPM; kept with the host.
     """
 
@@ -58,15 +68,17 @@ class Result:
     born_ms: int
     boot: Boot
     boot_id: str
-    policy: int
+    reference_version: int
     tpm_family: str
 
 
 # What a table row gives: a result, none yet, or a row that cannot be read.
-Found = Union[Result, None, errors.InvalidMessage]
+StoredResult = Union[Result, None, errors.InvalidMessage]
 
 
-def keep(connection: Connection, name: str, certificate_digest: str, result: Result, measured: str) -> bool:
+def keep(
+    connection: Connection, name: str, certificate_digest: str, result: Result, measured: str
+) -> bool:
     """Keep a host's newest result; return False if it was re-enrolled or removed meanwhile."""
     row = {
         "level": result.level.value,
@@ -76,31 +88,44 @@ def keep(connection: Connection, name: str, certificate_digest: str, result: Res
         "boot": _encode_boot(result.boot),
         "boot_id": result.boot_id,
         "measured": measured,
-        "policy": result.policy,
+        "policy": result.reference_version,
     }
-    given = {"the_host": name, "the_certificate": certificate_digest}
-    if _KEEP.change(connection, {**row, **given}) == 1:
+    host = {"the_host": name, "the_certificate": certificate_digest}
+    if _KEEP.change(connection, {**row, **host}) == 1:
         return True
-    if connection.execute(_ENROLLED, given).first() is None:
+    # The host's first result, unless it is not enrolled any more.
+    if connection.execute(_ENROLLED, host).first() is None:
         return False
     connection.execute(sa.insert(results).values(host_name=name, **row))
     return True
 
 
-def judge_again(connection: Connection, name: str, old: Result, new: Result) -> None:
+def reappraise(connection: Connection, name: str, old: Result, new: Result) -> None:
     """Replace level and findings of a result, unless newer evidence came meanwhile."""
-    same = (results.c.host_name == name, results.c.born_ms == old.born_ms, results.c.policy == old.policy)
-    changed = {"level": new.level.value, "findings": _encode_findings(new.findings), "policy": new.policy}
+    same = (
+        results.c.host_name == name,
+        results.c.born_ms == old.born_ms,
+        results.c.policy == old.reference_version,
+    )
+    changed = {
+        "level": new.level.value,
+        "findings": _encode_findings(new.findings),
+        "policy": new.reference_version,
+    }
     connection.execute(sa.update(results).where(*same).values(**changed))
 
 
 def void(connection: Connection, clock_id: str, before_ms: int) -> list[str]:
-    """Take the age from every trusted result not known to be born at or after a moment; return whose they were."""
-    known_young = sa.and_(results.c.clock_id == clock_id, results.c.born_ms >= before_ms)
-    chosen = sa.and_(results.c.level == Level.TRUSTED.value, results.c.clock_id != VOID, sa.not_(known_young))
-    voided = [row[0] for row in connection.execute(sa.select(results.c.host_name).where(chosen))]
+    """Take the age from every trusted result not known to be born at or after a moment.
+
+    Return whose they were.
+    """
+    young = sa.and_(results.c.clock_id == clock_id, results.c.born_ms >= before_ms)
+    trusted = results.c.level == Level.TRUSTED.value
+    chosen = sa.and_(trusted, results.c.clock_id != VOID, sa.not_(young))
+    names = connection.execute(sa.select(results.c.host_name).where(chosen)).scalars().all()
     connection.execute(sa.update(results).where(chosen).values(clock_id=VOID))
-    return sorted(voided)
+    return sorted(names)
 
 
 def remove(connection: Connection, name: str) -> None:
@@ -108,23 +133,26 @@ def remove(connection: Connection, name: str) -> None:
     connection.execute(sa.delete(results).where(results.c.host_name == name))
 
 
-def find(connection: Connection, name: str) -> Found:
+def find(connection: Connection, name: str) -> StoredResult:
     """Return the last result on one host."""
     row = connection.execute(_with_hosts().where(hosts.c.name == name)).mappings().first()
     return None if row is None else decode(row)
 
 
-def of_hosts(connection: Connection, names: Sequence[str]) -> dict[str, Found]:
+def of_hosts(connection: Connection, names: Sequence[str]) -> dict[str, StoredResult]:
     """Return the last results on those of the hosts that are enrolled."""
-    found: dict[str, Found] = {}
+    found: dict[str, StoredResult] = {}
     for chunk in chunks(names):
         rows = connection.execute(_with_hosts().where(hosts.c.name.in_(chunk))).mappings()
         found.update((row["name"], decode(row)) for row in rows)
     return found
 
 
-def of_all(connection: Connection) -> dict[str, Found]:
-    """Return the last results on all enrolled hosts, sorted by name. What is no name is shown as Python writes it."""
+def of_all(connection: Connection) -> dict[str, StoredResult]:
+    """Return the last results on all enrolled hosts, sorted by name.
+
+    What is no name is shown as Python writes it.
+    """
     rows = connection.execute(_with_hosts().order_by(hosts.c.name)).mappings()
     return {str(row["name"]): decode(row) for row in rows}
 
@@ -133,21 +161,27 @@ def measured(connection: Connection, names: Sequence[str]) -> Mapping[str, str]:
     """Return what the last evidence of each host showed, as `keep` got it."""
     found: dict[str, str] = {}
     for chunk in chunks(names):
-        of_chunk = sa.select(results.c.host_name, results.c.measured).where(results.c.host_name.in_(chunk))
+        of_chunk = sa.select(results.c.host_name, results.c.measured).where(
+            results.c.host_name.in_(chunk)
+        )
         found.update((row[0], row[1]) for row in connection.execute(of_chunk))
     return found
 
 
 def _with_hosts() -> Any:
-    return sa.select(hosts.c.name, *columns()).select_from(hosts.outerjoin(results, hosts.c.name == results.c.host_name))
+    return sa.select(hosts.c.name, *columns()).select_from(
+        hosts.outerjoin(results, hosts.c.name == results.c.host_name)
+    )
 
 
 def columns() -> list[Any]:
     """Return the columns that `decode` reads, for a statement that joins the host's."""
-    return [column.label(f"result_{column.name}") for column in (*_TOLD, hosts.c.tpm_family)]
+    return [
+        column.label(f"result_{column.name}") for column in (*_ALL_BUT_MEASURED, hosts.c.tpm_family)
+    ]
 
 
-def decode(row: Any) -> Found:
+def decode(row: Any) -> StoredResult:
     """Return what a row with `columns` tells."""
     if row["result_host_name"] is None:
         return None
@@ -159,12 +193,14 @@ def decode(row: Any) -> Found:
             born_ms=_number(row["result_born_ms"]),
             boot=_decode_boot(row["result_boot"]),
             boot_id=_text(row["result_boot_id"]),
-            policy=_number(row["result_policy"]),
+            reference_version=_number(row["result_policy"]),
             tpm_family=_text(row["result_tpm_family"]),
         )
     except (ValueError, TypeError, AttributeError, RecursionError):
         log.error("record unreadable host=%s", row["result_host_name"])
-        return errors.InvalidMessage(f"record of host {row['result_host_name']}", "it cannot be read")
+        return errors.InvalidMessage(
+            f"record of host {row['result_host_name']}", "it cannot be read"
+        )
 
 
 def _encode_boot(boot: Boot) -> str:
@@ -199,6 +235,6 @@ def _encode_findings(findings: Sequence[Finding]) -> str:
     return json.dumps([dataclasses.asdict(finding) for finding in findings])
 
 
-def readable(found: Found) -> Optional[Result]:
+def readable(found: StoredResult) -> Optional[Result]:
     """Return the result if there is one that can be read."""
     return found if isinstance(found, Result) else None

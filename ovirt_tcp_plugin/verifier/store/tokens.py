@@ -37,13 +37,22 @@ def add(connection: Connection, secret: str, token: Token) -> None:
 
 def find(connection: Connection, secret: str) -> Optional[Token]:
     """Return what the bearer of `secret` may do, None if it is no token."""
-    row = connection.execute(sa.select(tokens).where(tokens.c.digest == digest(secret))).mappings().first()
+    row = (
+        connection.execute(sa.select(tokens).where(tokens.c.digest == digest(secret)))
+        .mappings()
+        .first()
+    )
     return None if row is None else _decode(row)
 
 
 def every(connection: Connection) -> Mapping[str, Token]:
-    """Return all tokens by what they may be called in public: the first twelve digits of what is kept of each."""
-    rows = connection.execute(sa.select(tokens).order_by(tokens.c.role, tokens.c.host_name, tokens.c.digest)).mappings()
+    """Return all tokens by what they may be called in public.
+
+    The first twelve digits of what is kept of each.
+    """
+    rows = connection.execute(
+        sa.select(tokens).order_by(tokens.c.role, tokens.c.host_name, tokens.c.digest)
+    ).mappings()
     return {identifier(str(row["digest"])): _decode(row) for row in rows}
 
 
@@ -55,7 +64,9 @@ def remove(connection: Connection, called: str) -> None:
 
 
 def spend(connection: Connection, secret: str, host_name: str) -> None:
-    """Use up the token that enrols this host, and every other one made for it: a spare one would undo it later.
+    """Use up the token that enrols this host, and every other one made for it.
+
+    A spare one would undo it later.
 
     Raises:
         Refused: token_unknown.
@@ -63,7 +74,9 @@ def spend(connection: Connection, secret: str, host_name: str) -> None:
     of_host = (tokens.c.role == "enrolment", tokens.c.host_name == host_name)
     spent = connection.execute(sa.delete(tokens).where(tokens.c.digest == digest(secret), *of_host))
     if spent.rowcount != 1:
-        raise errors.Refused("token_unknown", "the enrolment token is not known, or was used before")
+        raise errors.Refused(
+            "token_unknown", "the enrolment token is not known, or was used before"
+        )
     connection.execute(sa.delete(tokens).where(*of_host))
 
 
@@ -74,5 +87,9 @@ def forget_ended(connection: Connection, now_s: int) -> None:
 
 def _decode(row: Any) -> Token:
     """Return the token in a row; one whose end cannot be read has ended."""
-    role, host_name, host_id, note = (str(row[name]) for name in ("role", "host_name", "host_id", "note"))
-    return Token(role, host_name, host_id, note, row["end_s"] if isinstance(row["end_s"], int) else 0)
+    role, host_name, host_id, note = (
+        str(row[name]) for name in ("role", "host_name", "host_id", "note")
+    )
+    return Token(
+        role, host_name, host_id, note, row["end_s"] if isinstance(row["end_s"], int) else 0
+    )

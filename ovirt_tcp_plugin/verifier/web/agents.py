@@ -1,13 +1,16 @@
 # SPDX-FileCopyrightText: The ovirt_tcp_plugin developers
 # SPDX-License-Identifier: Apache-2.0
-"""What agents call: enrolment, the long poll for a challenge, evidence. They connect; nobody connects to them."""
+"""What agents call: enrolment, the long poll for a challenge, evidence.
+
+They connect; nobody connects to them.
+"""
 
 from __future__ import annotations
 
 from typing import cast
 
 from ovirt_tcp_plugin import errors
-from ovirt_tcp_plugin.messages import enrolment, evidence, fields, result
+from ovirt_tcp_plugin.messages import enrolment, evidence, json_fields, result
 from ovirt_tcp_plugin.verifier.store.hosts import State
 from ovirt_tcp_plugin.verifier.web.access import Caller
 from ovirt_tcp_plugin.verifier.web.handler import Handler
@@ -39,7 +42,9 @@ class RenewCertificate(Handler):
     callers = frozenset({Caller.AGENT})
 
     async def post(self) -> None:
-        request = fields.blob(self.body("renewal"), "certificate_request", enrolment.MAX_CERTIFICATE_SIZE)
+        request = json_fields.blob(
+            self.body("renewal"), "certificate_request", enrolment.MAX_CERTIFICATE_SIZE
+        )
         certificate = await self.context.enrolment.renew(cast(State, self.state).host, request)
         self.answer({"certificate": certificate})
 
@@ -54,17 +59,19 @@ class NextChallenge(Handler):
         super().on_connection_close()
         self._gone = True
         if self.state is not None:
-            self.context.attestation.hang_up(self.state.host.name)
+            self.context.attestation.disconnect(self.state.host.name)
 
     async def post(self) -> None:
         if self._gone:
             return  # before it was a poll; one that nobody waits for would swallow a challenge
         members = self.body("challenge request")
-        boot_id = fields.text(members, "boot_id", 36)
-        wait_ms = fields.integer(members, "wait_ms", 0, 3600_000)
+        boot_id = json_fields.text(members, "boot_id", 36)
+        wait_ms = json_fields.integer(members, "wait_ms", 0, 3600_000)
+        attestation = self.context.attestation
+        state = cast(State, self.state)
         if members.get("offer") is True:
-            self.context.attestation.accept_offer(cast(State, self.state).host.name)
-        challenge = await self.context.attestation.next_challenge(cast(State, self.state), boot_id, wait_ms)
+            attestation.request_challenge(state.host.name)
+        challenge = await attestation.next_challenge(state, boot_id, wait_ms)
         if self._gone:
             return
         if challenge is None:
@@ -86,18 +93,22 @@ class SubmitEvidence(Handler):
         self._asked = self.state is not None and self.context.attestation.expects(self.state)
 
     def data_received(self, chunk: bytes) -> None:
-        # An agent that sends megabytes unasked would fill the memory, and hold up all others when they are decoded.
+        # An agent that sends megabytes unasked would fill the memory, and hold up all others when
+        # they are decoded.
         if self._asked:
             super().data_received(chunk)
 
     async def post(self) -> None:
-        attestation, state = self.context.attestation, cast(State, self.state)
+        attestation = self.context.attestation
+        state = cast(State, self.state)
         if not self._asked:
-            raise errors.Refused("nonce_unknown", "no evidence was asked for, or its nonce was used before")
+            raise errors.Refused(
+                "nonce_unknown", "no evidence was asked for, or its nonce was used before"
+            )
         try:
             reported = evidence.decode(self.content, attestation.logs_for(state.host))
         except errors.InvalidMessage:
-            await attestation.spoil(state.host.name)
+            await attestation.invalidate_nonce(state.host.name)
             raise
         outcome = await attestation.submit(state, reported)
         signed = self.context.signer.sign(state.host, reported, outcome)

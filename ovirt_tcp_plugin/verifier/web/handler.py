@@ -2,14 +2,15 @@
 # SPDX-License-Identifier: Apache-2.0
 """What all routes share: the caller is known before the body is read, and errors become answers.
 
-Errors leave as `{"code", "reason"}`; on OpenAttestation's paths in its own shape. A caller learns the reason of its
-own fault, never what the server holds.
+Errors leave as `{"code", "reason"}`; on OpenAttestation's paths in its own shape. A caller learns
+the reason of its own fault, never what the server holds.
 """
 
 from __future__ import annotations
 
 import asyncio
 import dataclasses
+import functools
 import hashlib
 import logging
 from asyncio import Future
@@ -22,20 +23,27 @@ from tornado.iostream import IOStream
 from ovirt_tcp_plugin import errors
 from ovirt_tcp_plugin.clock import Clock
 from ovirt_tcp_plugin.json_handler import JsonHandler
-from ovirt_tcp_plugin.messages import fields
+from ovirt_tcp_plugin.messages import json_fields
 from ovirt_tcp_plugin.messages.result import AttestationResult
 from ovirt_tcp_plugin.verifier import settings
 from ovirt_tcp_plugin.verifier.attestation import Attestation
-from ovirt_tcp_plugin.verifier.enrolment import Enrolment
+from ovirt_tcp_plugin.verifier.enrolment import EnrolmentService
 from ovirt_tcp_plugin.verifier.metrics import Metrics
-from ovirt_tcp_plugin.verifier.policy import Policies
+from ovirt_tcp_plugin.verifier.reference_values import ReferenceValueService
 from ovirt_tcp_plugin.verifier.signing import Signer
 from ovirt_tcp_plugin.verifier.store import hosts, tokens
 from ovirt_tcp_plugin.verifier.store.database import Database
 from ovirt_tcp_plugin.verifier.store.hosts import State
 from ovirt_tcp_plugin.verifier.store.tokens import Token
 from ovirt_tcp_plugin.verifier.web.access import INCLUDES, Caller, Networks
-from ovirt_tcp_plugin.verifier.web.limits import TOO_MANY, Bodies, HttpServer, Questions, Rates, Shared
+from ovirt_tcp_plugin.verifier.web.limits import (
+    TOO_MANY,
+    Bodies,
+    HttpServer,
+    Questions,
+    Rates,
+    Shared,
+)
 
 log = logging.getLogger("verifier.web")
 
@@ -43,15 +51,16 @@ MAX_SMALL_BODY_SIZE = 64 * 1024
 # An answer has to be taken within this time; the longest are some megabytes.
 TAKEN_WITHIN_S = 60
 
+
 @dataclasses.dataclass
 class Context:
     """What the handlers share. `server` is None until it listens."""
 
     database: Database
-    enrolment: Enrolment
+    enrolment: EnrolmentService
     attestation: Attestation
     signer: Signer
-    policies: Policies
+    reference_values: ReferenceValueService
     metrics: Metrics
     clock: Clock
     options: settings.Server
@@ -61,7 +70,8 @@ class Context:
         self.rates = Rates(self.options.requests_per_second)
         self.questions = Questions(self.options.peer_questions)
         self.bodies = Bodies()
-        self.host_list, self.metrics_text = Shared(), Shared()
+        self.host_list = Shared()
+        self.metrics_text = Shared()
         self.networks = {
             Caller.OAT_NETWORK: Networks(self.options.oat_networks),
             Caller.METRICS_NETWORK: Networks(self.options.metrics_networks),
@@ -72,7 +82,8 @@ class Context:
 class Handler(JsonHandler):
     """Checks the caller before the body is read, and turns errors into answers.
 
-    The body is collected here, because the library would parse forms in it for anybody, before any check.
+    The body is collected here, because the library would parse forms in it for anybody, before any
+    check.
     """
 
     server_name = "ovirt-tcp-verifier"
@@ -86,7 +97,9 @@ class Handler(JsonHandler):
         self._chunks: list[bytes] = []
         self._held = 0
         certificate = self.request.get_ssl_certificate(binary_form=True)
-        self._digest = hashlib.sha256(certificate).hexdigest() if isinstance(certificate, bytes) else ""
+        self._digest = (
+            hashlib.sha256(certificate).hexdigest() if isinstance(certificate, bytes) else ""
+        )
         self._peer = self._digest or self.request.remote_ip or ""
 
     def data_received(self, chunk: bytes) -> None:
@@ -115,7 +128,9 @@ class Handler(JsonHandler):
         elif Caller.ANYONE not in self._callers:
             self.answer_stranger()
         if self._length > self.max_body_size and not self._finished:
-            self.answer_error(413, "too_long", f"a body has at most {self.max_body_size} bytes here")
+            self.answer_error(
+                413, "too_long", f"a body has at most {self.max_body_size} bytes here"
+            )
 
     def _put_off(self, wait_s: int, reason: str) -> None:
         self.set_header("Retry-After", str(wait_s))
@@ -130,12 +145,21 @@ class Handler(JsonHandler):
     async def _admitted(self, digest: str) -> bool:
         """Return whether the caller is known as one that the route is for."""
         if Caller.AGENT in self._callers:
-            self.state = await self.context.database.read(lambda c: hosts.by_certificate(c, digest)) if digest else None
+            if digest:
+                work = functools.partial(hosts.by_certificate, digest=digest)
+                self.state = await self.context.database.read(work)
             return self.state is not None
-        networks = self.context.networks
-        if any(networks[one].hold(self.request.remote_ip or "") for one in self._callers if one in networks):
+        if self._is_in_network():
             return True
-        return bool(self._callers - {Caller.ANYONE}) and bool(await self._token_callers() & self._callers)
+        if not self._callers - {Caller.ANYONE}:
+            return False
+        return bool(await self._token_callers() & self._callers)
+
+    def _is_in_network(self) -> bool:
+        """Return whether the peer's address alone makes it one that the route is for."""
+        address = self.request.remote_ip or ""
+        networks = self.context.networks
+        return any(networks[caller].hold(address) for caller in self._callers if caller in networks)
 
     def _keep_connection(self) -> None:
         if self.context.server is not None:
@@ -144,7 +168,9 @@ class Handler(JsonHandler):
     def finish(self, chunk: Any = None) -> Future[None]:
         stream = self.request.connection.stream  # type: ignore[union-attr]
         if not self.request._body_future.done():
-            self.set_header("Connection", "close")  # the library hangs up after it, and would not say so
+            self.set_header(
+                "Connection", "close"
+            )  # the library hangs up after it, and would not say so
         written = super().finish(chunk)
         if stream.writing():
             asyncio.get_running_loop().call_later(TAKEN_WITHIN_S, _drop_unread, stream, written)
@@ -165,7 +191,9 @@ class Handler(JsonHandler):
         if self.context.server is not None:
             self.context.server.end_request(self.request)
 
-    async def ask(self, names: Sequence[str], max_age_ms: Optional[int], wait_ms: int) -> list[AttestationResult]:
+    async def ask(
+        self, names: Sequence[str], max_age_ms: Optional[int], wait_ms: int
+    ) -> list[AttestationResult]:
         """Return a result for each name, as `Attestation.results` does.
 
         Raises:
@@ -177,7 +205,7 @@ class Handler(JsonHandler):
 
     def body(self, what: str) -> Mapping[str, object]:
         """Return the request's JSON object. Raises InvalidMessage."""
-        return fields.members(fields.parse(self.content, what, self.max_body_size), what)
+        return json_fields.parse_members(self.content, what, self.max_body_size)
 
     def write_error(self, status_code: int, **kwargs: Any) -> None:
         error = kwargs.get("exc_info", (None, None, None))[1]

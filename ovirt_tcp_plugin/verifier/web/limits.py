@@ -20,11 +20,13 @@ from ovirt_tcp_plugin import errors
 
 TOO_MANY = "too_many_requests"
 
-# Peers that are remembered; beyond it the one that was quiet for longest is forgotten, and starts afresh.
+# Peers that are remembered; beyond it the one that was quiet for longest is forgotten, and starts
+# afresh.
 MAX_PEERS = 20_000
 # Seconds' worth of requests that a quiet peer may ask at once.
 BURST_S = 4
-# Bytes of bodies that one peer may have the server hold, over all its connections: two of the longest.
+# Bytes of bodies that one peer may have the server hold, over all its connections: two of the
+# longest.
 MAX_HELD = 8 * 1024 * 1024
 # How often slow senders are looked for.
 LOOK_INTERVAL_S = 1.0
@@ -44,7 +46,10 @@ class Rates:
         self._buckets: collections.OrderedDict[str, tuple[float, int]] = collections.OrderedDict()
 
     def wait_s(self, peer: str, now_ms: int) -> Optional[int]:
-        """Count a request of this peer at `now_ms`; return None, or after how many seconds it may ask again."""
+        """Count a request of this peer at `now_ms`.
+
+        Return None, or after how many seconds it may ask again.
+        """
         burst = self._per_second * BURST_S
         left, last_ms = self._buckets.pop(peer, (burst, now_ms))
         left = min(burst, left + (now_ms - last_ms) * self._per_second / 1000)
@@ -56,13 +61,19 @@ class Rates:
 
 
 class Bodies:
-    """What is held of requests that are not answered yet: one peer's hundred connections may not fill the memory."""
+    """What is held of requests that are not answered yet.
+
+    One peer's hundred connections may not fill the memory.
+    """
 
     def __init__(self) -> None:
         self._held: collections.Counter[str] = collections.Counter()
 
     def hold(self, peer: str, size: int) -> bool:
-        """Count `size` bytes more of this peer; return False, counting nothing, when that would be too much."""
+        """Count `size` bytes more of this peer.
+
+        Return False, counting nothing, when that would be too much.
+        """
         if self._held[peer] + size > MAX_HELD:
             return False
         self._held[peer] += size
@@ -78,8 +89,9 @@ class Bodies:
 class Shared:
     """Costly work for everybody who asks: who asks while it is done shares it.
 
-    It is begun again only after PAUSE times as long as it took: the list of ten thousand hosts takes a quarter of a
-    second in which nobody else is served, and a single caller could ask for it all the time.
+    It is begun again only after PAUSE times as long as it took: the list of ten thousand hosts
+    takes a quarter of a second in which nobody else is served, and a single caller could ask for it
+    all the time.
     """
 
     def __init__(self) -> None:
@@ -119,9 +131,14 @@ class Questions:
 
     @contextlib.contextmanager
     def of(self, peer: str) -> Iterator[None]:
-        """Count a question of this peer for as long as it waits. Raises Refused (too_many_requests)."""
+        """Count a question of this peer for as long as it waits.
+
+        Raises Refused (too_many_requests).
+        """
         if self._waiting[peer] >= self._most:
-            raise errors.Refused(TOO_MANY, f"{self._most} questions of yours are waiting for hosts already")
+            raise errors.Refused(
+                TOO_MANY, f"{self._most} questions of yours are waiting for hosts already"
+            )
         self._waiting[peer] += 1
         try:
             yield
@@ -132,15 +149,21 @@ class Questions:
 
 
 class HttpServer(tornado.httpserver.HTTPServer):
-    """Drops the oldest connections, when there are too many on which nobody was known yet, or too many of one peer.
+    """Drops the oldest connections when there are too many.
 
-    An address that opens them too fast is refused at once: a TLS handshake costs the server as much as a report does.
+    That is: too many on which nobody was known yet, or too many of one peer.
+
+    An address that opens them too fast is refused at once: a TLS handshake costs the server as much
+    as a report does.
     """
 
     def initialize(self, *args: Any, **options: Any) -> None:
-        """Take `per_second`, new connections of one address; `max_unknown` and `max_of_peer`, numbers of connections.
+        """Take our options; the others are the library's.
 
-        And `body_within_s`, seconds in which a body has to arrive. The other options are the library's.
+        Args:
+            per_second: new connections of one address.
+            max_unknown, max_of_peer: numbers of connections.
+            body_within_s: seconds in which a body has to arrive.
         """
         self._body_within_s: float = options.pop("body_within_s")
         self._openings = Rates(options.pop("per_second"))
@@ -187,7 +210,8 @@ class HttpServer(tornado.httpserver.HTTPServer):
     def await_body(self, request: HTTPServerRequest) -> None:
         """Drop the request's connection unless its body arrives in time.
 
-        The library's own `body_timeout` would take a task and a timer for each request: a twentieth of all work.
+        The library's own `body_timeout` would take a task and a timer for each request: a twentieth
+        of all work.
         """
         self._begun[request] = asyncio.get_running_loop().time() + self._body_within_s
 

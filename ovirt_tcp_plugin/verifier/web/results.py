@@ -9,7 +9,7 @@ import json
 from prometheus_client import CONTENT_TYPE_LATEST
 
 from ovirt_tcp_plugin import errors
-from ovirt_tcp_plugin.messages import fields, oat, result
+from ovirt_tcp_plugin.messages import json_fields, oat, result
 from ovirt_tcp_plugin.verifier.enrolment import check_host_name
 from ovirt_tcp_plugin.verifier.store import hosts
 from ovirt_tcp_plugin.verifier.web.access import Caller
@@ -26,15 +26,19 @@ class Results(Handler):
 
     async def post(self) -> None:
         members = self.body("results request")
-        names = [_name(name) for name in fields.items(members, "hosts", oat.MAX_HOSTS)]
-        max_age = None if members.get("max_age_ms") is None else fields.integer(members, "max_age_ms", 0, 2**53)
-        wait_ms = fields.integer(members, "wait_ms", 0, 60_000)
+        names = [_name(name) for name in json_fields.items(members, "hosts", oat.MAX_HOSTS)]
+        max_age = (
+            None
+            if members.get("max_age_ms") is None
+            else json_fields.integer(members, "max_age_ms", 0, 2**53)
+        )
+        wait_ms = json_fields.integer(members, "wait_ms", 0, 60_000)
         results = await self.ask(names, max_age, wait_ms)
-        self.answer({"hosts": [result.encode(one) for one in results]})
+        self.answer({"hosts": [result.encode(known) for known in results]})
 
 
 class Hosts(Handler):
-    """Every enrolled host with its last result, however old; nobody is asked anew."""
+    """Every enrolled host with its last result, however old; nobody is asked again."""
 
     callers = frozenset({Caller.VIEWER})
 
@@ -44,19 +48,21 @@ class Hosts(Handler):
 
     async def _list(self) -> bytes:
         marks = await self.context.database.read(hosts.marks)
-        known = [result.encode(one) for one in await self.context.attestation.last_results()]
+        results = await self.context.attestation.last_results()
         # Whoever enrolled between the two questions is shown the next time.
-        marked = [{**one, **marks.get(one["host_name"], _UNMARKED)} for one in known]
+        marked = [
+            {**result.encode(known), **marks.get(known.host_name, _UNMARKED)} for known in results
+        ]
         return json.dumps({"hosts": marked}).encode()
 
 
 class Void(Handler):
-    """The end of every trusted result older than so many milliseconds; all hosts are asked anew."""
+    """The end of every trusted result older than so many milliseconds; all hosts are asked again."""
 
     callers = frozenset({Caller.OPERATOR})
 
     async def post(self) -> None:
-        older_than_ms = fields.integer(self.body("void request"), "older_than_ms", 0, 2**53)
+        older_than_ms = json_fields.integer(self.body("void request"), "older_than_ms", 0, 2**53)
         voided = await self.context.attestation.void(older_than_ms)
         log.warning("results voided older_than_ms=%d hosts=%d", older_than_ms, len(voided))
         self.answer({"hosts": voided})
@@ -85,7 +91,7 @@ class MetricsText(Handler):
 
     async def _render(self) -> bytes:
         known = await self.context.attestation.last_results()
-        policy = await self.context.policies.newest()
+        policy = await self.context.reference_values.newest()
         counts = self.context.server.counts if self.context.server else {}
         return self.context.metrics.render(known, len(policy.unreadable), counts)
 
@@ -100,6 +106,12 @@ class Health(Handler):
 
 
 def _name(untrusted: object) -> str:
-    if not isinstance(untrusted, str) or len(untrusted) > oat.MAX_NAME_LENGTH or not fields.encodable(untrusted):
-        raise errors.InvalidMessage("results request", "a host name is not a text of at most 255 characters")
+    if (
+        not isinstance(untrusted, str)
+        or len(untrusted) > oat.MAX_NAME_LENGTH
+        or not json_fields.encodable(untrusted)
+    ):
+        raise errors.InvalidMessage(
+            "results request", "a host name is not a text of at most 255 characters"
+        )
     return untrusted

@@ -16,7 +16,14 @@ import tornado.web
 
 from ovirt_tcp_plugin import errors
 from ovirt_tcp_plugin.messages import evidence, oat
-from ovirt_tcp_plugin.verifier.web import agents, enrolling, openattestation, policy, results, whitelist
+from ovirt_tcp_plugin.verifier.web import (
+    agents,
+    enrolment_tokens,
+    openattestation,
+    reference_values,
+    results,
+    whitelist,
+)
 from ovirt_tcp_plugin.verifier.web.access import Caller
 from ovirt_tcp_plugin.verifier.web.handler import Context, Handler
 from ovirt_tcp_plugin.verifier.web.limits import HttpServer
@@ -49,16 +56,16 @@ ROUTES: list[tuple[str, type[Handler]]] = [
     (r"/metrics", results.MetricsText),
     (r"/v1/enrolment", agents.BeginEnrolment),
     (r"/v1/enrolment/proof", agents.FinishEnrolment),
-    (r"/v1/enrolment/tokens", enrolling.EnrolmentTokens),
+    (r"/v1/enrolment/tokens", enrolment_tokens.EnrolmentTokens),
     (r"/v1/certificate", agents.RenewCertificate),
     (r"/v1/results", results.Results),
     (r"/v1/results/void", results.Void),
     (r"/v1/hosts", results.Hosts),
     (r"/v1/hosts/([^/]+)", results.HostOfName),
-    (r"/v1/reference-values", policy.ReferenceValues),
-    (r"/v1/reference-preview", policy.ReferencePreview),
-    (r"/v1/reference-values/([^/]+)", policy.ReferenceSetOfName),
-    (r"/v1/reference-values/([^/]+)/(add|activate|withdraw)", policy.ReferenceChange),
+    (r"/v1/reference-values", reference_values.ReferenceValues),
+    (r"/v1/reference-preview", reference_values.ReferencePreview),
+    (r"/v1/reference-values/([^/]+)", reference_values.ReferenceSetOfName),
+    (r"/v1/reference-values/([^/]+)/(add|activate|withdraw)", reference_values.ReferenceChange),
     (r"/AttestationService/resources/PollHosts", openattestation.PollHosts),
     (r"/AttestationService/resources/hosts/trust", openattestation.HostTrust),
     (r"/OpenAttestationWebServices/V1.0/PollHosts", openattestation.PollHosts),
@@ -69,7 +76,10 @@ ROUTES: list[tuple[str, type[Handler]]] = [
     (r"/WLMService/resources/mles", whitelist.Mles),
     (r"/WLMService/resources/mles/manifest", whitelist.MleManifest),
     (r"/WLMService/resources/mles/whitelist/pcr", whitelist.MlePcrs),
-    (r"/(?:AttestationService|OpenAttestation\w*|WLMService|His\w*)/.*", openattestation.NotOffered),
+    (
+        r"/(?:AttestationService|OpenAttestation\w*|WLMService|His\w*)/.*",
+        openattestation.NotOffered,
+    ),
 ]
 
 
@@ -77,7 +87,8 @@ def listen(address: str, port: int, shared: bool = False) -> list[socket.socket]
     """Return listening sockets, one for each family of addresses (a port of the kernel's choice for 0).
 
     Args:
-        shared: whether other processes of this user may listen there, too; each gets a share of the connections.
+        shared: whether other processes of this user may listen there, too; each gets a share of the
+            connections.
 
     Raises:
         Unavailable: the address or port cannot be had.
@@ -91,7 +102,9 @@ def listen(address: str, port: int, shared: bool = False) -> list[socket.socket]
 def serve(
     context: Context, tls: ssl.SSLContext, sockets: Optional[Sequence[socket.socket]] = None
 ) -> tuple[HttpServer, int]:
-    """Return a server and its port. Without sockets that listen already, it listens where the options say.
+    """Return a server and its port.
+
+    Without sockets that listen already, it listens where the options say.
 
     Raises:
         Unavailable: the address or port cannot be had.
@@ -99,7 +112,10 @@ def serve(
     sockets = sockets or listen(context.options.address, context.options.port)
     routes = [(path, handler, {"context": context}) for path, handler in ROUTES]
     application = tornado.web.Application(
-        routes, default_handler_class=Nowhere, default_handler_args={"context": context}, log_function=_log_request
+        routes,
+        default_handler_class=Nowhere,
+        default_handler_args={"context": context},
+        log_function=_log_request,
     )
     server = HttpServer(
         application,
@@ -119,7 +135,10 @@ def serve(
 
 
 def tls_context(certificate: Path, key: Path, client_authority: bytes) -> ssl.SSLContext:
-    """Return TLS 1.2 or later; a client may show a certificate of our own authority, and no other."""
+    """Return TLS 1.2 or later.
+
+    A client may show a certificate of our own authority, and no other.
+    """
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.minimum_version = ssl.TLSVersion.TLSv1_2
     context.load_cert_chain(certificate, key)
@@ -131,4 +150,6 @@ def tls_context(certificate: Path, key: Path, client_authority: bytes) -> ssl.SS
 
 def _log_request(handler: tornado.web.RequestHandler) -> None:
     request = handler.request
-    log.debug("request path=%a peer=%s status=%d", request.path, request.remote_ip, handler.get_status())
+    log.debug(
+        "request path=%a peer=%s status=%d", request.path, request.remote_ip, handler.get_status()
+    )

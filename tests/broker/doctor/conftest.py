@@ -167,7 +167,7 @@ class Installation:
         known = Tokens(self.site.database)
         known.add(TOKEN, "viewer", "", tokens.NEVER)
         context = web.Context(self.site.knowledge, self.site.service, self.site.history, known, self.site.clock)
-        server, self.api_port = web.serve(context, settings.Api(port=0))
+        server, self.api_port = web.serve(context, settings.ApiOptions(port=0))
         ready.set()
         await self._stopped.wait()
         server.stop()
@@ -191,9 +191,14 @@ class Look:
 
 
 def _merged(options: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:
+    """Return the options with these changes; one that is changed to None is not written at all."""
     merged = copy.deepcopy(options)
     for section, values in changes.items():
-        merged[section].update(values)
+        for name, value in values.items():
+            if value is None:
+                merged[section].pop(name, None)
+            else:
+                merged[section][name] = value
     return merged
 
 

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
-from ovirt_tcp_plugin.broker.sources import Answer
+from ovirt_tcp_plugin.broker.answer import Answer
 from ovirt_tcp_plugin.messages.result import Level
 from tests.broker.doctor.conftest import Installation
 

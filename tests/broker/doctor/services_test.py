@@ -285,12 +285,13 @@ class TestServers:
 
     def test_an_open_attestation_server_is_asked_in_its_own_way(self, installation: Installation) -> None:
         token = (installation.directory / "viewer.token").read_text().strip()
-        verifier = {"kind": "oat-2", "auth_blob": token}
+        verifier = {"kind": "oat-2", "token_file": None, "auth_blob": token}
         assert installation.look({"verifier": verifier}).bad == {}
         assert installation.look({"verifier": {**verifier, "auth_blob": "wrong"}}).bad == {"server_token": "FAIL"}
 
     def test_another_kind_of_server_at_the_address(self, installation: Installation) -> None:
-        look = installation.look({"verifier": {"kind": "oat-2", "path": "/nowhere", "auth_blob": "x"}})
+        verifier = {"kind": "oat-2", "token_file": None, "path": "/nowhere", "auth_blob": "x"}
+        look = installation.look({"verifier": verifier})
         assert look.bad == {"server_answer": "FAIL"}
         assert "answers with status 404" in look.by_code["server_answer"]["text"]
 

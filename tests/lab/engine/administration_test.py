@@ -38,7 +38,8 @@ def filter_ids(service: ovirtsdk4.services.SchedulingPolicyService) -> list[str]
 
 
 class TestRefusedEdits:
-    """What is refused stays in the engine's memory until it starts again, and not in its database."""
+    """What is refused stays in the engine's memory until it starts again, and not in its database.
+    """
 
     def test_one_of_a_unit_that_is_there_spoils_every_later_one(self, lab: Lab) -> None:
         lab.system.scheduling_policies_service().add(types.SchedulingPolicy(name="p"))

@@ -16,8 +16,16 @@ NOBODY = "00000000-0000-0000-0000-000000000001"
 
 def event(**changes: str) -> str:
     """Return an event's document; an empty text leaves an element out."""
-    given = {"custom_id": "7", "description": "text", "origin": "ovirt-tcp", "severity": "error", **changes}
-    links = "".join(f'<{kind} id="{given.pop(kind)}"/>' for kind in ("cluster", "host", "vm") if kind in given)
+    given = {
+        "custom_id": "7",
+        "description": "text",
+        "origin": "ovirt-tcp",
+        "severity": "error",
+        **changes,
+    }
+    links = "".join(
+        f'<{kind} id="{given.pop(kind)}"/>' for kind in ("cluster", "host", "vm") if kind in given
+    )
     texts = "".join(f"<{name}>{text}</{name}>" for name, text in given.items() if text)
     return f"<event>{texts}{links}</event>"
 
@@ -58,7 +66,9 @@ def tags(root: ElementTree.Element) -> list[str]:
         ),
     ],
 )
-def test_what_is_no_event_is_refused_in_words(lab: Lab, changes: dict[str, str], reason: str, detail: str) -> None:
+def test_what_is_no_event_is_refused_in_words(
+    lab: Lab, changes: dict[str, str], reason: str, detail: str
+) -> None:
     assert fault(lab, event(**changes)) == (400, reason, detail)
 
 
@@ -80,7 +90,16 @@ def test_an_event_has_its_elements_in_the_engines_order(lab: Lab) -> None:
     (cluster,) = lab.engine.model.clusters
     _, answer = lab.ask("POST", "events", event(cluster=cluster, host=lab.host("h1").id))
     root = documents.parse(answer.encode())
-    common = ["description", "code", "custom_id", "flood_rate", "index", "origin", "severity", "time"]
+    common = [
+        "description",
+        "code",
+        "custom_id",
+        "flood_rate",
+        "index",
+        "origin",
+        "severity",
+        "time",
+    ]
     assert tags(root) == [*common, "cluster", "host"]
     assert (root.findtext("host/name"), root.findtext("flood_rate")) == ("h1", "30")
 
@@ -89,7 +108,10 @@ def test_an_edit_of_a_group_tells_who_made_it(lab: Lab) -> None:
     add_group(lab.session.connection, [], [])
     _, answer = lab.ask("GET", "events?max=1")
     root = documents.parse(answer.encode())[0]
-    assert root.findtext("description") == "Affinity Group group 0 was added. (User: admin@internal-authz)"
+    assert (
+        root.findtext("description")
+        == "Affinity Group group 0 was added. (User: admin@internal-authz)"
+    )
     assert tags(root)[2] == "correlation_id"
     assert tags(root)[-2:] == ["cluster", "user"]
 

@@ -1,6 +1,8 @@
 # SPDX-FileCopyrightText: The ovirt_tcp_plugin developers
 # SPDX-License-Identifier: Apache-2.0
-"""Requests, elements and refusals that nobody recorded at a real engine, each with the upstream class it was read from."""
+"""Requests, elements and refusals that nobody recorded at a real engine, each with the upstream
+class it was read from.
+"""
 
 from __future__ import annotations
 
@@ -10,8 +12,8 @@ _MEMBER = r"clusters/\{\}/affinitygroups/\{\}"
 _ACTION = "DELETE clusters/{}/affinitygroups/{}/hosts/{}"
 _GROUP = "GET clusters/{}/affinitygroups/{}"
 
-# Kinds of request (regular expression): the recorded kind whose answer it has, perhaps one element of it after ` > `, and
-# the status, which was seen at a real engine unless the class is named.
+# Kinds of request (regular expression): the recorded kind whose answer it has, perhaps one element
+# of it after ` > `, and the status, which was seen at a real engine unless the class is named.
 KINDS = {
     re.compile(r"POST clusters/\{\}/affinitygroups affinity_group.*"): (_GROUP, 201),
     re.compile(rf"PUT {_MEMBER} affinity_group.*"): (_GROUP, 200),
@@ -34,7 +36,10 @@ KINDS = {
         "POST hosts/{}/deactivate action(async,reason)",
         200,
     ),
-    re.compile(r"POST vms/\{\}/(migrate|start|stop|shutdown|suspend) action.*"): ("POST vms/{}/start action", 200),
+    re.compile(r"POST vms/\{\}/(migrate|start|stop|shutdown|suspend) action.*"): (
+        "POST vms/{}/start action",
+        200,
+    ),
     re.compile(r"PUT schedulingpolicies/\{\} .*"): (
         "PUT schedulingpolicies/{} scheduling_policy(properties(property(name,value)))",
         200,
@@ -51,8 +56,11 @@ KINDS = {
         "PUT clusters/{} cluster(custom_scheduling_policy_properties(property(name,value)),scheduling_policy)",
         200,
     ),
-    # BackendSchedulingPolicyUnitResource, BackendFilterResource, BackendRoleResource, BackendPermissionResource
-    re.compile(r"DELETE (schedulingpolicyunits|roles|permissions|schedulingpolicies/\{\}/filters)/\{\}"): (_ACTION, 200),
+    # BackendSchedulingPolicyUnitResource, BackendFilterResource, BackendRoleResource,
+    # BackendPermissionResource
+    re.compile(
+        r"DELETE (schedulingpolicyunits|roles|permissions|schedulingpolicies/\{\}/filters)/\{\}"
+    ): (_ACTION, 200),
     # BackendRolesResource, BackendRoleResource, BackendSystemPermissionsResource
     re.compile(r"POST roles role.*"): ("GET roles > role", 201),
     re.compile(r"GET roles/\{\}"): ("GET roles > role", 200),
@@ -76,7 +84,9 @@ ELEMENTS = [
     re.compile(r"/hooks/hook: not there at the real engine"),
     # AffinityGroupMapper: only with an enabled rule between VMs; labels of a group that has some.
     re.compile(r".*/affinity_group/(positive|description): (not there at the real engine|missing)"),
-    re.compile(r".*/(host_labels|vm_labels|affinity_labels)/affinity_label: not there at the real engine"),
+    re.compile(
+        r".*/(host_labels|vm_labels|affinity_labels)/affinity_label: not there at the real engine"
+    ),
     re.compile(r".*/affinity_group/(hosts/host|vms/vm): not there at the real engine"),
     # ClusterMapper: a policy without properties leaves a cluster without.
     re.compile(r".*/cluster/custom_scheduling_policy_properties: missing"),
@@ -89,7 +99,9 @@ ELEMENTS = [
     # BackendUserResource: who a permission is for, and on what.
     re.compile(r".*/permission/(user|group|template): (not there at the real engine|missing)"),
     # SchedulingPolicyMapper, ClusterMapper, RoleMapper: an empty one is left out.
-    re.compile(r".*/(scheduling_policy|role)/(description|properties): (not there at the real engine|missing)"),
+    re.compile(
+        r".*/(scheduling_policy|role)/(description|properties): (not there at the real engine|missing)"
+    ),
     # MaintenanceNumberOfVdssCommand and its like: what the client gave.
     re.compile(r"/action/(async|reason): missing"),
 ]

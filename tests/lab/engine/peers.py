@@ -218,7 +218,9 @@ class Lab:
         return f"clusters/{cluster}/affinitygroups"
 
     def ask(self, verb: str, path: str, body: str = "", token: str = "") -> tuple[int, str]:
-        """Return status and body of a request below /ovirt-engine/api, byte by byte as the engine answers."""
+        """Return status and body of a request below /ovirt-engine/api, byte by byte as the engine
+        answers.
+        """
         session = token or self.session.connection.authenticate()
         headers = {"Authorization": f"Bearer {session}", "Version": "4"}
         return exchange(self.engine.url, verb, f"/ovirt-engine/api/{path}".rstrip("/"), body, headers)[:2]

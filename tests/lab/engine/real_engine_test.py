@@ -1,6 +1,8 @@
 # SPDX-FileCopyrightText: The ovirt_tcp_plugin developers
 # SPDX-License-Identifier: Apache-2.0
-"""The simulator's answers have the structure of a real engine's, for every kind of request that was recorded there."""
+"""The simulator's answers have the structure of a real engine's, for every kind of request that was
+recorded there.
+"""
 
 from __future__ import annotations
 
@@ -55,9 +57,15 @@ def path_of(kind: str, lab: Lab) -> tuple[str, str, str]:
     given = []
     for parameter in parameters.split("&") if parameters else ():
         name, equal, value = parameter.partition("=")
-        value = value.replace("page {}", "page 1").replace("{}", "up" if "status" in value else "35")
+        value = value.replace("page {}", "page 1").replace(
+            "{}", "up" if "status" in value else "35"
+        )
         given.append(f"{name}={value.replace(' ', '%20') if equal else values[name]}")
-    return verb, "/".join(parts) + ("?" + "&".join(given) if given else ""), _document(outline, lab, policy)
+    return (
+        verb,
+        "/".join(parts) + ("?" + "&".join(given) if given else ""),
+        _document(outline, lab, policy),
+    )
 
 
 def _policy(lab: Lab) -> str:
@@ -112,7 +120,9 @@ def test_an_answer_has_the_real_engines_structure(lab: Lab, kind: str) -> None:
         lab.pass_time(30)
     if kind.startswith("DELETE schedulingpolicies"):
         _policy(lab)
-        next(iter(lab.engine.model.clusters.values())).policy = "b4ed2332-a7ac-4d5f-9596-99a439cb2812"
+        next(
+            iter(lab.engine.model.clusters.values())
+        ).policy = "b4ed2332-a7ac-4d5f-9596-99a439cb2812"
         uid = next(uid for uid, policy in lab.engine.model.policies.items() if not policy.locked)
         verb, path, document = "DELETE", f"schedulingpolicies/{uid}", ""
     else:
@@ -147,7 +157,10 @@ class TestComparison:
         ("change", "found"),
         [
             (("<status>up</status>", ""), "/hosts/host/status: missing"),
-            (("<port>54321</port>", "<colour>red</colour>"), "/hosts/host/colour: not there at the real engine"),
+            (
+                ("<port>54321</port>", "<colour>red</colour>"),
+                "/hosts/host/colour: not there at the real engine",
+            ),
             ((' id="', ' uuid="'), "/hosts/host/@uuid: not there at the real engine"),
             (('rel="hooks"', 'rel="hook"'), "/hosts/host/link hooks: missing"),
             (("<comment></comment>", ""), "/hosts/host/comment: missing"),
@@ -162,10 +175,14 @@ class TestComparison:
     def test_another_order_status_type_or_text_is_found(self, lab: Lab) -> None:
         _, answer = lab.ask("GET", "hosts")
         kind, xml = "GET hosts", "application/xml;charset=UTF-8"
-        moved = answer.replace("<protocol>stomp</protocol>", "").replace("<address>", "<protocol>stomp</protocol><address>")
+        moved = answer.replace("<protocol>stomp</protocol>", "").replace(
+            "<address>", "<protocol>stomp</protocol><address>"
+        )
         assert any("after protocol" in text for text in RECORDED.compare(kind, 200, xml, moved))
         assert RECORDED.compare(kind, 201, xml, answer) == [f"201 {xml}, really 200 {xml}"]
-        assert RECORDED.compare(kind, 200, "application/xml", answer) == [f"200 application/xml, really 200 {xml}"]
+        assert RECORDED.compare(kind, 200, "application/xml", answer) == [
+            f"200 application/xml, really 200 {xml}"
+        ]
         fault = "<fault><detail>[Nobody says so.]</detail><reason>Operation Failed</reason></fault>"
         assert RECORDED.compare(kind, 400, xml, fault) == ["refusal: [Nobody says so.]"]
 

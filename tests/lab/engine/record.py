@@ -1,12 +1,15 @@
 # SPDX-FileCopyrightText: The ovirt_tcp_plugin developers
 # SPDX-License-Identifier: Apache-2.0
-"""Make `real_engine.json` from what a real engine answered, by hand: only structure, nothing that identifies anything.
+"""Make `real_engine.json` from what a real engine answered, by hand: only structure, nothing that
+identifies anything.
 
 python -m tests.lab.engine.record EXCHANGES.jsonl PROBE.txt DIRECTORY
 
-The first has whole exchanges, one JSON object a line: method, path, request, status, response, response_headers. The second
-has an outcome a line of requests that went wrong, `... 400 fault REASON | DETAIL`. The directory has answers to GET as
-`*.http` files and the requests in INDEX.txt: file, request, status line, separated by tabs.
+The first has whole exchanges, one JSON object a line: method, path, request, status, response,
+    response_headers. The second
+has an outcome a line of requests that went wrong, `... 400 fault REASON | DETAIL`. The directory
+has answers to GET as `*.http` files and the requests in INDEX.txt: file, request, status line,
+separated by tabs.
 """
 
 from __future__ import annotations
@@ -39,7 +42,9 @@ def answers(directory: Path) -> Iterator[tuple[str, str, str, int, str, str]]:
         verb, _, path = request.partition(" ")
         if not path.startswith("/"):
             continue
-        head, _, body = (directory / name).read_text(encoding="utf-8").replace("\r\n", "\n").partition("\n\n")
+        head, _, body = (
+            (directory / name).read_text(encoding="utf-8").replace("\r\n", "\n").partition("\n\n")
+        )
         kind = re.search(r"^Content-Type: (.*)$", head, re.MULTILINE)
         yield verb, path, "", int(status.split()[1]), kind[1] if kind else "", body
 
@@ -67,7 +72,9 @@ def main() -> None:
     # One kind a line, for whoever reads what changed.
     lines = ",\n".join(f"{json.dumps(kind)}: {json.dumps(kinds[kind])}" for kind in sorted(kinds))
     listed = ",\n".join(json.dumps(text) for text in sorted(texts))
-    structure.RECORDED.write_text(f'{{"kinds": {{\n{lines}\n}},\n"texts": [\n{listed}\n]}}\n', encoding="utf-8")
+    structure.RECORDED.write_text(
+        f'{{"kinds": {{\n{lines}\n}},\n"texts": [\n{listed}\n]}}\n', encoding="utf-8"
+    )
 
 
 if __name__ == "__main__":

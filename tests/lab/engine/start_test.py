@@ -20,7 +20,9 @@ class TestEvents:
         lab.pass_time(6)
         codes = [row.code for row in lab.engine.model.events]
         assert codes == [audit_log.ENFORCEMENT_STARTED] * 2
-        assert lab.engine.model.events[0].description == "Affinity Rules Enforcement Manager started."
+        assert (
+            lab.engine.model.events[0].description == "Affinity Rules Enforcement Manager started."
+        )
 
     @pytest.mark.parametrize(
         ("away_s", "codes"),
@@ -38,7 +40,9 @@ class TestEvents:
         lab.pass_time(60)
         assert [row.code for row in lab.engine.model.events if row.code < 3] == codes
 
-    def test_the_mark_is_there_while_the_engine_runs(self, make_lab: Callable[..., Lab], tmp_path: Path) -> None:
+    def test_the_mark_is_there_while_the_engine_runs(
+        self, make_lab: Callable[..., Lab], tmp_path: Path
+    ) -> None:
         mark = tmp_path / "engine.up"
         lab = make_lab(up_mark=str(mark))
         first = mark.stat().st_mtime_ns
@@ -65,7 +69,9 @@ class TestSecondStart:
         filtered.engine.faults.units_reload = reload
         assert self.restart(filtered) == (memory, False)
 
-    def test_while_it_is_off_nobody_is_asked_and_nobody_is_told(self, filtered: Lab, proxy: ScriptedScheduler) -> None:
+    def test_while_it_is_off_nobody_is_asked_and_nobody_is_told(
+        self, filtered: Lab, proxy: ScriptedScheduler
+    ) -> None:
         filtered.engine.faults.units_reload = "after"
         self.restart(filtered)
         asked, codes = len(proxy.asked), filtered.session.codes()
@@ -78,7 +84,9 @@ class TestSecondStart:
         filtered.engine.faults.units_reload = "after"
         assert [self.restart(filtered) for _ in range(4)] == [(False, False), (True, True)] * 2
 
-    def test_a_description_that_changes_keeps_it_enabled(self, filtered: Lab, proxy: ScriptedScheduler) -> None:
+    def test_a_description_that_changes_keeps_it_enabled(
+        self, filtered: Lab, proxy: ScriptedScheduler
+    ) -> None:
         filtered.engine.faults.units_reload = "after"
         for start in range(3):
             proxy.discovery = proxy.discovery.replace(b">trust", b">trust %d " % start, 1)
@@ -90,7 +98,9 @@ class TestSecondStart:
     def test_an_answer_after_the_starts_end_finds_the_row_disabled_and_writes_it(
         self, filtered: Lab, proxy: ScriptedScheduler
     ) -> None:
-        filtered.engine.model.timings = dataclasses.replace(filtered.engine.model.timings, external_response=10)
+        filtered.engine.model.timings = dataclasses.replace(
+            filtered.engine.model.timings, external_response=10
+        )
         with proxy.silence():
             filtered.engine.restart(1)
             filtered.pass_time(2)

@@ -1,9 +1,11 @@
 # SPDX-FileCopyrightText: The ovirt_tcp_plugin developers
 # SPDX-License-Identifier: Apache-2.0
-"""What kind of request it is, and the structure of an answer: elements, attributes, order and refusals, but no value.
+"""What kind of request it is, and the structure of an answer: elements, attributes, order and
+refusals, but no value.
 
-`real_engine.json` has the structure of a real engine's answers (4.5.8), one for each kind; `record` made it. The simulator
-is compared with it by `real_engine_test`, and by every test whose program talks to the simulator (`tests/conftest.py`).
+`real_engine.json` has the structure of a real engine's answers (4.5.8), one for each kind; `record`
+made it. The simulator is compared with it by `real_engine_test`, and by every test whose program
+talks to the simulator (`tests/conftest.py`).
 """
 
 from __future__ import annotations
@@ -36,7 +38,10 @@ _VARIABLE = (
     (re.compile(r"Value -?\d+ is"), "Value {} is"),
     (re.compile(r"The string '[^']*'"), "The string '{}'"),
     (re.compile(r"(in )\S+( status\.)"), r"\1{}\2"),
-    (re.compile(r"(Affinity Groups: ).*?(, Hosts: ).*?(, VMs: ).*?\]", re.DOTALL), r"\1{}\2{}\3{}]"),
+    (
+        re.compile(r"(Affinity Groups: ).*?(, Hosts: ).*?(, VMs: ).*?\]", re.DOTALL),
+        r"\1{}\2{}\3{}]",
+    ),
     (re.compile(r"(following Hosts .*mode: ).*?(\.\n)", re.DOTALL), r"\1{}\2"),
     (re.compile(r"(non-migratable VMs are: ).*?\.\]"), r"\1{}.]"),
     (re.compile(r"(See below for details:).*", re.DOTALL), r"\1{}"),
@@ -49,7 +54,8 @@ class Node:
     """An element as all of its instances have it.
 
     Attributes:
-        attributes: of any instance; `always` is what every instance has: attributes as `@name`, and children.
+        attributes: of any instance; `always` is what every instance has: attributes as `@name`,
+            and children.
         order: tags of the children, in the order that they come in.
         links: relations of its `link` children.
     """
@@ -91,14 +97,20 @@ class Node:
     @classmethod
     def of(cls, plain: Mapping[str, Any]) -> Node:
         """Return what `plain` returned."""
-        node = cls(set(plain.get("attributes", ())), set(plain.get("always", ())), list(plain.get("order", ())))
+        node = cls(
+            set(plain.get("attributes", ())),
+            set(plain.get("always", ())),
+            list(plain.get("order", ())),
+        )
         node.links = set(plain.get("links", ()))
         node.children = {tag: cls.of(child) for tag, child in plain.get("children", {}).items()}
         return node
 
 
 def kind_of(verb: str, path: str, query: Mapping[str, str], body: str) -> str:
-    """Return the kind of a request: method, path with `{}` for ids, parameters without their values, body's structure."""
+    """Return the kind of a request: method, path with `{}` for ids, parameters without their
+    values, body's structure.
+    """
     parts = path.replace(_ROOT, "").strip("/").split("/")
     if parts[0] != "options":
         parts[1::2] = ["{}"] * len(parts[1::2])
@@ -110,7 +122,9 @@ def kind_of(verb: str, path: str, query: Mapping[str, str], body: str) -> str:
         else:
             parameters.append(f"{name}={value}" if name in _TELLING else name)
     asked = f"?{'&'.join(parameters)}" if parameters else ""
-    document = f" {_outline(documents.parse(body.encode()))}" if body.strip().startswith("<") else ""
+    document = (
+        f" {_outline(documents.parse(body.encode()))}" if body.strip().startswith("<") else ""
+    )
     return f"{verb} {route}{asked}{document}"
 
 
@@ -120,7 +134,9 @@ def query_of(url: str) -> dict[str, str]:
 
 
 def detail_of(root: ElementTree.Element) -> str:
-    """Return the text of a refusal, with `{}` for what differs from case to case; empty if it is none."""
+    """Return the text of a refusal, with `{}` for what differs from case to case; empty if it is
+    none.
+    """
     detail = root.findtext(".//fault/detail") if root.tag != "fault" else root.findtext("detail")
     return variable(detail or "")
 
@@ -135,7 +151,11 @@ def variable(detail: str) -> str:
 def differences(element: ElementTree.Element, real: Node, path: str = "") -> list[str]:
     """Return how an answer's element differs from the real one's, each with its path of tags."""
     where = f"{path}/{element.tag}"
-    found = [f"{where}/@{name}: not there at the real engine" for name in element.attrib if name not in real.attributes]
+    found = [
+        f"{where}/@{name}: not there at the real engine"
+        for name in element.attrib
+        if name not in real.attributes
+    ]
     present = _members(element)
     # A list may be empty.
     if len(real.children) != 1 or real.links:
@@ -181,7 +201,9 @@ class Recorded:
             return [*found, f"<{root.tag}>, really <{real['root']}>"]
         node = self._nodes.setdefault(kind, Node.of(real["node"]))
         found += differences(root, node)
-        return [text for text in found if not any(pattern.fullmatch(text) for pattern in known.ELEMENTS)]
+        return [
+            text for text in found if not any(pattern.fullmatch(text) for pattern in known.ELEMENTS)
+        ]
 
     def _real(self, kind: str) -> Optional[Mapping[str, Any]]:
         recorded = self.kinds.get(kind)
@@ -214,7 +236,11 @@ class Recorded:
 
 def _members(element: ElementTree.Element) -> set[str]:
     links = {f"link {child.get('rel')}" for child in element if child.tag == "link"}
-    return {f"@{name}" for name in element.attrib} | {child.tag for child in element if child.tag != "link"} | links
+    return (
+        {f"@{name}" for name in element.attrib}
+        | {child.tag for child in element if child.tag != "link"}
+        | links
+    )
 
 
 def _outline(element: ElementTree.Element) -> str:

@@ -1,8 +1,10 @@
 # SPDX-FileCopyrightText: The ovirt_tcp_plugin developers
 # SPDX-License-Identifier: Apache-2.0
-"""Listen to what our programs ask the simulated engine, and compare each answer with a real engine's.
+"""Listen to what our programs ask the simulated engine, and compare each answer with a real
+engine's.
 
-Only requests by the SDK from our own programs to a simulator in this process count: tests of the simulator ask for what no
+Only requests by the SDK from our own programs to a simulator in this process count: tests of
+    the simulator ask for what no
 program does. Programs in processes of their own make the same kinds of requests.
 """
 
@@ -31,7 +33,9 @@ class Watch:
         self._recorded = Recorded()
         self._lock = threading.Lock()
         # By host and port, as long as a test needs them.
-        self._engines: weakref.WeakValueDictionary[str, EngineSimulator] = weakref.WeakValueDictionary()
+        self._engines: weakref.WeakValueDictionary[str, EngineSimulator] = (
+            weakref.WeakValueDictionary()
+        )
         self._found: dict[str, None] = {}
         self._listen()
 

@@ -32,7 +32,9 @@ def test_a_program_that_gets_what_no_real_engine_answers_is_told(
     assert "GET hosts: /hosts/host/status: missing" in found
 
 
-def test_a_kind_of_request_that_nobody_recorded_is_told(program: Sdk, pytestconfig: pytest.Config) -> None:
+def test_a_kind_of_request_that_nobody_recorded_is_told(
+    program: Sdk, pytestconfig: pytest.Config
+) -> None:
     program.call("list labels", lambda system: system.affinity_labels_service().list())
     found = pytestconfig.stash[WATCH].differences()
     assert found == ["GET affinitylabels: no such request was recorded, and none that is like it"]

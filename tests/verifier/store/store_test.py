@@ -22,8 +22,9 @@ from alembic.migration import MigrationContext
 from ovirt_tcp_plugin import errors
 from ovirt_tcp_plugin.messages import evidence
 from ovirt_tcp_plugin.messages.result import Finding, Level
-from ovirt_tcp_plugin.verifier.appraisal import Boot, IssuedNonce
-from ovirt_tcp_plugin.verifier.store import authorities, hosts, references, results, rounds, schema, tokens
+from ovirt_tcp_plugin.verifier.appraisal.authenticity import IssuedNonce
+from ovirt_tcp_plugin.verifier.appraisal.counters import Boot
+from ovirt_tcp_plugin.verifier.store import authorities, challenges, hosts, references, results, schema, tokens
 from ovirt_tcp_plugin.verifier.store import database as store
 from ovirt_tcp_plugin.verifier.store.database import Database
 from ovirt_tcp_plugin.verifier.store.results import Result
@@ -129,38 +130,38 @@ class TestEnrolment:
 class TestRounds:
     def test_a_nonce_is_taken_back_once(self, database: Database) -> None:
         enrol(database, "host-1", SoftwareTpm(), "c1")
-        database.transact(lambda c: rounds.issue(c, NONCE, CLOCK_ID))
-        taken = [database.transact(lambda c: rounds.take(c, "host-1", b"n" * 32)) for _ in range(2)]
+        database.transact(lambda c: challenges.issue(c, NONCE, CLOCK_ID))
+        taken = [database.transact(lambda c: challenges.take(c, "host-1", b"n" * 32)) for _ in range(2)]
         assert taken == [True, False]
 
     def test_a_nonce_of_another_host_is_not_taken(self, database: Database) -> None:
         for number in (1, 2):
             enrol(database, f"host-{number}", SoftwareTpm(), f"c{number}")
-        database.transact(lambda c: rounds.issue(c, NONCE, CLOCK_ID))
-        assert not database.transact(lambda c: rounds.take(c, "host-2", b"n" * 32))
+        database.transact(lambda c: challenges.issue(c, NONCE, CLOCK_ID))
+        assert not database.transact(lambda c: challenges.take(c, "host-2", b"n" * 32))
 
     def test_what_is_out_is_known_to_every_server(self, database: Database) -> None:
         enrol(database, "host-1", SoftwareTpm(), "c1")
-        database.transact(lambda c: rounds.issue(c, NONCE, CLOCK_ID))
-        out = database.transact(lambda c: rounds.find(c, "host-1"))
+        database.transact(lambda c: challenges.issue(c, NONCE, CLOCK_ID))
+        out = database.transact(lambda c: challenges.find(c, "host-1"))
         assert out is not None
         assert (out.nonce, out.clock_id) == (NONCE, CLOCK_ID)
 
     def test_an_answer_counts_for_the_questions_before_its_challenge(self, database: Database) -> None:
         enrol(database, "host-1", SoftwareTpm(), "c1")
-        assert database.transact(lambda c: rounds.ask(c, ["host-1", "nobody"])) == {"host-1": 1}
-        assert database.transact(rounds.wanted) == ["host-1"]
-        database.transact(lambda c: rounds.issue(c, NONCE, CLOCK_ID))
-        assert database.transact(rounds.wanted) == []
-        database.transact(rounds.ask_all)
-        assert database.transact(lambda c: rounds.answer(c, "host-1", b"n" * 32))
-        assert database.transact(lambda c: rounds.answered(c, ["host-1"])) == {"host-1": 1}
-        assert database.transact(rounds.wanted) == ["host-1"]
+        assert database.transact(lambda c: challenges.ask(c, ["host-1", "nobody"])) == {"host-1": 1}
+        assert database.transact(challenges.outstanding) == ["host-1"]
+        database.transact(lambda c: challenges.issue(c, NONCE, CLOCK_ID))
+        assert database.transact(challenges.outstanding) == []
+        database.transact(challenges.ask_all)
+        assert database.transact(lambda c: challenges.answer(c, "host-1", b"n" * 32))
+        assert database.transact(lambda c: challenges.answered(c, ["host-1"])) == {"host-1": 1}
+        assert database.transact(challenges.outstanding) == ["host-1"]
 
     def test_ten_thousand_hosts_are_asked_at_once(self, database: Database) -> None:
         enrol(database, "host-1", SoftwareTpm(), "c1")
         names = [f"nobody-{number}" for number in range(9999)] + ["host-1"]
-        assert database.transact(lambda c: rounds.ask(c, names)) == {"host-1": 1}
+        assert database.transact(lambda c: challenges.ask(c, names)) == {"host-1": 1}
 
 
 class TestResults:
@@ -181,10 +182,10 @@ class TestResults:
         enrol(database, "host-1", SoftwareTpm(), "c1")
         newer = dataclasses.replace(RESULT, born_ms=9)
         keep(database, result=newer)
-        trusted = dataclasses.replace(RESULT, level=Level.TRUSTED, findings=(), policy=2)
-        database.transact(lambda c: results.judge_again(c, "host-1", RESULT, trusted))
+        trusted = dataclasses.replace(RESULT, level=Level.TRUSTED, findings=(), reference_version=2)
+        database.transact(lambda c: results.reappraise(c, "host-1", RESULT, trusted))
         assert database.transact(lambda c: results.find(c, "host-1")) == newer
-        database.transact(lambda c: results.judge_again(c, "host-1", newer, dataclasses.replace(trusted, born_ms=9)))
+        database.transact(lambda c: results.reappraise(c, "host-1", newer, dataclasses.replace(trusted, born_ms=9)))
         assert database.transact(lambda c: results.find(c, "host-1")) == dataclasses.replace(trusted, born_ms=9)
 
 
@@ -202,7 +203,7 @@ class TestCorruptRows:
         assert found["host-2"] == RESULT
         assert "record unreadable host=host-1" in caplog.text
 
-    @pytest.mark.parametrize("column", ["ek_public", "ak_public"])
+    @pytest.mark.parametrize("column", ["ek_public", "ak_public", "tpm_family"])
     def test_a_corrupt_identity_hurts_only_its_own_host(self, database: Database, column: str) -> None:
         for number in (1, 2):
             enrol(database, f"host-{number}", SoftwareTpm(), f"c{number}")

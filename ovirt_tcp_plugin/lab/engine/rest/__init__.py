@@ -69,7 +69,8 @@ class Rest:
     def answer(
         self, user: User, verb: str, path: str, query: Mapping[str, str], body: bytes
     ) -> tuple[int, Optional[Element]]:
-        """Return status and document of a request below /ovirt-engine/api. What is not found has no document.
+        """Return status and document of a request below /ovirt-engine/api. What is not found has no
+        document.
 
         Raises:
             Bare: refused with a text.

@@ -2,10 +2,12 @@
 # SPDX-License-Identifier: Apache-2.0
 """Affinity groups of clusters, their members, and affinity labels.
 
-Sources: `BackendAffinityGroupResource` (the cluster in the path is not looked at, only the group's id),
-`AffinityGroupMapper` (an edit replaces the lists that it has, also with empty ones, and leaves the others as they are),
-`AffinityGroupCRUDCommand` (an edit of the whole validates all members and all groups of the cluster, one of a single
-member does not), and `AddHostToAffinityGroupCommand` with its like for the texts.
+Sources: `BackendAffinityGroupResource` (the cluster in the path is not looked at, only the
+    group's id),
+`AffinityGroupMapper` (an edit replaces the lists that it has, also with empty ones, and leaves the
+others as they are), `AffinityGroupCRUDCommand` (an edit of the whole validates all members and all
+groups of the cluster, one of a single member does not), and `AddHostToAffinityGroupCommand` with
+its like for the texts.
 """
 
 from __future__ import annotations
@@ -35,10 +37,9 @@ _LISTS = {
 }
 _GROUPS = "clusters/{}/affinitygroups"
 
-# The engine's words. A group that is unknown breaks the query behind GET, PUT and DELETE of the group.
-_NO_GROUP = (
-    'cannot invoke "org.ovirt.engine.core.common.scheduling.affinitygroup.getvmlabels()" because "ag" is null'
-)
+# The engine's words. A group that is unknown breaks the query behind GET, PUT and DELETE of the
+# group.
+_NO_GROUP = 'cannot invoke "org.ovirt.engine.core.common.scheduling.affinitygroup.getvmlabels()" because "ag" is null'
 _NO_SUCH_MEMBER = {
     "hosts": "Cannot edit Affinity Group. Host does not exist.",
     "vms": "The selected VM does not exist.",
@@ -74,11 +75,15 @@ class AffinityPaths:
         with self._model.lock:
             groups = [group for group in self._model.groups.values() if group.cluster == cluster]
             inline = "hosts" in query.get("follow", "")
-            return documents.listing("affinity_groups", [documents.group(group, self._model, inline) for group in groups])
+            return documents.listing(
+                "affinity_groups", [documents.group(group, self._model, inline) for group in groups]
+            )
 
     def _add(self, query: Mapping[str, str], given: Element, cluster: str) -> Element:
         with self._model.lock:
-            group = AffinityGroup(model.new_id(), "", cluster, Rule(positive=False), Rule(positive=False))
+            group = AffinityGroup(
+                model.new_id(), "", cluster, Rule(positive=False), Rule(positive=False)
+            )
             self._edit(group, given)
             self._check_name(group, "add")
             self._validate(group, "add")
@@ -124,7 +129,11 @@ class AffinityPaths:
         for attribute, (path, tag) in _LISTS.items():
             members = given.find(path)
             if members is not None:
-                setattr(group, attribute, [member.get("id", "") for member in members.findall(tag) if member.get("id")])
+                setattr(
+                    group,
+                    attribute,
+                    [member.get("id", "") for member in members.findall(tag) if member.get("id")],
+                )
 
     def _check_name(self, group: AffinityGroup, action: str) -> None:
         # Of any cluster: `AddAffinityGroupCommand` looks for the name alone.
@@ -132,7 +141,9 @@ class AffinityPaths:
             raise invalid(f"Cannot {action} Affinity Group. Affinity Group name already exists.")
 
     def _validate(self, group: AffinityGroup, action: str) -> None:
-        """Raise Fault (400) for a member that is no good, or rules of the cluster that contradict each other."""
+        """Raise Fault (400) for a member that is no good, or rules of the cluster that contradict
+        each other.
+        """
         prefix = f"Cannot {action} Affinity Group."
         if group.cluster not in self._model.clusters:
             raise invalid(f"{prefix} Provided Cluster is invalid.")
@@ -157,17 +168,24 @@ class AffinityPaths:
         if collision:
             raise invalid(collision)
 
-    def _members(self, query: Mapping[str, str], _: Element, cluster: str, uid: str, kind: str) -> Element:
+    def _members(
+        self, query: Mapping[str, str], _: Element, cluster: str, uid: str, kind: str
+    ) -> Element:
         table, attribute, document, tag = _MEMBERS[kind]
         with self._model.lock:
             rows = getattr(self._model, table)
-            present = [rows[member] for member in getattr(self._find(uid), attribute) if member in rows]
+            present = [
+                rows[member] for member in getattr(self._find(uid), attribute) if member in rows
+            ]
             return documents.listing(tag, map(document, present))
 
-    def _add_member(self, query: Mapping[str, str], given: Element, cluster: str, uid: str, kind: str) -> Element:
+    def _add_member(
+        self, query: Mapping[str, str], given: Element, cluster: str, uid: str, kind: str
+    ) -> Element:
         with self._model.lock:
             members = self._editable_members(uid, kind, given.get("id", ""))
-            # A label of hosts is looked for among those of VMs (`AddHostLabelToAffinityGroupCommand`).
+            # A label of hosts is looked for among those of VMs
+            # (`AddHostLabelToAffinityGroupCommand`).
             present = self._model.groups[uid].vm_labels if kind == "hostlabels" else members
             if given.get("id", "") in present:
                 raise invalid(f"Cannot edit Affinity Group. Duplicate {_ENTITIES[kind]}.")
@@ -181,15 +199,20 @@ class AffinityPaths:
     ) -> Element:
         with self._model.lock:
             members = self._editable_members(uid, kind, member)
-            # A label is looked for among the ids of VMs (`RemoveHostLabelFromAffinityGroupCommand`), so none ever goes.
+            # A label is looked for among the ids of VMs
+            # (`RemoveHostLabelFromAffinityGroupCommand`), so none ever goes.
             if member not in members or _ENTITIES[kind] == "LABEL":
-                raise invalid(f"Cannot edit Affinity Group. Provided {_ENTITIES[kind]} is invalid (does not exist).")
+                raise invalid(
+                    f"Cannot edit Affinity Group. Provided {_ENTITIES[kind]} is invalid (does not exist)."
+                )
             members.remove(member)
             self._log(audit_log.GROUP_UPDATED, self._model.groups[uid], "updated")
             return documents.action()
 
     def _editable_members(self, uid: str, kind: str, member: str) -> list[str]:
-        """Return the ids of a group's members. Raises Fault (400) if the group or the member does not exist."""
+        """Return the ids of a group's members. Raises Fault (400) if the group or the member does
+        not exist.
+        """
         table, attribute = _MEMBERS[kind][:2]
         group = self._model.groups.get(uid)
         if group is None:
@@ -205,7 +228,9 @@ class AffinityPaths:
 
     def _labels(self, query: Mapping[str, str], _: Element) -> Element:
         with self._model.lock:
-            return documents.listing("affinity_labels", map(documents.label, self._model.labels.values()))
+            return documents.listing(
+                "affinity_labels", map(documents.label, self._model.labels.values())
+            )
 
     def _add_label(self, query: Mapping[str, str], given: Element) -> Element:
         with self._model.lock:
@@ -214,14 +239,17 @@ class AffinityPaths:
                 raise refusal("Cannot add affinity label with a conflicting NAME.")
             self._model.labels[label.id] = label
             self._model.log(
-                audit_log.LABEL_ADDED, f"Affinity Label {label.name} was added. (User: {self._model.acting_name()})"
+                audit_log.LABEL_ADDED,
+                f"Affinity Label {label.name} was added. (User: {self._model.acting_name()})",
             )
             return documents.label(label)
 
     def _bearers(self, query: Mapping[str, str], _: Element, uid: str, kind: str) -> Element:
         with self._model.lock:
             rows = getattr(self._model, kind)
-            present = [rows[one] for one in getattr(self._model.find("labels", uid), kind) if one in rows]
+            present = [
+                rows[one] for one in getattr(self._model.find("labels", uid), kind) if one in rows
+            ]
             return documents.listing(kind, [documents.member_link(kind, row.id) for row in present])
 
     def _put_label(self, query: Mapping[str, str], given: Element, uid: str, kind: str) -> Element:
@@ -232,7 +260,9 @@ class AffinityPaths:
                 bearers.append(row.id)
             return documents.member_link(kind, row.id)
 
-    def _take_label(self, query: Mapping[str, str], _: Element, uid: str, kind: str, bearer: str) -> Element:
+    def _take_label(
+        self, query: Mapping[str, str], _: Element, uid: str, kind: str, bearer: str
+    ) -> Element:
         with self._model.lock:
             bearers = getattr(self._model.find("labels", uid), kind)
             if bearer not in bearers:

@@ -5,7 +5,8 @@
 A policy can have no property that none of its units understands: a new one, without units, can have none at all. A unit
 that is added is answered with 200.
 
-REST changes the policy that the engine has in memory, and only then the command validates it: what it refuses stays in
+REST changes the policy that the engine has in memory, and only then the command validates it:
+    what it refuses stays in
 memory, built-in policies included, until the engine starts again. The database never sees it.
 """
 
@@ -26,7 +27,11 @@ _UNITS = {
     "weights": ("weight", "weight", "factor"),
     "balances": ("balance", "load_balancing", ""),
 }
-_WRONG_TYPE = {"filters": "Filtering", "weights": "score function", "balances": "load balancing logic"}
+_WRONG_TYPE = {
+    "filters": "Filtering",
+    "weights": "score function",
+    "balances": "load balancing logic",
+}
 _POLICY = "schedulingpolicies/{}"
 
 
@@ -52,7 +57,9 @@ class PolicyPaths:
 
     def _all_units(self, query: Mapping[str, str], _: Element) -> Element:
         with self._model.lock:
-            return documents.listing("scheduling_policy_units", map(documents.unit, self._model.units.values()))
+            return documents.listing(
+                "scheduling_policy_units", map(documents.unit, self._model.units.values())
+            )
 
     def _unit(self, query: Mapping[str, str], _: Element, uid: str) -> Element:
         with self._model.lock:
@@ -61,9 +68,13 @@ class PolicyPaths:
     def _forget_unit(self, query: Mapping[str, str], _: Element, uid: str) -> Element:
         with self._model.lock:
             unit = self._model.find("units", uid)
-            users = [policy.name for policy in self._model.policies.values() if uid in _all_of(policy)]
+            users = [
+                policy.name for policy in self._model.policies.values() if uid in _all_of(policy)
+            ]
             if users:
-                text = f"Policy unit is attached to the following cluster policies: {','.join(users)}."
+                text = (
+                    f"Policy unit is attached to the following cluster policies: {','.join(users)}."
+                )
                 raise refusal(f"Cannot remove Policy Unit. {text}")
             del self._model.units[unit.id]
             return documents.action()
@@ -74,7 +85,10 @@ class PolicyPaths:
             rows = self._model.policies.values()
             return documents.listing(
                 "scheduling_policies",
-                [_whole(policy, _documents(policy, "filters") if follows else None) for policy in rows],
+                [
+                    _whole(policy, _documents(policy, "filters") if follows else None)
+                    for policy in rows
+                ],
             )
 
     def _get(self, query: Mapping[str, str], _: Element, uid: str) -> Element:
@@ -108,7 +122,11 @@ class PolicyPaths:
             policy: Policy = self._model.find("policies", uid)
             if policy.locked:
                 raise invalid("Cannot remove Scheduling Policy. Parameters are invalid.")
-            users = [cluster.name for cluster in self._model.clusters.values() if cluster.policy == policy.id]
+            users = [
+                cluster.name
+                for cluster in self._model.clusters.values()
+                if cluster.policy == policy.id
+            ]
             if users:
                 text = f"Scheduling Policy is attached to cluster(s): {','.join(users)}, please unassign cluster(s)."
                 raise invalid(f"Cannot remove Scheduling Policy. {text}")
@@ -137,7 +155,9 @@ class PolicyPaths:
 
         return _document(self._edit(uid, edit), kind, unit)
 
-    def _remove_unit(self, query: Mapping[str, str], _: Element, uid: str, kind: str, unit: str) -> Element:
+    def _remove_unit(
+        self, query: Mapping[str, str], _: Element, uid: str, kind: str, unit: str
+    ) -> Element:
         def edit(policy: Policy) -> None:
             units = getattr(policy, kind)
             if unit in units:  # one that is absent is no fault
@@ -147,7 +167,9 @@ class PolicyPaths:
         return documents.action()
 
     def _edit(self, uid: str, edit: Callable[[Policy], None]) -> Policy:
-        """Change the policy in memory, then validate it, and save it only if it is valid. Raises Fault."""
+        """Change the policy in memory, then validate it, and save it only if it is valid. Raises
+        Fault.
+        """
         with self._model.lock:
             policy: Policy = self._model.find("policies", uid)
             before = copy.deepcopy(policy)
@@ -178,7 +200,9 @@ class PolicyPaths:
             raise invalid(f"{prefix} Only a single filter can be selected as last.")
         self._validate_units(policy.weights, "weights", seen, prefix)
         self._validate_units(policy.balances, "balances", set(), prefix)
-        properties.validate(f"{verb} Scheduling Policy", self._model.understood(policy), policy.properties)
+        properties.validate(
+            f"{verb} Scheduling Policy", self._model.understood(policy), policy.properties
+        )
 
     def _validate_units(self, units: Sequence[str], kind: str, seen: set[str], prefix: str) -> None:
         for uid in units:
@@ -210,4 +234,6 @@ def _documents(policy: Policy, kind: str) -> list[Element]:
 
 def _document(policy: Policy, kind: str, unit: str) -> Element:
     tag, _, number = _UNITS[kind]
-    return documents.policy_unit(tag, unit, {number: str(policy.numbers.get(unit, 0))} if number else {})
+    return documents.policy_unit(
+        tag, unit, {number: str(policy.numbers.get(unit, 0))} if number else {}
+    )

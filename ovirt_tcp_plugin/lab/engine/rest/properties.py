@@ -1,6 +1,8 @@
 # SPDX-FileCopyrightText: The ovirt_tcp_plugin developers
 # SPDX-License-Identifier: Apache-2.0
-"""Custom properties of policies, clusters and VMs: names and values that are defined (`CustomPropertiesUtils`)."""
+"""Custom properties of policies, clusters and VMs: names and values that are defined
+(`CustomPropertiesUtils`).
+"""
 
 from __future__ import annotations
 
@@ -18,7 +20,11 @@ def validate(what: str, known: Mapping[str, str], given: Mapping[str, str]) -> N
         known: regular expression of the whole value by name.
     """
     missing = [name for name in given if name not in known]
-    wrong = [name for name, value in given.items() if name in known and not re.fullmatch(known[name], value)]
+    wrong = [
+        name
+        for name, value in given.items()
+        if name in known and not re.fullmatch(known[name], value)
+    ]
     texts = []
     start = f"Cannot {what} if some of the specified custom properties"
     if missing:

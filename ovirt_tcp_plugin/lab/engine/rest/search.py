@@ -61,7 +61,8 @@ def parse(text: str) -> Search:
 
 
 def listed(query: Mapping[str, str], rows: Sequence[Row], fields: Mapping[str, Callable[[Row], Any]]) -> list[Row]:
-    """Return the rows that a query asks for: filtered, ordered, cut. A search that is no good finds nothing.
+    """Return the rows that a query asks for: filtered, ordered, cut. A search that is no good finds
+    nothing.
 
     Args:
         query: `search` and `max` count.

@@ -174,6 +174,8 @@ class VmPaths:
         return found
 
     def _defined(self, given: Mapping[str, str]) -> dict[str, str]:
-        """Return the properties that are defined and match; an import drops the others without a word."""
+        """Return the properties that are defined and match; an import drops the others without a
+        word.
+        """
         definitions = {**_PREDEFINED, **self._definitions}
         return {k: v for k, v in given.items() if k in definitions and re.fullmatch(definitions[k], v)}

@@ -8,5 +8,7 @@ from alembic import context
 
 from ovirt_tcp_plugin.verifier.store import schema
 
-context.configure(connection=context.config.attributes["connection"], target_metadata=schema.metadata)
+context.configure(
+    connection=context.config.attributes["connection"], target_metadata=schema.metadata
+)
 context.run_migrations()

@@ -1,0 +1,166 @@
+# SPDX-FileCopyrightText: The ovirt_tcp_plugin developers
+# SPDX-License-Identifier: Apache-2.0
+"""What the broker knows at one moment of a host, of a pool, and of a VM on a host. Pure.
+
+Plain values for people, programs and metrics; nothing is decided here.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from typing import Optional
+
+from ovirt_tcp_plugin import errors
+from ovirt_tcp_plugin.broker import decision
+from ovirt_tcp_plugin.broker.decision import Decision, Verdict
+from ovirt_tcp_plugin.broker.guard import Guard
+from ovirt_tcp_plugin.broker.inventory import Group, Host, Vm
+from ovirt_tcp_plugin.broker.pools import Pool
+from ovirt_tcp_plugin.broker.quarantine import Quarantine
+from ovirt_tcp_plugin.broker.sight import Sight
+from ovirt_tcp_plugin.broker.verdicts import VerdictCache
+from ovirt_tcp_plugin.messages.result import Level
+
+
+@dataclasses.dataclass(frozen=True)
+class HostState:
+    """A pool's host at one moment.
+
+    Attributes:
+        now_ms: that moment, on the clock that the verdict is dated by.
+        verdict: as placement has to see it.
+        trusted: whether it counts as trusted now.
+        last_failure: why the last question brought no verdict, empty if it did.
+        inside_wall: whether the wall lists it, as last seen or edited.
+        quarantined: whether we took it out of service.
+    """
+
+    now_ms: int
+    host: Host
+    verdict: Verdict
+    trusted: bool
+    last_failure: str
+    inside_wall: bool
+    quarantined: bool
+
+    @property
+    def level(self) -> Level:
+        """The level now: a trusted verdict that ended is none."""
+        ended = self.verdict.level is Level.TRUSTED and not self.trusted
+        return Level.UNKNOWN if ended else self.verdict.level
+
+
+@dataclasses.dataclass(frozen=True)
+class PoolState:
+    """A pool at one moment; hosts by name. `held`: those whose quarantine the guard delays."""
+
+    pool: Pool
+    hosts_inside: tuple[str, ...]
+    vms_inside: int
+    guard_tripped: bool
+    held: tuple[str, ...]
+
+
+@dataclasses.dataclass(frozen=True)
+class Explanation:
+    """A VM and a host at one moment: all that the answer to "why not there?" is made of.
+
+    Attributes:
+        vm_id: as it was asked for, if the broker knows no such VM.
+        needs_trust: whether the VM must run on a trusted host in the host's pool.
+        decision: the rule's; None if the host is in no pool.
+        pool, group: the host's pool and its wall.
+        intent: what becomes of the host: "", "quarantine" (meant or carried out), "held" by the
+            guard, "spared" by an administrator.
+    """
+
+    vm_id: str
+    vm: Optional[Vm]
+    needs_trust: bool
+    host: HostState
+    decision: Optional[Decision]
+    pool: Optional[Pool]
+    group: Optional[Group]
+    intent: str
+
+
+def host_state(
+    seen: Sight, verdicts: VerdictCache, quarantine: Quarantine, host: Host, now_ms: int
+) -> HostState:
+    """Return a pool's host as it is at `now_ms`."""
+    entry = verdicts.entry(host.id)
+    group = seen.walls.get(host.cluster_id)
+    quarantined = quarantine.quarantined.get(host.id)
+    return HostState(
+        now_ms=now_ms,
+        host=host,
+        verdict=seen.shown(host.id, verdicts, now_ms),
+        trusted=verdicts.holds(host.id, now_ms),
+        last_failure=entry.failing_reason if entry else "",
+        inside_wall=group is not None and host.id in group.host_ids,
+        quarantined=quarantined is not None and quarantined.asked,
+    )
+
+
+def pool_state(seen: Sight, guards: Mapping[str, Guard], pool: Pool) -> PoolState:
+    """Return a pool as it is now. `guards`: by cluster id."""
+    group = seen.walls.get(pool.cluster_id)
+    guard = guards.get(pool.cluster_id)
+    return PoolState(
+        pool=pool,
+        hosts_inside=tuple(seen.host_names(group.host_ids)) if group else (),
+        vms_inside=len(group.vm_ids) if group else 0,
+        guard_tripped=guard is not None and guard.tripped,
+        held=tuple(seen.host_names(guard.held)) if guard else (),
+    )
+
+
+def explanation(
+    seen: Sight,
+    verdicts: VerdictCache,
+    quarantine: Quarantine,
+    guards: Mapping[str, Guard],
+    vm_name: str,
+    host_name: str,
+    now_ms: int,
+) -> Explanation:
+    """Return all that is known at `now_ms` of a VM and a host.
+
+    Args:
+        vm_name, host_name: names or ids. A VM that is not known counts as one that needs trust.
+
+    Raises:
+        NotFound: the engine has no such host.
+    """
+    host = seen.find_host(host_name)
+    if host is None:
+        raise errors.NotFound("host", host_name)
+    vm = seen.find_vm(vm_name)
+    vm_id = vm.id if vm else vm_name
+    vm_trust = seen.vm(vm_id)
+    pool = seen.pool_of(host.id)
+    state = host_state(seen, verdicts, quarantine, host, now_ms)
+    ruling = None
+    needs_trust = False
+    if pool is not None:
+        ruling = decision.decide(vm_trust, pool.scope, state.verdict, now_ms)
+        needs_trust = decision.needs_trust(vm_trust, pool.scope)
+    return Explanation(
+        vm_id=vm_id,
+        vm=vm,
+        needs_trust=needs_trust,
+        host=state,
+        decision=ruling,
+        pool=pool,
+        group=seen.walls.get(host.cluster_id),
+        intent=_intent(host, quarantine, guards.get(host.cluster_id)),
+    )
+
+
+def _intent(host: Host, quarantine: Quarantine, guard: Optional[Guard]) -> str:
+    if guard is not None and host.id in guard.held:
+        return "held"
+    if host.id in quarantine.exempted_by_admin:
+        return "spared"
+    return "quarantine" if host.id in quarantine.quarantined else ""

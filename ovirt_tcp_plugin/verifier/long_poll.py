@@ -1,0 +1,164 @@
+# SPDX-FileCopyrightText: The ovirt_tcp_plugin developers
+# SPDX-License-Identifier: Apache-2.0
+"""Who is on the line: agents in their long polls, and those who wait for an answer of a host.
+
+Lives in one asyncio loop, so that a step without `await` is atomic. What must outlive the process
+is in the store.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import dataclasses
+from collections.abc import Coroutine, Mapping
+from typing import Optional
+
+from ovirt_tcp_plugin.clock import Clock
+
+# An agent whose evidence is discarded again and again may not keep the server busy.
+MIN_CHALLENGE_INTERVAL_MS = 200
+# So many times as long as its last evidence took to judge has a host to wait for its next
+# challenge: logs of a thousandfold length, sent as often as may be, would leave no time for the
+# others.
+COST_FACTOR = 20
+# At most so long, whatever stood in the way when its evidence was judged: a poll that waits for it
+# has 3 s.
+MAX_CHALLENGE_INTERVAL_MS = 2000
+
+
+@dataclasses.dataclass
+class _Waiter:
+    """Somebody who wants the answer to question `number`, or a later one."""
+
+    number: int
+    answer: asyncio.Future[None]
+
+
+class LongPoll:
+    """What goes on with one host.
+
+    Only the newest long poll is answered: an earlier one is of an agent that is gone, and would
+    swallow a challenge.
+    """
+
+    def __init__(self) -> None:
+        self.wanted = False
+        self.poll = 0
+        self.listening = False
+        self.last_issue_ms = -MIN_CHALLENGE_INTERVAL_MS
+        self.cost_ms = 0.0
+        self.waiters: list[_Waiter] = []
+        self._wake = asyncio.Event()
+
+    def want_challenge(self) -> None:
+        """Have the host challenged as soon as it listens."""
+        self.wanted = True
+        self._wake.set()
+
+    def begin_poll(self) -> int:
+        """Return the number of a new long poll; earlier ones end."""
+        self.poll += 1
+        self._wake.set()
+        return self.poll
+
+    async def next(self, poll: int, end_ms: int, clock: Clock) -> bool:
+        """Wait for this long poll's turn to be given the next challenge.
+
+        Returns:
+            True when it may be given one; False when it is over, by time or by a newer poll.
+        """
+        self.listening = True
+        try:
+            while poll == self.poll:
+                now_ms = clock.now_ms()
+                if self.wanted and now_ms >= self._ready_ms:
+                    self.wanted = False
+                    self.last_issue_ms = now_ms
+                    return True
+                if now_ms >= end_ms:
+                    return False
+                wake_ms = min(end_ms, self._ready_ms) if self.wanted else end_ms
+                self._wake.clear()
+                await _within(self._wake.wait(), wake_ms - now_ms)
+            return False
+        finally:
+            if poll == self.poll:
+                self.listening = False
+
+    @property
+    def _ready_ms(self) -> int:
+        """When the host may be challenged again."""
+        return self.last_issue_ms + self._interval_ms
+
+    @property
+    def _interval_ms(self) -> int:
+        fair_ms = int(COST_FACTOR * self.cost_ms)
+        return max(MIN_CHALLENGE_INTERVAL_MS, min(fair_ms, MAX_CHALLENGE_INTERVAL_MS))
+
+    def settle(self, answered: int) -> None:
+        """Wake whoever waited for this answer or an earlier one."""
+        for waiter in self.waiters:
+            if waiter.number <= answered and not waiter.answer.done():
+                waiter.answer.set_result(None)
+
+
+class LongPolls:
+    """The long polls of all hosts."""
+
+    def __init__(self) -> None:
+        self._by_host: dict[str, LongPoll] = {}
+
+    def of(self, host_name: str) -> LongPoll:
+        """Return what goes on with an enrolled host."""
+        return self._by_host.setdefault(host_name, LongPoll())
+
+    def listening(self) -> list[str]:
+        """Return the hosts whose agents are in a long poll here."""
+        return [name for name, poll in self._by_host.items() if poll.listening]
+
+    def awaited(self) -> list[str]:
+        """Return the hosts whose answers somebody waits for."""
+        return [name for name, poll in self._by_host.items() if poll.waiters]
+
+    def want_all_challenges(self) -> None:
+        """Have every host challenged."""
+        for long_poll in self._by_host.values():
+            long_poll.want_challenge()
+
+    def wait_for(self, numbers: Mapping[str, int]) -> Answers:
+        """Begin to wait for the answers to these questions; whoever calls this ends it."""
+        return Answers(self, numbers)
+
+
+class Answers:
+    """The answers to some questions, as they come in. A context: leaving it ends the wait."""
+
+    def __init__(self, long_polls: LongPolls, numbers: Mapping[str, int]) -> None:
+        loop = asyncio.get_running_loop()
+        self._long_polls = long_polls
+        self._waiters: dict[str, _Waiter] = {}
+        for name, number in numbers.items():
+            self._waiters[name] = _Waiter(number, loop.create_future())
+
+    def __enter__(self) -> Answers:
+        for name, waiter in self._waiters.items():
+            self._long_polls.of(name).waiters.append(waiter)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for name, waiter in self._waiters.items():
+            self._long_polls.of(name).waiters.remove(waiter)
+
+    async def wait(self, wait_ms: int) -> set[str]:
+        """Wait until all are in, at most `wait_ms`; return the hosts that answered."""
+        answers = [waiter.answer for waiter in self._waiters.values()]
+        if answers:
+            await asyncio.wait(answers, timeout=max(wait_ms, 0) / 1000)
+        return {name for name, waiter in self._waiters.items() if waiter.answer.done()}
+
+
+async def _within(awaitable: Coroutine[object, object, object], wait_ms: int) -> Optional[object]:
+    try:
+        return await asyncio.wait_for(awaitable, max(wait_ms, 1) / 1000)
+    except asyncio.TimeoutError:
+        return None

@@ -1,0 +1,62 @@
+# SPDX-FileCopyrightText: The ovirt_tcp_plugin developers
+# SPDX-License-Identifier: Apache-2.0
+"""The state file: one that an earlier release wrote opens, and what is written back is the same, byte by byte."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+
+from ovirt_tcp_plugin.broker.knowledge import Knowledge
+from ovirt_tcp_plugin.broker.memory import StateFile
+from tests.broker.knowledge_test import OPTIONS
+from tests.fake_clock import FakeClock
+
+# Written by the release before the modules got their present names, of a broker with hosts trusted, untrusted,
+# in quarantine, held by a tripped guard and left in service by an administrator; at these moments.
+WRITTEN = Path(__file__).with_name("data") / "state.json"
+WRITTEN_MS, WRITTEN_UTC_MS = 1_700_000, 5_700_000
+
+
+@pytest.fixture
+def directory(tmp_path: Path) -> Path:
+    shutil.copy(WRITTEN, tmp_path)
+    return tmp_path
+
+
+def knowledge(clock: FakeClock) -> Knowledge:
+    return Knowledge(OPTIONS, clock)
+
+
+def test_a_file_of_an_earlier_release_opens_and_is_written_back_the_same(directory: Path) -> None:
+    restored = knowledge(FakeClock(WRITTEN_MS, WRITTEN_UTC_MS))
+    state = StateFile(directory)
+    state.load(restored)
+    assert (state.last_event, state.seen) == (77, {75, 76, 77})
+    state.save(restored)
+    assert (directory / "state.json").read_bytes() == WRITTEN.read_bytes().rstrip()
+    assert not (directory / "state.broken").exists()
+
+
+def test_after_another_boot_untrusted_is_left_without_age_and_the_guard_holds(directory: Path) -> None:
+    clock = FakeClock(5_000, WRITTEN_UTC_MS)
+    clock.boot_id = "00000000-0000-0000-0000-000000000002"
+    restored = knowledge(clock)
+    StateFile(directory).load(restored)
+    encoded = restored.encode()
+    assert {verdict["level"] for verdict in encoded["verdicts"].values()} == {"untrusted"}
+    assert {verdict["end_ms"] for verdict in encoded["verdicts"].values()} == {5_000}
+    assert encoded["guards"]["pool"] == {"turned": {}, "tripped": True, "held": ["h3", "h4", "h5"]}
+    assert encoded["quarantine"] == json.loads(WRITTEN.read_text())["knowledge"]["quarantine"]
+
+
+@pytest.mark.parametrize("content", [b"", b"{}", b'{"version": 2}', b"\xff", b'{"version": 1, "last_event": null}'])
+def test_an_unreadable_file_is_set_aside(directory: Path, content: bytes) -> None:
+    (directory / "state.json").write_bytes(content)
+    restored = knowledge(FakeClock())
+    StateFile(directory).load(restored)
+    assert (directory / "state.broken").read_bytes() == content
+    assert restored.encode()["verdicts"] == {}
