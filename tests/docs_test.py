@@ -1,9 +1,13 @@
 # SPDX-FileCopyrightText: The ovirt_tcp_plugin developers
 # SPDX-License-Identifier: Apache-2.0
-"""The documents agree with each other and with the code: links, codes, routes, options and command lines."""
+"""The documents agree with each other and with the code.
+
+Links, codes, routes, options and command lines are compared.
+"""
 
 from __future__ import annotations
 
+import configparser
 import importlib
 import re
 import shlex
@@ -21,13 +25,15 @@ from ovirt_tcp_plugin.broker import sdk
 from ovirt_tcp_plugin.broker.filter_watch import FilterState
 from ovirt_tcp_plugin.broker.settings import Settings as BrokerSettings
 from ovirt_tcp_plugin.commands.settings import Settings as CliSettings
-from ovirt_tcp_plugin.messages import advice, components
+from ovirt_tcp_plugin.messages import components, findings
+from ovirt_tcp_plugin.messages.findings import FindingCode
 from ovirt_tcp_plugin.scheduler.settings import Settings as FilterdSettings
 from ovirt_tcp_plugin.verifier.settings import Settings as VerifierSettings
 from ovirt_tcp_plugin.verifier.web.handler import Handler
 from ovirt_tcp_plugin.verifier.web.server import ROUTES
-from tests.rules_test import COMMANDS, PACKAGE, ROOT
 
+ROOT = Path(__file__).parents[1]
+PACKAGE = ROOT / "ovirt_tcp_plugin"
 DOCS = ROOT / "docs"
 README = ROOT / "README.md"
 DECISIONS = sorted((DOCS / "decisions").glob("[0-9]*.md"))
@@ -44,8 +50,16 @@ SETTINGS: dict[str, type] = {
     "verifier": VerifierSettings,
 }
 METHODS = ("GET", "POST", "PUT", "DELETE")
+# Made of the level that an OpenAttestation server says.
+MADE_OF_LEVELS = frozenset({"oat_unknown", "oat_timeout"})
 # What a code span such as `verifier.token` ends in when it is a file, and no option.
-FILE_ENDINGS = frozenset("yaml pem db json key py conf token password md service socket broken".split())
+FILE_ENDINGS = frozenset(
+    [
+        *("yaml", "conf", "md", "py", "json", "db", "broken"),
+        *("pem", "key", "token", "password"),
+        *("service", "socket"),
+    ]
+)
 
 
 def name_of(path: Path) -> str:
@@ -122,59 +136,46 @@ def section(title: str) -> str:
 
 def rows(title: str) -> list[list[str]]:
     """Return the cells of all table rows in a section of codes.md, headers and rules left out."""
-    cells = [[cell.strip() for cell in line.strip("|").split(" | ")] for line in section(title).splitlines() if line[:1] == "|"]
-    return [row for row in cells if any("`" in cell for cell in row[:2])]
+    lines = [line for line in section(title).splitlines() if line.startswith("| ")]
+    table = [[cell.strip() for cell in line[1:-1].split("|")] for line in lines]
+    return [row for row in table if any("`" in cell for cell in row[:2])]
 
 
 def codes_in(cells: Iterable[str]) -> list[str]:
     return [code for cell in cells for code in re.findall(r"`([a-z_0-9A-Z]+)`", cell)]
 
 
-def finding_codes() -> dict[str, set[int]]:
-    """Return the numbers of checks by the code of every finding, without those of measured parts."""
-    made = re.compile(r'(?:Finding|_unknown)\(\s*(?:name,\s*)?(\d+),\s*"([a-z_0-9]+)"')
-    numbers: dict[str, set[int]] = {}
-    for path in (PACKAGE / "verifier").rglob("*.py"):
-        for number, code in made.findall(path.read_text()):
-            numbers.setdefault(code, set()).add(int(number))
-    return numbers
-
-
 FINDINGS = "Findings of the attestation server"
 
 
 def test_every_finding_stands_under_its_check_with_its_advice() -> None:
-    known = finding_codes()
     table = [row for row in rows(FINDINGS) if len(row) == 4]
-    listed = {codes_in([row[1]])[0]: ({int(row[0].strip("| "))}, row[3].strip(" |")) for row in table}
-    assert len(listed) > 30
-    assert listed == {code: (numbers, advice.next_step(code)) for code, numbers in known.items()}
+    listed = {codes_in([row[1]])[0]: (int(row[0]), row[3]) for row in table}
+    assert listed == {one.code: (int(one.check), one.next_step) for one in FindingCode}
 
 
 def test_every_part_of_a_boot_is_listed_by_its_code() -> None:
     table = [row for row in rows(FINDINGS) if len(row) == 2]
-    listed = {codes_in([row[0]])[0]: row[1].strip(" |") for row in table}
-    del listed["event_differs"]
-    assert listed == {f"{word}_differs": components.text(word) for word in components.WORDS}
-    assert advice.next_step("kernel_differs") in section(FINDINGS)
-
-
-def test_every_finding_code_comes_with_advice() -> None:
-    assert {code for code in finding_codes() if not advice.next_step(code)} == set()
-    assert advice.next_step("nonsense") == ""
+    listed = {codes_in([row[0]])[0]: row[1] for row in table}
+    texts = {f"{word}_differs": components.text(word) for word in components.WORDS}
+    assert listed == {"event_differs": "a step without a known name", **texts}
+    assert set(listed) == findings.PART_CODES
+    assert findings.next_step("kernel_differs") in section(FINDINGS)
 
 
 def test_every_refused_enrolment_is_listed() -> None:
     files = ("enrolment", "endorsement", "endorsement12", "store/hosts", "store/tokens")
     sources = [(PACKAGE / "verifier" / f"{name}.py").read_text() for name in files]
-    refused = {code for text in sources for code in re.findall(r'(?:Refused\(|code = )\s*"([a-z_0-9]+)"', text)}
+    made = re.compile(r'(?:Refused\(|code = )\s*"([a-z_0-9]+)"')
+    refused = {code for text in sources for code in made.findall(text)}
     assert len(refused) > 15
     assert set(codes_in(row[0] for row in rows("Refused enrolments"))) == refused
 
 
 def test_every_refusal_of_the_gate_is_listed() -> None:
     text = Path(gate.__file__).read_text()
-    refused = set(re.findall(r'Refused\(\s*"([a-z_]+)"', text)) | set(re.findall(r"refused \(([a-z_]+)\)", text))
+    refused = set(re.findall(r'Refused\(\s*"([a-z_]+)"', text))
+    refused |= set(re.findall(r"refused \(([a-z_]+)\)", text))
     assert len(refused) > 10
     assert set(codes_in(row[0] for row in rows("Refusals of the gate"))) == refused
 
@@ -199,9 +200,14 @@ def doctor_codes() -> dict[str, set[str]]:
 
 
 def test_every_code_of_the_doctor_is_listed_with_its_state() -> None:
-    listed = {codes_in([row[0]])[0]: set(row[1].split(" or ")) for row in rows("What `ovirt-tcp doctor` finds")}
+    table = rows("What `ovirt-tcp doctor` finds")
+    listed = {codes_in([row[0]])[0]: set(row[1].split(" or ")) for row in table}
     assert len(listed) > 40
     assert listed == doctor_codes()
+
+
+# Names of other things that begin like the codes of VMs.
+OF_LISTINGS = {"vm_id", "vm_ids", "vm_pool"}
 
 
 def test_every_code_of_the_history_is_listed() -> None:
@@ -209,20 +215,21 @@ def test_every_code_of_the_history_is_listed() -> None:
     notices = re.compile(r'(?:Notice\(|_note\(|key =)\s*f?"([a-z_]+)[" ]')
     told = {code for text in texts for code in notices.findall(text)}
     told |= {state.value for state in FilterState}
-    told |= {code for text in texts for code in re.findall(r'"(vm_(?!watch|records)[a-z_]+)"', text)}
+    told |= {code for text in texts for code in re.findall(r'"(vm_[a-z_]+)"', text)} - OF_LISTINGS
     listed = set(codes_in(row[0] for row in rows("Entries of the history")))
     assert len(listed) > 25
-    assert told - listed - {"vm_id", "vm_ids", "vm_pool"} == set()
+    assert told - listed == set()
 
 
-@pytest.mark.parametrize("title", ["Reasons of the broker", "Entries of the history", "Errors of the interfaces"])
+@pytest.mark.parametrize(
+    "title", ["Reasons of the broker", "Entries of the history", "Errors of the interfaces"]
+)
 def test_a_listed_code_stands_in_the_code(title: str) -> None:
     source = "".join(path.read_text() for path in PACKAGE.rglob("*.py"))
-    column = {2: 0, 3: 0}
     for row in rows(title):
-        codes = codes_in(row[:2]) if title == "Reasons of the broker" else codes_in(row[column.get(len(row), 0) : 1])
-        for code in codes:
-            word = code.replace("oat_", "") if code in ("oat_unknown", "oat_timeout") else code
+        # In the table of lines the code stands in the second column.
+        for code in codes_in(row[:1]) or codes_in(row[1:2]):
+            word = code[len("oat_") :] if code in MADE_OF_LEVELS else code
             assert re.search(rf'["( ]{word}[" (:]', source), code
 
 
@@ -232,14 +239,18 @@ def test_a_listed_code_stands_in_the_code(title: str) -> None:
 def test_the_protocol_names_every_route_and_its_callers() -> None:
     text = (DOCS / "protocol.md").read_text().replace("\\|", "|")
     table = re.findall(r"^\| `(/\S+)` \| ([A-Z, ]+) \| ([a-z_, ]+) \|", text, re.MULTILINE)
-    told = {(path, method): set(callers.split(", ")) for path, methods, callers in table for method in methods.split(", ")}
+    described = {
+        (path, method): set(callers.split(", "))
+        for path, methods, callers in table
+        for method in methods.split(", ")
+    }
     answered = {
         (path, method): {caller.value for caller in handler.callers_of(method)}
         for path, handler in ROUTES
         for method in METHODS
         if getattr(handler, method.lower()) is not getattr(Handler, method.lower())
     }
-    assert told == answered
+    assert described == answered
 
 
 # Options
@@ -274,13 +285,29 @@ def yaml_blocks() -> Iterator[tuple[str, str, str]]:
 
 
 @pytest.mark.parametrize(("document", "role", "block"), list(yaml_blocks()))
-def test_every_sample_configuration_can_be_used(document: str, role: str, block: str, tmp_path: Path) -> None:
+def test_every_sample_configuration_can_be_used(
+    document: str, role: str, block: str, tmp_path: Path
+) -> None:
     assert isinstance(yaml.safe_load(block), dict), document
     (tmp_path / f"{role}.yaml").write_text(block)
     config.load(SETTINGS[role], role, tmp_path)
 
 
 # Command lines
+
+BEFORE_A_COMMAND = ("--", "(", ";", "|", "&&", "$")
+
+
+def console_scripts() -> dict[str, str]:
+    """Return the module of each of our commands, as an installation has them."""
+    declared = configparser.ConfigParser()
+    declared.read(ROOT / "setup.cfg")
+    lines = declared["options.entry_points"]["console_scripts"].strip().splitlines()
+    scripts = [line.split(" = ") for line in lines]
+    return {name: target.partition(":")[0] for name, target in scripts}
+
+
+COMMANDS = console_scripts()
 
 
 def shell_lines(text: str) -> Iterator[str]:
@@ -298,7 +325,7 @@ def calls_in(line: str) -> Iterator[list[str]]:
     except ValueError:
         return
     for start, word in enumerate(words):
-        if word in COMMANDS and (start == 0 or words[start - 1] in ("--", "(", ";", "|", "&&", "$")):
+        if word in COMMANDS and (start == 0 or words[start - 1] in BEFORE_A_COMMAND):
             ends = [end for end in range(start, len(words)) if set(words[end]) <= set("();<>|&")]
             yield words[start : min(ends, default=len(words))]
 
@@ -324,8 +351,8 @@ def check_call(words: list[str], whole: bool) -> None:
         raise click.UsageError(f"it does not take {rest}")
     required = [parameter for parameter in command.params if parameter.required]
     missing = [parameter.name for parameter in required if not values.get(parameter.name or "")]
-    needs_command = isinstance(command, click.Group) and not command.invoke_without_command and len(words) > 1
-    if whole and (missing or needs_command):
+    is_group = isinstance(command, click.Group) and not command.invoke_without_command
+    if whole and (missing or (is_group and len(words) > 1)):
         raise click.UsageError(f"it lacks {missing or 'a command'}")
 
 
@@ -359,6 +386,7 @@ def test_a_wrong_command_line_is_found(line: str) -> None:
 
 
 def test_the_documents_show_many_command_lines() -> None:
-    calls = [call for path in DOCUMENTS for line in shell_lines(path.read_text()) for call in calls_in(line)]
+    lines = [line for path in DOCUMENTS for line in shell_lines(path.read_text())]
+    calls = [call for line in lines for call in calls_in(line)]
     assert len(calls) > 20
-    assert {call[0] for call in calls} >= {"ovirt-tcp", "ovirt-tcp-agent", "ovirt-tcp-verifier", "ovirt-tcp-broker"}
+    assert set(COMMANDS) - {call[0] for call in calls} == {"ovirt-tcp-filterd"}
