@@ -1,6 +1,6 @@
 # SPDX-FileCopyrightText: The ovirt_tcp_plugin developers
 # SPDX-License-Identifier: Apache-2.0
-"""The wheel has everything that an installation needs, in its place."""
+"""The wheel has everything that an installation needs, in its place, and the sdist the documents."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import os
 import shutil
 import subprocess
 import sys
+import tarfile
 import zipfile
 from pathlib import Path
 
@@ -33,17 +34,40 @@ DATA = (
 )
 
 
+def build(kind: str, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Build a distribution from a copy of what git would give, without the network."""
+    source = tmp_path_factory.mktemp("source") / "project"
+    built = tmp_path_factory.mktemp(kind)
+    patterns = ("build", "dist", ".git", "*.egg-info", "__pycache__", ".*_cache", ".hypothesis")
+    shutil.copytree(ROOT, source, ignore=shutil.ignore_patterns(*patterns))
+    command = [sys.executable, "-m", "build", f"--{kind}", "--no-isolation", "--outdir", str(built)]
+    done = subprocess.run([*command, str(source)], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+    (distribution,) = built.iterdir()
+    return distribution
+
+
 @pytest.fixture(scope="module")
 def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Build the wheel from a copy of what git would give, without the network."""
-    source, built = tmp_path_factory.mktemp("source") / "project", tmp_path_factory.mktemp("wheel")
-    ignored = shutil.ignore_patterns("build", "dist", ".git", "*.egg-info", "__pycache__", ".*_cache", ".hypothesis")
-    shutil.copytree(ROOT, source, ignore=ignored)
-    command = [sys.executable, "-m", "build", "--wheel", "--no-isolation", "--outdir", str(built), str(source)]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stdout + done.stderr
-    (one,) = built.glob("*.whl")
-    return one
+    return build("wheel", tmp_path_factory)
+
+
+def test_the_documents_are_in_the_source_distribution(
+    tmp_path_factory: pytest.TempPathFactory,
+) -> None:
+    with tarfile.open(build("sdist", tmp_path_factory)) as archive:
+        packed = {name.partition("/")[2] for name in archive.getnames()}
+    documents = [*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")]
+    assert len(documents) > 30
+    assert {str(path.relative_to(ROOT)) for path in documents} <= packed
+
+
+def test_the_readme_is_the_description_of_the_package(wheel: Path) -> None:
+    with zipfile.ZipFile(wheel) as archive:
+        (metadata,) = [name for name in archive.namelist() if name.endswith("/METADATA")]
+        described = archive.read(metadata).decode()
+    assert "Description-Content-Type: text/markdown" in described
+    assert (ROOT / "README.md").read_text() in described
 
 
 def test_hooks_filter_samples_and_units_are_in_the_wheel(wheel: Path) -> None:

@@ -171,7 +171,7 @@ def test_a_vm_that_nobody_knows_is_held_by_the_filter_at_its_first_start(
 
 
 def test_with_filterd_down_the_engine_lets_such_a_first_start_through(make_cell: Callable[[str, bool], Cell]) -> None:
-    """README says so; the hosts' own gate is what refuses it."""
+    """docs/security-model.md says so; the hosts' own gate is what refuses it."""
     cell = make_cell("untrusted", False)
     assert cell.comes_to_be({cell.start_for_the_first_time(run_once=False)})
 

@@ -90,7 +90,7 @@ def test_uefi_sees_another_kernel_for_shim_verified_it(host: LabHost, tmp_path: 
 
 
 def test_uefi_does_not_see_another_initrd(host: LabHost) -> None:
-    """README says so: GRUB measures it into PCR 9, which is another one with every update."""
+    """docs/security-model.md says so: GRUB measures it into PCR 9, which is another one with every update."""
     evil = dataclasses.replace(host.images, initrd=host.images.kernel)
 
     assert Pool(host, "uefi").findings(images=evil) == []
