@@ -117,13 +117,14 @@ class TestUntrusted:
         until(lambda: site.inside() == EVERYBODY)
 
         def refuse(host: model.Host, reason: str) -> None:
-            raise Fault(409, "Operation Failed", "[Cannot switch Host to Maintenance mode. Pinned VMs.]")
+            text = "Host is already in Maintenance mode."
+            raise Fault(409, "Operation Failed", f"[Cannot switch Host to Maintenance mode. {text}]")
 
         site.engine.hosts.deactivate = refuse  # type: ignore[method-assign]
         site.source.levels["h2.lab"] = Level.UNTRUSTED
         site.service.attest_host(site.host("h2").id)
         until(lambda: site.told("maintenance was refused"))
-        assert "Pinned VMs" in site.told("maintenance was refused")[0].description
+        assert "Host is already in Maintenance mode." in site.told("maintenance was refused")[0].description
         assert site.inside() == EVERYBODY - {"h2"}
 
     def test_one_leaves_while_a_long_plan_lets_others_in(self, site: Site, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -37,6 +37,7 @@ class Watch:
             weakref.WeakValueDictionary()
         )
         self._found: dict[str, None] = {}
+        self._instead = set(_NO_ANSWER)
         self._listen()
 
     def differences(self) -> list[str]:
@@ -52,8 +53,9 @@ class Watch:
         if engine is None:
             return
         body = response.body.decode() if isinstance(response.body, bytes) else response.body or ""
-        instead = (*_NO_ANSWER, *engine.faults.refused_maintenance.values())
-        if response.code == 503 or any(text in body for text in instead):
+        # A refusal may still come when the test has switched it off again.
+        self._instead.update(engine.faults.refused_maintenance.values())
+        if response.code == 503 or any(text in body for text in self._instead):
             return
         query = {name: str(value) for name, value in (request.query or {}).items()}
         kind = kind_of(request.method, request.path, query, request.body or "")
