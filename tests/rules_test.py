@@ -30,7 +30,6 @@ from ovirt_tcp_plugin import config, errors
 from ovirt_tcp_plugin.admin.commands.settings import Settings as CliSettings
 from ovirt_tcp_plugin.attester.settings import Settings as AgentSettings
 from ovirt_tcp_plugin.broker.settings import Settings as BrokerSettings
-from ovirt_tcp_plugin.engine import sdk
 from ovirt_tcp_plugin.engine.events import EngineEvent
 from ovirt_tcp_plugin.messages import findings
 from ovirt_tcp_plugin.scheduler.settings import Settings as FilterdSettings
