@@ -29,7 +29,7 @@ from ovirt_tcp_plugin.clock import Clock
 from ovirt_tcp_plugin.verifier.authority import Authority, write_key
 from tests.broker.state.broker_state_test import World
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 METHODS = ("GET", "POST", "PUT", "DELETE")
 
 
