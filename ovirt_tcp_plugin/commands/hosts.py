@@ -10,7 +10,7 @@ import click
 
 from ovirt_tcp_plugin.commands.printing import age, as_json, coloured, headline, print_json, print_table, tell
 from ovirt_tcp_plugin.commands.settings import verifier
-from ovirt_tcp_plugin.messages import advice
+from ovirt_tcp_plugin.messages import findings as advice
 
 
 @click.group(invoke_without_command=True)

@@ -96,6 +96,11 @@ def launched(events: Iterable[Event]) -> bool:
     return any(event.type == HASH_START and event.pcr in DRTM_PCRS for event in events)
 
 
+def never_launched(pcr: int, value: bytes) -> bool:
+    """Return whether a D-RTM PCR still has the value of the TPM's reset: no launch took place."""
+    return pcr in DRTM_PCRS and value == b"\xff" * len(value)
+
+
 def startup_locality(events: Iterable[Event]) -> Optional[int]:
     """Return the locality of TPM2_Startup if the log tells it (Firmware Profile 10.4.5.3), else None."""
     for event in events:

@@ -27,7 +27,7 @@ class Finding:
     """One failed check.
 
     Attributes:
-        check: number of the check in `verifier/appraisal.py`.
+        check: number of the check in `verifier/appraisal/`.
         code: stable word for programs, such as `pcr_differs`.
         text: one plain sentence for a person.
         expected, seen: the two values that differ, as text; empty when there are none.

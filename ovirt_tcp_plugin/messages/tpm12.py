@@ -4,7 +4,7 @@
 
 Clauses are of the "TPM Main Specification" 1.2 revision 116, Part 2 (Structures), unless Part 3 (Commands) is named.
 Everything here rests on SHA-1, which the chip does not let anybody choose: a host with such a TPM is worth less.
-Parsing says only that the bytes have the form; who made them is for `verifier/tpm12.py`.
+Parsing says only that the bytes have the form; who made them is for `verifier/appraisal/quote12.py`.
 """
 
 from __future__ import annotations

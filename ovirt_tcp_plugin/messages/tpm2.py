@@ -3,7 +3,7 @@
 """TPM 2.0 structures that travel between attester and verifier.
 
 Clauses are of the "Trusted Platform Module Library", family 2.0, Part 2 (Structures) and Part 1 (Architecture).
-Parsing says only that the bytes have the form; who made them is for `verifier/appraisal.py`.
+Parsing says only that the bytes have the form; who made them is for `verifier/appraisal/`.
 """
 
 from __future__ import annotations

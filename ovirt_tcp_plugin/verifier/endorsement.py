@@ -26,7 +26,7 @@ from OpenSSL import crypto
 
 from ovirt_tcp_plugin import errors
 from ovirt_tcp_plugin.messages import public_keys, tpm2
-from ovirt_tcp_plugin.verifier import appraisal
+from ovirt_tcp_plugin.verifier.appraisal.quote20 import SIGNATURE_HASHES
 
 try:  # cryptography moved CFB; the TPM library prescribes it
     from cryptography.hazmat.decrepit.ciphers.modes import CFB
@@ -121,7 +121,7 @@ def check_ak(ak: tpm2.Public) -> None:
     schemes = (
         (tpm2.ALG_RSASSA, tpm2.ALG_RSAPSS) if isinstance(ak.key, tpm2.RsaKey) else (tpm2.ALG_ECDSA,)
     )
-    if ak.scheme not in schemes or ak.scheme_hash not in appraisal.SIGNATURE_HASHES:
+    if ak.scheme not in schemes or ak.scheme_hash not in SIGNATURE_HASHES:
         raise errors.Refused(
             "ak_scheme", "the AK must sign by RSASSA, RSAPSS or ECDSA with at least SHA-256"
         )

@@ -26,7 +26,8 @@ from OpenSSL import crypto
 from ovirt_tcp_plugin import errors
 from ovirt_tcp_plugin.messages import public_keys, tpm12
 from ovirt_tcp_plugin.messages.tpm_reader import TpmReader
-from ovirt_tcp_plugin.verifier import endorsement, quote12
+from ovirt_tcp_plugin.verifier import endorsement
+from ovirt_tcp_plugin.verifier.appraisal import quote12
 
 SEED_SIZE = 2 * tpm12.AES_SIZE
 

@@ -22,15 +22,15 @@ from OpenSSL import crypto
 
 from ovirt_tcp_plugin import errors
 from ovirt_tcp_plugin.clock import Clock
-from ovirt_tcp_plugin.messages import enrolment, public_keys, tpm2, tpm12
+from ovirt_tcp_plugin.messages import enrolment, public_keys
 from ovirt_tcp_plugin.messages.result import Finding
-from ovirt_tcp_plugin.verifier import appraisal, endorsement, endorsement12
-from ovirt_tcp_plugin.verifier.appraisal import AnyHost, EnrolledHost, EnrolledHost12
+from ovirt_tcp_plugin.verifier import settings
 from ovirt_tcp_plugin.verifier.authority import Authority
 from ovirt_tcp_plugin.verifier.store import endorsements, hosts, tokens
 from ovirt_tcp_plugin.verifier.store.database import Database
 from ovirt_tcp_plugin.verifier.store.hosts import Host
 from ovirt_tcp_plugin.verifier.store.tokens import Token
+from ovirt_tcp_plugin.verifier.tpm_family import FAMILIES, Candidate
 
 log = logging.getLogger("verifier.enrolment")
 
@@ -47,16 +47,21 @@ _HOST_NAME = re.compile(r"[a-z0-9]([a-z0-9._:-]{0,253}[a-z0-9])?")
 
 @dataclasses.dataclass(frozen=True)
 class _Pending:
+    """An enrolment of which the secret is out, and the proof is to come until `end_ms`."""
+
     request: enrolment.EnrolmentRequest
     token: Token
-    identity: AnyHost
+    candidate: Candidate
     endorsed_by: str
     secret: bytes
     end_ms: int
 
 
-class Enrolment:
-    """The two steps, and the enrolments between them. What is pending is lost on a restart; the agent begins anew."""
+class EnrolmentService:
+    """The two steps, and the enrolments between them.
+
+    What is pending is lost on a restart; the agent starts again.
+    """
 
     def __init__(
         self,
@@ -85,31 +90,25 @@ class Enrolment:
         """
         name = request.host_name
         check_host_name(name)
-        token = await self._database.read(lambda c: tokens.find(c, request.token))
-        if token is None or token.role != "enrolment" or token.host_name != name:
-            raise errors.Refused(
-                "token_unknown", f"the token is not one for the enrolment of {name}"
-            )
-        if self._clock.wall().timestamp() >= token.end_s:
-            raise errors.Refused(
-                "token_ended",
-                f"the token ended: ovirt-tcp-verifier token enrol {name} makes a new one",
-            )
-        if request.family == EnrolledHost12.family and not self._tpm12:
+        token = await self._check_token(request)
+        if request.family == settings.TPM12_FAMILY and not self._tpm12:
             raise errors.Refused("tpm12_off", TPM12_OFF)
-        identity = _identity(request)
-        endorsed_by = await self._endorse(request, identity)
-        _check_ak(request, identity)
-        ek_digest = public_keys.digest(identity.ek)
+        candidate = FAMILIES[request.family].candidate(request)
+        endorsed_by = await self._endorse(request, candidate)
+        candidate.check_ak()
+        ek_digest = public_keys.digest(candidate.tpm.ek)
         bound = await self._database.read(lambda c: hosts.bound(c, name, ek_digest))
         hosts.check_binding(bound, name, ek_digest)
         secret = secrets.token_bytes(enrolment.SECRET_SIZE)
-        credential, encrypted = _protect(identity, secret)
+        protected = candidate.protect(secret, secrets.token_bytes)
         self._forget_old(request.token)
         identifier = secrets.token_hex(16)
         end_ms = self._clock.now_ms() + PROOF_WITHIN_MS
-        self._pending[identifier] = _Pending(request, token, identity, endorsed_by, secret, end_ms)
-        return enrolment.CredentialChallenge(identifier, credential, encrypted)
+        pending = _Pending(request, token, candidate, endorsed_by, secret, end_ms)
+        self._pending[identifier] = pending
+        return enrolment.CredentialChallenge(
+            identifier, protected.credential, protected.encrypted_secret
+        )
 
     async def finish(self, proof: enrolment.EnrolmentProof) -> enrolment.EnrolmentReply:
         """Return the agent's client certificate once the proof holds.
@@ -120,27 +119,26 @@ class Enrolment:
         """
         pending = self._pending.pop(proof.enrolment, None)
         if pending is None or self._clock.now_ms() >= pending.end_ms:
-            raise errors.Refused(
-                "enrolment_unknown", "no such enrolment is pending, or it took too long: begin anew"
-            )
+            reason = "no such enrolment is pending, or it took too long: begin anew"
+            raise errors.Refused("enrolment_unknown", reason)
         _check_proof(proof, pending)
-        name = pending.identity.name
-        certificate = self._authority.issue_agent(
-            name, proof.certificate_request, self._clock.wall()
-        )
-        ek_digest = public_keys.digest(pending.identity.ek)
+        tpm = pending.candidate.tpm
+        now = self._clock.wall()
+        certificate = self._authority.issue_agent(tpm.name, proof.certificate_request, now)
         host = Host(
-            pending.identity,
-            pending.token.host_id,
-            ek_digest,
-            pending.request.ek_certificate,
-            _fingerprint(certificate),
-            pending.endorsed_by,
+            tpm=tpm,
+            host_id=pending.token.host_id,
+            ek_digest=public_keys.digest(tpm.ek),
+            ek_certificate=pending.request.ek_certificate,
+            certificate_digest=_fingerprint(certificate),
+            endorsed_by=pending.endorsed_by,
         )
         await self._database.write(lambda c: hosts.enrol(c, pending.request.token, host))
-        log.info("enrolled host=%s ek=%s endorsed_by=%s", name, ek_digest, pending.endorsed_by)
-        ak = public_keys.load(pending.identity.ak)
-        ak_certificate = self._authority.issue_ak(name, ak, ek_digest, self._clock.wall())
+        log.info(
+            "enrolled host=%s ek=%s endorsed_by=%s", host.name, host.ek_digest, host.endorsed_by
+        )
+        ak = public_keys.load(tpm.ak)
+        ak_certificate = self._authority.issue_ak(host.name, ak, host.ek_digest, now)
         return enrolment.EnrolmentReply(_pem(certificate), _pem(ak_certificate))
 
     async def renew(self, host: Host, certificate_request: bytes) -> str:
@@ -158,39 +156,42 @@ class Enrolment:
         log.info("renewed host=%s", host.name)
         return _pem(certificate)
 
-    async def _endorse(self, request: enrolment.EnrolmentRequest, identity: AnyHost) -> str:
+    async def _check_token(self, request: enrolment.EnrolmentRequest) -> Token:
+        """Return the token of a request. Raises Refused: token_unknown, token_ended."""
+        name = request.host_name
+        token = await self._database.read(lambda c: tokens.find(c, request.token))
+        if token is None or token.role != "enrolment" or token.host_name != name:
+            reason = f"the token is not one for the enrolment of {name}"
+            raise errors.Refused("token_unknown", reason)
+        if self._clock.wall().timestamp() >= token.end_s:
+            reason = f"the token ended: ovirt-tcp-verifier token enrol {name} makes a new one"
+            raise errors.Refused("token_ended", reason)
+        return token
+
+    async def _endorse(self, request: enrolment.EnrolmentRequest, candidate: Candidate) -> str:
         """Return why this EK is believed: "registered", "vendor" or "first_use".
 
         Raises:
             Refused: ek_registered_elsewhere, ek_uncertified, or what `check_ek_certificate` finds.
         """
-        _check_ek(identity)
-        digest = public_keys.digest(identity.ek)
+        candidate.check_ek()
+        name = request.host_name
+        digest = public_keys.digest(candidate.tpm.ek)
         registered = await self._database.read(lambda c: endorsements.host_of(c, digest))
-        if registered == request.host_name:
+        if registered == name:
             return "registered"
         if registered is not None:
-            reason = f"this TPM is registered for another host than {request.host_name}"
+            reason = f"this TPM is registered for another host than {name}"
             raise errors.Refused("ek_registered_elsewhere", reason)
         if request.ek_certificate:
-            self._check_ek_certificate(request.ek_certificate, identity)
+            candidate.check_ek_certificate(self._vendors, self._clock.wall())
             return "vendor"
         if self._first_use:
-            log.warning(
-                "first_use host=%s ek=%s: nobody vouches for this TPM", request.host_name, digest
-            )
+            log.warning("first_use host=%s ek=%s: nobody vouches for this TPM", name, digest)
             return "first_use"
-        way_out = f"ovirt-tcp-verifier ek add {request.host_name} {digest}"
-        raise errors.Refused(
-            "ek_uncertified", f"the TPM has no EK certificate; if it is the right one: {way_out}"
-        )
-
-    def _check_ek_certificate(self, certificate: bytes, identity: AnyHost) -> None:
-        now = self._clock.wall()
-        if isinstance(identity, EnrolledHost12):
-            endorsement12.check_ek_certificate(certificate, identity.ek, self._vendors, now)
-        else:
-            endorsement.check_ek_certificate(certificate, identity.ek, self._vendors, now)
+        command = f"ovirt-tcp-verifier ek add {name} {digest}"
+        reason = f"the TPM has no EK certificate; if it is the right one: {command}"
+        raise errors.Refused("ek_uncertified", reason)
 
     def _forget_old(self, token: str) -> None:
         """Make room: for what took too long, and for what the same token began before."""
@@ -221,37 +222,6 @@ def check_host_name(name: str) -> None:
         )
 
 
-def _identity(request: enrolment.EnrolmentRequest) -> AnyHost:
-    name, ek, ak = request.host_name, request.ek_public, request.ak_public
-    if request.family == EnrolledHost12.family:
-        return EnrolledHost12(name, tpm12.parse_public_key(ek), tpm12.parse_key(ak).public)
-    return EnrolledHost(name, tpm2.parse_public(ek), tpm2.parse_public(ak))
-
-
-def _check_ek(identity: AnyHost) -> None:
-    if isinstance(identity, EnrolledHost12):
-        endorsement12.check_ek(identity.ek)
-    else:
-        endorsement.check_ek(identity.ek)
-
-
-def _check_ak(request: enrolment.EnrolmentRequest, identity: AnyHost) -> None:
-    if isinstance(identity, EnrolledHost12):
-        label = enrolment.identity_label(identity.name)
-        endorsement12.check_identity(tpm12.parse_key(request.ak_public), label, request.binding)
-    else:
-        endorsement.check_ak(identity.ak)
-
-
-def _protect(identity: AnyHost, secret: bytes) -> tuple[bytes, bytes]:
-    """Return the secret for the TPM with this EK and this AK, in its family's two parts."""
-    if isinstance(identity, EnrolledHost12):
-        seed = secrets.token_bytes(endorsement12.SEED_SIZE)
-        return endorsement12.make_credential(identity.ek, identity.ak, secret, seed)
-    seed = secrets.token_bytes(tpm2.DIGEST_SIZES[identity.ek.name_hash])
-    return endorsement.make_credential(identity.ek, tpm2.name(identity.ak), secret, seed)
-
-
 def _fingerprint(certificate: x509.Certificate) -> str:
     return certificate.fingerprint(hashes.SHA256()).hex()
 
@@ -261,10 +231,12 @@ def _pem(certificate: x509.Certificate) -> str:
 
 
 def _check_proof(proof: enrolment.EnrolmentProof, pending: _Pending) -> None:
-    quote = appraisal.check_quote(proof.attest, proof.signature, pending.identity)
+    """Return if the TPM read the secret. The quote is of no PCR. Raises Refused (bad_proof)."""
+    tpm = pending.candidate.tpm
+    quote = tpm.check_quote(proof.attest, proof.signature, {})
     if isinstance(quote, Finding):
         raise errors.Refused("bad_proof", quote.text)
     expected = enrolment.qualifying_data(pending.secret, proof.certificate_request)
-    if not hmac.compare_digest(quote.qualifying_data, pending.identity.signed_part(expected)):
+    if not hmac.compare_digest(quote.qualifying_data, tpm.signed_part(expected)):
         reason = "the TPM that quoted could not read the secret, or the request is for another key"
         raise errors.Refused("bad_proof", reason)

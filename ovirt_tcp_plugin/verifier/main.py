@@ -121,48 +121,21 @@ async def _serve_from(
     vendors: Sequence[crypto.X509],
     share: Optional[processes.Share],
 ) -> None:
-    clock = Clock()
-    policies = ReferenceValueService(database, settings.appraisal)
-    metrics = Metrics(share.number, share.shared_metrics) if share else Metrics()
-    database.on_done = metrics.stored
-    attestation = Attestation(database, policies, metrics, settings.appraisal, clock)
-    signer = signing.Signer(database, own, clock)
-    context = Context(
-        database,
-        enrolment.Enrolment(
-            database,
-            own,
-            vendors,
-            settings.enrolment.first_use,
-            clock,
-            tpm12=settings.appraisal.tpm12,
-        ),
-        attestation,
-        signer,
-        policies,
-        metrics,
-        clock,
-        settings.server,
-    )
-    stopped = asyncio.Event()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        asyncio.get_running_loop().add_signal_handler(number, stopped.set)
+    context = _wire(database, settings, own, vendors, share)
+    stopped = _stopped_by_signal()
     tls = web.tls_context(settings.server.certificate, settings.server.key, own.pem)
     server, port = web.serve(context, tls, share.sockets if share else None)
     log.info("serving address=%s port=%d", settings.server.address or "*", port)
     chores = [
-        asyncio.ensure_future(_forget_tokens(database, clock)),
-        asyncio.ensure_future(signer.keep_fresh()),
+        asyncio.ensure_future(_forget_tokens(database, context.clock)),
+        asyncio.ensure_future(context.signer.keep_fresh()),
     ]
     if share:
-        chores.append(asyncio.ensure_future(metrics.keep_telling(lambda: server.counts)))
+        telling = context.metrics.keep_telling(lambda: server.counts)
+        chores.append(asyncio.ensure_future(telling))
     if share or database.remote:
-        chores.append(asyncio.ensure_future(attestation.relay()))
-    # What is there by now stays; the collector need not look at it time and again.
-    gc.collect()
-    gc.freeze()
-    # Nearly all that a request makes goes with its last reference; only now and then is there a cycle.
-    gc.set_threshold(GARBAGE)
+        chores.append(asyncio.ensure_future(context.attestation.relay()))
+    _collect_garbage_rarely()
     try:
         await until_stopped(stopped, chores)
     finally:
@@ -170,6 +143,51 @@ async def _serve_from(
         for chore in chores:
             chore.cancel()
         await asyncio.gather(*chores, return_exceptions=True)
+
+
+def _wire(
+    database: Database,
+    settings: Settings,
+    own: authority.Authority,
+    vendors: Sequence[crypto.X509],
+    share: Optional[processes.Share],
+) -> Context:
+    """Return what the handlers share."""
+    clock = Clock()
+    options = settings.appraisal
+    metrics = Metrics(share.number, share.shared_metrics) if share else Metrics()
+    database.on_done = metrics.stored
+    reference_values = ReferenceValueService(database, options)
+    enrolments = enrolment.EnrolmentService(
+        database, own, vendors, settings.enrolment.first_use, clock, tpm12=options.tpm12
+    )
+    return Context(
+        database=database,
+        enrolment=enrolments,
+        attestation=Attestation(database, reference_values, metrics, options, clock),
+        signer=signing.Signer(database, own, clock),
+        reference_values=reference_values,
+        metrics=metrics,
+        clock=clock,
+        options=settings.server,
+    )
+
+
+def _stopped_by_signal() -> asyncio.Event:
+    stopped = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stopped.set)
+    return stopped
+
+
+def _collect_garbage_rarely() -> None:
+    # What is there by now stays; the collector need not look at it time and again.
+    gc.collect()
+    gc.freeze()
+    # Nearly all that a request makes goes with its last reference; only now and then is there a
+    # cycle.
+    gc.set_threshold(GARBAGE)
 
 
 async def until_stopped(stopped: asyncio.Event, chores: Sequence[asyncio.Future[None]]) -> None:

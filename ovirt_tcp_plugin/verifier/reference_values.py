@@ -2,8 +2,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """The reference values that hosts are judged by, what changes them, and what a change would do.
 
-A change counts from the moment it is committed, on every server: a result tells by which version it was judged, and
-one of an older version is judged again, from what its evidence proved, before anybody sees it.
+A change counts from the moment it is committed, on every server: a result tells by which version
+it was judged, and one of an older version is judged again, from what its evidence proved, before
+anybody sees it.
 """
 
 from __future__ import annotations
@@ -11,43 +12,55 @@ from __future__ import annotations
 import asyncio
 import dataclasses
 import functools
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Optional
 
 from sqlalchemy.engine import Connection
 
 from ovirt_tcp_plugin import errors
-from ovirt_tcp_plugin.messages import reference_values
+from ovirt_tcp_plugin.messages import eventlog, reference_values
+from ovirt_tcp_plugin.messages.findings import CheckNumber, FindingCode
 from ovirt_tcp_plugin.messages.reference_values import ReferenceSet, Value
 from ovirt_tcp_plugin.messages.result import Finding, Level
-from ovirt_tcp_plugin.verifier import judgement, settings
-from ovirt_tcp_plugin.verifier.judgement import Criteria, Measured
+from ovirt_tcp_plugin.verifier import settings
+from ovirt_tcp_plugin.verifier.appraisal import measured
+from ovirt_tcp_plugin.verifier.appraisal.measured import Measured
+from ovirt_tcp_plugin.verifier.appraisal.reappraise import Conclusion, reappraise
+from ovirt_tcp_plugin.verifier.appraisal.reference_match import Criteria
 from ovirt_tcp_plugin.verifier.store import challenges, references, results
 from ovirt_tcp_plugin.verifier.store.database import Database
-from ovirt_tcp_plugin.verifier.store.results import Found, Result
+from ovirt_tcp_plugin.verifier.store.results import Result, StoredResult
 
-UNREADABLE = Finding(
-    8, "reference_values_unreadable", "a set of reference values cannot be read; remove it"
+UNREADABLE = FindingCode.REFERENCE_VALUES_UNREADABLE.finding(
+    "a set of reference values cannot be read; remove it"
 )
 
 # What makes a boot unfit to be a reference; check (8) itself says only that it is a new one.
-_UNFIT = ("no_launch", "pcr_unproven")
+_UNFIT = (FindingCode.NO_LAUNCH.code, FindingCode.PCR_UNPROVEN.code)
 
 Change = Callable[[ReferenceSet], ReferenceSet]
+# Identifiers of values by the name of their set; none means all of them.
+Choice = Mapping[str, Sequence[str]]
 
 
 @dataclasses.dataclass(frozen=True)
 class ReferenceVersion:
-    """The reference values of one version, ready to judge by; `criteria` by PCR bank."""
+    """The reference values of one version, ready to judge by.
 
-    version: int
+    Attributes:
+        number: what the store counts them by.
+        unreadable: names of the sets whose rows are corrupt.
+        criteria: the sets, arranged for judging, by PCR bank.
+    """
+
+    number: int
     sets: tuple[ReferenceSet, ...]
     unreadable: tuple[str, ...]
     criteria: Mapping[str, Criteria]
 
     def names(self, host_name: str) -> bool:
         """Return whether a set is for this host by name."""
-        return any(host_name in (one.host_names or ()) for one in self.sets)
+        return any(host_name in (known.host_names or ()) for known in self.sets)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -68,16 +81,16 @@ class ReferenceValueService:
         self._options = options
         self._newest: Optional[ReferenceVersion] = None
 
-    async def at(self, version: int) -> ReferenceVersion:
+    async def at(self, number: int) -> ReferenceVersion:
         """Return the reference values of this version or a later one.
 
         Raises:
             Unavailable: the store does not answer.
         """
-        if self._newest is None or self._newest.version < version:
+        if self._newest is None or self._newest.number < number:
             stored = await self._database.read(references.load)
             self._newest = ReferenceVersion(
-                stored.version, stored.sets, stored.unreadable, _criteria(stored.sets)
+                stored.version, stored.sets, stored.unreadable, _arrange(stored.sets)
             )
         return self._newest
 
@@ -85,32 +98,40 @@ class ReferenceValueService:
         """Return the reference values as they are now. Raises Unavailable."""
         return await self.at(await self._database.read(references.version))
 
-    async def judge_again(self, found: Mapping[str, Found], version: int) -> dict[str, Found]:
-        """Return these results, with those judged by older reference values judged anew.
+    async def reappraise(
+        self, stored: Mapping[str, StoredResult], number: int
+    ) -> dict[str, StoredResult]:
+        """Return these results; those judged by older reference values are judged again.
+
+        Args:
+            stored: results by host name.
+            number: of the newest version.
 
         Raises:
             Unavailable: the store does not answer.
         """
-        old = {
-            name: one
-            for name, one in found.items()
-            if isinstance(one, Result) and one.policy < version
+        outdated = {
+            name: result
+            for name, result in _readable(stored).items()
+            if result.reference_version < number
         }
-        if not old:
-            return dict(found)
-        again: dict[str, Found] = {}
-        policy = await self.at(version)
+        current = dict(stored)
+        if not outdated:
+            return current
+        version = await self.at(number)
         # In parts, so that the server goes on to answer while ten thousand hosts are judged.
-        for part in challenges.chunks(list(old)):
-            judged = await self._judge_all({name: old[name] for name in part}, policy)
-            await self._database.write(functools.partial(_keep_all, old=old, judged=judged))
-            again.update(judged)
-        return {**found, **again}
+        for names in challenges.chunks(list(outdated)):
+            judged = await self._reappraise_hosts(names, outdated, version)
+            await self._database.write(functools.partial(_keep, outdated, judged))
+            current.update(judged)
+        return current
 
     async def import_boot(
         self, name: str, host_name: str, findings: Sequence[Finding], staged: bool
     ) -> ReferenceSet:
-        """Take what a golden host's last evidence proved as reference values: a new set, or more values of one.
+        """Take what a golden host's last evidence proved as reference values.
+
+        They become a new set, or more values of one.
 
         Args:
             name: the set.
@@ -121,21 +142,12 @@ class ReferenceValueService:
         Raises:
             Conflict: its evidence has faults of its own, or the set is of boots with other steps.
         """
-        measured = await self._database.read(lambda c: results.measured(c, [host_name]))
-        boot = judgement.decode(measured.get(host_name, ""))
+        texts = await self._database.read(lambda c: results.measured(c, [host_name]))
+        boot = measured.decode(texts.get(host_name, ""))
         reference_values.check_name(name)
-        faults = [
-            finding.text for finding in findings if finding.check != 8 or finding.code in _UNFIT
-        ]
-        if not boot.steps and not faults:
-            faults = ["its log tells of no step"]
-        if any(
-            judgement.never_launched(index, bytes.fromhex(value))
-            for index, value in boot.values.items()
-        ):
-            faults = ["no measured launch took place", *faults]
-        if faults:
-            raise errors.Conflict(f"host {host_name} cannot be golden: {faults[0]}")
+        fault = next(_faults(boot, findings), None)
+        if fault is not None:
+            raise errors.Conflict(f"host {host_name} cannot be golden: {fault}")
         note = f"from {host_name}"[: reference_values.MAX_NOTE_LENGTH]
         golden = reference_values.from_boot(name, boot.bank, boot.steps, staged, note)
         return await self._database.write(lambda c: _merge(c, golden))
@@ -148,85 +160,90 @@ class ReferenceValueService:
             Conflict: the set has no such part.
         """
         reference_values.check_name(name)
-        begin = ReferenceSet(name) if not value.component else None
-        return await self._change(name, lambda one: one.with_values([value]), begin)
+        begin = None if value.component else ReferenceSet(name)
+        return await self._change(name, lambda known: known.with_values([value]), begin)
 
     async def activate(self, name: str, identifiers: Iterable[str]) -> ReferenceSet:
         """Have staged values of a set count; all of them if none is named. Raises NotFound."""
         chosen = tuple(identifiers)
-        return await self._change(name, lambda one: one.activated(chosen or _staged(one)))
+        return await self._change(name, lambda known: _activate(known, chosen))
 
     async def withdraw(self, name: str, identifiers: Iterable[str]) -> ReferenceSet:
         """Remove values from a set; the whole set if none is named.
 
         Raises:
             NotFound: no such set or value.
-            Conflict: hosts are judged by this set only; without it they would be judged by those for all.
+            Conflict: hosts are judged by this set only; without it they would be judged by those
+                that are for all.
         """
         chosen = tuple(identifiers)
         if chosen:
-            return await self._change(name, lambda one: one.withdrawn(chosen))
+            return await self._change(name, lambda known: known.withdrawn(chosen))
         await self._database.write(lambda c: _remove(c, name))
         return ReferenceSet(name)
 
-    async def preview(
-        self, activate: Mapping[str, Sequence[str]], withdraw: Mapping[str, Sequence[str]]
-    ) -> list[Preview]:
-        """Return the hosts whose level would change, exactly: each is judged from what its evidence proved.
+    async def preview(self, activate: Choice, withdraw: Choice) -> list[Preview]:
+        """Return the hosts whose level would change, exactly.
+
+        Each host is judged from what its evidence proved.
 
         Args:
-            activate: staged values by set; an empty sequence means all of the set.
-            withdraw: values by set; an empty sequence means the whole set.
+            activate: staged values to activate.
+            withdraw: values to withdraw.
 
         Raises:
             NotFound: no such set or value.
         """
-        policy = await self.newest()
-        criteria = _criteria(_then(policy.sets, activate, withdraw))
-        found, version = await self._database.read(
+        version = await self.newest()
+        changed_sets = _changed(version.sets, activate, withdraw)
+        changed = dataclasses.replace(version, criteria=_arrange(changed_sets))
+        stored, number = await self._database.read(
             lambda c: (results.of_all(c), references.version(c))
         )
-        found = await self.judge_again(found, version)
-        known = {name: one for name, one in found.items() if isinstance(one, Result)}
-        then = dataclasses.replace(policy, criteria=criteria)
-        changes = []
-        for part in challenges.chunks(list(known)):
-            judged = await self._judge_all({name: known[name] for name in part}, then)
-            changes += [
-                Preview(name, known[name].level, new.level, new.findings)
-                for name, new in judged.items()
-                if isinstance(new, Result) and new.level is not known[name].level
-            ]
+        known = _readable(await self.reappraise(stored, number))
+        previews: list[Preview] = []
+        for names in challenges.chunks(list(known)):
+            judged = await self._reappraise_hosts(names, known, changed)
+            previews += _previews(known, judged)
             await asyncio.sleep(0)  # SQLite answers without a pause, and others wait
-        return changes
+        return previews
 
-    async def _judge_all(
-        self, found: Mapping[str, Result], policy: ReferenceVersion
-    ) -> dict[str, Found]:
-        measured = await self._database.read(lambda c: results.measured(c, list(found)))
+    async def _reappraise_hosts(
+        self, names: Sequence[str], known: Mapping[str, Result], version: ReferenceVersion
+    ) -> dict[str, StoredResult]:
+        texts = await self._database.read(lambda c: results.measured(c, names))
         return {
-            name: self._judge(name, one, measured.get(name, ""), policy)
-            for name, one in found.items()
+            name: self._reappraise_host(name, known[name], texts.get(name, ""), version)
+            for name in names
         }
 
-    def _judge(self, name: str, old: Result, measured: str, policy: ReferenceVersion) -> Found:
+    def _reappraise_host(
+        self, name: str, old: Result, text: str, version: ReferenceVersion
+    ) -> StoredResult:
         try:
-            proven: Measured = judgement.decode(measured)
+            proven = measured.decode(text)
         except errors.InvalidMessage:
-            return errors.InvalidMessage(f"record of host {name}", "it cannot be read")
-        criteria = policy.criteria.get(proven.bank)
+            return _unreadable_record(name)
+        criteria = version.criteria.get(proven.bank)
         if criteria is None:
-            return errors.InvalidMessage(f"record of host {name}", "it cannot be read")
+            return _unreadable_record(name)
         required = self._options.required_in(proven.bank)
-        level, findings = judgement.judge_again(name, old.findings, proven, required, criteria)
-        level, findings = excuse(level, findings, policy, policy.names(name))
-        return dataclasses.replace(old, level=level, findings=findings, policy=policy.version)
+        conclusion = reappraise(name, old.findings, proven, required, criteria)
+        conclusion = excuse(conclusion, version, version.names(name))
+        return dataclasses.replace(
+            old,
+            level=conclusion.level,
+            findings=conclusion.findings,
+            reference_version=version.number,
+        )
 
     async def _change(
         self, name: str, change: Change, begin: Optional[ReferenceSet] = None
     ) -> ReferenceSet:
+        """Change a set; `begin` is what to start from if there is none of that name."""
+
         def work(connection: Connection) -> ReferenceSet:
-            known = next((one for one in references.hold(connection) if one.name == name), begin)
+            known = _find(references.hold(connection), name) or begin
             if known is None:
                 raise errors.NotFound("set of reference values", name)
             changed = change(known)
@@ -236,77 +253,118 @@ class ReferenceValueService:
         return await self._database.write(work)
 
 
-def _criteria(sets: Sequence[ReferenceSet]) -> Mapping[str, Criteria]:
+def excuse(conclusion: Conclusion, version: ReferenceVersion, by_name: bool) -> Conclusion:
+    """Return what follows where a corrupt set of reference values may have decided: nothing is known.
+
+    A bad row in the server's own store takes no host out, but it lets none in either: a host that
+    is not named by a set may have been by the corrupt one, and then the sets for all are not for it.
+
+    Args:
+        by_name: whether a set that can be read names the host.
+    """
+    level, findings = conclusion
+    if version.unreadable and level is Level.UNTRUSTED and all(map(_rests_on_values, findings)):
+        return Conclusion(Level.UNKNOWN, (UNREADABLE, *findings))
+    for_some_hosts = any(
+        name.startswith(reference_values.MLE_PREFIX) for name in version.unreadable
+    )
+    if level is Level.TRUSTED and not by_name and for_some_hosts:
+        return Conclusion(Level.UNKNOWN, (UNREADABLE,))
+    return conclusion
+
+
+def _rests_on_values(finding: Finding) -> bool:
+    """Return whether a finding rests on reference values; that nothing was launched rests on none."""
+    if finding.code == FindingCode.NO_LAUNCH.code:
+        return False
+    return finding.check == CheckNumber.REFERENCE_VALUES
+
+
+def _faults(boot: Measured, findings: Sequence[Finding]) -> Iterator[str]:
+    """Return why a boot cannot be a reference, the cause first."""
+    for pcr, value in boot.values.items():
+        if eventlog.never_launched(pcr, bytes.fromhex(value)):
+            yield "no measured launch took place"
+    for finding in findings:
+        if finding.check != CheckNumber.REFERENCE_VALUES or finding.code in _UNFIT:
+            yield finding.text
+    if not boot.steps:
+        yield "its log tells of no step"
+
+
+def _readable(stored: Mapping[str, StoredResult]) -> dict[str, Result]:
+    return {name: result for name, result in stored.items() if isinstance(result, Result)}
+
+
+def _unreadable_record(host_name: str) -> errors.InvalidMessage:
+    return errors.InvalidMessage(f"record of host {host_name}", "it cannot be read")
+
+
+def _previews(known: Mapping[str, Result], judged: Mapping[str, StoredResult]) -> Iterator[Preview]:
+    for name, result in _readable(judged).items():
+        level = known[name].level
+        if result.level is not level:
+            yield Preview(name, level, result.level, result.findings)
+
+
+def _keep(
+    outdated: Mapping[str, Result], judged: Mapping[str, StoredResult], connection: Connection
+) -> None:
+    for name, result in _readable(judged).items():
+        results.reappraise(connection, name, outdated[name], result)
+
+
+def _arrange(sets: Sequence[ReferenceSet]) -> Mapping[str, Criteria]:
     return {bank: Criteria(bank, sets) for bank in settings.BANKS}
 
 
-def excuse(
-    level: Level, findings: tuple[Finding, ...], policy: ReferenceVersion, named: bool
-) -> tuple[Level, tuple[Finding, ...]]:
-    """Return level and findings where a corrupt set of reference values may have decided: then nothing is known.
-
-    A bad row in the server's own store takes no host out, but it lets none in either: a host that is not `named` by a
-    set may have been by the corrupt one, and then the sets for all are not for it.
-    """
-    if policy.unreadable and level is Level.UNTRUSTED and all(map(_by_values, findings)):
-        return Level.UNKNOWN, (UNREADABLE, *findings)
-    for_some_hosts = any(one.startswith(reference_values.MLE_PREFIX) for one in policy.unreadable)
-    if level is Level.TRUSTED and not named and for_some_hosts:
-        return Level.UNKNOWN, (UNREADABLE,)
-    return level, findings
-
-
-def _by_values(finding: Finding) -> bool:
-    """Return whether a finding rests on reference values; that nothing was launched rests on none."""
-    return finding.check == 8 and finding.code != "no_launch"
-
-
-def _keep_all(
-    connection: Connection, old: Mapping[str, Result], judged: Mapping[str, Found]
-) -> None:
-    for name, new in judged.items():
-        if isinstance(new, Result):
-            results.judge_again(connection, name, old[name], new)
+def _find(sets: Iterable[ReferenceSet], name: str) -> Optional[ReferenceSet]:
+    return next((known for known in sets if known.name == name), None)
 
 
 def _merge(connection: Connection, golden: ReferenceSet) -> ReferenceSet:
-    known = next((one for one in references.hold(connection) if one.name == golden.name), None)
+    known = _find(references.hold(connection), golden.name)
     merged = known.merged(golden) if known else golden
     references.put(connection, merged)
     return merged
 
 
 def _remove(connection: Connection, name: str) -> None:
-    known = next((one for one in references.hold(connection) if one.name == name), None)
+    known = _find(references.hold(connection), name)
     if known is None and name.startswith(reference_values.MLE_PREFIX):
         raise errors.Conflict(
-            f"{name} cannot be read, and hosts may be judged by it only: remove or register its MLE anew"
+            f"{name} cannot be read, and hosts may be judged by it only: "
+            "remove or register its MLE anew"
         )
     if known and known.host_names:
         raise errors.Conflict(
-            f"{name} has registered hosts: withdraw its values by name, or end their registration first"
+            f"{name} has registered hosts: "
+            "withdraw its values by name, or end their registration first"
         )
     references.remove(connection, name)
 
 
-def _staged(one: ReferenceSet) -> list[str]:
-    return [value.identifier for value in one.values if value.staged]
+def _activate(known: ReferenceSet, identifiers: Sequence[str]) -> ReferenceSet:
+    """Return a set with staged values counting, all of them if none is named."""
+    staged = [value.identifier for value in known.values if value.staged]
+    return known.activated(identifiers or staged)
 
 
-def _then(
-    sets: Sequence[ReferenceSet],
-    activate: Mapping[str, Sequence[str]],
-    withdraw: Mapping[str, Sequence[str]],
+def _withdraw(known: ReferenceSet, identifiers: Sequence[str]) -> ReferenceSet:
+    """Return a set without these values, without any if none is named."""
+    return known.withdrawn(identifiers or [value.identifier for value in known.values])
+
+
+def _changed(
+    sets: Sequence[ReferenceSet], activate: Choice, withdraw: Choice
 ) -> list[ReferenceSet]:
-    """Return the sets as they would be."""
-    unknown = sorted({*activate, *withdraw} - {one.name for one in sets})
+    """Return the sets as they would be. Raises NotFound."""
+    by_name = {known.name: known for known in sets}
+    unknown = sorted({*activate, *withdraw} - set(by_name))
     if unknown:
         raise errors.NotFound("set of reference values", unknown[0])
-    then = []
-    for one in sets:
-        if one.name in activate:
-            one = one.activated(activate[one.name] or _staged(one))
-        if one.name in withdraw:
-            one = one.withdrawn(withdraw[one.name] or [value.identifier for value in one.values])
-        then.append(one)
-    return then
+    for name, identifiers in activate.items():
+        by_name[name] = _activate(by_name[name], identifiers)
+    for name, identifiers in withdraw.items():
+        by_name[name] = _withdraw(by_name[name], identifiers)
+    return list(by_name.values())

@@ -20,6 +20,7 @@ PROFILES: Mapping[str, tuple[int, ...]] = {
 }
 # Of a TPM 2.0, and of a TPM 1.2.
 BANKS = ("sha256", "sha1")
+TPM12_FAMILY = "1.2"
 MAX_PROCESSES = 64
 
 
@@ -116,6 +117,15 @@ class Appraisal:
             raise ValueError(f"profile {self.profile!r} is not one of {', '.join(PROFILES)}")
         if self.lifetime <= 0:
             raise ValueError("lifetime must be above 0")
+
+    @property
+    def lifetime_ms(self) -> int:
+        """The same lifetime in milliseconds."""
+        return int(self.lifetime * 1000)
+
+    def believes(self, tpm_family: str) -> bool:
+        """Return whether hosts with a TPM of this family are judged at all."""
+        return self.tpm12 or tpm_family != TPM12_FAMILY
 
     def required_in(self, bank: str) -> tpm2.Selection:
         """Return the PCRs of the profile."""

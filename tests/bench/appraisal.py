@@ -15,9 +15,11 @@ from cryptography.hazmat.primitives.asymmetric.utils import encode_dss_signature
 
 from ovirt_tcp_plugin.messages import components, evidence, reference_values, tpm2
 from ovirt_tcp_plugin.messages.result import Level
-from ovirt_tcp_plugin.verifier import appraisal
-from ovirt_tcp_plugin.verifier.appraisal import EnrolledHost, IssuedNonce
-from ovirt_tcp_plugin.verifier.judgement import Criteria
+from ovirt_tcp_plugin.verifier.appraisal import appraise
+from ovirt_tcp_plugin.verifier.appraisal.authenticity import IssuedNonce
+from ovirt_tcp_plugin.verifier.appraisal.enrolled_tpm import SignedQuote
+from ovirt_tcp_plugin.verifier.appraisal.quote20 import EnrolledTpm20
+from ovirt_tcp_plugin.verifier.appraisal.reference_match import Criteria
 from tests.bench.harness import Benchmark, Sample, rates
 from tests.verifier.software_tpm import AK_ATTRIBUTES, SoftwareTpm, firmware_events, sized
 
@@ -38,7 +40,7 @@ def quote_check_rsa2048() -> Iterator[Callable[[], Sample]]:
     tpm = SoftwareTpm()
     attest, _ = tpm.quote(bytes(32), ALL_PCRS)
     key = rsa.generate_private_key(65537, 2048)
-    host = EnrolledHost("host-1", tpm.ek, _rsa_public(key))
+    host = EnrolledTpm20("host-1", tpm.ek, _rsa_public(key))
     # The AK's Name is part of the quote, so the quote is made once more with the right one.
     attest = attest.replace(sized(tpm.host().qualified_signer), sized(host.qualified_signer))
     value = key.sign(attest, padding.PKCS1v15(), hashes.SHA256())
@@ -63,8 +65,8 @@ def appraisal_120_events() -> Iterator[Callable[[], Sample]]:
     verify = _p256_floor(tpm, reported.attest, reported.signature)
 
     def ours() -> None:
-        outcome = appraisal.appraise(reported, host, issued, None, UEFI, criteria, 1)
-        assert isinstance(outcome, appraisal.Appraised)
+        outcome = appraise.appraise(reported, host, issued, None, UEFI, criteria, 1)
+        assert isinstance(outcome, appraise.Appraised)
         assert outcome.level is Level.TRUSTED
 
     def floor() -> None:
@@ -76,8 +78,8 @@ def appraisal_120_events() -> Iterator[Callable[[], Sample]]:
     yield lambda: rates(ours, floor)
 
 
-def _quoted(attest: bytes, signature: bytes, host: EnrolledHost) -> None:
-    assert isinstance(appraisal.check_quote(attest, signature, host), tpm2.Quote)
+def _quoted(attest: bytes, signature: bytes, host: EnrolledTpm20) -> None:
+    assert isinstance(host.check_quote(attest, signature, {}), SignedQuote)
 
 
 def _p256_floor(tpm: SoftwareTpm, attest: bytes, signature: bytes) -> Callable[[], None]:

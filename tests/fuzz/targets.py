@@ -30,7 +30,8 @@ from ovirt_tcp_plugin.messages import (
     tpm12,
 )
 from ovirt_tcp_plugin.scheduler import xmlrpc
-from ovirt_tcp_plugin.verifier import authority, endorsement, endorsement12, judgement
+from ovirt_tcp_plugin.verifier import authority, endorsement, endorsement12
+from ovirt_tcp_plugin.verifier.appraisal import measured
 from tests.broker import snapshot_test
 from tests.fuzz import worst
 from tests.messages import (
@@ -42,7 +43,7 @@ from tests.messages import (
     tpm2_test,
     tpm12_test,
 )
-from tests.verifier import judgement_test
+from tests.verifier.appraisal import reference_match_test
 from tests.verifier.conftest import certificate_request
 from tests.verifier.software_tpm import SoftwareTpm, launch_events
 from tests.verifier.software_tpm12 import SoftwareTpm12
@@ -182,9 +183,9 @@ TARGETS: Mapping[str, Target] = {
         reference_values.decode_value, reference_values.encode_value(reference_values_test.VALUE)
     ),
     "measured": Target(
-        judgement.decode,
-        lambda untrusted: judgement.decode(untrusted.decode("utf-8", "replace")),
-        judgement.encode(judgement_test.measured(judgement_test.steps())).encode(),
+        measured.decode,
+        lambda untrusted: measured.decode(untrusted.decode("utf-8", "replace")),
+        measured.encode(reference_match_test.measured(reference_match_test.steps())).encode(),
         worst.json_object,
     ),
     "snapshot": Target(

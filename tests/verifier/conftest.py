@@ -16,7 +16,7 @@ from cryptography.x509.oid import NameOID
 
 from ovirt_tcp_plugin.messages import components, reference_values
 from ovirt_tcp_plugin.messages.reference_values import ReferenceSet
-from ovirt_tcp_plugin.verifier.appraisal import EnrolledHost
+from ovirt_tcp_plugin.verifier.appraisal.quote20 import EnrolledTpm20
 from ovirt_tcp_plugin.verifier.authority import Authority
 from ovirt_tcp_plugin.verifier.store import hosts, tokens
 from ovirt_tcp_plugin.verifier.store.database import Database
@@ -100,8 +100,8 @@ def enrol(
     """Bind a host in the store, without the messages."""
     secret = f"token of {name} {certificate_digest}"
     database.transact(lambda c: tokens.add(c, secret, Token("enrolment", name, "id of " + name)))
-    identity = EnrolledHost(name, tpm.ek, tpm.ak)
-    host = Host(identity, "id of " + name, ek_digest or f"ek of {name}", b"certificate", certificate_digest)
+    bound = EnrolledTpm20(name, tpm.ek, tpm.ak)
+    host = Host(bound, "id of " + name, ek_digest or f"ek of {name}", b"certificate", certificate_digest)
     database.transact(lambda c: hosts.enrol(c, secret, host))
     return host
 

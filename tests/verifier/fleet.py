@@ -25,7 +25,8 @@ from sqlalchemy.engine import Connection
 
 from ovirt_tcp_plugin.lab.processes import Processes, free_ports, listens
 from ovirt_tcp_plugin.messages import eventlog, evidence, json_fields
-from ovirt_tcp_plugin.verifier.appraisal import EnrolledHost, IssuedNonce
+from ovirt_tcp_plugin.verifier.appraisal.authenticity import IssuedNonce
+from ovirt_tcp_plugin.verifier.appraisal.quote20 import EnrolledTpm20
 from ovirt_tcp_plugin.verifier.authority import Authority, write_key
 from ovirt_tcp_plugin.verifier.store import hosts, references, tokens
 from ovirt_tcp_plugin.verifier.store.database import Database
@@ -125,8 +126,8 @@ class Fleet:
         for agent in self.agents:
             digest = self.issue(agent.name, agent.certificate)
             tokens.add(connection, agent.name, Token("enrolment", agent.name))
-            identity = EnrolledHost(agent.name, tpm.ek, tpm.ak)
-            hosts.enrol(connection, agent.name, Host(identity, "", f"ek of {agent.name}", b"", digest))
+            bound = EnrolledTpm20(agent.name, tpm.ek, tpm.ak)
+            hosts.enrol(connection, agent.name, Host(bound, "", f"ek of {agent.name}", b"", digest))
 
 
 class Caller:

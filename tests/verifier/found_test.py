@@ -24,9 +24,10 @@ from ovirt_tcp_plugin.messages import evidence, reference_values
 from ovirt_tcp_plugin.messages.components import Step
 from ovirt_tcp_plugin.messages.reference_values import ReferenceSet, Value
 from ovirt_tcp_plugin.messages.result import Level
-from ovirt_tcp_plugin.verifier import attestation, judgement
-from ovirt_tcp_plugin.verifier.appraisal import IssuedNonce
-from ovirt_tcp_plugin.verifier.judgement import Criteria
+from ovirt_tcp_plugin.verifier import attestation
+from ovirt_tcp_plugin.verifier.appraisal.authenticity import IssuedNonce
+from ovirt_tcp_plugin.verifier.appraisal.reappraise import reappraise
+from ovirt_tcp_plugin.verifier.appraisal.reference_match import Criteria
 from ovirt_tcp_plugin.verifier.reference_values import ReferenceValueService
 from ovirt_tcp_plugin.verifier.settings import Appraisal
 from ovirt_tcp_plugin.verifier.store import challenges, references, results, schema, tokens
@@ -34,8 +35,8 @@ from ovirt_tcp_plugin.verifier.store.database import Database
 from ovirt_tcp_plugin.verifier.store.tokens import Token
 from ovirt_tcp_plugin.verifier.web import reference_values as web_reference_values
 from ovirt_tcp_plugin.verifier.web.limits import PAUSE, Shared
+from tests.verifier.appraisal.reference_match_test import digest, measured, steps
 from tests.verifier.conftest import good_boot
-from tests.verifier.judgement_test import digest, measured, steps
 from tests.verifier.postgresql import PostgreSql
 from tests.verifier.reference_values_test import SETS, Administrator, admin  # noqa: F401
 from tests.verifier.software_tpm import SoftwareTpm, launch_events
@@ -148,7 +149,7 @@ class TestTrusted:
     ) -> None:
         server.choose_good_boot()
         report(agent)
-        honest, looks = attestation.Attestation._judged, []
+        honest, looks = attestation.Attestation._last, []
 
         async def judged(self: attestation.Attestation, names: Any) -> Any:
             looks.append(names)
@@ -156,7 +157,7 @@ class TestTrusted:
                 await self.void(0)
             return await honest(self, names)
 
-        monkeypatch.setattr(attestation.Attestation, "_judged", judged)
+        monkeypatch.setattr(attestation.Attestation, "_last", judged)
         with concurrent.futures.ThreadPoolExecutor(1) as pool:
             asked = pool.submit(self.ask, server, 4000, 0)
             report(agent)
@@ -188,7 +189,7 @@ class TestUntrusted:
     def test_a_pcr_that_nobody_asked_for_takes_no_host_out(self) -> None:
         golden = reference_values.from_boot("golden", "sha256", (*steps(), Step(0, "firmware", digest("firmware"))))
         required = {"sha256": (0, 17, 18)}
-        level, _ = judgement.judge_again("h", (), measured(steps()), required, Criteria("sha256", [golden]))
+        level, _ = reappraise("h", (), measured(steps()), required, Criteria("sha256", [golden]))
         assert level is Level.UNKNOWN
 
     def test_evidence_for_the_profile_of_before_a_restart_proves_nothing(

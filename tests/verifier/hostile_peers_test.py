@@ -20,7 +20,8 @@ from sqlalchemy.engine import Connection
 
 from ovirt_tcp_plugin.messages import eventlog, evidence
 from ovirt_tcp_plugin.messages.eventlog import Event
-from ovirt_tcp_plugin.verifier import appraisal, judgement, long_poll
+from ovirt_tcp_plugin.verifier import long_poll
+from ovirt_tcp_plugin.verifier.appraisal import appraise, measured
 from ovirt_tcp_plugin.verifier.authority import Authority
 from ovirt_tcp_plugin.verifier.settings import Server as Options
 from ovirt_tcp_plugin.verifier.store import schema
@@ -68,13 +69,13 @@ def soon(holds: Callable[[], bool]) -> bool:
 def test_who_sends_what_is_costly_to_judge_is_asked_less_often(
     server: Server, agent: Agent, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    honest, cost_s = appraisal.appraise, 0.03
+    honest, cost_s = appraise.appraise, 0.03
 
     def slow(*given: Any) -> Any:
         time.sleep(cost_s)
         return honest(*given)
 
-    monkeypatch.setattr(appraisal, "appraise", slow)
+    monkeypatch.setattr(appraise, "appraise", slow)
     agent.answer(agent.challenge())
     began = time.monotonic()
     agent.tpm.boot_id, agent.tpm.reset_count = agent.tpm.boot_id.replace("1", "2"), agent.tpm.reset_count + 1
@@ -231,13 +232,13 @@ def test_others_have_their_turn_while_many_are_looked_up(
     agent.answer(agent.challenge())
     names = ["host-1", *(f"copy-{number}" for number in range(1200))]
     server.database.transact(lambda c: multiply(c, names))
-    turns, honest = Turns(), judgement.decode
+    turns, honest = Turns(), measured.decode
 
-    def decode(stored: str) -> judgement.Measured:
+    def decode(stored: str) -> measured.Measured:
         turns.look()
         return honest(stored)
 
-    monkeypatch.setattr(judgement, "decode", decode)
+    monkeypatch.setattr(measured, "decode", decode)
     counting = asyncio.run_coroutine_threadsafe(turns.run(), server._loop)
     if asking == "values":
         message, token = {"hosts": names, "timeThreshold": 60_000, "PCRmask": "FFFFFF"}, server.token("viewer")

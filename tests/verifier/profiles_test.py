@@ -16,8 +16,9 @@ from ovirt_tcp_plugin.lab.firmware import Machine
 from ovirt_tcp_plugin.lab.host import LabHost
 from ovirt_tcp_plugin.messages import evidence, reference_values
 from ovirt_tcp_plugin.messages.result import Finding, Level
-from ovirt_tcp_plugin.verifier.appraisal import Appraised, IssuedNonce, appraise, logs_for
-from ovirt_tcp_plugin.verifier.judgement import Criteria
+from ovirt_tcp_plugin.verifier.appraisal.appraise import Appraised, appraise, logs_for
+from ovirt_tcp_plugin.verifier.appraisal.authenticity import IssuedNonce
+from ovirt_tcp_plugin.verifier.appraisal.reference_match import Criteria
 from ovirt_tcp_plugin.verifier.settings import Appraisal
 from tests.verifier.real_tpm_test import Quoting
 

@@ -23,8 +23,11 @@ from ovirt_tcp_plugin.lab.host import LabHost
 from ovirt_tcp_plugin.messages import components, eventlog, evidence, reference_values, tpm2
 from ovirt_tcp_plugin.messages.result import Level
 from ovirt_tcp_plugin.verifier import endorsement
-from ovirt_tcp_plugin.verifier.appraisal import Appraised, Boot, Discarded, EnrolledHost, IssuedNonce, appraise
-from ovirt_tcp_plugin.verifier.judgement import Criteria
+from ovirt_tcp_plugin.verifier.appraisal.appraise import Appraised, Discarded, appraise
+from ovirt_tcp_plugin.verifier.appraisal.authenticity import IssuedNonce
+from ovirt_tcp_plugin.verifier.appraisal.counters import Boot
+from ovirt_tcp_plugin.verifier.appraisal.quote20 import EnrolledTpm20
+from ovirt_tcp_plugin.verifier.appraisal.reference_match import Criteria
 from tests.conftest import TpmPool
 
 REQUIRED = {"sha256": (17, 18)}
@@ -41,7 +44,7 @@ class Quoting:
         with keys.endorsement_key(tpm, [ek]) as endorsed:
             self.certificate, self.ek = endorsed.certificate, endorsed.public
             self.blob = keys.create_ak(tpm, endorsed, kind)
-        self.identity = EnrolledHost(host.name, self.ek, tpm2.parse_public(self.blob.public))
+        self.identity = EnrolledTpm20(host.name, self.ek, tpm2.parse_public(self.blob.public))
         tpm.close()
 
     def report(
@@ -208,7 +211,7 @@ class TestDiscarded:
     def test_ak_under_another_ek_of_the_same_tpm(self, host: LabHost, golden: Criteria) -> None:
         under_p384 = Quoting(host, ek="ecc-p384")
         rsa = Quoting(host)
-        claimed = EnrolledHost("host-1", rsa.ek, under_p384.identity.ak)
+        claimed = EnrolledTpm20("host-1", rsa.ek, under_p384.identity.ak)
         outcome = appraise(under_p384.report(issue()), claimed, issue(), None, REQUIRED, golden, NOW)
         assert isinstance(outcome, Discarded)
         assert outcome.finding.code == "wrong_signer"

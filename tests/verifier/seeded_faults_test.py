@@ -20,8 +20,11 @@ from ovirt_tcp_plugin.lab.host import LabHost
 from ovirt_tcp_plugin.messages import components, evidence, reference_values, tpm2
 from ovirt_tcp_plugin.messages.eventlog import MLE_HASH, TBOOT_MODULE, Event
 from ovirt_tcp_plugin.verifier import endorsement
-from ovirt_tcp_plugin.verifier.appraisal import Appraised, Boot, Discarded, EnrolledHost, IssuedNonce, appraise
-from ovirt_tcp_plugin.verifier.judgement import Criteria
+from ovirt_tcp_plugin.verifier.appraisal.appraise import Appraised, Discarded, appraise
+from ovirt_tcp_plugin.verifier.appraisal.authenticity import IssuedNonce
+from ovirt_tcp_plugin.verifier.appraisal.counters import Boot
+from ovirt_tcp_plugin.verifier.appraisal.quote20 import EnrolledTpm20
+from ovirt_tcp_plugin.verifier.appraisal.reference_match import Criteria
 from ovirt_tcp_plugin.verifier.store import hosts
 from tests.conftest import TpmPool
 from tests.verifier.real_tpm_test import Quoting, _allocate
@@ -101,7 +104,7 @@ class Lab:
         issued: IssuedNonce | None = None,
         nothing_issued: bool = False,
         previous: Boot | None = None,
-        identity: EnrolledHost | None = None,
+        identity: EnrolledTpm20 | None = None,
     ) -> list[str]:
         out = None if nothing_issued else issued or issue()
         outcome = appraise(reported, identity or quoting.identity, out, previous, REQUIRED, self.criteria, NOW)

@@ -19,7 +19,8 @@ from cryptography.hazmat.primitives.ciphers import Cipher, algorithms
 
 from ovirt_tcp_plugin.messages import eventlog, evidence, tpm2
 from ovirt_tcp_plugin.messages.tpm_reader import TpmReader
-from ovirt_tcp_plugin.verifier.appraisal import EnrolledHost, IssuedNonce
+from ovirt_tcp_plugin.verifier.appraisal.authenticity import IssuedNonce
+from ovirt_tcp_plugin.verifier.appraisal.quote20 import EnrolledTpm20
 from ovirt_tcp_plugin.verifier.endorsement import CFB
 
 BOOT_ID = "11111111-2222-3333-4444-555555555555"
@@ -85,8 +86,8 @@ class SoftwareTpm:
             **eventlog.replay(self.events, "sha256", range(24)),
         }
 
-    def host(self, name: str = "host-1") -> EnrolledHost:
-        return EnrolledHost(name, self.ek, self.ak)
+    def host(self, name: str = "host-1") -> EnrolledTpm20:
+        return EnrolledTpm20(name, self.ek, self.ak)
 
     def quote(self, qualifying_data: bytes, selection: tpm2.Selection) -> tuple[bytes, bytes]:
         """Return (TPMS_ATTEST, TPMT_SIGNATURE)."""

@@ -13,7 +13,8 @@ from cryptography.hazmat.primitives.ciphers import Cipher, algorithms, modes
 
 from ovirt_tcp_plugin.messages import eventlog, evidence, tpm2, tpm12
 from ovirt_tcp_plugin.messages.tpm_reader import TpmReader
-from ovirt_tcp_plugin.verifier.appraisal import EnrolledHost12, IssuedNonce
+from ovirt_tcp_plugin.verifier.appraisal.authenticity import IssuedNonce
+from ovirt_tcp_plugin.verifier.appraisal.quote12 import EnrolledTpm12
 from tests.verifier.software_tpm import BOOT_ID
 
 SHA1 = hashes.SHA1()  # noqa: S303 - TPM 1.2 has no other
@@ -57,8 +58,8 @@ class SoftwareTpm12:
         self.log = eventlog.encode(events, ["sha1"])
         self.pcrs = eventlog.replay(events, "sha1", range(24))
 
-    def host(self, name: str = "host-1") -> EnrolledHost12:
-        return EnrolledHost12(name, self.ek, self.ak)
+    def host(self, name: str = "host-1") -> EnrolledTpm12:
+        return EnrolledTpm12(name, self.ek, self.ak)
 
     def report(
         self, issued: IssuedNonce, selection: tpm2.Selection | None = None, **changes: object

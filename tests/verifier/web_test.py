@@ -32,7 +32,7 @@ from ovirt_tcp_plugin.messages.result import Level
 from ovirt_tcp_plugin.tokens import digest, identifier
 from ovirt_tcp_plugin.verifier.attestation import Attestation
 from ovirt_tcp_plugin.verifier.authority import AK_CERTIFICATE_USAGE, Authority, write_key
-from ovirt_tcp_plugin.verifier.enrolment import Enrolment
+from ovirt_tcp_plugin.verifier.enrolment import EnrolmentService
 from ovirt_tcp_plugin.verifier.metrics import Metrics
 from ovirt_tcp_plugin.verifier.reference_values import ReferenceValueService
 from ovirt_tcp_plugin.verifier.settings import Appraisal
@@ -74,10 +74,11 @@ class Server:
         (directory / "server.pem").write_bytes(certificate)
         write_key(directory / "server.key", key)
         (directory / "ca.pem").write_bytes(authority.pem)
-        policies, metrics = ReferenceValueService(database, Appraisal()), Metrics()
+        values = ReferenceValueService(database, Appraisal())
+        metrics = Metrics()
         database.on_done = metrics.stored
-        self.attestation = Attestation(database, policies, metrics, Appraisal(), clock)
-        self.enrolment = Enrolment(database, authority, vendor.authorities, first_use=False, clock=clock, tpm12=False)
+        self.attestation = Attestation(database, values, metrics, Appraisal(), clock)
+        self.enrolment = EnrolmentService(database, authority, vendor.authorities, first_use=False, clock=clock, tpm12=False)
         given = {
             "address": "127.0.0.1",
             "port": 0,
@@ -88,7 +89,7 @@ class Server:
         self.signer = Signer(database, authority, clock)
         listening = ServerOptions(**given)
         context = Context(
-            database, self.enrolment, self.attestation, self.signer, policies, metrics, clock, listening
+            database, self.enrolment, self.attestation, self.signer, values, metrics, clock, listening
         )
         self._tls = web.tls_context(directory / "server.pem", directory / "server.key", authority.pem)
         self._context, self._started = context, threading.Event()

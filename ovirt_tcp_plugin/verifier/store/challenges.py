@@ -13,7 +13,7 @@ import sqlalchemy as sa
 from sqlalchemy.engine import Connection
 
 from ovirt_tcp_plugin.messages import evidence
-from ovirt_tcp_plugin.verifier.appraisal import IssuedNonce
+from ovirt_tcp_plugin.verifier.appraisal.authenticity import IssuedNonce
 from ovirt_tcp_plugin.verifier.store.prepared_statements import PreparedStatement
 from ovirt_tcp_plugin.verifier.store.schema import rounds
 
@@ -29,10 +29,11 @@ _ISSUE = PreparedStatement(
     .where(_OF_HOST)
     .values(
         issued=rounds.c.asked,
-        **{
-            name: sa.bindparam(name)
-            for name in ("nonce", "selection", "clock_id", "born_ms", "end_ms")
-        },
+        nonce=sa.bindparam("nonce"),
+        selection=sa.bindparam("selection"),
+        clock_id=sa.bindparam("clock_id"),
+        born_ms=sa.bindparam("born_ms"),
+        end_ms=sa.bindparam("end_ms"),
     )
 )
 
@@ -42,7 +43,8 @@ class ChallengeState:
     """Where the questions to one host stand.
 
     Attributes:
-        asked, issued, answered: the number of the last question asked, sent out as a challenge, and answered.
+        asked, issued, answered: number of the last question that was asked, sent out as a
+            challenge, and answered.
         nonce: what is out, None if nothing.
         clock_id: boot id of the server whose clock the nonce's times are of.
     """
@@ -52,6 +54,11 @@ class ChallengeState:
     answered: int
     nonce: Optional[IssuedNonce]
     clock_id: str
+
+    @property
+    def outstanding(self) -> bool:
+        """Whether a question waits to be sent out."""
+        return self.asked > self.issued
 
 
 def begin(connection: Connection, host_name: str) -> None:
@@ -70,9 +77,7 @@ def ask(connection: Connection, host_names: Sequence[str]) -> dict[str, int]:
     for chunk in chunks(host_names):
         of_chunk = rounds.c.host_name.in_(chunk)
         connection.execute(sa.update(rounds).where(of_chunk).values(asked=rounds.c.asked + 1))
-        numbers.update(
-            (row[0], row[1]) for row in connection.execute(_numbers("asked").where(of_chunk))
-        )
+        numbers.update(_numbers(connection, "asked", chunk))
     return numbers
 
 
@@ -87,9 +92,9 @@ def ask_all(connection: Connection) -> None:
 
 
 def issue(connection: Connection, issued: IssuedNonce, clock_id: str) -> None:
-    """Send a challenge out, for every question asked so far. The nonce that was out before is void."""
+    """Send a challenge out, for every question so far. The nonce that was out before is void."""
     selection = {bank: list(indices) for bank, indices in issued.challenge.selection.items()}
-    given = {
+    parameters = {
         "the_host": issued.host_name,
         "nonce": issued.challenge.nonce.hex(),
         "selection": json.dumps(selection),
@@ -97,16 +102,19 @@ def issue(connection: Connection, issued: IssuedNonce, clock_id: str) -> None:
         "born_ms": issued.born_ms,
         "end_ms": issued.end_ms,
     }
-    _ISSUE.change(connection, given)
+    _ISSUE.change(connection, parameters)
 
 
 def take(connection: Connection, host_name: str, nonce: bytes) -> bool:
-    """Take a nonce back, unanswered; return whether it was out. Only one caller ever gets True for a nonce."""
+    """Take a nonce back, unanswered; return whether it was out.
+
+    Only one caller gets True for a nonce.
+    """
     return _TAKE.change(connection, {"the_host": host_name, "the_nonce": nonce.hex()}) == 1
 
 
 def answer(connection: Connection, host_name: str, nonce: bytes) -> bool:
-    """Take a nonce back, and count the question behind it as answered; return whether it was out."""
+    """Take a nonce back and count its question as answered; return whether it was out."""
     return _ANSWER.change(connection, {"the_host": host_name, "the_nonce": nonce.hex()}) == 1
 
 
@@ -122,21 +130,17 @@ def find(connection: Connection, host_name: str) -> Optional[ChallengeState]:
     return None if row is None else decode(row)
 
 
-def wanted(connection: Connection) -> list[str]:
-    """Return the hosts that were asked, but have no challenge for it yet."""
-    return list(
-        connection.execute(
-            sa.select(rounds.c.host_name).where(rounds.c.asked > rounds.c.issued)
-        ).scalars()
-    )
+def outstanding(connection: Connection) -> list[str]:
+    """Return the hosts with a question that was not sent out yet."""
+    statement = sa.select(rounds.c.host_name).where(rounds.c.asked > rounds.c.issued)
+    return list(connection.execute(statement).scalars())
 
 
 def answered(connection: Connection, host_names: Sequence[str]) -> Mapping[str, int]:
     """Return the number of the last answered question by host."""
     numbers: dict[str, int] = {}
     for chunk in chunks(host_names):
-        rows = connection.execute(_numbers("answered").where(rounds.c.host_name.in_(chunk)))
-        numbers.update((row[0], row[1]) for row in rows)
+        numbers.update(_numbers(connection, "answered", chunk))
     return numbers
 
 
@@ -145,8 +149,10 @@ def chunks(names: Sequence[str]) -> Iterable[Sequence[str]]:
     return (names[start : start + CHUNK] for start in range(0, len(names), CHUNK))
 
 
-def _numbers(column: str) -> Any:
-    return sa.select(rounds.c.host_name, rounds.c[column])
+def _numbers(connection: Connection, column: str, host_names: Sequence[str]) -> dict[str, int]:
+    numbers = sa.select(rounds.c.host_name, rounds.c[column])
+    of_hosts = numbers.where(rounds.c.host_name.in_(host_names))
+    return {row[0]: row[1] for row in connection.execute(of_hosts)}
 
 
 def columns() -> list[Any]:
@@ -155,26 +161,31 @@ def columns() -> list[Any]:
 
 
 def decode(row: Any) -> ChallengeState:
-    """Return the round in a row with `columns`."""
-    try:
-        nonce = None if row["round_nonce"] is None else _nonce(row)
-    except (ValueError, TypeError, AttributeError, RecursionError):
-        nonce = None  # a new one will be issued
-    # What is no number is mended by the next question and its answer.
-    asked, issued, answered = (
-        _number(row[f"round_{name}"]) for name in ("asked", "issued", "answered")
+    """Return what a row with `columns` says."""
+    return ChallengeState(
+        asked=_number(row["round_asked"]),
+        issued=_number(row["round_issued"]),
+        answered=_number(row["round_answered"]),
+        nonce=_nonce(row),
+        clock_id=row["round_clock_id"] or "",
     )
-    return ChallengeState(asked, issued, answered, nonce, row["round_clock_id"] or "")
 
 
 def _number(stored: object) -> int:
+    # What is no number is mended by the next question and its answer.
     return stored if isinstance(stored, int) else 0
 
 
-def _nonce(row: Any) -> IssuedNonce:
-    selection = {
-        bank: tuple(indices) for bank, indices in json.loads(row["round_selection"]).items()
-    }
-    born_ms, end_ms = row["round_born_ms"], row["round_end_ms"]
-    challenge = evidence.Challenge(bytes.fromhex(row["round_nonce"]), selection, end_ms - born_ms)
-    return IssuedNonce(challenge, row["round_host_name"], born_ms, end_ms)
+def _nonce(row: Any) -> Optional[IssuedNonce]:
+    """Return the nonce that is out; one that cannot be read is replaced by the next challenge."""
+    if row["round_nonce"] is None:
+        return None
+    try:
+        nonce = bytes.fromhex(row["round_nonce"])
+        banks = json.loads(row["round_selection"])
+        selection = {bank: tuple(indices) for bank, indices in banks.items()}
+        lifetime_ms = row["round_end_ms"] - row["round_born_ms"]
+    except (ValueError, TypeError, AttributeError, RecursionError):
+        return None
+    challenge = evidence.Challenge(nonce, selection, lifetime_ms)
+    return IssuedNonce(challenge, row["round_host_name"], row["round_born_ms"], row["round_end_ms"])

@@ -13,13 +13,13 @@ import sqlalchemy as sa
 from sqlalchemy.engine import Connection
 
 from ovirt_tcp_plugin import errors
-from ovirt_tcp_plugin.messages import tpm2, tpm12
-from ovirt_tcp_plugin.verifier.appraisal import AnyHost, EnrolledHost, EnrolledHost12
+from ovirt_tcp_plugin.verifier.appraisal.enrolled_tpm import EnrolledTpm
 from ovirt_tcp_plugin.verifier.store import challenges, results, schema, tokens
 from ovirt_tcp_plugin.verifier.store.prepared_statements import PreparedStatement
 from ovirt_tcp_plugin.verifier.store.schema import hosts
+from ovirt_tcp_plugin.verifier.tpm_family import FAMILIES
 
-CACHED_IDENTITIES = 20_000
+CACHED_TPMS = 20_000
 
 # One question for everything that an agent's request needs.
 _STATE = PreparedStatement(
@@ -43,7 +43,7 @@ class Host:
     """What enrolment bound to a name.
 
     Attributes:
-        identity: name, EK and AK.
+        tpm: its TPM: name, EK and AK.
         host_id: the engine's id of the host.
         ek_digest: SHA-256 of the EK's public area, hex.
         ek_certificate: the vendor's certificate, DER; empty if there is none.
@@ -51,7 +51,7 @@ class Host:
         endorsed_by: why its EK is believed.
     """
 
-    identity: AnyHost
+    tpm: EnrolledTpm
     host_id: str
     ek_digest: str
     ek_certificate: bytes
@@ -61,17 +61,23 @@ class Host:
     @property
     def name(self) -> str:
         """Its name, lower case."""
-        return self.identity.name
+        return self.tpm.name
 
 
 @dataclasses.dataclass(frozen=True)
 class State:
-    """An enrolled host, where the questions to it stand, its last result, and the version of the reference values."""
+    """What an agent's request needs to know of its host.
+
+    Attributes:
+        challenge: where the questions to it stand.
+        result: its last result.
+        reference_version: number of the newest version of the reference values.
+    """
 
     host: Host
-    round: challenges.ChallengeState
-    found: results.Found
-    policy: int
+    challenge: challenges.ChallengeState
+    result: results.StoredResult
+    reference_version: int
 
 
 def enrol(connection: Connection, secret: str, host: Host) -> None:
@@ -91,11 +97,11 @@ def enrol(connection: Connection, secret: str, host: Host) -> None:
         "host_id": host.host_id,
         "ek_digest": host.ek_digest,
         "ek_certificate": host.ek_certificate,
-        "ek_public": host.identity.ek.area,
-        "ak_public": host.identity.ak.area,
+        "ek_public": host.tpm.ek.area,
+        "ak_public": host.tpm.ak.area,
         "certificate_digest": host.certificate_digest,
         "endorsed_by": host.endorsed_by,
-        "tpm_family": host.identity.family,
+        "tpm_family": host.tpm.family,
     }
     try:
         connection.execute(sa.insert(hosts).values(**row))
@@ -197,24 +203,28 @@ def _delete(connection: Connection, name: str) -> bool:
 
 def _decode(row: Any) -> Host:
     try:
-        identity = _identity(row["name"], row["tpm_family"], row["ek_public"], row["ak_public"])
+        tpm = _load_tpm(row["name"], row["tpm_family"], row["ek_public"], row["ak_public"])
     except (TypeError, errors.InvalidMessage) as e:
         raise errors.InvalidMessage(f"record of host {row['name']}", "it cannot be read") from e
     return Host(
-        identity,
-        row["host_id"],
-        row["ek_digest"],
-        row["ek_certificate"],
-        row["certificate_digest"],
-        row["endorsed_by"],
+        tpm=tpm,
+        host_id=row["host_id"],
+        ek_digest=row["ek_digest"],
+        ek_certificate=row["ek_certificate"],
+        certificate_digest=row["certificate_digest"],
+        endorsed_by=row["endorsed_by"],
     )
 
 
-@functools.lru_cache(CACHED_IDENTITIES)
-def _identity(name: str, family: str, ek: bytes, ak: bytes) -> AnyHost:
-    """Return an identity, which keeps what was once computed of its keys. Raises InvalidMessage, TypeError."""
+@functools.lru_cache(CACHED_TPMS)
+def _load_tpm(name: str, family: str, ek: bytes, ak: bytes) -> EnrolledTpm:
+    """Return a TPM, which keeps what was once computed of its keys.
+
+    Raises:
+        InvalidMessage, TypeError: the keys, or the family, are not what was stored.
+    """
     if not (isinstance(ek, bytes) and isinstance(ak, bytes)):
         raise TypeError  # SQLite keeps what it is given, whatever the column's type
-    if family == EnrolledHost12.family:
-        return EnrolledHost12(name, tpm12.parse_public_key(ek), tpm12.parse_public_key(ak))
-    return EnrolledHost(name, tpm2.parse_public(ek), tpm2.parse_public(ak))
+    if family not in FAMILIES:
+        raise errors.InvalidMessage("TPM family", "it is none that is known")
+    return FAMILIES[family].load(name, ek, ak)

@@ -15,14 +15,14 @@ from sqlalchemy.engine import Connection
 
 from ovirt_tcp_plugin import errors
 from ovirt_tcp_plugin.messages.result import Finding, Level
-from ovirt_tcp_plugin.verifier.appraisal import Boot
+from ovirt_tcp_plugin.verifier.appraisal.counters import Boot
 from ovirt_tcp_plugin.verifier.store.challenges import chunks
 from ovirt_tcp_plugin.verifier.store.prepared_statements import PreparedStatement
 from ovirt_tcp_plugin.verifier.store.schema import hosts, results
 
 log = logging.getLogger("verifier.store")
 
-_TOLD = [column for column in results.c if column.name != "measured"]
+_ALL_BUT_MEASURED = [column for column in results.c if column.name != "measured"]
 
 # Clock of a result that has no age any more; no machine has it.
 VOID = ""
@@ -55,7 +55,7 @@ class Result:
         born_ms: CLOCK_BOOTTIME of that server when it issued the nonce.
         boot: counters that the host's next quote is measured against (check 5).
         boot_id: the host's kernel boot id at that time.
-        policy: version of the reference values that it was judged by.
+        reference_version: number of the reference values that it was judged by.
         tpm_family: family of the host's TPM; kept with the host.
     """
 
@@ -65,12 +65,12 @@ class Result:
     born_ms: int
     boot: Boot
     boot_id: str
-    policy: int
+    reference_version: int
     tpm_family: str
 
 
 # What a table row gives: a result, none yet, or a row that cannot be read.
-Found = Union[Result, None, errors.InvalidMessage]
+StoredResult = Union[Result, None, errors.InvalidMessage]
 
 
 def keep(
@@ -85,7 +85,7 @@ def keep(
         "boot": _encode_boot(result.boot),
         "boot_id": result.boot_id,
         "measured": measured,
-        "policy": result.policy,
+        "policy": result.reference_version,
     }
     given = {"the_host": name, "the_certificate": certificate_digest}
     if _KEEP.change(connection, {**row, **given}) == 1:
@@ -96,17 +96,17 @@ def keep(
     return True
 
 
-def judge_again(connection: Connection, name: str, old: Result, new: Result) -> None:
+def reappraise(connection: Connection, name: str, old: Result, new: Result) -> None:
     """Replace level and findings of a result, unless newer evidence came meanwhile."""
     same = (
         results.c.host_name == name,
         results.c.born_ms == old.born_ms,
-        results.c.policy == old.policy,
+        results.c.policy == old.reference_version,
     )
     changed = {
         "level": new.level.value,
         "findings": _encode_findings(new.findings),
-        "policy": new.policy,
+        "policy": new.reference_version,
     }
     connection.execute(sa.update(results).where(*same).values(**changed))
 
@@ -127,22 +127,22 @@ def remove(connection: Connection, name: str) -> None:
     connection.execute(sa.delete(results).where(results.c.host_name == name))
 
 
-def find(connection: Connection, name: str) -> Found:
+def find(connection: Connection, name: str) -> StoredResult:
     """Return the last result on one host."""
     row = connection.execute(_with_hosts().where(hosts.c.name == name)).mappings().first()
     return None if row is None else decode(row)
 
 
-def of_hosts(connection: Connection, names: Sequence[str]) -> dict[str, Found]:
+def of_hosts(connection: Connection, names: Sequence[str]) -> dict[str, StoredResult]:
     """Return the last results on those of the hosts that are enrolled."""
-    found: dict[str, Found] = {}
+    found: dict[str, StoredResult] = {}
     for chunk in chunks(names):
         rows = connection.execute(_with_hosts().where(hosts.c.name.in_(chunk))).mappings()
         found.update((row["name"], decode(row)) for row in rows)
     return found
 
 
-def of_all(connection: Connection) -> dict[str, Found]:
+def of_all(connection: Connection) -> dict[str, StoredResult]:
     """Return the last results on all enrolled hosts, sorted by name. What is no name is shown as Python writes it."""
     rows = connection.execute(_with_hosts().order_by(hosts.c.name)).mappings()
     return {str(row["name"]): decode(row) for row in rows}
@@ -167,10 +167,12 @@ def _with_hosts() -> Any:
 
 def columns() -> list[Any]:
     """Return the columns that `decode` reads, for a statement that joins the host's."""
-    return [column.label(f"result_{column.name}") for column in (*_TOLD, hosts.c.tpm_family)]
+    return [
+        column.label(f"result_{column.name}") for column in (*_ALL_BUT_MEASURED, hosts.c.tpm_family)
+    ]
 
 
-def decode(row: Any) -> Found:
+def decode(row: Any) -> StoredResult:
     """Return what a row with `columns` tells."""
     if row["result_host_name"] is None:
         return None
@@ -182,7 +184,7 @@ def decode(row: Any) -> Found:
             born_ms=_number(row["result_born_ms"]),
             boot=_decode_boot(row["result_boot"]),
             boot_id=_text(row["result_boot_id"]),
-            policy=_number(row["result_policy"]),
+            reference_version=_number(row["result_policy"]),
             tpm_family=_text(row["result_tpm_family"]),
         )
     except (ValueError, TypeError, AttributeError, RecursionError):
@@ -224,6 +226,6 @@ def _encode_findings(findings: Sequence[Finding]) -> str:
     return json.dumps([dataclasses.asdict(finding) for finding in findings])
 
 
-def readable(found: Found) -> Optional[Result]:
+def readable(found: StoredResult) -> Optional[Result]:
     """Return the result if there is one that can be read."""
     return found if isinstance(found, Result) else None

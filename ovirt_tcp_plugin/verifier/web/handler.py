@@ -26,7 +26,7 @@ from ovirt_tcp_plugin.messages import json_fields
 from ovirt_tcp_plugin.messages.result import AttestationResult
 from ovirt_tcp_plugin.verifier import settings
 from ovirt_tcp_plugin.verifier.attestation import Attestation
-from ovirt_tcp_plugin.verifier.enrolment import Enrolment
+from ovirt_tcp_plugin.verifier.enrolment import EnrolmentService
 from ovirt_tcp_plugin.verifier.metrics import Metrics
 from ovirt_tcp_plugin.verifier.reference_values import ReferenceValueService
 from ovirt_tcp_plugin.verifier.signing import Signer
@@ -56,10 +56,10 @@ class Context:
     """What the handlers share. `server` is None until it listens."""
 
     database: Database
-    enrolment: Enrolment
+    enrolment: EnrolmentService
     attestation: Attestation
     signer: Signer
-    policies: ReferenceValueService
+    reference_values: ReferenceValueService
     metrics: Metrics
     clock: Clock
     options: settings.Server

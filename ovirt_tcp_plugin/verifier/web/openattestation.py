@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from ovirt_tcp_plugin import errors
 from ovirt_tcp_plugin.messages import oat
 from ovirt_tcp_plugin.messages.result import AttestationResult, Level
-from ovirt_tcp_plugin.verifier import judgement
+from ovirt_tcp_plugin.verifier.appraisal import measured
 from ovirt_tcp_plugin.verifier.attestation import key_of
 from ovirt_tcp_plugin.verifier.store import challenges, results
 from ovirt_tcp_plugin.verifier.web.access import Caller
@@ -111,8 +111,8 @@ def _host_trust(
     return oat.HostTrust(one.host_name, one.level.value, now - age, wanted)
 
 
-def _values(measured: str) -> Mapping[int, str]:
+def _values(text: str) -> Mapping[int, str]:
     try:
-        return judgement.decode(measured).values
+        return measured.decode(text).values
     except errors.InvalidMessage:
         return {}

@@ -48,7 +48,9 @@ class ReferenceValues(Handler):
             raise errors.Unavailable(
                 f"host {host_name}", f"no evidence within {IMPORT_WAIT_MS // 1000} s"
             )
-        good = await self.context.policies.import_boot(name, host_name, golden.findings, staged)
+        good = await self.context.reference_values.import_boot(
+            name, host_name, golden.findings, staged
+        )
         await attestation.judge_all()
         log.info("reference_values imported set=%s host=%s staged=%s", name, host_name, staged)
         self.answer(reference_values.encode(good))
@@ -61,7 +63,7 @@ class ReferenceSetOfName(Handler):
 
     async def delete(self, name: str) -> None:
         reference_values.check_name(name)
-        await self.context.policies.withdraw(name, ())
+        await self.context.reference_values.withdraw(name, ())
         await self.context.attestation.judge_all()
         log.info("reference_values removed set=%s", name)
         self.answer({"removed": name})
@@ -74,16 +76,17 @@ class ReferenceChange(Handler):
 
     async def post(self, name: str, verb: str) -> None:
         reference_values.check_name(name)
-        policies, members = self.context.policies, self.body("reference values change")
+        service = self.context.reference_values
+        members = self.body("reference values change")
         if verb == "add":
-            changed = await policies.add(name, reference_values.decode_value(members.get("value")))
+            changed = await service.add(name, reference_values.decode_value(members.get("value")))
         elif verb == "activate":
-            changed = await policies.activate(name, _identifiers(members, "values"))
+            changed = await service.activate(name, _identifiers(members, "values"))
         else:
             identifiers = _identifiers(members, "values")
             if not identifiers:
                 raise errors.InvalidMessage("reference values change", "it names no value")
-            changed = await policies.withdraw(name, identifiers)
+            changed = await service.withdraw(name, identifiers)
         await self.context.attestation.judge_all()
         log.info("reference_values changed set=%s verb=%s", name, verb)
         self.answer(reference_values.encode(changed))
@@ -96,7 +99,7 @@ class ReferencePreview(Handler):
 
     async def post(self) -> None:
         members = self.body("preview")
-        changes = await self.context.policies.preview(
+        changes = await self.context.reference_values.preview(
             _by_set(members, "activate"), _by_set(members, "withdraw")
         )
         encoded = [

@@ -89,7 +89,7 @@ class MetricsText(Handler):
 
     async def _render(self) -> bytes:
         known = await self.context.attestation.last_results()
-        policy = await self.context.policies.newest()
+        policy = await self.context.reference_values.newest()
         counts = self.context.server.counts if self.context.server else {}
         return self.context.metrics.render(known, len(policy.unreadable), counts)
 

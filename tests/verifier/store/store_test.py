@@ -22,7 +22,8 @@ from alembic.migration import MigrationContext
 from ovirt_tcp_plugin import errors
 from ovirt_tcp_plugin.messages import evidence
 from ovirt_tcp_plugin.messages.result import Finding, Level
-from ovirt_tcp_plugin.verifier.appraisal import Boot, IssuedNonce
+from ovirt_tcp_plugin.verifier.appraisal.authenticity import IssuedNonce
+from ovirt_tcp_plugin.verifier.appraisal.counters import Boot
 from ovirt_tcp_plugin.verifier.store import authorities, challenges, hosts, references, results, schema, tokens
 from ovirt_tcp_plugin.verifier.store import database as store
 from ovirt_tcp_plugin.verifier.store.database import Database
@@ -149,13 +150,13 @@ class TestRounds:
     def test_an_answer_counts_for_the_questions_before_its_challenge(self, database: Database) -> None:
         enrol(database, "host-1", SoftwareTpm(), "c1")
         assert database.transact(lambda c: challenges.ask(c, ["host-1", "nobody"])) == {"host-1": 1}
-        assert database.transact(challenges.wanted) == ["host-1"]
+        assert database.transact(challenges.outstanding) == ["host-1"]
         database.transact(lambda c: challenges.issue(c, NONCE, CLOCK_ID))
-        assert database.transact(challenges.wanted) == []
+        assert database.transact(challenges.outstanding) == []
         database.transact(challenges.ask_all)
         assert database.transact(lambda c: challenges.answer(c, "host-1", b"n" * 32))
         assert database.transact(lambda c: challenges.answered(c, ["host-1"])) == {"host-1": 1}
-        assert database.transact(challenges.wanted) == ["host-1"]
+        assert database.transact(challenges.outstanding) == ["host-1"]
 
     def test_ten_thousand_hosts_are_asked_at_once(self, database: Database) -> None:
         enrol(database, "host-1", SoftwareTpm(), "c1")
@@ -181,10 +182,10 @@ class TestResults:
         enrol(database, "host-1", SoftwareTpm(), "c1")
         newer = dataclasses.replace(RESULT, born_ms=9)
         keep(database, result=newer)
-        trusted = dataclasses.replace(RESULT, level=Level.TRUSTED, findings=(), policy=2)
-        database.transact(lambda c: results.judge_again(c, "host-1", RESULT, trusted))
+        trusted = dataclasses.replace(RESULT, level=Level.TRUSTED, findings=(), reference_version=2)
+        database.transact(lambda c: results.reappraise(c, "host-1", RESULT, trusted))
         assert database.transact(lambda c: results.find(c, "host-1")) == newer
-        database.transact(lambda c: results.judge_again(c, "host-1", newer, dataclasses.replace(trusted, born_ms=9)))
+        database.transact(lambda c: results.reappraise(c, "host-1", newer, dataclasses.replace(trusted, born_ms=9)))
         assert database.transact(lambda c: results.find(c, "host-1")) == dataclasses.replace(trusted, born_ms=9)
 
 

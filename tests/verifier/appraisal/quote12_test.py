@@ -10,7 +10,7 @@ from cryptography.hazmat.primitives.asymmetric import padding
 
 from ovirt_tcp_plugin.messages import tpm12
 from ovirt_tcp_plugin.messages.result import Finding
-from ovirt_tcp_plugin.verifier import quote12
+from ovirt_tcp_plugin.verifier.appraisal import quote12
 from tests.verifier.software_tpm12 import LABEL, SoftwareTpm12
 
 NONCE = b"n" * 20

@@ -10,9 +10,12 @@ import pytest
 
 from ovirt_tcp_plugin.messages import components, evidence, reference_values
 from ovirt_tcp_plugin.messages.result import Level
-from ovirt_tcp_plugin.verifier import judgement
-from ovirt_tcp_plugin.verifier.appraisal import Appraised, Boot, Discarded, EnrolledHost12, IssuedNonce, appraise
-from ovirt_tcp_plugin.verifier.judgement import Criteria
+from ovirt_tcp_plugin.verifier.appraisal import measured
+from ovirt_tcp_plugin.verifier.appraisal.appraise import Appraised, Discarded, appraise
+from ovirt_tcp_plugin.verifier.appraisal.authenticity import IssuedNonce
+from ovirt_tcp_plugin.verifier.appraisal.counters import Boot
+from ovirt_tcp_plugin.verifier.appraisal.quote12 import EnrolledTpm12
+from ovirt_tcp_plugin.verifier.appraisal.reference_match import Criteria
 from tests.verifier.software_tpm import BOOT_ID, SoftwareTpm
 from tests.verifier.software_tpm12 import SoftwareTpm12, launch_events
 
@@ -132,7 +135,7 @@ class TestCannotBeChecked:
         assert outcome.level is Level.TRUSTED
 
     def test_10_the_key_alone_says_which_tpm_it_was(self, tpm: SoftwareTpm12) -> None:
-        outcome = judge(tpm, host=EnrolledHost12("host-1", SoftwareTpm12(1).ek, tpm.ak))
+        outcome = judge(tpm, host=EnrolledTpm12("host-1", SoftwareTpm12(1).ek, tpm.ak))
         assert isinstance(outcome, Appraised)
         assert outcome.level is Level.TRUSTED
 
@@ -144,4 +147,4 @@ def test_a_good_boot_is_trusted(tpm: SoftwareTpm12) -> None:
     assert (outcome.level, outcome.findings) == (Level.TRUSTED, ())
     assert outcome.boot == Boot(BOOT_ID, 0, 0, 0)
     assert outcome.measured.bank == "sha1"
-    assert judgement.decode(judgement.encode(outcome.measured)) == outcome.measured
+    assert measured.decode(measured.encode(outcome.measured)) == outcome.measured

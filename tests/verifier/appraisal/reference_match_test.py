@@ -16,8 +16,10 @@ from ovirt_tcp_plugin.messages import reference_values
 from ovirt_tcp_plugin.messages.components import Step
 from ovirt_tcp_plugin.messages.reference_values import ReferenceSet, Value
 from ovirt_tcp_plugin.messages.result import Finding, Level
-from ovirt_tcp_plugin.verifier import judgement
-from ovirt_tcp_plugin.verifier.judgement import Criteria, Measured
+from ovirt_tcp_plugin.verifier.appraisal import measured as measured_codec
+from ovirt_tcp_plugin.verifier.appraisal.measured import Measured
+from ovirt_tcp_plugin.verifier.appraisal.reappraise import reappraise
+from ovirt_tcp_plugin.verifier.appraisal.reference_match import Criteria
 
 REQUIRED = {"sha256": (17, 18)}
 PARTS = [(17, "sinit"), (17, "mle"), (17, "tboot_policy"), (17, "kernel"), (17, "initrd"), (18, "sinit_key"), (18, "stm")]
@@ -182,26 +184,26 @@ class TestSets:
 class TestAgain:
     def test_other_findings_stay_when_the_reference_values_change(self) -> None:
         kept = [Finding(7, "log_differs", "x"), Finding(8, "kernel_differs", "y")]
-        level, told = judgement.judge_again("h", kept, measured(steps()), REQUIRED, Criteria("sha256", [GOLDEN]))
+        level, told = reappraise("h", kept, measured(steps()), REQUIRED, Criteria("sha256", [GOLDEN]))
         assert (level, [finding.code for finding in told]) == (Level.UNTRUSTED, ["log_differs"])
-        level, told = judgement.judge_again("h", kept[1:], measured(steps()), REQUIRED, Criteria("sha256", [GOLDEN]))
+        level, told = reappraise("h", kept[1:], measured(steps()), REQUIRED, Criteria("sha256", [GOLDEN]))
         assert (level, told) == (Level.TRUSTED, ())
 
     def test_without_reference_values_nobody_is_judged(self) -> None:
-        level, _ = judgement.judge_again("h", [], measured(steps()), REQUIRED, Criteria("sha256", []))
+        level, _ = reappraise("h", [], measured(steps()), REQUIRED, Criteria("sha256", []))
         assert level is Level.UNKNOWN
 
     def test_what_was_measured_survives_the_store(self) -> None:
-        assert judgement.decode(judgement.encode(measured(steps()))) == measured(steps())
+        assert measured_codec.decode(measured_codec.encode(measured(steps()))) == measured(steps())
         for rubbish in ("", "{", "[]", "{}", '{"values": {"x": 1}, "steps": []}', '{"values": {}, "steps": [1]}'):
             with pytest.raises(errors.InvalidMessage):
-                judgement.decode(rubbish)
+                measured_codec.decode(rubbish)
 
     def test_ten_thousand_hosts_are_judged_again_in_seconds(self) -> None:
         criteria, one = Criteria("sha256", [GOLDEN]), measured(steps())
         began = time.monotonic()
         for number in range(10_000):
-            judgement.judge_again(f"host-{number}", (), one, REQUIRED, criteria)
+            reappraise(f"host-{number}", (), one, REQUIRED, criteria)
         assert time.monotonic() - began < 10
 
 

@@ -13,8 +13,10 @@ from cryptography.hazmat.primitives import hashes
 from ovirt_tcp_plugin.messages import components, eventlog, evidence, reference_values, tpm2
 from ovirt_tcp_plugin.messages.reference_values import ReferenceSet
 from ovirt_tcp_plugin.messages.result import Level
-from ovirt_tcp_plugin.verifier.appraisal import Appraised, Boot, Discarded, IssuedNonce, appraise
-from ovirt_tcp_plugin.verifier.judgement import Criteria
+from ovirt_tcp_plugin.verifier.appraisal.appraise import Appraised, Discarded, appraise
+from ovirt_tcp_plugin.verifier.appraisal.authenticity import IssuedNonce
+from ovirt_tcp_plugin.verifier.appraisal.counters import Boot
+from ovirt_tcp_plugin.verifier.appraisal.reference_match import Criteria
 from tests.verifier.software_tpm import BOOT_ID, REQUIRED, SoftwareTpm, firmware_events, launch_events
 
 NOW = 50_000

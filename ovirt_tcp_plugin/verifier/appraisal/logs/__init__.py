@@ -1,0 +1,80 @@
+# SPDX-FileCopyrightText: The ovirt_tcp_plugin developers
+# SPDX-License-Identifier: Apache-2.0
+"""Check (7): do the logs replay to the PCRs that the TPM signed for?
+
+A PCR that is compared as a whole needs no log.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping, Sequence
+from typing import NamedTuple
+
+from ovirt_tcp_plugin import errors
+from ovirt_tcp_plugin.messages.components import Step
+from ovirt_tcp_plugin.messages.findings import FindingCode
+from ovirt_tcp_plugin.messages.result import Finding
+from ovirt_tcp_plugin.verifier.appraisal.logs import tcg
+from ovirt_tcp_plugin.verifier.appraisal.logs.firmware import FirmwareLog
+from ovirt_tcp_plugin.verifier.appraisal.logs.measurement_log import MeasurementLog, ParsedLog
+from ovirt_tcp_plugin.verifier.appraisal.logs.txt import TxtLog
+
+# Each PCR is told by one kind of log.
+KINDS: Sequence[MeasurementLog] = (TxtLog(), FirmwareLog())
+
+
+class ProvenSteps(NamedTuple):
+    """The steps of the PCRs to which the logs replay, and what is wrong with the logs."""
+
+    steps: tuple[Step, ...]
+    findings: Sequence[Finding]
+
+
+def of_pcr(pcr: int) -> MeasurementLog:
+    """Return the kind of log that tells of a PCR."""
+    return next(log for log in KINDS if log.tells_of(pcr))
+
+
+def kinds_for(pcrs: Collection[int]) -> list[str]:
+    """Return the kinds of logs that check (7) reads to prove these PCRs."""
+    return [log.kind for log in KINDS if _own(log, pcrs)]
+
+
+def check(
+    sent: Mapping[str, bytes], bank: str, required: Collection[int], values: Mapping[int, bytes]
+) -> ProvenSteps:
+    """Return the steps of a boot, as far as the logs replay to its PCRs.
+
+    A log that tells of no required PCR is not read: its quirks are nobody's business here.
+
+    Args:
+        sent: the logs by kind, untrusted.
+        required: indices of the PCRs that have to be good.
+        values: those of them that the TPM signed for.
+    """
+    try:
+        parsed = {log: _parse(log, sent, required) for log in KINDS}
+    except errors.InvalidMessage as e:
+        return ProvenSteps((), [FindingCode.LOG_MALFORMED.finding(str(e))])
+    recorded = {pcr for entries in parsed.values() for pcr in entries.recorded(bank)}
+    if recorded.isdisjoint(required):
+        return ProvenSteps((), [tcg.missing(required, bank)])
+    steps: list[Step] = []
+    unproven: dict[int, Finding] = {}
+    for log, entries in parsed.items():
+        quoted = {pcr: value for pcr, value in values.items() if log.tells_of(pcr)}
+        replayed = entries.replay(bank, quoted)
+        steps += replayed.steps
+        unproven.update(replayed.unproven)
+    # As the slots of reference values in stores are ordered, whatever the order of the logs.
+    steps.sort(key=lambda step: step.component != "startup_locality")
+    return ProvenSteps(tuple(steps), [unproven[pcr] for pcr in values if pcr in unproven])
+
+
+def _parse(log: MeasurementLog, sent: Mapping[str, bytes], required: Collection[int]) -> ParsedLog:
+    own = _own(log, required)
+    return log.parse(sent.get(log.kind) if own else None, own)
+
+
+def _own(log: MeasurementLog, pcrs: Collection[int]) -> list[int]:
+    return [pcr for pcr in pcrs if log.tells_of(pcr)]

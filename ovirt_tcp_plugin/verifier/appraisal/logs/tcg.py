@@ -1,0 +1,76 @@
+# SPDX-FileCopyrightText: The ovirt_tcp_plugin developers
+# SPDX-License-Identifier: Apache-2.0
+"""The TCG event logs: replayed exactly, and compared step by step."""
+
+from __future__ import annotations
+
+import dataclasses
+import hmac
+from collections.abc import Collection, Mapping, Sequence
+from typing import Optional
+
+from ovirt_tcp_plugin.messages import components, eventlog
+from ovirt_tcp_plugin.messages.components import Step
+from ovirt_tcp_plugin.messages.findings import FindingCode
+from ovirt_tcp_plugin.messages.result import Finding
+from ovirt_tcp_plugin.verifier.appraisal import ordered_steps
+from ovirt_tcp_plugin.verifier.appraisal.logs.measurement_log import ReplayedLog
+from ovirt_tcp_plugin.verifier.appraisal.reference_part import Difference, ReferencePart
+
+
+@dataclasses.dataclass(frozen=True)
+class TcgEvents:
+    """The events of a log that extended the PCRs in question."""
+
+    events: Sequence[eventlog.Event]
+
+    def recorded(self, bank: str) -> Collection[int]:
+        """As in `ParsedLog`."""
+        return {event.pcr for event in self.events if bank in event.digests}
+
+    def replay(self, bank: str, quoted: Mapping[int, bytes]) -> ReplayedLog:
+        """As in `ParsedLog`: the log must replay to a PCR exactly."""
+        recorded = self.recorded(bank)
+        replayed = eventlog.replay(self.events, bank, quoted)
+        proven = []
+        unproven = {}
+        for pcr, value in quoted.items():
+            if hmac.compare_digest(replayed[pcr], value):
+                proven.append(pcr)
+            elif pcr in recorded:
+                unproven[pcr] = _differs(pcr, replayed[pcr], value)
+            else:
+                unproven[pcr] = missing([pcr], bank)
+        return ReplayedLog(components.steps(self.events, bank, proven), unproven)
+
+
+class TcgLog:
+    """What the logs of a launch and of firmware have in common."""
+
+    def compare(
+        self, part: ReferencePart, steps: Sequence[Step], pcr: int, host_name: str
+    ) -> Optional[Difference]:
+        """As in `MeasurementLog`."""
+        return ordered_steps.compare(part, steps, pcr, host_name)
+
+
+def missing(pcrs: Collection[int], bank: str) -> Finding:
+    """Return the finding that no log records these PCRs."""
+    listed = ", ".join(str(pcr) for pcr in pcrs)
+    return FindingCode.LOG_MISSING.finding(
+        f"no event log tells in bank {bank} how PCR {listed} came about"
+    )
+
+
+def _differs(pcr: int, replayed: bytes, quoted: bytes) -> Finding:
+    if eventlog.never_launched(pcr, quoted):
+        return FindingCode.LOG_WITHOUT_LAUNCH.finding(
+            f"the event log tells of a measured launch, but PCR {pcr} shows that none took place",
+            expected=replayed.hex(),
+            seen=quoted.hex(),
+        )
+    return FindingCode.LOG_DIFFERS.finding(
+        f"the event log does not replay to PCR {pcr}: it is not the log of what was booted",
+        expected=replayed.hex(),
+        seen=quoted.hex(),
+    )

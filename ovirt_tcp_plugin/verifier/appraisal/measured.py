@@ -1,0 +1,69 @@
+# SPDX-FileCopyrightText: The ovirt_tcp_plugin developers
+# SPDX-License-Identifier: Apache-2.0
+"""What authentic evidence proved, as the store keeps it for when reference values change."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Mapping
+
+from ovirt_tcp_plugin import errors
+from ovirt_tcp_plugin.messages import json_fields
+from ovirt_tcp_plugin.messages.components import Step
+
+MAX_MEASURED_SIZE = 4 * 1024 * 1024
+
+
+@dataclasses.dataclass(frozen=True)
+class Measured:
+    """What authentic evidence proved.
+
+    Attributes:
+        values: the required PCRs that the TPM signed for, lower-case hex.
+        steps: the steps of those PCRs whose log replays to them, in order.
+        bank: PCR bank of both.
+    """
+
+    values: Mapping[int, str]
+    steps: tuple[Step, ...]
+    bank: str = "sha256"
+
+
+def encode(measured: Measured) -> str:
+    """Return the JSON text of what was measured."""
+    return json.dumps(
+        {
+            "bank": measured.bank,
+            "values": {str(pcr): value for pcr, value in measured.values.items()},
+            "steps": [[step.pcr, step.component, step.digest] for step in measured.steps],
+        }
+    )
+
+
+def decode(stored: str) -> Measured:
+    """Return what `encode` made the text of.
+
+    Raises:
+        InvalidMessage: the text is another one.
+    """
+    if not isinstance(stored, str):  # SQLite keeps what it is given, whatever the column's type
+        raise errors.InvalidMessage("measured", "it is no text")
+    parsed = json_fields.parse(stored.encode("utf-8"), "measured", MAX_MEASURED_SIZE)
+    members = json_fields.members(parsed, "measured")
+    try:
+        values = _decode_values(members)
+        steps = tuple(_decode_step(item) for item in members["steps"])  # type: ignore[attr-defined]
+    except (ValueError, KeyError, TypeError, OverflowError) as e:
+        raise errors.InvalidMessage("measured", "it is not what was stored") from e
+    return Measured(values, steps, json_fields.text(members, "bank", 16))
+
+
+def _decode_values(members: Mapping[str, object]) -> Mapping[int, str]:
+    encoded = json_fields.members(members.get("values"), "values")
+    return {int(pcr): bytes.fromhex(str(value)).hex() for pcr, value in encoded.items()}
+
+
+def _decode_step(item: list[object]) -> Step:
+    pcr, component, digest = item
+    return Step(int(pcr), str(component), str(digest))  # type: ignore[call-overload]

@@ -1,0 +1,175 @@
+# SPDX-FileCopyrightText: The ovirt_tcp_plugin developers
+# SPDX-License-Identifier: Apache-2.0
+"""Check (8): does what the TPM proved equal the reference values?
+
+A set matches if all required PCRs that it speaks of do, by the value of the whole PCR or by the
+steps of its log; the sets that match have to cover all required PCRs between them. So firmware and
+launch may have sets of their own, and yet half of one good boot with half of another is no good
+boot.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import NamedTuple, Optional
+
+from ovirt_tcp_plugin.messages import eventlog, tpm2
+from ovirt_tcp_plugin.messages.findings import FindingCode
+from ovirt_tcp_plugin.messages.reference_values import ReferenceSet
+from ovirt_tcp_plugin.messages.result import Finding
+from ovirt_tcp_plugin.verifier.appraisal import logs
+from ovirt_tcp_plugin.verifier.appraisal.measured import Measured
+from ovirt_tcp_plugin.verifier.appraisal.reference_part import Difference, ReferencePart
+
+# By PCR, for the required PCRs that a set speaks of; None where the boot matches.
+_Comparison = Mapping[int, Optional[Difference]]
+
+
+class _ArrangedSet:
+    """A set, arranged by PCR. Staged values and those of other banks are left out.
+
+    Attributes:
+        host_names: the hosts that it is for; None: all that no set is for.
+    """
+
+    def __init__(self, bank: str, reference_set: ReferenceSet) -> None:
+        names = reference_set.host_names
+        self.host_names = None if names is None else frozenset(names)
+        self.parts: dict[int, ReferencePart] = {}
+        for value in reference_set.values:
+            if value.bank == bank and not value.staged:
+                part = self.parts.setdefault(value.pcr, ReferencePart(reference_set.name))
+                part.add(value.component, value.digest, value.host_name)
+        for pcr, component in reference_set.slots:
+            if pcr in self.parts:
+                self.parts[pcr].slots.append(component)
+
+    def compare(self, measured: Measured, host_name: str, pcrs: Iterable[int]) -> _Comparison:
+        return {
+            pcr: _compare_pcr(self.parts[pcr], measured, host_name, pcr)
+            for pcr in pcrs
+            if pcr in self.parts
+        }
+
+
+class Criteria:
+    """All sets, arranged for judging.
+
+    Args:
+        bank: PCR bank of the required PCRs.
+        sets: the reference values.
+    """
+
+    def __init__(self, bank: str, sets: Iterable[ReferenceSet]) -> None:
+        self._sets = [_ArrangedSet(bank, reference_set) for reference_set in sets]
+
+    def chosen_for(self, host_name: str) -> bool:
+        """Return whether any reference values are chosen for this host."""
+        return bool(self._sets_for(host_name))
+
+    def judge(
+        self, measured: Measured, host_name: str, required: tpm2.Selection
+    ) -> tuple[Finding, ...]:
+        """Return the findings of check (8): what differs from the nearest set.
+
+        They come in the order of the boot, since what differs first is the likely cause: without
+        Secure Boot another chain of boot loaders runs.
+        """
+        sets = self._sets_for(host_name)
+        if not sets:
+            text = "no reference values are chosen for this host: import them from a golden host"
+            return (FindingCode.NO_REFERENCE_VALUES.finding(text),)
+        ((_, pcrs),) = required.items()
+        comparisons = [arranged.compare(measured, host_name, pcrs) for arranged in sets]
+        covered = _covered(comparisons)
+        places: dict[Finding, _Place] = {}  # each finding once
+        for pcr in pcrs:
+            if pcr not in covered:
+                for other, difference in _nearest(pcr, comparisons, measured).items():
+                    places[difference.finding] = _place(other, difference, measured)
+        return tuple(sorted(places, key=places.__getitem__))
+
+    def _sets_for(self, host_name: str) -> list[_ArrangedSet]:
+        """Return the sets that name the host, if there are any; otherwise those that name none."""
+        by_name = [arranged for arranged in self._sets if host_name in (arranged.host_names or ())]
+        general = [arranged for arranged in self._sets if arranged.host_names is None]
+        return [arranged for arranged in by_name or general if arranged.parts]
+
+
+def _covered(comparisons: Iterable[_Comparison]) -> set[int]:
+    """Return the PCRs of the sets that match."""
+    covered: set[int] = set()
+    for comparison in comparisons:
+        if not any(comparison.values()):
+            covered.update(comparison)
+    return covered
+
+
+def _nearest(
+    pcr: int, comparisons: Iterable[_Comparison], measured: Measured
+) -> Mapping[int, Difference]:
+    """Return the differences from the nearest set that speaks of a PCR, by PCR."""
+    candidates = [comparison for comparison in comparisons if pcr in comparison]
+    if not candidates:
+        finding = FindingCode.NO_REFERENCE_VALUES.finding(
+            f"no reference values cover PCR {pcr}", seen=measured.values.get(pcr, "")
+        )
+        return {pcr: Difference(0, finding)}
+    nearest = min(candidates, key=_distance)
+    return {other: difference for other, difference in nearest.items() if difference}
+
+
+def _distance(comparison: _Comparison) -> int:
+    return sum(difference.distance for difference in comparison.values() if difference)
+
+
+class _Place(NamedTuple):
+    """When in the boot a difference came about.
+
+    The launch comes after the firmware, though its log stands first.
+    """
+
+    launch: bool
+    position: int
+
+
+def _place(pcr: int, difference: Difference, measured: Measured) -> _Place:
+    positions = [position for position, step in enumerate(measured.steps) if step.pcr == pcr]
+    launch = pcr in eventlog.DRTM_PCRS
+    if difference.position < len(positions):
+        return _Place(launch, positions[difference.position])
+    return _Place(launch, positions[-1] + 1 if positions else 0)
+
+
+def _compare_pcr(
+    part: ReferencePart, measured: Measured, host_name: str, pcr: int
+) -> Optional[Difference]:
+    """Return the difference between one PCR and what a set says of it, None if they match."""
+    value = measured.values.get(pcr)
+    if value is None:
+        text = f"PCR {pcr} was not proven, so it cannot be compared"
+        finding = FindingCode.PCR_UNPROVEN.finding(text, part.expected("", host_name))
+        return Difference(_furthest(part), finding)
+    if eventlog.never_launched(pcr, bytes.fromhex(value)):
+        text = f"PCR {pcr} is all ones: no measured launch (TXT) took place in this boot"
+        finding = FindingCode.NO_LAUNCH.finding(text, part.expected("", host_name), value)
+        return Difference(_furthest(part), finding)
+    if part.allows("", value, host_name):
+        return None
+    if not part.slots:
+        text = f"PCR {pcr} differs from the reference values {part.set_name}"
+        finding = FindingCode.PCR_DIFFERS.finding(text, part.expected("", host_name), value)
+        return Difference(_furthest(part), finding)
+    steps = [step for step in measured.steps if step.pcr == pcr]
+    if not steps:
+        text = (
+            f"PCR {pcr}: without a log that replays to it, "
+            f"its steps cannot be compared with {part.set_name}"
+        )
+        return Difference(_furthest(part), FindingCode.STEPS_UNPROVEN.finding(text, seen=value))
+    return logs.of_pcr(pcr).compare(part, steps, pcr, host_name)
+
+
+def _furthest(part: ReferencePart) -> int:
+    """Return a distance beyond that of any steps."""
+    return 2 * len(part.slots) + 1

@@ -1,0 +1,79 @@
+# SPDX-FileCopyrightText: The ovirt_tcp_plugin developers
+# SPDX-License-Identifier: Apache-2.0
+"""How old a result is, by this server's CLOCK_BOOTTIME; for some there is no telling."""
+
+from __future__ import annotations
+
+import dataclasses
+import logging
+from typing import Optional
+
+from ovirt_tcp_plugin.clock import Clock
+from ovirt_tcp_plugin.verifier.store import results
+from ovirt_tcp_plugin.verifier.store.results import Result
+
+log = logging.getLogger("verifier.attestation")
+
+# The wall clock may run ahead of CLOCK_BOOTTIME by so much between two looks; more means that this
+# machine was paused.
+MAX_PAUSE_MS = 60_000
+
+
+@dataclasses.dataclass(frozen=True)
+class _LatestBirth:
+    """When, at the latest, a result that rests on another server's nonce was born by our clock."""
+
+    clock_id: str
+    born_ms: int
+    latest_ms: int
+
+
+class ResultAges:
+    """The ages of all results."""
+
+    def __init__(self, clock: Clock) -> None:
+        self._clock = clock
+        self._births: dict[str, _LatestBirth] = {}
+        # By how much the wall clock is ahead of CLOCK_BOOTTIME, and since when ages can be told.
+        self._ahead_ms = clock.wall_ms() - clock.now_ms()
+        self._reliable_since_ms = 0
+
+    def watch_for_pause(self) -> None:
+        """Notice that this machine was paused: what is older than the pause has no age any more.
+
+        CLOCK_BOOTTIME stands still while a virtual machine is paused; the wall clock does not.
+        """
+        ahead_ms = self._clock.wall_ms() - self._clock.now_ms()
+        paused_ms = ahead_ms - self._ahead_ms
+        if paused_ms > MAX_PAUSE_MS:
+            self._reliable_since_ms = self._clock.now_ms()
+            seconds = paused_ms // 1000
+            log.warning("paused seconds=%d: earlier results have no age any more", seconds)
+        self._ahead_ms = ahead_ms
+
+    def note_answer(self, host_name: str, result: object, asked_ms: int) -> None:
+        """Remember that a host answered a question: what answers it was born after it.
+
+        So much is known of a result that rests on another server's nonce.
+        """
+        if not isinstance(result, Result):
+            return
+        if result.clock_id not in (self._clock.boot_id, results.VOID):
+            self._births[host_name] = _LatestBirth(result.clock_id, result.born_ms, asked_ms)
+
+    def age_ms(self, host_name: str, result: Result) -> Optional[int]:
+        """Return the age of a host's result, None if it rests on a clock unlike ours."""
+        birth_ms = self._birth_ms(host_name, result)
+        if birth_ms is None or birth_ms < self._reliable_since_ms:
+            return None
+        age_ms = self._clock.now_ms() - birth_ms
+        return age_ms if age_ms >= 0 else None
+
+    def _birth_ms(self, host_name: str, result: Result) -> Optional[int]:
+        if result.clock_id == self._clock.boot_id:
+            return result.born_ms
+        birth = self._births.get(host_name)
+        if birth is None:
+            return None
+        same_result = (birth.clock_id, birth.born_ms) == (result.clock_id, result.born_ms)
+        return birth.latest_ms if same_result else None
