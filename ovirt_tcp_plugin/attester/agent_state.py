@@ -194,7 +194,7 @@ class AgentState:
         if content is None:
             return None
         try:
-            return json_fields.members(json_fields.parse(content, name, MAX_FILE_SIZE), name)
+            return json_fields.parse_members(content, name, MAX_FILE_SIZE)
         except errors.InvalidMessage as e:
             raise self._unusable(name, str(e)) from e
 

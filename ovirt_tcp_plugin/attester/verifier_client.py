@@ -126,9 +126,7 @@ def _judge(status: int, body: bytes, url: str) -> object:
         raise errors.Unavailable(f"attestation server {url}", f"it answered with status {status}")
     if not 400 <= status < 500:
         raise errors.InvalidMessage("answer", f"unexpected status {status}")
-    members = json_fields.members(
-        json_fields.parse(body, "error answer", MAX_ANSWER_SIZE), "error answer"
-    )
+    members = json_fields.parse_members(body, "error answer", MAX_ANSWER_SIZE)
     code, reason = json_fields.text(members, "code", 64), json_fields.text(members, "reason", 2000)
     # The server words its reason as the whole sentence of the error that is raised here again.
     raise errors.Refused(code, reason.removeprefix(f"refused ({code}): "))

@@ -2,11 +2,12 @@
 # SPDX-License-Identifier: Apache-2.0
 """What each event of a log measured, in stable words: the components of a boot.
 
-Sources: Intel "TXT Software Development Guide", appendix G; tboot's `txt.html` (PCR mappings) and `tpm.h` (0x501); TCG
-"PC Client Platform Firmware Profile" 1.05, 10.4.1 (event types), 10.4.2 (UEFI_VARIABLE_DATA).
+Sources: Intel "TXT Software Development Guide", appendix G; tboot's `txt.html` (PCR mappings) and
+`tpm.h` (0x501); TCG "PC Client Platform Firmware Profile" 1.05, 10.4.1 (event types), 10.4.2
+(UEFI_VARIABLE_DATA).
 
-A component is a label. It comes from the event's type, place and data, and no PCR covers those; only the order of the
-digests is proven.
+A component is a label. It comes from the event's type, place and data, and no PCR covers those;
+only the order of the digests is proven.
 """
 
 from __future__ import annotations
@@ -65,7 +66,8 @@ _VARIABLES: Mapping[str, str] = {
     "dbx": "dbx",
 }
 
-# tboot measures its policy and the modules one after the other. Where tboot itself (MLE) is measured tells the mapping.
+# tboot measures its policy and the modules one after the other. Where tboot itself (MLE) is
+# measured tells the mapping.
 _MODULES_DETAILS: Mapping[int, Sequence[str]] = {
     17: ("tboot_policy", "kernel", "initrd"),
     18: ("tboot_policy",),
@@ -117,7 +119,12 @@ WORDS = frozenset(_TEXTS)
 
 
 class Step(NamedTuple):
-    """One measured step of a boot: the digest (lower-case hex) that extended a PCR, and what it is said to be of."""
+    """One measured step of a boot.
+
+    Attributes:
+        component: what the log says was measured.
+        digest: what extended the PCR, lower-case hex.
+    """
 
     pcr: int
     component: str
@@ -127,35 +134,45 @@ class Step(NamedTuple):
 def steps(events: Sequence[eventlog.Event], bank: str, pcrs: Iterable[int]) -> tuple[Step, ...]:
     """Return the steps that extended these PCRs of `bank`, in the log's order.
 
-    (pcr, component) is unique: what is measured again is called `boot_loader_2`, `boot_loader_3` and so on. A startup
-    locality is the first step of PCR 0, its "digest" the value from which it starts: whoever started the TPM from
-    another one could extend the same digests.
+    (pcr, component) is unique: what is measured again is called `boot_loader_2`, `boot_loader_3`
+    and so on. A startup locality is the first step of PCR 0, its "digest" the value from which it
+    starts: whoever started the TPM from another one could extend the same digests.
     """
-    wanted = set(pcrs)
-    extending = [
-        e for e in events if e.pcr in wanted and e.type != eventlog.NO_ACTION and bank in e.digests
-    ]
-    modules = _modules(events)
-    seen: dict[tuple[int, str], int] = {}
-    modules_seen: collections.Counter[int] = collections.Counter()
+    wanted = frozenset(pcrs)
+    names = _Names(events)
     named = []
     locality = eventlog.startup_locality(events)
     if locality and 0 in wanted:
-        named.append(
-            Step(0, "startup_locality", locality.to_bytes(tpm2.DIGEST_SIZES[bank], "big").hex())
-        )
-    for event in extending:
-        word = _word(event)
-        if event.type == eventlog.TBOOT_MODULE:
-            known = modules.get(event.pcr, ())
-            word = (
-                known[modules_seen[event.pcr]] if modules_seen[event.pcr] < len(known) else "module"
-            )
-            modules_seen[event.pcr] += 1
-        count = seen[event.pcr, word] = seen.get((event.pcr, word), 0) + 1
-        component = word if count == 1 else f"{word}_{count}"
-        named.append(Step(event.pcr, component, event.digests[bank].hex()))
+        start = locality.to_bytes(tpm2.DIGEST_SIZES[bank], "big")
+        named.append(Step(0, "startup_locality", start.hex()))
+    for event in events:
+        digest = event.digests.get(bank)
+        if event.pcr in wanted and event.type != eventlog.NO_ACTION and digest is not None:
+            named.append(Step(event.pcr, names.next_of(event), digest.hex()))
     return tuple(named)
+
+
+class _Names:
+    """Gives each event that extends a PCR the name of its component."""
+
+    def __init__(self, events: Iterable[eventlog.Event]) -> None:
+        self._modules = _modules(events)
+        self._modules_seen: collections.Counter[int] = collections.Counter()
+        self._seen: collections.Counter[tuple[int, str]] = collections.Counter()
+
+    def next_of(self, event: eventlog.Event) -> str:
+        word = self._module(event.pcr) if event.type == eventlog.TBOOT_MODULE else _word(event)
+        key = (event.pcr, word)
+        self._seen[key] += 1
+        count = self._seen[key]
+        return word if count == 1 else f"{word}_{count}"
+
+    def _module(self, pcr: int) -> str:
+        """Return the word of the next module that tboot measured into a PCR."""
+        known = self._modules.get(pcr, ())
+        position = self._modules_seen[pcr]
+        self._modules_seen[pcr] += 1
+        return known[position] if position < len(known) else "module"
 
 
 def word_of(component: str) -> str:
@@ -174,20 +191,25 @@ def text(component: str) -> str:
 def switched(step: Step) -> str:
     """Return " (off)" or " (on)" for the state of Secure Boot, else an empty text.
 
-    The variable has but two values, so the digest proves it; what the log says in words is proven by nothing.
+    The variable has but two values, so the digest proves it; what the log says in words is proven
+    by nothing.
     """
     return _switches().get(step.digest, "") if word_of(step.component) == "secure_boot" else ""
 
 
 @functools.lru_cache(1)
 def _switches() -> Mapping[str, str]:
-    """Return the texts by the digests of the variable SecureBoot (UEFI 2.10, 3.3; Firmware Profile 10.4.2)."""
+    """Return the texts by the digests of the variable SecureBoot.
+
+    Source: UEFI 2.10, 3.3; Firmware Profile 10.4.2.
+    """
     owner = uuid.UUID("8be4df61-93ca-11d2-aa0d-00e098032b8c").bytes_le  # EFI_GLOBAL_VARIABLE
     head = owner + struct.pack("<QQ", len("SecureBoot"), 1) + "SecureBoot".encode("utf-16-le")
-    texts = ((head + b"\0", " (off)"), (head + b"\1", " (on)"))
-    return {
-        hashlib.new(bank, data).hexdigest(): text for data, text in texts for bank in tpm2.HASH_IDS
-    }
+    texts = {}
+    for bank in tpm2.HASH_IDS:
+        texts[hashlib.new(bank, head + b"\0").hexdigest()] = " (off)"
+        texts[hashlib.new(bank, head + b"\1").hexdigest()] = " (on)"
+    return texts
 
 
 def _modules(events: Iterable[eventlog.Event]) -> Mapping[int, Sequence[str]]:

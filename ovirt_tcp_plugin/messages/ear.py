@@ -199,7 +199,7 @@ def _json(value: object) -> bytes:
 
 def _object(part: bytes, name: str) -> Mapping[str, object]:
     what = f"verdict {name}"
-    return json_fields.members(json_fields.parse(_from_base64url(part), what, MAX_SIZE), what)
+    return json_fields.parse_members(_from_base64url(part), what, MAX_SIZE)
 
 
 def _base64url(value: bytes) -> str:

@@ -2,10 +2,10 @@
 # SPDX-License-Identifier: Apache-2.0
 """The four messages of enrolment between attester and verifier.
 
-EnrolmentRequest -> CredentialChallenge -> EnrolmentProof -> EnrolmentReply. The secret in the challenge can be read
-only by the TPM that holds both the EK and the AK (TPM2_ActivateCredential, Part 3, 12.5; TPM_ActivateIdentity, Part 3,
-15.2 of TPM 1.2); the proof is a quote by
-that AK whose qualifying data binds the secret to the certificate request, so that whoever relays the messages
+EnrolmentRequest -> CredentialChallenge -> EnrolmentProof -> EnrolmentReply. The secret in the
+challenge can be read only by the TPM that holds both the EK and the AK (TPM2_ActivateCredential,
+Part 3, 12.5; TPM_ActivateIdentity, Part 3, 15.2 of TPM 1.2); the proof is a quote by that AK whose
+qualifying data binds the secret to the certificate request, so that whoever relays the messages
 cannot put in a TLS key of his own.
 """
 
@@ -39,7 +39,8 @@ class EnrolmentRequest:
         ek_public: TPMT_PUBLIC; TPM_PUBKEY of a TPM 1.2.
         ak_public: TPMT_PUBLIC; TPM_KEY12 without its private part of a TPM 1.2.
         family: the TPM's, one of FAMILIES.
-        binding: by which TPM_MakeIdentity bound the AK of a TPM 1.2 to `identity_label`; empty for a TPM 2.0.
+        binding: by which TPM_MakeIdentity bound the AK of a TPM 1.2 to `identity_label`; empty for
+            a TPM 2.0.
     """
 
     token: str
@@ -53,7 +54,9 @@ class EnrolmentRequest:
 
 @dataclasses.dataclass(frozen=True)
 class CredentialChallenge:
-    """Verifier -> attester. TPM2B_ID_OBJECT and TPM2B_ENCRYPTED_SECRET, both without their outer length.
+    """Verifier -> attester.
+
+    TPM2B_ID_OBJECT and TPM2B_ENCRYPTED_SECRET, both without their outer length.
 
     For a TPM 1.2: TPM_SYM_CA_ATTESTATION and the encrypted TPM_ASYM_CA_CONTENTS.
     """
@@ -65,7 +68,10 @@ class CredentialChallenge:
 
 @dataclasses.dataclass(frozen=True)
 class EnrolmentProof:
-    """Attester -> verifier. PKCS #10 request (DER) and a quote over no PCR bound to it and to the secret."""
+    """Attester -> verifier.
+
+    PKCS #10 request (DER) and a quote over no PCR bound to it and to the secret.
+    """
 
     enrolment: str
     certificate_request: bytes
@@ -75,7 +81,10 @@ class EnrolmentProof:
 
 @dataclasses.dataclass(frozen=True)
 class EnrolmentReply:
-    """Verifier -> attester. The agent's client certificate, and one of its AK for third parties (PEM texts)."""
+    """Verifier -> attester.
+
+    The agent's client certificate, and one of its AK for third parties (PEM texts).
+    """
 
     certificate: str
     ak_certificate: str
@@ -89,7 +98,8 @@ def qualifying_data(secret: bytes, certificate_request: bytes) -> bytes:
 def identity_label(host_name: str) -> bytes:
     """Return the 20 bytes to which TPM_MakeIdentity binds the AK of a TPM 1.2 (labelPrivCADigest).
 
-    The Privacy CA's key, which the specification has in it, is left out: ours has no TPM_PUBKEY, and TLS names it.
+    The Privacy CA's key, which the specification has in it, is left out: ours has no TPM_PUBKEY,
+    and TLS names it.
     """
     return tpm12.external_data(
         hashlib.sha256(_CONTEXT + b"identity\0" + host_name.encode("utf-8")).digest()
@@ -98,17 +108,17 @@ def identity_label(host_name: str) -> bytes:
 
 def encode(message: object) -> dict[str, Any]:
     """Return the JSON object of one of the four messages."""
-    shallow = {f.name: getattr(message, f.name) for f in dataclasses.fields(message)}  # type: ignore[arg-type]
-    return {
-        k: json_fields.encode_blob(v) if isinstance(v, bytes) else v for k, v in shallow.items()
-    }
+    encoded = {}
+    for field in dataclasses.fields(message):  # type: ignore[arg-type]
+        value = getattr(message, field.name)
+        is_blob = isinstance(value, bytes)
+        encoded[field.name] = json_fields.encode_blob(value) if is_blob else value
+    return encoded
 
 
 def decode_request(untrusted: bytes) -> EnrolmentRequest:
     """Return the request in a message. Raises InvalidMessage."""
-    members = json_fields.members(
-        json_fields.parse(untrusted, "enrolment request", MAX_REQUEST_SIZE), "enrolment request"
-    )
+    members = json_fields.parse_members(untrusted, "enrolment request", MAX_REQUEST_SIZE)
     return EnrolmentRequest(
         token=json_fields.text(members, "token", 128),
         host_name=json_fields.text(members, "host_name", 255),
@@ -132,9 +142,7 @@ def decode_challenge(untrusted: object) -> CredentialChallenge:
 
 def decode_proof(untrusted: bytes) -> EnrolmentProof:
     """Return the proof in a message. Raises InvalidMessage."""
-    members = json_fields.members(
-        json_fields.parse(untrusted, "enrolment proof", MAX_REQUEST_SIZE), "enrolment proof"
-    )
+    members = json_fields.parse_members(untrusted, "enrolment proof", MAX_REQUEST_SIZE)
     return EnrolmentProof(
         enrolment=json_fields.text(members, "enrolment", 64),
         certificate_request=json_fields.blob(members, "certificate_request", MAX_CERTIFICATE_SIZE),

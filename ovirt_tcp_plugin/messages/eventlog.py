@@ -2,12 +2,13 @@
 # SPDX-License-Identifier: Apache-2.0
 """TCG event logs: parse and replay.
 
-Sources: "TCG PC Client Platform Firmware Profile" 1.05, 10 (crypto-agile log, StartupLocality); "TCG EFI Platform
-Specification" 1.22, 7.2.1 (the older format of TPM 1.2: TCG_PCR_EVENT with SHA-1 alone); Intel "TXT Software
-Development Guide", appendix G (types 0x400-0x4FF, D-RTM start values); tboot's `tboot/include/tpm.h` (0x501).
+Sources: "TCG PC Client Platform Firmware Profile" 1.05, 10 (crypto-agile log, StartupLocality);
+"TCG EFI Platform Specification" 1.22, 7.2.1 (the older format of TPM 1.2: TCG_PCR_EVENT with SHA-1
+alone); Intel "TXT Software Development Guide", appendix G (types 0x400-0x4FF, D-RTM start values);
+tboot's `tboot/include/tpm.h` (0x501).
 
-A log is the host's own story: nothing in it is true until its replay equals a quoted PCR. The event *type* is not
-covered by the PCR at all, so it is good for naming an event, never for trusting it.
+A log is the host's own story: nothing in it is true until its replay equals a quoted PCR. The event
+*type* is not covered by the PCR at all, so it is good for naming an event, never for trusting it.
 """
 
 from __future__ import annotations
@@ -61,9 +62,15 @@ _HASH_ID = struct.Struct("<H")
 _EVENT_SIZE = struct.Struct("<I")
 _BLANK = bytes(_SHA1_EVENT.size)
 
+# Of a log: name and digest size of each bank, by the number of its hash.
+_Banks = Mapping[int, tuple[str, int]]
+
 
 class Event(NamedTuple):
-    """TCG_PCR_EVENT or TCG_PCR_EVENT2. `digests` by bank; `data` is what the firmware says about it, unproven."""
+    """TCG_PCR_EVENT or TCG_PCR_EVENT2.
+
+    `digests` by bank; `data` is what the firmware says about it, unproven.
+    """
 
     pcr: int
     type: int
@@ -77,18 +84,19 @@ def parse(untrusted: bytes, padded: bool = False) -> tuple[Event, ...]:
     A log without that header is of the older format.
 
     Args:
-        padded: whether all zeros or all ones may stand behind the last event, as in the place that TXT sets aside.
+        padded: whether all zeros or all ones may stand behind the last event, as in the place that
+            TXT sets aside.
 
     Raises:
-        InvalidMessage: no event, a length past the end, a digest of unknown size, an index above 23, an event without
-            a digest, a Spec ID of a format that is not known.
+        InvalidMessage: no event, a length past the end, a digest of unknown size, an index above
+            23, an event without a digest, a Spec ID of a format that is not known.
     """
     reader = TpmReader(untrusted, _WHAT, "<")
-    banks = _header(reader)
+    banks = _take_header(reader)
     end = _end(untrusted) if padded else len(untrusted)
-    return tuple(
-        _events(untrusted, reader.position, end, banks) if banks else _sha1_events(untrusted, end)
-    )
+    if banks:
+        return tuple(_events(untrusted, reader.position, end, banks))
+    return tuple(_sha1_events(untrusted, end))
 
 
 def launched(events: Iterable[Event]) -> bool:
@@ -102,7 +110,10 @@ def never_launched(pcr: int, value: bytes) -> bool:
 
 
 def startup_locality(events: Iterable[Event]) -> Optional[int]:
-    """Return the locality of TPM2_Startup if the log tells it (Firmware Profile 10.4.5.3), else None."""
+    """Return the locality of TPM2_Startup, None if the log does not tell it.
+
+    Source: Firmware Profile 10.4.5.3.
+    """
     for event in events:
         if event.pcr == 0 and event.type == NO_ACTION and event.data.startswith(STARTUP_LOCALITY):
             locality = event.data[len(STARTUP_LOCALITY) :]
@@ -113,12 +124,14 @@ def startup_locality(events: Iterable[Event]) -> Optional[int]:
 def replay(events: Sequence[Event], bank: str, pcrs: Iterable[int]) -> dict[int, bytes]:
     """Return the values that the given PCRs of `bank` have after these events.
 
-    Starts at zero; at all ones for PCR 17-22 unless the log tells of a launch; PCR 0 at the startup locality.
-    Events without a digest of `bank` are passed over: tboot extends only the banks it was told to.
+    Starts at zero; at all ones for PCR 17-22 unless the log tells of a launch; PCR 0 at the startup
+    locality. Events without a digest of `bank` are passed over: tboot extends only the banks it was
+    told to.
     """
     size = tpm2.DIGEST_SIZES[bank]
-    drtm_start = b"\0" * size if launched(events) else b"\xff" * size
-    values = {index: drtm_start if index in DRTM_PCRS else b"\0" * size for index in pcrs}
+    zeros = b"\0" * size
+    drtm_start = zeros if launched(events) else b"\xff" * size
+    values = {pcr: drtm_start if pcr in DRTM_PCRS else zeros for pcr in pcrs}
     locality = startup_locality(events)
     if 0 in values and locality is not None:
         values[0] = locality.to_bytes(size, "big")
@@ -140,82 +153,85 @@ def _end(log: bytes) -> int:
     return len(log.rstrip(log[-1:])) if log[-1:] in (b"\0", b"\xff") else len(log)
 
 
-def _header(reader: TpmReader) -> Mapping[int, tuple[str, int]]:
-    """Return bank and digest size by hash if the first event is the Spec ID of a crypto-agile log, else nothing.
+def _take_header(reader: TpmReader) -> _Banks:
+    """Return the banks of a crypto-agile log if the first event is its Spec ID, else none.
 
-    Source: Firmware Profile 10.4.5.1. Whatever else calls itself a Spec ID is refused, so that no log is taken for
-    one of the other format.
+    Source: Firmware Profile 10.4.5.1. Whatever else calls itself a Spec ID is refused, so that no
+    log is taken for one of the other format.
     """
     _, kind, _, size = reader.unpack(_SHA1_EVENT)
     if size > MAX_EVENT_SIZE:
         raise reader.invalid(f"an event of {size} bytes")
     data = reader.take(size)
-    if not data.startswith(b"Spec ID ") or (kind == NO_ACTION and data.startswith(SPEC_IDS_SHA1)):
+    if not data.startswith(b"Spec ID "):
+        return {}
+    if kind == NO_ACTION and data.startswith(SPEC_IDS_SHA1):
         return {}
     if kind != NO_ACTION or not data.startswith(SPEC_ID):
         raise reader.invalid("a Spec ID header of unknown form")
-    header = TpmReader(data[len(SPEC_ID) :], "event log header", "<")
-    header.take(
-        8
-    )  # platform class, version, errata and size of UINTN: nothing here depends on them
+    return _parse_spec_id(data[len(SPEC_ID) :])
+
+
+def _parse_spec_id(untrusted: bytes) -> _Banks:
+    header = TpmReader(untrusted, "event log header", "<")
+    # Platform class, version, errata and size of UINTN: nothing here depends on them.
+    header.take(8)
     count = header.u32()
     if not 1 <= count <= tpm2.MAX_BANKS:
-        raise reader.invalid(f"{count} digest algorithms")
+        raise errors.InvalidMessage(_WHAT, f"{count} digest algorithms")
     banks: dict[int, tuple[str, int]] = {}
     for _ in range(count):
-        identifier, size = header.u16(), header.u16()
+        identifier = header.u16()
+        size = header.u16()
         bank = tpm2.HASHES.get(identifier)
         if bank is None or size != tpm2.DIGEST_SIZES[bank]:
-            raise reader.invalid("a digest algorithm of unknown size")
-        banks[identifier] = bank, size
+            raise errors.InvalidMessage(_WHAT, "a digest algorithm of unknown size")
+        banks[identifier] = (bank, size)
     header.take(header.u8())
     header.end()
     return banks
 
 
-def _events(
-    log: bytes, position: int, end: int, banks: Mapping[int, tuple[str, int]]
-) -> list[Event]:
-    """Read the events that begin from `position` on and before `end`.
+def _events(log: bytes, position: int, end: int, banks: _Banks) -> list[Event]:
+    """Return the events that begin from `position` on and before `end`.
 
-    Without a cursor such as TpmReader, because a log has hundreds of them. A digest that is cut off moves the position
-    past the log, where the next number cannot be read.
+    Without a TpmReader, because a log has hundreds of them. A digest that is cut off moves the
+    position past the log, where the next number cannot be read.
     """
     events: list[Event] = []
     try:
         while position < end:
             pcr, kind, count = _EVENT_HEAD.unpack_from(log, position)
-            if not 1 <= count <= tpm2.MAX_BANKS:
-                raise errors.InvalidMessage(_WHAT, f"an event with {count} digests")
-            position += _EVENT_HEAD.size
-            digests: dict[str, bytes] = {}
-            for _ in range(count):
-                bank, size = banks.get(_HASH_ID.unpack_from(log, position)[0], ("", 0))
-                if not size or bank in digests:
-                    raise errors.InvalidMessage(
-                        _WHAT, "a digest of a bank that the header does not name, or twice"
-                    )
-                start = position + _HASH_ID.size
-                position = start + size
-                digests[bank] = log[start:position]
-            size = _EVENT_SIZE.unpack_from(log, position)[0]
+            digests, position = _digests(log, position + _EVENT_HEAD.size, count, banks)
+            (size,) = _EVENT_SIZE.unpack_from(log, position)
             start = position + _EVENT_SIZE.size
             position = start + size
-            if (
-                pcr >= tpm2.PCR_COUNT
-                or size > MAX_EVENT_SIZE
-                or position > len(log)
-                or len(events) == MAX_EVENTS
-            ):
-                raise _out_of_bounds(log, pcr, size, position)
+            _check_event(log, pcr, size, position, len(events))
             events.append(Event(pcr, kind, digests, log[start:position]))
     except struct.error:
         raise _cut_off(log) from None
     return events
 
 
+def _digests(log: bytes, position: int, count: int, banks: _Banks) -> tuple[dict[str, bytes], int]:
+    """Return the digests of an event, and the position behind them."""
+    if not 1 <= count <= tpm2.MAX_BANKS:
+        raise errors.InvalidMessage(_WHAT, f"an event with {count} digests")
+    digests: dict[str, bytes] = {}
+    for _ in range(count):
+        (identifier,) = _HASH_ID.unpack_from(log, position)
+        bank, size = banks.get(identifier, ("", 0))
+        if not size or bank in digests:
+            reason = "a digest of a bank that the header does not name, or twice"
+            raise errors.InvalidMessage(_WHAT, reason)
+        start = position + _HASH_ID.size
+        position = start + size
+        digests[bank] = log[start:position]
+    return digests, position
+
+
 def _sha1_events(log: bytes, end: int) -> list[Event]:
-    """Read the events of the older format that begin before `end`."""
+    """Return the events of the older format that begin before `end`."""
     if not end:
         raise errors.InvalidMessage(_WHAT, "no event")
     events: list[Event] = []
@@ -227,28 +243,28 @@ def _sha1_events(log: bytes, end: int) -> list[Event]:
                 raise errors.InvalidMessage(_WHAT, "zeros in the place of an event")
             start = position + _SHA1_EVENT.size
             position = start + size
-            if (
-                pcr >= tpm2.PCR_COUNT
-                or size > MAX_EVENT_SIZE
-                or position > len(log)
-                or len(events) == MAX_EVENTS
-            ):
-                raise _out_of_bounds(log, pcr, size, position)
+            _check_event(log, pcr, size, position, len(events))
             events.append(Event(pcr, kind, {"sha1": digest}, log[start:position]))
     except struct.error:
         raise _cut_off(log) from None
     return events
 
 
-def _out_of_bounds(log: bytes, pcr: int, size: int, end: int) -> errors.InvalidMessage:
-    """Return what is wrong with an event of `size` bytes of data up to `end`."""
+def _check_event(log: bytes, pcr: int, size: int, end: int, before: int) -> None:
+    """Return if an event is within bounds. Raises InvalidMessage.
+
+    Args:
+        size: bytes of data, up to `end`.
+        before: events before it.
+    """
     if pcr >= tpm2.PCR_COUNT:
-        return errors.InvalidMessage(_WHAT, f"an event for PCR {pcr}")
+        raise errors.InvalidMessage(_WHAT, f"an event for PCR {pcr}")
     if size > MAX_EVENT_SIZE:
-        return errors.InvalidMessage(_WHAT, f"an event of {size} bytes")
+        raise errors.InvalidMessage(_WHAT, f"an event of {size} bytes")
     if end > len(log):
-        return errors.InvalidMessage(_WHAT, f"ends at byte {len(log)}, {end} were announced")
-    return errors.InvalidMessage(_WHAT, f"more than {MAX_EVENTS} events")
+        raise errors.InvalidMessage(_WHAT, f"ends at byte {len(log)}, {end} were announced")
+    if before == MAX_EVENTS:
+        raise errors.InvalidMessage(_WHAT, f"more than {MAX_EVENTS} events")
 
 
 def _cut_off(log: bytes) -> errors.InvalidMessage:
@@ -256,28 +272,27 @@ def _cut_off(log: bytes) -> errors.InvalidMessage:
 
 
 def encode(events: Iterable[Event], banks: Sequence[str]) -> bytes:
-    """Return a crypto-agile log with a Spec ID header for `banks`: what firmware writes. Raises InvalidMessage."""
-    algorithms = b"".join(
+    """Return a crypto-agile log, as firmware writes it, with a Spec ID header for `banks`.
+
+    Raises:
+        InvalidMessage: an event is too long.
+    """
+    algorithms = [
         struct.pack("<HH", tpm2.HASH_IDS[bank], tpm2.DIGEST_SIZES[bank]) for bank in banks
-    )
-    header = (
-        SPEC_ID
-        + bytes([0, 0, 0, 0, 0, 2, 0, 2])
-        + struct.pack("<I", len(banks))
-        + algorithms
-        + b"\0"
-    )
+    ]
+    header = SPEC_ID + bytes([0, 0, 0, 0, 0, 2, 0, 2])
+    header += struct.pack("<I", len(banks)) + b"".join(algorithms) + b"\0"
     first = _SHA1_EVENT.pack(0, NO_ACTION, b"", len(header)) + header
     return first + b"".join(_encode_event(event) for event in events)
 
 
 def encode_sha1(events: Iterable[Event]) -> bytes:
-    """Return a log of the older format: what the firmware of a host with a TPM 1.2 writes. Raises InvalidMessage."""
-    return b"".join(
-        _SHA1_EVENT.pack(event.pcr, event.type, event.digests["sha1"], len(_data(event)))
-        + event.data
-        for event in events
-    )
+    """Return a log of the older format, as the firmware of a host with a TPM 1.2 writes it.
+
+    Raises:
+        InvalidMessage: an event is too long.
+    """
+    return b"".join(_encode_sha1_event(event) for event in events)
 
 
 def _encode_event(event: Event) -> bytes:
@@ -285,10 +300,15 @@ def _encode_event(event: Event) -> bytes:
         _HASH_ID.pack(tpm2.HASH_IDS[bank]) + value for bank, value in event.digests.items()
     )
     head = _EVENT_HEAD.pack(event.pcr, event.type, len(event.digests))
-    return head + digests + _EVENT_SIZE.pack(len(_data(event))) + event.data
+    return head + digests + _EVENT_SIZE.pack(_size(event)) + event.data
 
 
-def _data(event: Event) -> bytes:
+def _encode_sha1_event(event: Event) -> bytes:
+    head = _SHA1_EVENT.pack(event.pcr, event.type, event.digests["sha1"], _size(event))
+    return head + event.data
+
+
+def _size(event: Event) -> int:
     if len(event.data) > MAX_EVENT_SIZE:
         raise errors.InvalidMessage("event", f"longer than {MAX_EVENT_SIZE} bytes")
-    return event.data
+    return len(event.data)

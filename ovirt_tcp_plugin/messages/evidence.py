@@ -22,6 +22,8 @@ MAX_LOG_SIZE = 1024 * 1024
 # Base64 of two logs, the quote and the PCR values.
 MAX_EVIDENCE_SIZE = 3 * 1024 * 1024
 LOGS = ("txt", "firmware")
+# Kinds whose bytes are a place of fixed size, with padding behind the last event.
+PADDED_LOGS = ("txt",)
 
 _CONTEXT = b"ovirt-tcp evidence 1\0"
 _MEMBERS = frozenset(
@@ -81,11 +83,13 @@ class Evidence:
 
 
 def qualifying_data(nonce: bytes, boot_id: str, boottime_ms: int) -> bytes:
-    """Return the 32 bytes that the TPM signs for a challenge: they bind nonce, boot and time to the quote."""
-    bound = (
-        _CONTEXT + nonce + bytes.fromhex(boot_id.replace("-", "")) + boottime_ms.to_bytes(8, "big")
-    )
-    return hashlib.sha256(bound).digest()
+    """Return the 32 bytes that the TPM signs for a challenge.
+
+    They bind nonce, boot and time to the quote.
+    """
+    boot = bytes.fromhex(boot_id.replace("-", ""))
+    time = boottime_ms.to_bytes(8, "big")
+    return hashlib.sha256(_CONTEXT + nonce + boot + time).digest()
 
 
 def encode_challenge(challenge: Challenge) -> dict[str, Any]:
@@ -113,15 +117,15 @@ def decode_challenge(untrusted: object) -> Challenge:
 
 def encode(evidence: Evidence) -> dict[str, Any]:
     """Return the JSON object of evidence."""
+    pcrs = {}
+    for bank, values in evidence.pcrs.items():
+        pcrs[bank] = {str(index): value.hex() for index, value in values.items()}
     return {
         "version": 1,
         "nonce": json_fields.encode_blob(evidence.nonce),
         "attest": json_fields.encode_blob(evidence.attest),
         "signature": json_fields.encode_blob(evidence.signature),
-        "pcrs": {
-            bank: {str(index): value.hex() for index, value in values.items()}
-            for bank, values in evidence.pcrs.items()
-        },
+        "pcrs": pcrs,
         "logs": {kind: json_fields.encode_blob(log) for kind, log in evidence.logs.items()},
         "boot_id": evidence.boot_id,
         "boottime_ms": evidence.boottime_ms,
@@ -129,39 +133,49 @@ def encode(evidence: Evidence) -> dict[str, Any]:
     }
 
 
-def decode(untrusted: bytes, wanted: Collection[str] = LOGS) -> Evidence:
+def decode(untrusted: bytes, kinds: Collection[str] = LOGS) -> Evidence:
     """Return the evidence in a message of at most MAX_EVIDENCE_SIZE bytes.
 
     Args:
-        wanted: kinds of logs. Others are left out, and what they hold is not looked at.
+        kinds: kinds of logs. Others are left out, and what they hold is not looked at.
 
     Raises:
         InvalidMessage: on any missing, mistyped, oversized or unknown member.
     """
-    members = json_fields.members(
-        json_fields.parse(untrusted, "evidence", MAX_EVIDENCE_SIZE), "evidence"
-    )
+    members = json_fields.parse_members(untrusted, "evidence", MAX_EVIDENCE_SIZE)
     json_fields.integer(members, "version", 1, 1)
-    unknown = sorted(set(members) - _MEMBERS)
-    if unknown:
-        raise errors.InvalidMessage("evidence", f"unknown member {unknown[0][:20]!r}")
-    boot_id = json_fields.text(members, "boot_id", 36)
-    if not _BOOT_ID.fullmatch(boot_id):
-        raise errors.InvalidMessage("evidence", "boot_id is not a kernel boot id")
-    logs = json_fields.members(members.get("logs"), "logs")
-    unknown = sorted(set(logs) - set(LOGS))
-    if unknown:
-        raise errors.InvalidMessage("evidence", f"unknown log {unknown[0][:20]!r}")
+    _refuse_unknown(members, _MEMBERS, "member")
     return Evidence(
         nonce=json_fields.blob(members, "nonce", NONCE_SIZE),
         attest=json_fields.blob(members, "attest", tpm2.MAX_ATTEST_SIZE),
         signature=json_fields.blob(members, "signature", tpm2.MAX_SIGNATURE_SIZE),
         pcrs=_pcrs(json_fields.members(members.get("pcrs"), "pcrs")),
-        logs={kind: json_fields.blob(logs, kind, MAX_LOG_SIZE) for kind in logs if kind in wanted},
-        boot_id=boot_id,
+        logs=_logs(members, kinds),
+        boot_id=_boot_id(members),
         boottime_ms=json_fields.integer(members, "boottime_ms", 0, 2**53),
         agent_version=json_fields.text(members, "agent_version", 64),
     )
+
+
+def _refuse_unknown(members: Mapping[str, object], known: Collection[str], what: str) -> None:
+    unknown = sorted(set(members) - set(known))
+    if unknown:
+        raise errors.InvalidMessage("evidence", f"unknown {what} {unknown[0][:20]!r}")
+
+
+def _boot_id(members: Mapping[str, object]) -> str:
+    boot_id = json_fields.text(members, "boot_id", 36)
+    if not _BOOT_ID.fullmatch(boot_id):
+        raise errors.InvalidMessage("evidence", "boot_id is not a kernel boot id")
+    return boot_id
+
+
+def _logs(members: Mapping[str, object], kinds: Collection[str]) -> Mapping[str, bytes]:
+    encoded = json_fields.members(members.get("logs"), "logs")
+    _refuse_unknown(encoded, LOGS, "log")
+    return {
+        kind: json_fields.blob(encoded, kind, MAX_LOG_SIZE) for kind in encoded if kind in kinds
+    }
 
 
 def _bank(untrusted: str) -> str:
@@ -171,13 +185,16 @@ def _bank(untrusted: str) -> str:
 
 
 def _indices(banks: Mapping[str, object], bank: str) -> tuple[int, ...]:
-    indices = json_fields.items(banks, bank, tpm2.PCR_COUNT)
-    if any(
-        isinstance(i, bool) or not isinstance(i, int) or not 0 <= i < tpm2.PCR_COUNT
-        for i in indices
-    ):
-        raise errors.InvalidMessage("selection", f"a PCR of bank {bank} is not between 0 and 23")
-    return tuple(sorted({i for i in indices if isinstance(i, int)}))
+    indices = set()
+    for index in json_fields.items(banks, bank, tpm2.PCR_COUNT):
+        if isinstance(index, bool) or not isinstance(index, int):
+            raise errors.InvalidMessage("selection", f"a PCR of bank {bank} is not a number")
+        if not 0 <= index < tpm2.PCR_COUNT:
+            raise errors.InvalidMessage(
+                "selection", f"a PCR of bank {bank} is not between 0 and 23"
+            )
+        indices.add(index)
+    return tuple(sorted(indices))
 
 
 def _pcrs(banks: Mapping[str, object]) -> tpm2.PcrValues:

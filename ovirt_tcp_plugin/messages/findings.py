@@ -43,7 +43,10 @@ class CheckNumber(enum.IntEnum):
 
 
 class FindingCode(enum.Enum):
-    """A code with its check and its advice. Measured parts have codes of their own: `part_differs`."""
+    """A code with its check and its advice.
+
+    Measured parts have codes of their own: `part_differs`.
+    """
 
     code: str
     check: CheckNumber
@@ -71,7 +74,8 @@ class FindingCode(enum.Enum):
     RECORD_UNREADABLE = (
         "record_unreadable",
         CheckNumber.FORM,
-        "wait for the host's next evidence; if that does not help, remove the host and enrol it again",
+        "wait for the host's next evidence; "
+        "if that does not help, remove the host and enrol it again",
     )
     NOT_ENROLLED = (
         "not_enrolled",

@@ -12,8 +12,9 @@ from collections.abc import Mapping, Sequence
 
 from ovirt_tcp_plugin import errors
 
-# An empty array takes two bytes to send, but a hundred to hold, and the garbage collector's time. Beyond this many values
-# an honest message has ten bytes for each. What is no longer than that cannot have more, and need not be counted.
+# An empty array takes two bytes to send, but a hundred to hold, and the garbage collector's time.
+# Beyond this many values an honest message has ten bytes for each. What is no longer than that
+# cannot have more, and need not be counted.
 MANY_VALUES = 10_000
 
 _SURROGATE = re.compile("[\ud800-\udfff]")
@@ -23,8 +24,8 @@ def parse(untrusted: bytes, what: str, max_size: int) -> object:
     """Return the JSON value in `untrusted`, at most `max_size` bytes long.
 
     Raises:
-        InvalidMessage: too long, not UTF-8, not JSON, nested too deeply, with too many values for its length, or with
-            a number that is not finite.
+        InvalidMessage: too long, not UTF-8, not JSON, nested too deeply, with too many values for
+            its length, or with a number that is not finite.
     """
     if len(untrusted) > max_size:
         raise errors.InvalidMessage(what, f"longer than {max_size} bytes")
@@ -44,6 +45,11 @@ def members(untrusted: object, what: str) -> Mapping[str, object]:
     if not isinstance(untrusted, dict):
         raise errors.InvalidMessage(what, "not a JSON object")
     return untrusted
+
+
+def parse_members(untrusted: bytes, what: str, max_size: int) -> Mapping[str, object]:
+    """Return the JSON object in `untrusted`. Raises InvalidMessage as `parse` and `members` do."""
+    return members(parse(untrusted, what, max_size), what)
 
 
 def text(members: Mapping[str, object], name: str, max_length: int) -> str:
@@ -87,7 +93,10 @@ def items(members: Mapping[str, object], name: str, max_items: int) -> Sequence[
 
 
 def blob(members: Mapping[str, object], name: str, max_size: int) -> bytes:
-    """Return the base64 member `name`, at most `max_size` bytes when decoded. Raises InvalidMessage."""
+    """Return the base64 member `name`, at most `max_size` bytes when decoded.
+
+    Raises InvalidMessage.
+    """
     encoded = text(members, name, (max_size + 2) // 3 * 4)
     try:
         return base64.b64decode(encoded.encode("ascii"), validate=True)

@@ -1,9 +1,11 @@
 # SPDX-FileCopyrightText: The ovirt_tcp_plugin developers
 # SPDX-License-Identifier: Apache-2.0
-"""OpenAttestation's PollHosts, as the releases 1.0 to 2.x speak it. Its field names stand nowhere else.
+"""OpenAttestation's PollHosts, as the releases 1.0 to 2.x speak it.
 
-Source: OpenAttestation 1.6, `ReqAttestationBean` and `RespAttestationBean`; Jersey's "mapped" JSON writes an array of
-one element as the element.
+Its field names stand nowhere else.
+
+Source: OpenAttestation 1.6, `ReqAttestationBean` and `RespAttestationBean`; Jersey's "mapped" JSON
+writes an array of one element as the element.
 """
 
 from __future__ import annotations
@@ -11,7 +13,7 @@ from __future__ import annotations
 import dataclasses
 import datetime
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Optional
 
 from ovirt_tcp_plugin import errors
@@ -67,29 +69,26 @@ def encode_poll(poll: Poll) -> dict[str, Any]:
 def decode_poll(untrusted: bytes) -> Poll:
     """Return the request in a message; unknown members such as Nova's `count` are ignored.
 
-    `hosts` may be one text instead of a list (OAT 2.x). A timeThreshold of 0 counts as absent. A text that is no
-    host's name is for the answer to call unknown: it must not fail the others.
+    `hosts` may be one text instead of a list (OAT 2.x). A timeThreshold of 0 counts as absent. A
+    text that is no host's name is for the answer to call unknown: it must not fail the others.
 
     Raises:
-        InvalidMessage: not JSON (oVirt posts `{"hosts":]}` when it has no host), no host, a name that is not text.
+        InvalidMessage: not JSON (oVirt posts `{"hosts":]}` when it has no host), no host, a name
+            that is not text.
     """
-    members = json_fields.members(
-        json_fields.parse(untrusted, "PollHosts request", MAX_POLL_SIZE), "PollHosts request"
+    members = json_fields.parse_members(untrusted, "PollHosts request", MAX_POLL_SIZE)
+    return Poll(
+        hosts=_host_names(members),
+        time_threshold_ms=_threshold(members.get("timeThreshold")),
+        pcrs=_pcrs(members.get("PCRmask")),
     )
-    given = members.get("hosts")
-    names: Sequence[object] = (
-        [given] if isinstance(given, str) else json_fields.items(members, "hosts", MAX_HOSTS)
-    )
-    if not names:
-        raise errors.InvalidMessage("PollHosts request", "no host is named")
-    if not all(isinstance(name, str) for name in names):
-        raise errors.InvalidMessage("PollHosts request", "a host name is not a text")
-    threshold, mask = _threshold(members.get("timeThreshold")), members.get("PCRmask")
-    return Poll(tuple(str(name) for name in names), threshold, _pcrs(mask))
 
 
 def encode_trust(host_name: str, trusted: bool) -> dict[str, Any]:
-    """Return the answer to `hosts/trust` of 2.x. Our verdict is on the whole boot, so BIOS and VMM share it."""
+    """Return the answer to `hosts/trust` of 2.x.
+
+    Our verdict is on the whole boot, so BIOS and VMM share it.
+    """
     return {"hostname": host_name, "trust": {"bios": trusted, "vmm": trusted, "location": False}}
 
 
@@ -114,37 +113,52 @@ def encode_answer(hosts: Iterable[HostTrust]) -> dict[str, Any]:
 
 
 def decode_answer(untrusted: bytes) -> tuple[HostTrust, ...]:
-    """Return the hosts of an answer; entries without a name or level are left out, they speak of nobody.
+    """Return the hosts of an answer; entries without a name or level are left out.
 
     Raises:
         InvalidMessage: not JSON, no `hosts` member, or too many.
     """
-    members = json_fields.members(
-        json_fields.parse(untrusted, "PollHosts answer", MAX_ANSWER_SIZE), "PollHosts answer"
-    )
-    given = members.get("hosts")
-    entries: Sequence[object] = (
-        [given] if isinstance(given, dict) else json_fields.items(members, "hosts", MAX_HOSTS)
-    )
-    decoded = (_decode_host(entry) for entry in entries)
+    members = json_fields.parse_members(untrusted, "PollHosts answer", MAX_ANSWER_SIZE)
+    entries = _one_or_more(members, dict)
+    decoded = [_decode_host(entry) for entry in entries]
     return tuple(host for host in decoded if host is not None)
 
 
-def _threshold(given: object) -> Optional[int]:
-    if given is None:
+def _one_or_more(members: Mapping[str, object], kind: type) -> Sequence[object]:
+    """Return the member `hosts`, an array that may be written as its only element."""
+    hosts = members.get("hosts")
+    if isinstance(hosts, kind):
+        return [hosts]
+    return json_fields.items(members, "hosts", MAX_HOSTS)
+
+
+def _host_names(members: Mapping[str, object]) -> tuple[str, ...]:
+    names = _one_or_more(members, str)
+    if not names:
+        raise errors.InvalidMessage("PollHosts request", "no host is named")
+    if not all(isinstance(name, str) for name in names):
+        raise errors.InvalidMessage("PollHosts request", "a host name is not a text")
+    return tuple(str(name) for name in names)
+
+
+def _threshold(untrusted: object) -> Optional[int]:
+    if untrusted is None:
+        return None
+    threshold = _whole_number(untrusted)
+    if threshold is None or not 0 <= threshold <= 2**53:
+        reason = "timeThreshold is not a number of milliseconds"
+        raise errors.InvalidMessage("PollHosts request", reason)
+    return threshold or None
+
+
+def _whole_number(untrusted: object) -> Optional[int]:
+    """Return a number, None if it is none. Jersey also takes one that is written as text."""
+    if isinstance(untrusted, bool) or not isinstance(untrusted, (int, str)):
         return None
     try:
-        # Jersey also takes a number written as text.
-        threshold = (
-            int(given) if isinstance(given, (int, str)) and not isinstance(given, bool) else -1
-        )
+        return int(untrusted)
     except ValueError:
-        threshold = -1
-    if not 0 <= threshold <= 2**53:
-        raise errors.InvalidMessage(
-            "PollHosts request", "timeThreshold is not a number of milliseconds"
-        )
-    return threshold or None
+        return None
 
 
 def _pcrs(mask: object) -> tuple[int, ...]:
@@ -170,7 +184,8 @@ def _encode_host(host: HostTrust) -> dict[str, Any]:
 def _decode_host(untrusted: object) -> Optional[HostTrust]:
     if not isinstance(untrusted, dict):
         return None
-    host_name, trust_lvl = untrusted.get("host_name"), untrusted.get("trust_lvl")
+    host_name = untrusted.get("host_name")
+    trust_lvl = untrusted.get("trust_lvl")
     if not isinstance(host_name, str) or not isinstance(trust_lvl, str):
         return None
     if len(host_name) > MAX_NAME_LENGTH or len(trust_lvl) > MAX_NAME_LENGTH:

@@ -1,9 +1,10 @@
 # SPDX-FileCopyrightText: The ovirt_tcp_plugin developers
 # SPDX-License-Identifier: Apache-2.0
-"""OpenAttestation's whitelist and its registration of hosts: OEM, OS, MLE, PCR and host, as 1.5 to 2.x spell them.
+"""OpenAttestation's whitelist and its registration of hosts, as 1.5 to 2.x spell them.
 
-Source: OpenAttestation 1.6, the beans and resources of WLMService, and `HOSTResource`. An MLE (measured launch
-environment) is the BIOS of an OEM or the VMM of an OS. Its field names stand nowhere else.
+Source: OpenAttestation 1.6, the beans and resources of WLMService, and `HOSTResource`. An MLE
+(measured launch environment) is the BIOS of an OEM or the VMM of an OS. Its field names stand
+nowhere else.
 """
 
 from __future__ import annotations
@@ -123,13 +124,15 @@ def decode_mle(members: Members) -> Mle:
         owner = owner_in(members, "OsName", "OsVersion")
     else:
         raise errors.Refused("1006", "MLE_Type is neither BIOS nor VMM")
-    name = MleName(_name(members, "Name"), _name(members, "Version", MAX_VERSION_LENGTH), owner)
+    version = _name(members, "Version", MAX_VERSION_LENGTH)
+    name = MleName(_name(members, "Name"), version, owner)
     return Mle(name, _text(members, "Description"), _manifests(members))
 
 
 def mle_name_in(members: Members) -> MleName:
     """Return which MLE a query or a PCR speaks of. Raises Refused."""
-    name, version = _name(members, "mleName"), _name(members, "mleVersion", MAX_VERSION_LENGTH)
+    name = _name(members, "mleName")
+    version = _name(members, "mleVersion", MAX_VERSION_LENGTH)
     if members.get("oemName"):
         return MleName(name, version, owner_in(members, "oemName"))
     return MleName(name, version, owner_in(members, "osName", "osVersion"))
@@ -169,7 +172,8 @@ def decode_host_change(members: Members) -> tuple[str, Record]:
         Refused: 500 for a wrong member.
     """
     texts = _host_texts(members)
-    return host_name_in(members, "HostName").lower(), {name: texts[name] for name in HOST_CHANGES}
+    changes = {name: texts[name] for name in HOST_CHANGES}
+    return host_name_in(members, "HostName").lower(), changes
 
 
 def host_name_in(members: Members, member: str) -> str:
@@ -186,7 +190,10 @@ def owner_in(members: Members, *names: str) -> Owner:
 
 
 def encode_mle(mle: Mle) -> Record:
-    """Return what is told of an MLE, but for its values; what it does not have is the text "null", as it was."""
+    """Return the record of an MLE, but for its values.
+
+    What it does not have is the text "null", as it was.
+    """
     owner = mle.name.owner
     vmm = owner.kind == "VMM"
     return {
@@ -214,26 +221,32 @@ def owner_of(mle: Record) -> Owner:
 
 
 def _mle_of_host(
-    members: Members, kind: str, own: Sequence[str], owner: Sequence[str]
+    members: Members, kind: str, mle: tuple[str, str], owner: Sequence[str]
 ) -> Optional[MleName]:
-    given = [name for name in (*own, *owner) if members.get(name)]
-    if not given:
+    present = [name for name in (*mle, *owner) if members.get(name)]
+    if not present:
         return None
-    if len(given) < len(own) + len(owner):
+    if len(present) < len(mle) + len(owner):
         raise errors.Refused("2001", f"Data Error - HOST names its {kind} only by half")
-    name, version = _name(members, own[0]), _name(members, own[1], MAX_VERSION_LENGTH)
-    return MleName(name, version, owner_in(members, *owner))
+    name, version = mle
+    return MleName(
+        _name(members, name),
+        _name(members, version, MAX_VERSION_LENGTH),
+        owner_in(members, *owner),
+    )
 
 
 def _encode_mles(mles: Sequence[MleName]) -> Record:
     encoded = {}
-    for one in mles:
-        kind = one.owner.kind
-        encoded[f"{kind}_Name"], encoded[f"{kind}_Version"] = one.name, one.version
+    for mle in mles:
+        kind = mle.owner.kind
+        encoded[f"{kind}_Name"] = mle.name
+        encoded[f"{kind}_Version"] = mle.version
         if kind == "BIOS":
-            encoded["BIOS_Oem"] = one.owner.name
+            encoded["BIOS_Oem"] = mle.owner.name
         else:
-            encoded["VMM_OSName"], encoded["VMM_OSVersion"] = one.owner.name, one.owner.version
+            encoded["VMM_OSName"] = mle.owner.name
+            encoded["VMM_OSVersion"] = mle.owner.version
     return encoded
 
 
@@ -246,8 +259,8 @@ def _host_texts(members: Members) -> dict[str, str]:
 
 
 def _manifests(members: Members) -> tuple[Pcr, ...]:
-    given = members.get("MLE_Manifests") or []
-    entries = [given] if isinstance(given, dict) else given
+    manifests = members.get("MLE_Manifests") or []
+    entries = [manifests] if isinstance(manifests, dict) else manifests
     if not isinstance(entries, list) or len(entries) > MAX_MANIFESTS:
         raise errors.Refused(
             "500", f"MLE_Manifests is not an array of at most {MAX_MANIFESTS} values"
@@ -262,28 +275,20 @@ def _manifests(members: Members) -> tuple[Pcr, ...]:
 
 
 def _pcr(members: Members, index: str, digest: str) -> Pcr:
-    number, value = _pcr_index(members, index), members.get(digest)
-    if (
-        not isinstance(value, str)
-        or len(value) not in BANKS
-        or not re.fullmatch("[0-9A-Fa-f]*", value)
-    ):
-        raise errors.Refused(
-            "500", f"{digest} is not 40 hex digits (SHA-1), 64 (SHA-256) or 96 (SHA-384)"
-        )
-    return Pcr(number, BANKS[len(value)], value.lower())
+    """Return the value whose index and digest these members hold."""
+    number = _pcr_index(members, index)
+    value = members.get(digest)
+    if isinstance(value, str) and len(value) in BANKS and re.fullmatch("[0-9A-Fa-f]*", value):
+        return Pcr(number, BANKS[len(value)], value.lower())
+    reason = f"{digest} is not 40 hex digits (SHA-1), 64 (SHA-256) or 96 (SHA-384)"
+    raise errors.Refused("500", reason)
 
 
 def _pcr_index(members: Members, member: str) -> int:
     index = members.get(member)
-    if (
-        not isinstance(index, str)
-        or not re.fullmatch("[0-9]{1,2}", index)
-        or int(index) >= tpm2.PCR_COUNT
-    ):
-        raise errors.Refused(
-            "500", f"{member} is not the number of a PCR, 0 to {tpm2.PCR_COUNT - 1}"
-        )
+    last = tpm2.PCR_COUNT - 1
+    if not isinstance(index, str) or not re.fullmatch("[0-9]{1,2}", index) or int(index) > last:
+        raise errors.Refused("500", f"{member} is not the number of a PCR, 0 to {last}")
     return int(index)
 
 

@@ -1,6 +1,9 @@
 # SPDX-FileCopyrightText: The ovirt_tcp_plugin developers
 # SPDX-License-Identifier: Apache-2.0
-"""TPM public areas as keys of `cryptography`, and what its versions read differently in certificates."""
+"""TPM public areas as keys of `cryptography`.
+
+And what its versions read differently in certificates.
+"""
 
 from __future__ import annotations
 
@@ -50,7 +53,10 @@ def load(public: TpmKey) -> VerifyingKey:
 
 
 def load_rsa(key: tpm2.RsaKey) -> rsa.RSAPublicKey:
-    """Return the public key of RSA numbers, of either family. Raises InvalidMessage when they cannot be a key."""
+    """Return the public key of RSA numbers, of either family.
+
+    Raises InvalidMessage when they cannot be a key.
+    """
     try:
         return rsa.RSAPublicNumbers(key.exponent, key.modulus).public_key()
     except ValueError as e:
@@ -59,8 +65,9 @@ def load_rsa(key: tpm2.RsaKey) -> rsa.RSAPublicKey:
 
 def encode(key: object) -> bytes:
     """Return the SubjectPublicKeyInfo (DER) of a key of `cryptography`."""
-    encoding, form = serialization.Encoding.DER, serialization.PublicFormat.SubjectPublicKeyInfo
-    encoded: bytes = key.public_bytes(encoding, form)  # type: ignore[attr-defined]
+    encoded: bytes = key.public_bytes(  # type: ignore[attr-defined]
+        serialization.Encoding.DER, serialization.PublicFormat.SubjectPublicKeyInfo
+    )
     return encoded
 
 
@@ -70,7 +77,10 @@ def digest(public: TpmKey) -> str:
 
 
 def life(certificate: x509.Certificate) -> tuple[datetime.datetime, datetime.datetime]:
-    """Return begin and end of a certificate's life. EL9's cryptography knows only the forms without a zone, in UTC."""
+    """Return begin and end of a certificate's life.
+
+    EL9's cryptography knows only the forms without a zone, in UTC.
+    """
     try:
         return certificate.not_valid_before_utc, certificate.not_valid_after_utc
     except AttributeError:

@@ -2,9 +2,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """Reference values: what good boots look like, as chosen by the administrator.
 
-A set tells the order of the parts of a boot (its slots) and the good digests of each part, so that an update of one
-part needs one new value. A value may also be of a whole PCR, or good for one host only. A staged value counts for
-previews, not yet for verdicts.
+A set tells the order of the parts of a boot (its slots) and the good digests of each part, so that
+an update of one part needs one new value. A value may also be of a whole PCR, or good for one host
+only. A staged value counts for previews, not yet for verdicts.
 """
 
 from __future__ import annotations
@@ -72,7 +72,8 @@ class ReferenceSet:
         name: chosen by the administrator, unique.
         slots: (PCR, component) of each step of the boot, in order; unique.
         values: the good digests.
-        host_names: the hosts that it is for, and that are judged by such sets only; None: all that no set is for.
+        host_names: the hosts that it is for, and that are judged by such sets only; None: all that
+            no set is for.
     """
 
     name: str
@@ -160,23 +161,26 @@ def from_boot(
 ) -> ReferenceSet:
     """Return the reference values of a boot whose quote and replay were checked.
 
-    By step only: the value of a whole PCR would go on to count after one of its steps was withdrawn.
+    By step only: the value of a whole PCR would go on to count after one of its steps was
+    withdrawn.
     """
-    taken = tuple(steps)
-    values = (
-        Value(bank, step.pcr, step.component, step.digest, staged=staged, note=note)
-        for step in taken
-    )
-    return ReferenceSet(name, tuple((step.pcr, step.component) for step in taken), tuple(values))
+    slots = []
+    values = []
+    for step in steps:
+        slots.append((step.pcr, step.component))
+        value = Value(bank, step.pcr, step.component, step.digest, staged=staged, note=note)
+        values.append(value)
+    return ReferenceSet(name, tuple(slots), tuple(values))
 
 
-def encode(one: ReferenceSet) -> dict[str, Any]:
+def encode(reference_set: ReferenceSet) -> dict[str, Any]:
     """Return the JSON object of a set."""
+    host_names = reference_set.host_names
     return {
-        "name": one.name,
-        "slots": [list(slot) for slot in one.slots],
-        "values": [encode_value(value) for value in one.values],
-        "host_names": None if one.host_names is None else list(one.host_names),
+        "name": reference_set.name,
+        "slots": [list(slot) for slot in reference_set.slots],
+        "values": [encode_value(value) for value in reference_set.values],
+        "host_names": None if host_names is None else list(host_names),
     }
 
 
@@ -196,27 +200,24 @@ def decode(untrusted: object) -> ReferenceSet:
     slots = tuple(_slot(item) for item in json_fields.items(members, "slots", MAX_SLOTS))
     if len(set(slots)) != len(slots):
         raise errors.InvalidMessage("reference set", "a slot is there twice")
+    name = check_name(json_fields.text(members, "name", MAX_NAME_LENGTH))
+    values = json_fields.items(members, "values", MAX_VALUES)
     return ReferenceSet(
-        name=check_name(json_fields.text(members, "name", MAX_NAME_LENGTH)),
+        name=name,
         slots=slots,
-        values=tuple(
-            decode_value(item) for item in json_fields.items(members, "values", MAX_VALUES)
-        ),
-        host_names=None if members.get("host_names") is None else _host_names(members),
+        values=tuple(decode_value(item) for item in values),
+        host_names=_host_names(members),
     )
 
 
 def decode_value(untrusted: object) -> Value:
-    """Return the value in a JSON object; an identifier in it is not believed. Raises InvalidMessage."""
+    """Return the value in a JSON object; an identifier in it is not believed.
+
+    Raises InvalidMessage.
+    """
     members = json_fields.members(untrusted, "reference value")
     _refuse_unknown(members, _VALUE_MEMBERS, "reference value")
-    bank, digest = json_fields.text(members, "bank", 16), json_fields.text(members, "digest", 128)
-    if bank not in tpm2.DIGEST_SIZES or not re.fullmatch(
-        f"[0-9a-f]{{{2 * tpm2.DIGEST_SIZES[bank]}}}", digest
-    ):
-        raise errors.InvalidMessage(
-            "reference value", "the digest is not lower-case hex of the bank's length"
-        )
+    bank = json_fields.text(members, "bank", 16)
     staged = members.get("staged", False)
     if not isinstance(staged, bool):
         raise errors.InvalidMessage("reference value", "staged is neither true nor false")
@@ -225,14 +226,24 @@ def decode_value(untrusted: object) -> Value:
         bank=bank,
         pcr=json_fields.integer(members, "pcr", 0, tpm2.PCR_COUNT - 1),
         component=_check_component(component),
-        digest=digest,
+        digest=_check_digest(json_fields.text(members, "digest", 128), bank),
         host_name=json_fields.text({"host_name": "", **members}, "host_name", 255),
         staged=staged,
         note=json_fields.text({"note": "", **members}, "note", MAX_NOTE_LENGTH),
     )
 
 
-def _host_names(members: Mapping[str, object]) -> tuple[str, ...]:
+def _check_digest(digest: str, bank: str) -> str:
+    size = tpm2.DIGEST_SIZES.get(bank)
+    if size is None or not re.fullmatch(f"[0-9a-f]{{{2 * size}}}", digest):
+        reason = "the digest is not lower-case hex of the bank's length"
+        raise errors.InvalidMessage("reference value", reason)
+    return digest
+
+
+def _host_names(members: Mapping[str, object]) -> Optional[tuple[str, ...]]:
+    if members.get("host_names") is None:
+        return None
     names = json_fields.items(members, "host_names", MAX_HOSTS)
     if not all(isinstance(name, str) and len(name) <= 255 for name in names):
         raise errors.InvalidMessage(

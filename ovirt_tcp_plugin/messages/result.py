@@ -51,9 +51,10 @@ class AttestationResult:
         age_ms: milliseconds since the nonce was issued that this result rests on, by the verifier's
             CLOCK_BOOTTIME; None when no evidence stands behind it.
         lifetime_ms: how long after its birth the result may be relied on.
-        boot_id: the host's kernel boot id at that time; empty when no evidence stands behind the result.
-        tpm_family: family of the TPM that signed that evidence, "2.0" or "1.2"; empty when there is none. What a TPM
-            1.2 signs rests on SHA-1.
+        boot_id: the host's kernel boot id at that time; empty when no evidence stands behind the
+            result.
+        tpm_family: family of the TPM that signed that evidence, "2.0" or "1.2"; empty when there is
+            none. What a TPM 1.2 signs rests on SHA-1.
     """
 
     host_name: str

@@ -2,9 +2,10 @@
 # SPDX-License-Identifier: Apache-2.0
 """TPM 1.2 structures that travel between attester and verifier.
 
-Clauses are of the "TPM Main Specification" 1.2 revision 116, Part 2 (Structures), unless Part 3 (Commands) is named.
-Everything here rests on SHA-1, which the chip does not let anybody choose: a host with such a TPM is worth less.
-Parsing says only that the bytes have the form; who made them is for `verifier/appraisal/quote12.py`.
+Clauses are of the "TPM Main Specification" 1.2 revision 116, Part 2 (Structures), unless Part 3
+(Commands) is named. Everything here rests on SHA-1, which the chip does not let anybody choose: a
+host with such a TPM is worth less. Parsing says only that the bytes have the form; who made them is
+for `verifier/appraisal/quote12.py`.
 """
 
 from __future__ import annotations
@@ -85,7 +86,8 @@ class PublicKey:
 class Key:
     """TPM_KEY12, 10.3.
 
-    Nothing in it is signed: that `usage` is true is known only after the TPM took it for an identity key.
+    Nothing in it is signed: that `usage` is true is known only after the TPM took it for an
+    identity key.
 
     Attributes:
         usage: TPM_KEY_USAGE; only an identity key signs nothing but what its TPM made itself.
@@ -102,7 +104,7 @@ class Key:
 
 
 @dataclasses.dataclass(frozen=True)
-class Quote:
+class Quote12:
     """TPM_QUOTE_INFO ("QUOT", 11.3) or TPM_QUOTE_INFO2 ("QUT2", 11.4).
 
     There is no counter of resets in it, no clock, and no word on the key that signed.
@@ -117,9 +119,14 @@ class Quote:
     indices: Optional[tuple[int, ...]]
     pcr_digest: bytes
 
-    def selection(self, given: PcrValues) -> Selection:
-        """Return the PCRs quoted, if `given` are the values quoted: they are when they hash to `pcr_digest`."""
-        return {BANK: tuple(sorted(given.get(BANK, {}))) if self.indices is None else self.indices}
+    def selection(self, reported: PcrValues) -> Selection:
+        """Return the PCRs quoted, if `reported` are the values quoted.
+
+        They are when they hash to `pcr_digest`.
+        """
+        if self.indices is not None:
+            return {BANK: self.indices}
+        return {BANK: tuple(sorted(reported.get(BANK, {})))}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -141,8 +148,10 @@ class _RsaParameters:
     bits: int
 
 
-def parse_quote(untrusted: bytes) -> Quote:
-    """Return the quote in the bytes that the TPM signed, with or without the TPM_CAP_VERSION_INFO after "QUT2".
+def parse_quote(untrusted: bytes) -> Quote12:
+    """Return the quote in the bytes that the TPM signed.
+
+    After "QUT2" there may be a TPM_CAP_VERSION_INFO.
 
     Raises:
         InvalidMessage: not a quote, or bytes left over.
@@ -151,7 +160,7 @@ def parse_quote(untrusted: bytes) -> Quote:
     head = reader.take(len(VERSION))
     if head == VERSION and reader.take(len(FIXED_QUOTE)) == FIXED_QUOTE:
         digest = reader.take(DIGEST_SIZE)
-        quote = Quote(reader.take(DIGEST_SIZE), None, digest)
+        quote = Quote12(reader.take(DIGEST_SIZE), None, digest)
     elif (
         head == struct.pack(">H", TAG_QUOTE_INFO2) + FIXED_QUOTE2[:2]
         and reader.take(2) == FIXED_QUOTE2[2:]
@@ -164,7 +173,10 @@ def parse_quote(untrusted: bytes) -> Quote:
 
 
 def encode_quote(external_data: bytes, composite_digest: bytes) -> bytes:
-    """Return the TPM_QUOTE_INFO that TPM_Quote signs (Part 3, 16.3); the TPM itself does not return it."""
+    """Return the TPM_QUOTE_INFO that TPM_Quote signs (Part 3, 16.3).
+
+    The TPM itself does not return it.
+    """
     return VERSION + FIXED_QUOTE + composite_digest + external_data
 
 
@@ -204,7 +216,8 @@ def parse_key(untrusted: bytes) -> Key:
     """Return the key in a TPM_KEY12 (10.3), with or without its private part.
 
     Raises:
-        InvalidMessage: another structure, not an RSA-2048 key with the default exponent, or bytes left over.
+        InvalidMessage: another structure, not an RSA-2048 key with the default exponent, or bytes
+            left over.
     """
     reader = _bounded(untrusted, "TPM_KEY12", MAX_KEY_SIZE)
     key = take_key(reader)
@@ -217,7 +230,8 @@ def take_key(reader: TpmReader) -> Key:
     start = reader.position
     if reader.u16() != TAG_KEY12 or reader.u16() != 0:
         raise reader.invalid("not a TPM_KEY12")
-    usage, flags = reader.u16(), reader.u32()
+    usage = reader.u16()
+    flags = reader.u32()
     reader.u8()  # authDataUsage: of interest to the host only
     parameters = _take_rsa_parameters(reader)
     _take_long(reader, _MAX_PCR_INFO_SIZE)
@@ -262,7 +276,8 @@ def take_selection(reader: TpmReader) -> tuple[int, ...]:
     """Return the PCRs of the TPM_PCR_SELECTION at the cursor, ascending (8.1).
 
     Raises:
-        InvalidMessage: not three octets: each PC's TPM has 24 PCRs, and a second encoding would have a second digest.
+        InvalidMessage: not three octets: each PC's TPM has 24 PCRs, and a second encoding would
+            have a second digest.
     """
     size = reader.u16()
     if size != _SELECTION_SIZE:
@@ -272,7 +287,10 @@ def take_selection(reader: TpmReader) -> tuple[int, ...]:
 
 
 def take_composite(reader: TpmReader) -> Mapping[int, bytes]:
-    """Return the values in the TPM_PCR_COMPOSITE at the cursor, by index (8.2). Raises InvalidMessage."""
+    """Return the values in the TPM_PCR_COMPOSITE at the cursor, by index (8.2).
+
+    Raises InvalidMessage.
+    """
     selection = take_selection(reader)
     size = reader.u32()
     if size != len(selection) * DIGEST_SIZE:
@@ -281,9 +299,9 @@ def take_composite(reader: TpmReader) -> Mapping[int, bytes]:
 
 
 def composite_digest(values: Mapping[int, bytes]) -> bytes:
-    """Return the SHA-1 of the TPM_PCR_COMPOSITE of these values (8.2): it covers which PCRs they are, too.
+    """Return the SHA-1 of the TPM_PCR_COMPOSITE of these values (8.2).
 
-    Of no values it is twenty zeros; so a TPM answers (seen on libtpms).
+    It covers which PCRs they are, too. Of no values it is twenty zeros; so a TPM answers (seen on libtpms).
     """
     if not values:
         return bytes(DIGEST_SIZE)
@@ -298,15 +316,20 @@ def pcr_digest(selection: Selection, values: PcrValues) -> bytes:
     Raises:
         InvalidMessage: a selected value is missing or has not 20 bytes.
     """
-    indices, given = selection.get(BANK, ()), values.get(BANK, {})
-    for index in indices:
-        if len(given.get(index, b"")) != DIGEST_SIZE:
+    by_index = values.get(BANK, {})
+    selected = {}
+    for index in selection.get(BANK, ()):
+        value = by_index.get(index, b"")
+        if len(value) != DIGEST_SIZE:
             raise errors.InvalidMessage("PCR values", f"PCR {index} of bank {BANK} is missing")
-    return composite_digest({index: given[index] for index in indices})
+        selected[index] = value
+    return composite_digest(selected)
 
 
 def identity_contents(label_digest: bytes, public: PublicKey) -> bytes:
-    """Return the TPM_IDENTITY_CONTENTS that a new identity key signs (12.5): its binding to a label.
+    """Return the TPM_IDENTITY_CONTENTS by which a new identity key is bound to a label (12.5).
+
+    The key signs it.
 
     Args:
         label_digest: 20 bytes that the caller of TPM_MakeIdentity chose.
@@ -315,7 +338,10 @@ def identity_contents(label_digest: bytes, public: PublicKey) -> bytes:
 
 
 def encode_asym_ca_contents(aes_key: bytes, public: PublicKey) -> bytes:
-    """Return the TPM_ASYM_CA_CONTENTS (12.8) by which a TPM gives `aes_key` for that identity key only."""
+    """Return the TPM_ASYM_CA_CONTENTS of an AES key (12.8).
+
+    The TPM gives the key for that identity key only.
+    """
     return encode_symmetric_key(aes_key) + public.digest
 
 
@@ -325,15 +351,24 @@ def encode_symmetric_key(aes_key: bytes) -> bytes:
 
 
 def take_symmetric_key(reader: TpmReader) -> bytes:
-    """Return the AES-128 key of the TPM_SYMMETRIC_KEY at the cursor (10.7). Raises InvalidMessage."""
-    algorithm, _scheme, size = reader.u32(), reader.u16(), reader.u16()
+    """Return the AES-128 key of the TPM_SYMMETRIC_KEY at the cursor (10.7).
+
+    Raises InvalidMessage.
+    """
+    algorithm = reader.u32()
+    reader.u16()  # the mode of encryption, which is CBC
+    size = reader.u16()
     if algorithm != ALG_AES128 or size != AES_SIZE:
         raise reader.invalid("not an AES-128 key")
     return reader.take(size)
 
 
 def encode_attestation(initial: bytes, encrypted: bytes) -> bytes:
-    """Return the TPM_SYM_CA_ATTESTATION (12.7) of what was encrypted by AES-128-CBC with that initial value."""
+    """Return the TPM_SYM_CA_ATTESTATION of what AES-128-CBC encrypted (12.7).
+
+    Args:
+        initial: its initial value.
+    """
     parameters = struct.pack(">III", AES_SIZE * 8, AES_SIZE * 8, len(initial)) + initial
     algorithm = _KEY_PARMS.pack(ALG_AES128, ES_SYM_CBC, SS_NONE, len(parameters)) + parameters
     return struct.pack(">I", len(encrypted)) + algorithm + encrypted
@@ -350,7 +385,8 @@ def parse_attestation(untrusted: bytes) -> tuple[bytes, bytes]:
     expected = encode_attestation(bytes(AES_SIZE), b"")[4:-AES_SIZE]
     if reader.take(len(expected)) != expected:
         raise reader.invalid("not encrypted by AES-128-CBC")
-    initial, encrypted = reader.take(AES_SIZE), reader.take(size)
+    initial = reader.take(AES_SIZE)
+    encrypted = reader.take(size)
     reader.end()
     return initial, encrypted
 
@@ -358,27 +394,27 @@ def parse_attestation(untrusted: bytes) -> tuple[bytes, bytes]:
 def external_data(qualifying_data: bytes) -> bytes:
     """Return the 20 bytes that stand for 32 bytes of qualifying data in a TPM 1.2 quote.
 
-    The first 20 bytes, not their SHA-1: they are a SHA-256 already, and truncating it costs length, but does not
-    rest on SHA-1 (NIST SP 800-107, 5.1).
+    The first 20 bytes, not their SHA-1: they are a SHA-256 already, and truncating it costs length,
+    but does not rest on SHA-1 (NIST SP 800-107, 5.1).
     """
     return qualifying_data[:DIGEST_SIZE]
 
 
 def sha1(content: bytes) -> bytes:
-    """Return the SHA-1 that a TPM 1.2 prescribes; nothing else in this package may use it for trust."""
+    """Return the SHA-1 that a TPM 1.2 prescribes; nothing else may use it for trust."""
     return hashlib.sha1(content, usedforsecurity=False).digest()
 
 
-def _quote2(reader: TpmReader) -> Quote:
+def _quote2(reader: TpmReader) -> Quote12:
     external = reader.take(DIGEST_SIZE)
     info = take_pcr_info_short(reader)
     if reader.left:
         _take_version_info(reader)
-    return Quote(external, info.selection, info.composite_digest)
+    return Quote12(external, info.selection, info.composite_digest)
 
 
 def _take_version_info(reader: TpmReader) -> None:
-    """Pass over a TPM_CAP_VERSION_INFO (21.6): the chip's make and firmware, which nothing here rests on."""
+    """Pass over a TPM_CAP_VERSION_INFO (21.6): make and firmware, which nothing here rests on."""
     if reader.u16() != TAG_CAP_VERSION_INFO:
         raise reader.invalid("neither an end nor a TPM_CAP_VERSION_INFO")
     reader.take(11)  # version, specification level, errata, vendor
@@ -393,10 +429,10 @@ def _take_rsa_parameters(reader: TpmReader) -> _RsaParameters:
         raise reader.invalid(f"unknown key type {algorithm:#010x}")
     body = reader.take(size)
     inner = TpmReader(body, "TPM_RSA_KEY_PARMS")
-    bits, primes = inner.u32(), inner.u32()
-    exponent = (
-        int.from_bytes(_take_long(inner, _MAX_EXPONENT_SIZE), "big") or 65537
-    )  # empty means the default
+    bits = inner.u32()
+    primes = inner.u32()
+    # An empty exponent means the default one.
+    exponent = int.from_bytes(_take_long(inner, _MAX_EXPONENT_SIZE), "big") or 65537
     inner.end()
     if primes != 2 or exponent != 65537:
         raise reader.invalid("not an RSA key with two primes and the exponent 65537")

@@ -26,7 +26,10 @@ class TpmReader:
         self.position = 0
 
     def take(self, size: int) -> bytes:
-        """Return the next `size` bytes. Raises InvalidMessage when there are fewer, or for a negative size."""
+        """Return the next `size` bytes.
+
+        Raises InvalidMessage when there are fewer, or for a negative size.
+        """
         end = self.position + size
         if size < 0 or end > len(self._bytes):
             raise self.invalid(f"ends at byte {len(self._bytes)}, {end} were announced")

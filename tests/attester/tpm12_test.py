@@ -123,7 +123,7 @@ def test_quotes_in_both_forms(
     verify(tpm12.parse_key(area).public, signed, signature)
     quote = tpm12.parse_quote(signed)
     values = tpm.read_pcrs({"sha1": indices}).get("sha1", {})
-    assert quote == tpm12.Quote(LABEL, indices if form == "quote2" else None, tpm12.composite_digest(values))
+    assert quote == tpm12.Quote12(LABEL, indices if form == "quote2" else None, tpm12.composite_digest(values))
 
 
 def test_a_key_fits_only_the_values_that_it_quoted(chip: Swtpm12, tpm: Tpm12) -> None:

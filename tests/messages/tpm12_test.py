@@ -45,12 +45,12 @@ def key(usage: int = 0x0012, tag: int = 0x0028, fill: int = 0, private: bytes = 
 
 
 def test_reads_a_quote() -> None:
-    assert tpm12.parse_quote(QUOTE) == tpm12.Quote(NONCE, None, DIGEST)
+    assert tpm12.parse_quote(QUOTE) == tpm12.Quote12(NONCE, None, DIGEST)
 
 
 @pytest.mark.parametrize("signed", [QUOTE2, QUOTE2_VERSION], ids=["without version", "with version"])
 def test_reads_a_quote2(signed: bytes) -> None:
-    assert tpm12.parse_quote(signed) == tpm12.Quote(NONCE, (17, 18), DIGEST)
+    assert tpm12.parse_quote(signed) == tpm12.Quote12(NONCE, (17, 18), DIGEST)
 
 
 @pytest.mark.parametrize(

@@ -39,7 +39,7 @@ from ovirt_tcp_plugin.messages.result import Finding, Level
 from ovirt_tcp_plugin.verifier.appraisal import logs, pcr_values
 from ovirt_tcp_plugin.verifier.appraisal.authenticity import IssuedNonce, authenticate
 from ovirt_tcp_plugin.verifier.appraisal.counters import Boot, boot_of, check_counters
-from ovirt_tcp_plugin.verifier.appraisal.enrolled_tpm import EnrolledTpm
+from ovirt_tcp_plugin.verifier.appraisal.enrolled_tpm import EnrolledTpm, SignedQuote
 from ovirt_tcp_plugin.verifier.appraisal.measured import Measured
 from ovirt_tcp_plugin.verifier.appraisal.reappraise import conclude
 from ovirt_tcp_plugin.verifier.appraisal.reference_match import Criteria
@@ -99,25 +99,37 @@ def appraise(
     quote = authenticate(reported, host, issued, now_ms)  # (2)-(4), (10)
     if isinstance(quote, Finding):
         return Discarded(quote)
-    ((bank, indices),) = required.items()
-    boot = boot_of(reported.boot_id, quote.counters)
-    findings = [
-        *check_counters(boot, quote.counters, previous),  # (5)
-        *pcr_values.check_selection(quote.selection, issued),  # (9)
-    ]
-    proven = pcr_values.check_values(quote, host, reported.pcrs, required)  # (6)
-    if proven.finding is not None:
-        findings.append(proven.finding)
-    replayed = logs.check(reported.logs, bank, indices, proven.values)  # (7)
-    findings += replayed.findings
-    values = {pcr: value.hex() for pcr, value in proven.values.items()}
-    measured = Measured(values, replayed.steps, bank)
-    differences = criteria.judge(measured, host.name, required)  # (8)
-    conclusion = conclude(findings, differences, criteria.chosen_for(host.name))
-    return Appraised(conclusion.level, conclusion.findings, boot, measured)
+    return _judge(reported, host, quote, issued, previous, required, criteria)
 
 
 def logs_for(required: tpm2.Selection) -> Collection[str]:
     """Return the kinds of logs that check (7) reads to prove these PCRs."""
     ((_, indices),) = required.items()
     return logs.kinds_for(indices)
+
+
+def _judge(
+    reported: evidence.Evidence,
+    host: EnrolledTpm,
+    quote: SignedQuote,
+    issued: Optional[IssuedNonce],
+    previous: Optional[Boot],
+    required: tpm2.Selection,
+    criteria: Criteria,
+) -> Appraised:
+    """Return what an authentic quote says of the host: checks (5)-(9)."""
+    ((bank, indices),) = required.items()
+    boot = boot_of(reported.boot_id, quote.counters)
+    proven = pcr_values.check_values(quote, host, reported.pcrs, required)  # (6)
+    replayed = logs.check(reported.logs, bank, indices, proven.values)  # (7)
+    values = {pcr: value.hex() for pcr, value in proven.values.items()}
+    measured = Measured(values, replayed.steps, bank)
+    findings = [
+        *check_counters(boot, quote.counters, previous),  # (5)
+        *pcr_values.check_selection(quote.selection, issued),  # (9)
+        *proven.findings,
+        *replayed.findings,
+    ]
+    differences = criteria.judge(measured, host.name, required)  # (8)
+    conclusion = conclude(findings, differences, criteria.chosen_for(host.name))
+    return Appraised(conclusion.level, conclusion.findings, boot, measured)

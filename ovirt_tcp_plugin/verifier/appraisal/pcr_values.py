@@ -9,7 +9,7 @@ signed digest.
 from __future__ import annotations
 
 import hmac
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import NamedTuple, Optional
 
 from ovirt_tcp_plugin import errors
@@ -24,7 +24,7 @@ class ProvenValues(NamedTuple):
     """The required PCR values that the signature covers, by index, and what failed."""
 
     values: Mapping[int, bytes]
-    finding: Optional[Finding] = None
+    findings: Sequence[Finding] = ()
 
 
 def check_selection(
@@ -47,14 +47,14 @@ def check_values(
     try:
         digest = host.pcr_digest(quote.selection, reported)
     except errors.InvalidMessage as e:
-        return ProvenValues({}, FindingCode.VALUES_MISSING.finding(str(e)))
+        return ProvenValues({}, [FindingCode.VALUES_MISSING.finding(str(e))])
     if not hmac.compare_digest(digest, quote.pcr_digest):
         differing = FindingCode.VALUES_DIFFER.finding(
             "the PCR values given are not those that the TPM signed",
             expected=quote.pcr_digest.hex(),
             seen=digest.hex(),
         )
-        return ProvenValues({}, differing)
+        return ProvenValues({}, [differing])
     ((bank, indices),) = required.items()
     signed = quote.selection.get(bank, ())
     proven = {index: reported[bank][index] for index in indices if index in signed}
@@ -62,4 +62,4 @@ def check_values(
     if not missing:
         return ProvenValues(proven)
     text = f"PCR {', '.join(missing)} of bank {bank} is required, but was not quoted"
-    return ProvenValues(proven, FindingCode.PCR_NOT_QUOTED.finding(text))
+    return ProvenValues(proven, [FindingCode.PCR_NOT_QUOTED.finding(text)])

@@ -203,7 +203,7 @@ class Handler(JsonHandler):
 
     def body(self, what: str) -> Mapping[str, object]:
         """Return the request's JSON object. Raises InvalidMessage."""
-        return json_fields.members(json_fields.parse(self.content, what, self.max_body_size), what)
+        return json_fields.parse_members(self.content, what, self.max_body_size)
 
     def write_error(self, status_code: int, **kwargs: Any) -> None:
         error = kwargs.get("exc_info", (None, None, None))[1]

@@ -88,5 +88,5 @@ def test_refuses_what_the_key_signs_besides_quotes(other: object, tpm: SoftwareT
 def test_accepts_the_keys_own_quote(tpm: SoftwareTpm12) -> None:
     digest = tpm12.composite_digest({17: tpm.pcrs[17], 18: tpm.pcrs[18]})
 
-    assert quote12.check_quote(*tpm.quote(NONCE, (17, 18)), tpm.ak) == tpm12.Quote(NONCE, None, digest)
-    assert quote12.check_quote(*tpm.quote2(NONCE, (17, 18)), tpm.ak) == tpm12.Quote(NONCE, (17, 18), digest)
+    assert quote12.check_quote(*tpm.quote(NONCE, (17, 18)), tpm.ak) == tpm12.Quote12(NONCE, None, digest)
+    assert quote12.check_quote(*tpm.quote2(NONCE, (17, 18)), tpm.ak) == tpm12.Quote12(NONCE, (17, 18), digest)
