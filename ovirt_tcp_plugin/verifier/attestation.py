@@ -13,30 +13,25 @@ import asyncio
 import dataclasses
 import logging
 import secrets
-import time
 from collections.abc import Collection, Sequence
-from typing import Optional, Union
+from typing import Optional
 
 from sqlalchemy.engine import Connection
 
 from ovirt_tcp_plugin import errors
 from ovirt_tcp_plugin.clock import Clock
 from ovirt_tcp_plugin.messages import evidence, tpm2
-from ovirt_tcp_plugin.messages.findings import CheckNumber, FindingCode
+from ovirt_tcp_plugin.messages.findings import FindingCode
 from ovirt_tcp_plugin.messages.result import AttestationResult, Finding, Level
 from ovirt_tcp_plugin.verifier import settings
-from ovirt_tcp_plugin.verifier.appraisal import appraise, measured
-from ovirt_tcp_plugin.verifier.appraisal.appraise import Appraised, Discarded
+from ovirt_tcp_plugin.verifier.appraisal import appraise
 from ovirt_tcp_plugin.verifier.appraisal.authenticity import IssuedNonce
-from ovirt_tcp_plugin.verifier.appraisal.counters import Boot
-from ovirt_tcp_plugin.verifier.appraisal.reappraise import Conclusion
 from ovirt_tcp_plugin.verifier.enrolment import TPM12_OFF, is_host_name
+from ovirt_tcp_plugin.verifier.evidence_intake import EvidenceIntake
 from ovirt_tcp_plugin.verifier.long_poll import LongPolls
 from ovirt_tcp_plugin.verifier.metrics import Metrics
 from ovirt_tcp_plugin.verifier.reference_values import (
     ReferenceValueService,
-    ReferenceVersion,
-    excuse,
 )
 from ovirt_tcp_plugin.verifier.result_ages import ResultAges
 from ovirt_tcp_plugin.verifier.store import challenges, references, results
@@ -71,6 +66,9 @@ class Attestation:
         self._clock = clock
         self._long_polls = LongPolls()
         self._ages = ResultAges(clock)
+        self._intake = EvidenceIntake(
+            database, reference_values, metrics, options, clock, self._long_polls
+        )
 
     # For agents
 
@@ -126,32 +124,13 @@ class Attestation:
     async def submit(self, state: State, reported: evidence.Evidence) -> AttestationResult:
         """Appraise a host's evidence, keep the result and wake who waits for it.
 
-        Args:
-            state: as it was when the request began. If anything of weight has changed since, the
-                nonce was taken back meanwhile, or is another one.
-
         Raises:
-            Refused: tpm12_off; or the evidence was discarded: the failed check's code and reason.
-            Unavailable: the result could not be kept.
+            Refused, Unavailable: as `EvidenceIntake.take` does.
         """
-        host = state.host
-        self._check_family(host)
-        version = await self._reference_values.at(state.reference_version)
-        issued = self._issued(state)
-        outcome = self._appraise(state, reported, issued, version)
-        if isinstance(outcome, Discarded):
-            self._metrics.discarded(outcome.finding.code)
-            await self._database.write(lambda c: challenges.take(c, host.name, reported.nonce))
-            raise _refuse(host.name, outcome.finding)
-        born_ms = self._clock.now_ms() if issued is None else issued.born_ms
-        fresh = self._new_result(state, outcome, version, born_ms)
-        proven = measured.encode(outcome.measured)
-        await self._database.write(lambda c: _keep(c, host, reported.nonce, fresh, proven))
-        self._metrics.appraised(fresh.level)
-        codes = ",".join(finding.code for finding in outcome.findings)
-        log.info("appraised host=%s level=%s findings=%s", host.name, fresh.level.value, codes)
-        self._long_polls.of(host.name).settle(state.challenge.issued)
-        return self._describe(host.name, fresh)
+        self._check_family(state.host)
+        fresh = await self._intake.take(state, reported)
+        self._long_polls.of(state.host.name).settle(state.challenge.issued)
+        return self._describe(state.host.name, fresh)
 
     # For those who ask
 
@@ -224,8 +203,6 @@ class Attestation:
             for name, number in answered.items():
                 self._long_polls.of(name).settle(number)
 
-    # The parts of a submission
-
     def _required(self, host: Host) -> tpm2.Selection:
         return self._options.required_in(host.tpm.bank)
 
@@ -234,59 +211,6 @@ class Attestation:
         now_ms = self._clock.now_ms()
         challenge = evidence.Challenge(nonce, self._required(host), NONCE_LIFETIME_MS)
         return IssuedNonce(challenge, host.name, now_ms, now_ms + NONCE_LIFETIME_MS)
-
-    def _issued(self, state: State) -> Optional[IssuedNonce]:
-        """Return the nonce that is out, None if it is of another clock or of another profile."""
-        issued = state.challenge.nonce
-        if issued is None or state.challenge.clock_id != self._clock.boot_id:
-            return None
-        if issued.challenge.selection != self._required(state.host):
-            return None
-        return issued
-
-    def _appraise(
-        self,
-        state: State,
-        reported: evidence.Evidence,
-        issued: Optional[IssuedNonce],
-        version: ReferenceVersion,
-    ) -> Union[Appraised, Discarded]:
-        host = state.host
-        last = results.readable(state.result)
-        began_s = time.perf_counter()
-        outcome = appraise.appraise(
-            reported,
-            host.tpm,
-            issued,
-            last.boot if last else None,
-            self._required(host),
-            version.criteria[host.tpm.bank],
-            self._clock.now_ms(),
-        )
-        cost_s = time.perf_counter() - began_s
-        self._long_polls.of(host.name).cost_ms = 1000 * cost_s
-        return outcome
-
-    def _new_result(
-        self, state: State, outcome: Appraised, version: ReferenceVersion, born_ms: int
-    ) -> Result:
-        host = state.host
-        last = results.readable(state.result)
-        by_name = version.names(host.name)
-        conclusion = excuse(Conclusion(outcome.level, outcome.findings), version, by_name)
-        fresh = Result(
-            level=conclusion.level,
-            findings=conclusion.findings,
-            clock_id=self._clock.boot_id,
-            born_ms=born_ms,
-            boot=_baseline(last.boot if last else None, outcome),
-            boot_id=outcome.boot.boot_id,
-            reference_version=version.number,
-            tpm_family=host.tpm.family,
-        )
-        return supersede(last, fresh)
-
-    # The parts of an answer
 
     async def _last(self, names: Sequence[str]) -> dict[str, StoredResult]:
         """Return the last results on the enrolled ones of these hosts, by today's reference values."""
@@ -304,7 +228,7 @@ class Attestation:
         with self._long_polls.wait_for(numbers) as answers:
             for name in numbers:
                 self._long_polls.of(name).want_challenge()
-            answered = await answers.come(deadline_ms - self._clock.now_ms())
+            answered = await answers.wait(deadline_ms - self._clock.now_ms())
         fresh = await self._last(names)
         last.update(fresh)
         for name in answered:
@@ -364,19 +288,10 @@ class Attestation:
 def key_of(name: str) -> str:
     """Return the name that a host asked for as `name` is known by: case does not count.
 
-    Only ASCII's: there are other letters, such as the Kelvin sign, whose lower case is one of ASCII.
+    Only ASCII's: there are other letters, such as the Kelvin sign, whose lower case is one of
+    ASCII.
     """
     return name.lower() if name.isascii() else name
-
-
-def supersede(kept: Optional[Result], fresh: Result) -> Result:
-    """Return the result to keep: `untrusted` ends only by a trusted one (or by an administrator).
-
-    All else is of the new evidence, since the level may be judged again by what that proved.
-    """
-    if kept is not None and kept.level is Level.UNTRUSTED and fresh.level is Level.UNKNOWN:
-        return dataclasses.replace(fresh, level=Level.UNTRUSTED)
-    return fresh
 
 
 def _covers(result: StoredResult, boot_id: str) -> bool:
@@ -384,30 +299,8 @@ def _covers(result: StoredResult, boot_id: str) -> bool:
     return isinstance(result, Result) and result.boot_id == boot_id
 
 
-def _baseline(previous: Optional[Boot], outcome: Appraised) -> Boot:
-    """Return the counters to measure the next quote against.
-
-    Ones that failed check (5) are no baseline: the next quote would agree with them, and the host
-    be trusted again without the reboot that it needs.
-    """
-    failed = any(finding.check == CheckNumber.COUNTERS for finding in outcome.findings)
-    return previous if previous is not None and failed else outcome.boot
-
-
 def _all_results(connection: Connection) -> tuple[dict[str, StoredResult], int]:
     return results.of_all(connection), references.version(connection)
-
-
-def _keep(connection: Connection, host: Host, nonce: bytes, fresh: Result, proven: str) -> None:
-    """Take the nonce back and keep the result, both or neither.
-
-    Raises:
-        Refused: the nonce was used meanwhile, or the host enrolled again.
-    """
-    if not challenges.answer(connection, host.name, nonce):
-        raise errors.Refused("nonce_unknown", "the nonce was used before")
-    if not results.keep(connection, host.name, host.certificate_digest, fresh, proven):
-        raise errors.Refused("not_enrolled", "the host was enrolled anew, or removed, meanwhile")
 
 
 def _void(connection: Connection, clock_id: str, before_ms: int) -> list[str]:
@@ -420,11 +313,6 @@ def _void(connection: Connection, clock_id: str, before_ms: int) -> list[str]:
 def _under_name(result: AttestationResult, name: str) -> AttestationResult:
     """Return a result under the name that was asked for: clients compare it letter by letter."""
     return result if result.host_name == name else dataclasses.replace(result, host_name=name)
-
-
-def _refuse(host_name: str, finding: Finding) -> errors.Refused:
-    log.warning("discarded host=%s check=%d code=%s", host_name, finding.check, finding.code)
-    return errors.Refused(finding.code, finding.text)
 
 
 def _unknown(host_name: str, finding: Finding) -> AttestationResult:

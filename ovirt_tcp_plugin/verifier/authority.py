@@ -24,6 +24,8 @@ AUTHORITY_LIFETIME = datetime.timedelta(days=3650)
 SERVER_LIFETIME = datetime.timedelta(days=825)
 AGENT_LIFETIME = datetime.timedelta(days=1825)
 AK_LIFETIME = datetime.timedelta(days=1825)
+# As OpenSSL calls P-256 and P-384.
+_AGENT_CURVES = ("secp256r1", "secp384r1")
 AK_CERTIFICATE_USAGE = x509.ObjectIdentifier("2.23.133.8.3")  # tcg-kp-AIKCertificate
 
 
@@ -44,20 +46,10 @@ class Authority:
         if (directory / "ca.pem").exists():
             return cls.load(directory)
         key = ec.generate_private_key(ec.SECP256R1())
-        name = _name("ovirt-tcp verifier authority")
-        constraints = x509.BasicConstraints(ca=True, path_length=0)
-        builder = _builder(name, name, key.public_key(), now, AUTHORITY_LIFETIME).add_extension(
-            constraints, True
-        )
-        builder = builder.add_extension(_key_usage(certificates=True), True)
-        builder = builder.add_extension(
-            x509.SubjectKeyIdentifier.from_public_key(key.public_key()), False
-        )
-        certificate = builder.sign(key, hashes.SHA256())
+        certificate = _self_signed(key, now)
         write_key(directory / "ca.key", key)
-        write_private(
-            directory / "ca.pem", certificate.public_bytes(serialization.Encoding.PEM), 0o644
-        )
+        pem = certificate.public_bytes(serialization.Encoding.PEM)
+        write_private(directory / "ca.pem", pem, 0o644)
         return cls(certificate, key)
 
     @classmethod
@@ -105,24 +97,12 @@ class Authority:
         """Return a client certificate for the key in a PKCS #10 request (DER); nothing else is taken from it.
 
         Raises:
-            InvalidMessage: the request cannot be read, its signature is wrong, or its key is not P-256 or P-384.
+            InvalidMessage: the request cannot be read, its signature is wrong, or its key is not
+                P-256 or P-384.
         """
-        try:
-            parsed = x509.load_der_x509_csr(request)
-            genuine = parsed.is_signature_valid
-            key = parsed.public_key()
-        except UNREADABLE as e:
-            raise errors.InvalidMessage("certificate request", "not PKCS #10") from e
-        if not genuine:
-            raise errors.InvalidMessage("certificate request", "its signature is wrong")
-        if not isinstance(key, ec.EllipticCurvePublicKey) or key.curve.name not in (
-            "secp256r1",
-            "secp384r1",
-        ):
-            raise errors.InvalidMessage("certificate request", "its key is not on P-256 or P-384")
-        builder = self._leaf(
-            _name(host_name), key, now, AGENT_LIFETIME, ExtendedKeyUsageOID.CLIENT_AUTH
-        )
+        key = _requested_key(request)
+        usage = ExtendedKeyUsageOID.CLIENT_AUTH
+        builder = self._leaf(_name(host_name), key, now, AGENT_LIFETIME, usage)
         return builder.sign(self._key, hashes.SHA256())
 
     def issue_ak(
@@ -130,8 +110,8 @@ class Authority:
     ) -> x509.Certificate:
         """Return an AK certificate: whoever believes this authority can check the host's quotes with it.
 
-        Source: TCG "AK Certificate Profile" (EKU tcg-kp-AIKCertificate). The subject's serial number is the SHA-256
-        of the EK, hex, so that the chip is named, too.
+        Source: TCG "AK Certificate Profile" (EKU tcg-kp-AIKCertificate). The subject's serial
+        number is the SHA-256 of the EK, hex, so that the chip is named, too.
         """
         subject = x509.Name(
             [*_name(host_name), x509.NameAttribute(NameOID.SERIAL_NUMBER, ek_digest)]
@@ -157,10 +137,41 @@ class Authority:
         return builder.add_extension(x509.ExtendedKeyUsage([usage]), False)
 
 
+def _self_signed(key: ec.EllipticCurvePrivateKey, now: datetime.datetime) -> x509.Certificate:
+    """Return the certificate of an authority that may issue leaves only."""
+    name = _name("ovirt-tcp verifier authority")
+    constraints = x509.BasicConstraints(ca=True, path_length=0)
+    identifier = x509.SubjectKeyIdentifier.from_public_key(key.public_key())
+    builder = _builder(name, name, key.public_key(), now, AUTHORITY_LIFETIME)
+    builder = builder.add_extension(constraints, critical=True)
+    builder = builder.add_extension(_key_usage(certificates=True), critical=True)
+    builder = builder.add_extension(identifier, critical=False)
+    return builder.sign(key, hashes.SHA256())
+
+
+def _requested_key(request: bytes) -> ec.EllipticCurvePublicKey:
+    """Return the key of a PKCS #10 request (DER). Raises InvalidMessage as `issue_agent` does."""
+    try:
+        parsed = x509.load_der_x509_csr(request)
+        genuine = parsed.is_signature_valid
+        key = parsed.public_key()
+    except UNREADABLE as e:
+        raise errors.InvalidMessage("certificate request", "not PKCS #10") from e
+    if not genuine:
+        raise errors.InvalidMessage("certificate request", "its signature is wrong")
+    if isinstance(key, ec.EllipticCurvePublicKey) and key.curve.name in _AGENT_CURVES:
+        return key
+    raise errors.InvalidMessage("certificate request", "its key is not on P-256 or P-384")
+
+
 def write_key(path: Path, key: ec.EllipticCurvePrivateKey) -> None:
     """Write a private key as PEM, readable by its owner only."""
-    encoding, form = serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8
-    write_private(path, key.private_bytes(encoding, form, serialization.NoEncryption()), 0o600)
+    content = key.private_bytes(
+        serialization.Encoding.PEM,
+        serialization.PrivateFormat.PKCS8,
+        serialization.NoEncryption(),
+    )
+    write_private(path, content, 0o600)
 
 
 def write_private(path: Path, content: bytes, mode: int) -> None:
@@ -176,7 +187,8 @@ def write_private(path: Path, content: bytes, mode: int) -> None:
 
 
 def _name(common_name: str) -> x509.Name:
-    # A common name holds 64 characters (RFC 5280, A.1); the store knows certificates by their digest, not by it.
+    # A common name holds 64 characters (RFC 5280, A.1); the store knows certificates by their
+    # digest, not by it.
     return x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, common_name[:64])])
 
 

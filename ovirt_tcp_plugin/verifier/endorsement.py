@@ -2,12 +2,12 @@
 # SPDX-License-Identifier: Apache-2.0
 """The Privacy CA's questions at enrolment: is this EK of a genuine TPM, is this AK fit to quote, are both in one TPM?
 
-Sources: TCG "EK Credential Profile" 2.5; TPM library Part 1, 24 (credential protection), 11.4.10 (KDFa, KDFe) and
-annexes B.10.4, C.6.4 (secret sharing). No I/O; the seed is an argument, while the OAEP padding and the ephemeral ECC
-key are drawn by `cryptography`.
+Sources: TCG "EK Credential Profile" 2.5; TPM library Part 1, 24 (credential protection), 11.4.10
+(KDFa, KDFe) and annexes B.10.4, C.6.4 (secret sharing). No I/O; the seed is an argument, while the
+OAEP padding and the ephemeral ECC key are drawn by `cryptography`.
 
-Not established: that the chip is in the machine whose name is enrolled. The token says so, on the word of whoever
-placed it there; a relay to another machine's TPM at that time is not detectable.
+Not established: that the chip is in the machine whose name is enrolled. The token says so, on the
+word of whoever placed it there; a relay to another machine's TPM at that time is not detectable.
 """
 
 from __future__ import annotations
@@ -55,8 +55,8 @@ def check_ek_certificate(
 ) -> None:
     """Return if a vendor's authority vouches for `ek` at `now` (UTC).
 
-    The path check is OpenSSL's own; usage and key are compared here, because the default purposes of path checkers
-    know nothing of EK certificates.
+    The path check is OpenSSL's own; usage and key are compared here, because the default purposes
+    of path checkers know nothing of EK certificates.
 
     Args:
         certificate: DER of the EK certificate.
@@ -68,17 +68,17 @@ def check_ek_certificate(
     check_ek(ek)
     try:
         parsed = x509.load_der_x509_certificate(certificate)
-        wanted = crypto.load_certificate(crypto.FILETYPE_ASN1, certificate)
-        own_key = public_keys.encode(parsed.public_key())
+        for_openssl = crypto.load_certificate(crypto.FILETYPE_ASN1, certificate)
+        certified_key = public_keys.encode(parsed.public_key())
         usages = extended_usages(parsed)
     except (*public_keys.UNREADABLE, crypto.Error) as e:
         raise errors.Refused("ek_certificate_malformed", "the EK certificate cannot be read") from e
-    check_path(wanted, authorities, now)
+    check_path(for_openssl, authorities, now)
     if EK_CERTIFICATE_USAGE not in usages:
         raise errors.Refused(
             "ek_usage", "the certificate is not one of an endorsement key (EKU 2.23.133.8.1)"
         )
-    if not hmac.compare_digest(own_key, public_keys.encode(public_keys.load(ek))):
+    if not hmac.compare_digest(certified_key, public_keys.encode(public_keys.load(ek))):
         raise errors.Refused(
             "ek_key_differs", "the EK certificate is for another key than the one presented"
         )
@@ -168,21 +168,24 @@ def _share_seed(ek: tpm2.Public, public: ec.EllipticCurvePublicKey) -> tuple[byt
     ephemeral = ec.generate_private_key(public.curve)
     size = (public.curve.key_size + 7) // 8
     shared = ephemeral.exchange(ec.ECDH(), public)
-    own, theirs = ephemeral.public_key().public_numbers(), public.public_numbers()
-    x, y = own.x.to_bytes(size, "big"), own.y.to_bytes(size, "big")
-    seed = _kdfe(ek.name_hash, shared, b"IDENTITY\0", x + theirs.x.to_bytes(size, "big"))
+    point = ephemeral.public_key().public_numbers()
+    x = point.x.to_bytes(size, "big")
+    y = point.y.to_bytes(size, "big")
+    ek_x = public.public_numbers().x.to_bytes(size, "big")
+    seed = _kdfe(ek.name_hash, shared, b"IDENTITY\0", x + ek_x)
     return seed, _tpm2b(x) + _tpm2b(y)
 
 
 def _kdfa(hash_name: str, key: bytes, label: bytes, context: bytes, bits: int) -> bytes:
     """Return `bits` bits derived by HMAC in counter mode (Part 1, 11.4.10.2)."""
-    blocks = (
-        hmac.new(
-            key, struct.pack(">I", counter) + label + context + struct.pack(">I", bits), hash_name
-        ).digest()
-        for counter in range(1, 2 + bits // 8 // tpm2.DIGEST_SIZES[hash_name])
-    )
-    return b"".join(blocks)[: bits // 8]
+    size = bits // 8
+    derived = b""
+    counter = 1
+    while len(derived) < size:
+        block = struct.pack(">I", counter) + label + context + struct.pack(">I", bits)
+        derived += hmac.new(key, block, hash_name).digest()
+        counter += 1
+    return derived[:size]
 
 
 def _kdfe(hash_name: str, shared: bytes, label: bytes, parties: bytes) -> bytes:
@@ -200,7 +203,8 @@ def check_path(
     """Return if OpenSSL finds a path from the certificate to a root among the authorities, valid at `now`.
 
     Raises:
-        Refused: ek_untrusted; ek_expired when that is all that is wrong with it, as far as OpenSSL looked.
+        Refused: ek_untrusted; ek_expired when that is all that is wrong with it, as far as OpenSSL
+            looked.
     """
     store = crypto.X509Store()
     for authority in authorities:
@@ -216,7 +220,10 @@ def check_path(
 
 
 def extended_usages(certificate: x509.Certificate) -> Collection[x509.ObjectIdentifier]:
-    """Return the extended key usages. Raises one of `public_keys.UNREADABLE` when there are none."""
+    """Return the extended key usages.
+
+    Raises one of `public_keys.UNREADABLE` when there are none.
+    """
     return list(certificate.extensions.get_extension_for_class(x509.ExtendedKeyUsage).value)
 
 

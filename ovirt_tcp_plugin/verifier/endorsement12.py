@@ -2,11 +2,12 @@
 # SPDX-License-Identifier: Apache-2.0
 """The Privacy CA's questions at the enrolment of a TPM 1.2: is this EK of a genuine TPM, is this AK an identity key of it?
 
-Sources: "TCG Credential Profiles" 1.2; "TPM Main Specification" 1.2 revision 116, Part 3, 15 (identities). No I/O; the
-seed is an argument, while the OAEP padding is drawn by `cryptography`.
+Sources: "TCG Credential Profiles" 1.2; "TPM Main Specification" 1.2 revision 116, Part 3, 15
+(identities). No I/O; the seed is an argument, while the OAEP padding is drawn by `cryptography`.
 
-That a key is an identity key, and so signs nothing but what its TPM made itself, is proven by one thing only: its TPM
-activates no other. What the host says of the key's usage serves for a clear refusal.
+That a key is an identity key, and so signs nothing but what its TPM made itself, is proven by one
+thing only: its TPM activates no other. What the host says of the key's usage serves for a clear
+refusal.
 """
 
 from __future__ import annotations
@@ -32,9 +33,11 @@ from ovirt_tcp_plugin.verifier.appraisal import quote12
 SEED_SIZE = 2 * tpm12.AES_SIZE
 
 _OAEP_LABEL = b"TCPA"  # TPM_ES_RSAESOAEP_SHA1_MGF1 (Part 1, 31.1.1)
-# Object identifiers of the key in an EK certificate, DER: rsaEncryption, and rsaesOaep, which TCG recommended.
+# Object identifiers of the key in an EK certificate, DER: rsaEncryption, and rsaesOaep, which TCG
+# recommended.
 _RSA_KEYS = (bytes.fromhex("06092a864886f70d010101"), bytes.fromhex("06092a864886f70d010107"))
-_SEQUENCE, _BIT_STRING = 0x30, 0x03
+_SEQUENCE = 0x30
+_BIT_STRING = 0x03
 _BEFORE_KEY = 6  # version, serial number, signature, issuer, validity, subject (RFC 5280, 4.1)
 
 
@@ -80,11 +83,13 @@ def make_credential(
 
     Args:
         secret: what only it shall read.
-        seed: SEED_SIZE fresh random bytes: the AES key, which the TPM gives for that AK only, and the initial value.
+        seed: SEED_SIZE fresh random bytes: the AES key, which the TPM gives for that AK only, and
+            the initial value.
     """
     if len(seed) != SEED_SIZE:
         raise ValueError(f"the seed has not {SEED_SIZE} bytes")
-    aes_key, initial = seed[: tpm12.AES_SIZE], seed[tpm12.AES_SIZE :]
+    aes_key = seed[: tpm12.AES_SIZE]
+    initial = seed[tpm12.AES_SIZE :]
     padder = block_padding.PKCS7(tpm12.AES_SIZE * 8).padder()
     encryptor = Cipher(algorithms.AES(aes_key), modes.CBC(initial)).encryptor()
     encrypted = encryptor.update(padder.update(secret) + padder.finalize()) + encryptor.finalize()
@@ -104,8 +109,9 @@ def check_ek_certificate(
 ) -> None:
     """Return if a vendor's authority vouches for `ek` at `now` (UTC).
 
-    The path is checked by OpenSSL from the issuer upwards, and the last step here: OpenSSL cannot read a certificate
-    whose key is marked rsaesOaep, as those of TPM 1.2 are, and need not like SHA-1.
+    The path is checked by OpenSSL from the issuer upwards, and the last step here: OpenSSL cannot
+    read a certificate whose key is marked rsaesOaep, as those of TPM 1.2 are, and need not like
+    SHA-1.
 
     Args:
         certificate: DER of the EK certificate.
@@ -179,7 +185,8 @@ def _issuer(
 def _is_authority(certificate: x509.Certificate) -> bool:
     """Return whether the certificate may sign others (RFC 5280, 6.1.4 k, n)."""
     extensions = {type(extension.value): extension.value for extension in certificate.extensions}
-    constraints, usage = extensions.get(x509.BasicConstraints), extensions.get(x509.KeyUsage)
+    constraints = extensions.get(x509.BasicConstraints)
+    usage = extensions.get(x509.KeyUsage)
     if not isinstance(constraints, x509.BasicConstraints) or not constraints.ca:
         return False
     return not isinstance(usage, x509.KeyUsage) or usage.key_cert_sign
@@ -187,10 +194,12 @@ def _is_authority(certificate: x509.Certificate) -> bool:
 
 def _signed(certificate: x509.Certificate, authority: x509.Certificate) -> bool:
     """Return whether the authority signed the certificate, by RSASSA-PKCS1-v1_5 as all vendors did at that time."""
-    key, algorithm = authority.public_key(), certificate.signature_hash_algorithm
+    key = authority.public_key()
+    algorithm = certificate.signature_hash_algorithm
     if not isinstance(key, rsa.RSAPublicKey) or algorithm is None:
         return False
-    signed, signature = certificate.tbs_certificate_bytes, certificate.signature
+    signed = certificate.tbs_certificate_bytes
+    signature = certificate.signature
     if isinstance(algorithm, hashes.SHA1):
         return quote12.verify_sha1(key, signed, signature)
     try:
@@ -201,7 +210,10 @@ def _signed(certificate: x509.Certificate, authority: x509.Certificate) -> bool:
 
 
 def _check_extensions(certificate: x509.Certificate) -> None:
-    """Return if each critical extension is of a known kind (RFC 5280, 6.1.5 f). Raises ValueError."""
+    """Return if each critical extension is of a known kind (RFC 5280, 6.1.5 f).
+
+    Raises ValueError.
+    """
     for extension in certificate.extensions:
         if extension.critical and isinstance(extension.value, x509.UnrecognizedExtension):
             raise ValueError(extension.oid.dotted_string)
@@ -222,7 +234,8 @@ def _content(reader: TpmReader, expected: int) -> TpmReader:
 
 def _take_element(reader: TpmReader) -> tuple[int, bytes]:
     """Return tag and content of the DER element at the cursor."""
-    tag, size = reader.u8(), reader.u8()
+    tag = reader.u8()
+    size = reader.u8()
     if size & 0x80:
         size = int.from_bytes(reader.take(size & 0x7F), "big")
     return tag, reader.take(size)

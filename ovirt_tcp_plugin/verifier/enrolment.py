@@ -2,9 +2,10 @@
 # SPDX-License-Identifier: Apache-2.0
 """Enrolment: a host's chip is bound to its name, once, on the word of a single-use token.
 
-Begin: the token is for this name, a vendor vouches for the EK, the AK can quote only the truth, and neither name nor
-EK is bound otherwise. Finish: only a TPM that holds both keys could read the secret, and its quote binds the secret
-to the certificate request. Then, in one transaction, the token is spent and the binding kept.
+Begin: the token is for this name, a vendor vouches for the EK, the AK can quote only the truth, and
+neither name nor EK is bound otherwise. Finish: only a TPM that holds both keys could read the
+secret, and its quote binds the secret to the certificate request. Then, in one transaction, the
+token is spent and the binding kept.
 """
 
 from __future__ import annotations
@@ -122,36 +123,27 @@ class EnrolmentService:
             reason = "no such enrolment is pending, or it took too long: begin anew"
             raise errors.Refused("enrolment_unknown", reason)
         _check_proof(proof, pending)
-        tpm = pending.candidate.tpm
         now = self._clock.wall()
+        tpm = pending.candidate.tpm
         certificate = self._authority.issue_agent(tpm.name, proof.certificate_request, now)
-        host = Host(
-            tpm=tpm,
-            host_id=pending.token.host_id,
-            ek_digest=public_keys.digest(tpm.ek),
-            ek_certificate=pending.request.ek_certificate,
-            certificate_digest=_fingerprint(certificate),
-            endorsed_by=pending.endorsed_by,
-        )
+        host = _enrolled(pending, certificate)
         await self._database.write(lambda c: hosts.enrol(c, pending.request.token, host))
-        log.info(
-            "enrolled host=%s ek=%s endorsed_by=%s", host.name, host.ek_digest, host.endorsed_by
-        )
-        ak = public_keys.load(tpm.ak)
-        ak_certificate = self._authority.issue_ak(host.name, ak, host.ek_digest, now)
+        digest = host.ek_digest
+        log.info("enrolled host=%s ek=%s endorsed_by=%s", host.name, digest, host.endorsed_by)
+        ak_certificate = self._authority.issue_ak(host.name, public_keys.load(tpm.ak), digest, now)
         return enrolment.EnrolmentReply(_pem(certificate), _pem(ak_certificate))
 
     async def renew(self, host: Host, certificate_request: bytes) -> str:
-        """Return a new client certificate (PEM) for an agent that proved the old one; the old one ends.
+        """Return a new client certificate (PEM) for an agent that proved the old one, which ends.
 
         Raises:
             InvalidMessage: the certificate request is not good.
             Refused: the host was enrolled anew meanwhile.
         """
-        certificate = self._authority.issue_agent(
-            host.name, certificate_request, self._clock.wall()
-        )
-        old, new = host.certificate_digest, _fingerprint(certificate)
+        now = self._clock.wall()
+        certificate = self._authority.issue_agent(host.name, certificate_request, now)
+        old = host.certificate_digest
+        new = _fingerprint(certificate)
         await self._database.write(lambda c: hosts.renew(c, host.name, old, new))
         log.info("renewed host=%s", host.name)
         return _pem(certificate)
@@ -220,6 +212,19 @@ def check_host_name(name: str) -> None:
         raise errors.Refused(
             "host_name", "a host name is a DNS name or address in lower case, up to 255 characters"
         )
+
+
+def _enrolled(pending: _Pending, certificate: x509.Certificate) -> Host:
+    """Return the host of an enrolment whose proof holds."""
+    tpm = pending.candidate.tpm
+    return Host(
+        tpm=tpm,
+        host_id=pending.token.host_id,
+        ek_digest=public_keys.digest(tpm.ek),
+        ek_certificate=pending.request.ek_certificate,
+        certificate_digest=_fingerprint(certificate),
+        endorsed_by=pending.endorsed_by,
+    )
 
 
 def _fingerprint(certificate: x509.Certificate) -> str:

@@ -2,7 +2,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Who is on the line: agents in their long polls, and those who wait for an answer of a host.
 
-Lives in one asyncio loop, so that a step without `await` is atomic. What must outlive the process is in the store.
+Lives in one asyncio loop, so that a step without `await` is atomic. What must outlive the process
+is in the store.
 """
 
 from __future__ import annotations
@@ -16,10 +17,12 @@ from ovirt_tcp_plugin.clock import Clock
 
 # An agent whose evidence is discarded again and again may not keep the server busy.
 MIN_CHALLENGE_INTERVAL_MS = 200
-# So many times as long as its last evidence took to judge has a host to wait for its next challenge: logs of a
-# thousandfold length, sent as often as may be, would leave no time for the others.
+# So many times as long as its last evidence took to judge has a host to wait for its next
+# challenge: logs of a thousandfold length, sent as often as may be, would leave no time for the
+# others.
 COST_FACTOR = 20
-# At most so long, whatever stood in the way when its evidence was judged: a poll that waits for it has 3 s.
+# At most so long, whatever stood in the way when its evidence was judged: a poll that waits for it
+# has 3 s.
 MAX_CHALLENGE_INTERVAL_MS = 2000
 
 
@@ -34,7 +37,8 @@ class _Waiter:
 class LongPoll:
     """What goes on with one host.
 
-    Only the newest long poll is answered: an earlier one is of an agent that is gone, and would swallow a challenge.
+    Only the newest long poll is answered: an earlier one is of an agent that is gone, and would
+    swallow a challenge.
     """
 
     def __init__(self) -> None:
@@ -58,30 +62,38 @@ class LongPoll:
         return self.poll
 
     async def next(self, poll: int, end_ms: int, clock: Clock) -> bool:
-        """Return True when this long poll may be given a challenge, False when it is over."""
+        """Wait for this long poll's turn to be given the next challenge.
+
+        Returns:
+            True when it may be given one; False when it is over, by time or by a newer poll.
+        """
         self.listening = True
         try:
             while poll == self.poll:
-                now_ms, ready_ms = clock.now_ms(), self.last_issue_ms + self._interval_ms
-                if self.wanted and now_ms >= ready_ms:
-                    self.wanted, self.last_issue_ms = False, now_ms
+                now_ms = clock.now_ms()
+                if self.wanted and now_ms >= self._ready_ms:
+                    self.wanted = False
+                    self.last_issue_ms = now_ms
                     return True
                 if now_ms >= end_ms:
                     return False
-                rest_ms = min(end_ms, ready_ms) - now_ms if self.wanted else end_ms - now_ms
+                wake_ms = min(end_ms, self._ready_ms) if self.wanted else end_ms
                 self._wake.clear()
-                await _within(self._wake.wait(), rest_ms)
+                await _within(self._wake.wait(), wake_ms - now_ms)
             return False
         finally:
             if poll == self.poll:
                 self.listening = False
 
     @property
+    def _ready_ms(self) -> int:
+        """When the host may be challenged again."""
+        return self.last_issue_ms + self._interval_ms
+
+    @property
     def _interval_ms(self) -> int:
-        return max(
-            MIN_CHALLENGE_INTERVAL_MS,
-            min(int(COST_FACTOR * self.cost_ms), MAX_CHALLENGE_INTERVAL_MS),
-        )
+        fair_ms = int(COST_FACTOR * self.cost_ms)
+        return max(MIN_CHALLENGE_INTERVAL_MS, min(fair_ms, MAX_CHALLENGE_INTERVAL_MS))
 
     def settle(self, answered: int) -> None:
         """Wake whoever waited for this answer or an earlier one."""
@@ -91,22 +103,22 @@ class LongPoll:
 
 
 class LongPolls:
-    """The conversations with all hosts."""
+    """The long polls of all hosts."""
 
     def __init__(self) -> None:
         self._by_host: dict[str, LongPoll] = {}
 
     def of(self, host_name: str) -> LongPoll:
-        """Return the conversation with an enrolled host."""
+        """Return what goes on with an enrolled host."""
         return self._by_host.setdefault(host_name, LongPoll())
 
     def listening(self) -> list[str]:
         """Return the hosts whose agents are in a long poll here."""
-        return [name for name, one in self._by_host.items() if one.listening]
+        return [name for name, poll in self._by_host.items() if poll.listening]
 
     def awaited(self) -> list[str]:
         """Return the hosts whose answers somebody waits for."""
-        return [name for name, one in self._by_host.items() if one.waiters]
+        return [name for name, poll in self._by_host.items() if poll.waiters]
 
     def want_all_challenges(self) -> None:
         """Have every host challenged."""
@@ -121,12 +133,12 @@ class LongPolls:
 class Answers:
     """The answers to some questions, as they come in. A context: leaving it ends the wait."""
 
-    def __init__(self, long_poll: LongPolls, numbers: Mapping[str, int]) -> None:
+    def __init__(self, long_polls: LongPolls, numbers: Mapping[str, int]) -> None:
         loop = asyncio.get_running_loop()
-        self._long_polls = long_poll
-        self._waiters = {
-            name: _Waiter(number, loop.create_future()) for name, number in numbers.items()
-        }
+        self._long_polls = long_polls
+        self._waiters: dict[str, _Waiter] = {}
+        for name, number in numbers.items():
+            self._waiters[name] = _Waiter(number, loop.create_future())
 
     def __enter__(self) -> Answers:
         for name, waiter in self._waiters.items():
@@ -137,12 +149,11 @@ class Answers:
         for name, waiter in self._waiters.items():
             self._long_polls.of(name).waiters.remove(waiter)
 
-    async def come(self, wait_ms: int) -> set[str]:
+    async def wait(self, wait_ms: int) -> set[str]:
         """Wait until all are in, at most `wait_ms`; return the hosts that answered."""
-        if self._waiters:
-            await asyncio.wait(
-                [waiter.answer for waiter in self._waiters.values()], timeout=max(wait_ms, 0) / 1000
-            )
+        answers = [waiter.answer for waiter in self._waiters.values()]
+        if answers:
+            await asyncio.wait(answers, timeout=max(wait_ms, 0) / 1000)
         return {name for name, waiter in self._waiters.items() if waiter.answer.done()}
 
 

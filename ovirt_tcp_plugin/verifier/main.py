@@ -51,7 +51,8 @@ GARBAGE = 20_000
 def main(context: click.Context, config_dir: Path) -> None:
     """The attestation server: appraises what hosts report of their boot and answers for them.
 
-    First `init`, then `token add` for the broker and the administrator, `token enrol` for each host, and `run`.
+    First `init`, then `token add` for the broker and the administrator, `token enrol` for each
+    host, and `run`.
     """
     context.obj = config_dir
 
@@ -67,21 +68,25 @@ def init(config_dir: Path, names: tuple[str, ...]) -> None:
     directory = settings.store.directory
     directory.mkdir(mode=0o700, parents=True, exist_ok=True)
     if directory.stat().st_mode & 0o077:
-        raise errors.InvalidConfig(
-            str(directory), ["others may look into it; make it private: chmod 700"]
-        )
+        fault = "others may look into it; make it private: chmod 700"
+        raise errors.InvalidConfig(str(directory), [fault])
     now = datetime.datetime.now(datetime.timezone.utc)
-    own = authority.Authority.create(directory, now)
+    ca = authority.Authority.create(directory, now)
     if not settings.server.certificate.exists():
-        certificate, key = own.issue_server(names or (socket.getfqdn(),), now)
-        authority.write_key(settings.server.key, key)
-        authority.write_private(settings.server.certificate, certificate, 0o644)
-    _found(settings, own)
+        _make_server_certificate(settings, ca, names, now)
+    _prepare_database(settings, ca)
     served = load_pem_x509_certificate(settings.server.certificate.read_bytes())
+    fingerprint = served.fingerprint(hashes.SHA256()).hex(":")
     click.echo(f"authority (give it to agents and broker as ca_file): {directory / 'ca.pem'}")
-    click.echo(
-        f"server certificate, SHA-256 fingerprint: {served.fingerprint(hashes.SHA256()).hex(':')}"
-    )
+    click.echo(f"server certificate, SHA-256 fingerprint: {fingerprint}")
+
+
+def _make_server_certificate(
+    settings: Settings, ca: authority.Authority, names: Sequence[str], now: datetime.datetime
+) -> None:
+    certificate, key = ca.issue_server(names or [socket.getfqdn()], now)
+    authority.write_key(settings.server.key, key)
+    authority.write_private(settings.server.certificate, certificate, 0o644)
 
 
 @main.command()
@@ -93,7 +98,7 @@ def run(config_dir: Path) -> None:
     if settings.server.processes == 1:
         asyncio.run(_serve(settings))
     else:
-        _found(settings, authority.Authority.load(settings.store.directory))
+        _prepare_database(settings, authority.Authority.load(settings.store.directory))
         processes.run(settings.server, lambda share: asyncio.run(_serve(settings, share)))
 
 
@@ -101,7 +106,7 @@ async def _serve(settings: Settings, share: Optional[processes.Share] = None) ->
     # Each agent keeps a connection open.
     _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
-    own = authority.Authority.load(settings.store.directory)
+    ca = authority.Authority.load(settings.store.directory)
     vendors = read_authorities(settings.enrolment.ek_authorities)
     if not vendors:
         directory = settings.enrolment.ek_authorities
@@ -109,21 +114,21 @@ async def _serve(settings: Settings, share: Optional[processes.Share] = None) ->
             "ek_authorities directory=%s is empty: only registered EKs can enrol", directory
         )
     with _database(settings) as database:
-        _claim(database, own)
-        await _serve_from(database, settings, own, vendors, share)
+        _claim(database, ca)
+        await _serve_from(database, settings, ca, vendors, share)
     log.info("stopped")
 
 
 async def _serve_from(
     database: Database,
     settings: Settings,
-    own: authority.Authority,
+    ca: authority.Authority,
     vendors: Sequence[crypto.X509],
     share: Optional[processes.Share],
 ) -> None:
-    context = _wire(database, settings, own, vendors, share)
+    context = _wire(database, settings, ca, vendors, share)
     stopped = _stopped_by_signal()
-    tls = web.tls_context(settings.server.certificate, settings.server.key, own.pem)
+    tls = web.tls_context(settings.server.certificate, settings.server.key, ca.pem)
     server, port = web.serve(context, tls, share.sockets if share else None)
     log.info("serving address=%s port=%d", settings.server.address or "*", port)
     chores = [
@@ -148,7 +153,7 @@ async def _serve_from(
 def _wire(
     database: Database,
     settings: Settings,
-    own: authority.Authority,
+    ca: authority.Authority,
     vendors: Sequence[crypto.X509],
     share: Optional[processes.Share],
 ) -> Context:
@@ -159,13 +164,13 @@ def _wire(
     database.on_done = metrics.stored
     reference_values = ReferenceValueService(database, options)
     enrolments = enrolment.EnrolmentService(
-        database, own, vendors, settings.enrolment.first_use, clock, tpm12=options.tpm12
+        database, ca, vendors, settings.enrolment.first_use, clock, tpm12=options.tpm12
     )
     return Context(
         database=database,
         enrolment=enrolments,
         attestation=Attestation(database, reference_values, metrics, options, clock),
-        signer=signing.Signer(database, own, clock),
+        signer=signing.Signer(database, ca, clock),
         reference_values=reference_values,
         metrics=metrics,
         clock=clock,
@@ -193,13 +198,13 @@ def _collect_garbage_rarely() -> None:
 async def until_stopped(stopped: asyncio.Event, chores: Sequence[asyncio.Future[None]]) -> None:
     """Return when it is time to stop.
 
-    None of the chores ends by itself. One that did, by a fault of ours, would leave a server that looks alive; so its
-    exception comes through, the process ends, and systemd starts it anew.
+    None of the chores ends by itself. One that did, by a fault of ours, would leave a server that
+    looks alive; so its exception comes through, the process ends, and systemd starts it anew.
     """
     running: list[asyncio.Future[Any]] = [asyncio.ensure_future(stopped.wait()), *chores]
     ended, _ = await asyncio.wait(running, return_when=asyncio.FIRST_COMPLETED)
-    for one in ended:
-        one.result()
+    for task in ended:
+        task.result()
 
 
 async def _forget_tokens(database: Database, clock: Clock) -> None:
@@ -333,8 +338,9 @@ def ek_remove(config_dir: Path, host: str) -> None:
 def verdict_key_group() -> None:
     """Change the key that signs the verdicts for the hosts' gates, without a good verdict refused.
 
-    `prepare` the next key, `export` both public keys and give them to every host, then `activate`. When the last
-    verdict of the former key has ended (appraisal.lifetime), its file may leave the hosts.
+    `prepare` the next key, `export` both public keys and give them to every host, then `activate`.
+    When the last verdict of the former key has ended (appraisal.lifetime), its file may leave the
+    hosts.
     """
 
 
@@ -391,22 +397,29 @@ def read_authorities(directory: Path) -> list[crypto.X509]:
     """Return the vendor certificates in the *.pem files of a directory.
 
     Raises:
-        InvalidConfig: a file cannot be read; trust that is only half loaded would refuse good hosts.
+        InvalidConfig: a file cannot be read; trust that is only half loaded would refuse good
+            hosts.
     """
-    faults, vendors = [], []
+    faults = []
+    vendors = []
     for path in sorted(directory.glob("*.pem")):
         try:
-            with path.open("rb") as file:
-                content = file.read(MAX_AUTHORITY_SIZE + 1)
+            content = _read_bounded(path)
             vendors += endorsement.load_authorities(content)
         except (OSError, errors.InvalidMessage) as e:
             faults.append(f"{path.name}: {e}")
-        else:
-            if len(content) > MAX_AUTHORITY_SIZE:
-                faults.append(f"{path.name}: longer than {MAX_AUTHORITY_SIZE} bytes, split it")
+            continue
+        if len(content) > MAX_AUTHORITY_SIZE:
+            faults.append(f"{path.name}: longer than {MAX_AUTHORITY_SIZE} bytes, split it")
     if faults:
         raise errors.InvalidConfig(str(directory), faults)
     return vendors
+
+
+def _read_bounded(path: Path) -> bytes:
+    """Return a file, or one byte more of it than may be read."""
+    with path.open("rb") as file:
+        return file.read(MAX_AUTHORITY_SIZE + 1)
 
 
 def _load(config_dir: Path) -> Settings:
@@ -422,15 +435,15 @@ def _database(settings: Settings) -> Iterator[Database]:
         database.close()
 
 
-def _found(settings: Settings, own: authority.Authority) -> None:
+def _prepare_database(settings: Settings, ca: authority.Authority) -> None:
     """Do what only the first server on a database has to do, before there are several."""
     with _database(settings) as database:
-        _claim(database, own)
-        signing.ensure_key(database, own)
+        _claim(database, ca)
+        signing.ensure_key(database, ca)
 
 
-def _claim(database: Database, own: authority.Authority) -> None:
-    digest = own.certificate.fingerprint(hashes.SHA256()).hex()
+def _claim(database: Database, ca: authority.Authority) -> None:
+    digest = ca.certificate.fingerprint(hashes.SHA256()).hex()
     database.transact(lambda c: authorities.claim(c, digest))
 
 

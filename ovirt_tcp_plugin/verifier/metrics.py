@@ -1,10 +1,14 @@
 # SPDX-FileCopyrightText: The ovirt_tcp_plugin developers
 # SPDX-License-Identifier: Apache-2.0
-"""What the server counts, for Prometheus. Labels come from this program, never from a peer: their number is bounded."""
+"""What the server counts, for Prometheus.
+
+Labels come from this program, never from a peer: their number is bounded.
+"""
 
 from __future__ import annotations
 
 import asyncio
+import collections
 import functools
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -12,16 +16,14 @@ from typing import Any, Optional
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Metric, generate_latest
 
+from ovirt_tcp_plugin.messages.findings import FindingCode
 from ovirt_tcp_plugin.messages.result import AttestationResult, Level
 from ovirt_tcp_plugin.verifier.shared_metrics import SharedMetrics
 
-_P = "ovirt_tcp_verifier_"
+_PREFIX = "ovirt_tcp_verifier_"
 # From a read out of memory to the end of every statement.
 _STORE_BUCKETS = (0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 1, 5)
 TELL_INTERVAL_S = 1.0
-# What each process has for itself; everything else is of the database, and the same for all.
-_OWN = ("counter", "histogram")
-_OWN_GAUGE = _P + "connections"
 
 _Key = tuple[str, tuple[tuple[str, str], ...]]
 
@@ -35,47 +37,46 @@ class Metrics:
     """
 
     def __init__(self, number: int = 0, shared_metrics: Optional[SharedMetrics] = None) -> None:
-        self._number, self._shared_metrics = number, shared_metrics
-        self._registry = registry = CollectorRegistry()
-        self._appraised = Counter(
-            _P + "appraised", "Evidence that was appraised, by level.", ["level"], registry=registry
+        self._number = number
+        self._shared_metrics = shared_metrics
+        self._registry = CollectorRegistry()
+        self._appraised = self._counter(
+            "appraised", "Evidence that was appraised, by level.", "level"
         )
-        self._challenges = Counter(
-            _P + "challenges", "Challenges that were handed out.", registry=registry
+        self._challenges = self._counter("challenges", "Challenges that were handed out.")
+        self._discarded = self._counter(
+            "discarded", "Evidence that proved nothing, by code.", "code"
         )
-        self._discarded = Counter(
-            _P + "discarded", "Evidence that proved nothing, by code.", ["code"], registry=registry
-        )
-        self._requests = Counter(
-            _P + "requests", "Answered requests.", ["route", "status"], registry=registry
-        )
-        what = "What the store took, waiting included."
+        self._requests = self._counter("requests", "Answered requests.", "route", "status")
         self._store = Histogram(
-            _P + "store_seconds", what, ["work"], buckets=_STORE_BUCKETS, registry=registry
+            _PREFIX + "store_seconds",
+            "What the store took, waiting included.",
+            ["work"],
+            buckets=_STORE_BUCKETS,
+            registry=self._registry,
         )
-        self._hosts = Gauge(
-            _P + "hosts",
-            "Enrolled hosts, by level of the last result.",
-            ["level"],
-            registry=registry,
+        self._hosts = self._gauge("hosts", "Enrolled hosts, by level of the last result.", "level")
+        self._unreadable = self._gauge("unreadable_records", "Hosts whose record is corrupt.")
+        self._unreadable_sets = self._gauge(
+            "unreadable_reference_sets", "Sets of reference values whose row is corrupt."
         )
-        self._unreadable = Gauge(
-            _P + "unreadable_records", "Hosts whose record is corrupt.", registry=registry
+        self._oldest = self._gauge("oldest_trusted_seconds", "Age of the oldest trusted result.")
+        self._connections = self._gauge(
+            "connections", "Open ones, by a known caller or not.", "known"
         )
-        what = "Sets of reference values whose row is corrupt."
-        self._unreadable_sets = Gauge(_P + "unreadable_reference_sets", what, registry=registry)
-        self._oldest = Gauge(
-            _P + "oldest_trusted_seconds", "Age of the oldest trusted result.", registry=registry
-        )
-        # Looked up some ten times for each report: the library does so under a lock, and makes texts of what is one.
+        # Looked up some ten times for each report: the library does so under a lock, and makes
+        # texts of what is one.
         self._store_of = functools.lru_cache(maxsize=None)(self._store.labels)
         self._requests_of = functools.lru_cache(maxsize=None)(self._requests.labels)
-        self._connections = Gauge(
-            _P + "connections", "Open ones, by a known caller or not.", ["known"], registry=registry
-        )
+
+    def _counter(self, name: str, text: str, *labels: str) -> Counter:
+        return Counter(_PREFIX + name, text, labels, registry=self._registry)
+
+    def _gauge(self, name: str, text: str, *labels: str) -> Gauge:
+        return Gauge(_PREFIX + name, text, labels, registry=self._registry)
 
     def challenged(self) -> None:
-        """Count the beginning of a round."""
+        """Count a challenge."""
         self._challenges.inc()
 
     def stored(self, work: str, seconds: float) -> None:
@@ -107,22 +108,14 @@ class Metrics:
             unreadable_sets: number of sets of reference values that cannot be read.
             connections: open connections, by "yes" and "no": whether a caller was known on it.
         """
-        for level in Level:
-            self._hosts.labels(level.value).set(sum(one.level is level for one in hosts))
-        unreadable = (
-            any(finding.code == "record_unreadable" for finding in one.findings) for one in hosts
-        )
-        self._unreadable.set(sum(unreadable))
+        self._count_hosts(hosts)
         self._unreadable_sets.set(unreadable_sets)
-        ages = (
-            one.age_ms for one in hosts if one.level is Level.TRUSTED and one.age_ms is not None
-        )
-        self._oldest.set(max(ages, default=0) / 1000)
         self._tell(connections)
         if self._shared_metrics is None:
             return generate_latest(self._registry)
+        texts = self._shared_metrics.others(self._number)
         whole = CollectorRegistry()
-        whole.register(_Sum(self._registry, self._shared_metrics.others(self._number)))
+        whole.register(_Sum(self._registry, [json.loads(text) for text in texts if text]))
         return generate_latest(whole)
 
     async def keep_telling(self, connections: Callable[[], Mapping[str, int]]) -> None:
@@ -131,58 +124,68 @@ class Metrics:
             self._tell(connections())
             await asyncio.sleep(TELL_INTERVAL_S)
 
+    def _count_hosts(self, hosts: Sequence[AttestationResult]) -> None:
+        levels = collections.Counter(host.level for host in hosts)
+        for level in Level:
+            self._hosts.labels(level.value).set(levels[level])
+        self._unreadable.set(sum(_is_unreadable(host) for host in hosts))
+        trusted = [host for host in hosts if host.level is Level.TRUSTED]
+        ages_ms = [host.age_ms for host in trusted if host.age_ms is not None]
+        self._oldest.set(max(ages_ms, default=0) / 1000)
+
     def _tell(self, connections: Mapping[str, int]) -> None:
         for known, count in connections.items():
             self._connections.labels(known).set(count)
-        if self._shared_metrics is not None:
-            # Whoever answers the next time counts no less than we do now.
-            own = {
-                one.name: [(*_key(sample), sample.value) for sample in one.samples]
-                for one in _own(self._registry)
-            }
-            self._shared_metrics.write(self._number, json.dumps(own).encode())
+        if self._shared_metrics is None:
+            return
+        # Whoever answers the next time counts no less than we do now.
+        counted = {}
+        for metric in self._registry.collect():
+            if _is_of_process(metric):
+                samples = [(*_key(sample), sample.value) for sample in metric.samples]
+                counted[metric.name] = samples
+        self._shared_metrics.write(self._number, json.dumps(counted).encode())
 
 
 class _Sum:
-    """A collector: what is counted here, and what the others told."""
+    """A collector: what is counted here, and what the other processes counted.
 
-    def __init__(self, registry: CollectorRegistry, told: Sequence[bytes]) -> None:
+    Args:
+        others: for each of them, its samples by metric: name, labels, value.
+    """
+
+    def __init__(self, registry: CollectorRegistry, others: Sequence[Mapping[str, Any]]) -> None:
         self._registry = registry
-        self._told = [json.loads(text) for text in told if text]
+        self._others = others
 
     def collect(self) -> Iterator[Metric]:
-        for one in self._registry.collect():
-            if _is_own(one):
-                yield self._sum(one)
-            else:
-                yield one
+        for metric in self._registry.collect():
+            yield self._sum(metric) if _is_of_process(metric) else metric
 
-    def _sum(self, one: Metric) -> Metric:
-        values: dict[_Key, list[float]] = {}
-        for sample in one.samples:
-            values.setdefault(_key(sample), []).append(sample.value)
-        for told in self._told:
-            for name, labels, value in told.get(one.name, []):
-                values.setdefault((name, tuple((key, text) for key, text in labels)), []).append(
-                    value
-                )
-        whole = Metric(one.name, one.documentation, one.type)
-        for (name, labels), all_values in values.items():
+    def _sum(self, metric: Metric) -> Metric:
+        values: dict[_Key, list[float]] = collections.defaultdict(list)
+        for sample in metric.samples:
+            values[_key(sample)].append(sample.value)
+        for samples in self._others:
+            for name, labels, value in samples.get(metric.name, []):
+                key = (name, tuple((label, text) for label, text in labels))
+                values[key].append(value)
+        whole = Metric(metric.name, metric.documentation, metric.type)
+        for (name, pairs), counted in values.items():
             # The moment at which counting began is the first of all.
-            whole.add_sample(
-                name,
-                dict(labels),
-                min(all_values) if name.endswith("_created") else sum(all_values),
-            )
+            value = min(counted) if name.endswith("_created") else sum(counted)
+            whole.add_sample(name, dict(pairs), value)
         return whole
 
 
-def _own(registry: CollectorRegistry) -> Iterator[Metric]:
-    return filter(_is_own, registry.collect())
+def _is_of_process(metric: Metric) -> bool:
+    """Return whether each process has a number of its own; the others are of the database."""
+    return metric.type in ("counter", "histogram") or metric.name == _PREFIX + "connections"
 
 
-def _is_own(one: Metric) -> bool:
-    return one.type in _OWN or one.name == _OWN_GAUGE
+def _is_unreadable(host: AttestationResult) -> bool:
+    code = FindingCode.RECORD_UNREADABLE.code
+    return any(finding.code == code for finding in host.findings)
 
 
 def _key(sample: Any) -> _Key:

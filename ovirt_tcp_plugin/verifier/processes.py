@@ -2,8 +2,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """The processes of one server, on one port and one database, so that all cores are used.
 
-The parent serves nobody. It stops all when it is told to, or when one of them ended: what ended one may have left the
-others half alive, so systemd starts all anew. They die with it, even by kill -9.
+The parent serves nobody. It stops all when it is told to, or when one of them ended: what ended one
+may have left the others half alive, so systemd starts all anew. They die with it, even by kill -9.
 """
 
 from __future__ import annotations
@@ -55,20 +55,19 @@ def run(options: settings.Server, serve: Serve) -> None:
     Raises:
         Unavailable: the address or port cannot be had, or a process ended by itself.
     """
-    listening, shared_metrics = (
-        listen(options.address, options.port, options.processes),
-        SharedMetrics(options.processes),
-    )
-    signal.signal(
-        signal.SIGCHLD, signal.SIG_DFL
-    )  # ignored, as some starters leave it, it would never come
+    listening = listen(options.address, options.port, options.processes)
+    shared_metrics = SharedMetrics(options.processes)
+    # Where it is ignored, as some starters leave it, it never comes.
+    signal.signal(signal.SIGCHLD, signal.SIG_DFL)
     before = signal.pthread_sigmask(signal.SIG_BLOCK, _AWAITED)
     running: dict[int, int] = {}  # number by process id
     try:
-        for number in range(len(listening)):
-            # Connections that nobody takes any more would wait in a socket that another process holds open.
-            others = [sockets for other, sockets in enumerate(listening) if other != number]
-            running[_fork(Share(number, listening[number], shared_metrics), others, serve)] = number
+        for number, sockets in enumerate(listening):
+            # Connections that nobody takes any more would wait in a socket that another process
+            # holds open.
+            others = [other for other in listening if other is not sockets]
+            child = _fork(Share(number, sockets, shared_metrics), others, serve)
+            running[child] = number
         _close(listening)
         fault = _watch(running)
     finally:
@@ -81,13 +80,14 @@ def run(options: settings.Server, serve: Serve) -> None:
 def listen(address: str, port: int, count: int) -> list[Sockets]:
     """Return sockets for each of `count` processes, all on one port.
 
-    Each has its own, among which the kernel divides the connections: of a single one, whoever wakes first takes all
-    that wait, and agents keep theirs for ever.
+    Each has its own, among which the kernel divides the connections: of a single one, whoever wakes
+    first takes all that wait, and agents keep theirs for ever.
 
     Raises:
         Unavailable: the address or port cannot be had.
     """
-    # A second server of this user, started by mistake, would share the port, too; so it must be free first.
+    # A second server of this user, started by mistake, would share the port, too; so it must be
+    # free first.
     probe = web.listen(address, port)
     port = int(probe[0].getsockname()[1])
     _close([probe])
@@ -96,10 +96,11 @@ def listen(address: str, port: int, count: int) -> list[Sockets]:
 
 def _fork(share: Share, others: Sequence[Sockets], serve: Serve) -> int:
     """Return the id of a new process that serves."""
-    parent, number = os.getpid(), share.number
+    parent = os.getpid()
     child = os.fork()
     if child:
         return child
+    number = share.number
     status = 1
     try:
         die_with_parent()
@@ -128,7 +129,10 @@ def _watch(running: dict[int, int]) -> str:
 
 
 def _reap(running: dict[int, int]) -> dict[int, int]:
-    """Return the statuses of those that ended by number, negative for a signal, and take them out of `running`."""
+    """Take those that ended out of `running`; return their statuses by number.
+
+    A status is negative for a signal.
+    """
     ended = {}
     for child in list(running):
         pid, status = os.waitpid(child, os.WNOHANG)
@@ -154,5 +158,5 @@ def _stop(running: dict[int, int]) -> None:
 
 def _close(listening: Sequence[Sockets]) -> None:
     for sockets in listening:
-        for one in sockets:
-            one.close()
+        for listener in sockets:
+            listener.close()

@@ -257,7 +257,8 @@ def excuse(conclusion: Conclusion, version: ReferenceVersion, by_name: bool) -> 
     """Return what follows where a corrupt set of reference values may have decided: nothing is known.
 
     A bad row in the server's own store takes no host out, but it lets none in either: a host that
-    is not named by a set may have been by the corrupt one, and then the sets for all are not for it.
+    is not named by a set may have been by the corrupt one, and then the sets for all are not for
+    it.
 
     Args:
         by_name: whether a set that can be read names the host.

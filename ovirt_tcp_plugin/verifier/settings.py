@@ -32,22 +32,25 @@ class Server:
     address: str = ""
     # Port, OpenAttestation's.
     port: int = 8443
-    # Processes that serve on this port, each with a share of the connections: as many as there are cores for it. The
-    # limits below hold in each of them.
+    # Processes that serve on this port, each with a share of the connections: as many as there are
+    # cores for it. The limits below hold in each of them.
     processes: int = 1
-    # Certificate and key, PEM; `ovirt-tcp-verifier init` makes them in the state directory if these are absent.
+    # Certificate and key, PEM; `ovirt-tcp-verifier init` makes them in the state directory if these
+    # are absent.
     certificate: Path = Path("/var/lib/ovirt-tcp/verifier/server.pem")
     key: Path = Path("/var/lib/ovirt-tcp/verifier/server.key")
     # Longest time (seconds) that a poll waits for hosts which have not answered yet.
     poll_deadline: float = 3.0
-    # Networks from which OpenAttestation's questions are answered without a token, such as 192.0.2.0/24: for clients
-    # that cannot show one.
+    # Networks from which OpenAttestation's questions are answered without a token, such as
+    # 192.0.2.0/24: for clients that cannot show one.
     oat_networks: tuple[str, ...] = ()
     # Networks from which /metrics is answered without a token.
     metrics_networks: tuple[str, ...] = ()
-    # Requests a second that one peer may go on asking: an agent by its certificate, everybody else by address.
+    # Requests a second that one peer may go on asking: an agent by its certificate, everybody else
+    # by address.
     requests_per_second: float = 50.0
-    # New connections that one address may open. Agents and broker keep theirs; raise it where many hosts share an address.
+    # New connections that one address may open. Agents and broker keep theirs; raise it where many
+    # hosts share an address.
     connections_per_second: float = 20.0
     # Connections on which no caller is known yet; beyond it the oldest is dropped.
     unknown_connections: int = 500
@@ -79,8 +82,9 @@ class Store:
 
     # Directory of the server's own authority and database; owned by the server's user, mode 0700.
     directory: Path = Path("/var/lib/ovirt-tcp/verifier")
-    # Database. Empty means SQLite in that directory. Several servers share `postgresql://USER@HOST/DATABASE`; they
-    # need the same ca.pem and ca.key, too. The password comes from the server user's ~/.pgpass.
+    # Database. Empty means SQLite in that directory. Several servers share
+    # `postgresql://USER@HOST/DATABASE`; they need the same ca.pem and ca.key, too. The password
+    # comes from the server user's ~/.pgpass.
     url: str = ""
 
     @property
@@ -93,10 +97,11 @@ class Store:
 class Enrolment:
     """Whose TPMs are believed."""
 
-    # Directory of the TPM vendors' roots and intermediates, *.pem. Empty means that no host can enrol.
+    # Directory of the TPM vendors' roots and intermediates, *.pem. Empty means that no host can
+    # enrol.
     ek_authorities: Path = Path("/etc/ovirt-tcp/ek-ca.d")
-    # Believe a TPM without an EK certificate at its first enrolment. Then the token alone says that it is a TPM at
-    # all; such hosts are marked. Better: `ovirt-tcp-verifier ek add`.
+    # Believe a TPM without an EK certificate at its first enrolment. Then the token alone says that
+    # it is a TPM at all; such hosts are marked. Better: `ovirt-tcp-verifier ek add`.
     first_use: bool = False
 
 
@@ -104,12 +109,14 @@ class Enrolment:
 class Appraisal:
     """What a good boot is."""
 
-    # PCRs that must be good: txt (17, 18), txt-legacy (17, 18, 19), txt+firmware (0, 17, 18) or uefi (0, 2, 4, 7).
+    # PCRs that must be good: txt (17, 18), txt-legacy (17, 18, 19), txt+firmware (0, 17, 18) or
+    # uefi (0, 2, 4, 7).
     profile: str = "txt"
     # How long a result may be relied on, in seconds from the moment its nonce was issued.
     lifetime: float = 600.0
-    # Believe hosts with a TPM 1.2, too. All that it signs rests on SHA-1, it counts no resets, and does not notice a
-    # kernel started by kexec; such hosts are marked. Their reference values are of the bank sha1.
+    # Believe hosts with a TPM 1.2, too. All that it signs rests on SHA-1, it counts no resets, and
+    # does not notice a kernel started by kexec; such hosts are marked. Their reference values are
+    # of the bank sha1.
     tpm12: bool = False
 
     def __post_init__(self) -> None:

@@ -2,7 +2,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """What each process of a server tells the others: the newest text of each, in memory that all of them share.
 
-Made before they are forked. Nobody waits for anybody: a text that is read while it is written shows by its checksum.
+Made before they are forked. Nobody waits for anybody: a text that is read while it is written shows
+by its checksum.
 """
 
 from __future__ import annotations
@@ -27,7 +28,10 @@ class SharedMetrics:
         self._read: dict[int, bytes] = {}
 
     def write(self, number: int, text: bytes) -> None:
-        """Replace the text of a process; only that process does. One longer than MAX_TEXT is not taken."""
+        """Replace the text of a process; only that process does.
+
+        One longer than MAX_TEXT is not taken.
+        """
         if len(text) <= MAX_TEXT:
             start = number * SLOT_SIZE
             self._memory[start + _HEADER.size : start + _HEADER.size + len(text)] = text

@@ -2,8 +2,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """Signs verdicts for the hosts' gates, with the one key that all servers on a database share.
 
-The key changes in three steps, so that no good verdict is refused meanwhile: `prepare` makes the next one, the
-administrator gives its public part to the hosts, `activate` has every server sign with it within REFRESH_INTERVAL_S.
+The key changes in three steps, so that no good verdict is refused meanwhile: `prepare` makes the
+next one, the administrator gives its public part to the hosts, `activate` has every server sign
+with it within REFRESH_INTERVAL_S.
 """
 
 from __future__ import annotations
@@ -42,33 +43,37 @@ class Signer:
         Unavailable: the database does not answer.
     """
 
-    def __init__(self, database: Database, own: Authority, clock: Clock) -> None:
+    def __init__(self, database: Database, ca: Authority, clock: Clock) -> None:
         self._database = database
         self._clock = clock
-        self._secret = own.derive(_PURPOSE)
-        ensure_key(database, own)
+        self._secret = ca.derive(_PURPOSE)
+        ensure_key(database, ca)
         self._key_id = ""
         self._take(database.transact(verdict_keys.active))
 
     def sign(self, host: Host, reported: Evidence, outcome: AttestationResult) -> str:
         """Return the signed verdict for the host that sent this evidence and was judged so.
 
-        Its life is counted from the quote, and shortened by the time since the nonce was issued, so that it ends no
-        later than the result does.
+        Its life is counted from the quote, and shortened by the time since the nonce was issued, so
+        that it ends no later than the result does.
         """
-        left_ms = 0 if outcome.age_ms is None else max(outcome.lifetime_ms - outcome.age_ms, 0)
-        told = SignedResult(
-            host.name,
-            host.ek_digest,
-            outcome.level,
-            reported.boot_id,
-            reported.boottime_ms,
-            left_ms,
+        age_ms = outcome.age_ms
+        left_ms = 0 if age_ms is None else max(outcome.lifetime_ms - age_ms, 0)
+        result = SignedResult(
+            host_name=host.name,
+            ek_digest=host.ek_digest,
+            level=outcome.level,
+            boot_id=reported.boot_id,
+            boottime_ms=reported.boottime_ms,
+            lifetime_ms=left_ms,
         )
-        return ear.sign(told, self._key, int(self._clock.wall().timestamp()))
+        return ear.sign(result, self._key, int(self._clock.wall().timestamp()))
 
     async def refresh(self) -> None:
-        """Take over the key that another process made the active one. Raises as the constructor does."""
+        """Take over the key that another process made the active one.
+
+        Raises as the constructor does.
+        """
         self._take(await self._database.read(verdict_keys.active))
 
     async def keep_fresh(self) -> None:
@@ -95,15 +100,16 @@ class Signer:
             raise errors.InvalidConfig(
                 "the database", ["its verdict key is not an elliptic-curve key"]
             )
-        self._key, self._key_id = key, stored.key_id
+        self._key = key
+        self._key_id = stored.key_id
         log.info("verdict key id=%s", stored.key_id)
 
 
-def ensure_key(database: Database, own: Authority) -> None:
+def ensure_key(database: Database, ca: Authority) -> None:
     """Make the first key of a database. Raises Unavailable."""
     if database.transact(verdict_keys.active) is not None:
         return
-    first = new_key(own)
+    first = new_key(ca)
     try:
         database.transact(lambda c: verdict_keys.begin(c, first))
     except errors.Unavailable:
@@ -112,11 +118,11 @@ def ensure_key(database: Database, own: Authority) -> None:
         # Another server that starts just now was quicker.
 
 
-def new_key(own: Authority) -> StoredKey:
+def new_key(ca: Authority) -> StoredKey:
     """Return a new key, as it is stored."""
     key = ec.generate_private_key(ec.SECP256R1())
     encoding = serialization.Encoding.PEM
-    encryption = serialization.BestAvailableEncryption(own.derive(_PURPOSE))
+    encryption = serialization.BestAvailableEncryption(ca.derive(_PURPOSE))
     private = key.private_bytes(encoding, serialization.PrivateFormat.PKCS8, encryption)
     public = key.public_key().public_bytes(
         encoding, serialization.PublicFormat.SubjectPublicKeyInfo

@@ -42,7 +42,10 @@ class Candidate(Protocol):
     def check_ek_certificate(
         self, authorities: Iterable[crypto.X509], now: datetime.datetime
     ) -> None:
-        """Return if a vendor's authority vouches for the EK at `now` (UTC). Raises Refused (ek_*)."""
+        """Return if a vendor's authority vouches for the EK at `now` (UTC).
+
+        Raises Refused (ek_*).
+        """
 
     def check_ak(self) -> None:
         """Return if the AK signs nothing but what its TPM made itself.

@@ -2,12 +2,13 @@
 # SPDX-License-Identifier: Apache-2.0
 """OpenAttestation's whitelist as a view of the reference values.
 
-An MLE is a set of reference values: values of whole PCRs, for the hosts that are registered with it and no others. Its
-OEM or OS, and what is told of a host, are records that its tools show; nobody is judged by them.
+An MLE is a set of reference values: values of whole PCRs, for the hosts that are registered with it
+and no others. Its OEM or OS, and what is told of a host, are records that its tools show; nobody is
+judged by them.
 
-Each function is a piece of work for the database. What is refused bears OpenAttestation's code: 1006 (there is such a
-record already, or none), 1007 (no such MLE), 2012 (in use), 2000 and 404 (no such host), 2001 and 412 (wrong data of a
-host), 500.
+Each function is a piece of work for the database. What is refused bears OpenAttestation's code:
+1006 (there is such a record already, or none), 1007 (no such MLE), 2012 (in use), 2000 and 404 (no
+such host), 2001 and 412 (wrong data of a host), 500.
 """
 
 from __future__ import annotations
@@ -98,18 +99,13 @@ def remove_mle(connection: Connection, name: MleName) -> None:
 
 def mles(connection: Connection, criteria: str) -> list[dict[str, Any]]:
     """Return the JSON objects of the MLEs of which a member contains `criteria`, in any case."""
-    sets = {one.name: one for one in references.load(connection).sets}
-    known = oat_records.every(connection, MLE)
-    found = [
-        record
-        for record in known
-        if any(criteria.lower() in text.lower() for text in record.values())
-    ]
-    names = [set_name(record.get("Name", ""), record.get("Version", "")) for record in found]
-    return [
-        {**record, "MLE_Manifests": _manifests(sets.get(name))}
-        for record, name in zip(found, names)
-    ]
+    sets = {known.name: known for known in references.load(connection).sets}
+    objects = []
+    for record in oat_records.every(connection, MLE):
+        if any(criteria.lower() in text.lower() for text in record.values()):
+            name = set_name(record.get("Name", ""), record.get("Version", ""))
+            objects.append({**record, "MLE_Manifests": _manifests(sets.get(name))})
+    return objects
 
 
 def mle(connection: Connection, name: MleName) -> dict[str, Any]:
@@ -169,14 +165,17 @@ def change_host(connection: Connection, host_name: str, changes: Record) -> None
 
 
 def remove_host(connection: Connection, host_name: str) -> None:
-    """End a host's registration: it is judged again by the sets that are for all. Raises Refused (2000)."""
+    """End a host's registration: it is judged again by the sets that are for all.
+
+    Raises Refused (2000).
+    """
     if not oat_records.remove(connection, HOST, host_name):
         raise errors.Refused(
             "2000", f"Data Error - HOST {host_name} does not exist in the database"
         )
-    for one in references.hold(connection):
-        if one.name.startswith(MLE_PREFIX) and host_name in (one.host_names or ()):
-            references.put(connection, one.without_host(host_name))
+    for known in references.hold(connection):
+        if known.name.startswith(MLE_PREFIX) and host_name in (known.host_names or ()):
+            references.put(connection, known.without_host(host_name))
 
 
 def hosts(connection: Connection, criteria: str) -> list[Record]:
@@ -212,8 +211,9 @@ def _check_mle(connection: Connection, name: MleName, code: str) -> Record:
     return record
 
 
-def _put_mle(connection: Connection, one: Mle) -> None:
-    oat_records.put(connection, MLE, oat_whitelist.encode_mle(one), one.name.name, one.name.version)
+def _put_mle(connection: Connection, mle: Mle) -> None:
+    record = oat_whitelist.encode_mle(mle)
+    oat_records.put(connection, MLE, record, mle.name.name, mle.name.version)
 
 
 def _begin(name: MleName) -> ReferenceSet:
@@ -222,8 +222,8 @@ def _begin(name: MleName) -> ReferenceSet:
 
 
 def _find_set(sets: Iterable[ReferenceSet], name: MleName) -> Optional[ReferenceSet]:
-    wanted = set_name(name.name, name.version)
-    return next((one for one in sets if one.name == wanted), None)
+    name_of_set = set_name(name.name, name.version)
+    return next((known for known in sets if known.name == name_of_set), None)
 
 
 def _set_of(connection: Connection, name: MleName) -> ReferenceSet:
@@ -249,9 +249,10 @@ def _values(pcrs: Iterable[Pcr]) -> list[Value]:
 
 
 def _manifests(known: Optional[ReferenceSet]) -> list[dict[str, str]]:
-    whole = (
-        [value for value in known.values if not value.component and not value.staged]
-        if known
-        else []
-    )
-    return [oat_whitelist.encode_pcr(value.pcr, value.digest) for value in whole]
+    if known is None:
+        return []
+    return [
+        oat_whitelist.encode_pcr(value.pcr, value.digest)
+        for value in known.values
+        if not value.component and not value.staged
+    ]

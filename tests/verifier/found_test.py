@@ -197,7 +197,8 @@ class TestUntrusted:
     ) -> None:
         server.choose_good_boot()
         challenge = agent.challenge()
-        server.attestation._options = Appraisal(profile="txt+firmware")
+        changed = Appraisal(profile="txt+firmware")
+        server.attestation._options = server.attestation._intake._options = changed
         answer = agent.answer(challenge)
         assert (answer.status_code, answer.json()["code"]) == (403, "nonce_unknown")
 

@@ -55,10 +55,17 @@ def check_values(
             seen=digest.hex(),
         )
         return ProvenValues({}, [differing])
+    return _required_values(quote.selection, reported, required)
+
+
+def _required_values(
+    signed: tpm2.Selection, reported: tpm2.PcrValues, required: tpm2.Selection
+) -> ProvenValues:
+    """Return the required ones of the values that were signed for."""
     ((bank, indices),) = required.items()
-    signed = quote.selection.get(bank, ())
-    proven = {index: reported[bank][index] for index in indices if index in signed}
-    missing = [str(index) for index in indices if index not in proven]
+    quoted = signed.get(bank, ())
+    proven = {index: reported[bank][index] for index in indices if index in quoted}
+    missing = [str(index) for index in indices if index not in quoted]
     if not missing:
         return ProvenValues(proven)
     text = f"PCR {', '.join(missing)} of bank {bank} is required, but was not quoted"

@@ -146,30 +146,34 @@ def _compare_pcr(
 ) -> Optional[Difference]:
     """Return the difference between one PCR and what a set says of it, None if they match."""
     value = measured.values.get(pcr)
+    whole = part.expected("", host_name)
     if value is None:
         text = f"PCR {pcr} was not proven, so it cannot be compared"
-        finding = FindingCode.PCR_UNPROVEN.finding(text, part.expected("", host_name))
-        return Difference(_furthest(part), finding)
+        return _furthest(part, FindingCode.PCR_UNPROVEN.finding(text, expected=whole))
     if eventlog.never_launched(pcr, bytes.fromhex(value)):
         text = f"PCR {pcr} is all ones: no measured launch (TXT) took place in this boot"
-        finding = FindingCode.NO_LAUNCH.finding(text, part.expected("", host_name), value)
-        return Difference(_furthest(part), finding)
+        return _furthest(part, FindingCode.NO_LAUNCH.finding(text, whole, value))
     if part.allows("", value, host_name):
         return None
-    if not part.slots:
-        text = f"PCR {pcr} differs from the reference values {part.set_name}"
-        finding = FindingCode.PCR_DIFFERS.finding(text, part.expected("", host_name), value)
-        return Difference(_furthest(part), finding)
+    if part.slots:
+        return _compare_steps(part, measured, host_name, pcr)
+    text = f"PCR {pcr} differs from the reference values {part.set_name}"
+    return _furthest(part, FindingCode.PCR_DIFFERS.finding(text, whole, value))
+
+
+def _compare_steps(
+    part: ReferencePart, measured: Measured, host_name: str, pcr: int
+) -> Optional[Difference]:
     steps = [step for step in measured.steps if step.pcr == pcr]
-    if not steps:
-        text = (
-            f"PCR {pcr}: without a log that replays to it, "
-            f"its steps cannot be compared with {part.set_name}"
-        )
-        return Difference(_furthest(part), FindingCode.STEPS_UNPROVEN.finding(text, seen=value))
-    return logs.of_pcr(pcr).compare(part, steps, pcr, host_name)
+    if steps:
+        return logs.of_pcr(pcr).compare(part, steps, pcr, host_name)
+    text = (
+        f"PCR {pcr}: without a log that replays to it, "
+        f"its steps cannot be compared with {part.set_name}"
+    )
+    return _furthest(part, FindingCode.STEPS_UNPROVEN.finding(text, seen=measured.values[pcr]))
 
 
-def _furthest(part: ReferencePart) -> int:
-    """Return a distance beyond that of any steps."""
-    return 2 * len(part.slots) + 1
+def _furthest(part: ReferencePart, finding: Finding) -> Difference:
+    """Return a difference that is beyond that of any steps."""
+    return Difference(2 * len(part.slots) + 1, finding)

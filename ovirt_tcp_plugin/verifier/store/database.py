@@ -2,9 +2,10 @@
 # SPDX-License-Identifier: Apache-2.0
 """The database: one transaction at a time is written, many at once are read, and nobody waits in the server's loop.
 
-Work is a function of a connection. What is written meanwhile shares one transaction, so one flush to the disk serves
-all; if a piece of it fails, each is done again in a transaction of its own, so that a fault undoes only itself.
-Acknowledged means committed: it survives kill -9 (SQLite in WAL mode with synchronous=FULL, PostgreSQL as it is set up).
+Work is a function of a connection. What is written meanwhile shares one transaction, so one flush
+to the disk serves all; if a piece of it fails, each is done again in a transaction of its own, so
+that a fault undoes only itself. Acknowledged means committed: it survives kill -9 (SQLite in WAL
+mode with synchronous=FULL, PostgreSQL as it is set up).
 """
 
 from __future__ import annotations
@@ -34,20 +35,23 @@ Work = Callable[[Connection], T]
 READERS = 4
 # A statement and a lock each end after this time; then the caller is told, and nothing is kept.
 WITHIN_S = 5
-# PostgreSQL itself ends what takes that long. One that says nothing at all, because its machine or its disk hangs, is
-# given up after this time, connection by connection, and the caller after CALLER_WITHIN_S, when he may ask again.
+# PostgreSQL itself ends what takes that long. One that says nothing at all, because its machine or
+# its disk hangs, is given up after this time, connection by connection, and the caller after
+# CALLER_WITHIN_S, when he may ask again.
 ANSWER_WITHIN_S = WITHIN_S + 2
 CALLER_WITHIN_S = 15
 
 # 16 MiB of SQLite's log of writes.
 _CHECKPOINT_PAGES = 4096
 
-# A transaction begins at the earliest so long after the last: what comes meanwhile shares it, and its flush to the disk.
+# A transaction begins at the earliest so long after the last: what comes meanwhile shares it, and
+# its flush to the disk.
 _GATHER_S = 0.002
 
 # What the writers of all servers lock at PostgreSQL.
 _WRITERS = 0x6F766972
-# How often a writer looks whether another process has ended its transaction; one takes some milliseconds.
+# How often a writer looks whether another process has ended its transaction; one takes some
+# milliseconds.
 _LOOK_AGAIN_S = 0.001
 
 _CONNECT = {
@@ -67,7 +71,8 @@ class Database:
             `postgresql://verifier@db.example.com/ovirt_tcp`.
 
     Attributes:
-        on_done: told the kind ("read", "write") and the seconds of each piece of work, waiting included.
+        on_done: told the kind ("read", "write") and the seconds of each piece of work, waiting
+            included.
 
     Raises:
         InvalidConfig: it cannot be opened, is of another kind, or belongs to a newer release.
@@ -82,7 +87,8 @@ class Database:
             raise errors.InvalidConfig(
                 where, [f"the database cannot be opened: {_first_line(e)}"]
             ) from e
-        # SQLite's readers see one snapshot anyhow, and all of them are in the server's loop, on one connection.
+        # SQLite's readers see one snapshot anyhow, and all of them are in the server's loop, on one
+        # connection.
         self._reader: Optional[Connection] = None
         self._snapshots = (
             self._engine.execution_options(isolation_level="REPEATABLE READ")
@@ -128,7 +134,8 @@ class Database:
         began = loop.time()
         try:
             if not self.remote:
-                # SQLite answers from memory, and its readers wait for nobody; a thread would cost more than the read.
+                # SQLite answers from memory, and its readers wait for nobody; a thread would cost
+                # more than the read.
                 return self._read_here(work)
             return await _in_time(loop.run_in_executor(self._readers, self._read, work))
         finally:
@@ -230,7 +237,10 @@ class Database:
 
 
 async def _in_time(done: asyncio.Future[T]) -> T:
-    """Return what comes of it. Raises Unavailable when that takes too long; what has not begun by then never does."""
+    """Return what comes of it.
+
+    Raises Unavailable when that takes too long; what has not begun by then never does.
+    """
     try:
         return await asyncio.wait_for(done, CALLER_WITHIN_S)
     except asyncio.TimeoutError as e:
@@ -312,13 +322,14 @@ def _bound_waits() -> None:
 def _configure_sqlite(connection: Any, _record: object) -> None:
     # The driver would begin transactions by rules of its own; `_begin_sqlite` does.
     connection.isolation_level = None
-    # The driver would give up a whole answer for one text in it that a bad disk has spoilt; as it is, its row is told
-    # to be corrupt, and the others are read.
+    # The driver would give up a whole answer for one text in it that a bad disk has spoilt; as it
+    # is, its row is told to be corrupt, and the others are read.
     connection.text_factory = _decode_text
     cursor = connection.cursor()
     cursor.execute("PRAGMA journal_mode=WAL")
     cursor.execute("PRAGMA synchronous=FULL")
-    # The same few pages are written again and again; they are carried over from the log of writes less often.
+    # The same few pages are written again and again; they are carried over from the log of writes
+    # less often.
     cursor.execute(f"PRAGMA wal_autocheckpoint={_CHECKPOINT_PAGES}")
     cursor.close()
 
@@ -331,7 +342,8 @@ def _begin_sqlite(connection: Connection) -> None:
     options = connection.get_execution_options()
     if options.get("by_hand", False):
         return
-    # A writer takes the lock at once: to take it later, after a read, fails if another process wrote meanwhile.
+    # A writer takes the lock at once: to take it later, after a read, fails if another process
+    # wrote meanwhile.
     if not options.get("writes", False):
         connection.exec_driver_sql("BEGIN")
         return
@@ -348,8 +360,8 @@ def _begin_sqlite(connection: Connection) -> None:
 def _take_turn(cursor: Any) -> bool:
     """Begin to write as soon as no other process does; return whether that was possible within WITHIN_S.
 
-    SQLite itself would look again after ever longer pauses, up to 100 ms, and hardly ever find the moment between two
-    transactions of a busy neighbour.
+    SQLite itself would look again after ever longer pauses, up to 100 ms, and hardly ever find the
+    moment between two transactions of a busy neighbour.
     """
     end_s = time.monotonic() + WITHIN_S
     while True:
@@ -363,7 +375,8 @@ def _take_turn(cursor: Any) -> bool:
 
 
 def _begin_postgresql(connection: Connection) -> None:
-    # The same here: transactions of several servers that lock many rows in different orders would undo each other.
+    # The same here: transactions of several servers that lock many rows in different orders would
+    # undo each other.
     if connection.get_execution_options().get("writes", False):
         connection.exec_driver_sql(f"SELECT pg_advisory_xact_lock({_WRITERS})")
 

@@ -83,11 +83,12 @@ class State:
 def enrol(connection: Connection, secret: str, host: Host) -> None:
     """Spend the enrolment token and bind the host's identity, both or neither.
 
-    The same EK under the same name replaces its AK and certificate; its counters and result end with them.
+    The same EK under the same name replaces its AK and certificate; its counters and result end
+    with them.
 
     Raises:
-        Refused: token_unknown (spent meanwhile), ek_in_use (the EK has another name), or name_in_use (the name has
-            another EK).
+        Refused: token_unknown (spent meanwhile), ek_in_use (the EK has another name), or
+            name_in_use (the name has another EK).
     """
     tokens.spend(connection, secret, host.name)
     check_binding(bound(connection, host.name, host.ek_digest), host.name, host.ek_digest)
@@ -164,7 +165,10 @@ def remove(connection: Connection, name: str) -> None:
 
 
 def find(connection: Connection, name: str) -> Optional[Host]:
-    """Return the host enrolled under that name, None if there is none. Raises InvalidMessage on a corrupt row."""
+    """Return the host enrolled under that name, None if there is none.
+
+    Raises InvalidMessage on a corrupt row.
+    """
     try:
         row = connection.execute(sa.select(hosts).where(hosts.c.name == name)).mappings().first()
     except TypeError as e:  # EL9's SQLAlchemy makes bytes of what stands in a column of bytes

@@ -17,7 +17,10 @@ from ovirt_tcp_plugin.verifier.store.schema import oat_records as table
 log = logging.getLogger("verifier.store")
 
 Record = Mapping[str, str]
-OEM, OS, MLE, HOST = "oem", "os", "mle", "host"
+OEM = "oem"
+OS = "os"
+MLE = "mle"
+HOST = "host"
 
 
 def find(connection: Connection, kind: str, name: str, version: str = "") -> Optional[Record]:

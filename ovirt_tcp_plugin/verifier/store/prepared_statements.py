@@ -2,8 +2,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Statements that run for every evidence: with SQLite they go to its driver as they are.
 
-There SQLAlchemy's own work for a statement is several times the database's; with PostgreSQL the way there is longer
-than both, and SQLAlchemy knows better than we do what a lost connection looks like.
+There SQLAlchemy's own work for a statement is several times the database's; with PostgreSQL the way
+there is longer than both, and SQLAlchemy knows better than we do what a lost connection looks like.
 """
 
 from __future__ import annotations

@@ -36,7 +36,8 @@ def version(connection: Connection) -> int:
 
 def load(connection: Connection) -> Stored:
     """Return all reference values; a set that cannot be read is named and hurts no other."""
-    sets, unreadable = [], []
+    sets = []
+    unreadable = []
     for name, content in connection.execute(
         sa.select(reference_sets).order_by(reference_sets.c.name)
     ):

@@ -1,6 +1,9 @@
 # SPDX-FileCopyrightText: The ovirt_tcp_plugin developers
 # SPDX-License-Identifier: Apache-2.0
-"""The last result on each host, and what it rests on. One row a host; it goes when the host goes."""
+"""The last result on each host, and what it rests on.
+
+One row a host; it goes when the host goes.
+"""
 
 from __future__ import annotations
 
@@ -143,7 +146,10 @@ def of_hosts(connection: Connection, names: Sequence[str]) -> dict[str, StoredRe
 
 
 def of_all(connection: Connection) -> dict[str, StoredResult]:
-    """Return the last results on all enrolled hosts, sorted by name. What is no name is shown as Python writes it."""
+    """Return the last results on all enrolled hosts, sorted by name.
+
+    What is no name is shown as Python writes it.
+    """
     rows = connection.execute(_with_hosts().order_by(hosts.c.name)).mappings()
     return {str(row["name"]): decode(row) for row in rows}
 

@@ -1,6 +1,9 @@
 # SPDX-FileCopyrightText: The ovirt_tcp_plugin developers
 # SPDX-License-Identifier: Apache-2.0
-"""The tables. `migrations/` makes them and changes them from release to release; a test compares the two."""
+"""The tables.
+
+`migrations/` makes them and changes them from release to release; a test compares the two.
+"""
 
 from __future__ import annotations
 
@@ -48,8 +51,8 @@ registered_eks = sa.Table(
     sa.Column("host_name", NAME, nullable=False, unique=True),
 )
 
-# Questions to a host. Somebody asks (asked + 1); a challenge goes out (issued = asked); its evidence comes
-# (answered = issued). One row a host, so one nonce a host.
+# Questions to a host. Somebody asks (asked + 1); a challenge goes out (issued = asked); its
+# evidence comes (answered = issued). One row a host, so one nonce a host.
 rounds = sa.Table(
     "rounds",
     metadata,
@@ -64,7 +67,8 @@ rounds = sa.Table(
     sa.Column("end_ms", sa.BigInteger),
 )
 
-# What a host's last authentic evidence showed. `policy` is the version of the reference values it was judged by.
+# What a host's last authentic evidence showed. `policy` is the version of the reference values it
+# was judged by.
 results = sa.Table(
     "results",
     metadata,
@@ -89,8 +93,8 @@ reference_sets = sa.Table(
     sa.Column("content", sa.Text, nullable=False),
 )
 
-# OpenAttestation's own records, by kind: OEMs, operating systems, MLEs, registered hosts. They are what its tools show;
-# nobody is judged by them.
+# OpenAttestation's own records, by kind: OEMs, operating systems, MLEs, registered hosts. They are
+# what its tools show; nobody is judged by them.
 oat_records = sa.Table(
     "oat_records",
     metadata,
@@ -100,10 +104,12 @@ oat_records = sa.Table(
     sa.Column("content", sa.Text, nullable=False),
 )
 
-# Which certificate authority this database's hosts were enrolled by: all servers on it must hold the same one.
+# Which certificate authority this database's hosts were enrolled by: all servers on it must hold
+# the same one.
 authority = sa.Table("authority", metadata, sa.Column("digest", DIGEST, primary_key=True))
 
-# The keys that sign verdicts, one in each state: all servers on this database sign with the active one.
+# The keys that sign verdicts, one in each state: all servers on this database sign with the active
+# one.
 verdict_keys = sa.Table(
     "verdict_keys",
     metadata,

@@ -2,7 +2,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """The keys that sign verdicts, for all servers on this database: at most one in each state.
 
-What is kept of a private key is encrypted under a secret that only the holders of the authority's key have.
+What is kept of a private key is encrypted under a secret that only the holders of the authority's
+key have.
 """
 
 from __future__ import annotations
@@ -18,7 +19,9 @@ from ovirt_tcp_plugin import errors
 from ovirt_tcp_plugin.verifier.store.schema import verdict_keys
 
 # Signs; will sign, and the hosts may know it already; signed before.
-ACTIVE, NEXT, FORMER = "active", "next", "former"
+ACTIVE = "active"
+NEXT = "next"
+FORMER = "former"
 
 
 @dataclasses.dataclass(frozen=True)

@@ -42,7 +42,10 @@ class Networks:
         self._networks = [ipaddress.ip_network(name) for name in names]
 
     def hold(self, address: str) -> bool:
-        """Return whether a peer's address is in one of them. A peer by IPv4 on an IPv6 socket is one by IPv4."""
+        """Return whether a peer's address is in one of them.
+
+        A peer by IPv4 on an IPv6 socket is one by IPv4.
+        """
         try:
             peer = ipaddress.ip_address(address)
         except ValueError:

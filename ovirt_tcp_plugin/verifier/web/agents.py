@@ -1,6 +1,9 @@
 # SPDX-FileCopyrightText: The ovirt_tcp_plugin developers
 # SPDX-License-Identifier: Apache-2.0
-"""What agents call: enrolment, the long poll for a challenge, evidence. They connect; nobody connects to them."""
+"""What agents call: enrolment, the long poll for a challenge, evidence.
+
+They connect; nobody connects to them.
+"""
 
 from __future__ import annotations
 
@@ -64,11 +67,11 @@ class NextChallenge(Handler):
         members = self.body("challenge request")
         boot_id = json_fields.text(members, "boot_id", 36)
         wait_ms = json_fields.integer(members, "wait_ms", 0, 3600_000)
+        attestation = self.context.attestation
+        state = cast(State, self.state)
         if members.get("offer") is True:
-            self.context.attestation.request_challenge(cast(State, self.state).host.name)
-        challenge = await self.context.attestation.next_challenge(
-            cast(State, self.state), boot_id, wait_ms
-        )
+            attestation.request_challenge(state.host.name)
+        challenge = await attestation.next_challenge(state, boot_id, wait_ms)
         if self._gone:
             return
         if challenge is None:
@@ -90,12 +93,14 @@ class SubmitEvidence(Handler):
         self._asked = self.state is not None and self.context.attestation.expects(self.state)
 
     def data_received(self, chunk: bytes) -> None:
-        # An agent that sends megabytes unasked would fill the memory, and hold up all others when they are decoded.
+        # An agent that sends megabytes unasked would fill the memory, and hold up all others when
+        # they are decoded.
         if self._asked:
             super().data_received(chunk)
 
     async def post(self) -> None:
-        attestation, state = self.context.attestation, cast(State, self.state)
+        attestation = self.context.attestation
+        state = cast(State, self.state)
         if not self._asked:
             raise errors.Refused(
                 "nonce_unknown", "no evidence was asked for, or its nonce was used before"

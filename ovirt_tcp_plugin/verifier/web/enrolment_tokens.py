@@ -22,15 +22,13 @@ class EnrolmentTokens(Handler):
 
     async def post(self) -> None:
         members = {"host_id": "", "hours": 24, **self.body("enrolment token request")}
-        host_name, host_id = (
-            json_fields.text(members, "host", 255),
-            json_fields.text(members, "host_id", 36),
-        )
+        host_name = json_fields.text(members, "host", 255)
+        host_id = json_fields.text(members, "host_id", 36)
         hours = json_fields.integer(members, "hours", 1, MAX_HOURS)
         check_host_name(host_name)
+        now_s = int(self.context.clock.wall().timestamp())
+        token = Token("enrolment", host_name, host_id, end_s=now_s + hours * 3600)
         secret = new_secret()
-        end_s = int(self.context.clock.wall().timestamp()) + hours * 3600
-        token = Token("enrolment", host_name, host_id, end_s=end_s)
         await self.context.database.write(lambda c: tokens.add(c, secret, token))
         log.info("token made host=%s hours=%d", host_name, hours)
         self.answer({"token": secret})

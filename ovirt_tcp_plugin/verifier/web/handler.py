@@ -2,8 +2,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """What all routes share: the caller is known before the body is read, and errors become answers.
 
-Errors leave as `{"code", "reason"}`; on OpenAttestation's paths in its own shape. A caller learns the reason of its
-own fault, never what the server holds.
+Errors leave as `{"code", "reason"}`; on OpenAttestation's paths in its own shape. A caller learns
+the reason of its own fault, never what the server holds.
 """
 
 from __future__ import annotations
@@ -69,7 +69,8 @@ class Context:
         self.rates = Rates(self.options.requests_per_second)
         self.questions = Questions(self.options.peer_questions)
         self.bodies = Bodies()
-        self.host_list, self.metrics_text = Shared(), Shared()
+        self.host_list = Shared()
+        self.metrics_text = Shared()
         self.networks = {
             Caller.OAT_NETWORK: Networks(self.options.oat_networks),
             Caller.METRICS_NETWORK: Networks(self.options.metrics_networks),
@@ -80,7 +81,8 @@ class Context:
 class Handler(JsonHandler):
     """Checks the caller before the body is read, and turns errors into answers.
 
-    The body is collected here, because the library would parse forms in it for anybody, before any check.
+    The body is collected here, because the library would parse forms in it for anybody, before any
+    check.
     """
 
     server_name = "ovirt-tcp-verifier"
@@ -148,16 +150,17 @@ class Handler(JsonHandler):
                 else None
             )
             return self.state is not None
-        networks = self.context.networks
-        if any(
-            networks[one].hold(self.request.remote_ip or "")
-            for one in self._callers
-            if one in networks
-        ):
+        if self._is_in_network():
             return True
         return bool(self._callers - {Caller.ANYONE}) and bool(
             await self._token_callers() & self._callers
         )
+
+    def _is_in_network(self) -> bool:
+        """Return whether the peer's address alone makes it one that the route is for."""
+        address = self.request.remote_ip or ""
+        networks = self.context.networks
+        return any(networks[caller].hold(address) for caller in self._callers if caller in networks)
 
     def _keep_connection(self) -> None:
         if self.context.server is not None:

@@ -20,11 +20,13 @@ from ovirt_tcp_plugin import errors
 
 TOO_MANY = "too_many_requests"
 
-# Peers that are remembered; beyond it the one that was quiet for longest is forgotten, and starts afresh.
+# Peers that are remembered; beyond it the one that was quiet for longest is forgotten, and starts
+# afresh.
 MAX_PEERS = 20_000
 # Seconds' worth of requests that a quiet peer may ask at once.
 BURST_S = 4
-# Bytes of bodies that one peer may have the server hold, over all its connections: two of the longest.
+# Bytes of bodies that one peer may have the server hold, over all its connections: two of the
+# longest.
 MAX_HELD = 8 * 1024 * 1024
 # How often slow senders are looked for.
 LOOK_INTERVAL_S = 1.0
@@ -78,8 +80,9 @@ class Bodies:
 class Shared:
     """Costly work for everybody who asks: who asks while it is done shares it.
 
-    It is begun again only after PAUSE times as long as it took: the list of ten thousand hosts takes a quarter of a
-    second in which nobody else is served, and a single caller could ask for it all the time.
+    It is begun again only after PAUSE times as long as it took: the list of ten thousand hosts
+    takes a quarter of a second in which nobody else is served, and a single caller could ask for it
+    all the time.
     """
 
     def __init__(self) -> None:
@@ -119,7 +122,10 @@ class Questions:
 
     @contextlib.contextmanager
     def of(self, peer: str) -> Iterator[None]:
-        """Count a question of this peer for as long as it waits. Raises Refused (too_many_requests)."""
+        """Count a question of this peer for as long as it waits.
+
+        Raises Refused (too_many_requests).
+        """
         if self._waiting[peer] >= self._most:
             raise errors.Refused(
                 TOO_MANY, f"{self._most} questions of yours are waiting for hosts already"
@@ -136,13 +142,15 @@ class Questions:
 class HttpServer(tornado.httpserver.HTTPServer):
     """Drops the oldest connections, when there are too many on which nobody was known yet, or too many of one peer.
 
-    An address that opens them too fast is refused at once: a TLS handshake costs the server as much as a report does.
+    An address that opens them too fast is refused at once: a TLS handshake costs the server as much
+    as a report does.
     """
 
     def initialize(self, *args: Any, **options: Any) -> None:
         """Take `per_second`, new connections of one address; `max_unknown` and `max_of_peer`, numbers of connections.
 
-        And `body_within_s`, seconds in which a body has to arrive. The other options are the library's.
+        And `body_within_s`, seconds in which a body has to arrive. The other options are the
+        library's.
         """
         self._body_within_s: float = options.pop("body_within_s")
         self._openings = Rates(options.pop("per_second"))
@@ -189,7 +197,8 @@ class HttpServer(tornado.httpserver.HTTPServer):
     def await_body(self, request: HTTPServerRequest) -> None:
         """Drop the request's connection unless its body arrives in time.
 
-        The library's own `body_timeout` would take a task and a timer for each request: a twentieth of all work.
+        The library's own `body_timeout` would take a task and a timer for each request: a twentieth
+        of all work.
         """
         self._begun[request] = asyncio.get_running_loop().time() + self._body_within_s
 

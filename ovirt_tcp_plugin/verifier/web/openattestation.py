@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import asyncio
 import datetime
+import functools
 from collections.abc import Mapping, Sequence
 
 from ovirt_tcp_plugin import errors
@@ -13,7 +14,8 @@ from ovirt_tcp_plugin.messages import oat
 from ovirt_tcp_plugin.messages.result import AttestationResult, Level
 from ovirt_tcp_plugin.verifier.appraisal import measured
 from ovirt_tcp_plugin.verifier.attestation import key_of
-from ovirt_tcp_plugin.verifier.store import challenges, results
+from ovirt_tcp_plugin.verifier.store import challenges
+from ovirt_tcp_plugin.verifier.store import results as stored_results
 from ovirt_tcp_plugin.verifier.web.access import Caller
 from ovirt_tcp_plugin.verifier.web.handler import Handler
 
@@ -35,10 +37,9 @@ class _Question(Handler):
         return int(self.context.options.poll_deadline * 1000)
 
     def answer_error(self, status: int, code: str, reason: str) -> None:
+        encode = oat.encode_attestation_fault if status >= 500 else oat.encode_fault
         self.set_status(status)
-        self.answer(
-            (oat.encode_attestation_fault if status >= 500 else oat.encode_fault)(status, reason)
-        )
+        self.answer(encode(status, reason))
 
 
 class PollHosts(_Question):
@@ -48,36 +49,46 @@ class PollHosts(_Question):
 
     async def post(self) -> None:
         poll = oat.decode_poll(self.content)
-        found = await self.ask(poll.hosts, poll.time_threshold_ms, self.wait_ms)
-        proven = await self._proven(found) if poll.pcrs else {}
+        results = await self.ask(poll.hosts, poll.time_threshold_ms, self.wait_ms)
+        proven = await self._proven(results) if poll.pcrs else {}
         now = self.context.clock.wall()
-        self.answer(oat.encode_answer(_host_trust(one, now, proven, poll.pcrs) for one in found))
+        answers = []
+        for result in results:
+            values = proven.get(key_of(result.host_name), {})
+            selected = tuple((pcr, values[pcr]) for pcr in poll.pcrs if pcr in values)
+            answers.append(_host_trust(result, now, selected))
+        self.answer(oat.encode_answer(answers))
 
-    async def _proven(self, found: Sequence[AttestationResult]) -> Mapping[str, Mapping[int, str]]:
-        """Return the PCR values that the last evidence of each host proved, by its name in lower case."""
-        names = [
-            key_of(one.host_name) for one in found if one.level in (Level.TRUSTED, Level.UNTRUSTED)
-        ]
+    async def _proven(
+        self, results: Sequence[AttestationResult]
+    ) -> Mapping[str, Mapping[int, str]]:
+        """Return the PCR values that the last evidence of each host proved, by its key."""
+        keys = [key_of(result.host_name) for result in results if _is_judged(result)]
         proven: dict[str, Mapping[int, str]] = {}
-        for part in challenges.chunks(names):
-            kept = await self.context.database.read(lambda c, part=part: results.measured(c, part))  # type: ignore[misc]
-            proven.update((name, _values(measured)) for name, measured in kept.items())
+        for part in challenges.chunks(keys):
+            stored = functools.partial(stored_results.measured, names=part)
+            texts = await self.context.database.read(stored)
+            proven.update((name, _values(text)) for name, text in texts.items())
             await asyncio.sleep(0)  # SQLite answers without a pause, and others wait
         return proven
 
 
 class HostTrust(_Question):
-    """One host name -> whether its BIOS and VMM are trusted (2.x). Errors are of 2.x, too: status 400 and a name."""
+    """One host name -> whether its BIOS and VMM are trusted (2.x).
+
+    Errors are of 2.x, too: status 400 and a name.
+    """
 
     async def get(self) -> None:
         name = self.get_query_argument("hostName", "", strip=False)
-        (one,) = await self.ask([name], None, self.wait_ms)
-        if one.level in (Level.TRUSTED, Level.UNTRUSTED):
-            self.answer(oat.encode_trust(name, one.level is Level.TRUSTED))
-        else:
-            why = one.findings[0]
-            self.set_status(400)
-            self.answer(oat.encode_named_fault(_NOT_JUDGED.get(why.code, "SYSTEM_ERROR"), why.text))
+        (result,) = await self.ask([name], None, self.wait_ms)
+        if _is_judged(result):
+            self.answer(oat.encode_trust(name, result.level is Level.TRUSTED))
+            return
+        cause = result.findings[0]
+        self.set_status(400)
+        fault = _NOT_JUDGED.get(cause.code, "SYSTEM_ERROR")
+        self.answer(oat.encode_named_fault(fault, cause.text))
 
 
 class Version(_Question):
@@ -99,16 +110,15 @@ class NotOffered(_Question):
             self.answer_error(404, "NotFound", "this server has no such part of OpenAttestation")
 
 
+def _is_judged(result: AttestationResult) -> bool:
+    return result.level in (Level.TRUSTED, Level.UNTRUSTED)
+
+
 def _host_trust(
-    one: AttestationResult,
-    now: datetime.datetime,
-    proven: Mapping[str, Mapping[int, str]],
-    pcrs: Sequence[int],
+    result: AttestationResult, now: datetime.datetime, values: tuple[tuple[int, str], ...]
 ) -> oat.HostTrust:
-    age = datetime.timedelta(milliseconds=one.age_ms or 0)
-    values = proven.get(key_of(one.host_name), {})
-    wanted = tuple((index, values[index]) for index in pcrs if index in values)
-    return oat.HostTrust(one.host_name, one.level.value, now - age, wanted)
+    age = datetime.timedelta(milliseconds=result.age_ms or 0)
+    return oat.HostTrust(result.host_name, result.level.value, now - age, values)
 
 
 def _values(text: str) -> Mapping[int, str]:

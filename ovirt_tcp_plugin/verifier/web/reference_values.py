@@ -8,8 +8,10 @@ from collections.abc import Mapping, Sequence
 
 from ovirt_tcp_plugin import errors
 from ovirt_tcp_plugin.messages import json_fields, oat, reference_values
-from ovirt_tcp_plugin.messages.result import encode_findings
+from ovirt_tcp_plugin.messages.findings import FindingCode
+from ovirt_tcp_plugin.messages.result import Finding, encode_findings
 from ovirt_tcp_plugin.verifier.enrolment import check_host_name
+from ovirt_tcp_plugin.verifier.reference_values import Preview
 from ovirt_tcp_plugin.verifier.store import references
 from ovirt_tcp_plugin.verifier.web.access import Caller
 from ovirt_tcp_plugin.verifier.web.handler import Handler, log
@@ -24,9 +26,9 @@ class ReferenceValues(Handler):
     callers = frozenset({Caller.POLICY})
 
     async def get(self) -> None:
-        known = await self.context.database.read(references.load)
-        sets = [reference_values.encode(one) for one in known.sets]
-        self.answer({"reference_values": sets, "unreadable": list(known.unreadable)})
+        stored = await self.context.database.read(references.load)
+        sets = [reference_values.encode(known) for known in stored.sets]
+        self.answer({"reference_values": sets, "unreadable": list(stored.unreadable)})
 
     async def post(self) -> None:
         members = self.body("reference values request")
@@ -34,26 +36,33 @@ class ReferenceValues(Handler):
         host_name = json_fields.text(members, "host", oat.MAX_NAME_LENGTH).lower()
         staged = members.get("staged", False)
         if not isinstance(staged, bool):
-            raise errors.InvalidMessage(
-                "reference values request", "staged is neither true nor false"
-            )
+            reason = "staged is neither true nor false"
+            raise errors.InvalidMessage("reference values request", reason)
         reference_values.check_name(name)
         check_host_name(host_name)
-        attestation = self.context.attestation
-        asked_ms = self.context.clock.now_ms()
-        (golden,) = await attestation.results([host_name], None, IMPORT_WAIT_MS)
-        if any(finding.code == "not_enrolled" for finding in golden.findings):
-            raise errors.NotFound("enrolled host", host_name)
-        if golden.age_ms is None or golden.age_ms > self.context.clock.now_ms() - asked_ms:
-            raise errors.Unavailable(
-                f"host {host_name}", f"no evidence within {IMPORT_WAIT_MS // 1000} s"
-            )
-        good = await self.context.reference_values.import_boot(
-            name, host_name, golden.findings, staged
-        )
-        await attestation.judge_all()
+        findings = await self._attest(host_name)
+        service = self.context.reference_values
+        imported = await service.import_boot(name, host_name, findings, staged)
+        await self.context.attestation.judge_all()
         log.info("reference_values imported set=%s host=%s staged=%s", name, host_name, staged)
-        self.answer(reference_values.encode(good))
+        self.answer(reference_values.encode(imported))
+
+    async def _attest(self, host_name: str) -> Sequence[Finding]:
+        """Return the findings of evidence that the host gives now.
+
+        Raises:
+            NotFound: it is not enrolled.
+            Unavailable: it gives none in time.
+        """
+        clock = self.context.clock
+        asked_ms = clock.now_ms()
+        (result,) = await self.context.attestation.results([host_name], None, IMPORT_WAIT_MS)
+        if any(finding.code == FindingCode.NOT_ENROLLED.code for finding in result.findings):
+            raise errors.NotFound("enrolled host", host_name)
+        if result.age_ms is None or result.age_ms > clock.now_ms() - asked_ms:
+            reason = f"no evidence within {IMPORT_WAIT_MS // 1000} s"
+            raise errors.Unavailable(f"host {host_name}", reason)
+        return result.findings
 
 
 class ReferenceSetOfName(Handler):
@@ -99,28 +108,28 @@ class ReferencePreview(Handler):
 
     async def post(self) -> None:
         members = self.body("preview")
-        changes = await self.context.reference_values.preview(
-            _by_set(members, "activate"), _by_set(members, "withdraw")
-        )
-        encoded = [
-            {
-                "host_name": one.host_name,
-                "now": one.now.value,
-                "then": one.then.value,
-                "findings": encode_findings(one.findings),
-            }
-            for one in changes
-        ]
-        self.answer({"changes": encoded})
+        activate = _by_set(members, "activate")
+        withdraw = _by_set(members, "withdraw")
+        previews = await self.context.reference_values.preview(activate, withdraw)
+        self.answer({"changes": [_encode_preview(preview) for preview in previews]})
+
+
+def _encode_preview(preview: Preview) -> dict[str, object]:
+    return {
+        "host_name": preview.host_name,
+        "now": preview.now.value,
+        "then": preview.then.value,
+        "findings": encode_findings(preview.findings),
+    }
 
 
 def _by_set(members: Mapping[str, object], name: str) -> Mapping[str, Sequence[str]]:
     sets = json_fields.members(members.get(name, {}), name)
-    return {one: _identifiers(sets, one) for one in sets}
+    return {set_name: _identifiers(sets, set_name) for set_name in sets}
 
 
 def _identifiers(members: Mapping[str, object], name: str) -> list[str]:
     identifiers = json_fields.items(members, name, reference_values.MAX_VALUES)
-    if not all(isinstance(one, str) and len(one) == 12 for one in identifiers):
+    if not all(isinstance(item, str) and len(item) == 12 for item in identifiers):
         raise errors.InvalidMessage(name, "an identifier of a value is not 12 hex digits")
-    return [str(one) for one in identifiers]
+    return [str(item) for item in identifiers]

@@ -34,7 +34,7 @@ class Results(Handler):
         )
         wait_ms = json_fields.integer(members, "wait_ms", 0, 60_000)
         results = await self.ask(names, max_age, wait_ms)
-        self.answer({"hosts": [result.encode(one) for one in results]})
+        self.answer({"hosts": [result.encode(known) for known in results]})
 
 
 class Hosts(Handler):
@@ -48,9 +48,11 @@ class Hosts(Handler):
 
     async def _list(self) -> bytes:
         marks = await self.context.database.read(hosts.marks)
-        known = [result.encode(one) for one in await self.context.attestation.last_results()]
+        results = await self.context.attestation.last_results()
         # Whoever enrolled between the two questions is shown the next time.
-        marked = [{**one, **marks.get(one["host_name"], _UNMARKED)} for one in known]
+        marked = [
+            {**result.encode(known), **marks.get(known.host_name, _UNMARKED)} for known in results
+        ]
         return json.dumps({"hosts": marked}).encode()
 
 

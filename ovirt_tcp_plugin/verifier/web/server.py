@@ -87,7 +87,8 @@ def listen(address: str, port: int, shared: bool = False) -> list[socket.socket]
     """Return listening sockets, one for each family of addresses (a port of the kernel's choice for 0).
 
     Args:
-        shared: whether other processes of this user may listen there, too; each gets a share of the connections.
+        shared: whether other processes of this user may listen there, too; each gets a share of the
+            connections.
 
     Raises:
         Unavailable: the address or port cannot be had.
@@ -101,7 +102,9 @@ def listen(address: str, port: int, shared: bool = False) -> list[socket.socket]
 def serve(
     context: Context, tls: ssl.SSLContext, sockets: Optional[Sequence[socket.socket]] = None
 ) -> tuple[HttpServer, int]:
-    """Return a server and its port. Without sockets that listen already, it listens where the options say.
+    """Return a server and its port.
+
+    Without sockets that listen already, it listens where the options say.
 
     Raises:
         Unavailable: the address or port cannot be had.

@@ -2,7 +2,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """OpenAttestation's whitelist and its registration of hosts, for its tools.
 
-OpenAttestation asked nobody who he was; here a viewer may look, and a policy administrator may change.
+OpenAttestation asked nobody who he was; here a viewer may look, and a policy administrator may
+change.
 """
 
 from __future__ import annotations
@@ -137,7 +138,8 @@ class MlePcrs(_Whitelist):
         await self.change(lambda c: whitelist.change_pcr(c, name, pcr))
 
     async def delete(self) -> None:
-        name, index = oat_whitelist.mle_name_in(self.query), oat_whitelist.pcr_index_in(self.query)
+        name = oat_whitelist.mle_name_in(self.query)
+        index = oat_whitelist.pcr_index_in(self.query)
         await self.change(lambda c: whitelist.remove_pcr(c, name, index))
 
     def _name_and_pcr(self) -> tuple[oat_whitelist.MleName, oat_whitelist.Pcr]:
@@ -146,7 +148,10 @@ class MlePcrs(_Whitelist):
 
 
 class RegisteredHosts(_Whitelist):
-    """Hosts and the MLEs that they are judged by. To be attested, a host has to be enrolled, too."""
+    """Hosts and the MLEs that they are judged by.
+
+    To be attested, a host has to be enrolled, too.
+    """
 
     async def get(self) -> None:
         criteria = self.query.get("searchCriteria", "")

@@ -56,19 +56,28 @@ def check(
         parsed = {log: _parse(log, sent, required) for log in KINDS}
     except errors.InvalidMessage as e:
         return ProvenSteps((), [FindingCode.LOG_MALFORMED.finding(str(e))])
-    recorded = {pcr for entries in parsed.values() for pcr in entries.recorded(bank)}
+    recorded: set[int] = set()
+    for entries in parsed.values():
+        recorded.update(entries.recorded(bank))
     if recorded.isdisjoint(required):
         return ProvenSteps((), [tcg.missing(required, bank)])
+    return _replay(parsed, bank, values)
+
+
+def _replay(
+    parsed: Mapping[MeasurementLog, ParsedLog], bank: str, values: Mapping[int, bytes]
+) -> ProvenSteps:
     steps: list[Step] = []
     unproven: dict[int, Finding] = {}
     for log, entries in parsed.items():
-        quoted = {pcr: value for pcr, value in values.items() if log.tells_of(pcr)}
+        quoted = {pcr: values[pcr] for pcr in _own(log, values)}
         replayed = entries.replay(bank, quoted)
         steps += replayed.steps
         unproven.update(replayed.unproven)
     # As the slots of reference values in stores are ordered, whatever the order of the logs.
     steps.sort(key=lambda step: step.component != "startup_locality")
-    return ProvenSteps(tuple(steps), [unproven[pcr] for pcr in values if pcr in unproven])
+    findings = [unproven[pcr] for pcr in values if pcr in unproven]
+    return ProvenSteps(tuple(steps), findings)
 
 
 def _parse(log: MeasurementLog, sent: Mapping[str, bytes], required: Collection[int]) -> ParsedLog:
