@@ -2,8 +2,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """The agent's loop: ask the attestation server for a challenge, measure, report, keep what it said.
 
-It never stops by itself: a server or TPM that is away is tried again with growing pauses, and a host that cannot
-report simply grows old in the server's eyes.
+It never stops by itself: a server or TPM that is away is tried again with growing pauses, and a
+host that cannot report simply grows old in the server's eyes.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import logging
 import random
 import time
 from collections.abc import Callable, Iterator, Mapping
-from typing import Any, Optional
+from typing import Any, NamedTuple, Optional
 
 from ovirt_tcp_plugin import errors
 from ovirt_tcp_plugin.attester import enrolment, measure
@@ -25,7 +25,8 @@ from ovirt_tcp_plugin.messages import ear, evidence, json_fields, result
 
 log = logging.getLogger("attester.agent")
 
-# The server holds the question open this long; a proxy or firewall in between rarely cuts a connection sooner.
+# The server holds the question open this long; a proxy or firewall in between rarely cuts a
+# connection sooner.
 WAIT_MS = 20_000
 RETRY_FIRST_S = 1.0
 # Not even a server that answers "nothing to do" at once gets more than four questions a second.
@@ -40,22 +41,30 @@ class _Woken(Exception):
     """A wait was ended by `offer`."""
 
 
+class _Reply(NamedTuple):
+    """The server's result on this host, and the signed verdict; empty if the server gives none."""
+
+    result: result.AttestationResult
+    signed: str
+
+
 class Agent:
-    """One enrolled host.
+    """An enrolled host.
 
     Args:
         handed: where the hooks of this host look.
         retry_most_s: longest pause between two tries.
         pause: waits so many seconds.
-        draw: a number from 0 to 1, for the jitter that keeps a thousand hosts from coming back at once.
+        draw: a number from 0 to 1, for the jitter that keeps a thousand hosts from coming back at
+            once.
     """
 
     def __init__(
         self,
         host_name: str,
         state: AgentState,
-        tpm: measure.AnyTpm,
-        ak: measure.AnyKey,
+        tpm: measure.PcrReader,
+        ak: measure.QuotingKey,
         client: VerifierClient,
         sources: measure.Sources,
         hook_files: HookFiles,
@@ -86,7 +95,10 @@ class Agent:
             self.step()
 
     def offer(self) -> None:
-        """Report as soon as may be, though nobody asks. For signal handlers: where the agent waits, the wait ends."""
+        """Report as soon as may be, though nobody asks.
+
+        For signal handlers: where the agent waits, the wait ends.
+        """
         self._offering = True
         if self._waiting:
             raise _Woken
@@ -107,43 +119,43 @@ class Agent:
                 self._pause(rest_s)
 
     def _round(self) -> None:
-        boot_id = measure.read_boot_id(self._sources.boot_id)
-        question = {"wait_ms": WAIT_MS, "boot_id": boot_id, "offer": self._offering}
-        with self._wakeable():
-            answer = self._post("/v1/challenge", question, WAIT_MS / 1000)
-        if answer is None:
+        challenge = self._next_challenge()
+        if challenge is None:
             self._recovered()
             self._renew()
             return
-        challenge = evidence.decode_challenge(answer)
-        if len(challenge.selection) != 1:
-            raise errors.InvalidMessage("challenge", "it does not name one PCR bank")
         measured = measure.measure(self._tpm, self._ak, challenge, self._sources)
-        log.info(
-            "measured logs=%s boot_id=%s",
-            ",".join(sorted(measured.logs)) or "none",
-            measured.boot_id,
-        )
-        outcome, signed = _decode_result(self._post("/v1/evidence", evidence.encode(measured)))
+        kinds = ",".join(sorted(measured.logs)) or "none"
+        log.info("measured logs=%s boot_id=%s", kinds, measured.boot_id)
+        reply = _decode_reply(self._post("/v1/evidence", evidence.encode(measured)))
         self._offering = False
-        codes = ",".join(finding.code for finding in outcome.findings)
-        log.info(
-            "appraised server=%s level=%s findings=%s",
-            self._client.current,
-            outcome.level.value,
-            codes,
-        )
-        self._hand_over(challenge, measured, outcome, signed)
-        encoded = result.encode(outcome)
+        server = self._client.current
+        level = reply.result.level.value
+        codes = ",".join(finding.code for finding in reply.result.findings)
+        log.info("appraised server=%s level=%s findings=%s", server, level, codes)
+        self._hand_over(challenge, measured, reply)
         self._keep_status(
-            level=encoded["level"],
-            findings=encoded["findings"],
-            server=self._client.current,
+            level=level,
+            findings=result.encode_findings(reply.result.findings),
+            server=server,
             boot_id=measured.boot_id,
             boottime_ms=measured.boottime_ms,
             time=int(time.time()),
             error="",
         )
+
+    def _next_challenge(self) -> Optional[evidence.Challenge]:
+        """Return the server's challenge, None if nobody wants this host's evidence."""
+        boot_id = measure.read_boot_id(self._sources.boot_id)
+        question = {"wait_ms": WAIT_MS, "boot_id": boot_id, "offer": self._offering}
+        with self._wakeable():
+            reply = self._post("/v1/challenge", question, WAIT_MS / 1000)
+        if reply is None:
+            return None
+        challenge = evidence.decode_challenge(reply)
+        if len(challenge.selection) != 1:
+            raise errors.InvalidMessage("challenge", "it does not name one PCR bank")
+        return challenge
 
     @contextlib.contextmanager
     def _wakeable(self) -> Iterator[None]:
@@ -154,25 +166,28 @@ class Agent:
             self._waiting = False
 
     def _hand_over(
-        self,
-        challenge: evidence.Challenge,
-        measured: evidence.Evidence,
-        outcome: result.AttestationResult,
-        signed: str,
+        self, challenge: evidence.Challenge, measured: evidence.Evidence, reply: _Reply
     ) -> None:
-        """Leave verdict and summary for the hooks. Without them the gate closes when the last verdict ends."""
+        """Leave verdict and summary for the hooks.
+
+        Without them the gate closes when the last verdict ends.
+        """
         (bank,) = challenge.selection
         try:
-            if signed:
-                self._hook_files.keep_verdict(signed)
+            if reply.signed:
+                self._hook_files.keep_verdict(reply.signed)
             launch = self._tpm.read_pcrs({bank: LAUNCH_PCRS}).get(bank, {})
-            self._hook_files.keep_summary(summarize(measured, outcome, bank, launch))
+            self._hook_files.keep_summary(summarize(measured, reply.result, bank, launch))
         except errors.Error as e:
             log.warning("not handed over reason=%s", e)
 
     def _renew(self) -> None:
-        """Replace the client certificate while it is good; only a host that is off for years enrols again."""
-        if self._state.client_life_left(datetime.datetime.now(datetime.timezone.utc)) < RENEW_BELOW:
+        """Replace the client certificate while it is good.
+
+        Only a host that is off for years enrols again.
+        """
+        now = datetime.datetime.now(datetime.timezone.utc)
+        if self._state.client_life_left(now) < RENEW_BELOW:
             enrolment.renew(self._state, self._client, self._host_name)
 
     def _post(self, path: str, message: Mapping[str, Any], wait_s: float = 0.0) -> Optional[object]:
@@ -215,10 +230,10 @@ def _last_status(state: AgentState) -> Mapping[str, Any]:
         return {}
 
 
-def _decode_result(untrusted: Optional[object]) -> tuple[result.AttestationResult, str]:
-    """Return the server's result on this host and the signed verdict, empty if it gives none.
+def _decode_reply(untrusted: Optional[object]) -> _Reply:
+    """Return the server's reply to evidence.
 
-    Age and lifetime are the broker's business and may be absent.
+    Age and lifetime are the broker's business and may be absent, as the verdict may.
     """
     absent = {
         "host_name": "",
@@ -229,4 +244,5 @@ def _decode_result(untrusted: Optional[object]) -> tuple[result.AttestationResul
         "verdict": "",
     }
     members = {**absent, **json_fields.members(untrusted, "attestation result")}
-    return result.decode(members), json_fields.text(members, "verdict", ear.MAX_SIZE)
+    signed = json_fields.text(members, "verdict", ear.MAX_SIZE)
+    return _Reply(result.decode(members), signed)

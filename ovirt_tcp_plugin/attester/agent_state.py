@@ -2,8 +2,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """What the agent keeps between starts: its AK, its client certificate, its last result.
 
-Each file is whole or absent, whatever kills the agent. An AK without certificate is an enrolment that was not
-finished; a certificate without AK cannot be, since the AK is written first and a new AK removes the old certificate.
+Each file is whole or absent, whatever kills the agent. An AK without certificate is an enrolment
+that was not finished; a certificate without AK cannot be, since the AK is written first and a new
+AK removes the old certificate.
 """
 
 from __future__ import annotations
@@ -128,7 +129,8 @@ class AgentState:
         """
         try:
             issued = x509.load_pem_x509_certificate(certificate.encode("ascii"))
-            certified, (begin, end) = _spki(issued), public_keys.life(issued)
+            certified = _spki(issued)
+            begin, end = public_keys.life(issued)
         except public_keys.UNREADABLE as e:
             raise errors.InvalidMessage("client certificate", "not a PEM certificate") from e
         if begin >= end:
@@ -137,9 +139,12 @@ class AgentState:
             raise errors.InvalidMessage(
                 "client certificate", "it is for another key than the one requested"
             )
-        encoding, form = serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8
-        private = key.private_bytes(encoding, form, serialization.NoEncryption())
-        self._write(CLIENT_FILE, private + issued.public_bytes(encoding))
+        private = key.private_bytes(
+            serialization.Encoding.PEM,
+            serialization.PrivateFormat.PKCS8,
+            serialization.NoEncryption(),
+        )
+        self._write(CLIENT_FILE, private + issued.public_bytes(serialization.Encoding.PEM))
 
     def keep_ak_certificate(self, certificate: str) -> None:
         """Keep the AK's certificate (PEM), for whoever wants to check this host's quotes by himself."""
@@ -162,7 +167,8 @@ class AgentState:
         """Return if there is a client key with its certificate.
 
         Raises:
-            InvalidConfig: there is none (the host is not enrolled), or the two do not belong together.
+            InvalidConfig: there is none (the host is not enrolled), or the two do not belong
+                together.
         """
         content = self._read(CLIENT_FILE)
         if content is None:
@@ -220,7 +226,8 @@ class AgentState:
 
 
 def _spki(holder: Any) -> bytes:
-    """Return the public key of a key or certificate. EL9's cryptography cannot compare keys themselves."""
-    encoding, form = serialization.Encoding.DER, serialization.PublicFormat.SubjectPublicKeyInfo
-    encoded: bytes = holder.public_key().public_bytes(encoding, form)
-    return encoded
+    """Return the public key of a key or certificate.
+
+    EL9's cryptography cannot compare keys themselves.
+    """
+    return public_keys.encode(holder.public_key())

@@ -15,9 +15,10 @@ from cryptography.x509.oid import NameOID
 from ovirt_tcp_plugin import errors
 from ovirt_tcp_plugin.attester import keys, keys12
 from ovirt_tcp_plugin.attester.agent_state import AgentState
-from ovirt_tcp_plugin.attester.measure import AnyKey
+from ovirt_tcp_plugin.attester.measure import QuotingKey
 from ovirt_tcp_plugin.attester.tpm import Tpm, TpmError
-from ovirt_tcp_plugin.attester.tpm12 import WELL_KNOWN, Tpm12, Tpm12Error
+from ovirt_tcp_plugin.attester.tpm12 import WELL_KNOWN, Tpm12
+from ovirt_tcp_plugin.attester.transport import TpmRefusal
 from ovirt_tcp_plugin.attester.verifier_client import VerifierClient
 from ovirt_tcp_plugin.messages import enrolment, json_fields, tpm2, tpm12
 
@@ -25,7 +26,8 @@ from ovirt_tcp_plugin.messages import enrolment, json_fields, tpm2, tpm12
 log = logging.getLogger("attester.enrolling")
 
 MAX_TOKEN_LENGTH = 128
-# A certificate's common name has no room for more (RFC 5280, A.1); the verifier issues by the token's name anyway.
+# A certificate's common name has no room for more (RFC 5280, A.1); the verifier issues by the
+# token's name anyway.
 MAX_COMMON_NAME = 64
 
 
@@ -78,12 +80,12 @@ def enrol(
     """
     tpm.flush_leftovers()
     with keys.endorsement_key(tpm) as endorsement:
-        blob = _own_ak(tpm, state, endorsement, ak_kind)
+        blob = _kept_or_new_ak(tpm, state, endorsement, ak_kind)
     request = enrolment.EnrolmentRequest(
         token, host_name, endorsement.certificate, endorsement.area, blob.public
     )
     ak = keys.AttestationKey(tpm, blob)
-    _converse_with_any(ak, state, client, request)
+    _enrol_at_any(ak, state, client, request)
     return ak.public
 
 
@@ -110,19 +112,19 @@ def enrol12(
         family="1.2",
         binding=binding,
     )
-    _converse_with_any(keys12.IdentityKey(tpm, area, owner), state, client, request)
+    _enrol_at_any(keys12.IdentityKey(tpm, area, owner), state, client, request)
 
 
-def _converse_with_any(
-    ak: AnyKey, state: AgentState, client: VerifierClient, request: enrolment.EnrolmentRequest
+def _enrol_at_any(
+    ak: QuotingKey, state: AgentState, client: VerifierClient, request: enrolment.EnrolmentRequest
 ) -> None:
     try:
         while True:
             try:
-                _converse(ak, state, client, request)
+                _enrol_at(ak, state, client, request)
                 return
             except errors.Unavailable as e:
-                if isinstance(e, (TpmError, Tpm12Error)) or client.fail_over():
+                if isinstance(e, TpmRefusal) or client.fail_over():
                     raise
                 log.warning("failed reason=%s", e)
     finally:
@@ -147,8 +149,13 @@ def renew(state: AgentState, client: VerifierClient, host_name: str) -> None:
     log.info("renewed server=%s", client.current)
 
 
-def _own_ak(tpm: Tpm, state: AgentState, endorsement: keys.Endorsement, kind: str) -> keys.KeyBlob:
-    """Return the AK that is kept if it is of that kind and still loads; else a new one, kept before it is used."""
+def _kept_or_new_ak(
+    tpm: Tpm, state: AgentState, endorsement: keys.Endorsement, kind: str
+) -> keys.KeyBlob:
+    """Return the AK that is kept if it is of that kind and still loads, else a new one.
+
+    A new one is kept before it is used.
+    """
     kept = state.load_ak()
     if kept is not None and kept.endorsement == endorsement.kind and keys.kind_of(kept) == kind:
         try:
@@ -161,16 +168,20 @@ def _own_ak(tpm: Tpm, state: AgentState, endorsement: keys.Endorsement, kind: st
     return fresh
 
 
-def _converse(
-    ak: AnyKey, state: AgentState, client: VerifierClient, request: enrolment.EnrolmentRequest
+def _enrol_at(
+    ak: QuotingKey, state: AgentState, client: VerifierClient, request: enrolment.EnrolmentRequest
 ) -> None:
-    challenge = enrolment.decode_challenge(client.post("/v1/enrolment", enrolment.encode(request)))
+    """Go through the four messages with the server that is asked now."""
+    answer = client.post("/v1/enrolment", enrolment.encode(request))
+    challenge = enrolment.decode_challenge(answer)
     secret = ak.activate(challenge.credential, challenge.encrypted_secret)
     key = ec.generate_private_key(ec.SECP256R1())
     certificate_request = _certificate_request(key, request.host_name)
-    attest, signature = ak.quote(enrolment.qualifying_data(secret, certificate_request), {})
+    bound = enrolment.qualifying_data(secret, certificate_request)
+    attest, signature = ak.quote(bound, {})
     proof = enrolment.EnrolmentProof(challenge.enrolment, certificate_request, attest, signature)
-    reply = enrolment.decode_reply(client.post("/v1/enrolment/proof", enrolment.encode(proof)))
+    answer = client.post("/v1/enrolment/proof", enrolment.encode(proof))
+    reply = enrolment.decode_reply(answer)
     state.keep_ak_certificate(reply.ak_certificate)
     state.keep_client(key, reply.certificate)
     log.info("enrolled host=%s server=%s", request.host_name, client.current)

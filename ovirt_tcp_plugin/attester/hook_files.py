@@ -37,7 +37,8 @@ class HookFiles:
         self._write(SUMMARY_FILE, json.dumps(summary).encode("ascii"))
 
     def _write(self, name: str, content: bytes) -> None:
-        path, fresh = self._directory / name, self._directory / f"{name}.new"
+        path = self._directory / name
+        fresh = self._directory / f"{name}.new"
         try:
             fresh.unlink(missing_ok=True)
             with open(fresh, "xb", opener=_open_readable) as file:
@@ -56,9 +57,11 @@ def summarize(
     Args:
         bank, launch: PCR 17, 18 and 19 of this bank as they were just read; nobody signed for them.
     """
+    # Without a launch, PCR 17 is all zeros or all ones.
+    launched = not set(launch.get(17, b"")) <= {0x00, 0xFF}
     return {
         "tpm": outcome.tpm_family,
-        "txt_launch": not set(launch.get(17, b"")) <= {0x00, 0xFF},
+        "txt_launch": launched,
         "bank": bank,
         "pcrs": {str(index): value.hex() for index, value in sorted(launch.items())},
         "logs": {kind: hashlib.sha256(log).hexdigest() for kind, log in measured.logs.items()},

@@ -79,7 +79,8 @@ def cut_certificate(content: bytes) -> bytes:
     """Return the DER at the start of an NV index; vendors fill the rest with zeros or ones.
 
     Raises:
-        InvalidMessage: no DER sequence with a two-byte length, as every certificate of 256 bytes to 64 KiB has it.
+        InvalidMessage: no DER sequence with a two-byte length, as every certificate of 256 bytes to
+            64 KiB has it.
     """
     if content[:2] != b"\x30\x82" or len(content) < 4:
         raise errors.InvalidMessage("EK certificate", "the NV index holds no certificate")
@@ -98,7 +99,8 @@ def endorsement_key(
     """Give the first EK of these kinds that has a certificate for the block; if none has, the first there is.
 
     Raises:
-        Unavailable: the TPM makes another key than the one that is certified, or none of these kinds.
+        Unavailable: the TPM makes another key than the one that is certified, or none of these
+            kinds.
     """
     faults = []
     certificates = {kind: read_certificate(tpm, kind) for kind in kinds}
@@ -171,8 +173,8 @@ def _certified(area: bytes, certificate: bytes) -> bool:
 def use_of(tpm: Tpm, ek: tpm2.Public) -> Iterator[int]:
     """Give the session that authorizes one use of an EK (EK Credential Profile, B.6).
 
-    Always by policy, though templates H allow the empty password: use of a password counts for the lockout, as told
-    in `templates.py`.
+    Always by policy, though templates H allow the empty password: use of a password counts for the
+    lockout, as told in `templates.py`.
     """
     branches = (POLICY_A_SHA384, POLICY_C_SHA384) if ek.policy == POLICY_B_SHA384 else ()
     with tpm.endorsement_session(ek.name_hash, branches) as session:
@@ -233,7 +235,10 @@ class AttestationKey:
             return False
 
     def activate(self, credential: bytes, encrypted_secret: bytes) -> bytes:
-        """Return the secret that a verifier protected for this AK and the EK of its TPM. Raises Unavailable."""
+        """Return the secret that a verifier protected for this AK and the EK of its TPM.
+
+        Raises Unavailable.
+        """
         handle = self._load()
         with self._endorsement() as endorsement, use_of(self._tpm, endorsement.public) as session:
             return self._tpm.activate_credential(

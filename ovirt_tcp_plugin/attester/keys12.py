@@ -2,7 +2,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """The keys of an attester with a TPM 1.2: the certified EK, and the identity key (AIK) that quotes.
 
-Source: "TCG PC Client Specific Implementation Specification" 1.21, 7.4.5 (the EK certificate's place).
+Source: "TCG PC Client Specific Implementation Specification" 1.21, 7.4.5 (the EK certificate's
+place).
 """
 
 from __future__ import annotations
@@ -85,7 +86,8 @@ class IdentityKey:
         Raises:
             Unavailable: the TPM does not answer, or refuses.
         """
-        external_data, indices = tpm12.external_data(qualifying_data), selection.get(tpm12.BANK, ())
+        external_data = tpm12.external_data(qualifying_data)
+        indices = selection.get(tpm12.BANK, ())
         try:
             return self._quote(external_data, indices)
         except Tpm12Error as e:

@@ -11,7 +11,7 @@ import secrets
 import signal
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Mapping
 from pathlib import Path
 from types import FrameType
 from typing import Optional
@@ -19,17 +19,13 @@ from typing import Optional
 import click
 
 from ovirt_tcp_plugin import command, config, errors
-from ovirt_tcp_plugin.attester import enrolment, keys, keys12, measure
+from ovirt_tcp_plugin.attester import enrolment, host_tpm, measure
 from ovirt_tcp_plugin.attester.agent import Agent
-from ovirt_tcp_plugin.attester.agent_state import AK_FILE, IDENTITY_KEY_FILE, AgentState
+from ovirt_tcp_plugin.attester.agent_state import AgentState
 from ovirt_tcp_plugin.attester.hook_files import HookFiles
-from ovirt_tcp_plugin.attester.measure import AnyKey, AnyTpm
 from ovirt_tcp_plugin.attester.settings import Settings
-from ovirt_tcp_plugin.attester.tpm import Tpm
-from ovirt_tcp_plugin.attester.tpm12 import Tpm12, is_tpm12
-from ovirt_tcp_plugin.attester.transport import Transport
 from ovirt_tcp_plugin.attester.verifier_client import VerifierClient
-from ovirt_tcp_plugin.messages import eventlog, evidence, json_fields, public_keys, tpm2, tpm12
+from ovirt_tcp_plugin.messages import eventlog, evidence, json_fields, public_keys, tpm2
 
 log = logging.getLogger("attester")
 
@@ -40,8 +36,9 @@ log = logging.getLogger("attester")
 def main(context: click.Context, config_dir: Path) -> None:
     """The agent of a host: reports how the host was booted, signed by its TPM, to the attestation server.
 
-    First `enrol` with the token that `ovirt-tcp-verifier token enrol HOST` printed, then `run` (as a service). It
-    only connects outwards, needs no root, and judges nothing: what the server said of this host is under `status`.
+    First `enrol` with the token that `ovirt-tcp-verifier token enrol HOST` printed, then `run` (as
+    a service). It only connects outwards, needs no root, and judges nothing: what the server said
+    of this host is under `status`.
     """
     context.obj = config_dir
 
@@ -57,9 +54,10 @@ def main(context: click.Context, config_dir: Path) -> None:
 def enrol(config_dir: Path, token_file: Path) -> None:
     """Bind this host's TPM to its name at the attestation server, once.
 
-    The server checks that a TPM vendor certified this TPM and that the attestation key lives in it, and issues the
-    certificate by which the agent is known from then on. A repeated enrolment (with a new token) replaces it. Run it
-    as the user that the agent runs as: the files it leaves are for that user only.
+    The server checks that a TPM vendor certified this TPM and that the attestation key lives in it,
+    and issues the certificate by which the agent is known from then on. A repeated enrolment (with
+    a new token) replaces it. Run it as the user that the agent runs as: the files it leaves are for
+    that user only.
     """
     _log_to_stderr(logging.WARNING)
     settings = _load(config_dir)
@@ -67,26 +65,25 @@ def enrol(config_dir: Path, token_file: Path) -> None:
     settings.state.directory.mkdir(mode=0o700, parents=True, exist_ok=True)
     state = AgentState(settings.state.directory)
     client = VerifierClient(settings.verifier.urls, settings.verifier.ca_file, None)
-    with _tpm(settings) as tpm:
-        name = settings.host.known_as
-        if isinstance(tpm, Tpm12):
-            owner = enrolment.read_owner_secret(settings.tpm.owner_secret)
-            enrolment.enrol12(tpm, owner, state, client, name, token)
-        else:
-            enrolment.enrol(tpm, state, client, name, token, settings.tpm.key)
+    name = settings.host.known_as
+    with host_tpm.connect(settings.tpm) as tpm:
+        tpm.enrol(state, client, name, token)
     click.echo(f"{name} is enrolled at {client.current}; start the agent now")
 
 
 @main.command()
 @click.pass_obj
 def ek(config_dir: Path) -> None:
-    """Print what `ovirt-tcp-verifier ek add` wants: host name and SHA-256 of this TPM's endorsement key."""
+    """Print what `ovirt-tcp-verifier ek add` wants.
+
+    It is the host name and the SHA-256 of this TPM's endorsement key.
+    """
     settings = _load(config_dir)
-    with _tpm(settings) as tpm:
-        kind, key, certificate = _endorsement(tpm, settings)
-    certified = "certified by its vendor" if certificate else "without a certificate"
-    click.echo(f"{settings.host.known_as} {public_keys.digest(key)}")
-    click.echo(f"{kind}, {certified}", err=True)
+    with host_tpm.connect(settings.tpm) as tpm:
+        shown = tpm.endorsement()
+    certified = "certified by its vendor" if shown.certificate else "without a certificate"
+    click.echo(f"{settings.host.known_as} {public_keys.digest(shown.key)}")
+    click.echo(f"{shown.kind}, {certified}", err=True)
 
 
 @main.command()
@@ -100,14 +97,20 @@ def run(config_dir: Path) -> None:
     state = AgentState(settings.state.directory)
     state.check_client()
     client = VerifierClient(settings.verifier.urls, settings.verifier.ca_file, state.client_file)
-    with _tpm(settings) as tpm:
-        ak = _kept_key(tpm, state)
-        name, sources = settings.host.known_as, settings.boot.sources
-        hook_files = HookFiles(settings.hooks.directory)
+    with host_tpm.connect(settings.tpm) as tpm:
+        ak = tpm.kept_key(state)
         agent = Agent(
-            name, state, tpm, ak, client, sources, hook_files, settings.verifier.retry_most
+            host_name=settings.host.known_as,
+            state=state,
+            tpm=tpm,
+            ak=ak,
+            client=client,
+            sources=settings.boot.sources,
+            hook_files=HookFiles(settings.hooks.directory),
+            retry_most_s=settings.verifier.retry_most,
         )
         signal.signal(signal.SIGHUP, lambda number, frame: agent.offer())
+        name = settings.host.known_as
         log.info("running host=%s tpm=%s server=%s", name, settings.tpm.device, client.current)
         try:
             agent.run()
@@ -136,17 +139,17 @@ def measure_command(
 ) -> None:
     """Show what this host would report now, without reporting it.
 
-    Needs an enrolled host, since its key signs. With a software TPM, stop the agent first: such a TPM serves one
-    connection at a time.
+    Needs an enrolled host, since its key signs. With a software TPM, stop the agent first: such a
+    TPM serves one connection at a time.
     """
     _log_to_stderr(logging.WARNING)
     settings = _load(config_dir)
     state = AgentState(settings.state.directory)
     nonce = secrets.token_bytes(evidence.NONCE_SIZE)
-    with _tpm(settings) as tpm:
-        selected = bank or (tpm12.BANK if isinstance(tpm, Tpm12) else "sha256")
-        challenge = evidence.Challenge(nonce, {selected: tuple(sorted(set(pcrs)))}, 1000)
-        ak = _kept_key(tpm, state)
+    indices = tuple(sorted(set(pcrs)))
+    with host_tpm.connect(settings.tpm) as tpm:
+        challenge = evidence.Challenge(nonce, {bank or tpm.bank: indices}, 1000)
+        ak = tpm.kept_key(state)
         try:
             measured = measure.measure(tpm, ak, challenge, settings.boot.sources)
         finally:
@@ -169,15 +172,16 @@ def status(config_dir: Path) -> None:
         age_s = int(time.time()) - json_fields.integer(kept, "time", 0, 2**53)
         click.echo(f"{kept['level']}, said {kept.get('server', '')} {age_s} s ago")
         for item in json_fields.items(kept, "findings", 256):
-            finding = json_fields.members(item, "finding")
-            click.echo(
-                f"  check {finding.get('check')} {finding.get('code')}: {finding.get('text')}"
-            )
-            for part in ("expected", "seen"):
-                if finding.get(part):
-                    click.echo(f"    {part}: {finding[part]}")
+            _show_finding(json_fields.members(item, "finding"))
     if kept.get("error"):
         click.echo(f"the last try failed: {kept['error']}")
+
+
+def _show_finding(finding: Mapping[str, object]) -> None:
+    click.echo(f"  check {finding.get('check')} {finding.get('code')}: {finding.get('text')}")
+    for part in ("expected", "seen"):
+        if finding.get(part):
+            click.echo(f"    {part}: {finding[part]}")
 
 
 command.add_config_commands(main, "agent", Settings)
@@ -185,39 +189,6 @@ command.add_config_commands(main, "agent", Settings)
 
 def _load(config_dir: Path) -> Settings:
     return config.load(Settings, "agent", config_dir)
-
-
-def _kept_key(tpm: AnyTpm, state: AgentState) -> AnyKey:
-    if isinstance(tpm, Tpm12):
-        area = state.load_identity_key()
-        if area is None:
-            raise errors.NotFound(
-                "attestation key", f"({IDENTITY_KEY_FILE}): run `ovirt-tcp-agent enrol` first"
-            )
-        return keys12.IdentityKey(tpm, area)
-    blob = state.load_ak()
-    if blob is None:
-        raise errors.NotFound("attestation key", f"({AK_FILE}): run `ovirt-tcp-agent enrol` first")
-    return keys.AttestationKey(tpm, blob)
-
-
-def _endorsement(tpm: AnyTpm, settings: Settings) -> tuple[str, public_keys.TpmKey, bytes]:
-    """Return kind, key and certificate of the EK that enrolment shows."""
-    if isinstance(tpm, Tpm12):
-        owner = enrolment.read_owner_secret(settings.tpm.owner_secret)
-        key = tpm12.parse_public_key(tpm.read_endorsement_key(owner))
-        return "TPM 1.2", key, keys12.read_certificate(tpm, owner)
-    with keys.endorsement_key(tpm) as endorsement:
-        return endorsement.kind, endorsement.public, endorsement.certificate
-
-
-@contextlib.contextmanager
-def _tpm(settings: Settings) -> Iterator[AnyTpm]:
-    transport = Transport(settings.tpm.device, settings.tpm.timeout)
-    try:
-        yield Tpm12(transport) if is_tpm12(transport) else Tpm(transport)
-    finally:
-        transport.close()
 
 
 def _describe(measured: evidence.Evidence) -> None:
@@ -228,7 +199,8 @@ def _describe(measured: evidence.Evidence) -> None:
     if not any(measured.pcrs.values()):
         click.echo("the TPM has no such bank active")
     for kind in evidence.LOGS:
-        click.echo(f"{kind} log: {_describe_log(measured.logs.get(kind), padded=kind == 'txt')}")
+        padded = kind in evidence.PADDED_LOGS
+        click.echo(f"{kind} log: {_describe_log(measured.logs.get(kind), padded)}")
 
 
 def _describe_log(content: Optional[bytes], padded: bool) -> str:
@@ -247,7 +219,8 @@ def _log_to_stderr(level: int) -> None:
 
 
 def _exit(number: int, frame: Optional[FrameType]) -> None:
-    # Raised wherever the agent waits, so that it stops at once; its files are whole at every moment.
+    # Raised wherever the agent waits, so that it stops at once; its files are whole at every
+    # moment.
     raise SystemExit(0)
 
 

@@ -2,8 +2,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Chain step 1: a Challenge goes in, Evidence of this boot comes out.
 
-Nothing is judged here, and nothing is left out because it looks bad: a missing log, an inactive bank or a PCR without
-a launch is reported as it is.
+Nothing is judged here, and nothing is left out because it looks bad: a missing log, an inactive
+bank or a PCR without a launch is reported as it is.
 """
 
 from __future__ import annotations
@@ -13,26 +13,48 @@ import logging
 import re
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Optional, Union
+from typing import Optional, Protocol
 
 import ovirt_tcp_plugin
 from ovirt_tcp_plugin import errors
-from ovirt_tcp_plugin.attester.keys import AttestationKey
-from ovirt_tcp_plugin.attester.keys12 import IdentityKey
-from ovirt_tcp_plugin.attester.tpm import Tpm
-from ovirt_tcp_plugin.attester.tpm12 import Tpm12
 from ovirt_tcp_plugin.clock import boottime_ms
 from ovirt_tcp_plugin.messages import evidence, tpm2
 
 log = logging.getLogger("attester.measure")
 
-AnyTpm = Union[Tpm, Tpm12]
-AnyKey = Union[AttestationKey, IdentityKey]
-
-# Something extends a quoted PCR between quote and read: IMA may do so often, but not this often in a row.
+# Something extends a quoted PCR between quote and read: IMA may do so often, but not this often in
+# a row.
 MAX_TRIES = 8
 
 _BOOT_ID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
+
+
+class PcrReader(Protocol):
+    """A TPM whose PCRs can be read."""
+
+    def read_pcrs(self, selection: tpm2.Selection) -> tpm2.PcrValues:
+        """Return the values of the selected PCRs. Raises Unavailable."""
+
+
+class QuotingKey(Protocol):
+    """An attestation key in its TPM, of either family."""
+
+    def quote(self, qualifying_data: bytes, selection: tpm2.Selection) -> tuple[bytes, bytes]:
+        """Return (signed bytes, signature). Raises Unavailable."""
+
+    def fits(self, attest: bytes, pcrs: tpm2.PcrValues) -> bool:
+        """Return whether the quote is one of these values."""
+
+    def activate(self, credential: bytes, encrypted_secret: bytes) -> bytes:
+        """Return the secret that a verifier protected for this key and the EK of its TPM.
+
+        Raises:
+            Unavailable: the TPM refuses.
+            InvalidMessage: what the verifier sent is not of the right form.
+        """
+
+    def unload(self) -> None:
+        """Flush the key if it is loaded. Raises Unavailable."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -51,23 +73,21 @@ class Sources:
 
 
 def measure(
-    tpm: AnyTpm, ak: AnyKey, challenge: evidence.Challenge, sources: Sources
+    tpm: PcrReader, ak: QuotingKey, challenge: evidence.Challenge, sources: Sources
 ) -> evidence.Evidence:
     """Return the evidence that answers a challenge.
 
     Raises:
-        Unavailable: the TPM does not answer, the boot id cannot be read, or the PCRs do not hold still.
+        Unavailable: the TPM does not answer, the boot id cannot be read, or the PCRs do not hold
+            still.
     """
     boot_id = read_boot_id(sources.boot_id)
     quoted_ms = sources.clock()
     qualifying_data = evidence.qualifying_data(challenge.nonce, boot_id, quoted_ms)
     attest, signature, pcrs = _quote(tpm, ak, qualifying_data, challenge.selection)
-    # After the quote: what is measured meanwhile is in the log, and the verifier sees log and PCR differ at worst.
-    logs = {
-        kind: content
-        for kind, path in sources.logs.items()
-        if (content := read_log(kind, path)) is not None
-    }
+    # After the quote: what is measured meanwhile is in the log, and the verifier sees log and PCR
+    # differ at worst.
+    logs = read_logs(sources)
     return evidence.Evidence(
         nonce=challenge.nonce,
         attest=attest,
@@ -81,11 +101,12 @@ def measure(
 
 
 def _quote(
-    tpm: AnyTpm, ak: AnyKey, qualifying_data: bytes, selection: tpm2.Selection
+    tpm: PcrReader, ak: QuotingKey, qualifying_data: bytes, selection: tpm2.Selection
 ) -> tuple[bytes, bytes, tpm2.PcrValues]:
     """Return quote, signature and the PCR values that fit the quote.
 
-    Quote and PCR_Read are different commands, so the values are read before and after until one reading fits.
+    Quote and PCR_Read are different commands, so the values are read before and after until one
+    reading fits.
     """
     pcrs = tpm.read_pcrs(selection)
     for _ in range(MAX_TRIES):
@@ -108,6 +129,16 @@ def read_boot_id(path: Path) -> str:
     if not _BOOT_ID.fullmatch(boot_id):
         raise errors.Unavailable(f"boot id {path}", "the file holds no boot id")
     return boot_id
+
+
+def read_logs(sources: Sources) -> Mapping[str, bytes]:
+    """Return the event logs that this host has, by kind."""
+    logs = {}
+    for kind, path in sources.logs.items():
+        content = read_log(kind, path)
+        if content is not None:
+            logs[kind] = content
+    return logs
 
 
 def read_log(kind: str, path: Path) -> Optional[bytes]:

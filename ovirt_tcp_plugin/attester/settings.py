@@ -16,11 +16,13 @@ from ovirt_tcp_plugin.attester.templates import ATTESTATION_TEMPLATES
 class Verifier:
     """Where the evidence goes."""
 
-    # Addresses of the attestation servers, `https://NAME:8443`; the next one is asked when one is away.
+    # Addresses of the attestation servers, `https://NAME:8443`; the next one is asked when one is
+    # away.
     urls: tuple[str, ...]
     # Authority of the servers' certificates, PEM: ca.pem of `ovirt-tcp-verifier init`.
     ca_file: Path = Path("/etc/ovirt-tcp/verifier-ca.pem")
-    # Longest pause (seconds) between two tries while no server answers; the first is 1 s, each next one twice as long.
+    # Longest pause (seconds) between two tries while no server answers; the first is 1 s, each next
+    # one twice as long.
     retry_most: float = 30.0
 
     def __post_init__(self) -> None:
@@ -48,7 +50,7 @@ class Host:
 
 
 @dataclasses.dataclass(frozen=True)
-class Tpm:
+class TpmOptions:
     """The TPM."""
 
     # /dev/tpmrm0; /dev/tpm0 for a TPM 1.2; or a software TPM: unix:PATH or tcp:HOST:PORT.
@@ -57,8 +59,8 @@ class Tpm:
     timeout: float = 90.0
     # Kind of the attestation key: ecc-p256, or rsa-2048 for chips without ECC.
     key: str = "ecc-p256"
-    # Only for a TPM 1.2, to enrol: file with the owner's secret, 40 hexadecimal digits. Empty means the well-known one,
-    # twenty zeros (`tpm_takeownership -y -z`). The SRK's must be well known.
+    # Only for a TPM 1.2, to enrol: file with the owner's secret, 40 hexadecimal digits. Empty means
+    # the well-known one, twenty zeros (`tpm_takeownership -y -z`). The SRK's must be well known.
     owner_secret: str = ""
 
     def __post_init__(self) -> None:
@@ -97,7 +99,8 @@ class Boot:
 class Hooks:
     """What the VDSM hooks of this host read."""
 
-    # Directory for the signed verdict and the summary; owned by the agent's user, readable by all, empty after a boot.
+    # Directory for the signed verdict and the summary; owned by the agent's user, readable by all,
+    # empty after a boot.
     directory: Path = Path("/run/ovirt-tcp/agent")
 
 
@@ -107,7 +110,7 @@ class Settings:
 
     verifier: Verifier
     host: Host = Host()
-    tpm: Tpm = Tpm()
+    tpm: TpmOptions = TpmOptions()
     state: State = State()
     boot: Boot = Boot()
     hooks: Hooks = Hooks()

@@ -2,8 +2,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Templates (TPMT_PUBLIC) of the attester's keys: from one of these a TPM makes the same EK again, or a new AK.
 
-Source: TCG "EK Credential Profile for TPM Family 2.0" 2.5, B.3 (templates L-1, L-2), B.4 (templates H-3, H-6) and B.6
-(policies).
+Source: TCG "EK Credential Profile for TPM Family 2.0" 2.5, B.3 (templates L-1, L-2), B.4 (templates
+H-3, H-6) and B.6 (policies).
 """
 
 from __future__ import annotations
@@ -33,8 +33,9 @@ _STORAGE = (
     | tpm2.RESTRICTED
     | tpm2.DECRYPT
 )
-# Without NO_DA each crash of the host would count as a wrong authorization, and some in a row lock the TPM out
-# (Part 1, dictionary attack protection: the password of a key was used, and no orderly shutdown followed).
+# Without NO_DA each crash of the host would count as a wrong authorization, and some in a row lock
+# the TPM out (Part 1, dictionary attack protection: the password of a key was used, and no orderly
+# shutdown followed).
 _SIGNING = (
     tpm2.FIXED_TPM
     | tpm2.FIXED_PARENT
@@ -72,7 +73,8 @@ class EndorsementKind:
     template: bytes
 
 
-# In the order of preference. TCG "PC Client Platform TPM Profile", 4.6.3, reserves the indices and handles.
+# In the order of preference. TCG "PC Client Platform TPM Profile", 4.6.3, reserves the indices and
+# handles.
 ENDORSEMENT_KINDS: Mapping[str, EndorsementKind] = {
     "rsa-2048": EndorsementKind(
         0x01C00002,

@@ -2,8 +2,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """The TPM 2.0 commands that an attester needs (TPM library, Part 3), one method each.
 
-All authorizations are empty passwords, or policy sessions without an authorization value; so no session carries an
-HMAC. Answers come from a device that may be faulty: they are parsed like any peer's.
+All authorizations are empty passwords, or policy sessions without an authorization value; so no
+session carries an HMAC. Answers come from a device that may be faulty: they are parsed like any
+peer's.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ import struct
 from collections.abc import Iterator, Sequence
 
 from ovirt_tcp_plugin import errors
-from ovirt_tcp_plugin.attester.transport import HEADER_SIZE, Transport, until_ready
+from ovirt_tcp_plugin.attester.transport import HEADER_SIZE, TpmRefusal, Transport, until_ready
 from ovirt_tcp_plugin.messages import tpm2
 from ovirt_tcp_plugin.messages.tpm_reader import TpmReader
 
@@ -65,7 +66,7 @@ _FORMAT_ONE = {
 }
 
 
-class TpmError(errors.Unavailable):
+class TpmError(TpmRefusal):
     """The TPM refused a command. `code` is its TPM_RC."""
 
     def __init__(self, command: str, code: int) -> None:
@@ -96,21 +97,17 @@ class Tpm:
 
         Args:
             name: the command's name, for errors.
-            sessions: RS_PW (empty password) or a policy session for each handle that needs authorization.
+            sessions: RS_PW (empty password) or a policy session for each handle that needs
+                authorization.
 
         Raises:
             TpmError: the TPM refused.
             Unavailable: it did not answer.
         """
-        body = b"".join(struct.pack(">I", handle) for handle in handles)
-        if sessions:
-            area = b"".join(struct.pack(">IHBH", session, 0, 0, 0) for session in sessions)
-            body += struct.pack(">I", len(area)) + area
-        body += parameters
         tag = ST_SESSIONS if sessions else ST_NO_SESSIONS
-        answer = until_ready(
-            self.transport, struct.pack(">HII", tag, HEADER_SIZE + len(body), code) + body, RC_AGAIN
-        )
+        body = _handle_area(handles) + _authorization_area(sessions) + parameters
+        header = struct.pack(">HII", tag, HEADER_SIZE + len(body), code)
+        answer = until_ready(self.transport, header + body, RC_AGAIN)
         (rc,) = struct.unpack(">I", answer[6:HEADER_SIZE])
         if rc != RC_SUCCESS:
             raise TpmError(name, rc)
@@ -163,26 +160,23 @@ class Tpm:
 
     @contextlib.contextmanager
     def endorsement_session(self, hash_name: str, branches: Sequence[bytes] = ()) -> Iterator[int]:
-        """Give a policy session that holds PolicySecret(endorsement), good for one use of an EK (23.4).
+        """Give a policy session that holds PolicySecret(endorsement).
+
+        It is good for one use of an EK (TPM2_PolicySecret, 23.4).
 
         Args:
             hash_name: hash of the policy, that of the EK's Name.
-            branches: the policies that the EK's policy is a choice of (TPM2_PolicyOR, 23.6); none if it is no choice.
+            branches: the policies that the EK's policy is a choice of (TPM2_PolicyOR, 23.6); none
+                if it is no choice.
         """
-        parameters = _sized(os.urandom(16)) + _sized(b"")
-        parameters += struct.pack(">BHH", 1, tpm2.ALG_NULL, tpm2.HASH_IDS[hash_name])
-        session = self.execute(
-            "TPM2_StartAuthSession", 0x176, [RH_NULL, RH_NULL], parameters=parameters
-        ).u32()
+        session = self._start_policy_session(hash_name)
         try:
             secret = _sized(b"") * 3 + struct.pack(">i", 0)
-            self.execute(
-                "TPM2_PolicySecret", 0x151, [tpm2.RH_ENDORSEMENT, session], [RS_PW], secret
-            )
+            handles = [tpm2.RH_ENDORSEMENT, session]
+            self.execute("TPM2_PolicySecret", 0x151, handles, [RS_PW], secret)
             if branches:
-                choice = struct.pack(">I", len(branches)) + b"".join(
-                    _sized(branch) for branch in branches
-                )
+                choice = struct.pack(">I", len(branches))
+                choice += b"".join(_sized(branch) for branch in branches)
                 self.execute("TPM2_PolicyOR", 0x171, [session], parameters=choice)
             yield session
         except BaseException:
@@ -191,50 +185,63 @@ class Tpm:
                 self.flush(session)
             raise
 
+    def _start_policy_session(self, hash_name: str) -> int:
+        nonce = _sized(os.urandom(16))
+        no_salt = _sized(b"")
+        kind = struct.pack(">BHH", 1, tpm2.ALG_NULL, tpm2.HASH_IDS[hash_name])
+        handles = [RH_NULL, RH_NULL]
+        parameters = nonce + no_salt + kind
+        return self.execute("TPM2_StartAuthSession", 0x176, handles, (), parameters).u32()
+
     # Attestation
 
     def quote(
         self, ak: int, qualifying_data: bytes, selection: tpm2.Selection
     ) -> tuple[bytes, bytes]:
         """Return (TPMS_ATTEST, TPMT_SIGNATURE) in the AK's own scheme (TPM2_Quote, 18.4)."""
-        parameters = (
-            _sized(qualifying_data)
-            + struct.pack(">H", tpm2.ALG_NULL)
-            + tpm2.encode_selection(selection)
-        )
+        own_scheme = struct.pack(">H", tpm2.ALG_NULL)
+        parameters = _sized(qualifying_data) + own_scheme + tpm2.encode_selection(selection)
         answer = self.execute("TPM2_Quote", 0x158, [ak], [RS_PW], parameters)
         quoted = TpmReader(answer.take(answer.u32()), "answer to TPM2_Quote")
         return quoted.sized(tpm2.MAX_ATTEST_SIZE), quoted.take(quoted.left)
 
     def read_pcrs(self, selection: tpm2.Selection) -> tpm2.PcrValues:
-        """Return the values of the selected PCRs; those of an inactive bank are absent (TPM2_PCR_Read, 22.4).
+        """Return the values of the selected PCRs (TPM2_PCR_Read, 22.4).
 
-        A TPM answers at most eight values at once, so the values may be of different moments.
+        Those of an inactive bank are absent. A TPM answers at most eight values at once, so the
+        values may be of different moments.
         """
         values: dict[str, dict[int, bytes]] = {}
         left: tpm2.Selection = {bank: indices for bank, indices in selection.items() if indices}
         for _ in range(MAX_PCR_READS):
             if not left:
                 break
-            answer = self.execute("TPM2_PCR_Read", 0x17E, parameters=tpm2.encode_selection(left))
-            answer.u32()
-            given = tpm2.take_selection(answer)
-            answer.u32()
-            for bank, indices in given.items():
-                for index in indices:
-                    values.setdefault(bank, {})[index] = answer.sized(tpm2.MAX_DIGEST_SIZE)
-            if not any(given.values()):
+            read = self._read_some_pcrs(left)
+            if not any(read.values()):
                 break
-            left = _without(left, given)
+            for bank, by_index in read.items():
+                values.setdefault(bank, {}).update(by_index)
+            left = _without(left, read)
         return values
+
+    def _read_some_pcrs(self, selection: tpm2.Selection) -> tpm2.PcrValues:
+        """Return as many of the selected PCRs as the TPM gives at once."""
+        parameters = tpm2.encode_selection(selection)
+        answer = self.execute("TPM2_PCR_Read", 0x17E, parameters=parameters)
+        answer.u32()  # a counter of changes
+        selected = tpm2.take_selection(answer)
+        answer.u32()  # the number of values
+        return {
+            bank: {index: answer.sized(tpm2.MAX_DIGEST_SIZE) for index in indices}
+            for bank, indices in selected.items()
+        }
 
     # Storage and capabilities
 
     def read_nv(self, index: int) -> bytes:
         """Return the content of an NV index, at most MAX_NV_SIZE bytes (TPM2_NV_Read, 31.13)."""
-        public = TpmReader(
-            self.execute("TPM2_NV_ReadPublic", 0x169, [index]).sized(256), "TPMS_NV_PUBLIC"
-        )
+        area = self.execute("TPM2_NV_ReadPublic", 0x169, [index]).sized(256)
+        public = TpmReader(area, "TPMS_NV_PUBLIC")
         public.u32()
         public.u16()
         authorization = index if public.u32() & NV_AUTHREAD else RH_OWNER
@@ -244,16 +251,19 @@ class Tpm:
             raise public.invalid(f"{size} bytes, at most {MAX_NV_SIZE} are allowed")
         content = b""
         while len(content) < size:
-            parameters = struct.pack(">HH", min(NV_CHUNK, size - len(content)), len(content))
-            answer = self.execute(
-                "TPM2_NV_Read", 0x14E, [authorization, index], [RS_PW], parameters
-            )
-            answer.u32()
-            chunk = answer.sized(NV_CHUNK)
-            if not chunk:
-                raise answer.invalid("no bytes")
-            content += chunk
+            chunk_size = min(NV_CHUNK, size - len(content))
+            content += self._read_nv_chunk(authorization, index, len(content), chunk_size)
         return content
+
+    def _read_nv_chunk(self, authorization: int, index: int, offset: int, size: int) -> bytes:
+        handles = [authorization, index]
+        parameters = struct.pack(">HH", size, offset)
+        answer = self.execute("TPM2_NV_Read", 0x14E, handles, [RS_PW], parameters)
+        answer.u32()
+        chunk = answer.sized(NV_CHUNK)
+        if not chunk:
+            raise answer.invalid("no bytes")
+        return chunk
 
     def handles(self, first: int) -> tuple[int, ...]:
         """Return the handles in use from `first` on, of its type (TPM2_GetCapability, 30.2)."""
@@ -282,12 +292,26 @@ def _creation(template: bytes) -> bytes:
     return _sized(_sized(b"") * 2) + _sized(template) + _sized(b"") + struct.pack(">I", 0)
 
 
-def _without(selection: tpm2.Selection, given: tpm2.Selection) -> tpm2.Selection:
-    rest = {
-        bank: tuple(i for i in indices if i not in given.get(bank, ()))
-        for bank, indices in selection.items()
-    }
-    return {bank: indices for bank, indices in rest.items() if indices}
+def _without(selection: tpm2.Selection, read: tpm2.PcrValues) -> tpm2.Selection:
+    """Return the selected PCRs that were not read yet."""
+    left = {}
+    for bank, indices in selection.items():
+        unread = tuple(index for index in indices if index not in read.get(bank, {}))
+        if unread:
+            left[bank] = unread
+    return left
+
+
+def _handle_area(handles: Sequence[int]) -> bytes:
+    return b"".join(struct.pack(">I", handle) for handle in handles)
+
+
+def _authorization_area(sessions: Sequence[int]) -> bytes:
+    """Return the authorizations of a command, which has none at all without sessions."""
+    if not sessions:
+        return b""
+    area = b"".join(struct.pack(">IHBH", session, 0, 0, 0) for session in sessions)
+    return struct.pack(">I", len(area)) + area
 
 
 def _sized(value: bytes) -> bytes:

@@ -2,9 +2,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """The TPM 1.2 commands that an attester needs ("TPM Main Specification" 1.2 revision 116, Part 3), one method each.
 
-Authorizations are HMACs of a session (Part 1, 13). That of the SRK is taken to be well known, as `tpm_takeownership -z`
-leaves it, and keys made here need none. The HMACs of answers are not looked at: nothing that the verifier believes
-rests on them.
+Authorizations are HMACs of a session (Part 1, 13). That of the SRK is taken to be well known, as
+`tpm_takeownership -z` leaves it, and keys made here need none. The HMACs of answers are not looked
+at: nothing that the verifier believes rests on them.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ import struct
 from collections.abc import Sequence
 
 from ovirt_tcp_plugin import errors
-from ovirt_tcp_plugin.attester.transport import HEADER_SIZE, Transport, until_ready
+from ovirt_tcp_plugin.attester.transport import HEADER_SIZE, TpmRefusal, Transport, until_ready
 from ovirt_tcp_plugin.messages import tpm2, tpm12
 from ovirt_tcp_plugin.messages.tpm_reader import TpmReader
 
@@ -66,7 +66,7 @@ _SENTENCES = {
 }
 
 
-class Tpm12Error(errors.Unavailable):
+class Tpm12Error(TpmRefusal):
     """The TPM refused a command. `code` is its TPM_RESULT."""
 
     def __init__(self, command: str, code: int) -> None:
@@ -77,7 +77,10 @@ class Tpm12Error(errors.Unavailable):
 
 @dataclasses.dataclass(frozen=True)
 class Session:
-    """An authorization session (OIAP or OSAP). `key` is the secret of its HMACs, `nonce` the TPM's."""
+    """An authorization session (OIAP or OSAP).
+
+    `key` is the secret of its HMACs, `nonce` the TPM's.
+    """
 
     handle: int
     key: bytes
@@ -115,10 +118,11 @@ class Tpm12:
             Unavailable: it did not answer.
         """
         digest = tpm12.sha1(struct.pack(">I", ordinal) + parameters)
-        body = b"".join(struct.pack(">I", handle) for handle in handles) + parameters
-        body += b"".join(session.authorize(digest) for session in sessions)
-        command = struct.pack(">HII", _TAGS[len(sessions)], HEADER_SIZE + len(body), ordinal) + body
-        answer = until_ready(self.transport, command, RC_AGAIN)
+        handle_area = b"".join(struct.pack(">I", handle) for handle in handles)
+        authorizations = b"".join(session.authorize(digest) for session in sessions)
+        body = handle_area + parameters + authorizations
+        header = struct.pack(">HII", _TAGS[len(sessions)], HEADER_SIZE + len(body), ordinal)
+        answer = until_ready(self.transport, header + body, RC_AGAIN)
         (rc,) = struct.unpack(">I", answer[6:HEADER_SIZE])
         if rc:
             self._give_up(sessions)
@@ -139,7 +143,8 @@ class Tpm12:
         answer = self.execute(
             "TPM_OSAP", 0x0B, parameters=struct.pack(">HI", _ET_OWNER, KH_OWNER) + odd
         )
-        handle, nonce = answer.u32(), answer.take(tpm12.DIGEST_SIZE)
+        handle = answer.u32()
+        nonce = answer.take(tpm12.DIGEST_SIZE)
         shared = hmac.new(secret, answer.take(tpm12.DIGEST_SIZE) + odd, "sha1").digest()
         return Session(handle, shared, nonce)
 
@@ -169,8 +174,10 @@ class Tpm12:
         key = tpm12.encode_key(
             tpm12.USAGE_IDENTITY, tpm12.ES_NONE, tpm12.SS_RSASSA_SHA1, tpm12.AUTH_NEVER
         )
-        srk, session = self.plain_session(WELL_KNOWN), self.owner_session(owner)
-        # The key needs no secret, yet one must be given, hidden as any other (Part 1, 13.5): twenty zeros.
+        srk = self.plain_session(WELL_KNOWN)
+        session = self.owner_session(owner)
+        # The key needs no secret, yet one must be given, hidden as any other (Part 1, 13.5): twenty
+        # zeros.
         hidden = tpm12.sha1(session.key + session.nonce)
         parameters = hidden + label_digest + key
         answer = self.execute(

@@ -2,7 +2,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Carries commands to a TPM and its answers back; knows nothing of their meaning.
 
-Addresses: `/dev/tpmrm0` (the kernel's resource manager), `unix:PATH` and `tcp:HOST:PORT` (a software TPM).
+Addresses: `/dev/tpmrm0` (the kernel's resource manager), `unix:PATH` and `tcp:HOST:PORT` (a
+software TPM).
 """
 
 from __future__ import annotations
@@ -30,6 +31,10 @@ AGAIN_FIRST_S = 0.001
 AGAIN_MOST_S = 0.25
 
 
+class TpmRefusal(errors.Unavailable):
+    """A TPM answered, and refused a command."""
+
+
 class Device:
     """A TPM character device: one write, one read. The kernel keeps apart who loaded what."""
 
@@ -38,7 +43,8 @@ class Device:
     def __init__(self, path: str) -> None:
         self._path = path
         try:
-            # Without O_NONBLOCK the write itself lasts as long as the command, and no deadline would hold.
+            # Without O_NONBLOCK the write itself lasts as long as the command, and no deadline
+            # would hold.
             self._descriptor = os.open(path, os.O_RDWR | os.O_NONBLOCK | os.O_CLOEXEC)
         except OSError as e:
             raise errors.Unavailable(f"TPM {path}", e.strerror or str(e)) from e
@@ -61,7 +67,10 @@ class Device:
 
 
 class Socket:
-    """A software TPM's data channel. It serves one connection at a time and keeps what was loaded."""
+    """A software TPM's data channel.
+
+    It serves one connection at a time and keeps what was loaded.
+    """
 
     managed = False
 
@@ -128,13 +137,15 @@ class Transport:
         """Return the TPM's answer, at most MAX_ANSWER_SIZE bytes and at least a header.
 
         Raises:
-            Unavailable: no TPM there, no answer in time, or one that is no answer; the next call connects anew.
+            Unavailable: no TPM there, no answer in time, or one that is no answer; the next call
+                connects anew.
         """
         try:
             channel = self.connect()
             answer = channel.exchange(command, self._timeout_s)
         except BaseException:
-            # Whatever stopped the exchange, its answer may still come and must not be taken for the next one's.
+            # Whatever stopped the exchange, its answer may still come and must not be taken for the
+            # next one's.
             self.close()
             raise
         if len(answer) < HEADER_SIZE or struct.unpack(">I", answer[2:6]) != (len(answer),):
@@ -166,7 +177,8 @@ def until_ready(transport: Transport, command: bytes, again: Sequence[int]) -> b
     Raises:
         Unavailable: the TPM does not answer.
     """
-    deadline, pause = time.monotonic() + AGAIN_WITHIN_S, AGAIN_FIRST_S
+    deadline = time.monotonic() + AGAIN_WITHIN_S
+    pause = AGAIN_FIRST_S
     while True:
         answer = transport.exchange(command)
         (rc,) = struct.unpack(">I", answer[6:HEADER_SIZE])

@@ -1,6 +1,9 @@
 # SPDX-FileCopyrightText: The ovirt_tcp_plugin developers
 # SPDX-License-Identifier: Apache-2.0
-"""Chain step 2: the agent's HTTPS requests to its attestation servers. Outbound only; nothing on a host listens."""
+"""Chain step 2: the agent's HTTPS requests to its attestation servers.
+
+Outbound only; nothing on a host listens.
+"""
 
 from __future__ import annotations
 
@@ -101,7 +104,8 @@ class VerifierClient:
             ) as response:
                 body = _bounded(response, deadline, self.current)
         except (requests.RequestException, urllib3.exceptions.HTTPError, OSError, ValueError) as e:
-            # requests wraps most of what goes wrong below it, but not all: TLS faults within a body, odd addresses.
+            # requests wraps most of what goes wrong below it, but not all: TLS faults within a
+            # body, odd addresses.
             raise errors.Unavailable(f"attestation server {self.current}", _cause(e)) from e
         if response.status_code == 204:
             return None
@@ -127,7 +131,8 @@ def _judge(status: int, body: bytes, url: str) -> object:
     if not 400 <= status < 500:
         raise errors.InvalidMessage("answer", f"unexpected status {status}")
     members = json_fields.parse_members(body, "error answer", MAX_ANSWER_SIZE)
-    code, reason = json_fields.text(members, "code", 64), json_fields.text(members, "reason", 2000)
+    code = json_fields.text(members, "code", 64)
+    reason = json_fields.text(members, "reason", 2000)
     # The server words its reason as the whole sentence of the error that is raised here again.
     raise errors.Refused(code, reason.removeprefix(f"refused ({code}): "))
 
@@ -149,7 +154,8 @@ def _cause(error: BaseException) -> str:
 def _deadline(within_s: float, url: str) -> Iterator[None]:
     """Bound a whole exchange: a peer that sends one header byte at a time renews each socket timeout for ever.
 
-    By SIGALRM, so only in the main thread, where the agent runs; elsewhere the timeouts of each wait remain.
+    By SIGALRM, so only in the main thread, where the agent runs; elsewhere the timeouts of each
+    wait remain.
     """
     if threading.current_thread() is not threading.main_thread():
         yield
@@ -161,7 +167,8 @@ def _deadline(within_s: float, url: str) -> Iterator[None]:
         )
 
     handler = signal.signal(signal.SIGALRM, ring)
-    started, (left_s, _) = time.monotonic(), signal.setitimer(signal.ITIMER_REAL, within_s)
+    started = time.monotonic()
+    left_s, _ = signal.setitimer(signal.ITIMER_REAL, within_s)
     try:
         yield
     finally:

@@ -18,12 +18,10 @@ from pathlib import Path
 from typing import Any, Optional, Union
 
 from ovirt_tcp_plugin import config, gate
-from ovirt_tcp_plugin.attester import enrolment
+from ovirt_tcp_plugin.attester import host_tpm
 from ovirt_tcp_plugin.attester.agent_state import AgentState
 from ovirt_tcp_plugin.attester.hook_files import VERDICT_FILE
-from ovirt_tcp_plugin.attester.measure import AnyTpm
 from ovirt_tcp_plugin.attester.settings import Settings
-from ovirt_tcp_plugin.attester.tpm12 import WELL_KNOWN, Tpm12
 from ovirt_tcp_plugin.attester.verifier_client import VerifierClient
 from ovirt_tcp_plugin.lab import firmware, launch, vdsm
 from ovirt_tcp_plugin.lab.processes import Processes
@@ -203,15 +201,11 @@ class LabHost:
         self.configure(verifier_url, ca_file)
         settings = config.load(Settings, "agent", self.config_directory)
         client = VerifierClient(settings.verifier.urls, settings.verifier.ca_file, None)
-        tpm = self.connect()
+        state = AgentState(self.state_directory)
         try:
-            state = AgentState(self.state_directory)
-            if isinstance(tpm, Tpm12):
-                enrolment.enrol12(tpm, WELL_KNOWN, state, client, self.name, token)
-            else:
-                enrolment.enrol(tpm, state, client, self.name, token, self._ak_kind)
+            with host_tpm.connect(settings.tpm) as tpm:
+                tpm.enrol(state, client, self.name, token)
         finally:
-            tpm.close()
             client.close()
 
     def start_agent(self) -> None:
@@ -259,7 +253,7 @@ class LabHost:
 
     # Its chip
 
-    def connect(self) -> AnyTpm:
+    def connect(self) -> launch.AnyTpm:
         """Return a connection to the host's TPM; the agent must not run, since a software TPM serves one at a time."""
         return self.swtpm.connect()
 

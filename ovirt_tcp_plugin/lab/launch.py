@@ -17,14 +17,17 @@ import struct
 import subprocess
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Union
 
 from ovirt_tcp_plugin import errors
-from ovirt_tcp_plugin.attester.measure import AnyTpm
-from ovirt_tcp_plugin.attester.tpm import RS_PW
+from ovirt_tcp_plugin.attester.tpm import RS_PW, Tpm
 from ovirt_tcp_plugin.attester.tpm12 import Tpm12
 from ovirt_tcp_plugin.lab.processes import find_program
 from ovirt_tcp_plugin.lab.swtpm import BANKS, Chip
 from ovirt_tcp_plugin.messages import eventlog, tpm2
+
+# What the lab itself sends to a TPM, by commands of its family.
+AnyTpm = Union[Tpm, Tpm12]
 
 TBOOT = Path("/boot/tboot.gz")
 TBOOT_CMDLINE = "logging=serial,memory"
