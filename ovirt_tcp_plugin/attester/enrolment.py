@@ -1,6 +1,9 @@
 # SPDX-FileCopyrightText: The ovirt_tcp_plugin developers
 # SPDX-License-Identifier: Apache-2.0
-"""Enrolment, the attester's half: a token, the EK's certificate and the AK go out, a client certificate comes back."""
+"""Enrolment, the attester's half.
+
+A token, the EK's certificate and the AK go out, a client certificate comes back.
+"""
 
 from __future__ import annotations
 

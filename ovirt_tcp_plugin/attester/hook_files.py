@@ -1,6 +1,8 @@
 # SPDX-FileCopyrightText: The ovirt_tcp_plugin developers
 # SPDX-License-Identifier: Apache-2.0
-"""What the agent leaves for the VDSM hooks of its host: the signed verdict for the gate, a summary for people.
+"""What the agent leaves for the VDSM hooks of its host.
+
+It leaves the signed verdict for the gate, and a summary for people.
 
 Neither is a secret, so everybody may read them; the gate believes the signature, not the file.
 """

@@ -24,7 +24,12 @@ from ovirt_tcp_plugin.messages import public_keys, tpm2, tpm12
 
 
 class ShownEndorsement(NamedTuple):
-    """The EK that enrolment shows: its kind for people, the key, its certificate (DER, may be empty)."""
+    """The EK that enrolment shows.
+
+    Attributes:
+        kind: for people.
+        certificate: DER, empty if there is none.
+    """
 
     kind: str
     key: public_keys.TpmKey

@@ -96,7 +96,9 @@ def cut_certificate(content: bytes) -> bytes:
 def endorsement_key(
     tpm: Tpm, kinds: Sequence[str] = tuple(ENDORSEMENT_KINDS)
 ) -> Iterator[Endorsement]:
-    """Give the first EK of these kinds that has a certificate for the block; if none has, the first there is.
+    """Give the first EK of these kinds that has a certificate for the block.
+
+    If none has a certificate, it is the first that there is.
 
     Raises:
         Unavailable: the TPM makes another key than the one that is certified, or none of these
@@ -121,7 +123,10 @@ def endorsement_key(
 
 @contextlib.contextmanager
 def _loaded(tpm: Tpm, kind: str, certificate: bytes) -> Iterator[Endorsement]:
-    """Give the EK for the block: the persistent one if it is the certified one, else made from the template."""
+    """Give the EK for the block.
+
+    It is the persistent one if that is the certified one, else it is made from the template.
+    """
     persistent = ENDORSEMENT_KINDS[kind].persistent
     area = _persistent(tpm, persistent) if certificate else None
     if area is not None and _certified(area, certificate):

@@ -1,6 +1,8 @@
 # SPDX-FileCopyrightText: The ovirt_tcp_plugin developers
 # SPDX-License-Identifier: Apache-2.0
-"""Templates (TPMT_PUBLIC) of the attester's keys: from one of these a TPM makes the same EK again, or a new AK.
+"""Templates (TPMT_PUBLIC) of the attester's keys.
+
+From one of these a TPM makes the same EK again, or a new AK.
 
 Source: TCG "EK Credential Profile for TPM Family 2.0" 2.5, B.3 (templates L-1, L-2), B.4 (templates
 H-3, H-6) and B.6 (policies).
@@ -66,7 +68,10 @@ _RSA_2048 = struct.pack(">HI", 2048, 0)
 
 @dataclasses.dataclass(frozen=True)
 class EndorsementKind:
-    """One kind of EK: where its certificate is, where it may be persistent, and how to make it again."""
+    """One kind of EK.
+
+    Where its certificate is, where it may be persistent, and how to make it again.
+    """
 
     certificate_index: int
     persistent: int

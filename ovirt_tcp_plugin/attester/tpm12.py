@@ -157,7 +157,10 @@ class Tpm12:
     # Keys
 
     def read_endorsement_key(self, owner: bytes) -> bytes:
-        """Return the TPM_PUBKEY of the EK (TPM_OwnerReadInternalPub, 14.4); TPM_ReadPubek ends with ownership."""
+        """Return the TPM_PUBKEY of the EK (TPM_OwnerReadInternalPub, 14.4).
+
+        TPM_ReadPubek ends with ownership.
+        """
         sessions = [self.plain_session(owner)]
         answer = self.execute(
             "TPM_OwnerReadInternalPub", 0x81, (), struct.pack(">I", KH_EK), sessions
@@ -204,7 +207,10 @@ class Tpm12:
         self.execute("TPM_FlushSpecific", 0xBA, [handle], struct.pack(">I", kind))
 
     def flush_leftovers(self) -> None:
-        """Unload what somebody left behind: no kernel keeps apart who loaded what into a TPM 1.2."""
+        """Unload what somebody left behind.
+
+        No kernel keeps apart who loaded what into a TPM 1.2.
+        """
         for kind in (RT_KEY, RT_AUTH):
             for handle in self.handles(kind):
                 self.flush(handle, kind)
@@ -237,7 +243,9 @@ class Tpm12:
         return tpm12.encode_quote2(external_data, info, version_info), _take_signature(answer)
 
     def read_pcrs(self, selection: tpm2.Selection) -> tpm2.PcrValues:
-        """Return the values of the selected PCRs; a TPM 1.2 has but the bank sha1 (TPM_PcrRead, 16.2).
+        """Return the values of the selected PCRs.
+
+        A TPM 1.2 has but the bank sha1 (TPM_PcrRead, 16.2).
 
         Each is read by a command of its own, so the values may be of different moments.
         """
@@ -279,7 +287,9 @@ class Tpm12:
 
 
 def is_tpm12(transport: Transport) -> bool:
-    """Return whether the TPM is of family 1.2: such a one answers a command of TPM 2.0 in its own form, with an error.
+    """Return whether the TPM is of family 1.2.
+
+    Such a one answers a command of TPM 2.0 in its own form, with an error.
 
     Asked of the chip itself, as the kernel does; files under /sys are not there for every device.
 

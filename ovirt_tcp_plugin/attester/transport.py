@@ -189,7 +189,10 @@ def until_ready(transport: Transport, command: bytes, again: Sequence[int]) -> b
 
 
 def _connect(address: str, within_s: float) -> socket.socket:
-    """Return a connected socket; a peer that is still starting is tried again until `within_s` seconds are over."""
+    """Return a connected socket.
+
+    A peer that is still starting is tried again until `within_s` seconds are over.
+    """
     deadline = time.monotonic() + within_s
     while True:
         try:

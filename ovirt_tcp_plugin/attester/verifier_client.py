@@ -77,7 +77,10 @@ class VerifierClient:
         self._session = self._new_session()
 
     def fail_over(self) -> bool:
-        """Turn to the next server; return whether that is the first one again, so that all have failed."""
+        """Turn to the next server.
+
+        Return whether that is the first one again, so that all have failed.
+        """
         self._current = (self._current + 1) % len(self._urls)
         return self._current == 0
 
@@ -152,7 +155,9 @@ def _cause(error: BaseException) -> str:
 
 @contextlib.contextmanager
 def _deadline(within_s: float, url: str) -> Iterator[None]:
-    """Bound a whole exchange: a peer that sends one header byte at a time renews each socket timeout for ever.
+    """Bound a whole exchange.
+
+    A peer that sends one header byte at a time renews each socket timeout for ever.
 
     By SIGALRM, so only in the main thread, where the agent runs; elsewhere the timeouts of each
     wait remain.

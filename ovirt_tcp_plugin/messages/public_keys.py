@@ -72,7 +72,10 @@ def encode(key: object) -> bytes:
 
 
 def digest(public: TpmKey) -> str:
-    """Return the identity of a key, and by its EK of a chip: SHA-256 over the SubjectPublicKeyInfo, lower-case hex."""
+    """Return the identity of a key, and by its EK of a chip.
+
+    SHA-256 over the SubjectPublicKeyInfo, lower-case hex.
+    """
     return hashlib.sha256(encode(load(public))).hexdigest()
 
 

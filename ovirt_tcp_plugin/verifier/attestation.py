@@ -222,7 +222,10 @@ class Attestation:
     async def _refresh(
         self, names: Sequence[str], last: dict[str, StoredResult], deadline_ms: int
     ) -> set[str]:
-        """Ask hosts for evidence and put what they answered into `last`; return who did not answer."""
+        """Ask hosts for evidence and put what they answered into `last`.
+
+        Return who did not answer.
+        """
         asked_ms = self._clock.now_ms()
         numbers = await self._database.write(lambda c: challenges.ask(c, names))
         with self._long_polls.wait_for(numbers) as answers:

@@ -1,6 +1,9 @@
 # SPDX-FileCopyrightText: The ovirt_tcp_plugin developers
 # SPDX-License-Identifier: Apache-2.0
-"""The verifier's own small certificate authority: its server certificate and the agents' client certificates."""
+"""The verifier's own small certificate authority.
+
+It issues the server's certificate and the agents' client certificates.
+"""
 
 from __future__ import annotations
 
@@ -94,7 +97,9 @@ class Authority:
     def issue_agent(
         self, host_name: str, request: bytes, now: datetime.datetime
     ) -> x509.Certificate:
-        """Return a client certificate for the key in a PKCS #10 request (DER); nothing else is taken from it.
+        """Return a client certificate for the key in a PKCS #10 request (DER).
+
+        Nothing else is taken from it.
 
         Raises:
             InvalidMessage: the request cannot be read, its signature is wrong, or its key is not
@@ -108,7 +113,9 @@ class Authority:
     def issue_ak(
         self, host_name: str, ak: VerifyingKey, ek_digest: str, now: datetime.datetime
     ) -> x509.Certificate:
-        """Return an AK certificate: whoever believes this authority can check the host's quotes with it.
+        """Return an AK certificate.
+
+        Whoever believes this authority can check the host's quotes with it.
 
         Source: TCG "AK Certificate Profile" (EKU tcg-kp-AIKCertificate). The subject's serial
         number is the SHA-256 of the EK, hex, so that the chip is named, too.

@@ -1,6 +1,8 @@
 # SPDX-FileCopyrightText: The ovirt_tcp_plugin developers
 # SPDX-License-Identifier: Apache-2.0
-"""The Privacy CA's questions at enrolment: is this EK of a genuine TPM, is this AK fit to quote, are both in one TPM?
+"""The Privacy CA's questions at enrolment.
+
+Is this EK of a genuine TPM, is this AK fit to quote, are both in one TPM?
 
 Sources: TCG "EK Credential Profile" 2.5; TPM library Part 1, 24 (credential protection), 11.4.10
 (KDFa, KDFe) and annexes B.10.4, C.6.4 (secret sharing). No I/O; the seed is an argument, while the

@@ -1,6 +1,8 @@
 # SPDX-FileCopyrightText: The ovirt_tcp_plugin developers
 # SPDX-License-Identifier: Apache-2.0
-"""The Privacy CA's questions at the enrolment of a TPM 1.2: is this EK of a genuine TPM, is this AK an identity key of it?
+"""The Privacy CA's questions at the enrolment of a TPM 1.2.
+
+Is this EK of a genuine TPM, is this AK an identity key of it?
 
 Sources: "TCG Credential Profiles" 1.2; "TPM Main Specification" 1.2 revision 116, Part 3, 15
 (identities). No I/O; the seed is an argument, while the OAEP padding is drawn by `cryptography`.

@@ -198,7 +198,10 @@ class EnrolmentService:
 
 
 def is_host_name(name: str) -> bool:
-    """Return whether `name` can be a host: a DNS name or an address, lower case, at most 255 characters."""
+    """Return whether `name` can be a host.
+
+    A DNS name or an address, lower case, at most 255 characters.
+    """
     return _HOST_NAME.fullmatch(name) is not None
 
 

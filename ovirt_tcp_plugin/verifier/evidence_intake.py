@@ -1,6 +1,9 @@
 # SPDX-FileCopyrightText: The ovirt_tcp_plugin developers
 # SPDX-License-Identifier: Apache-2.0
-"""Evidence that came for a nonce: it is appraised, and nonce and result change in one transaction."""
+"""Evidence that came for a nonce.
+
+It is appraised, and nonce and result change in one transaction.
+"""
 
 from __future__ import annotations
 

@@ -34,7 +34,10 @@ Sockets = Sequence[socket.socket]
 
 @dataclasses.dataclass(frozen=True)
 class Share:
-    """What one of the processes has: its number, the sockets it serves on, and what all write on."""
+    """What one of the processes has.
+
+    Its number, the sockets it serves on, and what all write on.
+    """
 
     number: int
     sockets: Sockets

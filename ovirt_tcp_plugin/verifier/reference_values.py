@@ -254,7 +254,9 @@ class ReferenceValueService:
 
 
 def excuse(conclusion: Conclusion, version: ReferenceVersion, by_name: bool) -> Conclusion:
-    """Return what follows where a corrupt set of reference values may have decided: nothing is known.
+    """Return what follows where a corrupt set of reference values may have decided.
+
+    Then nothing is known.
 
     A bad row in the server's own store takes no host out, but it lets none in either: a host that
     is not named by a set may have been by the corrupt one, and then the sets for all are not for
@@ -275,7 +277,10 @@ def excuse(conclusion: Conclusion, version: ReferenceVersion, by_name: bool) -> 
 
 
 def _rests_on_values(finding: Finding) -> bool:
-    """Return whether a finding rests on reference values; that nothing was launched rests on none."""
+    """Return whether a finding rests on reference values.
+
+    That nothing was launched rests on none.
+    """
     if finding.code == FindingCode.NO_LAUNCH.code:
         return False
     return finding.check == CheckNumber.REFERENCE_VALUES

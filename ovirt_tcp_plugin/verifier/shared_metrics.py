@@ -1,6 +1,8 @@
 # SPDX-FileCopyrightText: The ovirt_tcp_plugin developers
 # SPDX-License-Identifier: Apache-2.0
-"""What each process of a server tells the others: the newest text of each, in memory that all of them share.
+"""What each process of a server tells the others.
+
+It is the newest text of each, in memory that all of them share.
 
 Made before they are forked. Nobody waits for anybody: a text that is read while it is written shows
 by its checksum.

@@ -227,7 +227,10 @@ def _find_set(sets: Iterable[ReferenceSet], name: MleName) -> Optional[Reference
 
 
 def _set_of(connection: Connection, name: MleName) -> ReferenceSet:
-    """Return the set of an MLE for a change of it; `ovirt-tcp reference withdraw` may have removed it."""
+    """Return the set of an MLE for a change of it.
+
+    `ovirt-tcp reference withdraw` may have removed it.
+    """
     return _find_set(references.hold(connection), name) or _begin(name)
 
 

@@ -103,7 +103,10 @@ class Database:
 
     @property
     def remote(self) -> bool:
-        """Whether it is a server of its own, which may be slow or away; else it is a file of this machine."""
+        """Whether it is a server of its own, which may be slow or away.
+
+        Otherwise it is a file of this machine.
+        """
         return self._engine.dialect.name != "sqlite"
 
     def close(self) -> None:
@@ -250,7 +253,10 @@ async def _in_time(done: asyncio.Future[T]) -> T:
 
 
 def _is_away(error: Optional[BaseException]) -> bool:
-    """Return whether the database itself is gone: then no piece of work is to blame, and none can be done alone."""
+    """Return whether the database itself is gone.
+
+    Then no piece of work is to blame, and none can be done alone.
+    """
     if isinstance(error, sa.exc.DBAPIError):
         return bool(error.connection_invalidated or error.statement is None)
     return isinstance(error, sa.exc.TimeoutError)
@@ -299,7 +305,9 @@ def _engine(url: str) -> sa.engine.Engine:
 
 
 def _bound_waits() -> None:
-    """Have every wait for PostgreSQL end after ANSWER_WITHIN_S: psycopg2's own lasts for hours if its machine is gone.
+    """Have every wait for PostgreSQL end after ANSWER_WITHIN_S.
+
+    Those of psycopg2 itself last for hours if its machine is gone.
 
     Raises:
         ImportError: psycopg2 is not installed.
@@ -358,7 +366,9 @@ def _begin_sqlite(connection: Connection) -> None:
 
 
 def _take_turn(cursor: Any) -> bool:
-    """Begin to write as soon as no other process does; return whether that was possible within WITHIN_S.
+    """Begin to write as soon as no other process does.
+
+    Return whether that was possible within WITHIN_S.
 
     SQLite itself would look again after ever longer pauses, up to 100 ms, and hardly ever find the
     moment between two transactions of a busy neighbour.

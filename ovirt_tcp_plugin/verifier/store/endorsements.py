@@ -1,6 +1,9 @@
 # SPDX-FileCopyrightText: The ovirt_tcp_plugin developers
 # SPDX-License-Identifier: Apache-2.0
-"""EKs that the administrator vouches for: read from the machine itself, or from the vendor's list of delivery."""
+"""EKs that the administrator vouches for.
+
+They are read from the machine itself, or taken from the vendor's list of delivery.
+"""
 
 from __future__ import annotations
 

@@ -139,7 +139,9 @@ def bound(connection: Connection, name: str, ek_digest: str) -> Sequence[tuple[s
 
 
 def check_binding(found: Sequence[tuple[str, str]], name: str, ek_digest: str) -> None:
-    """Return if `name` and the EK belong together or are both free: one EK, one host name, both ways.
+    """Return if `name` and the EK belong together or are both free.
+
+    One EK, one host name, both ways.
 
     Raises:
         Refused: ek_in_use or name_in_use.
@@ -194,7 +196,10 @@ def names(connection: Connection) -> list[str]:
 
 
 def marks(connection: Connection) -> dict[str, dict[str, str]]:
-    """Return what a person should know of each enrolled host's TPM, by name: `endorsed_by` and `tpm_family`."""
+    """Return what a person should know of each enrolled host's TPM, by name.
+
+    `endorsed_by` and `tpm_family`.
+    """
     rows = connection.execute(sa.select(hosts.c.name, hosts.c.endorsed_by, hosts.c.tpm_family))
     return {str(row[0]): {"endorsed_by": str(row[1]), "tpm_family": str(row[2])} for row in rows}
 

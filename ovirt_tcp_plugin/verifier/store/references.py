@@ -77,7 +77,10 @@ def remove(connection: Connection, name: str) -> None:
 
 
 def hold(connection: Connection) -> Sequence[ReferenceSet]:
-    """Return all sets for a change of them; no other server changes them before this transaction ends."""
+    """Return all sets for a change of them.
+
+    No other server changes them before this transaction ends.
+    """
     _move_on(connection)
     return load(connection).sets
 

@@ -115,7 +115,10 @@ def reappraise(connection: Connection, name: str, old: Result, new: Result) -> N
 
 
 def void(connection: Connection, clock_id: str, before_ms: int) -> list[str]:
-    """Take the age from every trusted result not known to be born at or after a moment; return whose they were."""
+    """Take the age from every trusted result not known to be born at or after a moment.
+
+    Return whose they were.
+    """
     known_young = sa.and_(results.c.clock_id == clock_id, results.c.born_ms >= before_ms)
     chosen = sa.and_(
         results.c.level == Level.TRUSTED.value, results.c.clock_id != VOID, sa.not_(known_young)

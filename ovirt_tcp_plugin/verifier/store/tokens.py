@@ -46,7 +46,10 @@ def find(connection: Connection, secret: str) -> Optional[Token]:
 
 
 def every(connection: Connection) -> Mapping[str, Token]:
-    """Return all tokens by what they may be called in public: the first twelve digits of what is kept of each."""
+    """Return all tokens by what they may be called in public.
+
+    The first twelve digits of what is kept of each.
+    """
     rows = connection.execute(
         sa.select(tokens).order_by(tokens.c.role, tokens.c.host_name, tokens.c.digest)
     ).mappings()
@@ -61,7 +64,9 @@ def remove(connection: Connection, called: str) -> None:
 
 
 def spend(connection: Connection, secret: str, host_name: str) -> None:
-    """Use up the token that enrols this host, and every other one made for it: a spare one would undo it later.
+    """Use up the token that enrols this host, and every other one made for it.
+
+    A spare one would undo it later.
 
     Raises:
         Refused: token_unknown.

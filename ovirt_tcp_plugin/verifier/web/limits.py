@@ -46,7 +46,10 @@ class Rates:
         self._buckets: collections.OrderedDict[str, tuple[float, int]] = collections.OrderedDict()
 
     def wait_s(self, peer: str, now_ms: int) -> Optional[int]:
-        """Count a request of this peer at `now_ms`; return None, or after how many seconds it may ask again."""
+        """Count a request of this peer at `now_ms`.
+
+        Return None, or after how many seconds it may ask again.
+        """
         burst = self._per_second * BURST_S
         left, last_ms = self._buckets.pop(peer, (burst, now_ms))
         left = min(burst, left + (now_ms - last_ms) * self._per_second / 1000)
@@ -58,13 +61,19 @@ class Rates:
 
 
 class Bodies:
-    """What is held of requests that are not answered yet: one peer's hundred connections may not fill the memory."""
+    """What is held of requests that are not answered yet.
+
+    One peer's hundred connections may not fill the memory.
+    """
 
     def __init__(self) -> None:
         self._held: collections.Counter[str] = collections.Counter()
 
     def hold(self, peer: str, size: int) -> bool:
-        """Count `size` bytes more of this peer; return False, counting nothing, when that would be too much."""
+        """Count `size` bytes more of this peer.
+
+        Return False, counting nothing, when that would be too much.
+        """
         if self._held[peer] + size > MAX_HELD:
             return False
         self._held[peer] += size
@@ -147,7 +156,9 @@ class HttpServer(tornado.httpserver.HTTPServer):
     """
 
     def initialize(self, *args: Any, **options: Any) -> None:
-        """Take `per_second`, new connections of one address; `max_unknown` and `max_of_peer`, numbers of connections.
+        """Take `per_second`, new connections of one address.
+
+        `max_unknown` and `max_of_peer`, numbers of connections.
 
         And `body_within_s`, seconds in which a body has to arrive. The other options are the
         library's.

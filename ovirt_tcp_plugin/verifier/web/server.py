@@ -135,7 +135,10 @@ def serve(
 
 
 def tls_context(certificate: Path, key: Path, client_authority: bytes) -> ssl.SSLContext:
-    """Return TLS 1.2 or later; a client may show a certificate of our own authority, and no other."""
+    """Return TLS 1.2 or later.
+
+    A client may show a certificate of our own authority, and no other.
+    """
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.minimum_version = ssl.TLSVersion.TLSv1_2
     context.load_cert_chain(certificate, key)
