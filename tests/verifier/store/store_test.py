@@ -203,7 +203,7 @@ class TestCorruptRows:
         assert found["host-2"] == RESULT
         assert "record unreadable host=host-1" in caplog.text
 
-    @pytest.mark.parametrize("column", ["ek_public", "ak_public"])
+    @pytest.mark.parametrize("column", ["ek_public", "ak_public", "tpm_family"])
     def test_a_corrupt_identity_hurts_only_its_own_host(self, database: Database, column: str) -> None:
         for number in (1, 2):
             enrol(database, f"host-{number}", SoftwareTpm(), f"c{number}")

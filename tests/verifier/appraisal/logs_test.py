@@ -1,0 +1,152 @@
+# SPDX-FileCopyrightText: The ovirt_tcp_plugin developers
+# SPDX-License-Identifier: Apache-2.0
+"""Check (7): which log tells of which PCR, and that another kind of log fits beside those there are."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Collection, Mapping, Sequence
+from typing import Optional
+
+import pytest
+
+from ovirt_tcp_plugin.messages import eventlog, evidence
+from ovirt_tcp_plugin.messages.components import Step
+from ovirt_tcp_plugin.messages.findings import FindingCode
+from ovirt_tcp_plugin.messages.reference_values import from_boot
+from ovirt_tcp_plugin.messages.result import Finding, Level
+from ovirt_tcp_plugin.verifier.appraisal import logs
+from ovirt_tcp_plugin.verifier.appraisal.appraise import Appraised, appraise
+from ovirt_tcp_plugin.verifier.appraisal.authenticity import IssuedNonce
+from ovirt_tcp_plugin.verifier.appraisal.logs.firmware import FirmwareLog
+from ovirt_tcp_plugin.verifier.appraisal.logs.measurement_log import MeasurementLog, ReplayedLog
+from ovirt_tcp_plugin.verifier.appraisal.logs.txt import TxtLog
+from ovirt_tcp_plugin.verifier.appraisal.reference_match import Criteria
+from ovirt_tcp_plugin.verifier.appraisal.reference_part import Difference, ReferencePart
+from tests.verifier.software_tpm import SoftwareTpm
+
+TXT_PCRS = (17, 18)
+BANK = "sha256"
+
+
+def check(tpm: SoftwareTpm, required: Sequence[int], **sent: bytes) -> logs.ProvenSteps:
+    return logs.check(sent, BANK, required, {pcr: tpm.pcrs[pcr] for pcr in required})
+
+
+@pytest.fixture
+def tpm() -> SoftwareTpm:
+    return SoftwareTpm()
+
+
+class TestKinds:
+    @pytest.mark.parametrize("pcr", range(24))
+    def test_a_pcr_is_told_by_one_kind(self, pcr: int) -> None:
+        assert len([log for log in logs.KINDS if log.tells_of(pcr)]) == 1
+
+    def test_evidence_carries_these_kinds_and_no_others(self) -> None:
+        assert tuple(log.kind for log in logs.KINDS) == evidence.LOGS
+        assert set(evidence.PADDED_LOGS) < set(evidence.LOGS)
+
+
+class TestReplay:
+    def test_a_log_of_another_boot_proves_nothing_and_says_so(self, tpm: SoftwareTpm) -> None:
+        other = SoftwareTpm()
+        other.boot([*other.events[:-1], other.events[-1]._replace(digests={BANK: b"x" * 32})])
+        proven = check(tpm, TXT_PCRS, txt=other.log or b"")
+        assert [finding.code for finding in proven.findings] == ["log_differs"]
+        assert {step.pcr for step in proven.steps} < set(TXT_PCRS)
+
+    def test_one_malformed_log_leaves_no_step(self, tpm: SoftwareTpm) -> None:
+        proven = check(tpm, (0, *TXT_PCRS), txt=tpm.log or b"", firmware=b"x")
+        assert ([finding.code for finding in proven.findings], proven.steps) == (["log_malformed"], ())
+
+    def test_a_log_of_no_required_pcr_is_not_read(self, tpm: SoftwareTpm) -> None:
+        proven = check(tpm, TXT_PCRS, txt=tpm.log or b"", firmware=b"x")
+        assert proven.findings == []
+
+    def test_a_startup_locality_is_the_first_step_whatever_the_order_of_the_logs(self) -> None:
+        start = eventlog.Event(0, eventlog.NO_ACTION, {BANK: bytes(32)}, eventlog.STARTUP_LOCALITY + b"\3")
+        firmware = [start, eventlog.Event(0, 8, {BANK: b"f" * 32}, b"")]
+        tpm = SoftwareTpm()
+        tpm.pcrs[0] = eventlog.replay(firmware, BANK, [0])[0]
+        proven = check(tpm, (0, *TXT_PCRS), txt=tpm.log or b"", firmware=eventlog.encode(firmware, [BANK]))
+        assert proven.findings == []
+        assert proven.steps[0].component == "startup_locality"
+        assert proven.steps[1].pcr == TXT_PCRS[0]
+        assert proven.steps[-1].pcr == 0
+
+    def test_the_txt_log_may_end_in_padding_and_the_firmwares_may_not(self, tpm: SoftwareTpm) -> None:
+        padded = (tpm.log or b"") + bytes(64)
+        assert TxtLog().parse(padded, TXT_PCRS).recorded(BANK) >= set(TXT_PCRS)
+        with pytest.raises(Exception, match="malformed event log"):
+            FirmwareLog().parse(padded, TXT_PCRS)
+
+
+@dataclasses.dataclass(frozen=True)
+class RunningEntries:
+    """Entries of a log that grows: a line each, and PCR 10 is their count when it was quoted."""
+
+    lines: tuple[bytes, ...]
+
+    def recorded(self, bank: str) -> Collection[int]:
+        return {10} if self.lines else set()
+
+    def replay(self, bank: str, quoted: Mapping[int, bytes]) -> ReplayedLog:
+        count = quoted[10][-1]
+        if count > len(self.lines):
+            return ReplayedLog((), {10: FindingCode.LOG_DIFFERS.finding("the log is too short")})
+        return ReplayedLog(tuple(Step(10, "module", line.hex()) for line in self.lines[:count]), {})
+
+
+class RunningLog:
+    """A kind of log as IMA's: ahead of its quote, and judged as a set."""
+
+    kind = "running"
+
+    def tells_of(self, pcr: int) -> bool:
+        return pcr == 10
+
+    def parse(self, untrusted: Optional[bytes], pcrs: Collection[int]) -> RunningEntries:
+        return RunningEntries(tuple((untrusted or b"").split()))
+
+    def compare(
+        self, part: ReferencePart, steps: Sequence[Step], pcr: int, host_name: str
+    ) -> Optional[Difference]:
+        unknown = [step for step in steps if not part.allows("module", step.digest, host_name)]
+        return Difference(1, Finding(8, "module_differs", unknown[0].digest)) if unknown else None
+
+
+class TestAnotherKind:
+    """Nothing but the list of kinds knows what kinds there are."""
+
+    @pytest.fixture(autouse=True)
+    def running_log(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        class NotOfTen(FirmwareLog):
+            def tells_of(self, pcr: int) -> bool:
+                return pcr != 10 and super().tells_of(pcr)
+
+        kinds: tuple[MeasurementLog, ...] = (TxtLog(), NotOfTen(), RunningLog())
+        monkeypatch.setattr(logs, "KINDS", kinds)
+
+    @pytest.mark.parametrize(
+        ("log", "codes"),
+        [
+            (b"good evil", ["module_differs"]),
+            (b"good", ["log_differs", "steps_unproven"]),
+            (b"", ["log_missing", "steps_unproven"]),
+            (b"good good", []),
+            (b"good good evil", []),  # it came after the quote
+        ],
+    )
+    def test_it_is_replayed_as_a_prefix_and_judged_as_a_set(
+        self, tpm: SoftwareTpm, log: bytes, codes: list[str]
+    ) -> None:
+        required = {BANK: (10,)}
+        tpm.pcrs[10] = bytes(31) + b"\2"
+        issued = IssuedNonce(evidence.Challenge(bytes(32), required, 1000), "host-1", 0, 1000)
+        reported = tpm.report(issued, logs={"running": log})
+        golden = from_boot("golden", BANK, [Step(10, "module", b"good".hex())])
+        outcome = appraise(reported, tpm.host(), issued, None, required, Criteria(BANK, [golden]), 1)
+        assert isinstance(outcome, Appraised)
+        assert [finding.code for finding in outcome.findings] == codes
+        assert outcome.level is (Level.UNTRUSTED if codes else Level.TRUSTED)
