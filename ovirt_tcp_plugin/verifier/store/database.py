@@ -84,17 +84,14 @@ class Database:
             migrations.upgrade(self._engine)
         except (sa.exc.SQLAlchemyError, migrations.CommandError) as e:
             where = self._engine.url.render_as_string(hide_password=True)
-            raise errors.InvalidConfig(
-                where, [f"the database cannot be opened: {_first_line(e)}"]
-            ) from e
+            fault = f"the database cannot be opened: {_first_line(e)}"
+            raise errors.InvalidConfig(where, [fault]) from e
         # SQLite's readers see one snapshot anyhow, and all of them are in the server's loop, on one
         # connection.
         self._reader: Optional[Connection] = None
-        self._snapshots = (
-            self._engine.execution_options(isolation_level="REPEATABLE READ")
-            if self.remote
-            else self._engine
-        )
+        self._snapshots = self._engine
+        if self.remote:
+            self._snapshots = self._engine.execution_options(isolation_level="REPEATABLE READ")
         self._readers = concurrent.futures.ThreadPoolExecutor(READERS, "store-read")
         self._writer = concurrent.futures.ThreadPoolExecutor(1, "store-write")
         self._waiting: list[tuple[Work[Any], asyncio.Future[Any]]] = []
@@ -163,11 +160,13 @@ class Database:
 
     def _write_waiting(self) -> None:
         # Whoever was given up meanwhile was told that nothing is kept.
-        batch, self._waiting = [(work, kept) for work, kept in self._waiting if not kept.done()], []
+        batch = [(work, kept) for work, kept in self._waiting if not kept.done()]
+        self._waiting = []
         self._writing = bool(batch)
         if batch:
             loop = asyncio.get_running_loop()
-            done = loop.run_in_executor(self._writer, self._commit, [work for work, _ in batch])
+            all_work = [work for work, _ in batch]
+            done = loop.run_in_executor(self._writer, self._commit, all_work)
             done.add_done_callback(functools.partial(self._acknowledge, batch))
 
     def _acknowledge(
@@ -280,28 +279,31 @@ def _engine(url: str) -> sa.engine.Engine:
     try:
         if kind == "postgresql":
             _bound_waits()
-        engine = sa.create_engine(
-            # SQLAlchemy's choice of a driver changed from release to release; EL9 has this one.
-            parsed.set(drivername="postgresql+psycopg2")
-            if parsed.drivername == "postgresql"
-            else parsed,
-            future=True,
-            poolclass=QueuePool,
-            pool_size=READERS + 1,
-            pool_timeout=WITHIN_S,
-            pool_pre_ping=kind != "sqlite",
-            connect_args=_CONNECT[kind],
-        )
+        engine = _create_engine(parsed, kind)
     except ImportError as e:
-        raise errors.InvalidConfig(
-            "store.url", ["PostgreSQL needs psycopg2: install python3-psycopg2"]
-        ) from e
+        fault = "PostgreSQL needs psycopg2: install python3-psycopg2"
+        raise errors.InvalidConfig("store.url", [fault]) from e
     if kind == "sqlite":
         sa.event.listen(engine, "connect", _configure_sqlite)
         sa.event.listen(engine, "begin", _begin_sqlite)
     else:
         sa.event.listen(engine, "begin", _begin_postgresql)
     return engine
+
+
+def _create_engine(url: sa.engine.URL, kind: str) -> sa.engine.Engine:
+    if url.drivername == "postgresql":
+        # SQLAlchemy's choice of a driver changed from release to release; EL9 has this one.
+        url = url.set(drivername="postgresql+psycopg2")
+    return sa.create_engine(
+        url,
+        future=True,
+        poolclass=QueuePool,
+        pool_size=READERS + 1,
+        pool_timeout=WITHIN_S,
+        pool_pre_ping=kind != "sqlite",
+        connect_args=_CONNECT[kind],
+    )
 
 
 def _bound_waits() -> None:

@@ -91,7 +91,8 @@ def enrol(connection: Connection, secret: str, host: Host) -> None:
             name_in_use (the name has another EK).
     """
     tokens.spend(connection, secret, host.name)
-    check_binding(bound(connection, host.name, host.ek_digest), host.name, host.ek_digest)
+    bound_hosts = bound(connection, host.name, host.ek_digest)
+    check_binding(bound_hosts, host.name, host.ek_digest)
     _delete(connection, host.name)
     row = {
         "name": host.name,
@@ -107,9 +108,8 @@ def enrol(connection: Connection, secret: str, host: Host) -> None:
     try:
         connection.execute(sa.insert(hosts).values(**row))
     except sa.exc.IntegrityError as e:
-        raise errors.Refused(
-            "ek_in_use", "this TPM or name was enrolled by another server meanwhile"
-        ) from e
+        reason = "this TPM or name was enrolled by another server meanwhile"
+        raise errors.Refused("ek_in_use", reason) from e
     challenges.begin(connection, host.name)
 
 
@@ -119,26 +119,20 @@ def renew(connection: Connection, name: str, old_digest: str, new_digest: str) -
     Raises:
         Refused: enrolment_unknown; it was enrolled anew or removed meanwhile.
     """
-    own = (hosts.c.name == name, hosts.c.certificate_digest == old_digest)
-    if (
-        connection.execute(
-            sa.update(hosts).where(*own).values(certificate_digest=new_digest)
-        ).rowcount
-        != 1
-    ):
+    current = sa.and_(hosts.c.name == name, hosts.c.certificate_digest == old_digest)
+    change = sa.update(hosts).where(current).values(certificate_digest=new_digest)
+    if connection.execute(change).rowcount != 1:
         raise errors.Refused("enrolment_unknown", "the host was enrolled anew meanwhile")
 
 
 def bound(connection: Connection, name: str, ek_digest: str) -> Sequence[tuple[str, str]]:
     """Return (name, EK digest) of the hosts that have this name or this EK."""
     either = (hosts.c.name == name) | (hosts.c.ek_digest == ek_digest)
-    return [
-        (row[0], row[1])
-        for row in connection.execute(sa.select(hosts.c.name, hosts.c.ek_digest).where(either))
-    ]
+    rows = connection.execute(sa.select(hosts.c.name, hosts.c.ek_digest).where(either))
+    return [(row[0], row[1]) for row in rows]
 
 
-def check_binding(found: Sequence[tuple[str, str]], name: str, ek_digest: str) -> None:
+def check_binding(bound_hosts: Sequence[tuple[str, str]], name: str, ek_digest: str) -> None:
     """Return if `name` and the EK belong together or are both free.
 
     One EK, one host name, both ways.
@@ -146,14 +140,13 @@ def check_binding(found: Sequence[tuple[str, str]], name: str, ek_digest: str) -
     Raises:
         Refused: ek_in_use or name_in_use.
     """
-    for other_name, other_ek in found:
+    for other_name, other_ek in bound_hosts:
         if other_name != name:
             raise errors.Refused("ek_in_use", "this TPM is enrolled under another host name")
         if other_ek != ek_digest:
-            raise errors.Refused(
-                "name_in_use",
-                f"{name} is enrolled with another TPM; if it was replaced: ovirt-tcp hosts replace-tpm {name}",
-            )
+            command = f"ovirt-tcp hosts replace-tpm {name}"
+            reason = f"{name} is enrolled with another TPM; if it was replaced: {command}"
+            raise errors.Refused("name_in_use", reason)
 
 
 def remove(connection: Connection, name: str) -> None:

@@ -25,47 +25,46 @@ HOST = "host"
 
 def find(connection: Connection, kind: str, name: str, version: str = "") -> Optional[Record]:
     """Return a record, None if there is none; one that cannot be read is empty."""
-    content = connection.execute(
-        sa.select(table.c.content).where(*_own(kind, name, version))
-    ).scalar()
+    statement = sa.select(table.c.content).where(_is_record(kind, name, version))
+    content = connection.execute(statement).scalar()
     return None if content is None else _decode(kind, name, content)
 
 
 def every(connection: Connection, kind: str) -> list[Record]:
-    """Return the records of a kind, sorted by name and version, without those that cannot be read."""
-    rows = sa.select(table).where(table.c.kind == kind).order_by(table.c.name, table.c.version)
-    decoded = (
-        _decode(kind, row["name"], row["content"]) for row in connection.execute(rows).mappings()
-    )
-    return [record for record in decoded if record]
+    """Return the records of a kind, sorted by name and version.
+
+    Those that cannot be read are left out.
+    """
+    of_kind = sa.select(table).where(table.c.kind == kind)
+    rows = connection.execute(of_kind.order_by(table.c.name, table.c.version)).mappings()
+    records = [_decode(kind, row["name"], row["content"]) for row in rows]
+    return [record for record in records if record]
 
 
 def put(connection: Connection, kind: str, record: Record, name: str, version: str = "") -> None:
     """Keep a record, new or changed."""
     content = json.dumps(dict(record))
-    if (
-        connection.execute(
-            sa.update(table).where(*_own(kind, name, version)).values(content=content)
-        ).rowcount
-        == 0
-    ):
-        connection.execute(
-            sa.insert(table).values(kind=kind, name=name, version=version, content=content)
-        )
+    change = sa.update(table).where(_is_record(kind, name, version)).values(content=content)
+    if connection.execute(change).rowcount == 0:
+        row = {"kind": kind, "name": name, "version": version, "content": content}
+        connection.execute(sa.insert(table).values(**row))
 
 
 def remove(connection: Connection, kind: str, name: str, version: str = "") -> bool:
     """Remove a record; return whether there was one."""
-    return connection.execute(sa.delete(table).where(*_own(kind, name, version))).rowcount == 1
+    removal = sa.delete(table).where(_is_record(kind, name, version))
+    return connection.execute(removal).rowcount == 1
 
 
-def _own(kind: str, name: str, version: str) -> tuple[sa.ColumnElement[bool], ...]:
-    return table.c.kind == kind, table.c.name == name, table.c.version == version
+def _is_record(kind: str, name: str, version: str) -> sa.ColumnElement[bool]:
+    return sa.and_(table.c.kind == kind, table.c.name == name, table.c.version == version)
 
 
 def _decode(kind: str, name: str, content: str) -> Record:
+    """Return a record; one that cannot be read is empty, and logged."""
     try:
-        return {str(member): str(text) for member, text in json.loads(content).items()}
+        members = json.loads(content)
+        return {str(member): str(text) for member, text in members.items()}
     except (ValueError, TypeError, AttributeError, RecursionError):
         log.error("record unreadable kind=%s name=%s", kind, name)
         return {}

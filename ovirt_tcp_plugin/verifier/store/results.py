@@ -90,10 +90,11 @@ def keep(
         "measured": measured,
         "policy": result.reference_version,
     }
-    given = {"the_host": name, "the_certificate": certificate_digest}
-    if _KEEP.change(connection, {**row, **given}) == 1:
+    host = {"the_host": name, "the_certificate": certificate_digest}
+    if _KEEP.change(connection, {**row, **host}) == 1:
         return True
-    if connection.execute(_ENROLLED, given).first() is None:
+    # The host's first result, unless it is not enrolled any more.
+    if connection.execute(_ENROLLED, host).first() is None:
         return False
     connection.execute(sa.insert(results).values(host_name=name, **row))
     return True
@@ -119,13 +120,12 @@ def void(connection: Connection, clock_id: str, before_ms: int) -> list[str]:
 
     Return whose they were.
     """
-    known_young = sa.and_(results.c.clock_id == clock_id, results.c.born_ms >= before_ms)
-    chosen = sa.and_(
-        results.c.level == Level.TRUSTED.value, results.c.clock_id != VOID, sa.not_(known_young)
-    )
-    voided = [row[0] for row in connection.execute(sa.select(results.c.host_name).where(chosen))]
+    young = sa.and_(results.c.clock_id == clock_id, results.c.born_ms >= before_ms)
+    trusted = results.c.level == Level.TRUSTED.value
+    chosen = sa.and_(trusted, results.c.clock_id != VOID, sa.not_(young))
+    names = connection.execute(sa.select(results.c.host_name).where(chosen)).scalars().all()
     connection.execute(sa.update(results).where(chosen).values(clock_id=VOID))
-    return sorted(voided)
+    return sorted(names)
 
 
 def remove(connection: Connection, name: str) -> None:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import dataclasses
+import functools
 import hashlib
 import logging
 from asyncio import Future
@@ -144,17 +145,15 @@ class Handler(JsonHandler):
     async def _admitted(self, digest: str) -> bool:
         """Return whether the caller is known as one that the route is for."""
         if Caller.AGENT in self._callers:
-            self.state = (
-                await self.context.database.read(lambda c: hosts.by_certificate(c, digest))
-                if digest
-                else None
-            )
+            if digest:
+                work = functools.partial(hosts.by_certificate, digest=digest)
+                self.state = await self.context.database.read(work)
             return self.state is not None
         if self._is_in_network():
             return True
-        return bool(self._callers - {Caller.ANYONE}) and bool(
-            await self._token_callers() & self._callers
-        )
+        if not self._callers - {Caller.ANYONE}:
+            return False
+        return bool(await self._token_callers() & self._callers)
 
     def _is_in_network(self) -> bool:
         """Return whether the peer's address alone makes it one that the route is for."""

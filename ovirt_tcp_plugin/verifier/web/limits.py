@@ -149,19 +149,21 @@ class Questions:
 
 
 class HttpServer(tornado.httpserver.HTTPServer):
-    """Drops the oldest connections, when there are too many on which nobody was known yet, or too many of one peer.
+    """Drops the oldest connections when there are too many.
+
+    That is: too many on which nobody was known yet, or too many of one peer.
 
     An address that opens them too fast is refused at once: a TLS handshake costs the server as much
     as a report does.
     """
 
     def initialize(self, *args: Any, **options: Any) -> None:
-        """Take `per_second`, new connections of one address.
+        """Take our options; the others are the library's.
 
-        `max_unknown` and `max_of_peer`, numbers of connections.
-
-        And `body_within_s`, seconds in which a body has to arrive. The other options are the
-        library's.
+        Args:
+            per_second: new connections of one address.
+            max_unknown, max_of_peer: numbers of connections.
+            body_within_s: seconds in which a body has to arrive.
         """
         self._body_within_s: float = options.pop("body_within_s")
         self._openings = Rates(options.pop("per_second"))
