@@ -138,7 +138,7 @@ def renew(state: AgentState, client: VerifierClient, host_name: str) -> None:
     """Have the client certificate replaced, by proving the old one; the key is new, too.
 
     Raises:
-        Refused: the host was enrolled anew or removed meanwhile.
+        Refused: the host was enrolled again or removed meanwhile.
         Unavailable: the server did not answer.
         InvalidMessage: its answer is not of our protocol.
     """

@@ -113,7 +113,7 @@ class Socket:
 
 
 class Transport:
-    """A connection to a TPM that is made when needed and made anew after it was lost.
+    """A connection to a TPM that is made when needed and made again after it was lost.
 
     Attributes:
         generation: grows with each connection; what was loaded in an earlier one may be gone.
@@ -138,7 +138,7 @@ class Transport:
 
         Raises:
             Unavailable: no TPM there, no answer in time, or one that is no answer; the next call
-                connects anew.
+                connects again.
         """
         try:
             channel = self.connect()

@@ -157,7 +157,7 @@ def _cause(error: BaseException) -> str:
 def _deadline(within_s: float, url: str) -> Iterator[None]:
     """Bound a whole exchange.
 
-    A peer that sends one header byte at a time renews each socket timeout for ever.
+    A peer that sends one header byte at a time renews each socket timeout forever.
 
     By SIGALRM, so only in the main thread, where the agent runs; elsewhere the timeouts of each
     wait remain.

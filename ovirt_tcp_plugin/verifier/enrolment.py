@@ -120,7 +120,7 @@ class EnrolmentService:
         """
         pending = self._pending.pop(proof.enrolment, None)
         if pending is None or self._clock.now_ms() >= pending.end_ms:
-            reason = "no such enrolment is pending, or it took too long: begin anew"
+            reason = "no such enrolment is pending, or it took too long: start again"
             raise errors.Refused("enrolment_unknown", reason)
         _check_proof(proof, pending)
         now = self._clock.wall()
@@ -138,7 +138,7 @@ class EnrolmentService:
 
         Raises:
             InvalidMessage: the certificate request is not good.
-            Refused: the host was enrolled anew meanwhile.
+            Refused: the host was enrolled again meanwhile.
         """
         now = self._clock.wall()
         certificate = self._authority.issue_agent(host.name, certificate_request, now)

@@ -176,4 +176,4 @@ def _keep(connection: Connection, host: Host, nonce: bytes, fresh: Result, prove
     if not challenges.answer(connection, host.name, nonce):
         raise errors.Refused("nonce_unknown", "the nonce was used before")
     if not results.keep(connection, host.name, host.certificate_digest, fresh, proven):
-        raise errors.Refused("not_enrolled", "the host was enrolled anew, or removed, meanwhile")
+        raise errors.Refused("not_enrolled", "the host was enrolled again, or removed, meanwhile")

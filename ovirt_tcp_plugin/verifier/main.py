@@ -199,7 +199,7 @@ async def until_stopped(stopped: asyncio.Event, chores: Sequence[asyncio.Future[
     """Return when it is time to stop.
 
     None of the chores ends by itself. One that did, by a fault of ours, would leave a server that
-    looks alive; so its exception comes through, the process ends, and systemd starts it anew.
+    looks alive; so its exception comes through, the process ends, and systemd starts it again.
     """
     running: list[asyncio.Future[Any]] = [asyncio.ensure_future(stopped.wait()), *chores]
     ended, _ = await asyncio.wait(running, return_when=asyncio.FIRST_COMPLETED)

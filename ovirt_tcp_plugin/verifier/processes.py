@@ -3,7 +3,7 @@
 """The processes of one server, on one port and one database, so that all cores are used.
 
 The parent serves nobody. It stops all when it is told to, or when one of them ended: what ended one
-may have left the others half alive, so systemd starts all anew. They die with it, even by kill -9.
+may have left the others half alive, so systemd starts all again. They die with it, even by kill -9.
 """
 
 from __future__ import annotations
@@ -84,7 +84,7 @@ def listen(address: str, port: int, count: int) -> list[Sockets]:
     """Return sockets for each of `count` processes, all on one port.
 
     Each has its own, among which the kernel divides the connections: of a single one, whoever wakes
-    first takes all that wait, and agents keep theirs for ever.
+    first takes all that wait, and agents keep theirs forever.
 
     Raises:
         Unavailable: the address or port cannot be had.

@@ -340,7 +340,7 @@ def _remove(connection: Connection, name: str) -> None:
     if known is None and name.startswith(reference_values.MLE_PREFIX):
         raise errors.Conflict(
             f"{name} cannot be read, and hosts may be judged by it only: "
-            "remove or register its MLE anew"
+            "remove or register its MLE again"
         )
     if known and known.host_names:
         raise errors.Conflict(

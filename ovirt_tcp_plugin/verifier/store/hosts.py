@@ -117,12 +117,12 @@ def renew(connection: Connection, name: str, old_digest: str, new_digest: str) -
     """Replace a host's client certificate.
 
     Raises:
-        Refused: enrolment_unknown; it was enrolled anew or removed meanwhile.
+        Refused: enrolment_unknown; it was enrolled again or removed meanwhile.
     """
     current = sa.and_(hosts.c.name == name, hosts.c.certificate_digest == old_digest)
     change = sa.update(hosts).where(current).values(certificate_digest=new_digest)
     if connection.execute(change).rowcount != 1:
-        raise errors.Refused("enrolment_unknown", "the host was enrolled anew meanwhile")
+        raise errors.Refused("enrolment_unknown", "the host was enrolled again meanwhile")
 
 
 def bound(connection: Connection, name: str, ek_digest: str) -> Sequence[tuple[str, str]]:

@@ -66,7 +66,7 @@ class ReferenceValues(Handler):
 
 
 class ReferenceSetOfName(Handler):
-    """One set; removing it has every host judged anew."""
+    """One set; removing it has every host judged again."""
 
     callers = frozenset({Caller.POLICY})
 

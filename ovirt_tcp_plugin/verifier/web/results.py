@@ -38,7 +38,7 @@ class Results(Handler):
 
 
 class Hosts(Handler):
-    """Every enrolled host with its last result, however old; nobody is asked anew."""
+    """Every enrolled host with its last result, however old; nobody is asked again."""
 
     callers = frozenset({Caller.VIEWER})
 
@@ -57,7 +57,7 @@ class Hosts(Handler):
 
 
 class Void(Handler):
-    """The end of every trusted result older than so many milliseconds; all hosts are asked anew."""
+    """The end of every trusted result older than so many milliseconds; all hosts are asked again."""
 
     callers = frozenset({Caller.OPERATOR})
 

@@ -41,7 +41,7 @@ class _Whitelist(Handler):
         self.answer(await self.context.database.read(work))
 
     async def change(self, work: Change, status: int = 200) -> None:
-        """Do the work, have every host judged anew, and answer `True`, as OpenAttestation does."""
+        """Do the work, have every host judged again, and answer `True`, as OpenAttestation does."""
         await self.context.database.write(work)
         if self.judged_by:
             await self.context.attestation.judge_all()
