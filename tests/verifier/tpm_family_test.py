@@ -5,12 +5,21 @@
 from __future__ import annotations
 
 import ast
+import dataclasses
+import datetime
+import os
 from pathlib import Path
+from typing import Union
+
+import pytest
 
 import ovirt_tcp_plugin
+from ovirt_tcp_plugin import errors
 from ovirt_tcp_plugin.messages import enrolment
 from ovirt_tcp_plugin.verifier import settings
 from ovirt_tcp_plugin.verifier.tpm_family import FAMILIES
+from tests.verifier.software_tpm import SoftwareTpm
+from tests.verifier.software_tpm12 import SoftwareTpm12
 
 VERIFIER = Path(ovirt_tcp_plugin.__file__).parent / "verifier"
 # Each family's own modules, and what leads to them.
@@ -32,3 +41,54 @@ def test_nobody_else_asks_of_what_family_a_tpm_is() -> None:
         and any(alias.name in OF_A_FAMILY for alias in node.names)
     }
     assert asking <= KNOW_FAMILIES
+
+
+Asking = tuple[Union[SoftwareTpm, SoftwareTpm12], enrolment.EnrolmentRequest]
+
+
+def request20(tpm: SoftwareTpm) -> enrolment.EnrolmentRequest:
+    return enrolment.EnrolmentRequest("token", "host-1", b"", tpm.ek.area, tpm.ak.area)
+
+
+def request12(tpm: SoftwareTpm12) -> enrolment.EnrolmentRequest:
+    ak = tpm.identity().public_area
+    binding = tpm.bind(enrolment.identity_label("host-1"))
+    return enrolment.EnrolmentRequest("token", "host-1", b"", tpm.ek.area, ak, "1.2", binding)
+
+
+@pytest.fixture(params=["2.0", "1.2"])
+def asking(request: pytest.FixtureRequest) -> Asking:
+    """A TPM of each family, and its request to be enrolled."""
+    if request.param == "2.0":
+        tpm = SoftwareTpm()
+        return tpm, request20(tpm)
+    tpm12 = SoftwareTpm12()
+    return tpm12, request12(tpm12)
+
+
+def test_a_key_of_the_other_family_is_refused(asking: Asking) -> None:
+    _, request = asking
+    other = "1.2" if request.family == "2.0" else "2.0"
+    with pytest.raises(errors.InvalidMessage):
+        FAMILIES[other].candidate(dataclasses.replace(request, family=other))
+
+
+def test_without_a_certificate_nobody_vouches_for_the_ek(asking: Asking) -> None:
+    _, request = asking
+    candidate = FAMILIES[request.family].candidate(request)
+    with pytest.raises(errors.Refused, match="ek_certificate_malformed"):
+        candidate.check_ek_certificate([], datetime.datetime.now(datetime.timezone.utc))
+
+
+def test_a_fit_tpm_opens_its_secret_and_is_the_same_when_it_is_loaded(asking: Asking) -> None:
+    tpm, request = asking
+    family = FAMILIES[request.family]
+    candidate = family.candidate(request)
+    candidate.check_ek()
+    candidate.check_ak()
+    secret = os.urandom(enrolment.SECRET_SIZE)
+    protected = candidate.protect(secret, os.urandom)
+    assert tpm.activate(protected.credential, protected.encrypted_secret) == secret
+    loaded = family.load("host-1", candidate.tpm.ek.area, candidate.tpm.ak.area)
+    assert loaded == candidate.tpm
+    assert (loaded.name, loaded.family) == ("host-1", request.family)
