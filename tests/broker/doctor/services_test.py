@@ -23,7 +23,9 @@ from ovirt_tcp_plugin.broker.doctor import peers, services
 from ovirt_tcp_plugin.broker.doctor.findings import State
 from ovirt_tcp_plugin.broker.doctor.seen import ServerView
 from ovirt_tcp_plugin.cli import main
+from ovirt_tcp_plugin.clock import boottime_ms
 from ovirt_tcp_plugin.lab import engine_config
+from ovirt_tcp_plugin.scheduler import xmlrpc as xmlrpc_codec
 from ovirt_tcp_plugin.verifier.authority import Authority
 from tests.broker.doctor.conftest import Installation
 
@@ -88,8 +90,21 @@ class TestSnapshots:
 
     def test_an_old_one(self, installation: Installation, rewrite: Callable[..., None]) -> None:
         before = snapshot.decode(installation.snapshot_file.read_bytes(), installation.site.clock.boot_id)
-        rewrite(written_ms=max(before.written_ms - TEN_MINUTES_MS, 0))
+        earlier_ms = max(before.written_ms - TEN_MINUTES_MS, 0)
+        rewrite(written_ms=earlier_ms)
+        moment = snapshot.encode_confirmation(before.boot_id, earlier_ms)
+        (installation.snapshot_file.parent / snapshot.CONFIRMATION_FILE).write_bytes(moment)
         assert installation.look({"intervals": {"full_s": 5.0}}).bad == {"snapshot_stale": "FAIL"}
+
+    def test_one_that_is_old_but_still_right_is_no_fault(
+        self, installation: Installation, rewrite: Callable[..., None]
+    ) -> None:
+        """The broker does not write again what has not changed."""
+        before = snapshot.decode(installation.snapshot_file.read_bytes(), installation.site.clock.boot_id)
+        rewrite(written_ms=max(before.written_ms - TEN_MINUTES_MS, 0))
+        moment = snapshot.encode_confirmation(before.boot_id, boottime_ms())
+        (installation.snapshot_file.parent / snapshot.CONFIRMATION_FILE).write_bytes(moment)
+        assert installation.look({"intervals": {"full_s": 5.0}}).bad == {}
 
     def test_one_that_only_its_owner_may_read(self, installation: Installation) -> None:
         installation.snapshot_file.chmod(0o600)
@@ -318,3 +333,10 @@ def test_a_name_comes_with_its_addresses() -> None:
     assert peers.addresses("https://no-such-name.invalid") == {"no-such-name.invalid"}
 
 
+
+
+def test_filterd_is_asked_for_the_largest_pool_in_the_engines_shape() -> None:
+    """It reads a list of thousands of hosts in no other."""
+    hosts = [f"{number:036d}" for number in range(10_000)]
+    call = xmlrpc_codec.parse_call(peers._as_the_engine("runFilters", (["TrustedHosts"], hosts, "vm", {})).encode())
+    assert call == xmlrpc_codec.Call("runFilters", (["TrustedHosts"], hosts, "vm", {}))
