@@ -33,7 +33,7 @@ SWITCH_S = 0.0005
 READ_WITHIN_S = 0.5
 # How long calls wait while snapshots are read.
 SLICE_S = 0.005
-FEED_EVERY_S = 0.2
+FEED_EVERY_S = 0.1
 
 
 @click.group(cls=command.Group)

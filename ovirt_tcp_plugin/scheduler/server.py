@@ -20,6 +20,7 @@ from __future__ import annotations
 
 import asyncio
 import collections
+import errno
 import logging
 import select
 import socket
@@ -52,6 +53,8 @@ ACCEPTED_PER_TURN = 256
 EVENTS_PER_TURN = 2 * MAX_CONNECTIONS
 TELL_EVERY_S = 1.0
 
+# No descriptor or no memory is left.
+NO_ROOM = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM})
 _RESET = struct.pack("ii", 1, 0)
 
 
@@ -220,8 +223,8 @@ class Server:
             except BlockingIOError:
                 return
             except OSError as e:
-                log.error("connection not accepted error=%s", e)
-                self._make_room()
+                if e.errno in NO_ROOM:
+                    self._make_room()
                 return
             try:
                 uid = self._owners.uid(peer)

@@ -80,7 +80,8 @@ def _usual(untrusted: bytes) -> Optional[Call]:
     if before is None:
         return None
     hosts_begin = before.end()
-    hosts_end = untrusted.find(_LIST_END, hosts_begin)
+    # From behind, where only the VM and the properties follow.
+    hosts_end = untrusted.rfind(_LIST_END, hosts_begin)
     hosts = _rows(untrusted[hosts_begin:hosts_end]) if hosts_end >= 0 else None
     if hosts is None:
         return None
@@ -142,17 +143,23 @@ def _encode(value: Any) -> str:
     if isinstance(value, str):
         return _text(value).join(_TYPED)
     if isinstance(value, Sequence):
-        if value and set(map(type, value)) == {str}:
-            return f"<value><array><data>{_encode_texts(value)}</data></array></value>"
-        return f"<value><array><data>{''.join(_encode(one) for one in value)}</data></array></value>"
+        rows = _encode_texts(value)
+        if rows is None:
+            rows = "".join(_encode(row) for row in value)
+        return f"<value><array><data>{rows}</data></array></value>"
     if isinstance(value, int) and not isinstance(value, bool) and -(2**31) <= value < 2**31:
         return f"<value><int>{value}</int></value>"
     raise TypeError(f"{type(value).__name__} has no place in an answer")
 
 
-def _encode_texts(values: Sequence[str]) -> str:
-    """Return a row of texts: host ids as they are, without a look at each."""
-    everything = "".join(values)
+def _encode_texts(values: Sequence[Any]) -> Optional[str]:
+    """Return a row of texts, None if others are among them: host ids as they are, without a look at each."""
+    try:
+        everything = "".join(values)
+    except TypeError:
+        return None
+    if not values:
+        return ""
     if not everything.isascii() or everything.encode("ascii").translate(None, _ID_CHARACTERS):
         values = list(map(_text, values))
     opening, closing = _TYPED
