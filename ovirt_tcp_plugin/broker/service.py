@@ -462,15 +462,21 @@ class Service:
                 self._written_ms[one.pool_id] = self._clock.now_ms()
                 if not self._write(one):
                     self._state.not_written(one.pool_id)
+            try:
+                self._writer.confirm()
+            except OSError as e:
+                log.error("snapshots not confirmed error=%s", e)
 
     def _write(self, one: Snapshot) -> bool:
+        """Write a snapshot unless its file says the same; return whether it is up to date now."""
         try:
-            self._writer.write(one)
+            is_new = self._writer.write(one)
         except OSError as e:
             log.error("snapshot not written pool=%s error=%s", one.pool_id, e)
             self.metrics.snapshot(written=False)
             return False
-        self.metrics.snapshot(written=True)
+        if is_new:
+            self.metrics.snapshot(written=True)
         return True
 
     def _save(self) -> None:
