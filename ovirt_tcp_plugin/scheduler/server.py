@@ -36,14 +36,14 @@ log = logging.getLogger("filterd")
 # The engine gives up after 100 ms to connect: a short queue would make it keep all hosts under a
 # burst. The kernel takes no more than net.core.somaxconn.
 BACKLOG = 4096
-# Of the kernel, for each connection and direction; a thousand of them count for this service.
+# Of the kernel, for each connection and direction; they count for this service.
 SOCKET_BUFFER_SIZE = 65536
-MAX_CONNECTIONS = 1000
+MAX_CONNECTIONS = 2000
 # Longer than the JVM keeps an idle connection (5 s), and than it may collect garbage within a call.
 QUIET_S = 30.0
 READ_SIZE = 65536
-# A call for more than a thousand hosts.
-SHORT_SIZE = 65536
+# A call for six hundred hosts.
+SHORT_SIZE = 32768
 MAX_LONG_BYTES = 32 * 1024 * 1024
 # Beyond it a body is not even read.
 MAX_DISCARDED_SIZE = 64 * 1024 * 1024
