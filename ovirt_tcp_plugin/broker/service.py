@@ -225,7 +225,7 @@ class Service:
                 self._engine_restarted(reason)
         written = started_at(self._options.engine.start_file)
         if self._starts.is_new_by_file(written, heard_ms):
-            self._engine_restarted("the engine's service was started again")
+            self._engine_restarted("the engine's service was started again", surely=True)
 
     def _begin(self) -> None:
         """Begin with the startup attestation before all VMs are listed, which takes long where there are many."""
@@ -248,8 +248,8 @@ class Service:
 
     def _observe_filter(self, units: Sequence[Unit]) -> None:
         started = started_at(self._options.engine.start_file)
-        notice = self._filter_watch.observe(units, started)
-        if notice is not None and self._state.has_pools():
+        notice = self._filter_watch.observe(units, started, self._state.has_pools())
+        if notice is not None:
             self._state.tell(notice)
 
     def _watch_vms(self, listing: Listing) -> None:
@@ -292,7 +292,8 @@ class Service:
 
     def _take_event(self, event: Event) -> None:
         if self._starts.is_new_by_event(event.code):
-            self._engine_restarted("the engine restarted")
+            surely = event.code in events.ENGINE_STARTED
+            self._engine_restarted("the engine restarted", surely)
         # As far as we saw, a host was Up all the time. What was before our own start we did not
         # see.
         came_up = event.code in events.HOST_CAME_UP and not self._listed.is_set()
@@ -304,17 +305,24 @@ class Service:
         if event.code in events.LISTING_DUE or arrived:
             self._listing_due.set()
 
-    def _engine_restarted(self, reason: str) -> None:
+    def _engine_restarted(self, reason: str, surely: bool = False) -> None:
         """Do what every start of the engine asks for; nothing else has to notice one.
 
         Called once for each start, by the thread that looks at the engine.
+
+        Args:
+            surely: False for an engine that perhaps was only out of reach.
         """
         # First: it is saved with the verdicts that end now.
         self._memory.engine_started_ms = self._starts.last_ms
         log.info("engine started reason=%s", reason)
         self._state.void("engine_restarted", reason)
-        self._filter_watch.engine_started()
-        self.run_hook(HookEvent("backend_initialize"))
+        self._filter_watch.engine_started(surely)
+        try:
+            self.run_hook(HookEvent("backend_initialize"))
+        except Exception:
+            # The event that told of the start would be read again, and the start count again.
+            log.exception("hook name=backend_initialize failed; each host is asked about all the same")
 
     # The attestation server
 
