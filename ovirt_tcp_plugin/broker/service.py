@@ -29,6 +29,7 @@ from ovirt_tcp_plugin.broker.workers import vm_monitor
 from ovirt_tcp_plugin.broker.workers.attest import AttestationWorker
 from ovirt_tcp_plugin.broker.workers.calls import Calls
 from ovirt_tcp_plugin.broker.workers.events import EventWriter
+from ovirt_tcp_plugin.broker.workers.group_edits import GroupEdits
 from ovirt_tcp_plugin.broker.workers.vm_monitor import VmWatch
 from ovirt_tcp_plugin.broker.workers.wall_builder import WallBuilder
 from ovirt_tcp_plugin.clock import Clock
@@ -90,6 +91,8 @@ class Service:
         self._asker = AttestationWorker(options, state, source, self.metrics, clock)
         self._vms = vms
         self._filter_watch = FilterWatch(clock)
+        self._group_edits = GroupEdits(engine, clock)
+        self._looks_again = False
         self._starts = EngineStarts(clock, memory.engine_started_ms)
         self._event_writer = EventWriter(state.outbox, history, engine, self.metrics, clock)
         self._threads: list[threading.Thread] = []
@@ -98,7 +101,7 @@ class Service:
         """Start the threads."""
         wait = self._stopping.wait
         loops: dict[str, tuple[Callable[[], None], float, Callable[[float], object]]] = {
-            "observe": (self._observe, self._options.intervals.poll_s, wait),
+            "observe": (self._observe, self._options.intervals.poll_s / 2, wait),
             "attest": (self._attest, TICK_S, self._asker.wait),
             "enforce": (self._enforce, TICK_S, wait),
             "snapshot": (self._write_snapshots, TICK_S, wait),
@@ -179,6 +182,13 @@ class Service:
     def _observe(self) -> None:
         now_ms = self._clock.now_ms()
         self._read_events()
+        edited = self._group_edits.is_listing_due()
+        if edited:
+            self._listing_due.set()
+        # Each second time only for that: who is let into a wall has to be out within 5 s.
+        self._looks_again = not self._looks_again
+        if not self._looks_again and self._listed.is_set() and not edited:
+            return
         self._see_start(now_ms)
         full_ms = int(self._options.intervals.full_s * 1000)
         if not self._begun.is_set():
@@ -300,6 +310,7 @@ class Service:
         if event.host_id and (event.code in events.HOST_LEFT_UP or came_up):
             self._state.host_restarted(event.host_id)
         self._vms.take_event(event)
+        self._group_edits.take_event(event)
         # Where an exempt VM runs is told.
         arrived = event.code in events.VM_ARRIVED and self._state.is_exempt(event.vm_id)
         if event.code in events.LISTING_DUE or arrived:
