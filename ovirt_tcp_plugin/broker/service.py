@@ -29,6 +29,7 @@ from ovirt_tcp_plugin.broker.workers import vm_monitor
 from ovirt_tcp_plugin.broker.workers.attest import AttestationWorker
 from ovirt_tcp_plugin.broker.workers.calls import Calls
 from ovirt_tcp_plugin.broker.workers.events import EventWriter
+from ovirt_tcp_plugin.broker.workers.group_edits import GroupEdits
 from ovirt_tcp_plugin.broker.workers.vm_monitor import VmWatch
 from ovirt_tcp_plugin.broker.workers.wall_builder import WallBuilder
 from ovirt_tcp_plugin.clock import Clock
@@ -90,6 +91,8 @@ class Service:
         self._asker = AttestationWorker(options, state, source, self.metrics, clock)
         self._vms = vms
         self._filter_watch = FilterWatch(clock)
+        self._group_edits = GroupEdits(engine, clock)
+        self._looks_again = False
         self._starts = EngineStarts(clock, memory.engine_started_ms)
         self._event_writer = EventWriter(state.outbox, history, engine, self.metrics, clock)
         self._threads: list[threading.Thread] = []
@@ -98,7 +101,7 @@ class Service:
         """Start the threads."""
         wait = self._stopping.wait
         loops: dict[str, tuple[Callable[[], None], float, Callable[[float], object]]] = {
-            "observe": (self._observe, self._options.intervals.poll_s, wait),
+            "observe": (self._observe, self._options.intervals.poll_s / 2, wait),
             "attest": (self._attest, TICK_S, self._asker.wait),
             "enforce": (self._enforce, TICK_S, wait),
             "snapshot": (self._write_snapshots, TICK_S, wait),
@@ -179,6 +182,13 @@ class Service:
     def _observe(self) -> None:
         now_ms = self._clock.now_ms()
         self._read_events()
+        edited = self._group_edits.is_listing_due()
+        if edited:
+            self._listing_due.set()
+        # Each second time only for that: who is let into a wall has to be out within 5 s.
+        self._looks_again = not self._looks_again
+        if not self._looks_again and self._listed.is_set() and not edited:
+            return
         self._see_start(now_ms)
         full_ms = int(self._options.intervals.full_s * 1000)
         if not self._begun.is_set():
@@ -225,7 +235,7 @@ class Service:
                 self._engine_restarted(reason)
         written = started_at(self._options.engine.start_file)
         if self._starts.is_new_by_file(written, heard_ms):
-            self._engine_restarted("the engine's service was started again")
+            self._engine_restarted("the engine's service was started again", surely=True)
 
     def _begin(self) -> None:
         """Begin with the startup attestation before all VMs are listed, which takes long where there are many."""
@@ -248,8 +258,8 @@ class Service:
 
     def _observe_filter(self, units: Sequence[Unit]) -> None:
         started = started_at(self._options.engine.start_file)
-        notice = self._filter_watch.observe(units, started)
-        if notice is not None and self._state.has_pools():
+        notice = self._filter_watch.observe(units, started, self._state.has_pools())
+        if notice is not None:
             self._state.tell(notice)
 
     def _watch_vms(self, listing: Listing) -> None:
@@ -292,29 +302,38 @@ class Service:
 
     def _take_event(self, event: Event) -> None:
         if self._starts.is_new_by_event(event.code):
-            self._engine_restarted("the engine restarted")
+            surely = event.code in events.ENGINE_STARTED
+            self._engine_restarted("the engine restarted", surely)
         # As far as we saw, a host was Up all the time. What was before our own start we did not
         # see.
         came_up = event.code in events.HOST_CAME_UP and not self._listed.is_set()
         if event.host_id and (event.code in events.HOST_LEFT_UP or came_up):
             self._state.host_restarted(event.host_id)
         self._vms.take_event(event)
+        self._group_edits.take_event(event)
         # Where an exempt VM runs is told.
         arrived = event.code in events.VM_ARRIVED and self._state.is_exempt(event.vm_id)
         if event.code in events.LISTING_DUE or arrived:
             self._listing_due.set()
 
-    def _engine_restarted(self, reason: str) -> None:
+    def _engine_restarted(self, reason: str, surely: bool = False) -> None:
         """Do what every start of the engine asks for; nothing else has to notice one.
 
         Called once for each start, by the thread that looks at the engine.
+
+        Args:
+            surely: False for an engine that perhaps was only out of reach.
         """
         # First: it is saved with the verdicts that end now.
         self._memory.engine_started_ms = self._starts.last_ms
         log.info("engine started reason=%s", reason)
         self._state.void("engine_restarted", reason)
-        self._filter_watch.engine_started()
-        self.run_hook(HookEvent("backend_initialize"))
+        self._filter_watch.engine_started(surely)
+        try:
+            self.run_hook(HookEvent("backend_initialize"))
+        except Exception:
+            # The event that told of the start would be read again, and the start count again.
+            log.exception("hook name=backend_initialize failed; each host is asked about all the same")
 
     # The attestation server
 
