@@ -27,7 +27,7 @@ from ovirt_tcp_plugin.broker.store.snapshot_writer import SnapshotWriter
 from ovirt_tcp_plugin.broker.store.state_file import StateFile
 from ovirt_tcp_plugin.broker.store.tokens import INCLUDES, Tokens
 from ovirt_tcp_plugin.broker.verifiers import choose
-from ovirt_tcp_plugin.broker.workers.vm_monitor import VmWatch
+from ovirt_tcp_plugin.broker.workers.vm_monitor import VmMonitor
 from ovirt_tcp_plugin.clock import Clock
 from ovirt_tcp_plugin.engine.client import Engine
 
@@ -53,8 +53,9 @@ def run(config_dir: Path) -> None:
     options = config.load(Settings, "broker", config_dir)
     handles = hooks.load(options.hooks.directory)
     clock = Clock()
-    state, memory = BrokerState(options, clock, random.random), StateFile(options.state.directory)
-    memory.load(state)
+    state = BrokerState(options, clock, random.random)
+    state_file = StateFile(options.state.directory)
+    state_file.load(state)
     stored = database.open_anyway(options.state.directory)
     history = History(stored, options.history.entries, options.history.days)
     service = Service(
@@ -63,9 +64,9 @@ def run(config_dir: Path) -> None:
         Engine(engine_access(options.engine)),
         choose.make(options.verifier, clock),
         SnapshotWriter(options.snapshot.directory),
-        memory,
+        state_file,
         history,
-        VmWatch(state, stored),
+        VmMonitor(state, stored),
         handles,
         clock,
     )

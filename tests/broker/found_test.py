@@ -16,10 +16,11 @@ from typing import Any
 
 import pytest
 
-from ovirt_tcp_plugin.broker import service, settings
+from ovirt_tcp_plugin.broker import settings
 from ovirt_tcp_plugin.broker.state.answer import Answer
 from ovirt_tcp_plugin.broker.state.broker_state import BrokerState
 from ovirt_tcp_plugin.broker.store.state_file import StateFile
+from ovirt_tcp_plugin.broker.workers import observe
 from ovirt_tcp_plugin.engine.client import Engine
 from ovirt_tcp_plugin.lab.engine import audit_log, builtin, faults, model
 from ovirt_tcp_plugin.lab.engine.faults import AnswerFault
@@ -422,7 +423,7 @@ class TestEvents:
             log.rows.clear()
             log._last_id += 10
         site.engine.model.log(audit_log.VM_ADDED, "something")
-        until(lambda: site.service._memory.last_event == log._last_id)
+        until(lambda: site.service._state_file.last_event == log._last_id)
         assert voided == []
 
     def test_a_listing_that_is_due_and_fails_stays_due(self, site: Site) -> None:
@@ -446,7 +447,7 @@ class TestEvents:
 
     def test_one_absence_voids_once(self, site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
         voided: list[str] = []
-        monkeypatch.setattr(service, "MAX_ENGINE_SILENCE_MS", 500)
+        monkeypatch.setattr(observe, "MAX_ENGINE_SILENCE_MS", 500)
         monkeypatch.setattr(BrokerState, "void", lambda knowledge, code, reason: voided.append(reason))
         self.running(site)
         lists = AnswerFault(faults.HTML, "GET", "api/(hosts|clusters)", 15)

@@ -21,7 +21,7 @@ from ovirt_tcp_plugin.broker.store.database import Database
 from ovirt_tcp_plugin.broker.store.history import History
 from ovirt_tcp_plugin.broker.store.snapshot_writer import SnapshotWriter
 from ovirt_tcp_plugin.broker.store.state_file import StateFile
-from ovirt_tcp_plugin.broker.workers.vm_monitor import VmWatch
+from ovirt_tcp_plugin.broker.workers.vm_monitor import VmMonitor
 from ovirt_tcp_plugin.clock import Clock
 from ovirt_tcp_plugin.engine.client import Engine
 from ovirt_tcp_plugin.lab.engine import builtin, model
@@ -121,7 +121,7 @@ class Site:
         adapter, handles = Engine(engine_access(self.options.engine)), hooks.load(HOOKS)
         self.database = Database(self.options.state.directory)
         self.history = History(self.database, 100_000, 90)
-        vms = VmWatch(self.knowledge, self.database)
+        vms = VmMonitor(self.knowledge, self.database)
         self.service = Service(
             self.options, self.knowledge, adapter, self.source, writer, memory, self.history, vms, handles, self.clock
         )

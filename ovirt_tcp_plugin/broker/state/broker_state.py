@@ -84,6 +84,8 @@ class BrokerState:
         self._members: dict[str, frozenset[str]] = {}
         self.servers_answer = True
         self.wall_edits = 0
+        # Walls of clusters that are no pools any more: cluster ids by those of the affinity groups.
+        self._ended_walls: dict[str, str] = {}
         self._wall_news = foreign_edits.WallNews()
         self._silence_told_ms = -SILENCE_TOLD_EVERY_MS
         self.progress = Progress()
@@ -156,8 +158,34 @@ class BrokerState:
                 if notice.key not in self._standing:
                     self._tell(notice)
             self._standing = frozenset(notice.key for notice in change.notices)
+            for pool in change.ended:
+                for group_id in listing.wall_ids(pool.cluster_id):
+                    self._ended_walls[group_id] = pool.cluster_id
             self._touch()
             return change.ended
+
+    def ended_walls(self) -> list[tuple[str, str]]:
+        """Return (cluster id, group id) of the walls to remove: their clusters are no pools now."""
+        with self.lock:
+            for group_id, cluster_id in list(self._ended_walls.items()):
+                if cluster_id in self._seen.pools.by_cluster:
+                    # A pool again by now, with this very wall.
+                    del self._ended_walls[group_id]
+            return [(cluster_id, group_id) for group_id, cluster_id in self._ended_walls.items()]
+
+    def ended_wall_removed(self, group_id: str) -> None:
+        """The wall of a cluster that is no pool any more is gone."""
+        with self.lock:
+            self._ended_walls.pop(group_id, None)
+
+    def ended_wall_refused(self, cluster_id: str, group_id: str, reason: str) -> None:
+        """The engine refuses again and again to remove such a wall."""
+        text = (
+            f"The wall of cluster {cluster_id}, which is no trusted pool any more, could "
+            f"not be removed: {reason} Its VMs start only on the hosts that it lists: remove "
+            f"affinity group {group_id} by hand."
+        )
+        self.tell(Notice(f"wall_left {group_id}", "error", text, cluster_id=cluster_id))
 
     def is_exempt(self, vm_id: str) -> bool:
         """Return whether a VM may run anywhere."""

@@ -13,11 +13,11 @@ import logging
 import threading
 
 from ovirt_tcp_plugin import errors
+from ovirt_tcp_plugin.broker.engine_api import EngineEventLog
 from ovirt_tcp_plugin.broker.metrics import Metrics
 from ovirt_tcp_plugin.broker.state.outbox import Outbox
 from ovirt_tcp_plugin.broker.store.history import History
 from ovirt_tcp_plugin.clock import Clock
-from ovirt_tcp_plugin.engine.client import Engine
 from ovirt_tcp_plugin.placement.inventory import Notice
 
 log = logging.getLogger("broker.event_writer")
@@ -31,7 +31,7 @@ class EventWriter:
     """Thread-safe."""
 
     def __init__(
-        self, outbox: Outbox, history: History, engine: Engine, metrics: Metrics, clock: Clock
+        self, outbox: Outbox, history: History, engine: EngineEventLog, metrics: Metrics, clock: Clock
     ) -> None:
         self._outbox = outbox
         self._history = history

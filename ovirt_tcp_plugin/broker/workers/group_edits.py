@@ -11,9 +11,9 @@ from __future__ import annotations
 import logging
 
 from ovirt_tcp_plugin import errors
+from ovirt_tcp_plugin.broker.engine_api import EngineListings
 from ovirt_tcp_plugin.clock import Clock
 from ovirt_tcp_plugin.engine import events
-from ovirt_tcp_plugin.engine.client import Engine
 from ovirt_tcp_plugin.placement.inventory import Event
 
 log = logging.getLogger("broker.group_edits")
@@ -25,7 +25,7 @@ PAUSE_MS = 10_000
 class GroupEdits:
     """The edits that no listing has shown yet. Not thread-safe."""
 
-    def __init__(self, engine: Engine, clock: Clock) -> None:
+    def __init__(self, engine: EngineListings, clock: Clock) -> None:
         self._engine = engine
         self._clock = clock
         # Asked when it matters, and again when somebody else seems to be at work: ours may have

@@ -20,7 +20,7 @@ from ovirt_tcp_plugin.placement.inventory import Event, Listing, Notice
 MAX_RELAYED = 1000
 
 
-class VmWatch:
+class VmMonitor:
     """The thread that looks at the engine has it; only `by_hand` may be called by others."""
 
     def __init__(self, state: BrokerState, database: Database) -> None:

@@ -8,13 +8,13 @@ import functools
 import threading
 from collections.abc import Callable, Sequence
 
+from ovirt_tcp_plugin.broker.engine_api import EngineWalls
 from ovirt_tcp_plugin.broker.metrics import Metrics
 from ovirt_tcp_plugin.broker.state.broker_state import BrokerState, WallPlan
 from ovirt_tcp_plugin.broker.state.retries import Retries
 from ovirt_tcp_plugin.broker.workers.calls import Calls
 from ovirt_tcp_plugin.broker.workers.wall_work import CREATING, ENTERING, LEAVING, WallWork
 from ovirt_tcp_plugin.clock import Clock
-from ovirt_tcp_plugin.engine.client import Engine
 
 
 class WallBuilder:
@@ -23,7 +23,7 @@ class WallBuilder:
     def __init__(
         self,
         state: BrokerState,
-        engine: Engine,
+        engine: EngineWalls,
         metrics: Metrics,
         calls: Calls,
         clock: Clock,

@@ -16,12 +16,12 @@ from collections.abc import Callable
 from typing import Optional
 
 from ovirt_tcp_plugin import errors
+from ovirt_tcp_plugin.broker.engine_api import EngineWalls
 from ovirt_tcp_plugin.broker.metrics import Metrics
 from ovirt_tcp_plugin.broker.state.broker_state import BrokerState, WallPlan
 from ovirt_tcp_plugin.broker.state.retries import FAILURES_TOLD, Retries
 from ovirt_tcp_plugin.broker.state.wall_plan import Edit, Step, single_steps
 from ovirt_tcp_plugin.clock import Clock
-from ovirt_tcp_plugin.engine.client import Engine
 from ovirt_tcp_plugin.placement.inventory import Group, wall_name
 
 log = logging.getLogger("broker.wall_work")
@@ -44,7 +44,7 @@ class WallWork:
         self,
         plan: WallPlan,
         state: BrokerState,
-        engine: Engine,
+        engine: EngineWalls,
         metrics: Metrics,
         retries: Retries,
         clock: Clock,

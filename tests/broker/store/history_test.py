@@ -136,7 +136,7 @@ class TestEvents:
         self.world.clock.utc_ms = NOW_MS
         self.metrics = Metrics()
         engine, clock = self.engine, self.world.clock
-        self.writer = EventWriter(self.world.knowledge.outbox, history, engine, self.metrics, clock)  # type: ignore[arg-type]
+        self.writer = EventWriter(self.world.knowledge.outbox, history, engine, self.metrics, clock)
         self.writer.step()
 
     def test_one_that_the_engine_cannot_take_is_written_later_under_its_number(self) -> None:

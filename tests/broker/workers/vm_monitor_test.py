@@ -72,8 +72,8 @@ class Works:
 
     def look(self, times: int = 1) -> None:
         for _ in range(times):
-            before = self.site.service._last_full_ms
-            until(lambda before=before: self.site.service._last_full_ms != before)
+            before = self.site.service.observation._last_listing_ms
+            until(lambda before=before: self.site.service.observation._last_listing_ms != before)
 
     def codes(self, name: str) -> list[str]:
         return [one["code"] for one in self.site.history.find(vm=name)]

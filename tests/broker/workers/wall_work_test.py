@@ -333,8 +333,8 @@ def test_a_call_that_hung_carries_out_nothing_more_of_its_old_plan(
     until(lambda: removed)
     judge(running, {"h1", "h2"}, Level.TRUSTED)
     until(lambda: len(running.trusted_in_snapshot()) == 5)
-    enforced = running.service._enforced_ms
-    until(lambda: running.service._enforced_ms > enforced)
+    enforced = running.service.enforcement._begun_ms
+    until(lambda: running.service.enforcement._begun_ms > enforced)
     hang.set()
     until(lambda: added and running.inside() == EVERYBODY)
     assert len(removed) == 1

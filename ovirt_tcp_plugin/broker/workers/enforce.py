@@ -1,0 +1,176 @@
+# SPDX-FileCopyrightText: The ovirt_tcp_plugin developers
+# SPDX-License-Identifier: Apache-2.0
+"""Carries out what the state plans: walls, quarantine and return, and the removal of ended walls."""
+
+from __future__ import annotations
+
+import functools
+import logging
+import threading
+from collections.abc import Callable, Collection
+from typing import Protocol
+
+from ovirt_tcp_plugin import errors
+from ovirt_tcp_plugin.broker.engine_api import EngineEnforcement
+from ovirt_tcp_plugin.broker.metrics import Metrics
+from ovirt_tcp_plugin.broker.state.broker_state import BrokerState
+from ovirt_tcp_plugin.broker.state.retries import FAILURES_TOLD, Retries
+from ovirt_tcp_plugin.broker.workers.calls import Calls
+from ovirt_tcp_plugin.broker.workers.wall_builder import WallBuilder
+from ovirt_tcp_plugin.clock import Clock
+
+log = logging.getLogger("broker.service")
+
+# Verdicts end without any news, so walls are looked at this often even if nothing happened.
+ENFORCE_EVERY_MS = 1000
+# The engine keeps no longer reason of a maintenance.
+MAX_REASON_LENGTH = 1000
+
+
+class Publisher(Protocol):
+    """Who writes down what has to stand before a host leaves service."""
+
+    def publish(self) -> None:
+        """Write all snapshots that are old."""
+
+    def save(self) -> None:
+        """Save the state."""
+
+
+class EnforcementWorker:
+    """One thread calls `step` again and again.
+
+    Args:
+        may_begin: whether everything was listed, VMs too.
+        listing_due: called when the engine is not as the state has it.
+    """
+
+    def __init__(
+        self,
+        state: BrokerState,
+        engine: EngineEnforcement,
+        publisher: Publisher,
+        metrics: Metrics,
+        clock: Clock,
+        may_begin: Callable[[], bool],
+        listing_due: Callable[[], None],
+    ) -> None:
+        self._state = state
+        self._engine = engine
+        self._publisher = publisher
+        self._metrics = metrics
+        self._clock = clock
+        self._may_begin = may_begin
+        self._listing_due = listing_due
+        self._calls = Calls()
+        self._builder = WallBuilder(state, engine, metrics, self._calls, clock, listing_due)
+        self._begun_ms = 0
+        self._ended_wall_retries = Retries()
+
+    def stop(self) -> None:
+        """Wait for the calls under way."""
+        self._calls.stop()
+
+    def step(self) -> None:
+        """Carry out the plans, if something happened or a second passed. Raises Unavailable."""
+        if not self._may_begin() or not (self._is_late() or self._state.changed.is_set()):
+            return
+        self._begun_ms = self._clock.now_ms()
+        self._state.changed.clear()
+        self._state.worse.clear()
+        blocked = self._builder.build(self._state.plans(), self._is_late)
+        self._quarantine(blocked)
+        self._remove_ended_walls()
+
+    def _is_late(self) -> bool:
+        return self._clock.now_ms() - self._begun_ms >= ENFORCE_EVERY_MS
+
+    def _is_away(self, error: errors.Error) -> bool:
+        """Return whether the engine is away, and not only failed at one thing."""
+        return isinstance(error, errors.Unavailable) and not self._engine.answers()
+
+    # Quarantine
+
+    def _quarantine(self, blocked: Collection[str]) -> None:
+        """Ask for maintenance and for activation, each host on its own.
+
+        Args:
+            blocked: clusters of which no host leaves now: while a host that is not trusted is
+                inside the wall of its pool, VMs of one that leaves could come to it.
+        """
+        leaving = self._state.to_deactivate(blocked)
+        returning = self._state.to_activate()
+        if not leaving and not returning:
+            return
+        # Out of the snapshot first: the VMs that leave this host may not be placed on another of
+        # its kind.
+        self._publisher.publish()
+        self._publisher.save()
+        away = threading.Event()
+        jobs: dict[str, Callable[[], None]] = {}
+        for host_id, reason in leaving:
+            jobs[host_id] = functools.partial(self._deactivate, host_id, reason, away)
+        for host_id in returning:
+            jobs[host_id] = functools.partial(self._activate, host_id, away)
+        self._calls.run(jobs)
+        self._publisher.save()
+        if away.is_set():
+            raise errors.Unavailable("the engine", "it answers nothing")
+
+    def _deactivate(self, host_id: str, reason: str, away: threading.Event) -> None:
+        if away.is_set():
+            return
+        try:
+            self._engine.deactivate(host_id, reason[:MAX_REASON_LENGTH])
+        except errors.NotFound:
+            self._listing_due()
+            self._state.not_deactivated(host_id)
+        except (errors.Conflict, errors.Unavailable) as e:
+            if self._is_away(e):
+                away.set()
+                return
+            self._state.deactivated(host_id, str(e))
+            self._metrics.quarantine(accepted=False)
+        else:
+            self._state.deactivated(host_id)
+            self._metrics.quarantine(accepted=True)
+
+    def _activate(self, host_id: str, away: threading.Event) -> None:
+        if away.is_set():
+            return
+        try:
+            self._engine.activate(host_id)
+        except (errors.Conflict, errors.NotFound, errors.Unavailable) as e:
+            if self._is_away(e):
+                away.set()
+                return
+            log.warning("activate host=%s error=%s", host_id, e)
+            self._state.activated(host_id, str(e))
+        else:
+            self._state.activated(host_id)
+            self._metrics.returned()
+
+    # Walls of clusters that are no pools any more
+
+    def _remove_ended_walls(self) -> None:
+        """Remove them, each on its own."""
+        now_ms = self._clock.now_ms()
+        jobs: dict[str, Callable[[], None]] = {}
+        for cluster_id, group_id in self._state.ended_walls():
+            if self._ended_wall_retries.due(group_id, now_ms):
+                jobs[group_id] = functools.partial(self._remove_ended_wall, cluster_id, group_id)
+        self._calls.run(jobs)
+
+    def _remove_ended_wall(self, cluster_id: str, group_id: str) -> None:
+        try:
+            self._engine.remove_wall(cluster_id, group_id)
+        except (errors.Conflict, errors.NotFound, errors.Unavailable) as e:
+            if self._is_away(e):
+                return
+            log.warning("wall not removed cluster=%s group=%s error=%s", cluster_id, group_id, e)
+            number = self._ended_wall_retries.failed(group_id, self._clock.now_ms())
+            if number == FAILURES_TOLD:
+                self._state.ended_wall_refused(cluster_id, group_id, str(e))
+        else:
+            self._ended_wall_retries.succeeded(group_id)
+            self._state.ended_wall_removed(group_id)

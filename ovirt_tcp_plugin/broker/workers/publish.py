@@ -1,0 +1,121 @@
+# SPDX-FileCopyrightText: The ovirt_tcp_plugin developers
+# SPDX-License-Identifier: Apache-2.0
+"""Writes what others need of the state: snapshots for filterd, and the file that a restart needs."""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Callable, Collection
+from typing import Optional
+
+from ovirt_tcp_plugin.broker.metrics import Metrics
+from ovirt_tcp_plugin.broker.state.broker_state import BrokerState
+from ovirt_tcp_plugin.broker.store.snapshot_writer import SnapshotWriter
+from ovirt_tcp_plugin.broker.store.state_file import StateFile
+from ovirt_tcp_plugin.clock import Clock
+from ovirt_tcp_plugin.placement.snapshot import Snapshot
+
+log = logging.getLogger("broker.service")
+
+SNAPSHOT_EVERY_MS = 1000
+# Renewed verdicts are saved this often: one that is lost is asked for again, and no more.
+SAVE_EVERY_MS = 10_000
+
+
+class PublicationWorker:
+    """One thread calls `step` again and again; `publish` and `save` are thread-safe.
+
+    Args:
+        may_begin: whether anything is known yet that is worth writing.
+        all_known: whether the VMs' marks are known.
+    """
+
+    def __init__(
+        self,
+        state: BrokerState,
+        writer: SnapshotWriter,
+        state_file: StateFile,
+        metrics: Metrics,
+        clock: Clock,
+        may_begin: Callable[[], bool],
+        all_known: Callable[[], bool],
+    ) -> None:
+        self._state = state
+        self._writer = writer
+        self._state_file = state_file
+        self._metrics = metrics
+        self._clock = clock
+        self._may_begin = may_begin
+        self._all_known = all_known
+        # One thread writes at a time: an older snapshot must not replace a newer one. The state's
+        # lock is taken inside of this one.
+        self._publishing = threading.Lock()
+        self._written_ms: dict[str, int] = {}
+        self._saved_revision = -1
+        self._saved_ms = 0
+
+    def step(self) -> None:
+        """Write what changed: at once where trust was taken away, else a pool at most once a second."""
+        if not self._may_begin():
+            return
+        now_ms = self._clock.now_ms()
+        old, too_trusting = self._state.old_snapshots()
+        trust_lost = bool(too_trusting)
+        if not self._all_known():
+            # A file of an earlier run knows the VMs' marks, and its verdicts end by themselves.
+            old = self._writer.without_file(old)
+            too_trusting = frozenset()
+        due = too_trusting.union(pool_id for pool_id in old if self._is_calm(pool_id, now_ms))
+        if due:
+            self.publish(due)
+        if self._is_save_due(trust_lost, now_ms):
+            self.save()
+
+    def publish(self, pool_ids: Optional[Collection[str]] = None) -> None:
+        """Write the snapshots of these pools, None for all that are old.
+
+        One that fails keeps no other back, and is tried again.
+        """
+        with self._publishing:
+            chosen = self._state.old_snapshots()[0] if pool_ids is None else pool_ids
+            self._state.written(chosen)
+            for snapshot in self._state.snapshots(chosen):
+                self._written_ms[snapshot.pool_id] = self._clock.now_ms()
+                if not self._write(snapshot):
+                    self._state.not_written(snapshot.pool_id)
+            try:
+                self._writer.confirm()
+            except OSError as e:
+                log.error("snapshots not confirmed error=%s", e)
+
+    def save(self) -> None:
+        """Save the state. Without room on the disk, the broker goes on by what it knows now."""
+        self._saved_revision = self._state.revision
+        self._saved_ms = self._clock.now_ms()
+        try:
+            self._state_file.save(self._state)
+        except OSError as e:
+            log.error("state not saved error=%s", e)
+
+    def _is_calm(self, pool_id: str, now_ms: int) -> bool:
+        """Return whether a pool's snapshot was not written within the last second."""
+        return now_ms - self._written_ms.get(pool_id, 0) >= SNAPSHOT_EVERY_MS
+
+    def _is_save_due(self, trust_lost: bool, now_ms: int) -> bool:
+        if self._saved_revision == self._state.revision:
+            return False
+        # At once: a host that lost trust may not have it again because we were killed.
+        return trust_lost or now_ms - self._saved_ms >= SAVE_EVERY_MS
+
+    def _write(self, snapshot: Snapshot) -> bool:
+        """Write a snapshot unless its file says the same; return whether it is up to date now."""
+        try:
+            is_new = self._writer.write(snapshot)
+        except OSError as e:
+            log.error("snapshot not written pool=%s error=%s", snapshot.pool_id, e)
+            self._metrics.snapshot(written=False)
+            return False
+        if is_new:
+            self._metrics.snapshot(written=True)
+        return True
