@@ -35,7 +35,7 @@ class FilterWatch:
 
     def __init__(self, clock: Clock) -> None:
         self._clock = clock
-        # None while all is well: listings of everything show the units, too.
+        # None when nothing changes soon: listings of everything show the units, too.
         self._next_look_ms: Optional[int] = 0
         self._grace_until_ms = 0
         self._description = ""
@@ -78,8 +78,9 @@ class FilterWatch:
         self._description = next((unit.description for unit in own), "")
         state = filter_state(own, started, self._stale)
         now_ms = self._clock.now_ms()
-        is_looked_for = has_pools and state is not FilterState.ASKED
-        self._next_look_ms = now_ms + LOOK_AGAIN_MS if is_looked_for else None
+        # Only a start of the engine can mend what is still wrong then, and that is noticed.
+        is_passing = now_ms < self._grace_until_ms and state is not FilterState.ASKED
+        self._next_look_ms = now_ms + LOOK_AGAIN_MS if has_pools and is_passing else None
         if not has_pools:
             return None
         if state is FilterState.ASKED:

@@ -18,8 +18,10 @@ from ovirt_tcp_plugin.placement.inventory import Event
 
 log = logging.getLogger("broker.group_edits")
 
-# A program that edits groups all the time has everything listed no more often.
-PAUSE_MS = 10_000
+# After a listing for an edit the next one waits so long, and twice as long each time: a program
+# that edits groups all the time does not have everything listed all the time.
+FIRST_PAUSE_MS = 2_000
+LONGEST_PAUSE_MS = 32_000
 
 
 class GroupEdits:
@@ -32,7 +34,8 @@ class GroupEdits:
         # been removed and added anew.
         self._own_id = ""
         self._editors: set[str] = set()
-        self._pause_until_ms = 0
+        self._listed_ms = 0
+        self._pause_ms = 0
 
     def take_event(self, event: Event) -> None:
         """Take note of who edited a group."""
@@ -41,8 +44,8 @@ class GroupEdits:
 
     def is_listing_due(self) -> bool:
         """Return whether somebody else edited a group, once for all edits until now."""
-        now_ms = self._clock.now_ms()
-        if not self._editors or now_ms < self._pause_until_ms:
+        since_ms = self._clock.now_ms() - self._listed_ms
+        if not self._editors or since_ms < self._pause_ms:
             return False
         try:
             self._own_id = self._engine.user_id()
@@ -52,5 +55,8 @@ class GroupEdits:
         self._editors = set()
         if not others:
             return False
-        self._pause_until_ms = now_ms + PAUSE_MS
+        is_calm = since_ms >= LONGEST_PAUSE_MS * 2
+        doubled_ms = min(self._pause_ms * 2, LONGEST_PAUSE_MS)
+        self._pause_ms = FIRST_PAUSE_MS if is_calm else max(FIRST_PAUSE_MS, doubled_ms)
+        self._listed_ms = self._clock.now_ms()
         return True

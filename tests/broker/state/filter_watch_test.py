@@ -150,3 +150,12 @@ class TestFilterWatch:
         clock.pass_ms(LOOK_AGAIN_MS)
         assert not watch.is_due()
         assert watch.observe([], None, has_pools=True) is not None
+
+    def test_a_fault_that_stays_is_looked_at_by_listings_only(
+        self, watch: FilterWatch, clock: FakeClock
+    ) -> None:
+        watch.engine_started(surely=True)
+        clock.pass_ms(GRACE_MS)
+        assert watch.observe([unit(enabled=False)], None) is not None
+        clock.pass_ms(3_600_000)
+        assert not watch.is_due()

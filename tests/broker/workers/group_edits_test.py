@@ -14,7 +14,11 @@ import pytest
 from ovirtsdk4 import types
 
 from ovirt_tcp_plugin.broker import settings
-from ovirt_tcp_plugin.broker.workers.group_edits import GroupEdits
+from ovirt_tcp_plugin.broker.workers.group_edits import (
+    FIRST_PAUSE_MS,
+    LONGEST_PAUSE_MS,
+    GroupEdits,
+)
 from ovirt_tcp_plugin.engine.events import EngineEvent
 from ovirt_tcp_plugin.lab.engine import model
 from ovirt_tcp_plugin.messages.result import Level
@@ -139,17 +143,36 @@ class TestGroupEdits:
         assert edits.is_listing_due()
         assert not edits.is_listing_due()
 
-    def test_many_ask_for_one_listing_each_ten_seconds_and_the_last_is_not_forgotten(
+    def test_a_few_in_a_row_are_each_listed_soon(self, edits: GroupEdits, clock: FakeClock) -> None:
+        for _ in range(3):
+            self.edit(edits, "theirs")
+            assert edits.is_listing_due()
+            clock.pass_ms(5_000)
+
+    def test_many_ask_for_ever_fewer_listings_and_the_last_is_not_forgotten(
         self, edits: GroupEdits, clock: FakeClock
     ) -> None:
         due = 0
-        for _ in range(60):
+        for _ in range(600):
             self.edit(edits, "theirs")
             due += edits.is_listing_due()
             clock.pass_ms(1_000)
-        assert due == 6
-        clock.pass_ms(10_000)
+        assert due == 5 + 600 // 32 - 1
+        clock.pass_ms(LONGEST_PAUSE_MS)
         assert edits.is_listing_due()
+
+    def test_after_a_calm_while_they_are_listed_at_once_again(
+        self, edits: GroupEdits, clock: FakeClock
+    ) -> None:
+        for _ in range(100):
+            self.edit(edits, "theirs")
+            edits.is_listing_due()
+            clock.pass_ms(1_000)
+        clock.pass_ms(2 * LONGEST_PAUSE_MS)
+        for _ in range(2):
+            self.edit(edits, "theirs")
+            assert edits.is_listing_due()
+            clock.pass_ms(FIRST_PAUSE_MS)
 
     def test_our_user_added_anew_is_ours_again(self, edits: GroupEdits, user: OwnUser) -> None:
         self.edit(edits, "ours")
