@@ -362,6 +362,61 @@ def test_functions_are_short() -> None:
     assert long == []
 
 
+MAX_CLASS_LINES = 300
+MAX_PUBLIC_METHODS = 25
+# Stories are long, not complicated.
+LARGE_CLASSES = {"ovirt_tcp_plugin.lab.story.Story"}
+
+
+def classes() -> Iterator[tuple[str, ast.ClassDef]]:
+    for name, tree in modules():
+        for node in ast.walk(tree):
+            if isinstance(node, ast.ClassDef):
+                yield f"{name}.{node.name}", node
+
+
+def public_methods(node: ast.ClassDef) -> list[str]:
+    methods = [member.name for member in node.body if isinstance(member, ast.FunctionDef)]
+    return [method for method in methods if not method.startswith("_")]
+
+
+def test_no_class_is_large() -> None:
+    large: list[str] = []
+    for name, node in classes():
+        lines = (node.end_lineno or node.lineno) - node.lineno + 1
+        if lines > MAX_CLASS_LINES or len(public_methods(node)) > MAX_PUBLIC_METHODS:
+            large.append(name)
+    assert set(large) <= LARGE_CLASSES
+
+
+def public_attributes(class_name: str) -> set[str]:
+    """Return the names that a class's methods assign to, and that do not begin with _."""
+    node = dict(classes())[f"ovirt_tcp_plugin.{class_name}"]
+    assigned: set[str] = set()
+    for inner in ast.walk(node):
+        if isinstance(inner, ast.Attribute) and isinstance(inner.ctx, ast.Store):
+            assigned.add(ast.unparse(inner))
+    return {name for name in assigned if name.startswith("self.") and not name.startswith("self._")}
+
+
+def test_what_the_broker_knows_is_read_by_methods_which_take_its_lock() -> None:
+    # The outbox has a lock of its own.
+    assert public_attributes("broker.state.broker_state.BrokerState") == {"self.outbox"}
+
+
+@pytest.mark.parametrize(
+    "part",
+    [
+        "pending_changes.PendingChanges",
+        "questions.Questions",
+        "quarantine_controller.QuarantineController",
+        "walls.Walls",
+    ],
+)
+def test_so_are_its_parts(part: str) -> None:
+    assert public_attributes(f"broker.state.{part}") == set()
+
+
 def test_broad_excepts_stand_at_the_edges_only() -> None:
     edges = {
         "ovirt_tcp_plugin.engine.sdk",  # the SDK's readers raise whatever comes to them on an odd document

@@ -83,7 +83,7 @@ def load(directory: Path) -> Mapping[str, Handle]:
             continue
         try:
             hooks[name] = _handle(name, path)
-        except Exception as e:  # noqa: BLE001 - a hook's own code: whatever it raises stops the start
+        except Exception as e:  # noqa: BLE001 - a hook's code: what it raises stops the start
             faults.append(f"{path} cannot be loaded: {type(e).__name__}: {e}")
     if faults:
         raise errors.InvalidConfig(str(directory), faults)

@@ -38,9 +38,10 @@ log = logging.getLogger("broker")
 @command.config_dir_option("broker")
 @click.pass_context
 def main(context: click.Context, config_dir: Path) -> None:
-    """The relying party on the engine machine: keeps verdicts, decides where VMs may run, and enforces it.
+    """The relying party on the engine machine: keeps verdicts and enforces where VMs may run.
 
-    It needs the engine's discovery of `ovirt-tcp-filterd`, and a cluster whose scheduling policy has `TrustedHosts`.
+    It needs the engine's discovery of `ovirt-tcp-filterd`, and a cluster whose scheduling policy
+    has `TrustedHosts`.
     """
     context.obj = config_dir
 
@@ -56,8 +57,8 @@ def run(config_dir: Path) -> None:
     state = BrokerState(options, clock, random.random)
     state_file = StateFile(options.state.directory)
     state_file.load(state)
-    stored = database.open_anyway(options.state.directory)
-    history = History(stored, options.history.entries, options.history.days)
+    opened = database.open_anyway(options.state.directory)
+    history = History(opened, options.history.entries, options.history.days)
     service = Service(
         options,
         state,
@@ -66,12 +67,12 @@ def run(config_dir: Path) -> None:
         SnapshotWriter(options.snapshot.directory),
         state_file,
         history,
-        VmMonitor(state, stored),
+        VmMonitor(state, opened),
         handles,
         clock,
     )
-    asyncio.run(_serve(options, web.Context(state, service, history, Tokens(stored), clock)))
-    stored.close()
+    asyncio.run(_serve(options, web.Context(state, service, history, Tokens(opened), clock)))
+    opened.close()
 
 
 async def _serve(options: Settings, context: web.Context) -> None:
@@ -97,9 +98,10 @@ def _tokens(config_dir: Path) -> Iterator[Tokens]:
         stored.close()
 
 
-tokens.add_commands(
-    main, INCLUDES, "viewer may look; operator may also decide for the guard and run engine hooks by hand.", _tokens
+_ROLES = (
+    "viewer may look; operator may also decide for the guard and run engine hooks by hand."
 )
+tokens.add_commands(main, INCLUDES, _ROLES, _tokens)
 command.add_config_commands(main, "broker", Settings)
 
 

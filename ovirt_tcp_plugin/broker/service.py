@@ -150,7 +150,7 @@ class Service:
 
     def attest_host(self, host_id: str) -> None:
         """Attest one host before it counts."""
-        self._state.wanted(host_id)
+        self._state.questions.ask_soon(host_id)
 
     # Loops
 

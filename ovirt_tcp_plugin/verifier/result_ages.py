@@ -9,14 +9,11 @@ import logging
 from typing import Optional
 
 from ovirt_tcp_plugin.clock import Clock
+from ovirt_tcp_plugin.pause_watch import PauseWatch
 from ovirt_tcp_plugin.verifier.store import results
 from ovirt_tcp_plugin.verifier.store.results import Result
 
 log = logging.getLogger("verifier.attestation")
-
-# The wall clock may run ahead of CLOCK_BOOTTIME by so much between two looks; more means that this
-# machine was paused.
-MAX_PAUSE_MS = 60_000
 
 
 @dataclasses.dataclass(frozen=True)
@@ -34,22 +31,18 @@ class ResultAges:
     def __init__(self, clock: Clock) -> None:
         self._clock = clock
         self._births: dict[str, _LatestBirth] = {}
-        # By how much the wall clock is ahead of CLOCK_BOOTTIME, and since when ages can be told.
-        self._ahead_ms = clock.wall_ms() - clock.now_ms()
+        self._pause_watch = PauseWatch(clock.wall_ms() - clock.now_ms())
+        # What was born earlier has no age.
         self._reliable_since_ms = 0
 
     def watch_for_pause(self) -> None:
-        """Notice that this machine was paused: what is older than the pause has no age any more.
-
-        CLOCK_BOOTTIME stands still while a virtual machine is paused; the wall clock does not.
-        """
-        ahead_ms = self._clock.wall_ms() - self._clock.now_ms()
-        paused_ms = ahead_ms - self._ahead_ms
-        if paused_ms > MAX_PAUSE_MS:
-            self._reliable_since_ms = self._clock.now_ms()
+        """Notice that this machine was paused: what is older than the pause has no age any more."""
+        now_ms = self._clock.now_ms()
+        paused_ms = self._pause_watch.look(self._clock.wall_ms(), now_ms)
+        if paused_ms:
+            self._reliable_since_ms = now_ms
             seconds = paused_ms // 1000
             log.warning("paused seconds=%d: earlier results have no age any more", seconds)
-        self._ahead_ms = ahead_ms
 
     def note_answer(self, host_name: str, result: object, asked_ms: int) -> None:
         """Remember that a host answered a question: what answers it was born after it.

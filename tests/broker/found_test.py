@@ -19,6 +19,7 @@ import pytest
 from ovirt_tcp_plugin.broker import settings
 from ovirt_tcp_plugin.broker.state.answer import Answer
 from ovirt_tcp_plugin.broker.state.broker_state import BrokerState
+from ovirt_tcp_plugin.broker.state.questions import Questions
 from ovirt_tcp_plugin.broker.store.state_file import StateFile
 from ovirt_tcp_plugin.broker.workers import observe
 from ovirt_tcp_plugin.engine.client import Engine
@@ -48,14 +49,14 @@ class TestPlaces:
         replace(world, 1, **change)
         replace(world, 1, **{name: before[name] for name in change})
         assert world.inside() == {"h0", "h2", "h3"}
-        assert "h1" in world.knowledge.due(10)
+        assert "h1" in world.knowledge.questions.due(10)
 
     def test_an_answer_to_a_question_from_before_that_does_not_count(self) -> None:
         world = World()
         answer = Answer(Level.TRUSTED, world.clock.ms, 0, LIFE, True)
         world.clock.pass_ms(100)
         replace(world, 1, address="other.lab")
-        world.knowledge.record({"h1": answer, "h2": answer})
+        world.knowledge.questions.record({"h1": answer, "h2": answer})
         assert world.inside() == {"h2"}
 
     def test_hosts_that_come_to_share_a_name_leave_the_wall(self) -> None:
@@ -75,7 +76,7 @@ class TestPlaces:
         def changed_meanwhile(names: Sequence[str]) -> Mapping[str, Answer]:
             if "h1.lab" in names:
                 site.host("h1").address = "h9.lab"
-                until(lambda: site.knowledge.name(site.host("h1").id) == "h9.lab")
+                until(lambda: site.knowledge.questions.name(site.host("h1").id) == "h9.lab")
             return ask(names)
 
         site.source.ask = changed_meanwhile  # type: ignore[method-assign]
@@ -98,7 +99,7 @@ class TestWall:
     def test_one_of_a_pool_that_ended_while_the_broker_was_down_goes_after_two_listings(self) -> None:
         world = World()
         world.policy = dataclasses.replace(world.policy, filter_ids=frozenset())
-        world.knowledge = BrokerState(world.options, world.clock, random.random)  # type: ignore[arg-type]
+        world.knowledge = BrokerState(world.options, world.clock, random.random)
         world.look()
         assert world.ended == ()
         world.look()
@@ -113,7 +114,7 @@ class TestWall:
             world.units = ()
         else:
             world.cluster = dataclasses.replace(world.cluster, policy_id="unknown")
-        world.knowledge = BrokerState(world.options, world.clock, random.random)  # type: ignore[arg-type]
+        world.knowledge = BrokerState(world.options, world.clock, random.random)
         for _ in range(4):
             world.look()
             assert world.ended == ()
@@ -128,7 +129,7 @@ class TestWall:
         policy, cluster.policy = cluster.policy, builtin.NONE_POLICY
         until(lambda: removals.times < 10_000)
         cluster.policy = policy
-        until(lambda: site.knowledge.is_pool(site.cluster))
+        until(lambda: site.cluster in site.knowledge.pools())
         site.engine.faults.answers = []
         asked = site.engine.rest.calls["GET clusters"]
         until(lambda: site.engine.rest.calls["GET clusters"] > asked + 4)
@@ -162,7 +163,7 @@ class TestWall:
         def slowly(engine: Engine, cluster_id: str, group_id: str, host_id: str) -> None:
             if not entered:
                 site.knowledge.void("engine_restarted", "the engine restarted")
-                site.knowledge.worse.clear()
+                site.knowledge.changes.begin_plans()
                 site.source.down = True
             entered.append(host_id)
             add_host(engine, cluster_id, group_id, host_id)
@@ -180,15 +181,16 @@ class TestWall:
 
 
 def test_a_fault_of_our_own_in_taking_an_answer_leaves_nobody_unasked(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
-    record, failed = BrokerState.record, []
+    record = Questions.record
+    failed: list[Mapping[str, Answer]] = []
 
-    def fail_once(knowledge: BrokerState, answers: Mapping[str, Answer]) -> None:
+    def fail_once(questions: Questions, answers: Mapping[str, Answer]) -> None:
         if not failed:
             failed.append(answers)
             raise KeyError("a fault of our own")
-        record(knowledge, answers)
+        record(questions, answers)
 
-    monkeypatch.setattr(BrokerState, "record", fail_once)
+    monkeypatch.setattr(Questions, "record", fail_once)
     site.start()
     until(lambda: site.inside() == EVERYBODY)
     assert failed
@@ -254,7 +256,7 @@ class TestDisk:
         world.attest(good=world.ids(), bad=["h1"])
         saved = json.loads(json.dumps(world.knowledge.encode()))
         saved["verdicts"]["h0"]["born_ms"] = "soon"
-        fresh = BrokerState(world.options, world.clock, random.random)  # type: ignore[arg-type]
+        fresh = BrokerState(world.options, world.clock, random.random)
         before = fresh.encode()
         with pytest.raises(ValueError, match="soon"):
             fresh.restore(saved)
@@ -327,8 +329,8 @@ class TestDisk:
 def quarantined(world: World, host_id: str) -> None:
     """Let a host be found untrusted, and be in maintenance for that."""
     world.attest(bad=[host_id])
-    reasons = dict(world.knowledge.to_deactivate())
-    world.knowledge.deactivated(host_id)
+    reasons = dict(world.knowledge.quarantine.to_deactivate())
+    world.knowledge.quarantine.deactivated(host_id)
     world.status(host_id, "maintenance", reasons[host_id])
 
 
@@ -353,30 +355,30 @@ class TestQuarantine:
         world.attest(good=world.ids())
         quarantined(world, "h1")
         world.attest(good=["h1"])
-        world.knowledge.activated("h1")
+        world.knowledge.quarantine.activated("h1")
         world.status("h1", "up")
         world.clock.pass_ms(1000)
         quarantined(world, "h1")
         world.attest(good=["h1"])
-        assert world.knowledge.to_activate() == [], "the second time it has to wait"
+        assert world.knowledge.quarantine.to_activate() == [], "the second time it has to wait"
         world.clock.pass_ms(20_000)
         world.attest(bad=["h1"])
         world.clock.pass_ms(20_000)
-        assert world.knowledge.to_activate() == []
+        assert world.knowledge.quarantine.to_activate() == []
         world.attest(good=["h1"])
         world.clock.pass_ms(31_000)
-        assert world.knowledge.to_activate() == ["h1"]
+        assert world.knowledge.quarantine.to_activate() == ["h1"]
 
     def test_an_activation_that_is_refused_is_tried_again_later_not_at_once(self) -> None:
         world = World()
         world.attest(good=world.ids())
         quarantined(world, "h1")
         world.attest(good=["h1"])
-        assert world.knowledge.to_activate() == ["h1"]
-        world.knowledge.activated("h1", "its status is wrong")
-        assert world.knowledge.to_activate() == []
+        assert world.knowledge.quarantine.to_activate() == ["h1"]
+        world.knowledge.quarantine.activated("h1", "its status is wrong")
+        assert world.knowledge.quarantine.to_activate() == []
         world.clock.pass_ms(31_000)
-        assert world.knowledge.to_activate() == ["h1"]
+        assert world.knowledge.quarantine.to_activate() == ["h1"]
 
     @pytest.mark.parametrize("leave", ["removed", "moved"])
     def test_the_guard_does_not_wait_for_hosts_that_are_no_more_of_its_pool(self, leave: str) -> None:

@@ -180,7 +180,7 @@ class TestEvents:
         host = ended.host("h1").id
         for code in events.HOST_LEFT_UP:
             answers = ended.source.ask(["h1.lab"])
-            ended.knowledge.record({host: answers["h1.lab"]})
+            ended.knowledge.questions.record({host: answers["h1.lab"]})
             assert ended.knowledge.holds(host), code
             self.take(ended, code)
             assert not ended.knowledge.holds(host), code

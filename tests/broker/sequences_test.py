@@ -18,9 +18,10 @@ from typing import Optional
 import pytest
 
 from ovirt_tcp_plugin.broker.state.answer import Answer
-from ovirt_tcp_plugin.broker.state.broker_state import MAX_PAUSE_MS, BrokerState
+from ovirt_tcp_plugin.broker.state.broker_state import BrokerState
 from ovirt_tcp_plugin.broker.state.verdicts import Lifetimes, VerdictCache
 from ovirt_tcp_plugin.messages.result import Level
+from ovirt_tcp_plugin.pause_watch import MAX_PAUSE_MS
 from ovirt_tcp_plugin.placement.decision import Scope, VmTrust, decide
 from ovirt_tcp_plugin.placement.inventory import REASON_PREFIX
 from tests import soak
@@ -269,7 +270,7 @@ class KnowledgeSequence:
         # Who is inside without trust was let in with it, and nothing but silence came after.
         assert {self.truth[h].level for h in inside} <= {"trusted"}, self.trace
         assert inside >= trusted, self.trace
-        assert inside == trusted or (trusted and not world.knowledge.servers_answer), self.trace
+        assert inside == trusted or (trusted and not world.knowledge.questions.servers_answer()), self.trace
 
     def pass_time(self) -> None:
         self.world.clock.pass_ms(self.dice.choice(PASSING_MS))
@@ -277,15 +278,15 @@ class KnowledgeSequence:
     def answers(self) -> None:
         """Ask whoever is due, and hear something of each."""
         world = self.world
-        asked, sent_ms = world.knowledge.due(self.dice.choice((1, 4))), world.clock.ms
+        asked, sent_ms = world.knowledge.questions.due(self.dice.choice((1, 4))), world.clock.ms
         world.clock.pass_ms(self.dice.choice((0, 30, 900)))
         if self.dice.random() < 0.2:
             before = world.leaving()
-            world.knowledge.nobody_answered(asked, "refused")
+            world.knowledge.questions.nobody_answered(asked, "refused")
             assert world.leaving() <= before, self.trace
             return
         answers = {host_id: an_answer(self.dice, sent_ms) for host_id in asked}
-        world.knowledge.record(answers)
+        world.knowledge.questions.record(answers)
         for host_id, answer in answers.items():
             self.truth[host_id].hear(answer, world.clock.ms)
 
@@ -314,16 +315,16 @@ class KnowledgeSequence:
     def enforce(self) -> None:
         """Hosts leave service, and return, as the broker asks; some are refused that, and some get stuck on their way."""
         world = self.world
-        for host_id, reason in world.knowledge.to_deactivate():
+        for host_id, reason in world.knowledge.quarantine.to_deactivate():
             status = self.dice.choice(("maintenance", "maintenance", "preparing_for_maintenance", ""))
-            world.knowledge.deactivated(host_id, "" if status else "pinned VMs")
+            world.knowledge.quarantine.deactivated(host_id, "" if status else "pinned VMs")
             if status:
                 world.status(host_id, status, reason)
-        for host_id in world.knowledge.to_activate():
+        for host_id in world.knowledge.quarantine.to_activate():
             assert self.truth[host_id].level != "untrusted", self.trace
             # An administrator's own maintenance is never ended.
             assert next(one for one in world.hosts if one.id == host_id).status_detail.startswith(REASON_PREFIX), self.trace
-            world.knowledge.activated(host_id)
+            world.knowledge.quarantine.activated(host_id)
             world.status(host_id, "up")
         self._look()
 
@@ -357,14 +358,14 @@ class KnowledgeSequence:
             world.clock.boot_id, world.clock.ms = f"{self.dice.random()}", self.dice.randrange(1, 100_000_000)
         for truth in self.truth.values():
             truth.restart(same_boot)
-        world.knowledge = BrokerState(world.options, world.clock, random.random)  # type: ignore[arg-type]
+        world.knowledge = BrokerState(world.options, world.clock, random.random)
         world.knowledge.restore(saved)
         world.look()
         self._look()
         world.knowledge.watch_clock()
 
     def decide_on_guard(self) -> None:
-        self.world.knowledge.guard(release=self.dice.random() < 0.5)
+        self.world.knowledge.quarantine.decide(release=self.dice.random() < 0.5)
 
     def _look(self) -> None:
         for host in self.world.hosts:

@@ -43,7 +43,7 @@ def turn(site: Site, host: str, level: Level) -> None:
 
 
 def test_the_host_of_the_engines_vm_waits_for_a_trusted_one_of_its_kind(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(quarantine, "KEPT_TOLD_MS", 300)
+    monkeypatch.setattr(quarantine, "KEPT_REPORTED_AFTER_MS", 300)
     site = make({"name": "HostedEngine", "host": "h1", "origin": "managed_hosted_engine"})
     site.host("h1").hosted_engine = True
     run(site)
@@ -68,7 +68,7 @@ def test_a_pinned_vm_keeps_its_host_and_an_error_names_it(make: Make) -> None:
 
 
 def test_the_last_trusted_host_is_not_emptied(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(quarantine, "KEPT_TOLD_MS", 300)
+    monkeypatch.setattr(quarantine, "KEPT_REPORTED_AFTER_MS", 300)
     site = make({"name": "web", "host": "h1"})
     for host in ("h2", "h3"):
         site.source.levels[f"{host}.lab"] = Level.TIMEOUT

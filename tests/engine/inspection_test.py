@@ -106,7 +106,7 @@ def with_foreign_host(one: Installation, patch: Patch) -> None:
 
 def with_foreign_host_and_no_server(one: Installation, patch: Patch) -> None:
     with_foreign_host(one, patch)
-    patch.setattr(one.site.knowledge, "servers_answer", False)
+    patch.setattr(one.site.knowledge.questions, "_servers_answer", False)
 
 
 def with_label(one: Installation, patch: Patch) -> None:

@@ -119,8 +119,8 @@ class HostsRoute(BrokerHandler):
         self.answer(
             {
                 "hosts": hosts,
-                "servers_answer": self.state.servers_answer,
-                "startup": dataclasses.asdict(self.state.progress),
+                "servers_answer": self.state.questions.servers_answer(),
+                "startup": dataclasses.asdict(self.state.questions.progress()),
             }
         )
 
@@ -154,8 +154,8 @@ class StatusRoute(BrokerHandler):
         ages = self.context.service.ages()
         self.answer(
             {
-                "startup": dataclasses.asdict(self.state.progress),
-                "servers_answer": self.state.servers_answer,
+                "startup": dataclasses.asdict(self.state.questions.progress()),
+                "servers_answer": self.state.questions.servers_answer(),
                 "engine_age_ms": ages.engine_ms,
                 "listing_age_ms": ages.listing_ms,
             }
@@ -209,7 +209,7 @@ class GuardDecisionRoute(BrokerHandler):
 
     def post(self, verb: str) -> None:
         who = f"token {self.bearer_id}"
-        hosts = self.state.guard(verb == "release", who, self.query("pool"))
+        hosts = self.state.quarantine.decide(verb == "release", who, self.query("pool"))
         # Acknowledged means kept: a broker that is killed now must not hold them again.
         self.context.service.save_all()
         log.warning("guard verb=%s token=%s hosts=%s", verb, self.bearer_id, ",".join(hosts))
@@ -237,7 +237,7 @@ class MetricsRoute(BrokerHandler):
         text = service.metrics.render(
             self.state.host_states(),
             self.state.pool_states(),
-            self.state.servers_answer,
+            self.state.questions.servers_answer(),
             service.ages(),
         )
         self.set_header("Content-Type", CONTENT_TYPE_LATEST)

@@ -10,8 +10,71 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 
+from ovirt_tcp_plugin.broker.state.inventory_view import InventoryView
+from ovirt_tcp_plugin.broker.state.verdicts import VerdictCache
+from ovirt_tcp_plugin.messages.result import Level
 from ovirt_tcp_plugin.placement.decision import Scope, Verdict, VmTrust, needs_trust
 from ovirt_tcp_plugin.placement.inventory import Host, Notice, Vm
+
+
+class ExemptionWatch:
+    """Has each use reported once while it lasts. Not thread-safe."""
+
+    def __init__(self, inventory: InventoryView, verdicts: VerdictCache) -> None:
+        self._inventory = inventory
+        self._verdicts = verdicts
+        # Keys of the uses that were reported and last.
+        self._reported: frozenset[str] = frozenset()
+
+    def observe(self, now_ms: int) -> list[Notice]:
+        """Hosts or VMs were listed; return the notices of the uses that are new."""
+        if not self._inventory.listing.clusters:
+            # VMs are not listed yet: what was reported before a restart still stands.
+            return []
+        pools = self._inventory.pools.by_cluster.values()
+        scopes = {pool.cluster_id: pool.scope for pool in pools}
+        vms = self._exempt_vms()
+        notices = uses(vms, scopes, self._refused_hosts(vms, now_ms))
+        news = [notice for key, notice in notices.items() if key not in self._reported]
+        self._reported = frozenset(notices)
+        return news
+
+    def encode(self) -> list[str]:
+        """Return what a restart needs."""
+        return sorted(self._reported)
+
+    @staticmethod
+    def decode(encoded: Iterable[object]) -> frozenset[str]:
+        """Return what `encode` gave, for `restore`. Raises TypeError."""
+        return frozenset(str(key) for key in encoded)
+
+    def restore(self, reported: frozenset[str]) -> None:
+        """Take over what was reported before a restart."""
+        self._reported = reported
+
+    def _exempt_vms(self) -> list[Vm]:
+        vms = self._inventory.vms
+        return [vms[vm_id] for vm_id in self._inventory.exempt if vm_id in vms]
+
+    def _refused_hosts(self, vms: Iterable[Vm], now_ms: int) -> dict[str, tuple[Host, Verdict]]:
+        """Return those of the VMs' hosts that get no VM now, with the verdict that says why."""
+        refused: dict[str, tuple[Host, Verdict]] = {}
+        for vm in vms:
+            host = self._inventory.hosts.get(vm.host_id)
+            if host is not None and self._is_refused(host.id, now_ms):
+                verdict = self._inventory.shown(host.id, self._verdicts, now_ms)
+                refused[host.id] = (host, verdict)
+        return refused
+
+    def _is_refused(self, host_id: str, now_ms: int) -> bool:
+        """Return whether a host has been asked about since it last came Up, and is not trusted."""
+        entry = self._verdicts.entry(host_id)
+        if entry is None:
+            return False
+        has_verdict = entry.verdict.level in (Level.UNTRUSTED, Level.TRUSTED)
+        if not has_verdict and entry.failures == 0:
+            return False
+        return not self._verdicts.holds(host_id, now_ms)
 
 
 def uses(

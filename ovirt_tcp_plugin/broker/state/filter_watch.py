@@ -1,11 +1,12 @@
 # SPDX-FileCopyrightText: The ovirt_tcp_plugin developers
 # SPDX-License-Identifier: Apache-2.0
-"""Is the filter line on? After each start of the engine, and with each listing, the broker looks at what the engine says.
+"""Watches whether the engine asks the filter, after each of its starts and listings. Pure.
 
-The engine asks filterd only for units that its memory has as enabled. It disables external units at each start, enables
-them by a discovery that it makes once, and says nothing when that fails (`SchedulingManager.loadExternalScheduler`). Its
-list of policy units shows that memory (`GetAllPolicyUnitsQuery`), and our unit's description shows which discovery it is
-of (`placement.filter_unit`).
+The engine asks filterd only for units that its memory has as enabled. It disables external units at
+each start, enables them by a discovery that it makes once, and says nothing when that fails
+(`SchedulingManager.loadExternalScheduler`). Its list of policy units shows that memory
+(`GetAllPolicyUnitsQuery`), and our unit's description shows which discovery it is of
+(`placement.filter_unit`).
 """
 
 from __future__ import annotations
@@ -21,17 +22,17 @@ from ovirt_tcp_plugin.placement.inventory import Notice, Unit
 LOOK_AGAIN_MS = 1_000
 # Discovery is over before the engine answers anybody, if filterd answers it.
 GRACE_MS = 5_000
-TELL_AGAIN_MS = 86_400_000
+REPORT_AGAIN_MS = 86_400_000
 
 _CURE = (
-    "start ovirt-tcp-filterd if it does not run, then restart the engine (systemctl restart ovirt-engine), "
-    "which looks for it only at its start"
+    "start ovirt-tcp-filterd if it does not run, then restart the engine "
+    "(systemctl restart ovirt-engine), which looks for it only at its start"
 )
 _HARM = "The wall still holds, but the first start of a VM is not checked"
 
 
 class FilterWatch:
-    """Looks at the unit when it is due, and tells what is wrong once a day. Not thread-safe."""
+    """Looks at the unit when it is due, and reports what is wrong once a day. Not thread-safe."""
 
     def __init__(self, clock: Clock) -> None:
         self._clock = clock
@@ -40,9 +41,9 @@ class FilterWatch:
         self._grace_until_ms = 0
         self._description = ""
         self._stale: Optional[str] = None
-        # What was told last, and when.
-        self._told = FilterState.ASKED
-        self._told_ms = 0
+        # What was reported last, and when.
+        self._reported = FilterState.ASKED
+        self._reported_ms = 0
 
     def engine_started(self, surely: bool) -> None:
         """Look at once: discovery has to have been made again.
@@ -56,7 +57,7 @@ class FilterWatch:
         self._grace_until_ms = now_ms + GRACE_MS
         if surely:
             self._stale = self._description or None
-            self._told_ms = now_ms - TELL_AGAIN_MS
+            self._reported_ms = now_ms - REPORT_AGAIN_MS
 
     def is_due(self) -> bool:
         """Return whether to list the units now, without waiting for a listing of everything."""
@@ -74,9 +75,9 @@ class FilterWatch:
             started: when the engine started last (aware), None where its service does not tell.
             has_pools: without a pool nobody is to be told, and listings are enough.
         """
-        own = [unit for unit in units if unit.name == NAME]
-        self._description = next((unit.description for unit in own), "")
-        state = filter_state(own, started, self._stale)
+        ours = [unit for unit in units if unit.name == NAME]
+        self._description = ours[0].description if ours else ""
+        state = filter_state(ours, started, self._stale)
         now_ms = self._clock.now_ms()
         # Only a start of the engine can mend what is still wrong then, and that is noticed.
         is_passing = now_ms < self._grace_until_ms and state is not FilterState.ASKED
@@ -84,15 +85,15 @@ class FilterWatch:
         if not has_pools:
             return None
         if state is FilterState.ASKED:
-            recovered = self._told is not FilterState.ASKED
-            self._told = state
+            recovered = self._reported is not FilterState.ASKED
+            self._reported = state
             return _recovery() if recovered else None
         if now_ms < self._grace_until_ms:
             return None
-        if state is self._told and now_ms - self._told_ms < TELL_AGAIN_MS:
+        if state is self._reported and now_ms - self._reported_ms < REPORT_AGAIN_MS:
             return None
-        self._told = state
-        self._told_ms = now_ms
+        self._reported = state
+        self._reported_ms = now_ms
         return Notice(state.value, "error", f"{FAULTS[state]}. {_HARM}: {_CURE}.")
 
 

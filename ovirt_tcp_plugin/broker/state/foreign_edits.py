@@ -1,14 +1,15 @@
 # SPDX-FileCopyrightText: The ovirt_tcp_plugin developers
 # SPDX-License-Identifier: Apache-2.0
-"""What is told of walls. Pure. Who edited one that was not us? It is put right all the same.
+"""What is reported of walls: edits of somebody else, which are put right, and refusals. Pure.
 
-An edit of ours whose answer got lost looks like somebody else's. So only that is told which we would not have done: a host
-let in that is not trusted, one put out that is, a VM let out that needs trust.
+An edit of ours whose answer got lost looks like somebody else's. So only what we would not have
+done is reported: a host let in that is not trusted, one put out that is, a VM let out that needs
+trust.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 from typing import Optional
 
 from ovirt_tcp_plugin.broker.state.wall_plan import Edit
@@ -44,38 +45,54 @@ _SINGLE = {
 
 
 def foreign(
-    known: Group, seen: Optional[Group], hosts: Iterable[Host], trusted: Callable[[str], bool], needy: Iterable[Vm]
+    known: Group,
+    listed: Optional[Group],
+    hosts: Iterable[Host],
+    is_trusted: Callable[[str], bool],
+    vms_needing_trust: Iterable[Vm],
 ) -> str:
     """Return what somebody else did to a wall, in words; empty for nothing.
 
     Args:
         known: the wall as we left it.
-        seen: as the engine lists it, None if it is gone.
+        listed: as the engine lists it, None if it is gone.
         hosts: the pool's.
-        trusted: whether a host counts as trusted, by id.
-        needy: the pool's VMs that need trust.
+        is_trusted: whether a host counts as trusted, by its id.
+        vms_needing_trust: the pool's VMs that do.
     """
-    if seen is None:
+    if listed is None:
         return "it was removed"
-    return "; ".join(_changes(known, seen, hosts, trusted, needy))
+    changes: list[str] = []
+    if known.enforcing and not listed.enforcing:
+        changes.append("it was made to stop nobody")
+    if listed.host_label_ids - known.host_label_ids:
+        changes.append("hosts were let in by a label")
+    changes += _host_changes(known, listed, hosts, is_trusted)
+    let_out = known.vm_ids - listed.vm_ids
+    vm_names = [vm.name for vm in vms_needing_trust if vm.id in let_out]
+    if vm_names:
+        changes.append(f"VMs were let out: {shortened(vm_names)}")
+    return "; ".join(changes)
 
 
-def _changes(
-    known: Group, seen: Group, hosts: Iterable[Host], trusted: Callable[[str], bool], needy: Iterable[Vm]
-) -> Iterator[str]:
-    if known.enforcing and not seen.enforcing:
-        yield "it was made to stop nobody"
-    if seen.host_label_ids - known.host_label_ids:
-        yield "hosts were let in by a label"
-    own = [(host.name, host.id) for host in hosts]
-    let_in = [name for name, uid in own if uid in seen.host_ids - known.host_ids and not trusted(uid)]
-    put_out = [name for name, uid in own if uid in known.host_ids - seen.host_ids and trusted(uid)]
-    let_out = [vm.name for vm in needy if vm.id in known.vm_ids - seen.vm_ids]
-    for names, what in ((let_in, "let in that are not trusted"), (put_out, "put out that are trusted")):
-        if names:
-            yield f"hosts were {what}: {shortened(names)}"
-    if let_out:
-        yield f"VMs were let out: {shortened(let_out)}"
+def _host_changes(
+    known: Group, listed: Group, hosts: Iterable[Host], is_trusted: Callable[[str], bool]
+) -> list[str]:
+    entered = listed.host_ids - known.host_ids
+    left = known.host_ids - listed.host_ids
+    let_in: list[str] = []
+    put_out: list[str] = []
+    for host in hosts:
+        if host.id in entered and not is_trusted(host.id):
+            let_in.append(host.name)
+        if host.id in left and is_trusted(host.id):
+            put_out.append(host.name)
+    changes: list[str] = []
+    if let_in:
+        changes.append(f"hosts were let in that are not trusted: {shortened(let_in)}")
+    if put_out:
+        changes.append(f"hosts were put out that are trusted: {shortened(put_out)}")
+    return changes
 
 
 class WallNews:
@@ -120,16 +137,16 @@ class WallNews:
 
     def in_order(self, pool: Pool) -> Optional[Notice]:
         """A wall is as it has to be; return what to tell."""
-        uid = pool.cluster_id
-        done = self._edited.pop(uid, "")
-        reason = self._refused_at_first.pop(uid, "")
-        refused = self._refused.pop(uid, None)
+        cluster_id = pool.cluster_id
+        done = self._edited.pop(cluster_id, "")
+        reason = self._refused_at_first.pop(cluster_id, "")
+        refused = self._refused.pop(cluster_id, None)
         if done:
             text = f"Somebody edited the wall of pool {pool.name}: {done}. It is put right."
             if reason:
                 text = f"{text} That took several steps: {reason}"
-            return Notice(f"wall_edited {uid}", "warning", text, cluster_id=uid)
+            return Notice(f"wall_edited {cluster_id}", "warning", text, cluster_id=cluster_id)
         if refused:
             text = f"The wall of pool {pool.name} is as it has to be again."
-            return Notice(f"wall_restored {uid}", "normal", text, cluster_id=uid)
+            return Notice(f"wall_restored {cluster_id}", "normal", text, cluster_id=cluster_id)
         return None

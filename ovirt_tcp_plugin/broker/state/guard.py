@@ -9,7 +9,7 @@ pool out of service, and no VM goes to a host that is untrusted meanwhile.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 
@@ -94,3 +94,63 @@ class Guard:
         self._turned = {
             host_id: at_ms for host_id, at_ms in self._turned.items() if at_ms > since_ms
         }
+
+
+class Guards:
+    """The guards of all pools. Not thread-safe.
+
+    Attributes:
+        by_cluster: by the pool's cluster id; a pool in which no host ever turned has none.
+    """
+
+    def __init__(self, rule: GuardRule) -> None:
+        self._rule = rule
+        self.by_cluster: dict[str, Guard] = {}
+
+    def of(self, cluster_id: str) -> Guard:
+        """Return a pool's guard, a new one if it has none."""
+        if cluster_id not in self.by_cluster:
+            self.by_cluster[cluster_id] = Guard(self._rule)
+        return self.by_cluster[cluster_id]
+
+    def held(self) -> set[str]:
+        """Return the ids of the hosts that any guard holds."""
+        held: set[str] = set()
+        for guard in self.by_cluster.values():
+            held |= guard.held
+        return held
+
+    def recovered(self, host_id: str) -> None:
+        """A host attests well again."""
+        for guard in self.by_cluster.values():
+            guard.recovered(host_id)
+
+    def release(self, cluster_ids: Iterable[str]) -> set[str]:
+        """End the delay in these pools; return the hosts that were held."""
+        held: set[str] = set()
+        for cluster_id in cluster_ids:
+            guard = self.by_cluster.get(cluster_id)
+            if guard is not None:
+                held |= guard.release()
+        return held
+
+    def keep(self, present: Mapping[str, Iterable[str]]) -> None:
+        """Forget the held hosts that are gone, or in another pool now.
+
+        There is nothing to decide about them, and a guard would wait for them for ever.
+
+        Args:
+            present: the ids of the hosts that are there, by cluster id.
+        """
+        for cluster_id, guard in self.by_cluster.items():
+            for host_id in guard.held.difference(present.get(cluster_id, ())):
+                guard.recovered(host_id)
+
+    def encode(self) -> dict[str, Any]:
+        """Return what a restart of the broker needs."""
+        return {cluster_id: guard.encode() for cluster_id, guard in self.by_cluster.items()}
+
+    def restore(self, encoded: Mapping[str, Any], same_boot: bool) -> None:
+        """Take over what `encode` gave. Arguments and errors are those of `Guard.restore`."""
+        for cluster_id, members in encoded.items():
+            self.of(str(cluster_id)).restore(members, same_boot)

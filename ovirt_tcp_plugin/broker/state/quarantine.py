@@ -13,19 +13,25 @@ from collections.abc import Collection, Mapping
 from typing import Any, Optional
 
 from ovirt_tcp_plugin.broker.state import backoff
-from ovirt_tcp_plugin.placement.inventory import MAINTENANCE, PREPARING, Host, is_in_maintenance, is_quarantined
+from ovirt_tcp_plugin.placement.inventory import (
+    MAINTENANCE,
+    PREPARING,
+    Host,
+    is_in_maintenance,
+    is_quarantined,
+)
 
 # Maintenance that was refused is asked for again after this, doubling to the longest: the engine
 # writes an error event of its own each time (14001 where a VM cannot migrate).
 FIRST_RETRY_MS = 5_000
 LONGEST_RETRY_MS = 21_600_000
 # While it goes on being refused, that is reported again after this.
-REFUSAL_TOLD_EVERY_MS = 86_400_000
+REFUSAL_REPORTED_EVERY_MS = 86_400_000
 # A host that still prepares for maintenance after this is stuck: some VM of it cannot move. Asked
 # again as often.
 STUCK_MS = 600_000
 # Why a host has to stay is reported after this: at a start, others may be trusted a moment later.
-KEPT_TOLD_MS = 30_000
+KEPT_REPORTED_AFTER_MS = 30_000
 # A host that returns again and again is brought back ever more slowly.
 FIRST_RETURN_MS = 0
 NEXT_RETURN_MS = 30_000
@@ -44,7 +50,7 @@ class Quarantined:
         well: it attested well since; return_ms: when it may return.
         since_ms: since when it is kept in service, or prepares for maintenance.
         reported: why it is still here, as was reported last.
-        refusal_told_ms: when the last refusal of maintenance was reported.
+        refusal_reported_ms: when the last refusal of maintenance was reported.
         vm_ids: the VMs that ran on it when maintenance was refused.
         returns_refused: refusals of its activation since it attested well.
     """
@@ -59,7 +65,7 @@ class Quarantined:
     shown: bool = False
     since_ms: Optional[int] = None
     reported: str = ""
-    refusal_told_ms: Optional[int] = None
+    refusal_reported_ms: Optional[int] = None
     vm_ids: frozenset[str] = frozenset()
     returns_refused: int = 0
 
@@ -165,15 +171,15 @@ class Quarantine:
         host.vm_ids = vm_ids
         return host.failures
 
-    def is_refusal_told(self, host_id: str, why: str, now_ms: int) -> bool:
+    def is_refusal_news(self, host_id: str, why: str, now_ms: int) -> bool:
         """Return whether a refusal has to be reported now: the first one, and then one a day."""
         host = self.quarantined.get(host_id)
         if host is None:
             return False
-        told_ms = host.refusal_told_ms
-        if told_ms is not None and now_ms - told_ms < REFUSAL_TOLD_EVERY_MS:
+        reported_ms = host.refusal_reported_ms
+        if reported_ms is not None and now_ms - reported_ms < REFUSAL_REPORTED_EVERY_MS:
             return False
-        host.refusal_told_ms = now_ms
+        host.refusal_reported_ms = now_ms
         host.reported = why
         return True
 
@@ -197,7 +203,7 @@ class Quarantine:
         host = self.quarantined[host_id]
         if host.since_ms is None:
             host.since_ms = now_ms
-        if now_ms - host.since_ms < KEPT_TOLD_MS:
+        if now_ms - host.since_ms < KEPT_REPORTED_AFTER_MS:
             return False
         return host.is_news(why)
 
@@ -252,8 +258,8 @@ class Quarantine:
             if host is None:
                 del self.quarantined[host_id]
             elif quarantined.asked:
-                replaced = quarantined.shown and is_in_maintenance(host) and not is_quarantined(host)
-                if host_id in came_up or replaced:
+                is_others = is_in_maintenance(host) and not is_quarantined(host)
+                if host_id in came_up or (quarantined.shown and is_others):
                     del self.quarantined[host_id]
                 else:
                     quarantined.see(host, now_ms)

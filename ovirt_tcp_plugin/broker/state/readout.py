@@ -8,19 +8,18 @@ Plain values for people, programs and metrics; nothing is decided here.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
 from typing import Optional
 
 from ovirt_tcp_plugin import errors
-from ovirt_tcp_plugin.broker.state.guard import Guard
-from ovirt_tcp_plugin.broker.state.quarantine import Quarantine
-from ovirt_tcp_plugin.broker.state.site import Sight
+from ovirt_tcp_plugin.broker.state.inventory_view import InventoryView
+from ovirt_tcp_plugin.broker.state.quarantine_controller import QuarantineController
 from ovirt_tcp_plugin.broker.state.verdicts import VerdictCache
 from ovirt_tcp_plugin.messages.result import Level
 from ovirt_tcp_plugin.placement import decision
 from ovirt_tcp_plugin.placement.decision import Decision, Verdict
 from ovirt_tcp_plugin.placement.inventory import Group, Host, Vm
 from ovirt_tcp_plugin.placement.pools import Pool
+from ovirt_tcp_plugin.placement.snapshot import Snapshot
 
 
 @dataclasses.dataclass(frozen=True)
@@ -86,41 +85,62 @@ class Explanation:
 
 
 def host_state(
-    seen: Sight, verdicts: VerdictCache, quarantine: Quarantine, host: Host, now_ms: int
+    inventory: InventoryView,
+    verdicts: VerdictCache,
+    quarantine: QuarantineController,
+    host: Host,
+    now_ms: int,
 ) -> HostState:
     """Return a pool's host as it is at `now_ms`."""
     entry = verdicts.entry(host.id)
-    group = seen.walls.get(host.cluster_id)
-    quarantined = quarantine.quarantined.get(host.id)
+    group = inventory.walls.get(host.cluster_id)
     return HostState(
         now_ms=now_ms,
         host=host,
-        verdict=seen.shown(host.id, verdicts, now_ms),
+        verdict=inventory.shown(host.id, verdicts, now_ms),
         trusted=verdicts.holds(host.id, now_ms),
         last_failure=entry.failing_reason if entry else "",
         inside_wall=group is not None and host.id in group.host_ids,
-        quarantined=quarantined is not None and quarantined.asked,
+        quarantined=quarantine.is_taken_out(host.id),
     )
 
 
-def pool_state(seen: Sight, guards: Mapping[str, Guard], pool: Pool) -> PoolState:
-    """Return a pool as it is now. `guards`: by cluster id."""
-    group = seen.walls.get(pool.cluster_id)
-    guard = guards.get(pool.cluster_id)
+def pool_state(
+    inventory: InventoryView, quarantine: QuarantineController, pool: Pool
+) -> PoolState:
+    """Return a pool as it is now."""
+    group = inventory.walls.get(pool.cluster_id)
+    guard = quarantine.guard(pool.cluster_id)
     return PoolState(
         pool=pool,
-        hosts_inside=tuple(seen.host_names(group.host_ids)) if group else (),
+        hosts_inside=tuple(inventory.host_names(group.host_ids)) if group else (),
         vms_inside=len(group.vm_ids) if group else 0,
         guard_tripped=guard is not None and guard.tripped,
-        held=tuple(seen.host_names(guard.held)) if guard else (),
+        held=tuple(inventory.host_names(guard.held)) if guard else (),
+    )
+
+
+def snapshot(
+    inventory: InventoryView, verdicts: VerdictCache, pool: Pool, boot_id: str, now_ms: int
+) -> Snapshot:
+    """Return what filterd needs of a pool at `now_ms`, which is of the boot `boot_id`."""
+    hosts = inventory.hosts_of.get(pool.cluster_id, ())
+    vms = inventory.vms_of.get(pool.cluster_id, ())
+    return Snapshot(
+        pool.cluster_id,
+        pool.scope,
+        boot_id,
+        now_ms,
+        {host.id: inventory.shown(host.id, verdicts, now_ms) for host in hosts},
+        {vm.id: vm.marked for vm in vms},
+        inventory.exempt,
     )
 
 
 def explanation(
-    seen: Sight,
+    inventory: InventoryView,
     verdicts: VerdictCache,
-    quarantine: Quarantine,
-    guards: Mapping[str, Guard],
+    quarantine: QuarantineController,
     vm_name: str,
     host_name: str,
     now_ms: int,
@@ -133,14 +153,14 @@ def explanation(
     Raises:
         NotFound: the engine has no such host.
     """
-    host = seen.find_host(host_name)
+    host = inventory.find_host(host_name)
     if host is None:
         raise errors.NotFound("host", host_name)
-    vm = seen.find_vm(vm_name)
+    vm = inventory.find_vm(vm_name)
     vm_id = vm.id if vm else vm_name
-    vm_trust = seen.vm(vm_id)
-    pool = seen.pool_of(host.id)
-    state = host_state(seen, verdicts, quarantine, host, now_ms)
+    vm_trust = inventory.vm(vm_id)
+    pool = inventory.pool_of(host.id)
+    state = host_state(inventory, verdicts, quarantine, host, now_ms)
     ruling = None
     needs_trust = False
     if pool is not None:
@@ -153,14 +173,6 @@ def explanation(
         host=state,
         decision=ruling,
         pool=pool,
-        group=seen.walls.get(host.cluster_id),
-        intent=_intent(host, quarantine, guards.get(host.cluster_id)),
+        group=inventory.walls.get(host.cluster_id),
+        intent=quarantine.intent(host),
     )
-
-
-def _intent(host: Host, quarantine: Quarantine, guard: Optional[Guard]) -> str:
-    if guard is not None and host.id in guard.held:
-        return "held"
-    if host.id in quarantine.exempted_by_admin:
-        return "spared"
-    return "quarantine" if host.id in quarantine.quarantined else ""

@@ -13,7 +13,7 @@ QUICK_TRIES = 5
 LONGEST_RETRY_MS = 60_000
 # So many failures are told: what changed while the edit was planned is mended by the next listing,
 # and no news.
-FAILURES_TOLD = 3
+FAILURES_REPORTED = 3
 
 
 @dataclasses.dataclass

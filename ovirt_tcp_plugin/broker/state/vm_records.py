@@ -5,7 +5,8 @@
 Listings come in, warnings go out. The engine lets anybody with the right import, clone and move a
 VM out of a trusted pool, or take its mark away. Its own warnings hang on the flag
 `trusted_service`, and its events get lost; so two complete listings are compared. What is
-remembered of a VM outlives the VM: one that is exported, removed and imported again has the same id.
+remembered of a VM outlives the VM: one that is exported, removed and imported again has the same
+id.
 """
 
 from __future__ import annotations
@@ -67,7 +68,7 @@ class VmNews:
 
 
 @dataclasses.dataclass(frozen=True)
-class Seen:
+class VmListing:
     """A complete listing's VMs, and what the broker makes of their clusters.
 
     Attributes:
@@ -117,7 +118,7 @@ class VmRecords:
         self._judged_by: object = None
 
     def observe(
-        self, seen: Seen, causes: Mapping[str, Collection[str]]
+        self, listing: VmListing, causes: Mapping[str, Collection[str]]
     ) -> tuple[list[VmNews], list[Notice], frozenset[str]]:
         """Take a complete listing into account.
 
@@ -133,52 +134,56 @@ class VmRecords:
         news: list[VmNews] = []
         changed: set[str] = set()
         widened: dict[str, list[str]] = {}
-        for comparison in self._comparisons(seen, causes):
+        for comparison in self._comparisons(listing, causes):
             vm = comparison.vm
-            record = comparison.record()
-            self.by_id[vm.id] = record
-            if record != comparison.before:
+            if self._remember(comparison):
                 changed.add(vm.id)
             if comparison.scope_widened:
                 widened.setdefault(vm.cluster_id, []).append(vm.name)
             news += comparison.faults() if first else comparison.news()
-        changed |= self._forget({vm.id for vm in seen.vms})
-        notices = [_widened(seen.pools[pool_id], names) for pool_id, names in widened.items()]
+        changed |= self._forget({vm.id for vm in listing.vms})
+        notices = [_widened(listing.pools[pool_id], names) for pool_id, names in widened.items()]
         return news, notices, frozenset(changed)
 
-    def standing(self, vm: Vm, seen: Seen) -> str:
+    def _remember(self, comparison: _Comparison) -> bool:
+        """Keep what is to be remembered of a VM; return whether that changed."""
+        record = comparison.record()
+        self.by_id[comparison.vm.id] = record
+        return record != comparison.before
+
+    def standing(self, vm: Vm, listing: VmListing) -> str:
         """Return what is wrong with a VM now, reported or not; empty for nothing."""
-        outside = seen.outside(vm)
+        outside = listing.outside(vm)
         if outside:
             return outside
         record = self.by_id.get(vm.id)
         if record is None or not record.warned:
             return ""
         return (
-            f"VM {vm.name} is in {seen.place(vm)}, and needs no trusted host there, "
+            f"VM {vm.name} is in {listing.place(vm)}, and needs no trusted host there, "
             "though it did before."
         )
 
     def _comparisons(
-        self, seen: Seen, causes: Mapping[str, Collection[str]]
+        self, listing: VmListing, causes: Mapping[str, Collection[str]]
     ) -> Iterator[_Comparison]:
         """Yield the VMs that are not as they were, and those that events told of."""
-        same_rules = self._is_judged_as_before(seen)
-        for vm in seen.vms:
+        same_rules = self._is_judged_as_before(listing)
+        for vm in listing.vms:
             before = self.by_id.get(vm.id)
             is_silent = vm.id not in causes
             if same_rules and is_silent and before is not None and _is_like(before, vm):
                 continue
-            after = seen.record(vm, before.warned if before else "")
+            after = listing.record(vm, before.warned if before else "")
             if after != before or not is_silent:
-                yield _Comparison(seen, vm, before, after, causes.get(vm.id, ()))
+                yield _Comparison(listing, vm, before, after, causes.get(vm.id, ()))
 
-    def _is_judged_as_before(self, seen: Seen) -> bool:
+    def _is_judged_as_before(self, listing: VmListing) -> bool:
         """Return whether pools and exemptions are those of the last listing.
 
         Then only VMs that changed themselves are looked into: a listing may have 200,000.
         """
-        judged_by = (dict(seen.pools), frozenset(seen.exempt))
+        judged_by = (dict(listing.pools), frozenset(listing.exempt))
         same = judged_by == self._judged_by
         self._judged_by = judged_by
         return same
@@ -207,12 +212,12 @@ class _Comparison:
     """A VM that two listings show differently, or that events told of.
 
     Attributes:
-        before: None for a VM that was never seen.
+        before: None for a VM that was never listing.
         after: with the warning that stood before.
         causes: names of hooks: what events said since the last listing.
     """
 
-    seen: Seen
+    listing: VmListing
     vm: Vm
     before: Optional[Record]
     after: Record
@@ -224,7 +229,7 @@ class _Comparison:
         before = self.before
         if before is None or before.gone or not before.needs_trust:
             return False
-        if self.after.needs_trust or not self.after.pool or self.vm.id in self.seen.exempt:
+        if self.after.needs_trust or not self.after.pool or self.vm.id in self.listing.exempt:
             return False
         return not self._moved and before.marked == self.after.marked
 
@@ -266,10 +271,10 @@ class _Comparison:
 
     def _fault(self) -> tuple[str, str]:
         """Return code and sentence of what is wrong with the VM, empty for nothing."""
-        outside = self.seen.outside(self.vm)
+        outside = self.listing.outside(self.vm)
         if outside:
             return "vm_marked_outside", outside
-        if self.after.needs_trust or self.vm.id in self.seen.exempt:
+        if self.after.needs_trust or self.vm.id in self.listing.exempt:
             return "", ""
         return self._lost_trust()
 
@@ -277,7 +282,7 @@ class _Comparison:
         """Return code and sentence of how a VM that needs no trust lost it, empty if it did not."""
         before = self.before
         vm = f"VM {self.vm.name}"
-        place = f"in {self.seen.place(self.vm)}: it may run on any host."
+        place = f"in {self.listing.place(self.vm)}: it may run on any host."
         if before is not None and before.needs_trust and (self._moved or before.gone):
             text = f"{vm} needed a trusted host in pool {before.pool}, and is now {place}"
             return "vm_left_trust", text
@@ -292,7 +297,7 @@ class _Comparison:
     def _hooks(self) -> Iterator[tuple[str, str]]:
         """Yield the hooks that the news is for, with what happened in words."""
         vm = f"VM {self.vm.name}"
-        place = f"and is in {self.seen.place(self.vm)}."
+        place = f"and is in {self.listing.place(self.vm)}."
         before = self.before
         if IMPORTED in self.causes or (before is not None and before.gone):
             yield IMPORTED, f"{vm} was imported, {place}"

@@ -1,23 +1,25 @@
 # SPDX-FileCopyrightText: The ovirt_tcp_plugin developers
 # SPDX-License-Identifier: Apache-2.0
-"""The wall: an enforcing positive VM-to-host affinity group with the hosts that are trusted now. Pure: it plans.
+"""Plans walls. Pure.
 
-The engine lets a member VM start only on member hosts, and an empty list of hosts means nobody; that works without us.
-But its enforcer moves VMs off hosts that are not listed, so a host is taken out singly only on evidence or while the
-attestation servers answer. When none answers, the wall stands until the last verdict ends, and then is emptied at once:
-an empty group moves nobody.
+A wall is an enforcing positive VM-to-host affinity group with the hosts that are trusted now. The
+engine lets a member VM start only on member hosts, and an empty list of hosts means nobody; that
+works without us. But its enforcer moves VMs off hosts that are not listed, so a host is taken out
+singly only on evidence or while the attestation servers answer. When none answers, the wall stands
+until the last verdict ends, and then is emptied at once: an empty group moves nobody.
 """
 
 from __future__ import annotations
 
 import dataclasses
 import enum
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Optional
 
 from ovirt_tcp_plugin.messages.result import Level
 from ovirt_tcp_plugin.placement.decision import Verdict, holds
 from ovirt_tcp_plugin.placement.inventory import Group
+from ovirt_tcp_plugin.placement.pools import Pool
 
 # So many members change singly: one call for all of them carries the whole list, and the engine
 # validates each member.
@@ -60,8 +62,20 @@ class Step:
     vm_ids: frozenset[str] = frozenset()
 
 
+@dataclasses.dataclass(frozen=True)
+class WallPlan:
+    """What to do to one pool's wall. `group`: the wall as it is, None if there is none."""
+
+    pool: Pool
+    group: Optional[Group]
+    steps: Sequence[Step]
+
+
 def hosts_inside(
-    up_hosts: Mapping[str, Optional[Verdict]], inside: Collection[str], servers_answer: bool, now_ms: int
+    up_hosts: Mapping[str, Optional[Verdict]],
+    inside: Collection[str],
+    servers_answer: bool,
+    now_ms: int,
 ) -> frozenset[str]:
     """Return the ids of the hosts that belong inside the wall.
 
@@ -70,16 +84,18 @@ def hosts_inside(
         inside: the hosts that are in the wall now.
         servers_answer: whether any attestation server answered when it was last asked.
     """
-    good = {host_id for host_id, verdict in up_hosts.items() if verdict is not None and holds(verdict, now_ms)}
-    if servers_answer or not good:
-        return frozenset(good)
-    ended = {
-        host_id
-        for host_id in inside
-        for verdict in [up_hosts.get(host_id)]
-        if verdict is not None and verdict.level is Level.TRUSTED and now_ms >= verdict.end_ms
-    }
-    return frozenset(good | ended)
+    trusted: set[str] = set()
+    ended: set[str] = set()
+    for host_id, verdict in up_hosts.items():
+        if verdict is None or verdict.level is not Level.TRUSTED:
+            continue
+        if holds(verdict, now_ms):
+            trusted.add(host_id)
+        elif host_id in inside and now_ms >= verdict.end_ms:
+            ended.add(host_id)
+    if servers_answer or not trusted:
+        return frozenset(trusted)
+    return frozenset(trusted | ended)
 
 
 def plan(
@@ -99,26 +115,36 @@ def plan(
     host_ids = frozenset(hosts)
     if wall is None:
         return [Step(Edit.CREATE, host_ids=host_ids, vm_ids=frozenset(vms))]
-    leaving_vms = {vm for vm in wall.vm_ids if vm in known_vms} - set(vms)
-    vm_ids = (wall.vm_ids - leaving_vms) | set(vms)
+    leaving_vms = {vm_id for vm_id in wall.vm_ids if vm_id in known_vms}.difference(vms)
+    vm_ids = (wall.vm_ids - leaving_vms).union(vms)
     steps: list[Step] = []
     if not wall.enforcing or wall.host_label_ids:
         steps.append(Step(Edit.REPAIR, host_ids=host_ids, vm_ids=vm_ids))
-    staying = wall.host_ids & host_ids
-    if _in_one_call(len(wall.host_ids - staying), len(staying)):
-        steps.append(Step(Edit.REMOVE_HOSTS, host_ids=staying))
-    else:
-        steps += _steps(Edit.REMOVE_HOST, wall.host_ids - staying)
-    if _in_one_call(len(host_ids - staying), len(host_ids)):
-        steps.append(Step(Edit.ADD_HOSTS, host_ids=host_ids))
-    else:
-        steps += _steps(Edit.ADD_HOST, host_ids - staying)
-    if _in_one_call(len(wall.vm_ids ^ vm_ids), len(vm_ids)):
-        steps.append(Step(Edit.CHANGE_VMS, vm_ids=vm_ids))
-    else:
-        steps += _steps(Edit.ADD_VM, vm_ids - wall.vm_ids)
-        steps += _steps(Edit.REMOVE_VM, leaving_vms)
+    steps += _host_steps(wall, host_ids)
+    steps += _vm_steps(wall, vm_ids)
     return steps or _steps(Edit.REMOVE_SURPLUS, surplus)
+
+
+def _host_steps(wall: Group, host_ids: frozenset[str]) -> list[Step]:
+    """Return the steps to a wall with these hosts: some leave, then others enter."""
+    staying = wall.host_ids & host_ids
+    leaving = wall.host_ids - staying
+    if _in_one_call(len(leaving), len(staying)):
+        steps = [Step(Edit.REMOVE_HOSTS, host_ids=staying)]
+    else:
+        steps = _steps(Edit.REMOVE_HOST, leaving)
+    entering = host_ids - staying
+    if _in_one_call(len(entering), len(host_ids)):
+        return [*steps, Step(Edit.ADD_HOSTS, host_ids=host_ids)]
+    return [*steps, *_steps(Edit.ADD_HOST, entering)]
+
+
+def _vm_steps(wall: Group, vm_ids: frozenset[str]) -> list[Step]:
+    """Return the steps to a wall with these VMs."""
+    if _in_one_call(len(wall.vm_ids ^ vm_ids), len(vm_ids)):
+        return [Step(Edit.CHANGE_VMS, vm_ids=vm_ids)]
+    added = _steps(Edit.ADD_VM, vm_ids - wall.vm_ids)
+    return added + _steps(Edit.REMOVE_VM, wall.vm_ids - vm_ids)
 
 
 def single_steps(group: Group, step: Step) -> list[Step]:

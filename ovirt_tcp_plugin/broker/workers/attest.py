@@ -11,7 +11,7 @@ import concurrent.futures
 import dataclasses
 import logging
 import threading
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 
 from ovirt_tcp_plugin import errors
 from ovirt_tcp_plugin.broker.metrics import Metrics
@@ -64,6 +64,7 @@ class AttestationWorker:
         self._verifier = options.verifier
         self._startup = options.startup
         self._state = state
+        self._questions = state.questions
         self._source = source
         self._metrics = metrics
         self._clock = clock
@@ -95,7 +96,7 @@ class AttestationWorker:
         self.watch_clock()
         if self._stages_requested.is_set():
             self._stages_requested.clear()
-            log.info("startup attestation hosts=%d", self._state.begin_stages())
+            log.info("startup attestation hosts=%d", self._questions.begin_stages())
         self._forget_ended()
         while len(self._asking) < self._verifier.connections:
             due = self._next_hosts()
@@ -120,20 +121,20 @@ class AttestationWorker:
                 del self._asking[question]
 
     def _next_hosts(self) -> _Due:
-        state = self._state
-        progress = state.progress
+        questions = self._questions
+        progress = questions.progress()
         if progress.total and not progress.stage and not progress.done:
-            stage = state.stage(self._startup.first_stage_query_size)
-            return _Due(stage or (), first_stage=True)
+            stage = questions.stage(self._startup.first_stage_query_size)
+            return _Due(stage, first_stage=True)
         if self._first_stage_has_head_start():
             return _Due(())
         self.begun.set()
-        host_ids = state.due(self._room(), failing=False)
+        host_ids = questions.due(self._room(), failing=False)
         if not host_ids and progress.stage and not progress.done:
-            host_ids = state.stage(self._startup.second_stage_query_size) or []
+            host_ids = questions.stage(self._startup.second_stage_query_size)
         if host_ids or not self._may_wait_for_silent_hosts():
             return _Due(host_ids)
-        return _Due(state.due(self._verifier.batch_size), failing=True)
+        return _Due(questions.due(self._verifier.batch_size), failing=True)
 
     def _first_stage_has_head_start(self) -> bool:
         if self._clock.now_ms() >= self._first_until_ms:
@@ -174,11 +175,11 @@ class AttestationWorker:
         except Exception:
             log.exception("a question failed; no trust was extended")
             reason = "the broker failed to take the answer; its log says why"
-            self._state.nobody_answered(host_ids, reason)
+            self._questions.nobody_answered(host_ids, reason)
 
     def _ask(self, host_ids: Sequence[str]) -> None:
         names = self._names(host_ids)
-        self._state.not_asked(set(host_ids) - set(names))
+        self._questions.not_asked(set(host_ids) - set(names))
         if not names:
             return
         try:
@@ -196,14 +197,14 @@ class AttestationWorker:
         """Return the names at the attestation server of those hosts that have one."""
         names: dict[str, str] = {}
         for host_id in host_ids:
-            name = self._state.name(host_id)
+            name = self._questions.name(host_id)
             if name:
                 names[host_id] = name
         return names
 
-    def _fail(self, host_ids: Iterable[str], reason: str) -> None:
+    def _fail(self, host_ids: Collection[str], reason: str) -> None:
         self._metrics.question(answered=False)
-        self._state.nobody_answered(host_ids, reason)
+        self._questions.nobody_answered(host_ids, reason)
 
     def _record(self, names: Mapping[str, str], answers: Mapping[str, Answer]) -> None:
         # An answer during which this machine was paused seems younger than it is.
@@ -211,5 +212,5 @@ class AttestationWorker:
         # An answer about a name that is another host's by now, or no host's, counts for no host.
         names_now = self._names(names)
         same = [host_id for host_id, name in names.items() if names_now.get(host_id) == name]
-        self._state.not_asked(set(names) - set(same))
-        self._state.record({host_id: answers[names[host_id]] for host_id in same})
+        self._questions.not_asked(set(names) - set(same))
+        self._questions.record({host_id: answers[names[host_id]] for host_id in same})

@@ -1,6 +1,6 @@
 # SPDX-FileCopyrightText: The ovirt_tcp_plugin developers
 # SPDX-License-Identifier: Apache-2.0
-"""Carries out what the state plans: walls, quarantine and return, and the removal of ended walls."""
+"""Carries out what the state plans: walls, quarantine and return, removal of ended walls."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from ovirt_tcp_plugin import errors
 from ovirt_tcp_plugin.broker.engine_api import EngineEnforcement
 from ovirt_tcp_plugin.broker.metrics import Metrics
 from ovirt_tcp_plugin.broker.state.broker_state import BrokerState
-from ovirt_tcp_plugin.broker.state.retries import FAILURES_TOLD, Retries
+from ovirt_tcp_plugin.broker.state.retries import FAILURES_REPORTED, Retries
 from ovirt_tcp_plugin.broker.workers.calls import Calls
 from ovirt_tcp_plugin.broker.workers.wall_builder import WallBuilder
 from ovirt_tcp_plugin.clock import Clock
@@ -55,7 +55,9 @@ class EnforcementWorker:
         may_begin: Callable[[], bool],
         listing_due: Callable[[], None],
     ) -> None:
-        self._state = state
+        self._changes = state.changes
+        self._walls = state.walls
+        self._quarantine = state.quarantine
         self._engine = engine
         self._publisher = publisher
         self._metrics = metrics
@@ -73,13 +75,12 @@ class EnforcementWorker:
 
     def step(self) -> None:
         """Carry out the plans, if something happened or a second passed. Raises Unavailable."""
-        if not self._may_begin() or not (self._is_late() or self._state.changed.is_set()):
+        if not self._may_begin() or not (self._is_late() or self._changes.are_plans_due()):
             return
         self._begun_ms = self._clock.now_ms()
-        self._state.changed.clear()
-        self._state.worse.clear()
-        blocked = self._builder.build(self._state.plans(), self._is_late)
-        self._quarantine(blocked)
+        self._changes.begin_plans()
+        blocked = self._builder.build(self._walls.plans(), self._is_late)
+        self._move_hosts(blocked)
         self._remove_ended_walls()
 
     def _is_late(self) -> bool:
@@ -91,15 +92,15 @@ class EnforcementWorker:
 
     # Quarantine
 
-    def _quarantine(self, blocked: Collection[str]) -> None:
+    def _move_hosts(self, blocked: Collection[str]) -> None:
         """Ask for maintenance and for activation, each host on its own.
 
         Args:
             blocked: clusters of which no host leaves now: while a host that is not trusted is
                 inside the wall of its pool, VMs of one that leaves could come to it.
         """
-        leaving = self._state.to_deactivate(blocked)
-        returning = self._state.to_activate()
+        leaving = self._quarantine.to_deactivate(blocked)
+        returning = self._quarantine.to_activate()
         if not leaving and not returning:
             return
         # Out of the snapshot first: the VMs that leave this host may not be placed on another of
@@ -124,15 +125,15 @@ class EnforcementWorker:
             self._engine.deactivate(host_id, reason[:MAX_REASON_LENGTH])
         except errors.NotFound:
             self._listing_due()
-            self._state.not_deactivated(host_id)
+            self._quarantine.not_deactivated(host_id)
         except (errors.Conflict, errors.Unavailable) as e:
             if self._is_away(e):
                 away.set()
                 return
-            self._state.deactivated(host_id, str(e))
+            self._quarantine.deactivated(host_id, str(e))
             self._metrics.quarantine(accepted=False)
         else:
-            self._state.deactivated(host_id)
+            self._quarantine.deactivated(host_id)
             self._metrics.quarantine(accepted=True)
 
     def _activate(self, host_id: str, away: threading.Event) -> None:
@@ -145,9 +146,9 @@ class EnforcementWorker:
                 away.set()
                 return
             log.warning("activate host=%s error=%s", host_id, e)
-            self._state.activated(host_id, str(e))
+            self._quarantine.activated(host_id, str(e))
         else:
-            self._state.activated(host_id)
+            self._quarantine.activated(host_id)
             self._metrics.returned()
 
     # Walls of clusters that are no pools any more
@@ -156,7 +157,7 @@ class EnforcementWorker:
         """Remove them, each on its own."""
         now_ms = self._clock.now_ms()
         jobs: dict[str, Callable[[], None]] = {}
-        for cluster_id, group_id in self._state.ended_walls():
+        for cluster_id, group_id in self._walls.ended():
             if self._ended_wall_retries.due(group_id, now_ms):
                 jobs[group_id] = functools.partial(self._remove_ended_wall, cluster_id, group_id)
         self._calls.run(jobs)
@@ -169,8 +170,8 @@ class EnforcementWorker:
                 return
             log.warning("wall not removed cluster=%s group=%s error=%s", cluster_id, group_id, e)
             number = self._ended_wall_retries.failed(group_id, self._clock.now_ms())
-            if number == FAILURES_TOLD:
-                self._state.ended_wall_refused(cluster_id, group_id, str(e))
+            if number == FAILURES_REPORTED:
+                self._walls.ended_refused(cluster_id, group_id, str(e))
         else:
             self._ended_wall_retries.succeeded(group_id)
-            self._state.ended_wall_removed(group_id)
+            self._walls.ended_removed(group_id)

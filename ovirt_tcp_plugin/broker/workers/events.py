@@ -31,7 +31,12 @@ class EventWriter:
     """Thread-safe."""
 
     def __init__(
-        self, outbox: Outbox, history: History, engine: EngineEventLog, metrics: Metrics, clock: Clock
+        self,
+        outbox: Outbox,
+        history: History,
+        engine: EngineEventLog,
+        metrics: Metrics,
+        clock: Clock,
     ) -> None:
         self._outbox = outbox
         self._history = history

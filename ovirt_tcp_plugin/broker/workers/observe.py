@@ -133,7 +133,7 @@ class ObservationWorker:
     # Listings
 
     def _begin(self) -> None:
-        """Begin the startup attestation before all VMs are listed: where there are many, that takes long."""
+        """Begin the startup attestation before all VMs are listed: many of them take long."""
         frame = self._engine.listing_without_vms()
         self._state.observe_frame(frame)
         self._state.observe_hosts(frame.hosts)
@@ -150,13 +150,13 @@ class ObservationWorker:
     def _read_listing(self, now_ms: int) -> Listing:
         """Read everything; a reading that fails stays due."""
         self.listing_due.clear()
-        wall_edits = self._state.wall_edits
+        wall_edits = self._state.walls.edits()
         try:
             listing = self._engine.listing()
         except errors.Error:
             self.listing_due.set()
             raise
-        if wall_edits != self._state.wall_edits:
+        if wall_edits != self._state.walls.edits():
             self.listing_due.set()
         for pool in self._state.observe_listing(listing, wall_edits):
             self._reactions.forget_pool(pool.cluster_id)
@@ -195,7 +195,8 @@ class ObservationWorker:
 
     def _observe_filter(self, units: Sequence[Unit]) -> None:
         started = started_at(self._start_file)
-        notice = self._filter_watch.observe(units, started, self._state.has_pools())
+        has_pools = bool(self._state.pools())
+        notice = self._filter_watch.observe(units, started, has_pools)
         if notice is not None:
             self._state.tell(notice)
 
@@ -210,7 +211,7 @@ class ObservationWorker:
         self._vm_monitor.take_event(event)
         self._group_edits.take_event(event)
         # It is reported where an exempt VM runs.
-        arrived = event.code in events.VM_ARRIVED and self._state.is_exempt(event.vm_id)
+        arrived = event.code in events.VM_ARRIVED and event.vm_id in self._state.exempt_vms()
         if event.code in events.LISTING_DUE or arrived:
             self.listing_due.set()
 

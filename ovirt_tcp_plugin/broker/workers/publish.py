@@ -1,6 +1,6 @@
 # SPDX-FileCopyrightText: The ovirt_tcp_plugin developers
 # SPDX-License-Identifier: Apache-2.0
-"""Writes what others need of the state: snapshots for filterd, and the file that a restart needs."""
+"""Writes what others need of the state: snapshots for filterd, and the state file."""
 
 from __future__ import annotations
 
@@ -42,6 +42,7 @@ class PublicationWorker:
         all_known: Callable[[], bool],
     ) -> None:
         self._state = state
+        self._changes = state.changes
         self._writer = writer
         self._state_file = state_file
         self._metrics = metrics
@@ -56,11 +57,11 @@ class PublicationWorker:
         self._saved_ms = 0
 
     def step(self) -> None:
-        """Write what changed: at once where trust was taken away, else a pool at most once a second."""
+        """Write what changed: at once where trust was lost, else a pool at most once a second."""
         if not self._may_begin():
             return
         now_ms = self._clock.now_ms()
-        old, too_trusting = self._state.old_snapshots()
+        old, too_trusting = self._changes.old_snapshots()
         trust_lost = bool(too_trusting)
         if not self._all_known():
             # A file of an earlier run knows the VMs' marks, and its verdicts end by themselves.
@@ -78,12 +79,12 @@ class PublicationWorker:
         One that fails keeps no other back, and is tried again.
         """
         with self._publishing:
-            chosen = self._state.old_snapshots()[0] if pool_ids is None else pool_ids
-            self._state.written(chosen)
+            chosen = self._changes.old_snapshots()[0] if pool_ids is None else pool_ids
+            self._changes.written(chosen)
             for snapshot in self._state.snapshots(chosen):
                 self._written_ms[snapshot.pool_id] = self._clock.now_ms()
                 if not self._write(snapshot):
-                    self._state.not_written(snapshot.pool_id)
+                    self._changes.not_written(snapshot.pool_id)
             try:
                 self._writer.confirm()
             except OSError as e:
@@ -91,7 +92,7 @@ class PublicationWorker:
 
     def save(self) -> None:
         """Save the state. Without room on the disk, the broker goes on by what it knows now."""
-        self._saved_revision = self._state.revision
+        self._saved_revision = self._changes.revision()
         self._saved_ms = self._clock.now_ms()
         try:
             self._state_file.save(self._state)
@@ -103,7 +104,7 @@ class PublicationWorker:
         return now_ms - self._written_ms.get(pool_id, 0) >= SNAPSHOT_EVERY_MS
 
     def _is_save_due(self, trust_lost: bool, now_ms: int) -> bool:
-        if self._saved_revision == self._state.revision:
+        if self._saved_revision == self._changes.revision():
             return False
         # At once: a host that lost trust may not have it again because we were killed.
         return trust_lost or now_ms - self._saved_ms >= SAVE_EVERY_MS

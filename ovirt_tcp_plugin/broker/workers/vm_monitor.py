@@ -1,6 +1,6 @@
 # SPDX-FileCopyrightText: The ovirt_tcp_plugin developers
 # SPDX-License-Identifier: Apache-2.0
-"""Keeps the records of VMs in the database, and makes of the engine's events and listings what the VM hooks are run for."""
+"""Keeps the records of VMs, and makes events for VM hooks of what the engine shows."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from ovirt_tcp_plugin import errors
 from ovirt_tcp_plugin.broker.hooks import HookEvent
 from ovirt_tcp_plugin.broker.state import vm_records
 from ovirt_tcp_plugin.broker.state.broker_state import BrokerState
-from ovirt_tcp_plugin.broker.state.vm_records import Record, Seen, VmNews, VmRecords
+from ovirt_tcp_plugin.broker.state.vm_records import Record, VmListing, VmNews, VmRecords
 from ovirt_tcp_plugin.broker.store.database import Database
 from ovirt_tcp_plugin.engine import events
 from ovirt_tcp_plugin.placement.inventory import Event, Listing, Notice
@@ -24,7 +24,8 @@ class VmMonitor:
     """The thread that looks at the engine has it; only `by_hand` may be called by others."""
 
     def __init__(self, state: BrokerState, database: Database) -> None:
-        self._state, self._database = state, database
+        self._state = state
+        self._database = database
         self._records = VmRecords(_load(database))
         self._causes: dict[str, set[str]] = {}
         self._unsaved: set[str] = set()
@@ -35,9 +36,11 @@ class VmMonitor:
         """Note what an event tells of a VM; the next listing will show it."""
         if event.code in events.TRUST_MISMATCH:
             text = f"The engine warns ({event.code}): {event.text}"
-            self._relayed.append(Notice("engine_trust_mismatch", "warning", text, vm_id=event.vm_id, event=False))
+            code = "engine_trust_mismatch"
+            self._relayed.append(Notice(code, "warning", text, vm_id=event.vm_id, event=False))
         if event.code in events.TEMPLATE_IMPORTED:
-            text = f"A template was imported: {event.text} Only what its own properties say marks the VMs made from it."
+            text = f"A template was imported: {event.text}"
+            text = f"{text} Only what its own properties say marks the VMs made from it."
             self._relayed.append(Notice("template_imported", "normal", text, event=False))
         name = _cause(event.code)
         if name and event.vm_id:
@@ -45,17 +48,18 @@ class VmMonitor:
 
     def observe(self, listing: Listing) -> list[HookEvent]:
         """Take a complete listing into account; return the hooks to run."""
-        seen = self._seen(listing)
-        causes, self._causes = self._causes, {}
-        news, notices, changed = self._records.observe(seen, causes)
+        causes = self._causes
+        self._causes = {}
+        news, notices, changed = self._records.observe(self._vm_listing(listing), causes)
         self._unsaved |= changed
         for notice in (*self._relayed, *notices):
             self._state.tell(notice)
         self._relayed.clear()
-        for one in news:
-            if one.text:
-                self._state.tell(Notice(one.name, "normal", one.text, vm_id=one.vm.id, event=False))
-        return [_hook(one) for one in news]
+        for item in news:
+            if item.text:
+                notice = Notice(item.name, "normal", item.text, vm_id=item.vm.id, event=False)
+                self._state.tell(notice)
+        return [_hook(item) for item in news]
 
     def save(self) -> None:
         """Keep the records that changed. Raises Unavailable; they are kept the next time then."""
@@ -66,20 +70,28 @@ class VmMonitor:
                 record = self._records.by_id.get(vm_id)
                 connection.execute("DELETE FROM vms WHERE id = ?", (vm_id,))
                 if record is not None:
-                    connection.execute("INSERT INTO vms VALUES (?, ?, ?, ?, ?, ?, ?)", (vm_id, *record))
+                    row = (vm_id, *record)
+                    connection.execute("INSERT INTO vms VALUES (?, ?, ?, ?, ?, ?, ?)", row)
         self._unsaved = set()
 
-    def by_hand(self, name: str, vm: str, listing: Listing) -> HookEvent:
-        """Return the event to run a hook by hand: what is wrong with the VM now, told or not. Raises NotFound."""
-        found = next((one for one in listing.vms if vm in (one.id, one.name)), None)
-        if found is None:
-            raise errors.NotFound("VM", vm)
-        fault = self._records.standing(found, self._seen(listing))
-        return HookEvent(name, vm_id=found.id, code=name if fault else "", fault=fault)
+    def by_hand(self, name: str, vm_name: str, listing: Listing) -> HookEvent:
+        """Return the event to run a hook by hand: what is wrong with the VM now, reported or not.
 
-    def _seen(self, listing: Listing) -> Seen:
-        pools, exempt = self._state.pools_and_exempt()
-        return Seen(listing.vms, {one.id: one.name for one in listing.clusters}, pools, exempt)
+        Args:
+            vm_name: name or id.
+
+        Raises:
+            NotFound: there is no such VM.
+        """
+        for vm in listing.vms:
+            if vm_name in (vm.id, vm.name):
+                fault = self._records.standing(vm, self._vm_listing(listing))
+                return HookEvent(name, vm_id=vm.id, code=name if fault else "", fault=fault)
+        raise errors.NotFound("VM", vm_name)
+
+    def _vm_listing(self, listing: Listing) -> VmListing:
+        clusters = {cluster.id: cluster.name for cluster in listing.clusters}
+        return VmListing(listing.vms, clusters, self._state.pools(), self._state.exempt_vms())
 
 
 def warning(event: HookEvent) -> Notice:

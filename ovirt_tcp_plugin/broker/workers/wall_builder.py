@@ -6,19 +6,24 @@ from __future__ import annotations
 
 import functools
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 from ovirt_tcp_plugin.broker.engine_api import EngineWalls
 from ovirt_tcp_plugin.broker.metrics import Metrics
-from ovirt_tcp_plugin.broker.state.broker_state import BrokerState, WallPlan
+from ovirt_tcp_plugin.broker.state.broker_state import BrokerState
 from ovirt_tcp_plugin.broker.state.retries import Retries
+from ovirt_tcp_plugin.broker.state.wall_plan import Edit, WallPlan
 from ovirt_tcp_plugin.broker.workers.calls import Calls
 from ovirt_tcp_plugin.broker.workers.wall_work import CREATING, ENTERING, LEAVING, WallWork
 from ovirt_tcp_plugin.clock import Clock
 
 
 class WallBuilder:
-    """The walls' builder. `listing_due` is called when the engine's walls are not as they were thought to be."""
+    """For one thread's use; its calls run in others.
+
+    Args:
+        listing_due: called when the engine's walls are not as the state has them.
+    """
 
     def __init__(
         self,
@@ -29,8 +34,13 @@ class WallBuilder:
         clock: Clock,
         listing_due: Callable[[], None],
     ) -> None:
-        self._state, self._engine, self._metrics = state, engine, metrics
-        self._calls, self._clock, self._listing_due = calls, clock, listing_due
+        self._state = state
+        self._changes = state.changes
+        self._engine = engine
+        self._metrics = metrics
+        self._calls = calls
+        self._clock = clock
+        self._listing_due = listing_due
         self._retries: dict[str, Retries] = {}
 
     def build(self, plans: Sequence[WallPlan], late: Callable[[], bool]) -> frozenset[str]:
@@ -49,7 +59,7 @@ class WallBuilder:
         over = threading.Event()
 
         def outdated() -> bool:
-            return over.is_set() or away.is_set() or self._state.worse.is_set() or late()
+            return over.is_set() or away.is_set() or self._changes.is_trust_lost() or late()
 
         try:
             return self._carry_out(plans, away, outdated, late)
@@ -65,28 +75,36 @@ class WallBuilder:
         late: Callable[[], bool],
     ) -> frozenset[str]:
         works = {plan.pool.cluster_id: self._work(plan, away, outdated) for plan in plans}
-        # Who leaves a wall leaves first in all pools; then walls are made; then others enter.
+        # Hosts that leave a wall leave first in all pools; then walls are made; then others enter.
         for edits in (LEAVING, CREATING, ENTERING):
-            jobs = {
-                cluster_id: functools.partial(work.carry_out, edits)
-                for cluster_id, work in works.items()
-                if work.has(edits)
-            }
-            self._calls.run(jobs)
-            for work in works.values():
-                if work.away is not None:
-                    raise work.away
-            if self._state.worse.is_set():
+            had_work = self._run(works, edits)
+            if self._changes.is_trust_lost():
                 return frozenset(works)
-            if jobs and late():
-                self._state.changed.set()
+            if had_work and late():
+                self._changes.request_plans()
                 break
         done = [cluster_id for cluster_id, work in works.items() if work.is_done()]
-        self._state.walls_in_order(done)
+        self._state.walls.in_order(done)
         open_walls = [
             cluster_id for cluster_id, work in works.items() if work.may_let_untrusted_in()
         ]
         return frozenset(open_walls)
+
+    def _run(self, works: Mapping[str, WallWork], edits: frozenset[Edit]) -> bool:
+        """Carry out the steps of these edits in all pools; return whether there were any.
+
+        Raises:
+            Unavailable: the engine does not answer.
+        """
+        jobs: dict[str, Callable[[], None]] = {}
+        for cluster_id, work in works.items():
+            if work.has(edits):
+                jobs[cluster_id] = functools.partial(work.carry_out, edits)
+        self._calls.run(jobs)
+        for work in works.values():
+            if work.away is not None:
+                raise work.away
+        return bool(jobs)
 
     def _work(
         self, plan: WallPlan, away: threading.Event, outdated: Callable[[], bool]

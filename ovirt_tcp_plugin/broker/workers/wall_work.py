@@ -18,9 +18,9 @@ from typing import Optional
 from ovirt_tcp_plugin import errors
 from ovirt_tcp_plugin.broker.engine_api import EngineWalls
 from ovirt_tcp_plugin.broker.metrics import Metrics
-from ovirt_tcp_plugin.broker.state.broker_state import BrokerState, WallPlan
-from ovirt_tcp_plugin.broker.state.retries import FAILURES_TOLD, Retries
-from ovirt_tcp_plugin.broker.state.wall_plan import Edit, Step, single_steps
+from ovirt_tcp_plugin.broker.state.broker_state import BrokerState
+from ovirt_tcp_plugin.broker.state.retries import FAILURES_REPORTED, Retries
+from ovirt_tcp_plugin.broker.state.wall_plan import Edit, Step, WallPlan, single_steps
 from ovirt_tcp_plugin.clock import Clock
 from ovirt_tcp_plugin.placement.inventory import Group, wall_name
 
@@ -52,9 +52,15 @@ class WallWork:
         outdated: Callable[[], bool],
         listing_due: Callable[[], None],
     ) -> None:
-        self._plan, self._state, self._engine, self._metrics = plan, state, engine, metrics
-        self._retries, self._clock, self._engine_away = retries, clock, engine_away
-        self._outdated, self._listing_due = outdated, listing_due
+        self._plan = plan
+        self._state = state
+        self._engine = engine
+        self._metrics = metrics
+        self._retries = retries
+        self._clock = clock
+        self._engine_away = engine_away
+        self._outdated = outdated
+        self._listing_due = listing_due
         self._cluster_id = plan.pool.cluster_id
         self._group = plan.group or Group("", wall_name(self._cluster_id))
         self._known = plan.group
@@ -118,7 +124,7 @@ class WallWork:
             return
         if gone:
             self._over = True
-            self._state.wall_gone(self._cluster_id, self._group.id)
+            self._state.walls.gone(self._cluster_id, self._group.id)
         else:
             self._take_failure(step, error)
 
@@ -145,8 +151,8 @@ class WallWork:
         )
         if number == 1:
             self._listing_due()
-        if number == FAILURES_TOLD:
-            self._state.wall_refused(self._cluster_id, step.edit, str(error))
+        if number == FAILURES_REPORTED:
+            self._state.walls.refused(self._cluster_id, step.edit, str(error))
 
     # One step: whether it was carried out; if not, the next plan goes on
 
@@ -159,7 +165,7 @@ class WallWork:
             return self._set_members(step)
         if step.edit is Edit.REMOVE_SURPLUS:
             self._engine.remove_wall(self._cluster_id, step.subject)
-            self._state.surplus_removed(self._cluster_id, step.subject)
+            self._state.walls.surplus_removed(self._cluster_id, step.subject)
             return True
         return self._edit_member(step)
 
@@ -182,7 +188,7 @@ class WallWork:
             made = self._engine.create_wall(self._cluster_id, host_ids, step.vm_ids, spare)
         except (errors.Conflict, errors.NotFound) as e:
             log.warning("not made with members cluster=%s error=%s", self._cluster_id, e)
-            self._state.wall_refused_at_first(self._cluster_id, str(e))
+            self._state.walls.refused_at_first(self._cluster_id, str(e))
             return False
         self._walled(Group(made, wall_name(self._cluster_id), host_ids, step.vm_ids))
         return True
@@ -206,7 +212,7 @@ class WallWork:
                 log.warning(
                     "not repaired cluster=%s emptied=%s error=%s", self._cluster_id, emptied, e
                 )
-                self._state.wall_refused_at_first(self._cluster_id, str(e))
+                self._state.walls.refused_at_first(self._cluster_id, str(e))
             else:
                 repaired = dataclasses.replace(
                     self._group, enforcing=True, host_label_ids=frozenset()
@@ -223,7 +229,7 @@ class WallWork:
         if not self._make(step, spare=True):
             made = self._engine.create_wall(self._cluster_id, spare=True)
             self._walled(Group(made, wall_name(self._cluster_id)))
-        self._state.surplus_left(self._cluster_id, old_id)
+        self._state.walls.surplus_left(self._cluster_id, old_id)
         return self._goes_on_later()
 
     def _set_members(self, step: Step) -> bool:
@@ -292,7 +298,7 @@ class WallWork:
 
     def _walled(self, group: Group) -> None:
         self._group = group
-        known = self._state.walled(self._cluster_id, group)
+        known = self._state.walls.edited(self._cluster_id, group)
         if known != self._known:
             # It was listed while our call took long: what it is now, only the next listing tells.
             self._listing_due()
@@ -300,5 +306,5 @@ class WallWork:
 
     def _goes_on_later(self) -> bool:
         self._over = True
-        self._state.changed.set()
+        self._state.changes.request_plans()
         return False

@@ -25,7 +25,7 @@ def attest(installation: Installation) -> Iterator[Callable[..., None]]:
     def attest(level: Level, *names: str) -> None:
         reason = ("pcr_differs", "PCR 17 is not the known one") if level is Level.UNTRUSTED else ("", "")
         answer = Answer(level, clock.now_ms(), 0, LIFE_MS, True, *reason)
-        knowledge.record({installation.site.host(name).id: answer for name in names})
+        knowledge.questions.record({installation.site.host(name).id: answer for name in names})
 
     yield attest
     attest(Level.TRUSTED, *HOSTS)
@@ -54,7 +54,7 @@ def test_one_that_was_taken_out(
     installation: Installation, attest: Callable[..., None], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     attest(Level.UNTRUSTED, "h2")
-    installation.site.knowledge.deactivated(installation.site.host("h2").id)
+    installation.site.knowledge.quarantine.deactivated(installation.site.host("h2").id)
     with monkeypatch.context() as patch:
         leave_wall(installation, patch, "h2")
         look = installation.look()

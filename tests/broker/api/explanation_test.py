@@ -34,7 +34,7 @@ def test_an_untrusted_host_is_refused_by_filter_wall_and_quarantine() -> None:
     world.attest(good=["h1"], bad=["h0"])
     world.build()
     assert world.leaving() == {"h0"}
-    world.knowledge.deactivated("h0")
+    world.knowledge.quarantine.deactivated("h0")
     told = explain(world)
     assert (told["allowed"], told["code"], told["reason"]) == (False, "pcr_differs", "PCR 17 is not the known one")
     assert lines(told) == {
@@ -80,7 +80,7 @@ def test_the_guard_has_its_say(release: bool | None, says: str, code: str) -> No
     world.attest(good=world.ids())
     world.attest(bad=["h0", "h1", "h2"])
     if release is not None:
-        world.knowledge.guard(release)
+        world.knowledge.quarantine.decide(release)
     told = explain(world)
     assert lines(told)["quarantine"] == (says, code)
     assert told["allowed"] is False

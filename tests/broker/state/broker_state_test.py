@@ -43,7 +43,7 @@ class World:
         self.units: tuple[Unit, ...] = (Unit("unit", "TrustedHosts"),)
         self.wall: Group | None = Group("wall", "ovirt-tcp-wall")
         self.engine_hosts: frozenset[str] = frozenset()
-        self.knowledge = BrokerState(options, self.clock, random.random)  # type: ignore[arg-type]
+        self.knowledge = BrokerState(options, self.clock, random.random)
         self.look()
 
     def look(self) -> None:
@@ -51,7 +51,7 @@ class World:
         walls = {POOL: self.wall} if self.wall else {}
         hosts, vms = tuple(self.hosts), tuple(self.vms)
         listing = Listing((self.cluster,), (self.policy,), self.units, hosts, vms, walls, self.engine_hosts)
-        self.ended = self.knowledge.observe_listing(listing, self.knowledge.wall_edits)
+        self.ended = self.knowledge.observe_listing(listing, self.knowledge.walls.edits())
         self.knowledge.observe_hosts(self.hosts)
 
     def status(self, host_id: str, status: str, detail: str = "") -> None:
@@ -67,18 +67,18 @@ class World:
         answers = {one: Answer(Level.TRUSTED, now, 0, LIFE, True) for one in good}
         reason = ("pcr_differs", "PCR 17 is not the known one")
         answers.update({one: Answer(Level.UNTRUSTED, now, 0, LIFE, True, *reason) for one in bad})
-        self.knowledge.record(answers)
+        self.knowledge.questions.record(answers)
 
     def restart(self) -> None:
         """Restart the broker: only what it saved is left."""
         saved: dict[str, Any] = json.loads(json.dumps(self.knowledge.encode()))
-        self.knowledge = BrokerState(self.options, self.clock, random.random)  # type: ignore[arg-type]
+        self.knowledge = BrokerState(self.options, self.clock, random.random)
         self.knowledge.restore(saved)
         self.look()
 
     def build(self) -> None:
         """Carry out the plan of the wall."""
-        (plan,) = self.knowledge.plans()
+        (plan,) = self.knowledge.walls.plans()
         group = plan.group or Group("wall", "ovirt-tcp-wall")
         hosts, vms = set(group.host_ids), set(group.vm_ids)
         for step in plan.steps:
@@ -95,9 +95,9 @@ class World:
             elif step.edit is Edit.CHANGE_VMS:
                 vms = set(step.vm_ids)
         self.wall = Group("wall", "ovirt-tcp-wall", frozenset(hosts), frozenset(vms))
-        self.knowledge.walled(POOL, self.wall)
-        if not self.knowledge.plans()[0].steps:
-            self.knowledge.walls_in_order([POOL])
+        self.knowledge.walls.edited(POOL, self.wall)
+        if not self.knowledge.walls.plans()[0].steps:
+            self.knowledge.walls.in_order([POOL])
 
     def inside(self) -> set[str]:
         self.build()
@@ -105,7 +105,7 @@ class World:
         return set(self.wall.host_ids)
 
     def leaving(self) -> set[str]:
-        return {host_id for host_id, _ in self.knowledge.to_deactivate()}
+        return {host_id for host_id, _ in self.knowledge.quarantine.to_deactivate()}
 
     def ids(self) -> list[str]:
         return [host.id for host in self.hosts]
@@ -118,21 +118,20 @@ class TestChange:
     """What has walls looked at again, and what has a plan under way given up."""
 
     def look_away(self, world: World) -> None:
-        world.knowledge.changed.clear()
-        world.knowledge.worse.clear()
+        world.knowledge.changes.begin_plans()
 
     def seen(self, world: World) -> tuple[bool, bool]:
-        return world.knowledge.changed.is_set(), world.knowledge.worse.is_set()
+        return world.knowledge.changes.are_plans_due(), world.knowledge.changes.is_trust_lost()
 
     def test_a_renewed_verdict_concerns_no_wall(self) -> None:
         world = World()
         world.attest(good=world.ids())
         self.look_away(world)
-        revision = world.knowledge.revision
+        revision = world.knowledge.changes.revision()
         world.clock.pass_ms(1000)
         world.attest(good=world.ids())
         assert self.seen(world) == (False, False)
-        assert world.knowledge.revision > revision
+        assert world.knowledge.changes.revision() > revision
 
     def test_a_host_that_becomes_trusted_can_wait(self) -> None:
         world = World()
@@ -162,10 +161,10 @@ class TestChange:
         world = World()
         world.attest(good=world.ids())
         self.look_away(world)
-        world.knowledge.nobody_answered(["h0"], "dead")
+        world.knowledge.questions.nobody_answered(["h0"], "dead")
         assert self.seen(world) == (True, False)
         self.look_away(world)
-        world.knowledge.nobody_answered(["h1"], "dead")
+        world.knowledge.questions.nobody_answered(["h1"], "dead")
         assert self.seen(world) == (False, False)
 
 
@@ -206,7 +205,7 @@ class TestPlacement:
         world = World()
         world.hosts[1] = dataclasses.replace(world.hosts[1], address=world.hosts[0].address.upper())
         world.look()
-        assert {"h0", "h1"}.isdisjoint(world.knowledge.due(10))
+        assert {"h0", "h1"}.isdisjoint(world.knowledge.questions.due(10))
         decision = world.knowledge.case("vm-0", "host-1").decision
         assert decision is not None
         assert (decision.allowed, decision.code) == (False, "name_shared")
@@ -226,7 +225,7 @@ class TestPlacement:
         world.attest(good=world.ids())
         world.build()
         began = time.perf_counter()
-        world.knowledge.plans()
+        world.knowledge.walls.plans()
         world.knowledge.snapshots()
         assert time.perf_counter() - began < 0.2
 
@@ -250,12 +249,12 @@ class TestSilence:
             world.clock.pass_ms(60_000)
         everybody = set(world.ids())
         assert world.inside() == everybody
-        world.knowledge.nobody_answered(world.ids(), "refused")
+        world.knowledge.questions.nobody_answered(world.ids(), "refused")
         while world.clock.ms < 1_000_000 + LIFE + 180_000 - 1:
             assert world.inside() == everybody
             assert world.leaving() == set()
             world.clock.pass_ms(29_999)
-            world.knowledge.nobody_answered(world.ids(), "refused")
+            world.knowledge.questions.nobody_answered(world.ids(), "refused")
         world.clock.pass_ms(30_000)
         assert world.inside() == set()
         assert world.leaving() == set()
@@ -265,7 +264,7 @@ class TestSilence:
         world.attest(good=["h0"])
         world.clock.pass_ms(60_000)
         world.attest(good=["h1"])
-        world.knowledge.nobody_answered(world.ids(), "refused")
+        world.knowledge.questions.nobody_answered(world.ids(), "refused")
         world.clock.pass_ms(LIFE - 60_000)
         refused, allowed = (world.knowledge.case("vm-0", host).decision for host in ("host-0", "host-1"))
         assert refused is not None
@@ -276,7 +275,7 @@ class TestSilence:
         world = World()
         world.attest(good=world.ids())
         world.inside()
-        world.knowledge.nobody_answered(world.ids(), "refused")
+        world.knowledge.questions.nobody_answered(world.ids(), "refused")
         world.status("h0", "non_responsive")
         assert world.inside() == {"h1", "h2", "h3"}
 
@@ -296,7 +295,7 @@ class TestSilence:
         saved = world.knowledge.encode()
         for paused_ms, kept in ((0, set(world.ids())), (61_000, set())):
             world.clock.utc_ms += paused_ms
-            world.knowledge = BrokerState(world.options, world.clock, random.random)  # type: ignore[arg-type]
+            world.knowledge = BrokerState(world.options, world.clock, random.random)
             world.knowledge.restore(saved)
             world.look()
             assert world.inside() == kept
@@ -325,7 +324,7 @@ class TestQuarantine:
         world = World()
         world.attest(good=world.ids())
         world.attest(bad=["h1"])
-        ((host_id, reason),) = world.knowledge.to_deactivate()
+        ((host_id, reason),) = world.knowledge.quarantine.to_deactivate()
         assert (host_id, reason) == ("h1", "ovirt-tcp: not trusted (pcr_differs): PCR 17 is not the known one")
         assert any("host-1 is untrusted (pcr_differs): PCR 17 is not the known one" in text for text in world.told())
 
@@ -334,22 +333,22 @@ class TestQuarantine:
         world = World()
         world.attest(good=world.ids())
         world.clock.pass_ms(2 * LIFE)
-        world.knowledge.record({"h1": Answer(level, world.clock.ms, code="no_answer")})
+        world.knowledge.questions.record({"h1": Answer(level, world.clock.ms, code="no_answer")})
         assert world.leaving() == set()
 
     def test_ours_returns_when_it_attests_well_and_is_attested_again(self) -> None:
         world = World()
         world.attest(good=world.ids())
         world.attest(bad=["h1"])
-        (detail,) = [reason for _, reason in world.knowledge.to_deactivate()]
-        world.knowledge.deactivated("h1")
+        (detail,) = [reason for _, reason in world.knowledge.quarantine.to_deactivate()]
+        world.knowledge.quarantine.deactivated("h1")
         world.status("h1", "maintenance", detail)
         world.clock.pass_ms(34_000)
-        assert "h1" in world.knowledge.due(10)
-        assert world.knowledge.to_activate() == []
+        assert "h1" in world.knowledge.questions.due(10)
+        assert world.knowledge.quarantine.to_activate() == []
         world.attest(good=["h1"])
-        assert world.knowledge.to_activate() == ["h1"]
-        world.knowledge.activated("h1")
+        assert world.knowledge.quarantine.to_activate() == ["h1"]
+        world.knowledge.quarantine.activated("h1")
         world.status("h1", "up")
         assert "h1" not in world.inside()
         world.clock.pass_ms(1000)
@@ -362,32 +361,32 @@ class TestQuarantine:
         world.attest(good=world.ids())
         world.attest(bad=["h1"])
         assert world.leaving() == {"h1"}
-        world.knowledge.deactivated("h1")
+        world.knowledge.quarantine.deactivated("h1")
         world.attest(good=["h1"])
         world.status("h1", "maintenance", "ovirt-tcp: not trusted")
-        assert world.knowledge.due(10) == ["h1"]
+        assert world.knowledge.questions.due(10) == ["h1"]
 
     def test_an_administrators_maintenance_is_never_ended(self) -> None:
         world = World()
         world.attest(good=world.ids())
         world.status("h1", "maintenance", "new memory modules")
         world.clock.pass_ms(34_000)
-        assert "h1" not in world.knowledge.due(10)
+        assert "h1" not in world.knowledge.questions.due(10)
         world.attest(bad=["h1"])
         world.attest(good=["h1"])
-        assert (world.leaving(), world.knowledge.to_activate()) == (set(), [])
+        assert (world.leaving(), world.knowledge.quarantine.to_activate()) == (set(), [])
 
     def test_ours_is_known_again_after_a_restart_even_without_its_state(self) -> None:
         world = World()
         world.attest(good=world.ids())
         world.attest(bad=["h1"])
-        (detail,) = [reason for _, reason in world.knowledge.to_deactivate()]
-        world.knowledge = BrokerState(world.options, world.clock, random.random)  # type: ignore[arg-type]
+        (detail,) = [reason for _, reason in world.knowledge.quarantine.to_deactivate()]
+        world.knowledge = BrokerState(world.options, world.clock, random.random)
         world.look()
         world.status("h1", "maintenance", detail)
         world.clock.pass_ms(1000)
         world.attest(good=["h1"])
-        assert world.knowledge.to_activate() == ["h1"]
+        assert world.knowledge.quarantine.to_activate() == ["h1"]
 
     def test_a_refusal_is_said_once_and_tried_again_later(self) -> None:
         world = World()
@@ -397,7 +396,7 @@ class TestQuarantine:
         told = []
         for _ in range(3):
             assert world.leaving() == {"h1"}
-            world.knowledge.deactivated("h1", "pinned VMs")
+            world.knowledge.quarantine.deactivated("h1", "pinned VMs")
             assert world.leaving() == set()
             told += world.told()
             world.clock.pass_ms(LIFE // 2)
@@ -442,12 +441,12 @@ class TestGuard:
 
     def test_release_lets_them_leave(self) -> None:
         world = self.tripped()
-        assert world.knowledge.guard(release=True) == ["host-0", "host-1", "host-2"]
+        assert world.knowledge.quarantine.decide(release=True) == ["host-0", "host-1", "host-2"]
         assert world.leaving() == {"h0", "h1", "h2"}
 
     def test_reject_leaves_them_in_service_until_they_attest_well(self) -> None:
         world = self.tripped()
-        world.knowledge.guard(release=False)
+        world.knowledge.quarantine.decide(release=False)
         assert world.leaving() == set()
         assert "h0" not in world.inside()
         world.clock.pass_ms(LIFE)
@@ -462,7 +461,7 @@ class TestGuard:
             world.attest(good=[one for one in world.ids() if int(one[1:]) >= n])
             world.attest(bad=[f"h{n}"])
             assert f"h{n}" in world.leaving()
-            world.knowledge.deactivated(f"h{n}")
+            world.knowledge.quarantine.deactivated(f"h{n}")
             world.clock.pass_ms(LIFE)
 
     @pytest.mark.parametrize("answered", [False, True], ids=["at once", "after a new question"])
@@ -473,7 +472,7 @@ class TestGuard:
         if answered:
             world.attest(good=[f"h{n}" for n in range(3, 10)], bad=["h0", "h1", "h2"])
         assert world.leaving() == set()
-        assert world.knowledge.guard(release=True) == ["host-0", "host-1", "host-2"]
+        assert world.knowledge.quarantine.decide(release=True) == ["host-0", "host-1", "host-2"]
         world.attest(good=[f"h{n}" for n in range(3, 10)], bad=["h0", "h1", "h2"])
         assert world.leaving() == {"h0", "h1", "h2"}
 
@@ -560,7 +559,7 @@ class TestNotices:
 
 def test_a_listing_that_is_older_than_an_edit_does_not_bring_an_old_wall_back() -> None:
     world = World()
-    edits = world.knowledge.wall_edits
+    edits = world.knowledge.walls.edits()
     listing = Listing(
         (world.cluster,),
         (world.policy,),
@@ -573,14 +572,14 @@ def test_a_listing_that_is_older_than_an_edit_does_not_bring_an_old_wall_back() 
     assert world.inside() == {"h0"}
     world.knowledge.observe_listing(listing, edits)
     world.attest(bad=["h0"])
-    (plan,) = world.knowledge.plans()
+    (plan,) = world.knowledge.walls.plans()
     assert [(step.edit, step.subject) for step in plan.steps if step.edit is Edit.REMOVE_HOST] == [(Edit.REMOVE_HOST, "h0")]
 
 
 def test_servers_that_answer_now_and_then_make_one_event() -> None:
     world = World()
     for _ in range(5):
-        world.knowledge.nobody_answered(["h0"], "refused")
+        world.knowledge.questions.nobody_answered(["h0"], "refused")
         world.attest(good=["h1"])
         world.clock.pass_ms(5_000)
     assert sum("No attestation server answers" in text for text in world.told()) == 1
@@ -589,26 +588,26 @@ def test_servers_that_answer_now_and_then_make_one_event() -> None:
 class TestQuestions:
     def test_without_hosts_nobody_is_asked(self) -> None:
         world = World(hosts=0)
-        assert world.knowledge.due(10) == []
-        assert world.knowledge.begin_stages() == 0
-        assert world.knowledge.stage(10) is None
+        assert world.knowledge.questions.due(10) == []
+        assert world.knowledge.questions.begin_stages() == 0
+        assert world.knowledge.questions.stage(10) == []
 
     def test_hosts_of_a_cluster_that_becomes_a_pool_are_asked_at_once(self) -> None:
         world = World()
         world.policy = dataclasses.replace(world.policy, filter_ids=frozenset())
-        world.knowledge = BrokerState(world.options, world.clock, random.random)  # type: ignore[arg-type]
+        world.knowledge = BrokerState(world.options, world.clock, random.random)
         world.look()
-        assert world.knowledge.due(10) == []
+        assert world.knowledge.questions.due(10) == []
         world.policy = dataclasses.replace(world.policy, filter_ids=frozenset({"unit"}))
         world.look()
-        assert set(world.knowledge.due(10)) == set(world.ids())
+        assert set(world.knowledge.questions.due(10)) == set(world.ids())
         (snapshot,) = world.knowledge.snapshots()
         assert Level.TRUSTED not in {verdict.level for verdict in snapshot.hosts.values()}
 
     def test_hosts_that_answer_do_not_wait_for_silent_ones(self) -> None:
         world = World()
         world.attest(good=["h0", "h1"])
-        world.knowledge.nobody_answered(["h2", "h3"], "silent")
+        world.knowledge.questions.nobody_answered(["h2", "h3"], "silent")
         world.clock.pass_ms(LIFE)
-        assert set(world.knowledge.due(10)) == {"h0", "h1"}
-        assert set(world.knowledge.due(10)) == {"h2", "h3"}
+        assert set(world.knowledge.questions.due(10)) == {"h0", "h1"}
+        assert set(world.knowledge.questions.due(10)) == {"h2", "h3"}

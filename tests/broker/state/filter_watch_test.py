@@ -8,7 +8,7 @@ import datetime
 
 import pytest
 
-from ovirt_tcp_plugin.broker.state.filter_watch import GRACE_MS, LOOK_AGAIN_MS, TELL_AGAIN_MS, FilterWatch
+from ovirt_tcp_plugin.broker.state.filter_watch import GRACE_MS, LOOK_AGAIN_MS, REPORT_AGAIN_MS, FilterWatch
 from ovirt_tcp_plugin.placement.filter_unit import DESCRIPTION, FilterState, filter_state, offered_description
 from ovirt_tcp_plugin.placement.inventory import Unit
 from tests.fake_clock import FakeClock
@@ -74,7 +74,8 @@ class TestFilterWatch:
         assert watch.observe([unit(enabled=False)], None) is None
         clock.pass_ms(LOOK_AGAIN_MS)
         assert watch.is_due()
-        assert watch.observe([unit(2)], None) is None
+        discovered_again = unit(2)
+        assert watch.observe([discovered_again], None) is None
         clock.pass_ms(LOOK_AGAIN_MS)
         assert not watch.is_due()
 
@@ -112,7 +113,7 @@ class TestFilterWatch:
         off = [unit(enabled=False)]
         assert watch.observe(off, None) is not None
         assert watch.observe(off, None) is None
-        clock.pass_ms(TELL_AGAIN_MS)
+        clock.pass_ms(REPORT_AGAIN_MS)
         assert watch.observe(off, None) is not None
         watch.engine_started(surely=True)
         clock.pass_ms(GRACE_MS)

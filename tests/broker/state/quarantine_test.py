@@ -27,7 +27,7 @@ def look_for(world: World, ms: int, good: tuple[str, ...] = ("h0", "h2", "h3")) 
         world.clock.pass_ms(10_000)
         world.attest(good=good)
         world.knowledge.observe_hosts(world.hosts)
-        world.knowledge.to_deactivate()
+        world.knowledge.quarantine.to_deactivate()
         told += world.told()
     return told
 
@@ -99,7 +99,7 @@ class TestRefused:
             world.attest(good=["h0", "h2", "h3"], bad=["h1"])
             if world.leaving():
                 asked += 1
-                world.knowledge.deactivated("h1", f"pinned VMs {asked}")
+                world.knowledge.quarantine.deactivated("h1", f"pinned VMs {asked}")
             told += [text for text in world.told() if "maintenance was refused" in text]
             world.clock.pass_ms(60_000)
         return asked, told
@@ -128,15 +128,15 @@ class TestRefused:
     def test_a_refused_return_is_said_once_and_slows_down(self) -> None:
         world = untrusted(World())
         assert world.leaving() == {"h1"}
-        world.knowledge.deactivated("h1")
+        world.knowledge.quarantine.deactivated("h1")
         world.status("h1", "maintenance", OURS)
         world.attest(good=["h1"])
         world.told()
         asked, told = 0, []
         for _ in range(3 * 360):
-            if world.knowledge.to_activate():
+            if world.knowledge.quarantine.to_activate():
                 asked += 1
-                world.knowledge.activated("h1", "its status is wrong")
+                world.knowledge.quarantine.activated("h1", "its status is wrong")
             told += [text for text in world.told() if "activation was refused" in text]
             world.clock.pass_ms(10_000)
         assert asked <= 9
@@ -147,7 +147,7 @@ class TestStuck:
     def preparing(self) -> World:
         world = untrusted(World())
         assert world.leaving() == {"h1"}
-        world.knowledge.deactivated("h1")
+        world.knowledge.quarantine.deactivated("h1")
         world.status("h1", "preparing_for_maintenance", OURS)
         return world
 
@@ -158,7 +158,7 @@ class TestStuck:
         (told,) = look_for(world, 60_000)
         assert "Host host-1 is untrusted and does not reach maintenance" in told
         assert world.leaving() == {"h1"}
-        world.knowledge.deactivated("h1")
+        world.knowledge.quarantine.deactivated("h1")
         assert world.leaving() == set()
         assert look_for(world, TEN_MINUTES + 10_000) == []
         assert world.leaving() == {"h1"}
@@ -166,7 +166,7 @@ class TestStuck:
     def test_the_reason_of_a_refusal_is_said_too(self) -> None:
         world = self.preparing()
         look_for(world, TEN_MINUTES + 10_000)
-        world.knowledge.deactivated("h1", "pinned VMs")
+        world.knowledge.quarantine.deactivated("h1", "pinned VMs")
         assert [text for text in world.told() if "maintenance was refused: pinned VMs" in text]
         assert look_for(world, 60_000) == []
 
@@ -175,7 +175,7 @@ class TestStuck:
         look_for(world, TEN_MINUTES + 10_000)
         world.attest(good=["h1"])
         assert world.leaving() == set()
-        assert world.knowledge.to_activate() == ["h1"]
+        assert world.knowledge.quarantine.to_activate() == ["h1"]
 
     def test_one_that_arrives_in_time_is_not_stuck(self) -> None:
         world = self.preparing()
@@ -190,30 +190,30 @@ class TestAdministrators:
         """Activated and put away again between two looks: only the reason tells."""
         world = untrusted(World())
         world.leaving()
-        world.knowledge.deactivated("h1")
+        world.knowledge.quarantine.deactivated("h1")
         world.status("h1", "maintenance", OURS)
         world.status("h1", "maintenance", "new memory modules")
         world.clock.pass_ms(1000)
         world.attest(good=["h1"])
-        assert world.knowledge.to_activate() == []
+        assert world.knowledge.quarantine.to_activate() == []
 
     def test_nor_after_a_restart_of_the_broker(self) -> None:
         world = untrusted(World())
         world.leaving()
-        world.knowledge.deactivated("h1")
+        world.knowledge.quarantine.deactivated("h1")
         world.status("h1", "maintenance", OURS)
         world.hosts = [dataclasses.replace(one, status_detail="") if one.id == "h1" else one for one in world.hosts]
         world.restart()
         world.clock.pass_ms(1000)
         world.attest(good=["h1"])
-        assert world.knowledge.to_activate() == []
+        assert world.knowledge.quarantine.to_activate() == []
 
     def test_ours_returns_where_the_engine_shows_no_reason(self) -> None:
         """A host that does not answer goes to maintenance at once, and the engine may leave the reason out."""
         world = untrusted(World())
         world.leaving()
-        world.knowledge.deactivated("h1")
+        world.knowledge.quarantine.deactivated("h1")
         world.status("h1", "maintenance", "")
         world.clock.pass_ms(1000)
         world.attest(good=["h1"])
-        assert world.knowledge.to_activate() == ["h1"]
+        assert world.knowledge.quarantine.to_activate() == ["h1"]

@@ -11,7 +11,7 @@ from collections.abc import Collection, Mapping
 import pytest
 
 from ovirt_tcp_plugin.broker.state import vm_records
-from ovirt_tcp_plugin.broker.state.vm_records import CLONED, FROM_TRUSTED, IMPORTED, Seen, VmRecords
+from ovirt_tcp_plugin.broker.state.vm_records import CLONED, FROM_TRUSTED, IMPORTED, VmListing, VmRecords
 from ovirt_tcp_plugin.placement.decision import Scope
 from ovirt_tcp_plugin.placement.inventory import Vm
 from ovirt_tcp_plugin.placement.pools import Pool
@@ -31,12 +31,12 @@ class World:
         self.exempt: Collection[str] = ()
         self.look()
 
-    def seen(self) -> Seen:
-        return Seen(list(self.vms.values()), CLUSTERS, self.pools, self.exempt)
+    def listing(self) -> VmListing:
+        return VmListing(list(self.vms.values()), CLUSTERS, self.pools, self.exempt)
 
     def look(self, **causes: Collection[str]) -> list[tuple[str, str]]:
         """Compare another listing; return (code, sentence) of the warnings."""
-        self.news, notices, self.changed = self.records.observe(self.seen(), causes)
+        self.news, notices, self.changed = self.records.observe(self.listing(), causes)
         return [(one.code, one.fault) for one in self.news if one.fault] + [(one.code, one.text) for one in notices]
 
     def codes(self, **causes: Collection[str]) -> list[str]:

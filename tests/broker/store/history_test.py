@@ -154,7 +154,7 @@ class TestEvents:
         assert self.history.waiting(5) == []
 
     def test_one_about_something_that_is_gone_is_written_without_the_link(self) -> None:
-        self.world.knowledge._tell(Notice("gone", "warning", "it was here", host_id="h9"))
+        self.world.knowledge.tell(Notice("gone", "warning", "it was here", host_id="h9"))
         self.writer.step()
         assert [(one.text, one.host_id) for one in self.engine.events.values()] == [("it was here", "")]
 

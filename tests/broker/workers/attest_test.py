@@ -54,7 +54,7 @@ class Scene:
         options = dataclasses.replace(OPTIONS, verifier=verifier, startup=settings.StartupOptions(3, 5))
         self.world = World(hosts=40, options=options)
         self.source = HeldSource(self.world.clock)
-        self.asker = AttestationWorker(options, self.world.knowledge, self.source, Metrics(), self.world.clock)  # type: ignore[arg-type]
+        self.asker = AttestationWorker(options, self.world.knowledge, self.source, Metrics(), self.world.clock)
 
     def all_asked(self) -> bool:
         self.asker.step()
@@ -90,7 +90,7 @@ def test_a_first_stage_that_is_silent_holds_nobody_up_for_long(scene: Scene) -> 
 
 def test_stages_whose_hosts_all_left_end_and_others_are_asked(scene: Scene) -> None:
     scene.asker.attest_in_stages()
-    scene.world.knowledge.begin_stages()
+    scene.world.knowledge.questions.begin_stages()
     for host in scene.world.hosts:
         scene.world.status(host.id, "down")
     scene.source.go.set()
@@ -106,13 +106,13 @@ def test_silent_hosts_leave_connections_to_those_that_answer(scene: Scene) -> No
     scene.source.go.set()
     scene.asker.attest_in_stages()
     until(scene.all_asked)
-    until(lambda: not scene.world.knowledge.due(1, failing=False))
+    until(lambda: not scene.world.knowledge.questions.due(1, failing=False))
     scene.source.asked.clear()
     scene.source.go.clear()
     scene.world.clock.pass_ms(3_000)
     scene.asker.step()
     until(lambda: len(scene.source.asked) == 2)
-    scene.world.knowledge.wanted("h35")
+    scene.world.knowledge.questions.ask_soon("h35")
     scene.asker.step()
     until(lambda: any("h35.lab" in names for names in scene.source.asked))
 
@@ -124,10 +124,10 @@ def test_a_wall_is_not_made_before_its_pool_was_asked_about_once(scene: Scene) -
     scene.asker.attest_in_stages()
     scene.source.down = True
     scene.asker.step()
-    (plan,) = world.knowledge.plans()
+    (plan,) = world.knowledge.walls.plans()
     assert plan.steps == ()
     scene.source.go.set()
     until(scene.all_asked)
-    until(lambda: world.knowledge.plans()[0].steps)
-    (step,) = world.knowledge.plans()[0].steps
+    until(lambda: world.knowledge.walls.plans()[0].steps)
+    (step,) = world.knowledge.walls.plans()[0].steps
     assert (step.host_ids, step.vm_ids) == (frozenset(), {"v0", "v1"})

@@ -63,7 +63,7 @@ def judge(site: Site, hosts: set[str], level: Level) -> None:
     """Have the attestation server say this of several hosts in one answer."""
     site.source.levels.update({f"{name}.lab": level for name in hosts})
     answers = site.source.ask([f"{name}.lab" for name in hosts])
-    site.knowledge.record({site.host(name).id: answers[f"{name}.lab"] for name in hosts})
+    site.knowledge.questions.record({site.host(name).id: answers[f"{name}.lab"] for name in hosts})
 
 
 def second_pool(site: Site) -> tuple[str, str]:

@@ -1,25 +1,30 @@
 # SPDX-FileCopyrightText: The ovirt_tcp_plugin developers
 # SPDX-License-Identifier: Apache-2.0
-"""The engine as it was last seen: hosts, VMs, walls and pools, and how to find them. No I/O."""
+"""The engine's inventory as last seen: hosts, VMs, walls and pools. No I/O."""
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Optional, TypeVar
 
+from ovirt_tcp_plugin import errors
 from ovirt_tcp_plugin.broker.state import host_names
 from ovirt_tcp_plugin.broker.state.verdicts import VerdictCache
 from ovirt_tcp_plugin.messages.result import Level
 from ovirt_tcp_plugin.placement import pools
 from ovirt_tcp_plugin.placement.decision import Verdict, VmTrust
-from ovirt_tcp_plugin.placement.inventory import Group, Host, Listing, Vm
+from ovirt_tcp_plugin.placement.inventory import UP, Group, Host, Listing, Vm
 from ovirt_tcp_plugin.placement.pools import Pool
+
+# A host's cluster and its name at the attestation server: a verdict is of one of these.
+Place = tuple[str, Optional[str]]
 
 _InCluster = TypeVar("_InCluster", Host, Vm)
 
 
-class Sight:
-    """Not thread-safe.
+class InventoryView:
+    """Hosts, VMs, walls and pools. Not thread-safe.
 
     Attributes:
         hosts, vms: by id.
@@ -41,16 +46,16 @@ class Sight:
         self.vms_of: Mapping[str, Sequence[Vm]] = {}
         self.names: dict[str, str] = {}
         self.shared_names: frozenset[str] = frozenset()
-        self.exempt = self._always_exempt = frozenset(exempt)
+        self._always_exempt = frozenset(exempt)
+        self.exempt = self._always_exempt
         self.walls: dict[str, Group] = {}
         self.surplus_walls: dict[str, frozenset[str]] = {}
 
     def see_hosts(self, hosts: Iterable[Host], configured: Mapping[str, str]) -> None:
         """Take over the engine's hosts. `configured`: the option `host_names`."""
-        hosts = list(hosts)
         self.hosts = {host.id: host for host in hosts}
-        self.hosts_of = _by_cluster(hosts)
-        self.names, self.shared_names = host_names.names(hosts, configured)
+        self.hosts_of = _by_cluster(self.hosts.values())
+        self.names, self.shared_names = host_names.names(self.hosts.values(), configured)
 
     def see_listing(self, listing: Listing) -> None:
         """Take over the VMs of a complete listing."""
@@ -58,6 +63,27 @@ class Sight:
         self.vms = {vm.id: vm for vm in listing.vms}
         self.vms_of = _by_cluster(listing.vms)
         self.exempt = pools.exempt_vms(self._always_exempt, listing.vms)
+
+    def see_walls(self, listing: Listing) -> None:
+        """Take over the walls of a listing."""
+        self.walls = dict(listing.walls)
+        self.surplus_walls = dict(listing.surplus_walls)
+
+    def hosts_none_up(self) -> list[Host]:
+        """Return the known hosts as if none were Up."""
+        return [dataclasses.replace(host, status="") for host in self.hosts.values()]
+
+    def other_hosts_up(self, host_ids: Collection[str]) -> list[Host]:
+        """Return the known hosts but these, as if all were Up."""
+        up: list[Host] = []
+        for host in self.hosts.values():
+            if host.id in host_ids:
+                continue
+            if host.up:
+                up.append(host)
+            else:
+                up.append(dataclasses.replace(host, status=UP, status_detail=""))
+        return up
 
     def find_host(self, host: str) -> Optional[Host]:
         """Return a host by its name or id."""
@@ -78,6 +104,20 @@ class Sight:
         host = self.hosts.get(host_id)
         return None if host is None else self.pools.by_cluster.get(host.cluster_id)
 
+    def pool_ids(self, pool: str) -> list[str]:
+        """Return the id of the pool with this name or id, of all pools if it is empty.
+
+        Raises:
+            NotFound: there is no such pool.
+        """
+        pool_ids: list[str] = []
+        for known in self.pools.by_cluster.values():
+            if not pool or pool in (known.name, known.cluster_id):
+                pool_ids.append(known.cluster_id)
+        if pool and not pool_ids:
+            raise errors.NotFound("trusted pool", pool)
+        return pool_ids
+
     def pools_of(self, host_ids: Iterable[str]) -> list[str]:
         """Return the ids of the trusted pools that hosts are in."""
         pool_ids: list[str] = []
@@ -87,6 +127,14 @@ class Sight:
                 pool_ids.append(pool.cluster_id)
         return pool_ids
 
+    def pool_hosts(self) -> list[Host]:
+        """Return the hosts of all trusted pools."""
+        return [host for host in self.hosts.values() if host.cluster_id in self.pools.by_cluster]
+
+    def surplus_of(self, cluster_id: str) -> frozenset[str]:
+        """Return the ids of a cluster's further walls."""
+        return self.surplus_walls.get(cluster_id, frozenset())
+
     def host_name(self, host_id: str) -> str:
         """Return a host's name for people, its id if it is gone."""
         return self.hosts[host_id].name if host_id in self.hosts else host_id
@@ -94,6 +142,16 @@ class Sight:
     def host_names(self, host_ids: Iterable[str]) -> list[str]:
         """Return the names of hosts, sorted."""
         return sorted(self.host_name(host_id) for host_id in host_ids)
+
+    def vms_on(self, host_id: str) -> frozenset[str]:
+        """Return the ids of the VMs that run on a host."""
+        host = self.hosts.get(host_id)
+        vms = () if host is None else self.vms_of.get(host.cluster_id, ())
+        return frozenset(vm.id for vm in vms if vm.host_id == host_id)
+
+    def carries_engine(self, host_id: str) -> bool:
+        """Return whether the engine's own VM runs on a host."""
+        return any(vm.hosted_engine and vm.host_id == host_id for vm in self.listing.vms)
 
     def vm(self, vm_id: str) -> VmTrust:
         """Return a VM as the rule sees it."""
@@ -105,9 +163,9 @@ class Sight:
         vms = self.vms_of.get(pool.cluster_id, ())
         return [vm for vm in vms if pools.needs_trust(vm, pool, self.exempt)]
 
-    def places(self) -> dict[str, tuple[str, Optional[str]]]:
+    def places(self) -> dict[str, Place]:
         """Return each host's cluster and name at the attestation server."""
-        places: dict[str, tuple[str, Optional[str]]] = {}
+        places: dict[str, Place] = {}
         for host in self.hosts.values():
             places[host.id] = (host.cluster_id, self.names.get(host.id))
         return places

@@ -1,0 +1,97 @@
+# SPDX-FileCopyrightText: The ovirt_tcp_plugin developers
+# SPDX-License-Identifier: Apache-2.0
+"""What changed in the state and is not carried out yet: plans for walls, and snapshots. No I/O."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Optional
+
+from ovirt_tcp_plugin.broker.state.inventory_view import InventoryView
+from ovirt_tcp_plugin.broker.state.lock import Lock
+
+
+class PendingChanges:
+    """Thread-safe, under the lock of the broker's state.
+
+    A pool's snapshot is *old* when it does not show the latest change, and *too trusting* when it
+    shows a host as trusted that is not.
+    """
+
+    def __init__(self, lock: Lock, inventory: InventoryView) -> None:
+        self._lock = lock
+        self._inventory = inventory
+        self._revision = 0
+        self._plans_due = False
+        self._trust_lost = False
+        self._old: set[str] = set()
+        self._too_trusting: set[str] = set()
+
+    def touch(
+        self, walls: bool = True, worse: bool = False, pools: Optional[Iterable[str]] = None
+    ) -> None:
+        """Something changed that snapshots have to show.
+
+        Args:
+            walls: perhaps walls have to show it, too.
+            worse: a host lost trust, so walls have to.
+            pools: ids of the pools whose snapshots have to; None for all.
+        """
+        with self._lock:
+            self._revision += 1
+            touched = list(self._inventory.pools.by_cluster if pools is None else pools)
+            self._old.update(touched)
+            if walls or worse:
+                self._plans_due = True
+            if worse:
+                self._too_trusting.update(touched)
+                self._trust_lost = True
+
+    def revision(self) -> int:
+        """Return a number that grows with each change."""
+        with self._lock:
+            return self._revision
+
+    # Walls
+
+    def request_plans(self) -> None:
+        """Have the walls looked at again soon."""
+        with self._lock:
+            self._plans_due = True
+
+    def are_plans_due(self) -> bool:
+        """Return whether walls may have to show something new."""
+        with self._lock:
+            return self._plans_due
+
+    def is_trust_lost(self) -> bool:
+        """Return whether a host lost trust since plans were begun.
+
+        A plan under way that lets others in can wait, then: a host has to be put out first.
+        """
+        with self._lock:
+            return self._trust_lost
+
+    def begin_plans(self) -> None:
+        """Plans are about to be made, of all that happened so far."""
+        with self._lock:
+            self._plans_due = False
+            self._trust_lost = False
+
+    # Snapshots
+
+    def old_snapshots(self) -> tuple[frozenset[str], frozenset[str]]:
+        """Return the pools whose snapshot is old, and those of them whose is too trusting."""
+        with self._lock:
+            return frozenset(self._old), frozenset(self._too_trusting)
+
+    def written(self, pools: Iterable[str]) -> None:
+        """The snapshots of these pools are about to be written."""
+        with self._lock:
+            self._old.difference_update(pools)
+            self._too_trusting.difference_update(pools)
+
+    def not_written(self, pool_id: str) -> None:
+        """A snapshot could not be written after all."""
+        with self._lock:
+            self._old.add(pool_id)

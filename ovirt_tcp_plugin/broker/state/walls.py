@@ -1,0 +1,204 @@
+# SPDX-FileCopyrightText: The ovirt_tcp_plugin developers
+# SPDX-License-Identifier: Apache-2.0
+"""The walls as last read or edited, the plans for them, and what is reported of them. No I/O."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from typing import Optional
+
+from ovirt_tcp_plugin.broker.state import foreign_edits, wall_plan
+from ovirt_tcp_plugin.broker.state.foreign_edits import WallNews
+from ovirt_tcp_plugin.broker.state.shared import SharedState
+from ovirt_tcp_plugin.broker.state.wall_plan import Edit, WallPlan
+from ovirt_tcp_plugin.placement.decision import Verdict
+from ovirt_tcp_plugin.placement.inventory import Group, Listing, Notice
+from ovirt_tcp_plugin.placement.pools import Pool
+
+
+class Walls:
+    """Thread-safe, under the lock of the broker's state.
+
+    Args:
+        servers_answer: whether any attestation server answered when one was last asked.
+    """
+
+    def __init__(self, shared: SharedState, servers_answer: Callable[[], bool]) -> None:
+        self._lock = shared.lock
+        self._shared = shared
+        self._inventory = shared.inventory
+        self._servers_answer = servers_answer
+        self._news = WallNews()
+        self._edits = 0
+        # Ids of the VMs that belong behind each pool's wall, worked out once for each listing.
+        self._members: dict[str, frozenset[str]] = {}
+        # Walls of clusters that are no pools any more: cluster ids by those of the groups.
+        self._ended: dict[str, str] = {}
+
+    # Plans
+
+    def plans(self) -> list[WallPlan]:
+        """Return the plan for each pool's wall."""
+        with self._lock:
+            now_ms = self._shared.clock.now_ms()
+            return [self._plan(pool, now_ms) for pool in self._inventory.pools.by_cluster.values()]
+
+    def ended(self) -> list[tuple[str, str]]:
+        """Return (cluster id, group id) of the walls whose clusters are no pools any more."""
+        with self._lock:
+            for group_id, cluster_id in list(self._ended.items()):
+                if cluster_id in self._inventory.pools.by_cluster:
+                    # A pool again by now, with this very wall.
+                    del self._ended[group_id]
+            return [(cluster_id, group_id) for group_id, cluster_id in self._ended.items()]
+
+    # Edits of ours
+
+    def edits(self) -> int:
+        """Return how many edits of walls were made so far."""
+        with self._lock:
+            return self._edits
+
+    def edited(self, cluster_id: str, group: Group) -> Optional[Group]:
+        """A wall is now like this; return what was known of it before."""
+        with self._lock:
+            self._edits += 1
+            known = self._inventory.walls.get(cluster_id)
+            self._inventory.walls[cluster_id] = group
+            return known
+
+    def gone(self, cluster_id: str, group_id: str) -> None:
+        """The engine does not list a wall any more; a new one is due."""
+        with self._lock:
+            known = self._inventory.walls.get(cluster_id)
+            if known is not None and known.id == group_id:
+                self._edits += 1
+                del self._inventory.walls[cluster_id]
+                self._news.edited(cluster_id, "it was removed")
+                self._shared.changes.request_plans()
+
+    def surplus_left(self, cluster_id: str, group_id: str) -> None:
+        """A wall was replaced, and goes when the new one is as it has to be."""
+        with self._lock:
+            self._edits += 1
+            surplus = self._inventory.surplus_of(cluster_id)
+            self._inventory.surplus_walls[cluster_id] = surplus | {group_id}
+
+    def surplus_removed(self, cluster_id: str, group_id: str) -> None:
+        """Such a wall is gone."""
+        with self._lock:
+            self._edits += 1
+            surplus = self._inventory.surplus_of(cluster_id)
+            self._inventory.surplus_walls[cluster_id] = surplus - {group_id}
+
+    def ended_removed(self, group_id: str) -> None:
+        """The wall of a cluster that is no pool any more is gone."""
+        with self._lock:
+            self._ended.pop(group_id, None)
+
+    # What is reported
+
+    def refused_at_first(self, cluster_id: str, reason: str) -> None:
+        """The engine refused the simplest edit of a wall; others are tried."""
+        with self._lock:
+            self._news.refused_at_first(cluster_id, reason)
+
+    def refused(self, cluster_id: str, edit: Edit, reason: str) -> None:
+        """The engine refuses an edit of a wall again and again."""
+        with self._lock:
+            pool = self._inventory.pools.by_cluster.get(cluster_id)
+            if pool is not None:
+                self._tell(self._news.refused(pool, edit, reason))
+
+    def in_order(self, cluster_ids: Iterable[str]) -> None:
+        """The walls of these clusters are as they have to be."""
+        with self._lock:
+            now_ms = self._shared.clock.now_ms()
+            for cluster_id in self._news.waiting().intersection(cluster_ids):
+                pool = self._inventory.pools.by_cluster.get(cluster_id)
+                # A listing may have shown an edit after the plan was made.
+                if pool is not None and not self._plan(pool, now_ms).steps:
+                    self._tell(self._news.in_order(pool))
+
+    def ended_refused(self, cluster_id: str, group_id: str, reason: str) -> None:
+        """The engine refuses again and again to remove the wall of a cluster that is no pool."""
+        text = (
+            f"The wall of cluster {cluster_id}, which is no trusted pool any more, could "
+            f"not be removed: {reason} Its VMs start only on the hosts that it lists: remove "
+            f"affinity group {group_id} by hand."
+        )
+        with self._lock:
+            notice = Notice(f"wall_left {group_id}", "error", text, cluster_id=cluster_id)
+            self._tell(notice)
+
+    # Listings: the caller holds the lock
+
+    def observe(self, listing: Listing, edits: int) -> None:
+        """Take the walls of a complete listing into account.
+
+        Args:
+            edits: `edits` of when the reading began. If walls were edited meanwhile, what was read
+                of them may be older than what is known; the next listing will tell.
+        """
+        self._members.clear()
+        if edits == self._edits:
+            self._note_foreign_edits(listing)
+            self._inventory.see_walls(listing)
+
+    def end(self, pools: Iterable[Pool], listing: Listing) -> None:
+        """These pools ended: their walls are to be removed."""
+        for pool in pools:
+            for group_id in listing.wall_ids(pool.cluster_id):
+                self._ended[group_id] = pool.cluster_id
+
+    def _note_foreign_edits(self, listing: Listing) -> None:
+        now_ms = self._shared.clock.now_ms()
+
+        def is_trusted(host_id: str) -> bool:
+            return self._shared.holds(host_id, now_ms)
+
+        for pool in self._inventory.pools.by_cluster.values():
+            cluster_id = pool.cluster_id
+            known = self._inventory.walls.get(cluster_id)
+            listed = listing.walls.get(cluster_id)
+            if known is None or known == listed:
+                continue
+            hosts = self._inventory.hosts_of.get(cluster_id, ())
+            vms = self._inventory.vms_needing_trust(pool)
+            done = foreign_edits.foreign(known, listed, hosts, is_trusted, vms)
+            if done:
+                self._news.edited(cluster_id, done)
+
+    def _plan(self, pool: Pool, now_ms: int) -> WallPlan:
+        group = self._inventory.walls.get(pool.cluster_id)
+        if group is None and self._shared.is_starting(pool.cluster_id):
+            # It is made once, with all hosts that are trusted then: the engine would move VMs onto
+            # the first few.
+            return WallPlan(pool, group, ())
+        inside = group.host_ids if group else frozenset[str]()
+        up_hosts = self._up_hosts(pool)
+        hosts = wall_plan.hosts_inside(up_hosts, inside, self._servers_answer(), now_ms)
+        vms = self._members_of(pool)
+        surplus = self._inventory.surplus_of(pool.cluster_id)
+        steps = wall_plan.plan(group, hosts, vms, self._inventory.vms.keys(), surplus)
+        return WallPlan(pool, group, steps)
+
+    def _up_hosts(self, pool: Pool) -> dict[str, Optional[Verdict]]:
+        """Return the verdicts of a pool's hosts that are Up."""
+        verdicts: dict[str, Optional[Verdict]] = {}
+        for host in self._inventory.hosts_of.get(pool.cluster_id, ()):
+            if host.up:
+                verdicts[host.id] = self._shared.verdicts.verdict(host.id)
+        return verdicts
+
+    def _members_of(self, pool: Pool) -> frozenset[str]:
+        """Return the ids of the VMs that belong behind a pool's wall."""
+        members = self._members.get(pool.cluster_id)
+        if members is None:
+            members = frozenset(vm.id for vm in self._inventory.vms_needing_trust(pool))
+            self._members[pool.cluster_id] = members
+        return members
+
+    def _tell(self, notice: Optional[Notice]) -> None:
+        if notice is not None:
+            self._shared.reporter.tell(notice)

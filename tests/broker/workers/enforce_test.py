@@ -1,0 +1,182 @@
+# SPDX-FileCopyrightText: The ovirt_tcp_plugin developers
+# SPDX-License-Identifier: Apache-2.0
+"""In which order the broker takes hosts out of service, and what one refusal does to the others."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator, Sequence
+
+import pytest
+
+from ovirt_tcp_plugin import errors
+from ovirt_tcp_plugin.broker.metrics import Metrics
+from ovirt_tcp_plugin.broker.workers.enforce import ENFORCE_EVERY_MS, EnforcementWorker
+from ovirt_tcp_plugin.placement.inventory import Group, Policy
+from tests.broker.state.broker_state_test import World
+
+
+class FakeEngine:
+    """Does all that it is asked for, but what `refusals` says; `calls` has the others in order."""
+
+    def __init__(self, calls: list[str]) -> None:
+        self.calls = calls
+        self.refusals: dict[str, errors.Error] = {}
+        self.is_away = False
+
+    def answers(self) -> bool:
+        return not self.is_away
+
+    def has_group(self, cluster_id: str, group_id: str) -> bool:
+        return True
+
+    def walls(self, cluster_id: str) -> Sequence[Group]:
+        return []
+
+    def create_wall(
+        self,
+        cluster_id: str,
+        host_ids: Collection[str] = (),
+        vm_ids: Collection[str] = (),
+        spare: bool = False,
+    ) -> str:
+        return "wall"
+
+    def repair_wall(
+        self, cluster_id: str, group_id: str, emptied: bool = False, name: str = ""
+    ) -> None:
+        return
+
+    def remove_wall(self, cluster_id: str, group_id: str) -> None:
+        self._do(f"remove wall {group_id}")
+
+    def set_hosts(self, cluster_id: str, group_id: str, host_ids: Collection[str]) -> None:
+        return
+
+    def change_vms(
+        self, cluster_id: str, group_id: str, added: Collection[str], removed: Collection[str]
+    ) -> frozenset[str]:
+        return frozenset(added)
+
+    def add_host(self, cluster_id: str, group_id: str, host_id: str) -> None:
+        return
+
+    def remove_host(self, cluster_id: str, group_id: str, host_id: str) -> None:
+        self._do(f"put out {host_id}")
+
+    def add_vm(self, cluster_id: str, group_id: str, vm_id: str) -> None:
+        return
+
+    def remove_vm(self, cluster_id: str, group_id: str, vm_id: str) -> None:
+        return
+
+    def deactivate(self, host_id: str, reason: str) -> None:
+        self._do(f"deactivate {host_id}")
+
+    def activate(self, host_id: str) -> None:
+        self._do(f"activate {host_id}")
+
+    def _do(self, call: str) -> None:
+        if call in self.refusals:
+            raise self.refusals[call]
+        self.calls.append(call)
+
+
+class FakePublisher:
+    """Notes when it was called."""
+
+    def __init__(self, calls: list[str]) -> None:
+        self.calls = calls
+
+    def publish(self) -> None:
+        self.calls.append("publish")
+
+    def save(self) -> None:
+        self.calls.append("save")
+
+
+class Scene:
+    """A pool whose hosts are all inside the wall, and the worker of which the test is the thread."""
+
+    def __init__(self) -> None:
+        self.calls: list[str] = []
+        self.world = World(hosts=6)
+        self.world.attest(good=self.world.ids())
+        self.world.build()
+        self.engine = FakeEngine(self.calls)
+        self.all_known = True
+        self.listings_requested = 0
+        self.worker = EnforcementWorker(
+            self.world.knowledge,
+            self.engine,
+            FakePublisher(self.calls),
+            Metrics(),
+            self.world.clock,
+            lambda: self.all_known,
+            self._request_listing,
+        )
+
+    def step(self) -> list[str]:
+        """Let a second pass and carry out what is planned; return the calls."""
+        self.calls.clear()
+        self.world.clock.pass_ms(ENFORCE_EVERY_MS)
+        self.worker.step()
+        return list(self.calls)
+
+    def _request_listing(self) -> None:
+        self.listings_requested += 1
+
+
+@pytest.fixture
+def scene() -> Iterator[Scene]:
+    made = Scene()
+    yield made
+    made.worker.stop()
+
+
+def test_nothing_is_done_before_everything_was_listed(scene: Scene) -> None:
+    scene.all_known = False
+    scene.world.attest(bad=["h1"])
+    assert scene.step() == []
+
+
+def test_a_host_leaves_service_after_wall_snapshot_and_state_show_it(scene: Scene) -> None:
+    scene.world.attest(bad=["h1"])
+    assert scene.step() == ["put out h1", "publish", "save", "deactivate h1", "save"]
+
+
+def test_nobody_leaves_while_an_untrusted_host_cannot_be_put_out_of_the_wall(scene: Scene) -> None:
+    scene.engine.refusals["put out h1"] = errors.Conflict("the group is locked")
+    scene.world.attest(bad=["h1"])
+    assert scene.step() == []
+
+
+def test_a_host_that_the_engine_does_not_know_makes_a_listing_due(scene: Scene) -> None:
+    scene.engine.refusals["deactivate h1"] = errors.NotFound("host", "h1")
+    scene.world.attest(bad=["h1"])
+    scene.step()
+    assert scene.listings_requested == 1
+
+
+def test_a_refusal_at_one_host_keeps_no_other_in_service(scene: Scene) -> None:
+    scene.engine.refusals["deactivate h1"] = errors.Conflict("a VM cannot migrate")
+    scene.world.attest(bad=["h1", "h2"])
+    assert "deactivate h2" in scene.step()
+    assert any("maintenance was refused" in text for text in scene.world.told())
+
+
+def test_an_engine_that_is_away_is_no_refusal(scene: Scene) -> None:
+    scene.engine.refusals["deactivate h1"] = errors.Unavailable("the engine", "no route")
+    scene.engine.is_away = True
+    scene.world.attest(bad=["h1"])
+    with pytest.raises(errors.Unavailable):
+        scene.step()
+    assert scene.calls[-1] == "save"
+    assert not any("maintenance was refused" in text for text in scene.world.told())
+
+
+def test_the_wall_of_a_pool_that_ended_is_removed_once(scene: Scene) -> None:
+    scene.world.policy = Policy("policy", "plain")
+    for _ in range(3):
+        scene.world.look()
+    assert scene.step() == ["remove wall wall"]
+    assert scene.step() == []

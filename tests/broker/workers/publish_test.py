@@ -1,0 +1,122 @@
+# SPDX-FileCopyrightText: The ovirt_tcp_plugin developers
+# SPDX-License-Identifier: Apache-2.0
+"""When snapshots and the state file are written."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from ovirt_tcp_plugin.broker.metrics import Metrics
+from ovirt_tcp_plugin.broker.store.snapshot_writer import SnapshotWriter
+from ovirt_tcp_plugin.broker.store.state_file import StateFile
+from ovirt_tcp_plugin.broker.workers.publish import (
+    SAVE_EVERY_MS,
+    SNAPSHOT_EVERY_MS,
+    PublicationWorker,
+)
+from ovirt_tcp_plugin.messages.result import Level
+from ovirt_tcp_plugin.placement import snapshot
+from tests.broker.state.broker_state_test import POOL, World
+
+
+class Scene:
+    """A pool of trusted hosts, and the worker of which the test is the thread."""
+
+    def __init__(self, directory: Path) -> None:
+        self.world = World()
+        self.world.attest(good=self.world.ids())
+        self.snapshot = directory / "snapshot.d" / f"{POOL}.json"
+        self.state = directory / "state" / "state.json"
+        self.may_begin = True
+        self.all_known = True
+        self.worker = PublicationWorker(
+            self.world.knowledge,
+            SnapshotWriter(self.snapshot.parent),
+            StateFile(self.state.parent),
+            Metrics(),
+            self.world.clock,
+            lambda: self.may_begin,
+            lambda: self.all_known,
+        )
+
+    def level(self, host_id: str) -> Level:
+        """Return what filterd reads of a host."""
+        content = self.snapshot.read_bytes()
+        return snapshot.decode(content, self.world.clock.boot_id).hosts[host_id].level
+
+
+@pytest.fixture
+def scene(tmp_path: Path) -> Scene:
+    return Scene(tmp_path)
+
+
+@pytest.fixture
+def written(scene: Scene) -> Scene:
+    """A scene whose files show the latest change."""
+    scene.worker.step()
+    scene.state.unlink()
+    return scene
+
+
+def test_nothing_is_written_before_anything_is_known(scene: Scene) -> None:
+    scene.may_begin = False
+    scene.worker.step()
+    assert not scene.snapshot.exists()
+    assert not scene.state.exists()
+
+
+def test_a_file_of_an_earlier_run_stays_until_the_vms_are_known(written: Scene) -> None:
+    written.all_known = False
+    written.world.attest(bad=["h1"])
+    written.worker.step()
+    assert written.level("h1") is Level.TRUSTED
+    written.all_known = True
+    written.worker.step()
+    assert written.level("h1") is Level.UNTRUSTED
+
+
+def test_lost_trust_is_written_and_saved_at_once(written: Scene) -> None:
+    written.world.attest(bad=["h1"])
+    written.worker.step()
+    assert written.level("h1") is Level.UNTRUSTED
+    assert written.state.exists()
+
+
+def test_new_trust_is_written_once_a_second(written: Scene) -> None:
+    written.world.attest(bad=["h1"])
+    written.worker.step()
+    written.world.clock.pass_ms(SNAPSHOT_EVERY_MS - 1)
+    written.world.attest(good=["h1"])
+    written.worker.step()
+    assert written.level("h1") is Level.UNTRUSTED
+    written.world.clock.pass_ms(1)
+    written.worker.step()
+    assert written.level("h1") is Level.TRUSTED
+
+
+def test_renewed_verdicts_are_saved_every_ten_seconds(written: Scene) -> None:
+    written.world.attest(good=written.world.ids())
+    written.worker.step()
+    assert not written.state.exists()
+    written.world.clock.pass_ms(SAVE_EVERY_MS)
+    written.worker.step()
+    assert written.state.exists()
+
+
+def test_a_disk_that_is_full_stops_nothing_and_is_tried_again(
+    written: Scene, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(self: object, content: object) -> None:
+        raise OSError("no space left on device")
+
+    written.world.attest(bad=["h1"])
+    with monkeypatch.context() as full:
+        full.setattr(SnapshotWriter, "write", fail)
+        full.setattr(StateFile, "save", fail)
+        written.worker.step()
+    assert written.level("h1") is Level.TRUSTED
+    written.world.clock.pass_ms(SAVE_EVERY_MS)
+    written.worker.step()
+    assert written.level("h1") is Level.UNTRUSTED
