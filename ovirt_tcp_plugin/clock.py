@@ -1,6 +1,9 @@
 # SPDX-FileCopyrightText: The ovirt_tcp_plugin developers
 # SPDX-License-Identifier: Apache-2.0
-"""The clocks of this machine. Ages and ends are CLOCK_BOOTTIME: no wall-clock step moves it, and it runs in sleep."""
+"""The clocks of this machine.
+
+Ages and ends are CLOCK_BOOTTIME: no step of the wall clock moves it, and it runs in sleep.
+"""
 
 from __future__ import annotations
 
@@ -17,7 +20,7 @@ def boottime_ms() -> int:
 
 
 class Clock:
-    """Real time, and the boot that it is of. Tests put their own in its place."""
+    """Real time, and the boot that it belongs to. Tests put their own clock in its place."""
 
     def __init__(self) -> None:
         self.boot_id = BOOT_ID.read_text(encoding="ascii").strip()
@@ -31,5 +34,8 @@ class Clock:
         return datetime.datetime.now(datetime.timezone.utc)
 
     def wall_ms(self) -> int:
-        """Return the wall clock in milliseconds; for event numbers, and to notice that this machine was paused."""
+        """Return the wall clock in milliseconds.
+
+        For the numbers of events, and to notice that this machine was paused.
+        """
         return time.time_ns() // 1_000_000

@@ -57,6 +57,10 @@ class Unavailable(Error):
         self.reason = reason
 
 
+class CertificateFault(Unavailable):
+    """A peer's certificate is not good, or a file that is needed to check it or to show ours."""
+
+
 class AccessRefused(Unavailable):
     """A peer answers, but does not let our user in, or not do this; an administrator can mend it.
 

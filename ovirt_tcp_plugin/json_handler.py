@@ -1,8 +1,9 @@
 # SPDX-FileCopyrightText: The ovirt_tcp_plugin developers
 # SPDX-License-Identifier: Apache-2.0
-"""What the JSON interfaces of verifier and broker share: who may call a route, and how answers and errors leave.
+"""What the JSON interfaces of verifier and broker share.
 
-A caller learns the reason of its own fault, never what the server holds.
+Namely who may call a route, and in which form answers and errors leave. A caller learns the reason
+of its own fault, never what the server holds.
 """
 
 from __future__ import annotations
@@ -24,14 +25,20 @@ STATUS = {
     errors.Unavailable: 503,
 }
 
+_BEARER = "Bearer "
+
 
 class JsonHandler(tornado.web.RequestHandler):
-    """Answers JSON; an error is `{"code", "reason"}`. Callers are members of an enumeration of each role's own."""
+    """Answers JSON; an error is `{"code", "reason"}`.
+
+    Attributes:
+        callers: who may call the route: members of an enumeration that each role has.
+        writers: who may do more than look, where that is not the same.
+    """
 
     server_name = "ovirt-tcp"
     log = logging.getLogger("web")
     callers: frozenset[Any] = frozenset()
-    # Who may do more than look, where that is not the same.
     writers: frozenset[Any] = frozenset()
 
     def set_default_headers(self) -> None:
@@ -46,8 +53,10 @@ class JsonHandler(tornado.web.RequestHandler):
     @property
     def bearer(self) -> str:
         """The token that the caller shows, empty for none."""
-        given = str(self.request.headers.get("Authorization", ""))
-        return given[len("Bearer ") :] if given.startswith("Bearer ") else ""
+        authorization = str(self.request.headers.get("Authorization", ""))
+        if not authorization.startswith(_BEARER):
+            return ""
+        return authorization[len(_BEARER) :]
 
     def answer(self, content: Union[Mapping[str, Any], Sequence[Any]]) -> None:
         """Finish with a JSON object or array."""
@@ -61,25 +70,30 @@ class JsonHandler(tornado.web.RequestHandler):
 
     def answer_stranger(self) -> None:
         """Finish because the caller is none of those that the route is for."""
-        wanted = " or ".join(sorted(caller.value for caller in self.callers_of(self.request.method or "")))
-        self.answer_error(401, "unauthenticated", f"this needs {wanted}")
+        callers = self.callers_of(self.request.method or "")
+        names = " or ".join(sorted(caller.value for caller in callers))
+        self.answer_error(401, "unauthenticated", f"this needs {names}")
 
     def write_error(self, status_code: int, **kwargs: Any) -> None:
         error = kwargs.get("exc_info", (None, None, None))[1]
+        if isinstance(error, errors.Refused):
+            self.answer_error(STATUS[errors.Refused], error.code, error.reason)
+            return
         for kind, status in STATUS.items():
             if isinstance(error, kind):
-                if isinstance(error, errors.Refused):
-                    self.answer_error(status, error.code, error.reason)
-                else:
-                    self.answer_error(status, kind.__name__, str(error))
+                self.answer_error(status, kind.__name__, str(error))
                 return
-        reason = "the server could not do this; its log says why" if status_code >= 500 else "bad request"
+        reason = "bad request"
+        if status_code >= 500:
+            reason = "the server could not do this; its log says why"
         self.answer_error(status_code, "error", reason)
 
     def log_exception(self, typ: Any, value: Any, tb: Any) -> None:
+        path = self.request.path
+        peer = self.request.remote_ip
         if isinstance(value, tuple(STATUS)):
-            self.log.info("refused path=%a peer=%s reason=%s", self.request.path, self.request.remote_ip, value)
+            self.log.info("refused path=%a peer=%s reason=%s", path, peer, value)
         elif isinstance(value, tornado.web.HTTPError):
-            self.log.info("refused path=%a peer=%s reason=%s", self.request.path, self.request.remote_ip, value.reason)
+            self.log.info("refused path=%a peer=%s reason=%s", path, peer, value.reason)
         else:
-            self.log.error("failed path=%a", self.request.path, exc_info=(typ, value, tb))
+            self.log.error("failed path=%a", path, exc_info=(typ, value, tb))

@@ -13,8 +13,9 @@ _LIBC = ctypes.CDLL(None)
 
 
 def die_with_parent() -> None:
-    """Have the kernel kill the calling process when its parent dies (prctl(2)). Runs after fork, in the child.
+    """Have the kernel kill the calling process when its parent dies (prctl(2)).
 
-    "Parent" is the thread that forked: start processes from a thread that stays.
+    Runs in the child, after fork. "Parent" is the thread that forked: start processes from a thread
+    that stays.
     """
     _LIBC.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)

@@ -4,19 +4,20 @@
 
 from __future__ import annotations
 
+import urllib.parse
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Optional, Union
+from typing import Any, Optional
 
-import requests
-
-from ovirt_tcp_plugin import errors
+from ovirt_tcp_plugin import errors, https
 from ovirt_tcp_plugin.messages import json_fields
 
-CONNECT_WITHIN_S = 5
-# An import of reference values waits up to 15 s for the golden host.
-ANSWER_WITHIN_S = 30
+CONNECT_WITHIN_S = 5.0
+# For the whole exchange: an import of reference values waits up to 15 s for the golden host.
+ANSWER_WITHIN_S = 30.0
 MAX_ANSWER_SIZE = 64 * 1024 * 1024
+# Stands in a path as it is; whatever else a name has is quoted.
+_SAFE_IN_PATH = "/%!$&'()*+,:;=@"
 
 
 class Remote:
@@ -29,11 +30,13 @@ class Remote:
         ca_file: authority of its certificate; None for plain HTTP on loopback.
     """
 
-    def __init__(self, peer: str, url: str, token_file: Path, ca_file: Optional[Path] = None) -> None:
+    def __init__(
+        self, peer: str, url: str, token_file: Path, ca_file: Optional[Path] = None
+    ) -> None:
         self._peer = peer
         self._url = url.rstrip("/")
         self._token_file = token_file
-        self._verify: Union[bool, str] = str(ca_file) if ca_file else True
+        self._ca_file = ca_file
 
     def call(
         self,
@@ -46,46 +49,29 @@ class Remote:
 
         Raises:
             InvalidConfig: the token file cannot be read.
-            Unavailable: no answer, or none that could be understood.
+            Unavailable: no whole answer in time, or one that cannot be parsed.
             Refused: the peer said no; code and reason are its own.
         """
+        peer = f"the {self._peer} at {self._url}"
+        url = self._url + urllib.parse.quote(path, safe=_SAFE_IN_PATH)
+        if query:
+            url = f"{url}?{urllib.parse.urlencode(query)}"
         headers = {"Authorization": f"Bearer {self._token()}"}
-        timeouts = (CONNECT_WITHIN_S, ANSWER_WITHIN_S)
+        request = https.json_request(peer, method, url, message, headers, self._ca_file)
+        bounds = https.Bounds(CONNECT_WITHIN_S, ANSWER_WITHIN_S, MAX_ANSWER_SIZE)
+        reply = https.exchange(request, bounds)
         try:
-            with requests.request(
-                method,
-                self._url + path,
-                json=message,
-                params=query,
-                headers=headers,
-                timeout=timeouts,
-                verify=self._verify,
-                allow_redirects=False,
-                stream=True,
-            ) as answer:
-                content = answer.raw.read(MAX_ANSWER_SIZE + 1, decode_content=True)
-                status = answer.status_code
-        except (requests.RequestException, OSError) as e:
-            raise errors.Unavailable(f"the {self._peer} at {self._url}", _cause(e)) from e
-        try:
-            members = json_fields.members(json_fields.parse(content, "answer", MAX_ANSWER_SIZE), "answer")
+            members = json_fields.parse_members(reply.body, "answer", MAX_ANSWER_SIZE)
         except errors.InvalidMessage as e:
-            raise errors.Unavailable(f"the {self._peer} at {self._url}", f"status {status} and {e}") from e
-        if status != 200:
-            raise errors.Refused(str(members.get("code", status)), str(members.get("reason", "no reason given")))
+            raise errors.Unavailable(peer, f"status {reply.status} and {e}") from e
+        if reply.status != 200:
+            code = str(members.get("code", reply.status))
+            raise errors.Refused(code, str(members.get("reason", "no reason given")))
         return members
 
     def _token(self) -> str:
         try:
             return self._token_file.read_text(encoding="ascii").strip()
         except (OSError, UnicodeDecodeError) as e:
-            raise errors.InvalidConfig(str(self._token_file), [f"the token cannot be read: {e}"]) from e
-
-
-def _cause(error: BaseException) -> str:
-    """Return the innermost reason: the outer ones only name the library's layers."""
-    while True:
-        inner = error.__cause__ or error.__context__ or getattr(error, "reason", None)
-        if not isinstance(inner, BaseException):
-            return str(error) or type(error).__name__
-        error = inner
+            fault = f"the token cannot be read: {e}"
+            raise errors.InvalidConfig(str(self._token_file), [fault]) from e

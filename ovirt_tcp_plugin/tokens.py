@@ -1,6 +1,9 @@
 # SPDX-FileCopyrightText: The ovirt_tcp_plugin developers
 # SPDX-License-Identifier: Apache-2.0
-"""The tokens by which verifier and broker know their callers: only digests are kept, and a secret is shown only once."""
+"""The tokens by which verifier and broker know their callers.
+
+Only their digests are kept: a secret is shown once, when it is made.
+"""
 
 from __future__ import annotations
 
@@ -25,7 +28,7 @@ _DAY_S = 86_400
 
 @dataclasses.dataclass(frozen=True)
 class Listed:
-    """A token for people: what it is called, its role, whom it is for, and its end."""
+    """A token as people see it: its name, its role, whom it is for, and its end."""
 
     identifier: str
     role: str
@@ -33,7 +36,7 @@ class Listed:
     end_s: int
 
 
-class Store(Protocol):
+class TokenStore(Protocol):
     """Where a role keeps its tokens."""
 
     def add(self, secret: str, role: str, note: str, end_s: int) -> None:
@@ -43,7 +46,7 @@ class Store(Protocol):
         """Return all tokens."""
 
     def remove(self, identifier: str) -> None:
-        """Remove the token that is called so. Raises NotFound."""
+        """Remove the token of this name. Raises NotFound."""
 
 
 def new_secret() -> str:
@@ -52,26 +55,30 @@ def new_secret() -> str:
 
 
 def digest(secret: str) -> str:
-    """Return what is kept of a token. It has 256 random bits, so a plain digest cannot be searched."""
+    """Return what is kept of a token.
+
+    A token has 256 random bits, so nobody finds it by trying, though its digest is a plain one.
+    """
     return hashlib.sha256(secret.encode("utf-8", "surrogatepass")).hexdigest()
 
 
-def identifier(of_digest: str) -> str:
-    """Return what a token may be called in public."""
-    return of_digest[:IDENTIFIER_LENGTH]
+def identifier(token_digest: str) -> str:
+    """Return the public name of a token."""
+    return token_digest[:IDENTIFIER_LENGTH]
 
 
 def add_commands(
     main: click.Group,
     roles: Iterable[str],
     roles_help: str,
-    opened: Callable[[Path], contextlib.AbstractContextManager[Store]],
+    opened: Callable[[Path], contextlib.AbstractContextManager[TokenStore]],
 ) -> click.Group:
-    """Give `main`, whose context object is the configuration's directory, the commands `token add`, `list` and `remove`.
+    """Give a group the commands `token add`, `token list` and `token remove`.
 
     Args:
+        main: the group; its context object is the configuration's directory.
         roles_help: what each role may do.
-        opened: gives the store under a configuration.
+        opened: gives the store that belongs to a configuration.
 
     Returns:
         the group `token`.
@@ -79,29 +86,34 @@ def add_commands(
 
     @main.group("token")
     def group() -> None:
-        """Make the tokens by which callers are known. Each is shown once; only its digest is kept."""
+        """Make the tokens of callers. Each is shown once; only its digest is kept."""
 
-    @group.command("add", help=f"Make a token for a caller, and print it, this once.\n\n{roles_help}")
+    add_help = f"Make a token for a caller, and print it, this once.\n\n{roles_help}"
+    days_help = "How long it is good; without it, until it is removed."
+
+    @group.command("add", help=add_help)
     @click.option("--role", type=click.Choice(list(roles)), required=True)
     @click.option("--note", default="", help="Whom it is for.")
-    @click.option("--days", type=click.IntRange(1), help="How long it is good; without it, until it is removed.")
+    @click.option("--days", type=click.IntRange(1), help=days_help)
     @click.pass_obj
     def add(config_dir: Path, role: str, note: str, days: Optional[int]) -> None:
         if len(note) > MAX_NOTE_LENGTH:
             raise click.UsageError(f"a note has at most {MAX_NOTE_LENGTH} characters")
-        now_s = int(datetime.datetime.now(datetime.timezone.utc).timestamp())
         secret = new_secret()
         with opened(config_dir) as store:
-            store.add(secret, role, note, NEVER if days is None else now_s + days * _DAY_S)
+            store.add(secret, role, note, _end_after(days))
         click.echo(secret)
 
     @group.command("list")
     @click.pass_obj
     def show(config_dir: Path) -> None:
-        """Print the tokens: what each is called, its role, its end, and whom it is for. The secrets are not kept."""
+        """Print the tokens: name, role, end, and whom each is for.
+
+        The secrets are not kept.
+        """
         with opened(config_dir) as store:
-            for one in store.every():
-                click.echo(f"{one.identifier}  {one.role:9}  {_end(one.end_s):20}  {one.whom}".rstrip())
+            for token in store.every():
+                click.echo(_line(token))
 
     @group.command("remove")
     @click.argument("identifier")
@@ -115,7 +127,20 @@ def add_commands(
     return group
 
 
+def _end_after(days: Optional[int]) -> int:
+    if days is None:
+        return NEVER
+    now = datetime.datetime.now(datetime.timezone.utc)
+    return int(now.timestamp()) + days * _DAY_S
+
+
+def _line(token: Listed) -> str:
+    line = f"{token.identifier}  {token.role:9}  {_end(token.end_s):20}  {token.whom}"
+    return line.rstrip()
+
+
 def _end(end_s: int) -> str:
     if end_s == NEVER:
         return "never"
-    return datetime.datetime.fromtimestamp(end_s, datetime.timezone.utc).strftime("%Y-%m-%dT%H:%M:%SZ")
+    end = datetime.datetime.fromtimestamp(end_s, datetime.timezone.utc)
+    return end.strftime("%Y-%m-%dT%H:%M:%SZ")

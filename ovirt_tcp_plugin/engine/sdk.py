@@ -24,6 +24,7 @@ from pathlib import Path
 from typing import Any, Optional, TypeVar
 
 import ovirtsdk4
+import pycurl
 
 from ovirt_tcp_plugin import errors, https
 from ovirt_tcp_plugin.clock import boottime_ms
@@ -196,8 +197,35 @@ class Access:
         return errors.AccessRefused(_PEER, PERMIT_MISSING, text, step)
 
 
+class _DirectTransfers:
+    """The SDK's transfers (`pycurl.CurlMulti`), none of which the environment steers.
+
+    The SDK makes a handle for each request and hands it over here; libcurl by itself takes a proxy
+    from http_proxy, https_proxy and all_proxy, and may read ~/.netrc. Not a subclass: pycurl of
+    EL9 (7.43.0.6) has none.
+    """
+
+    def __init__(self, transfers: Any) -> None:
+        self._transfers = transfers
+
+    def add_handle(self, handle: Any) -> None:
+        """Begin a transfer."""
+        handle.setopt(pycurl.PROXY, "")
+        handle.setopt(pycurl.NETRC, pycurl.NETRC_IGNORED)
+        self._transfers.add_handle(handle)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._transfers, name)
+
+
 class _Connection(ovirtsdk4.Connection):  # type: ignore[misc]
-    """Logs in within a time limit: the SDK's own token request, made again after every 401, waits for ever."""
+    """Logs in within a time limit, and follows nothing of the environment.
+
+    The SDK's own token request, made again after every 401, waits for ever.
+    """
+
+    # Of the SDK; it makes it in its constructor.
+    _multi: Any
 
     def __init__(self, access: Access) -> None:
         self._access = access
@@ -210,6 +238,7 @@ class _Connection(ovirtsdk4.Connection):  # type: ignore[misc]
             ca_file=str(access.ca_file),
             timeout=int(access.timeout_s) or 1,
         )
+        self._multi = _DirectTransfers(self._multi)
 
     def check_xml_content_type(self, response: Any) -> None:
         """Raise what a page means that came instead of a document.
@@ -237,10 +266,10 @@ class _Connection(ovirtsdk4.Connection):  # type: ignore[misc]
             "password": self._password,
         }
         bounds = https.Bounds(self._timeout, self._timeout, MAX_TOKEN_SIZE)
-        path = "/ovirt-engine/sso/oauth/token"
-        reply = https.post_form("the engine's log-in", root + path, form, Path(self._ca_file), bounds)
+        url = root + "/ovirt-engine/sso/oauth/token"
+        reply = https.post_form("the engine's log-in", url, form, Path(self._ca_file), bounds)
         try:
-            members = json_fields.members(json_fields.parse(reply.body, "log-in", MAX_TOKEN_SIZE), "log-in")
+            members = json_fields.parse_members(reply.body, "log-in", MAX_TOKEN_SIZE)
         except errors.InvalidMessage as e:
             page = f"a page instead of a token (HTTP {reply.status}: {_text(reply.body)})"
             raise errors.Unavailable("the engine's log-in", page) from e
@@ -291,7 +320,8 @@ class Sdk:
             self._drop()
             raise
         except Exception as e:
-            # The SDK's readers raise whatever comes to them on a document that is not what it should be.
+            # The SDK's readers raise whatever comes to them on a document that is not what it
+            # should be.
             self._drop()
             reason = f"{what}: its answer cannot be parsed: {_line(e)}"
             raise errors.Unavailable(_PEER, reason) from e
@@ -331,9 +361,9 @@ def password_of(path: Path) -> str:
         raise errors.InvalidConfig(str(path), [f"the engine's password cannot be read: {e}"]) from e
 
 
-def properties(given: Any) -> dict[str, str]:
-    """Return the SDK's list of properties as a mapping."""
-    return {one.name: one.value or "" for one in given or []}
+def properties(sdk_properties: Any) -> dict[str, str]:
+    """Return the SDK's list of properties, which may be None, as a mapping."""
+    return {entry.name: entry.value or "" for entry in sdk_properties or []}
 
 
 def _line(text: object) -> str:

@@ -1,6 +1,9 @@
 # SPDX-FileCopyrightText: The ovirt_tcp_plugin developers
 # SPDX-License-Identifier: Apache-2.0
-"""A small real TLS server in the verifier's place. It answers as the test says, however wrong that is."""
+"""A small real TLS server in the verifier's place.
+
+It answers as the test says, however wrong that is.
+"""
 
 from __future__ import annotations
 
@@ -21,7 +24,8 @@ from ovirt_tcp_plugin.verifier.authority import Authority, write_key
 
 NOW = datetime.datetime.now(datetime.timezone.utc)
 
-# The bytes of a whole HTTP answer, none to close the connection, or what is done with the connection instead.
+# The bytes of a whole HTTP answer, none to close the connection, or what is done with the connection
+# instead.
 Answer = Union[bytes, Callable[[ssl.SSLSocket], None]]
 
 
@@ -37,16 +41,24 @@ class FakeVerifier:
 
     Attributes:
         requests: (path, JSON body) of each request.
+        headers: of each request, their names in lower case.
         clients: SHA-256 of each request's client certificate, empty for none.
     """
 
-    def __init__(self, directory: Path, authority: Authority, name: str = "127.0.0.1") -> None:
+    def __init__(
+        self,
+        directory: Path,
+        authority: Authority,
+        name: str = "127.0.0.1",
+        issued: datetime.datetime = NOW,
+    ) -> None:
         self.requests: list[tuple[str, dict[str, Any]]] = []
+        self.headers: list[dict[str, str]] = []
         self.clients: list[str] = []
         self.answers: list[Answer] = []
         self.ca_file = directory / "ca.pem"
         self.ca_file.write_bytes(authority.pem)
-        certificate, key = authority.issue_server([name], NOW)
+        certificate, key = authority.issue_server([name], issued)
         (directory / "server.pem").write_bytes(certificate)
         write_key(directory / "server.key", key)
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
@@ -98,27 +110,31 @@ class FakeVerifier:
     def _serve(self, plain: socket.socket) -> None:
         with contextlib.suppress(OSError, ValueError), plain:
             plain.settimeout(20)
-            with self._context.wrap_socket(plain, server_side=True) as connection, connection.makefile("rb") as file:
+            with self._context.wrap_socket(plain, server_side=True) as connection:
                 self._open.append(connection)
-                while line := file.readline():
-                    self._request(line, file, connection)
-                    given = self.answers.pop(0) if self.answers else b""
-                    if not given:
-                        return
-                    if callable(given):
-                        given(connection)
-                        return
-                    connection.sendall(given)
+                self._converse(connection)
+
+    def _converse(self, connection: ssl.SSLSocket) -> None:
+        with connection.makefile("rb") as file:
+            while line := file.readline():
+                self._request(line, file, connection)
+                answer = self.answers.pop(0) if self.answers else b""
+                if not answer:
+                    return
+                if callable(answer):
+                    answer(connection)
+                    return
+                connection.sendall(answer)
 
     def _request(self, line: bytes, file: Any, connection: ssl.SSLSocket) -> None:
-        size = 0
+        headers = {}
         while (header := file.readline()) not in (b"\r\n", b""):
-            name, _, value = header.partition(b":")
-            if name.lower() == b"content-length":
-                size = int(value)
-        body = json.loads(file.read(size))
+            name, _, value = header.decode().partition(":")
+            headers[name.lower()] = value.strip()
+        body = json.loads(file.read(int(headers.get("content-length", 0))) or b"{}")
         certificate = connection.getpeercert(binary_form=True)
         self.clients.append(hashlib.sha256(certificate).hexdigest() if certificate else "")
+        self.headers.append(headers)
         self.requests.append((line.split()[1].decode(), body))
 
 

@@ -70,13 +70,18 @@ APACHE_503 = page(503, "<h1>Service Unavailable</h1><p>The server is temporarily
 
 
 class ScriptedEngine:
-    """Answers every log-in with `token` and everything else with `api`, and counts both."""
+    """Answers every log-in with `token` and everything else with `api`, and counts both.
+
+    Attributes:
+        authorization: the header of the last call.
+    """
 
     def __init__(self, pki: Path) -> None:
         self.token = TOKEN
         self.api = HOSTS
         self.logins = 0
         self.calls = 0
+        self.authorization = ""
         lock = threading.Lock()
         script = self
 
@@ -91,6 +96,7 @@ class ScriptedEngine:
                         reply = script.token
                     else:
                         script.calls += 1
+                        script.authorization = self.headers["Authorization"]
                         reply = script.api
                 status, kind, body = reply
                 self.send_response_only(status)
@@ -295,6 +301,32 @@ class TestMissingPermit:
         assert "allowed sessions 100 is exceeded" in refusal.reason
         engine.api = HOSTS
         assert list_hosts(sdk) == 0
+
+
+class TestEnvironment:
+    @pytest.fixture(autouse=True)
+    def dead_proxy(self, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+        """Name a proxy on a port where nobody listens, and log-ins of somebody else."""
+        for name in ("http_proxy", "https_proxy", "all_proxy"):
+            monkeypatch.setenv(name, "http://127.0.0.1:1")
+            monkeypatch.setenv(name.upper(), "http://127.0.0.1:1")
+        monkeypatch.delenv("no_proxy", raising=False)
+        monkeypatch.delenv("NO_PROXY", raising=False)
+        (tmp_path / ".netrc").write_text("machine 127.0.0.1 login other password stolen\n")
+        monkeypatch.setenv("HOME", str(tmp_path))
+
+    def test_it_steers_no_call(self, engine: ScriptedEngine, sdk: Sdk) -> None:
+        assert list_hosts(sdk) == 0
+        assert (engine.logins, engine.calls) == (1, 1)
+        assert engine.authorization == "Bearer t"
+
+    def test_it_steers_no_call_after_a_session_has_ended(
+        self, engine: ScriptedEngine, sdk: Sdk
+    ) -> None:
+        list_hosts(sdk)
+        engine.api = page(401, "invalid_token")
+        refusal_of(sdk)
+        assert (engine.logins, engine.calls) == (2, 3)
 
 
 class TestDeadEngine:
