@@ -16,7 +16,7 @@ import click
 from ovirt_tcp_plugin import config, errors
 
 
-class Group(click.Group):
+class CommandGroup(click.Group):
     """Turns this package's errors into one line and exit code 1."""
 
     def invoke(self, ctx: click.Context) -> object:

@@ -12,7 +12,7 @@ from ovirt_tcp_plugin import command
 from ovirt_tcp_plugin.admin.commands import demo, doctor, hosts, placement, reference, setup, verdict
 
 
-@click.group(cls=command.Group)
+@click.group(cls=command.CommandGroup)
 @command.config_dir_option("cli")
 @click.version_option(package_name="ovirt_tcp_plugin")
 @click.pass_context

@@ -11,7 +11,7 @@ from typing import Any
 from ovirtsdk4 import types
 
 from ovirt_tcp_plugin import errors
-from ovirt_tcp_plugin.engine.affinity_conflicts import AffinityGroup, Rule
+from ovirt_tcp_plugin.engine.affinity_conflicts import AffinityRule, SeparatingGroup
 from ovirt_tcp_plugin.engine.client import read_clusters, read_listing, read_units
 from ovirt_tcp_plugin.engine.scheduling_policies import Content
 from ovirt_tcp_plugin.engine.sdk import Access, Sdk, properties
@@ -41,16 +41,16 @@ class Permission:
     user_id: str
 
 
-class Administration:
+class AdminClient:
     """The engine's REST API for an administrator. Every method raises what `Sdk.call` does."""
 
     def __init__(self, access: Access) -> None:
         self._call = Sdk(access).call
 
-    def forbidding_groups(self, cluster_ids: Iterable[str]) -> tuple[AffinityGroup, ...]:
+    def forbidding_groups(self, cluster_ids: Iterable[str]) -> tuple[SeparatingGroup, ...]:
         """Return the affinity groups of these clusters with a rule that keeps members apart, for `conflicts`."""
 
-        def groups(system: Any) -> tuple[AffinityGroup, ...]:
+        def groups(system: Any) -> tuple[SeparatingGroup, ...]:
             return tuple(one for uid in cluster_ids for one in _forbidding(system, uid))
 
         return self._call("list affinity groups", groups)
@@ -227,17 +227,17 @@ def _properties(values: Mapping[str, str]) -> list[types.Property]:
     return [types.Property(name=name, value=value) for name, value in values.items()]
 
 
-def _forbidding(system: Any, cluster_id: str) -> Iterable[AffinityGroup]:
+def _forbidding(system: Any, cluster_id: str) -> Iterable[SeparatingGroup]:
     service = system.clusters_service().cluster_service(cluster_id).affinity_groups_service()
     for group in service.list():
         rules = _rule(group.hosts_rule), _rule(group.vms_rule)
         if any(rule.forbids for rule in rules):
             members = service.group_service(group.id)
-            yield AffinityGroup(group.id, group.name, cluster_id, *rules, *_members(system, members))
+            yield SeparatingGroup(group.id, group.name, cluster_id, *rules, *_members(system, members))
 
 
-def _rule(rule: Any) -> Rule:
-    return Rule(bool(rule.enabled), bool(rule.enforcing), bool(rule.positive)) if rule else Rule()
+def _rule(rule: Any) -> AffinityRule:
+    return AffinityRule(bool(rule.enabled), bool(rule.enforcing), bool(rule.positive)) if rule else AffinityRule()
 
 
 def _members(system: Any, group: Any) -> tuple[frozenset[str], frozenset[str]]:

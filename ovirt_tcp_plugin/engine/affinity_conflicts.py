@@ -19,7 +19,7 @@ MAX_NAMES = 10
 
 
 @dataclasses.dataclass(frozen=True)
-class Rule:
+class AffinityRule:
     """One of the two rules of an affinity group."""
 
     enabled: bool = False
@@ -33,20 +33,20 @@ class Rule:
 
 
 @dataclasses.dataclass(frozen=True)
-class AffinityGroup:
+class SeparatingGroup:
     """An affinity group of a cluster. The members are those of its labels, too."""
 
     id: str
     name: str
     cluster_id: str
-    hosts_rule: Rule = Rule()
-    vms_rule: Rule = Rule()
+    hosts_rule: AffinityRule = AffinityRule()
+    vms_rule: AffinityRule = AffinityRule()
     host_ids: frozenset[str] = frozenset()
     vm_ids: frozenset[str] = frozenset()
 
 
 @dataclasses.dataclass(frozen=True)
-class Conflict:
+class AffinityConflict:
     """A group that contradicts the wall of its cluster, in one sentence, and what to do about it."""
 
     cluster_id: str
@@ -56,8 +56,8 @@ class Conflict:
 
 
 def conflicts(
-    pools: Mapping[str, Pool], vms: Iterable[Vm], groups: Iterable[AffinityGroup], exempt: Collection[str] = ()
-) -> list[Conflict]:
+    pools: Mapping[str, Pool], vms: Iterable[Vm], groups: Iterable[SeparatingGroup], exempt: Collection[str] = ()
+) -> list[AffinityConflict]:
     """Return the groups that may leave a VM of a pool without a host.
 
     Args:
@@ -67,7 +67,7 @@ def conflicts(
     vms = list(vms)
     exempt_ids = exempt_vms(exempt, vms)
     bound = {vm.id: vm for vm in vms if needs_trust(vm, pools.get(vm.cluster_id), exempt_ids)}
-    found: list[Conflict] = []
+    found: list[AffinityConflict] = []
     for group in groups:
         own = [bound[one] for one in group.vm_ids if one in bound]
         members = sorted(vm.name for vm in own if vm.cluster_id == group.cluster_id)
@@ -76,7 +76,7 @@ def conflicts(
     return found
 
 
-def _of_group(pool: Pool, group: AffinityGroup, members: list[str]) -> Iterable[Conflict]:
+def _of_group(pool: Pool, group: SeparatingGroup, members: list[str]) -> Iterable[AffinityConflict]:
     shown = ", ".join(members[:MAX_NAMES]) + (f" and {len(members) - MAX_NAMES} more" if len(members) > MAX_NAMES else "")
     if group.hosts_rule.forbids and group.host_ids:
         text = (
@@ -84,10 +84,10 @@ def _of_group(pool: Pool, group: AffinityGroup, members: list[str]) -> Iterable[
             "enforcing negative rule: when no other host is trusted, these VMs do not start."
         )
         step = "make the rule not enforcing, or take the VMs out of the group"
-        yield Conflict(group.cluster_id, group.name, text, step)
+        yield AffinityConflict(group.cluster_id, group.name, text, step)
     if group.vms_rule.forbids and len(members) > 1:
         text = (
             f"Affinity group {group.name} of cluster {pool.name} keeps {shown} apart by an enforcing negative rule: when "
             f"fewer than {len(members)} hosts are trusted, some of these VMs do not start."
         )
-        yield Conflict(group.cluster_id, group.name, text, "make the rule not enforcing, or have more trusted hosts")
+        yield AffinityConflict(group.cluster_id, group.name, text, "make the rule not enforcing, or have more trusted hosts")

@@ -32,7 +32,7 @@ class PolicyUnits:
     balance_ids: tuple[str, ...]
 
 
-class EngineView:
+class EngineInspection:
     """The engine's REST API, read only. Every method raises what `Sdk.call` does."""
 
     def __init__(self, access: Access) -> None:

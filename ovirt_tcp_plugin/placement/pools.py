@@ -40,7 +40,7 @@ class Pool:
 
 
 @dataclasses.dataclass(frozen=True)
-class Change:
+class PoolChanges:
     """What a listing changed: pools that ended, and what the administrator has to know."""
 
     ended: tuple[Pool, ...] = ()
@@ -78,16 +78,16 @@ class Pools:
         # Listings in a row that showed a wall in a cluster which is no pool.
         self._left_walls: dict[str, int] = {}
 
-    def update(self, listing: Listing) -> Change:
+    def update(self, listing: Listing) -> PoolChanges:
         """Take a complete listing into account."""
         if not listing.clusters:
-            return Change()
+            return PoolChanges()
         unit_ids = {unit.id for unit in listing.units if unit.name == UNIT_NAME}
         notices = self._take_pools(listing, unit_ids)
         ended = self._left(listing, unit_ids)
         ended += self._missed(listing, unit_ids)
         notices += [_ended(pool, listing) for pool in ended]
-        return Change(tuple(ended), tuple(notices))
+        return PoolChanges(tuple(ended), tuple(notices))
 
     def _take_pools(self, listing: Listing, unit_ids: Collection[str]) -> list[Notice]:
         """Take over the pools that a listing shows; return warnings about their clusters."""

@@ -31,7 +31,7 @@ LISTEN_FDS_START = 3
 SWITCH_S = 0.0005
 
 
-@click.group(cls=command.Group)
+@click.group(cls=command.CommandGroup)
 @command.config_dir_option("filterd")
 @click.pass_context
 def main(context: click.Context, config_dir: Path) -> None:

@@ -15,8 +15,8 @@ from ovirt_tcp_plugin import clock, config
 from ovirt_tcp_plugin.admin.commands.printing import as_json, print_json
 from ovirt_tcp_plugin.admin.commands.settings import broker
 from ovirt_tcp_plugin.admin.doctor.checks import examine
-from ovirt_tcp_plugin.admin.doctor.findings import Finding, State
-from ovirt_tcp_plugin.admin.doctor.observations import Snapshots
+from ovirt_tcp_plugin.admin.doctor.findings import DoctorFinding, FindingState
+from ovirt_tcp_plugin.admin.doctor.observations import ObservedSnapshots
 from ovirt_tcp_plugin.admin.doctor.probes import Filterd
 from ovirt_tcp_plugin.broker.settings import Settings as BrokerSettings
 from ovirt_tcp_plugin.engine.engine_config import DEFAULT_COMMAND, EngineConfig
@@ -24,7 +24,12 @@ from ovirt_tcp_plugin.scheduler.main import owners
 from ovirt_tcp_plugin.scheduler.settings import Settings as FilterdSettings
 from ovirt_tcp_plugin.scheduler.snapshots import SnapshotDirectory
 
-COLOURS = {State.OK: "green", State.WARNING: "yellow", State.FAIL: "red", State.NOT_CHECKED: "yellow"}
+COLOURS = {
+    FindingState.OK: "green",
+    FindingState.WARNING: "yellow",
+    FindingState.FAIL: "red",
+    FindingState.NOT_CHECKED: "yellow",
+}
 # Peers have a part in what is told; a terminal gets no more than this of it, and only what is printable.
 MAX_TEXT_LENGTH = 1000
 READABLE_BY_ALL = 0o004
@@ -54,11 +59,11 @@ def doctor(config_dir: Path, within_s: int, engine_config: Path, as_json: bool) 
         print_json([_plain(check, finding) for check, finding in found])
     else:
         _print(found)
-    if any(finding.state in (State.FAIL, State.NOT_CHECKED) for _, finding in found):
+    if any(finding.state in (FindingState.FAIL, FindingState.NOT_CHECKED) for _, finding in found):
         raise click.exceptions.Exit(1)
 
 
-def _snapshots(options: BrokerSettings, place: FilterdSettings) -> Snapshots:
+def _snapshots(options: BrokerSettings, place: FilterdSettings) -> ObservedSnapshots:
     """Return the snapshots that filterd, in its place, would take. Raises InvalidConfig: there is no such owner."""
     path = place.snapshots.directory
     directory = SnapshotDirectory(path, owners(place.snapshots.owner))
@@ -67,7 +72,7 @@ def _snapshots(options: BrokerSettings, place: FilterdSettings) -> Snapshots:
     if _closed(path, PASSABLE_BY_ALL):
         closed.append(str(path))
     directories = str(options.snapshot.directory), str(path)
-    return Snapshots(directory.by_host, directory.faults, closed, clock.boottime_ms(), directories)
+    return ObservedSnapshots(directory.by_host, directory.faults, closed, clock.boottime_ms(), directories)
 
 
 def _closed(path: Path, bits: int) -> bool:
@@ -78,9 +83,9 @@ def _closed(path: Path, bits: int) -> bool:
         return False
 
 
-def _print(found: Sequence[tuple[str, Finding]]) -> None:
+def _print(found: Sequence[tuple[str, DoctorFinding]]) -> None:
     # Which check could not be made tells its name.
-    lines = [(check if finding.state is State.NOT_CHECKED else finding.code, finding) for check, finding in found]
+    lines = [(check if finding.state is FindingState.NOT_CHECKED else finding.code, finding) for check, finding in found]
     states, codes = max(len(one.state.value) for _, one in lines), max(len(code) for code, _ in lines)
     for code, finding in lines:
         state = finding.state.value.ljust(states)
@@ -94,7 +99,7 @@ def _printable(text: str) -> str:
     return "".join(one if one.isprintable() else "?" for one in text[:MAX_TEXT_LENGTH])
 
 
-def _plain(check: str, finding: Finding) -> dict[str, str]:
+def _plain(check: str, finding: DoctorFinding) -> dict[str, str]:
     return {
         "check": check,
         "state": finding.state.value,

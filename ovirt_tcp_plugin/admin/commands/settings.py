@@ -12,7 +12,7 @@ from ovirt_tcp_plugin.remote import Remote
 
 
 @dataclasses.dataclass(frozen=True)
-class Verifier:
+class VerifierAddress:
     """The attestation server."""
 
     # Where it answers, such as https://attest.example.com:8443.
@@ -24,7 +24,7 @@ class Verifier:
 
 
 @dataclasses.dataclass(frozen=True)
-class Broker:
+class BrokerAddress:
     """The broker on the engine machine."""
 
     # Where its interface answers.
@@ -36,11 +36,11 @@ class Broker:
 
 
 @dataclasses.dataclass(frozen=True)
-class Settings:
+class CliSettings:
     """All sections."""
 
-    verifier: Verifier = Verifier()
-    broker: Broker = Broker()
+    verifier: VerifierAddress = VerifierAddress()
+    broker: BrokerAddress = BrokerAddress()
 
 
 def verifier(config_dir: Path) -> Remote:
@@ -49,7 +49,7 @@ def verifier(config_dir: Path) -> Remote:
     Raises:
         InvalidConfig: the configuration cannot be used, or names none.
     """
-    section = config.load(Settings, "cli", config_dir).verifier
+    section = config.load(CliSettings, "cli", config_dir).verifier
     if not section.url:
         raise errors.InvalidConfig(str(config_dir / "cli.yaml"), ["verifier.url is missing"])
     return Remote("verifier", section.url, section.token_file, section.ca_file)
@@ -61,5 +61,5 @@ def broker(config_dir: Path) -> Remote:
     Raises:
         InvalidConfig: the configuration cannot be used.
     """
-    section = config.load(Settings, "cli", config_dir).broker
+    section = config.load(CliSettings, "cli", config_dir).broker
     return Remote("broker", section.url, section.token_file, Path(section.ca_file) if section.ca_file else None)

@@ -16,13 +16,13 @@ import click
 from ovirt_tcp_plugin import config, errors
 from ovirt_tcp_plugin.admin.commands.printing import print_table
 from ovirt_tcp_plugin.admin.setup import changes, options, phases
-from ovirt_tcp_plugin.admin.setup.changes import Act, Need
+from ovirt_tcp_plugin.admin.setup.changes import Change, Need
 from ovirt_tcp_plugin.admin.setup.cluster import UsePolicy
 from ovirt_tcp_plugin.admin.setup.journal import DEFAULT_DIRECTORY, Entry, Journal, locked
 from ovirt_tcp_plugin.admin.setup.leftovers import give_back, leftovers, remove_walls
-from ovirt_tcp_plugin.admin.setup.phases import Wishes
+from ovirt_tcp_plugin.admin.setup.phases import DesiredState
 from ovirt_tcp_plugin.broker.settings import Settings
-from ovirt_tcp_plugin.engine.admin_client import Administration
+from ovirt_tcp_plugin.engine.admin_client import AdminClient
 from ovirt_tcp_plugin.engine.engine_config import DEFAULT_COMMAND, EngineConfig
 from ovirt_tcp_plugin.engine.engine_start import DEFAULT_MARK, RESTART, engine_start
 from ovirt_tcp_plugin.engine.sdk import Access, password_of
@@ -34,7 +34,7 @@ HA_RETRY_RANGE = click.IntRange(30, 1800)
 
 
 class Setting:
-    """How this run works: what the options said that are no wishes."""
+    """How this run works: what the options say beside the desired state."""
 
     def __init__(
         self,
@@ -58,7 +58,7 @@ class Setting:
         return config.load(Settings, "broker", self._config_dir)
 
     @functools.cached_property
-    def engine(self) -> Administration:
+    def engine(self) -> AdminClient:
         """The engine, as its administrator. Raises InvalidConfig."""
         options = self.broker.engine
         reach = Access(
@@ -69,7 +69,7 @@ class Setting:
             options.timeout_s,
             self._password_file,
         )
-        return Administration(reach)
+        return AdminClient(reach)
 
     @functools.cache  # noqa: B019 - one of them lives as long as the command; the password is asked for once
     def _password(self) -> str:
@@ -80,7 +80,7 @@ class Setting:
 
 @click.command()
 @click.option("--cluster", "clusters", multiple=True, metavar="NAME", help="Make this cluster a trusted pool; repeatable.")
-@click.option("--policy", default=Wishes.policy, show_default=True, help="Name of the scheduling policy to make.")
+@click.option("--policy", default=DesiredState.policy, show_default=True, help="Name of the scheduling policy to make.")
 @click.option("--copy-policy", default="", help="Policy to copy; without it, the cluster's, or evenly_distributed.")
 @click.option("--scope", type=click.Choice([one.value for one in Scope]), help="VMs that need trust; all_vms unless said.")
 @click.option("--ha-retry", type=HA_RETRY_RANGE, metavar="SECONDS", help="Retry highly available VMs sooner than in 1800 s.")
@@ -130,14 +130,14 @@ def setup(
             _remove(setting, Journal(journal))
             return
         wished = Scope(scope) if scope else None
-        _prepare(setting, Journal(journal), Wishes(ha_retry, policy, copy_policy, wished, clusters))
+        _prepare(setting, Journal(journal), DesiredState(ha_retry, policy, copy_policy, wished, clusters))
     if setting.changed:
         raise errors.Conflict(f"somebody changed since setup, and it was left alone: {', '.join(setting.changed)}")
 
 
-def _prepare(setting: Setting, journal: Journal, wishes: Wishes) -> None:
-    shown, done = _phase("Phase 1: the engine's configuration", phases.first(setting.config, wishes), journal, setting)
-    if wishes.ha_retry_s is None:
+def _prepare(setting: Setting, journal: Journal, desired: DesiredState) -> None:
+    shown, done = _phase("Phase 1: the engine's configuration", phases.first(setting.config, desired), journal, setting)
+    if desired.ha_retry_s is None:
         seconds = setting.config.value(options.HA_RETRY)
         click.echo(f"A highly available VM that found no host ten times is tried again after {seconds} s (see --ha-retry).")
     if shown and setting.dry_run:
@@ -150,7 +150,7 @@ def _prepare(setting: Setting, journal: Journal, wishes: Wishes) -> None:
         return
     phases.check_start(journal, lambda: engine_start(setting.engine_up), setting.dry_run)
     phases.check_unit(setting.engine)
-    named = dataclasses.replace(wishes, broker_user=setting.broker.engine.username)
+    named = dataclasses.replace(desired, broker_user=setting.broker.engine.username)
     if not setting.dry_run:
         phases.note_unit(setting.engine, journal)
     _phase("\nPhase 2: policy, role and clusters", phases.second(setting.engine, named), journal, setting)
@@ -162,7 +162,7 @@ def _prepare(setting: Setting, journal: Journal, wishes: Wishes) -> None:
         click.echo(f"- {one}")
 
 
-def _phase(title: str, listed: list[Act], journal: Journal, setting: Setting) -> tuple[bool, bool]:
+def _phase(title: str, listed: list[Change], journal: Journal, setting: Setting) -> tuple[bool, bool]:
     """Show the acts, ask, and do them; return whether there was anything to do, and whether it was done.
 
     Raises Conflict when one is refused: then none is done.
@@ -184,7 +184,7 @@ def _phase(title: str, listed: list[Act], journal: Journal, setting: Setting) ->
     return True, changes.perform(listed, journal, click.echo)
 
 
-def _then(one: changes.Step) -> str:
+def _then(one: changes.PlannedChange) -> str:
     return one.act.show(one.wanted) if one.need is Need.DO else f"({one.need.value})"
 
 
@@ -220,7 +220,7 @@ def _show_leftovers(listing: Listing, quarantined: list[Host]) -> None:
         click.echo(f"Host {host.name}, {out}, returns to service.")
 
 
-def _take_back(setting: Setting, journal: Journal, ways: list[tuple[Act, Entry]]) -> list[str]:
+def _take_back(setting: Setting, journal: Journal, ways: list[tuple[Change, Entry]]) -> list[str]:
     """Undo everything, and return why something was not.
 
     The walls go before the broker's role, without which nobody would keep them, and once more in
@@ -243,7 +243,7 @@ def _take_back(setting: Setting, journal: Journal, ways: list[tuple[Act, Entry]]
 
 
 def _undo(
-    ways: Iterable[tuple[Act, Entry]], journal: Journal, chosen: Callable[[Act], bool]
+    ways: Iterable[tuple[Change, Entry]], journal: Journal, chosen: Callable[[Change], bool]
 ) -> list[str]:
     return changes.undo([way for way in ways if chosen(way[0])], journal, click.echo)
 

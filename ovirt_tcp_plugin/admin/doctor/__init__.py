@@ -3,5 +3,5 @@
 """`ovirt-tcp doctor`: looks at a live installation, changes nothing, and says what to do.
 
 `examination` has the list of checks. What they need is looked at first, everything at once and in bounded time (`looks`, by
-`gathering`, `engine` and `peers`); then pure functions judge it (`policies`, `walls`, `hosts`, `services`).
+`collector`, `engine` and `peers`); then pure functions judge it (`policies`, `walls`, `hosts`, `services`).
 """

@@ -9,8 +9,8 @@ from collections.abc import Callable, Iterable, Sequence
 
 from ovirt_tcp_plugin import errors
 from ovirt_tcp_plugin.admin.doctor import hosts, probes, scheduling_policies, services, walls
-from ovirt_tcp_plugin.admin.doctor.collector import Gathering
-from ovirt_tcp_plugin.admin.doctor.findings import Finding, State, not_checked
+from ovirt_tcp_plugin.admin.doctor.collector import Collector
+from ovirt_tcp_plugin.admin.doctor.findings import DoctorFinding, FindingState, not_checked
 from ovirt_tcp_plugin.admin.doctor.probes import Filterd
 from ovirt_tcp_plugin.broker.settings import Settings
 from ovirt_tcp_plugin.remote import Remote
@@ -39,7 +39,7 @@ class Check:
 
     name: str
     needs: tuple[str, ...]
-    judge: Callable[..., Iterable[Finding]]
+    judge: Callable[..., Iterable[DoctorFinding]]
     good: str
     silent_code: str = ""
     silent_step: str = ""
@@ -47,16 +47,16 @@ class Check:
 
 def examine(
     options: Settings, broker: Callable[[], Remote], filterd: Filterd, within_s: float
-) -> list[tuple[str, Finding]]:
+) -> list[tuple[str, DoctorFinding]]:
     """Return the findings with the names of their checks, in the order of the checks; every check has one at least.
 
     Args:
         broker: gives the broker's interface, or raises InvalidConfig.
         within_s: longest time for all of it, in seconds.
     """
-    gathering = Gathering(within_s)
-    probes.begin(gathering, options, broker, filterd, within_s)
-    return [(check.name, finding) for check in checks(options) for finding in _make(check, gathering)]
+    collector = Collector(within_s)
+    probes.begin(collector, options, broker, filterd, within_s)
+    return [(check.name, finding) for check in checks(options) for finding in _make(check, collector)]
 
 
 def checks(options: Settings) -> list[Check]:
@@ -138,17 +138,17 @@ def _checks_of_work(options: Settings) -> list[Check]:
     ]
 
 
-def _make(check: Check, gathering: Gathering) -> list[Finding]:
+def _make(check: Check, collector: Collector) -> list[DoctorFinding]:
     """Return the findings of one check, whatever becomes of it."""
     try:
-        values = [gathering.value(name) for name in check.needs]
+        values = [collector.value(name) for name in check.needs]
     except errors.AccessRefused as e:
         if check.silent_code:
-            return [Finding(State.FAIL, e.code, _sentence(e.reason), e.next_step)]
+            return [DoctorFinding(FindingState.FAIL, e.code, _sentence(e.reason), e.next_step)]
         return [not_checked(_sentence(e.reason))]
     except errors.Error as e:
         if check.silent_code:
-            return [Finding(State.FAIL, check.silent_code, _sentence(str(e)), check.silent_step)]
+            return [DoctorFinding(FindingState.FAIL, check.silent_code, _sentence(str(e)), check.silent_step)]
         return [not_checked(_sentence(str(e)))]
     except Exception as e:  # noqa: BLE001 - the edge of a check: the others are made all the same
         return [not_checked(f"The look for it failed ({type(e).__name__}: {e}).")]
@@ -156,16 +156,16 @@ def _make(check: Check, gathering: Gathering) -> list[Finding]:
         found = list(check.judge(*values))
     except Exception as e:  # noqa: BLE001 - as above
         return [not_checked(f"The check itself failed ({type(e).__name__}: {e}).")]
-    return found or [Finding(State.OK, check.name, check.good)]
+    return found or [DoctorFinding(FindingState.OK, check.name, check.good)]
 
 
 def _sentence(text: str) -> str:
     return text[:1].upper() + text[1:] + ("" if text.endswith(".") else ".")
 
 
-def _nothing(*_: object) -> Iterable[Finding]:
+def _nothing(*_: object) -> Iterable[DoctorFinding]:
     return ()
 
 
-def _same(found: Sequence[Finding]) -> Iterable[Finding]:
+def _same(found: Sequence[DoctorFinding]) -> Iterable[DoctorFinding]:
     return found

@@ -20,7 +20,7 @@ PAUSE_S = 3.0
 T = TypeVar("T")
 
 
-class Gathering:
+class Collector:
     """Values by name, as they come in.
 
     Args:

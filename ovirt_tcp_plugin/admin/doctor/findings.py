@@ -13,7 +13,7 @@ MAX_NAMES = 10
 MAX_NAME_LENGTH = 100
 
 
-class State(enum.Enum):
+class FindingState(enum.Enum):
     """How a check ended. Only a check that was made can be ok."""
 
     OK = "ok"
@@ -23,28 +23,28 @@ class State(enum.Enum):
 
 
 @dataclasses.dataclass(frozen=True)
-class Finding:
+class DoctorFinding:
     """One thing that a check found; `code` is stable, `text` one plain sentence, `next_step` what to do about it."""
 
-    state: State
+    state: FindingState
     code: str
     text: str
     next_step: str = ""
 
 
-def fail(code: str, text: str, next_step: str) -> Finding:
+def fail(code: str, text: str, next_step: str) -> DoctorFinding:
     """Return a finding of something that does not work."""
-    return Finding(State.FAIL, code, text, next_step)
+    return DoctorFinding(FindingState.FAIL, code, text, next_step)
 
 
-def warning(code: str, text: str, next_step: str) -> Finding:
+def warning(code: str, text: str, next_step: str) -> DoctorFinding:
     """Return a finding that an administrator has to know of, while everything works."""
-    return Finding(State.WARNING, code, text, next_step)
+    return DoctorFinding(FindingState.WARNING, code, text, next_step)
 
 
-def not_checked(why: str) -> Finding:
+def not_checked(why: str) -> DoctorFinding:
     """Return a finding that a check could not be made; `why` is a sentence."""
-    return Finding(State.NOT_CHECKED, "not_checked", why)
+    return DoctorFinding(FindingState.NOT_CHECKED, "not_checked", why)
 
 
 def named(names: Iterable[str]) -> str:

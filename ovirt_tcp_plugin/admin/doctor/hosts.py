@@ -6,8 +6,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 
-from ovirt_tcp_plugin.admin.doctor.findings import Finding, fail, named, warning
-from ovirt_tcp_plugin.admin.doctor.observations import BrokerView, Site
+from ovirt_tcp_plugin.admin.doctor.findings import DoctorFinding, fail, named, warning
+from ovirt_tcp_plugin.admin.doctor.observations import BrokerView, ObservedSite
 from ovirt_tcp_plugin.engine.inspection import Hooks
 
 GATE = "50_ovirt_tcp_gate.py"
@@ -21,7 +21,7 @@ _COPY = (
 )
 
 
-def gates(site: Site, hooks: Mapping[str, Hooks], checksum: str) -> Iterable[Finding]:
+def gates(site: ObservedSite, hooks: Mapping[str, Hooks], checksum: str) -> Iterable[DoctorFinding]:
     """Judge whether the pools' hosts report the gate, unaltered. A host that lies about it is not found out here.
 
     Args:
@@ -52,7 +52,7 @@ def gates(site: Site, hooks: Mapping[str, Hooks], checksum: str) -> Iterable[Fin
         yield warning("gate_missing", text, _COPY)
 
 
-def placement(site: Site, broker: BrokerView) -> Iterable[Finding]:
+def placement(site: ObservedSite, broker: BrokerView) -> Iterable[DoctorFinding]:
     """Judge whether every pool has trusted hosts, and which hosts get no VMs."""
     for pool in site.pools.values():
         up = {host.id for host in site.hosts(pool) if host.up}
@@ -67,7 +67,7 @@ def placement(site: Site, broker: BrokerView) -> Iterable[Finding]:
             yield warning("not_trusted", text, "see why: ovirt-tcp explain HOST")
 
 
-def quarantine(broker: BrokerView) -> Iterable[Finding]:
+def quarantine(broker: BrokerView) -> Iterable[DoctorFinding]:
     """Judge whether hosts were taken out of service."""
     names = [host.name for host in broker.hosts.values() if host.quarantined]
     if names:
@@ -75,7 +75,7 @@ def quarantine(broker: BrokerView) -> Iterable[Finding]:
         yield warning("quarantined", text, "see why: ovirt-tcp explain HOST; each returns by itself once it attests well")
 
 
-def guards(broker: BrokerView) -> Iterable[Finding]:
+def guards(broker: BrokerView) -> Iterable[DoctorFinding]:
     """Judge whether a guard waits for a decision."""
     for pool, held in broker.held.items():
         text = f"Many hosts of cluster {pool} turned untrusted at once, and stay in service without new VMs: {named(held)}."

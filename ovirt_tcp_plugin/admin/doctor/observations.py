@@ -15,7 +15,7 @@ from ovirt_tcp_plugin.placement.snapshot import Snapshot
 
 
 @dataclasses.dataclass(frozen=True)
-class Site:
+class ObservedSite:
     """The engine's inventory, and what follows from it.
 
     Attributes:
@@ -79,7 +79,7 @@ class BrokerView:
 
 
 @dataclasses.dataclass(frozen=True)
-class Snapshots:
+class ObservedSnapshots:
     """The snapshot files as filterd would take them.
 
     Attributes:
@@ -117,9 +117,9 @@ class ServerView:
     ahead_s: Optional[float] = None
 
 
-def site(listing: Listing, exempt_vms: Collection[str]) -> Site:
+def site(listing: Listing, exempt_vms: Collection[str]) -> ObservedSite:
     """Return the inventory with its trusted pools."""
     pools = Pools()
     pools.update(listing)
     engine = {vm.id for vm in listing.vms if vm.hosted_engine}
-    return Site(listing, dict(pools.by_cluster), frozenset(exempt_vms) | engine)
+    return ObservedSite(listing, dict(pools.by_cluster), frozenset(exempt_vms) | engine)

@@ -13,17 +13,17 @@ from pathlib import Path
 
 from ovirt_tcp_plugin import clock, errors
 from ovirt_tcp_plugin.admin.doctor import peers, services, walls
-from ovirt_tcp_plugin.admin.doctor.collector import Gathering, settle
-from ovirt_tcp_plugin.admin.doctor.findings import Finding
-from ovirt_tcp_plugin.admin.doctor.observations import BrokerView, SchedulerOptions, Site, Snapshots, site
+from ovirt_tcp_plugin.admin.doctor.collector import Collector, settle
+from ovirt_tcp_plugin.admin.doctor.findings import DoctorFinding
+from ovirt_tcp_plugin.admin.doctor.observations import BrokerView, ObservedSite, ObservedSnapshots, SchedulerOptions, site
 from ovirt_tcp_plugin.admin.setup.options import SCHEDULER_ENABLED, SCHEDULER_TIMEOUT, SCHEDULER_URL
 from ovirt_tcp_plugin.broker.engine_access import engine_access
 from ovirt_tcp_plugin.broker.settings import Settings
 from ovirt_tcp_plugin.engine import filterd_client
-from ovirt_tcp_plugin.engine.admin_client import Administration
+from ovirt_tcp_plugin.engine.admin_client import AdminClient
 from ovirt_tcp_plugin.engine.client import Engine
 from ovirt_tcp_plugin.engine.engine_config import EngineConfig
-from ovirt_tcp_plugin.engine.inspection import EngineView, Hooks
+from ovirt_tcp_plugin.engine.inspection import EngineInspection, Hooks
 from ovirt_tcp_plugin.engine.sdk import Access
 from ovirt_tcp_plugin.engine.start_file import started_at
 from ovirt_tcp_plugin.remote import Remote
@@ -40,66 +40,66 @@ class Filterd:
 
     address: str
     port: int
-    snapshots: Callable[[], Snapshots]
+    snapshots: Callable[[], ObservedSnapshots]
     engine_config: EngineConfig
 
 
 def begin(
-    gathering: Gathering, options: Settings, broker: Callable[[], Remote], filterd: Filterd, within_s: float
+    collector: Collector, options: Settings, broker: Callable[[], Remote], filterd: Filterd, within_s: float
 ) -> None:
     """Begin to look for everything that checks need."""
     reach = engine_access(options.engine)
-    view = EngineView(reach)
-    gathering.start("policy_units", view.policy_units)
-    gathering.start("started", lambda: started_at(options.engine.start_file))
-    gathering.start("properties", view.vm_properties)
-    gathering.start("permits", view.permits)
-    gathering.start("addresses", view.addresses)
-    _begin_walls(gathering, options, reach, broker)
-    gathering.start("groups", lambda seen: Administration(reach).forbidding_groups(seen.pools), "site")
-    gathering.start("hooks", lambda seen: _hooks(view, seen, within_s / 2), "site")
-    gathering.start("scheduler", lambda: _scheduler(filterd.engine_config))
-    gathering.start("filterd_at", lambda: (HERE | {filterd.address}, filterd.port))
-    gathering.start("units", lambda: filterd_client.discover(filterd.address, filterd.port))
-    gathering.start("snapshots", filterd.snapshots)
-    gathering.start("filtering", lambda seen, _: _filtering(seen, filterd), "site", "units")
-    _begin_servers(gathering, options)
-    gathering.start("gate", lambda: hashlib.sha256(GATE.read_bytes()).hexdigest())
+    view = EngineInspection(reach)
+    collector.start("policy_units", view.policy_units)
+    collector.start("started", lambda: started_at(options.engine.start_file))
+    collector.start("properties", view.vm_properties)
+    collector.start("permits", view.permits)
+    collector.start("addresses", view.addresses)
+    _begin_walls(collector, options, reach, broker)
+    collector.start("groups", lambda seen: AdminClient(reach).forbidding_groups(seen.pools), "site")
+    collector.start("hooks", lambda seen: _hooks(view, seen, within_s / 2), "site")
+    collector.start("scheduler", lambda: _scheduler(filterd.engine_config))
+    collector.start("filterd_at", lambda: (HERE | {filterd.address}, filterd.port))
+    collector.start("units", lambda: filterd_client.discover(filterd.address, filterd.port))
+    collector.start("snapshots", filterd.snapshots)
+    collector.start("filtering", lambda seen, _: _filtering(seen, filterd), "site", "units")
+    _begin_servers(collector, options)
+    collector.start("gate", lambda: hashlib.sha256(GATE.read_bytes()).hexdigest())
 
 
 def _begin_walls(
-    gathering: Gathering, options: Settings, reach: Access, broker: Callable[[], Remote]
+    collector: Collector, options: Settings, reach: Access, broker: Callable[[], Remote]
 ) -> None:
     """What the broker repairs by itself is looked at again, before anybody is told of it."""
     engine = Engine(reach)
 
-    def inventory() -> Site:
+    def inventory() -> ObservedSite:
         return site(engine.listing(), options.pools.exempt_vms)
 
-    def faults(seen: Site) -> Sequence[Finding]:
+    def faults(seen: ObservedSite) -> Sequence[DoctorFinding]:
         return list(walls.walls(seen)) and settle(lambda: list(walls.walls(inventory())))
 
-    def host_faults(seen: Site, said: BrokerView) -> Sequence[Finding]:
+    def host_faults(seen: ObservedSite, said: BrokerView) -> Sequence[DoctorFinding]:
         known = list(walls.wall_hosts(seen, said))
         return known and settle(lambda: list(walls.wall_hosts(inventory(), peers.broker(broker()))))
 
-    gathering.start("site", inventory)
-    gathering.start("broker", lambda: peers.broker(broker()))
-    gathering.start("walls", faults, "site")
-    gathering.start("wall_hosts", host_faults, "site", "broker")
+    collector.start("site", inventory)
+    collector.start("broker", lambda: peers.broker(broker()))
+    collector.start("walls", faults, "site")
+    collector.start("wall_hosts", host_faults, "site", "broker")
 
 
-def _begin_servers(gathering: Gathering, options: Settings) -> None:
+def _begin_servers(collector: Collector, options: Settings) -> None:
     """Each server on its own: one that hangs delays no other."""
     own = options.verifier
     names = [f"server {url}" for url in own.urls]
     for name, url in zip(names, own.urls):
-        gathering.start(name, functools.partial(peers.server, own, url))
-    gathering.start("servers", lambda *views: views, *names)
-    gathering.start("servers_at", lambda: _servers_at(options))
+        collector.start(name, functools.partial(peers.server, own, url))
+    collector.start("servers", lambda *views: views, *names)
+    collector.start("servers_at", lambda: _servers_at(options))
 
 
-def _hooks(view: EngineView, seen: Site, within_s: float) -> Mapping[str, Hooks]:
+def _hooks(view: EngineInspection, seen: ObservedSite, within_s: float) -> Mapping[str, Hooks]:
     """Return the hooks of the pools' hosts that are Up: only of these the engine knows what they have now."""
     up = [host.id for pool in seen.pools.values() for host in seen.hosts(pool) if host.up]
     return view.hooks(up, within_s)
@@ -115,10 +115,10 @@ def _scheduler(config: EngineConfig) -> SchedulerOptions:
     return SchedulerOptions(config.value(SCHEDULER_ENABLED).lower() == "true", url.hostname or "", port, response_ms)
 
 
-def _filtering(seen: Site, filterd: Filterd) -> Sequence[Finding]:
+def _filtering(seen: ObservedSite, filterd: Filterd) -> Sequence[DoctorFinding]:
     """Return what is wrong with filterd's answers, asked as the engine asks."""
 
-    def look() -> Sequence[Finding]:
+    def look() -> Sequence[DoctorFinding]:
         hosts_of = {uid: [host.id for host in seen.hosts(pool)] for uid, pool in seen.pools.items()}
         found, now_ms = filterd.snapshots(), clock.boottime_ms()
         passed: dict[str, frozenset[str]] = {}

@@ -10,8 +10,8 @@ import re
 from collections.abc import Collection, Iterable, Mapping
 from typing import Optional
 
-from ovirt_tcp_plugin.admin.doctor.findings import Finding, fail, named, warning
-from ovirt_tcp_plugin.admin.doctor.observations import SchedulerOptions, Site
+from ovirt_tcp_plugin.admin.doctor.findings import DoctorFinding, fail, named, warning
+from ovirt_tcp_plugin.admin.doctor.observations import ObservedSite, SchedulerOptions
 from ovirt_tcp_plugin.engine.inspection import PolicyUnits
 from ovirt_tcp_plugin.placement.decision import Scope
 from ovirt_tcp_plugin.placement.filter_unit import FAULTS, FilterState, filter_state
@@ -30,7 +30,7 @@ _DISCOVERY = (
 _SETUP = "ovirt-tcp setup sets it; it counts from the engine's next start"
 
 
-def unit(site: Site, started: Optional[datetime.datetime]) -> Iterable[Finding]:
+def unit(site: ObservedSite, started: Optional[datetime.datetime]) -> Iterable[DoctorFinding]:
     """Judge whether the engine knows our filter unit, and asks it.
 
     Args:
@@ -42,7 +42,7 @@ def unit(site: Site, started: Optional[datetime.datetime]) -> Iterable[Finding]:
         yield fail(state.value, text, _DISCOVERY)
 
 
-def scheduler(found: SchedulerOptions, ours: Collection[str], port: int) -> Iterable[Finding]:
+def scheduler(found: SchedulerOptions, ours: Collection[str], port: int) -> Iterable[DoctorFinding]:
     """Judge how the engine asks for its external scheduler.
 
     Args:
@@ -60,14 +60,14 @@ def scheduler(found: SchedulerOptions, ours: Collection[str], port: int) -> Iter
         yield warning("scheduler_timeout", text, _SETUP)
 
 
-def pools(site: Site) -> Iterable[Finding]:
+def pools(site: ObservedSite) -> Iterable[DoctorFinding]:
     """Judge whether there is anything to protect."""
     if not site.pools:
         text = f"No cluster has a scheduling policy with {UNIT_NAME}, so no VM is protected."
         yield warning("no_pool", text, f"give a cluster a policy with {UNIT_NAME} (Clusters > Edit > Scheduling Policy)")
 
 
-def policies(site: Site, units: Mapping[str, PolicyUnits]) -> Iterable[Finding]:
+def policies(site: ObservedSite, units: Mapping[str, PolicyUnits]) -> Iterable[DoctorFinding]:
     """Judge what else the policies of pools need."""
     affinity = {one.id for one in site.listing.units if one.name == AFFINITY_FILTER}
     for cluster in site.listing.clusters:
@@ -85,7 +85,7 @@ def policies(site: Site, units: Mapping[str, PolicyUnits]) -> Iterable[Finding]:
             yield fail("no_balance", text, f"choose a load balancer in policy {policy.name}, None if nothing is to move")
 
 
-def stuck(site: Site, units: Mapping[str, PolicyUnits]) -> Iterable[Finding]:
+def stuck(site: ObservedSite, units: Mapping[str, PolicyUnits]) -> Iterable[DoctorFinding]:
     """Judge whether a refused edit stayed in the engine's memory (`BackendPolicyUnitsResource`)."""
     ours = {unit.id for unit in site.listing.units if unit.name == UNIT_NAME}
     names = {unit.id: unit.name for unit in site.listing.units}
@@ -109,7 +109,7 @@ def stuck(site: Site, units: Mapping[str, PolicyUnits]) -> Iterable[Finding]:
             yield warning("policy_stuck", text, step)
 
 
-def trusted_service(site: Site) -> Iterable[Finding]:
+def trusted_service(site: ObservedSite) -> Iterable[DoctorFinding]:
     """Judge whether somebody switched on the feature of 2013, whose client has reached no server since oVirt 4.4."""
     names = [cluster.name for cluster in site.listing.clusters if cluster.trusted_service]
     if names:
@@ -121,7 +121,7 @@ def trusted_service(site: Site) -> Iterable[Finding]:
         yield fail("trusted_service", text, step)
 
 
-def marks(site: Site, definitions: Mapping[str, str]) -> Iterable[Finding]:
+def marks(site: ObservedSite, definitions: Mapping[str, str]) -> Iterable[DoctorFinding]:
     """Judge whether VMs can be marked.
 
     Args:
@@ -141,7 +141,7 @@ def marks(site: Site, definitions: Mapping[str, str]) -> Iterable[Finding]:
             yield warning("property_undefined", f"{text}; all of its VMs are protected all the same.", step)
 
 
-def rights(permits: Collection[str]) -> Iterable[Finding]:
+def rights(permits: Collection[str]) -> Iterable[DoctorFinding]:
     """Judge what the broker's user may do."""
     missing = set(PERMITS.values()) - set(permits)
     if missing:

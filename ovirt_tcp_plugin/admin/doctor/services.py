@@ -6,8 +6,8 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
 
-from ovirt_tcp_plugin.admin.doctor.findings import Finding, fail, named, not_checked, warning
-from ovirt_tcp_plugin.admin.doctor.observations import ServerView, Site, Snapshots
+from ovirt_tcp_plugin.admin.doctor.findings import DoctorFinding, fail, named, not_checked, warning
+from ovirt_tcp_plugin.admin.doctor.observations import ObservedSite, ObservedSnapshots, ServerView
 from ovirt_tcp_plugin.placement.decision import VmTrust, passing
 from ovirt_tcp_plugin.placement.inventory import UNIT_NAME
 
@@ -22,7 +22,7 @@ _BROKER_LOG = "see why the broker does not write: journalctl -u ovirt-tcp-broker
 _FILTERD_LOG = "journalctl -u ovirt-tcp-filterd"
 
 
-def snapshots(site: Site, found: Snapshots, full_s: float) -> Iterable[Finding]:
+def snapshots(site: ObservedSite, found: ObservedSnapshots, full_s: float) -> Iterable[DoctorFinding]:
     """Judge the files by which filterd answers.
 
     Args:
@@ -50,7 +50,7 @@ def snapshots(site: Site, found: Snapshots, full_s: float) -> Iterable[Finding]:
         yield warning("snapshot_mode", text, "let the broker run with a umask of 0022, as its unit does")
 
 
-def discovery(found: Mapping[str, Collection[str]]) -> Iterable[Finding]:
+def discovery(found: Mapping[str, Collection[str]]) -> Iterable[DoctorFinding]:
     """Judge what answers where the engine asks for its external scheduler.
 
     Args:
@@ -63,7 +63,12 @@ def discovery(found: Mapping[str, Collection[str]]) -> Iterable[Finding]:
         yield fail("filterd_foreign", text, step)
 
 
-def filtering(site: Site, found: Snapshots, answers: Mapping[str, Collection[str]], now_ms: int) -> Iterable[Finding]:
+def filtering(
+    site: ObservedSite,
+    found: ObservedSnapshots,
+    answers: Mapping[str, Collection[str]],
+    now_ms: int,
+) -> Iterable[DoctorFinding]:
     """Judge whether filterd lets a VM that nobody knows, which needs trust, run on the trusted hosts only.
 
     Args:
@@ -88,7 +93,7 @@ def filtering(site: Site, found: Snapshots, answers: Mapping[str, Collection[str
             yield fail("filter_narrow", text, f"see whether its user can read the snapshots: {_FILTERD_LOG}")
 
 
-def servers(views: Sequence[ServerView]) -> Iterable[Finding]:
+def servers(views: Sequence[ServerView]) -> Iterable[DoctorFinding]:
     """Judge the attestation servers: that they answer, with a good certificate, and take our token."""
     faults = [fault for view in views for fault in _of_server(view)]
     good = any(view.good for view in views)
@@ -101,7 +106,7 @@ def servers(views: Sequence[ServerView]) -> Iterable[Finding]:
             yield warning("certificate_ends", text, "renew it in time: without it no verdict can be had")
 
 
-def clocks(views: Sequence[ServerView]) -> Iterable[Finding]:
+def clocks(views: Sequence[ServerView]) -> Iterable[DoctorFinding]:
     """Judge whether clocks agree. Ages of our own server do not depend on it; certificates, logs and people do."""
     if all(view.ahead_s is None for view in views):
         yield not_checked("No attestation server tells its time.")
@@ -112,7 +117,7 @@ def clocks(views: Sequence[ServerView]) -> Iterable[Finding]:
             yield warning("clock_differs", text, "run chronyd or another NTP client on both")
 
 
-def _of_server(view: ServerView) -> Iterable[Finding]:
+def _of_server(view: ServerView) -> Iterable[DoctorFinding]:
     if view.bad_certificate:
         step = "see verifier.urls and verifier.ca_file of broker.yaml: it has to be the ca.pem that the server's init made"
         yield fail("server_certificate", f"The certificate of {view.url} is not good: {view.fault}.", step)

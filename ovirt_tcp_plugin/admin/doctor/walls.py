@@ -7,9 +7,9 @@ from __future__ import annotations
 import ipaddress
 from collections.abc import Collection, Iterable, Mapping
 
-from ovirt_tcp_plugin.admin.doctor.findings import Finding, fail, named, not_checked, warning
-from ovirt_tcp_plugin.admin.doctor.observations import BrokerView, Site, Snapshots
-from ovirt_tcp_plugin.engine.affinity_conflicts import AffinityGroup, conflicts
+from ovirt_tcp_plugin.admin.doctor.findings import DoctorFinding, fail, named, not_checked, warning
+from ovirt_tcp_plugin.admin.doctor.observations import BrokerView, ObservedSite, ObservedSnapshots
+from ovirt_tcp_plugin.engine.affinity_conflicts import SeparatingGroup, conflicts
 from ovirt_tcp_plugin.engine.scheduling_policies import CLUSTER_MAINTENANCE
 from ovirt_tcp_plugin.placement.inventory import Group, is_quarantined
 from ovirt_tcp_plugin.placement.pools import Pool
@@ -20,7 +20,7 @@ ENDED = "verdict_ended"
 _BROKER = "the broker repairs this within seconds if it runs: journalctl -u ovirt-tcp-broker"
 
 
-def walls(site: Site) -> Iterable[Finding]:
+def walls(site: ObservedSite) -> Iterable[DoctorFinding]:
     """Judge whether every pool has its wall, which enforces, with all VMs that need it."""
     for pool in site.pools.values():
         wall = site.listing.walls.get(pool.cluster_id)
@@ -36,7 +36,7 @@ def walls(site: Site) -> Iterable[Finding]:
             yield fail("wall_vms", text, _BROKER)
 
 
-def left(site: Site) -> Iterable[Finding]:
+def left(site: ObservedSite) -> Iterable[DoctorFinding]:
     """Judge what the broker left where there is no trusted pool: walls, and hosts in quarantine."""
     pools = set(site.pools) | {
         # During an upgrade the cluster has a policy of the engine's own, and its wall protects it.
@@ -67,7 +67,7 @@ def left(site: Site) -> Iterable[Finding]:
         yield warning("quarantine_left", text, step)
 
 
-def wall_hosts(site: Site, broker: BrokerView) -> Iterable[Finding]:
+def wall_hosts(site: ObservedSite, broker: BrokerView) -> Iterable[DoctorFinding]:
     """Judge whether the walls let in the hosts that the broker trusts, and no others."""
     for pool in site.pools.values():
         wall = site.listing.walls.get(pool.cluster_id)
@@ -92,13 +92,13 @@ def wall_hosts(site: Site, broker: BrokerView) -> Iterable[Finding]:
             yield warning("wall_narrow", text, _BROKER)
 
 
-def rules(site: Site, groups: Iterable[AffinityGroup]) -> Iterable[Finding]:
+def rules(site: ObservedSite, groups: Iterable[SeparatingGroup]) -> Iterable[DoctorFinding]:
     """Judge whether administrators' own affinity groups contradict the walls."""
     for one in conflicts(site.pools, site.listing.vms, groups, site.exempt):
         yield warning("rule_conflict", one.text, one.next_step)
 
 
-def exempt(site: Site, vm_ids: Collection[str]) -> Iterable[Finding]:
+def exempt(site: ObservedSite, vm_ids: Collection[str]) -> Iterable[DoctorFinding]:
     """Judge whether the option `pools.exempt_vms` names VMs that there are."""
     unknown = set(vm_ids) - {vm.id for vm in site.listing.vms}
     if unknown:
@@ -106,7 +106,7 @@ def exempt(site: Site, vm_ids: Collection[str]) -> Iterable[Finding]:
         yield warning("exempt_unknown", text, "see the VM's id in its General tab, and correct broker.yaml")
 
 
-def engine_vm(site: Site, snapshots: Snapshots) -> Iterable[Finding]:
+def engine_vm(site: ObservedSite, snapshots: ObservedSnapshots) -> Iterable[DoctorFinding]:
     """Judge whether the VM that carries the engine may run anywhere: a pool that stops it stops its own repair."""
     for vm in site.engine_vms():
         wall = site.listing.walls.get(vm.cluster_id)
@@ -122,8 +122,8 @@ def engine_vm(site: Site, snapshots: Snapshots) -> Iterable[Finding]:
 
 
 def places(
-    site: Site, addresses: Mapping[str, Collection[str]], servers: Mapping[str, Collection[str]]
-) -> Iterable[Finding]:
+    site: ObservedSite, addresses: Mapping[str, Collection[str]], servers: Mapping[str, Collection[str]]
+) -> Iterable[DoctorFinding]:
     """Judge whether engine or attestation server is a VM of a pool that depends on it.
 
     Args:
@@ -143,7 +143,7 @@ def places(
                 yield warning("server_inside_perhaps", f"{text}has the name of the {what}: is it?", f"if so, {step}")
 
 
-def _outside(site: Site, pool: Pool, wall: Group) -> list[str]:
+def _outside(site: ObservedSite, pool: Pool, wall: Group) -> list[str]:
     own = [vm for vm in site.listing.vms if vm.cluster_id == pool.cluster_id]
     return [vm.name for vm in own if site.needs_trust(vm) and vm.id not in wall.vm_ids]
 

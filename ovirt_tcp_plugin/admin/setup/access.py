@@ -8,9 +8,9 @@ import secrets
 from typing import Any, Optional
 
 from ovirt_tcp_plugin import errors
-from ovirt_tcp_plugin.admin.setup.changes import Act
+from ovirt_tcp_plugin.admin.setup.changes import Change
 from ovirt_tcp_plugin.admin.setup.journal import Entry
-from ovirt_tcp_plugin.engine.admin_client import Administration
+from ovirt_tcp_plugin.engine.admin_client import AdminClient
 from ovirt_tcp_plugin.placement.inventory import PERMITS
 
 ROLE = "ovirt-tcp"
@@ -18,13 +18,13 @@ ROLE = "ovirt-tcp"
 PROVIDER_SUFFIX = "-authz"
 
 
-class MakeRole(Act):
+class MakeRole(Change):
     """The role. What is there is its id, description and the ids of its permits."""
 
     kind = "role"
     makes = True
 
-    def __init__(self, engine: Administration) -> None:
+    def __init__(self, engine: AdminClient) -> None:
         super().__init__(ROLE, f"role {ROLE}")
         self._engine = engine
 
@@ -75,13 +75,13 @@ class MakeRole(Act):
         return "nothing" if value is None else ", ".join(PERMITS.get(one, f"permit {one}") for one in value["permits"])
 
 
-class GrantRole(Act):
+class GrantRole(Change):
     """The role for the broker's user. What is there are the ids of both; None as long as the user does not have it."""
 
     kind = "permission"
     makes = True
 
-    def __init__(self, engine: Administration, user_name: str) -> None:
+    def __init__(self, engine: AdminClient, user_name: str) -> None:
         super().__init__(user_name, f"role {ROLE} for {user_name}")
         self._engine = engine
 
@@ -127,7 +127,7 @@ class GrantRole(Act):
         return None if role is None or user is None else {"role": role, "user": user}
 
 
-def find_user(engine: Administration, login: str) -> Optional[str]:
+def find_user(engine: AdminClient, login: str) -> Optional[str]:
     """Return the id of the user that logs in by this name, None if the engine does not know it."""
     names = {login, login + PROVIDER_SUFFIX}
     return next((one.id for one in engine.users() if one.name in names), None)
@@ -138,5 +138,5 @@ def missing_user(login: str) -> str:
     name = login.partition("@")[0]
     return (
         f"the engine has no user {login}: make it (ovirt-aaa-jdbc-tool user add {name}, then user password-reset {name}), "
-        "add it under Administration, Users in the admin portal, and run setup again"
+        "add it under AdminClient, Users in the admin portal, and run setup again"
     )

@@ -15,12 +15,12 @@ from collections.abc import Callable, Iterable
 from typing import Any, Optional
 
 from ovirt_tcp_plugin import errors
-from ovirt_tcp_plugin.admin.setup.journal import Entry, Journal, State
+from ovirt_tcp_plugin.admin.setup.journal import Entry, EntryState, Journal
 
 Tell = Callable[[str], None]
 
 
-class Act(abc.ABC):
+class Change(abc.ABC):
     """One change. What is there, wanted and left are JSON values; None is nothing.
 
     Attributes:
@@ -79,10 +79,10 @@ class Need(enum.Enum):
 
 
 @dataclasses.dataclass(frozen=True)
-class Step:
+class PlannedChange:
     """An act and what there is to do for it. `reason`: why it is refused or left alone."""
 
-    act: Act
+    act: Change
     need: Need
     entry: Optional[Entry]
     now: Any
@@ -90,25 +90,25 @@ class Step:
     reason: str = ""
 
 
-def step(act: Act, journal: Journal) -> Step:
+def step(act: Change, journal: Journal) -> PlannedChange:
     """Return what there is to do for an act. Raises Conflict when its removal was begun."""
     entry = journal.entry(act.kind, act.subject)
     now = act.look(entry)
-    if entry is not None and entry.state is State.UNDOING:
+    if entry is not None and entry.state is EntryState.UNDOING:
         raise errors.Conflict("a removal was begun and not finished: finish it by ovirt-tcp setup --remove")
-    if entry is not None and entry.state is State.DONE and not _left(act, entry, now):
-        return Step(act, Need.CHANGED, entry, now, entry.after, _changed(act, entry, now))
+    if entry is not None and entry.state is EntryState.DONE and not _left(act, entry, now):
+        return PlannedChange(act, Need.CHANGED, entry, now, entry.after, _changed(act, entry, now))
     try:
         wanted = act.wanted(now, entry)
     except errors.Conflict as e:
-        return Step(act, Need.REFUSED, entry, now, reason=e.reason)
+        return PlannedChange(act, Need.REFUSED, entry, now, reason=e.reason)
     need = Need.DO
-    if (entry is None or entry.state is State.DONE) and act.stands(now, wanted):
+    if (entry is None or entry.state is EntryState.DONE) and act.stands(now, wanted):
         need = Need.THERE if entry is None else Need.DONE
-    return Step(act, need, entry, now, wanted)
+    return PlannedChange(act, need, entry, now, wanted)
 
 
-def perform(acts: Iterable[Act], journal: Journal, tell: Tell) -> bool:
+def perform(acts: Iterable[Change], journal: Journal, tell: Tell) -> bool:
     """Do what there is to do, in order; return whether anything was done.
 
     Raises:
@@ -130,7 +130,7 @@ def perform(acts: Iterable[Act], journal: Journal, tell: Tell) -> bool:
     return done
 
 
-def undo(acts: Iterable[tuple[Act, Entry]], journal: Journal, tell: Tell) -> list[str]:
+def undo(acts: Iterable[tuple[Change, Entry]], journal: Journal, tell: Tell) -> list[str]:
     """Undo acts in this order; return why some were left alone.
 
     Raises:
@@ -160,7 +160,7 @@ def undo(acts: Iterable[tuple[Act, Entry]], journal: Journal, tell: Tell) -> lis
     return kept
 
 
-def _do(act: Act, wanted: Any) -> Any:
+def _do(act: Change, wanted: Any) -> Any:
     """Do an act. What the engine refuses is tried once more: libcurl sends a request again when a connection that was used
     before ends without an answer, and the engine refuses the second, though it did the first. `do` finishes what it finds.
     """
@@ -170,7 +170,7 @@ def _do(act: Act, wanted: Any) -> Any:
         return act.do(wanted)
 
 
-def _before(one: Step) -> Any:
+def _before(one: PlannedChange) -> Any:
     """Return what was there before an act, which may have been done already: then the journal knows it."""
     if one.act.makes:
         return None
@@ -179,12 +179,12 @@ def _before(one: Step) -> Any:
     return entry.before if entry is not None and known else one.now
 
 
-def _left(act: Act, entry: Entry, now: Any) -> bool:
+def _left(act: Change, entry: Entry, now: Any) -> bool:
     """Return whether there is what the act left, or may have left."""
     return any(act.stands(now, one) for one in entry.left)
 
 
-def _changed(act: Act, entry: Entry, now: Any) -> str:
+def _changed(act: Change, entry: Entry, now: Any) -> str:
     return (
         f"{act.title} was left alone: somebody changed it since setup. "
         f"It is {act.show(now)}; setup left {act.show(entry.left[-1])}; before that it was {act.show(entry.before)}."

@@ -7,14 +7,14 @@ from __future__ import annotations
 from typing import Any, Optional
 
 from ovirt_tcp_plugin import errors
-from ovirt_tcp_plugin.admin.setup.changes import Act
+from ovirt_tcp_plugin.admin.setup.changes import Change
 from ovirt_tcp_plugin.admin.setup.journal import Entry
-from ovirt_tcp_plugin.engine.admin_client import Administration
+from ovirt_tcp_plugin.engine.admin_client import AdminClient
 from ovirt_tcp_plugin.placement.decision import Scope
 from ovirt_tcp_plugin.placement.pools import SCOPE_PROPERTY
 
 
-class UsePolicy(Act):
+class UsePolicy(Change):
     """The scheduling policy of a cluster. What is there is the policy's id and the cluster's own properties.
 
     The engine keeps a cluster's properties over a change of policy, fills in those of the new one, and drops what its
@@ -29,7 +29,7 @@ class UsePolicy(Act):
 
     def __init__(
         self,
-        engine: Administration,
+        engine: AdminClient,
         cluster_id: str,
         cluster_name: str,
         policy_name: str = "",

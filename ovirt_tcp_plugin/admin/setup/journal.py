@@ -31,7 +31,7 @@ MAX_ENTRIES = 10_000
 MAX_TEXT = 1024
 
 
-class State(enum.Enum):
+class EntryState(enum.Enum):
     """How far an act is."""
 
     INTENDED = "intended"
@@ -54,7 +54,7 @@ class Entry:
 
     kind: str
     subject: str
-    state: State
+    state: EntryState
     before: Any
     wanted: Any
     after: Any
@@ -63,7 +63,7 @@ class Entry:
     @property
     def left(self) -> tuple[Any, ...]:
         """What the act left; if it is not known whether it was finished, all that it may have left."""
-        if self.state is State.DONE:
+        if self.state is EntryState.DONE:
             return (self.after,)
         return tuple(one for one in (self.wanted, self.after) if one is not None)
 
@@ -92,11 +92,11 @@ class Journal:
         """Say what will be done."""
         earlier = self.entry(kind, subject)
         after = None if earlier is None else earlier.after
-        self._put(Entry(kind, subject, State.INTENDED, before, wanted, after, _now()))
+        self._put(Entry(kind, subject, EntryState.INTENDED, before, wanted, after, _now()))
 
     def done(self, kind: str, subject: str, after: Any) -> None:
         """Say what an intended act left."""
-        self._put(dataclasses.replace(self._entries[kind, subject], state=State.DONE, after=after, at=_now()))
+        self._put(dataclasses.replace(self._entries[kind, subject], state=EntryState.DONE, after=after, at=_now()))
 
     def redate(self, kinds: Collection[str]) -> None:
         """Date these acts by now: the clock was set back since, so their dates say nothing."""
@@ -107,7 +107,7 @@ class Journal:
 
     def undoing(self, entry: Entry) -> None:
         """Say that an act will be undone."""
-        self._put(dataclasses.replace(entry, state=State.UNDOING, at=_now()))
+        self._put(dataclasses.replace(entry, state=EntryState.UNDOING, at=_now()))
 
     def put_back(self, entry: Entry) -> None:
         """Say that an act was not undone after all: it is as the entry says."""
@@ -182,7 +182,7 @@ def _check_owner(path: Path, status: os.stat_result) -> None:
 def _entry(members: Any) -> Entry:
     texts = [json_fields.text(members, name, MAX_TEXT) for name in ("kind", "subject", "state", "at")]
     kind, subject, state, at = texts
-    return Entry(kind, subject, State(state), members["before"], members["wanted"], members["after"], at)
+    return Entry(kind, subject, EntryState(state), members["before"], members["wanted"], members["after"], at)
 
 
 def _now() -> str:

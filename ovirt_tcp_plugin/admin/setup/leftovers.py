@@ -13,7 +13,7 @@ import dataclasses
 from collections.abc import Callable
 
 from ovirt_tcp_plugin import errors
-from ovirt_tcp_plugin.engine.admin_client import Administration
+from ovirt_tcp_plugin.engine.admin_client import AdminClient
 from ovirt_tcp_plugin.engine.scheduling_policies import CLUSTER_MAINTENANCE
 from ovirt_tcp_plugin.placement.inventory import Cluster, Group, Host, Listing, is_quarantined
 from ovirt_tcp_plugin.placement.pools import Pools
@@ -58,7 +58,7 @@ def leftovers(listing: Listing) -> Leftovers:
 
 
 def remove_walls(
-    engine: Administration, walls: tuple[Wall, ...], tell: Callable[[str], None]
+    engine: AdminClient, walls: tuple[Wall, ...], tell: Callable[[str], None]
 ) -> list[str]:
     """Remove walls; return why some are still there. Raises Unavailable."""
     kept: list[str] = []
@@ -75,7 +75,7 @@ def remove_walls(
 
 
 def give_back(
-    engine: Administration, hosts: tuple[Host, ...], tell: Callable[[str], None]
+    engine: AdminClient, hosts: tuple[Host, ...], tell: Callable[[str], None]
 ) -> list[str]:
     """Activate hosts that the broker took out of service; return why some are still out.
 
@@ -95,7 +95,7 @@ def give_back(
     return kept
 
 
-def _is_out(engine: Administration, host: Host) -> bool:
+def _is_out(engine: AdminClient, host: Host) -> bool:
     """Return whether a host is still in maintenance for a reason of ours."""
     return any(known.id == host.id and is_quarantined(known) for known in engine.listing().hosts)
 

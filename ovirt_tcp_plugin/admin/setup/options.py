@@ -7,7 +7,7 @@ from __future__ import annotations
 from typing import Any, Optional
 
 from ovirt_tcp_plugin import errors
-from ovirt_tcp_plugin.admin.setup.changes import Act
+from ovirt_tcp_plugin.admin.setup.changes import Change
 from ovirt_tcp_plugin.admin.setup.journal import Entry
 from ovirt_tcp_plugin.engine.engine_config import EngineConfig
 from ovirt_tcp_plugin.placement.inventory import MARK_PROPERTY
@@ -22,7 +22,7 @@ PROPERTIES = "UserDefinedVMProperties"
 DEFINITION = f"{MARK_PROPERTY}=^(true|false)$"
 
 
-class SetOption(Act):
+class SetOption(Change):
     """One option of the engine with one value for all cluster levels."""
 
     kind = "option"
@@ -50,7 +50,7 @@ class SetOption(Act):
         return ""
 
 
-class DefineProperty(Act):
+class DefineProperty(Change):
     """The VM custom property of one cluster level: one definition among those of others."""
 
     kind = "property"

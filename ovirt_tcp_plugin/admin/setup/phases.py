@@ -14,14 +14,14 @@ from typing import Optional
 from ovirt_tcp_plugin import errors
 from ovirt_tcp_plugin.admin.setup import options
 from ovirt_tcp_plugin.admin.setup.access import GrantRole, MakeRole, find_user, missing_user
-from ovirt_tcp_plugin.admin.setup.changes import Act
+from ovirt_tcp_plugin.admin.setup.changes import Change
 from ovirt_tcp_plugin.admin.setup.cluster import UsePolicy
-from ovirt_tcp_plugin.admin.setup.journal import Entry, Journal, State
+from ovirt_tcp_plugin.admin.setup.journal import Entry, EntryState, Journal
 from ovirt_tcp_plugin.admin.setup.options import DefineProperty, SetOption
 from ovirt_tcp_plugin.admin.setup.scheduling_policy import KnowUnit, MakePolicy
 from ovirt_tcp_plugin.broker.settings import Settings
 from ovirt_tcp_plugin.engine import filterd_client
-from ovirt_tcp_plugin.engine.admin_client import Administration
+from ovirt_tcp_plugin.engine.admin_client import AdminClient
 from ovirt_tcp_plugin.engine.affinity_conflicts import conflicts
 from ovirt_tcp_plugin.engine.engine_config import EngineConfig
 from ovirt_tcp_plugin.engine.engine_start import RESTART
@@ -46,7 +46,7 @@ POLICY_KINDS = frozenset({UsePolicy.kind, MakePolicy.kind})
 
 
 @dataclasses.dataclass(frozen=True)
-class Wishes:
+class DesiredState:
     """What the administrator asked for.
 
     Attributes:
@@ -66,15 +66,15 @@ class Wishes:
     broker_user: str = ""
 
 
-def first(config: EngineConfig, wishes: Wishes) -> list[Act]:
+def first(config: EngineConfig, desired: DesiredState) -> list[Change]:
     """Return the acts of phase 1."""
-    acts: list[Act] = [
+    acts: list[Change] = [
         SetOption(config, options.SCHEDULER_ENABLED, "true"),
         SetOption(config, options.SCHEDULER_TIMEOUT, str(RESPONSE_TIMEOUT_MS)),
     ]
     acts += [DefineProperty(config, level) for level in sorted(config.values(options.PROPERTIES))]
-    if wishes.ha_retry_s is not None:
-        acts.append(SetOption(config, options.HA_RETRY, str(wishes.ha_retry_s)))
+    if desired.ha_retry_s is not None:
+        acts.append(SetOption(config, options.HA_RETRY, str(desired.ha_retry_s)))
     return acts
 
 
@@ -127,7 +127,7 @@ def check_start(journal: Journal, started: Callable[[], datetime.datetime], dry_
         raise errors.Conflict(f"the engine has not been started since phase 1: {again}")
 
 
-def check_unit(engine: Administration) -> None:
+def check_unit(engine: AdminClient) -> None:
     """See that the engine has found our unit. Raises Conflict with what to do."""
     units = [one for one in engine.units() if one.name == UNIT_NAME]
     if not any(one.enabled for one in units):
@@ -136,33 +136,33 @@ def check_unit(engine: Administration) -> None:
         raise errors.Conflict(f"{why}. It answers now: {RESTART}, then run setup again")
 
 
-def note_unit(engine: Administration, journal: Journal) -> None:
+def note_unit(engine: AdminClient, journal: Journal) -> None:
     """Have the journal know the unit, if the engine could find it only because of phase 1."""
     enabled = journal.entry(SetOption.kind, options.SCHEDULER_ENABLED)
     unit = KnowUnit(engine)
     known = journal.entry(unit.kind, unit.subject)
-    noted = known is not None and known.state is not State.INTENDED
+    noted = known is not None and known.state is not EntryState.INTENDED
     if enabled is not None and enabled.before.lower() != "true" and not noted:
         there = unit.look(None)
         journal.intend(unit.kind, unit.subject, None, there)
         journal.done(unit.kind, unit.subject, there)
 
 
-def second(engine: Administration, wishes: Wishes) -> list[Act]:
+def second(engine: AdminClient, desired: DesiredState) -> list[Change]:
     """Return the acts of phase 2. Raises NotFound when there is no such cluster."""
     known = {one.name: one for one in engine.clusters()}
-    for name in wishes.clusters:
+    for name in desired.clusters:
         if name not in known:
             raise errors.NotFound("cluster", f"{name} at the engine")
-    clusters = [known[name] for name in wishes.clusters]
+    clusters = [known[name] for name in desired.clusters]
     check_upgrades(clusters, "setup")
-    acts: list[Act] = [
-        MakePolicy(engine, wishes.policy, lambda: _copy(engine, wishes, clusters)),
+    acts: list[Change] = [
+        MakePolicy(engine, desired.policy, lambda: _copy(engine, desired, clusters)),
         MakeRole(engine),
     ]
-    if find_user(engine, wishes.broker_user) is not None:
-        acts.append(GrantRole(engine, wishes.broker_user))
-    return acts + [UsePolicy(engine, one.id, one.name, wishes.policy, wishes.scope) for one in clusters]
+    if find_user(engine, desired.broker_user) is not None:
+        acts.append(GrantRole(engine, desired.broker_user))
+    return acts + [UsePolicy(engine, one.id, one.name, desired.policy, desired.scope) for one in clusters]
 
 
 def check_upgrades(clusters: Iterable[Cluster], command: str) -> None:
@@ -177,26 +177,26 @@ def check_upgrades(clusters: Iterable[Cluster], command: str) -> None:
         raise errors.Conflict(f"{what}. Wait until the upgrade has ended, then run {command} again")
 
 
-def left_to_do(engine: Administration, wishes: Wishes, broker: Settings) -> list[str]:
+def left_to_do(engine: AdminClient, desired: DesiredState, broker: Settings) -> list[str]:
     """Return what setup cannot do, or may not."""
     listing = engine.listing()
     pools = _pools(engine)
     told = [one.text for one in conflicts(pools, listing.vms, engine.forbidding_groups(pools), broker.pools.exempt_vms)]
-    if find_user(engine, wishes.broker_user) is None:
-        told.append(missing_user(wishes.broker_user))
+    if find_user(engine, desired.broker_user) is None:
+        told.append(missing_user(desired.broker_user))
     if not pools:
-        told.append(f"no cluster is a trusted pool yet: ovirt-tcp setup --policy {wishes.policy} --cluster NAME")
+        told.append(f"no cluster is a trusted pool yet: ovirt-tcp setup --policy {desired.policy} --cluster NAME")
     elif not _listens(broker.api.address, broker.api.port):
         told.append(f"ovirt-tcp-broker does not run, and until it does no VM starts in a trusted pool: {START_BROKER}")
     return told
 
 
-def ways_back(journal: Journal, config: EngineConfig, engine: Administration) -> list[tuple[Act, Entry]]:
+def ways_back(journal: Journal, config: EngineConfig, engine: AdminClient) -> list[tuple[Change, Entry]]:
     """Return the acts of the journal, the last one first."""
     return [(_act(one, config, engine), one) for one in reversed(journal.entries)]
 
 
-def pools_left(engine: Administration, pools: Collection[Cluster]) -> str:
+def pools_left(engine: AdminClient, pools: Collection[Cluster]) -> str:
     """Return why walls, the broker's role and the engine's configuration cannot be undone yet."""
     names = ", ".join(sorted(cluster.name for cluster in pools))
     locked = {policy.id: policy.name for policy in engine.policies() if policy.locked}
@@ -211,13 +211,13 @@ def pools_left(engine: Administration, pools: Collection[Cluster]) -> str:
     return f"{what}: give it another scheduling policy, then run setup --remove again."
 
 
-def _pools(engine: Administration) -> dict[str, Pool]:
+def _pools(engine: AdminClient) -> dict[str, Pool]:
     pools = Pools()
     pools.update(engine.listing())
     return pools.by_cluster
 
 
-def _act(entry: Entry, config: EngineConfig, engine: Administration) -> Act:
+def _act(entry: Entry, config: EngineConfig, engine: AdminClient) -> Change:
     if entry.kind == SetOption.kind:
         return SetOption(config, entry.subject)
     if entry.kind == DefineProperty.kind:
@@ -244,14 +244,14 @@ def _listens(address: str, port: int) -> bool:
     return True
 
 
-def _copy(engine: Administration, wishes: Wishes, clusters: Collection[Cluster]) -> tuple[Content, str]:
+def _copy(engine: AdminClient, desired: DesiredState, clusters: Collection[Cluster]) -> tuple[Content, str]:
     """Return the content of the policy to make, and the name of its source. Raises Conflict when that is not clear."""
     named = {one.name: one.id for one in engine.policies()}
     present = sorted({name for name, uid in named.items() for cluster in clusters if cluster.policy_id == uid})
-    if len(present) > 1 and not wishes.copy_from:
+    if len(present) > 1 and not desired.copy_from:
         what = f"the clusters have different scheduling policies ({', '.join(present)})"
         raise errors.Conflict(f"{what}: say by --copy-policy which one is to be copied, or set them up one by one")
-    source = wishes.copy_from or (present[0] if present else DEFAULT_SOURCE)
+    source = desired.copy_from or (present[0] if present else DEFAULT_SOURCE)
     if source not in named:
         raise errors.Conflict(f"there is no scheduling policy {source} to copy: name another one by --copy-policy")
     if named[source] == CLUSTER_MAINTENANCE:
@@ -259,4 +259,4 @@ def _copy(engine: Administration, wishes: Wishes, clusters: Collection[Cluster])
         why = "only highly available VMs start with it"
         raise errors.Conflict(f"{what}, and {why}: name another one by --copy-policy")
     unit = next(one.id for one in engine.units() if one.name == UNIT_NAME and one.enabled)
-    return for_pool(engine.content(named[source]), unit, wishes.scope or Scope.ALL_VMS), f"copy of {source}"
+    return for_pool(engine.content(named[source]), unit, desired.scope or Scope.ALL_VMS), f"copy of {source}"

@@ -9,15 +9,15 @@ from collections.abc import Callable
 from typing import Any, Optional
 
 from ovirt_tcp_plugin import errors
-from ovirt_tcp_plugin.admin.setup.changes import Act
+from ovirt_tcp_plugin.admin.setup.changes import Change
 from ovirt_tcp_plugin.admin.setup.journal import Entry
 from ovirt_tcp_plugin.engine import scheduling_policies
-from ovirt_tcp_plugin.engine.admin_client import Administration, Named
+from ovirt_tcp_plugin.engine.admin_client import AdminClient, Named
 from ovirt_tcp_plugin.engine.scheduling_policies import Content
 from ovirt_tcp_plugin.placement.inventory import UNIT_NAME
 
 
-class MakePolicy(Act):
+class MakePolicy(Change):
     """A policy of our own, unit by unit. What is there is its id, name, description and content.
 
     Its description bears a random word of the journal's intent, so that one that was begun and not journalled as done is
@@ -31,7 +31,7 @@ class MakePolicy(Act):
     makes = True
 
     def __init__(
-        self, engine: Administration, name: str, wish: Optional[Callable[[], tuple[Content, str]]] = None
+        self, engine: AdminClient, name: str, wish: Optional[Callable[[], tuple[Content, str]]] = None
     ) -> None:
         super().__init__(name, f"scheduling policy {name}")
         self._engine, self._wish = engine, wish
@@ -73,7 +73,7 @@ class MakePolicy(Act):
 
         One that an earlier run of ours left unfinished is removed and made again, never finished:
         what it shows may be a refused edit in the engine's memory, which the next one would repeat
-        (`Administration.add_filter`).
+        (`AdminClient.add_filter`).
         """
         self._remove_half_made(wanted)
         content = scheduling_policies.decode(wanted)
@@ -124,13 +124,13 @@ class MakePolicy(Act):
             raise errors.Conflict(f"{what}, but it cannot be removed ({e.reason}): {step}") from e
 
 
-class KnowUnit(Act):
+class KnowUnit(Change):
     """The filter unit: the engine makes it by itself when it discovers filterd; only its end is an act."""
 
     kind = "unit"
     makes = True
 
-    def __init__(self, engine: Administration) -> None:
+    def __init__(self, engine: AdminClient) -> None:
         super().__init__(UNIT_NAME, f"filter unit {UNIT_NAME}")
         self._engine = engine
 

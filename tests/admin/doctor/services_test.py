@@ -20,7 +20,7 @@ from click.testing import CliRunner
 
 from ovirt_tcp_plugin.admin.cli import main
 from ovirt_tcp_plugin.admin.doctor import peers, services
-from ovirt_tcp_plugin.admin.doctor.findings import State
+from ovirt_tcp_plugin.admin.doctor.findings import FindingState
 from ovirt_tcp_plugin.admin.doctor.observations import ServerView
 from ovirt_tcp_plugin.lab import engine_config
 from ovirt_tcp_plugin.placement import snapshot
@@ -306,7 +306,7 @@ class TestServers:
     def test_a_certificate_that_ends_soon(self) -> None:
         three_days_s = 3 * 86_400 + 60
         (one,) = services.servers([ServerView("https://attest.lab", status=200, good=True, certificate_ends_s=three_days_s)])
-        assert (one.state, one.code) == (State.WARNING, "certificate_ends")
+        assert (one.state, one.code) == (FindingState.WARNING, "certificate_ends")
         assert "ends in 3 days" in one.text
 
     @pytest.mark.parametrize("date", ["", "yesterday", "Thu, 99 Jan 2026 00:00:00 GMT"])

@@ -11,11 +11,11 @@ import pytest
 
 from ovirt_tcp_plugin import errors
 from ovirt_tcp_plugin.admin.setup import changes
-from ovirt_tcp_plugin.admin.setup.changes import Act, Need
-from ovirt_tcp_plugin.admin.setup.journal import Entry, Journal, State
+from ovirt_tcp_plugin.admin.setup.changes import Change, Need
+from ovirt_tcp_plugin.admin.setup.journal import Entry, EntryState, Journal
 
 
-class Word(Act):
+class Word(Change):
     """A word that is somewhere."""
 
     kind = "word"
@@ -169,7 +169,7 @@ def test_what_the_engine_refuses_to_undo_is_told_and_stays_in_the_journal(journa
     word = Word("ours")
     word.refusal = "in use"
     assert changes.undo([(word, journal.entries[0])], journal, quiet) == ["the word was left alone: conflict: in use"]
-    assert journal.entries[0].state is State.DONE
+    assert journal.entries[0].state is EntryState.DONE
     word.refusal = ""
     told: list[str] = []
     assert changes.undo([(word, journal.entries[0])], journal, told.append) == []

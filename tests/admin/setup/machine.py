@@ -13,7 +13,7 @@ from typing import Any
 from click.testing import CliRunner, Result
 
 from ovirt_tcp_plugin.admin.cli import main
-from ovirt_tcp_plugin.engine.admin_client import Administration
+from ovirt_tcp_plugin.engine.admin_client import AdminClient
 from ovirt_tcp_plugin.engine.sdk import Access
 from ovirt_tcp_plugin.lab import engine_config
 from ovirt_tcp_plugin.lab.engine import model
@@ -106,9 +106,9 @@ class Machine:
         path = self.state / "journal.json"
         return json.loads(path.read_text())["acts"] if path.exists() else []
 
-    def administration(self) -> Administration:
+    def administration(self) -> AdminClient:
         """The engine, as an administrator."""
-        return Administration(Access(self.engine.url, ADMINISTRATOR, lambda: PASSWORD, self.pki / "ca.pem", 5.0))
+        return AdminClient(Access(self.engine.url, ADMINISTRATOR, lambda: PASSWORD, self.pki / "ca.pem", 5.0))
 
     def cluster(self, name: str = "One") -> model.Cluster:
         return next(one for one in self.engine.model.clusters.values() if one.name == name)
