@@ -25,7 +25,7 @@ from ovirt_tcp_plugin.engine.client import Engine
 from ovirt_tcp_plugin.engine.engine_config import EngineConfig
 from ovirt_tcp_plugin.engine.inspection import EngineInspection, Hooks
 from ovirt_tcp_plugin.engine.sdk import Access
-from ovirt_tcp_plugin.engine.start_file import started_at
+from ovirt_tcp_plugin.engine.engine_start import started_at
 from ovirt_tcp_plugin.remote import Remote
 
 # By these names the engine finds this machine.

@@ -20,7 +20,7 @@ from ovirt_tcp_plugin.placement.pools import Pools
 
 
 @dataclasses.dataclass(frozen=True)
-class Wall:
+class LeftWall:
     """A wall in a cluster that is no trusted pool."""
 
     cluster: Cluster
@@ -33,12 +33,13 @@ class Leftovers:
 
     Attributes:
         pools: the clusters that are trusted pools; those that an upgrade of the cluster suspends
-        are among them. walls: of clusters that are none. hosts: in maintenance for a reason of
-        ours, in clusters that are none.
+            are among them.
+        walls: of clusters that are no pools.
+        hosts: in maintenance for a reason of ours, in clusters that are no pools.
     """
 
     pools: tuple[Cluster, ...]
-    walls: tuple[Wall, ...]
+    walls: tuple[LeftWall, ...]
     hosts: tuple[Host, ...]
 
 
@@ -49,16 +50,20 @@ def leftovers(listing: Listing) -> Leftovers:
     pools = [cluster for cluster in listing.clusters if _is_pool(cluster, known, listing)]
     pool_ids = {cluster.id for cluster in pools}
     walls = [
-        Wall(cluster, listing.walls[cluster.id])
+        LeftWall(cluster, listing.walls[cluster.id])
         for cluster in listing.clusters
         if cluster.id in listing.walls and cluster.id not in pool_ids
     ]
-    hosts = [host for host in listing.hosts if is_quarantined(host) and host.cluster_id not in pool_ids]
+    hosts = [
+        host
+        for host in listing.hosts
+        if is_quarantined(host) and host.cluster_id not in pool_ids
+    ]
     return Leftovers(tuple(pools), tuple(walls), tuple(hosts))
 
 
 def remove_walls(
-    engine: AdminClient, walls: tuple[Wall, ...], tell: Callable[[str], None]
+    engine: AdminClient, walls: tuple[LeftWall, ...], report: Callable[[str], None]
 ) -> list[str]:
     """Remove walls; return why some are still there. Raises Unavailable."""
     kept: list[str] = []
@@ -70,12 +75,12 @@ def remove_walls(
             what = f"The {title} is still there, and keeps its VMs from starting ({e.reason})"
             kept.append(f"{what}: remove the affinity group {wall.group.name} there.")
         else:
-            tell(f"{title}: removed")
+            report(f"{title}: removed")
     return kept
 
 
 def give_back(
-    engine: AdminClient, hosts: tuple[Host, ...], tell: Callable[[str], None]
+    engine: AdminClient, hosts: tuple[Host, ...], report: Callable[[str], None]
 ) -> list[str]:
     """Activate hosts that the broker took out of service; return why some are still out.
 
@@ -91,7 +96,7 @@ def give_back(
             what = f"Host {host.name} is still out of service, where the broker put it ({e})"
             kept.append(f"{what}: activate it under Compute, Hosts, Management.")
         else:
-            tell(f"host {host.name}: activated; it was out of service, {host.status_detail}")
+            report(f"host {host.name}: activated; it was out of service, {host.status_detail}")
     return kept
 
 

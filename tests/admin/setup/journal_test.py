@@ -79,7 +79,7 @@ def test_a_journal_that_cannot_be_written_says_so(tmp_path: Path) -> None:
         Journal(tmp_path / "none").intend("option", "a", "1", "2")
 
 
-def test_an_act_is_intended_done_undone_and_forgotten_each_time_on_disk(state: Path) -> None:
+def test_a_change_is_intended_done_undone_and_forgotten_each_time_on_disk(state: Path) -> None:
     journal = Journal(state)
     journal.intend("option", "a", "1", "2")
     journal.intend("role", "b", None, {"id": ""})
@@ -95,7 +95,7 @@ def test_an_act_is_intended_done_undone_and_forgotten_each_time_on_disk(state: P
     assert journal.path.stat().st_mode & 0o777 == 0o600
 
 
-def test_an_act_done_again_with_another_wish_remembers_what_the_first_left(state: Path) -> None:
+def test_a_change_made_again_with_another_wish_remembers_what_the_first_left(state: Path) -> None:
     journal = Journal(state)
     journal.intend("option", "a", "1800", "120")
     journal.done("option", "a", "120")
@@ -123,7 +123,7 @@ with locked(Path({str(tmp_path / "state")!r})):
     with subprocess.Popen([sys.executable, "-c", script], stdin=subprocess.PIPE, stdout=subprocess.PIPE) as other:
         assert other.stdout is not None
         assert other.stdout.readline() == b"in\n"
-        with pytest.raises(errors.Conflict, match="another ovirt-tcp setup is at work"), locked(tmp_path / "state"):
+        with pytest.raises(errors.Conflict, match="another ovirt-tcp setup is running"), locked(tmp_path / "state"):
             pass
         other.kill()
     with locked(tmp_path / "state"):
@@ -132,7 +132,7 @@ with locked(Path({str(tmp_path / "state")!r})):
 
 def test_a_directory_that_cannot_be_made_says_as_whom_to_run(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
-    with pytest.raises(errors.InvalidConfig, match="is this root"), locked(tmp_path / "file"):
+    with pytest.raises(errors.InvalidConfig, match="run setup as root"), locked(tmp_path / "file"):
         pass
 
 

@@ -60,14 +60,19 @@ class Machine:
         )
         self.engine.start()
         (directory / "password").write_text(PASSWORD + "\n")
-        engine = {"url": self.engine.url, "username": BROKER, "ca_file": str(pki / "ca.pem"), "timeout_s": 5.0}
+        engine = {
+            "url": self.engine.url,
+            "username": BROKER,
+            "ca_file": str(pki / "ca.pem"),
+            "timeout_s": 5.0,
+            "start_file": str(self.mark),
+        }
         content = {"engine": engine, "verifier": {"urls": ["https://attest.lab"]}, "api": {"port": 1}}
         (directory / "broker.yaml").write_text(json.dumps(content))
 
     def setup(self, *arguments: str, yes: bool = True, answer: str = "") -> Result:
         """Run `ovirt-tcp setup`."""
-        engine = ["--engine-config", str(self.command), "--engine-up", str(self.mark)]
-        given = [*engine, "--journal", str(self.state), "--password-file"]
+        given = ["--engine-config", str(self.command), "--journal", str(self.state), "--password-file"]
         password = str(self.directory / "password")
         agreed = ["--yes"] if yes else []
         whole = ["--config-dir", str(self.directory), "setup", *given, password, *agreed, *arguments]
