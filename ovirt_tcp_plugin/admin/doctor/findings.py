@@ -7,8 +7,9 @@ from __future__ import annotations
 import dataclasses
 import enum
 from collections.abc import Iterable
+from typing import NamedTuple
 
-# So many names are told in a sentence, and so much of each.
+# So many names stand in a sentence, and so much of each.
 MAX_NAMES = 10
 MAX_NAME_LENGTH = 100
 
@@ -24,12 +25,25 @@ class FindingState(enum.Enum):
 
 @dataclasses.dataclass(frozen=True)
 class DoctorFinding:
-    """One thing that a check found; `code` is stable, `text` one plain sentence, `next_step` what to do about it."""
+    """One thing that a check found.
+
+    Attributes:
+        code: stable.
+        text: one plain sentence.
+        next_step: what to do about it; empty for nothing.
+    """
 
     state: FindingState
     code: str
     text: str
     next_step: str = ""
+
+
+class CheckedFinding(NamedTuple):
+    """A finding with the name of its check."""
+
+    check: str
+    finding: DoctorFinding
 
 
 def fail(code: str, text: str, next_step: str) -> DoctorFinding:
@@ -50,5 +64,6 @@ def not_checked(why: str) -> DoctorFinding:
 def named(names: Iterable[str]) -> str:
     """Return names as a list for people."""
     ordered = sorted(name[:MAX_NAME_LENGTH] for name in names)
+    listed = ", ".join(ordered[:MAX_NAMES])
     more = len(ordered) - MAX_NAMES
-    return ", ".join(ordered[:MAX_NAMES]) + (f" and {more} more" if more > 0 else "")
+    return f"{listed} and {more} more" if more > 0 else listed

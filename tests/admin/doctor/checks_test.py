@@ -171,7 +171,7 @@ class TestPrinted:
         done = installation.run()
         assert done.exit_code == 1
         lines = done.output.splitlines()
-        assert lines[0] == "ok    engine           The engine answers, and takes the broker's user."
+        assert lines[0] == "ok    engine           The engine answers, and lets the broker's user log in."
         (position,) = [n for n, line in enumerate(lines) if line.startswith("FAIL")]
         assert lines[position].startswith("FAIL  no_balance       Policy trusted of cluster Trusted has no balance unit")
         assert lines[position + 1].startswith("                 next  choose a load balancer")

@@ -22,6 +22,7 @@ from ovirt_tcp_plugin.admin.cli import main
 from ovirt_tcp_plugin.admin.doctor import peers, services
 from ovirt_tcp_plugin.admin.doctor.findings import FindingState
 from ovirt_tcp_plugin.admin.doctor.observations import ServerView
+from ovirt_tcp_plugin.engine import filterd_client
 from ovirt_tcp_plugin.lab import engine_config
 from ovirt_tcp_plugin.placement import snapshot
 from ovirt_tcp_plugin.verifier.authority import Authority
@@ -143,7 +144,7 @@ class TestFilterd:
         assert "systemctl start ovirt-tcp-filterd.socket" in look.by_code["filterd_silent"]["next"]
 
     def test_one_that_accepts_and_says_nothing(self, installation: Installation, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr(peers, "ANSWER_WITHIN_S", 0.2)
+        monkeypatch.setattr(filterd_client, "ANSWER_WITHIN_S", 0.2)
         with socket.create_server(("127.0.0.1", 0)) as server:
             look = installation.look(filterd={"server": {"port": server.getsockname()[1]}})
         assert look.bad["filterd_silent"] == "FAIL"
@@ -297,8 +298,8 @@ class TestServers:
 
     @pytest.mark.parametrize("ahead", [3600, -3600])
     def test_a_clock_that_differs(self, installation: Installation, monkeypatch: pytest.MonkeyPatch, ahead: float) -> None:
-        told = peers._ahead
-        monkeypatch.setattr(peers, "_ahead", lambda date: ahead + (told(date) or 0))
+        ahead_s = peers._ahead_s
+        monkeypatch.setattr(peers, "_ahead_s", lambda date: ahead + (ahead_s(date) or 0))
         look = installation.look()
         assert (look.bad, look.status) == ({"clock_differs": "warning"}, 0)
         assert ("ahead of" if ahead > 0 else "behind") in look.by_code["clock_differs"]["text"]
@@ -311,7 +312,7 @@ class TestServers:
 
     @pytest.mark.parametrize("date", ["", "yesterday", "Thu, 99 Jan 2026 00:00:00 GMT"])
     def test_a_server_that_does_not_tell_the_time(self, date: str) -> None:
-        assert peers._ahead(date) is None
+        assert peers._ahead_s(date) is None
 
 
 def test_a_name_comes_with_its_addresses() -> None:
