@@ -6,9 +6,12 @@ from __future__ import annotations
 
 import dataclasses
 from pathlib import Path
+from typing import TYPE_CHECKING, Optional
 
 from ovirt_tcp_plugin import config, errors
-from ovirt_tcp_plugin.remote import Remote
+
+if TYPE_CHECKING:
+    from ovirt_tcp_plugin.remote import Remote
 
 
 @dataclasses.dataclass(frozen=True)
@@ -47,12 +50,12 @@ def verifier(config_dir: Path) -> Remote:
     """Return the interface of the attestation server.
 
     Raises:
-        InvalidConfig: the configuration cannot be used, or names none.
+        InvalidConfig: the configuration cannot be used, or does not name the server.
     """
     section = config.load(CliSettings, "cli", config_dir).verifier
     if not section.url:
         raise errors.InvalidConfig(str(config_dir / "cli.yaml"), ["verifier.url is missing"])
-    return Remote("verifier", section.url, section.token_file, section.ca_file)
+    return _remote("verifier", section.url, section.token_file, section.ca_file)
 
 
 def broker(config_dir: Path) -> Remote:
@@ -62,4 +65,12 @@ def broker(config_dir: Path) -> Remote:
         InvalidConfig: the configuration cannot be used.
     """
     section = config.load(CliSettings, "cli", config_dir).broker
-    return Remote("broker", section.url, section.token_file, Path(section.ca_file) if section.ca_file else None)
+    ca_file = Path(section.ca_file) if section.ca_file else None
+    return _remote("broker", section.url, section.token_file, ca_file)
+
+
+def _remote(peer: str, url: str, token_file: Path, ca_file: Optional[Path]) -> Remote:
+    # Only here: the help texts need no HTTP client, which takes long to load.
+    from ovirt_tcp_plugin.remote import Remote
+
+    return Remote(peer, url, token_file, ca_file)

@@ -20,7 +20,7 @@ from ovirt_tcp_plugin.placement.pools import Pools
 
 
 @dataclasses.dataclass(frozen=True)
-class LeftWall:
+class Wall:
     """A wall in a cluster that is no trusted pool."""
 
     cluster: Cluster
@@ -39,7 +39,7 @@ class Leftovers:
     """
 
     pools: tuple[Cluster, ...]
-    walls: tuple[LeftWall, ...]
+    walls: tuple[Wall, ...]
     hosts: tuple[Host, ...]
 
 
@@ -50,7 +50,7 @@ def leftovers(listing: Listing) -> Leftovers:
     pools = [cluster for cluster in listing.clusters if _is_pool(cluster, known, listing)]
     pool_ids = {cluster.id for cluster in pools}
     walls = [
-        LeftWall(cluster, listing.walls[cluster.id])
+        Wall(cluster, listing.walls[cluster.id])
         for cluster in listing.clusters
         if cluster.id in listing.walls and cluster.id not in pool_ids
     ]
@@ -63,7 +63,7 @@ def leftovers(listing: Listing) -> Leftovers:
 
 
 def remove_walls(
-    engine: AdminClient, walls: tuple[LeftWall, ...], report: Callable[[str], None]
+    engine: AdminClient, walls: tuple[Wall, ...], report: Callable[[str], None]
 ) -> list[str]:
     """Remove walls; return why some are still there. Raises Unavailable."""
     kept: list[str] = []
