@@ -1,6 +1,9 @@
 # SPDX-FileCopyrightText: The ovirt_tcp_plugin developers
 # SPDX-License-Identifier: Apache-2.0
-"""What the command lines of all roles share: how errors end, where the configuration is, and how to look at it."""
+"""What the command lines of all roles share.
+
+How errors end, where the configuration is, and how to look at it.
+"""
 
 from __future__ import annotations
 
@@ -16,7 +19,7 @@ import click
 from ovirt_tcp_plugin import config, errors
 
 
-class Group(click.Group):
+class CommandGroup(click.Group):
     """Turns this package's errors into one line and exit code 1."""
 
     def invoke(self, ctx: click.Context) -> object:
@@ -38,7 +41,12 @@ def config_dir_option(role: str) -> Callable[[Any], Any]:
 
 
 def add_config_commands(main: click.Group, role: str, declared: type) -> None:
-    """Give `main`, whose context object is the directory, the commands `config check` and `config show`."""
+    """Give `main` the commands `config check` and `config show`.
+
+    Args:
+        main: its context object is the directory of the configuration.
+        declared: the dataclass of the role's configuration (`config`).
+    """
 
     @main.group("config")
     def config_group() -> None:
@@ -47,7 +55,7 @@ def add_config_commands(main: click.Group, role: str, declared: type) -> None:
     @config_group.command("check")
     @click.pass_obj
     def check(config_dir: Path) -> None:
-        """Say whether the configuration can be used, with all its faults."""
+        """Check whether the configuration can be used, and list all its faults."""
         config.load(declared, role, config_dir)
         click.echo("the configuration is good")
 
@@ -70,4 +78,8 @@ class _OneLine(logging.Formatter):
 
     def formatMessage(self, record: logging.LogRecord) -> str:
         line = super().formatMessage(record)
-        return "".join(character if character.isprintable() else repr(character)[1:-1] for character in line)
+        return "".join(map(_escaped, line))
+
+
+def _escaped(character: str) -> str:
+    return character if character.isprintable() else repr(character)[1:-1]

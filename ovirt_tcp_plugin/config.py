@@ -2,9 +2,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """Reads a role's YAML configuration into frozen dataclasses.
 
-`/etc/ovirt-tcp/<role>.yaml` first, then `<role>.conf.d/*.yaml` in name order; a later file's option wins.
-A role declares a dataclass of sections, each a dataclass of options. An option's annotation is its type and its
-default is the documentation's default; one without a default must be given.
+`/etc/ovirt-tcp/<role>.yaml` first, then `<role>.conf.d/*.yaml` in name order; a later file's option
+wins. A role declares a dataclass of sections, each a dataclass of options. An option's annotation
+is its type, and its default is the documentation's default; one without a default is required.
 """
 
 from __future__ import annotations
@@ -16,14 +16,21 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
-import yaml
-
 from ovirt_tcp_plugin import errors
 
 DEFAULT_DIRECTORY = Path("/etc/ovirt-tcp")
 
 # A configuration is written by hand; more than this is a wrong file.
 MAX_FILE_SIZE = 1024 * 1024
+
+# What the types of options are called in errors.
+_KINDS = {
+    str: "a text",
+    int: "a whole number",
+    float: "a number",
+    bool: "true or false",
+    Path: "a path",
+}
 
 T = TypeVar("T")
 
@@ -32,7 +39,7 @@ def load(declared: type[T], role: str, directory: Path) -> T:
     """Return the configuration of `role` as an instance of the dataclass `declared`.
 
     Raises:
-        InvalidConfig: naming every unknown section or option, wrong type and missing option at once.
+        InvalidConfig: with every unknown section or option, wrong type and missing option at once.
     """
     files = [directory / f"{role}.yaml", *sorted((directory / f"{role}.conf.d").glob("*.yaml"))]
     if not files[0].is_file():
@@ -69,6 +76,10 @@ def _plain(value: object) -> object:
 
 
 def _merge(path: Path, merged: dict[str, dict[str, object]], faults: list[str]) -> None:
+    """Add the options of one file to those of the files before it; or what is wrong with it."""
+    # Only here: no help text of a command needs a parser, which takes long to load.
+    import yaml
+
     try:
         with path.open("rb") as file:
             text = file.read(MAX_FILE_SIZE + 1)
@@ -86,7 +97,9 @@ def _merge(path: Path, merged: dict[str, dict[str, object]], faults: list[str]) 
         return
     for section, options in content.items():
         if isinstance(options, dict):
-            merged.setdefault(str(section), {}).update({str(k): v for k, v in options.items()})
+            merged_options = merged.setdefault(str(section), {})
+            for name, value in options.items():
+                merged_options[str(name)] = value
         elif options is not None:
             faults.append(f"{path.name}: section {section} is not a mapping of options")
 
@@ -97,18 +110,20 @@ def _sections(
     types = typing.get_type_hints(declared)
     for name in sorted(set(merged) - set(types)):
         faults.append(f"unknown section {name}, known are {', '.join(sorted(types))}")
-    return {name: _section(name, kind, merged.get(name, {}), faults) for name, kind in types.items()}
+    return {
+        name: _section(name, kind, merged.get(name, {}), faults) for name, kind in types.items()
+    }
 
 
-def _section(name: str, kind: type[Any], given: dict[str, object], faults: list[str]) -> object:
+def _section(name: str, kind: type[Any], present: dict[str, object], faults: list[str]) -> object:
     types = typing.get_type_hints(kind)
-    for option in sorted(set(given) - set(types)):
+    for option in sorted(set(present) - set(types)):
         faults.append(f"unknown option {name}.{option}, known are {', '.join(sorted(types))}")
     values: dict[str, object] = {}
     for field in dataclasses.fields(kind):
-        if field.name in given:
+        if field.name in present:
             try:
-                values[field.name] = _convert(types[field.name], given[field.name])
+                values[field.name] = _convert(types[field.name], present[field.name])
             except ValueError as e:
                 faults.append(f"{name}.{field.name} {e}")
         elif field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING:
@@ -123,22 +138,25 @@ def _section(name: str, kind: type[Any], given: dict[str, object], faults: list[
 
 
 def _convert(kind: Any, value: object) -> object:
-    """Return `value` as an instance of the annotation `kind`, or raise ValueError with "is not ..."."""
+    """Return `value` as an instance of the annotation `kind`. Raises ValueError "is not ..."."""
     if kind is float and isinstance(value, int) and not isinstance(value, bool):
         return float(value)
     if kind is Path and isinstance(value, str) and value:
         return Path(value)
     if kind in (str, int, float, bool) and type(value) is kind:
         return value
-    origin, arguments = typing.get_origin(kind), typing.get_args(kind)
+    origin = typing.get_origin(kind)
+    arguments = typing.get_args(kind)
     if origin is tuple and isinstance(value, list):
         return tuple(_convert(arguments[0], item) for item in value)
     if origin is Mapping or origin is typing.get_origin(Mapping[str, str]):
         if isinstance(value, dict):
-            return {_convert(arguments[0], k): _convert(arguments[1], v) for k, v in value.items()}
+            return {
+                _convert(arguments[0], key): _convert(arguments[1], item)
+                for key, item in value.items()
+            }
         raise ValueError("is not a mapping")
-    words = {str: "a text", int: "a whole number", float: "a number", bool: "true or false", Path: "a path"}
-    raise ValueError(f"is not {words.get(kind, 'a list')}: {_shortened(value)}")
+    raise ValueError(f"is not {_KINDS.get(kind, 'a list')}: {_shortened(value)}")
 
 
 def _shortened(value: object) -> str:

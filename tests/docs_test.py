@@ -20,7 +20,7 @@ import pytest
 import yaml
 
 from ovirt_tcp_plugin import config, gate
-from ovirt_tcp_plugin.admin.commands.settings import Settings as CliSettings
+from ovirt_tcp_plugin.admin.commands.settings import CliSettings
 from ovirt_tcp_plugin.attester.settings import Settings as AgentSettings
 from ovirt_tcp_plugin.broker.settings import Settings as BrokerSettings
 from ovirt_tcp_plugin.engine import sdk

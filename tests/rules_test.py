@@ -27,7 +27,7 @@ import yaml
 
 import ovirt_tcp_plugin
 from ovirt_tcp_plugin import config, errors
-from ovirt_tcp_plugin.admin.commands.settings import Settings as CliSettings
+from ovirt_tcp_plugin.admin.commands.settings import CliSettings
 from ovirt_tcp_plugin.attester.settings import Settings as AgentSettings
 from ovirt_tcp_plugin.broker.settings import Settings as BrokerSettings
 from ovirt_tcp_plugin.engine.events import EngineEvent

@@ -30,7 +30,7 @@ from ovirt_tcp_plugin.messages import eventlog, evidence, json_fields, public_ke
 log = logging.getLogger("attester")
 
 
-@click.group(cls=command.Group)
+@click.group(cls=command.CommandGroup)
 @command.config_dir_option("agent")
 @click.pass_context
 def main(context: click.Context, config_dir: Path) -> None:

@@ -34,7 +34,7 @@ from ovirt_tcp_plugin.engine.client import Engine
 log = logging.getLogger("broker")
 
 
-@click.group(cls=command.Group)
+@click.group(cls=command.CommandGroup)
 @command.config_dir_option("broker")
 @click.pass_context
 def main(context: click.Context, config_dir: Path) -> None:

@@ -1,6 +1,9 @@
 # SPDX-FileCopyrightText: The ovirt_tcp_plugin developers
 # SPDX-License-Identifier: Apache-2.0
-"""What an administrator asks of the engine and the broker never does, by the oVirt SDK: `setup` and `doctor` use it."""
+"""What an administrator asks of the engine and the broker never does, by the oVirt SDK.
+
+`setup` and `doctor` use it.
+"""
 
 from __future__ import annotations
 
@@ -11,7 +14,7 @@ from typing import Any
 from ovirtsdk4 import types
 
 from ovirt_tcp_plugin import errors
-from ovirt_tcp_plugin.engine.affinity_conflicts import AffinityGroup, Rule
+from ovirt_tcp_plugin.engine.affinity_conflicts import AffinityRule, SeparatingGroup
 from ovirt_tcp_plugin.engine.client import read_clusters, read_listing, read_units
 from ovirt_tcp_plugin.engine.scheduling_policies import Content
 from ovirt_tcp_plugin.engine.sdk import Access, Sdk, properties
@@ -41,19 +44,22 @@ class Permission:
     user_id: str
 
 
-class Administration:
+class AdminClient:
     """The engine's REST API for an administrator. Every method raises what `Sdk.call` does."""
 
     def __init__(self, access: Access) -> None:
         self._call = Sdk(access).call
 
-    def forbidding_groups(self, cluster_ids: Iterable[str]) -> tuple[AffinityGroup, ...]:
-        """Return the affinity groups of these clusters with a rule that keeps members apart, for `conflicts`."""
+    def forbidding_groups(self, cluster_ids: Iterable[str]) -> tuple[SeparatingGroup, ...]:
+        """Return the affinity groups of these clusters with a rule that keeps members apart."""
 
-        def groups(system: Any) -> tuple[AffinityGroup, ...]:
-            return tuple(one for uid in cluster_ids for one in _forbidding(system, uid))
+        def read(system: Any) -> tuple[SeparatingGroup, ...]:
+            groups: list[SeparatingGroup] = []
+            for cluster_id in cluster_ids:
+                groups += _forbidding(system, cluster_id)
+            return tuple(groups)
 
-        return self._call("list affinity groups", groups)
+        return self._call("list affinity groups", read)
 
     def listing(self) -> Listing:
         """Return everything that the broker sees, too."""
@@ -86,17 +92,26 @@ class Administration:
 
         def read(system: Any) -> Content:
             service = _policy(system, policy_id)
-            filters = {_unit_id(one): one.position or 0 for one in service.filters_service().list()}
-            weights = {_unit_id(one): one.factor or 0 for one in service.weights_service().list()}
-            balances = [_unit_id(one) for one in service.balances_service().list()]
-            return Content(filters, weights, balances[0] if balances else "", properties(service.get().properties))
+            filters: dict[str, int] = {}
+            for unit in service.filters_service().list():
+                filters[_unit_id(unit)] = unit.position or 0
+            weights: dict[str, int] = {}
+            for unit in service.weights_service().list():
+                weights[_unit_id(unit)] = unit.factor or 0
+            balances = [_unit_id(unit) for unit in service.balances_service().list()]
+            balance = balances[0] if balances else ""
+            return Content(filters, weights, balance, properties(service.get().properties))
 
         return self._call("read a policy", read)
 
     def add_policy(self, name: str, description: str) -> str:
         """Make a policy without units, and return its id. No cluster may use it yet."""
         policy = types.SchedulingPolicy(name=name, description=description)
-        return self._call("add a policy", lambda system: str(system.scheduling_policies_service().add(policy).id))
+
+        def add(system: Any) -> str:
+            return str(system.scheduling_policies_service().add(policy).id)
+
+        return self._call("add a policy", add)
 
     def add_filter(self, policy_id: str, unit_id: str, position: int) -> None:
         """Add a filter to a policy that was just made, once.
@@ -105,18 +120,30 @@ class Administration:
         (`BackendPolicyUnitsResource`): what it refuses stays there until its restart, and one that
         is there twice makes it refuse every later edit of this policy.
         """
-        unit = types.Filter(scheduling_policy_unit=types.SchedulingPolicyUnit(id=unit_id), position=position)
-        self._call("add a filter", lambda system: _policy(system, policy_id).filters_service().add(unit))
+        unit = types.Filter(scheduling_policy_unit=_unit(unit_id), position=position)
+
+        def add(system: Any) -> None:
+            _policy(system, policy_id).filters_service().add(unit)
+
+        self._call("add a filter", add)
 
     def add_weight(self, policy_id: str, unit_id: str, factor: int) -> None:
         """Add a weight to a policy that was just made, once, as with a filter."""
-        unit = types.Weight(scheduling_policy_unit=types.SchedulingPolicyUnit(id=unit_id), factor=factor)
-        self._call("add a weight", lambda system: _policy(system, policy_id).weights_service().add(unit))
+        unit = types.Weight(scheduling_policy_unit=_unit(unit_id), factor=factor)
+
+        def add(system: Any) -> None:
+            _policy(system, policy_id).weights_service().add(unit)
+
+        self._call("add a weight", add)
 
     def set_balance(self, policy_id: str, unit_id: str) -> None:
         """Give a policy this balance."""
-        unit = types.Balance(scheduling_policy_unit=types.SchedulingPolicyUnit(id=unit_id))
-        self._call("set a balance", lambda system: _policy(system, policy_id).balances_service().add(unit))
+        unit = types.Balance(scheduling_policy_unit=_unit(unit_id))
+
+        def add(system: Any) -> None:
+            _policy(system, policy_id).balances_service().add(unit)
+
+        self._call("set a balance", add)
 
     def set_properties(self, policy_id: str, values: Mapping[str, str]) -> None:
         """Give a policy these properties; its units must know them."""
@@ -129,14 +156,26 @@ class Administration:
 
     def remove_unit(self, unit_id: str) -> None:
         """Remove an external policy unit that no policy uses."""
-        units = "remove a policy unit"
-        self._call(units, lambda system: system.scheduling_policy_units_service().unit_service(unit_id).remove())
+
+        def remove(system: Any) -> None:
+            system.scheduling_policy_units_service().unit_service(unit_id).remove()
+
+        self._call("remove a policy unit", remove)
 
     def use_policy(self, cluster_id: str, policy_id: str, values: Mapping[str, str]) -> None:
-        """Have a cluster use a policy, with these properties. Its other properties stay, where the policy knows them."""
-        policy = types.SchedulingPolicy(id=policy_id)
-        change = types.Cluster(scheduling_policy=policy, custom_scheduling_policy_properties=_properties(values))
-        self._call("set a policy", lambda system: system.clusters_service().cluster_service(cluster_id).update(change))
+        """Have a cluster use a policy, with these properties.
+
+        Its other properties stay, where the policy knows them.
+        """
+        change = types.Cluster(
+            scheduling_policy=types.SchedulingPolicy(id=policy_id),
+            custom_scheduling_policy_properties=_properties(values),
+        )
+
+        def update(system: Any) -> None:
+            system.clusters_service().cluster_service(cluster_id).update(change)
+
+        self._call("set a policy", update)
 
     def remove_group(self, cluster_id: str, group_id: str) -> None:
         """Remove an affinity group. It may be gone already."""
@@ -169,9 +208,12 @@ class Administration:
     # Users
 
     def users(self) -> tuple[Named, ...]:
-        """Return all users that the engine knows; a name is `<login>@<provider of authorization>`."""
+        """Return all users that the engine knows; a name is `<login>@<provider>`.
+
+        The provider is that of authorization.
+        """
         users = self._call("list users", lambda system: system.users_service().list())
-        return tuple(Named(one.id, one.user_name or "") for one in users)
+        return tuple(Named(user.id, user.user_name or "") for user in users)
 
     def roles(self) -> tuple[Named, ...]:
         """Return all roles."""
@@ -181,63 +223,95 @@ class Administration:
         """Return the ids of a role's permits."""
 
         def read(system: Any) -> frozenset[str]:
-            return frozenset(one.id for one in system.roles_service().role_service(role_id).permits_service().list())
+            service = system.roles_service().role_service(role_id).permits_service()
+            return frozenset(permit.id for permit in service.list())
 
         return self._call("list permits", read)
 
     def add_role(self, name: str, description: str, permit_ids: Collection[str]) -> str:
         """Make a role for administrators, and return its id."""
-        permits = [types.Permit(id=one) for one in sorted(permit_ids)]
-        role = types.Role(name=name, description=description, administrative=True, permits=permits)
+        role = types.Role(
+            name=name,
+            description=description,
+            administrative=True,
+            permits=[types.Permit(id=permit_id) for permit_id in sorted(permit_ids)],
+        )
         return self._call("add a role", lambda system: str(system.roles_service().add(role).id))
 
     def remove_role(self, role_id: str) -> None:
         """Remove a role that nobody has."""
-        self._call("remove a role", lambda system: system.roles_service().role_service(role_id).remove())
+
+        def remove(system: Any) -> None:
+            system.roles_service().role_service(role_id).remove()
+
+        self._call("remove a role", remove)
 
     def permissions(self) -> tuple[Permission, ...]:
         """Return which users have which roles on the whole system."""
-        found = self._call("list permissions", lambda system: system.permissions_service().list())
-        return tuple(Permission(one.id, one.role.id, one.user.id) for one in found if one.user and one.role)
+        listed = self._call("list permissions", lambda system: system.permissions_service().list())
+        return tuple(
+            Permission(permission.id, permission.role.id, permission.user.id)
+            for permission in listed
+            if permission.user and permission.role
+        )
 
     def grant(self, role_id: str, user_id: str) -> str:
         """Give a user a role on the whole system, and return the permission's id."""
         permission = types.Permission(role=types.Role(id=role_id), user=types.User(id=user_id))
-        return self._call("grant a role", lambda system: str(system.permissions_service().add(permission).id))
+
+        def add(system: Any) -> str:
+            return str(system.permissions_service().add(permission).id)
+
+        return self._call("grant a role", add)
 
     def revoke(self, permission_id: str) -> None:
         """Take a permission back."""
-        service = "revoke a role"
-        self._call(service, lambda system: system.permissions_service().permission_service(permission_id).remove())
+
+        def remove(system: Any) -> None:
+            system.permissions_service().permission_service(permission_id).remove()
+
+        self._call("revoke a role", remove)
 
 
 def _named(listed: Iterable[Any]) -> tuple[Named, ...]:
-    return tuple(Named(one.id, one.name or "", one.description or "") for one in listed)
+    return tuple(Named(item.id, item.name or "", item.description or "") for item in listed)
 
 
 def _policy(system: Any, policy_id: str) -> Any:
     return system.scheduling_policies_service().policy_service(policy_id)
 
 
-def _unit_id(one: Any) -> str:
-    return str(one.scheduling_policy_unit.id if one.scheduling_policy_unit else one.id)
+def _unit(unit_id: str) -> types.SchedulingPolicyUnit:
+    return types.SchedulingPolicyUnit(id=unit_id)
+
+
+def _unit_id(listed: Any) -> str:
+    """Return the id of the unit that a filter, weight or balance of a policy stands for."""
+    unit = listed.scheduling_policy_unit
+    return str(unit.id if unit else listed.id)
 
 
 def _properties(values: Mapping[str, str]) -> list[types.Property]:
     return [types.Property(name=name, value=value) for name, value in values.items()]
 
 
-def _forbidding(system: Any, cluster_id: str) -> Iterable[AffinityGroup]:
+def _forbidding(system: Any, cluster_id: str) -> Iterable[SeparatingGroup]:
     service = system.clusters_service().cluster_service(cluster_id).affinity_groups_service()
     for group in service.list():
-        rules = _rule(group.hosts_rule), _rule(group.vms_rule)
-        if any(rule.forbids for rule in rules):
-            members = service.group_service(group.id)
-            yield AffinityGroup(group.id, group.name, cluster_id, *rules, *_members(system, members))
+        hosts_rule = _rule(group.hosts_rule)
+        vms_rule = _rule(group.vms_rule)
+        if not hosts_rule.forbids and not vms_rule.forbids:
+            continue
+        host_ids, vm_ids = _members(system, service.group_service(group.id))
+        yield SeparatingGroup(
+            group.id, group.name, cluster_id, hosts_rule, vms_rule, host_ids, vm_ids
+        )
 
 
-def _rule(rule: Any) -> Rule:
-    return Rule(bool(rule.enabled), bool(rule.enforcing), bool(rule.positive)) if rule else Rule()
+def _rule(rule: Any) -> AffinityRule:
+    if not rule:
+        return AffinityRule()
+    return AffinityRule(bool(rule.enabled), bool(rule.enforcing), bool(rule.positive))
 
 
 def _members(system: Any, group: Any) -> tuple[frozenset[str], frozenset[str]]:

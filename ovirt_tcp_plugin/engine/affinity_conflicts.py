@@ -1,9 +1,10 @@
 # SPDX-FileCopyrightText: The ovirt_tcp_plugin developers
 # SPDX-License-Identifier: Apache-2.0
-"""Which affinity groups of administrators contradict the wall of a trusted pool. Pure; `setup` and `doctor` say so.
+"""Which affinity groups of administrators contradict the wall of a trusted pool. Pure.
 
-The wall is an enforcing positive rule between VMs and hosts. Both an enforcing negative rule of the same VMs and one
-between VMs take hosts away from what the wall leaves: a VM may find no host at all, though trusted ones are Up.
+`setup` and `doctor` report them. The wall is an enforcing positive rule between VMs and hosts. Both
+an enforcing negative rule of the same VMs and one between VMs take hosts away from what the wall
+leaves: a VM may find no host at all, though trusted ones are Up.
 """
 
 from __future__ import annotations
@@ -14,12 +15,12 @@ from collections.abc import Collection, Iterable, Mapping
 from ovirt_tcp_plugin.placement.inventory import Vm, wall_name
 from ovirt_tcp_plugin.placement.pools import Pool, exempt_vms, needs_trust
 
-# So many names of VMs are told; the group itself shows the others.
+# So many names of VMs are shown; the group itself has the others.
 MAX_NAMES = 10
 
 
 @dataclasses.dataclass(frozen=True)
-class Rule:
+class AffinityRule:
     """One of the two rules of an affinity group."""
 
     enabled: bool = False
@@ -33,21 +34,21 @@ class Rule:
 
 
 @dataclasses.dataclass(frozen=True)
-class AffinityGroup:
+class SeparatingGroup:
     """An affinity group of a cluster. The members are those of its labels, too."""
 
     id: str
     name: str
     cluster_id: str
-    hosts_rule: Rule = Rule()
-    vms_rule: Rule = Rule()
+    hosts_rule: AffinityRule = AffinityRule()
+    vms_rule: AffinityRule = AffinityRule()
     host_ids: frozenset[str] = frozenset()
     vm_ids: frozenset[str] = frozenset()
 
 
 @dataclasses.dataclass(frozen=True)
-class Conflict:
-    """A group that contradicts the wall of its cluster, in one sentence, and what to do about it."""
+class AffinityConflict:
+    """A group that contradicts the wall of its cluster, in a sentence, and what to do about it."""
 
     cluster_id: str
     group_name: str
@@ -56,8 +57,11 @@ class Conflict:
 
 
 def conflicts(
-    pools: Mapping[str, Pool], vms: Iterable[Vm], groups: Iterable[AffinityGroup], exempt: Collection[str] = ()
-) -> list[Conflict]:
+    pools: Mapping[str, Pool],
+    vms: Iterable[Vm],
+    groups: Iterable[SeparatingGroup],
+    exempt: Collection[str] = (),
+) -> list[AffinityConflict]:
     """Return the groups that may leave a VM of a pool without a host.
 
     Args:
@@ -66,28 +70,35 @@ def conflicts(
     """
     vms = list(vms)
     exempt_ids = exempt_vms(exempt, vms)
-    bound = {vm.id: vm for vm in vms if needs_trust(vm, pools.get(vm.cluster_id), exempt_ids)}
-    found: list[Conflict] = []
+    bound = [vm for vm in vms if needs_trust(vm, pools.get(vm.cluster_id), exempt_ids)]
+    contradictions: list[AffinityConflict] = []
     for group in groups:
-        own = [bound[one] for one in group.vm_ids if one in bound]
-        members = sorted(vm.name for vm in own if vm.cluster_id == group.cluster_id)
-        if members and group.name != wall_name(group.cluster_id):
-            found += _of_group(pools[group.cluster_id], group, members)
-    return found
+        names: list[str] = []
+        for vm in bound:
+            if vm.id in group.vm_ids and vm.cluster_id == group.cluster_id:
+                names.append(vm.name)
+        if names and group.name != wall_name(group.cluster_id):
+            contradictions += _of_group(pools[group.cluster_id], group, sorted(names))
+    return contradictions
 
 
-def _of_group(pool: Pool, group: AffinityGroup, members: list[str]) -> Iterable[Conflict]:
-    shown = ", ".join(members[:MAX_NAMES]) + (f" and {len(members) - MAX_NAMES} more" if len(members) > MAX_NAMES else "")
+def _of_group(pool: Pool, group: SeparatingGroup, names: list[str]) -> Iterable[AffinityConflict]:
+    """Return how a group contradicts the wall; `names` are those of its VMs that need trust."""
+    subject = f"Affinity group {group.name} of cluster {pool.name} keeps"
+    shown = ", ".join(names[:MAX_NAMES])
+    if len(names) > MAX_NAMES:
+        shown += f" and {len(names) - MAX_NAMES} more"
     if group.hosts_rule.forbids and group.host_ids:
         text = (
-            f"Affinity group {group.name} of cluster {pool.name} keeps {shown} off {len(group.host_ids)} hosts by an "
-            "enforcing negative rule: when no other host is trusted, these VMs do not start."
+            f"{subject} {shown} off {len(group.host_ids)} hosts by an enforcing negative rule: when"
+            " no other host is trusted, these VMs do not start."
         )
         step = "make the rule not enforcing, or take the VMs out of the group"
-        yield Conflict(group.cluster_id, group.name, text, step)
-    if group.vms_rule.forbids and len(members) > 1:
+        yield AffinityConflict(group.cluster_id, group.name, text, step)
+    if group.vms_rule.forbids and len(names) > 1:
         text = (
-            f"Affinity group {group.name} of cluster {pool.name} keeps {shown} apart by an enforcing negative rule: when "
-            f"fewer than {len(members)} hosts are trusted, some of these VMs do not start."
+            f"{subject} {shown} apart by an enforcing negative rule: when fewer than {len(names)}"
+            " hosts are trusted, some of these VMs do not start."
         )
-        yield Conflict(group.cluster_id, group.name, text, "make the rule not enforcing, or have more trusted hosts")
+        step = "make the rule not enforcing, or have more trusted hosts"
+        yield AffinityConflict(group.cluster_id, group.name, text, step)

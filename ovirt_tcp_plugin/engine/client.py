@@ -1,6 +1,9 @@
 # SPDX-FileCopyrightText: The ovirt_tcp_plugin developers
 # SPDX-License-Identifier: Apache-2.0
-"""What the broker asks of the engine, by the oVirt SDK: values in, values out, and only this package's errors (`sdk`)."""
+"""What the broker asks of the engine, by the oVirt SDK.
+
+Values in, values out, and only this package's errors (`sdk`).
+"""
 
 from __future__ import annotations
 
@@ -46,9 +49,9 @@ VMS_IN_A_LIST = 2000
 class Engine:
     """The engine's REST API. Thread-safe.
 
-    Every method raises Unavailable when the engine does not answer or its answer makes no sense, Conflict when it
-    refuses (HTTP 400, 409), NotFound (404), and InvalidConfig when the password file cannot be read or is refused.
-
+    Every method raises Unavailable when the engine does not answer, or its answer cannot be parsed;
+    AccessRefused when it does not let us in, or not do this; Conflict when it refuses (HTTP 400,
+    409); NotFound (404); and InvalidConfig when the password file cannot be read.
     """
 
     def __init__(self, access: Access) -> None:
@@ -56,19 +59,37 @@ class Engine:
 
     def hosts(self) -> tuple[Host, ...]:
         """Return all hosts."""
-        return self._call("list hosts", lambda system: tuple(map(_host, system.hosts_service().list())))
+
+
+        def read(system: Any) -> tuple[Host, ...]:
+            return tuple(map(_host, system.hosts_service().list()))
+
+        return self._call("list hosts", read)
 
     def hosts_not_up(self) -> tuple[Host, ...]:
         """Return the hosts that are not Up: few, where all of them are many."""
-        return self._call("list hosts", lambda system: tuple(map(_host, system.hosts_service().list(search="status != up"))))
+
+
+        def read(system: Any) -> tuple[Host, ...]:
+            listed = system.hosts_service().list(search="status != up")
+            return tuple(map(_host, listed))
+
+        return self._call("list hosts", read)
 
     def listing(self) -> Listing:
         """Return everything, or raise: a listing is complete."""
         return self._call("list everything", read_listing)
 
     def listing_without_vms(self) -> Listing:
-        """Return everything but VMs, of which there may be many: enough to know who is to be attested."""
-        return self._call("list all but VMs", lambda system: _without_vms(system, system.hosts_service().list()))
+        """Return everything but VMs, of which there may be many.
+
+        It is enough to know which hosts are to be attested.
+        """
+
+        def read(system: Any) -> Listing:
+            return _without_vms(system, system.hosts_service().list())
+
+        return self._call("list all but VMs", read)
 
     def units(self) -> tuple[Unit, ...]:
         """Return all scheduling policy units."""
@@ -99,7 +120,8 @@ class Engine:
     ) -> str:
         """Make a wall with these members; without hosts it lets no member start. Return its id.
 
-        All members in one call (`AffinityGroupMapper`); the engine refuses the whole of it for one that is gone.
+        All members in one call (`AffinityGroupMapper`); the engine refuses the whole of it when a
+        single member is gone.
 
         Args:
             spare: under a name that nobody has yet. The engine has no two groups of one name, so
@@ -203,7 +225,6 @@ class Engine:
     def walls(self, cluster_id: str) -> list[Group]:
         """Return the walls of a cluster, the best one first."""
 
-
         def read(system: Any) -> list[Group]:
             return _walls(system, cluster_id, _groups(system, cluster_id).list())
 
@@ -215,7 +236,10 @@ class Engine:
         def add(system: Any) -> None:
             _group(system, cluster_id, group_id).hosts_service().add(types.Host(id=host_id))
 
-        self._edit("add a host", add, lambda system: host_id in _member_hosts(system, cluster_id, group_id))
+        def is_done(system: Any) -> bool:
+            return host_id in _member_hosts(system, cluster_id, group_id)
+
+        self._edit("add a host", add, is_done)
 
     def remove_host(self, cluster_id: str, group_id: str, host_id: str) -> None:
         """Put a host out. It may be outside already."""
@@ -223,7 +247,10 @@ class Engine:
         def remove(system: Any) -> None:
             _group(system, cluster_id, group_id).hosts_service().host_service(host_id).remove()
 
-        self._edit("remove a host", remove, lambda system: host_id not in _member_hosts(system, cluster_id, group_id))
+        def is_done(system: Any) -> bool:
+            return host_id not in _member_hosts(system, cluster_id, group_id)
+
+        self._edit("remove a host", remove, is_done)
 
     def add_vm(self, cluster_id: str, group_id: str, vm_id: str) -> None:
         """Put a VM behind the wall. It may be there already."""
@@ -231,7 +258,10 @@ class Engine:
         def add(system: Any) -> None:
             _group(system, cluster_id, group_id).vms_service().add(types.Vm(id=vm_id))
 
-        self._edit("add a VM", add, lambda system: vm_id in _member_vms(system, cluster_id, group_id))
+        def is_done(system: Any) -> bool:
+            return vm_id in _member_vms(system, cluster_id, group_id)
+
+        self._edit("add a VM", add, is_done)
 
     def remove_vm(self, cluster_id: str, group_id: str, vm_id: str) -> None:
         """Let a VM out that needs no trust any more."""
@@ -239,10 +269,16 @@ class Engine:
         def remove(system: Any) -> None:
             _group(system, cluster_id, group_id).vms_service().vm_service(vm_id).remove()
 
-        self._edit("remove a VM", remove, lambda system: vm_id not in _member_vms(system, cluster_id, group_id))
+        def is_done(system: Any) -> bool:
+            return vm_id not in _member_vms(system, cluster_id, group_id)
+
+        self._edit("remove a VM", remove, is_done)
 
     def add_event(self, notice: Notice, custom_id: int) -> None:
-        """Write an event. (origin, custom_id) is unique at the engine, so a second try of the same is done already."""
+        """Write an event.
+
+        (origin, custom_id) is unique at the engine: so a second try of the same is done already.
+        """
         event = types.Event(
             origin=ORIGIN,
             custom_id=custom_id,
@@ -260,8 +296,12 @@ class Engine:
                 raise
 
     def events(self, after: int) -> tuple[Event, ...]:
-        """Return events with a greater id, the oldest first; at most MAX_EVENTS, of which the newest."""
-        listed = self._call("list events", lambda system: system.events_service().list(from_=after, max=MAX_EVENTS))
+        """Return events with a greater id, the oldest first; of more than MAX_EVENTS the newest."""
+
+        def read(system: Any) -> Any:
+            return system.events_service().list(from_=after, max=MAX_EVENTS)
+
+        listed = self._call("list events", read)
         return tuple(sorted(map(_event, listed), key=lambda event: event.id))
 
     def last_event_id(self) -> int:
@@ -288,12 +328,14 @@ class Engine:
     ) -> None:
         self._call(what, lambda system: _group(system, cluster_id, group_id).update(group))
 
-    def _edit(self, what: str, action: Callable[[Any], object], done: Callable[[Any], bool]) -> None:
-        """Run an edit of a membership. A refusal is looked into: that it is so already is what was wanted."""
+    def _edit(
+        self, what: str, action: Callable[[Any], object], is_done: Callable[[Any], bool]
+    ) -> None:
+        """Run an edit of a membership. After a refusal it is no fault if it is so already."""
         try:
             self._call(what, action)
         except (errors.NotFound, errors.Conflict):
-            if not self._call(what, done):
+            if not self._call(what, is_done):
                 raise
             log.info("already so what=%s", what)
 
@@ -314,7 +356,7 @@ def read_units(system: Any) -> tuple[Unit, ...]:
 def read_listing(system: Any) -> Listing:
     """Return everything, in the same way."""
     vms = tuple(_vms(system))
-    # The engine asks its database for each host's part in hosted engine, and tells it only to whom it matters.
+    # The engine asks its database for each host's part in hosted engine: only for whom it matters.
     listed = system.hosts_service().list(all_content=any(vm.hosted_engine for vm in vms))
     return dataclasses.replace(_without_vms(system, listed), vms=vms)
 
@@ -327,7 +369,8 @@ def is_group_listed(system: Any, cluster_id: str, group_id: str) -> bool:
 def _without_vms(system: Any, hosts: Collection[Any]) -> Listing:
     """Return everything else in few calls: the engine itself follows the links."""
     clusters = system.clusters_service().list(follow="affinity_groups")
-    policies = tuple(_policy(system, one) for one in system.scheduling_policies_service().list(follow="filters"))
+    listed_policies = system.scheduling_policies_service().list(follow="filters")
+    policies = tuple(_policy(system, policy) for policy in listed_policies)
     first_walls: dict[str, Group] = {}
     surplus: dict[str, frozenset[str]] = {}
     for cluster in clusters:
@@ -335,24 +378,40 @@ def _without_vms(system: Any, hosts: Collection[Any]) -> Listing:
         if walls:
             first_walls[cluster.id] = walls[0]
             surplus[cluster.id] = frozenset(wall.id for wall in walls[1:])
-    engine_hosts = frozenset(host.id for host in hosts if _takes_engine(host))
-    values = tuple(map(_cluster, clusters)), policies, read_units(system), tuple(map(_host, hosts))
-    return Listing(*values, (), first_walls, engine_hosts, surplus)
+    return Listing(
+        clusters=tuple(map(_cluster, clusters)),
+        policies=policies,
+        units=read_units(system),
+        hosts=tuple(map(_host, hosts)),
+        vms=(),
+        walls=first_walls,
+        engine_hosts=frozenset(host.id for host in hosts if _takes_engine(host)),
+        surplus_walls=surplus,
+    )
 
 
 def _vms(system: Any) -> Iterable[Vm]:
-    """Return all VMs, list by list. One renamed meanwhile may be missed until the next time; it counts as marked then."""
+    """Return all VMs, list by list.
+
+    One that is renamed meanwhile may be missed until the next time; until then it counts as marked.
+    """
     known: set[str] = set()
     for page in itertools.count(1):
-        listed = system.vms_service().list(search=f"sortby name asc page {page}", max=VMS_IN_A_LIST)
-        yield from (_vm(vm, _next_run(system, vm)) for vm in listed if vm.id not in known)
-        known.update(vm.id for vm in listed)
+        search = f"sortby name asc page {page}"
+        listed = system.vms_service().list(search=search, max=VMS_IN_A_LIST)
+        for vm in listed:
+            if vm.id not in known:
+                known.add(vm.id)
+                yield _vm(vm, _next_run(system, vm))
         if len(listed) < VMS_IN_A_LIST:
             return
 
 
 def _next_run(system: Any, vm: Any) -> Any:
-    """Return the VM as configured for its next start, None if that is no different. Lists do not tell it."""
+    """Return the VM as configured for its next start, None if that is no different.
+
+    Lists do not show it.
+    """
     if not vm.next_run_configuration_exists:
         return None
     try:
@@ -362,15 +421,18 @@ def _next_run(system: Any, vm: Any) -> Any:
 
 
 def _member_hosts(system: Any, cluster_id: str, group_id: str) -> frozenset[str]:
-    return frozenset(host.id for host in _group(system, cluster_id, group_id).hosts_service().list())
+    service = _group(system, cluster_id, group_id).hosts_service()
+    return frozenset(host.id for host in service.list())
 
 
 def _member_vms(system: Any, cluster_id: str, group_id: str) -> frozenset[str]:
-    return frozenset(vm.id for vm in _group(system, cluster_id, group_id).vms_service().list())
+    service = _group(system, cluster_id, group_id).vms_service()
+    return frozenset(vm.id for vm in service.list())
 
 
 def _labels(system: Any, cluster_id: str, group_id: str) -> frozenset[str]:
-    return frozenset(label.id for label in _group(system, cluster_id, group_id).host_labels_service().list())
+    service = _group(system, cluster_id, group_id).host_labels_service()
+    return frozenset(label.id for label in service.list())
 
 
 def _check_repaired(group: Any, emptied: bool) -> None:
@@ -413,35 +475,62 @@ def _walls(system: Any, cluster_id: str, groups: Iterable[Any]) -> list[Group]:
     return walls
 
 
-def _members(system: Any, cluster_id: str, group: Any) -> tuple[frozenset[str], frozenset[str], frozenset[str]]:
+def _members(
+    system: Any, cluster_id: str, group: Any
+) -> tuple[frozenset[str], frozenset[str], frozenset[str]]:
     """Return the ids of a group's hosts, VMs and host labels. It shows them unless it has none.
 
     Labels of VMs are left alone: whoever bears one is bound to trusted hosts, too, which is no harm
     to trust.
     """
     if group.hosts or group.vms:
-        shown = group.hosts or (), group.vms or (), group.host_labels or ()
-        hosts, vms, labels = (frozenset(str(one.id) for one in kind) for kind in shown)
-        return hosts, vms, labels
-    hosts, vms = _member_hosts(system, cluster_id, group.id), _member_vms(system, cluster_id, group.id)
-    return hosts, vms, _labels(system, cluster_id, group.id)
+        return _ids(group.hosts), _ids(group.vms), _ids(group.host_labels)
+    return (
+        _member_hosts(system, cluster_id, group.id),
+        _member_vms(system, cluster_id, group.id),
+        _labels(system, cluster_id, group.id),
+    )
+
+
+def _ids(objects: Any) -> frozenset[str]:
+    """Return the ids of the SDK's objects in a list, which may be None."""
+    return frozenset(str(item.id) for item in objects or ())
 
 
 def _enforces(group: Any) -> bool:
-    rule, other = group.hosts_rule, group.vms_rule
-    return bool(rule and rule.enabled and rule.enforcing and rule.positive) and not (other and other.enabled)
+    """Return whether a group binds its VMs to its hosts, and does nothing else."""
+    vms_rule = group.vms_rule
+    if vms_rule and vms_rule.enabled:
+        return False
+    hosts_rule = group.hosts_rule
+    if not hosts_rule:
+        return False
+    return bool(hosts_rule.enabled and hosts_rule.enforcing and hosts_rule.positive)
 
 
 def _policy(system: Any, policy: Any) -> Policy:
-    filters = policy.filters or system.scheduling_policies_service().policy_service(policy.id).filters_service().list()
-    units = frozenset(one.scheduling_policy_unit.id if one.scheduling_policy_unit else one.id for one in filters)
-    return Policy(policy.id, policy.name, properties(policy.properties), units)
+    filters = policy.filters
+    if not filters:
+        service = system.scheduling_policies_service().policy_service(policy.id)
+        filters = service.filters_service().list()
+    unit_ids = frozenset(map(_unit_id, filters))
+    return Policy(policy.id, policy.name, properties(policy.properties), unit_ids)
+
+
+def _unit_id(listed: Any) -> str:
+    """Return the id of the unit that a filter of a policy stands for."""
+    unit = listed.scheduling_policy_unit
+    return str(unit.id if unit else listed.id)
 
 
 def _cluster(cluster: Any) -> Cluster:
-    own = properties(cluster.custom_scheduling_policy_properties)
-    policy = cluster.scheduling_policy.id if cluster.scheduling_policy else ""
-    return Cluster(cluster.id, cluster.name, policy, own, bool(cluster.trusted_service))
+    return Cluster(
+        id=cluster.id,
+        name=cluster.name,
+        policy_id=cluster.scheduling_policy.id if cluster.scheduling_policy else "",
+        properties=properties(cluster.custom_scheduling_policy_properties),
+        trusted_service=bool(cluster.trusted_service),
+    )
 
 
 def _unit(unit: Any) -> Unit:
@@ -450,25 +539,31 @@ def _unit(unit: Any) -> Unit:
 
 def _host(host: Any) -> Host:
     status = host.status.value if host.status else ""
-    return Host(host.id, host.name, host.address or "", host.cluster.id, status, host.status_detail or "")
+    detail = host.status_detail or ""
+    return Host(host.id, host.name, host.address or "", host.cluster.id, status, detail)
 
 
 def _takes_engine(host: Any) -> bool:
-    """Return whether a host's agent would start the engine's VM (`HostedEngineHelper.haveHostsAvailableForHE`)."""
+    """Return whether a host's agent would start the engine's VM.
+
+    By the engine's own rule (`HostedEngineHelper.haveHostsAvailableForHE`).
+    """
     agent = host.hosted_engine
-    return bool(agent and agent.configured and agent.active and not agent.local_maintenance and (agent.score or 0) > 0)
+    if not agent or agent.local_maintenance:
+        return False
+    return bool(agent.configured and agent.active and (agent.score or 0) > 0)
 
 
 def _vm(vm: Any, next_run: Any) -> Vm:
     origin = getattr(vm, "origin", None) or ""
     return Vm(
-        vm.id,
-        vm.name,
-        vm.cluster.id if vm.cluster else "",
-        vm.status.value if vm.status else "",
-        vm.host.id if vm.host else "",
-        _marked(vm) or (next_run is not None and _marked(next_run)),
-        origin in HOSTED_ENGINE_ORIGINS,
+        id=vm.id,
+        name=vm.name,
+        cluster_id=vm.cluster.id if vm.cluster else "",
+        status=vm.status.value if vm.status else "",
+        host_id=vm.host.id if vm.host else "",
+        marked=_marked(vm) or (next_run is not None and _marked(next_run)),
+        hosted_engine=origin in HOSTED_ENGINE_ORIGINS,
     )
 
 
@@ -477,10 +572,20 @@ def _marked(vm: Any) -> bool:
 
 
 def _event(event: Any) -> Event:
-    links = (event.host, event.vm, event.cluster, event.user)
-    host_id, vm_id, cluster_id, user_id = (link.id or "" if link else "" for link in links)
-    text = (event.description or "")[:MAX_EVENT_TEXT]
-    return Event(int(event.id), int(event.code), host_id, vm_id, cluster_id, text, user_id)
+    return Event(
+        id=int(event.id),
+        code=int(event.code),
+        host_id=_linked_id(event.host),
+        vm_id=_linked_id(event.vm),
+        cluster_id=_linked_id(event.cluster),
+        text=(event.description or "")[:MAX_EVENT_TEXT],
+        user_id=_linked_id(event.user),
+    )
+
+
+def _linked_id(link: Any) -> str:
+    """Return the id of a linked object, empty where there is none, or one that was removed."""
+    return link.id or "" if link else ""
 
 
 def _host_service(system: Any, host_id: str) -> Any:

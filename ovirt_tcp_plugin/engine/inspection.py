@@ -16,6 +16,18 @@ from ovirt_tcp_plugin.engine.sdk import Access, Sdk
 # (hook point, file name) -> checksum, as a host reports them.
 Hooks = Mapping[tuple[str, str], str]
 
+# What a permission may be on instead of the whole system.
+_OBJECTS = (
+    "data_center",
+    "cluster",
+    "host",
+    "storage_domain",
+    "vm",
+    "vm_pool",
+    "template",
+    "disk",
+)
+
 
 @dataclasses.dataclass(frozen=True)
 class PolicyUnits:
@@ -32,7 +44,7 @@ class PolicyUnits:
     balance_ids: tuple[str, ...]
 
 
-class EngineView:
+class EngineInspection:
     """The engine's REST API, read only. Every method raises what `Sdk.call` does."""
 
     def __init__(self, access: Access) -> None:
@@ -51,12 +63,18 @@ class EngineView:
         return self._call("list the units of policies", read)
 
     def vm_properties(self) -> dict[str, str]:
-        """Return the definitions of VMs' custom properties, by cluster id (`GetSystemOptionQuery`, for every user)."""
+        """Return the definitions of VMs' custom properties, by cluster id.
+
+        Every user may read them (`GetSystemOptionQuery`).
+        """
 
         def read(system: Any) -> dict[str, str]:
             option = system.options_service().option_service("UserDefinedVMProperties").get()
-            values = {one.version: one.value or "" for one in option.values or []}
-            return {one.id: values.get(_level(one.version), "") for one in system.clusters_service().list()}
+            by_level = {value.version: value.value or "" for value in option.values or []}
+            definitions: dict[str, str] = {}
+            for cluster in system.clusters_service().list():
+                definitions[cluster.id] = by_level.get(_level(cluster.version), "")
+            return definitions
 
         return self._call("read UserDefinedVMProperties", read)
 
@@ -65,30 +83,47 @@ class EngineView:
 
         def read(system: Any) -> frozenset[str]:
             user = system.get().authenticated_user
-            granted = system.users_service().user_service(user.id).permissions_service().list()
-            roles = {one.role.id for one in granted if not _object(one)}
-            services = [system.roles_service().role_service(role).permits_service() for role in roles]
-            return frozenset(permit.name for service in services for permit in service.list())
+            service = system.users_service().user_service(user.id).permissions_service()
+            permissions = [permission for permission in service.list() if not _object(permission)]
+            names: set[str] = set()
+            for role_id in {permission.role.id for permission in permissions}:
+                role = system.roles_service().role_service(role_id)
+                names |= {permit.name for permit in role.permits_service().list()}
+            return frozenset(names)
 
         return self._call("list our user's permits", read)
 
     def hooks(self, host_ids: Iterable[str], within_s: float) -> dict[str, Hooks]:
-        """Return the VDSM hooks that each of these hosts reports. Raises Unavailable, too, when it takes too long."""
-        deadline, found = time.monotonic() + within_s, dict[str, Hooks]()
+        """Return the VDSM hooks that each of these hosts reports, by host id.
+
+        Args:
+            within_s: longest time for all hosts, in seconds.
+
+        Raises:
+            Unavailable: also when it takes too long.
+        """
+        deadline = time.monotonic() + within_s
+        hooks: dict[str, Hooks] = {}
         for host_id in host_ids:
             if time.monotonic() > deadline:
-                raise errors.Unavailable("the engine", f"only {len(found)} hosts' hooks were read within {within_s:.0f} s")
+                fault = f"only {len(hooks)} hosts' hooks were read within {within_s:.0f} s"
+                raise errors.Unavailable("the engine", fault)
+            read = functools.partial(_hooks, host_id)
             try:
-                found[host_id] = self._call("list a host's hooks", functools.partial(_hooks, host_id))
+                hooks[host_id] = self._call("list a host's hooks", read)
             except errors.NotFound:  # it was removed since it was listed
                 continue
-        return found
+        return hooks
 
     def addresses(self) -> dict[str, frozenset[str]]:
-        """Return by what names and addresses VMs are known, in lower case, by VM id; guest agents tell most of them."""
+        """Return by what names and addresses VMs are known, in lower case, by VM id.
+
+        Guest agents report most of them.
+        """
 
         def read(system: Any) -> dict[str, frozenset[str]]:
-            return {vm.id: _addresses(vm) for vm in system.vms_service().list(follow="reported_devices")}
+            listed = system.vms_service().list(follow="reported_devices")
+            return {vm.id: _addresses(vm) for vm in listed}
 
         return self._call("list VMs with their addresses", read)
 
@@ -106,16 +141,20 @@ def _level(version: Any) -> str:
 
 def _object(permission: Any) -> bool:
     """Return whether a permission is on a single object, and not on the system."""
-    kinds = ("data_center", "cluster", "host", "storage_domain", "vm", "vm_pool", "template", "disk")
-    return any(getattr(permission, kind) for kind in kinds)
+    return any(getattr(permission, kind) for kind in _OBJECTS)
 
 
 def _hooks(host_id: str, system: Any) -> Hooks:
-    listed = system.hosts_service().host_service(host_id).hooks_service().list()
-    # The checksum is a SHA-256, whatever the member's name says (HostMapper).
-    return {(one.event_name or "", one.name or ""): (one.md5 or "").lower() for one in listed}
+    hooks: dict[tuple[str, str], str] = {}
+    for hook in system.hosts_service().host_service(host_id).hooks_service().list():
+        # The checksum is a SHA-256, whatever the member's name says (HostMapper).
+        checksum = (hook.md5 or "").lower()
+        hooks[hook.event_name or "", hook.name or ""] = checksum
+    return hooks
 
 
 def _addresses(vm: Any) -> frozenset[str]:
-    ips = [ip.address for device in vm.reported_devices or [] for ip in device.ips or []]
-    return frozenset(one.lower().rstrip(".") for one in (vm.name, vm.fqdn, *ips) if one)
+    names = [vm.name, vm.fqdn]
+    for device in vm.reported_devices or []:
+        names += [ip.address for ip in device.ips or []]
+    return frozenset(name.lower().rstrip(".") for name in names if name)

@@ -2,7 +2,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """What a scheduling policy consists of, and how one for a trusted pool is made from another. Pure.
 
-REST has no copy: a policy is read unit by unit and made again. Ids of the engine's own units: `InternalPolicyUnits`.
+REST has no copy: a policy is read unit by unit and made again. Ids of the engine's own units:
+`InternalPolicyUnits`.
 """
 
 from __future__ import annotations
@@ -12,12 +13,12 @@ from collections.abc import Mapping
 from typing import Any
 
 from ovirt_tcp_plugin.placement.decision import Scope
-from ovirt_tcp_plugin.placement.pools import SCOPE_PROPERTY
+from ovirt_tcp_plugin.placement.filter_unit import SCOPE_PROPERTY
 
 # VmToHostsAffinityGroups: without it nobody keeps the wall.
 AFFINITY_FILTER = "e69808a9-8a41-40f1-94ba-dd5d385d82d8"
-# None: without any balance unit the engine's balancing round dies at the first cluster with such a policy, and no cluster
-# after it is balanced (`SchedulingManager.performLoadBalancing`).
+# None: without any balance unit the engine's balancing round dies at the first cluster with such a
+# policy, and no cluster after it is balanced (`SchedulingManager.performLoadBalancing`).
 NO_BALANCE = "38440000-8cf0-14bd-c43e-10b96e4ef00a"
 
 # cluster_maintenance: what oVirt's cluster upgrade gives a cluster for as long as it takes; only
@@ -47,14 +48,24 @@ class Content:
 
 def decode(encoded: Mapping[str, Any]) -> Content:
     """Return what `encode` wrote, among other members."""
-    return Content(*(encoded[field.name] for field in dataclasses.fields(Content)))
+    return Content(
+        filters=encoded["filters"],
+        weights=encoded["weights"],
+        balance=encoded["balance"],
+        properties=encoded["properties"],
+    )
 
 
 def for_pool(source: Content, unit_id: str, scope: Scope) -> Content:
-    """Return a copy of a policy with our filter unit, the filter that keeps the wall, and a balance unit in any case."""
-    return Content(
-        {**source.filters, AFFINITY_FILTER: source.filters.get(AFFINITY_FILTER, 0), unit_id: 0},
-        source.weights,
-        source.balance or NO_BALANCE,
-        {**source.properties, SCOPE_PROPERTY: scope.value},
-    )
+    """Return a copy of a policy for a trusted pool.
+
+    With our filter unit, the filter that keeps the wall, and a balance unit in any case.
+
+    Args:
+        unit_id: that of our filter unit.
+    """
+    filters = dict(source.filters)
+    filters.setdefault(AFFINITY_FILTER, 0)
+    filters[unit_id] = 0
+    properties = {**source.properties, SCOPE_PROPERTY: scope.value}
+    return Content(filters, source.weights, source.balance or NO_BALANCE, properties)

@@ -1,12 +1,13 @@
 # SPDX-FileCopyrightText: The ovirt_tcp_plugin developers
 # SPDX-License-Identifier: Apache-2.0
-"""Calls through the oVirt SDK that end in time, and with only this package's errors. `engine` and `administration` use it.
+"""Calls through the oVirt SDK that end in time, and with only this package's errors.
 
-What the SDK does not do, and this does: one connection per thread (a Connection serialises its threads), a new
-connection after any error (time-outs and an engine that restarts raise a plain Error without a code, a document that is
-no XML a plain Exception), a time limit for the log-in, and no log-out that would revoke a token on close.
+`client`, `admin_client` and `inspection` use it. What the SDK does not do, and this does: one
+connection per thread (a Connection serialises its threads), a new connection after any error
+(time-outs and an engine that restarts raise a plain Error without a code, a document that is no XML
+a plain Exception), a time limit for the log-in, and no log-out that would revoke a token on close.
 
-Three things that the SDK mixes up are told apart here: an engine that refuses the password, one
+Three things that the SDK mixes up are distinguished here: an engine that refuses the password, one
 that lets our user do too little, and one that does not answer (`errors.AccessRefused` with its
 code, and a plain `errors.Unavailable`).
 """
@@ -258,7 +259,8 @@ class _Connection(ovirtsdk4.Connection):  # type: ignore[misc]
         return access.gate.log_in(self._password_state, access.timeout_s, self._request_token)
 
     def _request_token(self) -> str:
-        root = "{0.scheme}://{0.netloc}".format(urllib.parse.urlsplit(self._url))
+        parts = urllib.parse.urlsplit(self._url)
+        root = f"{parts.scheme}://{parts.netloc}"
         form = {
             "grant_type": "password",
             "scope": "ovirt-app-api",
@@ -266,7 +268,7 @@ class _Connection(ovirtsdk4.Connection):  # type: ignore[misc]
             "password": self._password,
         }
         bounds = https.Bounds(self._timeout, self._timeout, MAX_TOKEN_SIZE)
-        url = root + "/ovirt-engine/sso/oauth/token"
+        url = f"{root}/ovirt-engine/sso/oauth/token"
         reply = https.post_form("the engine's log-in", url, form, Path(self._ca_file), bounds)
         try:
             members = json_fields.parse_members(reply.body, "log-in", MAX_TOKEN_SIZE)
@@ -320,8 +322,7 @@ class Sdk:
             self._drop()
             raise
         except Exception as e:
-            # The SDK's readers raise whatever comes to them on a document that is not what it
-            # should be.
+            # The SDK's readers raise anything on a document that is not what it should be.
             self._drop()
             reason = f"{what}: its answer cannot be parsed: {_line(e)}"
             raise errors.Unavailable(_PEER, reason) from e

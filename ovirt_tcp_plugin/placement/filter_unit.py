@@ -1,13 +1,14 @@
 # SPDX-FileCopyrightText: The ovirt_tcp_plugin developers
 # SPDX-License-Identifier: Apache-2.0
-"""The filter unit `TrustedHosts` as the engine stores it: what filterd offers, and what the engine shows of it. Pure.
+"""The filter unit `TrustedHosts` as the engine stores it. Pure.
 
-Why the description is never the same twice: at each of its starts the engine disables every external unit, and its
-discovery enables ours again only if it writes the row. It writes the row if the stored text differs from the offered
-one, or if it reads the row as disabled; but it may read the row before the disabling is committed, and then an unchanged
-text leaves the unit disabled until the next start (`SchedulingManager.loadExternalScheduler`,
-`ExternalSchedulerDiscovery.compareToDB`). A text that differs is always written, and written last, since the write waits
-for the row's lock.
+That is what filterd offers, and what the engine shows of it. Why the description is never the same
+twice: at each of its starts the engine disables every external unit, and its discovery enables ours
+again only if it writes the row. It writes the row if the stored text differs from the offered one,
+or if it reads the row as disabled; but it may read the row before the disabling is committed, and
+then an unchanged text leaves the unit disabled until the next start
+(`SchedulingManager.loadExternalScheduler`, `ExternalSchedulerDiscovery.compareToDB`). A text that
+differs is always written, and written last, since the write waits for the row's lock.
 
 The moment in the text also tells whether the engine has asked filterd since it started.
 """
@@ -31,7 +32,8 @@ DESCRIPTION = "Runs VMs only on hosts whose boot was measured and appraised (ovi
 
 _MOMENT = "%Y-%m-%d %H:%M:%S"
 _OFFERED = re.compile(
-    rf"{re.escape(DESCRIPTION)}\. The engine asked for it on (\d{{4}}-\d\d-\d\d \d\d:\d\d:\d\d) UTC \([0-9a-f]{{8}}\)"
+    rf"{re.escape(DESCRIPTION)}\. The engine asked for it on"
+    r" (\d{4}-\d\d-\d\d \d\d:\d\d:\d\d) UTC \([0-9a-f]{8}\)"
 )
 
 
@@ -47,9 +49,9 @@ def offered_description(moment: datetime.datetime, token: str) -> str:
 
 
 def asked_at(description: str) -> Optional[datetime.datetime]:
-    """Return when the engine asked for the unit that it describes so; None for a text that is not filterd's.
+    """Return when the engine asked for the unit that it describes so.
 
-    Whole seconds, UTC, by the clock of the engine's machine.
+    Whole seconds, UTC, by the clock of the engine's machine; None for a text that is not filterd's.
     """
     match = _OFFERED.fullmatch(description)
     if match is None:
@@ -74,7 +76,8 @@ FAULTS = {
     FilterState.UNKNOWN: f"The engine does not know the filter unit {NAME}",
     FilterState.DISABLED: f"The filter unit {NAME} is disabled, so the engine does not ask it",
     FilterState.UNASKED: (
-        f"The engine has not found ovirt-tcp-filterd since it started: the filter unit {NAME} is left over from before"
+        f"The engine has not found ovirt-tcp-filterd since it started: the filter unit {NAME} is"
+        " left over from before"
     ),
 }
 
@@ -85,12 +88,13 @@ def filter_state(
     """Return what the engine's list of policy units says.
 
     Args:
-        started: when the engine started last (aware), by its machine's clock; None where nobody knows.
+        started: when the engine started last (aware), by its machine's clock; None where that is
+            not known.
         stale: a description that the unit had before the engine started.
     """
-    own = [unit for unit in units if unit.name == NAME]
-    enabled = [unit for unit in own if unit.enabled]
-    if not own:
+    known = [unit for unit in units if unit.name == NAME]
+    enabled = [unit for unit in known if unit.enabled]
+    if not known:
         return FilterState.UNKNOWN
     if not enabled:
         return FilterState.DISABLED

@@ -1,6 +1,6 @@
 # SPDX-FileCopyrightText: The ovirt_tcp_plugin developers
 # SPDX-License-Identifier: Apache-2.0
-"""What the broker sees of an engine: plain values, read by `engine.py`, judged by the pure modules."""
+"""What the broker sees of an engine: plain values, read by `engine.client`, judged by pure code."""
 
 from __future__ import annotations
 
@@ -8,13 +8,19 @@ import dataclasses
 from collections.abc import Collection, Mapping
 from typing import Optional
 
-UNIT_NAME = "TrustedHosts"
-# What the names of our walls begin with, and how the engine shows that a group is one of them, whatever its name.
+# What the names of our walls begin with, and how the engine shows that a group is one of them,
+# whatever its name.
 WALL_NAME = "ovirt-tcp-wall"
 WALL_DESCRIPTION = "Hosts that are trusted now; kept by ovirt-tcp-broker."
 MARK_PROPERTY = "trusted_host_flag"
-# What the broker does: log in, put hosts into maintenance and back, write events, keep the wall (`ActionGroup`).
-PERMITS = {"103": "manipulate_host", "1300": "login", "1400": "inject_external_events", "1550": "manipulate_affinity_groups"}
+# What the broker does: put hosts into maintenance and back, log in, write events, keep the wall
+# (`ActionGroup`).
+PERMITS = {
+    "103": "manipulate_host",
+    "1300": "login",
+    "1400": "inject_external_events",
+    "1550": "manipulate_affinity_groups",
+}
 
 # What our maintenance reasons begin with: by it we know a host of ours again, whatever else was
 # lost.
@@ -28,7 +34,10 @@ HOSTED_ENGINE_ORIGINS = frozenset({"hosted_engine", "managed_hosted_engine"})
 
 
 def wall_name(cluster_id: str) -> str:
-    """Return the name of a cluster's wall. The engine has no two affinity groups of one name (`AddAffinityGroupCommand`)."""
+    """Return the name of a cluster's wall.
+
+    The engine has no two affinity groups of one name (`AddAffinityGroupCommand`).
+    """
     return f"{WALL_NAME}-{cluster_id}"
 
 
@@ -57,7 +66,12 @@ class Host:
 
 @dataclasses.dataclass(frozen=True)
 class Vm:
-    """A VM. `marked`: whether it asks for a trusted host in its current or its next-run configuration."""
+    """A VM.
+
+    Attributes:
+        marked: whether it asks for a trusted host in its current or its next-run configuration.
+        hosted_engine: whether it carries the engine itself.
+    """
 
     id: str
     name: str
@@ -137,7 +151,7 @@ class Notice:
     Attributes:
         key: tells two of the same meaning; it begins with a stable word, the code.
         event: whether it becomes an event of the engine, too.
-        at_ms: when, by the wall clock; 0 until it is told.
+        at_ms: when, by the wall clock; 0 until it is written.
         host, vm: their names then.
     """
 

@@ -13,18 +13,10 @@ import dataclasses
 from collections.abc import Collection, Iterable
 from typing import Optional
 
-from ovirt_tcp_plugin.placement import decision
+from ovirt_tcp_plugin.placement import decision, filter_unit
 from ovirt_tcp_plugin.placement.decision import Scope, VmTrust
-from ovirt_tcp_plugin.placement.inventory import (
-    UNIT_NAME,
-    Cluster,
-    Listing,
-    Notice,
-    Vm,
-    shortened,
-)
+from ovirt_tcp_plugin.placement.inventory import Cluster, Listing, Notice, Vm, shortened
 
-SCOPE_PROPERTY = "trust_scope"
 # So many complete listings in a row have to show that a cluster is no pool any more.
 LISTINGS_TO_END = 2
 
@@ -40,7 +32,7 @@ class Pool:
 
 
 @dataclasses.dataclass(frozen=True)
-class Change:
+class PoolChanges:
     """What a listing changed: pools that ended, and what the administrator has to know."""
 
     ended: tuple[Pool, ...] = ()
@@ -78,16 +70,16 @@ class Pools:
         # Listings in a row that showed a wall in a cluster which is no pool.
         self._left_walls: dict[str, int] = {}
 
-    def update(self, listing: Listing) -> Change:
+    def update(self, listing: Listing) -> PoolChanges:
         """Take a complete listing into account."""
         if not listing.clusters:
-            return Change()
-        unit_ids = {unit.id for unit in listing.units if unit.name == UNIT_NAME}
+            return PoolChanges()
+        unit_ids = {unit.id for unit in listing.units if unit.name == filter_unit.NAME}
         notices = self._take_pools(listing, unit_ids)
         ended = self._left(listing, unit_ids)
         ended += self._missed(listing, unit_ids)
         notices += [_ended(pool, listing) for pool in ended]
-        return Change(tuple(ended), tuple(notices))
+        return PoolChanges(tuple(ended), tuple(notices))
 
     def _take_pools(self, listing: Listing, unit_ids: Collection[str]) -> list[Notice]:
         """Take over the pools that a listing shows; return warnings about their clusters."""
@@ -146,7 +138,8 @@ def _scope(cluster: Cluster, listing: Listing, unit_ids: Collection[str]) -> Opt
     policy = listing.policy(cluster)
     if policy is None or policy.filter_ids.isdisjoint(unit_ids):
         return None
-    value = cluster.properties.get(SCOPE_PROPERTY) or policy.properties.get(SCOPE_PROPERTY)
+    name = filter_unit.SCOPE_PROPERTY
+    value = cluster.properties.get(name) or policy.properties.get(name)
     return Scope.MARKED_VMS if value == Scope.MARKED_VMS.value else Scope.ALL_VMS
 
 
@@ -164,7 +157,7 @@ def _warnings(cluster: Cluster) -> Iterable[Notice]:
 def _ended(pool: Pool, listing: Listing) -> Notice:
     vms = [vm.name for vm in listing.vms if vm.cluster_id == pool.cluster_id]
     text = (
-        f"Cluster {pool.name} is no trusted pool any more: its policy has no {UNIT_NAME}. "
+        f"Cluster {pool.name} is no trusted pool any more: its policy has no {filter_unit.NAME}. "
         f"VMs: {shortened(vms)}."
     )
     key = f"pool_ended {pool.cluster_id}"

@@ -36,7 +36,7 @@ SLICE_S = 0.005
 FEED_EVERY_S = 0.1
 
 
-@click.group(cls=command.Group)
+@click.group(cls=command.CommandGroup)
 @command.config_dir_option("filterd")
 @click.pass_context
 def main(context: click.Context, config_dir: Path) -> None:

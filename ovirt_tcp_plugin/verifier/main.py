@@ -45,7 +45,7 @@ FORGET_INTERVAL_S = 3600
 GARBAGE = 20_000
 
 
-@click.group(cls=command.Group)
+@click.group(cls=command.CommandGroup)
 @command.config_dir_option("verifier")
 @click.pass_context
 def main(context: click.Context, config_dir: Path) -> None:

@@ -6,16 +6,19 @@ from __future__ import annotations
 
 import http.server
 import json
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import click
 import pytest
 from click.testing import CliRunner, Result
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 
-from ovirt_tcp_plugin.admin.cli import main
+from ovirt_tcp_plugin.admin.cli import COMMANDS, LazyGroup, main
 from ovirt_tcp_plugin.clock import Clock
 from ovirt_tcp_plugin.messages import ear
 from ovirt_tcp_plugin.messages.ear import SignedResult
@@ -180,10 +183,58 @@ def test_a_changed_verdict_is_refused(signed: tuple[Path, Path]) -> None:
 def test_verdicts_cannot_be_voided_before_a_moment_to_come(config: Path) -> None:
     refused = CliRunner().invoke(main, ["--config-dir", str(config), "verdict", "void", "--before", "2199-01-01T00:00:00Z"])
     assert refused.exit_code == 2
-    assert "has not come yet" in refused.output
+    assert "--before is in the future" in refused.output
 
 
 def test_voiding_names_the_hosts(interface: Interface, config: Path) -> None:
     interface.answers["/v1/results/void"] = (200, {"hosts": ["host-1", "host-2"]})
     told = CliRunner().invoke(main, ["--config-dir", str(config), "verdict", "void", "--before", "2026-01-01T00:00:00Z"])
     assert told.output == "void: host-1, host-2\n"
+
+
+# Each of them takes a good part of a second to load.
+HEAVY = {"cryptography", "ovirtsdk4", "requests", "tornado", "yaml"}
+CALL = """
+import sys
+from ovirt_tcp_plugin.admin.cli import main
+try:
+    main(sys.argv[1:])
+finally:
+    print(*{name.partition(".")[0] for name in sys.modules})
+"""
+
+
+def loaded_by(*arguments: str) -> set[str]:
+    """Return the names of the packages that are loaded when a command has ended."""
+    command = [sys.executable, "-c", CALL, *arguments]
+    ended = subprocess.run(command, capture_output=True, check=False, text=True)
+    return set(ended.stdout.splitlines()[-1].split())
+
+
+class TestLoading:
+    @pytest.mark.parametrize("name", sorted(COMMANDS))
+    def test_the_list_of_commands_says_what_each_says_of_itself(self, name: str) -> None:
+        assert isinstance(main, LazyGroup)
+        loaded = main.get_command(click.Context(main), name)
+        assert loaded is not None
+        assert loaded.name == name
+        assert loaded.get_short_help_str(limit=200) == COMMANDS[name].short_help
+
+    def test_the_list_of_commands_shows_all_of_them(self) -> None:
+        table = CliRunner().invoke(main, ["--help"]).output.partition("Commands:\n")[2]
+        names = [line.split()[0] for line in table.splitlines() if not line.startswith("   ")]
+        assert names == sorted(COMMANDS)
+
+    def test_an_unknown_command_is_an_error(self) -> None:
+        result = CliRunner().invoke(main, ["verdcts"])
+        assert result.exit_code == 2
+        assert "No such command 'verdcts'" in result.output
+
+    @pytest.mark.parametrize("name", ["", *sorted(COMMANDS)])
+    def test_no_help_text_loads_what_it_does_not_need(self, name: str) -> None:
+        arguments = [name, "--help"] if name else ["--help"]
+        assert loaded_by(*arguments) & HEAVY == set()
+
+    def test_a_question_loads_no_more_than_configuration_and_client(self, config: Path) -> None:
+        loaded = loaded_by("--config-dir", str(config), "hosts")
+        assert loaded & {"cryptography", "ovirtsdk4", "tornado"} == set()

@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 
 from ovirt_tcp_plugin import errors
-from ovirt_tcp_plugin.engine.admin_client import Administration
-from ovirt_tcp_plugin.engine.affinity_conflicts import AffinityGroup
+from ovirt_tcp_plugin.engine.admin_client import AdminClient
+from ovirt_tcp_plugin.engine.affinity_conflicts import SeparatingGroup
 from ovirt_tcp_plugin.engine.sdk import Access
 from ovirt_tcp_plugin.lab.engine import model
 from ovirt_tcp_plugin.lab.engine.server import Config, EngineSimulator
@@ -29,8 +29,8 @@ def engine(site_pki: Path) -> Iterator[EngineSimulator]:
     running.stop()
 
 
-def administration(engine: EngineSimulator, pki: Path, password: str = PASSWORD) -> Administration:
-    return Administration(Access(engine.url, ADMINISTRATOR, lambda: password, pki / "ca.pem", 5.0))
+def administration(engine: EngineSimulator, pki: Path, password: str = PASSWORD) -> AdminClient:
+    return AdminClient(Access(engine.url, ADMINISTRATOR, lambda: password, pki / "ca.pem", 5.0))
 
 
 def test_a_wrong_password_is_one_plain_sentence(engine: EngineSimulator, site_pki: Path) -> None:
@@ -58,7 +58,7 @@ def test_groups_that_forbid_come_with_all_members_and_the_others_not_at_all(engi
     tables.groups["g"] = model.AffinityGroup("g", "apart", cluster, apart, model.Rule(), [h1], [vm1], ["l"], ["l"])
     tables.groups["t"] = model.AffinityGroup("t", "together", cluster, together, together, [h1], [vm1])
     (found,) = administration(engine, site_pki).forbidding_groups([cluster])
-    assert isinstance(found, AffinityGroup)
+    assert isinstance(found, SeparatingGroup)
     assert (found.name, found.host_ids, found.vm_ids) == ("apart", {h1, h2}, {vm1, vm2})
     assert found.hosts_rule.forbids
     assert not found.vms_rule.forbids

@@ -8,12 +8,12 @@ import dataclasses
 
 import pytest
 
-from ovirt_tcp_plugin.engine.affinity_conflicts import AffinityGroup, Rule, conflicts
+from ovirt_tcp_plugin.engine.affinity_conflicts import AffinityRule, SeparatingGroup, conflicts
 from ovirt_tcp_plugin.placement.decision import Scope
 from ovirt_tcp_plugin.placement.inventory import Vm, wall_name
 from ovirt_tcp_plugin.placement.pools import Pool
 
-APART = Rule(enabled=True, enforcing=True, positive=False)
+APART = AffinityRule(enabled=True, enforcing=True, positive=False)
 POOL = Pool("c1", "Trusted", Scope.ALL_VMS)
 VMS = [
     Vm("v1", "web", "c1"),
@@ -22,11 +22,11 @@ VMS = [
     Vm("v4", "engine", "c1", hosted_engine=True),
 ]
 BOTH = frozenset({"v1", "v2"})
-HOSTS_APART = AffinityGroup("g", "old hosts", "c1", hosts_rule=APART, host_ids=frozenset("ab"), vm_ids=BOTH)
-VMS_APART = AffinityGroup("g", "pair", "c1", vms_rule=APART, vm_ids=BOTH)
+HOSTS_APART = SeparatingGroup("g", "old hosts", "c1", hosts_rule=APART, host_ids=frozenset("ab"), vm_ids=BOTH)
+VMS_APART = SeparatingGroup("g", "pair", "c1", vms_rule=APART, vm_ids=BOTH)
 
 
-def told(group: AffinityGroup, pool: Pool = POOL, exempt: tuple[str, ...] = ()) -> list[str]:
+def told(group: SeparatingGroup, pool: Pool = POOL, exempt: tuple[str, ...] = ()) -> list[str]:
     return [one.text for one in conflicts({pool.cluster_id: pool}, VMS, [group], exempt)]
 
 
@@ -45,9 +45,9 @@ def test_an_enforcing_negative_rule_between_vms_is_told_with_the_number_of_hosts
 @pytest.mark.parametrize(
     "changes",
     [
-        {"hosts_rule": Rule(enabled=False, enforcing=True, positive=False)},
-        {"hosts_rule": Rule(enabled=True, enforcing=False, positive=False)},
-        {"hosts_rule": Rule(enabled=True, enforcing=True, positive=True)},
+        {"hosts_rule": AffinityRule(enabled=False, enforcing=True, positive=False)},
+        {"hosts_rule": AffinityRule(enabled=True, enforcing=False, positive=False)},
+        {"hosts_rule": AffinityRule(enabled=True, enforcing=True, positive=True)},
         {"host_ids": frozenset()},
         {"vm_ids": frozenset({"v3", "gone"})},
         {"vm_ids": frozenset({"v4"})},

@@ -66,7 +66,7 @@ def test_a_command_that_hangs_is_ended_with_its_children(tmp_path: Path, script:
 
 def test_a_change_without_effect_is_noticed(tmp_path: Path) -> None:
     config = misbehaving(tmp_path, '[ "$1" = -g ] && echo "$2: false version: general"; exit 0')
-    with pytest.raises(errors.Unavailable, match="the value is another one afterwards"):
+    with pytest.raises(errors.Unavailable, match="but then the value is another one"):
         config.set(KEY, "true")
     with pytest.raises(errors.Unavailable, match="the value is not there"):
         config.merge(PROPERTIES, "a=^x$", "general")

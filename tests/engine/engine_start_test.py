@@ -16,7 +16,7 @@ from ovirt_tcp_plugin import errors
 from ovirt_tcp_plugin.admin.setup.journal import Journal
 from ovirt_tcp_plugin.admin.setup.phases import check_start
 from ovirt_tcp_plugin.engine import engine_start as module
-from ovirt_tcp_plugin.engine.engine_start import engine_start
+from ovirt_tcp_plugin.engine.engine_start import engine_start, started_at
 
 UTC = datetime.timezone.utc
 
@@ -59,6 +59,17 @@ class TestKnown:
         assert abs(datetime.datetime.now(UTC) - seconds(60) - found) < seconds(2)
 
 
+class TestStartFile:
+    def test_a_file_that_is_missing_tells_nothing(self, tmp_path: Path) -> None:
+        assert started_at(tmp_path / "no" / "engine.up") is None
+
+    def test_its_time_is_that_of_the_start(self, tmp_path: Path) -> None:
+        start_file = tmp_path / "engine.up"
+        start_file.touch()
+        os.utime(start_file, (1_700_000_000, 1_700_000_000))
+        assert started_at(start_file) == datetime.datetime(2023, 11, 14, 22, 13, 20, tzinfo=UTC)
+
+
 class TestUnknown:
     @pytest.mark.parametrize("state", ["inactive", "failed", "deactivating"])
     def test_an_engine_that_does_not_run_is_to_be_started(
@@ -77,10 +88,10 @@ class TestUnknown:
             "echo System has not been booted with systemd >&2; exit 1",
         ],
     )
-    def test_where_nothing_tells_it_the_options_are_named(
+    def test_where_nothing_tells_it_the_option_is_named(
         self, tmp_path: Path, answer: Callable[[str], tuple[str, ...]], script: str
     ) -> None:
-        with pytest.raises(errors.Conflict, match="cannot be told.*or name.*--engine-up"):
+        with pytest.raises(errors.Conflict, match="cannot be told.*or set engine.start_file in broker.yaml"):
             engine_start(tmp_path / "none", answer(script))
 
     def test_without_systemd_it_is_unknown(self, tmp_path: Path) -> None:

@@ -4,13 +4,27 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import click
 
-from ovirt_tcp_plugin.admin.commands.printing import age, as_json, coloured, headline, print_json, print_table, tell
+from ovirt_tcp_plugin.admin.commands.printing import (
+    age,
+    as_json,
+    coloured,
+    headline,
+    print_json,
+    print_table,
+    tell,
+)
 from ovirt_tcp_plugin.admin.commands.settings import verifier
 from ovirt_tcp_plugin.messages import findings
+
+# `explain` shows the last result however old it is, and waits so long for a newer one.
+_ANY_AGE_MS = 2**53
+_WAIT_MS = 3000
 
 
 @click.group(invoke_without_command=True)
@@ -27,10 +41,13 @@ def hosts(context: click.Context, as_json: bool) -> None:
 @as_json
 @click.pass_obj
 def replace_tpm(config_dir: Path, host: str, as_json: bool) -> None:
-    """Forget the TPM of HOST, whose board was replaced; it enrols with a new token, and is unknown until then."""
+    """Forget the TPM of HOST, after its board was replaced.
+
+    HOST then enrols again with a new token, and is unknown until it has.
+    """
     removed = verifier(config_dir).call("DELETE", f"/v1/hosts/{host.lower()}")
-    sentence = f"{host} may enrol with another TPM now; it needs a token: ovirt-tcp-verifier token enrol {host}"
-    tell(removed, sentence, as_json)
+    step = f"it needs a token: ovirt-tcp-verifier token enrol {host}"
+    tell(removed, f"{host} may enrol with another TPM now; {step}", as_json)
 
 
 @hosts.command("remove")
@@ -38,30 +55,9 @@ def replace_tpm(config_dir: Path, host: str, as_json: bool) -> None:
 @as_json
 @click.pass_obj
 def remove_host(config_dir: Path, host: str, as_json: bool) -> None:
-    """Forget HOST, which left for good."""
+    """Forget HOST, which is not used any more."""
     removed = verifier(config_dir).call("DELETE", f"/v1/hosts/{host.lower()}")
     tell(removed, f"{host} is no longer enrolled", as_json)
-
-
-def _list_hosts(config_dir: Path, as_json: bool) -> None:
-    known = verifier(config_dir).call("GET", "/v1/hosts")["hosts"]
-    if as_json:
-        print_json(known)
-        return
-    print_table(
-        ("HOST", "LEVEL", "AGE", "TPM", "TPM BY", "WHY"),
-        [
-            (
-                one["host_name"],
-                one["level"],
-                age(one["age_ms"]),
-                one["tpm_family"],
-                one["endorsed_by"],
-                headline(one),
-            )
-            for one in known
-        ],
-    )
 
 
 @click.command()
@@ -70,19 +66,54 @@ def _list_hosts(config_dir: Path, as_json: bool) -> None:
 @click.pass_obj
 def explain(config_dir: Path, host: str, as_json: bool) -> None:
     """Say why HOST has its result: every failed check, with the expected and the seen value."""
-    request = {"hosts": [host], "max_age_ms": 2**53, "wait_ms": 3000}
-    (one,) = verifier(config_dir).call("POST", "/v1/results", request)["hosts"]
+    request = {"hosts": [host], "max_age_ms": _ANY_AGE_MS, "wait_ms": _WAIT_MS}
+    (result,) = verifier(config_dir).call("POST", "/v1/results", request)["hosts"]
     if as_json:
-        told = [{**finding, "next": findings.next_step(finding["code"])} for finding in one["findings"]]
-        print_json({**one, "findings": told})
+        print_json({**result, "findings": [_with_next_step(item) for item in result["findings"]]})
         return
-    evidence = f"evidence is {age(one['age_ms'])} old, of boot {one['boot_id']}" if one["boot_id"] else "no evidence"
-    click.echo(f"{host} is {coloured(one['level'])} ({evidence})")
-    if one["tpm_family"] == "1.2":
-        click.echo("  its TPM 1.2 signed with SHA-1, and does not tell whether the kernel was started by kexec")
-    for finding in one["findings"]:
-        click.echo(f"\ncheck {finding['check']}, {finding['code']}: {finding['text']}")
-        if finding["expected"] or finding["seen"]:
-            click.echo(f"  expected {finding['expected'] or 'nothing'}\n  seen     {finding['seen'] or 'nothing'}")
-        if findings.next_step(finding["code"]):
-            click.echo(f"  next     {findings.next_step(finding['code'])}")
+    click.echo(f"{host} is {coloured(result['level'])} ({_evidence(result)})")
+    if result["tpm_family"] == "1.2":
+        limits = "signed with SHA-1, and does not tell whether the kernel was started by kexec"
+        click.echo(f"  its TPM 1.2 {limits}")
+    for finding in result["findings"]:
+        _print_finding(finding)
+
+
+def _list_hosts(config_dir: Path, as_json: bool) -> None:
+    results = verifier(config_dir).call("GET", "/v1/hosts")["hosts"]
+    if as_json:
+        print_json(results)
+        return
+    rows = [_row(result) for result in results]
+    print_table(("HOST", "LEVEL", "AGE", "TPM", "TPM BY", "WHY"), rows)
+
+
+def _row(result: Mapping[str, Any]) -> tuple[str, ...]:
+    return (
+        result["host_name"],
+        result["level"],
+        age(result["age_ms"]),
+        result["tpm_family"],
+        result["endorsed_by"],
+        headline(result),
+    )
+
+
+def _evidence(result: Mapping[str, Any]) -> str:
+    if not result["boot_id"]:
+        return "no evidence"
+    return f"evidence is {age(result['age_ms'])} old, of boot {result['boot_id']}"
+
+
+def _print_finding(finding: Mapping[str, Any]) -> None:
+    click.echo(f"\ncheck {finding['check']}, {finding['code']}: {finding['text']}")
+    if finding["expected"] or finding["seen"]:
+        click.echo(f"  expected {finding['expected'] or 'nothing'}")
+        click.echo(f"  seen     {finding['seen'] or 'nothing'}")
+    step = findings.next_step(finding["code"])
+    if step:
+        click.echo(f"  next     {step}")
+
+
+def _with_next_step(finding: Mapping[str, Any]) -> dict[str, Any]:
+    return {**finding, "next": findings.next_step(finding["code"])}

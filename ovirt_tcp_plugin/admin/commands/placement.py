@@ -1,6 +1,6 @@
 # SPDX-FileCopyrightText: The ovirt_tcp_plugin developers
 # SPDX-License-Identifier: Apache-2.0
-"""What the broker says and is told: `ovirt-tcp verdicts`, `pools`, `why`, `history`, `guard` and `hook`."""
+"""What the broker shows and does: `verdicts`, `pools`, `why`, `history`, `guard` and `hook`."""
 
 from __future__ import annotations
 
@@ -14,16 +14,34 @@ from typing import Any, Optional
 import click
 
 from ovirt_tcp_plugin import errors
-from ovirt_tcp_plugin.admin.commands.printing import age, as_json, print_json, print_table, tell, yes
+from ovirt_tcp_plugin.admin.commands.printing import (
+    age,
+    as_json,
+    print_json,
+    print_table,
+    tell,
+    yes,
+)
 from ovirt_tcp_plugin.admin.commands.settings import broker
+
+# Exit status of `why` for a VM that may not run on the host.
+NOT_ALLOWED = 3
 
 _UNITS = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days"}
 
 # What to do about an error of the broker's, by its code.
-_NEXT = {
-    "unauthenticated": "`ovirt-tcp-broker token add --role operator` makes one for the file broker.token_file in cli.yaml",
-    "NotFound": "`ovirt-tcp verdicts` lists the hosts of trusted pools, `ovirt-tcp pools` the pools",
-    "Unavailable": "does the broker run? systemctl status ovirt-tcp-broker; its address is broker.url in cli.yaml",
+_NEXT_STEPS = {
+    "unauthenticated": (
+        "make a token by `ovirt-tcp-broker token add --role operator`, and write it into the file"
+        " that broker.token_file in cli.yaml names"
+    ),
+    "NotFound": (
+        "`ovirt-tcp verdicts` lists the hosts of trusted pools, `ovirt-tcp pools` the pools"
+    ),
+    "Unavailable": (
+        "does the broker run? systemctl status ovirt-tcp-broker; its address is broker.url in"
+        " cli.yaml"
+    ),
 }
 
 
@@ -31,30 +49,22 @@ _NEXT = {
 @as_json
 @click.pass_obj
 def verdicts(config_dir: Path, as_json: bool) -> None:
-    """List the hosts of trusted pools with the verdicts that placement goes by."""
-    told = _ask(config_dir, "GET", "/v1/hosts")
+    """List the hosts of trusted pools with the verdicts that placement uses."""
+    answer = _ask(config_dir, "GET", "/v1/hosts")
     if as_json:
-        print_json(told["hosts"])
+        print_json(answer["hosts"])
         return
-    rows = [
-        (
-            one["name"],
-            one["status"],
-            one["level"],
-            age(one["age_ms"]),
-            age(one["ends_in_ms"]),
-            yes(one["inside_wall"]),
-            one["reason"],
-        )
-        for one in told["hosts"]
-    ]
+    rows = [_verdict_row(host) for host in answer["hosts"]]
     print_table(("HOST", "STATUS", "LEVEL", "AGE", "ENDS IN", "WALL", "WHY"), rows)
-    if not told["servers_answer"]:
-        click.echo("no attestation server answers: verdicts hold until their end, and no host is taken out", err=True)
-    startup = told["startup"]
+    if not answer["servers_answer"]:
+        effect = "verdicts hold until their end, and no host is taken out of service"
+        click.echo(f"no attestation server answers: {effect}", err=True)
+    startup = answer["startup"]
     if startup["total"] and not startup["done"]:
-        progress = f"stage {startup['stage']}, {startup['asked']} of {startup['total']} hosts asked"
-        click.echo(f"the startup attestation goes on: {progress}", err=True)
+        progress = (
+            f"stage {startup['stage']}, {startup['asked']} of {startup['total']} hosts asked"
+        )
+        click.echo(f"the startup attestation is not finished: {progress}", err=True)
 
 
 @click.command()
@@ -62,16 +72,13 @@ def verdicts(config_dir: Path, as_json: bool) -> None:
 @click.pass_obj
 def pools(config_dir: Path, as_json: bool) -> None:
     """List the trusted pools with their walls and guards."""
-    known = _ask(config_dir, "GET", "/v1/pools")["pools"]
+    listed = _ask(config_dir, "GET", "/v1/pools")["pools"]
     if as_json:
-        print_json(known)
+        print_json(listed)
         return
-    rows = [
-        (one["name"], one["scope"], ", ".join(one["hosts_inside"]), str(one["vms_inside"]), yes(one["guard_tripped"]))
-        for one in known
-    ]
+    rows = [_pool_row(pool) for pool in listed]
     print_table(("CLUSTER", "SCOPE", "HOSTS INSIDE", "VMS", "GUARD TRIPPED"), rows)
-    if not known:
+    if not listed:
         click.echo("no cluster's scheduling policy has the filter unit TrustedHosts", err=True)
 
 
@@ -81,40 +88,53 @@ def pools(config_dir: Path, as_json: bool) -> None:
 @as_json
 @click.pass_obj
 def why(config_dir: Path, vm: str, host: str, as_json: bool) -> None:
-    """Say whether VM may run on HOST now, and what each line of enforcement says to it.
+    """Say whether VM may run on HOST now, and what each line of enforcement says.
 
-    Both go by name or id. The exit status is 0 if it may, and 3 if it may not.
+    VM and HOST are names or ids. The exit status is 0 if the VM may run there, and 3 if it may not.
     """
-    told = _ask(config_dir, "GET", "/v1/why", {"vm": vm, "host": host})
+    explanation = _ask(config_dir, "GET", "/v1/why", {"vm": vm, "host": host})
     if as_json:
-        print_json(dict(told))
+        print_json(dict(explanation))
     else:
-        verb = "may" if told["allowed"] else "may not"
-        click.echo(f"{vm} {verb} run on {host} ({told['code']}): {told['reason']}")
-        if not told["vm"]["known"]:
-            click.echo("the broker knows no such VM, and takes it for one that needs a trusted host")
-        click.echo()
-        rows = [(one["line"], one["says"], one["code"], one["reason"]) for one in told["lines"]]
-        print_table(("LINE", "SAYS", "CODE", "WHY"), rows)
-    if not told["allowed"]:
-        raise click.exceptions.Exit(3)
+        _print_explanation(vm, host, explanation)
+    if not explanation["allowed"]:
+        raise click.exceptions.Exit(NOT_ALLOWED)
 
 
 @click.command()
 @click.option("--host", default="", help="Only of this host, by name or id.")
 @click.option("--vm", default="", help="Only of this VM, by name or id.")
-@click.option("--since", default="", help="Only since then: 90s, 30m, 2h, 7d, or a moment such as 2026-01-02T03:04:05Z.")
-@click.option("--most", type=click.IntRange(1, 10_000), default=200, show_default=True, help="Only the newest ones.")
+@click.option(
+    "--since",
+    default="",
+    help="Only since then: 90s, 30m, 2h, 7d, or a moment such as 2026-01-02T03:04:05Z.",
+)
+@click.option(
+    "--most",
+    type=click.IntRange(1, 10_000),
+    default=200,
+    show_default=True,
+    help="At most so many, the newest ones.",
+)
 @as_json
 @click.pass_obj
-def history(config_dir: Path, host: str, vm: str, since: str, most: int, as_json: bool) -> None:
-    """Say what the broker noticed and did, the newest last. It is kept over restarts."""
-    query = {"host": host, "vm": vm, "since": _moment(since) if since else "", "most": str(most)}
-    known = _ask(config_dir, "GET", "/v1/history", {name: value for name, value in query.items() if value})["history"]
+def history(
+    config_dir: Path, host: str, vm: str, since: str, most: int, as_json: bool
+) -> None:
+    """Show what the broker noticed and did, the newest last. It is kept over restarts."""
+    query = {"most": str(most)}
+    if host:
+        query["host"] = host
+    if vm:
+        query["vm"] = vm
+    if since:
+        query["since"] = _moment(since)
+    notices = _ask(config_dir, "GET", "/v1/history", query)["history"]
     if as_json:
-        print_json(known)
+        print_json(notices)
         return
-    print_table(("WHEN", "SEVERITY", "WHAT"), [(one["at"], one["severity"], one["text"]) for one in known])
+    rows = [(notice["at"], notice["severity"], notice["text"]) for notice in notices]
+    print_table(("WHEN", "SEVERITY", "WHAT"), rows)
 
 
 @click.group(invoke_without_command=True)
@@ -123,17 +143,17 @@ def history(config_dir: Path, host: str, vm: str, since: str, most: int, as_json
 def guard(context: click.Context, as_json: bool) -> None:
     """Show the guards, or decide on hosts that turned untrusted all at once.
 
-    Such hosts get no VMs, but stay in service until somebody decides: `release` has them leave it, `reject` has them stay
-    until they attest well.
+    Such hosts get no new VMs, but stay in service until somebody decides: `release` takes them out
+    of service, `reject` keeps them in service until they attest well.
     """
-    if context.invoked_subcommand is None:
-        known = _ask(context.obj, "GET", "/v1/guard")["guards"]
-        if as_json:
-            print_json(known)
-            return
-        print_table(
-            ("CLUSTER", "TRIPPED", "HELD"), [(one["pool"], yes(one["tripped"]), ", ".join(one["held"])) for one in known]
-        )
+    if context.invoked_subcommand is not None:
+        return
+    guards = _ask(context.obj, "GET", "/v1/guard")["guards"]
+    if as_json:
+        print_json(guards)
+        return
+    rows = [(item["pool"], yes(item["tripped"]), ", ".join(item["held"])) for item in guards]
+    print_table(("CLUSTER", "TRIPPED", "HELD"), rows)
 
 
 @guard.command("release")
@@ -141,7 +161,7 @@ def guard(context: click.Context, as_json: bool) -> None:
 @as_json
 @click.pass_obj
 def release(config_dir: Path, pool: str, as_json: bool) -> None:
-    """Have the held hosts leave service: their VMs move to trusted hosts."""
+    """Take the held hosts out of service: their VMs move to trusted hosts."""
     _decide(config_dir, "release", pool, as_json, "released into quarantine")
 
 
@@ -150,7 +170,7 @@ def release(config_dir: Path, pool: str, as_json: bool) -> None:
 @as_json
 @click.pass_obj
 def reject(config_dir: Path, pool: str, as_json: bool) -> None:
-    """Leave the held hosts in service, without new VMs, until they attest well."""
+    """Keep the held hosts in service, without new VMs, until they attest well."""
     _decide(config_dir, "reject", pool, as_json, "stay in service, out of placement")
 
 
@@ -165,32 +185,81 @@ def hook(config_dir: Path, name: str, subject: str) -> None:
     backend_initialize       attest all Up hosts of trusted pools, stage by stage
     init_vds_on_up HOST      attest this host
     vm_added VM, vm_cloned, vm_from_trusted_cluster, vm_imported, vm_marked, vm_moved
-                             warn, once more, if the VM asks in vain for a trusted host, or lost one
+                             warn, once more, if the VM needs a trusted host and does
+                             not get one, or lost one
     """
     kind = "vm" if name.startswith("vm_") else "host"
-    _ask(config_dir, "POST", f"/v1/hooks/{urllib.parse.quote(name, safe='')}", {kind: subject} if subject else {})
+    query = {kind: subject} if subject else {}
+    _ask(config_dir, "POST", f"/v1/hooks/{urllib.parse.quote(name, safe='')}", query)
     click.echo(f"{name} was run")
 
 
-def _decide(config_dir: Path, verb: str, pool: str, as_json: bool, what: str) -> None:
-    held = _ask(config_dir, "POST", f"/v1/guard/{verb}", {"pool": pool} if pool else {})["hosts"]
-    tell(held, f"{', '.join(held)}: {what}" if held else "no host was held", as_json)
+def _verdict_row(host: Mapping[str, Any]) -> tuple[str, ...]:
+    return (
+        host["name"],
+        host["status"],
+        host["level"],
+        age(host["age_ms"]),
+        age(host["ends_in_ms"]),
+        yes(host["inside_wall"]),
+        host["reason"],
+    )
 
 
-def _ask(config_dir: Path, method: str, path: str, query: Optional[Mapping[str, str]] = None) -> Mapping[str, Any]:
-    """Return the broker's answer. An error says what to do next."""
+def _pool_row(pool: Mapping[str, Any]) -> tuple[str, ...]:
+    return (
+        pool["name"],
+        pool["scope"],
+        ", ".join(pool["hosts_inside"]),
+        str(pool["vms_inside"]),
+        yes(pool["guard_tripped"]),
+    )
+
+
+def _print_explanation(vm: str, host: str, explanation: Mapping[str, Any]) -> None:
+    verb = "may" if explanation["allowed"] else "may not"
+    click.echo(f"{vm} {verb} run on {host} ({explanation['code']}): {explanation['reason']}")
+    if not explanation["vm"]["known"]:
+        click.echo(
+            "the broker does not know this VM, and treats it as one that needs a trusted host"
+        )
+    click.echo()
+    rows = [
+        (line["line"], line["says"], line["code"], line["reason"]) for line in explanation["lines"]
+    ]
+    print_table(("LINE", "SAYS", "CODE", "WHY"), rows)
+
+
+def _decide(config_dir: Path, verb: str, pool: str, as_json: bool, outcome: str) -> None:
+    query = {"pool": pool} if pool else {}
+    host_names = _ask(config_dir, "POST", f"/v1/guard/{verb}", query)["hosts"]
+    sentence = f"{', '.join(host_names)}: {outcome}" if host_names else "no host was held"
+    tell(host_names, sentence, as_json)
+
+
+def _ask(
+    config_dir: Path, method: str, path: str, query: Optional[Mapping[str, str]] = None
+) -> Mapping[str, Any]:
+    """Return the broker's answer. Raises ClickException, which says what to do next."""
     try:
         return broker(config_dir).call(method, path, query=query)
-    except (errors.Refused, errors.Unavailable) as e:
-        code = e.code if isinstance(e, errors.Refused) else "Unavailable"
-        step = _NEXT.get(code)
-        raise click.ClickException(f"{e}\n  next: {step}" if step else str(e)) from e
+    except errors.Refused as e:
+        raise _with_next_step(e, e.code) from e
+    except errors.Unavailable as e:
+        raise _with_next_step(e, "Unavailable") from e
+
+
+def _with_next_step(error: errors.Error, code: str) -> click.ClickException:
+    step = _NEXT_STEPS.get(code)
+    return click.ClickException(f"{error}\n  next: {step}" if step else str(error))
 
 
 def _moment(text: str) -> str:
-    """Return a moment in UTC from one, or from how long ago it was."""
-    ago = re.fullmatch(r"(\d{1,6})([smhd])", text)
-    if not ago:
+    """Return a moment in UTC for how long ago it was; any other text as it is."""
+    match = re.fullmatch(r"(\d{1,6})([smhd])", text)
+    if match is None:
         return text
-    span = datetime.timedelta(**{_UNITS[ago.group(2)]: int(ago.group(1))})
-    return (datetime.datetime.now(datetime.timezone.utc) - span).strftime("%Y-%m-%dT%H:%M:%SZ")
+    count = int(match.group(1))
+    unit = _UNITS[match.group(2)]
+    moment = datetime.datetime.now(datetime.timezone.utc) - datetime.timedelta(**{unit: count})
+    return moment.strftime("%Y-%m-%dT%H:%M:%SZ")

@@ -22,7 +22,7 @@ def print_json(value: object) -> None:
 
 
 def tell(answer: object, sentence: str, as_json: bool) -> None:
-    """Print what a change came to: the server's answer for programs, a sentence for people."""
+    """Print the result of a change: the server's answer for programs, a sentence for people."""
     if as_json:
         print_json(answer)
     else:
@@ -30,22 +30,24 @@ def tell(answer: object, sentence: str, as_json: bool) -> None:
 
 
 def print_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
-    """Print aligned columns; a level is coloured on a terminal only, and what others named drives no terminal."""
-    table = [[_printable(str(cell)) for cell in row] for row in (header, *rows)]
-    widths = [max(len(row[column]) for row in table) for column in range(len(header))]
+    """Print aligned columns.
+
+    A level is coloured, on a terminal only. What peers named does not reach a terminal as control
+    characters.
+    """
+    table = [_cells(row) for row in (header, *rows)]
+    widths = [max(map(len, column)) for column in zip(*table)]
     for row in table:
-        cells = [cell.ljust(width) for cell, width in zip(row, widths)]
-        click.echo("  ".join(coloured(cell) for cell in cells).rstrip())
+        aligned = [coloured(cell.ljust(width)) for cell, width in zip(row, widths)]
+        click.echo("  ".join(aligned).rstrip())
 
 
 def coloured(cell: str) -> str:
     """Return a cell, coloured if it is a level and this is a terminal."""
     colour = LEVEL_COLOURS.get(cell.strip())
-    return click.style(cell, fg=colour) if colour and sys.stdout.isatty() else cell
-
-
-def _printable(cell: str) -> str:
-    return "".join(character if character.isprintable() else repr(character)[1:-1] for character in cell)
+    if colour is None or not sys.stdout.isatty():
+        return cell
+    return click.style(cell, fg=colour)
 
 
 def age(age_ms: object) -> str:
@@ -61,3 +63,15 @@ def yes(value: object) -> str:
 def headline(result: Mapping[str, Any]) -> str:
     """Return the first finding of a result, in words."""
     return str(result["findings"][0]["text"]) if result["findings"] else ""
+
+
+def _cells(row: Sequence[str]) -> list[str]:
+    return [_printable(str(cell)) for cell in row]
+
+
+def _printable(cell: str) -> str:
+    return "".join(map(_escaped, cell))
+
+
+def _escaped(character: str) -> str:
+    return character if character.isprintable() else repr(character)[1:-1]

@@ -6,13 +6,16 @@ from __future__ import annotations
 
 import dataclasses
 from pathlib import Path
+from typing import TYPE_CHECKING, Optional
 
 from ovirt_tcp_plugin import config, errors
-from ovirt_tcp_plugin.remote import Remote
+
+if TYPE_CHECKING:
+    from ovirt_tcp_plugin.remote import Remote
 
 
 @dataclasses.dataclass(frozen=True)
-class Verifier:
+class VerifierAddress:
     """The attestation server."""
 
     # Where it answers, such as https://attest.example.com:8443.
@@ -24,7 +27,7 @@ class Verifier:
 
 
 @dataclasses.dataclass(frozen=True)
-class Broker:
+class BrokerAddress:
     """The broker on the engine machine."""
 
     # Where its interface answers.
@@ -36,23 +39,23 @@ class Broker:
 
 
 @dataclasses.dataclass(frozen=True)
-class Settings:
+class CliSettings:
     """All sections."""
 
-    verifier: Verifier = Verifier()
-    broker: Broker = Broker()
+    verifier: VerifierAddress = VerifierAddress()
+    broker: BrokerAddress = BrokerAddress()
 
 
 def verifier(config_dir: Path) -> Remote:
     """Return the interface of the attestation server.
 
     Raises:
-        InvalidConfig: the configuration cannot be used, or names none.
+        InvalidConfig: the configuration cannot be used, or does not name the server.
     """
-    section = config.load(Settings, "cli", config_dir).verifier
+    section = config.load(CliSettings, "cli", config_dir).verifier
     if not section.url:
         raise errors.InvalidConfig(str(config_dir / "cli.yaml"), ["verifier.url is missing"])
-    return Remote("verifier", section.url, section.token_file, section.ca_file)
+    return _remote("verifier", section.url, section.token_file, section.ca_file)
 
 
 def broker(config_dir: Path) -> Remote:
@@ -61,5 +64,13 @@ def broker(config_dir: Path) -> Remote:
     Raises:
         InvalidConfig: the configuration cannot be used.
     """
-    section = config.load(Settings, "cli", config_dir).broker
-    return Remote("broker", section.url, section.token_file, Path(section.ca_file) if section.ca_file else None)
+    section = config.load(CliSettings, "cli", config_dir).broker
+    ca_file = Path(section.ca_file) if section.ca_file else None
+    return _remote("broker", section.url, section.token_file, ca_file)
+
+
+def _remote(peer: str, url: str, token_file: Path, ca_file: Optional[Path]) -> Remote:
+    # Only here: the help texts need no HTTP client, which takes long to load.
+    from ovirt_tcp_plugin.remote import Remote
+
+    return Remote(peer, url, token_file, ca_file)

@@ -1,27 +1,29 @@
 # SPDX-FileCopyrightText: The ovirt_tcp_plugin developers
 # SPDX-License-Identifier: Apache-2.0
-"""`ovirt-tcp verdict`: the signed verdict that a host's gate goes by."""
+"""`ovirt-tcp verdict`: the signed verdict that a host's gate uses."""
 
 from __future__ import annotations
 
 import dataclasses
 import datetime
 from pathlib import Path
-from typing import Optional
+from typing import TYPE_CHECKING, Optional
 
 import click
-from cryptography.hazmat.primitives import serialization
-from cryptography.hazmat.primitives.asymmetric import ec
 
 from ovirt_tcp_plugin import clock, errors
 from ovirt_tcp_plugin.admin.commands.printing import as_json, coloured, print_json
 from ovirt_tcp_plugin.admin.commands.settings import verifier
-from ovirt_tcp_plugin.messages import ear
+
+if TYPE_CHECKING:
+    from ovirt_tcp_plugin.messages.ear import SignedResult, VerifiedResult
+
+_MILLISECOND = datetime.timedelta(milliseconds=1)
 
 
 @click.group("verdict")
 def verdict_group() -> None:
-    """Look at the signed verdict that a host's gate goes by, or void what was said before."""
+    """Check the signed verdict that a host's gate uses, or make earlier results void."""
 
 
 @verdict_group.command("verify")
@@ -35,24 +37,29 @@ def verdict_group() -> None:
 )
 @as_json
 def verdict_verify(file: Path, keys: Path, as_json: bool) -> None:
-    """Check the signature of the verdict in FILE, and say what it says and how long it holds on this machine."""
-    try:
-        with file.open("rb") as opened:
-            content = opened.read(ear.MAX_SIZE + 1)
-        public = [serialization.load_pem_public_key(path.read_bytes()) for path in sorted(keys.glob("*.pem"))]
-    except (OSError, ValueError) as e:
-        raise errors.InvalidConfig(str(file), [f"it or a key in {keys} cannot be read: {e}"]) from e
-    signed = ear.verify(content, [key for key in public if isinstance(key, ec.EllipticCurvePublicKey)])
-    told, here = signed.result, clock.Clock()
-    left_ms = told.boottime_ms + told.lifetime_ms - here.now_ms() if told.boot_id == here.boot_id else None
+    """Check the signature of the verdict in FILE, and show the verdict.
+
+    Also how long it holds on this machine.
+    """
+    verified = _verify(file, keys)
+    result = verified.result
+    left_ms = _left_ms(result)
     if as_json:
-        print_json({**dataclasses.asdict(told), "level": told.level.value, "key_id": signed.key_id, "left_ms": left_ms})
+        content = dataclasses.asdict(result)
+        content["level"] = result.level.value
+        content["key_id"] = verified.key_id
+        content["left_ms"] = left_ms
+        print_json(content)
         return
-    click.echo(f"{told.host_name} was {coloured(told.level.value)} in boot {told.boot_id} (signed by key {signed.key_id})")
+    level = coloured(result.level.value)
+    signed = f"signed by key {verified.key_id}"
+    click.echo(f"{result.host_name} was {level} in boot {result.boot_id} ({signed})")
     if left_ms is None:
-        click.echo("it is of another boot than this machine's, and counts for nothing here")
+        click.echo("it is of another boot than this machine's, and does not hold here")
+    elif left_ms >= 0:
+        click.echo(f"it holds for {left_ms // 1000} s more")
     else:
-        click.echo(f"it holds for {left_ms // 1000} s more" if left_ms >= 0 else f"it ended {-left_ms // 1000} s ago")
+        click.echo(f"it ended {-left_ms // 1000} s ago")
 
 
 @verdict_group.command("void")
@@ -63,15 +70,54 @@ def verdict_verify(file: Path, keys: Path, as_json: bool) -> None:
 )
 @click.pass_obj
 def verdict_void(config_dir: Path, before: Optional[datetime.datetime]) -> None:
-    """Void every trusted result older than a moment; all hosts are attested anew at once.
+    """Make every trusted result older than a moment void; all hosts are attested again at once.
 
-    A signed verdict that a host holds already is replaced as soon as the host reports; on a host that does not, it counts
-    until its life ends.
+    A signed verdict that a host already has is replaced as soon as the host reports. On a host that
+    does not report, it holds until its lifetime ends.
     """
-    now = datetime.datetime.now(datetime.timezone.utc)
-    age = datetime.timedelta() if before is None else now - before.replace(tzinfo=datetime.timezone.utc)
+    age = datetime.timedelta()
+    if before is not None:
+        now = datetime.datetime.now(datetime.timezone.utc)
+        age = now - before.replace(tzinfo=datetime.timezone.utc)
     if age < datetime.timedelta():
-        raise click.UsageError("the moment has not come yet")
-    request = {"older_than_ms": age // datetime.timedelta(milliseconds=1)}
-    voided = verifier(config_dir).call("POST", "/v1/results/void", request)["hosts"]
-    click.echo(f"void: {', '.join(voided)}" if voided else "no trusted result was that old")
+        raise click.UsageError("--before is in the future: give a moment in the past, in UTC")
+    request = {"older_than_ms": age // _MILLISECOND}
+    host_names = verifier(config_dir).call("POST", "/v1/results/void", request)["hosts"]
+    if host_names:
+        click.echo(f"void: {', '.join(host_names)}")
+    else:
+        click.echo("no trusted result was that old")
+
+
+def _verify(file: Path, keys: Path) -> VerifiedResult:
+    """Return what a file holds, with a good signature by one of the keys in a directory.
+
+    Raises:
+        InvalidConfig: the file or a key cannot be read.
+        InvalidMessage: it is not a verdict.
+        Refused: none of these keys signed it.
+    """
+    # Only here: no help text needs cryptography, which takes long to load.
+    from cryptography.hazmat.primitives import serialization
+    from cryptography.hazmat.primitives.asymmetric import ec
+
+    from ovirt_tcp_plugin.messages import ear
+
+    try:
+        with file.open("rb") as opened:
+            content = opened.read(ear.MAX_SIZE + 1)
+        pems = [path.read_bytes() for path in sorted(keys.glob("*.pem"))]
+        public_keys = [serialization.load_pem_public_key(pem) for pem in pems]
+    except (OSError, ValueError) as e:
+        fault = f"it or a key in {keys} cannot be read: {e}"
+        raise errors.InvalidConfig(str(file), [fault]) from e
+    usable = [key for key in public_keys if isinstance(key, ec.EllipticCurvePublicKey)]
+    return ear.verify(content, usable)
+
+
+def _left_ms(result: SignedResult) -> Optional[int]:
+    """Return how long a verdict holds here, in milliseconds; None if it is of another boot."""
+    here = clock.Clock()
+    if result.boot_id != here.boot_id:
+        return None
+    return result.boottime_ms + result.lifetime_ms - here.now_ms()

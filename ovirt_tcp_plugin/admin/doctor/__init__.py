@@ -1,7 +1,8 @@
 # SPDX-FileCopyrightText: The ovirt_tcp_plugin developers
 # SPDX-License-Identifier: Apache-2.0
-"""`ovirt-tcp doctor`: looks at a live installation, changes nothing, and says what to do.
+"""`ovirt-tcp doctor`: examines a live installation, changes nothing, and says what to do.
 
-`examination` has the list of checks. What they need is looked at first, everything at once and in bounded time (`looks`, by
-`gathering`, `engine` and `peers`); then pure functions judge it (`policies`, `walls`, `hosts`, `services`).
+`checks` has the list of checks. First `probes` looks at everything that they need, at once and in
+bounded time (`collector`, `peers`, `engine.inspection`). Then pure functions judge what was
+observed (`scheduling_policies`, `walls`, `hosts`, `services`).
 """

@@ -1,27 +1,48 @@
 # SPDX-FileCopyrightText: The ovirt_tcp_plugin developers
 # SPDX-License-Identifier: Apache-2.0
-"""The list of checks, and how they are made: gather everything at once, then judge each check by what it needs."""
+"""The list of checks, and how they are made: probe everything at once, then judge each check."""
 
 from __future__ import annotations
 
 import dataclasses
+import functools
 from collections.abc import Callable, Iterable, Sequence
+from typing import Any, NamedTuple, Optional
 
 from ovirt_tcp_plugin import errors
 from ovirt_tcp_plugin.admin.doctor import hosts, probes, scheduling_policies, services, walls
-from ovirt_tcp_plugin.admin.doctor.collector import Gathering
-from ovirt_tcp_plugin.admin.doctor.findings import Finding, State, not_checked
+from ovirt_tcp_plugin.admin.doctor.collector import Collector
+from ovirt_tcp_plugin.admin.doctor.findings import (
+    CheckedFinding,
+    DoctorFinding,
+    FindingState,
+    not_checked,
+)
 from ovirt_tcp_plugin.admin.doctor.probes import Filterd
 from ovirt_tcp_plugin.broker.settings import Settings
 from ovirt_tcp_plugin.remote import Remote
 
-# Code and next step for when one of the three does not answer at all. An engine that answers and
-# refuses has codes of its own (`errors.AccessRefused`).
-_ENGINE_SILENT = "engine_silent", "see section engine of broker.yaml; does the engine run? systemctl status ovirt-engine"
-_BROKER_SILENT = "broker_silent", "systemctl start ovirt-tcp-broker; journalctl -u ovirt-tcp-broker says what keeps it"
-_FILTERD_SILENT = (
+
+class Silence(NamedTuple):
+    """What it means that a service does not answer at all."""
+
+    code: str
+    next_step: str
+
+
+# An engine that answers and refuses has codes of its own (`errors.AccessRefused`).
+_ENGINE_SILENT = Silence(
+    "engine_silent",
+    "see section engine of broker.yaml; does the engine run? systemctl status ovirt-engine",
+)
+_BROKER_SILENT = Silence(
+    "broker_silent",
+    "systemctl start ovirt-tcp-broker; journalctl -u ovirt-tcp-broker says what keeps it",
+)
+_FILTERD_SILENT = Silence(
     "filterd_silent",
-    "systemctl start ovirt-tcp-filterd.socket ovirt-tcp-filterd; while it is down the engine keeps all hosts",
+    "systemctl start ovirt-tcp-filterd.socket ovirt-tcp-filterd; while it is down the engine keeps"
+    " all hosts",
 )
 
 
@@ -31,43 +52,59 @@ class Check:
 
     Attributes:
         name: stable; the code of its finding when all is well.
-        needs: names of what it judges by.
-        judge: from the values of these to what is not well.
-        good: the sentence for when nothing is.
-        silent_code, silent_step: code and next step for when what it needs does not answer, where that is its finding.
+        needs: names of the observations that it judges (`probes`).
+        judge: from these observations to what is not well.
+        good: the sentence for when everything is well.
+        silence: its finding when what it needs does not answer; None where that is the finding of
+            another check.
     """
 
     name: str
     needs: tuple[str, ...]
-    judge: Callable[..., Iterable[Finding]]
+    judge: Callable[..., Iterable[DoctorFinding]]
     good: str
-    silent_code: str = ""
-    silent_step: str = ""
+    silence: Optional[Silence] = None
 
 
 def examine(
-    options: Settings, broker: Callable[[], Remote], filterd: Filterd, within_s: float
-) -> list[tuple[str, Finding]]:
-    """Return the findings with the names of their checks, in the order of the checks; every check has one at least.
+    settings: Settings, broker: Callable[[], Remote], filterd: Filterd, within_s: float
+) -> list[CheckedFinding]:
+    """Return the findings of all checks, in their order; at least one of each.
 
     Args:
-        broker: gives the broker's interface, or raises InvalidConfig.
+        broker: returns the broker's interface, or raises InvalidConfig.
         within_s: longest time for all of it, in seconds.
     """
-    gathering = Gathering(within_s)
-    probes.begin(gathering, options, broker, filterd, within_s)
-    return [(check.name, finding) for check in checks(options) for finding in _make(check, gathering)]
+    collector = Collector(within_s)
+    probes.start_all(collector, settings, broker, filterd, within_s)
+    findings: list[CheckedFinding] = []
+    for check in checks(settings):
+        for finding in _make(check, collector):
+            findings.append(CheckedFinding(check.name, finding))
+    return findings
 
 
-def checks(options: Settings) -> list[Check]:
+def checks(settings: Settings) -> list[Check]:
     """Return all checks."""
-    return [*_checks_of_settings(), *_checks_of_work(options)]
-
-
-def _checks_of_settings() -> list[Check]:
-    """What an administrator set at the engine."""
     return [
-        Check("engine", ("site",), _nothing, "The engine answers, and takes the broker's user.", *_ENGINE_SILENT),
+        *_of_the_engine(),
+        *_of_policies(),
+        *_of_walls(settings.pools.exempt_vms),
+        *_of_filterd(settings.intervals.full_s),
+        *_of_servers(),
+        *_of_hosts(),
+    ]
+
+
+def _of_the_engine() -> list[Check]:
+    return [
+        Check(
+            "engine",
+            ("site",),
+            _nothing,
+            "The engine answers, and lets the broker's user log in.",
+            _ENGINE_SILENT,
+        ),
         Check(
             "permits",
             ("permits",),
@@ -83,9 +120,14 @@ def _checks_of_settings() -> list[Check]:
         Check(
             "scheduler",
             ("scheduler", "filterd_at"),
-            lambda found, at: scheduling_policies.scheduler(found, *at),
+            _judge_scheduler,
             "The engine's options lead to filterd, and wait for it no longer than they should.",
         ),
+    ]
+
+
+def _of_policies() -> list[Check]:
+    return [
         Check("pools", ("site",), scheduling_policies.pools, "There is a trusted pool."),
         Check(
             "policies",
@@ -99,16 +141,24 @@ def _checks_of_settings() -> list[Check]:
             scheduling_policies.stuck,
             "No refused edit of a scheduling policy stayed in the engine's memory.",
         ),
-        Check("trusted_service", ("site",), scheduling_policies.trusted_service, "trusted_service is set on no cluster."),
-        Check("property", ("site", "properties"), scheduling_policies.marks, "VMs can be marked by trusted_host_flag."),
+        Check(
+            "trusted_service",
+            ("site",),
+            scheduling_policies.trusted_service,
+            "trusted_service is set on no cluster.",
+        ),
+        Check(
+            "property",
+            ("site", "properties"),
+            scheduling_policies.marks,
+            "VMs can be marked by trusted_host_flag.",
+        ),
     ]
 
 
-def _checks_of_work(options: Settings) -> list[Check]:
-    """What broker, filterd, attestation servers and hosts make of it."""
-    full_s, exempt_vms = options.intervals.full_s, options.pools.exempt_vms
+def _of_walls(exempt_vms: Sequence[str]) -> list[Check]:
     return [
-        Check("broker", ("broker",), _nothing, "The broker answers.", *_BROKER_SILENT),
+        Check("broker", ("broker",), _nothing, "The broker answers.", _BROKER_SILENT),
         Check("wall", ("walls",), _same, "Every pool has its wall, with all VMs that need it."),
         Check(
             "left",
@@ -116,56 +166,135 @@ def _checks_of_work(options: Settings) -> list[Check]:
             walls.left,
             "No wall and no quarantine is left where there is no trusted pool.",
         ),
-        Check("wall_hosts", ("wall_hosts",), _same, "The walls let in just the hosts that are trusted now."),
-        Check("rules", ("site", "groups"), walls.rules, "No other affinity group contradicts a wall."),
-        Check("exempt", ("site",), lambda seen: walls.exempt(seen, exempt_vms), "Every exempt VM is there."),
-        Check("engine_vm", ("site", "snapshots"), walls.engine_vm, "No engine's own VM is held by a pool."),
-        Check("places", ("site", "addresses", "servers_at"), walls.places, "No VM of a pool has its server's address."),
-        Check("filterd", ("units",), services.discovery, "filterd answers where the engine asks.", *_FILTERD_SILENT),
+        Check(
+            "wall_hosts",
+            ("wall_hosts",),
+            _same,
+            "The walls let in just the hosts that are trusted now.",
+        ),
+        Check(
+            "rules", ("site", "groups"), walls.rules, "No other affinity group contradicts a wall."
+        ),
+        Check(
+            "exempt",
+            ("site",),
+            functools.partial(walls.exempt, vm_ids=exempt_vms),
+            "Every exempt VM exists.",
+        ),
+        Check(
+            "engine_vm",
+            ("site", "snapshots"),
+            walls.engine_vm,
+            "No pool keeps the engine's own VM from starting.",
+        ),
+        Check(
+            "places",
+            ("site", "addresses", "servers_at"),
+            walls.places,
+            "No VM of a pool has its server's address.",
+        ),
+    ]
+
+
+def _of_filterd(full_s: float) -> list[Check]:
+    return [
+        Check(
+            "filterd",
+            ("units",),
+            services.discovery,
+            "filterd answers where the engine asks.",
+            _FILTERD_SILENT,
+        ),
         Check(
             "snapshots",
             ("site", "snapshots"),
-            lambda seen, found: services.snapshots(seen, found, full_s),
+            functools.partial(services.snapshots, full_s=full_s),
             "The snapshots are fresh, of this boot, and none is refused.",
         ),
-        Check("filter", ("filtering",), _same, "filterd lets run on trusted hosts only, and on all of them."),
-        Check("servers", ("servers",), services.servers, "The attestation servers answer and take the broker's token."),
-        Check("clocks", ("servers",), services.clocks, "The attestation servers' clocks agree with this machine's."),
-        Check("gates", ("site", "hooks", "gate"), hosts.gates, "All hosts of pools that are Up report the gate, unaltered."),
-        Check("hosts", ("site", "broker"), hosts.placement, "All hosts of pools that are Up are trusted."),
+        Check(
+            "filter",
+            ("filtering",),
+            _same,
+            "filterd lets VMs run on trusted hosts only, and on all of them.",
+        ),
+    ]
+
+
+def _of_servers() -> list[Check]:
+    return [
+        Check(
+            "servers",
+            ("servers",),
+            services.servers,
+            "The attestation servers answer and take the broker's token.",
+        ),
+        Check(
+            "clocks",
+            ("servers",),
+            services.clocks,
+            "The attestation servers' clocks agree with this machine's.",
+        ),
+    ]
+
+
+def _of_hosts() -> list[Check]:
+    return [
+        Check(
+            "gates",
+            ("site", "hooks", "gate"),
+            hosts.gates,
+            "All hosts of pools that are Up report the gate, unaltered.",
+        ),
+        Check(
+            "hosts",
+            ("site", "broker"),
+            hosts.placement,
+            "All hosts of pools that are Up are trusted.",
+        ),
         Check("quarantine", ("broker",), hosts.quarantine, "No host was taken out of service."),
         Check("guard", ("broker",), hosts.guards, "No guard waits for a decision."),
     ]
 
 
-def _make(check: Check, gathering: Gathering) -> list[Finding]:
+def _make(check: Check, collector: Collector) -> list[DoctorFinding]:
     """Return the findings of one check, whatever becomes of it."""
     try:
-        values = [gathering.value(name) for name in check.needs]
+        observations = [collector.value(name) for name in check.needs]
     except errors.AccessRefused as e:
-        if check.silent_code:
-            return [Finding(State.FAIL, e.code, _sentence(e.reason), e.next_step)]
-        return [not_checked(_sentence(e.reason))]
+        text = _sentence(e.reason)
+        if check.silence is None:
+            return [not_checked(text)]
+        return [DoctorFinding(FindingState.FAIL, e.code, text, e.next_step)]
     except errors.Error as e:
-        if check.silent_code:
-            return [Finding(State.FAIL, check.silent_code, _sentence(str(e)), check.silent_step)]
-        return [not_checked(_sentence(str(e)))]
+        text = _sentence(str(e))
+        if check.silence is None:
+            return [not_checked(text)]
+        silence = check.silence
+        return [DoctorFinding(FindingState.FAIL, silence.code, text, silence.next_step)]
     except Exception as e:  # noqa: BLE001 - the edge of a check: the others are made all the same
-        return [not_checked(f"The look for it failed ({type(e).__name__}: {e}).")]
+        return [not_checked(f"What it needs could not be read ({type(e).__name__}: {e}).")]
     try:
-        found = list(check.judge(*values))
+        findings = list(check.judge(*observations))
     except Exception as e:  # noqa: BLE001 - as above
         return [not_checked(f"The check itself failed ({type(e).__name__}: {e}).")]
-    return found or [Finding(State.OK, check.name, check.good)]
+    return findings or [DoctorFinding(FindingState.OK, check.name, check.good)]
 
 
 def _sentence(text: str) -> str:
-    return text[:1].upper() + text[1:] + ("" if text.endswith(".") else ".")
+    capitalised = text[:1].upper() + text[1:]
+    return capitalised if capitalised.endswith(".") else f"{capitalised}."
 
 
-def _nothing(*_: object) -> Iterable[Finding]:
+def _judge_scheduler(options: Any, filterd_at: Any) -> Iterable[DoctorFinding]:
+    names, port = filterd_at
+    return scheduling_policies.scheduler(options, names, port)
+
+
+def _nothing(*_: object) -> Iterable[DoctorFinding]:
+    """The judge of a check that needs nothing but an answer."""
     return ()
 
 
-def _same(found: Sequence[Finding]) -> Iterable[Finding]:
-    return found
+def _same(findings: Sequence[DoctorFinding]) -> Iterable[DoctorFinding]:
+    """The judge of what its probe has judged already, more than once."""
+    return findings

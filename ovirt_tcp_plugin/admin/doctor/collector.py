@@ -1,6 +1,6 @@
 # SPDX-FileCopyrightText: The ovirt_tcp_plugin developers
 # SPDX-License-Identifier: Apache-2.0
-"""Looks at many things at once: each in a thread of its own, none for longer than the whole may take."""
+"""Probes many things at once, each in a thread of its own, in bounded time."""
 
 from __future__ import annotations
 
@@ -12,36 +12,41 @@ from typing import Any, TypeVar
 
 from ovirt_tcp_plugin import errors
 
-# What two parties show is read one after the other, and may change in between; and what somebody just changed the broker
-# repairs after its next poll: a difference is looked at again.
+# What two parties show is read one after the other, and may change in between; and what somebody
+# just changed the broker repairs after its next poll. So a difference is looked at again.
 LOOKS = 3
 PAUSE_S = 3.0
 
 T = TypeVar("T")
 
 
-class Gathering:
-    """Values by name, as they come in.
+class Collector:
+    """Values by name, as the probes for them end.
 
     Args:
-        within_s: longest time for all of them together.
+        within_s: longest time for all of them together, in seconds.
     """
 
     def __init__(self, within_s: float) -> None:
         self._within_s = within_s
         self._deadline = time.monotonic() + within_s
-        self._coming: dict[str, concurrent.futures.Future[Any]] = {}
+        self._futures: dict[str, concurrent.futures.Future[Any]] = {}
 
-    def start(self, name: str, look: Callable[..., object], *needs: str) -> None:
-        """Begin to look for a value. `look` is called with the values of `needs`, once they are there."""
-        coming: concurrent.futures.Future[Any] = concurrent.futures.Future()
-        self._coming[name] = coming
+    def start(self, name: str, probe: Callable[..., object], *needs: str) -> None:
+        """Start to probe for a value.
+
+        `probe` is called with the values of `needs`, once they are there; their probes were started
+        before.
+        """
+        future: concurrent.futures.Future[Any] = concurrent.futures.Future()
+        self._futures[name] = future
 
         def run() -> None:
             try:
-                coming.set_result(look(*map(self.value, needs)))
-            except BaseException as e:  # noqa: BLE001 - the edge of this thread: whoever asks for the value gets it
-                coming.set_exception(e)
+                arguments = [self.value(need) for need in needs]
+                future.set_result(probe(*arguments))
+            except BaseException as e:  # noqa: BLE001 - the edge of this thread: `value` raises it
+                future.set_exception(e)
 
         # As a daemon: nobody waits for a thread that hangs.
         threading.Thread(target=run, name=name, daemon=True).start()
@@ -51,20 +56,22 @@ class Gathering:
 
         Raises:
             Unavailable: it did not come in time.
-            Exception: whatever the look for it raised.
+            Exception: whatever its probe raised.
         """
-        coming = self._coming[name]
-        concurrent.futures.wait([coming], max(self._deadline - time.monotonic(), 0))
-        if not coming.done():
+        future = self._futures[name]
+        left_s = max(self._deadline - time.monotonic(), 0)
+        concurrent.futures.wait([future], left_s)
+        if not future.done():
             raise errors.Unavailable("this", f"no answer within {self._within_s:.0f} s")
-        return coming.result()
+        return future.result()
 
 
 def settle(look: Callable[[], Sequence[T]]) -> Sequence[T]:
     """Return the differences that `look` finds again and again; none if they pass."""
-    for again in range(LOOKS):
-        found = look()
-        if not found or again == LOOKS - 1:
+    differences = look()
+    for _ in range(LOOKS - 1):
+        if not differences:
             break
         time.sleep(PAUSE_S)
-    return found
+        differences = look()
+    return differences

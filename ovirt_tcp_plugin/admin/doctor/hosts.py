@@ -6,8 +6,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 
-from ovirt_tcp_plugin.admin.doctor.findings import Finding, fail, named, warning
-from ovirt_tcp_plugin.admin.doctor.observations import BrokerView, Site
+from ovirt_tcp_plugin.admin.doctor.findings import DoctorFinding, fail, named, warning
+from ovirt_tcp_plugin.admin.doctor.observations import BrokerView, ObservedSite
 from ovirt_tcp_plugin.engine.inspection import Hooks
 
 GATE = "50_ovirt_tcp_gate.py"
@@ -16,13 +16,15 @@ GATE_POINTS = ("before_vm_start", "before_vm_migrate_destination", "before_vm_de
 _CHECKSUM_LENGTH = 64
 
 _COPY = (
-    "copy libexec/vdsm/hooks of this installation over /usr/libexec/vdsm/hooks/ there, executable, then put the host into "
-    "maintenance and activate it: only then the engine reads what it has"
+    "copy libexec/vdsm/hooks of this installation over /usr/libexec/vdsm/hooks/ there, executable,"
+    " then put the host into maintenance and activate it: only then the engine reads what it has"
 )
 
 
-def gates(site: Site, hooks: Mapping[str, Hooks], checksum: str) -> Iterable[Finding]:
-    """Judge whether the pools' hosts report the gate, unaltered. A host that lies about it is not found out here.
+def gates(site: ObservedSite, hooks: Mapping[str, Hooks], checksum: str) -> Iterable[DoctorFinding]:
+    """Judge whether the pools' hosts report the gate, unaltered.
+
+    A host that lies about it is not found out here.
 
     Args:
         hooks: what each host reports, by host id.
@@ -32,52 +34,86 @@ def gates(site: Site, hooks: Mapping[str, Hooks], checksum: str) -> Iterable[Fin
     for host in site.listing.hosts:
         if host.id not in hooks:
             continue
-        reported = {point: hooks[host.id].get((point, GATE), "") for point in GATE_POINTS}
-        missing = [point for point, one in reported.items() if not one]
-        altered = {point for point, one in reported.items() if one and one != checksum}
-        unproven = {point for point in altered if len(reported[point]) != _CHECKSUM_LENGTH}
-        if len(missing) == len(GATE_POINTS):
+        reported = _gate_checksums(hooks[host.id])
+        if reported:
+            yield from _judge_gate(host.name, reported, checksum)
+        else:
             absent.append(host.name)
-        elif missing:
-            text = f"Host {host.name} has the gate, but not at {named(missing)}: VMs pass there."
-            yield fail("gate_incomplete", text, _COPY)
-        if altered - unproven:
-            text = f"The gate of host {host.name} at {named(altered - unproven)} is not the one of this installation."
-            yield fail("gate_altered", text, f"{_COPY}; if nobody installed another release there, investigate the host")
-        elif unproven:
-            text = f"Host {host.name} reports its gate with a checksum of another kind than SHA-256."
-            yield warning("gate_unproven", text, "compare /usr/libexec/vdsm/hooks there by hand, or update VDSM")
     if absent:
-        text = f"Hosts without the gate: {named(absent)}. A VM's first start there is not refused while filterd is down."
+        text = (
+            f"Hosts without the gate: {named(absent)}. A VM's first start there is not refused"
+            " while filterd is down."
+        )
         yield warning("gate_missing", text, _COPY)
 
 
-def placement(site: Site, broker: BrokerView) -> Iterable[Finding]:
+def placement(site: ObservedSite, broker: BrokerView) -> Iterable[DoctorFinding]:
     """Judge whether every pool has trusted hosts, and which hosts get no VMs."""
     for pool in site.pools.values():
-        up = {host.id for host in site.hosts(pool) if host.up}
-        own = [broker.hosts[host.id] for host in site.hosts(pool) if host.id in broker.hosts]
-        doubtful = {host.name: host.code for host in own if host.id in up and not host.trusted and not host.quarantined}
-        if own and not any(host.trusted for host in own):
+        members = [host for host in site.hosts(pool) if host.id in broker.hosts]
+        views = [broker.hosts[host.id] for host in members]
+        doubtful: list[str] = []
+        for host in members:
+            view = broker.hosts[host.id]
+            if host.up and not view.trusted and not view.quarantined:
+                doubtful.append(f"{view.name} ({view.code})")
+        if views and not any(view.trusted for view in views):
             text = f"Cluster {pool.name} has no trusted host: no VM that needs one starts there."
-            yield fail("no_trusted_host", text, "see why: ovirt-tcp verdicts, and ovirt-tcp explain HOST")
+            step = "see why: ovirt-tcp verdicts, and ovirt-tcp explain HOST"
+            yield fail("no_trusted_host", text, step)
         elif doubtful:
-            told = named(f"{name} ({code})" for name, code in doubtful.items())
-            text = f"Hosts of cluster {pool.name} that get no VMs: {told}."
+            text = f"Hosts of cluster {pool.name} that get no VMs: {named(doubtful)}."
             yield warning("not_trusted", text, "see why: ovirt-tcp explain HOST")
 
 
-def quarantine(broker: BrokerView) -> Iterable[Finding]:
+def quarantine(broker: BrokerView) -> Iterable[DoctorFinding]:
     """Judge whether hosts were taken out of service."""
     names = [host.name for host in broker.hosts.values() if host.quarantined]
     if names:
         text = f"Hosts that were taken out of service because they are untrusted: {named(names)}."
-        yield warning("quarantined", text, "see why: ovirt-tcp explain HOST; each returns by itself once it attests well")
+        step = "see why: ovirt-tcp explain HOST; each returns by itself once it attests well"
+        yield warning("quarantined", text, step)
 
 
-def guards(broker: BrokerView) -> Iterable[Finding]:
+def guards(broker: BrokerView) -> Iterable[DoctorFinding]:
     """Judge whether a guard waits for a decision."""
-    for pool, held in broker.held.items():
-        text = f"Many hosts of cluster {pool} turned untrusted at once, and stay in service without new VMs: {named(held)}."
-        step = "find out why; then ovirt-tcp guard release takes them out of service, and guard reject leaves them in"
+    for pool_name, host_names in broker.held.items():
+        text = (
+            f"Many hosts of cluster {pool_name} turned untrusted at once, and stay in service"
+            f" without new VMs: {named(host_names)}."
+        )
+        step = (
+            "find out why; then ovirt-tcp guard release takes them out of service, and guard reject"
+            " leaves them in"
+        )
         yield warning("guard_tripped", text, step)
+
+
+def _gate_checksums(hooks: Hooks) -> dict[str, str]:
+    """Return the checksums of the gate's files that a host reports, by hook point."""
+    checksums: dict[str, str] = {}
+    for point in GATE_POINTS:
+        checksum = hooks.get((point, GATE), "")
+        if checksum:
+            checksums[point] = checksum
+    return checksums
+
+
+def _judge_gate(
+    host_name: str, reported: Mapping[str, str], checksum: str
+) -> Iterable[DoctorFinding]:
+    missing = [point for point in GATE_POINTS if point not in reported]
+    other = [point for point in reported if reported[point] != checksum]
+    altered = [point for point in other if len(reported[point]) == _CHECKSUM_LENGTH]
+    if missing:
+        text = f"Host {host_name} has the gate, but not at {named(missing)}: VMs pass there."
+        yield fail("gate_incomplete", text, _COPY)
+    if altered:
+        where = named(altered)
+        text = f"The gate of host {host_name} at {where} is not the one of this installation."
+        step = f"{_COPY}; if nobody installed another release there, investigate the host"
+        yield fail("gate_altered", text, step)
+    elif other:
+        text = f"Host {host_name} reports its gate with a checksum of another kind than SHA-256."
+        step = "compare /usr/libexec/vdsm/hooks there by hand, or update VDSM"
+        yield warning("gate_unproven", text, step)

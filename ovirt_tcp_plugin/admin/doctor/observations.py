@@ -8,14 +8,14 @@ import dataclasses
 from collections.abc import Collection, Mapping, Sequence
 from typing import Optional
 
-from ovirt_tcp_plugin.placement import decision
+from ovirt_tcp_plugin.placement import pools
 from ovirt_tcp_plugin.placement.inventory import Host, Listing, Vm
 from ovirt_tcp_plugin.placement.pools import Pool, Pools
 from ovirt_tcp_plugin.placement.snapshot import Snapshot
 
 
 @dataclasses.dataclass(frozen=True)
-class Site:
+class ObservedSite:
     """The engine's inventory, and what follows from it.
 
     Attributes:
@@ -31,11 +31,14 @@ class Site:
         """Return a pool's hosts."""
         return [host for host in self.listing.hosts if host.cluster_id == pool.cluster_id]
 
+    def host_names(self, host_ids: Collection[str]) -> list[str]:
+        """Return the names of hosts; of one that is not listed, its id."""
+        names = {host.id: host.name for host in self.listing.hosts}
+        return [names.get(host_id, host_id) for host_id in host_ids]
+
     def needs_trust(self, vm: Vm) -> bool:
         """Return whether a VM may run on trusted hosts only."""
-        pool = self.pools.get(vm.cluster_id)
-        asks = decision.VmTrust(vm.marked, vm.id in self.exempt)
-        return pool is not None and decision.needs_trust(asks, pool.scope)
+        return pools.needs_trust(vm, self.pools.get(vm.cluster_id), self.exempt)
 
     def engine_vms(self) -> list[Vm]:
         """Return the VMs that carry the engine itself and lie in a trusted pool."""
@@ -79,7 +82,7 @@ class BrokerView:
 
 
 @dataclasses.dataclass(frozen=True)
-class Snapshots:
+class ObservedSnapshots:
     """The snapshot files as filterd would take them.
 
     Attributes:
@@ -87,14 +90,16 @@ class Snapshots:
         faults: what is wrong with a file, by its name.
         closed: files, or their directory, that not every user may read.
         now_ms: CLOCK_BOOTTIME when they were read.
-        directories: that of the broker, and that of filterd.
+        broker_directory: where the broker writes them.
+        filterd_directory: where filterd reads them.
     """
 
     by_host: Mapping[str, Snapshot]
     faults: Mapping[str, str]
     closed: Collection[str]
     now_ms: int
-    directories: tuple[str, str]
+    broker_directory: str
+    filterd_directory: str
 
 
 @dataclasses.dataclass(frozen=True)
@@ -102,8 +107,10 @@ class ServerView:
     """One attestation server.
 
     Attributes:
-        fault: why there was no answer, empty if there was one; `bad_certificate`: its certificate is why.
-        status: of the answer to a question about no host; `good`: one that a server of its kind gives.
+        fault: why there was no answer, empty if there was one.
+        bad_certificate: whether its certificate is why.
+        status: of HTTP, of the answer to a question about no host.
+        good: whether a server of its kind that takes our token answers so.
         certificate_ends_s: seconds until its certificate ends.
         ahead_s: its clock against this machine's, in seconds; None if it does not tell the time.
     """
@@ -117,9 +124,13 @@ class ServerView:
     ahead_s: Optional[float] = None
 
 
-def site(listing: Listing, exempt_vms: Collection[str]) -> Site:
-    """Return the inventory with its trusted pools."""
-    pools = Pools()
-    pools.update(listing)
-    engine = {vm.id for vm in listing.vms if vm.hosted_engine}
-    return Site(listing, dict(pools.by_cluster), frozenset(exempt_vms) | engine)
+def observed_site(listing: Listing, exempt_vms: Collection[str]) -> ObservedSite:
+    """Return the inventory with its trusted pools.
+
+    Args:
+        exempt_vms: the broker's option of this name.
+    """
+    known = Pools()
+    known.update(listing)
+    exempt = pools.exempt_vms(exempt_vms, listing.vms)
+    return ObservedSite(listing, dict(known.by_cluster), exempt)

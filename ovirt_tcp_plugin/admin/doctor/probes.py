@@ -1,6 +1,6 @@
 # SPDX-FileCopyrightText: The ovirt_tcp_plugin developers
 # SPDX-License-Identifier: Apache-2.0
-"""What is looked at, by the name under which checks need it. Nothing here changes anything."""
+"""What is observed, by the name under which checks need it. Nothing here changes anything."""
 
 from __future__ import annotations
 
@@ -13,19 +13,29 @@ from pathlib import Path
 
 from ovirt_tcp_plugin import clock, errors
 from ovirt_tcp_plugin.admin.doctor import peers, services, walls
-from ovirt_tcp_plugin.admin.doctor.collector import Gathering, settle
-from ovirt_tcp_plugin.admin.doctor.findings import Finding
-from ovirt_tcp_plugin.admin.doctor.observations import BrokerView, SchedulerOptions, Site, Snapshots, site
-from ovirt_tcp_plugin.admin.setup.options import SCHEDULER_ENABLED, SCHEDULER_TIMEOUT, SCHEDULER_URL
+from ovirt_tcp_plugin.admin.doctor.collector import Collector, settle
+from ovirt_tcp_plugin.admin.doctor.findings import DoctorFinding
+from ovirt_tcp_plugin.admin.doctor.observations import (
+    BrokerView,
+    ObservedSite,
+    ObservedSnapshots,
+    SchedulerOptions,
+    observed_site,
+)
+from ovirt_tcp_plugin.admin.setup.options import (
+    SCHEDULER_ENABLED,
+    SCHEDULER_TIMEOUT,
+    SCHEDULER_URL,
+)
 from ovirt_tcp_plugin.broker.engine_access import engine_access
 from ovirt_tcp_plugin.broker.settings import Settings
 from ovirt_tcp_plugin.engine import filterd_client
-from ovirt_tcp_plugin.engine.admin_client import Administration
+from ovirt_tcp_plugin.engine.admin_client import AdminClient
 from ovirt_tcp_plugin.engine.client import Engine
 from ovirt_tcp_plugin.engine.engine_config import EngineConfig
-from ovirt_tcp_plugin.engine.inspection import EngineView, Hooks
+from ovirt_tcp_plugin.engine.engine_start import started_at
+from ovirt_tcp_plugin.engine.inspection import EngineInspection, Hooks
 from ovirt_tcp_plugin.engine.sdk import Access
-from ovirt_tcp_plugin.engine.start_file import started_at
 from ovirt_tcp_plugin.remote import Remote
 
 # By these names the engine finds this machine.
@@ -36,101 +46,142 @@ GATE = Path(__file__).parents[2] / "gate.py"
 
 @dataclasses.dataclass(frozen=True)
 class Filterd:
-    """Where filterd answers, and what it would take of the snapshot files; `engine_config` says where the engine asks."""
+    """Where filterd answers.
+
+    Attributes:
+        snapshots: returns what it would take of the snapshot files.
+        engine_config: says where the engine asks.
+    """
 
     address: str
     port: int
-    snapshots: Callable[[], Snapshots]
+    snapshots: Callable[[], ObservedSnapshots]
     engine_config: EngineConfig
 
 
-def begin(
-    gathering: Gathering, options: Settings, broker: Callable[[], Remote], filterd: Filterd, within_s: float
+def start_all(
+    collector: Collector,
+    settings: Settings,
+    broker: Callable[[], Remote],
+    filterd: Filterd,
+    within_s: float,
 ) -> None:
-    """Begin to look for everything that checks need."""
-    reach = engine_access(options.engine)
-    view = EngineView(reach)
-    gathering.start("policy_units", view.policy_units)
-    gathering.start("started", lambda: started_at(options.engine.start_file))
-    gathering.start("properties", view.vm_properties)
-    gathering.start("permits", view.permits)
-    gathering.start("addresses", view.addresses)
-    _begin_walls(gathering, options, reach, broker)
-    gathering.start("groups", lambda seen: Administration(reach).forbidding_groups(seen.pools), "site")
-    gathering.start("hooks", lambda seen: _hooks(view, seen, within_s / 2), "site")
-    gathering.start("scheduler", lambda: _scheduler(filterd.engine_config))
-    gathering.start("filterd_at", lambda: (HERE | {filterd.address}, filterd.port))
-    gathering.start("units", lambda: filterd_client.discover(filterd.address, filterd.port))
-    gathering.start("snapshots", filterd.snapshots)
-    gathering.start("filtering", lambda seen, _: _filtering(seen, filterd), "site", "units")
-    _begin_servers(gathering, options)
-    gathering.start("gate", lambda: hashlib.sha256(GATE.read_bytes()).hexdigest())
+    """Start to look at everything that checks need."""
+    access = engine_access(settings.engine)
+    # First, since others need the site.
+    _start_walls(collector, settings, access, broker)
+    _start_engine(collector, settings, access, within_s)
+    _start_filterd(collector, filterd)
+    _start_servers(collector, settings)
+    collector.start("gate", _gate_checksum)
 
 
-def _begin_walls(
-    gathering: Gathering, options: Settings, reach: Access, broker: Callable[[], Remote]
+def _start_engine(
+    collector: Collector, settings: Settings, access: Access, within_s: float
 ) -> None:
-    """What the broker repairs by itself is looked at again, before anybody is told of it."""
-    engine = Engine(reach)
+    inspection = EngineInspection(access)
+    admin = AdminClient(access)
 
-    def inventory() -> Site:
-        return site(engine.listing(), options.pools.exempt_vms)
+    def hooks(site: ObservedSite) -> Mapping[str, Hooks]:
+        # Only of the hosts that are Up the engine knows what they have now.
+        up = [host.id for pool in site.pools.values() for host in site.hosts(pool) if host.up]
+        return inspection.hooks(up, within_s / 2)
 
-    def faults(seen: Site) -> Sequence[Finding]:
-        return list(walls.walls(seen)) and settle(lambda: list(walls.walls(inventory())))
-
-    def host_faults(seen: Site, said: BrokerView) -> Sequence[Finding]:
-        known = list(walls.wall_hosts(seen, said))
-        return known and settle(lambda: list(walls.wall_hosts(inventory(), peers.broker(broker()))))
-
-    gathering.start("site", inventory)
-    gathering.start("broker", lambda: peers.broker(broker()))
-    gathering.start("walls", faults, "site")
-    gathering.start("wall_hosts", host_faults, "site", "broker")
+    collector.start("policy_units", inspection.policy_units)
+    collector.start("started", functools.partial(started_at, settings.engine.start_file))
+    collector.start("properties", inspection.vm_properties)
+    collector.start("permits", inspection.permits)
+    collector.start("addresses", inspection.addresses)
+    collector.start("groups", lambda site: admin.forbidding_groups(site.pools), "site")
+    collector.start("hooks", hooks, "site")
 
 
-def _begin_servers(gathering: Gathering, options: Settings) -> None:
-    """Each server on its own: one that hangs delays no other."""
-    own = options.verifier
-    names = [f"server {url}" for url in own.urls]
-    for name, url in zip(names, own.urls):
-        gathering.start(name, functools.partial(peers.server, own, url))
-    gathering.start("servers", lambda *views: views, *names)
-    gathering.start("servers_at", lambda: _servers_at(options))
+def _start_walls(
+    collector: Collector, settings: Settings, access: Access, broker: Callable[[], Remote]
+) -> None:
+    """What the broker repairs by itself is looked at again before it is reported."""
+    engine = Engine(access)
+
+    def site() -> ObservedSite:
+        return observed_site(engine.listing(), settings.pools.exempt_vms)
+
+    def view() -> BrokerView:
+        return peers.broker(broker())
+
+    def faults(first_site: ObservedSite) -> Sequence[DoctorFinding]:
+        if not list(walls.walls(first_site)):
+            return []
+        return settle(lambda: list(walls.walls(site())))
+
+    def host_faults(first_site: ObservedSite, first_view: BrokerView) -> Sequence[DoctorFinding]:
+        if not list(walls.wall_hosts(first_site, first_view)):
+            return []
+        return settle(lambda: list(walls.wall_hosts(site(), view())))
+
+    collector.start("site", site)
+    collector.start("broker", view)
+    collector.start("walls", faults, "site")
+    collector.start("wall_hosts", host_faults, "site", "broker")
 
 
-def _hooks(view: EngineView, seen: Site, within_s: float) -> Mapping[str, Hooks]:
-    """Return the hooks of the pools' hosts that are Up: only of these the engine knows what they have now."""
-    up = [host.id for pool in seen.pools.values() for host in seen.hosts(pool) if host.up]
-    return view.hooks(up, within_s)
+def _start_filterd(collector: Collector, filterd: Filterd) -> None:
+    names = HERE | {filterd.address}
+
+    def filtering(site: ObservedSite, _units: object) -> Sequence[DoctorFinding]:
+        return settle(lambda: _filtering(site, filterd))
+
+    collector.start("scheduler", functools.partial(_scheduler, filterd.engine_config))
+    collector.start("filterd_at", lambda: (names, filterd.port))
+    collector.start("units", lambda: filterd_client.discover(filterd.address, filterd.port))
+    collector.start("snapshots", filterd.snapshots)
+    collector.start("filtering", filtering, "site", "units")
+
+
+def _start_servers(collector: Collector, settings: Settings) -> None:
+    """Each server has a probe of its own: one that hangs delays no other."""
+    names: list[str] = []
+    for url in settings.verifier.urls:
+        name = f"server {url}"
+        names.append(name)
+        collector.start(name, functools.partial(peers.server, settings.verifier, url))
+    collector.start("servers", lambda *views: views, *names)
+    collector.start("servers_at", functools.partial(_servers_at, settings))
 
 
 def _scheduler(config: EngineConfig) -> SchedulerOptions:
     """Return the engine's options, which its interface shows to nobody. Raises Unavailable."""
     url = urllib.parse.urlsplit(config.value(SCHEDULER_URL))
     try:
-        port, response_ms = url.port or 80, int(config.value(SCHEDULER_TIMEOUT))
+        port = url.port or 80
+        response_ms = int(config.value(SCHEDULER_TIMEOUT))
     except ValueError as e:
-        raise errors.Unavailable("engine-config", f"an option of the external scheduler makes no sense: {e}") from e
-    return SchedulerOptions(config.value(SCHEDULER_ENABLED).lower() == "true", url.hostname or "", port, response_ms)
+        fault = f"an option of the external scheduler cannot be parsed: {e}"
+        raise errors.Unavailable("engine-config", fault) from e
+    enabled = config.value(SCHEDULER_ENABLED).lower() == "true"
+    return SchedulerOptions(enabled, url.hostname or "", port, response_ms)
 
 
-def _filtering(seen: Site, filterd: Filterd) -> Sequence[Finding]:
+def _filtering(site: ObservedSite, filterd: Filterd) -> Sequence[DoctorFinding]:
     """Return what is wrong with filterd's answers, asked as the engine asks."""
-
-    def look() -> Sequence[Finding]:
-        hosts_of = {uid: [host.id for host in seen.hosts(pool)] for uid, pool in seen.pools.items()}
-        found, now_ms = filterd.snapshots(), clock.boottime_ms()
-        passed: dict[str, frozenset[str]] = {}
-        for cluster_id, host_ids in hosts_of.items():
-            if host_ids:
-                passed[cluster_id] = filterd_client.run_filters(filterd.address, filterd.port, host_ids)
-        return list(services.filtering(seen, found, passed, now_ms))
-
-    return settle(look)
+    snapshots = filterd.snapshots()
+    now_ms = clock.boottime_ms()
+    passed: dict[str, frozenset[str]] = {}
+    for cluster_id, pool in site.pools.items():
+        host_ids = [host.id for host in site.hosts(pool)]
+        if host_ids:
+            answer = filterd_client.run_filters(filterd.address, filterd.port, host_ids)
+            passed[cluster_id] = answer
+    return list(services.filtering(site, snapshots, passed, now_ms))
 
 
-def _servers_at(options: Settings) -> Mapping[str, frozenset[str]]:
+def _servers_at(settings: Settings) -> Mapping[str, frozenset[str]]:
     """Return by what names and addresses engine and attestation servers are reached."""
-    servers = frozenset[str]().union(*map(peers.addresses, options.verifier.urls))
-    return {"engine": peers.addresses(options.engine.url), "attestation server": servers}
+    servers: set[str] = set()
+    for url in settings.verifier.urls:
+        servers |= peers.addresses(url)
+    engine = peers.addresses(settings.engine.url)
+    return {"engine": engine, "attestation server": frozenset(servers)}
+
+
+def _gate_checksum() -> str:
+    return hashlib.sha256(GATE.read_bytes()).hexdigest()

@@ -10,156 +10,199 @@ import re
 from collections.abc import Collection, Iterable, Mapping
 from typing import Optional
 
-from ovirt_tcp_plugin.admin.doctor.findings import Finding, fail, named, warning
-from ovirt_tcp_plugin.admin.doctor.observations import SchedulerOptions, Site
+from ovirt_tcp_plugin.admin.doctor.findings import DoctorFinding, fail, named, warning
+from ovirt_tcp_plugin.admin.doctor.observations import ObservedSite, SchedulerOptions
+from ovirt_tcp_plugin.engine.engine_start import RESTART
 from ovirt_tcp_plugin.engine.inspection import PolicyUnits
+from ovirt_tcp_plugin.placement import filter_unit
 from ovirt_tcp_plugin.placement.decision import Scope
-from ovirt_tcp_plugin.placement.filter_unit import FAULTS, FilterState, filter_state
-from ovirt_tcp_plugin.placement.inventory import MARK_PROPERTY, PERMITS, UNIT_NAME
+from ovirt_tcp_plugin.placement.filter_unit import FilterState
+from ovirt_tcp_plugin.placement.inventory import MARK_PROPERTY, PERMITS
 
 AFFINITY_FILTER = "VmToHostsAffinityGroups"
 # Whoever has one of these can give himself all others.
-WIDE_PERMITS = frozenset({"manipulate_permissions", "manipulate_roles", "manipulate_users", "configure_engine"})
+WIDE_PERMITS = frozenset(
+    {"manipulate_permissions", "manipulate_roles", "manipulate_users", "configure_engine"}
+)
 # The engine waits for the filter under the lock of a cluster.
 MAX_RESPONSE_MS = 10_000
 
-RESTART = "systemctl restart ovirt-engine"
 _DISCOVERY = (
-    "start ovirt-tcp-filterd if it does not run, then restart the engine, which looks for units only at its start"
+    "start ovirt-tcp-filterd if it does not run, then restart the engine, which looks for units"
+    " only at its start"
 )
 _SETUP = "ovirt-tcp setup sets it; it counts from the engine's next start"
 
 
-def unit(site: Site, started: Optional[datetime.datetime]) -> Iterable[Finding]:
+def unit(site: ObservedSite, started: Optional[datetime.datetime]) -> Iterable[DoctorFinding]:
     """Judge whether the engine knows our filter unit, and asks it.
 
     Args:
         started: when the engine started last, None where that cannot be seen.
     """
-    state = filter_state(site.listing.units, started)
+    state = filter_unit.filter_state(site.listing.units, started)
     if state is not FilterState.ASKED:
-        text = f"{FAULTS[state]}. The wall still holds, but first starts of VMs are not filtered."
+        fault = filter_unit.FAULTS[state]
+        text = f"{fault}. The wall still holds, but first starts of VMs are not filtered."
         yield fail(state.value, text, _DISCOVERY)
 
 
-def scheduler(found: SchedulerOptions, ours: Collection[str], port: int) -> Iterable[Finding]:
+def scheduler(
+    options: SchedulerOptions, names: Collection[str], port: int
+) -> Iterable[DoctorFinding]:
     """Judge how the engine asks for its external scheduler.
 
     Args:
-        ours, port: names and port of filterd.
+        names, port: those of filterd.
     """
-    if not found.enabled:
-        text = "ExternalSchedulerEnabled is not true: from the engine's next start the filter is asked no more."
+    if not options.enabled:
+        text = (
+            "ExternalSchedulerEnabled is not true: from the engine's next start it does not ask the"
+            " filter."
+        )
         yield fail("scheduler_disabled", text, _SETUP)
-    if found.host not in ours or found.port != port:
-        text = f"ExternalSchedulerServiceURL leads to {found.host}:{found.port}; filterd is at port {port} of this machine."
+    if options.host not in names or options.port != port:
+        text = (
+            f"ExternalSchedulerServiceURL leads to {options.host}:{options.port}; filterd is at"
+            f" port {port} of this machine."
+        )
         step = "set it by engine-config, or server.port of filterd.yaml; then restart the engine"
         yield fail("scheduler_elsewhere", text, step)
-    if found.response_ms > MAX_RESPONSE_MS:
-        text = f"ExternalSchedulerResponseTimeout is {found.response_ms} ms: so long a filter that hangs stops a cluster."
+    if options.response_ms > MAX_RESPONSE_MS:
+        text = (
+            f"ExternalSchedulerResponseTimeout is {options.response_ms} ms: so long a filter that"
+            " hangs stops a cluster."
+        )
         yield warning("scheduler_timeout", text, _SETUP)
 
 
-def pools(site: Site) -> Iterable[Finding]:
+def pools(site: ObservedSite) -> Iterable[DoctorFinding]:
     """Judge whether there is anything to protect."""
     if not site.pools:
-        text = f"No cluster has a scheduling policy with {UNIT_NAME}, so no VM is protected."
-        yield warning("no_pool", text, f"give a cluster a policy with {UNIT_NAME} (Clusters > Edit > Scheduling Policy)")
+        name = filter_unit.NAME
+        text = f"No cluster has a scheduling policy with {name}, so no VM is protected."
+        step = f"give a cluster a policy with {name} (Clusters > Edit > Scheduling Policy)"
+        yield warning("no_pool", text, step)
 
 
-def policies(site: Site, units: Mapping[str, PolicyUnits]) -> Iterable[Finding]:
+def policies(site: ObservedSite, units: Mapping[str, PolicyUnits]) -> Iterable[DoctorFinding]:
     """Judge what else the policies of pools need."""
-    affinity = {one.id for one in site.listing.units if one.name == AFFINITY_FILTER}
+    affinity_ids = {unit.id for unit in site.listing.units if unit.name == AFFINITY_FILTER}
     for cluster in site.listing.clusters:
         policy = site.listing.policy(cluster)
         if cluster.id not in site.pools or policy is None:
             continue
-        if not policy.filter_ids & affinity:
-            text = f"Policy {policy.name} of cluster {cluster.name} has no filter {AFFINITY_FILTER}: its wall stops nobody."
-            yield fail("no_affinity_filter", text, f"add {AFFINITY_FILTER} to the filters of policy {policy.name}")
+        subject = f"Policy {policy.name} of cluster {cluster.name}"
+        if not policy.filter_ids & affinity_ids:
+            text = f"{subject} has no filter {AFFINITY_FILTER}: its wall stops nobody."
+            step = f"add {AFFINITY_FILTER} to the filters of policy {policy.name}"
+            yield fail("no_affinity_filter", text, step)
         if policy.id in units and not units[policy.id].balance_ids:
             text = (
-                f"Policy {policy.name} of cluster {cluster.name} has no balance unit: balancing ends for this cluster, "
-                "and for every cluster after it."
+                f"{subject} has no balance unit: balancing ends for this cluster, and for every"
+                " cluster after it."
             )
-            yield fail("no_balance", text, f"choose a load balancer in policy {policy.name}, None if nothing is to move")
+            step = (
+                f"choose a load balancer in policy {policy.name}; None if nothing is to be moved"
+            )
+            yield fail("no_balance", text, step)
 
 
-def stuck(site: Site, units: Mapping[str, PolicyUnits]) -> Iterable[Finding]:
+def stuck(site: ObservedSite, units: Mapping[str, PolicyUnits]) -> Iterable[DoctorFinding]:
     """Judge whether a refused edit stayed in the engine's memory (`BackendPolicyUnitsResource`)."""
-    ours = {unit.id for unit in site.listing.units if unit.name == UNIT_NAME}
     names = {unit.id: unit.name for unit in site.listing.units}
     for policy_id, policy in units.items():
-        in_use = sorted(one.name for one in site.listing.clusters if one.policy_id == policy_id)
-        if policy.locked and ours & set(policy.filter_ids):
+        unit_names = [names.get(unit_id, unit_id) for unit_id in policy.filter_ids]
+        if policy.locked and filter_unit.NAME in unit_names:
+            clusters = [
+                cluster.name
+                for cluster in site.listing.clusters
+                if cluster.policy_id == policy_id
+            ]
             text = (
-                f"The engine's own policy {policy.name} shows {UNIT_NAME}, which stayed in memory "
-                "after a refused edit: every cluster with it counts as a trusted pool "
-                f"(now: {named(in_use) or 'none'})."
+                f"The engine's own policy {policy.name} shows {filter_unit.NAME}, which stayed in"
+                " memory after a refused edit: every cluster with it counts as a trusted pool"
+                f" (now: {named(clusters) or 'none'})."
             )
             yield fail("policy_stuck", text, f"{RESTART}: its memory forgets it")
         doubled = _doubled(policy.filter_ids) | _doubled(policy.weight_ids)
         if doubled:
-            units_named = named(names.get(unit_id, unit_id) for unit_id in doubled)
+            doubled_names = named(names.get(unit_id, unit_id) for unit_id in doubled)
             text = (
-                f"Policy {policy.name} has {units_named} twice in the engine's memory after a "
-                "refused edit: the engine refuses every later edit, but works by it as before."
+                f"Policy {policy.name} has {doubled_names} twice in the engine's memory after a"
+                " refused edit: the engine refuses every later edit, but works by it as before."
             )
             step = f"{RESTART}; a policy that no cluster uses can also be removed and made again"
             yield warning("policy_stuck", text, step)
 
 
-def trusted_service(site: Site) -> Iterable[Finding]:
-    """Judge whether somebody switched on the feature of 2013, whose client has reached no server since oVirt 4.4."""
+def trusted_service(site: ObservedSite) -> Iterable[DoctorFinding]:
+    """Judge whether somebody switched on the feature of 2013.
+
+    Its client has reached no server since oVirt 4.4.
+    """
     names = [cluster.name for cluster in site.listing.clusters if cluster.trusted_service]
     if names:
         text = (
-            f"trusted_service is set on {named(names)}: the engine asks by a client that reaches no server, and takes each "
-            "host out of service at its next activation, and all of them when the engine restarts."
+            f"trusted_service is set on {named(names)}: the engine asks by a client that reaches no"
+            " server, and takes each host out of service at its next activation, and all of them"
+            " when the engine restarts."
         )
-        step = "edit these clusters and switch `Enable Trusted Service` off; pools work without it. Then activate the hosts"
+        step = (
+            "edit these clusters and switch `Enable Trusted Service` off; pools work without it."
+            " Then activate the hosts"
+        )
         yield fail("trusted_service", text, step)
 
 
-def marks(site: Site, definitions: Mapping[str, str]) -> Iterable[Finding]:
+def marks(site: ObservedSite, definitions: Mapping[str, str]) -> Iterable[DoctorFinding]:
     """Judge whether VMs can be marked.
 
     Args:
         definitions: UserDefinedVMProperties by cluster id.
     """
     for pool in site.pools.values():
-        if _defines(definitions.get(pool.cluster_id, "")):
+        if _defines_mark(definitions.get(pool.cluster_id, "")):
             continue
-        text = f"The custom property {MARK_PROPERTY} is not defined for the level of cluster {pool.name}"
+        what = f"The custom property {MARK_PROPERTY} is not defined for the level of cluster"
         step = (
-            f"engine-config -m UserDefinedVMProperties='{MARK_PROPERTY}=^(true|false)$' --cver=LEVEL, with the cluster's "
-            "level, and restart the engine"
+            f"engine-config -m UserDefinedVMProperties='{MARK_PROPERTY}=^(true|false)$'"
+            " --cver=LEVEL, with the cluster's level, and restart the engine"
         )
         if pool.scope is Scope.MARKED_VMS:
-            yield fail("property_undefined", f"{text}: marks are dropped, and no VM there is protected.", step)
+            text = f"{what} {pool.name}: marks are dropped, and no VM there is protected."
+            yield fail("property_undefined", text, step)
         else:
-            yield warning("property_undefined", f"{text}; all of its VMs are protected all the same.", step)
+            text = f"{what} {pool.name}; all of its VMs are protected all the same."
+            yield warning("property_undefined", text, step)
 
 
-def rights(permits: Collection[str]) -> Iterable[Finding]:
-    """Judge what the broker's user may do."""
+def rights(permits: Collection[str]) -> Iterable[DoctorFinding]:
+    """Judge what the broker's user may do.
+
+    Args:
+        permits: names of its permits on the whole system.
+    """
     missing = set(PERMITS.values()) - set(permits)
     if missing:
         text = f"The broker's user at the engine lacks rights on the system: {named(missing)}."
-        yield fail("permit_missing", text, "give its role these permits, and the user that role on System")
+        step = "give its role these permits, and the user that role on System"
+        yield fail("permit_missing", text, step)
     elif WIDE_PERMITS & set(permits):
         text = "The broker's user can give itself any right at the engine."
-        yield warning("permits_wide", text, f"let the broker use a user whose role has just {named(PERMITS.values())}")
+        step = f"let the broker use a user whose role has just {named(PERMITS.values())}"
+        yield warning("permits_wide", text, step)
 
 
 def _doubled(unit_ids: Collection[str]) -> set[str]:
-    return {unit_id for unit_id, times in collections.Counter(unit_ids).items() if times > 1}
+    counts = collections.Counter(unit_ids)
+    return {unit_id for unit_id, count in counts.items() if count > 1}
 
 
-def _defines(definition: str) -> bool:
+def _defines_mark(definitions: str) -> bool:
     """Return whether `key=regex;key=regex` lets a VM be marked (`SimpleCustomPropertiesUtil`)."""
-    for one in definition.split(";"):
-        name, _, pattern = one.partition("=")
+    for definition in definitions.split(";"):
+        name, _, pattern = definition.partition("=")
         if name.strip() == MARK_PROPERTY:
             try:
                 return re.fullmatch(pattern, "true") is not None

@@ -1,9 +1,10 @@
 # SPDX-FileCopyrightText: The ovirt_tcp_plugin developers
 # SPDX-License-Identifier: Apache-2.0
-"""The one rule of setup: what is done, what is left alone, and what is undone.
+"""The one rule of setup: what is changed, what is left alone, and what is undone.
 
-It compares three things: what is there now, what an act wants, and what the journal says that the act left. A change by
-somebody else after ours is told, never overwritten; what was right before is none of ours, and stays when ours is undone.
+It compares three values: what is there now, what a change desires, and what the journal says that
+the change left. What somebody else changed after us is reported, never overwritten. What was right
+before is not ours, and stays when ours is undone.
 """
 
 from __future__ import annotations
@@ -15,13 +16,13 @@ from collections.abc import Callable, Iterable
 from typing import Any, Optional
 
 from ovirt_tcp_plugin import errors
-from ovirt_tcp_plugin.admin.setup.journal import Entry, Journal, State
+from ovirt_tcp_plugin.admin.setup.journal import Entry, EntryState, Journal
 
-Tell = Callable[[str], None]
+Report = Callable[[str], None]
 
 
-class Act(abc.ABC):
-    """One change. What is there, wanted and left are JSON values; None is nothing.
+class Change(abc.ABC):
+    """One change at the engine. All its values are JSON values; None is nothing.
 
     Attributes:
         kind, subject: what is changed, as the journal names it.
@@ -33,34 +34,39 @@ class Act(abc.ABC):
     makes = False
 
     def __init__(self, subject: str, title: str) -> None:
-        self.subject, self.title = subject, title
+        self.subject = subject
+        self.title = title
 
     @abc.abstractmethod
     def look(self, entry: Optional[Entry]) -> Any:
         """Return what is there now."""
 
     @abc.abstractmethod
-    def wanted(self, now: Any, entry: Optional[Entry]) -> Any:
+    def desired(self, now: Any, entry: Optional[Entry]) -> Any:
         """Return what is to be there. Raises Conflict when what is there forbids it."""
 
     @abc.abstractmethod
-    def do(self, wanted: Any) -> Any:
-        """Do it, or finish it; return what is there then."""
+    def make(self, desired: Any) -> Any:
+        """Make the change, or finish it; return what is there then."""
 
     @abc.abstractmethod
     def undo(self, entry: Entry, now: Any) -> str:
-        """Undo it; return what a person should know, empty for nothing. Raises Conflict when the engine refuses."""
+        """Undo the change; return what a person should know, empty for nothing.
 
-    def stands(self, now: Any, left: Any) -> bool:
-        """Return whether what an act left, or wants, is there."""
-        return bool(now == left)
+        Raises:
+            Conflict: the engine refuses.
+        """
 
-    def half_made(self, now: Any, wanted: Any) -> bool:
-        """Return whether what is there is the act's own, though it was not finished."""
+    def is_in_place(self, now: Any, value: Any) -> bool:
+        """Return whether a value that the change left, or desires, is there."""
+        return bool(now == value)
+
+    def is_partly_made(self, now: Any, desired: Any) -> bool:
+        """Return whether what is there is the change's own, though it was not finished."""
         return False
 
-    def gone(self, now: Any, entry: Entry) -> bool:
-        """Return whether nothing is left of the act."""
+    def is_undone(self, now: Any, entry: Entry) -> bool:
+        """Return whether nothing is left of the change."""
         return bool(now == entry.before)
 
     def show(self, value: Any) -> str:
@@ -69,7 +75,7 @@ class Act(abc.ABC):
 
 
 class Need(enum.Enum):
-    """What there is to do for an act."""
+    """Whether a change is to be made; the values are for people."""
 
     DO = "to do"
     DONE = "done by an earlier setup"
@@ -79,113 +85,145 @@ class Need(enum.Enum):
 
 
 @dataclasses.dataclass(frozen=True)
-class Step:
-    """An act and what there is to do for it. `reason`: why it is refused or left alone."""
+class PlannedChange:
+    """A change, and whether it is to be made. `reason`: why it is refused or left alone."""
 
-    act: Act
+    change: Change
     need: Need
     entry: Optional[Entry]
     now: Any
-    wanted: Any = None
+    desired: Any = None
     reason: str = ""
 
 
-def step(act: Act, journal: Journal) -> Step:
-    """Return what there is to do for an act. Raises Conflict when its removal was begun."""
-    entry = journal.entry(act.kind, act.subject)
-    now = act.look(entry)
-    if entry is not None and entry.state is State.UNDOING:
-        raise errors.Conflict("a removal was begun and not finished: finish it by ovirt-tcp setup --remove")
-    if entry is not None and entry.state is State.DONE and not _left(act, entry, now):
-        return Step(act, Need.CHANGED, entry, now, entry.after, _changed(act, entry, now))
+def plan(change: Change, journal: Journal) -> PlannedChange:
+    """Return whether a change is to be made. Raises Conflict when its removal was begun."""
+    entry = journal.entry(change.kind, change.subject)
+    now = change.look(entry)
+    finished = entry is not None and entry.state is EntryState.DONE
+    if entry is not None and entry.state is EntryState.UNDOING:
+        raise errors.Conflict(
+            "a removal was begun and not finished: finish it by ovirt-tcp setup --remove"
+        )
+    if entry is not None and finished and not _is_as_left(change, entry, now):
+        reason = _changed_since(change, entry, now)
+        return PlannedChange(change, Need.CHANGED, entry, now, entry.after, reason)
     try:
-        wanted = act.wanted(now, entry)
+        desired = change.desired(now, entry)
     except errors.Conflict as e:
-        return Step(act, Need.REFUSED, entry, now, reason=e.reason)
+        return PlannedChange(change, Need.REFUSED, entry, now, reason=e.reason)
     need = Need.DO
-    if (entry is None or entry.state is State.DONE) and act.stands(now, wanted):
-        need = Need.THERE if entry is None else Need.DONE
-    return Step(act, need, entry, now, wanted)
+    if change.is_in_place(now, desired):
+        if entry is None:
+            need = Need.THERE
+        elif finished:
+            need = Need.DONE
+    return PlannedChange(change, need, entry, now, desired)
 
 
-def perform(acts: Iterable[Act], journal: Journal, tell: Tell) -> bool:
-    """Do what there is to do, in order; return whether anything was done.
+def perform(changes: Iterable[Change], journal: Journal, report: Report) -> bool:
+    """Make the changes that are to be made, in order; return whether there were any.
 
     Raises:
-        Conflict: an act is refused; those before it are done.
-        Unavailable, NotFound: the engine did not answer; the journal knows what may have been done.
+        Conflict: a change is refused; those before it are made.
+        Unavailable, NotFound: the engine did not answer; the journal knows what may have been made.
     """
-    done = False
-    for act in acts:
-        one = step(act, journal)
-        if one.need is Need.REFUSED:
-            raise errors.Conflict(one.reason)
-        if one.need is not Need.DO:
+    performed = False
+    for change in changes:
+        planned = plan(change, journal)
+        if planned.need is Need.REFUSED:
+            raise errors.Conflict(planned.reason)
+        if planned.need is not Need.DO:
             continue
-        journal.intend(act.kind, act.subject, _before(one), one.wanted)
-        after = _do(act, one.wanted)
-        journal.done(act.kind, act.subject, after)
-        tell(f"{act.title}: {act.show(after)}")
-        done = True
-    return done
+        journal.intend(change.kind, change.subject, _before(planned), planned.desired)
+        after = _make(change, planned.desired)
+        journal.done(change.kind, change.subject, after)
+        report(f"{change.title}: {change.show(after)}")
+        performed = True
+    return performed
 
 
-def undo(acts: Iterable[tuple[Act, Entry]], journal: Journal, tell: Tell) -> list[str]:
-    """Undo acts in this order; return why some were left alone.
+def undo(changes: Iterable[tuple[Change, Entry]], journal: Journal, report: Report) -> list[str]:
+    """Undo changes in this order; return why some were left alone.
 
     Raises:
         Unavailable: the engine did not answer; the journal knows what is left to undo.
     """
     kept: list[str] = []
-    for act, entry in acts:
-        now = act.look(entry)
-        if act.gone(now, entry):
-            tell(f"{act.title}: as it was")
-        elif _left(act, entry, now) or (entry.after is None and act.half_made(now, entry.wanted)):
-            journal.undoing(entry)
-            try:
-                note = act.undo(entry, now)
-            except (errors.Conflict, errors.NotFound) as e:
-                # A request may have been sent twice, see `_do`: then it is undone all the same.
-                if not act.gone(act.look(entry), entry):
-                    journal.put_back(entry)
-                    kept.append(f"{act.title} was left alone: {e}")
-                    continue
-                note = ""
-            tell(f"{act.title}: undone" + (f"; {note}" if note else ""))
+    for change, entry in changes:
+        now = change.look(entry)
+        if change.is_undone(now, entry):
+            report(f"{change.title}: as it was")
+            journal.drop(entry)
+        elif not _is_ours(change, entry, now):
+            kept.append(_changed_since(change, entry, now))
         else:
-            kept.append(_changed(act, entry, now))
-            continue
-        journal.drop(entry)
+            refusal = _undo(change, entry, now, journal, report)
+            if refusal:
+                kept.append(refusal)
     return kept
 
 
-def _do(act: Act, wanted: Any) -> Any:
-    """Do an act. What the engine refuses is tried once more: libcurl sends a request again when a connection that was used
-    before ends without an answer, and the engine refuses the second, though it did the first. `do` finishes what it finds.
+def _undo(change: Change, entry: Entry, now: Any, journal: Journal, report: Report) -> str:
+    """Undo one change; return why the engine refuses that, empty if it is undone."""
+    journal.undoing(entry)
+    try:
+        note = change.undo(entry, now)
+    except (errors.Conflict, errors.NotFound) as e:
+        # A request may have been sent twice, see `_make`: then it is undone all the same.
+        if not change.is_undone(change.look(entry), entry):
+            journal.put_back(entry)
+            return f"{change.title} was left alone: {e}"
+        note = ""
+    report(f"{change.title}: undone; {note}" if note else f"{change.title}: undone")
+    journal.drop(entry)
+    return ""
+
+
+def _make(change: Change, desired: Any) -> Any:
+    """Make a change; what the engine refuses is tried once more.
+
+    libcurl sends a request again when a connection that was used before ends without an answer, and
+    the engine refuses the second, though it did the first. `make` finishes what it finds.
     """
     try:
-        return act.do(wanted)
+        return change.make(desired)
     except (errors.Conflict, errors.NotFound):
-        return act.do(wanted)
+        return change.make(desired)
 
 
-def _before(one: Step) -> Any:
-    """Return what was there before an act, which may have been done already: then the journal knows it."""
-    if one.act.makes:
+def _before(planned: PlannedChange) -> Any:
+    """Return what was there before a change.
+
+    If the change may have been made already, the journal knows.
+    """
+    change = planned.change
+    entry = planned.entry
+    if change.makes:
         return None
-    entry = one.entry
-    known = entry is not None and (_left(one.act, entry, one.now) or one.act.stands(one.now, one.wanted))
-    return entry.before if entry is not None and known else one.now
+    if entry is None:
+        return planned.now
+    left = _is_as_left(change, entry, planned.now)
+    if left or change.is_in_place(planned.now, planned.desired):
+        return entry.before
+    return planned.now
 
 
-def _left(act: Act, entry: Entry, now: Any) -> bool:
-    """Return whether there is what the act left, or may have left."""
-    return any(act.stands(now, one) for one in entry.left)
+def _is_ours(change: Change, entry: Entry, now: Any) -> bool:
+    """Return whether what is there is what the change left, finished or not."""
+    if _is_as_left(change, entry, now):
+        return True
+    return entry.after is None and change.is_partly_made(now, entry.desired)
 
 
-def _changed(act: Act, entry: Entry, now: Any) -> str:
+def _is_as_left(change: Change, entry: Entry, now: Any) -> bool:
+    """Return whether there is what the change left, or may have left."""
+    return any(change.is_in_place(now, value) for value in entry.left)
+
+
+def _changed_since(change: Change, entry: Entry, now: Any) -> str:
     return (
-        f"{act.title} was left alone: somebody changed it since setup. "
-        f"It is {act.show(now)}; setup left {act.show(entry.left[-1])}; before that it was {act.show(entry.before)}."
+        f"{change.title} was left alone: somebody changed it since setup. It is {change.show(now)};"
+        f" setup left {change.show(entry.left[-1])};"
+        f" before that it was {change.show(entry.before)}."
     )

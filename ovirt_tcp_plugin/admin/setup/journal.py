@@ -1,9 +1,9 @@
 # SPDX-FileCopyrightText: The ovirt_tcp_plugin developers
 # SPDX-License-Identifier: Apache-2.0
-"""What setup did, in a file for root alone: the intent is there before the act, the result after it.
+"""What setup did, in a file for root alone: first the intent, then the change, then its result.
 
-Each change of the journal is written beside it, synced, and takes its place at once: whenever setup is killed, the file
-says what may have been done. It holds no secret.
+A new version of the journal is written beside it, synced, and takes its place at once: whenever
+setup is killed, the file says what may have been done. It holds no secret.
 """
 
 from __future__ import annotations
@@ -31,8 +31,8 @@ MAX_ENTRIES = 10_000
 MAX_TEXT = 1024
 
 
-class State(enum.Enum):
-    """How far an act is."""
+class EntryState(enum.Enum):
+    """How far a change is."""
 
     INTENDED = "intended"
     DONE = "done"
@@ -41,31 +41,43 @@ class State(enum.Enum):
 
 @dataclasses.dataclass(frozen=True)
 class Entry:
-    """One act.
+    """One change. All values are JSON values; None is nothing.
 
     Attributes:
         kind, subject: what was changed; unique together.
-        before: what was there; None for nothing.
-        wanted: what was to be there.
-        after: what the act left there, None while it is not known. While the same act is done again with another wish, it
-            is what the first left.
+        before: what was there.
+        desired: what was to be there; `wanted` in the file.
+        after: what the change left there, None while that is not known. While the same change is
+            made again with another desired value, it is what the first left.
         at: when the entry changed last, ISO 8601 in UTC.
     """
 
     kind: str
     subject: str
-    state: State
+    state: EntryState
     before: Any
-    wanted: Any
+    desired: Any
     after: Any
     at: str
 
     @property
     def left(self) -> tuple[Any, ...]:
-        """What the act left; if it is not known whether it was finished, all that it may have left."""
-        if self.state is State.DONE:
+        """What the change left; if it may not have been finished, all that it may have left."""
+        if self.state is EntryState.DONE:
             return (self.after,)
-        return tuple(one for one in (self.wanted, self.after) if one is not None)
+        return tuple(value for value in (self.desired, self.after) if value is not None)
+
+    def encode(self) -> dict[str, Any]:
+        """Return the entry as JSON."""
+        return {
+            "kind": self.kind,
+            "subject": self.subject,
+            "state": self.state.value,
+            "before": self.before,
+            "wanted": self.desired,
+            "after": self.after,
+            "at": self.at,
+        }
 
 
 class Journal:
@@ -77,44 +89,46 @@ class Journal:
 
     def __init__(self, directory: Path) -> None:
         self.path = directory / "journal.json"
-        self._entries = {(one.kind, one.subject): one for one in _read(self.path)}
+        self._entries = {(entry.kind, entry.subject): entry for entry in _read(self.path)}
 
     @property
     def entries(self) -> tuple[Entry, ...]:
-        """The acts, in the order in which they were begun."""
+        """The entries, in the order in which their changes were begun."""
         return tuple(self._entries.values())
 
     def entry(self, kind: str, subject: str) -> Optional[Entry]:
-        """Return the entry of an act, None if there is none."""
+        """Return the entry of a change, None if there is none."""
         return self._entries.get((kind, subject))
 
-    def intend(self, kind: str, subject: str, before: Any, wanted: Any) -> None:
-        """Say what will be done."""
+    def intend(self, kind: str, subject: str, before: Any, desired: Any) -> None:
+        """Note what will be changed."""
         earlier = self.entry(kind, subject)
         after = None if earlier is None else earlier.after
-        self._put(Entry(kind, subject, State.INTENDED, before, wanted, after, _now()))
+        self._put(Entry(kind, subject, EntryState.INTENDED, before, desired, after, _now()))
 
     def done(self, kind: str, subject: str, after: Any) -> None:
-        """Say what an intended act left."""
-        self._put(dataclasses.replace(self._entries[kind, subject], state=State.DONE, after=after, at=_now()))
+        """Note what an intended change left."""
+        entry = self._entries[kind, subject]
+        done = dataclasses.replace(entry, state=EntryState.DONE, after=after, at=_now())
+        self._put(done)
 
     def redate(self, kinds: Collection[str]) -> None:
-        """Date these acts by now: the clock was set back since, so their dates say nothing."""
+        """Date these changes by now: the clock was set back since, so their dates say nothing."""
         for key, entry in self._entries.items():
             if entry.kind in kinds:
                 self._entries[key] = dataclasses.replace(entry, at=_now())
         self._write()
 
     def undoing(self, entry: Entry) -> None:
-        """Say that an act will be undone."""
-        self._put(dataclasses.replace(entry, state=State.UNDOING, at=_now()))
+        """Note that a change will be undone."""
+        self._put(dataclasses.replace(entry, state=EntryState.UNDOING, at=_now()))
 
     def put_back(self, entry: Entry) -> None:
-        """Say that an act was not undone after all: it is as the entry says."""
+        """Note that a change was not undone after all: it is as the entry says."""
         self._put(entry)
 
     def drop(self, entry: Entry) -> None:
-        """Forget an act: it is undone."""
+        """Forget a change: it is undone."""
         del self._entries[entry.kind, entry.subject]
         self._write()
 
@@ -123,12 +137,13 @@ class Journal:
         self._write()
 
     def _write(self) -> None:
-        acts = [{**dataclasses.asdict(one), "state": one.state.value} for one in self._entries.values()]
+        acts = [entry.encode() for entry in self._entries.values()]
         content = json.dumps({"version": VERSION, "acts": acts}, indent=2).encode()
         try:
             durable.replace(self.path, content)
         except OSError as e:
-            raise errors.InvalidConfig(str(self.path), [f"the journal cannot be written: {e.strerror}"]) from e
+            fault = f"the journal cannot be written: {e.strerror}"
+            raise errors.InvalidConfig(str(self.path), [fault]) from e
 
 
 @contextlib.contextmanager
@@ -136,7 +151,7 @@ def locked(directory: Path) -> Iterator[None]:
     """Keep every other setup out while the context lasts, and make the directory.
 
     Raises:
-        Conflict: another setup is at work.
+        Conflict: another setup is running.
         InvalidConfig: the directory cannot be made or used.
     """
     try:
@@ -144,12 +159,13 @@ def locked(directory: Path) -> Iterator[None]:
         _check_owner(directory, directory.lstat())
         lock = os.open(directory / "lock", os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o600)
     except OSError as e:
-        raise errors.InvalidConfig(str(directory), [f"it cannot be used, is this root? {e.strerror}"]) from e
+        fault = f"it cannot be used ({e.strerror}): run setup as root"
+        raise errors.InvalidConfig(str(directory), [fault]) from e
     try:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as e:
-            raise errors.Conflict("another ovirt-tcp setup is at work; wait until it has ended") from e
+            raise errors.Conflict("another ovirt-tcp setup is running: wait until it ends") from e
         yield
     finally:
         os.close(lock)
@@ -163,26 +179,40 @@ def _read(path: Path) -> list[Entry]:
     except FileNotFoundError:
         return []
     except OSError as e:
-        raise errors.InvalidConfig(str(path), [f"the journal cannot be read, is this root? {e.strerror}"]) from e
+        fault = f"the journal cannot be read ({e.strerror}): run setup as root"
+        raise errors.InvalidConfig(str(path), [fault]) from e
     _check_owner(path, status)
     try:
         members = json_fields.members(json_fields.parse(content, "journal", MAX_SIZE), "journal")
         json_fields.integer(members, "version", VERSION, VERSION)
-        return [_entry(json_fields.members(one, "act")) for one in json_fields.items(members, "acts", MAX_ENTRIES)]
+        acts = json_fields.items(members, "acts", MAX_ENTRIES)
+        return [_entry(json_fields.members(act, "act")) for act in acts]
     except (errors.InvalidMessage, ValueError, KeyError) as e:
-        reason = "it is needed to undo what was done; bring it back from a backup, or move it away and undo by hand"
-        raise errors.InvalidConfig(str(path), [f"the journal is damaged ({e}): {reason}"]) from e
+        step = (
+            "bring it back from a backup, or move it away and undo by hand what setup did; without"
+            " it setup cannot undo anything"
+        )
+        fault = f"the journal is damaged ({e}): {step}"
+        raise errors.InvalidConfig(str(path), [fault]) from e
 
 
 def _check_owner(path: Path, status: os.stat_result) -> None:
-    if status.st_uid != os.geteuid() or status.st_mode & (stat.S_IWGRP | stat.S_IWOTH):
-        raise errors.InvalidConfig(str(path), ["it belongs to somebody else, or others may write it"])
+    others_write = status.st_mode & (stat.S_IWGRP | stat.S_IWOTH)
+    if status.st_uid != os.geteuid() or others_write:
+        fault = "it belongs to somebody else, or others may write it"
+        raise errors.InvalidConfig(str(path), [fault])
 
 
 def _entry(members: Any) -> Entry:
-    texts = [json_fields.text(members, name, MAX_TEXT) for name in ("kind", "subject", "state", "at")]
-    kind, subject, state, at = texts
-    return Entry(kind, subject, State(state), members["before"], members["wanted"], members["after"], at)
+    return Entry(
+        kind=json_fields.text(members, "kind", MAX_TEXT),
+        subject=json_fields.text(members, "subject", MAX_TEXT),
+        state=EntryState(json_fields.text(members, "state", MAX_TEXT)),
+        before=members["before"],
+        desired=members["wanted"],
+        after=members["after"],
+        at=json_fields.text(members, "at", MAX_TEXT),
+    )
 
 
 def _now() -> str:

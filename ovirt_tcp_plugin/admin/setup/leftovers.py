@@ -13,7 +13,7 @@ import dataclasses
 from collections.abc import Callable
 
 from ovirt_tcp_plugin import errors
-from ovirt_tcp_plugin.engine.admin_client import Administration
+from ovirt_tcp_plugin.engine.admin_client import AdminClient
 from ovirt_tcp_plugin.engine.scheduling_policies import CLUSTER_MAINTENANCE
 from ovirt_tcp_plugin.placement.inventory import Cluster, Host, Listing, is_quarantined
 from ovirt_tcp_plugin.placement.pools import Pools
@@ -33,8 +33,9 @@ class Leftovers:
 
     Attributes:
         pools: the clusters that are trusted pools; those that an upgrade of the cluster suspends
-        are among them. walls: of clusters that are none. hosts: in maintenance for a reason of
-        ours, in clusters that are none.
+            are among them.
+        walls: of clusters that are no pools.
+        hosts: in maintenance for a reason of ours, in clusters that are no pools.
     """
 
     pools: tuple[Cluster, ...]
@@ -54,12 +55,16 @@ def leftovers(listing: Listing) -> Leftovers:
         if cluster.id not in pool_ids
         for group_id in listing.wall_ids(cluster.id)
     ]
-    hosts = [host for host in listing.hosts if is_quarantined(host) and host.cluster_id not in pool_ids]
+    hosts = [
+        host
+        for host in listing.hosts
+        if is_quarantined(host) and host.cluster_id not in pool_ids
+    ]
     return Leftovers(tuple(pools), tuple(walls), tuple(hosts))
 
 
 def remove_walls(
-    engine: Administration, walls: tuple[Wall, ...], tell: Callable[[str], None]
+    engine: AdminClient, walls: tuple[Wall, ...], report: Callable[[str], None]
 ) -> list[str]:
     """Remove walls; return why some are still there. Raises Unavailable."""
     kept: list[str] = []
@@ -71,12 +76,12 @@ def remove_walls(
             what = f"The {title} is still there, and keeps its VMs from starting ({e.reason})"
             kept.append(f"{what}: remove the affinity group {wall.group_id} there.")
         else:
-            tell(f"{title}: removed")
+            report(f"{title}: removed")
     return kept
 
 
 def give_back(
-    engine: Administration, hosts: tuple[Host, ...], tell: Callable[[str], None]
+    engine: AdminClient, hosts: tuple[Host, ...], report: Callable[[str], None]
 ) -> list[str]:
     """Activate hosts that the broker took out of service; return why some are still out.
 
@@ -92,11 +97,11 @@ def give_back(
             what = f"Host {host.name} is still out of service, where the broker put it ({e})"
             kept.append(f"{what}: activate it under Compute, Hosts, Management.")
         else:
-            tell(f"host {host.name}: activated; it was out of service, {host.status_detail}")
+            report(f"host {host.name}: activated; it was out of service, {host.status_detail}")
     return kept
 
 
-def _is_out(engine: Administration, host: Host) -> bool:
+def _is_out(engine: AdminClient, host: Host) -> bool:
     """Return whether a host is still in maintenance for a reason of ours."""
     return any(known.id == host.id and is_quarantined(known) for known in engine.listing().hosts)
 

@@ -1,43 +1,49 @@
 # SPDX-FileCopyrightText: The ovirt_tcp_plugin developers
 # SPDX-License-Identifier: Apache-2.0
-"""What setup does, in order: phase 1 on the engine machine, the engine's restart, phase 2 by REST; and the way back."""
+"""What setup does, in order, and the way back.
+
+Phase 1 on the engine machine, the engine's restart by the administrator, phase 2 by REST.
+"""
 
 from __future__ import annotations
 
-import dataclasses
 import datetime
+import functools
 import socket
 import urllib.parse
 from collections.abc import Callable, Collection, Iterable
-from typing import Optional
 
 from ovirt_tcp_plugin import errors
 from ovirt_tcp_plugin.admin.setup import options
 from ovirt_tcp_plugin.admin.setup.access import GrantRole, MakeRole, find_user, missing_user
-from ovirt_tcp_plugin.admin.setup.changes import Act
+from ovirt_tcp_plugin.admin.setup.changes import Change
 from ovirt_tcp_plugin.admin.setup.cluster import UsePolicy
-from ovirt_tcp_plugin.admin.setup.journal import Entry, Journal, State
+from ovirt_tcp_plugin.admin.setup.desired_state import DesiredState
+from ovirt_tcp_plugin.admin.setup.journal import Entry, EntryState, Journal
 from ovirt_tcp_plugin.admin.setup.options import DefineProperty, SetOption
 from ovirt_tcp_plugin.admin.setup.scheduling_policy import KnowUnit, MakePolicy
 from ovirt_tcp_plugin.broker.settings import Settings
 from ovirt_tcp_plugin.engine import filterd_client
-from ovirt_tcp_plugin.engine.admin_client import Administration
+from ovirt_tcp_plugin.engine.admin_client import AdminClient
 from ovirt_tcp_plugin.engine.affinity_conflicts import conflicts
 from ovirt_tcp_plugin.engine.engine_config import EngineConfig
 from ovirt_tcp_plugin.engine.engine_start import RESTART
 from ovirt_tcp_plugin.engine.scheduling_policies import CLUSTER_MAINTENANCE, Content, for_pool
+from ovirt_tcp_plugin.placement import filter_unit
 from ovirt_tcp_plugin.placement.decision import Scope
-from ovirt_tcp_plugin.placement.inventory import UNIT_NAME, Cluster
+from ovirt_tcp_plugin.placement.inventory import Cluster
 from ovirt_tcp_plugin.placement.pools import Pool, Pools
 
-# The engine asks while it holds the lock of a cluster; filterd answers from memory. As installed it would wait 120 s.
+# The engine asks while it holds the lock of a cluster; filterd answers from memory. As installed it
+# would wait 120 s.
 RESPONSE_TIMEOUT_MS = 3000
 DEFAULT_SOURCE = "evenly_distributed"
 START_BROKER = "systemctl enable --now ovirt-tcp-broker"
 START_FILTERD = "systemctl enable --now ovirt-tcp-filterd.socket ovirt-tcp-filterd.service"
+FILTERD_URL = "http://localhost:18781/"
 
 _CONNECT_WITHIN_S = 1.0
-# The journal drops what is below a millisecond, so an act may be that much later than it says.
+# The journal drops what is below a millisecond, so a change may be that much later than it says.
 _JOURNAL_STEP = datetime.timedelta(milliseconds=1)
 _HERE = frozenset({"localhost", "127.0.0.1", "::1"})
 _PHASE_1 = frozenset({SetOption.kind, DefineProperty.kind})
@@ -45,74 +51,66 @@ _PHASE_1 = frozenset({SetOption.kind, DefineProperty.kind})
 POLICY_KINDS = frozenset({UsePolicy.kind, MakePolicy.kind})
 
 
-@dataclasses.dataclass(frozen=True)
-class Wishes:
-    """What the administrator asked for.
-
-    Attributes:
-        ha_retry_s: seconds until a VM that was not restarted often enough is tried again; None leaves it.
-        policy: name of the scheduling policy to make.
-        copy_from: name of the one that it is a copy of; empty for the clusters' present one.
-        scope: who needs trust; None for all VMs, or whom the policy says that is there already.
-        clusters: names of the clusters that become trusted pools.
-        broker_user: as whom the broker logs in.
-    """
-
-    ha_retry_s: Optional[int] = None
-    policy: str = "ovirt-tcp"
-    copy_from: str = ""
-    scope: Optional[Scope] = None
-    clusters: tuple[str, ...] = ()
-    broker_user: str = ""
-
-
-def first(config: EngineConfig, wishes: Wishes) -> list[Act]:
-    """Return the acts of phase 1."""
-    acts: list[Act] = [
+def first(config: EngineConfig, desired: DesiredState) -> list[Change]:
+    """Return the changes of phase 1."""
+    changes: list[Change] = [
         SetOption(config, options.SCHEDULER_ENABLED, "true"),
         SetOption(config, options.SCHEDULER_TIMEOUT, str(RESPONSE_TIMEOUT_MS)),
     ]
-    acts += [DefineProperty(config, level) for level in sorted(config.values(options.PROPERTIES))]
-    if wishes.ha_retry_s is not None:
-        acts.append(SetOption(config, options.HA_RETRY, str(wishes.ha_retry_s)))
-    return acts
+    for level in sorted(config.values(options.PROPERTIES)):
+        changes.append(DefineProperty(config, level))
+    if desired.ha_retry_s is not None:
+        changes.append(SetOption(config, options.HA_RETRY, str(desired.ha_retry_s)))
+    return changes
 
 
 def check_filterd(config: EngineConfig) -> None:
-    """See that filterd answers where the engine will ask. Raises Conflict with what to do."""
+    """Check that filterd answers where the engine will ask. Raises Conflict with what to do."""
     url = config.value(options.SCHEDULER_URL)
     try:
         parts = urllib.parse.urlsplit(url)
         port = parts.port or 80
     except ValueError as e:
-        raise errors.Conflict(f"{options.SCHEDULER_URL} is {url}, which is no address: {e}") from e
+        what = f"{options.SCHEDULER_URL} is {url}, which is no address ({e})"
+        step = f"set it to {FILTERD_URL} by engine-config"
+        raise errors.Conflict(f"{what}: {step}") from e
     if parts.hostname not in _HERE:
-        what = f"{options.SCHEDULER_URL} is {url}, another external scheduler's, and the engine asks only one"
-        raise errors.Conflict(f"{what}: ovirt-tcp-filterd answers at http://localhost:18781/")
+        other = "another external scheduler's, and the engine asks only one"
+        what = f"{options.SCHEDULER_URL} is {url}, {other}"
+        raise errors.Conflict(f"{what}: ovirt-tcp-filterd answers at {FILTERD_URL}")
     try:
-        found = filterd_client.discover(parts.hostname, port).get("filters", ())
+        filters = filterd_client.discover(parts.hostname, port).get("filters", ())
     except errors.Unavailable as e:
-        what = f"ovirt-tcp-filterd does not answer at {url} ({e.reason}): {START_FILTERD}, then run setup again"
-        raise errors.Conflict(f"{what}. Do not restart the engine before: it looks for filterd only at its start") from e
-    if UNIT_NAME not in found:
-        raise errors.Conflict(f"another external scheduler answers at {url}: the engine asks only one, stop that or this")
+        what = f"ovirt-tcp-filterd does not answer at {url} ({e.reason})"
+        step = f"{START_FILTERD}, then run setup again"
+        why = "it looks for filterd only at its start"
+        warning = f"Do not restart the engine before: {why}"
+        raise errors.Conflict(f"{what}: {step}. {warning}") from e
+    if filter_unit.NAME not in filters:
+        what = f"another external scheduler answers at {url}, and the engine asks only one"
+        raise errors.Conflict(f"{what}: stop that one, or do without ovirt-tcp")
 
 
-def check_start(journal: Journal, started: Callable[[], datetime.datetime], dry_run: bool) -> None:
-    """See that the engine started after the last act of phase 1. Raises Conflict with what to do.
+def check_start(
+    journal: Journal, engine_start: Callable[[], datetime.datetime], dry_run: bool
+) -> None:
+    """Check that the engine started after the last change of phase 1.
 
     Both times are of this machine's clock. Where they show that it was set back in between, only
     another start counts.
 
     Args:
-        started: returns when the engine started; raises Conflict.
+        engine_start: returns when the engine started; raises Conflict.
         dry_run: whether the journal stays as it is.
+
+    Raises:
+        Conflict: it did not, or that cannot be told; with what to do.
     """
-    acts = [entry for entry in journal.entries if entry.kind in _PHASE_1]
-    if not acts:
+    entries = [entry for entry in journal.entries if entry.kind in _PHASE_1]
+    if not entries:
         return
-    changed = max(datetime.datetime.fromisoformat(entry.at) for entry in acts)
-    engine_start = started()
+    changed = max(datetime.datetime.fromisoformat(entry.at) for entry in entries)
+    started = engine_start()
     now = datetime.datetime.now(datetime.timezone.utc)
     again = f"{RESTART}, then run setup again"
     if changed > now:
@@ -120,55 +118,65 @@ def check_start(journal: Journal, started: Callable[[], datetime.datetime], dry_
             journal.redate(_PHASE_1)
         clock = "the clock of this machine was set back since phase 1"
         raise errors.Conflict(f"{clock}: once more {again}")
-    if engine_start > now:
+    if started > now:
         clock = "the clock of this machine was set back since the engine started"
         raise errors.Conflict(f"{clock}: {again}")
-    if engine_start < changed + _JOURNAL_STEP:
+    if started < changed + _JOURNAL_STEP:
         raise errors.Conflict(f"the engine has not been started since phase 1: {again}")
 
 
-def check_unit(engine: Administration) -> None:
-    """See that the engine has found our unit. Raises Conflict with what to do."""
-    units = [one for one in engine.units() if one.name == UNIT_NAME]
-    if not any(one.enabled for one in units):
-        what = "disabled" if units else "did not find"
-        why = f"the engine {what} the filter unit {UNIT_NAME} at its start: filterd did not answer then"
-        raise errors.Conflict(f"{why}. It answers now: {RESTART}, then run setup again")
+def check_unit(engine: AdminClient) -> None:
+    """Check that the engine has found our unit. Raises Conflict with what to do."""
+    units = [unit for unit in engine.units() if unit.name == filter_unit.NAME]
+    if any(unit.enabled for unit in units):
+        return
+    verb = "disabled" if units else "did not find"
+    what = f"the engine {verb} the filter unit {filter_unit.NAME} at its start"
+    why = "filterd did not answer then"
+    raise errors.Conflict(f"{what}: {why}. It answers now: {RESTART}, then run setup again")
 
 
-def note_unit(engine: Administration, journal: Journal) -> None:
+def note_unit(engine: AdminClient, journal: Journal) -> None:
     """Have the journal know the unit, if the engine could find it only because of phase 1."""
     enabled = journal.entry(SetOption.kind, options.SCHEDULER_ENABLED)
+    if enabled is None or enabled.before.lower() == "true":
+        return
     unit = KnowUnit(engine)
-    known = journal.entry(unit.kind, unit.subject)
-    noted = known is not None and known.state is not State.INTENDED
-    if enabled is not None and enabled.before.lower() != "true" and not noted:
-        there = unit.look(None)
-        journal.intend(unit.kind, unit.subject, None, there)
-        journal.done(unit.kind, unit.subject, there)
+    entry = journal.entry(unit.kind, unit.subject)
+    if entry is not None and entry.state is not EntryState.INTENDED:
+        return
+    unit_id = unit.look(None)
+    journal.intend(unit.kind, unit.subject, None, unit_id)
+    journal.done(unit.kind, unit.subject, unit_id)
 
 
-def second(engine: Administration, wishes: Wishes) -> list[Act]:
-    """Return the acts of phase 2. Raises NotFound when there is no such cluster."""
-    known = {one.name: one for one in engine.clusters()}
-    for name in wishes.clusters:
+def second(engine: AdminClient, desired: DesiredState) -> list[Change]:
+    """Return the changes of phase 2.
+
+    Raises:
+        NotFound: there is no such cluster.
+        Conflict: a cluster is being upgraded; with what to do.
+    """
+    known = {cluster.name: cluster for cluster in engine.clusters()}
+    for name in desired.clusters:
         if name not in known:
             raise errors.NotFound("cluster", f"{name} at the engine")
-    clusters = [known[name] for name in wishes.clusters]
+    clusters = [known[name] for name in desired.clusters]
     check_upgrades(clusters, "setup")
-    acts: list[Act] = [
-        MakePolicy(engine, wishes.policy, lambda: _copy(engine, wishes, clusters)),
-        MakeRole(engine),
-    ]
-    if find_user(engine, wishes.broker_user) is not None:
-        acts.append(GrantRole(engine, wishes.broker_user))
-    return acts + [UsePolicy(engine, one.id, one.name, wishes.policy, wishes.scope) for one in clusters]
+    copy = functools.partial(_copy, engine, desired, clusters)
+    changes: list[Change] = [MakePolicy(engine, desired.policy, copy), MakeRole(engine)]
+    if find_user(engine, desired.broker_user) is not None:
+        changes.append(GrantRole(engine, desired.broker_user))
+    for cluster in clusters:
+        use = UsePolicy(engine, cluster.id, cluster.name, desired.policy, desired.scope)
+        changes.append(use)
+    return changes
 
 
 def check_upgrades(clusters: Iterable[Cluster], command: str) -> None:
-    """See that none of these clusters is being upgraded. Raises Conflict with what to do.
+    """Check that none of these clusters is being upgraded. Raises Conflict with what to do.
 
-    Meanwhile it has a scheduling policy that is neither to be copied nor to be come back to.
+    Meanwhile it has a scheduling policy that is neither to be copied nor to be restored.
     """
     names = [cluster.name for cluster in clusters if cluster.policy_id == CLUSTER_MAINTENANCE]
     if names:
@@ -177,47 +185,57 @@ def check_upgrades(clusters: Iterable[Cluster], command: str) -> None:
         raise errors.Conflict(f"{what}. Wait until the upgrade has ended, then run {command} again")
 
 
-def left_to_do(engine: Administration, wishes: Wishes, broker: Settings) -> list[str]:
-    """Return what setup cannot do, or may not."""
+def left_to_do(engine: AdminClient, desired: DesiredState, broker: Settings) -> list[str]:
+    """Return what setup cannot do, or may not, as sentences for people."""
     listing = engine.listing()
     pools = _pools(engine)
-    told = [one.text for one in conflicts(pools, listing.vms, engine.forbidding_groups(pools), broker.pools.exempt_vms)]
-    if find_user(engine, wishes.broker_user) is None:
-        told.append(missing_user(wishes.broker_user))
+    groups = engine.forbidding_groups(pools)
+    tasks: list[str] = []
+    for conflict in conflicts(pools, listing.vms, groups, broker.pools.exempt_vms):
+        tasks.append(conflict.text)
+    if find_user(engine, desired.broker_user) is None:
+        tasks.append(missing_user(desired.broker_user))
     if not pools:
-        told.append(f"no cluster is a trusted pool yet: ovirt-tcp setup --policy {wishes.policy} --cluster NAME")
+        step = f"ovirt-tcp setup --policy {desired.policy} --cluster NAME"
+        tasks.append(f"no cluster is a trusted pool yet: {step}")
     elif not _listens(broker.api.address, broker.api.port):
-        told.append(f"ovirt-tcp-broker does not run, and until it does no VM starts in a trusted pool: {START_BROKER}")
-    return told
+        what = "ovirt-tcp-broker does not run, and until it does no VM starts in a trusted pool"
+        tasks.append(f"{what}: {START_BROKER}")
+    return tasks
 
 
-def ways_back(journal: Journal, config: EngineConfig, engine: Administration) -> list[tuple[Act, Entry]]:
-    """Return the acts of the journal, the last one first."""
-    return [(_act(one, config, engine), one) for one in reversed(journal.entries)]
+def ways_back(
+    journal: Journal, config: EngineConfig, engine: AdminClient
+) -> list[tuple[Change, Entry]]:
+    """Return the changes of the journal, the last one first."""
+    return [(_change(entry, config, engine), entry) for entry in reversed(journal.entries)]
 
 
-def pools_left(engine: Administration, pools: Collection[Cluster]) -> str:
+def pools_left(engine: AdminClient, pools: Collection[Cluster]) -> str:
     """Return why walls, the broker's role and the engine's configuration cannot be undone yet."""
     names = ", ".join(sorted(cluster.name for cluster in pools))
-    locked = {policy.id: policy.name for policy in engine.policies() if policy.locked}
-    used = {cluster.policy_id for cluster in pools}
-    phantoms = sorted(name for policy_id, name in locked.items() if policy_id in used)
     kept = "its wall, the broker's role and the engine's configuration stay"
     what = f"Cluster {names} is a trusted pool, so {kept}"
+    policy_ids = {cluster.policy_id for cluster in pools}
+    # The engine's own policies have our unit only in its memory.
+    phantoms = [
+        policy.name for policy in engine.policies() if policy.locked and policy.id in policy_ids
+    ]
     if phantoms:
-        memory = f"has {UNIT_NAME} only in the engine's memory, after an edit that it refused"
-        cure = f"{RESTART}, then run setup --remove again."
-        return f"{what}: {', '.join(phantoms)} {memory}. {cure}"
+        where = "only in the engine's memory, after an edit that it refused"
+        why = f"{', '.join(sorted(phantoms))} has {filter_unit.NAME} {where}"
+        return f"{what}: {why}. {RESTART}, then run setup --remove again."
     return f"{what}: give it another scheduling policy, then run setup --remove again."
 
 
-def _pools(engine: Administration) -> dict[str, Pool]:
+def _pools(engine: AdminClient) -> dict[str, Pool]:
     pools = Pools()
     pools.update(engine.listing())
     return pools.by_cluster
 
 
-def _act(entry: Entry, config: EngineConfig, engine: Administration) -> Act:
+def _change(entry: Entry, config: EngineConfig, engine: AdminClient) -> Change:
+    """Return the change that an entry is about. Raises Conflict: a newer release made it."""
     if entry.kind == SetOption.kind:
         return SetOption(config, entry.subject)
     if entry.kind == DefineProperty.kind:
@@ -231,9 +249,10 @@ def _act(entry: Entry, config: EngineConfig, engine: Administration) -> Act:
     if entry.kind == KnowUnit.kind:
         return KnowUnit(engine)
     if entry.kind == UsePolicy.kind:
-        names = {one.id: one.name for one in engine.clusters()}
+        names = {cluster.id: cluster.name for cluster in engine.clusters()}
         return UsePolicy(engine, entry.subject, names.get(entry.subject, entry.subject))
-    raise errors.Conflict(f"the journal has an act of an unknown kind, {entry.kind}: a newer release made it")
+    what = f"the journal has a change of an unknown kind, {entry.kind}"
+    raise errors.Conflict(f"{what}: a newer release made it; use that to undo it")
 
 
 def _listens(address: str, port: int) -> bool:
@@ -244,19 +263,45 @@ def _listens(address: str, port: int) -> bool:
     return True
 
 
-def _copy(engine: Administration, wishes: Wishes, clusters: Collection[Cluster]) -> tuple[Content, str]:
-    """Return the content of the policy to make, and the name of its source. Raises Conflict when that is not clear."""
-    named = {one.name: one.id for one in engine.policies()}
-    present = sorted({name for name, uid in named.items() for cluster in clusters if cluster.policy_id == uid})
-    if len(present) > 1 and not wishes.copy_from:
-        what = f"the clusters have different scheduling policies ({', '.join(present)})"
-        raise errors.Conflict(f"{what}: say by --copy-policy which one is to be copied, or set them up one by one")
-    source = wishes.copy_from or (present[0] if present else DEFAULT_SOURCE)
-    if source not in named:
-        raise errors.Conflict(f"there is no scheduling policy {source} to copy: name another one by --copy-policy")
-    if named[source] == CLUSTER_MAINTENANCE:
+def _copy(
+    engine: AdminClient, desired: DesiredState, clusters: Collection[Cluster]
+) -> tuple[Content, str]:
+    """Return the content of the policy to make, and what it comes from, in a few words.
+
+    Raises:
+        Conflict: it is not clear which policy to copy, or that one cannot be copied; with what to
+            do.
+    """
+    policy_ids = {policy.name: policy.id for policy in engine.policies()}
+    source = desired.copy_from or _source(policy_ids, clusters)
+    if source not in policy_ids:
+        what = f"there is no scheduling policy {source} to copy"
+        raise errors.Conflict(f"{what}: name another one by --copy-policy")
+    if policy_ids[source] == CLUSTER_MAINTENANCE:
         what = f"{source} is for clusters that are being upgraded"
         why = "only highly available VMs start with it"
         raise errors.Conflict(f"{what}, and {why}: name another one by --copy-policy")
-    unit = next(one.id for one in engine.units() if one.name == UNIT_NAME and one.enabled)
-    return for_pool(engine.content(named[source]), unit, wishes.scope or Scope.ALL_VMS), f"copy of {source}"
+    unit_id = _unit_id(engine)
+    content = for_pool(
+        engine.content(policy_ids[source]), unit_id, desired.scope or Scope.ALL_VMS
+    )
+    return content, f"copy of {source}"
+
+
+def _source(policy_ids: dict[str, str], clusters: Collection[Cluster]) -> str:
+    """Return the name of the policy that the clusters have now. Raises Conflict: several."""
+    present_ids = {cluster.policy_id for cluster in clusters}
+    names = sorted(name for name, policy_id in policy_ids.items() if policy_id in present_ids)
+    if len(names) > 1:
+        what = f"the clusters have different scheduling policies ({', '.join(names)})"
+        step = "say by --copy-policy which one is to be copied, or set them up one by one"
+        raise errors.Conflict(f"{what}: {step}")
+    return names[0] if names else DEFAULT_SOURCE
+
+
+def _unit_id(engine: AdminClient) -> str:
+    """Return the id of our unit, which `check_unit` has seen."""
+    for unit in engine.units():
+        if unit.name == filter_unit.NAME and unit.enabled:
+            return unit.id
+    raise errors.NotFound("filter unit", f"{filter_unit.NAME} at the engine")

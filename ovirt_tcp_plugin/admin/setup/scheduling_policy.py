@@ -9,83 +9,105 @@ from collections.abc import Callable
 from typing import Any, Optional
 
 from ovirt_tcp_plugin import errors
-from ovirt_tcp_plugin.admin.setup.changes import Act
+from ovirt_tcp_plugin.admin.setup.changes import Change
 from ovirt_tcp_plugin.admin.setup.journal import Entry
 from ovirt_tcp_plugin.engine import scheduling_policies
-from ovirt_tcp_plugin.engine.admin_client import Administration, Named
+from ovirt_tcp_plugin.engine.admin_client import AdminClient, Named
 from ovirt_tcp_plugin.engine.scheduling_policies import Content
-from ovirt_tcp_plugin.placement.inventory import UNIT_NAME
+from ovirt_tcp_plugin.placement import filter_unit
 
 
-class MakePolicy(Act):
+class MakePolicy(Change):
     """A policy of our own, unit by unit. What is there is its id, name, description and content.
 
-    Its description bears a random word of the journal's intent, so that one that was begun and not journalled as done is
-    known again, and one of that name by somebody else is not.
+    Its description bears a random word of the journal's intent. So one that was begun and not
+    journalled as done is known again, and one of that name by somebody else is not taken for ours.
 
     Args:
-        wish: returns what it is to consist of, and the name of the policy that this comes from.
+        content: returns what it is to consist of, and where that comes from, in a few words.
     """
 
     kind = "policy"
     makes = True
 
     def __init__(
-        self, engine: Administration, name: str, wish: Optional[Callable[[], tuple[Content, str]]] = None
+        self,
+        engine: AdminClient,
+        name: str,
+        content: Optional[Callable[[], tuple[Content, str]]] = None,
     ) -> None:
         super().__init__(name, f"scheduling policy {name}")
-        self._engine, self._wish = engine, wish
+        self._engine = engine
+        self._content = content
 
     def look(self, entry: Optional[Entry]) -> Any:
         """Return the policy that the journal knows, or the one of this name."""
-        known = entry.after["id"] if entry is not None and entry.after is not None else ""
-        found = [one for one in self._engine.policies() if (one.id == known if known else one.name == self.subject)]
-        return _encode(found[0], self._engine.content(found[0].id)) if found else None
+        policy = self._policy(entry)
+        if policy is None:
+            return None
+        return {
+            "id": policy.id,
+            "name": policy.name,
+            "description": policy.description,
+            **self._engine.content(policy.id).encode(),
+        }
 
-    def wanted(self, now: Any, entry: Optional[Entry]) -> Any:
-        """Return what the journal wants, or a new copy. Raises Conflict when somebody else has one of this name."""
+    def desired(self, now: Any, entry: Optional[Entry]) -> Any:
+        """Return what the journal wants, or a new copy.
+
+        Raises:
+            Conflict: somebody else has a policy of this name.
+        """
         if entry is not None and entry.after is not None:
             return entry.after
-        if now is not None and (entry is None or not self.half_made(now, entry.wanted)):
-            raise errors.Conflict(
-                f"there is a scheduling policy {self.subject}, and setup did not make it: choose another name by --policy"
-            )
+        if now is not None and (entry is None or not self.is_partly_made(now, entry.desired)):
+            what = f"there is a scheduling policy {self.subject}, and setup did not make it"
+            raise errors.Conflict(f"{what}: choose another name by --policy")
         if entry is not None:
-            return entry.wanted
-        content, source = self._wish() if self._wish is not None else (Content(), "")
-        description = f"{source} with {UNIT_NAME}; made by ovirt-tcp setup {secrets.token_hex(4)}"
+            return entry.desired
+        content = Content()
+        source = ""
+        if self._content is not None:
+            content, source = self._content()
+        mark = f"made by ovirt-tcp setup {secrets.token_hex(4)}"
+        description = f"{source} with {filter_unit.NAME}; {mark}"
         return {"name": self.subject, "description": description, **content.encode()}
 
-    def stands(self, now: Any, left: Any) -> bool:
+    def is_in_place(self, now: Any, value: Any) -> bool:
         """Return whether the policy is there, word for word."""
-        return now is not None and {**now, "id": ""} == {**left, "id": ""}
+        return now is not None and {**now, "id": ""} == {**value, "id": ""}
 
-    def half_made(self, now: Any, wanted: Any) -> bool:
+    def is_partly_made(self, now: Any, desired: Any) -> bool:
         """Return whether the policy is ours: its description is."""
-        return now is not None and now["description"] == wanted["description"]
+        return now is not None and now["description"] == desired["description"]
 
-    def gone(self, now: Any, entry: Entry) -> bool:
-        """Return whether the policy is not there, or the one of its name is not ours and ours was never made."""
-        return now is None or (entry.after is None and not self.half_made(now, entry.wanted))
+    def is_undone(self, now: Any, entry: Entry) -> bool:
+        """Return whether the policy is not there.
 
-    def do(self, wanted: Any) -> Any:
+        One of its name that is not ours does not count when ours was never made.
+        """
+        if now is None:
+            return True
+        return entry.after is None and not self.is_partly_made(now, entry.desired)
+
+    def make(self, desired: Any) -> Any:
         """Make the policy: the balance first, the properties when the units are there.
 
         One that an earlier run of ours left unfinished is removed and made again, never finished:
         what it shows may be a refused edit in the engine's memory, which the next one would repeat
-        (`Administration.add_filter`).
+        (`AdminClient.add_filter`).
         """
-        self._remove_half_made(wanted)
-        content = scheduling_policies.decode(wanted)
-        uid = self._engine.add_policy(wanted["name"], wanted["description"])
-        self._engine.set_balance(uid, content.balance)
-        for unit, position in content.filters.items():
-            self._engine.add_filter(uid, unit, position)
-        for unit, factor in content.weights.items():
-            self._engine.add_weight(uid, unit, factor)
-        self._engine.set_properties(uid, content.properties)
+        self._remove_partly_made(desired)
+        content = scheduling_policies.decode(desired)
+        policy_id = self._engine.add_policy(desired["name"], desired["description"])
+        self._engine.set_balance(policy_id, content.balance)
+        for unit_id, position in content.filters.items():
+            self._engine.add_filter(policy_id, unit_id, position)
+        for unit_id, factor in content.weights.items():
+            self._engine.add_weight(policy_id, unit_id, factor)
+        self._engine.set_properties(policy_id, content.properties)
         made = self.look(None)
-        if not self.stands(made, wanted):
+        if not self.is_in_place(made, desired):
             what = f"the scheduling policy {self.subject} is not what was asked for"
             raise errors.Unavailable("the engine", what)
         return made
@@ -99,21 +121,29 @@ class MakePolicy(Act):
         """Return the policy in short."""
         if value is None:
             return "nothing"
+        source = value["description"].partition(";")[0]
         counts = f"{len(value['filters'])} filters, {len(value['weights'])} weights, a balance"
-        given = ", ".join(f"{name}={text}" for name, text in sorted(value["properties"].items()))
-        return f"{value['description'].partition(';')[0]}: {counts}; {given}"
+        settings = [f"{name}={text}" for name, text in sorted(value["properties"].items())]
+        return f"{source}: {counts}; {', '.join(settings)}"
 
-    def _remove_half_made(self, wanted: Any) -> None:
+    def _policy(self, entry: Optional[Entry]) -> Optional[Named]:
+        known_id = entry.after["id"] if entry is not None and entry.after is not None else ""
+        for policy in self._engine.policies():
+            if policy.id == known_id or (not known_id and policy.name == self.subject):
+                return policy
+        return None
+
+    def _remove_partly_made(self, desired: Any) -> None:
         """Remove a policy of this name that we began.
 
         Raises Conflict when it is not ours, or a cluster uses it.
         """
-        policy = next((one for one in self._engine.policies() if one.name == self.subject), None)
+        policy = self._policy(None)
         if policy is None:
             return
-        if policy.locked or policy.description != wanted["description"]:
+        if policy.locked or policy.description != desired["description"]:
             what = f"somebody made a scheduling policy {self.subject} at this moment"
-            raise errors.Conflict(what)
+            raise errors.Conflict(f"{what}: run setup again")
         try:
             self._engine.remove_policy(policy.id)
         except errors.NotFound:
@@ -124,27 +154,30 @@ class MakePolicy(Act):
             raise errors.Conflict(f"{what}, but it cannot be removed ({e.reason}): {step}") from e
 
 
-class KnowUnit(Act):
-    """The filter unit: the engine makes it by itself when it discovers filterd; only its end is an act."""
+class KnowUnit(Change):
+    """The filter unit. The engine makes it when it discovers filterd; we only remove it."""
 
     kind = "unit"
     makes = True
 
-    def __init__(self, engine: Administration) -> None:
-        super().__init__(UNIT_NAME, f"filter unit {UNIT_NAME}")
+    def __init__(self, engine: AdminClient) -> None:
+        super().__init__(filter_unit.NAME, f"filter unit {filter_unit.NAME}")
         self._engine = engine
 
     def look(self, entry: Optional[Entry]) -> Any:
         """Return the unit's id."""
-        return next((one.id for one in self._engine.units() if one.name == UNIT_NAME), None)
+        for unit in self._engine.units():
+            if unit.name == filter_unit.NAME:
+                return unit.id
+        return None
 
-    def wanted(self, now: Any, entry: Optional[Entry]) -> Any:
+    def desired(self, now: Any, entry: Optional[Entry]) -> Any:
         """Return the unit's id."""
         return now
 
-    def do(self, wanted: Any) -> Any:
+    def make(self, desired: Any) -> Any:
         """Do nothing: it is there."""
-        return wanted
+        return desired
 
     def undo(self, entry: Entry, now: Any) -> str:
         """Remove the unit, which no policy may use any more."""
@@ -154,7 +187,3 @@ class KnowUnit(Act):
     def show(self, value: Any) -> str:
         """Return whether it is there."""
         return "nothing" if value is None else "known to the engine"
-
-
-def _encode(policy: Named, content: Content) -> dict[str, Any]:
-    return {"id": policy.id, "name": policy.name, "description": policy.description, **content.encode()}

@@ -26,7 +26,7 @@ from ovirt_tcp_plugin.broker.workers.vm_monitor import VmMonitor
 from ovirt_tcp_plugin.clock import Clock
 from ovirt_tcp_plugin.engine import events
 from ovirt_tcp_plugin.engine.client import MAX_EVENTS
-from ovirt_tcp_plugin.engine.start_file import started_at
+from ovirt_tcp_plugin.engine.engine_start import started_at
 from ovirt_tcp_plugin.engine.starts import EngineStarts
 from ovirt_tcp_plugin.placement.inventory import Event, Listing, Unit
 

@@ -64,7 +64,7 @@ class TestErrors:
         done = desk.run("verdicts")
         assert done.exit_code == 1
         assert "refused (unauthenticated): this needs viewer" in done.output
-        assert "next: `ovirt-tcp-broker token add --role operator` makes one" in done.output
+        assert "next: make a token by `ovirt-tcp-broker token add --role operator`" in done.output
 
     def test_a_viewers_token_decides_nothing(self, desk: Desk) -> None:
         desk.trip()
@@ -99,7 +99,7 @@ class TestWhy:
         ]
 
     def test_a_vm_that_nobody_knows_is_said(self, desk: Desk) -> None:
-        assert "the broker knows no such VM" in desk.run("why", "vm-99", "host-0").output
+        assert "the broker does not know this VM" in desk.run("why", "vm-99", "host-0").output
 
     def test_it_may(self, desk: Desk) -> None:
         desk.world.attest(good=["h1"])
@@ -123,7 +123,7 @@ class TestTables:
         desk.world.knowledge.questions.nobody_answered(["h0"], "refused")
         told = "\n".join(desk.lines("verdicts"))
         assert "no attestation server answers" in told
-        assert "the startup attestation goes on: stage 1, 4 of 10 hosts asked" in told
+        assert "the startup attestation is not finished: stage 1, 4 of 10 hosts asked" in told
 
     def test_pools(self, desk: Desk) -> None:
         desk.world.attest(good=["h1", "h2"])

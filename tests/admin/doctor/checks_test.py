@@ -11,7 +11,7 @@ import pytest
 
 from ovirt_tcp_plugin import errors
 from ovirt_tcp_plugin.admin.doctor import collector, scheduling_policies
-from ovirt_tcp_plugin.admin.doctor.collector import Gathering, settle
+from ovirt_tcp_plugin.admin.doctor.collector import Collector, settle
 from ovirt_tcp_plugin.admin.doctor.findings import named
 from ovirt_tcp_plugin.lab.engine import faults
 from ovirt_tcp_plugin.lab.engine.faults import AnswerFault
@@ -122,9 +122,9 @@ class TestOwnFaults:
         assert (done.exit_code, "does not exist" in done.output) == (1, True)
 
 
-class TestGathering:
+class TestCollector:
     def test_what_is_not_there_in_time_is_unavailable(self) -> None:
-        collector = Gathering(0.05)
+        collector = Collector(0.05)
         collector.start("never", lambda: time.sleep(1))
         with pytest.raises(errors.Unavailable, match="no answer within 0 s"):
             collector.value("never")
@@ -133,7 +133,7 @@ class TestGathering:
         def fail() -> None:
             raise errors.NotFound("thing", "x")
 
-        collector = Gathering(5)
+        collector = Collector(5)
         collector.start("one", fail)
         collector.start("two", lambda one: one, "one")
         with pytest.raises(errors.NotFound):
@@ -171,7 +171,7 @@ class TestPrinted:
         done = installation.run()
         assert done.exit_code == 1
         lines = done.output.splitlines()
-        assert lines[0] == "ok    engine           The engine answers, and takes the broker's user."
+        assert lines[0] == "ok    engine           The engine answers, and lets the broker's user log in."
         (position,) = [n for n, line in enumerate(lines) if line.startswith("FAIL")]
         assert lines[position].startswith("FAIL  no_balance       Policy trusted of cluster Trusted has no balance unit")
         assert lines[position + 1].startswith("                 next  choose a load balancer")

@@ -20,7 +20,7 @@ from click.testing import CliRunner
 
 from ovirt_tcp_plugin.admin.cli import main
 from ovirt_tcp_plugin.admin.doctor import peers, services
-from ovirt_tcp_plugin.admin.doctor.findings import State
+from ovirt_tcp_plugin.admin.doctor.findings import FindingState
 from ovirt_tcp_plugin.admin.doctor.observations import ServerView
 from ovirt_tcp_plugin.clock import boottime_ms
 from ovirt_tcp_plugin.engine import filterd_client
@@ -313,8 +313,8 @@ class TestServers:
 
     @pytest.mark.parametrize("ahead", [3600, -3600])
     def test_a_clock_that_differs(self, installation: Installation, monkeypatch: pytest.MonkeyPatch, ahead: float) -> None:
-        told = peers._ahead
-        monkeypatch.setattr(peers, "_ahead", lambda date: ahead + (told(date) or 0))
+        ahead_s = peers._ahead_s
+        monkeypatch.setattr(peers, "_ahead_s", lambda date: ahead + (ahead_s(date) or 0))
         look = installation.look()
         assert (look.bad, look.status) == ({"clock_differs": "warning"}, 0)
         assert ("ahead of" if ahead > 0 else "behind") in look.by_code["clock_differs"]["text"]
@@ -322,12 +322,12 @@ class TestServers:
     def test_a_certificate_that_ends_soon(self) -> None:
         three_days_s = 3 * 86_400 + 60
         (one,) = services.servers([ServerView("https://attest.lab", status=200, good=True, certificate_ends_s=three_days_s)])
-        assert (one.state, one.code) == (State.WARNING, "certificate_ends")
+        assert (one.state, one.code) == (FindingState.WARNING, "certificate_ends")
         assert "ends in 3 days" in one.text
 
     @pytest.mark.parametrize("date", ["", "yesterday", "Thu, 99 Jan 2026 00:00:00 GMT"])
     def test_a_server_that_does_not_tell_the_time(self, date: str) -> None:
-        assert peers._ahead(date) is None
+        assert peers._ahead_s(date) is None
 
 
 def test_a_name_comes_with_its_addresses() -> None:

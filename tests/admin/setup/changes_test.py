@@ -1,6 +1,6 @@
 # SPDX-FileCopyrightText: The ovirt_tcp_plugin developers
 # SPDX-License-Identifier: Apache-2.0
-"""The rule of setup, act by act: what is there, what is wanted, and what the journal says."""
+"""The rule of setup, change by change: what is there, what is desired, and what the journal says."""
 
 from __future__ import annotations
 
@@ -11,33 +11,34 @@ import pytest
 
 from ovirt_tcp_plugin import errors
 from ovirt_tcp_plugin.admin.setup import changes
-from ovirt_tcp_plugin.admin.setup.changes import Act, Need
-from ovirt_tcp_plugin.admin.setup.journal import Entry, Journal, State
+from ovirt_tcp_plugin.admin.setup.changes import Change, Need
+from ovirt_tcp_plugin.admin.setup.journal import Entry, EntryState, Journal
 
 
-class Word(Act):
+class Word(Change):
     """A word that is somewhere."""
 
     kind = "word"
 
     def __init__(self, there: Any, wish: Any = "ours") -> None:
         super().__init__("w", "the word")
-        self.there, self.wish = there, wish
+        self.there = there
+        self.wish = wish
         self.done = 0
         self.refusal = ""
 
     def look(self, entry: Optional[Entry]) -> Any:
         return self.there
 
-    def wanted(self, now: Any, entry: Optional[Entry]) -> Any:
+    def desired(self, now: Any, entry: Optional[Entry]) -> Any:
         if self.refusal:
             raise errors.Conflict(self.refusal)
         return self.wish
 
-    def do(self, wanted: Any) -> Any:
-        self.there = wanted
+    def make(self, desired: Any) -> Any:
+        self.there = desired
         self.done += 1
-        return wanted
+        return desired
 
     def undo(self, entry: Entry, now: Any) -> str:
         if self.refusal:
@@ -51,7 +52,7 @@ class Thing(Word):
 
     makes = True
 
-    def half_made(self, now: Any, wanted: Any) -> bool:
+    def is_partly_made(self, now: Any, desired: Any) -> bool:
         return bool(now == "half")
 
 
@@ -97,9 +98,9 @@ def test_what_there_is_to_do_follows_from_what_is_there_and_what_was_done(
     if history is not None:
         history(journal)
     word = Word(there)
-    step = changes.step(word, journal)
-    assert step.need is need
-    assert bool(step.reason) is (need is Need.CHANGED)
+    planned = changes.plan(word, journal)
+    assert planned.need is need
+    assert bool(planned.reason) is (need is Need.CHANGED)
     changes.perform([word], journal, quiet)
     assert word.done == (1 if need is Need.DO else 0)
     assert word.there == ("ours" if need is Need.DO else there)
@@ -122,25 +123,25 @@ def test_another_wish_than_the_last_time_is_done_and_what_was_before_both_is_kep
     word = Word("theirs")
     changes.perform([word], journal, quiet)
     word.wish = "ours too"
-    assert changes.step(word, journal).need is Need.DO
-    journal.intend("word", "w", "theirs", "ours too")  # and killed before the act
+    assert changes.plan(word, journal).need is Need.DO
+    journal.intend("word", "w", "theirs", "ours too")  # and killed before the change
     changes.perform([word], journal, quiet)
     assert (word.there, journal.entries[0].before, journal.entries[0].after) == ("ours too", "theirs", "ours too")
 
 
 def test_a_change_by_somebody_is_told_with_all_three_values(journal: Journal) -> None:
     done(journal)
-    reason = changes.step(Word("another's"), journal).reason
+    reason = changes.plan(Word("another's"), journal).reason
     assert reason == (
         "the word was left alone: somebody changed it since setup. "
         "It is another's; setup left ours; before that it was theirs."
     )
 
 
-def test_a_refused_act_ends_it_and_those_before_it_are_done(journal: Journal) -> None:
+def test_a_refused_change_ends_it_and_those_before_it_are_done(journal: Journal) -> None:
     first, second = Word("theirs"), Word("theirs")
     second.subject, second.refusal = "second", "there is one already"
-    assert changes.step(second, journal).need is Need.REFUSED
+    assert changes.plan(second, journal).need is Need.REFUSED
     with pytest.raises(errors.Conflict, match="there is one already"):
         changes.perform([first, second], journal, quiet)
     assert (first.there, second.there) == ("ours", "theirs")
@@ -150,7 +151,7 @@ def test_a_refused_act_ends_it_and_those_before_it_are_done(journal: Journal) ->
 def test_a_removal_that_was_begun_has_to_be_finished_first(journal: Journal) -> None:
     undoing(journal)
     with pytest.raises(errors.Conflict, match="a removal was begun and not finished"):
-        changes.step(Word("ours"), journal)
+        changes.plan(Word("ours"), journal)
 
 
 @pytest.mark.parametrize("history", [intended, done, undoing])
@@ -169,7 +170,7 @@ def test_what_the_engine_refuses_to_undo_is_told_and_stays_in_the_journal(journa
     word = Word("ours")
     word.refusal = "in use"
     assert changes.undo([(word, journal.entries[0])], journal, quiet) == ["the word was left alone: conflict: in use"]
-    assert journal.entries[0].state is State.DONE
+    assert journal.entries[0].state is EntryState.DONE
     word.refusal = ""
     told: list[str] = []
     assert changes.undo([(word, journal.entries[0])], journal, told.append) == []

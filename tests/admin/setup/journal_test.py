@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from ovirt_tcp_plugin import errors
-from ovirt_tcp_plugin.admin.setup.journal import Journal, State, locked
+from ovirt_tcp_plugin.admin.setup.journal import EntryState, Journal, locked
 
 
 @pytest.fixture
@@ -79,23 +79,23 @@ def test_a_journal_that_cannot_be_written_says_so(tmp_path: Path) -> None:
         Journal(tmp_path / "none").intend("option", "a", "1", "2")
 
 
-def test_an_act_is_intended_done_undone_and_forgotten_each_time_on_disk(state: Path) -> None:
+def test_a_change_is_intended_done_undone_and_forgotten_each_time_on_disk(state: Path) -> None:
     journal = Journal(state)
     journal.intend("option", "a", "1", "2")
     journal.intend("role", "b", None, {"id": ""})
-    assert [one.state for one in Journal(state).entries] == [State.INTENDED, State.INTENDED]
+    assert [one.state for one in Journal(state).entries] == [EntryState.INTENDED, EntryState.INTENDED]
     assert Journal(state).entries[0].left == ("2",)
     journal.done("option", "a", "2")
     (entry, other) = Journal(state).entries
-    assert (entry.state, entry.before, entry.after, entry.left) == (State.DONE, "1", "2", ("2",))
+    assert (entry.state, entry.before, entry.after, entry.left) == (EntryState.DONE, "1", "2", ("2",))
     journal.undoing(entry)
-    assert Journal(state).entries[0].state is State.UNDOING
+    assert Journal(state).entries[0].state is EntryState.UNDOING
     journal.drop(entry)
     assert Journal(state).entries == (other,)
     assert journal.path.stat().st_mode & 0o777 == 0o600
 
 
-def test_an_act_done_again_with_another_wish_remembers_what_the_first_left(state: Path) -> None:
+def test_a_change_made_again_with_another_wish_remembers_what_the_first_left(state: Path) -> None:
     journal = Journal(state)
     journal.intend("option", "a", "1800", "120")
     journal.done("option", "a", "120")
@@ -109,7 +109,7 @@ def test_a_half_written_file_beside_it_does_not_matter(state: Path) -> None:
     (state / "journal.json.new").write_text('{"version": 1, "ac')
     assert len(Journal(state).entries) == 1
     Journal(state).done("option", "a", "2")
-    assert Journal(state).entries[0].state is State.DONE
+    assert Journal(state).entries[0].state is EntryState.DONE
 
 
 def test_two_setups_at_once_are_refused_and_a_dead_one_holds_nothing(tmp_path: Path) -> None:
@@ -123,7 +123,7 @@ with locked(Path({str(tmp_path / "state")!r})):
     with subprocess.Popen([sys.executable, "-c", script], stdin=subprocess.PIPE, stdout=subprocess.PIPE) as other:
         assert other.stdout is not None
         assert other.stdout.readline() == b"in\n"
-        with pytest.raises(errors.Conflict, match="another ovirt-tcp setup is at work"), locked(tmp_path / "state"):
+        with pytest.raises(errors.Conflict, match="another ovirt-tcp setup is running"), locked(tmp_path / "state"):
             pass
         other.kill()
     with locked(tmp_path / "state"):
@@ -132,7 +132,7 @@ with locked(Path({str(tmp_path / "state")!r})):
 
 def test_a_directory_that_cannot_be_made_says_as_whom_to_run(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
-    with pytest.raises(errors.InvalidConfig, match="is this root"), locked(tmp_path / "file"):
+    with pytest.raises(errors.InvalidConfig, match="run setup as root"), locked(tmp_path / "file"):
         pass
 
 

@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from ovirt_tcp_plugin.admin.setup.journal import Journal
-from ovirt_tcp_plugin.engine.admin_client import Administration
+from ovirt_tcp_plugin.engine.admin_client import AdminClient
 from ovirt_tcp_plugin.engine.engine_config import EngineConfig
 from tests import soak
 from tests.admin.setup.machine import Machine
@@ -24,7 +24,7 @@ CHANGES = [
     (Journal, "_write"),
     (EngineConfig, "_change"),
     *(
-        (Administration, name)
+        (AdminClient, name)
         for name in (
             *("add_policy", "add_filter", "add_weight", "set_balance", "set_properties", "remove_policy", "remove_unit"),
             *("use_policy", "add_role", "remove_role", "grant", "revoke"),

@@ -13,7 +13,7 @@ from typing import Any
 from click.testing import CliRunner, Result
 
 from ovirt_tcp_plugin.admin.cli import main
-from ovirt_tcp_plugin.engine.admin_client import Administration
+from ovirt_tcp_plugin.engine.admin_client import AdminClient
 from ovirt_tcp_plugin.engine.sdk import Access
 from ovirt_tcp_plugin.lab import engine_config
 from ovirt_tcp_plugin.lab.engine import model
@@ -60,14 +60,19 @@ class Machine:
         )
         self.engine.start()
         (directory / "password").write_text(PASSWORD + "\n")
-        engine = {"url": self.engine.url, "username": BROKER, "ca_file": str(pki / "ca.pem"), "timeout_s": 5.0}
+        engine = {
+            "url": self.engine.url,
+            "username": BROKER,
+            "ca_file": str(pki / "ca.pem"),
+            "timeout_s": 5.0,
+            "start_file": str(self.mark),
+        }
         content = {"engine": engine, "verifier": {"urls": ["https://attest.lab"]}, "api": {"port": 1}}
         (directory / "broker.yaml").write_text(json.dumps(content))
 
     def setup(self, *arguments: str, yes: bool = True, answer: str = "") -> Result:
         """Run `ovirt-tcp setup`."""
-        engine = ["--engine-config", str(self.command), "--engine-up", str(self.mark)]
-        given = [*engine, "--journal", str(self.state), "--password-file"]
+        given = ["--engine-config", str(self.command), "--journal", str(self.state), "--password-file"]
         password = str(self.directory / "password")
         agreed = ["--yes"] if yes else []
         whole = ["--config-dir", str(self.directory), "setup", *given, password, *agreed, *arguments]
@@ -106,9 +111,9 @@ class Machine:
         path = self.state / "journal.json"
         return json.loads(path.read_text())["acts"] if path.exists() else []
 
-    def administration(self) -> Administration:
+    def administration(self) -> AdminClient:
         """The engine, as an administrator."""
-        return Administration(Access(self.engine.url, ADMINISTRATOR, lambda: PASSWORD, self.pki / "ca.pem", 5.0))
+        return AdminClient(Access(self.engine.url, ADMINISTRATOR, lambda: PASSWORD, self.pki / "ca.pem", 5.0))
 
     def cluster(self, name: str = "One") -> model.Cluster:
         return next(one for one in self.engine.model.clusters.values() if one.name == name)

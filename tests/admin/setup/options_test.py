@@ -25,17 +25,17 @@ class Level:
         self.config = EngineConfig(engine_config.install(directory)[0])
         self.write(definitions)
         self.journal = Journal(directory)
-        self.act = DefineProperty(self.config, LEVEL)
+        self.change = DefineProperty(self.config, LEVEL)
 
     def write(self, definitions: str) -> None:
         self.config.set(PROPERTIES, definitions, LEVEL)
 
     def set_up(self) -> str:
-        changes.perform([self.act], self.journal, lambda _: None)
+        changes.perform([self.change], self.journal, lambda _: None)
         return self.config.value(PROPERTIES, LEVEL)
 
     def undo(self) -> list[str]:
-        return changes.undo([(self.act, self.journal.entries[0])], self.journal, lambda _: None)
+        return changes.undo([(self.change, self.journal.entries[0])], self.journal, lambda _: None)
 
 
 @pytest.mark.parametrize(
@@ -67,7 +67,7 @@ def test_what_others_define_later_is_no_change_of_ours_and_stays_when_ours_goes(
     level = Level(tmp_path, "a=^x$")
     level.set_up()
     level.write(f"{DEFINITION};later=.*")
-    assert changes.step(level.act, level.journal).need is changes.Need.DONE
+    assert changes.plan(level.change, level.journal).need is changes.Need.DONE
     assert level.undo() == []
     assert level.config.value(PROPERTIES, LEVEL) == "later=.*"
 
@@ -85,7 +85,7 @@ def test_when_somebody_changed_it_that_is_told_and_left(tmp_path: Path) -> None:
     level = Level(tmp_path, "")
     level.set_up()
     level.write("trusted_host_flag=.*")
-    assert changes.step(level.act, level.journal).need is changes.Need.CHANGED
+    assert changes.plan(level.change, level.journal).need is changes.Need.CHANGED
     (kept,) = level.undo()
     assert "It is trusted_host_flag=.*; setup left trusted_host_flag=^(true|false)$; before that it was (none)" in kept
     assert level.config.value(PROPERTIES, LEVEL) == "trusted_host_flag=.*"

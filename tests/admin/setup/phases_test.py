@@ -132,7 +132,7 @@ class TestPhase1:
 
     def test_two_at_once_are_refused(self, machine: Machine) -> None:
         with locked(machine.state):
-            assert "another ovirt-tcp setup is at work" in machine.setup().output
+            assert "another ovirt-tcp setup is running" in machine.setup().output
             assert machine.setup("--dry-run").exit_code == 0
 
     def test_a_hanging_filterd_holds_the_cluster_no_longer_than_setup_says(
@@ -495,7 +495,7 @@ class TestRemove:
         ready.setup("--cluster", "One")
         del ready.engine.model.policies[former.id]
         done = ready.setup("--remove")
-        assert "its former policy is gone; choose one by hand" in done.output
+        assert "its former policy is gone: choose another one by hand" in done.output
         assert ready.cluster().policy == ready.policy("ovirt-tcp").id
 
     def test_what_somebody_removed_by_hand_is_undone_already(self, ready: Machine) -> None:
@@ -600,7 +600,7 @@ class TestLeftovers:
     ) -> None:
         machine.wall()
         done = machine.setup("--remove", "--dry-run")
-        assert "Walls that go with their pools: One." in done.output
+        assert "Walls that are removed with their pools: One." in done.output
         assert machine.setup("--remove").exit_code == 0
         assert machine.engine.model.groups == {}
         assert "there is nothing to undo" in machine.setup("--remove").output

@@ -11,7 +11,7 @@ import pytest
 
 from ovirt_tcp_plugin.admin.doctor import peers
 from ovirt_tcp_plugin.admin.doctor.observations import BrokerHost, BrokerView
-from ovirt_tcp_plugin.admin.doctor.observations import site as doctor_site
+from ovirt_tcp_plugin.admin.doctor.observations import observed_site as doctor_site
 from ovirt_tcp_plugin.admin.doctor.walls import ENDED, wall_hosts
 from ovirt_tcp_plugin.broker.engine_access import engine_access
 from ovirt_tcp_plugin.engine.client import Engine
