@@ -171,7 +171,7 @@ def test_the_sdk_of_ovirt_is_known_to_engine_and_lab_alone() -> None:
 PARTS_OF_WORKERS = {
     "enforce": {"wall_builder", "calls"},
     "wall_builder": {"wall_work", "calls"},
-    "observe": {"vm_monitor"},
+    "observe": {"vm_monitor", "group_edits"},
 }
 
 

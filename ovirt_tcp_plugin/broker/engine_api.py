@@ -14,7 +14,14 @@ from typing import Protocol
 from ovirt_tcp_plugin.placement.inventory import Event, Group, Host, Listing, Notice, Unit
 
 
-class EngineListings(Protocol):
+class EngineUser(Protocol):
+    """Who we are to the engine."""
+
+    def user_id(self) -> str:
+        """Return the id of our own user, as events name it."""
+
+
+class EngineListings(EngineUser, Protocol):
     """What the engine shows."""
 
     def events(self, after: int) -> Sequence[Event]:

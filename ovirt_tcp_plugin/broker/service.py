@@ -157,7 +157,7 @@ class Service:
     def _loops(self) -> Sequence[_Loop]:
         wait = self._stopping.wait
         return (
-            _Loop("observe", self._observe, self._poll_s, wait),
+            _Loop("observe", self._observe, self._poll_s / 2, wait),
             _Loop("attest", self._attest, TICK_S, self._attestation.wait),
             _Loop("enforce", self.enforcement.step, TICK_S, wait),
             _Loop("snapshot", self._publication.step, TICK_S, wait),

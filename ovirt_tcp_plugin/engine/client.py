@@ -269,6 +269,12 @@ class Engine:
         listed = self._call("list events", lambda system: system.events_service().list(max=1))
         return max((int(event.id) for event in listed), default=0)
 
+    def user_id(self) -> str:
+        """Return the id of our own user, as events name it (`BackendApiResource`)."""
+        return self._call(
+            "read who we are", lambda system: str(system.get().authenticated_user.id)
+        )
+
     def _act(self, what: str, host_id: str, action: Callable[[Any], object]) -> None:
         """Run an action on a host. Raises NotFound for one that is gone: the engine answers 400."""
         try:
@@ -471,8 +477,10 @@ def _marked(vm: Any) -> bool:
 
 
 def _event(event: Any) -> Event:
-    host_id, vm_id, cluster_id = (one.id if one else "" for one in (event.host, event.vm, event.cluster))
-    return Event(int(event.id), int(event.code), host_id, vm_id, cluster_id, (event.description or "")[:MAX_EVENT_TEXT])
+    links = (event.host, event.vm, event.cluster, event.user)
+    host_id, vm_id, cluster_id, user_id = (link.id or "" if link else "" for link in links)
+    text = (event.description or "")[:MAX_EVENT_TEXT]
+    return Event(int(event.id), int(event.code), host_id, vm_id, cluster_id, text, user_id)
 
 
 def _host_service(system: Any, host_id: str) -> Any:

@@ -101,6 +101,11 @@ class EngineEvent(enum.IntEnum):
     USER_ADD_CLUSTER_POLICY = 9910
     USER_UPDATE_CLUSTER_POLICY = 9912
     USER_REMOVE_CLUSTER_POLICY = 9914
+    # `AddAffinityGroupCommand`, `EditAffinityGroupCommand` (also of members and labels, whose
+    # commands extend it), `RemoveAffinityGroupCommand`. Of the broker's own edits, too.
+    USER_ADDED_AFFINITY_GROUP = 10350
+    USER_UPDATED_AFFINITY_GROUP = 10352
+    USER_REMOVED_AFFINITY_GROUP = 10354
 
     # `AddVmCommand`: without disks to copy; when copying begins (the VM is listed already), and
     # when it has ended.
@@ -299,6 +304,15 @@ LISTING_DUE = (
     | VM_CLONED
     | TEMPLATE_IMPORTED
     | TRUST_MISMATCH
+)
+
+# An affinity group changed, perhaps a wall, and perhaps by ourselves.
+GROUP_EDITED = frozenset(
+    {
+        EngineEvent.USER_ADDED_AFFINITY_GROUP,
+        EngineEvent.USER_UPDATED_AFFINITY_GROUP,
+        EngineEvent.USER_REMOVED_AFFINITY_GROUP,
+    }
 )
 
 # A VM runs on a host where it did not run before.

@@ -26,6 +26,7 @@ from typing import Any, Optional, TypeVar
 import ovirtsdk4
 
 from ovirt_tcp_plugin import errors, https
+from ovirt_tcp_plugin.clock import boottime_ms
 from ovirt_tcp_plugin.messages import json_fields
 
 log = logging.getLogger("broker.engine")
@@ -49,21 +50,33 @@ _DIRECTORY_AWAY = "servers cannot be reached"
 _NO_LOGIN_PERMIT = "is not authorized to perform login"
 _SETUP = "for the broker's user `ovirt-tcp setup` does that in its phase 2"
 _PEER = "the engine"
+# A refused password is tried again so long after each refusal, and then no more: four refusals
+# lock no account. The engine's SSO says the same of a wrong password and of a directory that
+# failed (`AuthnMessageMapper`), and an account that others locked is free after an hour: both pass
+# by themselves.
+LOGIN_PAUSES_MS = (300_000, 1_800_000, 7_200_000)
 
 T = TypeVar("T")
 
 
 class LogInGate:
-    """Lets one log-in through at a time, and none with a password that the engine refused before.
+    """Lets one log-in through at a time, and few with a password that the engine refused before.
 
     aaa-jdbc locks an account for an hour after five refusals in a row (MAX_FAILURES_SINCE_SUCCESS),
     and every thread of ours would try by itself, again and again. Thread-safe.
+
+    Args:
+        now_ms: returns CLOCK_BOOTTIME.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, now_ms: Callable[[], int] = boottime_ms) -> None:
         self._lock = threading.Lock()
+        self._now_ms = now_ms
         self._refusal: Optional[errors.AccessRefused] = None
         self._refused_state: object = None
+        self._refusals = 0
+        # None when it is not tried again.
+        self._next_try_ms: Optional[int] = None
 
     def log_in(self, password_state: object, within_s: float, action: Callable[[], str]) -> str:
         """Return the token that `action` gets.
@@ -80,19 +93,37 @@ class LogInGate:
             waited = f"another log-in has waited for its answer for {within_s:.0f} s"
             raise errors.Unavailable(_PEER, waited)
         try:
-            if self._refusal is not None and self._refused_state == password_state:
-                last = self._refusal
+            if password_state != self._refused_state:
+                self._refusal = None
+                self._refusals = 0
+            last = self._refusal
+            if last is not None and not self._is_due():
                 raise errors.AccessRefused(last.peer, last.code, last.reason, last.next_step)
-            self._refusal = None
             try:
-                return action()
+                token = action()
             except errors.AccessRefused as e:
-                self._refusal = e
-                self._refused_state = password_state
-                log.error("log-in refused, and not tried again until the password changes: %s", e)
+                self._take_refusal(e, password_state)
                 raise
+            self._refusal = None
+            self._refusals = 0
+            return token
         finally:
             self._lock.release()
+
+    def _is_due(self) -> bool:
+        return self._next_try_ms is not None and self._now_ms() >= self._next_try_ms
+
+    def _take_refusal(self, refusal: errors.AccessRefused, password_state: object) -> None:
+        self._refusal = refusal
+        self._refused_state = password_state
+        self._refusals += 1
+        if self._refusals > len(LOGIN_PAUSES_MS):
+            self._next_try_ms = None
+            log.error("log-in refused, and not tried again until the password changes: %s", refusal)
+            return
+        pause_ms = LOGIN_PAUSES_MS[self._refusals - 1]
+        self._next_try_ms = self._now_ms() + pause_ms
+        log.error("log-in refused, and tried again in %d s: %s", pause_ms // 1000, refusal)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -134,7 +165,8 @@ class Access:
         else:
             step = (
                 f"write the right password into {self.password_file}; until that file changes "
-                "nobody logs in again, since five refusals lock the account. One that is locked: "
+                "the log-in is tried three times more within three hours, since five refusals lock "
+                "the account. One that is locked: "
                 f"{unlock}, then touch the file"
             )
         text = f"the engine refuses the log-in of {self.username}: {reason.rstrip('.')}"

@@ -75,11 +75,14 @@ class EngineStarts:
         if written is None:
             return False
         written_ms = int(written.timestamp() * 1000)
-        changed = self._file_ms is not None and written_ms != self._file_ms
-        # Also while the broker was down.
-        newer = self.last_ms is not None and written_ms > self.last_ms
+        if self._file_ms is None:
+            # At the first look only: a clock that was set back makes the file newer than whatever
+            # is noticed now, again and again.
+            news = self.last_ms is not None and written_ms > self.last_ms
+        else:
+            news = written_ms != self._file_ms
         self._file_ms = written_ms
-        return (changed or newer) and self._count_unless_noticed_since(heard_ms)
+        return news and self._count_unless_noticed_since(heard_ms)
 
     def conclude(self) -> None:
         """Take note of a start that something else shows; its event may still come."""

@@ -158,13 +158,13 @@ class _Names:
     def __init__(self, events: Iterable[eventlog.Event]) -> None:
         self._modules = _modules(events)
         self._modules_seen: collections.Counter[int] = collections.Counter()
-        self._seen: collections.Counter[tuple[int, str]] = collections.Counter()
+        self._seen: dict[tuple[int, str], int] = {}
 
     def next_of(self, event: eventlog.Event) -> str:
         word = self._module(event.pcr) if event.type == eventlog.TBOOT_MODULE else _word(event)
         key = (event.pcr, word)
-        self._seen[key] += 1
-        count = self._seen[key]
+        count = self._seen.get(key, 0) + 1
+        self._seen[key] = count
         return word if count == 1 else f"{word}_{count}"
 
     def _module(self, pcr: int) -> str:

@@ -126,6 +126,8 @@ class Event:
     vm_id: str = ""
     cluster_id: str = ""
     text: str = ""
+    # Whose request it was; empty for the engine's own doings.
+    user_id: str = ""
 
 
 @dataclasses.dataclass(frozen=True)

@@ -28,6 +28,9 @@ MAX_REASON_LENGTH = 500
 MAX_CODE_LENGTH = 64
 MAX_ID_LENGTH = 64
 MAX_MS = 2**53
+# Beside the snapshots: when all of them were right.
+CONFIRMATION_FILE = "confirmed"
+MAX_CONFIRMATION_SIZE = 1024
 
 _WHAT = "snapshot"
 _ID_CHARACTERS = f"-{string.ascii_letters}{string.digits}".encode("ascii")
@@ -103,6 +106,20 @@ def decode(untrusted: bytes, boot_id: str) -> Snapshot:
         vms=dict(zip(_identifiers(vms), _marks(vms.values()))),
         exempt=frozenset(_identifiers(exempt)),
     )
+
+
+def encode_confirmation(boot_id: str, confirmed_ms: int) -> bytes:
+    """Return that all snapshots were right at that moment, as JSON."""
+    return json.dumps({"version": VERSION, "boot_id": boot_id, "confirmed_ms": confirmed_ms}).encode("utf-8")
+
+
+def decode_confirmation(untrusted: bytes, boot_id: str) -> int:
+    """Return when all snapshots were right. Raises InvalidMessage: malformed, or of another boot of this machine."""
+    members = json_fields.members(json_fields.parse(untrusted, _WHAT, MAX_CONFIRMATION_SIZE), _WHAT)
+    json_fields.integer(members, "version", VERSION, VERSION)
+    if json_fields.text(members, "boot_id", 64) != boot_id:
+        raise errors.InvalidMessage(_WHAT, "it is of another boot of this machine")
+    return json_fields.integer(members, "confirmed_ms", 0, MAX_MS)
 
 
 def _encode_verdict(verdict: Verdict) -> list[Any]:

@@ -13,13 +13,13 @@ import pwd
 import signal
 import socket
 import sys
+import time
 from pathlib import Path
 
 import click
-import tornado.netutil
 
 from ovirt_tcp_plugin import command, config, errors
-from ovirt_tcp_plugin.scheduler import web
+from ovirt_tcp_plugin.scheduler import server, web
 from ovirt_tcp_plugin.scheduler.settings import Settings
 from ovirt_tcp_plugin.scheduler.snapshots import SnapshotDirectory
 
@@ -29,6 +29,11 @@ log = logging.getLogger("filterd")
 LISTEN_FDS_START = 3
 # How long the thread that writes the log may keep the interpreter from a call.
 SWITCH_S = 0.0005
+# The engine waits 3 s for an answer, and this has just been started.
+READ_WITHIN_S = 0.5
+# How long calls wait while snapshots are read.
+SLICE_S = 0.005
+FEED_EVERY_S = 0.1
 
 
 @click.group(cls=command.Group)
@@ -53,11 +58,13 @@ def run(config_dir: Path) -> None:
 
 async def _serve(options: Settings) -> None:
     directory = SnapshotDirectory(options.snapshots.directory, owners(options.snapshots.owner))
-    await _reload(directory)
+    watchdog = Watchdog()
+    reading = asyncio.ensure_future(_reload(directory, watchdog))
+    # Calls wait meanwhile; beyond that they are answered, and VMs of pools that are not read yet refused.
+    await asyncio.wait({reading}, timeout=READ_WITHIN_S)
     scheduler = web.Scheduler(directory)
     listeners = _inherited() or _bind(options.server.address, options.server.port)
-    server = web.serve(scheduler, listeners)
-    gc.freeze()
+    running = server.Server(scheduler.answer, scheduler.refuse, listeners)
     sys.setswitchinterval(SWITCH_S)
     notify("READY=1")
     log.info("serving address=%s port=%d", *listeners[0].getsockname()[:2])
@@ -65,27 +72,48 @@ async def _serve(options: Settings) -> None:
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stopped.set)
+    await reading
+    gc.freeze()
     while not stopped.is_set():
-        await _reload(directory)
-        notify("WATCHDOG=1")
+        await _reload(directory, watchdog)
         with contextlib.suppress(asyncio.TimeoutError):
             await asyncio.wait_for(stopped.wait(), options.snapshots.reload)
-    server.stop()
+    running.stop()
     scheduler.close()
     log.info("stopped")
 
 
-async def _reload(directory: SnapshotDirectory) -> None:
-    """Take over what changed, file by file, with the calls that wait in between.
+async def _reload(directory: SnapshotDirectory, watchdog: Watchdog) -> None:
+    """Take over what changed, a few files at a time, with the calls that wait in between.
 
     Not in a thread: it would hold the interpreter while calls need it, for more calls and longer.
     """
-    for path in directory.files():
-        directory.take(path)
-        await asyncio.sleep(0)
+    watchdog.feed()
+    end = time.monotonic() + SLICE_S
+    for path in directory.changed_files():
+        directory.read(path)
+        if time.monotonic() >= end:
+            directory.use()
+            watchdog.feed()
+            await asyncio.sleep(0)
+            end = time.monotonic() + SLICE_S
+    directory.use()
 
 
 command.add_config_commands(main, "filterd", Settings)
+
+
+class Watchdog:
+    """systemd's: it is alive as long as it looks at its directory."""
+
+    def __init__(self) -> None:
+        self._fed_s = time.monotonic()
+
+    def feed(self) -> None:
+        """Say so, if that is some time ago."""
+        if time.monotonic() - self._fed_s >= FEED_EVERY_S:
+            self._fed_s = time.monotonic()
+            notify("WATCHDOG=1")
 
 
 def notify(state: str) -> None:
@@ -103,15 +131,13 @@ def _inherited() -> list[socket.socket]:
     if os.environ.get("LISTEN_PID") != str(os.getpid()):
         return []
     count = int(os.environ.get("LISTEN_FDS", "0"))
-    sockets = [socket.socket(fileno=LISTEN_FDS_START + number) for number in range(count)]
-    for one in sockets:
-        one.setblocking(False)
-    return sockets
+    return [socket.socket(fileno=LISTEN_FDS_START + number) for number in range(count)]
 
 
 def _bind(address: str, port: int) -> list[socket.socket]:
+    family = socket.AF_INET6 if ":" in address else socket.AF_INET
     try:
-        return tornado.netutil.bind_sockets(port, address, backlog=web.BACKLOG)
+        return [socket.create_server((address, port), family=family, backlog=server.BACKLOG)]
     except OSError as e:
         raise errors.Unavailable(f"port {port} of {address}", str(e)) from e
 

@@ -12,8 +12,10 @@ import dataclasses
 import logging
 import os
 import stat
-from collections.abc import Callable, Collection, Mapping
+import time
+from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Optional
 
 from ovirt_tcp_plugin import clock, errors
 from ovirt_tcp_plugin.placement import snapshot
@@ -21,13 +23,19 @@ from ovirt_tcp_plugin.placement.snapshot import Snapshot
 
 log = logging.getLogger("filterd.snapshots")
 
-# As many trusted pools as one engine will hardly have.
-MAX_FILES = 1000
+# More trusted pools than one engine will have. It is told when files are left out.
+MAX_FILES = 4000
 # The broker writes all pools in one go, and that at most once a second.
 SAME_MOMENT_MS = 500
 
+# The kernel's clock for files stands still for some milliseconds: two changes may have one time.
+CLOCK_TICK_NS = 20_000_000
+
 # What `faults` calls hosts of two pools.
 _TWICE = "hosts"
+_SUFFIX = ".json"
+# By which a file is known: its inode, the time of its last change, and its size.
+_Identity = tuple[int, int, int]
 
 
 class SnapshotDirectory:
@@ -36,87 +44,198 @@ class SnapshotDirectory:
     Attributes:
         by_host: snapshot by host id. Replaced as a whole, never changed: a call may go on with the earlier one.
         faults: what is wrong, by the name of the file; and with the directory, under its own.
+        unread: how many files changed that are not taken over yet.
     """
 
     def __init__(self, directory: Path, owners: frozenset[int]) -> None:
         self._directory = directory
         self._owners = owners
         self._boot_id = clock.BOOT_ID.read_text(encoding="ascii").strip()
+        self._known: dict[str, _Identity] = {}
+        # By pool id: the snapshots as they were read, as calls use them: with no host of another pool, and the hosts
+        # that were in the ones that were used last.
         self._pools: dict[str, Snapshot] = {}
-        self._known: dict[str, tuple[int, int, int]] = {}
+        self._used: dict[str, Snapshot] = {}
+        # Pools whose snapshot was read, but is not used yet.
+        self._changed: set[str] = set()
+        self._named: dict[str, frozenset[str]] = {}
+        # By host id: the pools whose snapshot names it; and the hosts that several name.
+        self._pools_of: dict[str, tuple[str, ...]] = {}
+        self._shared: set[str] = set()
+        # When the directory changed last before it was looked through; 0 if it may have changed since.
+        self._seen_ns = 0
         self.by_host: Mapping[str, Snapshot] = {}
         self.faults: dict[str, str] = {}
+        self.unread = 0
 
     def load_all(self) -> None:
         """Take over what changed since the last time. Raises nothing: a directory that is gone changes nothing."""
-        for path in self.files():
-            self.take(path)
+        self._seen_ns = 0
+        for path in self.changed_files():
+            self.read(path)
+        self.use()
 
-    def files(self) -> list[Path]:
-        """Return the snapshot files there are."""
+    def confirmed_ms(self) -> int:
+        """Return when the broker last saw that all files are right (CLOCK_BOOTTIME), 0 if it does not tell."""
         try:
-            self._check(self._directory.stat(), stat.S_ISDIR)
-            paths = sorted(self._directory.glob("*.json"))[:MAX_FILES]
+            content = self._content(self._directory / snapshot.CONFIRMATION_FILE, snapshot.MAX_CONFIRMATION_SIZE)
+            return min(snapshot.decode_confirmation(content, self._boot_id), clock.boottime_ms())
+        except (errors.InvalidMessage, OSError):
+            return 0
+
+    def changed_files(self) -> list[Path]:
+        """Return the snapshot files that changed since they were read.
+
+        The broker gives its files their names when they are whole, which changes the directory:
+        without that, no file is looked at.
+        """
+        began_ns = time.time_ns()
+        try:
+            status = self._directory.stat()
+            self._check(status, stat.S_ISDIR)
+            if status.st_mtime_ns == self._seen_ns:
+                return []
+            with os.scandir(self._directory) as entries:
+                files = {entry.name: entry for entry in entries if entry.name.endswith(_SUFFIX)}
         except (errors.InvalidMessage, OSError) as e:
             self._report(self._directory.name, str(e))
+            self._seen_ns = 0
             return []
-        self.faults.pop(self._directory.name, None)
-        return paths
+        is_settled = began_ns - status.st_mtime_ns > CLOCK_TICK_NS
+        self._seen_ns = status.st_mtime_ns if is_settled else 0
+        names = sorted(files)
+        left_out = len(names) - MAX_FILES
+        if left_out > 0:
+            reason = f"{left_out} files are left out, {names[MAX_FILES]} for one: only {MAX_FILES} are read"
+            self._report(self._directory.name, reason)
+        else:
+            self.faults.pop(self._directory.name, None)
+        changed = [self._directory / name for name in names[:MAX_FILES] if self._is_new(files[name])]
+        self.unread = len(changed)
+        return changed
 
-    def take(self, path: Path) -> None:
-        """Take over a file that changed. Raises nothing."""
+    def read(self, path: Path) -> None:
+        """Read a file that changed; `use` puts it to use. Raises nothing."""
         try:
-            if self._load(path):
-                self._index()
+            self._read(path)
         except (errors.InvalidMessage, OSError) as e:
             self._report(path.name, str(e))
         except Exception as e:  # noqa: BLE001 - the edge of a pool: a fault of our own must not end the service of all
             self._report(path.name, f"internal fault {e!r}")
+        self.unread -= 1
+
+    def use(self) -> None:
+        """Answer by what was read since the last time. It costs what these pools have of hosts. Raises nothing."""
+        if not self._changed:
+            return
+        try:
+            self._use()
+        except Exception as e:  # noqa: BLE001 - the edge: the earlier ones go on, and their verdicts end by themselves
+            self._report(self._directory.name, f"internal fault {e!r}")
+
+    def _use(self) -> None:
+        affected = set(self._changed)
+        for pool_id in self._changed:
+            affected |= self._claim(pool_id)
+        by_host = dict(self.by_host)
+        used = {pool_id: self._without_foreign(self._pools[pool_id]) for pool_id in affected}
+        for pool_id in affected & self._used.keys():
+            for host_id in self._used[pool_id].hosts:
+                del by_host[host_id]
+        for pool in used.values():
+            by_host.update(dict.fromkeys(pool.hosts, pool))
+        self._used.update(used)
+        self._changed.clear()
+        self.by_host = by_host
+        self._report_twice()
 
     def _report(self, name: str, reason: str) -> None:
         if self.faults.get(name) != reason:
             log.error("snapshot refused file=%s reason=%s", name, reason)
         self.faults[name] = reason
 
-    def _index(self) -> None:
-        """Find each host's pool: of two files that name it, the later one; the pool that it left may have ended. Two files
-        of one moment contradict each other, and then it is in none."""
-        found: dict[str, Snapshot] = {}
-        twice: set[str] = set()
-        for one in sorted(self._pools.values(), key=lambda one: one.written_ms):
-            both = found.keys() & one.hosts.keys()
-            twice -= both
-            twice |= {host for host in both if one.written_ms - found[host].written_ms < SAME_MOMENT_MS}
-            found.update(dict.fromkeys(one.hosts, one))
-        for host in twice:
-            del found[host]
-        self.by_host = _each_its_own(found, self._pools.values())
-        self.faults.pop(_TWICE, None)
+    def _claim(self, pool_id: str) -> set[str]:
+        """Note which hosts a pool names now; return the pools that name one of these, or of those it named before."""
+        before = self._named.get(pool_id, frozenset())
+        hosts = self._pools[pool_id].hosts.keys()
+        others: set[str] = set()
+        for host_id in (before | hosts) & self._shared:
+            others.update(self._pools_of[host_id])
+        for host_id in before - hosts:
+            self._note(host_id, tuple(other for other in self._pools_of[host_id] if other != pool_id))
+        for host_id in hosts - before:
+            others.update(self._pools_of.get(host_id, ()))
+            self._note(host_id, (*self._pools_of.get(host_id, ()), pool_id))
+        self._named[pool_id] = frozenset(hosts)
+        return others
+
+    def _note(self, host_id: str, pool_ids: tuple[str, ...]) -> None:
+        if pool_ids:
+            self._pools_of[host_id] = pool_ids
+        else:
+            del self._pools_of[host_id]
+        if len(pool_ids) > 1:
+            self._shared.add(host_id)
+        else:
+            self._shared.discard(host_id)
+
+    def _pool_of(self, host_id: str) -> Optional[str]:
+        """Return the pool of a host that several name: the one that was written last; the pool that it left may have ended.
+        Two files of one moment contradict each other, and then it is in none."""
+        pools = [self._pools[pool_id] for pool_id in self._pools_of[host_id]]
+        pools.sort(key=lambda pool: pool.written_ms)
+        if pools[-1].written_ms - pools[-2].written_ms < SAME_MOMENT_MS:
+            return None
+        return pools[-1].pool_id
+
+    def _without_foreign(self, pool: Snapshot) -> Snapshot:
+        """Return it without the hosts of another pool, or of none: calls look into it for each host."""
+        shared = self._shared & pool.hosts.keys()
+        foreign = {host_id for host_id in shared if self._pool_of(host_id) != pool.pool_id}
+        if not foreign:
+            return pool
+        hosts = {host_id: verdict for host_id, verdict in pool.hosts.items() if host_id not in foreign}
+        return dataclasses.replace(pool, hosts=hosts)
+
+    def _report_twice(self) -> None:
+        twice = {host_id for host_id in self._shared if self._pool_of(host_id) is None}
         if twice:
             self._report(_TWICE, f"{len(twice)} hosts are in two pools, {min(twice)} for one: nothing runs there")
+        else:
+            self.faults.pop(_TWICE, None)
 
-    def _load(self, path: Path) -> bool:
-        descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
-        with os.fdopen(descriptor, "rb") as file:
-            found = os.fstat(file.fileno())
-            identity = (found.st_ino, found.st_mtime_ns, found.st_size)
-            if self._known.get(path.name) == identity:
-                return False
-            self._check(found, stat.S_ISREG)
-            content = file.read(snapshot.MAX_SIZE + 1)
-        # Remembered before it is judged: a bad file is looked at once, not five times a second.
-        self._known[path.name] = identity
-        one = snapshot.decode(content, self._boot_id)
-        if path.name != f"{one.pool_id}.json":
+    def _is_new(self, entry: os.DirEntry[str]) -> bool:
+        try:
+            return self._known.get(entry.name) != _identity(entry.stat(follow_symlinks=False))
+        except FileNotFoundError:
+            return False
+
+    def _read(self, path: Path) -> None:
+        content = self._content(path, snapshot.MAX_SIZE)
+        fresh = snapshot.decode(content, self._boot_id)
+        if path.name != fresh.pool_id + _SUFFIX:
             raise errors.InvalidMessage("snapshot", "it is of another pool than its name says")
-        before = self._pools.get(one.pool_id)
-        if before is not None and one.written_ms < before.written_ms:
+        before = self._pools.get(fresh.pool_id)
+        if before is not None and fresh.written_ms < before.written_ms:
             raise errors.InvalidMessage("snapshot", "it is older than the one in use")
-        if one.written_ms > clock.boottime_ms():
+        if fresh.written_ms > clock.boottime_ms():
             raise errors.InvalidMessage("snapshot", "it was written in the future")
-        self._pools[one.pool_id] = one
+        self._pools[fresh.pool_id] = fresh
+        self._changed.add(fresh.pool_id)
         self.faults.pop(path.name, None)
-        return True
+
+    def _content(self, path: Path, max_size: int) -> bytes:
+        descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+        try:
+            status = os.fstat(descriptor)
+            # Remembered before it is judged: a bad file is looked at once, not five times a second.
+            self._known[path.name] = _identity(status)
+            self._check(status, stat.S_ISREG)
+            if status.st_size > max_size:
+                raise errors.InvalidMessage("snapshot", f"longer than {max_size} bytes")
+            return os.read(descriptor, status.st_size)
+        finally:
+            os.close(descriptor)
 
     def _check(self, found: os.stat_result, is_right: Callable[[int], bool]) -> None:
         if not is_right(found.st_mode):
@@ -127,12 +246,5 @@ class SnapshotDirectory:
             raise errors.InvalidMessage("snapshot", "it can be written by group or others")
 
 
-def _each_its_own(found: Mapping[str, Snapshot], snapshots: Collection[Snapshot]) -> Mapping[str, Snapshot]:
-    """Return the same with snapshots that know no host of another pool, or of none: calls look into them for each host."""
-    if len(found) == sum(len(one.hosts) for one in snapshots):
-        return found
-    own = {
-        one.pool_id: dataclasses.replace(one, hosts={k: v for k, v in one.hosts.items() if found.get(k) is one})
-        for one in snapshots
-    }
-    return {host: own[one.pool_id] for host, one in found.items()}
+def _identity(status: os.stat_result) -> _Identity:
+    return status.st_ino, status.st_mtime_ns, status.st_size

@@ -12,15 +12,10 @@ import collections
 import datetime
 import logging
 import secrets
-import socket
 import threading
 import time
 from collections.abc import Sequence
 from typing import Any, Optional
-
-import tornado.httpserver
-import tornado.iostream
-from tornado import httputil
 
 from ovirt_tcp_plugin import errors
 from ovirt_tcp_plugin.clock import boottime_ms
@@ -30,15 +25,6 @@ from ovirt_tcp_plugin.scheduler.snapshots import SnapshotDirectory
 
 log = logging.getLogger("filterd")
 
-# The engine gives up after 100 ms to connect: a short queue would make it keep all hosts under a burst.
-BACKLOG = 1024
-# Longer than the JVM keeps an idle connection (5 s).
-IDLE_CONNECTION_S = 30
-# The engine's machine may be slow, or its JVM collect garbage in the middle of a call.
-BODY_WITHIN_S = 30
-# Beyond it a body is not even read; what is longer than a call may be, but not that long, is read and refused.
-MAX_BODY_SIZE = 64 * 1024 * 1024
-MAX_CONNECTIONS = 1000
 # Of lines that are not written yet, the oldest are lost.
 MAX_QUEUED_LINES = 10_000
 WRITE_EVERY_S = 0.2
@@ -77,6 +63,10 @@ class Scheduler:
             took_ms = (time.perf_counter() - began) * 1000
             self._log("runFilters", call.parameters[2:3], len(value["result"]), value["errors"][:1], round(took_ms, 2))
         return encoded
+
+    def refuse(self, reason: str) -> bytes:
+        """Return the reply to what is no call."""
+        return xmlrpc.encode_answer(refusal(reason))
 
     def close(self) -> None:
         """Write the last log lines."""
@@ -119,7 +109,10 @@ class Scheduler:
     def _faults(self) -> list[str]:
         """Return what is wrong with the snapshots: it may be why nobody passes."""
         faults = list(self._directory.faults.items())[:MAX_FAULTS]
-        return [f"snapshot {name[:80]}: {reason[:200]}" for name, reason in faults]
+        clauses = [f"snapshot {name[:80]}: {reason[:200]}" for name, reason in faults]
+        if self._directory.unread:
+            clauses.insert(0, f"{self._directory.unread} snapshots are still to be read")
+        return clauses
 
     def _log(self, *line: Any) -> None:
         # Nobody is waited for or woken: neither a slow disk nor the writer may hold the engine's cluster lock.
@@ -152,81 +145,10 @@ def _sentence(vm_id: str, asked: int, reasons: Sequence[str]) -> str:
 
 def _texts(value: object) -> Optional[list[str]]:
     """Return the value if it is a list of texts, else None."""
-    return value if isinstance(value, list) and set(map(type, value)) <= {str} else None
-
-
-class _Request(httputil.HTTPMessageDelegate):
-    """One request: whatever its method, path and headers are, the answer has status 200, for the engine takes every other
-    as no answer and keeps all hosts."""
-
-    def __init__(self, scheduler: Scheduler, connection: httputil.HTTPConnection) -> None:
-        self._scheduler, self._connection = scheduler, connection
-        self._body: list[bytes] = []
-        self._left = xmlrpc.MAX_REQUEST_SIZE + 1
-        self._method = ""
-
-    def headers_received(self, start_line: Any, headers: httputil.HTTPHeaders) -> None:
-        self._method = start_line.method
-        length = headers.get("Content-Length", "0")
-        if not (length.isascii() and length.isdecimal() and len(length) < 20 and int(length) <= MAX_BODY_SIZE):
-            # Answered at once, and then the connection ends; the library would answer with status 400.
-            del headers["Content-Length"]
-            self._reply(xmlrpc.encode_answer(refusal(f"a body of {length[:20]} bytes is not read")))
-
-    def data_received(self, chunk: bytes) -> None:
-        # What is too long is read to its end, and one byte too many of it is kept: then the call is refused as too long.
-        if self._left > 0:
-            self._body.append(chunk[: self._left])
-            self._left -= len(chunk)
-
-    def finish(self) -> None:
-        self._reply(self._scheduler.answer(b"".join(self._body)))
-
-    def _reply(self, answer: bytes) -> None:
-        headers = httputil.HTTPHeaders({"Content-Type": "text/xml", "Content-Length": str(len(answer))})
-        content = b"" if self._method == "HEAD" else answer
-        self._connection.write_headers(httputil.ResponseStartLine("HTTP/1.1", 200, "OK"), headers, content)
-        self._connection.finish()
-
-
-class _Requests(httputil.HTTPServerConnectionDelegate):
-    """Begins each request of a connection."""
-
-    def __init__(self, scheduler: Scheduler) -> None:
-        self._scheduler = scheduler
-
-    def start_request(self, server_conn: object, request_conn: httputil.HTTPConnection) -> _Request:
-        return _Request(self._scheduler, request_conn)
-
-
-class _Server(tornado.httpserver.HTTPServer):
-    """Drops the oldest connection beyond MAX_CONNECTIONS: nobody on this machine keeps the engine out by opening many."""
-
-    def initialize(self, *args: Any, **options: Any) -> None:
-        super().initialize(*args, **options)
-        self._streams: dict[tornado.iostream.IOStream, None] = {}
-
-    def handle_stream(self, stream: tornado.iostream.IOStream, address: tuple[object, ...]) -> None:
-        self._streams[stream] = None
-        if len(self._streams) > MAX_CONNECTIONS:
-            oldest = next(iter(self._streams))
-            del self._streams[oldest]
-            oldest.close()
-        super().handle_stream(stream, address)
-
-    def on_close(self, server_conn: Any) -> None:
-        self._streams.pop(server_conn.stream, None)
-        super().on_close(server_conn)
-
-
-def serve(scheduler: Scheduler, listeners: Sequence[socket.socket]) -> tornado.httpserver.HTTPServer:
-    """Return a server on these listening sockets."""
-    server = _Server(
-        _Requests(scheduler),
-        max_body_size=MAX_BODY_SIZE,
-        max_buffer_size=MAX_BODY_SIZE,
-        body_timeout=BODY_WITHIN_S,
-        idle_connection_timeout=IDLE_CONNECTION_S,
-    )
-    server.add_sockets(list(listeners))
-    return server
+    if not isinstance(value, list):
+        return None
+    try:
+        "".join(value)  # a look at each of a thousand would take longer
+    except TypeError:
+        return None
+    return value

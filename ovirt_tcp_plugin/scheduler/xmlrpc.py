@@ -14,32 +14,39 @@ import string
 from collections.abc import Mapping, Sequence
 from typing import Any, Optional
 from xml.parsers import expat
-from xml.sax.saxutils import escape
 
 from ovirt_tcp_plugin import errors
 
-# 10,000 hosts of 36 characters take half of this.
-MAX_REQUEST_SIZE = 1024 * 1024
+# More than a cluster has; each of 36 characters between two tags.
+MAX_HOSTS = 10_000
+# Of a call without its hosts, and of one in any other shape than the engine's.
+MAX_OTHER_SIZE = 8192
+MAX_REQUEST_SIZE = MAX_HOSTS * len("<value></value>" + 36 * "-") + MAX_OTHER_SIZE
 MAX_DEPTH = 64
-MAX_VALUES = 50_000
+# Of what is given to expat, which calls Python for each: no peer may make that dear.
+MAX_TAGS = 500
 
 _WHAT = "XML-RPC call"
 
-# The very bytes that the engine sends, where nothing in them is special: names and ids in untyped strings. Everything else
-# goes to expat, which calls Python for each tag and takes five times as long.
+# What the engine sends: names and ids in untyped strings, all in one line. A list of thousands of
+# hosts is only taken in this shape; whatever is around it goes to expat if it has another one.
 _PLAIN = "[-0-9A-Za-z_.]*"
 _PLAIN_CHARACTERS = f"-_.{string.ascii_letters}{string.digits}".encode("ascii")
-_LIST = f"<param><value><array><data>((?:<value>{_PLAIN}</value>)*)</data></array></value></param>"
-_MEMBERS = f"<struct>((?:<member><name>{_PLAIN}</name><value>{_PLAIN}</value></member>)*)</struct>"
-_USUAL = re.compile(
+_MEMBERS = f"((?:<member><name>{_PLAIN}</name><value>{_PLAIN}</value></member>)*)"
+_BEFORE_HOSTS = re.compile(
     r'<\?xml version="1\.0" encoding="UTF-8"\?>'
     r'<methodCall xmlns:ex="http://ws\.apache\.org/xmlrpc/namespaces/extensions">'
     r"<methodName>runFilters</methodName><params>"
-    # The hosts are looked at by themselves: they are nearly all of it.
-    f"{_LIST}<param><value><array><data>(.*)</data></array></value></param><param><value>({_PLAIN})</value></param>"
-    f"<param><value>(?:<struct/>|{_MEMBERS})</value></param></params></methodCall>\n?".encode("ascii"),
-    re.DOTALL,
+    f"<param><value><array><data>((?:<value>{_PLAIN}</value>)*)</data></array></value></param>"
+    r"<param><value><array><data>".encode("ascii")
 )
+_AFTER_HOSTS = re.compile(
+    r"</data></array></value></param>"
+    f"<param><value>({_PLAIN})</value></param>"
+    f"<param><value>(?:<struct/>|<struct>{_MEMBERS}</struct>)</value></param>"
+    "</params></methodCall>\n?".encode("ascii")
+)
+_LIST_END = b"</data>"
 _UNTYPED = ("<value>", "</value>")
 _TYPED = ("<value><string>", "</string></value>")
 _ID_CHARACTERS = f"-{string.ascii_letters}{string.digits}".encode("ascii")
@@ -59,7 +66,8 @@ def parse_call(untrusted: bytes) -> Call:
     """Return the call in a request.
 
     Raises:
-        InvalidMessage: too long, not XML, with a DTD, nested too deeply, or not a methodCall.
+        InvalidMessage: too long, too many hosts, not XML, with a DTD, nested too deeply, or not a
+            methodCall; or long and in another shape than the engine's.
     """
     if len(untrusted) > MAX_REQUEST_SIZE:
         raise errors.InvalidMessage(_WHAT, f"longer than {MAX_REQUEST_SIZE} bytes")
@@ -67,18 +75,39 @@ def parse_call(untrusted: bytes) -> Call:
 
 
 def _usual(untrusted: bytes) -> Optional[Call]:
-    """Return the call if it has the shape of every day; the same as `_any` would."""
-    found = _USUAL.fullmatch(untrusted)
-    if found is None:
+    """Return the call if its hosts have the shape of every day; the same as expat would read."""
+    before = _BEFORE_HOSTS.match(untrusted, 0, MAX_OTHER_SIZE)
+    if before is None:
         return None
-    names, hosts, vm_id, members = found.groups(b"")
-    if hosts and not (hosts.startswith(b"<value>") and hosts.endswith(b"</value>")):
+    hosts_begin = before.end()
+    # From behind, where only the VM and the properties follow.
+    hosts_end = untrusted.rfind(_LIST_END, hosts_begin)
+    hosts = _rows(untrusted[hosts_begin:hosts_end]) if hosts_end >= 0 else None
+    if hosts is None:
         return None
-    if hosts[7:-8].replace(b"</value><value>", b"").translate(None, _PLAIN_CHARACTERS):
+    if len(hosts) > MAX_HOSTS:
+        raise errors.InvalidMessage(_WHAT, f"more than {MAX_HOSTS} hosts")
+    after = _AFTER_HOSTS.fullmatch(untrusted, hosts_end, hosts_end + MAX_OTHER_SIZE)
+    if after is None or hosts_end + MAX_OTHER_SIZE < len(untrusted):
+        call = _any(untrusted[:hosts_begin] + untrusted[hosts_end:])
+        return Call(call.method, (call.parameters[0], hosts, *call.parameters[2:]))
+    names = _split(before.group(1), *_UNTYPED)
+    members = _split(after.group(2) or b"", "<member><name>", "</value></member>")
+    properties = dict(member.split("</name><value>") for member in members)
+    return Call("runFilters", (names, hosts, after.group(1).decode("ascii"), properties))
+
+
+def _rows(untrusted: bytes) -> Optional[list[str]]:
+    """Return the texts of a row of untyped values, None if there is anything else in it."""
+    if not untrusted:
+        return []
+    if not (untrusted.startswith(b"<value>") and untrusted.endswith(b"</value>") and untrusted.isascii()):
         return None
-    pairs = _split(members, "<member><name>", "</value></member>")
-    properties = dict(one.split("</name><value>") for one in pairs)
-    return Call("runFilters", (_split(names, *_UNTYPED), _split(hosts, *_UNTYPED), vm_id.decode("ascii"), properties))
+    rows = _split(untrusted, *_UNTYPED)
+    # Looked at all at once: a look at each would take as long as everything else.
+    if "".join(rows).encode("ascii").translate(None, _PLAIN_CHARACTERS):
+        return None
+    return rows
 
 
 def _split(row: bytes, opening: str, closing: str) -> list[str]:
@@ -87,6 +116,8 @@ def _split(row: bytes, opening: str, closing: str) -> list[str]:
 
 
 def _any(untrusted: bytes) -> Call:
+    if len(untrusted) > MAX_OTHER_SIZE or untrusted.count(b"<") > MAX_TAGS:
+        raise errors.InvalidMessage(_WHAT, "long, and in another shape than the engine's")
     reader = _Reader()
     try:
         reader.parser.Parse(untrusted, True)
@@ -112,17 +143,23 @@ def _encode(value: Any) -> str:
     if isinstance(value, str):
         return _text(value).join(_TYPED)
     if isinstance(value, Sequence):
-        if value and set(map(type, value)) == {str}:
-            return f"<value><array><data>{_encode_texts(value)}</data></array></value>"
-        return f"<value><array><data>{''.join(_encode(one) for one in value)}</data></array></value>"
+        rows = _encode_texts(value)
+        if rows is None:
+            rows = "".join(_encode(row) for row in value)
+        return f"<value><array><data>{rows}</data></array></value>"
     if isinstance(value, int) and not isinstance(value, bool) and -(2**31) <= value < 2**31:
         return f"<value><int>{value}</int></value>"
     raise TypeError(f"{type(value).__name__} has no place in an answer")
 
 
-def _encode_texts(values: Sequence[str]) -> str:
-    """Return a row of texts: host ids as they are, without a look at each."""
-    everything = "".join(values)
+def _encode_texts(values: Sequence[Any]) -> Optional[str]:
+    """Return a row of texts, None if others are among them: host ids as they are, without a look at each."""
+    try:
+        everything = "".join(values)
+    except TypeError:
+        return None
+    if not values:
+        return ""
     if not everything.isascii() or everything.encode("ascii").translate(None, _ID_CHARACTERS):
         values = list(map(_text, values))
     opening, closing = _TYPED
@@ -132,9 +169,13 @@ def _encode_texts(values: Sequence[str]) -> str:
 def _text(value: str) -> str:
     """Return text for XML; characters that XML cannot have would make the engine keep all hosts."""
     if value.isascii() and value.isprintable():  # every host id
-        return escape(value)
+        return _escape(value)
     legal = "".join(c if c in "\t\n\r" or " " <= c < "\ud800" or "\ue000" <= c < "\ufffe" else "?" for c in value)
-    return escape(legal)
+    return _escape(legal)
+
+
+def _escape(value: str) -> str:
+    return value.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
 
 
 class _Reader:
@@ -149,7 +190,6 @@ class _Reader:
         self._text: list[str] = []
         self._value: Any = None
         self._typed = False
-        self._count = 0
         # Named here, so that the caller's declaration does not choose among Python's codecs.
         self.parser = expat.ParserCreate("UTF-8")
         self.parser.buffer_text = True
@@ -164,9 +204,8 @@ class _Reader:
 
     def _start(self, tag: str, _attributes: Mapping[str, str]) -> None:
         self.stack.append(tag)
-        self._count += 1
-        if len(self.stack) > MAX_DEPTH or self._count > MAX_VALUES:
-            raise errors.InvalidMessage(_WHAT, "too deep or too many values")
+        if len(self.stack) > MAX_DEPTH:
+            raise errors.InvalidMessage(_WHAT, "too deep")
         self._text.clear()
         if tag == "value":
             self._typed = False

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from ovirt_tcp_plugin.broker.hooks import HookApi, HookEvent
 from ovirt_tcp_plugin.broker.workers import observe
 from ovirt_tcp_plugin.engine import events
 from ovirt_tcp_plugin.lab.engine import audit_log
@@ -119,6 +120,14 @@ class TestStart:
         assert starts(running) == 0
         running.engine.restart(0.5)
         write_up_mark(running, 2_000_000_000_000)
+        assert starts(running) == 1
+
+    def test_whose_hook_fails_voids_once(self, running: Site) -> None:
+        def fail(event: HookEvent, api: HookApi) -> None:
+            raise ValueError("a hook that somebody wrote")
+
+        running.service._handles = {**running.service._handles, "backend_initialize": fail}
+        restart(running)
         assert starts(running) == 1
 
     def test_while_the_broker_was_down_voids_once(self, running: Site) -> None:

@@ -34,6 +34,9 @@ LAB_NAMES = {
     "HOST_NOT_RESPONDING": EngineEvent.VDS_HOST_NOT_RESPONDING,
     "HOST_RECOVERS": EngineEvent.VDS_ACTIVATE_ASYNC,
     "HOST_UNTRUSTED": EngineEvent.VDS_UNTRUSTED,
+    "GROUP_ADDED": EngineEvent.USER_ADDED_AFFINITY_GROUP,
+    "GROUP_UPDATED": EngineEvent.USER_UPDATED_AFFINITY_GROUP,
+    "GROUP_REMOVED": EngineEvent.USER_REMOVED_AFFINITY_GROUP,
     "POLICY_ADDED": EngineEvent.USER_ADD_CLUSTER_POLICY,
     "POLICY_UPDATED": EngineEvent.USER_UPDATE_CLUSTER_POLICY,
     "POLICY_REMOVED": EngineEvent.USER_REMOVE_CLUSTER_POLICY,
@@ -57,6 +60,7 @@ def test_what_means_a_start_a_host_or_an_arrival_means_nothing_else() -> None:
         events.HOST_CAME_UP,
         events.VM_ARRIVED,
         events.LISTING_DUE,
+        events.GROUP_EDITED,
     )
     members = [event for meaning in exclusive for event in meaning]
     assert len(members) == len(set(members))

@@ -7,6 +7,7 @@ A refused log-in, a missing permit, and no answer at all.
 
 from __future__ import annotations
 
+import dataclasses
 import http.server
 import json
 import os
@@ -20,13 +21,16 @@ import pytest
 
 from ovirt_tcp_plugin import errors
 from ovirt_tcp_plugin.engine.sdk import (
+    LOGIN_PAUSES_MS,
     LOGIN_PERMIT_MISSING,
     LOGIN_REFUSED,
     PERMIT_MISSING,
     Access,
+    LogInGate,
     Sdk,
     password_of,
 )
+from tests.fake_clock import FakeClock
 
 XML = "application/xml;charset=UTF-8"
 HTML = "text/html;charset=UTF-8"
@@ -170,6 +174,32 @@ class TestRefusedLogIn:
         os.utime(access.password_file, ns=(1, 1))
         assert list_hosts(sdk) == 0
         assert engine.logins == 2
+
+    def test_a_refusal_that_passes_by_itself_keeps_nobody_out_for_good(
+        self, engine: ScriptedEngine, access: Access
+    ) -> None:
+        """The engine says the same of a wrong password and of a directory that failed."""
+        clock = FakeClock()
+        sdk = Sdk(dataclasses.replace(access, gate=LogInGate(clock.now_ms)))
+        engine.token = WRONG_PASSWORD
+        refusal_of(sdk)
+        engine.token = TOKEN
+        clock.pass_ms(LOGIN_PAUSES_MS[0] - 1)
+        refusal_of(sdk)
+        clock.pass_ms(1)
+        assert list_hosts(sdk) == 0
+        assert engine.logins == 2
+
+    def test_a_password_that_stays_wrong_is_sent_four_times_and_never_locks_the_account(
+        self, engine: ScriptedEngine, access: Access
+    ) -> None:
+        clock = FakeClock()
+        sdk = Sdk(dataclasses.replace(access, gate=LogInGate(clock.now_ms)))
+        engine.token = WRONG_PASSWORD
+        for _ in range(24 * 60):
+            refusal_of(sdk)
+            clock.pass_ms(60_000)
+        assert engine.logins == 4
 
     def test_many_threads_and_users_of_one_access_send_it_once(
         self, engine: ScriptedEngine, access: Access

@@ -200,6 +200,17 @@ class TestFile:
         clock.utc_ms -= 10 * MINUTE_MS
         assert starts.is_new_by_file(written(clock), heard_ms)
 
+    def test_of_before_the_clock_was_set_back_counts_once(self, clock: FakeClock) -> None:
+        starts = EngineStarts(clock, last_ms=clock.wall_ms())
+        clock.pass_ms(MINUTE_MS)
+        ahead = written(clock) + datetime.timedelta(hours=2)
+        assert starts.is_new_by_file(ahead, None)
+        for _ in range(3):
+            clock.pass_ms(1_000)
+            heard_ms = clock.now_ms()
+            clock.pass_ms(1_000)
+            assert not starts.is_new_by_file(ahead, heard_ms)
+
 
 def test_what_the_caller_concludes_counts_with_its_late_event_once(
     starts: EngineStarts, clock: FakeClock

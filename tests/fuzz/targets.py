@@ -29,7 +29,7 @@ from ovirt_tcp_plugin.messages import (
     tpm12,
 )
 from ovirt_tcp_plugin.placement import snapshot
-from ovirt_tcp_plugin.scheduler import xmlrpc
+from ovirt_tcp_plugin.scheduler import http1, xmlrpc
 from ovirt_tcp_plugin.verifier import authority, endorsement, endorsement12
 from ovirt_tcp_plugin.verifier.appraisal import measured
 from tests.fuzz import worst
@@ -201,6 +201,13 @@ TARGETS: Mapping[str, Target] = {
         worst.binary,
         errors.Error,
     ),
+    "snapshot_confirmation": Target(
+        snapshot.decode_confirmation,
+        lambda untrusted: snapshot.decode_confirmation(untrusted, snapshot_test.BOOT),
+        snapshot.encode_confirmation(snapshot_test.BOOT, 5),
+        worst.json_object,
+    ),
+    "http_head": _binary(http1.parse_head, b"POST / HTTP/1.1\r\nConnection: keep-alive\r\nContent-Length: 7"),
     "xmlrpc": Target(
         xmlrpc.parse_call,
         xmlrpc.parse_call,

@@ -92,7 +92,8 @@ def test_no_mutated_snapshot_stops_the_others_or_is_believed_in_part(
         path.write_bytes(content)
         before = dict(directory.by_host)
         directory._known.clear()
-        directory.take(path)
+        directory.read(path)
+        directory.use()
         if directory.faults:
             refused += 1
             assert directory.by_host == before

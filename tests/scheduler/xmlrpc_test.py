@@ -5,7 +5,9 @@
 from __future__ import annotations
 
 import contextlib
+import time
 import xmlrpc.client
+from collections.abc import Callable
 
 import pytest
 from hypothesis import given
@@ -80,16 +82,92 @@ def test_the_quick_way_and_expat_read_the_same(names: list[str], hosts: list[str
 PIECES = st.binary(max_size=8) | st.sampled_from([b"<value>", b"</value>", b"a"])
 
 
+def read(reader: Callable[[bytes], codec.Call | None], body: bytes) -> codec.Call | None:
+    """Return the call that `reader` finds, None where it finds none."""
+    try:
+        return reader(body)
+    except errors.InvalidMessage:
+        return None
+
+
 @given(st.integers(0, len(CALL) - 1), PIECES, st.integers(0, 20))
 def test_what_the_quick_way_takes_expat_takes_too(position: int, inserted: bytes, removed: int) -> None:
     body = CALL[:position] + inserted + CALL[position + removed :]
-    call = codec._usual(body)
-    assert call is None or call == codec._any(body)
+    call = read(codec._usual, body)
+    assert call is None or call == read(codec._any, body)
+
+
+@given(st.integers(0, len(CALL) - 1), PIECES, st.integers(0, 20))
+def test_what_expat_reads_is_read_the_same_by_both_ways_together(position: int, inserted: bytes, removed: int) -> None:
+    body = CALL[:position] + inserted + CALL[position + removed :]
+    assert read(codec.parse_call, body) == read(codec._any, body)
 
 
 def test_what_the_engine_sends_every_day_takes_the_quick_way() -> None:
     assert codec._usual(CALL) is not None
     assert codec._usual(CALL.replace(b"h1", b"<string>h1</string>")) is None
+
+
+HOSTS = [f"{number:036d}" for number in range(codec.MAX_HOSTS)]
+
+
+@pytest.mark.parametrize(
+    "properties",
+    [{}, {"trust_scope": "all_vms"}, {"another unit's": "a value & of <its> own"}, {"k": None}, {"k": ""}],
+)
+def test_ten_thousand_hosts_are_read_whatever_properties_other_units_have(properties: dict[str, str]) -> None:
+    call = codec.parse_call(external_scheduler.request("runFilters", [["TrustedHosts"], HOSTS, "vm", properties]))
+    assert call.parameters == (["TrustedHosts"], HOSTS, "vm", properties)
+
+
+def call_of(hosts: list[str]) -> bytes:
+    return external_scheduler.request("runFilters", [["TrustedHosts"], hosts, "vm", {}])
+
+
+# As long as any that is looked into, or a little longer.
+FULL = codec.MAX_REQUEST_SIZE
+DEAR = [
+    pytest.param(call_of([*HOSTS, "one more"]), id="more hosts than a pool has"),
+    pytest.param(call_of([""] * 30_000), id="empty ids"),
+    pytest.param(call_of(HOSTS[:5000]).replace(b"<value>", b"<value><string>"), id="typed, half of the tags"),
+    pytest.param(xmlrpc.client.dumps((["TrustedHosts"], HOSTS[:6000], "vm", {}), "runFilters").encode(), id="Python's"),
+    pytest.param(b"<methodCall>" + b"<value>" * (FULL // 8), id="values without an end"),
+    pytest.param(b"<a>" + b"<b/>" * (FULL // 5) + b"</a>", id="many tags"),
+    pytest.param(b"<a " + b'b="" ' * (FULL // 6) + b"/>", id="many attributes"),
+    pytest.param(b"<a>" + b"&amp;" * (FULL // 6) + b"</a>", id="many entities"),
+    pytest.param(CALL[: CALL.index(b"h1")] + b"h" * (FULL // 2), id="a host without an end"),
+    pytest.param(CALL[: CALL.index(b"TrustedHosts")] + b"<value>x</value>" * (FULL // 20), id="names without an end"),
+    pytest.param(CALL.replace(b"all_vms", b"x" * (FULL // 2)), id="a long property"),
+    pytest.param(CALL.replace(b"<member>", b"<member><name>a</name><value>b</value></member>" * 9000), id="members"),
+    pytest.param(CALL[:-13] + b" " * (FULL // 2), id="blanks without an end"),
+    pytest.param(b"x" * FULL, id="rubbish"),
+    pytest.param(b"x" * (FULL + 1), id="too long"),
+]
+
+
+@pytest.mark.parametrize("body", DEAR)
+def test_nobody_makes_a_refusal_dear(body: bytes) -> None:
+    """expat would take a quarter of a second for some of these; a peer that sends many would keep the engine out."""
+    took_ms = []
+    for _ in range(5):
+        began = time.thread_time()
+        with pytest.raises(errors.InvalidMessage):
+            codec.parse_call(body)
+        took_ms.append((time.thread_time() - began) * 1000)
+    # 0 to 5 ms here. The bound is for a machine that also counts the lines run.
+    assert min(took_ms) < 25
+
+
+def test_what_expat_gets_is_short() -> None:
+    """The dearest call in another shape than the engine's."""
+    tags = b"<methodCall>" + b"<a/>" * (codec.MAX_TAGS - 2) + b"</methodCall>"
+    took_ms = []
+    for _ in range(5):
+        began = time.thread_time()
+        with pytest.raises(errors.InvalidMessage, match="no methodCall"):
+            codec.parse_call(tags)
+        took_ms.append((time.thread_time() - began) * 1000)
+    assert min(took_ms) < 25
 
 
 def test_reads_nulls_empty_maps_and_typed_values() -> None:

@@ -4,9 +4,10 @@
 
 from __future__ import annotations
 
+import dataclasses
 import logging
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import click
@@ -20,6 +21,7 @@ from ovirt_tcp_plugin.admin.doctor.observations import Snapshots
 from ovirt_tcp_plugin.admin.doctor.probes import Filterd
 from ovirt_tcp_plugin.broker.settings import Settings as BrokerSettings
 from ovirt_tcp_plugin.engine.engine_config import DEFAULT_COMMAND, EngineConfig
+from ovirt_tcp_plugin.placement.snapshot import Snapshot
 from ovirt_tcp_plugin.scheduler.main import owners
 from ovirt_tcp_plugin.scheduler.settings import Settings as FilterdSettings
 from ovirt_tcp_plugin.scheduler.snapshots import SnapshotDirectory
@@ -67,7 +69,17 @@ def _snapshots(options: BrokerSettings, place: FilterdSettings) -> Snapshots:
     if _closed(path, PASSABLE_BY_ALL):
         closed.append(str(path))
     directories = str(options.snapshot.directory), str(path)
-    return Snapshots(directory.by_host, directory.faults, closed, clock.boottime_ms(), directories)
+    by_host = _confirmed(directory.by_host, directory.confirmed_ms())
+    return Snapshots(by_host, directory.faults, closed, clock.boottime_ms(), directories)
+
+
+def _confirmed(by_host: Mapping[str, Snapshot], confirmed_ms: int) -> Mapping[str, Snapshot]:
+    """Return the snapshots as of when they were last seen to be right: the broker writes only what changed."""
+    pools = {
+        snapshot.pool_id: dataclasses.replace(snapshot, written_ms=max(snapshot.written_ms, confirmed_ms))
+        for snapshot in by_host.values()
+    }
+    return {host_id: pools[snapshot.pool_id] for host_id, snapshot in by_host.items()}
 
 
 def _closed(path: Path, bits: int) -> bool:

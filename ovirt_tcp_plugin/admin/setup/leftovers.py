@@ -15,16 +15,16 @@ from collections.abc import Callable
 from ovirt_tcp_plugin import errors
 from ovirt_tcp_plugin.engine.admin_client import Administration
 from ovirt_tcp_plugin.engine.scheduling_policies import CLUSTER_MAINTENANCE
-from ovirt_tcp_plugin.placement.inventory import Cluster, Group, Host, Listing, is_quarantined
+from ovirt_tcp_plugin.placement.inventory import Cluster, Host, Listing, is_quarantined
 from ovirt_tcp_plugin.placement.pools import Pools
 
 
 @dataclasses.dataclass(frozen=True)
 class Wall:
-    """A wall in a cluster that is no trusted pool."""
+    """A wall in a cluster that is no trusted pool, where there may be several."""
 
     cluster: Cluster
-    group: Group
+    group_id: str
 
 
 @dataclasses.dataclass(frozen=True)
@@ -49,9 +49,10 @@ def leftovers(listing: Listing) -> Leftovers:
     pools = [cluster for cluster in listing.clusters if _is_pool(cluster, known, listing)]
     pool_ids = {cluster.id for cluster in pools}
     walls = [
-        Wall(cluster, listing.walls[cluster.id])
+        Wall(cluster, group_id)
         for cluster in listing.clusters
-        if cluster.id in listing.walls and cluster.id not in pool_ids
+        if cluster.id not in pool_ids
+        for group_id in listing.wall_ids(cluster.id)
     ]
     hosts = [host for host in listing.hosts if is_quarantined(host) and host.cluster_id not in pool_ids]
     return Leftovers(tuple(pools), tuple(walls), tuple(hosts))
@@ -65,10 +66,10 @@ def remove_walls(
     for wall in walls:
         title = f"wall of cluster {wall.cluster.name}"
         try:
-            engine.remove_group(wall.cluster.id, wall.group.id)
+            engine.remove_group(wall.cluster.id, wall.group_id)
         except errors.Conflict as e:
             what = f"The {title} is still there, and keeps its VMs from starting ({e.reason})"
-            kept.append(f"{what}: remove the affinity group {wall.group.name} there.")
+            kept.append(f"{what}: remove the affinity group {wall.group_id} there.")
         else:
             tell(f"{title}: removed")
     return kept

@@ -45,33 +45,45 @@ class FilterWatch:
         self._reported = FilterState.ASKED
         self._reported_ms = 0
 
-    def engine_started(self) -> None:
-        """Look at once: discovery has to have been made again."""
+    def engine_started(self, surely: bool) -> None:
+        """Look at once: discovery has to have been made again.
+
+        Args:
+            surely: False for an engine that was only out of reach. Then a description of before
+                proves nothing.
+        """
         now_ms = self._clock.now_ms()
-        self._stale = self._description or None
         self._next_look_ms = now_ms
         self._grace_until_ms = now_ms + GRACE_MS
-        self._reported_ms = now_ms - REPORT_AGAIN_MS
+        if surely:
+            self._stale = self._description or None
+            self._reported_ms = now_ms - REPORT_AGAIN_MS
 
     def is_due(self) -> bool:
         """Return whether to list the units now, without waiting for a listing of everything."""
         return self._next_look_ms is not None and self._clock.now_ms() >= self._next_look_ms
 
     def observe(
-        self, units: Iterable[Unit], started: Optional[datetime.datetime]
+        self,
+        units: Iterable[Unit],
+        started: Optional[datetime.datetime],
+        has_pools: bool = True,
     ) -> Optional[Notice]:
         """Take the engine's units into account; return what an administrator has to know.
 
         Args:
             started: when the engine started last (aware), None where its service does not tell.
+            has_pools: without a pool nobody has to know, and listings are enough.
         """
         ours = [unit for unit in units if unit.name == NAME]
         self._description = ours[0].description if ours else ""
         state = filter_state(ours, started, self._stale)
         now_ms = self._clock.now_ms()
-        self._next_look_ms = now_ms + LOOK_AGAIN_MS
+        is_looked_for = has_pools and state is not FilterState.ASKED
+        self._next_look_ms = now_ms + LOOK_AGAIN_MS if is_looked_for else None
+        if not has_pools:
+            return None
         if state is FilterState.ASKED:
-            self._next_look_ms = None
             recovered = self._reported is not FilterState.ASKED
             self._reported = state
             return _recovery() if recovered else None

@@ -21,6 +21,7 @@ from ovirt_tcp_plugin.broker.settings import Settings
 from ovirt_tcp_plugin.broker.state.broker_state import BrokerState
 from ovirt_tcp_plugin.broker.state.filter_watch import FilterWatch
 from ovirt_tcp_plugin.broker.store.state_file import StateFile
+from ovirt_tcp_plugin.broker.workers.group_edits import GroupEdits
 from ovirt_tcp_plugin.broker.workers.vm_monitor import VmMonitor
 from ovirt_tcp_plugin.clock import Clock
 from ovirt_tcp_plugin.engine import events
@@ -56,7 +57,7 @@ class Reactions:
 
 
 class ObservationWorker:
-    """One thread calls `step` again and again.
+    """One thread calls `step` again and again, twice for each `intervals.poll_s`.
 
     Attributes:
         hosts_known: hosts and pools were listed: their attestation can begin.
@@ -85,6 +86,8 @@ class ObservationWorker:
         self._reactions = reactions
         self._clock = clock
         self._filter_watch = FilterWatch(clock)
+        self._group_edits = GroupEdits(engine, clock)
+        self._looks_at_all = False
         self._starts = EngineStarts(clock, state_file.engine_started_ms)
         # When the engine last answered, and when the last complete listing was begun.
         self._last_engine_ms: Optional[int] = None
@@ -102,6 +105,15 @@ class ObservationWorker:
         """Look once. Raises Unavailable, and AccessRefused."""
         now_ms = self._clock.now_ms()
         self._read_events()
+        edited = self._group_edits.is_listing_due()
+        if edited:
+            self.listing_due.set()
+        # Each second time only for that: a host that is let into a wall has to be out within 5 s.
+        self._looks_at_all = not self._looks_at_all
+        if self._looks_at_all or edited or not self.all_known.is_set():
+            self._look_at_all(now_ms)
+
+    def _look_at_all(self, now_ms: int) -> None:
         self._see_start(now_ms)
         if not self.hosts_known.is_set():
             self._begin()
@@ -184,8 +196,10 @@ class ObservationWorker:
             self._observe_filter(units)
 
     def _observe_filter(self, units: Sequence[Unit]) -> None:
-        notice = self._filter_watch.observe(units, started_at(self._start_file))
-        if notice is not None and self._state.pools():
+        started = started_at(self._start_file)
+        has_pools = bool(self._state.pools())
+        notice = self._filter_watch.observe(units, started, has_pools)
+        if notice is not None:
             self._state.tell(notice)
 
     # Events
@@ -193,10 +207,12 @@ class ObservationWorker:
     def take_event(self, event: Event) -> None:
         """Take a new event of the engine into account."""
         if self._starts.is_new_by_event(event.code):
-            self._engine_started("the engine restarted")
+            surely = event.code in events.ENGINE_STARTED
+            self._engine_started("the engine restarted", surely)
         if event.host_id and self._ends_verdict(event):
             self._state.host_restarted(event.host_id)
         self._vm_monitor.take_event(event)
+        self._group_edits.take_event(event)
         # It is reported where an exempt VM runs.
         arrived = event.code in events.VM_ARRIVED and event.vm_id in self._state.exempt_vms()
         if event.code in events.LISTING_DUE or arrived:
@@ -268,19 +284,27 @@ class ObservationWorker:
                 self._engine_started(reason)
         written = started_at(self._start_file)
         if self._starts.is_new_by_file(written, heard_ms):
-            self._engine_started("the engine's service was started again")
+            self._engine_started("the engine's service was started again", surely=True)
 
-    def _engine_started(self, reason: str) -> None:
+    def _engine_started(self, reason: str, surely: bool = False) -> None:
         """Do what every start of the engine asks for; nothing else has to notice one.
 
         Called once for each start.
+
+        Args:
+            surely: False for an engine that perhaps was only out of reach.
         """
         # First: it is saved with the verdicts that end now.
         self._state_file.engine_started_ms = self._starts.last_ms
         log.info("engine started reason=%s", reason)
         self._state.void("engine_restarted", reason)
-        self._filter_watch.engine_started()
-        self._reactions.run_hook(HookEvent("backend_initialize"))
+        self._filter_watch.engine_started(surely)
+        try:
+            self._reactions.run_hook(HookEvent("backend_initialize"))
+        except Exception:
+            # The event that told of the start would be read again, and the start count again.
+            text = "hook name=backend_initialize failed; each host is asked about all the same"
+            log.exception(text)
 
 
 def _age_ms(then_ms: Optional[int], now_ms: int) -> Optional[int]:

@@ -85,6 +85,7 @@ class PublicationWorker:
                 self._written_ms[snapshot.pool_id] = self._clock.now_ms()
                 if not self._write(snapshot):
                     self._changes.not_written(snapshot.pool_id)
+            self._confirm()
 
     def save(self) -> None:
         """Save the state. Without room on the disk, the broker goes on by what it knows now."""
@@ -105,12 +106,21 @@ class PublicationWorker:
         # At once: a host that lost trust may not have it again because we were killed.
         return trust_lost or now_ms - self._saved_ms >= SAVE_EVERY_MS
 
-    def _write(self, snapshot: Snapshot) -> bool:
+    def _confirm(self) -> None:
+        """Tell until when all files were right."""
         try:
-            self._writer.write(snapshot)
+            self._writer.confirm()
+        except OSError as e:
+            log.error("snapshots not confirmed error=%s", e)
+
+    def _write(self, snapshot: Snapshot) -> bool:
+        """Write a snapshot unless its file says the same; return whether it is up to date now."""
+        try:
+            is_new = self._writer.write(snapshot)
         except OSError as e:
             log.error("snapshot not written pool=%s error=%s", snapshot.pool_id, e)
             self._metrics.snapshot(written=False)
             return False
-        self._metrics.snapshot(written=True)
+        if is_new:
+            self._metrics.snapshot(written=True)
         return True

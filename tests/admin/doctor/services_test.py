@@ -22,8 +22,11 @@ from ovirt_tcp_plugin.admin.cli import main
 from ovirt_tcp_plugin.admin.doctor import peers, services
 from ovirt_tcp_plugin.admin.doctor.findings import State
 from ovirt_tcp_plugin.admin.doctor.observations import ServerView
+from ovirt_tcp_plugin.clock import boottime_ms
+from ovirt_tcp_plugin.engine import filterd_client
 from ovirt_tcp_plugin.lab import engine_config
 from ovirt_tcp_plugin.placement import snapshot
+from ovirt_tcp_plugin.scheduler import xmlrpc as xmlrpc_codec
 from ovirt_tcp_plugin.verifier.authority import Authority
 from tests.admin.doctor.conftest import Installation
 
@@ -88,8 +91,21 @@ class TestSnapshots:
 
     def test_an_old_one(self, installation: Installation, rewrite: Callable[..., None]) -> None:
         before = snapshot.decode(installation.snapshot_file.read_bytes(), installation.site.clock.boot_id)
-        rewrite(written_ms=max(before.written_ms - TEN_MINUTES_MS, 0))
+        earlier_ms = max(before.written_ms - TEN_MINUTES_MS, 0)
+        rewrite(written_ms=earlier_ms)
+        moment = snapshot.encode_confirmation(before.boot_id, earlier_ms)
+        (installation.snapshot_file.parent / snapshot.CONFIRMATION_FILE).write_bytes(moment)
         assert installation.look({"intervals": {"full_s": 5.0}}).bad == {"snapshot_stale": "FAIL"}
+
+    def test_one_that_is_old_but_still_right_is_no_fault(
+        self, installation: Installation, rewrite: Callable[..., None]
+    ) -> None:
+        """The broker does not write again what has not changed."""
+        before = snapshot.decode(installation.snapshot_file.read_bytes(), installation.site.clock.boot_id)
+        rewrite(written_ms=max(before.written_ms - TEN_MINUTES_MS, 0))
+        moment = snapshot.encode_confirmation(before.boot_id, boottime_ms())
+        (installation.snapshot_file.parent / snapshot.CONFIRMATION_FILE).write_bytes(moment)
+        assert installation.look({"intervals": {"full_s": 5.0}}).bad == {}
 
     def test_one_that_only_its_owner_may_read(self, installation: Installation) -> None:
         installation.snapshot_file.chmod(0o600)
@@ -143,7 +159,7 @@ class TestFilterd:
         assert "systemctl start ovirt-tcp-filterd.socket" in look.by_code["filterd_silent"]["next"]
 
     def test_one_that_accepts_and_says_nothing(self, installation: Installation, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr(peers, "ANSWER_WITHIN_S", 0.2)
+        monkeypatch.setattr(filterd_client, "ANSWER_WITHIN_S", 0.2)
         with socket.create_server(("127.0.0.1", 0)) as server:
             look = installation.look(filterd={"server": {"port": server.getsockname()[1]}})
         assert look.bad["filterd_silent"] == "FAIL"
@@ -319,3 +335,10 @@ def test_a_name_comes_with_its_addresses() -> None:
     assert peers.addresses("https://no-such-name.invalid") == {"no-such-name.invalid"}
 
 
+
+
+def test_filterd_is_asked_for_the_largest_pool_in_the_engines_shape() -> None:
+    """It reads a list of thousands of hosts in no other."""
+    hosts = [f"{number:036d}" for number in range(10_000)]
+    call = xmlrpc_codec.parse_call(filterd_client._as_the_engine("runFilters", (["TrustedHosts"], hosts, "vm", {})).encode())
+    assert call == xmlrpc_codec.Call("runFilters", (["TrustedHosts"], hosts, "vm", {}))

@@ -524,6 +524,15 @@ class TestLeftovers:
         assert "wall of cluster One: removed" in done.output
         assert ready.engine.model.groups == {}
 
+    def test_walls_go_that_were_made_in_place_of_others(self, ready: Machine) -> None:
+        ready.setup("--cluster", "One")
+        for _ in range(3):
+            spare = ready.wall()
+            spare.name = f"{spare.name}-{spare.id[:8]}"
+        ready.wall()
+        assert ready.setup("--remove").exit_code == 0
+        assert ready.engine.model.groups == {}
+
     def test_the_wall_goes_though_somebody_gave_the_cluster_another_policy(
         self, ready: Machine
     ) -> None:

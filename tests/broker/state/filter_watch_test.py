@@ -69,13 +69,12 @@ class TestFilterWatch:
     def test_it_is_looked_at_at_once_after_a_start_and_each_second_until_all_is_well(
         self, watch: FilterWatch, clock: FakeClock
     ) -> None:
-        watch.engine_started()
+        watch.engine_started(surely=True)
         assert watch.is_due()
         assert watch.observe([unit(enabled=False)], None) is None
         clock.pass_ms(LOOK_AGAIN_MS)
         assert watch.is_due()
-        discovered_again = unit(2)
-        assert watch.observe([discovered_again], None) is None
+        assert watch.observe([unit(2)], None) is None
         clock.pass_ms(LOOK_AGAIN_MS)
         assert not watch.is_due()
 
@@ -86,7 +85,7 @@ class TestFilterWatch:
     def test_a_filter_that_stays_off_after_a_start_is_an_error_within_ten_seconds(
         self, watch: FilterWatch, clock: FakeClock, units: list[Unit], code: str
     ) -> None:
-        watch.engine_started()
+        watch.engine_started(surely=True)
         assert watch.observe(units, None) is None
         clock.pass_ms(GRACE_MS)
         notice = watch.observe(units, None)
@@ -98,7 +97,7 @@ class TestFilterWatch:
     def test_a_unit_left_over_from_before_the_start_is_an_error(self, watch: FilterWatch, clock: FakeClock) -> None:
         old = unit()
         watch.observe([old], None)
-        watch.engine_started()
+        watch.engine_started(surely=True)
         clock.pass_ms(GRACE_MS)
         notice = watch.observe([old], None)
         assert notice is not None
@@ -115,7 +114,7 @@ class TestFilterWatch:
         assert watch.observe(off, None) is None
         clock.pass_ms(REPORT_AGAIN_MS)
         assert watch.observe(off, None) is not None
-        watch.engine_started()
+        watch.engine_started(surely=True)
         clock.pass_ms(GRACE_MS)
         assert watch.observe(off, None) is not None
 
@@ -126,3 +125,28 @@ class TestFilterWatch:
         assert notice is not None
         assert (notice.code, notice.severity) == ("unit_asked", "normal")
         assert watch.observe([unit()], None) is None
+
+    def test_an_engine_that_was_only_out_of_reach_need_not_have_asked_again(
+        self, watch: FilterWatch, clock: FakeClock
+    ) -> None:
+        watch.engine_started(surely=False)
+        assert watch.is_due()
+        assert watch.observe([unit()], None) is None
+        clock.pass_ms(GRACE_MS)
+        assert watch.observe([unit()], None) is None
+        assert not watch.is_due()
+
+    def test_an_engine_that_is_out_of_reach_again_and_again_has_a_fault_told_once(
+        self, watch: FilterWatch, clock: FakeClock
+    ) -> None:
+        assert watch.observe([unit(enabled=False)], None) is not None
+        watch.engine_started(surely=False)
+        clock.pass_ms(GRACE_MS)
+        assert watch.observe([unit(enabled=False)], None) is None
+
+    def test_a_fault_of_before_the_first_pool_is_told_with_the_pool(self, clock: FakeClock) -> None:
+        watch = FilterWatch(clock)
+        assert watch.observe([], None, has_pools=False) is None
+        clock.pass_ms(LOOK_AGAIN_MS)
+        assert not watch.is_due()
+        assert watch.observe([], None, has_pools=True) is not None

@@ -1,0 +1,72 @@
+# SPDX-FileCopyrightText: The ovirt_tcp_plugin developers
+# SPDX-License-Identifier: Apache-2.0
+"""The little of HTTP/1.1 that the engine's Java client needs (RFC 9112). Pure.
+
+A request has a head and a body of a declared length. Method, path and type do not matter: every
+answer has status 200, because the engine takes any other as no answer and keeps all hosts.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Optional
+
+MAX_HEAD_SIZE = 8192
+HEAD_END = b"\r\n\r\n"
+# The digits of a number that no body is as long as.
+MAX_DIGITS = 19
+
+
+@dataclasses.dataclass(frozen=True)
+class Head:
+    """What matters of the head of a request.
+
+    Attributes:
+        body_length: in bytes.
+        keeps_open: whether the peer wants to go on with the connection after the answer.
+        has_answer_body: False for HEAD: a body would be taken for the next answer.
+        fault: why nobody can tell where the request ends; empty if it can be told.
+    """
+
+    body_length: int = 0
+    keeps_open: bool = False
+    has_answer_body: bool = True
+    fault: str = ""
+
+
+def parse_head(untrusted: bytes) -> Head:
+    """Return the head of a request, given without the empty line that ends it."""
+    lines = untrusted.decode("latin-1").split("\r\n")
+    start = lines[0].split(" ")
+    if len(start) != 3 or start[2] not in ("HTTP/1.0", "HTTP/1.1"):
+        return Head(fault="this is no request of HTTP/1.0 or HTTP/1.1")
+    fields: dict[str, str] = {}
+    for line in lines[1:]:
+        name, colon, value = line.partition(":")
+        name = name.lower()
+        if not colon or name in fields and name == "content-length":
+            return Head(fault="its head has a line that is no field, or two lengths")
+        fields[name] = value.strip(" \t")
+    if "transfer-encoding" in fields:
+        return Head(fault="a body is only read if its length is declared")
+    length = _length(fields.get("content-length", "0"))
+    if length is None:
+        return Head(fault="its Content-Length is no length")
+    wish = fields.get("connection", "").lower()
+    keeps_open = wish == "keep-alive" if start[2] == "HTTP/1.0" else wish != "close"
+    return Head(length, keeps_open, start[0] != "HEAD")
+
+
+def encode_answer(content: bytes, head: Head) -> bytes:
+    """Return an answer to a request with that head."""
+    connection = b"keep-alive" if head.keeps_open else b"close"
+    return (
+        b"HTTP/1.1 200 OK\r\nContent-Type: text/xml\r\nContent-Length: %d\r\nConnection: %b\r\n\r\n"
+        % (len(content), connection)
+    ) + (content if head.has_answer_body else b"")
+
+
+def _length(untrusted: str) -> Optional[int]:
+    if not (untrusted.isascii() and untrusted.isdecimal() and len(untrusted) <= MAX_DIGITS):
+        return None
+    return int(untrusted)
