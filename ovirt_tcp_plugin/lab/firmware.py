@@ -1,10 +1,11 @@
 # SPDX-FileCopyrightText: The ovirt_tcp_plugin developers
 # SPDX-License-Identifier: Apache-2.0
-"""What UEFI firmware, shim and GRUB measure before any launch: the events that they log, in their order.
+"""What UEFI firmware, shim and GRUB measure before any launch: their events, in their order.
 
-Sources: TCG "PC Client Platform Firmware Profile" 1.05, 3.3.4 (what goes into which PCR), 10.4 (event data); UEFI 2.10,
-32.6.3 (variables of Secure Boot); shim's and GRUB's manuals (PCR 4, 8, 9, 14). Made up: the contents, which are the
-same on every host of this lab, as on machines of one model.
+Sources: TCG "PC Client Platform Firmware Profile" 1.05, 3.3.4 (what goes into which PCR), 10.4
+(event data); UEFI 2.10, 32.6.3 (variables of Secure Boot); shim's and GRUB's manuals (PCR 4, 8, 9,
+14). Made up: the contents, which are the same on every host of this lab, as on machines of one
+model.
 """
 
 from __future__ import annotations
@@ -32,8 +33,10 @@ _PLATFORM_FIRMWARE_BLOB = 0x80000008
 _HANDOFF_TABLES = 0x80000009
 _VARIABLE_AUTHORITY = 0x800000E0
 
-_GLOBAL = uuid.UUID("8be4df61-93ca-11d2-aa0d-00e098032b8c")  # EFI_GLOBAL_VARIABLE
-_IMAGE_SECURITY = uuid.UUID("d719b2cb-3d3a-4596-a3bc-dad00e67656f")  # EFI_IMAGE_SECURITY_DATABASE_GUID
+# EFI_GLOBAL_VARIABLE
+_GLOBAL = uuid.UUID("8be4df61-93ca-11d2-aa0d-00e098032b8c")
+# EFI_IMAGE_SECURITY_DATABASE_GUID
+_IMAGE_SECURITY = uuid.UUID("d719b2cb-3d3a-4596-a3bc-dad00e67656f")
 
 _LOAD_ADDRESS = 0x7E000000
 
@@ -61,10 +64,16 @@ class Machine:
 
 def events(machine: Machine, images: Images, banks: Sequence[str] = BANKS) -> tuple[Event, ...]:
     """Return the events of a boot up to the end of the boot services, in their order."""
-    return tuple(_events(machine, images, banks))
+    return (
+        *_of_firmware(machine, banks),
+        *_of_boot_loader(machine, banks),
+        *_of_kernel(machine, images, banks),
+        measured(5, _ACTION, b"Exit Boot Services Invocation", banks),
+        measured(5, _ACTION, b"Exit Boot Services Returned with Success", banks),
+    )
 
 
-def _events(machine: Machine, images: Images, banks: Sequence[str]) -> Iterator[Event]:
+def _of_firmware(machine: Machine, banks: Sequence[str]) -> Iterator[Event]:
     def event(pcr: int, kind: int, data: bytes) -> Event:
         return measured(pcr, kind, data, banks)
 
@@ -73,7 +82,8 @@ def _events(machine: Machine, images: Images, banks: Sequence[str]) -> Iterator[
         locality = eventlog.STARTUP_LOCALITY + bytes([machine.startup_locality])
         yield Event(0, eventlog.NO_ACTION, zeros, locality)
     yield event(0, _S_CRTM_VERSION, _text(machine.version))
-    yield _of_content(0, _PLATFORM_FIRMWARE_BLOB, machine.code, struct.pack("<QQ", _LOAD_ADDRESS, len(machine.code)), banks)
+    place = struct.pack("<QQ", _LOAD_ADDRESS, len(machine.code))
+    yield _of_content(0, _PLATFORM_FIRMWARE_BLOB, machine.code, place, banks)
     for name, content in _secure_boot(machine):
         yield event(7, _VARIABLE_DRIVER_CONFIG, _variable(name, content))
     yield event(7, _SEPARATOR, bytes(4))
@@ -84,20 +94,31 @@ def _events(machine: Machine, images: Images, banks: Sequence[str]) -> Iterator[
     for pcr in range(7):
         yield event(pcr, _SEPARATOR, bytes(4))
     yield event(5, _GPT_EVENT, b"EFI PART".ljust(92, b"\0") + struct.pack("<Q", 0))
+
+
+def _of_boot_loader(machine: Machine, banks: Sequence[str]) -> Iterator[Event]:
     if machine.secure_boot:
-        yield event(7, _VARIABLE_AUTHORITY, _variable("db", b"Microsoft Corporation UEFI CA 2011"))
+        authority = _variable("db", b"Microsoft Corporation UEFI CA 2011")
+        yield measured(7, _VARIABLE_AUTHORITY, authority, banks)
     yield _application(machine.boot_loader, banks)
-    yield event(14, _IPL, b"MokList\0")
+    yield measured(14, _IPL, b"MokList\0", banks)
     yield _application(b"grub 2.06", banks)
-    yield event(8, _IPL, b"grub_cmd: configfile (hd0,gpt1)/EFI/centos/grub.cfg\0")
-    kernel, initrd = images.kernel.read_bytes(), images.initrd.read_bytes()
-    yield _of_content(9, _IPL, kernel, f"(hd0,gpt2)/{images.kernel.name}\0".encode(), banks)
+    command = b"grub_cmd: configfile (hd0,gpt1)/EFI/centos/grub.cfg\0"
+    yield measured(8, _IPL, command, banks)
+
+
+def _of_kernel(machine: Machine, images: Images, banks: Sequence[str]) -> Iterator[Event]:
+    kernel = images.kernel.read_bytes()
+    kernel_name = f"(hd0,gpt2)/{images.kernel.name}\0".encode()
+    yield _of_content(9, _IPL, kernel, kernel_name, banks)
     if machine.secure_boot:
-        yield _application(kernel, banks)  # shim verifies it, and measures what it verified
-    yield event(8, _IPL, f"kernel_cmdline: /{images.kernel.name} {images.kernel_cmdline}\0".encode())
-    yield _of_content(9, _IPL, initrd, f"(hd0,gpt2)/{images.initrd.name}\0".encode(), banks)
-    yield event(5, _ACTION, b"Exit Boot Services Invocation")
-    yield event(5, _ACTION, b"Exit Boot Services Returned with Success")
+        # shim verifies it, and measures what it verified.
+        yield _application(kernel, banks)
+    cmdline = f"kernel_cmdline: /{images.kernel.name} {images.kernel_cmdline}\0".encode()
+    yield measured(8, _IPL, cmdline, banks)
+    initrd = images.initrd.read_bytes()
+    initrd_name = f"(hd0,gpt2)/{images.initrd.name}\0".encode()
+    yield _of_content(9, _IPL, initrd, initrd_name, banks)
 
 
 def _secure_boot(machine: Machine) -> Sequence[tuple[str, bytes]]:
@@ -113,12 +134,17 @@ def _secure_boot(machine: Machine) -> Sequence[tuple[str, bytes]]:
 def _variable(name: str, content: bytes) -> bytes:
     """Return a UEFI_VARIABLE_DATA (Firmware Profile 10.4.2)."""
     owner = _IMAGE_SECURITY if name in ("db", "dbx") else _GLOBAL
-    return owner.bytes_le + struct.pack("<QQ", len(name), len(content)) + name.encode("utf-16-le") + content
+    lengths = struct.pack("<QQ", len(name), len(content))
+    return owner.bytes_le + lengths + name.encode("utf-16-le") + content
 
 
 def _application(image: bytes, banks: Sequence[str]) -> Event:
-    """Return the event of a UEFI application: its digest is of the image, its data say where it was loaded."""
-    data = struct.pack("<QQQQ", _LOAD_ADDRESS, len(image), 0, 0)  # UEFI_IMAGE_LOAD_EVENT without a device path
+    """Return the event of a UEFI application.
+
+    Its digest is of the image, its data say where it was loaded.
+    """
+    # UEFI_IMAGE_LOAD_EVENT without a device path.
+    data = struct.pack("<QQQQ", _LOAD_ADDRESS, len(image), 0, 0)
     return _of_content(4, _BOOT_SERVICES_APPLICATION, image, data, banks)
 
 

@@ -19,7 +19,7 @@ class StepFailed(Exception):
 
 
 @dataclasses.dataclass
-class Step:
+class StoryStep:
     """One row of the table at the end."""
 
     title: str
@@ -39,14 +39,14 @@ class Narrator:
     def __init__(self, quiet: bool) -> None:
         self._quiet = quiet
         self._began = time.monotonic()
-        self.steps: list[Step] = []
+        self.steps: list[StoryStep] = []
         self.interrupted = False
 
     def step(self, title: str, expected: str) -> None:
         """Begin a step; it holds when the next one begins, or at `end`."""
         self.pulse()
         self.end()
-        self.steps.append(Step(title, expected, seconds=time.monotonic()))
+        self.steps.append(StoryStep(title, expected, seconds=time.monotonic()))
         self._print(f"\n{len(self.steps)}. {title}", bold=True)
 
     def say(self, sentence: str) -> None:
@@ -68,11 +68,18 @@ class Narrator:
         """
         self.pulse()
         if not holds:
-            raise StepFailed(f"expected: {sentence}" + (f"; seen: {otherwise}" if otherwise else ""))
+            seen = f"; seen: {otherwise}" if otherwise else ""
+            raise StepFailed(f"expected: {sentence}{seen}")
         self.steps[-1].seen.append(sentence)
         self._print(f"   {time.monotonic() - self._began:5.1f} s  {sentence}", mark=True)
 
-    def wait(self, sentence: str, holds: Callable[[], bool], within_s: float, seen: Callable[[], object]) -> None:
+    def wait(
+        self,
+        sentence: str,
+        holds: Callable[[], bool],
+        within_s: float,
+        seen: Callable[[], object],
+    ) -> None:
         """Wait until it holds, then tell it.
 
         Raises:
@@ -82,14 +89,16 @@ class Narrator:
         while not holds():
             self.pulse()
             if time.monotonic() >= deadline:
-                raise StepFailed(f"expected within {within_s:.0f} s: {sentence}; seen: {seen()}")
+                expected = f"expected within {within_s:.0f} s: {sentence}"
+                raise StepFailed(f"{expected}; seen: {seen()}")
             time.sleep(POLL_S)
         self.check(sentence, True)
 
     def pulse(self) -> None:
         """Raise KeyboardInterrupt if the story was interrupted.
 
-        The signal's own one may get lost: Python drops an exception that is raised in a hook of fork or in __del__.
+        The exception of the signal itself may get lost: Python drops one that is raised in a hook
+        of fork or in __del__.
         """
         if self.interrupted:
             raise KeyboardInterrupt
@@ -98,12 +107,18 @@ class Narrator:
         """Return the steps as an aligned table."""
         rows = [("STEP", "HELD", "TIME", "EXPECTED")]
         for number, step in enumerate(self.steps, 1):
-            took = f"{step.seconds:.1f} s" if step.held else "-"
-            rows.append((f"{number} {step.title}", "yes" if step.held else "NO", took, step.expected))
-        widths = [max(len(row[column]) for row in rows) for column in range(3)]
-        return "\n".join(
-            "  ".join([*(cell.ljust(width) for cell, width in zip(row, widths)), row[3]]) for row in rows
-        )
+            title = f"{number} {step.title}"
+            if step.held:
+                rows.append((title, "yes", f"{step.seconds:.1f} s", step.expected))
+            else:
+                rows.append((title, "NO", "-", step.expected))
+        titles = max(len(row[0]) for row in rows)
+        times = max(len(row[2]) for row in rows)
+        lines = [
+            f"{title:{titles}}  {held:4}  {seconds:{times}}  {expected}"
+            for title, held, seconds, expected in rows
+        ]
+        return "\n".join(lines)
 
     def as_json(self) -> list[dict[str, Any]]:
         """Return the steps for programs."""
@@ -112,5 +127,8 @@ class Narrator:
     def _print(self, text: str, bold: bool = False, mark: bool = False) -> None:
         if self._quiet:
             return
-        ok = click.style(" ok", fg="green") if mark else ""
-        click.echo(click.style(text, bold=True) + ok if bold else text + ok)
+        if bold:
+            text = click.style(text, bold=True)
+        if mark:
+            text += click.style(" ok", fg="green")
+        click.echo(text)

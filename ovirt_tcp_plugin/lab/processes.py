@@ -21,6 +21,8 @@ from ovirt_tcp_plugin.parent import die_with_parent
 START_WITHIN_S = 30.0
 STOP_WITHIN_S = 5.0
 POLL_S = 0.02
+# An ordinary user's PATH lacks the places where distributions put the programs.
+PROGRAM_PATH = "/usr/bin:/usr/sbin:/usr/local/bin:/usr/share/swtpm"
 # The end of a log that tells why a process would not start.
 LOG_TAIL = 2000
 
@@ -108,9 +110,11 @@ class Processes:
         deadline = time.monotonic() + START_WITHIN_S
         while not ready():
             if not self.running(name):
-                raise errors.Unavailable(name, f"it ended at its start:\n{self.log_tail(name)}")
+                reason = "it ended at its start"
+                raise errors.Unavailable(name, f"{reason}:\n{self.log_tail(name)}")
             if time.monotonic() >= deadline:
-                raise errors.Unavailable(name, f"not ready within {START_WITHIN_S:.0f} s:\n{self.log_tail(name)}")
+                reason = f"not ready within {START_WITHIN_S:.0f} s"
+                raise errors.Unavailable(name, f"{reason}:\n{self.log_tail(name)}")
             time.sleep(POLL_S)
 
 
@@ -118,9 +122,9 @@ def free_ports(count: int) -> list[int]:
     """Return ports of 127.0.0.1 that nobody listens on now, all different."""
     with contextlib.ExitStack() as stack:
         sockets = [stack.enter_context(socket.socket()) for _ in range(count)]
-        for one in sockets:
-            one.bind(("127.0.0.1", 0))
-        return [one.getsockname()[1] for one in sockets]
+        for listener in sockets:
+            listener.bind(("127.0.0.1", 0))
+        return [listener.getsockname()[1] for listener in sockets]
 
 
 def listens(port: int) -> bool:
@@ -136,8 +140,7 @@ def find_program(name: str) -> str:
     Raises:
         Unavailable: it is not installed.
     """
-    # An ordinary user's PATH lacks the places where distributions put them.
-    found = shutil.which(name) or shutil.which(name, path="/usr/bin:/usr/sbin:/usr/local/bin:/usr/share/swtpm")
-    if found is None:
+    path = shutil.which(name) or shutil.which(name, path=PROGRAM_PATH)
+    if path is None:
         raise errors.Unavailable(name, "it is not installed (Debian: swtpm, swtpm-tools and tboot)")
-    return found
+    return path

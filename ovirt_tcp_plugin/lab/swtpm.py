@@ -1,9 +1,10 @@
 # SPDX-FileCopyrightText: The ovirt_tcp_plugin developers
 # SPDX-License-Identifier: Apache-2.0
-"""Software TPMs (swtpm): a vendor that manufactures and certifies them, and processes that run them.
+"""Software TPMs (swtpm): a vendor that makes and certifies them, and processes that run them.
 
-Each is a real TPM implementation with its own EK; only the chip around it is missing. A control channel does what a
-platform does to a chip: reset, locality, the D-RTM's hash sequence. Those of family 1.2 are in `swtpm12.py`.
+Each is a real TPM implementation with an EK of its own; only the chip around it is missing. A
+control channel does what a platform does to a chip: reset, locality, the D-RTM's hash sequence.
+Those of family 1.2 are in `swtpm12.py`.
 """
 
 from __future__ import annotations
@@ -60,7 +61,8 @@ class Vendor:
             "issuercert": directory / "issuercert.pem",
             "certserial": directory / "certserial",
         }
-        (directory / "localca.conf").write_text("".join(f"{key} = {value}\n" for key, value in settings.items()))
+        lines = [f"{key} = {value}\n" for key, value in settings.items()]
+        (directory / "localca.conf").write_text("".join(lines))
         (directory / "localca.options").write_text(
             "--platform-manufacturer ovirt-tcp\n--platform-version 1\n--platform-model lab\n"
         )
@@ -95,21 +97,24 @@ class Vendor:
     def set_up(self, state: Path, options: Sequence[str]) -> None:
         """Make one TPM by swtpm_setup with these options. Raises Unavailable; with its output."""
         state.mkdir(parents=True, exist_ok=True)
-        command = [find_program("swtpm_setup"), "--tpm-state", str(state), "--create-ek-cert", "--lock-nvram"]
-        command += ["--overwrite", "--config", str(self._directory / "setup.conf"), "--vmid", state.name, *options]
+        command = [find_program("swtpm_setup"), "--tpm-state", str(state)]
+        command += ["--create-ek-cert", "--lock-nvram", "--overwrite", "--vmid", state.name]
+        command += ["--config", str(self._directory / "setup.conf"), *options]
         try:
-            done = subprocess.run(command, capture_output=True, timeout=SETUP_WITHIN_S, check=False)
+            process = subprocess.run(
+                command, capture_output=True, timeout=SETUP_WITHIN_S, check=False
+            )
         except subprocess.TimeoutExpired as e:
             raise errors.Unavailable("swtpm_setup", f"not done within {SETUP_WITHIN_S} s") from e
-        if done.returncode != 0:
-            output = (done.stdout + done.stderr).decode("utf-8", "replace").strip()
-            raise errors.Unavailable("swtpm_setup", output or f"exit code {done.returncode}")
+        if process.returncode != 0:
+            output = (process.stdout + process.stderr).decode("utf-8", "replace").strip()
+            raise errors.Unavailable("swtpm_setup", output or f"exit code {process.returncode}")
 
 
-def clone(made: Path, state: Path) -> None:
-    """Copy a TPM that was made and does not run. The copy is the *same* TPM: it has the same EK."""
+def clone(original: Path, state: Path) -> None:
+    """Copy a TPM that does not run. The copy is the *same* TPM: it has the same EK."""
     state.mkdir(parents=True, exist_ok=True)
-    for file in made.glob(STATE_FILES):
+    for file in original.glob(STATE_FILES):
         shutil.copy(file, state)
 
 
@@ -136,7 +141,10 @@ class Control:
         self._command(_SET_LOCALITY, bytes([locality]))
 
     def measure_launch(self, data: bytes) -> None:
-        """Do _TPM_Hash_Start, _Data, _End: PCR 17-22 become zero, then PCR 17 is extended by H(data)."""
+        """Do _TPM_Hash_Start, _Data, _End.
+
+        PCR 17-22 become zero, then PCR 17 is extended by H(data).
+        """
         self._command(_HASH_START)
         for start in range(0, len(data), _HASH_CHUNK):
             chunk = data[start : start + _HASH_CHUNK]
@@ -154,7 +162,8 @@ class Control:
         except OSError as e:
             raise errors.Unavailable("swtpm control channel", e.strerror or str(e)) from e
         if answer != bytes(4):
-            raise errors.Unavailable("swtpm control channel", f"command {number} failed: {answer.hex() or 'no answer'}")
+            reason = f"command {number} failed: {answer.hex() or 'no answer'}"
+            raise errors.Unavailable("swtpm control channel", reason)
 
 
 AnyChip = TypeVar("AnyChip", bound="Chip")
@@ -184,15 +193,18 @@ class Chip:
 
     def start(self) -> None:
         """Start the process; it answers some milliseconds later, and `connect` waits for it."""
-        # Not beside the state: a deep directory would not fit into a socket address. A restart has the same address,
-        # so that what was told it finds the TPM again; mkdir refuses a directory that somebody else put there.
+        # Not beside the state: a deep directory would not fit into a socket address. A restart has
+        # the same address, so that an agent finds its TPM again; mkdir refuses a directory that
+        # somebody else put there.
         if self._sockets is None:
             self._sockets = Path(tempfile.mkdtemp(prefix="tpm-"))
         else:
             self._sockets.mkdir(mode=0o700)
         if len(str(self._sockets / "control")) > MAX_SOCKET_PATH:
-            raise errors.Unavailable("swtpm", f"{self._sockets} is too long for a socket, set a shorter TMPDIR")
-        command = [find_program("swtpm"), "socket", *self._options, "--tpmstate", f"dir={self.state}"]
+            reason = f"{self._sockets} is too long for a socket, set a shorter TMPDIR"
+            raise errors.Unavailable("swtpm", reason)
+        command = [find_program("swtpm"), "socket", *self._options]
+        command += ["--tpmstate", f"dir={self.state}"]
         command += ["--server", f"type=unixio,path={self._sockets / 'data'}"]
         command += ["--ctrl", f"type=unixio,path={self._sockets / 'control'}"]
         command += ["--flags", "not-need-init,startup-clear"]

@@ -1,6 +1,9 @@
 # SPDX-FileCopyrightText: The ovirt_tcp_plugin developers
 # SPDX-License-Identifier: Apache-2.0
-"""Software TPMs of family 1.2, as an administrator hands them to a host: certified by their vendor, and owned."""
+"""Software TPMs of family 1.2, as an administrator hands them to a host.
+
+Certified by their vendor, and owned.
+"""
 
 from __future__ import annotations
 
@@ -55,8 +58,13 @@ def take_ownership(tpm: Tpm12, owner: bytes) -> None:
     answer = tpm.execute("TPM_ReadPubek", 0x7C, parameters=os.urandom(tpm12.DIGEST_SIZE))
     ek = tpm12.parse_public_key(answer.take(answer.left - tpm12.DIGEST_SIZE)).key
     key = rsa.RSAPublicNumbers(ek.exponent, ek.modulus).public_key()
-    oaep = padding.OAEP(padding.MGF1(hashes.SHA1()), hashes.SHA1(), b"TCPA")  # noqa: S303 - TPM 1.2 has no other
-    secrets = [key.encrypt(secret, oaep) for secret in (owner, WELL_KNOWN)]
-    parameters = struct.pack(">H", _PID_OWNER) + b"".join(struct.pack(">I", len(one)) + one for one in secrets)
-    parameters += tpm12.encode_key(tpm12.USAGE_STORAGE, tpm12.ES_RSAES_OAEP, tpm12.SS_NONE, tpm12.AUTH_ALWAYS)
+    # SHA-1: a TPM 1.2 has no other.
+    oaep = padding.OAEP(padding.MGF1(hashes.SHA1()), hashes.SHA1(), b"TCPA")  # noqa: S303
+    parameters = struct.pack(">H", _PID_OWNER)
+    for secret in (owner, WELL_KNOWN):
+        encrypted = key.encrypt(secret, oaep)
+        parameters += struct.pack(">I", len(encrypted)) + encrypted
+    parameters += tpm12.encode_key(
+        tpm12.USAGE_STORAGE, tpm12.ES_RSAES_OAEP, tpm12.SS_NONE, tpm12.AUTH_ALWAYS
+    )
     tpm.execute("TPM_TakeOwnership", 0x0D, (), parameters, [tpm.plain_session(owner)])

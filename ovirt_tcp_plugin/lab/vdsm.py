@@ -2,10 +2,11 @@
 # SPDX-License-Identifier: Apache-2.0
 """Runs hooks as a host's VDSM does.
 
-Source: vdsm's `lib/vdsm/common/hooks.py`. Executable files of the point's directory run one after another, sorted by
-path; they find the domain (or a JSON document) in a file, which they may change, and everything else in the
-environment. Exit status 2 ends the row; at points that raise, every status but 0 fails the operation, with what the
-last script wrote to stderr. Nothing bounds the time.
+Source: vdsm's `lib/vdsm/common/hooks.py`. Executable files of the point's directory run one after
+another, sorted by path; they find the domain (or a JSON document) in a file, which they may change,
+and everything else in the environment. Exit status 2 ends the row; at points that raise, every
+status but 0 fails the operation, with what the last script wrote to stderr. Nothing bounds the
+time.
 """
 
 from __future__ import annotations
@@ -20,7 +21,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Optional
 
-ERROR, ERROR_AND_STOP = 1, 2
+ERROR = 1
+ERROR_AND_STOP = 2
 
 GATE_POINTS = ("before_vm_start", "before_vm_migrate_destination", "before_vm_dehibernate")
 # Points at which a failure fails the operation.
@@ -28,8 +30,14 @@ RAISING = frozenset(GATE_POINTS)
 
 
 @dataclasses.dataclass(frozen=True)
-class Outcome:
-    """What the hooks of a point did: the document as they left it, why the operation fails (or nothing), exit statuses."""
+class HookOutcome:
+    """What the hooks of a point did.
+
+    Attributes:
+        document: as they left it.
+        failure: why the operation fails, empty if it does not.
+        statuses: the exit status of each script.
+    """
 
     document: str
     failure: str
@@ -43,7 +51,7 @@ def run_hooks(
     vm_id: str = "",
     properties: Optional[Mapping[str, str]] = None,
     kind: str = "_hook_domxml",
-) -> Outcome:
+) -> HookOutcome:
     """Run the hooks of one point.
 
     Args:
@@ -63,21 +71,32 @@ def run_hooks(
         for script in sorted((hooks / point).glob("*")):
             if not os.access(script, os.X_OK):
                 continue  # silently, as VDSM does
-            nothing = subprocess.DEVNULL
-            done = subprocess.run(
-                [script], stdin=nothing, stdout=nothing, stderr=subprocess.PIPE, env=environment, check=False
+            process = subprocess.run(
+                [script],
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.DEVNULL,
+                stderr=subprocess.PIPE,
+                env=environment,
+                check=False,
             )
-            statuses.append(done.returncode)
+            status = process.returncode
+            statuses.append(status)
             if any(statuses):
-                failure = done.stderr.decode("utf-8", "replace").strip() or f"{script.name}: status {done.returncode}"
-            if done.returncode == ERROR_AND_STOP:
+                text = process.stderr.decode("utf-8", "replace").strip()
+                failure = text or f"{script.name}: status {status}"
+            if status == ERROR_AND_STOP:
                 break
         changed = file.read_text()
-    return Outcome(changed, failure if point in RAISING else "", tuple(statuses))
+    if point not in RAISING:
+        failure = ""
+    return HookOutcome(changed, failure, tuple(statuses))
 
 
 def install(script: Path, hooks: Path, point: str, **places: object) -> Path:
-    """Copy a hook to where `run_hooks` looks, with other values for its constants: a lab has no /etc of its own."""
+    """Copy a hook to where `run_hooks` looks, with other values for its constants.
+
+    A lab has no /etc.
+    """
     (hooks / point).mkdir(parents=True, exist_ok=True)
     source = script.read_text(encoding="utf-8")
     for name, value in places.items():

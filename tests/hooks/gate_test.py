@@ -79,7 +79,7 @@ class Host:
         self.verdict.write_text(token + "\n")
         return token
 
-    def start(self, point: str = "before_vm_start", vm_id: str = VM, **properties: str) -> vdsm.Outcome:
+    def start(self, point: str = "before_vm_start", vm_id: str = VM, **properties: str) -> vdsm.HookOutcome:
         return vdsm.run_hooks(self.hooks, point, "<domain/>", vm_id, properties)
 
     def refusal(self, **how: Any) -> str:
@@ -232,7 +232,7 @@ def test_refuses_with_its_code_in_one_sentence(host: Host, spoil: Callable[[Host
 
 @pytest.mark.parametrize("point", vdsm.GATE_POINTS)
 def test_each_point_refuses_and_lets_through(host: Host, point: str) -> None:
-    assert host.start(point) == vdsm.Outcome("<domain/>", "", (0,))
+    assert host.start(point) == vdsm.HookOutcome("<domain/>", "", (0,))
     host.sign(level=Level.UNTRUSTED)
     assert host.refusal(point=point) == "not_trusted"
 
@@ -290,7 +290,7 @@ def test_a_vm_that_is_not_marked_starts_untouched(host: Host, properties: dict[s
     host.write_config("scope = marked_vms  # dynamic filtering")
     missing(host)
 
-    assert host.start(**properties) == vdsm.Outcome("<domain/>", "", (0,))
+    assert host.start(**properties) == vdsm.HookOutcome("<domain/>", "", (0,))
 
 
 def test_the_mark_counts_for_nothing_where_all_vms_need_trust(host: Host) -> None:
