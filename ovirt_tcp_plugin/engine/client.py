@@ -126,6 +126,9 @@ class Engine:
         Args:
             spare: under a name that nobody has yet. The engine has no two groups of one name, so
                 the usual one may be taken.
+
+        Raises:
+            Conflict: it is refused, or the engine made one that stops nobody.
         """
         group = types.AffinityGroup(
             name=_spare_name(cluster_id) if spare else wall_name(cluster_id),
@@ -136,6 +139,10 @@ class Engine:
             vms=_vms_of(vm_ids),
         )
         made = self._call("create the wall", lambda system: _groups(system, cluster_id).add(group))
+        if not _enforces(made):
+            # Kept, it would be taken for a good one until the next listing, and replaced then.
+            self.remove_wall(cluster_id, made.id)
+            raise errors.Conflict("the engine made a wall without the rules that were asked for")
         return str(made.id)
 
     def repair_wall(
