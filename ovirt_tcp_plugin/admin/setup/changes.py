@@ -19,6 +19,11 @@ from ovirt_tcp_plugin.admin.setup.journal import Entry, Journal, State
 
 Tell = Callable[[str], None]
 
+_WAY_ON = (
+    "If that was a mistake, bring back by hand what setup left; or begin anew by ovirt-tcp setup "
+    "--remove, which ends the pools, and then setup."
+)
+
 
 class Act(abc.ABC):
     """One change. What is there, wanted and left are JSON values; None is nothing.
@@ -97,7 +102,8 @@ def step(act: Act, journal: Journal) -> Step:
     if entry is not None and entry.state is State.UNDOING:
         raise errors.Conflict("a removal was begun and not finished: finish it by ovirt-tcp setup --remove")
     if entry is not None and entry.state is State.DONE and not _left(act, entry, now):
-        return Step(act, Need.CHANGED, entry, now, entry.after, _changed(act, entry, now))
+        reason = f"{_changed(act, entry, now)} {_WAY_ON}"
+        return Step(act, Need.CHANGED, entry, now, entry.after, reason)
     try:
         wanted = act.wanted(now, entry)
     except errors.Conflict as e:

@@ -192,8 +192,12 @@ def left_to_do(engine: Administration, wishes: Wishes, broker: Settings) -> list
 
 
 def ways_back(journal: Journal, config: EngineConfig, engine: Administration) -> list[tuple[Act, Entry]]:
-    """Return the acts of the journal, the last one first."""
-    return [(_act(one, config, engine), one) for one in reversed(journal.entries)]
+    """Return the acts of the journal: clusters first, which use policies, then the last one first.
+
+    A cluster that got a second policy stands in the journal before that.
+    """
+    entries = sorted(reversed(journal.entries), key=lambda entry: entry.kind != UsePolicy.kind)
+    return [(_act(entry, config, engine), entry) for entry in entries]
 
 
 def pools_left(engine: Administration, pools: Collection[Cluster]) -> str:
