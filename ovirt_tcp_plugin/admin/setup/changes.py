@@ -20,6 +20,11 @@ from ovirt_tcp_plugin.admin.setup.journal import Entry, EntryState, Journal
 
 Report = Callable[[str], None]
 
+_WAY_ON = (
+    "If that was a mistake, bring back by hand what setup left; or start again by ovirt-tcp setup "
+    "--remove, which ends the pools, and then setup."
+)
+
 
 class Change(abc.ABC):
     """One change at the engine. All its values are JSON values; None is nothing.
@@ -106,7 +111,7 @@ def plan(change: Change, journal: Journal) -> PlannedChange:
             "a removal was begun and not finished: finish it by ovirt-tcp setup --remove"
         )
     if entry is not None and finished and not _is_as_left(change, entry, now):
-        reason = _changed_since(change, entry, now)
+        reason = f"{_changed_since(change, entry, now)} {_WAY_ON}"
         return PlannedChange(change, Need.CHANGED, entry, now, entry.after, reason)
     try:
         desired = change.desired(now, entry)

@@ -207,8 +207,12 @@ def left_to_do(engine: AdminClient, desired: DesiredState, broker: Settings) -> 
 def ways_back(
     journal: Journal, config: EngineConfig, engine: AdminClient
 ) -> list[tuple[Change, Entry]]:
-    """Return the changes of the journal, the last one first."""
-    return [(_change(entry, config, engine), entry) for entry in reversed(journal.entries)]
+    """Return the changes of the journal: clusters first, which use policies, then the last one first.
+
+    A cluster that got a second policy stands in the journal before that.
+    """
+    entries = sorted(reversed(journal.entries), key=lambda entry: entry.kind != UsePolicy.kind)
+    return [(_change(entry, config, engine), entry) for entry in entries]
 
 
 def pools_left(engine: AdminClient, pools: Collection[Cluster]) -> str:

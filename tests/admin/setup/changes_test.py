@@ -129,12 +129,14 @@ def test_another_wish_than_the_last_time_is_done_and_what_was_before_both_is_kep
     assert (word.there, journal.entries[0].before, journal.entries[0].after) == ("ours too", "theirs", "ours too")
 
 
-def test_a_change_by_somebody_is_told_with_all_three_values(journal: Journal) -> None:
+def test_a_change_by_somebody_is_told_with_all_three_values_and_the_way_on(journal: Journal) -> None:
     done(journal)
     reason = changes.plan(Word("another's"), journal).reason
     assert reason == (
         "the word was left alone: somebody changed it since setup. "
-        "It is another's; setup left ours; before that it was theirs."
+        "It is another's; setup left ours; before that it was theirs. "
+        "If that was a mistake, bring back by hand what setup left; or begin anew by "
+        "ovirt-tcp setup --remove, which ends the pools, and then setup."
     )
 
 

@@ -498,6 +498,14 @@ class TestRemove:
         assert "its former policy is gone: choose another one by hand" in done.output
         assert ready.cluster().policy == ready.policy("ovirt-tcp").id
 
+    def test_a_cluster_that_got_a_second_policy_is_undone_before_that(self, ready: Machine) -> None:
+        ready.setup("--cluster", "One")
+        ready.setup("--policy", "second", "--cluster", "One")
+        done = ready.setup("--remove")
+        assert done.exit_code == 0, done.output
+        assert ready.journal() == []
+        assert ready.cluster().policy == builtin.NONE_POLICY
+
     def test_what_somebody_removed_by_hand_is_undone_already(self, ready: Machine) -> None:
         ready.setup()
         user = next(one for one in ready.engine.model.users.values() if one.name == BROKER)
