@@ -16,10 +16,11 @@ import click
 from ovirt_tcp_plugin import errors
 from ovirt_tcp_plugin.lab import site as sites
 from ovirt_tcp_plugin.lab.narrator import Narrator, StepFailed
-from ovirt_tcp_plugin.lab.site import Site
+from ovirt_tcp_plugin.lab.site import LabSite
 from ovirt_tcp_plugin.lab.story import Story
 
-# Short, so that one can watch verdicts end; long enough for this many hosts to be asked twice meanwhile.
+# Short, so that one can watch verdicts end; long enough for this many hosts to be asked twice
+# meanwhile.
 LIFETIME_S = 8.0
 LIFETIME_PER_HOST_S = 0.2
 
@@ -44,12 +45,13 @@ def play(hosts: int, keep: bool, as_json: bool) -> bool:
     """Play the story with that many hosts; return whether every step held."""
     narrator = Narrator(quiet=as_json)
     lifetime_s = LIFETIME_S + LIFETIME_PER_HOST_S * hosts
-    stages = (10, 20) if hosts > 10 else (max(hosts // 3, 1), hosts)
     # Ctrl-C, too: a shell that starts this in the background has it ignored.
     before = {number: signal.signal(number, _interrupting(narrator)) for number in _ENDING}
     failure = ""
     try:
-        with sites.temporary_directory() as directory, Site(directory, hosts, lifetime_s, stages) as site:
+        with sites.temporary_directory() as directory, LabSite(
+            directory, hosts, lifetime_s, _stages(hosts)
+        ) as site:
             failure = _play(site, narrator)
             if not as_json:
                 click.echo("\n" + narrator.table())
@@ -61,13 +63,21 @@ def play(hosts: int, keep: bool, as_json: bool) -> bool:
         for number, handler in before.items():
             signal.signal(number, handler)
     if as_json:
-        click.echo(json.dumps({"held": not failure, "failure": failure, "steps": narrator.as_json()}, indent=2))
+        outcome = {"held": not failure, "failure": failure, "steps": narrator.as_json()}
+        click.echo(json.dumps(outcome, indent=2))
     elif failure:
         click.echo(f"\nThe story did not hold. {failure}", err=True)
     return not failure
 
 
-def _play(site: Site, narrator: Narrator) -> str:
+def _stages(hosts: int) -> tuple[int, int]:
+    """Return how many hosts the stages of the startup attestation have: so many that one sees two."""
+    if hosts > 10:
+        return 10, 20
+    return max(hosts // 3, 1), hosts
+
+
+def _play(site: LabSite, narrator: Narrator) -> str:
     """Return why a step did not hold, empty if all did."""
     try:
         Story(site, narrator).play()
@@ -76,7 +86,7 @@ def _play(site: Site, narrator: Narrator) -> str:
     return ""
 
 
-def _keep(site: Site, narrator: Narrator) -> None:
+def _keep(site: LabSite, narrator: Narrator) -> None:
     click.echo(
         _TRY.format(
             config=site.config,
@@ -92,7 +102,10 @@ def _keep(site: Site, narrator: Narrator) -> None:
 
 
 def _interrupting(narrator: Narrator) -> Callable[[int, Optional[FrameType]], None]:
-    """Return a handler that ends the story, once: a second Ctrl-C would end the cleaning up instead."""
+    """Return a handler that ends the story, once.
+
+    A second Ctrl-C would end the cleaning up instead.
+    """
 
     def interrupt(_number: int, _frame: Optional[FrameType]) -> None:
         for number in _ENDING:

@@ -1,9 +1,12 @@
 # SPDX-FileCopyrightText: The ovirt_tcp_plugin developers
 # SPDX-License-Identifier: Apache-2.0
-"""The engine's command `engine-config` over a file instead of the engine's database (`EngineConfigLogic`, 4.5).
+"""The engine's command `engine-config` over a file instead of the engine's database.
 
-It behaves as the real one does: errors go to stdout, `-s` replaces and `-m` merges, a key with several versions without
-`--cver` asks on stdin and, at its end, asks for ever. `install` makes an executable; it runs without this package.
+Source: `EngineConfigLogic` of the engine, 4.5.
+
+It behaves as the real one does: errors go to stdout, `-s` replaces and `-m` merges, a key with
+several versions without `--cver` asks on stdin and, at its end, asks for ever. `install` makes an
+executable; it runs without this package.
 """
 
 from __future__ import annotations
@@ -13,7 +16,7 @@ import json
 import os
 import re
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from pathlib import Path
 
 LEVELS = ("4.2", "4.3", "4.4", "4.5", "4.6", "4.7", "4.8")
@@ -33,11 +36,25 @@ _DEFINITION = r"[a-z_A-Z0-9]+=[^;]*"
 _DEFINITIONS = re.compile(rf"({_DEFINITION}(;{_DEFINITION})*;?)?")
 _NUMBERS = ("Timeout", "InSeconds", "ShortIntervals")
 
-_SPELLINGS = {"get": ("-g", "--get"), "set": ("-s", "--set"), "merge": ("-m", "--merge"), "all": ("-a", "--all")}
-_VERBS = {spelling: verb for verb, spellings in _SPELLINGS.items() for spelling in spellings}
-_NO_VERB = "Action verb must come first, and '{}' is not an action.\nPlease tell me what to do: list? get? set? get-all?"
-_NO_NODE = 'Cannot invoke "com.fasterxml.jackson.databind.JsonNode.get(String)" because "node" is null'
-_NOT_MERGED = 'Cannot invoke "com.fasterxml.jackson.databind.JsonNode.asBoolean(boolean)" because the return value is null'
+_VERBS = {
+    "-g": "get",
+    "--get": "get",
+    "-s": "set",
+    "--set": "set",
+    "-m": "merge",
+    "--merge": "merge",
+    "-a": "all",
+    "--all": "all",
+}
+_NO_VERB = (
+    "Action verb must come first, and '{}' is not an action.\n"
+    "Please tell me what to do: list? get? set? get-all?"
+)
+_JSON_NODE = "com.fasterxml.jackson.databind.JsonNode"
+_NO_NODE = f'Cannot invoke "{_JSON_NODE}.get(String)" because "node" is null'
+_NOT_MERGED = (
+    f'Cannot invoke "{_JSON_NODE}.asBoolean(boolean)" because the return value is null'
+)
 
 Rows = dict[str, dict[str, str]]
 
@@ -48,9 +65,11 @@ class _Refused(Exception):
 
 def install(directory: Path) -> tuple[Path, Path]:
     """Make an executable and the file that it works on, of a new engine; return both."""
-    command, options = directory / "engine-config", directory / "vdc_options.json"
+    options = directory / "vdc_options.json"
     options.write_text(json.dumps(STOCK), encoding="utf-8")
-    command.write_text(f'#!/bin/sh\nexec "{sys.executable}" -I "{__file__}" "{options}" "$@"\n', encoding="utf-8")
+    command = directory / "engine-config"
+    line = f'exec "{sys.executable}" -I "{__file__}" "{options}" "$@"'
+    command.write_text(f"#!/bin/sh\n{line}\n", encoding="utf-8")
     command.chmod(0o755)
     return command, options
 
@@ -80,17 +99,20 @@ def _run(rows: Rows, arguments: Sequence[str]) -> bool:
     action = _VERBS.get(verb)
     if action is None:
         raise _Refused(_NO_VERB.format(arguments[0]))
-    version = next((one.partition("=")[2] for one in arguments if one.startswith("--cver=")), "")
-    given = key or next((one for one in arguments[1:] if not one.startswith("-")), "")
+    versions = [word for word in arguments if word.startswith("--cver=")]
+    version = versions[0].partition("=")[2] if versions else ""
+    operands = [word for word in arguments[1:] if not word.startswith("-")]
+    operand = key or "".join(operands[:1])
     if action == "all":
         _print(rows, list(rows), "")
         return False
-    if not given:
-        raise _Refused(f"Missing key {'or value ' if action != 'get' else ''}for {action} action.")
+    if not operand:
+        missing = "key" if action == "get" else "key or value"
+        raise _Refused(f"Missing {missing} for {action} action.")
     if action == "get":
-        _print(rows, [given], version)
+        _print(rows, [operand], version)
         return False
-    key, equal, value = given.partition("=")
+    key, equal, value = operand.partition("=")
     if not equal:
         raise _Refused("Argument for set/merge action must be in format of key=value.")
     return _change(rows, key, value, version, action == "merge")
@@ -102,10 +124,12 @@ def _print(rows: Rows, keys: Sequence[str], version: str) -> None:
             raise _Refused(_NO_NODE)
         if version:
             if version not in rows[key]:
-                raise _Refused(f"Error fetching {key} value: no such entry with version '{version}'.")
+                reason = f"no such entry with version '{version}'."
+                raise _Refused(f"Error fetching {key} value: {reason}")
             sys.stdout.write(rows[key][version] + "\n")
-        else:
-            sys.stdout.writelines(f"{key}: {value} version: {one}\n" for one, value in rows[key].items())
+            continue
+        for row_version, value in rows[key].items():
+            sys.stdout.write(f"{key}: {value} version: {row_version}\n")
 
 
 def _change(rows: Rows, key: str, value: str, version: str, merge: bool) -> bool:
@@ -113,7 +137,8 @@ def _change(rows: Rows, key: str, value: str, version: str, merge: bool) -> bool
         raise _Refused(_NO_NODE)
     if merge and key not in _MERGED:
         raise _Refused(_NOT_MERGED)
-    version = version or (next(iter(rows[key])) if len(rows[key]) == 1 else _ask(rows[key]))
+    if not version:
+        version = _only_version(rows[key]) or _ask(rows[key])
     present = rows[key].get(version, "")
     if merge and present.strip():
         value = _merged(present.strip(), value, _MERGED[key])
@@ -121,13 +146,14 @@ def _change(rows: Rows, key: str, value: str, version: str, merge: bool) -> bool
             sys.stdout.write("Merge operation cancelled as value is unchanged.\n")
             return False
     if key in _MERGED and not _DEFINITIONS.fullmatch(value):
-        specification = _DEFINITIONS.pattern
-        text = f"Invalid syntax, user defined VM properties specification should conform to {specification}"
+        subject = "user defined VM properties specification"
+        text = f"Invalid syntax, {subject} should conform to {_DEFINITIONS.pattern}"
         raise _Refused(f"Cannot set value {value} to key {key}. {text}")
     if key.endswith(_NUMBERS) and not re.fullmatch("[+-]?[0-9]+", value):
         raise _Refused(f"Cannot set value {value} to key {key}. ")
     if version not in rows[key]:
-        raise _Refused(f"Error setting {key}'s value. No such entry with version {version}.")
+        reason = f"No such entry with version {version}."
+        raise _Refused(f"Error setting {key}'s value. {reason}")
     # PostgreSQL lists a row that was updated after the others.
     del rows[key][version]
     rows[key][version] = value
@@ -135,18 +161,30 @@ def _change(rows: Rows, key: str, value: str, version: str, merge: bool) -> bool
 
 
 def _merged(present: str, added: str, delimiter: str) -> str:
-    for one in added.split(delimiter):
-        if one not in present.split(delimiter):
-            present += ("" if present.endswith(delimiter) else delimiter) + one
+    for definition in added.split(delimiter):
+        if definition in present.split(delimiter):
+            continue
+        if not present.endswith(delimiter):
+            present += delimiter
+        present += definition
     return present
 
 
+def _only_version(versions: Collection[str]) -> str:
+    """Return the version of a key that has one, empty if it has several."""
+    return next(iter(versions)) if len(versions) == 1 else ""
+
+
 def _ask(versions: Iterable[str]) -> str:
-    """Ask which version is meant. An end of stdin reads as an empty line: the real one, too, asks again for ever."""
+    """Ask which version is meant.
+
+    An end of stdin reads as an empty line: the real one, too, asks again for ever.
+    """
     listed = list(versions)
     while True:
         sys.stdout.write("Please select a version:\n")
-        sys.stdout.writelines(f"{number}. {one}\n" for number, one in enumerate(listed, 1))
+        for number, version in enumerate(listed, 1):
+            sys.stdout.write(f"{number}. {version}\n")
         sys.stdout.flush()
         answer = sys.stdin.readline().strip()
         if answer.isdigit() and 0 < int(answer) <= len(listed):

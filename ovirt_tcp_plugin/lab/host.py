@@ -1,8 +1,9 @@
 # SPDX-FileCopyrightText: The ovirt_tcp_plugin developers
 # SPDX-License-Identifier: Apache-2.0
-"""A host of the lab: its software TPM, its boot files, its measured launch and its real agent process.
+"""A host of the lab: software TPM, boot files, measured launch, and a real agent process.
 
-A host can lie in every way that the tests and the demo need: what it boots and what it logs are separate arguments.
+A host can lie in every way that the tests and the demo need: what it boots and what it logs are
+separate arguments.
 """
 
 from __future__ import annotations
@@ -40,8 +41,8 @@ class LabHost:
     Args:
         name: under which it enrols.
         directory: everything of this host lies here; made if missing.
-        tpm_state: a TPM of either family, from `swtpm.Vendor` or `swtpm12.manufacture`, to copy; None if
-            `directory/tpm` holds one, or is to be a new TPM 2.0 without EK certificate.
+        tpm_state: a TPM of either family, from `swtpm.Vendor` or `swtpm12.manufacture`, to copy;
+            None if `directory/tpm` holds one, or is to be a new TPM 2.0 without EK certificate.
         images: what it boots by default; None makes them. Hosts of one model share them.
         ak_kind: "ecc-p256" or "rsa-2048".
     """
@@ -62,15 +63,16 @@ class LabHost:
         self.txt_log_file = directory / "run" / "txt_event_log"
         self.firmware_log_file = directory / "run" / "firmware_event_log"
         self.hooks_directory = directory / "run" / "agent"
-        for made in (self.config_directory, self.hooks_directory):
-            made.mkdir(parents=True, exist_ok=True)
+        self.config_directory.mkdir(parents=True, exist_ok=True)
+        self.hooks_directory.mkdir(parents=True, exist_ok=True)
         self.state_directory.mkdir(mode=0o700, exist_ok=True)
         if tpm_state is not None and not list((directory / "tpm").glob(STATE_FILES)):
             clone(tpm_state, directory / "tpm")
         self.banks: Sequence[str] = BANKS
         self.swtpm: Union[Swtpm, Swtpm12] = Swtpm(directory / "tpm")
         if (directory / "tpm" / STATE_FILE12).exists():
-            self.banks, self.swtpm = BANKS12, Swtpm12(directory / "tpm")
+            self.banks = BANKS12
+            self.swtpm = Swtpm12(directory / "tpm")
         self.images = images or launch.make_images(directory / "boot")
         self._ak_kind = ak_kind
         self._processes = Processes(directory)
@@ -102,7 +104,9 @@ class LabHost:
         forged_log: Optional[bytes] = None,
         write_log: bool = True,
     ) -> None:
-        """Boot: TPM reset, firmware, measured launch, a new boot id, the event logs. The agent must not run.
+        """Boot: TPM reset, firmware, measured launch, a new boot id, the event logs.
+
+        The agent must not run.
 
         Args:
             images: what really boots; None: the host's own.
@@ -111,20 +115,25 @@ class LabHost:
             forged_log: written in the place of the true TXT log.
             write_log: False leaves no TXT log.
         """
-        told = launch.events(images or self.images, self.banks)
-        early = firmware.events(machine or firmware.Machine(), images or self.images, self.banks)
+        images = images or self.images
+        launch_events = launch.events(images, self.banks)
+        firmware_events = firmware.events(machine or firmware.Machine(), images, self.banks)
         tpm = self.swtpm.connect()
         try:
-            launch.power_on(self.swtpm, tpm, early)
+            launch.power_on(self.swtpm, tpm, firmware_events)
             if measured_launch:
-                launch.launch(self.swtpm, tpm, told)
+                launch.launch(self.swtpm, tpm, launch_events)
         finally:
             tpm.close()
         self.boot_id_file.write_text(f"{uuid.uuid4()}\n")
-        self.firmware_log_file.write_bytes(launch.log_of(early, self.banks))
+        self.firmware_log_file.write_bytes(launch.log_of(firmware_events, self.banks))
         self.txt_log_file.unlink(missing_ok=True)
-        if write_log and (measured_launch or forged_log is not None):
-            self.txt_log_file.write_bytes(launch.log_of(told, self.banks) if forged_log is None else forged_log)
+        if not write_log:
+            return
+        if forged_log is not None:
+            self.txt_log_file.write_bytes(forged_log)
+        elif measured_launch:
+            self.txt_log_file.write_bytes(launch.log_of(launch_events, self.banks))
 
     def reboot(
         self,
@@ -135,11 +144,20 @@ class LabHost:
         forged_log: Optional[bytes] = None,
         write_log: bool = True,
     ) -> None:
-        """Boot as `boot` does; an agent that ran is killed, as a power cut does, and starts again."""
-        ran = self.agent_running
+        """Boot as `boot` does.
+
+        An agent that runs is killed, as by a power cut, and starts again.
+        """
+        had_agent = self.agent_running
         self.kill_agent()
-        self.boot(images, machine=machine, measured_launch=measured_launch, forged_log=forged_log, write_log=write_log)
-        if ran:
+        self.boot(
+            images,
+            machine=machine,
+            measured_launch=measured_launch,
+            forged_log=forged_log,
+            write_log=write_log,
+        )
+        if had_agent:
             self.start_agent()
 
     def good_log(self) -> bytes:
@@ -155,15 +173,16 @@ class LabHost:
 
     def install_gate(self, keys: Path, scope: str = "all_vms") -> None:
         """Install the real gate at its three points, with the public keys of a directory."""
-        config_file, own_keys = self.config_directory / "gate.conf", self.config_directory / "verdict-keys"
+        config_file = self.config_directory / "gate.conf"
         config_file.write_text(f"scope = {scope}\nhost = {self.name}\n")
         config_file.chmod(0o644)
-        shutil.copytree(keys, own_keys, dirs_exist_ok=True)
-        for key in own_keys.iterdir():
+        gate_keys = self.config_directory / "verdict-keys"
+        shutil.copytree(keys, gate_keys, dirs_exist_ok=True)
+        for key in gate_keys.iterdir():
             key.chmod(0o644)
         places = {
             "CONFIG": str(config_file),
-            "KEYS": str(own_keys),
+            "KEYS": str(gate_keys),
             "VERDICT": str(self.hooks_directory / VERDICT_FILE),
             "BOOT_ID": str(self.boot_id_file),
             "HOSTED_ENGINE": str(self.config_directory / "hosted-engine.conf"),
@@ -175,9 +194,16 @@ class LabHost:
     # The agent
 
     def configure(self, verifier_url: str, ca_file: Path) -> None:
-        """Write `agent.yaml`. The host must have been started, since the TPM's address is known then."""
+        """Write `agent.yaml`.
+
+        The host must have been started, since the TPM's address is known then.
+        """
         content = {
-            "verifier": {"urls": [verifier_url], "ca_file": str(ca_file), "retry_most": RETRY_MOST_S},
+            "verifier": {
+                "urls": [verifier_url],
+                "ca_file": str(ca_file),
+                "retry_most": RETRY_MOST_S,
+            },
             "host": {"name": self.name},
             "tpm": {"device": self.swtpm.address, "key": self._ak_kind},
             "state": {"directory": str(self.state_directory)},
@@ -214,8 +240,9 @@ class LabHost:
 
     def agent_command(self, *arguments: str) -> list[str]:
         """Return the command line of `ovirt-tcp-agent` with this host's configuration."""
-        module = ["-m", "ovirt_tcp_plugin.attester.main", "--config-dir", str(self.config_directory)]
-        return [sys.executable, *module, *arguments]
+        command = [sys.executable, "-m", "ovirt_tcp_plugin.attester.main"]
+        command += ["--config-dir", str(self.config_directory)]
+        return [*command, *arguments]
 
     def stop_agent(self) -> None:
         """Stop the agent by SIGTERM."""
@@ -243,7 +270,7 @@ class LabHost:
         return self._processes.log_tail("agent")
 
     def status(self) -> Mapping[str, Any]:
-        """Return what the agent keeps for `ovirt-tcp-agent status`, empty when it has kept nothing."""
+        """Return what the agent keeps for `ovirt-tcp-agent status`, empty for nothing."""
         return dict(AgentState(self.state_directory).load_status() or {})
 
     def forget_enrolment(self) -> None:
@@ -254,7 +281,10 @@ class LabHost:
     # Its chip
 
     def connect(self) -> launch.AnyTpm:
-        """Return a connection to the host's TPM; the agent must not run, since a software TPM serves one at a time."""
+        """Return a connection to the host's TPM.
+
+        The agent must not run, since a software TPM serves one connection at a time.
+        """
         return self.swtpm.connect()
 
     def power_cut(self) -> None:

@@ -1,9 +1,10 @@
 # SPDX-FileCopyrightText: The ovirt_tcp_plugin developers
 # SPDX-License-Identifier: Apache-2.0
-"""A measured launch (Intel TXT with tboot) on a software TPM: the same events, extends and localities as a real one.
+"""A measured launch (Intel TXT with tboot) on a software TPM.
 
-Real here: tboot's image and its hash by tboot's own `lcp2_mlehash`, the module hashes, the D-RTM sequence at locality
-4, the extends at 3 (SINIT) and 2 (tboot), the log's format. Made up: what CPU, BIOS ACM and SINIT ACM would say of
+It has the same events, extends and localities as a real one. Real here: tboot's image and its hash
+by tboot's tool `lcp2_mlehash`, the module hashes, the D-RTM sequence at locality 4, the extends at
+3 (SINIT) and 2 (tboot), the log's format. Made up: what CPU, BIOS ACM and SINIT ACM would say of
 themselves, which is the same on every host of this lab, as on machines of one model.
 """
 
@@ -65,7 +66,9 @@ class Images:
 
 
 def make_images(directory: Path, version: str = "5.14.0-503.el9") -> Images:
-    """Return the real tboot with a kernel and an initrd made in `directory`; the same bytes for the same version.
+    """Return the real tboot with a kernel and an initrd made in `directory`.
+
+    They have the same bytes for the same version.
 
     Raises:
         Unavailable: tboot is not installed.
@@ -73,8 +76,9 @@ def make_images(directory: Path, version: str = "5.14.0-503.el9") -> Images:
     if not TBOOT.exists():
         raise errors.Unavailable(str(TBOOT), "it is not installed (Debian: tboot)")
     directory.mkdir(parents=True, exist_ok=True)
-    kernel, initrd = directory / f"vmlinuz-{version}", directory / f"initramfs-{version}.img"
+    kernel = directory / f"vmlinuz-{version}"
     kernel.write_bytes(_filler(f"kernel {version}"))
+    initrd = directory / f"initramfs-{version}.img"
     initrd.write_bytes(_filler(f"initrd {version}"))
     return Images(TBOOT, kernel, initrd)
 
@@ -106,17 +110,27 @@ def events(images: Images, banks: Sequence[str] = BANKS) -> tuple[eventlog.Event
     Raises:
         Unavailable: `lcp2_mlehash` is missing or failed.
     """
-    control, capabilities = struct.pack("<I", 0), struct.pack("<I", 0x2)
-    scrtm, nv_info = _described("CPU S-CRTM status 0"), _described("NV indices 01C10102 01C10103")
+    policy = _hash(struct.pack("<I", 0) + _hash(b"lab policy", banks[-1]), banks[-1])
+    return (
+        *_sinit_events(images, banks),
+        _module_event(17, policy, banks),
+        _module_event(18, policy, banks),
+        _module_event(17, module_hash(images.kernel_cmdline, images.kernel, banks[-1]), banks),
+        _module_event(17, module_hash(images.initrd_cmdline, images.initrd, banks[-1]), banks),
+    )
+
+
+def _sinit_events(images: Images, banks: Sequence[str]) -> tuple[eventlog.Event, ...]:
+    """Return what CPU and SINIT ACM measure before tboot runs."""
+    control = struct.pack("<I", 0)
+    capabilities = struct.pack("<I", 0x2)
+    scrtm = _described("CPU S-CRTM status 0")
+    nv_info = _described("NV indices 01C10102 01C10103")
     mle = {bank: _mle_hash(images, bank) for bank in banks}
     pubkey = {bank: hashlib.new(bank, b"SINIT public key").digest() for bank in banks}
-    policy = _hash(struct.pack("<I", 0) + _hash(b"lab policy", banks[-1]), banks[-1])
 
     def event(pcr: int, kind: int, data: bytes) -> eventlog.Event:
         return measured(pcr, kind, data, banks)
-
-    def module(pcr: int, digest: bytes) -> eventlog.Event:
-        return eventlog.Event(pcr, eventlog.TBOOT_MODULE, {banks[-1]: digest}, b"")
 
     return (
         event(17, eventlog.HASH_START, hash_start_data()),
@@ -134,11 +148,12 @@ def events(images: Images, banks: Sequence[str] = BANKS) -> tuple[eventlog.Event
         event(18, _LCP_CONTROL, control),
         event(18, _LCP_AUTHORITIES, _described("launch control policy: no authority")),
         event(18, _NV_INFO, nv_info),
-        module(17, policy),
-        module(18, policy),
-        module(17, module_hash(images.kernel_cmdline, images.kernel, banks[-1])),
-        module(17, module_hash(images.initrd_cmdline, images.initrd, banks[-1])),
     )
+
+
+def _module_event(pcr: int, digest: bytes, banks: Sequence[str]) -> eventlog.Event:
+    """Return what tboot logs of a module: it extends only the last bank."""
+    return eventlog.Event(pcr, eventlog.TBOOT_MODULE, {banks[-1]: digest}, b"")
 
 
 def measured(pcr: int, kind: int, data: bytes, banks: Sequence[str] = BANKS) -> eventlog.Event:
@@ -146,9 +161,14 @@ def measured(pcr: int, kind: int, data: bytes, banks: Sequence[str] = BANKS) -> 
     return eventlog.Event(pcr, kind, {bank: _hash(data, bank) for bank in banks}, data)
 
 
-def log_of(told: Sequence[eventlog.Event], banks: Sequence[str] = BANKS) -> bytes:
-    """Return the events as the log that firmware or TXT writes: on hosts with a TPM 1.2 in the older format."""
-    return eventlog.encode_sha1(told) if tuple(banks) == ("sha1",) else eventlog.encode(told, banks)
+def log_of(logged: Sequence[eventlog.Event], banks: Sequence[str] = BANKS) -> bytes:
+    """Return events as the log that firmware or TXT writes.
+
+    On hosts with a TPM 1.2 it has the older format.
+    """
+    if tuple(banks) == ("sha1",):
+        return eventlog.encode_sha1(logged)
+    return eventlog.encode(logged, banks)
 
 
 def truncate(log: bytes) -> bytes:
@@ -171,45 +191,59 @@ def power_on(chip: Chip, tpm: AnyTpm, firmware: Sequence[eventlog.Event]) -> Non
             extend(tpm, event)
 
 
-def launch(chip: Chip, tpm: AnyTpm, told: Sequence[eventlog.Event]) -> None:
+def launch(chip: Chip, tpm: AnyTpm, measurements: Sequence[eventlog.Event]) -> None:
     """Do a measured launch of these events; the first one is HASH_START.
 
-    Only locality 4 can reset PCR 17-22 to zero, and only 2 to 4 can extend PCR 17: software that runs later cannot
-    repeat it.
+    Only locality 4 can reset PCR 17-22 to zero, and only 2 to 4 can extend PCR 17: software that
+    runs later cannot repeat it.
     """
-    start, *rest = told
+    start, *rest = measurements
     try:
         chip.control.measure_launch(start.data)
         for event in rest:
-            by_tboot = event.type == eventlog.TBOOT_MODULE
-            chip.control.set_locality(_TBOOT_LOCALITY if by_tboot else _SINIT_LOCALITY)
+            if event.type == eventlog.TBOOT_MODULE:
+                chip.control.set_locality(_TBOOT_LOCALITY)
+            else:
+                chip.control.set_locality(_SINIT_LOCALITY)
             extend(tpm, event)
     finally:
         chip.control.set_locality(0)
 
 
 def extend(tpm: AnyTpm, event: eventlog.Event) -> None:
-    """Extend the event's PCR by its digests (TPM2_PCR_Extend, Part 3, 22.2; TPM_Extend, Part 3, 16.1).
+    """Extend the event's PCR by its digests.
+
+    TPM2_PCR_Extend, Part 3, 22.2; TPM_Extend, Part 3, 16.1.
 
     Raises:
         Unavailable: the TPM refused.
     """
     if isinstance(tpm, Tpm12):
-        tpm.execute("TPM_Extend", 0x14, parameters=struct.pack(">I", event.pcr) + event.digests["sha1"])
+        parameters = struct.pack(">I", event.pcr) + event.digests["sha1"]
+        tpm.execute("TPM_Extend", 0x14, parameters=parameters)
         return
     parameters = struct.pack(">I", len(event.digests))
-    parameters += b"".join(struct.pack(">H", tpm2.HASH_IDS[bank]) + value for bank, value in event.digests.items())
+    for bank, digest in event.digests.items():
+        parameters += struct.pack(">H", tpm2.HASH_IDS[bank]) + digest
     tpm.execute("TPM2_PCR_Extend", 0x182, [event.pcr], [RS_PW], parameters)
 
 
 def hash_start_data() -> bytes:
-    """Return what the CPU hashes at the start of the launch: SHA-256 of the SINIT ACM and EDX of GETSEC[SENTER]."""
+    """Return what the CPU hashes at the start of the launch.
+
+    That is SHA-256 of the SINIT ACM, and EDX of GETSEC[SENTER].
+    """
     return hashlib.sha256(b"SINIT ACM of the lab").digest() + struct.pack("<I", 0)
 
 
 def module_hash(cmdline: str, image: Path, bank: str) -> bytes:
-    """Return tboot's hash of a module: over the hashes of its command line and its image, as `tb_polgen` does."""
-    return _hash(_hash(cmdline.encode("ascii"), bank) + _hash(image.read_bytes(), bank), bank)
+    """Return tboot's hash of a module, as `tb_polgen` makes it.
+
+    It is over the hashes of its command line and of its image.
+    """
+    cmdline_hash = _hash(cmdline.encode("ascii"), bank)
+    image_hash = _hash(image.read_bytes(), bank)
+    return _hash(cmdline_hash + image_hash, bank)
 
 
 def _mle_hash(images: Images, bank: str) -> bytes:
@@ -219,11 +253,15 @@ def _mle_hash(images: Images, bank: str) -> bytes:
 
 @functools.lru_cache(maxsize=64)
 def _run_mle_hash(image_digest: str, tboot: Path, cmdline: str, bank: str) -> bytes:
-    """Return what `lcp2_mlehash` says; the image's digest is there for the cache, since a file may change."""
-    command = [find_program("lcp2_mlehash"), "--create", "--alg", bank, "--cmdline", cmdline, str(tboot)]
+    """Return the hash that `lcp2_mlehash` prints.
+
+    The image's digest is there for the cache, since a file may change.
+    """
+    command = [find_program("lcp2_mlehash"), "--create", "--alg", bank]
+    command += ["--cmdline", cmdline, str(tboot)]
     try:
-        done = subprocess.run(command, capture_output=True, timeout=HASH_WITHIN_S, check=True)
-        value = bytes.fromhex(done.stdout.decode("ascii"))
+        process = subprocess.run(command, capture_output=True, timeout=HASH_WITHIN_S, check=True)
+        value = bytes.fromhex(process.stdout.decode("ascii"))
     except (OSError, subprocess.SubprocessError, ValueError) as e:
         raise errors.Unavailable("lcp2_mlehash", str(e)) from e
     if len(value) != tpm2.DIGEST_SIZES[bank]:
@@ -241,4 +279,5 @@ def _described(what: str) -> bytes:
 
 def _filler(seed: str) -> bytes:
     """Return 64 KiB that look like a compressed image."""
-    return b"".join(hashlib.sha256(f"{seed} {block}".encode()).digest() for block in range(2048))
+    blocks = [hashlib.sha256(f"{seed} {number}".encode()).digest() for number in range(2048)]
+    return b"".join(blocks)

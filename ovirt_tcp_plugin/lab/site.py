@@ -1,6 +1,9 @@
 # SPDX-FileCopyrightText: The ovirt_tcp_plugin developers
 # SPDX-License-Identifier: Apache-2.0
-"""A whole installation on loopback: hosts, attestation server, engine, filterd and broker, each a process of its own."""
+"""A whole installation on loopback.
+
+Hosts, attestation server, engine, filterd and broker, each in a process of its own.
+"""
 
 from __future__ import annotations
 
@@ -11,14 +14,13 @@ import shutil
 import subprocess
 import sys
 import tempfile
-import urllib.request
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Optional
 
 import ovirtsdk4
 
-from ovirt_tcp_plugin import errors
+from ovirt_tcp_plugin import errors, https
 from ovirt_tcp_plugin.lab import launch
 from ovirt_tcp_plugin.lab.host import LabHost
 from ovirt_tcp_plugin.lab.processes import Processes, free_ports, listens
@@ -31,12 +33,14 @@ CLUSTER = "Default"
 ADMINISTRATOR = "admin@internal"
 PASSWORD = "of the lab's engine"  # noqa: S105 - the engine is simulated, and gone when the lab is
 COMMAND_WITHIN_S = 60
-CONTROL_WITHIN_S = 10
+CONTROL_WITHIN_S = 10.0
+# Journals of hours.
+MAX_CONTROL_SIZE = 64 * 1024 * 1024
 
 _PYTHON = [sys.executable, "-m"]
 
 
-class Site:
+class LabSite:
     """The installation in one directory.
 
     Args:
@@ -46,17 +50,23 @@ class Site:
         stages: hosts in the first stage of the startup attestation, and in the later ones.
     """
 
-    def __init__(self, directory: Path, size: int, lifetime_s: float, stages: tuple[int, int]) -> None:
+    def __init__(
+        self, directory: Path, size: int, lifetime_s: float, stages: tuple[int, int]
+    ) -> None:
         self.directory = directory
+        for name in ("etc", "log", "snapshots", "ek-ca.d", "pki"):
+            (directory / name).mkdir()
         self.config = directory / "etc"
-        logs = directory / "log"
-        for made in (self.config, logs, directory / "snapshots", directory / "ek-ca.d", directory / "pki"):
-            made.mkdir()
         self.lifetime_s = lifetime_s
         self._stages = stages
         self._stack = contextlib.ExitStack()
-        self.processes = Processes(logs)
-        self.verifier_port, self.engine_port, self.control_port, self.filterd_port, self.broker_port = free_ports(5)
+        self.processes = Processes(directory / "log")
+        ports = free_ports(5)
+        self.verifier_port = ports[0]
+        self.engine_port = ports[1]
+        self.control_port = ports[2]
+        self.filterd_port = ports[3]
+        self.broker_port = ports[4]
         self.verifier_url = f"https://127.0.0.1:{self.verifier_port}"
         self.engine_url = f"https://127.0.0.1:{self.engine_port}/ovirt-engine/api"
         self.ca_file = directory / "verifier" / "ca.pem"
@@ -65,7 +75,7 @@ class Site:
         self.names = [f"host-{number}" for number in range(1, size + 1)]
         self._connection: Optional[ovirtsdk4.Connection] = None
 
-    def __enter__(self) -> Site:
+    def __enter__(self) -> LabSite:
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -138,13 +148,18 @@ class Site:
         self._start("verifier", "ovirt_tcp_plugin.verifier.main", self.verifier_port)
 
     def run_verifier(self, *arguments: str) -> str:
-        """Return what a command of `ovirt-tcp-verifier` prints. Raises Unavailable when it fails."""
+        """Return what a command of `ovirt-tcp-verifier` prints. Raises Unavailable: it fails."""
         return self._run("verifier", *arguments)
 
     def _run(self, role: str, *arguments: str) -> str:
-        command = [*_PYTHON, f"ovirt_tcp_plugin.{role}.main", "--config-dir", str(self.config), *arguments]
-        pipe = subprocess.PIPE
-        with subprocess.Popen(command, stdout=pipe, stderr=pipe, text=True, preexec_fn=die_with_parent) as process:
+        command = [*_PYTHON, f"ovirt_tcp_plugin.{role}.main", "--config-dir", str(self.config)]
+        with subprocess.Popen(
+            [*command, *arguments],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            preexec_fn=die_with_parent,
+        ) as process:
             try:
                 output, fault = process.communicate(timeout=COMMAND_WITHIN_S)
             except BaseException:
@@ -176,7 +191,8 @@ class Site:
 
     def start_engine(self, vms: Sequence[Mapping[str, Any]], timings: Mapping[str, float]) -> None:
         """Start the simulated engine; all hosts are Up."""
-        pki, now = self.directory / "pki", datetime.datetime.now(datetime.timezone.utc)
+        pki = self.directory / "pki"
+        now = datetime.datetime.now(datetime.timezone.utc)
         certificate, key = Authority.create(pki, now).issue_server(["127.0.0.1"], now)
         (pki / "engine.pem").write_bytes(certificate)
         write_key(pki / "engine.key", key)
@@ -193,11 +209,18 @@ class Site:
         }
         self._write("engine.json", json.dumps(content, indent=2))
         command = [*_PYTHON, "ovirt_tcp_plugin.lab.engine", str(self.config / "engine.json")]
-        self.processes.start("engine", command, lambda: listens(self.engine_port) and listens(self.control_port))
+        self.processes.start("engine", command, self._engine_listens)
+
+    def _engine_listens(self) -> bool:
+        return listens(self.engine_port) and listens(self.control_port)
 
     def _engine_host(self, name: str) -> Mapping[str, str]:
-        hooks = self.hosts[name].hooks
-        return {"name": name, "address": f"{name}.lab", "cluster": CLUSTER, "hook_directory": str(hooks)}
+        return {
+            "name": name,
+            "address": f"{name}.lab",
+            "cluster": CLUSTER,
+            "hook_directory": str(self.hosts[name].hooks),
+        }
 
     def start_broker(self) -> None:
         """Start the relying party."""
@@ -205,13 +228,14 @@ class Site:
         if not hooks.exists():
             hooks.mkdir(mode=0o755)
             for path in _engine_hooks().glob("*.py"):
-                # Copied, because a checkout may be writable by a group, and then no hook is believed.
+                # Copied, because a checkout may be writable by a group, and then no hook is run.
                 shutil.copy(path, hooks)
                 (hooks / path.name).chmod(0o644)
         self._write("engine.password", PASSWORD)
         self._configure("broker", self._broker_options(hooks))
         if not (self.config / "api.token").exists():
-            self._write("api.token", self._run("broker", "token", "add", "--role", "operator"))
+            token = self._run("broker", "token", "add", "--role", "operator")
+            self._write("api.token", token)
         self._start("broker", "ovirt_tcp_plugin.broker.main", self.broker_port)
 
     @property
@@ -234,10 +258,14 @@ class Site:
 
     def control(self, what: str, message: Optional[Mapping[str, Any]] = None) -> Any:
         """Ask or tell the simulated engine something that no engine could be asked or told."""
-        body = None if message is None else json.dumps(message).encode()
+        method = "GET" if message is None else "POST"
         url = f"http://127.0.0.1:{self.control_port}/{what}"
-        with urllib.request.urlopen(url, body, CONTROL_WITHIN_S) as answer:
-            return json.load(answer)["answer"]
+        request = https.json_request("the engine's control", method, url, message, {}, None)
+        bounds = https.Bounds(CONTROL_WITHIN_S, CONTROL_WITHIN_S, MAX_CONTROL_SIZE)
+        reply = https.exchange(request, bounds)
+        if reply.status != 200:
+            raise errors.Unavailable(request.peer, f"it answers with status {reply.status}")
+        return json.loads(reply.body)["answer"]
 
     def _broker_options(self, hooks: Path) -> Mapping[str, Mapping[str, Any]]:
         first, second = self._stages
@@ -279,7 +307,10 @@ class Site:
 
 
 def _engine_hooks() -> Path:
-    """Return the directory of the engine hooks: beside the package in a checkout, under share/ when installed."""
+    """Return the directory of the engine hooks.
+
+    It is beside the package in a checkout, and under share/ when installed.
+    """
     checkout = Path(__file__).parents[2] / "hooks" / "engine"
     installed = Path(sys.prefix) / "share" / "ovirt-tcp" / "hooks" / "engine"
     for directory in (checkout, installed):
@@ -290,6 +321,9 @@ def _engine_hooks() -> Path:
 
 @contextlib.contextmanager
 def temporary_directory() -> Iterator[Path]:
-    """Give a short directory that is gone afterwards: socket addresses do not fit into a long one."""
+    """Give a directory that is gone afterwards.
+
+    Its name is short: socket addresses do not fit into a long one.
+    """
     with tempfile.TemporaryDirectory(prefix="otcp-") as name:
         yield Path(name)

@@ -19,10 +19,12 @@ from ovirtsdk4 import types
 from ovirt_tcp_plugin.lab import launch
 from ovirt_tcp_plugin.lab.engine import builtin
 from ovirt_tcp_plugin.lab.narrator import Narrator, StepFailed
-from ovirt_tcp_plugin.lab.site import CLUSTER, Site
+from ovirt_tcp_plugin.lab.site import CLUSTER, LabSite
 
 GOLDEN = "host-1"
-TAMPERED_TBOOT, FORGED_LOG, NO_LAUNCH = "host-4", "host-5", "host-6"
+TAMPERED_TBOOT = "host-4"
+FORGED_LOG = "host-5"
+NO_LAUNCH = "host-6"
 BAD = {
     TAMPERED_TBOOT: ("mle_differs", "one flipped byte in tboot"),
     FORGED_LOG: ("log_differs", "another kernel under a log forged to look good"),
@@ -46,11 +48,12 @@ TIMINGS = {
 class Story:
     """The steps, in order, on one site."""
 
-    def __init__(self, site: Site, narrator: Narrator) -> None:
+    def __init__(self, site: LabSite, narrator: Narrator) -> None:
         self._site = site
         self._tell = narrator
         self._good = [name for name in site.names if name not in BAD]
-        # Loads of N hosts on one machine take their time; a wait that is too short would fail a good installation.
+        # Many hosts on one machine take their time; a wait that is too short would fail a good
+        # installation.
         self._patience = 30.0 + len(site.names)
         self._last_probe = 0
 
@@ -64,7 +67,8 @@ class Story:
 
     def enrol(self) -> None:
         """Hosts enrol, host 1 becomes golden. Raises StepFailed."""
-        site, tell = self._site, self._tell
+        site = self._site
+        tell = self._tell
         tell.step("Hosts enrol; host-1 is golden", "EK chains verified, AKs bound, reference values stored")
         tell.say(f"making {len(self._hosts)} software TPMs, each with an EK certificate of its vendor")
         site.make_hosts()
@@ -83,7 +87,8 @@ class Story:
 
     def start_pool(self) -> None:
         """The engine starts with a trusted pool. Raises StepFailed."""
-        site, tell = self._site, self._tell
+        site = self._site
+        tell = self._tell
         tell.step("The engine starts with a trusted pool", "good hosts trusted, 4-6 untrusted, each with its own reason")
         site.start_filterd()
         site.start_engine(_vms(self._hosts), TIMINGS)
@@ -126,7 +131,8 @@ class Story:
 
     def reboot_tampered(self) -> None:
         """A host reboots into a tampered tboot. Raises StepFailed."""
-        site, tell = self._site, self._tell
+        site = self._site
+        tell = self._tell
         tell.step(f"{REBOOTING} reboots into a tampered tboot", "not used for a single VM in between; untrusted")
         self._move_to("ha", REBOOTING)
         tell.say(f"the highly available VM ha runs on {REBOOTING}; {REBOOTING} loses power")
@@ -146,7 +152,8 @@ class Story:
 
     def reboot_good(self) -> None:
         """It reboots into the good one. Raises StepFailed."""
-        site, tell = self._site, self._tell
+        site = self._site
+        tell = self._tell
         tell.step(f"{REBOOTING} reboots into the good one", "returns by itself")
         self._reboot(REBOOTING, lambda: site.hosts[REBOOTING].reboot())
         self._wait(f"{REBOOTING} is Up again, without a hand", lambda: self._status(REBOOTING) == "up")
@@ -157,7 +164,8 @@ class Story:
 
     def server_stops(self) -> None:
         """The attestation server stops, and comes back. Raises StepFailed."""
-        site, tell = self._site, self._tell
+        site = self._site
+        tell = self._tell
         tell.step("The attestation server stops", "verdicts run out; nothing is placed, nothing evacuated, no VM moves")
         before, since = site.control("state"), len(site.control("journal"))
         site.processes.stop("verifier")
@@ -181,7 +189,8 @@ class Story:
 
     def filterd_dies(self) -> None:
         """filterd is killed. Raises StepFailed."""
-        site, tell = self._site, self._tell
+        site = self._site
+        tell = self._tell
         tell.step("filterd is killed", "the engine keeps all hosts, wall and gate still refuse the untrusted")
         site.processes.send("broker", signal.SIGSTOP)
         site.processes.stop("filterd", signal.SIGKILL)

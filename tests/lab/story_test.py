@@ -17,13 +17,15 @@ import pytest
 from ovirt_tcp_plugin.lab import site as sites
 from ovirt_tcp_plugin.lab import story as stories
 from ovirt_tcp_plugin.lab.narrator import Narrator, StepFailed
-from ovirt_tcp_plugin.lab.site import Site
+from ovirt_tcp_plugin.lab.site import LabSite
 from ovirt_tcp_plugin.lab.story import Story
 
 
 @pytest.fixture(scope="module")
 def story() -> Iterator[Story]:
-    with sites.temporary_directory() as directory, Site(directory, stories.SMALLEST, 6.0, (2, 6)) as site:
+    with sites.temporary_directory() as directory, LabSite(
+        directory, stories.SMALLEST, 6.0, (2, 6)
+    ) as site:
         yield Story(site, Narrator(quiet=True))
 
 
