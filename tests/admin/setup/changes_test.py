@@ -135,7 +135,7 @@ def test_a_change_by_somebody_is_told_with_all_three_values_and_the_way_on(journ
     assert reason == (
         "the word was left alone: somebody changed it since setup. "
         "It is another's; setup left ours; before that it was theirs. "
-        "If that was a mistake, bring back by hand what setup left; or begin anew by "
+        "If that was a mistake, bring back by hand what setup left; or start again by "
         "ovirt-tcp setup --remove, which ends the pools, and then setup."
     )
 
