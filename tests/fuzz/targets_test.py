@@ -18,7 +18,7 @@ from tests.fuzz.targets import TARGETS, Target
 from tests.messages import hostile
 
 # The parts that parsers are made of; the store's rows, whose tests spoil them one by one; and what setup wrote itself.
-TRIED_ELSEWHERE = ("messages.json_fields", "store.results", "store.challenges", "broker.policies")
+TRIED_ELSEWHERE = ("messages.json_fields", "store.results", "store.challenges", "engine.scheduling_policies")
 
 
 def parsers() -> Iterator[Callable[..., object]]:
