@@ -44,6 +44,10 @@ _EK_REQUIRED = (
     tpm2.FIXED_TPM | tpm2.FIXED_PARENT | tpm2.SENSITIVE_DATA_ORIGIN | tpm2.RESTRICTED | tpm2.DECRYPT
 )
 _PEM_BEGIN = b"-----BEGIN CERTIFICATE-----"
+# With the text that some put after one, such as what `openssl x509 -text` prints.
+MAX_PEM_BLOCK_SIZE = 64 * 1024
+# Of one file. Keylime's whole store of vendors has some hundred.
+MAX_AUTHORITIES = 400
 _NAME_HASHES = ("sha256", "sha384", "sha512")
 _OAEP_HASHES: dict[str, hashes.HashAlgorithm] = {
     "sha256": hashes.SHA256(),
@@ -238,6 +242,13 @@ def load_authorities(pem: bytes) -> list[crypto.X509]:
     blocks = [_PEM_BEGIN + block for block in pem.split(_PEM_BEGIN)[1:]]
     if not blocks:
         raise errors.InvalidMessage("EK authority", "no PEM certificate")
+    if len(blocks) > MAX_AUTHORITIES:
+        reason = f"more than {MAX_AUTHORITIES} PEM certificates: put them into several files"
+        raise errors.InvalidMessage("EK authority", reason)
+    if any(len(block) > MAX_PEM_BLOCK_SIZE for block in blocks):
+        # OpenSSL would take a tenth of a second for each MiB.
+        reason = f"a PEM certificate longer than {MAX_PEM_BLOCK_SIZE} bytes"
+        raise errors.InvalidMessage("EK authority", reason)
     try:
         return [crypto.load_certificate(crypto.FILETYPE_PEM, block) for block in blocks]
     except crypto.Error as e:

@@ -160,3 +160,15 @@ def test_refuses_authorities_that_cannot_be_read() -> None:
     for pem in (b"", b"text", begin + b"AAAA" + end):
         with pytest.raises(errors.InvalidMessage, match="EK authority"):
             endorsement.load_authorities(pem)
+
+
+def test_a_file_of_too_many_authorities_is_refused_with_the_way_out() -> None:
+    block = b"-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n"
+    with pytest.raises(errors.InvalidMessage, match="put them into several files"):
+        endorsement.load_authorities(block * (endorsement.MAX_AUTHORITIES + 1))
+
+
+def test_an_authority_longer_than_any_certificate_is_not_read() -> None:
+    block = b"-----BEGIN CERTIFICATE-----\n" + b"A" * endorsement.MAX_PEM_BLOCK_SIZE
+    with pytest.raises(errors.InvalidMessage, match="longer than"):
+        endorsement.load_authorities(block)
