@@ -5,7 +5,6 @@
 from __future__ import annotations
 
 import contextlib
-import errno
 import logging
 import socket
 import struct
@@ -17,20 +16,20 @@ log = logging.getLogger("filterd")
 _NETLINK_SOCK_DIAG = 4
 _SOCK_DIAG_BY_FAMILY = 20
 _REQUEST = 0x1
-_ERROR = 2
 _ESTABLISHED = 1
+_DIAGNOSED = socket.IPPROTO_TCP
 _ANY_STATE = 0xFFFFFFFF
 _NO_COOKIE = 0xFFFFFFFF
 _HEADER = struct.Struct("=IHHII")
 _QUESTION = struct.Struct("=BBBBI")
 _ENDS = struct.Struct("!HH16s16s")
 _REST_OF_ENDS = struct.Struct("=III")
-_ERROR_CODE = struct.Struct("=i")
 _UID = struct.Struct("=I")
 _STATE_OFFSET = _HEADER.size + 1
 # Behind the header, four bytes, the ends, and three numbers.
 _UID_OFFSET = _HEADER.size + 4 + _ENDS.size + _REST_OF_ENDS.size + 12
 _MAX_REPLY_SIZE = 8192
+_MAX_NUMBER = 0xFFFFFFFF
 
 
 class Gone(Exception):
@@ -42,6 +41,7 @@ class Owners:
 
     def __init__(self) -> None:
         self._channel: Optional[socket.socket] = None
+        self._asked = 0
         try:
             self._channel = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, _NETLINK_SOCK_DIAG)
             self._channel.setblocking(False)
@@ -54,23 +54,32 @@ class Owners:
         Raises:
             Gone: it is closed, and belongs to nobody any more.
         """
-        if self._channel is None:
-            return None
+        if peer.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 1)[0] != _ESTABLISHED:
+            raise Gone
         try:
-            self._channel.send(_question(peer))
-            reply = self._channel.recv(_MAX_REPLY_SIZE)
+            reply = self._ask(peer)
         except (OSError, ValueError):
             return None
-        _, kind, _, _, _ = _HEADER.unpack_from(reply)
-        if kind == _ERROR:
-            (code,) = _ERROR_CODE.unpack_from(reply, _HEADER.size)
-            if code == -errno.ENOENT:
-                raise Gone
+        # An error says that there is no such socket, or that this kernel cannot tell: it has one number for both.
+        if reply is None:
             return None
         if reply[_STATE_OFFSET] != _ESTABLISHED:
             raise Gone
         (uid,) = _UID.unpack_from(reply, _UID_OFFSET)
         return int(uid)
+
+    def _ask(self, peer: socket.socket) -> Optional[bytes]:
+        """Return what the kernel tells of the other end, None if it tells nothing. Raises OSError."""
+        if self._channel is None:
+            return None
+        self._asked = (self._asked + 1) & _MAX_NUMBER
+        self._channel.send(_question(peer, self._asked))
+        while True:
+            reply = self._channel.recv(_MAX_REPLY_SIZE)
+            _, kind, _, number, _ = _HEADER.unpack_from(reply)
+            # The answer to an earlier question, which was not there in time, is of another socket.
+            if number == self._asked:
+                return reply if kind == _SOCK_DIAG_BY_FAMILY else None
 
     def close(self) -> None:
         """Ask no more."""
@@ -79,11 +88,11 @@ class Owners:
                 self._channel.close()
 
 
-def _question(peer: socket.socket) -> bytes:
+def _question(peer: socket.socket, number: int) -> bytes:
     """Return the message that asks for the socket whose own end is the peer of this one."""
     there: tuple[Any, ...] = peer.getpeername()
     here: tuple[Any, ...] = peer.getsockname()
     addresses = [socket.inet_pton(peer.family, end[0]) for end in (there, here)]
     ends = _ENDS.pack(there[1], here[1], *addresses) + _REST_OF_ENDS.pack(0, _NO_COOKIE, _NO_COOKIE)
-    question = _QUESTION.pack(peer.family, socket.IPPROTO_TCP, 0, 0, _ANY_STATE) + ends
-    return _HEADER.pack(_HEADER.size + len(question), _SOCK_DIAG_BY_FAMILY, _REQUEST, 0, 0) + question
+    question = _QUESTION.pack(peer.family, _DIAGNOSED, 0, 0, _ANY_STATE) + ends
+    return _HEADER.pack(_HEADER.size + len(question), _SOCK_DIAG_BY_FAMILY, _REQUEST, number, 0) + question

@@ -49,7 +49,7 @@ MAX_LONG_BYTES = 32 * 1024 * 1024
 MAX_DISCARDED_SIZE = 64 * 1024 * 1024
 # After so much work the kernel is asked again who is there, and the snapshots have their turn.
 TURN_S = 0.01
-ACCEPTED_PER_TURN = 256
+ACCEPTED_PER_TURN = 512
 EVENTS_PER_TURN = 2 * MAX_CONNECTIONS
 TELL_EVERY_S = 1.0
 
@@ -181,8 +181,9 @@ class Server:
                 self._accept(self._listeners[number])
             elif number in self._connections:
                 self._wait_for_turn(self._connections[number])
-        end = time.perf_counter() + TURN_S
-        while self._turns and time.perf_counter() < end:
+        # Time of the processor: on a busy machine nobody pays for what others do meanwhile.
+        end = time.thread_time() + TURN_S
+        while self._turns and time.thread_time() < end:
             self._give_turn()
         if self._turns:
             self._next_turn = self._loop.call_soon(self._turn)
@@ -194,11 +195,11 @@ class Server:
     def _give_turn(self) -> None:
         user = self._turns.take()
         connection = user.turns.take()
-        began = time.perf_counter()
+        began = time.thread_time()
         has_more = connection.is_open and self._step(connection)
         if connection.is_open:
             self._share(connection)
-        cost_s = time.perf_counter() - began
+        cost_s = time.thread_time() - began
         user.turns.charge(connection, cost_s)
         self._turns.charge(user, cost_s)
         if has_more and connection.is_open:

@@ -12,7 +12,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from ovirt_tcp_plugin.scheduler.owners import Gone, Owners
+from ovirt_tcp_plugin.scheduler.owners import Gone, Owners, _question
 
 NOBODY = 65534
 CONNECT = """
@@ -83,3 +83,28 @@ def test_where_the_kernel_does_not_tell_it_is_unknown(
         owners = Owners()
         assert owners.uid(peer) is None
         peer.close()
+
+
+def test_where_the_kernel_has_no_such_table_it_is_unknown_and_not_gone(
+    listener: socket.socket, owners: Owners, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It says ENOENT then, as for a socket that is not there: nobody could connect any more."""
+    monkeypatch.setattr("ovirt_tcp_plugin.scheduler.owners._DIAGNOSED", socket.IPPROTO_ICMP)
+    with socket.create_connection(listener.getsockname()):
+        peer, _ = listener.accept()
+        with peer:
+            assert owners.uid(peer) is None
+
+
+def test_an_answer_that_comes_late_is_not_taken_for_another_sockets(
+    listener: socket.socket, owners: Owners
+) -> None:
+    with socket.create_connection(listener.getsockname()):
+        peer, _ = listener.accept()
+        with peer:
+            assert owners._channel is not None
+            # Nobody reads the answer to this.
+            owners._channel.send(_question(peer, 77))
+            assert owners.uid(peer) == os.getuid()
+            with pytest.raises(BlockingIOError):
+                owners._channel.recv(1)
