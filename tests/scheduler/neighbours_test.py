@@ -50,7 +50,7 @@ STRANGERS = {
     "1000 unfinished calls": [("unfinished", 1000)],
     "connections opened as fast as possible": [("flood", 500)],
     "a connection for each call": [("fresh", 100)],
-    "all of them": [("bodies", 60), ("opening", 1000), ("idle", 1000), ("unfinished", 300), ("fresh", 100), ("flood", 100)],
+    "some of each": [("bodies", 20), ("opening", 300), ("idle", 300), ("unfinished", 100)],
 }
 STRANGER = 65534
 
