@@ -25,6 +25,7 @@ from ovirt_tcp_plugin.verifier import processes as module
 from ovirt_tcp_plugin.verifier.settings import MAX_PROCESSES
 from ovirt_tcp_plugin.verifier.settings import Server as Options
 from ovirt_tcp_plugin.verifier.shared_metrics import MAX_TEXT, SLOT_SIZE, SharedMetrics
+from ovirt_tcp_plugin.verifier.web import server
 from tests.verifier import web_test
 from tests.verifier.fleet import POLL, Agent, Fleet
 from tests.verifier.vendor import Vendor
@@ -81,7 +82,7 @@ def test_a_second_server_on_the_port_is_refused(fleet: Fleet, started: Processes
     with pytest.raises(errors.Unavailable, match=f"port {fleet.port} of 127.0.0.1"):
         module.listen("127.0.0.1", fleet.port, 2)
     with pytest.raises(errors.Unavailable, match=f"port {fleet.port} of 127.0.0.1"):
-        module.web.listen("127.0.0.1", fleet.port)
+        server.listen("127.0.0.1", fleet.port)
 
 
 def test_all_listen_on_the_one_port_that_the_kernel_chose() -> None:

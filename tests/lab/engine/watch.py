@@ -20,7 +20,7 @@ import ovirtsdk4
 from ovirt_tcp_plugin.lab.engine.server import EngineSimulator
 from tests.lab.engine.structure import Recorded, kind_of
 
-_OURS = "ovirt_tcp_plugin.broker."
+_OURS = "ovirt_tcp_plugin.engine."
 # What a test has the simulator say in place of an answer (`faults.AnswerFault`).
 _NO_ANSWER = ('<?xml version="1.0"?><hosts><host id="', "[Internal Engine Error")
 
