@@ -26,7 +26,7 @@ HOSTS ?= 6
 help:
 	@echo "make demo   the whole story on software TPMs: measured boot to placement (HOSTS=6)"
 	@echo "make test   lint, types and the whole test suite"
-	@echo "make lint   ruff and mypy only"
+	@echo "make lint   formatting, ruff and mypy only"
 	@echo "make bench  figures beside their bars, into build/bench.json (BENCH=name for one)"
 	@echo "make soak   long campaigns (SEED=number for those of an earlier run)"
 	@echo "make fuzz   every parser, guided by coverage (FUZZ_SECONDS=60 each; TARGETS='quote xmlrpc' for these)"
@@ -38,6 +38,7 @@ demo: setup
 test: lint unit
 
 lint: setup
+	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 

@@ -3,11 +3,12 @@
 # SPDX-License-Identifier: Apache-2.0
 """VDSM hooks before_vm_start, before_vm_migrate_destination and before_vm_dehibernate: the gate.
 
-A VM that needs trust starts, arrives or resumes on this host only while a verdict holds that the attestation server
-signed for this very boot. Whatever is missing, broken or slow, the VM does not start, and stderr says why in one sentence.
+A VM that needs trust starts, arrives or resumes on this host only while a verdict holds that the
+attestation server signed for this very boot. Whatever is missing, broken or slow, the VM does not
+start, and stderr says why in one sentence.
 
-Needs nothing but the standard library and openssl, and takes from the environment only what VDSM says of the VM: a VM's
-custom properties are in there, too, under names of their makers' choice.
+Needs nothing but the standard library and openssl, and takes from the environment only what VDSM
+says of the VM: a VM's custom properties are in there, too, under names of their makers' choice.
 """
 
 from __future__ import annotations
@@ -85,7 +86,9 @@ def hosted_engine_vm() -> str:
         lines = read(HOSTED_ENGINE, MAX_CONFIG_SIZE).decode("utf-8", "replace").splitlines()
     except OSError:
         return ""
-    return next((line.partition("=")[2].strip().lower() for line in lines if line.startswith("vmid=")), "")
+    return next(
+        (line.partition("=")[2].strip().lower() for line in lines if line.startswith("vmid=")), ""
+    )
 
 
 def read_config() -> Mapping[str, str]:
@@ -100,7 +103,9 @@ def read_config() -> Mapping[str, str]:
         if not name.strip() and not equals:
             continue
         if not equals or name.strip() not in options:
-            raise Refused("gate_config", f"{CONFIG} has a line that is no option: {name.strip()[:40]!r}")
+            raise Refused(
+                "gate_config", f"{CONFIG} has a line that is no option: {name.strip()[:40]!r}"
+            )
         options[name.strip()] = value.strip()
     if options["scope"] not in SCOPES:
         raise Refused("gate_config", f"{CONFIG} has a scope that is neither {' nor '.join(SCOPES)}")
@@ -112,7 +117,10 @@ def read_verdict() -> Mapping[str, Any]:
     try:
         token = read(VERDICT, MAX_VERDICT_SIZE).strip()
     except FileNotFoundError as e:
-        reason = "this host has no verdict of the attestation server: see that ovirt-tcp-agent runs and reports"
+        reason = (
+            "this host has no verdict of the attestation server: see that ovirt-tcp-agent runs and "
+            "reports"
+        )
         raise Refused("no_verdict", reason) from e
     except (OSError, ValueError) as e:
         raise Refused("malformed_verdict", f"{VERDICT} cannot be used: {told(e)}") from e
@@ -149,17 +157,25 @@ def check(verdict: Mapping[str, Any], expected_host: str) -> None:
         raise Refused("clock", "the verdict is from the future of this host's clock")
     if age_ms > lifetime_ms:
         ended_s = (age_ms - lifetime_ms) // 1000
-        raise Refused("verdict_ended", f"the verdict ended {ended_s} s ago: see that ovirt-tcp-agent runs and reports")
+        raise Refused(
+            "verdict_ended",
+            f"the verdict ended {ended_s} s ago: see that ovirt-tcp-agent runs and reports",
+        )
     if verdict.get("level") != "trusted":
         level = str(verdict.get("level"))[:20]
-        raise Refused("not_trusted", f"the attestation server calls this host {level!r}: ovirt-tcp-agent status says why")
+        raise Refused(
+            "not_trusted",
+            f"the attestation server calls this host {level!r}: ovirt-tcp-agent status says why",
+        )
 
 
 def read_keys() -> list[bytes]:
     """Return the public keys that are believed, PEM. Raises Refused (no_keys)."""
     try:
         names = sorted(name for name in os.listdir(KEYS) if name.endswith(".pem"))
-        keys = [read(os.path.join(KEYS, name), MAX_KEY_SIZE, OWNER) for name in names[: MAX_KEYS + 1]]
+        keys = [
+            read(os.path.join(KEYS, name), MAX_KEY_SIZE, OWNER) for name in names[: MAX_KEYS + 1]
+        ]
     except (OSError, ValueError) as e:
         raise Refused("no_keys", f"the keys in {KEYS} cannot be used: {told(e)}") from e
     if not 0 < len(keys) <= MAX_KEYS:
@@ -171,7 +187,15 @@ def signed_by(key: bytes, signature: bytes, content: bytes) -> bool:
     """Return whether a key made a signature. Raises Refused (no_openssl)."""
     # By pipes: a full disk does not matter, and the key is the one that was checked.
     files = [piped(key), piped(signature)]
-    command = [OPENSSL, "dgst", "-sha256", "-verify", f"/dev/fd/{files[0]}", "-signature", f"/dev/fd/{files[1]}"]
+    command = [
+        OPENSSL,
+        "dgst",
+        "-sha256",
+        "-verify",
+        f"/dev/fd/{files[0]}",
+        "-signature",
+        f"/dev/fd/{files[1]}",
+    ]
     try:
         done = subprocess.run(
             command,
@@ -192,7 +216,9 @@ def signed_by(key: bytes, signature: bytes, content: bytes) -> bool:
         return True
     if b"verification failure" in done.stdout.lower():
         return False
-    output = done.stdout.decode("utf-8", "replace").strip().splitlines() or [f"exit status {done.returncode}"]
+    output = done.stdout.decode("utf-8", "replace").strip().splitlines() or [
+        f"exit status {done.returncode}"
+    ]
     raise Refused("no_openssl", f"{OPENSSL} failed: {output[0][:200]}")
 
 
@@ -205,7 +231,8 @@ def piped(content: bytes) -> int:
 
 
 def encode_signature(raw: bytes) -> bytes:
-    """Return a signature of JWS (r and s, RFC 7518, 3.4) as openssl takes it (RFC 3279, 2.2.3). Raises Refused."""
+    """Return a signature of JWS (r and s, RFC 7518, 3.4) as openssl takes it (RFC 3279, 2.2.3).
+    Raises Refused."""
     if len(raw) != 64:
         raise Refused("malformed_verdict", "the verdict's signature has not 64 bytes")
     parts = b""

@@ -126,9 +126,7 @@ def post(
     return _this_thread.session.exchange(question, bounds)
 
 
-def post_form(
-    peer: str, url: str, form: Mapping[str, str], ca_file: Path, bounds: Bounds
-) -> Reply:
+def post_form(peer: str, url: str, form: Mapping[str, str], ca_file: Path, bounds: Bounds) -> Reply:
     """POST a form, as a log-in needs it, and return the reply, of any status.
 
     Raises:
@@ -431,9 +429,7 @@ def _read_body(response: http.client.HTTPResponse, max_size: int) -> bytes:
     return bytes(content)
 
 
-def _unavailable(
-    peer: str, error: Exception, bounds: Bounds, end_s: float
-) -> errors.Unavailable:
+def _unavailable(peer: str, error: Exception, bounds: Bounds, end_s: float) -> errors.Unavailable:
     if isinstance(error, ssl.SSLCertVerificationError):
         return errors.CertificateFault(peer, f"its certificate is not good: {error.verify_message}")
     if isinstance(error, _UnusableFile):

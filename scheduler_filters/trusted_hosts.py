@@ -2,9 +2,10 @@
 # SPDX-License-Identifier: Apache-2.0
 """The filter unit TrustedHosts for the old ovirt-scheduler-proxy, which oVirt dropped in 4.5.
 
-The proxy runs `TrustedHosts().do_filter(...)` in a process of its own, reads one list from stdout, and keeps all
-hosts when the process fails or writes a single line to stderr. So this prints exactly one list, whatever happens,
-and nothing else. `ovirt-tcp-filterd` is the same filter without a process for each call; use it where you can.
+The proxy runs `TrustedHosts().do_filter(...)` in a process of its own, reads one list from stdout,
+and keeps all hosts when the process fails or writes a single line to stderr. So this prints exactly
+one list, whatever happens, and nothing else. `ovirt-tcp-filterd` is the same filter without a
+process for each call; use it where you can.
 """
 
 from __future__ import annotations
@@ -37,5 +38,7 @@ def _accept(hosts_ids: list[str], vm_id: str, args_map: dict[str, str]) -> list[
     options = config.load(Settings, "filterd", config.DEFAULT_DIRECTORY).snapshots
     directory = snapshots.SnapshotDirectory(options.directory, main.owners(options.owner))
     directory.load_all()
-    found = trusted_hosts.accept(directory.by_host, hosts_ids, vm_id, dict(args_map), clock.boottime_ms())
+    found = trusted_hosts.accept(
+        directory.by_host, hosts_ids, vm_id, dict(args_map), clock.boottime_ms()
+    )
     return list(found.hosts)

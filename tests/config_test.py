@@ -57,7 +57,9 @@ def faults(directory: Path, text: str, **drop_ins: str) -> tuple[str, ...]:
 
 
 def test_a_missing_file_is_named(tmp_path: Path) -> None:
-    with pytest.raises(errors.InvalidConfig, match=r"role\.yaml cannot be used: the file does not exist"):
+    with pytest.raises(
+        errors.InvalidConfig, match=r"role\.yaml cannot be used: the file does not exist"
+    ):
         config.load(Settings, "role", tmp_path)
 
 
@@ -92,7 +94,9 @@ def test_a_value_of_another_type_is_refused(tmp_path: Path, option: str, fault: 
     assert any(fault in one for one in faults(tmp_path, f"server: {{{name}{option}}}"))
 
 
-@pytest.mark.parametrize("text", ["- a", "server: [a]", "server: {name: x", "!!python/object:os.system {}", "\x00"])
+@pytest.mark.parametrize(
+    "text", ["- a", "server: [a]", "server: {name: x", "!!python/object:os.system {}", "\x00"]
+)
 def test_what_is_no_configuration_is_refused(tmp_path: Path, text: str) -> None:
     assert faults(tmp_path, text)
 
@@ -125,7 +129,9 @@ def test_a_loaded_configuration_cannot_be_changed(tmp_path: Path) -> None:
 
 
 def test_shows_every_option_in_force(tmp_path: Path) -> None:
-    shown = config.show(load(tmp_path, "server: {name: x, urls: [a], names: {b: c}, directory: /d}"))
+    shown = config.show(
+        load(tmp_path, "server: {name: x, urls: [a], names: {b: c}, directory: /d}")
+    )
     assert shown == {
         "server": {
             "name": "x",

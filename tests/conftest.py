@@ -19,9 +19,12 @@ from tests import soak
 from tests.lab.engine.watch import Watch
 from tests.site_pki import site_pki  # noqa: F401 - a fixture
 
-# Inputs are drawn slowly where the library makes its tables of characters first, as in every fresh clone, or the machine is
-# busy: that says nothing about us. What a parser may take is measured in processor time, and each test ends in time.
-hypothesis.settings.register_profile("busy", suppress_health_check=[hypothesis.HealthCheck.too_slow])
+# Inputs are drawn slowly where the library makes its tables of characters first, as in every fresh
+# clone, or the machine is busy: that says nothing about us. What a parser may take is measured in
+# processor time, and each test ends in time.
+hypothesis.settings.register_profile(
+    "busy", suppress_health_check=[hypothesis.HealthCheck.too_slow]
+)
 hypothesis.settings.load_profile("busy")
 
 # Each takes half a second to make; a test with more hosts than that makes the others itself.
@@ -100,7 +103,10 @@ def pytest_testnodedown(node: Any, error: object) -> None:
 def pytest_terminal_summary(terminalreporter: Any) -> None:
     """Tell how many kinds of requests to the engine were compared with a real one."""
     if _KINDS:
-        text = f"{len(_KINDS)} kinds of requests to the engine have the structure of a real one's answers"
+        text = (
+            f"{len(_KINDS)} kinds of requests to the engine have the structure of a real one's "
+            "answers"
+        )
         terminalreporter.write_line(text)
 
 
@@ -121,7 +127,8 @@ def tpm_pool(tmp_path_factory: pytest.TempPathFactory) -> TpmPool:
 
 @pytest.fixture
 def make_host(tpm_pool: TpmPool, tmp_path: Path) -> Iterator[Callable[..., LabHost]]:
-    """Make hosts that have power and are not booted yet; each has another chip, unless a number is given."""
+    """Make hosts that have power and are not booted yet; each has another chip, unless a number is
+    given."""
     with ExitStack() as stack:
         made: list[LabHost] = []
 

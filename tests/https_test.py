@@ -202,9 +202,7 @@ def test_silence_does_not_keep_us(ask: Ask, server: FakeVerifier) -> None:
 
 
 @pytest.mark.parametrize("ask", USERS)
-def test_a_port_that_never_speaks_tls_does_not_keep_us(
-    ask: Ask, server: FakeVerifier
-) -> None:
+def test_a_port_that_never_speaks_tls_does_not_keep_us(ask: Ask, server: FakeVerifier) -> None:
     with socket.create_server(("127.0.0.1", 0)) as mute:
         server.url = f"https://127.0.0.1:{mute.getsockname()[1]}"
         assert "within" in refusal(ask, server, server.ca_file, SHORT_S)

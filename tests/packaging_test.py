@@ -1,6 +1,7 @@
 # SPDX-FileCopyrightText: The ovirt_tcp_plugin developers
 # SPDX-License-Identifier: Apache-2.0
-"""The wheel has everything that an installation needs, in its place, and the sdist the documents."""
+"""The wheel has everything that an installation needs, in its place, and the sdist the
+documents."""
 
 from __future__ import annotations
 
@@ -15,7 +16,13 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[1]
-COMMANDS = ("ovirt-tcp", "ovirt-tcp-agent", "ovirt-tcp-verifier", "ovirt-tcp-broker", "ovirt-tcp-filterd")
+COMMANDS = (
+    "ovirt-tcp",
+    "ovirt-tcp-agent",
+    "ovirt-tcp-verifier",
+    "ovirt-tcp-broker",
+    "ovirt-tcp-filterd",
+)
 HOOKS = (
     "libexec/vdsm/hooks/before_vdsm_start/50_ovirt_tcp_boot.py",
     "libexec/vdsm/hooks/after_get_caps/50_ovirt_tcp_summary.py",
@@ -72,17 +79,34 @@ def test_the_readme_is_the_description_of_the_package(wheel: Path) -> None:
 
 def test_hooks_filter_samples_and_units_are_in_the_wheel(wheel: Path) -> None:
     with zipfile.ZipFile(wheel) as archive:
-        names = {name.split(".data/data/")[1]: name for name in archive.namelist() if ".data/data/" in name}
+        names = {
+            name.split(".data/data/")[1]: name
+            for name in archive.namelist()
+            if ".data/data/" in name
+        }
         assert set(DATA) <= set(names)
-        # VDSM runs only what is executable; the gate is one file in the sources, and three in an installation.
+        # VDSM runs only what is executable; the gate is one file in the sources, and three in an
+        # installation.
         for hook in HOOKS:
             assert archive.getinfo(names[hook]).external_attr >> 16 & 0o111
-        assert {archive.read(names[hook]) for hook in HOOKS[2:]} == {(ROOT / "ovirt_tcp_plugin" / "gate.py").read_bytes()}
+        assert {archive.read(names[hook]) for hook in HOOKS[2:]} == {
+            (ROOT / "ovirt_tcp_plugin" / "gate.py").read_bytes()
+        }
         assert not any("tests/" in name for name in archive.namelist())
 
 
 def test_every_command_answers_from_the_wheel(wheel: Path, tmp_path: Path) -> None:
-    command = [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--no-index", "--target", str(tmp_path)]
+    command = [
+        sys.executable,
+        "-m",
+        "pip",
+        "install",
+        "--quiet",
+        "--no-deps",
+        "--no-index",
+        "--target",
+        str(tmp_path),
+    ]
     subprocess.run([*command, str(wheel)], check=True, capture_output=True)
     environment = {**os.environ, "PYTHONPATH": str(tmp_path)}
     for name in COMMANDS:

@@ -2,8 +2,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Long campaigns: whole under `make soak`, the hundredth part of them in `make test`.
 
-A test of a campaign bears `pytest.mark.soak`. What it does at random follows from the seed that pytest prints at its
-start; `make soak SEED=...` does the same again.
+A test of a campaign bears `pytest.mark.soak`. What it does at random follows from the seed that
+pytest prints at its start; `make soak SEED=...` does the same again.
 """
 
 from __future__ import annotations

@@ -33,9 +33,7 @@ COMMANDS = {
         "demo",
         "Play the whole story on this machine: from measured boots on software TPMs to placements.",
     ),
-    "doctor": CommandEntry(
-        "doctor", "doctor", "Check this installation, and say what to do."
-    ),
+    "doctor": CommandEntry("doctor", "doctor", "Check this installation, and say what to do."),
     "explain": CommandEntry(
         "hosts",
         "explain",

@@ -71,7 +71,8 @@ def read_owner_secret(path: str) -> bytes:
 def enrol(
     tpm: Tpm, state: AgentState, client: VerifierClient, host_name: str, token: str, ak_kind: str
 ) -> tpm2.Public:
-    """Bind this TPM to `host_name` at the first server that answers, and keep the certificate it issues.
+    """Bind this TPM to `host_name` at the first server that answers, and keep the certificate it
+    issues.
 
     Returns:
         The AK.

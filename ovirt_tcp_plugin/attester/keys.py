@@ -114,7 +114,8 @@ def endorsement_key(
                 return
         except _OtherKeyError:
             faults.append(
-                f"the certificate of the {kind} EK is for another key than the TPM makes from the template"
+                f"the certificate of the {kind} EK is for another key than the TPM makes from the "
+                "template"
             )
         except _NoKeyError as e:
             faults.append(f"it makes no {kind} EK ({e})")

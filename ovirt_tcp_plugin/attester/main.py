@@ -34,7 +34,8 @@ log = logging.getLogger("attester")
 @command.config_dir_option("agent")
 @click.pass_context
 def main(context: click.Context, config_dir: Path) -> None:
-    """The agent of a host: reports how the host was booted, signed by its TPM, to the attestation server.
+    """The agent of a host: reports how the host was booted, signed by its TPM, to the attestation
+    server.
 
     First `enrol` with the token that `ovirt-tcp-verifier token enrol HOST` printed, then `run` (as
     a service). It only connects outwards, needs no root, and judges nothing: what the server said

@@ -120,7 +120,8 @@ class Tpm:
         return self.execute("TPM2_ReadPublic", 0x173, [handle]).sized(tpm2.MAX_PUBLIC_SIZE)
 
     def create_primary(self, hierarchy: int, template: bytes) -> tuple[int, bytes]:
-        """Return (handle, TPMT_PUBLIC) of the primary key of a template (TPM2_CreatePrimary, 24.1)."""
+        """Return (handle, TPMT_PUBLIC) of the primary key of a template (TPM2_CreatePrimary,
+        24.1)."""
         answer = self.execute(
             "TPM2_CreatePrimary", 0x131, [hierarchy], [RS_PW], _creation(template)
         )

@@ -1,6 +1,7 @@
 # SPDX-FileCopyrightText: The ovirt_tcp_plugin developers
 # SPDX-License-Identifier: Apache-2.0
-"""The TPM 1.2 commands that an attester needs ("TPM Main Specification" 1.2 revision 116, Part 3), one method each.
+"""The TPM 1.2 commands that an attester needs ("TPM Main Specification" 1.2 revision 116, Part 3),
+one method each.
 
 Authorizations are HMACs of a session (Part 1, 13). That of the SRK is taken to be well known, as
 `tpm_takeownership -z` leaves it, and keys made here need none. The HMACs of answers are not looked
@@ -189,7 +190,8 @@ class Tpm12:
         return tpm12.take_key(answer).area, _take_signature(answer)
 
     def activate_identity(self, owner: bytes, key: int, blob: bytes) -> bytes:
-        """Return the AES key in a blob that was encrypted for EK and identity key (TPM_ActivateIdentity, 15.2)."""
+        """Return the AES key in a blob that was encrypted for EK and identity key
+        (TPM_ActivateIdentity, 15.2)."""
         parameters = struct.pack(">I", len(blob)) + blob
         answer = self.execute(
             "TPM_ActivateIdentity", 0x7A, [key], parameters, [self.plain_session(owner)]
@@ -235,7 +237,8 @@ class Tpm12:
         return signed, _take_signature(answer)
 
     def quote2(self, key: int, external_data: bytes, indices: Sequence[int]) -> tuple[bytes, bytes]:
-        """Return (signed bytes, signature) in the form "QUT2", which names the PCRs itself (TPM_Quote2, 16.5)."""
+        """Return (signed bytes, signature) in the form "QUT2", which names the PCRs itself
+        (TPM_Quote2, 16.5)."""
         parameters = external_data + tpm12.encode_selection(indices) + _NO_VERSION
         answer = self.execute("TPM_Quote2", 0x3E, [key], parameters)
         info = tpm12.take_pcr_info_short(answer).area
@@ -260,7 +263,8 @@ class Tpm12:
     # Storage
 
     def read_nv(self, owner: bytes, index: int, offset: int, size: int) -> bytes:
-        """Return `size` bytes of an NV area, which its maker left open to all or to the owner (TPM_NV_ReadValue, 20.4)."""
+        """Return `size` bytes of an NV area, which its maker left open to all or to the owner
+        (TPM_NV_ReadValue, 20.4)."""
         content = b""
         while len(content) < size:
             place = struct.pack(

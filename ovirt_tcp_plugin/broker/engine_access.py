@@ -1,6 +1,7 @@
 # SPDX-FileCopyrightText: The ovirt_tcp_plugin developers
 # SPDX-License-Identifier: Apache-2.0
-"""How the broker's user reaches the engine: for the broker, and for whoever looks at it by its options."""
+"""How the broker's user reaches the engine: for the broker, and for whoever looks at it by its
+options."""
 
 from __future__ import annotations
 

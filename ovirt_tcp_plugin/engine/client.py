@@ -60,7 +60,6 @@ class Engine:
     def hosts(self) -> tuple[Host, ...]:
         """Return all hosts."""
 
-
         def read(system: Any) -> tuple[Host, ...]:
             return tuple(map(_host, system.hosts_service().list()))
 
@@ -68,7 +67,6 @@ class Engine:
 
     def hosts_not_up(self) -> tuple[Host, ...]:
         """Return the hosts that are not Up: few, where all of them are many."""
-
 
         def read(system: Any) -> tuple[Host, ...]:
             listed = system.hosts_service().list(search="status != up")
@@ -318,9 +316,7 @@ class Engine:
 
     def user_id(self) -> str:
         """Return the id of our own user, as events name it (`BackendApiResource`)."""
-        return self._call(
-            "read who we are", lambda system: str(system.get().authenticated_user.id)
-        )
+        return self._call("read who we are", lambda system: str(system.get().authenticated_user.id))
 
     def _act(self, what: str, host_id: str, action: Callable[[Any], object]) -> None:
         """Run an action on a host. Raises NotFound for one that is gone: the engine answers 400."""

@@ -78,7 +78,8 @@ def _call(address: str, port: int, method: str, *arguments: Any) -> Any:
 
 
 def _as_the_engine(method: str, arguments: tuple[Any, ...]) -> str:
-    """Return a call as the engine's client writes it: filterd reads no long list in another shape."""
+    """Return a call as the engine's client writes it: filterd reads no long list in another
+    shape."""
     # Texts have no such tags: the characters of tags are escaped in them.
     content = re.sub("\n|</?string>", "", xmlrpc.client.dumps(arguments, method))
     return content.replace(_PYTHONS_START, _ENGINES_START)

@@ -49,9 +49,10 @@ def play(hosts: int, keep: bool, as_json: bool) -> bool:
     before = {number: signal.signal(number, _interrupting(narrator)) for number in _ENDING}
     failure = ""
     try:
-        with sites.temporary_directory() as directory, LabSite(
-            directory, hosts, lifetime_s, _stages(hosts)
-        ) as site:
+        with (
+            sites.temporary_directory() as directory,
+            LabSite(directory, hosts, lifetime_s, _stages(hosts)) as site,
+        ):
             failure = _play(site, narrator)
             if not as_json:
                 click.echo("\n" + narrator.table())
@@ -71,7 +72,8 @@ def play(hosts: int, keep: bool, as_json: bool) -> bool:
 
 
 def _stages(hosts: int) -> tuple[int, int]:
-    """Return how many hosts the stages of the startup attestation have: so many that one sees two."""
+    """Return how many hosts the stages of the startup attestation have: so many that one sees
+    two."""
     if hosts > 10:
         return 10, 20
     return max(hosts // 3, 1), hosts

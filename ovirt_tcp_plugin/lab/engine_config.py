@@ -52,9 +52,7 @@ _NO_VERB = (
 )
 _JSON_NODE = "com.fasterxml.jackson.databind.JsonNode"
 _NO_NODE = f'Cannot invoke "{_JSON_NODE}.get(String)" because "node" is null'
-_NOT_MERGED = (
-    f'Cannot invoke "{_JSON_NODE}.asBoolean(boolean)" because the return value is null'
-)
+_NOT_MERGED = f'Cannot invoke "{_JSON_NODE}.asBoolean(boolean)" because the return value is null'
 
 Rows = dict[str, dict[str, str]]
 

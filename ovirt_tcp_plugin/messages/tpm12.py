@@ -301,7 +301,8 @@ def take_composite(reader: TpmReader) -> Mapping[int, bytes]:
 def composite_digest(values: Mapping[int, bytes]) -> bytes:
     """Return the SHA-1 of the TPM_PCR_COMPOSITE of these values (8.2).
 
-    It covers which PCRs they are, too. Of no values it is twenty zeros; so a TPM answers (seen on libtpms).
+    It covers which PCRs they are, too. Of no values it is twenty zeros; so a TPM answers (seen on
+    libtpms).
     """
     if not values:
         return bytes(DIGEST_SIZE)

@@ -110,11 +110,14 @@ def decode(untrusted: bytes, boot_id: str) -> Snapshot:
 
 def encode_confirmation(boot_id: str, confirmed_ms: int) -> bytes:
     """Return that all snapshots were right at that moment, as JSON."""
-    return json.dumps({"version": VERSION, "boot_id": boot_id, "confirmed_ms": confirmed_ms}).encode("utf-8")
+    return json.dumps(
+        {"version": VERSION, "boot_id": boot_id, "confirmed_ms": confirmed_ms}
+    ).encode("utf-8")
 
 
 def decode_confirmation(untrusted: bytes, boot_id: str) -> int:
-    """Return when all snapshots were right. Raises InvalidMessage: malformed, or of another boot of this machine."""
+    """Return when all snapshots were right. Raises InvalidMessage: malformed, or of another boot of
+    this machine."""
     members = json_fields.members(json_fields.parse(untrusted, _WHAT, MAX_CONFIRMATION_SIZE), _WHAT)
     json_fields.integer(members, "version", VERSION, VERSION)
     if json_fields.text(members, "boot_id", 64) != boot_id:

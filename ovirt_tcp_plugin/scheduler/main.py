@@ -40,7 +40,8 @@ FEED_EVERY_S = 0.1
 @command.config_dir_option("filterd")
 @click.pass_context
 def main(context: click.Context, config_dir: Path) -> None:
-    """The engine's external scheduler: tells which hosts a VM may run on, from what the broker wrote.
+    """The engine's external scheduler: tells which hosts a VM may run on, from what the broker
+    wrote.
 
     The engine asks for its units only at its own start, so this has to run before the engine does.
     """
@@ -60,7 +61,8 @@ async def _serve(options: Settings) -> None:
     directory = SnapshotDirectory(options.snapshots.directory, owners(options.snapshots.owner))
     watchdog = Watchdog()
     reading = asyncio.ensure_future(_reload(directory, watchdog))
-    # Calls wait meanwhile; beyond that they are answered, and VMs of pools that are not read yet refused.
+    # Calls wait meanwhile; beyond that they are answered, and VMs of pools that are not read yet
+    # refused.
     await asyncio.wait({reading}, timeout=READ_WITHIN_S)
     scheduler = web.Scheduler(directory)
     listeners = _inherited() or _bind(options.server.address, options.server.port)
@@ -117,17 +119,22 @@ class Watchdog:
 
 
 def notify(state: str) -> None:
-    """Tell systemd (sd_notify(3)), if it asked to be told, and if it listens: nobody waits for it."""
+    """Tell systemd (sd_notify(3)), if it asked to be told, and if it listens: nobody waits for
+    it."""
     path = os.environ.get("NOTIFY_SOCKET", "")
     if path:
-        with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as channel, contextlib.suppress(OSError):
+        with (
+            socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as channel,
+            contextlib.suppress(OSError),
+        ):
             channel.setblocking(False)
             channel.connect("\0" + path[1:] if path.startswith("@") else path)
             channel.send(state.encode("ascii"))
 
 
 def _inherited() -> list[socket.socket]:
-    """Return the listening sockets of systemd's socket unit: the port stays open while this restarts."""
+    """Return the listening sockets of systemd's socket unit: the port stays open while this
+    restarts."""
     if os.environ.get("LISTEN_PID") != str(os.getpid()):
         return []
     count = int(os.environ.get("LISTEN_FDS", "0"))
@@ -143,14 +150,17 @@ def _bind(address: str, port: int) -> list[socket.socket]:
 
 
 def owners(user: str) -> frozenset[int]:
-    """Return the uids whose snapshots are believed. Raises InvalidConfig when there is no such user."""
+    """Return the uids whose snapshots are believed. Raises InvalidConfig when there is no such
+    user."""
     own = {0, os.getuid()}
     if not user:
         return frozenset(own)
     try:
         return frozenset({0, pwd.getpwnam(user).pw_uid})
     except KeyError as e:
-        raise errors.InvalidConfig("filterd.yaml", [f"snapshots.owner: there is no user {user}"]) from e
+        raise errors.InvalidConfig(
+            "filterd.yaml", [f"snapshots.owner: there is no user {user}"]
+        ) from e
 
 
 if __name__ == "__main__":

@@ -1,6 +1,7 @@
 # SPDX-FileCopyrightText: The ovirt_tcp_plugin developers
 # SPDX-License-Identifier: Apache-2.0
-"""Which user of this machine has the other end of a local connection? Asked from the kernel, by sock_diag(7)."""
+"""Which user of this machine has the other end of a local connection? Asked from the kernel, by
+sock_diag(7)."""
 
 from __future__ import annotations
 
@@ -37,7 +38,8 @@ class Gone(Exception):
 
 
 class Owners:
-    """Asks for the owners of peers. It waits for nobody: the kernel answers before `send` returns."""
+    """Asks for the owners of peers. It waits for nobody: the kernel answers before `send`
+    returns."""
 
     def __init__(self) -> None:
         self._channel: Optional[socket.socket] = None
@@ -60,7 +62,8 @@ class Owners:
             reply = self._ask(peer)
         except (OSError, ValueError):
             return None
-        # An error says that there is no such socket, or that this kernel cannot tell: it has one number for both.
+        # An error says that there is no such socket, or that this kernel cannot tell: it has one
+        # number for both.
         if reply is None:
             return None
         if reply[_STATE_OFFSET] != _ESTABLISHED:
@@ -69,7 +72,8 @@ class Owners:
         return int(uid)
 
     def _ask(self, peer: socket.socket) -> Optional[bytes]:
-        """Return what the kernel tells of the other end, None if it tells nothing. Raises OSError."""
+        """Return what the kernel tells of the other end, None if it tells nothing. Raises
+        OSError."""
         if self._channel is None:
             return None
         self._asked = (self._asked + 1) & _MAX_NUMBER
@@ -95,4 +99,7 @@ def _question(peer: socket.socket, number: int) -> bytes:
     addresses = [socket.inet_pton(peer.family, end[0]) for end in (there, here)]
     ends = _ENDS.pack(there[1], here[1], *addresses) + _REST_OF_ENDS.pack(0, _NO_COOKIE, _NO_COOKIE)
     question = _QUESTION.pack(peer.family, _DIAGNOSED, 0, 0, _ANY_STATE) + ends
-    return _HEADER.pack(_HEADER.size + len(question), _SOCK_DIAG_BY_FAMILY, _REQUEST, number, 0) + question
+    return (
+        _HEADER.pack(_HEADER.size + len(question), _SOCK_DIAG_BY_FAMILY, _REQUEST, number, 0)
+        + question
+    )

@@ -411,6 +411,11 @@ class Server:
             while user.quiet and next(iter(user.quiet)).since < before:
                 self._end(next(iter(user.quiet)), "quiet")
         for (reason, uid), count in self._ended.items():
-            log.warning("connections ended reason=%s user=%s count=%d", reason, "?" if uid is None else uid, count)
+            log.warning(
+                "connections ended reason=%s user=%s count=%d",
+                reason,
+                "?" if uid is None else uid,
+                count,
+            )
         self._ended.clear()
         self._timer = self._loop.call_later(TELL_EVERY_S, self._look_after)

@@ -12,8 +12,8 @@ from pathlib import Path
 class Server:
     """Where the engine finds the external scheduler."""
 
-    # Address and port of the engine's ExternalSchedulerServiceURL. It stays on the engine machine. A socket that
-    # systemd hands over is used instead.
+    # Address and port of the engine's ExternalSchedulerServiceURL. It stays on the engine machine.
+    # A socket that systemd hands over is used instead.
     address: str = "127.0.0.1"
     port: int = 18781
 

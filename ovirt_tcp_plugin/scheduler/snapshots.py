@@ -2,8 +2,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Reads the broker's snapshot files, off the engine's calls, and swaps in what changed.
 
-A file that is broken, older, foreign or writable by others is refused and reported; the last good one goes on, and
-its verdicts end by themselves. A file that is gone does the same.
+A file that is broken, older, foreign or writable by others is refused and reported; the last good
+one goes on, and its verdicts end by themselves. A file that is gone does the same.
 """
 
 from __future__ import annotations
@@ -42,7 +42,8 @@ class SnapshotDirectory:
     """The newest good snapshot of each pool.
 
     Attributes:
-        by_host: snapshot by host id. Replaced as a whole, never changed: a call may go on with the earlier one.
+        by_host: snapshot by host id. Replaced as a whole, never changed: a call may go on with the
+            earlier one.
         faults: what is wrong, by the name of the file; and with the directory, under its own.
         unread: how many files changed that are not taken over yet.
     """
@@ -52,8 +53,8 @@ class SnapshotDirectory:
         self._owners = owners
         self._boot_id = clock.BOOT_ID.read_text(encoding="ascii").strip()
         self._known: dict[str, _Identity] = {}
-        # By pool id: the snapshots as they were read, as calls use them: with no host of another pool, and the hosts
-        # that were in the ones that were used last.
+        # By pool id: the snapshots as they were read, as calls use them: with no host of another
+        # pool, and the hosts that were in the ones that were used last.
         self._pools: dict[str, Snapshot] = {}
         self._used: dict[str, Snapshot] = {}
         # Pools whose snapshot was read, but is not used yet.
@@ -62,23 +63,28 @@ class SnapshotDirectory:
         # By host id: the pools whose snapshot names it; and the hosts that several name.
         self._pools_of: dict[str, tuple[str, ...]] = {}
         self._shared: set[str] = set()
-        # When the directory changed last before it was looked through; 0 if it may have changed since.
+        # When the directory changed last before it was looked through; 0 if it may have changed
+        # since.
         self._seen_ns = 0
         self.by_host: Mapping[str, Snapshot] = {}
         self.faults: dict[str, str] = {}
         self.unread = 0
 
     def load_all(self) -> None:
-        """Take over what changed since the last time. Raises nothing: a directory that is gone changes nothing."""
+        """Take over what changed since the last time. Raises nothing: a directory that is gone
+        changes nothing."""
         self._seen_ns = 0
         for path in self.changed_files():
             self.read(path)
         self.use()
 
     def confirmed_ms(self) -> int:
-        """Return when the broker last saw that all files are right (CLOCK_BOOTTIME), 0 if it does not tell."""
+        """Return when the broker last saw that all files are right (CLOCK_BOOTTIME), 0 if it does
+        not tell."""
         try:
-            content = self._content(self._directory / snapshot.CONFIRMATION_FILE, snapshot.MAX_CONFIRMATION_SIZE)
+            content = self._content(
+                self._directory / snapshot.CONFIRMATION_FILE, snapshot.MAX_CONFIRMATION_SIZE
+            )
             return min(snapshot.decode_confirmation(content, self._boot_id), clock.boottime_ms())
         except (errors.InvalidMessage, OSError):
             return 0
@@ -106,11 +112,16 @@ class SnapshotDirectory:
         names = sorted(files)
         left_out = len(names) - MAX_FILES
         if left_out > 0:
-            reason = f"{left_out} files are left out, {names[MAX_FILES]} for one: only {MAX_FILES} are read"
+            reason = (
+                f"{left_out} files are left out, {names[MAX_FILES]} for one: only {MAX_FILES} are "
+                "read"
+            )
             self._report(self._directory.name, reason)
         else:
             self.faults.pop(self._directory.name, None)
-        changed = [self._directory / name for name in names[:MAX_FILES] if self._is_new(files[name])]
+        changed = [
+            self._directory / name for name in names[:MAX_FILES] if self._is_new(files[name])
+        ]
         self.unread = len(changed)
         return changed
 
@@ -125,7 +136,8 @@ class SnapshotDirectory:
         self.unread -= 1
 
     def use(self) -> None:
-        """Answer by what was read since the last time. It costs what these pools have of hosts. Raises nothing."""
+        """Answer by what was read since the last time. It costs what these pools have of hosts.
+        Raises nothing."""
         if not self._changed:
             return
         try:
@@ -155,14 +167,17 @@ class SnapshotDirectory:
         self.faults[name] = reason
 
     def _claim(self, pool_id: str) -> set[str]:
-        """Note which hosts a pool names now; return the pools that name one of these, or of those it named before."""
+        """Note which hosts a pool names now; return the pools that name one of these, or of those
+        it named before."""
         before = self._named.get(pool_id, frozenset())
         hosts = self._pools[pool_id].hosts.keys()
         others: set[str] = set()
         for host_id in (before | hosts) & self._shared:
             others.update(self._pools_of[host_id])
         for host_id in before - hosts:
-            self._note(host_id, tuple(other for other in self._pools_of[host_id] if other != pool_id))
+            self._note(
+                host_id, tuple(other for other in self._pools_of[host_id] if other != pool_id)
+            )
         for host_id in hosts - before:
             others.update(self._pools_of.get(host_id, ()))
             self._note(host_id, (*self._pools_of.get(host_id, ()), pool_id))
@@ -180,7 +195,8 @@ class SnapshotDirectory:
             self._shared.discard(host_id)
 
     def _pool_of(self, host_id: str) -> Optional[str]:
-        """Return the pool of a host that several name: the one that was written last; the pool that it left may have ended.
+        """Return the pool of a host that several name: the one that was written last; the pool that
+        it left may have ended.
         Two files of one moment contradict each other, and then it is in none."""
         pools = [self._pools[pool_id] for pool_id in self._pools_of[host_id]]
         pools.sort(key=lambda pool: pool.written_ms)
@@ -189,18 +205,24 @@ class SnapshotDirectory:
         return pools[-1].pool_id
 
     def _without_foreign(self, pool: Snapshot) -> Snapshot:
-        """Return it without the hosts of another pool, or of none: calls look into it for each host."""
+        """Return it without the hosts of another pool, or of none: calls look into it for each
+        host."""
         shared = self._shared & pool.hosts.keys()
         foreign = {host_id for host_id in shared if self._pool_of(host_id) != pool.pool_id}
         if not foreign:
             return pool
-        hosts = {host_id: verdict for host_id, verdict in pool.hosts.items() if host_id not in foreign}
+        hosts = {
+            host_id: verdict for host_id, verdict in pool.hosts.items() if host_id not in foreign
+        }
         return dataclasses.replace(pool, hosts=hosts)
 
     def _report_twice(self) -> None:
         twice = {host_id for host_id in self._shared if self._pool_of(host_id) is None}
         if twice:
-            self._report(_TWICE, f"{len(twice)} hosts are in two pools, {min(twice)} for one: nothing runs there")
+            self._report(
+                _TWICE,
+                f"{len(twice)} hosts are in two pools, {min(twice)} for one: nothing runs there",
+            )
         else:
             self.faults.pop(_TWICE, None)
 

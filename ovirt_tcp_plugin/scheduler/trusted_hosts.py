@@ -26,8 +26,8 @@ class Accepted:
     """The hosts that the VM may run on, in the order asked.
 
     Attributes:
-        reasons: why there is none, in at most MAX_REASONS + 1 clauses, that of the most hosts first.
-            Empty if there is one: the engine reads reasons only of a refusal.
+        reasons: why there is none, in at most MAX_REASONS + 1 clauses, that of the most hosts
+            first. Empty if there is one: the engine reads reasons only of a refusal.
     """
 
     hosts: tuple[str, ...]
@@ -35,14 +35,18 @@ class Accepted:
 
 
 def accept(
-    pools: Mapping[str, Snapshot], hosts: Sequence[str], vm_id: str, properties: Mapping[str, str], now_ms: int
+    pools: Mapping[str, Snapshot],
+    hosts: Sequence[str],
+    vm_id: str,
+    properties: Mapping[str, str],
+    now_ms: int,
 ) -> Accepted:
     """Return which of `hosts` the VM may run on.
 
     Args:
         pools: the snapshot of each host's pool, by host id.
-        properties: those of the engine's call. A scope that is stricter than the snapshot's wins, a laxer one does
-            not: it may be newer, but the broker decides who is let out.
+        properties: those of the engine's call. A scope that is stricter than the snapshot's wins, a
+            laxer one does not: it may be newer, but the broker decides who is let out.
     """
     snapshot = next((pools[host] for host in hosts if host in pools), None)
     if snapshot is None:
@@ -53,7 +57,9 @@ def accept(
     if len(accepted) == len(hosts):
         return Accepted(tuple(accepted))
     if any(pools.get(host, snapshot) is not snapshot for host in hosts):
-        return Accepted((), ("the hosts are of several pools, which the engine never asks for at once",))
+        return Accepted(
+            (), ("the hosts are of several pools, which the engine never asks for at once",)
+        )
     if accepted:
         return Accepted(tuple(accepted))
     return Accepted((), tuple(_reasons(snapshot, scope, vm, hosts, now_ms)))

@@ -1,8 +1,10 @@
 # SPDX-FileCopyrightText: The ovirt_tcp_plugin developers
 # SPDX-License-Identifier: Apache-2.0
-"""The engine's external scheduler: `discover`, `runFilters`, `runCostFunctions`, `runLoadBalancing`.
+"""The engine's external scheduler: `discover`, `runFilters`, `runCostFunctions`,
+`runLoadBalancing`.
 
-Source of the rules: `ExternalSchedulerBrokerImpl`. The engine keeps *all* hosts when no answer comes or it cannot be
+Source of the rules: `ExternalSchedulerBrokerImpl`. The engine keeps *all* hosts when no answer
+comes or it cannot be
 parsed, so this never raises: in doubt it answers, well-formed, that nobody passes, and why.
 """
 
@@ -56,12 +58,23 @@ class Scheduler:
         except errors.Error as e:
             value, call = refusal(str(e)), xmlrpc.Call("?", ())
         except Exception as e:  # noqa: BLE001 - the edge: whatever happened, the engine must get an answer
-            value, call = refusal(f"internal fault ({type(e).__name__}); the log of ovirt-tcp-filterd says more"), None
+            value, call = (
+                refusal(
+                    f"internal fault ({type(e).__name__}); the log of ovirt-tcp-filterd says more"
+                ),
+                None,
+            )
             self._log("fault", repr(e))
         encoded = xmlrpc.encode_answer(value)
         if call is not None and call.method == "runFilters" and isinstance(value, dict):
             took_ms = (time.perf_counter() - began) * 1000
-            self._log("runFilters", call.parameters[2:3], len(value["result"]), value["errors"][:1], round(took_ms, 2))
+            self._log(
+                "runFilters",
+                call.parameters[2:3],
+                len(value["result"]),
+                value["errors"][:1],
+                round(took_ms, 2),
+            )
         return encoded
 
     def refuse(self, reason: str) -> bytes:
@@ -88,9 +101,13 @@ class Scheduler:
             # The engine takes a VM and its hosts out of the list before it looks at the code, and
             # an exception there ends balancing for all clusters (`getBalanceResult`).
             return {**refusal("ovirt-tcp has no load balancing"), "result": NO_BALANCING}
-        return refusal(f"unknown method or wrong number of arguments: {call.method[:40]}/{len(arguments)}")
+        return refusal(
+            f"unknown method or wrong number of arguments: {call.method[:40]}/{len(arguments)}"
+        )
 
-    def _run_filters(self, units: object, hosts: object, vm_id: object, properties: object) -> dict[str, Any]:
+    def _run_filters(
+        self, units: object, hosts: object, vm_id: object, properties: object
+    ) -> dict[str, Any]:
         unit_names = _texts(units)
         host_ids = _texts(hosts)
         if unit_names is None or host_ids is None or not isinstance(vm_id, str):
@@ -101,7 +118,9 @@ class Scheduler:
             return refusal(f"this scheduler has no filter {names}, only {filter_unit.NAME}")
         values = properties if isinstance(properties, dict) else {}
         texts = {str(name): str(value) for name, value in values.items() if value is not None}
-        accepted = trusted_hosts.accept(self._directory.by_host, host_ids, vm_id, texts, boottime_ms())
+        accepted = trusted_hosts.accept(
+            self._directory.by_host, host_ids, vm_id, texts, boottime_ms()
+        )
         if host_ids and not accepted.hosts:
             return refusal(_sentence(vm_id, len(host_ids), [*accepted.reasons, *self._faults()]))
         return {"result_code": 0, "result": list(accepted.hosts), "errors": [], "plugin_errors": {}}
@@ -115,7 +134,8 @@ class Scheduler:
         return clauses
 
     def _log(self, *line: Any) -> None:
-        # Nobody is waited for or woken: neither a slow disk nor the writer may hold the engine's cluster lock.
+        # Nobody is waited for or woken: neither a slow disk nor the writer may hold the engine's
+        # cluster lock.
         self._lines.append(line)
 
     def _keep_writing(self) -> None:
@@ -140,7 +160,9 @@ def refusal(reason: str) -> dict[str, Any]:
 def _sentence(vm_id: str, asked: int, reasons: Sequence[str]) -> str:
     """Return why a VM finds no host; the clause of the most hosts first, for a portal that cuts."""
     text = "; ".join(reasons)
-    return f"{text}. VM {vm_id[:MAX_ID_LENGTH]} may run on none of {asked} hosts."[:MAX_REASON_LENGTH]
+    return f"{text}. VM {vm_id[:MAX_ID_LENGTH]} may run on none of {asked} hosts."[
+        :MAX_REASON_LENGTH
+    ]
 
 
 def _texts(value: object) -> Optional[list[str]]:

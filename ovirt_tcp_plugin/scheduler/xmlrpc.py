@@ -2,8 +2,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """XML-RPC as the engine's Java client speaks it (Apache xmlrpc-client 3.1.3). Pure.
 
-Strings come untyped, nulls as `<ex:nil/>`. An answer has neither `<nil/>` nor `<i8>`: either would make the engine
-keep all hosts. No DTD, no entity, and everything bounded.
+Strings come untyped, nulls as `<ex:nil/>`. An answer has neither `<nil/>` nor `<i8>`: either would
+make the engine keep all hosts. No DTD, no entity, and everything bounded.
 """
 
 from __future__ import annotations
@@ -50,13 +50,16 @@ _LIST_END = b"</data>"
 _UNTYPED = ("<value>", "</value>")
 _TYPED = ("<value><string>", "</string></value>")
 _ID_CHARACTERS = f"-{string.ascii_letters}{string.digits}".encode("ascii")
-_SCALARS = frozenset({"string", "int", "i4", "i8", "double", "boolean", "dateTime.iso8601", "base64", "ex:i8"})
+_SCALARS = frozenset(
+    {"string", "int", "i4", "i8", "double", "boolean", "dateTime.iso8601", "base64", "ex:i8"}
+)
 _NULLS = frozenset({"nil", "ex:nil"})
 
 
 @dataclasses.dataclass(frozen=True)
 class Call:
-    """A method and its parameters: texts, None, lists and dicts. Numbers stay texts; none of our methods needs one."""
+    """A method and its parameters: texts, None, lists and dicts. Numbers stay texts; none of our
+    methods needs one."""
 
     method: str
     parameters: tuple[Any, ...]
@@ -101,7 +104,9 @@ def _rows(untrusted: bytes) -> Optional[list[str]]:
     """Return the texts of a row of untyped values, None if there is anything else in it."""
     if not untrusted:
         return []
-    if not (untrusted.startswith(b"<value>") and untrusted.endswith(b"</value>") and untrusted.isascii()):
+    if not (
+        untrusted.startswith(b"<value>") and untrusted.endswith(b"</value>") and untrusted.isascii()
+    ):
         return None
     rows = _split(untrusted, *_UNTYPED)
     # Looked at all at once: a look at each would take as long as everything else.
@@ -129,7 +134,8 @@ def _any(untrusted: bytes) -> Call:
 
 
 def encode_answer(value: Any) -> bytes:
-    """Return a methodResponse with one value of texts, whole numbers below 2**31, lists and dicts."""
+    """Return a methodResponse with one value of texts, whole numbers below 2**31, lists and
+    dicts."""
     return (
         '<?xml version="1.0" encoding="UTF-8"?><methodResponse><params><param>'
         f"{_encode(value)}</param></params></methodResponse>"
@@ -138,7 +144,9 @@ def encode_answer(value: Any) -> bytes:
 
 def _encode(value: Any) -> str:
     if isinstance(value, Mapping):
-        members = "".join(f"<member><name>{_text(k)}</name>{_encode(v)}</member>" for k, v in value.items())
+        members = "".join(
+            f"<member><name>{_text(k)}</name>{_encode(v)}</member>" for k, v in value.items()
+        )
         return f"<value><struct>{members}</struct></value>"
     if isinstance(value, str):
         return _text(value).join(_TYPED)
@@ -153,7 +161,8 @@ def _encode(value: Any) -> str:
 
 
 def _encode_texts(values: Sequence[Any]) -> Optional[str]:
-    """Return a row of texts, None if others are among them: host ids as they are, without a look at each."""
+    """Return a row of texts, None if others are among them: host ids as they are, without a look at
+    each."""
     try:
         everything = "".join(values)
     except TypeError:
@@ -170,7 +179,10 @@ def _text(value: str) -> str:
     """Return text for XML; characters that XML cannot have would make the engine keep all hosts."""
     if value.isascii() and value.isprintable():  # every host id
         return _escape(value)
-    legal = "".join(c if c in "\t\n\r" or " " <= c < "\ud800" or "\ue000" <= c < "\ufffe" else "?" for c in value)
+    legal = "".join(
+        c if c in "\t\n\r" or " " <= c < "\ud800" or "\ue000" <= c < "\ufffe" else "?"
+        for c in value
+    )
     return _escape(legal)
 
 

@@ -213,7 +213,8 @@ class Attestation:
         return IssuedNonce(challenge, host.name, now_ms, now_ms + NONCE_LIFETIME_MS)
 
     async def _last(self, names: Sequence[str]) -> dict[str, StoredResult]:
-        """Return the last results on the enrolled ones of these hosts, by today's reference values."""
+        """Return the last results on the enrolled ones of these hosts, by today's reference
+        values."""
         last, version = await self._database.read(
             lambda c: (results.of_hosts(c, names), references.version(c))
         )
@@ -284,7 +285,8 @@ class Attestation:
             raise errors.Refused(FindingCode.TPM12_OFF.code, TPM12_OFF)
 
     def _is_off(self, result: StoredResult) -> bool:
-        """Return whether a result rests on a TPM that the administrator does not believe any more."""
+        """Return whether a result rests on a TPM that the administrator does not believe any
+        more."""
         return isinstance(result, Result) and not self._options.believes(result.tpm_family)
 
 

@@ -78,14 +78,16 @@ class Authority:
         return self.certificate.public_bytes(serialization.Encoding.PEM)
 
     def derive(self, purpose: bytes) -> bytes:
-        """Return a secret of 32 bytes, as hex, that whoever holds this authority's key can derive (RFC 5869)."""
+        """Return a secret of 32 bytes, as hex, that whoever holds this authority's key can derive
+        (RFC 5869)."""
         private = self._key.private_numbers().private_value.to_bytes(32, "big")
         return HKDF(hashes.SHA256(), 32, None, purpose).derive(private).hex().encode("ascii")
 
     def issue_server(
         self, names: Sequence[str], now: datetime.datetime
     ) -> tuple[bytes, ec.EllipticCurvePrivateKey]:
-        """Return (certificate PEM, key) of a server that is reached by these DNS names and addresses."""
+        """Return (certificate PEM, key) of a server that is reached by these DNS names and
+        addresses."""
         key = ec.generate_private_key(ec.SECP256R1())
         alternatives = x509.SubjectAlternativeName([_alternative(name) for name in names])
         builder = self._leaf(

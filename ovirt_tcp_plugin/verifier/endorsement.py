@@ -206,7 +206,8 @@ def _tpm2b(value: bytes) -> bytes:
 def check_path(
     certificate: crypto.X509, authorities: Iterable[crypto.X509], now: datetime.datetime
 ) -> None:
-    """Return if OpenSSL finds a path from the certificate to a root among the authorities, valid at `now`.
+    """Return if OpenSSL finds a path from the certificate to a root among the authorities, valid at
+    `now`.
 
     Raises:
         Refused: ek_untrusted; ek_expired when that is all that is wrong with it, as far as OpenSSL

@@ -81,7 +81,8 @@ def check_identity(key: tpm12.Key, label_digest: bytes, binding: bytes) -> None:
 def make_credential(
     ek: tpm12.PublicKey, ak: tpm12.PublicKey, secret: bytes, seed: bytes
 ) -> tuple[bytes, bytes]:
-    """Return (TPM_SYM_CA_ATTESTATION, encrypted TPM_ASYM_CA_CONTENTS) for the TPM with this EK *and* this AK.
+    """Return (TPM_SYM_CA_ATTESTATION, encrypted TPM_ASYM_CA_CONTENTS) for the TPM with this EK
+    *and* this AK.
 
     Args:
         secret: what only it shall read.
@@ -172,7 +173,8 @@ def certified_key(tbs: bytes) -> rsa.RSAPublicKey:
 def _issuer(
     certificate: x509.Certificate, authorities: Iterable[crypto.X509]
 ) -> Optional[crypto.X509]:
-    """Return the authority that signed the certificate and may sign certificates at all, None if there is none."""
+    """Return the authority that signed the certificate and may sign certificates at all, None if
+    there is none."""
     for authority in authorities:
         candidate = authority.to_cryptography()
         if (
@@ -195,7 +197,8 @@ def _is_authority(certificate: x509.Certificate) -> bool:
 
 
 def _signed(certificate: x509.Certificate, authority: x509.Certificate) -> bool:
-    """Return whether the authority signed the certificate, by RSASSA-PKCS1-v1_5 as all vendors did at that time."""
+    """Return whether the authority signed the certificate, by RSASSA-PKCS1-v1_5 as all vendors did
+    at that time."""
     key = authority.public_key()
     algorithm = certificate.signature_hash_algorithm
     if not isinstance(key, rsa.RSAPublicKey) or algorithm is None:

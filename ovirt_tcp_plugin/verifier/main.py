@@ -244,7 +244,8 @@ def _tokens(config_dir: Path) -> Iterator[_Tokens]:
 token_group = add_commands(
     main,
     TOKEN_ROLES,
-    "viewer (the broker) may ask for results; operator may also remove hosts; policy may look and choose reference values; "
+    "viewer (the broker) may ask for results; operator may also remove hosts; policy may look and "
+    "choose reference values; "
     "enrolment may make tokens that enrol hosts, and nothing else.",
     _tokens,
 )
@@ -296,7 +297,8 @@ def host_remove(config_dir: Path, host: str) -> None:
 
 @main.group("ek")
 def ek_group() -> None:
-    """Vouch for TPMs yourself: for those without a vendor's certificate, or instead of believing vendors."""
+    """Vouch for TPMs yourself: for those without a vendor's certificate, or instead of believing
+    vendors."""
 
 
 @ek_group.command("add")
@@ -311,7 +313,8 @@ def ek_add(config_dir: Path, host: str, digest: str) -> None:
     with _database(_load(config_dir)) as database:
         database.transact(lambda c: endorsements.add(c, digest, host))
     click.echo(
-        f"{host} may enrol with this TPM and no other; it still needs a token: ovirt-tcp-verifier token enrol {host}"
+        f"{host} may enrol with this TPM and no other; it still needs a token: ovirt-tcp-verifier "
+        f"token enrol {host}"
     )
 
 
@@ -362,7 +365,8 @@ def verdict_key_prepare(config_dir: Path) -> None:
     with _database(settings) as database:
         database.transact(lambda c: verdict_keys.prepare(c, fresh))
     click.echo(
-        f"key {fresh.key_id} is prepared; export it and give it to every host before you activate it"
+        f"key {fresh.key_id} is prepared; export it and give it to every host before you activate "
+        "it"
     )
 
 
@@ -370,7 +374,8 @@ def verdict_key_prepare(config_dir: Path) -> None:
 @click.argument("directory", type=click.Path(path_type=Path, file_okay=False, exists=True))
 @click.pass_obj
 def verdict_key_export(config_dir: Path, directory: Path) -> None:
-    """Write the public keys that sign now and next into DIRECTORY, for /etc/ovirt-tcp/verdict-keys/ of every host."""
+    """Write the public keys that sign now and next into DIRECTORY, for /etc/ovirt-tcp/verdict-keys/
+    of every host."""
     with _database(_load(config_dir)) as database:
         known = database.transact(verdict_keys.every)
     for state, key in known.items():
@@ -384,7 +389,8 @@ def verdict_key_export(config_dir: Path, directory: Path) -> None:
 @verdict_key_group.command("activate")
 @click.pass_obj
 def verdict_key_activate(config_dir: Path) -> None:
-    """Have every server on this database sign with the prepared key; every host must know it by now."""
+    """Have every server on this database sign with the prepared key; every host must know it by
+    now."""
     with _database(_load(config_dir)) as database:
         active = database.transact(verdict_keys.activate)
     click.echo(f"key {active.key_id} signs from now on")

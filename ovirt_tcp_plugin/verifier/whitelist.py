@@ -206,7 +206,10 @@ def _check_mle(connection: Connection, name: MleName, code: str) -> Record:
     if record is None or oat_whitelist.owner_of(record) != name.owner:
         raise errors.Refused(
             code,
-            f"Data Error - MLE {name.name} of that version and owner does not exist in the database",
+            (
+                f"Data Error - MLE {name.name} of that version and owner does not exist in the "
+                "database"
+            ),
         )
     return record
 

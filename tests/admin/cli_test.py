@@ -28,7 +28,15 @@ from tests.serving import serving
 HOST = {
     "host_name": "host-4.lab",
     "level": "untrusted",
-    "findings": [{"check": 8, "code": "no_launch", "text": "no launch took place", "expected": "aa", "seen": "ff"}],
+    "findings": [
+        {
+            "check": 8,
+            "code": "no_launch",
+            "text": "no launch took place",
+            "expected": "aa",
+            "seen": "ff",
+        }
+    ],
     "age_ms": 2500,
     "lifetime_ms": 600_000,
     "boot_id": "b",
@@ -53,7 +61,9 @@ class _Handler(http.server.BaseHTTPRequestHandler):
 
     def _answer(self) -> None:
         self.server.asked.append((self.command, self.path, self.headers.get("Authorization", "")))
-        status, content = self.server.answers.get(self.path.split("?")[0], (404, {"code": "NotFound", "reason": "nothing"}))
+        status, content = self.server.answers.get(
+            self.path.split("?")[0], (404, {"code": "NotFound", "reason": "nothing"})
+        )
         body = content if isinstance(content, bytes) else json.dumps(content).encode()
         self.send_response(status)
         self.send_header("Content-Length", str(len(body)))
@@ -88,7 +98,11 @@ def run(config: Path, *arguments: str) -> Result:
 @pytest.mark.parametrize(
     ("status", "content", "text"),
     [
-        (401, {"code": "unauthenticated", "reason": "this needs viewer"}, "refused (unauthenticated): this needs viewer"),
+        (
+            401,
+            {"code": "unauthenticated", "reason": "this needs viewer"},
+            "refused (unauthenticated): this needs viewer",
+        ),
         (500, b"<html>", "status 500 and malformed answer"),
         (200, b"[]", "malformed answer"),
         (302, b"", "status 302"),
@@ -105,7 +119,9 @@ def test_a_peer_that_refuses_or_talks_nonsense_is_one_plain_line(
 
 
 def test_a_peer_that_is_away_is_named(config: Path) -> None:
-    (config / "cli.yaml").write_text(f"broker: {{url: 'http://127.0.0.1:1', token_file: {config / 'token'}}}")
+    (config / "cli.yaml").write_text(
+        f"broker: {{url: 'http://127.0.0.1:1', token_file: {config / 'token'}}}"
+    )
     done = run(config, "pools")
     assert done.exit_code == 1
     assert "the broker at http://127.0.0.1:1 is unavailable" in done.output
@@ -116,11 +132,15 @@ def test_a_missing_address_or_token_is_named(config: Path, tmp_path: Path) -> No
     (config / "cli.yaml").write_text("{}")
     assert "verifier.url is missing" in run(config, "hosts").output
     (config / "token").unlink()
-    (config / "cli.yaml").write_text(f"verifier: {{url: 'http://127.0.0.1:1', token_file: {config / 'token'}}}")
+    (config / "cli.yaml").write_text(
+        f"verifier: {{url: 'http://127.0.0.1:1', token_file: {config / 'token'}}}"
+    )
     assert "the token cannot be read" in run(config, "hosts").output
 
 
-def test_hosts_are_an_aligned_table_without_colour_in_a_pipe(interface: Interface, config: Path) -> None:
+def test_hosts_are_an_aligned_table_without_colour_in_a_pipe(
+    interface: Interface, config: Path
+) -> None:
     interface.answers["/v1/hosts"] = (200, {"hosts": [HOST]})
     lines = run(config, "hosts").output.splitlines()
     assert lines == [
@@ -181,14 +201,18 @@ def test_a_changed_verdict_is_refused(signed: tuple[Path, Path]) -> None:
 
 
 def test_verdicts_cannot_be_voided_before_a_moment_to_come(config: Path) -> None:
-    refused = CliRunner().invoke(main, ["--config-dir", str(config), "verdict", "void", "--before", "2199-01-01T00:00:00Z"])
+    refused = CliRunner().invoke(
+        main, ["--config-dir", str(config), "verdict", "void", "--before", "2199-01-01T00:00:00Z"]
+    )
     assert refused.exit_code == 2
     assert "--before is in the future" in refused.output
 
 
 def test_voiding_names_the_hosts(interface: Interface, config: Path) -> None:
     interface.answers["/v1/results/void"] = (200, {"hosts": ["host-1", "host-2"]})
-    told = CliRunner().invoke(main, ["--config-dir", str(config), "verdict", "void", "--before", "2026-01-01T00:00:00Z"])
+    told = CliRunner().invoke(
+        main, ["--config-dir", str(config), "verdict", "void", "--before", "2026-01-01T00:00:00Z"]
+    )
     assert told.output == "void: host-1, host-2\n"
 
 

@@ -30,7 +30,9 @@ from ovirt_tcp_plugin.verifier.authority import Authority
 from tests.attester.fake_verifier import NOW, issue
 
 # A P-256 key as TPMT_PUBLIC; nobody has its private half.
-AREA = bytes.fromhex("0023000b00050472000000100018000b00030010") + (b"\0\x20" + bytes(31) + b"\1") * 2
+AREA = (
+    bytes.fromhex("0023000b00050472000000100018000b00030010") + (b"\0\x20" + bytes(31) + b"\1") * 2
+)
 BLOB = KeyBlob("rsa-2048", AREA, b"private")
 
 
@@ -64,13 +66,17 @@ def test_keeps_the_client_key_with_its_certificate(kept: AgentState, authority: 
     assert stat.S_IMODE(kept.client_file.stat().st_mode) == 0o600
 
 
-def test_a_new_ak_ends_the_certificate_of_the_old_one(kept: AgentState, authority: Authority) -> None:
+def test_a_new_ak_ends_the_certificate_of_the_old_one(
+    kept: AgentState, authority: Authority
+) -> None:
     key = ec.generate_private_key(ec.SECP256R1())
     kept.keep_client(key, issue(authority, enrolment._certificate_request(key, "host-1")))
 
     kept.keep_ak(BLOB)
 
-    with pytest.raises(errors.InvalidConfig, match="this host is not enrolled: run `ovirt-tcp-agent enrol`"):
+    with pytest.raises(
+        errors.InvalidConfig, match="this host is not enrolled: run `ovirt-tcp-agent enrol`"
+    ):
         kept.check_client()
 
 
@@ -91,10 +97,16 @@ def test_refuses_a_certificate_that_is_none(kept: AgentState) -> None:
     ("good", "bad"),
     [
         pytest.param(b"\x02\x01\x02", b"\x02\x01\x2a", id="version 43"),
-        pytest.param(b"\x2a\x86\x48\xce\x3d\x02\x01", b"\x2a\x86\x48\xce\x3d\x02\x77", id="unknown kind of key"),
+        pytest.param(
+            b"\x2a\x86\x48\xce\x3d\x02\x01",
+            b"\x2a\x86\x48\xce\x3d\x02\x77",
+            id="unknown kind of key",
+        ),
     ],
 )
-def test_refuses_a_certificate_of_an_unknown_form(kept: AgentState, authority: Authority, good: bytes, bad: bytes) -> None:
+def test_refuses_a_certificate_of_an_unknown_form(
+    kept: AgentState, authority: Authority, good: bytes, bad: bytes
+) -> None:
     key = ec.generate_private_key(ec.SECP256R1())
     issued = issue(authority, enrolment._certificate_request(key, "host-1"))
     der = ssl.PEM_cert_to_DER_cert(issued).replace(good, bad, 1)
@@ -106,7 +118,9 @@ def test_refuses_a_certificate_of_an_unknown_form(kept: AgentState, authority: A
 def test_refuses_a_certificate_without_a_life(kept: AgentState, authority: Authority) -> None:
     key = ec.generate_private_key(ec.SECP256R1())
     name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "host-1")])
-    builder = x509.CertificateBuilder().subject_name(name).issuer_name(name).public_key(key.public_key())
+    builder = (
+        x509.CertificateBuilder().subject_name(name).issuer_name(name).public_key(key.public_key())
+    )
     builder = builder.serial_number(1).not_valid_before(NOW).not_valid_after(NOW)
     pem = builder.sign(key, hashes.SHA256()).public_bytes(serialization.Encoding.PEM).decode()
 
@@ -119,7 +133,10 @@ def test_refuses_a_certificate_without_a_life(kept: AgentState, authority: Autho
     ("content", "reason"),
     [
         (b"", "holds no key with its certificate"),
-        (b"-----BEGIN PRIVATE KEY-----\nAAAA\n-----END PRIVATE KEY-----\n", "holds no key with its certificate"),
+        (
+            b"-----BEGIN PRIVATE KEY-----\nAAAA\n-----END PRIVATE KEY-----\n",
+            "holds no key with its certificate",
+        ),
     ],
 )
 def test_refuses_a_broken_client_file(content: bytes, reason: str, kept: AgentState) -> None:
@@ -203,7 +220,9 @@ def test_files_survive_kill_9(kept: AgentState, directory: Path) -> None:
     """The writer does nothing but write; whenever it is killed, each file is whole or absent."""
     draw = random.Random(4711)
     for _ in range(4):
-        writer = subprocess.Popen([sys.executable, "-c", WRITER, str(directory)], stdout=subprocess.PIPE)
+        writer = subprocess.Popen(
+            [sys.executable, "-c", WRITER, str(directory)], stdout=subprocess.PIPE
+        )
         assert writer.stdout is not None
         writer.stdout.readline()
         time.sleep(draw.uniform(0, 0.05))  # the moment of the kill; nothing is waited for

@@ -1,6 +1,7 @@
 # SPDX-FileCopyrightText: The ovirt_tcp_plugin developers
 # SPDX-License-Identifier: Apache-2.0
-"""The agent's loop against a server that is away, slow, huge, garbled or hostile. Pauses are recorded, not waited."""
+"""The agent's loop against a server that is away, slow, huge, garbled or hostile. Pauses are
+recorded, not waited."""
 
 from __future__ import annotations
 
@@ -36,14 +37,22 @@ from tests.attester.fake_verifier import NOW, FakeVerifier, http, issue
 
 CHALLENGE = evidence.encode_challenge(evidence.Challenge(bytes(32), {"sha256": (17, 18)}, 30_000))
 TRUSTED = {"level": "trusted", "findings": []}
-FINDING = {"check": 8, "code": "event_differs", "text": "PCR 17 differs", "expected": "aa", "seen": "bb"}
+FINDING = {
+    "check": 8,
+    "code": "event_differs",
+    "text": "PCR 17 differs",
+    "expected": "aa",
+    "seen": "bb",
+}
 NOTHING = http(204)
 
 
 class Attester:
     """An agent with its recorded pauses."""
 
-    def __init__(self, agent: Agent, pauses: list[float], state: AgentState, ak: keys.AttestationKey) -> None:
+    def __init__(
+        self, agent: Agent, pauses: list[float], state: AgentState, ak: keys.AttestationKey
+    ) -> None:
         self.agent = agent
         self.pauses = pauses
         self.state = state
@@ -54,7 +63,9 @@ class Attester:
 
 
 @pytest.fixture
-def make_attester(host: LabHost, tpm: Tpm, state: AgentState, authority: Authority) -> Callable[..., Attester]:
+def make_attester(
+    host: LabHost, tpm: Tpm, state: AgentState, authority: Authority
+) -> Callable[..., Attester]:
     with keys.endorsement_key(tpm, ["rsa-2048"]) as endorsement:
         ak = keys.AttestationKey(tpm, keys.create_ak(tpm, endorsement, "ecc-p256"))
     key = ec.generate_private_key(ec.SECP256R1())
@@ -66,7 +77,9 @@ def make_attester(host: LabHost, tpm: Tpm, state: AgentState, authority: Authori
         sources = Sources(host.boot_id_file, {"txt": host.txt_log_file})
         pauses: list[float] = []
         hook_files = HookFiles(host.hooks_directory)
-        agent = Agent("host-1", state, tpm, ak, client, sources, hook_files, 30.0, pauses.append, lambda: draw)
+        agent = Agent(
+            "host-1", state, tpm, ak, client, sources, hook_files, 30.0, pauses.append, lambda: draw
+        )
         return Attester(agent, pauses, state, ak)
 
     return make
@@ -85,14 +98,21 @@ def short_waits(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_reports_what_it_measured_and_keeps_the_result(
     make_attester: Make, verifier: FakeVerifier, host: LabHost, tmp_path: Path
 ) -> None:
-    verifier.answers = [http(200, CHALLENGE), http(200, {"level": "untrusted", "findings": [FINDING]})]
+    verifier.answers = [
+        http(200, CHALLENGE),
+        http(200, {"level": "untrusted", "findings": [FINDING]}),
+    ]
     attester = make_attester(verifier)
 
     attester.agent.step()
 
     (asked, question), (reported, answer) = verifier.requests
     assert (asked, reported) == ("/v1/challenge", "/v1/evidence")
-    assert question == {"wait_ms": 20_000, "boot_id": host.boot_id_file.read_text().strip(), "offer": True}
+    assert question == {
+        "wait_ms": 20_000,
+        "boot_id": host.boot_id_file.read_text().strip(),
+        "offer": True,
+    }
     measured = evidence.decode(json.dumps(answer).encode())
     bound = evidence.qualifying_data(bytes(32), measured.boot_id, measured.boottime_ms)
     quotes.checkquote(attester.ak.blob.public, measured.attest, measured.signature, bound, tmp_path)
@@ -114,7 +134,9 @@ def test_takes_a_whole_result_too(make_attester: Make, verifier: FakeVerifier) -
     assert attester.status()["level"] == "trusted"
 
 
-def test_keeps_the_ak_loaded_between_reports(make_attester: Make, verifier: FakeVerifier, tpm: Tpm) -> None:
+def test_keeps_the_ak_loaded_between_reports(
+    make_attester: Make, verifier: FakeVerifier, tpm: Tpm
+) -> None:
     verifier.answers = [http(200, CHALLENGE), http(200, TRUSTED)] * 2
     attester = make_attester(verifier)
     attester.agent.step()
@@ -138,7 +160,10 @@ def test_nothing_to_do_is_paced(make_attester: Make, verifier: FakeVerifier) -> 
 
 
 def test_replaces_its_certificate_in_good_time(
-    make_attester: Make, verifier: FakeVerifier, authority: Authority, monkeypatch: pytest.MonkeyPatch
+    make_attester: Make,
+    verifier: FakeVerifier,
+    authority: Authority,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     def renew(connection: Any) -> None:
         request = base64.b64decode(verifier.requests[-1][1]["certificate_request"])
@@ -152,7 +177,11 @@ def test_replaces_its_certificate_in_good_time(
     monkeypatch.setattr(agent_module, "RENEW_BELOW", 0.0)
     attester.agent.step()
 
-    assert [path for path, _ in verifier.requests] == ["/v1/challenge", "/v1/certificate", "/v1/challenge"]
+    assert [path for path, _ in verifier.requests] == [
+        "/v1/challenge",
+        "/v1/certificate",
+        "/v1/challenge",
+    ]
     old, renewing, new = verifier.clients
     assert old == renewing != new
     attester.state.check_client()
@@ -167,12 +196,18 @@ BAD_ANSWERS = [
     pytest.param(http(200, []), "not a JSON object", id="list"),
     pytest.param(http(200, {}), "malformed", id="empty object"),
     pytest.param(http(200, b"x" * (1024 * 1024 + 1)), "longer than 1048576 bytes", id="huge"),
-    pytest.param(http(500, {"code": "x", "reason": "secret"}), "it answered with status 500", id="500"),
+    pytest.param(
+        http(500, {"code": "x", "reason": "secret"}), "it answered with status 500", id="500"
+    ),
     pytest.param(http(503), "it answered with status 503", id="503"),
     pytest.param(http(403, {"code": "nonce_expired", "reason": "too late"}), "too late", id="403"),
     pytest.param(http(401, {"code": "unauthenticated", "reason": "who?"}), "who?", id="401"),
     pytest.param(http(403, b"Forbidden"), "malformed error answer", id="403 of somebody else"),
-    pytest.param(http(302, headers="Location: https://127.0.0.1:1/\r\n"), "unexpected status 302", id="redirect"),
+    pytest.param(
+        http(302, headers="Location: https://127.0.0.1:1/\r\n"),
+        "unexpected status 302",
+        id="redirect",
+    ),
     pytest.param(http(201, {}), "unexpected status 201", id="201"),
 ]
 
@@ -192,7 +227,9 @@ def test_a_bad_challenge_is_told_and_answered_by_a_pause(
 
 
 @pytest.mark.parametrize(("given", "reason"), BAD_ANSWERS)
-def test_a_bad_result_leaves_the_last_one(given: bytes, reason: str, make_attester: Make, verifier: FakeVerifier) -> None:
+def test_a_bad_result_leaves_the_last_one(
+    given: bytes, reason: str, make_attester: Make, verifier: FakeVerifier
+) -> None:
     verifier.answers = [http(200, CHALLENGE), http(200, TRUSTED), http(200, CHALLENGE), given]
     attester = make_attester(verifier)
     attester.agent.step()
@@ -230,7 +267,9 @@ def test_measures_nothing_for_a_malformed_challenge(
     assert len(verifier.requests) == 1
 
 
-def test_pauses_grow_to_their_bound_and_start_anew(make_attester: Make, verifier: FakeVerifier) -> None:
+def test_pauses_grow_to_their_bound_and_start_anew(
+    make_attester: Make, verifier: FakeVerifier
+) -> None:
     verifier.answers = [http(500)] * 7 + [NOTHING, http(500)]
     attester = make_attester(verifier)
 
@@ -261,7 +300,9 @@ def test_a_server_that_is_away(make_attester: Make, verifier: FakeVerifier) -> N
     assert attester.pauses == [1.0]
 
 
-def test_asks_the_next_server_without_a_pause(make_attester: Make, make_verifier: Callable[..., FakeVerifier]) -> None:
+def test_asks_the_next_server_without_a_pause(
+    make_attester: Make, make_verifier: Callable[..., FakeVerifier]
+) -> None:
     first, second = make_verifier(), make_verifier()
     first.close()
     second.answers = [http(200, CHALLENGE), http(200, TRUSTED), NOTHING]
@@ -273,10 +314,16 @@ def test_asks_the_next_server_without_a_pause(make_attester: Make, make_verifier
     attester.agent.step()
 
     assert attester.status()["server"] == second.url
-    assert [path for path, _ in second.requests] == ["/v1/challenge", "/v1/evidence", "/v1/challenge"]
+    assert [path for path, _ in second.requests] == [
+        "/v1/challenge",
+        "/v1/evidence",
+        "/v1/challenge",
+    ]
 
 
-def test_pauses_when_all_servers_have_failed(make_attester: Make, make_verifier: Callable[..., FakeVerifier]) -> None:
+def test_pauses_when_all_servers_have_failed(
+    make_attester: Make, make_verifier: Callable[..., FakeVerifier]
+) -> None:
     servers = make_verifier(), make_verifier()
     for server in servers:
         server.close()
@@ -319,7 +366,9 @@ def test_a_silent_server_is_given_up(make_attester: Make, verifier: FakeVerifier
         pytest.param(b"HTTP/1.1 200 -\r\nContent-Length: 100000\r\n\r\n", id="body"),
     ],
 )
-def test_a_dripping_server_is_given_up(start: bytes, make_attester: Make, verifier: FakeVerifier) -> None:
+def test_a_dripping_server_is_given_up(
+    start: bytes, make_attester: Make, verifier: FakeVerifier
+) -> None:
     """Each byte comes in time, the answer never does."""
     verifier.answers = [verifier.drip(start)]
     attester = make_attester(verifier)
@@ -333,7 +382,10 @@ def test_a_dripping_server_is_given_up(start: bytes, make_attester: Make, verifi
 
 
 def test_refuses_a_server_of_another_authority(
-    make_attester: Make, make_verifier: Callable[..., FakeVerifier], tmp_path: Path, verifier: FakeVerifier
+    make_attester: Make,
+    make_verifier: Callable[..., FakeVerifier],
+    tmp_path: Path,
+    verifier: FakeVerifier,
 ) -> None:
     (tmp_path / "other").mkdir()
     impostor = make_verifier(signed_by=Authority.create(tmp_path / "other", NOW))
@@ -345,7 +397,9 @@ def test_refuses_a_server_of_another_authority(
     assert impostor.requests == []
 
 
-def test_refuses_a_server_of_another_name(make_attester: Make, make_verifier: Callable[..., FakeVerifier]) -> None:
+def test_refuses_a_server_of_another_name(
+    make_attester: Make, make_verifier: Callable[..., FakeVerifier]
+) -> None:
     other = make_verifier(name="127.0.0.2")
     attester = make_attester(other)
 
@@ -369,7 +423,9 @@ def test_takes_neither_proxy_nor_authority_from_the_environment(
     assert len(verifier.requests) == 1
 
 
-def test_a_missing_authority_file_is_told(make_attester: Make, verifier: FakeVerifier, tmp_path: Path) -> None:
+def test_a_missing_authority_file_is_told(
+    make_attester: Make, verifier: FakeVerifier, tmp_path: Path
+) -> None:
     attester = make_attester(verifier, ca_file=tmp_path / "absent.pem")
 
     attester.agent.step()
@@ -378,7 +434,10 @@ def test_a_missing_authority_file_is_told(make_attester: Make, verifier: FakeVer
 
 
 def test_a_tpm_that_is_away_is_no_fault_of_the_server(
-    make_attester: Make, make_verifier: Callable[..., FakeVerifier], host: LabHost, monkeypatch: pytest.MonkeyPatch
+    make_attester: Make,
+    make_verifier: Callable[..., FakeVerifier],
+    host: LabHost,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     first, second = make_verifier(), make_verifier()
     first.answers = [http(200, CHALLENGE)] * 2
@@ -395,7 +454,9 @@ def test_a_tpm_that_is_away_is_no_fault_of_the_server(
     assert second.requests == []
 
 
-def test_goes_on_after_a_reset_of_the_tpm(make_attester: Make, verifier: FakeVerifier, host: LabHost, tpm: Tpm) -> None:
+def test_goes_on_after_a_reset_of_the_tpm(
+    make_attester: Make, verifier: FakeVerifier, host: LabHost, tpm: Tpm
+) -> None:
     verifier.answers = [http(200, CHALLENGE), http(200, TRUSTED)] * 2
     attester = make_attester(verifier)
     attester.agent.step()
@@ -406,12 +467,18 @@ def test_goes_on_after_a_reset_of_the_tpm(make_attester: Make, verifier: FakeVer
 
     before, after = (verifier.requests[number][1] for number in (1, 3))
     assert before["boot_id"] != after["boot_id"]
-    counts = [tpm2.parse_quote(evidence.decode(json.dumps(e).encode()).attest).reset_count for e in (before, after)]
+    counts = [
+        tpm2.parse_quote(evidence.decode(json.dumps(e).encode()).attest).reset_count
+        for e in (before, after)
+    ]
     assert counts[1] == counts[0] + 1
 
 
 def test_a_full_disk_does_not_keep_it_from_reporting(
-    make_attester: Make, verifier: FakeVerifier, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    make_attester: Make,
+    verifier: FakeVerifier,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
     def full(_: object) -> None:
         raise errors.Unavailable("state file", "No space left on device")
@@ -439,7 +506,9 @@ def test_a_broken_status_file_does_not_keep_it_from_starting(
     assert attester.status()["level"] == "trusted"
 
 
-def test_tells_the_same_fault_once(make_attester: Make, verifier: FakeVerifier, caplog: pytest.LogCaptureFixture) -> None:
+def test_tells_the_same_fault_once(
+    make_attester: Make, verifier: FakeVerifier, caplog: pytest.LogCaptureFixture
+) -> None:
     caplog.set_level(logging.INFO)
     verifier.answers = [http(500)] * 3 + [NOTHING]
     attester = make_attester(verifier)
@@ -454,7 +523,10 @@ def test_tells_the_same_fault_once(make_attester: Make, verifier: FakeVerifier, 
 def test_hands_the_signed_verdict_and_a_summary_to_the_hooks(
     make_attester: Make, verifier: FakeVerifier, host: LabHost
 ) -> None:
-    verifier.answers = [http(200, CHALLENGE), http(200, {**TRUSTED, "verdict": "a.b.c", "tpm_family": "2.0"})]
+    verifier.answers = [
+        http(200, CHALLENGE),
+        http(200, {**TRUSTED, "verdict": "a.b.c", "tpm_family": "2.0"}),
+    ]
 
     make_attester(verifier).agent.step()
 
@@ -472,7 +544,11 @@ def test_an_untrusted_verdict_takes_the_place_of_the_trusted_one(
     make_attester: Make, verifier: FakeVerifier, host: LabHost
 ) -> None:
     untrusted = {"level": "untrusted", "findings": [FINDING], "verdict": "it.is.not"}
-    verifier.answers = [http(200, CHALLENGE), http(200, {**TRUSTED, "verdict": "a.b.c"}), http(200, CHALLENGE)]
+    verifier.answers = [
+        http(200, CHALLENGE),
+        http(200, {**TRUSTED, "verdict": "a.b.c"}),
+        http(200, CHALLENGE),
+    ]
     verifier.answers.append(http(200, untrusted))
     attester = make_attester(verifier)
 
@@ -488,7 +564,11 @@ def test_a_verdict_that_cannot_be_kept_leaves_the_one_before_and_does_not_stop_i
     def full(*_: object) -> None:
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    verifier.answers = [http(200, CHALLENGE), http(200, {**TRUSTED, "verdict": "a.b.c"}), http(200, CHALLENGE)]
+    verifier.answers = [
+        http(200, CHALLENGE),
+        http(200, {**TRUSTED, "verdict": "a.b.c"}),
+        http(200, CHALLENGE),
+    ]
     verifier.answers += [http(200, {**TRUSTED, "verdict": "d.e.f"}), NOTHING]
     attester = make_attester(verifier)
     attester.agent.step()
@@ -501,12 +581,20 @@ def test_a_verdict_that_cannot_be_kept_leaves_the_one_before_and_does_not_stop_i
     assert len(verifier.requests) == 5
 
 
-def test_a_signal_ends_the_wait_and_it_offers_to_report(make_attester: Make, verifier: FakeVerifier) -> None:
+def test_a_signal_ends_the_wait_and_it_offers_to_report(
+    make_attester: Make, verifier: FakeVerifier
+) -> None:
     def hang_up_call(connection: object) -> None:
         os.kill(os.getpid(), signal.SIGHUP)
         time.sleep(0.2)
 
-    verifier.answers = [http(200, CHALLENGE), http(200, TRUSTED), hang_up_call, http(200, CHALLENGE), http(200, TRUSTED)]
+    verifier.answers = [
+        http(200, CHALLENGE),
+        http(200, TRUSTED),
+        hang_up_call,
+        http(200, CHALLENGE),
+        http(200, TRUSTED),
+    ]
     attester = make_attester(verifier)
     attester.agent.step()
     before = signal.signal(signal.SIGHUP, lambda number, frame: attester.agent.offer())

@@ -41,18 +41,24 @@ class Protocol:
 
     @property
     def request(self) -> dict[str, Any]:
-        return next(body for path, body in reversed(self.server.requests) if path == "/v1/enrolment")
+        return next(
+            body for path, body in reversed(self.server.requests) if path == "/v1/enrolment"
+        )
 
     @property
     def proof(self) -> dict[str, Any]:
-        return next(body for path, body in reversed(self.server.requests) if path == "/v1/enrolment/proof")
+        return next(
+            body for path, body in reversed(self.server.requests) if path == "/v1/enrolment/proof"
+        )
 
     def _begin(self, connection: Any) -> None:
         ek = tpm2.parse_public(base64.b64decode(self.request["ek_public"]))
         ak = tpm2.parse_public(base64.b64decode(self.request["ak_public"]))
         name = self.ak_name or tpm2.name(ak)
         seed = os.urandom(tpm2.DIGEST_SIZES[ek.name_hash])
-        challenge = messages.CredentialChallenge("7", *endorsement.make_credential(ek, name, SECRET, seed))
+        challenge = messages.CredentialChallenge(
+            "7", *endorsement.make_credential(ek, name, SECRET, seed)
+        )
         connection.sendall(http(200, messages.encode(challenge)))
 
     def _finish(self, connection: Any) -> None:
@@ -68,7 +74,9 @@ def protocol(verifier: FakeVerifier, authority: Authority) -> Protocol:
     return Protocol(verifier, authority)
 
 
-def enrol(tpm: Tpm, state: AgentState, *servers: FakeVerifier, kind: str = "ecc-p256") -> tpm2.Public:
+def enrol(
+    tpm: Tpm, state: AgentState, *servers: FakeVerifier, kind: str = "ecc-p256"
+) -> tpm2.Public:
     client = VerifierClient([server.url for server in servers], servers[0].ca_file, None)
     return enrolment.enrol(tpm, state, client, "host-1", "token-1", kind)
 
@@ -82,11 +90,14 @@ def test_proves_its_keys_and_keeps_the_certificate(
     assert protocol.request["token"] == "token-1"
     assert protocol.request["host_name"] == "host-1"
     certificate = base64.b64decode(protocol.request["ek_certificate"])
-    ek_area, ak_area = (base64.b64decode(protocol.request[key]) for key in ("ek_public", "ak_public"))
+    ek_area, ak_area = (
+        base64.b64decode(protocol.request[key]) for key in ("ek_public", "ak_public")
+    )
     certified = x509.load_der_x509_certificate(certificate).public_key()
     assert public_keys.encode(certified) == public_keys.encode(quotes.public_key(ek_area))
     attest, signature, request = (
-        base64.b64decode(protocol.proof[key]) for key in ("attest", "signature", "certificate_request")
+        base64.b64decode(protocol.proof[key])
+        for key in ("attest", "signature", "certificate_request")
     )
     bound = messages.qualifying_data(SECRET, request)
     assert tpm2.parse_quote(attest).qualifying_data == bound
@@ -101,7 +112,9 @@ def test_proves_its_keys_and_keeps_the_certificate(
     assert tpm.handles(0x80000000) == ()
 
 
-def test_a_long_name_does_not_burst_the_certificate_request(protocol: Protocol, tpm: Tpm, state: AgentState) -> None:
+def test_a_long_name_does_not_burst_the_certificate_request(
+    protocol: Protocol, tpm: Tpm, state: AgentState
+) -> None:
     name = "h" * 200 + ".example.com"
     client = VerifierClient([protocol.server.url], protocol.server.ca_file, None)
 
@@ -143,7 +156,9 @@ def test_another_kind_of_key_is_a_new_ak(protocol: Protocol, tpm: Tpm, state: Ag
     assert isinstance(ak.key, tpm2.RsaKey)
 
 
-def test_an_ak_is_kept_before_the_server_knows_it(tpm: Tpm, state: AgentState, verifier: FakeVerifier) -> None:
+def test_an_ak_is_kept_before_the_server_knows_it(
+    tpm: Tpm, state: AgentState, verifier: FakeVerifier
+) -> None:
     """A crash in between must not make the server know an AK that the host has lost."""
     with pytest.raises(errors.Unavailable):
         enrol(tpm, state, verifier)
@@ -165,10 +180,14 @@ def test_asks_the_next_server(
     state.check_client()
 
 
-def test_a_refusal_is_final(make_verifier: Callable[..., FakeVerifier], tpm: Tpm, state: AgentState) -> None:
+def test_a_refusal_is_final(
+    make_verifier: Callable[..., FakeVerifier], tpm: Tpm, state: AgentState
+) -> None:
     first, second = make_verifier(), make_verifier()
     reason = "the token is not one for the enrolment of host-1"
-    first.answers = [http(403, {"code": "token_unknown", "reason": f"refused (token_unknown): {reason}"})]
+    first.answers = [
+        http(403, {"code": "token_unknown", "reason": f"refused (token_unknown): {reason}"})
+    ]
 
     with pytest.raises(errors.Refused) as caught:
         enrol(tpm, state, first, second)
@@ -178,7 +197,9 @@ def test_a_refusal_is_final(make_verifier: Callable[..., FakeVerifier], tpm: Tpm
     assert tpm.handles(0x80000000) == ()
 
 
-def test_does_not_open_a_credential_for_another_key(protocol: Protocol, tpm: Tpm, state: AgentState) -> None:
+def test_does_not_open_a_credential_for_another_key(
+    protocol: Protocol, tpm: Tpm, state: AgentState
+) -> None:
     protocol.ak_name = b"\0\x0b" + bytes(32)
 
     with pytest.raises(TpmError, match="TPM2_ActivateCredential failed"):
@@ -188,7 +209,9 @@ def test_does_not_open_a_credential_for_another_key(protocol: Protocol, tpm: Tpm
     assert tpm.handles(0x80000000) == ()
 
 
-def test_refuses_a_certificate_for_a_key_that_is_not_its_own(protocol: Protocol, tpm: Tpm, state: AgentState) -> None:
+def test_refuses_a_certificate_for_a_key_that_is_not_its_own(
+    protocol: Protocol, tpm: Tpm, state: AgentState
+) -> None:
     protocol.certified_key = ec.generate_private_key(ec.SECP256R1())
 
     with pytest.raises(errors.InvalidMessage, match="for another key"):
@@ -206,7 +229,9 @@ def test_refuses_a_certificate_for_a_key_that_is_not_its_own(protocol: Protocol,
         http(200, {"enrolment": "7", "credential": "A" * 4000, "encrypted_secret": ""}),
     ],
 )
-def test_refuses_an_answer_that_is_no_challenge(given: bytes, verifier: FakeVerifier, tpm: Tpm, state: AgentState) -> None:
+def test_refuses_an_answer_that_is_no_challenge(
+    given: bytes, verifier: FakeVerifier, tpm: Tpm, state: AgentState
+) -> None:
     verifier.answers = [given]
 
     with pytest.raises(errors.InvalidMessage):
@@ -219,7 +244,9 @@ def test_reads_a_token(tmp_path: Path) -> None:
     assert enrolment.read_token(tmp_path / "token") == "abc-123_"
 
 
-@pytest.mark.parametrize("content", [b"", b"\n", b"two words\n", b"\xff", b"x" * 129, b"x\n" * 1000])
+@pytest.mark.parametrize(
+    "content", [b"", b"\n", b"two words\n", b"\xff", b"x" * 129, b"x\n" * 1000]
+)
 def test_refuses_a_file_without_token(content: bytes, tmp_path: Path) -> None:
     (tmp_path / "token").write_bytes(content)
 

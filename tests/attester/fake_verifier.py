@@ -24,8 +24,8 @@ from ovirt_tcp_plugin.verifier.authority import Authority, write_key
 
 NOW = datetime.datetime.now(datetime.timezone.utc)
 
-# The bytes of a whole HTTP answer, none to close the connection, or what is done with the connection
-# instead.
+# The bytes of a whole HTTP answer, none to close the connection, or what is done with the
+# connection instead.
 Answer = Union[bytes, Callable[[ssl.SSLSocket], None]]
 
 

@@ -24,7 +24,9 @@ from tests.attester import quotes
 DATA = bytes(32)
 
 
-def ak_under(tpm: Tpm, ek_kind: str, ak_kind: str = "ecc-p256") -> tuple[keys.AttestationKey, keys.Endorsement]:
+def ak_under(
+    tpm: Tpm, ek_kind: str, ak_kind: str = "ecc-p256"
+) -> tuple[keys.AttestationKey, keys.Endorsement]:
     with keys.endorsement_key(tpm, [ek_kind]) as endorsement:
         return keys.AttestationKey(tpm, keys.create_ak(tpm, endorsement, ak_kind)), endorsement
 
@@ -36,7 +38,9 @@ def loaded(tpm: Tpm) -> int:
 
 @pytest.mark.parametrize("ek_kind", ["rsa-2048", "ecc-p384"])
 @pytest.mark.parametrize("ak_kind", list(templates.ATTESTATION_TEMPLATES))
-def test_the_ak_is_restricted_and_hangs_under_the_certified_ek(ek_kind: str, ak_kind: str, tpm: Tpm) -> None:
+def test_the_ak_is_restricted_and_hangs_under_the_certified_ek(
+    ek_kind: str, ak_kind: str, tpm: Tpm
+) -> None:
     ak, endorsement = ak_under(tpm, ek_kind, ak_kind)
 
     assert ak.public.attributes == 0x50472
@@ -45,7 +49,9 @@ def test_the_ak_is_restricted_and_hangs_under_the_certified_ek(ek_kind: str, ak_
     assert quote.qualified_signer == tpm2.qualified_name(endorsement.public, ak.public)
     certified = x509.load_der_x509_certificate(endorsement.certificate).public_key()
     if ek_kind == "rsa-2048":
-        assert public_keys.encode(certified) == public_keys.encode(quotes.public_key(endorsement.area))
+        assert public_keys.encode(certified) == public_keys.encode(
+            quotes.public_key(endorsement.area)
+        )
     assert loaded(tpm) == 1
 
 
@@ -53,7 +59,9 @@ def test_every_template_gives_the_vendors_own_ek(tpm: Tpm) -> None:
     """What swtpm_setup made persistent by its own templates equals what ours make."""
     for kind in ("rsa-2048", "ecc-p384"):
         of_vendor = tpm.read_public(templates.ENDORSEMENT_KINDS[kind].persistent)
-        handle, area = tpm.create_primary(tpm2.RH_ENDORSEMENT, templates.ENDORSEMENT_KINDS[kind].template)
+        handle, area = tpm.create_primary(
+            tpm2.RH_ENDORSEMENT, templates.ENDORSEMENT_KINDS[kind].template
+        )
         tpm.flush(handle)
         assert area == of_vendor
 
@@ -61,7 +69,13 @@ def test_every_template_gives_the_vendors_own_ek(tpm: Tpm) -> None:
 @pytest.mark.parametrize("ek_kind", ["rsa-2048", "ecc-p384"])
 def test_makes_the_ek_again_where_it_is_not_persistent(ek_kind: str, tpm: Tpm) -> None:
     persistent = templates.ENDORSEMENT_KINDS[ek_kind].persistent
-    tpm.execute("TPM2_EvictControl", 0x120, [0x40000001, persistent], [0x40000009], persistent.to_bytes(4, "big"))
+    tpm.execute(
+        "TPM2_EvictControl",
+        0x120,
+        [0x40000001, persistent],
+        [0x40000009],
+        persistent.to_bytes(4, "big"),
+    )
 
     ak, endorsement = ak_under(tpm, ek_kind)
 
@@ -73,9 +87,19 @@ def test_makes_the_ek_again_where_it_is_not_persistent(ek_kind: str, tpm: Tpm) -
 def test_does_not_take_another_key_for_the_certified_ek(tpm: Tpm) -> None:
     """Somebody put another key where the EK is kept: it is passed over."""
     persistent = templates.ENDORSEMENT_KINDS["rsa-2048"].persistent
-    tpm.execute("TPM2_EvictControl", 0x120, [0x40000001, persistent], [0x40000009], persistent.to_bytes(4, "big"))
-    other, _ = tpm.create_primary(tpm2.RH_ENDORSEMENT, templates.ENDORSEMENT_KINDS["ecc-p256"].template)
-    tpm.execute("TPM2_EvictControl", 0x120, [0x40000001, other], [0x40000009], persistent.to_bytes(4, "big"))
+    tpm.execute(
+        "TPM2_EvictControl",
+        0x120,
+        [0x40000001, persistent],
+        [0x40000009],
+        persistent.to_bytes(4, "big"),
+    )
+    other, _ = tpm.create_primary(
+        tpm2.RH_ENDORSEMENT, templates.ENDORSEMENT_KINDS["ecc-p256"].template
+    )
+    tpm.execute(
+        "TPM2_EvictControl", 0x120, [0x40000001, other], [0x40000009], persistent.to_bytes(4, "big")
+    )
     tpm.flush(other)
 
     _, endorsement = ak_under(tpm, "rsa-2048")
@@ -86,7 +110,9 @@ def test_does_not_take_another_key_for_the_certified_ek(tpm: Tpm) -> None:
 def test_activates_what_tpm2_makecredential_protects(tpm: Tpm, tmp_path: Path) -> None:
     ak, endorsement = ak_under(tpm, "rsa-2048")
     secret = os.urandom(32)
-    credential, encrypted = quotes.make_credential(endorsement.area, tpm2.name(ak.public), secret, tmp_path)
+    credential, encrypted = quotes.make_credential(
+        endorsement.area, tpm2.name(ak.public), secret, tmp_path
+    )
 
     assert ak.activate(credential, encrypted) == secret
     assert loaded(tpm) == 1
@@ -96,7 +122,9 @@ def test_activates_what_tpm2_makecredential_protects(tpm: Tpm, tmp_path: Path) -
 def test_activates_what_the_verifier_protects(ek_kind: str, tpm: Tpm) -> None:
     ak, endorsement = ak_under(tpm, ek_kind)
     secret, seed = os.urandom(32), os.urandom(tpm2.DIGEST_SIZES[endorsement.public.name_hash])
-    credential, encrypted = privacy_ca.make_credential(endorsement.public, tpm2.name(ak.public), secret, seed)
+    credential, encrypted = privacy_ca.make_credential(
+        endorsement.public, tpm2.name(ak.public), secret, seed
+    )
 
     assert ak.activate(credential, encrypted) == secret
 
@@ -126,7 +154,8 @@ def test_the_ak_stays_loaded_and_comes_back_after_a_reset(host: LabHost, tpm: Tp
 
 
 def test_many_crashes_do_not_lock_the_tpm_out(host: LabHost, tpm: Tpm) -> None:
-    """Without noDA, each reset without shutdown counts as a wrong authorization; swtpm allows three."""
+    """Without noDA, each reset without shutdown counts as a wrong authorization; swtpm allows
+    three."""
     ak, _ = ak_under(tpm, "ecc-p384")
     for _ in range(8):
         ak.quote(DATA, {"sha256": (17,)})
@@ -168,12 +197,15 @@ def test_uses_the_ek_of_a_tpm_without_certificate(tmp_path: Path) -> None:
             assert endorsement.certificate == b""
             ak = keys.AttestationKey(tpm, keys.create_ak(tpm, endorsement, "ecc-p256"))
         attest, _ = ak.quote(DATA, {})
-        assert tpm2.parse_quote(attest).qualified_signer == tpm2.qualified_name(endorsement.public, ak.public)
+        assert tpm2.parse_quote(attest).qualified_signer == tpm2.qualified_name(
+            endorsement.public, ak.public
+        )
         tpm.close()
 
 
 def test_says_that_the_certificate_is_for_another_key(make_host: Callable[..., LabHost]) -> None:
-    """The endorsement seed was changed (TPM2_ChangeEPS): the certificates stay, the keys are others."""
+    """The endorsement seed was changed (TPM2_ChangeEPS): the certificates stay, the keys are
+    others."""
     tpm = make_host().connect()
     tpm.execute("TPM2_ChangeEPS", 0x124, [0x4000000C], [0x40000009])
 
@@ -190,7 +222,9 @@ def test_cuts_padding_behind_a_certificate(padding: bytes) -> None:
     assert keys.cut_certificate(certificate + padding) == certificate
 
 
-@pytest.mark.parametrize("content", [b"", b"\x30\x82", b"\xff" * 100, b"\x30\x82\x01\x00" + bytes(255)])
+@pytest.mark.parametrize(
+    "content", [b"", b"\x30\x82", b"\xff" * 100, b"\x30\x82\x01\x00" + bytes(255)]
+)
 def test_refuses_what_is_no_certificate(content: bytes) -> None:
     with pytest.raises(errors.InvalidMessage, match="EK certificate"):
         keys.cut_certificate(content)

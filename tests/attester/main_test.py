@@ -35,7 +35,9 @@ def call(directory: Path, *arguments: str) -> Result:
 
 
 @pytest.fixture
-def enrolled(host: LabHost, state: AgentState, authority: Authority, verifier: FakeVerifier) -> LabHost:
+def enrolled(
+    host: LabHost, state: AgentState, authority: Authority, verifier: FakeVerifier
+) -> LabHost:
     """A host that was enrolled, and its configuration."""
     tpm = host.connect()
     with keys.endorsement_key(tpm) as endorsement:
@@ -77,7 +79,9 @@ def test_the_example_shows_every_option_at_its_default(tmp_path: Path) -> None:
     ],
 )
 def test_config_check_names_the_fault(content: dict[str, Any], fault: str, tmp_path: Path) -> None:
-    (tmp_path / "agent.yaml").write_text(json.dumps({"verifier": {"urls": ["https://a:1"]}, **content} if content else {}))
+    (tmp_path / "agent.yaml").write_text(
+        json.dumps({"verifier": {"urls": ["https://a:1"]}, **content} if content else {})
+    )
 
     result = call(tmp_path, "config", "check")
 
@@ -108,7 +112,9 @@ def test_help_teaches(command: list[str]) -> None:
 def test_run_says_that_the_host_is_not_enrolled(host: LabHost, verifier: FakeVerifier) -> None:
     host.configure(verifier.url, verifier.ca_file)
 
-    done = subprocess.run(host.agent_command("run"), capture_output=True, text=True, timeout=20, check=False)
+    done = subprocess.run(
+        host.agent_command("run"), capture_output=True, text=True, timeout=20, check=False
+    )
 
     assert done.returncode == 1
     assert "this host is not enrolled: run `ovirt-tcp-agent enrol`" in done.stderr
@@ -121,7 +127,9 @@ def test_measure_says_that_there_is_no_key(host: LabHost, verifier: FakeVerifier
     result = call(host.config_directory, "measure")
 
     assert result.exit_code == 1
-    assert "there is no attestation key (ak.json): run `ovirt-tcp-agent enrol` first" in result.output
+    assert (
+        "there is no attestation key (ak.json): run `ovirt-tcp-agent enrol` first" in result.output
+    )
 
 
 def test_measure_describes_the_boot(enrolled: LabHost) -> None:
@@ -152,7 +160,9 @@ def test_measure_prints_evidence(enrolled: LabHost) -> None:
     assert list(evidence.decode(result.output.encode()).pcrs["sha256"]) == [17, 18]
 
 
-def test_enrol_tells_a_refusal_in_one_line(host: LabHost, verifier: FakeVerifier, tmp_path: Path) -> None:
+def test_enrol_tells_a_refusal_in_one_line(
+    host: LabHost, verifier: FakeVerifier, tmp_path: Path
+) -> None:
     host.configure(verifier.url, verifier.ca_file)
     (tmp_path / "token").write_text("secret-token")
     verifier.answers = [http(403, {"code": "token_unknown", "reason": "the token is not known"})]
@@ -171,9 +181,21 @@ def test_status_before_the_first_report(enrolled: LabHost) -> None:
 
 
 def test_status_tells_level_findings_and_fault(enrolled: LabHost, state: AgentState) -> None:
-    finding = {"check": 8, "code": "event_differs", "text": "PCR 17 differs", "expected": "aa", "seen": "bb"}
+    finding = {
+        "check": 8,
+        "code": "event_differs",
+        "text": "PCR 17 differs",
+        "expected": "aa",
+        "seen": "bb",
+    }
     state.keep_status(
-        {"level": "untrusted", "findings": [finding], "server": "https://a", "time": int(time.time()) - 5, "error": "x"}
+        {
+            "level": "untrusted",
+            "findings": [finding],
+            "server": "https://a",
+            "time": int(time.time()) - 5,
+            "error": "x",
+        }
     )
 
     result = call(enrolled.config_directory, "status")
@@ -225,7 +247,11 @@ def test_a_killed_agent_comes_back(enrolled: LabHost, verifier: FakeVerifier) ->
     challenge = evidence.encode_challenge(evidence.Challenge(bytes(32), {"sha256": (17,)}, 30_000))
     for _ in range(3):
         done = len(verifier.requests)
-        verifier.answers = [http(200, challenge), http(200, {"level": "trusted", "findings": []}), verifier.hold]
+        verifier.answers = [
+            http(200, challenge),
+            http(200, {"level": "trusted", "findings": []}),
+            verifier.hold,
+        ]
         enrolled.start_agent()
         wait_for(lambda done=done: len(verifier.requests) == done + 3)
         enrolled.kill_agent()
@@ -235,7 +261,11 @@ def test_a_killed_agent_comes_back(enrolled: LabHost, verifier: FakeVerifier) ->
 
 def test_its_log_holds_no_secret(enrolled: LabHost, verifier: FakeVerifier) -> None:
     challenge = evidence.encode_challenge(evidence.Challenge(b"n" * 32, {"sha256": (17,)}, 30_000))
-    verifier.answers = [http(200, challenge), http(200, {"level": "trusted", "findings": []}), verifier.hold]
+    verifier.answers = [
+        http(200, challenge),
+        http(200, {"level": "trusted", "findings": []}),
+        verifier.hold,
+    ]
     enrolled.start_agent()
     wait_for(lambda: len(verifier.requests) == 3)
     enrolled.stop_agent()

@@ -35,7 +35,9 @@ class Bench:
     sources: measure.Sources
 
     def measure(self, selection: tpm2.Selection) -> evidence.Evidence:
-        return measure.measure(self.tpm, self.ak, evidence.Challenge(NONCE, selection, 1000), self.sources)
+        return measure.measure(
+            self.tpm, self.ak, evidence.Challenge(NONCE, selection, 1000), self.sources
+        )
 
 
 def _bench(host: LabHost, ak_kind: str) -> Bench:
@@ -55,7 +57,9 @@ def bench(make_host: Callable[..., LabHost]) -> Iterator[Bench]:
 
 
 @pytest.mark.parametrize("ak_kind", list(templates.ATTESTATION_TEMPLATES))
-def test_the_quote_is_good_in_the_eyes_of_others(ak_kind: str, make_host: Callable[..., LabHost], tmp_path: Path) -> None:
+def test_the_quote_is_good_in_the_eyes_of_others(
+    ak_kind: str, make_host: Callable[..., LabHost], tmp_path: Path
+) -> None:
     bench = _bench(make_host(), ak_kind)
 
     measured = bench.measure({"sha256": (0, 17, 18), "sha1": (17,)})
@@ -63,7 +67,12 @@ def test_the_quote_is_good_in_the_eyes_of_others(ak_kind: str, make_host: Callab
     area = bench.ak.blob.public
     quotes.check_signature(area, measured.attest, measured.signature)
     boot_id = bench.host.boot_id_file.read_text().strip()
-    bound = b"ovirt-tcp evidence 1\0" + NONCE + bytes.fromhex(boot_id.replace("-", "")) + (123456).to_bytes(8, "big")
+    bound = (
+        b"ovirt-tcp evidence 1\0"
+        + NONCE
+        + bytes.fromhex(boot_id.replace("-", ""))
+        + (123456).to_bytes(8, "big")
+    )
     qualifying_data = hashlib.sha256(bound).digest()
     quotes.checkquote(area, measured.attest, measured.signature, qualifying_data, tmp_path)
     quote = tpm2.parse_quote(measured.attest)
@@ -116,7 +125,9 @@ class Restless(Tpm):
 
     times = 0
 
-    def quote(self, ak: int, qualifying_data: bytes, selection: tpm2.Selection) -> tuple[bytes, bytes]:
+    def quote(
+        self, ak: int, qualifying_data: bytes, selection: tpm2.Selection
+    ) -> tuple[bytes, bytes]:
         quoted = super().quote(ak, qualifying_data, selection)
         if self.times:
             self.times -= 1
@@ -148,7 +159,9 @@ def test_gives_up_on_pcrs_that_never_hold_still(bench: Bench) -> None:
         _restless(bench, 100).measure({"sha256": (16,)})
 
 
-@pytest.mark.parametrize("content", ["", "not a boot id\n", "0" * 36, "F" * 8 + "-0000-0000-0000-000000000000"])
+@pytest.mark.parametrize(
+    "content", ["", "not a boot id\n", "0" * 36, "F" * 8 + "-0000-0000-0000-000000000000"]
+)
 def test_refuses_a_file_without_boot_id(content: str, tmp_path: Path) -> None:
     path = tmp_path / "boot_id"
     path.write_text(content)
@@ -162,7 +175,9 @@ def test_reads_the_running_kernels_boot_id() -> None:
 
 
 def test_says_which_boot_id_is_missing(tmp_path: Path) -> None:
-    with pytest.raises(errors.Unavailable, match="boot_id is unavailable: No such file or directory"):
+    with pytest.raises(
+        errors.Unavailable, match="boot_id is unavailable: No such file or directory"
+    ):
         measure.read_boot_id(tmp_path / "boot_id")
 
 

@@ -1,6 +1,7 @@
 # SPDX-FileCopyrightText: The ovirt_tcp_plugin developers
 # SPDX-License-Identifier: Apache-2.0
-"""An independent look at keys and quotes: by `cryptography` and tpm2-tools only, none of the verifier's code."""
+"""An independent look at keys and quotes: by `cryptography` and tpm2-tools only, none of the
+verifier's code."""
 
 from __future__ import annotations
 
@@ -37,9 +38,13 @@ def check_signature(area: bytes, attest: bytes, signature: bytes) -> None:
         key.verify(encode_dss_signature(parsed.r, parsed.s), attest, ec.ECDSA(hashes.SHA256()))
 
 
-def checkquote(area: bytes, attest: bytes, signature: bytes, qualifying_data: bytes, directory: Path) -> str:
+def checkquote(
+    area: bytes, attest: bytes, signature: bytes, qualifying_data: bytes, directory: Path
+) -> str:
     """Return the output of tpm2_checkquote, which raises when the quote is not good."""
-    pem = public_key(area).public_bytes(serialization.Encoding.PEM, serialization.PublicFormat.SubjectPublicKeyInfo)
+    pem = public_key(area).public_bytes(
+        serialization.Encoding.PEM, serialization.PublicFormat.SubjectPublicKeyInfo
+    )
     for name, content in (("ak.pem", pem), ("attest", attest), ("signature", signature)):
         (directory / name).write_bytes(content)
     return tool(
@@ -49,10 +54,14 @@ def checkquote(area: bytes, attest: bytes, signature: bytes, qualifying_data: by
     )
 
 
-def make_credential(ek_area: bytes, ak_name: bytes, secret: bytes, directory: Path) -> tuple[bytes, bytes]:
+def make_credential(
+    ek_area: bytes, ak_name: bytes, secret: bytes, directory: Path
+) -> tuple[bytes, bytes]:
     """Return (credential, encrypted secret) of tpm2_makecredential for an RSA EK."""
     key = public_key(ek_area)
-    pem = key.public_bytes(serialization.Encoding.PEM, serialization.PublicFormat.SubjectPublicKeyInfo)
+    pem = key.public_bytes(
+        serialization.Encoding.PEM, serialization.PublicFormat.SubjectPublicKeyInfo
+    )
     (directory / "ek.pem").write_bytes(pem)
     (directory / "secret").write_bytes(secret)
     tool(
@@ -69,6 +78,8 @@ def make_credential(ek_area: bytes, ak_name: bytes, secret: bytes, directory: Pa
 
 def tool(directory: Path, *command: str) -> str:
     """Return the output of a program run in `directory`."""
-    done = subprocess.run(command, cwd=directory, capture_output=True, text=True, timeout=20, check=False)
+    done = subprocess.run(
+        command, cwd=directory, capture_output=True, text=True, timeout=20, check=False
+    )
     assert done.returncode == 0, f"{command[0]}: {done.stdout}{done.stderr}"
     return done.stdout

@@ -1,6 +1,7 @@
 # SPDX-FileCopyrightText: The ovirt_tcp_plugin developers
 # SPDX-License-Identifier: Apache-2.0
-"""TPM 1.2 commands and keys on a real software TPM of that family, and on one that answers as the test says."""
+"""TPM 1.2 commands and keys on a real software TPM of that family, and on one that answers as the
+test says."""
 
 from __future__ import annotations
 
@@ -66,7 +67,8 @@ def identity_key(tpm: Tpm12) -> keys12.IdentityKey:
 
 
 def protect(tpm: Tpm12, key: tpm12.PublicKey, secret: bytes) -> tuple[bytes, bytes]:
-    """Return what a Privacy CA sends: TPM_SYM_CA_ATTESTATION and the encrypted TPM_ASYM_CA_CONTENTS."""
+    """Return what a Privacy CA sends: TPM_SYM_CA_ATTESTATION and the encrypted
+    TPM_ASYM_CA_CONTENTS."""
     aes_key, initial = os.urandom(16), os.urandom(16)
     padder = padding.PKCS7(128).padder()
     encryptor = Cipher(algorithms.AES(aes_key), modes.CBC(initial)).encryptor()
@@ -100,12 +102,17 @@ def test_an_identity_key_is_one_and_is_bound_to_its_label(tpm: Tpm12) -> None:
 
     key = tpm12.parse_key(area)
     assert (key.usage, key.flags & tpm12.MIGRATABLE) == (tpm12.USAGE_IDENTITY, 0)
-    assert (key.public.encryption_scheme, key.public.signature_scheme) == (tpm12.ES_NONE, tpm12.SS_RSASSA_SHA1)
+    assert (key.public.encryption_scheme, key.public.signature_scheme) == (
+        tpm12.ES_NONE,
+        tpm12.SS_RSASSA_SHA1,
+    )
     verify(key.public, tpm12.identity_contents(LABEL, key.public), binding)
 
 
 def test_making_an_identity_takes_the_owners_secret(tpm: Tpm12) -> None:
-    with pytest.raises(Tpm12Error, match=r"TPM_MakeIdentity failed: .*the owner's secret is another \(code 0x1d\)"):
+    with pytest.raises(
+        Tpm12Error, match=r"TPM_MakeIdentity failed: .*the owner's secret is another \(code 0x1d\)"
+    ):
         tpm.make_identity(b"x" * 20, LABEL)
 
 
@@ -123,7 +130,9 @@ def test_quotes_in_both_forms(
     verify(tpm12.parse_key(area).public, signed, signature)
     quote = tpm12.parse_quote(signed)
     values = tpm.read_pcrs({"sha1": indices}).get("sha1", {})
-    assert quote == tpm12.Quote12(LABEL, indices if form == "quote2" else None, tpm12.composite_digest(values))
+    assert quote == tpm12.Quote12(
+        LABEL, indices if form == "quote2" else None, tpm12.composite_digest(values)
+    )
 
 
 def test_a_key_fits_only_the_values_that_it_quoted(chip: Swtpm12, tpm: Tpm12) -> None:
@@ -190,7 +199,8 @@ def test_does_not_activate_what_was_protected_for_another_key(tpm: Tpm12) -> Non
 
 
 def test_does_not_activate_a_signing_key_that_quotes(tpm: Tpm12) -> None:
-    """The only proof that a key is an identity key: what the host says of its usage is not signed."""
+    """The only proof that a key is an identity key: what the host says of its usage is not
+    signed."""
     key = keys12.IdentityKey(tpm, signing_key.make(tpm))
     public = tpm12.parse_key(key.area).public
     verify(public, *key.quote(DATA, {"sha1": PCRS}))
@@ -209,15 +219,24 @@ def test_does_not_load_a_signing_key_that_is_said_to_be_an_identity_key(tpm: Tpm
 @pytest.mark.parametrize(
     "spoil",
     [
-        pytest.param(lambda attestation: attestation[:-1] + bytes([attestation[-1] ^ 1]), id="padding"),
-        pytest.param(lambda attestation: tpm12.encode_attestation(bytes(16), attestation[-15:]), id="half a block"),
+        pytest.param(
+            lambda attestation: attestation[:-1] + bytes([attestation[-1] ^ 1]), id="padding"
+        ),
+        pytest.param(
+            lambda attestation: tpm12.encode_attestation(bytes(16), attestation[-15:]),
+            id="half a block",
+        ),
     ],
 )
-def test_says_that_the_verifier_sent_what_does_not_open(spoil: Callable[[bytes], bytes], tpm: Tpm12) -> None:
+def test_says_that_the_verifier_sent_what_does_not_open(
+    spoil: Callable[[bytes], bytes], tpm: Tpm12
+) -> None:
     key = identity_key(tpm)
     attestation, contents = protect(tpm, tpm12.parse_key(key.area).public, bytes(32))
 
-    with pytest.raises(errors.InvalidMessage, match="it does not open with the key that came with it"):
+    with pytest.raises(
+        errors.InvalidMessage, match="it does not open with the key that came with it"
+    ):
         key.activate(spoil(attestation), contents)
 
 
@@ -270,7 +289,9 @@ Scripted = Callable[..., tuple[Tpm12, ScriptedTpm]]
 def test_says_what_the_code_means(code: int, sentence: str, scripted: Scripted) -> None:
     tpm, _ = scripted(answer(code))
 
-    with pytest.raises(Tpm12Error, match=f"TPM is unavailable: TPM_FlushSpecific failed: .*{sentence}"):
+    with pytest.raises(
+        Tpm12Error, match=f"TPM is unavailable: TPM_FlushSpecific failed: .*{sentence}"
+    ):
         tpm.flush(1)
 
 
@@ -287,7 +308,10 @@ def test_quotes_in_the_old_form_where_the_chip_knows_no_other(scripted: Scripted
     values = struct.pack(">I", 20) + bytes(20)
     old = tpm12.encode_selection([17]) + values + struct.pack(">I", 256) + b"s" * 256
     nothing_loaded = [answer(0, struct.pack(">IH", 2, 0))] * 2
-    loading = [answer(0, struct.pack(">I", 7) + bytes(20)), answer(0, struct.pack(">I", 8) + bytes(41))]
+    loading = [
+        answer(0, struct.pack(">I", 7) + bytes(20)),
+        answer(0, struct.pack(">I", 8) + bytes(41)),
+    ]
     tpm, peer = scripted(*nothing_loaded, *loading, answer(commands.RC_BAD_ORDINAL), answer(0, old))
 
     signed, signature = keys12.IdentityKey(tpm, b"key").quote(DATA, {"sha1": (17,)})
@@ -328,11 +352,14 @@ def test_an_area_that_holds_no_certificate(header: bytes, scripted: Scripted) ->
 
 
 def test_an_authorization_is_the_hmac_of_the_specification() -> None:
-    """Part 1, 13.1: over the command's digest, the TPM's nonce, ours, and whether the session goes on."""
+    """Part 1, 13.1: over the command's digest, the TPM's nonce, ours, and whether the session goes
+    on."""
     session = commands.Session(7, b"k" * 20, b"e" * 20)
 
     sent = session.authorize(b"d" * 20)
 
-    inner = tpm12.sha1(bytes(b ^ 0x36 for b in b"k" * 20 + bytes(44)) + b"d" * 20 + b"e" * 20 + sent[4:25])
+    inner = tpm12.sha1(
+        bytes(b ^ 0x36 for b in b"k" * 20 + bytes(44)) + b"d" * 20 + b"e" * 20 + sent[4:25]
+    )
     outer = tpm12.sha1(bytes(b ^ 0x5C for b in b"k" * 20 + bytes(44)) + inner)
     assert sent[:4] == b"\0\0\0\7" and sent[24:25] == b"\0" and sent[25:] == outer

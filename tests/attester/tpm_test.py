@@ -87,11 +87,19 @@ Scripted = Callable[..., tuple[Tpm, ScriptedTpm]]
 @pytest.mark.parametrize(
     ("given", "reason"),
     [
-        pytest.param(struct.pack(">HII", 0x8001, 2**31, 0), "an answer of 2147483648 bytes", id="huge"),
-        pytest.param(struct.pack(">HII", 0x8001, 4097, 0), "an answer of 4097 bytes", id="one byte too large"),
-        pytest.param(struct.pack(">HII", 0x8001, 9, 0), "an answer of 9 bytes", id="smaller than a header"),
+        pytest.param(
+            struct.pack(">HII", 0x8001, 2**31, 0), "an answer of 2147483648 bytes", id="huge"
+        ),
+        pytest.param(
+            struct.pack(">HII", 0x8001, 4097, 0), "an answer of 4097 bytes", id="one byte too large"
+        ),
+        pytest.param(
+            struct.pack(">HII", 0x8001, 9, 0), "an answer of 9 bytes", id="smaller than a header"
+        ),
         pytest.param(answer(0)[:5], "no answer within 0.2 s", id="half a header"),
-        pytest.param(struct.pack(">HII", 0x8001, 100, 0), "no answer within 0.2 s", id="body missing"),
+        pytest.param(
+            struct.pack(">HII", 0x8001, 100, 0), "no answer within 0.2 s", id="body missing"
+        ),
         pytest.param(b"", "it closed the connection", id="closed"),
     ],
 )
@@ -185,15 +193,22 @@ def test_repeats_only_for_so_long(scripted: Scripted, monkeypatch: pytest.Monkey
         (0xFFFFFFFF, "the TPM refused it"),
     ],
 )
-def test_says_in_a_sentence_what_the_tpm_refused(code: int, sentence: str, scripted: Scripted) -> None:
+def test_says_in_a_sentence_what_the_tpm_refused(
+    code: int, sentence: str, scripted: Scripted
+) -> None:
     tpm, _ = scripted(answer(code))
 
     with pytest.raises(TpmError) as caught:
         tpm.read_public(1)
-    assert str(caught.value) == f"TPM is unavailable: TPM2_ReadPublic failed: {sentence} (code {code:#05x})"
+    assert (
+        str(caught.value)
+        == f"TPM is unavailable: TPM2_ReadPublic failed: {sentence} (code {code:#05x})"
+    )
 
 
-@pytest.mark.parametrize(("code", "gone"), [(0x910, True), (0x918, True), (0x18B, True), (0x902, False), (0x1DF, False)])
+@pytest.mark.parametrize(
+    ("code", "gone"), [(0x910, True), (0x918, True), (0x18B, True), (0x902, False), (0x1DF, False)]
+)
 def test_knows_when_a_handle_is_gone(code: int, gone: bool) -> None:
     assert TpmError("TPM2_Quote", code).handle_gone is gone
 
@@ -216,7 +231,9 @@ def test_a_pcr_read_without_progress_ends(scripted: Scripted) -> None:
 
 def test_a_pcr_read_that_repeats_itself_ends(scripted: Scripted) -> None:
     other = struct.pack(">I", 1) + struct.pack(">HB3s", 0x000B, 3, b"\1\0\0")
-    repeated = answer(0, struct.pack(">I", 1) + other + struct.pack(">I", 1) + b"\0\x20" + bytes(32))
+    repeated = answer(
+        0, struct.pack(">I", 1) + other + struct.pack(">I", 1) + b"\0\x20" + bytes(32)
+    )
     tpm, peer = scripted(*[repeated] * 1000)
 
     tpm.read_pcrs({"sha256": (5,)})

@@ -32,7 +32,9 @@ def quote_check_p256() -> Iterator[Callable[[], Sample]]:
     tpm = SoftwareTpm()
     attest, signature = tpm.quote(bytes(32), ALL_PCRS)
     host = tpm.host()
-    yield lambda: rates(lambda: _quoted(attest, signature, host), _p256_floor(tpm, attest, signature))
+    yield lambda: rates(
+        lambda: _quoted(attest, signature, host), _p256_floor(tpm, attest, signature)
+    )
 
 
 @contextlib.contextmanager
@@ -46,7 +48,10 @@ def quote_check_rsa2048() -> Iterator[Callable[[], Sample]]:
     value = key.sign(attest, padding.PKCS1v15(), hashes.SHA256())
     signature = struct.pack(">HH", tpm2.ALG_RSASSA, tpm2.HASH_IDS["sha256"]) + sized(value)
     public, scheme, algorithm = key.public_key(), padding.PKCS1v15(), hashes.SHA256()
-    yield lambda: rates(lambda: _quoted(attest, signature, host), lambda: public.verify(value, attest, scheme, algorithm))
+    yield lambda: rates(
+        lambda: _quoted(attest, signature, host),
+        lambda: public.verify(value, attest, scheme, algorithm),
+    )
 
 
 @contextlib.contextmanager
@@ -93,7 +98,9 @@ def _p256_floor(tpm: SoftwareTpm, attest: bytes, signature: bytes) -> Callable[[
 def _rsa_public(key: rsa.RSAPrivateKey) -> tpm2.Public:
     head = struct.pack(">HHI", tpm2.ALG_RSA, tpm2.HASH_IDS["sha256"], AK_ATTRIBUTES) + sized(b"")
     scheme = struct.pack(">HHHHI", tpm2.ALG_NULL, tpm2.ALG_RSASSA, tpm2.HASH_IDS["sha256"], 2048, 0)
-    return tpm2.parse_public(head + scheme + sized(key.public_key().public_numbers().n.to_bytes(256, "big")))
+    return tpm2.parse_public(
+        head + scheme + sized(key.public_key().public_numbers().n.to_bytes(256, "big"))
+    )
 
 
 BENCHMARKS = [

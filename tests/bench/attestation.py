@@ -24,7 +24,8 @@ PATH = "/AttestationService/resources/PollHosts"
 
 
 class Questions:
-    """What was asked: for each question its beginning, its end and the number of its hosts. CLOCK_MONOTONIC seconds."""
+    """What was asked: for each question its beginning, its end and the number of its hosts.
+    CLOCK_MONOTONIC seconds."""
 
     def __init__(self, takes_s: float, untrusted_every: int) -> None:
         self.takes_s, self.untrusted_every = takes_s, untrusted_every
@@ -56,7 +57,8 @@ class PollHosts(tornado.web.RequestHandler):
 
 
 class Control(tornado.web.RequestHandler):
-    """`GET`: the questions so far. `POST ?open=0`: from now on every answer is a 503; `?bad=h1,h2`: these are untrusted."""
+    """`GET`: the questions so far. `POST ?open=0`: from now on every answer is a 503; `?bad=h1,h2`:
+    these are untrusted."""
 
     def initialize(self, questions: Questions) -> None:
         self.questions = questions

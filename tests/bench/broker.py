@@ -1,9 +1,10 @@
 # SPDX-FileCopyrightText: The ovirt_tcp_plugin developers
 # SPDX-License-Identifier: Apache-2.0
-"""The broker with 10,000 hosts in 100 pools: a process of its own, between a simulated engine and an attestation server.
+"""The broker with 10,000 hosts in 100 pools: a process of its own, between a simulated engine and
+an attestation server.
 
-All figures are of one site, which is built once: a cold start, sweeps over all hosts, a steady state, changes of single
-hosts, dead servers, and a restart.
+All figures are of one site, which is built once: a cold start, sweeps over all hosts, a steady
+state, changes of single hosts, dead servers, and a restart.
 """
 
 from __future__ import annotations
@@ -68,10 +69,14 @@ class Site:
         (directory / "password").write_text(PASSWORD)
         self.engine, self.control, self.attestation, self.api = free_ports(4)
         self._start("pools", HOSTS, POOLS, VMS, self.engine, self.control, port=self.engine)
-        self._start("attestation", self.attestation, TAKES_S, UNTRUSTED_EVERY, port=self.attestation)
+        self._start(
+            "attestation", self.attestation, TAKES_S, UNTRUSTED_EVERY, port=self.attestation
+        )
         (directory / "broker.yaml").write_text(yaml.safe_dump(self._options()))
         command = [*self._broker, "token", "add", "--role", "operator"]
-        self._token = subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
+        self._token = subprocess.run(
+            command, capture_output=True, text=True, check=True
+        ).stdout.strip()
 
     def start_broker(self) -> float:
         """Start the broker; return when."""
@@ -81,7 +86,13 @@ class Site:
 
     @property
     def _broker(self) -> list[str]:
-        return [sys.executable, "-m", "ovirt_tcp_plugin.broker.main", "--config-dir", str(self.directory)]
+        return [
+            sys.executable,
+            "-m",
+            "ovirt_tcp_plugin.broker.main",
+            "--config-dir",
+            str(self.directory),
+        ]
 
     def until(self, holds: Callable[[], object], pause_s: float = 0.02) -> float:
         """Wait; return when it came true."""
@@ -104,7 +115,11 @@ class Site:
 
     def edits(self) -> int:
         """Return how many requests that change something the engine has had."""
-        return sum(number for call, number in self._of_engine("calls").items() if not call.startswith("GET"))
+        return sum(
+            number
+            for call, number in self._of_engine("calls").items()
+            if not call.startswith("GET")
+        )
 
     def trusted_in_snapshots(self) -> int:
         """Return how many hosts filterd would call trusted."""
@@ -121,17 +136,26 @@ class Site:
     def tell_attestation(self, **switches: object) -> None:
         """Switch the attestation server."""
         url = f"https://127.0.0.1:{self.attestation}/control"
-        requests.post(url, params=switches, verify=str(self.directory / "ca.pem"), timeout=10).raise_for_status()
+        requests.post(
+            url, params=switches, verify=str(self.directory / "ca.pem"), timeout=10
+        ).raise_for_status()
 
     def hook(self, name: str, host: str = "") -> None:
         """Run an engine hook by hand."""
         url = f"http://127.0.0.1:{self.api}/v1/hooks/{name}"
         headers = {"Authorization": f"Bearer {self._token}"}
-        requests.post(url, params={"host": host} if host else {}, headers=headers, timeout=30).raise_for_status()
+        requests.post(
+            url, params={"host": host} if host else {}, headers=headers, timeout=30
+        ).raise_for_status()
 
     def cpu_s(self) -> float:
         """Return the seconds of one core that the broker used so far."""
-        ticks = Path(f"/proc/{self.processes.pid('broker')}/stat").read_text().rpartition(")")[2].split()[11:13]
+        ticks = (
+            Path(f"/proc/{self.processes.pid('broker')}/stat")
+            .read_text()
+            .rpartition(")")[2]
+            .split()[11:13]
+        )
         return sum(map(int, ticks)) / os.sysconf("SC_CLK_TCK")
 
     def peak_mib(self) -> float:
@@ -144,7 +168,9 @@ class Site:
 
     def _start(self, module: str, *arguments: object, port: int) -> None:
         given = [str(one) for one in (self.directory, *arguments)]
-        self.processes.start(module, [sys.executable, "-m", f"tests.bench.{module}", *given], lambda: listens(port))
+        self.processes.start(
+            module, [sys.executable, "-m", f"tests.bench.{module}", *given], lambda: listens(port)
+        )
 
     def _options(self) -> dict[str, Any]:
         directory = self.directory
@@ -172,7 +198,13 @@ def _figures() -> Mapping[str, Sample]:
     """Build the site and take every figure."""
     with tempfile.TemporaryDirectory(prefix="bench-") as name, Processes(Path(name)) as processes:
         site = Site(Path(name), processes)
-        found = {**_cold_start(site), **_sweeps(site), **_steady(site), **_changes(site), **_dead(site)}
+        found = {
+            **_cold_start(site),
+            **_sweeps(site),
+            **_steady(site),
+            **_changes(site),
+            **_dead(site),
+        }
         processes.stop("broker")
         return {**found, "verdicts_reload_10000": _reload(site)}
 
@@ -190,11 +222,15 @@ def _cold_start(site: Site) -> dict[str, Sample]:
         return site.walls() == {"hosts": trusted, "vms": VMS} and gone == UNTRUSTED
 
     end = site.until(done, 0.5)
-    return {"sweep_10000_first_stage": Sample(first - began), "sweep_10000_all": Sample(end - began)}
+    return {
+        "sweep_10000_first_stage": Sample(first - began),
+        "sweep_10000_all": Sample(end - began),
+    }
 
 
 def _sweeps(site: Site) -> dict[str, Sample]:
-    """All hosts that are Up are attested anew, with everything else of a running broker; and the bare questions."""
+    """All hosts that are Up are attested anew, with everything else of a running broker; and the
+    bare questions."""
     time.sleep(5)
     ours, floors = [], []
     for _ in range(SWEEPS):
@@ -235,7 +271,8 @@ def _bare(site: Site, hosts: int) -> float:
 
 
 def _steady(site: Site) -> dict[str, Sample]:
-    """One whole life of half the verdicts' life: everybody is renewed once, full lists are read every minute."""
+    """One whole life of half the verdicts' life: everybody is renewed once, full lists are read
+    every minute."""
     before, used, began = len(site.questions()), site.cpu_s(), time.monotonic()
     time.sleep(STEADY_S)
     share = (site.cpu_s() - used) / (time.monotonic() - began)
@@ -271,7 +308,8 @@ def _dead(site: Site) -> dict[str, Sample]:
 
 
 def _reload(site: Site) -> Sample:
-    """Milliseconds from the state file to what is known; the broker's own code, without its start."""
+    """Milliseconds from the state file to what is known; the broker's own code, without its
+    start."""
     options = config.load(settings.Settings, "broker", site.directory)
     times = []
     for _ in range(5):
@@ -291,7 +329,9 @@ def _figure(name: str) -> Callable[[], AbstractContextManager[Callable[[], Sampl
     return start
 
 
-def _benchmark(name: str, unit: str, most: Optional[float] = None, most_ratio: Optional[float] = None) -> Benchmark:
+def _benchmark(
+    name: str, unit: str, most: Optional[float] = None, most_ratio: Optional[float] = None
+) -> Benchmark:
     return Benchmark(name, unit, _figure(name), most=most, most_ratio=most_ratio, rounds=1)
 
 

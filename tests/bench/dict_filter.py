@@ -1,6 +1,7 @@
 # SPDX-FileCopyrightText: The ovirt_tcp_plugin developers
 # SPDX-License-Identifier: Apache-2.0
-"""The floor of an external scheduler: the standard library's server, threaded, which filters by a dict.
+"""The floor of an external scheduler: the standard library's server, threaded, which filters by a
+dict.
 
 python -m tests.bench.dict_filter PORT FILE (a JSON object: end by host id)
 """
@@ -27,7 +28,9 @@ class Server(socketserver.ThreadingMixIn, xmlrpc.server.SimpleXMLRPCServer):
 
 
 def main(port: int, ends: dict[str, float]) -> None:
-    def run_filters(_names: list[str], hosts: list[str], _vm: str, _properties: dict[str, str]) -> dict[str, Any]:
+    def run_filters(
+        _names: list[str], hosts: list[str], _vm: str, _properties: dict[str, str]
+    ) -> dict[str, Any]:
         now = time.monotonic()
         accepted = [host for host in hosts if ends.get(host, 0) > now]
         return {"result_code": 0, "result": accepted, "errors": [], "plugin_errors": {}}

@@ -22,7 +22,9 @@ class Echo(tornado.web.RequestHandler):
 
 
 async def _serve(directory: Path, port: int) -> None:
-    tls = tls_context(directory / "server.pem", directory / "server.key", (directory / "ca.pem").read_bytes())
+    tls = tls_context(
+        directory / "server.pem", directory / "server.key", (directory / "ca.pem").read_bytes()
+    )
     application = tornado.web.Application([(r"/.*", Echo)], log_function=lambda _: None)
     application.listen(port, "127.0.0.1", ssl_options=tls)
     await asyncio.Event().wait()

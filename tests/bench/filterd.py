@@ -1,9 +1,11 @@
 # SPDX-FileCopyrightText: The ovirt_tcp_plugin developers
 # SPDX-License-Identifier: Apache-2.0
-"""The filter as the engine calls it: over a socket that is kept, with the very bytes that the Java client sends.
+"""The filter as the engine calls it: over a socket that is kept, with the very bytes that the Java
+client sends.
 
-They are encoded before, and the answers only looked at: a client in Python would cost more than the call.
-The floor is the standard library's threaded server with a dict, in a process of its own, in turns with ours.
+They are encoded before, and the answers only looked at: a client in Python would cost more than the
+call. The floor is the standard library's threaded server with a dict, in a process of its own, in
+turns with ours.
 """
 
 from __future__ import annotations
@@ -42,7 +44,8 @@ def call(hosts: int) -> bytes:
     """Return a request for the first `hosts` of the pool, head and body."""
     body = request("runFilters", [["TrustedHosts"], host_ids(hosts), VM, {}])
     return (
-        b"POST / HTTP/1.1\r\nContent-Type: text/xml\r\nUser-Agent: Apache XML RPC 3.1.3 (Sun HTTP Transport)\r\n"
+        b"POST / HTTP/1.1\r\nContent-Type: text/xml\r\nUser-Agent: Apache XML RPC 3.1.3 (Sun HTTP "
+        b"Transport)\r\n"
         b"Host: localhost\r\nConnection: keep-alive\r\nContent-Length: %d\r\n\r\n" % len(body)
     ) + body
 
@@ -86,12 +89,30 @@ class Servers:
         self.snapshots, self.processes = directory / "snapshot.d", processes
         SnapshotWriter(self.snapshots).write(pool(POOL, POOL_SIZE))
         self.ours, self.floor = free_ports(2)
-        options = {"server": {"port": self.ours}, "snapshots": {"directory": str(self.snapshots), "owner": ""}}
+        options = {
+            "server": {"port": self.ours},
+            "snapshots": {"directory": str(self.snapshots), "owner": ""},
+        }
         (directory / "filterd.yaml").write_text(json.dumps(options))
-        command = [sys.executable, "-m", "ovirt_tcp_plugin.scheduler.main", "--config-dir", str(directory), "run"]
+        command = [
+            sys.executable,
+            "-m",
+            "ovirt_tcp_plugin.scheduler.main",
+            "--config-dir",
+            str(directory),
+            "run",
+        ]
         processes.start("filterd", command, lambda: listens(self.ours))
-        (directory / "ends").write_text(json.dumps({one: time.monotonic() + 3600 for one in host_ids(POOL_SIZE)}))
-        command = [sys.executable, "-m", "tests.bench.dict_filter", str(self.floor), str(directory / "ends")]
+        (directory / "ends").write_text(
+            json.dumps({one: time.monotonic() + 3600 for one in host_ids(POOL_SIZE)})
+        )
+        command = [
+            sys.executable,
+            "-m",
+            "tests.bench.dict_filter",
+            str(self.floor),
+            str(directory / "ends"),
+        ]
         processes.start("floor", command, lambda: listens(self.floor))
         for port in (self.ours, self.floor):
             self._check(port)
@@ -104,7 +125,14 @@ class Servers:
     @contextlib.contextmanager
     def sweeping(self) -> Iterator[None]:
         """Have a broker's work beside them, and a new snapshot each second."""
-        command = [sys.executable, "-m", "tests.bench.snapshots", str(self.snapshots), POOL, str(POOL_SIZE)]
+        command = [
+            sys.executable,
+            "-m",
+            "tests.bench.snapshots",
+            str(self.snapshots),
+            POOL,
+            str(POOL_SIZE),
+        ]
         self.processes.start("sweep", command)
         time.sleep(1)
         yield
@@ -113,7 +141,10 @@ class Servers:
 
 @contextlib.contextmanager
 def servers() -> Iterator[Servers]:
-    with tempfile.TemporaryDirectory(dir="/dev/shm") as directory, Processes(Path(directory)) as processes:
+    with (
+        tempfile.TemporaryDirectory(dir="/dev/shm") as directory,
+        Processes(Path(directory)) as processes,
+    ):
         yield Servers(Path(directory), processes)
 
 
@@ -126,7 +157,9 @@ def run_filters_1000() -> Iterator[Callable[[], Sample]]:
 
 def _medians(running: Servers, hosts: int, calls: int) -> Sample:
     ours, floor, sent = Client(running.ours), Client(running.floor), call(hosts)
-    taken: list[tuple[float, float]] = [(ours.ask_ms(sent), floor.ask_ms(sent)) for _ in range(calls)]
+    taken: list[tuple[float, float]] = [
+        (ours.ask_ms(sent), floor.ask_ms(sent)) for _ in range(calls)
+    ]
     ours.close()
     floor.close()
     return Sample(*(statistics.median(one) for one in zip(*taken)))
@@ -147,7 +180,8 @@ def _idle(running: Servers) -> list[float]:
 
 @contextlib.contextmanager
 def run_filters_1000_loaded_p99() -> Iterator[Callable[[], Sample]]:
-    """p99 while a broker sweeps 10,000 hosts and writes a snapshot of them each second; the floor is p99 without that."""
+    """p99 while a broker sweeps 10,000 hosts and writes a snapshot of them each second; the floor
+    is p99 without that."""
     with servers() as running:
         yield lambda: Sample(_loaded(running), percentile(_idle(running), 99))
 
@@ -188,7 +222,8 @@ def _rate(port: int, hosts: int, clients: int, seconds: float) -> tuple[float, l
 
 @contextlib.contextmanager
 def run_filters_100_16_clients_p99() -> Iterator[Callable[[], Sample]]:
-    """p99 of sixteen clients at once, each for the 100 hosts of a usual cluster; with a table of all sizes and numbers."""
+    """p99 of sixteen clients at once, each for the 100 hosts of a usual cluster; with a table of
+    all sizes and numbers."""
     with servers() as running:
         yield lambda: _table(running)
 
@@ -206,7 +241,8 @@ def _table(running: Servers) -> Sample:
 
 
 def _turns(running: Servers, hosts: int, clients: int) -> list[tuple[float, float, float]]:
-    """Return p50, p99 and calls a second of ours and of the floor, from short turns of one after the other."""
+    """Return p50, p99 and calls a second of ours and of the floor, from short turns of one after
+    the other."""
     rates: list[list[float]] = [[], []]
     taken: list[list[float]] = [[], []]
     for _ in range(TURNS):
@@ -215,7 +251,10 @@ def _turns(running: Servers, hosts: int, clients: int) -> list[tuple[float, floa
             rates[position].append(rate)
             taken[position] += each
     pairs = zip(rates, taken)
-    return [(statistics.median(each), percentile(each, 99), statistics.median(rate)) for rate, each in pairs]
+    return [
+        (statistics.median(each), percentile(each, 99), statistics.median(rate))
+        for rate, each in pairs
+    ]
 
 
 BENCHMARKS = [
@@ -223,5 +262,11 @@ BENCHMARKS = [
     Benchmark("run_filters_1000_p99", "ms", run_filters_1000_p99, most=3),
     Benchmark("run_filters_1000_loaded_p99", "ms", run_filters_1000_loaded_p99, most_ratio=2.5),
     Benchmark("run_filters_1000_4_clients", "calls/s", run_filters_1000_4_clients, least=600),
-    Benchmark("run_filters_100_16_clients_p99", "ms", run_filters_100_16_clients_p99, most_ratio=1, rounds=1),
+    Benchmark(
+        "run_filters_100_16_clients_p99",
+        "ms",
+        run_filters_100_16_clients_p99,
+        most_ratio=1,
+        rounds=1,
+    ),
 ]

@@ -1,6 +1,7 @@
 # SPDX-FileCopyrightText: The ovirt_tcp_plugin developers
 # SPDX-License-Identifier: Apache-2.0
-"""What the gate adds to the start of a VM, beyond the start of the interpreter that every hook pays."""
+"""What the gate adds to the start of a VM, beyond the start of the interpreter that every hook
+pays."""
 
 from __future__ import annotations
 
@@ -21,7 +22,8 @@ INTERPRETER = ["/usr/bin/python3", "-I", "-c", "pass"]
 
 @contextlib.contextmanager
 def gate_p99() -> Iterator[Callable[[], Sample]]:
-    """A VM that needs trust, on a host that has a good verdict; in turns with an interpreter that does nothing."""
+    """A VM that needs trust, on a host that has a good verdict; in turns with an interpreter that
+    does nothing."""
     with tempfile.TemporaryDirectory() as directory:
         host = Host(Path(directory))
         gate = [str(host.hooks / "before_vm_start" / "50_ovirt_tcp_gate.py")]

@@ -2,8 +2,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """Runs benchmarks in interleaved rounds and compares each with its bar.
 
-The machine is never alone, so an absolute figure says little: each round measures ours and the floor (the least that
-the same work takes without us) at once, and the ratio of the round counts. Reported are medians over the rounds.
+The machine is never alone, so an absolute figure says little: each round measures ours and the
+floor (the least that the same work takes without us) at once, and the ratio of the round counts.
+Reported are medians over the rounds.
 """
 
 from __future__ import annotations
@@ -33,7 +34,8 @@ class Sample:
 
 @dataclasses.dataclass(frozen=True)
 class Benchmark:
-    """A figure and its bar: the least or most ratio of value to floor, or the least or most that the value may be.
+    """A figure and its bar: the least or most ratio of value to floor, or the least or most that
+    the value may be.
 
     Attributes:
         start: sets up what is measured; within the context, each call is one round.
@@ -92,7 +94,12 @@ def report(figures: Mapping[str, Figure], file: Path) -> None:
     """Print a table, and keep the figures of this run beside those of other runs."""
     kept = json.loads(file.read_text()) if file.exists() else {}
     for name, figure in figures.items():
-        kept[name] = {"value": figure.value, "unit": figure.unit, "floor": figure.floor, "ratio": figure.ratio}
+        kept[name] = {
+            "value": figure.value,
+            "unit": figure.unit,
+            "floor": figure.floor,
+            "ratio": figure.ratio,
+        }
     file.parent.mkdir(exist_ok=True)
     file.write_text(json.dumps(kept, indent=2, sort_keys=True) + "\n")
     print(f"{'benchmark':28} {'value':>10} {'floor':>10} {'unit':8} {'ratio':>6}  bar")
@@ -108,7 +115,9 @@ def _figure(benchmark: Benchmark, samples: Sequence[Sample]) -> Figure:
     value = statistics.median(sample.value for sample in samples)
     floors = [sample.floor for sample in samples if sample.floor is not None]
     ratios = [sample.value / sample.floor for sample in samples if sample.floor is not None]
-    floor, ratio = (statistics.median(floors), statistics.median(ratios)) if floors else (None, None)
+    floor, ratio = (
+        (statistics.median(floors), statistics.median(ratios)) if floors else (None, None)
+    )
     met, bar = True, []
     for name, got, least, most, unit in (
         ("ratio ", ratio, benchmark.least_ratio, benchmark.most_ratio, ""),

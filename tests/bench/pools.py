@@ -19,11 +19,15 @@ PASSWORD = "of the engine"
 USER = "broker@internal"
 
 
-def make(directory: Path, hosts: int, pools: int, vms: int, ports: tuple[int, int] = (0, 0)) -> EngineSimulator:
-    """Return an engine that is not started yet: every cluster is a trusted pool, every host runs its share of the VMs."""
+def make(
+    directory: Path, hosts: int, pools: int, vms: int, ports: tuple[int, int] = (0, 0)
+) -> EngineSimulator:
+    """Return an engine that is not started yet: every cluster is a trusted pool, every host runs
+    its share of the VMs."""
     clusters = [f"pool{n:03}" for n in range(pools)]
     given: list[dict[str, Any]] = [
-        {"name": f"h{n:05}", "address": f"h{n:05}.lab", "cluster": clusters[n * pools // hosts]} for n in range(hosts)
+        {"name": f"h{n:05}", "address": f"h{n:05}.lab", "cluster": clusters[n * pools // hosts]}
+        for n in range(hosts)
     ]
     # A host's VMs are in its cluster.
     config = Config(
@@ -34,7 +38,11 @@ def make(directory: Path, hosts: int, pools: int, vms: int, ports: tuple[int, in
         clusters=clusters,
         hosts=given,
         vms=[
-            {"name": f"vm{n:05}", "cluster": given[n % hosts]["cluster"], "host": given[n % hosts]["name"]}
+            {
+                "name": f"vm{n:05}",
+                "cluster": given[n % hosts]["cluster"],
+                "host": given[n % hosts]["name"],
+            }
             for n in range(vms)
         ],
         port=ports[0],

@@ -1,6 +1,7 @@
 # SPDX-FileCopyrightText: The ovirt_tcp_plugin developers
 # SPDX-License-Identifier: Apache-2.0
-"""What a broker does beside filterd while it sweeps a large pool: work on verdicts, and a new snapshot each second.
+"""What a broker does beside filterd while it sweeps a large pool: work on verdicts, and a new
+snapshot each second.
 
 python -m tests.bench.snapshots DIRECTORY POOL HOSTS
 """
@@ -34,7 +35,10 @@ def host_ids(count: int) -> list[str]:
 def pool(pool_id: str, hosts: int) -> Snapshot:
     """Return a pool of trusted hosts, each with an end of its own."""
     now = boottime_ms()
-    verdicts = {one: Verdict(Level.TRUSTED, now - n, now + HOUR_MS + n) for n, one in enumerate(host_ids(hosts))}
+    verdicts = {
+        one: Verdict(Level.TRUSTED, now - n, now + HOUR_MS + n)
+        for n, one in enumerate(host_ids(hosts))
+    }
     vms = {str(uuid.UUID(int=number)): False for number in range(VMS)}
     boot_id = BOOT_ID.read_text(encoding="ascii").strip()
     return Snapshot(pool_id, Scope.ALL_VMS, boot_id, now, verdicts, vms, frozenset())
@@ -47,7 +51,9 @@ def sweep(directory: Path, pool_id: str, hosts: int) -> None:
         writer.write(pool(pool_id, hosts))
         for number in range(PER_SECOND):
             names = host_ids(BATCH)
-            json.loads(json.dumps({"hosts": [{"host_name": one, "trust_lvl": "trusted"} for one in names]}))
+            json.loads(
+                json.dumps({"hosts": [{"host_name": one, "trust_lvl": "trusted"} for one in names]})
+            )
             time.sleep(max(0, began + second + number / PER_SECOND - time.monotonic()))
 
 

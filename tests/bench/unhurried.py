@@ -1,6 +1,7 @@
 # SPDX-FileCopyrightText: The ovirt_tcp_plugin developers
 # SPDX-License-Identifier: Apache-2.0
-"""The verifier without the pause between two challenges of one host, which is there to slow down a single one."""
+"""The verifier without the pause between two challenges of one host, which is there to slow down a
+single one."""
 
 from __future__ import annotations
 

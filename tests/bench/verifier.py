@@ -1,6 +1,7 @@
 # SPDX-FileCopyrightText: The ovirt_tcp_plugin developers
 # SPDX-License-Identifier: Apache-2.0
-"""The attestation server as its agents and pollers see it: a process of its own, HTTPS, SQLite, everything on."""
+"""The attestation server as its agents and pollers see it: a process of its own, HTTPS, SQLite,
+everything on."""
 
 from __future__ import annotations
 
@@ -144,7 +145,10 @@ def _resident_kib(pid: int) -> int:
 
 @contextlib.contextmanager
 def _processes() -> Iterator[tuple[Path, Processes]]:
-    with tempfile.TemporaryDirectory(prefix="bench-") as directory, Processes(Path(directory)) as processes:
+    with (
+        tempfile.TemporaryDirectory(prefix="bench-") as directory,
+        Processes(Path(directory)) as processes,
+    ):
         yield Path(directory), processes
 
 

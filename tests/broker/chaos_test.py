@@ -1,10 +1,11 @@
 # SPDX-FileCopyrightText: The ovirt_tcp_plugin developers
 # SPDX-License-Identifier: Apache-2.0
-"""A pool of 20 hosts whose processes are killed, stopped and cut off at random, while VMs start, move and die.
+"""A pool of 20 hosts whose processes are killed, stopped and cut off at random, while VMs start,
+move and die.
 
-Broker, filterd and attestation server are processes that a supervisor starts again; the engine is the simulated one in
-this process, whose death is a restart with its tables kept, as a database keeps them. What is true of a host is what
-the attestation server told of it last, with its end.
+Broker, filterd and attestation server are processes that a supervisor starts again; the engine is
+the simulated one in this process, whose death is a restart with its tables kept, as a database
+keeps them. What is true of a host is what the attestation server told of it last, with its end.
 """
 
 from __future__ import annotations
@@ -38,7 +39,10 @@ ROUNDS = soak.part(50)
 ROUND_S = 10.0 if soak.WHOLE else 5.0
 HOSTS = 20
 NAMES = [f"h{n}" for n in range(1, HOSTS + 1)]
-VMS = [{"name": f"vm{n}", "host": f"h{n % HOSTS + 1}", "high_availability": n % 2 == 0} for n in range(40)]
+VMS = [
+    {"name": f"vm{n}", "host": f"h{n % HOSTS + 1}", "high_availability": n % 2 == 0}
+    for n in range(40)
+]
 LIFE_S = attestation_server.LIFE_MS / 1000
 # From an answer to the snapshot in filterd's memory; and to the wall, which is edited host by host.
 NEWS_S, WALL_S = 1.5, 3.0
@@ -60,20 +64,42 @@ class Pool:
         broker_port, filterd_port, self.verifier_port = free_ports(3)
         self.filterd_url = f"http://127.0.0.1:{filterd_port}/"
         self.write_levels({})
-        server = [sys.executable, "-m", "tests.broker.attestation_server", str(directory), str(self.verifier_port), str(pki)]
+        server = [
+            sys.executable,
+            "-m",
+            "tests.broker.attestation_server",
+            str(directory),
+            str(self.verifier_port),
+            str(pki),
+        ]
         self.verifier = Unit("verifier", server, self.verifier_port, 0.5, directory)
         stack.callback(self.verifier.stop)
-        self.filterd = Unit("filterd", filterd.configure(directory, filterd_port), filterd_port, 0.1, directory)
+        self.filterd = Unit(
+            "filterd", filterd.configure(directory, filterd_port), filterd_port, 0.1, directory
+        )
         stack.callback(self.filterd.stop)
         until(lambda: self.filterd.serving and self.verifier.serving)
         self.site = Site(directory, pki, HOSTS, VMS, self.filterd_url)
         stack.callback(self.site.engine.stop)
         tables = self.site.engine.model
-        short = {"ha_long_retry": 1.0, "enforcer": 2.0, "evacuation_retry": 1.0, "auto_recovery": 5.0, "balancing": 5.0}
+        short = {
+            "ha_long_retry": 1.0,
+            "enforcer": 2.0,
+            "evacuation_retry": 1.0,
+            "auto_recovery": 5.0,
+            "balancing": 5.0,
+        }
         tables.timings = dataclasses.replace(tables.timings, **short)
         self.site.engine.rounds.restart()
         self._configure(pki, broker_port)
-        broker = [sys.executable, "-m", "tests.broker.quick_broker", "--config-dir", str(directory), "run"]
+        broker = [
+            sys.executable,
+            "-m",
+            "tests.broker.quick_broker",
+            "--config-dir",
+            str(directory),
+            "run",
+        ]
         self.broker = Unit("broker", broker, broker_port, 1.0, directory)
         stack.callback(self.broker.stop)
         self.units = [self.broker, self.filterd, self.verifier]
@@ -127,9 +153,14 @@ class Administrator:
         ca_file = str(site.pki / "ca.pem")
         while not self._over.is_set():
             connection = ovirtsdk4.Connection(
-                url=site.engine.url, username=ADMINISTRATOR, password=PASSWORD, ca_file=ca_file, timeout=5
+                url=site.engine.url,
+                username=ADMINISTRATOR,
+                password=PASSWORD,
+                ca_file=ca_file,
+                timeout=5,
             )
-            # The SDK raises whatever comes to it on half a document; then a new connection is needed.
+            # The SDK raises whatever comes to it on half a document; then a new connection is
+            # needed.
             with contextlib.suppress(Exception):
                 vms = connection.system_service().vms_service()
                 while not self._over.wait(0.03):
@@ -170,7 +201,8 @@ class Chaos:
         """Play one round.
 
         Args:
-            wall_alone: filterd stays dead, and the broker is left in peace, so that only its wall is there.
+            wall_alone: filterd stays dead, and the broker is left in peace, so that only its wall
+                is there.
         """
         administrator = Administrator(self.pool, random.Random(self.dice.random()))
         if wall_alone:
@@ -210,7 +242,9 @@ class Chaos:
     def cut_engine(self) -> None:
         """Connections of the broker, and of the administrator, to the engine end."""
         self.cut.begin()
-        kind = self.dice.choice((faults.CUT, faults.LOST, faults.HTML, faults.GARBAGE, faults.BROKEN))
+        kind = self.dice.choice(
+            (faults.CUT, faults.LOST, faults.HTML, faults.GARBAGE, faults.BROKEN)
+        )
         self.site.engine.faults.answers = [AnswerFault(kind, times=10_000)]
         time.sleep(self.dice.uniform(0.1, 1.0))
         self.site.engine.faults.answers = []
@@ -261,15 +295,24 @@ class Chaos:
         """Return what has not healed."""
         site, vms = self.site, self.site.engine.model.vms.values()
         found = [f"{unit.name} is away" for unit in self.pool.units if not unit.serving]
-        found += [f"{name} is {status}" for name, status in site.statuses().items() if status != "up"]
+        found += [
+            f"{name} is {status}" for name, status in site.statuses().items() if status != "up"
+        ]
         found += [f"{name} is outside" for name in set(NAMES) - site.inside()]
-        found += [f"{vm.name} is {vm.status}" for vm in vms if vm.high_availability and vm.status != "up"]
+        found += [
+            f"{vm.name} is {vm.status}" for vm in vms if vm.high_availability and vm.status != "up"
+        ]
         wall = site.wall()
         found += [f"{vm.name} is not walled" for vm in vms if wall is None or vm.id not in wall.vms]
         if not found:
             now_ms = site.clock.now_ms()
-            ends = {self.site.engine.model.hosts[h].name: one.end_ms for h, one in site.snapshot().hosts.items()}
-            found += [f"{name} is not in the snapshot" for name in NAMES if ends.get(name, 0) <= now_ms]
+            ends = {
+                self.site.engine.model.hosts[h].name: one.end_ms
+                for h, one in site.snapshot().hosts.items()
+            }
+            found += [
+                f"{name} is not in the snapshot" for name in NAMES if ends.get(name, 0) <= now_ms
+            ]
             proxy = xmlrpc.client.ServerProxy(self.pool.filterd_url)
             hosts = [host.id for host in site.engine.model.hosts.values()]
             with contextlib.suppress(OSError, xmlrpc.client.Error):
@@ -333,42 +376,63 @@ class Oracle:
             return
         self.counts["starts" if purpose in STARTS else "migrations"] += 1
         filtered, enforced = entry["external"] == "answer", self._enforced(at)
-        self.counts["filtered" if filtered else "behind the wall alone" if enforced else "by nobody"] += 1
-        # The broker alone knows that a host has come Up since; its file in filterd's hands only ends.
+        self.counts[
+            "filtered" if filtered else "behind the wall alone" if enforced else "by nobody"
+        ] += 1
+        # The broker alone knows that a host has come Up since; its file in filterd's hands only
+        # ends.
         late_s = NOTED_S if filtered else WALL_S
         if self._trusted(name, at, late_s, since_up=enforced):
             return
         if filtered or enforced:
-            self.wrong.append(f"{purpose} on {name} at {at:.2f}, external {entry['external']}: {self.told[name][-8:]}")
+            self.wrong.append(
+                f"{purpose} on {name} at {at:.2f}, external {entry['external']}: "
+                f"{self.told[name][-8:]}"
+            )
         else:
             self.counts["wrong by nobody"] += 1
 
     def _enforced(self, at: float) -> bool:
-        """Return whether the broker lived, and reached the engine, long enough to have its wall right."""
+        """Return whether the broker lived, and reached the engine, long enough to have its wall
+        right."""
         first = at - WALL_S - BEGINS_S
         return not (self.pool.broker.away.meets(first, at) or self.chaos.cut.meets(first, at))
 
     def _trusted(self, name: str, at: float, late_s: float, since_up: bool) -> bool:
-        """Return whether the last that the server told says so; `late_s`: what end or bad news need to be acted on."""
-        came_up = max((one for one in self.chaos.came_up[name] if one <= at), default=0.0) if since_up else 0.0
+        """Return whether the last that the server told says so; `late_s`: what end or bad news need
+        to be acted on."""
+        came_up = (
+            max((one for one in self.chaos.came_up[name] if one <= at), default=0.0)
+            if since_up
+            else 0.0
+        )
         until_s = 0.0
         for told_at, level in self.told[name]:
             if told_at > at:
                 break
             if level == "trusted" and told_at >= came_up:
                 until_s = told_at + LIFE_S
-            elif level == "untrusted" and told_at <= at - max(NEWS_S, late_s) and self._heard(told_at):
+            elif (
+                level == "untrusted"
+                and told_at <= at - max(NEWS_S, late_s)
+                and self._heard(told_at)
+            ):
                 until_s = 0.0
         return until_s >= at - late_s
 
     def _heard(self, told_at: float) -> bool:
-        """Return whether the broker lived to act on an answer: what died with it was told to nobody."""
+        """Return whether the broker lived to act on an answer: what died with it was told to
+        nobody."""
         return not self.pool.broker.away.meets(told_at, told_at + NEWS_S)
 
     def lost_hosts(self) -> list[str]:
         """Return the hosts that left service for our reason, though never told untrusted before."""
         names = {host.id: host.name for host in self.site.engine.model.hosts.values()}
-        bad = {name for name, told in self.told.items() if any(level == "untrusted" for _, level in told)}
+        bad = {
+            name
+            for name, told in self.told.items()
+            if any(level == "untrusted" for _, level in told)
+        }
         events = self.site.engine.model.events
         out = {
             names[row.host]
@@ -414,5 +478,8 @@ def test_whatever_dies_no_vm_comes_to_a_host_that_is_not_trusted(pool: Pool) -> 
     longest = max(exposed, default=0)
     kills = {unit.name: unit.kills for unit in pool.units}
     print(f"\n{ROUNDS} rounds of {ROUND_S:.0f} s; kills {kills}; trouble {dict(chaos.done)}")
-    print(f"{dict(oracle.counts)}; exposed {len(exposed)} times, {sum(exposed):.1f} s, the longest {longest:.1f} s")
+    print(
+        f"{dict(oracle.counts)}; exposed {len(exposed)} times, {sum(exposed):.1f} s, the longest "
+        f"{longest:.1f} s"
+    )
     assert longest <= EXPOSED_AT_MOST_S

@@ -1,6 +1,7 @@
 # SPDX-FileCopyrightText: The ovirt_tcp_plugin developers
 # SPDX-License-Identifier: Apache-2.0
-"""The whole broker against an engine that loses, delays, refuses and garbles: nothing stays wrong for good."""
+"""The whole broker against an engine that loses, delays, refuses and garbles: nothing stays wrong
+for good."""
 
 from __future__ import annotations
 
@@ -34,7 +35,9 @@ def turn(site: Site, host: str, level: Level) -> None:
 
 class TestAnswers:
     def test_a_lost_answer_to_maintenance_leaves_no_host_behind(self, running: Site) -> None:
-        running.engine.faults.answers = [AnswerFault(faults.LOST, "POST", "api/hosts/.*/deactivate", LOST)]
+        running.engine.faults.answers = [
+            AnswerFault(faults.LOST, "POST", "api/hosts/.*/deactivate", LOST)
+        ]
         turn(running, "h1", Level.UNTRUSTED)
         until(lambda: running.statuses()["h1"] == "maintenance")
         turn(running, "h1", Level.TRUSTED)
@@ -43,10 +46,14 @@ class TestAnswers:
     def test_a_lost_answer_to_activation_is_no_second_one(self, running: Site) -> None:
         turn(running, "h1", Level.UNTRUSTED)
         until(lambda: running.statuses()["h1"] == "maintenance")
-        running.engine.faults.answers = [AnswerFault(faults.LOST, "POST", "api/hosts/.*/activate", LOST)]
+        running.engine.faults.answers = [
+            AnswerFault(faults.LOST, "POST", "api/hosts/.*/activate", LOST)
+        ]
         turn(running, "h1", Level.TRUSTED)
         until(lambda: running.inside() == EVERYBODY)
-        activated = [row for row in running.engine.model.events if row.code == audit_log.HOST_ACTIVATED]
+        activated = [
+            row for row in running.engine.model.events if row.code == audit_log.HOST_ACTIVATED
+        ]
         assert len(activated) == 1
 
     def test_a_lost_answer_to_an_event_writes_it_once(self, running: Site) -> None:
@@ -58,7 +65,9 @@ class TestAnswers:
         until(lambda: running.told("Host h1 attested well"))
         assert len(running.told("Host h1 is untrusted (pcr_differs)")) == 1
 
-    @pytest.mark.parametrize("kind", [faults.BROKEN, faults.LOST, faults.CUT, faults.HTML, faults.GARBAGE])
+    @pytest.mark.parametrize(
+        "kind", [faults.BROKEN, faults.LOST, faults.CUT, faults.HTML, faults.GARBAGE]
+    )
     def test_a_wall_whose_edits_fail_is_built_all_the_same(self, site: Site, kind: str) -> None:
         site.engine.faults.answers = [AnswerFault(kind, "POST", "api/clusters/.*", 6)]
         site.start()
@@ -68,7 +77,9 @@ class TestAnswers:
     def test_lists_that_are_garbage_or_missing_remove_no_wall(self, running: Site) -> None:
         calls = running.engine.rest.calls
         paths = "api/(clusters|hosts|vms|schedulingpolicies|schedulingpolicyunits)"
-        running.engine.faults.answers = [AnswerFault(kind, "GET", paths, 8) for kind in (faults.GARBAGE, faults.HTML)]
+        running.engine.faults.answers = [
+            AnswerFault(kind, "GET", paths, 8) for kind in (faults.GARBAGE, faults.HTML)
+        ]
         until(lambda: not any(one.times for one in running.engine.faults.answers))
         seen = calls["GET hosts"]
         until(lambda: calls["GET hosts"] > seen + 2)
@@ -126,8 +137,11 @@ class TestLogIn:
 
 
 class TestMaintenance:
-    def test_one_that_begins_in_spite_of_its_refusal_ends_like_any_other(self, running: Site) -> None:
-        """The engine refuses when a VM can go nowhere, yet the host is on its way to maintenance."""
+    def test_one_that_begins_in_spite_of_its_refusal_ends_like_any_other(
+        self, running: Site
+    ) -> None:
+        """The engine refuses when a VM can go nowhere, yet the host is on its way to
+        maintenance."""
         tables = running.engine.model
         tables.timings = dataclasses.replace(tables.timings, evacuation_retry=0.3)
         vm = next(one for one in tables.vms.values() if one.host == running.host("h1").id)
@@ -150,7 +164,9 @@ class TestMaintenance:
         until(lambda: running.statuses()["h1"] == "preparing_for_maintenance")
         asked = running.engine.rest.calls["GET hosts"]
         until(lambda: running.engine.rest.calls["GET hosts"] > asked + 5)
-        actions = [count for call, count in running.engine.rest.calls.items() if "deactivate" in call]
+        actions = [
+            count for call, count in running.engine.rest.calls.items() if "deactivate" in call
+        ]
         assert actions == [1]
         assert running.inside() == EVERYBODY - {"h1"}
         running.engine.faults.hanging_maintenance = set()

@@ -1,6 +1,7 @@
 # SPDX-FileCopyrightText: The ovirt_tcp_plugin developers
 # SPDX-License-Identifier: Apache-2.0
-"""After each start of the engine the filter is on, or an ERROR event says that it is not, within ten seconds."""
+"""After each start of the engine the filter is on, or an ERROR event says that it is not, within
+ten seconds."""
 
 from __future__ import annotations
 
@@ -27,8 +28,15 @@ AWAY_S = 0.2
 
 
 def engine_asking(pki: Path, url: str) -> EngineSimulator:
-    """Return an engine whose time the test moves, so that a restart takes no longer than its discovery."""
-    config = Config(str(pki / "engine.pem"), str(pki / "engine.key"), users={}, external_scheduler=url, seed=soak.SEED)
+    """Return an engine whose time the test moves, so that a restart takes no longer than its
+    discovery."""
+    config = Config(
+        str(pki / "engine.pem"),
+        str(pki / "engine.key"),
+        users={},
+        external_scheduler=url,
+        seed=soak.SEED,
+    )
     return EngineSimulator(config, ManualClock())
 
 
@@ -102,7 +110,9 @@ def test_filterd_is_asked_after_each_of_a_hundred_restarts(tmp_path: Path, site_
         processes.stop_all()
 
 
-def test_a_filter_that_a_restart_left_off_is_an_error_event_and_so_is_its_cure(watched: Site) -> None:
+def test_a_filter_that_a_restart_left_off_is_an_error_event_and_so_is_its_cure(
+    watched: Site,
+) -> None:
     watched.engine.faults.units_reload = "after"
     restart(watched.engine)
     assert not unit_of(watched.engine).enabled
@@ -115,7 +125,9 @@ def test_a_filter_that_a_restart_left_off_is_an_error_event_and_so_is_its_cure(w
     until(lambda: watched.told("The engine asks the filter unit TrustedHosts again"), TOLD_WITHIN_S)
 
 
-def test_an_engine_that_started_without_filterd_is_an_error_event(watched: Site, scheduler: ScriptedScheduler) -> None:
+def test_an_engine_that_started_without_filterd_is_an_error_event(
+    watched: Site, scheduler: ScriptedScheduler
+) -> None:
     scheduler.discovery = b""
     restart(watched.engine)
     until(lambda: watched.told("is disabled, so the engine does not ask it"), TOLD_WITHIN_S)

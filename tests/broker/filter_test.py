@@ -1,6 +1,7 @@
 # SPDX-FileCopyrightText: The ovirt_tcp_plugin developers
 # SPDX-License-Identifier: Apache-2.0
-"""The filter beside a running broker whose attestation server hangs, refuses, fails or is slow: the engine loses no call."""
+"""The filter beside a running broker whose attestation server hangs, refuses, fails or is slow: the
+engine loses no call."""
 
 from __future__ import annotations
 
@@ -54,7 +55,8 @@ def is_slow(server: Server) -> str:
 
 
 class Calls:
-    """Threads like the engine's, which give up after 100 ms to connect; half of the calls on a connection of their own."""
+    """Threads like the engine's, which give up after 100 ms to connect; half of the calls on a
+    connection of their own."""
 
     def __init__(self, url: str, hosts: list[str], vm: str) -> None:
         self._url, self._hosts, self._vm = url, hosts, vm
@@ -62,7 +64,9 @@ class Calls:
         self.answers: list[list[str]] = []
 
     def make(self, count: int) -> None:
-        threads = [threading.Thread(target=self._make, args=(count // THREADS,)) for _ in range(THREADS)]
+        threads = [
+            threading.Thread(target=self._make, args=(count // THREADS,)) for _ in range(THREADS)
+        ]
         for one in threads:
             one.start()
         for one in threads:
@@ -73,13 +77,17 @@ class Calls:
         for number in range(count):
             engine = kept if number % 2 else ExternalScheduler(self._url, LOCK_S)
             try:
-                self.answers.append(engine.run_filters(["TrustedHosts"], self._hosts, self._vm, {}).result)
+                self.answers.append(
+                    engine.run_filters(["TrustedHosts"], self._hosts, self._vm, {}).result
+                )
             except NoAnswer as e:
                 self.lost.append(str(e))
 
 
 @pytest.mark.soak
-@pytest.mark.parametrize("behave", [hangs, refuses, fails, is_slow], ids=["hangs", "refuses", "answers 500", "after 1 s"])
+@pytest.mark.parametrize(
+    "behave", [hangs, refuses, fails, is_slow], ids=["hangs", "refuses", "answers 500", "after 1 s"]
+)
 def test_no_call_is_lost(
     behave: Behaviour, server: Server, pki: Path, site_pki: Path, tmp_path: Path
 ) -> None:
@@ -98,7 +106,12 @@ def test_no_call_is_lost(
         calls = Calls(url, sorted(tables.hosts), next(iter(tables.vms)))
         if behave is is_slow:
             asked = ["TrustedHosts"], sorted(tables.hosts), next(iter(tables.vms)), {}
-            until(lambda: len(ExternalScheduler(url, LOCK_S).run_filters(*asked).result) == len(tables.hosts))
+            until(
+                lambda: (
+                    len(ExternalScheduler(url, LOCK_S).run_filters(*asked).result)
+                    == len(tables.hosts)
+                )
+            )
         calls.make(CALLS)
     print(f"filter: {len(calls.answers)} calls answered, {len(calls.lost)} lost")
     assert calls.lost == []
@@ -113,7 +126,9 @@ def silent() -> Iterator[str]:
         yield f"http://127.0.0.1:{listener.getsockname()[1]}/"
 
 
-def test_the_clusters_lock_is_held_no_longer_than_setup_allows(silent: str, site_pki: Path, tmp_path: Path) -> None:
+def test_the_clusters_lock_is_held_no_longer_than_setup_allows(
+    silent: str, site_pki: Path, tmp_path: Path
+) -> None:
     """It is the engine's own limit that ends the call; its default is 120 s."""
     site = Site(tmp_path, site_pki, 2, [{"name": "vm"}], silent)
     try:

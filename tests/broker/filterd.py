@@ -14,9 +14,19 @@ from ovirt_tcp_plugin.lab.processes import Processes, free_ports, listens
 
 def configure(directory: Path, port: int) -> Sequence[str]:
     """Write its configuration; return its command line."""
-    options = {"server": {"port": port}, "snapshots": {"directory": str(directory / "snapshot.d"), "owner": ""}}
+    options = {
+        "server": {"port": port},
+        "snapshots": {"directory": str(directory / "snapshot.d"), "owner": ""},
+    }
     (directory / "filterd.yaml").write_text(json.dumps(options))
-    return [sys.executable, "-m", "ovirt_tcp_plugin.scheduler.main", "--config-dir", str(directory), "run"]
+    return [
+        sys.executable,
+        "-m",
+        "ovirt_tcp_plugin.scheduler.main",
+        "--config-dir",
+        str(directory),
+        "run",
+    ]
 
 
 def start(processes: Processes, directory: Path) -> str:

@@ -41,7 +41,9 @@ class TestPlaces:
     """A verdict is of one host in one place under one name."""
 
     @pytest.mark.parametrize("change", [{"cluster_id": "elsewhere"}, {"address": "other.lab"}])
-    def test_one_that_moved_or_has_another_address_attests_before_it_counts(self, change: dict[str, str]) -> None:
+    def test_one_that_moved_or_has_another_address_attests_before_it_counts(
+        self, change: dict[str, str]
+    ) -> None:
         world = World()
         world.attest(good=world.ids())
         world.inside()
@@ -96,7 +98,9 @@ class TestWall:
         wall.host_labels.append(label.id)
         until(lambda: wall.host_labels == [])
 
-    def test_one_of_a_pool_that_ended_while_the_broker_was_down_goes_after_two_listings(self) -> None:
+    def test_one_of_a_pool_that_ended_while_the_broker_was_down_goes_after_two_listings(
+        self,
+    ) -> None:
         world = World()
         world.policy = dataclasses.replace(world.policy, filter_ids=frozenset())
         world.knowledge = BrokerState(world.options, world.clock, random.random)
@@ -119,7 +123,9 @@ class TestWall:
             world.look()
             assert world.ended == ()
 
-    def test_one_whose_removal_failed_stays_when_its_cluster_is_a_pool_again(self, site: Site) -> None:
+    def test_one_whose_removal_failed_stays_when_its_cluster_is_a_pool_again(
+        self, site: Site
+    ) -> None:
         site.start()
         until(lambda: site.inside() == EVERYBODY)
         wall, cluster = site.wall(), site.engine.model.clusters[site.cluster]
@@ -135,12 +141,18 @@ class TestWall:
         until(lambda: site.engine.rest.calls["GET clusters"] > asked + 4)
         assert site.wall() is wall
 
-    def test_one_that_cannot_be_removed_keeps_no_untrusted_host_in_service(self, site: Site) -> None:
-        second = dataclasses.replace(site.engine.model.clusters[site.cluster], id=model.new_id(), name="Second")
+    def test_one_that_cannot_be_removed_keeps_no_untrusted_host_in_service(
+        self, site: Site
+    ) -> None:
+        second = dataclasses.replace(
+            site.engine.model.clusters[site.cluster], id=model.new_id(), name="Second"
+        )
         site.engine.model.clusters[second.id] = second
         site.start()
         until(lambda: site.inside() == EVERYBODY and len(site.engine.model.groups) == 2)
-        removals = AnswerFault(faults.BROKEN, "DELETE", "api/clusters/[^/]*/affinitygroups/[^/]*", 10_000)
+        removals = AnswerFault(
+            faults.BROKEN, "DELETE", "api/clusters/[^/]*/affinitygroups/[^/]*", 10_000
+        )
         site.engine.faults.answers = [removals]
         second.policy = builtin.NONE_POLICY
         until(lambda: removals.times < 10_000)
@@ -149,15 +161,20 @@ class TestWall:
         until(lambda: site.statuses()["h1"] == "maintenance")
 
     def test_one_at_which_the_engine_fails_keeps_no_other_waiting(self, site: Site) -> None:
-        second = dataclasses.replace(site.engine.model.clusters[site.cluster], id=model.new_id(), name="Second")
+        second = dataclasses.replace(
+            site.engine.model.clusters[site.cluster], id=model.new_id(), name="Second"
+        )
         site.engine.model.clusters[second.id] = second
         broken = f"api/clusters/{site.cluster}/.*"
         site.engine.faults.answers = [AnswerFault(faults.BROKEN, "POST", broken, 10_000)]
         site.start()
         until(lambda: any(one.cluster == second.id for one in site.engine.model.groups.values()))
 
-    def test_nobody_enters_by_a_plan_from_before_trust_was_lost(self, site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
-        """The engine was slow, or the broker stood still: the verdict that let the host in is over."""
+    def test_nobody_enters_by_a_plan_from_before_trust_was_lost(
+        self, site: Site, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """The engine was slow, or the broker stood still: the verdict that let the host in is
+        over."""
         add_host, entered = Engine.add_host, []
 
         def slowly(engine: Engine, cluster_id: str, group_id: str, host_id: str) -> None:
@@ -180,7 +197,9 @@ class TestWall:
         assert len(entered) == 1
 
 
-def test_a_fault_of_our_own_in_taking_an_answer_leaves_nobody_unasked(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_fault_of_our_own_in_taking_an_answer_leaves_nobody_unasked(
+    site: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
     record = Questions.record
     failed: list[Mapping[str, Answer]] = []
 
@@ -221,7 +240,9 @@ class TestClock:
 
 
 class TestDisk:
-    def test_one_without_room_for_the_state_stops_no_quarantine(self, site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_one_without_room_for_the_state_stops_no_quarantine(
+        self, site: Site, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
         site.start()
         until(lambda: site.inside() == EVERYBODY)
 
@@ -239,17 +260,27 @@ class TestDisk:
         until(lambda: site.inside() == EVERYBODY)
         shutil.rmtree(site.options.snapshot.directory)
         site.service.attest_in_stages()
-        until(lambda: site.options.snapshot.directory.exists() and site.trusted_in_snapshot() == EVERYBODY)
+        until(
+            lambda: (
+                site.options.snapshot.directory.exists() and site.trusted_in_snapshot() == EVERYBODY
+            )
+        )
 
     def test_a_pool_whose_snapshot_cannot_be_written_keeps_no_other_back(self, site: Site) -> None:
-        second = dataclasses.replace(site.engine.model.clusters[site.cluster], id=model.new_id(), name="Second")
+        second = dataclasses.replace(
+            site.engine.model.clusters[site.cluster], id=model.new_id(), name="Second"
+        )
         bad = min(site.cluster, second.id)
         (site.options.snapshot.directory / f"{bad}.new").mkdir(parents=True)
         clusters = dict(sorted({**site.engine.model.clusters, second.id: second}.items()))
         site.engine.model.clusters.clear()
         site.engine.model.clusters.update(clusters)
         site.start()
-        until(lambda: (site.options.snapshot.directory / f"{max(site.cluster, second.id, *clusters)}.json").exists())
+        until(
+            lambda: (
+                site.options.snapshot.directory / f"{max(site.cluster, second.id, *clusters)}.json"
+            ).exists()
+        )
 
     def test_a_state_that_breaks_off_in_its_middle_is_taken_over_not_even_in_part(self) -> None:
         world = World()
@@ -262,7 +293,9 @@ class TestDisk:
             fresh.restore(saved)
         assert fresh.encode() == before
 
-    def test_of_two_threads_that_save_the_later_state_stays(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_of_two_threads_that_save_the_later_state_stays(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
         """One is held up after it looked, the other looks and writes meanwhile."""
         world, looked, held = World(), threading.Event(), threading.Event()
         memory = StateFile(tmp_path)
@@ -287,8 +320,11 @@ class TestDisk:
         saved = json.loads((tmp_path / "state.json").read_bytes())
         assert saved["knowledge"]["verdicts"]["h1"]["level"] == "untrusted"
 
-    def test_what_lost_trust_between_two_writes_is_saved_while_the_engine_is_away(self, site: Site) -> None:
-        """Only the engine's answers used to bring the next save about: killed by then, the broker trusted the host again."""
+    def test_what_lost_trust_between_two_writes_is_saved_while_the_engine_is_away(
+        self, site: Site
+    ) -> None:
+        """Only the engine's answers used to bring the next save about: killed by then, the broker
+        trusted the host again."""
         site.options = dataclasses.replace(site.options, verdicts=settings.VerdictOptions())
         site.start()
         until(lambda: site.inside() == EVERYBODY)
@@ -301,16 +337,24 @@ class TestDisk:
         site.source.levels["h1.lab"] = Level.UNTRUSTED
         site.service.attest_host(site.host("h1").id)
         until(lambda: "h1" not in site.trusted_in_snapshot())
-        until(lambda: b'"untrusted"' in (site.options.state.directory / "state.json").read_bytes(), 2)
+        until(
+            lambda: b'"untrusted"' in (site.options.state.directory / "state.json").read_bytes(), 2
+        )
         site.engine.faults.answers = []
 
-    def test_what_loses_trust_before_all_vms_are_listed_is_saved(self, site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_what_loses_trust_before_all_vms_are_listed_is_saved(
+        self, site: Site, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
         """That may take long where there are many, and no snapshot is written before."""
         site.start()
         until(lambda: site.inside() == EVERYBODY)
         until(lambda: site.trusted_in_snapshot() == EVERYBODY)
         site.stop()
-        state, listing, saved = site.options.state.directory / "state.json", Engine.listing, threading.Event()
+        state, listing, saved = (
+            site.options.state.directory / "state.json",
+            Engine.listing,
+            threading.Event(),
+        )
 
         def slowly(engine: Engine) -> Listing:
             saved.wait(8)
@@ -381,7 +425,9 @@ class TestQuarantine:
         assert world.knowledge.quarantine.to_activate() == ["h1"]
 
     @pytest.mark.parametrize("leave", ["removed", "moved"])
-    def test_the_guard_does_not_wait_for_hosts_that_are_no_more_of_its_pool(self, leave: str) -> None:
+    def test_the_guard_does_not_wait_for_hosts_that_are_no_more_of_its_pool(
+        self, leave: str
+    ) -> None:
         world = World(hosts=10)
         world.attest(good=world.ids())
         world.attest(bad=["h0", "h1", "h2"])
@@ -402,7 +448,9 @@ class TestEvents:
         until(lambda: site.inside() == EVERYBODY)
         return site
 
-    def test_they_are_read_on_when_the_engine_comes_from_a_backup_and_counts_anew(self, site: Site) -> None:
+    def test_they_are_read_on_when_the_engine_comes_from_a_backup_and_counts_anew(
+        self, site: Site
+    ) -> None:
         self.running(site)
         until(lambda: site.trusted_in_snapshot() == EVERYBODY)
         site.stop()
@@ -413,13 +461,21 @@ class TestEvents:
         until(lambda: sum(map(len, site.source.asked[asked:])) >= len(EVERYBODY))
         until(lambda: site.inside() == EVERYBODY)
         site.source.levels["h1.lab"] = Level.TIMEOUT
-        site.engine.model.log(audit_log.HOST_TO_MAINTENANCE, "and Up again, which no list showed", host=site.host("h1").id)
+        site.engine.model.log(
+            audit_log.HOST_TO_MAINTENANCE,
+            "and Up again, which no list showed",
+            host=site.host("h1").id,
+        )
         until(lambda: site.inside() == EVERYBODY - {"h1"})
 
-    def test_ids_that_were_left_out_are_no_missed_events(self, site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_ids_that_were_left_out_are_no_missed_events(
+        self, site: Site, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
         """Sequences have gaps, and whoever dismisses all events leaves none to overlap with."""
         voided: list[str] = []
-        monkeypatch.setattr(BrokerState, "void", lambda knowledge, code, reason: voided.append(reason))
+        monkeypatch.setattr(
+            BrokerState, "void", lambda knowledge, code, reason: voided.append(reason)
+        )
         log = self.running(site).engine.model.audit_log
         with site.engine.model.lock:
             log.rows.clear()
@@ -429,7 +485,9 @@ class TestEvents:
         assert voided == []
 
     def test_a_listing_that_is_due_and_fails_stays_due(self, site: Site) -> None:
-        site.options = dataclasses.replace(site.options, intervals=settings.IntervalOptions(0.1, 600))
+        site.options = dataclasses.replace(
+            site.options, intervals=settings.IntervalOptions(0.1, 600)
+        )
         self.running(site)
         site.engine.faults.answers = [AnswerFault(faults.HTML, "GET", "api/vms")]
         vm = model.Vm(model.new_id(), "late", site.cluster)
@@ -438,19 +496,24 @@ class TestEvents:
         until(lambda: site.wall() and vm.id in site.wall().vms)  # type: ignore[union-attr]
 
     def test_a_host_that_came_up_while_the_broker_was_down_attests_anew(self, site: Site) -> None:
-        """The events of its going may have been dropped: the engine limits them. That of its coming never is."""
+        """The events of its going may have been dropped: the engine limits them. That of its coming
+        never is."""
         self.running(site)
         until(lambda: site.trusted_in_snapshot() == EVERYBODY)
         site.stop()
         site.source.levels["h1.lab"] = Level.TIMEOUT
-        site.engine.model.log(audit_log.HOST_DETECTED, "Status of host h1 was set to Up.", host=site.host("h1").id)
+        site.engine.model.log(
+            audit_log.HOST_DETECTED, "Status of host h1 was set to Up.", host=site.host("h1").id
+        )
         site.start()
         until(lambda: site.inside() == EVERYBODY - {"h1"})
 
     def test_one_absence_voids_once(self, site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
         voided: list[str] = []
         monkeypatch.setattr(observe, "MAX_ENGINE_SILENCE_MS", 500)
-        monkeypatch.setattr(BrokerState, "void", lambda knowledge, code, reason: voided.append(reason))
+        monkeypatch.setattr(
+            BrokerState, "void", lambda knowledge, code, reason: voided.append(reason)
+        )
         self.running(site)
         lists = AnswerFault(faults.HTML, "GET", "api/(hosts|clusters)", 15)
         site.engine.faults.answers = [lists]

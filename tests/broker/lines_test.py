@@ -1,6 +1,7 @@
 # SPDX-FileCopyrightText: The ovirt_tcp_plugin developers
 # SPDX-License-Identifier: Apache-2.0
-"""What each line of enforcement is worth: a host turns untrusted while it runs VMs, with some lines absent.
+"""What each line of enforcement is worth: a host turns untrusted while it runs VMs, with some lines
+absent.
 
 Real SDK, broker, filterd and gate against the simulated engine. Each case makes one row of the
 table in docs/security-model.md.
@@ -29,7 +30,12 @@ from tests.hooks import gate_test
 ROOT = Path(__file__).parents[2]
 TABLE = ROOT / "docs" / "security-model.md"
 LINES = ("filter", "wall", "gate", "quarantine")
-CASES = [LINES, *(tuple(one for one in LINES if one != absent) for absent in LINES), *((one,) for one in LINES), ()]
+CASES = [
+    LINES,
+    *(tuple(one for one in LINES if one != absent) for absent in LINES),
+    *((one,) for one in LINES),
+    (),
+]
 GOOD, BAD = "h1", "h2"
 # All would rather be on the bad host.
 VMS = [
@@ -41,14 +47,17 @@ VMS = [
 NEW = "first start"
 # At half of it the hosts are asked again.
 SHORT_LIFE_MS = 2000
-# By then a VM that may start has started, one that may migrate has migrated, and the enforcer has moved one.
+# By then a VM that may start has started, one that may migrate has migrated, and the enforcer has
+# moved one.
 SETTLES_S = 1.5
 
 
 class Lines:
     """A pool of a good host and one that turned bad, with these lines of enforcement."""
 
-    def __init__(self, present: tuple[str, ...], directory: Path, pki: Path, processes: Processes) -> None:
+    def __init__(
+        self, present: tuple[str, ...], directory: Path, pki: Path, processes: Processes
+    ) -> None:
         self.present, self.scheduler = present, filterd.start(processes, directory)
         site = self.site = Site(directory, pki, 2, VMS, self.scheduler)
         self.engine = site.engine
@@ -69,7 +78,9 @@ class Lines:
                 host.sign(level=level)
                 site.host(name).hook_directory = str(host.hooks)
         if "quarantine" not in present:
-            self.engine.faults.refused_maintenance[BAD] = "Cannot switch Host to Maintenance mode: it has SPM tasks."
+            self.engine.faults.refused_maintenance[BAD] = (
+                "Cannot switch Host to Maintenance mode: it has SPM tasks."
+            )
 
     def settle(self, processes: Processes) -> None:
         """Wait until the broker found both hosts good."""
@@ -90,7 +101,11 @@ class Lines:
         until(lambda: self.site.trusted_in_snapshot() == {GOOD})
         if "filter" in self.present:
             proxy, bad = xmlrpc.client.ServerProxy(self.scheduler), self.site.host(BAD).id
-            until(lambda: not proxy.runFilters(["TrustedHosts"], [bad], self.vm("start").id, {})["result"])
+            until(
+                lambda: (
+                    not proxy.runFilters(["TrustedHosts"], [bad], self.vm("start").id, {})["result"]
+                )
+            )
         if "quarantine" in self.present:
             until(lambda: self.site.host(BAD).status == "maintenance")
 
@@ -109,7 +124,11 @@ class Lines:
     def there(self) -> set[str]:
         """Return the VMs that run on the bad host now."""
         bad, vms = self.site.host(BAD).id, list(self.engine.model.vms.values())
-        return {one.name for one in vms if one.host == bad and one.status == model.UP and not one.migrating_to}
+        return {
+            one.name
+            for one in vms
+            if one.host == bad and one.status == model.UP and not one.migrating_to
+        }
 
 
 def row(present: tuple[str, ...], arrived: set[str], stays: bool) -> str:
@@ -120,19 +139,29 @@ def row(present: tuple[str, ...], arrived: set[str], stays: bool) -> str:
         name = f"no {absent[0]}"
     else:
         name = f"{present[0]} alone" if present else "none"
-    held = [NEW not in arrived, not arrived & {"start", "resume"}, "migration" not in arrived, not stays]
+    held = [
+        NEW not in arrived,
+        not arrived & {"start", "resume"},
+        "migration" not in arrived,
+        not stays,
+    ]
     return " | ".join([f"| {name}", *("held" if one else "**not held**" for one in held)]) + " |"
 
 
 @pytest.mark.parametrize("present", CASES, ids=["+".join(one) or "none" for one in CASES])
-def test_the_readme_tells_what_still_holds(present: tuple[str, ...], tmp_path: Path, site_pki: Path) -> None:
+def test_the_readme_tells_what_still_holds(
+    present: tuple[str, ...], tmp_path: Path, site_pki: Path
+) -> None:
     with contextlib.ExitStack() as stack:
         processes = stack.enter_context(Processes(tmp_path))
         lines = Lines(present, tmp_path, site_pki, processes)
         site = lines.site
         stack.callback(site.engine.stop)
         connection = ovirtsdk4.Connection(
-            url=site.engine.url, username=sites.ADMINISTRATOR, password=sites.PASSWORD, ca_file=str(site_pki / "ca.pem")
+            url=site.engine.url,
+            username=sites.ADMINISTRATOR,
+            password=sites.PASSWORD,
+            ca_file=str(site_pki / "ca.pem"),
         )
         stack.callback(connection.close, logout=False)
         with contextlib.ExitStack() as running:

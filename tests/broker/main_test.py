@@ -34,7 +34,10 @@ def options(tmp_path: Path) -> dict[str, Any]:
             "password_file": str(tmp_path / "engine.password"),
             "ca_file": str(tmp_path / "ca.pem"),
         },
-        "verifier": {"urls": ["https://127.0.0.1:2"], "token_file": str(tmp_path / "verifier.token")},
+        "verifier": {
+            "urls": ["https://127.0.0.1:2"],
+            "token_file": str(tmp_path / "verifier.token"),
+        },
         "api": {"port": free_ports(1)[0]},
         "hooks": {"directory": str(HOOKS)},
         "snapshot": {"directory": str(tmp_path / "snapshot.d")},
@@ -44,10 +47,19 @@ def options(tmp_path: Path) -> dict[str, Any]:
 
 def command(tmp_path: Path, options: dict[str, Any], *arguments: str) -> list[str]:
     (tmp_path / "broker.yaml").write_text(yaml.safe_dump(options), encoding="utf-8")
-    return [sys.executable, "-m", "ovirt_tcp_plugin.broker.main", "--config-dir", str(tmp_path), *arguments]
+    return [
+        sys.executable,
+        "-m",
+        "ovirt_tcp_plugin.broker.main",
+        "--config-dir",
+        str(tmp_path),
+        *arguments,
+    ]
 
 
-def run(tmp_path: Path, options: dict[str, Any], *arguments: str) -> subprocess.CompletedProcess[str]:
+def run(
+    tmp_path: Path, options: dict[str, Any], *arguments: str
+) -> subprocess.CompletedProcess[str]:
     given = command(tmp_path, options, *arguments)
     return subprocess.run(given, capture_output=True, text=True, timeout=20, check=False)
 
@@ -85,10 +97,14 @@ def test_what_is_missing_stops_the_start(
     assert fault in found.stderr
 
 
-def test_it_serves_without_an_engine_and_stops_when_told(tmp_path: Path, options: dict[str, Any]) -> None:
+def test_it_serves_without_an_engine_and_stops_when_told(
+    tmp_path: Path, options: dict[str, Any]
+) -> None:
     url = f"http://127.0.0.1:{options['api']['port']}/v1/hosts"
     token = run(tmp_path, options, "token", "add", "--role", "viewer").stdout.strip()
-    with subprocess.Popen(command(tmp_path, options, "run"), stderr=subprocess.PIPE, text=True) as process:
+    with subprocess.Popen(
+        command(tmp_path, options, "run"), stderr=subprocess.PIPE, text=True
+    ) as process:
         deadline = time.monotonic() + 15
         while True:
             try:
@@ -107,10 +123,17 @@ def test_it_serves_without_an_engine_and_stops_when_told(tmp_path: Path, options
     assert token not in log
 
 
-def test_tokens_are_listed_without_their_secrets_and_removed(tmp_path: Path, options: dict[str, Any]) -> None:
-    secret = run(tmp_path, options, "token", "add", "--role", "operator", "--note", "ovirt-tcp").stdout.strip()
+def test_tokens_are_listed_without_their_secrets_and_removed(
+    tmp_path: Path, options: dict[str, Any]
+) -> None:
+    secret = run(
+        tmp_path, options, "token", "add", "--role", "operator", "--note", "ovirt-tcp"
+    ).stdout.strip()
     identifier, role, end, note = run(tmp_path, options, "token", "list").stdout.split()
     assert (role, end, note) == ("operator", "never", "ovirt-tcp")
     assert all(secret.encode() not in path.read_bytes() for path in (tmp_path / "state").iterdir())
     assert run(tmp_path, options, "token", "remove", identifier).returncode == 0
-    assert run(tmp_path, options, "token", "remove", identifier).stderr.strip() == f"Error: there is no token {identifier}"
+    assert (
+        run(tmp_path, options, "token", "remove", identifier).stderr.strip()
+        == f"Error: there is no token {identifier}"
+    )

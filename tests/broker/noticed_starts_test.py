@@ -174,7 +174,9 @@ class TestEvents:
 
     def take(self, site: Site, code: int) -> None:
         host = site.host("h1").id
-        site.service.observation.take_event(Event(1_000_000, code, host, "vm", site.cluster, "any text"))
+        site.service.observation.take_event(
+            Event(1_000_000, code, host, "vm", site.cluster, "any text")
+        )
 
     def test_each_way_out_of_up_ends_the_verdict(self, ended: Site) -> None:
         host = ended.host("h1").id

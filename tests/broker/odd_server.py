@@ -65,7 +65,9 @@ class Server:
 def pki(tmp_path_factory: pytest.TempPathFactory) -> Path:
     directory = tmp_path_factory.mktemp("pki")
     now = datetime.datetime.now(datetime.timezone.utc)
-    certificate, key = Authority.create(directory, now).issue_server(["127.0.0.1", "localhost"], now)
+    certificate, key = Authority.create(directory, now).issue_server(
+        ["127.0.0.1", "localhost"], now
+    )
     (directory / "server.pem").write_bytes(certificate)
     write_key(directory / "server.key", key)
     (directory / "token").write_text(TOKEN + "\n", encoding="ascii")
@@ -132,5 +134,11 @@ def source(pki: Path, kind: str, *urls: str, **changes: Any) -> Source:
 
 
 def good(name: str, **changes: Any) -> dict[str, Any]:
-    members = {"level": Level.TRUSTED, "age_ms": 50, "lifetime_ms": 600_000, "boot_id": "boot", **changes}
+    members = {
+        "level": Level.TRUSTED,
+        "age_ms": 50,
+        "lifetime_ms": 600_000,
+        "boot_id": "boot",
+        **changes,
+    }
     return result.encode(AttestationResult(name, **members))

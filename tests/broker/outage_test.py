@@ -1,8 +1,10 @@
 # SPDX-FileCopyrightText: The ovirt_tcp_plugin developers
 # SPDX-License-Identifier: Apache-2.0
-"""All attestation servers are silent for ten verdict lives: nobody is moved, nobody leaves, nobody starts, all returns.
+"""All attestation servers are silent for ten verdict lives: nobody is moved, nobody leaves, nobody
+starts, all returns.
 
-Real SDK, broker, filterd and files, against the simulated engine, whose enforcer looks twice a second.
+Real SDK, broker, filterd and files, against the simulated engine, whose enforcer looks twice a
+second.
 """
 
 from __future__ import annotations
@@ -29,7 +31,8 @@ NOTED_WITHIN_S = 0.2
 
 
 class Administrator:
-    """Tries to start a VM that is down, again and again, through the real SDK, and stops it when it runs."""
+    """Tries to start a VM that is down, again and again, through the real SDK, and stops it when it
+    runs."""
 
     def __init__(self, site: Site, vm: model.Vm) -> None:
         self._site, self._vm, self._over = site, vm, threading.Event()
@@ -42,7 +45,9 @@ class Administrator:
 
     def _work(self) -> None:
         ca_file, url = str(self._site.pki / "ca.pem"), self._site.engine.url
-        connection = ovirtsdk4.Connection(url=url, username=ADMINISTRATOR, password=PASSWORD, ca_file=ca_file)
+        connection = ovirtsdk4.Connection(
+            url=url, username=ADMINISTRATOR, password=PASSWORD, ca_file=ca_file
+        )
         vm = connection.system_service().vms_service().vm_service(self._vm.id)
         while not self._over.wait(0.02):
             with contextlib.suppress(ovirtsdk4.Error):
@@ -54,7 +59,9 @@ class Administrator:
 def site(tmp_path: Path, site_pki: Path) -> Iterator[Site]:
     with contextlib.ExitStack() as stack:
         url = filterd.start(stack.enter_context(Processes(tmp_path)), tmp_path)
-        vms = [{"name": f"vm{n}", "host": f"h{n}", "high_availability": n == 1} for n in range(1, 6)]
+        vms = [
+            {"name": f"vm{n}", "host": f"h{n}", "high_availability": n == 1} for n in range(1, 6)
+        ]
         made = Site(tmp_path, site_pki, 5, [*vms, {"name": "wanted"}], url)
         stack.callback(made.engine.stop)
         tables = made.engine.model
@@ -69,7 +76,11 @@ def site(tmp_path: Path, site_pki: Path) -> Iterator[Site]:
 def chosen(site: Site) -> list[tuple[float, str, str]]:
     """Return when each VM was given a host, for what, and which."""
     with site.engine.model.lock:
-        return [(one["time"], one["purpose"], one["chosen"]) for one in site.engine.model.journal if one["chosen"]]
+        return [
+            (one["time"], one["purpose"], one["chosen"])
+            for one in site.engine.model.journal
+            if one["chosen"]
+        ]
 
 
 @pytest.mark.soak
@@ -78,7 +89,9 @@ def test_an_outage_of_all_servers_moves_and_places_nobody_and_ends_by_itself(sit
     tables = site.engine.model
     until(lambda: site.inside() == EVERYBODY and site.trusted_in_snapshot() == EVERYBODY)
     until(lambda: (wall := site.wall()) is not None and set(wall.vms) == set(tables.vms))
-    administrator = Administrator(site, next(vm for vm in tables.vms.values() if vm.name == "wanted"))
+    administrator = Administrator(
+        site, next(vm for vm in tables.vms.values() if vm.name == "wanted")
+    )
     until(lambda: len(chosen(site)) > 2)
     places = {vm.name: vm.host for vm in tables.vms.values() if vm.name != "wanted"}
 
@@ -99,7 +112,14 @@ def test_an_outage_of_all_servers_moves_and_places_nobody_and_ends_by_itself(sit
     assert lost.status == "down"
     site.source.down = False
     before = len(chosen(site))
-    until(lambda: site.inside() == EVERYBODY and lost.status == "up" and len(chosen(site)) > before + 1, 90)
+    until(
+        lambda: (
+            site.inside() == EVERYBODY and lost.status == "up" and len(chosen(site)) > before + 1
+        ),
+        90,
+    )
     administrator.stop()
     assert set(site.statuses().values()) == {"up"}
-    print(f"\n{LIVES} lives of {LIFE_MS} ms: 0 migrations, 0 quarantines, 0 placements past the ends")
+    print(
+        f"\n{LIVES} lives of {LIFE_MS} ms: 0 migrations, 0 quarantines, 0 placements past the ends"
+    )

@@ -1,9 +1,11 @@
 # SPDX-FileCopyrightText: The ovirt_tcp_plugin developers
 # SPDX-License-Identifier: Apache-2.0
-"""Every way in which a VM comes to a host, with each state of the only host there is, and filterd up or down.
+"""Every way in which a VM comes to a host, with each state of the only host there is, and filterd
+up or down.
 
-Real SDK, broker, filterd and files, against the simulated engine. A VM behind the wall runs in the trusted cells only,
-60 of 60; one that the broker has never seen, at its first start, as long as filterd is up.
+Real SDK, broker, filterd and files, against the simulated engine. A VM behind the wall runs in the
+trusted cells only, 60 of 60; one that the broker has never seen, at its first start, as long as
+filterd is up.
 """
 
 from __future__ import annotations
@@ -27,7 +29,13 @@ from tests.broker.site import PASSWORD, Site, until
 from tests.hooks import gate_test
 
 SOURCE, CANDIDATE = "h1", "h2"
-STATES = ["trusted", "untrusted", "unknown", "verdict ended", "all servers down beyond the last end"]
+STATES = [
+    "trusted",
+    "untrusted",
+    "unknown",
+    "verdict ended",
+    "all servers down beyond the last end",
+]
 SHORT_LIFE_MS = 1500
 # By then a VM that may start has started.
 STAYS_AWAY_S = 1.0
@@ -59,19 +67,33 @@ class Cell:
         self._settle()
         proxy, hosts = xmlrpc.client.ServerProxy(scheduler), [site.host(CANDIDATE).id]
         passing = hosts if state == "trusted" else []
-        until(lambda: proxy.runFilters(["TrustedHosts"], hosts, self.vm("start").id, {})["result"] == passing)
+        until(
+            lambda: (
+                proxy.runFilters(["TrustedHosts"], hosts, self.vm("start").id, {})["result"]
+                == passing
+            )
+        )
         site.service.stop()  # what stands now has to hold without the broker, too
         filterd()
         self.connection = ovirtsdk4.Connection(
-            url=site.engine.url, username=sites.ADMINISTRATOR, password=PASSWORD, ca_file=str(site.pki / "ca.pem")
+            url=site.engine.url,
+            username=sites.ADMINISTRATOR,
+            password=PASSWORD,
+            ca_file=str(site.pki / "ca.pem"),
         )
         self.system = self.connection.system_service()
 
     def _settle(self) -> None:
         site, bad = self.site, self.state == "untrusted"
-        until(lambda: (wall := site.wall()) is not None and set(wall.vms) == set(site.engine.model.vms))
+        until(
+            lambda: (
+                (wall := site.wall()) is not None and set(wall.vms) == set(site.engine.model.vms)
+            )
+        )
         if self.state in ("trusted", "verdict ended") or self.state.startswith("all"):
-            until(lambda: site.inside() == {CANDIDATE} and site.trusted_in_snapshot() == {CANDIDATE})
+            until(
+                lambda: site.inside() == {CANDIDATE} and site.trusted_in_snapshot() == {CANDIDATE}
+            )
         if self.state == "verdict ended":
             site.source.levels["h2.lab"] = Level.TIMEOUT
         if self.state.startswith("all"):
@@ -89,7 +111,11 @@ class Cell:
     def arrived(self) -> set[str]:
         """Return the VMs that run on the candidate now."""
         candidate, vms = self.site.host(CANDIDATE).id, self.site.engine.model.vms.values()
-        return {one.name for one in vms if one.host == candidate and one.status == "up" and not one.migrating_to}
+        return {
+            one.name
+            for one in vms
+            if one.host == candidate and one.status == "up" and not one.migrating_to
+        }
 
     def comes_to_be(self, expected: set[str]) -> bool:
         """Return whether these VMs, and no others, come to run on the candidate."""
@@ -105,7 +131,9 @@ class Cell:
     def go_all_paths(self) -> None:
         """Start, run once, restart, resume, migrate and evacuate, each with a VM of its own."""
         self.vm("resume").status = "suspended"
-        unmarked = types.Vm(custom_properties=[types.CustomProperty(name="trusted_host_flag", value="false")])
+        unmarked = types.Vm(
+            custom_properties=[types.CustomProperty(name="trusted_host_flag", value="false")]
+        )
         lost = self.vm("ha_restart")
         lost.status, lost.host = "up", self.site.host(CANDIDATE).id
         self.site.engine.vms.lose(lost, "it crashed.")
@@ -119,7 +147,9 @@ class Cell:
     def start_for_the_first_time(self, run_once: bool) -> str:
         """Start a VM that the broker has never seen; return its name."""
         name, engine = f"new-{run_once}", self.site.engine
-        made = model.Vm(model.new_id(), name, self.site.cluster, pinned_to=(self.site.host(CANDIDATE).id,))
+        made = model.Vm(
+            model.new_id(), name, self.site.cluster, pinned_to=(self.site.host(CANDIDATE).id,)
+        )
         engine.model.vms[made.id] = made
         service = self.service(name)
         self._try(lambda: service.start(vm=types.Vm()) if run_once else service.start())
@@ -140,7 +170,9 @@ def make_cell(tmp_path: Path, site_pki: Path) -> Iterator[Callable[[str, bool], 
             scheduler = filterd.start(processes, tmp_path)
             site = Site(tmp_path, site_pki, 2, VMS, scheduler)
             stack.callback(site.engine.stop)
-            cell = Cell(site, state, scheduler, lambda: None if filterd_up else processes.stop("filterd"))
+            cell = Cell(
+                site, state, scheduler, lambda: None if filterd_up else processes.stop("filterd")
+            )
             stack.callback(cell.connection.close, logout=False)
             return cell
 
@@ -170,7 +202,9 @@ def test_a_vm_that_nobody_knows_is_held_by_the_filter_at_its_first_start(
     assert cell.comes_to_be(names if state == "trusted" else set())
 
 
-def test_with_filterd_down_the_engine_lets_such_a_first_start_through(make_cell: Callable[[str, bool], Cell]) -> None:
+def test_with_filterd_down_the_engine_lets_such_a_first_start_through(
+    make_cell: Callable[[str, bool], Cell],
+) -> None:
     """docs/security-model.md says so; the hosts' own gate is what refuses it."""
     cell = make_cell("untrusted", False)
     assert cell.comes_to_be({cell.start_for_the_first_time(run_once=False)})
@@ -204,6 +238,10 @@ def test_with_filterd_down_the_hosts_gate_holds_such_a_first_start(
     else:
         until(lambda: all(cell.vm(name).status == "down" for name in names))
         assert cell.arrived() == set()
-        refusals = [one for one in cell.site.engine.model.events if "ovirt-tcp: refused (" in one.description]
+        refusals = [
+            one
+            for one in cell.site.engine.model.events
+            if "ovirt-tcp: refused (" in one.description
+        ]
         assert {one.host for one in refusals} >= {cell.site.host(CANDIDATE).id}
         assert len(refusals) >= len(names)

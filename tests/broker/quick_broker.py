@@ -1,8 +1,10 @@
 # SPDX-FileCopyrightText: The ovirt_tcp_plugin developers
 # SPDX-License-Identifier: Apache-2.0
-"""`ovirt-tcp-broker` whose pauses after failures are short, so that a campaign sees it heal many times.
+"""`ovirt-tcp-broker` whose pauses after failures are short, so that a campaign sees it heal many
+times.
 
-Only what is meant to spare servers and hosts in the long run is shortened; nothing that says what counts as trusted.
+Only what is meant to spare servers and hosts in the long run is shortened; nothing that says what
+counts as trusted.
 """
 
 from __future__ import annotations

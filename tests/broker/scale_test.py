@@ -20,11 +20,14 @@ HOSTS, BATCH, START = 1000, 20, 1_000_000
 
 
 def edits(site: Site) -> int:
-    return sum(number for call, number in site.engine.rest.calls.items() if not call.startswith("GET"))
+    return sum(
+        number for call, number in site.engine.rest.calls.items() if not call.startswith("GET")
+    )
 
 
 def cycle(level: Level, seed: int) -> int:
-    """Return the questions in which all of 1,000 trusted hosts are renewed, when each answer has this level."""
+    """Return the questions in which all of 1,000 trusted hosts are renewed, when each answer has
+    this level."""
     table, spread, now_ms = VerdictCache(Lifetimes()), random.Random(seed), START
     names = [f"h{n}" for n in range(HOSTS)]
     table.observe(dict.fromkeys(names, True), now_ms)
@@ -45,14 +48,18 @@ def cycle(level: Level, seed: int) -> int:
 
 class TestQuestions:
     @pytest.mark.parametrize("level", [Level.TRUSTED, Level.UNTRUSTED, Level.TIMEOUT])
-    def test_a_cycle_is_full_questions_only_whatever_is_answered_and_however_many_ask(self, level: Level) -> None:
+    def test_a_cycle_is_full_questions_only_whatever_is_answered_and_however_many_ask(
+        self, level: Level
+    ) -> None:
         assert cycle(level, seed=1) == math.ceil(HOSTS / BATCH)
 
     def test_nobody_is_taken_along_before_half_life_less_a_tenth(self) -> None:
         table = VerdictCache(Lifetimes())
         table.observe({"old": True, "young": True}, START)
         table.record("old", Answer(Level.TRUSTED, START, 0, 600_000, True), START, 0.0)
-        table.record("young", Answer(Level.TRUSTED, START + 60_000, 0, 600_000, True), START + 60_000, 0.0)
+        table.record(
+            "young", Answer(Level.TRUSTED, START + 60_000, 0, 600_000, True), START + 60_000, 0.0
+        )
         assert table.due(lambda _: True, START + 270_000, False, BATCH, BATCH) == ["old"]
         assert table.due(lambda _: True, START + 330_000, False, BATCH, BATCH) == ["old", "young"]
 

@@ -2,9 +2,10 @@
 # SPDX-License-Identifier: Apache-2.0
 """Random sequences of events on a clock of the test's own, beside a plain model of the rule.
 
-A sequence is a fresh table of two hosts, or a fresh BrokerState of four, and some random events: questions, answers of
-each level, age and freshness, silence, hosts that leave and come, voids, restarts of the broker in the same and in
-another boot. The model knows nothing of how the code does it; the two are compared after every event.
+A sequence is a fresh table of two hosts, or a fresh BrokerState of four, and some random events:
+questions, answers of each level, age and freshness, silence, hosts that leave and come, voids,
+restarts of the broker in the same and in another boot. The model knows nothing of how the code does
+it; the two are compared after every event.
 """
 
 from __future__ import annotations
@@ -38,7 +39,14 @@ NEEDS_TRUST = VmTrust(marked=True)
 PASSING_MS = (0, 1, 500, 3_000, 40_000, LIFE // 2, LIFE - 1, LIFE)
 AGES_MS = (0, 0, 0, 700, 5_000, LIFE - 1, LIFE, None, -1)
 LIVES_MS = (None, LIFE, 2 * LIFE, 90_000)
-LEVELS = (Level.TRUSTED, Level.TRUSTED, Level.TRUSTED, Level.UNTRUSTED, Level.UNKNOWN, Level.TIMEOUT)
+LEVELS = (
+    Level.TRUSTED,
+    Level.TRUSTED,
+    Level.TRUSTED,
+    Level.UNTRUSTED,
+    Level.UNKNOWN,
+    Level.TIMEOUT,
+)
 
 
 @dataclasses.dataclass
@@ -48,7 +56,8 @@ class Truth:
     Attributes:
         up, since_ms: as the last look showed, and since when evidence counts.
         level: of the last answer that counted, empty for none; proven_ms, born_ms, end_ms: of that.
-        last_end_ms: the latest end of any trusted answer ever: past it nothing may be trusted, whatever else happened.
+        last_end_ms: the latest end of any trusted answer ever: past it nothing may be trusted,
+            whatever else happened.
         asked: a question is under way.
     """
 
@@ -62,7 +71,11 @@ class Truth:
     asked: bool = False
 
     def trusted(self, now_ms: int) -> bool:
-        return self.up and self.level == "trusted" and self.born_ms <= now_ms < min(self.end_ms, self.last_end_ms)
+        return (
+            self.up
+            and self.level == "trusted"
+            and self.born_ms <= now_ms < min(self.end_ms, self.last_end_ms)
+        )
 
     def tampered(self) -> bool:
         """Return whether there is evidence against it since it last came Up."""
@@ -76,7 +89,8 @@ class Truth:
         self.up = up
 
     def restart(self, same_boot: bool) -> None:
-        """Only verdicts are saved, and moments of another boot say nothing. Who is not known to be Up is not Up."""
+        """Only verdicts are saved, and moments of another boot say nothing. Who is not known to be
+        Up is not Up."""
         self.asked = False
         if not same_boot:
             self.proven_ms = self.last_end_ms = NEVER
@@ -95,20 +109,29 @@ class Truth:
         proven_ms = answer.sent_ms if answer.fresh else NEVER if age_ms is None else born_ms
         end_ms = born_ms + min(LIFE, LIFE if answer.lifetime_ms is None else answer.lifetime_ms)
         if answer.level is Level.UNTRUSTED:
-            self.proven_ms = max(proven_ms, self.proven_ms) if self.level == "untrusted" else proven_ms
+            self.proven_ms = (
+                max(proven_ms, self.proven_ms) if self.level == "untrusted" else proven_ms
+            )
             self.level = "untrusted"
         if answer.level is not Level.TRUSTED or age_ms is None or age_ms < 0 or end_ms <= now_ms:
             return
         stale = proven_ms < self.since_ms if self.up else False
         if stale or (self.level == "untrusted" and proven_ms < self.proven_ms):
             return
-        self.level, self.proven_ms, self.born_ms, self.end_ms = "trusted" if self.up else "", proven_ms, born_ms, end_ms
+        self.level, self.proven_ms, self.born_ms, self.end_ms = (
+            "trusted" if self.up else "",
+            proven_ms,
+            born_ms,
+            end_ms,
+        )
         self.last_end_ms = max(self.last_end_ms, end_ms)
 
 
 def an_answer(dice: random.Random, sent_ms: int) -> Answer:
     pick = dice.choice
-    return Answer(pick(LEVELS), sent_ms, pick(AGES_MS), pick(LIVES_MS), dice.random() < 0.5, "code", "reason")
+    return Answer(
+        pick(LEVELS), sent_ms, pick(AGES_MS), pick(LIVES_MS), dice.random() < 0.5, "code", "reason"
+    )
 
 
 class TableSequence:
@@ -151,7 +174,11 @@ class TableSequence:
             self.truth[host_id].look(up, self.now_ms)
 
     def ask(self) -> None:
-        due = [one for failing in (False, True) for one in self.table.due(HOSTS.__contains__, self.now_ms, failing)]
+        due = [
+            one
+            for failing in (False, True)
+            for one in self.table.due(HOSTS.__contains__, self.now_ms, failing)
+        ]
         begun = self.table.begin(due)
         for host_id in begun:
             truth = self.truth[host_id]
@@ -179,7 +206,10 @@ class TableSequence:
             if host_id in self.truth:
                 self.truth[host_id].asked = False
             held = before[0] is not None and before[0].level in (Level.TRUSTED, Level.UNTRUSTED)
-            assert not held or before == (self.table.verdict(host_id), self.table.untrusted(host_id)), self.trace
+            assert not held or before == (
+                self.table.verdict(host_id),
+                self.table.untrusted(host_id),
+            ), self.trace
 
     def reboot(self) -> None:
         """Only an event tells."""
@@ -261,16 +291,24 @@ class KnowledgeSequence:
     def check(self) -> None:
         world, now_ms, trusted = self.world, self.world.clock.ms, self.trusted()
         (snapshot,) = world.knowledge.snapshots()
-        shown = {h for h, one in snapshot.hosts.items() if decide(NEEDS_TRUST, Scope.ALL_VMS, one, now_ms).allowed}
+        shown = {
+            h
+            for h, one in snapshot.hosts.items()
+            if decide(NEEDS_TRUST, Scope.ALL_VMS, one, now_ms).allowed
+        }
         assert shown == trusted, self.trace
-        assert world.leaving() <= {h for h, truth in self.truth.items() if truth.tampered()}, self.trace
+        assert world.leaving() <= {h for h, truth in self.truth.items() if truth.tampered()}, (
+            self.trace
+        )
         before = world.wall.host_ids if world.wall else frozenset()
         inside = world.inside()
         assert inside - before <= trusted, self.trace
         # Who is inside without trust was let in with it, and nothing but silence came after.
         assert {self.truth[h].level for h in inside} <= {"trusted"}, self.trace
         assert inside >= trusted, self.trace
-        assert inside == trusted or (trusted and not world.knowledge.questions.servers_answer()), self.trace
+        assert inside == trusted or (trusted and not world.knowledge.questions.servers_answer()), (
+            self.trace
+        )
 
     def pass_time(self) -> None:
         self.world.clock.pass_ms(self.dice.choice(PASSING_MS))
@@ -294,7 +332,9 @@ class KnowledgeSequence:
         self.world.attest(good=[host.id for host in self.world.hosts if host.up])
         for host in self.world.hosts:
             if host.up:
-                self.truth[host.id].hear(Answer(Level.TRUSTED, self.world.clock.ms, 0, LIFE, True), self.world.clock.ms)
+                self.truth[host.id].hear(
+                    Answer(Level.TRUSTED, self.world.clock.ms, 0, LIFE, True), self.world.clock.ms
+                )
 
     def change_status(self) -> None:
         """By an administrator, or a failure."""
@@ -307,23 +347,30 @@ class KnowledgeSequence:
         """The host gets another address."""
         number = self.dice.randrange(len(self.world.hosts))
         host = self.world.hosts[number]
-        self.world.hosts[number] = dataclasses.replace(host, address=f"{host.id}-{self.dice.random()}.lab")
+        self.world.hosts[number] = dataclasses.replace(
+            host, address=f"{host.id}-{self.dice.random()}.lab"
+        )
         self.world.look()
         if host.up:
             self.truth[host.id].void(self.world.clock.ms)
 
     def enforce(self) -> None:
-        """Hosts leave service, and return, as the broker asks; some are refused that, and some get stuck on their way."""
+        """Hosts leave service, and return, as the broker asks; some are refused that, and some get
+        stuck on their way."""
         world = self.world
         for host_id, reason in world.knowledge.quarantine.to_deactivate():
-            status = self.dice.choice(("maintenance", "maintenance", "preparing_for_maintenance", ""))
+            status = self.dice.choice(
+                ("maintenance", "maintenance", "preparing_for_maintenance", "")
+            )
             world.knowledge.quarantine.deactivated(host_id, "" if status else "pinned VMs")
             if status:
                 world.status(host_id, status, reason)
         for host_id in world.knowledge.quarantine.to_activate():
             assert self.truth[host_id].level != "untrusted", self.trace
             # An administrator's own maintenance is never ended.
-            assert next(one for one in world.hosts if one.id == host_id).status_detail.startswith(REASON_PREFIX), self.trace
+            assert next(one for one in world.hosts if one.id == host_id).status_detail.startswith(
+                REASON_PREFIX
+            ), self.trace
             world.knowledge.quarantine.activated(host_id)
             world.status(host_id, "up")
         self._look()
@@ -339,7 +386,8 @@ class KnowledgeSequence:
         self._void()
 
     def step_clock(self) -> None:
-        """No step extends trust or takes a host out; one ahead may be a pause, and has all attest once more."""
+        """No step extends trust or takes a host out; one ahead may be a pause, and has all attest
+        once more."""
         world, leaving = self.world, self.world.leaving()
         step_ms = self.dice.choice((-86_400_000, -61_000, -1, 59_000, 61_000, 86_400_000))
         trusted, world.clock.utc_ms = self.trusted(), world.clock.utc_ms + step_ms
@@ -355,7 +403,10 @@ class KnowledgeSequence:
         saved = json.loads(json.dumps(world.knowledge.encode()))
         world.clock.pass_ms(2_000)
         if not same_boot:
-            world.clock.boot_id, world.clock.ms = f"{self.dice.random()}", self.dice.randrange(1, 100_000_000)
+            world.clock.boot_id, world.clock.ms = (
+                f"{self.dice.random()}",
+                self.dice.randrange(1, 100_000_000),
+            )
         for truth in self.truth.values():
             truth.restart(same_boot)
         world.knowledge = BrokerState(world.options, world.clock, random.random)

@@ -1,6 +1,7 @@
 # SPDX-FileCopyrightText: The ovirt_tcp_plugin developers
 # SPDX-License-Identifier: Apache-2.0
-"""The whole broker against a simulated engine: real SDK, real threads, real files; only the attestation is scripted."""
+"""The whole broker against a simulated engine: real SDK, real threads, real files; only the
+attestation is scripted."""
 
 from __future__ import annotations
 
@@ -26,7 +27,11 @@ class TestStart:
         wall = site.wall()
         assert wall is not None
         until(lambda: len(wall.vms) == 2)
-        assert (wall.hosts_rule.enabled, wall.hosts_rule.enforcing, wall.hosts_rule.positive) == (True, True, True)
+        assert (wall.hosts_rule.enabled, wall.hosts_rule.enforcing, wall.hosts_rule.positive) == (
+            True,
+            True,
+            True,
+        )
         assert not wall.vms_rule.enabled
         until(lambda: site.trusted_in_snapshot() == EVERYBODY)
         assert set(site.statuses().values()) == {"up"}
@@ -51,11 +56,13 @@ class TestStart:
             assert float(told[prefix + name]) >= 1, name
         assert 0 <= float(told[prefix + "listing_age_seconds"]) < 10
         kept = [one["code"] for one in site.history.find(host="h1")]
-        assert [kept.index(code) for code in ("came_up", "trusted", "untrusted", "quarantined")] == sorted(
+        assert [
             kept.index(code) for code in ("came_up", "trusted", "untrusted", "quarantined")
-        )
+        ] == sorted(kept.index(code) for code in ("came_up", "trusted", "untrusted", "quarantined"))
 
-    def test_without_an_attestation_server_nobody_is_inside_and_nobody_is_moved(self, site: Site) -> None:
+    def test_without_an_attestation_server_nobody_is_inside_and_nobody_is_moved(
+        self, site: Site
+    ) -> None:
         site.source.down = True
         site.start()
         until(lambda: site.wall() and len(site.wall().vms) == 2)  # type: ignore[union-attr]
@@ -118,16 +125,23 @@ class TestUntrusted:
 
         def refuse(host: model.Host, reason: str) -> None:
             text = "Host is already in Maintenance mode."
-            raise Fault(409, "Operation Failed", f"[Cannot switch Host to Maintenance mode. {text}]")
+            raise Fault(
+                409, "Operation Failed", f"[Cannot switch Host to Maintenance mode. {text}]"
+            )
 
         site.engine.hosts.deactivate = refuse  # type: ignore[method-assign]
         site.source.levels["h2.lab"] = Level.UNTRUSTED
         site.service.attest_host(site.host("h2").id)
         until(lambda: site.told("maintenance was refused"))
-        assert "Host is already in Maintenance mode." in site.told("maintenance was refused")[0].description
+        assert (
+            "Host is already in Maintenance mode."
+            in site.told("maintenance was refused")[0].description
+        )
         assert site.inside() == EVERYBODY - {"h2"}
 
-    def test_one_leaves_while_a_long_plan_lets_others_in(self, site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_one_leaves_while_a_long_plan_lets_others_in(
+        self, site: Site, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
         """Who must leave does not wait for whoever enters, however slow the engine is with each."""
         add_host, entered = Engine.add_host, []
 
@@ -207,7 +221,9 @@ class TestEngine:
         wall.hosts_rule = model.Rule(enabled=True, enforcing=False, positive=True)
         wall.hosts.remove(site.host("h1").id)
         wall.vms.clear()
-        until(lambda: wall.hosts_rule.enforcing and site.inside() == EVERYBODY and len(wall.vms) == 2)
+        until(
+            lambda: wall.hosts_rule.enforcing and site.inside() == EVERYBODY and len(wall.vms) == 2
+        )
 
     def test_a_new_vm_is_put_behind_the_wall(self, site: Site) -> None:
         site.start()
@@ -232,7 +248,9 @@ class TestEngine:
         until(lambda: site.told("is disabled"))
         assert site.inside() == EVERYBODY
 
-    def test_a_snapshot_that_cannot_be_written_is_written_later(self, site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_a_snapshot_that_cannot_be_written_is_written_later(
+        self, site: Site, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
         site.start()
         until(lambda: site.inside() == EVERYBODY)
         until(lambda: site.trusted_in_snapshot() == EVERYBODY)
@@ -251,7 +269,9 @@ class TestEngine:
 
 class TestState:
     @pytest.mark.parametrize("content", [b"", b"{", b"[]", b'{"version": 2}', b"\xff\xfe"])
-    def test_a_broken_file_is_set_aside_and_trusts_nobody(self, tmp_path: Path, site: Site, content: bytes) -> None:
+    def test_a_broken_file_is_set_aside_and_trusts_nobody(
+        self, tmp_path: Path, site: Site, content: bytes
+    ) -> None:
         site.options.state.directory.mkdir()
         (site.options.state.directory / "state.json").write_bytes(content)
         site.source.down = True

@@ -19,7 +19,10 @@ OAT_KINDS = ("oat-1.0", "oat-1.5", "oat-2")
 
 def load(directory: Path, **verifier: Any) -> VerifierOptions:
     """Return the section `verifier` of a file with these options."""
-    engine = {"url": "https://engine.example.com/ovirt-engine/api", "username": "ovirt-tcp@internal"}
+    engine = {
+        "url": "https://engine.example.com/ovirt-engine/api",
+        "username": "ovirt-tcp@internal",
+    }
     sections = {"engine": engine, "verifier": {"urls": [URL], **verifier}}
     (directory / "broker.yaml").write_text(yaml.safe_dump(sections))
     return config.load(Settings, "broker", directory).verifier
@@ -30,13 +33,19 @@ class TestVerifier:
     def test_an_option_of_openattestation_is_refused_for_our_own_server(
         self, tmp_path: Path, name: str, value: str
     ) -> None:
-        with pytest.raises(errors.InvalidConfig, match=f"verifier: {name} is an option of OpenAttestation"):
+        with pytest.raises(
+            errors.InvalidConfig, match=f"verifier: {name} is an option of OpenAttestation"
+        ):
             load(tmp_path, **{name: value})
 
     @pytest.mark.parametrize("kind", OAT_KINDS)
     @pytest.mark.parametrize("file", ["/etc/ovirt-tcp/verifier.token", "/etc/other.token"])
-    def test_a_token_file_is_refused_for_openattestation(self, tmp_path: Path, kind: str, file: str) -> None:
-        with pytest.raises(errors.InvalidConfig, match="verifier: token_file is an option of kind ovirt-tcp"):
+    def test_a_token_file_is_refused_for_openattestation(
+        self, tmp_path: Path, kind: str, file: str
+    ) -> None:
+        with pytest.raises(
+            errors.InvalidConfig, match="verifier: token_file is an option of kind ovirt-tcp"
+        ):
             load(tmp_path, kind=kind, token_file=file)
 
     @pytest.mark.parametrize("kind", OAT_KINDS)
@@ -45,8 +54,12 @@ class TestVerifier:
         assert (options.urls, options.release) == ((URL,), kind)
         assert (options.auth_blob, options.path) == ("blob", "/somewhere")
 
-    def test_empty_options_of_openattestation_are_not_refused_as_the_sample_has_them(self, tmp_path: Path) -> None:
-        options = load(tmp_path, kind="ovirt-tcp", auth_blob="", path="", token_file="/a/token", wait_s=7)
+    def test_empty_options_of_openattestation_are_not_refused_as_the_sample_has_them(
+        self, tmp_path: Path
+    ) -> None:
+        options = load(
+            tmp_path, kind="ovirt-tcp", auth_blob="", path="", token_file="/a/token", wait_s=7
+        )
         servers = options.ovirt_tcp()
         assert (servers.urls, servers.token_file, servers.wait_s) == ((URL,), Path("/a/token"), 7.0)
 
@@ -61,6 +74,8 @@ class TestVerifier:
             ({"batch_size": 0}, "batch_size"),
         ],
     )
-    def test_what_cannot_work_is_refused(self, tmp_path: Path, changes: dict[str, Any], fault: str) -> None:
+    def test_what_cannot_work_is_refused(
+        self, tmp_path: Path, changes: dict[str, Any], fault: str
+    ) -> None:
         with pytest.raises(errors.InvalidConfig, match=fault):
             load(tmp_path, **changes)

@@ -1,6 +1,7 @@
 # SPDX-FileCopyrightText: The ovirt_tcp_plugin developers
 # SPDX-License-Identifier: Apache-2.0
-"""A site with a simulated engine and the whole broker: real SDK, threads and files; only the attestation is scripted."""
+"""A site with a simulated engine and the whole broker: real SDK, threads and files; only the
+attestation is scripted."""
 
 from __future__ import annotations
 
@@ -52,7 +53,8 @@ def until(holds: Callable[[], object], within_s: float = 12) -> None:
 
 
 class ScriptedSource:
-    """An attestation server of the test's own: levels by name; silence for the whole when it is down."""
+    """An attestation server of the test's own: levels by name; silence for the whole when it is
+    down."""
 
     def __init__(self, clock: Clock) -> None:
         self._clock = clock
@@ -101,7 +103,9 @@ class Site:
         self.clock = Clock()
         self.source = ScriptedSource(self.clock)
         options = settings.Settings(
-            settings.EngineOptions(self.engine.url, "broker@internal", pki / "password", pki / "ca.pem", 5.0),
+            settings.EngineOptions(
+                self.engine.url, "broker@internal", pki / "password", pki / "ca.pem", 5.0
+            ),
             settings.VerifierOptions(("https://attest.lab",)),
         )
         self.options = dataclasses.replace(
@@ -123,7 +127,16 @@ class Site:
         self.history = History(self.database, 100_000, 90)
         vms = VmMonitor(self.knowledge, self.database)
         self.service = Service(
-            self.options, self.knowledge, adapter, self.source, writer, memory, self.history, vms, handles, self.clock
+            self.options,
+            self.knowledge,
+            adapter,
+            self.source,
+            writer,
+            memory,
+            self.history,
+            vms,
+            handles,
+            self.clock,
         )
         self.service.start()
 
@@ -150,7 +163,11 @@ class Site:
         return {one.name: one.status for one in self.engine.model.hosts.values()}
 
     def told(self, part: str) -> list[Event]:
-        return [one for one in self.engine.model.events if one.origin == "ovirt-tcp" and part in one.description]
+        return [
+            one
+            for one in self.engine.model.events
+            if one.origin == "ovirt-tcp" and part in one.description
+        ]
 
     def asked_for(self, name: str) -> bool:
         """Return whether the attestation server was asked about this host."""
@@ -166,7 +183,9 @@ class Site:
             verdicts = self.snapshot().hosts
         except FileNotFoundError:
             return set()
-        trusted = [host_id for host_id, verdict in verdicts.items() if verdict.level is Level.TRUSTED]
+        trusted = [
+            host_id for host_id, verdict in verdicts.items() if verdict.level is Level.TRUSTED
+        ]
         return {self.engine.model.hosts[host_id].name for host_id in trusted}
 
 
@@ -194,14 +213,17 @@ def _engine(
 
 
 def make_pools(tables: model.Model) -> None:
-    """Give every user the smallest role, which is enough for all that the broker does, and make each cluster a pool."""
+    """Give every user the smallest role, which is enough for all that the broker does, and make
+    each cluster a pool."""
     tables.roles["smallest"] = model.Role("smallest", "ovirt-tcp", set(PERMITS.values()))
     for user in tables.users.values():
         user.roles.add("smallest")
     unit = model.Unit(model.new_id(), "TrustedHosts", "filter", internal=False)
     tables.units[unit.id] = unit
     none = tables.policies[builtin.NONE_POLICY]
-    policy = model.Policy(model.new_id(), "trusted", filters=[*none.filters, unit.id], balances=none.balances)
+    policy = model.Policy(
+        model.new_id(), "trusted", filters=[*none.filters, unit.id], balances=none.balances
+    )
     tables.policies[policy.id] = policy
     for cluster in tables.clusters.values():
         cluster.policy = policy.id

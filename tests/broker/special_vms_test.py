@@ -1,6 +1,7 @@
 # SPDX-FileCopyrightText: The ovirt_tcp_plugin developers
 # SPDX-License-Identifier: Apache-2.0
-"""The whole broker with VMs that keep a host in service or may run anywhere: the engine's own, pinned and exempt ones."""
+"""The whole broker with VMs that keep a host in service or may run anywhere: the engine's own,
+pinned and exempt ones."""
 
 from __future__ import annotations
 
@@ -42,7 +43,9 @@ def turn(site: Site, host: str, level: Level) -> None:
     site.service.attest_host(site.host(host).id)
 
 
-def test_the_host_of_the_engines_vm_waits_for_a_trusted_one_of_its_kind(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_host_of_the_engines_vm_waits_for_a_trusted_one_of_its_kind(
+    make: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(quarantine, "KEPT_REPORTED_AFTER_MS", 300)
     site = make({"name": "HostedEngine", "host": "h1", "origin": "managed_hosted_engine"})
     site.host("h1").hosted_engine = True
@@ -85,7 +88,9 @@ def test_an_exempt_vm_that_starts_on_an_untrusted_host_is_told_of_at_once(make: 
     dns.affinity, dns.pinned_to = "pinned", (site.host("h2").id,)
     exempt = settings.PoolOptions(exempt_vms=(dns.id,))
     # Full listings are too rare to show it in time; the event of its start has one made.
-    site.options = dataclasses.replace(site.options, pools=exempt, intervals=settings.IntervalOptions(0.1, 60.0))
+    site.options = dataclasses.replace(
+        site.options, pools=exempt, intervals=settings.IntervalOptions(0.1, 60.0)
+    )
     site.source.levels["h2.lab"] = Level.TIMEOUT
     site.start()
     until(lambda: site.inside() == {"h1", "h3"})

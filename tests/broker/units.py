@@ -36,14 +36,23 @@ class Absences:
     def meets(self, first: float, last: float) -> bool:
         """Return whether it was away at any time between these two."""
         since = self._since
-        return any(began <= last and ended >= first for began, ended in self.spans) or (since is not None and since <= last)
+        return any(began <= last and ended >= first for began, ended in self.spans) or (
+            since is not None and since <= last
+        )
 
 
 class Unit:
     """One process, with its supervisor in a thread: the kernel kills it when that ends."""
 
-    def __init__(self, name: str, command: Sequence[str], port: int, restart_s: float, logs: Path) -> None:
-        self._command, self._port, self._restart_s, self._log = command, port, restart_s, logs / f"{name}.log"
+    def __init__(
+        self, name: str, command: Sequence[str], port: int, restart_s: float, logs: Path
+    ) -> None:
+        self._command, self._port, self._restart_s, self._log = (
+            command,
+            port,
+            restart_s,
+            logs / f"{name}.log",
+        )
         self._process: subprocess.Popen[bytes] | None = None
         self._stopping, self._held = threading.Event(), threading.Event()
         self.name, self.away, self.kills, self.started = name, Absences(), 0, 0
@@ -97,10 +106,19 @@ class Unit:
             with self._log.open("ab") as log:
                 pipe = subprocess.DEVNULL
                 self._process = subprocess.Popen(
-                    self._command, stdin=pipe, stdout=log, stderr=log, preexec_fn=die_with_parent, env=dict(os.environ)
+                    self._command,
+                    stdin=pipe,
+                    stdout=log,
+                    stderr=log,
+                    preexec_fn=die_with_parent,
+                    env=dict(os.environ),
                 )
             self.started += 1
-            while self._process.poll() is None and not listens(self._port) and not self._stopping.is_set():
+            while (
+                self._process.poll() is None
+                and not listens(self._port)
+                and not self._stopping.is_set()
+            ):
                 time.sleep(POLL_S)
             self.away.end()
             while self._process.poll() is None and not self._stopping.wait(POLL_S):

@@ -50,13 +50,19 @@ def test_a_group_that_is_gone_is_removed_already(engine: EngineSimulator, site_p
     administrator.remove_group(cluster, "g")
 
 
-def test_groups_that_forbid_come_with_all_members_and_the_others_not_at_all(engine: EngineSimulator, site_pki: Path) -> None:
+def test_groups_that_forbid_come_with_all_members_and_the_others_not_at_all(
+    engine: EngineSimulator, site_pki: Path
+) -> None:
     tables, (cluster,) = engine.model, engine.model.clusters
     (h1, h2), (vm1, vm2) = tables.hosts, tables.vms
     apart, together = model.Rule(True, True, False), model.Rule(True, True, True)
     tables.labels["l"] = model.AffinityLabel("l", "label", [h2], [vm2])
-    tables.groups["g"] = model.AffinityGroup("g", "apart", cluster, apart, model.Rule(), [h1], [vm1], ["l"], ["l"])
-    tables.groups["t"] = model.AffinityGroup("t", "together", cluster, together, together, [h1], [vm1])
+    tables.groups["g"] = model.AffinityGroup(
+        "g", "apart", cluster, apart, model.Rule(), [h1], [vm1], ["l"], ["l"]
+    )
+    tables.groups["t"] = model.AffinityGroup(
+        "t", "together", cluster, together, together, [h1], [vm1]
+    )
     (found,) = administration(engine, site_pki).forbidding_groups([cluster])
     assert isinstance(found, SeparatingGroup)
     assert (found.name, found.host_ids, found.vm_ids) == ("apart", {h1, h2}, {vm1, vm2})

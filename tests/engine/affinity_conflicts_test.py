@@ -22,7 +22,9 @@ VMS = [
     Vm("v4", "engine", "c1", hosted_engine=True),
 ]
 BOTH = frozenset({"v1", "v2"})
-HOSTS_APART = SeparatingGroup("g", "old hosts", "c1", hosts_rule=APART, host_ids=frozenset("ab"), vm_ids=BOTH)
+HOSTS_APART = SeparatingGroup(
+    "g", "old hosts", "c1", hosts_rule=APART, host_ids=frozenset("ab"), vm_ids=BOTH
+)
 VMS_APART = SeparatingGroup("g", "pair", "c1", vms_rule=APART, vm_ids=BOTH)
 
 
@@ -32,11 +34,13 @@ def told(group: SeparatingGroup, pool: Pool = POOL, exempt: tuple[str, ...] = ()
 
 def test_an_enforcing_negative_rule_to_hosts_is_told_with_what_to_do() -> None:
     (found,) = conflicts({"c1": POOL}, VMS, [HOSTS_APART])
-    assert found.text.startswith("Affinity group old hosts of cluster Trusted keeps db, web off 2 hosts")
+    assert found.text.startswith(
+        "Affinity group old hosts of cluster Trusted keeps db, web off 2 hosts"
+    )
     assert "make the rule not enforcing" in found.next_step
 
 
-def test_an_enforcing_negative_rule_between_vms_is_told_with_the_number_of_hosts_that_it_needs() -> None:
+def test_an_enforcing_negative_rule_between_vms_is_told_with_the_hosts_that_it_needs() -> None:
     (text,) = told(VMS_APART)
     assert "keeps db, web apart" in text
     assert "fewer than 2 hosts" in text

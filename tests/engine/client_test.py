@@ -1,6 +1,7 @@
 # SPDX-FileCopyrightText: The ovirt_tcp_plugin developers
 # SPDX-License-Identifier: Apache-2.0
-"""The engine adapter: the real SDK against the simulated engine, and against engines that misbehave."""
+"""The engine adapter: the real SDK against the simulated engine, and against engines that
+misbehave."""
 
 from __future__ import annotations
 
@@ -43,11 +44,18 @@ class Pki:
 def pki(tmp_path_factory: pytest.TempPathFactory) -> Pki:
     directory = tmp_path_factory.mktemp("pki")
     now = datetime.datetime.now(datetime.timezone.utc)
-    certificate, key = Authority.create(directory, now).issue_server(["127.0.0.1", "localhost"], now)
+    certificate, key = Authority.create(directory, now).issue_server(
+        ["127.0.0.1", "localhost"], now
+    )
     (directory / "engine.pem").write_bytes(certificate)
     write_key(directory / "engine.key", key)
     (directory / "password").write_text(PASSWORD + "\n", encoding="utf-8")
-    return Pki(directory / "ca.pem", directory / "engine.pem", directory / "engine.key", directory / "password")
+    return Pki(
+        directory / "ca.pem",
+        directory / "engine.pem",
+        directory / "engine.key",
+        directory / "password",
+    )
 
 
 @pytest.fixture
@@ -55,7 +63,9 @@ def simulator(pki: Pki) -> Iterator[EngineSimulator]:
     hosts = [{"name": f"h{n}", "address": f"H{n}.lab", "cluster": "Default"} for n in (1, 2, 3)]
     vms = [{"name": f"vm{n}", "cluster": "Default"} for n in (1, 2)]
     users = {"broker@internal": PASSWORD}
-    running = EngineSimulator(Config(str(pki.certificate), str(pki.key), users, hosts=hosts, vms=vms))
+    running = EngineSimulator(
+        Config(str(pki.certificate), str(pki.key), users, hosts=hosts, vms=vms)
+    )
     running.start()
     yield running
     running.stop()
@@ -76,7 +86,11 @@ def ids(simulator: EngineSimulator) -> tuple[str, dict[str, str], dict[str, str]
     """Return the cluster's id, host ids by name and VM ids by name."""
     tables = simulator.model
     (cluster,) = tables.clusters
-    return cluster, {h.name: h.id for h in tables.hosts.values()}, {v.name: v.id for v in tables.vms.values()}
+    return (
+        cluster,
+        {h.name: h.id for h in tables.hosts.values()},
+        {v.name: v.id for v in tables.vms.values()},
+    )
 
 
 class TestReading:
@@ -127,13 +141,17 @@ class TestReading:
         simulator.model.vms[vms["vm1"]].origin = "managed_hosted_engine"
         assert engine.listing().engine_hosts == {hosts["h2"]}
 
-    def test_events_come_oldest_first_and_only_newer_ones(self, engine: Engine, simulator: EngineSimulator) -> None:
+    def test_events_come_oldest_first_and_only_newer_ones(
+        self, engine: Engine, simulator: EngineSimulator
+    ) -> None:
         before = engine.last_event_id()
         _, hosts, _ = ids(simulator)
         for code in (15, 16):
             simulator.model.log(code, "something", host=hosts["h1"])
-        assert [(one.code, one.host_id) for one in engine.events(before)] == [(15, hosts["h1"]), (16, hosts["h1"])]
-
+        assert [(one.code, one.host_id) for one in engine.events(before)] == [
+            (15, hosts["h1"]),
+            (16, hosts["h1"]),
+        ]
 
     def test_a_full_listing_is_few_calls_however_many_pools_there_are(
         self, engine: Engine, simulator: EngineSimulator
@@ -158,12 +176,16 @@ class TestReading:
     def test_between_full_listings_only_hosts_that_are_not_up_are_read(
         self, engine: Engine, simulator: EngineSimulator
     ) -> None:
-        simulator.hosts.deactivate(simulator.model.hosts[ids(simulator)[1]["h2"]], "new memory modules")
+        simulator.hosts.deactivate(
+            simulator.model.hosts[ids(simulator)[1]["h2"]], "new memory modules"
+        )
         assert [host.name for host in engine.hosts_not_up()] == ["h2"]
 
 
 class TestWall:
-    def test_is_made_filled_read_and_removed(self, engine: Engine, simulator: EngineSimulator) -> None:
+    def test_is_made_filled_read_and_removed(
+        self, engine: Engine, simulator: EngineSimulator
+    ) -> None:
         cluster, hosts, vms = ids(simulator)
         group = engine.create_wall(cluster)
         engine.add_host(cluster, group, hosts["h1"])
@@ -198,17 +220,23 @@ class TestWall:
         with pytest.raises(errors.Conflict):
             engine.create_wall(cluster)
 
-    def test_weakened_rules_are_seen_and_repaired(self, engine: Engine, simulator: EngineSimulator) -> None:
+    def test_weakened_rules_are_seen_and_repaired(
+        self, engine: Engine, simulator: EngineSimulator
+    ) -> None:
         cluster, hosts, _ = ids(simulator)
         group = engine.create_wall(cluster)
         engine.add_host(cluster, group, hosts["h1"])
-        simulator.model.groups[group].hosts_rule = Rule(enabled=True, enforcing=False, positive=True)
+        simulator.model.groups[group].hosts_rule = Rule(
+            enabled=True, enforcing=False, positive=True
+        )
         assert not engine.listing().walls[cluster].enforcing
         engine.repair_wall(cluster, group)
         wall = engine.listing().walls[cluster]
         assert (wall.enforcing, wall.host_ids) == (True, {hosts["h1"]})
 
-    def test_whoever_is_inside_by_a_label_is_put_out_with_it(self, engine: Engine, simulator: EngineSimulator) -> None:
+    def test_whoever_is_inside_by_a_label_is_put_out_with_it(
+        self, engine: Engine, simulator: EngineSimulator
+    ) -> None:
         cluster, hosts, _ = ids(simulator)
         group = engine.create_wall(cluster)
         label = AffinityLabel("22222222-2222-2222-2222-222222222222", "fast", hosts=[hosts["h3"]])
@@ -292,13 +320,17 @@ class TestWall:
 
 
 class TestHosts:
-    def test_the_reason_of_maintenance_is_shown(self, engine: Engine, simulator: EngineSimulator) -> None:
+    def test_the_reason_of_maintenance_is_shown(
+        self, engine: Engine, simulator: EngineSimulator
+    ) -> None:
         _, hosts, _ = ids(simulator)
         engine.deactivate(hosts["h1"], "not trusted (pcr_differs)")
         (host,) = [one for one in engine.hosts() if one.id == hosts["h1"]]
         assert (host.up, host.status_detail) == (False, "not trusted (pcr_differs)")
 
-    def test_a_refusal_has_the_engines_reason(self, engine: Engine, simulator: EngineSimulator) -> None:
+    def test_a_refusal_has_the_engines_reason(
+        self, engine: Engine, simulator: EngineSimulator
+    ) -> None:
         _, hosts, _ = ids(simulator)
         with pytest.raises(errors.Conflict, match="Host in Up status"):
             engine.activate(hosts["h1"])
@@ -312,13 +344,19 @@ class TestEvents:
     def test_are_written_once(self, engine: Engine, simulator: EngineSimulator) -> None:
         _, hosts, _ = ids(simulator)
         for _ in range(2):
-            engine.add_event(Notice("key", "error", "Host h1 is untrusted.", host_id=hosts["h1"]), 77)
+            engine.add_event(
+                Notice("key", "error", "Host h1 is untrusted.", host_id=hosts["h1"]), 77
+            )
         written = [row for row in simulator.model.events if row.origin == "ovirt-tcp"]
-        assert [(row.custom_id, row.severity, row.host) for row in written] == [(77, "error", hosts["h1"])]
+        assert [(row.custom_id, row.severity, row.host) for row in written] == [
+            (77, "error", hosts["h1"])
+        ]
 
 
 class TestTrouble:
-    def test_a_restart_of_the_engine_is_unavailable_and_then_over(self, engine: Engine, simulator: EngineSimulator) -> None:
+    def test_a_restart_of_the_engine_is_unavailable_and_then_over(
+        self, engine: Engine, simulator: EngineSimulator
+    ) -> None:
         engine.hosts()
         simulator.restart(0.3)
         with pytest.raises(errors.Unavailable):
@@ -334,7 +372,9 @@ class TestTrouble:
         simulator.sessions.end_all()
         assert len(engine.hosts()) == 3
 
-    def test_a_wrong_password_is_unavailable(self, pki: Pki, simulator: EngineSimulator, tmp_path: Path) -> None:
+    def test_a_wrong_password_is_unavailable(
+        self, pki: Pki, simulator: EngineSimulator, tmp_path: Path
+    ) -> None:
         wrong = tmp_path / "password"
         wrong.write_text("wrong", encoding="utf-8")
         with pytest.raises(errors.Unavailable, match="password"):
@@ -354,7 +394,8 @@ class TestTrouble:
 
 @pytest.fixture
 def misbehave(pki: Pki) -> Iterator[Callable[[Callable[[str], bytes | None]], str]]:
-    """Start an engine that answers a path with these bytes, or never for None; return its API's URL."""
+    """Start an engine that answers a path with these bytes, or never for None; return its API's
+    URL."""
     servers: list[http.server.ThreadingHTTPServer] = []
     over = threading.Event()
 
@@ -381,7 +422,9 @@ def misbehave(pki: Pki) -> Iterator[Callable[[Callable[[str], bytes | None]], st
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
         context.load_cert_chain(pki.certificate, pki.key)
         httpd.socket = context.wrap_socket(httpd.socket, server_side=True)
-        threading.Thread(target=httpd.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True).start()
+        threading.Thread(
+            target=httpd.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True
+        ).start()
         servers.append(httpd)
         return f"https://127.0.0.1:{httpd.server_address[1]}/ovirt-engine/api"
 
@@ -406,7 +449,9 @@ class TestMisbehaviour:
             adapter(pki, url, timeout_s=1.0).hosts()
         assert time.monotonic() - began < 5
 
-    @pytest.mark.parametrize("content", [b"", b"<hosts>", b"<html/>", b"garbage", b"<vms><vm id='1'/></vms>", b"\xff"])
+    @pytest.mark.parametrize(
+        "content", [b"", b"<hosts>", b"<html/>", b"garbage", b"<vms><vm id='1'/></vms>", b"\xff"]
+    )
     def test_garbage_is_unavailable(
         self, pki: Pki, misbehave: Callable[[Callable[[str], bytes | None]], str], content: bytes
     ) -> None:

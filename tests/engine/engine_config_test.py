@@ -30,14 +30,19 @@ def misbehaving(directory: Path, script: str, within_s: float = 5.0) -> EngineCo
 
 
 def test_a_missing_command_says_where_and_as_whom_to_run(tmp_path: Path) -> None:
-    with pytest.raises(errors.Unavailable, match="cannot be run .No such file.*engine machine, as root"):
+    with pytest.raises(
+        errors.Unavailable, match="cannot be run .No such file.*engine machine, as root"
+    ):
         EngineConfig(tmp_path / "none").values(KEY)
 
 
 @pytest.mark.parametrize(
     ("script", "text"),
     [
-        ("echo 'Connection to the Database failed. Please check'; exit 1", "-g ExternalSchedulerEnabled: Connection to the"),
+        (
+            "echo 'Connection to the Database failed. Please check'; exit 1",
+            "-g ExternalSchedulerEnabled: Connection to the",
+        ),
         ("echo 'FATAL: no configuration' >&2; exit 1", "FATAL: no configuration"),
         ("exit 3", "exit code 3"),
         ("kill -9 $$", "exit code -9"),
@@ -50,13 +55,17 @@ def test_a_missing_command_says_where_and_as_whom_to_run(tmp_path: Path) -> None
         ("yes >&2", f"printed more than {MAX_OUTPUT} bytes"),
     ],
 )
-def test_whatever_it_does_wrong_is_one_plain_sentence(tmp_path: Path, script: str, text: str) -> None:
+def test_whatever_it_does_wrong_is_one_plain_sentence(
+    tmp_path: Path, script: str, text: str
+) -> None:
     with pytest.raises(errors.Unavailable, match=text) as failed:
         misbehaving(tmp_path, script).values(KEY)
     assert str(failed.value).isprintable()
 
 
-@pytest.mark.parametrize("script", ["sleep 60", "sleep 60 & wait", "exec >&- 2>&-; sleep 60", "trap '' TERM; sleep 60"])
+@pytest.mark.parametrize(
+    "script", ["sleep 60", "sleep 60 & wait", "exec >&- 2>&-; sleep 60", "trap '' TERM; sleep 60"]
+)
 def test_a_command_that_hangs_is_ended_with_its_children(tmp_path: Path, script: str) -> None:
     began = time.monotonic()
     with pytest.raises(errors.Unavailable, match="did not end within 0 s"):

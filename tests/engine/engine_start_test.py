@@ -91,7 +91,9 @@ class TestUnknown:
     def test_where_nothing_tells_it_the_option_is_named(
         self, tmp_path: Path, answer: Callable[[str], tuple[str, ...]], script: str
     ) -> None:
-        with pytest.raises(errors.Conflict, match="cannot be told.*or set engine.start_file in broker.yaml"):
+        with pytest.raises(
+            errors.Conflict, match="cannot be told.*or set engine.start_file in broker.yaml"
+        ):
             engine_start(tmp_path / "none", answer(script))
 
     def test_without_systemd_it_is_unknown(self, tmp_path: Path) -> None:

@@ -4,8 +4,8 @@
 
     python -m tests.fuzz.run [NAME...]        all targets, or those; FUZZ_SECONDS each (60)
 
-What was found interesting is kept in build/fuzz/NAME/ and is where the next run starts. The bytes that break a parser
-are in build/fuzz/NAME.crash-*: make a test of them.
+What was found interesting is kept in build/fuzz/NAME/ and is where the next run starts. The bytes
+that break a parser are in build/fuzz/NAME.crash-*: make a test of them.
 """
 
 from __future__ import annotations
@@ -19,7 +19,8 @@ from pathlib import Path
 ROOT = Path(__file__).parents[2]
 KEPT = ROOT / "build" / "fuzz"
 SECONDS = int(os.environ.get("FUZZ_SECONDS", "60"))
-# Larger ones are tried by tests/fuzz/targets_test.py: with them libFuzzer would do little else than copy.
+# Larger ones are tried by tests/fuzz/targets_test.py: with them libFuzzer would do little else than
+# copy.
 MAX_SIZE = 16 * 1024
 # Of the whole process: Python, our package and the corpus take a quarter.
 MAX_RSS_MIB = 1024
@@ -53,9 +54,17 @@ def fuzz(name: str) -> int:
         f"-artifact_prefix={KEPT / name}.",
         str(KEPT / name),
     ]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, errors="replace", check=False)
-    told = [line for line in (done.stdout + done.stderr).splitlines() if line and not line.startswith(_CHATTER)]
-    print(f"{name:24}", "\n    ".join(["BROKEN", *told]) if done.returncode else told[-1], flush=True)
+    done = subprocess.run(
+        command, cwd=ROOT, capture_output=True, text=True, errors="replace", check=False
+    )
+    told = [
+        line
+        for line in (done.stdout + done.stderr).splitlines()
+        if line and not line.startswith(_CHATTER)
+    ]
+    print(
+        f"{name:24}", "\n    ".join(["BROKEN", *told]) if done.returncode else told[-1], flush=True
+    )
     return done.returncode
 
 
@@ -69,7 +78,10 @@ def fuzz_here(name: str, options: list[str]) -> None:
 
     target = TARGETS[name]
     (KEPT / name / "good").write_bytes(target.good)
-    atheris.Setup([name, *options], lambda untrusted: hostile.in_bounds(target.call, untrusted, target.declared))
+    atheris.Setup(
+        [name, *options],
+        lambda untrusted: hostile.in_bounds(target.call, untrusted, target.declared),
+    )
     atheris.Fuzz()
 
 

@@ -1,6 +1,7 @@
 # SPDX-FileCopyrightText: The ovirt_tcp_plugin developers
 # SPDX-License-Identifier: Apache-2.0
-"""Every parser of bytes that somebody else made: one row each, fuzzed by `run` and tried with the worst by the tests."""
+"""Every parser of bytes that somebody else made: one row each, fuzzed by `run` and tried with the
+worst by the tests."""
 
 from __future__ import annotations
 
@@ -130,7 +131,12 @@ TARGETS: Mapping[str, Target] = {
     "public12": _binary(tpm12.parse_public_key, tpm12_test.PUBLIC),
     "key12": _binary(tpm12.parse_key, tpm12_test.key()),
     "attestation12": _binary(tpm12.parse_attestation, tpm12_test.ATTESTATION),
-    "eventlog": Target(eventlog.parse, eventlog.parse, eventlog.encode(launch_events(), ["sha256"]), worst.event_log),
+    "eventlog": Target(
+        eventlog.parse,
+        eventlog.parse,
+        eventlog.encode(launch_events(), ["sha256"]),
+        worst.event_log,
+    ),
     "eventlog_sha1": Target(eventlog.parse, eventlog.parse, eventlog_test.OLD, worst.event_log),
     "eventlog_padded": Target(
         eventlog.parse,
@@ -138,7 +144,9 @@ TARGETS: Mapping[str, Target] = {
         eventlog.encode(launch_events(), ["sha256"]) + bytes(64),
         worst.event_log,
     ),
-    "boot_steps": Target(components.steps, _steps, eventlog.encode(BOOT, ["sha256"]), worst.event_log),
+    "boot_steps": Target(
+        components.steps, _steps, eventlog.encode(BOOT, ["sha256"]), worst.event_log
+    ),
     "evidence": _json(evidence.decode, evidence.encode(evidence_test.GOOD)),
     "challenge": _parsed_json(
         evidence.decode_challenge,
@@ -146,7 +154,9 @@ TARGETS: Mapping[str, Target] = {
     ),
     "enrolment_request": _json(
         enrolment.decode_request,
-        enrolment.encode(enrolment.EnrolmentRequest("token", "host-1", b"certificate", b"ek", b"ak")),
+        enrolment.encode(
+            enrolment.EnrolmentRequest("token", "host-1", b"certificate", b"ek", b"ak")
+        ),
     ),
     "credential_challenge": _parsed_json(
         enrolment.decode_challenge,
@@ -158,10 +168,17 @@ TARGETS: Mapping[str, Target] = {
     ),
     "enrolment_reply": _parsed_json(
         enrolment.decode_reply,
-        enrolment.encode(enrolment.EnrolmentReply("-----BEGIN CERTIFICATE-----", "-----BEGIN CERTIFICATE-----")),
+        enrolment.encode(
+            enrolment.EnrolmentReply("-----BEGIN CERTIFICATE-----", "-----BEGIN CERTIFICATE-----")
+        ),
     ),
-    "oat_poll": _json(oat.decode_poll, {"hosts": ["host-1"], "timeThreshold": 1000, "PCRmask": "FFFFFF", "count": 1}),
-    "oat_answer": _json(oat.decode_answer, oat.encode_answer([oat.HostTrust("host-1", "trusted", NOW)])),
+    "oat_poll": _json(
+        oat.decode_poll,
+        {"hosts": ["host-1"], "timeThreshold": 1000, "PCRmask": "FFFFFF", "count": 1},
+    ),
+    "oat_answer": _json(
+        oat.decode_answer, oat.encode_answer([oat.HostTrust("host-1", "trusted", NOW)])
+    ),
     "oat_oem": _whitelist(oat_whitelist.decode_oem, oat_whitelist_test.OEM),
     "oat_os": _whitelist(oat_whitelist.decode_os, oat_whitelist_test.OS),
     "oat_mle": _whitelist(oat_whitelist.decode_mle, oat_whitelist_test.VMM),
@@ -176,9 +193,15 @@ TARGETS: Mapping[str, Target] = {
     ),
     "result": _parsed_json(
         result.decode,
-        result.encode(result.AttestationResult("host-1", result.Level.UNTRUSTED, (result.Finding(8, "a", "b"),), 1, 2)),
+        result.encode(
+            result.AttestationResult(
+                "host-1", result.Level.UNTRUSTED, (result.Finding(8, "a", "b"),), 1, 2
+            )
+        ),
     ),
-    "reference_set": _parsed_json(reference_values.decode, reference_values.encode(reference_values_test.SET)),
+    "reference_set": _parsed_json(
+        reference_values.decode, reference_values.encode(reference_values_test.SET)
+    ),
     "reference_value": _parsed_json(
         reference_values.decode_value, reference_values.encode_value(reference_values_test.VALUE)
     ),
@@ -207,11 +230,15 @@ TARGETS: Mapping[str, Target] = {
         snapshot.encode_confirmation(snapshot_test.BOOT, 5),
         worst.json_object,
     ),
-    "http_head": _binary(http1.parse_head, b"POST / HTTP/1.1\r\nConnection: keep-alive\r\nContent-Length: 7"),
+    "http_head": _binary(
+        http1.parse_head, b"POST / HTTP/1.1\r\nConnection: keep-alive\r\nContent-Length: 7"
+    ),
     "xmlrpc": Target(
         xmlrpc.parse_call,
         xmlrpc.parse_call,
-        external_scheduler.request("runFilters", [["TrustedHosts"], ["h1", "h2"], "vm", {"trust_scope": "all_vms"}]),
+        external_scheduler.request(
+            "runFilters", [["TrustedHosts"], ["h1", "h2"], "vm", {"trust_scope": "all_vms"}]
+        ),
         worst.xml,
     ),
     "ek_certificate": Target(
@@ -228,7 +255,9 @@ TARGETS: Mapping[str, Target] = {
         worst.binary,
         errors.Refused,
     ),
-    "ek_authorities": Target(endorsement.load_authorities, endorsement.load_authorities, VENDOR.pem, worst.pem),
+    "ek_authorities": Target(
+        endorsement.load_authorities, endorsement.load_authorities, VENDOR.pem, worst.pem
+    ),
     "certificate_request": Target(
         authority.Authority.issue_agent,
         lambda untrusted: AUTHORITY.issue_agent("host-1", untrusted, NOW),

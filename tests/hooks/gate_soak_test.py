@@ -1,6 +1,7 @@
 # SPDX-FileCopyrightText: The ovirt_tcp_plugin developers
 # SPDX-License-Identifier: Apache-2.0
-"""Ten thousand starts at a gate whose host is well, broken, lied to, full or overloaded: no hang, no wrong start."""
+"""Ten thousand starts at a gate whose host is well, broken, lied to, full or overloaded: no hang,
+no wrong start."""
 
 from __future__ import annotations
 
@@ -43,7 +44,8 @@ class Campaign:
         self.slowest_s = 0.0
 
     def run(self, number: int) -> None:
-        """Start one VM on a fresh host: good, or with a fault of the list, or a good verdict with flipped bits."""
+        """Start one VM on a fresh host: good, or with a fault of the list, or a good verdict with
+        flipped bits."""
         place = self.directory / str(number)
         place.mkdir()
         host = Host(place)
@@ -52,7 +54,11 @@ class Campaign:
             spoil(host, self.random)
         point = self.random.choice(vdsm.GATE_POINTS)
         began = time.monotonic()
-        refused = full_disk_refuses(host, point) if self.random.random() < 0.05 else bool(host.start(point).failure)
+        refused = (
+            full_disk_refuses(host, point)
+            if self.random.random() < 0.05
+            else bool(host.start(point).failure)
+        )
         took_s = time.monotonic() - began
         self.slowest_s = max(self.slowest_s, took_s)
         self.hung += took_s > HANGS_AFTER_S
@@ -78,7 +84,8 @@ def spoil(host: Host, numbers: random.Random) -> None:
 
 
 def flip(host: Host, numbers: random.Random) -> None:
-    """Flip a bit of a good verdict; not in the last character of a part, which has bits that count for nothing."""
+    """Flip a bit of a good verdict; not in the last character of a part, which has bits that count
+    for nothing."""
     token = bytearray(host.verdict.read_bytes().strip())
     ends = {position - 1 for position, one in enumerate([*token, ord(".")]) if one == ord(".")}
     position = numbers.choice([one for one in range(len(token)) if one not in ends])
@@ -101,7 +108,8 @@ def load() -> Iterator[None]:
 
 def told(campaign: Campaign) -> str:
     return (
-        f"gate: {RUNS} runs, {campaign.started} started, {campaign.refused} refused, {campaign.wrong} wrong starts, "
+        f"gate: {RUNS} runs, {campaign.started} started, {campaign.refused} refused, "
+        f"{campaign.wrong} wrong starts, "
         f"{campaign.hung} hangs, slowest {campaign.slowest_s:.1f} s"
     )
 
@@ -121,7 +129,8 @@ def test_no_run_hangs_and_no_vm_starts_that_may_not(tmp_path: Path) -> None:
 
 
 def mutate(token: bytes, other: bytes, numbers: random.Random) -> bytes:
-    """Return a verdict with one to three changes: bits, bytes lost, doubled or added, parts of another verdict."""
+    """Return a verdict with one to three changes: bits, bytes lost, doubled or added, parts of
+    another verdict."""
     for _ in range(numbers.randint(1, 3)):
         first, last = sorted(numbers.choices(range(len(token) + 1), k=2))
         changes = [
@@ -137,10 +146,17 @@ def mutate(token: bytes, other: bytes, numbers: random.Random) -> bytes:
 
 
 @pytest.mark.soak
-def test_mutated_verdicts_are_refused_or_say_what_was_signed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_mutated_verdicts_are_refused_or_say_what_was_signed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """In this process and with another implementation of the signature, to try many."""
     host, numbers = Host(tmp_path), soak.randomness("mutated verdicts")
-    others = [host.sign(OTHER_KEY), host.sign(level=Level.UNTRUSTED), host.sign(lifetime_ms=0), host.sign(boot_id="x")]
+    others = [
+        host.sign(OTHER_KEY),
+        host.sign(level=Level.UNTRUSTED),
+        host.sign(lifetime_ms=0),
+        host.sign(boot_id="x"),
+    ]
     good = host.sign().encode()
     for name, place in (("VERDICT", host.verdict), ("KEYS", host.keys)):
         monkeypatch.setattr(gate, name, str(place))
@@ -187,7 +203,9 @@ def full_disk_refuses(host: Host, point: str) -> bool:
     script, environment = host.hooks / point / "50_ovirt_tcp_gate.py", {**os.environ, "vmId": VM}
     nothing = subprocess.DEVNULL
     return bool(
-        subprocess.run([script], preexec_fn=full, env=environment, stdin=nothing, stderr=nothing, check=False).returncode
+        subprocess.run(
+            [script], preexec_fn=full, env=environment, stdin=nothing, stderr=nothing, check=False
+        ).returncode
     )
 
 

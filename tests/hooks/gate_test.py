@@ -60,7 +60,9 @@ class Host:
             **places,
         }
         for point in vdsm.GATE_POINTS:
-            vdsm.install(ROOT / "hooks" / "vdsm" / point / "50_ovirt_tcp_gate.py", self.hooks, point, **own)
+            vdsm.install(
+                ROOT / "hooks" / "vdsm" / point / "50_ovirt_tcp_gate.py", self.hooks, point, **own
+            )
 
     def trust(self, key: ec.EllipticCurvePrivateKey, name: str = "one.pem") -> None:
         encoding, form = serialization.Encoding.PEM, serialization.PublicFormat.SubjectPublicKeyInfo
@@ -71,15 +73,21 @@ class Host:
         self.config.write_text(content + "\n")
         self.config.chmod(0o644)
 
-    def sign(self, key: ec.EllipticCurvePrivateKey = KEY, age_ms: int = 1000, **changes: Any) -> str:
+    def sign(
+        self, key: ec.EllipticCurvePrivateKey = KEY, age_ms: int = 1000, **changes: Any
+    ) -> str:
         """Keep a verdict that is good but for the changes."""
         quoted_ms = self.clock.now_ms() - age_ms
-        good = SignedResult("host-1", "ab" * 32, Level.TRUSTED, self.clock.boot_id, quoted_ms, LIFETIME_MS)
+        good = SignedResult(
+            "host-1", "ab" * 32, Level.TRUSTED, self.clock.boot_id, quoted_ms, LIFETIME_MS
+        )
         token = ear.sign(dataclasses.replace(good, **changes), key, NOW_S)
         self.verdict.write_text(token + "\n")
         return token
 
-    def start(self, point: str = "before_vm_start", vm_id: str = VM, **properties: str) -> vdsm.HookOutcome:
+    def start(
+        self, point: str = "before_vm_start", vm_id: str = VM, **properties: str
+    ) -> vdsm.HookOutcome:
         return vdsm.run_hooks(self.hooks, point, "<domain/>", vm_id, properties)
 
     def refusal(self, **how: Any) -> str:
@@ -223,8 +231,12 @@ FAULTS: list[tuple[Callable[[Host], object], str]] = [
 ]
 
 
-@pytest.mark.parametrize(("spoil", "code"), FAULTS, ids=[f"{n}-{code}" for n, (_, code) in enumerate(FAULTS)])
-def test_refuses_with_its_code_in_one_sentence(host: Host, spoil: Callable[[Host], object], code: str) -> None:
+@pytest.mark.parametrize(
+    ("spoil", "code"), FAULTS, ids=[f"{n}-{code}" for n, (_, code) in enumerate(FAULTS)]
+)
+def test_refuses_with_its_code_in_one_sentence(
+    host: Host, spoil: Callable[[Host], object], code: str
+) -> None:
     spoil(host)
 
     assert host.refusal() == code
@@ -237,7 +249,9 @@ def test_each_point_refuses_and_lets_through(host: Host, point: str) -> None:
     assert host.refusal(point=point) == "not_trusted"
 
 
-def test_a_hanging_openssl_is_refused_in_time_and_not_left_behind(host: Host, tmp_path: Path) -> None:
+def test_a_hanging_openssl_is_refused_in_time_and_not_left_behind(
+    host: Host, tmp_path: Path
+) -> None:
     pid = tmp_path / "pid"
     slow = tmp_path / "openssl"
     slow.write_text(f"#!/bin/sh\necho $$ > {pid}\nexec sleep 60\n")
@@ -255,7 +269,9 @@ def test_a_hanging_openssl_is_refused_in_time_and_not_left_behind(host: Host, tm
 def test_the_alarm_refuses_whatever_hangs(host: Host) -> None:
     script = host.hooks / "before_vm_start" / "50_ovirt_tcp_gate.py"
     source = script.read_text()
-    script.write_text(source.replace("    options = read_config()\n", "    while True:\n        pass\n", 1))
+    script.write_text(
+        source.replace("    options = read_config()\n", "    while True:\n        pass\n", 1)
+    )
     began = time.monotonic()
 
     assert host.refusal() == "timeout"
@@ -265,7 +281,11 @@ def test_the_alarm_refuses_whatever_hangs(host: Host) -> None:
 
 def test_an_error_that_nobody_foresaw_is_refused(host: Host) -> None:
     script = host.hooks / "before_vm_start" / "50_ovirt_tcp_gate.py"
-    script.write_text(script.read_text().replace("    options = read_config()\n", "    options = {}['nothing']\n", 1))
+    script.write_text(
+        script.read_text().replace(
+            "    options = read_config()\n", "    options = {}['nothing']\n", 1
+        )
+    )
 
     assert host.refusal() == "gate_failed"
 
@@ -285,7 +305,9 @@ def test_a_marked_vm_needs_the_verdict(host: Host, mark: str) -> None:
     assert host.refusal(trusted_host_flag=mark) == "no_verdict"
 
 
-@pytest.mark.parametrize("properties", [{}, {"trusted_host_flag": "false"}, {"trusted_host_flag": ""}])
+@pytest.mark.parametrize(
+    "properties", [{}, {"trusted_host_flag": "false"}, {"trusted_host_flag": ""}]
+)
 def test_a_vm_that_is_not_marked_starts_untouched(host: Host, properties: dict[str, str]) -> None:
     host.write_config("scope = marked_vms  # dynamic filtering")
     missing(host)
@@ -300,7 +322,8 @@ def test_the_mark_counts_for_nothing_where_all_vms_need_trust(host: Host) -> Non
 
 
 def test_custom_properties_of_a_vm_do_not_reach_into_the_gate(host: Host, tmp_path: Path) -> None:
-    """They are in the environment under any name: of Python, of the loader's search, or of openssl."""
+    """They are in the environment under any name: of Python, of the loader's search, or of
+    openssl."""
     (tmp_path / "json.py").write_text("import os; os._exit(0)")
     (tmp_path / "openssl.cnf").write_text("openssl_conf = nowhere\n.include /no/such\n")
     host.sign(OTHER_KEY)
@@ -334,7 +357,9 @@ def test_exempt_vms_start_and_others_do_not(host: Host) -> None:
     assert host.refusal(vm_id="") == "no_verdict"
 
 
-def test_each_use_of_an_exemption_is_told(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> None:
+def test_each_use_of_an_exemption_is_told(
+    monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
     """VDSM logs what good hooks write, too."""
     monkeypatch.setattr(gate, "decide", lambda environment: f"VM {VM} is exempt by gate.conf")
 
@@ -359,7 +384,11 @@ def test_a_verdict_of_this_host_by_name_counts(host: Host) -> None:
 
 def test_every_signature_of_jws_is_written_as_openssl_takes_it() -> None:
     """r and s have leading zeros or a leading one bit now and then."""
-    for raw in (b"\0" * 31 + b"\x01" + b"\xff" * 32, b"\x80" + b"\0" * 31 + b"\x7f" + b"\0" * 31, b"\0" * 64):
+    for raw in (
+        b"\0" * 31 + b"\x01" + b"\xff" * 32,
+        b"\x80" + b"\0" * 31 + b"\x7f" + b"\0" * 31,
+        b"\0" * 64,
+    ):
         numbers = (int.from_bytes(raw[:32], "big"), int.from_bytes(raw[32:], "big"))
         assert gate.encode_signature(raw) == encode_dss_signature(*numbers)
 
@@ -380,7 +409,13 @@ def test_the_samples_options_are_known(host: Host) -> None:
 
 def test_needs_no_module_beyond_the_standard_library() -> None:
     done = subprocess.run(
-        ["/usr/bin/python3", "-I", "-S", "-c", f"exec(open({str(ROOT / 'ovirt_tcp_plugin/gate.py')!r}).read())"],
+        [
+            "/usr/bin/python3",
+            "-I",
+            "-S",
+            "-c",
+            f"exec(open({str(ROOT / 'ovirt_tcp_plugin/gate.py')!r}).read())",
+        ],
         capture_output=True,
         text=True,
         timeout=10,

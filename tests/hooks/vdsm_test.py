@@ -57,11 +57,15 @@ def test_what_cannot_be_executed_is_skipped_silently(add: Add, tmp_path: Path) -
     assert run_hooks(tmp_path, "no_such_point").statuses == ()
 
 
-def test_scripts_run_in_order_on_one_document_with_properties_and_vm_in_the_environment(add: Add, tmp_path: Path) -> None:
+def test_scripts_run_in_order_on_one_document_with_properties_and_vm_in_the_environment(
+    add: Add, tmp_path: Path
+) -> None:
     add("20_second", 'echo "second $vmId" >> "$_hook_domxml"')
     add("10_first", 'echo "first $mark" >> "$_hook_domxml"; [ $# = 0 ] && ! read -r line')
 
-    outcome = run_hooks(tmp_path, "before_vm_start", "<domain/>\n", "vm-1", {"mark": "true", "vmId": "crafted"})
+    outcome = run_hooks(
+        tmp_path, "before_vm_start", "<domain/>\n", "vm-1", {"mark": "true", "vmId": "crafted"}
+    )
 
     assert outcome.document == "<domain/>\nfirst true\nsecond vm-1\n"
     assert outcome.failure == ""

@@ -21,7 +21,9 @@ def command(tmp_path: Path) -> Path:
 
 
 def run(command: Path, *arguments: str, code: int = 0) -> str:
-    done = subprocess.run([command, *arguments], stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=10)
+    done = subprocess.run(
+        [command, *arguments], stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=10
+    )
     assert (done.returncode, done.stderr) == (code, "")
     return done.stdout
 
@@ -41,15 +43,22 @@ def run(command: Path, *arguments: str, code: int = 0) -> str:
         (("-m", "ExternalSchedulerEnabled=true"), "asBoolean"),
     ],
 )
-def test_what_it_refuses_is_told_on_stdout(command: Path, arguments: tuple[str, ...], text: str) -> None:
+def test_what_it_refuses_is_told_on_stdout(
+    command: Path, arguments: tuple[str, ...], text: str
+) -> None:
     assert text in run(command, *arguments, code=1)
 
 
-def test_a_get_without_version_lists_them_all_and_one_with_it_prints_the_value(command: Path) -> None:
+def test_a_get_without_version_lists_them_all_and_one_with_it_prints_the_value(
+    command: Path,
+) -> None:
     listed = run(command, "-g", PROPERTIES).splitlines()
     assert listed[0] == f"{PROPERTIES}:  version: 4.2"
     assert len(listed) == len(engine_config.LEVELS)
-    assert run(command, "--get=ExternalSchedulerEnabled") == "ExternalSchedulerEnabled: false version: general\n"
+    assert (
+        run(command, "--get=ExternalSchedulerEnabled")
+        == "ExternalSchedulerEnabled: false version: general\n"
+    )
     assert run(command, "-g", "ExternalSchedulerEnabled", "--cver=general") == "false\n"
     assert "ExternalSchedulerEnabled: false version: general" in run(command, "--all")
 
@@ -78,9 +87,14 @@ def test_a_merge_of_what_is_there_is_cancelled_and_no_error(command: Path) -> No
     assert "cancelled as value is unchanged" in run(command, "-m", f"{PROPERTIES}=a=^x$", LEVEL)
 
 
-def test_without_a_version_it_asks_for_ever_when_there_are_several(command: Path, tmp_path: Path) -> None:
+def test_without_a_version_it_asks_for_ever_when_there_are_several(
+    command: Path, tmp_path: Path
+) -> None:
     with subprocess.Popen(
-        [command, "-s", f"{PROPERTIES}=a=^x$"], stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, text=True
+        [command, "-s", f"{PROPERTIES}=a=^x$"],
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        text=True,
     ) as asking:
         assert asking.stdout is not None
         assert [asking.stdout.readline() for _ in range(9)].count("Please select a version:\n") == 2

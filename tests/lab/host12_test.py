@@ -1,6 +1,7 @@
 # SPDX-FileCopyrightText: The ovirt_tcp_plugin developers
 # SPDX-License-Identifier: Apache-2.0
-"""Hosts with a TPM 1.2 against the real verifier: software TPM, simulated launch, real agent, real HTTPS."""
+"""Hosts with a TPM 1.2 against the real verifier: software TPM, simulated launch, real agent, real
+HTTPS."""
 
 from __future__ import annotations
 
@@ -34,7 +35,9 @@ def server(tmp_path_factory: pytest.TempPathFactory, tpm_pool: TpmPool) -> Itera
 
 
 @pytest.fixture(scope="module")
-def golden(server: Server, tpm_pool: TpmPool, tmp_path_factory: pytest.TempPathFactory) -> Iterator[LabHost]:
+def golden(
+    server: Server, tpm_pool: TpmPool, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[LabHost]:
     directory = tmp_path_factory.mktemp("golden12")
     with LabHost("golden12.example.com", directory, tpm_pool.state12(0), tpm_pool.images) as host:
         host.boot()
@@ -62,7 +65,9 @@ class LyingTpm(Tpm12):
         signed = tpm12.identity_contents(label_digest, tpm12.parse_key(self._area).public)
         # TPM_Sign (Part 3, 13.5)
         handle = super().load_key(self._area)
-        answer = self.execute("TPM_Sign", 0x3C, [handle], struct.pack(">I", 20) + tpm12.sha1(signed))
+        answer = self.execute(
+            "TPM_Sign", 0x3C, [handle], struct.pack(">I", 20) + tpm12.sha1(signed)
+        )
         binding = answer.take(answer.u32())
         self.flush(handle)
         return self._area[:4] + struct.pack(">H", self.usage) + self._area[6:], binding
@@ -81,7 +86,9 @@ class HonestTpm(LyingTpm):
     ("kind", "error", "text"),
     [
         pytest.param(HonestTpm, errors.Refused, "ak_unrestricted", id="admitted"),
-        pytest.param(LyingTpm, Tpm12Error, "TPM_ActivateIdentity failed", id="called an identity key"),
+        pytest.param(
+            LyingTpm, Tpm12Error, "TPM_ActivateIdentity failed", id="called an identity key"
+        ),
     ],
 )
 def test_a_signing_key_cannot_enrol(
@@ -102,7 +109,9 @@ def test_a_good_boot_is_trusted_and_marked(server: Server, golden: LabHost) -> N
     assert (listed["tpm_family"], listed["endorsed_by"]) == ("1.2", "vendor")
 
 
-def test_a_tampered_kernel_is_found_and_a_good_boot_forgiven(server: Server, golden: LabHost, tmp_path: Path) -> None:
+def test_a_tampered_kernel_is_found_and_a_good_boot_forgiven(
+    server: Server, golden: LabHost, tmp_path: Path
+) -> None:
     golden.reboot(launch.tamper_kernel(golden.images, tmp_path))
     result = server.result(golden)
     assert (result["level"], codes(result)) == ("untrusted", [(8, "kernel_differs")])
@@ -111,7 +120,9 @@ def test_a_tampered_kernel_is_found_and_a_good_boot_forgiven(server: Server, gol
     assert server.result(golden)["level"] == "trusted"
 
 
-def test_a_good_log_hides_no_tampered_kernel(server: Server, golden: LabHost, tmp_path: Path) -> None:
+def test_a_good_log_hides_no_tampered_kernel(
+    server: Server, golden: LabHost, tmp_path: Path
+) -> None:
     golden.reboot(launch.tamper_kernel(golden.images, tmp_path), forged_log=golden.good_log())
     result = server.result(golden)
     assert result["level"] == "untrusted"
@@ -131,7 +142,9 @@ def test_a_boot_without_launch_is_untrusted(server: Server, golden: LabHost) -> 
     assert server.result(golden)["level"] == "trusted"
 
 
-def test_another_host_with_the_same_boot_is_trusted(server: Server, golden: LabHost, stranger: LabHost) -> None:
+def test_another_host_with_the_same_boot_is_trusted(
+    server: Server, golden: LabHost, stranger: LabHost
+) -> None:
     server.enrol(stranger)
     stranger.start_agent()
 
@@ -141,7 +154,9 @@ def test_another_host_with_the_same_boot_is_trusted(server: Server, golden: LabH
 def test_the_agent_shows_its_tpm(stranger: LabHost, server: Server) -> None:
     stranger.configure(server.url, server.ca_file)
 
-    shown = subprocess.run(stranger.agent_command("ek"), capture_output=True, text=True, timeout=20, check=True)
+    shown = subprocess.run(
+        stranger.agent_command("ek"), capture_output=True, text=True, timeout=20, check=True
+    )
 
     assert shown.stdout.startswith("stranger.example.com ")
     assert shown.stderr.strip() == "TPM 1.2, certified by its vendor"
@@ -161,15 +176,23 @@ def test_another_owners_secret_is_refused_by_the_tpm(server: Server, stranger: L
     tpm = stranger.connect()
     assert isinstance(tpm, Tpm12)
     with pytest.raises(Tpm12Error, match="the owner's secret is another"):
-        enrolment.enrol12(tpm, b"x" * 20, AgentState(stranger.state_directory), None, stranger.name, "token")  # type: ignore[arg-type]
+        enrolment.enrol12(
+            tpm, b"x" * 20, AgentState(stranger.state_directory), None, stranger.name, "token"
+        )  # type: ignore[arg-type]
     tpm.close()
 
 
 @pytest.mark.parametrize(
     ("content", "fault"),
-    [("00" * 19, "has 40 hexadecimal digits"), ("secret", "cannot be read"), (None, "cannot be read")],
+    [
+        ("00" * 19, "has 40 hexadecimal digits"),
+        ("secret", "cannot be read"),
+        (None, "cannot be read"),
+    ],
 )
-def test_a_file_that_holds_no_owners_secret(content: str | None, fault: str, tmp_path: Path) -> None:
+def test_a_file_that_holds_no_owners_secret(
+    content: str | None, fault: str, tmp_path: Path
+) -> None:
     if content is not None:
         (tmp_path / "owner").write_text(content)
     with pytest.raises(errors.InvalidConfig, match=f"the owner's secret {fault}"):
@@ -183,7 +206,9 @@ def test_the_owners_secret_comes_from_a_file_or_is_well_known(tmp_path: Path) ->
     assert enrolment.read_owner_secret("") == WELL_KNOWN
 
 
-def test_switched_off_nobody_enrols_and_nobody_is_believed(server: Server, golden: LabHost, stranger: LabHost) -> None:
+def test_switched_off_nobody_enrols_and_nobody_is_believed(
+    server: Server, golden: LabHost, stranger: LabHost
+) -> None:
     server.result(golden)
     server.restart()
     try:

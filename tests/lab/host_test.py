@@ -30,9 +30,12 @@ ANSWER_WITHIN_MS = 10_000
 
 
 class Server:
-    """The real verifier as a process of its own, asked as the broker and the administrator ask it."""
+    """The real verifier as a process of its own, asked as the broker and the administrator ask
+    it."""
 
-    def __init__(self, directory: Path, processes: Processes, authorities: bytes, **appraisal: Any) -> None:
+    def __init__(
+        self, directory: Path, processes: Processes, authorities: bytes, **appraisal: Any
+    ) -> None:
         (self._port,) = free_ports(1)
         self.url = f"https://127.0.0.1:{self._port}"
         self._processes = processes
@@ -99,10 +102,19 @@ class Server:
         return answer
 
     def _command(self, *arguments: str) -> list[str]:
-        return [sys.executable, "-m", "ovirt_tcp_plugin.verifier.main", "--config-dir", str(self._directory), *arguments]
+        return [
+            sys.executable,
+            "-m",
+            "ovirt_tcp_plugin.verifier.main",
+            "--config-dir",
+            str(self._directory),
+            *arguments,
+        ]
 
     def _call(self, *arguments: str) -> str:
-        done = subprocess.run(self._command(*arguments), capture_output=True, text=True, timeout=20, check=False)
+        done = subprocess.run(
+            self._command(*arguments), capture_output=True, text=True, timeout=20, check=False
+        )
         assert done.returncode == 0, done.stderr
         return done.stdout.strip()
 
@@ -115,7 +127,9 @@ def server(tmp_path_factory: pytest.TempPathFactory, tpm_pool: TpmPool) -> Itera
 
 
 @pytest.fixture(scope="module")
-def golden(server: Server, tpm_pool: TpmPool, tmp_path_factory: pytest.TempPathFactory) -> Iterator[LabHost]:
+def golden(
+    server: Server, tpm_pool: TpmPool, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[LabHost]:
     """An enrolled host whose boot is the reference; each test that changes it boots it anew."""
     directory = tmp_path_factory.mktemp("golden")
     with LabHost("golden.example.com", directory, tpm_pool.state(0), tpm_pool.images) as host:
@@ -162,7 +176,11 @@ class Lie:
         ),
         pytest.param(Lie(measured_launch=False), {(8, "no_launch")}, id="no launch and no log"),
         pytest.param(Lie(log=launch.truncate), {(7, "log_malformed")}, id="log cut short"),
-        pytest.param(Lie(log=lambda good: good + bytes(100) + b"x"), {(7, "log_malformed")}, id="rubbish behind the log"),
+        pytest.param(
+            Lie(log=lambda good: good + bytes(100) + b"x"),
+            {(7, "log_malformed")},
+            id="rubbish behind the log",
+        ),
         pytest.param(Lie(log=lambda good: b""), {(7, "log_malformed")}, id="empty log"),
         pytest.param(Lie(write_log=False), {(7, "log_missing")}, id="no log"),
     ],
@@ -199,7 +217,9 @@ def test_another_host_with_the_same_boot_is_trusted(
     assert server.result(host)["level"] == "trusted"
 
 
-def test_a_chip_has_one_name(server: Server, golden: LabHost, make_host: Callable[..., LabHost]) -> None:
+def test_a_chip_has_one_name(
+    server: Server, golden: LabHost, make_host: Callable[..., LabHost]
+) -> None:
     """A copy of the golden host's TPM: the same EK under another name."""
     host = make_host("copy.example.com", chip=0)
     host.boot()
@@ -209,7 +229,9 @@ def test_a_chip_has_one_name(server: Server, golden: LabHost, make_host: Callabl
     assert caught.value.code == "ek_in_use"
 
 
-def test_a_reinstalled_host_enrols_again(server: Server, golden: LabHost, make_host: Callable[..., LabHost]) -> None:
+def test_a_reinstalled_host_enrols_again(
+    server: Server, golden: LabHost, make_host: Callable[..., LabHost]
+) -> None:
     host = make_host("reinstalled.example.com", chip=2)
     host.boot()
     server.enrol(host)
@@ -245,7 +267,9 @@ def test_a_power_cut_is_a_reboot(server: Server, golden: LabHost) -> None:
     assert server.result(golden)["level"] == "trusted"
 
 
-def test_the_same_measurements_after_a_reset_without_boot_are_found(server: Server, golden: LabHost) -> None:
+def test_the_same_measurements_after_a_reset_without_boot_are_found(
+    server: Server, golden: LabHost
+) -> None:
     """The TPM was reset under a running kernel, and the launch played again: the boot id tells."""
     golden.reboot()
     assert server.result(golden)["level"] == "trusted"
@@ -276,7 +300,9 @@ def test_stops_everything(make_host: Callable[..., LabHost], server: Server) -> 
         host.connect()
 
 
-def test_a_host_without_certified_chip_cannot_enrol(tmp_path: Path, tpm_pool: TpmPool, server: Server) -> None:
+def test_a_host_without_certified_chip_cannot_enrol(
+    tmp_path: Path, tpm_pool: TpmPool, server: Server
+) -> None:
     with LabHost("bare.example.com", tmp_path, images=tpm_pool.images) as host:
         host.boot()
         with pytest.raises(errors.Refused, match="ek_uncertified"):
@@ -286,7 +312,8 @@ def test_a_host_without_certified_chip_cannot_enrol(tmp_path: Path, tpm_pool: Tp
 def test_the_gate_lets_a_vm_start_by_the_verdict_of_this_boot_only(
     server: Server, golden: LabHost, tmp_path: Path
 ) -> None:
-    """The whole way: TPM, agent, server, signature, gate. A reboot closes it until the agent has reported."""
+    """The whole way: TPM, agent, server, signature, gate. A reboot closes it until the agent has
+    reported."""
     keys = tmp_path / "verdict-keys"
     keys.mkdir()
     server._call("verdict-key", "export", str(keys))

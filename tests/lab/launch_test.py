@@ -31,7 +31,9 @@ def events(tpm_pool: TpmPool) -> tuple[eventlog.Event, ...]:
 
 @pytest.mark.parametrize("measured_launch", [True, False])
 @pytest.mark.parametrize("bank", BANKS)
-def test_every_pcr_is_what_the_logs_replay_to(measured_launch: bool, bank: str, make_host: Callable[..., LabHost]) -> None:
+def test_every_pcr_is_what_the_logs_replay_to(
+    measured_launch: bool, bank: str, make_host: Callable[..., LabHost]
+) -> None:
     host = make_host()
     host.boot(measured_launch=measured_launch)
     told = eventlog.parse(host.firmware_log_file.read_bytes())
@@ -45,33 +47,50 @@ def test_every_pcr_is_what_the_logs_replay_to(measured_launch: bool, bank: str, 
     assert eventlog.replay(told, bank, QUOTED) == values
 
 
-def test_tpm2_eventlog_reads_the_same(events: tuple[eventlog.Event, ...], tpm_pool: TpmPool, tmp_path: Path) -> None:
+def test_tpm2_eventlog_reads_the_same(
+    events: tuple[eventlog.Event, ...], tpm_pool: TpmPool, tmp_path: Path
+) -> None:
     told = (*firmware.events(firmware.Machine(), tpm_pool.images), *events)
     (tmp_path / "log").write_bytes(launch.log_of(told))
 
-    done = subprocess.run(["tpm2_eventlog", tmp_path / "log"], capture_output=True, timeout=20, check=True)
+    done = subprocess.run(
+        ["tpm2_eventlog", tmp_path / "log"], capture_output=True, timeout=20, check=True
+    )
 
     read = yaml.safe_load(done.stdout)
     assert len(read["events"]) == len(told) + 1
-    # It starts every PCR at zero, and knows nothing of a launch: so do PCR 0-14 and, after HASH_START, 17 and 18.
+    # It starts every PCR at zero, and knows nothing of a launch: so do PCR 0-14 and, after
+    # HASH_START, 17 and 18.
     for bank in BANKS:
         replayed = eventlog.replay(told, bank, [*range(10), 14, 17, 18])
-        seen = {int(index): f"{value:0{2 * len(replayed[0])}x}" for index, value in read["pcrs"][bank].items()}
+        seen = {
+            int(index): f"{value:0{2 * len(replayed[0])}x}"
+            for index, value in read["pcrs"][bank].items()
+        }
         assert seen == {index: value.hex() for index, value in replayed.items()}
 
 
-def test_tpm2_eventlog_reads_the_same_of_the_older_format(tpm_pool: TpmPool, tmp_path: Path) -> None:
+def test_tpm2_eventlog_reads_the_same_of_the_older_format(
+    tpm_pool: TpmPool, tmp_path: Path
+) -> None:
     told = firmware.events(firmware.Machine(), tpm_pool.images, ["sha1"])
     (tmp_path / "log").write_bytes(launch.log_of(told, ["sha1"]))
 
-    done = subprocess.run(["tpm2_eventlog", tmp_path / "log"], capture_output=True, timeout=20, check=True)
+    done = subprocess.run(
+        ["tpm2_eventlog", tmp_path / "log"], capture_output=True, timeout=20, check=True
+    )
 
     # Its events are no list in this format, so that YAML has only the last one.
     digests = re.findall(r'Digest: "([0-9a-f]{40})"', done.stdout.decode())
-    assert digests == [one.digests["sha1"].hex() for one in eventlog.parse((tmp_path / "log").read_bytes())]
+    assert digests == [
+        one.digests["sha1"].hex() for one in eventlog.parse((tmp_path / "log").read_bytes())
+    ]
     read = yaml.safe_load(done.stdout)
     seen = {int(index): f"{value:040x}" for index, value in read["pcrs"]["sha1"].items()}
-    assert seen == {index: value.hex() for index, value in eventlog.replay(told, "sha1", [*range(10), 14]).items()}
+    assert seen == {
+        index: value.hex()
+        for index, value in eventlog.replay(told, "sha1", [*range(10), 14]).items()
+    }
 
 
 def test_a_module_is_hashed_as_tb_polgen_does(tmp_path: Path) -> None:
@@ -79,11 +98,25 @@ def test_a_module_is_hashed_as_tb_polgen_does(tmp_path: Path) -> None:
     image.write_bytes(b"kernel")
     for command in (
         ["--create", "--type", "nonfatal", "--alg", "sha256"],
-        ["--add", "--num", "0", "--pcr", "none", "--hash", "image", "--cmdline", "ro quiet", "--image", image],
+        [
+            "--add",
+            "--num",
+            "0",
+            "--pcr",
+            "none",
+            "--hash",
+            "image",
+            "--cmdline",
+            "ro quiet",
+            "--image",
+            image,
+        ],
     ):
         subprocess.run(["tb_polgen", *command, policy], capture_output=True, timeout=20, check=True)
 
-    shown = subprocess.run(["tb_polgen", "--show", policy], capture_output=True, text=True, timeout=20, check=True)
+    shown = subprocess.run(
+        ["tb_polgen", "--show", policy], capture_output=True, text=True, timeout=20, check=True
+    )
 
     digest = launch.module_hash("ro quiet", image, "sha256").hex()
     assert digest in shown.stdout.replace(" ", "").replace("\n", "")
@@ -92,7 +125,20 @@ def test_a_module_is_hashed_as_tb_polgen_does(tmp_path: Path) -> None:
 def test_the_order_is_that_of_a_real_launch(events: tuple[eventlog.Event, ...]) -> None:
     kinds = {pcr: [event.type for event in events if event.pcr == pcr] for pcr in (17, 18)}
 
-    assert kinds[17] == [0x402, 0x40A, 0x40B, 0x40C, 0x412, 0x40E, 0x40F, 0x404, 0x414, 0x501, 0x501, 0x501]
+    assert kinds[17] == [
+        0x402,
+        0x40A,
+        0x40B,
+        0x40C,
+        0x412,
+        0x40E,
+        0x40F,
+        0x404,
+        0x414,
+        0x501,
+        0x501,
+        0x501,
+    ]
     assert kinds[18] == [0x410, 0x40B, 0x40F, 0x40C, 0x413, 0x414, 0x501]
     assert all((list(event.digests) == ["sha256"]) is (event.type == 0x501) for event in events)
 
@@ -116,7 +162,9 @@ def test_one_bit_of_the_kernel_shows_in_one_event(tpm_pool: TpmPool, tmp_path: P
 
 @pytest.mark.parametrize("option", ["tboot_cmdline", "kernel_cmdline", "initrd_cmdline"])
 def test_each_command_line_is_measured(option: str, tpm_pool: TpmPool) -> None:
-    assert len(differing(tpm_pool.images, dataclasses.replace(tpm_pool.images, **{option: "x"}))) == 1
+    assert (
+        len(differing(tpm_pool.images, dataclasses.replace(tpm_pool.images, **{option: "x"}))) == 1
+    )
 
 
 def test_the_same_version_is_the_same_everywhere(tpm_pool: TpmPool, tmp_path: Path) -> None:
@@ -124,7 +172,9 @@ def test_the_same_version_is_the_same_everywhere(tpm_pool: TpmPool, tmp_path: Pa
     assert len(differing(tpm_pool.images, launch.make_images(tmp_path, "5.14.0-611.el9"))) == 2
 
 
-def test_software_cannot_repeat_a_launch(make_host: Callable[..., LabHost], events: tuple[eventlog.Event, ...]) -> None:
+def test_software_cannot_repeat_a_launch(
+    make_host: Callable[..., LabHost], events: tuple[eventlog.Event, ...]
+) -> None:
     """What root could do without TXT, at locality 0: the TPM refuses."""
     host = make_host()
     host.boot(measured_launch=False)

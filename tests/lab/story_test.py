@@ -1,6 +1,7 @@
 # SPDX-FileCopyrightText: The ovirt_tcp_plugin developers
 # SPDX-License-Identifier: Apache-2.0
-"""The whole chain, as the demo plays it: real processes, real quotes, the real SDK. Each step is a test."""
+"""The whole chain, as the demo plays it: real processes, real quotes, the real SDK. Each step is a
+test."""
 
 from __future__ import annotations
 
@@ -23,9 +24,10 @@ from ovirt_tcp_plugin.lab.story import Story
 
 @pytest.fixture(scope="module")
 def story() -> Iterator[Story]:
-    with sites.temporary_directory() as directory, LabSite(
-        directory, stories.SMALLEST, 6.0, (2, 6)
-    ) as site:
+    with (
+        sites.temporary_directory() as directory,
+        LabSite(directory, stories.SMALLEST, 6.0, (2, 6)) as site,
+    ):
         yield Story(site, Narrator(quiet=True))
 
 
@@ -45,12 +47,15 @@ def test_a_check_that_does_not_hold_fails_its_step() -> None:
 
 
 def _lab_processes() -> list[str]:
-    found = subprocess.run(["pgrep", "-fa", "ovirt_tcp_plugin|swtpm"], capture_output=True, text=True, check=False)
+    found = subprocess.run(
+        ["pgrep", "-fa", "ovirt_tcp_plugin|swtpm"], capture_output=True, text=True, check=False
+    )
     return found.stdout.splitlines()
 
 
 def _wait_until_all_are_gone(directory: Path) -> None:
-    """A child that was being started dies with the demo, by the kernel's hand: at once, but not in the same instant."""
+    """A child that was being started dies with the demo, by the kernel's hand: at once, but not in
+    the same instant."""
     deadline = time.monotonic() + 5
     while left := [line for line in _lab_processes() if str(directory) in line]:
         assert time.monotonic() < deadline, left
@@ -58,7 +63,9 @@ def _wait_until_all_are_gone(directory: Path) -> None:
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM], ids=["Ctrl-C", "SIGTERM"])
-def test_a_demo_that_is_interrupted_leaves_nothing_behind(tmp_path: Path, number: signal.Signals) -> None:
+def test_a_demo_that_is_interrupted_leaves_nothing_behind(
+    tmp_path: Path, number: signal.Signals
+) -> None:
     command = [sys.executable, "-m", "ovirt_tcp_plugin.admin.cli", "demo"]
     environment = {**os.environ, "TMPDIR": str(tmp_path)}
     demo = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment)

@@ -48,7 +48,9 @@ def test_a_launch_gives_what_its_log_tells(chip: Swtpm12, tpm: Tpm12, tpm_pool: 
 
 
 def test_firmware_is_measured_before_the_launch(tpm: Tpm12, tpm_pool: TpmPool) -> None:
-    expected = eventlog.replay(firmware.events(firmware.Machine(), tpm_pool.images, BANKS), "sha1", range(8))
+    expected = eventlog.replay(
+        firmware.events(firmware.Machine(), tpm_pool.images, BANKS), "sha1", range(8)
+    )
 
     assert tpm.read_pcrs({"sha1": tuple(range(8))}) == {"sha1": expected}
 
@@ -61,7 +63,9 @@ def test_another_kernel_gives_other_values(tpm_pool: TpmPool, tmp_path: Path) ->
 
 
 @pytest.mark.parametrize("pcr", [17, 18, 19, 20])
-def test_software_that_runs_later_cannot_extend_what_the_launch_did(pcr: int, chip: Swtpm12, tpm: Tpm12) -> None:
+def test_software_that_runs_later_cannot_extend_what_the_launch_did(
+    pcr: int, chip: Swtpm12, tpm: Tpm12
+) -> None:
     chip.control.measure_launch(b"SINIT")
 
     with pytest.raises(Tpm12Error, match="TPM_Extend failed"):
@@ -76,7 +80,9 @@ def test_a_reset_undoes_a_launch(chip: Swtpm12, tpm: Tpm12) -> None:
     assert tpm.read_pcrs({"sha1": (17,)}) == {"sha1": {17: NEVER_LAUNCHED}}
 
 
-def test_two_chips_of_the_vendor_are_certified_and_different(tpm_pool: TpmPool, tmp_path: Path) -> None:
+def test_two_chips_of_the_vendor_are_certified_and_different(
+    tpm_pool: TpmPool, tmp_path: Path
+) -> None:
     _, issuer = x509.load_pem_x509_certificates(tpm_pool.authorities)
     seen = set()
     for number in range(2):

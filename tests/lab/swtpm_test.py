@@ -86,7 +86,9 @@ def test_a_deep_directory_does_not_matter(tmp_path: Path) -> None:
         swtpm.connect().close()
 
 
-def test_says_that_the_temporary_directory_is_too_deep(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_says_that_the_temporary_directory_is_too_deep(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     deep = tmp_path.joinpath(*["directory-with-a-long-name"] * 4)
     deep.mkdir(parents=True)
     monkeypatch.setattr("tempfile.tempdir", str(deep))
@@ -106,7 +108,9 @@ def test_stops_and_leaves_nothing(tmp_path: Path) -> None:
         swtpm.connect()
 
 
-def test_a_restart_has_the_same_address_and_the_same_chip(tmp_path: Path, tpm_pool: TpmPool) -> None:
+def test_a_restart_has_the_same_address_and_the_same_chip(
+    tmp_path: Path, tpm_pool: TpmPool
+) -> None:
     clone(tpm_pool.state(0), tmp_path / "tpm")
     swtpm, seen = Swtpm(tmp_path / "tpm"), []
     for _ in range(2):
@@ -120,11 +124,17 @@ def test_a_restart_has_the_same_address_and_the_same_chip(tmp_path: Path, tpm_po
 def test_dies_with_a_parent_that_is_killed(tmp_path: Path) -> None:
     code = (
         "import sys; from pathlib import Path; from ovirt_tcp_plugin.lab.swtpm import Swtpm\n"
-        "swtpm = Swtpm(Path(sys.argv[1])); swtpm.start(); print(swtpm.pid, flush=True); sys.stdin.read()"
+        "swtpm = Swtpm(Path(sys.argv[1])); swtpm.start(); print(swtpm.pid, flush=True); "
+        "sys.stdin.read()"
     )
     command = [sys.executable, "-c", code, str(tmp_path / "tpm")]
-    environment = {**os.environ, "TMPDIR": str(tmp_path)}  # the killed parent cannot remove the socket directory
-    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=environment) as parent:
+    environment = {
+        **os.environ,
+        "TMPDIR": str(tmp_path),
+    }  # the killed parent cannot remove the socket directory
+    with subprocess.Popen(
+        command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=environment
+    ) as parent:
         assert parent.stdout is not None
         pid = int(parent.stdout.readline())
         assert alive(pid)
@@ -193,10 +203,14 @@ def test_shuts_down_on_request(swtpm: Swtpm) -> None:
 def test_says_that_a_control_command_was_refused(swtpm: Swtpm) -> None:
     swtpm.connect().close()
 
-    with pytest.raises(errors.Unavailable, match="swtpm control channel is unavailable: command 5 failed"):
+    with pytest.raises(
+        errors.Unavailable, match="swtpm control channel is unavailable: command 5 failed"
+    ):
         swtpm.control.set_locality(9)
 
 
 def test_says_that_there_is_no_control_channel(tmp_path: Path) -> None:
-    with pytest.raises(errors.Unavailable, match="swtpm control channel is unavailable: No such file"):
+    with pytest.raises(
+        errors.Unavailable, match="swtpm control channel is unavailable: No such file"
+    ):
         swtpm_module.Control(tmp_path / "none").reset()

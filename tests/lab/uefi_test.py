@@ -1,6 +1,7 @@
 # SPDX-FileCopyrightText: The ovirt_tcp_plugin developers
 # SPDX-License-Identifier: Apache-2.0
-"""A host without TXT against the real verifier under the profile uefi: software TPM, UEFI boot, real agent, real HTTPS."""
+"""A host without TXT against the real verifier under the profile uefi: software TPM, UEFI boot,
+real agent, real HTTPS."""
 
 from __future__ import annotations
 
@@ -28,7 +29,9 @@ def server(tmp_path_factory: pytest.TempPathFactory, tpm_pool: TpmPool) -> Itera
 
 
 @pytest.fixture(scope="module")
-def golden(server: Server, tpm_pool: TpmPool, tmp_path_factory: pytest.TempPathFactory) -> Iterator[LabHost]:
+def golden(
+    server: Server, tpm_pool: TpmPool, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[LabHost]:
     directory = tmp_path_factory.mktemp("golden-uefi")
     with LabHost("golden-uefi.example.com", directory, tpm_pool.state(0), tpm_pool.images) as host:
         host.boot(machine=GOOD, measured_launch=False)
@@ -48,9 +51,17 @@ def told(server: Server, golden: LabHost) -> list[tuple[str, str]]:
 @pytest.mark.parametrize(
     ("changes", "expected"),
     [
-        pytest.param({"secure_boot": False}, ("secure_boot_differs", "PCR 7, event 1"), id="Secure Boot off"),
-        pytest.param({"boot_loader": b"evil"}, ("boot_loader_differs", "PCR 4, event 3"), id="boot loader replaced"),
-        pytest.param({"version": "2"}, ("firmware_version_differs", "PCR 0, event 2"), id="firmware updated"),
+        pytest.param(
+            {"secure_boot": False}, ("secure_boot_differs", "PCR 7, event 1"), id="Secure Boot off"
+        ),
+        pytest.param(
+            {"boot_loader": b"evil"},
+            ("boot_loader_differs", "PCR 4, event 3"),
+            id="boot loader replaced",
+        ),
+        pytest.param(
+            {"version": "2"}, ("firmware_version_differs", "PCR 0, event 2"), id="firmware updated"
+        ),
     ],
 )
 def test_another_machine_is_found_and_the_good_one_forgiven(
@@ -64,6 +75,8 @@ def test_another_machine_is_found_and_the_good_one_forgiven(
 
 
 def test_another_kernel_is_found(server: Server, golden: LabHost) -> None:
-    golden.reboot(launch.tamper_kernel(golden.images, golden.directory), machine=GOOD, measured_launch=False)
+    golden.reboot(
+        launch.tamper_kernel(golden.images, golden.directory), machine=GOOD, measured_launch=False
+    )
 
     assert told(server, golden) == [("boot_loader_differs", "PCR 4, event 5")]

@@ -29,13 +29,35 @@ def variable(name: str, value: bytes = b"\1") -> bytes:
 
 
 def test_tbootss_modules_are_named_by_their_order_in_the_details_mapping() -> None:
-    told = names(event(17, 0x404), event(17, 0x501), event(17, 0x501), event(17, 0x501), event(17, 0x501), event(18, 0x501))
-    assert [name for _, name in told] == ["mle", "tboot_policy", "kernel", "initrd", "module", "tboot_policy"]
+    told = names(
+        event(17, 0x404),
+        event(17, 0x501),
+        event(17, 0x501),
+        event(17, 0x501),
+        event(17, 0x501),
+        event(18, 0x501),
+    )
+    assert [name for _, name in told] == [
+        "mle",
+        "tboot_policy",
+        "kernel",
+        "initrd",
+        "module",
+        "tboot_policy",
+    ]
 
 
 def test_tboots_modules_are_named_by_their_pcr_in_the_legacy_mapping() -> None:
-    told = names(event(17, 0x501), event(18, 0x404), event(18, 0x501), event(19, 0x501), event(19, 0x501))
-    assert told == [(17, "tboot_policy"), (18, "mle"), (18, "kernel"), (19, "initrd"), (19, "module")]
+    told = names(
+        event(17, 0x501), event(18, 0x404), event(18, 0x501), event(19, 0x501), event(19, 0x501)
+    )
+    assert told == [
+        (17, "tboot_policy"),
+        (18, "mle"),
+        (18, "kernel"),
+        (19, "initrd"),
+        (19, "module"),
+    ]
 
 
 def test_what_is_measured_again_gets_a_number() -> None:
@@ -44,14 +66,16 @@ def test_what_is_measured_again_gets_a_number() -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "component"), [("SecureBoot", "secure_boot"), ("dbx", "dbx"), ("Other", "variable"), ("", "variable")]
+    ("name", "component"),
+    [("SecureBoot", "secure_boot"), ("dbx", "dbx"), ("Other", "variable"), ("", "variable")],
 )
 def test_secure_boots_variables_are_known(name: str, component: str) -> None:
     assert names(event(7, 0x80000001, variable(name))) == [(7, component)]
 
 
 @pytest.mark.parametrize(
-    "data", [b"", b"x" * 31, b"g" * 16 + b"\xff" * 16, b"g" * 16 + struct.pack("<QQ", 1, 0) + b"\0\xd8"]
+    "data",
+    [b"", b"x" * 31, b"g" * 16 + b"\xff" * 16, b"g" * 16 + struct.pack("<QQ", 1, 0) + b"\0\xd8"],
 )
 def test_a_broken_variable_is_only_a_variable(data: bytes) -> None:
     assert names(event(7, 0x80000001, data)) == [(7, "variable")]

@@ -21,7 +21,9 @@ from ovirt_tcp_plugin.messages.result import Level
 
 KEY, OTHER_KEY = ec.generate_private_key(ec.SECP256R1()), ec.generate_private_key(ec.SECP256R1())
 NOW_S = 1_700_000_000
-SAID = SignedResult("host-1", "ab" * 32, Level.TRUSTED, "c0ffee00-0000-4000-8000-000000000001", 123_456, 600_000)
+SAID = SignedResult(
+    "host-1", "ab" * 32, Level.TRUSTED, "c0ffee00-0000-4000-8000-000000000001", 123_456, 600_000
+)
 TOKEN = ear.sign(SAID, KEY, NOW_S)
 
 
@@ -57,7 +59,9 @@ def test_claims_of_another_verdict_are_refused() -> None:
         verify(f"{header}.{other}.{signature}")
 
 
-@pytest.mark.parametrize("token", ["", ".", "..", "a.b", "a.b.c", "a.b.c.d", TOKEN + ".", "é.é.é", TOKEN * 9])
+@pytest.mark.parametrize(
+    "token", ["", ".", "..", "a.b", "a.b.c", "a.b.c.d", TOKEN + ".", "é.é.é", TOKEN * 9]
+)
 def test_what_is_no_token_is_refused(token: str) -> None:
     with pytest.raises(errors.InvalidMessage):
         verify(token)
@@ -102,7 +106,8 @@ def test_a_jwt_library_reads_it() -> None:
 
 
 @pytest.mark.parametrize(
-    ("level", "status"), [(Level.UNTRUSTED, "contraindicated"), (Level.UNKNOWN, "none"), (Level.TIMEOUT, "none")]
+    ("level", "status"),
+    [(Level.UNTRUSTED, "contraindicated"), (Level.UNKNOWN, "none"), (Level.TIMEOUT, "none")],
 )
 def test_only_trusted_is_affirming(level: Level, status: str) -> None:
     token = ear.sign(dataclasses.replace(SAID, level=level), KEY, NOW_S)

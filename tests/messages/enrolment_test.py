@@ -38,8 +38,14 @@ MESSAGES = [
         from_value(enrolment.decode_challenge),
         id="challenge",
     ),
-    pytest.param(enrolment.EnrolmentProof("7", b"request", b"attest", b"signature"), enrolment.decode_proof, id="proof"),
-    pytest.param(enrolment.EnrolmentReply("a", "b"), from_value(enrolment.decode_reply), id="reply"),
+    pytest.param(
+        enrolment.EnrolmentProof("7", b"request", b"attest", b"signature"),
+        enrolment.decode_proof,
+        id="proof",
+    ),
+    pytest.param(
+        enrolment.EnrolmentReply("a", "b"), from_value(enrolment.decode_reply), id="reply"
+    ),
 ]
 Decode = Callable[[bytes], object]
 
@@ -75,7 +81,11 @@ def test_any_bytes_are_read_or_malformed(decode: Decode, untrusted: bytes) -> No
 
 
 def test_the_qualifying_data_binds_secret_and_request() -> None:
-    seen = {enrolment.qualifying_data(secret, request) for secret in (b"a", b"b") for request in (b"c", b"d")}
+    seen = {
+        enrolment.qualifying_data(secret, request)
+        for secret in (b"a", b"b")
+        for request in (b"c", b"d")
+    }
 
     assert len(seen) == 4
     assert {len(data) for data in seen} == {32}

@@ -19,7 +19,9 @@ from tests.messages import hostile
 BANKS = ("sha1", "sha256")
 
 
-def event(pcr: int = 17, kind: int = 0x402, data: bytes = b"data", banks: tuple[str, ...] = BANKS) -> Event:
+def event(
+    pcr: int = 17, kind: int = 0x402, data: bytes = b"data", banks: tuple[str, ...] = BANKS
+) -> Event:
     return Event(pcr, kind, {bank: hashlib.new(bank, data).digest() for bank in banks}, data)
 
 
@@ -28,13 +30,20 @@ OLD = eventlog.encode_sha1([event(), event(18, 0x404, b""), event(0, 8, b"firmwa
 HEADER = eventlog.encode([], ["sha256"])
 
 
-def with_header(kind: int = 3, signature: bytes = b"Spec ID Event03\0", algorithms: bytes = b"", count: int = 1) -> bytes:
+def with_header(
+    kind: int = 3, signature: bytes = b"Spec ID Event03\0", algorithms: bytes = b"", count: int = 1
+) -> bytes:
     algorithms = algorithms or struct.pack("<HH", 0x000B, 32)
     body = signature + bytes(8) + struct.pack("<I", count) + algorithms + b"\0"
     return struct.pack("<II20sI", 0, kind, b"", len(body)) + body
 
 
-def raw_event(pcr: int = 17, count: int = 1, digests: bytes = struct.pack("<H", 0x000B) + bytes(32), size: int = 0) -> bytes:
+def raw_event(
+    pcr: int = 17,
+    count: int = 1,
+    digests: bytes = struct.pack("<H", 0x000B) + bytes(32),
+    size: int = 0,
+) -> bytes:
     return struct.pack("<III", pcr, 0x402, count) + digests + struct.pack("<I", size)
 
 
@@ -56,7 +65,9 @@ events = st.lists(
 )
 
 
-fillers = st.sampled_from([b"", *(filler * size for filler in (b"\0", b"\xff") for size in (1, 12, 16, 32, 500))])
+fillers = st.sampled_from(
+    [b"", *(filler * size for filler in (b"\0", b"\xff") for size in (1, 12, 16, 32, 500))]
+)
 
 
 @given(events, fillers)
@@ -68,7 +79,11 @@ def test_a_log_comes_back(told: list[Event], filler: bytes) -> None:
 
 
 @given(
-    st.lists(st.builds(event, st.integers(0, 23), st.integers(0, 2**32 - 1), st.binary(max_size=64)), min_size=1), fillers
+    st.lists(
+        st.builds(event, st.integers(0, 23), st.integers(0, 2**32 - 1), st.binary(max_size=64)),
+        min_size=1,
+    ),
+    fillers,
 )
 def test_a_log_of_the_older_format_comes_back(told: list[Event], filler: bytes) -> None:
     assume(not told[0].data.startswith(b"Spec ID "))
@@ -83,7 +98,9 @@ def test_a_log_of_the_older_format_comes_back(told: list[Event], filler: bytes) 
 @pytest.mark.parametrize("log", [GOOD, OLD])
 @pytest.mark.parametrize("padding", [b"\0", b"\xff"])
 @pytest.mark.parametrize("size", [1, 11, 12, 31, 32, 512, 2**20])
-def test_padding_behind_the_last_event_is_passed_over(log: bytes, padding: bytes, size: int) -> None:
+def test_padding_behind_the_last_event_is_passed_over(
+    log: bytes, padding: bytes, size: int
+) -> None:
     assert eventlog.parse(log + padding * size, padded=True) == eventlog.parse(log)
     with pytest.raises(errors.InvalidMessage, match="malformed event log"):
         eventlog.parse(log + padding * size)
@@ -92,7 +109,13 @@ def test_padding_behind_the_last_event_is_passed_over(log: bytes, padding: bytes
 @pytest.mark.parametrize("log", [GOOD, OLD])
 @pytest.mark.parametrize(
     "tail",
-    [b"\0" * 40 + b"\1", b"\xff" * 40 + b"\0", b"\0\xff", b"rubbish", *(b"\0" * n + b"\xff" * n for n in (16, 32, 64))],
+    [
+        b"\0" * 40 + b"\1",
+        b"\xff" * 40 + b"\0",
+        b"\0\xff",
+        b"rubbish",
+        *(b"\0" * n + b"\xff" * n for n in (16, 32, 64)),
+    ],
 )
 def test_other_bytes_behind_the_last_event_are_no_padding(log: bytes, tail: bytes) -> None:
     with pytest.raises(errors.InvalidMessage, match="malformed event log"):
@@ -111,7 +134,10 @@ def test_a_spec_id_of_the_older_format_is_an_event_like_others() -> None:
     (first, second) = eventlog.parse(eventlog.encode_sha1([spec_id, event(4, 4, bytes(4))]))
 
     assert (first.data, second.pcr) == (spec_id.data, 4)
-    assert eventlog.replay([first, second], "sha1", [0, 4]) == {0: bytes(20), 4: extend("sha1", bytes(20), bytes(4))}
+    assert eventlog.replay([first, second], "sha1", [0, 4]) == {
+        0: bytes(20),
+        4: extend("sha1", bytes(20), bytes(4)),
+    }
 
 
 def test_the_older_format_tells_nothing_of_other_banks() -> None:
@@ -124,27 +150,69 @@ def test_the_older_format_tells_nothing_of_other_banks() -> None:
         pytest.param(b"", "ends at byte 0", id="empty"),
         pytest.param(bytes(512), "zeros in the place of an event", id="nothing but zeros"),
         pytest.param(b"\xff" * 512, "an event of 4294967295 bytes", id="nothing but ones"),
-        pytest.param(with_header(kind=8), "a Spec ID header of unknown form", id="Spec ID in another event"),
-        pytest.param(with_header(8, b"Spec ID Event02\0"), "of unknown form", id="older Spec ID in another event"),
-        pytest.param(with_header(3, b"Spec ID Event04\0"), "of unknown form", id="Spec ID of a later format"),
-        pytest.param(with_header() + raw_event(count=0, digests=b""), "an event with 0 digests", id="no digest"),
+        pytest.param(
+            with_header(kind=8), "a Spec ID header of unknown form", id="Spec ID in another event"
+        ),
+        pytest.param(
+            with_header(8, b"Spec ID Event02\0"),
+            "of unknown form",
+            id="older Spec ID in another event",
+        ),
+        pytest.param(
+            with_header(3, b"Spec ID Event04\0"), "of unknown form", id="Spec ID of a later format"
+        ),
+        pytest.param(
+            with_header() + raw_event(count=0, digests=b""),
+            "an event with 0 digests",
+            id="no digest",
+        ),
         pytest.param(OLD[:-1], "were announced", id="older format cut in an event"),
         pytest.param(OLD + OLD[:31], "within an event", id="older format cut in a head"),
-        pytest.param(struct.pack("<II20sI", 24, 8, b"", 0), "an event for PCR 24", id="older format, PCR 24"),
-        pytest.param(struct.pack("<II20sI", 2, 8, b"", 2**31), "an event of 2147483648 bytes", id="older format, endless"),
-        pytest.param(struct.pack("<II20sI", 2, 8, b"", 0) * 4097, "more than 4096", id="older format, many events"),
+        pytest.param(
+            struct.pack("<II20sI", 24, 8, b"", 0), "an event for PCR 24", id="older format, PCR 24"
+        ),
+        pytest.param(
+            struct.pack("<II20sI", 2, 8, b"", 2**31),
+            "an event of 2147483648 bytes",
+            id="older format, endless",
+        ),
+        pytest.param(
+            struct.pack("<II20sI", 2, 8, b"", 0) * 4097,
+            "more than 4096",
+            id="older format, many events",
+        ),
         pytest.param(with_header(count=0), "0 digest algorithms", id="no algorithm"),
         pytest.param(with_header(count=9), "9 digest algorithms", id="many algorithms"),
-        pytest.param(with_header(algorithms=struct.pack("<HH", 0x12, 32)), "unknown size", id="unknown algorithm"),
-        pytest.param(with_header(algorithms=struct.pack("<HH", 0xB, 20)), "unknown size", id="wrong size"),
-        pytest.param(with_header() + raw_event(pcr=24), "an event for PCR 24", id="PCR 24"),
-        pytest.param(with_header() + raw_event(pcr=2**32 - 1), "an event for PCR 4294967295", id="PCR -1"),
-        pytest.param(with_header() + raw_event(count=9), "an event with 9 digests", id="many digests"),
-        pytest.param(with_header() + raw_event(digests=struct.pack("<H", 4) + bytes(20)), "does not name", id="other bank"),
         pytest.param(
-            with_header() + raw_event(count=2, digests=(struct.pack("<H", 0xB) + bytes(32)) * 2), "twice", id="twice"
+            with_header(algorithms=struct.pack("<HH", 0x12, 32)),
+            "unknown size",
+            id="unknown algorithm",
         ),
-        pytest.param(with_header() + raw_event(size=2**32 - 1), "an event of 4294967295 bytes", id="endless event"),
+        pytest.param(
+            with_header(algorithms=struct.pack("<HH", 0xB, 20)), "unknown size", id="wrong size"
+        ),
+        pytest.param(with_header() + raw_event(pcr=24), "an event for PCR 24", id="PCR 24"),
+        pytest.param(
+            with_header() + raw_event(pcr=2**32 - 1), "an event for PCR 4294967295", id="PCR -1"
+        ),
+        pytest.param(
+            with_header() + raw_event(count=9), "an event with 9 digests", id="many digests"
+        ),
+        pytest.param(
+            with_header() + raw_event(digests=struct.pack("<H", 4) + bytes(20)),
+            "does not name",
+            id="other bank",
+        ),
+        pytest.param(
+            with_header() + raw_event(count=2, digests=(struct.pack("<H", 0xB) + bytes(32)) * 2),
+            "twice",
+            id="twice",
+        ),
+        pytest.param(
+            with_header() + raw_event(size=2**32 - 1),
+            "an event of 4294967295 bytes",
+            id="endless event",
+        ),
         pytest.param(with_header() + raw_event(size=1), "were announced", id="event past the end"),
         pytest.param(with_header() + raw_event() * 4097, "more than 4096 events", id="many events"),
     ],
@@ -190,7 +258,12 @@ def test_a_launch_starts_the_d_rtm_pcrs_at_zero() -> None:
     values = eventlog.replay(told, "sha256", [17, 18, 22, 4])
 
     zero = bytes(32)
-    assert values == {17: extend("sha256", zero, b"start"), 18: extend("sha256", zero, b"key"), 22: zero, 4: zero}
+    assert values == {
+        17: extend("sha256", zero, b"start"),
+        18: extend("sha256", zero, b"key"),
+        22: zero,
+        4: zero,
+    }
 
 
 @pytest.mark.parametrize("pcr", [0, 16, 23])
@@ -202,10 +275,15 @@ def test_a_launch_is_not_told_by_another_pcr(pcr: int) -> None:
 
 
 def test_passes_over_events_without_the_bank() -> None:
-    told = [event(17, eventlog.HASH_START), event(17, eventlog.TBOOT_MODULE, b"module", ("sha256",))]
+    told = [
+        event(17, eventlog.HASH_START),
+        event(17, eventlog.TBOOT_MODULE, b"module", ("sha256",)),
+    ]
 
     assert eventlog.replay(told, "sha1", [17]) == {17: extend("sha1", bytes(20), b"data")}
-    assert eventlog.replay(told, "sha256", [17]) == {17: extend("sha256", bytes(32), b"data", b"module")}
+    assert eventlog.replay(told, "sha256", [17]) == {
+        17: extend("sha256", bytes(32), b"data", b"module")
+    }
 
 
 def test_does_not_extend_what_is_no_action() -> None:
@@ -214,12 +292,19 @@ def test_does_not_extend_what_is_no_action() -> None:
 
 @pytest.mark.parametrize(
     ("data", "first"),
-    [(b"StartupLocality\0\3", 3), (b"StartupLocality\0\5", 0), (b"StartupLocality\0", 0), (b"StartupLocality\0\3\0", 0)],
+    [
+        (b"StartupLocality\0\3", 3),
+        (b"StartupLocality\0\5", 0),
+        (b"StartupLocality\0", 0),
+        (b"StartupLocality\0\3\0", 0),
+    ],
 )
 def test_pcr_0_starts_at_the_startup_locality(data: bytes, first: int) -> None:
     told = [event(0, eventlog.NO_ACTION, data), event(0, 8, b"version")]
 
-    assert eventlog.replay(told, "sha256", [0]) == {0: extend("sha256", bytes(31) + bytes([first]), b"version")}
+    assert eventlog.replay(told, "sha256", [0]) == {
+        0: extend("sha256", bytes(31) + bytes([first]), b"version")
+    }
 
 
 def test_names_types_as_people_know_them() -> None:

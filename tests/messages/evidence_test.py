@@ -31,12 +31,15 @@ ENCODED = json.dumps(evidence.encode(GOOD)).encode()
 
 json_values = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text(max_size=20),
-    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(max_size=12), inner, max_size=4),
+    lambda inner: (
+        st.lists(inner, max_size=4) | st.dictionaries(st.text(max_size=12), inner, max_size=4)
+    ),
     max_leaves=12,
 )
 blobs = st.binary(max_size=100)
 pcrs = st.dictionaries(
-    st.just("sha256"), st.dictionaries(st.integers(0, 23), st.binary(min_size=32, max_size=32), max_size=24)
+    st.just("sha256"),
+    st.dictionaries(st.integers(0, 23), st.binary(min_size=32, max_size=32), max_size=24),
 )
 
 
@@ -54,7 +57,9 @@ def changed(**members: object) -> bytes:
         logs=st.dictionaries(st.sampled_from(evidence.LOGS), blobs),
         boot_id=st.uuids().map(str),
         boottime_ms=st.integers(0, 2**53),
-        agent_version=st.text(st.characters(exclude_characters="\0", exclude_categories=["Cs"]), max_size=64),
+        agent_version=st.text(
+            st.characters(exclude_characters="\0", exclude_categories=["Cs"]), max_size=64
+        ),
     )
 )
 def test_evidence_comes_back(told: evidence.Evidence) -> None:
@@ -94,21 +99,43 @@ def test_any_value_of_a_member_is_read_or_malformed(name: str, value: object) ->
         pytest.param(changed(nonce="AA\n="), "nonce: not base64", id="nonce with line break"),
         pytest.param(changed(attest="é"), "attest: not base64", id="not ASCII"),
         pytest.param(changed(attest="A" * 1400), "attest: longer than", id="long attest"),
-        pytest.param(changed(boot_id=BOOT_ID.upper()), "not a kernel boot id", id="upper-case boot id"),
-        pytest.param(changed(boot_id=BOOT_ID[:-1] + "\n"), "not a kernel boot id", id="boot id with line break"),
+        pytest.param(
+            changed(boot_id=BOOT_ID.upper()), "not a kernel boot id", id="upper-case boot id"
+        ),
+        pytest.param(
+            changed(boot_id=BOOT_ID[:-1] + "\n"),
+            "not a kernel boot id",
+            id="boot id with line break",
+        ),
         pytest.param(changed(boottime_ms=-1), "boottime_ms: not between", id="before the boot"),
-        pytest.param(changed(boottime_ms=1.5), "boottime_ms: not a whole number", id="half a millisecond"),
-        pytest.param(changed(boottime_ms=2**53 + 1), "boottime_ms: not between", id="after the end"),
+        pytest.param(
+            changed(boottime_ms=1.5), "boottime_ms: not a whole number", id="half a millisecond"
+        ),
+        pytest.param(
+            changed(boottime_ms=2**53 + 1), "boottime_ms: not between", id="after the end"
+        ),
         pytest.param(changed(logs={"ima": ""}), "unknown log 'ima'", id="unknown log"),
         pytest.param(changed(logs=[]), "logs: not a JSON object", id="list of logs"),
         pytest.param(changed(pcrs={"md5": {}}), "unknown bank 'md5'", id="unknown bank"),
-        pytest.param(changed(pcrs={"sha256": {"24": "00" * 32}}), "not between 0 and 23", id="PCR 24"),
-        pytest.param(changed(pcrs={"sha256": {"017": "00" * 32}}), "not between 0 and 23", id="octal PCR"),
-        pytest.param(changed(pcrs={"sha256": {"١٧": "00" * 32}}), "not between 0 and 23", id="Arabic PCR"),
-        pytest.param(changed(pcrs={"sha256": {"17": "00" * 20}}), "is not 32 bytes", id="short value"),
-        pytest.param(changed(pcrs={"sha256": {"17": "FF" * 32}}), "in lower-case hex", id="upper-case value"),
+        pytest.param(
+            changed(pcrs={"sha256": {"24": "00" * 32}}), "not between 0 and 23", id="PCR 24"
+        ),
+        pytest.param(
+            changed(pcrs={"sha256": {"017": "00" * 32}}), "not between 0 and 23", id="octal PCR"
+        ),
+        pytest.param(
+            changed(pcrs={"sha256": {"١٧": "00" * 32}}), "not between 0 and 23", id="Arabic PCR"
+        ),
+        pytest.param(
+            changed(pcrs={"sha256": {"17": "00" * 20}}), "is not 32 bytes", id="short value"
+        ),
+        pytest.param(
+            changed(pcrs={"sha256": {"17": "FF" * 32}}), "in lower-case hex", id="upper-case value"
+        ),
         pytest.param(changed(pcrs={"sha256": {"17": 5}}), "is not 32 bytes", id="number"),
-        pytest.param(changed(agent_version="v" * 65), "agent_version: longer than 64", id="long version"),
+        pytest.param(
+            changed(agent_version="v" * 65), "agent_version: longer than 64", id="long version"
+        ),
         pytest.param(ENCODED.replace(b"12345", b"NaN"), "not JSON", id="NaN"),
         pytest.param(b"[]", "not a JSON object", id="list"),
         pytest.param(b"", "not JSON", id="empty"),
@@ -122,13 +149,21 @@ def test_refuses_what_is_no_evidence(untrusted: bytes, reason: str) -> None:
         evidence.decode(untrusted)
 
 
-@given(st.binary(max_size=2000) | hostile.mutations(ENCODED) | json_values.map(lambda value: json.dumps(value).encode()))
+@given(
+    st.binary(max_size=2000)
+    | hostile.mutations(ENCODED)
+    | json_values.map(lambda value: json.dumps(value).encode())
+)
 def test_any_bytes_are_read_or_malformed(untrusted: bytes) -> None:
     hostile.survives(evidence.decode, untrusted)
 
 
 def test_the_largest_logs_fit_into_the_largest_message() -> None:
-    largest = changed(logs={kind: base64.b64encode(bytes(evidence.MAX_LOG_SIZE)).decode() for kind in evidence.LOGS})
+    largest = changed(
+        logs={
+            kind: base64.b64encode(bytes(evidence.MAX_LOG_SIZE)).decode() for kind in evidence.LOGS
+        }
+    )
 
     assert len(largest) < evidence.MAX_EVIDENCE_SIZE
     assert len(evidence.decode(largest).logs["txt"]) == evidence.MAX_LOG_SIZE
@@ -138,16 +173,26 @@ def test_the_largest_logs_fit_into_the_largest_message() -> None:
 
 @given(
     st.binary(min_size=32, max_size=32),
-    st.dictionaries(st.sampled_from(sorted(tpm2.HASH_IDS)), st.sets(st.integers(0, 23)).map(lambda s: tuple(sorted(s)))),
+    st.dictionaries(
+        st.sampled_from(sorted(tpm2.HASH_IDS)),
+        st.sets(st.integers(0, 23)).map(lambda s: tuple(sorted(s))),
+    ),
     st.integers(1, 3_600_000),
 )
 def test_a_challenge_comes_back(nonce: bytes, selection: tpm2.Selection, lifetime_ms: int) -> None:
     told = evidence.Challenge(nonce, selection, lifetime_ms)
 
-    assert evidence.decode_challenge(json.loads(json.dumps(evidence.encode_challenge(told)))) == told
+    assert (
+        evidence.decode_challenge(json.loads(json.dumps(evidence.encode_challenge(told)))) == told
+    )
 
 
-@given(json_values | st.fixed_dictionaries({"nonce": json_values, "selection": json_values, "lifetime_ms": json_values}))
+@given(
+    json_values
+    | st.fixed_dictionaries(
+        {"nonce": json_values, "selection": json_values, "lifetime_ms": json_values}
+    )
+)
 def test_any_json_is_a_challenge_or_malformed(untrusted: Any) -> None:
     hostile.survives(evidence.decode_challenge, untrusted)
 

@@ -28,7 +28,11 @@ def test_a_finding_bears_the_number_of_its_check(code: FindingCode) -> None:
 
 @pytest.mark.parametrize(
     ("component", "code"),
-    [("kernel", "kernel_differs"), ("boot_loader_2", "boot_loader_differs"), ("type_4ff", "event_differs")],
+    [
+        ("kernel", "kernel_differs"),
+        ("boot_loader_2", "boot_loader_differs"),
+        ("type_4ff", "event_differs"),
+    ],
 )
 def test_a_part_that_differs_is_called_by_its_word(component: str, code: str) -> None:
     finding = findings.part_differs(component, "text", "a", "b")

@@ -2,8 +2,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Feeds a parser what no honest peer sends.
 
-The property of every parser stands here and nowhere else: any bytes give a value or the one declared error, within
-WITHIN_S and WITHIN_BYTES of memory.
+The property of every parser stands here and nowhere else: any bytes give a value or the one
+declared error, within WITHIN_S and WITHIN_BYTES of memory.
 """
 
 from __future__ import annotations
@@ -18,7 +18,8 @@ from hypothesis import strategies as st
 from ovirt_tcp_plugin import errors
 
 LARGE = 1024 * 1024
-# For LARGE bytes, in processor time. The best of some tries counts: a neighbour slows even that down.
+# For LARGE bytes, in processor time. The best of some tries counts: a neighbour slows even that
+# down.
 WITHIN_S = 0.1
 TRIES = 10
 # An empty loop of this length takes so long on a quiet machine.
@@ -28,9 +29,12 @@ WITHIN_BYTES = 64 * 1024 * 1024
 
 
 def survives(
-    parse: Callable[..., object], untrusted: object, declared: type[errors.Error] = errors.InvalidMessage
+    parse: Callable[..., object],
+    untrusted: object,
+    declared: type[errors.Error] = errors.InvalidMessage,
 ) -> None:
-    """Return if the input gives a value or the declared error; anything else that it raises comes through."""
+    """Return if the input gives a value or the declared error; anything else that it raises comes
+    through."""
     try:
         parse(untrusted)
     except declared as e:
@@ -38,7 +42,9 @@ def survives(
 
 
 def in_bounds(
-    parse: Callable[..., object], untrusted: object, declared: type[errors.Error] = errors.InvalidMessage
+    parse: Callable[..., object],
+    untrusted: object,
+    declared: type[errors.Error] = errors.InvalidMessage,
 ) -> None:
     """Return if the input is survived within WITHIN_S and WITHIN_BYTES.
 
@@ -63,14 +69,17 @@ def mutations(good: bytes) -> st.SearchStrategy[bytes]:
 
 
 def _slowness() -> float:
-    """Return how much slower than a quiet machine this one is now; never less than 1, or more than 3."""
+    """Return how much slower than a quiet machine this one is now; never less than 1, or more than
+    3."""
     started = time.thread_time()
     for _ in range(LOOP):
         pass
     return min(max((time.thread_time() - started) / LOOP_S, 1.0), 3.0)
 
 
-def _seconds(parse: Callable[..., object], untrusted: object, declared: type[errors.Error]) -> float:
+def _seconds(
+    parse: Callable[..., object], untrusted: object, declared: type[errors.Error]
+) -> float:
     # What measures coverage would be measured, too.
     tracing = sys.gettrace()
     sys.settrace(None)

@@ -48,7 +48,8 @@ def test_any_bytes_give_a_question_or_the_one_error(body: bytes) -> None:
 
 
 ANY_JSON = st.recursive(
-    st.none() | st.booleans() | st.floats() | st.text(), lambda x: st.lists(x) | st.dictionaries(st.text(), x)
+    st.none() | st.booleans() | st.floats() | st.text(),
+    lambda x: st.lists(x) | st.dictionaries(st.text(), x),
 )
 
 
@@ -59,7 +60,8 @@ def test_any_json_gives_an_answer_or_the_one_error(value: object) -> None:
 
 
 @pytest.mark.parametrize(
-    "vtime", [None, 5, "", "yesterday", "2012-10-15T22:36:58.836", "Mon Oct 15 22:36:58 2012", "9" * 41]
+    "vtime",
+    [None, 5, "", "yesterday", "2012-10-15T22:36:58.836", "Mon Oct 15 22:36:58 2012", "9" * 41],
 )
 def test_a_moment_without_zone_or_form_is_no_moment(vtime: object) -> None:
     assert oat.parse_vtime(vtime) is None
@@ -88,7 +90,15 @@ def test_reads_the_moments_of_1_x_and_2_x(vtime: str, moment: datetime.datetime)
         (b'{"hosts":["a"],"PCRmask":"060001"}', oat.Poll(("a",), None, (0, 17, 18))),
         (b'{"hosts":["a"],"PCRmask":""}', oat.Poll(("a",))),
     ],
-    ids=["Nova", "one text", "threshold", "threshold as text", "0 counts as absent", "right-most bit is PCR 0", "no mask"],
+    ids=[
+        "Nova",
+        "one text",
+        "threshold",
+        "threshold as text",
+        "0 counts as absent",
+        "right-most bit is PCR 0",
+        "no mask",
+    ],
 )
 def test_reads_the_questions_of_known_clients(body: bytes, poll: oat.Poll) -> None:
     assert oat.decode_poll(body) == poll
@@ -111,13 +121,25 @@ def test_reads_an_array_of_one_that_jersey_wrote_as_an_object() -> None:
 
 
 def test_unknown_members_of_an_answer_are_passed_over() -> None:
-    entry = {"host_name": "a", "trust_lvl": "trusted", "pcr_values": [{"number": 1}], "new": {"deep": [1, 2]}}
+    entry = {
+        "host_name": "a",
+        "trust_lvl": "trusted",
+        "pcr_values": [{"number": 1}],
+        "new": {"deep": [1, 2]},
+    }
     (host,) = oat.decode_answer(json.dumps({"hosts": [entry], "count": 1, "more": None}).encode())
     assert (host.host_name, host.trust_lvl) == ("a", "trusted")
 
 
 def test_entries_that_speak_of_nobody_are_left_out() -> None:
-    entries = [None, 5, {}, {"host_name": "a"}, {"trust_lvl": "trusted"}, {"host_name": "x" * 300, "trust_lvl": "trusted"}]
+    entries = [
+        None,
+        5,
+        {},
+        {"host_name": "a"},
+        {"trust_lvl": "trusted"},
+        {"host_name": "x" * 300, "trust_lvl": "trusted"},
+    ]
     assert oat.decode_answer(json.dumps({"hosts": entries}).encode()) == ()
 
 

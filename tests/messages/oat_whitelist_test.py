@@ -29,8 +29,20 @@ VMM: Mapping[str, Any] = {
     "Description": "Test",
     "MLE_Manifests": [{"Name": "18", "Value": SHA256}],
 }
-BIOS = {**VMM, "Name": "NewMLE1", "MLE_Type": "BIOS", "OemName": "OEM1", "MLE_Manifests": [{"Name": "0", "Value": SHA1}]}
-PCR = {"pcrName": "8", "pcrDigest": SHA1, "mleName": "NewMLE1", "mleVersion": "v123", "oemName": "OEM1"}
+BIOS = {
+    **VMM,
+    "Name": "NewMLE1",
+    "MLE_Type": "BIOS",
+    "OemName": "OEM1",
+    "MLE_Manifests": [{"Name": "0", "Value": SHA1}],
+}
+PCR = {
+    "pcrName": "8",
+    "pcrDigest": SHA1,
+    "mleName": "NewMLE1",
+    "mleVersion": "v123",
+    "oemName": "OEM1",
+}
 HOST = {
     "HostName": "His8",
     "IPAddress": "192.168.1.1",
@@ -60,22 +72,45 @@ DECODERS: Mapping[str, tuple[Callable[[Mapping[str, object]], object], Mapping[s
 
 anything = st.recursive(
     st.none() | st.booleans() | st.integers() | st.text(max_size=120) | st.floats(),
-    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.sampled_from(["Name", "Value", "x"]), inner, max_size=3),
+    lambda inner: (
+        st.lists(inner, max_size=4)
+        | st.dictionaries(st.sampled_from(["Name", "Value", "x"]), inner, max_size=3)
+    ),
     max_leaves=8,
 )
 
 
 class TestWhatIsRefused:
     @pytest.mark.parametrize(
-        "name", [None, 7, "", "x" * 51, "a#b", "a&b", "a+b", "a:b", 'a"b', "a'b", "a\nb", "\ud800", "nul\0"]
+        "name",
+        [
+            None,
+            7,
+            "",
+            "x" * 51,
+            "a#b",
+            "a&b",
+            "a+b",
+            "a:b",
+            'a"b',
+            "a'b",
+            "a\nb",
+            "\ud800",
+            "nul\0",
+        ],
     )
-    @pytest.mark.parametrize(("kind", "member"), [("oem", "Name"), ("os", "Version"), ("mle", "OsName"), ("bios", "Name")])
+    @pytest.mark.parametrize(
+        ("kind", "member"),
+        [("oem", "Name"), ("os", "Version"), ("mle", "OsName"), ("bios", "Name")],
+    )
     def test_a_name_that_is_none(self, kind: str, member: str, name: object) -> None:
         decode, good = DECODERS[kind]
         with pytest.raises(errors.Refused, match=rf"\(500\): {member} "):
             decode({**good, member: name})
 
-    @pytest.mark.parametrize("digest", [None, "", "@" * 49, "1A" * 19, "xx" * 20, "1a" * 64, "\uff11" * 40])
+    @pytest.mark.parametrize(
+        "digest", [None, "", "@" * 49, "1A" * 19, "xx" * 20, "1a" * 64, "\uff11" * 40]
+    )
     def test_a_value_that_is_no_digest(self, digest: object) -> None:
         with pytest.raises(errors.Refused, match="pcrDigest is not 40 hex digits"):
             oat_whitelist.decode_pcr({**PCR, "pcrDigest": digest})
@@ -87,13 +122,16 @@ class TestWhatIsRefused:
         with pytest.raises(errors.Refused, match="pcrName is not the number of a PCR, 0 to 23"):
             oat_whitelist.decode_pcr({**PCR, "pcrName": index})
 
-    @pytest.mark.parametrize("given", ["x", 1, [1], [None], [{}], [{"Name": "18"}], [{"Name": "1", "Value": SHA1}] * 300])
+    @pytest.mark.parametrize(
+        "given", ["x", 1, [1], [None], [{}], [{"Name": "18"}], [{"Name": "1", "Value": SHA1}] * 300]
+    )
     def test_values_that_are_none(self, given: object) -> None:
         with pytest.raises(errors.Refused, match=r"\(500\)"):
             oat_whitelist.decode_mle({**VMM, "MLE_Manifests": given})
 
     @pytest.mark.parametrize(
-        ("member", "wrong", "code"), [("MLE_Type", "HYPERVISOR", "1006"), ("Attestation_Type", "MODULE", "500")]
+        ("member", "wrong", "code"),
+        [("MLE_Type", "HYPERVISOR", "1006"), ("Attestation_Type", "MODULE", "500")],
     )
     def test_an_mle_of_a_kind_that_there_is_not(self, member: str, wrong: str, code: str) -> None:
         with pytest.raises(errors.Refused) as refused:
@@ -134,15 +172,25 @@ class TestWhatIsRefused:
             decode(members)
 
 
-@pytest.mark.parametrize(("digest", "bank"), [(SHA1, "sha1"), (SHA256, "sha256"), (SHA384, "sha384")])
+@pytest.mark.parametrize(
+    ("digest", "bank"), [(SHA1, "sha1"), (SHA256, "sha256"), (SHA384, "sha384")]
+)
 def test_a_digests_length_tells_its_bank(digest: str, bank: str) -> None:
     assert oat_whitelist.decode_pcr({**PCR, "pcrDigest": digest}) == Pcr(8, bank, digest.lower())
 
 
 def test_reads_both_kinds_of_mle() -> None:
     vmm, bios = oat_whitelist.decode_mle(VMM), oat_whitelist.decode_mle(BIOS)
-    assert (vmm.name.owner, vmm.name.owner.kind, vmm.pcrs) == (Owner("OS1", "v1"), "VMM", (Pcr(18, "sha256", SHA256),))
-    assert (bios.name.owner, bios.name.owner.kind, bios.pcrs) == (Owner("OEM1"), "BIOS", (Pcr(0, "sha1", SHA1.lower()),))
+    assert (vmm.name.owner, vmm.name.owner.kind, vmm.pcrs) == (
+        Owner("OS1", "v1"),
+        "VMM",
+        (Pcr(18, "sha256", SHA256),),
+    )
+    assert (bios.name.owner, bios.name.owner.kind, bios.pcrs) == (
+        Owner("OEM1"),
+        "BIOS",
+        (Pcr(0, "sha1", SHA1.lower()),),
+    )
     for mle in (vmm, bios):
         assert oat_whitelist.owner_of(oat_whitelist.encode_mle(mle)) == mle.name.owner
 

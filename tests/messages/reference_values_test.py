@@ -19,7 +19,9 @@ SET = ReferenceSet("el9:1", ((17, "kernel"), (18, "")), (VALUE,), ("host-1",))
 
 anything = st.recursive(
     st.none() | st.booleans() | st.integers() | st.text() | st.floats(),
-    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(max_size=12), inner, max_size=4),
+    lambda inner: (
+        st.lists(inner, max_size=4) | st.dictionaries(st.text(max_size=12), inner, max_size=4)
+    ),
     max_leaves=12,
 )
 
@@ -30,14 +32,21 @@ def test_a_set_survives_its_codec() -> None:
 
 def test_a_set_for_all_hosts_is_not_one_for_none() -> None:
     for names in (None, ()):
-        assert reference_values.decode(reference_values.encode(ReferenceSet("el9", host_names=names))).host_names == names
+        assert (
+            reference_values.decode(
+                reference_values.encode(ReferenceSet("el9", host_names=names))
+            ).host_names
+            == names
+        )
 
 
 def test_a_set_is_for_a_host_once_and_for_so_many_at_most() -> None:
     one = ReferenceSet("el9").with_host("host-1")
     assert one.with_host("host-1").host_names == ("host-1",)
     assert one.without_host("host-1").host_names == ()
-    full = ReferenceSet("el9", host_names=tuple(f"host-{number}" for number in range(reference_values.MAX_HOSTS)))
+    full = ReferenceSet(
+        "el9", host_names=tuple(f"host-{number}" for number in range(reference_values.MAX_HOSTS))
+    )
     with pytest.raises(errors.Conflict, match="more than"):
         full.with_host("one-more")
 

@@ -29,9 +29,16 @@ ATTESTATION = tpm12.encode_attestation(b"i" * 16, b"e" * 48)
 
 
 def rsa_parameters(
-    algorithm: int = 1, bits: int = 2048, primes: int = 2, exponent: bytes = b"", size: int = 12, rest: bytes = b""
+    algorithm: int = 1,
+    bits: int = 2048,
+    primes: int = 2,
+    exponent: bytes = b"",
+    size: int = 12,
+    rest: bytes = b"",
 ) -> bytes:
-    head = struct.pack(">IHHI", algorithm, tpm12.ES_NONE, tpm12.SS_RSASSA_SHA1, size + len(exponent))
+    head = struct.pack(
+        ">IHHI", algorithm, tpm12.ES_NONE, tpm12.SS_RSASSA_SHA1, size + len(exponent)
+    )
     return head + struct.pack(">III", bits, primes, len(exponent)) + exponent + rest
 
 
@@ -39,7 +46,9 @@ def long(value: bytes) -> bytes:
     return struct.pack(">I", len(value)) + value
 
 
-def key(usage: int = 0x0012, tag: int = 0x0028, fill: int = 0, private: bytes = b"p" * 256) -> bytes:
+def key(
+    usage: int = 0x0012, tag: int = 0x0028, fill: int = 0, private: bytes = b"p" * 256
+) -> bytes:
     head = struct.pack(">HHHIB", tag, fill, usage, 0, 0)
     return head + rsa_parameters() + long(b"") + long(MODULUS) + long(private)
 
@@ -48,7 +57,9 @@ def test_reads_a_quote() -> None:
     assert tpm12.parse_quote(QUOTE) == tpm12.Quote12(NONCE, None, DIGEST)
 
 
-@pytest.mark.parametrize("signed", [QUOTE2, QUOTE2_VERSION], ids=["without version", "with version"])
+@pytest.mark.parametrize(
+    "signed", [QUOTE2, QUOTE2_VERSION], ids=["without version", "with version"]
+)
 def test_reads_a_quote2(signed: bytes) -> None:
     assert tpm12.parse_quote(signed) == tpm12.Quote12(NONCE, (17, 18), DIGEST)
 
@@ -61,14 +72,22 @@ def test_reads_a_quote2(signed: bytes) -> None:
         pytest.param(QUOTE + b"\0", "1 bytes too many", id="trailing"),
         pytest.param(b"\1\2" + QUOTE[2:], "not a quote", id="version"),
         pytest.param(tpm12.VERSION + b"\0\x12\0\0" + bytes(40), "not a quote", id="key certified"),
-        pytest.param(tpm12.identity_contents(NONCE, tpm12.parse_public_key(PUBLIC)), "not a quote", id="identity contents"),
+        pytest.param(
+            tpm12.identity_contents(NONCE, tpm12.parse_public_key(PUBLIC)),
+            "not a quote",
+            id="identity contents",
+        ),
         pytest.param(QUOTE2.replace(b"QUT2", b"QUT3"), "not a quote", id="other mark"),
         pytest.param(QUOTE2.replace(b"QUT2", b"SIGN"), "not a quote", id="signed information"),
-        pytest.param(QUOTE2[:26] + b"\0\2" + QUOTE2[28:], "a PCR selection of 2 octets", id="selection"),
+        pytest.param(
+            QUOTE2[:26] + b"\0\2" + QUOTE2[28:], "a PCR selection of 2 octets", id="selection"
+        ),
         pytest.param(QUOTE2 + b"\0", "ends at byte 53", id="half a tag"),
         pytest.param(QUOTE2 + b"\0\x31" + VERSION_INFO[2:], "neither an end nor", id="other tag"),
         pytest.param(QUOTE2_VERSION + b"\0", "1 bytes too many", id="after version"),
-        pytest.param(QUOTE2 + VERSION_INFO[:-4] + b"\1\1" + bytes(257), "a field of 257 bytes", id="vendor"),
+        pytest.param(
+            QUOTE2 + VERSION_INFO[:-4] + b"\1\1" + bytes(257), "a field of 257 bytes", id="vendor"
+        ),
         pytest.param(QUOTE + bytes(1024), "longer than 1024 bytes", id="long"),
     ],
 )
@@ -95,22 +114,48 @@ def test_a_key_keeps_the_bytes_by_which_its_tpm_names_it() -> None:
 @pytest.mark.parametrize(
     ("untrusted", "reason"),
     [
-        pytest.param(rsa_parameters(algorithm=6) + long(MODULUS), "unknown key type 0x00000006", id="AES"),
-        pytest.param(rsa_parameters(primes=3) + long(MODULUS), "not an RSA key with two primes", id="three primes"),
-        pytest.param(rsa_parameters(exponent=b"\3") + long(MODULUS), "the exponent 65537", id="exponent 3"),
-        pytest.param(rsa_parameters(exponent=bytes(9)) + long(MODULUS), "a field of 9 bytes", id="long exponent"),
-        pytest.param(rsa_parameters(size=13, rest=b"\0") + long(MODULUS), "1 bytes too many", id="parameters too long"),
-        pytest.param(rsa_parameters(size=11) + long(MODULUS), "ends at byte 11", id="parameters too short"),
-        pytest.param(rsa_parameters(bits=1024) + long(MODULUS[:128]), "has not 2048 bits", id="RSA-1024"),
+        pytest.param(
+            rsa_parameters(algorithm=6) + long(MODULUS), "unknown key type 0x00000006", id="AES"
+        ),
+        pytest.param(
+            rsa_parameters(primes=3) + long(MODULUS),
+            "not an RSA key with two primes",
+            id="three primes",
+        ),
+        pytest.param(
+            rsa_parameters(exponent=b"\3") + long(MODULUS), "the exponent 65537", id="exponent 3"
+        ),
+        pytest.param(
+            rsa_parameters(exponent=bytes(9)) + long(MODULUS),
+            "a field of 9 bytes",
+            id="long exponent",
+        ),
+        pytest.param(
+            rsa_parameters(size=13, rest=b"\0") + long(MODULUS),
+            "1 bytes too many",
+            id="parameters too long",
+        ),
+        pytest.param(
+            rsa_parameters(size=11) + long(MODULUS), "ends at byte 11", id="parameters too short"
+        ),
+        pytest.param(
+            rsa_parameters(bits=1024) + long(MODULUS[:128]), "has not 2048 bits", id="RSA-1024"
+        ),
         pytest.param(rsa_parameters() + long(MODULUS[1:]), "has not 2048 bits", id="short modulus"),
-        pytest.param(rsa_parameters() + long(b"\x7f" + MODULUS[1:]), "has not 2048 bits", id="small modulus"),
-        pytest.param(rsa_parameters() + long(MODULUS * 3), "a field of 768 bytes", id="long modulus"),
+        pytest.param(
+            rsa_parameters() + long(b"\x7f" + MODULUS[1:]), "has not 2048 bits", id="small modulus"
+        ),
+        pytest.param(
+            rsa_parameters() + long(MODULUS * 3), "a field of 768 bytes", id="long modulus"
+        ),
         pytest.param(PUBLIC + b"\0", "1 bytes too many", id="trailing"),
         pytest.param(PUBLIC + bytes(1024), "longer than 1024 bytes", id="long"),
     ],
 )
 def test_refuses_what_is_no_public_key(untrusted: bytes, reason: str) -> None:
-    with pytest.raises(errors.InvalidMessage, match=f"malformed TPM_(PUBKEY|RSA_KEY_PARMS): .*{reason}"):
+    with pytest.raises(
+        errors.InvalidMessage, match=f"malformed TPM_(PUBKEY|RSA_KEY_PARMS): .*{reason}"
+    ):
         tpm12.parse_public_key(untrusted)
 
 
@@ -147,14 +192,20 @@ def test_refuses_what_is_no_key(untrusted: bytes, reason: str) -> None:
 @pytest.mark.parametrize(
     ("untrusted", "reason"),
     [
-        pytest.param(ATTESTATION[:4] + b"\0\0\0\2" + ATTESTATION[8:], "not encrypted by AES-128-CBC", id="3DES"),
+        pytest.param(
+            ATTESTATION[:4] + b"\0\0\0\2" + ATTESTATION[8:],
+            "not encrypted by AES-128-CBC",
+            id="3DES",
+        ),
         pytest.param(ATTESTATION[:-1], "were announced", id="cut"),
         pytest.param(ATTESTATION + b"\0", "1 bytes too many", id="trailing"),
         pytest.param(ATTESTATION + bytes(1024), "longer than 1024 bytes", id="long"),
     ],
 )
 def test_refuses_what_is_no_attestation(untrusted: bytes, reason: str) -> None:
-    with pytest.raises(errors.InvalidMessage, match=f"malformed TPM_SYM_CA_ATTESTATION: .*{reason}"):
+    with pytest.raises(
+        errors.InvalidMessage, match=f"malformed TPM_SYM_CA_ATTESTATION: .*{reason}"
+    ):
         tpm12.parse_attestation(untrusted)
 
 
@@ -169,7 +220,9 @@ def test_a_symmetric_key_comes_back() -> None:
     reader.end()
 
 
-@pytest.mark.parametrize("other", [b"\0\0\0\2\0\xff\0\x10" + bytes(16), b"\0\0\0\6\0\xff\0\x18" + bytes(24)])
+@pytest.mark.parametrize(
+    "other", [b"\0\0\0\2\0\xff\0\x10" + bytes(16), b"\0\0\0\6\0\xff\0\x18" + bytes(24)]
+)
 def test_another_symmetric_key_is_malformed(other: bytes) -> None:
     with pytest.raises(errors.InvalidMessage, match="not an AES-128 key"):
         tpm12.take_symmetric_key(TpmReader(other, "answer"))
@@ -196,7 +249,9 @@ PARSERS = [
 
 @pytest.mark.parametrize(("parse", "good"), PARSERS)
 @given(data=st.data())
-def test_any_bytes_are_read_or_malformed(parse: Callable[[bytes], object], good: bytes, data: st.DataObject) -> None:
+def test_any_bytes_are_read_or_malformed(
+    parse: Callable[[bytes], object], good: bytes, data: st.DataObject
+) -> None:
     hostile.survives(parse, data.draw(st.binary(max_size=2000) | hostile.mutations(good)))
 
 
@@ -211,7 +266,9 @@ def test_every_prefix_is_malformed(parse: Callable[[bytes], object], good: bytes
 
 @given(st.dictionaries(st.integers(0, 23), st.binary(min_size=20, max_size=20)))
 def test_a_composite_comes_back_and_its_digest_covers_it(values: dict[int, bytes]) -> None:
-    packed = tpm12.encode_selection(list(values)) + long(b"".join(values[index] for index in sorted(values)))
+    packed = tpm12.encode_selection(list(values)) + long(
+        b"".join(values[index] for index in sorted(values))
+    )
 
     assert parse_composite(packed) == values
     expected = hashlib.sha1(packed, usedforsecurity=False).digest() if values else bytes(20)
@@ -222,7 +279,9 @@ def test_the_digest_covers_which_pcrs_the_values_are_of() -> None:
     assert tpm12.composite_digest({16: DIGEST}) != tpm12.composite_digest({17: DIGEST})
 
 
-@pytest.mark.parametrize("values", [{}, {"sha256": {17: bytes(32)}}, {"sha1": {18: DIGEST}}, {"sha1": {17: bytes(32)}}])
+@pytest.mark.parametrize(
+    "values", [{}, {"sha256": {17: bytes(32)}}, {"sha1": {18: DIGEST}}, {"sha1": {17: bytes(32)}}]
+)
 def test_the_digest_needs_every_value(values: dict[str, dict[int, bytes]]) -> None:
     with pytest.raises(errors.InvalidMessage, match="PCR 17 of bank sha1 is missing"):
         tpm12.pcr_digest({"sha1": (17,)}, values)

@@ -41,7 +41,9 @@ def rsa_public(bits: int = 2048, modulus: bytes = b"\xff" * 256, exponent: int =
     return head + struct.pack(">HHHHI", 0x0010, 0x0014, 0x000B, bits, exponent) + sized(modulus)
 
 
-def ecc_public(curve: int = 3, kdf: int = 0x10, x: bytes = bytes(32), symmetric: bytes = b"\0\x10") -> bytes:
+def ecc_public(
+    curve: int = 3, kdf: int = 0x10, x: bytes = bytes(32), symmetric: bytes = b"\0\x10"
+) -> bytes:
     head = struct.pack(">HHI", 0x0023, 0x000B, 0x50072) + sized(b"") + symmetric
     return head + struct.pack(">HHHH", 0x0018, 0x000B, curve, kdf) + sized(x) + sized(bytes(32))
 
@@ -66,9 +68,19 @@ def test_reads_a_quote() -> None:
         pytest.param(quote()[:-1], "ends at byte", id="cut"),
         pytest.param(b"", "ends at byte 0", id="empty"),
         pytest.param(quote(selection=struct.pack(">I", 9)), "9 PCR banks", id="banks"),
-        pytest.param(quote(selection=struct.pack(">IHB", 1, 0x0012, 3)), "unknown hash 0x0012", id="hash"),
-        pytest.param(quote(selection=struct.pack(">IHB", 1, 0x000B, 4)), "a PCR selection of 4 octets", id="octets"),
-        pytest.param(quote(selection=struct.pack(">IHBHB", 2, 0x000B, 0, 0x000B, 0)), "bank sha256 twice", id="bank twice"),
+        pytest.param(
+            quote(selection=struct.pack(">IHB", 1, 0x0012, 3)), "unknown hash 0x0012", id="hash"
+        ),
+        pytest.param(
+            quote(selection=struct.pack(">IHB", 1, 0x000B, 4)),
+            "a PCR selection of 4 octets",
+            id="octets",
+        ),
+        pytest.param(
+            quote(selection=struct.pack(">IHBHB", 2, 0x000B, 0, 0x000B, 0)),
+            "bank sha256 twice",
+            id="bank twice",
+        ),
         pytest.param(quote() + bytes(1024), "longer than 1024 bytes", id="long"),
     ],
 )
@@ -86,10 +98,16 @@ def test_reads_signatures() -> None:
     ("untrusted", "reason"),
     [
         pytest.param(struct.pack(">HH", 0x001A, 0x000B), "unknown scheme 0x001a", id="ECDAA"),
-        pytest.param(struct.pack(">HH", 0x0005, 0x000B) + bytes(32), "unknown scheme 0x0005", id="HMAC"),
+        pytest.param(
+            struct.pack(">HH", 0x0005, 0x000B) + bytes(32), "unknown scheme 0x0005", id="HMAC"
+        ),
         pytest.param(struct.pack(">HH", 0x0014, 0x0010), "unknown hash 0x0010", id="no hash"),
         pytest.param(RSASSA + b"\0", "1 bytes too many", id="trailing"),
-        pytest.param(struct.pack(">HH", 0x0014, 0x000B) + sized(bytes(513)), "a field of 513 bytes", id="long"),
+        pytest.param(
+            struct.pack(">HH", 0x0014, 0x000B) + sized(bytes(513)),
+            "a field of 513 bytes",
+            id="long",
+        ),
         pytest.param(bytes(1025), "longer than 1024 bytes", id="too long"),
     ],
 )
@@ -113,14 +131,24 @@ def test_reads_public_keys() -> None:
         pytest.param(struct.pack(">H", 0x0008), "unknown key type 0x0008", id="keyed hash"),
         pytest.param(rsa_public(bits=1024, modulus=b"\xff" * 128), "unusual size", id="RSA-1024"),
         pytest.param(rsa_public(modulus=b"\xff" * 255), "has not 2048 bits", id="short modulus"),
-        pytest.param(rsa_public(modulus=b"\x7f" + b"\xff" * 255), "has not 2048 bits", id="small modulus"),
+        pytest.param(
+            rsa_public(modulus=b"\x7f" + b"\xff" * 255), "has not 2048 bits", id="small modulus"
+        ),
         pytest.param(rsa_public(modulus=b""), "has not 2048 bits", id="no modulus"),
         pytest.param(ecc_public(curve=0x10), "unknown curve 0x0010", id="curve"),
         pytest.param(ecc_public(kdf=0x20), "a key derivation scheme", id="kdf"),
         pytest.param(ecc_public(x=bytes(33)), "a field of 33 bytes", id="long coordinate"),
         pytest.param(ecc_public(symmetric=struct.pack(">H", 3)), "unknown symmetric", id="TDES"),
-        pytest.param(ecc_public(symmetric=struct.pack(">HHH", 6, 192, 0x43)), "not AES-128 or AES-256", id="AES-192"),
-        pytest.param(ecc_public(symmetric=struct.pack(">HHH", 6, 128, 0x42)), "not AES-128 or AES-256", id="CBC"),
+        pytest.param(
+            ecc_public(symmetric=struct.pack(">HHH", 6, 192, 0x43)),
+            "not AES-128 or AES-256",
+            id="AES-192",
+        ),
+        pytest.param(
+            ecc_public(symmetric=struct.pack(">HHH", 6, 128, 0x42)),
+            "not AES-128 or AES-256",
+            id="CBC",
+        ),
         pytest.param(ecc_public() + b"\0", "1 bytes too many", id="trailing"),
         pytest.param(bytes(1025), "longer than 1024 bytes", id="long"),
     ],
@@ -140,7 +168,9 @@ PARSERS = [
 
 @pytest.mark.parametrize(("parse", "good"), PARSERS)
 @given(data=st.data())
-def test_any_bytes_are_read_or_malformed(parse: Callable[[bytes], object], good: bytes, data: st.DataObject) -> None:
+def test_any_bytes_are_read_or_malformed(
+    parse: Callable[[bytes], object], good: bytes, data: st.DataObject
+) -> None:
     hostile.survives(parse, data.draw(st.binary(max_size=2000) | hostile.mutations(good)))
 
 
@@ -151,7 +181,12 @@ def test_every_prefix_is_malformed(parse: Callable[[bytes], object], good: bytes
             parse(good[:size])
 
 
-@given(st.dictionaries(st.sampled_from(sorted(tpm2.HASH_IDS)), st.sets(st.integers(0, 23)).map(lambda s: tuple(sorted(s)))))
+@given(
+    st.dictionaries(
+        st.sampled_from(sorted(tpm2.HASH_IDS)),
+        st.sets(st.integers(0, 23)).map(lambda s: tuple(sorted(s))),
+    )
+)
 def test_a_selection_comes_back(selection: tpm2.Selection) -> None:
     reader = TpmReader(tpm2.encode_selection(selection), "selection")
 
@@ -180,7 +215,8 @@ def test_the_digest_needs_every_value(values: tpm2.PcrValues, reason: str) -> No
 
 
 @pytest.mark.parametrize(
-    ("selection", "text"), [({}, "nothing"), ({"sha256": (17, 18), "sha1": ()}, "sha256:17,18+sha1:none")]
+    ("selection", "text"),
+    [({}, "nothing"), ({"sha256": (17, 18), "sha1": ()}, "sha256:17,18+sha1:none")],
 )
 def test_describes_a_selection(selection: tpm2.Selection, text: str) -> None:
     assert tpm2.describe_selection(selection) == text

@@ -18,7 +18,9 @@ BORN_MS, END_MS = 1_000, 2_000
 
 # Near the two ends of the verdict, where a wrong comparison shows.
 moments = st.sampled_from([BORN_MS - 1, BORN_MS, BORN_MS + 1, END_MS - 1, END_MS, END_MS + 1])
-verdicts = st.one_of(st.none(), st.builds(Verdict, st.sampled_from(Level), st.just(BORN_MS), st.just(END_MS)))
+verdicts = st.one_of(
+    st.none(), st.builds(Verdict, st.sampled_from(Level), st.just(BORN_MS), st.just(END_MS))
+)
 
 
 @pytest.mark.parametrize("level", [level for level in Level if level is not Level.TRUSTED])
@@ -39,7 +41,11 @@ def test_a_trusted_verdict_holds_from_its_birth_to_its_end() -> None:
 
 
 @given(verdict=verdicts, now_ms=moments, scope=st.sampled_from(Scope))
-def test_holds_decide_and_passing_agree(verdict: Optional[Verdict], now_ms: int, scope: Scope) -> None:
+def test_holds_decide_and_passing_agree(
+    verdict: Optional[Verdict], now_ms: int, scope: Scope
+) -> None:
     held = verdict is not None and holds(verdict, now_ms)
     assert decide(NEEDS_TRUST, scope, verdict, now_ms).allowed is held
-    assert passing(NEEDS_TRUST, scope, ["host"], {"host": verdict}, now_ms) == (["host"] if held else [])
+    assert passing(NEEDS_TRUST, scope, ["host"], {"host": verdict}, now_ms) == (
+        ["host"] if held else []
+    )

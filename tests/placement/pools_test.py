@@ -17,7 +17,9 @@ TRUSTED = Policy("trusted", "trusted", {}, frozenset({"memory", "unit"}))
 PLAIN = Policy("plain", "none", {}, frozenset({"memory"}))
 POOL = Cluster("c1", "Pool", "trusted")
 OTHER = Cluster("c2", "Other", "plain")
-GOOD = Listing((POOL, OTHER), (TRUSTED, PLAIN), (UNIT,), (), (Vm("v1", "db", "c1"), Vm("v2", "web", "c2")))
+GOOD = Listing(
+    (POOL, OTHER), (TRUSTED, PLAIN), (UNIT,), (), (Vm("v1", "db", "c1"), Vm("v2", "web", "c2"))
+)
 
 
 @pytest.fixture
@@ -42,7 +44,9 @@ def test_a_policy_with_our_unit_makes_a_pool(pools: Pools) -> None:
         ("", "MARKED_VMS", Scope.ALL_VMS),
     ],
 )
-def test_the_clusters_own_scope_wins_and_what_is_not_understood_is_strict(policys: str, clusters: str, scope: Scope) -> None:
+def test_the_clusters_own_scope_wins_and_what_is_not_understood_is_strict(
+    policys: str, clusters: str, scope: Scope
+) -> None:
     pools = Pools()
     policy = dataclasses.replace(TRUSTED, properties={"trust_scope": policys} if policys else {})
     cluster = dataclasses.replace(POOL, properties={"trust_scope": clusters} if clusters else {})
@@ -77,7 +81,10 @@ def test_a_good_listing_in_between_starts_the_count_anew(pools: Pools) -> None:
         pytest.param(dataclasses.replace(GOOD, units=()), id="no units"),
         pytest.param(dataclasses.replace(GOOD, policies=()), id="no policies"),
         pytest.param(dataclasses.replace(GOOD, policies=(PLAIN,)), id="its policy not listed"),
-        pytest.param(dataclasses.replace(GOOD, units=(Unit("unit", "TrustedHosts", False),)), id="unit disabled"),
+        pytest.param(
+            dataclasses.replace(GOOD, units=(Unit("unit", "TrustedHosts", False),)),
+            id="unit disabled",
+        ),
         pytest.param(dataclasses.replace(GOOD, units=(Unit("cpu", "CPU"),)), id="unit gone"),
     ],
 )

@@ -25,7 +25,10 @@ GOOD = Snapshot(
     Scope.MARKED_VMS,
     BOOT,
     1000,
-    {"h1": Verdict(Level.TRUSTED, 1, 2000), "h2": Verdict(Level.UNTRUSTED, 1, 2, "no_launch", "no launch")},
+    {
+        "h1": Verdict(Level.TRUSTED, 1, 2000),
+        "h2": Verdict(Level.UNTRUSTED, 1, 2, "no_launch", "no launch"),
+    },
     {"v1": True, "v2": False},
     frozenset({"v3"}),
 )
@@ -85,7 +88,9 @@ def test_any_bytes_give_a_snapshot_or_the_one_error(body: bytes) -> None:
 
 
 @given(st.integers(0, 400), st.binary(max_size=6), st.integers(0, 6))
-def test_a_mutated_snapshot_gives_a_snapshot_or_the_one_error(position: int, inserted: bytes, removed: int) -> None:
+def test_a_mutated_snapshot_gives_a_snapshot_or_the_one_error(
+    position: int, inserted: bytes, removed: int
+) -> None:
     content = snapshot.encode(GOOD)
     with contextlib.suppress(errors.InvalidMessage):
         snapshot.decode(content[:position] + inserted + content[position + removed :], BOOT)

@@ -23,15 +23,27 @@ def running_boot() -> str:
     return BOOT_ID.read_text().strip()
 
 
-def pool(scope: Scope = Scope.ALL_VMS, pool_id: str = POOL, written_ms: int | None = None) -> Snapshot:
+def pool(
+    scope: Scope = Scope.ALL_VMS, pool_id: str = POOL, written_ms: int | None = None
+) -> Snapshot:
     """Return a pool with a host of each kind, good for an hour from now."""
     now = now_ms()
     hosts = {
         GOOD: Verdict(Level.TRUSTED, now - 1000, now + HOUR_MS),
-        BAD: Verdict(Level.UNTRUSTED, now - 1000, now + HOUR_MS, "no_launch", "no measured launch took place"),
+        BAD: Verdict(
+            Level.UNTRUSTED, now - 1000, now + HOUR_MS, "no_launch", "no measured launch took place"
+        ),
         ENDED: Verdict(Level.TRUSTED, now - HOUR_MS, now - 5000),
         UNBORN: Verdict(Level.TRUSTED, now + HOUR_MS, now + 2 * HOUR_MS),
         SILENT: Verdict(Level.TIMEOUT, now, now, "no_answer", "the host's agent did not answer"),
     }
     written = now if written_ms is None else written_ms
-    return Snapshot(pool_id, scope, running_boot(), written, hosts, {MARKED: True, PLAIN: False}, frozenset({EXEMPT}))
+    return Snapshot(
+        pool_id,
+        scope,
+        running_boot(),
+        written,
+        hosts,
+        {MARKED: True, PLAIN: False},
+        frozenset({EXEMPT}),
+    )

@@ -7,7 +7,9 @@ from __future__ import annotations
 from ovirt_tcp_plugin.scheduler.fairness import Member, Turns
 
 
-def serve(turns: Turns[Member], costs_s: dict[Member, float], total_s: float) -> dict[Member, float]:
+def serve(
+    turns: Turns[Member], costs_s: dict[Member, float], total_s: float
+) -> dict[Member, float]:
     """Let members, who always have something to do, use so much time; return what each had."""
     had_s = dict.fromkeys(costs_s, 0.0)
     for member in costs_s:

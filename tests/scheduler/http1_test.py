@@ -1,6 +1,7 @@
 # SPDX-FileCopyrightText: The ovirt_tcp_plugin developers
 # SPDX-License-Identifier: Apache-2.0
-"""Heads of requests: the engine's, others that can be answered, and those of which nobody can tell where they end."""
+"""Heads of requests: the engine's, others that can be answered, and those of which nobody can tell
+where they end."""
 
 from __future__ import annotations
 
@@ -11,8 +12,10 @@ from hypothesis import strategies as st
 from ovirt_tcp_plugin.scheduler import http1
 
 ENGINE = (
-    b"POST / HTTP/1.1\r\nContent-Type: text/xml\r\nUser-Agent: Apache XML RPC 3.1.3 (Sun HTTP Transport)\r\n"
-    b"Cache-Control: no-cache\r\nHost: localhost:18781\r\nConnection: keep-alive\r\nContent-Length: 51400"
+    b"POST / HTTP/1.1\r\nContent-Type: text/xml\r\nUser-Agent: Apache XML RPC 3.1.3 (Sun HTTP "
+    b"Transport)\r\n"
+    b"Cache-Control: no-cache\r\nHost: localhost:18781\r\nConnection: keep-alive\r\n"
+    b"Content-Length: 51400"
 )
 
 
@@ -26,7 +29,10 @@ def test_the_engines() -> None:
         (b"POST / HTTP/1.1", http1.Head(0, keeps_open=True)),
         (b"POST / HTTP/1.0", http1.Head(0, keeps_open=False)),
         (b"POST / HTTP/1.0\r\nConnection: Keep-Alive", http1.Head(0, keeps_open=True)),
-        (b"POST / HTTP/1.1\r\nCONNECTION: close\r\ncontent-length:\t7 ", http1.Head(7, keeps_open=False)),
+        (
+            b"POST / HTTP/1.1\r\nCONNECTION: close\r\ncontent-length:\t7 ",
+            http1.Head(7, keeps_open=False),
+        ),
         (b"HEAD /x HTTP/1.1", http1.Head(0, keeps_open=True, has_answer_body=False)),
     ],
 )

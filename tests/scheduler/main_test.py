@@ -1,6 +1,7 @@
 # SPDX-FileCopyrightText: The ovirt_tcp_plugin developers
 # SPDX-License-Identifier: Apache-2.0
-"""filterd as systemd runs it: a socket that outlives it, quick starts, and the directives of the samples."""
+"""filterd as systemd runs it: a socket that outlives it, quick starts, and the directives of the
+samples."""
 
 from __future__ import annotations
 
@@ -27,7 +28,8 @@ SERVES_WITHIN_S = 1.0
 
 
 class Systemd:
-    """What it does with filterd's units: holds the socket, waits for readiness, and starts it again when it died."""
+    """What it does with filterd's units: holds the socket, waits for readiness, and starts it again
+    when it died."""
 
     def __init__(self, filterd: Filterd, directory: Path) -> None:
         self._command, self._notify = filterd.command, directory / "notify"
@@ -45,7 +47,9 @@ class Systemd:
             env={**os.environ, "NOTIFY_SOCKET": str(self._notify)},
             stderr=subprocess.DEVNULL,
         )
-        while self.notified.recv(100) != b"READY=1":  # the rest are WATCHDOG=1, also of the process before
+        while (
+            self.notified.recv(100) != b"READY=1"
+        ):  # the rest are WATCHDOG=1, also of the process before
             pass
         return self.process
 
@@ -84,8 +88,11 @@ def test_takes_the_socket_and_says_when_it_is_ready(systemd: Systemd, filterd: F
     assert filterd.engine.run_filters(["TrustedHosts"], [GOOD], MARKED, {}).result == [GOOD]
 
 
-def test_no_call_is_lost_and_nobody_passes_wrongly_while_it_is_killed(systemd: Systemd, filterd: Filterd) -> None:
-    """The port stays open: a call waits for the next process, 3 s at most. Only one that was being answered is lost."""
+def test_no_call_is_lost_and_nobody_passes_wrongly_while_it_is_killed(
+    systemd: Systemd, filterd: Filterd
+) -> None:
+    """The port stays open: a call waits for the next process, 3 s at most. Only one that was being
+    answered is lost."""
     lost: list[str] = []
     answered: list[list[str]] = []
     over = threading.Event()
@@ -115,7 +122,8 @@ def test_no_call_is_lost_and_nobody_passes_wrongly_while_it_is_killed(systemd: S
 
 
 def test_a_directory_that_cannot_be_read_does_not_end_it(filterd: Filterd, tmp_path: Path) -> None:
-    """A process that dies at each start would answer nothing, and the engine would keep all hosts."""
+    """A process that dies at each start would answer nothing, and the engine would keep all
+    hosts."""
     for path in filterd.snapshots.iterdir():
         path.unlink()
     filterd.snapshots.rmdir()
@@ -153,8 +161,13 @@ def test_the_engine_finds_the_socket_open_and_nothing_stops_the_restarts() -> No
         "LimitNOFILE": "8192",
         "MemoryMax": "768M",
     }
-    assert {key: service["Service"][key] for key in wanted} == {key: [value] for key, value in wanted.items()}
-    assert (listening["Socket"]["ListenStream"], listening["Socket"]["Backlog"]) == (["127.0.0.1:18781"], ["4096"])
+    assert {key: service["Service"][key] for key in wanted} == {
+        key: [value] for key, value in wanted.items()
+    }
+    assert (listening["Socket"]["ListenStream"], listening["Socket"]["Backlog"]) == (
+        ["127.0.0.1:18781"],
+        ["4096"],
+    )
     assert listening["Install"]["WantedBy"] == ["sockets.target"]
     # A connection flood must not have systemd close the socket.
     assert listening["Socket"]["TriggerLimitIntervalSec"] == ["0"]
@@ -182,7 +195,9 @@ HARDENED = {
 def test_every_service_has_a_user_of_its_own_and_no_more_than_it_needs(role: str) -> None:
     service = unit(f"ovirt-tcp-{role}.service")["Service"]
     assert service["User"] == service["Group"] == [f"ovirt-tcp-{role}"]
-    assert {key: service.get(key) for key in HARDENED} == {key: [value] for key, value in HARDENED.items()}
+    assert {key: service.get(key) for key in HARDENED} == {
+        key: [value] for key, value in HARDENED.items()
+    }
     assert service["ExecStart"] == [f"/usr/bin/ovirt-tcp-{role} run"]
     # The agent's device is the TPM.
     assert service.get("PrivateDevices", ["no"]) == ["no" if role == "agent" else "yes"]
@@ -199,12 +214,13 @@ def test_the_units_are_well_formed() -> None:
         assert parser["Unit"]["Description"]
 
 
-def test_the_example_of_a_firewall_lets_the_engine_and_the_broker_connect_to_the_port_of_the_socket() -> None:
+def test_the_example_of_a_firewall_lets_engine_and_broker_connect_to_the_sockets_port() -> None:
     rules = (UNITS / "ovirt-tcp-filterd.nft").read_text()
     (address,) = unit("ovirt-tcp-filterd.socket")["Socket"]["ListenStream"]
     (broker,) = unit("ovirt-tcp-broker.service")["Service"]["User"]
     (rule,) = [line.strip() for line in rules.splitlines() if "dport" in line]
     port = address.rpartition(":")[2]
     assert rule == (
-        f'tcp dport {port} ct state new meta skuid != {{ "root", "ovirt", "{broker}" }} reject with tcp reset'
+        f'tcp dport {port} ct state new meta skuid != {{ "root", "ovirt", "{broker}" }} reject '
+        "with tcp reset"
     )

@@ -1,6 +1,7 @@
 # SPDX-FileCopyrightText: The ovirt_tcp_plugin developers
 # SPDX-License-Identifier: Apache-2.0
-"""10 MB of mutated calls, and of mutated snapshots: none ends filterd, and none lets a host pass that may not."""
+"""10 MB of mutated calls, and of mutated snapshots: none ends filterd, and none lets a host pass
+that may not."""
 
 from __future__ import annotations
 
@@ -20,15 +21,37 @@ from ovirt_tcp_plugin.placement.decision import decide
 from ovirt_tcp_plugin.scheduler import web
 from ovirt_tcp_plugin.scheduler.snapshots import SnapshotDirectory
 from tests import soak
-from tests.scheduler.conftest import BAD, ENDED, GOOD, MARKED, POOL, SILENT, UNBORN, pool, running_boot
+from tests.scheduler.conftest import (
+    BAD,
+    ENDED,
+    GOOD,
+    MARKED,
+    POOL,
+    SILENT,
+    UNBORN,
+    pool,
+    running_boot,
+)
 
 SIZE = soak.part(10_000_000)
 HOSTS = [GOOD, BAD, ENDED, UNBORN, SILENT]
-PIECES = [b"<value>", b"</value>", b"<ex:nil/>", b"<array><data>", b"&amp;", b"]]>", b"trusted", b"[", b"9" * 20, b'"']
+PIECES = [
+    b"<value>",
+    b"</value>",
+    b"<ex:nil/>",
+    b"<array><data>",
+    b"&amp;",
+    b"]]>",
+    b"trusted",
+    b"[",
+    b"9" * 20,
+    b'"',
+]
 
 
 def mutate(content: bytes, numbers: random.Random) -> bytes:
-    """Return it with one to three changes: bytes replaced, lost, doubled, swapped, or a piece of the format put in."""
+    """Return it with one to three changes: bytes replaced, lost, doubled, swapped, or a piece of
+    the format put in."""
     for _ in range(numbers.randint(1, 3)):
         first, last = sorted(numbers.choices(range(len(content) + 1), k=2))
         last = min(last, first + 80)
@@ -37,7 +60,9 @@ def mutate(content: bytes, numbers: random.Random) -> bytes:
             content[:first] + content[last:],
             content[:last] + content[first:],
             content[:first] + numbers.choice(PIECES) + content[first:],
-            content[:first] + numbers.choice([BAD, ENDED, UNBORN, SILENT, GOOD]).encode() + content[last:],
+            content[:first]
+            + numbers.choice([BAD, ENDED, UNBORN, SILENT, GOOD]).encode()
+            + content[last:],
         ]
         content = numbers.choice(changes)
     return content
@@ -63,7 +88,12 @@ def test_no_mutated_call_gets_a_host_that_may_not(directory: SnapshotDirectory) 
         assert b"<nil" not in content
         assert b"<i8" not in content
         ((answer,), _) = xmlrpc.client.loads(content)
-        assert answer.keys() == {"result_code", "result", "errors", "plugin_errors"} or answer.keys() == {
+        assert answer.keys() == {
+            "result_code",
+            "result",
+            "errors",
+            "plugin_errors",
+        } or answer.keys() == {
             "filters",
             "scores",
             "balance",
@@ -80,10 +110,13 @@ def test_no_mutated_call_gets_a_host_that_may_not(directory: SnapshotDirectory) 
 def test_no_mutated_snapshot_stops_the_others_or_is_believed_in_part(
     directory: SnapshotDirectory, tmp_path: Path
 ) -> None:
-    """What is read at all says what its bytes say: the codec adds no trust, and a refused one leaves the last good."""
+    """What is read at all says what its bytes say: the codec adds no trust, and a refused one
+    leaves the last good."""
     numbers, boot_id = soak.randomness("mutated snapshots"), running_boot()
     whole = pool()
-    good = snapshot.encode(dataclasses.replace(whole, hosts={host: whole.hosts[host] for host in HOSTS}))
+    good = snapshot.encode(
+        dataclasses.replace(whole, hosts={host: whole.hosts[host] for host in HOSTS})
+    )
     left, read, refused = SIZE, 0, 0
     path = tmp_path / f"{POOL}.json"
     while left > 0:
@@ -108,4 +141,6 @@ def test_no_mutated_snapshot_stops_the_others_or_is_believed_in_part(
 
 def _passing(told: snapshot.Snapshot) -> list[str]:
     vm, now = told.vm("a VM that nobody knows"), boottime_ms()
-    return [host for host, verdict in told.hosts.items() if decide(vm, told.scope, verdict, now).allowed]
+    return [
+        host for host, verdict in told.hosts.items() if decide(vm, told.scope, verdict, now).allowed
+    ]

@@ -1,6 +1,7 @@
 # SPDX-FileCopyrightText: The ovirt_tcp_plugin developers
 # SPDX-License-Identifier: Apache-2.0
-"""Other users of the engine's machine, who want filterd to have no time, room or port for the engine.
+"""Other users of the engine's machine, who want filterd to have no time, room or port for the
+engine.
 
 python -m tests.scheduler.neighbours KIND PORT COUNT [UID]
 """
@@ -37,7 +38,8 @@ def host_ids(count: int) -> list[str]:
 
 
 def long_bodies() -> list[bytes]:
-    """Return the dearest bodies: calls for more hosts than there are, for as many, and ones of a MiB of other shapes."""
+    """Return the dearest bodies: calls for more hosts than there are, for as many, and ones of a
+    MiB of other shapes."""
     typed = xmlrpc.client.dumps((["TrustedHosts"], host_ids(14_000), VM, {}), "runFilters").encode()
     many = request("runFilters", [["TrustedHosts"], host_ids(20_000), VM, {}])
     most = request("runFilters", [["TrustedHosts"], host_ids(10_000), VM, {}])
@@ -51,7 +53,10 @@ def bodies(port: int, count: int) -> None:
 
     def keep_sending(number: int) -> None:
         while True:
-            with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port)) as peer:
+            with (
+                contextlib.suppress(OSError),
+                socket.create_connection(("127.0.0.1", port)) as peer,
+            ):
                 while True:
                     peer.sendall(sent[number % len(sent)])
                     if not peer.recv(65536):

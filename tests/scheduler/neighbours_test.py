@@ -1,6 +1,7 @@
 # SPDX-FileCopyrightText: The ovirt_tcp_plugin developers
 # SPDX-License-Identifier: Apache-2.0
-"""9,600 calls of an engine beside each kind of hostile neighbour: none is lost, and none is answered wrongly."""
+"""9,600 calls of an engine beside each kind of hostile neighbour: none is lost, and none is
+answered wrongly."""
 
 from __future__ import annotations
 
@@ -57,7 +58,8 @@ STRANGER = 65534
 
 @dataclasses.dataclass
 class Engine:
-    """Threads that call as the engine does, some over connections that are kept and some over new ones."""
+    """Threads that call as the engine does, some over connections that are kept and some over new
+    ones."""
 
     url: str
     calls: int
@@ -68,7 +70,9 @@ class Engine:
         self.wrong: list[str] = []
 
     def run(self) -> None:
-        threads = [threading.Thread(target=self._keep_calling, args=(number,)) for number in range(THREADS)]
+        threads = [
+            threading.Thread(target=self._keep_calling, args=(number,)) for number in range(THREADS)
+        ]
         for thread in threads:
             thread.start()
         for thread in threads:
@@ -78,7 +82,9 @@ class Engine:
         numbers = soak.randomness(f"engine {number}")
         kept = ExternalScheduler(self.url, ANSWER_WITHIN_S)
         for _ in range(self.calls // THREADS):
-            scheduler = kept if numbers.random() < 0.5 else ExternalScheduler(self.url, ANSWER_WITHIN_S)
+            scheduler = (
+                kept if numbers.random() < 0.5 else ExternalScheduler(self.url, ANSWER_WITHIN_S)
+            )
             self._call(scheduler, numbers)
             for connection in scheduler._idle if scheduler is not kept else ():
                 connection.close()
@@ -104,9 +110,13 @@ def filterd(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Filterd]:
     running = Filterd(tmp_path_factory.mktemp("neighbours"))
     now = boottime_ms()
     good = Verdict(Level.TRUSTED, now - 1000, now + HOUR_MS)
-    bad = Verdict(Level.UNTRUSTED, now - 1000, now + HOUR_MS, "no_launch", "no measured launch took place")
+    bad = Verdict(
+        Level.UNTRUSTED, now - 1000, now + HOUR_MS, "no_launch", "no measured launch took place"
+    )
     hosts = {host: good if host in ALLOWED else bad for host in HOSTS}
-    running.writer.write(Snapshot(POOL, Scope.ALL_VMS, running_boot(), now, hosts, {MARKED: True}, frozenset()))
+    running.writer.write(
+        Snapshot(POOL, Scope.ALL_VMS, running_boot(), now, hosts, {MARKED: True}, frozenset())
+    )
     running.start()
     yield running
     running.processes.stop_all()
@@ -116,7 +126,15 @@ def filterd(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Filterd]:
 def beside(filterd: Filterd, neighbours: list[tuple[str, int]], *user: str) -> Iterator[None]:
     """Have these kinds of neighbours, with so many connections each."""
     for name, count in neighbours:
-        command = [sys.executable, "-m", "tests.scheduler.neighbours", name, str(filterd.port), str(count), *user]
+        command = [
+            sys.executable,
+            "-m",
+            "tests.scheduler.neighbours",
+            name,
+            str(filterd.port),
+            str(count),
+            *user,
+        ]
         filterd.processes.start(name, command)
     time.sleep(SETTLES_S)
     try:
@@ -156,7 +174,8 @@ def judge(filterd: Filterd, engine: Engine, kind: str) -> None:
     rss_mib = peak_rss_mib(filterd)
     took_ms = sorted(engine.took_ms) or [0]
     print(
-        f"filterd beside {kind}: {engine.calls} calls, {len(engine.lost)} lost, {len(engine.wrong)} wrong, "
+        f"filterd beside {kind}: {engine.calls} calls, {len(engine.lost)} lost, "
+        f"{len(engine.wrong)} wrong, "
         f"p50 {statistics.median(took_ms):.1f} ms, p99 {took_ms[len(took_ms) * 99 // 100]:.0f} ms, "
         f"most {took_ms[-1]:.0f} ms, RSS at most {rss_mib:.0f} MiB, load {os.getloadavg()[0]:.1f}"
     )

@@ -1,6 +1,7 @@
 # SPDX-FileCopyrightText: The ovirt_tcp_plugin developers
 # SPDX-License-Identifier: Apache-2.0
-"""Connections of good and bad peers: what each gets, and what ends when there are too many or they hold too much."""
+"""Connections of good and bad peers: what each gets, and what ends when there are too many or they
+hold too much."""
 
 from __future__ import annotations
 
@@ -34,7 +35,9 @@ class Running:
         self._started.wait()
 
     async def _serve(self) -> None:
-        self.server = server.Server(self._answer, lambda reason: b"refused: " + reason.encode(), [self.listener])
+        self.server = server.Server(
+            self._answer, lambda reason: b"refused: " + reason.encode(), [self.listener]
+        )
         self._loop = asyncio.get_running_loop()
         self._stopped = asyncio.Event()
         self._started.set()
@@ -71,10 +74,15 @@ def running() -> Iterator[Running]:
 
 
 def request(body: bytes, length: int = -1) -> bytes:
-    return b"POST / HTTP/1.1\r\nContent-Length: %d\r\n\r\n" % (len(body) if length < 0 else length) + body
+    return (
+        b"POST / HTTP/1.1\r\nContent-Length: %d\r\n\r\n" % (len(body) if length < 0 else length)
+        + body
+    )
 
 
-def test_requests_that_do_not_wait_for_their_answers_are_answered_in_order(running: Running) -> None:
+def test_requests_that_do_not_wait_for_their_answers_are_answered_in_order(
+    running: Running,
+) -> None:
     with running.connect() as peer:
         peer.sendall(b"".join(request(b"%d" % number) for number in range(500)))
         for number in range(500):
@@ -90,7 +98,9 @@ def test_a_request_may_come_byte_by_byte(running: Running) -> None:
         assert read_answer(peer)[1] == b"answer to body"
 
 
-def test_a_body_that_is_too_long_is_thrown_away_and_the_connection_goes_on(running: Running) -> None:
+def test_a_body_that_is_too_long_is_thrown_away_and_the_connection_goes_on(
+    running: Running,
+) -> None:
     with running.connect() as peer:
         peer.sendall(request(b"x" * 5_000_000) + request(b"next"))
         assert b"refused: a call longer" in read_answer(peer)[1]
@@ -107,7 +117,9 @@ def test_a_body_that_is_too_long_is_thrown_away_and_the_connection_goes_on(runni
     ],
     ids=["head without an end", "rubbish", "endless body"],
 )
-def test_where_nobody_can_tell_where_it_ends_the_answer_is_the_last(running: Running, sent: bytes) -> None:
+def test_where_nobody_can_tell_where_it_ends_the_answer_is_the_last(
+    running: Running, sent: bytes
+) -> None:
     with running.connect() as peer:
         peer.sendall(sent)
         status, content = read_answer(peer)
@@ -138,7 +150,9 @@ def test_a_peer_that_goes_while_it_is_answered_hurts_nobody(running: Running) ->
         running.until_open(1)
 
 
-def test_who_sends_nothing_for_long_is_ended(running: Running, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_who_sends_nothing_for_long_is_ended(
+    running: Running, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(server, "QUIET_S", 1.0)
     with running.connect() as silent, running.connect() as unfinished, running.connect() as deaf:
         unfinished.sendall(request(b"half", 8))
@@ -237,7 +251,9 @@ def test_a_user_whose_calls_are_dear_does_not_make_the_engine_wait_for_all_of_th
             other.close()
 
 
-def test_without_a_descriptor_the_oldest_connection_ends(running: Running, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_a_descriptor_the_oldest_connection_ends(
+    running: Running, monkeypatch: pytest.MonkeyPatch
+) -> None:
     with running.connect() as old:
         running.until_open(1)
         accept = socket.socket.accept

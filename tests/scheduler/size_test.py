@@ -1,6 +1,7 @@
 # SPDX-FileCopyrightText: The ovirt_tcp_plugin developers
 # SPDX-License-Identifier: Apache-2.0
-"""2,000 pools with 10,000 hosts and 100,000 VMs: filterd is ready at once, and never late for systemd's watchdog."""
+"""2,000 pools with 10,000 hosts and 100,000 VMs: filterd is ready at once, and never late for
+systemd's watchdog."""
 
 from __future__ import annotations
 
@@ -30,7 +31,8 @@ POOLS = soak.part(2000, least=400)
 HOSTS_OF_A_POOL = 5
 VMS_OF_A_POOL = 50
 REWRITES = soak.part(10, least=2)
-# The bars, and for a machine that runs the other tests what the engine waits, and half of what systemd does.
+# The bars, and for a machine that runs the other tests what the engine waits, and half of what
+# systemd does.
 READY_WITHIN_S = 1.0 if soak.WHOLE else 3.0
 WATCHDOG_WITHIN_S = 1.0 if soak.WHOLE else 2.5
 # This test's own processes share the machine with others.
@@ -48,7 +50,9 @@ def pool(number: int, level: Level = Level.TRUSTED) -> Snapshot:
     vms = range(number * VMS_OF_A_POOL, (number + 1) * VMS_OF_A_POOL)
     verdicts = {uid(2, host): Verdict(level, now, now + HOUR_MS) for host in hosts}
     marks = {uid(3, vm): vm % 2 == 0 for vm in vms}
-    return Snapshot(uid(1, number), Scope.ALL_VMS, running_boot(), now, verdicts, marks, frozenset())
+    return Snapshot(
+        uid(1, number), Scope.ALL_VMS, running_boot(), now, verdicts, marks, frozenset()
+    )
 
 
 def write_all(writer: SnapshotWriter, level: Level) -> None:
@@ -60,7 +64,9 @@ def result(filterd: Filterd, number: int) -> list[str]:
     """Return which of a pool's hosts a VM may run on."""
     engine = ExternalScheduler(f"http://127.0.0.1:{filterd.port}/", 3)
     hosts = list(pool(number).hosts)
-    answer: list[str] = engine.run_filters(["TrustedHosts"], hosts, uid(3, number * VMS_OF_A_POOL), {}).result
+    answer: list[str] = engine.run_filters(
+        ["TrustedHosts"], hosts, uid(3, number * VMS_OF_A_POOL), {}
+    ).result
     return answer
 
 
@@ -79,18 +85,26 @@ def systemd(filterd: Filterd, tmp_path: Path) -> Iterator[Systemd]:
 
 
 @pytest.mark.soak
-def test_filterd_is_ready_at_once_and_never_late_for_the_watchdog(filterd: Filterd, systemd: Systemd) -> None:
+def test_filterd_is_ready_at_once_and_never_late_for_the_watchdog(
+    filterd: Filterd, systemd: Systemd
+) -> None:
     ready_s = min(systemd.restart() for _ in range(STARTS))
     read_s = until(lambda: len(result(filterd, POOLS - 1)) == HOSTS_OF_A_POOL)
     rewriting = threading.Thread(target=rewrite, args=(filterd.writer,))
     rewriting.start()
     gap_s = longest_gap(systemd, rewriting)
-    took_over_s = until(lambda: not any(result(filterd, number) for number in (0, POOLS // 2, POOLS - 1)))
+    took_over_s = until(
+        lambda: not any(result(filterd, number) for number in (0, POOLS // 2, POOLS - 1))
+    )
     status = Path(f"/proc/{systemd.process.pid}/status").read_text()
-    (rss,) = [int(line.split()[1]) // 1024 for line in status.splitlines() if line.startswith("VmHWM:")]
+    (rss,) = [
+        int(line.split()[1]) // 1024 for line in status.splitlines() if line.startswith("VmHWM:")
+    ]
     print(
-        f"filterd with {POOLS} pools: ready after {ready_s:.2f} s, all read {read_s:.2f} s later; {REWRITES} rewrites "
-        f"of all: longest gap of the watchdog {gap_s:.2f} s, the last taken over after {took_over_s:.2f} s; "
+        f"filterd with {POOLS} pools: ready after {ready_s:.2f} s, all read {read_s:.2f} s later; "
+        f"{REWRITES} rewrites "
+        f"of all: longest gap of the watchdog {gap_s:.2f} s, the last taken over after "
+        f"{took_over_s:.2f} s; "
         f"RSS at most {rss} MiB, load {os.getloadavg()[0]:.1f}"
     )
     assert ready_s <= READY_WITHIN_S
@@ -124,7 +138,9 @@ def until(is_so: Callable[[], bool]) -> float:
     return time.monotonic() - began
 
 
-def test_as_many_pools_as_an_engine_has_are_read_and_what_is_left_out_is_told(tmp_path: Path) -> None:
+def test_as_many_pools_as_an_engine_has_are_read_and_what_is_left_out_is_told(
+    tmp_path: Path,
+) -> None:
     writer = SnapshotWriter(tmp_path / "snapshot.d")
     assert snapshots.MAX_FILES >= 4000
     for number in range(snapshots.MAX_FILES):
@@ -145,7 +161,9 @@ def test_as_many_pools_as_an_engine_has_are_read_and_what_is_left_out_is_told(tm
 
 
 @pytest.mark.parametrize("pools", [100, 800])
-def test_a_file_that_changed_costs_the_same_however_many_pools_there_are(tmp_path: Path, pools: int) -> None:
+def test_a_file_that_changed_costs_the_same_however_many_pools_there_are(
+    tmp_path: Path, pools: int
+) -> None:
     writer = SnapshotWriter(tmp_path / "snapshot.d")
     for number in range(pools):
         writer.write(pool(number))
@@ -162,4 +180,7 @@ def test_a_file_that_changed_costs_the_same_however_many_pools_there_are(tmp_pat
     writer.write(pool(3, Level.UNTRUSTED))
     directory.load_all()
     assert looked_at == [uid(1, 3)]
-    assert directory.by_host[uid(2, 3 * HOSTS_OF_A_POOL)].hosts[uid(2, 3 * HOSTS_OF_A_POOL)].level is Level.UNTRUSTED
+    assert (
+        directory.by_host[uid(2, 3 * HOSTS_OF_A_POOL)].hosts[uid(2, 3 * HOSTS_OF_A_POOL)].level
+        is Level.UNTRUSTED
+    )

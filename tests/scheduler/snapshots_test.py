@@ -83,7 +83,9 @@ def test_a_broken_file_leaves_the_last_good_one_in_use(
 def test_a_broken_file_closes_only_its_own_pool(
     writer: SnapshotWriter, directory: SnapshotDirectory, tmp_path: Path
 ) -> None:
-    writer.write(dataclasses.replace(pool(pool_id=OTHER_POOL), hosts={"other-host": pool().hosts[GOOD]}))
+    writer.write(
+        dataclasses.replace(pool(pool_id=OTHER_POOL), hosts={"other-host": pool().hosts[GOOD]})
+    )
     path_of(tmp_path).write_bytes(b"rubbish")
     directory.load_all()
     assert set(directory.by_host) == {"other-host"}
@@ -111,7 +113,9 @@ def test_a_file_of_another_user_is_refused(
     assert "another user" in directory.faults[f"{POOL}.json"]
 
 
-def test_a_directory_of_another_user_is_not_even_looked_into(writer: SnapshotWriter, tmp_path: Path) -> None:
+def test_a_directory_of_another_user_is_not_even_looked_into(
+    writer: SnapshotWriter, tmp_path: Path
+) -> None:
     writer.write(pool())
     directory = SnapshotDirectory(tmp_path / "snapshot.d", frozenset({os.getuid() + 1}))
     directory.load_all()
@@ -147,11 +151,18 @@ def huge(path: Path) -> None:
         file.truncate(snapshot.MAX_SIZE + 1)
 
 
-@pytest.mark.parametrize("make", [a_link, huge, os.mkfifo, Path.mkdir], ids=["link", "huge", "pipe", "directory"])
+@pytest.mark.parametrize(
+    "make", [a_link, huge, os.mkfifo, Path.mkdir], ids=["link", "huge", "pipe", "directory"]
+)
 def test_what_is_no_file_of_the_brokers_kind_is_refused_at_once(
-    writer: SnapshotWriter, directory: SnapshotDirectory, tmp_path: Path, make: Callable[[Path], object]
+    writer: SnapshotWriter,
+    directory: SnapshotDirectory,
+    tmp_path: Path,
+    make: Callable[[Path], object],
 ) -> None:
-    writer.write(dataclasses.replace(pool(pool_id=OTHER_POOL), hosts={"other-host": pool().hosts[GOOD]}))
+    writer.write(
+        dataclasses.replace(pool(pool_id=OTHER_POOL), hosts={"other-host": pool().hosts[GOOD]})
+    )
     make(path_of(tmp_path))
     began = time.monotonic()
     directory.load_all()
@@ -181,8 +192,12 @@ def test_a_fault_of_our_own_closes_only_its_pool(
 ) -> None:
     decode = snapshot.decode
     writer.write(pool())
-    writer.write(dataclasses.replace(pool(pool_id=OTHER_POOL), hosts={"other-host": pool().hosts[GOOD]}))
-    monkeypatch.setattr(snapshot, "decode", lambda *given: 1 / 0 if GOOD.encode() in given[0] else decode(*given))
+    writer.write(
+        dataclasses.replace(pool(pool_id=OTHER_POOL), hosts={"other-host": pool().hosts[GOOD]})
+    )
+    monkeypatch.setattr(
+        snapshot, "decode", lambda *given: 1 / 0 if GOOD.encode() in given[0] else decode(*given)
+    )
     directory.load_all()
     assert set(directory.by_host) == {"other-host"}
     assert "ZeroDivisionError" in directory.faults[f"{POOL}.json"]
@@ -225,7 +240,9 @@ def test_a_host_that_moved_is_of_the_pool_that_was_written_last(
 
 def test_a_writer_that_is_killed_leaves_a_whole_file(tmp_path: Path) -> None:
     command = [sys.executable, "-c", _WRITER, str(tmp_path / "snapshot.d")]
-    writer = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, cwd=Path(__file__).parents[2])
+    writer = subprocess.Popen(
+        command, stdout=subprocess.PIPE, text=True, cwd=Path(__file__).parents[2]
+    )
     assert writer.stdout is not None
     for _ in range(20):
         writer.stdout.readline()
@@ -250,9 +267,13 @@ while True:
 """
 
 
-def test_ten_thousand_hosts_are_read_within_a_second(writer: SnapshotWriter, directory: SnapshotDirectory) -> None:
+def test_ten_thousand_hosts_are_read_within_a_second(
+    writer: SnapshotWriter, directory: SnapshotDirectory
+) -> None:
     good = pool().hosts[GOOD]
-    writer.write(dataclasses.replace(pool(), hosts={f"{number:036d}": good for number in range(10_000)}))
+    writer.write(
+        dataclasses.replace(pool(), hosts={f"{number:036d}": good for number in range(10_000)})
+    )
     began = time.monotonic()
     directory.load_all()
     assert len(directory.by_host) == 10_000
@@ -267,7 +288,9 @@ def test_a_host_that_is_not_this_pools_does_not_pass_by_its_file(
     good, now = pool().hosts[GOOD], now_ms()
     moments = {POOL: now - later_ms, OTHER_POOL: now}
     for pool_id, hosts in ((POOL, {"own": good, "shared": good}), (OTHER_POOL, {"shared": good})):
-        writer.write(dataclasses.replace(pool(pool_id=pool_id, written_ms=moments[pool_id]), hosts=hosts))
+        writer.write(
+            dataclasses.replace(pool(pool_id=pool_id, written_ms=moments[pool_id]), hosts=hosts)
+        )
     directory.load_all()
     accepted = trusted_hosts.accept(directory.by_host, asked, "vm", {}, now_ms()).hosts
     assert accepted == (() if later_ms else ("own",))

@@ -14,15 +14,35 @@ from ovirt_tcp_plugin.clock import boottime_ms as now_ms
 from ovirt_tcp_plugin.messages.result import Level
 from ovirt_tcp_plugin.placement.decision import Scope, Verdict, decide, passing
 from ovirt_tcp_plugin.scheduler.trusted_hosts import Accepted, accept
-from tests.scheduler.conftest import BAD, ENDED, EXEMPT, GOOD, MARKED, NEW, OTHER_POOL, PLAIN, SILENT, UNBORN, pool
+from tests.scheduler.conftest import (
+    BAD,
+    ENDED,
+    EXEMPT,
+    GOOD,
+    MARKED,
+    NEW,
+    OTHER_POOL,
+    PLAIN,
+    SILENT,
+    UNBORN,
+    pool,
+)
 
 ALL = [GOOD, BAD, ENDED, UNBORN, SILENT]
 STRANGER = "00000000-0000-0000-0000-0000000000ff"
 
 
-def ask(scope: Scope, vm: str, hosts: list[str] | None = None, properties: dict[str, str] | None = None) -> Accepted:
+def ask(
+    scope: Scope, vm: str, hosts: list[str] | None = None, properties: dict[str, str] | None = None
+) -> Accepted:
     one = pool(scope)
-    return accept({host: one for host in one.hosts}, ALL if hosts is None else hosts, vm, properties or {}, now_ms())
+    return accept(
+        {host: one for host in one.hosts},
+        ALL if hosts is None else hosts,
+        vm,
+        properties or {},
+        now_ms(),
+    )
 
 
 @pytest.mark.parametrize("vm", [MARKED, PLAIN, NEW], ids=["marked", "not marked", "unknown"])
@@ -98,7 +118,10 @@ def refuse_all(verdicts: dict[str, Verdict]) -> tuple[str, ...]:
 def test_hosts_of_one_code_are_one_reason_with_the_first_names() -> None:
     bad = {f"{number:036d}": pool().hosts[BAD] for number in range(5)}
     names = ", ".join(list(bad)[:3])
-    text = f"5 hosts refused (no_launch): no measured launch took place (the first of {names} and 2 more)"
+    text = (
+        f"5 hosts refused (no_launch): no measured launch took place (the first of {names} and 2 "
+        "more)"
+    )
     assert refuse_all(bad) == (text,)
 
 
@@ -111,19 +134,27 @@ def test_the_reason_of_most_hosts_comes_first() -> None:
 
 
 def test_reasons_are_bounded_and_what_is_left_out_is_counted() -> None:
-    codes = [Verdict(Level.UNTRUSTED, 0, 10, f"code_{number % 30}", "a reason") for number in range(1000)]
+    codes = [
+        Verdict(Level.UNTRUSTED, 0, 10, f"code_{number % 30}", "a reason") for number in range(1000)
+    ]
     reasons = refuse_all({f"{number:036d}": verdict for number, verdict in enumerate(codes)})
     assert len(reasons) == 4
     assert reasons[3] == "988 more hosts refused"
 
 
 TIMES = st.integers(-3, 9)
-VERDICTS = st.dictionaries(st.sampled_from("abcdef"), st.builds(Verdict, st.sampled_from(Level), TIMES, TIMES))
+VERDICTS = st.dictionaries(
+    st.sampled_from("abcdef"), st.builds(Verdict, st.sampled_from(Level), TIMES, TIMES)
+)
 
 
 @given(st.sampled_from(Scope), st.sampled_from([MARKED, PLAIN, EXEMPT, NEW]), VERDICTS, TIMES)
-def test_many_hosts_pass_as_each_of_them_would(scope: Scope, vm: str, hosts: dict[str, Verdict], now: int) -> None:
+def test_many_hosts_pass_as_each_of_them_would(
+    scope: Scope, vm: str, hosts: dict[str, Verdict], now: int
+) -> None:
     one = pool(scope).vm(vm)
     asked = ["a", "b", "x", "c", "d"]
-    each = [host for host in asked if host in hosts and decide(one, scope, hosts[host], now).allowed]
+    each = [
+        host for host in asked if host in hosts and decide(one, scope, hosts[host], now).allowed
+    ]
     assert passing(one, scope, asked, hosts, now) == each

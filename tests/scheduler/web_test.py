@@ -1,6 +1,7 @@
 # SPDX-FileCopyrightText: The ovirt_tcp_plugin developers
 # SPDX-License-Identifier: Apache-2.0
-"""filterd as the engine sees it: the real process, the Java client's bytes, and an answer to everything."""
+"""filterd as the engine sees it: the real process, the Java client's bytes, and an answer to
+everything."""
 
 from __future__ import annotations
 
@@ -36,9 +37,19 @@ class Filterd:
         self.directory, self.snapshots = directory, directory / "snapshot.d"
         self.writer = SnapshotWriter(self.snapshots)
         (self.port,) = free_ports(1)
-        options = {"server": {"port": self.port}, "snapshots": {"directory": str(self.snapshots), "owner": ""}}
+        options = {
+            "server": {"port": self.port},
+            "snapshots": {"directory": str(self.snapshots), "owner": ""},
+        }
         (directory / "filterd.yaml").write_text(json.dumps(options))
-        self.command = [sys.executable, "-m", "ovirt_tcp_plugin.scheduler.main", "--config-dir", str(directory), "run"]
+        self.command = [
+            sys.executable,
+            "-m",
+            "ovirt_tcp_plugin.scheduler.main",
+            "--config-dir",
+            str(directory),
+            "run",
+        ]
         self.processes = Processes(directory)
 
     def start(self) -> None:
@@ -88,7 +99,10 @@ def running_in(directory: Path) -> Iterator[Filterd]:
         pytest.param(request("runFilters", [["TrustedHosts"], "h", "vm", {}]), id="hosts no list"),
         pytest.param(request("runFilters", [["TrustedHosts"], [None], "vm", {}]), id="null host"),
         pytest.param(request("runFilters", [["TrustedHosts"], [GOOD], None, {}]), id="null VM"),
-        pytest.param(request("runFilters", [["TrustedHosts", "another"], [GOOD], MARKED, {}]), id="foreign filter"),
+        pytest.param(
+            request("runFilters", [["TrustedHosts", "another"], [GOOD], MARKED, {}]),
+            id="foreign filter",
+        ),
         pytest.param(request("runFilters", [[], [GOOD], MARKED, {}]), id="no filter"),
         pytest.param(request("system.listMethods", []), id="unknown method"),
         pytest.param(request("runCostFunctions", [[], [GOOD], MARKED, {}]), id="costs"),
@@ -104,7 +118,10 @@ def test_whatever_is_not_understood_lets_nobody_pass(steady: Filterd, body: byte
 
 HEAD = b"POST /RPC2 HTTP/1.1\r\nHost: localhost:18781\r\nContent-Type: text/xml\r\n"
 NO_FILTER = request("runFilters", [[], [GOOD], MARKED, {}])
-BOMB = b'<!DOCTYPE m [<!ENTITY a "aaaaaaaaaa"><!ENTITY b "&a;&a;">]><methodCall><methodName>&b;</methodName></methodCall>'
+BOMB = (
+    b'<!DOCTYPE m [<!ENTITY a "aaaaaaaaaa"><!ENTITY b '
+    b'"&a;&a;">]><methodCall><methodName>&b;</methodName></methodCall>'
+)
 
 
 def sized(body: bytes, head: bytes = HEAD) -> bytes:
@@ -115,24 +132,34 @@ def sized(body: bytes, head: bytes = HEAD) -> bytes:
     "sent",
     [
         pytest.param(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n", id="GET"),
-        pytest.param(b"BREW /x?y HTTP/1.1\r\nHost: x\r\nContent-Length: 2\r\n\r\nxy", id="odd method"),
+        pytest.param(
+            b"BREW /x?y HTTP/1.1\r\nHost: x\r\nContent-Length: 2\r\n\r\nxy", id="odd method"
+        ),
         pytest.param(HEAD + b"\r\n", id="no body"),
         pytest.param(HEAD + b"Content-Length: 0\r\n\r\n", id="empty body"),
         pytest.param(HEAD + b"Content-Length: many\r\n\r\n", id="length no number"),
         pytest.param(HEAD + b"Content-Length: -5\r\n\r\n", id="negative length"),
         pytest.param(HEAD + b"Content-Length: 5, 6\r\n\r\n", id="two lengths"),
         pytest.param(HEAD + b"Content-Length: 99999999999999999999999\r\n\r\n", id="endless"),
-        pytest.param(HEAD + b"Content-Length: %b9%b\r\n\r\n" % (b"0" * 30, b"9" * 30), id="endless behind zeros"),
-        pytest.param(HEAD + b"Transfer-Encoding: chunked\r\n\r\n2\r\nxy\r\n0\r\n\r\n", id="chunked rubbish"),
+        pytest.param(
+            HEAD + b"Content-Length: %b9%b\r\n\r\n" % (b"0" * 30, b"9" * 30),
+            id="endless behind zeros",
+        ),
+        pytest.param(
+            HEAD + b"Transfer-Encoding: chunked\r\n\r\n2\r\nxy\r\n0\r\n\r\n", id="chunked rubbish"
+        ),
         pytest.param(sized(b"x" * 10_000_000), id="10 MB"),
         pytest.param(sized(b"<a>" + b"<b/>" * 100_000 + b"</a>"), id="many values"),
         pytest.param(sized(BOMB), id="entities"),
         pytest.param(sized(NO_FILTER, HEAD.replace(b"HTTP/1.1", b"HTTP/1.0")), id="HTTP/1.0"),
-        pytest.param(sized(NO_FILTER, HEAD + b"Connection: keep-alive\r\n"), id="well-formed refusal"),
+        pytest.param(
+            sized(NO_FILTER, HEAD + b"Connection: keep-alive\r\n"), id="well-formed refusal"
+        ),
     ],
 )
 def test_whatever_arrives_the_engine_would_read_a_refusal(steady: Filterd, sent: bytes) -> None:
-    """Any status but 200, and any answer that the Java client cannot parse, would make the engine keep all hosts."""
+    """Any status but 200, and any answer that the Java client cannot parse, would make the engine
+    keep all hosts."""
     with socket.create_connection(("127.0.0.1", steady.port), 10) as connection:
         connection.sendall(sent)
         status, content = read_answer(connection)
@@ -153,7 +180,9 @@ def read_answer(connection: socket.socket) -> tuple[bytes, bytes]:
         assert part, head
         head += part
     lines = head.split(b"\r\n")
-    (length,) = [int(line.split(b":")[1]) for line in lines if line.lower().startswith(b"content-length:")]
+    (length,) = [
+        int(line.split(b":")[1]) for line in lines if line.lower().startswith(b"content-length:")
+    ]
     body = b""
     while len(body) < length:
         body += connection.recv(length - len(body))
@@ -161,7 +190,9 @@ def read_answer(connection: socket.socket) -> tuple[bytes, bytes]:
 
 
 @pytest.mark.parametrize("version", ["HTTP/1.0", "HTTP/1.1"])
-def test_a_call_is_answered_over_a_kept_connection_of_either_version(steady: Filterd, version: str) -> None:
+def test_a_call_is_answered_over_a_kept_connection_of_either_version(
+    steady: Filterd, version: str
+) -> None:
     head = HEAD.replace(b"HTTP/1.1", version.encode()) + b"Connection: keep-alive\r\n"
     sent = sized(request("runFilters", [["TrustedHosts"], [BAD, GOOD], MARKED, {}]), head)
     with socket.create_connection(("127.0.0.1", steady.port), 10) as connection:
@@ -192,15 +223,21 @@ def test_the_engine_discovers_one_filter(steady: Filterd) -> None:
     assert found["filters"]["TrustedHosts"][1] == "trust_scope=^(all_vms|marked_vms)$"
 
 
-def test_no_two_discoveries_are_alike_so_that_the_engine_always_writes_the_unit_back(steady: Filterd) -> None:
+def test_no_two_discoveries_are_alike_so_that_the_engine_always_writes_the_unit_back(
+    steady: Filterd,
+) -> None:
     descriptions = [steady.engine.discover()["filters"]["TrustedHosts"][0] for _ in range(20)]
     assert len(set(descriptions)) == 20
     moments = [filter_unit.asked_at(description) for description in descriptions]
     now = datetime.datetime.now(datetime.timezone.utc)
-    assert all(moment is not None and abs((now - moment).total_seconds()) < 10 for moment in moments)
+    assert all(
+        moment is not None and abs((now - moment).total_seconds()) < 10 for moment in moments
+    )
 
 
-def test_load_balancing_moves_nobody_and_has_the_two_parts_that_the_engine_takes_out(steady: Filterd) -> None:
+def test_load_balancing_moves_nobody_and_has_the_two_parts_that_the_engine_takes_out(
+    steady: Filterd,
+) -> None:
     with xmlrpc.client.ServerProxy(f"http://127.0.0.1:{steady.port}/") as proxy:
         answer = proxy.runLoadBalancing("TrustedHosts", [GOOD, BAD], {})
     assert isinstance(answer, dict)
@@ -223,7 +260,9 @@ def test_an_empty_result_tells_the_engine_why(steady: Filterd) -> None:
     assert f"VM {MARKED} may run on none of 1 hosts." in answer.errors[0]
 
 
-def test_a_refusal_is_one_event_of_the_engine_however_many_hosts_and_faults_there_are(filterd: Filterd) -> None:
+def test_a_refusal_is_one_event_of_the_engine_however_many_hosts_and_faults_there_are(
+    filterd: Filterd,
+) -> None:
     for number in range(20):
         (filterd.snapshots / f"broken-{number}.json").write_text("half a snap")
     hosts, until = [BAD, ENDED, UNBORN, SILENT], time.monotonic() + 10
@@ -254,10 +293,14 @@ def test_without_any_snapshot_it_serves_and_refuses(tmp_path: Path) -> None:
     assert (answer.result_code, answer.result) == (1, [])
 
 
-def test_a_fault_of_our_own_is_a_refusal_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_fault_of_our_own_is_a_refusal_too(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     scheduler = web.Scheduler(SnapshotDirectory(tmp_path, frozenset({os.getuid()})))
     monkeypatch.setattr(web.trusted_hosts, "accept", lambda *_: 1 / 0)
-    ((answer,), _) = xmlrpc.client.loads(scheduler.answer(request("runFilters", [["TrustedHosts"], [GOOD], MARKED, {}])))
+    ((answer,), _) = xmlrpc.client.loads(
+        scheduler.answer(request("runFilters", [["TrustedHosts"], [GOOD], MARKED, {}]))
+    )
     scheduler.close()
     assert (answer["result_code"], answer["result"]) == (1, [])
     assert "ZeroDivisionError" in answer["errors"][0]
@@ -288,16 +331,30 @@ def test_a_call_with_a_thousand_hosts_is_quick(tmp_path: Path) -> None:
         scheduler.answer(body)
         took.append((time.perf_counter() - began) * 1000)
     scheduler.close()
-    # 3 ms here. The bound is for a busy machine that also counts the lines run; the figure itself is for `make bench`.
+    # 3 ms here. The bound is for a busy machine that also counts the lines run; the figure itself
+    # is for `make bench`.
     assert statistics.median(took) < 60
 
 
 # What the interpreter calls when it touches the world.
-IO = ("open", "os.", "socket.", "subprocess.", "sqlite3.", "shutil.", "glob.", "pathlib.", "urllib.", "ftplib.", "mmap.")
+IO = (
+    "open",
+    "os.",
+    "socket.",
+    "subprocess.",
+    "sqlite3.",
+    "shutil.",
+    "glob.",
+    "pathlib.",
+    "urllib.",
+    "ftplib.",
+    "mmap.",
+)
 
 
 def test_a_call_touches_nothing_outside_the_process(tmp_path: Path) -> None:
-    """It is made under the engine's lock of the cluster: no file, no connection, no process, no database, no log."""
+    """It is made under the engine's lock of the cluster: no file, no connection, no process, no
+    database, no log."""
     SnapshotWriter(tmp_path).write(pool())
     directory = SnapshotDirectory(tmp_path, frozenset({os.getuid()}))
     directory.load_all()

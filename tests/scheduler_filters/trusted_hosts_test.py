@@ -1,6 +1,7 @@
 # SPDX-FileCopyrightText: The ovirt_tcp_plugin developers
 # SPDX-License-Identifier: Apache-2.0
-"""The filter under the old ovirt-scheduler-proxy: a process a call, one list on stdout, nothing on stderr."""
+"""The filter under the old ovirt-scheduler-proxy: a process a call, one list on stdout, nothing on
+stderr."""
 
 from __future__ import annotations
 
@@ -22,9 +23,12 @@ def run(config: Path, hosts: object, vm: object, properties: object) -> list[str
     script = (
         "import pathlib, ovirt_tcp_plugin.config as c; "
         f"c.DEFAULT_DIRECTORY = pathlib.Path({str(config)!r}); "
-        f"import trusted_hosts; trusted_hosts.TrustedHosts().do_filter({hosts!r}, {vm!r}, {properties!r})"
+        f"import trusted_hosts; trusted_hosts.TrustedHosts().do_filter({hosts!r}, {vm!r}, "
+        f"{properties!r})"
     )
-    done = subprocess.run([sys.executable, "-c", script], cwd=FILTERS, capture_output=True, text=True, check=False)
+    done = subprocess.run(
+        [sys.executable, "-c", script], cwd=FILTERS, capture_output=True, text=True, check=False
+    )
     assert (done.returncode, done.stderr) == (0, "")
     printed = ast.literal_eval(done.stdout)
     assert isinstance(printed, list)
@@ -41,9 +45,17 @@ def config(tmp_path: Path) -> Path:
 
 @pytest.mark.parametrize(
     ("hosts", "vm", "properties"),
-    [(None, MARKED, {}), ([GOOD], MARKED, None), ([GOOD, {}], MARKED, {}), ([BAD], MARKED, {}), ([], "", {})],
+    [
+        (None, MARKED, {}),
+        ([GOOD], MARKED, None),
+        ([GOOD, {}], MARKED, {}),
+        ([BAD], MARKED, {}),
+        ([], "", {}),
+    ],
 )
-def test_prints_an_empty_list_in_doubt(config: Path, hosts: object, vm: object, properties: object) -> None:
+def test_prints_an_empty_list_in_doubt(
+    config: Path, hosts: object, vm: object, properties: object
+) -> None:
     assert run(config, hosts, vm, properties) == []
 
 

@@ -1,6 +1,7 @@
 # SPDX-FileCopyrightText: The ovirt_tcp_plugin developers
 # SPDX-License-Identifier: Apache-2.0
-"""Everybody attacks at once while good agents report: each of them keeps its verdict, and hardly waits for it.
+"""Everybody attacks at once while good agents report: each of them keeps its verdict, and hardly
+waits for it.
 
 The whole: 200 agents, 1,000 idle connections, 1,000 posts in another host's name, and so on.
 """
@@ -37,7 +38,8 @@ MEMORY_KIB = 256 * 1024
 
 
 class Scene:
-    """A verifier with its usual limits; good agents, a host that turned bad, and one whose record is corrupt."""
+    """A verifier with its usual limits; good agents, a host that turned bad, and one whose record
+    is corrupt."""
 
     def __init__(self, directory: Path, processes: Processes) -> None:
         self.directory, self.processes = directory, processes
@@ -49,7 +51,8 @@ class Scene:
         (directory / "stolen.json").write_bytes(self.good[0].report(challenge))
 
     async def report(self) -> list[float]:
-        """Have each good agent report again and again for WINDOW_S; return the seconds that each report took."""
+        """Have each good agent report again and again for WINDOW_S; return the seconds that each
+        report took."""
         took: list[float] = []
         until_s = time.monotonic() + WINDOW_S
 
@@ -61,14 +64,25 @@ class Scene:
                 took.append(time.monotonic() - began)
                 await asyncio.sleep(max(0.0, began + EACH_S - time.monotonic()))
 
-        await asyncio.gather(*(keep_on(agent, EACH_S * number / AGENTS) for number, agent in enumerate(self.good)))
+        await asyncio.gather(
+            *(keep_on(agent, EACH_S * number / AGENTS) for number, agent in enumerate(self.good))
+        )
         return took
 
     async def report_under_attack(self) -> tuple[list[list[float]], dict[str, int]]:
         """Return what `report` gives in each window of the attack, and what the attackers did."""
         arguments = [self.fleet.port, self.directory, SIZE, soak.SEED, PAUSE_S]
-        # The attackers' own work is not what is measured, on a machine that they share with their victims.
-        command = ["nice", "-n", "19", sys.executable, "-m", "tests.verifier.attackers", *map(str, arguments)]
+        # The attackers' own work is not what is measured, on a machine that they share with their
+        # victims.
+        command = [
+            "nice",
+            "-n",
+            "19",
+            sys.executable,
+            "-m",
+            "tests.verifier.attackers",
+            *map(str, arguments),
+        ]
         attack = await asyncio.create_subprocess_exec(*command, stdout=asyncio.subprocess.PIPE)
         told = asyncio.ensure_future(attack.communicate())
         windows = []
@@ -81,7 +95,10 @@ class Scene:
         """Write rubbish where the server keeps what it knows of a host."""
         assert await self.corrupt.attest() == "trusted"
         with sqlite3.connect(self.directory / "verifier.db", timeout=5) as database:
-            for change in ("results SET boot = 'x' WHERE host_name = ?", "hosts SET ak_public = x'00' WHERE name = ?"):
+            for change in (
+                "results SET boot = 'x' WHERE host_name = ?",
+                "hosts SET ak_public = x'00' WHERE name = ?",
+            ):
                 assert database.execute(f"UPDATE {change}", (self.corrupt.name,)).rowcount == 1
         database.close()
 

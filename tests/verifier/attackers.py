@@ -4,8 +4,9 @@
 
 python -m tests.verifier.attackers PORT DIRECTORY SIZE SEED
 
-DIRECTORY has ca.pem, agent.key, the client certificate `attacker.pem` of a host that turned bad, and `stolen.json`: the
-evidence of another host. Each attack comes from an address of its own, as from a machine of its own.
+DIRECTORY has ca.pem, agent.key, the client certificate `attacker.pem` of a host that turned bad,
+and `stolen.json`: the evidence of another host. Each attack comes from an address of its own, as
+from a machine of its own.
 """
 
 from __future__ import annotations
@@ -34,7 +35,8 @@ class Attackers:
 
     Args:
         size: how much; 1000 is the whole.
-        pause_s: between the starts of two connections of one attack, so that they come all the time.
+        pause_s: between the starts of two connections of one attack, so that they come all the
+            time.
     """
 
     def __init__(self, port: int, directory: Path, size: int, seed: str, pause_s: float) -> None:
@@ -81,7 +83,11 @@ class Attackers:
     @contextlib.asynccontextmanager
     async def _connection(self, address: str, tls: ssl.SSLContext | None) -> AsyncIterator[Streams]:
         reader, writer = await asyncio.open_connection(
-            "127.0.0.1", self._port, ssl=tls, local_addr=(address, 0), server_hostname="127.0.0.1" if tls else None
+            "127.0.0.1",
+            self._port,
+            ssl=tls,
+            local_addr=(address, 0),
+            server_hostname="127.0.0.1" if tls else None,
         )
         try:
             yield reader, writer
@@ -90,7 +96,11 @@ class Attackers:
 
     async def _idle(self, kept: list[asyncio.StreamWriter]) -> None:
         _, writer = await asyncio.open_connection(
-            "127.0.0.1", self._port, ssl=self._plain, local_addr=(IDLE, 0), server_hostname="127.0.0.1"
+            "127.0.0.1",
+            self._port,
+            ssl=self._plain,
+            local_addr=(IDLE, 0),
+            server_hostname="127.0.0.1",
         )
         kept.append(writer)
         self.done["idle"] += 1
@@ -99,7 +109,9 @@ class Attackers:
         await self._drip(b"POST /v1/enrolment HTTP/1.1\r\nHost: x\r\nX: ")
 
     async def _slow_body(self) -> None:
-        await self._drip(b"y" * 30, b"POST /v1/enrolment HTTP/1.1\r\nHost: x\r\nContent-Length: 60000\r\n\r\n")
+        await self._drip(
+            b"y" * 30, b"POST /v1/enrolment HTTP/1.1\r\nHost: x\r\nContent-Length: 60000\r\n\r\n"
+        )
 
     async def _drip(self, slowly: bytes, first: bytes = b"") -> None:
         async with self._connection(SLOW, self._plain) as streams:
@@ -112,10 +124,14 @@ class Attackers:
         await self._pour(f"Content-Length: {HUGE_SIZE}\r\n\r\n".encode(), b"x" * 65536)
 
     async def _chunked(self) -> None:
-        await self._pour(b"Transfer-Encoding: chunked\r\n\r\n", b"10000\r\n" + b"x" * 65536 + b"\r\n")
+        await self._pour(
+            b"Transfer-Encoding: chunked\r\n\r\n", b"10000\r\n" + b"x" * 65536 + b"\r\n"
+        )
 
     async def _pour(self, head: bytes, block: bytes) -> None:
-        path = self._random.choice(["/v1/enrolment", "/v1/evidence", "/AttestationService/resources/PollHosts"])
+        path = self._random.choice(
+            ["/v1/enrolment", "/v1/evidence", "/AttestationService/resources/PollHosts"]
+        )
         async with self._connection(HUGE, self._plain) as streams:
             self.done["huge"] += 1
             await _push(streams, f"POST {path} HTTP/1.1\r\nHost: x\r\n".encode() + head)
@@ -135,7 +151,15 @@ class Attackers:
             self.done["noise in TLS"] += 1
 
     async def _rubbish_everywhere(self) -> None:
-        bodies = [b"", b"{", b'{"hosts":]}', b"[" * 5000, b"\xff" * 100, b'{"hosts": [1e999]}', b"null"]
+        bodies = [
+            b"",
+            b"{",
+            b'{"hosts":]}',
+            b"[" * 5000,
+            b"\xff" * 100,
+            b'{"hosts": [1e999]}',
+            b"null",
+        ]
         for route, _ in ROUTES:
             path = route.replace(r"([^/]+)", "x").split("(")[0]
             for body in bodies:
@@ -145,11 +169,15 @@ class Attackers:
     async def _as_host(self) -> None:
         """A host that turned bad has itself challenged, and answers with what another host said."""
         async with self._connection(IMPOSTOR, self._host) as streams:
-            listening = json.dumps({"boot_id": "00000000-0000-0000-0000-000000000001", "wait_ms": 10}).encode()
+            listening = json.dumps(
+                {"boot_id": "00000000-0000-0000-0000-000000000001", "wait_ms": 10}
+            ).encode()
             for number in range(self._size):
                 if number % 10 == 0:
                     await self._send(streams, "/v1/challenge", listening)
-                self.done[f"as another host: {await self._send(streams, '/v1/evidence', self._stolen)}"] += 1
+                self.done[
+                    f"as another host: {await self._send(streams, '/v1/evidence', self._stolen)}"
+                ] += 1
                 await asyncio.sleep(self._pause_s)
 
     async def _as_nobody(self) -> None:
@@ -157,7 +185,9 @@ class Attackers:
             await self._post(STRANGER, self._plain, "/v1/evidence", self._stolen, "as nobody")
             await asyncio.sleep(self._pause_s)
 
-    async def _post(self, address: str, tls: ssl.SSLContext, path: str, body: bytes, what: str) -> None:
+    async def _post(
+        self, address: str, tls: ssl.SSLContext, path: str, body: bytes, what: str
+    ) -> None:
         async def once() -> None:
             async with self._connection(address, tls) as streams:
                 self.done[f"{what}: {await self._send(streams, path, body)}"] += 1
@@ -166,7 +196,10 @@ class Attackers:
 
     async def _send(self, streams: Streams, path: str, body: bytes) -> int:
         reader, writer = streams
-        writer.write(f"POST {path} HTTP/1.1\r\nHost: x\r\nContent-Length: {len(body)}\r\n\r\n".encode() + body)
+        writer.write(
+            f"POST {path} HTTP/1.1\r\nHost: x\r\nContent-Length: {len(body)}\r\n\r\n".encode()
+            + body
+        )
         answer = await asyncio.wait_for(reader.readuntil(b"\r\n\r\n"), ANSWER_WITHIN_S)
         size = int(answer.lower().partition(b"content-length: ")[2].partition(b"\r\n")[0] or b"0")
         await reader.readexactly(size)

@@ -32,7 +32,9 @@ class Pair:
         for name in "ab":
             (directory / name).mkdir()
             # A question travels for up to half a second between servers.
-            self.servers.append(Server(directory / name, Database(url), authority, vendor, poll_deadline=1.5))
+            self.servers.append(
+                Server(directory / name, Database(url), authority, vendor, poll_deadline=1.5)
+            )
         self.a, self.b = self.servers
         self.b.clock.boot_id, self.b.clock.offset_ms = OTHER_BOOT_ID, 7_000_000
         self.a.database.transact(lambda c: references.put(c, good_boot()))
@@ -44,7 +46,9 @@ class Pair:
 
 
 @pytest.fixture
-def pair(tmp_path: Path, postgresql: PostgreSql, authority: Authority, vendor: Vendor) -> Iterator[Pair]:
+def pair(
+    tmp_path: Path, postgresql: PostgreSql, authority: Authority, vendor: Vendor
+) -> Iterator[Pair]:
     running = Pair(tmp_path, postgresql.new_database(), authority, vendor)
     yield running
     running.stop()
@@ -58,10 +62,16 @@ def agent(pair: Pair, vendor: Vendor) -> Agent:
 
 def poll(server: Server, threshold_ms: int = 0) -> str:
     message = {"hosts": ["host-1"], "timeThreshold": threshold_ms}
-    return str(server.call("POST", POLL, message, token=server.token("viewer")).json()["hosts"][0]["trust_lvl"])
+    return str(
+        server.call("POST", POLL, message, token=server.token("viewer")).json()["hosts"][0][
+            "trust_lvl"
+        ]
+    )
 
 
-def test_evidence_is_not_taken_under_a_clock_that_did_not_issue_its_nonce(pair: Pair, agent: Agent) -> None:
+def test_evidence_is_not_taken_under_a_clock_that_did_not_issue_its_nonce(
+    pair: Pair, agent: Agent
+) -> None:
     challenge = agent.challenge()
     agent.server = pair.b
     answer = agent.answer(challenge)
@@ -90,7 +100,9 @@ def test_a_question_to_one_server_reaches_the_agent_at_the_other(pair: Pair, age
         assert polled.result() == "trusted"
 
 
-def test_a_result_of_the_others_clock_is_as_old_as_the_question_that_it_answered(pair: Pair, agent: Agent) -> None:
+def test_a_result_of_the_others_clock_is_as_old_as_the_question_that_it_answered(
+    pair: Pair, agent: Agent
+) -> None:
     agent.answer(agent.challenge())
     token = pair.b.token("viewer")
     message = {"hosts": ["host-1"], "max_age_ms": 60_000, "wait_ms": 3000}
@@ -136,7 +148,9 @@ def test_when_one_server_dies_the_agent_goes_on_at_the_other(pair: Pair, agent: 
         assert polled.result() == "untrusted"
 
 
-def test_values_withdrawn_at_one_server_count_at_the_other_at_once(pair: Pair, agent: Agent) -> None:
+def test_values_withdrawn_at_one_server_count_at_the_other_at_once(
+    pair: Pair, agent: Agent
+) -> None:
     agent.answer(agent.challenge())
     pair.b.call("DELETE", "/v1/reference-values/golden", token=pair.b.token("policy"))
     assert poll(pair.a, 60_000) != "trusted"
@@ -163,17 +177,26 @@ def test_a_database_that_hangs_is_given_up_and_found_again(
     monkeypatch.setattr(database, "ANSWER_WITHIN_S", 0.5)
     agent.answer(agent.challenge())
     viewer, enroller = pair.a.token("viewer"), pair.a.token("enrolment")
-    asked = [(POLL, {"hosts": ["host-1"]}, viewer), ("/v1/enrolment/tokens", {"host": "host-7"}, enroller)]
+    asked = [
+        (POLL, {"hosts": ["host-1"]}, viewer),
+        ("/v1/enrolment/tokens", {"host": "host-7"}, enroller),
+    ]
     postgresql.freeze()
     try:
         with concurrent.futures.ThreadPoolExecutor(20) as pool:
-            answers = [pool.submit(pair.a.call, "POST", path, told, token=token) for path, told, token in asked * 10]
+            answers = [
+                pool.submit(pair.a.call, "POST", path, told, token=token)
+                for path, told, token in asked * 10
+            ]
             assert {one.result().status_code for one in answers} == {503}
         assert pair.a.call("GET", "/v1/health").status_code == 200
     finally:
         postgresql.thaw()
     assert poll(pair.a, 60_000) == "trusted"
-    agent.tpm.boot_id, agent.tpm.reset_count = agent.tpm.boot_id.replace("1", "2"), agent.tpm.reset_count + 1
+    agent.tpm.boot_id, agent.tpm.reset_count = (
+        agent.tpm.boot_id.replace("1", "2"),
+        agent.tpm.reset_count + 1,
+    )
     assert agent.answer(agent.challenge()).json()["level"] == "trusted"
 
 
@@ -184,7 +207,9 @@ def test_a_full_disk_loses_nothing_and_is_over_when_there_is_room(
 
     def limit(connection: Any, *_: object) -> None:
         cursor = connection.cursor()
-        cursor.execute(f"PRAGMA max_page_count = {1 if full[0] else 2**30}")  # 1: as many as there are
+        cursor.execute(
+            f"PRAGMA max_page_count = {1 if full[0] else 2**30}"
+        )  # 1: as many as there are
         cursor.close()
 
     sa.event.listen(sqlite._engine, "checkout", limit)
@@ -193,13 +218,19 @@ def test_a_full_disk_loses_nothing_and_is_over_when_there_is_room(
     agent, enroller = Agent(server, vendor).enrol(), server.token("enrolment")
     agent.answer(agent.challenge())
     full[0] = True
-    made = [server.call("POST", "/v1/enrolment/tokens", {"host": "h" * 200}, token=enroller) for _ in range(40)]
+    made = [
+        server.call("POST", "/v1/enrolment/tokens", {"host": "h" * 200}, token=enroller)
+        for _ in range(40)
+    ]
     assert {one.status_code for one in made} == {200, 503}
     assert made[-1].json()["code"] == "Unavailable"
     assert poll(server, 60_000) == "trusted"
     full[0] = False
     kept = [one.json()["token"] for one in made if one.status_code == 200]
     assert all(sqlite.transact(lambda c, secret=secret: tokens.find(c, secret)) for secret in kept)
-    assert server.call("POST", "/v1/enrolment/tokens", {"host": "host-2"}, token=enroller).status_code == 200
+    assert (
+        server.call("POST", "/v1/enrolment/tokens", {"host": "host-2"}, token=enroller).status_code
+        == 200
+    )
     server.stop()
     sqlite.close()

@@ -90,7 +90,9 @@ def agent_key() -> ec.EllipticCurvePrivateKey:
 def certificate_request(key: ec.EllipticCurvePrivateKey, name: str = "host-1") -> bytes:
     """Return a PKCS #10 request, DER."""
     subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)])
-    signed = x509.CertificateSigningRequestBuilder().subject_name(subject).sign(key, hashes.SHA256())
+    signed = (
+        x509.CertificateSigningRequestBuilder().subject_name(subject).sign(key, hashes.SHA256())
+    )
     return signed.public_bytes(serialization.Encoding.DER)
 
 
@@ -101,7 +103,9 @@ def enrol(
     secret = f"token of {name} {certificate_digest}"
     database.transact(lambda c: tokens.add(c, secret, Token("enrolment", name, "id of " + name)))
     bound = EnrolledTpm20(name, tpm.ek, tpm.ak)
-    host = Host(bound, "id of " + name, ek_digest or f"ek of {name}", b"certificate", certificate_digest)
+    host = Host(
+        bound, "id of " + name, ek_digest or f"ek of {name}", b"certificate", certificate_digest
+    )
     database.transact(lambda c: hosts.enrol(c, secret, host))
     return host
 
@@ -109,4 +113,6 @@ def enrol(
 def good_boot(name: str = "golden") -> ReferenceSet:
     """Return the reference values of SoftwareTpm's ordinary launch."""
     tpm = SoftwareTpm()
-    return reference_values.from_boot(name, "sha256", components.steps(tpm.events, "sha256", (17, 18)))
+    return reference_values.from_boot(
+        name, "sha256", components.steps(tpm.events, "sha256", (17, 18))
+    )

@@ -1,6 +1,7 @@
 # SPDX-FileCopyrightText: The ovirt_tcp_plugin developers
 # SPDX-License-Identifier: Apache-2.0
-"""One corrupt row, whatever is in it, hurts no other host. SQLite, which keeps anything in any column."""
+"""One corrupt row, whatever is in it, hurts no other host. SQLite, which keeps anything in any
+column."""
 
 from __future__ import annotations
 
@@ -39,7 +40,11 @@ class Pair:
     """A host whose row is spoilt, and another one."""
 
     def __init__(self, server: Server, vendor: Vendor) -> None:
-        self.server, self.viewer, self.policy = server, server.token("viewer"), server.token("policy")
+        self.server, self.viewer, self.policy = (
+            server,
+            server.token("viewer"),
+            server.token("policy"),
+        )
         self.session = requests.Session()
         self.session.trust_env, self.session.verify = False, str(server.directory / "ca.pem")
         self.bad = Agent(server, vendor).enrol()
@@ -50,22 +55,36 @@ class Pair:
     def spoil(self, connection: Connection, table: sa.Table, column: str, rubbish: str) -> None:
         # The reference values change, so that everybody is judged again, too.
         references.put(connection, dataclasses.replace(good_boot(), name="other"))
-        connection.execute(sa.text(f"UPDATE {table.name} SET {column} = {rubbish} WHERE {KEYS[table]} = 'host-1'"))  # noqa: S608
+        key = KEYS[table]
+        edit = f"UPDATE {table.name} SET {column} = {rubbish} WHERE {key} = 'host-1'"  # noqa: S608
+        connection.execute(sa.text(edit))
 
     def check(self) -> None:
         listed = self.ask("GET", "/v1/hosts", self.viewer)["hosts"]
         assert {one["host_name"]: one["level"] for one in listed}["host-2"] == "trusted"
         names = {"hosts": ["host-1", "host-2"]}
-        told = self.ask("POST", POLL, self.viewer, {**names, "timeThreshold": 60_000, "PCRmask": "FFFFFF"})
+        told = self.ask(
+            "POST", POLL, self.viewer, {**names, "timeThreshold": 60_000, "PCRmask": "FFFFFF"}
+        )
         assert told["hosts"][1]["trust_lvl"] == "trusted"
-        told = self.ask("POST", "/v1/results", self.viewer, {**names, "max_age_ms": 60_000, "wait_ms": 0})
+        told = self.ask(
+            "POST", "/v1/results", self.viewer, {**names, "max_age_ms": 60_000, "wait_ms": 0}
+        )
         assert told["hosts"][1]["level"] == "trusted"
         assert self.ask("POST", "/v1/reference-preview", self.policy, {}) == {"changes": []}
         message = {"boot_id": self.bad.tpm.boot_id, "wait_ms": 0}
-        assert self.server.call("POST", "/v1/challenge", message, cert=self.bad.certificate).status_code < 500
+        assert (
+            self.server.call(
+                "POST", "/v1/challenge", message, cert=self.bad.certificate
+            ).status_code
+            < 500
+        )
 
     def ask(self, method: str, path: str, token: str, message: Any = None) -> Any:
-        url, headers = f"https://127.0.0.1:{self.server.port}{path}", {"Authorization": f"Bearer {token}"}
+        url, headers = (
+            f"https://127.0.0.1:{self.server.port}{path}",
+            {"Authorization": f"Bearer {token}"},
+        )
         answer = self.session.request(method, url, json=message, headers=headers, timeout=10)
         assert answer.status_code == 200, answer.text
         return answer.json()
@@ -87,7 +106,9 @@ def pair(tmp_path: Path, authority: Authority, vendor: Vendor) -> Iterator[Pair]
 def test_a_corrupt_field_hurts_no_other_host(pair: Pair, table: sa.Table) -> None:
     own = table.c[KEYS[table]]
     transact = pair.server.database.transact
-    whole = transact(lambda c: dict(c.execute(sa.select(table).where(own == "host-1")).mappings().one()))
+    whole = transact(
+        lambda c: dict(c.execute(sa.select(table).where(own == "host-1")).mappings().one())
+    )
 
     def restore(connection: Connection) -> None:
         connection.execute(sa.delete(table).where(own != "host-2"))
@@ -95,13 +116,14 @@ def test_a_corrupt_field_hurts_no_other_host(pair: Pair, table: sa.Table) -> Non
 
     for column in table.c:
         for what, rubbish in RUBBISH.items():
-            transact(lambda c, column=column, rubbish=rubbish: pair.spoil(c, table, column.name, rubbish))
+            transact(
+                lambda c, column=column, rubbish=rubbish: pair.spoil(c, table, column.name, rubbish)
+            )
             try:
                 pair.check()
             except AssertionError as e:
                 raise AssertionError(f"{table.name}.{column.name} is {what}") from e
             transact(restore)
-
 
 
 @dataclasses.dataclass(frozen=True)
@@ -115,7 +137,10 @@ class Kind:
 KINDS: Mapping[sa.Table, Kind] = {
     schema.tokens: Kind(
         lambda c, name: tokens.add(c, name, Token("viewer", note=name)),
-        lambda c: [f"{_end(token.end_s):20} {token.role:9} {token.note}" for token in tokens.every(c).values()],
+        lambda c: [
+            f"{_end(token.end_s):20} {token.role:9} {token.note}"
+            for token in tokens.every(c).values()
+        ],
     ),
     schema.registered_eks: Kind(
         lambda c, name: endorsements.add(c, f"ek of {name}", name),
@@ -145,13 +170,19 @@ def test_a_corrupt_row_hides_no_other(tmp_path: Path, table: sa.Table) -> None:
 
     for column in table.c:
         for what, rubbish in RUBBISH.items():
-            told = database.transact(lambda c, column=column, rubbish=rubbish: read(c, column.name, rubbish))
+            told = database.transact(
+                lambda c, column=column, rubbish=rubbish: read(c, column.name, rubbish)
+            )
             assert "good" in told, f"{table.name}.{column.name} is {what}"
     database.close()
 
 
 def test_a_corrupt_row_raises_an_alarm(pair: Pair, caplog: pytest.LogCaptureFixture) -> None:
-    pair.server.database.transact(lambda c: pair.spoil(c, schema.results, "boot", RUBBISH["octets"]))
+    pair.server.database.transact(
+        lambda c: pair.spoil(c, schema.results, "boot", RUBBISH["octets"])
+    )
     with caplog.at_level("ERROR"):
-        assert "unreadable_records 1.0" in pair.server.call("GET", "/metrics", token=pair.viewer).text
+        assert (
+            "unreadable_records 1.0" in pair.server.call("GET", "/metrics", token=pair.viewer).text
+        )
     assert "record unreadable host=host-1" in caplog.text

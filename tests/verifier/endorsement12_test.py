@@ -34,7 +34,9 @@ def tpm() -> SoftwareTpm12:
     return SoftwareTpm12()
 
 
-def check(vendor: Vendor, tpm: SoftwareTpm12, certificate: bytes, now: datetime.datetime = NOW) -> None:
+def check(
+    vendor: Vendor, tpm: SoftwareTpm12, certificate: bytes, now: datetime.datetime = NOW
+) -> None:
     endorsement12.check_ek_certificate(certificate, tpm.ek, vendor.authorities, now)
 
 
@@ -47,13 +49,19 @@ class TestEkCertificate:
         with refused("ek_untrusted", "none has signed its certificate"):
             check(vendor, tpm, Vendor12("stranger").certify(tpm.ek_key.public_key()))
 
-    def test_refuses_a_stranger_with_the_vendors_name(self, vendor: Vendor12, tpm: SoftwareTpm12) -> None:
+    def test_refuses_a_stranger_with_the_vendors_name(
+        self, vendor: Vendor12, tpm: SoftwareTpm12
+    ) -> None:
         with refused("ek_untrusted", "none has signed its certificate"):
             check(vendor, tpm, Vendor12().certify(tpm.ek_key.public_key()))
 
-    def test_refuses_everybody_when_no_authority_is_known(self, vendor: Vendor12, tpm: SoftwareTpm12) -> None:
+    def test_refuses_everybody_when_no_authority_is_known(
+        self, vendor: Vendor12, tpm: SoftwareTpm12
+    ) -> None:
         with refused("ek_untrusted", "no EK authority vouches"):
-            endorsement12.check_ek_certificate(vendor.certify(tpm.ek_key.public_key()), tpm.ek, [], NOW)
+            endorsement12.check_ek_certificate(
+                vendor.certify(tpm.ek_key.public_key()), tpm.ek, [], NOW
+            )
 
     def test_refuses_what_one_who_is_no_authority_signed(self, tpm: SoftwareTpm12) -> None:
         """A certified EK could sign for others otherwise."""
@@ -61,26 +69,40 @@ class TestEkCertificate:
         with refused("ek_untrusted", "none has signed its certificate"):
             check(fellow, tpm, fellow.certify(tpm.ek_key.public_key()))
 
-    def test_refuses_an_intermediate_whose_root_is_unknown(self, vendor: Vendor12, tpm: SoftwareTpm12) -> None:
+    def test_refuses_an_intermediate_whose_root_is_unknown(
+        self, vendor: Vendor12, tpm: SoftwareTpm12
+    ) -> None:
         between = Vendor12("intermediate", issuer=vendor)
-        with refused("ek_untrusted", "no EK authority vouches for this TPM: unable to get .*issuer"):
+        with refused(
+            "ek_untrusted", "no EK authority vouches for this TPM: unable to get .*issuer"
+        ):
             check(between, tpm, between.certify(tpm.ek_key.public_key()))
 
-    @pytest.mark.parametrize("now", [NOW + 2 * YEAR, NOW - 2 * YEAR], ids=["expired", "not yet valid"])
-    def test_refuses_outside_its_validity(self, vendor: Vendor12, tpm: SoftwareTpm12, now: datetime.datetime) -> None:
+    @pytest.mark.parametrize(
+        "now", [NOW + 2 * YEAR, NOW - 2 * YEAR], ids=["expired", "not yet valid"]
+    )
+    def test_refuses_outside_its_validity(
+        self, vendor: Vendor12, tpm: SoftwareTpm12, now: datetime.datetime
+    ) -> None:
         with refused("ek_untrusted", "not valid yet, or no longer"):
             check(vendor, tpm, vendor.certify(tpm.ek_key.public_key()), now)
 
-    def test_refuses_a_certificate_for_another_key(self, vendor: Vendor12, tpm: SoftwareTpm12) -> None:
+    def test_refuses_a_certificate_for_another_key(
+        self, vendor: Vendor12, tpm: SoftwareTpm12
+    ) -> None:
         with refused("ek_key_differs", "another key"):
             check(vendor, tpm, vendor.certify(SoftwareTpm12(1).ek_key.public_key()))
 
-    def test_refuses_a_certificate_of_another_kind(self, vendor: Vendor12, tpm: SoftwareTpm12) -> None:
+    def test_refuses_a_certificate_of_another_kind(
+        self, vendor: Vendor12, tpm: SoftwareTpm12
+    ) -> None:
         with refused("ek_usage", "not one of an endorsement key"):
             check(vendor, tpm, vendor.certify(tpm.ek_key.public_key(), CLIENT))
 
     @pytest.mark.parametrize("rubbish", [b"", b"\x30\x03\x02\x01\x01", b"x" * 5000])
-    def test_refuses_what_is_no_certificate(self, vendor: Vendor12, tpm: SoftwareTpm12, rubbish: bytes) -> None:
+    def test_refuses_what_is_no_certificate(
+        self, vendor: Vendor12, tpm: SoftwareTpm12, rubbish: bytes
+    ) -> None:
         with refused("ek_certificate_malformed", "cannot be read"):
             check(vendor, tpm, rubbish)
 
@@ -88,24 +110,36 @@ class TestEkCertificate:
         ("good", "bad"),
         [
             pytest.param(b"\x02\x01\x02", b"\x02\x01\x2a", id="version 43"),
-            pytest.param(b"\xf7\x0d\x01\x01\x07", b"\xf7\x0d\x01\x01\x77", id="unknown kind of key"),
+            pytest.param(
+                b"\xf7\x0d\x01\x01\x07", b"\xf7\x0d\x01\x01\x77", id="unknown kind of key"
+            ),
             pytest.param(b"\x06\x03\x55\x1d\x25", b"\x06\x03\x55\x1d\x77", id="without usage"),
-            pytest.param(b"\x55\x1d\x13\x01\x01\xff", b"\x55\x1d\x77\x01\x01\xff", id="unknown critical extension"),
+            pytest.param(
+                b"\x55\x1d\x13\x01\x01\xff",
+                b"\x55\x1d\x77\x01\x01\xff",
+                id="unknown critical extension",
+            ),
         ],
     )
     def test_refuses_a_certificate_of_an_unknown_form(
         self, vendor: Vendor12, tpm: SoftwareTpm12, good: bytes, bad: bytes
     ) -> None:
-        signed = x509.load_der_x509_certificate(vendor.certify(tpm.ek_key.public_key())).tbs_certificate_bytes
+        signed = x509.load_der_x509_certificate(
+            vendor.certify(tpm.ek_key.public_key())
+        ).tbs_certificate_bytes
         assert good in signed
         with refused("ek_certificate_malformed", "cannot be read"):
             check(vendor, tpm, vendor.sign(signed.replace(good, bad, 1)))
 
-    def test_refuses_a_certificate_for_a_key_of_another_kind(self, vendor: Vendor12, tpm: SoftwareTpm12) -> None:
+    def test_refuses_a_certificate_for_a_key_of_another_kind(
+        self, vendor: Vendor12, tpm: SoftwareTpm12
+    ) -> None:
         with refused("ek_certificate_malformed", "cannot be read"):
             check(vendor, tpm, vendor.certify(Vendor().certificate.public_key()))  # type: ignore[arg-type]
 
-    def test_refuses_every_flipped_bit_of_what_is_signed(self, vendor: Vendor12, tpm: SoftwareTpm12) -> None:
+    def test_refuses_every_flipped_bit_of_what_is_signed(
+        self, vendor: Vendor12, tpm: SoftwareTpm12
+    ) -> None:
         certificate = vendor.certify(tpm.ek_key.public_key())
         signed = x509.load_der_x509_certificate(certificate).tbs_certificate_bytes
         start = certificate.index(signed)
@@ -115,14 +149,18 @@ class TestEkCertificate:
             with pytest.raises(errors.Refused):
                 check(vendor, tpm, bytes(flipped))
 
-    def test_accepts_what_vendors_of_that_time_issued(self, vendor: Vendor12, tpm: SoftwareTpm12) -> None:
+    def test_accepts_what_vendors_of_that_time_issued(
+        self, vendor: Vendor12, tpm: SoftwareTpm12
+    ) -> None:
         """RSA with SHA-1, and a key that is marked rsaesOaep, which no path checker reads."""
         check(vendor, tpm, vendor.certify(tpm.ek_key.public_key()))
 
     def test_accepts_a_chain_of_two(self, vendor: Vendor12, tpm: SoftwareTpm12) -> None:
         between = Vendor12("intermediate", issuer=vendor)
         authorities = [*between.authorities, *vendor.authorities]
-        endorsement12.check_ek_certificate(between.certify(tpm.ek_key.public_key()), tpm.ek, authorities, NOW)
+        endorsement12.check_ek_certificate(
+            between.certify(tpm.ek_key.public_key()), tpm.ek, authorities, NOW
+        )
 
     def test_accepts_a_modern_signature(self, tpm: SoftwareTpm12) -> None:
         modern = Vendor(key=rsa.generate_private_key(65537, 2048))
@@ -168,14 +206,19 @@ class TestCredential:
             endorsement12.make_credential(tpm.ek, tpm.ak, bytes(32), bytes(31))
 
     def test_opens_for_no_other_identity_key(self, tpm: SoftwareTpm12) -> None:
-        protected = endorsement12.make_credential(tpm.ek, SoftwareTpm12(1).ak, bytes(32), os.urandom(32))
+        protected = endorsement12.make_credential(
+            tpm.ek, SoftwareTpm12(1).ak, bytes(32), os.urandom(32)
+        )
         with pytest.raises(ValueError, match="TPM_BAD_PARAMETER"):
             tpm.activate(*protected)
 
     @pytest.mark.parametrize("size", [0, 16, 31, 32])
     def test_opens_with_ek_and_identity_key(self, tpm: SoftwareTpm12, size: int) -> None:
         secret = os.urandom(size)
-        assert tpm.activate(*endorsement12.make_credential(tpm.ek, tpm.ak, secret, os.urandom(32))) == secret
+        assert (
+            tpm.activate(*endorsement12.make_credential(tpm.ek, tpm.ak, secret, os.urandom(32)))
+            == secret
+        )
 
 
 def test_a_real_tpm_is_believed_and_opens_its_credential(tpm_pool: TpmPool, tmp_path: Path) -> None:
@@ -185,7 +228,9 @@ def test_a_real_tpm_is_believed_and_opens_its_credential(tpm_pool: TpmPool, tmp_
         tpm = chip.connect()
         ek = tpm12.parse_public_key(tpm.read_endorsement_key(WELL_KNOWN))
         vendors = endorsement.load_authorities(tpm_pool.authorities)
-        endorsement12.check_ek_certificate(keys12.read_certificate(tpm, WELL_KNOWN), ek, vendors, now)
+        endorsement12.check_ek_certificate(
+            keys12.read_certificate(tpm, WELL_KNOWN), ek, vendors, now
+        )
         area, binding = tpm.make_identity(WELL_KNOWN, LABEL)
         key = tpm12.parse_key(tpm12.parse_key(area).public_area)
         endorsement12.check_identity(key, LABEL, binding)
@@ -204,7 +249,10 @@ def test_a_real_tpm_is_believed_and_opens_its_credential(tpm_pool: TpmPool, tmp_
         pytest.param(element(0x31, b""), id="no sequence"),
         pytest.param(element(0x30, b"\xa0\x84\xff\xff\xff\xff"), id="length past the end"),
         pytest.param(b"\x30\xff" + b"\xff" * 127, id="length of 127 bytes"),
-        pytest.param(element(0x30, b"\x05\0" * 6 + element(0x30, b"\x30\0" + element(3, b"\0"))), id="no algorithm"),
+        pytest.param(
+            element(0x30, b"\x05\0" * 6 + element(0x30, b"\x30\0" + element(3, b"\0"))),
+            id="no algorithm",
+        ),
     ],
 )
 def test_finds_no_key_in_what_is_no_certificate(tbs: bytes) -> None:

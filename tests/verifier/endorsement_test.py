@@ -1,6 +1,7 @@
 # SPDX-FileCopyrightText: The ovirt_tcp_plugin developers
 # SPDX-License-Identifier: Apache-2.0
-"""Which TPMs and which AKs are believed at enrolment. Credentials are opened by a real TPM in real_tpm_test.py."""
+"""Which TPMs and which AKs are believed at enrolment. Credentials are opened by a real TPM in
+real_tpm_test.py."""
 
 from __future__ import annotations
 
@@ -26,7 +27,9 @@ def tpm() -> SoftwareTpm:
     return SoftwareTpm()
 
 
-def check(vendor: Vendor, tpm: SoftwareTpm, certificate: bytes, now: datetime.datetime = NOW) -> None:
+def check(
+    vendor: Vendor, tpm: SoftwareTpm, certificate: bytes, now: datetime.datetime = NOW
+) -> None:
     endorsement.check_ek_certificate(certificate, tpm.ek, vendor.authorities, now)
 
 
@@ -39,11 +42,15 @@ class TestEkCertificate:
         with refused("ek_untrusted", "no EK authority vouches"):
             check(vendor, tpm, Vendor("stranger").certify(tpm.ek_key.public_key()))
 
-    def test_refuses_a_stranger_with_the_vendors_name(self, vendor: Vendor, tpm: SoftwareTpm) -> None:
+    def test_refuses_a_stranger_with_the_vendors_name(
+        self, vendor: Vendor, tpm: SoftwareTpm
+    ) -> None:
         with refused("ek_untrusted", "no EK authority vouches"):
             check(vendor, tpm, Vendor().certify(tpm.ek_key.public_key()))
 
-    def test_refuses_everybody_when_no_authority_is_known(self, vendor: Vendor, tpm: SoftwareTpm) -> None:
+    def test_refuses_everybody_when_no_authority_is_known(
+        self, vendor: Vendor, tpm: SoftwareTpm
+    ) -> None:
         certificate = vendor.certify(tpm.ek_key.public_key())
         with refused("ek_untrusted", "no EK authority vouches"):
             endorsement.check_ek_certificate(certificate, tpm.ek, [], NOW)
@@ -70,7 +77,9 @@ class TestEkCertificate:
             check(vendor, tpm, vendor.certify(tpm.ek_key.public_key(), CLIENT))
 
     @pytest.mark.parametrize("rubbish", [b"", b"\x30\x03\x02\x01\x01", b"x" * 5000])
-    def test_refuses_what_is_no_certificate(self, vendor: Vendor, tpm: SoftwareTpm, rubbish: bytes) -> None:
+    def test_refuses_what_is_no_certificate(
+        self, vendor: Vendor, tpm: SoftwareTpm, rubbish: bytes
+    ) -> None:
         with refused("ek_certificate_malformed", "cannot be read"):
             check(vendor, tpm, rubbish)
 
@@ -78,7 +87,11 @@ class TestEkCertificate:
         ("good", "bad"),
         [
             pytest.param(b"\x02\x01\x02", b"\x02\x01\x2a", id="version 43"),
-            pytest.param(b"\x2a\x86\x48\xce\x3d\x02\x01", b"\x2a\x86\x48\xce\x3d\x02\x77", id="unknown kind of key"),
+            pytest.param(
+                b"\x2a\x86\x48\xce\x3d\x02\x01",
+                b"\x2a\x86\x48\xce\x3d\x02\x77",
+                id="unknown kind of key",
+            ),
         ],
     )
     def test_refuses_a_certificate_of_an_unknown_form(
@@ -101,14 +114,20 @@ class TestEkCertificate:
         leaf = Vendor("no authority", ca=False, issuer=vendor)
         certificate = leaf.certify(tpm.ek_key.public_key())
         with refused("ek_untrusted", "invalid CA certificate"):
-            endorsement.check_ek_certificate(certificate, tpm.ek, [*vendor.authorities, *leaf.authorities], NOW)
+            endorsement.check_ek_certificate(
+                certificate, tpm.ek, [*vendor.authorities, *leaf.authorities], NOW
+            )
 
     @pytest.mark.parametrize("bits", [2048, 3072])
-    def test_accepts_a_chain_of_rsa_through_an_intermediate(self, tpm: SoftwareTpm, bits: int) -> None:
+    def test_accepts_a_chain_of_rsa_through_an_intermediate(
+        self, tpm: SoftwareTpm, bits: int
+    ) -> None:
         root = Vendor(key=rsa.generate_private_key(65537, bits))
         between = Vendor("intermediate", ec.generate_private_key(ec.SECP384R1()), issuer=root)
         certificate = between.certify(tpm.ek_key.public_key())
-        endorsement.check_ek_certificate(certificate, tpm.ek, [*root.authorities, *between.authorities], NOW)
+        endorsement.check_ek_certificate(
+            certificate, tpm.ek, [*root.authorities, *between.authorities], NOW
+        )
 
     def test_accepts_the_vendors_own(self, vendor: Vendor, tpm: SoftwareTpm) -> None:
         check(vendor, tpm, vendor.certify(tpm.ek_key.public_key()))
@@ -117,10 +136,16 @@ class TestEkCertificate:
 class TestEk:
     @pytest.mark.parametrize(
         "attributes",
-        [EK_ATTRIBUTES & ~tpm2.RESTRICTED, EK_ATTRIBUTES & ~tpm2.FIXED_TPM, EK_ATTRIBUTES | tpm2.SIGN],
+        [
+            EK_ATTRIBUTES & ~tpm2.RESTRICTED,
+            EK_ATTRIBUTES & ~tpm2.FIXED_TPM,
+            EK_ATTRIBUTES | tpm2.SIGN,
+        ],
         ids=["unrestricted", "may leave its TPM", "signs"],
     )
-    def test_refuses_attributes_of_no_endorsement_key(self, tpm: SoftwareTpm, attributes: int) -> None:
+    def test_refuses_attributes_of_no_endorsement_key(
+        self, tpm: SoftwareTpm, attributes: int
+    ) -> None:
         with refused("ek_attributes", "not a restricted decryption key"):
             endorsement.check_ek(ecc_public(tpm.ek_key, attributes, symmetric_bits=128))
 
@@ -128,20 +153,28 @@ class TestEk:
 class TestAk:
     def test_refuses_an_unrestricted_key(self, tpm: SoftwareTpm) -> None:
         with refused("ak_unrestricted", "would sign quotes that no TPM made"):
-            endorsement.check_ak(ecc_public(tpm.ak_key, AK_ATTRIBUTES & ~tpm2.RESTRICTED, tpm2.ALG_ECDSA))
+            endorsement.check_ak(
+                ecc_public(tpm.ak_key, AK_ATTRIBUTES & ~tpm2.RESTRICTED, tpm2.ALG_ECDSA)
+            )
 
-    @pytest.mark.parametrize("missing", [tpm2.FIXED_TPM, tpm2.FIXED_PARENT, tpm2.SENSITIVE_DATA_ORIGIN, tpm2.SIGN])
+    @pytest.mark.parametrize(
+        "missing", [tpm2.FIXED_TPM, tpm2.FIXED_PARENT, tpm2.SENSITIVE_DATA_ORIGIN, tpm2.SIGN]
+    )
     def test_refuses_a_key_that_may_leave_its_tpm(self, tpm: SoftwareTpm, missing: int) -> None:
         with refused("ak_attributes", "not a signing key fixed in its TPM"):
             endorsement.check_ak(ecc_public(tpm.ak_key, AK_ATTRIBUTES & ~missing, tpm2.ALG_ECDSA))
 
     def test_refuses_a_storage_key(self, tpm: SoftwareTpm) -> None:
         with refused("ak_attributes", "not a signing key fixed in its TPM"):
-            endorsement.check_ak(ecc_public(tpm.ak_key, AK_ATTRIBUTES | tpm2.DECRYPT, tpm2.ALG_ECDSA))
+            endorsement.check_ak(
+                ecc_public(tpm.ak_key, AK_ATTRIBUTES | tpm2.DECRYPT, tpm2.ALG_ECDSA)
+            )
 
     def test_refuses_sha1_signatures(self, tpm: SoftwareTpm) -> None:
         with refused("ak_scheme", "at least SHA-256"):
-            endorsement.check_ak(ecc_public(tpm.ak_key, AK_ATTRIBUTES, tpm2.ALG_ECDSA, scheme_hash=0x0004))
+            endorsement.check_ak(
+                ecc_public(tpm.ak_key, AK_ATTRIBUTES, tpm2.ALG_ECDSA, scheme_hash=0x0004)
+            )
 
     def test_refuses_a_scheme_left_open(self, tpm: SoftwareTpm) -> None:
         with refused("ak_scheme", "must sign by"):
@@ -149,7 +182,9 @@ class TestAk:
 
     def test_refuses_a_sha1_name(self, tpm: SoftwareTpm) -> None:
         with refused("ak_attributes", "name hash is sha1"):
-            endorsement.check_ak(ecc_public(tpm.ak_key, AK_ATTRIBUTES, tpm2.ALG_ECDSA, name_hash=0x0004))
+            endorsement.check_ak(
+                ecc_public(tpm.ak_key, AK_ATTRIBUTES, tpm2.ALG_ECDSA, name_hash=0x0004)
+            )
 
     def test_accepts_a_restricted_signing_key(self, tpm: SoftwareTpm) -> None:
         endorsement.check_ak(tpm.ak)

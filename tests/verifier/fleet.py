@@ -1,6 +1,7 @@
 # SPDX-FileCopyrightText: The ovirt_tcp_plugin developers
 # SPDX-License-Identifier: Apache-2.0
-"""A verifier in a process of its own, and many agents of it in this one: for load, not for each agent's behaviour."""
+"""A verifier in a process of its own, and many agents of it in this one: for load, not for each
+agent's behaviour."""
 
 from __future__ import annotations
 
@@ -37,13 +38,22 @@ from tests.verifier.software_tpm import SoftwareTpm, firmware_events, launch_eve
 
 POLL = "/AttestationService/resources/PollHosts"
 ANSWER_WITHIN_S = 30
-# The logs of all hosts, as the end of their message: to write it anew for each report would cost more than the rest.
-LOGS = {"txt": eventlog.encode(launch_events(), ["sha256"]), "firmware": eventlog.encode(firmware_events(), ["sha256"])}
-LOGS_MEMBER = b', "logs": ' + json.dumps({kind: json_fields.encode_blob(log) for kind, log in LOGS.items()}).encode() + b"}"
+# The logs of all hosts, as the end of their message: to write it anew for each report would cost
+# more than the rest.
+LOGS = {
+    "txt": eventlog.encode(launch_events(), ["sha256"]),
+    "firmware": eventlog.encode(firmware_events(), ["sha256"]),
+}
+LOGS_MEMBER = (
+    b', "logs": '
+    + json.dumps({kind: json_fields.encode_blob(log) for kind, log in LOGS.items()}).encode()
+    + b"}"
+)
 
 
 class Fleet:
-    """Enrolled hosts and their verifiers. All hosts have chips with the same keys: nothing here looks at them.
+    """Enrolled hosts and their verifiers. All hosts have chips with the same keys: nothing here
+    looks at them.
 
     Args:
         directory: empty; configuration, certificates and SQLite's database go there.
@@ -53,7 +63,9 @@ class Fleet:
         server: options of the verifiers' section `server`.
     """
 
-    def __init__(self, directory: Path, size: int, servers: int = 1, database_url: str = "", **server: Any) -> None:
+    def __init__(
+        self, directory: Path, size: int, servers: int = 1, database_url: str = "", **server: Any
+    ) -> None:
         self.directory = directory
         self.ports = free_ports(servers)
         self.viewer, self.enroller, self.chooser = (secrets.token_urlsafe(16) for _ in range(3))
@@ -80,7 +92,14 @@ class Fleet:
         self, processes: Processes, module: str = "ovirt_tcp_plugin.verifier.main", number: int = 0
     ) -> None:
         """Start a verifier as `verifier-NUMBER`, and wait until it listens."""
-        command = [sys.executable, "-m", module, "--config-dir", str(self._config_directory(number)), "run"]
+        command = [
+            sys.executable,
+            "-m",
+            module,
+            "--config-dir",
+            str(self._config_directory(number)),
+            "run",
+        ]
         processes.start(f"verifier-{number}", command, lambda: listens(self.ports[number]))
 
     def tls(self, certificate: Optional[Path] = None) -> ssl.SSLContext:
@@ -108,7 +127,10 @@ class Fleet:
         return self.directory / f"config-{number}"
 
     def _configure(self, number: int, server: Mapping[str, Any]) -> None:
-        files = {"certificate": str(self.directory / "server.pem"), "key": str(self.directory / "server.key")}
+        files = {
+            "certificate": str(self.directory / "server.pem"),
+            "key": str(self.directory / "server.key"),
+        }
         content = {
             "server": {"address": "127.0.0.1", "port": self.ports[number], **files, **server},
             "store": {"directory": str(self.directory), "url": self.database_url},
@@ -133,7 +155,9 @@ class Fleet:
 class Caller:
     """A connection that is kept, for one request at a time."""
 
-    def __init__(self, port: int, tls: ssl.SSLContext, headers: str = "", address: str = "127.0.0.1") -> None:
+    def __init__(
+        self, port: int, tls: ssl.SSLContext, headers: str = "", address: str = "127.0.0.1"
+    ) -> None:
         self.port, self._tls, self._headers, self._address = port, tls, headers, address
         self._streams: Optional[tuple[asyncio.StreamReader, asyncio.StreamWriter]] = None
 
@@ -150,7 +174,10 @@ class Caller:
     async def post(self, path: str, body: bytes) -> tuple[int, bytes]:
         """Return status and body of the answer."""
         reader, writer = await self.connect()
-        head = f"POST {path} HTTP/1.1\r\nHost: 127.0.0.1\r\n{self._headers}Content-Length: {len(body)}\r\n\r\n"
+        head = (
+            f"POST {path} HTTP/1.1\r\nHost: 127.0.0.1\r\n{self._headers}Content-Length: "
+            f"{len(body)}\r\n\r\n"
+        )
         writer.write(head.encode() + body)
         answer = await asyncio.wait_for(reader.readuntil(b"\r\n\r\n"), ANSWER_WITHIN_S)
         size = int(answer.lower().partition(b"content-length: ")[2].partition(b"\r\n")[0] or b"0")
@@ -170,7 +197,8 @@ class Caller:
 
 
 class Agent:
-    """A host that boots anew for each report: so it is challenged at once, without anybody's question."""
+    """A host that boots anew for each report: so it is challenged at once, without anybody's
+    question."""
 
     def __init__(self, fleet: Fleet, number: int) -> None:
         self.name = f"host-{number}"

@@ -1,6 +1,8 @@
 # SPDX-FileCopyrightText: The ovirt_tcp_plugin developers
 # SPDX-License-Identifier: Apache-2.0
-"""What a hostile reading of this server found: each attack, as it was tried, and what it must come to."""
+# ruff: noqa: F811 - fixtures of another file
+"""What a hostile reading of this server found: each attack, as it was tried, and what it must come
+to."""
 
 from __future__ import annotations
 
@@ -49,19 +51,25 @@ OWN_SET = ReferenceSet("oat:mine:1", host_names=("host-1",)).with_values(
 )
 
 
-def report(agent: Agent) -> Any:  # noqa: F811
+def report(agent: Agent) -> Any:
     return agent.answer(agent.challenge()).json()
 
 
-def boot_evil(agent: Agent) -> None:  # noqa: F811
+def boot_evil(agent: Agent) -> None:
     agent.tpm.boot(launch_events(kernel=b"evil"))
 
 
-def corrupt(server: Server, name: str) -> None:  # noqa: F811
+def corrupt(server: Server, name: str) -> None:
     """Spoil a set's row, and change another one, so that everybody is judged again."""
-    bad = sa.update(schema.reference_sets).where(schema.reference_sets.c.name == name).values(content="{")
+    bad = (
+        sa.update(schema.reference_sets)
+        .where(schema.reference_sets.c.name == name)
+        .values(content="{")
+    )
     server.database.transact(lambda c: c.execute(bad))
-    server.database.transact(lambda c: references.put(c, dataclasses.replace(good_boot(), name="unrelated")))
+    server.database.transact(
+        lambda c: references.put(c, dataclasses.replace(good_boot(), name="unrelated"))
+    )
 
 
 class TestTrusted:
@@ -90,9 +98,9 @@ class TestTrusted:
 
     def test_old_evidence_of_a_silent_host_is_not_golden(
         self,
-        server: Server,  # noqa: F811
-        admin: Administrator,  # noqa: F811
-        agent: Agent,  # noqa: F811
+        server: Server,
+        admin: Administrator,
+        agent: Agent,
         monkeypatch: pytest.MonkeyPatch,
     ) -> None:
         monkeypatch.setattr(web_reference_values, "IMPORT_WAIT_MS", 300)
@@ -103,7 +111,10 @@ class TestTrusted:
         assert admin.ask("POST", SETS, {"name": "golden", "host": "host-1"})[0] == 503
 
     def test_what_new_evidence_failed_is_not_forgotten_while_there_are_no_values(
-        self, server: Server, admin: Administrator, agent: Agent  # noqa: F811
+        self,
+        server: Server,
+        admin: Administrator,
+        agent: Agent,
     ) -> None:
         server.choose_good_boot()
         boot_evil(agent)
@@ -116,7 +127,10 @@ class TestTrusted:
         assert level_of(server) == "untrusted"
 
     def test_who_stays_untrusted_is_not_challenged_without_end(
-        self, server: Server, admin: Administrator, agent: Agent  # noqa: F811
+        self,
+        server: Server,
+        admin: Administrator,
+        agent: Agent,
     ) -> None:
         server.choose_good_boot()
         boot_evil(agent)
@@ -129,7 +143,9 @@ class TestTrusted:
         assert agent.challenge(wait_ms=400) is None
 
     def test_a_host_whose_own_set_is_corrupt_is_not_judged_by_those_for_all(
-        self, server: Server, agent: Agent  # noqa: F811
+        self,
+        server: Server,
+        agent: Agent,
     ) -> None:
         server.choose_good_boot()
         server.database.transact(lambda c: references.put(c, OWN_SET))
@@ -138,14 +154,19 @@ class TestTrusted:
         assert level_of(server) == "unknown"
 
     def test_a_corrupt_set_that_may_be_for_some_hosts_is_not_removed(
-        self, server: Server, admin: Administrator  # noqa: F811
+        self,
+        server: Server,
+        admin: Administrator,
     ) -> None:
         server.database.transact(lambda c: references.put(c, OWN_SET))
         corrupt(server, OWN_SET.name)
         assert admin.ask("DELETE", f"{SETS}/{OWN_SET.name}")[0] == 409
 
     def test_a_void_result_gets_no_age_again(
-        self, server: Server, agent: Agent, monkeypatch: pytest.MonkeyPatch  # noqa: F811
+        self,
+        server: Server,
+        agent: Agent,
+        monkeypatch: pytest.MonkeyPatch,
     ) -> None:
         server.choose_good_boot()
         report(agent)
@@ -164,7 +185,7 @@ class TestTrusted:
             assert asked.result()["age_ms"] is None
         assert self.ask(server, 100)["age_ms"] is None
 
-    def test_a_machine_that_was_paused_tells_no_ages(self, server: Server, agent: Agent) -> None:  # noqa: F811
+    def test_a_machine_that_was_paused_tells_no_ages(self, server: Server, agent: Agent) -> None:
         server.choose_good_boot()
         report(agent)
         assert self.ask(server, 100)["level"] == "trusted"
@@ -173,12 +194,14 @@ class TestTrusted:
         assert self.ask(server, 100)["level"] == "timeout"
 
     @staticmethod
-    def ask(server: Server, wait_ms: int, max_age_ms: int = 600_000) -> Any:  # noqa: F811
+    def ask(server: Server, wait_ms: int, max_age_ms: int = 600_000) -> Any:
         message = {"hosts": ["host-1"], "max_age_ms": max_age_ms, "wait_ms": wait_ms}
-        return server.call("POST", "/v1/results", message, token=server.token("viewer")).json()["hosts"][0]
+        return server.call("POST", "/v1/results", message, token=server.token("viewer")).json()[
+            "hosts"
+        ][0]
 
     @pytest.mark.parametrize("staged", [1, "true", None])
-    def test_staged_is_true_or_false(self, server: Server, agent: Agent, staged: object) -> None:  # noqa: F811
+    def test_staged_is_true_or_false(self, server: Server, agent: Agent, staged: object) -> None:
         message = {"name": "golden", "host": "host-1", "staged": staged}
         assert server.call("POST", SETS, message, token=server.token("policy")).status_code == 400
 
@@ -187,13 +210,17 @@ class TestUntrusted:
     """Who was taken out on no evidence."""
 
     def test_a_pcr_that_nobody_asked_for_takes_no_host_out(self) -> None:
-        golden = reference_values.from_boot("golden", "sha256", (*steps(), Step(0, "firmware", digest("firmware"))))
+        golden = reference_values.from_boot(
+            "golden", "sha256", (*steps(), Step(0, "firmware", digest("firmware")))
+        )
         required = {"sha256": (0, 17, 18)}
         level, _ = reappraise("h", (), measured(steps()), required, Criteria("sha256", [golden]))
         assert level is Level.UNKNOWN
 
     def test_evidence_for_the_profile_of_before_a_restart_proves_nothing(
-        self, server: Server, agent: Agent  # noqa: F811
+        self,
+        server: Server,
+        agent: Agent,
     ) -> None:
         server.choose_good_boot()
         challenge = agent.challenge()
@@ -206,42 +233,69 @@ class TestUntrusted:
 class TestOthers:
     """What one row or one peer did to others."""
 
-    def test_one_flipped_bit_in_what_was_measured(self, server: Server, vendor: Vendor, agent: Agent) -> None:  # noqa: F811
+    def test_one_flipped_bit_in_what_was_measured(
+        self, server: Server, vendor: Vendor, agent: Agent
+    ) -> None:
         server.choose_good_boot()
         report(agent)
         report(Agent(server, vendor, "host-2", SoftwareTpm(1)).enrol())
         kept = server.database.transact(lambda c: results.measured(c, ["host-1"]))["host-1"]
         broken = kept.replace('"17": "', '"17": "q')
-        bad = sa.update(schema.results).where(schema.results.c.host_name == "host-1").values(measured=broken)
+        bad = (
+            sa.update(schema.results)
+            .where(schema.results.c.host_name == "host-1")
+            .values(measured=broken)
+        )
         server.database.transact(lambda c: c.execute(bad))
-        server.database.transact(lambda c: references.put(c, dataclasses.replace(good_boot(), name="unrelated")))
+        server.database.transact(
+            lambda c: references.put(c, dataclasses.replace(good_boot(), name="unrelated"))
+        )
         known = server.call("GET", "/v1/hosts", token=server.token("viewer")).json()["hosts"]
-        assert {one["host_name"]: one["level"] for one in known} == {"host-1": "unknown", "host-2": "trusted"}
+        assert {one["host_name"]: one["level"] for one in known} == {
+            "host-1": "unknown",
+            "host-2": "trusted",
+        }
 
-    def test_a_corrupt_round_does_not_lock_its_host_out(self, server: Server, agent: Agent) -> None:  # noqa: F811
+    def test_a_corrupt_round_does_not_lock_its_host_out(self, server: Server, agent: Agent) -> None:
         server.choose_good_boot()
         assert agent.challenge() is not None
-        server.database.transact(lambda c: c.execute(sa.update(schema.rounds).values(selection='{"sha256": [17')))
+        server.database.transact(
+            lambda c: c.execute(sa.update(schema.rounds).values(selection='{"sha256": [17'))
+        )
         agent.tpm.boot_id = OTHER_BOOT
         assert report(agent)["level"] == "trusted"
 
     def test_one_bad_piece_of_work_undoes_only_itself(self, database: Database) -> None:
         async def write() -> list[Any]:
-            first = database.write(lambda c: time.sleep(0.1))  # so that the others share a transaction
-            work = [functools.partial(tokens.add, secret=f"good {n}", token=Token("viewer")) for n in range(3)]
-            bad = functools.partial(tokens.add, secret="bad", token=Token("enrolment", "host-1", "\0"))
-            return await asyncio.gather(first, *map(database.write, (*work, bad)), return_exceptions=True)
+            first = database.write(
+                lambda c: time.sleep(0.1)
+            )  # so that the others share a transaction
+            work = [
+                functools.partial(tokens.add, secret=f"good {n}", token=Token("viewer"))
+                for n in range(3)
+            ]
+            bad = functools.partial(
+                tokens.add, secret="bad", token=Token("enrolment", "host-1", "\0")
+            )
+            return await asyncio.gather(
+                first, *map(database.write, (*work, bad)), return_exceptions=True
+            )
 
         assert asyncio.run(write())[1:4] == [None] * 3
 
     @pytest.mark.parametrize("path", ["/v1/enrolment/tokens", f"{SETS}/%00", f"{SETS}/%00/add"])
-    def test_nul_is_refused_at_the_door(self, server: Server, path: str) -> None:  # noqa: F811
+    def test_nul_is_refused_at_the_door(self, server: Server, path: str) -> None:
         method = "DELETE" if path.endswith("%00") else "POST"
         token = server.token("enrolment" if "tokens" in path else "policy")
-        assert server.call(method, path, {"host": "host-1", "host_id": "\0"}, token=token).status_code == 400
+        assert (
+            server.call(method, path, {"host": "host-1", "host_id": "\0"}, token=token).status_code
+            == 400
+        )
 
     def test_a_set_that_could_not_be_read_again_is_not_kept(self, database: Database) -> None:
-        many = reference_values.from_boot("golden", "sha256", [Step(17, f"module_{n}", digest(str(n))) for n in range(4097)])
+        many = reference_values.from_boot(
+            "golden", "sha256", [Step(17, f"module_{n}", digest(str(n))) for n in range(4097)]
+        )
         with pytest.raises(errors.Conflict, match="cannot be kept"):
             database.transact(lambda c: references.put(c, many))
         assert database.transact(references.load).sets == ()
@@ -260,8 +314,12 @@ class TestOthers:
         async def issue() -> None:
             for _ in range(40):
                 challenge = evidence.Challenge(drawn.randbytes(32), {"sha256": (17, 18)}, 15_000)
-                nonces = [IssuedNonce(challenge, name, 0, 15_000) for name in drawn.sample(names, 60)]
-                await asyncio.gather(*(two.write(lambda c, n=n: challenges.issue(c, n, "boot")) for n in nonces))
+                nonces = [
+                    IssuedNonce(challenge, name, 0, 15_000) for name in drawn.sample(names, 60)
+                ]
+                await asyncio.gather(
+                    *(two.write(lambda c, n=n: challenges.issue(c, n, "boot")) for n in nonces)
+                )
 
         async def both() -> None:
             await asyncio.gather(ask(), issue())
@@ -273,7 +331,9 @@ class TestOthers:
             two.close()
             postgresql.drop_databases()
 
-    def test_megabytes_that_nobody_asked_for_are_not_kept(self, server: Server, agent: Agent) -> None:  # noqa: F811
+    def test_megabytes_that_nobody_asked_for_are_not_kept(
+        self, server: Server, agent: Agent
+    ) -> None:
         context = ssl.create_default_context(cafile=str(server.directory / "ca.pem"))
         assert agent.certificate is not None
         context.load_cert_chain(*agent.certificate)
@@ -281,7 +341,9 @@ class TestOthers:
         for _ in range(30):
             plain = socket.create_connection(("127.0.0.1", server.port), 10)
             held.append(context.wrap_socket(plain, server_hostname="127.0.0.1"))
-            held[-1].sendall(b"POST /v1/evidence HTTP/1.1\r\nHost: x\r\nContent-Length: %d\r\n\r\n" % size)
+            held[-1].sendall(
+                b"POST /v1/evidence HTTP/1.1\r\nHost: x\r\nContent-Length: %d\r\n\r\n" % size
+            )
             try:
                 held[-1].sendall(bytes(size - 1))
             except OSError:
@@ -332,7 +394,9 @@ class TestShared:
 
         async def ask() -> tuple[list[Any], bytes]:
             shared = Shared()
-            faults = await asyncio.gather(*(shared.get(fail) for _ in range(3)), return_exceptions=True)
+            faults = await asyncio.gather(
+                *(shared.get(fail) for _ in range(3)), return_exceptions=True
+            )
             return list(faults), await shared.get(work)
 
         faults, after = asyncio.run(ask())

@@ -47,7 +47,9 @@ def agent(server: Server, vendor: Vendor) -> Agent:
     return Agent(server, vendor).enrol()
 
 
-def connect(server: Server, certificate: tuple[str, str] | None = None, buffer: int = 0) -> ssl.SSLSocket:
+def connect(
+    server: Server, certificate: tuple[str, str] | None = None, buffer: int = 0
+) -> ssl.SSLSocket:
     context = ssl.create_default_context(cafile=str(server.directory / "ca.pem"))
     if certificate:
         context.load_cert_chain(*certificate)
@@ -78,7 +80,10 @@ def test_who_sends_what_is_costly_to_judge_is_asked_less_often(
     monkeypatch.setattr(appraise, "appraise", slow)
     agent.answer(agent.challenge())
     began = time.monotonic()
-    agent.tpm.boot_id, agent.tpm.reset_count = agent.tpm.boot_id.replace("1", "2"), agent.tpm.reset_count + 1
+    agent.tpm.boot_id, agent.tpm.reset_count = (
+        agent.tpm.boot_id.replace("1", "2"),
+        agent.tpm.reset_count + 1,
+    )
     assert agent.challenge() is not None
     assert time.monotonic() - began > (long_poll.COST_FACTOR - 5) * cost_s
 
@@ -107,7 +112,9 @@ def test_one_peers_unfinished_bodies_do_not_fill_the_memory(server: Server, agen
     size, held = 3 * 2**20, []
     for _ in range(8):
         held.append(connect(server, agent.certificate))
-        held[-1].sendall(b"POST /v1/evidence HTTP/1.1\r\nHost: x\r\nContent-Length: %d\r\n\r\n" % size)
+        held[-1].sendall(
+            b"POST /v1/evidence HTTP/1.1\r\nHost: x\r\nContent-Length: %d\r\n\r\n" % size
+        )
         held[-1].sendall(bytes(size - 1))
     assert b" 429 " in held[-1].recv(4096)
     assert sum(server._context.bodies._held.values()) <= MAX_HELD
@@ -121,10 +128,15 @@ def test_one_peers_unfinished_bodies_do_not_fill_the_memory(server: Server, agen
     assert soon(lambda: not server._context.bodies._held)
 
 
-def test_who_does_not_take_his_answers_is_dropped(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_who_does_not_take_his_answers_is_dropped(
+    server: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(handler, "TAKEN_WITHIN_S", 0.3)
     body = json.dumps({"hosts": ["x" * 5000] * 700}).encode()
-    head = f"POST {POLL} HTTP/1.1\r\nHost: x\r\nX-Auth-Blob: {server.token('viewer')}\r\nContent-Length: {len(body)}\r\n\r\n"
+    head = (
+        f"POST {POLL} HTTP/1.1\r\nHost: x\r\nX-Auth-Blob: {server.token('viewer')}\r\n"
+        f"Content-Length: {len(body)}\r\n\r\n"
+    )
     idle = connect(server, buffer=4096)
     idle.settimeout(5)
     with pytest.raises(OSError) as caught:
@@ -146,11 +158,17 @@ def test_who_does_not_end_his_body_is_dropped(
     monkeypatch.setattr(listening, "_body_within_s", 0.5)
     path = "/v1/challenge" if known else "/v1/enrolment"
     head = f"POST {path} HTTP/1.1\r\nHost: a\r\nContent-Length: 100\r\n\r\n{{".encode()
-    with connect(server, agent.certificate if known else None) as slow, connect(server, agent.certificate) as patient:
+    with (
+        connect(server, agent.certificate if known else None) as slow,
+        connect(server, agent.certificate) as patient,
+    ):
         slow.sendall(head)
         poll = json.dumps({"boot_id": agent.tpm.boot_id, "wait_ms": 3000}).encode()
         agent.answer(agent.challenge())
-        patient.sendall(b"POST /v1/challenge HTTP/1.1\r\nHost: a\r\nContent-Length: %d\r\n\r\n" % len(poll) + poll)
+        patient.sendall(
+            b"POST /v1/challenge HTTP/1.1\r\nHost: a\r\nContent-Length: %d\r\n\r\n" % len(poll)
+            + poll
+        )
         slow.settimeout(5)
         assert slow.recv(1000) == b""
         assert patient.recv(1000).startswith(b"HTTP/1.1 204")
@@ -160,7 +178,10 @@ def test_who_does_not_end_his_body_is_dropped(
 def test_pipelined_questions_are_answered_in_turn(server: Server, agent: Agent) -> None:
     agent.answer(agent.challenge())
     message = json.dumps({"boot_id": agent.tpm.boot_id, "wait_ms": 0}).encode()
-    one = b"POST /v1/challenge HTTP/1.1\r\nHost: x\r\nContent-Length: %d\r\n\r\n" % len(message) + message
+    one = (
+        b"POST /v1/challenge HTTP/1.1\r\nHost: x\r\nContent-Length: %d\r\n\r\n" % len(message)
+        + message
+    )
     with connect(server, agent.certificate) as connection:
         connection.sendall(one * 20)
         told = b""
@@ -173,7 +194,10 @@ def test_pipelined_questions_are_answered_in_turn(server: Server, agent: Agent) 
 
 def test_a_second_challenge_ends_the_first(agent: Agent) -> None:
     first = agent.challenge()
-    agent.tpm.boot_id, agent.tpm.reset_count = agent.tpm.boot_id.replace("1", "2"), agent.tpm.reset_count + 1
+    agent.tpm.boot_id, agent.tpm.reset_count = (
+        agent.tpm.boot_id.replace("1", "2"),
+        agent.tpm.reset_count + 1,
+    )
     second = agent.challenge()
     answer = agent.answer(first)
     assert (answer.status_code, answer.json()["code"]) == (403, "nonce_unknown")
@@ -185,7 +209,10 @@ def test_what_a_host_said_in_an_earlier_boot_counts_for_nothing(agent: Agent) ->
     assert first is not None
     said = agent.evidence(first)
     assert agent.send(said).json()["level"] == "trusted"
-    agent.tpm.boot_id, agent.tpm.reset_count = agent.tpm.boot_id.replace("1", "2"), agent.tpm.reset_count + 1
+    agent.tpm.boot_id, agent.tpm.reset_count = (
+        agent.tpm.boot_id.replace("1", "2"),
+        agent.tpm.reset_count + 1,
+    )
     for changed in ({}, {"boot_id": agent.tpm.boot_id}, {"nonce": ""}):
         second = agent.challenge()
         assert second is not None
@@ -197,7 +224,9 @@ def test_what_a_host_said_in_an_earlier_boot_counts_for_nothing(agent: Agent) ->
 
 @pytest.mark.parametrize("name", [" host-1", "host-1 ", "\0host-1", "host-1\n", "\u212aost-1"])
 def test_a_name_is_taken_letter_by_letter(server: Server, vendor: Vendor, name: str) -> None:
-    Agent(server, vendor, "kost-1" if name.endswith("ost-1") and name[0] == "\u212a" else "host-1").enrol()
+    Agent(
+        server, vendor, "kost-1" if name.endswith("ost-1") and name[0] == "\u212a" else "host-1"
+    ).enrol()
     path = "/AttestationService/resources/hosts/trust"
     answer = server.call("GET", path, params={"hostName": name}, token=server.token("viewer"))
     assert answer.json()["error_code"] == "AS_HOST_NOT_FOUND"
@@ -241,19 +270,36 @@ def test_others_have_their_turn_while_many_are_looked_up(
     monkeypatch.setattr(measured, "decode", decode)
     counting = asyncio.run_coroutine_threadsafe(turns.run(), server._loop)
     if asking == "values":
-        message, token = {"hosts": names, "timeThreshold": 60_000, "PCRmask": "FFFFFF"}, server.token("viewer")
+        message, token = (
+            {"hosts": names, "timeThreshold": 60_000, "PCRmask": "FFFFFF"},
+            server.token("viewer"),
+        )
         told = server.call("POST", POLL, message, token=token).json()["hosts"]
         assert all(one["pcr_values"] for one in told)
     else:
-        assert server.call("POST", "/v1/reference-preview", {}, token=server.token("policy")).status_code == 200
+        assert (
+            server.call(
+                "POST", "/v1/reference-preview", {}, token=server.token("policy")
+            ).status_code
+            == 200
+        )
     counting.cancel()
     assert len(turns.seen) >= 3
 
 
 def multiply(connection: Connection, names: Sequence[str]) -> None:
     """Enrol copies of the first host under the other names, with its result."""
-    for table, key in ((schema.hosts, "name"), (schema.rounds, "host_name"), (schema.results, "host_name")):
-        row = dict(connection.execute(sa.select(table).where(table.c[key] == names[0])).mappings().one())
+    for table, key in (
+        (schema.hosts, "name"),
+        (schema.rounds, "host_name"),
+        (schema.results, "host_name"),
+    ):
+        row = dict(
+            connection.execute(sa.select(table).where(table.c[key] == names[0])).mappings().one()
+        )
         own = {"ek_digest", "certificate_digest"} & set(row)
-        rows = [{**row, key: name, **{column: f"{column} {name}" for column in own}} for name in names[1:]]
+        rows = [
+            {**row, key: name, **{column: f"{column} {name}" for column in own}}
+            for name in names[1:]
+        ]
         connection.execute(sa.insert(table), rows)

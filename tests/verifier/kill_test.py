@@ -2,8 +2,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """kill -9 of the server at any moment: what was acknowledged is there, and nothing counts twice.
 
-Agents report and an administrator makes tokens and reference values while real server processes are killed and started
-again; one on SQLite, one of two processes, two on one PostgreSQL.
+Agents report and an administrator makes tokens and reference values while real server processes are
+killed and started again; one on SQLite, one of two processes, two on one PostgreSQL.
 """
 
 from __future__ import annotations
@@ -43,9 +43,16 @@ class Campaign:
     """Servers, agents that go to any of them, and what was acknowledged to whom."""
 
     def __init__(
-        self, directory: Path, processes: Processes, database_url: str, servers: int, of_each: int = 1
+        self,
+        directory: Path,
+        processes: Processes,
+        database_url: str,
+        servers: int,
+        of_each: int = 1,
     ) -> None:
-        self.fleet = Fleet(directory, AGENTS, servers=servers, database_url=database_url, processes=of_each)
+        self.fleet = Fleet(
+            directory, AGENTS, servers=servers, database_url=database_url, processes=of_each
+        )
         self.of_each = of_each
         self.processes, self.random = processes, soak.randomness(f"kill {servers} {of_each}")
         self.servers = [f"verifier-{number}" for number in range(servers)]
@@ -66,7 +73,10 @@ class Campaign:
         for _ in range(KILLS):
             await asyncio.sleep(self.random.uniform(0, LIFE_S))
             number = self.random.randrange(len(self.servers))
-            os.kill(self.random.choice(_family(self.processes.pid(self.servers[number]))), signal.SIGKILL)
+            os.kill(
+                self.random.choice(_family(self.processes.pid(self.servers[number]))),
+                signal.SIGKILL,
+            )
             await asyncio.sleep(self.random.uniform(0, 0.2))
             await asyncio.to_thread(self._start_again, number)
         await asyncio.sleep(LIFE_S)
@@ -105,7 +115,9 @@ class Campaign:
 
     async def _administer(self, token: str, act: Callable[[Caller], Awaitable[None]]) -> None:
         while not self.over:
-            caller = Caller(self.fleet.ports[0], self.fleet.tls(), f"Authorization: Bearer {token}\r\n")
+            caller = Caller(
+                self.fleet.ports[0], self.fleet.tls(), f"Authorization: Bearer {token}\r\n"
+            )
             try:
                 await act(caller)
                 await asyncio.sleep(0.02)
@@ -114,18 +126,25 @@ class Campaign:
             caller.close()
 
     async def _make_token(self, caller: Caller) -> None:
-        self.tokens.append((await self._ask(caller, "/v1/enrolment/tokens", {"host": "new-host"}))["token"])
+        self.tokens.append(
+            (await self._ask(caller, "/v1/enrolment/tokens", {"host": "new-host"}))["token"]
+        )
 
     async def _add_value(self, caller: Caller) -> None:
         value = Value("sha256", 17, "", self.random.randbytes(32).hex())
-        await self._ask(caller, "/v1/reference-values/golden/add", {"value": reference_values.encode_value(value)})
+        await self._ask(
+            caller,
+            "/v1/reference-values/golden/add",
+            {"value": reference_values.encode_value(value)},
+        )
         self.values.append(value.digest)
 
     async def _ask(self, caller: Caller, path: str, message: Mapping[str, Any]) -> Any:
         """Return the JSON of a good answer.
 
         Raises:
-            ConnectionError: the process stops, because another was killed, and cannot say what it did.
+            ConnectionError: the process stops, because another was killed, and cannot say what it
+                did.
         """
         status, content = await caller.post(path, json.dumps(message).encode())
         if status == 500 and self.of_each > 1:
@@ -137,8 +156,14 @@ class Campaign:
         """Compare what was acknowledged with what was kept."""
         database = Database(self.fleet.database_url)
         kept = database.transact(results.of_all)
-        lost = [secret for secret in self.tokens if database.transact(lambda c, s=secret: tokens.find(c, s)) is None]
-        good = {value.digest for one in database.transact(references.load).sets for value in one.values}
+        lost = [
+            secret
+            for secret in self.tokens
+            if database.transact(lambda c, s=secret: tokens.find(c, s)) is None
+        ]
+        good = {
+            value.digest for one in database.transact(references.load).sets for value in one.values
+        }
         database.close()
         assert self.tokens
         assert not lost
@@ -167,7 +192,10 @@ def play(campaign: Campaign) -> None:
     asyncio.run(campaign.run())
     campaign.processes.stop_all()
     campaign.check()
-    print(f"\n{KILLS} kills, {len(campaign.used)} reports, {len(campaign.tokens)} tokens, {len(campaign.values)} values")
+    print(
+        f"\n{KILLS} kills, {len(campaign.used)} reports, {len(campaign.tokens)} tokens, "
+        f"{len(campaign.values)} values"
+    )
 
 
 @pytest.mark.soak
@@ -176,7 +204,9 @@ def test_a_killed_server_on_sqlite_loses_nothing(tmp_path: Path, processes: Proc
 
 
 @pytest.mark.soak
-def test_a_killed_process_of_two_on_sqlite_loses_nothing(tmp_path: Path, processes: Processes) -> None:
+def test_a_killed_process_of_two_on_sqlite_loses_nothing(
+    tmp_path: Path, processes: Processes
+) -> None:
     play(Campaign(tmp_path, processes, "", servers=1, of_each=2))
 
 

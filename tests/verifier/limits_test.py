@@ -1,6 +1,7 @@
 # SPDX-FileCopyrightText: The ovirt_tcp_plugin developers
 # SPDX-License-Identifier: Apache-2.0
-"""One peer that asks too much, or holds connections open, hurts nobody else; networks are what they say."""
+"""One peer that asks too much, or holds connections open, hurts nobody else; networks are what they
+say."""
 
 from __future__ import annotations
 
@@ -71,7 +72,9 @@ class TestNetworks:
 
 
 @pytest.fixture
-def make_server(tmp_path: Path, database: Database, authority: Authority, vendor: Vendor) -> Iterator[object]:
+def make_server(
+    tmp_path: Path, database: Database, authority: Authority, vendor: Vendor
+) -> Iterator[object]:
     running = []
 
     def make(**options: object) -> Server:
@@ -102,10 +105,19 @@ def test_who_asks_too_much_is_told_when_to_come_again(make_server: object) -> No
 @pytest.mark.parametrize("path", ["/nothing", "/AttestationService/nothing"])
 def test_who_asks_for_what_there_is_not_is_counted_too(make_server: object, path: str) -> None:
     server = make_server(requests_per_second=1.0)  # type: ignore[operator]
-    assert [server.call("POST", path, {}).status_code for _ in range(6)] == [404, 404, 404, 404, 429, 429]
+    assert [server.call("POST", path, {}).status_code for _ in range(6)] == [
+        404,
+        404,
+        404,
+        404,
+        429,
+        429,
+    ]
 
 
-def test_an_agent_is_counted_by_its_certificate_not_by_its_address(make_server: object, vendor: Vendor) -> None:
+def test_an_agent_is_counted_by_its_certificate_not_by_its_address(
+    make_server: object, vendor: Vendor
+) -> None:
     server = make_server(requests_per_second=2.0)  # type: ignore[operator]
     agent = Agent(server, vendor).enrol()
     while server.call("GET", "/v1/health").status_code != 429:
@@ -129,12 +141,16 @@ def test_idle_connections_do_not_keep_others_out(make_server: object, vendor: Ve
         one.close()
 
 
-def test_an_address_that_opens_connections_too_fast_is_refused_before_the_handshake(make_server: object) -> None:
+def test_an_address_that_opens_connections_too_fast_is_refused_before_the_handshake(
+    make_server: object,
+) -> None:
     server = make_server(connections_per_second=5.0)  # type: ignore[operator]
     context = ssl.create_default_context(cafile=str(server.directory / "ca.pem"))
 
     def open_one(address: str) -> bool:
-        with socket.create_connection(("127.0.0.1", server.port), 5, source_address=(address, 0)) as plain:
+        with socket.create_connection(
+            ("127.0.0.1", server.port), 5, source_address=(address, 0)
+        ) as plain:
             try:
                 context.wrap_socket(plain, server_hostname="127.0.0.1").close()
             except OSError:
@@ -154,7 +170,9 @@ def test_one_peers_connections_are_bounded_and_the_oldest_goes(make_server: obje
     sessions = [requests.Session() for _ in range(6)]
     for session in sessions:
         for _ in range(2):
-            assert session.get(url, headers=headers, verify=certificate, timeout=5).status_code == 200
+            assert (
+                session.get(url, headers=headers, verify=certificate, timeout=5).status_code == 200
+            )
     assert server._context.server.counts["yes"] == 3
     for session in sessions:
         session.close()

@@ -34,7 +34,9 @@ def run(tmp_path: Path) -> Run:
 
 
 @pytest.mark.parametrize("mode", [0o750, 0o705, 0o777])
-def test_a_state_directory_that_others_can_read_is_refused(run: Run, tmp_path: Path, mode: int) -> None:
+def test_a_state_directory_that_others_can_read_is_refused(
+    run: Run, tmp_path: Path, mode: int
+) -> None:
     (tmp_path / "state").chmod(mode)
     refused = run("init")
     assert refused.exit_code != 0
@@ -57,7 +59,9 @@ class TestChores:
         async def serve() -> None:
             stopped = asyncio.Event()
             asyncio.get_running_loop().call_later(0.01, stopped.set)
-            await asyncio.wait_for(until_stopped(stopped, [asyncio.ensure_future(asyncio.sleep(60))]), 5)
+            await asyncio.wait_for(
+                until_stopped(stopped, [asyncio.ensure_future(asyncio.sleep(60))]), 5
+            )
             assert stopped.is_set()
 
         asyncio.run(serve())
@@ -82,7 +86,11 @@ class TestTokens:
         assert len(set(secrets)) == 3
         assert not any(secret in listed for secret in secrets)
         rows = [line.split(None, 3) for line in listed.splitlines()]
-        assert [(row[1], *row[3:]) for row in rows] == [("enrolment", "host-1"), ("policy",), ("viewer", "the broker")]
+        assert [(row[1], *row[3:]) for row in rows] == [
+            ("enrolment", "host-1"),
+            ("policy",),
+            ("viewer", "the broker"),
+        ]
         assert [row[2] == "never" for row in rows] == [False, False, True]
         assert run("token", "remove", rows[0][0]).exit_code == 0
         assert len(run("token", "list").output.splitlines()) == 2

@@ -46,9 +46,18 @@ class PostgreSql:
     def start(self) -> None:
         """Start it, and wait until it answers."""
         options = [f"-c{name}={value}" for name, value in _SETTINGS.items()]
-        command = [str(programs() / "postgres"), "-D", str(self.directory / "data"), "-k", str(self.directory), *options]
+        command = [
+            str(programs() / "postgres"),
+            "-D",
+            str(self.directory / "data"),
+            "-k",
+            str(self.directory),
+            *options,
+        ]
         log = (self.directory / "log").open("ab")
-        self._process = subprocess.Popen(command, stdout=log, stderr=log, preexec_fn=die_with_parent, **self._as_user())
+        self._process = subprocess.Popen(
+            command, stdout=log, stderr=log, preexec_fn=die_with_parent, **self._as_user()
+        )
         self._run("pg_isready", "-h", str(self.directory), "-t", "20", retry=True)
 
     def stop(self) -> None:
@@ -57,7 +66,8 @@ class PostgreSql:
         self._process.wait(10)
 
     def freeze(self) -> None:
-        """Have it do nothing any more, with all connections open, as a machine that hangs; `thaw` has it go on."""
+        """Have it do nothing any more, with all connections open, as a machine that hangs; `thaw`
+        has it go on."""
         self._signal(signal.SIGSTOP)
 
     def thaw(self) -> None:
@@ -65,7 +75,9 @@ class PostgreSql:
         self._signal(signal.SIGCONT)
 
     def _signal(self, number: int) -> None:
-        listed = subprocess.run(["pgrep", "-P", str(self._process.pid)], capture_output=True, text=True, check=False)
+        listed = subprocess.run(
+            ["pgrep", "-P", str(self._process.pid)], capture_output=True, text=True, check=False
+        )
         for pid in (self._process.pid, *map(int, listed.stdout.split())):
             os.kill(pid, number)
 
@@ -104,4 +116,8 @@ class PostgreSql:
         raise RuntimeError(f"{program}: {done.stdout.decode()}{done.stderr.decode()}")
 
     def _as_user(self) -> dict:
-        return {"user": self._user, "group": self._user, "cwd": "/"} if os.geteuid() == 0 else {"cwd": "/"}
+        return (
+            {"user": self._user, "group": self._user, "cwd": "/"}
+            if os.geteuid() == 0
+            else {"cwd": "/"}
+        )

@@ -124,11 +124,16 @@ async def answer(agent: Agent) -> None:
 def test_whichever_answers_tells_the_counters_of_both(fleet: Fleet) -> None:
     async def read() -> dict[str, float]:
         reader, writer = await fleet.viewing().connect()
-        head = f"GET /metrics HTTP/1.1\r\nHost: x\r\nConnection: close\r\nAuthorization: Bearer {fleet.viewer}\r\n\r\n"
+        head = (
+            "GET /metrics HTTP/1.1\r\nHost: x\r\nConnection: close\r\nAuthorization: Bearer "
+            f"{fleet.viewer}\r\n\r\n"
+        )
         writer.write(head.encode())
         text = (await reader.read()).decode()
         writer.close()
-        lines = [line.rpartition(" ") for line in text.splitlines() if line.startswith("ovirt_tcp_")]
+        lines = [
+            line.rpartition(" ") for line in text.splitlines() if line.startswith("ovirt_tcp_")
+        ]
         return {name: float(value) for name, _, value in lines}
 
     async def play() -> list[dict[str, float]]:
@@ -141,7 +146,11 @@ def test_whichever_answers_tells_the_counters_of_both(fleet: Fleet) -> None:
         return [*told, *[await read() for _ in range(6)]]
 
     told = asyncio.run(play())
-    counted = [name for name in told[0] if name.endswith(("_total", "_count", "_sum", "_bucket")) or "_bucket{" in name]
+    counted = [
+        name
+        for name in told[0]
+        if name.endswith(("_total", "_count", "_sum", "_bucket")) or "_bucket{" in name
+    ]
     for earlier, later in zip(told, told[1:]):
         assert all(later[name] >= earlier[name] for name in counted)
     for one in told[-6:]:
@@ -180,19 +189,29 @@ class OneConnection:
     def call(self, method: str, path: str, message: object, token: str = "") -> requests.Response:
         headers = {"Authorization": f"Bearer {token}"} if token else {}
         return self._session.request(
-            method, f"https://127.0.0.1:{self._fleet.port}{path}", json=message, headers=headers, timeout=5
+            method,
+            f"https://127.0.0.1:{self._fleet.port}{path}",
+            json=message,
+            headers=headers,
+            timeout=5,
         )
 
 
-def test_hosts_enrol_whichever_process_they_reach(tmp_path: Path, started: Processes, vendor: Vendor) -> None:
+def test_hosts_enrol_whichever_process_they_reach(
+    tmp_path: Path, started: Processes, vendor: Vendor
+) -> None:
     fleet = Fleet(tmp_path, 1, processes=2)
     for number, one in enumerate(vendor.authorities):
-        (tmp_path / f"vendor-{number}.pem").write_bytes(crypto.dump_certificate(crypto.FILETYPE_PEM, one))
+        (tmp_path / f"vendor-{number}.pem").write_bytes(
+            crypto.dump_certificate(crypto.FILETYPE_PEM, one)
+        )
     fleet.start(started)
     for _ in range(8):
         server = OneConnection(fleet)
         agent = web_test.Agent(cast(Any, server), vendor, "host-x")
-        made = server.call("POST", "/v1/enrolment/tokens", {"host": "host-x"}, token=fleet.enroller).json()
+        made = server.call(
+            "POST", "/v1/enrolment/tokens", {"host": "host-x"}, token=fleet.enroller
+        ).json()
         begun = agent.begin(made["token"])
         assert begun.status_code == 200, begun.text
         assert agent.finish(begun.json()).status_code == 200
@@ -220,7 +239,9 @@ class TestEnd:
         assert not any(map(is_alive, ours))
         assert started.log_tail("verifier-0").count("INFO verifier stopped") == 2
 
-    def test_one_that_is_killed_ends_all_with_a_fault(self, fleet: Fleet, started: Processes) -> None:
+    def test_one_that_is_killed_ends_all_with_a_fault(
+        self, fleet: Fleet, started: Processes
+    ) -> None:
         ours, parent = children(started), started._running["verifier-0"]
         os.kill(ours[1], signal.SIGKILL)
         assert parent.wait(WITHIN_S) == 1

@@ -1,6 +1,7 @@
 # SPDX-FileCopyrightText: The ovirt_tcp_plugin developers
 # SPDX-License-Identifier: Apache-2.0
-"""The profiles on real software TPMs that booted by UEFI, with and without a measured launch: what each one sees."""
+"""The profiles on real software TPMs that booted by UEFI, with and without a measured launch: what
+each one sees."""
 
 from __future__ import annotations
 
@@ -35,18 +36,26 @@ class Pool:
         self._criteria = Criteria("sha256", [])
         golden = self.boot(machine)
         assert golden.level is Level.UNKNOWN
-        self._criteria = Criteria("sha256", [reference_values.from_boot("golden", "sha256", golden.measured.steps)])
+        self._criteria = Criteria(
+            "sha256", [reference_values.from_boot("golden", "sha256", golden.measured.steps)]
+        )
 
     def boot(self, machine: Machine = GOOD, images: launch.Images | None = None) -> Appraised:
         self._host.boot(images, machine=machine, measured_launch=self._launches)
         quoting = Quoting(self._host)
-        issued = IssuedNonce(evidence.Challenge(b"n" * 32, self._required, 1000), self._host.name, 0, 1000)
+        issued = IssuedNonce(
+            evidence.Challenge(b"n" * 32, self._required, 1000), self._host.name, 0, 1000
+        )
         reported = quoting.report(issued)
-        outcome = appraise(reported, quoting.identity, issued, None, self._required, self._criteria, 1)
+        outcome = appraise(
+            reported, quoting.identity, issued, None, self._required, self._criteria, 1
+        )
         assert isinstance(outcome, Appraised)
         return outcome
 
-    def findings(self, machine: Machine = GOOD, images: launch.Images | None = None) -> list[Finding]:
+    def findings(
+        self, machine: Machine = GOOD, images: launch.Images | None = None
+    ) -> list[Finding]:
         outcome = self.boot(machine, images)
         assert (outcome.level is Level.UNTRUSTED) is bool(outcome.findings)
         return list(outcome.findings)
@@ -54,7 +63,12 @@ class Pool:
 
 @pytest.mark.parametrize(
     ("profile", "kinds"),
-    [("txt", ["txt"]), ("txt-legacy", ["txt"]), ("txt+firmware", ["txt", "firmware"]), ("uefi", ["firmware"])],
+    [
+        ("txt", ["txt"]),
+        ("txt-legacy", ["txt"]),
+        ("txt+firmware", ["txt", "firmware"]),
+        ("uefi", ["firmware"]),
+    ],
 )
 def test_the_logs_that_a_profile_is_judged_by(profile: str, kinds: list[str]) -> None:
     assert logs_for(Appraisal(profile=profile).required_in("sha256")) == kinds
@@ -68,11 +82,27 @@ def host(make_host: Callable[..., LabHost]) -> LabHost:
 @pytest.mark.parametrize(
     ("changes", "code", "text"),
     [
-        ({"secure_boot": False}, "secure_boot_differs", "PCR 7, event 1: the state of Secure Boot (off) is none that"),
-        ({"revoked": b"dbx 2023"}, "dbx_differs", "PCR 7, event 5: Secure Boot's list of bad keys (dbx) is none that"),
-        ({"boot_loader": b"evil"}, "boot_loader_differs", "PCR 4, event 3: the boot loader is none that"),
+        (
+            {"secure_boot": False},
+            "secure_boot_differs",
+            "PCR 7, event 1: the state of Secure Boot (off) is none that",
+        ),
+        (
+            {"revoked": b"dbx 2023"},
+            "dbx_differs",
+            "PCR 7, event 5: Secure Boot's list of bad keys (dbx) is none that",
+        ),
+        (
+            {"boot_loader": b"evil"},
+            "boot_loader_differs",
+            "PCR 4, event 3: the boot loader is none that",
+        ),
         ({"code": b"evil"}, "firmware_differs", "PCR 0, event 2: the firmware is none that"),
-        ({"version": "0.9"}, "firmware_version_differs", "PCR 0, event 1: the firmware's version is none that"),
+        (
+            {"version": "0.9"},
+            "firmware_version_differs",
+            "PCR 0, event 1: the firmware's version is none that",
+        ),
     ],
 )
 def test_uefi_sees_another_machine(changes: Any, code: str, text: str, host: LabHost) -> None:
@@ -90,7 +120,8 @@ def test_uefi_sees_another_kernel_for_shim_verified_it(host: LabHost, tmp_path: 
 
 
 def test_uefi_does_not_see_another_initrd(host: LabHost) -> None:
-    """docs/security-model.md says so: GRUB measures it into PCR 9, which is another one with every update."""
+    """docs/security-model.md says so: GRUB measures it into PCR 9, which is another one with every
+    update."""
     evil = dataclasses.replace(host.images, initrd=host.images.kernel)
 
     assert Pool(host, "uefi").findings(images=evil) == []
@@ -99,7 +130,9 @@ def test_uefi_does_not_see_another_initrd(host: LabHost) -> None:
 def test_a_launch_with_firmware_sees_both(host: LabHost, tmp_path: Path) -> None:
     pool = Pool(host, "txt+firmware")
 
-    findings = pool.findings(dataclasses.replace(GOOD, code=b"evil"), launch.tamper_kernel(host.images, tmp_path))
+    findings = pool.findings(
+        dataclasses.replace(GOOD, code=b"evil"), launch.tamper_kernel(host.images, tmp_path)
+    )
 
     assert [finding.code for finding in findings] == ["firmware_differs", "kernel_differs"]
 
@@ -112,11 +145,14 @@ def test_the_same_boot_is_trusted(profile: str, locality: int, host: LabHost) ->
     assert pool.findings(dataclasses.replace(GOOD, startup_locality=locality)) == []
 
 
-@pytest.mark.parametrize(("golden", "other", "code"), [(3, 0, "event_missing"), (0, 3, "event_added")])
+@pytest.mark.parametrize(
+    ("golden", "other", "code"), [(3, 0, "event_missing"), (0, 3, "event_added")]
+)
 def test_the_same_digests_from_another_locality_are_another_boot(
     golden: int, other: int, code: str, host: LabHost
 ) -> None:
-    """Boot Guard starts the TPM from locality 3; firmware without it cannot, but could extend whatever it likes."""
+    """Boot Guard starts the TPM from locality 3; firmware without it cannot, but could extend
+    whatever it likes."""
     pool = Pool(host, "uefi", dataclasses.replace(GOOD, startup_locality=golden))
 
     (finding,) = pool.findings(dataclasses.replace(GOOD, startup_locality=other))

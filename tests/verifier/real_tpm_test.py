@@ -1,9 +1,10 @@
 # SPDX-FileCopyrightText: The ovirt_tcp_plugin developers
 # SPDX-License-Identifier: Apache-2.0
-"""The appraisal on real software TPMs that went through a simulated TXT launch, with every lie that a host can tell.
+"""The appraisal on real software TPMs that went through a simulated TXT launch, with every lie that
+a host can tell.
 
-`appraisal_test.py` breaks each check alone with a TPM whose keys the test holds; this proves that real quotes, real
-PCRs and real logs meet the same checks.
+`appraisal_test.py` breaks each check alone with a TPM whose keys the test holds; this proves that
+real quotes, real PCRs and real logs meet the same checks.
 """
 
 from __future__ import annotations
@@ -36,7 +37,8 @@ MakeHost = Callable[..., LabHost]
 
 
 class Quoting:
-    """A host with its keys ready: what its agent would hold. A software TPM serves one connection at a time."""
+    """A host with its keys ready: what its agent would hold. A software TPM serves one connection
+    at a time."""
 
     def __init__(self, host: LabHost, kind: str = "ecc-p256", ek: str = "rsa-2048") -> None:
         self.host = host
@@ -114,7 +116,10 @@ class TestUntrusted:
     def test_tampered_kernel_under_a_forged_log(self, host: LabHost, golden: Criteria) -> None:
         host.reboot(launch.tamper_kernel(host.images, host.directory), forged_log=host.good_log())
         quoting = Quoting(host)
-        assert codes(judge(quoting, golden, quoting.report(issue()))) == ["log_differs", "steps_unproven"]
+        assert codes(judge(quoting, golden, quoting.report(issue()))) == [
+            "log_differs",
+            "steps_unproven",
+        ]
 
     def test_no_launch_under_a_good_log(self, host: LabHost, golden: Criteria) -> None:
         host.reboot(measured_launch=False, forged_log=host.good_log())
@@ -125,12 +130,20 @@ class TestUntrusted:
     def test_no_launch_and_no_log(self, host: LabHost, golden: Criteria) -> None:
         host.reboot(measured_launch=False)
         quoting = Quoting(host)
-        assert codes(judge(quoting, golden, quoting.report(issue()))) == ["no_launch", "no_launch", "log_missing"]
+        assert codes(judge(quoting, golden, quoting.report(issue()))) == [
+            "no_launch",
+            "no_launch",
+            "log_missing",
+        ]
 
     def test_launch_without_a_log(self, host: LabHost, golden: Criteria) -> None:
         host.reboot(write_log=False)
         quoting = Quoting(host)
-        assert codes(judge(quoting, golden, quoting.report(issue()))) == ["log_missing", "steps_unproven", "steps_unproven"]
+        assert codes(judge(quoting, golden, quoting.report(issue()))) == [
+            "log_missing",
+            "steps_unproven",
+            "steps_unproven",
+        ]
 
     def test_truncated_log(self, host: LabHost, golden: Criteria) -> None:
         host.txt_log_file.write_bytes(launch.truncate(host.good_log()))
@@ -185,13 +198,17 @@ class TestUntrusted:
         host.start()
         host.boot()
         later_boot = dataclasses.replace(later.boot, reset_count=later.boot.reset_count + 5)
-        assert codes(judge(quoting, golden, quoting.report(issue()), later_boot)) == ["counters_back"]
+        assert codes(judge(quoting, golden, quoting.report(issue()), later_boot)) == [
+            "counters_back"
+        ]
 
     def test_kernel_changed_without_a_tpm_reset(self, quoting: Quoting, golden: Criteria) -> None:
         first = judge(quoting, golden, quoting.report(issue()))
         assert isinstance(first, Appraised)
         quoting.host.boot_id_file.write_text("99999999-9999-9999-9999-999999999999\n")
-        assert codes(judge(quoting, golden, quoting.report(issue()), first.boot)) == ["kernel_without_reset"]
+        assert codes(judge(quoting, golden, quoting.report(issue()), first.boot)) == [
+            "kernel_without_reset"
+        ]
 
 
 class TestDiscarded:
@@ -212,7 +229,9 @@ class TestDiscarded:
         under_p384 = Quoting(host, ek="ecc-p384")
         rsa = Quoting(host)
         claimed = EnrolledTpm20("host-1", rsa.ek, under_p384.identity.ak)
-        outcome = appraise(under_p384.report(issue()), claimed, issue(), None, REQUIRED, golden, NOW)
+        outcome = appraise(
+            under_p384.report(issue()), claimed, issue(), None, REQUIRED, golden, NOW
+        )
         assert isinstance(outcome, Discarded)
         assert outcome.finding.code == "wrong_signer"
 
@@ -223,7 +242,9 @@ class TestDiscarded:
         for bit in range(0, len(original) * 8, 7):
             flipped = bytearray(original)
             flipped[bit // 8] ^= 1 << bit % 8
-            outcome = judge(quoting, golden, dataclasses.replace(reported, **{name: bytes(flipped)}))
+            outcome = judge(
+                quoting, golden, dataclasses.replace(reported, **{name: bytes(flipped)})
+            )
             assert isinstance(outcome, Discarded), bit
 
 
@@ -233,7 +254,10 @@ class TestEnrolment:
         attributes = int.from_bytes(area[4:8], "big") & ~tpm2.RESTRICTED
         area[4:8] = attributes.to_bytes(4, "big")
         tpm = quoting.host.connect()
-        with keys.endorsement_key(tpm, ["rsa-2048"]) as endorsed, keys.use_of(tpm, endorsed.public) as session:
+        with (
+            keys.endorsement_key(tpm, ["rsa-2048"]) as endorsed,
+            keys.use_of(tpm, endorsed.public) as session,
+        ):
             template = bytes(area[: -2 * 34]) + b"\0\0\0\0"
             _, public = tpm.create(endorsed.handle, session, template)
         tpm.close()
@@ -248,7 +272,9 @@ class TestEnrolment:
         authorities = endorsement.load_authorities(tpm_pool.authorities)
         now = datetime.datetime.now(datetime.timezone.utc)
         with pytest.raises(errors.Refused, match="ek_key_differs"):
-            endorsement.check_ek_certificate(Quoting(other).certificate, quoting.ek, authorities, now)
+            endorsement.check_ek_certificate(
+                Quoting(other).certificate, quoting.ek, authorities, now
+            )
 
     @pytest.mark.parametrize("ek", ["rsa-2048", "ecc-p256", "ecc-p384", "rsa-3072"])
     @pytest.mark.parametrize("kind", ["ecc-p256", "rsa-2048"])
@@ -299,7 +325,8 @@ class TestTrusted:
 
 
 def _allocate(host: LabHost, banks: dict[str, bool]) -> None:
-    """Switch PCR banks on and off (TPM2_PCR_Allocate, Part 3, 22.5); it takes effect at the next reset."""
+    """Switch PCR banks on and off (TPM2_PCR_Allocate, Part 3, 22.5); it takes effect at the next
+    reset."""
     every = {bank: tuple(range(24)) if on else () for bank, on in banks.items()}
     tpm: Tpm = host.connect()
     tpm.execute("TPM2_PCR_Allocate", 0x12B, [0x4000000C], [RS_PW], tpm2.encode_selection(every))

@@ -1,6 +1,8 @@
 # SPDX-FileCopyrightText: The ovirt_tcp_plugin developers
 # SPDX-License-Identifier: Apache-2.0
-"""Reference values over HTTPS: look at a change first, then make it; it counts at once, for hosts that are silent, too."""
+# ruff: noqa: F811 - fixtures of another file
+"""Reference values over HTTPS: look at a change first, then make it; it counts at once, for hosts
+that are silent, too."""
 
 from __future__ import annotations
 
@@ -33,8 +35,12 @@ class Administrator:
         answer = self.server.call(method, path, message, token=self.token)
         return answer.status_code, answer.json()
 
-    def add(self, component: str, digest: str, staged: bool = False, **more: str) -> tuple[int, Any]:
-        value = reference_values.encode_value(Value("sha256", 17, component, digest, staged=staged, **more))
+    def add(
+        self, component: str, digest: str, staged: bool = False, **more: str
+    ) -> tuple[int, Any]:
+        value = reference_values.encode_value(
+            Value("sha256", 17, component, digest, staged=staged, **more)
+        )
         return self.ask("POST", f"{SETS}/golden/add", {"value": value})
 
     def preview(self, **change: Any) -> dict[str, tuple[str, str]]:
@@ -54,19 +60,25 @@ class Administrator:
 
 
 @pytest.fixture
-def agent(server: Server, vendor: Vendor) -> Agent:  # noqa: F811
+def agent(server: Server, vendor: Vendor) -> Agent:
     return Agent(server, vendor).enrol()
 
 
 @pytest.fixture
-def admin(server: Server) -> Administrator:  # noqa: F811
+def admin(server: Server) -> Administrator:
     return Administrator(server)
 
 
-KERNEL = next(event for event in launch_events(kernel=b"update") if event.type == 0x501).digests["sha256"].hex()
+KERNEL = (
+    next(event for event in launch_events(kernel=b"update") if event.type == 0x501)
+    .digests["sha256"]
+    .hex()
+)
 
 
-def test_a_staged_update_is_previewed_exactly_and_then_activated(admin: Administrator, agent: Agent) -> None:
+def test_a_staged_update_is_previewed_exactly_and_then_activated(
+    admin: Administrator, agent: Agent
+) -> None:
     admin.server.choose_good_boot()
     agent.tpm.boot(launch_events(kernel=b"update"))
     agent.answer(agent.challenge())
@@ -81,7 +93,9 @@ def test_a_staged_update_is_previewed_exactly_and_then_activated(admin: Administ
     assert level_of(admin.server) == "trusted"
 
 
-def test_a_preview_tells_exactly_what_then_happens(admin: Administrator, agent: Agent, vendor: Vendor) -> None:
+def test_a_preview_tells_exactly_what_then_happens(
+    admin: Administrator, agent: Agent, vendor: Vendor
+) -> None:
     admin.server.choose_good_boot()
     other, drawn = Agent(admin.server, vendor, "host-2", SoftwareTpm(1)).enrol(), random.Random(3)
     other.tpm.boot(launch_events(kernel=b"update"))
@@ -95,16 +109,25 @@ def test_a_preview_tells_exactly_what_then_happens(admin: Administrator, agent: 
         value = drawn.choice([one for one in golden["values"] if one["staged"] or one["pcr"] == 17])
         verb, before = "activate" if value["staged"] else "withdraw", admin.levels()
         told = admin.preview(**{verb: {"golden": [value["identifier"]]}})
-        assert admin.ask("POST", f"{SETS}/golden/{verb}", {"values": [value["identifier"]]})[0] == 200
+        assert (
+            admin.ask("POST", f"{SETS}/golden/{verb}", {"values": [value["identifier"]]})[0] == 200
+        )
         after = admin.levels()
-        assert told == {name: (before[name], after[name]) for name in before if before[name] != after[name]}
+        assert told == {
+            name: (before[name], after[name]) for name in before if before[name] != after[name]
+        }
         changed += len(told)
         if verb == "withdraw":
-            assert admin.ask("POST", f"{SETS}/golden/add", {"value": {**value, "staged": True}})[0] == 200
+            assert (
+                admin.ask("POST", f"{SETS}/golden/add", {"value": {**value, "staged": True}})[0]
+                == 200
+            )
     assert changed > 5
 
 
-def test_a_withdrawn_value_counts_at_once_for_a_silent_host(admin: Administrator, agent: Agent) -> None:
+def test_a_withdrawn_value_counts_at_once_for_a_silent_host(
+    admin: Administrator, agent: Agent
+) -> None:
     admin.server.choose_good_boot()
     agent.answer(agent.challenge())
     (mle,) = (value.identifier for value in good_boot().values if value.component == "mle")
@@ -153,7 +176,9 @@ def test_a_host_with_faults_of_its_own_cannot_be_golden(admin: Administrator, ag
         ("", {"name": "x", "host": "nobody"}, 404),
     ],
 )
-def test_a_wrong_change_changes_nothing(admin: Administrator, path: str, message: Any, status: int) -> None:
+def test_a_wrong_change_changes_nothing(
+    admin: Administrator, path: str, message: Any, status: int
+) -> None:
     admin.server.choose_good_boot()
     before = admin.ask("GET", SETS)
     assert admin.ask("POST", SETS + path, message)[0] == status
@@ -165,26 +190,37 @@ def test_a_preview_of_what_is_not_there_is_refused(admin: Administrator) -> None
     assert admin.ask("POST", "/v1/reference-preview", {"withdraw": []})[0] == 400
 
 
-def test_a_corrupt_set_takes_no_host_out(admin: Administrator, agent: Agent, database: Database) -> None:
+def test_a_corrupt_set_takes_no_host_out(
+    admin: Administrator, agent: Agent, database: Database
+) -> None:
     admin.server.choose_good_boot()
     agent.answer(agent.challenge())
     database.transact(lambda c: c.execute(sa.text("UPDATE reference_sets SET content = '{'")))
     database.transact(lambda c: c.execute(sa.text("UPDATE policy SET version = version + 1")))
     assert level_of(admin.server) == "unknown"
     assert admin.ask("GET", SETS)[1] == {"reference_values": [], "unreadable": ["golden"]}
-    assert "unreadable_reference_sets 1.0" in admin.server.call("GET", "/metrics", token=admin.token).text
+    assert (
+        "unreadable_reference_sets 1.0"
+        in admin.server.call("GET", "/metrics", token=admin.token).text
+    )
     assert admin.ask("DELETE", f"{SETS}/golden")[0] == 200
 
 
-def test_a_token_for_hosts_makes_tokens_that_enrol(server: Server, vendor: Vendor) -> None:  # noqa: F811
-    made = server.call("POST", "/v1/enrolment/tokens", {"host": "host-7"}, token=server.token("enrolment"))
+def test_a_token_for_hosts_makes_tokens_that_enrol(server: Server, vendor: Vendor) -> None:
+    made = server.call(
+        "POST", "/v1/enrolment/tokens", {"host": "host-7"}, token=server.token("enrolment")
+    )
     assert made.status_code == 200
     assert Agent(server, vendor, "host-7").begin(made.json()["token"]).status_code == 200
-    wrong = server.call("POST", "/v1/enrolment/tokens", {"host": "No Host"}, token=server.token("enrolment"))
+    wrong = server.call(
+        "POST", "/v1/enrolment/tokens", {"host": "No Host"}, token=server.token("enrolment")
+    )
     assert wrong.json()["code"] == "host_name"
 
 
-def test_a_replaced_tpm_gets_its_name_back(server: Server, agent: Agent, authority: Authority) -> None:  # noqa: F811
+def test_a_replaced_tpm_gets_its_name_back(
+    server: Server, agent: Agent, authority: Authority
+) -> None:
     removed = server.call("DELETE", "/v1/hosts/host-1", token=server.token("operator"))
     assert removed.status_code == 200
     assert server.call("POST", "/v1/challenge", {}, cert=agent.certificate).status_code == 401

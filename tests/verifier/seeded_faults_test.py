@@ -1,6 +1,7 @@
 # SPDX-FileCopyrightText: The ovirt_tcp_plugin developers
 # SPDX-License-Identifier: Apache-2.0
-"""Forty ways in which a host can be wrong, and the code that each is told by. Real software TPMs, but for two keys."""
+"""Forty ways in which a host can be wrong, and the code that each is told by. Real software TPMs,
+but for two keys."""
 
 from __future__ import annotations
 
@@ -47,7 +48,10 @@ def other(component: str) -> Change:
         named = components.steps(own, "sha256", (17,))
         position = [step.component for step in named].index(component)
         victim = own[position]
-        return [one._replace(digests=launch.measured(17, 0, b"evil").digests) if one is victim else one for one in told]
+        return [
+            one._replace(digests=launch.measured(17, 0, b"evil").digests) if one is victim else one
+            for one in told
+        ]
 
     return change
 
@@ -64,7 +68,9 @@ def without_sha256(told: Events) -> Events:
 class Lab:
     """One host on a real software TPM, and the reference values of its good boot."""
 
-    def __init__(self, host: LabHost, make_host: Callable[..., LabHost], pool: TpmPool, vendor: Vendor) -> None:
+    def __init__(
+        self, host: LabHost, make_host: Callable[..., LabHost], pool: TpmPool, vendor: Vendor
+    ) -> None:
         self.host, self.make_host, self.pool, self.vendor = host, make_host, pool, vendor
         self.good = launch.events(host.images)
         told = components.steps([*self.early(), *self.good], "sha256", REQUIRED["sha256"])
@@ -75,9 +81,14 @@ class Lab:
         return firmware.events(firmware.Machine(**changes), self.host.images)  # type: ignore[arg-type]
 
     def boot(
-        self, told: Events | None = None, early: Events | None = None, log: Events | None = None, launched: bool = True
+        self,
+        told: Events | None = None,
+        early: Events | None = None,
+        log: Events | None = None,
+        launched: bool = True,
     ) -> None:
-        """Boot with these events; `log` is what the TXT log tells instead, an empty one means that there is none."""
+        """Boot with these events; `log` is what the TXT log tells instead, an empty one means that
+        there is none."""
         told, early = told or self.good, early or self.early()
         tpm = self.host.swtpm.connect()
         launch.power_on(self.host.swtpm, tpm, early)
@@ -107,7 +118,9 @@ class Lab:
         identity: EnrolledTpm20 | None = None,
     ) -> list[str]:
         out = None if nothing_issued else issued or issue()
-        outcome = appraise(reported, identity or quoting.identity, out, previous, REQUIRED, self.criteria, NOW)
+        outcome = appraise(
+            reported, identity or quoting.identity, out, previous, REQUIRED, self.criteria, NOW
+        )
         if isinstance(outcome, Discarded):
             return [outcome.finding.code]
         assert isinstance(outcome, Appraised)
@@ -166,10 +179,16 @@ def unrestricted_ak(lab: Lab) -> list[str]:
     return refusal(lambda: endorsement.check_ak(ak))
 
 
-def check_ek(lab: Lab, vendor: Vendor, end: datetime.datetime, key: ec.EllipticCurvePublicKey | None = None) -> list[str]:
+def check_ek(
+    lab: Lab, vendor: Vendor, end: datetime.datetime, key: ec.EllipticCurvePublicKey | None = None
+) -> list[str]:
     tpm = SoftwareTpm()
     certificate = vendor.certify(key or tpm.ek_key.public_key(), end=end)
-    return refusal(lambda: endorsement.check_ek_certificate(certificate, tpm.ek, lab.vendor.authorities, VENDOR_NOW))
+    return refusal(
+        lambda: endorsement.check_ek_certificate(
+            certificate, tpm.ek, lab.vendor.authorities, VENDOR_NOW
+        )
+    )
 
 
 def other_key(lab: Lab) -> list[str]:
@@ -211,7 +230,9 @@ def sixteen_as_seventeen(lab: Lab) -> list[str]:
     lab.host.txt_log_file.write_bytes(launch.log_of(lab.good))
     quoting = Quoting(lab.host)
     reported = quoting.report(issue(), {"sha256": (0, 4, 7, 16, 18)})
-    values = {17 if index == 16 else index: value for index, value in reported.pcrs["sha256"].items()}
+    values = {
+        17 if index == 16 else index: value for index, value in reported.pcrs["sha256"].items()
+    }
     return lab.appraise(quoting, dataclasses.replace(reported, pcrs={"sha256": values}))
 
 
@@ -259,15 +280,31 @@ def told(change: Change) -> Callable[[Lab], list[str]]:
 
 FAULTS: list[tuple[str, str, Callable[[Lab], list[str]]]] = [
     ("tboot image", "mle_differs", tampered(launch.tamper_tboot)),
-    ("tboot command line", "mle_differs", lambda lab: lab.codes(told=images(lab, tboot_cmdline="logging=none"))),
+    (
+        "tboot command line",
+        "mle_differs",
+        lambda lab: lab.codes(told=images(lab, tboot_cmdline="logging=none")),
+    ),
     ("tboot policy", "tboot_policy_differs", launched(other("tboot_policy"))),
     ("kernel", "kernel_differs", tampered(launch.tamper_kernel)),
-    ("kernel command line", "kernel_differs", lambda lab: lab.codes(told=images(lab, kernel_cmdline="init=/bin/sh"))),
-    ("initrd", "initrd_differs", lambda lab: lab.codes(told=images(lab, initrd=lab.host.images.kernel))),
+    (
+        "kernel command line",
+        "kernel_differs",
+        lambda lab: lab.codes(told=images(lab, kernel_cmdline="init=/bin/sh")),
+    ),
+    (
+        "initrd",
+        "initrd_differs",
+        lambda lab: lab.codes(told=images(lab, initrd=lab.host.images.kernel)),
+    ),
     ("SINIT", "sinit_differs", launched(other_sinit)),
     ("BIOS ACM", "bios_acm_differs", launched(other("bios_acm"))),
     ("STM", "stm_differs", launched(other("stm"))),
-    ("OsSinitData capabilities", "os_sinit_capabilities_differs", launched(other("os_sinit_capabilities"))),
+    (
+        "OsSinitData capabilities",
+        "os_sinit_capabilities_differs",
+        launched(other("os_sinit_capabilities")),
+    ),
     ("NV info", "nv_info_differs", launched(other("nv_info"))),
     ("no launch", "no_launch", lambda lab: lab.codes(launched=False, log=())),
     ("launch without log", "log_missing", lambda lab: lab.codes(log=())),
@@ -276,17 +313,37 @@ FAULTS: list[tuple[str, str, Callable[[Lab], list[str]]]] = [
     ("log reordered", "log_differs", told(lambda good: [good[0], good[2], good[1], *good[3:]])),
     ("event relabelled", "event_relabelled", told(relabel)),
     ("event added", "event_added", lambda lab: lab.codes(told=insert(lab))),
-    ("event removed", "event_missing", launched(lambda good: [one for one in good if one.type != MLE_HASH])),
+    (
+        "event removed",
+        "event_missing",
+        launched(lambda good: [one for one in good if one.type != MLE_HASH]),
+    ),
     ("digest of another bank", "log_differs", told(without_sha256)),
     ("PCR 0", "firmware_differs", lambda lab: lab.codes(early=lab.early(code=b"evil"))),
-    ("PCR 7 (Secure Boot off)", "secure_boot_differs", lambda lab: lab.codes(early=lab.early(secure_boot=False))),
-    ("boot loader", "boot_loader_differs", lambda lab: lab.codes(early=lab.early(boot_loader=b"evil"))),
-    ("other firmware version", "firmware_version_differs", lambda lab: lab.codes(early=lab.early(version="0.9"))),
+    (
+        "PCR 7 (Secure Boot off)",
+        "secure_boot_differs",
+        lambda lab: lab.codes(early=lab.early(secure_boot=False)),
+    ),
+    (
+        "boot loader",
+        "boot_loader_differs",
+        lambda lab: lab.codes(early=lab.early(boot_loader=b"evil")),
+    ),
+    (
+        "other firmware version",
+        "firmware_version_differs",
+        lambda lab: lab.codes(early=lab.early(version="0.9")),
+    ),
     ("wrong TPM", "bad_signature", wrong_tpm),
     ("AK swapped after enrolment", "bad_signature", swapped_ak),
     ("unrestricted AK", "ak_unrestricted", unrestricted_ak),
     ("EK of unknown vendor", "ek_untrusted", lambda lab: check_ek(lab, Vendor("stranger"), year())),
-    ("EK chain expired", "ek_expired", lambda lab: check_ek(lab, lab.vendor, VENDOR_NOW - datetime.timedelta(days=1))),
+    (
+        "EK chain expired",
+        "ek_expired",
+        lambda lab: check_ek(lab, lab.vendor, VENDOR_NOW - datetime.timedelta(days=1)),
+    ),
     ("EK certificate for another key", "ek_key_differs", other_key),
     ("second name", "ek_in_use", second_name),
     ("nonce replayed", "nonce_unknown", answered(nothing_issued=True)),
@@ -314,11 +371,16 @@ def test_there_are_forty() -> None:
     assert len({name for name, _, _ in FAULTS}) == 40
 
 
-@pytest.mark.parametrize(("code", "fault"), [pytest.param(code, fault, id=name) for name, code, fault in FAULTS])
-def test_a_fault_is_told_by_its_code(lab: Lab, code: str, fault: Callable[[Lab], list[str]]) -> None:
+@pytest.mark.parametrize(
+    ("code", "fault"), [pytest.param(code, fault, id=name) for name, code, fault in FAULTS]
+)
+def test_a_fault_is_told_by_its_code(
+    lab: Lab, code: str, fault: Callable[[Lab], list[str]]
+) -> None:
     told = fault(lab)
     assert code in told
-    # What is told first is what a person sees in the list of hosts: the fault itself, or what is above it.
+    # What is told first is what a person sees in the list of hosts: the fault itself, or what is
+    # above it.
     assert told[0] == code or (told[0], code) in ABOVE
 
 

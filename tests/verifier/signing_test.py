@@ -1,6 +1,7 @@
 # SPDX-FileCopyrightText: The ovirt_tcp_plugin developers
 # SPDX-License-Identifier: Apache-2.0
-"""The verdicts that the server signs for gates, the change of its key, and the end of what was said before."""
+"""The verdicts that the server signs for gates, the change of its key, and the end of what was said
+before."""
 
 from __future__ import annotations
 
@@ -31,7 +32,9 @@ LIFETIME_MS = 600_000
 
 
 @pytest.fixture
-def server(tmp_path: Path, database: Database, authority: Authority, vendor: Vendor) -> Iterator[Server]:
+def server(
+    tmp_path: Path, database: Database, authority: Authority, vendor: Vendor
+) -> Iterator[Server]:
     running = Server(tmp_path, database, authority, vendor)
     running.choose_good_boot()
     yield running
@@ -61,7 +64,9 @@ def reported(agent: Agent) -> bytes:
 
 
 class TestSigning:
-    def test_an_untrusted_host_gets_a_verdict_that_says_so(self, server: Server, agent: Agent) -> None:
+    def test_an_untrusted_host_gets_a_verdict_that_says_so(
+        self, server: Server, agent: Agent
+    ) -> None:
         agent.tpm.never_launch()
         signed = ear.verify(reported(agent), keys(server.database, "active"))
         assert signed.result.level is Level.UNTRUSTED
@@ -78,22 +83,30 @@ class TestSigning:
         assert (said.boot_id, said.boottime_ms) == (agent.tpm.boot_id, 7)
         assert LIFETIME_MS - 20_000 < said.lifetime_ms <= LIFETIME_MS - 50
 
-    def test_an_agent_that_offers_is_challenged_though_nobody_asks(self, server: Server, agent: Agent) -> None:
+    def test_an_agent_that_offers_is_challenged_though_nobody_asks(
+        self, server: Server, agent: Agent
+    ) -> None:
         agent.answer(agent.challenge())
         assert agent.challenge(wait_ms=0) is None
         message = {"boot_id": agent.tpm.boot_id, "wait_ms": 5000, "offer": True}
-        assert server.call("POST", "/v1/challenge", message, cert=agent.certificate).status_code == 200
+        assert (
+            server.call("POST", "/v1/challenge", message, cert=agent.certificate).status_code == 200
+        )
 
 
 class TestKeys:
-    def test_servers_on_one_database_sign_with_one_key(self, database: Database, authority: Authority) -> None:
+    def test_servers_on_one_database_sign_with_one_key(
+        self, database: Database, authority: Authority
+    ) -> None:
         clock = FakeClock()
         Signer(database, authority, clock)  # type: ignore[arg-type]
         (first,) = keys(database, "active")
         Signer(database, authority, clock)  # type: ignore[arg-type]
         assert [ear.key_id(key) for key in keys(database, "active")] == [ear.key_id(first)]
 
-    def test_servers_that_start_at_once_agree_on_a_key(self, database_url: str, authority: Authority) -> None:
+    def test_servers_that_start_at_once_agree_on_a_key(
+        self, database_url: str, authority: Authority
+    ) -> None:
         databases = [Database(database_url) for _ in range(4)]
         with concurrent.futures.ThreadPoolExecutor(4) as pool:
             list(pool.map(lambda one: signing.ensure_key(one, authority), databases))
@@ -109,7 +122,9 @@ class TestKeys:
         with pytest.raises(errors.InvalidConfig, match="cannot be read with this ca.key"):
             Signer(database, stranger, FakeClock())  # type: ignore[arg-type]
 
-    def test_the_store_alone_does_not_give_the_private_key(self, database: Database, authority: Authority) -> None:
+    def test_the_store_alone_does_not_give_the_private_key(
+        self, database: Database, authority: Authority
+    ) -> None:
         signing.ensure_key(database, authority)
         stored = database.transact(verdict_keys.active)
         assert stored is not None
@@ -117,7 +132,9 @@ class TestKeys:
         with pytest.raises(TypeError):
             serialization.load_pem_private_key(stored.private.encode(), None)
 
-    def test_nothing_can_be_activated_that_was_not_prepared(self, database: Database, authority: Authority) -> None:
+    def test_nothing_can_be_activated_that_was_not_prepared(
+        self, database: Database, authority: Authority
+    ) -> None:
         signing.ensure_key(database, authority)
         with pytest.raises(errors.NotFound):
             database.transact(verdict_keys.activate)
@@ -131,7 +148,8 @@ class TestKeys:
     def test_no_good_verdict_is_refused_while_the_key_changes(
         self, server: Server, agent: Agent, authority: Authority
     ) -> None:
-        """At each step every verdict that still lives is good by the keys that the hosts have by then."""
+        """At each step every verdict that still lives is good by the keys that the hosts have by
+        then."""
         database = server.database
         live = [reported(agent)]
         fresh = signing.new_key(authority)
@@ -176,10 +194,14 @@ class TestVoid:
 
     def ask(self, server: Server, wait_ms: int = 0) -> str:
         message = {"hosts": ["host-1"], "max_age_ms": 60_000, "wait_ms": wait_ms}
-        (one,) = server.call("POST", "/v1/results", message, token=server.token("viewer")).json()["hosts"]
+        (one,) = server.call("POST", "/v1/results", message, token=server.token("viewer")).json()[
+            "hosts"
+        ]
         return str(one["level"])
 
-    def test_a_void_result_is_not_relied_on_however_young(self, server: Server, agent: Agent) -> None:
+    def test_a_void_result_is_not_relied_on_however_young(
+        self, server: Server, agent: Agent
+    ) -> None:
         reported(agent)
         assert self.ask(server) == "trusted"
         assert self.void(server) == ["host-1"]

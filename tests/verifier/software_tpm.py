@@ -2,8 +2,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """A TPM whose keys the test holds, so that it can sign what no real TPM would.
 
-`tests/verifier/real_tpm_test.py` runs the same appraisal on real software TPMs, to prove that this one tells the
-truth where it does not lie on purpose.
+`tests/verifier/real_tpm_test.py` runs the same appraisal on real software TPMs, to prove that this
+one tells the truth where it does not lie on purpose.
 """
 
 from __future__ import annotations
@@ -63,9 +63,13 @@ def ecc_public(
         symmetric = struct.pack(">HHH", tpm2.ALG_AES, symmetric_bits, tpm2.ALG_CFB)
     point = key.public_key().public_numbers()
     area = struct.pack(">HHI", tpm2.ALG_ECC, name_hash, attributes) + sized(b"") + symmetric
-    area += struct.pack(">H", scheme) + (b"" if scheme == tpm2.ALG_NULL else struct.pack(">H", scheme_hash))
+    area += struct.pack(">H", scheme) + (
+        b"" if scheme == tpm2.ALG_NULL else struct.pack(">H", scheme_hash)
+    )
     area += struct.pack(">HH", 0x0003, tpm2.ALG_NULL)
-    return tpm2.parse_public(area + sized(point.x.to_bytes(32, "big")) + sized(point.y.to_bytes(32, "big")))
+    return tpm2.parse_public(
+        area + sized(point.x.to_bytes(32, "big")) + sized(point.y.to_bytes(32, "big"))
+    )
 
 
 class SoftwareTpm:
@@ -104,26 +108,36 @@ class SoftwareTpm:
         return header + sized(r.to_bytes(32, "big")) + sized(s.to_bytes(32, "big"))
 
     def activate(self, credential: bytes, encrypted_secret: bytes) -> bytes:
-        """Return what a credential protects, as TPM2_ActivateCredential does with this EK and AK."""
+        """Return what a credential protects, as TPM2_ActivateCredential does with this EK and
+        AK."""
         x, y = _fields(encrypted_secret)
-        point = ec.EllipticCurvePublicNumbers(int.from_bytes(x, "big"), int.from_bytes(y, "big"), ec.SECP256R1())
+        point = ec.EllipticCurvePublicNumbers(
+            int.from_bytes(x, "big"), int.from_bytes(y, "big"), ec.SECP256R1()
+        )
         shared = self.ek_key.exchange(ec.ECDH(), point.public_key())
         own = self.ek_key.public_key().public_numbers().x.to_bytes(32, "big")
         seed = hashlib.sha256(struct.pack(">I", 1) + shared + b"IDENTITY\0" + x + own).digest()
         integrity, identity = credential[2:34], credential[34:]
         name = tpm2.name(self.ak)
-        hmac_key = hmac.new(seed, struct.pack(">I", 1) + b"INTEGRITY\0" + struct.pack(">I", 256), "sha256").digest()
-        if not hmac.compare_digest(hmac.new(hmac_key, identity + name, "sha256").digest(), integrity):
+        hmac_key = hmac.new(
+            seed, struct.pack(">I", 1) + b"INTEGRITY\0" + struct.pack(">I", 256), "sha256"
+        ).digest()
+        if not hmac.compare_digest(
+            hmac.new(hmac_key, identity + name, "sha256").digest(), integrity
+        ):
             raise ValueError("TPM_RC_INTEGRITY")
         label = struct.pack(">I", 1) + b"STORAGE\0" + name + struct.pack(">I", 128)
-        decryptor = Cipher(algorithms.AES(hmac.new(seed, label, "sha256").digest()[:16]), CFB(bytes(16))).decryptor()
+        decryptor = Cipher(
+            algorithms.AES(hmac.new(seed, label, "sha256").digest()[:16]), CFB(bytes(16))
+        ).decryptor()
         (secret,) = _fields(decryptor.update(identity) + decryptor.finalize())
         return secret
 
     def report(
         self, issued: IssuedNonce, selection: tpm2.Selection | None = None, **changes: object
     ) -> evidence.Evidence:
-        """Return evidence for a nonce; `selection` is what is quoted instead of what was asked for."""
+        """Return evidence for a nonce; `selection` is what is quoted instead of what was asked
+        for."""
         quoted = issued.challenge.selection if selection is None else selection
         nonce = issued.challenge.nonce
         attest, signature = self.quote(evidence.qualifying_data(nonce, self.boot_id, 7), quoted)
@@ -131,7 +145,10 @@ class SoftwareTpm:
             "nonce": nonce,
             "attest": attest,
             "signature": signature,
-            "pcrs": {bank: {index: self.pcrs[index] for index in indices} for bank, indices in quoted.items()},
+            "pcrs": {
+                bank: {index: self.pcrs[index] for index in indices}
+                for bank, indices in quoted.items()
+            },
             "logs": {} if self.log is None else {"txt": self.log},
             "boot_id": self.boot_id,
             "boottime_ms": 7,
@@ -159,7 +176,8 @@ def _fields(sized_fields: bytes) -> list[bytes]:
 
 
 def launch_events(tboot: bytes = b"tboot", kernel: bytes = b"kernel") -> list[eventlog.Event]:
-    """Return a short launch: SINIT, tboot and the kernel in PCR 17, SINIT's key and tboot's policy in 18."""
+    """Return a short launch: SINIT, tboot and the kernel in PCR 17, SINIT's key and tboot's policy
+    in 18."""
 
     def event(pcr: int, kind: int, measured: bytes) -> eventlog.Event:
         return eventlog.Event(pcr, kind, {"sha256": hashlib.sha256(measured).digest()}, b"")
@@ -174,7 +192,8 @@ def launch_events(tboot: bytes = b"tboot", kernel: bytes = b"kernel") -> list[ev
 
 
 def firmware_events() -> list[eventlog.Event]:
-    """Return 120 events of some 250 bytes, spread over the PCRs as firmware and boot loader of a server do."""
+    """Return 120 events of some 250 bytes, spread over the PCRs as firmware and boot loader of a
+    server do."""
     spread = {0: 8, 1: 36, 2: 6, 3: 1, 4: 9, 5: 8, 6: 1, 7: 11, 8: 30, 9: 10}
 
     def event(pcr: int, number: int) -> eventlog.Event:

@@ -64,7 +64,8 @@ class SoftwareTpm12:
     def report(
         self, issued: IssuedNonce, selection: tpm2.Selection | None = None, **changes: object
     ) -> evidence.Evidence:
-        """Return evidence for a nonce; `selection` is what is quoted instead of what was asked for."""
+        """Return evidence for a nonce; `selection` is what is quoted instead of what was asked
+        for."""
         indices = (issued.challenge.selection if selection is None else selection).get("sha1", ())
         data = evidence.qualifying_data(issued.challenge.nonce, self.boot_id, 7)
         attest, signature = getattr(self, self.form)(data[:20], indices)
@@ -101,15 +102,21 @@ class SoftwareTpm12:
     def quote2(self, external_data: bytes, indices: tuple[int, ...]) -> tuple[bytes, bytes]:
         """Return (signed bytes, signature) in the form "QUT2"."""
         digest = tpm12.composite_digest({index: self.pcrs[index] for index in indices})
-        attest = tpm12.encode_quote2(external_data, tpm12.encode_selection(indices) + b"\1" + digest, b"")
+        attest = tpm12.encode_quote2(
+            external_data, tpm12.encode_selection(indices) + b"\1" + digest, b""
+        )
         return attest, self.sign(attest)
 
     def sign(self, message: bytes) -> bytes:
         return self.ak_key.sign(message, padding.PKCS1v15(), SHA1)
 
     def activate(self, attestation: bytes, contents: bytes) -> bytes:
-        """Return what a credential protects, as TPM_ActivateIdentity and the host do with this EK and AK."""
-        opened = TpmReader(self.ek_key.decrypt(contents, padding.OAEP(padding.MGF1(SHA1), SHA1, b"TCPA")), "contents")
+        """Return what a credential protects, as TPM_ActivateIdentity and the host do with this EK
+        and AK."""
+        opened = TpmReader(
+            self.ek_key.decrypt(contents, padding.OAEP(padding.MGF1(SHA1), SHA1, b"TCPA")),
+            "contents",
+        )
         aes_key, named = tpm12.take_symmetric_key(opened), opened.take(20)
         opened.end()
         if named != self.ak.digest:
@@ -117,4 +124,7 @@ class SoftwareTpm12:
         initial, encrypted = tpm12.parse_attestation(attestation)
         decryptor = Cipher(algorithms.AES(aes_key), modes.CBC(initial)).decryptor()
         unpadder = block_padding.PKCS7(128).unpadder()
-        return unpadder.update(decryptor.update(encrypted) + decryptor.finalize()) + unpadder.finalize()
+        return (
+            unpadder.update(decryptor.update(encrypted) + decryptor.finalize())
+            + unpadder.finalize()
+        )

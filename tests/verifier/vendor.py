@@ -24,8 +24,14 @@ CLIENT = ExtendedKeyUsageOID.CLIENT_AUTH
 Key = Union[ec.EllipticCurvePrivateKey, rsa.RSAPrivateKey]
 PublicKey = Union[ec.EllipticCurvePublicKey, rsa.RSAPublicKey]
 
-_RSA_ENCRYPTION, _RSAES_OAEP = bytes.fromhex("2a864886f70d010101"), bytes.fromhex("2a864886f70d010107")
-_SHA256_WITH_RSA, _SHA1_WITH_RSA = bytes.fromhex("2a864886f70d01010b"), bytes.fromhex("2a864886f70d010105")
+_RSA_ENCRYPTION, _RSAES_OAEP = (
+    bytes.fromhex("2a864886f70d010101"),
+    bytes.fromhex("2a864886f70d010107"),
+)
+_SHA256_WITH_RSA, _SHA1_WITH_RSA = (
+    bytes.fromhex("2a864886f70d01010b"),
+    bytes.fromhex("2a864886f70d010105"),
+)
 
 
 def _name(text: str) -> x509.Name:
@@ -36,13 +42,19 @@ class Vendor:
     """A root authority, or one under `issuer`."""
 
     def __init__(
-        self, name: str = "vendor root", key: Optional[Key] = None, ca: bool = True, issuer: Optional[Vendor] = None
+        self,
+        name: str = "vendor root",
+        key: Optional[Key] = None,
+        ca: bool = True,
+        issuer: Optional[Vendor] = None,
     ) -> None:
         self.name, self.key = _name(name), key or ec.generate_private_key(ec.SECP256R1())
         constraints = x509.BasicConstraints(ca=ca, path_length=1 if ca else None)
         signer = issuer or self
         builder = signer._builder(self.name, self.key.public_key(), NOW - YEAR, NOW + 10 * YEAR)
-        self.certificate = builder.add_extension(constraints, True).sign(signer.key, hashes.SHA256())
+        self.certificate = builder.add_extension(constraints, True).sign(
+            signer.key, hashes.SHA256()
+        )
 
     @property
     def authorities(self) -> list[crypto.X509]:
@@ -85,7 +97,9 @@ class Vendor:
 class Vendor12(Vendor):
     """A vendor of TPM 1.2: RSA and SHA-1, and keys that are marked rsaesOaep."""
 
-    def __init__(self, name: str = "vendor root", ca: bool = True, issuer: Optional[Vendor] = None) -> None:
+    def __init__(
+        self, name: str = "vendor root", ca: bool = True, issuer: Optional[Vendor] = None
+    ) -> None:
         super().__init__(name, rsa.generate_private_key(65537, 2048), ca, issuer)
 
     def certify(

@@ -1,6 +1,7 @@
 # SPDX-FileCopyrightText: The ovirt_tcp_plugin developers
 # SPDX-License-Identifier: Apache-2.0
-"""The verifier over real HTTPS: who may call what, enrolment, rounds of attestation, OpenAttestation's question."""
+"""The verifier over real HTTPS: who may call what, enrolment, rounds of attestation,
+OpenAttestation's question."""
 
 from __future__ import annotations
 
@@ -53,7 +54,8 @@ DEADLINE_MS = 400
 
 
 class VendorClock(Clock):
-    """The machine's boot time or another's, but a wall clock at which the vendor's certificates are good."""
+    """The machine's boot time or another's, but a wall clock at which the vendor's certificates are
+    good."""
 
     offset_ms = 0
 
@@ -67,7 +69,14 @@ class VendorClock(Clock):
 class Server:
     """The verifier's HTTPS server in a thread, and a client for it."""
 
-    def __init__(self, directory: Path, database: Database, authority: Authority, vendor: Vendor, **options: Any) -> None:
+    def __init__(
+        self,
+        directory: Path,
+        database: Database,
+        authority: Authority,
+        vendor: Vendor,
+        **options: Any,
+    ) -> None:
         self.database, self.directory = database, directory
         self.clock = clock = VendorClock()
         certificate, key = authority.issue_server(["127.0.0.1"], clock.wall())
@@ -78,7 +87,9 @@ class Server:
         metrics = Metrics()
         database.on_done = metrics.stored
         self.attestation = Attestation(database, values, metrics, Appraisal(), clock)
-        self.enrolment = EnrolmentService(database, authority, vendor.authorities, first_use=False, clock=clock, tpm12=False)
+        self.enrolment = EnrolmentService(
+            database, authority, vendor.authorities, first_use=False, clock=clock, tpm12=False
+        )
         given = {
             "address": "127.0.0.1",
             "port": 0,
@@ -89,9 +100,18 @@ class Server:
         self.signer = Signer(database, authority, clock)
         listening = ServerOptions(**given)
         context = Context(
-            database, self.enrolment, self.attestation, self.signer, values, metrics, clock, listening
+            database,
+            self.enrolment,
+            self.attestation,
+            self.signer,
+            values,
+            metrics,
+            clock,
+            listening,
         )
-        self._tls = web.tls_context(directory / "server.pem", directory / "server.key", authority.pem)
+        self._tls = web.tls_context(
+            directory / "server.pem", directory / "server.key", authority.pem
+        )
         self._context, self._started = context, threading.Event()
         self._thread = threading.Thread(target=lambda: asyncio.run(self._serve()))
         self._thread.start()
@@ -123,15 +143,21 @@ class Server:
         headers.update(how.pop("headers", {}))
         within = how.pop("timeout", 20)
         return requests.request(
-            method, url, headers=headers, verify=str(self.directory / "ca.pem"), timeout=within, **how
+            method,
+            url,
+            headers=headers,
+            verify=str(self.directory / "ca.pem"),
+            timeout=within,
+            **how,
         )
 
     def send(self, content: bytes) -> bytes:
         """Send bytes and return what comes back at first."""
         context = ssl.create_default_context(cafile=str(self.directory / "ca.pem"))
-        with socket.create_connection(("127.0.0.1", self.port), 10) as plain, context.wrap_socket(
-            plain, server_hostname="127.0.0.1"
-        ) as connection:
+        with (
+            socket.create_connection(("127.0.0.1", self.port), 10) as plain,
+            context.wrap_socket(plain, server_hostname="127.0.0.1") as connection,
+        ):
             connection.sendall(content)
             return connection.recv(4096)
 
@@ -158,7 +184,9 @@ class Server:
 
 
 @pytest.fixture
-def server(tmp_path: Path, database: Database, authority: Authority, vendor: Vendor) -> Iterator[Server]:
+def server(
+    tmp_path: Path, database: Database, authority: Authority, vendor: Vendor
+) -> Iterator[Server]:
     running = Server(tmp_path, database, authority, vendor)
     yield running
     running.stop()
@@ -167,10 +195,14 @@ def server(tmp_path: Path, database: Database, authority: Authority, vendor: Ven
 class Agent:
     """A host's agent with a TPM of the test's own."""
 
-    def __init__(self, server: Server, vendor: Vendor, name: str = "host-1", tpm: SoftwareTpm | None = None) -> None:
+    def __init__(
+        self, server: Server, vendor: Vendor, name: str = "host-1", tpm: SoftwareTpm | None = None
+    ) -> None:
         self.server, self.name, self.tpm = server, name, tpm or SoftwareTpm()
         self.key = ec.generate_private_key(ec.SECP256R1())
-        self.ek_certificate = vendor.certify(self.tpm.ek_key.public_key(), end=NOW.replace(year=2090))
+        self.ek_certificate = vendor.certify(
+            self.tpm.ek_key.public_key(), end=NOW.replace(year=2090)
+        )
         self.certificate: tuple[str, str] | None = None
 
     def without_certificate(self) -> Agent:
@@ -183,7 +215,9 @@ class Agent:
         )
         return self.server.call("POST", "/v1/enrolment", {**enrolment.encode(request), **changes})
 
-    def finish(self, answer: Any, secret: bytes | None = None, asked: bytes | None = None) -> requests.Response:
+    def finish(
+        self, answer: Any, secret: bytes | None = None, asked: bytes | None = None
+    ) -> requests.Response:
         challenge = enrolment.decode_challenge(answer)
         opened = secret or self.tpm.activate(challenge.credential, challenge.encrypted_secret)
         request = certificate_request(self.key, self.name)
@@ -223,7 +257,14 @@ class Agent:
         logs = {} if self.tpm.log is None else {"txt": self.tpm.log}
         return evidence.encode(
             evidence.Evidence(
-                challenge.nonce, attest, signature, {"sha256": values}, logs, self.tpm.boot_id, 7, "test"
+                challenge.nonce,
+                attest,
+                signature,
+                {"sha256": values},
+                logs,
+                self.tpm.boot_id,
+                7,
+                "test",
             )
         )
 
@@ -258,7 +299,9 @@ class TestCallers:
         assert [path for path, handler in web.ROUTES if not handler.callers] == []
 
     @pytest.mark.parametrize("caller", [*MAY, *STRANGERS])
-    def test_every_route_answers_only_whom_it_declares(self, server: Server, vendor: Vendor, caller: str) -> None:
+    def test_every_route_answers_only_whom_it_declares(
+        self, server: Server, vendor: Vendor, caller: str
+    ) -> None:
         roles, session = MAY.get(caller, set()), requests.Session()
         session.trust_env, session.verify = False, str(server.directory / "ca.pem")
         shown = self.shows(server, vendor, caller)
@@ -268,7 +311,9 @@ class TestCallers:
             for method in ("GET", "POST", "PUT", "DELETE", "PATCH"):
                 declared = {one.value for one in handler.callers_of(method)}
                 called = path.replace("([^/]+)", "none").replace("(add|activate|withdraw)", "add")
-                answer = session.request(method, f"https://127.0.0.1:{server.port}{called}", timeout=10)
+                answer = session.request(
+                    method, f"https://127.0.0.1:{server.port}{called}", timeout=10
+                )
                 admitted = bool(declared & (roles | {"anyone"}))
                 assert (answer.status_code != 401) is admitted, (method, path, answer.status_code)
         session.close()
@@ -286,11 +331,16 @@ class TestCallers:
             return {}
         if caller == "ended token":
             server.add_token("ended", Token("policy", end_s=1))
-        made = {"single-use token": ("enrolment", "host-9"), **{role: (role, "") for role in TOKEN_ROLES}}
+        made = {
+            "single-use token": ("enrolment", "host-9"),
+            **{role: (role, "") for role in TOKEN_ROLES},
+        }
         named = {"wrong token": "no such token", "ended token": "ended", "nobody": None}
         return {"token": server.token(*made[caller]) if caller in made else named[caller]}
 
-    def test_a_certificate_of_another_authority_is_refused(self, server: Server, tmp_path: Path) -> None:
+    def test_a_certificate_of_another_authority_is_refused(
+        self, server: Server, tmp_path: Path
+    ) -> None:
         other = tmp_path / "other"
         other.mkdir()
         stranger = Authority.create(other, NOW)
@@ -299,7 +349,9 @@ class TestCallers:
         (tmp_path / "s.pem").write_bytes(certificate.public_bytes(serialization.Encoding.PEM))
         write_key(tmp_path / "s.key", key)
         with pytest.raises(requests.exceptions.ConnectionError):
-            server.call("POST", "/v1/challenge", {}, cert=(str(tmp_path / "s.pem"), str(tmp_path / "s.key")))
+            server.call(
+                "POST", "/v1/challenge", {}, cert=(str(tmp_path / "s.pem"), str(tmp_path / "s.key"))
+            )
 
     def test_nova_shows_its_token_as_auth_blob(self, server: Server) -> None:
         headers = {"x-auth-blob": server.token("viewer")}
@@ -328,21 +380,34 @@ class TestCallers:
 class TestEnrolment:
     def test_refuses_an_unrestricted_ak(self, server: Server, vendor: Vendor) -> None:
         agent = Agent(server, vendor)
-        agent.tpm.ak = ecc_public(agent.tpm.ak_key, AK_ATTRIBUTES & ~tpm2.RESTRICTED, tpm2.ALG_ECDSA)
+        agent.tpm.ak = ecc_public(
+            agent.tpm.ak_key, AK_ATTRIBUTES & ~tpm2.RESTRICTED, tpm2.ALG_ECDSA
+        )
         answer = agent.begin(server.token("enrolment", "host-1"))
         assert (answer.status_code, answer.json()["code"]) == (403, "ak_unrestricted")
 
-    def test_refuses_a_second_name_for_one_ek(self, server: Server, vendor: Vendor, agent: Agent) -> None:
+    def test_refuses_a_second_name_for_one_ek(
+        self, server: Server, vendor: Vendor, agent: Agent
+    ) -> None:
         answer = Agent(server, vendor, "host-2").begin(server.token("enrolment", "host-2"))
         assert (answer.status_code, answer.json()["code"]) == (403, "ek_in_use")
 
-    def test_refuses_a_second_tpm_under_a_known_name(self, server: Server, vendor: Vendor, agent: Agent) -> None:
-        answer = Agent(server, vendor, tpm=SoftwareTpm(1)).begin(server.token("enrolment", "host-1"))
+    def test_refuses_a_second_tpm_under_a_known_name(
+        self, server: Server, vendor: Vendor, agent: Agent
+    ) -> None:
+        answer = Agent(server, vendor, tpm=SoftwareTpm(1)).begin(
+            server.token("enrolment", "host-1")
+        )
         assert (answer.status_code, answer.json()["code"]) == (403, "name_in_use")
 
     @pytest.mark.parametrize("token", ["", "wrong", "of another host", "viewer"])
-    def test_refuses_without_the_hosts_own_token(self, server: Server, vendor: Vendor, token: str) -> None:
-        secret = {"of another host": server.token("enrolment", "host-2"), "viewer": server.token("viewer")}
+    def test_refuses_without_the_hosts_own_token(
+        self, server: Server, vendor: Vendor, token: str
+    ) -> None:
+        secret = {
+            "of another host": server.token("enrolment", "host-2"),
+            "viewer": server.token("viewer"),
+        }
         answer = Agent(server, vendor).begin(secret.get(token, token))
         assert (answer.status_code, answer.json()["code"]) == (403, "token_unknown")
 
@@ -364,7 +429,9 @@ class TestEnrolment:
         again = agent.finish(begun)
         assert (again.status_code, again.json()["code"]) == (403, "enrolment_unknown")
 
-    def test_a_refused_proof_tells_nothing_of_the_secret(self, server: Server, vendor: Vendor) -> None:
+    def test_a_refused_proof_tells_nothing_of_the_secret(
+        self, server: Server, vendor: Vendor
+    ) -> None:
         agent = Agent(server, vendor)
         begun = agent.begin(server.token("enrolment", "host-1")).json()
         challenge = enrolment.decode_challenge(begun)
@@ -377,7 +444,9 @@ class TestEnrolment:
             assert one.hex() not in told.lower()
             assert base64.b64encode(one).decode() not in told
 
-    def test_refuses_a_certificate_request_put_in_by_a_relay(self, server: Server, vendor: Vendor) -> None:
+    def test_refuses_a_certificate_request_put_in_by_a_relay(
+        self, server: Server, vendor: Vendor
+    ) -> None:
         agent = Agent(server, vendor)
         begun = agent.begin(server.token("enrolment", "host-1")).json()
         stolen = certificate_request(ec.generate_private_key(ec.SECP256R1()))
@@ -399,7 +468,9 @@ class TestEnrolment:
         answer = Agent(server, vendor).begin("old")
         assert (answer.status_code, answer.json()["code"]) == (403, "token_ended")
 
-    def test_one_token_cannot_keep_others_from_enrolling(self, server: Server, vendor: Vendor) -> None:
+    def test_one_token_cannot_keep_others_from_enrolling(
+        self, server: Server, vendor: Vendor
+    ) -> None:
         agent, token = Agent(server, vendor), server.token("enrolment", "host-1")
         assert {agent.begin(token).status_code for _ in range(20)} == {200}
         assert len(server.enrolment._pending) == 1
@@ -413,7 +484,9 @@ class TestEnrolment:
         assert (answer.status_code, answer.json()["code"]) == (403, "host_name")
         assert "host-9" not in caplog.text
 
-    def test_gives_a_client_certificate_and_nothing_more(self, server: Server, agent: Agent) -> None:
+    def test_gives_a_client_certificate_and_nothing_more(
+        self, server: Server, agent: Agent
+    ) -> None:
         assert agent.certificate is not None
         certificate = x509.load_pem_x509_certificate(Path(agent.certificate[0]).read_bytes())
         constraints = certificate.extensions.get_extension_for_class(x509.BasicConstraints).value
@@ -421,25 +494,37 @@ class TestEnrolment:
         assert not constraints.ca
         assert list(usage) == [x509.ExtendedKeyUsageOID.CLIENT_AUTH]
 
-    def test_gives_a_certificate_of_the_ak(self, server: Server, vendor: Vendor, authority: Authority) -> None:
+    def test_gives_a_certificate_of_the_ak(
+        self, server: Server, vendor: Vendor, authority: Authority
+    ) -> None:
         agent = Agent(server, vendor)
         begun = agent.begin(server.token("enrolment", "host-1"))
-        certificate = x509.load_pem_x509_certificate(agent.finish(begun.json()).json()["ak_certificate"].encode())
+        certificate = x509.load_pem_x509_certificate(
+            agent.finish(begun.json()).json()["ak_certificate"].encode()
+        )
         issuer = authority.certificate.public_key()
         assert isinstance(issuer, ec.EllipticCurvePublicKey)
-        issuer.verify(certificate.signature, certificate.tbs_certificate_bytes, ec.ECDSA(hashes.SHA256()))
-        assert public_keys.encode(certificate.public_key()) == public_keys.encode(agent.tpm.ak_key.public_key())
+        issuer.verify(
+            certificate.signature, certificate.tbs_certificate_bytes, ec.ECDSA(hashes.SHA256())
+        )
+        assert public_keys.encode(certificate.public_key()) == public_keys.encode(
+            agent.tpm.ak_key.public_key()
+        )
         usage = certificate.extensions.get_extension_for_class(x509.ExtendedKeyUsage).value
         assert list(usage) == [AK_CERTIFICATE_USAGE]
         assert public_keys.digest(agent.tpm.ek) in certificate.subject.rfc4514_string()
 
-    def test_refuses_a_tpm_for_which_nobody_vouches_and_says_how_to(self, server: Server, vendor: Vendor) -> None:
+    def test_refuses_a_tpm_for_which_nobody_vouches_and_says_how_to(
+        self, server: Server, vendor: Vendor
+    ) -> None:
         agent = Agent(server, vendor).without_certificate()
         answer = agent.begin(server.token("enrolment", "host-1"))
         assert (answer.status_code, answer.json()["code"]) == (403, "ek_uncertified")
         assert f"ek add host-1 {public_keys.digest(agent.tpm.ek)}" in answer.json()["reason"]
 
-    def test_refuses_a_tpm_that_is_registered_for_another_host(self, server: Server, vendor: Vendor) -> None:
+    def test_refuses_a_tpm_that_is_registered_for_another_host(
+        self, server: Server, vendor: Vendor
+    ) -> None:
         agent = Agent(server, vendor)
         server.register(agent.tpm, "host-2")
         answer = agent.begin(server.token("enrolment", "host-1"))
@@ -453,7 +538,9 @@ class TestEnrolment:
         assert host is not None
         assert host.endorsed_by == "registered"
 
-    def test_first_use_is_a_setting_and_marks_the_host(self, server: Server, vendor: Vendor) -> None:
+    def test_first_use_is_a_setting_and_marks_the_host(
+        self, server: Server, vendor: Vendor
+    ) -> None:
         server.enrolment._first_use = True
         Agent(server, vendor).without_certificate().enrol()
         (shown,) = server.call("GET", "/v1/hosts", token=server.token("viewer")).json()["hosts"]
@@ -464,7 +551,9 @@ class TestEnrolment:
         answer = Agent(server, Vendor("stranger")).begin(server.token("enrolment", "host-1"))
         assert (answer.status_code, answer.json()["code"]) == (403, "ek_untrusted")
 
-    def test_a_renewed_certificate_takes_the_place_of_the_old_one(self, server: Server, agent: Agent) -> None:
+    def test_a_renewed_certificate_takes_the_place_of_the_old_one(
+        self, server: Server, agent: Agent
+    ) -> None:
         key, old = ec.generate_private_key(ec.SECP256R1()), agent.certificate
         message = {"certificate_request": json_fields.encode_blob(certificate_request(key))}
         answer = server.call("POST", "/v1/certificate", message, cert=old)
@@ -473,7 +562,9 @@ class TestEnrolment:
         assert server.call("POST", "/v1/challenge", {}, cert=old).status_code == 401
         assert agent.challenge() is not None
 
-    def test_a_reinstalled_host_shuts_out_its_old_agent(self, server: Server, vendor: Vendor, agent: Agent) -> None:
+    def test_a_reinstalled_host_shuts_out_its_old_agent(
+        self, server: Server, vendor: Vendor, agent: Agent
+    ) -> None:
         old = agent.certificate
         again = Agent(server, vendor).enrol()
         assert server.call("POST", "/v1/challenge", {}, cert=old).status_code == 401
@@ -481,7 +572,9 @@ class TestEnrolment:
 
 
 class TestRounds:
-    def test_a_boot_that_was_never_appraised_is_challenged_at_once(self, server: Server, agent: Agent) -> None:
+    def test_a_boot_that_was_never_appraised_is_challenged_at_once(
+        self, server: Server, agent: Agent
+    ) -> None:
         server.choose_good_boot()
         answer = agent.answer(agent.challenge())
         assert (answer.status_code, answer.json()["level"]) == (200, "trusted")
@@ -497,10 +590,14 @@ class TestRounds:
         assert {len(nonce) for nonce in nonces} == {32}
         assert len(nonces) == 10
         # Of 256 bits that are drawn by chance, hardly one is the same in all of ten.
-        always = functools.reduce(lambda one, other: one & other, (int.from_bytes(nonce, "big") for nonce in nonces))
+        always = functools.reduce(
+            lambda one, other: one & other, (int.from_bytes(nonce, "big") for nonce in nonces)
+        )
         assert bin(always).count("1") < 8
 
-    def test_replayed_evidence_is_discarded_and_changes_nothing(self, server: Server, agent: Agent) -> None:
+    def test_replayed_evidence_is_discarded_and_changes_nothing(
+        self, server: Server, agent: Agent
+    ) -> None:
         server.choose_good_boot()
         challenge = agent.challenge()
         assert challenge is not None
@@ -510,7 +607,9 @@ class TestRounds:
         assert (answer.status_code, answer.json()["code"]) == (403, "nonce_unknown")
         assert level_of(server) == "trusted"
 
-    def test_evidence_by_another_ak_is_discarded_and_changes_nothing(self, server: Server, agent: Agent) -> None:
+    def test_evidence_by_another_ak_is_discarded_and_changes_nothing(
+        self, server: Server, agent: Agent
+    ) -> None:
         server.choose_good_boot()
         agent.answer(agent.challenge())
         agent.tpm.boot_id = agent.tpm.boot_id.replace("1", "2")
@@ -552,10 +651,15 @@ class TestRounds:
         for _ in range(3):
             server.judge_all()
             assert agent.answer(agent.challenge()).json()["level"] == "untrusted"
-        agent.tpm.boot_id, agent.tpm.reset_count = agent.tpm.boot_id.replace("5", "6"), agent.tpm.reset_count + 1
+        agent.tpm.boot_id, agent.tpm.reset_count = (
+            agent.tpm.boot_id.replace("5", "6"),
+            agent.tpm.reset_count + 1,
+        )
         assert agent.answer(agent.challenge()).json()["level"] == "trusted"
 
-    def test_a_long_poll_that_was_given_up_swallows_no_challenge(self, server: Server, agent: Agent) -> None:
+    def test_a_long_poll_that_was_given_up_swallows_no_challenge(
+        self, server: Server, agent: Agent
+    ) -> None:
         server.choose_good_boot()
         agent.answer(agent.challenge())
         for _ in range(3):
@@ -573,7 +677,10 @@ class TestRounds:
         with concurrent.futures.ThreadPoolExecutor(1) as pool:
             first = pool.submit(agent.challenge, 20_000)
             deadline = time.monotonic() + 5
-            while server.attestation._long_polls._by_host["host-1"].poll < 2 and time.monotonic() < deadline:
+            while (
+                server.attestation._long_polls._by_host["host-1"].poll < 2
+                and time.monotonic() < deadline
+            ):
                 time.sleep(0.01)
             assert agent.challenge(0) is None
             assert first.result(5) is None
@@ -582,18 +689,27 @@ class TestRounds:
         answer = server.call("POST", "/v1/evidence", b"{" * 1_000_000, cert=agent.certificate)
         assert (answer.status_code, answer.json()["code"]) == (403, "nonce_unknown")
 
-    def test_evidence_that_cannot_be_read_spends_its_nonce(self, server: Server, agent: Agent) -> None:
+    def test_evidence_that_cannot_be_read_spends_its_nonce(
+        self, server: Server, agent: Agent
+    ) -> None:
         challenge = agent.challenge()
-        assert server.call("POST", "/v1/evidence", b"rubbish", cert=agent.certificate).status_code == 400
+        assert (
+            server.call("POST", "/v1/evidence", b"rubbish", cert=agent.certificate).status_code
+            == 400
+        )
         assert agent.answer(challenge).json()["code"] == "nonce_unknown"
 
-    def test_a_golden_host_becomes_the_reference(self, server: Server, vendor: Vendor, agent: Agent) -> None:
+    def test_a_golden_host_becomes_the_reference(
+        self, server: Server, vendor: Vendor, agent: Agent
+    ) -> None:
         other = Agent(server, vendor, "host-2", SoftwareTpm(1)).enrol()
         agent.answer(agent.challenge())
         other.answer(other.challenge())
         with concurrent.futures.ThreadPoolExecutor(1) as pool:
             message, token = {"name": "golden", "host": "host-1"}, server.token("policy")
-            imported = pool.submit(server.call, "POST", "/v1/reference-values", message, token=token)
+            imported = pool.submit(
+                server.call, "POST", "/v1/reference-values", message, token=token
+            )
             agent.answer(agent.challenge())
             assert imported.result().status_code == 200
         assert agent.answer(agent.challenge()).json()["level"] == "trusted"
@@ -604,7 +720,9 @@ class TestRounds:
         agent.answer(agent.challenge())
         with concurrent.futures.ThreadPoolExecutor(1) as pool:
             message, token = {"name": "golden", "host": "host-1"}, server.token("policy")
-            imported = pool.submit(server.call, "POST", "/v1/reference-values", message, token=token)
+            imported = pool.submit(
+                server.call, "POST", "/v1/reference-values", message, token=token
+            )
             agent.answer(agent.challenge())
             answer = imported.result()
         assert answer.status_code == 409
@@ -622,7 +740,9 @@ class TestPollHosts:
         with concurrent.futures.ThreadPoolExecutor(1) as pool:
             names, token = ["nobody", "Host-1", "silent"], server.token("viewer")
             began = time.monotonic()
-            polled = pool.submit(server.call, "POST", POLL, {"hosts": names, "count": 3}, token=token)
+            polled = pool.submit(
+                server.call, "POST", POLL, {"hosts": names, "count": 3}, token=token
+            )
             agent.answer(agent.challenge())
             hosts = polled.result().json()["hosts"]
         assert time.monotonic() - began < DEADLINE_MS / 1000 + 2
@@ -641,7 +761,9 @@ class TestPollHosts:
         assert answer.json()["hosts"][0]["trust_lvl"] == "trusted"
 
     @pytest.mark.parametrize("why", ["its life is over", "its reference values were withdrawn"])
-    def test_a_verdict_is_not_given_for_longer_than_it_counts(self, server: Server, agent: Agent, why: str) -> None:
+    def test_a_verdict_is_not_given_for_longer_than_it_counts(
+        self, server: Server, agent: Agent, why: str
+    ) -> None:
         server.choose_good_boot()
         agent.answer(agent.challenge())
         if why == "its life is over":
@@ -657,7 +779,9 @@ class TestPollHosts:
         server.choose_good_boot()
         early = agent.challenge()
         with concurrent.futures.ThreadPoolExecutor(1) as pool:
-            polled = pool.submit(server.call, "POST", POLL, {"hosts": ["host-1"]}, token=server.token("viewer"))
+            polled = pool.submit(
+                server.call, "POST", POLL, {"hosts": ["host-1"]}, token=server.token("viewer")
+            )
             deadline = time.monotonic() + 5
             while not server.waiters("host-1") and time.monotonic() < deadline:
                 time.sleep(0.01)
@@ -665,14 +789,32 @@ class TestPollHosts:
             assert polled.result().json()["hosts"][0]["trust_lvl"] == "timeout"
 
     @pytest.mark.parametrize(
-        "name", ["", "x" * 255, "x" * 5000, "\ud800", "a b", "nul\0", "-", "\u00fc", "' OR 1=1", "fe80::1", "A" * 200]
+        "name",
+        [
+            "",
+            "x" * 255,
+            "x" * 5000,
+            "\ud800",
+            "a b",
+            "nul\0",
+            "-",
+            "\u00fc",
+            "' OR 1=1",
+            "fe80::1",
+            "A" * 200,
+        ],
     )
-    def test_what_cannot_be_a_host_is_unknown_and_hurts_no_other(self, server: Server, agent: Agent, name: str) -> None:
+    def test_what_cannot_be_a_host_is_unknown_and_hurts_no_other(
+        self, server: Server, agent: Agent, name: str
+    ) -> None:
         server.choose_good_boot()
         agent.answer(agent.challenge())
         message = {"hosts": [name, "host-1"], "timeThreshold": 60000}
         hosts = server.call("POST", POLL, message, token=server.token("viewer")).json()["hosts"]
-        assert [(one["host_name"], one["trust_lvl"]) for one in hosts] == [(name, "unknown"), ("host-1", "trusted")]
+        assert [(one["host_name"], one["trust_lvl"]) for one in hosts] == [
+            (name, "unknown"),
+            ("host-1", "trusted"),
+        ]
 
     @pytest.mark.parametrize(
         "body",
@@ -694,7 +836,9 @@ class TestPollHosts:
         assert answer.status_code == 400
         assert "PollHosts request" in answer.json()["error_message"]
 
-    def test_a_question_that_is_too_long_is_answered_before_it_is_read(self, server: Server) -> None:
+    def test_a_question_that_is_too_long_is_answered_before_it_is_read(
+        self, server: Server
+    ) -> None:
         head = f"POST {POLL} HTTP/1.1\r\nHost: x\r\nX-Auth-Blob: {server.token('viewer')}\r\n"
         answer = server.send(f"{head}Content-Length: 104857600\r\n\r\n".encode())
         assert answer.startswith(b"HTTP/1.1 413 ")
@@ -703,20 +847,32 @@ class TestPollHosts:
     def test_ten_thousand_names_are_answered(self, server: Server, agent: Agent) -> None:
         server.choose_good_boot()
         agent.answer(agent.challenge())
-        message = {"hosts": [*(f"fe80::{number:x}" for number in range(9999)), "host-1"], "timeThreshold": 60_000}
+        message = {
+            "hosts": [*(f"fe80::{number:x}" for number in range(9999)), "host-1"],
+            "timeThreshold": 60_000,
+        }
         hosts = server.call("POST", POLL, message, token=server.token("viewer")).json()["hosts"]
-        assert (len(hosts), hosts[0]["trust_lvl"], hosts[-1]["trust_lvl"]) == (10_000, "unknown", "trusted")
+        assert (len(hosts), hosts[0]["trust_lvl"], hosts[-1]["trust_lvl"]) == (
+            10_000,
+            "unknown",
+            "trusted",
+        )
 
-    def test_tells_the_values_that_were_asked_for_and_proven(self, server: Server, agent: Agent) -> None:
+    def test_tells_the_values_that_were_asked_for_and_proven(
+        self, server: Server, agent: Agent
+    ) -> None:
         server.choose_good_boot()
         agent.answer(agent.challenge())
         message = {"hosts": ["HOST-1", "nobody"], "timeThreshold": 60_000, "PCRmask": "020001"}
-        one, nobody = server.call("POST", POLL, message, token=server.token("viewer")).json()["hosts"]
+        one, nobody = server.call("POST", POLL, message, token=server.token("viewer")).json()[
+            "hosts"
+        ]
         assert one["pcr_values"] == [{"number": "17", "value": agent.tpm.pcrs[17].hex()}]
         assert "pcr_values" not in nobody
 
-
-    def test_a_fault_of_the_server_has_its_own_form(self, server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_a_fault_of_the_server_has_its_own_form(
+        self, server: Server, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
         async def fail(*_: object) -> None:
             raise errors.Unavailable("the store", "gone")
 
@@ -729,10 +885,14 @@ class TestOtherQuestions:
     TRUST = "/AttestationService/resources/hosts/trust"
 
     def ask(self, server: Server, name: str) -> requests.Response:
-        return server.call("GET", self.TRUST, params={"hostName": name}, token=server.token("viewer"))
+        return server.call(
+            "GET", self.TRUST, params={"hostName": name}, token=server.token("viewer")
+        )
 
     @pytest.mark.parametrize("good", [True, False])
-    def test_trust_of_one_host_is_of_its_whole_boot(self, server: Server, agent: Agent, good: bool) -> None:
+    def test_trust_of_one_host_is_of_its_whole_boot(
+        self, server: Server, agent: Agent, good: bool
+    ) -> None:
         server.choose_good_boot()
         if not good:
             agent.tpm.never_launch()
@@ -741,16 +901,25 @@ class TestOtherQuestions:
             asked = pool.submit(self.ask, server, "Host-1")
             agent.answer(agent.challenge())
             answer = asked.result()
-        assert answer.json() == {"hostname": "Host-1", "trust": {"bios": good, "vmm": good, "location": False}}
+        assert answer.json() == {
+            "hostname": "Host-1",
+            "trust": {"bios": good, "vmm": good, "location": False},
+        }
 
     def test_who_is_not_judged_has_an_error_of_2_x(self, server: Server, agent: Agent) -> None:
-        expected = {"nobody": "AS_HOST_NOT_FOUND", "": "AS_HOST_NOT_FOUND", "host-1": "AS_HOST_COMMUNICATION_ERROR"}
+        expected = {
+            "nobody": "AS_HOST_NOT_FOUND",
+            "": "AS_HOST_NOT_FOUND",
+            "host-1": "AS_HOST_COMMUNICATION_ERROR",
+        }
         answers = {name: self.ask(server, name) for name in expected}
         assert {name: answer.json()["error_code"] for name, answer in answers.items()} == expected
         assert {answer.status_code for answer in answers.values()} == {400}
 
     def test_the_version_is_that_of_1_0(self, server: Server) -> None:
-        answer = server.call("GET", "/OpenAttestationWebServices/V1.0/Version", token=server.token("viewer"))
+        answer = server.call(
+            "GET", "/OpenAttestationWebServices/V1.0/Version", token=server.token("viewer")
+        )
         assert (answer.text, answer.headers["Content-Type"]) == ("SDKversion : v1.0", "text/plain")
 
     @pytest.mark.parametrize(
@@ -769,7 +938,9 @@ class TestOtherQuestions:
 
 @pytest.mark.parametrize("path", ["/v1/evidence", "/v1/challenge"])
 @pytest.mark.parametrize("body", [b"", b"{}", b"null", b"\0" * 1000, b'{"version":1}'])
-def test_garbage_from_an_enrolled_agent_is_its_own_fault(agent: Agent, path: str, body: bytes) -> None:
+def test_garbage_from_an_enrolled_agent_is_its_own_fault(
+    agent: Agent, path: str, body: bytes
+) -> None:
     agent.challenge()
     answer = agent.server.call("POST", path, body, cert=agent.certificate)
     assert (answer.status_code, answer.json()["code"]) == (400, "InvalidMessage")
@@ -784,17 +955,29 @@ def test_a_stranger_is_answered_before_his_body_is_read(server: Server, path: st
 
 def test_half_a_character_is_a_fault_of_the_asker(server: Server) -> None:
     message = b'{"hosts":["\\ud800"],"wait_ms":0}'
-    assert server.call("POST", "/v1/results", message, token=server.token("viewer")).status_code == 400
+    assert (
+        server.call("POST", "/v1/results", message, token=server.token("viewer")).status_code == 400
+    )
 
 
 def test_results_tell_age_findings_and_boot(server: Server, agent: Agent) -> None:
     server.choose_good_boot()
     agent.answer(agent.challenge())
     message = {"hosts": ["host-1", "nobody"], "max_age_ms": 60_000, "wait_ms": 0}
-    one, nobody = server.call("POST", "/v1/results", message, token=server.token("viewer")).json()["hosts"]
-    assert (one["level"], one["boot_id"], one["lifetime_ms"]) == (Level.TRUSTED.value, agent.tpm.boot_id, 600_000)
+    one, nobody = server.call("POST", "/v1/results", message, token=server.token("viewer")).json()[
+        "hosts"
+    ]
+    assert (one["level"], one["boot_id"], one["lifetime_ms"]) == (
+        Level.TRUSTED.value,
+        agent.tpm.boot_id,
+        600_000,
+    )
     assert 0 <= one["age_ms"] < 10_000
-    assert (nobody["level"], nobody["age_ms"], nobody["findings"][0]["code"]) == ("unknown", None, "not_enrolled")
+    assert (nobody["level"], nobody["age_ms"], nobody["findings"][0]["code"]) == (
+        "unknown",
+        None,
+        "not_enrolled",
+    )
 
 
 def test_a_message_survives_its_codec(agent: Agent) -> None:

@@ -1,6 +1,7 @@
 # SPDX-FileCopyrightText: The ovirt_tcp_plugin developers
 # SPDX-License-Identifier: Apache-2.0
-"""OpenAttestation's tools against the server: they write the reference values that hosts are judged by."""
+"""OpenAttestation's tools against the server: they write the reference values that hosts are judged
+by."""
 
 from __future__ import annotations
 
@@ -57,7 +58,9 @@ class Tool:
 
 
 @pytest.fixture
-def tool(tmp_path: Path, database: Database, authority: Authority, vendor: Vendor) -> Iterator[Tool]:
+def tool(
+    tmp_path: Path, database: Database, authority: Authority, vendor: Vendor
+) -> Iterator[Tool]:
     running = Server(tmp_path, database, authority, vendor)
     yield Tool(running)
     running.stop()
@@ -73,26 +76,46 @@ class TestFaults:
     """The status and code of each, as OpenAttestation 1.x had them."""
 
     def test_of_an_oem_or_os(self, filled: Tool) -> None:
-        for path, record, name in (("oem", OEM, {"Name": "OEM1"}), ("os", OS, {"Name": "OS1", "Version": "v1"})):
+        for path, record, name in (
+            ("oem", OEM, {"Name": "OEM1"}),
+            ("os", OS, {"Name": "OS1", "Version": "v1"}),
+        ):
             other = {**record, "Name": "other"}
             assert filled.write("POST", f"{WLM}/{path}", record) == (400, 1006)
             assert filled.write("PUT", f"{WLM}/{path}", other) == (400, 1006)
-            assert filled.write("DELETE", f"{WLM}/{path}", **{**name, "Name": "other"}) == (400, 1006)
+            assert filled.write("DELETE", f"{WLM}/{path}", **{**name, "Name": "other"}) == (
+                400,
+                1006,
+            )
             assert filled.write("DELETE", f"{WLM}/{path}", **name) == (400, 2012)
             assert filled.write("POST", f"{WLM}/{path}", {**record, "Name": "x" * 51}) == (500, 500)
             assert filled.write("DELETE", f"{WLM}/{path}") == (500, 500)
 
     def test_of_an_mle(self, filled: Tool) -> None:
         assert filled.write("POST", f"{WLM}/mles", VMM) == (400, 1006)
-        assert filled.write("POST", f"{WLM}/mles", {**VMM, "Name": "new", "OsName": "other"}) == (400, 1006)
-        assert filled.write("POST", f"{WLM}/mles", {**VMM, "Name": "new", "MLE_Type": "other"}) == (400, 1006)
-        assert filled.write("POST", f"{WLM}/mles", {**VMM, "Name": "new", "Attestation_Type": "MODULE"}) == (500, 500)
+        assert filled.write("POST", f"{WLM}/mles", {**VMM, "Name": "new", "OsName": "other"}) == (
+            400,
+            1006,
+        )
+        assert filled.write("POST", f"{WLM}/mles", {**VMM, "Name": "new", "MLE_Type": "other"}) == (
+            400,
+            1006,
+        )
+        assert filled.write(
+            "POST", f"{WLM}/mles", {**VMM, "Name": "new", "Attestation_Type": "MODULE"}
+        ) == (500, 500)
         assert filled.write("PUT", f"{WLM}/mles", {**VMM, "Name": "other"}) == (400, 1007)
         assert filled.write("PUT", f"{WLM}/mles", {**BIOS, "Name": "NewMLE2"}) == (400, 1007)
-        assert filled.write("DELETE", f"{WLM}/mles", mleName="other", mleVersion="v123", oemName="OEM1") == (400, 1007)
-        assert filled.write("GET", f"{WLM}/mles/manifest", mleName="other", mleVersion="1", oemName="OEM1") == (400, 1007)
+        assert filled.write(
+            "DELETE", f"{WLM}/mles", mleName="other", mleVersion="v123", oemName="OEM1"
+        ) == (400, 1007)
+        assert filled.write(
+            "GET", f"{WLM}/mles/manifest", mleName="other", mleVersion="1", oemName="OEM1"
+        ) == (400, 1007)
         filled.write("POST", HOSTS, HOST)
-        assert filled.write("DELETE", f"{WLM}/mles", mleName="NewMLE1", mleVersion="v123", oemName="OEM1") == (500, 500)
+        assert filled.write(
+            "DELETE", f"{WLM}/mles", mleName="NewMLE1", mleVersion="v123", oemName="OEM1"
+        ) == (500, 500)
 
     def test_of_a_pcr(self, filled: Tool) -> None:
         path = f"{WLM}/mles/whitelist/pcr"
@@ -107,7 +130,10 @@ class TestFaults:
     def test_of_a_host(self, filled: Tool) -> None:
         assert filled.write("POST", HOSTS, HOST) == (200, "True")
         assert filled.write("POST", HOSTS, HOST) == (400, 2001)
-        assert filled.write("POST", HOSTS, {**HOST, "HostName": "new", "BIOS_Name": "other"}) == (400, 2001)
+        assert filled.write("POST", HOSTS, {**HOST, "HostName": "new", "BIOS_Name": "other"}) == (
+            400,
+            2001,
+        )
         assert filled.write("POST", HOSTS, {"HostName": "new"}) == (400, 2001)
         assert filled.write("POST", HOSTS, {**HOST, "HostName": "not a name"}) == (500, 500)
         assert filled.write("PUT", HOSTS, {**HOST, "HostName": "other"}) == (404, 404)
@@ -116,7 +142,9 @@ class TestFaults:
         assert filled.write("DELETE", HOSTS) == (500, 500)
 
     @pytest.mark.parametrize("body", [b"", b"[]", b"null", b'{"Name":', b"\xff", b'{"a":' * 10_000])
-    @pytest.mark.parametrize("path", [f"{WLM}/oem", f"{WLM}/mles", f"{WLM}/mles/whitelist/pcr", HOSTS])
+    @pytest.mark.parametrize(
+        "path", [f"{WLM}/oem", f"{WLM}/mles", f"{WLM}/mles/whitelist/pcr", HOSTS]
+    )
     def test_of_a_body_that_is_none(self, tool: Tool, path: str, body: bytes) -> None:
         assert tool.write("POST", path, body) == (400, 400)
 
@@ -128,7 +156,9 @@ class TestFaults:
     def test_a_refused_change_changes_nothing(self, filled: Tool) -> None:
         before = filled.sets()
         filled.write("POST", HOSTS, {**HOST, "VMM_Name": "other"})
-        filled.write("PUT", f"{WLM}/mles", {**VMM, "MLE_Manifests": [{"Name": "18", "Value": "short"}]})
+        filled.write(
+            "PUT", f"{WLM}/mles", {**VMM, "MLE_Manifests": [{"Name": "18", "Value": "short"}]}
+        )
         assert filled.sets() == before
         assert filled.read(HOSTS) == []
 
@@ -146,14 +176,22 @@ class TestRecords:
 
     def test_mles_are_found_by_what_they_say(self, filled: Tool) -> None:
         assert [one["Name"] for one in filled.read(f"{WLM}/mles")] == ["NewMLE1", "NewMLE2"]
-        assert [one["Name"] for one in filled.read(f"{WLM}/mles", searchCriteria="oem1")] == ["NewMLE1"]
+        assert [one["Name"] for one in filled.read(f"{WLM}/mles", searchCriteria="oem1")] == [
+            "NewMLE1"
+        ]
         assert filled.read(f"{WLM}/mles", searchCriteria=".*") == []
 
     def test_a_host_is_registered_changed_and_removed(self, filled: Tool) -> None:
         assert filled.write("POST", HOSTS, HOST) == (200, "True")
-        assert filled.write("PUT", HOSTS, {**HOST, "Email": "a@b.example", "BIOS_Name": "other"}) == (202, "True")
+        assert filled.write(
+            "PUT", HOSTS, {**HOST, "Email": "a@b.example", "BIOS_Name": "other"}
+        ) == (202, "True")
         (shown,) = filled.read(HOSTS, searchCriteria="HIS")
-        assert (shown["HostName"], shown["Email"], shown["BIOS_Name"]) == ("His8", "a@b.example", "NewMLE1")
+        assert (shown["HostName"], shown["Email"], shown["BIOS_Name"]) == (
+            "His8",
+            "a@b.example",
+            "NewMLE1",
+        )
         assert filled.read(HOSTS, searchCriteria="else") == []
         assert filled.write("DELETE", HOSTS, hostName="HIS8") == (200, "True")
         assert filled.read(HOSTS) == []
@@ -175,7 +213,9 @@ class TestRecords:
 class TestViewOfTheReferenceValues:
     def test_an_mle_is_a_set_for_no_host_until_one_is_registered(self, filled: Tool) -> None:
         bios = filled.sets()["oat:NewMLE1:v123"]
-        assert [(value.bank, value.pcr, value.digest) for value in bios.values] == [("sha1", 0, SHA1.lower())]
+        assert [(value.bank, value.pcr, value.digest) for value in bios.values] == [
+            ("sha1", 0, SHA1.lower())
+        ]
         assert bios.host_names == ()
         filled.write("POST", HOSTS, HOST)
         assert {one.host_names for one in filled.sets().values()} == {("his8",)}
@@ -183,7 +223,10 @@ class TestViewOfTheReferenceValues:
         assert {one.host_names for one in filled.sets().values()} == {()}
 
     def test_values_come_and_go_one_by_one(self, filled: Tool) -> None:
-        path, query = f"{WLM}/mles/whitelist/pcr", {"mleName": "NewMLE1", "mleVersion": "v123", "oemName": "OEM1"}
+        path, query = (
+            f"{WLM}/mles/whitelist/pcr",
+            {"mleName": "NewMLE1", "mleVersion": "v123", "oemName": "OEM1"},
+        )
         assert filled.write("POST", path, PCR) == (200, "True")
         assert filled.write("POST", path, {**PCR, "pcrDigest": SHA256}) == (200, "True")
         assert filled.write("PUT", path, {**PCR, "pcrDigest": "ff" * 20}) == (200, "True")
@@ -206,7 +249,12 @@ class TestViewOfTheReferenceValues:
         assert set(filled.sets()) == {"oat:NewMLE2:v123"}
 
     def test_what_was_withdrawn_elsewhere_is_shown_as_empty(self, filled: Tool) -> None:
-        assert filled.server.call("DELETE", "/v1/reference-values/oat:NewMLE1:v123", token=filled.policy).status_code == 200
+        assert (
+            filled.server.call(
+                "DELETE", "/v1/reference-values/oat:NewMLE1:v123", token=filled.policy
+            ).status_code
+            == 200
+        )
         query = {"mleName": "NewMLE1", "mleVersion": "v123", "oemName": "OEM1"}
         assert filled.read(f"{WLM}/mles/manifest", **query)["MLE_Manifests"] == []
         assert filled.read(f"{WLM}/mles", searchCriteria="NewMLE1")[0]["MLE_Manifests"] == []
@@ -222,8 +270,13 @@ class TestViewOfTheReferenceValues:
 
 
 class TestJudgement:
-    def test_a_registered_host_is_judged_by_its_mles_and_by_nothing_else(self, tool: Tool, vendor: Vendor) -> None:
-        agent, other = Agent(tool.server, vendor).enrol(), Agent(tool.server, vendor, "host-2", SoftwareTpm(1)).enrol()
+    def test_a_registered_host_is_judged_by_its_mles_and_by_nothing_else(
+        self, tool: Tool, vendor: Vendor
+    ) -> None:
+        agent, other = (
+            Agent(tool.server, vendor).enrol(),
+            Agent(tool.server, vendor, "host-2", SoftwareTpm(1)).enrol(),
+        )
         tool.server.choose_good_boot()
         tool.fill()
         good = [{"Name": str(index), "Value": agent.tpm.pcrs[index].hex()} for index in (17, 18)]
@@ -239,7 +292,9 @@ class TestJudgement:
         tool.write("DELETE", HOSTS, hostName="host-1")
         assert agent.answer(agent.challenge()).json()["level"] == "trusted"
 
-    def test_only_what_hosts_are_judged_by_has_them_asked_anew(self, tool: Tool, vendor: Vendor) -> None:
+    def test_only_what_hosts_are_judged_by_has_them_asked_anew(
+        self, tool: Tool, vendor: Vendor
+    ) -> None:
         agent = Agent(tool.server, vendor).enrol()
         agent.answer(agent.challenge())
         tool.write("POST", f"{WLM}/oem", OEM)
@@ -248,7 +303,9 @@ class TestJudgement:
         tool.write("POST", f"{WLM}/mles", VMM)
         assert agent.challenge() is not None
 
-    def test_what_is_known_of_a_host_is_judged_again_at_once(self, tool: Tool, vendor: Vendor) -> None:
+    def test_what_is_known_of_a_host_is_judged_again_at_once(
+        self, tool: Tool, vendor: Vendor
+    ) -> None:
         agent = Agent(tool.server, vendor).enrol()
         tool.server.choose_good_boot()
         agent.answer(agent.challenge())
@@ -257,9 +314,16 @@ class TestJudgement:
         message = {"hosts": ["host-1"], "max_age_ms": 60_000, "wait_ms": 0}
         (one,) = tool.server.call("POST", "/v1/results", message, token=tool.viewer).json()["hosts"]
         assert one["level"] == "untrusted"
-        assert [finding["code"] for finding in one["findings"]] == ["no_reference_values", "pcr_differs"]
+        assert [finding["code"] for finding in one["findings"]] == [
+            "no_reference_values",
+            "pcr_differs",
+        ]
 
 
 def test_two_mles_never_share_a_set() -> None:
-    names = [whitelist.set_name(name, version) for name in ("a", "a-b", "a b", "\u00fc") for version in ("1", "b-1", "1 ")]
+    names = [
+        whitelist.set_name(name, version)
+        for name in ("a", "a-b", "a b", "\u00fc")
+        for version in ("1", "b-1", "1 ")
+    ]
     assert len(set(names)) == 12

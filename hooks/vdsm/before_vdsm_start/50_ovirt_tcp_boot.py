@@ -1,14 +1,17 @@
 #!/usr/bin/python3 -I
 # SPDX-FileCopyrightText: The ovirt_tcp_plugin developers
 # SPDX-License-Identifier: Apache-2.0
-"""VDSM hook before_vdsm_start: leave what only root can read of this boot where the agent can, and wake the agent.
+"""VDSM hook before_vdsm_start: leave what only root can read of this boot where the agent can, and
+wake the agent.
 
-The event log of the measured launch (Intel TXT) lies in physical memory, that of the firmware in securityfs; the agent is
-not root. This hook copies them and judges nothing: what a log says is believed only if it replays to the PCRs that the
-TPM signs. PCR values and `txt-stat` are for people.
+The event log of the measured launch (Intel TXT) lies in physical memory, that of the firmware in
+securityfs; the agent is not root. This hook copies them and judges nothing: what a log says is
+believed only if it replays to the PCRs that the TPM signs. PCR values and `txt-stat` are for
+people.
 
-Sources: Intel "TXT Software Development Guide", appendix B (registers), C (heap) and G (event log); tboot's
-`include/txt/heap.h`. VDSM ignores how this hook ends, and it never keeps VDSM waiting for long.
+Sources: Intel "TXT Software Development Guide", appendix B (registers), C (heap) and G (event log);
+tboot's `include/txt/heap.h`. VDSM ignores how this hook ends, and it never keeps VDSM waiting for
+long.
 """
 
 import glob
@@ -66,7 +69,8 @@ class OutOfTime(BaseException):
 
 
 class Unknown(Exception):
-    """Whether there was a launch, or what its log says, cannot be told. Says nothing about trust."""
+    """Whether there was a launch, or what its log says, cannot be told. Says nothing about
+    trust."""
 
 
 def read_log(memory):
@@ -96,7 +100,9 @@ def find_log(heap):
         Unknown: a size that leaves the heap, an old version, or no log of a TPM 2.0.
     """
     position = 0
-    for _ in range(2):  # BiosData, OsMleData: each begins with its size, which includes the size field
+    for _ in range(
+        2
+    ):  # BiosData, OsMleData: each begins with its size, which includes the size field
         position += table_size(heap, position)
     end = position + table_size(heap, position)
     (version,) = unpack("<I", heap, position + 8)
@@ -119,7 +125,9 @@ def log_place(heap, position):
     """Return (address, size) from first to next record; what lies behind `next` is rubbish."""
     address, allocated, first, following = unpack("<QIII", heap, position)
     if not address or allocated > MAX_LOG_SIZE or not first < following <= allocated:
-        raise Unknown(f"the event log has an impossible place or size ({address:#x}, {allocated:#x})")
+        raise Unknown(
+            f"the event log has an impossible place or size ({address:#x}, {allocated:#x})"
+        )
     return address + first, following - first
 
 
@@ -137,7 +145,13 @@ def read(memory, address, size):
     skipped = address % mmap.ALLOCATIONGRANULARITY
     try:
         # Registers of devices can be mapped, but not be read through the file.
-        mapped = mmap.mmap(memory.fileno(), skipped + size, mmap.MAP_SHARED, mmap.PROT_READ, offset=address - skipped)
+        mapped = mmap.mmap(
+            memory.fileno(),
+            skipped + size,
+            mmap.MAP_SHARED,
+            mmap.PROT_READ,
+            offset=address - skipped,
+        )
     except (OSError, ValueError, OverflowError) as e:
         raise Unknown(f"memory at {address:#x} cannot be read: {e}") from e
     try:
@@ -170,8 +184,8 @@ def keep(directory, name, content):
     """Write a file whole or not at all, readable by the agent's group; None removes it.
 
     Raises:
-        OSError: the directory cannot be made or written, or is not ours alone: somebody who may write there could
-            have a link wait for root.
+        OSError: the directory cannot be made or written, or is not ours alone: somebody who may
+            write there could have a link wait for root.
     """
     if content is None and not os.path.lexists(directory):
         return
@@ -221,7 +235,10 @@ def keep_txt_log(memory_path, directory):
     except Unknown as e:
         return f"unknown how the measured launch went: {e}"
     if content is None:
-        return keep_and_tell(directory, TXT_LOG_NAME, None) or "no measured launch took place in this boot"
+        return (
+            keep_and_tell(directory, TXT_LOG_NAME, None)
+            or "no measured launch took place in this boot"
+        )
     told = f"kept the event log of the measured launch, {len(content)} bytes"
     return keep_and_tell(directory, TXT_LOG_NAME, content) or told
 
@@ -232,7 +249,10 @@ def keep_firmware_log(source, directory):
         with open(source, "rb") as file:
             content = file.read(MAX_LOG_SIZE + 1)
     except OSError as e:
-        return keep_and_tell(directory, FIRMWARE_LOG_NAME, None) or f"no event log of the firmware: {e}"
+        return (
+            keep_and_tell(directory, FIRMWARE_LOG_NAME, None)
+            or f"no event log of the firmware: {e}"
+        )
     if len(content) > MAX_LOG_SIZE:
         return f"the event log of the firmware is longer than {MAX_LOG_SIZE} bytes"
     told = f"kept the event log of the firmware, {len(content)} bytes"
@@ -240,15 +260,19 @@ def keep_firmware_log(source, directory):
 
 
 def keep_pcrs(tpm, directory):
-    """Copy the PCR values that the kernel shows: `BANK INDEX VALUE` line by line, or its own list for a TPM 1.2."""
+    """Copy the PCR values that the kernel shows: `BANK INDEX VALUE` line by line, or its own list
+    for a TPM 1.2."""
     lines = []
     for path in sorted(glob.glob(os.path.join(glob.escape(tpm), "pcr-*", "*"))):
         bank, index = path.split(os.sep)[-2:]
-        lines.append(f"{bank[len('pcr-'):]} {index} {read_text(path).strip()}\n")
+        lines.append(f"{bank[len('pcr-') :]} {index} {read_text(path).strip()}\n")
     text = "".join(lines) or read_text(os.path.join(tpm, "device", "pcrs"))
     if not text:
         return "the kernel shows no PCR"
-    return keep_and_tell(directory, PCRS_NAME, text[:MAX_TEXT_SIZE].encode("ascii", "replace")) or "kept the PCR values"
+    return (
+        keep_and_tell(directory, PCRS_NAME, text[:MAX_TEXT_SIZE].encode("ascii", "replace"))
+        or "kept the PCR values"
+    )
 
 
 def keep_txt_stat(program, directory):
@@ -256,11 +280,15 @@ def keep_txt_stat(program, directory):
     done = command([program])
     if isinstance(done, str):
         return f"no txt-stat: {done}"
-    return keep_and_tell(directory, TXT_STAT_NAME, done.stdout[:MAX_TEXT_SIZE]) or "kept what txt-stat prints"
+    return (
+        keep_and_tell(directory, TXT_STAT_NAME, done.stdout[:MAX_TEXT_SIZE])
+        or "kept what txt-stat prints"
+    )
 
 
 def wake_agent(systemctl):
-    """Have the agent report before VDSM answers the engine; at the host's boot it starts later, and does so by itself."""
+    """Have the agent report before VDSM answers the engine; at the host's boot it starts later, and
+    does so by itself."""
     done = command([systemctl, "--no-block", "try-reload-or-restart", AGENT])
     return f"the agent was not woken: {done}" if isinstance(done, str) else "woke the agent"
 
@@ -269,7 +297,12 @@ def command(words):
     """Return a program that ended well, or why it did not."""
     try:
         done = subprocess.run(
-            words, stdin=subprocess.DEVNULL, capture_output=True, timeout=COMMAND_WITHIN_S, env={}, check=False
+            words,
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            timeout=COMMAND_WITHIN_S,
+            env={},
+            check=False,
         )
     except (OSError, subprocess.SubprocessError) as e:
         return str(e)

@@ -61,9 +61,7 @@ def verdicts(config_dir: Path, as_json: bool) -> None:
         click.echo(f"no attestation server answers: {effect}", err=True)
     startup = answer["startup"]
     if startup["total"] and not startup["done"]:
-        progress = (
-            f"stage {startup['stage']}, {startup['asked']} of {startup['total']} hosts asked"
-        )
+        progress = f"stage {startup['stage']}, {startup['asked']} of {startup['total']} hosts asked"
         click.echo(f"the startup attestation is not finished: {progress}", err=True)
 
 
@@ -118,9 +116,7 @@ def why(config_dir: Path, vm: str, host: str, as_json: bool) -> None:
 )
 @as_json
 @click.pass_obj
-def history(
-    config_dir: Path, host: str, vm: str, since: str, most: int, as_json: bool
-) -> None:
+def history(config_dir: Path, host: str, vm: str, since: str, most: int, as_json: bool) -> None:
     """Show what the broker noticed and did, the newest last. It is kept over restarts."""
     query = {"most": str(most)}
     if host:

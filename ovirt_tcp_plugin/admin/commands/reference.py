@@ -59,9 +59,7 @@ def reference_list(config_dir: Path, as_json: bool) -> None:
 @click.option("--stage", is_flag=True, help="Do not use it before `activate`; see `preview`.")
 @as_json
 @click.pass_obj
-def reference_import(
-    config_dir: Path, name: str, host: str, stage: bool, as_json: bool
-) -> None:
+def reference_import(config_dir: Path, name: str, host: str, stage: bool, as_json: bool) -> None:
     """Take the present boot of a golden host as set NAME, or add what is new in it to that set.
 
     Every host is judged again. To see first what would change: --stage, `preview`, then `activate`.

@@ -102,9 +102,7 @@ def policies(site: ObservedSite, units: Mapping[str, PolicyUnits]) -> Iterable[D
                 f"{subject} has no balance unit: balancing ends for this cluster, and for every"
                 " cluster after it."
             )
-            step = (
-                f"choose a load balancer in policy {policy.name}; None if nothing is to be moved"
-            )
+            step = f"choose a load balancer in policy {policy.name}; None if nothing is to be moved"
             yield fail("no_balance", text, step)
 
 
@@ -115,9 +113,7 @@ def stuck(site: ObservedSite, units: Mapping[str, PolicyUnits]) -> Iterable[Doct
         unit_names = [names.get(unit_id, unit_id) for unit_id in policy.filter_ids]
         if policy.locked and filter_unit.NAME in unit_names:
             clusters = [
-                cluster.name
-                for cluster in site.listing.clusters
-                if cluster.policy_id == policy_id
+                cluster.name for cluster in site.listing.clusters if cluster.policy_id == policy_id
             ]
             text = (
                 f"The engine's own policy {policy.name} shows {filter_unit.NAME}, which stayed in"

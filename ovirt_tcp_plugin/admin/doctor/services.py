@@ -162,9 +162,7 @@ def _snapshot_of(
             yield fail("snapshot_stale", text, _BROKER_LOG)
 
 
-def _trusted(
-    pool: Pool, site: ObservedSite, snapshots: ObservedSnapshots, at_ms: int
-) -> set[str]:
+def _trusted(pool: Pool, site: ObservedSite, snapshots: ObservedSnapshots, at_ms: int) -> set[str]:
     """Return the ids of a pool's hosts that are trusted by the snapshots at a moment."""
     verdicts: dict[str, Optional[Verdict]] = {}
     for host in site.hosts(pool):

@@ -113,9 +113,7 @@ def engine_vm(site: ObservedSite, snapshots: ObservedSnapshots) -> Iterable[Doct
             step = f"take {vm.name} out of affinity group {wall.name}; {_BROKER}"
             yield fail("engine_vm_walled", text, step)
         of_cluster = [
-            snapshot
-            for snapshot in snapshots.by_host.values()
-            if snapshot.pool_id == vm.cluster_id
+            snapshot for snapshot in snapshots.by_host.values() if snapshot.pool_id == vm.cluster_id
         ]
         if not of_cluster:
             what = f"the engine's own VM {vm.name} is exempt for the filter"
@@ -148,9 +146,7 @@ def places(
             " broker.yaml"
         )
         for role, of_server in servers.items():
-            short_names = {
-                name.partition(".")[0] for name in of_server if _is_of_one_machine(name)
-            }
+            short_names = {name.partition(".")[0] for name in of_server if _is_of_one_machine(name)}
             if of_vm & set(of_server):
                 text = f"{subject} is the {role}: after an outage neither comes back."
                 yield fail("server_inside", text, step)

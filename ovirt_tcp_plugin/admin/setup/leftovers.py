@@ -56,9 +56,7 @@ def leftovers(listing: Listing) -> Leftovers:
         for group_id in listing.wall_ids(cluster.id)
     ]
     hosts = [
-        host
-        for host in listing.hosts
-        if is_quarantined(host) and host.cluster_id not in pool_ids
+        host for host in listing.hosts if is_quarantined(host) and host.cluster_id not in pool_ids
     ]
     return Leftovers(tuple(pools), tuple(walls), tuple(hosts))
 

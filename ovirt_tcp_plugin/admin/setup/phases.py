@@ -207,7 +207,8 @@ def left_to_do(engine: AdminClient, desired: DesiredState, broker: Settings) -> 
 def ways_back(
     journal: Journal, config: EngineConfig, engine: AdminClient
 ) -> list[tuple[Change, Entry]]:
-    """Return the changes of the journal: clusters first, which use policies, then the last one first.
+    """Return the changes of the journal: clusters first, which use policies, then the last one
+    first.
 
     A cluster that got a second policy stands in the journal before that.
     """
@@ -286,9 +287,7 @@ def _copy(
         why = "only highly available VMs start with it"
         raise errors.Conflict(f"{what}, and {why}: name another one by --copy-policy")
     unit_id = _unit_id(engine)
-    content = for_pool(
-        engine.content(policy_ids[source]), unit_id, desired.scope or Scope.ALL_VMS
-    )
+    content = for_pool(engine.content(policy_ids[source]), unit_id, desired.scope or Scope.ALL_VMS)
     return content, f"copy of {source}"
 
 

@@ -258,7 +258,9 @@ ROUTES: list[tuple[str, type[BrokerHandler]]] = [
 ]
 
 
-def serve(context: Context, options: settings.ApiOptions) -> tuple[tornado.httpserver.HTTPServer, int]:
+def serve(
+    context: Context, options: settings.ApiOptions
+) -> tuple[tornado.httpserver.HTTPServer, int]:
     """Return a listening server and its port.
 
     Raises:

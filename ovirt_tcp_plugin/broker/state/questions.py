@@ -206,7 +206,10 @@ class Questions:
 
     def _tell_silence(self, reason: str, now_ms: int) -> None:
         """Tell that no server answers, unless it is known or was told a moment ago."""
-        if not self._servers_answer or now_ms - self._silence_reported_ms < SILENCE_REPORTED_EVERY_MS:
+        if (
+            not self._servers_answer
+            or now_ms - self._silence_reported_ms < SILENCE_REPORTED_EVERY_MS
+        ):
             return
         self._silence_reported_ms = now_ms
         text = (

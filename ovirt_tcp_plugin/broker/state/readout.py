@@ -105,9 +105,7 @@ def host_state(
     )
 
 
-def pool_state(
-    inventory: InventoryView, quarantine: QuarantineController, pool: Pool
-) -> PoolState:
+def pool_state(inventory: InventoryView, quarantine: QuarantineController, pool: Pool) -> PoolState:
     """Return a pool as it is now."""
     group = inventory.walls.get(pool.cluster_id)
     guard = quarantine.guard(pool.cluster_id)

@@ -318,9 +318,7 @@ class VerdictCache:
         if entry.verdict.level is not Level.UNTRUSTED:
             entry.verdict = _not_attested(now_ms)
 
-    def _trusted(
-        self, entry: CachedVerdict, answer: Answer, now_ms: int, draw: float
-    ) -> Outcome:
+    def _trusted(self, entry: CachedVerdict, answer: Answer, now_ms: int, draw: float) -> Outcome:
         fault = _fault(entry, answer, now_ms, self._lifetimes.lifetime_ms)
         if fault is not None:
             code, reason = fault
@@ -345,9 +343,7 @@ class VerdictCache:
         least_ms = now_ms + LEAST_REFRESH_MS
         self._ask_at(entry, max(entry.next_ms, least_ms), max(entry.from_ms, least_ms))
 
-    def _untrusted(
-        self, entry: CachedVerdict, answer: Answer, now_ms: int, draw: float
-    ) -> Outcome:
+    def _untrusted(self, entry: CachedVerdict, answer: Answer, now_ms: int, draw: float) -> Outcome:
         was_untrusted = entry.verdict.level is Level.UNTRUSTED
         born_ms, end_ms = _life(answer, self._lifetimes.lifetime_ms)
         code = answer.code or "untrusted"
@@ -372,9 +368,7 @@ class VerdictCache:
             reason = reason or f"the host is {level.value}"
             entry.verdict = Verdict(level, now_ms, now_ms, code, reason)
 
-    def _ask_later(
-        self, entry: CachedVerdict, since_ms: int, delay_ms: float, draw: float
-    ) -> None:
+    def _ask_later(self, entry: CachedVerdict, since_ms: int, delay_ms: float, draw: float) -> None:
         """Ask again after about so long: spread, so that hosts do not come all at once."""
         jitter = self._lifetimes.jitter
         spread = jitter * (2 * draw - 1)

@@ -147,8 +147,8 @@ class Database:
 def open_anyway(directory: Path) -> Database:
     """Return the database for the service, which starts without one, too.
 
-    Placement does not depend on it. One that is corrupt is set aside. While there is none to be had,
-    as on a full disk, it is in memory, and no token is known.
+    Placement does not depend on it. One that is corrupt is set aside. While there is none to be
+    had, as on a full disk, it is in memory, and no token is known.
 
     Raises:
         InvalidConfig: it is of a newer release.

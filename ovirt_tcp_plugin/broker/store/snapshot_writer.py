@@ -47,7 +47,8 @@ class _File:
 
 
 class SnapshotWriter:
-    """The files of one directory, which is on tmpfs: they need not survive this boot, and so no fsync."""
+    """The files of one directory, which is on tmpfs: they need not survive this boot, and so no
+    fsync."""
 
     def __init__(self, directory: Path) -> None:
         self._directory = directory

@@ -158,9 +158,7 @@ class Servers:
 
     def _post(self, server: _Server, path: str, message: Mapping[str, Any]) -> https.Reply:
         address = server.url + path
-        reply = https.post(
-            server.url, address, message, self._headers, self._ca_file, self._bounds
-        )
+        reply = https.post(server.url, address, message, self._headers, self._ca_file, self._bounds)
         if reply.status not in self._good:
             raise errors.Unavailable(server.url, f"it answers with status {reply.status}")
         return reply

@@ -188,9 +188,7 @@ def _dated_answer(level: Level, sent_ms: int, age_ms: int, took_ms: int) -> Answ
     return Answer(level, sent_ms, age_ms, fresh=fresh, code="oat_untrusted", reason=reason)
 
 
-def _age_ms(
-    vtime: Optional[datetime.datetime], date: Optional[datetime.datetime]
-) -> Optional[int]:
+def _age_ms(vtime: Optional[datetime.datetime], date: Optional[datetime.datetime]) -> Optional[int]:
     """Return Date - vtime, both the server's own clock, rounded up; None without one of them."""
     if vtime is None or date is None:
         return None

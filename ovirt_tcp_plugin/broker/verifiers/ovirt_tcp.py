@@ -82,7 +82,9 @@ def _question(names: Sequence[str], wait_ms: int) -> dict[str, object]:
 
 def _answers(body: bytes, names: Sequence[str], sent_ms: int, took_ms: int) -> dict[str, Answer]:
     """Return the answers in a body, by name. Raises InvalidMessage: it cannot be parsed at all."""
-    members = json_fields.members(json_fields.parse(body, "results", oat.MAX_ANSWER_SIZE), "results")
+    members = json_fields.members(
+        json_fields.parse(body, "results", oat.MAX_ANSWER_SIZE), "results"
+    )
     answers: dict[str, Answer] = {}
     for host in json_fields.items(members, "hosts", 2 * len(names)):
         try:

@@ -1,6 +1,7 @@
 # SPDX-FileCopyrightText: The ovirt_tcp_plugin developers
 # SPDX-License-Identifier: Apache-2.0
-"""`python -m ovirt_tcp_plugin.lab.engine CONFIG.json`: a simulated engine as a process of its own."""
+"""`python -m ovirt_tcp_plugin.lab.engine CONFIG.json`: a simulated engine as a process of its
+own."""
 
 from __future__ import annotations
 
@@ -19,7 +20,9 @@ def main() -> None:
     config = Config(**json.loads(Path(sys.argv[1]).read_text(encoding="utf-8")))
     engine = EngineSimulator(config)
     engine.start()
-    sys.stdout.write(json.dumps({"url": engine.url, "control_port": engine.web.control_port}) + "\n")
+    sys.stdout.write(
+        json.dumps({"url": engine.url, "control_port": engine.web.control_port}) + "\n"
+    )
     sys.stdout.flush()
     signal.sigwait({signal.SIGTERM, signal.SIGINT})
     engine.stop()

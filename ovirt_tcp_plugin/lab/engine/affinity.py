@@ -13,7 +13,8 @@ from ovirt_tcp_plugin.lab.engine.model import UP, AffinityGroup, Cluster, Host, 
 
 
 def allowed(tables: Model, vm: Vm, hosts: Iterable[Host]) -> list[Host]:
-    """Return the hosts that the enforcing groups of a VM leave. An empty list of a positive rule rejects every host."""
+    """Return the hosts that the enforcing groups of a VM leave. An empty list of a positive rule
+    rejects every host."""
     left = list(hosts)
     for group in tables.groups.values():
         rule = group.hosts_rule
@@ -26,7 +27,8 @@ def allowed(tables: Model, vm: Vm, hosts: Iterable[Host]) -> list[Host]:
 
 
 def violators(tables: Model, cluster: Cluster) -> list[Vm]:
-    """Return the VMs of a cluster that run where an enforcing group forbids it and that may be moved.
+    """Return the VMs of a cluster that run where an enforcing group forbids it and that may be
+    moved.
 
     A group without hosts moves nobody, and nobody is moved while any VM of the cluster migrates.
     """
@@ -43,8 +45,15 @@ def violators(tables: Model, cluster: Cluster) -> list[Vm]:
         for vm in (tables.vms[one] for one in vm_ids if one in tables.vms):
             if vm.host and (vm.host in host_ids) is not rule.positive:
                 violations[vm.id] = violations.get(vm.id, 0) + 1
-    found = [tables.vms[one] for one in sorted(violations, key=lambda one: (violations[one], tables.vms[one].name))]
-    return [vm for vm in found if vm.status == UP and vm.affinity == "migratable" and not vm.hosted_engine]
+    found = [
+        tables.vms[one]
+        for one in sorted(violations, key=lambda one: (violations[one], tables.vms[one].name))
+    ]
+    return [
+        vm
+        for vm in found
+        if vm.status == UP and vm.affinity == "migratable" and not vm.hosted_engine
+    ]
 
 
 def collision(tables: Model, edited: AffinityGroup) -> str:
@@ -54,9 +63,15 @@ def collision(tables: Model, edited: AffinityGroup) -> str:
     contradict each other (`checkForAffinityGroupHostsConflict`; of its kinds this and the one
     between VMs alone cannot be saved).
     """
-    groups = [group for group in tables.groups.values() if group.cluster == edited.cluster and group.id != edited.id]
+    groups = [
+        group
+        for group in tables.groups.values()
+        if group.cluster == edited.cluster and group.id != edited.id
+    ]
     groups.append(edited)
-    enforcing = [group for group in groups if group.hosts_rule.enabled and group.hosts_rule.enforcing]
+    enforcing = [
+        group for group in groups if group.hosts_rule.enabled and group.hosts_rule.enforcing
+    ]
     names: set[str] = set()
     common_hosts: set[str] = set()
     common_vms: set[str] = set()
@@ -74,11 +89,14 @@ def collision(tables: Model, edited: AffinityGroup) -> str:
                 common_vms |= vms
     if not names:
         return ""
-    host_names = ",".join(sorted(tables.hosts[uid].name for uid in common_hosts if uid in tables.hosts))
+    host_names = ",".join(
+        sorted(tables.hosts[uid].name for uid in common_hosts if uid in tables.hosts)
+    )
     vm_names = ",".join(sorted(tables.vms[uid].name for uid in common_vms if uid in tables.vms))
     # Four messages of one refusal, which REST joins.
     return (
-        "The following affinity groups, containing the indicated hosts and VMs, have VM to host conflicts between "
+        "The following affinity groups, containing the indicated hosts and VMs, have VM to host "
+        "conflicts between "
         "positive and negative enforcing affinity groups., "
         f"Affinity Groups: {','.join(sorted(names))}, Hosts: {host_names}, VMs: {vm_names}"
     )

@@ -2,8 +2,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """The audit log: which events are written, when they show, and who may write.
 
-Sources: `AuditLogDirector`, `AddExternalEventCommand`, `AuditLogType` for codes, `EventFloodRegulator`, and the stored
-procedure InsertAuditLog for alerts.
+Sources: `AuditLogDirector`, `AddExternalEventCommand`, `AuditLogType` for codes,
+`EventFloodRegulator`, and the stored procedure InsertAuditLog for alerts.
 """
 
 from __future__ import annotations
@@ -23,12 +23,25 @@ ENGINE_START, ENGINE_STOP = 1, 2
 ENFORCEMENT_STARTED = 10780
 VM_ADDED, VM_UPDATED, VM_CLONED, VM_IMPORTED, CLUSTER_UPDATED = 34, 35, 53, 174, 811
 IMPORTED_FROM_TRUSTED, IMPORTED_FROM_UNTRUSTED = 10003, 10004
-VM_STARTED, VM_RESUMED, VM_SUSPENDED, VM_DOWN, VM_DOWN_ERROR, VM_START_FAILED = 153, 40, 503, 61, 119, 54
+VM_STARTED, VM_RESUMED, VM_SUSPENDED, VM_DOWN, VM_DOWN_ERROR, VM_START_FAILED = (
+    153,
+    40,
+    503,
+    61,
+    119,
+    54,
+)
 VM_START_FAILED_ON_HOST, HA_RESTART_FAILED = 151, 9603
 MIGRATION_START, MIGRATION_DONE, MIGRATION_FAILED, MIGRATION_RERUN = 62, 63, 65, 128
 MIGRATION_FAILED_IN_MAINTENANCE, NO_HOST_TO_MIGRATE_TO = 140, 166
 # Codes of hosts.
-HOST_DETECTED, HOST_IN_MAINTENANCE, HOST_ACTIVATED, HOST_TO_MAINTENANCE, HOST_STUCK = 13, 15, 16, 600, 602
+HOST_DETECTED, HOST_IN_MAINTENANCE, HOST_ACTIVATED, HOST_TO_MAINTENANCE, HOST_STUCK = (
+    13,
+    15,
+    16,
+    600,
+    602,
+)
 HOST_CONNECTING, HOST_NOT_RESPONDING, HOST_NOT_FENCED, HOST_RECOVERS = 9008, 9027, 423, 9502
 HOST_UNTRUSTED, HOST_LACKS_FEATURES = 10000, 4149
 REFUSED = 14001
@@ -42,7 +55,15 @@ EXTERNAL_EVENT_CODES = {"normal": 9801, "warning": 9802, "error": 9803, "alert":
 
 # Written by no command of a user, whoever's request the engine works on.
 _OF_NOBODY = frozenset(
-    {ENGINE_START, ENGINE_STOP, ENFORCEMENT_STARTED, SCHEDULER_UNREACHABLE, PLUGIN_ERROR, SCHEDULER_ERROR, HA_RESTART_FAILED}
+    {
+        ENGINE_START,
+        ENGINE_STOP,
+        ENFORCEMENT_STARTED,
+        SCHEDULER_UNREACHABLE,
+        PLUGIN_ERROR,
+        SCHEDULER_ERROR,
+        HA_RESTART_FAILED,
+    }
 )
 # Not the engine's own: their rows say that a second one within 30 s is dropped, whatever the engine
 # makes of that.
@@ -54,13 +75,20 @@ WITHOUT_SURROUNDINGS = frozenset({HA_RESTART_FAILED, *EXTERNAL_EVENT_CODES.value
 ACTING: contextvars.ContextVar[tuple[str, str]] = contextvars.ContextVar("acting", default=("", ""))
 
 # Seconds in which a second event of the same code and objects is dropped.
-FLOOD_S = {LOGGED_IN: 5, HOST_UNTRUSTED: 60, HOST_NOT_RESPONDING: 180, HOST_RECOVERS: 10800, SCHEDULER_UNREACHABLE: 60}
+FLOOD_S = {
+    LOGGED_IN: 5,
+    HOST_UNTRUSTED: 60,
+    HOST_NOT_RESPONDING: 180,
+    HOST_RECOVERS: 10800,
+    SCHEDULER_UNREACHABLE: 60,
+}
 EXTERNAL_FLOOD_S = 30
 MAX_TEXT = 10_000  # MaxAuditLogMessageLength
 # The engine's own words, with its stray sign.
 _DUPLICATE = "[=Cannot add External Event. External Event with this custom id already exists.]"
 NO_SCHEDULER = (
-    "Failed to connect to external scheduler proxy. External filters, scoring functions and load balancing will not be "
+    "Failed to connect to external scheduler proxy. External filters, scoring functions and load "
+    "balancing will not be "
     "performed."
 )
 RETENTION = datetime.timedelta(days=30)  # AuditLogAgingThreshold
@@ -68,7 +96,8 @@ RETENTION = datetime.timedelta(days=30)  # AuditLogAgingThreshold
 
 @dataclasses.dataclass
 class Event:
-    """A row. `visible` is when its transaction ends, on the engine's clock; `deleted` hides it but keeps its row."""
+    """A row. `visible` is when its transaction ends, on the engine's clock; `deleted` hides it but
+    keeps its row."""
 
     id: int
     code: int
@@ -96,7 +125,9 @@ class AuditLog:
         self._last_id = 0
         self._flooded: dict[tuple[object, ...], float] = {}
 
-    def write(self, code: int, description: str, severity: str = "normal", **links: Any) -> Optional[Event]:
+    def write(
+        self, code: int, description: str, severity: str = "normal", **links: Any
+    ) -> Optional[Event]:
         """Write an event, None if it was dropped."""
         if code in self._faults.lost_events or self._floods(code, FLOOD_S.get(code, 0), links):
             return None
@@ -104,21 +135,40 @@ class AuditLog:
             links["user"], links["correlation"] = ACTING.get()
         self._last_id += 1
         visible = self._clock.now() + self._faults.late_events.get(code, 0.0)
-        row = Event(self._last_id, code, severity, description[:MAX_TEXT], self._clock.wall(), visible, **links)
+        row = Event(
+            self._last_id,
+            code,
+            severity,
+            description[:MAX_TEXT],
+            self._clock.wall(),
+            visible,
+            **links,
+        )
         self.rows.append(row)
         return row
 
     def write_external(
-        self, description: str, severity: str, origin: str, custom_id: int, flood_rate: Optional[int], **links: str
+        self,
+        description: str,
+        severity: str,
+        origin: str,
+        custom_id: int,
+        flood_rate: Optional[int],
+        **links: str,
     ) -> Event:
         """Write somebody else's event.
 
         Raises:
-            Fault: the origin is the engine's own, or (origin, custom_id) is there already, or the event was dropped: an
-                alert while the host has one, or a flood_rate that is 0 (every other value means no limit).
+            Fault: the origin is the engine's own, or (origin, custom_id) is there already, or the
+                event was dropped: an alert while the host has one, or a flood_rate that is 0 (every
+                other value means no limit).
         """
         if origin.lower() == "ovirt":
-            raise Fault(400, "Operation Failed", "[Cannot add External Event. Illegal Origin for External Event : oVirt]")
+            raise Fault(
+                400,
+                "Operation Failed",
+                "[Cannot add External Event. Illegal Origin for External Event : oVirt]",
+            )
         if any((row.origin, row.custom_id) == (origin, custom_id) for row in self.rows):
             raise Fault(400, "Operation Failed", _DUPLICATE)
         code = EXTERNAL_EVENT_CODES[severity]

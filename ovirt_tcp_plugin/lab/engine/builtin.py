@@ -1,8 +1,10 @@
 # SPDX-FileCopyrightText: The ovirt_tcp_plugin developers
 # SPDX-License-Identifier: Apache-2.0
-"""What every engine is born with: policy units and scheduling policies (`InternalPolicyUnits`, `InternalClusterPolicies`).
+"""What every engine is born with: policy units and scheduling policies (`InternalPolicyUnits`,
+`InternalClusterPolicies`).
 
-Ids and names are the engine's own. Only the units that do something here are known to `scheduling` and `rounds`.
+Ids and names are the engine's own. Only the units that do something here are known to `scheduling`
+and `rounds`.
 """
 
 from __future__ import annotations
@@ -30,12 +32,22 @@ AFFINITY_FILTER, MEMORY_FILTER = FILTERS["VmToHostsAffinityGroups"], FILTERS["Me
 _MAINTENANCE_FILTER = {"ClusterInMaintenance": "0bd8fef9-bcb4-4250-9998-410f01608d9b"}
 _UPGRADE_FILTER = {"InClusterUpgrade": "84e6ddee-ab0d-42dd-82f0-c298889db567"}
 # The filters that each policy runs first and last: -1 and 1.
-POSITIONS = {FILTERS["CPU"]: -1, _MAINTENANCE_FILTER["ClusterInMaintenance"]: -1, FILTERS["Host-hooks"]: 1}
+POSITIONS = {
+    FILTERS["CPU"]: -1,
+    _MAINTENANCE_FILTER["ClusterInMaintenance"]: -1,
+    FILTERS["Host-hooks"]: 1,
+}
 CLUSTER_MAINTENANCE_FILTER = _MAINTENANCE_FILTER["ClusterInMaintenance"]
 
 # Weights by name: id.
-_CPU_EVEN, _MEMORY_EVEN = "7db4ab05-81ab-42e8-868a-aee2df483edb", "4134247a-9c58-4b9a-8593-530bb9e37c59"
-_CPU_SAVING, _MEMORY_SAVING = "736999d0-1023-46a4-9a75-1316ed50e15b", "9dfe6086-646d-43b8-8eef-4d94de8472c8"
+_CPU_EVEN, _MEMORY_EVEN = (
+    "7db4ab05-81ab-42e8-868a-aee2df483edb",
+    "4134247a-9c58-4b9a-8593-530bb9e37c59",
+)
+_CPU_SAVING, _MEMORY_SAVING = (
+    "736999d0-1023-46a4-9a75-1316ed50e15b",
+    "9dfe6086-646d-43b8-8eef-4d94de8472c8",
+)
 _GUESTS_EVEN = "3ba8c988-f779-42c0-90ce-caa8243edee7"
 _WEIGHTS = {
     "OptimalForCpuEvenDistribution": _CPU_EVEN,
@@ -79,7 +91,10 @@ _SELECTORS = {
 }
 
 UNITS = [
-    *((uid, name, "filter") for name, uid in {**FILTERS, **_MAINTENANCE_FILTER, **_UPGRADE_FILTER}.items()),
+    *(
+        (uid, name, "filter")
+        for name, uid in {**FILTERS, **_MAINTENANCE_FILTER, **_UPGRADE_FILTER}.items()
+    ),
     *((uid, name, "weight") for name, uid in _WEIGHTS.items()),
     *((uid, name, "load_balancing") for name, uid in _BALANCES.items()),
     *((uid, name, "") for name, uid in _SELECTORS.items()),
@@ -90,7 +105,12 @@ UNITS = [
 EVERYONE = "eee00000-0000-0000-0000-123456789eee"
 BLANK_TEMPLATE = "00000000-0000-0000-0000-000000000000"
 EVERYONES_ROLES = [
-    ("def00009-0000-0000-0000-def000000009", "UserTemplateBasedVm", ("create_vm", "assign_cpu_profile"), BLANK_TEMPLATE),
+    (
+        "def00009-0000-0000-0000-def000000009",
+        "UserTemplateBasedVm",
+        ("create_vm", "assign_cpu_profile"),
+        BLANK_TEMPLATE,
+    ),
     ("def00017-0000-0000-0000-def000000017", "CpuProfileOperator", ("assign_cpu_profile",), ""),
     ("def00021-0000-0000-0000-def000000015", "UserProfileEditor", ("edit_profile",), ""),
 ]
@@ -100,9 +120,13 @@ ON_THE_SYSTEM = "UserProfileEditor"
 _UTILIZATION = {"HighUtilization": "^([5-9][0-9])$"}
 _MINUTES = {"CpuOverCommitDurationMinutes": "^([1-9][0-9]*)$"}
 _RATIO = {"VCpuToPhysicalCpuRatio": r"^([0-2](\.([0-9]+))?)$"}
-_MEMORY = {"MaxFreeMemoryForOverUtilized": "^([1-9][0-9]*)$", "MinFreeMemoryForUnderUtilized": "^([1-9][0-9]*)$"}
+_MEMORY = {
+    "MaxFreeMemoryForOverUtilized": "^([1-9][0-9]*)$",
+    "MinFreeMemoryForUnderUtilized": "^([1-9][0-9]*)$",
+}
 _GRACE = {"SpmVmGrace": "^([0-9]|[1-9][0-9]+)$"}
-# Properties that a unit understands, by its id: name and regular expression of the whole value (`PolicyUnitParameter`).
+# Properties that a unit understands, by its id: name and regular expression of the whole value
+# (`PolicyUnitParameter`).
 PARAMETERS = {
     FILTERS["CPUOverloaded"]: {**_UTILIZATION, **_MINUTES},
     FILTERS["Swap"]: {"MaximumAllowedSwapUsage": "^1?[0-9]?[0-9]$"},
@@ -121,7 +145,11 @@ PARAMETERS = {
         "EnableAutomaticHostPowerManagement": "^(true|false)$",
         "HostsInReserve": "^[0-9][0-9]*$",
     },
-    GUEST_BALANCE: {**_GRACE, "HighVmCount": "^([0-9]|[1-9][0-9]+)$", "MigrationThreshold": "^([2-9]|[1-9][0-9]+)$"},
+    GUEST_BALANCE: {
+        **_GRACE,
+        "HighVmCount": "^([0-9]|[1-9][0-9]+)$",
+        "MigrationThreshold": "^([2-9]|[1-9][0-9]+)$",
+    },
 }
 
 NONE_POLICY = "b4ed2332-a7ac-4d5f-9596-99a439cb2812"
@@ -160,6 +188,12 @@ POLICIES = [
         _USUAL,
         {_GUESTS_EVEN: 2, **_COMMON_WEIGHTS},
         GUEST_BALANCE,
-        {"HeSparesCount": "0", **_OVERLOAD, "HighVmCount": "10", "MigrationThreshold": "5", "SpmVmGrace": "5"},
+        {
+            "HeSparesCount": "0",
+            **_OVERLOAD,
+            "HighVmCount": "10",
+            "MigrationThreshold": "5",
+            "SpmVmGrace": "5",
+        },
     ),
 ]

@@ -1,6 +1,7 @@
 # SPDX-FileCopyrightText: The ovirt_tcp_plugin developers
 # SPDX-License-Identifier: Apache-2.0
-"""Which external policy units the engine knows: asked once, when it starts (`ExternalSchedulerDiscovery`).
+"""Which external policy units the engine knows: asked once, when it starts
+(`ExternalSchedulerDiscovery`).
 
 A start reads the units as the database has them, disables the external ones there in the one
 transaction of its beans, and asks in a thread (`SchedulingManager.loadExternalScheduler`). The

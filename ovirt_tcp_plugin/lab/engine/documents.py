@@ -408,8 +408,8 @@ def group(row: AffinityGroup, tables: Model, inline: bool = False) -> Element:
 
 
 def member_link(collection: str, uid: str) -> Element:
-    """Return who bears an affinity label, one of `hosts` or `vms` (`BackendAffinityLabelHelper`).
-    """
+    """Return who bears an affinity label, one of `hosts` or `vms`
+    (`BackendAffinityLabelHelper`)."""
     return _link(collection[:-1], uid, collection)
 
 
@@ -452,7 +452,8 @@ def feature(name: str) -> Element:
 
 
 def hook(host_id: str, point: str, name: str, checksum: str) -> Element:
-    """Return a VDSM hook as its host reports it. The checksum is a SHA-256, whatever its tag says."""
+    """Return a VDSM hook as its host reports it. The checksum is a SHA-256, whatever its tag
+    says."""
     uid = str(uuid.uuid5(_SPACE, f"{point}/{name}"))
     return _entity("hook", uid, f"hosts/{host_id}/hooks", name=name, event_name=point, md5=checksum)
 
@@ -481,7 +482,8 @@ def permit(row: Role, uid: str, name: str) -> Element:
 
 
 def user(row: User) -> Element:
-    """Return a user. Its name ends with the provider of authorization, not with the profile that it logs in with."""
+    """Return a user. Its name ends with the provider of authorization, not with the profile that it
+    logs in with."""
     principal, _, profile = row.name.partition("@")
     domain = f"{profile}-authz"
     root = _entity("user", row.id, "users", name=principal)

@@ -33,4 +33,8 @@ def refusal(detail: str) -> Fault:
 
 def mandatory(parameter: str) -> Fault:
     """Return the refusal of a document that lacks something, such as `event.custom_id`: 400."""
-    return Fault(400, "Input validation failed.", f"Parameter '{parameter}' is mandatory but was not provided.")
+    return Fault(
+        400,
+        "Input validation failed.",
+        f"Parameter '{parameter}' is mandatory but was not provided.",
+    )

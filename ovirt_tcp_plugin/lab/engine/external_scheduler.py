@@ -1,10 +1,12 @@
 # SPDX-FileCopyrightText: The ovirt_tcp_plugin developers
 # SPDX-License-Identifier: Apache-2.0
-"""The engine's client of the external scheduler, byte for byte as Apache xmlrpc-client 3.1.3 writes.
+"""The engine's client of the external scheduler, byte for byte as Apache xmlrpc-client 3.1.3
+writes.
 
-Source of the rules: `ExternalSchedulerBrokerImpl`. Values travel untyped, an empty map is `<struct/>`, connections
-are kept alive. No answer, a Fault or an answer that cannot be parsed keeps all hosts; an answer without `result`
-keeps none; one without `result_code` breaks the engine's command.
+Source of the rules: `ExternalSchedulerBrokerImpl`. Values travel untyped, an empty map is
+`<struct/>`, connections are kept alive. No answer, a Fault or an answer that cannot be parsed keeps
+all hosts; an answer without `result` keeps none; one without `result_code` breaks the engine's
+command.
 """
 
 from __future__ import annotations
@@ -45,7 +47,8 @@ class Answer:
 
 
 class ExternalScheduler:
-    """Connections that are kept alive and used one call at a time, as the JVM keeps them. Thread-safe."""
+    """Connections that are kept alive and used one call at a time, as the JVM keeps them.
+    Thread-safe."""
 
     def __init__(self, url: str, response_within_s: float) -> None:
         parts = urllib.parse.urlsplit(url)
@@ -60,12 +63,18 @@ class ExternalScheduler:
         found = self._call(request("discover", []))
         if not isinstance(found, dict) or set(found) - {"filters", "scores", "balance"}:
             raise NoAnswer("discovery answered something unknown")
-        units = [unit for kind in found.values() for unit in (kind.values() if isinstance(kind, dict) else [None])]
+        units = [
+            unit
+            for kind in found.values()
+            for unit in (kind.values() if isinstance(kind, dict) else [None])
+        ]
         if not all(isinstance(unit, list) and len(unit) > 1 for unit in units):
             raise NoAnswer("discovery answered units without description and properties")
         return found
 
-    def run_filters(self, names: Sequence[str], hosts: Sequence[str], vm: str, properties: Mapping[str, str]) -> Answer:
+    def run_filters(
+        self, names: Sequence[str], hosts: Sequence[str], vm: str, properties: Mapping[str, str]
+    ) -> Answer:
         """Return the reply. Raises NoAnswer or CommandFails."""
         found = self._call(request("runFilters", [list(names), list(hosts), vm, dict(properties)]))
         if isinstance(found, list):
@@ -85,7 +94,13 @@ class ExternalScheduler:
             (value,), _method = xmlrpc.client.loads(answer)
         except xmlrpc.client.Fault as e:
             raise NoAnswer(f"fault {e.faultString}") from e
-        except (xml.parsers.expat.ExpatError, xmlrpc.client.Error, ValueError, TypeError, KeyError) as e:
+        except (
+            xml.parsers.expat.ExpatError,
+            xmlrpc.client.Error,
+            ValueError,
+            TypeError,
+            KeyError,
+        ) as e:
             raise NoAnswer("an answer that cannot be parsed") from e
         return value
 
@@ -111,7 +126,11 @@ class ExternalScheduler:
         return connection
 
     def _send(self, connection: http.client.HTTPConnection, body: bytes) -> bytes:
-        headers = {"Content-Type": "text/xml", "User-Agent": _USER_AGENT, "Connection": "keep-alive"}
+        headers = {
+            "Content-Type": "text/xml",
+            "User-Agent": _USER_AGENT,
+            "Connection": "keep-alive",
+        }
         try:
             connection.request("POST", self._path, body, headers)
             answer = connection.getresponse()
@@ -147,6 +166,10 @@ def _value(value: Any) -> str:
     if isinstance(value, list):
         return f"<value><array><data>{''.join(_value(one) for one in value)}</data></array></value>"
     if isinstance(value, dict):
-        members = "".join(f"<member><name>{escape(k)}</name>{_value(v)}</member>" for k, v in value.items())
-        return f"<value><struct>{members}</struct></value>" if members else "<value><struct/></value>"
+        members = "".join(
+            f"<member><name>{escape(k)}</name>{_value(v)}</member>" for k, v in value.items()
+        )
+        return (
+            f"<value><struct>{members}</struct></value>" if members else "<value><struct/></value>"
+        )
     return f"<value>{escape(value)}</value>"

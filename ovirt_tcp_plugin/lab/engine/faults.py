@@ -1,8 +1,10 @@
 # SPDX-FileCopyrightText: The ovirt_tcp_plugin developers
 # SPDX-License-Identifier: Apache-2.0
-"""What goes wrong at the engine: one set of switches for tests, in the process or over the lab's control port.
+"""What goes wrong at the engine: one set of switches for tests, in the process or over the lab's
+control port.
 
-All are off at the start, each may be switched at any time. Names are those of hosts and VMs, not their ids.
+All are off at the start, each may be switched at any time. Names are those of hosts and VMs, not
+their ids.
 """
 
 from __future__ import annotations
@@ -29,7 +31,8 @@ class AnswerFault:
 
     Attributes:
         kind: one of the constants above.
-        verb, path: of which requests; `path` is a regular expression for the whole path below /ovirt-engine/.
+        verb, path: of which requests; `path` is a regular expression for the whole path below
+            /ovirt-engine/.
         times: how many of them still do; 0 when it is over.
     """
 
@@ -50,8 +53,8 @@ class Faults:
     Attributes:
         answers: requests that go wrong.
         lost_events: codes that never reach the audit log.
-        late_events: code -> seconds between an event's id being drawn and its row being visible, as with a writer whose
-            transaction takes long: greater ids show up before it.
+        late_events: code -> seconds between an event's id being drawn and its row being visible, as
+            with a writer whose transaction takes long: greater ids show up before it.
         refused_maintenance: host -> the text of the refusal (SPM tasks, running steps, ...).
         hanging_maintenance: hosts that stay in preparing_for_maintenance.
         units_reload: when a start reads its policy units again after a discovery that wrote
@@ -74,10 +77,13 @@ class Faults:
         self._lock = threading.Lock()
 
     def switch(self, changes: Mapping[str, Any]) -> None:
-        """Set switches by name, as they arrive in JSON. Raises KeyError, TypeError or ValueError."""
+        """Set switches by name, as they arrive in JSON. Raises KeyError, TypeError or
+        ValueError."""
         read: dict[str, Callable[[Any], Any]] = {
             "answers": lambda value: [AnswerFault(**one) for one in value],
-            "late_events": lambda value: {int(code): float(seconds) for code, seconds in value.items()},
+            "late_events": lambda value: {
+                int(code): float(seconds) for code, seconds in value.items()
+            },
             "refused_maintenance": dict,
             "units_reload": str,
         }

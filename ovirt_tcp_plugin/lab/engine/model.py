@@ -63,11 +63,14 @@ class Vm:
     Attributes:
         next_run: custom properties that take effect at its next start.
         run_once: custom properties of this run only; REST does not show them.
-        affinity: migratable, user_migratable or pinned; `pinned_to` are the host ids of the placement policy.
+        affinity: migratable, user_migratable or pinned; `pinned_to` are the host ids of the
+            placement policy.
         fqdn, ips: what its guest agent reports.
-        boots: its host's count of boots when it was started there: another count means that it died with its host.
+        boots: its host's count of boots when it was started there: another count means that it died
+            with its host.
         tried: hosts on which this start or migration failed already.
-        restart: it is down by no user's will and highly available; `tries` counts the restarts, `retry_at` is the next.
+        restart: it is down by no user's will and highly available; `tries` counts the restarts,
+            `retry_at` is the next.
         due: when something happens next, on the engine's clock.
     """
 
@@ -113,7 +116,8 @@ class Vm:
 
 @dataclasses.dataclass
 class Cluster:
-    """A cluster with its scheduling policy. `features` are the additional ones that its hosts must have.
+    """A cluster with its scheduling policy. `features` are the additional ones that its hosts must
+    have.
 
     Attributes:
         level: compatibility version.
@@ -230,7 +234,8 @@ class User:
 
 @dataclasses.dataclass(frozen=True)
 class Timings:
-    """How long things take, in seconds: first the world's, then the engine's own settings with their defaults."""
+    """How long things take, in seconds: first the world's, then the engine's own settings with
+    their defaults."""
 
     host_initialization: float = 0.5
     event_after_up: float = 0.5  # the host is Up before VDS_DETECTED is logged (InitVdsOnUpCommand)
@@ -251,14 +256,17 @@ class Timings:
     session_idle: float = 1800.0  # UserSessionTimeOutInterval
     refused_log_in: float = 0.0  # a real one answers after 5 s
     locked_account: float = 3600.0  # of aaa-jdbc, after MAX_FAILURES_SINCE_SUCCESS refused log-ins
-    notifier: float = 0.0  # ENGINE_INTERVAL_IN_SECONDS of ovirt-engine-notifier (300), 0 if that is not installed
+    notifier: float = (
+        0.0  # ENGINE_INTERVAL_IN_SECONDS of ovirt-engine-notifier (300), 0 if that is not installed
+    )
 
 
 _InCluster = TypeVar("_InCluster", bound="Union[Host, Vm]")
 
 
 class ByCluster(dict[str, _InCluster]):
-    """Rows by id, and by their cluster: large engines have many. One that changes its cluster is taken out and put in."""
+    """Rows by id, and by their cluster: large engines have many. One that changes its cluster is
+    taken out and put in."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -295,13 +303,16 @@ class Model:
         self.audit_log = AuditLog(clock, faults)
         self.journal: list[dict[str, Any]] = []
         self.units = {
-            uid: Unit(uid, name, kind, properties=dict(builtin.PARAMETERS.get(uid, {}))) for uid, name, kind in builtin.UNITS
+            uid: Unit(uid, name, kind, properties=dict(builtin.PARAMETERS.get(uid, {})))
+            for uid, name, kind in builtin.UNITS
         }
         self.policies: dict[str, Policy] = {}
         for uid, name, filters, factors, balance, properties in builtin.POLICIES:
             policy = Policy(uid, name, locked=True, properties=dict(properties), balances=[balance])
             policy.filters, policy.weights = list(filters), list(factors)
-            policy.numbers = {unit: builtin.POSITIONS.get(unit, 0) for unit in filters} | dict(factors)
+            policy.numbers = {unit: builtin.POSITIONS.get(unit, 0) for unit in filters} | dict(
+                factors
+            )
             self.policies[uid] = policy
         # The database's rows of those policies that a refused edit left otherwise in memory, by id.
         self.unspoiled_policies: dict[str, Policy] = {}
@@ -329,7 +340,9 @@ class Model:
 
     def vms_on(self, host_id: str) -> list[Vm]:
         """Return the VMs that run on a host."""
-        return [vm for vm in self._near(host_id) if vm.host == host_id and vm.status not in NOT_RUNNING]
+        return [
+            vm for vm in self._near(host_id) if vm.host == host_id and vm.status not in NOT_RUNNING
+        ]
 
     def up_hosts(self, cluster: str) -> list[Host]:
         """Return the hosts of a cluster that are Up."""
@@ -349,19 +362,30 @@ class Model:
         return {permit for uid in user.roles for permit in self.roles[uid].permits}
 
     def understood(self, policy: Policy) -> dict[str, str]:
-        """Return the properties that the units of a policy understand: name -> regular expression."""
-        units = (self.units.get(uid) for uid in (*policy.filters, *policy.weights, *policy.balances))
-        return {name: regex for unit in units if unit is not None for name, regex in unit.properties.items()}
+        """Return the properties that the units of a policy understand: name -> regular
+        expression."""
+        units = (
+            self.units.get(uid) for uid in (*policy.filters, *policy.weights, *policy.balances)
+        )
+        return {
+            name: regex
+            for unit in units
+            if unit is not None
+            for name, regex in unit.properties.items()
+        }
 
     def saved_properties(self, policy: str, given: Mapping[str, str]) -> dict[str, str]:
-        """Return the properties of a cluster as it is saved (`ClusterOperationCommandBase.updateClusterPolicyProperties`).
+        """Return the properties of a cluster as it is saved
+        (`ClusterOperationCommandBase.updateClusterPolicyProperties`).
 
-        What it has stays, the policy's own fill in the rest, and what no unit of the policy understands is dropped. A later
-        edit of the policy does not reach the cluster.
+        What it has stays, the policy's own fill in the rest, and what no unit of the policy
+        understands is dropped. A later edit of the policy does not reach the cluster.
         """
         chosen = self.policies[policy]
         known = self.understood(chosen)
-        return {name: value for name, value in {**chosen.properties, **given}.items() if name in known}
+        return {
+            name: value for name, value in {**chosen.properties, **given}.items() if name in known
+        }
 
     def members(self, group: AffinityGroup) -> tuple[set[str], set[str]]:
         """Return the ids of a group's hosts and VMs, those of its labels among them."""

@@ -14,7 +14,10 @@ from ovirt_tcp_plugin.lab.engine import audit_log
 from ovirt_tcp_plugin.lab.engine.model import Model
 
 _UP = "Engine server is up and running."
-_DOWN = "ovirt-engine-notifier is not able to connect to engine server, engine might be down or not responding."
+_DOWN = (
+    "ovirt-engine-notifier is not able to connect to engine server, engine might be down or not "
+    "responding."
+)
 
 
 class Notifier:

@@ -1,6 +1,7 @@
 # SPDX-FileCopyrightText: The ovirt_tcp_plugin developers
 # SPDX-License-Identifier: Apache-2.0
-"""The engine's configuration, read once at each of its starts: changes by `engine-config` count from the next one."""
+"""The engine's configuration, read once at each of its starts: changes by `engine-config` count
+from the next one."""
 
 from __future__ import annotations
 
@@ -21,7 +22,8 @@ class Options:
         external_scheduler: ExternalSchedulerServiceURL, empty if ExternalSchedulerEnabled is false.
         external_response: ExternalSchedulerResponseTimeout, in seconds.
         ha_long_retry: RetryToRunAutoStartVmLongIntervalInSeconds.
-        vm_properties: UserDefinedVMProperties of the clusters' level: name -> regular expression of the whole value.
+        vm_properties: UserDefinedVMProperties of the clusters' level: name -> regular expression of
+            the whole value.
     """
 
     external_scheduler: str
@@ -35,7 +37,9 @@ def read(path: Path) -> Options:
     rows = json.loads(path.read_text(encoding="utf-8"))
     general = {key: versions["general"] for key, versions in rows.items() if "general" in versions}
     enabled = general["ExternalSchedulerEnabled"].lower() == "true"
-    defined = (one.partition("=") for one in rows["UserDefinedVMProperties"][LEVEL].split(";") if one)
+    defined = (
+        one.partition("=") for one in rows["UserDefinedVMProperties"][LEVEL].split(";") if one
+    )
     return Options(
         general["ExternalSchedulerServiceURL"] if enabled else "",
         int(general["ExternalSchedulerResponseTimeout"]) / 1000,

@@ -1,6 +1,7 @@
 # SPDX-FileCopyrightText: The ovirt_tcp_plugin developers
 # SPDX-License-Identifier: Apache-2.0
-"""A VM's configuration as it is exported and imported: what of an OVF matters to trust (`OvfVmWriter`, `OvfVmReader`).
+"""A VM's configuration as it is exported and imported: what of an OVF matters to trust
+(`OvfVmWriter`, `OvfVmReader`).
 
 The flag TrustedService is the cluster's, not the VM's, and nobody signs it.
 """
@@ -31,7 +32,9 @@ def write(given: Configuration) -> str:
     ElementTree.register_namespace("ovf", _OVF)
     ElementTree.register_namespace("xsi", _XSI)
     root = ElementTree.Element(f"{{{_OVF}}}Envelope", {f"{{{_OVF}}}version": "4.5.0.0"})
-    content = ElementTree.SubElement(root, "Content", {f"{{{_OVF}}}id": "out", f"{{{_XSI}}}type": "ovf:VirtualSystem_Type"})
+    content = ElementTree.SubElement(
+        root, "Content", {f"{{{_OVF}}}id": "out", f"{{{_XSI}}}type": "ovf:VirtualSystem_Type"}
+    )
     properties = ";".join(f"{name}={value}" for name, value in given.properties.items())
     for tag, text in (
         ("Name", given.name),
@@ -49,10 +52,18 @@ def read(text: str) -> Configuration:
     try:
         content = ElementTree.fromstring(text).find("Content")  # noqa: S314 - the lab talks to itself
     except ElementTree.ParseError as e:
-        raise Fault(400, "Operation Failed", "[Cannot import VM. Failed to parse a given OVF configuration.]") from e
+        raise Fault(
+            400,
+            "Operation Failed",
+            "[Cannot import VM. Failed to parse a given OVF configuration.]",
+        ) from e
     section = None if content is None else content.find("Section")
     if content is None or section is None:
-        raise Fault(400, "Operation Failed", "[Cannot import VM. Failed to parse a given OVF configuration.]")
+        raise Fault(
+            400,
+            "Operation Failed",
+            "[Cannot import VM. Failed to parse a given OVF configuration.]",
+        )
     pairs = (content.findtext("UserDefinedProperties") or "").split(";")
     return Configuration(
         section.get(f"{{{_OVF}}}id", ""),

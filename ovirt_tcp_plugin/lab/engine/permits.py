@@ -1,6 +1,7 @@
 # SPDX-FileCopyrightText: The ovirt_tcp_plugin developers
 # SPDX-License-Identifier: Apache-2.0
-"""Who may do what: the permits of a request, and those that roles give (`ActionGroup`, `ActionType`).
+"""Who may do what: the permits of a request, and those that roles give (`ActionGroup`,
+`ActionType`).
 
 Only rights on the whole system are known, as the broker's user has them.
 """
@@ -37,10 +38,19 @@ PERMITS = {
 }
 # Those that make no administrator of whoever has them.
 OF_USERS = frozenset(
-    {"create_vm", "delete_vm", "edit_vm_properties", "migrate_vm", "stop_vm", "hibernate_vm", "run_vm"}
+    {
+        "create_vm",
+        "delete_vm",
+        "edit_vm_properties",
+        "migrate_vm",
+        "stop_vm",
+        "hibernate_vm",
+        "run_vm",
+    }
     | {"login", "edit_profile"}
 )
-# Requests that change something, by the beginning of their path: the permit. The first that fits counts.
+# Requests that change something, by the beginning of their path: the permit. The first that fits
+# counts.
 _NEEDED = (
     ("events", "inject_external_events"),
     ("clusters/{}/affinitygroups", "manipulate_affinity_groups"),

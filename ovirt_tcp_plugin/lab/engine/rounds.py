@@ -1,9 +1,11 @@
 # SPDX-FileCopyrightText: The ovirt_tcp_plugin developers
 # SPDX-License-Identifier: Apache-2.0
-"""What the engine does again and again by itself: HA restarts, affinity, load balancing, recovery of hosts.
+"""What the engine does again and again by itself: HA restarts, affinity, load balancing, recovery
+of hosts.
 
-Sources: `AutoStartVmsRunner`, `AffinityRulesEnforcementManager`, `SchedulingManager.performLoadBalancing`,
-`EvenGuestDistributionBalancePolicyUnit`, `AutoRecoveryManager`.
+Sources: `AutoStartVmsRunner`, `AffinityRulesEnforcementManager`,
+`SchedulingManager.performLoadBalancing`, `EvenGuestDistributionBalancePolicyUnit`,
+`AutoRecoveryManager`.
 """
 
 from __future__ import annotations
@@ -19,7 +21,8 @@ from ovirt_tcp_plugin.lab.engine.model import DOWN, UP, Cluster, Model, Policy, 
 from ovirt_tcp_plugin.lab.engine.scheduling import Scheduling
 from ovirt_tcp_plugin.lab.engine.vms import Vms
 
-# A VM of higher priority that cannot start keeps the others waiting so long (MaxTimeAutoStartBlockedOnPriority).
+# A VM of higher priority that cannot start keeps the others waiting so long
+# (MaxTimeAutoStartBlockedOnPriority).
 MAX_BLOCKED_S = 600.0
 
 
@@ -72,7 +75,8 @@ class Rounds:
                     break
 
     def balance(self) -> None:
-        """Move one VM of each cluster for the sake of its policy. A cluster whose policy has no balance ends the round."""
+        """Move one VM of each cluster for the sake of its policy. A cluster whose policy has no
+        balance ends the round."""
         for cluster in list(self._model.clusters.values()):
             policy = self._model.policies[cluster.policy]
             if not policy.balances:
@@ -81,14 +85,23 @@ class Rounds:
                 self._balance_guests(cluster, policy)
 
     def _balance_guests(self, cluster: Cluster, policy: Policy) -> None:
-        high, threshold = (int(_property(cluster, policy, name)) for name in ("HighVmCount", "MigrationThreshold"))
+        high, threshold = (
+            int(_property(cluster, policy, name)) for name in ("HighVmCount", "MigrationThreshold")
+        )
         with self._model.lock:
-            counts = {host.id: len(self._model.vms_on(host.id)) for host in self._model.up_hosts(cluster.id)}
+            counts = {
+                host.id: len(self._model.vms_on(host.id))
+                for host in self._model.up_hosts(cluster.id)
+            }
             worst = max(counts, key=counts.__getitem__, default="")
             if not worst or counts[worst] < high:
                 return
             targets = [host for host, count in counts.items() if counts[worst] - count >= threshold]
-            movable = [vm for vm in self._model.vms_on(worst) if vm.status == UP and vm.affinity == "migratable"]
+            movable = [
+                vm
+                for vm in self._model.vms_on(worst)
+                if vm.status == UP and vm.affinity == "migratable"
+            ]
         for vm in movable:
             if targets and self._moves(vm, "balance", targets):
                 return
@@ -101,7 +114,8 @@ class Rounds:
         return True
 
     def _restart_vms(self, now: float) -> None:
-        """Restart what is highly available: ten tries in short intervals, then in long ones, for ever."""
+        """Restart what is highly available: ten tries in short intervals, then in long ones, for
+        ever."""
         lost = [vm for vm in self._model.vms.values() if vm.restart]
         needed = 0
         for vm in sorted(lost, key=lambda one: (-one.priority, one.name)):
@@ -118,12 +132,17 @@ class Rounds:
     def _restart_vm(self, vm: Vm, now: float) -> None:
         timings = self._model.timings
         vm.tries += 1
-        # Also when the start is accepted: it may fail on the host, and then the next try is due as late.
-        vm.retry_at = now + (timings.ha_retry if vm.tries < timings.ha_short_tries else timings.ha_long_retry)
+        # Also when the start is accepted: it may fail on the host, and then the next try is due as
+        # late.
+        vm.retry_at = now + (
+            timings.ha_retry if vm.tries < timings.ha_short_tries else timings.ha_long_retry
+        )
         try:
             self._vms.start(vm, "ha")
         except Fault:
-            self._model.log(audit_log.HA_RESTART_FAILED, f"Failed to restart VM {vm.name}.", "error", vm=vm.id)
+            self._model.log(
+                audit_log.HA_RESTART_FAILED, f"Failed to restart VM {vm.name}.", "error", vm=vm.id
+            )
 
 
 def _property(cluster: Cluster, policy: Policy, name: str) -> str:

@@ -13,7 +13,12 @@ from typing import Any, Optional
 
 from ovirt_tcp_plugin.lab.engine import affinity, audit_log, builtin
 from ovirt_tcp_plugin.lab.engine.errors import Fault
-from ovirt_tcp_plugin.lab.engine.external_scheduler import Answer, CommandFails, ExternalScheduler, NoAnswer
+from ovirt_tcp_plugin.lab.engine.external_scheduler import (
+    Answer,
+    CommandFails,
+    ExternalScheduler,
+    NoAnswer,
+)
 from ovirt_tcp_plugin.lab.engine.model import UP, Host, Model, Policy, Vm
 
 
@@ -29,12 +34,15 @@ class Scheduling:
         with self._model.lock:
             return self._internal(vm, self._candidates(vm, hosts))
 
-    def schedule(self, vm: Vm, purpose: str, hosts: Optional[Sequence[str]] = None) -> Optional[Host]:
+    def schedule(
+        self, vm: Vm, purpose: str, hosts: Optional[Sequence[str]] = None
+    ) -> Optional[Host]:
         """Return the host for a VM, None when no host is left. Holds the cluster's lock meanwhile.
 
         Args:
             purpose: start, resume, migrate, evacuate, ha, enforcer or balance; for the journal.
-            hosts: ids to choose from; None for all of the cluster. The VM's own and those it failed on never count.
+            hosts: ids to choose from; None for all of the cluster. The VM's own and those it failed
+                on never count.
 
         Raises:
             Fault: the external scheduler's answer broke the command.
@@ -46,7 +54,9 @@ class Scheduling:
                 internal = self._internal(vm, candidates)
             kind, left = self._run_external(vm, [host.id for host in internal])
             with tables.lock:
-                chosen = self._best(vm, [host for host in internal if host.id in left and host.status == UP])
+                chosen = self._best(
+                    vm, [host for host in internal if host.id in left and host.status == UP]
+                )
                 entry = {
                     "time": tables.now(),
                     "purpose": purpose,
@@ -73,7 +83,9 @@ class Scheduling:
             left = [host for host in left if host.hosted_engine]
         if builtin.CLUSTER_MAINTENANCE_FILTER in filters and not (vm.high_availability or vm.host):
             left = []
-        return affinity.allowed(self._model, vm, left) if builtin.AFFINITY_FILTER in filters else left
+        return (
+            affinity.allowed(self._model, vm, left) if builtin.AFFINITY_FILTER in filters else left
+        )
 
     def _run_external(self, vm: Vm, hosts: list[str]) -> tuple[str, set[str]]:
         with self._model.lock:
@@ -111,7 +123,11 @@ class Scheduling:
                 about = f"Running the external scheduler plugin '{plugin}' failed: '{text}'"
                 self._model.log(audit_log.PLUGIN_ERROR, about, "error")
         for text in texts:
-            self._model.log(audit_log.SCHEDULER_ERROR, f"Running the external scheduler failed: '{text}'", "error")
+            self._model.log(
+                audit_log.SCHEDULER_ERROR,
+                f"Running the external scheduler failed: '{text}'",
+                "error",
+            )
 
 
 def _accepted(answer: Answer) -> set[str]:

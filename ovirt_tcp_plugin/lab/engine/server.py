@@ -1,6 +1,7 @@
 # SPDX-FileCopyrightText: The ovirt_tcp_plugin developers
 # SPDX-License-Identifier: Apache-2.0
-"""The engine as a running thing: its parts wired together, its start, its restarts, and its heart-beat."""
+"""The engine as a running thing: its parts wired together, its start, its restarts, and its
+heart-beat."""
 
 from __future__ import annotations
 
@@ -45,15 +46,15 @@ class Config:
         users: password by user name. They are super users.
         directory: password by user name, of users without any role.
         clusters: names.
-        hosts: mappings with name, address, cluster (a name) and optionally status, hosted_engine, features, and
-            hook_directory: that of the VDSM hooks which decide there.
-        vms: mappings with name, cluster and optionally host, high_availability, priority, custom_properties, origin,
-            affinity and pinned_to (host names).
+        hosts: mappings with name, address, cluster (a name) and optionally status, hosted_engine,
+            features, and hook_directory: that of the VDSM hooks which decide there.
+        vms: mappings with name, cluster and optionally host, high_availability, priority,
+            custom_properties, origin, affinity and pinned_to (host names).
         external_scheduler: URL, empty if ExternalSchedulerEnabled is false.
         attestation_server: AttestationServer, of which only the existence counts.
         vm_properties: UserDefinedVMProperties, name -> regular expression of the whole value.
-        options: file of the lab's `engine-config`, read at each start; it then counts instead of external_scheduler,
-            vm_properties and the timings external_response and ha_long_retry.
+        options: file of the lab's `engine-config`, read at each start; it then counts instead of
+            external_scheduler, vm_properties and the timings external_response and ha_long_retry.
         up_mark: file that is there while the engine runs and is written at each start
             (ENGINE_UP_MARK, on a real machine /var/lib/ovirt-engine/engine.up), empty for none.
         seed: of the engine's races.
@@ -69,7 +70,9 @@ class Config:
     vms: Sequence[Mapping[str, Any]] = ()
     external_scheduler: str = ""
     attestation_server: str = ""
-    vm_properties: Mapping[str, str] = dataclasses.field(default_factory=lambda: {"trusted_host_flag": "^(true|false)$"})
+    vm_properties: Mapping[str, str] = dataclasses.field(
+        default_factory=lambda: {"trusted_host_flag": "^(true|false)$"}
+    )
     options: str = ""
     timings: Mapping[str, float] = dataclasses.field(default_factory=dict)
     up_mark: str = ""
@@ -79,7 +82,8 @@ class Config:
 
 
 class EngineSimulator:
-    """An engine in this process. With a ManualClock nothing happens by itself: `advance` is its time."""
+    """An engine in this process. With a ManualClock nothing happens by itself: `advance` is its
+    time."""
 
     def __init__(self, config: Config, clock: Optional[Clock] = None) -> None:
         self.config = config
@@ -96,7 +100,12 @@ class EngineSimulator:
         self.sessions = Sessions(self.model)
         self._vm_properties: dict[str, str] = {}
         self.rest = Rest(
-            self.model, self.scheduling, self.hosts, self.vms, self._vm_properties, config.attestation_server
+            self.model,
+            self.scheduling,
+            self.hosts,
+            self.vms,
+            self._vm_properties,
+            config.attestation_server,
         )
         self.web = Web(self, config.certificate, config.key, (config.port, config.control_port))
         self.away_until = 0.0
@@ -109,7 +118,8 @@ class EngineSimulator:
         return f"https://127.0.0.1:{self.web.port}{documents.API}"
 
     def start(self) -> None:
-        """Start to serve. By then the external scheduler has answered, unless it takes longer than the engine's start."""
+        """Start to serve. By then the external scheduler has answered, unless it takes longer than
+        the engine's start."""
         self._begin()
         self.discovery.wait(self.model.timings.restart)
         self.web.start()
@@ -135,7 +145,8 @@ class EngineSimulator:
         self.sessions.end_all()
 
     def advance(self, seconds: float, step_s: float = HEARTBEAT_S) -> None:
-        """Let time pass, by the engine's own heart-beat or a slower one. Raises TypeError without a ManualClock."""
+        """Let time pass, by the engine's own heart-beat or a slower one. Raises TypeError without a
+        ManualClock."""
         if not isinstance(self.clock, ManualClock):
             raise TypeError("the machine's own clock cannot be moved")
         end = self.clock.now() + seconds
@@ -163,7 +174,9 @@ class EngineSimulator:
             # What refused edits left in memory is gone.
             self.model.policies.update(self.model.unspoiled_policies)
             self.model.unspoiled_policies.clear()
-        self._obey(options.read(Path(self.config.options)) if self.config.options else self._given())
+        self._obey(
+            options.read(Path(self.config.options)) if self.config.options else self._given()
+        )
         self.model.audit_log.restart()
         self.hosts.restart()
         self.rounds.restart()
@@ -177,17 +190,26 @@ class EngineSimulator:
 
     def _given(self) -> Options:
         config, timings = self.config, self.model.timings
-        return Options(config.external_scheduler, timings.external_response, timings.ha_long_retry, config.vm_properties)
+        return Options(
+            config.external_scheduler,
+            timings.external_response,
+            timings.ha_long_retry,
+            config.vm_properties,
+        )
 
     def _obey(self, given: Options) -> None:
         with self.model.lock:
             self.model.timings = dataclasses.replace(
-                self.model.timings, external_response=given.external_response, ha_long_retry=given.ha_long_retry
+                self.model.timings,
+                external_response=given.external_response,
+                ha_long_retry=given.ha_long_retry,
             )
             self._vm_properties.clear()
             self._vm_properties.update(given.vm_properties)
         url = given.external_scheduler
-        self.discovery.external = self.scheduling.external = ExternalScheduler(url, given.external_response) if url else None
+        self.discovery.external = self.scheduling.external = (
+            ExternalScheduler(url, given.external_response) if url else None
+        )
 
     def _beat(self) -> None:
         while not self._stopping.wait(HEARTBEAT_S):

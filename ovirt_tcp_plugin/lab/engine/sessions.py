@@ -82,7 +82,10 @@ class Sessions:
         if not session.open:
             if "login" not in self._model.permits(user):
                 profile = user.name.partition("@")[2]
-                text = f"The user {user.qualified_name} with profile [{profile}] is not authorized to perform login"
+                text = (
+                    f"The user {user.qualified_name} with profile [{profile}] is not authorized to "
+                    "perform login"
+                )
                 raise Unauthorized(text)
             session.open = True
             self._log(

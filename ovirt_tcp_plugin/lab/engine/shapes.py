@@ -17,26 +17,35 @@ from ovirt_tcp_plugin.lab.engine.xml_text import Template
 API = "/ovirt-engine/api"
 
 _VM_ACTIONS = (
-    "ticket cancelmigration commitsnapshot clone freezefilesystems logon maintenance previewsnapshot "
-    "autopincpuandnumanodes reordermacaddresses thawfilesystems undosnapshot screenshot reboot migrate shutdown start "
+    "ticket cancelmigration commitsnapshot clone freezefilesystems logon maintenance "
+    "previewsnapshot "
+    "autopincpuandnumanodes reordermacaddresses thawfilesystems undosnapshot screenshot reboot "
+    "migrate shutdown start "
     "stop suspend reset export detach"
 )
 _VM_LINKS = (
-    "nics numanodes watchdogs graphicsconsoles diskattachments cdroms mediateddevices snapshots applications hostdevices "
-    "reporteddevices sessions backups checkpoints katelloerrata permissions tags affinitylabels statistics"
+    "nics numanodes watchdogs graphicsconsoles diskattachments cdroms mediateddevices snapshots "
+    "applications hostdevices "
+    "reporteddevices sessions backups checkpoints katelloerrata permissions tags affinitylabels "
+    "statistics"
 )
 _HOST_ACTIONS = (
-    "approve commitnetconfig enrollcertificate fence forceselectspm iscsidiscover discoveriscsi iscsilogin "
-    "unregisteredstoragedomainsdiscover upgradecheck copyhostnetworks activate install deactivate syncallnetworks "
+    "approve commitnetconfig enrollcertificate fence forceselectspm iscsidiscover discoveriscsi "
+    "iscsilogin "
+    "unregisteredstoragedomainsdiscover upgradecheck copyhostnetworks activate install deactivate "
+    "syncallnetworks "
     "setupnetworks upgrade refresh"
 )
 _HOST_LINKS = (
-    "fenceagents devices hooks nics numanodes storage networkattachments storageconnectionextensions unmanagednetworks "
-    "externalnetworkproviderconfigurations cpuunits katelloerrata permissions tags affinitylabels statistics"
+    "fenceagents devices hooks nics numanodes storage networkattachments "
+    "storageconnectionextensions unmanagednetworks "
+    "externalnetworkproviderconfigurations cpuunits katelloerrata permissions tags affinitylabels "
+    "statistics"
 )
 _CLUSTER_ACTIONS = "syncallnetworks refreshglusterhealstatus resetemulatedmachine upgrade"
 _CLUSTER_LINKS = (
-    "glusterhooks enabledfeatures externalnetworkproviders glustervolumes cpuprofiles networkfilters networks permissions "
+    "glusterhooks enabledfeatures externalnetworkproviders glustervolumes cpuprofiles "
+    "networkfilters networks permissions "
     "affinitygroups"
 )
 # As long as a real one, and of no key.
@@ -371,10 +380,14 @@ BARE_HOST = _bare("host", _HOST_ACTIONS, _HOST_LINKS)
 
 # Collections that the root of the API links to, `*` where they can be searched.
 _API_LINKS = (
-    "clusters* datacenters* events* hosts* networks* roles storagedomains* tags bookmarks icons templates* "
-    "instancetypes* users* groups* domains vmpools* vms* disks* jobs storageconnections vnicprofiles diskprofiles "
-    "cpuprofiles schedulingpolicyunits schedulingpolicies permissions macpools networkfilters operatingsystems "
-    "externalhostproviders openstackimageproviders openstackvolumeproviders openstacknetworkproviders katelloerrata "
+    "clusters* datacenters* events* hosts* networks* roles storagedomains* tags bookmarks icons "
+    "templates* "
+    "instancetypes* users* groups* domains vmpools* vms* disks* jobs storageconnections "
+    "vnicprofiles diskprofiles "
+    "cpuprofiles schedulingpolicyunits schedulingpolicies permissions macpools networkfilters "
+    "operatingsystems "
+    "externalhostproviders openstackimageproviders openstackvolumeproviders "
+    "openstacknetworkproviders katelloerrata "
     "affinitylabels clusterlevels imagetransfers externalvmimports externaltemplateimports"
 )
 

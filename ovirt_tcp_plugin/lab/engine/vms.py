@@ -2,7 +2,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """What VMs do, at once or in time: start, suspend, resume, migrate, stop.
 
-Sources: `RunVmCommand`, `RunVmCommandBase.rerun`, `MigrateVmCommand`, `HibernateVmCommand`, `ProcessDownVmCommand`.
+Sources: `RunVmCommand`, `RunVmCommandBase.rerun`, `MigrateVmCommand`, `HibernateVmCommand`,
+`ProcessDownVmCommand`.
 """
 
 from __future__ import annotations
@@ -19,9 +20,13 @@ from ovirt_tcp_plugin.lab.engine.scheduling import Scheduling
 
 # A host refuses or fails; so many are tried before the engine gives up (MaxRerunVmOnVdsCount).
 MAX_TRIES = 3
-_NO_HOST = "Cannot {what} VM. There is no host that satisfies current scheduling constraints. See below for details:"
+_NO_HOST = (
+    "Cannot {what} VM. There is no host that satisfies current scheduling constraints. See below "
+    "for details:"
+)
 
-# What a host's VDSM answers to a hook point, a host and a VM: why it refuses, or nothing. Called without the tables' lock.
+# What a host's VDSM answers to a hook point, a host and a VM: why it refuses, or nothing. Called
+# without the tables' lock.
 Vdsm = Callable[[str, Host, Vm], str]
 
 
@@ -32,7 +37,8 @@ def _title(vm: Vm) -> str:
 
 
 class Vms:
-    """Commands, and the passing of time (`tick`). `vdsm` is what the hosts say: by their real hooks, if they have any."""
+    """Commands, and the passing of time (`tick`). `vdsm` is what the hosts say: by their real
+    hooks, if they have any."""
 
     def __init__(self, tables: Model, scheduling: Scheduling, asked: Optional[Vdsm] = None) -> None:
         self._model = tables
@@ -41,7 +47,9 @@ class Vms:
 
     # Commands
 
-    def start(self, vm: Vm, purpose: str = "start", run_once: Optional[Mapping[str, str]] = None) -> None:
+    def start(
+        self, vm: Vm, purpose: str = "start", run_once: Optional[Mapping[str, str]] = None
+    ) -> None:
         """Start a VM that is down, or resume one that is suspended. Raises Fault.
 
         Args:
@@ -59,7 +67,13 @@ class Vms:
             vm.busy = False
         self._launch(vm, host)
 
-    def migrate(self, vm: Vm, purpose: str = "migrate", hosts: Optional[Sequence[str]] = None, force: bool = False) -> None:
+    def migrate(
+        self,
+        vm: Vm,
+        purpose: str = "migrate",
+        hosts: Optional[Sequence[str]] = None,
+        force: bool = False,
+    ) -> None:
         """Move a running VM. Raises Fault.
 
         Args:
@@ -99,7 +113,11 @@ class Vms:
         """Let everything happen that is due."""
         now = self._model.now()
         with self._model.lock:
-            passing = [vm for vm in self._model.vms.values() if vm.migrating_to or vm.status not in (UP, DOWN)]
+            passing = [
+                vm
+                for vm in self._model.vms.values()
+                if vm.migrating_to or vm.status not in (UP, DOWN)
+            ]
             due = [vm for vm in passing if now >= vm.due]
             for vm in [one for one in due if one.status == "saving_state"]:
                 vm.status, vm.host = "suspended", ""
@@ -113,31 +131,52 @@ class Vms:
 
     def _run_hooks(self, point: str, host: Host, vm: Vm) -> str:
         faults = self._model.faults
-        failing = faults.failing_migrations if point == "before_vm_migrate_destination" else faults.failing_starts
+        failing = (
+            faults.failing_migrations
+            if point == "before_vm_migrate_destination"
+            else faults.failing_starts
+        )
         if host.name in failing:
             return f"{point}: it fails"
         if not host.hook_directory:
             return ""
         domain = f"<domain type='kvm'><name>{vm.name}</name><uuid>{vm.id}</uuid></domain>"
-        failure = vdsm.run_hooks(Path(host.hook_directory), point, domain, vm.id, vm.running_properties).failure
+        failure = vdsm.run_hooks(
+            Path(host.hook_directory), point, domain, vm.id, vm.running_properties
+        ).failure
         return f"Hook Error: ({failure})" if failure else ""
 
-    def _choose(self, vm: Vm, purpose: str, hosts: Optional[Sequence[str]], what: str, code: int) -> Host:
-        """Return the host for a VM; validation and scheduling refuse in different words, as in the engine."""
+    def _choose(
+        self, vm: Vm, purpose: str, hosts: Optional[Sequence[str]], what: str, code: int
+    ) -> Host:
+        """Return the host for a VM; validation and scheduling refuse in different words, as in the
+        engine."""
         validated = self._scheduling.can_schedule(vm, hosts)
         host = self._scheduling.schedule(vm, purpose, hosts) if validated else None
         if host is None:
-            self._model.log(code, f"Failed to {what} VM {vm.name}: no host was found.", "error", vm=vm.id)
-            raise Fault(400, "Operation Failed", "[]") if validated else refusal(_NO_HOST.format(what=what))
+            self._model.log(
+                code, f"Failed to {what} VM {vm.name}: no host was found.", "error", vm=vm.id
+            )
+            raise (
+                Fault(400, "Operation Failed", "[]")
+                if validated
+                else refusal(_NO_HOST.format(what=what))
+            )
         return host
 
     def _launch(self, vm: Vm, host: Host) -> None:
         with self._model.lock:
             resumes = vm.status in ("suspended", "restoring_state")
-            vm.status, vm.host, vm.boots = "restoring_state" if resumes else "wait_for_launch", host.id, host.boots
+            vm.status, vm.host, vm.boots = (
+                "restoring_state" if resumes else "wait_for_launch",
+                host.id,
+                host.boots,
+            )
             vm.due = self._model.now() + self._model.timings.vm_start
             code = audit_log.VM_RESUMED if resumes else audit_log.VM_STARTED
-            self._model.log(code, f"VM {vm.name} was started on Host {host.name}.", vm=vm.id, host=host.id)
+            self._model.log(
+                code, f"VM {vm.name} was started on Host {host.name}.", vm=vm.id, host=host.id
+            )
 
     def _arrive(self, vm: Vm) -> None:
         """The host runs the VM, or refuses: then the engine tries another one."""
@@ -157,12 +196,16 @@ class Vms:
         again = self._again(vm, "resume" if resumes else "start")
         if again is not None:
             text = f"Failed to run VM {vm.name} on Host {host.name}."
-            self._model.log(audit_log.VM_START_FAILED_ON_HOST, text, "warning", vm=vm.id, host=host.id)
+            self._model.log(
+                audit_log.VM_START_FAILED_ON_HOST, text, "warning", vm=vm.id, host=host.id
+            )
             self._launch(vm, again)
             return
         with self._model.lock:
             vm.status, vm.tried = "suspended" if resumes else DOWN, []
-            self._model.log(audit_log.VM_START_FAILED, f"Failed to run VM {vm.name}.", "error", vm=vm.id)
+            self._model.log(
+                audit_log.VM_START_FAILED, f"Failed to run VM {vm.name}.", "error", vm=vm.id
+            )
 
     def _send(self, vm: Vm, host: Host) -> None:
         with self._model.lock:
@@ -173,7 +216,11 @@ class Vms:
     def _land(self, vm: Vm) -> None:
         """The destination takes the VM, or refuses: then the engine tries another one."""
         target = self._model.hosts[vm.migrating_to]
-        refused = self.vdsm("before_vm_migrate_destination", target, vm) if target.powered else "it is off"
+        refused = (
+            self.vdsm("before_vm_migrate_destination", target, vm)
+            if target.powered
+            else "it is off"
+        )
         with self._model.lock:
             if vm.migrating_to != target.id:
                 return
@@ -187,13 +234,19 @@ class Vms:
             source = self._model.hosts[vm.host]
         again = self._again(vm, "migrate")
         if again is not None:
-            text = f"Failed to migrate VM {vm.name} to Host {target.name}. Trying to migrate to another Host."
+            text = (
+                f"Failed to migrate VM {vm.name} to Host {target.name}. Trying to migrate to "
+                "another Host."
+            )
             self._model.log(audit_log.MIGRATION_RERUN, text, "warning", vm=vm.id, host=target.id)
             self._send(vm, again)
             return
         leaving = source.status == "preparing_for_maintenance"
         code = audit_log.MIGRATION_FAILED_IN_MAINTENANCE if leaving else audit_log.MIGRATION_FAILED
-        text = f"Migration failed (VM: {vm.name}, Source: {source.name}, Destination: {target.name}): {refused}."
+        text = (
+            f"Migration failed (VM: {vm.name}, Source: {source.name}, Destination: {target.name}): "
+            f"{refused}."
+        )
         self._model.log(code, text, "error", vm=vm.id, host=source.id)
 
     def _again(self, vm: Vm, purpose: str) -> Optional[Host]:
@@ -206,7 +259,14 @@ class Vms:
             return None
 
     def _down(self, vm: Vm, why: str) -> None:
-        vm.status, vm.host, vm.migrating_to, vm.restart, vm.run_once, vm.tried = DOWN, "", "", False, None, []
+        vm.status, vm.host, vm.migrating_to, vm.restart, vm.run_once, vm.tried = (
+            DOWN,
+            "",
+            "",
+            False,
+            None,
+            [],
+        )
         if vm.next_run is not None:
             vm.custom_properties, vm.next_run = vm.next_run, None
         self._model.log(audit_log.VM_DOWN, f"VM {vm.name} is down. Exit message: {why}", vm=vm.id)

@@ -32,7 +32,8 @@ ROOT = "/ovirt-engine/"
 _XML, _HTML, _JSON = "application/xml;charset=UTF-8", "text/html;charset=UTF-8", "application/json"
 _ERROR_PAGE = "<html><head><title>Error</title></head><body>{}</body></html>"
 _REFUSED_LOG_IN = (
-    "Cannot authenticate user '{}': Unable to log in. Verify your login information or contact the system administrator.."
+    "Cannot authenticate user '{}': Unable to log in. Verify your login information or contact the "
+    "system administrator.."
 )
 _SCOPE = (
     "ovirt-app-api ovirt-ext=token-info:authz-search ovirt-ext=token-info:public-authz-search "
@@ -57,7 +58,8 @@ class Engine(Protocol):
 
 
 class Web:
-    """The two servers in a thread of their own. Requests are answered in a pool: a start waits for the scheduler."""
+    """The two servers in a thread of their own. Requests are answered in a pool: a start waits for
+    the scheduler."""
 
     def __init__(self, engine: Engine, certificate: str, key: str, ports: tuple[int, int]) -> None:
         self._engine, self._certificate, self._key, self._ports = engine, certificate, key, ports
@@ -91,8 +93,13 @@ class Web:
             ],
             log_function=lambda _: None,
         )
-        control = tornado.web.Application([(r"/(.*)", _Control, shared)], log_function=lambda _: None)
-        servers = [tornado.httpserver.HTTPServer(api, ssl_options=tls), tornado.httpserver.HTTPServer(control)]
+        control = tornado.web.Application(
+            [(r"/(.*)", _Control, shared)], log_function=lambda _: None
+        )
+        servers = [
+            tornado.httpserver.HTTPServer(api, ssl_options=tls),
+            tornado.httpserver.HTTPServer(control),
+        ]
         ports = []
         for server, port in zip(servers, self._ports):
             sockets = tornado.netutil.bind_sockets(port, "127.0.0.1")
@@ -115,7 +122,11 @@ class _Handler(tornado.web.RequestHandler):
 
     async def prepare(self) -> None:
         path = self.request.path[len(ROOT) :]
-        self.fault = faults.HTML if self.engine.away_until else self.engine.faults.of_answer(self.request.method or "", path)
+        self.fault = (
+            faults.HTML
+            if self.engine.away_until
+            else self.engine.faults.of_answer(self.request.method or "", path)
+        )
         if self.fault == faults.SILENT:
             await self.web.stopped.wait()
         if self.fault in (faults.SILENT, faults.CUT):
@@ -176,7 +187,13 @@ class _Api(_Handler):
             self.answer(401, _ERROR_PAGE.format(e), _HTML)
             return
         query = {name: self.get_query_argument(name) for name in self.request.query_arguments}
-        asked = (user, self.request.method or "", path.split(";")[0].strip("/"), query, self.request.body)
+        asked = (
+            user,
+            self.request.method or "",
+            path.split(";")[0].strip("/"),
+            query,
+            self.request.body,
+        )
         loop = asyncio.get_running_loop()
         try:
             status, content = await loop.run_in_executor(self.web.pool, self._rendered, *asked)
@@ -195,7 +212,8 @@ class _Api(_Handler):
 
 
 class _Control(tornado.web.RequestHandler):
-    """The lab's hand: `POST /power`, `POST /restart`, `POST /faults`; `GET /journal`, `/calls`, `/state`, `/groups`."""
+    """The lab's hand: `POST /power`, `POST /restart`, `POST /faults`; `GET /journal`, `/calls`,
+    `/state`, `/groups`."""
 
     def initialize(self, engine: Engine, web: Web) -> None:
         self.engine = engine
@@ -211,14 +229,18 @@ class _Control(tornado.web.RequestHandler):
                     "vms": {one.name: _place(tables, one) for one in tables.vms.values()},
                 },
                 # How many members each has.
-                "groups": lambda: {uid: [len(one.hosts), len(one.vms)] for uid, one in tables.groups.items()},
+                "groups": lambda: {
+                    uid: [len(one.hosts), len(one.vms)] for uid, one in tables.groups.items()
+                },
             }
             self.finish(json.dumps({"answer": answers[what]() if what in answers else None}))
 
     def post(self, what: str) -> None:
         message = json.loads(self.request.body)
         if what == "power":
-            host = next(one for one in self.engine.model.hosts.values() if one.name == message["host"])
+            host = next(
+                one for one in self.engine.model.hosts.values() if one.name == message["host"]
+            )
             self.engine.hosts.power(host, message["powered"])
         elif what == "restart":
             self.engine.restart(message.get("seconds"))

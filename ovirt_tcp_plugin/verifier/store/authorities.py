@@ -12,7 +12,8 @@ from ovirt_tcp_plugin.verifier.store.schema import authority
 
 
 def claim(connection: Connection, digest: str) -> None:
-    """Return if all servers on this database hold the authority of this digest (SHA-256 of the certificate, hex).
+    """Return if all servers on this database hold the authority of this digest (SHA-256 of the
+    certificate, hex).
 
     The first server to come decides. With two authorities each agent would be known to one server
     only.
@@ -25,5 +26,6 @@ def claim(connection: Connection, digest: str) -> None:
         connection.execute(sa.insert(authority).values(digest=digest))
     elif known != digest:
         raise errors.Conflict(
-            "the hosts in this database were enrolled by another authority: copy ca.pem and ca.key from the other server"
+            "the hosts in this database were enrolled by another authority: copy ca.pem and ca.key "
+            "from the other server"
         )

@@ -172,7 +172,8 @@ def find(connection: Connection, name: str) -> Optional[Host]:
 
 
 def by_certificate(connection: Connection, digest: str) -> Optional[State]:
-    """Return the host whose client certificate has that SHA-256 digest (hex), and how things stand with it.
+    """Return the host whose client certificate has that SHA-256 digest (hex), and how things stand
+    with it.
 
     Raises:
         InvalidMessage: its row is corrupt.

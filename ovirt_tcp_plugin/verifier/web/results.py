@@ -57,7 +57,8 @@ class Hosts(Handler):
 
 
 class Void(Handler):
-    """The end of every trusted result older than so many milliseconds; all hosts are asked again."""
+    """The end of every trusted result older than so many milliseconds; all hosts are asked
+    again."""
 
     callers = frozenset({Caller.OPERATOR})
 

@@ -84,7 +84,8 @@ ROUTES: list[tuple[str, type[Handler]]] = [
 
 
 def listen(address: str, port: int, shared: bool = False) -> list[socket.socket]:
-    """Return listening sockets, one for each family of addresses (a port of the kernel's choice for 0).
+    """Return listening sockets, one for each family of addresses (a port of the kernel's choice for
+    0).
 
     Args:
         shared: whether other processes of this user may listen there, too; each gets a share of the

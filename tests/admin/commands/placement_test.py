@@ -104,7 +104,10 @@ class TestWhy:
     def test_it_may(self, desk: Desk) -> None:
         desk.world.attest(good=["h1"])
         desk.world.build()
-        assert desk.lines("why", "vm-0", "h1")[0] == "vm-0 may run on h1 (trusted): the host is trusted"
+        assert (
+            desk.lines("why", "vm-0", "h1")[0]
+            == "vm-0 may run on h1 (trusted): the host is trusted"
+        )
 
 
 class TestTables:
@@ -151,7 +154,9 @@ class TestTables:
         assert "\x1b" not in output
         assert "evil\\x1b[2J" in output
 
-    @pytest.mark.parametrize("command", ["verdicts", "pools", "history", "guard", "guard release", "guard reject"])
+    @pytest.mark.parametrize(
+        "command", ["verdicts", "pools", "history", "guard", "guard release", "guard reject"]
+    )
     def test_everything_comes_as_json_for_programs(self, desk: Desk, command: str) -> None:
         assert isinstance(json.loads(desk.run(*command.split(), "--json").output), list)
         assert json.loads(desk.run("why", "vm-0", "h0", "--json").output)["lines"]
@@ -162,7 +167,9 @@ class TestGuard:
     def test_an_operator_decides_for_one_pool(self, desk: Desk, verb: str, left: set[str]) -> None:
         desk.trip()
         assert "there is no trusted pool Other" in desk.run("guard", verb, "--pool", "Other").output
-        assert desk.lines("guard", verb, "--pool", "Trusted")[0].startswith("host-0, host-1, host-2: ")
+        assert desk.lines("guard", verb, "--pool", "Trusted")[0].startswith(
+            "host-0, host-1, host-2: "
+        )
         assert desk.world.leaving() == left
         assert desk.lines("guard", verb) == ["no host was held"]
 
@@ -170,4 +177,7 @@ class TestGuard:
 def test_a_hook_runs_by_hand(desk: Desk) -> None:
     assert desk.lines("hook", "init_vds_on_up", "host-3") == ["init_vds_on_up was run"]
     assert desk.lines("hook", "vm_imported", "vm-1") == ["vm_imported was run"]
-    assert desk.api.service.events == [("init_vds_on_up", "host-3", ""), ("vm_imported", "", "vm-1")]
+    assert desk.api.service.events == [
+        ("init_vds_on_up", "host-3", ""),
+        ("vm_imported", "", "vm-1"),
+    ]

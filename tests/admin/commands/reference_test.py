@@ -1,6 +1,7 @@
 # SPDX-FileCopyrightText: The ovirt_tcp_plugin developers
 # SPDX-License-Identifier: Apache-2.0
-"""Choosing reference values by the command, against a real attestation server: for people, and as JSON."""
+"""Choosing reference values by the command, against a real attestation server: for people, and as
+JSON."""
 
 from __future__ import annotations
 
@@ -44,7 +45,16 @@ class Desk:
         """Import the agent's boot as a set, which its fresh evidence is waited for."""
         self.agent.answer(self.agent.challenge())
         with concurrent.futures.ThreadPoolExecutor(1) as pool:
-            imported = pool.submit(self.json, "policy", "reference", "import", "golden", "--from-host", "host-1", *options)
+            imported = pool.submit(
+                self.json,
+                "policy",
+                "reference",
+                "import",
+                "golden",
+                "--from-host",
+                "host-1",
+                *options,
+            )
             self.agent.answer(self.agent.challenge())
             return imported.result()
 
@@ -74,14 +84,20 @@ def test_a_set_is_staged_previewed_activated_withdrawn_and_removed(desk: Desk) -
 
 @pytest.mark.parametrize(("digits", "bank"), [(40, "sha1"), (64, "sha256"), (96, "sha384")])
 def test_the_length_of_a_digest_tells_its_bank(desk: Desk, digits: int, bank: str) -> None:
-    (value,) = desk.json("policy", "reference", "add", "whole", "--pcr", "17", "--digest", "A" * digits)["values"]
+    (value,) = desk.json(
+        "policy", "reference", "add", "whole", "--pcr", "17", "--digest", "A" * digits
+    )["values"]
     assert (value["bank"], value["digest"]) == (bank, "a" * digits)
 
 
 def test_what_was_done_is_a_sentence_for_people(desk: Desk) -> None:
-    told = desk.run("policy", "reference", "add", "whole", "--pcr", "17", "--digest", "a" * 64, "--stage").output
+    told = desk.run(
+        "policy", "reference", "add", "whole", "--pcr", "17", "--digest", "a" * 64, "--stage"
+    ).output
     assert told == "added to whole, staged\n"
-    assert desk.run("operator", "hosts", "remove", "HOST-1").output == "HOST-1 is no longer enrolled\n"
+    assert (
+        desk.run("operator", "hosts", "remove", "HOST-1").output == "HOST-1 is no longer enrolled\n"
+    )
 
 
 def test_a_removed_host_is_told_to_programs(desk: Desk) -> None:

@@ -1,6 +1,7 @@
 # SPDX-FileCopyrightText: The ovirt_tcp_plugin developers
 # SPDX-License-Identifier: Apache-2.0
-"""The doctor as a whole: what it says of an installation that is well, of silence, and of its own faults."""
+"""The doctor as a whole: what it says of an installation that is well, of silence, and of its own
+faults."""
 
 from __future__ import annotations
 
@@ -35,7 +36,10 @@ class TestSilence:
     ) -> None:
         engine_faults.append(AnswerFault(kind, "GET", times=1000))
         look = installation.look()
-        assert (look.bad, look.status) == ({"engine_silent": "FAIL", "not_checked": "not checked"}, 1)
+        assert (look.bad, look.status) == (
+            {"engine_silent": "FAIL", "not_checked": "not checked"},
+            1,
+        )
         assert {one["check"] for one in look.found if one["state"] == "ok"} == ELSEWHERE
         assert "The engine is unavailable" in look.by_code["engine_silent"]["text"]
         lines = installation.run().output.splitlines()
@@ -59,10 +63,14 @@ class TestSilence:
         assert look.status == 1
         assert [one["check"] for one in look.found if one["state"] == "not checked"] == ["property"]
 
-    def test_an_engine_without_the_option_is_said(self, installation: Installation, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_an_engine_without_the_option_is_said(
+        self, installation: Installation, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
         routes = [one for one in installation.site.engine.rest._routes if one[1] != "options/{}"]
         monkeypatch.setattr(installation.site.engine.rest, "_routes", routes)
-        assert [one["check"] for one in installation.look().found if one["state"] == "not checked"] == ["property"]
+        assert [
+            one["check"] for one in installation.look().found if one["state"] == "not checked"
+        ] == ["property"]
 
 
 class TestRefusals:
@@ -111,10 +119,14 @@ class TestOwnFaults:
         monkeypatch.setattr(scheduling_policies, "unit", breaks)
         look = installation.look()
         assert look.bad == {"not_checked": "not checked"}
-        assert "The check itself failed (KeyError: 'surprise')" in look.by_code["not_checked"]["text"]
+        assert (
+            "The check itself failed (KeyError: 'surprise')" in look.by_code["not_checked"]["text"]
+        )
 
     @pytest.mark.parametrize("missing", ["broker.yaml", "filterd.yaml"])
-    def test_without_a_configuration_it_says_so(self, installation: Installation, missing: str) -> None:
+    def test_without_a_configuration_it_says_so(
+        self, installation: Installation, missing: str
+    ) -> None:
         installation.look()
         kept = (installation.directory / missing).rename(installation.directory / "kept")
         done = installation.run()
@@ -171,9 +183,14 @@ class TestPrinted:
         done = installation.run()
         assert done.exit_code == 1
         lines = done.output.splitlines()
-        assert lines[0] == "ok    engine           The engine answers, and lets the broker's user log in."
+        assert (
+            lines[0]
+            == "ok    engine           The engine answers, and lets the broker's user log in."
+        )
         (position,) = [n for n, line in enumerate(lines) if line.startswith("FAIL")]
-        assert lines[position].startswith("FAIL  no_balance       Policy trusted of cluster Trusted has no balance unit")
+        assert lines[position].startswith(
+            "FAIL  no_balance       Policy trusted of cluster Trusted has no balance unit"
+        )
         assert lines[position + 1].startswith("                 next  choose a load balancer")
 
     def test_long_lists_of_names_are_cut(self) -> None:
@@ -181,9 +198,13 @@ class TestPrinted:
         assert named(f"h{n:02}" for n in range(12)).endswith("h09 and 2 more")
 
 
-def test_every_finding_says_what_to_do_and_no_secret(installation: Installation, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_every_finding_says_what_to_do_and_no_secret(
+    installation: Installation, monkeypatch: pytest.MonkeyPatch
+) -> None:
     installation.wall.vms, kept = [], installation.wall.vms
-    look = installation.look({"verifier": {"urls": ["https://127.0.0.1:1"]}}, {"server": {"port": 1}})
+    look = installation.look(
+        {"verifier": {"urls": ["https://127.0.0.1:1"]}}, {"server": {"port": 1}}
+    )
     installation.wall.vms = kept
     said = str(look.found)
     assert all(one["next"] for one in look.found if one["state"] in ("FAIL", "warning"))

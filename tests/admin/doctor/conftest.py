@@ -1,6 +1,7 @@
 # SPDX-FileCopyrightText: The ovirt_tcp_plugin developers
 # SPDX-License-Identifier: Apache-2.0
-"""A whole installation that is well: engine, broker, filterd and attestation server; each test breaks one thing of it."""
+"""A whole installation that is well: engine, broker, filterd and attestation server; each test
+breaks one thing of it."""
 
 from __future__ import annotations
 
@@ -43,14 +44,20 @@ PYTHON = [sys.executable, "-m"]
 
 
 class Installation:
-    """Engine and broker in this process, with a broker that has settled and repairs nothing any more."""
+    """Engine and broker in this process, with a broker that has settled and repairs nothing any
+    more."""
 
     def __init__(self, directory: Path, pki: Path, processes: Processes) -> None:
         self.directory, self.processes = directory, processes
         self.site = Site(directory, pki, 3, VMS)
         self._add_to_engine()
         self.site.start()
-        until(lambda: self.site.inside() == {"h1", "h2", "h3"} and self.site.trusted_in_snapshot() == self.site.inside())
+        until(
+            lambda: (
+                self.site.inside() == {"h1", "h2", "h3"}
+                and self.site.trusted_in_snapshot() == self.site.inside()
+            )
+        )
         until(lambda: len(self.wall.vms) == 2)
         until(lambda: len(json.loads(self.snapshot_file.read_text(encoding="utf-8"))["vms"]) == 3)
         self.site.service.stop()
@@ -63,12 +70,26 @@ class Installation:
             "ca_file": str(directory / "verifier" / "ca.pem"),
             "token_file": str(directory / "viewer.token"),
         }
-        self.cli = {"broker": {"url": f"http://127.0.0.1:{self.api_port}", "token_file": str(directory / "api.token")}}
+        self.cli = {
+            "broker": {
+                "url": f"http://127.0.0.1:{self.api_port}",
+                "token_file": str(directory / "api.token"),
+            }
+        }
         self.options["intervals"] = {}
-        self.filterd = {"server": {"port": filterd}, "snapshots": {"directory": str(directory / "snapshot.d"), "owner": ""}}
+        self.filterd = {
+            "server": {"port": filterd},
+            "snapshots": {"directory": str(directory / "snapshot.d"), "owner": ""},
+        }
         self._configure("filterd", self.filterd)
         self.engine_config = directory / "engine-config"
-        command = [*PYTHON, "ovirt_tcp_plugin.scheduler.main", "--config-dir", str(directory), "run"]
+        command = [
+            *PYTHON,
+            "ovirt_tcp_plugin.scheduler.main",
+            "--config-dir",
+            str(directory),
+            "run",
+        ]
         processes.start("filterd", command, lambda: listens(filterd))
 
     @property
@@ -108,10 +129,13 @@ class Installation:
         cli: dict[str, Any] | None = None,
         engine: Sequence[str] | None = None,
     ) -> Look:
-        """Have the doctor look, with these options changed; `engine` has those of `configure_engine`, or none at all."""
+        """Have the doctor look, with these options changed; `engine` has those of
+        `configure_engine`, or none at all."""
         place = _merged(self.filterd, filterd or {})
         if engine is None or engine:
-            self.configure_engine(*(engine or ("true", f"http://localhost:{place['server']['port']}/", "3000")))
+            self.configure_engine(
+                *(engine or ("true", f"http://localhost:{place['server']['port']}/", "3000"))
+            )
         self._configure("cli", _merged(self.cli, cli or {}))
         self._configure("broker", _merged(self.options, broker or {}))
         self._configure("filterd", place)
@@ -122,7 +146,13 @@ class Installation:
 
     def run(self, *arguments: str) -> Result:
         """Run the command with the options of the last look."""
-        command = ["--config-dir", str(self.directory), "doctor", "--engine-config", str(self.engine_config)]
+        command = [
+            "--config-dir",
+            str(self.directory),
+            "doctor",
+            "--engine-config",
+            str(self.engine_config),
+        ]
         return CliRunner().invoke(main, [*command, *arguments])
 
     def stop(self) -> None:
@@ -141,7 +171,11 @@ class Installation:
     def _start_verifier(self, port: int) -> None:
         directory = self.directory / "verifier"
         (self.directory / "ek-ca.d").mkdir()
-        server = {"port": port, "certificate": str(directory / "server.pem"), "key": str(directory / "server.key")}
+        server = {
+            "port": port,
+            "certificate": str(directory / "server.pem"),
+            "key": str(directory / "server.key"),
+        }
         self._configure(
             "verifier",
             {
@@ -152,7 +186,9 @@ class Installation:
         )
         command = [*PYTHON, "ovirt_tcp_plugin.verifier.main", "--config-dir", str(self.directory)]
         subprocess.run([*command, "init", "--name", "127.0.0.1"], check=True, capture_output=True)
-        made = subprocess.run([*command, "token", "add", "--role", "viewer"], check=True, capture_output=True)
+        made = subprocess.run(
+            [*command, "token", "add", "--role", "viewer"], check=True, capture_output=True
+        )
         (self.directory / "viewer.token").write_bytes(made.stdout)
         self.processes.start("verifier", [*command, "run"], lambda: listens(port))
 
@@ -167,7 +203,9 @@ class Installation:
         self._loop, self._stopped = asyncio.get_running_loop(), asyncio.Event()
         known = Tokens(self.site.database)
         known.add(TOKEN, "viewer", "", tokens.NEVER)
-        context = web.Context(self.site.knowledge, self.site.service, self.site.history, known, self.site.clock)
+        context = web.Context(
+            self.site.knowledge, self.site.service, self.site.history, known, self.site.clock
+        )
         server, self.api_port = web.serve(context, settings.ApiOptions(port=0))
         ready.set()
         await self._stopped.wait()
@@ -204,7 +242,9 @@ def _merged(options: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:
 
 
 @pytest.fixture(scope="package")
-def installation(tmp_path_factory: pytest.TempPathFactory, site_pki: Path) -> Iterator[Installation]:
+def installation(
+    tmp_path_factory: pytest.TempPathFactory, site_pki: Path
+) -> Iterator[Installation]:
     directory = tmp_path_factory.mktemp("installation")
     with Processes(directory) as processes:
         made = Installation(directory, site_pki, processes)

@@ -1,6 +1,7 @@
 # SPDX-FileCopyrightText: The ovirt_tcp_plugin developers
 # SPDX-License-Identifier: Apache-2.0
-"""What can be wrong at the engine: each test breaks one thing there, and the doctor finds that one."""
+"""What can be wrong at the engine: each test breaks one thing there, and the doctor finds that
+one."""
 
 from __future__ import annotations
 
@@ -30,13 +31,19 @@ def set_cluster(name: str, value: object) -> Break:
 
 def set_unit(name: str, value: object) -> Break:
     def broken(one: Installation, patch: Patch) -> None:
-        patch.setattr(next(unit for unit in one.tables.units.values() if unit.name == "TrustedHosts"), name, value)
+        patch.setattr(
+            next(unit for unit in one.tables.units.values() if unit.name == "TrustedHosts"),
+            name,
+            value,
+        )
 
     return broken
 
 
 def without_affinity_filter(one: Installation, patch: Patch) -> None:
-    patch.setattr(one.policy, "filters", [uid for uid in one.policy.filters if uid != builtin.AFFINITY_FILTER])
+    patch.setattr(
+        one.policy, "filters", [uid for uid in one.policy.filters if uid != builtin.AFFINITY_FILTER]
+    )
 
 
 def without_balance(one: Installation, patch: Patch) -> None:
@@ -49,7 +56,9 @@ def trusted_service_elsewhere(one: Installation, patch: Patch) -> None:
 
 
 def define(pattern: str) -> Break:
-    return lambda one, patch: patch.setitem(one.site.engine._vm_properties, "trusted_host_flag", pattern)
+    return lambda one, patch: patch.setitem(
+        one.site.engine._vm_properties, "trusted_host_flag", pattern
+    )
 
 
 def without_property(one: Installation, patch: Patch) -> None:
@@ -116,7 +125,9 @@ def with_label(one: Installation, patch: Patch) -> None:
 
 
 def without_host(one: Installation, patch: Patch) -> None:
-    patch.setattr(one.wall, "hosts", [uid for uid in one.wall.hosts if uid != one.site.host("h2").id])
+    patch.setattr(
+        one.wall, "hosts", [uid for uid in one.wall.hosts if uid != one.site.host("h2").id]
+    )
 
 
 def with_negative_rule(one: Installation, patch: Patch) -> None:
@@ -131,12 +142,18 @@ def with_engine_vm(one: Installation, patch: Patch) -> None:
 
 
 def with_attestation_server(one: Installation, patch: Patch) -> None:
-    patch.setattr(peers, "addresses", lambda url: frozenset() if "engine" in url else frozenset({"attest.lab", "10.0.0.7"}))
+    patch.setattr(
+        peers,
+        "addresses",
+        lambda url: frozenset() if "engine" in url else frozenset({"attest.lab", "10.0.0.7"}),
+    )
     patch.setattr(one.vm("vm1"), "ips", ("10.0.0.7",))
 
 
 def with_its_name(one: Installation, patch: Patch) -> None:
-    patch.setattr(peers, "addresses", lambda url: frozenset({"vm1.lab"}) if "engine" in url else frozenset())
+    patch.setattr(
+        peers, "addresses", lambda url: frozenset({"vm1.lab"}) if "engine" in url else frozenset()
+    )
 
 
 def left_over(one: Installation, patch: Patch) -> None:
@@ -162,44 +179,158 @@ def without_hooks(one: Installation, patch: Patch) -> None:
 @pytest.mark.parametrize(
     ("broken", "code", "state", "text", "step"),
     [
-        (set_unit("enabled", False), "unit_disabled", "FAIL", "first starts of VMs are not filtered", "restart the engine"),
+        (
+            set_unit("enabled", False),
+            "unit_disabled",
+            "FAIL",
+            "first starts of VMs are not filtered",
+            "restart the engine",
+        ),
         (left_over, "unit_unasked", "FAIL", "left over from before", "restart the engine"),
         (without_pool, "no_pool", "warning", "no VM is protected", "Scheduling Policy"),
-        (without_affinity_filter, "no_affinity_filter", "FAIL", "cluster Trusted has no filter VmToHosts", "policy trusted"),
-        (without_balance, "no_balance", "FAIL", "every cluster after it", "choose a load balancer in policy trusted"),
-        (set_cluster("trusted_service", True), "trusted_service", "FAIL", "set on Trusted", "Enable Trusted Service"),
-        (trusted_service_elsewhere, "trusted_service", "FAIL", "set on Other", "pools work without it"),
-        (without_property, "property_undefined", "warning", "protected all the same", "engine-config -m"),
+        (
+            without_affinity_filter,
+            "no_affinity_filter",
+            "FAIL",
+            "cluster Trusted has no filter VmToHosts",
+            "policy trusted",
+        ),
+        (
+            without_balance,
+            "no_balance",
+            "FAIL",
+            "every cluster after it",
+            "choose a load balancer in policy trusted",
+        ),
+        (
+            set_cluster("trusted_service", True),
+            "trusted_service",
+            "FAIL",
+            "set on Trusted",
+            "Enable Trusted Service",
+        ),
+        (
+            trusted_service_elsewhere,
+            "trusted_service",
+            "FAIL",
+            "set on Other",
+            "pools work without it",
+        ),
+        (
+            without_property,
+            "property_undefined",
+            "warning",
+            "protected all the same",
+            "engine-config -m",
+        ),
         (define("^yes$"), "property_undefined", "warning", "cluster Trusted", "engine-config -m"),
         (define("("), "property_undefined", "warning", "cluster Trusted", "engine-config -m"),
-        (permits(lambda own: own - {"manipulate_host"}), "permit_missing", "FAIL", "system: manipulate_host.", "permits"),
-        (permits(lambda own: own | {"manipulate_roles"}), "permits_wide", "warning", "any right", "just inject_external"),
+        (
+            permits(lambda own: own - {"manipulate_host"}),
+            "permit_missing",
+            "FAIL",
+            "system: manipulate_host.",
+            "permits",
+        ),
+        (
+            permits(lambda own: own | {"manipulate_roles"}),
+            "permits_wide",
+            "warning",
+            "any right",
+            "just inject_external",
+        ),
         (with_doubled_filter, "policy_stuck", "warning", "twice in the engine", "restart ovirt"),
         (with_doubled_weight, "policy_stuck", "warning", "refuses every", "removed and made"),
         (with_quarantine_left, "quarantine_left", "warning", "pools: foreign", "activate"),
         (without_wall, "wall_missing", "FAIL", "Cluster Trusted has no wall", "ovirt-tcp-broker"),
-        (weak("hosts_rule", enabled=True, positive=True), "wall_weakened", "FAIL", "was edited", "ovirt-tcp-broker"),
-        (weak("hosts_rule", enabled=True, enforcing=True, positive=False), "wall_weakened", "FAIL", "edited", "broker"),
+        (
+            weak("hosts_rule", enabled=True, positive=True),
+            "wall_weakened",
+            "FAIL",
+            "was edited",
+            "ovirt-tcp-broker",
+        ),
+        (
+            weak("hosts_rule", enabled=True, enforcing=True, positive=False),
+            "wall_weakened",
+            "FAIL",
+            "edited",
+            "broker",
+        ),
         (weak("vms_rule", enabled=True), "wall_weakened", "FAIL", "was edited", "ovirt-tcp-broker"),
         (renamed, "wall_weakened", "FAIL", "was edited", "ovirt-tcp-broker"),
         (without_vm, "wall_vms", "FAIL", "not behind its wall: vm2.", "ovirt-tcp-broker"),
         (with_foreign_host, "wall_wide", "FAIL", "not trusted: foreign.", "ovirt-tcp-broker"),
-        (with_foreign_host_and_no_server, "wall_wide", "FAIL", "not trusted: foreign.", "ovirt-tcp-broker"),
+        (
+            with_foreign_host_and_no_server,
+            "wall_wide",
+            "FAIL",
+            "not trusted: foreign.",
+            "ovirt-tcp-broker",
+        ),
         (with_label, "wall_labels", "FAIL", "bears an affinity label", "ovirt-tcp-broker"),
         (without_host, "wall_narrow", "warning", "that are trusted: h2.", "ovirt-tcp-broker"),
-        (with_negative_rule, "rule_conflict", "warning", "keeps vm1 off 1 hosts by an enforcing", "take the VMs out"),
-        (with_engine_vm, "engine_vm_walled", "FAIL", "HostedEngine is behind the wall", "take HostedEngine out"),
-        (with_attestation_server, "server_inside", "FAIL", "VM vm1 of cluster Trusted", "pools.exempt_vms"),
-        (with_its_name, "server_inside_perhaps", "warning", "has the name of the engine", "if so, move it"),
-        (hook("0" * 64), "gate_altered", "FAIL", "host h1 at before_vm_start is not the one", "investigate the host"),
+        (
+            with_negative_rule,
+            "rule_conflict",
+            "warning",
+            "keeps vm1 off 1 hosts by an enforcing",
+            "take the VMs out",
+        ),
+        (
+            with_engine_vm,
+            "engine_vm_walled",
+            "FAIL",
+            "HostedEngine is behind the wall",
+            "take HostedEngine out",
+        ),
+        (
+            with_attestation_server,
+            "server_inside",
+            "FAIL",
+            "VM vm1 of cluster Trusted",
+            "pools.exempt_vms",
+        ),
+        (
+            with_its_name,
+            "server_inside_perhaps",
+            "warning",
+            "has the name of the engine",
+            "if so, move it",
+        ),
+        (
+            hook("0" * 64),
+            "gate_altered",
+            "FAIL",
+            "host h1 at before_vm_start is not the one",
+            "investigate the host",
+        ),
         (hook("0" * 32), "gate_unproven", "warning", "another kind than SHA-256", "by hand"),
-        (without_hook, "gate_incomplete", "FAIL", "but not at before_vm_migrate_destination", "libexec/vdsm/hooks"),
-        (without_hooks, "gate_missing", "warning", "Hosts without the gate: h1.", "libexec/vdsm/hooks"),
+        (
+            without_hook,
+            "gate_incomplete",
+            "FAIL",
+            "but not at before_vm_migrate_destination",
+            "libexec/vdsm/hooks",
+        ),
+        (
+            without_hooks,
+            "gate_missing",
+            "warning",
+            "Hosts without the gate: h1.",
+            "libexec/vdsm/hooks",
+        ),
     ],
     ids=lambda value: value if isinstance(value, str) and value.replace("_", "").isalpha() else "",
 )
 def test_one_thing_that_is_wrong_is_found_alone(
-    installation: Installation, monkeypatch: Patch, broken: Break, code: str, state: str, text: str, step: str
+    installation: Installation,
+    monkeypatch: Patch,
+    broken: Break,
+    code: str,
+    state: str,
+    text: str,
+    step: str,
 ) -> None:
     broken(installation, monkeypatch)
     look = installation.look()
@@ -209,10 +340,15 @@ def test_one_thing_that_is_wrong_is_found_alone(
     assert look.status == (1 if state == "FAIL" else 0)
 
 
-def test_while_no_server_answers_hosts_stay_inside_whose_verdict_ended(installation: Installation) -> None:
+def test_while_no_server_answers_hosts_stay_inside_whose_verdict_ended(
+    installation: Installation,
+) -> None:
     site = doctor_site(Engine(engine_access(installation.site.options.engine)).listing(), ())
     host_ids = [installation.site.host(name).id for name in ("h1", "h2", "h3")]
-    said = {uid: BrokerHost(uid, uid, uid != host_ids[0], ENDED if uid == host_ids[0] else "", False) for uid in host_ids}
+    said = {
+        uid: BrokerHost(uid, uid, uid != host_ids[0], ENDED if uid == host_ids[0] else "", False)
+        for uid in host_ids
+    }
     (told,) = wall_hosts(site, BrokerView(said, {}, servers_answer=False))
     assert (told.code, "stay inside: h1." in told.text) == ("wall_stands", True)
     (told,) = wall_hosts(site, BrokerView(said, {}, servers_answer=True))
@@ -256,7 +392,9 @@ def test_a_locked_policy_that_shows_our_unit_is_found(
     assert "systemctl restart ovirt-engine" in found["next"]
 
 
-def test_marks_that_are_dropped_fail_where_vms_are_protected_by_mark(installation: Installation, monkeypatch: Patch) -> None:
+def test_marks_that_are_dropped_fail_where_vms_are_protected_by_mark(
+    installation: Installation, monkeypatch: Patch
+) -> None:
     without_property(installation, monkeypatch)
     set_cluster("properties", {"trust_scope": "marked_vms"})(installation, monkeypatch)
     look = installation.look()
@@ -269,7 +407,9 @@ def test_the_level_of_the_cluster_counts(installation: Installation, monkeypatch
     assert installation.look().bad == {"property_undefined": "warning"}
 
 
-def test_an_exempt_vm_and_the_engines_own_may_be_servers(installation: Installation, monkeypatch: Patch) -> None:
+def test_an_exempt_vm_and_the_engines_own_may_be_servers(
+    installation: Installation, monkeypatch: Patch
+) -> None:
     with_attestation_server(installation, monkeypatch)
     monkeypatch.setattr(installation.vm("HostedEngine"), "ips", ("10.0.0.7",))
     exempt = {"pools": {"exempt_vms": [installation.vm("vm1").id]}}
@@ -283,16 +423,20 @@ def test_an_exemption_of_nobody_is_told(installation: Installation) -> None:
     assert installation.vm("vm1").id.upper() in look.by_code["exempt_unknown"]["text"]
 
 
-@pytest.mark.parametrize("address", ["127.0.0.1", "::1", "fe80::1", "localhost", "localhost.localdomain"])
-def test_what_every_machine_calls_itself_tells_nothing(installation: Installation, monkeypatch: Patch, address: str) -> None:
+@pytest.mark.parametrize(
+    "address", ["127.0.0.1", "::1", "fe80::1", "localhost", "localhost.localdomain"]
+)
+def test_what_every_machine_calls_itself_tells_nothing(
+    installation: Installation, monkeypatch: Patch, address: str
+) -> None:
     monkeypatch.setattr(peers, "addresses", lambda url: frozenset({address}))
     monkeypatch.setattr(installation.vm("vm1"), "ips", (address,))
     assert installation.look().bad == {}
 
 
-def test_a_host_that_is_not_up_need_not_report_its_gate(installation: Installation, monkeypatch: Patch) -> None:
+def test_a_host_that_is_not_up_need_not_report_its_gate(
+    installation: Installation, monkeypatch: Patch
+) -> None:
     without_hooks(installation, monkeypatch)
     monkeypatch.setattr(installation.site.host("h1"), "status", "maintenance")
     assert installation.look().bad == {}
-
-

@@ -18,12 +18,15 @@ HOSTS = ("h1", "h2", "h3")
 
 @pytest.fixture
 def attest(installation: Installation) -> Iterator[Callable[..., None]]:
-    """Let the attestation server judge hosts; afterwards all are trusted again, in service, and inside the wall."""
+    """Let the attestation server judge hosts; afterwards all are trusted again, in service, and
+    inside the wall."""
     knowledge, clock = installation.site.knowledge, installation.site.clock
     saved = knowledge.encode()
 
     def attest(level: Level, *names: str) -> None:
-        reason = ("pcr_differs", "PCR 17 is not the known one") if level is Level.UNTRUSTED else ("", "")
+        reason = (
+            ("pcr_differs", "PCR 17 is not the known one") if level is Level.UNTRUSTED else ("", "")
+        )
         answer = Answer(level, clock.now_ms(), 0, LIFE_MS, True, *reason)
         knowledge.questions.record({installation.site.host(name).id: answer for name in names})
 
@@ -35,7 +38,9 @@ def attest(installation: Installation) -> Iterator[Callable[..., None]]:
 
 def leave_wall(installation: Installation, monkeypatch: pytest.MonkeyPatch, *names: str) -> None:
     left = {installation.site.host(name).id for name in names}
-    monkeypatch.setattr(installation.wall, "hosts", [uid for uid in installation.wall.hosts if uid not in left])
+    monkeypatch.setattr(
+        installation.wall, "hosts", [uid for uid in installation.wall.hosts if uid not in left]
+    )
 
 
 def test_one_that_is_not_trusted(
@@ -46,7 +51,10 @@ def test_one_that_is_not_trusted(
         leave_wall(installation, patch, "h2")
         look = installation.look()
     assert look.bad["not_trusted"] == "warning"
-    assert "Hosts of cluster Trusted that get no VMs: h2 (pcr_differs)." in look.by_code["not_trusted"]["text"]
+    assert (
+        "Hosts of cluster Trusted that get no VMs: h2 (pcr_differs)."
+        in look.by_code["not_trusted"]["text"]
+    )
     assert "wall_wide" not in look.bad
 
 

@@ -54,8 +54,13 @@ class TestSnapshots:
         look = installation.look()
         # filterd itself goes on with what it read before.
         assert (look.bad["snapshot_missing"], look.status) == ("FAIL", 1)
-        assert [one["check"] for one in look.found if one["state"] == "not checked"] == ["engine_vm"]
-        assert "Snapshots lack 3 of 3 hosts of cluster Trusted" in look.by_code["snapshot_missing"]["text"]
+        assert [one["check"] for one in look.found if one["state"] == "not checked"] == [
+            "engine_vm"
+        ]
+        assert (
+            "Snapshots lack 3 of 3 hosts of cluster Trusted"
+            in look.by_code["snapshot_missing"]["text"]
+        )
 
     @pytest.mark.parametrize(
         ("spoil", "text"),
@@ -65,20 +70,28 @@ class TestSnapshots:
         ],
     )
     def test_a_refused_file(
-        self, installation: Installation, rewrite: Callable[..., None], spoil: Callable[[Path], object], text: str
+        self,
+        installation: Installation,
+        rewrite: Callable[..., None],
+        spoil: Callable[[Path], object],
+        text: str,
     ) -> None:
         spoil(installation.snapshot_file)
         look = installation.look()
         assert look.bad["snapshot_refused"] == "FAIL"
         assert text in look.by_code["snapshot_refused"]["text"]
 
-    def test_one_of_another_boot(self, installation: Installation, rewrite: Callable[..., None]) -> None:
+    def test_one_of_another_boot(
+        self, installation: Installation, rewrite: Callable[..., None]
+    ) -> None:
         rewrite(boot_id="00000000-0000-0000-0000-000000000001")
         assert "of another boot" in installation.look().by_code["snapshot_refused"]["text"]
 
     def test_one_of_another_user(self, installation: Installation) -> None:
         look = installation.look(filterd={"snapshots": {"owner": "nobody"}})
-        refused = "belongs to another user than the broker" in str(look.by_code.get("snapshot_refused"))
+        refused = "belongs to another user than the broker" in str(
+            look.by_code.get("snapshot_refused")
+        )
         # Root's files are believed whoever the broker is.
         assert refused or installation.snapshot_file.stat().st_uid == 0
 
@@ -90,7 +103,9 @@ class TestSnapshots:
         assert look.status == 1
 
     def test_an_old_one(self, installation: Installation, rewrite: Callable[..., None]) -> None:
-        before = snapshot.decode(installation.snapshot_file.read_bytes(), installation.site.clock.boot_id)
+        before = snapshot.decode(
+            installation.snapshot_file.read_bytes(), installation.site.clock.boot_id
+        )
         earlier_ms = max(before.written_ms - TEN_MINUTES_MS, 0)
         rewrite(written_ms=earlier_ms)
         moment = snapshot.encode_confirmation(before.boot_id, earlier_ms)
@@ -101,7 +116,9 @@ class TestSnapshots:
         self, installation: Installation, rewrite: Callable[..., None]
     ) -> None:
         """The broker does not write again what has not changed."""
-        before = snapshot.decode(installation.snapshot_file.read_bytes(), installation.site.clock.boot_id)
+        before = snapshot.decode(
+            installation.snapshot_file.read_bytes(), installation.site.clock.boot_id
+        )
         rewrite(written_ms=max(before.written_ms - TEN_MINUTES_MS, 0))
         moment = snapshot.encode_confirmation(before.boot_id, boottime_ms())
         (installation.snapshot_file.parent / snapshot.CONFIRMATION_FILE).write_bytes(moment)
@@ -118,7 +135,9 @@ class TestSnapshots:
         assert look.bad == {"snapshot_directories": "FAIL"}
         assert str(tmp_path) in look.by_code["snapshot_directories"]["text"]
 
-    def test_one_that_holds_the_engines_own_vm(self, installation: Installation, rewrite: Callable[..., None]) -> None:
+    def test_one_that_holds_the_engines_own_vm(
+        self, installation: Installation, rewrite: Callable[..., None]
+    ) -> None:
         rewrite(exempt=frozenset())
         assert installation.look().bad == {"engine_vm_filtered": "FAIL"}
 
@@ -128,7 +147,11 @@ class Scheduler(xmlrpc.server.SimpleXMLRPCServer):
 
     def __init__(self, passed: list[str] | None = None, units: Any = None) -> None:
         super().__init__(("127.0.0.1", 0), logRequests=False)
-        offered = {"filters": {"TrustedHosts": ["", ""]}, "scores": {}, "balance": {}} if units is None else units
+        offered = (
+            {"filters": {"TrustedHosts": ["", ""]}, "scores": {}, "balance": {}}
+            if units is None
+            else units
+        )
         answer = {"result_code": 0, "result": passed or [], "errors": [], "plugin_errors": {}}
         self.register_function(lambda: offered, "discover")
         self.register_function(lambda *_: answer, "runFilters")
@@ -158,14 +181,21 @@ class TestFilterd:
         assert [one["check"] for one in look.found if one["code"] == "not_checked"] == ["filter"]
         assert "systemctl start ovirt-tcp-filterd.socket" in look.by_code["filterd_silent"]["next"]
 
-    def test_one_that_accepts_and_says_nothing(self, installation: Installation, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_one_that_accepts_and_says_nothing(
+        self, installation: Installation, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
         monkeypatch.setattr(filterd_client, "ANSWER_WITHIN_S", 0.2)
         with socket.create_server(("127.0.0.1", 0)) as server:
             look = installation.look(filterd={"server": {"port": server.getsockname()[1]}})
         assert look.bad["filterd_silent"] == "FAIL"
 
     @pytest.mark.parametrize(
-        "units", [{"filters": {"Other": ["", ""]}}, {}, {"filters": {"TrustedHosts": ["", ""], "Other": ["", ""]}}]
+        "units",
+        [
+            {"filters": {"Other": ["", ""]}},
+            {},
+            {"filters": {"TrustedHosts": ["", ""], "Other": ["", ""]}},
+        ],
     )
     def test_something_else_on_its_port(
         self, installation: Installation, instead: Callable[..., dict[str, Any]], units: Any
@@ -174,19 +204,27 @@ class TestFilterd:
         assert installation.look(filterd=instead(passed, units)).bad == {"filterd_foreign": "FAIL"}
 
     @pytest.mark.parametrize("units", [[], "no", {"filters": 3}])
-    def test_nonsense(self, installation: Installation, instead: Callable[..., dict[str, Any]], units: Any) -> None:
+    def test_nonsense(
+        self, installation: Installation, instead: Callable[..., dict[str, Any]], units: Any
+    ) -> None:
         assert installation.look(filterd=instead([], units)).bad["filterd_silent"] == "FAIL"
 
-    def test_one_that_refuses_some(self, installation: Installation, instead: Callable[..., dict[str, Any]]) -> None:
+    def test_one_that_refuses_some(
+        self, installation: Installation, instead: Callable[..., dict[str, Any]]
+    ) -> None:
         look = installation.look(filterd=instead([installation.site.host("h1").id]))
         assert look.bad == {"filter_narrow": "FAIL"}
-        assert "refuses hosts that the snapshots call trusted: h2, h3." in look.by_code["filter_narrow"]["text"]
+        assert (
+            "refuses hosts that the snapshots call trusted: h2, h3."
+            in look.by_code["filter_narrow"]["text"]
+        )
 
-    def test_one_that_lets_others_pass(self, installation: Installation, instead: Callable[..., dict[str, Any]]) -> None:
+    def test_one_that_lets_others_pass(
+        self, installation: Installation, instead: Callable[..., dict[str, Any]]
+    ) -> None:
         look = installation.look(filterd=instead([*installation.wall.hosts, "stranger"]))
         assert look.bad == {"filter_wide": "FAIL"}
         assert "stranger" in look.by_code["filter_wide"]["text"]
-
 
     def test_one_that_sends_entities_or_escapes_for_a_terminal(
         self, installation: Installation, instead: Callable[..., dict[str, Any]]
@@ -236,21 +274,42 @@ class TestScheduler:
         ],
     )
     def test_an_option_that_is_wrong(
-        self, installation: Installation, enabled: str, url: str, response_ms: str, bad: dict[str, str]
+        self,
+        installation: Installation,
+        enabled: str,
+        url: str,
+        response_ms: str,
+        bad: dict[str, str],
     ) -> None:
-        place = (url or "http://127.0.0.1:PORT/").replace("PORT", str(installation.filterd["server"]["port"]))
+        place = (url or "http://127.0.0.1:PORT/").replace(
+            "PORT", str(installation.filterd["server"]["port"])
+        )
         assert installation.look(engine=(enabled, place, response_ms)).bad == bad
 
-    def test_another_machine_than_the_engines(self, installation: Installation, tmp_path: Path) -> None:
+    def test_another_machine_than_the_engines(
+        self, installation: Installation, tmp_path: Path
+    ) -> None:
         done = CliRunner().invoke(
-            main, ["--config-dir", str(installation.directory), "doctor", "--engine-config", str(tmp_path / "none")]
+            main,
+            [
+                "--config-dir",
+                str(installation.directory),
+                "doctor",
+                "--engine-config",
+                str(tmp_path / "none"),
+            ],
         )
         assert "run this on the engine machine, as root" in done.output
 
-    def test_the_command_itself(self, installation: Installation, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_the_command_itself(
+        self, installation: Installation, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
         monkeypatch.setattr(installation, "engine_config", engine_config.install(tmp_path)[0])
         look = installation.look(engine=())
-        assert {"scheduler_disabled": "FAIL", "scheduler_timeout": "warning"}.items() <= look.bad.items()
+        assert {
+            "scheduler_disabled": "FAIL",
+            "scheduler_timeout": "warning",
+        }.items() <= look.bad.items()
 
 
 class TestBroker:
@@ -260,7 +319,9 @@ class TestBroker:
         unmade = [one["check"] for one in look.found if one["state"] == "not checked"]
         assert unmade == ["wall_hosts", "hosts", "quarantine", "guard"]
 
-    def test_a_token_that_it_does_not_take(self, installation: Installation, tmp_path: Path) -> None:
+    def test_a_token_that_it_does_not_take(
+        self, installation: Installation, tmp_path: Path
+    ) -> None:
         (tmp_path / "token").write_text("wrong")
         look = installation.look(cli={"broker": {"token_file": str(tmp_path / "token")}})
         assert "refused (unauthenticated)" in look.by_code["broker_silent"]["text"].lower()
@@ -278,7 +339,9 @@ class TestServers:
         look = installation.look({"verifier": {"urls": urls}})
         assert (look.bad, look.status) == ({"server_unreachable": "warning"}, 0)
 
-    def test_a_certificate_of_another_authority(self, installation: Installation, tmp_path: Path) -> None:
+    def test_a_certificate_of_another_authority(
+        self, installation: Installation, tmp_path: Path
+    ) -> None:
         Authority.create(tmp_path, datetime.datetime.now(datetime.timezone.utc))
         look = installation.look({"verifier": {"ca_file": str(tmp_path / "ca.pem")}})
         assert look.bad["server_certificate"] == "FAIL"
@@ -289,21 +352,32 @@ class TestServers:
         assert look.bad["server_certificate"] == "FAIL"
         assert "ca.pem cannot be read" in look.by_code["server_certificate"]["text"]
 
-    def test_a_token_that_it_does_not_take(self, installation: Installation, tmp_path: Path) -> None:
+    def test_a_token_that_it_does_not_take(
+        self, installation: Installation, tmp_path: Path
+    ) -> None:
         (tmp_path / "token").write_text("wrong")
         look = installation.look({"verifier": {"token_file": str(tmp_path / "token")}})
         assert look.bad == {"server_token": "FAIL"}
 
-    def test_a_token_that_is_missing_is_said(self, installation: Installation, tmp_path: Path) -> None:
+    def test_a_token_that_is_missing_is_said(
+        self, installation: Installation, tmp_path: Path
+    ) -> None:
         look = installation.look({"verifier": {"token_file": str(tmp_path / "token")}})
-        assert [one["check"] for one in look.found if one["state"] == "not checked"] == ["servers", "clocks"]
+        assert [one["check"] for one in look.found if one["state"] == "not checked"] == [
+            "servers",
+            "clocks",
+        ]
         assert "the verifier's token cannot be read" in look.by_code["not_checked"]["text"]
 
-    def test_an_open_attestation_server_is_asked_in_its_own_way(self, installation: Installation) -> None:
+    def test_an_open_attestation_server_is_asked_in_its_own_way(
+        self, installation: Installation
+    ) -> None:
         token = (installation.directory / "viewer.token").read_text().strip()
         verifier = {"kind": "oat-2", "token_file": None, "auth_blob": token}
         assert installation.look({"verifier": verifier}).bad == {}
-        assert installation.look({"verifier": {**verifier, "auth_blob": "wrong"}}).bad == {"server_token": "FAIL"}
+        assert installation.look({"verifier": {**verifier, "auth_blob": "wrong"}}).bad == {
+            "server_token": "FAIL"
+        }
 
     def test_another_kind_of_server_at_the_address(self, installation: Installation) -> None:
         verifier = {"kind": "oat-2", "token_file": None, "path": "/nowhere", "auth_blob": "x"}
@@ -312,7 +386,9 @@ class TestServers:
         assert "answers with status 404" in look.by_code["server_answer"]["text"]
 
     @pytest.mark.parametrize("ahead", [3600, -3600])
-    def test_a_clock_that_differs(self, installation: Installation, monkeypatch: pytest.MonkeyPatch, ahead: float) -> None:
+    def test_a_clock_that_differs(
+        self, installation: Installation, monkeypatch: pytest.MonkeyPatch, ahead: float
+    ) -> None:
         ahead_s = peers._ahead_s
         monkeypatch.setattr(peers, "_ahead_s", lambda date: ahead + (ahead_s(date) or 0))
         look = installation.look()
@@ -321,7 +397,13 @@ class TestServers:
 
     def test_a_certificate_that_ends_soon(self) -> None:
         three_days_s = 3 * 86_400 + 60
-        (one,) = services.servers([ServerView("https://attest.lab", status=200, good=True, certificate_ends_s=three_days_s)])
+        (one,) = services.servers(
+            [
+                ServerView(
+                    "https://attest.lab", status=200, good=True, certificate_ends_s=three_days_s
+                )
+            ]
+        )
         assert (one.state, one.code) == (FindingState.WARNING, "certificate_ends")
         assert "ends in 3 days" in one.text
 
@@ -335,10 +417,10 @@ def test_a_name_comes_with_its_addresses() -> None:
     assert peers.addresses("https://no-such-name.invalid") == {"no-such-name.invalid"}
 
 
-
-
 def test_filterd_is_asked_for_the_largest_pool_in_the_engines_shape() -> None:
     """It reads a list of thousands of hosts in no other."""
     hosts = [f"{number:036d}" for number in range(10_000)]
-    call = xmlrpc_codec.parse_call(filterd_client._as_the_engine("runFilters", (["TrustedHosts"], hosts, "vm", {})).encode())
+    call = xmlrpc_codec.parse_call(
+        filterd_client._as_the_engine("runFilters", (["TrustedHosts"], hosts, "vm", {})).encode()
+    )
     assert call == xmlrpc_codec.Call("runFilters", (["TrustedHosts"], hosts, "vm", {}))

@@ -1,6 +1,7 @@
 # SPDX-FileCopyrightText: The ovirt_tcp_plugin developers
 # SPDX-License-Identifier: Apache-2.0
-"""The rule of setup, change by change: what is there, what is desired, and what the journal says."""
+"""The rule of setup, change by change: what is there, what is desired, and what the journal
+says."""
 
 from __future__ import annotations
 
@@ -112,24 +113,36 @@ def test_what_was_right_before_is_not_in_the_journal_and_stays(journal: Journal)
     assert journal.entries == ()
 
 
-@pytest.mark.parametrize(("there", "before"), [("theirs", "theirs"), ("ours", "theirs"), ("another's", "another's")])
-def test_after_a_kill_the_journal_still_knows_what_was_there_before(journal: Journal, there: str, before: str) -> None:
+@pytest.mark.parametrize(
+    ("there", "before"), [("theirs", "theirs"), ("ours", "theirs"), ("another's", "another's")]
+)
+def test_after_a_kill_the_journal_still_knows_what_was_there_before(
+    journal: Journal, there: str, before: str
+) -> None:
     intended(journal)
     changes.perform([Word(there)], journal, quiet)
     assert journal.entries[0].before == before
 
 
-def test_another_wish_than_the_last_time_is_done_and_what_was_before_both_is_kept(journal: Journal) -> None:
+def test_another_wish_than_the_last_time_is_done_and_what_was_before_both_is_kept(
+    journal: Journal,
+) -> None:
     word = Word("theirs")
     changes.perform([word], journal, quiet)
     word.wish = "ours too"
     assert changes.plan(word, journal).need is Need.DO
     journal.intend("word", "w", "theirs", "ours too")  # and killed before the change
     changes.perform([word], journal, quiet)
-    assert (word.there, journal.entries[0].before, journal.entries[0].after) == ("ours too", "theirs", "ours too")
+    assert (word.there, journal.entries[0].before, journal.entries[0].after) == (
+        "ours too",
+        "theirs",
+        "ours too",
+    )
 
 
-def test_a_change_by_somebody_is_told_with_all_three_values_and_the_way_on(journal: Journal) -> None:
+def test_a_change_by_somebody_is_told_with_all_three_values_and_the_way_on(
+    journal: Journal,
+) -> None:
     done(journal)
     reason = changes.plan(Word("another's"), journal).reason
     assert reason == (
@@ -171,7 +184,9 @@ def test_what_the_engine_refuses_to_undo_is_told_and_stays_in_the_journal(journa
     done(journal)
     word = Word("ours")
     word.refusal = "in use"
-    assert changes.undo([(word, journal.entries[0])], journal, quiet) == ["the word was left alone: conflict: in use"]
+    assert changes.undo([(word, journal.entries[0])], journal, quiet) == [
+        "the word was left alone: conflict: in use"
+    ]
     assert journal.entries[0].state is EntryState.DONE
     word.refusal = ""
     told: list[str] = []

@@ -38,14 +38,20 @@ def test_looking_at_no_journal_makes_none(tmp_path: Path) -> None:
         b'{"version": 1}',
         b'{"version": 1, "acts": [{}]}',
         b'{"version": 1, "acts": ["act"]}',
-        json.dumps({"version": 1, "acts": [{"kind": "k", "subject": "s", "state": "odd", "at": ""}]}).encode(),
-        json.dumps({"version": 1, "acts": [{"kind": "k", "subject": "s", "state": "done", "at": ""}]}).encode(),
+        json.dumps(
+            {"version": 1, "acts": [{"kind": "k", "subject": "s", "state": "odd", "at": ""}]}
+        ).encode(),
+        json.dumps(
+            {"version": 1, "acts": [{"kind": "k", "subject": "s", "state": "done", "at": ""}]}
+        ).encode(),
         b" " * (5 * 1024 * 1024),
     ],
 )
 def test_a_damaged_journal_stops_everything_and_is_not_touched(state: Path, content: bytes) -> None:
     (state / "journal.json").write_bytes(content)
-    with pytest.raises(errors.InvalidConfig, match="the journal is damaged .* bring it back from a backup"):
+    with pytest.raises(
+        errors.InvalidConfig, match="the journal is damaged .* bring it back from a backup"
+    ):
         Journal(state)
     assert (state / "journal.json").read_bytes() == content
 
@@ -83,11 +89,19 @@ def test_a_change_is_intended_done_undone_and_forgotten_each_time_on_disk(state:
     journal = Journal(state)
     journal.intend("option", "a", "1", "2")
     journal.intend("role", "b", None, {"id": ""})
-    assert [one.state for one in Journal(state).entries] == [EntryState.INTENDED, EntryState.INTENDED]
+    assert [one.state for one in Journal(state).entries] == [
+        EntryState.INTENDED,
+        EntryState.INTENDED,
+    ]
     assert Journal(state).entries[0].left == ("2",)
     journal.done("option", "a", "2")
     (entry, other) = Journal(state).entries
-    assert (entry.state, entry.before, entry.after, entry.left) == (EntryState.DONE, "1", "2", ("2",))
+    assert (entry.state, entry.before, entry.after, entry.left) == (
+        EntryState.DONE,
+        "1",
+        "2",
+        ("2",),
+    )
     journal.undoing(entry)
     assert Journal(state).entries[0].state is EntryState.UNDOING
     journal.drop(entry)
@@ -120,10 +134,15 @@ with locked(Path({str(tmp_path / "state")!r})):
     print("in", flush=True)
     input()
 """
-    with subprocess.Popen([sys.executable, "-c", script], stdin=subprocess.PIPE, stdout=subprocess.PIPE) as other:
+    with subprocess.Popen(
+        [sys.executable, "-c", script], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+    ) as other:
         assert other.stdout is not None
         assert other.stdout.readline() == b"in\n"
-        with pytest.raises(errors.Conflict, match="another ovirt-tcp setup is running"), locked(tmp_path / "state"):
+        with (
+            pytest.raises(errors.Conflict, match="another ovirt-tcp setup is running"),
+            locked(tmp_path / "state"),
+        ):
             pass
         other.kill()
     with locked(tmp_path / "state"):

@@ -1,6 +1,7 @@
 # SPDX-FileCopyrightText: The ovirt_tcp_plugin developers
 # SPDX-License-Identifier: Apache-2.0
-"""Setup and its removal, killed at any moment and run again: nothing is lost, and nothing is done twice."""
+"""Setup and its removal, killed at any moment and run again: nothing is lost, and nothing is done
+twice."""
 
 from __future__ import annotations
 
@@ -26,7 +27,15 @@ CHANGES = [
     *(
         (AdminClient, name)
         for name in (
-            *("add_policy", "add_filter", "add_weight", "set_balance", "set_properties", "remove_policy", "remove_unit"),
+            *(
+                "add_policy",
+                "add_filter",
+                "add_weight",
+                "set_balance",
+                "set_properties",
+                "remove_policy",
+                "remove_unit",
+            ),
             *("use_policy", "add_role", "remove_role", "grant", "revoke"),
             *("remove_group", "activate"),
         )
@@ -73,13 +82,17 @@ def finish(machine: Machine, killer: Killer, *arguments: str) -> None:
             done = machine.setup(*arguments)
         except Killed:
             continue
-        assert done.exit_code == 0 or "has not been started since phase 1" in done.output, done.output
+        assert done.exit_code == 0 or "has not been started since phase 1" in done.output, (
+            done.output
+        )
         killer.awake = False
         return
 
 
 @pytest.mark.soak
-def test_killed_at_any_moment_it_ends_as_if_nothing_had_been(machine: Machine, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_killed_at_any_moment_it_ends_as_if_nothing_had_been(
+    machine: Machine, monkeypatch: pytest.MonkeyPatch
+) -> None:
     machine.write(UserDefinedVMProperties={"4.8": "a=^x$"})
     machine.restart()
     before = machine.picture()
@@ -106,20 +119,41 @@ def test_killed_at_any_moment_it_ends_as_if_nothing_had_been(machine: Machine, m
 
 def test_a_real_kill_between_the_act_and_the_journal_loses_nothing(machine: Machine) -> None:
     deadly = machine.directory / "deadly"
-    deadly.write_text(f'#!/bin/sh\n{machine.command} "$@"\ncase "$*" in *ResponseTimeout=*) kill -9 $PPID;; esac\n')
+    deadly.write_text(
+        f'#!/bin/sh\n{machine.command} "$@"\n'
+        'case "$*" in *ResponseTimeout=*) kill -9 $PPID;; esac\n'
+    )
     deadly.chmod(0o755)
-    arguments = ["--config-dir", str(machine.directory), "setup", "--yes", "--engine-config", str(deadly)]
-    command = [sys.executable, "-m", "ovirt_tcp_plugin.admin.cli", *arguments, "--journal", str(machine.state)]
+    arguments = [
+        "--config-dir",
+        str(machine.directory),
+        "setup",
+        "--yes",
+        "--engine-config",
+        str(deadly),
+    ]
+    command = [
+        sys.executable,
+        "-m",
+        "ovirt_tcp_plugin.admin.cli",
+        *arguments,
+        "--journal",
+        str(machine.state),
+    ]
     assert subprocess.run(command, capture_output=True, check=False).returncode == -signal.SIGKILL
     assert machine.rows["ExternalSchedulerResponseTimeout"] == {"general": "3000"}
-    assert [(one["state"], one["before"]) for one in machine.journal()] == [("done", "false"), ("intended", "120000")]
+    assert [(one["state"], one["before"]) for one in machine.journal()] == [
+        ("done", "false"),
+        ("intended", "120000"),
+    ]
     assert machine.setup().exit_code == 0
     assert machine.setup("--remove").exit_code == 0
     assert machine.rows["ExternalSchedulerResponseTimeout"] == {"general": "120000"}
 
 
 def telling(machine: Machine) -> dict[str, Any]:
-    """What the engine knows, without ids and the words of the journal, which differ from time to time."""
+    """What the engine knows, without ids and the words of the journal, which differ from time to
+    time."""
     tables = machine.engine.model
     roles = {one.id: one.name for one in tables.roles.values()}
     policies = {one.id: one for one in tables.policies.values()}
@@ -127,9 +161,18 @@ def telling(machine: Machine) -> dict[str, Any]:
     return {
         "options": machine.rows,
         "policies": sorted(
-            (one.name, [units[uid] for uid in (*one.filters, *one.weights, *one.balances)], one.properties)
+            (
+                one.name,
+                [units[uid] for uid in (*one.filters, *one.weights, *one.balances)],
+                one.properties,
+            )
             for one in policies.values()
         ),
-        "users": sorted((one.name, sorted(roles[uid] for uid in one.roles)) for one in tables.users.values()),
-        "clusters": sorted((one.name, policies[one.policy].name, one.properties) for one in tables.clusters.values()),
+        "users": sorted(
+            (one.name, sorted(roles[uid] for uid in one.roles)) for one in tables.users.values()
+        ),
+        "clusters": sorted(
+            (one.name, policies[one.policy].name, one.properties)
+            for one in tables.clusters.values()
+        ),
     }

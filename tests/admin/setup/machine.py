@@ -1,6 +1,7 @@
 # SPDX-FileCopyrightText: The ovirt_tcp_plugin developers
 # SPDX-License-Identifier: Apache-2.0
-"""An engine machine as setup meets it: a stock engine with its `engine-config`, an external scheduler, and a broker.yaml."""
+"""An engine machine as setup meets it: a stock engine with its `engine-config`, an external
+scheduler, and a broker.yaml."""
 
 from __future__ import annotations
 
@@ -67,15 +68,33 @@ class Machine:
             "timeout_s": 5.0,
             "start_file": str(self.mark),
         }
-        content = {"engine": engine, "verifier": {"urls": ["https://attest.lab"]}, "api": {"port": 1}}
+        content = {
+            "engine": engine,
+            "verifier": {"urls": ["https://attest.lab"]},
+            "api": {"port": 1},
+        }
         (directory / "broker.yaml").write_text(json.dumps(content))
 
     def setup(self, *arguments: str, yes: bool = True, answer: str = "") -> Result:
         """Run `ovirt-tcp setup`."""
-        given = ["--engine-config", str(self.command), "--journal", str(self.state), "--password-file"]
+        given = [
+            "--engine-config",
+            str(self.command),
+            "--journal",
+            str(self.state),
+            "--password-file",
+        ]
         password = str(self.directory / "password")
         agreed = ["--yes"] if yes else []
-        whole = ["--config-dir", str(self.directory), "setup", *given, password, *agreed, *arguments]
+        whole = [
+            "--config-dir",
+            str(self.directory),
+            "setup",
+            *given,
+            password,
+            *agreed,
+            *arguments,
+        ]
         return self.run(whole, answer)
 
     def run(self, arguments: list[str], answer: str = "") -> Result:
@@ -113,7 +132,9 @@ class Machine:
 
     def administration(self) -> AdminClient:
         """The engine, as an administrator."""
-        return AdminClient(Access(self.engine.url, ADMINISTRATOR, lambda: PASSWORD, self.pki / "ca.pem", 5.0))
+        return AdminClient(
+            Access(self.engine.url, ADMINISTRATOR, lambda: PASSWORD, self.pki / "ca.pem", 5.0)
+        )
 
     def cluster(self, name: str = "One") -> model.Cluster:
         return next(one for one in self.engine.model.clusters.values() if one.name == name)
@@ -139,7 +160,10 @@ class Machine:
 
     def picture(self) -> dict[str, Any]:
         """All that the engine knows, and its options."""
-        tables = {name: {uid: _plain(row) for uid, row in getattr(self.engine.model, name).items()} for name in TABLES}
+        tables = {
+            name: {uid: _plain(row) for uid, row in getattr(self.engine.model, name).items()}
+            for name in TABLES
+        }
         return {**tables, "options": self.rows}
 
     def state_of(self, kind: str) -> list[str]:
@@ -147,5 +171,12 @@ class Machine:
 
 
 def _plain(row: Any) -> dict[str, Any]:
-    values = {field.name: getattr(row, field.name) for field in dataclasses.fields(row) if field.name != "scheduling"}
-    return {name: repr(sorted(value) if isinstance(value, set) else value) for name, value in values.items()}
+    values = {
+        field.name: getattr(row, field.name)
+        for field in dataclasses.fields(row)
+        if field.name != "scheduling"
+    }
+    return {
+        name: repr(sorted(value) if isinstance(value, set) else value)
+        for name, value in values.items()
+    }

@@ -39,18 +39,24 @@ class Level:
 
 
 @pytest.mark.parametrize(
-    "other", ["trusted_host_flag=.*", "a=^x$;trusted_host_flag=true", f"{DEFINITION};trusted_host_flag="]
+    "other",
+    ["trusted_host_flag=.*", "a=^x$;trusted_host_flag=true", f"{DEFINITION};trusted_host_flag="],
 )
 def test_another_definition_of_its_name_is_refused_and_left(tmp_path: Path, other: str) -> None:
     level = Level(tmp_path, other)
-    with pytest.raises(errors.Conflict, match=r"level 4.8 defines trusted_host_flag=.*and setup needs trusted_host_flag="):
+    with pytest.raises(
+        errors.Conflict,
+        match=r"level 4.8 defines trusted_host_flag=.*and setup needs trusted_host_flag=",
+    ):
         level.set_up()
     assert level.config.value(PROPERTIES, LEVEL) == other
     assert level.journal.entries == ()
 
 
 @pytest.mark.parametrize("others", ["", "a=^x$;b=.*;", "not_trusted_host_flag=^(true|false)$"])
-def test_it_joins_those_of_others_and_leaves_them_word_for_word(tmp_path: Path, others: str) -> None:
+def test_it_joins_those_of_others_and_leaves_them_word_for_word(
+    tmp_path: Path, others: str
+) -> None:
     level = Level(tmp_path, others)
     assert level.set_up() == ";".join([one for one in others.split(";") if one] + [DEFINITION])
     assert level.undo() == []
@@ -63,7 +69,9 @@ def test_where_it_is_defined_already_it_stays_for_ever(tmp_path: Path) -> None:
     assert level.journal.entries == ()
 
 
-def test_what_others_define_later_is_no_change_of_ours_and_stays_when_ours_goes(tmp_path: Path) -> None:
+def test_what_others_define_later_is_no_change_of_ours_and_stays_when_ours_goes(
+    tmp_path: Path,
+) -> None:
     level = Level(tmp_path, "a=^x$")
     level.set_up()
     level.write(f"{DEFINITION};later=.*")
@@ -87,5 +95,8 @@ def test_when_somebody_changed_it_that_is_told_and_left(tmp_path: Path) -> None:
     level.write("trusted_host_flag=.*")
     assert changes.plan(level.change, level.journal).need is changes.Need.CHANGED
     (kept,) = level.undo()
-    assert "It is trusted_host_flag=.*; setup left trusted_host_flag=^(true|false)$; before that it was (none)" in kept
+    assert (
+        "It is trusted_host_flag=.*; setup left trusted_host_flag=^(true|false)$; before that it "
+        "was (none)" in kept
+    )
     assert level.config.value(PROPERTIES, LEVEL) == "trusted_host_flag=.*"

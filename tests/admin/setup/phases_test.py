@@ -17,7 +17,11 @@ import pytest
 from ovirt_tcp_plugin import errors
 from ovirt_tcp_plugin.admin.setup.journal import locked
 from ovirt_tcp_plugin.admin.setup.options import DEFINITION, PROPERTIES
-from ovirt_tcp_plugin.engine.scheduling_policies import AFFINITY_FILTER, CLUSTER_MAINTENANCE, NO_BALANCE
+from ovirt_tcp_plugin.engine.scheduling_policies import (
+    AFFINITY_FILTER,
+    CLUSTER_MAINTENANCE,
+    NO_BALANCE,
+)
 from ovirt_tcp_plugin.lab.engine import audit_log, builtin, model
 from ovirt_tcp_plugin.lab.engine.errors import refusal
 from ovirt_tcp_plugin.lab.engine.faults import BROKEN, CUT, LOST, AnswerFault
@@ -35,7 +39,9 @@ def ready(machine: Machine) -> Machine:
     levels = {level: DEFINITION for level in machine.rows[PROPERTIES]}
     timeout, enabled = {"general": "3000"}, {"general": "true"}
     machine.write(
-        ExternalSchedulerEnabled=enabled, ExternalSchedulerResponseTimeout=timeout, UserDefinedVMProperties=levels
+        ExternalSchedulerEnabled=enabled,
+        ExternalSchedulerResponseTimeout=timeout,
+        UserDefinedVMProperties=levels,
     )
     machine.restart()
     return machine
@@ -43,7 +49,9 @@ def ready(machine: Machine) -> Machine:
 
 class TestPhase1:
     @pytest.mark.parametrize("arguments", [["--dry-run"], []])
-    def test_looking_or_saying_no_changes_nothing(self, machine: Machine, arguments: list[str]) -> None:
+    def test_looking_or_saying_no_changes_nothing(
+        self, machine: Machine, arguments: list[str]
+    ) -> None:
         before = machine.picture()
         done = machine.setup(*arguments, yes=False, answer="n\n")
         assert done.exit_code == (0 if arguments else 1)
@@ -63,17 +71,29 @@ class TestPhase1:
         assert "Do not restart the engine before" in done.output
         machine.write(ExternalSchedulerServiceURL=good)
         done = machine.setup()
-        assert "the engine has not been started since phase 1: systemctl restart ovirt-engine" in done.output
+        assert (
+            "the engine has not been started since phase 1: systemctl restart ovirt-engine"
+            in done.output
+        )
 
-    def test_another_external_scheduler_is_not_replaced(self, machine: Machine, filterd: ScriptedScheduler) -> None:
+    def test_another_external_scheduler_is_not_replaced(
+        self, machine: Machine, filterd: ScriptedScheduler
+    ) -> None:
         filterd.discovery = filterd.discovery.replace(b"TrustedHosts", b"Other")
         assert "another external scheduler answers" in machine.setup().output
-        machine.write(ExternalSchedulerServiceURL={"general": "http://scheduler.example.com:18781/"})
-        assert "is http://scheduler.example.com:18781/, another external scheduler's" in machine.setup().output
+        machine.write(
+            ExternalSchedulerServiceURL={"general": "http://scheduler.example.com:18781/"}
+        )
+        assert (
+            "is http://scheduler.example.com:18781/, another external scheduler's"
+            in machine.setup().output
+        )
         machine.write(ExternalSchedulerServiceURL={"general": "http://localhost:port/"})
         assert "is http://localhost:port/, which is no address" in machine.setup().output
 
-    def test_a_definition_of_somebody_else_stops_it_before_anything_is_done(self, machine: Machine) -> None:
+    def test_a_definition_of_somebody_else_stops_it_before_anything_is_done(
+        self, machine: Machine
+    ) -> None:
         machine.write(UserDefinedVMProperties={"4.7": "trusted_host_flag=.*"})
         before = machine.picture()
         done = machine.setup()
@@ -85,11 +105,19 @@ class TestPhase1:
         machine.write(UserDefinedVMProperties={"4.8": "a=^x$", "4.7": "b=.*;"})
         machine.setup()
         properties = machine.rows[PROPERTIES]
-        assert (properties["4.8"], properties["4.7"]) == (f"a=^x$;{DEFINITION}", f"b=.*;{DEFINITION}")
+        assert (properties["4.8"], properties["4.7"]) == (
+            f"a=^x$;{DEFINITION}",
+            f"b=.*;{DEFINITION}",
+        )
         machine.setup("--remove")
-        assert (machine.rows[PROPERTIES]["4.8"], machine.rows[PROPERTIES]["4.7"]) == ("a=^x$", "b=.*;")
+        assert (machine.rows[PROPERTIES]["4.8"], machine.rows[PROPERTIES]["4.7"]) == (
+            "a=^x$",
+            "b=.*;",
+        )
 
-    def test_a_command_that_fails_half_way_is_told_and_the_next_run_goes_on(self, machine: Machine) -> None:
+    def test_a_command_that_fails_half_way_is_told_and_the_next_run_goes_on(
+        self, machine: Machine
+    ) -> None:
         machine.write(UserDefinedVMProperties={"4.7": ""})
         good = machine.command
         machine.command = machine.directory / "failing"
@@ -106,7 +134,9 @@ class TestPhase1:
         assert set(machine.state_of("property")) == {"done"}
         assert [one["before"] for one in machine.journal()[:2]] == ["false", "120000"]
 
-    def test_a_shorter_retry_of_ha_vms_only_when_asked_for_and_what_was_before_comes_back(self, machine: Machine) -> None:
+    def test_a_shorter_retry_of_ha_vms_only_when_asked_for_and_what_was_before_comes_back(
+        self, machine: Machine
+    ) -> None:
         key = "RetryToRunAutoStartVmLongIntervalInSeconds"
         assert "tried again after 1800 s (see --ha-retry)" in machine.setup().output
         assert machine.rows[key] == {"general": "1800"}
@@ -123,7 +153,10 @@ class TestPhase1:
         machine.write(ExternalSchedulerResponseTimeout={"general": "5000"})
         for arguments in ([], ["--remove"]):
             done = machine.setup(*arguments)
-            assert "somebody changed it since setup. It is 5000; setup left 3000; before that it was 120000." in done.output
+            assert (
+                "somebody changed it since setup. It is 5000; setup left 3000; before that it was "
+                "120000." in done.output
+            )
             assert done.exit_code == 1
             assert machine.rows["ExternalSchedulerResponseTimeout"] == {"general": "5000"}
         assert machine.rows["ExternalSchedulerEnabled"] == {"general": "false"}
@@ -213,8 +246,17 @@ class TestPhase2:
 
     def test_the_password_is_asked_for_once_and_nowhere_kept(self, ready: Machine) -> None:
         (ready.directory / "password").unlink()
-        arguments = ["--config-dir", str(ready.directory), "setup", "--engine-config", str(ready.command), "--yes"]
-        done = ready.run([*arguments, "--journal", str(ready.state), "--cluster", "One"], f"{PASSWORD}\n")
+        arguments = [
+            "--config-dir",
+            str(ready.directory),
+            "setup",
+            "--engine-config",
+            str(ready.command),
+            "--yes",
+        ]
+        done = ready.run(
+            [*arguments, "--journal", str(ready.state), "--cluster", "One"], f"{PASSWORD}\n"
+        )
         assert done.exit_code == 0
         assert done.output.count("Password of admin@internal") == 1
         assert PASSWORD not in done.output
@@ -222,7 +264,9 @@ class TestPhase2:
 
     def test_a_user_that_may_not_is_told_and_one_that_may_goes_on(self, ready: Machine) -> None:
         tables = ready.engine.model
-        tables.roles["some"] = model.Role("some", "some", {"login", "edit_storage_pool_configuration"})
+        tables.roles["some"] = model.Role(
+            "some", "some", {"login", "edit_storage_pool_configuration"}
+        )
         next(one for one in tables.users.values() if one.name == BROKER).roles.add("some")
         done = ready.setup("--user", BROKER)
         assert done.exit_code == 1
@@ -239,12 +283,18 @@ class TestPhase2:
         discovery, filterd.discovery = filterd.discovery, b""
         machine.restart()
         filterd.discovery = discovery
-        assert "the engine did not find the filter unit TrustedHosts at its start" in machine.setup().output
+        assert (
+            "the engine did not find the filter unit TrustedHosts at its start"
+            in machine.setup().output
+        )
         machine.restart()
         filterd.discovery = b""
         machine.restart()
         filterd.discovery = discovery
-        assert "the engine disabled the filter unit TrustedHosts at its start" in machine.setup().output
+        assert (
+            "the engine disabled the filter unit TrustedHosts at its start"
+            in machine.setup().output
+        )
         assert machine.state_of("policy") == []
 
     def test_it_looks_before_it_acts(self, ready: Machine) -> None:
@@ -255,11 +305,16 @@ class TestPhase2:
         assert ready.picture() == before
         assert ready.state_of("unit") == []
 
-    def test_a_policy_of_that_name_by_somebody_else_is_left_and_another_name_does(self, ready: Machine) -> None:
+    def test_a_policy_of_that_name_by_somebody_else_is_left_and_another_name_does(
+        self, ready: Machine
+    ) -> None:
         other = model.Policy(model.new_id(), "ovirt-tcp", "mine")
         ready.engine.model.policies[other.id] = other
         done = ready.setup()
-        assert "there is a scheduling policy ovirt-tcp, and setup did not make it: choose another name" in done.output
+        assert (
+            "there is a scheduling policy ovirt-tcp, and setup did not make it: choose another name"
+            in done.output
+        )
         assert ready.state_of("role") == []
         assert ready.setup("--policy", "trusted").exit_code == 0
         ready.setup("--remove")
@@ -268,8 +323,15 @@ class TestPhase2:
     def test_a_role_of_that_name_counts_if_it_is_enough(self, ready: Machine) -> None:
         tables = ready.engine.model
         tables.roles["r"] = model.Role("r", "ovirt-tcp", {"login"})
-        assert "it lacks manipulate_host, inject_external_events, manipulate_affinity_groups" in ready.setup().output
-        tables.roles["r"].permits |= {"manipulate_host", "inject_external_events", "manipulate_affinity_groups"}
+        assert (
+            "it lacks manipulate_host, inject_external_events, manipulate_affinity_groups"
+            in ready.setup().output
+        )
+        tables.roles["r"].permits |= {
+            "manipulate_host",
+            "inject_external_events",
+            "manipulate_affinity_groups",
+        }
         assert ready.setup().exit_code == 0
         assert next(one for one in tables.users.values() if one.name == BROKER).roles == {"r"}
         ready.setup("--remove")
@@ -280,7 +342,10 @@ class TestPhase2:
         del ready.engine.model.users[user.id]
         done = ready.setup()
         assert done.exit_code == 0
-        assert "- the engine has no user broker@internal: make it (ovirt-aaa-jdbc-tool user add broker" in done.output
+        assert (
+            "- the engine has no user broker@internal: make it (ovirt-aaa-jdbc-tool user add broker"
+            in done.output
+        )
         ready.engine.model.users[user.id] = user
         ready.setup()
         assert [ready.engine.model.roles[one].name for one in user.roles] == ["ovirt-tcp"]
@@ -291,25 +356,40 @@ class TestPhase2:
         both = ["--cluster", "One", "--cluster", "Two"]
         assert "different scheduling policies (none, power_saving)" in ready.setup(*both).output
         assert "no scheduling policy odd to copy" in ready.setup("--copy-policy", "odd").output
-        assert ready.setup(*both, "--copy-policy", "power_saving", "--scope", "marked_vms").exit_code == 0
+        assert (
+            ready.setup(*both, "--copy-policy", "power_saving", "--scope", "marked_vms").exit_code
+            == 0
+        )
         for name in ("One", "Two"):
             assert ready.cluster(name).policy == ready.policy("ovirt-tcp").id
             assert ready.cluster(name).properties["trust_scope"] == "marked_vms"
 
     def test_the_copy_has_all_of_its_source_and_what_a_pool_needs(self, ready: Machine) -> None:
         source = ready.policy("power_saving")
-        poor = model.Policy(model.new_id(), "poor", filters=[builtin.MEMORY_FILTER], numbers={builtin.MEMORY_FILTER: -1})
+        poor = model.Policy(
+            model.new_id(),
+            "poor",
+            filters=[builtin.MEMORY_FILTER],
+            numbers={builtin.MEMORY_FILTER: -1},
+        )
         ready.engine.model.policies[poor.id] = poor
         for name in ("power_saving", "poor"):
             assert ready.setup("--policy", f"from {name}", "--copy-policy", name).exit_code == 0
-        unit = next(one.id for one in ready.engine.model.units.values() if one.name == "TrustedHosts")
+        unit = next(
+            one.id for one in ready.engine.model.units.values() if one.name == "TrustedHosts"
+        )
         copy = ready.policy("from power_saving")
         assert copy.filters == [*source.filters, unit]
         assert (copy.weights, copy.balances) == (source.weights, source.balances)
-        assert {uid: copy.numbers[uid] for uid in source.weights} == {uid: source.numbers[uid] for uid in source.weights}
+        assert {uid: copy.numbers[uid] for uid in source.weights} == {
+            uid: source.numbers[uid] for uid in source.weights
+        }
         assert copy.properties == {**source.properties, "trust_scope": "all_vms"}
         rich = ready.policy("from poor")
-        assert (rich.filters, rich.balances) == ([builtin.MEMORY_FILTER, AFFINITY_FILTER, unit], [NO_BALANCE])
+        assert (rich.filters, rich.balances) == (
+            [builtin.MEMORY_FILTER, AFFINITY_FILTER, unit],
+            [NO_BALANCE],
+        )
         assert rich.numbers[builtin.MEMORY_FILTER] == -1
 
     def test_run_again_it_does_nothing(self, ready: Machine) -> None:
@@ -320,7 +400,9 @@ class TestPhase2:
         assert done.exit_code == 0
         assert "(done by an earlier setup)" in done.output
         assert (ready.picture(), ready.journal()) == (before, journal)
-        changes = {call for call, times in ready.engine.rest.calls.items() if times != calls.get(call, 0)}
+        changes = {
+            call for call, times in ready.engine.rest.calls.items() if times != calls.get(call, 0)
+        }
         assert all(call.startswith("GET ") for call in changes)
 
     def test_what_somebody_changed_since_is_told_left_and_an_error(self, ready: Machine) -> None:
@@ -329,7 +411,10 @@ class TestPhase2:
         role.permits.add("run_vm")
         done = ready.setup()
         assert done.exit_code == 1
-        assert "role ovirt-tcp was left alone: somebody changed it since setup. It is manipulate_host, login" in done.output
+        assert (
+            "role ovirt-tcp was left alone: somebody changed it since setup. It is "
+            "manipulate_host, login" in done.output
+        )
         assert "somebody changed since setup, and it was left alone: role ovirt-tcp" in done.output
         assert "run_vm" in role.permits
 
@@ -338,13 +423,23 @@ class TestPhase2:
         machine.setup()
         machine.restart()
         ways = {
-            "POST": ["schedulingpolicies", "schedulingpolicies/[^/]+/(balances|filters|weights)", "roles", "permissions"],
+            "POST": [
+                "schedulingpolicies",
+                "schedulingpolicies/[^/]+/(balances|filters|weights)",
+                "roles",
+                "permissions",
+            ],
             "PUT": ["schedulingpolicies/[^/]+", "clusters/[^/]+"],
         }
         self._lose(machine, ways, "--cluster", "One")
         assert [one.name for one in machine.engine.model.policies.values()].count("ovirt-tcp") == 1
         assert {one["state"] for one in machine.journal()} == {"done"}
-        removed = ["permissions/.*", "roles/[^/]+", "schedulingpolicies/[^/]+", "schedulingpolicyunits/[^/]+"]
+        removed = [
+            "permissions/.*",
+            "roles/[^/]+",
+            "schedulingpolicies/[^/]+",
+            "schedulingpolicyunits/[^/]+",
+        ]
         self._lose(machine, {"PUT": ["clusters/[^/]+"], "DELETE": removed}, "--remove")
         machine.restart()
         assert machine.picture() == before
@@ -352,9 +447,11 @@ class TestPhase2:
     @staticmethod
     def _lose(machine: Machine, ways: dict[str, list[str]], *arguments: str) -> None:
         faults = machine.engine.faults
-        faults.answers = [AnswerFault(LOST, verb, f"api/{path}") for verb, paths in ways.items() for path in paths]
-        # libcurl sends a request again when a connection that was used before ends without an answer. One such refusal
-        # in an act is mended by itself; with two, it takes another run.
+        faults.answers = [
+            AnswerFault(LOST, verb, f"api/{path}") for verb, paths in ways.items() for path in paths
+        ]
+        # libcurl sends a request again when a connection that was used before ends without an
+        # answer. One such refusal in an act is mended by itself; with two, it takes another run.
         for _ in faults.answers:
             done = machine.setup(*arguments)
             if done.exit_code == 0:
@@ -437,10 +534,18 @@ class TestPhase2:
 
     def test_affinity_rules_that_contradict_the_wall_are_told(self, ready: Machine) -> None:
         tables, cluster = ready.engine.model, ready.cluster()
-        tables.groups["g"] = model.AffinityGroup("g", "apart", cluster.id, model.Rule(), APART, [], list(tables.vms))
+        tables.groups["g"] = model.AffinityGroup(
+            "g", "apart", cluster.id, model.Rule(), APART, [], list(tables.vms)
+        )
         done = ready.setup("--cluster", "One")
-        assert "Affinity group apart of cluster One keeps vm1, vm2 apart by an enforcing negative rule" in done.output
-        assert "ovirt-tcp-broker does not run, and until it does no VM starts in a trusted pool" in done.output
+        assert (
+            "Affinity group apart of cluster One keeps vm1, vm2 apart by an enforcing negative rule"
+            in done.output
+        )
+        assert (
+            "ovirt-tcp-broker does not run, and until it does no VM starts in a trusted pool"
+            in done.output
+        )
         assert done.exit_code == 0
 
 
@@ -470,7 +575,10 @@ class TestRemove:
         done = ready.setup("--remove")
         assert done.exit_code == 1
         assert "the engine keeps the cluster's HighUtilization=75" in done.output
-        assert "scheduling policy ovirt-tcp was left alone: somebody changed it since setup" in done.output
+        assert (
+            "scheduling policy ovirt-tcp was left alone: somebody changed it since setup"
+            in done.output
+        )
         assert ready.cluster().policy == builtin.NONE_POLICY
         assert ready.cluster().properties["HighUtilization"] == "75"
         assert builtin.MEMORY_FILTER not in ready.policy("ovirt-tcp").filters
@@ -513,11 +621,16 @@ class TestRemove:
         del ready.engine.model.policies[ready.policy("ovirt-tcp").id]
         assert ready.setup("--remove").exit_code == 0
 
-    def test_properties_of_another_source_that_the_engine_keeps_are_told(self, ready: Machine) -> None:
+    def test_properties_of_another_source_that_the_engine_keeps_are_told(
+        self, ready: Machine
+    ) -> None:
         ready.setup("--cluster", "One", "--copy-policy", "evenly_distributed")
         done = ready.setup("--remove")
         assert done.exit_code == 0
-        assert "the engine keeps the cluster's HeSparesCount=0, VCpuToPhysicalCpuRatio=0" in done.output
+        assert (
+            "the engine keeps the cluster's HeSparesCount=0, VCpuToPhysicalCpuRatio=0"
+            in done.output
+        )
 
 
 class TestLeftovers:
@@ -703,14 +816,26 @@ def real(make_machine: Callable[[str], Machine], tmp_path: Path) -> Iterator[Mac
     """A stock engine beside the real filterd."""
     with Processes(tmp_path) as processes:
         (port,) = free_ports(1)
-        options = {"server": {"port": port}, "snapshots": {"directory": str(tmp_path / "snapshot.d"), "owner": ""}}
+        options = {
+            "server": {"port": port},
+            "snapshots": {"directory": str(tmp_path / "snapshot.d"), "owner": ""},
+        }
         (tmp_path / "filterd.yaml").write_text(json.dumps(options))
-        command = [sys.executable, "-m", "ovirt_tcp_plugin.scheduler.main", "--config-dir", str(tmp_path), "run"]
+        command = [
+            sys.executable,
+            "-m",
+            "ovirt_tcp_plugin.scheduler.main",
+            "--config-dir",
+            str(tmp_path),
+            "run",
+        ]
         processes.start("filterd", command, lambda: listens(port))
         yield make_machine(f"http://localhost:{port}/")
 
 
-def test_a_stock_engine_becomes_a_pool_that_the_broker_keeps_and_is_as_before_in_the_end(real: Machine) -> None:
+def test_a_stock_engine_becomes_a_pool_that_the_broker_keeps_and_is_as_before_in_the_end(
+    real: Machine,
+) -> None:
     before = real.picture()
     assert real.both_phases("--cluster", "One").exit_code == 0
     site = Site(real.directory, real.pki, 2, engine=real.engine)
@@ -718,7 +843,9 @@ def test_a_stock_engine_becomes_a_pool_that_the_broker_keeps_and_is_as_before_in
     try:
         until(lambda: site.inside() == {"h1", "h2"} and len(site.wall().vms) == 2)  # type: ignore[union-attr]
         until(lambda: site.trusted_in_snapshot() == {"h1", "h2"})
-        connection = ovirtsdk4.Connection(real.engine.url, ADMINISTRATOR, PASSWORD, ca_file=str(real.pki / "ca.pem"))
+        connection = ovirtsdk4.Connection(
+            real.engine.url, ADMINISTRATOR, PASSWORD, ca_file=str(real.pki / "ca.pem")
+        )
         with contextlib.closing(connection):
             vm = connection.system_service().vms_service().list()[0]
             until(lambda: _starts(connection, vm.id))

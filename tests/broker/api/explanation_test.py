@@ -1,6 +1,7 @@
 # SPDX-FileCopyrightText: The ovirt_tcp_plugin developers
 # SPDX-License-Identifier: Apache-2.0
-"""Why can this VM not run there: each line of enforcement has its say, and what stops the VM stands in front."""
+"""Why can this VM not run there: each line of enforcement has its say, and what stops the VM stands
+in front."""
 
 from __future__ import annotations
 
@@ -36,7 +37,11 @@ def test_an_untrusted_host_is_refused_by_filter_wall_and_quarantine() -> None:
     assert world.leaving() == {"h0"}
     world.knowledge.quarantine.deactivated("h0")
     told = explain(world)
-    assert (told["allowed"], told["code"], told["reason"]) == (False, "pcr_differs", "PCR 17 is not the known one")
+    assert (told["allowed"], told["code"], told["reason"]) == (
+        False,
+        "pcr_differs",
+        "PCR 17 is not the known one",
+    )
     assert lines(told) == {
         "filter": ("no", "pcr_differs"),
         "wall": ("no", "outside"),
@@ -52,7 +57,11 @@ def test_a_trusted_host_outside_the_wall_is_refused_by_the_wall() -> None:
     world.build()
     world.attest(good=["h0"])
     told = explain(world)
-    assert (told["allowed"], told["code"], lines(told)["filter"]) == (False, "outside", ("yes", "trusted"))
+    assert (told["allowed"], told["code"], lines(told)["filter"]) == (
+        False,
+        "outside",
+        ("yes", "trusted"),
+    )
     world.build()
     assert explain(world)["allowed"] is True
 
@@ -61,7 +70,10 @@ def test_a_trusted_host_outside_the_wall_is_refused_by_the_wall() -> None:
     ("group", "code"),
     [
         (None, "no_wall"),
-        (Group("wall", "ovirt-tcp-wall", frozenset(), frozenset({"v0"}), enforcing=False), "not_enforcing"),
+        (
+            Group("wall", "ovirt-tcp-wall", frozenset(), frozenset({"v0"}), enforcing=False),
+            "not_enforcing",
+        ),
         (Group("wall", "ovirt-tcp-wall", frozenset(), frozenset({"v1"})), "not_member"),
     ],
 )
@@ -73,7 +85,8 @@ def test_a_wall_that_does_not_hold_is_said(group: Group | None, code: str) -> No
 
 
 @pytest.mark.parametrize(
-    ("release", "says", "code"), [(None, "yes", "held"), (False, "yes", "spared"), (True, "no", "leaving")]
+    ("release", "says", "code"),
+    [(None, "yes", "held"), (False, "yes", "spared"), (True, "no", "leaving")],
 )
 def test_the_guard_has_its_say(release: bool | None, says: str, code: str) -> None:
     world = World(hosts=10)
@@ -106,6 +119,12 @@ def test_in_a_cluster_that_is_no_pool_nothing_of_ours_stops_a_vm() -> None:
 
 
 def test_an_exempt_vm_needs_no_wall() -> None:
-    world = World(options=dataclasses.replace(OPTIONS, pools=settings.PoolOptions(exempt_vms=("v0",))))
+    world = World(
+        options=dataclasses.replace(OPTIONS, pools=settings.PoolOptions(exempt_vms=("v0",)))
+    )
     told = explain(world)
-    assert (told["allowed"], told["code"], lines(told)["wall"]) == (True, "exempt", ("yes", "needs_no_trust"))
+    assert (told["allowed"], told["code"], lines(told)["wall"]) == (
+        True,
+        "exempt",
+        ("yes", "needs_no_trust"),
+    )

@@ -1,6 +1,7 @@
 # SPDX-FileCopyrightText: The ovirt_tcp_plugin developers
 # SPDX-License-Identifier: Apache-2.0
-"""The broker's interface over real HTTP: who may call what, and that it says what the broker knows."""
+"""The broker's interface over real HTTP: who may call what, and that it says what the broker
+knows."""
 
 from __future__ import annotations
 
@@ -53,12 +54,16 @@ class Service:
 class Api:
     """A served interface with a token of each role."""
 
-    def __init__(self, directory: Path, options: settings.ApiOptions, authority: Path | None = None) -> None:
+    def __init__(
+        self, directory: Path, options: settings.ApiOptions, authority: Path | None = None
+    ) -> None:
         self.world, self.database, self._authority = World(hosts=10), Database(directory), authority
         self.history, self.tokens = History(self.database, 1000, 90), Tokens(self.database)
         engine: Any = None
         clock: Any = self.world.clock
-        self.writer = EventWriter(self.world.knowledge.outbox, self.history, engine, Metrics(), clock)
+        self.writer = EventWriter(
+            self.world.knowledge.outbox, self.history, engine, Metrics(), clock
+        )
         self.service, self.options = Service(self.writer), options
         self.secrets = {role: f"secret of {role}" for role in INCLUDES}
         for role, secret in self.secrets.items():
@@ -125,13 +130,22 @@ class TestCallers:
             for method in METHODS:
                 declared = {one.value for one in handler.callers_of(method)}
                 answer = api.send(method, callable_path(pattern), f"Bearer {secret}")
-                assert (answer.status_code != 401) is bool(declared & may), (method, pattern, answer.status_code)
+                assert (answer.status_code != 401) is bool(declared & may), (
+                    method,
+                    pattern,
+                    answer.status_code,
+                )
         assert bool(api.service.events) is (caller == "operator")
 
-    @pytest.mark.parametrize("shown", ["", "Bearer", "Bearer ", "Bearer wrong", "secret of viewer", "Basic abc"])
+    @pytest.mark.parametrize(
+        "shown", ["", "Bearer", "Bearer ", "Bearer wrong", "secret of viewer", "Basic abc"]
+    )
     def test_nobody_is_answered_without_a_token(self, api: Api, shown: str) -> None:
         answer = api.send("GET", "/v1/hosts", shown)
-        assert (answer.status_code, answer.json()) == (401, {"code": "unauthenticated", "reason": "this needs viewer"})
+        assert (answer.status_code, answer.json()) == (
+            401,
+            {"code": "unauthenticated", "reason": "this needs viewer"},
+        )
 
     def test_a_viewer_decides_nothing(self, api: Api) -> None:
         api.world.attest(good=api.world.ids())
@@ -153,7 +167,9 @@ class TestCallers:
         certificate, key = Authority.create(tmp_path, now).issue_server(["127.0.0.1"], now)
         (tmp_path / "api.pem").write_bytes(certificate)
         write_key(tmp_path / "api.key", key)
-        options = settings.ApiOptions(port=0, certificate=str(tmp_path / "api.pem"), key=str(tmp_path / "api.key"))
+        options = settings.ApiOptions(
+            port=0, certificate=str(tmp_path / "api.pem"), key=str(tmp_path / "api.key")
+        )
         served = Api(tmp_path, options, tmp_path / "ca.pem")
         try:
             assert served.get("/v1/pools")["pools"][0]["name"] == "Trusted"
@@ -194,8 +210,16 @@ class TestAnswers:
         api.world.inside()
         hosts = {one["name"]: one for one in api.get("/v1/hosts")["hosts"]}
         bad, good = hosts["host-0"], hosts["host-1"]
-        assert (bad["level"], bad["code"], bad["reason"]) == ("untrusted", "pcr_differs", "PCR 17 is not the known one")
-        assert (good["level"], good["inside_wall"], good["ends_in_ms"]) == ("trusted", True, 600_000)
+        assert (bad["level"], bad["code"], bad["reason"]) == (
+            "untrusted",
+            "pcr_differs",
+            "PCR 17 is not the known one",
+        )
+        assert (good["level"], good["inside_wall"], good["ends_in_ms"]) == (
+            "trusted",
+            True,
+            600_000,
+        )
         assert (bad["inside_wall"], bad["ends_in_ms"]) == (False, None)
 
     def test_a_verdict_that_ended_is_shown_as_no_trust(self, api: Api) -> None:
@@ -239,16 +263,24 @@ class TestAnswers:
         assert (told["engine_age_ms"], told["listing_age_ms"]) == (1500, None)
 
     @pytest.mark.parametrize(("verb", "left"), [("release", {"h0", "h1", "h2"}), ("reject", set())])
-    def test_the_guard_is_decided_here_and_the_history_says_by_whom(self, api: Api, verb: str, left: set[str]) -> None:
+    def test_the_guard_is_decided_here_and_the_history_says_by_whom(
+        self, api: Api, verb: str, left: set[str]
+    ) -> None:
         api.world.attest(good=api.world.ids())
         api.world.attest(bad=["h0", "h1", "h2"])
         assert api.get("/v1/guard")["guards"] == [
             {"pool": "Trusted", "tripped": True, "held": ["host-0", "host-1", "host-2"]}
         ]
         assert api.call("POST", "/v1/guard/release?pool=Other").status_code == 404
-        assert api.call("POST", f"/v1/guard/{verb}?pool=Trusted").json() == {"hosts": ["host-0", "host-1", "host-2"]}
+        assert api.call("POST", f"/v1/guard/{verb}?pool=Trusted").json() == {
+            "hosts": ["host-0", "host-1", "host-2"]
+        }
         assert api.world.leaving() == left
-        (told,) = [one for one in api.get("/v1/history?host=host-0")["history"] if one["code"] == "guard_decided"]
+        (told,) = [
+            one
+            for one in api.get("/v1/history?host=host-0")["history"]
+            if one["code"] == "guard_decided"
+        ]
         assert f"token {tokens.identifier(tokens.digest(api.secrets['operator']))}" in told["text"]
         assert api.secrets["operator"] not in told["text"]
 
@@ -278,7 +310,11 @@ def test_metrics_tell_levels_places_and_ages(api: Api) -> None:
         for family in text_string_to_metric_families(text)
         for sample in family.samples
     }
-    assert (told["hosts", "trusted"], told["hosts", "untrusted"], told["hosts", "unknown"]) == (2, 1, 7)
+    assert (told["hosts", "trusted"], told["hosts", "untrusted"], told["hosts", "unknown"]) == (
+        2,
+        1,
+        7,
+    )
     assert (told["hosts_inside_walls",], told["pools",], told["guards_tripped",]) == (2, 1, 0)
     assert (told["questions_total", "answered"], told["engine_answer_age_seconds",]) == (1, 1.5)
     assert told["listing_age_seconds",] == -1

@@ -8,7 +8,14 @@ from ovirt_tcp_plugin.broker.state.backoff import pause_ms
 
 
 def test_it_doubles_with_each_failure_and_stays_at_the_longest() -> None:
-    assert [pause_ms(2_000, 30_000, failures) for failures in range(6)] == [2_000, 4_000, 8_000, 16_000, 30_000, 30_000]
+    assert [pause_ms(2_000, 30_000, failures) for failures in range(6)] == [
+        2_000,
+        4_000,
+        8_000,
+        16_000,
+        30_000,
+        30_000,
+    ]
 
 
 def test_a_thing_that_failed_for_years_has_no_larger_pause() -> None:

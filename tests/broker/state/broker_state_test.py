@@ -1,6 +1,7 @@
 # SPDX-FileCopyrightText: The ovirt_tcp_plugin developers
 # SPDX-License-Identifier: Apache-2.0
-"""What follows from what the broker knows: placement, wall, quarantine and guard, on a clock of the test's own."""
+"""What follows from what the broker knows: placement, wall, quarantine and guard, on a clock of the
+test's own."""
 
 from __future__ import annotations
 
@@ -50,14 +51,19 @@ class World:
         """Let the broker list everything."""
         walls = {POOL: self.wall} if self.wall else {}
         hosts, vms = tuple(self.hosts), tuple(self.vms)
-        listing = Listing((self.cluster,), (self.policy,), self.units, hosts, vms, walls, self.engine_hosts)
+        listing = Listing(
+            (self.cluster,), (self.policy,), self.units, hosts, vms, walls, self.engine_hosts
+        )
         self.ended = self.knowledge.observe_listing(listing, self.knowledge.walls.edits())
         self.knowledge.observe_hosts(self.hosts)
 
     def status(self, host_id: str, status: str, detail: str = "") -> None:
         """Change a host at the engine, and let the broker look."""
         self.hosts = [
-            dataclasses.replace(one, status=status, status_detail=detail) if one.id == host_id else one for one in self.hosts
+            dataclasses.replace(one, status=status, status_detail=detail)
+            if one.id == host_id
+            else one
+            for one in self.hosts
         ]
         self.knowledge.observe_hosts(self.hosts)
 
@@ -266,7 +272,9 @@ class TestSilence:
         world.attest(good=["h1"])
         world.knowledge.questions.nobody_answered(world.ids(), "refused")
         world.clock.pass_ms(LIFE - 60_000)
-        refused, allowed = (world.knowledge.case("vm-0", host).decision for host in ("host-0", "host-1"))
+        refused, allowed = (
+            world.knowledge.case("vm-0", host).decision for host in ("host-0", "host-1")
+        )
         assert refused is not None
         assert allowed is not None
         assert (refused.allowed, refused.code, allowed.allowed) == (False, "verdict_ended", True)
@@ -325,8 +333,14 @@ class TestQuarantine:
         world.attest(good=world.ids())
         world.attest(bad=["h1"])
         ((host_id, reason),) = world.knowledge.quarantine.to_deactivate()
-        assert (host_id, reason) == ("h1", "ovirt-tcp: not trusted (pcr_differs): PCR 17 is not the known one")
-        assert any("host-1 is untrusted (pcr_differs): PCR 17 is not the known one" in text for text in world.told())
+        assert (host_id, reason) == (
+            "h1",
+            "ovirt-tcp: not trusted (pcr_differs): PCR 17 is not the known one",
+        )
+        assert any(
+            "host-1 is untrusted (pcr_differs): PCR 17 is not the known one" in text
+            for text in world.told()
+        )
 
     @pytest.mark.parametrize("level", [Level.UNKNOWN, Level.TIMEOUT])
     def test_unreachable_is_not_tampered(self, level: Level) -> None:
@@ -477,7 +491,8 @@ class TestGuard:
         assert world.leaving() == {"h0", "h1", "h2"}
 
     def test_one_that_never_was_trusted_is_no_surprise(self) -> None:
-        """Only hosts that turn trip the guard; a pool without any trusted host is left in service all the same."""
+        """Only hosts that turn trip the guard; a pool without any trusted host is left in service
+        all the same."""
         world = World(hosts=4)
         world.attest(bad=world.ids())
         assert world.leaving() == set()
@@ -506,7 +521,10 @@ class TestForeignEdits:
     @pytest.mark.parametrize(
         ("change", "told"),
         [
-            ({"host_ids": frozenset({"h0", "h1", "h2"})}, "hosts were let in that are not trusted: host-2"),
+            (
+                {"host_ids": frozenset({"h0", "h1", "h2"})},
+                "hosts were let in that are not trusted: host-2",
+            ),
             ({"host_ids": frozenset({"h0"})}, "hosts were put out that are trusted: host-1"),
             ({"vm_ids": frozenset({"v1"})}, "VMs were let out: vm-0"),
             ({"enforcing": False}, "it was made to stop nobody"),
@@ -522,7 +540,9 @@ class TestForeignEdits:
         assert world.told() == []
         for _ in range(2):
             world.build()
-        assert world.told() == [f"Somebody edited the wall of pool Trusted: {told}. It is put right."]
+        assert world.told() == [
+            f"Somebody edited the wall of pool Trusted: {told}. It is put right."
+        ]
         world.look()
         world.build()
         assert world.told() == []
@@ -573,7 +593,9 @@ def test_a_listing_that_is_older_than_an_edit_does_not_bring_an_old_wall_back() 
     world.knowledge.observe_listing(listing, edits)
     world.attest(bad=["h0"])
     (plan,) = world.knowledge.walls.plans()
-    assert [(step.edit, step.subject) for step in plan.steps if step.edit is Edit.REMOVE_HOST] == [(Edit.REMOVE_HOST, "h0")]
+    assert [(step.edit, step.subject) for step in plan.steps if step.edit is Edit.REMOVE_HOST] == [
+        (Edit.REMOVE_HOST, "h0")
+    ]
 
 
 def test_servers_that_answer_now_and_then_make_one_event() -> None:

@@ -37,11 +37,16 @@ def uses(world: World) -> list[str]:
 DNS = Vm("dns", "dns-1", POOL, "up", "h1")
 
 
-@pytest.mark.parametrize("vm", [DNS, Vm("engine", "HostedEngine", POOL, "up", "h1", hosted_engine=True)])
+@pytest.mark.parametrize(
+    "vm", [DNS, Vm("engine", "HostedEngine", POOL, "up", "h1", hosted_engine=True)]
+)
 def test_a_use_is_told_once(vm: Vm) -> None:
     world = world_with(vm)
     (told,) = uses(world)
-    assert f"VM {vm.name} runs on host host-1, which is not trusted (pcr_differs): PCR 17 is not the known one" in told
+    assert (
+        f"VM {vm.name} runs on host host-1, which is not trusted (pcr_differs): PCR 17 is not the "
+        "known one" in told
+    )
     assert uses(world) == []
 
 
@@ -58,7 +63,9 @@ def test_a_host_that_is_silent_beyond_its_end_is_not_trusted() -> None:
     world = world_with(dataclasses.replace(DNS, host_id="h2"))
     world.clock.pass_ms(LIFE - 1)
     assert uses(world) == []
-    world.knowledge.questions.record({"h2": Answer(Level.TIMEOUT, world.clock.ms, code="no_answer")})
+    world.knowledge.questions.record(
+        {"h2": Answer(Level.TIMEOUT, world.clock.ms, code="no_answer")}
+    )
     world.clock.pass_ms(1)
     (told,) = uses(world)
     assert "(verdict_ended): its verdict ended" in told

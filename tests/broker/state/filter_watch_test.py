@@ -1,6 +1,7 @@
 # SPDX-FileCopyrightText: The ovirt_tcp_plugin developers
 # SPDX-License-Identifier: Apache-2.0
-"""The broker sees whether the engine asks the filter: by the engine's memory, after each start, and says so."""
+"""The broker sees whether the engine asks the filter: by the engine's memory, after each start, and
+says so."""
 
 from __future__ import annotations
 
@@ -8,8 +9,18 @@ import datetime
 
 import pytest
 
-from ovirt_tcp_plugin.broker.state.filter_watch import GRACE_MS, LOOK_AGAIN_MS, REPORT_AGAIN_MS, FilterWatch
-from ovirt_tcp_plugin.placement.filter_unit import DESCRIPTION, FilterState, filter_state, offered_description
+from ovirt_tcp_plugin.broker.state.filter_watch import (
+    GRACE_MS,
+    LOOK_AGAIN_MS,
+    REPORT_AGAIN_MS,
+    FilterWatch,
+)
+from ovirt_tcp_plugin.placement.filter_unit import (
+    DESCRIPTION,
+    FilterState,
+    filter_state,
+    offered_description,
+)
 from ovirt_tcp_plugin.placement.inventory import Unit
 from tests.fake_clock import FakeClock
 
@@ -40,7 +51,9 @@ class TestFilterState:
         assert filter_state([old], None, old.description) is FilterState.UNASKED
 
     @pytest.mark.parametrize("started", [None, START, START + SECOND])
-    def test_an_enabled_unit_found_since_the_start_is_asked(self, started: datetime.datetime | None) -> None:
+    def test_an_enabled_unit_found_since_the_start_is_asked(
+        self, started: datetime.datetime | None
+    ) -> None:
         assert filter_state([OTHER_UNIT, unit(1)], started) is FilterState.ASKED
 
     def test_a_unit_found_in_the_very_second_of_the_start_is_asked(self) -> None:
@@ -62,7 +75,9 @@ class TestFilterWatch:
         assert watch.observe([unit()], None) is None
         return watch
 
-    def test_while_all_is_well_listings_are_enough(self, watch: FilterWatch, clock: FakeClock) -> None:
+    def test_while_all_is_well_listings_are_enough(
+        self, watch: FilterWatch, clock: FakeClock
+    ) -> None:
         clock.pass_ms(3_600_000)
         assert not watch.is_due()
 
@@ -95,7 +110,9 @@ class TestFilterWatch:
         assert (notice.code, notice.severity) == (code, "error")
         assert "systemctl restart ovirt-engine" in notice.text
 
-    def test_a_unit_left_over_from_before_the_start_is_an_error(self, watch: FilterWatch, clock: FakeClock) -> None:
+    def test_a_unit_left_over_from_before_the_start_is_an_error(
+        self, watch: FilterWatch, clock: FakeClock
+    ) -> None:
         old = unit()
         watch.observe([old], None)
         watch.engine_started(surely=True)
@@ -104,12 +121,16 @@ class TestFilterWatch:
         assert notice is not None
         assert notice.code == "unit_unasked"
 
-    def test_a_broker_that_did_not_see_the_start_is_told_of_it_by_its_moment(self, clock: FakeClock) -> None:
+    def test_a_broker_that_did_not_see_the_start_is_told_of_it_by_its_moment(
+        self, clock: FakeClock
+    ) -> None:
         notice = FilterWatch(clock).observe([unit(-10)], START)
         assert notice is not None
         assert notice.code == "unit_unasked"
 
-    def test_a_fault_is_told_once_a_day_and_again_after_the_next_start(self, watch: FilterWatch, clock: FakeClock) -> None:
+    def test_a_fault_is_told_once_a_day_and_again_after_the_next_start(
+        self, watch: FilterWatch, clock: FakeClock
+    ) -> None:
         off = [unit(enabled=False)]
         assert watch.observe(off, None) is not None
         assert watch.observe(off, None) is None
@@ -119,7 +140,9 @@ class TestFilterWatch:
         clock.pass_ms(GRACE_MS)
         assert watch.observe(off, None) is not None
 
-    def test_another_fault_is_told_at_once_and_so_is_the_end_of_it(self, watch: FilterWatch) -> None:
+    def test_another_fault_is_told_at_once_and_so_is_the_end_of_it(
+        self, watch: FilterWatch
+    ) -> None:
         assert watch.observe([unit(enabled=False)], None) is not None
         assert watch.observe([], None) is not None
         notice = watch.observe([unit()], None)

@@ -20,7 +20,9 @@ def guard() -> Guard:
     return Guard(RULE)
 
 
-def turn(guard: Guard, *host_ids: str, now_ms: int = NOW_MS, pool_size: int = POOL_SIZE) -> list[bool]:
+def turn(
+    guard: Guard, *host_ids: str, now_ms: int = NOW_MS, pool_size: int = POOL_SIZE
+) -> list[bool]:
     """Return for each host that turns whether it trips the guard."""
     return [guard.turned(host_id, pool_size, now_ms) for host_id in host_ids]
 
@@ -51,7 +53,9 @@ class TestEnds:
         guard.recovered("h3")
         assert (guard.tripped, guard.held) == (False, set())
 
-    def test_when_an_administrator_decides_and_then_counts_again_from_none(self, guard: Guard) -> None:
+    def test_when_an_administrator_decides_and_then_counts_again_from_none(
+        self, guard: Guard
+    ) -> None:
         turn(guard, "h1", "h2", "h3")
         assert guard.release() == {"h1", "h2", "h3"}
         assert turn(guard, "h4", "h5") == [False, False]
@@ -59,7 +63,9 @@ class TestEnds:
 
 class TestRestart:
     @pytest.mark.parametrize("same_boot", [True, False])
-    def test_a_tripped_guard_holds_its_hosts_over_a_restart(self, guard: Guard, same_boot: bool) -> None:
+    def test_a_tripped_guard_holds_its_hosts_over_a_restart(
+        self, guard: Guard, same_boot: bool
+    ) -> None:
         turn(guard, "h1", "h2", "h3")
         again = Guard(RULE)
         again.restore(json.loads(json.dumps(guard.encode())), same_boot)

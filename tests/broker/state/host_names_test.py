@@ -14,6 +14,10 @@ def test_hosts_are_asked_for_by_address_or_as_configured() -> None:
 
 
 def test_hosts_of_one_name_have_none() -> None:
-    hosts = [Host("1", "a", "a.lab", "c1", "up"), Host("2", "b", "A.lab", "c1", "up"), Host("3", "c", "c", "c1", "up")]
+    hosts = [
+        Host("1", "a", "a.lab", "c1", "up"),
+        Host("2", "b", "A.lab", "c1", "up"),
+        Host("3", "c", "c", "c1", "up"),
+    ]
     assert names(hosts, {}) == ({"3": "c"}, frozenset({"1", "2"}))
     assert names(hosts, {"b": "C"}) == ({"1": "a.lab"}, frozenset({"2", "3"}))

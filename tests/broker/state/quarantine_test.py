@@ -1,6 +1,7 @@
 # SPDX-FileCopyrightText: The ovirt_tcp_plugin developers
 # SPDX-License-Identifier: Apache-2.0
-"""Hosts that cannot leave service, get stuck on their way, or are somebody else's: said once, retried, or left alone."""
+"""Hosts that cannot leave service, get stuck on their way, or are somebody else's: said once,
+retried, or left alone."""
 
 from __future__ import annotations
 
@@ -41,11 +42,15 @@ class TestHostedEngine:
         world.look()
         return untrusted(world)
 
-    def test_its_host_stays_while_no_trusted_host_can_take_it_and_an_error_says_so_once(self) -> None:
+    def test_its_host_stays_while_no_trusted_host_can_take_it_and_an_error_says_so_once(
+        self,
+    ) -> None:
         world = self.world({"h1"})
         assert world.leaving() == set()
         (told,) = (text for text in look_for(world, 120_000) if "stays in service" in text)
-        assert "Host host-1 is untrusted, but stays in service: it carries the engine's own VM" in told
+        assert (
+            "Host host-1 is untrusted, but stays in service: it carries the engine's own VM" in told
+        )
         assert "h1" not in world.inside()
 
     def test_an_untrusted_host_of_its_kind_is_no_alternative(self) -> None:
@@ -202,14 +207,18 @@ class TestAdministrators:
         world.leaving()
         world.knowledge.quarantine.deactivated("h1")
         world.status("h1", "maintenance", OURS)
-        world.hosts = [dataclasses.replace(one, status_detail="") if one.id == "h1" else one for one in world.hosts]
+        world.hosts = [
+            dataclasses.replace(one, status_detail="") if one.id == "h1" else one
+            for one in world.hosts
+        ]
         world.restart()
         world.clock.pass_ms(1000)
         world.attest(good=["h1"])
         assert world.knowledge.quarantine.to_activate() == []
 
     def test_ours_returns_where_the_engine_shows_no_reason(self) -> None:
-        """A host that does not answer goes to maintenance at once, and the engine may leave the reason out."""
+        """A host that does not answer goes to maintenance at once, and the engine may leave the
+        reason out."""
         world = untrusted(World())
         world.leaving()
         world.knowledge.quarantine.deactivated("h1")

@@ -11,7 +11,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ovirt_tcp_plugin.broker.state.answer import Answer
-from ovirt_tcp_plugin.broker.state.verdicts import FIRST_RETRY_MS, LONGEST_RETRY_MS, Lifetimes, Outcome, VerdictCache
+from ovirt_tcp_plugin.broker.state.verdicts import (
+    FIRST_RETRY_MS,
+    LONGEST_RETRY_MS,
+    Lifetimes,
+    Outcome,
+    VerdictCache,
+)
 from ovirt_tcp_plugin.messages.result import Level
 from ovirt_tcp_plugin.placement.decision import Scope, VmTrust, decide
 
@@ -20,12 +26,16 @@ LIFE = 600_000
 HOST = "host-1"
 
 
-def trusted(sent_ms: int, age_ms: int = 0, fresh: bool = True, lifetime_ms: int | None = None) -> Answer:
+def trusted(
+    sent_ms: int, age_ms: int = 0, fresh: bool = True, lifetime_ms: int | None = None
+) -> Answer:
     return Answer(Level.TRUSTED, sent_ms, age_ms, lifetime_ms, fresh)
 
 
 def untrusted(sent_ms: int, age_ms: int = 0, fresh: bool = True) -> Answer:
-    return Answer(Level.UNTRUSTED, sent_ms, age_ms, None, fresh, "pcr_differs", "PCR 17 is not the known one")
+    return Answer(
+        Level.UNTRUSTED, sent_ms, age_ms, None, fresh, "pcr_differs", "PCR 17 is not the known one"
+    )
 
 
 def judged(host_id: str) -> bool:
@@ -33,7 +43,9 @@ def judged(host_id: str) -> bool:
 
 
 def silent(sent_ms: int) -> Answer:
-    return Answer(Level.TIMEOUT, sent_ms, code="no_answer", reason="the host's agent did not answer")
+    return Answer(
+        Level.TIMEOUT, sent_ms, code="no_answer", reason="the host's agent did not answer"
+    )
 
 
 @pytest.fixture
@@ -84,16 +96,28 @@ class TestTrusted:
         assert table.record(HOST, answer, START + 1000, 0.5) is Outcome.NOTHING
         assert code(table, START + 1000) == "no_age"
 
-    def test_evidence_from_before_the_host_came_up_does_not_count(self, table: VerdictCache) -> None:
-        assert table.record(HOST, trusted(START + 100, 5000, fresh=False), START + 200, 0.5) is Outcome.NOTHING
+    def test_evidence_from_before_the_host_came_up_does_not_count(
+        self, table: VerdictCache
+    ) -> None:
+        assert (
+            table.record(HOST, trusted(START + 100, 5000, fresh=False), START + 200, 0.5)
+            is Outcome.NOTHING
+        )
         assert code(table, START + 200) == "before_up"
 
-    def test_a_question_from_before_the_host_came_up_does_not_count(self, table: VerdictCache) -> None:
+    def test_a_question_from_before_the_host_came_up_does_not_count(
+        self, table: VerdictCache
+    ) -> None:
         table.record(HOST, trusted(START - 1), START + 200, 0.5)
         assert not table.holds(HOST, START + 200)
 
-    def test_fresh_evidence_counts_although_its_age_reaches_back_before_up(self, table: VerdictCache) -> None:
-        assert table.record(HOST, trusted(START, 3000, fresh=True), START + 3000, 0.5) is Outcome.TRUSTED
+    def test_fresh_evidence_counts_although_its_age_reaches_back_before_up(
+        self, table: VerdictCache
+    ) -> None:
+        assert (
+            table.record(HOST, trusted(START, 3000, fresh=True), START + 3000, 0.5)
+            is Outcome.TRUSTED
+        )
 
     def test_a_host_in_maintenance_gets_no_verdict_from_it(self, table: VerdictCache) -> None:
         table.record(HOST, untrusted(START), START, 0.5)
@@ -149,7 +173,9 @@ class TestUntrusted:
         table.record(HOST, trusted(START + 2000), START + 2000, 0.5)
         assert table.holds(HOST, START + 2000)
 
-    def test_survives_leaving_up_but_needs_new_evidence_to_act_upon(self, table: VerdictCache) -> None:
+    def test_survives_leaving_up_but_needs_new_evidence_to_act_upon(
+        self, table: VerdictCache
+    ) -> None:
         table.record(HOST, untrusted(START), START, 0.5)
         table.observe({HOST: False}, START + 10)
         table.observe({HOST: True}, START + 20)
@@ -159,8 +185,12 @@ class TestUntrusted:
         table.record(HOST, untrusted(START + 50), START + 60, 0.5)
         assert table.untrusted(HOST)
 
-    def test_without_an_age_it_refuses_but_is_nothing_to_act_upon(self, table: VerdictCache) -> None:
-        without_age = Answer(Level.UNTRUSTED, START, None, code="pcr_differs", reason="PCR 17 is not the known one")
+    def test_without_an_age_it_refuses_but_is_nothing_to_act_upon(
+        self, table: VerdictCache
+    ) -> None:
+        without_age = Answer(
+            Level.UNTRUSTED, START, None, code="pcr_differs", reason="PCR 17 is not the known one"
+        )
         table.record(HOST, trusted(START), START, 0.5)
         table.record(HOST, without_age, START + 10, 0.5)
         assert (code(table, START + 10), table.holds(HOST, START + 10)) == ("pcr_differs", False)
@@ -196,7 +226,9 @@ class TestHosts:
         assert table.record(HOST, trusted(START + 20), START + 20, 0.5) is Outcome.NOTHING
         assert table.verdict(HOST) is None
 
-    def test_an_engine_restart_voids_what_was_born_before_and_what_was_asked_before(self, table: VerdictCache) -> None:
+    def test_an_engine_restart_voids_what_was_born_before_and_what_was_asked_before(
+        self, table: VerdictCache
+    ) -> None:
         table.record(HOST, trusted(START), START, 0.5)
         table.void(START + 100, START + 100, "engine_restarted", "the engine restarted")
         assert code(table, START + 100) == "engine_restarted"
@@ -219,7 +251,9 @@ class TestQuestions:
         assert table.due(judged, START + FIRST_RETRY_MS, failing=True) == [HOST]
 
     @pytest.mark.parametrize(("draw", "share"), [(0.0, 0.45), (0.5, 0.5), (0.999999, 0.55)])
-    def test_renewal_is_due_at_half_life_give_or_take_a_tenth(self, table: VerdictCache, draw: float, share: float) -> None:
+    def test_renewal_is_due_at_half_life_give_or_take_a_tenth(
+        self, table: VerdictCache, draw: float, share: float
+    ) -> None:
         table.record(HOST, trusted(START), START, draw)
         entry = table.entry(HOST)
         assert entry is not None
@@ -260,7 +294,9 @@ class TestRestart:
         again.observe({HOST: True}, 5)
         assert (code(again, 5), again.untrusted(HOST)) == ("pcr_differs", False)
 
-    def test_a_shorter_life_in_the_configuration_counts_for_old_verdicts(self, table: VerdictCache) -> None:
+    def test_a_shorter_life_in_the_configuration_counts_for_old_verdicts(
+        self, table: VerdictCache
+    ) -> None:
         table.record(HOST, trusted(START), START, 0.5)
         again = VerdictCache(Lifetimes(lifetime_ms=1000))
         again.restore(table.encode(), True, START + 100)
@@ -278,11 +314,23 @@ class TestRestart:
         assert again.verdict(HOST) is None
 
 
-KINDS = ["trusted", "untrusted", "silent", "no_server", "up", "down", "reboot", "void", "same_boot", "other_boot"]
+KINDS = [
+    "trusted",
+    "untrusted",
+    "silent",
+    "no_server",
+    "up",
+    "down",
+    "reboot",
+    "void",
+    "same_boot",
+    "other_boot",
+]
 
 
 class Script:
-    """Plays steps on a table, and keeps the latest moment until which any evidence so far could carry trust."""
+    """Plays steps on a table, and keeps the latest moment until which any evidence so far could
+    carry trust."""
 
     def __init__(self) -> None:
         self.table = VerdictCache(Lifetimes())
@@ -337,18 +385,32 @@ class Script:
 
 
 steps = st.lists(
-    st.tuples(st.sampled_from(KINDS), st.integers(0, 700_000), st.integers(0, 700_000), st.booleans(), st.floats(0, 0.999)),
+    st.tuples(
+        st.sampled_from(KINDS),
+        st.integers(0, 700_000),
+        st.integers(0, 700_000),
+        st.booleans(),
+        st.floats(0, 0.999),
+    ),
     max_size=30,
 )
 
 
 @given(steps)
-def test_is_never_trusted_past_the_end_of_its_evidence(given_steps: list[tuple[str, int, int, bool, float]]) -> None:
-    """Whatever happens in whatever order: trust implies Up, and evidence younger than a life and than the last Up."""
+def test_is_never_trusted_past_the_end_of_its_evidence(
+    given_steps: list[tuple[str, int, int, bool, float]],
+) -> None:
+    """Whatever happens in whatever order: trust implies Up, and evidence younger than a life and
+    than the last Up."""
     script = Script()
     for one in given_steps:
         script.step(*one)
-        for moment in (script.now, script.now + LIFE // 2, script.now + LIFE, script.now + 2 * LIFE):
+        for moment in (
+            script.now,
+            script.now + LIFE // 2,
+            script.now + LIFE,
+            script.now + 2 * LIFE,
+        ):
             if script.table.holds(HOST, moment):
                 assert script.up
                 assert moment < script.until_ms

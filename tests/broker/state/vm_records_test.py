@@ -1,6 +1,7 @@
 # SPDX-FileCopyrightText: The ovirt_tcp_plugin developers
 # SPDX-License-Identifier: Apache-2.0
-"""VMs that lose the trust they were given, or ask in vain for it: each is told once, whatever events get lost."""
+"""VMs that lose the trust they were given, or ask in vain for it: each is told once, whatever
+events get lost."""
 
 from __future__ import annotations
 
@@ -11,13 +12,22 @@ from collections.abc import Collection, Mapping
 import pytest
 
 from ovirt_tcp_plugin.broker.state import vm_records
-from ovirt_tcp_plugin.broker.state.vm_records import CLONED, FROM_TRUSTED, IMPORTED, VmListing, VmRecords
+from ovirt_tcp_plugin.broker.state.vm_records import (
+    CLONED,
+    FROM_TRUSTED,
+    IMPORTED,
+    VmListing,
+    VmRecords,
+)
 from ovirt_tcp_plugin.placement.decision import Scope
 from ovirt_tcp_plugin.placement.inventory import Vm
 from ovirt_tcp_plugin.placement.pools import Pool
 
 STRICT, MARKED, PLAIN, OTHER = "strict", "marked", "plain", "other"
-POOLS = {STRICT: Pool(STRICT, "Strict", Scope.ALL_VMS), MARKED: Pool(MARKED, "Marked", Scope.MARKED_VMS)}
+POOLS = {
+    STRICT: Pool(STRICT, "Strict", Scope.ALL_VMS),
+    MARKED: Pool(MARKED, "Marked", Scope.MARKED_VMS),
+}
 CLUSTERS = {STRICT: "Strict", MARKED: "Marked", PLAIN: "Plain", OTHER: "Other"}
 ANY = Vm("any", "any", OTHER)
 
@@ -37,7 +47,9 @@ class World:
     def look(self, **causes: Collection[str]) -> list[tuple[str, str]]:
         """Compare another listing; return (code, sentence) of the warnings."""
         self.news, notices, self.changed = self.records.observe(self.listing(), causes)
-        return [(one.code, one.fault) for one in self.news if one.fault] + [(one.code, one.text) for one in notices]
+        return [(one.code, one.fault) for one in self.news if one.fault] + [
+            (one.code, one.text) for one in notices
+        ]
 
     def codes(self, **causes: Collection[str]) -> list[str]:
         return [code for code, _ in self.look(**causes)]
@@ -64,7 +76,8 @@ class TestMoved:
         ((code, text),) = world.look()
         assert code == "vm_left_trust"
         assert text == (
-            "VM web needed a trusted host in pool Strict, and is now in cluster Plain, which is no trusted pool: "
+            "VM web needed a trusted host in pool Strict, and is now in cluster Plain, which is no "
+            "trusted pool: "
             "it may run on any host."
         )
         assert world.hooks() == ["vm_moved"]
@@ -82,7 +95,9 @@ class TestMoved:
         ((code, text),) = world.look()
         assert (code, "nothing keeps it on trusted hosts" in text) == ("vm_marked_outside", True)
 
-    @pytest.mark.parametrize(("before", "after"), [(PLAIN, OTHER), (PLAIN, STRICT), (MARKED, PLAIN), (MARKED, STRICT)])
+    @pytest.mark.parametrize(
+        ("before", "after"), [(PLAIN, OTHER), (PLAIN, STRICT), (MARKED, PLAIN), (MARKED, STRICT)]
+    )
     def test_where_nothing_is_lost_nothing_is_told(self, before: str, after: str) -> None:
         world = World(web(before))
         world.put(after)

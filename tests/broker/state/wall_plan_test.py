@@ -90,7 +90,12 @@ def test_a_surplus_wall_goes_when_the_other_is_as_it_has_to_be() -> None:
 
 
 verdicts = st.none() | st.builds(
-    Verdict, st.sampled_from(Level), st.integers(0, 100), st.integers(0, 100), st.just("code"), st.just("reason")
+    Verdict,
+    st.sampled_from(Level),
+    st.integers(0, 100),
+    st.integers(0, 100),
+    st.just("code"),
+    st.just("reason"),
 )
 
 
@@ -111,7 +116,9 @@ def test_silence_lets_nobody_in_and_evidence_always_out(
         if not holds(verdict, now):
             assert not servers_answer
             assert host_id in inside
-    good = {host_id for host_id, verdict in up.items() if verdict is not None and holds(verdict, now)}
+    good = {
+        host_id for host_id, verdict in up.items() if verdict is not None and holds(verdict, now)
+    }
     assert good <= chosen
     if not good:
         assert chosen == frozenset()

@@ -52,17 +52,25 @@ def texts(history: History, **how: Any) -> list[str]:
 
 
 class TestBounds:
-    def test_the_oldest_fall_out_by_number_and_what_was_no_event_yet_is_told(self, stored: Database) -> None:
+    def test_the_oldest_fall_out_by_number_and_what_was_no_event_yet_is_told(
+        self, stored: Database
+    ) -> None:
         history = History(stored, 10, 90)
         assert history.record([notice(n, event=n % 2 == 0) for n in range(8)], NOW_MS) == 0
         history.settle(history.waiting(1)[0][0])
         assert history.record([notice(n) for n in range(8, 14)], NOW_MS) == 1
         assert texts(history) == [f"text {n}" for n in range(4, 14)]
 
-    def test_the_oldest_fall_out_by_age(self, history: History, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_the_oldest_fall_out_by_age(
+        self, history: History, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
         monkeypatch.setattr(history_module, "LEAST_ENTRIES", 1)
-        history.record([notice(0, event=False), notice(1, event=False, at_ms=NOW_MS + DAY_MS)], NOW_MS)
-        history.record([notice(2, event=False, at_ms=NOW_MS + 91 * DAY_MS)], NOW_MS + 91 * DAY_MS - 1)
+        history.record(
+            [notice(0, event=False), notice(1, event=False, at_ms=NOW_MS + DAY_MS)], NOW_MS
+        )
+        history.record(
+            [notice(2, event=False, at_ms=NOW_MS + 91 * DAY_MS)], NOW_MS + 91 * DAY_MS - 1
+        )
         assert texts(history) == ["text 1", "text 2"]
 
     def test_a_clock_that_jumps_takes_not_everything(self, history: History) -> None:
@@ -111,7 +119,11 @@ class TestNumbers:
     def test_they_begin_anew_after_the_last(self, history: History) -> None:
         end_ms = (MAX_EVENT_NUMBER - 2) * 1000
         history.record([notice(n, at_ms=end_ms) for n in range(3)], end_ms)
-        assert [number for number, _ in history.waiting(5)] == [MAX_EVENT_NUMBER - 2, MAX_EVENT_NUMBER - 1, 0]
+        assert [number for number, _ in history.waiting(5)] == [
+            MAX_EVENT_NUMBER - 2,
+            MAX_EVENT_NUMBER - 1,
+            0,
+        ]
 
 
 class FakeEngine:
@@ -156,7 +168,9 @@ class TestEvents:
     def test_one_about_something_that_is_gone_is_written_without_the_link(self) -> None:
         self.world.knowledge.tell(Notice("gone", "warning", "it was here", host_id="h9"))
         self.writer.step()
-        assert [(one.text, one.host_id) for one in self.engine.events.values()] == [("it was here", "")]
+        assert [(one.text, one.host_id) for one in self.engine.events.values()] == [
+            ("it was here", "")
+        ]
 
     def test_what_is_for_the_history_only_is_no_event(self) -> None:
         self.world.status("h0", "maintenance")
@@ -175,7 +189,6 @@ class TestEvents:
         self.writer.record()
         assert any("host-0 is untrusted" in text for text in texts(self.history))
 
-
     def test_more_than_can_be_held_meanwhile_is_counted_as_lost(self) -> None:
         knowledge = self.world.knowledge
         for _ in range(outbox.SIZE + 3):
@@ -186,7 +199,9 @@ class TestEvents:
 
 class TestDatabase:
     @pytest.mark.parametrize("content", [b"no database", b"SQLite format 3\0" + b"\xff" * 5000])
-    def test_a_broken_one_is_set_aside_and_the_service_starts(self, tmp_path: Path, content: bytes) -> None:
+    def test_a_broken_one_is_set_aside_and_the_service_starts(
+        self, tmp_path: Path, content: bytes
+    ) -> None:
         (tmp_path / database.FILE_NAME).write_bytes(content)
         with pytest.raises(errors.InvalidConfig):
             Database(tmp_path)

@@ -1,6 +1,7 @@
 # SPDX-FileCopyrightText: The ovirt_tcp_plugin developers
 # SPDX-License-Identifier: Apache-2.0
-"""A file is written when it would say something else, and everybody can tell that the broker goes on."""
+"""A file is written when it would say something else, and everybody can tell that the broker goes
+on."""
 
 from __future__ import annotations
 
@@ -43,7 +44,9 @@ def confirmed_ms(directory: Path) -> int:
     return SnapshotDirectory(directory, frozenset({os.getuid()})).confirmed_ms()
 
 
-def test_a_file_that_would_say_the_same_is_not_written_again(writer: SnapshotWriter, directory: Path) -> None:
+def test_a_file_that_would_say_the_same_is_not_written_again(
+    writer: SnapshotWriter, directory: Path
+) -> None:
     assert writer.write(FIRST)
     before = (directory / f"{POOL}.json").stat()
     assert not writer.write(SAME)
@@ -61,7 +64,9 @@ def test_a_file_that_would_say_the_same_is_not_written_again(writer: SnapshotWri
     ],
     ids=["a host left", "a host lost trust", "no VM", "nobody exempt"],
 )
-def test_whatever_changed_is_written(writer: SnapshotWriter, directory: Path, changes: dict[str, object]) -> None:
+def test_whatever_changed_is_written(
+    writer: SnapshotWriter, directory: Path, changes: dict[str, object]
+) -> None:
     writer.write(FIRST)
     assert writer.write(dataclasses.replace(SAME, **changes))  # type: ignore[arg-type]
     assert written_ms(directory) == LATER_MS
@@ -78,7 +83,9 @@ def replace(path: Path) -> None:
     copy.replace(path)
 
 
-@pytest.mark.parametrize("spoil", [Path.unlink, append, replace], ids=["gone", "touched", "put in its place"])
+@pytest.mark.parametrize(
+    "spoil", [Path.unlink, append, replace], ids=["gone", "touched", "put in its place"]
+)
 def test_a_file_that_somebody_touched_is_written_again(
     writer: SnapshotWriter, directory: Path, spoil: Callable[[Path], None]
 ) -> None:
@@ -106,7 +113,10 @@ def test_what_is_told_is_when_all_files_were_right(writer: SnapshotWriter, direc
     writer.write(dataclasses.replace(SAME, pool_id=OTHER_POOL))
     writer.confirm()
     assert confirmed_ms(directory) == LATER_MS
-    assert (written_ms(directory), written_ms(directory, OTHER_POOL)) == (WRITTEN_MS, WRITTEN_MS + 10)
+    assert (written_ms(directory), written_ms(directory, OTHER_POOL)) == (
+        WRITTEN_MS,
+        WRITTEN_MS + 10,
+    )
 
 
 def test_a_pool_whose_file_cannot_be_written_keeps_the_moment_back(
@@ -115,7 +125,9 @@ def test_a_pool_whose_file_cannot_be_written_keeps_the_moment_back(
     writer.write(FIRST)
     writer.write(dataclasses.replace(FIRST, pool_id=OTHER_POOL))
     writer.confirm()
-    monkeypatch.setattr(snapshot, "encode", lambda _: os.strerror(28))  # what is no content is not written
+    monkeypatch.setattr(
+        snapshot, "encode", lambda _: os.strerror(28)
+    )  # what is no content is not written
     with pytest.raises(TypeError):
         writer.write(dataclasses.replace(SAME, vms={}))
     assert not writer.write(dataclasses.replace(SAME, pool_id=OTHER_POOL))
@@ -143,6 +155,8 @@ def test_the_moment_is_not_written_at_each_change(writer: SnapshotWriter, direct
 @pytest.mark.parametrize(
     "content", [b"", b"[]", b"{}", snapshot.encode_confirmation("another boot", 5), b"9" * 5000]
 )
-def test_a_moment_that_cannot_be_read_confirms_nothing(writer: SnapshotWriter, directory: Path, content: bytes) -> None:
+def test_a_moment_that_cannot_be_read_confirms_nothing(
+    writer: SnapshotWriter, directory: Path, content: bytes
+) -> None:
     (directory / snapshot.CONFIRMATION_FILE).write_bytes(content)
     assert confirmed_ms(directory) == 0

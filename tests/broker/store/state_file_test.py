@@ -1,6 +1,7 @@
 # SPDX-FileCopyrightText: The ovirt_tcp_plugin developers
 # SPDX-License-Identifier: Apache-2.0
-"""The state file: one that an earlier release wrote opens, and what is written back is the same, byte by byte."""
+"""The state file: one that an earlier release wrote opens, and what is written back is the same,
+byte by byte."""
 
 from __future__ import annotations
 
@@ -16,8 +17,9 @@ from ovirt_tcp_plugin.broker.store.state_file import StateFile
 from tests.broker.state.broker_state_test import OPTIONS
 from tests.fake_clock import FakeClock
 
-# Written by the release before the modules got their present names, of a broker with hosts trusted, untrusted,
-# in quarantine, held by a tripped guard and left in service by an administrator; at these moments.
+# Written by the release before the modules got their present names, of a broker with hosts trusted,
+# untrusted, in quarantine, held by a tripped guard and left in service by an administrator; at
+# these moments.
 WRITTEN = Path(__file__).with_name("data") / "state.json"
 WRITTEN_MS, WRITTEN_UTC_MS = 1_700_000, 5_700_000
 
@@ -42,7 +44,9 @@ def test_a_file_of_an_earlier_release_opens_and_is_written_back_the_same(directo
     assert not (directory / "state.broken").exists()
 
 
-def test_after_another_boot_untrusted_is_left_without_age_and_the_guard_holds(directory: Path) -> None:
+def test_after_another_boot_untrusted_is_left_without_age_and_the_guard_holds(
+    directory: Path,
+) -> None:
     clock = FakeClock(5_000, WRITTEN_UTC_MS)
     clock.boot_id = "00000000-0000-0000-0000-000000000002"
     restored = knowledge(clock)
@@ -54,7 +58,9 @@ def test_after_another_boot_untrusted_is_left_without_age_and_the_guard_holds(di
     assert encoded["quarantine"] == json.loads(WRITTEN.read_text())["knowledge"]["quarantine"]
 
 
-@pytest.mark.parametrize("content", [b"", b"{}", b'{"version": 2}', b"\xff", b'{"version": 1, "last_event": null}'])
+@pytest.mark.parametrize(
+    "content", [b"", b"{}", b'{"version": 2}', b"\xff", b'{"version": 1, "last_event": null}']
+)
 def test_an_unreadable_file_is_set_aside(directory: Path, content: bytes) -> None:
     (directory / "state.json").write_bytes(content)
     restored = knowledge(FakeClock())

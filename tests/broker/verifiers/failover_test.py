@@ -1,6 +1,7 @@
 # SPDX-FileCopyrightText: The ovirt_tcp_plugin developers
 # SPDX-License-Identifier: Apache-2.0
-"""Which attestation server is asked, and how seldom a dead one; and that connections are kept. Real HTTPS servers."""
+"""Which attestation server is asked, and how seldom a dead one; and that connections are kept. Real
+HTTPS servers."""
 
 from __future__ import annotations
 
@@ -68,7 +69,9 @@ class Server:
         context.load_cert_chain(pki / "server.pem", pki / "server.key")
         self._http.socket = context.wrap_socket(self._http.socket, server_side=True)
         self.url = f"https://127.0.0.1:{self._http.server_address[1]}"
-        threading.Thread(target=self._http.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True).start()
+        threading.Thread(
+            target=self._http.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True
+        ).start()
 
     def stop(self) -> None:
         if self.silence is not None:
@@ -160,7 +163,9 @@ class TestFailOver:
         clock.ms += LONGEST_REST_MS
         assert ask() == "first"
 
-    def test_an_answer_that_cannot_be_read_is_none(self, pki: Path, clock: MovedClock, two: tuple[Server, Server]) -> None:
+    def test_an_answer_that_cannot_be_read_is_none(
+        self, pki: Path, clock: MovedClock, two: tuple[Server, Server]
+    ) -> None:
         options = AttestationServers(tuple(server.url for server in two), pki / "ca.pem", 5.0)
         servers = Servers(options, {}, {200}, 5.0, clock)  # type: ignore[arg-type]
 
@@ -173,7 +178,9 @@ class TestFailOver:
 
 
 class TestConnections:
-    def test_one_is_kept_for_the_next_question(self, pki: Path, clock: MovedClock, two: tuple[Server, Server]) -> None:
+    def test_one_is_kept_for_the_next_question(
+        self, pki: Path, clock: MovedClock, two: tuple[Server, Server]
+    ) -> None:
         ask = made(pki, clock, two[0].url)
         assert [ask() for _ in range(5)] == ["first"] * 5
         assert (two[0].asked, two[0].connections) == (5, 1)
@@ -186,7 +193,9 @@ class TestConnections:
         assert [ask() for _ in range(3)] == ["first"] * 3
         assert (two[0].asked, two[0].connections) == (3, 3)
 
-    def test_each_thread_has_its_own(self, pki: Path, clock: MovedClock, two: tuple[Server, Server]) -> None:
+    def test_each_thread_has_its_own(
+        self, pki: Path, clock: MovedClock, two: tuple[Server, Server]
+    ) -> None:
         ask = made(pki, clock, two[0].url)
         threads = [threading.Thread(target=lambda: [ask() for _ in range(3)]) for _ in range(4)]
         for thread in threads:
@@ -195,7 +204,9 @@ class TestConnections:
             thread.join()
         assert (two[0].asked, two[0].connections) == (12, 4)
 
-    def test_none_is_kept_beyond_a_failure(self, pki: Path, clock: MovedClock, two: tuple[Server, Server]) -> None:
+    def test_none_is_kept_beyond_a_failure(
+        self, pki: Path, clock: MovedClock, two: tuple[Server, Server]
+    ) -> None:
         ask = made(pki, clock, two[0].url)
         ask()
         two[0].silence = threading.Event()

@@ -30,7 +30,9 @@ class TestOat:
             ("oat-2", "/AttestationService/resources/PollHosts"),
         ],
     )
-    def test_asks_where_that_release_answers(self, pki: Path, server: Server, kind: str, path: str) -> None:
+    def test_asks_where_that_release_answers(
+        self, pki: Path, server: Server, kind: str, path: str
+    ) -> None:
         source(pki, kind, server.url, auth_blob="blob").ask(["h1"])
         assert (server.paths, server.headers[0]["x-auth-blob"]) == ([path], "blob")
         assert server.asked[0]["hosts"] == ["h1"]
@@ -65,7 +67,9 @@ class TestOat:
         assert answer.level is Level.UNKNOWN or answer.age_ms is None
         assert not answer.fresh
 
-    @pytest.mark.parametrize("level", ["pending", "uninitialized", "", "trusted ", "TRUE", "unknown", "timeout"])
+    @pytest.mark.parametrize(
+        "level", ["pending", "uninitialized", "", "trusted ", "TRUE", "unknown", "timeout"]
+    )
     def test_every_other_level_is_not_trusted(self, pki: Path, server: Server, level: str) -> None:
         server.body = lambda names: {"hosts": [oat_host("h1", level)]}
         answer = source(pki, "oat-1.5", server.url).ask(["h1"])["h1"]
@@ -85,8 +89,12 @@ class TestOat:
         server.body = lambda names: {"hosts": oat_host("h1")}
         assert source(pki, "oat-1.5", server.url).ask(["h1"])["h1"].level is Level.TRUSTED
 
-    @pytest.mark.parametrize("name", ["fd00::1", "[fd00::1]", "h" * 51, "a#b", "a&b", "a+b", 'a"b', "a'b"])
-    def test_names_that_oat_1_cannot_take_are_not_sent(self, pki: Path, server: Server, name: str) -> None:
+    @pytest.mark.parametrize(
+        "name", ["fd00::1", "[fd00::1]", "h" * 51, "a#b", "a&b", "a+b", 'a"b', "a'b"]
+    )
+    def test_names_that_oat_1_cannot_take_are_not_sent(
+        self, pki: Path, server: Server, name: str
+    ) -> None:
         server.body = lambda names: {"hosts": [oat_host(one) for one in names]}
         answers = source(pki, "oat-1.5", server.url).ask([name, "h1"])
         assert (answers[name].level, answers["h1"].level) == (Level.UNKNOWN, Level.TRUSTED)
@@ -96,7 +104,9 @@ class TestOat:
         server.body = lambda names: {"hosts": [oat_host(one) for one in names]}
         assert source(pki, "oat-2", server.url).ask(["fd00::1"])["fd00::1"].level is Level.TRUSTED
 
-    def test_a_refused_batch_is_split_until_the_bad_name_stands_alone(self, pki: Path, server: Server) -> None:
+    def test_a_refused_batch_is_split_until_the_bad_name_stands_alone(
+        self, pki: Path, server: Server
+    ) -> None:
         server.refuse = lambda names: "bad" in names
         server.body = lambda names: {"hosts": [oat_host(one) for one in names]}
         names = [f"h{n}" for n in range(19)]
@@ -106,14 +116,18 @@ class TestOat:
         assert len(server.asked) <= 11
 
     @pytest.mark.parametrize("status", [400, 500])
-    def test_a_server_that_refuses_everything_is_no_server(self, pki: Path, server: Server, status: int) -> None:
+    def test_a_server_that_refuses_everything_is_no_server(
+        self, pki: Path, server: Server, status: int
+    ) -> None:
         """If it counted as answering, the silent hosts would leave the wall one by one."""
         server.status = status
         with pytest.raises(errors.Unavailable):
             source(pki, "oat-1.5", server.url).ask([f"h{n}" for n in range(20)])
 
     @pytest.mark.parametrize("status", [302, 401, 404, 502, 503])
-    def test_trouble_of_the_servers_own_is_no_answer(self, pki: Path, server: Server, status: int) -> None:
+    def test_trouble_of_the_servers_own_is_no_answer(
+        self, pki: Path, server: Server, status: int
+    ) -> None:
         server.status = status
         with pytest.raises(errors.Unavailable):
             source(pki, "oat-1.5", server.url).ask([f"h{n}" for n in range(20)])
@@ -125,7 +139,9 @@ class TestOat:
         with pytest.raises(errors.Unavailable):
             source(pki, "oat-1.5", server.url).ask(["h1", "h2"])
 
-    @pytest.mark.parametrize(("status", "good"), [(200, True), (400, True), (500, True), (401, False), (404, False)])
+    @pytest.mark.parametrize(
+        ("status", "good"), [(200, True), (400, True), (500, True), (401, False), (404, False)]
+    )
     def test_a_probe_asks_about_no_host_and_takes_a_refusal_for_an_answer(
         self, pki: Path, server: Server, status: int, good: bool
     ) -> None:

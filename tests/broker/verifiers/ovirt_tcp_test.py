@@ -39,7 +39,9 @@ class TestOvirtTcp:
 
     def test_the_first_finding_is_the_reason(self, pki: Path, server: Server) -> None:
         finding = Finding(8, "pcr_differs", "PCR 17 is not the known one")
-        server.body = lambda names: {"hosts": [good("h1", level=Level.UNTRUSTED, findings=(finding,))]}
+        server.body = lambda names: {
+            "hosts": [good("h1", level=Level.UNTRUSTED, findings=(finding,))]
+        }
         answer = source(pki, "ovirt-tcp", server.url).ask(["h1"])["h1"]
         assert (answer.level, answer.code) == (Level.UNTRUSTED, "pcr_differs")
         assert answer.reason.startswith("PCR 17 is not the known one")
@@ -60,7 +62,9 @@ class TestOvirtTcp:
             pytest.param([good("h1"), good("h1", level=Level.UNTRUSTED)], id="named twice"),
         ],
     )
-    def test_an_odd_host_is_not_trusted(self, pki: Path, server: Server, hosts: list[object]) -> None:
+    def test_an_odd_host_is_not_trusted(
+        self, pki: Path, server: Server, hosts: list[object]
+    ) -> None:
         server.body = lambda names: {"hosts": hosts}
         assert source(pki, "ovirt-tcp", server.url).ask(["h1"])["h1"].level is not Level.TRUSTED
 
@@ -69,7 +73,10 @@ class TestOvirtTcp:
         answers = source(pki, "ovirt-tcp", server.url).ask(["h1", "h2"])
         assert (answers["h1"].level, answers["h2"].level) == (Level.UNKNOWN, Level.TRUSTED)
 
-    @pytest.mark.parametrize("content", [b"", b"<html>", b"[]", b'{"hosts": {}}', b'{"hosts": NaN}', b"\xff", b"[" * 5000])
+    @pytest.mark.parametrize(
+        "content",
+        [b"", b"<html>", b"[]", b'{"hosts": {}}', b'{"hosts": NaN}', b"\xff", b"[" * 5000],
+    )
     def test_garbage_is_no_answer(self, pki: Path, server: Server, content: bytes) -> None:
         server.body = lambda names: content
         with pytest.raises(errors.Unavailable):
@@ -82,7 +89,9 @@ class TestOvirtTcp:
         with pytest.raises(errors.Unavailable):
             source(pki, "ovirt-tcp", server.url).ask(["h1"])
 
-    def test_a_certificate_of_another_authority_is_no_answer(self, pki: Path, server: Server, tmp_path: Path) -> None:
+    def test_a_certificate_of_another_authority_is_no_answer(
+        self, pki: Path, server: Server, tmp_path: Path
+    ) -> None:
         Authority.create(tmp_path, datetime.datetime.now(datetime.timezone.utc))
         server.body = lambda names: {"hosts": [good("h1")]}
         with pytest.raises(errors.Unavailable, match="(?i)certificate"):
@@ -94,7 +103,9 @@ class TestOvirtTcp:
         answers = source(pki, "ovirt-tcp", "https://127.0.0.1:1", server.url).ask(["h1"])
         assert answers["h1"].level is Level.TRUSTED
 
-    def test_a_server_that_sends_byte_after_byte_is_cut_off(self, pki: Path, server: Server) -> None:
+    def test_a_server_that_sends_byte_after_byte_is_cut_off(
+        self, pki: Path, server: Server
+    ) -> None:
         server.drip_s = 0.1
         server.body = lambda names: {"hosts": [good("h1")]}
         slow = source(pki, "ovirt-tcp", server.url, connect_timeout_s=0.3, wait_s=0.2)
@@ -103,7 +114,9 @@ class TestOvirtTcp:
             slow.ask(["h1"])
         assert time.monotonic() - began < 5
 
-    def test_an_endless_answer_is_cut_off(self, pki: Path, server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_an_endless_answer_is_cut_off(
+        self, pki: Path, server: Server, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
         monkeypatch.setattr(oat, "MAX_ANSWER_SIZE", 1000)
         server.body = lambda names: b" " * 100_000
         with pytest.raises(errors.Unavailable, match="longer than 1000 bytes"):
@@ -113,16 +126,24 @@ class TestOvirtTcp:
         with pytest.raises(errors.Unavailable):
             source(pki, "ovirt-tcp", "https://127.0.0.1:1", "https://127.0.0.1:2").ask(["h1"])
 
-    @pytest.mark.parametrize(("status", "good"), [(200, True), (401, False), (400, False), (500, False)])
-    def test_a_probe_asks_about_no_host(self, pki: Path, server: Server, status: int, good: bool) -> None:
+    @pytest.mark.parametrize(
+        ("status", "good"), [(200, True), (401, False), (400, False), (500, False)]
+    )
+    def test_a_probe_asks_about_no_host(
+        self, pki: Path, server: Server, status: int, good: bool
+    ) -> None:
         server.status = status
         probe = choose.probe(options(pki, "ovirt-tcp", server.url), server.url)
         assert (probe.status, probe.good, probe.date) == (status, good, server.date)
         assert server.asked == [{"hosts": [], "max_age_ms": None, "wait_ms": 0}]
         assert server.headers[0]["Authorization"] == f"Bearer {TOKEN}"
 
-    def test_a_token_that_cannot_be_read_is_a_fault_of_the_configuration(self, pki: Path, tmp_path: Path) -> None:
-        silent = dataclasses.replace(options(pki, "ovirt-tcp", "https://127.0.0.1:1"), token_file=tmp_path / "none")
+    def test_a_token_that_cannot_be_read_is_a_fault_of_the_configuration(
+        self, pki: Path, tmp_path: Path
+    ) -> None:
+        silent = dataclasses.replace(
+            options(pki, "ovirt-tcp", "https://127.0.0.1:1"), token_file=tmp_path / "none"
+        )
         with pytest.raises(errors.InvalidConfig, match="token cannot be read"):
             choose.probe(silent, silent.urls[0])
         with pytest.raises(errors.InvalidConfig, match="token cannot be read"):

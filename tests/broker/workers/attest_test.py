@@ -1,6 +1,7 @@
 # SPDX-FileCopyrightText: The ovirt_tcp_plugin developers
 # SPDX-License-Identifier: Apache-2.0
-"""Who is asked about, in what order and in how many questions at once; answers come when the test says so."""
+"""Who is asked about, in what order and in how many questions at once; answers come when the test
+says so."""
 
 from __future__ import annotations
 
@@ -51,10 +52,14 @@ class Scene:
 
     def __init__(self) -> None:
         verifier = dataclasses.replace(OPTIONS.verifier, connections=4, batch_size=5)
-        options = dataclasses.replace(OPTIONS, verifier=verifier, startup=settings.StartupOptions(3, 5))
+        options = dataclasses.replace(
+            OPTIONS, verifier=verifier, startup=settings.StartupOptions(3, 5)
+        )
         self.world = World(hosts=40, options=options)
         self.source = HeldSource(self.world.clock)
-        self.asker = AttestationWorker(options, self.world.knowledge, self.source, Metrics(), self.world.clock)
+        self.asker = AttestationWorker(
+            options, self.world.knowledge, self.source, Metrics(), self.world.clock
+        )
 
     def all_asked(self) -> bool:
         self.asker.step()
@@ -69,7 +74,9 @@ def scene() -> Iterator[Scene]:
     made.asker.stop()
 
 
-def test_the_first_stage_is_answered_before_others_are_asked_and_then_several_are_under_way(scene: Scene) -> None:
+def test_the_first_stage_is_answered_before_others_are_asked_and_then_several_are_under_way(
+    scene: Scene,
+) -> None:
     scene.asker.attest_in_stages()
     for _ in range(5):
         scene.asker.step()

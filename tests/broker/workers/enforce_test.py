@@ -95,7 +95,8 @@ class FakePublisher:
 
 
 class Scene:
-    """A pool whose hosts are all inside the wall, and the worker of which the test is the thread."""
+    """A pool whose hosts are all inside the wall, and the worker of which the test is the
+    thread."""
 
     def __init__(self) -> None:
         self.calls: list[str] = []

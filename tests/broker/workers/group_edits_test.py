@@ -38,7 +38,12 @@ def running(site: Site) -> Site:
     site.stop()
     site.options = dataclasses.replace(site.options, intervals=settings.IntervalOptions())
     site.start()
-    until(lambda: site.service.observation.all_known.is_set() and site.trusted_in_snapshot() == EVERYBODY, 20)
+    until(
+        lambda: (
+            site.service.observation.all_known.is_set() and site.trusted_in_snapshot() == EVERYBODY
+        ),
+        20,
+    )
     return site
 
 

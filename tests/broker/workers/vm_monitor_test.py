@@ -1,6 +1,7 @@
 # SPDX-FileCopyrightText: The ovirt_tcp_plugin developers
 # SPDX-License-Identifier: Apache-2.0
-"""VMs that are imported, cloned, moved and marked at a simulated engine, by the real SDK: each fault is one event."""
+"""VMs that are imported, cloned, moved and marked at a simulated engine, by the real SDK: each
+fault is one event."""
 
 from __future__ import annotations
 
@@ -27,17 +28,29 @@ class Works:
     """A site with a second cluster that is no pool, and an administrator who works on its VMs."""
 
     def __init__(self, directory: Path, pki: Path) -> None:
-        vms: list[dict[str, Any]] = [{"name": "web"}, {"name": "marked", "custom_properties": {MARK: "true"}}]
+        vms: list[dict[str, Any]] = [
+            {"name": "web"},
+            {"name": "marked", "custom_properties": {MARK: "true"}},
+        ]
         self.site = Site(directory, pki, 1, vms)
         self.tables = self.site.engine.model
-        self.plain = model.Cluster(model.new_id(), "Plain", policy=self.tables.clusters[self.site.cluster].policy)
-        self.plain.policy = next(one.id for one in self.tables.policies.values() if one.name == "none")
+        self.plain = model.Cluster(
+            model.new_id(), "Plain", policy=self.tables.clusters[self.site.cluster].policy
+        )
+        self.plain.policy = next(
+            one.id for one in self.tables.policies.values() if one.name == "none"
+        )
         self.tables.clusters[self.plain.id] = self.plain
-        self.site.options = dataclasses.replace(self.site.options, intervals=settings.IntervalOptions(0.05, 0.1))
+        self.site.options = dataclasses.replace(
+            self.site.options, intervals=settings.IntervalOptions(0.05, 0.1)
+        )
         self.site.start()
         until(lambda: (wall := self.site.wall()) is not None and len(wall.vms) == 2)
         self.connection = ovirtsdk4.Connection(
-            url=self.site.engine.url, username=ADMINISTRATOR, password=PASSWORD, ca_file=str(pki / "ca.pem")
+            url=self.site.engine.url,
+            username=ADMINISTRATOR,
+            password=PASSWORD,
+            ca_file=str(pki / "ca.pem"),
         )
         self.vms = self.connection.system_service().vms_service()
 
@@ -58,13 +71,18 @@ class Works:
     def take_in(self, data: str, cluster: str, **how: bool) -> None:
         configuration = types.Configuration(type=types.ConfigurationType.OVF, data=data)
         initialization = types.Initialization(configuration=configuration)
-        self.vms.add(types.Vm(cluster=types.Cluster(id=cluster), initialization=initialization), query={}, **how)
+        self.vms.add(
+            types.Vm(cluster=types.Cluster(id=cluster), initialization=initialization),
+            query={},
+            **how,
+        )
 
     def move(self, name: str, cluster: str) -> None:
         self.service(name).update(types.Vm(cluster=types.Cluster(id=cluster)))
 
     def told(self, name: str) -> list[str]:
-        """Return the warnings about a VM once they came to rest: two more complete listings say nothing new."""
+        """Return the warnings about a VM once they came to rest: two more complete listings say
+        nothing new."""
         wanted = f"VM {name} "
         until(lambda: self.site.told(wanted))
         self.look(2)
@@ -96,7 +114,8 @@ class TestOneWarning:
     def test_of_a_vm_that_is_moved_out_of_its_pool(self, works: Works) -> None:
         works.move("web", works.plain.id)
         assert works.told("web") == [
-            "VM web needed a trusted host in pool Trusted, and is now in cluster Plain, which is no trusted pool: "
+            "VM web needed a trusted host in pool Trusted, and is now in cluster Plain, which is "
+            "no trusted pool: "
             "it may run on any host."
         ]
         assert works.codes("web")[-2:] == ["vm_moved", "vm_left_trust"]
@@ -124,16 +143,26 @@ class TestOneWarning:
 
     def test_of_a_vm_that_is_made_with_a_mark_in_no_pool(self, works: Works) -> None:
         mark = types.CustomProperty(name=MARK, value="true")
-        works.vms.add(types.Vm(name="new", cluster=types.Cluster(id=works.plain.id), custom_properties=[mark]))
+        works.vms.add(
+            types.Vm(name="new", cluster=types.Cluster(id=works.plain.id), custom_properties=[mark])
+        )
         assert len(works.told("new")) == 1
 
 
-def test_the_engines_own_warning_is_relayed_and_told_for_a_vm_that_nobody_knew(works: Works) -> None:
-    data = works.export("web").replace("<TrustedService>false", "<TrustedService>true").replace(works.uid("web"), "0" * 36)
+def test_the_engines_own_warning_is_relayed_and_told_for_a_vm_that_nobody_knew(
+    works: Works,
+) -> None:
+    data = (
+        works.export("web")
+        .replace("<TrustedService>false", "<TrustedService>true")
+        .replace(works.uid("web"), "0" * 36)
+    )
     works.take_in(data.replace(">web<", ">stranger<"), works.plain.id)
     (text,) = works.told("stranger")
     assert "comes from a trusted cluster, as the engine says" in text
-    assert {"engine_trust_mismatch", "vm_imported", "vm_from_trusted_cluster"} <= set(works.codes("stranger"))
+    assert {"engine_trust_mismatch", "vm_imported", "vm_from_trusted_cluster"} <= set(
+        works.codes("stranger")
+    )
 
 
 def test_what_happened_while_the_broker_was_down_is_told_once(works: Works) -> None:
@@ -159,7 +188,9 @@ def test_a_hook_by_hand_tells_what_stands(works: Works) -> None:
 def test_a_hook_that_fails_loses_no_warning(tmp_path: Path, works: Works) -> None:
     works.site.stop()
     broken = shutil.copytree(HOOKS, tmp_path / "hooks")
-    (broken / "vm_moved.py").write_text("def handle(event, broker):\n    raise RuntimeError('mine')\n")
+    (broken / "vm_moved.py").write_text(
+        "def handle(event, broker):\n    raise RuntimeError('mine')\n"
+    )
     works.site.start()
     works.site.service._handles = {**works.site.service._handles, **hooks.load(broken)}
     works.move("web", works.plain.id)

@@ -1,6 +1,7 @@
 # SPDX-FileCopyrightText: The ovirt_tcp_plugin developers
 # SPDX-License-Identifier: Apache-2.0
-"""What an administrator's tool meets: policies, their properties and units, permissions, and the engine's options."""
+"""What an administrator's tool meets: policies, their properties and units, permissions, and the
+engine's options."""
 
 from __future__ import annotations
 
@@ -26,7 +27,9 @@ def refused(code: int, text: str) -> object:
 
 def policy_of(lab: Lab, name: str) -> ovirtsdk4.services.SchedulingPolicyService:
     policies = lab.system.scheduling_policies_service()
-    return policies.policy_service(next(policy.id for policy in policies.list() if policy.name == name))
+    return policies.policy_service(
+        next(policy.id for policy in policies.list() if policy.name == name)
+    )
 
 
 def filter_of(uid: str) -> types.Filter:
@@ -38,8 +41,8 @@ def filter_ids(service: ovirtsdk4.services.SchedulingPolicyService) -> list[str]
 
 
 class TestRefusedEdits:
-    """What is refused stays in the engine's memory until it starts again, and not in its database.
-    """
+    """What is refused stays in the engine's memory until it starts again, and not in its
+    database."""
 
     def test_one_of_a_unit_that_is_there_spoils_every_later_one(self, lab: Lab) -> None:
         lab.system.scheduling_policies_service().add(types.SchedulingPolicy(name="p"))
@@ -49,7 +52,11 @@ class TestRefusedEdits:
         with refused(400, "policy unit already exists in Scheduling Policy"):
             filters.add(filter_of(builtin.AFFINITY_FILTER))
         assert filter_ids(service) == [builtin.AFFINITY_FILTER] * 2
-        for uid in (builtin.MEMORY_FILTER, "00000000-0000-0000-0000-000000000001", builtin.NO_BALANCE):
+        for uid in (
+            builtin.MEMORY_FILTER,
+            "00000000-0000-0000-0000-000000000001",
+            builtin.NO_BALANCE,
+        ):
             with refused(400, "policy unit already exists in Scheduling Policy"):
                 filters.add(filter_of(uid))
         with refused(400, "policy unit already exists in Scheduling Policy"):
@@ -67,9 +74,13 @@ class TestRefusedEdits:
             service.filters_service().add(filter_of("00000000-0000-0000-0000-000000000001"))
         service.remove()
         lab.restart()
-        assert "p" not in [policy.name for policy in lab.system.scheduling_policies_service().list()]
+        assert "p" not in [
+            policy.name for policy in lab.system.scheduling_policies_service().list()
+        ]
 
-    def test_one_of_a_built_in_policy_makes_pools_of_all_clusters_that_have_it(self, filtered: Lab) -> None:
+    def test_one_of_a_built_in_policy_makes_pools_of_all_clusters_that_have_it(
+        self, filtered: Lab
+    ) -> None:
         unit = filtered.session.unit("TrustedHosts").id
         service = policy_of(filtered, "none")
         with refused(400, "Parameters are invalid"):
@@ -99,11 +110,17 @@ class TestPolicies:
 
     def test_its_properties_are_those_of_its_units_and_hold_them_there(self, lab: Lab) -> None:
         policies = lab.system.scheduling_policies_service()
-        service = policies.policy_service(policies.add(types.SchedulingPolicy(name="p", description="d")).id)
+        service = policies.policy_service(
+            policies.add(types.SchedulingPolicy(name="p", description="d")).id
+        )
         unit = types.SchedulingPolicyUnit(id=builtin.FILTERS["CPUOverloaded"])
         service.filters_service().add(types.Filter(scheduling_policy_unit=unit, position=1))
         with refused(400, "illegal values"):
-            service.update(types.SchedulingPolicy(properties=[types.Property(name="HighUtilization", value="1000")]))
+            service.update(
+                types.SchedulingPolicy(
+                    properties=[types.Property(name="HighUtilization", value="1000")]
+                )
+            )
         service.update(types.SchedulingPolicy(properties=[HIGH]))
         with refused(400, "not configured"):
             service.filters_service().filter_service(unit.id).remove()
@@ -115,7 +132,9 @@ class TestPolicies:
 
     def test_the_second_balance_takes_the_place_of_the_first(self, lab: Lab) -> None:
         policies = lab.system.scheduling_policies_service()
-        balances = policies.policy_service(policies.add(types.SchedulingPolicy(name="p")).id).balances_service()
+        balances = policies.policy_service(
+            policies.add(types.SchedulingPolicy(name="p")).id
+        ).balances_service()
         for uid in (builtin.GUEST_BALANCE, builtin.NO_BALANCE):
             balances.add(types.Balance(scheduling_policy_unit=types.SchedulingPolicyUnit(id=uid)))
         assert [one.id for one in balances.list()] == [builtin.NO_BALANCE]
@@ -135,8 +154,12 @@ class TestPolicies:
         properties = {one.name: one.value for one in changed.custom_scheduling_policy_properties}
         assert properties["HighUtilization"] == "75"
         assert "VCpuToPhysicalCpuRatio" in properties
-        changed = service.update(types.Cluster(scheduling_policy=types.SchedulingPolicy(id=builtin.NONE_POLICY)))
-        assert "VCpuToPhysicalCpuRatio" in {one.name for one in changed.custom_scheduling_policy_properties}
+        changed = service.update(
+            types.Cluster(scheduling_policy=types.SchedulingPolicy(id=builtin.NONE_POLICY))
+        )
+        assert "VCpuToPhysicalCpuRatio" in {
+            one.name for one in changed.custom_scheduling_policy_properties
+        }
 
 
 def test_a_cluster_takes_no_value_that_its_policy_refuses(filtered: Lab) -> None:
@@ -146,17 +169,27 @@ def test_a_cluster_takes_no_value_that_its_policy_refuses(filtered: Lab) -> None
     with refused(400, "Cannot edit Cluster if some .* illegal values. The keys are: trust_scope"):
         service.update(types.Cluster(custom_scheduling_policy_properties=[bad]))
     # One that nobody knows is dropped without a word.
-    changed = service.update(types.Cluster(custom_scheduling_policy_properties=[types.Property(name="x", value="y")]))
-    assert {one.name: one.value for one in changed.custom_scheduling_policy_properties}["trust_scope"] == "all_vms"
+    changed = service.update(
+        types.Cluster(custom_scheduling_policy_properties=[types.Property(name="x", value="y")])
+    )
+    assert {one.name: one.value for one in changed.custom_scheduling_policy_properties}[
+        "trust_scope"
+    ] == "all_vms"
     assert "x" not in [one.name for one in changed.custom_scheduling_policy_properties]
 
 
 def test_permissions_are_listed_and_taken_back(make_lab: Callable[..., Lab]) -> None:
     lab = make_lab(directory={"broker@internal": PASSWORD})
     permissions = lab.system.permissions_service()
-    role = lab.system.roles_service().add(types.Role(name="r", administrative=True, permits=[types.Permit(id="1300")]))
-    user = next(one for one in lab.system.users_service().list() if one.user_name == "broker@internal-authz")
-    given = permissions.add(types.Permission(role=types.Role(id=role.id), user=types.User(id=user.id)))
+    role = lab.system.roles_service().add(
+        types.Role(name="r", administrative=True, permits=[types.Permit(id="1300")])
+    )
+    user = next(
+        one for one in lab.system.users_service().list() if one.user_name == "broker@internal-authz"
+    )
+    given = permissions.add(
+        types.Permission(role=types.Role(id=role.id), user=types.User(id=user.id))
+    )
     users = [permission for permission in permissions.list() if permission.user is not None]
     assert (role.id, user.id) in [(permission.role.id, permission.user.id) for permission in users]
     # What everybody has is a group's.
@@ -167,7 +200,9 @@ def test_permissions_are_listed_and_taken_back(make_lab: Callable[..., Lab]) -> 
         permissions.permission_service(given.id).remove()
 
 
-def test_options_count_from_the_next_start(make_lab: Callable[..., Lab], proxy: ScriptedScheduler, tmp_path: Path) -> None:
+def test_options_count_from_the_next_start(
+    make_lab: Callable[..., Lab], proxy: ScriptedScheduler, tmp_path: Path
+) -> None:
     command, options = engine_config.install(tmp_path)
     lab = make_lab(options=str(options))
     for value in (
@@ -176,11 +211,18 @@ def test_options_count_from_the_next_start(make_lab: Callable[..., Lab], proxy: 
         "ExternalSchedulerResponseTimeout=3000",
     ):
         subprocess.run([command, "-s", value], check=True)
-    subprocess.run([command, "-m", "UserDefinedVMProperties=trusted_host_flag=^(true|false)$", "--cver=4.8"], check=True)
-    mark = types.Vm(custom_properties=[types.CustomProperty(name="trusted_host_flag", value="true")])
+    subprocess.run(
+        [command, "-m", "UserDefinedVMProperties=trusted_host_flag=^(true|false)$", "--cver=4.8"],
+        check=True,
+    )
+    mark = types.Vm(
+        custom_properties=[types.CustomProperty(name="trusted_host_flag", value="true")]
+    )
     with refused(400, "not configured by the system. The keys are: trusted_host_flag"):
         lab.session.vm_service("vm2").update(mark)
-    assert "TrustedHosts" not in [one.name for one in lab.system.scheduling_policy_units_service().list()]
+    assert "TrustedHosts" not in [
+        one.name for one in lab.system.scheduling_policy_units_service().list()
+    ]
     assert lab.engine.model.timings.external_response == 120
     lab.engine.restart(0.1)
     lab.pass_time(1)

@@ -13,7 +13,10 @@ from ovirt_tcp_plugin.lab.engine.model import Rule
 from tests.lab.engine.peers import Lab, add_group
 
 NOBODY = "00000000-0000-0000-0000-000000000001"
-NO_GROUP = 'cannot invoke "org.ovirt.engine.core.common.scheduling.affinitygroup.getvmlabels()" because "ag" is null'
+NO_GROUP = (
+    'cannot invoke "org.ovirt.engine.core.common.scheduling.affinitygroup.getvmlabels()" because '
+    '"ag" is null'
+)
 
 
 class TestGroups:
@@ -22,9 +25,14 @@ class TestGroups:
     def test_a_group_that_is_unknown_breaks_the_engines_query(self, lab: Lab) -> None:
         group = f"{lab.groups}/{NOBODY}"
         requests = [("GET", group), ("PUT", group), ("DELETE", group)]
-        requests += [("GET", f"{group}/{members}") for members in ("hosts", "vms", "hostlabels", "vmlabels")]
+        requests += [
+            ("GET", f"{group}/{members}") for members in ("hosts", "vms", "hostlabels", "vmlabels")
+        ]
         for verb, path in requests:
-            assert lab.refused(verb, path, "<affinity_group/>" if verb == "PUT" else "") == (400, NO_GROUP)
+            assert lab.refused(verb, path, "<affinity_group/>" if verb == "PUT" else "") == (
+                400,
+                NO_GROUP,
+            )
 
     def test_a_member_of_a_group_that_is_unknown_is_refused_in_words(self, lab: Lab) -> None:
         group, host = f"{lab.groups}/{NOBODY}", lab.host("h1").id
@@ -35,7 +43,8 @@ class TestGroups:
 
     def test_members_that_are_there_or_nowhere_are_refused_in_words(self, lab: Lab) -> None:
         h1, h2, vm1, vm2 = lab.host("h1").id, lab.host("h2").id, lab.vm("vm1").id, lab.vm("vm2").id
-        group = f"{lab.groups}/{add_group(lab.session.connection, [lab.session.host('h1')], [lab.session.vm('vm1')])}"
+        hosts, vms = [lab.session.host("h1")], [lab.session.vm("vm1")]
+        group = f"{lab.groups}/{add_group(lab.session.connection, hosts, vms)}"
         edit = "Cannot edit Affinity Group."
         for verb, path, body, detail in (
             ("POST", "hosts", f'<host id="{h1}"/>', f"{edit} Duplicate VDS."),
@@ -67,7 +76,11 @@ class TestGroups:
         assert lab.refused("DELETE", f"{path}/hostlabels/{label.id}") == refused
         assert group.host_labels == [label.id]
         assert lab.ask("PUT", path, "<affinity_group><host_labels/></affinity_group>")[0] == 200
-        assert (group.host_labels, group.hosts, group.vms) == ([], [lab.host("h1").id], [lab.vm("vm1").id])
+        assert (group.host_labels, group.hosts, group.vms) == (
+            [],
+            [lab.host("h1").id],
+            [lab.vm("vm1").id],
+        )
 
     def test_an_edit_replaces_the_lists_that_it_has_and_no_others(self, lab: Lab) -> None:
         h1, h2, vm1 = lab.host("h1").id, lab.host("h2").id, lab.vm("vm1").id
@@ -93,7 +106,9 @@ class TestGroups:
         assert lab.refused("PUT", path, "<affinity_group/>") == refused
         assert group.hosts == [lab.host("h1").id, NOBODY]
 
-    def test_rules_that_contradict_each_other_refuse_edits_of_any_group_but_not_of_members(self, lab: Lab) -> None:
+    def test_rules_that_contradict_each_other_refuse_edits_of_any_group_but_not_of_members(
+        self, lab: Lab
+    ) -> None:
         connection, h1, vm1 = lab.session.connection, lab.session.host("h1"), lab.session.vm("vm1")
         add_group(connection, [h1], [vm1], positive=False)
         wall, third = add_group(connection, [h1], []), add_group(connection, [], [])
@@ -101,19 +116,34 @@ class TestGroups:
         for uid in (wall, third):
             status, detail = lab.refused("PUT", f"{lab.groups}/{uid}", "<affinity_group/>")
             assert status == 400
-            assert "have VM to host conflicts between positive and negative enforcing affinity groups." in detail
+            assert (
+                "have VM to host conflicts between positive and negative enforcing affinity groups."
+                in detail
+            )
             assert "Affinity Groups: group 0,group 1, Hosts: h1, VMs: vm1]" in detail
-        assert lab.ask("PUT", f"{lab.groups}/{wall}", "<affinity_group><hosts/></affinity_group>")[0] == 200
+        assert (
+            lab.ask("PUT", f"{lab.groups}/{wall}", "<affinity_group><hosts/></affinity_group>")[0]
+            == 200
+        )
 
     def test_a_new_group_with_a_name_or_members_that_are_no_good_is_refused(self, lab: Lab) -> None:
         add_group(lab.session.connection, [], [])
         for members, detail in (
             ("<name>group 0</name>", "Affinity Group name already exists."),
-            (f'<name>new</name><hosts><host id="{NOBODY}"/></hosts>', "Provided VDS is invalid (does not exist)."),
-            (f'<name>new</name><vms><vm id="{NOBODY}"/></vms>', "Provided VM is invalid (does not exist)."),
+            (
+                f'<name>new</name><hosts><host id="{NOBODY}"/></hosts>',
+                "Provided VDS is invalid (does not exist).",
+            ),
+            (
+                f'<name>new</name><vms><vm id="{NOBODY}"/></vms>',
+                "Provided VM is invalid (does not exist).",
+            ),
         ):
             document = f"<affinity_group>{members}</affinity_group>"
-            assert lab.refused("POST", lab.groups, document) == (400, f"[Cannot add Affinity Group. {detail}]")
+            assert lab.refused("POST", lab.groups, document) == (
+                400,
+                f"[Cannot add Affinity Group. {detail}]",
+            )
 
 
 class TestLabels:
@@ -124,7 +154,12 @@ class TestLabels:
         labels.label_service(label.id).vms_service().add(types.Vm(id=lab.vm("vm2").id))
         uid = add_group(lab.session.connection, [], [])
         (cluster,) = lab.system.clusters_service().list()
-        group = lab.system.clusters_service().cluster_service(cluster.id).affinity_groups_service().group_service(uid)
+        group = (
+            lab.system.clusters_service()
+            .cluster_service(cluster.id)
+            .affinity_groups_service()
+            .group_service(uid)
+        )
         group.host_labels_service().add(types.AffinityLabel(id=label.id))
         group.vm_labels_service().add(types.AffinityLabel(id=label.id))
         lab.session.vm_service("vm2").start()
@@ -143,10 +178,18 @@ class TestLabels:
 
 
 class TestBuiltIn:
-    def test_all_five_policies_are_there_locked_and_with_the_affinity_filter(self, lab: Lab) -> None:
+    def test_all_five_policies_are_there_locked_and_with_the_affinity_filter(
+        self, lab: Lab
+    ) -> None:
         policies = lab.system.scheduling_policies_service()
         listed = policies.list()
-        names = {"none", "cluster_maintenance", "evenly_distributed", "power_saving", "vm_evenly_distributed"}
+        names = {
+            "none",
+            "cluster_maintenance",
+            "evenly_distributed",
+            "power_saving",
+            "vm_evenly_distributed",
+        }
         assert {one.name for one in listed} == names
         assert all(one.locked for one in listed)
         for policy in listed:
@@ -155,7 +198,10 @@ class TestBuiltIn:
             assert len(service.balances_service().list()) == 1
         none = policies.policy_service(builtin.NONE_POLICY)
         assert {one.factor for one in none.weights_service().list()} == {1, 2, 4, 5, 20, 99}
-        assert next(one for one in none.get().properties if one.name == "HighUtilization").value == "80"
+        assert (
+            next(one for one in none.get().properties if one.name == "HighUtilization").value
+            == "80"
+        )
 
     def test_a_policy_that_is_in_use_stays(self, lab: Lab) -> None:
         lab.session.use_policy("Default", [builtin.AFFINITY_FILTER])

@@ -37,7 +37,9 @@ class Pki:
 def pki(tmp_path_factory: pytest.TempPathFactory) -> Pki:
     directory = tmp_path_factory.mktemp("pki")
     now = datetime.datetime.now(datetime.timezone.utc)
-    certificate, key = Authority.create(directory, now).issue_server(["127.0.0.1", "localhost"], now)
+    certificate, key = Authority.create(directory, now).issue_server(
+        ["127.0.0.1", "localhost"], now
+    )
     (directory / "engine.pem").write_bytes(certificate)
     write_key(directory / "engine.key", key)
     return Pki(directory / "ca.pem", directory / "engine.pem", directory / "engine.key")
@@ -63,8 +65,16 @@ def make_engine(pki: Pki) -> Iterator[Callable[..., EngineSimulator]]:
 def connect(pki: Pki) -> Iterator[Callable[..., ovirtsdk4.Connection]]:
     opened: list[ovirtsdk4.Connection] = []
 
-    def connect(engine: EngineSimulator, password: str = PASSWORD, **changes: object) -> ovirtsdk4.Connection:
-        given = {"username": "admin@internal", "password": password, "ca_file": str(pki.ca), "timeout": 10, **changes}
+    def connect(
+        engine: EngineSimulator, password: str = PASSWORD, **changes: object
+    ) -> ovirtsdk4.Connection:
+        given = {
+            "username": "admin@internal",
+            "password": password,
+            "ca_file": str(pki.ca),
+            "timeout": 10,
+            **changes,
+        }
         connection = ovirtsdk4.Connection(url=engine.url, **given)
         opened.append(connection)
         return connection

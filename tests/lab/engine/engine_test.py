@@ -47,7 +47,10 @@ class TestRest:
             hosts.host_service(session.host("h1").id).remove()
         assert [host.name for host in hosts.list()] == ["h2"]
         (followed,) = groups.list(follow="hosts,vms")
-        assert ([host.name for host in followed.hosts], [vm.name for vm in followed.vms]) == (["h2"], ["vm1"])
+        assert ([host.name for host in followed.hosts], [vm.name for vm in followed.vms]) == (
+            ["h2"],
+            ["vm1"],
+        )
         assert followed.hosts_rule.enforcing
         assert not followed.vms_rule.enabled
 
@@ -83,8 +86,12 @@ class TestHosts:
         lab.pass_time(20)
         assert (lab.status("h1"), lab.vm("vm1").status) == ("up", "down")
 
-    def test_what_happens_while_the_engine_is_away_is_seen_later(self, make_lab: Callable[..., Lab]) -> None:
-        lab = make_lab(vms=[vm(name, "h1", high_availability=name == "ha") for name in ("ha", "plain")])
+    def test_what_happens_while_the_engine_is_away_is_seen_later(
+        self, make_lab: Callable[..., Lab]
+    ) -> None:
+        lab = make_lab(
+            vms=[vm(name, "h1", high_availability=name == "ha") for name in ("ha", "plain")]
+        )
         lab.engine.restart(600)
         lab.engine.hosts.power(lab.host("h1"), False)
         lab.pass_time(599)

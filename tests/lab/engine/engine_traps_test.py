@@ -1,17 +1,20 @@
 # SPDX-FileCopyrightText: The ovirt_tcp_plugin developers
 # SPDX-License-Identifier: Apache-2.0
-"""The traps of a real engine that a REST or XML-RPC client can meet, each as a test of the simulated one, by number.
+"""The traps of a real engine that a REST or XML-RPC client can meet, each as a test of the
+simulated one, by number.
 
-1 trusted_service takes hosts out. 2 The external scheduler's silence lets everybody pass, half an answer nobody or breaks
-the command. 3 Discovery happens once a start. 4 Connecting may take 100 ms. 5 A policy without balance stops balancing.
-6 External filters do not run everywhere. 7 A call carries the policy's properties only, under the cluster's lock. 8 No verb
-for NonOperational; maintenance is reached later, refused, or hangs. 9 external_status switches fencing off. 10 A host is Up
-before its event. 11 Events come out of order, the newest first, or not at all. 12 Ids, rates and alerts of external events.
-13 What the SDK makes of time-outs, restarts and sessions. 14 Custom properties are refused, Run
-Once overrides. 16 Which hook runs when. 17 A refresh judges nothing. 19 Pages of other origins.
+1 trusted_service takes hosts out. 2 The external scheduler's silence lets everybody pass, half an
+answer nobody or breaks the command. 3 Discovery happens once a start. 4 Connecting may take 100 ms.
+5 A policy without balance stops balancing. 6 External filters do not run everywhere. 7 A call
+carries the policy's properties only, under the cluster's lock. 8 No verb for NonOperational;
+maintenance is reached later, refused, or hangs. 9 external_status switches fencing off. 10 A host
+is Up before its event. 11 Events come out of order, the newest first, or not at all. 12 Ids, rates
+and alerts of external events. 13 What the SDK makes of time-outs, restarts and sessions. 14 Custom
+properties are refused, Run Once overrides. 16 Which hook runs when. 17 A refresh judges nothing. 19
+Pages of other origins.
 
-15 is about the runner of VDSM hooks, 18 about the import of OVA files, which no REST client can start: neither is here.
-Time is moved by hand.
+15 is about the runner of VDSM hooks, 18 about the import of OVA files, which no REST client can
+start: neither is here. Time is moved by hand.
 """
 
 from __future__ import annotations
@@ -36,14 +39,27 @@ from ovirt_tcp_plugin.lab.engine.faults import AnswerFault
 from ovirt_tcp_plugin.lab.engine.model import Host, Vm
 from ovirt_tcp_plugin.lab.engine.sessions import Unauthorized
 from tests.lab.engine.conftest import Connect, Pki
-from tests.lab.engine.peers import HOSTS, TIMINGS, Lab, ScriptedScheduler, Session, add_group, envelope, reply_of, until, vm
+from tests.lab.engine.peers import (
+    HOSTS,
+    TIMINGS,
+    Lab,
+    ScriptedScheduler,
+    Session,
+    add_group,
+    envelope,
+    reply_of,
+    until,
+    vm,
+)
 
 
 class TestTrustedService:
     def test_trap_1_the_flag_is_refused_without_an_attestation_server(self, lab: Lab) -> None:
         (cluster,) = lab.system.clusters_service().list()
         service = lab.system.clusters_service().cluster_service(cluster.id)
-        with pytest.raises(ovirtsdk4.Error, match="Attestation server should be configured") as refused:
+        with pytest.raises(
+            ovirtsdk4.Error, match="Attestation server should be configured"
+        ) as refused:
             service.update(types.Cluster(trusted_service=True))
         assert refused.value.code == 400
 
@@ -52,7 +68,9 @@ class TestTrustedService:
     ) -> None:
         lab = make_lab(attestation_server="attest.lab", vms=[])
         (cluster,) = lab.system.clusters_service().list()
-        lab.system.clusters_service().cluster_service(cluster.id).update(types.Cluster(trusted_service=True))
+        lab.system.clusters_service().cluster_service(cluster.id).update(
+            types.Cluster(trusted_service=True)
+        )
         lab.pass_time(200)
         assert lab.status("h1") == "up"
         lab.session.host_service("h1").deactivate()
@@ -61,35 +79,53 @@ class TestTrustedService:
         lab.pass_time(10)
         assert lab.status("h1") == "up"
         lab.pass_time(6)
-        assert (lab.status("h1"), lab.session.host("h1").status_detail) == ("non_operational", "untrusted")
+        assert (lab.status("h1"), lab.session.host("h1").status_detail) == (
+            "non_operational",
+            "untrusted",
+        )
         assert audit_log.HOST_UNTRUSTED in lab.session.codes()
         lab.engine.restart(1)
         lab.pass_time(2)
         assert {lab.session.host(name).status_detail for name in ("h2", "h3")} == {"uninitialized"}
         lab.pass_time(330)
-        assert {lab.session.host(name).status_detail for name in ("h1", "h2", "h3")} == {"untrusted"}
+        assert {lab.session.host(name).status_detail for name in ("h1", "h2", "h3")} == {
+            "untrusted"
+        }
 
 
 class TestExternalScheduler:
-    def test_trap_2_one_that_is_down_or_slow_keeps_all_hosts(self, filtered: Lab, proxy: ScriptedScheduler) -> None:
+    def test_trap_2_one_that_is_down_or_slow_keeps_all_hosts(
+        self, filtered: Lab, proxy: ScriptedScheduler
+    ) -> None:
         for reply in (b"", reply_of("<nil/>"), b"rubbish"):
             proxy.reply = reply
             filtered.session.vm_service("vm2").start()
-            assert (filtered.journal()["external"], filtered.journal()["left"]) == ("kept", ["h1", "h2", "h3"])
+            assert (filtered.journal()["external"], filtered.journal()["left"]) == (
+                "kept",
+                ["h1", "h2", "h3"],
+            )
             filtered.session.vm_service("vm2").stop()
         assert filtered.session.codes().count(audit_log.SCHEDULER_UNREACHABLE) == 1
 
-    def test_trap_2_an_answer_that_never_comes_keeps_all_hosts(self, filtered: Lab, proxy: ScriptedScheduler) -> None:
+    def test_trap_2_an_answer_that_never_comes_keeps_all_hosts(
+        self, filtered: Lab, proxy: ScriptedScheduler
+    ) -> None:
         with proxy.silence():
             filtered.session.vm_service("vm2").start()
         assert filtered.journal()["external"] == "kept"
 
-    def test_trap_2_an_answer_without_result_keeps_none(self, filtered: Lab, proxy: ScriptedScheduler) -> None:
-        proxy.reply = reply_of("<struct><member><name>result_code</name><value><int>0</int></value></member></struct>")
+    def test_trap_2_an_answer_without_result_keeps_none(
+        self, filtered: Lab, proxy: ScriptedScheduler
+    ) -> None:
+        proxy.reply = reply_of(
+            "<struct><member><name>result_code</name><value><int>0</int></value></member></struct>"
+        )
         with pytest.raises(ovirtsdk4.Error, match=r"\[\]"):
             filtered.session.vm_service("vm2").start()
 
-    @pytest.mark.parametrize("reply", [reply_of("<struct/>"), envelope(["no uuid"])], ids=["no result_code", "no uuid"])
+    @pytest.mark.parametrize(
+        "reply", [reply_of("<struct/>"), envelope(["no uuid"])], ids=["no result_code", "no uuid"]
+    )
     def test_trap_2_an_answer_that_java_cannot_take_breaks_the_command(
         self, filtered: Lab, proxy: ScriptedScheduler, reply: bytes
     ) -> None:
@@ -120,7 +156,9 @@ class TestExternalScheduler:
         self, filtered: Lab, proxy: ScriptedScheduler
     ) -> None:
         # Longer than the engine's start takes.
-        filtered.engine.model.timings = dataclasses.replace(filtered.engine.model.timings, external_response=1.5)
+        filtered.engine.model.timings = dataclasses.replace(
+            filtered.engine.model.timings, external_response=1.5
+        )
         with proxy.silence():
             filtered.engine.restart(1)
             filtered.pass_time(2)
@@ -136,7 +174,9 @@ class TestExternalScheduler:
                 waiting = queue.enter_context(socket.socket())
                 waiting.setblocking(False)
                 waiting.connect_ex(server.getsockname())
-            scheduler = ExternalScheduler(f"http://127.0.0.1:{server.getsockname()[1]}/", response_within_s=20)
+            scheduler = ExternalScheduler(
+                f"http://127.0.0.1:{server.getsockname()[1]}/", response_within_s=20
+            )
             with pytest.raises(NoAnswer, match="timed out"):
                 scheduler.run_filters(["TrustedHosts"], [], "", {})
 
@@ -156,7 +196,11 @@ class TestExternalScheduler:
         self, make_lab: Callable[..., Lab], proxy: ScriptedScheduler
     ) -> None:
         hosts = [{**host, "hosted_engine": host["name"] != "h2"} for host in HOSTS]
-        lab = make_lab(hosts=hosts, vms=[vm("HostedEngine", "h1", origin="hosted_engine")], external_scheduler=proxy.url)
+        lab = make_lab(
+            hosts=hosts,
+            vms=[vm("HostedEngine", "h1", origin="hosted_engine")],
+            external_scheduler=proxy.url,
+        )
         lab.filter_by()
         proxy.reply, asked = envelope([]), len(proxy.asked)
         lab.session.host_service("h1").deactivate()
@@ -166,13 +210,22 @@ class TestExternalScheduler:
     def test_trap_7_a_call_has_the_policys_properties_and_nothing_of_the_vm(
         self, make_lab: Callable[..., Lab], proxy: ScriptedScheduler
     ) -> None:
-        lab = make_lab(external_scheduler=proxy.url, vms=[vm("vm2", custom_properties={"trusted_host_flag": "true"})])
-        lab.session.use_policy("Default", [lab.session.unit("TrustedHosts").id], trust_scope="marked_vms")
+        lab = make_lab(
+            external_scheduler=proxy.url,
+            vms=[vm("vm2", custom_properties={"trusted_host_flag": "true"})],
+        )
+        lab.session.use_policy(
+            "Default", [lab.session.unit("TrustedHosts").id], trust_scope="marked_vms"
+        )
         proxy.reply = envelope([lab.host("h2").id])
         lab.session.vm_service("vm2").start()
         body = proxy.asked[-1].decode()
         assert "<name>trust_scope</name><value>marked_vms</value>" in body
-        assert not [text for text in ("trusted_host_flag", "vm2", "Default", *lab.engine.model.clusters) if text in body]
+        assert not [
+            text
+            for text in ("trusted_host_flag", "vm2", "Default", *lab.engine.model.clusters)
+            if text in body
+        ]
 
     def test_trap_7_a_slow_answer_holds_its_own_cluster_and_no_other(
         self, make_lab: Callable[..., Lab], proxy: ScriptedScheduler, connect: Connect
@@ -180,12 +233,19 @@ class TestExternalScheduler:
         hosts = [*HOSTS, {"name": "other", "address": "other.lab", "cluster": "Other"}]
         vms = [vm("vm1"), vm("vm2"), {"name": "elsewhere", "cluster": "Other"}]
         timings = {**TIMINGS, "external_response": 20}
-        lab = make_lab(clusters=["Default", "Other"], hosts=hosts, vms=vms, external_scheduler=proxy.url, timings=timings)
+        lab = make_lab(
+            clusters=["Default", "Other"],
+            hosts=hosts,
+            vms=vms,
+            external_scheduler=proxy.url,
+            timings=timings,
+        )
         lab.filter_by()
         proxy.reply = envelope([lab.host("h2").id])
         with proxy.silence() as asked:
             threads = [
-                threading.Thread(target=Session(connect(lab.engine)).vm_service(name).start) for name in ("vm1", "vm2")
+                threading.Thread(target=Session(connect(lab.engine)).vm_service(name).start)
+                for name in ("vm1", "vm2")
             ]
             for thread in threads:
                 thread.start()
@@ -202,14 +262,18 @@ class TestBalancing:
     def crowded(self, make_lab: Callable[..., Lab]) -> Lab:
         """Two clusters; in the second one host has three VMs and the other none."""
         places = (("a", "First"), ("b1", "Second"), ("b2", "Second"))
-        hosts = [{"name": name, "address": f"{name}.lab", "cluster": cluster} for name, cluster in places]
+        hosts = [
+            {"name": name, "address": f"{name}.lab", "cluster": cluster} for name, cluster in places
+        ]
         vms = [{"name": f"vm{n}", "cluster": "Second", "host": "b1"} for n in range(3)]
         lab = make_lab(clusters=["First", "Second"], hosts=hosts, vms=vms)
         even = {"HighVmCount": "2", "MigrationThreshold": "2"}
         lab.session.use_policy("Second", [], builtin.GUEST_BALANCE, **even)
         return lab
 
-    def test_trap_5_a_policy_without_balance_ends_the_round_for_the_clusters_after_it(self, crowded: Lab) -> None:
+    def test_trap_5_a_policy_without_balance_ends_the_round_for_the_clusters_after_it(
+        self, crowded: Lab
+    ) -> None:
         crowded.session.use_policy("First", [])
         crowded.pass_time(300)
         assert {crowded.session.place(f"vm{n}") for n in range(3)} == {"b1"}
@@ -227,7 +291,10 @@ class TestMaintenance:
 
     def test_trap_8_maintenance_is_reached_later(self, lab: Lab) -> None:
         lab.session.host_service("h1").deactivate(reason="PCR 17 differs")
-        assert (lab.status("h1"), lab.session.host("h1").status_detail) == ("preparing_for_maintenance", "PCR 17 differs")
+        assert (lab.status("h1"), lab.session.host("h1").status_detail) == (
+            "preparing_for_maintenance",
+            "PCR 17 differs",
+        )
         lab.pass_time(19)
         assert lab.status("h1") == "preparing_for_maintenance"
         lab.pass_time(3)
@@ -241,7 +308,9 @@ class TestMaintenance:
         assert lab.session.vm("fixed").placement_policy.hosts[0].id == lab.host("h1").id
 
     def test_trap_8_running_tasks_forbid_it(self, lab: Lab) -> None:
-        lab.engine.faults.refused_maintenance["h1"] = "Cannot switch Host to Maintenance mode. Host has running tasks."
+        lab.engine.faults.refused_maintenance["h1"] = (
+            "Cannot switch Host to Maintenance mode. Host has running tasks."
+        )
         with pytest.raises(ovirtsdk4.Error, match="Host has running tasks") as refused:
             lab.session.host_service("h1").deactivate()
         assert refused.value.code == 409
@@ -259,7 +328,9 @@ class TestMaintenance:
         lab.pass_time(1000)
         assert lab.status("h2") == "preparing_for_maintenance"
 
-    def test_trap_8_it_is_refused_and_begins_all_the_same_when_a_vm_can_go_nowhere(self, lab: Lab) -> None:
+    def test_trap_8_it_is_refused_and_begins_all_the_same_when_a_vm_can_go_nowhere(
+        self, lab: Lab
+    ) -> None:
         uid = add_group(lab.session.connection, [lab.session.host("h1")], [lab.session.vm("vm1")])
         with pytest.raises(ovirtsdk4.Error, match="no host that satisfies"):
             lab.session.host_service("h1").deactivate(reason="PCR 17 differs")
@@ -288,7 +359,9 @@ class TestMaintenance:
 
 
 class TestHosts:
-    def test_trap_9_an_external_status_switches_fencing_off(self, make_lab: Callable[..., Lab]) -> None:
+    def test_trap_9_an_external_status_switches_fencing_off(
+        self, make_lab: Callable[..., Lab]
+    ) -> None:
         lab = make_lab(vms=[vm("ha", "h1", high_availability=True)])
         error = types.ExternalStatus.ERROR
         lab.session.host_service("h1").update(types.Host(external_status=error))
@@ -318,11 +391,15 @@ class TestHosts:
         lab.pass_time(5)
         assert audit_log.HOST_DETECTED in lab.session.codes()
 
-    def test_trap_17_a_refresh_judges_no_features_and_capabilities_show_nowhere(self, make_lab: Callable[..., Lab]) -> None:
+    def test_trap_17_a_refresh_judges_no_features_and_capabilities_show_nowhere(
+        self, make_lab: Callable[..., Lab]
+    ) -> None:
         hosts = [{**host, "features": ["TPM"]} for host in HOSTS]
         lab = make_lab(hosts=hosts, vms=[])
         (cluster,) = lab.system.clusters_service().list()
-        features = lab.system.clusters_service().cluster_service(cluster.id).enabled_features_service()
+        features = (
+            lab.system.clusters_service().cluster_service(cluster.id).enabled_features_service()
+        )
         with pytest.raises(ovirtsdk4.Error, match="not supported"):
             features.add(types.ClusterFeature(id="unknown"))
         features.add(types.ClusterFeature(id="TPM"))
@@ -358,7 +435,12 @@ class TestEvents:
     def test_trap_11_only_an_ascending_search_pages_upwards(self, lab: Lab) -> None:
         written = [lab.write(number) for number in range(1, 8)]
         pages = [
-            [int(one.id) for one in lab.events.list(search=f"origin=ovirt-tcp sortby time asc page {page}", max=3)]
+            [
+                int(one.id)
+                for one in lab.events.list(
+                    search=f"origin=ovirt-tcp sortby time asc page {page}", max=3
+                )
+            ]
             for page in (1, 2, 3, 4)
         ]
         assert [uid for page in pages for uid in page] == written
@@ -422,10 +504,14 @@ class TestSdk:
         assert lab.system.hosts_service().list()
 
     @pytest.mark.parametrize("kind", [faults.CUT, faults.LOST, faults.SILENT])
-    def test_trap_13_no_answer_is_a_plain_error_without_a_code(self, lab: Lab, connect: Connect, kind: str) -> None:
+    def test_trap_13_no_answer_is_a_plain_error_without_a_code(
+        self, lab: Lab, connect: Connect, kind: str
+    ) -> None:
         system = connect(lab.engine, timeout=1).system_service()
         system.hosts_service().list()
-        lab.engine.faults.answers = [AnswerFault(kind, "GET", "api/hosts", times=1 if kind == faults.SILENT else 2)]
+        lab.engine.faults.answers = [
+            AnswerFault(kind, "GET", "api/hosts", times=1 if kind == faults.SILENT else 2)
+        ]
         with pytest.raises(ovirtsdk4.Error) as seen:
             system.hosts_service().list()
         assert type(seen.value) is ovirtsdk4.Error
@@ -433,7 +519,9 @@ class TestSdk:
         assert len(system.hosts_service().list()) == 3
 
     def test_trap_13_a_lost_answer_leaves_its_work_done(self, lab: Lab) -> None:
-        lab.engine.faults.answers = [AnswerFault(faults.LOST, "POST", "api/hosts/.*/deactivate", times=2)]
+        lab.engine.faults.answers = [
+            AnswerFault(faults.LOST, "POST", "api/hosts/.*/deactivate", times=2)
+        ]
         with pytest.raises(ovirtsdk4.Error):
             lab.session.host_service("h2").deactivate()
         assert lab.status("h2") == "preparing_for_maintenance"
@@ -445,7 +533,9 @@ class TestSdk:
             lab.write(1)
         assert [one.custom_id for one in lab.events.list(search="origin=ovirt-tcp")] == [1]
 
-    def test_trap_13_a_session_that_ended_is_begun_again_with_the_password_only(self, lab: Lab, connect: Connect) -> None:
+    def test_trap_13_a_session_that_ended_is_begun_again_with_the_password_only(
+        self, lab: Lab, connect: Connect
+    ) -> None:
         token = lab.session.connection.authenticate()
         borrowed = connect(lab.engine, username=None, password=None, token=token).system_service()
         assert len(borrowed.hosts_service().list()) == 3
@@ -454,7 +544,9 @@ class TestSdk:
         with pytest.raises(ovirtsdk4.Error):
             borrowed.hosts_service().list()
 
-    def test_trap_13_close_revokes_a_token_that_was_passed_in(self, lab: Lab, connect: Connect) -> None:
+    def test_trap_13_close_revokes_a_token_that_was_passed_in(
+        self, lab: Lab, connect: Connect
+    ) -> None:
         token = lab.session.connection.authenticate()
         assert lab.engine.sessions.user(token)
         connect(lab.engine, username=None, password=None, token=token).close()
@@ -467,18 +559,28 @@ class TestVms:
         ("given", "text"),
         [
             ({"unknown": "x"}, "are not configured by the system. The keys are: unknown]"),
-            ({"trusted_host_flag": "maybe"}, "have illegal values. The keys are: trusted_host_flag]"),
+            (
+                {"trusted_host_flag": "maybe"},
+                "have illegal values. The keys are: trusted_host_flag]",
+            ),
         ],
     )
     def test_trap_14_properties_that_are_undefined_or_illegal_are_refused(
         self, lab: Lab, given: dict[str, str], text: str
     ) -> None:
         start = "Cannot {} if some of the specified custom properties "
-        document = types.Vm(name="new", cluster=types.Cluster(name="Default"), custom_properties=_properties(given))
+        document = types.Vm(
+            name="new", cluster=types.Cluster(name="Default"), custom_properties=_properties(given)
+        )
         (cluster,) = lab.system.clusters_service().list()
         document.cluster = types.Cluster(id=cluster.id)
         for what, act in (
-            ("edit VM", lambda: lab.session.vm_service("vm2").update(types.Vm(custom_properties=_properties(given)))),
+            (
+                "edit VM",
+                lambda: lab.session.vm_service("vm2").update(
+                    types.Vm(custom_properties=_properties(given))
+                ),
+            ),
             ("add VM", lambda: lab.system.vms_service().add(document)),
         ):
             with pytest.raises(ovirtsdk4.Error) as refused:
@@ -487,7 +589,9 @@ class TestVms:
             assert f"{start.format(what)}{text}" in str(refused.value)
         assert lab.session.vm("vm2").custom_properties is None
 
-    def test_trap_14_run_once_overrides_and_does_not_show(self, make_lab: Callable[..., Lab]) -> None:
+    def test_trap_14_run_once_overrides_and_does_not_show(
+        self, make_lab: Callable[..., Lab]
+    ) -> None:
         lab = make_lab(vms=[vm("vm2", custom_properties={"trusted_host_flag": "true"})])
         once = types.Vm(custom_properties=_properties({"trusted_host_flag": "false"}))
         lab.session.vm_service("vm2").start(vm=once)
@@ -518,12 +622,16 @@ class TestBrowsers:
     def test_trap_19_pages_of_other_origins_get_no_leave(self, lab: Lab, pki: Pki) -> None:
         token = lab.session.connection.authenticate()
         tls = ssl.create_default_context(cafile=str(pki.ca))
-        connection = http.client.HTTPSConnection("127.0.0.1", lab.engine.web.port, timeout=10, context=tls)
+        connection = http.client.HTTPSConnection(
+            "127.0.0.1", lab.engine.web.port, timeout=10, context=tls
+        )
         headers = {"Origin": "https://elsewhere.lab", "Authorization": f"Bearer {token}"}
         connection.request("GET", "/ovirt-engine/api/hosts", headers=headers)
         answer = connection.getresponse()
         assert answer.status == 200
-        assert [name for name, _ in answer.getheaders() if name.lower().startswith("access-control")] == []
+        assert [
+            name for name, _ in answer.getheaders() if name.lower().startswith("access-control")
+        ] == []
         connection.close()
 
 
@@ -532,5 +640,10 @@ def _properties(given: dict[str, str]) -> list[types.CustomProperty]:
 
 
 def test_every_trap_that_a_client_can_meet_has_a_test() -> None:
-    named = {int(number) for number in re.findall(r"def test_trap_(\d+)_", Path(__file__).read_text(encoding="utf-8"))}
+    named = {
+        int(number)
+        for number in re.findall(
+            r"def test_trap_(\d+)_", Path(__file__).read_text(encoding="utf-8")
+        )
+    }
     assert named == set(range(1, 20)) - {15, 18}

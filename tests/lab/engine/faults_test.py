@@ -28,14 +28,18 @@ def switch(lab: Lab, changes: Mapping[str, Any]) -> None:
     control(lab, "faults", changes)
 
 
-@pytest.mark.parametrize("changes", [{"unknown": []}, {"answers": [{"kind": "odd"}]}, {"late_events": {"x": 1}}])
+@pytest.mark.parametrize(
+    "changes", [{"unknown": []}, {"answers": [{"kind": "odd"}]}, {"late_events": {"x": 1}}]
+)
 def test_what_is_no_switch_is_refused(changes: Mapping[str, Any]) -> None:
     with pytest.raises((KeyError, ValueError)):
         Faults().switch(changes)
 
 
 def test_the_control_port_switches_them_on_and_off(lab: Lab) -> None:
-    switch(lab, {"lost_events": [13], "late_events": {"153": 2}, "refused_maintenance": {"h1": "no"}})
+    switch(
+        lab, {"lost_events": [13], "late_events": {"153": 2}, "refused_maintenance": {"h1": "no"}}
+    )
     assert (lab.engine.faults.lost_events, lab.engine.faults.late_events) == ({13}, {153: 2.0})
     with pytest.raises(ovirtsdk4.Error, match="no"):
         lab.session.host_service("h1").deactivate()

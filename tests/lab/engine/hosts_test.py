@@ -1,6 +1,7 @@
 # SPDX-FileCopyrightText: The ovirt_tcp_plugin developers
 # SPDX-License-Identifier: Apache-2.0
-"""When maintenance and activation are refused, and what an engine that starts does to hosts on their way."""
+"""When maintenance and activation are refused, and what an engine that starts does to hosts on
+their way."""
 
 from __future__ import annotations
 
@@ -14,10 +15,17 @@ from tests.lab.engine.peers import HOSTS, Lab, vm
 
 
 class TestMaintenance:
-    @pytest.mark.parametrize(("action", "verb"), [("deactivate", "maintenance"), ("activate", "activate")])
-    def test_a_host_that_is_unknown_is_a_bad_parameter(self, lab: Lab, action: str, verb: str) -> None:
+    @pytest.mark.parametrize(
+        ("action", "verb"), [("deactivate", "maintenance"), ("activate", "activate")]
+    )
+    def test_a_host_that_is_unknown_is_a_bad_parameter(
+        self, lab: Lab, action: str, verb: str
+    ) -> None:
         path = f"hosts/00000000-0000-0000-0000-000000000001/{action}"
-        assert lab.refused("POST", path, "<action/>") == (400, f"[Cannot {verb} Host. Invalid Host Id.]")
+        assert lab.refused("POST", path, "<action/>") == (
+            400,
+            f"[Cannot {verb} Host. Invalid Host Id.]",
+        )
 
     def test_a_host_that_initializes_is_not_operational(self, lab: Lab) -> None:
         lab.session.host_service("h2").deactivate()
@@ -37,13 +45,17 @@ class TestMaintenance:
         lab.session.host_service("h2").deactivate()
         assert lab.status("h2") == "maintenance"
 
-    def test_the_engines_own_host_leaves_only_if_another_can_take_the_engine(self, make_lab: Callable[..., Lab]) -> None:
+    def test_the_engines_own_host_leaves_only_if_another_can_take_the_engine(
+        self, make_lab: Callable[..., Lab]
+    ) -> None:
         hosts = [{**host, "hosted_engine": host["name"] == "h1"} for host in HOSTS]
         lab = make_lab(hosts=hosts, vms=[vm("HostedEngine", "h1", origin="hosted_engine")])
         with pytest.raises(ovirtsdk4.Error, match="running the engine VM"):
             lab.session.host_service("h1").deactivate()
 
-    def test_the_engines_repetition_leaves_alone_what_only_users_move(self, make_lab: Callable[..., Lab]) -> None:
+    def test_the_engines_repetition_leaves_alone_what_only_users_move(
+        self, make_lab: Callable[..., Lab]
+    ) -> None:
         lab = make_lab(vms=[vm("vm1", "h1", affinity="user_migratable")])
         lab.engine.faults.failing_migrations = {"h2", "h3"}
         lab.session.host_service("h1").deactivate()
@@ -89,7 +101,9 @@ class TestActivation:
         lab.pass_time(15)
         assert lab.status("h2") == "up"
 
-    def test_vms_of_a_silent_host_are_known_again_when_it_answers(self, make_lab: Callable[..., Lab]) -> None:
+    def test_vms_of_a_silent_host_are_known_again_when_it_answers(
+        self, make_lab: Callable[..., Lab]
+    ) -> None:
         """Only the network was away: it was not fenced, so nothing ended."""
         lab = make_lab(vms=[vm("vm1", "h1", high_availability=True)])
         host = lab.host("h1")

@@ -53,7 +53,10 @@ KINDS = {
         200,
     ),
     re.compile(r"PUT clusters/\{\} cluster.*"): (
-        "PUT clusters/{} cluster(custom_scheduling_policy_properties(property(name,value)),scheduling_policy)",
+        (
+            "PUT clusters/{} "
+            "cluster(custom_scheduling_policy_properties(property(name,value)),scheduling_policy)"
+        ),
         200,
     ),
     # BackendSchedulingPolicyUnitResource, BackendFilterResource, BackendRoleResource,
@@ -92,7 +95,8 @@ ELEMENTS = [
     re.compile(r".*/cluster/custom_scheduling_policy_properties: missing"),
     # EventMapper: what an event is about differs from code to code; the common ones are compared.
     re.compile(
-        r".*/event/(correlation_id|cluster|data_center|host|template|user|vm): (not there at the real engine|missing)"
+        r".*/event/(correlation_id|cluster|data_center|host|template|user|vm): (not there at the "
+        r"real engine|missing)"
     ),
     re.compile(r"/event/(cluster|host|vm): (not there at the real engine|missing)"),
     re.compile(r".*/event/(cluster|host|vm|user)/@(href|id): not there at the real engine"),
@@ -100,7 +104,8 @@ ELEMENTS = [
     re.compile(r".*/permission/(user|group|template): (not there at the real engine|missing)"),
     # SchedulingPolicyMapper, ClusterMapper, RoleMapper: an empty one is left out.
     re.compile(
-        r".*/(scheduling_policy|role)/(description|properties): (not there at the real engine|missing)"
+        r".*/(scheduling_policy|role)/(description|properties): (not there at the real "
+        r"engine|missing)"
     ),
     # MaintenanceNumberOfVdssCommand and its like: what the client gave.
     re.compile(r"/action/(async|reason): missing"),
@@ -110,24 +115,29 @@ ELEMENTS = [
 TEXTS = {
     "USER_NOT_AUTHORIZED_TO_PERFORM_ACTION": "[User is not authorized to perform this action.]",
     "ACTION_TYPE_FAILED_AFFINITY_HOSTS_RULES_COLLISION": (
-        "[The following affinity groups, containing the indicated hosts and VMs, have VM to host conflicts between "
+        "[The following affinity groups, containing the indicated hosts and VMs, have VM to host "
+        "conflicts between "
         "positive and negative enforcing affinity groups., Affinity Groups: {}, Hosts: {}, VMs: {}]"
     ),
     "ACTION_TYPE_FAILED_INVALID_CUSTOM_PROPERTIES_INVALID_KEYS": (
-        "[Cannot edit Scheduling Policy if some of the specified custom properties are not configured by the system. "
+        "[Cannot edit Scheduling Policy if some of the specified custom properties are not "
+        "configured by the system. "
         "The keys are: {}]"
     ),
     "ACTION_TYPE_FAILED_INVALID_CUSTOM_PROPERTIES_INVALID_VALUES": (
-        "[Cannot edit Scheduling Policy if some of the specified custom properties have illegal values. The keys are: {}]"
+        "[Cannot edit Scheduling Policy if some of the specified custom properties have illegal "
+        "values. The keys are: {}]"
     ),
     "ACTION_TYPE_FAILED_CLUSTER_POLICY_UNKNOWN_POLICY_UNIT": (
         "[Cannot edit Scheduling Policy. Policy unit is unknown.]"
     ),
     "ERROR_CANNOT_REMOVE_ROLE_ATTACHED_TO_PERMISSION": (
-        "[One or more Permissions is still associated with Role.\n- Please remove all Permissions first.]"
+        "[One or more Permissions is still associated with Role.\n- Please remove all Permissions "
+        "first.]"
     ),
     "SCHEDULING_ALL_HOSTS_FILTERED_OUT": (
-        "[Cannot migrate VM. There is no host that satisfies current scheduling constraints. See below for details:{}"
+        "[Cannot migrate VM. There is no host that satisfies current scheduling constraints. See "
+        "below for details:{}"
     ),
     "VDS_INVALID_SERVER_ID": "[Cannot activate Host. Invalid Host Id.]",
     "VDS_CANNOT_MAINTENANCE_VDS_IS_IN_MAINTENANCE": (
@@ -137,18 +147,22 @@ TEXTS = {
         "[Cannot switch Host to Maintenance mode, Host is not operational.]"
     ),
     "VDS_CANNOT_MAINTENANCE_IT_INCLUDES_NON_MIGRATABLE_VM": (
-        "[Cannot switch the following Hosts to Maintenance mode: {}.\nOne or more running VMs are indicated as "
+        "[Cannot switch the following Hosts to Maintenance mode: {}.\nOne or more running VMs are "
+        "indicated as "
         "non-migratable. The non-migratable VMs are: {}.]"
     ),
     "VDS_CANNOT_MAINTENANCE_NO_ALTERNATE_HOST_FOR_HOSTED_ENGINE": (
-        "[Cannot switch the Host(s) to Maintenance mode.\nNone of the hosts capable of running the engine VM has score "
+        "[Cannot switch the Host(s) to Maintenance mode.\nNone of the hosts capable of running the "
+        "engine VM has score "
         "more than 0 and is in Up state.]"
     ),
     "CANNOT_MAINTENANCE_VDS_RUN_VMS_NO_OTHER_RUNNING_VDS": (
-        "[The following Hosts have running VMs and cannot be switched to maintenance mode: {}.\nPlease ensure that the "
+        "[The following Hosts have running VMs and cannot be switched to maintenance mode: {}.\n"
+        "Please ensure that the "
         "following Clusters have at least one Host in UP state: {}"
     ),
     "ACTION_TYPE_FAILED_VDS_STATUS_ILLEGAL": (
-        "[Cannot activate Host. Operation can be performed only when Host status is one of Maintenance, Non Operational.]"
+        "[Cannot activate Host. Operation can be performed only when Host status is one of "
+        "Maintenance, Non Operational.]"
     ),
 }

@@ -1,6 +1,7 @@
 # SPDX-FileCopyrightText: The ovirt_tcp_plugin developers
 # SPDX-License-Identifier: Apache-2.0
-"""Whom the simulated engine talks to in tests: the SDK as a client, and an external scheduler that answers as told."""
+"""Whom the simulated engine talks to in tests: the SDK as a client, and an external scheduler that
+answers as told."""
 
 from __future__ import annotations
 
@@ -21,7 +22,13 @@ from ovirt_tcp_plugin.lab.engine import builtin, documents
 from ovirt_tcp_plugin.lab.engine.model import Host, Vm
 from ovirt_tcp_plugin.lab.engine.server import EngineSimulator
 
-TIMINGS = {"host_initialization": 10, "event_after_up": 5, "not_responding_after": 60, "vm_start": 5, "migration": 20}
+TIMINGS = {
+    "host_initialization": 10,
+    "event_after_up": 5,
+    "not_responding_after": 60,
+    "vm_start": 5,
+    "migration": 20,
+}
 HOSTS = [{"name": f"h{n}", "address": f"h{n}.lab", "cluster": "Default"} for n in (1, 2, 3)]
 
 
@@ -54,34 +61,56 @@ class Session:
     def codes(self) -> list[int]:
         return [event.code for event in self.system.events_service().list()]
 
-    def use_policy(self, cluster: str, filters: Sequence[str], balance: str = "", **properties: str) -> None:
+    def use_policy(
+        self, cluster: str, filters: Sequence[str], balance: str = "", **properties: str
+    ) -> None:
         """Give a cluster a policy of its own, made as an administrator's script would make it."""
         policies = self.system.scheduling_policies_service()
         given = [types.Property(name=name, value=value) for name, value in properties.items()]
         policy = policies.add(types.SchedulingPolicy(name=f"policy of {cluster}"))
         service = policies.policy_service(policy.id)
         for uid in filters:
-            service.filters_service().add(types.Filter(scheduling_policy_unit=types.SchedulingPolicyUnit(id=uid)))
+            service.filters_service().add(
+                types.Filter(scheduling_policy_unit=types.SchedulingPolicyUnit(id=uid))
+            )
         if balance:
             unit = types.SchedulingPolicyUnit(id=balance)
             service.balances_service().add(types.Balance(scheduling_policy_unit=unit))
         service.update(types.SchedulingPolicy(properties=given))
         clusters = self.system.clusters_service()
         uid = next(one.id for one in clusters.list() if one.name == cluster)
-        clusters.cluster_service(uid).update(types.Cluster(scheduling_policy=types.SchedulingPolicy(id=policy.id)))
+        clusters.cluster_service(uid).update(
+            types.Cluster(scheduling_policy=types.SchedulingPolicy(id=policy.id))
+        )
 
     def unit(self, name: str) -> types.SchedulingPolicyUnit:
-        return next(one for one in self.system.scheduling_policy_units_service().list() if one.name == name)
+        return next(
+            one for one in self.system.scheduling_policy_units_service().list() if one.name == name
+        )
 
     def place(self, vm: str) -> str:
         found = self.vm(vm)
-        return next(h.name for h in self.system.hosts_service().list() if found.host and h.id == found.host.id)
+        return next(
+            h.name
+            for h in self.system.hosts_service().list()
+            if found.host and h.id == found.host.id
+        )
 
 
-def add_group(connection: ovirtsdk4.Connection, hosts: list[types.Host], vms: list[types.Vm], positive: bool = True) -> str:
+def add_group(
+    connection: ovirtsdk4.Connection,
+    hosts: list[types.Host],
+    vms: list[types.Vm],
+    positive: bool = True,
+) -> str:
     """Make an enforcing VM-to-host affinity group; return its id."""
     (cluster,) = connection.system_service().clusters_service().list()
-    groups = connection.system_service().clusters_service().cluster_service(cluster.id).affinity_groups_service()
+    groups = (
+        connection.system_service()
+        .clusters_service()
+        .cluster_service(cluster.id)
+        .affinity_groups_service()
+    )
     rule = types.AffinityRule(enabled=True, enforcing=True, positive=positive)
     group = types.AffinityGroup(
         name=f"group {len(groups.list())}",
@@ -93,12 +122,16 @@ def add_group(connection: ovirtsdk4.Connection, hosts: list[types.Host], vms: li
     return str(groups.add(group).id)
 
 
-def exchange(url: str, verb: str, path: str, body: str, headers: dict[str, str]) -> tuple[int, str, str]:
+def exchange(
+    url: str, verb: str, path: str, body: str, headers: dict[str, str]
+) -> tuple[int, str, str]:
     """Return status, body and content type of an answer."""
     address = urllib.parse.urlsplit(url)
     # The lab's own certificate; nothing secret travels.
     trusting = ssl._create_unverified_context()  # noqa: S323
-    connection = http.client.HTTPSConnection(address.hostname or "", address.port, timeout=10, context=trusting)
+    connection = http.client.HTTPSConnection(
+        address.hostname or "", address.port, timeout=10, context=trusting
+    )
     with contextlib.closing(connection):
         connection.request(verb, path, body.encode() or None, headers)
         answer = connection.getresponse()
@@ -158,12 +191,15 @@ class _Answer(socketserver.StreamRequestHandler):
             reply = self.server.discovery if b"discover" in body else self.server.reply
             if not reply:
                 return
-            self.wfile.write(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n%s" % (len(reply), reply))
+            self.wfile.write(
+                b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n%s" % (len(reply), reply)
+            )
 
 
 def reply_of(value: str) -> bytes:
     return (
-        f'<?xml version="1.0"?><methodResponse><params><param><value>{value}</value></param></params></methodResponse>'
+        "<?xml "
+        f'version="1.0"?><methodResponse><params><param><value>{value}</value></param></params></methodResponse>'
     ).encode()
 
 
@@ -207,8 +243,19 @@ class Lab:
     def status(self, host: str) -> str:
         return str(self.session.host(host).status.value)
 
-    def write(self, custom_id: int, severity: types.LogSeverity = types.LogSeverity.ERROR, **changes: object) -> int:
-        event = types.Event(origin="ovirt-tcp", custom_id=custom_id, severity=severity, description="text", **changes)
+    def write(
+        self,
+        custom_id: int,
+        severity: types.LogSeverity = types.LogSeverity.ERROR,
+        **changes: object,
+    ) -> int:
+        event = types.Event(
+            origin="ovirt-tcp",
+            custom_id=custom_id,
+            severity=severity,
+            description="text",
+            **changes,
+        )
         return int(self.events.add(event).id)
 
     @property
@@ -223,14 +270,26 @@ class Lab:
         """
         session = token or self.session.connection.authenticate()
         headers = {"Authorization": f"Bearer {session}", "Version": "4"}
-        return exchange(self.engine.url, verb, f"/ovirt-engine/api/{path}".rstrip("/"), body, headers)[:2]
+        return exchange(
+            self.engine.url, verb, f"/ovirt-engine/api/{path}".rstrip("/"), body, headers
+        )[:2]
 
     def log_in(self, username: str, password: str) -> tuple[int, dict[str, str]]:
         """Return status and answer of the request for a token."""
-        form = {"grant_type": "password", "scope": "ovirt-app-api", "username": username, "password": password}
-        headers = {"Content-Type": "application/x-www-form-urlencoded", "Accept": "application/json"}
+        form = {
+            "grant_type": "password",
+            "scope": "ovirt-app-api",
+            "username": username,
+            "password": password,
+        }
+        headers = {
+            "Content-Type": "application/x-www-form-urlencoded",
+            "Accept": "application/json",
+        }
         path = "/ovirt-engine/sso/oauth/token"
-        status, answer, _ = exchange(self.engine.url, "POST", path, urllib.parse.urlencode(form), headers)
+        status, answer, _ = exchange(
+            self.engine.url, "POST", path, urllib.parse.urlencode(form), headers
+        )
         return status, json.loads(answer)
 
     def refused(self, verb: str, path: str, body: str = "") -> tuple[int, str]:
@@ -244,5 +303,8 @@ class Lab:
 
     def filter_by(self, name: str = "TrustedHosts", cluster: str = "Default") -> None:
         self.session.use_policy(
-            cluster, [self.session.unit(name).id, builtin.AFFINITY_FILTER], builtin.NO_BALANCE, trust_scope="all_vms"
+            cluster,
+            [self.session.unit(name).id, builtin.AFFINITY_FILTER],
+            builtin.NO_BALANCE,
+            trust_scope="all_vms",
         )

@@ -22,18 +22,26 @@ def lab(make_lab: Callable[..., Lab]) -> Lab:
 def grant(lab: Lab, *permits: str) -> str:
     """Give the broker's user a role; return its id."""
     given = [types.Permit(id=uid) for uid in permits]
-    role = lab.system.roles_service().add(types.Role(name="ovirt-tcp", administrative=True, permits=given))
-    user = next(one for one in lab.system.users_service().list() if one.user_name == "broker@internal-authz")
+    role = lab.system.roles_service().add(
+        types.Role(name="ovirt-tcp", administrative=True, permits=given)
+    )
+    user = next(
+        one for one in lab.system.users_service().list() if one.user_name == "broker@internal-authz"
+    )
     permission = types.Permission(role=types.Role(id=role.id), user=types.User(id=user.id))
     lab.system.permissions_service().add(permission)
     return str(role.id)
 
 
-def test_who_may_not_log_in_gets_a_page_that_the_sdk_cannot_read(lab: Lab, connect: Connect) -> None:
+def test_who_may_not_log_in_gets_a_page_that_the_sdk_cannot_read(
+    lab: Lab, connect: Connect
+) -> None:
     connection = connect(lab.engine, username="broker@internal")
     with pytest.raises(ovirtsdk4.Error, match="isn't the expected XML"):
         connection.test(raise_exception=True)
-    text = "The user broker@internal-authz with profile [internal] is not authorized to perform login"
+    text = (
+        "The user broker@internal-authz with profile [internal] is not authorized to perform login"
+    )
     page = f"<html><head><title>Error</title></head><body>{text}</body></html>"
     assert lab.ask("GET", "", token=connection.authenticate()) == (401, page)
 
@@ -79,12 +87,18 @@ def test_what_the_role_lacks_is_refused(lab: Lab, connect: Connect) -> None:
     assert refused.value.code == 403
     assert lab.status("h1") == "up"
     error = types.ExternalStatus.ERROR
-    event = types.Event(origin="x", custom_id=1, severity=types.LogSeverity.ERROR, description="text")
+    event = types.Event(
+        origin="x", custom_id=1, severity=types.LogSeverity.ERROR, description="text"
+    )
     session.system.events_service().add(event)
     event.custom_id, event.host = 2, types.Host(id=lab.host("h1").id, external_status=error)
     with pytest.raises(ovirtsdk4.AuthError):
         session.system.events_service().add(event)
-    for action in (session.vm_service("vm2").start, session.vm_service("vm1").stop, session.vm_service("vm1").remove):
+    for action in (
+        session.vm_service("vm2").start,
+        session.vm_service("vm1").stop,
+        session.vm_service("vm1").remove,
+    ):
         with pytest.raises(ovirtsdk4.AuthError):
             action()
 
@@ -101,7 +115,9 @@ def test_a_role_can_be_read_and_one_in_use_stays(lab: Lab) -> None:
 
 
 def test_a_role_without_permits_is_refused(lab: Lab) -> None:
-    with pytest.raises(ovirtsdk4.Error, match=r"Parameter 'role\.permits\.id' is mandatory but was not provided"):
+    with pytest.raises(
+        ovirtsdk4.Error, match=r"Parameter 'role\.permits\.id' is mandatory but was not provided"
+    ):
         grant(lab)
 
 

@@ -77,7 +77,10 @@ def _policy(lab: Lab) -> str:
 def _document(outline: str, lab: Lab, policy: str) -> str:
     (cluster,) = lab.engine.model.clusters
     unit = '<scheduling_policy_unit id="{}"/>'
-    event = "<custom_id>1</custom_id><description>text</description><origin>x</origin><severity>error</severity>"
+    event = (
+        "<custom_id>1</custom_id><description>text</description>"
+        "<origin>x</origin><severity>error</severity>"
+    )
     host = f'<host id="{lab.host("h2").id}"/>'
     return {
         "": "",

@@ -54,16 +54,25 @@ class TestHighAvailability:
         lab.pass_time(600)
         assert lab.vm("ha").status == "down"
 
-    def test_a_start_that_fails_on_the_host_waits_as_long(self, make_lab: Callable[..., Lab]) -> None:
+    def test_a_start_that_fails_on_the_host_waits_as_long(
+        self, make_lab: Callable[..., Lab]
+    ) -> None:
         lab = make_lab(vms=[vm("ha", "h1", high_availability=True)])
         lab.engine.faults.failing_starts = {"h2", "h3"}
         lab.engine.hosts.power(lab.host("h1"), False)
         lab.pass_time(200)
-        times = [float(entry["time"]) for entry in lab.engine.model.journal if entry["purpose"] == "ha"]
+        times = [
+            float(entry["time"]) for entry in lab.engine.model.journal if entry["purpose"] == "ha"
+        ]
         assert {round(later - sooner) for sooner, later in zip(times, times[1:])} == {30}
 
-    def test_one_of_higher_priority_keeps_the_others_waiting_for_ten_minutes(self, make_lab: Callable[..., Lab]) -> None:
-        vms = [vm(name, "h1", high_availability=True, priority=n) for name, n in (("first", 100), ("second", 1))]
+    def test_one_of_higher_priority_keeps_the_others_waiting_for_ten_minutes(
+        self, make_lab: Callable[..., Lab]
+    ) -> None:
+        vms = [
+            vm(name, "h1", high_availability=True, priority=n)
+            for name, n in (("first", 100), ("second", 1))
+        ]
         lab = make_lab(vms=vms)
         add_group(lab.session.connection, [], [lab.session.vm("first")])
         lab.engine.hosts.power(lab.host("h1"), False)
@@ -76,7 +85,11 @@ class TestHighAvailability:
 class TestEnforcer:
     def test_one_vm_of_a_cluster_moves_a_minute(self, make_lab: Callable[..., Lab]) -> None:
         lab = make_lab(vms=[vm(f"vm{n}", "h1") for n in range(3)])
-        add_group(lab.session.connection, [lab.session.host("h2")], [lab.session.vm(f"vm{n}") for n in range(3)])
+        add_group(
+            lab.session.connection,
+            [lab.session.host("h2")],
+            [lab.session.vm(f"vm{n}") for n in range(3)],
+        )
         moved = []
         for _ in range(4):
             moved.append(sum(lab.session.place(f"vm{n}") == "h2" for n in range(3)))
@@ -85,11 +98,23 @@ class TestEnforcer:
         assert moved == [0, 0, 1, 2]
 
     def test_one_that_cannot_move_is_passed_over(self, make_lab: Callable[..., Lab]) -> None:
-        vms = [vm("a", "h1", affinity="user_migratable"), vm("b", "h1", origin="hosted_engine"), vm("c", "h1")]
+        vms = [
+            vm("a", "h1", affinity="user_migratable"),
+            vm("b", "h1", origin="hosted_engine"),
+            vm("c", "h1"),
+        ]
         lab = make_lab(vms=vms)
-        add_group(lab.session.connection, [lab.session.host("h2")], [lab.session.vm(name) for name in "abc"])
+        add_group(
+            lab.session.connection,
+            [lab.session.host("h2")],
+            [lab.session.vm(name) for name in "abc"],
+        )
         lab.pass_time(200)
-        assert {name: lab.session.place(name) for name in "abc"} == {"a": "h1", "b": "h1", "c": "h2"}
+        assert {name: lab.session.place(name) for name in "abc"} == {
+            "a": "h1",
+            "b": "h1",
+            "c": "h2",
+        }
 
     def test_an_empty_group_moves_nobody(self, lab: Lab) -> None:
         add_group(lab.session.connection, [], [lab.session.vm("vm1")])
@@ -97,6 +122,11 @@ class TestEnforcer:
         assert (lab.session.place("vm1"), lab.vm("vm1").migrating_to) == ("h1", "")
 
     def test_a_negative_rule_moves_vms_off_its_hosts(self, lab: Lab) -> None:
-        add_group(lab.session.connection, [lab.session.host("h1")], [lab.session.vm("vm1")], positive=False)
+        add_group(
+            lab.session.connection,
+            [lab.session.host("h1")],
+            [lab.session.vm("vm1")],
+            positive=False,
+        )
         lab.pass_time(81)
         assert lab.session.place("vm1") == "h2"

@@ -16,7 +16,16 @@ FIELDS = {"name": lambda row: row[0], "status": lambda row: row[1]}
 
 @pytest.mark.parametrize(
     "text",
-    ["name", "name=", "name=a or", "colour=red", "sortby colour", "page x", "name=a; drop", "sortby name page 1"],
+    [
+        "name",
+        "name=",
+        "name=a or",
+        "colour=red",
+        "sortby colour",
+        "page x",
+        "name=a; drop",
+        "sortby name page 1",
+    ],
 )
 def test_nonsense_finds_nothing(text: str) -> None:
     assert search.listed({"search": text}, ROWS, FIELDS) == []

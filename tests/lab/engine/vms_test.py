@@ -1,6 +1,7 @@
 # SPDX-FileCopyrightText: The ovirt_tcp_plugin developers
 # SPDX-License-Identifier: Apache-2.0
-"""Starts and migrations that a host refuses, suspend and resume, and VMs that change their cluster."""
+"""Starts and migrations that a host refuses, suspend and resume, and VMs that change their
+cluster."""
 
 from __future__ import annotations
 
@@ -36,7 +37,9 @@ class TestStart:
         assert audit_log.VM_START_FAILED in lab.session.codes()
 
     def test_a_pinned_vm_starts_on_its_hosts_only(self, make_lab: Callable[..., Lab]) -> None:
-        lab = make_lab(vms=[vm("fixed", affinity="pinned", pinned_to=["h3"]), vm("inclined", pinned_to=["h2"])])
+        lab = make_lab(
+            vms=[vm("fixed", affinity="pinned", pinned_to=["h3"]), vm("inclined", pinned_to=["h2"])]
+        )
         lab.session.use_policy("Default", [])
         for name in ("fixed", "inclined"):
             lab.session.vm_service(name).start()
@@ -45,7 +48,9 @@ class TestStart:
         with pytest.raises(ovirtsdk4.Error, match="non migratable"):
             lab.session.vm_service("fixed").migrate(force=True)
 
-    def test_a_cluster_in_maintenance_starts_highly_available_vms_only(self, make_lab: Callable[..., Lab]) -> None:
+    def test_a_cluster_in_maintenance_starts_highly_available_vms_only(
+        self, make_lab: Callable[..., Lab]
+    ) -> None:
         lab = make_lab(vms=[vm("plain"), vm("ha", high_availability=True)])
         policies = lab.system.scheduling_policies_service().list()
         policy = next(one.id for one in policies if one.name == "cluster_maintenance")
@@ -111,7 +116,9 @@ class TestSuspend:
 def test_a_vm_that_changes_its_cluster_leaves_its_groups(make_lab: Callable[..., Lab]) -> None:
     lab = make_lab(clusters=["Default", "Other"], hosts=HOSTS)
     clusters = {one.name: one.id for one in lab.system.clusters_service().list()}
-    groups = lab.system.clusters_service().cluster_service(clusters["Default"]).affinity_groups_service()
+    groups = (
+        lab.system.clusters_service().cluster_service(clusters["Default"]).affinity_groups_service()
+    )
     uid = groups.add(types.AffinityGroup(name="wall", vms=[types.Vm(id=lab.vm("vm2").id)])).id
     lab.session.vm_service("vm2").update(types.Vm(cluster=types.Cluster(id=clusters["Other"])))
     assert lab.session.vm("vm2").cluster.id == clusters["Other"]
@@ -125,7 +132,9 @@ class TestExport:
             with pytest.raises(ovirtsdk4.Error, match="parse a given OVF"):
                 take(lab, data)
 
-    def test_a_vm_comes_back_with_the_properties_that_are_defined(self, make_lab: Callable[..., Lab]) -> None:
+    def test_a_vm_comes_back_with_the_properties_that_are_defined(
+        self, make_lab: Callable[..., Lab]
+    ) -> None:
         lab = make_lab(vms=[vm("marked", custom_properties={"trusted_host_flag": "true"})])
         data = give(lab, "marked")
         assert "<TrustedService>false</TrustedService>" in data
@@ -141,7 +150,9 @@ class TestExport:
         data = give(lab, "vm2").replace("<TrustedService>false", "<TrustedService>true")
         lab.session.vm_service("vm2").remove()
         take(lab, data)
-        (warning,) = [row for row in lab.engine.model.events if row.code == audit_log.IMPORTED_FROM_TRUSTED]
+        (warning,) = [
+            row for row in lab.engine.model.events if row.code == audit_log.IMPORTED_FROM_TRUSTED
+        ]
         assert (warning.severity, warning.vm) == ("warning", lab.vm("vm2").id)
 
     def test_a_clone_has_the_mark_and_no_group(self, make_lab: Callable[..., Lab]) -> None:
@@ -159,6 +170,9 @@ def give(lab: Lab, name: str) -> str:
 
 def take(lab: Lab, data: str) -> types.Vm:
     configuration = types.Configuration(type=types.ConfigurationType.OVF, data=data)
-    given = types.Vm(cluster=types.Cluster(name="Default"), initialization=types.Initialization(configuration=configuration))
+    given = types.Vm(
+        cluster=types.Cluster(name="Default"),
+        initialization=types.Initialization(configuration=configuration),
+    )
     given.cluster.id = next(iter(lab.engine.model.clusters))
     return lab.system.vms_service().add(given)

@@ -1,6 +1,7 @@
 # SPDX-FileCopyrightText: The ovirt_tcp_plugin developers
 # SPDX-License-Identifier: Apache-2.0
-"""The numbered checks on a host with a TPM 1.2; the two that its TPM cannot pass are named, and so is what that costs."""
+"""The numbered checks on a host with a TPM 1.2; the two that its TPM cannot pass are named, and so
+is what that costs."""
 
 from __future__ import annotations
 
@@ -21,7 +22,9 @@ from tests.verifier.software_tpm12 import SoftwareTpm12, launch_events
 
 NOW = 50_000
 REQUIRED = {"sha1": (17, 18)}
-GOLDEN = reference_values.from_boot("golden", "sha1", components.steps(launch_events(), "sha1", (17, 18)))
+GOLDEN = reference_values.from_boot(
+    "golden", "sha1", components.steps(launch_events(), "sha1", (17, 18))
+)
 
 
 def issue(nonce: bytes = b"n" * 32, host: str = "host-1", end: int = NOW + 100) -> IssuedNonce:
@@ -35,7 +38,9 @@ def tpm(request: pytest.FixtureRequest) -> SoftwareTpm12:
     return made
 
 
-def judge(tpm: SoftwareTpm12, reported: evidence.Evidence | None = None, **changes: object) -> Discarded | Appraised:
+def judge(
+    tpm: SoftwareTpm12, reported: evidence.Evidence | None = None, **changes: object
+) -> Discarded | Appraised:
     arguments = {
         "host": tpm.host(),
         "issued": issue(),
@@ -79,12 +84,20 @@ class TestDiscards:
         outcome = judge(tpm, host=SoftwareTpm().host())
         assert discarded(outcome) == (0, "malformed")
 
-    @pytest.mark.parametrize("issued", [None, issue(b"o" * 32)], ids=["never issued", "another nonce"])
+    @pytest.mark.parametrize(
+        "issued", [None, issue(b"o" * 32)], ids=["never issued", "another nonce"]
+    )
     def test_4_foreign_nonce(self, tpm: SoftwareTpm12, issued: IssuedNonce | None) -> None:
         assert discarded(judge(tpm, issued=issued)) == (4, "nonce_unknown")
 
-    @pytest.mark.parametrize("changed", [{"boot_id": BOOT_ID.replace("1", "2")}, {"boottime_ms": 8}], ids=["boot", "time"])
-    def test_4_boot_id_or_time_changed_after_the_quote(self, tpm: SoftwareTpm12, changed: dict[str, object]) -> None:
+    @pytest.mark.parametrize(
+        "changed",
+        [{"boot_id": BOOT_ID.replace("1", "2")}, {"boottime_ms": 8}],
+        ids=["boot", "time"],
+    )
+    def test_4_boot_id_or_time_changed_after_the_quote(
+        self, tpm: SoftwareTpm12, changed: dict[str, object]
+    ) -> None:
         assert discarded(judge(tpm, tpm.report(issue(), **changed))) == (4, "nonce_differs")
 
 
@@ -97,10 +110,13 @@ class TestUntrusted:
 
     def test_6_values_missing(self) -> None:
         tpm = SoftwareTpm12()
-        assert (6, "values_missing") in untrusted(judge(tpm, tpm.report(issue(), pcrs={"sha1": {17: tpm.pcrs[17]}})))
+        assert (6, "values_missing") in untrusted(
+            judge(tpm, tpm.report(issue(), pcrs={"sha1": {17: tpm.pcrs[17]}}))
+        )
 
     def test_6_pcr_16_as_17(self, tpm: SoftwareTpm12) -> None:
-        """Anybody can bring PCR 16 to any value that a launch gives PCR 17: the digest covers which PCR it was."""
+        """Anybody can bring PCR 16 to any value that a launch gives PCR 17: the digest covers which
+        PCR it was."""
         good = dict(tpm.pcrs)
         tpm.pcrs[16], tpm.pcrs[17] = good[17], b"\xff" * 20
         relabelled = {"sha1": {17: good[17], 18: good[18]}}
@@ -124,7 +140,9 @@ class TestUntrusted:
 
     @pytest.mark.parametrize("quoted", [(), (17,), (16, 17, 18)])
     def test_9_other_pcrs_than_asked(self, tpm: SoftwareTpm12, quoted: tuple[int, ...]) -> None:
-        assert (9, "selection_differs") in untrusted(judge(tpm, tpm.report(issue(), {"sha1": quoted})))
+        assert (9, "selection_differs") in untrusted(
+            judge(tpm, tpm.report(issue(), {"sha1": quoted}))
+        )
 
 
 class TestCannotBeChecked:

@@ -1,6 +1,7 @@
 # SPDX-FileCopyrightText: The ovirt_tcp_plugin developers
 # SPDX-License-Identifier: Apache-2.0
-"""Every numbered check of the appraisal, with a host that breaks just this check; the good cases come last."""
+"""Every numbered check of the appraisal, with a host that breaks just this check; the good cases
+come last."""
 
 from __future__ import annotations
 
@@ -17,19 +18,29 @@ from ovirt_tcp_plugin.verifier.appraisal.appraise import Appraised, Discarded, a
 from ovirt_tcp_plugin.verifier.appraisal.authenticity import IssuedNonce
 from ovirt_tcp_plugin.verifier.appraisal.counters import Boot
 from ovirt_tcp_plugin.verifier.appraisal.reference_match import Criteria
-from tests.verifier.software_tpm import BOOT_ID, REQUIRED, SoftwareTpm, firmware_events, launch_events
+from tests.verifier.software_tpm import (
+    BOOT_ID,
+    REQUIRED,
+    SoftwareTpm,
+    firmware_events,
+    launch_events,
+)
 
 NOW = 50_000
 OTHER_BOOT_ID = BOOT_ID.replace("5", "6")
 
 
-def issue(nonce: bytes = b"n" * 32, host: str = "host-1", born: int = NOW - 100, end: int = NOW + 100) -> IssuedNonce:
+def issue(
+    nonce: bytes = b"n" * 32, host: str = "host-1", born: int = NOW - 100, end: int = NOW + 100
+) -> IssuedNonce:
     return IssuedNonce(evidence.Challenge(nonce, REQUIRED, end - born), host, born, end)
 
 
 def good_boot(name: str = "golden", tpm: SoftwareTpm | None = None) -> ReferenceSet:
     golden = tpm or SoftwareTpm()
-    return reference_values.from_boot(name, "sha256", components.steps(golden.events, "sha256", (17, 18)))
+    return reference_values.from_boot(
+        name, "sha256", components.steps(golden.events, "sha256", (17, 18))
+    )
 
 
 @pytest.fixture
@@ -37,7 +48,9 @@ def tpm() -> SoftwareTpm:
     return SoftwareTpm()
 
 
-def judge(tpm: SoftwareTpm, reported: evidence.Evidence | None = None, **changes: object) -> Discarded | Appraised:
+def judge(
+    tpm: SoftwareTpm, reported: evidence.Evidence | None = None, **changes: object
+) -> Discarded | Appraised:
     issued = changes.pop("issued", issue())
     arguments = {
         "host": tpm.host(),
@@ -106,10 +119,14 @@ class TestDiscards:
             for bit in range(len(original) * 8):
                 flipped = bytearray(original)
                 flipped[bit // 8] ^= 1 << bit % 8
-                assert isinstance(judge(tpm, tpm.report(issue(), **{name: bytes(flipped)})), Discarded), bit
+                assert isinstance(
+                    judge(tpm, tpm.report(issue(), **{name: bytes(flipped)})), Discarded
+                ), bit
 
     def test_4_nonce_that_was_never_issued_or_used_before(self, tpm: SoftwareTpm) -> None:
-        assert_discarded(judge(tpm, issued=None), 4, "nonce_unknown", "never issued, or was used before")
+        assert_discarded(
+            judge(tpm, issued=None), 4, "nonce_unknown", "never issued, or was used before"
+        )
 
     def test_4_nonce_of_another_host(self, tpm: SoftwareTpm) -> None:
         outcome = judge(tpm, issued=issue(host="host-2"))
@@ -128,9 +145,15 @@ class TestDiscards:
         outcome = judge(tpm, dataclasses.replace(tpm.report(issue(b"N" * 32)), nonce=b"n" * 32))
         assert_discarded(outcome, 4, "nonce_differs", "not made for this nonce")
 
-    @pytest.mark.parametrize("change", [{"boot_id": OTHER_BOOT_ID}, {"boottime_ms": 8}], ids=["boot id", "boot time"])
-    def test_4_boot_changed_after_the_quote(self, tpm: SoftwareTpm, change: dict[str, object]) -> None:
-        assert_discarded(judge(tpm, tpm.report(issue(), **change)), 4, "nonce_differs", "boot id and boot time")
+    @pytest.mark.parametrize(
+        "change", [{"boot_id": OTHER_BOOT_ID}, {"boottime_ms": 8}], ids=["boot id", "boot time"]
+    )
+    def test_4_boot_changed_after_the_quote(
+        self, tpm: SoftwareTpm, change: dict[str, object]
+    ) -> None:
+        assert_discarded(
+            judge(tpm, tpm.report(issue(), **change)), 4, "nonce_differs", "boot id and boot time"
+        )
 
     def test_10_ak_of_another_ek(self, tpm: SoftwareTpm) -> None:
         tpm.signer = tpm2.qualified_name(SoftwareTpm(1).ek, tpm.ak)
@@ -153,11 +176,15 @@ class TestUntrusted:
         assert_untrusted(judge(tpm, previous=Boot(BOOT_ID, 5, 0, 1001)), (5, "clock_back"))
 
     def test_5_another_kernel_without_a_tpm_reset(self, tpm: SoftwareTpm) -> None:
-        assert_untrusted(judge(tpm, previous=Boot(OTHER_BOOT_ID, 5, 0, 1)), (5, "kernel_without_reset"))
+        assert_untrusted(
+            judge(tpm, previous=Boot(OTHER_BOOT_ID, 5, 0, 1)), (5, "kernel_without_reset")
+        )
 
     def test_5_another_kernel_after_a_resume(self, tpm: SoftwareTpm) -> None:
         tpm.restart_count = 1
-        assert_untrusted(judge(tpm, previous=Boot(OTHER_BOOT_ID, 5, 0, 1)), (5, "kernel_without_reset"))
+        assert_untrusted(
+            judge(tpm, previous=Boot(OTHER_BOOT_ID, 5, 0, 1)), (5, "kernel_without_reset")
+        )
 
     def test_5_tpm_reset_under_a_running_kernel(self, tpm: SoftwareTpm) -> None:
         assert_untrusted(judge(tpm, previous=Boot(BOOT_ID, 4, 0, 1)), (5, "reset_without_boot"))
@@ -173,7 +200,9 @@ class TestUntrusted:
 
     def test_6_and_9_selection_smaller_than_asked(self, tpm: SoftwareTpm) -> None:
         outcome = judge(tpm, tpm.report(issue(), {"sha256": (17,)}))
-        told = assert_untrusted(outcome, (9, "selection_differs"), (6, "pcr_not_quoted"), (8, "pcr_unproven"))
+        told = assert_untrusted(
+            outcome, (9, "selection_differs"), (6, "pcr_not_quoted"), (8, "pcr_unproven")
+        )
         assert (told.findings[0].expected, told.findings[0].seen) == ("sha256:17,18", "sha256:17")
 
     def test_6_and_9_bank_that_is_not_active(self, tpm: SoftwareTpm) -> None:
@@ -189,7 +218,9 @@ class TestUntrusted:
     def test_6_and_9_pcr_16_relabelled_as_17(self, tpm: SoftwareTpm) -> None:
         tpm.pcrs[16] = tpm.pcrs[17]
         tpm.never_launch()
-        relabelled = {"sha256": {17: tpm.pcrs[16], 18: eventlog.replay(tpm.events, "sha256", [18])[18]}}
+        relabelled = {
+            "sha256": {17: tpm.pcrs[16], 18: eventlog.replay(tpm.events, "sha256", [18])[18]}
+        }
         outcome = judge(tpm, tpm.report(issue(), {"sha256": (16,)}, pcrs=relabelled))
         told = assert_untrusted(
             outcome,
@@ -201,22 +232,30 @@ class TestUntrusted:
         assert told.findings[0].seen == "sha256:16"
 
     def test_9_more_than_was_asked(self, tpm: SoftwareTpm) -> None:
-        assert_untrusted(judge(tpm, tpm.report(issue(), {"sha256": (16, 17, 18)})), (9, "selection_differs"))
+        assert_untrusted(
+            judge(tpm, tpm.report(issue(), {"sha256": (16, 17, 18)})), (9, "selection_differs")
+        )
 
     def test_7_no_log(self, tpm: SoftwareTpm) -> None:
         tpm.log = None
-        assert_untrusted(judge(tpm), (7, "log_missing"), (8, "steps_unproven"), (8, "steps_unproven"))
+        assert_untrusted(
+            judge(tpm), (7, "log_missing"), (8, "steps_unproven"), (8, "steps_unproven")
+        )
 
     def test_7_log_that_is_none(self, tpm: SoftwareTpm) -> None:
         tpm.log = b"\0" * 100
-        outcome = assert_untrusted(judge(tpm), (7, "log_malformed"), (8, "steps_unproven"), (8, "steps_unproven"))
+        outcome = assert_untrusted(
+            judge(tpm), (7, "log_malformed"), (8, "steps_unproven"), (8, "steps_unproven")
+        )
         assert "no event" in outcome.findings[0].text
 
     def test_7_firmware_log_with_padding(self, tpm: SoftwareTpm) -> None:
         tpm.boot(firmware_events())
         assert tpm.log is not None
         required = {"sha256": (0, 2, 4, 7)}
-        issued = dataclasses.replace(issue(), challenge=evidence.Challenge(b"n" * 32, required, 200))
+        issued = dataclasses.replace(
+            issue(), challenge=evidence.Challenge(b"n" * 32, required, 200)
+        )
         reported = tpm.report(issued, logs={"firmware": tpm.log + bytes(512)})
         outcome = judge(tpm, reported, issued=issued, required=required)
         assert isinstance(outcome, Appraised)
@@ -257,7 +296,8 @@ class TestUntrusted:
         outcome = assert_untrusted(judge(tpm), (8, "mle_differs"))
         (finding,) = outcome.findings
         assert finding.text == (
-            "PCR 17, event 2: tboot or its command line (MLE) is none that the reference values golden know"
+            "PCR 17, event 2: tboot or its command line (MLE) is none that the reference values "
+            "golden know"
         )
         assert finding.expected == hashlib.sha256(b"tboot").hexdigest()
         assert finding.seen == hashlib.sha256(b"tampered").hexdigest()
@@ -271,14 +311,22 @@ class TestUntrusted:
         assert_untrusted(judge(tpm, good=good), (8, "event_added"))
 
     def test_8_reference_values_that_miss_a_required_pcr(self, tpm: SoftwareTpm) -> None:
-        golden = reference_values.from_boot("half", "sha256", components.steps(tpm.events, "sha256", (17,)))
+        golden = reference_values.from_boot(
+            "half", "sha256", components.steps(tpm.events, "sha256", (17,))
+        )
         assert_untrusted(judge(tpm, good=[golden]), (8, "no_reference_values"))
 
     def test_every_fault_is_told_at_once(self, tpm: SoftwareTpm) -> None:
         tpm.boot(launch_events(kernel=b"another"))
         tpm.log = None
         outcome = judge(tpm, previous=Boot(OTHER_BOOT_ID, 9, 0, 1))
-        assert_untrusted(outcome, (5, "counters_back"), (7, "log_missing"), (8, "steps_unproven"), (8, "steps_unproven"))
+        assert_untrusted(
+            outcome,
+            (5, "counters_back"),
+            (7, "log_missing"),
+            (8, "steps_unproven"),
+            (8, "steps_unproven"),
+        )
 
 
 class TestUnknown:

@@ -1,6 +1,7 @@
 # SPDX-FileCopyrightText: The ovirt_tcp_plugin developers
 # SPDX-License-Identifier: Apache-2.0
-"""Check (7): which log tells of which PCR, and that another kind of log fits beside those there are."""
+"""Check (7): which log tells of which PCR, and that another kind of log fits beside those there
+are."""
 
 from __future__ import annotations
 
@@ -58,24 +59,33 @@ class TestReplay:
 
     def test_one_malformed_log_leaves_no_step(self, tpm: SoftwareTpm) -> None:
         proven = check(tpm, (0, *TXT_PCRS), txt=tpm.log or b"", firmware=b"x")
-        assert ([finding.code for finding in proven.findings], proven.steps) == (["log_malformed"], ())
+        assert ([finding.code for finding in proven.findings], proven.steps) == (
+            ["log_malformed"],
+            (),
+        )
 
     def test_a_log_of_no_required_pcr_is_not_read(self, tpm: SoftwareTpm) -> None:
         proven = check(tpm, TXT_PCRS, txt=tpm.log or b"", firmware=b"x")
         assert proven.findings == []
 
     def test_a_startup_locality_is_the_first_step_whatever_the_order_of_the_logs(self) -> None:
-        start = eventlog.Event(0, eventlog.NO_ACTION, {BANK: bytes(32)}, eventlog.STARTUP_LOCALITY + b"\3")
+        start = eventlog.Event(
+            0, eventlog.NO_ACTION, {BANK: bytes(32)}, eventlog.STARTUP_LOCALITY + b"\3"
+        )
         firmware = [start, eventlog.Event(0, 8, {BANK: b"f" * 32}, b"")]
         tpm = SoftwareTpm()
         tpm.pcrs[0] = eventlog.replay(firmware, BANK, [0])[0]
-        proven = check(tpm, (0, *TXT_PCRS), txt=tpm.log or b"", firmware=eventlog.encode(firmware, [BANK]))
+        proven = check(
+            tpm, (0, *TXT_PCRS), txt=tpm.log or b"", firmware=eventlog.encode(firmware, [BANK])
+        )
         assert proven.findings == []
         assert proven.steps[0].component == "startup_locality"
         assert proven.steps[1].pcr == TXT_PCRS[0]
         assert proven.steps[-1].pcr == 0
 
-    def test_the_txt_log_may_end_in_padding_and_the_firmwares_may_not(self, tpm: SoftwareTpm) -> None:
+    def test_the_txt_log_may_end_in_padding_and_the_firmwares_may_not(
+        self, tpm: SoftwareTpm
+    ) -> None:
         padded = (tpm.log or b"") + bytes(64)
         assert TxtLog().parse(padded, TXT_PCRS).recorded(BANK) >= set(TXT_PCRS)
         with pytest.raises(Exception, match="malformed event log"):
@@ -146,7 +156,9 @@ class TestAnotherKind:
         issued = IssuedNonce(evidence.Challenge(bytes(32), required, 1000), "host-1", 0, 1000)
         reported = tpm.report(issued, logs={"running": log})
         golden = from_boot("golden", BANK, [Step(10, "module", b"good".hex())])
-        outcome = appraise(reported, tpm.host(), issued, None, required, Criteria(BANK, [golden]), 1)
+        outcome = appraise(
+            reported, tpm.host(), issued, None, required, Criteria(BANK, [golden]), 1
+        )
         assert isinstance(outcome, Appraised)
         assert [finding.code for finding in outcome.findings] == codes
         assert outcome.level is (Level.UNTRUSTED if codes else Level.TRUSTED)

@@ -49,7 +49,9 @@ def test_refuses_every_flipped_bit(made: tuple[bytes, bytes], tpm: SoftwareTpm12
 
 
 @pytest.mark.parametrize("size", [0, 1, 255, 257, 1024])
-def test_refuses_a_signature_of_another_size(size: int, made: tuple[bytes, bytes], tpm: SoftwareTpm12) -> None:
+def test_refuses_a_signature_of_another_size(
+    size: int, made: tuple[bytes, bytes], tpm: SoftwareTpm12
+) -> None:
     assert failed(quote12.check_quote(made[0], bytes(size), tpm.ak)) == (3, "bad_signature")
 
 
@@ -61,12 +63,15 @@ def test_refuses_another_hash(made: tuple[bytes, bytes], tpm: SoftwareTpm12) -> 
 
 @pytest.mark.parametrize("rest", [b"\0", b"\xff" * 8])
 def test_refuses_a_digest_with_something_after_it(rest: bytes, tpm: SoftwareTpm12) -> None:
-    """Whoever compares only the start of what a signature holds is open to forgery with small exponents."""
+    """Whoever compares only the start of what a signature holds is open to forgery with small
+    exponents."""
     attest, _ = tpm.quote(NONCE, (17,))
     info = bytes.fromhex("3021300906052b0e03021a05000414") + tpm12.sha1(attest) + rest
     padded = b"\0\1" + b"\xff" * (256 - 3 - len(info)) + b"\0" + info
     numbers = tpm.ak_key.private_numbers()
-    signature = pow(int.from_bytes(padded, "big"), numbers.d, numbers.public_numbers.n).to_bytes(256, "big")
+    signature = pow(int.from_bytes(padded, "big"), numbers.d, numbers.public_numbers.n).to_bytes(
+        256, "big"
+    )
 
     assert failed(quote12.check_quote(attest, signature, tpm.ak)) == (3, "bad_signature")
 
@@ -88,5 +93,9 @@ def test_refuses_what_the_key_signs_besides_quotes(other: object, tpm: SoftwareT
 def test_accepts_the_keys_own_quote(tpm: SoftwareTpm12) -> None:
     digest = tpm12.composite_digest({17: tpm.pcrs[17], 18: tpm.pcrs[18]})
 
-    assert quote12.check_quote(*tpm.quote(NONCE, (17, 18)), tpm.ak) == tpm12.Quote12(NONCE, None, digest)
-    assert quote12.check_quote(*tpm.quote2(NONCE, (17, 18)), tpm.ak) == tpm12.Quote12(NONCE, (17, 18), digest)
+    assert quote12.check_quote(*tpm.quote(NONCE, (17, 18)), tpm.ak) == tpm12.Quote12(
+        NONCE, None, digest
+    )
+    assert quote12.check_quote(*tpm.quote2(NONCE, (17, 18)), tpm.ak) == tpm12.Quote12(
+        NONCE, (17, 18), digest
+    )

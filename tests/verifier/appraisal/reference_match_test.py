@@ -1,6 +1,7 @@
 # SPDX-FileCopyrightText: The ovirt_tcp_plugin developers
 # SPDX-License-Identifier: Apache-2.0
-"""Check (8): only the good digests in their own order are a good boot, whatever the log calls them."""
+"""Check (8): only the good digests in their own order are a good boot, whatever the log calls
+them."""
 
 from __future__ import annotations
 
@@ -22,7 +23,15 @@ from ovirt_tcp_plugin.verifier.appraisal.reappraise import reappraise
 from ovirt_tcp_plugin.verifier.appraisal.reference_match import Criteria
 
 REQUIRED = {"sha256": (17, 18)}
-PARTS = [(17, "sinit"), (17, "mle"), (17, "tboot_policy"), (17, "kernel"), (17, "initrd"), (18, "sinit_key"), (18, "stm")]
+PARTS = [
+    (17, "sinit"),
+    (17, "mle"),
+    (17, "tboot_policy"),
+    (17, "kernel"),
+    (17, "initrd"),
+    (18, "sinit_key"),
+    (18, "stm"),
+]
 
 
 def digest(word: str) -> str:
@@ -49,17 +58,24 @@ def codes(taken: tuple[Step, ...], *sets: ReferenceSet, host: str = "host-1") ->
 
 
 class TestDifferences:
-    @pytest.mark.parametrize("word", ["sinit", "mle", "tboot_policy", "kernel", "initrd", "sinit_key", "stm"])
+    @pytest.mark.parametrize(
+        "word", ["sinit", "mle", "tboot_policy", "kernel", "initrd", "sinit_key", "stm"]
+    )
     def test_an_unknown_part_is_named_with_both_digests(self, word: str) -> None:
         (finding,) = findings(steps(**{word: "evil"}))
-        assert (finding.code, finding.seen, finding.expected) == (f"{word}_differs", digest("evil"), digest(word))
+        assert (finding.code, finding.seen, finding.expected) == (
+            f"{word}_differs",
+            digest("evil"),
+            digest(word),
+        )
         assert "golden" in finding.text
 
     def test_a_part_of_no_known_kind_is_an_event(self) -> None:
         odd = (*steps(), Step(18, "type_4ff", digest("odd")))
-        assert codes((*steps(), Step(18, "type_4ff", digest("x"))), reference_values.from_boot("odd", "sha256", odd)) == [
-            "event_differs"
-        ]
+        assert codes(
+            (*steps(), Step(18, "type_4ff", digest("x"))),
+            reference_values.from_boot("odd", "sha256", odd),
+        ) == ["event_differs"]
 
     def test_an_added_step(self) -> None:
         taken = (*steps()[:3], Step(17, "module", digest("evil")), *steps()[3:])
@@ -76,9 +92,16 @@ class TestDifferences:
         assert codes(tuple(taken)) == ["events_reordered"]
 
     def test_good_digests_under_lying_names(self) -> None:
-        taken = [step._replace(component="kernel") if step.component == "mle" else step for step in steps()]
+        taken = [
+            step._replace(component="kernel") if step.component == "mle" else step
+            for step in steps()
+        ]
         (finding,) = findings(tuple(taken))
-        assert (finding.code, finding.expected, finding.seen) == ("event_relabelled", "mle", "kernel")
+        assert (finding.code, finding.expected, finding.seen) == (
+            "event_relabelled",
+            "mle",
+            "kernel",
+        )
 
     def test_a_good_digest_in_another_parts_place(self) -> None:
         assert codes(steps(kernel="initrd")) == ["events_reordered"]
@@ -87,15 +110,21 @@ class TestDifferences:
         assert codes(tuple(step for step in steps() if step.pcr == 18)) == ["steps_unproven"]
 
     def test_a_pcr_that_is_not_proven(self) -> None:
-        found = Criteria("sha256", [GOLDEN]).judge(Measured({18: digest("eighteen")}, steps()), "host-1", REQUIRED)
+        found = Criteria("sha256", [GOLDEN]).judge(
+            Measured({18: digest("eighteen")}, steps()), "host-1", REQUIRED
+        )
         assert [finding.code for finding in found] == ["pcr_unproven"]
 
     def test_no_launch(self) -> None:
-        found = Criteria("sha256", [GOLDEN]).judge(Measured({17: "ff" * 32, 18: "ff" * 32}, ()), "host-1", REQUIRED)
+        found = Criteria("sha256", [GOLDEN]).judge(
+            Measured({17: "ff" * 32, 18: "ff" * 32}, ()), "host-1", REQUIRED
+        )
         assert [finding.code for finding in found] == ["no_launch", "no_launch"]
 
     def test_the_nearest_set_is_compared(self) -> None:
-        other = reference_values.from_boot("other", "sha256", steps(mle="a", kernel="b", initrd="c"))
+        other = reference_values.from_boot(
+            "other", "sha256", steps(mle="a", kernel="b", initrd="c")
+        )
         (finding,) = findings(steps(kernel="evil"), other, GOLDEN)
         assert finding.code == "kernel_differs"
         assert "golden" in finding.text
@@ -109,8 +138,12 @@ class TestSets:
         assert codes(steps(kernel="1", stm="1"), one, two) == []
 
     def test_firmware_and_launch_may_have_sets_of_their_own(self) -> None:
-        one = reference_values.from_boot("one", "sha256", [step for step in steps() if step.pcr == 17])
-        two = reference_values.from_boot("two", "sha256", [step for step in steps() if step.pcr == 18])
+        one = reference_values.from_boot(
+            "one", "sha256", [step for step in steps() if step.pcr == 17]
+        )
+        two = reference_values.from_boot(
+            "two", "sha256", [step for step in steps() if step.pcr == 18]
+        )
         assert codes(steps(), one, two) == []
         assert codes(steps(), one) == ["no_reference_values"]
 
@@ -154,10 +187,15 @@ class TestSets:
 
     def test_a_whole_pcr_may_be_good(self) -> None:
         whole = ReferenceSet("whole").with_values(
-            [Value("sha256", 17, "", digest("seventeen")), Value("sha256", 18, "", digest("eighteen"))]
+            [
+                Value("sha256", 17, "", digest("seventeen")),
+                Value("sha256", 18, "", digest("eighteen")),
+            ]
         )
         assert codes((), whole) == []
-        other = whole.withdrawn([whole.values[0].identifier]).with_values([Value("sha256", 17, "", digest("x"))])
+        other = whole.withdrawn([whole.values[0].identifier]).with_values(
+            [Value("sha256", 17, "", digest("x"))]
+        )
         assert codes((), other) == ["pcr_differs"]
 
     def test_values_of_another_bank_do_not_count(self) -> None:
@@ -166,7 +204,9 @@ class TestSets:
         assert not Criteria("sha256", [sha1]).chosen_for("host-1")
 
     def test_a_second_golden_host_adds_only_what_is_new(self) -> None:
-        merged = GOLDEN.merged(reference_values.from_boot("golden", "sha256", steps(nothing="", kernel="other")))
+        merged = GOLDEN.merged(
+            reference_values.from_boot("golden", "sha256", steps(nothing="", kernel="other"))
+        )
         assert len(merged.values) == len(GOLDEN.values) + 1
         assert codes(steps(kernel="other"), merged) == []
 
@@ -184,9 +224,13 @@ class TestSets:
 class TestAgain:
     def test_other_findings_stay_when_the_reference_values_change(self) -> None:
         kept = [Finding(7, "log_differs", "x"), Finding(8, "kernel_differs", "y")]
-        level, told = reappraise("h", kept, measured(steps()), REQUIRED, Criteria("sha256", [GOLDEN]))
+        level, told = reappraise(
+            "h", kept, measured(steps()), REQUIRED, Criteria("sha256", [GOLDEN])
+        )
         assert (level, [finding.code for finding in told]) == (Level.UNTRUSTED, ["log_differs"])
-        level, told = reappraise("h", kept[1:], measured(steps()), REQUIRED, Criteria("sha256", [GOLDEN]))
+        level, told = reappraise(
+            "h", kept[1:], measured(steps()), REQUIRED, Criteria("sha256", [GOLDEN])
+        )
         assert (level, told) == (Level.TRUSTED, ())
 
     def test_without_reference_values_nobody_is_judged(self) -> None:
@@ -195,7 +239,14 @@ class TestAgain:
 
     def test_what_was_measured_survives_the_store(self) -> None:
         assert measured_codec.decode(measured_codec.encode(measured(steps()))) == measured(steps())
-        for rubbish in ("", "{", "[]", "{}", '{"values": {"x": 1}, "steps": []}', '{"values": {}, "steps": [1]}'):
+        for rubbish in (
+            "",
+            "{",
+            "[]",
+            "{}",
+            '{"values": {"x": 1}, "steps": []}',
+            '{"values": {}, "steps": [1]}',
+        ):
             with pytest.raises(errors.InvalidMessage):
                 measured_codec.decode(rubbish)
 
@@ -208,7 +259,9 @@ class TestAgain:
 
 
 words = st.sampled_from([word for _, word in PARTS] + ["evil", "module"])
-taken_steps = st.lists(st.builds(Step, st.sampled_from([17, 18]), words, words.map(digest)), max_size=9).map(tuple)
+taken_steps = st.lists(
+    st.builds(Step, st.sampled_from([17, 18]), words, words.map(digest)), max_size=9
+).map(tuple)
 
 
 @given(taken_steps)
@@ -225,8 +278,15 @@ def test_a_changed_boot_is_never_good(order: list[Step], position: int, word: st
     assert codes(tuple(changed)) != []
 
 
-@given(taken_steps, st.lists(st.builds(Value, st.just("sha256"), st.just(17), words, words.map(digest)), max_size=5))
-def test_another_good_value_never_makes_a_good_host_worse(taken: tuple[Step, ...], values: list[Value]) -> None:
+@given(
+    taken_steps,
+    st.lists(
+        st.builds(Value, st.just("sha256"), st.just(17), words, words.map(digest)), max_size=5
+    ),
+)
+def test_another_good_value_never_makes_a_good_host_worse(
+    taken: tuple[Step, ...], values: list[Value]
+) -> None:
     known = [value for value in values if (value.pcr, value.component) in GOLDEN.slots]
     before, after = codes(taken), codes(taken, GOLDEN.with_values(known))
     assert before != [] or after == []

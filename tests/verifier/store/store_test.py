@@ -1,6 +1,7 @@
 # SPDX-FileCopyrightText: The ovirt_tcp_plugin developers
 # SPDX-License-Identifier: Apache-2.0
-"""What is acknowledged is kept, what is refused changes nothing, and one bad row hurts only its host."""
+"""What is acknowledged is kept, what is refused changes nothing, and one bad row hurts only its
+host."""
 
 from __future__ import annotations
 
@@ -24,7 +25,15 @@ from ovirt_tcp_plugin.messages import evidence
 from ovirt_tcp_plugin.messages.result import Finding, Level
 from ovirt_tcp_plugin.verifier.appraisal.authenticity import IssuedNonce
 from ovirt_tcp_plugin.verifier.appraisal.counters import Boot
-from ovirt_tcp_plugin.verifier.store import authorities, challenges, hosts, references, results, schema, tokens
+from ovirt_tcp_plugin.verifier.store import (
+    authorities,
+    challenges,
+    hosts,
+    references,
+    results,
+    schema,
+    tokens,
+)
 from ovirt_tcp_plugin.verifier.store import database as store
 from ovirt_tcp_plugin.verifier.store.database import Database
 from ovirt_tcp_plugin.verifier.store.results import Result
@@ -35,11 +44,15 @@ from tests.verifier.software_tpm import BOOT_ID, SoftwareTpm
 ROOT = Path(__file__).parents[3]
 BOOT = Boot(BOOT_ID, 1, 2, 3)
 CLOCK_ID = "00000000-0000-0000-0000-000000000001"
-RESULT = Result(Level.UNTRUSTED, (Finding(7, "log_missing", "no log"),), CLOCK_ID, 5, BOOT, BOOT_ID, 1, "2.0")
+RESULT = Result(
+    Level.UNTRUSTED, (Finding(7, "log_missing", "no log"),), CLOCK_ID, 5, BOOT, BOOT_ID, 1, "2.0"
+)
 NONCE = IssuedNonce(evidence.Challenge(b"n" * 32, {"sha256": (17, 18)}, 100), "host-1", 1000, 1100)
 
 
-def keep(database: Database, name: str = "host-1", certificate: str = "c1", result: Result = RESULT) -> bool:
+def keep(
+    database: Database, name: str = "host-1", certificate: str = "c1", result: Result = RESULT
+) -> bool:
     return database.transact(lambda c: results.keep(c, name, certificate, result, "{}"))
 
 
@@ -47,7 +60,9 @@ def spoil(database: Database, table: str, key: str, column: str) -> None:
     """Put rubbish into one field, as a bad disk or a bad hand would."""
     statement = sa.text(f"UPDATE {table} SET {column} = :rubbish WHERE {key} = 'host-1'")  # noqa: S608
     binary = column.endswith("public")
-    database.transact(lambda c: c.execute(statement, {"rubbish": b'{"half' if binary else '{"half'}))
+    database.transact(
+        lambda c: c.execute(statement, {"rubbish": b'{"half' if binary else '{"half'})
+    )
 
 
 class TestEnrolment:
@@ -72,14 +87,18 @@ class TestEnrolment:
         assert database.transact(lambda c: hosts.find(c, "host-2")) is None
         assert database.transact(lambda c: tokens.find(c, "token of host-2 c2")) is not None
 
-    def test_refuses_a_second_tpm_under_a_known_name_until_it_is_removed(self, database: Database) -> None:
+    def test_refuses_a_second_tpm_under_a_known_name_until_it_is_removed(
+        self, database: Database
+    ) -> None:
         enrol(database, "host-1", SoftwareTpm(), "c1", "first ek")
         with pytest.raises(errors.Refused, match=r"name_in_use.*replace-tpm host-1"):
             enrol(database, "host-1", SoftwareTpm(1), "c2", "second ek")
         database.transact(lambda c: hosts.remove(c, "host-1"))
         enrol(database, "host-1", SoftwareTpm(1), "c3", "second ek")
 
-    def test_a_reinstalled_host_loses_its_certificate_counters_and_result(self, database: Database) -> None:
+    def test_a_reinstalled_host_loses_its_certificate_counters_and_result(
+        self, database: Database
+    ) -> None:
         enrol(database, "host-1", SoftwareTpm(), "c1", "the ek")
         keep(database)
         enrol(database, "host-1", SoftwareTpm(), "c2", "the ek")
@@ -103,7 +122,9 @@ class TestEnrolment:
 
     def test_a_token_is_removed_by_what_it_is_called_in_public(self, database: Database) -> None:
         for secret in ("mine", "other"):
-            database.transact(lambda c, secret=secret: tokens.add(c, secret, Token("viewer", note=secret)))
+            database.transact(
+                lambda c, secret=secret: tokens.add(c, secret, Token("viewer", note=secret))
+            )
         known = database.transact(tokens.every)
         (mine,) = (identifier for identifier, token in known.items() if token.note == "mine")
         for wrong in ("", "%", mine[:11], "000000000000"):
@@ -117,7 +138,10 @@ class TestEnrolment:
         database.transact(lambda c: tokens.add(c, "old", Token("enrolment", "host-1", end_s=10)))
         database.transact(lambda c: tokens.add(c, "young", Token("enrolment", "host-1", end_s=30)))
         database.transact(lambda c: tokens.forget_ended(c, 20))
-        found = [database.transact(lambda c, secret=secret: tokens.find(c, secret)) for secret in ("old", "young")]
+        found = [
+            database.transact(lambda c, secret=secret: tokens.find(c, secret))
+            for secret in ("old", "young")
+        ]
         assert [one is None for one in found] == [True, False]
 
     def test_refuses_a_server_with_another_authority(self, database: Database) -> None:
@@ -131,7 +155,9 @@ class TestRounds:
     def test_a_nonce_is_taken_back_once(self, database: Database) -> None:
         enrol(database, "host-1", SoftwareTpm(), "c1")
         database.transact(lambda c: challenges.issue(c, NONCE, CLOCK_ID))
-        taken = [database.transact(lambda c: challenges.take(c, "host-1", b"n" * 32)) for _ in range(2)]
+        taken = [
+            database.transact(lambda c: challenges.take(c, "host-1", b"n" * 32)) for _ in range(2)
+        ]
         assert taken == [True, False]
 
     def test_a_nonce_of_another_host_is_not_taken(self, database: Database) -> None:
@@ -147,7 +173,9 @@ class TestRounds:
         assert out is not None
         assert (out.nonce, out.clock_id) == (NONCE, CLOCK_ID)
 
-    def test_an_answer_counts_for_the_questions_before_its_challenge(self, database: Database) -> None:
+    def test_an_answer_counts_for_the_questions_before_its_challenge(
+        self, database: Database
+    ) -> None:
         enrol(database, "host-1", SoftwareTpm(), "c1")
         assert database.transact(lambda c: challenges.ask(c, ["host-1", "nobody"])) == {"host-1": 1}
         assert database.transact(challenges.outstanding) == ["host-1"]
@@ -170,12 +198,16 @@ class TestResults:
         assert database.transact(lambda c: hosts.find(c, "host-1")) == host
         keep(database)
         keep(database, result=dataclasses.replace(RESULT, born_ms=6))
-        assert database.transact(lambda c: results.find(c, "host-1")) == dataclasses.replace(RESULT, born_ms=6)
+        assert database.transact(lambda c: results.find(c, "host-1")) == dataclasses.replace(
+            RESULT, born_ms=6
+        )
         assert database.transact(lambda c: results.measured(c, ["host-1"])) == {"host-1": "{}"}
 
     def test_a_host_without_a_result_is_known_all_the_same(self, database: Database) -> None:
         enrol(database, "host-1", SoftwareTpm(), "c1")
-        assert database.transact(lambda c: results.of_hosts(c, ["nobody", "host-1"])) == {"host-1": None}
+        assert database.transact(lambda c: results.of_hosts(c, ["nobody", "host-1"])) == {
+            "host-1": None
+        }
         assert database.transact(results.of_all) == {"host-1": None}
 
     def test_judging_again_never_overwrites_newer_evidence(self, database: Database) -> None:
@@ -185,8 +217,14 @@ class TestResults:
         trusted = dataclasses.replace(RESULT, level=Level.TRUSTED, findings=(), reference_version=2)
         database.transact(lambda c: results.reappraise(c, "host-1", RESULT, trusted))
         assert database.transact(lambda c: results.find(c, "host-1")) == newer
-        database.transact(lambda c: results.reappraise(c, "host-1", newer, dataclasses.replace(trusted, born_ms=9)))
-        assert database.transact(lambda c: results.find(c, "host-1")) == dataclasses.replace(trusted, born_ms=9)
+        database.transact(
+            lambda c: results.reappraise(
+                c, "host-1", newer, dataclasses.replace(trusted, born_ms=9)
+            )
+        )
+        assert database.transact(lambda c: results.find(c, "host-1")) == dataclasses.replace(
+            trusted, born_ms=9
+        )
 
 
 class TestCorruptRows:
@@ -204,7 +242,9 @@ class TestCorruptRows:
         assert "record unreadable host=host-1" in caplog.text
 
     @pytest.mark.parametrize("column", ["ek_public", "ak_public", "tpm_family"])
-    def test_a_corrupt_identity_hurts_only_its_own_host(self, database: Database, column: str) -> None:
+    def test_a_corrupt_identity_hurts_only_its_own_host(
+        self, database: Database, column: str
+    ) -> None:
         for number in (1, 2):
             enrol(database, f"host-{number}", SoftwareTpm(), f"c{number}")
         spoil(database, "hosts", "name", column)
@@ -253,12 +293,17 @@ class TestReferenceValues:
 class TestDatabase:
     def test_refuses_one_of_a_newer_release(self, database_url: str) -> None:
         database = Database(database_url)
-        database.transact(lambda c: c.execute(sa.text("UPDATE alembic_version SET version_num = '9999'")))
+        database.transact(
+            lambda c: c.execute(sa.text("UPDATE alembic_version SET version_num = '9999'"))
+        )
         database.close()
         with pytest.raises(errors.InvalidConfig, match="9999"):
             Database(database_url)
 
-    @pytest.mark.parametrize("url", ["mysql://x/y", "rubbish", "postgresql://x@127.0.0.1:1/none", "sqlite:////no/such/dir/x"])
+    @pytest.mark.parametrize(
+        "url",
+        ["mysql://x/y", "rubbish", "postgresql://x@127.0.0.1:1/none", "sqlite:////no/such/dir/x"],
+    )
     def test_refuses_what_is_no_database(self, url: str) -> None:
         with pytest.raises(errors.InvalidConfig):
             Database(url)
@@ -290,16 +335,28 @@ class TestDatabase:
         ]
 
         async def write_all() -> list[object]:
-            return await asyncio.gather(*(database.write(work) for work in works), return_exceptions=True)
+            return await asyncio.gather(
+                *(database.write(work) for work in works), return_exceptions=True
+            )
 
         outcomes = asyncio.run(write_all())
-        assert [type(one) for one in outcomes] == [type(None), errors.Conflict, errors.Unavailable, type(None)]
-        kept = [database.transact(lambda c, s=s: tokens.find(c, s)) for s in ("first", "half", "last")]
+        assert [type(one) for one in outcomes] == [
+            type(None),
+            errors.Conflict,
+            errors.Unavailable,
+            type(None),
+        ]
+        kept = [
+            database.transact(lambda c, s=s: tokens.find(c, s)) for s in ("first", "half", "last")
+        ]
         assert [one is not None for one in kept] == [True, False, True]
 
     def test_keeps_what_it_acknowledged_through_kill_9(self, database_url: str) -> None:
         writer = subprocess.Popen(
-            [sys.executable, "-c", _WRITER, database_url], stdout=subprocess.PIPE, text=True, cwd=ROOT
+            [sys.executable, "-c", _WRITER, database_url],
+            stdout=subprocess.PIPE,
+            text=True,
+            cwd=ROOT,
         )
         assert writer.stdout is not None
         acknowledged = [int(writer.stdout.readline()) for _ in range(20)]

@@ -1,6 +1,7 @@
 # SPDX-FileCopyrightText: The ovirt_tcp_plugin developers
 # SPDX-License-Identifier: Apache-2.0
-"""The REST API: which path does what. Handlers run in threads, because a start waits for the external scheduler."""
+"""The REST API: which path does what. Handlers run in threads, because a start waits for the
+external scheduler."""
 
 from __future__ import annotations
 
@@ -63,7 +64,9 @@ class Rest:
         # `{}` stands for an id.
         self._routes = [
             (verb, path, re.compile(path.replace("{}", "([^/]+)")), handler)
-            for (verb, _, path), handler in ((route.partition(" "), handler) for route, handler in routes.items())
+            for (verb, _, path), handler in (
+                (route.partition(" "), handler) for route, handler in routes.items()
+            )
         ]
 
     def answer(
@@ -86,7 +89,9 @@ class Rest:
         created = verb == "POST" and document.tag != "action" and _EDIT.fullmatch(path) is None
         return (201 if created else 200), document
 
-    def _handle(self, user: User, verb: str, path: str, query: Mapping[str, str], body: bytes) -> Element:
+    def _handle(
+        self, user: User, verb: str, path: str, query: Mapping[str, str], body: bytes
+    ) -> Element:
         if (verb, path) == ("GET", ""):
             with self._model.lock:
                 return documents.api(user, self._model)
@@ -96,6 +101,8 @@ class Rest:
                 self.calls[f"{verb} {name}"] += 1
                 given = documents.parse(body) if body else Element("none")
                 if needed(verb, name, path, given) - self._model.permits(user):
-                    raise Fault(403, "Operation Failed", "[User is not authorized to perform this action.]")
+                    raise Fault(
+                        403, "Operation Failed", "[User is not authorized to perform this action.]"
+                    )
                 return handler(query, given, *match.groups())
         raise Bare(404, f"{_NO_RESOURCE}{documents.API}/v4/{path}")

@@ -61,7 +61,11 @@ class AccessPaths:
     def _permits(self, query: Mapping[str, str], _: Element, uid: str) -> Element:
         with self._model.lock:
             role: Role = self._model.find("roles", uid)
-            own = [documents.permit(role, one, name) for one, name in PERMITS.items() if name in role.permits]
+            own = [
+                documents.permit(role, one, name)
+                for one, name in PERMITS.items()
+                if name in role.permits
+            ]
             return documents.listing("permits", own)
 
     def _remove_role(self, query: Mapping[str, str], _: Element, uid: str) -> Element:
@@ -70,7 +74,10 @@ class AccessPaths:
             if not role.mutable:
                 raise refusal("Cannot remove Role. Changing system Role is not allowed.")
             if any(uid in user.roles for user in self._model.users.values()):
-                text = "One or more Permissions is still associated with Role.\n- Please remove all Permissions first."
+                text = (
+                    "One or more Permissions is still associated with Role.\n- Please remove all "
+                    "Permissions first."
+                )
                 raise refusal(text)
             del self._model.roles[uid]
             return documents.action()
@@ -81,9 +88,15 @@ class AccessPaths:
 
     def _granted(self, query: Mapping[str, str], _: Element) -> Element:
         with self._model.lock:
-            every = [(self._model.roles[uid], user) for user in self._model.users.values() for uid in sorted(user.roles)]
+            every = [
+                (self._model.roles[uid], user)
+                for user in self._model.users.values()
+                for uid in sorted(user.roles)
+            ]
             granted = [documents.permission(role, user) for role, user in every]
-            return documents.listing("permissions", [*granted, *documents.everyones_permissions(True)])
+            return documents.listing(
+                "permissions", [*granted, *documents.everyones_permissions(True)]
+            )
 
     def _revoke(self, query: Mapping[str, str], _: Element, uid: str) -> Element:
         with self._model.lock:
@@ -99,7 +112,9 @@ class AccessPaths:
             user = self._model.find("users", uid)
             roles = [self._model.roles[one] for one in sorted(user.roles)]
             granted = [documents.permission(role, user, f"users/{uid}/") for role in roles]
-            return documents.listing("permissions", [*granted, *documents.everyones_permissions(False)])
+            return documents.listing(
+                "permissions", [*granted, *documents.everyones_permissions(False)]
+            )
 
     def _grant(self, query: Mapping[str, str], given: Element) -> Element:
         with self._model.lock:

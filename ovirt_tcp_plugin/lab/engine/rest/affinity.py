@@ -39,7 +39,10 @@ _GROUPS = "clusters/{}/affinitygroups"
 
 # The engine's words. A group that is unknown breaks the query behind GET, PUT and DELETE of the
 # group.
-_NO_GROUP = 'cannot invoke "org.ovirt.engine.core.common.scheduling.affinitygroup.getvmlabels()" because "ag" is null'
+_NO_GROUP = (
+    'cannot invoke "org.ovirt.engine.core.common.scheduling.affinitygroup.getvmlabels()" because '
+    '"ag" is null'
+)
 _NO_SUCH_MEMBER = {
     "hosts": "Cannot edit Affinity Group. Host does not exist.",
     "vms": "The selected VM does not exist.",
@@ -203,7 +206,8 @@ class AffinityPaths:
             # (`RemoveHostLabelFromAffinityGroupCommand`), so none ever goes.
             if member not in members or _ENTITIES[kind] == "LABEL":
                 raise invalid(
-                    f"Cannot edit Affinity Group. Provided {_ENTITIES[kind]} is invalid (does not exist)."
+                    f"Cannot edit Affinity Group. Provided {_ENTITIES[kind]} is invalid (does not "
+                    "exist)."
                 )
             members.remove(member)
             self._log(audit_log.GROUP_UPDATED, self._model.groups[uid], "updated")

@@ -16,7 +16,8 @@ _NO_ATTESTATION_SERVER = "[Attestation server should be configured correctly.]"
 
 
 class ClusterPaths:
-    """`clusters`. `attestation_server` is the value of AttestationServer, which only `trusted_service` needs."""
+    """`clusters`. `attestation_server` is the value of AttestationServer, which only
+    `trusted_service` needs."""
 
     def __init__(self, tables: Model, attestation_server: str) -> None:
         self._model, self._attestation_server = tables, attestation_server
@@ -34,7 +35,10 @@ class ClusterPaths:
             groups: dict[str, list[Element]] = {uid: [] for uid in self._model.clusters}
             for group in self._model.groups.values() if follows else ():
                 groups[group.cluster].append(documents.group(group, self._model))
-            shown = [documents.cluster(one, groups[uid] if follows else None) for uid, one in self._model.clusters.items()]
+            shown = [
+                documents.cluster(one, groups[uid] if follows else None)
+                for uid, one in self._model.clusters.items()
+            ]
             return documents.listing("clusters", shown)
 
     def _get(self, query: Mapping[str, str], _: Element, uid: str) -> Element:
@@ -48,12 +52,16 @@ class ClusterPaths:
                 raise Fault(400, "Operation Failed", _NO_ATTESTATION_SERVER)
             policy = documents.identifier(given, "scheduling_policy")
             if policy not in self._model.policies:
-                policy = cluster.policy  # it is looked for by its name then, which is the present one's
+                policy = (
+                    cluster.policy
+                )  # it is looked for by its name then, which is the present one's
             given_values = documents.properties(given, "custom_scheduling_policy_properties") or {}
             values = self._model.saved_properties(policy, {**cluster.properties, **given_values})
             known = self._model.understood(self._model.policies[policy])
             properties.validate("edit Cluster", known, values)
-            cluster.trusted_service = cluster.trusted_service if trusted is None else trusted == "true"
+            cluster.trusted_service = (
+                cluster.trusted_service if trusted is None else trusted == "true"
+            )
             cluster.policy, cluster.properties = policy, values
             text = f"Host cluster {cluster.name} was updated by {self._model.acting_name()}"
             self._model.log(audit_log.CLUSTER_UPDATED, text, cluster=uid)
@@ -61,13 +69,19 @@ class ClusterPaths:
 
     def _features(self, query: Mapping[str, str], _: Element, uid: str) -> Element:
         with self._model.lock:
-            return documents.listing("cluster_features", map(documents.feature, self._model.find("clusters", uid).features))
+            return documents.listing(
+                "cluster_features",
+                map(documents.feature, self._model.find("clusters", uid).features),
+            )
 
     def _enable_feature(self, query: Mapping[str, str], given: Element, uid: str) -> Element:
         with self._model.lock:
             cluster: Cluster = self._model.find("clusters", uid)
             name = given.get("id", "")
             if any(name not in host.features for host in self._model.up_hosts(cluster.id)):
-                raise refusal("Cannot edit Cluster. The feature is not supported by an Up Host of the cluster.")
+                raise refusal(
+                    "Cannot edit Cluster. The feature is not supported by an Up Host of the "
+                    "cluster."
+                )
             cluster.features.append(name)
             return documents.feature(name)

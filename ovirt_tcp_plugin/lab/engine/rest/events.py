@@ -62,8 +62,13 @@ class EventPaths:
         with self._model.lock:
             # Nobody looks whether they exist.
             links = {kind: documents.identifier(given, kind) for kind in ("host", "vm", "cluster")}
-            description, origin = documents.text(given, "description") or "", documents.text(given, "origin") or ""
-            row = self._model.audit_log.write_external(description, severity, origin, custom_id, flood_rate, **links)
+            description, origin = (
+                documents.text(given, "description") or "",
+                documents.text(given, "origin") or "",
+            )
+            row = self._model.audit_log.write_external(
+                description, severity, origin, custom_id, flood_rate, **links
+            )
             if links["host"] in self._model.hosts and status in _EXTERNAL_STATUSES:
                 self._model.hosts[links["host"]].external_status = status
             return documents.event(row, self._model)

@@ -39,16 +39,26 @@ class HostPaths:
         with self._model.lock:
             rows = list(self._model.hosts.values())
             if "migration_target_of" in query:
-                vms = [self._model.find("vms", uid) for uid in query["migration_target_of"].split(",")]
-                rows = [host for host in rows if all(host in self._scheduling.can_schedule(vm) for vm in vms)]
+                vms = [
+                    self._model.find("vms", uid) for uid in query["migration_target_of"].split(",")
+                ]
+                rows = [
+                    host
+                    for host in rows
+                    if all(host in self._scheduling.can_schedule(vm) for vm in vms)
+                ]
             found = search.listed(query, rows, _FIELDS)
             running = self._running() if found else {}
             whole = _all_content(query)
-            return documents.listing("hosts", [documents.host(host, whole, running.get(host.id, ())) for host in found])
+            return documents.listing(
+                "hosts", [documents.host(host, whole, running.get(host.id, ())) for host in found]
+            )
 
     def _get(self, query: Mapping[str, str], _: Element, uid: str) -> Element:
         with self._model.lock:
-            return documents.host(self._model.find("hosts", uid), _all_content(query), self._model.vms_on(uid))
+            return documents.host(
+                self._model.find("hosts", uid), _all_content(query), self._model.vms_on(uid)
+            )
 
     def _running(self) -> dict[str, list[Vm]]:
         """Return the VMs of each host that has some."""
@@ -59,7 +69,8 @@ class HostPaths:
         return running
 
     def _update(self, query: Mapping[str, str], given: Element, uid: str) -> Element:
-        """Status and external status are no part of an edit: they are passed over without a word."""
+        """Status and external status are no part of an edit: they are passed over without a
+        word."""
         with self._model.lock:
             host: Host = self._model.find("hosts", uid)
             host.name = documents.text(given, "name") or host.name
@@ -67,7 +78,10 @@ class HostPaths:
 
     def _hooks(self, query: Mapping[str, str], _: Element, uid: str) -> Element:
         host: Host = self._model.find("hosts", uid)
-        hooks = [documents.hook(uid, point, name, checksum) for (point, name), checksum in host.hooks.items()]
+        hooks = [
+            documents.hook(uid, point, name, checksum)
+            for (point, name), checksum in host.hooks.items()
+        ]
         return documents.listing("hooks", hooks)
 
     def _act(self, query: Mapping[str, str], given: Element, uid: str, verb: str) -> Element:

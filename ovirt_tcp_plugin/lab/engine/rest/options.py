@@ -16,7 +16,8 @@ LEVELS = ("4.2", "4.3", "4.4", "4.5", "4.6", "4.7", "4.8")
 
 
 class OptionPaths:
-    """`options`. Of those that matter here the engine shows one; ExternalSchedulerEnabled is internal, which is a 404.
+    """`options`. Of those that matter here the engine shows one; ExternalSchedulerEnabled is
+    internal, which is a 404.
 
     `vm_properties` is that one as of the engine's start, at the level of all clusters.
     """

@@ -2,8 +2,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Scheduling policies and their units (`ClusterPolicyCRUDCommand`, `BackendPolicyUnitsResource`).
 
-A policy can have no property that none of its units understands: a new one, without units, can have none at all. A unit
-that is added is answered with 200.
+A policy can have no property that none of its units understands: a new one, without units, can have
+none at all. A unit that is added is answered with 200.
 
 REST changes the policy that the engine has in memory, and only then the command validates it:
     what it refuses stays in
@@ -128,7 +128,10 @@ class PolicyPaths:
                 if cluster.policy == policy.id
             ]
             if users:
-                text = f"Scheduling Policy is attached to cluster(s): {','.join(users)}, please unassign cluster(s)."
+                text = (
+                    f"Scheduling Policy is attached to cluster(s): {','.join(users)}, please "
+                    "unassign cluster(s)."
+                )
                 raise invalid(f"Cannot remove Scheduling Policy. {text}")
             del self._model.policies[policy.id]
             self._model.unspoiled_policies.pop(policy.id, None)

@@ -2,8 +2,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """The engine's search language, as far as lists of events, hosts and VMs need it (`SyntaxChecker`).
 
-`type=13 or type=517 sortby time asc page 2`: terms joined by `and` and `or`, an order, a page. Without a page the first
-`max` rows are given, without `max` all; a page beyond the first has no rows without `max`.
+`type=13 or type=517 sortby time asc page 2`: terms joined by `and` and `or`, an order, a page.
+Without a page the first `max` rows are given, without `max` all; a page beyond the first has no
+rows without `max`.
 """
 
 from __future__ import annotations
@@ -18,7 +19,8 @@ _TERM = re.compile(r"\s*(\w+)\s*(!?=)\s*(\"[^\"]*\"|\S+)", re.ASCII)
 _JOIN = re.compile(r"\s+(and|or)\b", re.ASCII | re.IGNORECASE)
 # A page comes alone or after a direction, never after the field alone.
 _TAIL = re.compile(
-    r"(?:\s*sortby\s+(\w+)(?:(?:\s+(asc|desc))|(?!\s*\S)))?(?:\s*page\s+(\d+))?\s*", re.ASCII | re.IGNORECASE
+    r"(?:\s*sortby\s+(\w+)(?:(?:\s+(asc|desc))|(?!\s*\S)))?(?:\s*page\s+(\d+))?\s*",
+    re.ASCII | re.IGNORECASE,
 )
 
 Row = TypeVar("Row")
@@ -57,10 +59,17 @@ def parse(text: str) -> Search:
     if tail is None:
         raise Invalid(text)
     order, direction, page = tail.groups()
-    return Search(alternatives, (order or "").lower(), (direction or "").lower() == "desc", int(page) if page else None)
+    return Search(
+        alternatives,
+        (order or "").lower(),
+        (direction or "").lower() == "desc",
+        int(page) if page else None,
+    )
 
 
-def listed(query: Mapping[str, str], rows: Sequence[Row], fields: Mapping[str, Callable[[Row], Any]]) -> list[Row]:
+def listed(
+    query: Mapping[str, str], rows: Sequence[Row], fields: Mapping[str, Callable[[Row], Any]]
+) -> list[Row]:
     """Return the rows that a query asks for: filtered, ordered, cut. A search that is no good finds
     nothing.
 
@@ -84,7 +93,9 @@ def listed(query: Mapping[str, str], rows: Sequence[Row], fields: Mapping[str, C
 
 def _valid(text: str, fields: Mapping[str, object]) -> Search:
     search = parse(text)
-    named = {field for terms in search.alternatives for field, _, _ in terms} | ({search.order} - {""})
+    named = {field for terms in search.alternatives for field, _, _ in terms} | (
+        {search.order} - {""}
+    )
     if named - set(fields):
         raise Invalid(text)
     return search
@@ -92,6 +103,9 @@ def _valid(text: str, fields: Mapping[str, object]) -> Search:
 
 def _matches(search: Search, row: Row, fields: Mapping[str, Callable[[Row], Any]]) -> bool:
     return not search.alternatives or any(
-        all(fnmatch.fnmatchcase(str(fields[field](row)).lower(), value) is wanted for field, wanted, value in terms)
+        all(
+            fnmatch.fnmatchcase(str(fields[field](row)).lower(), value) is wanted
+            for field, wanted, value in terms
+        )
         for terms in search.alternatives
     )

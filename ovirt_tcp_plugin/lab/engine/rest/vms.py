@@ -35,7 +35,8 @@ _PREDEFINED = {
 
 
 class VmPaths:
-    """`vms`. `properties` are the definitions of UserDefinedVMProperties: name -> regular expression."""
+    """`vms`. `properties` are the definitions of UserDefinedVMProperties: name -> regular
+    expression."""
 
     def __init__(self, tables: Model, vms: Vms, properties: Mapping[str, str]) -> None:
         self._model, self._vms, self._definitions = tables, vms, properties
@@ -61,11 +62,14 @@ class VmPaths:
             configuration = None
             if query.get("all_content") == "true":
                 trusted = self._model.clusters[vm.cluster].trusted_service
-                configuration = ovf.write(Configuration(vm.id, vm.name, trusted, vm.custom_properties))
+                configuration = ovf.write(
+                    Configuration(vm.id, vm.name, trusted, vm.custom_properties)
+                )
             return documents.vm(vm, query.get("next_run") == "true", configuration=configuration)
 
     def _import(self, query: Mapping[str, str], given: Element, text: str) -> Element:
-        """A VM from an OVF. A foreign flag only warns; properties that are not defined here are dropped."""
+        """A VM from an OVF. A foreign flag only warns; properties that are not defined here are
+        dropped."""
         found = ovf.read(text)
         with self._model.lock:
             cluster = self._model.find("clusters", documents.identifier(given, "cluster"))
@@ -76,11 +80,22 @@ class VmPaths:
             vm.custom_properties = self._defined(found.properties)
             self._model.vms[uid] = vm
             links = {"vm": uid, "cluster": cluster.id}
-            self._model.log(audit_log.VM_IMPORTED, f"VM {vm.name} has been successfully imported.", **links)
+            self._model.log(
+                audit_log.VM_IMPORTED, f"VM {vm.name} has been successfully imported.", **links
+            )
             if found.trusted_service is not cluster.trusted_service:
                 trusted = found.trusted_service
-                code = audit_log.IMPORTED_FROM_TRUSTED if trusted else audit_log.IMPORTED_FROM_UNTRUSTED
-                self._model.log(code, f"The VM {vm.name} was imported across the bounds of trust.", "warning", **links)
+                code = (
+                    audit_log.IMPORTED_FROM_TRUSTED
+                    if trusted
+                    else audit_log.IMPORTED_FROM_UNTRUSTED
+                )
+                self._model.log(
+                    code,
+                    f"The VM {vm.name} was imported across the bounds of trust.",
+                    "warning",
+                    **links,
+                )
             return documents.vm(vm)
 
     def _clone(self, query: Mapping[str, str], given: Element, uid: str) -> Element:
@@ -89,7 +104,10 @@ class VmPaths:
             if vm.status != DOWN:
                 raise refusal("Cannot clone VM. VM is not down.")
             copy = Vm(model.new_id(), documents.text(given, "vm/name") or "", vm.cluster)
-            copy.high_availability, copy.custom_properties = vm.high_availability, dict(vm.custom_properties)
+            copy.high_availability, copy.custom_properties = (
+                vm.high_availability,
+                dict(vm.custom_properties),
+            )
             self._model.vms[copy.id] = copy
             text = f"VM {copy.name} creation has been completed."
             self._model.log(audit_log.VM_CLONED, text, vm=copy.id, cluster=vm.cluster)
@@ -101,13 +119,19 @@ class VmPaths:
             return self._import(query, given, configuration)
         with self._model.lock:
             cluster = documents.identifier(given, "cluster")
-            vm = Vm(model.new_id(), documents.text(given, "name") or "", self._model.find("clusters", cluster).id)
+            vm = Vm(
+                model.new_id(),
+                documents.text(given, "name") or "",
+                self._model.find("clusters", cluster).id,
+            )
             vm.high_availability = documents.text(given, "high_availability/enabled") == "true"
             vm.priority = int(documents.text(given, "high_availability/priority") or vm.priority)
             vm.custom_properties = self._properties(given, "add VM") or {}
             self._place(vm, given)
             self._model.vms[vm.id] = vm
-            self._model.log(audit_log.VM_ADDED, f"VM {vm.name} was created.", vm=vm.id, cluster=cluster)
+            self._model.log(
+                audit_log.VM_ADDED, f"VM {vm.name} was created.", vm=vm.id, cluster=cluster
+            )
             return documents.vm(vm)
 
     def _update(self, query: Mapping[str, str], given: Element, uid: str) -> Element:
@@ -165,7 +189,9 @@ class VmPaths:
     def _place(self, vm: Vm, given: Element) -> None:
         if given.find("placement_policy") is not None:
             vm.affinity = documents.text(given, "placement_policy/affinity") or vm.affinity
-            vm.pinned_to = tuple(one.get("id", "") for one in given.findall("placement_policy/hosts/host"))
+            vm.pinned_to = tuple(
+                one.get("id", "") for one in given.findall("placement_policy/hosts/host")
+            )
 
     def _properties(self, given: Element | None, what: str) -> dict[str, str] | None:
         found = documents.properties(given, "custom_properties")
@@ -178,4 +204,6 @@ class VmPaths:
         word.
         """
         definitions = {**_PREDEFINED, **self._definitions}
-        return {k: v for k, v in given.items() if k in definitions and re.fullmatch(definitions[k], v)}
+        return {
+            k: v for k, v in given.items() if k in definitions and re.fullmatch(definitions[k], v)
+        }
