@@ -9,6 +9,7 @@ import configparser
 import os
 import socket
 import subprocess
+import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -24,7 +25,9 @@ UNITS = Path(__file__).parents[2] / "examples" / "systemd"
 KILLS = 5
 # What systemd makes of the units.
 RESTART_S = 0.1
-SERVES_WITHIN_S = 1.0
+SERVES_WITHIN_S = 0.5
+# On a machine that is busy with other things: so many starts of an interpreter with asyncio.
+SERVES_WITHIN_STARTS = 5
 
 
 class Systemd:
@@ -77,6 +80,12 @@ def filterd(tmp_path: Path) -> Filterd:
     return made
 
 
+def bare_start_s() -> float:
+    began = time.perf_counter()
+    subprocess.run([sys.executable, "-c", "import asyncio"], check=True)
+    return time.perf_counter() - began
+
+
 @pytest.fixture
 def systemd(filterd: Filterd, tmp_path: Path) -> Iterator[Systemd]:
     running = Systemd(filterd, tmp_path)
@@ -112,13 +121,14 @@ def test_no_call_is_lost_and_nobody_passes_wrongly_while_it_is_killed(
     for one in threads:
         one.start()
     starts = [systemd.restart() for _ in range(KILLS)]
+    bare_starts = [bare_start_s() for _ in range(KILLS)]
     over.set()
     for one in threads:
         one.join()
     assert not [reason for reason in lost if "efused" in reason or "timed out" in reason]
     assert len(lost) <= KILLS * len(threads)
     assert answered.count([GOOD]) == len(answered) >= KILLS
-    assert min(starts) < SERVES_WITHIN_S
+    assert min(starts) < max(SERVES_WITHIN_S, SERVES_WITHIN_STARTS * min(bare_starts))
 
 
 def test_a_directory_that_cannot_be_read_does_not_end_it(filterd: Filterd, tmp_path: Path) -> None:
