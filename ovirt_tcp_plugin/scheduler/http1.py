@@ -9,12 +9,16 @@ answer has status 200, because the engine takes any other as no answer and keeps
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Sequence
 from typing import Optional
 
 MAX_HEAD_SIZE = 8192
 HEAD_END = b"\r\n\r\n"
 # The digits of a number that no body is as long as.
 MAX_DIGITS = 19
+_ANSWER_HEAD = (
+    b"HTTP/1.1 200 OK\r\nContent-Type: text/xml\r\nContent-Length: %d\r\nConnection: %b\r\n\r\n"
+)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -36,17 +40,13 @@ class Head:
 
 def parse_head(untrusted: bytes) -> Head:
     """Return the head of a request, given without the empty line that ends it."""
-    lines = untrusted.decode("latin-1").split("\r\n")
-    start = lines[0].split(" ")
+    start_line, *lines = untrusted.decode("latin-1").split("\r\n")
+    start = start_line.split(" ")
     if len(start) != 3 or start[2] not in ("HTTP/1.0", "HTTP/1.1"):
         return Head(fault="this is no request of HTTP/1.0 or HTTP/1.1")
-    fields: dict[str, str] = {}
-    for line in lines[1:]:
-        name, colon, value = line.partition(":")
-        name = name.lower()
-        if not colon or name in fields and name == "content-length":
-            return Head(fault="its head has a line that is no field, or two lengths")
-        fields[name] = value.strip(" \t")
+    fields = _fields(lines)
+    if fields is None:
+        return Head(fault="its head has a line that is no field, or two lengths")
     if "transfer-encoding" in fields:
         return Head(fault="a body is only read if its length is declared")
     length = _length(fields.get("content-length", "0"))
@@ -57,13 +57,23 @@ def parse_head(untrusted: bytes) -> Head:
     return Head(length, keeps_open, start[0] != "HEAD")
 
 
+def _fields(lines: Sequence[str]) -> Optional[dict[str, str]]:
+    """Return the fields by name; None if a line is none, or there are two lengths."""
+    fields: dict[str, str] = {}
+    for line in lines:
+        name, colon, value = line.partition(":")
+        name = name.lower()
+        if not colon or (name == "content-length" and name in fields):
+            return None
+        fields[name] = value.strip(" \t")
+    return fields
+
+
 def encode_answer(content: bytes, head: Head) -> bytes:
     """Return an answer to a request with that head."""
     connection = b"keep-alive" if head.keeps_open else b"close"
-    return (
-        b"HTTP/1.1 200 OK\r\nContent-Type: text/xml\r\nContent-Length: %d\r\nConnection: %b\r\n\r\n"
-        % (len(content), connection)
-    ) + (content if head.has_answer_body else b"")
+    answer_head = _ANSWER_HEAD % (len(content), connection)
+    return answer_head + content if head.has_answer_body else answer_head
 
 
 def _length(untrusted: str) -> Optional[int]:

@@ -60,29 +60,41 @@ def run(config_dir: Path) -> None:
 async def _serve(options: Settings) -> None:
     directory = SnapshotDirectory(options.snapshots.directory, owners(options.snapshots.owner))
     watchdog = Watchdog()
-    reading = asyncio.ensure_future(_reload(directory, watchdog))
+    first_reading = asyncio.ensure_future(_reload(directory, watchdog))
     # Calls wait meanwhile; beyond that they are answered, and VMs of pools that are not read yet
     # refused.
-    await asyncio.wait({reading}, timeout=READ_WITHIN_S)
+    await asyncio.wait({first_reading}, timeout=READ_WITHIN_S)
     scheduler = web.Scheduler(directory)
     listeners = _inherited() or _bind(options.server.address, options.server.port)
     running = server.Server(scheduler.answer, scheduler.refuse, listeners)
     sys.setswitchinterval(SWITCH_S)
     notify("READY=1")
     log.info("serving address=%s port=%d", *listeners[0].getsockname()[:2])
+    stopped = _stop_signal()
+    await first_reading
+    gc.freeze()
+    await _keep_reloading(directory, watchdog, options.snapshots.reload, stopped)
+    running.stop()
+    scheduler.close()
+    log.info("stopped")
+
+
+def _stop_signal() -> asyncio.Event:
+    """Return what SIGTERM and Ctrl-C set."""
     stopped = asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stopped.set)
-    await reading
-    gc.freeze()
+    return stopped
+
+
+async def _keep_reloading(
+    directory: SnapshotDirectory, watchdog: Watchdog, pause_s: float, stopped: asyncio.Event
+) -> None:
     while not stopped.is_set():
         await _reload(directory, watchdog)
         with contextlib.suppress(asyncio.TimeoutError):
-            await asyncio.wait_for(stopped.wait(), options.snapshots.reload)
-    running.stop()
-    scheduler.close()
-    log.info("stopped")
+            await asyncio.wait_for(stopped.wait(), pause_s)
 
 
 async def _reload(directory: SnapshotDirectory, watchdog: Watchdog) -> None:

@@ -13,7 +13,7 @@ import logging
 import os
 import stat
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Optional
 
@@ -79,15 +79,17 @@ class SnapshotDirectory:
         self.use()
 
     def confirmed_ms(self) -> int:
-        """Return when the broker last saw that all files are right (CLOCK_BOOTTIME), 0 if it does
-        not tell."""
+        """Return when the broker last saw that all files are right (CLOCK_BOOTTIME).
+
+        0 if it does not tell.
+        """
+        path = self._directory / snapshot.CONFIRMATION_FILE
         try:
-            content = self._content(
-                self._directory / snapshot.CONFIRMATION_FILE, snapshot.MAX_CONFIRMATION_SIZE
-            )
-            return min(snapshot.decode_confirmation(content, self._boot_id), clock.boottime_ms())
+            content = self._content(path, snapshot.MAX_CONFIRMATION_SIZE)
+            written_ms = snapshot.decode_confirmation(content, self._boot_id)
         except (errors.InvalidMessage, OSError):
             return 0
+        return min(written_ms, clock.boottime_ms())
 
     def changed_files(self) -> list[Path]:
         """Return the snapshot files that changed since they were read.
@@ -95,35 +97,42 @@ class SnapshotDirectory:
         The broker gives its files their names when they are whole, which changes the directory:
         without that, no file is looked at.
         """
-        began_ns = time.time_ns()
         try:
-            status = self._directory.stat()
-            self._check(status, stat.S_ISDIR)
-            if status.st_mtime_ns == self._seen_ns:
-                return []
-            with os.scandir(self._directory) as entries:
-                files = {entry.name: entry for entry in entries if entry.name.endswith(_SUFFIX)}
+            files = self._files_of_changed_directory()
         except (errors.InvalidMessage, OSError) as e:
             self._report(self._directory.name, str(e))
             self._seen_ns = 0
             return []
+        if files is None:
+            return []
+        names = sorted(files)
+        self._report_left_out(names[MAX_FILES:])
+        new = [name for name in names[:MAX_FILES] if self._is_new(files[name])]
+        self.unread = len(new)
+        return [self._directory / name for name in new]
+
+    def _files_of_changed_directory(self) -> Optional[dict[str, os.DirEntry[str]]]:
+        """Return the snapshot files by name; None if the directory did not change.
+
+        Raises InvalidMessage, OSError.
+        """
+        began_ns = time.time_ns()
+        status = self._directory.stat()
+        self._check(status, stat.S_ISDIR)
+        if status.st_mtime_ns == self._seen_ns:
+            return None
+        with os.scandir(self._directory) as entries:
+            files = {entry.name: entry for entry in entries if entry.name.endswith(_SUFFIX)}
         is_settled = began_ns - status.st_mtime_ns > CLOCK_TICK_NS
         self._seen_ns = status.st_mtime_ns if is_settled else 0
-        names = sorted(files)
-        left_out = len(names) - MAX_FILES
-        if left_out > 0:
-            reason = (
-                f"{left_out} files are left out, {names[MAX_FILES]} for one: only {MAX_FILES} are "
-                "read"
-            )
-            self._report(self._directory.name, reason)
-        else:
+        return files
+
+    def _report_left_out(self, names: Sequence[str]) -> None:
+        if not names:
             self.faults.pop(self._directory.name, None)
-        changed = [
-            self._directory / name for name in names[:MAX_FILES] if self._is_new(files[name])
-        ]
-        self.unread = len(changed)
-        return changed
+            return
+        left_out = f"{len(names)} files are left out, {names[0]} for one"
+        self._report(self._directory.name, f"{left_out}: only {MAX_FILES} are read")
 
     def read(self, path: Path) -> None:
         """Read a file that changed; `use` puts it to use. Raises nothing."""
@@ -167,22 +176,25 @@ class SnapshotDirectory:
         self.faults[name] = reason
 
     def _claim(self, pool_id: str) -> set[str]:
-        """Note which hosts a pool names now; return the pools that name one of these, or of those
-        it named before."""
+        """Note which hosts a pool names now.
+
+        Returns:
+            The pools that name one of these, or of those that it named before.
+        """
         before = self._named.get(pool_id, frozenset())
         hosts = self._pools[pool_id].hosts.keys()
-        others: set[str] = set()
+        sharing: set[str] = set()
         for host_id in (before | hosts) & self._shared:
-            others.update(self._pools_of[host_id])
+            sharing.update(self._pools_of[host_id])
         for host_id in before - hosts:
-            self._note(
-                host_id, tuple(other for other in self._pools_of[host_id] if other != pool_id)
-            )
+            others = [other for other in self._pools_of[host_id] if other != pool_id]
+            self._note(host_id, tuple(others))
         for host_id in hosts - before:
-            others.update(self._pools_of.get(host_id, ()))
-            self._note(host_id, (*self._pools_of.get(host_id, ()), pool_id))
+            earlier = self._pools_of.get(host_id, ())
+            sharing.update(earlier)
+            self._note(host_id, (*earlier, pool_id))
         self._named[pool_id] = frozenset(hosts)
-        return others
+        return sharing
 
     def _note(self, host_id: str, pool_ids: tuple[str, ...]) -> None:
         if pool_ids:
@@ -195,9 +207,11 @@ class SnapshotDirectory:
             self._shared.discard(host_id)
 
     def _pool_of(self, host_id: str) -> Optional[str]:
-        """Return the pool of a host that several name: the one that was written last; the pool that
-        it left may have ended.
-        Two files of one moment contradict each other, and then it is in none."""
+        """Return the pool of a host that several name.
+
+        It is the one that was written last; the pool that it left may have ended. Two files of one
+        moment contradict each other, and then it is in none.
+        """
         pools = [self._pools[pool_id] for pool_id in self._pools_of[host_id]]
         pools.sort(key=lambda pool: pool.written_ms)
         if pools[-1].written_ms - pools[-2].written_ms < SAME_MOMENT_MS:
@@ -205,8 +219,10 @@ class SnapshotDirectory:
         return pools[-1].pool_id
 
     def _without_foreign(self, pool: Snapshot) -> Snapshot:
-        """Return it without the hosts of another pool, or of none: calls look into it for each
-        host."""
+        """Return it without the hosts of another pool, or of none.
+
+        Calls look into it for each host.
+        """
         shared = self._shared & pool.hosts.keys()
         foreign = {host_id for host_id in shared if self._pool_of(host_id) != pool.pool_id}
         if not foreign:
@@ -217,14 +233,12 @@ class SnapshotDirectory:
         return dataclasses.replace(pool, hosts=hosts)
 
     def _report_twice(self) -> None:
-        twice = {host_id for host_id in self._shared if self._pool_of(host_id) is None}
-        if twice:
-            self._report(
-                _TWICE,
-                f"{len(twice)} hosts are in two pools, {min(twice)} for one: nothing runs there",
-            )
-        else:
+        twice = [host_id for host_id in self._shared if self._pool_of(host_id) is None]
+        if not twice:
             self.faults.pop(_TWICE, None)
+            return
+        several = f"{len(twice)} hosts are in two pools, {min(twice)} for one"
+        self._report(_TWICE, f"{several}: nothing runs there")
 
     def _is_new(self, entry: os.DirEntry[str]) -> bool:
         try:

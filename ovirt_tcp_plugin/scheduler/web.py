@@ -4,8 +4,8 @@
 `runLoadBalancing`.
 
 Source of the rules: `ExternalSchedulerBrokerImpl`. The engine keeps *all* hosts when no answer
-comes or it cannot be
-parsed, so this never raises: in doubt it answers, well-formed, that nobody passes, and why.
+comes or it cannot be parsed, so this never raises: in doubt it answers, well-formed, that nobody
+passes, and why.
 """
 
 from __future__ import annotations
@@ -51,31 +51,14 @@ class Scheduler:
 
     def answer(self, body: bytes) -> bytes:
         """Return the reply to a request."""
-        began = time.perf_counter()
         try:
-            call = xmlrpc.parse_call(body)
-            value = self._dispatch(call)
+            return self._answer(body)
         except errors.Error as e:
-            value, call = refusal(str(e)), xmlrpc.Call("?", ())
+            return self.refuse(str(e))
         except Exception as e:  # noqa: BLE001 - the edge: whatever happened, the engine must get an answer
-            value, call = (
-                refusal(
-                    f"internal fault ({type(e).__name__}); the log of ovirt-tcp-filterd says more"
-                ),
-                None,
-            )
             self._log("fault", repr(e))
-        encoded = xmlrpc.encode_answer(value)
-        if call is not None and call.method == "runFilters" and isinstance(value, dict):
-            took_ms = (time.perf_counter() - began) * 1000
-            self._log(
-                "runFilters",
-                call.parameters[2:3],
-                len(value["result"]),
-                value["errors"][:1],
-                round(took_ms, 2),
-            )
-        return encoded
+            fault = f"internal fault ({type(e).__name__})"
+            return self.refuse(f"{fault}; the log of ovirt-tcp-filterd says more")
 
     def refuse(self, reason: str) -> bytes:
         """Return the reply to what is no call."""
@@ -86,13 +69,22 @@ class Scheduler:
         self._closed.set()
         self._writer.join(2)
 
-    def _dispatch(self, call: xmlrpc.Call) -> Any:
+    def _answer(self, body: bytes) -> bytes:
+        began = time.perf_counter()
+        call = xmlrpc.parse_call(body)
+        value = self._dispatch(call)
+        encoded = xmlrpc.encode_answer(value)
+        if call.method == "runFilters":
+            took_ms = round((time.perf_counter() - began) * 1000, 2)
+            vm_id = call.parameters[2:3]
+            passed = len(value["result"])
+            self._log("runFilters", vm_id, passed, value["errors"][:1], took_ms)
+        return encoded
+
+    def _dispatch(self, call: xmlrpc.Call) -> dict[str, Any]:
         arguments = call.parameters
         if call.method == "discover" and not arguments:
-            moment = datetime.datetime.now(datetime.timezone.utc)
-            description = filter_unit.offered_description(moment, secrets.token_hex(4))
-            unit = [description, filter_unit.PROPERTIES]
-            return {"filters": {filter_unit.NAME: unit}, "scores": {}, "balance": {}}
+            return _offer()
         if call.method == "runFilters" and len(arguments) == 4:
             return self._run_filters(*arguments)
         if call.method == "runCostFunctions" and len(arguments) == 4:
@@ -116,11 +108,9 @@ class Scheduler:
         if foreign or not unit_names:
             names = ", ".join(foreign)[:100]
             return refusal(f"this scheduler has no filter {names}, only {filter_unit.NAME}")
-        values = properties if isinstance(properties, dict) else {}
-        texts = {str(name): str(value) for name, value in values.items() if value is not None}
-        accepted = trusted_hosts.accept(
-            self._directory.by_host, host_ids, vm_id, texts, boottime_ms()
-        )
+        pools = self._directory.by_host
+        asked = _properties(properties)
+        accepted = trusted_hosts.accept(pools, host_ids, vm_id, asked, boottime_ms())
         if host_ids and not accepted.hosts:
             return refusal(_sentence(vm_id, len(host_ids), [*accepted.reasons, *self._faults()]))
         return {"result_code": 0, "result": list(accepted.hosts), "errors": [], "plugin_errors": {}}
@@ -148,6 +138,14 @@ class Scheduler:
             log.info("%s", " ".join(map(str, self._lines.popleft())))
 
 
+def _offer() -> dict[str, Any]:
+    """Return the units that this scheduler has: one filter."""
+    moment = datetime.datetime.now(datetime.timezone.utc)
+    description = filter_unit.offered_description(moment, secrets.token_hex(4))
+    unit = [description, filter_unit.PROPERTIES]
+    return {"filters": {filter_unit.NAME: unit}, "scores": {}, "balance": {}}
+
+
 def refusal(reason: str) -> dict[str, Any]:
     """Return the reply by which no host passes.
 
@@ -159,10 +157,16 @@ def refusal(reason: str) -> dict[str, Any]:
 
 def _sentence(vm_id: str, asked: int, reasons: Sequence[str]) -> str:
     """Return why a VM finds no host; the clause of the most hosts first, for a portal that cuts."""
-    text = "; ".join(reasons)
-    return f"{text}. VM {vm_id[:MAX_ID_LENGTH]} may run on none of {asked} hosts."[
-        :MAX_REASON_LENGTH
-    ]
+    why = "; ".join(reasons)
+    sentence = f"{why}. VM {vm_id[:MAX_ID_LENGTH]} may run on none of {asked} hosts."
+    return sentence[:MAX_REASON_LENGTH]
+
+
+def _properties(value: object) -> dict[str, str]:
+    """Return the properties of a call that have a value, as texts."""
+    if not isinstance(value, dict):
+        return {}
+    return {str(name): str(text) for name, text in value.items() if text is not None}
 
 
 def _texts(value: object) -> Optional[list[str]]:

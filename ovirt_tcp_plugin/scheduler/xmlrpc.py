@@ -93,11 +93,16 @@ def _usual(untrusted: bytes) -> Optional[Call]:
     after = _AFTER_HOSTS.fullmatch(untrusted, hosts_end, hosts_end + MAX_OTHER_SIZE)
     if after is None or hosts_end + MAX_OTHER_SIZE < len(untrusted):
         call = _any(untrusted[:hosts_begin] + untrusted[hosts_end:])
-        return Call(call.method, (call.parameters[0], hosts, *call.parameters[2:]))
-    names = _split(before.group(1), *_UNTYPED)
-    members = _split(after.group(2) or b"", "<member><name>", "</value></member>")
-    properties = dict(member.split("</name><value>") for member in members)
-    return Call("runFilters", (names, hosts, after.group(1).decode("ascii"), properties))
+        units, _, *others = call.parameters
+        return Call(call.method, (units, hosts, *others))
+    units = _split(before.group(1), *_UNTYPED)
+    vm_id = after.group(1).decode("ascii")
+    return Call("runFilters", (units, hosts, vm_id, _properties(after.group(2) or b"")))
+
+
+def _properties(members: bytes) -> dict[str, str]:
+    pairs = _split(members, "<member><name>", "</value></member>")
+    return dict(pair.split("</name><value>") for pair in pairs)
 
 
 def _rows(untrusted: bytes) -> Optional[list[str]]:
@@ -179,11 +184,14 @@ def _text(value: str) -> str:
     """Return text for XML; characters that XML cannot have would make the engine keep all hosts."""
     if value.isascii() and value.isprintable():  # every host id
         return _escape(value)
-    legal = "".join(
-        c if c in "\t\n\r" or " " <= c < "\ud800" or "\ue000" <= c < "\ufffe" else "?"
-        for c in value
-    )
-    return _escape(legal)
+    return _escape("".join(c if _is_legal(c) else "?" for c in value))
+
+
+def _is_legal(character: str) -> bool:
+    """XML 1.0, 2.2, without the planes beyond the first."""
+    if character in "\t\n\r":
+        return True
+    return " " <= character < "\ud800" or "\ue000" <= character < "\ufffe"
 
 
 def _escape(value: str) -> str:
@@ -230,11 +238,11 @@ class _Reader:
         self.stack.pop()
         text = "".join(self._text)
         if tag in _SCALARS:
-            self._value, self._typed = text, True
+            self._set(text)
         elif tag in _NULLS:
-            self._value, self._typed = None, True
+            self._set(None)
         elif tag in ("array", "struct"):
-            self._value, self._typed = self._containers.pop(), True
+            self._set(self._containers.pop())
         elif tag == "value":
             self._take(self._value if self._typed else text)
         elif tag == "name":
@@ -253,7 +261,11 @@ class _Reader:
             self._containers[-1].append(value)
         elif parent != "member":
             raise errors.InvalidMessage(_WHAT, "a value in a wrong place")
-        self._value, self._typed = value, True
+        self._set(value)
+
+    def _set(self, value: Any) -> None:
+        self._value = value
+        self._typed = True
 
     def _end_member(self) -> None:
         if not self._names or not self._containers or not isinstance(self._containers[-1], dict):
