@@ -17,7 +17,7 @@ SYSTEM_PACKAGES := swtpm swtpm-tools tpm2-tools tboot gnutls-bin openssl \
 TEST_PACKAGES := postgresql
 
 # The tests of one file stay together: some build on each other, and share what takes long to make.
-SPREAD := --numprocesses auto --maxprocesses 4 --dist loadfile
+SPREAD := --numprocesses auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder
 
 HOSTS ?= 6
 

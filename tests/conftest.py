@@ -27,6 +27,15 @@ hypothesis.settings.register_profile(
 )
 hypothesis.settings.load_profile("busy")
 
+# One process runs all tests of a file: begun last, these would keep it busy alone.
+LONGEST_FILES = (
+    "lab/story_test.py",
+    "verifier/web_test.py",
+    "fuzz/targets_test.py",
+    "admin/setup/phases_test.py",
+    "verifier/kill_test.py",
+)
+
 # Each takes half a second to make; a test with more hosts than that makes the others itself.
 READY_MADE = 3
 
@@ -77,6 +86,13 @@ _KINDS: set[str] = set()
 def pytest_configure(config: pytest.Config) -> None:
     """Listen to what our programs ask."""
     config.stash[WATCH] = Watch()
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Begin with the files that take longest."""
+    directory = Path(__file__).parent
+    longest = [directory / name for name in LONGEST_FILES]
+    items.sort(key=lambda item: item.path not in longest)
 
 
 def pytest_report_header() -> str:
