@@ -57,6 +57,10 @@ class Unavailable(Error):
         self.reason = reason
 
 
+class RequestFailed(Unavailable):
+    """A peer is there, but fails at this one request: others need not wait for it."""
+
+
 class CertificateFault(Unavailable):
     """A peer's certificate is not good, or a file that is needed to check it or to show ours."""
 

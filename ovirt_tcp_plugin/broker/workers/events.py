@@ -3,7 +3,8 @@
 """Takes what the broker noticed and did into its history, and from there into the engine's events.
 
 An event that the engine cannot take now is written later under the same number, which makes a
-second try harmless; neither an engine that is away nor a restart of the broker loses one.
+second try harmless; neither an engine that is away nor a restart of the broker loses one. Where the
+engine is there and fails at one event, the others do not wait for it.
 """
 
 from __future__ import annotations
@@ -25,6 +26,8 @@ log = logging.getLogger("broker.event_writer")
 # An engine that did not take an event is asked again after this.
 RETRY_MS = 1000
 EVENTS_AT_ONCE = 100
+# An event that the engine fails at for so long stays in the history only.
+GIVE_UP_AFTER_MS = 3_600_000
 
 
 class EventWriter:
@@ -45,6 +48,8 @@ class EventWriter:
         self._clock = clock
         self._lock = threading.Lock()
         self._next_ms = 0
+        # By number: since when the engine fails at an event.
+        self._failing_since_ms: dict[int, int] = {}
         # How many of the notices that fell out of the outbox have been counted.
         self._overflowed = 0
 
@@ -75,19 +80,43 @@ class EventWriter:
             return
         # Stays so if an event cannot be written now.
         self._next_ms = self._clock.now_ms() + RETRY_MS
-        for number, notice in self._history.waiting(EVENTS_AT_ONCE):
+        waiting = self._history.waiting(EVENTS_AT_ONCE)
+        for number, notice in waiting:
             self._write(notice, number)
-        self._next_ms = 0
+        # The history forgets what is very old, though it waits.
+        for number in self._failing_since_ms.keys() - {number for number, _ in waiting}:
+            del self._failing_since_ms[number]
+        if not self._failing_since_ms:
+            self._next_ms = 0
 
     def _write(self, notice: Notice, number: int) -> None:
         try:
             self._add(notice, number)
+        except errors.RequestFailed as e:
+            self._failed(notice, number, e)
         except (errors.Conflict, errors.NotFound) as e:
-            log.error("event lost code=%s error=%s", notice.code, e)
-            self._metrics.event(written=False)
+            self._give_up(notice, number, e)
         else:
             self._metrics.event(written=True)
+            self._settle(number)
+
+    def _failed(self, notice: Notice, number: int, error: errors.RequestFailed) -> None:
+        now_ms = self._clock.now_ms()
+        since_ms = self._failing_since_ms.get(number)
+        if since_ms is None:
+            log.warning("event not written, tried again code=%s error=%s", notice.code, error)
+            self._failing_since_ms[number] = now_ms
+        elif now_ms - since_ms >= GIVE_UP_AFTER_MS:
+            self._give_up(notice, number, error)
+
+    def _give_up(self, notice: Notice, number: int, error: errors.Error) -> None:
+        log.error("event lost code=%s error=%s", notice.code, error)
+        self._metrics.event(written=False)
+        self._settle(number)
+
+    def _settle(self, number: int) -> None:
         self._history.settle(number)
+        self._failing_since_ms.pop(number, None)
 
     def _add(self, notice: Notice, number: int) -> None:
         try:

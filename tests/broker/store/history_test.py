@@ -23,7 +23,7 @@ from ovirt_tcp_plugin.broker.store import history as history_module
 from ovirt_tcp_plugin.broker.store.database import Database
 from ovirt_tcp_plugin.broker.store.history import MAX_EVENT_NUMBER, History
 from ovirt_tcp_plugin.broker.store.tokens import Tokens
-from ovirt_tcp_plugin.broker.workers.events import RETRY_MS, EventWriter
+from ovirt_tcp_plugin.broker.workers.events import GIVE_UP_AFTER_MS, RETRY_MS, EventWriter
 from ovirt_tcp_plugin.placement.inventory import Notice
 from tests.broker.state.broker_state_test import World
 
@@ -130,12 +130,16 @@ class FakeEngine:
     """Takes events, or does not."""
 
     def __init__(self) -> None:
-        self.away, self.gone = False, {"h9"}
+        self.away = False
+        self.gone = {"h9"}
+        self.bad_texts: set[str] = set()
         self.events: dict[int, Notice] = {}
 
     def add_event(self, told: Notice, number: int) -> None:
         if self.away:
             raise errors.Unavailable("the engine", "it restarts")
+        if told.text in self.bad_texts:
+            raise errors.RequestFailed("the engine", "HTTP response code is 500")
         if told.host_id in self.gone:
             raise errors.NotFound("object at the engine", told.host_id)
         self.events[number] = told
@@ -164,6 +168,29 @@ class TestEvents:
         assert list(self.engine.events) == [number]
         assert "host-0 is untrusted" in self.engine.events[number].text
         assert self.history.waiting(5) == []
+
+    def test_one_that_the_engine_fails_at_keeps_no_other_waiting(self) -> None:
+        self.engine.bad_texts = {"bad"}
+        for text in ("bad", "good"):
+            self.world.knowledge.tell(Notice("code", "normal", text))
+        self.writer.step()
+        assert [event.text for event in self.engine.events.values()] == ["good"]
+        self.engine.bad_texts.clear()
+        self.world.clock.pass_ms(RETRY_MS)
+        self.writer.step()
+        assert [event.text for event in self.engine.events.values()] == ["good", "bad"]
+
+    def test_one_that_the_engine_always_fails_at_is_lost_and_counted(self) -> None:
+        self.engine.bad_texts = {"bad"}
+        self.world.knowledge.tell(Notice("code", "normal", "bad"))
+        self.writer.step()
+        self.world.clock.pass_ms(GIVE_UP_AFTER_MS - 1)
+        self.writer.step()
+        assert len(self.history.waiting(5)) == 1
+        self.world.clock.pass_ms(RETRY_MS)
+        self.writer.step()
+        assert self.history.waiting(5) == []
+        assert self.metrics._events.labels("lost")._value.get() == 1
 
     def test_one_about_something_that_is_gone_is_written_without_the_link(self) -> None:
         self.world.knowledge.tell(Notice("gone", "warning", "it was here", host_id="h9"))
