@@ -36,7 +36,12 @@ class StateFile:
     """
 
     def __init__(self, directory: Path) -> None:
-        directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+        """Take a directory, made if it is missing. Raises InvalidConfig if it cannot be made."""
+        try:
+            directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+        except OSError as e:
+            fault = f"state.directory: {directory} cannot be made: {e.strerror}"
+            raise errors.InvalidConfig("broker.yaml", [fault]) from e
         self._path = directory / "state.json"
         self._lock = threading.Lock()
         self.last_event: Optional[int] = None
@@ -46,18 +51,21 @@ class StateFile:
     def load(self, state: BrokerState) -> None:
         """Restore what was saved.
 
-        An unreadable file is set aside; then every host is attested as if for the first time.
+        A file that says nothing is set aside, and one that cannot be read is left alone; then every
+        host is attested as if for the first time. A broker that did not start would protect nobody.
         """
         try:
             content = self._path.read_bytes()
         except FileNotFoundError:
             return
+        except OSError as e:
+            log.error("state unreadable error=%s: every host is attested anew", e)
+            return
         try:
             self._restore(content, state)
         except (errors.InvalidMessage, KeyError, TypeError, ValueError, AttributeError) as e:
-            aside = self._path.with_suffix(".broken")
-            self._path.replace(aside)
-            log.error("state unreadable error=%s set_aside=%s", e, aside)
+            log.error("state unreadable error=%s: every host is attested anew", e)
+            self._set_aside()
 
     def save(self, state: BrokerState) -> None:
         """Write what is known now; when this returns, it survives a crash."""
@@ -72,6 +80,15 @@ class StateFile:
                 "seen_events": sorted(self.seen)[-MAX_SEEN:],
             }
             durable.replace(self._path, json.dumps(content).encode())
+
+    def _set_aside(self) -> None:
+        aside = self._path.with_suffix(".broken")
+        try:
+            self._path.replace(aside)
+        except OSError as e:
+            log.error("state not set aside error=%s", e)
+        else:
+            log.error("state set aside file=%s", aside)
 
     def _restore(self, content: bytes, state: BrokerState) -> None:
         members = json_fields.members(json_fields.parse(content, "state", MAX_SIZE), "state")

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from ovirt_tcp_plugin import errors
 from ovirt_tcp_plugin.broker.state.broker_state import BrokerState
 from ovirt_tcp_plugin.broker.store.state_file import StateFile
 from tests.broker.state.broker_state_test import OPTIONS
@@ -67,3 +68,25 @@ def test_an_unreadable_file_is_set_aside(directory: Path, content: bytes) -> Non
     StateFile(directory).load(restored)
     assert (directory / "state.broken").read_bytes() == content
     assert restored.encode()["verdicts"] == {}
+
+
+def test_one_that_cannot_be_read_is_left_alone_and_trusts_nobody(tmp_path: Path) -> None:
+    (tmp_path / "state.json").mkdir()
+    restored = knowledge(FakeClock())
+    StateFile(tmp_path).load(restored)
+    assert restored.encode()["verdicts"] == {}
+    assert (tmp_path / "state.json").is_dir()
+
+
+def test_one_that_cannot_be_set_aside_stops_nothing(directory: Path) -> None:
+    (directory / "state.json").write_bytes(b"{}")
+    (directory / "state.broken" / "file").mkdir(parents=True)
+    restored = knowledge(FakeClock())
+    StateFile(directory).load(restored)
+    assert restored.encode()["verdicts"] == {}
+
+
+def test_a_directory_that_cannot_be_made_is_a_fault_of_the_configuration(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(errors.InvalidConfig, match="state.directory: .*file/state cannot be made"):
+        StateFile(tmp_path / "file" / "state")
