@@ -14,11 +14,17 @@ from typing import Any
 from ovirtsdk4 import types
 
 from ovirt_tcp_plugin import errors
-from ovirt_tcp_plugin.engine.affinity_conflicts import AffinityRule, SeparatingGroup
+from ovirt_tcp_plugin.engine.affinity_conflicts import AffinityRule, EnforcingGroup
 from ovirt_tcp_plugin.engine.client import read_clusters, read_listing, read_units
 from ovirt_tcp_plugin.engine.scheduling_policies import Content
 from ovirt_tcp_plugin.engine.sdk import Access, Sdk, properties
-from ovirt_tcp_plugin.placement.inventory import Cluster, Listing, Unit
+from ovirt_tcp_plugin.placement.inventory import (
+    WALL_DESCRIPTION,
+    Cluster,
+    Listing,
+    Unit,
+    bears_wall_name,
+)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -50,13 +56,16 @@ class AdminClient:
     def __init__(self, access: Access) -> None:
         self._call = Sdk(access).call
 
-    def forbidding_groups(self, cluster_ids: Iterable[str]) -> tuple[SeparatingGroup, ...]:
-        """Return the affinity groups of these clusters with a rule that keeps members apart."""
+    def enforcing_groups(self, cluster_ids: Iterable[str]) -> tuple[EnforcingGroup, ...]:
+        """Return the affinity groups of these clusters with a rule that takes hosts away from VMs.
 
-        def read(system: Any) -> tuple[SeparatingGroup, ...]:
-            groups: list[SeparatingGroup] = []
+        The walls are not among them.
+        """
+
+        def read(system: Any) -> tuple[EnforcingGroup, ...]:
+            groups: list[EnforcingGroup] = []
             for cluster_id in cluster_ids:
-                groups += _forbidding(system, cluster_id)
+                groups += _enforcing(system, cluster_id)
             return tuple(groups)
 
         return self._call("list affinity groups", read)
@@ -295,15 +304,16 @@ def _properties(values: Mapping[str, str]) -> list[types.Property]:
     return [types.Property(name=name, value=value) for name, value in values.items()]
 
 
-def _forbidding(system: Any, cluster_id: str) -> Iterable[SeparatingGroup]:
+def _enforcing(system: Any, cluster_id: str) -> Iterable[EnforcingGroup]:
     service = system.clusters_service().cluster_service(cluster_id).affinity_groups_service()
     for group in service.list():
         hosts_rule = _rule(group.hosts_rule)
         vms_rule = _rule(group.vms_rule)
-        if not hosts_rule.forbids and not vms_rule.forbids:
+        is_wall = bears_wall_name(group.name, cluster_id) or group.description == WALL_DESCRIPTION
+        if is_wall or not (hosts_rule.binds or vms_rule.forbids):
             continue
         host_ids, vm_ids = _members(system, service.group_service(group.id))
-        yield SeparatingGroup(
+        yield EnforcingGroup(
             group.id, group.name, cluster_id, hosts_rule, vms_rule, host_ids, vm_ids
         )
 

@@ -3,8 +3,8 @@
 """Which affinity groups of administrators contradict the wall of a trusted pool. Pure.
 
 `setup` and `doctor` report them. The wall is an enforcing positive rule between VMs and hosts. Both
-an enforcing negative rule of the same VMs and one between VMs take hosts away from what the wall
-leaves: a VM may find no host at all, though trusted ones are Up.
+an enforcing rule of the same VMs, of either sign, and a negative one between VMs take hosts away
+from what the wall leaves: a VM may find no host at all, though trusted ones are Up.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Collection, Iterable, Mapping
 
-from ovirt_tcp_plugin.placement.inventory import Vm, wall_name
+from ovirt_tcp_plugin.placement.inventory import Vm, bears_wall_name
 from ovirt_tcp_plugin.placement.pools import Pool, exempt_vms, needs_trust
 
 # So many names of VMs are shown; the group itself has the others.
@@ -28,13 +28,23 @@ class AffinityRule:
     positive: bool = True
 
     @property
+    def binds(self) -> bool:
+        """Whether it holds always, and not only if there is nothing better."""
+        return self.enabled and self.enforcing
+
+    @property
     def forbids(self) -> bool:
-        """Whether it keeps its members apart, and not only if there is nothing better."""
-        return self.enabled and self.enforcing and not self.positive
+        """Whether it always keeps its members apart."""
+        return self.binds and not self.positive
+
+    @property
+    def requires(self) -> bool:
+        """Whether it always keeps its members together."""
+        return self.binds and self.positive
 
 
 @dataclasses.dataclass(frozen=True)
-class SeparatingGroup:
+class EnforcingGroup:
     """An affinity group of a cluster. The members are those of its labels, too."""
 
     id: str
@@ -59,7 +69,7 @@ class AffinityConflict:
 def conflicts(
     pools: Mapping[str, Pool],
     vms: Iterable[Vm],
-    groups: Iterable[SeparatingGroup],
+    groups: Iterable[EnforcingGroup],
     exempt: Collection[str] = (),
 ) -> list[AffinityConflict]:
     """Return the groups that may leave a VM of a pool without a host.
@@ -77,12 +87,12 @@ def conflicts(
         for vm in bound:
             if vm.id in group.vm_ids and vm.cluster_id == group.cluster_id:
                 names.append(vm.name)
-        if names and group.name != wall_name(group.cluster_id):
+        if names and not bears_wall_name(group.name, group.cluster_id):
             contradictions += _of_group(pools[group.cluster_id], group, sorted(names))
     return contradictions
 
 
-def _of_group(pool: Pool, group: SeparatingGroup, names: list[str]) -> Iterable[AffinityConflict]:
+def _of_group(pool: Pool, group: EnforcingGroup, names: list[str]) -> Iterable[AffinityConflict]:
     """Return how a group contradicts the wall; `names` are those of its VMs that need trust."""
     subject = f"Affinity group {group.name} of cluster {pool.name} keeps"
     shown = ", ".join(names[:MAX_NAMES])
@@ -94,6 +104,13 @@ def _of_group(pool: Pool, group: SeparatingGroup, names: list[str]) -> Iterable[
             " no other host is trusted, these VMs do not start."
         )
         step = "make the rule not enforcing, or take the VMs out of the group"
+        yield AffinityConflict(group.cluster_id, group.name, text, step)
+    if group.hosts_rule.requires and group.host_ids:
+        text = (
+            f"{subject} {shown} on {len(group.host_ids)} hosts by an enforcing positive rule: when"
+            " none of them is trusted, these VMs do not start."
+        )
+        step = "make the rule not enforcing, or see that hosts of the group are trusted"
         yield AffinityConflict(group.cluster_id, group.name, text, step)
     if group.vms_rule.forbids and len(names) > 1:
         text = (

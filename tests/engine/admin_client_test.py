@@ -11,10 +11,11 @@ import pytest
 
 from ovirt_tcp_plugin import errors
 from ovirt_tcp_plugin.engine.admin_client import AdminClient
-from ovirt_tcp_plugin.engine.affinity_conflicts import SeparatingGroup
+from ovirt_tcp_plugin.engine.affinity_conflicts import EnforcingGroup
 from ovirt_tcp_plugin.engine.sdk import Access
 from ovirt_tcp_plugin.lab.engine import model
 from ovirt_tcp_plugin.lab.engine.server import Config, EngineSimulator
+from ovirt_tcp_plugin.placement.inventory import wall_name
 from tests.broker.site import ADMINISTRATOR, PASSWORD
 
 
@@ -35,7 +36,7 @@ def administration(engine: EngineSimulator, pki: Path, password: str = PASSWORD)
 
 def test_a_wrong_password_is_one_plain_sentence(engine: EngineSimulator, site_pki: Path) -> None:
     with pytest.raises(errors.Unavailable, match="refuses the log-in of admin@internal"):
-        administration(engine, site_pki, "wrong").forbidding_groups(engine.model.clusters)
+        administration(engine, site_pki, "wrong").enforcing_groups(engine.model.clusters)
 
 
 def test_a_group_that_is_gone_is_removed_already(engine: EngineSimulator, site_pki: Path) -> None:
@@ -50,7 +51,7 @@ def test_a_group_that_is_gone_is_removed_already(engine: EngineSimulator, site_p
     administrator.remove_group(cluster, "g")
 
 
-def test_groups_that_forbid_come_with_all_members_and_the_others_not_at_all(
+def test_groups_that_bind_come_with_all_members_and_the_others_not_at_all(
     engine: EngineSimulator, site_pki: Path
 ) -> None:
     tables, (cluster,) = engine.model, engine.model.clusters
@@ -61,10 +62,17 @@ def test_groups_that_forbid_come_with_all_members_and_the_others_not_at_all(
         "g", "apart", cluster, apart, model.Rule(), [h1], [vm1], ["l"], ["l"]
     )
     tables.groups["t"] = model.AffinityGroup(
-        "t", "together", cluster, together, together, [h1], [vm1]
+        "t", "together", cluster, model.Rule(), together, [h1], [vm1]
     )
-    (found,) = administration(engine, site_pki).forbidding_groups([cluster])
-    assert isinstance(found, SeparatingGroup)
+    tables.groups["w"] = model.AffinityGroup(
+        "w", wall_name(cluster), cluster, together, model.Rule(), [h1], [vm1]
+    )
+    tables.groups["p"] = model.AffinityGroup(
+        "p", "licence", cluster, together, model.Rule(), [h1], [vm1]
+    )
+    found, licensed = administration(engine, site_pki).enforcing_groups([cluster])
+    assert isinstance(found, EnforcingGroup)
+    assert licensed.name == "licence"
     assert (found.name, found.host_ids, found.vm_ids) == ("apart", {h1, h2}, {vm1, vm2})
     assert found.hosts_rule.forbids
     assert not found.vms_rule.forbids

@@ -8,7 +8,7 @@ import dataclasses
 
 import pytest
 
-from ovirt_tcp_plugin.engine.affinity_conflicts import AffinityRule, SeparatingGroup, conflicts
+from ovirt_tcp_plugin.engine.affinity_conflicts import AffinityRule, EnforcingGroup, conflicts
 from ovirt_tcp_plugin.placement.decision import Scope
 from ovirt_tcp_plugin.placement.inventory import Vm, wall_name
 from ovirt_tcp_plugin.placement.pools import Pool
@@ -22,13 +22,13 @@ VMS = [
     Vm("v4", "engine", "c1", hosted_engine=True),
 ]
 BOTH = frozenset({"v1", "v2"})
-HOSTS_APART = SeparatingGroup(
+HOSTS_APART = EnforcingGroup(
     "g", "old hosts", "c1", hosts_rule=APART, host_ids=frozenset("ab"), vm_ids=BOTH
 )
-VMS_APART = SeparatingGroup("g", "pair", "c1", vms_rule=APART, vm_ids=BOTH)
+VMS_APART = EnforcingGroup("g", "pair", "c1", vms_rule=APART, vm_ids=BOTH)
 
 
-def told(group: SeparatingGroup, pool: Pool = POOL, exempt: tuple[str, ...] = ()) -> list[str]:
+def told(group: EnforcingGroup, pool: Pool = POOL, exempt: tuple[str, ...] = ()) -> list[str]:
     return [one.text for one in conflicts({pool.cluster_id: pool}, VMS, [group], exempt)]
 
 
@@ -38,6 +38,14 @@ def test_an_enforcing_negative_rule_to_hosts_is_told_with_what_to_do() -> None:
         "Affinity group old hosts of cluster Trusted keeps db, web off 2 hosts"
     )
     assert "make the rule not enforcing" in found.next_step
+
+
+def test_an_enforcing_positive_rule_to_hosts_is_told_too() -> None:
+    together = AffinityRule(enabled=True, enforcing=True, positive=True)
+    licensed = dataclasses.replace(HOSTS_APART, name="licence", hosts_rule=together)
+    (conflict,) = conflicts({"c1": POOL}, VMS, [licensed])
+    assert "licence of cluster Trusted keeps db, web on 2 hosts" in conflict.text
+    assert "see that hosts of the group are trusted" in conflict.next_step
 
 
 def test_an_enforcing_negative_rule_between_vms_is_told_with_the_hosts_that_it_needs() -> None:
@@ -51,11 +59,12 @@ def test_an_enforcing_negative_rule_between_vms_is_told_with_the_hosts_that_it_n
     [
         {"hosts_rule": AffinityRule(enabled=False, enforcing=True, positive=False)},
         {"hosts_rule": AffinityRule(enabled=True, enforcing=False, positive=False)},
-        {"hosts_rule": AffinityRule(enabled=True, enforcing=True, positive=True)},
+        {"hosts_rule": AffinityRule(enabled=True, enforcing=False, positive=True)},
         {"host_ids": frozenset()},
         {"vm_ids": frozenset({"v3", "gone"})},
         {"vm_ids": frozenset({"v4"})},
         {"name": wall_name("c1")},
+        {"name": f"{wall_name('c1')}-0a1b2c3d"},
         {"cluster_id": "c2"},
     ],
 )

@@ -92,7 +92,7 @@ def _start_engine(
     collector.start("properties", inspection.vm_properties)
     collector.start("permits", inspection.permits)
     collector.start("addresses", inspection.addresses)
-    collector.start("groups", lambda site: admin.forbidding_groups(site.pools), "site")
+    collector.start("groups", lambda site: admin.enforcing_groups(site.pools), "site")
     collector.start("hooks", hooks, "site")
 
 

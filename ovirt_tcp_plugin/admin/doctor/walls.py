@@ -9,7 +9,7 @@ from collections.abc import Collection, Iterable, Mapping
 
 from ovirt_tcp_plugin.admin.doctor.findings import DoctorFinding, fail, named, not_checked, warning
 from ovirt_tcp_plugin.admin.doctor.observations import BrokerView, ObservedSite, ObservedSnapshots
-from ovirt_tcp_plugin.engine.affinity_conflicts import SeparatingGroup, conflicts
+from ovirt_tcp_plugin.engine.affinity_conflicts import EnforcingGroup, conflicts
 from ovirt_tcp_plugin.engine.scheduling_policies import CLUSTER_MAINTENANCE
 from ovirt_tcp_plugin.placement.inventory import Group, is_quarantined
 from ovirt_tcp_plugin.placement.pools import Pool
@@ -83,7 +83,7 @@ def wall_hosts(site: ObservedSite, broker: BrokerView) -> Iterable[DoctorFinding
             yield from _hosts_of_wall(pool, wall, site, broker)
 
 
-def rules(site: ObservedSite, groups: Iterable[SeparatingGroup]) -> Iterable[DoctorFinding]:
+def rules(site: ObservedSite, groups: Iterable[EnforcingGroup]) -> Iterable[DoctorFinding]:
     """Judge whether administrators' own affinity groups contradict the walls."""
     for conflict in conflicts(site.pools, site.listing.vms, groups, site.exempt):
         yield warning("rule_conflict", conflict.text, conflict.next_step)

@@ -189,7 +189,7 @@ def left_to_do(engine: AdminClient, desired: DesiredState, broker: Settings) -> 
     """Return what setup cannot do, or may not, as sentences for people."""
     listing = engine.listing()
     pools = _pools(engine)
-    groups = engine.forbidding_groups(pools)
+    groups = engine.enforcing_groups(pools)
     tasks: list[str] = []
     for conflict in conflicts(pools, listing.vms, groups, broker.pools.exempt_vms):
         tasks.append(conflict.text)
