@@ -771,7 +771,9 @@ class TestLeftovers:
         host.status_detail = "ovirt-tcp: not trusted (pcr_differs): PCR 17"
 
         def refuse(host: model.Host) -> None:
-            raise refusal("Cannot activate Host. Wrong status.")
+            statuses = "one of Maintenance, Non Operational"
+            text = f"Operation can be performed only when Host status is {statuses}."
+            raise refusal(f"Cannot activate Host. {text}")
 
         monkeypatch.setattr(ready.engine.hosts, "activate", refuse)
         done = ready.setup("--remove")
