@@ -17,8 +17,9 @@ from sqlalchemy.engine import Connection
 
 from ovirt_tcp_plugin.tokens import _end
 from ovirt_tcp_plugin.verifier.authority import Authority
-from ovirt_tcp_plugin.verifier.store import endorsements, oat_records, references, schema, tokens
+from ovirt_tcp_plugin.verifier.store import endorsements, references, schema, tokens
 from ovirt_tcp_plugin.verifier.store.database import Database
+from ovirt_tcp_plugin.verifier.store.oat_records import OEM, OatRecords
 from ovirt_tcp_plugin.verifier.store.tokens import Token
 from tests.verifier.conftest import good_boot
 from tests.verifier.software_tpm import SoftwareTpm
@@ -151,8 +152,8 @@ KINDS: Mapping[sa.Table, Kind] = {
         lambda c: [one.name for one in references.load(c).sets],
     ),
     schema.oat_records: Kind(
-        lambda c, name: oat_records.put(c, oat_records.OEM, {"Name": name}, name),
-        lambda c: [one["Name"] for one in oat_records.every(c, oat_records.OEM)],
+        lambda c, name: OatRecords(c, OEM).put({"Name": name}, name),
+        lambda c: [record["Name"] for record in OatRecords(c, OEM).every()],
     ),
 }
 
