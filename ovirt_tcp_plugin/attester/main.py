@@ -22,7 +22,7 @@ from ovirt_tcp_plugin.attester import enrolment, host_tpm, measure
 from ovirt_tcp_plugin.attester.agent import Agent
 from ovirt_tcp_plugin.attester.agent_state import AgentState
 from ovirt_tcp_plugin.attester.hook_files import HookFiles
-from ovirt_tcp_plugin.attester.settings import Settings
+from ovirt_tcp_plugin.attester.settings import AgentSettings
 from ovirt_tcp_plugin.attester.stop_flag import StopFlag
 from ovirt_tcp_plugin.attester.verifier_client import VerifierClient
 from ovirt_tcp_plugin.messages import eventlog, evidence, json_fields, public_keys, tpm2
@@ -186,11 +186,11 @@ def _show_finding(finding: Mapping[str, object]) -> None:
             click.echo(f"    {part}: {finding[part]}")
 
 
-command.add_config_commands(main, "agent", Settings)
+command.add_config_commands(main, "agent", AgentSettings)
 
 
-def _load(config_dir: Path) -> Settings:
-    return config.load(Settings, "agent", config_dir)
+def _load(config_dir: Path) -> AgentSettings:
+    return config.load(AgentSettings, "agent", config_dir)
 
 
 def _describe(measured: evidence.Evidence) -> None:

@@ -91,7 +91,7 @@ class Mle:
 
 
 @dataclasses.dataclass(frozen=True)
-class Host:
+class HostRegistration:
     """A host as it is registered: what it is called, what is said of it, and its MLEs."""
 
     name: str
@@ -148,7 +148,7 @@ def pcr_index_in(members: Members) -> int:
     return _pcr_index(members, "pcrName")
 
 
-def decode_host(members: Members) -> Host:
+def decode_host(members: Members) -> HostRegistration:
     """Return a host to be registered.
 
     Raises:
@@ -162,7 +162,7 @@ def decode_host(members: Members) -> Host:
     mles = tuple(name for name in names if name)
     if not mles:
         raise errors.Refused("2001", "Data Error - HOST needs a BIOS or a VMM")
-    return Host(record["HostName"].lower(), {**record, **_encode_mles(mles)}, mles)
+    return HostRegistration(record["HostName"].lower(), {**record, **_encode_mles(mles)}, mles)
 
 
 def decode_host_change(members: Members) -> tuple[str, Record]:

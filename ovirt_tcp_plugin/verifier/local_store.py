@@ -13,18 +13,18 @@ from cryptography.hazmat.primitives import hashes
 from ovirt_tcp_plugin import config
 from ovirt_tcp_plugin.verifier import signing
 from ovirt_tcp_plugin.verifier.authority import Authority
-from ovirt_tcp_plugin.verifier.settings import Settings
+from ovirt_tcp_plugin.verifier.settings import VerifierSettings
 from ovirt_tcp_plugin.verifier.store import authorities
 from ovirt_tcp_plugin.verifier.store.database import Database
 
 
-def load_settings(config_dir: Path) -> Settings:
+def load_settings(config_dir: Path) -> VerifierSettings:
     """Return the server's options. Raises InvalidConfig."""
-    return config.load(Settings, "verifier", config_dir)
+    return config.load(VerifierSettings, "verifier", config_dir)
 
 
 @contextlib.contextmanager
-def opened(settings: Settings) -> Iterator[Database]:
+def opened(settings: VerifierSettings) -> Iterator[Database]:
     """Give the database of these options. Raises InvalidConfig."""
     database = Database(settings.store.database)
     try:
@@ -40,7 +40,7 @@ def opened_by(config_dir: Path) -> Iterator[Database]:
         yield database
 
 
-def prepare(settings: Settings, ca: Authority) -> None:
+def prepare(settings: VerifierSettings, ca: Authority) -> None:
     """Do what only the first server on a database has to do, before there are several."""
     with opened(settings) as database:
         claim(database, ca)

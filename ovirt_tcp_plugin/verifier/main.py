@@ -16,7 +16,7 @@ from cryptography.x509 import load_pem_x509_certificate
 
 from ovirt_tcp_plugin import command, errors, tokens
 from ovirt_tcp_plugin.verifier import authority, commands, local_store, processes, service
-from ovirt_tcp_plugin.verifier.settings import Server, Settings
+from ovirt_tcp_plugin.verifier.settings import ServerOptions, VerifierSettings
 from ovirt_tcp_plugin.verifier.web.access import TOKEN_ROLES
 
 _ROLES_HELP = (
@@ -81,7 +81,7 @@ def _make_private(directory: Path) -> None:
 
 
 def _make_server_certificate(
-    server: Server, ca: authority.Authority, names: Sequence[str], now: datetime.datetime
+    server: ServerOptions, ca: authority.Authority, names: Sequence[str], now: datetime.datetime
 ) -> None:
     certificate, key = ca.issue_server(names or [socket.getfqdn()], now)
     authority.write_key(server.key, key)
@@ -98,7 +98,7 @@ token_group.add_command(commands.token_enrol)
 main.add_command(commands.host_group)
 main.add_command(commands.ek_group)
 main.add_command(commands.verdict_key_group)
-command.add_config_commands(main, "verifier", Settings)
+command.add_config_commands(main, "verifier", VerifierSettings)
 
 
 if __name__ == "__main__":

@@ -21,14 +21,14 @@ from ovirt_tcp_plugin.verifier import local_store, processes, vendor_authorities
 from ovirt_tcp_plugin.verifier.attestation import Attestation
 from ovirt_tcp_plugin.verifier.authority import Authority
 from ovirt_tcp_plugin.verifier.enrolment import EnrolmentService
-from ovirt_tcp_plugin.verifier.metrics import Metrics
+from ovirt_tcp_plugin.verifier.metrics import VerifierMetrics
 from ovirt_tcp_plugin.verifier.reference_values import ReferenceValueService
-from ovirt_tcp_plugin.verifier.settings import Settings
+from ovirt_tcp_plugin.verifier.settings import VerifierSettings
 from ovirt_tcp_plugin.verifier.signing import Signer
 from ovirt_tcp_plugin.verifier.store import tokens
 from ovirt_tcp_plugin.verifier.store.database import Database
 from ovirt_tcp_plugin.verifier.web import server as web
-from ovirt_tcp_plugin.verifier.web.handler import Context
+from ovirt_tcp_plugin.verifier.web.handler import HandlerContext
 from ovirt_tcp_plugin.verifier.web.limits import HttpServer
 
 log = logging.getLogger("verifier")
@@ -38,7 +38,7 @@ FORGET_INTERVAL_S = 3600
 GARBAGE = 20_000
 
 
-async def serve(settings: Settings, share: Optional[processes.Share] = None) -> None:
+async def serve(settings: VerifierSettings, share: Optional[processes.Share] = None) -> None:
     """Serve until SIGTERM or SIGINT.
 
     Args:
@@ -64,7 +64,7 @@ async def serve(settings: Settings, share: Optional[processes.Share] = None) -> 
 
 async def _serve_from(
     database: Database,
-    settings: Settings,
+    settings: VerifierSettings,
     ca: Authority,
     vendors: Sequence[crypto.X509],
     share: Optional[processes.Share],
@@ -88,17 +88,17 @@ async def _serve_from(
 
 def _wire(
     database: Database,
-    settings: Settings,
+    settings: VerifierSettings,
     ca: Authority,
     vendors: Sequence[crypto.X509],
     share: Optional[processes.Share],
-) -> Context:
+) -> HandlerContext:
     """Return what the handlers share."""
     clock = Clock()
     options = settings.appraisal
-    metrics = Metrics()
+    metrics = VerifierMetrics()
     if share:
-        metrics = Metrics(share.number, share.shared_metrics)
+        metrics = VerifierMetrics(share.number, share.shared_metrics)
     database.on_done = metrics.stored
     reference_values = ReferenceValueService(database, options)
     enrolment = EnrolmentService(
@@ -109,7 +109,7 @@ def _wire(
         clock,
         tpm12=options.tpm12,
     )
-    return Context(
+    return HandlerContext(
         database=database,
         enrolment=enrolment,
         attestation=Attestation(database, reference_values, metrics, options, clock),
@@ -122,7 +122,7 @@ def _wire(
 
 
 def _begin_chores(
-    context: Context, server: HttpServer, share: Optional[processes.Share]
+    context: HandlerContext, server: HttpServer, share: Optional[processes.Share]
 ) -> list[asyncio.Future[None]]:
     """Begin what goes on beside the requests."""
     chores = [

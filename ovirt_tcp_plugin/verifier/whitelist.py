@@ -22,7 +22,14 @@ from sqlalchemy.engine import Connection
 
 from ovirt_tcp_plugin import errors
 from ovirt_tcp_plugin.messages import oat_whitelist
-from ovirt_tcp_plugin.messages.oat_whitelist import Host, Mle, MleName, Owner, Pcr, Record
+from ovirt_tcp_plugin.messages.oat_whitelist import (
+    HostRegistration,
+    Mle,
+    MleName,
+    Owner,
+    Pcr,
+    Record,
+)
 from ovirt_tcp_plugin.messages.reference_values import MLE_PREFIX, ReferenceSet, Value
 from ovirt_tcp_plugin.verifier.enrolment import is_host_name
 from ovirt_tcp_plugin.verifier.store import oat_records, references
@@ -136,7 +143,7 @@ class Whitelist:
         hosts = self._hosts.every()
         return [host for host in hosts if part in host.get("HostName", "").lower()]
 
-    def add_host(self, host: Host) -> None:
+    def add_host(self, host: HostRegistration) -> None:
         """Register a host: from now on it is judged by its MLEs only.
 
         Raises Refused (500, 2001).

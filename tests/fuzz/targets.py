@@ -177,7 +177,7 @@ TARGETS: Mapping[str, Target] = {
         {"hosts": ["host-1"], "timeThreshold": 1000, "PCRmask": "FFFFFF", "count": 1},
     ),
     "oat_answer": _json(
-        oat.decode_answer, oat.encode_answer([oat.HostTrust("host-1", "trusted", NOW)])
+        oat.decode_answer, oat.encode_answer([oat.PolledHost("host-1", "trusted", NOW)])
     ),
     "oat_oem": _whitelist(oat_whitelist.decode_oem, oat_whitelist_test.OEM),
     "oat_os": _whitelist(oat_whitelist.decode_os, oat_whitelist_test.OS),

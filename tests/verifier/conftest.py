@@ -20,7 +20,7 @@ from ovirt_tcp_plugin.verifier.appraisal.quote20 import EnrolledTpm20
 from ovirt_tcp_plugin.verifier.authority import Authority
 from ovirt_tcp_plugin.verifier.store import hosts, tokens
 from ovirt_tcp_plugin.verifier.store.database import Database
-from ovirt_tcp_plugin.verifier.store.hosts import Host
+from ovirt_tcp_plugin.verifier.store.hosts import EnrolledHost
 from ovirt_tcp_plugin.verifier.store.tokens import Token
 from tests.verifier.postgresql import PostgreSql
 from tests.verifier.software_tpm import SoftwareTpm
@@ -98,12 +98,12 @@ def certificate_request(key: ec.EllipticCurvePrivateKey, name: str = "host-1") -
 
 def enrol(
     database: Database, name: str, tpm: SoftwareTpm, certificate_digest: str, ek_digest: str = ""
-) -> Host:
+) -> EnrolledHost:
     """Bind a host in the store, without the messages."""
     secret = f"token of {name} {certificate_digest}"
     database.transact(lambda c: tokens.add(c, secret, Token("enrolment", name, "id of " + name)))
     bound = EnrolledTpm20(name, tpm.ek, tpm.ak)
-    host = Host(
+    host = EnrolledHost(
         bound, "id of " + name, ek_digest or f"ek of {name}", b"certificate", certificate_digest
     )
     database.transact(lambda c: hosts.enrol(c, secret, host))

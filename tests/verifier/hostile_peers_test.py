@@ -23,7 +23,7 @@ from ovirt_tcp_plugin.messages.eventlog import Event
 from ovirt_tcp_plugin.verifier import long_poll
 from ovirt_tcp_plugin.verifier.appraisal import appraise, measured
 from ovirt_tcp_plugin.verifier.authority import Authority
-from ovirt_tcp_plugin.verifier.settings import Server as Options
+from ovirt_tcp_plugin.verifier.settings import ServerOptions
 from ovirt_tcp_plugin.verifier.store import schema
 from ovirt_tcp_plugin.verifier.store.database import Database
 from ovirt_tcp_plugin.verifier.web import handler
@@ -94,7 +94,7 @@ def test_no_host_waits_for_its_challenge_until_a_poll_is_over() -> None:
         poll.cost_ms = 60_000.0
         return poll._interval_ms
 
-    assert asyncio.run(longest_ms()) < 1000 * Options().poll_deadline
+    assert asyncio.run(longest_ms()) < 1000 * ServerOptions().poll_deadline
 
 
 def test_the_longest_logs_are_judged_in_bounds(agent: Agent) -> None:

@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 
 from ovirt_tcp_plugin import errors
 from ovirt_tcp_plugin.verifier.authority import Authority
-from ovirt_tcp_plugin.verifier.settings import Server as Options
+from ovirt_tcp_plugin.verifier.settings import ServerOptions
 from ovirt_tcp_plugin.verifier.store.database import Database
 from ovirt_tcp_plugin.verifier.web.access import Networks
 from ovirt_tcp_plugin.verifier.web.limits import BURST_S, MAX_PEERS, Rates
@@ -68,7 +68,7 @@ class TestNetworks:
     @pytest.mark.parametrize("network", ["everybody", "192.0.2.1/24", "192.0.2.0/33"])
     def test_refuses_what_is_no_network(self, network: str) -> None:
         with pytest.raises(ValueError, match="is not like"):
-            Options(oat_networks=(network,))
+            ServerOptions(oat_networks=(network,))
 
 
 @pytest.fixture
@@ -215,5 +215,5 @@ def test_a_server_that_has_no_port_says_so(make_server: object, tmp_path: Path) 
     with pytest.raises(errors.Unavailable, match=f"port {server.port}"):
         from ovirt_tcp_plugin.verifier.web import server as web
 
-        server._context.options = Options(address="127.0.0.1", port=server.port)
+        server._context.options = ServerOptions(address="127.0.0.1", port=server.port)
         web.serve(server._context, server._tls)

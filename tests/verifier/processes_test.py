@@ -22,8 +22,7 @@ from ovirt_tcp_plugin import errors
 from ovirt_tcp_plugin.lab.processes import Processes, listens
 from ovirt_tcp_plugin.messages import evidence
 from ovirt_tcp_plugin.verifier import processes as module
-from ovirt_tcp_plugin.verifier.settings import MAX_PROCESSES
-from ovirt_tcp_plugin.verifier.settings import Server as Options
+from ovirt_tcp_plugin.verifier.settings import MAX_PROCESSES, ServerOptions
 from ovirt_tcp_plugin.verifier.shared_metrics import MAX_TEXT, SLOT_SIZE, SharedMetrics
 from ovirt_tcp_plugin.verifier.web import server
 from tests.verifier import web_test
@@ -75,7 +74,7 @@ def until(true: Callable[[], bool]) -> None:
 @pytest.mark.parametrize("count", [0, -1, MAX_PROCESSES + 1])
 def test_refuses_a_number_of_processes_that_is_none(count: int) -> None:
     with pytest.raises(ValueError, match="processes must be"):
-        Options(processes=count)
+        ServerOptions(processes=count)
 
 
 def test_a_second_server_on_the_port_is_refused(fleet: Fleet, started: Processes) -> None:

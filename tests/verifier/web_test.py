@@ -34,17 +34,16 @@ from ovirt_tcp_plugin.tokens import digest, identifier
 from ovirt_tcp_plugin.verifier.attestation import Attestation
 from ovirt_tcp_plugin.verifier.authority import AK_CERTIFICATE_USAGE, Authority, write_key
 from ovirt_tcp_plugin.verifier.enrolment import EnrolmentService
-from ovirt_tcp_plugin.verifier.metrics import Metrics
+from ovirt_tcp_plugin.verifier.metrics import VerifierMetrics
 from ovirt_tcp_plugin.verifier.reference_values import ReferenceValueService
-from ovirt_tcp_plugin.verifier.settings import Appraisal
-from ovirt_tcp_plugin.verifier.settings import Server as ServerOptions
+from ovirt_tcp_plugin.verifier.settings import Appraisal, ServerOptions
 from ovirt_tcp_plugin.verifier.signing import Signer
 from ovirt_tcp_plugin.verifier.store import endorsements, hosts, references, tokens
 from ovirt_tcp_plugin.verifier.store.database import Database
 from ovirt_tcp_plugin.verifier.store.tokens import Token
 from ovirt_tcp_plugin.verifier.web import server as web
-from ovirt_tcp_plugin.verifier.web.access import TOKEN_ROLES, Caller, Networks
-from ovirt_tcp_plugin.verifier.web.handler import Context
+from ovirt_tcp_plugin.verifier.web.access import TOKEN_ROLES, CallerKind, Networks
+from ovirt_tcp_plugin.verifier.web.handler import HandlerContext
 from tests.verifier.conftest import certificate_request, good_boot
 from tests.verifier.software_tpm import AK_ATTRIBUTES, SoftwareTpm, ecc_public, launch_events
 from tests.verifier.vendor import NOW, Vendor
@@ -84,7 +83,7 @@ class Server:
         write_key(directory / "server.key", key)
         (directory / "ca.pem").write_bytes(authority.pem)
         values = ReferenceValueService(database, Appraisal())
-        metrics = Metrics()
+        metrics = VerifierMetrics()
         database.on_done = metrics.stored
         self.attestation = Attestation(database, values, metrics, Appraisal(), clock)
         self.enrolment = EnrolmentService(
@@ -99,7 +98,7 @@ class Server:
         }
         self.signer = Signer(database, authority, clock)
         listening = ServerOptions(**given)
-        context = Context(
+        context = HandlerContext(
             database,
             self.enrolment,
             self.attestation,
@@ -327,7 +326,7 @@ class TestCallers:
                 server.database.transact(lambda c: hosts.remove(c, "host-1"))
             return {"cert": agent.certificate}
         if caller.endswith("_network"):
-            server._context.networks[Caller(caller)] = Networks(["127.0.0.0/8"])
+            server._context.networks[CallerKind(caller)] = Networks(["127.0.0.0/8"])
             return {}
         if caller == "ended token":
             server.add_token("ended", Token("policy", end_s=1))

@@ -38,7 +38,7 @@ from ovirt_tcp_plugin.messages.findings import FindingCode
 from ovirt_tcp_plugin.messages.result import Finding, Level
 from ovirt_tcp_plugin.verifier.appraisal import logs, pcr_values
 from ovirt_tcp_plugin.verifier.appraisal.authenticity import IssuedNonce, authenticate
-from ovirt_tcp_plugin.verifier.appraisal.counters import Boot, boot_of, check_counters
+from ovirt_tcp_plugin.verifier.appraisal.counters import BootCounters, boot_of, check_counters
 from ovirt_tcp_plugin.verifier.appraisal.enrolled_tpm import EnrolledTpm, SignedQuote
 from ovirt_tcp_plugin.verifier.appraisal.measured import Measured
 from ovirt_tcp_plugin.verifier.appraisal.reappraise import conclude
@@ -65,7 +65,7 @@ class Appraised:
 
     level: Level
     findings: tuple[Finding, ...]
-    boot: Boot
+    boot: BootCounters
     measured: Measured
 
 
@@ -73,7 +73,7 @@ def appraise(
     reported: evidence.Evidence,
     host: Optional[EnrolledTpm],
     issued: Optional[IssuedNonce],
-    previous: Optional[Boot],
+    previous: Optional[BootCounters],
     required: tpm2.Selection,
     criteria: Criteria,
     now_ms: int,
@@ -113,7 +113,7 @@ def _judge(
     host: EnrolledTpm,
     quote: SignedQuote,
     issued: Optional[IssuedNonce],
-    previous: Optional[Boot],
+    previous: Optional[BootCounters],
     required: tpm2.Selection,
     criteria: Criteria,
 ) -> Appraised:

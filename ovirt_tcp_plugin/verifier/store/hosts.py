@@ -39,7 +39,7 @@ _STATE = PreparedStatement(
 
 
 @dataclasses.dataclass(frozen=True)
-class Host:
+class EnrolledHost:
     """What enrolment bound to a name.
 
     Attributes:
@@ -65,7 +65,7 @@ class Host:
 
 
 @dataclasses.dataclass(frozen=True)
-class State:
+class HostState:
     """What an agent's request needs to know of its host.
 
     Attributes:
@@ -74,13 +74,13 @@ class State:
         reference_version: number of the newest version of the reference values.
     """
 
-    host: Host
+    host: EnrolledHost
     challenge: challenges.ChallengeState
     result: results.StoredResult
     reference_version: int
 
 
-def enrol(connection: Connection, secret: str, host: Host) -> None:
+def enrol(connection: Connection, secret: str, host: EnrolledHost) -> None:
     """Spend the enrolment token and bind the host's identity, both or neither.
 
     The same EK under the same name replaces its AK and certificate; its counters and result end
@@ -159,7 +159,7 @@ def remove(connection: Connection, name: str) -> None:
         raise errors.NotFound("enrolled host", name)
 
 
-def find(connection: Connection, name: str) -> Optional[Host]:
+def find(connection: Connection, name: str) -> Optional[EnrolledHost]:
     """Return the host enrolled under that name, None if there is none.
 
     Raises InvalidMessage on a corrupt row.
@@ -171,7 +171,7 @@ def find(connection: Connection, name: str) -> Optional[Host]:
     return None if row is None else _decode(row)
 
 
-def by_certificate(connection: Connection, digest: str) -> Optional[State]:
+def by_certificate(connection: Connection, digest: str) -> Optional[HostState]:
     """Return the host whose client certificate has that SHA-256 digest (hex), and how things stand
     with it.
 
@@ -181,7 +181,9 @@ def by_certificate(connection: Connection, digest: str) -> Optional[State]:
     row = _STATE.first(connection, {"digest": digest})
     if row is None:
         return None
-    return State(_decode(row), challenges.decode(row), results.decode(row), row["policy_version"])
+    return HostState(
+        _decode(row), challenges.decode(row), results.decode(row), row["policy_version"]
+    )
 
 
 def names(connection: Connection) -> list[str]:
@@ -204,12 +206,12 @@ def _delete(connection: Connection, name: str) -> bool:
     return connection.execute(sa.delete(hosts).where(hosts.c.name == name)).rowcount == 1
 
 
-def _decode(row: Any) -> Host:
+def _decode(row: Any) -> EnrolledHost:
     try:
         tpm = _load_tpm(row["name"], row["tpm_family"], row["ek_public"], row["ak_public"])
     except (TypeError, errors.InvalidMessage) as e:
         raise errors.InvalidMessage(f"record of host {row['name']}", "it cannot be read") from e
-    return Host(
+    return EnrolledHost(
         tpm=tpm,
         host_id=row["host_id"],
         ek_digest=row["ek_digest"],

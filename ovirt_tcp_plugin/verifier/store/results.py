@@ -18,7 +18,7 @@ from sqlalchemy.engine import Connection
 
 from ovirt_tcp_plugin import errors
 from ovirt_tcp_plugin.messages.result import Finding, Level
-from ovirt_tcp_plugin.verifier.appraisal.counters import Boot
+from ovirt_tcp_plugin.verifier.appraisal.counters import BootCounters
 from ovirt_tcp_plugin.verifier.store.challenges import chunks
 from ovirt_tcp_plugin.verifier.store.prepared_statements import PreparedStatement
 from ovirt_tcp_plugin.verifier.store.schema import hosts, results
@@ -66,7 +66,7 @@ class Result:
     findings: tuple[Finding, ...]
     clock_id: str
     born_ms: int
-    boot: Boot
+    boot: BootCounters
     boot_id: str
     reference_version: int
     tpm_family: str
@@ -203,13 +203,13 @@ def decode(row: Any) -> StoredResult:
         )
 
 
-def _encode_boot(boot: Boot) -> str:
+def _encode_boot(boot: BootCounters) -> str:
     return f"{boot.boot_id} {boot.reset_count} {boot.restart_count} {boot.clock}"
 
 
-def _decode_boot(stored: str) -> Boot:
+def _decode_boot(stored: str) -> BootCounters:
     boot_id, reset_count, restart_count, clock = stored.split(" ")
-    return Boot(boot_id, int(reset_count), int(restart_count), int(clock))
+    return BootCounters(boot_id, int(reset_count), int(restart_count), int(clock))
 
 
 def _decode_findings(stored: str) -> tuple[Finding, ...]:

@@ -16,7 +16,7 @@ from sqlalchemy.engine import Connection
 from ovirt_tcp_plugin.messages import oat, oat_whitelist
 from ovirt_tcp_plugin.messages.oat_whitelist import MleName, Owner, Pcr, Record
 from ovirt_tcp_plugin.verifier.store import oat_records
-from ovirt_tcp_plugin.verifier.web.access import Caller
+from ovirt_tcp_plugin.verifier.web.access import CallerKind
 from ovirt_tcp_plugin.verifier.web.handler import Handler, log
 from ovirt_tcp_plugin.verifier.whitelist import Whitelist
 
@@ -25,8 +25,8 @@ _STATUS = {404: 404, 500: 500}
 
 
 class _WhitelistHandler(Handler):
-    callers = frozenset({Caller.VIEWER})
-    writers = frozenset({Caller.POLICY})
+    callers = frozenset({CallerKind.VIEWER})
+    writers = frozenset({CallerKind.POLICY})
     # Whether hosts are judged by what is changed here.
     judged_by = True
 

@@ -24,7 +24,7 @@ from ovirt_tcp_plugin import errors
 from ovirt_tcp_plugin.messages import evidence
 from ovirt_tcp_plugin.messages.result import Finding, Level
 from ovirt_tcp_plugin.verifier.appraisal.authenticity import IssuedNonce
-from ovirt_tcp_plugin.verifier.appraisal.counters import Boot
+from ovirt_tcp_plugin.verifier.appraisal.counters import BootCounters
 from ovirt_tcp_plugin.verifier.store import (
     authorities,
     challenges,
@@ -42,7 +42,7 @@ from tests.verifier.conftest import enrol, good_boot
 from tests.verifier.software_tpm import BOOT_ID, SoftwareTpm
 
 ROOT = Path(__file__).parents[3]
-BOOT = Boot(BOOT_ID, 1, 2, 3)
+BOOT = BootCounters(BOOT_ID, 1, 2, 3)
 CLOCK_ID = "00000000-0000-0000-0000-000000000001"
 RESULT = Result(
     Level.UNTRUSTED, (Finding(7, "log_missing", "no log"),), CLOCK_ID, 5, BOOT, BOOT_ID, 1, "2.0"
