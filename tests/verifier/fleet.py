@@ -33,7 +33,7 @@ from ovirt_tcp_plugin.verifier.store import hosts, references, tokens
 from ovirt_tcp_plugin.verifier.store.database import Database
 from ovirt_tcp_plugin.verifier.store.hosts import EnrolledHost
 from ovirt_tcp_plugin.verifier.store.tokens import Token
-from tests.verifier.conftest import certificate_request, good_boot
+from tests.verifier.enrolled import certificate_request, good_boot
 from tests.verifier.software_tpm import SoftwareTpm, firmware_events, launch_events
 
 POLL = "/AttestationService/resources/PollHosts"

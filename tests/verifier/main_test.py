@@ -4,32 +4,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
 
-import click.testing
 import pytest
-import yaml
 
-from ovirt_tcp_plugin.verifier.main import main
-
-Run = Callable[..., click.testing.Result]
-
-
-@pytest.fixture
-def run(tmp_path: Path) -> Run:
-    state = tmp_path / "state"
-    options = {
-        "server": {"certificate": str(state / "server.pem"), "key": str(state / "server.key")},
-        "store": {"directory": str(state)},
-    }
-    (tmp_path / "verifier.yaml").write_text(yaml.safe_dump(options))
-
-    def call(*arguments: str) -> click.testing.Result:
-        return click.testing.CliRunner().invoke(main, ["--config-dir", str(tmp_path), *arguments])
-
-    assert call("init", "--name", "verifier.example.com").exit_code == 0
-    return call
+from tests.verifier.administrator import Run
 
 
 @pytest.mark.parametrize("mode", [0o750, 0o705, 0o777])

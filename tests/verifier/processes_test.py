@@ -25,7 +25,7 @@ from ovirt_tcp_plugin.verifier import processes as module
 from ovirt_tcp_plugin.verifier.settings import MAX_PROCESSES, ServerOptions
 from ovirt_tcp_plugin.verifier.shared_metrics import MAX_TEXT, SLOT_SIZE, SharedMetrics
 from ovirt_tcp_plugin.verifier.web import server
-from tests.verifier import web_test
+from tests.verifier import agent as live_agent
 from tests.verifier.fleet import POLL, Agent, Fleet
 from tests.verifier.vendor import Vendor
 
@@ -207,7 +207,7 @@ def test_hosts_enrol_whichever_process_they_reach(
     fleet.start(started)
     for _ in range(8):
         server = OneConnection(fleet)
-        agent = web_test.Agent(cast(Any, server), vendor, "host-x")
+        agent = live_agent.Agent(cast(Any, server), vendor, "host-x")
         made = server.call(
             "POST", "/v1/enrolment/tokens", {"host": "host-x"}, token=fleet.enroller
         ).json()
