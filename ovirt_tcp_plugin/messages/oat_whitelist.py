@@ -262,16 +262,15 @@ def _manifests(members: Members) -> tuple[Pcr, ...]:
     manifests = members.get("MLE_Manifests") or []
     entries = [manifests] if isinstance(manifests, dict) else manifests
     if not isinstance(entries, list) or len(entries) > MAX_MANIFESTS:
-        raise errors.Refused(
-            "500", f"MLE_Manifests is not an array of at most {MAX_MANIFESTS} values"
-        )
-    try:
-        decoded = [
-            _pcr(json_fields.members(entry, "manifest"), "Name", "Value") for entry in entries
-        ]
-    except errors.InvalidMessage as e:
-        raise errors.Refused("500", "MLE_Manifests holds what is no object") from e
-    return tuple(dict.fromkeys(decoded))
+        reason = f"MLE_Manifests is not an array of at most {MAX_MANIFESTS} values"
+        raise errors.Refused("500", reason)
+    decoded: dict[Pcr, None] = {}  # each once, in order
+    for entry in entries:
+        if not isinstance(entry, dict):
+            raise errors.Refused("500", "MLE_Manifests holds what is no object")
+        pcr = _pcr(entry, "Name", "Value")
+        decoded[pcr] = None
+    return tuple(decoded)
 
 
 def _pcr(members: Members, index: str, digest: str) -> Pcr:
@@ -294,17 +293,16 @@ def _pcr_index(members: Members, member: str) -> int:
 
 def _name(members: Members, member: str, max_length: int = MAX_NAME_LENGTH) -> str:
     name = members.get(member)
-    if (
-        not isinstance(name, str)
-        or not 0 < len(name) <= max_length
-        or not name.isprintable()
-        or _FORBIDDEN & set(name)
-    ):
-        raise errors.Refused(
-            "500",
-            f"{member} does not have 1 to {max_length} characters, none of them # & + : \" or '",
-        )
-    return name
+    if isinstance(name, str) and _is_name(name, max_length):
+        return name
+    reason = f"{member} does not have 1 to {max_length} characters, none of them # & + : \" or '"
+    raise errors.Refused("500", reason)
+
+
+def _is_name(text: str, max_length: int) -> bool:
+    if not 0 < len(text) <= max_length:
+        return False
+    return text.isprintable() and _FORBIDDEN.isdisjoint(text)
 
 
 def _text(members: Members, member: str, max_length: int = MAX_TEXT_LENGTH) -> str:
