@@ -50,7 +50,7 @@ MARK = "trusted_host_flag"
 PREFIX = "ovirt-tcp."
 
 
-class Refused(Exception):
+class StartRefused(Exception):
     """The VM may not run here. `code` is stable, `reason` a plain sentence without its end."""
 
     def __init__(self, code: str, reason: str) -> None:
@@ -66,7 +66,7 @@ def decide(environment: Mapping[str, str]) -> str:
         environment: as VDSM gives it to a hook.
 
     Raises:
-        Refused: it may not.
+        StartRefused: it may not.
     """
     vm_id = environment.get("vmId", "").lower()
     if vm_id and vm_id == hosted_engine_vm():
@@ -86,116 +86,144 @@ def hosted_engine_vm() -> str:
         lines = read(HOSTED_ENGINE, MAX_CONFIG_SIZE).decode("utf-8", "replace").splitlines()
     except OSError:
         return ""
-    return next(
-        (line.partition("=")[2].strip().lower() for line in lines if line.startswith("vmid=")), ""
-    )
+    for line in lines:
+        if line.startswith("vmid="):
+            _, _, value = line.partition("=")
+            return value.strip().lower()
+    return ""
 
 
 def read_config() -> Mapping[str, str]:
-    """Return the options of gate.conf, `key = value` line by line. Raises Refused (gate_config)."""
+    """Return the options of gate.conf, `key = value` line by line.
+
+    Raises StartRefused (gate_config).
+    """
     options = {"scope": "all_vms", "exempt_vms": "", "host": ""}
     try:
         lines = read(CONFIG, MAX_CONFIG_SIZE, OWNER).decode("utf-8").splitlines()
     except (OSError, ValueError) as e:
-        raise Refused("gate_config", f"{CONFIG} cannot be used: {told(e)}") from e
+        raise StartRefused("gate_config", f"{CONFIG} cannot be used: {described(e)}") from e
     for line in lines:
-        name, equals, value = line.partition("#")[0].partition("=")
-        if not name.strip() and not equals:
-            continue
-        if not equals or name.strip() not in options:
-            raise Refused(
-                "gate_config", f"{CONFIG} has a line that is no option: {name.strip()[:40]!r}"
-            )
-        options[name.strip()] = value.strip()
+        option, _, _ = line.partition("#")
+        if option.strip():
+            name, equals, value = option.partition("=")
+            name = name.strip()
+            if not equals or name not in options:
+                reason = f"{CONFIG} has a line that is no option: {name[:40]!r}"
+                raise StartRefused("gate_config", reason)
+            options[name] = value.strip()
     if options["scope"] not in SCOPES:
-        raise Refused("gate_config", f"{CONFIG} has a scope that is neither {' nor '.join(SCOPES)}")
+        reason = f"{CONFIG} has a scope that is neither {' nor '.join(SCOPES)}"
+        raise StartRefused("gate_config", reason)
     return options
 
 
 def read_verdict() -> Mapping[str, Any]:
-    """Return what the attestation server signed of this host. Raises Refused."""
+    """Return what the attestation server signed of this host. Raises StartRefused."""
+    token = read_token()
+    signed, _, signature = token.rpartition(b".")
+    header, _, claims = signed.partition(b".")
+    check_signature(header, signed, signature)
+    # All that the claims say counts only now.
+    submodules = members(claims).get("submods", {})
+    host = submodules.get("host") if isinstance(submodules, dict) else None
+    if not isinstance(host, dict):
+        raise StartRefused("malformed_verdict", "the verdict tells of no host")
+    verdict = {}
+    for name, value in host.items():
+        if name.startswith(PREFIX):
+            verdict[name[len(PREFIX) :]] = value
+    return verdict
+
+
+def read_token() -> bytes:
+    """Return the verdict as the agent left it, a JWT. Raises StartRefused."""
     try:
-        token = read(VERDICT, MAX_VERDICT_SIZE).strip()
+        return read(VERDICT, MAX_VERDICT_SIZE).strip()
     except FileNotFoundError as e:
         reason = (
             "this host has no verdict of the attestation server: see that ovirt-tcp-agent runs and "
             "reports"
         )
-        raise Refused("no_verdict", reason) from e
+        raise StartRefused("no_verdict", reason) from e
     except (OSError, ValueError) as e:
-        raise Refused("malformed_verdict", f"{VERDICT} cannot be used: {told(e)}") from e
-    signed, _, signature = token.rpartition(b".")
-    header, _, claims = signed.partition(b".")
+        raise StartRefused("malformed_verdict", f"{VERDICT} cannot be used: {described(e)}") from e
+
+
+def check_signature(header: bytes, signed: bytes, signature: bytes) -> None:
+    """Return if one of our keys made the signature of a JWT. Raises StartRefused."""
     if members(header).get("alg") != "ES256":
-        raise Refused("malformed_verdict", "the verdict is not signed with ES256")
+        raise StartRefused("malformed_verdict", "the verdict is not signed with ES256")
     der = encode_signature(_decode(signature))
-    # All that the claims say counts only now.
     if not any(signed_by(key, der, signed) for key in read_keys()):
-        raise Refused("bad_signature", f"no key in {KEYS} made the verdict's signature")
-    host = members(claims).get("submods", {})
-    host = host.get("host") if isinstance(host, dict) else None
-    if not isinstance(host, dict):
-        raise Refused("malformed_verdict", "the verdict tells of no host")
-    return {name[len(PREFIX) :]: value for name, value in host.items() if name.startswith(PREFIX)}
+        raise StartRefused("bad_signature", f"no key in {KEYS} made the verdict's signature")
 
 
 def check(verdict: Mapping[str, Any], expected_host: str) -> None:
-    """Return if a verdict says now that this boot of this host is trusted. Raises Refused."""
-    born_ms, lifetime_ms = verdict.get("boottime_ms"), verdict.get("lifetime_ms")
+    """Return if a verdict says now that this boot of this host is trusted. Raises StartRefused."""
+    born_ms = verdict.get("boottime_ms")
+    lifetime_ms = verdict.get("lifetime_ms")
     if type(born_ms) is not int or type(lifetime_ms) is not int:
-        raise Refused("malformed_verdict", "the verdict has no time")
+        raise StartRefused("malformed_verdict", "the verdict has no time")
     if expected_host and verdict.get("host") != expected_host:
-        raise Refused("other_host", f"the verdict is of another host than {expected_host}")
-    try:
-        boot_id = read(BOOT_ID, 64).decode("ascii").strip()
-    except (OSError, ValueError) as e:
-        raise Refused("no_boot_id", f"the kernel's boot id cannot be read: {told(e)}") from e
-    if not boot_id or verdict.get("boot_id") != boot_id:
-        raise Refused("other_boot", "the verdict is from before this boot, or of another host")
-    age_ms = time.clock_gettime_ns(time.CLOCK_BOOTTIME) // 1_000_000 - born_ms
-    if age_ms < 0:
-        raise Refused("clock", "the verdict is from the future of this host's clock")
-    if age_ms > lifetime_ms:
-        ended_s = (age_ms - lifetime_ms) // 1000
-        raise Refused(
-            "verdict_ended",
-            f"the verdict ended {ended_s} s ago: see that ovirt-tcp-agent runs and reports",
-        )
+        raise StartRefused("other_host", f"the verdict is of another host than {expected_host}")
+    check_boot(verdict)
+    check_age(born_ms, lifetime_ms)
     if verdict.get("level") != "trusted":
         level = str(verdict.get("level"))[:20]
-        raise Refused(
+        raise StartRefused(
             "not_trusted",
             f"the attestation server calls this host {level!r}: ovirt-tcp-agent status says why",
         )
 
 
+def check_boot(verdict: Mapping[str, Any]) -> None:
+    """Return if a verdict is of this boot. Raises StartRefused."""
+    try:
+        boot_id = read(BOOT_ID, 64).decode("ascii").strip()
+    except (OSError, ValueError) as e:
+        raise StartRefused(
+            "no_boot_id", f"the kernel's boot id cannot be read: {described(e)}"
+        ) from e
+    if not boot_id or verdict.get("boot_id") != boot_id:
+        raise StartRefused("other_boot", "the verdict is from before this boot, or of another host")
+
+
+def check_age(born_ms: int, lifetime_ms: int) -> None:
+    """Return if a verdict born at this CLOCK_BOOTTIME has not ended. Raises StartRefused."""
+    now_ms = time.clock_gettime_ns(time.CLOCK_BOOTTIME) // 1_000_000
+    age_ms = now_ms - born_ms
+    if age_ms < 0:
+        raise StartRefused("clock", "the verdict is from the future of this host's clock")
+    if age_ms > lifetime_ms:
+        ended_s = (age_ms - lifetime_ms) // 1000
+        raise StartRefused(
+            "verdict_ended",
+            f"the verdict ended {ended_s} s ago: see that ovirt-tcp-agent runs and reports",
+        )
+
+
 def read_keys() -> list[bytes]:
-    """Return the public keys that are believed, PEM. Raises Refused (no_keys)."""
+    """Return the public keys that are believed, PEM. Raises StartRefused (no_keys)."""
     try:
         names = sorted(name for name in os.listdir(KEYS) if name.endswith(".pem"))
         keys = [
             read(os.path.join(KEYS, name), MAX_KEY_SIZE, OWNER) for name in names[: MAX_KEYS + 1]
         ]
     except (OSError, ValueError) as e:
-        raise Refused("no_keys", f"the keys in {KEYS} cannot be used: {told(e)}") from e
+        raise StartRefused("no_keys", f"the keys in {KEYS} cannot be used: {described(e)}") from e
     if not 0 < len(keys) <= MAX_KEYS:
-        raise Refused("no_keys", f"{KEYS} must hold between 1 and {MAX_KEYS} *.pem files")
+        raise StartRefused("no_keys", f"{KEYS} must hold between 1 and {MAX_KEYS} *.pem files")
     return keys
 
 
 def signed_by(key: bytes, signature: bytes, content: bytes) -> bool:
-    """Return whether a key made a signature. Raises Refused (no_openssl)."""
+    """Return whether a key made a signature. Raises StartRefused (no_openssl)."""
     # By pipes: a full disk does not matter, and the key is the one that was checked.
-    files = [piped(key), piped(signature)]
-    command = [
-        OPENSSL,
-        "dgst",
-        "-sha256",
-        "-verify",
-        f"/dev/fd/{files[0]}",
-        "-signature",
-        f"/dev/fd/{files[1]}",
-    ]
+    key_file = piped(key)
+    signature_file = piped(signature)
+    command = [OPENSSL, "dgst", "-sha256", "-verify", f"/dev/fd/{key_file}"]
+    command += ["-signature", f"/dev/fd/{signature_file}"]
     try:
         done = subprocess.run(
             command,
@@ -204,22 +232,21 @@ def signed_by(key: bytes, signature: bytes, content: bytes) -> bool:
             stderr=subprocess.STDOUT,
             timeout=OPENSSL_WITHIN_S,
             env={},
-            pass_fds=files,
+            pass_fds=(key_file, signature_file),
             check=False,
         )
     except (OSError, subprocess.SubprocessError) as e:
-        raise Refused("no_openssl", f"{OPENSSL} cannot be run: {told(e)}") from e
+        raise StartRefused("no_openssl", f"{OPENSSL} cannot be run: {described(e)}") from e
     finally:
-        for file in files:
-            os.close(file)
+        os.close(key_file)
+        os.close(signature_file)
     if done.returncode == 0 and b"Verified OK" in done.stdout:
         return True
     if b"verification failure" in done.stdout.lower():
         return False
-    output = done.stdout.decode("utf-8", "replace").strip().splitlines() or [
-        f"exit status {done.returncode}"
-    ]
-    raise Refused("no_openssl", f"{OPENSSL} failed: {output[0][:200]}")
+    output = done.stdout.decode("utf-8", "replace").strip().splitlines()
+    fault = output[0] if output else f"exit status {done.returncode}"
+    raise StartRefused("no_openssl", f"{OPENSSL} failed: {fault[:200]}")
 
 
 def piped(content: bytes) -> int:
@@ -232,34 +259,37 @@ def piped(content: bytes) -> int:
 
 def encode_signature(raw: bytes) -> bytes:
     """Return a signature of JWS (r and s, RFC 7518, 3.4) as openssl takes it (RFC 3279, 2.2.3).
-    Raises Refused."""
+
+    Raises StartRefused.
+    """
     if len(raw) != 64:
-        raise Refused("malformed_verdict", "the verdict's signature has not 64 bytes")
+        raise StartRefused("malformed_verdict", "the verdict's signature has not 64 bytes")
     parts = b""
     for number in (raw[:32], raw[32:]):
         minimal = number.lstrip(b"\0") or b"\0"
-        minimal = b"\0" + minimal if minimal[0] & 0x80 else minimal
+        if minimal[0] & 0x80:
+            minimal = b"\0" + minimal
         parts += bytes([0x02, len(minimal)]) + minimal
     return bytes([0x30, len(parts)]) + parts
 
 
 def members(part: bytes) -> Mapping[str, Any]:
-    """Return the JSON object in a part of a JWT. Raises Refused."""
+    """Return the JSON object in a part of a JWT. Raises StartRefused."""
     try:
         value = json.loads(_decode(part))
     except (ValueError, RecursionError) as e:
-        raise Refused("malformed_verdict", "a part of the verdict is not JSON") from e
+        raise StartRefused("malformed_verdict", "a part of the verdict is not JSON") from e
     if not isinstance(value, dict):
-        raise Refused("malformed_verdict", "a part of the verdict is not a JSON object")
+        raise StartRefused("malformed_verdict", "a part of the verdict is not a JSON object")
     return value
 
 
 def _decode(part: bytes) -> bytes:
-    """Return the bytes of a part of a JWT (RFC 7515, 2). Raises Refused."""
+    """Return the bytes of a part of a JWT (RFC 7515, 2). Raises StartRefused."""
     try:
         return base64.b64decode(part + b"=" * (-len(part) % 4), altchars=b"-_", validate=True)
     except ValueError as e:
-        raise Refused("malformed_verdict", "a part of the verdict is not base64url") from e
+        raise StartRefused("malformed_verdict", "a part of the verdict is not base64url") from e
 
 
 def read(path: str, max_size: int, owner: int = -1) -> bytes:
@@ -275,10 +305,10 @@ def read(path: str, max_size: int, owner: int = -1) -> bytes:
     # Not blocking: nobody need ever write into a pipe in its place.
     descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
     with os.fdopen(descriptor, "rb") as file:
-        found = os.fstat(descriptor)
-        if not stat.S_ISREG(found.st_mode):
+        status = os.fstat(descriptor)
+        if not stat.S_ISREG(status.st_mode):
             raise ValueError("it is no regular file")
-        if owner >= 0 and (found.st_uid != owner or found.st_mode & 0o022):
+        if owner >= 0 and (status.st_uid != owner or status.st_mode & 0o022):
             raise ValueError(f"{path} must be owned by user {owner}, and writable by nobody else")
         content = file.read(max_size + 1)
     if len(content) > max_size:
@@ -286,7 +316,7 @@ def read(path: str, max_size: int, owner: int = -1) -> bytes:
     return content
 
 
-def told(error: Exception) -> str:
+def described(error: Exception) -> str:
     """Return an error on one line."""
     reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
     return " ".join(reason.split())[:300] or type(error).__name__
@@ -312,11 +342,11 @@ def main() -> int:
     signal.alarm(WITHIN_S)
     try:
         note = decide(os.environ)
-    except Refused as e:
+    except StartRefused as e:
         say(f"refused ({e.code}): {e.reason}")
         return REFUSED
     except Exception as e:  # noqa: BLE001 - the outermost edge: whatever happens, the VM does not start
-        say(f"refused (gate_failed): {type(e).__name__}: {told(e)}")
+        say(f"refused (gate_failed): {type(e).__name__}: {described(e)}")
         return REFUSED
     if note:
         say(note)

@@ -154,9 +154,11 @@ class Session:
     ) -> None:
         self._client_file = client_file
         self._max_age_s = max_age_s
-        # Only those on which nothing is under way: what stops an exchange, be it an exception of a
-        # signal handler, leaves nothing for the next one to mistake for its answer.
+        # Only those on which nothing is under way: an exchange that was stopped leaves nothing for
+        # the next one to mistake for its answer.
         self._idle: dict[_Server, _Connection] = {}
+        self._under_way: Optional[_Connection] = None
+        self._interrupted = False
 
     def exchange(self, request: Request, bounds: Bounds) -> Reply:
         """Return the reply, of any status, to a request.
@@ -169,6 +171,21 @@ class Session:
             return self._exchange(request, bounds, end_s)
         except (OSError, http.client.HTTPException, ValueError) as e:
             raise _unavailable(request.peer, e, bounds, end_s) from e
+
+    def interrupt(self) -> None:
+        """End the exchange under way, and every later one, with Unavailable, until `resume`.
+
+        It neither waits nor raises, so signal handlers may call it. A connection that is only
+        being made ends within its own time.
+        """
+        self._interrupted = True
+        connection = self._under_way
+        if connection is not None:
+            connection.hang_up()
+
+    def resume(self) -> None:
+        """Let exchanges run again."""
+        self._interrupted = False
 
     def close(self) -> None:
         """End all connections."""
@@ -203,11 +220,17 @@ class Session:
     def _ask(
         self, connection: _Connection, request: Request, bounds: Bounds, end_s: float
     ) -> Reply:
+        # In this order: an interruption is seen here, or it sees the connection.
+        self._under_way = connection
         try:
+            if self._interrupted:
+                connection.hang_up()
             reply = connection.exchange(request, bounds.max_size, end_s)
         except BaseException:
             connection.close()
             raise
+        finally:
+            self._under_way = None
         self._idle[connection.server] = connection
         return reply
 
@@ -321,6 +344,12 @@ class _Connection:
             self._socket.takes = 2 * max_size + MAX_HEAD_SIZE
             body = _read_body(response, max_size)
             return Reply(response.status, response.headers.get("Date", ""), body)
+
+    def hang_up(self) -> None:
+        """End what it waits for: nothing more arrives."""
+        # Not the method of SSLSocket, which takes TLS away from the read that is under way.
+        with contextlib.suppress(OSError):
+            socket.socket.shutdown(self._socket, socket.SHUT_RDWR)
 
     def close(self) -> None:
         """Close it."""

@@ -49,6 +49,10 @@ class TokenStore(Protocol):
         """Remove the token of this name. Raises NotFound."""
 
 
+# Gives the tokens that belong to the configuration in a directory.
+OpenedStore = Callable[[Path], contextlib.AbstractContextManager[TokenStore]]
+
+
 def new_secret() -> str:
     """Return a secret of 256 random bits."""
     return secrets.token_urlsafe(32)
@@ -71,7 +75,7 @@ def add_commands(
     main: click.Group,
     roles: Iterable[str],
     roles_help: str,
-    opened: Callable[[Path], contextlib.AbstractContextManager[TokenStore]],
+    opened: OpenedStore,
 ) -> click.Group:
     """Give a group the commands `token add`, `token list` and `token remove`.
 
@@ -89,9 +93,18 @@ def add_commands(
         """Make the tokens of callers. Each is shown once; only its digest is kept."""
 
     add_help = f"Make a token for a caller, and print it, this once.\n\n{roles_help}"
+    _add_add_command(group, roles, add_help, opened)
+    _add_list_command(group, opened)
+    _add_remove_command(group, opened)
+    return group
+
+
+def _add_add_command(
+    group: click.Group, roles: Iterable[str], help_text: str, opened: OpenedStore
+) -> None:
     days_help = "How long it is good; without it, until it is removed."
 
-    @group.command("add", help=add_help)
+    @group.command("add", help=help_text)
     @click.option("--role", type=click.Choice(list(roles)), required=True)
     @click.option("--note", default="", help="Whom it is for.")
     @click.option("--days", type=click.IntRange(1), help=days_help)
@@ -104,6 +117,8 @@ def add_commands(
             store.add(secret, role, note, _end_after(days))
         click.echo(secret)
 
+
+def _add_list_command(group: click.Group, opened: OpenedStore) -> None:
     @group.command("list")
     @click.pass_obj
     def show(config_dir: Path) -> None:
@@ -115,6 +130,8 @@ def add_commands(
             for token in store.every():
                 click.echo(_line(token))
 
+
+def _add_remove_command(group: click.Group, opened: OpenedStore) -> None:
     @group.command("remove")
     @click.argument("identifier")
     @click.pass_obj
@@ -123,8 +140,6 @@ def add_commands(
         with opened(config_dir) as store:
             store.remove(identifier)
         click.echo(f"token {identifier} is removed")
-
-    return group
 
 
 def _end_after(days: Optional[int]) -> int:

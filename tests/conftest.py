@@ -17,7 +17,7 @@ from ovirt_tcp_plugin.lab.host import LabHost
 from ovirt_tcp_plugin.lab.swtpm import Vendor
 from tests import soak
 from tests.lab.engine.watch import Watch
-from tests.site_pki import site_pki  # noqa: F401 - a fixture
+from tests.site_pki import authority, site_pki  # noqa: F401 - fixtures
 
 # Inputs are drawn slowly where the library makes its tables of characters first, as in every fresh
 # clone, or the machine is busy: that says nothing about us. What a parser may take is measured in

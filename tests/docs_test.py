@@ -21,14 +21,14 @@ import yaml
 
 from ovirt_tcp_plugin import config, gate
 from ovirt_tcp_plugin.admin.commands.settings import CliSettings
-from ovirt_tcp_plugin.attester.settings import Settings as AgentSettings
+from ovirt_tcp_plugin.attester.settings import AgentSettings
 from ovirt_tcp_plugin.broker.settings import Settings as BrokerSettings
 from ovirt_tcp_plugin.engine import sdk
 from ovirt_tcp_plugin.messages import components, findings
 from ovirt_tcp_plugin.messages.findings import FindingCode
 from ovirt_tcp_plugin.placement.filter_unit import FilterState
 from ovirt_tcp_plugin.scheduler.settings import Settings as FilterdSettings
-from ovirt_tcp_plugin.verifier.settings import Settings as VerifierSettings
+from ovirt_tcp_plugin.verifier.settings import VerifierSettings
 from ovirt_tcp_plugin.verifier.web.handler import Handler
 from ovirt_tcp_plugin.verifier.web.server import ROUTES
 

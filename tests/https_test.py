@@ -74,11 +74,6 @@ def small_sizes(monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(module, "MAX_ANSWER_SIZE", MAX_SIZE)
 
 
-@pytest.fixture(scope="module")
-def authority(tmp_path_factory: pytest.TempPathFactory) -> Authority:
-    return Authority.create(tmp_path_factory.mktemp("authority"), NOW)
-
-
 @pytest.fixture
 def make_server(tmp_path: Path) -> Iterator[Callable[..., FakeVerifier]]:
     with contextlib.ExitStack() as stack:

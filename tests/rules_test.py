@@ -28,13 +28,13 @@ import yaml
 import ovirt_tcp_plugin
 from ovirt_tcp_plugin import config, errors
 from ovirt_tcp_plugin.admin.commands.settings import CliSettings
-from ovirt_tcp_plugin.attester.settings import Settings as AgentSettings
+from ovirt_tcp_plugin.attester.settings import AgentSettings
 from ovirt_tcp_plugin.broker.settings import Settings as BrokerSettings
 from ovirt_tcp_plugin.engine.events import EngineEvent
 from ovirt_tcp_plugin.messages import findings
 from ovirt_tcp_plugin.scheduler.settings import Settings as FilterdSettings
 from ovirt_tcp_plugin.verifier.appraisal import appraise
-from ovirt_tcp_plugin.verifier.settings import Settings as VerifierSettings
+from ovirt_tcp_plugin.verifier.settings import VerifierSettings
 
 ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / "ovirt_tcp_plugin"
@@ -43,6 +43,7 @@ ROLES = ("attester", "verifier", "broker", "scheduler")
 # Where trust is decided and what it rests on: nothing here reaches the world through any chain of
 # imports. Folders and modules below the package, as globs.
 PURE = (
+    "backoff.py",
     "messages/**",
     "placement/**",
     "broker/state/**",

@@ -8,18 +8,19 @@ host that cannot report simply grows old in the server's eyes.
 
 from __future__ import annotations
 
-import contextlib
 import datetime
 import logging
+import math
 import random
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple, Optional
 
-from ovirt_tcp_plugin import errors
+from ovirt_tcp_plugin import backoff, errors
 from ovirt_tcp_plugin.attester import enrolment, measure
 from ovirt_tcp_plugin.attester.agent_state import AgentState
 from ovirt_tcp_plugin.attester.hook_files import HookFiles, summarize
+from ovirt_tcp_plugin.attester.stop_flag import StopFlag
 from ovirt_tcp_plugin.attester.verifier_client import VerifierClient
 from ovirt_tcp_plugin.messages import ear, evidence, json_fields, result
 
@@ -28,7 +29,7 @@ log = logging.getLogger("attester.agent")
 # The server holds the question open this long; a proxy or firewall in between rarely cuts a
 # connection sooner.
 WAIT_MS = 20_000
-RETRY_FIRST_S = 1.0
+RETRY_FIRST_MS = 1_000
 # Not even a server that answers "nothing to do" at once gets more than four questions a second.
 PACE_S = 0.25
 # Share of the client certificate's life that is left when it is replaced.
@@ -37,8 +38,8 @@ RENEW_BELOW = 1 / 3
 LAUNCH_PCRS = (17, 18, 19)
 
 
-class _Woken(Exception):
-    """A wait was ended by `offer`."""
+class _Interrupted(Exception):
+    """`offer` or `stop` ended a wait for the server."""
 
 
 class _Reply(NamedTuple):
@@ -52,9 +53,9 @@ class Agent:
     """An enrolled host.
 
     Args:
-        handed: where the hooks of this host look.
+        hook_files: where the hooks of this host look.
         retry_most_s: longest pause between two tries.
-        pause: waits so many seconds.
+        stop_flag: ends `run`, and its pauses.
         draw: a number from 0 to 1, for the jitter that keeps a thousand hosts from coming back at
             once.
     """
@@ -69,7 +70,7 @@ class Agent:
         sources: measure.Sources,
         hook_files: HookFiles,
         retry_most_s: float,
-        pause: Callable[[float], None] = time.sleep,
+        stop_flag: StopFlag,
         draw: Callable[[], float] = random.random,
     ) -> None:
         self._host_name = host_name
@@ -79,19 +80,21 @@ class Agent:
         self._client = client
         self._sources = sources
         self._hook_files = hook_files
-        self._retry_most_s = retry_most_s
-        self._pause = pause
+        self._retry_most_ms = math.ceil(retry_most_s * 1000)
+        self._stop_flag = stop_flag
         self._draw = draw
-        self._retry_s = 0.0
+        self._failures = 0
         self._ask_next = False
         # A host that just started has no verdict, or an old one.
         self._offering = True
+        # Whether the wait for the server may be ended by an offer.
         self._waiting = False
+        self._interrupted = False
         self._status = dict(_last_status(state))
 
     def run(self) -> None:
-        """Report until an exception, such as SystemExit by a signal, ends it."""
-        while True:
+        """Report until `stop`."""
+        while not self._stop_flag.is_set:
             self.step()
 
     def offer(self) -> None:
@@ -101,7 +104,20 @@ class Agent:
         """
         self._offering = True
         if self._waiting:
-            raise _Woken
+            self._interrupt()
+
+    def stop(self) -> None:
+        """Have `run` return as soon as may be.
+
+        For signal handlers: what waits for an answer or pauses ends at once. What connects, or
+        waits for the TPM, ends within its own time limit.
+        """
+        self._stop_flag.set()
+        self._interrupt()
+
+    def _interrupt(self) -> None:
+        self._interrupted = True
+        self._client.interrupt()
 
     def step(self) -> None:
         """Do one round, and the pause that follows it."""
@@ -110,13 +126,14 @@ class Agent:
             self._round()
         except errors.Error as e:
             self._failed(e)
-        except _Woken:
-            log.info("woken")
+        except _Interrupted:
+            if not self._stop_flag.is_set:
+                log.info("woken")
         else:
-            self._retry_s = 0.0
+            self._failures = 0
             rest_s = PACE_S - (time.monotonic() - started)
             if rest_s > 0:
-                self._pause(rest_s)
+                self._stop_flag.pause(rest_s)
 
     def _round(self) -> None:
         challenge = self._next_challenge()
@@ -124,6 +141,9 @@ class Agent:
             self._recovered()
             self._renew()
             return
+        self._report(challenge)
+
+    def _report(self, challenge: evidence.Challenge) -> None:
         measured = measure.measure(self._tpm, self._ak, challenge, self._sources)
         kinds = ",".join(sorted(measured.logs)) or "none"
         log.info("measured logs=%s boot_id=%s", kinds, measured.boot_id)
@@ -148,8 +168,12 @@ class Agent:
         """Return the server's challenge, None if nobody wants this host's evidence."""
         boot_id = measure.read_boot_id(self._sources.boot_id)
         question = {"wait_ms": WAIT_MS, "boot_id": boot_id, "offer": self._offering}
-        with self._wakeable():
+        self._waiting = not self._offering
+        try:
             reply = self._post("/v1/challenge", question, WAIT_MS / 1000)
+        finally:
+            self._waiting = False
+            self._resume()
         if reply is None:
             return None
         challenge = evidence.decode_challenge(reply)
@@ -157,13 +181,12 @@ class Agent:
             raise errors.InvalidMessage("challenge", "it does not name one PCR bank")
         return challenge
 
-    @contextlib.contextmanager
-    def _wakeable(self) -> Iterator[None]:
-        self._waiting = not self._offering
-        try:
-            yield
-        finally:
-            self._waiting = False
+    def _resume(self) -> None:
+        """Let the next exchange run, although an offer ended the last one; not after `stop`."""
+        self._interrupted = False
+        self._client.resume()
+        if self._stop_flag.is_set:
+            self._interrupt()
 
     def _hand_over(
         self, challenge: evidence.Challenge, measured: evidence.Evidence, reply: _Reply
@@ -193,7 +216,9 @@ class Agent:
     def _post(self, path: str, message: Mapping[str, Any], wait_s: float = 0.0) -> Optional[object]:
         try:
             return self._client.post(path, message, wait_s)
-        except (errors.Unavailable, errors.InvalidMessage):
+        except (errors.Unavailable, errors.InvalidMessage) as e:
+            if self._interrupted:
+                raise _Interrupted from e
             self._ask_next = not self._client.fail_over()
             raise
 
@@ -205,8 +230,10 @@ class Agent:
         if self._ask_next:
             self._ask_next = False
             return
-        self._retry_s = min(max(self._retry_s * 2, RETRY_FIRST_S), self._retry_most_s)
-        self._pause(self._retry_s * (0.5 + self._draw() / 2))
+        longest_ms = backoff.pause_ms(RETRY_FIRST_MS, self._retry_most_ms, self._failures)
+        self._failures += 1
+        jitter = 0.5 + self._draw() / 2
+        self._stop_flag.pause(longest_ms / 1000 * jitter)
 
     def _recovered(self) -> None:
         if self._status.get("error"):

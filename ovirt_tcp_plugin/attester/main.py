@@ -13,7 +13,6 @@ import sys
 import time
 from collections.abc import Mapping
 from pathlib import Path
-from types import FrameType
 from typing import Optional
 
 import click
@@ -23,7 +22,8 @@ from ovirt_tcp_plugin.attester import enrolment, host_tpm, measure
 from ovirt_tcp_plugin.attester.agent import Agent
 from ovirt_tcp_plugin.attester.agent_state import AgentState
 from ovirt_tcp_plugin.attester.hook_files import HookFiles
-from ovirt_tcp_plugin.attester.settings import Settings
+from ovirt_tcp_plugin.attester.settings import AgentSettings
+from ovirt_tcp_plugin.attester.stop_flag import StopFlag
 from ovirt_tcp_plugin.attester.verifier_client import VerifierClient
 from ovirt_tcp_plugin.messages import eventlog, evidence, json_fields, public_keys, tpm2
 
@@ -92,8 +92,6 @@ def ek(config_dir: Path) -> None:
 def run(config_dir: Path) -> None:
     """Report to the attestation server whenever it asks, and at once on SIGHUP, until SIGTERM."""
     _log_to_stderr(logging.INFO)
-    signal.signal(signal.SIGTERM, _exit)
-    signal.signal(signal.SIGINT, _exit)
     settings = _load(config_dir)
     state = AgentState(settings.state.directory)
     state.check_client()
@@ -109,8 +107,11 @@ def run(config_dir: Path) -> None:
             sources=settings.boot.sources,
             hook_files=HookFiles(settings.hooks.directory),
             retry_most_s=settings.verifier.retry_most,
+            stop_flag=StopFlag(),
         )
         signal.signal(signal.SIGHUP, lambda number, frame: agent.offer())
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, lambda number, frame: agent.stop())
         name = settings.host.known_as
         log.info("running host=%s tpm=%s server=%s", name, settings.tpm.device, client.current)
         try:
@@ -185,11 +186,11 @@ def _show_finding(finding: Mapping[str, object]) -> None:
             click.echo(f"    {part}: {finding[part]}")
 
 
-command.add_config_commands(main, "agent", Settings)
+command.add_config_commands(main, "agent", AgentSettings)
 
 
-def _load(config_dir: Path) -> Settings:
-    return config.load(Settings, "agent", config_dir)
+def _load(config_dir: Path) -> AgentSettings:
+    return config.load(AgentSettings, "agent", config_dir)
 
 
 def _describe(measured: evidence.Evidence) -> None:
@@ -217,12 +218,6 @@ def _describe_log(content: Optional[bytes], padded: bool) -> str:
 
 def _log_to_stderr(level: int) -> None:
     logging.basicConfig(level=level, format="%(levelname)s %(name)s %(message)s", stream=sys.stderr)
-
-
-def _exit(number: int, frame: Optional[FrameType]) -> None:
-    # Raised wherever the agent waits, so that it stops at once; its files are whole at every
-    # moment.
-    raise SystemExit(0)
 
 
 if __name__ == "__main__":

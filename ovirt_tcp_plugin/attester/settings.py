@@ -37,7 +37,7 @@ class Verifier:
 
 
 @dataclasses.dataclass(frozen=True)
-class Host:
+class HostNaming:
     """What this host is called."""
 
     # The host's address in the engine, lower case. Empty means the machine's own full name.
@@ -71,7 +71,7 @@ class TpmOptions:
 
 
 @dataclasses.dataclass(frozen=True)
-class State:
+class StateDirectory:
     """Where the agent keeps its identity."""
 
     # Directory, owned by the agent's user, mode 0700.
@@ -79,7 +79,7 @@ class State:
 
 
 @dataclasses.dataclass(frozen=True)
-class Boot:
+class BootFiles:
     """Where the host tells of its boot."""
 
     # The kernel's id of this boot.
@@ -105,12 +105,12 @@ class Hooks:
 
 
 @dataclasses.dataclass(frozen=True)
-class Settings:
+class AgentSettings:
     """All sections."""
 
     verifier: Verifier
-    host: Host = Host()
+    host: HostNaming = HostNaming()
     tpm: TpmOptions = TpmOptions()
-    state: State = State()
-    boot: Boot = Boot()
+    state: StateDirectory = StateDirectory()
+    boot: BootFiles = BootFiles()
     hooks: Hooks = Hooks()

@@ -77,7 +77,7 @@ class Tpm12Error(TpmRefusal):
 
 
 @dataclasses.dataclass(frozen=True)
-class Session:
+class AuthorizationSession:
     """An authorization session (OIAP or OSAP).
 
     `key` is the secret of its HMACs, `nonce` the TPM's.
@@ -106,7 +106,7 @@ class Tpm12:
         ordinal: int,
         handles: Sequence[int] = (),
         parameters: bytes = b"",
-        sessions: Sequence[Session] = (),
+        sessions: Sequence[AuthorizationSession] = (),
     ) -> TpmReader:
         """Run one command and return what its answer holds between header and sessions.
 
@@ -133,12 +133,12 @@ class Tpm12:
 
     # Sessions: the one command that each is for ends it
 
-    def plain_session(self, secret: bytes) -> Session:
+    def plain_session(self, secret: bytes) -> AuthorizationSession:
         """Return a session for one use of what has that secret (TPM_OIAP, 18.1)."""
         answer = self.execute("TPM_OIAP", 0x0A)
-        return Session(answer.u32(), secret, answer.take(tpm12.DIGEST_SIZE))
+        return AuthorizationSession(answer.u32(), secret, answer.take(tpm12.DIGEST_SIZE))
 
-    def owner_session(self, secret: bytes) -> Session:
+    def owner_session(self, secret: bytes) -> AuthorizationSession:
         """Return a session of the owner in which a new secret can be put in (TPM_OSAP, 18.2)."""
         odd = os.urandom(tpm12.DIGEST_SIZE)
         answer = self.execute(
@@ -147,9 +147,9 @@ class Tpm12:
         handle = answer.u32()
         nonce = answer.take(tpm12.DIGEST_SIZE)
         shared = hmac.new(secret, answer.take(tpm12.DIGEST_SIZE) + odd, "sha1").digest()
-        return Session(handle, shared, nonce)
+        return AuthorizationSession(handle, shared, nonce)
 
-    def _give_up(self, sessions: Sequence[Session]) -> None:
+    def _give_up(self, sessions: Sequence[AuthorizationSession]) -> None:
         """End the sessions of a command that failed; some TPMs (libtpms) keep them."""
         for session in sessions:
             with contextlib.suppress(errors.Error):

@@ -69,6 +69,17 @@ class VerifierClient:
         """Connect again for the next request, with the client certificate as it is on disk now."""
         self._session.close()
 
+    def interrupt(self) -> None:
+        """End the wait for an answer, and every later one, with Unavailable, until `resume`.
+
+        For signal handlers.
+        """
+        self._session.interrupt()
+
+    def resume(self) -> None:
+        """Let answers be waited for again."""
+        self._session.resume()
+
     def fail_over(self) -> bool:
         """Turn to the next server.
 

@@ -22,7 +22,7 @@ from ovirt_tcp_plugin import config, gate
 from ovirt_tcp_plugin.attester import host_tpm
 from ovirt_tcp_plugin.attester.agent_state import AgentState
 from ovirt_tcp_plugin.attester.hook_files import VERDICT_FILE
-from ovirt_tcp_plugin.attester.settings import Settings
+from ovirt_tcp_plugin.attester.settings import AgentSettings
 from ovirt_tcp_plugin.attester.verifier_client import VerifierClient
 from ovirt_tcp_plugin.lab import firmware, launch, vdsm
 from ovirt_tcp_plugin.lab.processes import Processes
@@ -225,7 +225,7 @@ class LabHost:
             Unavailable: it does not answer, or the TPM has no EK certificate.
         """
         self.configure(verifier_url, ca_file)
-        settings = config.load(Settings, "agent", self.config_directory)
+        settings = config.load(AgentSettings, "agent", self.config_directory)
         client = VerifierClient(settings.verifier.urls, settings.verifier.ca_file, None)
         state = AgentState(self.state_directory)
         try:

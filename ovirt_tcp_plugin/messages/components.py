@@ -138,16 +138,16 @@ def steps(events: Sequence[eventlog.Event], bank: str, pcrs: Iterable[int]) -> t
     and so on. A startup locality is the first step of PCR 0, its "digest" the value from which it
     starts: whoever started the TPM from another one could extend the same digests.
     """
-    wanted = frozenset(pcrs)
+    covered = frozenset(pcrs)
     names = _Names(events)
     named = []
     locality = eventlog.startup_locality(events)
-    if locality and 0 in wanted:
+    if locality and 0 in covered:
         start = locality.to_bytes(tpm2.DIGEST_SIZES[bank], "big")
         named.append(Step(0, "startup_locality", start.hex()))
     for event in events:
         digest = event.digests.get(bank)
-        if event.pcr in wanted and event.type != eventlog.NO_ACTION and digest is not None:
+        if event.pcr in covered and event.type != eventlog.NO_ACTION and digest is not None:
             named.append(Step(event.pcr, names.next_of(event), digest.hex()))
     return tuple(named)
 

@@ -21,6 +21,8 @@ NONCE_SIZE = 32
 MAX_LOG_SIZE = 1024 * 1024
 # Base64 of two logs, the quote and the PCR values.
 MAX_EVIDENCE_SIZE = 3 * 1024 * 1024
+# The values of 24 PCRs in each of four banks, and a dozen more.
+MAX_VALUES = 1000
 LOGS = ("txt", "firmware")
 # Kinds whose bytes are a place of fixed size, with padding behind the last event.
 PADDED_LOGS = ("txt",)
@@ -142,9 +144,9 @@ def decode(untrusted: bytes, kinds: Collection[str] = LOGS) -> Evidence:
     Raises:
         InvalidMessage: on any missing, mistyped, oversized or unknown member.
     """
-    members = json_fields.parse_members(untrusted, "evidence", MAX_EVIDENCE_SIZE)
+    members = json_fields.parse_members(untrusted, "evidence", MAX_EVIDENCE_SIZE, MAX_VALUES)
     json_fields.integer(members, "version", 1, 1)
-    _refuse_unknown(members, _MEMBERS, "member")
+    json_fields.refuse_unknown(members, _MEMBERS, "evidence")
     return Evidence(
         nonce=json_fields.blob(members, "nonce", NONCE_SIZE),
         attest=json_fields.blob(members, "attest", tpm2.MAX_ATTEST_SIZE),
@@ -157,12 +159,6 @@ def decode(untrusted: bytes, kinds: Collection[str] = LOGS) -> Evidence:
     )
 
 
-def _refuse_unknown(members: Mapping[str, object], known: Collection[str], what: str) -> None:
-    unknown = sorted(set(members) - set(known))
-    if unknown:
-        raise errors.InvalidMessage("evidence", f"unknown {what} {unknown[0][:20]!r}")
-
-
 def _boot_id(members: Mapping[str, object]) -> str:
     boot_id = json_fields.text(members, "boot_id", 36)
     if not _BOOT_ID.fullmatch(boot_id):
@@ -172,10 +168,13 @@ def _boot_id(members: Mapping[str, object]) -> str:
 
 def _logs(members: Mapping[str, object], kinds: Collection[str]) -> Mapping[str, bytes]:
     encoded = json_fields.members(members.get("logs"), "logs")
-    _refuse_unknown(encoded, LOGS, "log")
-    return {
-        kind: json_fields.blob(encoded, kind, MAX_LOG_SIZE) for kind in encoded if kind in kinds
-    }
+    logs = {}
+    for kind in encoded:
+        if kind not in LOGS:
+            raise errors.InvalidMessage("evidence", f"unknown log {kind[:20]!r}")
+        if kind in kinds:
+            logs[kind] = json_fields.blob(encoded, kind, MAX_LOG_SIZE)
+    return logs
 
 
 def _bank(untrusted: str) -> str:
@@ -190,18 +189,19 @@ def _indices(banks: Mapping[str, object], bank: str) -> tuple[int, ...]:
         if isinstance(index, bool) or not isinstance(index, int):
             raise errors.InvalidMessage("selection", f"a PCR of bank {bank} is not a number")
         if not 0 <= index < tpm2.PCR_COUNT:
-            raise errors.InvalidMessage(
-                "selection", f"a PCR of bank {bank} is not between 0 and 23"
-            )
+            reason = f"a PCR of bank {bank} is not between 0 and 23"
+            raise errors.InvalidMessage("selection", reason)
         indices.add(index)
     return tuple(sorted(indices))
 
 
 def _pcrs(banks: Mapping[str, object]) -> tpm2.PcrValues:
-    return {
-        _bank(bank): _values(bank, json_fields.members(values, "pcrs"))
-        for bank, values in banks.items()
-    }
+    pcrs = {}
+    for untrusted_bank, values in banks.items():
+        bank = _bank(untrusted_bank)
+        members = json_fields.members(values, "pcrs")
+        pcrs[bank] = _values(bank, members)
+    return pcrs
 
 
 def _values(bank: str, untrusted: Mapping[str, object]) -> Mapping[int, bytes]:
@@ -219,7 +219,6 @@ def _index(untrusted: str) -> int:
 def _digest(bank: str, untrusted: object) -> bytes:
     size = tpm2.DIGEST_SIZES[bank]
     if not isinstance(untrusted, str) or not re.fullmatch(f"[0-9a-f]{{{2 * size}}}", untrusted):
-        raise errors.InvalidMessage(
-            "pcrs", f"a value of bank {bank} is not {size} bytes in lower-case hex"
-        )
+        reason = f"a value of bank {bank} is not {size} bytes in lower-case hex"
+        raise errors.InvalidMessage("pcrs", reason)
     return bytes.fromhex(untrusted)

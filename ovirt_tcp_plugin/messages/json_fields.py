@@ -8,31 +8,40 @@ import base64
 import binascii
 import json
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, Sequence, Set
+from typing import Optional
 
 from ovirt_tcp_plugin import errors
 
 # An empty array takes two bytes to send, but a hundred to hold, and the garbage collector's time.
-# Beyond this many values an honest message has ten bytes for each. What is no longer than that
-# cannot have more, and need not be counted.
+# Beyond this many values an honest message has so many bytes for each: the shortest are short names
+# of hosts. What is no longer than that cannot have more, and need not be counted.
 MANY_VALUES = 10_000
+BYTES_PER_VALUE = 10
 
 _SURROGATE = re.compile("[\ud800-\udfff]")
 
 
-def parse(untrusted: bytes, what: str, max_size: int) -> object:
-    """Return the JSON value in `untrusted`, at most `max_size` bytes long.
+def parse(untrusted: bytes, what: str, max_size: int, max_values: Optional[int] = None) -> object:
+    """Return the JSON value in `untrusted`.
+
+    Args:
+        what: the message's name in errors.
+        max_size: in bytes.
+        max_values: number of values, for a message that never has many; None: as many as an honest
+            message of its length may have.
 
     Raises:
-        InvalidMessage: too long, not UTF-8, not JSON, nested too deeply, with too many values for
-            its length, or with a number that is not finite.
+        InvalidMessage: too long, not UTF-8, not JSON, nested too deeply, with too many values, or
+            with a number that is not finite.
     """
-    if len(untrusted) > max_size:
+    size = len(untrusted)
+    if size > max_size:
         raise errors.InvalidMessage(what, f"longer than {max_size} bytes")
-    if (
-        len(untrusted) > MANY_VALUES
-        and _count_values(untrusted) > MANY_VALUES + len(untrusted) // 10
-    ):
+    if max_values is None:
+        max_values = MANY_VALUES + size // BYTES_PER_VALUE
+    # Before they are made: a thousand times cheaper than to make and refuse them.
+    if size > max_values and _count_values(untrusted) > max_values:
         raise errors.InvalidMessage(what, "too many values")
     try:
         return json.loads(untrusted.decode("utf-8"), parse_constant=_refuse_constant)
@@ -47,9 +56,22 @@ def members(untrusted: object, what: str) -> Mapping[str, object]:
     return untrusted
 
 
-def parse_members(untrusted: bytes, what: str, max_size: int) -> Mapping[str, object]:
+def parse_members(
+    untrusted: bytes, what: str, max_size: int, max_values: Optional[int] = None
+) -> Mapping[str, object]:
     """Return the JSON object in `untrusted`. Raises InvalidMessage as `parse` and `members` do."""
-    return members(parse(untrusted, what, max_size), what)
+    return members(parse(untrusted, what, max_size, max_values), what)
+
+
+def refuse_unknown(members: Mapping[str, object], known: Set[str], what: str) -> None:
+    """Return if each member has a name that is known.
+
+    Raises:
+        InvalidMessage: `what` has another one; the first is named.
+    """
+    for name in members:
+        if name not in known:
+            raise errors.InvalidMessage(what, f"unknown member {name[:20]!r}")
 
 
 def text(members: Mapping[str, object], name: str, max_length: int) -> str:
@@ -111,7 +133,7 @@ def encode_blob(value: bytes) -> str:
 
 def _count_values(untrusted: bytes) -> int:
     """Return a number that is at least that of the values in a JSON text."""
-    return sum(map(untrusted.count, (b",", b"[", b"{")))
+    return untrusted.count(b",") + untrusted.count(b"[") + untrusted.count(b"{")
 
 
 def _refuse_constant(name: str) -> object:

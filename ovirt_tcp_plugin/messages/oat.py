@@ -42,7 +42,7 @@ class Poll:
 
 
 @dataclasses.dataclass(frozen=True)
-class HostTrust:
+class PolledHost:
     """One host of a PollHosts answer, as untrusted as the peer.
 
     Attributes:
@@ -107,12 +107,12 @@ def encode_named_fault(name: str, message: str) -> dict[str, Any]:
     return {"error_code": name, "error_message": message}
 
 
-def encode_answer(hosts: Iterable[HostTrust]) -> dict[str, Any]:
+def encode_answer(hosts: Iterable[PolledHost]) -> dict[str, Any]:
     """Return the JSON object of an answer; `vtime` as xsd:dateTime with milliseconds and zone."""
     return {"hosts": [_encode_host(host) for host in hosts]}
 
 
-def decode_answer(untrusted: bytes) -> tuple[HostTrust, ...]:
+def decode_answer(untrusted: bytes) -> tuple[PolledHost, ...]:
     """Return the hosts of an answer; entries without a name or level are left out.
 
     Raises:
@@ -170,7 +170,7 @@ def _pcrs(mask: object) -> tuple[int, ...]:
     return tuple(index for index in range(24) if int(mask, 16) >> index & 1)
 
 
-def _encode_host(host: HostTrust) -> dict[str, Any]:
+def _encode_host(host: PolledHost) -> dict[str, Any]:
     encoded: dict[str, Any] = {"host_name": host.host_name, "trust_lvl": host.trust_lvl}
     if host.vtime is not None:
         encoded["vtime"] = host.vtime.isoformat(timespec="milliseconds")
@@ -181,7 +181,7 @@ def _encode_host(host: HostTrust) -> dict[str, Any]:
     return encoded
 
 
-def _decode_host(untrusted: object) -> Optional[HostTrust]:
+def _decode_host(untrusted: object) -> Optional[PolledHost]:
     if not isinstance(untrusted, dict):
         return None
     host_name = untrusted.get("host_name")
@@ -190,7 +190,7 @@ def _decode_host(untrusted: object) -> Optional[HostTrust]:
         return None
     if len(host_name) > MAX_NAME_LENGTH or len(trust_lvl) > MAX_NAME_LENGTH:
         return None
-    return HostTrust(host_name, trust_lvl.lower(), parse_vtime(untrusted.get("vtime")))
+    return PolledHost(host_name, trust_lvl.lower(), parse_vtime(untrusted.get("vtime")))
 
 
 def parse_vtime(untrusted: object) -> Optional[datetime.datetime]:

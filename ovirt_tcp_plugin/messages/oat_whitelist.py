@@ -91,7 +91,7 @@ class Mle:
 
 
 @dataclasses.dataclass(frozen=True)
-class Host:
+class HostRegistration:
     """A host as it is registered: what it is called, what is said of it, and its MLEs."""
 
     name: str
@@ -148,7 +148,7 @@ def pcr_index_in(members: Members) -> int:
     return _pcr_index(members, "pcrName")
 
 
-def decode_host(members: Members) -> Host:
+def decode_host(members: Members) -> HostRegistration:
     """Return a host to be registered.
 
     Raises:
@@ -162,7 +162,7 @@ def decode_host(members: Members) -> Host:
     mles = tuple(name for name in names if name)
     if not mles:
         raise errors.Refused("2001", "Data Error - HOST needs a BIOS or a VMM")
-    return Host(record["HostName"].lower(), {**record, **_encode_mles(mles)}, mles)
+    return HostRegistration(record["HostName"].lower(), {**record, **_encode_mles(mles)}, mles)
 
 
 def decode_host_change(members: Members) -> tuple[str, Record]:
@@ -262,16 +262,15 @@ def _manifests(members: Members) -> tuple[Pcr, ...]:
     manifests = members.get("MLE_Manifests") or []
     entries = [manifests] if isinstance(manifests, dict) else manifests
     if not isinstance(entries, list) or len(entries) > MAX_MANIFESTS:
-        raise errors.Refused(
-            "500", f"MLE_Manifests is not an array of at most {MAX_MANIFESTS} values"
-        )
-    try:
-        decoded = [
-            _pcr(json_fields.members(entry, "manifest"), "Name", "Value") for entry in entries
-        ]
-    except errors.InvalidMessage as e:
-        raise errors.Refused("500", "MLE_Manifests holds what is no object") from e
-    return tuple(dict.fromkeys(decoded))
+        reason = f"MLE_Manifests is not an array of at most {MAX_MANIFESTS} values"
+        raise errors.Refused("500", reason)
+    decoded: dict[Pcr, None] = {}  # each once, in order
+    for entry in entries:
+        if not isinstance(entry, dict):
+            raise errors.Refused("500", "MLE_Manifests holds what is no object")
+        pcr = _pcr(entry, "Name", "Value")
+        decoded[pcr] = None
+    return tuple(decoded)
 
 
 def _pcr(members: Members, index: str, digest: str) -> Pcr:
@@ -294,17 +293,16 @@ def _pcr_index(members: Members, member: str) -> int:
 
 def _name(members: Members, member: str, max_length: int = MAX_NAME_LENGTH) -> str:
     name = members.get(member)
-    if (
-        not isinstance(name, str)
-        or not 0 < len(name) <= max_length
-        or not name.isprintable()
-        or _FORBIDDEN & set(name)
-    ):
-        raise errors.Refused(
-            "500",
-            f"{member} does not have 1 to {max_length} characters, none of them # & + : \" or '",
-        )
-    return name
+    if isinstance(name, str) and _is_name(name, max_length):
+        return name
+    reason = f"{member} does not have 1 to {max_length} characters, none of them # & + : \" or '"
+    raise errors.Refused("500", reason)
+
+
+def _is_name(text: str, max_length: int) -> bool:
+    if not 0 < len(text) <= max_length:
+        return False
+    return text.isprintable() and _FORBIDDEN.isdisjoint(text)
 
 
 def _text(members: Members, member: str, max_length: int = MAX_TEXT_LENGTH) -> str:

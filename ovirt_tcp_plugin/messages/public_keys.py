@@ -88,6 +88,6 @@ def life(certificate: x509.Certificate) -> tuple[datetime.datetime, datetime.dat
         return certificate.not_valid_before_utc, certificate.not_valid_after_utc
     except AttributeError:
         utc = datetime.timezone.utc
-        return certificate.not_valid_before.replace(
-            tzinfo=utc
-        ), certificate.not_valid_after.replace(tzinfo=utc)
+        begin = certificate.not_valid_before.replace(tzinfo=utc)
+        end = certificate.not_valid_after.replace(tzinfo=utc)
+        return begin, end

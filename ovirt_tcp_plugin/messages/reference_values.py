@@ -30,6 +30,8 @@ MLE_PREFIX = "oat:"
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:-]{0,127}")
 _COMPONENT = re.compile(r"[a-z0-9_]{0,64}")
 _SET_MEMBERS = {"name", "slots", "values", "host_names"}
+# What these members of a value are if they are absent.
+_ABSENT = {"host_name": "", "staged": False, "note": ""}
 _VALUE_MEMBERS = {"identifier", "bank", "pcr", "component", "digest", "host_name", "staged", "note"}
 
 Slot = tuple[int, str]
@@ -60,8 +62,8 @@ class Value:
     @property
     def identifier(self) -> str:
         """Twelve hex digits, the same for what says the same."""
-        said = f"{self.bank} {self.pcr} {self.component} {self.digest} {self.host_name}"
-        return hashlib.sha256(said.encode("utf-8")).hexdigest()[:12]
+        content = f"{self.bank} {self.pcr} {self.component} {self.digest} {self.host_name}"
+        return hashlib.sha256(content.encode("utf-8")).hexdigest()[:12]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -113,18 +115,18 @@ class ReferenceSet:
     def activated(self, identifiers: Iterable[str]) -> ReferenceSet:
         """Return this set with those staged values counting. Raises NotFound."""
         chosen = self._chosen(identifiers)
-        values = (
-            dataclasses.replace(v, staged=False) if v.identifier in chosen else v
-            for v in self.values
-        )
+        values = []
+        for value in self.values:
+            if value.identifier in chosen:
+                value = dataclasses.replace(value, staged=False)
+            values.append(value)
         return dataclasses.replace(self, values=tuple(values))
 
     def withdrawn(self, identifiers: Iterable[str]) -> ReferenceSet:
         """Return this set without those values. Raises NotFound."""
         chosen = self._chosen(identifiers)
-        return dataclasses.replace(
-            self, values=tuple(v for v in self.values if v.identifier not in chosen)
-        )
+        kept = [value for value in self.values if value.identifier not in chosen]
+        return dataclasses.replace(self, values=tuple(kept))
 
     def with_host(self, host_name: str) -> ReferenceSet:
         """Return this set for one host more. Raises Conflict if it is for too many."""
@@ -135,9 +137,8 @@ class ReferenceSet:
 
     def without_host(self, host_name: str) -> ReferenceSet:
         """Return this set for one host less."""
-        return dataclasses.replace(
-            self, host_names=tuple(n for n in self.host_names or () if n != host_name)
-        )
+        others = [name for name in self.host_names or () if name != host_name]
+        return dataclasses.replace(self, host_names=tuple(others))
 
     def _chosen(self, identifiers: Iterable[str]) -> set[str]:
         chosen = set(identifiers)
@@ -150,9 +151,8 @@ class ReferenceSet:
 def check_name(name: str) -> str:
     """Return the name of a set. Raises InvalidMessage."""
     if not _NAME.fullmatch(name):
-        raise errors.InvalidMessage(
-            "name", "it may have letters, digits, dot, colon, dash and underscore"
-        )
+        reason = "it may have letters, digits, dot, colon, dash and underscore"
+        raise errors.InvalidMessage("name", reason)
     return name
 
 
@@ -196,15 +196,16 @@ def decode(untrusted: object) -> ReferenceSet:
         InvalidMessage: on any missing, mistyped, oversized or unknown member.
     """
     members = json_fields.members(untrusted, "reference set")
-    _refuse_unknown(members, _SET_MEMBERS, "reference set")
-    slots = tuple(_slot(item) for item in json_fields.items(members, "slots", MAX_SLOTS))
+    json_fields.refuse_unknown(members, _SET_MEMBERS, "reference set")
+    slots = [_slot(item) for item in json_fields.items(members, "slots", MAX_SLOTS)]
     if len(set(slots)) != len(slots):
         raise errors.InvalidMessage("reference set", "a slot is there twice")
-    name = check_name(json_fields.text(members, "name", MAX_NAME_LENGTH))
+    name = json_fields.text(members, "name", MAX_NAME_LENGTH)
+    check_name(name)
     values = json_fields.items(members, "values", MAX_VALUES)
     return ReferenceSet(
         name=name,
-        slots=slots,
+        slots=tuple(slots),
         values=tuple(decode_value(item) for item in values),
         host_names=_host_names(members),
     )
@@ -216,20 +217,22 @@ def decode_value(untrusted: object) -> Value:
     Raises InvalidMessage.
     """
     members = json_fields.members(untrusted, "reference value")
-    _refuse_unknown(members, _VALUE_MEMBERS, "reference value")
+    json_fields.refuse_unknown(members, _VALUE_MEMBERS, "reference value")
+    members = {**_ABSENT, **members}
     bank = json_fields.text(members, "bank", 16)
-    staged = members.get("staged", False)
+    staged = members["staged"]
     if not isinstance(staged, bool):
         raise errors.InvalidMessage("reference value", "staged is neither true nor false")
     component = json_fields.text(members, "component", 64)
+    digest = json_fields.text(members, "digest", 128)
     return Value(
         bank=bank,
         pcr=json_fields.integer(members, "pcr", 0, tpm2.PCR_COUNT - 1),
         component=_check_component(component),
-        digest=_check_digest(json_fields.text(members, "digest", 128), bank),
-        host_name=json_fields.text({"host_name": "", **members}, "host_name", 255),
+        digest=_check_digest(digest, bank),
+        host_name=json_fields.text(members, "host_name", 255),
         staged=staged,
-        note=json_fields.text({"note": "", **members}, "note", MAX_NOTE_LENGTH),
+        note=json_fields.text(members, "note", MAX_NOTE_LENGTH),
     )
 
 
@@ -246,9 +249,8 @@ def _host_names(members: Mapping[str, object]) -> Optional[tuple[str, ...]]:
         return None
     names = json_fields.items(members, "host_names", MAX_HOSTS)
     if not all(isinstance(name, str) and len(name) <= 255 for name in names):
-        raise errors.InvalidMessage(
-            "reference set", "a host name is not a text of at most 255 characters"
-        )
+        reason = "a host name is not a text of at most 255 characters"
+        raise errors.InvalidMessage("reference set", reason)
     return tuple(str(name) for name in names)
 
 
@@ -264,9 +266,3 @@ def _check_component(component: str) -> str:
     if not _COMPONENT.fullmatch(component):
         raise errors.InvalidMessage("reference set", "a component is not a lower-case word")
     return component
-
-
-def _refuse_unknown(members: Mapping[str, object], known: set[str], what: str) -> None:
-    unknown = sorted(set(members) - known)
-    if unknown:
-        raise errors.InvalidMessage(what, f"unknown member {unknown[0][:20]!r}")

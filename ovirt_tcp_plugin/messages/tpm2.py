@@ -272,9 +272,8 @@ def pcr_digest(hash_name: str, selection: Selection, values: PcrValues) -> bytes
             if value is None:
                 raise errors.InvalidMessage("PCR values", f"PCR {index} of bank {bank} is missing")
             if len(value) != DIGEST_SIZES[bank]:
-                raise errors.InvalidMessage(
-                    "PCR values", f"PCR {index} of bank {bank} has a wrong size"
-                )
+                reason = f"PCR {index} of bank {bank} has a wrong size"
+                raise errors.InvalidMessage("PCR values", reason)
             digest.update(value)
     return digest.digest()
 
@@ -308,17 +307,17 @@ def take_selection(reader: TpmReader) -> Selection:
 
 def describe_selection(selection: Selection) -> str:
     """Return a selection as people write it: `sha256:17,18`."""
-    return (
-        "+".join(f"{bank}:{_listed(indices)}" for bank, indices in selection.items()) or "nothing"
-    )
+    banks = [f"{bank}:{_listed(indices)}" for bank, indices in selection.items()]
+    return "+".join(banks) or "nothing"
 
 
 def _listed(indices: Sequence[int]) -> str:
     return ",".join(str(index) for index in indices) or "none"
 
 
-def _extend_name(hash_name: str, parent: bytes, own: bytes) -> bytes:
-    return struct.pack(">H", HASH_IDS[hash_name]) + hashlib.new(hash_name, parent + own).digest()
+def _extend_name(hash_name: str, parent: bytes, child: bytes) -> bytes:
+    digest = hashlib.new(hash_name, parent + child).digest()
+    return struct.pack(">H", HASH_IDS[hash_name]) + digest
 
 
 def _hash(reader: TpmReader) -> str:

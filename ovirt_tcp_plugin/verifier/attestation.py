@@ -29,14 +29,14 @@ from ovirt_tcp_plugin.verifier.appraisal.authenticity import IssuedNonce
 from ovirt_tcp_plugin.verifier.enrolment import TPM12_OFF, is_host_name
 from ovirt_tcp_plugin.verifier.evidence_intake import EvidenceIntake
 from ovirt_tcp_plugin.verifier.long_poll import LongPolls
-from ovirt_tcp_plugin.verifier.metrics import Metrics
+from ovirt_tcp_plugin.verifier.metrics import VerifierMetrics
 from ovirt_tcp_plugin.verifier.reference_values import (
     ReferenceValueService,
 )
 from ovirt_tcp_plugin.verifier.result_ages import ResultAges
 from ovirt_tcp_plugin.verifier.store import challenges, references, results
 from ovirt_tcp_plugin.verifier.store.database import Database
-from ovirt_tcp_plugin.verifier.store.hosts import Host, State
+from ovirt_tcp_plugin.verifier.store.hosts import EnrolledHost, HostState
 from ovirt_tcp_plugin.verifier.store.results import Result, StoredResult
 
 log = logging.getLogger("verifier.attestation")
@@ -55,7 +55,7 @@ class Attestation:
         self,
         database: Database,
         reference_values: ReferenceValueService,
-        metrics: Metrics,
+        metrics: VerifierMetrics,
         options: settings.Appraisal,
         clock: Clock,
     ) -> None:
@@ -73,7 +73,7 @@ class Attestation:
     # For agents
 
     async def next_challenge(
-        self, state: State, boot_id: str, wait_ms: int
+        self, state: HostState, boot_id: str, wait_ms: int
     ) -> Optional[evidence.Challenge]:
         """Return a challenge as soon as somebody wants the host's evidence, None after `wait_ms`.
 
@@ -108,12 +108,12 @@ class Attestation:
         """End the host's long poll: its connection is gone."""
         self._long_polls.of(host_name).begin_poll()
 
-    def expects(self, state: State) -> bool:
+    def expects(self, state: HostState) -> bool:
         """Return whether a nonce is out for the host; without one no evidence is worth reading."""
         issued = state.challenge.nonce
         return issued is not None and self._clock.now_ms() < issued.end_ms
 
-    def logs_for(self, host: Host) -> Collection[str]:
+    def logs_for(self, host: EnrolledHost) -> Collection[str]:
         """Return the kinds of event logs that a host's evidence is judged by."""
         return appraise.logs_for(self._required(host))
 
@@ -121,7 +121,7 @@ class Attestation:
         """End the nonce that is out: what came for it could not be read."""
         await self._database.write(lambda c: challenges.drop(c, host_name))
 
-    async def submit(self, state: State, reported: evidence.Evidence) -> AttestationResult:
+    async def submit(self, state: HostState, reported: evidence.Evidence) -> AttestationResult:
         """Appraise a host's evidence, keep the result and wake who waits for it.
 
         Raises:
@@ -203,10 +203,10 @@ class Attestation:
             for name, number in answered.items():
                 self._long_polls.of(name).settle(number)
 
-    def _required(self, host: Host) -> tpm2.Selection:
+    def _required(self, host: EnrolledHost) -> tpm2.Selection:
         return self._options.required_in(host.tpm.bank)
 
-    def _new_nonce(self, host: Host) -> IssuedNonce:
+    def _new_nonce(self, host: EnrolledHost) -> IssuedNonce:
         nonce = secrets.token_bytes(evidence.NONCE_SIZE)
         now_ms = self._clock.now_ms()
         challenge = evidence.Challenge(nonce, self._required(host), NONCE_LIFETIME_MS)
@@ -280,7 +280,7 @@ class Attestation:
             tpm_family=result.tpm_family,
         )
 
-    def _check_family(self, host: Host) -> None:
+    def _check_family(self, host: EnrolledHost) -> None:
         if not self._options.believes(host.tpm.family):
             raise errors.Refused(FindingCode.TPM12_OFF.code, TPM12_OFF)
 

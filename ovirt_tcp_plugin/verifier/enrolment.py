@@ -29,7 +29,7 @@ from ovirt_tcp_plugin.verifier import settings
 from ovirt_tcp_plugin.verifier.authority import Authority
 from ovirt_tcp_plugin.verifier.store import endorsements, hosts, tokens
 from ovirt_tcp_plugin.verifier.store.database import Database
-from ovirt_tcp_plugin.verifier.store.hosts import Host
+from ovirt_tcp_plugin.verifier.store.hosts import EnrolledHost
 from ovirt_tcp_plugin.verifier.store.tokens import Token
 from ovirt_tcp_plugin.verifier.tpm_family import FAMILIES, Candidate
 
@@ -133,7 +133,7 @@ class EnrolmentService:
         ak_certificate = self._authority.issue_ak(host.name, public_keys.load(tpm.ak), digest, now)
         return enrolment.EnrolmentReply(_pem(certificate), _pem(ak_certificate))
 
-    async def renew(self, host: Host, certificate_request: bytes) -> str:
+    async def renew(self, host: EnrolledHost, certificate_request: bytes) -> str:
         """Return a new client certificate (PEM) for an agent that proved the old one, which ends.
 
         Raises:
@@ -217,10 +217,10 @@ def check_host_name(name: str) -> None:
         )
 
 
-def _enrolled(pending: _Pending, certificate: x509.Certificate) -> Host:
+def _enrolled(pending: _Pending, certificate: x509.Certificate) -> EnrolledHost:
     """Return the host of an enrolment whose proof holds."""
     tpm = pending.candidate.tpm
-    return Host(
+    return EnrolledHost(
         tpm=tpm,
         host_id=pending.token.host_id,
         ek_digest=public_keys.digest(tpm.ek),

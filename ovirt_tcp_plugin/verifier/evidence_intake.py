@@ -23,10 +23,10 @@ from ovirt_tcp_plugin.verifier import settings
 from ovirt_tcp_plugin.verifier.appraisal import appraise, measured
 from ovirt_tcp_plugin.verifier.appraisal.appraise import Appraised, Discarded
 from ovirt_tcp_plugin.verifier.appraisal.authenticity import IssuedNonce
-from ovirt_tcp_plugin.verifier.appraisal.counters import Boot
+from ovirt_tcp_plugin.verifier.appraisal.counters import BootCounters
 from ovirt_tcp_plugin.verifier.appraisal.reappraise import Conclusion
 from ovirt_tcp_plugin.verifier.long_poll import LongPolls
-from ovirt_tcp_plugin.verifier.metrics import Metrics
+from ovirt_tcp_plugin.verifier.metrics import VerifierMetrics
 from ovirt_tcp_plugin.verifier.reference_values import (
     ReferenceValueService,
     ReferenceVersion,
@@ -34,7 +34,7 @@ from ovirt_tcp_plugin.verifier.reference_values import (
 )
 from ovirt_tcp_plugin.verifier.store import challenges, results
 from ovirt_tcp_plugin.verifier.store.database import Database
-from ovirt_tcp_plugin.verifier.store.hosts import Host, State
+from ovirt_tcp_plugin.verifier.store.hosts import EnrolledHost, HostState
 from ovirt_tcp_plugin.verifier.store.results import Result
 
 log = logging.getLogger("verifier.attestation")
@@ -47,7 +47,7 @@ class EvidenceIntake:
         self,
         database: Database,
         reference_values: ReferenceValueService,
-        metrics: Metrics,
+        metrics: VerifierMetrics,
         options: settings.Appraisal,
         clock: Clock,
         long_polls: LongPolls,
@@ -59,7 +59,7 @@ class EvidenceIntake:
         self._clock = clock
         self._long_polls = long_polls
 
-    async def take(self, state: State, reported: evidence.Evidence) -> Result:
+    async def take(self, state: HostState, reported: evidence.Evidence) -> Result:
         """Appraise a host's evidence, keep the result and return it.
 
         Args:
@@ -86,13 +86,13 @@ class EvidenceIntake:
         log.info("appraised host=%s level=%s findings=%s", host.name, fresh.level.value, codes)
         return fresh
 
-    async def _discard(self, host: Host, nonce: bytes, finding: Finding) -> None:
+    async def _discard(self, host: EnrolledHost, nonce: bytes, finding: Finding) -> None:
         """Take the nonce back: what came for it proved nothing."""
         log.warning("discarded host=%s check=%d code=%s", host.name, finding.check, finding.code)
         self._metrics.discarded(finding.code)
         await self._database.write(lambda c: challenges.take(c, host.name, nonce))
 
-    def _issued(self, state: State) -> Optional[IssuedNonce]:
+    def _issued(self, state: HostState) -> Optional[IssuedNonce]:
         """Return the nonce that is out, None if it is of another clock or of another profile."""
         issued = state.challenge.nonce
         if issued is None or state.challenge.clock_id != self._clock.boot_id:
@@ -103,7 +103,7 @@ class EvidenceIntake:
 
     def _appraise(
         self,
-        state: State,
+        state: HostState,
         reported: evidence.Evidence,
         issued: Optional[IssuedNonce],
         version: ReferenceVersion,
@@ -125,7 +125,7 @@ class EvidenceIntake:
         return outcome
 
     def _new_result(
-        self, state: State, outcome: Appraised, version: ReferenceVersion, born_ms: int
+        self, state: HostState, outcome: Appraised, version: ReferenceVersion, born_ms: int
     ) -> Result:
         host = state.host
         last = results.readable(state.result)
@@ -143,7 +143,7 @@ class EvidenceIntake:
         )
         return supersede(last, fresh)
 
-    def _required(self, host: Host) -> tpm2.Selection:
+    def _required(self, host: EnrolledHost) -> tpm2.Selection:
         return self._options.required_in(host.tpm.bank)
 
 
@@ -157,7 +157,7 @@ def supersede(kept: Optional[Result], fresh: Result) -> Result:
     return fresh
 
 
-def _baseline(previous: Optional[Boot], outcome: Appraised) -> Boot:
+def _baseline(previous: Optional[BootCounters], outcome: Appraised) -> BootCounters:
     """Return the counters to measure the next quote against.
 
     Ones that failed check (5) are no baseline: the next quote would agree with them, and the host
@@ -167,7 +167,9 @@ def _baseline(previous: Optional[Boot], outcome: Appraised) -> Boot:
     return previous if previous is not None and failed else outcome.boot
 
 
-def _keep(connection: Connection, host: Host, nonce: bytes, fresh: Result, proven: str) -> None:
+def _keep(
+    connection: Connection, host: EnrolledHost, nonce: bytes, fresh: Result, proven: str
+) -> None:
     """Take the nonce back and keep the result, both or neither.
 
     Raises:

@@ -28,7 +28,7 @@ TELL_INTERVAL_S = 1.0
 _Key = tuple[str, tuple[tuple[str, str], ...]]
 
 
-class Metrics:
+class VerifierMetrics:
     """Counters of one server.
 
     Args:

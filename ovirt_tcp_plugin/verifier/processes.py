@@ -47,7 +47,7 @@ class Share:
 Serve = Callable[[Share], None]
 
 
-def run(options: settings.Server, serve: Serve) -> None:
+def run(options: settings.ServerOptions, serve: Serve) -> None:
     """Serve in as many processes as the options say, until SIGTERM or SIGINT.
 
     Call it without open databases and other threads: neither survives a fork.

@@ -25,7 +25,7 @@ MAX_PROCESSES = 64
 
 
 @dataclasses.dataclass(frozen=True)
-class Server:
+class ServerOptions:
     """Where the server listens, and its TLS identity."""
 
     # Address to listen on; empty means all.
@@ -140,10 +140,10 @@ class Appraisal:
 
 
 @dataclasses.dataclass(frozen=True)
-class Settings:
+class VerifierSettings:
     """All sections."""
 
-    server: Server = Server()
+    server: ServerOptions = ServerOptions()
     store: Store = Store()
     enrolment: Enrolment = Enrolment()
     appraisal: Appraisal = Appraisal()

@@ -25,7 +25,7 @@ from ovirt_tcp_plugin.messages.result import AttestationResult
 from ovirt_tcp_plugin.verifier.authority import Authority
 from ovirt_tcp_plugin.verifier.store import verdict_keys
 from ovirt_tcp_plugin.verifier.store.database import Database
-from ovirt_tcp_plugin.verifier.store.hosts import Host
+from ovirt_tcp_plugin.verifier.store.hosts import EnrolledHost
 from ovirt_tcp_plugin.verifier.store.verdict_keys import StoredKey
 
 log = logging.getLogger("verifier.signing")
@@ -51,7 +51,7 @@ class Signer:
         self._key_id = ""
         self._take(database.transact(verdict_keys.active))
 
-    def sign(self, host: Host, reported: Evidence, outcome: AttestationResult) -> str:
+    def sign(self, host: EnrolledHost, reported: Evidence, outcome: AttestationResult) -> str:
         """Return the signed verdict for the host that sent this evidence and was judged so.
 
         Its life is counted from the quote, and shortened by the time since the nonce was issued, so

@@ -11,6 +11,7 @@ import json
 import logging
 import os
 import signal
+import ssl
 import stat
 import time
 from collections.abc import Callable
@@ -27,6 +28,7 @@ from ovirt_tcp_plugin.attester.agent import PACE_S, Agent
 from ovirt_tcp_plugin.attester.agent_state import AgentState
 from ovirt_tcp_plugin.attester.hook_files import HookFiles
 from ovirt_tcp_plugin.attester.measure import Sources
+from ovirt_tcp_plugin.attester.stop_flag import StopFlag
 from ovirt_tcp_plugin.attester.tpm import Tpm
 from ovirt_tcp_plugin.attester.verifier_client import VerifierClient
 from ovirt_tcp_plugin.lab.host import LabHost
@@ -45,6 +47,17 @@ FINDING = {
     "seen": "bb",
 }
 NOTHING = http(204)
+
+
+class RecordedPauses(StopFlag):
+    """Its pauses take no time; `seconds` are those of each."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.seconds: list[float] = []
+
+    def pause(self, seconds: float) -> None:
+        self.seconds.append(seconds)
 
 
 class Attester:
@@ -75,12 +88,12 @@ def make_attester(
         urls = [server.url for server in servers]
         client = VerifierClient(urls, ca_file or servers[0].ca_file, state.client_file)
         sources = Sources(host.boot_id_file, {"txt": host.txt_log_file})
-        pauses: list[float] = []
+        stop_flag = RecordedPauses()
         hook_files = HookFiles(host.hooks_directory)
         agent = Agent(
-            "host-1", state, tpm, ak, client, sources, hook_files, 30.0, pauses.append, lambda: draw
+            "host-1", state, tpm, ak, client, sources, hook_files, 30.0, stop_flag, lambda: draw
         )
-        return Attester(agent, pauses, state, ak)
+        return Attester(agent, stop_flag.seconds, state, ak)
 
     return make
 
@@ -608,6 +621,46 @@ def test_a_signal_ends_the_wait_and_it_offers_to_report(
     offers = [question["offer"] for path, question in verifier.requests if path == "/v1/challenge"]
     assert offers == [True, False, True]
     assert attester.status()["error"] == ""
+
+
+def test_a_stop_while_it_measures_ends_it_without_a_report(
+    make_attester: Make, verifier: FakeVerifier, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    verifier.answers = [http(200, CHALLENGE), verifier.hold]
+    attester = make_attester(verifier)
+    read = measure.read_log
+
+    def read_while_stopped(kind: str, path: Path) -> Optional[bytes]:
+        attester.agent.stop()
+        return read(kind, path)
+
+    monkeypatch.setattr(measure, "read_log", read_while_stopped)
+
+    attester.agent.run()
+
+    assert [path for path, _ in verifier.requests] == ["/v1/challenge"]
+    assert attester.status().get("error", "") == ""
+    assert attester.pauses == []
+
+
+def test_a_signal_while_the_server_drips_ends_the_wait(
+    make_attester: Make, verifier: FakeVerifier
+) -> None:
+    drip = verifier.drip(b"HTTP/1.1 200 -\r\nX-Endless: ")
+
+    def signal_and_drip(connection: ssl.SSLSocket) -> None:
+        os.kill(os.getpid(), signal.SIGTERM)
+        drip(connection)
+
+    verifier.answers = [signal_and_drip]
+    attester = make_attester(verifier)
+    before = signal.signal(signal.SIGTERM, lambda number, frame: attester.agent.stop())
+    try:
+        attester.agent.run()
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+    assert attester.status().get("error", "") == ""
 
 
 def test_a_signal_while_it_measures_waits_for_the_next_question(

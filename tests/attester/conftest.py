@@ -14,12 +14,7 @@ from ovirt_tcp_plugin.attester.agent_state import AgentState
 from ovirt_tcp_plugin.attester.tpm import Tpm
 from ovirt_tcp_plugin.lab.host import LabHost
 from ovirt_tcp_plugin.verifier.authority import Authority
-from tests.attester.fake_verifier import NOW, FakeVerifier
-
-
-@pytest.fixture(scope="session")
-def authority(tmp_path_factory: pytest.TempPathFactory) -> Authority:
-    return Authority.create(tmp_path_factory.mktemp("attester-authority"), NOW)
+from tests.attester.fake_verifier import FakeVerifier
 
 
 @pytest.fixture

@@ -21,7 +21,7 @@ from ovirt_tcp_plugin import config, errors
 from ovirt_tcp_plugin.attester import enrolment, keys
 from ovirt_tcp_plugin.attester.agent_state import AgentState
 from ovirt_tcp_plugin.attester.main import main
-from ovirt_tcp_plugin.attester.settings import Settings, Verifier
+from ovirt_tcp_plugin.attester.settings import AgentSettings, Verifier
 from ovirt_tcp_plugin.lab.host import LabHost
 from ovirt_tcp_plugin.messages import evidence
 from ovirt_tcp_plugin.verifier.authority import Authority
@@ -58,10 +58,10 @@ def wait_for(condition: Callable[[], object]) -> None:
 def test_the_example_shows_every_option_at_its_default(tmp_path: Path) -> None:
     (tmp_path / "agent.yaml").write_bytes(EXAMPLE.read_bytes())
 
-    loaded = config.load(Settings, "agent", tmp_path)
+    loaded = config.load(AgentSettings, "agent", tmp_path)
 
     urls = ("https://attestation.example.com:8443",)
-    assert loaded == Settings(Verifier(urls))
+    assert loaded == AgentSettings(Verifier(urls))
     assert yaml.safe_load(EXAMPLE.read_bytes()) == config.show(loaded)
 
 
@@ -98,7 +98,7 @@ def test_config_show_prints_what_is_in_force(enrolled: LabHost) -> None:
 def test_an_unnamed_host_has_its_full_name(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("socket.getfqdn", lambda: "Node-7.Example.COM")
 
-    assert Settings(Verifier(("https://a",))).host.known_as == "node-7.example.com"
+    assert AgentSettings(Verifier(("https://a",))).host.known_as == "node-7.example.com"
 
 
 @pytest.mark.parametrize("command", [[], ["enrol"], ["run"], ["measure"], ["status"], ["config"]])

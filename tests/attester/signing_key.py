@@ -9,7 +9,7 @@ import hmac
 import os
 import struct
 
-from ovirt_tcp_plugin.attester.tpm12 import KH_SRK, WELL_KNOWN, Session, Tpm12
+from ovirt_tcp_plugin.attester.tpm12 import KH_SRK, WELL_KNOWN, AuthorizationSession, Tpm12
 from ovirt_tcp_plugin.messages import tpm12
 
 _ET_KEYHANDLE = 1
@@ -22,7 +22,9 @@ def make(tpm: Tpm12) -> bytes:
         "TPM_OSAP", 0x0B, parameters=struct.pack(">HI", _ET_KEYHANDLE, KH_SRK) + odd
     )
     handle, nonce = answer.u32(), answer.take(20)
-    session = Session(handle, hmac.new(WELL_KNOWN, answer.take(20) + odd, "sha1").digest(), nonce)
+    session = AuthorizationSession(
+        handle, hmac.new(WELL_KNOWN, answer.take(20) + odd, "sha1").digest(), nonce
+    )
     hidden = tpm12.sha1(session.key + session.nonce)
     template = tpm12.encode_key(
         tpm12.USAGE_SIGNING, tpm12.ES_NONE, tpm12.SS_RSASSA_SHA1, tpm12.AUTH_NEVER

@@ -50,7 +50,7 @@ class PollHosts(tornado.web.RequestHandler):
         poll = oat.decode_poll(self.request.body)
         await asyncio.sleep(questions.takes_s)
         now = datetime.datetime.now(datetime.timezone.utc)
-        hosts = [oat.HostTrust(name, questions.level(name), now) for name in poll.hosts]
+        hosts = [oat.PolledHost(name, questions.level(name), now) for name in poll.hosts]
         questions.taken.append((began, time.monotonic(), len(hosts)))
         self.set_status(200 if questions.open else 503)
         self.finish(json.dumps(oat.encode_answer(hosts)))

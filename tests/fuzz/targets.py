@@ -44,8 +44,8 @@ from tests.messages import (
     tpm12_test,
 )
 from tests.placement import snapshot_test
-from tests.verifier.appraisal import reference_match_test
-from tests.verifier.conftest import certificate_request
+from tests.verifier.appraisal import boot_steps
+from tests.verifier.enrolled import certificate_request
 from tests.verifier.software_tpm import SoftwareTpm, launch_events
 from tests.verifier.software_tpm12 import SoftwareTpm12
 from tests.verifier.vendor import NOW, Vendor, Vendor12
@@ -177,7 +177,7 @@ TARGETS: Mapping[str, Target] = {
         {"hosts": ["host-1"], "timeThreshold": 1000, "PCRmask": "FFFFFF", "count": 1},
     ),
     "oat_answer": _json(
-        oat.decode_answer, oat.encode_answer([oat.HostTrust("host-1", "trusted", NOW)])
+        oat.decode_answer, oat.encode_answer([oat.PolledHost("host-1", "trusted", NOW)])
     ),
     "oat_oem": _whitelist(oat_whitelist.decode_oem, oat_whitelist_test.OEM),
     "oat_os": _whitelist(oat_whitelist.decode_os, oat_whitelist_test.OS),
@@ -208,7 +208,7 @@ TARGETS: Mapping[str, Target] = {
     "measured": Target(
         measured.decode,
         lambda untrusted: measured.decode(untrusted.decode("utf-8", "replace")),
-        measured.encode(reference_match_test.measured(reference_match_test.steps())).encode(),
+        measured.encode(boot_steps.measured(boot_steps.steps())).encode(),
         worst.json_object,
     ),
     "snapshot": Target(

@@ -171,7 +171,7 @@ def test_mutated_verdicts_are_refused_or_say_what_was_signed(
         try:
             read = gate.read_verdict()
             gate.check(read, "")
-        except gate.Refused:
+        except gate.StartRefused:
             refused += 1
         else:
             same += 1

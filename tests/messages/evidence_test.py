@@ -140,7 +140,7 @@ def test_any_value_of_a_member_is_read_or_malformed(name: str, value: object) ->
         pytest.param(b"[]", "not a JSON object", id="list"),
         pytest.param(b"", "not JSON", id="empty"),
         pytest.param(b"\xff" + ENCODED, "not JSON", id="not UTF-8"),
-        pytest.param(b'{"a":' * 8_000, "not JSON", id="nested"),
+        pytest.param(b'{"a":' * 8_000, "too many values", id="nested"),
         pytest.param(b"[" * 20_000, "too many values", id="many values"),
     ],
 )

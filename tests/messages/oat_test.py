@@ -110,7 +110,7 @@ def test_a_name_that_is_none_does_not_fail_the_others() -> None:
 
 
 def test_values_are_an_array_even_of_one() -> None:
-    (host,) = oat.encode_answer([oat.HostTrust("a", "trusted", None, ((17, "ab"),))])["hosts"]
+    (host,) = oat.encode_answer([oat.PolledHost("a", "trusted", None, ((17, "ab"),))])["hosts"]
     assert host["pcr_values"] == [{"number": "17", "value": "ab"}]
 
 
@@ -147,5 +147,5 @@ def test_a_question_and_an_answer_read_back_as_they_were() -> None:
     poll = oat.Poll(("a", "b"), 7)
     assert oat.decode_poll(json.dumps(oat.encode_poll(poll)).encode()) == poll
     moment = datetime.datetime(2026, 1, 2, 3, 4, 5, 678000, UTC)
-    hosts = (oat.HostTrust("a", "trusted", moment), oat.HostTrust("b", "unknown", None))
+    hosts = (oat.PolledHost("a", "trusted", moment), oat.PolledHost("b", "unknown", None))
     assert oat.decode_answer(json.dumps(oat.encode_answer(hosts)).encode()) == hosts

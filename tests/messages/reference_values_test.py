@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
 import pytest
@@ -11,7 +12,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ovirt_tcp_plugin import errors
-from ovirt_tcp_plugin.messages import reference_values
+from ovirt_tcp_plugin.messages import json_fields, reference_values
+from ovirt_tcp_plugin.messages.components import Step
 from ovirt_tcp_plugin.messages.reference_values import ReferenceSet, Value
 
 VALUE = Value("sha256", 17, "kernel", "ab" * 32, "host-1", True, "because")
@@ -28,6 +30,24 @@ anything = st.recursive(
 
 def test_a_set_survives_its_codec() -> None:
     assert reference_values.decode(reference_values.encode(SET)) == SET
+
+
+def test_the_most_values_that_sets_may_hold_are_read() -> None:
+    """The bound on the number of values in a JSON text leaves room for what is densest."""
+    steps = [Step(17, f"m{number}", "ab" * 20) for number in range(reference_values.MAX_SLOTS)]
+    golden = reference_values.from_boot("a", "sha1", steps)
+    whole_pcrs = [
+        Value("sha1", 17, "", f"{number:040x}") for number in range(reference_values.MAX_VALUES)
+    ]
+    of_values = ReferenceSet("b").with_values(whole_pcrs)
+    names = tuple(f"h{number}" for number in range(reference_values.MAX_HOSTS))
+    of_hosts = ReferenceSet("c", host_names=names)
+
+    for known in (golden, of_values, of_hosts):
+        encoded = json.dumps({"reference_values": [reference_values.encode(known)] * 4}).encode()
+        parsed = json_fields.parse_members(encoded, "answer", len(encoded))
+        (*_, last) = json_fields.items(parsed, "reference_values", 4)
+        assert reference_values.decode(last) == known
 
 
 def test_a_set_for_all_hosts_is_not_one_for_none() -> None:

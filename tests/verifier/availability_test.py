@@ -16,10 +16,11 @@ import sqlalchemy as sa
 from ovirt_tcp_plugin.verifier.authority import Authority
 from ovirt_tcp_plugin.verifier.store import database, references, tokens
 from ovirt_tcp_plugin.verifier.store.database import Database
-from tests.verifier.conftest import good_boot
+from tests.verifier.agent import Agent
+from tests.verifier.enrolled import good_boot
+from tests.verifier.live_server import POLL, Server
 from tests.verifier.postgresql import PostgreSql
 from tests.verifier.vendor import Vendor
-from tests.verifier.web_test import POLL, Agent, Server
 
 OTHER_BOOT_ID = "00000000-0000-0000-0000-00000000000b"
 

@@ -4,47 +4,22 @@
 
 from __future__ import annotations
 
-import datetime
 from collections.abc import Iterator
 from pathlib import Path
 
+import click.testing
 import pytest
-from cryptography import x509
-from cryptography.hazmat.primitives import hashes, serialization
+import yaml
 from cryptography.hazmat.primitives.asymmetric import ec
-from cryptography.x509.oid import NameOID
 
-from ovirt_tcp_plugin.messages import components, reference_values
-from ovirt_tcp_plugin.messages.reference_values import ReferenceSet
-from ovirt_tcp_plugin.verifier.appraisal.quote20 import EnrolledTpm20
 from ovirt_tcp_plugin.verifier.authority import Authority
-from ovirt_tcp_plugin.verifier.store import hosts, tokens
+from ovirt_tcp_plugin.verifier.main import main
 from ovirt_tcp_plugin.verifier.store.database import Database
-from ovirt_tcp_plugin.verifier.store.hosts import Host
-from ovirt_tcp_plugin.verifier.store.tokens import Token
+from tests.verifier.administrator import Administrator, Run
+from tests.verifier.agent import Agent
+from tests.verifier.live_server import Server
 from tests.verifier.postgresql import PostgreSql
-from tests.verifier.software_tpm import SoftwareTpm
-from tests.verifier.vendor import NOW, Vendor
-
-
-class FakeClock:
-    """Stands still until it is moved."""
-
-    def __init__(self) -> None:
-        self.boot_id = "00000000-0000-0000-0000-000000000001"
-        self.ms = 1_000_000
-        self.utc = NOW
-
-    def now_ms(self) -> int:
-        return self.ms
-
-    def wall(self) -> datetime.datetime:
-        return self.utc
-
-
-@pytest.fixture
-def clock() -> FakeClock:
-    return FakeClock()
+from tests.verifier.vendor import Vendor
 
 
 @pytest.fixture(scope="session")
@@ -73,11 +48,6 @@ def database(database_url: str) -> Iterator[Database]:
 
 
 @pytest.fixture(scope="session")
-def authority(tmp_path_factory: pytest.TempPathFactory) -> Authority:
-    return Authority.create(tmp_path_factory.mktemp("authority"), NOW)
-
-
-@pytest.fixture(scope="session")
 def vendor() -> Vendor:
     return Vendor()
 
@@ -87,32 +57,36 @@ def agent_key() -> ec.EllipticCurvePrivateKey:
     return ec.generate_private_key(ec.SECP256R1())
 
 
-def certificate_request(key: ec.EllipticCurvePrivateKey, name: str = "host-1") -> bytes:
-    """Return a PKCS #10 request, DER."""
-    subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)])
-    signed = (
-        x509.CertificateSigningRequestBuilder().subject_name(subject).sign(key, hashes.SHA256())
-    )
-    return signed.public_bytes(serialization.Encoding.DER)
+@pytest.fixture
+def server(
+    tmp_path: Path, database: Database, authority: Authority, vendor: Vendor
+) -> Iterator[Server]:
+    running = Server(tmp_path, database, authority, vendor)
+    yield running
+    running.stop()
 
 
-def enrol(
-    database: Database, name: str, tpm: SoftwareTpm, certificate_digest: str, ek_digest: str = ""
-) -> Host:
-    """Bind a host in the store, without the messages."""
-    secret = f"token of {name} {certificate_digest}"
-    database.transact(lambda c: tokens.add(c, secret, Token("enrolment", name, "id of " + name)))
-    bound = EnrolledTpm20(name, tpm.ek, tpm.ak)
-    host = Host(
-        bound, "id of " + name, ek_digest or f"ek of {name}", b"certificate", certificate_digest
-    )
-    database.transact(lambda c: hosts.enrol(c, secret, host))
-    return host
+@pytest.fixture
+def agent(server: Server, vendor: Vendor) -> Agent:
+    return Agent(server, vendor).enrol()
 
 
-def good_boot(name: str = "golden") -> ReferenceSet:
-    """Return the reference values of SoftwareTpm's ordinary launch."""
-    tpm = SoftwareTpm()
-    return reference_values.from_boot(
-        name, "sha256", components.steps(tpm.events, "sha256", (17, 18))
-    )
+@pytest.fixture
+def admin(server: Server) -> Administrator:
+    return Administrator(server)
+
+
+@pytest.fixture
+def run(tmp_path: Path) -> Run:
+    state = tmp_path / "state"
+    options = {
+        "server": {"certificate": str(state / "server.pem"), "key": str(state / "server.key")},
+        "store": {"directory": str(state)},
+    }
+    (tmp_path / "verifier.yaml").write_text(yaml.safe_dump(options))
+
+    def call(*arguments: str) -> click.testing.Result:
+        return click.testing.CliRunner().invoke(main, ["--config-dir", str(tmp_path), *arguments])
+
+    assert call("init", "--name", "verifier.example.com").exit_code == 0
+    return call

@@ -17,13 +17,21 @@ from sqlalchemy.engine import Connection
 
 from ovirt_tcp_plugin.tokens import _end
 from ovirt_tcp_plugin.verifier.authority import Authority
-from ovirt_tcp_plugin.verifier.store import endorsements, oat_records, references, schema, tokens
+from ovirt_tcp_plugin.verifier.store import (
+    endorsements,
+    references,
+    results,
+    schema,
+    tokens,
+)
 from ovirt_tcp_plugin.verifier.store.database import Database
+from ovirt_tcp_plugin.verifier.store.oat_records import OEM, OatRecords
 from ovirt_tcp_plugin.verifier.store.tokens import Token
-from tests.verifier.conftest import good_boot
+from tests.verifier.agent import Agent
+from tests.verifier.enrolled import good_boot
+from tests.verifier.live_server import POLL, Server
 from tests.verifier.software_tpm import SoftwareTpm
 from tests.verifier.vendor import Vendor
-from tests.verifier.web_test import POLL, Agent, Server
 
 RUBBISH = {
     "no UTF-8": "CAST(x'7bff7d' AS TEXT)",
@@ -151,8 +159,8 @@ KINDS: Mapping[sa.Table, Kind] = {
         lambda c: [one.name for one in references.load(c).sets],
     ),
     schema.oat_records: Kind(
-        lambda c, name: oat_records.put(c, oat_records.OEM, {"Name": name}, name),
-        lambda c: [one["Name"] for one in oat_records.every(c, oat_records.OEM)],
+        lambda c, name: OatRecords(c, OEM).put({"Name": name}, name),
+        lambda c: [record["Name"] for record in OatRecords(c, OEM).every()],
     ),
 }
 
@@ -186,3 +194,40 @@ def test_a_corrupt_row_raises_an_alarm(pair: Pair, caplog: pytest.LogCaptureFixt
             "unreadable_records 1.0" in pair.server.call("GET", "/metrics", token=pair.viewer).text
         )
     assert "record unreadable host=host-1" in caplog.text
+
+
+OTHER_BOOT = "99999999-2222-3333-4444-555555555555"
+
+
+def test_one_flipped_bit_in_what_was_measured_takes_no_other_host_out(
+    server: Server, vendor: Vendor, agent: Agent
+) -> None:
+    server.choose_good_boot()
+    agent.report()
+    Agent(server, vendor, "host-2", SoftwareTpm(1)).enrol().report()
+    kept = server.database.transact(lambda c: results.measured(c, ["host-1"]))["host-1"]
+    broken = kept.replace('"17": "', '"17": "q')
+    bad = (
+        sa.update(schema.results)
+        .where(schema.results.c.host_name == "host-1")
+        .values(measured=broken)
+    )
+    server.database.transact(lambda c: c.execute(bad))
+    server.database.transact(
+        lambda c: references.put(c, dataclasses.replace(good_boot(), name="unrelated"))
+    )
+    known = server.call("GET", "/v1/hosts", token=server.token("viewer")).json()["hosts"]
+    assert {host["host_name"]: host["level"] for host in known} == {
+        "host-1": "unknown",
+        "host-2": "trusted",
+    }
+
+
+def test_a_corrupt_round_does_not_lock_its_host_out(server: Server, agent: Agent) -> None:
+    server.choose_good_boot()
+    assert agent.challenge() is not None
+    server.database.transact(
+        lambda c: c.execute(sa.update(schema.rounds).values(selection='{"sha256": [17'))
+    )
+    agent.tpm.boot_id = OTHER_BOOT
+    assert agent.report()["level"] == "trusted"

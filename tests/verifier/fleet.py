@@ -31,9 +31,9 @@ from ovirt_tcp_plugin.verifier.appraisal.quote20 import EnrolledTpm20
 from ovirt_tcp_plugin.verifier.authority import Authority, write_key
 from ovirt_tcp_plugin.verifier.store import hosts, references, tokens
 from ovirt_tcp_plugin.verifier.store.database import Database
-from ovirt_tcp_plugin.verifier.store.hosts import Host
+from ovirt_tcp_plugin.verifier.store.hosts import EnrolledHost
 from ovirt_tcp_plugin.verifier.store.tokens import Token
-from tests.verifier.conftest import certificate_request, good_boot
+from tests.verifier.enrolled import certificate_request, good_boot
 from tests.verifier.software_tpm import SoftwareTpm, firmware_events, launch_events
 
 POLL = "/AttestationService/resources/PollHosts"
@@ -149,7 +149,9 @@ class Fleet:
             digest = self.issue(agent.name, agent.certificate)
             tokens.add(connection, agent.name, Token("enrolment", agent.name))
             bound = EnrolledTpm20(agent.name, tpm.ek, tpm.ak)
-            hosts.enrol(connection, agent.name, Host(bound, "", f"ek of {agent.name}", b"", digest))
+            hosts.enrol(
+                connection, agent.name, EnrolledHost(bound, "", f"ek of {agent.name}", b"", digest)
+            )
 
 
 class Caller:

@@ -23,13 +23,14 @@ from ovirt_tcp_plugin.messages.eventlog import Event
 from ovirt_tcp_plugin.verifier import long_poll
 from ovirt_tcp_plugin.verifier.appraisal import appraise, measured
 from ovirt_tcp_plugin.verifier.authority import Authority
-from ovirt_tcp_plugin.verifier.settings import Server as Options
+from ovirt_tcp_plugin.verifier.settings import ServerOptions
 from ovirt_tcp_plugin.verifier.store import schema
 from ovirt_tcp_plugin.verifier.store.database import Database
 from ovirt_tcp_plugin.verifier.web import handler
 from ovirt_tcp_plugin.verifier.web.limits import MAX_HELD
+from tests.verifier.agent import Agent
+from tests.verifier.live_server import POLL, Server
 from tests.verifier.vendor import Vendor
-from tests.verifier.web_test import POLL, Agent, Server
 
 
 @pytest.fixture
@@ -94,7 +95,7 @@ def test_no_host_waits_for_its_challenge_until_a_poll_is_over() -> None:
         poll.cost_ms = 60_000.0
         return poll._interval_ms
 
-    assert asyncio.run(longest_ms()) < 1000 * Options().poll_deadline
+    assert asyncio.run(longest_ms()) < 1000 * ServerOptions().poll_deadline
 
 
 def test_the_longest_logs_are_judged_in_bounds(agent: Agent) -> None:
@@ -303,3 +304,27 @@ def multiply(connection: Connection, names: Sequence[str]) -> None:
             for name in names[1:]
         ]
         connection.execute(sa.insert(table), rows)
+
+
+def test_megabytes_that_nobody_asked_for_are_not_kept(server: Server, agent: Agent) -> None:
+    context = ssl.create_default_context(cafile=str(server.directory / "ca.pem"))
+    assert agent.certificate is not None
+    context.load_cert_chain(*agent.certificate)
+    before_kib, size, held = _resident_kib(), 3 * 2**20, []
+    for _ in range(30):
+        plain = socket.create_connection(("127.0.0.1", server.port), 10)
+        held.append(context.wrap_socket(plain, server_hostname="127.0.0.1"))
+        held[-1].sendall(
+            b"POST /v1/evidence HTTP/1.1\r\nHost: x\r\nContent-Length: %d\r\n\r\n" % size
+        )
+        try:
+            held[-1].sendall(bytes(size - 1))
+        except OSError:
+            continue  # the server hung up
+    assert _resident_kib() - before_kib < 30 * 1024
+    for one in held:
+        one.close()
+
+
+def _resident_kib() -> int:
+    return int(Path("/proc/self/status").read_text().partition("VmRSS:")[2].split()[0])

@@ -5,12 +5,14 @@ say."""
 
 from __future__ import annotations
 
+import asyncio
 import concurrent.futures
 import socket
 import ssl
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import requests
@@ -19,12 +21,13 @@ from hypothesis import strategies as st
 
 from ovirt_tcp_plugin import errors
 from ovirt_tcp_plugin.verifier.authority import Authority
-from ovirt_tcp_plugin.verifier.settings import Server as Options
+from ovirt_tcp_plugin.verifier.settings import ServerOptions
 from ovirt_tcp_plugin.verifier.store.database import Database
 from ovirt_tcp_plugin.verifier.web.access import Networks
-from ovirt_tcp_plugin.verifier.web.limits import BURST_S, MAX_PEERS, Rates
+from ovirt_tcp_plugin.verifier.web.limits import BURST_S, MAX_PEERS, PAUSE, Rates, Shared
+from tests.verifier.agent import Agent
+from tests.verifier.live_server import POLL, Server
 from tests.verifier.vendor import Vendor
-from tests.verifier.web_test import POLL, Agent, Server
 
 
 class TestRates:
@@ -68,7 +71,7 @@ class TestNetworks:
     @pytest.mark.parametrize("network", ["everybody", "192.0.2.1/24", "192.0.2.0/33"])
     def test_refuses_what_is_no_network(self, network: str) -> None:
         with pytest.raises(ValueError, match="is not like"):
-            Options(oat_networks=(network,))
+            ServerOptions(oat_networks=(network,))
 
 
 @pytest.fixture
@@ -215,5 +218,55 @@ def test_a_server_that_has_no_port_says_so(make_server: object, tmp_path: Path) 
     with pytest.raises(errors.Unavailable, match=f"port {server.port}"):
         from ovirt_tcp_plugin.verifier.web import server as web
 
-        server._context.options = Options(address="127.0.0.1", port=server.port)
+        server._context.options = ServerOptions(address="127.0.0.1", port=server.port)
         web.serve(server._context, server._tls)
+
+
+def test_callers_share_costly_work_that_is_under_way() -> None:
+    begun = []
+
+    async def work() -> bytes:
+        begun.append(1)
+        await asyncio.sleep(0.01)
+        return b"done"
+
+    async def ask() -> list[bytes]:
+        shared = Shared()
+        return await asyncio.gather(*(shared.get(work) for _ in range(20)))
+
+    assert asyncio.run(ask()) == [b"done"] * 20
+    assert len(begun) == 1
+
+
+def test_costly_work_is_not_begun_again_at_once() -> None:
+    took_s = 0.02
+
+    async def work() -> bytes:
+        time.sleep(took_s)  # what it costs everybody else
+        return b""
+
+    async def ask() -> float:
+        shared, loop = Shared(), asyncio.get_running_loop()
+        await shared.get(work)
+        began_s = loop.time()
+        await shared.get(work)
+        return loop.time() - began_s
+
+    assert asyncio.run(ask()) >= PAUSE * took_s
+
+
+def test_a_fault_of_costly_work_is_told_to_all_who_share_it() -> None:
+    async def fail() -> bytes:
+        raise errors.Unavailable("the store", "it is away")
+
+    async def work() -> bytes:
+        return b"done"
+
+    async def ask() -> tuple[list[Any], bytes]:
+        shared = Shared()
+        faults = await asyncio.gather(*(shared.get(fail) for _ in range(3)), return_exceptions=True)
+        return list(faults), await shared.get(work)
+
+    faults, after = asyncio.run(ask())
+    assert {type(one) for one in faults} == {errors.Unavailable}
+    assert after == b"done"

@@ -4,33 +4,11 @@
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import Callable
 from pathlib import Path
 
-import click.testing
 import pytest
-import yaml
 
-from ovirt_tcp_plugin.verifier.main import main, until_stopped
-
-Run = Callable[..., click.testing.Result]
-
-
-@pytest.fixture
-def run(tmp_path: Path) -> Run:
-    state = tmp_path / "state"
-    options = {
-        "server": {"certificate": str(state / "server.pem"), "key": str(state / "server.key")},
-        "store": {"directory": str(state)},
-    }
-    (tmp_path / "verifier.yaml").write_text(yaml.safe_dump(options))
-
-    def call(*arguments: str) -> click.testing.Result:
-        return click.testing.CliRunner().invoke(main, ["--config-dir", str(tmp_path), *arguments])
-
-    assert call("init", "--name", "verifier.example.com").exit_code == 0
-    return call
+from tests.verifier.administrator import Run
 
 
 @pytest.mark.parametrize("mode", [0o750, 0o705, 0o777])
@@ -41,30 +19,6 @@ def test_a_state_directory_that_others_can_read_is_refused(
     refused = run("init")
     assert refused.exit_code != 0
     assert "make it private: chmod 700" in refused.output
-
-
-class TestChores:
-    def test_one_that_ends_by_a_fault_ends_the_server(self) -> None:
-        async def serve() -> None:
-            async def fail() -> None:
-                raise KeyError("a fault of ours")
-
-            chores = [asyncio.ensure_future(asyncio.sleep(60)), asyncio.ensure_future(fail())]
-            await asyncio.wait_for(until_stopped(asyncio.Event(), chores), 5)
-
-        with pytest.raises(KeyError):
-            asyncio.run(serve())
-
-    def test_until_then_it_serves(self) -> None:
-        async def serve() -> None:
-            stopped = asyncio.Event()
-            asyncio.get_running_loop().call_later(0.01, stopped.set)
-            await asyncio.wait_for(
-                until_stopped(stopped, [asyncio.ensure_future(asyncio.sleep(60))]), 5
-            )
-            assert stopped.is_set()
-
-        asyncio.run(serve())
 
 
 class TestTokens:

@@ -22,11 +22,10 @@ from ovirt_tcp_plugin import errors
 from ovirt_tcp_plugin.lab.processes import Processes, listens
 from ovirt_tcp_plugin.messages import evidence
 from ovirt_tcp_plugin.verifier import processes as module
-from ovirt_tcp_plugin.verifier.settings import MAX_PROCESSES
-from ovirt_tcp_plugin.verifier.settings import Server as Options
+from ovirt_tcp_plugin.verifier.settings import MAX_PROCESSES, ServerOptions
 from ovirt_tcp_plugin.verifier.shared_metrics import MAX_TEXT, SLOT_SIZE, SharedMetrics
 from ovirt_tcp_plugin.verifier.web import server
-from tests.verifier import web_test
+from tests.verifier import agent as live_agent
 from tests.verifier.fleet import POLL, Agent, Fleet
 from tests.verifier.vendor import Vendor
 
@@ -75,7 +74,7 @@ def until(true: Callable[[], bool]) -> None:
 @pytest.mark.parametrize("count", [0, -1, MAX_PROCESSES + 1])
 def test_refuses_a_number_of_processes_that_is_none(count: int) -> None:
     with pytest.raises(ValueError, match="processes must be"):
-        Options(processes=count)
+        ServerOptions(processes=count)
 
 
 def test_a_second_server_on_the_port_is_refused(fleet: Fleet, started: Processes) -> None:
@@ -208,7 +207,7 @@ def test_hosts_enrol_whichever_process_they_reach(
     fleet.start(started)
     for _ in range(8):
         server = OneConnection(fleet)
-        agent = web_test.Agent(cast(Any, server), vendor, "host-x")
+        agent = live_agent.Agent(cast(Any, server), vendor, "host-x")
         made = server.call(
             "POST", "/v1/enrolment/tokens", {"host": "host-x"}, token=fleet.enroller
         ).json()

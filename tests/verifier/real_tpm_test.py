@@ -26,7 +26,7 @@ from ovirt_tcp_plugin.messages.result import Level
 from ovirt_tcp_plugin.verifier import endorsement
 from ovirt_tcp_plugin.verifier.appraisal.appraise import Appraised, Discarded, appraise
 from ovirt_tcp_plugin.verifier.appraisal.authenticity import IssuedNonce
-from ovirt_tcp_plugin.verifier.appraisal.counters import Boot
+from ovirt_tcp_plugin.verifier.appraisal.counters import BootCounters
 from ovirt_tcp_plugin.verifier.appraisal.quote20 import EnrolledTpm20
 from ovirt_tcp_plugin.verifier.appraisal.reference_match import Criteria
 from tests.conftest import TpmPool
@@ -90,7 +90,10 @@ def golden(tpm_pool: TpmPool) -> Criteria:
 
 
 def judge(
-    quoting: Quoting, golden: Criteria, reported: evidence.Evidence, previous: Boot | None = None
+    quoting: Quoting,
+    golden: Criteria,
+    reported: evidence.Evidence,
+    previous: BootCounters | None = None,
 ) -> Discarded | Appraised:
     return appraise(reported, quoting.identity, issue(), previous, REQUIRED, golden, NOW)
 

@@ -1,73 +1,33 @@
 # SPDX-FileCopyrightText: The ovirt_tcp_plugin developers
 # SPDX-License-Identifier: Apache-2.0
-# ruff: noqa: F811 - fixtures of another file
+
 """Reference values over HTTPS: look at a change first, then make it; it counts at once, for hosts
 that are silent, too."""
 
 from __future__ import annotations
 
-import concurrent.futures
+import asyncio
+import dataclasses
 import random
 from typing import Any
 
 import pytest
 import sqlalchemy as sa
+from sqlalchemy.engine import Connection
 
-from ovirt_tcp_plugin.messages import reference_values
-from ovirt_tcp_plugin.messages.reference_values import Value
+from ovirt_tcp_plugin.messages.reference_values import ReferenceSet, Value
 from ovirt_tcp_plugin.verifier.authority import Authority
+from ovirt_tcp_plugin.verifier.reference_values import ReferenceValueService
+from ovirt_tcp_plugin.verifier.settings import Appraisal
+from ovirt_tcp_plugin.verifier.store import references, schema
 from ovirt_tcp_plugin.verifier.store.database import Database
-from tests.verifier.conftest import good_boot
+from ovirt_tcp_plugin.verifier.web import reference_values as web_reference_values
+from tests.verifier.administrator import SETS, Administrator
+from tests.verifier.agent import Agent
+from tests.verifier.enrolled import good_boot
+from tests.verifier.live_server import Server, level_of
 from tests.verifier.software_tpm import SoftwareTpm, launch_events
 from tests.verifier.vendor import Vendor
-from tests.verifier.web_test import Agent, Server, level_of, server  # noqa: F401  (the fixture)
-
-SETS = "/v1/reference-values"
-
-
-class Administrator:
-    """Chooses reference values."""
-
-    def __init__(self, verifier: Server) -> None:
-        self.server, self.token = verifier, verifier.token("policy")
-
-    def ask(self, method: str, path: str, message: Any = None) -> tuple[int, Any]:
-        answer = self.server.call(method, path, message, token=self.token)
-        return answer.status_code, answer.json()
-
-    def add(
-        self, component: str, digest: str, staged: bool = False, **more: str
-    ) -> tuple[int, Any]:
-        value = reference_values.encode_value(
-            Value("sha256", 17, component, digest, staged=staged, **more)
-        )
-        return self.ask("POST", f"{SETS}/golden/add", {"value": value})
-
-    def preview(self, **change: Any) -> dict[str, tuple[str, str]]:
-        status, answer = self.ask("POST", "/v1/reference-preview", change)
-        assert status == 200, answer
-        return {one["host_name"]: (one["now"], one["then"]) for one in answer["changes"]}
-
-    def levels(self) -> dict[str, str]:
-        return {one["host_name"]: one["level"] for one in self.ask("GET", "/v1/hosts")[1]["hosts"]}
-
-    def import_from(self, agent: Agent, name: str, staged: bool = False) -> tuple[int, Any]:
-        with concurrent.futures.ThreadPoolExecutor(1) as pool:
-            message = {"name": name, "host": agent.name, "staged": staged}
-            imported = pool.submit(self.ask, "POST", SETS, message)
-            agent.answer(agent.challenge())
-            return imported.result()
-
-
-@pytest.fixture
-def agent(server: Server, vendor: Vendor) -> Agent:
-    return Agent(server, vendor).enrol()
-
-
-@pytest.fixture
-def admin(server: Server) -> Administrator:
-    return Administrator(server)
-
 
 KERNEL = (
     next(event for event in launch_events(kernel=b"update") if event.type == 0x501)
@@ -226,3 +186,85 @@ def test_a_replaced_tpm_gets_its_name_back(
     assert server.call("POST", "/v1/challenge", {}, cert=agent.certificate).status_code == 401
     again = server.call("DELETE", "/v1/hosts/host-1", token=server.token("operator"))
     assert again.status_code == 404
+
+
+OWN_SET = ReferenceSet("oat:mine:1", host_names=("host-1",)).with_values(
+    [Value("sha256", 17, "", "ab" * 32), Value("sha256", 18, "", "cd" * 32)]
+)
+
+
+def corrupt(server: Server, name: str) -> None:
+    """Spoil a set's row, and change another one, so that everybody is judged again."""
+    bad = (
+        sa.update(schema.reference_sets)
+        .where(schema.reference_sets.c.name == name)
+        .values(content="{")
+    )
+    server.database.transact(lambda c: c.execute(bad))
+    server.database.transact(
+        lambda c: references.put(c, dataclasses.replace(good_boot(), name="unrelated"))
+    )
+
+
+def test_sets_and_their_version_are_of_one_moment(
+    database: Database, database_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    other = Database(database_url)
+    honest = references.version
+    withdrawn = []
+
+    def version(connection: Connection) -> int:
+        if not withdrawn:
+            withdrawn.append(other.transact(lambda c: references.remove(c, "golden")))
+        return honest(connection)
+
+    async def load_while_another_server_withdraws() -> None:
+        policies = ReferenceValueService(database, Appraisal())
+        monkeypatch.setattr(references, "version", version)
+        await policies.at(0)
+        monkeypatch.setattr(references, "version", honest)
+        assert (await policies.newest()).sets == ()
+
+    database.transact(lambda c: references.put(c, good_boot()))
+    asyncio.run(load_while_another_server_withdraws())
+    other.close()
+
+
+def test_old_evidence_of_a_silent_host_is_not_golden(
+    server: Server,
+    admin: Administrator,
+    agent: Agent,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(web_reference_values, "IMPORT_WAIT_MS", 300)
+    server.choose_good_boot()
+    agent.boot_evil()
+    assert agent.report()["level"] == "untrusted"
+    server.clock.offset_ms += 3600_000
+    assert admin.ask("POST", SETS, {"name": "golden", "host": "host-1"})[0] == 503
+
+
+def test_a_host_whose_own_set_is_corrupt_is_not_judged_by_those_for_all(
+    server: Server,
+    agent: Agent,
+) -> None:
+    server.choose_good_boot()
+    server.database.transact(lambda c: references.put(c, OWN_SET))
+    assert agent.report()["level"] == "untrusted"
+    corrupt(server, OWN_SET.name)
+    assert level_of(server) == "unknown"
+
+
+def test_a_corrupt_set_that_may_be_for_some_hosts_is_not_removed(
+    server: Server,
+    admin: Administrator,
+) -> None:
+    server.database.transact(lambda c: references.put(c, OWN_SET))
+    corrupt(server, OWN_SET.name)
+    assert admin.ask("DELETE", f"{SETS}/{OWN_SET.name}")[0] == 409
+
+
+@pytest.mark.parametrize("staged", [1, "true", None])
+def test_staged_is_true_or_false(server: Server, agent: Agent, staged: object) -> None:
+    message = {"name": "golden", "host": "host-1", "staged": staged}
+    assert server.call("POST", SETS, message, token=server.token("policy")).status_code == 400

@@ -23,7 +23,7 @@ from ovirt_tcp_plugin.messages.eventlog import MLE_HASH, TBOOT_MODULE, Event
 from ovirt_tcp_plugin.verifier import endorsement
 from ovirt_tcp_plugin.verifier.appraisal.appraise import Appraised, Discarded, appraise
 from ovirt_tcp_plugin.verifier.appraisal.authenticity import IssuedNonce
-from ovirt_tcp_plugin.verifier.appraisal.counters import Boot
+from ovirt_tcp_plugin.verifier.appraisal.counters import BootCounters
 from ovirt_tcp_plugin.verifier.appraisal.quote20 import EnrolledTpm20
 from ovirt_tcp_plugin.verifier.appraisal.reference_match import Criteria
 from ovirt_tcp_plugin.verifier.store import hosts
@@ -114,7 +114,7 @@ class Lab:
         reported: evidence.Evidence,
         issued: IssuedNonce | None = None,
         nothing_issued: bool = False,
-        previous: Boot | None = None,
+        previous: BootCounters | None = None,
         identity: EnrolledTpm20 | None = None,
     ) -> list[str]:
         out = None if nothing_issued else issued or issue()
@@ -211,7 +211,7 @@ def changed_boot_id(lab: Lab) -> list[str]:
 def counters_back(lab: Lab) -> list[str]:
     quoting = lab.booted()
     reported = quoting.report(issue())
-    return lab.appraise(quoting, reported, previous=Boot(str(uuid.uuid4()), 10**6, 0, 0))
+    return lab.appraise(quoting, reported, previous=BootCounters(str(uuid.uuid4()), 10**6, 0, 0))
 
 
 def empty_bank(lab: Lab) -> list[str]:
@@ -321,7 +321,7 @@ FAULTS: list[tuple[str, str, Callable[[Lab], list[str]]]] = [
     ("digest of another bank", "log_differs", told(without_sha256)),
     ("PCR 0", "firmware_differs", lambda lab: lab.codes(early=lab.early(code=b"evil"))),
     (
-        "PCR 7 (Secure Boot off)",
+        "PCR 7 (Secure BootCounters off)",
         "secure_boot_differs",
         lambda lab: lab.codes(early=lab.early(secure_boot=False)),
     ),

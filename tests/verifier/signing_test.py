@@ -23,10 +23,11 @@ from ovirt_tcp_plugin.verifier.authority import Authority
 from ovirt_tcp_plugin.verifier.signing import Signer
 from ovirt_tcp_plugin.verifier.store import hosts, verdict_keys
 from ovirt_tcp_plugin.verifier.store.database import Database
-from tests.verifier.conftest import FakeClock
-from tests.verifier.main_test import Run, run  # noqa: F401 - a fixture
+from tests.fake_clock import FakeClock
+from tests.verifier.administrator import Run
+from tests.verifier.agent import Agent
+from tests.verifier.live_server import Server
 from tests.verifier.vendor import NOW, Vendor
-from tests.verifier.web_test import Agent, Server
 
 LIFETIME_MS = 600_000
 
@@ -99,9 +100,9 @@ class TestKeys:
         self, database: Database, authority: Authority
     ) -> None:
         clock = FakeClock()
-        Signer(database, authority, clock)  # type: ignore[arg-type]
+        Signer(database, authority, clock)
         (first,) = keys(database, "active")
-        Signer(database, authority, clock)  # type: ignore[arg-type]
+        Signer(database, authority, clock)
         assert [ear.key_id(key) for key in keys(database, "active")] == [ear.key_id(first)]
 
     def test_servers_that_start_at_once_agree_on_a_key(
@@ -120,7 +121,7 @@ class TestKeys:
         signing.ensure_key(database, authority)
         stranger = Authority.create(tmp_path, NOW)
         with pytest.raises(errors.InvalidConfig, match="cannot be read with this ca.key"):
-            Signer(database, stranger, FakeClock())  # type: ignore[arg-type]
+            Signer(database, stranger, FakeClock())
 
     def test_the_store_alone_does_not_give_the_private_key(
         self, database: Database, authority: Authority
@@ -164,7 +165,7 @@ class TestKeys:
         assert signers == [ear.key_id(held_by_hosts[0])] * 3 + [fresh.key_id]
         assert database.transact(verdict_keys.every)["former"].private == ""
 
-    def test_the_commands_lead_through_the_change(self, run: Run, tmp_path: Path) -> None:  # noqa: F811
+    def test_the_commands_lead_through_the_change(self, run: Run, tmp_path: Path) -> None:
         exported = tmp_path / "verdict-keys"
         exported.mkdir()
         assert run("verdict-key", "activate").exit_code == 1

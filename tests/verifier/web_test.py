@@ -5,18 +5,12 @@ OpenAttestation's question."""
 
 from __future__ import annotations
 
-import asyncio
 import base64
 import concurrent.futures
 import datetime
 import functools
 import gzip
-import socket
-import ssl
-import tempfile
-import threading
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -27,260 +21,27 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 
 from ovirt_tcp_plugin import errors
-from ovirt_tcp_plugin.clock import Clock
-from ovirt_tcp_plugin.messages import enrolment, evidence, json_fields, public_keys, tpm2
+from ovirt_tcp_plugin.messages import (
+    enrolment,
+    evidence,
+    json_fields,
+    public_keys,
+    tpm2,
+)
 from ovirt_tcp_plugin.messages.result import Level
 from ovirt_tcp_plugin.tokens import digest, identifier
-from ovirt_tcp_plugin.verifier.attestation import Attestation
 from ovirt_tcp_plugin.verifier.authority import AK_CERTIFICATE_USAGE, Authority, write_key
-from ovirt_tcp_plugin.verifier.enrolment import EnrolmentService
-from ovirt_tcp_plugin.verifier.metrics import Metrics
-from ovirt_tcp_plugin.verifier.reference_values import ReferenceValueService
 from ovirt_tcp_plugin.verifier.settings import Appraisal
-from ovirt_tcp_plugin.verifier.settings import Server as ServerOptions
-from ovirt_tcp_plugin.verifier.signing import Signer
-from ovirt_tcp_plugin.verifier.store import endorsements, hosts, references, tokens
-from ovirt_tcp_plugin.verifier.store.database import Database
+from ovirt_tcp_plugin.verifier.store import hosts, references, tokens
 from ovirt_tcp_plugin.verifier.store.tokens import Token
 from ovirt_tcp_plugin.verifier.web import server as web
-from ovirt_tcp_plugin.verifier.web.access import TOKEN_ROLES, Caller, Networks
-from ovirt_tcp_plugin.verifier.web.handler import Context
-from tests.verifier.conftest import certificate_request, good_boot
+from ovirt_tcp_plugin.verifier.web.access import TOKEN_ROLES, CallerKind, Networks
+from tests.verifier.administrator import SETS
+from tests.verifier.agent import Agent
+from tests.verifier.enrolled import certificate_request
+from tests.verifier.live_server import DEADLINE_MS, POLL, Server, level_of
 from tests.verifier.software_tpm import AK_ATTRIBUTES, SoftwareTpm, ecc_public, launch_events
 from tests.verifier.vendor import NOW, Vendor
-
-POLL = "/AttestationService/resources/PollHosts"
-DEADLINE_MS = 400
-
-
-class VendorClock(Clock):
-    """The machine's boot time or another's, but a wall clock at which the vendor's certificates are
-    good."""
-
-    offset_ms = 0
-
-    def now_ms(self) -> int:
-        return super().now_ms() + self.offset_ms
-
-    def wall(self) -> datetime.datetime:
-        return datetime.datetime.now(datetime.timezone.utc)
-
-
-class Server:
-    """The verifier's HTTPS server in a thread, and a client for it."""
-
-    def __init__(
-        self,
-        directory: Path,
-        database: Database,
-        authority: Authority,
-        vendor: Vendor,
-        **options: Any,
-    ) -> None:
-        self.database, self.directory = database, directory
-        self.clock = clock = VendorClock()
-        certificate, key = authority.issue_server(["127.0.0.1"], clock.wall())
-        (directory / "server.pem").write_bytes(certificate)
-        write_key(directory / "server.key", key)
-        (directory / "ca.pem").write_bytes(authority.pem)
-        values = ReferenceValueService(database, Appraisal())
-        metrics = Metrics()
-        database.on_done = metrics.stored
-        self.attestation = Attestation(database, values, metrics, Appraisal(), clock)
-        self.enrolment = EnrolmentService(
-            database, authority, vendor.authorities, first_use=False, clock=clock, tpm12=False
-        )
-        given = {
-            "address": "127.0.0.1",
-            "port": 0,
-            "poll_deadline": DEADLINE_MS / 1000,
-            "connections_per_second": 1000.0,  # one for each call
-            **options,
-        }
-        self.signer = Signer(database, authority, clock)
-        listening = ServerOptions(**given)
-        context = Context(
-            database,
-            self.enrolment,
-            self.attestation,
-            self.signer,
-            values,
-            metrics,
-            clock,
-            listening,
-        )
-        self._tls = web.tls_context(
-            directory / "server.pem", directory / "server.key", authority.pem
-        )
-        self._context, self._started = context, threading.Event()
-        self._thread = threading.Thread(target=lambda: asyncio.run(self._serve()))
-        self._thread.start()
-        self._started.wait(10)
-
-    async def _serve(self) -> None:
-        self._stop, self._loop = asyncio.Event(), asyncio.get_running_loop()
-        server, self.port = web.serve(self._context, self._tls)
-        self._started.set()
-        relay = asyncio.ensure_future(self.attestation.relay())
-        await self._stop.wait()
-        relay.cancel()
-        server.stop()
-        await server.close_all_connections()
-
-    def stop(self) -> None:
-        if self._thread.is_alive():
-            self._loop.call_soon_threadsafe(self._stop.set)
-            self._thread.join(10)
-
-    def call(self, method: str, path: str, message: Any = None, **how: Any) -> requests.Response:
-        url = f"https://127.0.0.1:{self.port}{path}"
-        token = how.pop("token", None)
-        headers = {"Authorization": f"Bearer {token}"} if token else {}
-        if isinstance(message, bytes):
-            how["data"] = message
-        elif message is not None:
-            how["json"] = message
-        headers.update(how.pop("headers", {}))
-        within = how.pop("timeout", 20)
-        return requests.request(
-            method,
-            url,
-            headers=headers,
-            verify=str(self.directory / "ca.pem"),
-            timeout=within,
-            **how,
-        )
-
-    def send(self, content: bytes) -> bytes:
-        """Send bytes and return what comes back at first."""
-        context = ssl.create_default_context(cafile=str(self.directory / "ca.pem"))
-        with (
-            socket.create_connection(("127.0.0.1", self.port), 10) as plain,
-            context.wrap_socket(plain, server_hostname="127.0.0.1") as connection,
-        ):
-            connection.sendall(content)
-            return connection.recv(4096)
-
-    def token(self, role: str, host: str = "") -> str:
-        secret = f"secret of {role} {host} {time.monotonic_ns()}"
-        self.add_token(secret, Token(role, host))
-        return secret
-
-    def add_token(self, secret: str, token: Token) -> None:
-        self.database.transact(lambda c: tokens.add(c, secret, token))
-
-    def register(self, tpm: SoftwareTpm, host: str) -> None:
-        self.database.transact(lambda c: endorsements.add(c, public_keys.digest(tpm.ek), host))
-
-    def choose_good_boot(self) -> None:
-        self.database.transact(lambda c: references.put(c, good_boot()))
-
-    def judge_all(self) -> None:
-        asyncio.run_coroutine_threadsafe(self.attestation.judge_all(), self._loop).result(5)
-
-    def waiters(self, host_name: str) -> int:
-        long_poll = self.attestation._long_polls._by_host.get(host_name)
-        return len(long_poll.waiters) if long_poll else 0
-
-
-@pytest.fixture
-def server(
-    tmp_path: Path, database: Database, authority: Authority, vendor: Vendor
-) -> Iterator[Server]:
-    running = Server(tmp_path, database, authority, vendor)
-    yield running
-    running.stop()
-
-
-class Agent:
-    """A host's agent with a TPM of the test's own."""
-
-    def __init__(
-        self, server: Server, vendor: Vendor, name: str = "host-1", tpm: SoftwareTpm | None = None
-    ) -> None:
-        self.server, self.name, self.tpm = server, name, tpm or SoftwareTpm()
-        self.key = ec.generate_private_key(ec.SECP256R1())
-        self.ek_certificate = vendor.certify(
-            self.tpm.ek_key.public_key(), end=NOW.replace(year=2090)
-        )
-        self.certificate: tuple[str, str] | None = None
-
-    def without_certificate(self) -> Agent:
-        self.ek_certificate = b""
-        return self
-
-    def begin(self, token: str, **changes: Any) -> requests.Response:
-        request = enrolment.EnrolmentRequest(
-            token, self.name, self.ek_certificate, self.tpm.ek.area, self.tpm.ak.area
-        )
-        return self.server.call("POST", "/v1/enrolment", {**enrolment.encode(request), **changes})
-
-    def finish(
-        self, answer: Any, secret: bytes | None = None, asked: bytes | None = None
-    ) -> requests.Response:
-        challenge = enrolment.decode_challenge(answer)
-        opened = secret or self.tpm.activate(challenge.credential, challenge.encrypted_secret)
-        request = certificate_request(self.key, self.name)
-        quote = self.tpm.quote(enrolment.qualifying_data(opened, request), {})
-        proof = enrolment.EnrolmentProof(challenge.enrolment, asked or request, *quote)
-        return self.server.call("POST", "/v1/enrolment/proof", enrolment.encode(proof))
-
-    def enrol(self) -> Agent:
-        begun = self.begin(self.server.token("enrolment", self.name))
-        assert begun.status_code == 200, begun.text
-        finished = self.finish(begun.json())
-        assert finished.status_code == 200, finished.text
-        self.keep_certificate(finished.json()["certificate"], self.key)
-        return self
-
-    def keep_certificate(self, certificate: str, private: ec.EllipticCurvePrivateKey) -> None:
-        directory = Path(tempfile.mkdtemp(dir=self.server.directory))
-        pem, key = directory / "agent.pem", directory / "agent.key"
-        pem.write_text(certificate)
-        write_key(key, private)
-        self.certificate = (str(pem), str(key))
-
-    def challenge(self, wait_ms: int = 5000) -> evidence.Challenge | None:
-        message = {"boot_id": self.tpm.boot_id, "wait_ms": wait_ms}
-        answer = self.server.call("POST", "/v1/challenge", message, cert=self.certificate)
-        assert answer.status_code in (200, 204), answer.text
-        return evidence.decode_challenge(answer.json()) if answer.status_code == 200 else None
-
-    def answer(self, challenge: evidence.Challenge | None) -> requests.Response:
-        assert challenge is not None
-        return self.send(self.evidence(challenge))
-
-    def evidence(self, challenge: evidence.Challenge) -> dict[str, Any]:
-        quoting = evidence.qualifying_data(challenge.nonce, self.tpm.boot_id, 7)
-        attest, signature = self.tpm.quote(quoting, challenge.selection)
-        values = {index: self.tpm.pcrs[index] for index in challenge.selection["sha256"]}
-        logs = {} if self.tpm.log is None else {"txt": self.tpm.log}
-        return evidence.encode(
-            evidence.Evidence(
-                challenge.nonce,
-                attest,
-                signature,
-                {"sha256": values},
-                logs,
-                self.tpm.boot_id,
-                7,
-                "test",
-            )
-        )
-
-    def send(self, message: dict[str, Any]) -> requests.Response:
-        return self.server.call("POST", "/v1/evidence", message, cert=self.certificate)
-
-
-@pytest.fixture
-def agent(server: Server, vendor: Vendor) -> Agent:
-    return Agent(server, vendor).enrol()
-
-
-def level_of(server: Server, name: str = "host-1") -> str:
-    hosts = server.call("GET", "/v1/hosts", token=server.token("viewer")).json()["hosts"]
-    return next(one["level"] for one in hosts if one["host_name"] == name)
-
 
 MAY = {
     "agent": {"agent"},
@@ -327,7 +88,7 @@ class TestCallers:
                 server.database.transact(lambda c: hosts.remove(c, "host-1"))
             return {"cert": agent.certificate}
         if caller.endswith("_network"):
-            server._context.networks[Caller(caller)] = Networks(["127.0.0.0/8"])
+            server._context.networks[CallerKind(caller)] = Networks(["127.0.0.0/8"])
             return {}
         if caller == "ended token":
             server.add_token("ended", Token("policy", end_s=1))
@@ -985,3 +746,13 @@ def test_a_message_survives_its_codec(agent: Agent) -> None:
     assert challenge is not None
     assert len(challenge.nonce) == evidence.NONCE_SIZE
     assert json_fields.encode_blob(challenge.nonce) == evidence.encode_challenge(challenge)["nonce"]
+
+
+@pytest.mark.parametrize("path", ["/v1/enrolment/tokens", f"{SETS}/%00", f"{SETS}/%00/add"])
+def test_nul_is_refused_at_the_door(server: Server, path: str) -> None:
+    method = "DELETE" if path.endswith("%00") else "POST"
+    token = server.token("enrolment" if "tokens" in path else "policy")
+    assert (
+        server.call(method, path, {"host": "host-1", "host_id": "\0"}, token=token).status_code
+        == 400
+    )

@@ -12,7 +12,7 @@ import dataclasses
 from collections.abc import Collection, Mapping
 from typing import Any, Optional
 
-from ovirt_tcp_plugin.broker.state import backoff
+from ovirt_tcp_plugin import backoff
 from ovirt_tcp_plugin.placement.inventory import (
     MAINTENANCE,
     PREPARING,

@@ -18,7 +18,7 @@ import heapq
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Optional
 
-from ovirt_tcp_plugin.broker.state import backoff
+from ovirt_tcp_plugin import backoff
 from ovirt_tcp_plugin.broker.state.answer import Answer
 from ovirt_tcp_plugin.messages.result import Level
 from ovirt_tcp_plugin.placement.decision import Verdict, holds

@@ -15,9 +15,8 @@ import threading
 from collections.abc import Callable, Collection, Mapping
 from typing import Any, TypeVar
 
-from ovirt_tcp_plugin import errors, https
+from ovirt_tcp_plugin import backoff, errors, https
 from ovirt_tcp_plugin.broker.settings import AttestationServers
-from ovirt_tcp_plugin.broker.state import backoff
 from ovirt_tcp_plugin.clock import Clock
 from ovirt_tcp_plugin.messages import oat
 

@@ -162,7 +162,7 @@ def _answers(reply: Reply, sent_ms: int, took_ms: int) -> dict[str, Answer]:
 
 
 def _answer(
-    host: oat.HostTrust, date: Optional[datetime.datetime], sent_ms: int, took_ms: int
+    host: oat.PolledHost, date: Optional[datetime.datetime], sent_ms: int, took_ms: int
 ) -> Answer:
     try:
         level = Level(host.trust_lvl)

@@ -30,15 +30,15 @@ cover.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Collection
-from typing import Optional, Union
+from collections.abc import Collection, Sequence
+from typing import NamedTuple, Optional, Union
 
 from ovirt_tcp_plugin.messages import evidence, tpm2
 from ovirt_tcp_plugin.messages.findings import FindingCode
 from ovirt_tcp_plugin.messages.result import Finding, Level
 from ovirt_tcp_plugin.verifier.appraisal import logs, pcr_values
 from ovirt_tcp_plugin.verifier.appraisal.authenticity import IssuedNonce, authenticate
-from ovirt_tcp_plugin.verifier.appraisal.counters import Boot, boot_of, check_counters
+from ovirt_tcp_plugin.verifier.appraisal.counters import BootCounters, boot_of, check_counters
 from ovirt_tcp_plugin.verifier.appraisal.enrolled_tpm import EnrolledTpm, SignedQuote
 from ovirt_tcp_plugin.verifier.appraisal.measured import Measured
 from ovirt_tcp_plugin.verifier.appraisal.reappraise import conclude
@@ -65,7 +65,7 @@ class Appraised:
 
     level: Level
     findings: tuple[Finding, ...]
-    boot: Boot
+    boot: BootCounters
     measured: Measured
 
 
@@ -73,7 +73,7 @@ def appraise(
     reported: evidence.Evidence,
     host: Optional[EnrolledTpm],
     issued: Optional[IssuedNonce],
-    previous: Optional[Boot],
+    previous: Optional[BootCounters],
     required: tpm2.Selection,
     criteria: Criteria,
     now_ms: int,
@@ -113,23 +113,39 @@ def _judge(
     host: EnrolledTpm,
     quote: SignedQuote,
     issued: Optional[IssuedNonce],
-    previous: Optional[Boot],
+    previous: Optional[BootCounters],
     required: tpm2.Selection,
     criteria: Criteria,
 ) -> Appraised:
     """Return what an authentic quote says of the host: checks (5)-(9)."""
-    ((bank, indices),) = required.items()
     boot = boot_of(reported.boot_id, quote.counters)
+    proof = _prove(reported, host, quote, required)  # (6), (7)
+    findings = [
+        *check_counters(boot, quote.counters, previous),  # (5)
+        *pcr_values.check_selection(quote.selection, issued),  # (9)
+        *proof.findings,
+    ]
+    differences = criteria.judge(proof.measured, host.name, required)  # (8)
+    conclusion = conclude(findings, differences, criteria.chosen_for(host.name))
+    return Appraised(conclusion.level, conclusion.findings, boot, proof.measured)
+
+
+class _Proof(NamedTuple):
+    """What quote and logs prove together, and what failed of checks (6) and (7)."""
+
+    measured: Measured
+    findings: Sequence[Finding]
+
+
+def _prove(
+    reported: evidence.Evidence,
+    host: EnrolledTpm,
+    quote: SignedQuote,
+    required: tpm2.Selection,
+) -> _Proof:
+    ((bank, indices),) = required.items()
     proven = pcr_values.check_values(quote, host, reported.pcrs, required)  # (6)
     replayed = logs.check(reported.logs, bank, indices, proven.values)  # (7)
     values = {pcr: value.hex() for pcr, value in proven.values.items()}
     measured = Measured(values, replayed.steps, bank)
-    findings = [
-        *check_counters(boot, quote.counters, previous),  # (5)
-        *pcr_values.check_selection(quote.selection, issued),  # (9)
-        *proven.findings,
-        *replayed.findings,
-    ]
-    differences = criteria.judge(measured, host.name, required)  # (8)
-    conclusion = conclude(findings, differences, criteria.chosen_for(host.name))
-    return Appraised(conclusion.level, conclusion.findings, boot, measured)
+    return _Proof(measured, [*proven.findings, *replayed.findings])

@@ -14,7 +14,7 @@ from ovirt_tcp_plugin.verifier.appraisal.enrolled_tpm import Counters
 
 
 @dataclasses.dataclass(frozen=True)
-class Boot:
+class BootCounters:
     """Where a host's TPM stood at its last authentic quote.
 
     All counters are zero for a TPM 1.2, which counts nothing.
@@ -26,15 +26,15 @@ class Boot:
     clock: int
 
 
-def boot_of(boot_id: str, counters: Optional[Counters]) -> Boot:
+def boot_of(boot_id: str, counters: Optional[Counters]) -> BootCounters:
     """Return where the TPM stands, by the counters of a quote."""
     if counters is None:
-        return Boot(boot_id, 0, 0, 0)
-    return Boot(boot_id, counters.reset, counters.restart, counters.clock)
+        return BootCounters(boot_id, 0, 0, 0)
+    return BootCounters(boot_id, counters.reset, counters.restart, counters.clock)
 
 
 def check_counters(
-    boot: Boot, counters: Optional[Counters], previous: Optional[Boot]
+    boot: BootCounters, counters: Optional[Counters], previous: Optional[BootCounters]
 ) -> Iterator[Finding]:
     """Return what is wrong with the counters, compared with the last authentic quote.
 
@@ -59,7 +59,7 @@ def check_counters(
         )
 
 
-def _check_growth(boot: Boot, previous: Boot) -> Iterator[Finding]:
+def _check_growth(boot: BootCounters, previous: BootCounters) -> Iterator[Finding]:
     counted = (boot.reset_count, boot.restart_count)
     counted_before = (previous.reset_count, previous.restart_count)
     if counted < counted_before:

@@ -63,8 +63,7 @@ class EnrolledTpm(Protocol):
     def check_quote(
         self, attest: bytes, signature: bytes, reported: tpm2.PcrValues
     ) -> Union[SignedQuote, Finding]:
-        """Return the quote in `attest` if the AK made it, else the first of (2), (3), (10) that
-        fails.
+        """Return the quote in `attest` if the AK made it, else the first failure of (2), (3), (10).
 
         The signature comes first, over the exact bytes, so that no field is read before it is
         genuine.

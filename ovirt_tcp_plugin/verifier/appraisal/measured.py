@@ -9,10 +9,11 @@ import json
 from collections.abc import Mapping
 
 from ovirt_tcp_plugin import errors
-from ovirt_tcp_plugin.messages import json_fields
+from ovirt_tcp_plugin.messages import eventlog, evidence, json_fields, tpm2
 from ovirt_tcp_plugin.messages.components import Step
 
 MAX_MEASURED_SIZE = 4 * 1024 * 1024
+MAX_STEPS = len(evidence.LOGS) * eventlog.MAX_EVENTS
 
 
 @dataclasses.dataclass(frozen=True)
@@ -32,13 +33,12 @@ class Measured:
 
 def encode(measured: Measured) -> str:
     """Return the JSON text of what was measured."""
-    return json.dumps(
-        {
-            "bank": measured.bank,
-            "values": {str(pcr): value for pcr, value in measured.values.items()},
-            "steps": [[step.pcr, step.component, step.digest] for step in measured.steps],
-        }
-    )
+    members = {
+        "bank": measured.bank,
+        "values": {str(pcr): value for pcr, value in measured.values.items()},
+        "steps": [[step.pcr, step.component, step.digest] for step in measured.steps],
+    }
+    return json.dumps(members)
 
 
 def decode(stored: str) -> Measured:
@@ -53,17 +53,21 @@ def decode(stored: str) -> Measured:
     members = json_fields.members(parsed, "measured")
     try:
         values = _decode_values(members)
-        steps = tuple(_decode_step(item) for item in members["steps"])  # type: ignore[attr-defined]
+        steps = [_decode_step(item) for item in json_fields.items(members, "steps", MAX_STEPS)]
     except (ValueError, KeyError, TypeError, OverflowError) as e:
         raise errors.InvalidMessage("measured", "it is not what was stored") from e
-    return Measured(values, steps, json_fields.text(members, "bank", 16))
+    return Measured(values, tuple(steps), json_fields.text(members, "bank", 16))
 
 
 def _decode_values(members: Mapping[str, object]) -> Mapping[int, str]:
     encoded = json_fields.members(members.get("values"), "values")
+    if len(encoded) > tpm2.PCR_COUNT:
+        raise ValueError("more values than PCRs")
     return {int(pcr): bytes.fromhex(str(value)).hex() for pcr, value in encoded.items()}
 
 
-def _decode_step(item: list[object]) -> Step:
+def _decode_step(item: object) -> Step:
+    if not isinstance(item, list):
+        raise TypeError("no step")
     pcr, component, digest = item
-    return Step(int(pcr), str(component), str(digest))  # type: ignore[call-overload]
+    return Step(int(pcr), str(component), str(digest))

@@ -72,8 +72,7 @@ class EnrolledTpm12:
 def check_quote(
     attest: bytes, signature: bytes, ak: tpm12.PublicKey
 ) -> Union[tpm12.Quote12, Finding]:
-    """Return the quote in `attest` if that identity key made it, else the first check that
-    fails."""
+    """Return the quote in `attest` if that identity key made it, else the first failed check."""
     if not verify(ak, attest, signature):  # (3)
         return FindingCode.BAD_SIGNATURE.finding("the quote is not signed by the host's AK")
     try:

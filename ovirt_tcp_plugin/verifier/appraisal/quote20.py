@@ -73,8 +73,7 @@ class EnrolledTpm20:
         return SignedQuote(quote.qualifying_data, quote.selection, quote.pcr_digest, counters)
 
     def verify(self, message: bytes, signature: tpm2.Signature) -> bool:
-        """Return whether the AK signed `message`, in the one scheme and hash that it is made
-        for."""
+        """Return whether the AK signed `message`, in the one scheme and hash that it has."""
         algorithm = SIGNATURE_HASHES.get(signature.hash_name)
         if algorithm is None or signature.hash_name != self.ak.scheme_hash:
             return False

@@ -10,7 +10,7 @@ boot.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import NamedTuple, Optional
 
 from ovirt_tcp_plugin.messages import eventlog, tpm2
@@ -38,18 +38,20 @@ class _ArrangedSet:
         self.parts: dict[int, ReferencePart] = {}
         for value in reference_set.values:
             if value.bank == bank and not value.staged:
-                part = self.parts.setdefault(value.pcr, ReferencePart(reference_set.name))
+                if value.pcr not in self.parts:
+                    self.parts[value.pcr] = ReferencePart(reference_set.name)
+                part = self.parts[value.pcr]
                 part.add(value.component, value.digest, value.host_name)
         for pcr, component in reference_set.slots:
             if pcr in self.parts:
                 self.parts[pcr].slots.append(component)
 
     def compare(self, measured: Measured, host_name: str, pcrs: Iterable[int]) -> _Comparison:
-        return {
-            pcr: _compare_pcr(self.parts[pcr], measured, host_name, pcr)
-            for pcr in pcrs
-            if pcr in self.parts
-        }
+        comparison = {}
+        for pcr in pcrs:
+            if pcr in self.parts:
+                comparison[pcr] = _compare_pcr(self.parts[pcr], measured, host_name, pcr)
+        return comparison
 
 
 class Criteria:
@@ -81,19 +83,31 @@ class Criteria:
             return (FindingCode.NO_REFERENCE_VALUES.finding(text),)
         ((_, pcrs),) = required.items()
         comparisons = [arranged.compare(measured, host_name, pcrs) for arranged in sets]
-        covered = _covered(comparisons)
-        places: dict[Finding, _Place] = {}  # each finding once
-        for pcr in pcrs:
-            if pcr not in covered:
-                for other, difference in _nearest(pcr, comparisons, measured).items():
-                    places[difference.finding] = _place(other, difference, measured)
-        return tuple(sorted(places, key=places.__getitem__))
+        return _differences(measured, pcrs, comparisons)
 
     def _sets_for(self, host_name: str) -> list[_ArrangedSet]:
         """Return the sets that name the host, if there are any; otherwise those that name none."""
-        by_name = [arranged for arranged in self._sets if host_name in (arranged.host_names or ())]
-        general = [arranged for arranged in self._sets if arranged.host_names is None]
-        return [arranged for arranged in by_name or general if arranged.parts]
+        by_name = []
+        for_all = []
+        for arranged in self._sets:
+            if arranged.host_names is None:
+                for_all.append(arranged)
+            elif host_name in arranged.host_names:
+                by_name.append(arranged)
+        return [arranged for arranged in by_name or for_all if arranged.parts]
+
+
+def _differences(
+    measured: Measured, pcrs: Iterable[int], comparisons: Sequence[_Comparison]
+) -> tuple[Finding, ...]:
+    """Return what differs from the nearest sets, in the order of the boot, each finding once."""
+    covered = _covered(comparisons)
+    places: dict[Finding, _Place] = {}
+    for pcr in pcrs:
+        if pcr not in covered:
+            for other, difference in _nearest(pcr, comparisons, measured).items():
+                places[difference.finding] = _place(other, difference, measured)
+    return tuple(sorted(places, key=places.__getitem__))
 
 
 def _covered(comparisons: Iterable[_Comparison]) -> set[int]:
@@ -111,9 +125,9 @@ def _nearest(
     """Return the differences from the nearest set that speaks of a PCR, by PCR."""
     candidates = [comparison for comparison in comparisons if pcr in comparison]
     if not candidates:
-        finding = FindingCode.NO_REFERENCE_VALUES.finding(
-            f"no reference values cover PCR {pcr}", seen=measured.values.get(pcr, "")
-        )
+        text = f"no reference values cover PCR {pcr}"
+        value = measured.values.get(pcr, "")
+        finding = FindingCode.NO_REFERENCE_VALUES.finding(text, seen=value)
         return {pcr: Difference(0, finding)}
     nearest = min(candidates, key=_distance)
     return {other: difference for other, difference in nearest.items() if difference}
@@ -171,7 +185,8 @@ def _compare_steps(
         f"PCR {pcr}: without a log that replays to it, "
         f"its steps cannot be compared with {part.set_name}"
     )
-    return _furthest(part, FindingCode.STEPS_UNPROVEN.finding(text, seen=measured.values[pcr]))
+    finding = FindingCode.STEPS_UNPROVEN.finding(text, seen=measured.values[pcr])
+    return _furthest(part, finding)
 
 
 def _furthest(part: ReferencePart, finding: Finding) -> Difference:

@@ -20,6 +20,9 @@ from ovirt_tcp_plugin.verifier.store.schema import rounds
 # SQLite takes 32766 parameters in one statement, older ones 999.
 CHUNK = 500
 
+_ASK_ALL = sa.update(rounds).values(asked=rounds.c.asked + 1)
+_DROP_ALL = sa.update(rounds).values(nonce=None)
+
 _OF_HOST = rounds.c.host_name == sa.bindparam("the_host")
 _WITH_NONCE = sa.update(rounds).where(_OF_HOST, rounds.c.nonce == sa.bindparam("the_nonce"))
 _TAKE = PreparedStatement(_WITH_NONCE.values(nonce=sa.null()))
@@ -63,7 +66,8 @@ class ChallengeState:
 
 def begin(connection: Connection, host_name: str) -> None:
     """Start a newly enrolled host's questions."""
-    connection.execute(sa.insert(rounds).values(host_name=host_name, asked=0, issued=0, answered=0))
+    row = {"host_name": host_name, "asked": 0, "issued": 0, "answered": 0}
+    connection.execute(sa.insert(rounds).values(**row))
 
 
 def end(connection: Connection, host_name: str) -> None:
@@ -76,19 +80,19 @@ def ask(connection: Connection, host_names: Sequence[str]) -> dict[str, int]:
     numbers: dict[str, int] = {}
     for chunk in chunks(host_names):
         of_chunk = rounds.c.host_name.in_(chunk)
-        connection.execute(sa.update(rounds).where(of_chunk).values(asked=rounds.c.asked + 1))
+        connection.execute(_ASK_ALL.where(of_chunk))
         numbers.update(_numbers(connection, "asked", chunk))
     return numbers
 
 
 def drop_all(connection: Connection) -> None:
     """End every nonce that is out."""
-    connection.execute(sa.update(rounds).values(nonce=None))
+    connection.execute(_DROP_ALL)
 
 
 def ask_all(connection: Connection) -> None:
     """Ask every host for fresh evidence."""
-    connection.execute(sa.update(rounds).values(asked=rounds.c.asked + 1))
+    connection.execute(_ASK_ALL)
 
 
 def issue(connection: Connection, issued: IssuedNonce, clock_id: str) -> None:
@@ -110,17 +114,19 @@ def take(connection: Connection, host_name: str, nonce: bytes) -> bool:
 
     Only one caller gets True for a nonce.
     """
-    return _TAKE.change(connection, {"the_host": host_name, "the_nonce": nonce.hex()}) == 1
+    parameters = {"the_host": host_name, "the_nonce": nonce.hex()}
+    return _TAKE.change(connection, parameters) == 1
 
 
 def answer(connection: Connection, host_name: str, nonce: bytes) -> bool:
     """Take a nonce back and count its question as answered; return whether it was out."""
-    return _ANSWER.change(connection, {"the_host": host_name, "the_nonce": nonce.hex()}) == 1
+    parameters = {"the_host": host_name, "the_nonce": nonce.hex()}
+    return _ANSWER.change(connection, parameters) == 1
 
 
 def drop(connection: Connection, host_name: str) -> None:
     """Make the nonce void that is out for a host."""
-    connection.execute(sa.update(rounds).where(rounds.c.host_name == host_name).values(nonce=None))
+    connection.execute(_DROP_ALL.where(rounds.c.host_name == host_name))
 
 
 def find(connection: Connection, host_name: str) -> Optional[ChallengeState]:
@@ -187,5 +193,9 @@ def _nonce(row: Any) -> Optional[IssuedNonce]:
         lifetime_ms = row["round_end_ms"] - row["round_born_ms"]
     except (ValueError, TypeError, AttributeError, RecursionError):
         return None
-    challenge = evidence.Challenge(nonce, selection, lifetime_ms)
-    return IssuedNonce(challenge, row["round_host_name"], row["round_born_ms"], row["round_end_ms"])
+    return IssuedNonce(
+        challenge=evidence.Challenge(nonce, selection, lifetime_ms),
+        host_name=row["round_host_name"],
+        born_ms=row["round_born_ms"],
+        end_ms=row["round_end_ms"],
+    )

@@ -200,10 +200,8 @@ class Database:
                 writing = connection.execution_options(writes=True)
                 with writing.begin():
                     return [work(writing) for work in batch]
-        except (
-            sa.exc.SQLAlchemyError,
-            ValueError,
-        ) as e:  # psycopg2 raises the latter for a text with NUL
+        # psycopg2 raises ValueError for a text with NUL.
+        except (sa.exc.SQLAlchemyError, ValueError) as e:
             raise _unavailable(e) from e
 
     def _commit_alone(self, work: Work[Any]) -> Any:

@@ -22,31 +22,35 @@ def add(connection: Connection, ek_digest: str, host_name: str) -> None:
     Raises:
         Conflict: the EK or the host is registered already.
     """
-    taken = (registered_eks.c.ek_digest == ek_digest) | (registered_eks.c.host_name == host_name)
-    row = connection.execute(sa.select(registered_eks).where(taken)).mappings().first()
+    has_ek = registered_eks.c.ek_digest == ek_digest
+    has_name = registered_eks.c.host_name == host_name
+    selection = sa.select(registered_eks).where(has_ek | has_name)
+    row = connection.execute(selection).mappings().first()
     if row is not None:
-        raise errors.Conflict(
-            f"{row['host_name']} is registered with EK {row['ek_digest']}: remove that first"
-        )
-    connection.execute(sa.insert(registered_eks).values(ek_digest=ek_digest, host_name=host_name))
+        name = row["host_name"]
+        reason = f"{name} is registered with EK {row['ek_digest']}: remove that first"
+        raise errors.Conflict(reason)
+    registration = {"ek_digest": ek_digest, "host_name": host_name}
+    connection.execute(sa.insert(registered_eks).values(**registration))
 
 
 def remove(connection: Connection, host_name: str) -> None:
     """Forget a host's registered EK; what is enrolled stays. Raises NotFound."""
-    own = registered_eks.c.host_name == host_name
-    if connection.execute(sa.delete(registered_eks).where(own)).rowcount == 0:
+    of_host = registered_eks.c.host_name == host_name
+    removal = sa.delete(registered_eks).where(of_host)
+    if connection.execute(removal).rowcount == 0:
         raise errors.NotFound("registered EK of", host_name)
 
 
 def host_of(connection: Connection, ek_digest: str) -> Optional[str]:
     """Return the host that this EK is registered for, None if it is not."""
-    own = sa.select(registered_eks.c.host_name).where(registered_eks.c.ek_digest == ek_digest)
-    return connection.execute(own).scalar()
+    has_ek = registered_eks.c.ek_digest == ek_digest
+    selection = sa.select(registered_eks.c.host_name).where(has_ek)
+    return connection.execute(selection).scalar()
 
 
 def every(connection: Connection) -> list[tuple[str, str]]:
     """Return (host name, EK digest) of all, sorted by name."""
-    rows = connection.execute(
-        sa.select(registered_eks).order_by(registered_eks.c.host_name)
-    ).mappings()
+    by_name = sa.select(registered_eks).order_by(registered_eks.c.host_name)
+    rows = connection.execute(by_name).mappings()
     return [(row["host_name"], row["ek_digest"]) for row in rows]

@@ -22,24 +22,20 @@ from ovirt_tcp_plugin.verifier.tpm_family import FAMILIES
 CACHED_TPMS = 20_000
 
 # One question for everything that an agent's request needs.
+_VERSION = sa.select(schema.policy.c.version).scalar_subquery().label("policy_version")
+_WITH_CHALLENGES = hosts.join(schema.rounds, schema.rounds.c.host_name == hosts.c.name)
+_WITH_RESULTS = _WITH_CHALLENGES.outerjoin(
+    schema.results, schema.results.c.host_name == hosts.c.name
+)
 _STATE = PreparedStatement(
-    sa.select(
-        *hosts.c,
-        *challenges.columns(),
-        *results.columns(),
-        sa.select(schema.policy.c.version).scalar_subquery().label("policy_version"),
-    )
-    .select_from(
-        hosts.join(schema.rounds, schema.rounds.c.host_name == hosts.c.name).outerjoin(
-            schema.results, schema.results.c.host_name == hosts.c.name
-        )
-    )
+    sa.select(*hosts.c, *challenges.columns(), *results.columns(), _VERSION)
+    .select_from(_WITH_RESULTS)
     .where(hosts.c.certificate_digest == sa.bindparam("digest"))
 )
 
 
 @dataclasses.dataclass(frozen=True)
-class Host:
+class EnrolledHost:
     """What enrolment bound to a name.
 
     Attributes:
@@ -65,7 +61,7 @@ class Host:
 
 
 @dataclasses.dataclass(frozen=True)
-class State:
+class HostState:
     """What an agent's request needs to know of its host.
 
     Attributes:
@@ -74,13 +70,13 @@ class State:
         reference_version: number of the newest version of the reference values.
     """
 
-    host: Host
+    host: EnrolledHost
     challenge: challenges.ChallengeState
     result: results.StoredResult
     reference_version: int
 
 
-def enrol(connection: Connection, secret: str, host: Host) -> None:
+def enrol(connection: Connection, secret: str, host: EnrolledHost) -> None:
     """Spend the enrolment token and bind the host's identity, both or neither.
 
     The same EK under the same name replaces its AK and certificate; its counters and result end
@@ -94,6 +90,11 @@ def enrol(connection: Connection, secret: str, host: Host) -> None:
     bound_hosts = bound(connection, host.name, host.ek_digest)
     check_binding(bound_hosts, host.name, host.ek_digest)
     _delete(connection, host.name)
+    _insert(connection, host)
+    challenges.begin(connection, host.name)
+
+
+def _insert(connection: Connection, host: EnrolledHost) -> None:
     row = {
         "name": host.name,
         "host_id": host.host_id,
@@ -110,7 +111,6 @@ def enrol(connection: Connection, secret: str, host: Host) -> None:
     except sa.exc.IntegrityError as e:
         reason = "this TPM or name was enrolled by another server meanwhile"
         raise errors.Refused("ek_in_use", reason) from e
-    challenges.begin(connection, host.name)
 
 
 def renew(connection: Connection, name: str, old_digest: str, new_digest: str) -> None:
@@ -128,8 +128,8 @@ def renew(connection: Connection, name: str, old_digest: str, new_digest: str) -
 def bound(connection: Connection, name: str, ek_digest: str) -> Sequence[tuple[str, str]]:
     """Return (name, EK digest) of the hosts that have this name or this EK."""
     either = (hosts.c.name == name) | (hosts.c.ek_digest == ek_digest)
-    rows = connection.execute(sa.select(hosts.c.name, hosts.c.ek_digest).where(either))
-    return [(row[0], row[1]) for row in rows]
+    selection = sa.select(hosts.c.name, hosts.c.ek_digest).where(either)
+    return [(row[0], row[1]) for row in connection.execute(selection)]
 
 
 def check_binding(bound_hosts: Sequence[tuple[str, str]], name: str, ek_digest: str) -> None:
@@ -159,21 +159,21 @@ def remove(connection: Connection, name: str) -> None:
         raise errors.NotFound("enrolled host", name)
 
 
-def find(connection: Connection, name: str) -> Optional[Host]:
+def find(connection: Connection, name: str) -> Optional[EnrolledHost]:
     """Return the host enrolled under that name, None if there is none.
 
     Raises InvalidMessage on a corrupt row.
     """
+    selection = sa.select(hosts).where(hosts.c.name == name)
     try:
-        row = connection.execute(sa.select(hosts).where(hosts.c.name == name)).mappings().first()
+        row = connection.execute(selection).mappings().first()
     except TypeError as e:  # EL9's SQLAlchemy makes bytes of what stands in a column of bytes
         raise errors.InvalidMessage(f"record of host {name}", "it cannot be read") from e
     return None if row is None else _decode(row)
 
 
-def by_certificate(connection: Connection, digest: str) -> Optional[State]:
-    """Return the host whose client certificate has that SHA-256 digest (hex), and how things stand
-    with it.
+def by_certificate(connection: Connection, digest: str) -> Optional[HostState]:
+    """Return the state of the host whose client certificate has that SHA-256 digest (hex).
 
     Raises:
         InvalidMessage: its row is corrupt.
@@ -181,12 +181,18 @@ def by_certificate(connection: Connection, digest: str) -> Optional[State]:
     row = _STATE.first(connection, {"digest": digest})
     if row is None:
         return None
-    return State(_decode(row), challenges.decode(row), results.decode(row), row["policy_version"])
+    return HostState(
+        host=_decode(row),
+        challenge=challenges.decode(row),
+        result=results.decode(row),
+        reference_version=row["policy_version"],
+    )
 
 
 def names(connection: Connection) -> list[str]:
     """Return the names of all enrolled hosts, sorted."""
-    return list(connection.execute(sa.select(hosts.c.name).order_by(hosts.c.name)).scalars())
+    selection = sa.select(hosts.c.name).order_by(hosts.c.name)
+    return list(connection.execute(selection).scalars())
 
 
 def marks(connection: Connection) -> dict[str, dict[str, str]]:
@@ -194,22 +200,26 @@ def marks(connection: Connection) -> dict[str, dict[str, str]]:
 
     `endorsed_by` and `tpm_family`.
     """
-    rows = connection.execute(sa.select(hosts.c.name, hosts.c.endorsed_by, hosts.c.tpm_family))
-    return {str(row[0]): {"endorsed_by": str(row[1]), "tpm_family": str(row[2])} for row in rows}
+    selection = sa.select(hosts.c.name, hosts.c.endorsed_by, hosts.c.tpm_family)
+    by_name = {}
+    for name, endorsed_by, family in connection.execute(selection):
+        by_name[str(name)] = {"endorsed_by": str(endorsed_by), "tpm_family": str(family)}
+    return by_name
 
 
 def _delete(connection: Connection, name: str) -> bool:
     challenges.end(connection, name)
     results.remove(connection, name)
-    return connection.execute(sa.delete(hosts).where(hosts.c.name == name)).rowcount == 1
+    removal = sa.delete(hosts).where(hosts.c.name == name)
+    return connection.execute(removal).rowcount == 1
 
 
-def _decode(row: Any) -> Host:
+def _decode(row: Any) -> EnrolledHost:
     try:
         tpm = _load_tpm(row["name"], row["tpm_family"], row["ek_public"], row["ak_public"])
     except (TypeError, errors.InvalidMessage) as e:
         raise errors.InvalidMessage(f"record of host {row['name']}", "it cannot be read") from e
-    return Host(
+    return EnrolledHost(
         tpm=tpm,
         host_id=row["host_id"],
         ek_digest=row["ek_digest"],

@@ -23,48 +23,61 @@ MLE = "mle"
 HOST = "host"
 
 
-def find(connection: Connection, kind: str, name: str, version: str = "") -> Optional[Record]:
-    """Return a record, None if there is none; one that cannot be read is empty."""
-    statement = sa.select(table.c.content).where(_is_record(kind, name, version))
-    content = connection.execute(statement).scalar()
-    return None if content is None else _decode(kind, name, content)
+class OatRecords:
+    """The records of one kind, within one transaction. A name without versions has the empty one.
 
-
-def every(connection: Connection, kind: str) -> list[Record]:
-    """Return the records of a kind, sorted by name and version.
-
-    Those that cannot be read are left out.
+    Args:
+        kind: OEM, OS, MLE or HOST.
     """
-    of_kind = sa.select(table).where(table.c.kind == kind)
-    rows = connection.execute(of_kind.order_by(table.c.name, table.c.version)).mappings()
-    records = [_decode(kind, row["name"], row["content"]) for row in rows]
-    return [record for record in records if record]
 
+    def __init__(self, connection: Connection, kind: str) -> None:
+        self._connection = connection
+        self._kind = kind
 
-def put(connection: Connection, kind: str, record: Record, name: str, version: str = "") -> None:
-    """Keep a record, new or changed."""
-    content = json.dumps(dict(record))
-    change = sa.update(table).where(_is_record(kind, name, version)).values(content=content)
-    if connection.execute(change).rowcount == 0:
-        row = {"kind": kind, "name": name, "version": version, "content": content}
-        connection.execute(sa.insert(table).values(**row))
+    def find(self, name: str, version: str = "") -> Optional[Record]:
+        """Return a record, None if there is none; one that cannot be read is empty."""
+        selection = sa.select(table.c.content).where(self._is_record(name, version))
+        content = self._connection.execute(selection).scalar()
+        if content is None:
+            return None
+        return self._decode(name, content)
 
+    def every(self) -> list[Record]:
+        """Return the readable records, sorted by name and version."""
+        of_kind = sa.select(table).where(table.c.kind == self._kind)
+        in_order = of_kind.order_by(table.c.name, table.c.version)
+        records = []
+        for row in self._connection.execute(in_order).mappings():
+            record = self._decode(row["name"], row["content"])
+            if record:
+                records.append(record)
+        return records
 
-def remove(connection: Connection, kind: str, name: str, version: str = "") -> bool:
-    """Remove a record; return whether there was one."""
-    removal = sa.delete(table).where(_is_record(kind, name, version))
-    return connection.execute(removal).rowcount == 1
+    def put(self, record: Record, name: str, version: str = "") -> None:
+        """Keep a record, new or changed."""
+        content = json.dumps(dict(record))
+        update = sa.update(table).where(self._is_record(name, version))
+        changed = self._connection.execute(update.values(content=content)).rowcount
+        if changed == 0:
+            row = {"kind": self._kind, "name": name, "version": version, "content": content}
+            self._connection.execute(sa.insert(table).values(**row))
 
+    def remove(self, name: str, version: str = "") -> bool:
+        """Remove a record; return whether there was one."""
+        removal = sa.delete(table).where(self._is_record(name, version))
+        return self._connection.execute(removal).rowcount == 1
 
-def _is_record(kind: str, name: str, version: str) -> sa.ColumnElement[bool]:
-    return sa.and_(table.c.kind == kind, table.c.name == name, table.c.version == version)
+    def _is_record(self, name: str, version: str) -> sa.ColumnElement[bool]:
+        is_of_kind = table.c.kind == self._kind
+        has_name = table.c.name == name
+        has_version = table.c.version == version
+        return sa.and_(is_of_kind, has_name, has_version)
 
-
-def _decode(kind: str, name: str, content: str) -> Record:
-    """Return a record; one that cannot be read is empty, and logged."""
-    try:
-        members = json.loads(content)
-        return {str(member): str(text) for member, text in members.items()}
-    except (ValueError, TypeError, AttributeError, RecursionError):
-        log.error("record unreadable kind=%s name=%s", kind, name)
-        return {}
+    def _decode(self, name: str, content: str) -> Record:
+        """Return a record; one that cannot be read is empty, and logged."""
+        try:
+            members = json.loads(content)
+            return {str(member): str(text) for member, text in members.items()}
+        except (ValueError, TypeError, AttributeError, RecursionError):
+            log.error("record unreadable kind=%s name=%s", self._kind, name)
+            return {}

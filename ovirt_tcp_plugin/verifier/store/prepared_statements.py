@@ -30,29 +30,29 @@ class PreparedStatement:
         self._text = str(compiled)
         self._names = tuple(statement.selected_columns.keys()) if statement.is_select else ()
 
-    def first(self, connection: Connection, given: Mapping[str, object]) -> Any:
+    def first(self, connection: Connection, parameters: Mapping[str, object]) -> Any:
         """Return the first row as a mapping from the names of its columns, None if there is none.
 
         Raises:
             SQLAlchemyError: the database did not do it.
         """
         if connection.dialect.name != "sqlite":
-            return connection.execute(self._statement, given).mappings().first()
-        row, _ = self._run(connection, given)
+            return connection.execute(self._statement, parameters).mappings().first()
+        row, _ = self._run(connection, parameters)
         return None if row is None else dict(zip(self._names, row))
 
-    def change(self, connection: Connection, given: Mapping[str, object]) -> int:
+    def change(self, connection: Connection, parameters: Mapping[str, object]) -> int:
         """Return how many rows were changed. Raises as `first` does."""
         if connection.dialect.name != "sqlite":
-            return int(connection.execute(self._statement, given).rowcount)
-        _, changed = self._run(connection, given)
+            return int(connection.execute(self._statement, parameters).rowcount)
+        _, changed = self._run(connection, parameters)
         return changed
 
-    def _run(self, connection: Connection, given: Mapping[str, object]) -> tuple[Any, int]:
+    def _run(self, connection: Connection, parameters: Mapping[str, object]) -> tuple[Any, int]:
         """Return the first row, and how many were changed."""
         driver: Any = connection.connection.dbapi_connection
         try:
-            cursor = driver.execute(self._text, given)
+            cursor = driver.execute(self._text, parameters)
             return cursor.fetchone(), cursor.rowcount
         except sqlite3.Error as e:
             raise sa.exc.DBAPIError(self._text, None, e) from e

@@ -38,9 +38,8 @@ def load(connection: Connection) -> Stored:
     """Return all reference values; a set that cannot be read is named and hurts no other."""
     sets = []
     unreadable = []
-    for name, content in connection.execute(
-        sa.select(reference_sets).order_by(reference_sets.c.name)
-    ):
+    by_name = sa.select(reference_sets).order_by(reference_sets.c.name)
+    for name, content in connection.execute(by_name):
         try:
             sets.append(reference_values.decode(json.loads(content)))
         except (ValueError, TypeError, RecursionError, errors.InvalidMessage):
@@ -57,21 +56,18 @@ def put(connection: Connection, values: ReferenceSet) -> None:
     except errors.InvalidMessage as e:
         raise errors.Conflict(f"{values.name} cannot be kept: {e}") from e
     content = json.dumps(encoded)
-    own = reference_sets.c.name == values.name
-    if (
-        connection.execute(sa.update(reference_sets).where(own).values(content=content)).rowcount
-        == 0
-    ):
-        connection.execute(sa.insert(reference_sets).values(name=values.name, content=content))
+    has_name = reference_sets.c.name == values.name
+    update = sa.update(reference_sets).where(has_name).values(content=content)
+    if connection.execute(update).rowcount == 0:
+        row = {"name": values.name, "content": content}
+        connection.execute(sa.insert(reference_sets).values(**row))
     _move_on(connection)
 
 
 def remove(connection: Connection, name: str) -> None:
     """Withdraw a set. Raises NotFound."""
-    if (
-        connection.execute(sa.delete(reference_sets).where(reference_sets.c.name == name)).rowcount
-        == 0
-    ):
+    removal = sa.delete(reference_sets).where(reference_sets.c.name == name)
+    if connection.execute(removal).rowcount == 0:
         raise errors.NotFound("set of reference values", name)
     _move_on(connection)
 

@@ -18,7 +18,7 @@ from sqlalchemy.engine import Connection
 
 from ovirt_tcp_plugin import errors
 from ovirt_tcp_plugin.messages.result import Finding, Level
-from ovirt_tcp_plugin.verifier.appraisal.counters import Boot
+from ovirt_tcp_plugin.verifier.appraisal.counters import BootCounters
 from ovirt_tcp_plugin.verifier.store.challenges import chunks
 from ovirt_tcp_plugin.verifier.store.prepared_statements import PreparedStatement
 from ovirt_tcp_plugin.verifier.store.schema import hosts, results
@@ -30,6 +30,7 @@ _ALL_BUT_MEASURED = [column for column in results.c if column.name != "measured"
 # Clock of a result that has no age any more; no machine has it.
 VOID = ""
 
+_CHANGING = [column.name for column in results.c if column.name != "host_name"]
 _ENROLLED = sa.select(hosts.c.name).where(
     hosts.c.name == sa.bindparam("the_host"),
     hosts.c.certificate_digest == sa.bindparam("the_certificate"),
@@ -37,13 +38,7 @@ _ENROLLED = sa.select(hosts.c.name).where(
 _KEEP = PreparedStatement(
     sa.update(results)
     .where(results.c.host_name == sa.bindparam("the_host"), _ENROLLED.exists())
-    .values(
-        {
-            column.name: sa.bindparam(column.name)
-            for column in results.c
-            if column.name != "host_name"
-        }
-    )
+    .values({name: sa.bindparam(name) for name in _CHANGING})
 )
 
 
@@ -66,7 +61,7 @@ class Result:
     findings: tuple[Finding, ...]
     clock_id: str
     born_ms: int
-    boot: Boot
+    boot: BootCounters
     boot_id: str
     reference_version: int
     tpm_family: str
@@ -102,17 +97,15 @@ def keep(
 
 def reappraise(connection: Connection, name: str, old: Result, new: Result) -> None:
     """Replace level and findings of a result, unless newer evidence came meanwhile."""
-    same = (
-        results.c.host_name == name,
-        results.c.born_ms == old.born_ms,
-        results.c.policy == old.reference_version,
-    )
-    changed = {
+    same_evidence = results.c.born_ms == old.born_ms
+    same_values = results.c.policy == old.reference_version
+    update = sa.update(results).where(results.c.host_name == name, same_evidence, same_values)
+    changes = {
         "level": new.level.value,
         "findings": _encode_findings(new.findings),
         "policy": new.reference_version,
     }
-    connection.execute(sa.update(results).where(*same).values(**changed))
+    connection.execute(update.values(**changes))
 
 
 def void(connection: Connection, clock_id: str, before_ms: int) -> list[str]:
@@ -123,7 +116,8 @@ def void(connection: Connection, clock_id: str, before_ms: int) -> list[str]:
     young = sa.and_(results.c.clock_id == clock_id, results.c.born_ms >= before_ms)
     trusted = results.c.level == Level.TRUSTED.value
     chosen = sa.and_(trusted, results.c.clock_id != VOID, sa.not_(young))
-    names = connection.execute(sa.select(results.c.host_name).where(chosen)).scalars().all()
+    selection = sa.select(results.c.host_name).where(chosen)
+    names = connection.execute(selection).scalars().all()
     connection.execute(sa.update(results).where(chosen).values(clock_id=VOID))
     return sorted(names)
 
@@ -135,17 +129,19 @@ def remove(connection: Connection, name: str) -> None:
 
 def find(connection: Connection, name: str) -> StoredResult:
     """Return the last result on one host."""
-    row = connection.execute(_with_hosts().where(hosts.c.name == name)).mappings().first()
+    selection = _with_hosts().where(hosts.c.name == name)
+    row = connection.execute(selection).mappings().first()
     return None if row is None else decode(row)
 
 
 def of_hosts(connection: Connection, names: Sequence[str]) -> dict[str, StoredResult]:
     """Return the last results on those of the hosts that are enrolled."""
-    found: dict[str, StoredResult] = {}
+    stored: dict[str, StoredResult] = {}
     for chunk in chunks(names):
-        rows = connection.execute(_with_hosts().where(hosts.c.name.in_(chunk))).mappings()
-        found.update((row["name"], decode(row)) for row in rows)
-    return found
+        selection = _with_hosts().where(hosts.c.name.in_(chunk))
+        for row in connection.execute(selection).mappings():
+            stored[row["name"]] = decode(row)
+    return stored
 
 
 def of_all(connection: Connection) -> dict[str, StoredResult]:
@@ -159,26 +155,24 @@ def of_all(connection: Connection) -> dict[str, StoredResult]:
 
 def measured(connection: Connection, names: Sequence[str]) -> Mapping[str, str]:
     """Return what the last evidence of each host showed, as `keep` got it."""
-    found: dict[str, str] = {}
+    texts: dict[str, str] = {}
+    selection = sa.select(results.c.host_name, results.c.measured)
     for chunk in chunks(names):
-        of_chunk = sa.select(results.c.host_name, results.c.measured).where(
-            results.c.host_name.in_(chunk)
-        )
-        found.update((row[0], row[1]) for row in connection.execute(of_chunk))
-    return found
+        of_chunk = selection.where(results.c.host_name.in_(chunk))
+        for name, text in connection.execute(of_chunk):
+            texts[name] = text
+    return texts
 
 
 def _with_hosts() -> Any:
-    return sa.select(hosts.c.name, *columns()).select_from(
-        hosts.outerjoin(results, hosts.c.name == results.c.host_name)
-    )
+    joined = hosts.outerjoin(results, hosts.c.name == results.c.host_name)
+    return sa.select(hosts.c.name, *columns()).select_from(joined)
 
 
 def columns() -> list[Any]:
     """Return the columns that `decode` reads, for a statement that joins the host's."""
-    return [
-        column.label(f"result_{column.name}") for column in (*_ALL_BUT_MEASURED, hosts.c.tpm_family)
-    ]
+    read = [*_ALL_BUT_MEASURED, hosts.c.tpm_family]
+    return [column.label(f"result_{column.name}") for column in read]
 
 
 def decode(row: Any) -> StoredResult:
@@ -197,19 +191,18 @@ def decode(row: Any) -> StoredResult:
             tpm_family=_text(row["result_tpm_family"]),
         )
     except (ValueError, TypeError, AttributeError, RecursionError):
-        log.error("record unreadable host=%s", row["result_host_name"])
-        return errors.InvalidMessage(
-            f"record of host {row['result_host_name']}", "it cannot be read"
-        )
+        name = row["result_host_name"]
+        log.error("record unreadable host=%s", name)
+        return errors.InvalidMessage(f"record of host {name}", "it cannot be read")
 
 
-def _encode_boot(boot: Boot) -> str:
+def _encode_boot(boot: BootCounters) -> str:
     return f"{boot.boot_id} {boot.reset_count} {boot.restart_count} {boot.clock}"
 
 
-def _decode_boot(stored: str) -> Boot:
+def _decode_boot(stored: str) -> BootCounters:
     boot_id, reset_count, restart_count, clock = stored.split(" ")
-    return Boot(boot_id, int(reset_count), int(restart_count), int(clock))
+    return BootCounters(boot_id, int(reset_count), int(restart_count), int(clock))
 
 
 def _decode_findings(stored: str) -> tuple[Finding, ...]:
@@ -235,6 +228,6 @@ def _encode_findings(findings: Sequence[Finding]) -> str:
     return json.dumps([dataclasses.asdict(finding) for finding in findings])
 
 
-def readable(found: StoredResult) -> Optional[Result]:
+def readable(stored: StoredResult) -> Optional[Result]:
     """Return the result if there is one that can be read."""
-    return found if isinstance(found, Result) else None
+    return stored if isinstance(stored, Result) else None

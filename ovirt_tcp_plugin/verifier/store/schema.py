@@ -7,115 +7,115 @@
 
 from __future__ import annotations
 
-import sqlalchemy as sa
+from sqlalchemy import BigInteger, Column, LargeBinary, MetaData, String, Table, Text
 
-NAME = sa.String(255)
-DIGEST = sa.String(64)
-UUID = sa.String(36)
+NAME = String(255)
+DIGEST = String(64)
+UUID = String(36)
 
-metadata = sa.MetaData()
+metadata = MetaData()
 
-tokens = sa.Table(
+tokens = Table(
     "tokens",
     metadata,
-    sa.Column("digest", DIGEST, primary_key=True),
-    sa.Column("role", sa.String(20), nullable=False),
-    sa.Column("host_name", NAME, nullable=False),
-    sa.Column("host_id", UUID, nullable=False),
-    sa.Column("note", NAME, nullable=False),
-    sa.Column("end_s", sa.BigInteger, nullable=False),
+    Column("digest", DIGEST, primary_key=True),
+    Column("role", String(20), nullable=False),
+    Column("host_name", NAME, nullable=False),
+    Column("host_id", UUID, nullable=False),
+    Column("note", NAME, nullable=False),
+    Column("end_s", BigInteger, nullable=False),
 )
 
 # Who a host is: what enrolment bound to its name.
-hosts = sa.Table(
+hosts = Table(
     "hosts",
     metadata,
-    sa.Column("name", NAME, primary_key=True),
-    sa.Column("host_id", UUID, nullable=False),
-    sa.Column("ek_digest", DIGEST, nullable=False, unique=True),
-    sa.Column("ek_certificate", sa.LargeBinary, nullable=False),
-    sa.Column("ek_public", sa.LargeBinary, nullable=False),
-    sa.Column("ak_public", sa.LargeBinary, nullable=False),
-    sa.Column("certificate_digest", DIGEST, nullable=False, unique=True),
+    Column("name", NAME, primary_key=True),
+    Column("host_id", UUID, nullable=False),
+    Column("ek_digest", DIGEST, nullable=False, unique=True),
+    Column("ek_certificate", LargeBinary, nullable=False),
+    Column("ek_public", LargeBinary, nullable=False),
+    Column("ak_public", LargeBinary, nullable=False),
+    Column("certificate_digest", DIGEST, nullable=False, unique=True),
     # Why its EK is believed: "vendor", "registered" or "first_use".
-    sa.Column("endorsed_by", sa.String(20), nullable=False),
+    Column("endorsed_by", String(20), nullable=False),
     # Family of its TPM, "2.0" or "1.2": the form of both keys.
-    sa.Column("tpm_family", sa.String(8), nullable=False),
+    Column("tpm_family", String(8), nullable=False),
 )
 
 # EKs that the administrator vouches for, with or without a vendor's certificate.
-registered_eks = sa.Table(
+registered_eks = Table(
     "registered_eks",
     metadata,
-    sa.Column("ek_digest", DIGEST, primary_key=True),
-    sa.Column("host_name", NAME, nullable=False, unique=True),
+    Column("ek_digest", DIGEST, primary_key=True),
+    Column("host_name", NAME, nullable=False, unique=True),
 )
 
 # Questions to a host. Somebody asks (asked + 1); a challenge goes out (issued = asked); its
 # evidence comes (answered = issued). One row a host, so one nonce a host.
-rounds = sa.Table(
+rounds = Table(
     "rounds",
     metadata,
-    sa.Column("host_name", NAME, primary_key=True),
-    sa.Column("asked", sa.BigInteger, nullable=False),
-    sa.Column("issued", sa.BigInteger, nullable=False),
-    sa.Column("answered", sa.BigInteger, nullable=False),
-    sa.Column("nonce", DIGEST),
-    sa.Column("selection", sa.Text),
-    sa.Column("clock_id", UUID),
-    sa.Column("born_ms", sa.BigInteger),
-    sa.Column("end_ms", sa.BigInteger),
+    Column("host_name", NAME, primary_key=True),
+    Column("asked", BigInteger, nullable=False),
+    Column("issued", BigInteger, nullable=False),
+    Column("answered", BigInteger, nullable=False),
+    Column("nonce", DIGEST),
+    Column("selection", Text),
+    Column("clock_id", UUID),
+    Column("born_ms", BigInteger),
+    Column("end_ms", BigInteger),
 )
 
 # What a host's last authentic evidence showed. `policy` is the version of the reference values it
 # was judged by.
-results = sa.Table(
+results = Table(
     "results",
     metadata,
-    sa.Column("host_name", NAME, primary_key=True),
-    sa.Column("level", sa.String(20), nullable=False),
-    sa.Column("findings", sa.Text, nullable=False),
-    sa.Column("clock_id", UUID, nullable=False),
-    sa.Column("born_ms", sa.BigInteger, nullable=False),
-    sa.Column("boot", sa.Text, nullable=False),
-    sa.Column("boot_id", UUID, nullable=False),
-    sa.Column("measured", sa.Text, nullable=False),
-    sa.Column("policy", sa.BigInteger, nullable=False),
+    Column("host_name", NAME, primary_key=True),
+    Column("level", String(20), nullable=False),
+    Column("findings", Text, nullable=False),
+    Column("clock_id", UUID, nullable=False),
+    Column("born_ms", BigInteger, nullable=False),
+    Column("boot", Text, nullable=False),
+    Column("boot_id", UUID, nullable=False),
+    Column("measured", Text, nullable=False),
+    Column("policy", BigInteger, nullable=False),
 )
 
 # The version of all reference values: one row, one number, which every change moves on.
-policy = sa.Table("policy", metadata, sa.Column("version", sa.BigInteger, primary_key=True))
+policy = Table("policy", metadata, Column("version", BigInteger, primary_key=True))
 
-reference_sets = sa.Table(
+reference_sets = Table(
     "reference_sets",
     metadata,
-    sa.Column("name", sa.String(128), primary_key=True),
-    sa.Column("content", sa.Text, nullable=False),
+    Column("name", String(128), primary_key=True),
+    Column("content", Text, nullable=False),
 )
 
 # OpenAttestation's own records, by kind: OEMs, operating systems, MLEs, registered hosts. They are
 # what its tools show; nobody is judged by them.
-oat_records = sa.Table(
+oat_records = Table(
     "oat_records",
     metadata,
-    sa.Column("kind", sa.String(10), primary_key=True),
-    sa.Column("name", NAME, primary_key=True),
-    sa.Column("version", sa.String(100), primary_key=True),
-    sa.Column("content", sa.Text, nullable=False),
+    Column("kind", String(10), primary_key=True),
+    Column("name", NAME, primary_key=True),
+    Column("version", String(100), primary_key=True),
+    Column("content", Text, nullable=False),
 )
 
 # Which certificate authority this database's hosts were enrolled by: all servers on it must hold
 # the same one.
-authority = sa.Table("authority", metadata, sa.Column("digest", DIGEST, primary_key=True))
+authority = Table("authority", metadata, Column("digest", DIGEST, primary_key=True))
 
 # The keys that sign verdicts, one in each state: all servers on this database sign with the active
 # one.
-verdict_keys = sa.Table(
+verdict_keys = Table(
     "verdict_keys",
     metadata,
-    sa.Column("state", sa.String(10), primary_key=True),
-    sa.Column("key_id", sa.String(16), nullable=False),
-    sa.Column("public", sa.Text, nullable=False),
+    Column("state", String(10), primary_key=True),
+    Column("key_id", String(16), nullable=False),
+    Column("public", Text, nullable=False),
     # PKCS #8, encrypted; empty when the key signs no more.
-    sa.Column("private", sa.Text, nullable=False),
+    Column("private", Text, nullable=False),
 )

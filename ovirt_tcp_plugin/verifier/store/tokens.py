@@ -32,34 +32,29 @@ class Token:
 
 def add(connection: Connection, secret: str, token: Token) -> None:
     """Keep a token."""
-    connection.execute(sa.insert(tokens).values(digest=digest(secret), **dataclasses.asdict(token)))
+    row = {"digest": digest(secret), **dataclasses.asdict(token)}
+    connection.execute(sa.insert(tokens).values(**row))
 
 
 def find(connection: Connection, secret: str) -> Optional[Token]:
     """Return what the bearer of `secret` may do, None if it is no token."""
-    row = (
-        connection.execute(sa.select(tokens).where(tokens.c.digest == digest(secret)))
-        .mappings()
-        .first()
-    )
+    selection = sa.select(tokens).where(tokens.c.digest == digest(secret))
+    row = connection.execute(selection).mappings().first()
     return None if row is None else _decode(row)
 
 
 def every(connection: Connection) -> Mapping[str, Token]:
-    """Return all tokens by what they may be called in public.
-
-    The first twelve digits of what is kept of each.
-    """
-    rows = connection.execute(
-        sa.select(tokens).order_by(tokens.c.role, tokens.c.host_name, tokens.c.digest)
-    ).mappings()
+    """Return all tokens by their public names."""
+    in_order = sa.select(tokens).order_by(tokens.c.role, tokens.c.host_name, tokens.c.digest)
+    rows = connection.execute(in_order).mappings()
     return {identifier(str(row["digest"])): _decode(row) for row in rows}
 
 
 def remove(connection: Connection, called: str) -> None:
     """Remove the token that is called so; its bearer is a stranger from now on. Raises NotFound."""
-    named = sa.func.substr(tokens.c.digest, 1, IDENTIFIER_LENGTH) == called
-    if connection.execute(sa.delete(tokens).where(named)).rowcount == 0:
+    begins_so = sa.func.substr(tokens.c.digest, 1, IDENTIFIER_LENGTH) == called
+    removal = sa.delete(tokens).where(begins_so)
+    if connection.execute(removal).rowcount == 0:
         raise errors.NotFound("token", called)
 
 
@@ -71,13 +66,13 @@ def spend(connection: Connection, secret: str, host_name: str) -> None:
     Raises:
         Refused: token_unknown.
     """
-    of_host = (tokens.c.role == "enrolment", tokens.c.host_name == host_name)
-    spent = connection.execute(sa.delete(tokens).where(tokens.c.digest == digest(secret), *of_host))
-    if spent.rowcount != 1:
-        raise errors.Refused(
-            "token_unknown", "the enrolment token is not known, or was used before"
-        )
-    connection.execute(sa.delete(tokens).where(*of_host))
+    enrols = tokens.c.role == "enrolment"
+    of_host = sa.delete(tokens).where(enrols, tokens.c.host_name == host_name)
+    spending = of_host.where(tokens.c.digest == digest(secret))
+    if connection.execute(spending).rowcount != 1:
+        reason = "the enrolment token is not known, or was used before"
+        raise errors.Refused("token_unknown", reason)
+    connection.execute(of_host)
 
 
 def forget_ended(connection: Connection, now_s: int) -> None:
@@ -87,9 +82,11 @@ def forget_ended(connection: Connection, now_s: int) -> None:
 
 def _decode(row: Any) -> Token:
     """Return the token in a row; one whose end cannot be read has ended."""
-    role, host_name, host_id, note = (
-        str(row[name]) for name in ("role", "host_name", "host_id", "note")
-    )
+    end_s = row["end_s"]
     return Token(
-        role, host_name, host_id, note, row["end_s"] if isinstance(row["end_s"], int) else 0
+        role=str(row["role"]),
+        host_name=str(row["host_name"]),
+        host_id=str(row["host_id"]),
+        note=str(row["note"]),
+        end_s=end_s if isinstance(end_s, int) else 0,
     )

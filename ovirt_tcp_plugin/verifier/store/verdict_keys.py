@@ -46,8 +46,11 @@ def active(connection: Connection) -> Optional[StoredKey]:
 
 def every(connection: Connection) -> Mapping[str, StoredKey]:
     """Return the keys by state."""
-    rows = connection.execute(sa.select(verdict_keys).order_by(verdict_keys.c.state)).mappings()
-    return {row["state"]: StoredKey(row["key_id"], row["public"], row["private"]) for row in rows}
+    by_state = sa.select(verdict_keys).order_by(verdict_keys.c.state)
+    keys = {}
+    for row in connection.execute(by_state).mappings():
+        keys[row["state"]] = StoredKey(row["key_id"], row["public"], row["private"])
+    return keys
 
 
 def prepare(connection: Connection, key: StoredKey) -> None:
@@ -62,16 +65,16 @@ def activate(connection: Connection) -> StoredKey:
     """Have the next key sign from now on, and return it. Raises NotFound when none is prepared."""
     coming = every(connection).get(NEXT)
     if coming is None:
-        raise errors.NotFound(
-            "prepared verdict key", "yet: `ovirt-tcp-verifier verdict-key prepare` makes one"
-        )
+        command = "ovirt-tcp-verifier verdict-key prepare"
+        raise errors.NotFound("prepared verdict key", f"yet: `{command}` makes one")
     state = verdict_keys.c.state
-    connection.execute(sa.delete(verdict_keys).where(state == FORMER))
+    forget_former = sa.delete(verdict_keys).where(state == FORMER)
+    connection.execute(forget_former)
     # Its private part is of no more use to us, and of some to a thief.
-    connection.execute(
-        sa.update(verdict_keys).where(state == ACTIVE).values(state=FORMER, private="")
-    )
-    connection.execute(sa.update(verdict_keys).where(state == NEXT).values(state=ACTIVE))
+    retire = sa.update(verdict_keys).where(state == ACTIVE).values(state=FORMER, private="")
+    connection.execute(retire)
+    promote = sa.update(verdict_keys).where(state == NEXT).values(state=ACTIVE)
+    connection.execute(promote)
     return coming
 
 

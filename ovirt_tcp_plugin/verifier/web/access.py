@@ -10,7 +10,7 @@ from collections.abc import Iterable
 from typing import Union
 
 
-class Caller(enum.Enum):
+class CallerKind(enum.Enum):
     """Who may call a route. Values are the roles of tokens, but for the first four."""
 
     ANYONE = "anyone"
@@ -25,10 +25,10 @@ class Caller(enum.Enum):
 
 # Who works may look, too; who hands out enrolment tokens need not.
 INCLUDES = {
-    "viewer": {Caller.VIEWER},
-    "operator": {Caller.VIEWER, Caller.OPERATOR},
-    "policy": {Caller.VIEWER, Caller.POLICY},
-    "enrolment": {Caller.ENROLMENT},
+    "viewer": {CallerKind.VIEWER},
+    "operator": {CallerKind.VIEWER, CallerKind.OPERATOR},
+    "policy": {CallerKind.VIEWER, CallerKind.POLICY},
+    "enrolment": {CallerKind.ENROLMENT},
 }
 TOKEN_ROLES = tuple(INCLUDES)
 

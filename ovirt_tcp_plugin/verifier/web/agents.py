@@ -11,15 +11,15 @@ from typing import cast
 
 from ovirt_tcp_plugin import errors
 from ovirt_tcp_plugin.messages import enrolment, evidence, json_fields, result
-from ovirt_tcp_plugin.verifier.store.hosts import State
-from ovirt_tcp_plugin.verifier.web.access import Caller
+from ovirt_tcp_plugin.verifier.store.hosts import HostState
+from ovirt_tcp_plugin.verifier.web.access import CallerKind
 from ovirt_tcp_plugin.verifier.web.handler import Handler
 
 
 class BeginEnrolment(Handler):
     """EnrolmentRequest -> CredentialChallenge. The caller shows a token inside the message."""
 
-    callers = frozenset({Caller.ANYONE})
+    callers = frozenset({CallerKind.ANYONE})
 
     async def post(self) -> None:
         request = enrolment.decode_request(self.content)
@@ -29,7 +29,7 @@ class BeginEnrolment(Handler):
 class FinishEnrolment(Handler):
     """EnrolmentProof -> EnrolmentReply. The caller shows that it read the secret."""
 
-    callers = frozenset({Caller.ANYONE})
+    callers = frozenset({CallerKind.ANYONE})
 
     async def post(self) -> None:
         proof = enrolment.decode_proof(self.content)
@@ -39,20 +39,20 @@ class FinishEnrolment(Handler):
 class RenewCertificate(Handler):
     """PKCS #10 request of an agent -> its new client certificate."""
 
-    callers = frozenset({Caller.AGENT})
+    callers = frozenset({CallerKind.AGENT})
 
     async def post(self) -> None:
         request = json_fields.blob(
             self.body("renewal"), "certificate_request", enrolment.MAX_CERTIFICATE_SIZE
         )
-        certificate = await self.context.enrolment.renew(cast(State, self.state).host, request)
+        certificate = await self.context.enrolment.renew(cast(HostState, self.state).host, request)
         self.answer({"certificate": certificate})
 
 
 class NextChallenge(Handler):
     """Long poll of an agent: a Challenge, or 204 when nobody wants its evidence."""
 
-    callers = frozenset({Caller.AGENT})
+    callers = frozenset({CallerKind.AGENT})
     _gone = False
 
     def on_connection_close(self) -> None:
@@ -68,7 +68,7 @@ class NextChallenge(Handler):
         boot_id = json_fields.text(members, "boot_id", 36)
         wait_ms = json_fields.integer(members, "wait_ms", 0, 3600_000)
         attestation = self.context.attestation
-        state = cast(State, self.state)
+        state = cast(HostState, self.state)
         if members.get("offer") is True:
             attestation.request_challenge(state.host.name)
         challenge = await attestation.next_challenge(state, boot_id, wait_ms)
@@ -84,7 +84,7 @@ class NextChallenge(Handler):
 class SubmitEvidence(Handler):
     """Evidence -> the host's own result, and the signed verdict for its gate."""
 
-    callers = frozenset({Caller.AGENT})
+    callers = frozenset({CallerKind.AGENT})
     max_body_size = evidence.MAX_EVIDENCE_SIZE
     _asked = False
 
@@ -100,7 +100,7 @@ class SubmitEvidence(Handler):
 
     async def post(self) -> None:
         attestation = self.context.attestation
-        state = cast(State, self.state)
+        state = cast(HostState, self.state)
         if not self._asked:
             raise errors.Refused(
                 "nonce_unknown", "no evidence was asked for, or its nonce was used before"

@@ -9,7 +9,7 @@ from ovirt_tcp_plugin.tokens import new_secret
 from ovirt_tcp_plugin.verifier.enrolment import check_host_name
 from ovirt_tcp_plugin.verifier.store import tokens
 from ovirt_tcp_plugin.verifier.store.tokens import Token
-from ovirt_tcp_plugin.verifier.web.access import Caller
+from ovirt_tcp_plugin.verifier.web.access import CallerKind
 from ovirt_tcp_plugin.verifier.web.handler import Handler, log
 
 MAX_HOURS = 24 * 30
@@ -18,7 +18,7 @@ MAX_HOURS = 24 * 30
 class EnrolmentTokens(Handler):
     """Host name -> a token that enrols this host, once, within some hours."""
 
-    callers = frozenset({Caller.ENROLMENT})
+    callers = frozenset({CallerKind.ENROLMENT})
 
     async def post(self) -> None:
         members = {"host_id": "", "hours": 24, **self.body("enrolment token request")}

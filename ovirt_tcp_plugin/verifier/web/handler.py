@@ -28,19 +28,19 @@ from ovirt_tcp_plugin.messages.result import AttestationResult
 from ovirt_tcp_plugin.verifier import settings
 from ovirt_tcp_plugin.verifier.attestation import Attestation
 from ovirt_tcp_plugin.verifier.enrolment import EnrolmentService
-from ovirt_tcp_plugin.verifier.metrics import Metrics
+from ovirt_tcp_plugin.verifier.metrics import VerifierMetrics
 from ovirt_tcp_plugin.verifier.reference_values import ReferenceValueService
 from ovirt_tcp_plugin.verifier.signing import Signer
 from ovirt_tcp_plugin.verifier.store import hosts, tokens
 from ovirt_tcp_plugin.verifier.store.database import Database
-from ovirt_tcp_plugin.verifier.store.hosts import State
+from ovirt_tcp_plugin.verifier.store.hosts import HostState
 from ovirt_tcp_plugin.verifier.store.tokens import Token
-from ovirt_tcp_plugin.verifier.web.access import INCLUDES, Caller, Networks
+from ovirt_tcp_plugin.verifier.web.access import INCLUDES, CallerKind, Networks
 from ovirt_tcp_plugin.verifier.web.limits import (
     TOO_MANY,
     Bodies,
     HttpServer,
-    Questions,
+    QuestionLimit,
     Rates,
     Shared,
 )
@@ -53,7 +53,7 @@ TAKEN_WITHIN_S = 60
 
 
 @dataclasses.dataclass
-class Context:
+class HandlerContext:
     """What the handlers share. `server` is None until it listens."""
 
     database: Database
@@ -61,20 +61,20 @@ class Context:
     attestation: Attestation
     signer: Signer
     reference_values: ReferenceValueService
-    metrics: Metrics
+    metrics: VerifierMetrics
     clock: Clock
-    options: settings.Server
+    options: settings.ServerOptions
     server: Optional[HttpServer] = None
 
     def __post_init__(self) -> None:
         self.rates = Rates(self.options.requests_per_second)
-        self.questions = Questions(self.options.peer_questions)
+        self.questions = QuestionLimit(self.options.peer_questions)
         self.bodies = Bodies()
         self.host_list = Shared()
         self.metrics_text = Shared()
         self.networks = {
-            Caller.OAT_NETWORK: Networks(self.options.oat_networks),
-            Caller.METRICS_NETWORK: Networks(self.options.metrics_networks),
+            CallerKind.OAT_NETWORK: Networks(self.options.oat_networks),
+            CallerKind.METRICS_NETWORK: Networks(self.options.metrics_networks),
         }
 
 
@@ -90,9 +90,9 @@ class Handler(JsonHandler):
     log = log
     max_body_size = MAX_SMALL_BODY_SIZE
 
-    def initialize(self, context: Context) -> None:
+    def initialize(self, context: HandlerContext) -> None:
         self.context = context
-        self.state: Optional[State] = None
+        self.state: Optional[HostState] = None
         self._callers = self.callers_of(self.request.method or "")
         self._chunks: list[bytes] = []
         self._held = 0
@@ -125,7 +125,7 @@ class Handler(JsonHandler):
             self._put_off(wait_s, "you ask too often")
         elif await self._admitted(self._digest):
             self._keep_connection()
-        elif Caller.ANYONE not in self._callers:
+        elif CallerKind.ANYONE not in self._callers:
             self.answer_stranger()
         if self._length > self.max_body_size and not self._finished:
             self.answer_error(
@@ -144,14 +144,14 @@ class Handler(JsonHandler):
 
     async def _admitted(self, digest: str) -> bool:
         """Return whether the caller is known as one that the route is for."""
-        if Caller.AGENT in self._callers:
+        if CallerKind.AGENT in self._callers:
             if digest:
                 work = functools.partial(hosts.by_certificate, digest=digest)
                 self.state = await self.context.database.read(work)
             return self.state is not None
         if self._is_in_network():
             return True
-        if not self._callers - {Caller.ANYONE}:
+        if not self._callers - {CallerKind.ANYONE}:
             return False
         return bool(await self._token_callers() & self._callers)
 
@@ -214,7 +214,7 @@ class Handler(JsonHandler):
         else:
             super().write_error(status_code, **kwargs)
 
-    async def _token_callers(self) -> set[Caller]:
+    async def _token_callers(self) -> set[CallerKind]:
         secret = self.bearer or self.request.headers.get("X-Auth-Blob", "")
         if not secret:
             return set()
@@ -227,6 +227,6 @@ def _drop_unread(stream: IOStream, written: Future[None]) -> None:
         stream.close()
 
 
-def _may(token: Token, now_s: float) -> set[Caller]:
+def _may(token: Token, now_s: float) -> set[CallerKind]:
     # A token that enrols one host is shown inside the message of enrolment, and opens no route.
     return set() if token.host_name or token.end_s <= now_s else INCLUDES.get(token.role, set())

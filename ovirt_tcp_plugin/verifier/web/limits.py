@@ -118,7 +118,7 @@ class Shared:
         self._done = None
 
 
-class Questions:
+class QuestionLimit:
     """Questions that are waiting for hosts: each may hold ten thousand names for seconds.
 
     Args:

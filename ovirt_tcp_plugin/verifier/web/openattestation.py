@@ -16,7 +16,7 @@ from ovirt_tcp_plugin.verifier.appraisal import measured
 from ovirt_tcp_plugin.verifier.attestation import key_of
 from ovirt_tcp_plugin.verifier.store import challenges
 from ovirt_tcp_plugin.verifier.store import results as stored_results
-from ovirt_tcp_plugin.verifier.web.access import Caller
+from ovirt_tcp_plugin.verifier.web.access import CallerKind
 from ovirt_tcp_plugin.verifier.web.handler import Handler
 
 # Why a host is not judged, as 2.x called it; by code of the first finding.
@@ -29,7 +29,7 @@ _NOT_JUDGED = {
 
 
 class _Question(Handler):
-    callers = frozenset({Caller.VIEWER, Caller.OAT_NETWORK})
+    callers = frozenset({CallerKind.VIEWER, CallerKind.OAT_NETWORK})
 
     @property
     def wait_ms(self) -> int:
@@ -102,7 +102,7 @@ class Version(_Question):
 class NotOffered(_Question):
     """What else OpenAttestation had: asynchronous polls, analyses, its agents' SOAP."""
 
-    callers = frozenset({Caller.ANYONE})
+    callers = frozenset({CallerKind.ANYONE})
 
     async def prepare(self) -> None:
         await super().prepare()
@@ -116,9 +116,9 @@ def _is_judged(result: AttestationResult) -> bool:
 
 def _host_trust(
     result: AttestationResult, now: datetime.datetime, values: tuple[tuple[int, str], ...]
-) -> oat.HostTrust:
+) -> oat.PolledHost:
     age = datetime.timedelta(milliseconds=result.age_ms or 0)
-    return oat.HostTrust(result.host_name, result.level.value, now - age, values)
+    return oat.PolledHost(result.host_name, result.level.value, now - age, values)
 
 
 def _values(text: str) -> Mapping[int, str]:

@@ -13,7 +13,7 @@ from ovirt_tcp_plugin.messages.result import Finding, encode_findings
 from ovirt_tcp_plugin.verifier.enrolment import check_host_name
 from ovirt_tcp_plugin.verifier.reference_values import Preview
 from ovirt_tcp_plugin.verifier.store import references
-from ovirt_tcp_plugin.verifier.web.access import Caller
+from ovirt_tcp_plugin.verifier.web.access import CallerKind
 from ovirt_tcp_plugin.verifier.web.handler import Handler, log
 
 # A golden host's agent may have to be woken, and its TPM to quote.
@@ -23,7 +23,7 @@ IMPORT_WAIT_MS = 15_000
 class ReferenceValues(Handler):
     """All sets; a golden host's present boot becomes a new one, or adds its values to one."""
 
-    callers = frozenset({Caller.POLICY})
+    callers = frozenset({CallerKind.POLICY})
 
     async def get(self) -> None:
         stored = await self.context.database.read(references.load)
@@ -68,7 +68,7 @@ class ReferenceValues(Handler):
 class ReferenceSetOfName(Handler):
     """One set; removing it has every host judged again."""
 
-    callers = frozenset({Caller.POLICY})
+    callers = frozenset({CallerKind.POLICY})
 
     async def delete(self, name: str) -> None:
         reference_values.check_name(name)
@@ -81,7 +81,7 @@ class ReferenceSetOfName(Handler):
 class ReferenceChange(Handler):
     """Add a value to a set, activate staged ones, or withdraw some."""
 
-    callers = frozenset({Caller.POLICY})
+    callers = frozenset({CallerKind.POLICY})
 
     async def post(self, name: str, verb: str) -> None:
         reference_values.check_name(name)
@@ -104,7 +104,7 @@ class ReferenceChange(Handler):
 class ReferencePreview(Handler):
     """A change -> the hosts whose level it would change. Nothing is changed."""
 
-    callers = frozenset({Caller.POLICY})
+    callers = frozenset({CallerKind.POLICY})
 
     async def post(self) -> None:
         members = self.body("preview")

@@ -12,7 +12,7 @@ from ovirt_tcp_plugin import errors
 from ovirt_tcp_plugin.messages import json_fields, oat, result
 from ovirt_tcp_plugin.verifier.enrolment import check_host_name
 from ovirt_tcp_plugin.verifier.store import hosts
-from ovirt_tcp_plugin.verifier.web.access import Caller
+from ovirt_tcp_plugin.verifier.web.access import CallerKind
 from ovirt_tcp_plugin.verifier.web.handler import Handler, log
 
 _UNMARKED = {"endorsed_by": "", "tpm_family": ""}
@@ -21,7 +21,7 @@ _UNMARKED = {"endorsed_by": "", "tpm_family": ""}
 class Results(Handler):
     """Host names -> results with findings and ages. Our own, richer form of PollHosts."""
 
-    callers = frozenset({Caller.VIEWER})
+    callers = frozenset({CallerKind.VIEWER})
     max_body_size = oat.MAX_POLL_SIZE
 
     async def post(self) -> None:
@@ -40,7 +40,7 @@ class Results(Handler):
 class Hosts(Handler):
     """Every enrolled host with its last result, however old; nobody is asked again."""
 
-    callers = frozenset({Caller.VIEWER})
+    callers = frozenset({CallerKind.VIEWER})
 
     async def get(self) -> None:
         self.set_header("Content-Type", "application/json")
@@ -60,7 +60,7 @@ class Void(Handler):
     """The end of every trusted result older than so many milliseconds; all hosts are asked
     again."""
 
-    callers = frozenset({Caller.OPERATOR})
+    callers = frozenset({CallerKind.OPERATOR})
 
     async def post(self) -> None:
         older_than_ms = json_fields.integer(self.body("void request"), "older_than_ms", 0, 2**53)
@@ -72,7 +72,7 @@ class Void(Handler):
 class HostOfName(Handler):
     """One enrolled host; to remove it is how a replaced TPM gets its name back."""
 
-    callers = frozenset({Caller.OPERATOR})
+    callers = frozenset({CallerKind.OPERATOR})
 
     async def delete(self, name: str) -> None:
         check_host_name(name)
@@ -84,7 +84,7 @@ class HostOfName(Handler):
 class MetricsText(Handler):
     """The server's counters for Prometheus."""
 
-    callers = frozenset({Caller.VIEWER, Caller.METRICS_NETWORK})
+    callers = frozenset({CallerKind.VIEWER, CallerKind.METRICS_NETWORK})
 
     async def get(self) -> None:
         self.set_header("Content-Type", CONTENT_TYPE_LATEST)
@@ -100,7 +100,7 @@ class MetricsText(Handler):
 class Health(Handler):
     """Whether the server answers."""
 
-    callers = frozenset({Caller.ANYONE})
+    callers = frozenset({CallerKind.ANYONE})
 
     def get(self) -> None:
         self.answer({"status": "serving"})

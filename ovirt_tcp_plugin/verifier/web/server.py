@@ -24,8 +24,8 @@ from ovirt_tcp_plugin.verifier.web import (
     results,
     whitelist,
 )
-from ovirt_tcp_plugin.verifier.web.access import Caller
-from ovirt_tcp_plugin.verifier.web.handler import Context, Handler
+from ovirt_tcp_plugin.verifier.web.access import CallerKind
+from ovirt_tcp_plugin.verifier.web.handler import Handler, HandlerContext
 from ovirt_tcp_plugin.verifier.web.limits import HttpServer
 
 log = logging.getLogger("verifier.web")
@@ -40,7 +40,7 @@ MAX_HEADER_SIZE = 16 * 1024
 class Nowhere(Handler):
     """Every other path."""
 
-    callers = frozenset({Caller.ANYONE})
+    callers = frozenset({CallerKind.ANYONE})
 
     async def prepare(self) -> None:
         await super().prepare()
@@ -101,7 +101,7 @@ def listen(address: str, port: int, shared: bool = False) -> list[socket.socket]
 
 
 def serve(
-    context: Context, tls: ssl.SSLContext, sockets: Optional[Sequence[socket.socket]] = None
+    context: HandlerContext, tls: ssl.SSLContext, sockets: Optional[Sequence[socket.socket]] = None
 ) -> tuple[HttpServer, int]:
     """Return a server and its port.
 

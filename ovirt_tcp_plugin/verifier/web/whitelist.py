@@ -2,8 +2,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """OpenAttestation's whitelist and its registration of hosts, for its tools.
 
-OpenAttestation asked nobody who he was; here a viewer may look, and a policy administrator may
-change.
+OpenAttestation did not authenticate its callers; here a viewer may look, and a policy administrator
+may change.
 """
 
 from __future__ import annotations
@@ -14,20 +14,19 @@ from typing import Any
 from sqlalchemy.engine import Connection
 
 from ovirt_tcp_plugin.messages import oat, oat_whitelist
-from ovirt_tcp_plugin.verifier import whitelist
+from ovirt_tcp_plugin.messages.oat_whitelist import MleName, Owner, Pcr, Record
 from ovirt_tcp_plugin.verifier.store import oat_records
-from ovirt_tcp_plugin.verifier.web.access import Caller
+from ovirt_tcp_plugin.verifier.web.access import CallerKind
 from ovirt_tcp_plugin.verifier.web.handler import Handler, log
+from ovirt_tcp_plugin.verifier.whitelist import Whitelist
 
 # Statuses of OpenAttestation's codes, where they are not 400.
 _STATUS = {404: 404, 500: 500}
 
-Change = Callable[[Connection], None]
 
-
-class _Whitelist(Handler):
-    callers = frozenset({Caller.VIEWER})
-    writers = frozenset({Caller.POLICY})
+class _WhitelistHandler(Handler):
+    callers = frozenset({CallerKind.VIEWER})
+    writers = frozenset({CallerKind.POLICY})
     # Whether hosts are judged by what is changed here.
     judged_by = True
 
@@ -36,12 +35,26 @@ class _Whitelist(Handler):
         """The parameters behind the path, each once."""
         return {name: self.get_query_argument(name) for name in self.request.query_arguments}
 
-    async def read(self, work: Callable[[Connection], Any]) -> None:
-        """Answer what the work returns."""
-        self.answer(await self.context.database.read(work))
+    @property
+    def criteria(self) -> str:
+        """The text that is searched for; the empty one is everywhere."""
+        return self.query.get("searchCriteria", "")
 
-    async def change(self, work: Change, status: int = 200) -> None:
-        """Do the work, have every host judged again, and answer `True`, as OpenAttestation does."""
+    async def read(self, select: Callable[[Whitelist], Any]) -> None:
+        """Answer what `select` returns."""
+
+        def work(connection: Connection) -> Any:
+            return select(Whitelist(connection))
+
+        selected = await self.context.database.read(work)
+        self.answer(selected)
+
+    async def change(self, change: Callable[[Whitelist], None], status: int = 200) -> None:
+        """Change it, have every host judged again, and answer `True`, as OpenAttestation does."""
+
+        def work(connection: Connection) -> None:
+            change(Whitelist(connection))
+
         await self.context.database.write(work)
         if self.judged_by:
             await self.context.attestation.judge_all()
@@ -51,120 +64,134 @@ class _Whitelist(Handler):
         self.finish("True")
 
     def answer_error(self, status: int, code: str, reason: str) -> None:
-        number = int(code) if code.isdecimal() else status
-        self.set_status(_STATUS.get(number, 400) if code.isdecimal() else status)
+        number = status
+        if code.isdecimal():
+            number = int(code)
+            status = _STATUS.get(number, 400)
+        self.set_status(status)
         self.answer(oat.encode_fault(number, reason))
 
 
-class Oems(_Whitelist):
+class _OwnersHandler(_WhitelistHandler):
+    judged_by = False
+    kind: str
+
+    async def get(self) -> None:
+        await self.read(lambda whitelist: whitelist.owners(self.kind))
+
+    async def post(self) -> None:
+        record = self.record()
+        await self.change(lambda whitelist: whitelist.add_owner(record))
+
+    async def put(self) -> None:
+        record = self.record()
+        await self.change(lambda whitelist: whitelist.change_owner(record))
+
+    async def delete(self) -> None:
+        owner = self.owner()
+        await self.change(lambda whitelist: whitelist.remove_owner(owner))
+
+    def record(self) -> Record:
+        """Return the record in the body. Raises InvalidMessage, Refused."""
+        raise NotImplementedError
+
+    def owner(self) -> Owner:
+        """Return whom the query names. Raises Refused."""
+        raise NotImplementedError
+
+
+class Oems(_OwnersHandler):
     """Makers of machines."""
 
-    judged_by = False
+    kind = oat_records.OEM
 
-    async def get(self) -> None:
-        await self.read(lambda c: oat_records.every(c, oat_records.OEM))
+    def record(self) -> Record:
+        return oat_whitelist.decode_oem(self.body("OEM"))
 
-    async def post(self) -> None:
-        oem = oat_whitelist.decode_oem(self.body("OEM"))
-        await self.change(lambda c: whitelist.add_owner(c, oem))
-
-    async def put(self) -> None:
-        oem = oat_whitelist.decode_oem(self.body("OEM"))
-        await self.change(lambda c: whitelist.change_owner(c, oem))
-
-    async def delete(self) -> None:
-        owner = oat_whitelist.owner_in(self.query, "Name")
-        await self.change(lambda c: whitelist.remove_owner(c, owner))
+    def owner(self) -> Owner:
+        return oat_whitelist.owner_in(self.query, "Name")
 
 
-class OperatingSystems(_Whitelist):
+class OperatingSystems(_OwnersHandler):
     """Operating systems, by name and version."""
 
-    judged_by = False
+    kind = oat_records.OS
 
-    async def get(self) -> None:
-        await self.read(lambda c: oat_records.every(c, oat_records.OS))
+    def record(self) -> Record:
+        return oat_whitelist.decode_os(self.body("OS"))
 
-    async def post(self) -> None:
-        system = oat_whitelist.decode_os(self.body("OS"))
-        await self.change(lambda c: whitelist.add_owner(c, system))
-
-    async def put(self) -> None:
-        system = oat_whitelist.decode_os(self.body("OS"))
-        await self.change(lambda c: whitelist.change_owner(c, system))
-
-    async def delete(self) -> None:
-        owner = oat_whitelist.owner_in(self.query, "Name", "Version")
-        await self.change(lambda c: whitelist.remove_owner(c, owner))
+    def owner(self) -> Owner:
+        return oat_whitelist.owner_in(self.query, "Name", "Version")
 
 
-class Mles(_Whitelist):
+class Mles(_WhitelistHandler):
     """Measured launch environments: the sets of reference values that OpenAttestation knows."""
 
     async def get(self) -> None:
-        criteria = self.query.get("searchCriteria", "")
-        await self.read(lambda c: whitelist.mles(c, criteria))
+        criteria = self.criteria
+        await self.read(lambda whitelist: whitelist.mles(criteria))
 
     async def post(self) -> None:
         mle = oat_whitelist.decode_mle(self.body("MLE"))
-        await self.change(lambda c: whitelist.add_mle(c, mle))
+        await self.change(lambda whitelist: whitelist.add_mle(mle))
 
     async def put(self) -> None:
         mle = oat_whitelist.decode_mle(self.body("MLE"))
-        await self.change(lambda c: whitelist.change_mle(c, mle))
+        await self.change(lambda whitelist: whitelist.change_mle(mle))
 
     async def delete(self) -> None:
         name = oat_whitelist.mle_name_in(self.query)
-        await self.change(lambda c: whitelist.remove_mle(c, name))
+        await self.change(lambda whitelist: whitelist.remove_mle(name))
 
 
-class MleManifest(_Whitelist):
+class MleManifest(_WhitelistHandler):
     """One MLE with its values."""
 
     async def get(self) -> None:
         name = oat_whitelist.mle_name_in(self.query)
-        await self.read(lambda c: whitelist.mle(c, name))
+        await self.read(lambda whitelist: whitelist.mle(name))
 
 
-class MlePcrs(_Whitelist):
-    """The values of an MLE, one by one."""
+class MlePcrs(_WhitelistHandler):
+    """The single values of an MLE."""
 
     async def post(self) -> None:
         name, pcr = self._name_and_pcr()
-        await self.change(lambda c: whitelist.add_pcr(c, name, pcr))
+        await self.change(lambda whitelist: whitelist.add_pcr(name, pcr))
 
     async def put(self) -> None:
         name, pcr = self._name_and_pcr()
-        await self.change(lambda c: whitelist.change_pcr(c, name, pcr))
+        await self.change(lambda whitelist: whitelist.change_pcr(name, pcr))
 
     async def delete(self) -> None:
         name = oat_whitelist.mle_name_in(self.query)
         index = oat_whitelist.pcr_index_in(self.query)
-        await self.change(lambda c: whitelist.remove_pcr(c, name, index))
+        await self.change(lambda whitelist: whitelist.remove_pcr(name, index))
 
-    def _name_and_pcr(self) -> tuple[oat_whitelist.MleName, oat_whitelist.Pcr]:
+    def _name_and_pcr(self) -> tuple[MleName, Pcr]:
         members = self.body("PCR")
-        return oat_whitelist.mle_name_in(members), oat_whitelist.decode_pcr(members)
+        name = oat_whitelist.mle_name_in(members)
+        return name, oat_whitelist.decode_pcr(members)
 
 
-class RegisteredHosts(_Whitelist):
+class RegisteredHosts(_WhitelistHandler):
     """Hosts and the MLEs that they are judged by.
 
     To be attested, a host has to be enrolled, too.
     """
 
     async def get(self) -> None:
-        criteria = self.query.get("searchCriteria", "")
-        await self.read(lambda c: whitelist.hosts(c, criteria))
+        criteria = self.criteria
+        await self.read(lambda whitelist: whitelist.hosts(criteria))
 
     async def post(self) -> None:
         host = oat_whitelist.decode_host(self.body("host"))
-        await self.change(lambda c: whitelist.add_host(c, host))
+        await self.change(lambda whitelist: whitelist.add_host(host))
 
     async def put(self) -> None:
         name, changes = oat_whitelist.decode_host_change(self.body("host"))
-        await self.change(lambda c: whitelist.change_host(c, name, changes), 202)
+        await self.change(lambda whitelist: whitelist.change_host(name, changes), status=202)
 
     async def delete(self) -> None:
         name = oat_whitelist.host_name_in(self.query, "hostName").lower()
-        await self.change(lambda c: whitelist.remove_host(c, name))
+        await self.change(lambda whitelist: whitelist.remove_host(name))

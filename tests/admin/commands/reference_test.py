@@ -18,9 +18,10 @@ from click.testing import CliRunner, Result
 from ovirt_tcp_plugin.admin.cli import main
 from ovirt_tcp_plugin.verifier.authority import Authority
 from ovirt_tcp_plugin.verifier.store.database import Database
-from tests.verifier.conftest import authority, vendor  # noqa: F401  (the fixtures)
+from tests.verifier.agent import Agent
+from tests.verifier.conftest import vendor  # noqa: F401  (a fixture)
+from tests.verifier.live_server import Server, level_of
 from tests.verifier.vendor import Vendor
-from tests.verifier.web_test import Agent, Server, level_of
 
 
 class Desk:

@@ -14,7 +14,7 @@ from ovirt_tcp_plugin.messages.result import Level
 from ovirt_tcp_plugin.verifier.appraisal import measured
 from ovirt_tcp_plugin.verifier.appraisal.appraise import Appraised, Discarded, appraise
 from ovirt_tcp_plugin.verifier.appraisal.authenticity import IssuedNonce
-from ovirt_tcp_plugin.verifier.appraisal.counters import Boot
+from ovirt_tcp_plugin.verifier.appraisal.counters import BootCounters
 from ovirt_tcp_plugin.verifier.appraisal.quote12 import EnrolledTpm12
 from ovirt_tcp_plugin.verifier.appraisal.reference_match import Criteria
 from tests.verifier.software_tpm import BOOT_ID, SoftwareTpm
@@ -147,7 +147,7 @@ class TestUntrusted:
 
 class TestCannotBeChecked:
     def test_5_another_kernel_without_reset_is_not_noticed(self, tpm: SoftwareTpm12) -> None:
-        before = Boot(BOOT_ID.replace("1", "2"), 0, 0, 0)
+        before = BootCounters(BOOT_ID.replace("1", "2"), 0, 0, 0)
         outcome = judge(tpm, previous=before)
         assert isinstance(outcome, Appraised)
         assert outcome.level is Level.TRUSTED
@@ -163,6 +163,6 @@ def test_a_good_boot_is_trusted(tpm: SoftwareTpm12) -> None:
 
     assert isinstance(outcome, Appraised)
     assert (outcome.level, outcome.findings) == (Level.TRUSTED, ())
-    assert outcome.boot == Boot(BOOT_ID, 0, 0, 0)
+    assert outcome.boot == BootCounters(BOOT_ID, 0, 0, 0)
     assert outcome.measured.bank == "sha1"
     assert measured.decode(measured.encode(outcome.measured)) == outcome.measured

@@ -16,7 +16,7 @@ from ovirt_tcp_plugin.messages.reference_values import ReferenceSet
 from ovirt_tcp_plugin.messages.result import Level
 from ovirt_tcp_plugin.verifier.appraisal.appraise import Appraised, Discarded, appraise
 from ovirt_tcp_plugin.verifier.appraisal.authenticity import IssuedNonce
-from ovirt_tcp_plugin.verifier.appraisal.counters import Boot
+from ovirt_tcp_plugin.verifier.appraisal.counters import BootCounters
 from ovirt_tcp_plugin.verifier.appraisal.reference_match import Criteria
 from tests.verifier.software_tpm import (
     BOOT_ID,
@@ -165,29 +165,31 @@ class TestUntrusted:
 
     @pytest.mark.parametrize(
         "previous",
-        [Boot(OTHER_BOOT_ID, 6, 0, 1), Boot(BOOT_ID, 5, 1, 1)],
+        [BootCounters(OTHER_BOOT_ID, 6, 0, 1), BootCounters(BOOT_ID, 5, 1, 1)],
         ids=["reset counter", "restart counter"],
     )
-    def test_5_counters_that_went_back(self, tpm: SoftwareTpm, previous: Boot) -> None:
+    def test_5_counters_that_went_back(self, tpm: SoftwareTpm, previous: BootCounters) -> None:
         outcome = assert_untrusted(judge(tpm, previous=previous), (5, "counters_back"))
         assert outcome.findings[0].seen == "reset 5, restart 0"
 
     def test_5_clock_that_went_back(self, tpm: SoftwareTpm) -> None:
-        assert_untrusted(judge(tpm, previous=Boot(BOOT_ID, 5, 0, 1001)), (5, "clock_back"))
+        assert_untrusted(judge(tpm, previous=BootCounters(BOOT_ID, 5, 0, 1001)), (5, "clock_back"))
 
     def test_5_another_kernel_without_a_tpm_reset(self, tpm: SoftwareTpm) -> None:
         assert_untrusted(
-            judge(tpm, previous=Boot(OTHER_BOOT_ID, 5, 0, 1)), (5, "kernel_without_reset")
+            judge(tpm, previous=BootCounters(OTHER_BOOT_ID, 5, 0, 1)), (5, "kernel_without_reset")
         )
 
     def test_5_another_kernel_after_a_resume(self, tpm: SoftwareTpm) -> None:
         tpm.restart_count = 1
         assert_untrusted(
-            judge(tpm, previous=Boot(OTHER_BOOT_ID, 5, 0, 1)), (5, "kernel_without_reset")
+            judge(tpm, previous=BootCounters(OTHER_BOOT_ID, 5, 0, 1)), (5, "kernel_without_reset")
         )
 
     def test_5_tpm_reset_under_a_running_kernel(self, tpm: SoftwareTpm) -> None:
-        assert_untrusted(judge(tpm, previous=Boot(BOOT_ID, 4, 0, 1)), (5, "reset_without_boot"))
+        assert_untrusted(
+            judge(tpm, previous=BootCounters(BOOT_ID, 4, 0, 1)), (5, "reset_without_boot")
+        )
 
     def test_6_values_that_are_not_the_signed_ones(self, tpm: SoftwareTpm) -> None:
         false = {"sha256": {17: b"\1" * 32, 18: tpm.pcrs[18]}}
@@ -319,7 +321,7 @@ class TestUntrusted:
     def test_every_fault_is_told_at_once(self, tpm: SoftwareTpm) -> None:
         tpm.boot(launch_events(kernel=b"another"))
         tpm.log = None
-        outcome = judge(tpm, previous=Boot(OTHER_BOOT_ID, 9, 0, 1))
+        outcome = judge(tpm, previous=BootCounters(OTHER_BOOT_ID, 9, 0, 1))
         assert_untrusted(
             outcome,
             (5, "counters_back"),
@@ -349,7 +351,7 @@ class TestTrusted:
         outcome = judge(tpm)
         assert isinstance(outcome, Appraised)
         assert (outcome.level, outcome.findings) == (Level.TRUSTED, ())
-        assert outcome.boot == Boot(BOOT_ID, 5, 0, 1000)
+        assert outcome.boot == BootCounters(BOOT_ID, 5, 0, 1000)
         assert set(outcome.measured.values) == {17, 18}
 
     @pytest.mark.parametrize("padding", [bytes(512), b"\xff" * 512], ids=["zeros", "ones"])
@@ -370,17 +372,21 @@ class TestTrusted:
 
     @pytest.mark.parametrize(
         "previous",
-        [Boot(BOOT_ID, 5, 0, 999), Boot(OTHER_BOOT_ID, 4, 3, 99_999), Boot(OTHER_BOOT_ID, 1, 0, 5)],
+        [
+            BootCounters(BOOT_ID, 5, 0, 999),
+            BootCounters(OTHER_BOOT_ID, 4, 3, 99_999),
+            BootCounters(OTHER_BOOT_ID, 1, 0, 5),
+        ],
         ids=["same boot", "reboot", "many reboots"],
     )
-    def test_counters_that_go_on(self, tpm: SoftwareTpm, previous: Boot) -> None:
+    def test_counters_that_go_on(self, tpm: SoftwareTpm, previous: BootCounters) -> None:
         outcome = judge(tpm, previous=previous)
         assert isinstance(outcome, Appraised)
         assert outcome.findings == ()
 
     def test_resume_from_suspend_keeps_the_boot(self, tpm: SoftwareTpm) -> None:
         tpm.restart_count = 1
-        outcome = judge(tpm, previous=Boot(BOOT_ID, 5, 0, 999))
+        outcome = judge(tpm, previous=BootCounters(BOOT_ID, 5, 0, 999))
         assert isinstance(outcome, Appraised)
         assert outcome.findings == ()
 

@@ -21,29 +21,9 @@ from ovirt_tcp_plugin.verifier.appraisal import measured as measured_codec
 from ovirt_tcp_plugin.verifier.appraisal.measured import Measured
 from ovirt_tcp_plugin.verifier.appraisal.reappraise import reappraise
 from ovirt_tcp_plugin.verifier.appraisal.reference_match import Criteria
+from tests.verifier.appraisal.boot_steps import PARTS, digest, measured, steps
 
 REQUIRED = {"sha256": (17, 18)}
-PARTS = [
-    (17, "sinit"),
-    (17, "mle"),
-    (17, "tboot_policy"),
-    (17, "kernel"),
-    (17, "initrd"),
-    (18, "sinit_key"),
-    (18, "stm"),
-]
-
-
-def digest(word: str) -> str:
-    return word.encode().hex().ljust(64, "0")
-
-
-def steps(**changed: str) -> tuple[Step, ...]:
-    return tuple(Step(pcr, word, digest(changed.get(word, word))) for pcr, word in PARTS)
-
-
-def measured(taken: tuple[Step, ...]) -> Measured:
-    return Measured({17: digest("seventeen"), 18: digest("eighteen")}, taken)
 
 
 GOLDEN = reference_values.from_boot("golden", "sha256", steps())
@@ -290,3 +270,12 @@ def test_another_good_value_never_makes_a_good_host_worse(
     known = [value for value in values if (value.pcr, value.component) in GOLDEN.slots]
     before, after = codes(taken), codes(taken, GOLDEN.with_values(known))
     assert before != [] or after == []
+
+
+def test_a_pcr_that_nobody_asked_for_takes_no_host_out() -> None:
+    golden = reference_values.from_boot(
+        "golden", "sha256", (*steps(), Step(0, "firmware", digest("firmware")))
+    )
+    required = {"sha256": (0, 17, 18)}
+    level, _ = reappraise("h", (), measured(steps()), required, Criteria("sha256", [golden]))
+    assert level is Level.UNKNOWN

@@ -7,13 +7,17 @@ from __future__ import annotations
 
 import asyncio
 import dataclasses
+import functools
 import os
+import random
 import signal
 import sqlite3
 import subprocess
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import sqlalchemy as sa
@@ -21,10 +25,11 @@ from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
 
 from ovirt_tcp_plugin import errors
-from ovirt_tcp_plugin.messages import evidence
+from ovirt_tcp_plugin.messages import evidence, reference_values
+from ovirt_tcp_plugin.messages.components import Step
 from ovirt_tcp_plugin.messages.result import Finding, Level
 from ovirt_tcp_plugin.verifier.appraisal.authenticity import IssuedNonce
-from ovirt_tcp_plugin.verifier.appraisal.counters import Boot
+from ovirt_tcp_plugin.verifier.appraisal.counters import BootCounters
 from ovirt_tcp_plugin.verifier.store import (
     authorities,
     challenges,
@@ -38,11 +43,13 @@ from ovirt_tcp_plugin.verifier.store import database as store
 from ovirt_tcp_plugin.verifier.store.database import Database
 from ovirt_tcp_plugin.verifier.store.results import Result
 from ovirt_tcp_plugin.verifier.store.tokens import Token
-from tests.verifier.conftest import enrol, good_boot
+from tests.verifier.appraisal.boot_steps import digest
+from tests.verifier.enrolled import enrol, good_boot
+from tests.verifier.postgresql import PostgreSql
 from tests.verifier.software_tpm import BOOT_ID, SoftwareTpm
 
 ROOT = Path(__file__).parents[3]
-BOOT = Boot(BOOT_ID, 1, 2, 3)
+BOOT = BootCounters(BOOT_ID, 1, 2, 3)
 CLOCK_ID = "00000000-0000-0000-0000-000000000001"
 RESULT = Result(
     Level.UNTRUSTED, (Finding(7, "log_missing", "no log"),), CLOCK_ID, 5, BOOT, BOOT_ID, 1, "2.0"
@@ -374,7 +381,7 @@ class TestDatabase:
 _WRITER = """
 import dataclasses, sys
 from ovirt_tcp_plugin.verifier.store.database import Database
-from tests.verifier.conftest import enrol
+from tests.verifier.enrolled import enrol
 from tests.verifier.software_tpm import SoftwareTpm
 from tests.verifier.store.store_test import RESULT, keep
 database = Database(sys.argv[1])
@@ -401,3 +408,57 @@ def test_who_cannot_write_beside_a_neighbour_is_told_and_writes_when_he_is_gone(
     assert database.transact(lambda c: tokens.find(c, "secret")) == Token("viewer")
     neighbour.close()
     database.close()
+
+
+def test_one_bad_piece_of_work_undoes_only_itself(database: Database) -> None:
+    async def write() -> list[Any]:
+        first = database.write(lambda c: time.sleep(0.1))  # so that the others share a transaction
+        work = [
+            functools.partial(tokens.add, secret=f"good {n}", token=Token("viewer"))
+            for n in range(3)
+        ]
+        bad = functools.partial(tokens.add, secret="bad", token=Token("enrolment", "host-1", "\0"))
+        return await asyncio.gather(
+            first, *map(database.write, (*work, bad)), return_exceptions=True
+        )
+
+    assert asyncio.run(write())[1:4] == [None] * 3
+
+
+def test_a_set_that_could_not_be_read_again_is_not_kept(database: Database) -> None:
+    many = reference_values.from_boot(
+        "golden", "sha256", [Step(17, f"module_{n}", digest(str(n))) for n in range(4097)]
+    )
+    with pytest.raises(errors.Conflict, match="cannot be kept"):
+        database.transact(lambda c: references.put(c, many))
+    assert database.transact(references.load).sets == ()
+
+
+def test_two_servers_do_not_lock_each_other_out(postgresql: PostgreSql) -> None:
+    one, two = (Database(url) for url in [postgresql.new_database()] * 2)
+    names = [f"host-{n}" for n in range(1000)]
+    rows = [{"host_name": name, "asked": 0, "issued": 0, "answered": 0} for name in names]
+    one.transact(lambda c: c.execute(sa.insert(schema.rounds), rows))
+    drawn = random.Random(1)
+
+    async def ask() -> None:
+        for _ in range(40):
+            await one.write(lambda c: challenges.ask(c, names))
+
+    async def issue() -> None:
+        for _ in range(40):
+            challenge = evidence.Challenge(drawn.randbytes(32), {"sha256": (17, 18)}, 15_000)
+            nonces = [IssuedNonce(challenge, name, 0, 15_000) for name in drawn.sample(names, 60)]
+            await asyncio.gather(
+                *(two.write(lambda c, n=n: challenges.issue(c, n, "boot")) for n in nonces)
+            )
+
+    async def both() -> None:
+        await asyncio.gather(ask(), issue())
+
+    try:
+        asyncio.run(both())  # Unavailable would be a deadlock
+    finally:
+        one.close()
+        two.close()
+        postgresql.drop_databases()

@@ -37,7 +37,7 @@ def of_pcr(pcr: int) -> MeasurementLog:
 
 def kinds_for(pcrs: Collection[int]) -> list[str]:
     """Return the kinds of logs that check (7) reads to prove these PCRs."""
-    return [log.kind for log in KINDS if _own(log, pcrs)]
+    return [log.kind for log in KINDS if _told_by(log, pcrs)]
 
 
 def check(
@@ -70,7 +70,7 @@ def _replay(
     steps: list[Step] = []
     unproven: dict[int, Finding] = {}
     for log, entries in parsed.items():
-        quoted = {pcr: values[pcr] for pcr in _own(log, values)}
+        quoted = {pcr: values[pcr] for pcr in _told_by(log, values)}
         replayed = entries.replay(bank, quoted)
         steps += replayed.steps
         unproven.update(replayed.unproven)
@@ -81,9 +81,11 @@ def _replay(
 
 
 def _parse(log: MeasurementLog, sent: Mapping[str, bytes], required: Collection[int]) -> ParsedLog:
-    own = _own(log, required)
-    return log.parse(sent.get(log.kind) if own else None, own)
+    pcrs = _told_by(log, required)
+    untrusted = sent.get(log.kind) if pcrs else None
+    return log.parse(untrusted, pcrs)
 
 
-def _own(log: MeasurementLog, pcrs: Collection[int]) -> list[int]:
+def _told_by(log: MeasurementLog, pcrs: Collection[int]) -> list[int]:
+    """Return those of the PCRs that a log of this kind tells of."""
     return [pcr for pcr in pcrs if log.tells_of(pcr)]

@@ -4,7 +4,7 @@
 
 from __future__ import annotations
 
-from ovirt_tcp_plugin.broker.state.backoff import pause_ms
+from ovirt_tcp_plugin.backoff import pause_ms
 
 
 def test_it_doubles_with_each_failure_and_stays_at_the_longest() -> None:

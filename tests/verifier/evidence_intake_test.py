@@ -1,0 +1,41 @@
+# SPDX-FileCopyrightText: The ovirt_tcp_plugin developers
+# SPDX-License-Identifier: Apache-2.0
+"""What evidence changes of what is kept, and which evidence proves nothing."""
+
+from __future__ import annotations
+
+from ovirt_tcp_plugin.verifier.settings import Appraisal
+from tests.verifier.administrator import SETS, Administrator
+from tests.verifier.agent import Agent
+from tests.verifier.live_server import Server, level_of
+from tests.verifier.software_tpm import launch_events
+
+OTHER_BOOT = "99999999-2222-3333-4444-555555555555"
+
+
+def test_what_new_evidence_failed_is_not_forgotten_while_there_are_no_values(
+    server: Server,
+    admin: Administrator,
+    agent: Agent,
+) -> None:
+    server.choose_good_boot()
+    agent.boot_evil()
+    assert agent.report()["level"] == "untrusted"
+    admin.ask("DELETE", f"{SETS}/golden")
+    agent.tpm.boot(launch_events())
+    agent.tpm.boot_id = OTHER_BOOT  # another kernel, but the TPM was not reset
+    assert agent.report()["level"] == "untrusted"
+    server.choose_good_boot()
+    assert level_of(server) == "untrusted"
+
+
+def test_evidence_for_the_profile_of_before_a_restart_proves_nothing(
+    server: Server,
+    agent: Agent,
+) -> None:
+    server.choose_good_boot()
+    challenge = agent.challenge()
+    changed = Appraisal(profile="txt+firmware")
+    server.attestation._options = server.attestation._intake._options = changed
+    answer = agent.answer(challenge)
+    assert (answer.status_code, answer.json()["code"]) == (403, "nonce_unknown")
