@@ -13,8 +13,9 @@ import pytest
 
 from ovirt_tcp_plugin.lab.engine.audit_log import ENFORCEMENT_STARTED
 from ovirt_tcp_plugin.lab.engine.clock import ManualClock
+from ovirt_tcp_plugin.lab.engine.config import Config
 from ovirt_tcp_plugin.lab.engine.model import Unit
-from ovirt_tcp_plugin.lab.engine.server import Config, EngineSimulator
+from ovirt_tcp_plugin.lab.engine.server import EngineSimulator
 from ovirt_tcp_plugin.lab.processes import Processes
 from tests import soak
 from tests.broker import filterd

@@ -27,7 +27,8 @@ from ovirt_tcp_plugin.clock import Clock
 from ovirt_tcp_plugin.engine.client import Engine
 from ovirt_tcp_plugin.lab.engine import builtin, model
 from ovirt_tcp_plugin.lab.engine.audit_log import Event
-from ovirt_tcp_plugin.lab.engine.server import Config, EngineSimulator
+from ovirt_tcp_plugin.lab.engine.config import Config
+from ovirt_tcp_plugin.lab.engine.server import EngineSimulator
 from ovirt_tcp_plugin.messages.result import Level
 from ovirt_tcp_plugin.placement import snapshot
 from ovirt_tcp_plugin.placement.inventory import PERMITS, wall_name

@@ -24,8 +24,9 @@ from ovirt_tcp_plugin.engine import client
 from ovirt_tcp_plugin.engine.client import Engine
 from ovirt_tcp_plugin.lab.engine import model
 from ovirt_tcp_plugin.lab.engine.builtin import NONE_POLICY
+from ovirt_tcp_plugin.lab.engine.config import Config
 from ovirt_tcp_plugin.lab.engine.model import AffinityLabel, Cluster, Rule
-from ovirt_tcp_plugin.lab.engine.server import Config, EngineSimulator
+from ovirt_tcp_plugin.lab.engine.server import EngineSimulator
 from ovirt_tcp_plugin.placement.inventory import Notice, wall_name
 from ovirt_tcp_plugin.verifier.authority import Authority, write_key
 

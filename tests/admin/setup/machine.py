@@ -18,7 +18,8 @@ from ovirt_tcp_plugin.engine.admin_client import AdminClient
 from ovirt_tcp_plugin.engine.sdk import Access
 from ovirt_tcp_plugin.lab import engine_config
 from ovirt_tcp_plugin.lab.engine import model
-from ovirt_tcp_plugin.lab.engine.server import Config, EngineSimulator
+from ovirt_tcp_plugin.lab.engine.config import Config
+from ovirt_tcp_plugin.lab.engine.server import EngineSimulator
 from ovirt_tcp_plugin.placement.inventory import WALL_DESCRIPTION, wall_name
 from tests.broker.site import ADMINISTRATOR, PASSWORD, TIMINGS, until
 

@@ -14,7 +14,8 @@ import ovirtsdk4
 import pytest
 
 from ovirt_tcp_plugin.lab.engine.clock import Clock, ManualClock
-from ovirt_tcp_plugin.lab.engine.server import Config, EngineSimulator
+from ovirt_tcp_plugin.lab.engine.config import Config
+from ovirt_tcp_plugin.lab.engine.server import EngineSimulator
 from ovirt_tcp_plugin.verifier.authority import Authority, write_key
 from tests.lab.engine.peers import HOSTS, TIMINGS, Lab, ScriptedScheduler, vm
 from tests.serving import serving

@@ -18,7 +18,7 @@ from collections.abc import Callable, Iterator, Sequence
 import ovirtsdk4
 from ovirtsdk4 import types
 
-from ovirt_tcp_plugin.lab.engine import builtin, documents
+from ovirt_tcp_plugin.lab.engine import builtin, request_documents
 from ovirt_tcp_plugin.lab.engine.model import Host, Vm
 from ovirt_tcp_plugin.lab.engine.server import EngineSimulator
 
@@ -295,7 +295,7 @@ class Lab:
     def refused(self, verb: str, path: str, body: str = "") -> tuple[int, str]:
         """Return status and detail of a refusal, which is a fault or an action with one."""
         status, answer = self.ask(verb, path, body)
-        detail = documents.parse(answer.encode()).find(".//detail") if answer else None
+        detail = request_documents.parse(answer.encode()).find(".//detail") if answer else None
         return status, "" if detail is None else detail.text or ""
 
     def journal(self) -> dict[str, object]:
