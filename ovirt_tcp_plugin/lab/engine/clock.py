@@ -25,8 +25,10 @@ class Clock:
 
 
 class ManualClock(Clock):
-    """Stands still until somebody moves it. An engine with such a clock has no heart-beat:
-    `advance` is its life."""
+    """Stands still until somebody moves it.
+
+    An engine with such a clock has no heart-beat: it lives by its `advance`.
+    """
 
     def __init__(self, now: Optional[float] = None) -> None:
         self._now = now or 0.0

@@ -1,7 +1,6 @@
 # SPDX-FileCopyrightText: The ovirt_tcp_plugin developers
 # SPDX-License-Identifier: Apache-2.0
-"""What the engine does again and again by itself: HA restarts, affinity, load balancing, recovery
-of hosts.
+"""What the engine does repeatedly by itself: HA restarts, affinity, load balancing, recovery.
 
 Sources: `AutoStartVmsRunner`, `AffinityRulesEnforcementManager`,
 `SchedulingManager.performLoadBalancing`, `EvenGuestDistributionBalancePolicyUnit`,
@@ -37,13 +36,17 @@ class Rounds:
     """The engine's periodic jobs. `tick` runs those that are due."""
 
     def __init__(self, tables: Model, scheduling: Scheduling, vms: Vms, hosts: Hosts) -> None:
-        self._model, self._scheduling, self._vms, self._hosts = tables, scheduling, vms, hosts
+        self._model = tables
+        self._scheduling = scheduling
+        self._vms = vms
+        self._hosts = hosts
         self._blocked: dict[str, float] = {}
         self.restart()
 
     def restart(self) -> None:
-        """The engine starts: every job waits for its first time, and restarts are counted anew."""
-        now, timings = self._model.now(), self._model.timings
+        """The engine starts: jobs wait for their first time, and restarts are counted from 0."""
+        now = self._model.now()
+        timings = self._model.timings
         self._jobs = [
             _Job(self.enforce, timings.enforcer, now + timings.enforcer),
             _Job(self.balance, timings.balancing, now + timings.balancing),
@@ -52,7 +55,8 @@ class Rounds:
         self._blocked.clear()
         for vm in self._model.vms.values():
             if vm.restart:
-                vm.tries, vm.retry_at = 0, now
+                vm.tries = 0
+                vm.retry_at = now
 
     def tick(self) -> None:
         """Let everything happen that is due."""
@@ -66,7 +70,7 @@ class Rounds:
             self._model.audit_log.age()
 
     def enforce(self) -> None:
-        """Move one VM of each cluster off a host where an enforcing group forbids it to be."""
+        """Move a VM of each cluster off a host where an enforcing group forbids it to be."""
         for cluster in list(self._model.clusters.values()):
             with self._model.lock:
                 candidates = affinity.violators(self._model, cluster)
@@ -75,8 +79,10 @@ class Rounds:
                     break
 
     def balance(self) -> None:
-        """Move one VM of each cluster for the sake of its policy. A cluster whose policy has no
-        balance ends the round."""
+        """Move a VM of each cluster for the sake of its policy.
+
+        A cluster whose policy has no balance ends the round.
+        """
         for cluster in list(self._model.clusters.values()):
             policy = self._model.policies[cluster.policy]
             if not policy.balances:
@@ -85,23 +91,19 @@ class Rounds:
                 self._balance_guests(cluster, policy)
 
     def _balance_guests(self, cluster: Cluster, policy: Policy) -> None:
-        high, threshold = (
-            int(_property(cluster, policy, name)) for name in ("HighVmCount", "MigrationThreshold")
-        )
+        high = int(_property(cluster, policy, "HighVmCount"))
+        threshold = int(_property(cluster, policy, "MigrationThreshold"))
         with self._model.lock:
-            counts = {
-                host.id: len(self._model.vms_on(host.id))
-                for host in self._model.up_hosts(cluster.id)
-            }
-            worst = max(counts, key=counts.__getitem__, default="")
-            if not worst or counts[worst] < high:
+            counts: dict[str, int] = {}
+            for host in self._model.up_hosts(cluster.id):
+                counts[host.id] = len(self._model.vms_on(host.id))
+            most = max(counts.values(), default=0)
+            if not counts or most < high:
                 return
-            targets = [host for host, count in counts.items() if counts[worst] - count >= threshold]
-            movable = [
-                vm
-                for vm in self._model.vms_on(worst)
-                if vm.status == UP and vm.affinity == "migratable"
-            ]
+            busiest = next(host_id for host_id, count in counts.items() if count == most)
+            targets = [host_id for host_id, count in counts.items() if most - count >= threshold]
+            vms = self._model.vms_on(busiest)
+            movable = [vm for vm in vms if vm.status == UP and vm.affinity == "migratable"]
         for vm in movable:
             if targets and self._moves(vm, "balance", targets):
                 return
@@ -114,14 +116,18 @@ class Rounds:
         return True
 
     def _restart_vms(self, now: float) -> None:
-        """Restart what is highly available: ten tries in short intervals, then in long ones, for
-        ever."""
+        """Restart what is highly available.
+
+        There are ten tries in short intervals, then others in long ones, without end.
+        """
         lost = [vm for vm in self._model.vms.values() if vm.restart]
+        lost.sort(key=_restart_order)
         needed = 0
-        for vm in sorted(lost, key=lambda one: (-one.priority, one.name)):
+        for vm in lost:
             if vm.status == DOWN and now >= vm.retry_at and not self._is_blocked(vm, needed, now):
                 self._restart_vm(vm, now)
-            needed = max(needed, vm.priority) if vm.restart else needed
+            if vm.restart:
+                needed = max(needed, vm.priority)
 
     def _is_blocked(self, vm: Vm, needed: int, now: float) -> bool:
         if vm.priority >= needed:
@@ -132,17 +138,19 @@ class Rounds:
     def _restart_vm(self, vm: Vm, now: float) -> None:
         timings = self._model.timings
         vm.tries += 1
+        pause = timings.ha_retry if vm.tries < timings.ha_short_tries else timings.ha_long_retry
         # Also when the start is accepted: it may fail on the host, and then the next try is due as
         # late.
-        vm.retry_at = now + (
-            timings.ha_retry if vm.tries < timings.ha_short_tries else timings.ha_long_retry
-        )
+        vm.retry_at = now + pause
         try:
             self._vms.start(vm, "ha")
         except Fault:
-            self._model.log(
-                audit_log.HA_RESTART_FAILED, f"Failed to restart VM {vm.name}.", "error", vm=vm.id
-            )
+            text = f"Failed to restart VM {vm.name}."
+            self._model.log(audit_log.HA_RESTART_FAILED, text, "error", vm=vm.id)
+
+
+def _restart_order(vm: Vm) -> tuple[int, str]:
+    return -vm.priority, vm.name
 
 
 def _property(cluster: Cluster, policy: Policy, name: str) -> str:

@@ -2,12 +2,14 @@
 # SPDX-License-Identifier: Apache-2.0
 """The REST API: which path does what.
 
-Handlers run in threads, because a start waits for the external scheduler.
+Handlers run in threads, because a start waits for the external scheduler. All others have the
+tables to themselves.
 """
 
 from __future__ import annotations
 
 import collections
+import contextlib
 import dataclasses
 import re
 from collections.abc import Mapping
@@ -50,6 +52,7 @@ class _Route:
     path: str
     pattern: re.Pattern[str]
     handler: Handler
+    waits: bool
 
 
 class Rest:
@@ -70,18 +73,22 @@ class Rest:
         self._add_routes(ClusterPaths(tables, attestation_server).routes)
         self._add_routes(AffinityGroupPaths(tables).routes)
         self._add_routes(AffinityLabelPaths(tables).routes)
-        self._add_routes(HostPaths(tables, scheduling, hosts).routes)
-        self._add_routes(VmPaths(tables, vms, vm_properties).routes)
+        host_paths = HostPaths(tables, scheduling, hosts)
+        self._add_routes(host_paths.routes)
+        self._add_routes(host_paths.waiting_routes, waits=True)
+        vm_paths = VmPaths(tables, vms, vm_properties)
+        self._add_routes(vm_paths.routes)
+        self._add_routes(vm_paths.waiting_routes, waits=True)
         self._add_routes(EventPaths(tables).routes)
         self._add_routes(PolicyPaths(tables).routes)
         self._add_routes(AccessPaths(tables).routes)
         self._add_routes(OptionPaths(vm_properties).routes)
 
-    def _add_routes(self, routes: Routes) -> None:
+    def _add_routes(self, routes: Routes, waits: bool = False) -> None:
         for name, handler in routes.items():
             verb, _, path = name.partition(" ")
             pattern = re.compile(path.replace("{}", "([^/]+)"))
-            self._routes.append(_Route(verb, path, pattern, handler))
+            self._routes.append(_Route(verb, path, pattern, handler, waits))
 
     def answer(
         self, user: User, verb: str, path: str, query: Query, body: bytes
@@ -118,5 +125,7 @@ class Rest:
                 document = request_documents.parse(body) if body else Element("none")
                 if needed(verb, route.path, path, document) - self._model.permits(user):
                     raise Fault(403, "Operation Failed", _NOT_AUTHORIZED)
-                return route.handler(query, document, *match.groups())
+                lock = contextlib.nullcontext() if route.waits else self._model.lock
+                with lock:
+                    return route.handler(query, document, *match.groups())
         raise Bare(404, f"{_NO_RESOURCE}{API}/v4/{path}")

@@ -39,88 +39,78 @@ class AccessPaths:
         }
 
     def _roles(self, query: Query, _: Element) -> Element:
-        with self._model.lock:
-            return listing("roles", map(documents.role, self._model.roles.values()))
+        return listing("roles", map(documents.role, self._model.roles.values()))
 
     def _add_role(self, query: Query, document: Element) -> Element:
         name = document.findtext("name", "")
         if not name:
             raise mandatory("role.name")
         permits = _permit_names(document)
-        with self._model.lock:
-            if any(role.name == name for role in self._model.roles.values()):
-                raise refusal(_NAME_IN_USE)
-            role = Role(model.new_id(), name, permits)
-            role.description = document.findtext("description", "")
-            self._model.roles[role.id] = role
-            return documents.role(role)
+        if any(role.name == name for role in self._model.roles.values()):
+            raise refusal(_NAME_IN_USE)
+        role = Role(model.new_id(), name, permits)
+        role.description = document.findtext("description", "")
+        self._model.roles[role.id] = role
+        return documents.role(role)
 
     def _role(self, query: Query, _: Element, uid: str) -> Element:
-        with self._model.lock:
-            return documents.role(self._model.find("roles", uid))
+        return documents.role(self._model.find("roles", uid))
 
     def _permits(self, query: Query, _: Element, uid: str) -> Element:
-        with self._model.lock:
-            role: Role = self._model.find("roles", uid)
-            permits = [
-                documents.permit(role, permit_id, name)
-                for permit_id, name in PERMITS.items()
-                if name in role.permits
-            ]
-            return listing("permits", permits)
+        role: Role = self._model.find("roles", uid)
+        permits = [
+            documents.permit(role, permit_id, name)
+            for permit_id, name in PERMITS.items()
+            if name in role.permits
+        ]
+        return listing("permits", permits)
 
     def _remove_role(self, query: Query, _: Element, uid: str) -> Element:
-        with self._model.lock:
-            role: Role = self._model.find("roles", uid)
-            if not role.mutable:
-                raise refusal("Cannot remove Role. Changing system Role is not allowed.")
-            if any(uid in user.roles for user in self._model.users.values()):
-                raise refusal(_ROLE_IN_USE)
-            del self._model.roles[uid]
-            return documents.action()
+        role: Role = self._model.find("roles", uid)
+        if not role.mutable:
+            raise refusal("Cannot remove Role. Changing system Role is not allowed.")
+        if any(uid in user.roles for user in self._model.users.values()):
+            raise refusal(_ROLE_IN_USE)
+        del self._model.roles[uid]
+        return documents.action()
 
     def _users(self, query: Query, _: Element) -> Element:
-        with self._model.lock:
-            return listing("users", map(documents.user, self._model.users.values()))
+        return listing("users", map(documents.user, self._model.users.values()))
 
     def _permissions(self, query: Query, _: Element) -> Element:
         permissions: list[Element] = []
-        with self._model.lock:
-            for user in self._model.users.values():
-                for role_id in sorted(user.roles):
-                    role = self._model.roles[role_id]
-                    permissions.append(documents.permission(role, user))
+        for user in self._model.users.values():
+            for role_id in sorted(user.roles):
+                role = self._model.roles[role_id]
+                permissions.append(documents.permission(role, user))
         permissions += documents.everyones_permissions(True)
         return listing("permissions", permissions)
 
     def _permissions_of_user(self, query: Query, _: Element, uid: str) -> Element:
         permissions: list[Element] = []
-        with self._model.lock:
-            user = self._model.find("users", uid)
-            for role_id in sorted(user.roles):
-                role = self._model.roles[role_id]
-                permissions.append(documents.permission(role, user, f"users/{uid}/"))
+        user = self._model.find("users", uid)
+        for role_id in sorted(user.roles):
+            role = self._model.roles[role_id]
+            permissions.append(documents.permission(role, user, f"users/{uid}/"))
         permissions += documents.everyones_permissions(False)
         return listing("permissions", permissions)
 
     def _grant(self, query: Query, document: Element) -> Element:
         role_id = request_documents.identifier(document, "role")
         user_id = request_documents.identifier(document, "user")
-        with self._model.lock:
-            role: Role = self._model.find("roles", role_id)
-            user = self._model.find("users", user_id)
-            user.roles.add(role.id)
-            return documents.permission(role, user)
+        role: Role = self._model.find("roles", role_id)
+        user = self._model.find("users", user_id)
+        user.roles.add(role.id)
+        return documents.permission(role, user)
 
     def _revoke(self, query: Query, _: Element, uid: str) -> Element:
-        with self._model.lock:
-            for user in self._model.users.values():
-                for role_id in user.roles:
-                    role = self._model.roles[role_id]
-                    if documents.permission_id(role, user) == uid:
-                        user.roles.remove(role_id)
-                        return documents.action()
-            raise Fault(404, "Operation Failed", f"[Entity not found: {uid}]")
+        for user in self._model.users.values():
+            for role_id in user.roles:
+                role = self._model.roles[role_id]
+                if documents.permission_id(role, user) == uid:
+                    user.roles.remove(role_id)
+                    return documents.action()
+        raise Fault(404, "Operation Failed", f"[Entity not found: {uid}]")
 
 
 def _permit_names(document: Element) -> set[str]:

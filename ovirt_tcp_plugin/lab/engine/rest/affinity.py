@@ -105,48 +105,43 @@ class AffinityGroupPaths:
     def _list(self, query: Query, _: Element, cluster: str) -> Element:
         inline = "hosts" in query.get("follow", "")
         groups: list[Element] = []
-        with self._model.lock:
-            for group in self._model.groups.values():
-                if group.cluster == cluster:
-                    groups.append(documents.group(group, self._model, inline))
+        for group in self._model.groups.values():
+            if group.cluster == cluster:
+                groups.append(documents.group(group, self._model, inline))
         return listing("affinity_groups", groups)
 
     def _add(self, query: Query, document: Element, cluster: str) -> Element:
-        with self._model.lock:
-            hosts_rule = Rule(positive=False)
-            vms_rule = Rule(positive=False)
-            group = AffinityGroup(model.new_id(), "", cluster, hosts_rule, vms_rule)
-            self._edit(group, document)
-            self._check_name(group, "add")
-            self._validate(group, "add")
-            self._model.groups[group.id] = group
-            self._log(audit_log.GROUP_ADDED, group, "added")
-            return documents.group(group, self._model)
+        hosts_rule = Rule(positive=False)
+        vms_rule = Rule(positive=False)
+        group = AffinityGroup(model.new_id(), "", cluster, hosts_rule, vms_rule)
+        self._edit(group, document)
+        self._check_name(group, "add")
+        self._validate(group, "add")
+        self._model.groups[group.id] = group
+        self._log(audit_log.GROUP_ADDED, group, "added")
+        return documents.group(group, self._model)
 
     def _get(self, query: Query, _: Element, cluster: str, uid: str) -> Element:
         inline = "hosts" in query.get("follow", "")
-        with self._model.lock:
-            return documents.group(self._find(uid), self._model, inline)
+        return documents.group(self._find(uid), self._model, inline)
 
     def _update(self, query: Query, document: Element, cluster: str, uid: str) -> Element:
-        with self._model.lock:
-            present = self._find(uid)
-            group = copy.deepcopy(present)
-            self._edit(group, document)
-            if group.name != present.name:
-                self._check_name(group, "edit")
-            self._validate(group, "edit")
-            # The same row for whoever holds it.
-            vars(present).update(vars(group))
-            self._log(audit_log.GROUP_UPDATED, present, "updated")
-            return documents.group(present, self._model)
+        present = self._find(uid)
+        group = copy.deepcopy(present)
+        self._edit(group, document)
+        if group.name != present.name:
+            self._check_name(group, "edit")
+        self._validate(group, "edit")
+        # The same row for whoever holds it.
+        vars(present).update(vars(group))
+        self._log(audit_log.GROUP_UPDATED, present, "updated")
+        return documents.group(present, self._model)
 
     def _remove(self, query: Query, _: Element, cluster: str, uid: str) -> Element:
-        with self._model.lock:
-            group = self._find(uid)
-            del self._model.groups[group.id]
-            self._log(audit_log.GROUP_REMOVED, group, "removed")
-            return documents.action()
+        group = self._find(uid)
+        del self._model.groups[group.id]
+        self._log(audit_log.GROUP_REMOVED, group, "removed")
+        return documents.action()
 
     def _find(self, uid: str) -> AffinityGroup:
         group = self._model.groups.get(uid)
@@ -208,26 +203,24 @@ class AffinityGroupPaths:
 
     def _members(self, query: Query, _: Element, cluster: str, uid: str, kind: str) -> Element:
         members = _MEMBERS[kind]
-        with self._model.lock:
-            rows = getattr(self._model, members.table)
-            uids = getattr(self._find(uid), members.attribute)
-            present = [rows[member] for member in uids if member in rows]
-            return listing(members.listing, map(members.document, present))
+        rows = getattr(self._model, members.table)
+        uids = getattr(self._find(uid), members.attribute)
+        present = [rows[member] for member in uids if member in rows]
+        return listing(members.listing, map(members.document, present))
 
     def _add_member(
         self, query: Query, document: Element, cluster: str, uid: str, kind: str
     ) -> Element:
         member = document.get("id", "")
-        with self._model.lock:
-            members = self._editable_members(uid, kind, member)
-            group = self._model.groups[uid]
-            # A label of hosts is looked for among those of VMs
-            # (`AddHostLabelToAffinityGroupCommand`).
-            present = group.vm_labels if kind == "hostlabels" else members
-            if member in present:
-                raise invalid(f"Cannot edit Affinity Group. Duplicate {_MEMBERS[kind].title}.")
-            members.append(member)
-            self._log(audit_log.GROUP_UPDATED, group, "updated")
+        members = self._editable_members(uid, kind, member)
+        group = self._model.groups[uid]
+        # A label of hosts is looked for among those of VMs
+        # (`AddHostLabelToAffinityGroupCommand`).
+        present = group.vm_labels if kind == "hostlabels" else members
+        if member in present:
+            raise invalid(f"Cannot edit Affinity Group. Duplicate {_MEMBERS[kind].title}.")
+        members.append(member)
+        self._log(audit_log.GROUP_UPDATED, group, "updated")
         # `BackendAffinityGroupVmsResource` gives the VM back as it came.
         return documents.echo(document) if kind == "vms" else documents.action()
 
@@ -235,16 +228,15 @@ class AffinityGroupPaths:
         self, query: Query, _: Element, cluster: str, uid: str, kind: str, member: str
     ) -> Element:
         title = _MEMBERS[kind].title
-        with self._model.lock:
-            members = self._editable_members(uid, kind, member)
-            # A label is looked for among the ids of VMs
-            # (`RemoveHostLabelFromAffinityGroupCommand`), so none can be removed.
-            if member not in members or title == "LABEL":
-                text = f"Provided {title} is invalid (does not exist)."
-                raise invalid(f"Cannot edit Affinity Group. {text}")
-            members.remove(member)
-            self._log(audit_log.GROUP_UPDATED, self._model.groups[uid], "updated")
-            return documents.action()
+        members = self._editable_members(uid, kind, member)
+        # A label is looked for among the ids of VMs
+        # (`RemoveHostLabelFromAffinityGroupCommand`), so none can be removed.
+        if member not in members or title == "LABEL":
+            text = f"Provided {title} is invalid (does not exist)."
+            raise invalid(f"Cannot edit Affinity Group. {text}")
+        members.remove(member)
+        self._log(audit_log.GROUP_UPDATED, self._model.groups[uid], "updated")
+        return documents.action()
 
     def _editable_members(self, uid: str, kind: str, member: str) -> list[str]:
         """Return the ids of a group's members.

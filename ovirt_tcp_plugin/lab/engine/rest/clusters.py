@@ -37,13 +37,12 @@ class ClusterPaths:
         }
 
     def _list(self, query: Query, _: Element) -> Element:
-        with self._model.lock:
-            clusters = self._model.clusters.values()
-            if not follows(query, "affinity_groups"):
-                return listing("clusters", map(documents.cluster, clusters))
-            groups = self._groups_by_cluster()
-            rows = [documents.cluster(cluster, groups[cluster.id]) for cluster in clusters]
-            return listing("clusters", rows)
+        clusters = self._model.clusters.values()
+        if not follows(query, "affinity_groups"):
+            return listing("clusters", map(documents.cluster, clusters))
+        groups = self._groups_by_cluster()
+        rows = [documents.cluster(cluster, groups[cluster.id]) for cluster in clusters]
+        return listing("clusters", rows)
 
     def _groups_by_cluster(self) -> dict[str, list[Element]]:
         groups: dict[str, list[Element]] = {uid: [] for uid in self._model.clusters}
@@ -55,17 +54,16 @@ class ClusterPaths:
         return documents.cluster(self._model.find("clusters", uid))
 
     def _update(self, query: Query, document: Element, uid: str) -> Element:
-        with self._model.lock:
-            cluster: Cluster = self._model.find("clusters", uid)
-            trusted_service = document.findtext("trusted_service")
-            if trusted_service == "true" and not self._attestation_server:
-                raise Fault(400, "Operation Failed", _NO_ATTESTATION_SERVER)
-            self._update_policy(cluster, document)
-            if trusted_service is not None:
-                cluster.trusted_service = trusted_service == "true"
-            text = f"Host cluster {cluster.name} was updated by {self._model.acting_name()}"
-            self._model.log(audit_log.CLUSTER_UPDATED, text, cluster=uid)
-            return documents.cluster(cluster, edited=True)
+        cluster: Cluster = self._model.find("clusters", uid)
+        trusted_service = document.findtext("trusted_service")
+        if trusted_service == "true" and not self._attestation_server:
+            raise Fault(400, "Operation Failed", _NO_ATTESTATION_SERVER)
+        self._update_policy(cluster, document)
+        if trusted_service is not None:
+            cluster.trusted_service = trusted_service == "true"
+        text = f"Host cluster {cluster.name} was updated by {self._model.acting_name()}"
+        self._model.log(audit_log.CLUSTER_UPDATED, text, cluster=uid)
+        return documents.cluster(cluster, edited=True)
 
     def _update_policy(self, cluster: Cluster, document: Element) -> None:
         policy_id = request_documents.identifier(document, "scheduling_policy")
@@ -81,16 +79,14 @@ class ClusterPaths:
         cluster.properties = values
 
     def _features(self, query: Query, _: Element, uid: str) -> Element:
-        with self._model.lock:
-            cluster: Cluster = self._model.find("clusters", uid)
-            return listing("cluster_features", map(documents.feature, cluster.features))
+        cluster: Cluster = self._model.find("clusters", uid)
+        return listing("cluster_features", map(documents.feature, cluster.features))
 
     def _enable_feature(self, query: Query, document: Element, uid: str) -> Element:
-        with self._model.lock:
-            cluster: Cluster = self._model.find("clusters", uid)
-            name = document.get("id", "")
-            hosts = self._model.up_hosts(cluster.id)
-            if any(name not in host.features for host in hosts):
-                raise refusal(_UNSUPPORTED_FEATURE)
-            cluster.features.append(name)
-            return documents.feature(name)
+        cluster: Cluster = self._model.find("clusters", uid)
+        name = document.get("id", "")
+        hosts = self._model.up_hosts(cluster.id)
+        if any(name not in host.features for host in hosts):
+            raise refusal(_UNSUPPORTED_FEATURE)
+        cluster.features.append(name)
+        return documents.feature(name)

@@ -45,13 +45,12 @@ class EventPaths:
 
     def _list(self, query: Query, _: Element) -> Element:
         after = max(int(query.get("from") or 0), 0)
-        with self._model.lock:
-            visible = self._model.audit_log.visible()
-            # The newest first unless a search says otherwise, and cut only then.
-            candidates = [row for row in reversed(visible) if row.id > after]
-            rows = search.listed(query, candidates, self._fields)
-            events = [documents.event(row, self._model) for row in rows]
-            return listing("events", events)
+        visible = self._model.audit_log.visible()
+        # The newest first unless a search says otherwise, and cut only then.
+        candidates = [row for row in reversed(visible) if row.id > after]
+        rows = search.listed(query, candidates, self._fields)
+        events = [documents.event(row, self._model) for row in rows]
+        return listing("events", events)
 
     def _add(self, query: Query, document: Element) -> Element:
         for name in ("description", "severity", "origin", "custom_id"):
@@ -66,19 +65,18 @@ class EventPaths:
         host = request_documents.identifier(document, "host")
         vm = request_documents.identifier(document, "vm")
         cluster = request_documents.identifier(document, "cluster")
-        with self._model.lock:
-            row = self._model.audit_log.write_external(
-                document.findtext("description", ""),
-                severity,
-                document.findtext("origin", ""),
-                custom_id,
-                flood_rate,
-                host=host,
-                vm=vm,
-                cluster=cluster,
-            )
-            self._set_external_status(host, document.findtext("host/external_status"))
-            return documents.event(row, self._model)
+        row = self._model.audit_log.write_external(
+            document.findtext("description", ""),
+            severity,
+            document.findtext("origin", ""),
+            custom_id,
+            flood_rate,
+            host=host,
+            vm=vm,
+            cluster=cluster,
+        )
+        self._set_external_status(host, document.findtext("host/external_status"))
+        return documents.event(row, self._model)
 
     def _set_external_status(self, host_id: str, status: str | None) -> None:
         host = self._model.hosts.get(host_id)
@@ -86,11 +84,10 @@ class EventPaths:
             host.external_status = status
 
     def _remove(self, query: Query, _: Element, uid: str) -> Element:
-        with self._model.lock:
-            for row in self._model.audit_log.visible():
-                if str(row.id) == uid:
-                    row.deleted = True
-                    return documents.action()
+        for row in self._model.audit_log.visible():
+            if str(row.id) == uid:
+                row.deleted = True
+                return documents.action()
         raise Fault(404, "Operation Failed", "[Entity not found]")
 
     def _name(self, table: str, uid: str) -> str:

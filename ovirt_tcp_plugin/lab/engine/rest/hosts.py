@@ -37,23 +37,24 @@ class HostPaths:
             "GET hosts/{}": self._get,
             "PUT hosts/{}": self._update,
             "GET hosts/{}/hooks": self._hooks,
+        }
+        self.waiting_routes: Routes = {
             "POST hosts/{}/(activate|deactivate|refresh)": self._act,
         }
 
     def _list(self, query: Query, _: Element) -> Element:
-        with self._model.lock:
-            candidates = list(self._model.hosts.values())
-            if "migration_target_of" in query:
-                vm_ids = query["migration_target_of"].split(",")
-                candidates = self._migration_targets(candidates, vm_ids)
-            hosts = search.listed(query, candidates, _FIELDS)
-            # Looks at all VMs, which a search that names no host can save.
-            vms_by_host = self._running_vms() if hosts else {}
-            rows: list[Element] = []
-            for host in hosts:
-                vms = vms_by_host.get(host.id, ())
-                rows.append(documents.host(host, all_content(query), vms))
-            return listing("hosts", rows)
+        candidates = list(self._model.hosts.values())
+        if "migration_target_of" in query:
+            vm_ids = query["migration_target_of"].split(",")
+            candidates = self._migration_targets(candidates, vm_ids)
+        hosts = search.listed(query, candidates, _FIELDS)
+        # Looks at all VMs, which a search that names no host can save.
+        vms_by_host = self._running_vms() if hosts else {}
+        rows: list[Element] = []
+        for host in hosts:
+            vms = vms_by_host.get(host.id, ())
+            rows.append(documents.host(host, all_content(query), vms))
+        return listing("hosts", rows)
 
     def _migration_targets(self, hosts: list[Host], vm_ids: list[str]) -> list[Host]:
         for vm_id in vm_ids:
@@ -71,16 +72,14 @@ class HostPaths:
         return running
 
     def _get(self, query: Query, _: Element, uid: str) -> Element:
-        with self._model.lock:
-            host = self._model.find("hosts", uid)
-            return documents.host(host, all_content(query), self._model.vms_on(uid))
+        host = self._model.find("hosts", uid)
+        return documents.host(host, all_content(query), self._model.vms_on(uid))
 
     def _update(self, query: Query, document: Element, uid: str) -> Element:
         """Status and external status are no part of an edit: they are ignored silently."""
-        with self._model.lock:
-            host: Host = self._model.find("hosts", uid)
-            host.name = document.findtext("name") or host.name
-            return documents.host(host, vms=self._model.vms_on(uid))
+        host: Host = self._model.find("hosts", uid)
+        host.name = document.findtext("name") or host.name
+        return documents.host(host, vms=self._model.vms_on(uid))
 
     def _hooks(self, query: Query, _: Element, uid: str) -> Element:
         host: Host = self._model.find("hosts", uid)

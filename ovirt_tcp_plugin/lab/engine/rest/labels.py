@@ -26,41 +26,36 @@ class AffinityLabelPaths:
         }
 
     def _list(self, query: Query, _: Element) -> Element:
-        with self._model.lock:
-            return listing("affinity_labels", map(documents.label, self._model.labels.values()))
+        return listing("affinity_labels", map(documents.label, self._model.labels.values()))
 
     def _add(self, query: Query, document: Element) -> Element:
         name = document.findtext("name", "")
-        with self._model.lock:
-            label = AffinityLabel(model.new_id(), name)
-            if any(other.name == name for other in self._model.labels.values()):
-                raise refusal("Cannot add affinity label with a conflicting NAME.")
-            self._model.labels[label.id] = label
-            text = f"Affinity Label {name} was added. (User: {self._model.acting_name()})"
-            self._model.log(audit_log.LABEL_ADDED, text)
-            return documents.label(label)
+        label = AffinityLabel(model.new_id(), name)
+        if any(other.name == name for other in self._model.labels.values()):
+            raise refusal("Cannot add affinity label with a conflicting NAME.")
+        self._model.labels[label.id] = label
+        text = f"Affinity Label {name} was added. (User: {self._model.acting_name()})"
+        self._model.log(audit_log.LABEL_ADDED, text)
+        return documents.label(label)
 
     def _bearers(self, query: Query, _: Element, uid: str, kind: str) -> Element:
-        with self._model.lock:
-            rows = getattr(self._model, kind)
-            present = [bearer for bearer in self._ids(uid, kind) if bearer in rows]
-            return listing(kind, [documents.member_link(kind, bearer) for bearer in present])
+        rows = getattr(self._model, kind)
+        present = [bearer for bearer in self._ids(uid, kind) if bearer in rows]
+        return listing(kind, [documents.member_link(kind, bearer) for bearer in present])
 
     def _add_bearer(self, query: Query, document: Element, uid: str, kind: str) -> Element:
-        with self._model.lock:
-            bearers = self._ids(uid, kind)
-            row = self._model.find(kind, document.get("id", ""))
-            if row.id not in bearers:
-                bearers.append(row.id)
-            return documents.member_link(kind, row.id)
+        bearers = self._ids(uid, kind)
+        row = self._model.find(kind, document.get("id", ""))
+        if row.id not in bearers:
+            bearers.append(row.id)
+        return documents.member_link(kind, row.id)
 
     def _remove_bearer(self, query: Query, _: Element, uid: str, kind: str, bearer: str) -> Element:
-        with self._model.lock:
-            bearers = self._ids(uid, kind)
-            if bearer not in bearers:
-                raise Fault(404, "Operation Failed", "[Entity not found]")
-            bearers.remove(bearer)
-            return documents.action()
+        bearers = self._ids(uid, kind)
+        if bearer not in bearers:
+            raise Fault(404, "Operation Failed", "[Entity not found]")
+        bearers.remove(bearer)
+        return documents.action()
 
     def _ids(self, uid: str, kind: str) -> list[str]:
         label: AffinityLabel = self._model.find("labels", uid)

@@ -74,51 +74,45 @@ class PolicyPaths:
     # Units
 
     def _all_units(self, query: Query, _: Element) -> Element:
-        with self._model.lock:
-            units = map(documents.unit, self._model.units.values())
-            return listing("scheduling_policy_units", units)
+        units = map(documents.unit, self._model.units.values())
+        return listing("scheduling_policy_units", units)
 
     def _unit(self, query: Query, _: Element, uid: str) -> Element:
-        with self._model.lock:
-            return documents.unit(self._model.find("units", uid))
+        return documents.unit(self._model.find("units", uid))
 
     def _forget_unit(self, query: Query, _: Element, uid: str) -> Element:
-        with self._model.lock:
-            unit = self._model.find("units", uid)
-            policies = self._model.policies.values()
-            names = [policy.name for policy in policies if uid in policy.units()]
-            if names:
-                text = f"attached to the following cluster policies: {','.join(names)}."
-                raise refusal(f"Cannot remove Policy Unit. Policy unit is {text}")
-            del self._model.units[unit.id]
-            return documents.action()
+        unit = self._model.find("units", uid)
+        policies = self._model.policies.values()
+        names = [policy.name for policy in policies if uid in policy.units()]
+        if names:
+            text = f"attached to the following cluster policies: {','.join(names)}."
+            raise refusal(f"Cannot remove Policy Unit. Policy unit is {text}")
+        del self._model.units[unit.id]
+        return documents.action()
 
     # Policies
 
     def _list(self, query: Query, _: Element) -> Element:
         with_filters = follows(query, "filters")
         rows: list[Element] = []
-        with self._model.lock:
-            for policy in self._model.policies.values():
-                filters = _documents(policy, "filters") if with_filters else None
-                rows.append(_document_of_policy(policy, filters))
+        for policy in self._model.policies.values():
+            filters = _documents(policy, "filters") if with_filters else None
+            rows.append(_document_of_policy(policy, filters))
         return listing("scheduling_policies", rows)
 
     def _get(self, query: Query, _: Element, uid: str) -> Element:
-        with self._model.lock:
-            return _document_of_policy(self._model.find("policies", uid))
+        return _document_of_policy(self._model.find("policies", uid))
 
     def _add(self, query: Query, document: Element) -> Element:
         name = document.findtext("name")
         if not name:
             raise mandatory("scheduling_policy.name")
-        with self._model.lock:
-            policy = Policy(model.new_id(), name, document.findtext("description", ""))
-            policy.properties = request_documents.properties(document, "properties") or {}
-            self._validate(policy, "add")
-            self._model.policies[policy.id] = policy
-            self._log(audit_log.POLICY_ADDED, policy, "added")
-            return _document_of_policy(policy)
+        policy = Policy(model.new_id(), name, document.findtext("description", ""))
+        policy.properties = request_documents.properties(document, "properties") or {}
+        self._validate(policy, "add")
+        self._model.policies[policy.id] = policy
+        self._log(audit_log.POLICY_ADDED, policy, "added")
+        return _document_of_policy(policy)
 
     def _update(self, query: Query, document: Element, uid: str) -> Element:
         def edit(policy: Policy) -> None:
@@ -131,27 +125,25 @@ class PolicyPaths:
         return _document_of_policy(self._edit(uid, edit))
 
     def _remove(self, query: Query, _: Element, uid: str) -> Element:
-        with self._model.lock:
-            policy: Policy = self._model.find("policies", uid)
-            if policy.locked:
-                raise invalid("Cannot remove Scheduling Policy. Parameters are invalid.")
-            clusters = self._model.clusters.values()
-            names = [cluster.name for cluster in clusters if cluster.policy == uid]
-            if names:
-                attached = f"attached to cluster(s): {','.join(names)}"
-                text = f"Scheduling Policy is {attached}, please unassign cluster(s)."
-                raise invalid(f"Cannot remove Scheduling Policy. {text}")
-            del self._model.policies[uid]
-            self._model.unspoiled_policies.pop(uid, None)
-            self._log(audit_log.POLICY_REMOVED, policy, "removed")
-            return documents.action()
+        policy: Policy = self._model.find("policies", uid)
+        if policy.locked:
+            raise invalid("Cannot remove Scheduling Policy. Parameters are invalid.")
+        clusters = self._model.clusters.values()
+        names = [cluster.name for cluster in clusters if cluster.policy == uid]
+        if names:
+            attached = f"attached to cluster(s): {','.join(names)}"
+            text = f"Scheduling Policy is {attached}, please unassign cluster(s)."
+            raise invalid(f"Cannot remove Scheduling Policy. {text}")
+        del self._model.policies[uid]
+        self._model.unspoiled_policies.pop(uid, None)
+        self._log(audit_log.POLICY_REMOVED, policy, "removed")
+        return documents.action()
 
     # Units of a policy
 
     def _units(self, query: Query, _: Element, uid: str, kind: str) -> Element:
-        with self._model.lock:
-            policy: Policy = self._model.find("policies", uid)
-            return listing(kind, _documents(policy, kind))
+        policy: Policy = self._model.find("policies", uid)
+        return listing(kind, _documents(policy, kind))
 
     def _add_unit(self, query: Query, document: Element, uid: str, kind: str) -> Element:
         unit_id = request_documents.identifier(document, "scheduling_policy_unit")
@@ -183,20 +175,19 @@ class PolicyPaths:
         Raises:
             Fault: there is no such policy, or it is not valid now.
         """
-        with self._model.lock:
-            policy: Policy = self._model.find("policies", uid)
-            before = copy.deepcopy(policy)
-            edit(policy)
-            try:
-                if policy.locked:
-                    raise invalid("Cannot edit Scheduling Policy. Parameters are invalid.")
-                self._validate(policy, "edit")
-            except Fault:
-                self._model.unspoiled_policies.setdefault(uid, before)
-                raise
-            self._model.unspoiled_policies.pop(uid, None)
-            self._log(audit_log.POLICY_UPDATED, policy, "updated")
-            return policy
+        policy: Policy = self._model.find("policies", uid)
+        before = copy.deepcopy(policy)
+        edit(policy)
+        try:
+            if policy.locked:
+                raise invalid("Cannot edit Scheduling Policy. Parameters are invalid.")
+            self._validate(policy, "edit")
+        except Fault:
+            self._model.unspoiled_policies.setdefault(uid, before)
+            raise
+        self._model.unspoiled_policies.pop(uid, None)
+        self._log(audit_log.POLICY_UPDATED, policy, "updated")
+        return policy
 
     def _validate(self, policy: Policy, verb: str) -> None:
         """Raise Fault (400) for a policy that cannot be saved (`checkAddEditValidations`)."""

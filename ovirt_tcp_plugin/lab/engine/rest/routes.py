@@ -9,7 +9,8 @@ from collections.abc import Callable, Mapping
 from ovirt_tcp_plugin.lab.engine.xml_text import Element
 
 Query = Mapping[str, str]
-# Called with the query, the client's document (`<none/>` without one) and the ids of the path.
+# Called with the query, the client's document (`<none/>` without one) and the ids of the path. It
+# has the tables' lock unless it waits for the external scheduler.
 Handler = Callable[..., Element]
 # By verb and path: "GET hosts/{}", where `{}` is an id and the rest a regular expression.
 Routes = dict[str, Handler]

@@ -56,22 +56,22 @@ class VmPaths:
             "PUT vms/{}": self._update,
             "DELETE vms/{}": self._remove,
             "POST vms/{}/clone": self._clone,
+        }
+        self.waiting_routes: Routes = {
             "POST vms/{}/(start|stop|shutdown|suspend|migrate)": self._act,
         }
 
     def _list(self, query: Query, _: Element) -> Element:
         inline = follows(query, "reported_devices")
-        with self._model.lock:
-            candidates = list(self._model.vms.values())
-            vms = search.listed(query, candidates, _FIELDS)
-            return listing("vms", [documents.vm(vm, inline=inline) for vm in vms])
+        candidates = list(self._model.vms.values())
+        vms = search.listed(query, candidates, _FIELDS)
+        return listing("vms", [documents.vm(vm, inline=inline) for vm in vms])
 
     def _get(self, query: Query, _: Element, uid: str) -> Element:
         next_run = query.get("next_run") == "true"
-        with self._model.lock:
-            vm: Vm = self._model.find("vms", uid)
-            configuration = self._ovf(vm) if all_content(query) else None
-            return documents.vm(vm, next_run, configuration=configuration)
+        vm: Vm = self._model.find("vms", uid)
+        configuration = self._ovf(vm) if all_content(query) else None
+        return documents.vm(vm, next_run, configuration=configuration)
 
     def _ovf(self, vm: Vm) -> str:
         trusted_service = self._model.clusters[vm.cluster].trusted_service
@@ -83,34 +83,32 @@ class VmPaths:
         configuration = document.findtext("initialization/configuration/data")
         if configuration is not None:
             return self._import(query, document, configuration)
-        with self._model.lock:
-            cluster = self._cluster(document)
-            vm = Vm(model.new_id(), document.findtext("name", ""), cluster.id)
-            vm.high_availability = document.findtext("high_availability/enabled") == "true"
-            vm.priority = int(document.findtext("high_availability/priority") or vm.priority)
-            vm.custom_properties = self._properties(document, "add VM") or {}
-            _place(vm, document)
-            self._model.vms[vm.id] = vm
-            text = f"VM {vm.name} was created."
-            self._model.log(audit_log.VM_ADDED, text, vm=vm.id, cluster=cluster.id)
-            return documents.vm(vm)
+        cluster = self._cluster(document)
+        vm = Vm(model.new_id(), document.findtext("name", ""), cluster.id)
+        vm.high_availability = document.findtext("high_availability/enabled") == "true"
+        vm.priority = int(document.findtext("high_availability/priority") or vm.priority)
+        vm.custom_properties = self._properties(document, "add VM") or {}
+        _place(vm, document)
+        self._model.vms[vm.id] = vm
+        text = f"VM {vm.name} was created."
+        self._model.log(audit_log.VM_ADDED, text, vm=vm.id, cluster=cluster.id)
+        return documents.vm(vm)
 
     def _import(self, query: Query, document: Element, text: str) -> Element:
         """A VM from an OVF: properties that are not defined here are dropped."""
         configuration = ovf.read(text)
-        with self._model.lock:
-            cluster = self._cluster(document)
-            uid = model.new_id() if query.get("clone") == "true" else configuration.vm_id
-            if uid in self._model.vms:
-                raise refusal("Import VM failed - VM Id already exist in the system.")
-            vm = Vm(uid, document.findtext("name") or configuration.name, cluster.id)
-            vm.custom_properties = self._matching(configuration.properties)
-            self._model.vms[uid] = vm
-            text = f"VM {vm.name} has been successfully imported."
-            self._model.log(audit_log.VM_IMPORTED, text, vm=uid, cluster=cluster.id)
-            if configuration.trusted_service is not cluster.trusted_service:
-                self._warn_of_trust(vm, configuration)
-            return documents.vm(vm)
+        cluster = self._cluster(document)
+        uid = model.new_id() if query.get("clone") == "true" else configuration.vm_id
+        if uid in self._model.vms:
+            raise refusal("Import VM failed - VM Id already exist in the system.")
+        vm = Vm(uid, document.findtext("name") or configuration.name, cluster.id)
+        vm.custom_properties = self._matching(configuration.properties)
+        self._model.vms[uid] = vm
+        text = f"VM {vm.name} has been successfully imported."
+        self._model.log(audit_log.VM_IMPORTED, text, vm=uid, cluster=cluster.id)
+        if configuration.trusted_service is not cluster.trusted_service:
+            self._warn_of_trust(vm, configuration)
+        return documents.vm(vm)
 
     def _warn_of_trust(self, vm: Vm, configuration: Configuration) -> None:
         """A foreign TrustedService is accepted, with a warning."""
@@ -121,36 +119,34 @@ class VmPaths:
         self._model.log(code, text, "warning", vm=vm.id, cluster=vm.cluster)
 
     def _clone(self, query: Query, document: Element, uid: str) -> Element:
-        with self._model.lock:
-            vm: Vm = self._model.find("vms", uid)
-            if vm.status != DOWN:
-                raise refusal("Cannot clone VM. VM is not down.")
-            copy = Vm(model.new_id(), document.findtext("vm/name", ""), vm.cluster)
-            copy.high_availability = vm.high_availability
-            copy.custom_properties = dict(vm.custom_properties)
-            self._model.vms[copy.id] = copy
-            text = f"VM {copy.name} creation has been completed."
-            self._model.log(audit_log.VM_CLONED, text, vm=copy.id, cluster=vm.cluster)
-            return documents.action()
+        vm: Vm = self._model.find("vms", uid)
+        if vm.status != DOWN:
+            raise refusal("Cannot clone VM. VM is not down.")
+        copy = Vm(model.new_id(), document.findtext("vm/name", ""), vm.cluster)
+        copy.high_availability = vm.high_availability
+        copy.custom_properties = dict(vm.custom_properties)
+        self._model.vms[copy.id] = copy
+        text = f"VM {copy.name} creation has been completed."
+        self._model.log(audit_log.VM_CLONED, text, vm=copy.id, cluster=vm.cluster)
+        return documents.action()
 
     # Edits
 
     def _update(self, query: Query, document: Element, uid: str) -> Element:
-        with self._model.lock:
-            vm: Vm = self._model.find("vms", uid)
-            custom_properties = self._properties(document, "edit VM")
-            cluster_id = request_documents.identifier(document, "cluster") or vm.cluster
-            if self._model.find("clusters", cluster_id).id != vm.cluster:
-                self._move(vm, cluster_id)
-            if custom_properties is not None and vm.status == DOWN:
-                vm.custom_properties = custom_properties
-                vm.next_run = None
-            elif custom_properties is not None:
-                vm.next_run = custom_properties
-            _place(vm, document)
-            text = f"VM {vm.name} configuration was updated by {self._model.acting_name()}."
-            self._model.log(audit_log.VM_UPDATED, text, vm=uid, cluster=cluster_id)
-            return documents.vm(vm)
+        vm: Vm = self._model.find("vms", uid)
+        custom_properties = self._properties(document, "edit VM")
+        cluster_id = request_documents.identifier(document, "cluster") or vm.cluster
+        if self._model.find("clusters", cluster_id).id != vm.cluster:
+            self._move(vm, cluster_id)
+        if custom_properties is not None and vm.status == DOWN:
+            vm.custom_properties = custom_properties
+            vm.next_run = None
+        elif custom_properties is not None:
+            vm.next_run = custom_properties
+        _place(vm, document)
+        text = f"VM {vm.name} configuration was updated by {self._model.acting_name()}."
+        self._model.log(audit_log.VM_UPDATED, text, vm=uid, cluster=cluster_id)
+        return documents.vm(vm)
 
     def _move(self, vm: Vm, cluster_id: str) -> None:
         """Another cluster: the VM leaves every affinity group (ChangeVMClusterCommand)."""
@@ -162,13 +158,12 @@ class VmPaths:
         self._leave_groups(vm.id)
 
     def _remove(self, query: Query, _: Element, uid: str) -> Element:
-        with self._model.lock:
-            vm: Vm = self._model.find("vms", uid)
-            if vm.status != DOWN:
-                raise refusal("Cannot remove VM. VM is running.")
-            del self._model.vms[uid]
-            self._leave_groups(uid)
-            return documents.action()
+        vm: Vm = self._model.find("vms", uid)
+        if vm.status != DOWN:
+            raise refusal("Cannot remove VM. VM is running.")
+        del self._model.vms[uid]
+        self._leave_groups(uid)
+        return documents.action()
 
     def _leave_groups(self, vm_id: str) -> None:
         for group in self._model.groups.values():
