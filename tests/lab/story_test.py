@@ -16,24 +16,24 @@ from pathlib import Path
 import pytest
 
 from ovirt_tcp_plugin.lab import site as sites
-from ovirt_tcp_plugin.lab import story as stories
+from ovirt_tcp_plugin.lab import story
 from ovirt_tcp_plugin.lab.narrator import Narrator, StepFailed
 from ovirt_tcp_plugin.lab.site import LabSite
-from ovirt_tcp_plugin.lab.story import Story
+from ovirt_tcp_plugin.lab.story.scene import SMALLEST, Scene
 
 
 @pytest.fixture(scope="module")
-def story() -> Iterator[Story]:
+def scene() -> Iterator[Scene]:
     with (
         sites.temporary_directory() as directory,
-        LabSite(directory, stories.SMALLEST, 6.0, (2, 6)) as site,
+        LabSite(directory, SMALLEST, 6.0, (2, 6)) as site,
     ):
-        yield Story(site, Narrator(quiet=True))
+        yield Scene(site, Narrator(quiet=True))
 
 
-@pytest.mark.parametrize("step", stories.STEPS, ids=lambda step: step.__name__)
-def test_every_step_holds(story: Story, step: Callable[[Story], None]) -> None:
-    step(story)
+@pytest.mark.parametrize("step", story.STEPS, ids=lambda step: step.__name__)
+def test_every_step_holds(scene: Scene, step: Callable[[Scene], None]) -> None:
+    step(scene)
 
 
 def test_a_check_that_does_not_hold_fails_its_step() -> None:
