@@ -213,8 +213,10 @@ class Vms:
 
     def _arrive(self, vm: Vm) -> None:
         """The host runs the VM, or refuses: then the engine tries another one."""
-        host = self._model.hosts[vm.host]
+        host = self._model.hosts.get(vm.host)
         resumes = vm.status == RESUMING
+        if host is None:
+            return  # it was stopped while another VM's host was asked
         refusal_text = self.vdsm("before_vm_start", host, vm)
         if resumes and not refusal_text:
             refusal_text = self.vdsm("before_vm_dehibernate", host, vm)
@@ -257,7 +259,9 @@ class Vms:
 
     def _land(self, vm: Vm) -> None:
         """The destination takes the VM, or refuses: then the engine tries another one."""
-        target = self._model.hosts[vm.migrating_to]
+        target = self._model.hosts.get(vm.migrating_to)
+        if target is None:
+            return  # it was stopped while another VM's host was asked
         refusal_text = "it is off"
         if target.powered:
             refusal_text = self.vdsm("before_vm_migrate_destination", target, vm)
