@@ -47,7 +47,7 @@ def play(hosts: int, keep: bool, as_json: bool) -> bool:
     narrator = Narrator(quiet=as_json)
     lifetime_s = LIFETIME_S + LIFETIME_PER_HOST_S * hosts
     # Ctrl-C, too: a shell that starts this in the background has it ignored.
-    before = {number: signal.signal(number, _interrupting(narrator)) for number in _ENDING}
+    handlers_before = {number: signal.signal(number, _interrupting(narrator)) for number in _ENDING}
     failure = ""
     try:
         with (
@@ -62,7 +62,7 @@ def play(hosts: int, keep: bool, as_json: bool) -> bool:
     except KeyboardInterrupt:
         failure = failure or "interrupted"
     finally:
-        for number, handler in before.items():
+        for number, handler in handlers_before.items():
             signal.signal(number, handler)
     _print_outcome(narrator, failure, as_json)
     return not failure

@@ -11,7 +11,7 @@ from __future__ import annotations
 import functools
 import uuid
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from typing import Any, Optional
+from typing import Optional
 from xml.sax.saxutils import escape
 
 from ovirt_tcp_plugin.lab.engine import audit_log, builtin, shapes
@@ -412,17 +412,22 @@ def group(row: AffinityGroup, tables: Model, inline: bool = False) -> Element:
     append_texts(root, priority="1")
     root.append(_rule("vms_rule", row.vms_rule))
     root.append(link("cluster", row.cluster, "clusters"))
-    labels = tables.labels
-    for name, uids, rows, tag, collection in (
-        ("host_labels", row.host_labels, labels, "affinity_label", "affinitylabels"),
-        ("hosts", row.hosts, tables.hosts, "host", "hosts"),
-        ("vm_labels", row.vm_labels, labels, "affinity_label", "affinitylabels"),
-        ("vms", row.vms, tables.vms, "vm", "vms"),
-    ):
-        members = _present(uids, rows)
-        links = (_member(tag, collection, member, inline) for member in members)
-        root.append(listing(name, links))
+    root.extend(_members_of_group(row, tables, inline))
     return root
+
+
+def _members_of_group(row: AffinityGroup, tables: Model, named: bool) -> list[Element]:
+    labels = tables.labels
+    host_labels = [label_link(labels[uid], named) for uid in row.host_labels if uid in labels]
+    hosts = [host_link(tables.hosts[uid], named) for uid in row.hosts if uid in tables.hosts]
+    vm_labels = [label_link(labels[uid], named) for uid in row.vm_labels if uid in labels]
+    vms = [vm_link(tables.vms[uid], named) for uid in row.vms if uid in tables.vms]
+    return [
+        listing("host_labels", host_labels),
+        listing("hosts", hosts),
+        listing("vm_labels", vm_labels),
+        listing("vms", vms),
+    ]
 
 
 def _rule(name: str, row: Rule) -> Element:
@@ -434,27 +439,19 @@ def _rule(name: str, row: Rule) -> Element:
     )
 
 
-def _present(uids: Iterable[str], rows: Mapping[str, Any]) -> list[Any]:
-    return [rows[uid] for uid in uids if uid in rows]
-
-
-def _member(tag: str, collection: str, row: Any, named: bool) -> Element:
-    return link(tag, row.id, collection, row.name if named else "")
-
-
-def named_host(row: Host) -> Element:
+def host_link(row: Host, named: bool = True) -> Element:
     """Return a host as a member of a group."""
-    return _member("host", "hosts", row, named=True)
+    return link("host", row.id, "hosts", row.name if named else "")
 
 
-def named_vm(row: Vm) -> Element:
+def vm_link(row: Vm, named: bool = True) -> Element:
     """Return a VM as a member of a group."""
-    return _member("vm", "vms", row, named=True)
+    return link("vm", row.id, "vms", row.name if named else "")
 
 
-def named_label(row: AffinityLabel) -> Element:
+def label_link(row: AffinityLabel, named: bool = True) -> Element:
     """Return an affinity label as a member of a group."""
-    return _member("affinity_label", "affinitylabels", row, named=True)
+    return link("affinity_label", row.id, "affinitylabels", row.name if named else "")
 
 
 def label(row: AffinityLabel) -> Element:

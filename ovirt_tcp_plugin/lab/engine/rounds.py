@@ -94,9 +94,7 @@ class Rounds:
         high = int(_property(cluster, policy, "HighVmCount"))
         threshold = int(_property(cluster, policy, "MigrationThreshold"))
         with self._model.lock:
-            counts: dict[str, int] = {}
-            for host in self._model.up_hosts(cluster.id):
-                counts[host.id] = len(self._model.vms_on(host.id))
+            counts = self._vm_counts(cluster)
             most = max(counts.values(), default=0)
             if not counts or most < high:
                 return
@@ -107,6 +105,13 @@ class Rounds:
         for vm in movable:
             if targets and self._moves(vm, "balance", targets):
                 return
+
+    def _vm_counts(self, cluster: Cluster) -> dict[str, int]:
+        """Return how many VMs each Up host of a cluster runs, by its id."""
+        counts: dict[str, int] = {}
+        for host in self._model.up_hosts(cluster.id):
+            counts[host.id] = len(self._model.vms_on(host.id))
+        return counts
 
     def _moves(self, vm: Vm, purpose: str, hosts: Optional[Sequence[str]] = None) -> bool:
         try:

@@ -11,19 +11,21 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from ovirt_tcp_plugin.lab.story.outages import filterd_dies, server_stops
-from ovirt_tcp_plugin.lab.story.pool import enrol, place, start_pool
+from ovirt_tcp_plugin.lab.story.outages import filterd_dies, server_returns, server_stops
+from ovirt_tcp_plugin.lab.story.pool import boot, enrol, place, start_pool
 from ovirt_tcp_plugin.lab.story.reboots import reboot_good, reboot_tampered
 from ovirt_tcp_plugin.lab.story.scene import Scene
 
 # In the order of the story; each needs the ones before it.
 STEPS: tuple[Callable[[Scene], None], ...] = (
+    boot,
     enrol,
     start_pool,
     place,
     reboot_tampered,
     reboot_good,
     server_stops,
+    server_returns,
     filterd_dies,
 )
 

@@ -32,9 +32,9 @@ class Administrator:
         Raises:
             StepFailed: the engine has not enabled the unit.
         """
-        system = self._site.engine
-        policy = system.scheduling_policies_service().add(types.SchedulingPolicy(name="trusted"))
-        service = system.scheduling_policies_service().policy_service(policy.id)
+        policies = self._site.engine.scheduling_policies_service()
+        policy = policies.add(types.SchedulingPolicy(name="trusted"))
+        service = policies.policy_service(policy.id)
         for uid in (builtin.AFFINITY_FILTER, builtin.MEMORY_FILTER, self._our_unit()):
             service.filters_service().add(types.Filter(scheduling_policy_unit=_unit(uid)))
         balance = types.Balance(scheduling_policy_unit=_unit(builtin.NO_BALANCE))
@@ -42,9 +42,13 @@ class Administrator:
         # Only now: a policy cannot have a property that none of its units understands.
         scope = types.Property(name="trust_scope", value="all_vms")
         service.update(types.SchedulingPolicy(properties=[scope]))
-        (cluster,) = system.clusters_service().list()
         change = types.Cluster(scheduling_policy=types.SchedulingPolicy(id=policy.id))
-        system.clusters_service().cluster_service(cluster.id).update(change)
+        clusters = self._site.engine.clusters_service()
+        clusters.cluster_service(self._cluster_id()).update(change)
+
+    def _cluster_id(self) -> str:
+        (cluster,) = self._site.engine.clusters_service().list()
+        return str(cluster.id)
 
     def _our_unit(self) -> str:
         units = self._site.engine.scheduling_policy_units_service().list()
@@ -60,9 +64,8 @@ class Administrator:
 
     def add_vm(self, name: str) -> None:
         """Make a VM in the cluster."""
-        (cluster,) = self._site.engine.clusters_service().list()
-        template = types.Template(name="Blank")
-        vm = types.Vm(name=name, cluster=types.Cluster(id=cluster.id), template=template)
+        cluster = types.Cluster(id=self._cluster_id())
+        vm = types.Vm(name=name, cluster=cluster, template=types.Template(name="Blank"))
         self._site.engine.vms_service().add(vm)
 
     def start(self, vm: str) -> bool:

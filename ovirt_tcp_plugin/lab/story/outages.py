@@ -7,11 +7,11 @@ from __future__ import annotations
 import signal
 from typing import Any
 
-from ovirt_tcp_plugin.lab.story.scene import REFUSED_PROBE, TAMPERED_TBOOT, Scene
+from ovirt_tcp_plugin.lab.story.scene import REFUSED_PROBE, TAMPERED_TBOOT, TIMINGS, Scene
 
 
 def server_stops(scene: Scene) -> None:
-    """The attestation server stops, and comes back. Raises StepFailed."""
+    """The attestation server stops. Raises StepFailed."""
     expected = "verdicts run out; nothing is placed, nothing evacuated, no VM moves"
     scene.tell.step("The attestation server stops", expected)
     before = scene.view.state()
@@ -22,9 +22,8 @@ def server_stops(scene: Scene) -> None:
     scene.wait("the wall was emptied in one step", lambda: not scene.view.hosts_inside())
     refused = not scene.administrator.start(REFUSED_PROBE)
     scene.tell.check("a VM is refused on every host", refused)
-    scene.settle(3.0)
+    scene.settle(2 * TIMINGS["enforcer"])
     _check_nothing_moved(scene, before, since)
-    _bring_server_back(scene)
 
 
 def _any_trusted(scene: Scene) -> bool:
@@ -41,7 +40,10 @@ def _check_nothing_moved(scene: Scene, before: Any, since: int) -> None:
     scene.tell.check("no placement at all", not placements, str(placements))
 
 
-def _bring_server_back(scene: Scene) -> None:
+def server_returns(scene: Scene) -> None:
+    """The attestation server comes back. Raises StepFailed."""
+    expected = "hosts are trusted again, and VMs start"
+    scene.tell.step("The attestation server comes back", expected)
     scene.site.start_verifier()
     scene.tell.say("the attestation server is back")
     scene.wait_trusted(scene.good)

@@ -19,12 +19,11 @@ from ovirt_tcp_plugin.lab.story.scene import (
 from ovirt_tcp_plugin.lab.story.site_view import UNTRUSTED_EVENT
 
 
-def enrol(scene: Scene) -> None:
-    """Hosts enrol, host 1 becomes golden. Raises StepFailed."""
+def boot(scene: Scene) -> None:
+    """Hosts boot, the attestation server starts. Raises StepFailed."""
     site = scene.site
     tell = scene.tell
-    expected = "EK chains verified, AKs bound, reference values stored"
-    tell.step("Hosts enrol; host-1 is golden", expected)
+    tell.step("Hosts boot", "measured by their TPMs; 4-6 boot what they should not")
     count = len(site.names)
     tell.say(f"making {count} software TPMs, each with an EK certificate of its vendor")
     site.make_hosts()
@@ -33,9 +32,19 @@ def enrol(scene: Scene) -> None:
     site.install_verifier()
     site.start_verifier()
     tell.say(f"the attestation server answers at {site.verifier_url}")
-    for name in site.names:
+
+
+def enrol(scene: Scene) -> None:
+    """Hosts enrol, host 1 becomes golden. Raises StepFailed."""
+    site = scene.site
+    tell = scene.tell
+    expected = "EK chains verified, AKs bound, reference values stored"
+    tell.step("Hosts enrol; host-1 is golden", expected)
+    tokens = site.enrolment_tokens()
+    for name, token in tokens.items():
         tell.pulse()
-        site.enrol(name)
+        site.enrol(name, token)
+    count = len(site.names)
     enrolled = scene.view.enrolled_hosts() == {f"{name}.lab" for name in site.names}
     tell.check(f"{count} hosts enrolled: EK chain good, AK in the same TPM", enrolled)
     _make_golden(scene)

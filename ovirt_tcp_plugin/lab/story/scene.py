@@ -33,7 +33,7 @@ TIMINGS = {
     "not_responding_after": 0.5,
     "vm_start": 0.3,
     "migration": 0.3,
-    "enforcer": 2.0,
+    "enforcer": 1.0,
     "ha_retry": 1.0,
     "external_response": 3.0,
 }

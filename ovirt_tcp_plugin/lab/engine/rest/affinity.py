@@ -51,19 +51,19 @@ _MEMBERS = {
     "hosts": _Members(
         "hosts",
         "hosts",
-        documents.named_host,
+        documents.host_link,
         "hosts",
         "VDS",
         "Cannot edit Affinity Group. Host does not exist.",
     ),
     "vms": _Members(
-        "vms", "vms", documents.named_vm, "vms", "VM", "The selected VM does not exist."
+        "vms", "vms", documents.vm_link, "vms", "VM", "The selected VM does not exist."
     ),
     "hostlabels": _Members(
-        "labels", "host_labels", documents.named_label, "affinity_labels", "LABEL", _NO_LABEL
+        "labels", "host_labels", documents.label_link, "affinity_labels", "LABEL", _NO_LABEL
     ),
     "vmlabels": _Members(
-        "labels", "vm_labels", documents.named_label, "affinity_labels", "LABEL", _NO_LABEL
+        "labels", "vm_labels", documents.label_link, "affinity_labels", "LABEL", _NO_LABEL
     ),
 }
 # Attribute of a group, which is also its element in a document: tag of a member there.
