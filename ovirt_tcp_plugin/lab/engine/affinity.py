@@ -11,10 +11,17 @@ from collections import Counter
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from ovirt_tcp_plugin.lab.engine.model import UP, AffinityGroup, Cluster, Host, Model, Vm
+from ovirt_tcp_plugin.lab.engine.model import (
+    UP,
+    AffinityGroup,
+    Model,
+    SimulatedCluster,
+    SimulatedHost,
+    SimulatedVm,
+)
 
 
-def allowed(tables: Model, vm: Vm, hosts: Iterable[Host]) -> list[Host]:
+def allowed(tables: Model, vm: SimulatedVm, hosts: Iterable[SimulatedHost]) -> list[SimulatedHost]:
     """Return the hosts that the enforcing groups of a VM leave.
 
     An empty list of a positive rule rejects every host.
@@ -36,7 +43,7 @@ def _enforces(group: AffinityGroup) -> bool:
     return group.hosts_rule.enabled and group.hosts_rule.enforcing
 
 
-def violators(tables: Model, cluster: Cluster) -> list[Vm]:
+def violators(tables: Model, cluster: SimulatedCluster) -> list[SimulatedVm]:
     """Return the VMs that run where an enforcing group of their cluster forbids it, and may move.
 
     A group without hosts moves nobody, and nobody is moved while any VM of the cluster migrates.
@@ -47,7 +54,7 @@ def violators(tables: Model, cluster: Cluster) -> list[Vm]:
     for group in _enforcing_groups(tables, cluster.id):
         violations.update(_violators_of(tables, group))
 
-    def rank(vm: Vm) -> tuple[int, str]:
+    def rank(vm: SimulatedVm) -> tuple[int, str]:
         return violations[vm.id], vm.name
 
     vms = [tables.vms[uid] for uid in violations]
@@ -68,7 +75,7 @@ def _violators_of(tables: Model, group: AffinityGroup) -> list[str]:
     return violators
 
 
-def _may_move(vm: Vm) -> bool:
+def _may_move(vm: SimulatedVm) -> bool:
     return vm.status == UP and vm.affinity == "migratable" and not vm.hosted_engine
 
 

@@ -13,7 +13,7 @@ import dataclasses
 import datetime
 from typing import Any, Optional
 
-from ovirt_tcp_plugin.lab.engine.clock import Clock
+from ovirt_tcp_plugin.lab.engine.clock import EngineClock
 from ovirt_tcp_plugin.lab.engine.errors import Fault
 from ovirt_tcp_plugin.lab.engine.faults import Faults
 
@@ -114,7 +114,7 @@ RETENTION = datetime.timedelta(days=30)  # AuditLogAgingThreshold
 
 
 @dataclasses.dataclass
-class Event:
+class AuditEvent:
     """A row.
 
     Attributes:
@@ -142,8 +142,8 @@ class Event:
 class AuditLog:
     """The rows, oldest first. Not thread-safe: the tables' lock is around it."""
 
-    def __init__(self, clock: Clock, faults: Faults) -> None:
-        self.rows: list[Event] = []
+    def __init__(self, clock: EngineClock, faults: Faults) -> None:
+        self.rows: list[AuditEvent] = []
         self._clock = clock
         self._faults = faults
         self._last_id = 0
@@ -151,7 +151,7 @@ class AuditLog:
 
     def write(
         self, code: int, description: str, severity: str = "normal", **links: Any
-    ) -> Optional[Event]:
+    ) -> Optional[AuditEvent]:
         """Write an event, None if it was dropped."""
         if code in self._faults.lost_events:
             return None
@@ -165,7 +165,7 @@ class AuditLog:
         time = self._clock.wall()
         visible = self._clock.now() + self._faults.late_events.get(code, 0.0)
         text = description[:MAX_TEXT]
-        row = Event(self._last_id, code, severity, text, time, visible, **links)
+        row = AuditEvent(self._last_id, code, severity, text, time, visible, **links)
         self.rows.append(row)
         return row
 
@@ -177,7 +177,7 @@ class AuditLog:
         custom_id: int,
         flood_rate: Optional[int],
         **links: str,
-    ) -> Event:
+    ) -> AuditEvent:
         """Write somebody else's event.
 
         Raises:
@@ -208,7 +208,7 @@ class AuditLog:
             raise Fault(400, "Operation Failed", "[]")
         return row
 
-    def visible(self) -> list[Event]:
+    def visible(self) -> list[AuditEvent]:
         """Return the rows that a client can see, oldest first."""
         now = self._clock.now()
         return [row for row in self.rows if row.visible <= now and not row.deleted]

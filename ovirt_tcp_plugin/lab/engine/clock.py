@@ -12,7 +12,7 @@ from typing import Optional
 _EPOCH = datetime.datetime(2026, 1, 1, tzinfo=datetime.timezone.utc)
 
 
-class Clock:
+class EngineClock:
     """The machine's time."""
 
     def now(self) -> float:
@@ -24,7 +24,7 @@ class Clock:
         return datetime.datetime.now(datetime.timezone.utc)
 
 
-class ManualClock(Clock):
+class ManualClock(EngineClock):
     """Stands still until somebody moves it.
 
     An engine with such a clock has no heart-beat: it lives by its `advance`.

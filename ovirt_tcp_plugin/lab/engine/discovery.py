@@ -23,7 +23,7 @@ from typing import Any, Optional
 
 from ovirt_tcp_plugin.lab.engine import audit_log
 from ovirt_tcp_plugin.lab.engine.external_scheduler import ExternalScheduler, NoAnswer
-from ovirt_tcp_plugin.lab.engine.model import Model, Unit, new_id
+from ovirt_tcp_plugin.lab.engine.model import Model, PolicyUnit, new_id
 
 _KINDS = (("filters", "filter"), ("scores", "weight"), ("balance", "load_balancing"))
 # `key=regex;key2=regex2`; a unit with anything else is left out.
@@ -43,7 +43,7 @@ class Discovery:
         self.external: Optional[ExternalScheduler] = None
         self._thread: Optional[threading.Thread] = None
         # The units that the start's transaction disables, until it ends.
-        self._disabling: list[Unit] = []
+        self._disabling: list[PolicyUnit] = []
         self._has_read = threading.Event()
         self._committed = threading.Event()
 
@@ -114,7 +114,7 @@ class Discovery:
                 self._write(changed, missing)
             self._reload()
 
-    def _write(self, changed: list[Unit], missing: list[Unit]) -> None:
+    def _write(self, changed: list[PolicyUnit], missing: list[PolicyUnit]) -> None:
         for unit in changed:
             row = _same(unit, self._external_units()) or unit
             row.saved = True
@@ -132,31 +132,31 @@ class Discovery:
         decided = self._model.faults.units_reload
         return decided == "before" if decided else self._dice.random() < 0.5
 
-    def _external_units(self) -> list[Unit]:
+    def _external_units(self) -> list[PolicyUnit]:
         return [unit for unit in self._model.units.values() if not unit.internal]
 
 
-def _same(unit: Unit, units: list[Unit]) -> Optional[Unit]:
+def _same(unit: PolicyUnit, units: list[PolicyUnit]) -> Optional[PolicyUnit]:
     for other in units:
         if other.name == unit.name and other.type == unit.type:
             return other
     return None
 
 
-def _differs(unit: Unit, rows: list[Unit]) -> bool:
+def _differs(unit: PolicyUnit, rows: list[PolicyUnit]) -> bool:
     row = _same(unit, rows)
     if row is None or not row.saved:
         return True
     return row.description != unit.description or row.properties != unit.properties
 
 
-def _units_of(description: Mapping[str, Mapping[str, Any]]) -> list[Unit]:
+def _units_of(description: Mapping[str, Mapping[str, Any]]) -> list[PolicyUnit]:
     """Return the units that an answer names, each with a fresh id."""
-    units: list[Unit] = []
+    units: list[PolicyUnit] = []
     for kind, unit_type in _KINDS:
         for name, (text, properties, *_) in description.get(kind, {}).items():
             if _PROPERTIES.fullmatch(properties):
-                unit = Unit(new_id(), name, unit_type, internal=False, description=text)
+                unit = PolicyUnit(new_id(), name, unit_type, internal=False, description=text)
                 pairs = [pair for pair in properties.split(";") if pair]
                 unit.properties = dict(pair.split("=", 1) for pair in pairs)
                 units.append(unit)

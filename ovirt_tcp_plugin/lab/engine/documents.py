@@ -15,7 +15,7 @@ from typing import Optional
 from xml.sax.saxutils import escape
 
 from ovirt_tcp_plugin.lab.engine import audit_log, builtin, shapes
-from ovirt_tcp_plugin.lab.engine.audit_log import Event
+from ovirt_tcp_plugin.lab.engine.audit_log import AuditEvent
 from ovirt_tcp_plugin.lab.engine.elements import (
     append_links,
     append_texts,
@@ -34,15 +34,15 @@ from ovirt_tcp_plugin.lab.engine.model import (
     NOT_RUNNING,
     AffinityGroup,
     AffinityLabel,
-    Cluster,
-    Host,
+    EngineUser,
     Model,
-    Policy,
+    PolicyUnit,
     Role,
     Rule,
-    Unit,
-    User,
-    Vm,
+    SchedulingPolicy,
+    SimulatedCluster,
+    SimulatedHost,
+    SimulatedVm,
 )
 from ovirt_tcp_plugin.lab.engine.permits import OF_USERS
 from ovirt_tcp_plugin.lab.engine.shapes import API
@@ -131,7 +131,7 @@ def echo(request: Element) -> Element:
 # The root
 
 
-def api(reader: User, tables: Model) -> Element:
+def api(reader: EngineUser, tables: Model) -> Element:
     """Return the root of the API, which says who its reader is."""
     users = [
         link("authenticated_user", reader.id, "users"),
@@ -174,7 +174,7 @@ def option(name: str, values: Mapping[str, str]) -> Element:
 
 
 def cluster(
-    row: Cluster, groups: Optional[Iterable[Element]] = None, edited: bool = False
+    row: SimulatedCluster, groups: Optional[Iterable[Element]] = None, edited: bool = False
 ) -> Element:
     """Return a cluster.
 
@@ -211,7 +211,7 @@ def feature(name: str) -> Element:
     return element("cluster_feature", name, name=name)
 
 
-def host(row: Host, all_content: bool = False, vms: Sequence[Vm] = ()) -> Element:
+def host(row: SimulatedHost, all_content: bool = False, vms: Sequence[SimulatedVm] = ()) -> Element:
     """Return a host.
 
     Args:
@@ -238,7 +238,7 @@ def host(row: Host, all_content: bool = False, vms: Sequence[Vm] = ()) -> Elemen
     return Filled("host", shapes.HOST, fields, lines)
 
 
-def _hosted_engine(row: Host) -> Element:
+def _hosted_engine(row: SimulatedHost) -> Element:
     return element(
         "hosted_engine",
         active=boolean(row.hosted_engine),
@@ -259,7 +259,10 @@ def hook(host_id: str, point: str, name: str, checksum: str) -> Element:
 
 
 def vm(
-    row: Vm, next_run: bool = False, inline: bool = False, configuration: Optional[str] = None
+    row: SimulatedVm,
+    next_run: bool = False,
+    inline: bool = False,
+    configuration: Optional[str] = None,
 ) -> Element:
     """Return a VM, as it runs or as it is configured for its next start.
 
@@ -289,7 +292,7 @@ def vm(
     return Filled("vm", shapes.VM, _vm_fields(row), lines)
 
 
-def _vm_fields(row: Vm) -> dict[str, str]:
+def _vm_fields(row: SimulatedVm) -> dict[str, str]:
     return {
         "api": API,
         "href": f"{API}/vms/{row.id}",
@@ -316,7 +319,7 @@ def _certificate() -> Element:
     )
 
 
-def _placement(row: Vm) -> Element:
+def _placement(row: SimulatedVm) -> Element:
     placement = element("placement_policy", affinity=row.affinity)
     if row.pinned_to:
         hosts = (link("host", uid, "hosts") for uid in row.pinned_to)
@@ -324,7 +327,7 @@ def _placement(row: Vm) -> Element:
     return placement
 
 
-def _reported_devices(row: Vm) -> Element:
+def _reported_devices(row: SimulatedVm) -> Element:
     if not row.ips:
         return Element("reported_devices")
     uid = str(uuid.uuid5(_SPACE, row.id))
@@ -343,7 +346,7 @@ def _initialization(configuration: str) -> Element:
 # Scheduling policies
 
 
-def unit(row: Unit) -> Element:
+def unit(row: PolicyUnit) -> Element:
     """Return a scheduling policy unit.
 
     REST has no name for the type of those that are no filter, weight or balance.
@@ -362,7 +365,9 @@ def unit(row: Unit) -> Element:
     return root
 
 
-def policy(row: Policy, default: bool, filters: Optional[Iterable[Element]] = None) -> Element:
+def policy(
+    row: SchedulingPolicy, default: bool, filters: Optional[Iterable[Element]] = None
+) -> Element:
     """Return a scheduling policy.
 
     Args:
@@ -439,12 +444,12 @@ def _rule(name: str, row: Rule) -> Element:
     )
 
 
-def host_link(row: Host, named: bool = True) -> Element:
+def host_link(row: SimulatedHost, named: bool = True) -> Element:
     """Return a host as a member of a group."""
     return link("host", row.id, "hosts", row.name if named else "")
 
 
-def vm_link(row: Vm, named: bool = True) -> Element:
+def vm_link(row: SimulatedVm, named: bool = True) -> Element:
     """Return a VM as a member of a group."""
     return link("vm", row.id, "vms", row.name if named else "")
 
@@ -494,7 +499,7 @@ def permit(row: Role, uid: str, name: str) -> Element:
     return root
 
 
-def user(row: User) -> Element:
+def user(row: EngineUser) -> Element:
     """Return a user.
 
     Its name ends with the provider of authorization, not with the profile that it logs in with.
@@ -522,12 +527,12 @@ def _hexadecimal(text: str) -> str:
     return text.encode().hex().upper()
 
 
-def permission_id(role: Role, holder: User) -> str:
+def permission_id(role: Role, holder: EngineUser) -> str:
     """Return the id of the permission that gives a role to a user."""
     return str(uuid.uuid5(_SPACE, f"{role.id}/{holder.id}"))
 
 
-def permission(role: Role, holder: User, parent: str = "") -> Element:
+def permission(role: Role, holder: EngineUser, parent: str = "") -> Element:
     """Return who has a role.
 
     Args:
@@ -562,7 +567,7 @@ def everyones_permissions(on_the_system: bool) -> list[Element]:
 # Events
 
 
-def event(row: Event, tables: Model) -> Element:
+def event(row: AuditEvent, tables: Model) -> Element:
     """Return an event; `index` is its id."""
     root = entity("event", str(row.id), "events", description=row.description, code=str(row.code))
     if row.correlation:
@@ -580,13 +585,13 @@ def event(row: Event, tables: Model) -> Element:
     return root
 
 
-def _flood_rate(row: Event) -> int:
+def _flood_rate(row: AuditEvent) -> int:
     if row.flood_rate is not None:
         return row.flood_rate
     return _DEFAULT_FLOOD_RATE if row.code in audit_log.WRITTEN_BY_OTHERS else 0
 
 
-def _links_of_event(row: Event, tables: Model) -> Iterator[Element]:
+def _links_of_event(row: AuditEvent, tables: Model) -> Iterator[Element]:
     # An event of a VM names everything around it.
     with_surroundings = bool(row.vm) and row.code not in audit_log.WITHOUT_SURROUNDINGS
     cluster_id = row.cluster

@@ -38,7 +38,7 @@ class CommandFails(Exception):
 
 
 @dataclasses.dataclass(frozen=True)
-class Answer:
+class FilterAnswer:
     """A reply envelope. `result` is None when it is missing."""
 
     result_code: int
@@ -73,19 +73,19 @@ class ExternalScheduler:
 
     def run_filters(
         self, names: Sequence[str], hosts: Sequence[str], vm: str, properties: Mapping[str, str]
-    ) -> Answer:
+    ) -> FilterAnswer:
         """Return the reply. Raises NoAnswer or CommandFails."""
         parameters = [list(names), list(hosts), vm, dict(properties)]
         reply = self._call(request("runFilters", parameters))
         if isinstance(reply, list):
-            return Answer(0, reply, [], {})  # the old form
+            return FilterAnswer(0, reply, [], {})  # the old form
         if not isinstance(reply, dict):
-            return Answer(0, None, [], {})
+            return FilterAnswer(0, None, [], {})
         if "result_code" not in reply:
             raise CommandFails("NullPointerException: result_code")
         errors = reply.get("errors", [])
         plugin_errors = reply.get("plugin_errors", {})
-        return Answer(reply["result_code"], reply.get("result"), errors, plugin_errors)
+        return FilterAnswer(reply["result_code"], reply.get("result"), errors, plugin_errors)
 
     def _call(self, body: bytes) -> Any:
         answer = self._exchange(body)

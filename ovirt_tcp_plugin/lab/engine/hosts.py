@@ -23,11 +23,11 @@ from ovirt_tcp_plugin.lab.engine.model import (
     NOT_RUNNING,
     PREPARING,
     UP,
-    Host,
     Model,
-    Vm,
+    SimulatedHost,
+    SimulatedVm,
 )
-from ovirt_tcp_plugin.lab.engine.vms import UNKNOWN, Vms
+from ovirt_tcp_plugin.lab.engine.vms import UNKNOWN, VmLifecycle
 
 _MAINTENANCE_FROM = (
     UP,
@@ -73,21 +73,21 @@ _CANNOT_ACTIVATE = (
 class _ComingUp:
     """A host that is Up, and when InitVdsOnUp runs for it, on the engine's clock."""
 
-    host: Host
+    host: SimulatedHost
     due: float
 
 
-class Hosts:
+class HostLifecycle:
     """The commands, and the passing of time (`tick`)."""
 
-    def __init__(self, tables: Model, vms: Vms) -> None:
+    def __init__(self, tables: Model, vms: VmLifecycle) -> None:
         self._model = tables
         self._vms = vms
         self._coming_up: list[_ComingUp] = []
 
     # Commands
 
-    def deactivate(self, host: Host, reason: str, internal: bool = False) -> None:
+    def deactivate(self, host: SimulatedHost, reason: str, internal: bool = False) -> None:
         """Begin maintenance, which is reached when the last VM has left.
 
         Every VM is asked to move away, once.
@@ -120,7 +120,7 @@ class Hosts:
             self._log(audit_log.HOST_STUCK, host, text, "warning")
             raise refusal(_NO_TARGET)
 
-    def _check_deactivation(self, host: Host, internal: bool) -> None:
+    def _check_deactivation(self, host: SimulatedHost, internal: bool) -> None:
         reason = self._model.faults.refused_maintenance.get(host.name)
         if not reason:
             reason = self._why_not(host, internal)
@@ -129,7 +129,7 @@ class Hosts:
             self._model.log(audit_log.REFUSED, reason, "error")
             raise refusal(reason)
 
-    def activate(self, host: Host) -> None:
+    def activate(self, host: SimulatedHost) -> None:
         """Begin activation. Raises Fault."""
         with self._model.lock:
             if host.status == UP:
@@ -142,7 +142,7 @@ class Hosts:
 
     # The outside world
 
-    def power(self, host: Host, powered: bool) -> None:
+    def power(self, host: SimulatedHost, powered: bool) -> None:
         """Switch a host on or off, behind the engine's back. What runs on it ends."""
         with self._model.lock:
             if host.powered and not powered:
@@ -197,7 +197,7 @@ class Hosts:
 
     # Maintenance
 
-    def _why_not(self, host: Host, internal: bool) -> str:
+    def _why_not(self, host: SimulatedHost, internal: bool) -> str:
         """Return why a host may not leave service, empty if it may."""
         if host.status == MAINTENANCE:
             return f"{_CANNOT}. Host is already in Maintenance mode."
@@ -219,7 +219,7 @@ class Hosts:
             return _NO_OTHER_HOST.format(host.name, cluster.name)
         return ""
 
-    def _evacuate(self, vm: Vm) -> bool:
+    def _evacuate(self, vm: SimulatedVm) -> bool:
         """Have a VM leave its host; return False where validation finds no host for it.
 
         A filter's refusal is not reported.
@@ -232,7 +232,7 @@ class Hosts:
             return e.status != 409 or vm.migrating_to != "" or vm.status != UP
         return True
 
-    def _evacuate_engine(self, vm: Vm) -> bool:
+    def _evacuate_engine(self, vm: SimulatedVm) -> bool:
         # Its HA agents move it, no scheduler is asked.
         target = self._next_for_engine(vm)
         if target is None:
@@ -241,20 +241,20 @@ class Hosts:
             vm.host = target.id
         return True
 
-    def _next_for_engine(self, vm: Vm) -> Optional[Host]:
+    def _next_for_engine(self, vm: SimulatedVm) -> Optional[SimulatedHost]:
         for host in self._model.up_hosts(vm.cluster):
             if host.hosted_engine and host.id != vm.host:
                 return host
         return None
 
-    def _in_maintenance(self, host: Host) -> None:
+    def _in_maintenance(self, host: SimulatedHost) -> None:
         host.status = MAINTENANCE
         text = f"Host {host.name} is in maintenance mode."
         self._log(audit_log.HOST_IN_MAINTENANCE, host, text)
 
     # Monitoring
 
-    def _watch(self, host: Host, now: float, rebooted: bool) -> None:
+    def _watch(self, host: SimulatedHost, now: float, rebooted: bool) -> None:
         if host.status in ("unassigned", "initializing"):
             if now >= host.due:
                 self._initialized(host, now)
@@ -281,12 +281,12 @@ class Hosts:
                 rebooted.add(host.id)
         return rebooted
 
-    def _begin_initialization(self, host: Host) -> None:
+    def _begin_initialization(self, host: SimulatedHost) -> None:
         host.status = "unassigned"
         host.status_detail = ""
         host.due = self._model.now() + self._model.timings.host_initialization
 
-    def _initialized(self, host: Host, now: float) -> None:
+    def _initialized(self, host: SimulatedHost, now: float) -> None:
         missing = set(self._model.clusters[host.cluster].features) - host.features
         if not host.powered:
             host.status = NON_RESPONSIVE
@@ -300,7 +300,7 @@ class Hosts:
             due = now + self._model.timings.event_after_up
             self._coming_up.append(_ComingUp(host, due))
 
-    def _came_up(self, host: Host) -> None:
+    def _came_up(self, host: SimulatedHost) -> None:
         """InitVdsOnUp: the host has been Up for a while."""
         if host.status != UP:
             return
@@ -313,7 +313,7 @@ class Hosts:
         text = f"Status of host {host.name} was set to Up."
         self._log(audit_log.HOST_DETECTED, host, text)
 
-    def _lost(self, host: Host) -> None:
+    def _lost(self, host: SimulatedHost) -> None:
         """Nobody answers: the host is fenced, and its VMs are free.
 
         Its external status may forbid that.
@@ -332,7 +332,7 @@ class Hosts:
                 vm.status = UNKNOWN
                 vm.migrating_to = ""
 
-    def _answers_again(self, host: Host) -> None:
+    def _answers_again(self, host: SimulatedHost) -> None:
         for vm in self._model.vms_on(host.id):
             if vm.boots != host.boots:
                 self._vms.lose(vm, "its host rebooted.")
@@ -340,11 +340,11 @@ class Hosts:
                 vm.status = UP
         self._begin_initialization(host)
 
-    def _log(self, code: int, host: Host, text: str, severity: str = "normal") -> None:
+    def _log(self, code: int, host: SimulatedHost, text: str, severity: str = "normal") -> None:
         self._model.log(code, text, severity, host=host.id)
 
 
-def _stays(vm: Vm, internal: bool) -> bool:
+def _stays(vm: SimulatedVm, internal: bool) -> bool:
     """Return whether a VM keeps its host in service, because it may not be moved."""
     if vm.hosted_engine:
         return False

@@ -14,8 +14,8 @@ from collections.abc import Collection, Mapping, Sequence
 from typing import Any, Optional, TypeVar, Union
 
 from ovirt_tcp_plugin.lab.engine import builtin
-from ovirt_tcp_plugin.lab.engine.audit_log import ACTING, AuditLog, Event
-from ovirt_tcp_plugin.lab.engine.clock import Clock
+from ovirt_tcp_plugin.lab.engine.audit_log import ACTING, AuditEvent, AuditLog
+from ovirt_tcp_plugin.lab.engine.clock import EngineClock
 from ovirt_tcp_plugin.lab.engine.errors import Fault
 from ovirt_tcp_plugin.lab.engine.faults import Faults
 from ovirt_tcp_plugin.lab.engine.options import LEVEL
@@ -33,7 +33,7 @@ NOT_RUNNING = frozenset({DOWN, "suspended"})
 
 
 @dataclasses.dataclass
-class Host:
+class SimulatedHost:
     """A host. `powered` and `boots` are the truth, `status` what the engine believes.
 
     Attributes:
@@ -62,7 +62,7 @@ class Host:
 
 
 @dataclasses.dataclass
-class Vm:
+class SimulatedVm:
     """A VM.
 
     Attributes:
@@ -120,7 +120,7 @@ class Vm:
 
 
 @dataclasses.dataclass
-class Cluster:
+class SimulatedCluster:
     """A cluster with its scheduling policy.
 
     Attributes:
@@ -139,7 +139,7 @@ class Cluster:
 
 
 @dataclasses.dataclass
-class Unit:
+class PolicyUnit:
     """A policy unit; external ones come from discovery.
 
     Attributes:
@@ -158,7 +158,7 @@ class Unit:
 
 
 @dataclasses.dataclass
-class Policy:
+class SchedulingPolicy:
     """A scheduling policy: ids of its units.
 
     It is what the engine has in memory, which its database agrees to until an edit is refused.
@@ -229,7 +229,7 @@ class Role:
 
 
 @dataclasses.dataclass
-class User:
+class EngineUser:
     """A user with the ids of the roles that it has on the whole system."""
 
     id: str
@@ -273,7 +273,7 @@ class Timings:
     notifier: float = 0.0
 
 
-_InCluster = TypeVar("_InCluster", bound="Union[Host, Vm]")
+_InCluster = TypeVar("_InCluster", bound="Union[SimulatedHost, SimulatedVm]")
 
 
 class ByCluster(dict[str, _InCluster]):
@@ -304,27 +304,27 @@ class ByCluster(dict[str, _InCluster]):
 class Model:
     """The engine's tables. Everything happens under `lock`, but never a call to another process."""
 
-    def __init__(self, timings: Timings, clock: Clock, faults: Faults) -> None:
+    def __init__(self, timings: Timings, clock: EngineClock, faults: Faults) -> None:
         self.lock = threading.RLock()
         self.timings = timings
         self.clock = clock
         self.faults = faults
-        self.hosts: ByCluster[Host] = ByCluster()
-        self.vms: ByCluster[Vm] = ByCluster()
-        self.clusters: dict[str, Cluster] = {}
+        self.hosts: ByCluster[SimulatedHost] = ByCluster()
+        self.vms: ByCluster[SimulatedVm] = ByCluster()
+        self.clusters: dict[str, SimulatedCluster] = {}
         self.groups: dict[str, AffinityGroup] = {}
         self.labels: dict[str, AffinityLabel] = {}
         self.roles: dict[str, Role] = {}
-        self.users: dict[str, User] = {}
+        self.users: dict[str, EngineUser] = {}
         self.audit_log = AuditLog(clock, faults)
         self.journal: list[dict[str, Any]] = []
         self.units = _builtin_units()
         self.policies = _builtin_policies()
         # The database's rows of those policies that a refused edit left otherwise in memory, by id.
-        self.unspoiled_policies: dict[str, Policy] = {}
+        self.unspoiled_policies: dict[str, SchedulingPolicy] = {}
 
     @property
-    def events(self) -> Sequence[Event]:
+    def events(self) -> Sequence[AuditEvent]:
         """The rows of the audit log, oldest first."""
         return self.audit_log.rows
 
@@ -344,7 +344,7 @@ class Model:
             raise Fault(404, "Operation Failed", f"[Entity not found: {identifier}]")
         return row
 
-    def vms_on(self, host_id: str) -> list[Vm]:
+    def vms_on(self, host_id: str) -> list[SimulatedVm]:
         """Return the VMs that run on a host."""
         host = self.hosts.get(host_id)
         if host is None:
@@ -352,7 +352,7 @@ class Model:
         vms = self.vms.of(host.cluster)
         return [vm for vm in vms if vm.host == host_id and vm.status not in NOT_RUNNING]
 
-    def up_hosts(self, cluster: str) -> list[Host]:
+    def up_hosts(self, cluster: str) -> list[SimulatedHost]:
         """Return the hosts of a cluster that are Up."""
         return [host for host in self.hosts.of(cluster) if host.status == UP]
 
@@ -361,14 +361,14 @@ class Model:
         user = self.users.get(ACTING.get()[0])
         return "SYSTEM" if user is None else user.qualified_name
 
-    def permits(self, user: User) -> set[str]:
+    def permits(self, user: EngineUser) -> set[str]:
         """Return what a user may do."""
         permits: set[str] = set()
         for role_id in user.roles:
             permits |= self.roles[role_id].permits
         return permits
 
-    def understood(self, policy: Policy) -> dict[str, str]:
+    def understood(self, policy: SchedulingPolicy) -> dict[str, str]:
         """Return the properties that the units of a policy understand.
 
         By name: the regular expression of their whole value.
@@ -405,18 +405,18 @@ class Model:
         return hosts, vms
 
 
-def _builtin_units() -> dict[str, Unit]:
-    units: dict[str, Unit] = {}
+def _builtin_units() -> dict[str, PolicyUnit]:
+    units: dict[str, PolicyUnit] = {}
     for uid, name, kind in builtin.UNITS:
         properties = dict(builtin.PARAMETERS.get(uid, {}))
-        units[uid] = Unit(uid, name, kind, properties=properties)
+        units[uid] = PolicyUnit(uid, name, kind, properties=properties)
     return units
 
 
-def _builtin_policies() -> dict[str, Policy]:
-    policies: dict[str, Policy] = {}
+def _builtin_policies() -> dict[str, SchedulingPolicy]:
+    policies: dict[str, SchedulingPolicy] = {}
     for uid, name, filters, factors, balance, properties in builtin.POLICIES:
-        policy = Policy(uid, name, locked=True, properties=dict(properties))
+        policy = SchedulingPolicy(uid, name, locked=True, properties=dict(properties))
         policy.filters = list(filters)
         policy.weights = list(factors)
         policy.balances = [balance]

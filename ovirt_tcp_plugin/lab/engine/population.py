@@ -9,7 +9,14 @@ from typing import Any
 
 from ovirt_tcp_plugin.lab.engine import builtin, model
 from ovirt_tcp_plugin.lab.engine.config import Config
-from ovirt_tcp_plugin.lab.engine.model import Cluster, Host, Model, Role, User, Vm
+from ovirt_tcp_plugin.lab.engine.model import (
+    EngineUser,
+    Model,
+    Role,
+    SimulatedCluster,
+    SimulatedHost,
+    SimulatedVm,
+)
 from ovirt_tcp_plugin.lab.engine.permits import PERMITS
 
 SUPER_USER = "00000000-0000-0000-0000-000000000001"
@@ -22,7 +29,7 @@ def fill(tables: Model, config: Config) -> None:
     _add_users(tables, config.directory, set())
     cluster_ids: dict[str, str] = {}
     for name in config.clusters:
-        cluster = Cluster(model.new_id(), name)
+        cluster = SimulatedCluster(model.new_id(), name)
         cluster.properties = tables.saved_properties(cluster.policy, {})
         tables.clusters[cluster.id] = cluster
         cluster_ids[name] = cluster.id
@@ -45,13 +52,13 @@ def _add_builtin_roles(tables: Model) -> None:
 
 def _add_users(tables: Model, passwords: Mapping[str, str], roles: set[str]) -> None:
     for name, password in passwords.items():
-        user = User(model.new_id(), name, password, set(roles))
+        user = EngineUser(model.new_id(), name, password, set(roles))
         tables.users[user.id] = user
 
 
-def _host(description: Mapping[str, Any], cluster_ids: Mapping[str, str]) -> Host:
+def _host(description: Mapping[str, Any], cluster_ids: Mapping[str, str]) -> SimulatedHost:
     cluster_id = cluster_ids[description["cluster"]]
-    host = Host(model.new_id(), description["name"], description["address"], cluster_id)
+    host = SimulatedHost(model.new_id(), description["name"], description["address"], cluster_id)
     host.status = description.get("status", model.UP)
     host.hosted_engine = description.get("hosted_engine", False)
     host.features = set(description.get("features", ()))
@@ -61,8 +68,8 @@ def _host(description: Mapping[str, Any], cluster_ids: Mapping[str, str]) -> Hos
 
 def _vm(
     description: Mapping[str, Any], cluster_ids: Mapping[str, str], host_ids: Mapping[str, str]
-) -> Vm:
-    vm = Vm(model.new_id(), description["name"], cluster_ids[description["cluster"]])
+) -> SimulatedVm:
+    vm = SimulatedVm(model.new_id(), description["name"], cluster_ids[description["cluster"]])
     for name in ("high_availability", "priority", "origin", "affinity"):
         if name in description:
             setattr(vm, name, description[name])

@@ -15,10 +15,17 @@ from typing import Optional
 
 from ovirt_tcp_plugin.lab.engine import affinity, audit_log, builtin
 from ovirt_tcp_plugin.lab.engine.errors import Fault
-from ovirt_tcp_plugin.lab.engine.hosts import Hosts
-from ovirt_tcp_plugin.lab.engine.model import DOWN, UP, Cluster, Model, Policy, Vm
+from ovirt_tcp_plugin.lab.engine.hosts import HostLifecycle
+from ovirt_tcp_plugin.lab.engine.model import (
+    DOWN,
+    UP,
+    Model,
+    SchedulingPolicy,
+    SimulatedCluster,
+    SimulatedVm,
+)
 from ovirt_tcp_plugin.lab.engine.scheduling import Scheduling
-from ovirt_tcp_plugin.lab.engine.vms import Vms
+from ovirt_tcp_plugin.lab.engine.vms import VmLifecycle
 
 # A VM of higher priority that cannot start keeps the others waiting so long
 # (MaxTimeAutoStartBlockedOnPriority).
@@ -35,7 +42,9 @@ class _Job:
 class Rounds:
     """The engine's periodic jobs. `tick` runs those that are due."""
 
-    def __init__(self, tables: Model, scheduling: Scheduling, vms: Vms, hosts: Hosts) -> None:
+    def __init__(
+        self, tables: Model, scheduling: Scheduling, vms: VmLifecycle, hosts: HostLifecycle
+    ) -> None:
         self._model = tables
         self._scheduling = scheduling
         self._vms = vms
@@ -90,7 +99,7 @@ class Rounds:
             if policy.balances[0] == builtin.GUEST_BALANCE:
                 self._balance_guests(cluster, policy)
 
-    def _balance_guests(self, cluster: Cluster, policy: Policy) -> None:
+    def _balance_guests(self, cluster: SimulatedCluster, policy: SchedulingPolicy) -> None:
         high = int(_property(cluster, policy, "HighVmCount"))
         threshold = int(_property(cluster, policy, "MigrationThreshold"))
         with self._model.lock:
@@ -106,14 +115,14 @@ class Rounds:
             if targets and self._moves(vm, "balance", targets):
                 return
 
-    def _vm_counts(self, cluster: Cluster) -> dict[str, int]:
+    def _vm_counts(self, cluster: SimulatedCluster) -> dict[str, int]:
         """Return how many VMs each Up host of a cluster runs, by its id."""
         counts: dict[str, int] = {}
         for host in self._model.up_hosts(cluster.id):
             counts[host.id] = len(self._model.vms_on(host.id))
         return counts
 
-    def _moves(self, vm: Vm, purpose: str, hosts: Optional[Sequence[str]] = None) -> bool:
+    def _moves(self, vm: SimulatedVm, purpose: str, hosts: Optional[Sequence[str]] = None) -> bool:
         try:
             self._vms.migrate(vm, purpose, hosts)
         except Fault:
@@ -134,13 +143,13 @@ class Rounds:
             if vm.restart:
                 needed = max(needed, vm.priority)
 
-    def _is_blocked(self, vm: Vm, needed: int, now: float) -> bool:
+    def _is_blocked(self, vm: SimulatedVm, needed: int, now: float) -> bool:
         if vm.priority >= needed:
             self._blocked.pop(vm.id, None)
             return False
         return now - self._blocked.setdefault(vm.id, now) <= MAX_BLOCKED_S
 
-    def _restart_vm(self, vm: Vm, now: float) -> None:
+    def _restart_vm(self, vm: SimulatedVm, now: float) -> None:
         timings = self._model.timings
         vm.tries += 1
         pause = timings.ha_retry if vm.tries < timings.ha_short_tries else timings.ha_long_retry
@@ -154,9 +163,9 @@ class Rounds:
             self._model.log(audit_log.HA_RESTART_FAILED, text, "error", vm=vm.id)
 
 
-def _restart_order(vm: Vm) -> tuple[int, str]:
+def _restart_order(vm: SimulatedVm) -> tuple[int, str]:
     return -vm.priority, vm.name
 
 
-def _property(cluster: Cluster, policy: Policy, name: str) -> str:
+def _property(cluster: SimulatedCluster, policy: SchedulingPolicy, name: str) -> str:
     return cluster.properties.get(name) or policy.properties[name]

@@ -14,12 +14,18 @@ from typing import Any, Optional
 from ovirt_tcp_plugin.lab.engine import affinity, audit_log, builtin
 from ovirt_tcp_plugin.lab.engine.errors import Fault
 from ovirt_tcp_plugin.lab.engine.external_scheduler import (
-    Answer,
     CommandFails,
     ExternalScheduler,
+    FilterAnswer,
     NoAnswer,
 )
-from ovirt_tcp_plugin.lab.engine.model import UP, Host, Model, Policy, Vm
+from ovirt_tcp_plugin.lab.engine.model import (
+    UP,
+    Model,
+    SchedulingPolicy,
+    SimulatedHost,
+    SimulatedVm,
+)
 
 # What the engine takes an empty id for.
 _EMPTY_ID = "00000000-0000-0000-0000-000000000000"
@@ -36,14 +42,16 @@ class Scheduling:
         self._model = tables
         self.external: Optional[ExternalScheduler] = None
 
-    def can_schedule(self, vm: Vm, hosts: Optional[Sequence[str]] = None) -> list[Host]:
+    def can_schedule(
+        self, vm: SimulatedVm, hosts: Optional[Sequence[str]] = None
+    ) -> list[SimulatedHost]:
         """Return the hosts that the internal filters leave; external filters do not run here."""
         with self._model.lock:
             return self._internal(vm, self._candidates(vm, hosts))
 
     def schedule(
-        self, vm: Vm, purpose: str, hosts: Optional[Sequence[str]] = None
-    ) -> Optional[Host]:
+        self, vm: SimulatedVm, purpose: str, hosts: Optional[Sequence[str]] = None
+    ) -> Optional[SimulatedHost]:
         """Return the host for a VM, None when no host is left. Holds the cluster's lock meanwhile.
 
         Args:
@@ -76,14 +84,16 @@ class Scheduling:
                 tables.journal.append(entry)
                 return chosen
 
-    def _candidates(self, vm: Vm, hosts: Optional[Sequence[str]]) -> list[Host]:
+    def _candidates(self, vm: SimulatedVm, hosts: Optional[Sequence[str]]) -> list[SimulatedHost]:
         barred = {vm.host, *vm.tried}
         candidates = [host for host in self._model.up_hosts(vm.cluster) if host.id not in barred]
         if hosts is None:
             return candidates
         return [host for host in candidates if host.id in hosts]
 
-    def _internal(self, vm: Vm, candidates: Sequence[Host]) -> list[Host]:
+    def _internal(
+        self, vm: SimulatedVm, candidates: Sequence[SimulatedHost]
+    ) -> list[SimulatedHost]:
         # Mandatory filters first: no policy is without them.
         left = list(candidates)
         if vm.pinned:
@@ -97,7 +107,7 @@ class Scheduling:
             left = affinity.allowed(self._model, vm, left)
         return left
 
-    def _run_external(self, vm: Vm, hosts: list[str]) -> tuple[str, set[str]]:
+    def _run_external(self, vm: SimulatedVm, hosts: list[str]) -> tuple[str, set[str]]:
         """Return what became of the call, for the journal, and the ids of the accepted hosts.
 
         Raises:
@@ -121,7 +131,7 @@ class Scheduling:
             self._log_errors(answer.plugin_errors, answer.errors)
         return "answer", set(hosts) & accepted
 
-    def _external_filters(self, vm: Vm) -> list[str]:
+    def _external_filters(self, vm: SimulatedVm) -> list[str]:
         names: list[str] = []
         for uid in self._policy(vm).filters:
             unit = self._model.units.get(uid)
@@ -129,13 +139,13 @@ class Scheduling:
                 names.append(unit.name)
         return names
 
-    def _best(self, vm: Vm, hosts: Sequence[Host]) -> Optional[Host]:
-        def rank(host: Host) -> tuple[bool, int, str]:
+    def _best(self, vm: SimulatedVm, hosts: Sequence[SimulatedHost]) -> Optional[SimulatedHost]:
+        def rank(host: SimulatedHost) -> tuple[bool, int, str]:
             return host.id not in vm.pinned_to, len(self._model.vms_on(host.id)), host.name
 
         return min(hosts, key=rank, default=None)
 
-    def _policy(self, vm: Vm) -> Policy:
+    def _policy(self, vm: SimulatedVm) -> SchedulingPolicy:
         return self._model.policies[self._model.clusters[vm.cluster].policy]
 
     def _log_errors(self, plugin_errors: Mapping[str, Any], texts: Sequence[str]) -> None:
@@ -148,7 +158,7 @@ class Scheduling:
             self._model.log(audit_log.SCHEDULER_ERROR, text, "error")
 
 
-def _accepted(answer: Answer) -> set[str]:
+def _accepted(answer: FilterAnswer) -> set[str]:
     """Return the host ids of an answer; without a list there are none. Raises CommandFails."""
     if answer.result is None:
         return set()
@@ -162,5 +172,5 @@ def _accepted(answer: Answer) -> set[str]:
     return set(answer.result)
 
 
-def _names(hosts: Sequence[Host]) -> list[str]:
+def _names(hosts: Sequence[SimulatedHost]) -> list[str]:
     return [host.name for host in hosts]

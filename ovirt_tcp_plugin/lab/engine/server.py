@@ -12,12 +12,12 @@ from pathlib import Path
 from typing import Optional
 
 from ovirt_tcp_plugin.lab.engine import audit_log, options, population
-from ovirt_tcp_plugin.lab.engine.clock import Clock, ManualClock
+from ovirt_tcp_plugin.lab.engine.clock import EngineClock, ManualClock
 from ovirt_tcp_plugin.lab.engine.config import Config
 from ovirt_tcp_plugin.lab.engine.discovery import Discovery
 from ovirt_tcp_plugin.lab.engine.external_scheduler import ExternalScheduler
 from ovirt_tcp_plugin.lab.engine.faults import Faults
-from ovirt_tcp_plugin.lab.engine.hosts import Hosts
+from ovirt_tcp_plugin.lab.engine.hosts import HostLifecycle
 from ovirt_tcp_plugin.lab.engine.model import Model, Timings
 from ovirt_tcp_plugin.lab.engine.notifier import Notifier
 from ovirt_tcp_plugin.lab.engine.options import Options
@@ -26,7 +26,7 @@ from ovirt_tcp_plugin.lab.engine.rounds import Rounds
 from ovirt_tcp_plugin.lab.engine.scheduling import Scheduling
 from ovirt_tcp_plugin.lab.engine.sessions import Sessions
 from ovirt_tcp_plugin.lab.engine.shapes import API
-from ovirt_tcp_plugin.lab.engine.vms import Vms
+from ovirt_tcp_plugin.lab.engine.vms import VmLifecycle
 from ovirt_tcp_plugin.lab.engine.web import Web
 
 HEARTBEAT_S = 0.1
@@ -41,9 +41,9 @@ class EngineSimulator:
     With a ManualClock nothing happens by itself: `advance` is its time.
     """
 
-    def __init__(self, config: Config, clock: Optional[Clock] = None) -> None:
+    def __init__(self, config: Config, clock: Optional[EngineClock] = None) -> None:
         self.config = config
-        self.clock = clock or Clock()
+        self.clock = clock or EngineClock()
         self.faults = Faults()
         timings = Timings(**config.timings)  # type: ignore[arg-type]
         self.model = Model(timings, self.clock, self.faults)
@@ -51,8 +51,8 @@ class EngineSimulator:
         dice = random.Random(config.seed)  # noqa: S311 - a lab's dice
         self.discovery = Discovery(self.model, dice)
         self.scheduling = Scheduling(self.model)
-        self.vms = Vms(self.model, self.scheduling)
-        self.hosts = Hosts(self.model, self.vms)
+        self.vms = VmLifecycle(self.model, self.scheduling)
+        self.hosts = HostLifecycle(self.model, self.vms)
         self.rounds = Rounds(self.model, self.scheduling, self.vms, self.hosts)
         self.notifier = Notifier(self.model)
         self.sessions = Sessions(self.model)

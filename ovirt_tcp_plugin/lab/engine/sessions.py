@@ -16,7 +16,7 @@ import secrets
 from typing import Optional
 
 from ovirt_tcp_plugin.lab.engine import audit_log
-from ovirt_tcp_plugin.lab.engine.model import Model, User
+from ovirt_tcp_plugin.lab.engine.model import EngineUser, Model
 
 # Of aaa-jdbc (MAX_FAILURES_SINCE_SUCCESS): the account is locked then, for
 # `timings.locked_account`.
@@ -60,7 +60,7 @@ class Sessions:
         self._sessions[token] = _Session(user.id, now)
         return token
 
-    def _find(self, name: str) -> Optional[User]:
+    def _find(self, name: str) -> Optional[EngineUser]:
         for user in self._model.users.values():
             if user.name == name:
                 return user
@@ -79,7 +79,7 @@ class Sessions:
             text = "connected from '127.0.0.1' using session 'S' logged out."
             self._log(audit_log.LOGGED_OUT, session, text)
 
-    def user(self, token: str) -> User:
+    def user(self, token: str) -> EngineUser:
         """Return whose token it is; it lives on from now. Raises Unauthorized."""
         now = self._model.now()
         session = self._sessions.get(token)
@@ -92,7 +92,7 @@ class Sessions:
         session.used = now
         return user
 
-    def _open(self, session: _Session, user: User) -> None:
+    def _open(self, session: _Session, user: EngineUser) -> None:
         if "login" not in self._model.permits(user):
             profile = user.name.partition("@")[2]
             name = f"{user.qualified_name} with profile [{profile}]"

@@ -15,7 +15,7 @@ from typing import Optional
 from ovirt_tcp_plugin.lab import vdsm
 from ovirt_tcp_plugin.lab.engine import audit_log
 from ovirt_tcp_plugin.lab.engine.errors import Fault, refusal
-from ovirt_tcp_plugin.lab.engine.model import DOWN, PREPARING, UP, Host, Model, Vm
+from ovirt_tcp_plugin.lab.engine.model import DOWN, PREPARING, UP, Model, SimulatedHost, SimulatedVm
 from ovirt_tcp_plugin.lab.engine.scheduling import Scheduling
 
 # A host refuses or fails; so many are tried before the engine gives up (MaxRerunVmOnVdsCount).
@@ -33,16 +33,16 @@ _NO_HOST = (
 
 # What a host's VDSM answers to a hook point, a host and a VM: why it refuses, or nothing. Called
 # without the tables' lock.
-Vdsm = Callable[[str, Host, Vm], str]
+Vdsm = Callable[[str, SimulatedHost, SimulatedVm], str]
 
 
-def _title(vm: Vm) -> str:
+def _title(vm: SimulatedVm) -> str:
     """Return a VM's status as the engine's messages write it (`VMStatus`): WaitForLaunch, Up."""
     status = "migrating_from" if vm.migrating_to else vm.status
     return "".join(word.capitalize() for word in status.split("_"))
 
 
-class Vms:
+class VmLifecycle:
     """Commands, and the passing of time (`tick`).
 
     Attributes:
@@ -57,7 +57,7 @@ class Vms:
     # Commands
 
     def start(
-        self, vm: Vm, purpose: str = "start", run_once: Optional[Mapping[str, str]] = None
+        self, vm: SimulatedVm, purpose: str = "start", run_once: Optional[Mapping[str, str]] = None
     ) -> None:
         """Start a VM that is down, or resume one that is suspended. Raises Fault.
 
@@ -80,7 +80,7 @@ class Vms:
 
     def migrate(
         self,
-        vm: Vm,
+        vm: SimulatedVm,
         purpose: str = "migrate",
         hosts: Optional[Sequence[str]] = None,
         force: bool = False,
@@ -99,7 +99,7 @@ class Vms:
         target = self._choose(vm, purpose, hosts, "migrate", audit_log.NO_HOST_TO_MIGRATE_TO)
         self._send(vm, target)
 
-    def suspend(self, vm: Vm) -> None:
+    def suspend(self, vm: SimulatedVm) -> None:
         """Write a running VM to disk. Raises Fault."""
         with self._model.lock:
             if vm.status != UP or vm.migrating_to:
@@ -107,14 +107,14 @@ class Vms:
             vm.status = SAVING
             vm.due = self._model.now() + self._model.timings.vm_suspend
 
-    def stop(self, vm: Vm) -> None:
+    def stop(self, vm: SimulatedVm) -> None:
         """Stop a VM: a user's will, so nothing restarts it."""
         with self._model.lock:
             if vm.status == DOWN:
                 raise refusal("Cannot stop VM. VM is not running.")
             self._down(vm, "User stopped VM.")
 
-    def lose(self, vm: Vm, why: str) -> None:
+    def lose(self, vm: SimulatedVm, why: str) -> None:
         """A VM ended by nobody's will: a highly available one is restarted."""
         with self._model.lock:
             self._down(vm, why)
@@ -138,23 +138,23 @@ class Vms:
         for vm in sent:
             self._land(vm)
 
-    def _due(self) -> list[Vm]:
+    def _due(self) -> list[SimulatedVm]:
         now = self._model.now()
-        due: list[Vm] = []
+        due: list[SimulatedVm] = []
         for vm in self._model.vms.values():
             passing = vm.migrating_to or vm.status not in (UP, DOWN)
             if passing and now >= vm.due:
                 due.append(vm)
         return due
 
-    def _suspended(self, vm: Vm) -> None:
+    def _suspended(self, vm: SimulatedVm) -> None:
         vm.status = SUSPENDED
         vm.host = ""
         self._model.log(audit_log.VM_SUSPENDED, f"VM {vm.name} was suspended.", vm=vm.id)
 
     # Hosts
 
-    def _run_hooks(self, point: str, host: Host, vm: Vm) -> str:
+    def _run_hooks(self, point: str, host: SimulatedHost, vm: SimulatedVm) -> str:
         failing = self._model.faults.failing_starts
         if point == "before_vm_migrate_destination":
             failing = self._model.faults.failing_migrations
@@ -168,8 +168,8 @@ class Vms:
         return f"Hook Error: ({outcome.failure})" if outcome.failure else ""
 
     def _choose(
-        self, vm: Vm, purpose: str, hosts: Optional[Sequence[str]], what: str, code: int
-    ) -> Host:
+        self, vm: SimulatedVm, purpose: str, hosts: Optional[Sequence[str]], what: str, code: int
+    ) -> SimulatedHost:
         """Return the host for a VM.
 
         Args:
@@ -189,7 +189,7 @@ class Vms:
             raise Fault(400, "Operation Failed", "[]")
         raise refusal(_NO_HOST.format(what=what))
 
-    def _choose_again(self, vm: Vm, purpose: str) -> Optional[Host]:
+    def _choose_again(self, vm: SimulatedVm, purpose: str) -> Optional[SimulatedHost]:
         """Return another host for a VM that failed on one."""
         if len(vm.tried) >= MAX_TRIES:
             return None
@@ -200,7 +200,7 @@ class Vms:
 
     # Starts
 
-    def _launch(self, vm: Vm, host: Host) -> None:
+    def _launch(self, vm: SimulatedVm, host: SimulatedHost) -> None:
         with self._model.lock:
             resumes = vm.status in (SUSPENDED, RESUMING)
             vm.status = RESUMING if resumes else LAUNCHING
@@ -211,7 +211,7 @@ class Vms:
             text = f"VM {vm.name} was started on Host {host.name}."
             self._model.log(code, text, vm=vm.id, host=host.id)
 
-    def _arrive(self, vm: Vm) -> None:
+    def _arrive(self, vm: SimulatedVm) -> None:
         """The host runs the VM, or refuses: then the engine tries another one."""
         host = self._model.hosts.get(vm.host)
         resumes = vm.status == RESUMING
@@ -234,7 +234,7 @@ class Vms:
             vm.tried = [*vm.tried, host.id]
         self._launch_elsewhere(vm, host, resumes)
 
-    def _launch_elsewhere(self, vm: Vm, refuser: Host, resumes: bool) -> None:
+    def _launch_elsewhere(self, vm: SimulatedVm, refuser: SimulatedHost, resumes: bool) -> None:
         host = self._choose_again(vm, "resume" if resumes else "start")
         if host is not None:
             text = f"Failed to run VM {vm.name} on Host {refuser.name}."
@@ -250,14 +250,14 @@ class Vms:
 
     # Migrations
 
-    def _send(self, vm: Vm, host: Host) -> None:
+    def _send(self, vm: SimulatedVm, host: SimulatedHost) -> None:
         with self._model.lock:
             vm.migrating_to = host.id
             vm.due = self._model.now() + self._model.timings.migration
             text = f"Migration started (VM: {vm.name}, Destination: {host.name})."
             self._model.log(audit_log.MIGRATION_START, text, vm=vm.id, host=vm.host)
 
-    def _land(self, vm: Vm) -> None:
+    def _land(self, vm: SimulatedVm) -> None:
         """The destination takes the VM, or refuses: then the engine tries another one."""
         target = self._model.hosts.get(vm.migrating_to)
         if target is None:
@@ -280,7 +280,9 @@ class Vms:
             source = self._model.hosts[vm.host]
         self._send_elsewhere(vm, source, target, refusal_text)
 
-    def _send_elsewhere(self, vm: Vm, source: Host, refuser: Host, refusal_text: str) -> None:
+    def _send_elsewhere(
+        self, vm: SimulatedVm, source: SimulatedHost, refuser: SimulatedHost, refusal_text: str
+    ) -> None:
         host = self._choose_again(vm, "migrate")
         if host is not None:
             failure = f"Failed to migrate VM {vm.name} to Host {refuser.name}."
@@ -297,7 +299,7 @@ class Vms:
 
     # Ends
 
-    def _down(self, vm: Vm, why: str) -> None:
+    def _down(self, vm: SimulatedVm, why: str) -> None:
         vm.status = DOWN
         vm.host = ""
         vm.migrating_to = ""

@@ -21,8 +21,14 @@ from ovirt_tcp_plugin.lab.engine import documents, faults
 from ovirt_tcp_plugin.lab.engine.config import Config
 from ovirt_tcp_plugin.lab.engine.errors import Bare, Fault
 from ovirt_tcp_plugin.lab.engine.faults import Faults
-from ovirt_tcp_plugin.lab.engine.hosts import Hosts
-from ovirt_tcp_plugin.lab.engine.model import NOT_RUNNING, Host, Model, User, Vm
+from ovirt_tcp_plugin.lab.engine.hosts import HostLifecycle
+from ovirt_tcp_plugin.lab.engine.model import (
+    NOT_RUNNING,
+    EngineUser,
+    Model,
+    SimulatedHost,
+    SimulatedVm,
+)
 from ovirt_tcp_plugin.lab.engine.rest import Rest
 from ovirt_tcp_plugin.lab.engine.rest.routes import Query
 from ovirt_tcp_plugin.lab.engine.sessions import Sessions, Unauthorized
@@ -50,14 +56,14 @@ _INTERNAL_ERROR = Fault(500, "Operation Failed", "[Internal Engine Error]")
 _GARBAGE = b'<?xml version="1.0"?><hosts><host id="'
 
 
-class Engine(Protocol):
+class ServedEngine(Protocol):
     """What is served. `away_until` is 0 while the engine is there."""
 
     model: Model
     rest: Rest
     sessions: Sessions
     faults: Faults
-    hosts: Hosts
+    hosts: HostLifecycle
     away_until: float
 
     def restart(self, seconds: Optional[float] = None) -> None:
@@ -70,7 +76,7 @@ class Web:
     Requests are answered in a pool: a start waits for the scheduler.
     """
 
-    def __init__(self, engine: Engine, config: Config) -> None:
+    def __init__(self, engine: ServedEngine, config: Config) -> None:
         self._engine = engine
         self._config = config
         self.port = 0
@@ -134,7 +140,7 @@ def _listen(server: HTTPServer, port: int) -> int:
 class _Handler(tornado.web.RequestHandler):
     """A request to the engine, which may be away or be told to fail."""
 
-    def initialize(self, engine: Engine, web: Web) -> None:
+    def initialize(self, engine: ServedEngine, web: Web) -> None:
         self.engine = engine
         self.web = web
         self.fault: Optional[str] = None
@@ -239,7 +245,7 @@ class _Api(_Handler):
         return {name: self.get_query_argument(name) for name in self.request.query_arguments}
 
     def _rendered(
-        self, user: User, verb: str, path: str, query: Query, body: bytes
+        self, user: EngineUser, verb: str, path: str, query: Query, body: bytes
     ) -> tuple[int, bytes]:
         status, document = self.engine.rest.answer(user, verb, path, query, body)
         content = b"" if document is None else render(document)
@@ -254,7 +260,7 @@ class _Control(tornado.web.RequestHandler):
     `POST /power`, `POST /restart`, `POST /faults`; `GET /journal`, `/calls`, `/state`, `/groups`.
     """
 
-    def initialize(self, engine: Engine) -> None:
+    def initialize(self, engine: ServedEngine) -> None:
         self.engine = engine
 
     def get(self, what: str) -> None:
@@ -282,7 +288,7 @@ class _Control(tornado.web.RequestHandler):
             self.engine.faults.switch(message)
         self.finish({"answer": "done"})
 
-    def _host(self, name: str) -> Host:
+    def _host(self, name: str) -> SimulatedHost:
         return next(host for host in self.engine.model.hosts.values() if host.name == name)
 
 
@@ -293,7 +299,7 @@ def _state(tables: Model) -> dict[str, dict[str, Any]]:
     return {"hosts": hosts, "vms": vms}
 
 
-def _host_of(tables: Model, vm: Vm) -> Optional[str]:
+def _host_of(tables: Model, vm: SimulatedVm) -> Optional[str]:
     host = tables.hosts.get(vm.host)
     return None if vm.status in NOT_RUNNING or host is None else host.name
 

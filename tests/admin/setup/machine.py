@@ -137,7 +137,7 @@ class Machine:
             Access(self.engine.url, ADMINISTRATOR, lambda: PASSWORD, self.pki / "ca.pem", 5.0)
         )
 
-    def cluster(self, name: str = "One") -> model.Cluster:
+    def cluster(self, name: str = "One") -> model.SimulatedCluster:
         return next(one for one in self.engine.model.clusters.values() if one.name == name)
 
     def wall(self, cluster: str = "One") -> model.AffinityGroup:
@@ -156,7 +156,7 @@ class Machine:
         units = self.engine.model.units.values()
         return next(one.id for one in units if one.name == "TrustedHosts")
 
-    def policy(self, name: str) -> model.Policy:
+    def policy(self, name: str) -> model.SchedulingPolicy:
         return next(one for one in self.engine.model.policies.values() if one.name == name)
 
     def picture(self) -> dict[str, Any]:

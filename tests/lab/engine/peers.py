@@ -19,7 +19,7 @@ import ovirtsdk4
 from ovirtsdk4 import types
 
 from ovirt_tcp_plugin.lab.engine import builtin, request_documents
-from ovirt_tcp_plugin.lab.engine.model import Host, Vm
+from ovirt_tcp_plugin.lab.engine.model import SimulatedHost, SimulatedVm
 from ovirt_tcp_plugin.lab.engine.server import EngineSimulator
 
 TIMINGS = {
@@ -234,10 +234,10 @@ class Lab:
     def pass_time(self, seconds: float) -> None:
         self.engine.advance(seconds, min(1.0, seconds))
 
-    def host(self, name: str) -> Host:
+    def host(self, name: str) -> SimulatedHost:
         return next(one for one in self.engine.model.hosts.values() if one.name == name)
 
-    def vm(self, name: str) -> Vm:
+    def vm(self, name: str) -> SimulatedVm:
         return next(one for one in self.engine.model.vms.values() if one.name == name)
 
     def status(self, host: str) -> str:

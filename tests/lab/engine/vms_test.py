@@ -11,7 +11,7 @@ import pytest
 from ovirtsdk4 import types
 
 from ovirt_tcp_plugin.lab.engine import audit_log
-from ovirt_tcp_plugin.lab.engine.model import Host, Vm
+from ovirt_tcp_plugin.lab.engine.model import SimulatedHost, SimulatedVm
 from tests.lab.engine.peers import HOSTS, Lab, add_group, vm
 
 
@@ -33,7 +33,7 @@ class TestStart:
         host = "h1" if running else ""
         lab = make_lab(vms=[vm("first", host), vm("second", host)])
 
-        def stop_second(_point: str, _host: Host, asked: Vm) -> str:
+        def stop_second(_point: str, _host: SimulatedHost, asked: SimulatedVm) -> str:
             if asked.name == "first":
                 lab.engine.vms.stop(lab.vm("second"))
             return ""

@@ -17,8 +17,8 @@ from typing import Optional
 
 from ovirt_tcp_plugin.lab.engine import audit_log, documents, request_documents
 from ovirt_tcp_plugin.lab.engine.errors import Bare, Fault
-from ovirt_tcp_plugin.lab.engine.hosts import Hosts
-from ovirt_tcp_plugin.lab.engine.model import Model, User, new_id
+from ovirt_tcp_plugin.lab.engine.hosts import HostLifecycle
+from ovirt_tcp_plugin.lab.engine.model import EngineUser, Model, new_id
 from ovirt_tcp_plugin.lab.engine.permits import needed
 from ovirt_tcp_plugin.lab.engine.rest.access import AccessPaths
 from ovirt_tcp_plugin.lab.engine.rest.affinity import AffinityGroupPaths
@@ -32,7 +32,7 @@ from ovirt_tcp_plugin.lab.engine.rest.routes import Handler, Query, Routes
 from ovirt_tcp_plugin.lab.engine.rest.vms import VmPaths
 from ovirt_tcp_plugin.lab.engine.scheduling import Scheduling
 from ovirt_tcp_plugin.lab.engine.shapes import API
-from ovirt_tcp_plugin.lab.engine.vms import Vms
+from ovirt_tcp_plugin.lab.engine.vms import VmLifecycle
 from ovirt_tcp_plugin.lab.engine.xml_text import Element
 
 _ACTION = re.compile("(hosts|vms)/[^/]+/[^/]+")
@@ -62,8 +62,8 @@ class Rest:
         self,
         tables: Model,
         scheduling: Scheduling,
-        hosts: Hosts,
-        vms: Vms,
+        hosts: HostLifecycle,
+        vms: VmLifecycle,
         vm_properties: Mapping[str, str],
         attestation_server: str,
     ) -> None:
@@ -91,7 +91,7 @@ class Rest:
             self._routes.append(_Route(verb, path, pattern, handler, waits))
 
     def answer(
-        self, user: User, verb: str, path: str, query: Query, body: bytes
+        self, user: EngineUser, verb: str, path: str, query: Query, body: bytes
     ) -> tuple[int, Optional[Element]]:
         """Return status and document of a request below /ovirt-engine/api.
 
@@ -114,7 +114,7 @@ class Rest:
         status = 201 if verb == "POST" and not is_edit else 200
         return status, document
 
-    def _handle(self, user: User, verb: str, path: str, query: Query, body: bytes) -> Element:
+    def _handle(self, user: EngineUser, verb: str, path: str, query: Query, body: bytes) -> Element:
         if verb == "GET" and not path:
             with self._model.lock:
                 return documents.api(user, self._model)

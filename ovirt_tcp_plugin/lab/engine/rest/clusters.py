@@ -7,7 +7,7 @@ from __future__ import annotations
 from ovirt_tcp_plugin.lab.engine import audit_log, documents, request_documents
 from ovirt_tcp_plugin.lab.engine.elements import listing
 from ovirt_tcp_plugin.lab.engine.errors import Fault, refusal
-from ovirt_tcp_plugin.lab.engine.model import Cluster, Model
+from ovirt_tcp_plugin.lab.engine.model import Model, SimulatedCluster
 from ovirt_tcp_plugin.lab.engine.rest import properties
 from ovirt_tcp_plugin.lab.engine.rest.routes import Query, Routes, follows
 from ovirt_tcp_plugin.lab.engine.xml_text import Element
@@ -54,7 +54,7 @@ class ClusterPaths:
         return documents.cluster(self._model.find("clusters", uid))
 
     def _update(self, query: Query, document: Element, uid: str) -> Element:
-        cluster: Cluster = self._model.find("clusters", uid)
+        cluster: SimulatedCluster = self._model.find("clusters", uid)
         trusted_service = document.findtext("trusted_service")
         if trusted_service == "true" and not self._attestation_server:
             raise Fault(400, "Operation Failed", _NO_ATTESTATION_SERVER)
@@ -65,7 +65,7 @@ class ClusterPaths:
         self._model.log(audit_log.CLUSTER_UPDATED, text, cluster=uid)
         return documents.cluster(cluster, edited=True)
 
-    def _update_policy(self, cluster: Cluster, document: Element) -> None:
+    def _update_policy(self, cluster: SimulatedCluster, document: Element) -> None:
         policy_id = request_documents.identifier(document, "scheduling_policy")
         if policy_id not in self._model.policies:
             # It is looked for by its name then, which is the present one's.
@@ -79,11 +79,11 @@ class ClusterPaths:
         cluster.properties = values
 
     def _features(self, query: Query, _: Element, uid: str) -> Element:
-        cluster: Cluster = self._model.find("clusters", uid)
+        cluster: SimulatedCluster = self._model.find("clusters", uid)
         return listing("cluster_features", map(documents.feature, cluster.features))
 
     def _enable_feature(self, query: Query, document: Element, uid: str) -> Element:
-        cluster: Cluster = self._model.find("clusters", uid)
+        cluster: SimulatedCluster = self._model.find("clusters", uid)
         name = document.get("id", "")
         hosts = self._model.up_hosts(cluster.id)
         if any(name not in host.features for host in hosts):

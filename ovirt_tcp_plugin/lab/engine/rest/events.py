@@ -7,7 +7,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from ovirt_tcp_plugin.lab.engine import documents, request_documents
-from ovirt_tcp_plugin.lab.engine.audit_log import EXTERNAL_EVENT_CODES, Event
+from ovirt_tcp_plugin.lab.engine.audit_log import EXTERNAL_EVENT_CODES, AuditEvent
 from ovirt_tcp_plugin.lab.engine.elements import listing
 from ovirt_tcp_plugin.lab.engine.errors import Fault, mandatory
 from ovirt_tcp_plugin.lab.engine.model import Model
@@ -27,7 +27,7 @@ class EventPaths:
 
     def __init__(self, tables: Model) -> None:
         self._model = tables
-        self._fields: dict[str, Callable[[Event], object]] = {
+        self._fields: dict[str, Callable[[AuditEvent], object]] = {
             "type": lambda row: row.code,
             "severity": lambda row: row.severity,
             "message": lambda row: row.description,

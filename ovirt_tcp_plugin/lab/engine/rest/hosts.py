@@ -10,14 +10,14 @@ from collections.abc import Callable
 from ovirt_tcp_plugin.lab.engine import documents
 from ovirt_tcp_plugin.lab.engine.elements import listing
 from ovirt_tcp_plugin.lab.engine.errors import invalid
-from ovirt_tcp_plugin.lab.engine.hosts import Hosts
-from ovirt_tcp_plugin.lab.engine.model import NOT_RUNNING, Host, Model, Vm
+from ovirt_tcp_plugin.lab.engine.hosts import HostLifecycle
+from ovirt_tcp_plugin.lab.engine.model import NOT_RUNNING, Model, SimulatedHost, SimulatedVm
 from ovirt_tcp_plugin.lab.engine.rest import search
 from ovirt_tcp_plugin.lab.engine.rest.routes import Query, Routes, all_content
 from ovirt_tcp_plugin.lab.engine.scheduling import Scheduling
 from ovirt_tcp_plugin.lab.engine.xml_text import Element
 
-_FIELDS: dict[str, Callable[[Host], object]] = {
+_FIELDS: dict[str, Callable[[SimulatedHost], object]] = {
     name: operator.attrgetter(name)
     for name in ("id", "name", "address", "status", "external_status")
 }
@@ -28,7 +28,7 @@ _ACTIONS = {"activate": "activate", "deactivate": "maintenance", "refresh": "ref
 class HostPaths:
     """`hosts`."""
 
-    def __init__(self, tables: Model, scheduling: Scheduling, hosts: Hosts) -> None:
+    def __init__(self, tables: Model, scheduling: Scheduling, hosts: HostLifecycle) -> None:
         self._model = tables
         self._scheduling = scheduling
         self._hosts = hosts
@@ -56,16 +56,18 @@ class HostPaths:
             rows.append(documents.host(host, all_content(query), vms))
         return listing("hosts", rows)
 
-    def _migration_targets(self, hosts: list[Host], vm_ids: list[str]) -> list[Host]:
+    def _migration_targets(
+        self, hosts: list[SimulatedHost], vm_ids: list[str]
+    ) -> list[SimulatedHost]:
         for vm_id in vm_ids:
             vm = self._model.find("vms", vm_id)
             targets = self._scheduling.can_schedule(vm)
             hosts = [host for host in hosts if host in targets]
         return hosts
 
-    def _running_vms(self) -> dict[str, list[Vm]]:
+    def _running_vms(self) -> dict[str, list[SimulatedVm]]:
         """Return the VMs of each host that has some."""
-        running: dict[str, list[Vm]] = {}
+        running: dict[str, list[SimulatedVm]] = {}
         for vm in self._model.vms.values():
             if vm.host and vm.status not in NOT_RUNNING:
                 running.setdefault(vm.host, []).append(vm)
@@ -77,12 +79,12 @@ class HostPaths:
 
     def _update(self, query: Query, document: Element, uid: str) -> Element:
         """Status and external status are no part of an edit: they are ignored silently."""
-        host: Host = self._model.find("hosts", uid)
+        host: SimulatedHost = self._model.find("hosts", uid)
         host.name = document.findtext("name") or host.name
         return documents.host(host, vms=self._model.vms_on(uid))
 
     def _hooks(self, query: Query, _: Element, uid: str) -> Element:
-        host: Host = self._model.find("hosts", uid)
+        host: SimulatedHost = self._model.find("hosts", uid)
         hooks: list[Element] = []
         for (point, name), checksum in host.hooks.items():
             hooks.append(documents.hook(uid, point, name, checksum))

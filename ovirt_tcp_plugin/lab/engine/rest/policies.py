@@ -19,7 +19,7 @@ from collections.abc import Callable, Sequence
 from ovirt_tcp_plugin.lab.engine import audit_log, builtin, documents, model, request_documents
 from ovirt_tcp_plugin.lab.engine.elements import listing
 from ovirt_tcp_plugin.lab.engine.errors import Fault, invalid, mandatory, refusal
-from ovirt_tcp_plugin.lab.engine.model import Model, Policy
+from ovirt_tcp_plugin.lab.engine.model import Model, SchedulingPolicy
 from ovirt_tcp_plugin.lab.engine.rest import properties
 from ovirt_tcp_plugin.lab.engine.rest.routes import Query, Routes, follows
 from ovirt_tcp_plugin.lab.engine.xml_text import Element
@@ -107,7 +107,7 @@ class PolicyPaths:
         name = document.findtext("name")
         if not name:
             raise mandatory("scheduling_policy.name")
-        policy = Policy(model.new_id(), name, document.findtext("description", ""))
+        policy = SchedulingPolicy(model.new_id(), name, document.findtext("description", ""))
         policy.properties = request_documents.properties(document, "properties") or {}
         self._validate(policy, "add")
         self._model.policies[policy.id] = policy
@@ -115,7 +115,7 @@ class PolicyPaths:
         return _document_of_policy(policy)
 
     def _update(self, query: Query, document: Element, uid: str) -> Element:
-        def edit(policy: Policy) -> None:
+        def edit(policy: SchedulingPolicy) -> None:
             policy.name = document.findtext("name", policy.name)
             policy.description = document.findtext("description", policy.description)
             values = request_documents.properties(document, "properties")
@@ -125,7 +125,7 @@ class PolicyPaths:
         return _document_of_policy(self._edit(uid, edit))
 
     def _remove(self, query: Query, _: Element, uid: str) -> Element:
-        policy: Policy = self._model.find("policies", uid)
+        policy: SchedulingPolicy = self._model.find("policies", uid)
         if policy.locked:
             raise invalid("Cannot remove Scheduling Policy. Parameters are invalid.")
         clusters = self._model.clusters.values()
@@ -142,14 +142,14 @@ class PolicyPaths:
     # Units of a policy
 
     def _units(self, query: Query, _: Element, uid: str, kind: str) -> Element:
-        policy: Policy = self._model.find("policies", uid)
+        policy: SchedulingPolicy = self._model.find("policies", uid)
         return listing(kind, _documents(policy, kind))
 
     def _add_unit(self, query: Query, document: Element, uid: str, kind: str) -> Element:
         unit_id = request_documents.identifier(document, "scheduling_policy_unit")
         number = _number(document, kind)
 
-        def edit(policy: Policy) -> None:
+        def edit(policy: SchedulingPolicy) -> None:
             unit_ids = getattr(policy, kind)
             if kind == "balances":
                 unit_ids.clear()  # there is one at most
@@ -159,7 +159,7 @@ class PolicyPaths:
         return _document(self._edit(uid, edit), kind, unit_id)
 
     def _remove_unit(self, query: Query, _: Element, uid: str, kind: str, unit_id: str) -> Element:
-        def edit(policy: Policy) -> None:
+        def edit(policy: SchedulingPolicy) -> None:
             unit_ids = getattr(policy, kind)
             if unit_id in unit_ids:  # one that is absent is no fault
                 unit_ids.remove(unit_id)
@@ -169,13 +169,13 @@ class PolicyPaths:
 
     # Edits
 
-    def _edit(self, uid: str, edit: Callable[[Policy], None]) -> Policy:
+    def _edit(self, uid: str, edit: Callable[[SchedulingPolicy], None]) -> SchedulingPolicy:
         """Change the policy in memory, then validate it, and save it only if it is valid.
 
         Raises:
             Fault: there is no such policy, or it is not valid now.
         """
-        policy: Policy = self._model.find("policies", uid)
+        policy: SchedulingPolicy = self._model.find("policies", uid)
         before = copy.deepcopy(policy)
         edit(policy)
         try:
@@ -189,7 +189,7 @@ class PolicyPaths:
         self._log(audit_log.POLICY_UPDATED, policy, "updated")
         return policy
 
-    def _validate(self, policy: Policy, verb: str) -> None:
+    def _validate(self, policy: SchedulingPolicy, verb: str) -> None:
         """Raise Fault (400) for a policy that cannot be saved (`checkAddEditValidations`)."""
         prefix = f"Cannot {verb} Scheduling Policy."
         for other in self._model.policies.values():
@@ -218,7 +218,7 @@ class PolicyPaths:
             if unit.type != _UNITS[kind].type:
                 raise invalid(f"{prefix} Policy unit doesn't implement {_UNITS[kind].title}.")
 
-    def _log(self, code: int, policy: Policy, done: str) -> None:
+    def _log(self, code: int, policy: SchedulingPolicy, done: str) -> None:
         text = f"Scheduling Policy {policy.name} was {done}. (User: {self._model.acting_name()})"
         self._model.log(code, text)
 
@@ -233,15 +233,17 @@ def _number(document: Element, kind: str) -> int:
     return 1 if kind == "weights" else 0
 
 
-def _document_of_policy(policy: Policy, filters: Sequence[Element] | None = None) -> Element:
+def _document_of_policy(
+    policy: SchedulingPolicy, filters: Sequence[Element] | None = None
+) -> Element:
     return documents.policy(policy, policy.id == builtin.NONE_POLICY, filters)
 
 
-def _documents(policy: Policy, kind: str) -> list[Element]:
+def _documents(policy: SchedulingPolicy, kind: str) -> list[Element]:
     return [_document(policy, kind, unit_id) for unit_id in getattr(policy, kind)]
 
 
-def _document(policy: Policy, kind: str, unit_id: str) -> Element:
+def _document(policy: SchedulingPolicy, kind: str, unit_id: str) -> Element:
     units = _UNITS[kind]
     numbers: dict[str, str] = {}
     if units.number:

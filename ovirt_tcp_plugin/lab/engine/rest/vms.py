@@ -12,15 +12,15 @@ from typing import Optional
 from ovirt_tcp_plugin.lab.engine import audit_log, documents, model, ovf, request_documents
 from ovirt_tcp_plugin.lab.engine.elements import boolean, listing
 from ovirt_tcp_plugin.lab.engine.errors import refusal
-from ovirt_tcp_plugin.lab.engine.model import DOWN, Cluster, Model, Vm
+from ovirt_tcp_plugin.lab.engine.model import DOWN, Model, SimulatedCluster, SimulatedVm
 from ovirt_tcp_plugin.lab.engine.ovf import Configuration
 from ovirt_tcp_plugin.lab.engine.rest import properties, search
 from ovirt_tcp_plugin.lab.engine.rest.routes import Query, Routes, all_content, follows
-from ovirt_tcp_plugin.lab.engine.vms import Vms
+from ovirt_tcp_plugin.lab.engine.vms import VmLifecycle
 from ovirt_tcp_plugin.lab.engine.xml_text import Element
 
 # Of those in `VmConditionFieldAutoCompleter`; there is none for the origin.
-_FIELDS: dict[str, Callable[[Vm], object]] = {
+_FIELDS: dict[str, Callable[[SimulatedVm], object]] = {
     "id": operator.attrgetter("id"),
     "name": operator.attrgetter("name"),
     "status": operator.attrgetter("status"),
@@ -45,7 +45,7 @@ class VmPaths:
         properties: definitions of UserDefinedVMProperties: name -> regular expression.
     """
 
-    def __init__(self, tables: Model, vms: Vms, properties: Mapping[str, str]) -> None:
+    def __init__(self, tables: Model, vms: VmLifecycle, properties: Mapping[str, str]) -> None:
         self._model = tables
         self._vms = vms
         self._user_defined = properties
@@ -69,11 +69,11 @@ class VmPaths:
 
     def _get(self, query: Query, _: Element, uid: str) -> Element:
         next_run = query.get("next_run") == "true"
-        vm: Vm = self._model.find("vms", uid)
+        vm: SimulatedVm = self._model.find("vms", uid)
         configuration = self._ovf(vm) if all_content(query) else None
         return documents.vm(vm, next_run, configuration=configuration)
 
-    def _ovf(self, vm: Vm) -> str:
+    def _ovf(self, vm: SimulatedVm) -> str:
         trusted_service = self._model.clusters[vm.cluster].trusted_service
         return ovf.write(Configuration(vm.id, vm.name, trusted_service, vm.custom_properties))
 
@@ -84,7 +84,7 @@ class VmPaths:
         if configuration is not None:
             return self._import(query, document, configuration)
         cluster = self._cluster(document)
-        vm = Vm(model.new_id(), document.findtext("name", ""), cluster.id)
+        vm = SimulatedVm(model.new_id(), document.findtext("name", ""), cluster.id)
         vm.high_availability = document.findtext("high_availability/enabled") == "true"
         vm.priority = int(document.findtext("high_availability/priority") or vm.priority)
         vm.custom_properties = self._properties(document, "add VM") or {}
@@ -101,7 +101,7 @@ class VmPaths:
         uid = model.new_id() if query.get("clone") == "true" else configuration.vm_id
         if uid in self._model.vms:
             raise refusal("Import VM failed - VM Id already exist in the system.")
-        vm = Vm(uid, document.findtext("name") or configuration.name, cluster.id)
+        vm = SimulatedVm(uid, document.findtext("name") or configuration.name, cluster.id)
         vm.custom_properties = self._matching(configuration.properties)
         self._model.vms[uid] = vm
         text = f"VM {vm.name} has been successfully imported."
@@ -110,7 +110,7 @@ class VmPaths:
             self._warn_of_trust(vm, configuration)
         return documents.vm(vm)
 
-    def _warn_of_trust(self, vm: Vm, configuration: Configuration) -> None:
+    def _warn_of_trust(self, vm: SimulatedVm, configuration: Configuration) -> None:
         """A foreign TrustedService is accepted, with a warning."""
         code = audit_log.IMPORTED_FROM_UNTRUSTED
         if configuration.trusted_service:
@@ -119,10 +119,10 @@ class VmPaths:
         self._model.log(code, text, "warning", vm=vm.id, cluster=vm.cluster)
 
     def _clone(self, query: Query, document: Element, uid: str) -> Element:
-        vm: Vm = self._model.find("vms", uid)
+        vm: SimulatedVm = self._model.find("vms", uid)
         if vm.status != DOWN:
             raise refusal("Cannot clone VM. VM is not down.")
-        copy = Vm(model.new_id(), document.findtext("vm/name", ""), vm.cluster)
+        copy = SimulatedVm(model.new_id(), document.findtext("vm/name", ""), vm.cluster)
         copy.high_availability = vm.high_availability
         copy.custom_properties = dict(vm.custom_properties)
         self._model.vms[copy.id] = copy
@@ -133,7 +133,7 @@ class VmPaths:
     # Edits
 
     def _update(self, query: Query, document: Element, uid: str) -> Element:
-        vm: Vm = self._model.find("vms", uid)
+        vm: SimulatedVm = self._model.find("vms", uid)
         custom_properties = self._properties(document, "edit VM")
         cluster_id = request_documents.identifier(document, "cluster") or vm.cluster
         if self._model.find("clusters", cluster_id).id != vm.cluster:
@@ -148,7 +148,7 @@ class VmPaths:
         self._model.log(audit_log.VM_UPDATED, text, vm=uid, cluster=cluster_id)
         return documents.vm(vm)
 
-    def _move(self, vm: Vm, cluster_id: str) -> None:
+    def _move(self, vm: SimulatedVm, cluster_id: str) -> None:
         """Another cluster: the VM leaves every affinity group (ChangeVMClusterCommand)."""
         if vm.status != DOWN:
             raise refusal("Cannot edit VM. VM is running.")
@@ -158,7 +158,7 @@ class VmPaths:
         self._leave_groups(vm.id)
 
     def _remove(self, query: Query, _: Element, uid: str) -> Element:
-        vm: Vm = self._model.find("vms", uid)
+        vm: SimulatedVm = self._model.find("vms", uid)
         if vm.status != DOWN:
             raise refusal("Cannot remove VM. VM is running.")
         del self._model.vms[uid]
@@ -172,7 +172,7 @@ class VmPaths:
     # Actions
 
     def _act(self, query: Query, document: Element, uid: str, verb: str) -> Element:
-        vm: Vm = self._model.find("vms", uid)
+        vm: SimulatedVm = self._model.find("vms", uid)
         if verb == "start":
             self._start(vm, document)
         elif verb == "suspend":
@@ -183,14 +183,14 @@ class VmPaths:
             self._vms.stop(vm)
         return documents.action(documents.bare_vm(uid), document, job=True)
 
-    def _start(self, vm: Vm, document: Element) -> None:
+    def _start(self, vm: SimulatedVm, document: Element) -> None:
         run_once = None
         changes = document.find("vm")
         if changes is not None:
             run_once = self._properties(changes, "run VM")
         self._vms.start(vm, run_once=run_once)
 
-    def _migrate(self, vm: Vm, document: Element) -> None:
+    def _migrate(self, vm: SimulatedVm, document: Element) -> None:
         target = request_documents.identifier(document, "host")
         hosts = [target] if target else None
         force = document.findtext("force") == "true"
@@ -198,9 +198,9 @@ class VmPaths:
 
     # Parts of documents
 
-    def _cluster(self, document: Element) -> Cluster:
+    def _cluster(self, document: Element) -> SimulatedCluster:
         cluster_id = request_documents.identifier(document, "cluster")
-        cluster: Cluster = self._model.find("clusters", cluster_id)
+        cluster: SimulatedCluster = self._model.find("clusters", cluster_id)
         return cluster
 
     def _properties(self, document: Element, what: str) -> Optional[dict[str, str]]:
@@ -223,7 +223,7 @@ class VmPaths:
         return matching
 
 
-def _place(vm: Vm, document: Element) -> None:
+def _place(vm: SimulatedVm, document: Element) -> None:
     if document.find("placement_policy") is None:
         return
     vm.affinity = document.findtext("placement_policy/affinity") or vm.affinity
