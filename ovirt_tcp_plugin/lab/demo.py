@@ -15,9 +15,10 @@ import click
 
 from ovirt_tcp_plugin import errors
 from ovirt_tcp_plugin.lab import site as sites
+from ovirt_tcp_plugin.lab import story
 from ovirt_tcp_plugin.lab.narrator import Narrator, StepFailed
 from ovirt_tcp_plugin.lab.site import LabSite
-from ovirt_tcp_plugin.lab.story import Story
+from ovirt_tcp_plugin.lab.story.scene import Scene
 
 # Short, so that one can watch verdicts end; long enough for this many hosts to be asked twice
 # meanwhile.
@@ -46,7 +47,7 @@ def play(hosts: int, keep: bool, as_json: bool) -> bool:
     narrator = Narrator(quiet=as_json)
     lifetime_s = LIFETIME_S + LIFETIME_PER_HOST_S * hosts
     # Ctrl-C, too: a shell that starts this in the background has it ignored.
-    before = {number: signal.signal(number, _interrupting(narrator)) for number in _ENDING}
+    handlers_before = {number: signal.signal(number, _interrupting(narrator)) for number in _ENDING}
     failure = ""
     try:
         with (
@@ -61,19 +62,22 @@ def play(hosts: int, keep: bool, as_json: bool) -> bool:
     except KeyboardInterrupt:
         failure = failure or "interrupted"
     finally:
-        for number, handler in before.items():
+        for number, handler in handlers_before.items():
             signal.signal(number, handler)
+    _print_outcome(narrator, failure, as_json)
+    return not failure
+
+
+def _print_outcome(narrator: Narrator, failure: str, as_json: bool) -> None:
     if as_json:
         outcome = {"held": not failure, "failure": failure, "steps": narrator.as_json()}
         click.echo(json.dumps(outcome, indent=2))
     elif failure:
         click.echo(f"\nThe story did not hold. {failure}", err=True)
-    return not failure
 
 
 def _stages(hosts: int) -> tuple[int, int]:
-    """Return how many hosts the stages of the startup attestation have: so many that one sees
-    two."""
+    """Return how many hosts the stages of the startup attestation have, so that there are two."""
     if hosts > 10:
         return 10, 20
     return max(hosts // 3, 1), hosts
@@ -82,7 +86,7 @@ def _stages(hosts: int) -> tuple[int, int]:
 def _play(site: LabSite, narrator: Narrator) -> str:
     """Return why a step did not hold, empty if all did."""
     try:
-        Story(site, narrator).play()
+        story.play(Scene(site, narrator))
     except (StepFailed, errors.Error) as e:
         return str(e)
     return ""

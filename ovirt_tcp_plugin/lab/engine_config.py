@@ -97,13 +97,12 @@ def _run(rows: Rows, arguments: Sequence[str]) -> bool:
     action = _VERBS.get(verb)
     if action is None:
         raise _Refused(_NO_VERB.format(arguments[0]))
-    versions = [word for word in arguments if word.startswith("--cver=")]
-    version = versions[0].partition("=")[2] if versions else ""
-    operands = [word for word in arguments[1:] if not word.startswith("-")]
-    operand = key or "".join(operands[:1])
     if action == "all":
         _print(rows, list(rows), "")
         return False
+    version = _version(arguments)
+    operands = [word for word in arguments[1:] if not word.startswith("-")]
+    operand = key or "".join(operands[:1])
     if not operand:
         missing = "key" if action == "get" else "key or value"
         raise _Refused(f"Missing {missing} for {action} action.")
@@ -114,6 +113,14 @@ def _run(rows: Rows, arguments: Sequence[str]) -> bool:
     if not equal:
         raise _Refused("Argument for set/merge action must be in format of key=value.")
     return _change(rows, key, value, version, action == "merge")
+
+
+def _version(arguments: Sequence[str]) -> str:
+    """Return the version that is asked for, empty for none."""
+    for word in arguments:
+        if word.startswith("--cver="):
+            return word.partition("=")[2]
+    return ""
 
 
 def _print(rows: Rows, keys: Sequence[str], version: str) -> None:
@@ -143,12 +150,7 @@ def _change(rows: Rows, key: str, value: str, version: str, merge: bool) -> bool
         if value == present.strip():
             sys.stdout.write("Merge operation cancelled as value is unchanged.\n")
             return False
-    if key in _MERGED and not _DEFINITIONS.fullmatch(value):
-        subject = "user defined VM properties specification"
-        text = f"Invalid syntax, {subject} should conform to {_DEFINITIONS.pattern}"
-        raise _Refused(f"Cannot set value {value} to key {key}. {text}")
-    if key.endswith(_NUMBERS) and not re.fullmatch("[+-]?[0-9]+", value):
-        raise _Refused(f"Cannot set value {value} to key {key}. ")
+    _check_value(key, value)
     if version not in rows[key]:
         reason = f"No such entry with version {version}."
         raise _Refused(f"Error setting {key}'s value. {reason}")
@@ -156,6 +158,15 @@ def _change(rows: Rows, key: str, value: str, version: str, merge: bool) -> bool
     del rows[key][version]
     rows[key][version] = value
     return True
+
+
+def _check_value(key: str, value: str) -> None:
+    if key in _MERGED and not _DEFINITIONS.fullmatch(value):
+        subject = "user defined VM properties specification"
+        text = f"Invalid syntax, {subject} should conform to {_DEFINITIONS.pattern}"
+        raise _Refused(f"Cannot set value {value} to key {key}. {text}")
+    if key.endswith(_NUMBERS) and not re.fullmatch("[+-]?[0-9]+", value):
+        raise _Refused(f"Cannot set value {value} to key {key}. ")
 
 
 def _merged(present: str, added: str, delimiter: str) -> str:

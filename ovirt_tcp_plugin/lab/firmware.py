@@ -74,26 +74,30 @@ def events(machine: Machine, images: Images, banks: Sequence[str] = BANKS) -> tu
 
 
 def _of_firmware(machine: Machine, banks: Sequence[str]) -> Iterator[Event]:
-    def event(pcr: int, kind: int, data: bytes) -> Event:
-        return measured(pcr, kind, data, banks)
-
     if machine.startup_locality:
         zeros = {bank: bytes(hashlib.new(bank).digest_size) for bank in banks}
         locality = eventlog.STARTUP_LOCALITY + bytes([machine.startup_locality])
         yield Event(0, eventlog.NO_ACTION, zeros, locality)
-    yield event(0, _S_CRTM_VERSION, _text(machine.version))
+    yield measured(0, _S_CRTM_VERSION, _text(machine.version), banks)
     place = struct.pack("<QQ", _LOAD_ADDRESS, len(machine.code))
     yield _of_content(0, _PLATFORM_FIRMWARE_BLOB, machine.code, place, banks)
     for name, content in _secure_boot(machine):
-        yield event(7, _VARIABLE_DRIVER_CONFIG, _variable(name, content))
-    yield event(7, _SEPARATOR, bytes(4))
-    yield event(1, _HANDOFF_TABLES, b"SMBIOS 3.4".ljust(64, b"\0"))
-    yield event(1, _VARIABLE_BOOT, _variable("BootOrder", struct.pack("<H", 0)))
-    yield event(1, _VARIABLE_BOOT, _variable("Boot0000", _text(r"\EFI\centos\shimx64.efi")))
-    yield event(4, _ACTION, b"Calling EFI Application from Boot Option")
+        yield measured(7, _VARIABLE_DRIVER_CONFIG, _variable(name, content), banks)
+    yield measured(7, _SEPARATOR, bytes(4), banks)
+    yield measured(1, _HANDOFF_TABLES, b"SMBIOS 3.4".ljust(64, b"\0"), banks)
+    yield from _of_boot_option(banks)
+
+
+def _of_boot_option(banks: Sequence[str]) -> Iterator[Event]:
+    order = _variable("BootOrder", struct.pack("<H", 0))
+    option = _variable("Boot0000", _text(r"\EFI\centos\shimx64.efi"))
+    yield measured(1, _VARIABLE_BOOT, order, banks)
+    yield measured(1, _VARIABLE_BOOT, option, banks)
+    yield measured(4, _ACTION, b"Calling EFI Application from Boot Option", banks)
     for pcr in range(7):
-        yield event(pcr, _SEPARATOR, bytes(4))
-    yield event(5, _GPT_EVENT, b"EFI PART".ljust(92, b"\0") + struct.pack("<Q", 0))
+        yield measured(pcr, _SEPARATOR, bytes(4), banks)
+    partitions = b"EFI PART".ljust(92, b"\0") + struct.pack("<Q", 0)
+    yield measured(5, _GPT_EVENT, partitions, banks)
 
 
 def _of_boot_loader(machine: Machine, banks: Sequence[str]) -> Iterator[Event]:

@@ -35,6 +35,13 @@ from ovirt_tcp_plugin.lab.swtpm12 import Swtpm12
 RETRY_MOST_S = 0.5
 
 
+def _chip(state: Path) -> Union[Swtpm, Swtpm12]:
+    """Return the TPM of that state: of family 1.2 if it was made so."""
+    if (state / STATE_FILE12).exists():
+        return Swtpm12(state)
+    return Swtpm(state)
+
+
 class LabHost:
     """One host. Start it in a context; leaving it ends its agent and its TPM.
 
@@ -68,11 +75,8 @@ class LabHost:
         self.state_directory.mkdir(mode=0o700, exist_ok=True)
         if tpm_state is not None and not list((directory / "tpm").glob(STATE_FILES)):
             clone(tpm_state, directory / "tpm")
-        self.banks: Sequence[str] = BANKS
-        self.swtpm: Union[Swtpm, Swtpm12] = Swtpm(directory / "tpm")
-        if (directory / "tpm" / STATE_FILE12).exists():
-            self.banks = BANKS12
-            self.swtpm = Swtpm12(directory / "tpm")
+        self.swtpm = _chip(directory / "tpm")
+        self.banks: Sequence[str] = BANKS12 if isinstance(self.swtpm, Swtpm12) else BANKS
         self.images = images or launch.make_images(directory / "boot")
         self._ak_kind = ak_kind
         self._processes = Processes(directory)

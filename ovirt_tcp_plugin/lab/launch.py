@@ -53,6 +53,39 @@ _LCP_AUTHORITIES = 0x413
 _NV_INFO = 0x414
 
 
+def hash_start_data() -> bytes:
+    """Return what the CPU hashes at the start of the launch.
+
+    That is SHA-256 of the SINIT ACM, and EDX of GETSEC[SENTER].
+    """
+    return hashlib.sha256(b"SINIT ACM of the lab").digest() + struct.pack("<I", 0)
+
+
+def _described(what: str) -> bytes:
+    return hashlib.sha256(what.encode("ascii")).digest()
+
+
+# What the launch measures that is the same on every host of this lab: (type, data).
+_CONTROL = struct.pack("<I", 0)
+_CAPABILITIES = struct.pack("<I", 0x2)
+_PCR_17_BEFORE_MLE = (
+    (eventlog.HASH_START, hash_start_data()),
+    (_BIOSAC, _described("BIOS ACM 1")),
+    (_SCRTM, _described("CPU S-CRTM status 0")),
+    (_LCP_CONTROL, _CONTROL),
+    (_LCP_DETAILS, _described("launch control policy: any")),
+    (_STM, b""),
+    (_OSSINIT_CAP, _CAPABILITIES),
+)
+_PCR_18_AFTER_PUBKEY = (
+    (_SCRTM, _described("CPU S-CRTM status 0")),
+    (_OSSINIT_CAP, _CAPABILITIES),
+    (_LCP_CONTROL, _CONTROL),
+    (_LCP_AUTHORITIES, _described("launch control policy: no authority")),
+    (_NV_INFO, _described("NV indices 01C10102 01C10103")),
+)
+
+
 @dataclasses.dataclass(frozen=True)
 class Images:
     """What a host boots: files, and the command line of each."""
@@ -110,50 +143,41 @@ def events(images: Images, banks: Sequence[str] = BANKS) -> tuple[eventlog.Event
     Raises:
         Unavailable: `lcp2_mlehash` is missing or failed.
     """
-    policy = _hash(struct.pack("<I", 0) + _hash(b"lab policy", banks[-1]), banks[-1])
+    bank = banks[-1]
+    policy = _hash(_CONTROL + _hash(b"lab policy", bank), bank)
+    kernel = module_hash(images.kernel_cmdline, images.kernel, bank)
+    initrd = module_hash(images.initrd_cmdline, images.initrd, bank)
     return (
         *_sinit_events(images, banks),
-        _module_event(17, policy, banks),
-        _module_event(18, policy, banks),
-        _module_event(17, module_hash(images.kernel_cmdline, images.kernel, banks[-1]), banks),
-        _module_event(17, module_hash(images.initrd_cmdline, images.initrd, banks[-1]), banks),
+        _module_event(17, policy, bank),
+        _module_event(18, policy, bank),
+        _module_event(17, kernel, bank),
+        _module_event(17, initrd, bank),
     )
 
 
 def _sinit_events(images: Images, banks: Sequence[str]) -> tuple[eventlog.Event, ...]:
     """Return what CPU and SINIT ACM measure before tboot runs."""
-    control = struct.pack("<I", 0)
-    capabilities = struct.pack("<I", 0x2)
-    scrtm = _described("CPU S-CRTM status 0")
-    nv_info = _described("NV indices 01C10102 01C10103")
     mle = {bank: _mle_hash(images, bank) for bank in banks}
-    pubkey = {bank: hashlib.new(bank, b"SINIT public key").digest() for bank in banks}
-
-    def event(pcr: int, kind: int, data: bytes) -> eventlog.Event:
-        return measured(pcr, kind, data, banks)
-
+    pubkey = {bank: _hash(b"SINIT public key", bank) for bank in banks}
     return (
-        event(17, eventlog.HASH_START, hash_start_data()),
-        event(17, _BIOSAC, _described("BIOS ACM 1")),
-        event(17, _SCRTM, scrtm),
-        event(17, _LCP_CONTROL, control),
-        event(17, _LCP_DETAILS, _described("launch control policy: any")),
-        event(17, _STM, b""),
-        event(17, _OSSINIT_CAP, capabilities),
+        *_measured_all(17, _PCR_17_BEFORE_MLE, banks),
         eventlog.Event(17, eventlog.MLE_HASH, mle, b""),
-        event(17, _NV_INFO, nv_info),
+        measured(17, _NV_INFO, _described("NV indices 01C10102 01C10103"), banks),
         eventlog.Event(18, _SINIT_PUBKEY, pubkey, b""),
-        event(18, _SCRTM, scrtm),
-        event(18, _OSSINIT_CAP, capabilities),
-        event(18, _LCP_CONTROL, control),
-        event(18, _LCP_AUTHORITIES, _described("launch control policy: no authority")),
-        event(18, _NV_INFO, nv_info),
+        *_measured_all(18, _PCR_18_AFTER_PUBKEY, banks),
     )
 
 
-def _module_event(pcr: int, digest: bytes, banks: Sequence[str]) -> eventlog.Event:
-    """Return what tboot logs of a module: it extends only the last bank."""
-    return eventlog.Event(pcr, eventlog.TBOOT_MODULE, {banks[-1]: digest}, b"")
+def _measured_all(
+    pcr: int, contents: Sequence[tuple[int, bytes]], banks: Sequence[str]
+) -> list[eventlog.Event]:
+    return [measured(pcr, kind, data, banks) for kind, data in contents]
+
+
+def _module_event(pcr: int, digest: bytes, bank: str) -> eventlog.Event:
+    """Return what tboot logs of a module."""
+    return eventlog.Event(pcr, eventlog.TBOOT_MODULE, {bank: digest}, b"")
 
 
 def measured(pcr: int, kind: int, data: bytes, banks: Sequence[str] = BANKS) -> eventlog.Event:
@@ -228,14 +252,6 @@ def extend(tpm: AnyTpm, event: eventlog.Event) -> None:
     tpm.execute("TPM2_PCR_Extend", 0x182, [event.pcr], [RS_PW], parameters)
 
 
-def hash_start_data() -> bytes:
-    """Return what the CPU hashes at the start of the launch.
-
-    That is SHA-256 of the SINIT ACM, and EDX of GETSEC[SENTER].
-    """
-    return hashlib.sha256(b"SINIT ACM of the lab").digest() + struct.pack("<I", 0)
-
-
 def module_hash(cmdline: str, image: Path, bank: str) -> bytes:
     """Return tboot's hash of a module, as `tb_polgen` makes it.
 
@@ -271,10 +287,6 @@ def _run_mle_hash(image_digest: str, tboot: Path, cmdline: str, bank: str) -> by
 
 def _hash(content: bytes, bank: str) -> bytes:
     return hashlib.new(bank, content).digest()
-
-
-def _described(what: str) -> bytes:
-    return hashlib.sha256(what.encode("ascii")).digest()
 
 
 def _filler(seed: str) -> bytes:

@@ -85,14 +85,34 @@ class Narrator:
         Raises:
             StepFailed: it does not within `within_s` seconds; `seen` tells what is there instead.
         """
+        if not self._holds_within(holds, within_s):
+            expected = f"expected within {within_s:.0f} s: {sentence}"
+            raise StepFailed(f"{expected}; seen: {seen()}")
+        self.check(sentence, True)
+
+    def wait_silently(
+        self,
+        what: str,
+        holds: Callable[[], bool],
+        within_s: float,
+        seen: Callable[[], object],
+    ) -> None:
+        """Wait until it holds, and say nothing.
+
+        Raises:
+            StepFailed: it does not within `within_s` seconds; `seen` tells what is there instead.
+        """
+        if not self._holds_within(holds, within_s):
+            raise StepFailed(f"{what} took longer than {within_s:.0f} s: {seen()}")
+
+    def _holds_within(self, holds: Callable[[], bool], within_s: float) -> bool:
         deadline = time.monotonic() + within_s
         while not holds():
             self.pulse()
             if time.monotonic() >= deadline:
-                expected = f"expected within {within_s:.0f} s: {sentence}"
-                raise StepFailed(f"{expected}; seen: {seen()}")
+                return False
             time.sleep(POLL_S)
-        self.check(sentence, True)
+        return True
 
     def pulse(self) -> None:
         """Raise KeyboardInterrupt if the story was interrupted.
@@ -107,17 +127,14 @@ class Narrator:
         """Return the steps as an aligned table."""
         rows = [("STEP", "HELD", "TIME", "EXPECTED")]
         for number, step in enumerate(self.steps, 1):
-            title = f"{number} {step.title}"
-            if step.held:
-                rows.append((title, "yes", f"{step.seconds:.1f} s", step.expected))
-            else:
-                rows.append((title, "NO", "-", step.expected))
-        titles = max(len(row[0]) for row in rows)
-        times = max(len(row[2]) for row in rows)
-        lines = [
-            f"{title:{titles}}  {held:4}  {seconds:{times}}  {expected}"
-            for title, held, seconds, expected in rows
-        ]
+            held = "yes" if step.held else "NO"
+            seconds = f"{step.seconds:.1f} s" if step.held else "-"
+            rows.append((f"{number} {step.title}", held, seconds, step.expected))
+        title_width = max(len(row[0]) for row in rows)
+        time_width = max(len(row[2]) for row in rows)
+        lines: list[str] = []
+        for title, held, seconds, expected in rows:
+            lines.append(f"{title:{title_width}}  {held:4}  {seconds:{time_width}}  {expected}")
         return "\n".join(lines)
 
     def as_json(self) -> list[dict[str, Any]]:

@@ -7,6 +7,7 @@ Hosts, attestation server, engine, filterd and broker, each in a process of its 
 
 from __future__ import annotations
 
+import concurrent.futures
 import contextlib
 import datetime
 import json
@@ -38,6 +39,9 @@ CONTROL_WITHIN_S = 10.0
 MAX_CONTROL_SIZE = 64 * 1024 * 1024
 
 _PYTHON = [sys.executable, "-m"]
+
+# The options of a role by section and name.
+Options = Mapping[str, Mapping[str, Any]]
 
 
 class LabSite:
@@ -95,10 +99,17 @@ class LabSite:
             host = LabHost(f"{name}.lab", self.directory / name, images=images)
             self.hosts[name] = self._stack.enter_context(host)
 
-    def enrol(self, name: str) -> None:
-        """Enrol a host with a token of its own, start its agent, and have its VDSM ask the gate."""
+    def enrolment_tokens(self) -> dict[str, str]:
+        """Return a token for each host. Raises Unavailable: a command fails."""
+        with concurrent.futures.ThreadPoolExecutor(max_workers=2) as pool:
+            return dict(zip(self.names, pool.map(self._enrolment_token, self.names)))
+
+    def _enrolment_token(self, name: str) -> str:
+        return self.run_verifier("token", "enrol", self.hosts[name].name).strip()
+
+    def enrol(self, name: str, token: str) -> None:
+        """Enrol a host, start its agent, and have its VDSM ask the gate."""
         host = self.hosts[name]
-        token = self.run_verifier("token", "enrol", host.name).strip()
         host.enrol(token, self.verifier_url, self.ca_file)
         host.install_gate(self.directory / "verdict-keys")
         host.start_agent()
@@ -107,41 +118,41 @@ class LabSite:
 
     def install_verifier(self) -> None:
         """Write the configuration, make the server's authority and the tokens."""
-        directory = self.directory / "verifier"
-        self._configure(
-            "verifier",
-            {
-                "server": {
-                    "address": "127.0.0.1",
-                    "port": self.verifier_port,
-                    "certificate": str(directory / "server.pem"),
-                    "key": str(directory / "server.key"),
-                },
-                "store": {"directory": str(directory)},
-                "enrolment": {"ek_authorities": str(self.directory / "ek-ca.d")},
-                "appraisal": {"lifetime": self.lifetime_s},
-            },
-        )
+        self._configure("verifier", self._verifier_options())
         self.run_verifier("init", "--name", "127.0.0.1")
         keys = self.directory / "verdict-keys"
         keys.mkdir()
         self.run_verifier("verdict-key", "export", str(keys))
         self._write("viewer.token", self.run_verifier("token", "add", "--role", "viewer"))
         self._write("policy.token", self.run_verifier("token", "add", "--role", "policy"))
-        self._configure(
-            "cli",
-            {
-                "verifier": {
-                    "url": self.verifier_url,
-                    "ca_file": str(self.ca_file),
-                    "token_file": str(self.config / "policy.token"),
-                },
-                "broker": {
-                    "url": f"http://127.0.0.1:{self.broker_port}",
-                    "token_file": str(self.config / "api.token"),
-                },
+        self._configure("cli", self._cli_options())
+
+    def _verifier_options(self) -> Options:
+        directory = self.directory / "verifier"
+        return {
+            "server": {
+                "address": "127.0.0.1",
+                "port": self.verifier_port,
+                "certificate": str(directory / "server.pem"),
+                "key": str(directory / "server.key"),
             },
-        )
+            "store": {"directory": str(directory)},
+            "enrolment": {"ek_authorities": str(self.directory / "ek-ca.d")},
+            "appraisal": {"lifetime": self.lifetime_s},
+        }
+
+    def _cli_options(self) -> Options:
+        return {
+            "verifier": {
+                "url": self.verifier_url,
+                "ca_file": str(self.ca_file),
+                "token_file": str(self.config / "policy.token"),
+            },
+            "broker": {
+                "url": f"http://127.0.0.1:{self.broker_port}",
+                "token_file": str(self.config / "api.token"),
+            },
+        }
 
     def start_verifier(self) -> None:
         """Start the attestation server."""
@@ -191,11 +202,7 @@ class LabSite:
 
     def start_engine(self, vms: Sequence[Mapping[str, Any]], timings: Mapping[str, float]) -> None:
         """Start the simulated engine; all hosts are Up."""
-        pki = self.directory / "pki"
-        now = datetime.datetime.now(datetime.timezone.utc)
-        certificate, key = Authority.create(pki, now).issue_server(["127.0.0.1"], now)
-        (pki / "engine.pem").write_bytes(certificate)
-        write_key(pki / "engine.key", key)
+        pki = self._make_pki()
         content = {
             "certificate": str(pki / "engine.pem"),
             "key": str(pki / "engine.key"),
@@ -210,6 +217,15 @@ class LabSite:
         self._write("engine.json", json.dumps(content, indent=2))
         command = [*_PYTHON, "ovirt_tcp_plugin.lab.engine", str(self.config / "engine.json")]
         self.processes.start("engine", command, self._engine_listens)
+
+    def _make_pki(self) -> Path:
+        """Make the engine's authority and certificate; return their directory."""
+        directory = self.directory / "pki"
+        now = datetime.datetime.now(datetime.timezone.utc)
+        certificate, key = Authority.create(directory, now).issue_server(["127.0.0.1"], now)
+        (directory / "engine.pem").write_bytes(certificate)
+        write_key(directory / "engine.key", key)
+        return directory
 
     def _engine_listens(self) -> bool:
         return listens(self.engine_port) and listens(self.control_port)
@@ -267,7 +283,7 @@ class LabSite:
             raise errors.Unavailable(request.peer, f"it answers with status {reply.status}")
         return json.loads(reply.body)["answer"]
 
-    def _broker_options(self, hooks: Path) -> Mapping[str, Mapping[str, Any]]:
+    def _broker_options(self, hooks: Path) -> Options:
         first, second = self._stages
         return {
             "engine": {
@@ -296,9 +312,9 @@ class LabSite:
         command = [*_PYTHON, module, "--config-dir", str(self.config), "run"]
         self.processes.start(name, command, lambda: listens(port))
 
-    def _configure(self, role: str, content: Mapping[str, Mapping[str, Any]]) -> None:
+    def _configure(self, role: str, options: Options) -> None:
         # JSON is YAML.
-        self._write(f"{role}.yaml", json.dumps(content, indent=2))
+        self._write(f"{role}.yaml", json.dumps(options, indent=2))
 
     def _write(self, name: str, content: str) -> None:
         path = self.config / name

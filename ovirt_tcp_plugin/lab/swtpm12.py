@@ -55,9 +55,7 @@ def manufacture(vendor: Vendor, state: Path, owner: bytes = WELL_KNOWN) -> None:
 
 def take_ownership(tpm: Tpm12, owner: bytes) -> None:
     """Give the TPM an owner and a new SRK (TPM_TakeOwnership, Part 3, 6.1). Raises Unavailable."""
-    answer = tpm.execute("TPM_ReadPubek", 0x7C, parameters=os.urandom(tpm12.DIGEST_SIZE))
-    ek = tpm12.parse_public_key(answer.take(answer.left - tpm12.DIGEST_SIZE)).key
-    key = rsa.RSAPublicNumbers(ek.exponent, ek.modulus).public_key()
+    key = _read_endorsement_key(tpm)
     # SHA-1: a TPM 1.2 has no other.
     oaep = padding.OAEP(padding.MGF1(hashes.SHA1()), hashes.SHA1(), b"TCPA")  # noqa: S303
     parameters = struct.pack(">H", _PID_OWNER)
@@ -68,3 +66,11 @@ def take_ownership(tpm: Tpm12, owner: bytes) -> None:
         tpm12.USAGE_STORAGE, tpm12.ES_RSAES_OAEP, tpm12.SS_NONE, tpm12.AUTH_ALWAYS
     )
     tpm.execute("TPM_TakeOwnership", 0x0D, (), parameters, [tpm.plain_session(owner)])
+
+
+def _read_endorsement_key(tpm: Tpm12) -> rsa.RSAPublicKey:
+    nonce = os.urandom(tpm12.DIGEST_SIZE)
+    answer = tpm.execute("TPM_ReadPubek", 0x7C, parameters=nonce)
+    # A checksum over key and nonce follows.
+    ek = tpm12.parse_public_key(answer.take(answer.left - tpm12.DIGEST_SIZE)).key
+    return rsa.RSAPublicNumbers(ek.exponent, ek.modulus).public_key()

@@ -71,18 +71,9 @@ def run_hooks(
         for script in sorted((hooks / point).glob("*")):
             if not os.access(script, os.X_OK):
                 continue  # silently, as VDSM does
-            process = subprocess.run(
-                [script],
-                stdin=subprocess.DEVNULL,
-                stdout=subprocess.DEVNULL,
-                stderr=subprocess.PIPE,
-                env=environment,
-                check=False,
-            )
-            status = process.returncode
+            status, text = _run(script, environment)
             statuses.append(status)
             if any(statuses):
-                text = process.stderr.decode("utf-8", "replace").strip()
                 failure = text or f"{script.name}: status {status}"
             if status == ERROR_AND_STOP:
                 break
@@ -90,6 +81,19 @@ def run_hooks(
     if point not in RAISING:
         failure = ""
     return HookOutcome(changed, failure, tuple(statuses))
+
+
+def _run(script: Path, environment: Mapping[str, str]) -> tuple[int, str]:
+    """Return a script's exit status, and what it wrote to stderr."""
+    process = subprocess.run(
+        [script],
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        env=environment,
+        check=False,
+    )
+    return process.returncode, process.stderr.decode("utf-8", "replace").strip()
 
 
 def install(script: Path, hooks: Path, point: str, **places: object) -> Path:

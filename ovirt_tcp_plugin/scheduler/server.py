@@ -30,6 +30,7 @@ from collections.abc import Callable, Sequence
 from typing import Optional
 
 from ovirt_tcp_plugin.scheduler import fairness, http1, owners, xmlrpc
+from ovirt_tcp_plugin.scheduler.connections import Connection, Connections, User
 
 log = logging.getLogger("filterd")
 
@@ -42,8 +43,6 @@ MAX_CONNECTIONS = 2000
 # Longer than the JVM keeps an idle connection (5 s), and than it may collect garbage within a call.
 QUIET_S = 30.0
 READ_SIZE = 65536
-# A call for six hundred hosts.
-SHORT_SIZE = 32768
 MAX_LONG_BYTES = 32 * 1024 * 1024
 # Beyond it a body is not even read.
 MAX_DISCARDED_SIZE = 64 * 1024 * 1024
@@ -56,62 +55,6 @@ TELL_EVERY_S = 1.0
 # No descriptor or no memory is left.
 NO_ROOM = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM})
 _RESET = struct.pack("ii", 1, 0)
-
-
-class User(fairness.Member):
-    """A user of this machine and its connections, each set in the order in which they came into it.
-
-    Attributes:
-        quiet: those without a complete request.
-        long: of these, those that hold more than SHORT_SIZE.
-        long_bytes: what all hold that hold more than that.
-        turns: of those that have something to do.
-    """
-
-    def __init__(self, uid: Optional[int]) -> None:
-        super().__init__()
-        self.uid = uid
-        self.connections: dict[Connection, None] = {}
-        self.quiet: dict[Connection, None] = {}
-        self.long: dict[Connection, None] = {}
-        self.long_bytes = 0
-        self.turns: fairness.Turns[Connection] = fairness.Turns()
-
-
-class Connection(fairness.Member):
-    """A peer, and how far its request or answer is.
-
-    Attributes:
-        since: when it connected, began its request or was answered, on the loop's clock.
-        received: bytes that are not used yet.
-        head: of the request whose body is awaited or complete.
-        to_discard: how much has still to come of a body that is too long.
-        body: of a complete request that waits for its turn.
-        unsent: what is left of an answer.
-        is_blocked: whether the peer takes no more of it for now; nothing is read from it then.
-        is_ending: whether the last answer was given: what still comes is thrown away.
-        long_bytes: what it holds of the room that is shared.
-    """
-
-    def __init__(self, peer: socket.socket, user: User, since: float) -> None:
-        super().__init__()
-        self.socket = peer
-        self.user = user
-        self.number = peer.fileno()
-        self.since = since
-        self.received = bytearray()
-        self.head: Optional[http1.Head] = None
-        self.to_discard = 0
-        self.body: Optional[bytes] = None
-        self.unsent = memoryview(b"")
-        self.is_blocked = False
-        self.is_ending = False
-        self.is_open = True
-        self.long_bytes = 0
-
-    def holds(self) -> int:
-        """Return how many bytes this process keeps for it."""
-        return len(self.received) + len(self.body or b"") + len(self.unsent)
 
 
 class Server:
@@ -136,10 +79,8 @@ class Server:
         for listener in listeners:
             self._listen(listener)
         self._owners = owners.Owners()
-        self._users: dict[Optional[int], User] = {}
-        self._connections: dict[int, Connection] = {}
+        self._connections = Connections()
         self._turns: fairness.Turns[User] = fairness.Turns()
-        self._long_bytes = 0
         self._next_turn: Optional[asyncio.Handle] = None
         self._buffer = memoryview(bytearray(READ_SIZE))
         self._ended: collections.Counter[tuple[str, Optional[int]]] = collections.Counter()
@@ -152,7 +93,7 @@ class Server:
         if self._next_turn is not None:
             self._next_turn.cancel()
         self._loop.remove_reader(self._epoll)
-        for connection in list(self._connections.values()):
+        for connection in self._connections.all():
             self._close(connection)
         for listener in self._listeners.values():
             listener.close()
@@ -177,10 +118,11 @@ class Server:
         """See who has something to do, and give turns, for TURN_S."""
         self._next_turn = None
         for number, _ in self._epoll.poll(0, EVENTS_PER_TURN):
+            connection = self._connections.find(number)
             if number in self._listeners:
                 self._accept(self._listeners[number])
-            elif number in self._connections:
-                self._wait_for_turn(self._connections[number])
+            elif connection is not None:
+                self._wait_for_turn(connection)
         # Time of the processor: on a busy machine nobody pays for what others do meanwhile.
         end = time.thread_time() + TURN_S
         while self._turns and time.thread_time() < end:
@@ -238,20 +180,13 @@ class Server:
         if len(self._connections) >= MAX_CONNECTIONS:
             self._make_room()
         peer.setblocking(False)
-        user = self._users.get(uid)
-        if user is None:
-            user = self._users[uid] = User(uid)
-        connection = Connection(peer, user, self._loop.time())
-        self._connections[connection.number] = connection
-        user.connections[connection] = None
-        user.quiet[connection] = None
+        self._connections.add(peer, uid, self._loop.time())
         self._epoll.register(peer, select.EPOLLIN)
 
     def _make_room(self) -> None:
-        """End the connection that is quiet for longest, of the user who has most."""
-        user = max(self._users.values(), key=lambda user: len(user.connections), default=None)
-        if user is not None:
-            self._end(next(iter(user.quiet or user.connections)), "too_many")
+        connection = self._connections.most_dispensable()
+        if connection is not None:
+            self._end(connection, "too_many")
 
     # Requests
 
@@ -270,7 +205,7 @@ class Server:
             self._discard(connection, count)
         elif not connection.is_ending:
             if connection.head is None and not connection.received:
-                self._renew(connection)
+                self._connections.renew(connection, self._loop.time())
             connection.received += self._buffer[:count]
             self._take(connection)
         return count == READ_SIZE or connection.body is not None
@@ -294,7 +229,7 @@ class Server:
         with memoryview(received) as view:
             connection.body = bytes(view[: head.body_length])
         del received[: head.body_length]
-        del connection.user.quiet[connection]
+        self._connections.make_busy(connection)
 
     def _take_head(self, connection: Connection) -> None:
         received = connection.received
@@ -344,7 +279,7 @@ class Server:
         except OSError:
             self._close(connection)
             return
-        self._renew(connection)
+        self._connections.renew(connection, self._loop.time())
         if connection.is_blocked is not bool(connection.unsent):
             connection.is_blocked = bool(connection.unsent)
             event = select.EPOLLOUT if connection.is_blocked else select.EPOLLIN
@@ -355,33 +290,15 @@ class Server:
 
     # Ends
 
-    def _renew(self, connection: Connection) -> None:
-        """Something new happened to it: it is the last that has to go."""
-        connection.since = self._loop.time()
-        connection.user.quiet.pop(connection, None)
-        connection.user.quiet[connection] = None
-
     def _share(self, connection: Connection) -> None:
         """Count what it holds of the shared room, and see that this is enough for all."""
-        held = connection.holds()
-        self._count(connection, held if held > SHORT_SIZE else 0)
-        if connection.long_bytes and connection.body is None:
-            connection.user.long.setdefault(connection)
-        else:
-            connection.user.long.pop(connection, None)
-        while self._long_bytes > MAX_LONG_BYTES:
-            holders = [user for user in self._users.values() if user.long]
-            if not holders:
+        self._connections.count(connection)
+        while self._connections.long_bytes > MAX_LONG_BYTES:
+            oldest = self._connections.oldest_long()
+            if oldest is None:
                 # All of it is in requests that are complete, and will be answered soon.
                 break
-            user = max(holders, key=lambda user: user.long_bytes)
-            self._end(next(iter(user.long)), "too_long")
-
-    def _count(self, connection: Connection, long_bytes: int) -> None:
-        more = long_bytes - connection.long_bytes
-        connection.long_bytes = long_bytes
-        connection.user.long_bytes += more
-        self._long_bytes += more
+            self._end(oldest, "too_long")
 
     def _end(self, connection: Connection, reason: str) -> None:
         self._ended[reason, connection.user.uid] += 1
@@ -389,27 +306,13 @@ class Server:
         self._close(connection)
 
     def _close(self, connection: Connection) -> None:
-        connection.is_open = False
-        self._count(connection, 0)
-        # It may still wait for its turn, and must not keep its bytes until then.
-        connection.received.clear()
-        connection.body = None
-        connection.unsent = memoryview(b"")
-        del self._connections[connection.number]
-        user = connection.user
-        del user.connections[connection]
-        user.quiet.pop(connection, None)
-        user.long.pop(connection, None)
-        if not user.connections:
-            del self._users[user.uid]
+        self._connections.remove(connection)
         connection.socket.close()
 
     def _look_after(self) -> None:
         """End what is quiet for too long, and tell what was ended."""
-        before = self._loop.time() - QUIET_S
-        for user in list(self._users.values()):
-            while user.quiet and next(iter(user.quiet)).since < before:
-                self._end(next(iter(user.quiet)), "quiet")
+        for connection in self._connections.quiet_since(self._loop.time() - QUIET_S):
+            self._end(connection, "quiet")
         for (reason, uid), count in self._ended.items():
             log.warning(
                 "connections ended reason=%s user=%s count=%d",

@@ -12,7 +12,8 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from ovirt_tcp_plugin.lab.engine.server import Config, EngineSimulator
+from ovirt_tcp_plugin.lab.engine.config import Config
+from ovirt_tcp_plugin.lab.engine.server import EngineSimulator
 from tests.broker.site import make_pools
 
 PASSWORD = "of the engine"

@@ -170,7 +170,7 @@ class Administrator:
             with contextlib.suppress(ovirtsdk4.Error):
                 connection.close(logout=False)
 
-    def _act(self, service: Any, vm: model.Vm) -> None:
+    def _act(self, service: Any, vm: model.SimulatedVm) -> None:
         if vm.status == "down":
             service.start()
         elif vm.status == "up" and not vm.high_availability and self._dice.random() < 0.5:

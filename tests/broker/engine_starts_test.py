@@ -13,8 +13,9 @@ import pytest
 
 from ovirt_tcp_plugin.lab.engine.audit_log import ENFORCEMENT_STARTED
 from ovirt_tcp_plugin.lab.engine.clock import ManualClock
-from ovirt_tcp_plugin.lab.engine.model import Unit
-from ovirt_tcp_plugin.lab.engine.server import Config, EngineSimulator
+from ovirt_tcp_plugin.lab.engine.config import Config
+from ovirt_tcp_plugin.lab.engine.model import PolicyUnit
+from ovirt_tcp_plugin.lab.engine.server import EngineSimulator
 from ovirt_tcp_plugin.lab.processes import Processes
 from tests import soak
 from tests.broker import filterd
@@ -40,7 +41,7 @@ def engine_asking(pki: Path, url: str) -> EngineSimulator:
     return EngineSimulator(config, ManualClock())
 
 
-def unit_of(engine: EngineSimulator) -> Unit:
+def unit_of(engine: EngineSimulator) -> PolicyUnit:
     return next(unit for unit in engine.model.units.values() if not unit.internal)
 
 

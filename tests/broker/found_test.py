@@ -490,7 +490,7 @@ class TestEvents:
         )
         self.running(site)
         site.engine.faults.answers = [AnswerFault(faults.HTML, "GET", "api/vms")]
-        vm = model.Vm(model.new_id(), "late", site.cluster)
+        vm = model.SimulatedVm(model.new_id(), "late", site.cluster)
         site.engine.model.vms[vm.id] = vm
         site.engine.model.log(audit_log.VM_ADDED, "VM late was created.", vm=vm.id)
         until(lambda: site.wall() and vm.id in site.wall().vms)  # type: ignore[union-attr]

@@ -91,7 +91,7 @@ class Lines:
             processes.stop("filterd")
         self.vm("resume").status = "suspended"
 
-    def vm(self, name: str) -> model.Vm:
+    def vm(self, name: str) -> model.SimulatedVm:
         return next(one for one in self.engine.model.vms.values() if one.name == name)
 
     def turn_bad(self) -> None:
@@ -110,7 +110,9 @@ class Lines:
             until(lambda: self.site.host(BAD).status == "maintenance")
 
     def try_all(self, connection: ovirtsdk4.Connection) -> None:
-        made = model.Vm(model.new_id(), NEW, self.site.cluster, pinned_to=(self.site.host(BAD).id,))
+        made = model.SimulatedVm(
+            model.new_id(), NEW, self.site.cluster, pinned_to=(self.site.host(BAD).id,)
+        )
         self.engine.model.vms[made.id] = made
         for name in (NEW, "start", "resume", "migration"):
             service = connection.system_service().vms_service().vm_service(self.vm(name).id)

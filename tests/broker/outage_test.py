@@ -34,7 +34,7 @@ class Administrator:
     """Tries to start a VM that is down, again and again, through the real SDK, and stops it when it
     runs."""
 
-    def __init__(self, site: Site, vm: model.Vm) -> None:
+    def __init__(self, site: Site, vm: model.SimulatedVm) -> None:
         self._site, self._vm, self._over = site, vm, threading.Event()
         self._thread = threading.Thread(target=self._work)
         self._thread.start()

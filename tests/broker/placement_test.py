@@ -102,7 +102,7 @@ class Cell:
             until(lambda: site.inside() == set() and site.asked_for("h2.lab"))
         until(lambda: bool(site.told("is untrusted")) is bad)
 
-    def vm(self, name: str) -> model.Vm:
+    def vm(self, name: str) -> model.SimulatedVm:
         return next(one for one in self.site.engine.model.vms.values() if one.name == name)
 
     def service(self, name: str) -> Any:
@@ -147,7 +147,7 @@ class Cell:
     def start_for_the_first_time(self, run_once: bool) -> str:
         """Start a VM that the broker has never seen; return its name."""
         name, engine = f"new-{run_once}", self.site.engine
-        made = model.Vm(
+        made = model.SimulatedVm(
             model.new_id(), name, self.site.cluster, pinned_to=(self.site.host(CANDIDATE).id,)
         )
         engine.model.vms[made.id] = made

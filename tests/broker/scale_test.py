@@ -78,7 +78,7 @@ class TestCalls:
         assert edits(site) == 1
 
     def test_a_wall_whose_member_is_refused_is_made_empty_and_filled(self, site: Site) -> None:
-        elsewhere = model.Cluster(model.new_id(), "Elsewhere")
+        elsewhere = model.SimulatedCluster(model.new_id(), "Elsewhere")
         site.engine.model.clusters[elsewhere.id] = elsewhere
         create, refused = Engine.create_wall, []
 

@@ -92,7 +92,7 @@ class TestUntrusted:
         seen: list[tuple[bool, bool]] = []
         deactivate = site.engine.hosts.deactivate
 
-        def watched(host: model.Host, reason: str) -> None:
+        def watched(host: model.SimulatedHost, reason: str) -> None:
             seen.append((host.name in site.inside(), host.name in site.trusted_in_snapshot()))
             deactivate(host, reason)
 
@@ -123,7 +123,7 @@ class TestUntrusted:
         site.start()
         until(lambda: site.inside() == EVERYBODY)
 
-        def refuse(host: model.Host, reason: str) -> None:
+        def refuse(host: model.SimulatedHost, reason: str) -> None:
             text = "Host is already in Maintenance mode."
             raise Fault(
                 409, "Operation Failed", f"[Cannot switch Host to Maintenance mode. {text}]"
@@ -228,7 +228,7 @@ class TestEngine:
     def test_a_new_vm_is_put_behind_the_wall(self, site: Site) -> None:
         site.start()
         until(lambda: site.inside() == EVERYBODY)
-        vm = model.Vm(model.new_id(), "late", site.cluster)
+        vm = model.SimulatedVm(model.new_id(), "late", site.cluster)
         site.engine.model.vms[vm.id] = vm
         until(lambda: site.wall() and vm.id in site.wall().vms)  # type: ignore[union-attr]
 

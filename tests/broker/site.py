@@ -26,8 +26,9 @@ from ovirt_tcp_plugin.broker.workers.vm_monitor import VmMonitor
 from ovirt_tcp_plugin.clock import Clock
 from ovirt_tcp_plugin.engine.client import Engine
 from ovirt_tcp_plugin.lab.engine import builtin, model
-from ovirt_tcp_plugin.lab.engine.audit_log import Event
-from ovirt_tcp_plugin.lab.engine.server import Config, EngineSimulator
+from ovirt_tcp_plugin.lab.engine.audit_log import AuditEvent
+from ovirt_tcp_plugin.lab.engine.config import Config
+from ovirt_tcp_plugin.lab.engine.server import EngineSimulator
 from ovirt_tcp_plugin.messages.result import Level
 from ovirt_tcp_plugin.placement import snapshot
 from ovirt_tcp_plugin.placement.inventory import PERMITS, wall_name
@@ -156,13 +157,13 @@ class Site:
         wall = self.wall()
         return {self.engine.model.hosts[one].name for one in wall.hosts} if wall else set()
 
-    def host(self, name: str) -> model.Host:
+    def host(self, name: str) -> model.SimulatedHost:
         return next(one for one in self.engine.model.hosts.values() if one.name == name)
 
     def statuses(self) -> dict[str, str]:
         return {one.name: one.status for one in self.engine.model.hosts.values()}
 
-    def told(self, part: str) -> list[Event]:
+    def told(self, part: str) -> list[AuditEvent]:
         return [
             one
             for one in self.engine.model.events
@@ -218,10 +219,10 @@ def make_pools(tables: model.Model) -> None:
     tables.roles["smallest"] = model.Role("smallest", "ovirt-tcp", set(PERMITS.values()))
     for user in tables.users.values():
         user.roles.add("smallest")
-    unit = model.Unit(model.new_id(), "TrustedHosts", "filter", internal=False)
+    unit = model.PolicyUnit(model.new_id(), "TrustedHosts", "filter", internal=False)
     tables.units[unit.id] = unit
     none = tables.policies[builtin.NONE_POLICY]
-    policy = model.Policy(
+    policy = model.SchedulingPolicy(
         model.new_id(), "trusted", filters=[*none.filters, unit.id], balances=none.balances
     )
     tables.policies[policy.id] = policy

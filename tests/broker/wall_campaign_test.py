@@ -53,7 +53,7 @@ class Campaign:
     def wall(self) -> model.AffinityGroup:
         return self.walls()[0]
 
-    def a_host(self) -> model.Host:
+    def a_host(self) -> model.SimulatedHost:
         return self.site.host(self.random.choice(sorted(EVERYBODY)))
 
     def weaken(self) -> None:

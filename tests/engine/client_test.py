@@ -24,8 +24,9 @@ from ovirt_tcp_plugin.engine import client
 from ovirt_tcp_plugin.engine.client import Engine
 from ovirt_tcp_plugin.lab.engine import model
 from ovirt_tcp_plugin.lab.engine.builtin import NONE_POLICY
-from ovirt_tcp_plugin.lab.engine.model import AffinityLabel, Cluster, Rule
-from ovirt_tcp_plugin.lab.engine.server import Config, EngineSimulator
+from ovirt_tcp_plugin.lab.engine.config import Config
+from ovirt_tcp_plugin.lab.engine.model import AffinityLabel, Rule, SimulatedCluster
+from ovirt_tcp_plugin.lab.engine.server import EngineSimulator
 from ovirt_tcp_plugin.placement.inventory import Notice, wall_name
 from ovirt_tcp_plugin.verifier.authority import Authority, write_key
 
@@ -158,7 +159,7 @@ class TestReading:
     ) -> None:
         _, hosts, vms = ids(simulator)
         for n in range(20):
-            cluster = model.Cluster(model.new_id(), f"pool{n}")
+            cluster = model.SimulatedCluster(model.new_id(), f"pool{n}")
             simulator.model.clusters[cluster.id] = cluster
         (first, *_) = simulator.model.clusters
         engine.create_wall(first, hosts.values(), vms.values())
@@ -301,7 +302,7 @@ class TestWall:
 
     def test_each_pool_can_have_its_own(self, engine: Engine, simulator: EngineSimulator) -> None:
         """The engine refuses a second affinity group of one name, in whatever cluster."""
-        second = Cluster("11111111-1111-1111-1111-111111111111", "Second")
+        second = SimulatedCluster("11111111-1111-1111-1111-111111111111", "Second")
         simulator.model.clusters[second.id] = second
         walls = {cluster: engine.create_wall(cluster) for cluster in simulator.model.clusters}
         assert {cluster: wall.id for cluster, wall in engine.listing().walls.items()} == walls

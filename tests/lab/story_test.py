@@ -1,7 +1,9 @@
 # SPDX-FileCopyrightText: The ovirt_tcp_plugin developers
 # SPDX-License-Identifier: Apache-2.0
-"""The whole chain, as the demo plays it: real processes, real quotes, the real SDK. Each step is a
-test."""
+"""The whole chain, as the demo plays it: real processes, real quotes, the real SDK.
+
+Each step is a test.
+"""
 
 from __future__ import annotations
 
@@ -16,24 +18,24 @@ from pathlib import Path
 import pytest
 
 from ovirt_tcp_plugin.lab import site as sites
-from ovirt_tcp_plugin.lab import story as stories
+from ovirt_tcp_plugin.lab import story
 from ovirt_tcp_plugin.lab.narrator import Narrator, StepFailed
 from ovirt_tcp_plugin.lab.site import LabSite
-from ovirt_tcp_plugin.lab.story import Story
+from ovirt_tcp_plugin.lab.story.scene import SMALLEST, Scene
 
 
 @pytest.fixture(scope="module")
-def story() -> Iterator[Story]:
+def scene() -> Iterator[Scene]:
     with (
         sites.temporary_directory() as directory,
-        LabSite(directory, stories.SMALLEST, 6.0, (2, 6)) as site,
+        LabSite(directory, SMALLEST, 6.0, (2, 6)) as site,
     ):
-        yield Story(site, Narrator(quiet=True))
+        yield Scene(site, Narrator(quiet=True))
 
 
-@pytest.mark.parametrize("step", stories.STEPS, ids=lambda step: step.__name__)
-def test_every_step_holds(story: Story, step: Callable[[Story], None]) -> None:
-    step(story)
+@pytest.mark.parametrize("step", story.STEPS, ids=lambda step: step.__name__)
+def test_every_step_holds(scene: Scene, step: Callable[[Scene], None]) -> None:
+    step(scene)
 
 
 def test_a_check_that_does_not_hold_fails_its_step() -> None:
@@ -46,16 +48,31 @@ def test_a_check_that_does_not_hold_fails_its_step() -> None:
     assert "NO" in narrator.table()
 
 
+@pytest.fixture
+def demo(tmp_path: Path) -> Iterator[subprocess.Popen[str]]:
+    """A demo that has started the attestation server, with its directory in `tmp_path`."""
+    command = [sys.executable, "-m", "ovirt_tcp_plugin.admin.cli", "demo"]
+    environment = {**os.environ, "TMPDIR": str(tmp_path)}
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment) as process:
+        try:
+            assert process.stdout is not None
+            for line in process.stdout:
+                if "attestation server answers" in line:
+                    break
+            yield process
+        finally:
+            process.kill()
+
+
 def _lab_processes() -> list[str]:
-    found = subprocess.run(
+    listing = subprocess.run(
         ["pgrep", "-fa", "ovirt_tcp_plugin|swtpm"], capture_output=True, text=True, check=False
     )
-    return found.stdout.splitlines()
+    return listing.stdout.splitlines()
 
 
 def _wait_until_all_are_gone(directory: Path) -> None:
-    """A child that was being started dies with the demo, by the kernel's hand: at once, but not in
-    the same instant."""
+    """A child that was being started dies with the demo: at once, but not in the same instant."""
     deadline = time.monotonic() + 5
     while left := [line for line in _lab_processes() if str(directory) in line]:
         assert time.monotonic() < deadline, left
@@ -64,32 +81,19 @@ def _wait_until_all_are_gone(directory: Path) -> None:
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM], ids=["Ctrl-C", "SIGTERM"])
 def test_a_demo_that_is_interrupted_leaves_nothing_behind(
-    tmp_path: Path, number: signal.Signals
+    tmp_path: Path, demo: subprocess.Popen[str], number: signal.Signals
 ) -> None:
-    command = [sys.executable, "-m", "ovirt_tcp_plugin.admin.cli", "demo"]
-    environment = {**os.environ, "TMPDIR": str(tmp_path)}
-    demo = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment)
-    assert demo.stdout is not None
-    for line in demo.stdout:
-        if "attestation server answers" in line:
-            break
     demo.send_signal(number)
-    demo.stdout.read()
-    assert demo.wait(20) == 1
-    demo.stdout.close()
+    # Also reads what it still prints, which would fill the pipe.
+    demo.communicate(timeout=20)
+    assert demo.returncode == 1
     _wait_until_all_are_gone(tmp_path)
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_demo_that_is_killed_leaves_no_process_behind(tmp_path: Path) -> None:
-    command = [sys.executable, "-m", "ovirt_tcp_plugin.admin.cli", "demo"]
-    environment = {**os.environ, "TMPDIR": str(tmp_path)}
-    demo = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment)
-    assert demo.stdout is not None
-    for line in demo.stdout:
-        if "attestation server answers" in line:
-            break
+def test_a_demo_that_is_killed_leaves_no_process_behind(
+    tmp_path: Path, demo: subprocess.Popen[str]
+) -> None:
     demo.kill()
     demo.wait()
-    demo.stdout.close()
     _wait_until_all_are_gone(tmp_path)

@@ -105,7 +105,7 @@ def test_a_body_that_is_too_long_is_thrown_away_and_the_connection_goes_on(
         peer.sendall(request(b"x" * 5_000_000) + request(b"next"))
         assert b"refused: a call longer" in read_answer(peer)[1]
         assert read_answer(peer)[1] == b"answer to next"
-        running.until(lambda: running.server._long_bytes == 0)
+        running.until(lambda: running.server._connections.long_bytes == 0)
 
 
 @pytest.mark.parametrize(
@@ -208,12 +208,12 @@ def test_beyond_the_most_bytes_the_oldest_ends_of_the_user_who_holds_most(
     half = request(b"x" * 250_000, 500_000)
     with connect_as_engine(running, users) as engine:
         engine.sendall(half)
-        running.until(lambda: running.server._long_bytes >= 250_000)
+        running.until(lambda: running.server._connections.long_bytes >= 250_000)
         others = [running.connect() for _ in range(10)]
         for other in others:
             other.sendall(half)
         running.until_open(4)
-        assert running.server._long_bytes <= 1_000_000
+        assert running.server._connections.long_bytes <= 1_000_000
         engine.sendall(b"x" * 250_000)
         assert len(read_answer(engine)[1]) == len(b"answer to ") + 500_000
         for other in others:

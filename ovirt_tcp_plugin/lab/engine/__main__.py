@@ -10,7 +10,8 @@ import signal
 import sys
 from pathlib import Path
 
-from ovirt_tcp_plugin.lab.engine.server import Config, EngineSimulator
+from ovirt_tcp_plugin.lab.engine.config import Config
+from ovirt_tcp_plugin.lab.engine.server import EngineSimulator
 
 
 def main() -> None:

@@ -1,59 +1,82 @@
 # SPDX-FileCopyrightText: The ovirt_tcp_plugin developers
 # SPDX-License-Identifier: Apache-2.0
-"""What affinity of VMs to hosts means: the filter, and whom the enforcer may move.
+"""What affinity of VMs to hosts means: the filter, and which VMs the enforcer may move.
 
 Sources: `VmToHostAffinityFilterPolicyUnit`, `AffinityRulesEnforcer`, `AffinityRulesUtils`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from typing import Any
 
-from ovirt_tcp_plugin.lab.engine.model import UP, AffinityGroup, Cluster, Host, Model, Vm
+from ovirt_tcp_plugin.lab.engine.model import (
+    UP,
+    AffinityGroup,
+    Model,
+    SimulatedCluster,
+    SimulatedHost,
+    SimulatedVm,
+)
 
 
-def allowed(tables: Model, vm: Vm, hosts: Iterable[Host]) -> list[Host]:
-    """Return the hosts that the enforcing groups of a VM leave. An empty list of a positive rule
-    rejects every host."""
+def allowed(tables: Model, vm: SimulatedVm, hosts: Iterable[SimulatedHost]) -> list[SimulatedHost]:
+    """Return the hosts that the enforcing groups of a VM leave.
+
+    An empty list of a positive rule rejects every host.
+    """
     left = list(hosts)
-    for group in tables.groups.values():
-        rule = group.hosts_rule
-        if group.cluster != vm.cluster or not (rule.enabled and rule.enforcing):
-            continue
+    for group in _enforcing_groups(tables, vm.cluster):
         host_ids, vm_ids = tables.members(group)
         if vm.id in vm_ids:
-            left = [host for host in left if (host.id in host_ids) is rule.positive]
+            left = [host for host in left if (host.id in host_ids) is group.hosts_rule.positive]
     return left
 
 
-def violators(tables: Model, cluster: Cluster) -> list[Vm]:
-    """Return the VMs of a cluster that run where an enforcing group forbids it and that may be
-    moved.
+def _enforcing_groups(tables: Model, cluster_id: str) -> list[AffinityGroup]:
+    groups = [group for group in tables.groups.values() if group.cluster == cluster_id]
+    return [group for group in groups if _enforces(group)]
+
+
+def _enforces(group: AffinityGroup) -> bool:
+    return group.hosts_rule.enabled and group.hosts_rule.enforcing
+
+
+def violators(tables: Model, cluster: SimulatedCluster) -> list[SimulatedVm]:
+    """Return the VMs that run where an enforcing group of their cluster forbids it, and may move.
 
     A group without hosts moves nobody, and nobody is moved while any VM of the cluster migrates.
     """
     if any(vm.migrating_to for vm in tables.vms.of(cluster.id)):
         return []
-    violations: dict[str, int] = {}
-    for group in tables.groups.values():
-        rule = group.hosts_rule
-        if group.cluster != cluster.id or not (rule.enabled and rule.enforcing):
+    violations: Counter[str] = Counter()
+    for group in _enforcing_groups(tables, cluster.id):
+        violations.update(_violators_of(tables, group))
+
+    def rank(vm: SimulatedVm) -> tuple[int, str]:
+        return violations[vm.id], vm.name
+
+    vms = [tables.vms[uid] for uid in violations]
+    return sorted(filter(_may_move, vms), key=rank)
+
+
+def _violators_of(tables: Model, group: AffinityGroup) -> list[str]:
+    host_ids, vm_ids = tables.members(group)
+    violators: list[str] = []
+    if not host_ids:
+        return violators
+    for vm_id in vm_ids:
+        vm = tables.vms.get(vm_id)
+        if vm is None or not vm.host:
             continue
-        host_ids, vm_ids = tables.members(group)
-        if not host_ids:
-            continue
-        for vm in (tables.vms[one] for one in vm_ids if one in tables.vms):
-            if vm.host and (vm.host in host_ids) is not rule.positive:
-                violations[vm.id] = violations.get(vm.id, 0) + 1
-    found = [
-        tables.vms[one]
-        for one in sorted(violations, key=lambda one: (violations[one], tables.vms[one].name))
-    ]
-    return [
-        vm
-        for vm in found
-        if vm.status == UP and vm.affinity == "migratable" and not vm.hosted_engine
-    ]
+        if (vm.host in host_ids) is not group.hosts_rule.positive:
+            violators.append(vm_id)
+    return violators
+
+
+def _may_move(vm: SimulatedVm) -> bool:
+    return vm.status == UP and vm.affinity == "migratable" and not vm.hosted_engine
 
 
 def collision(tables: Model, edited: AffinityGroup) -> str:
@@ -63,40 +86,43 @@ def collision(tables: Model, edited: AffinityGroup) -> str:
     contradict each other (`checkForAffinityGroupHostsConflict`; of its kinds this and the one
     between VMs alone cannot be saved).
     """
-    groups = [
-        group
-        for group in tables.groups.values()
-        if group.cluster == edited.cluster and group.id != edited.id
-    ]
-    groups.append(edited)
-    enforcing = [
-        group for group in groups if group.hosts_rule.enabled and group.hosts_rule.enforcing
-    ]
+    groups = _enforcing_groups(tables, edited.cluster)
+    groups = [group for group in groups if group.id != edited.id]
+    if _enforces(edited):
+        groups.append(edited)
     names: set[str] = set()
-    common_hosts: set[str] = set()
-    common_vms: set[str] = set()
-    for negative in enforcing:
-        for positive in enforcing:
+    hosts: set[str] = set()
+    vms: set[str] = set()
+    for negative in groups:
+        for positive in groups:
             if negative.hosts_rule.positive or not positive.hosts_rule.positive:
                 continue
-            negative_hosts, negative_vms = tables.members(negative)
-            positive_hosts, positive_vms = tables.members(positive)
-            hosts = negative_hosts & positive_hosts
-            vms = negative_vms & positive_vms
-            if hosts and vms:
+            common_hosts, common_vms = _common_members(tables, negative, positive)
+            if common_hosts and common_vms:
                 names |= {negative.name, positive.name}
-                common_hosts |= hosts
-                common_vms |= vms
+                hosts |= common_hosts
+                vms |= common_vms
     if not names:
         return ""
-    host_names = ",".join(
-        sorted(tables.hosts[uid].name for uid in common_hosts if uid in tables.hosts)
-    )
-    vm_names = ",".join(sorted(tables.vms[uid].name for uid in common_vms if uid in tables.vms))
+    group_names = ",".join(sorted(names))
+    host_names = _names(hosts, tables.hosts)
+    vm_names = _names(vms, tables.vms)
     # Four messages of one refusal, which REST joins.
     return (
         "The following affinity groups, containing the indicated hosts and VMs, have VM to host "
-        "conflicts between "
-        "positive and negative enforcing affinity groups., "
-        f"Affinity Groups: {','.join(sorted(names))}, Hosts: {host_names}, VMs: {vm_names}"
+        "conflicts between positive and negative enforcing affinity groups., "
+        f"Affinity Groups: {group_names}, Hosts: {host_names}, VMs: {vm_names}"
     )
+
+
+def _common_members(
+    tables: Model, first: AffinityGroup, second: AffinityGroup
+) -> tuple[set[str], set[str]]:
+    first_hosts, first_vms = tables.members(first)
+    second_hosts, second_vms = tables.members(second)
+    return first_hosts & second_hosts, first_vms & second_vms
+
+
+def _names(uids: Iterable[str], rows: Mapping[str, Any]) -> str:
+    names = [rows[uid].name for uid in uids if uid in rows]
+    return ",".join(sorted(names))

@@ -13,44 +13,63 @@ import dataclasses
 import datetime
 from typing import Any, Optional
 
-from ovirt_tcp_plugin.lab.engine.clock import Clock
+from ovirt_tcp_plugin.lab.engine.clock import EngineClock
 from ovirt_tcp_plugin.lab.engine.errors import Fault
 from ovirt_tcp_plugin.lab.engine.faults import Faults
 
 # Codes of ovirt-engine-notifier: the engine itself writes neither.
-ENGINE_START, ENGINE_STOP = 1, 2
+ENGINE_START = 1
+ENGINE_STOP = 2
 # Codes of the engine, of VMs and clusters.
 ENFORCEMENT_STARTED = 10780
-VM_ADDED, VM_UPDATED, VM_CLONED, VM_IMPORTED, CLUSTER_UPDATED = 34, 35, 53, 174, 811
-IMPORTED_FROM_TRUSTED, IMPORTED_FROM_UNTRUSTED = 10003, 10004
-VM_STARTED, VM_RESUMED, VM_SUSPENDED, VM_DOWN, VM_DOWN_ERROR, VM_START_FAILED = (
-    153,
-    40,
-    503,
-    61,
-    119,
-    54,
-)
-VM_START_FAILED_ON_HOST, HA_RESTART_FAILED = 151, 9603
-MIGRATION_START, MIGRATION_DONE, MIGRATION_FAILED, MIGRATION_RERUN = 62, 63, 65, 128
-MIGRATION_FAILED_IN_MAINTENANCE, NO_HOST_TO_MIGRATE_TO = 140, 166
+VM_ADDED = 34
+VM_UPDATED = 35
+VM_CLONED = 53
+VM_IMPORTED = 174
+CLUSTER_UPDATED = 811
+IMPORTED_FROM_TRUSTED = 10003
+IMPORTED_FROM_UNTRUSTED = 10004
+VM_RESUMED = 40
+VM_START_FAILED = 54
+VM_DOWN = 61
+VM_DOWN_ERROR = 119
+VM_START_FAILED_ON_HOST = 151
+VM_STARTED = 153
+VM_SUSPENDED = 503
+HA_RESTART_FAILED = 9603
+MIGRATION_START = 62
+MIGRATION_DONE = 63
+MIGRATION_FAILED = 65
+MIGRATION_RERUN = 128
+MIGRATION_FAILED_IN_MAINTENANCE = 140
+NO_HOST_TO_MIGRATE_TO = 166
 # Codes of hosts.
-HOST_DETECTED, HOST_IN_MAINTENANCE, HOST_ACTIVATED, HOST_TO_MAINTENANCE, HOST_STUCK = (
-    13,
-    15,
-    16,
-    600,
-    602,
-)
-HOST_CONNECTING, HOST_NOT_RESPONDING, HOST_NOT_FENCED, HOST_RECOVERS = 9008, 9027, 423, 9502
-HOST_UNTRUSTED, HOST_LACKS_FEATURES = 10000, 4149
+HOST_DETECTED = 13
+HOST_IN_MAINTENANCE = 15
+HOST_ACTIVATED = 16
+HOST_NOT_FENCED = 423
+HOST_TO_MAINTENANCE = 600
+HOST_STUCK = 602
+HOST_LACKS_FEATURES = 4149
+HOST_CONNECTING = 9008
+HOST_NOT_RESPONDING = 9027
+HOST_RECOVERS = 9502
+HOST_UNTRUSTED = 10000
 REFUSED = 14001
-# Codes of the external scheduler and of other people's events.
-SCHEDULER_UNREACHABLE, PLUGIN_ERROR, SCHEDULER_ERROR = 9920, 10500, 10501
-LOGGED_IN, LOGGED_OUT = 30, 31
-POLICY_ADDED, POLICY_UPDATED, POLICY_REMOVED = 9910, 9912, 9914
-GROUP_ADDED, GROUP_UPDATED, GROUP_REMOVED = 10350, 10352, 10354
-LABEL_ADDED, LABEL_UPDATED = 10380, 10382
+# Codes of the external scheduler, of users, and of what they edit.
+SCHEDULER_UNREACHABLE = 9920
+PLUGIN_ERROR = 10500
+SCHEDULER_ERROR = 10501
+LOGGED_IN = 30
+LOGGED_OUT = 31
+POLICY_ADDED = 9910
+POLICY_UPDATED = 9912
+POLICY_REMOVED = 9914
+GROUP_ADDED = 10350
+GROUP_UPDATED = 10352
+GROUP_REMOVED = 10354
+LABEL_ADDED = 10380
+# Codes of other people's events by severity.
 EXTERNAL_EVENT_CODES = {"normal": 9801, "warning": 9802, "error": 9803, "alert": 9804}
 
 # Written by no command of a user, whoever's request the engine works on.
@@ -84,20 +103,24 @@ FLOOD_S = {
 }
 EXTERNAL_FLOOD_S = 30
 MAX_TEXT = 10_000  # MaxAuditLogMessageLength
-# The engine's own words, with its stray sign.
+# The engine's words, with its stray sign.
+_ILLEGAL_ORIGIN = "[Cannot add External Event. Illegal Origin for External Event : oVirt]"
 _DUPLICATE = "[=Cannot add External Event. External Event with this custom id already exists.]"
 NO_SCHEDULER = (
     "Failed to connect to external scheduler proxy. External filters, scoring functions and load "
-    "balancing will not be "
-    "performed."
+    "balancing will not be performed."
 )
 RETENTION = datetime.timedelta(days=30)  # AuditLogAgingThreshold
 
 
 @dataclasses.dataclass
-class Event:
-    """A row. `visible` is when its transaction ends, on the engine's clock; `deleted` hides it but
-    keeps its row."""
+class AuditEvent:
+    """A row.
+
+    Attributes:
+        visible: when its transaction ends, on the engine's clock.
+        deleted: it is hidden, but its row is kept.
+    """
 
     id: int
     code: int
@@ -119,31 +142,30 @@ class Event:
 class AuditLog:
     """The rows, oldest first. Not thread-safe: the tables' lock is around it."""
 
-    def __init__(self, clock: Clock, faults: Faults) -> None:
-        self.rows: list[Event] = []
-        self._clock, self._faults = clock, faults
+    def __init__(self, clock: EngineClock, faults: Faults) -> None:
+        self.rows: list[AuditEvent] = []
+        self._clock = clock
+        self._faults = faults
         self._last_id = 0
         self._flooded: dict[tuple[object, ...], float] = {}
 
     def write(
         self, code: int, description: str, severity: str = "normal", **links: Any
-    ) -> Optional[Event]:
+    ) -> Optional[AuditEvent]:
         """Write an event, None if it was dropped."""
-        if code in self._faults.lost_events or self._floods(code, FLOOD_S.get(code, 0), links):
+        if code in self._faults.lost_events:
+            return None
+        if self._floods(code, FLOOD_S.get(code, 0), links):
             return None
         if code not in _OF_NOBODY and code not in WRITTEN_BY_OTHERS:
-            links["user"], links["correlation"] = ACTING.get()
+            user, correlation = ACTING.get()
+            links["user"] = user
+            links["correlation"] = correlation
         self._last_id += 1
+        time = self._clock.wall()
         visible = self._clock.now() + self._faults.late_events.get(code, 0.0)
-        row = Event(
-            self._last_id,
-            code,
-            severity,
-            description[:MAX_TEXT],
-            self._clock.wall(),
-            visible,
-            **links,
-        )
+        text = description[:MAX_TEXT]
+        row = AuditEvent(self._last_id, code, severity, text, time, visible, **links)
         self.rows.append(row)
         return row
 
@@ -155,7 +177,7 @@ class AuditLog:
         custom_id: int,
         flood_rate: Optional[int],
         **links: str,
-    ) -> Event:
+    ) -> AuditEvent:
         """Write somebody else's event.
 
         Raises:
@@ -164,23 +186,29 @@ class AuditLog:
                 other value means no limit).
         """
         if origin.lower() == "ovirt":
-            raise Fault(
-                400,
-                "Operation Failed",
-                "[Cannot add External Event. Illegal Origin for External Event : oVirt]",
-            )
-        if any((row.origin, row.custom_id) == (origin, custom_id) for row in self.rows):
+            raise Fault(400, "Operation Failed", _ILLEGAL_ORIGIN)
+        if self._has(origin, custom_id):
             raise Fault(400, "Operation Failed", _DUPLICATE)
         code = EXTERNAL_EVENT_CODES[severity]
         dropped = flood_rate == 0 and self._floods(code, EXTERNAL_FLOOD_S, links)
-        dropped = dropped or (severity == "alert" and self._has_alert(links.get("host", "")))
-        more = {"origin": origin, "custom_id": custom_id, "flood_rate": flood_rate}
-        row = None if dropped else self.write(code, description, severity, **more, **links)
+        if severity == "alert" and self._has_alert(links.get("host", "")):
+            dropped = True
+        row = None
+        if not dropped:
+            row = self.write(
+                code,
+                description,
+                severity,
+                origin=origin,
+                custom_id=custom_id,
+                flood_rate=flood_rate,
+                **links,
+            )
         if row is None:
             raise Fault(400, "Operation Failed", "[]")
         return row
 
-    def visible(self) -> list[Event]:
+    def visible(self) -> list[AuditEvent]:
         """Return the rows that a client can see, oldest first."""
         now = self._clock.now()
         return [row for row in self.rows if row.visible <= now and not row.deleted]
@@ -195,15 +223,23 @@ class AuditLog:
         """The engine restarts: limits are kept in memory only."""
         self._flooded.clear()
 
+    def _has(self, origin: str, custom_id: int) -> bool:
+        return any(row.origin == origin and row.custom_id == custom_id for row in self.rows)
+
     def _has_alert(self, host: str) -> bool:
         code = EXTERNAL_EVENT_CODES["alert"]
         return any(row.code == code and row.host == host and not row.deleted for row in self.rows)
 
     def _floods(self, code: int, seconds: float, links: Any) -> bool:
-        key = (code, *(links.get(kind, "") for kind in ("host", "vm", "cluster")))
-        now = self._clock.now()
+        """Return whether an event is dropped as a repetition; if not, its repetitions are.
+
+        Args:
+            seconds: for how long.
+        """
         if not seconds:
             return False
+        key = (code, links.get("host", ""), links.get("vm", ""), links.get("cluster", ""))
+        now = self._clock.now()
         if now < self._flooded.get(key, 0.0):
             return True
         self._flooded[key] = now + seconds

@@ -1,10 +1,9 @@
 # SPDX-FileCopyrightText: The ovirt_tcp_plugin developers
 # SPDX-License-Identifier: Apache-2.0
-"""What every engine is born with: policy units and scheduling policies (`InternalPolicyUnits`,
-`InternalClusterPolicies`).
+"""What every engine is born with: policy units and scheduling policies.
 
-Ids and names are the engine's own. Only the units that do something here are known to `scheduling`
-and `rounds`.
+Sources: `InternalPolicyUnits`, `InternalClusterPolicies`. Ids and names are the engine's own. Only
+the units that do something here are known to `scheduling` and `rounds`.
 """
 
 from __future__ import annotations
@@ -27,7 +26,8 @@ FILTERS = {
     "Migration-Tsc-Frequency": "47ea3cd0-8a2f-438d-9f63-49534178882a",
     "Host-hooks": "aae8c702-4756-4934-b84c-8daf59efc134",
 }
-AFFINITY_FILTER, MEMORY_FILTER = FILTERS["VmToHostsAffinityGroups"], FILTERS["Memory"]
+AFFINITY_FILTER = FILTERS["VmToHostsAffinityGroups"]
+MEMORY_FILTER = FILTERS["Memory"]
 # PinToHost and its like run in every policy and can be put into none, so they have no row here.
 _MAINTENANCE_FILTER = {"ClusterInMaintenance": "0bd8fef9-bcb4-4250-9998-410f01608d9b"}
 _UPGRADE_FILTER = {"InClusterUpgrade": "84e6ddee-ab0d-42dd-82f0-c298889db567"}
@@ -40,14 +40,10 @@ POSITIONS = {
 CLUSTER_MAINTENANCE_FILTER = _MAINTENANCE_FILTER["ClusterInMaintenance"]
 
 # Weights by name: id.
-_CPU_EVEN, _MEMORY_EVEN = (
-    "7db4ab05-81ab-42e8-868a-aee2df483edb",
-    "4134247a-9c58-4b9a-8593-530bb9e37c59",
-)
-_CPU_SAVING, _MEMORY_SAVING = (
-    "736999d0-1023-46a4-9a75-1316ed50e15b",
-    "9dfe6086-646d-43b8-8eef-4d94de8472c8",
-)
+_CPU_EVEN = "7db4ab05-81ab-42e8-868a-aee2df483edb"
+_MEMORY_EVEN = "4134247a-9c58-4b9a-8593-530bb9e37c59"
+_CPU_SAVING = "736999d0-1023-46a4-9a75-1316ed50e15b"
+_MEMORY_SAVING = "9dfe6086-646d-43b8-8eef-4d94de8472c8"
 _GUESTS_EVEN = "3ba8c988-f779-42c0-90ce-caa8243edee7"
 _WEIGHTS = {
     "OptimalForCpuEvenDistribution": _CPU_EVEN,
@@ -82,7 +78,8 @@ _BALANCES = {
     "OptimalForEvenGuestDistribution": "d58c8e32-44e1-418f-9222-52cd887bf9e0",
     "OptimalForPowerSaving": "736999d0-1023-46a4-9a75-1316ed50e151",
 }
-NO_BALANCE, GUEST_BALANCE = _BALANCES["None"], _BALANCES["OptimalForEvenGuestDistribution"]
+NO_BALANCE = _BALANCES["None"]
+GUEST_BALANCE = _BALANCES["OptimalForEvenGuestDistribution"]
 
 # Selectors by name: id. REST has no word for their type.
 _SELECTORS = {
@@ -90,14 +87,19 @@ _SELECTORS = {
     "RankSelector": "b280e7de-5df8-401e-b004-a1414d79a687",
 }
 
+
+def _units(ids_by_name: dict[str, str], kind: str) -> list[tuple[str, str, str]]:
+    return [(uid, name, kind) for name, uid in ids_by_name.items()]
+
+
+# (id, name, type)
 UNITS = [
-    *(
-        (uid, name, "filter")
-        for name, uid in {**FILTERS, **_MAINTENANCE_FILTER, **_UPGRADE_FILTER}.items()
-    ),
-    *((uid, name, "weight") for name, uid in _WEIGHTS.items()),
-    *((uid, name, "load_balancing") for name, uid in _BALANCES.items()),
-    *((uid, name, "") for name, uid in _SELECTORS.items()),
+    *_units(FILTERS, "filter"),
+    *_units(_MAINTENANCE_FILTER, "filter"),
+    *_units(_UPGRADE_FILTER, "filter"),
+    *_units(_WEIGHTS, "weight"),
+    *_units(_BALANCES, "load_balancing"),
+    *_units(_SELECTORS, ""),
 ]
 
 # The group of all users, and what everybody has by it: id of a role, its name and permits, and the
@@ -154,7 +156,8 @@ PARAMETERS = {
 
 NONE_POLICY = "b4ed2332-a7ac-4d5f-9596-99a439cb2812"
 _OVERLOAD = {"CpuOverCommitDurationMinutes": "2", "HighUtilization": "80"}
-_USUAL, _EVEN = list(FILTERS.values()), {_CPU_EVEN: 2, _MEMORY_EVEN: 1, **_COMMON_WEIGHTS}
+_USUAL = list(FILTERS.values())
+_EVEN = {_CPU_EVEN: 2, _MEMORY_EVEN: 1, **_COMMON_WEIGHTS}
 # (id, name, filters, factor by weight, balance, properties)
 POLICIES = [
     (NONE_POLICY, "none", _USUAL, _EVEN, NO_BALANCE, _OVERLOAD),

@@ -12,7 +12,7 @@ from typing import Optional
 _EPOCH = datetime.datetime(2026, 1, 1, tzinfo=datetime.timezone.utc)
 
 
-class Clock:
+class EngineClock:
     """The machine's time."""
 
     def now(self) -> float:
@@ -24,9 +24,11 @@ class Clock:
         return datetime.datetime.now(datetime.timezone.utc)
 
 
-class ManualClock(Clock):
-    """Stands still until somebody moves it. An engine with such a clock has no heart-beat:
-    `advance` is its life."""
+class ManualClock(EngineClock):
+    """Stands still until somebody moves it.
+
+    An engine with such a clock has no heart-beat: it lives by its `advance`.
+    """
 
     def __init__(self, now: Optional[float] = None) -> None:
         self._now = now or 0.0

@@ -10,7 +10,9 @@ class Fault(Exception):
 
     def __init__(self, status: int, reason: str, detail: str) -> None:
         super().__init__(f"{reason} {detail}")
-        self.status, self.reason, self.detail = status, reason, detail
+        self.status = status
+        self.reason = reason
+        self.detail = detail
 
 
 class Bare(Exception):
@@ -18,7 +20,8 @@ class Bare(Exception):
 
     def __init__(self, status: int, text: str) -> None:
         super().__init__(text)
-        self.status, self.text = status, text
+        self.status = status
+        self.text = text
 
 
 def invalid(detail: str) -> Fault:

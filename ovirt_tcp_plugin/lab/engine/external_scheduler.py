@@ -1,9 +1,9 @@
 # SPDX-FileCopyrightText: The ovirt_tcp_plugin developers
 # SPDX-License-Identifier: Apache-2.0
-"""The engine's client of the external scheduler, byte for byte as Apache xmlrpc-client 3.1.3
-writes.
+"""The engine's client of the external scheduler.
 
-Source of the rules: `ExternalSchedulerBrokerImpl`. Values travel untyped, an empty map is
+It writes byte for byte what Apache xmlrpc-client 3.1.3 writes. Source of the rules:
+`ExternalSchedulerBrokerImpl`. Values travel untyped, an empty map is
 `<struct/>`, connections are kept alive. No answer, a Fault or an answer that cannot be parsed keeps
 all hosts; an answer without `result` keeps none; one without `result_code` breaks the engine's
 command.
@@ -25,6 +25,7 @@ from xml.sax.saxutils import escape
 CONNECT_WITHIN_S = 0.1  # ExternalSchedulerConnectionTimeout
 MAX_ANSWER_SIZE = 16 * 1024 * 1024
 _USER_AGENT = "Apache XML RPC 3.1.3 (Sun HTTP Transport)"
+_KINDS = frozenset({"filters", "scores", "balance"})
 _EXTENSIONS = "http://ws.apache.org/xmlrpc/namespaces/extensions"
 
 
@@ -37,7 +38,7 @@ class CommandFails(Exception):
 
 
 @dataclasses.dataclass(frozen=True)
-class Answer:
+class FilterAnswer:
     """A reply envelope. `result` is None when it is missing."""
 
     result_code: int
@@ -48,11 +49,14 @@ class Answer:
 
 class ExternalScheduler:
     """Connections that are kept alive and used one call at a time, as the JVM keeps them.
-    Thread-safe."""
+
+    Thread-safe.
+    """
 
     def __init__(self, url: str, response_within_s: float) -> None:
         parts = urllib.parse.urlsplit(url)
-        self._host, self._port = parts.hostname or "localhost", parts.port or 80
+        self._host = parts.hostname or "localhost"
+        self._port = parts.port or 80
         self._path = parts.path or "/"
         self.within_s = response_within_s
         self._idle: list[http.client.HTTPConnection] = []
@@ -60,31 +64,28 @@ class ExternalScheduler:
 
     def discover(self) -> Mapping[str, Mapping[str, Any]]:
         """Return units by kind: `filters`, `scores`, `balance`. Raises NoAnswer."""
-        found = self._call(request("discover", []))
-        if not isinstance(found, dict) or set(found) - {"filters", "scores", "balance"}:
+        kinds = self._call(request("discover", []))
+        if not isinstance(kinds, dict) or not set(kinds) <= _KINDS:
             raise NoAnswer("discovery answered something unknown")
-        units = [
-            unit
-            for kind in found.values()
-            for unit in (kind.values() if isinstance(kind, dict) else [None])
-        ]
-        if not all(isinstance(unit, list) and len(unit) > 1 for unit in units):
+        if not all(_describes_units(units) for units in kinds.values()):
             raise NoAnswer("discovery answered units without description and properties")
-        return found
+        return kinds
 
     def run_filters(
         self, names: Sequence[str], hosts: Sequence[str], vm: str, properties: Mapping[str, str]
-    ) -> Answer:
+    ) -> FilterAnswer:
         """Return the reply. Raises NoAnswer or CommandFails."""
-        found = self._call(request("runFilters", [list(names), list(hosts), vm, dict(properties)]))
-        if isinstance(found, list):
-            return Answer(0, found, [], {})  # the old form
-        if not isinstance(found, dict):
-            return Answer(0, None, [], {})
-        if "result_code" not in found:
+        parameters = [list(names), list(hosts), vm, dict(properties)]
+        reply = self._call(request("runFilters", parameters))
+        if isinstance(reply, list):
+            return FilterAnswer(0, reply, [], {})  # the old form
+        if not isinstance(reply, dict):
+            return FilterAnswer(0, None, [], {})
+        if "result_code" not in reply:
             raise CommandFails("NullPointerException: result_code")
-        texts = found.get("errors", []), found.get("plugin_errors", {})
-        return Answer(found["result_code"], found.get("result"), *texts)
+        errors = reply.get("errors", [])
+        plugin_errors = reply.get("plugin_errors", {})
+        return FilterAnswer(reply["result_code"], reply.get("result"), errors, plugin_errors)
 
     def _call(self, body: bytes) -> Any:
         answer = self._exchange(body)
@@ -148,9 +149,16 @@ class ExternalScheduler:
         return content
 
 
+def _describes_units(units: Any) -> bool:
+    """Return whether each unit of an answer comes with description and properties."""
+    if not isinstance(units, dict):
+        return False
+    return all(isinstance(unit, list) and len(unit) > 1 for unit in units.values())
+
+
 def request(method: str, parameters: Sequence[Any]) -> bytes:
     """Return the body of a call as the Java client writes it: one line, strings untyped."""
-    encoded = "".join(f"<param>{_value(one)}</param>" for one in parameters)
+    encoded = "".join(f"<param>{_value(value)}</param>" for value in parameters)
     return (
         '<?xml version="1.0" encoding="UTF-8"?>'
         f'<methodCall xmlns:ex="{_EXTENSIONS}"><methodName>{method}</methodName>'
@@ -164,12 +172,17 @@ def _value(value: Any) -> str:
     if isinstance(value, int):
         return f"<value><i4>{value}</i4></value>"
     if isinstance(value, list):
-        return f"<value><array><data>{''.join(_value(one) for one in value)}</data></array></value>"
+        items = "".join(_value(item) for item in value)
+        return f"<value><array><data>{items}</data></array></value>"
     if isinstance(value, dict):
-        members = "".join(
-            f"<member><name>{escape(k)}</name>{_value(v)}</member>" for k, v in value.items()
-        )
-        return (
-            f"<value><struct>{members}</struct></value>" if members else "<value><struct/></value>"
-        )
+        return f"<value>{_struct(value)}</value>"
     return f"<value>{escape(value)}</value>"
+
+
+def _struct(members: Mapping[str, Any]) -> str:
+    if not members:
+        return "<struct/>"
+    encoded: list[str] = []
+    for name, value in members.items():
+        encoded.append(f"<member><name>{escape(name)}</name>{_value(value)}</member>")
+    return f"<struct>{''.join(encoded)}</struct>"

@@ -1,10 +1,9 @@
 # SPDX-FileCopyrightText: The ovirt_tcp_plugin developers
 # SPDX-License-Identifier: Apache-2.0
-"""What goes wrong at the engine: one set of switches for tests, in the process or over the lab's
-control port.
+"""What goes wrong at the engine: switches for tests.
 
-All are off at the start, each may be switched at any time. Names are those of hosts and VMs, not
-their ids.
+They are set in the process or over the lab's control port. All are off at the start, each may be
+switched at any time. Names are those of hosts and VMs, not their ids.
 """
 
 from __future__ import annotations
@@ -12,7 +11,7 @@ from __future__ import annotations
 import dataclasses
 import re
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any, Optional
 
 # What a request may meet instead of its answer.
@@ -44,6 +43,10 @@ class AnswerFault:
     def __post_init__(self) -> None:
         if self.kind not in _KINDS:
             raise ValueError(f"no such fault: {self.kind}")
+
+    def fits(self, verb: str, path: str) -> bool:
+        """Return whether a request is one of these."""
+        return bool(re.fullmatch(self.verb, verb) and re.fullmatch(self.path, path))
 
 
 @dataclasses.dataclass
@@ -77,27 +80,35 @@ class Faults:
         self._lock = threading.Lock()
 
     def switch(self, changes: Mapping[str, Any]) -> None:
-        """Set switches by name, as they arrive in JSON. Raises KeyError, TypeError or
-        ValueError."""
-        read: dict[str, Callable[[Any], Any]] = {
-            "answers": lambda value: [AnswerFault(**one) for one in value],
-            "late_events": lambda value: {
-                int(code): float(seconds) for code, seconds in value.items()
-            },
-            "refused_maintenance": dict,
-            "units_reload": str,
-        }
+        """Set switches by name, as they arrive in JSON.
+
+        Raises:
+            KeyError, TypeError, ValueError: there is no such switch, or no such value of it.
+        """
         names = {field.name for field in dataclasses.fields(self)}
         for name, value in changes.items():
             if name not in names:
                 raise KeyError(name)
-            setattr(self, name, read.get(name, set)(value))
+            setattr(self, name, _read(name, value))
 
     def of_answer(self, verb: str, path: str) -> Optional[str]:
         """Return what a request meets, None for a good answer. Counts it."""
         with self._lock:
-            for one in self.answers:
-                if one.times > 0 and re.fullmatch(one.verb, verb) and re.fullmatch(one.path, path):
-                    one.times -= 1
-                    return one.kind
+            for fault in self.answers:
+                if fault.times > 0 and fault.fits(verb, path):
+                    fault.times -= 1
+                    return fault.kind
             return None
+
+
+def _read(name: str, value: Any) -> Any:
+    """Return the value of a switch from JSON, which knows no sets and no numbers as keys."""
+    if name == "answers":
+        return [AnswerFault(**members) for members in value]
+    if name == "late_events":
+        return {int(code): float(seconds) for code, seconds in value.items()}
+    if name == "refused_maintenance":
+        return dict(value)
+    if name == "units_reload":
+        return str(value)
+    return set(value)

@@ -9,6 +9,7 @@ Sources: `MaintenanceNumberOfVdssCommand`, `MaintenanceVdsCommand`, `ActivateVds
 
 from __future__ import annotations
 
+import dataclasses
 from typing import Optional
 
 from ovirt_tcp_plugin.lab.engine import audit_log
@@ -22,11 +23,11 @@ from ovirt_tcp_plugin.lab.engine.model import (
     NOT_RUNNING,
     PREPARING,
     UP,
-    Host,
     Model,
-    Vm,
+    SimulatedHost,
+    SimulatedVm,
 )
-from ovirt_tcp_plugin.lab.engine.vms import Vms
+from ovirt_tcp_plugin.lab.engine.vms import UNKNOWN, VmLifecycle
 
 _MAINTENANCE_FROM = (
     UP,
@@ -40,23 +41,56 @@ _MAINTENANCE_FROM = (
 _ACTIVATION_FROM = (MAINTENANCE, PREPARING, NON_OPERATIONAL, DOWN, "install_failed")
 # In these the engine does not mind whether a host answers.
 _NOT_WATCHED = (MAINTENANCE, DOWN, "install_failed", "unassigned", "initializing")
-_MAINTENANCE = "Cannot switch Host to Maintenance mode"
+
+# The engine's words.
+_CANNOT = "Cannot switch Host to Maintenance mode"
+_CANNOT_ANY = "Cannot switch the Host(s) to Maintenance mode"
+_CANNOT_THESE = "Cannot switch the following Hosts to Maintenance mode"
+_NO_HOST_FOR_ENGINE = (
+    "None of the hosts capable of running the engine VM has score more than 0 and is in Up state."
+)
+_FIXED_VMS = (
+    "One or more running VMs are indicated as non-migratable. The non-migratable VMs are: {}."
+)
+_NO_OTHER_HOST = (
+    "The following Hosts have running VMs and cannot be switched to maintenance mode: {}.\n"
+    "Please ensure that the following Clusters have at least one Host in UP state: {}."
+)
+_NOT_ALL_MIGRATED = (
+    "Host {} cannot change into maintenance mode - not all VMs have been migrated successfully."
+)
+_NO_TARGET = (
+    "Cannot migrate VM. There is no host that satisfies current scheduling constraints. See below "
+    "for details:"
+)
+_CANNOT_ACTIVATE = (
+    "Cannot activate Host. Operation can be performed only when Host status is one of Maintenance, "
+    "Non Operational."
+)
 
 
-class Hosts:
+@dataclasses.dataclass(frozen=True)
+class _ComingUp:
+    """A host that is Up, and when InitVdsOnUp runs for it, on the engine's clock."""
+
+    host: SimulatedHost
+    due: float
+
+
+class HostLifecycle:
     """The commands, and the passing of time (`tick`)."""
 
-    def __init__(self, tables: Model, vms: Vms) -> None:
+    def __init__(self, tables: Model, vms: VmLifecycle) -> None:
         self._model = tables
         self._vms = vms
-        # (when InitVdsOnUp runs, host): a host is Up before it.
-        self._coming_up: list[tuple[float, Host]] = []
+        self._coming_up: list[_ComingUp] = []
 
     # Commands
 
-    def deactivate(self, host: Host, reason: str, internal: bool = False) -> None:
-        """Begin maintenance: every VM is told to move away, once. Reached when the last one has
-        left.
+    def deactivate(self, host: SimulatedHost, reason: str, internal: bool = False) -> None:
+        """Begin maintenance, which is reached when the last VM has left.
+
+        Every VM is asked to move away, once.
 
         Args:
             internal: it is the engine's own repetition, which leaves alone VMs that only users may
@@ -67,59 +101,52 @@ class Hosts:
                 the same.
         """
         with self._model.lock:
-            refused = self._model.faults.refused_maintenance.get(host.name) or self._why_not(
-                host, internal
-            )
-            if refused:
-                self._model.log(
-                    audit_log.REFUSED, refused, "error"
-                )  # it names the host, but links to nothing
-                raise refusal(refused)
+            self._check_deactivation(host, internal)
             for vm in self._model.vms.of(host.cluster):
-                vm.migrating_to = "" if vm.migrating_to == host.id else vm.migrating_to
+                if vm.migrating_to == host.id:
+                    vm.migrating_to = ""
             if host.status in (NON_RESPONSIVE, DOWN):
                 self._in_maintenance(host)
                 return
             if host.status != PREPARING:
-                host.status, host.status_detail = PREPARING, reason
+                host.status = PREPARING
+                host.status_detail = reason
                 text = f"Host {host.name} was switched to Maintenance mode. Reason: {reason}"
-                self._model.log(audit_log.HOST_TO_MAINTENANCE, text, host=host.id)
+                self._log(audit_log.HOST_TO_MAINTENANCE, host, text)
             host.due = self._model.now() + self._model.timings.evacuation_retry
         stuck = [vm for vm in self._model.vms_on(host.id) if not self._evacuate(vm)]
         if stuck:
-            text = (
-                f"Host {host.name} cannot change into maintenance mode - not all VMs have been "
-                "migrated successfully."
-            )
-            self._model.log(audit_log.HOST_STUCK, text, "warning", host=host.id)
-            text = (
-                "There is no host that satisfies current scheduling constraints. See below for "
-                "details:"
-            )
-            raise refusal(f"Cannot migrate VM. {text}")
+            text = _NOT_ALL_MIGRATED.format(host.name)
+            self._log(audit_log.HOST_STUCK, host, text, "warning")
+            raise refusal(_NO_TARGET)
 
-    def activate(self, host: Host) -> None:
+    def _check_deactivation(self, host: SimulatedHost, internal: bool) -> None:
+        reason = self._model.faults.refused_maintenance.get(host.name)
+        if not reason:
+            reason = self._why_not(host, internal)
+        if reason:
+            # The event names the host, but links to nothing.
+            self._model.log(audit_log.REFUSED, reason, "error")
+            raise refusal(reason)
+
+    def activate(self, host: SimulatedHost) -> None:
         """Begin activation. Raises Fault."""
         with self._model.lock:
             if host.status == UP:
                 raise refusal("Cannot activate Host. Host in Up status.")
             if host.status not in _ACTIVATION_FROM:
-                wanted = "one of Maintenance, Non Operational"
-                raise refusal(
-                    "Cannot activate Host. Operation can be performed only when Host status is "
-                    f"{wanted}."
-                )
+                raise refusal(_CANNOT_ACTIVATE)
             self._begin_initialization(host)
-            self._model.log(
-                audit_log.HOST_ACTIVATED, f"Activation of host {host.name} initiated.", host=host.id
-            )
+            text = f"Activation of host {host.name} initiated."
+            self._log(audit_log.HOST_ACTIVATED, host, text)
 
     # The outside world
 
-    def power(self, host: Host, powered: bool) -> None:
+    def power(self, host: SimulatedHost, powered: bool) -> None:
         """Switch a host on or off, behind the engine's back. What runs on it ends."""
         with self._model.lock:
-            host.boots += host.powered and not powered
+            if host.powered and not powered:
+                host.boots += 1
             host.powered = powered
 
     # Time
@@ -128,23 +155,21 @@ class Hosts:
         """Let everything happen that is due."""
         now = self._model.now()
         with self._model.lock:
-            died = self._died()
+            rebooted = self._rebooted()
             for host in self._model.hosts.values():
-                self._watch(host, now, host.id in died)
-            for due, host in [one for one in self._coming_up if now >= one[0]]:
-                self._coming_up.remove((due, host))
-                self._came_up(host)
-            stuck = [
-                host
-                for host in self._model.hosts.values()
-                if host.status == PREPARING and now >= host.due
-            ]
+                self._watch(host, now, host.id in rebooted)
+            due = [coming for coming in self._coming_up if now >= coming.due]
+            for coming in due:
+                self._coming_up.remove(coming)
+                self._came_up(coming.host)
+            hosts = self._model.hosts.values()
+            stuck = [host for host in hosts if host.status == PREPARING and now >= host.due]
         for host in stuck:
             host.due = now + self._model.timings.evacuation_retry
             try:
                 self.deactivate(host, host.status_detail, internal=True)
             except Fault:
-                continue  # it has been logged; the engine does not tell anybody else
+                continue  # it has been logged; the engine reports it nowhere else
 
     def recover(self) -> None:
         """Activate what is not operational, silently (AutoRecoveryManager)."""
@@ -153,11 +178,13 @@ class Hosts:
                 if host.status == NON_OPERATIONAL:
                     self._begin_initialization(host)
                     text = f"Host {host.name} was autorecovered."
-                    self._model.log(audit_log.HOST_RECOVERS, text, host=host.id)
+                    self._log(audit_log.HOST_RECOVERS, host, text)
 
     def restart(self) -> None:
-        """The engine starts: what it was about to do is forgotten, and `trusted_service` takes its
-        toll."""
+        """The engine starts: what it was about to do is forgotten.
+
+        Hosts of clusters with `trusted_service` go out of service.
+        """
         with self._model.lock:
             self._coming_up.clear()
             for host in self._model.hosts.values():
@@ -165,69 +192,72 @@ class Hosts:
                     host.due = self._model.now() + self._model.timings.evacuation_retry
                 if host.status == UP and self._model.clusters[host.cluster].trusted_service:
                     # Backend.initAttestation, whose client has reached no server since 2019.
-                    host.status, host.status_detail = NON_OPERATIONAL, "uninitialized"
+                    host.status = NON_OPERATIONAL
+                    host.status_detail = "uninitialized"
 
-    def _why_not(self, host: Host, internal: bool) -> str:
+    # Maintenance
+
+    def _why_not(self, host: SimulatedHost, internal: bool) -> str:
         """Return why a host may not leave service, empty if it may."""
-        vms = self._model.vms_on(host.id)
         if host.status == MAINTENANCE:
-            return f"{_MAINTENANCE}. Host is already in Maintenance mode."
+            return f"{_CANNOT}. Host is already in Maintenance mode."
         if host.status not in _MAINTENANCE_FROM:
-            return f"{_MAINTENANCE}, Host is not operational."
-        if host.status == NON_RESPONSIVE and vms:
-            return (
-                f"{_MAINTENANCE}.\nHost still has running VMs on it and is in Non Responsive state."
-            )
+            return f"{_CANNOT}, Host is not operational."
+        vms = self._model.vms_on(host.id)
+        if not vms:
+            return ""
+        if host.status == NON_RESPONSIVE:
+            return f"{_CANNOT}.\nHost still has running VMs on it and is in Non Responsive state."
         if any(vm.hosted_engine and self._next_for_engine(vm) is None for vm in vms):
-            text = (
-                "None of the hosts capable of running the engine VM has score more than 0 and is "
-                "in Up state."
-            )
-            return f"Cannot switch the Host(s) to Maintenance mode.\n{text}"
-        fixed = [vm for vm in vms if vm.pinned or (internal and vm.affinity != "migratable")]
-        fixed = [vm for vm in fixed if not vm.hosted_engine]
+            return f"{_CANNOT_ANY}.\n{_NO_HOST_FOR_ENGINE}"
+        fixed = [vm.name for vm in vms if _stays(vm, internal)]
         if fixed:
-            names = ", ".join(vm.name for vm in fixed)
-            text = (
-                "One or more running VMs are indicated as non-migratable. The non-migratable VMs "
-                f"are: {names}."
-            )
-            return f"Cannot switch the following Hosts to Maintenance mode: {host.name}.\n{text}"
-        if vms and not [other for other in self._model.up_hosts(host.cluster) if other is not host]:
-            cluster = self._model.clusters[host.cluster].name
-            return (
-                "The following Hosts have running VMs and cannot be switched to maintenance mode: "
-                f"{host.name}.\n"
-                "Please ensure that the following Clusters have at least one Host in UP state: "
-                f"{cluster}."
-            )
+            return f"{_CANNOT_THESE}: {host.name}.\n{_FIXED_VMS.format(', '.join(fixed))}"
+        others = [other for other in self._model.up_hosts(host.cluster) if other is not host]
+        if not others:
+            cluster = self._model.clusters[host.cluster]
+            return _NO_OTHER_HOST.format(host.name, cluster.name)
         return ""
 
-    def _evacuate(self, vm: Vm) -> bool:
-        """Tell a VM to leave its host; return False where validation finds no host. A filter's
-        refusal is not told."""
+    def _evacuate(self, vm: SimulatedVm) -> bool:
+        """Have a VM leave its host; return False where validation finds no host for it.
+
+        A filter's refusal is not reported.
+        """
         if vm.hosted_engine:
-            target = self._next_for_engine(vm)  # its HA agents move it, no scheduler is asked
-            with self._model.lock:
-                vm.host = target.id if target is not None else vm.host
-            return target is not None
+            return self._evacuate_engine(vm)
         try:
             self._vms.migrate(vm, "evacuate", force=True)
         except Fault as e:
             return e.status != 409 or vm.migrating_to != "" or vm.status != UP
         return True
 
-    def _next_for_engine(self, vm: Vm) -> Optional[Host]:
-        others = [
-            host
-            for host in self._model.up_hosts(vm.cluster)
-            if host.hosted_engine and host.id != vm.host
-        ]
-        return next(iter(others), None)
+    def _evacuate_engine(self, vm: SimulatedVm) -> bool:
+        # Its HA agents move it, no scheduler is asked.
+        target = self._next_for_engine(vm)
+        if target is None:
+            return False
+        with self._model.lock:
+            vm.host = target.id
+        return True
 
-    def _watch(self, host: Host, now: float, died: bool) -> None:
-        if host.status in ("unassigned", "initializing") and now >= host.due:
-            self._initialized(host, now)
+    def _next_for_engine(self, vm: SimulatedVm) -> Optional[SimulatedHost]:
+        for host in self._model.up_hosts(vm.cluster):
+            if host.hosted_engine and host.id != vm.host:
+                return host
+        return None
+
+    def _in_maintenance(self, host: SimulatedHost) -> None:
+        host.status = MAINTENANCE
+        text = f"Host {host.name} is in maintenance mode."
+        self._log(audit_log.HOST_IN_MAINTENANCE, host, text)
+
+    # Monitoring
+
+    def _watch(self, host: SimulatedHost, now: float, rebooted: bool) -> None:
+        if host.status in ("unassigned", "initializing"):
+            if now >= host.due:
+                self._initialized(host, now)
         elif host.status == PREPARING and host.powered and not self._model.vms_on(host.id):
             if host.name not in self._model.faults.hanging_maintenance:
                 self._in_maintenance(host)
@@ -236,87 +266,86 @@ class Hosts:
                 self._answers_again(host)
             elif host.status == CONNECTING and now >= host.due:
                 self._lost(host)
-        elif host.status not in _NOT_WATCHED and (died or not host.powered):
-            host.status, host.due = CONNECTING, now + self._model.timings.not_responding_after
-            text = (
-                f"Host {host.name} is not responding. It will stay in Connecting state for a grace "
-                "period."
-            )
-            self._model.log(audit_log.HOST_CONNECTING, text, "warning", host=host.id)
+        elif host.status not in _NOT_WATCHED and (rebooted or not host.powered):
+            host.status = CONNECTING
+            host.due = now + self._model.timings.not_responding_after
+            text = "is not responding. It will stay in Connecting state for a grace period."
+            self._log(audit_log.HOST_CONNECTING, host, f"Host {host.name} {text}", "warning")
 
-    def _died(self) -> set[str]:
+    def _rebooted(self) -> set[str]:
         """Return the hosts that rebooted since one of their VMs was started."""
-        hosts = self._model.hosts
-        running = [
-            vm for vm in self._model.vms.values() if vm.host and vm.status not in NOT_RUNNING
-        ]
-        return {vm.host for vm in running if vm.host in hosts and vm.boots != hosts[vm.host].boots}
+        rebooted: set[str] = set()
+        for vm in self._model.vms.values():
+            host = self._model.hosts.get(vm.host)
+            if host is not None and vm.status not in NOT_RUNNING and vm.boots != host.boots:
+                rebooted.add(host.id)
+        return rebooted
 
-    def _initialized(self, host: Host, now: float) -> None:
+    def _begin_initialization(self, host: SimulatedHost) -> None:
+        host.status = "unassigned"
+        host.status_detail = ""
+        host.due = self._model.now() + self._model.timings.host_initialization
+
+    def _initialized(self, host: SimulatedHost, now: float) -> None:
+        missing = set(self._model.clusters[host.cluster].features) - host.features
         if not host.powered:
             host.status = NON_RESPONSIVE
-        elif set(self._model.clusters[host.cluster].features) - host.features:
-            host.status, host.status_detail = (
-                NON_OPERATIONAL,
-                "host_features_incompatibile_with_cluster",
-            )
+        elif missing:
+            host.status = NON_OPERATIONAL
+            host.status_detail = "host_features_incompatibile_with_cluster"
             text = f"Host {host.name} does not support the cluster's additional features."
-            self._model.log(audit_log.HOST_LACKS_FEATURES, text, "error", host=host.id)
+            self._log(audit_log.HOST_LACKS_FEATURES, host, text, "error")
         else:
             host.status = UP
-            self._coming_up.append((now + self._model.timings.event_after_up, host))
+            due = now + self._model.timings.event_after_up
+            self._coming_up.append(_ComingUp(host, due))
 
-    def _came_up(self, host: Host) -> None:
+    def _came_up(self, host: SimulatedHost) -> None:
         """InitVdsOnUp: the host has been Up for a while."""
         if host.status != UP:
             return
         if self._model.clusters[host.cluster].trusted_service:
-            host.status, host.status_detail = NON_OPERATIONAL, "untrusted"
-            text = (
-                f"Host {host.name} was set to non-operational. Host is not trusted by the "
-                "attestation service."
-            )
-            self._model.log(audit_log.HOST_UNTRUSTED, text, "error", host=host.id)
+            host.status = NON_OPERATIONAL
+            host.status_detail = "untrusted"
+            text = "was set to non-operational. Host is not trusted by the attestation service."
+            self._log(audit_log.HOST_UNTRUSTED, host, f"Host {host.name} {text}", "error")
             return
-        self._model.log(
-            audit_log.HOST_DETECTED, f"Status of host {host.name} was set to Up.", host=host.id
-        )
+        text = f"Status of host {host.name} was set to Up."
+        self._log(audit_log.HOST_DETECTED, host, text)
 
-    def _lost(self, host: Host) -> None:
-        """Nobody answers: the host is fenced and its VMs are free, unless its external status
-        forbids that."""
+    def _lost(self, host: SimulatedHost) -> None:
+        """Nobody answers: the host is fenced, and its VMs are free.
+
+        Its external status may forbid that.
+        """
         host.status = NON_RESPONSIVE
-        self._model.log(
-            audit_log.HOST_NOT_RESPONDING,
-            f"Host {host.name} is not responding.",
-            "warning",
-            host=host.id,
-        )
+        text = f"Host {host.name} is not responding."
+        self._log(audit_log.HOST_NOT_RESPONDING, host, text, "warning")
         fenced = host.external_status == "ok"
         if not fenced:
-            text = (
-                f"Host {host.name} was not fenced: its external status is {host.external_status}."
-            )
-            self._model.log(audit_log.HOST_NOT_FENCED, text, "warning", host=host.id)
+            text = f"was not fenced: its external status is {host.external_status}."
+            self._log(audit_log.HOST_NOT_FENCED, host, f"Host {host.name} {text}", "warning")
         for vm in self._model.vms_on(host.id):
             if fenced:
                 self._vms.lose(vm, "its host was lost.")
             else:
-                vm.status, vm.migrating_to = "unknown", ""
+                vm.status = UNKNOWN
+                vm.migrating_to = ""
 
-    def _answers_again(self, host: Host) -> None:
+    def _answers_again(self, host: SimulatedHost) -> None:
         for vm in self._model.vms_on(host.id):
             if vm.boots != host.boots:
                 self._vms.lose(vm, "its host rebooted.")
-            elif vm.status == "unknown":
+            elif vm.status == UNKNOWN:
                 vm.status = UP
         self._begin_initialization(host)
 
-    def _begin_initialization(self, host: Host) -> None:
-        host.status, host.status_detail = "unassigned", ""
-        host.due = self._model.now() + self._model.timings.host_initialization
+    def _log(self, code: int, host: SimulatedHost, text: str, severity: str = "normal") -> None:
+        self._model.log(code, text, severity, host=host.id)
 
-    def _in_maintenance(self, host: Host) -> None:
-        host.status = MAINTENANCE
-        text = f"Host {host.name} is in maintenance mode."
-        self._model.log(audit_log.HOST_IN_MAINTENANCE, text, host=host.id)
+
+def _stays(vm: SimulatedVm, internal: bool) -> bool:
+    """Return whether a VM keeps its host in service, because it may not be moved."""
+    if vm.hosted_engine:
+        return False
+    return vm.pinned or (internal and vm.affinity != "migratable")

@@ -14,21 +14,26 @@ from collections.abc import Collection, Mapping, Sequence
 from typing import Any, Optional, TypeVar, Union
 
 from ovirt_tcp_plugin.lab.engine import builtin
-from ovirt_tcp_plugin.lab.engine.audit_log import ACTING, AuditLog, Event
-from ovirt_tcp_plugin.lab.engine.clock import Clock
+from ovirt_tcp_plugin.lab.engine.audit_log import ACTING, AuditEvent, AuditLog
+from ovirt_tcp_plugin.lab.engine.clock import EngineClock
 from ovirt_tcp_plugin.lab.engine.errors import Fault
 from ovirt_tcp_plugin.lab.engine.faults import Faults
 from ovirt_tcp_plugin.lab.engine.options import LEVEL
 
-UP, DOWN = "up", "down"
-PREPARING, MAINTENANCE, CONNECTING = "preparing_for_maintenance", "maintenance", "connecting"
-NON_RESPONSIVE, NON_OPERATIONAL = "non_responsive", "non_operational"
+# Statuses of hosts; VMs have the first two, too.
+UP = "up"
+DOWN = "down"
+PREPARING = "preparing_for_maintenance"
+MAINTENANCE = "maintenance"
+CONNECTING = "connecting"
+NON_RESPONSIVE = "non_responsive"
+NON_OPERATIONAL = "non_operational"
 # Statuses in which a VM occupies no host.
 NOT_RUNNING = frozenset({DOWN, "suspended"})
 
 
 @dataclasses.dataclass
-class Host:
+class SimulatedHost:
     """A host. `powered` and `boots` are the truth, `status` what the engine believes.
 
     Attributes:
@@ -57,7 +62,7 @@ class Host:
 
 
 @dataclasses.dataclass
-class Vm:
+class SimulatedVm:
     """A VM.
 
     Attributes:
@@ -115,12 +120,12 @@ class Vm:
 
 
 @dataclasses.dataclass
-class Cluster:
-    """A cluster with its scheduling policy. `features` are the additional ones that its hosts must
-    have.
+class SimulatedCluster:
+    """A cluster with its scheduling policy.
 
     Attributes:
         level: compatibility version.
+        features: the additional features that its hosts must have.
     """
 
     id: str
@@ -134,7 +139,7 @@ class Cluster:
 
 
 @dataclasses.dataclass
-class Unit:
+class PolicyUnit:
     """A policy unit; external ones come from discovery.
 
     Attributes:
@@ -153,11 +158,13 @@ class Unit:
 
 
 @dataclasses.dataclass
-class Policy:
-    """A scheduling policy: ids of its units. `numbers` are positions of filters and factors of
-    weights, by unit id.
+class SchedulingPolicy:
+    """A scheduling policy: ids of its units.
 
     It is what the engine has in memory, which its database agrees to until an edit is refused.
+
+    Attributes:
+        numbers: positions of filters and factors of weights, by unit id.
     """
 
     id: str
@@ -169,6 +176,10 @@ class Policy:
     weights: list[str] = dataclasses.field(default_factory=list)
     balances: list[str] = dataclasses.field(default_factory=list)
     numbers: dict[str, int] = dataclasses.field(default_factory=dict)
+
+    def units(self) -> list[str]:
+        """Return the ids of all its units."""
+        return [*self.filters, *self.weights, *self.balances]
 
 
 @dataclasses.dataclass
@@ -218,7 +229,7 @@ class Role:
 
 
 @dataclasses.dataclass
-class User:
+class EngineUser:
     """A user with the ids of the roles that it has on the whole system."""
 
     id: str
@@ -234,8 +245,10 @@ class User:
 
 @dataclasses.dataclass(frozen=True)
 class Timings:
-    """How long things take, in seconds: first the world's, then the engine's own settings with
-    their defaults."""
+    """How long things take, in seconds.
+
+    First what the world takes, then the engine's own settings with their defaults.
+    """
 
     host_initialization: float = 0.5
     event_after_up: float = 0.5  # the host is Up before VDS_DETECTED is logged (InitVdsOnUpCommand)
@@ -256,17 +269,18 @@ class Timings:
     session_idle: float = 1800.0  # UserSessionTimeOutInterval
     refused_log_in: float = 0.0  # a real one answers after 5 s
     locked_account: float = 3600.0  # of aaa-jdbc, after MAX_FAILURES_SINCE_SUCCESS refused log-ins
-    notifier: float = (
-        0.0  # ENGINE_INTERVAL_IN_SECONDS of ovirt-engine-notifier (300), 0 if that is not installed
-    )
+    # ENGINE_INTERVAL_IN_SECONDS of ovirt-engine-notifier (300), 0 if that is not installed.
+    notifier: float = 0.0
 
 
-_InCluster = TypeVar("_InCluster", bound="Union[Host, Vm]")
+_InCluster = TypeVar("_InCluster", bound="Union[SimulatedHost, SimulatedVm]")
 
 
 class ByCluster(dict[str, _InCluster]):
-    """Rows by id, and by their cluster: large engines have many. One that changes its cluster is
-    taken out and put in."""
+    """Rows by id, and by their cluster: large engines have many.
+
+    A row that changes its cluster is taken out and put in.
+    """
 
     def __init__(self) -> None:
         super().__init__()
@@ -290,35 +304,27 @@ class ByCluster(dict[str, _InCluster]):
 class Model:
     """The engine's tables. Everything happens under `lock`, but never a call to another process."""
 
-    def __init__(self, timings: Timings, clock: Clock, faults: Faults) -> None:
+    def __init__(self, timings: Timings, clock: EngineClock, faults: Faults) -> None:
         self.lock = threading.RLock()
-        self.timings, self.clock, self.faults = timings, clock, faults
-        self.hosts: ByCluster[Host] = ByCluster()
-        self.vms: ByCluster[Vm] = ByCluster()
-        self.clusters: dict[str, Cluster] = {}
+        self.timings = timings
+        self.clock = clock
+        self.faults = faults
+        self.hosts: ByCluster[SimulatedHost] = ByCluster()
+        self.vms: ByCluster[SimulatedVm] = ByCluster()
+        self.clusters: dict[str, SimulatedCluster] = {}
         self.groups: dict[str, AffinityGroup] = {}
         self.labels: dict[str, AffinityLabel] = {}
         self.roles: dict[str, Role] = {}
-        self.users: dict[str, User] = {}
+        self.users: dict[str, EngineUser] = {}
         self.audit_log = AuditLog(clock, faults)
         self.journal: list[dict[str, Any]] = []
-        self.units = {
-            uid: Unit(uid, name, kind, properties=dict(builtin.PARAMETERS.get(uid, {})))
-            for uid, name, kind in builtin.UNITS
-        }
-        self.policies: dict[str, Policy] = {}
-        for uid, name, filters, factors, balance, properties in builtin.POLICIES:
-            policy = Policy(uid, name, locked=True, properties=dict(properties), balances=[balance])
-            policy.filters, policy.weights = list(filters), list(factors)
-            policy.numbers = {unit: builtin.POSITIONS.get(unit, 0) for unit in filters} | dict(
-                factors
-            )
-            self.policies[uid] = policy
+        self.units = _builtin_units()
+        self.policies = _builtin_policies()
         # The database's rows of those policies that a refused edit left otherwise in memory, by id.
-        self.unspoiled_policies: dict[str, Policy] = {}
+        self.unspoiled_policies: dict[str, SchedulingPolicy] = {}
 
     @property
-    def events(self) -> Sequence[Event]:
+    def events(self) -> Sequence[AuditEvent]:
         """The rows of the audit log, oldest first."""
         return self.audit_log.rows
 
@@ -338,61 +344,87 @@ class Model:
             raise Fault(404, "Operation Failed", f"[Entity not found: {identifier}]")
         return row
 
-    def vms_on(self, host_id: str) -> list[Vm]:
+    def vms_on(self, host_id: str) -> list[SimulatedVm]:
         """Return the VMs that run on a host."""
-        return [
-            vm for vm in self._near(host_id) if vm.host == host_id and vm.status not in NOT_RUNNING
-        ]
+        host = self.hosts.get(host_id)
+        if host is None:
+            return []
+        vms = self.vms.of(host.cluster)
+        return [vm for vm in vms if vm.host == host_id and vm.status not in NOT_RUNNING]
 
-    def up_hosts(self, cluster: str) -> list[Host]:
+    def up_hosts(self, cluster: str) -> list[SimulatedHost]:
         """Return the hosts of a cluster that are Up."""
         return [host for host in self.hosts.of(cluster) if host.status == UP]
-
-    def _near(self, host_id: str) -> Collection[Vm]:
-        host = self.hosts.get(host_id)
-        return () if host is None else self.vms.of(host.cluster)
 
     def acting_name(self) -> str:
         """Return whose request this thread works on, as events name him."""
         user = self.users.get(ACTING.get()[0])
         return "SYSTEM" if user is None else user.qualified_name
 
-    def permits(self, user: User) -> set[str]:
+    def permits(self, user: EngineUser) -> set[str]:
         """Return what a user may do."""
-        return {permit for uid in user.roles for permit in self.roles[uid].permits}
+        permits: set[str] = set()
+        for role_id in user.roles:
+            permits |= self.roles[role_id].permits
+        return permits
 
-    def understood(self, policy: Policy) -> dict[str, str]:
-        """Return the properties that the units of a policy understand: name -> regular
-        expression."""
-        units = (
-            self.units.get(uid) for uid in (*policy.filters, *policy.weights, *policy.balances)
-        )
-        return {
-            name: regex
-            for unit in units
-            if unit is not None
-            for name, regex in unit.properties.items()
-        }
+    def understood(self, policy: SchedulingPolicy) -> dict[str, str]:
+        """Return the properties that the units of a policy understand.
 
-    def saved_properties(self, policy: str, given: Mapping[str, str]) -> dict[str, str]:
-        """Return the properties of a cluster as it is saved
-        (`ClusterOperationCommandBase.updateClusterPolicyProperties`).
+        By name: the regular expression of their whole value.
+        """
+        known: dict[str, str] = {}
+        for uid in policy.units():
+            unit = self.units.get(uid)
+            if unit is not None:
+                known |= unit.properties
+        return known
+
+    def saved_properties(self, policy_id: str, values: Mapping[str, str]) -> dict[str, str]:
+        """Return the properties of a cluster as it is saved.
 
         What it has stays, the policy's own fill in the rest, and what no unit of the policy
-        understands is dropped. A later edit of the policy does not reach the cluster.
+        understands is dropped. A later edit of the policy does not reach the cluster
+        (`ClusterOperationCommandBase.updateClusterPolicyProperties`).
         """
-        chosen = self.policies[policy]
-        known = self.understood(chosen)
-        return {
-            name: value for name, value in {**chosen.properties, **given}.items() if name in known
-        }
+        policy = self.policies[policy_id]
+        known = self.understood(policy)
+        merged = {**policy.properties, **values}
+        return {name: value for name, value in merged.items() if name in known}
 
     def members(self, group: AffinityGroup) -> tuple[set[str], set[str]]:
         """Return the ids of a group's hosts and VMs, those of its labels among them."""
-        hosts, vms = set(group.hosts), set(group.vms)
-        hosts.update(*(self.labels[one].hosts for one in group.host_labels if one in self.labels))
-        vms.update(*(self.labels[one].vms for one in group.vm_labels if one in self.labels))
+        hosts = set(group.hosts)
+        vms = set(group.vms)
+        for label_id in group.host_labels:
+            if label_id in self.labels:
+                hosts.update(self.labels[label_id].hosts)
+        for label_id in group.vm_labels:
+            if label_id in self.labels:
+                vms.update(self.labels[label_id].vms)
         return hosts, vms
+
+
+def _builtin_units() -> dict[str, PolicyUnit]:
+    units: dict[str, PolicyUnit] = {}
+    for uid, name, kind in builtin.UNITS:
+        properties = dict(builtin.PARAMETERS.get(uid, {}))
+        units[uid] = PolicyUnit(uid, name, kind, properties=properties)
+    return units
+
+
+def _builtin_policies() -> dict[str, SchedulingPolicy]:
+    policies: dict[str, SchedulingPolicy] = {}
+    for uid, name, filters, factors, balance, properties in builtin.POLICIES:
+        policy = SchedulingPolicy(uid, name, locked=True, properties=dict(properties))
+        policy.filters = list(filters)
+        policy.weights = list(factors)
+        policy.balances = [balance]
+        for unit_id in filters:
+            policy.numbers[unit_id] = builtin.POSITIONS.get(unit_id, 0)
+        policy.numbers |= factors
+        policies[uid] = policy
+    return policies
 
 
 def new_id() -> str:

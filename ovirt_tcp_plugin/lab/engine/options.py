@@ -1,7 +1,9 @@
 # SPDX-FileCopyrightText: The ovirt_tcp_plugin developers
 # SPDX-License-Identifier: Apache-2.0
-"""The engine's configuration, read once at each of its starts: changes by `engine-config` count
-from the next one."""
+"""The engine's configuration, read at each of its starts.
+
+Changes by `engine-config` count from the next start.
+"""
 
 from __future__ import annotations
 
@@ -35,14 +37,20 @@ class Options:
 def read(path: Path) -> Options:
     """Return the options in the file that the lab's `engine-config` works on."""
     rows = json.loads(path.read_text(encoding="utf-8"))
-    general = {key: versions["general"] for key, versions in rows.items() if "general" in versions}
-    enabled = general["ExternalSchedulerEnabled"].lower() == "true"
-    defined = (
-        one.partition("=") for one in rows["UserDefinedVMProperties"][LEVEL].split(";") if one
-    )
-    return Options(
-        general["ExternalSchedulerServiceURL"] if enabled else "",
-        int(general["ExternalSchedulerResponseTimeout"]) / 1000,
-        float(general["RetryToRunAutoStartVmLongIntervalInSeconds"]),
-        {name: regex for name, _, regex in defined},
-    )
+    url = ""
+    if rows["ExternalSchedulerEnabled"]["general"].lower() == "true":
+        url = rows["ExternalSchedulerServiceURL"]["general"]
+    response_ms = int(rows["ExternalSchedulerResponseTimeout"]["general"])
+    ha_long_retry = float(rows["RetryToRunAutoStartVmLongIntervalInSeconds"]["general"])
+    vm_properties = _definitions(rows["UserDefinedVMProperties"][LEVEL])
+    return Options(url, response_ms / 1000, ha_long_retry, vm_properties)
+
+
+def _definitions(text: str) -> dict[str, str]:
+    """Return what `name=regex;name2=regex2` defines."""
+    definitions: dict[str, str] = {}
+    for definition in text.split(";"):
+        name, _, regex = definition.partition("=")
+        if name or regex:
+            definitions[name] = regex
+    return definitions

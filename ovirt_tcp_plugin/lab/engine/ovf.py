@@ -1,9 +1,9 @@
 # SPDX-FileCopyrightText: The ovirt_tcp_plugin developers
 # SPDX-License-Identifier: Apache-2.0
-"""A VM's configuration as it is exported and imported: what of an OVF matters to trust
-(`OvfVmWriter`, `OvfVmReader`).
+"""A VM's configuration as it is exported and imported: what of an OVF matters to trust.
 
-The flag TrustedService is the cluster's, not the VM's, and nobody signs it.
+Sources: `OvfVmWriter`, `OvfVmReader`. The flag TrustedService is the cluster's, not the VM's, and
+nobody signs it.
 """
 
 from __future__ import annotations
@@ -12,9 +12,12 @@ import dataclasses
 from collections.abc import Mapping
 from xml.etree import ElementTree
 
-from ovirt_tcp_plugin.lab.engine.errors import Fault
+from ovirt_tcp_plugin.lab.engine.errors import invalid
 
-_OVF, _XSI = "http://schemas.dmtf.org/ovf/envelope/1/", "http://www.w3.org/2001/XMLSchema-instance"
+_OVF = "http://schemas.dmtf.org/ovf/envelope/1/"
+_XSI = "http://www.w3.org/2001/XMLSchema-instance"
+_CANNOT_PARSE = "Cannot import VM. Failed to parse a given OVF configuration."
+_ID = f"{{{_OVF}}}id"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -27,23 +30,23 @@ class Configuration:
     properties: Mapping[str, str]
 
 
-def write(given: Configuration) -> str:
+def write(configuration: Configuration) -> str:
     """Return an OVF."""
     ElementTree.register_namespace("ovf", _OVF)
     ElementTree.register_namespace("xsi", _XSI)
     root = ElementTree.Element(f"{{{_OVF}}}Envelope", {f"{{{_OVF}}}version": "4.5.0.0"})
-    content = ElementTree.SubElement(
-        root, "Content", {f"{{{_OVF}}}id": "out", f"{{{_XSI}}}type": "ovf:VirtualSystem_Type"}
-    )
-    properties = ";".join(f"{name}={value}" for name, value in given.properties.items())
-    for tag, text in (
-        ("Name", given.name),
-        ("TrustedService", "true" if given.trusted_service else "false"),
-        ("PredefinedProperties", ""),
-        ("UserDefinedProperties", properties),
-    ):
+    attributes = {_ID: "out", f"{{{_XSI}}}type": "ovf:VirtualSystem_Type"}
+    content = ElementTree.SubElement(root, "Content", attributes)
+    pairs = [f"{name}={value}" for name, value in configuration.properties.items()]
+    texts = {
+        "Name": configuration.name,
+        "TrustedService": "true" if configuration.trusted_service else "false",
+        "PredefinedProperties": "",
+        "UserDefinedProperties": ";".join(pairs),
+    }
+    for tag, text in texts.items():
         ElementTree.SubElement(content, tag).text = text
-    ElementTree.SubElement(content, "Section", {f"{{{_OVF}}}id": given.vm_id})
+    ElementTree.SubElement(content, "Section", {_ID: configuration.vm_id})
     return ElementTree.tostring(root, encoding="unicode")
 
 
@@ -52,22 +55,16 @@ def read(text: str) -> Configuration:
     try:
         content = ElementTree.fromstring(text).find("Content")  # noqa: S314 - the lab talks to itself
     except ElementTree.ParseError as e:
-        raise Fault(
-            400,
-            "Operation Failed",
-            "[Cannot import VM. Failed to parse a given OVF configuration.]",
-        ) from e
+        raise invalid(_CANNOT_PARSE) from e
     section = None if content is None else content.find("Section")
     if content is None or section is None:
-        raise Fault(
-            400,
-            "Operation Failed",
-            "[Cannot import VM. Failed to parse a given OVF configuration.]",
-        )
-    pairs = (content.findtext("UserDefinedProperties") or "").split(";")
+        raise invalid(_CANNOT_PARSE)
+    trusted_service = content.findtext("TrustedService") == "true"
+    properties: dict[str, str] = {}
+    for pair in content.findtext("UserDefinedProperties", "").split(";"):
+        name, separator, value = pair.partition("=")
+        if separator:
+            properties[name] = value
     return Configuration(
-        section.get(f"{{{_OVF}}}id", ""),
-        content.findtext("Name") or "",
-        content.findtext("TrustedService") == "true",
-        dict(pair.split("=", 1) for pair in pairs if "=" in pair),
+        section.get(_ID, ""), content.findtext("Name", ""), trusted_service, properties
     )

@@ -1,14 +1,12 @@
 # SPDX-FileCopyrightText: The ovirt_tcp_plugin developers
 # SPDX-License-Identifier: Apache-2.0
-"""Who may do what: the permits of a request, and those that roles give (`ActionGroup`,
-`ActionType`).
+"""Who may do what: the permits of a request, and those that roles give.
 
-Only rights on the whole system are known, as the broker's user has them.
+Sources: `ActionGroup`, `ActionType`. Only rights on the whole system are known, as the broker's
+user has them.
 """
 
 from __future__ import annotations
-
-from typing import Optional
 
 from ovirt_tcp_plugin.lab.engine.xml_text import Element
 
@@ -46,8 +44,9 @@ OF_USERS = frozenset(
         "stop_vm",
         "hibernate_vm",
         "run_vm",
+        "login",
+        "edit_profile",
     }
-    | {"login", "edit_profile"}
 )
 # Requests that change something, by the beginning of their path: the permit. The first that fits
 # counts.
@@ -75,18 +74,19 @@ _VM_ACTIONS = {
 _VM_EDITS = {"POST": "create_vm", "PUT": "edit_vm_properties", "DELETE": "delete_vm"}
 
 
-def needed(verb: str, route: str, path: str, given: Optional[Element]) -> set[str]:
+def needed(verb: str, route: str, path: str, document: Element) -> set[str]:
     """Return the names of the permits that a request needs; administrators may read everything.
 
     Args:
         route: the path with `{}` for ids.
-        given: the request's document; an event that sets a host's status needs more.
+        document: of the client; an event that sets a host's status needs more.
     """
     if verb == "GET":
         return set()
     if route.startswith("vms"):
-        return {_VM_ACTIONS.get(path.rpartition("/")[2], _VM_EDITS.get(verb, ""))}
+        action = path.rpartition("/")[2]
+        return {_VM_ACTIONS.get(action) or _VM_EDITS.get(verb, "")}
     names = {next(name for start, name in _NEEDED if route.startswith(start))}
-    if route == "events" and given is not None and given.find("host/external_status") is not None:
+    if route == "events" and document.find("host/external_status") is not None:
         names.add("edit_host_configuration")
     return names

@@ -1,7 +1,6 @@
 # SPDX-FileCopyrightText: The ovirt_tcp_plugin developers
 # SPDX-License-Identifier: Apache-2.0
-"""What the engine does again and again by itself: HA restarts, affinity, load balancing, recovery
-of hosts.
+"""What the engine does repeatedly by itself: HA restarts, affinity, load balancing, recovery.
 
 Sources: `AutoStartVmsRunner`, `AffinityRulesEnforcementManager`,
 `SchedulingManager.performLoadBalancing`, `EvenGuestDistributionBalancePolicyUnit`,
@@ -16,10 +15,17 @@ from typing import Optional
 
 from ovirt_tcp_plugin.lab.engine import affinity, audit_log, builtin
 from ovirt_tcp_plugin.lab.engine.errors import Fault
-from ovirt_tcp_plugin.lab.engine.hosts import Hosts
-from ovirt_tcp_plugin.lab.engine.model import DOWN, UP, Cluster, Model, Policy, Vm
+from ovirt_tcp_plugin.lab.engine.hosts import HostLifecycle
+from ovirt_tcp_plugin.lab.engine.model import (
+    DOWN,
+    UP,
+    Model,
+    SchedulingPolicy,
+    SimulatedCluster,
+    SimulatedVm,
+)
 from ovirt_tcp_plugin.lab.engine.scheduling import Scheduling
-from ovirt_tcp_plugin.lab.engine.vms import Vms
+from ovirt_tcp_plugin.lab.engine.vms import VmLifecycle
 
 # A VM of higher priority that cannot start keeps the others waiting so long
 # (MaxTimeAutoStartBlockedOnPriority).
@@ -36,14 +42,20 @@ class _Job:
 class Rounds:
     """The engine's periodic jobs. `tick` runs those that are due."""
 
-    def __init__(self, tables: Model, scheduling: Scheduling, vms: Vms, hosts: Hosts) -> None:
-        self._model, self._scheduling, self._vms, self._hosts = tables, scheduling, vms, hosts
+    def __init__(
+        self, tables: Model, scheduling: Scheduling, vms: VmLifecycle, hosts: HostLifecycle
+    ) -> None:
+        self._model = tables
+        self._scheduling = scheduling
+        self._vms = vms
+        self._hosts = hosts
         self._blocked: dict[str, float] = {}
         self.restart()
 
     def restart(self) -> None:
-        """The engine starts: every job waits for its first time, and restarts are counted anew."""
-        now, timings = self._model.now(), self._model.timings
+        """The engine starts: jobs wait for their first time, and restarts are counted from 0."""
+        now = self._model.now()
+        timings = self._model.timings
         self._jobs = [
             _Job(self.enforce, timings.enforcer, now + timings.enforcer),
             _Job(self.balance, timings.balancing, now + timings.balancing),
@@ -52,7 +64,8 @@ class Rounds:
         self._blocked.clear()
         for vm in self._model.vms.values():
             if vm.restart:
-                vm.tries, vm.retry_at = 0, now
+                vm.tries = 0
+                vm.retry_at = now
 
     def tick(self) -> None:
         """Let everything happen that is due."""
@@ -66,7 +79,7 @@ class Rounds:
             self._model.audit_log.age()
 
     def enforce(self) -> None:
-        """Move one VM of each cluster off a host where an enforcing group forbids it to be."""
+        """Move a VM of each cluster off a host where an enforcing group forbids it to be."""
         for cluster in list(self._model.clusters.values()):
             with self._model.lock:
                 candidates = affinity.violators(self._model, cluster)
@@ -75,8 +88,10 @@ class Rounds:
                     break
 
     def balance(self) -> None:
-        """Move one VM of each cluster for the sake of its policy. A cluster whose policy has no
-        balance ends the round."""
+        """Move a VM of each cluster for the sake of its policy.
+
+        A cluster whose policy has no balance ends the round.
+        """
         for cluster in list(self._model.clusters.values()):
             policy = self._model.policies[cluster.policy]
             if not policy.balances:
@@ -84,29 +99,30 @@ class Rounds:
             if policy.balances[0] == builtin.GUEST_BALANCE:
                 self._balance_guests(cluster, policy)
 
-    def _balance_guests(self, cluster: Cluster, policy: Policy) -> None:
-        high, threshold = (
-            int(_property(cluster, policy, name)) for name in ("HighVmCount", "MigrationThreshold")
-        )
+    def _balance_guests(self, cluster: SimulatedCluster, policy: SchedulingPolicy) -> None:
+        high = int(_property(cluster, policy, "HighVmCount"))
+        threshold = int(_property(cluster, policy, "MigrationThreshold"))
         with self._model.lock:
-            counts = {
-                host.id: len(self._model.vms_on(host.id))
-                for host in self._model.up_hosts(cluster.id)
-            }
-            worst = max(counts, key=counts.__getitem__, default="")
-            if not worst or counts[worst] < high:
+            counts = self._vm_counts(cluster)
+            most = max(counts.values(), default=0)
+            if not counts or most < high:
                 return
-            targets = [host for host, count in counts.items() if counts[worst] - count >= threshold]
-            movable = [
-                vm
-                for vm in self._model.vms_on(worst)
-                if vm.status == UP and vm.affinity == "migratable"
-            ]
+            busiest = next(host_id for host_id, count in counts.items() if count == most)
+            targets = [host_id for host_id, count in counts.items() if most - count >= threshold]
+            vms = self._model.vms_on(busiest)
+            movable = [vm for vm in vms if vm.status == UP and vm.affinity == "migratable"]
         for vm in movable:
             if targets and self._moves(vm, "balance", targets):
                 return
 
-    def _moves(self, vm: Vm, purpose: str, hosts: Optional[Sequence[str]] = None) -> bool:
+    def _vm_counts(self, cluster: SimulatedCluster) -> dict[str, int]:
+        """Return how many VMs each Up host of a cluster runs, by its id."""
+        counts: dict[str, int] = {}
+        for host in self._model.up_hosts(cluster.id):
+            counts[host.id] = len(self._model.vms_on(host.id))
+        return counts
+
+    def _moves(self, vm: SimulatedVm, purpose: str, hosts: Optional[Sequence[str]] = None) -> bool:
         try:
             self._vms.migrate(vm, purpose, hosts)
         except Fault:
@@ -114,36 +130,42 @@ class Rounds:
         return True
 
     def _restart_vms(self, now: float) -> None:
-        """Restart what is highly available: ten tries in short intervals, then in long ones, for
-        ever."""
+        """Restart what is highly available.
+
+        There are ten tries in short intervals, then others in long ones, without end.
+        """
         lost = [vm for vm in self._model.vms.values() if vm.restart]
+        lost.sort(key=_restart_order)
         needed = 0
-        for vm in sorted(lost, key=lambda one: (-one.priority, one.name)):
+        for vm in lost:
             if vm.status == DOWN and now >= vm.retry_at and not self._is_blocked(vm, needed, now):
                 self._restart_vm(vm, now)
-            needed = max(needed, vm.priority) if vm.restart else needed
+            if vm.restart:
+                needed = max(needed, vm.priority)
 
-    def _is_blocked(self, vm: Vm, needed: int, now: float) -> bool:
+    def _is_blocked(self, vm: SimulatedVm, needed: int, now: float) -> bool:
         if vm.priority >= needed:
             self._blocked.pop(vm.id, None)
             return False
         return now - self._blocked.setdefault(vm.id, now) <= MAX_BLOCKED_S
 
-    def _restart_vm(self, vm: Vm, now: float) -> None:
+    def _restart_vm(self, vm: SimulatedVm, now: float) -> None:
         timings = self._model.timings
         vm.tries += 1
+        pause = timings.ha_retry if vm.tries < timings.ha_short_tries else timings.ha_long_retry
         # Also when the start is accepted: it may fail on the host, and then the next try is due as
         # late.
-        vm.retry_at = now + (
-            timings.ha_retry if vm.tries < timings.ha_short_tries else timings.ha_long_retry
-        )
+        vm.retry_at = now + pause
         try:
             self._vms.start(vm, "ha")
         except Fault:
-            self._model.log(
-                audit_log.HA_RESTART_FAILED, f"Failed to restart VM {vm.name}.", "error", vm=vm.id
-            )
+            text = f"Failed to restart VM {vm.name}."
+            self._model.log(audit_log.HA_RESTART_FAILED, text, "error", vm=vm.id)
 
 
-def _property(cluster: Cluster, policy: Policy, name: str) -> str:
+def _restart_order(vm: SimulatedVm) -> tuple[int, str]:
+    return -vm.priority, vm.name
+
+
+def _property(cluster: SimulatedCluster, policy: SchedulingPolicy, name: str) -> str:
     return cluster.properties.get(name) or policy.properties[name]

@@ -1,7 +1,8 @@
 # SPDX-FileCopyrightText: The ovirt_tcp_plugin developers
 # SPDX-License-Identifier: Apache-2.0
-"""Who is logged in: passwords for tokens, which end when nobody uses them, at log-out, and when the
-engine restarts.
+"""Who is logged in: passwords for tokens.
+
+A token ends when nobody uses it, at log-out, and when the engine restarts.
 
 A password that is right gives a token to anybody; whether he may log in is asked when the token
 comes for the first time (`SsoRestApiAuthFilter`, `CreateUserSessionCommand`), and never again: a
@@ -15,7 +16,7 @@ import secrets
 from typing import Optional
 
 from ovirt_tcp_plugin.lab.engine import audit_log
-from ovirt_tcp_plugin.lab.engine.model import Model, User
+from ovirt_tcp_plugin.lab.engine.model import EngineUser, Model
 
 # Of aaa-jdbc (MAX_FAILURES_SINCE_SUCCESS): the account is locked then, for
 # `timings.locked_account`.
@@ -43,35 +44,42 @@ class Sessions:
         self._locked_until: dict[str, float] = {}
 
     def log_in(self, name: str, password: str) -> Optional[str]:
-        """Return a token, None when name or password are wrong or too many were: then no password
-        is right for a while.
+        """Return a token, None when name or password are wrong.
+
+        After too many wrong passwords none is right for a while.
         """
         now = self._model.now()
-        user = next((user for user in self._model.users.values() if user.name == name), None)
+        user = self._find(name)
         if user is None or now < self._locked_until.get(name, now):
             return None
         if user.password != password:
-            self._failures[name] = self._failures.get(name, 0) + 1
-            if self._failures[name] >= MAX_FAILURES:
-                self._failures[name] = 0
-                self._locked_until[name] = now + self._model.timings.locked_account
+            self._count_failure(name, now)
             return None
         self._failures[name] = 0
         token = secrets.token_urlsafe(32)
         self._sessions[token] = _Session(user.id, now)
         return token
 
+    def _find(self, name: str) -> Optional[EngineUser]:
+        for user in self._model.users.values():
+            if user.name == name:
+                return user
+        return None
+
+    def _count_failure(self, name: str, now: float) -> None:
+        self._failures[name] = self._failures.get(name, 0) + 1
+        if self._failures[name] >= MAX_FAILURES:
+            self._failures[name] = 0
+            self._locked_until[name] = now + self._model.timings.locked_account
+
     def log_out(self, token: str) -> None:
         """End a token."""
         session = self._sessions.pop(token, None)
         if session is not None and session.open:
-            self._log(
-                audit_log.LOGGED_OUT,
-                session,
-                "connected from '127.0.0.1' using session 'S' logged out.",
-            )
+            text = "connected from '127.0.0.1' using session 'S' logged out."
+            self._log(audit_log.LOGGED_OUT, session, text)
 
-    def user(self, token: str) -> User:
+    def user(self, token: str) -> EngineUser:
         """Return whose token it is; it lives on from now. Raises Unauthorized."""
         now = self._model.now()
         session = self._sessions.get(token)
@@ -80,21 +88,18 @@ class Sessions:
             raise Unauthorized("The access token is expired or invalid.")
         user = self._model.users[session.user]
         if not session.open:
-            if "login" not in self._model.permits(user):
-                profile = user.name.partition("@")[2]
-                text = (
-                    f"The user {user.qualified_name} with profile [{profile}] is not authorized to "
-                    "perform login"
-                )
-                raise Unauthorized(text)
-            session.open = True
-            self._log(
-                audit_log.LOGGED_IN,
-                session,
-                "connecting from '127.0.0.1' using session 'S' logged in.",
-            )
+            self._open(session, user)
         session.used = now
         return user
+
+    def _open(self, session: _Session, user: EngineUser) -> None:
+        if "login" not in self._model.permits(user):
+            profile = user.name.partition("@")[2]
+            name = f"{user.qualified_name} with profile [{profile}]"
+            raise Unauthorized(f"The user {name} is not authorized to perform login")
+        session.open = True
+        text = "connecting from '127.0.0.1' using session 'S' logged in."
+        self._log(audit_log.LOGGED_IN, session, text)
 
     def end_all(self) -> None:
         """End all tokens."""

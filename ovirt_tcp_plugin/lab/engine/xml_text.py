@@ -1,10 +1,9 @@
 # SPDX-FileCopyrightText: The ovirt_tcp_plugin developers
 # SPDX-License-Identifier: Apache-2.0
-"""XML as the engine writes it: four blanks a level, `<tag/>` for what has no content, `<tag></tag>`
-for an empty text.
+"""XML as the engine writes it.
 
-VMs and hosts have a hundred elements each, of which few differ: they are text with holes, not
-    trees.
+Four blanks a level, `<tag/>` for what has no content, `<tag></tag>` for an empty text. VMs and
+hosts have a hundred elements each, of which few differ: they are text with holes, not trees.
 """
 
 from __future__ import annotations
@@ -21,8 +20,9 @@ _HEADER = '<?xml version="1.0" encoding="UTF-8" standalone="yes"?>\n'
 
 
 class Template:
-    """An element as text, at the left margin. `%(name)s` is a hole; a line `@name` takes elements
-    of its level, or none.
+    """An element as text, at the left margin.
+
+    `%(name)s` is a hole; a line `@name` takes elements of its level, or none.
 
     Attributes:
         levels: how deep in the element the lines `@name` are.
@@ -50,7 +50,12 @@ class Template:
 
 
 class Filled(Element):
-    """An element that is a template with values: texts for its holes, elements for its lines."""
+    """An element that is a template with values.
+
+    Args:
+        texts: for its holes.
+        lines: elements for its lines `@name`; a name that is missing has none.
+    """
 
     def __init__(
         self,
@@ -60,14 +65,16 @@ class Filled(Element):
         lines: Mapping[str, list[Element]],
     ) -> None:
         super().__init__(tag)
-        self.template, self.texts, self.lines = template, texts, lines
+        self.template = template
+        self.texts = texts
+        self.lines = lines
 
     def at(self, depth: int) -> str:
         """Return the text at a depth of the document."""
         values = dict(self.texts)
-        for name, elements in self.lines.items():
-            level = depth + self.template.levels[name]
-            values[name] = "".join(text_of(element, level) for element in elements)
+        for name, level in self.template.levels.items():
+            elements = self.lines.get(name, ())
+            values[name] = "".join(text_of(element, depth + level) for element in elements)
         return self.template.at(depth) % values
 
 

@@ -103,14 +103,14 @@ class Installation:
         return wall
 
     @property
-    def policy(self) -> model.Policy:
+    def policy(self) -> model.SchedulingPolicy:
         return self.tables.policies[self.tables.clusters[self.site.cluster].policy]
 
     @property
     def snapshot_file(self) -> Path:
         return self.directory / "snapshot.d" / f"{self.site.cluster}.json"
 
-    def vm(self, name: str) -> model.Vm:
+    def vm(self, name: str) -> model.SimulatedVm:
         return next(one for one in self.tables.vms.values() if one.name == name)
 
     def configure_engine(self, enabled: str, url: str, response_ms: str) -> None:
@@ -164,8 +164,8 @@ class Installation:
         """Let the hosts report the gate, and have a cluster that is no pool."""
         for host in self.tables.hosts.values():
             host.hooks = {(point, GATE): CHECKSUM for point in GATE_POINTS}
-        other = model.Cluster(model.new_id(), "Other")
-        foreign = model.Host(model.new_id(), "foreign", "foreign.lab", other.id)
+        other = model.SimulatedCluster(model.new_id(), "Other")
+        foreign = model.SimulatedHost(model.new_id(), "foreign", "foreign.lab", other.id)
         self.tables.clusters[other.id], self.tables.hosts[foreign.id] = other, foreign
 
     def _start_verifier(self, port: int) -> None:

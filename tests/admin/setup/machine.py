@@ -18,7 +18,8 @@ from ovirt_tcp_plugin.engine.admin_client import AdminClient
 from ovirt_tcp_plugin.engine.sdk import Access
 from ovirt_tcp_plugin.lab import engine_config
 from ovirt_tcp_plugin.lab.engine import model
-from ovirt_tcp_plugin.lab.engine.server import Config, EngineSimulator
+from ovirt_tcp_plugin.lab.engine.config import Config
+from ovirt_tcp_plugin.lab.engine.server import EngineSimulator
 from ovirt_tcp_plugin.placement.inventory import WALL_DESCRIPTION, wall_name
 from tests.broker.site import ADMINISTRATOR, PASSWORD, TIMINGS, until
 
@@ -136,7 +137,7 @@ class Machine:
             Access(self.engine.url, ADMINISTRATOR, lambda: PASSWORD, self.pki / "ca.pem", 5.0)
         )
 
-    def cluster(self, name: str = "One") -> model.Cluster:
+    def cluster(self, name: str = "One") -> model.SimulatedCluster:
         return next(one for one in self.engine.model.clusters.values() if one.name == name)
 
     def wall(self, cluster: str = "One") -> model.AffinityGroup:
@@ -155,7 +156,7 @@ class Machine:
         units = self.engine.model.units.values()
         return next(one.id for one in units if one.name == "TrustedHosts")
 
-    def policy(self, name: str) -> model.Policy:
+    def policy(self, name: str) -> model.SchedulingPolicy:
         return next(one for one in self.engine.model.policies.values() if one.name == name)
 
     def picture(self) -> dict[str, Any]:

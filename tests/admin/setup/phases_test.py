@@ -308,7 +308,7 @@ class TestPhase2:
     def test_a_policy_of_that_name_by_somebody_else_is_left_and_another_name_does(
         self, ready: Machine
     ) -> None:
-        other = model.Policy(model.new_id(), "ovirt-tcp", "mine")
+        other = model.SchedulingPolicy(model.new_id(), "ovirt-tcp", "mine")
         ready.engine.model.policies[other.id] = other
         done = ready.setup()
         assert (
@@ -366,7 +366,7 @@ class TestPhase2:
 
     def test_the_copy_has_all_of_its_source_and_what_a_pool_needs(self, ready: Machine) -> None:
         source = ready.policy("power_saving")
-        poor = model.Policy(
+        poor = model.SchedulingPolicy(
             model.new_id(),
             "poor",
             filters=[builtin.MEMORY_FILTER],
@@ -597,7 +597,7 @@ class TestRemove:
         assert machine.rows["ExternalSchedulerEnabled"] == {"general": "false"}
 
     def test_a_former_policy_that_is_gone_is_not_guessed(self, ready: Machine) -> None:
-        former = model.Policy(model.new_id(), "former", balances=[NO_BALANCE])
+        former = model.SchedulingPolicy(model.new_id(), "former", balances=[NO_BALANCE])
         ready.engine.model.policies[former.id] = former
         ready.cluster().policy = former.id
         ready.setup("--cluster", "One")
@@ -668,7 +668,9 @@ class TestLeftovers:
     ) -> None:
         ready.setup("--cluster", "One")
         unit = ready.unit()
-        other = model.Policy(model.new_id(), "other", filters=[unit], balances=[NO_BALANCE])
+        other = model.SchedulingPolicy(
+            model.new_id(), "other", filters=[unit], balances=[NO_BALANCE]
+        )
         ready.engine.model.policies[other.id] = other
         ready.cluster("Two").policy = other.id
         ready.wall("One")
@@ -770,7 +772,7 @@ class TestLeftovers:
         host.status = "maintenance"
         host.status_detail = "ovirt-tcp: not trusted (pcr_differs): PCR 17"
 
-        def refuse(host: model.Host) -> None:
+        def refuse(host: model.SimulatedHost) -> None:
             statuses = "one of Maintenance, Non Operational"
             text = f"Operation can be performed only when Host status is {statuses}."
             raise refusal(f"Cannot activate Host. {text}")
@@ -793,7 +795,7 @@ class TestLeftovers:
         host.status_detail = "ovirt-tcp: not trusted (pcr_differs): PCR 17"
         activate = ready.engine.hosts.activate
 
-        def activate_twice(host: model.Host) -> None:
+        def activate_twice(host: model.SimulatedHost) -> None:
             activate(host)
             activate(host)
 

@@ -34,7 +34,7 @@ class Works:
         ]
         self.site = Site(directory, pki, 1, vms)
         self.tables = self.site.engine.model
-        self.plain = model.Cluster(
+        self.plain = model.SimulatedCluster(
             model.new_id(), "Plain", policy=self.tables.clusters[self.site.cluster].policy
         )
         self.plain.policy = next(

@@ -71,7 +71,7 @@ def judge(site: Site, hosts: set[str], level: Level) -> None:
 def second_pool(site: Site) -> tuple[str, str]:
     """Make another pool, of two hosts; return the ids of its cluster and of a host."""
     first = site.engine.model.clusters[site.cluster]
-    second = model.Cluster(model.new_id(), "Second", policy=first.policy)
+    second = model.SimulatedCluster(model.new_id(), "Second", policy=first.policy)
     site.engine.model.clusters[second.id] = second
     for name in ("h4", "h5"):
         site.host(name).cluster = second.id
@@ -212,7 +212,7 @@ class TestRepair:
 
     def test_a_taken_name_keeps_no_wall_away(self, site: Site) -> None:
         """The engine has no two groups of one name, in whatever cluster."""
-        elsewhere = model.Cluster(model.new_id(), "Elsewhere")
+        elsewhere = model.SimulatedCluster(model.new_id(), "Elsewhere")
         site.engine.model.clusters[elsewhere.id] = elsewhere
         name = wall_name(site.cluster)
         taker = model.AffinityGroup(model.new_id(), name, elsewhere.id, model.Rule(), model.Rule())
@@ -295,7 +295,7 @@ class TestOneCall:
 
     def test_a_vm_that_somebody_put_behind_it_meanwhile_stays(self, running: Site) -> None:
         engine, wall = Engine(engine_access(running.options.engine)), wall_of(running)
-        newcomer = model.Vm(model.new_id(), "newcomer", running.cluster)
+        newcomer = model.SimulatedVm(model.new_id(), "newcomer", running.cluster)
         running.engine.model.vms[newcomer.id] = newcomer
         wall.vms.append(newcomer.id)
         (first, second, _) = wall.vms

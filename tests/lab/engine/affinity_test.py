@@ -8,7 +8,7 @@ import ovirtsdk4
 import pytest
 from ovirtsdk4 import types
 
-from ovirt_tcp_plugin.lab.engine import builtin, documents
+from ovirt_tcp_plugin.lab.engine import builtin, request_documents
 from ovirt_tcp_plugin.lab.engine.model import Rule
 from tests.lab.engine.peers import Lab, add_group
 
@@ -63,9 +63,9 @@ class TestGroups:
         group = f"{lab.groups}/{add_group(lab.session.connection, [], [])}"
         status, answer = lab.ask("POST", f"{group}/vms", f'<vm id="{lab.vm("vm1").id}"/>')
         assert status == 200
-        assert documents.parse(answer.encode()).tag == "vm"
+        assert request_documents.parse(answer.encode()).tag == "vm"
         status, answer = lab.ask("POST", f"{group}/hosts", f'<host id="{lab.host("h1").id}"/>')
-        assert (status, documents.parse(answer.encode()).tag) == (200, "action")
+        assert (status, request_documents.parse(answer.encode()).tag) == (200, "action")
 
     def test_a_label_never_goes_alone_but_with_an_edit_of_the_whole(self, lab: Lab) -> None:
         label = lab.system.affinity_labels_service().add(types.AffinityLabel(name="rack"))

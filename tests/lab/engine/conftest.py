@@ -13,8 +13,9 @@ from typing import Optional
 import ovirtsdk4
 import pytest
 
-from ovirt_tcp_plugin.lab.engine.clock import Clock, ManualClock
-from ovirt_tcp_plugin.lab.engine.server import Config, EngineSimulator
+from ovirt_tcp_plugin.lab.engine.clock import EngineClock, ManualClock
+from ovirt_tcp_plugin.lab.engine.config import Config
+from ovirt_tcp_plugin.lab.engine.server import EngineSimulator
 from ovirt_tcp_plugin.verifier.authority import Authority, write_key
 from tests.lab.engine.peers import HOSTS, TIMINGS, Lab, ScriptedScheduler, vm
 from tests.serving import serving
@@ -49,7 +50,7 @@ def pki(tmp_path_factory: pytest.TempPathFactory) -> Pki:
 def make_engine(pki: Pki) -> Iterator[Callable[..., EngineSimulator]]:
     running: list[EngineSimulator] = []
 
-    def make(clock: Optional[Clock] = None, **changes: object) -> EngineSimulator:
+    def make(clock: Optional[EngineClock] = None, **changes: object) -> EngineSimulator:
         config = Config(str(pki.certificate), str(pki.key), {"admin@internal": PASSWORD}, **changes)  # type: ignore[arg-type]
         engine = EngineSimulator(config, clock)
         engine.start()
@@ -92,7 +93,7 @@ def proxy() -> Iterator[ScriptedScheduler]:
 
 @pytest.fixture
 def make_lab(make_engine: Make, connect: Connect) -> Callable[..., Lab]:
-    def make(clock: Optional[Clock] = None, **changes: object) -> Lab:
+    def make(clock: Optional[EngineClock] = None, **changes: object) -> Lab:
         given = {"hosts": HOSTS, "vms": [vm("vm1", "h1"), vm("vm2")], "timings": TIMINGS, **changes}
         engine = make_engine(clock or ManualClock(), **given)
         return Lab(engine, connect(engine))

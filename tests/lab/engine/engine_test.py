@@ -11,7 +11,7 @@ import pytest
 from ovirtsdk4 import types
 
 from ovirt_tcp_plugin.lab.engine import audit_log, builtin
-from ovirt_tcp_plugin.lab.engine.clock import Clock
+from ovirt_tcp_plugin.lab.engine.clock import EngineClock
 from ovirt_tcp_plugin.lab.engine.sessions import Unauthorized
 from tests.lab.engine.conftest import Connect
 from tests.lab.engine.peers import Lab, add_group, until, vm
@@ -118,7 +118,7 @@ class TestAffinity:
 
 
 def test_an_engine_on_the_machines_clock_lives_by_itself(make_lab: Callable[..., Lab]) -> None:
-    lab = make_lab(clock=Clock(), timings={"vm_start": 0.05})
+    lab = make_lab(clock=EngineClock(), timings={"vm_start": 0.05})
     lab.session.vm_service("vm2").start()
     until(lambda: lab.session.vm("vm2").status == types.VmStatus.UP)
     with pytest.raises(TypeError):

@@ -36,7 +36,7 @@ from ovirtsdk4 import types
 from ovirt_tcp_plugin.lab.engine import audit_log, builtin, faults
 from ovirt_tcp_plugin.lab.engine.external_scheduler import ExternalScheduler, NoAnswer
 from ovirt_tcp_plugin.lab.engine.faults import AnswerFault
-from ovirt_tcp_plugin.lab.engine.model import Host, Vm
+from ovirt_tcp_plugin.lab.engine.model import SimulatedHost, SimulatedVm
 from ovirt_tcp_plugin.lab.engine.sessions import Unauthorized
 from tests.lab.engine.conftest import Connect, Pki
 from tests.lab.engine.peers import (
@@ -603,7 +603,7 @@ class TestVms:
     def test_trap_16_a_migration_does_not_run_the_hook_of_a_start(self, lab: Lab) -> None:
         ran: list[tuple[str, str]] = []
 
-        def record(point: str, host: Host, vm: Vm) -> str:
+        def record(point: str, host: SimulatedHost, vm: SimulatedVm) -> str:
             ran.append((point, host.name))
             return ""
 

@@ -8,7 +8,7 @@ from xml.etree import ElementTree
 
 import pytest
 
-from ovirt_tcp_plugin.lab.engine import documents
+from ovirt_tcp_plugin.lab.engine import request_documents
 from tests.lab.engine.peers import Lab, add_group
 
 NOBODY = "00000000-0000-0000-0000-000000000001"
@@ -32,7 +32,7 @@ def event(**changes: str) -> str:
 
 def fault(lab: Lab, document: str) -> tuple[int, str, str]:
     status, answer = lab.ask("POST", "events", document)
-    root = documents.parse(answer.encode())
+    root = request_documents.parse(answer.encode())
     return status, root.findtext("reason", ""), root.findtext("detail", "")
 
 
@@ -80,7 +80,7 @@ def test_the_greatest_number_and_zero_are_custom_ids(lab: Lab) -> None:
 @pytest.mark.parametrize("kind", ["cluster", "host", "vm"])
 def test_nobody_looks_whether_what_an_event_is_about_exists(lab: Lab, kind: str) -> None:
     status, answer = lab.ask("POST", "events", event(**{kind: NOBODY}))
-    root = documents.parse(answer.encode())
+    root = request_documents.parse(answer.encode())
     assert (status, tags(root)[-1]) == (201, kind)
     assert root.find(kind).attrib == {"href": f"/ovirt-engine/api/{kind}s/{NOBODY}", "id": NOBODY}
     assert root.find(f"{kind}/name") is None
@@ -89,7 +89,7 @@ def test_nobody_looks_whether_what_an_event_is_about_exists(lab: Lab, kind: str)
 def test_an_event_has_its_elements_in_the_engines_order(lab: Lab) -> None:
     (cluster,) = lab.engine.model.clusters
     _, answer = lab.ask("POST", "events", event(cluster=cluster, host=lab.host("h1").id))
-    root = documents.parse(answer.encode())
+    root = request_documents.parse(answer.encode())
     common = [
         "description",
         "code",
@@ -107,7 +107,7 @@ def test_an_event_has_its_elements_in_the_engines_order(lab: Lab) -> None:
 def test_an_edit_of_a_group_tells_who_made_it(lab: Lab) -> None:
     add_group(lab.session.connection, [], [])
     _, answer = lab.ask("GET", "events?max=1")
-    root = documents.parse(answer.encode())[0]
+    root = request_documents.parse(answer.encode())[0]
     assert (
         root.findtext("description")
         == "Affinity Group group 0 was added. (User: admin@internal-authz)"
@@ -119,10 +119,10 @@ def test_an_edit_of_a_group_tells_who_made_it(lab: Lab) -> None:
 def test_an_event_of_a_vm_tells_of_everything_around_it(lab: Lab) -> None:
     lab.session.vm_service("vm2").start()
     _, answer = lab.ask("GET", "events?search=type%3D153")
-    root = documents.parse(answer.encode())[0]
+    root = request_documents.parse(answer.encode())[0]
     assert tags(root)[-6:] == ["cluster", "data_center", "host", "template", "user", "vm"]
 
 
 def test_a_search_that_is_no_good_finds_nothing(lab: Lab) -> None:
     status, answer = lab.ask("GET", "events?search=nonsense%3D%3D")
-    assert (status, len(documents.parse(answer.encode()))) == (200, 0)
+    assert (status, len(request_documents.parse(answer.encode()))) == (200, 0)

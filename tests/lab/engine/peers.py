@@ -18,8 +18,8 @@ from collections.abc import Callable, Iterator, Sequence
 import ovirtsdk4
 from ovirtsdk4 import types
 
-from ovirt_tcp_plugin.lab.engine import builtin, documents
-from ovirt_tcp_plugin.lab.engine.model import Host, Vm
+from ovirt_tcp_plugin.lab.engine import builtin, request_documents
+from ovirt_tcp_plugin.lab.engine.model import SimulatedHost, SimulatedVm
 from ovirt_tcp_plugin.lab.engine.server import EngineSimulator
 
 TIMINGS = {
@@ -234,10 +234,10 @@ class Lab:
     def pass_time(self, seconds: float) -> None:
         self.engine.advance(seconds, min(1.0, seconds))
 
-    def host(self, name: str) -> Host:
+    def host(self, name: str) -> SimulatedHost:
         return next(one for one in self.engine.model.hosts.values() if one.name == name)
 
-    def vm(self, name: str) -> Vm:
+    def vm(self, name: str) -> SimulatedVm:
         return next(one for one in self.engine.model.vms.values() if one.name == name)
 
     def status(self, host: str) -> str:
@@ -295,7 +295,7 @@ class Lab:
     def refused(self, verb: str, path: str, body: str = "") -> tuple[int, str]:
         """Return status and detail of a refusal, which is a fault or an action with one."""
         status, answer = self.ask(verb, path, body)
-        detail = documents.parse(answer.encode()).find(".//detail") if answer else None
+        detail = request_documents.parse(answer.encode()).find(".//detail") if answer else None
         return status, "" if detail is None else detail.text or ""
 
     def journal(self) -> dict[str, object]:

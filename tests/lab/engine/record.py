@@ -21,7 +21,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from ovirt_tcp_plugin.lab.engine import documents
+from ovirt_tcp_plugin.lab.engine import request_documents
 from tests.lab.engine import structure
 
 _FAULT = re.compile(r" fault [^|]*\| (\[?.*)$")
@@ -59,7 +59,7 @@ def main() -> None:
     for verb, path, document, status, content_type, body in rows:
         if not body.lstrip().startswith("<?xml"):
             continue
-        root = documents.parse(body.encode())
+        root = request_documents.parse(body.encode())
         if status >= 400:
             texts.add(structure.detail_of(root))
             continue

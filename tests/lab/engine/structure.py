@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any, Optional
 from xml.etree import ElementTree
 
-from ovirt_tcp_plugin.lab.engine import documents
+from ovirt_tcp_plugin.lab.engine import request_documents
 from tests.lab.engine import known
 
 RECORDED = Path(__file__).parent / "real_engine.json"
@@ -123,7 +123,9 @@ def kind_of(verb: str, path: str, query: Mapping[str, str], body: str) -> str:
             parameters.append(f"{name}={value}" if name in _TELLING else name)
     asked = f"?{'&'.join(parameters)}" if parameters else ""
     document = (
-        f" {_outline(documents.parse(body.encode()))}" if body.strip().startswith("<") else ""
+        f" {_outline(request_documents.parse(body.encode()))}"
+        if body.strip().startswith("<")
+        else ""
     )
     return f"{verb} {route}{asked}{document}"
 
@@ -196,7 +198,7 @@ class Recorded:
         found = []
         if (status, content_type) != (real["status"], real["content_type"]):
             found.append(f"{status} {content_type}, really {real['status']} {real['content_type']}")
-        root = documents.parse(body.encode())
+        root = request_documents.parse(body.encode())
         if root.tag != real["root"]:
             return [*found, f"<{root.tag}>, really <{real['root']}>"]
         node = self._nodes.setdefault(kind, Node.of(real["node"]))
@@ -226,7 +228,7 @@ class Recorded:
             return [] if not body or body.startswith("RESTEASY003210: ") else ["404 with a body"]
         if status in (401, 403) and content_type.startswith("text/html"):
             return []
-        root = documents.parse(body.encode())
+        root = request_documents.parse(body.encode())
         detail = detail_of(root)
         form = _outline(root)
         if form not in ("fault(detail,reason)", "action(fault(detail,reason),status)"):

@@ -1,7 +1,6 @@
 # SPDX-FileCopyrightText: The ovirt_tcp_plugin developers
 # SPDX-License-Identifier: Apache-2.0
-"""Starts and migrations that a host refuses, suspend and resume, and VMs that change their
-cluster."""
+"""Starts and migrations that a host refuses, suspend and resume, and changes of the cluster."""
 
 from __future__ import annotations
 
@@ -12,6 +11,7 @@ import pytest
 from ovirtsdk4 import types
 
 from ovirt_tcp_plugin.lab.engine import audit_log
+from ovirt_tcp_plugin.lab.engine.model import SimulatedHost, SimulatedVm
 from tests.lab.engine.peers import HOSTS, Lab, add_group, vm
 
 
@@ -25,6 +25,28 @@ class TestStart:
         codes = lab.session.codes()
         assert codes.count(audit_log.VM_DOWN_ERROR) == 1
         assert codes.count(audit_log.VM_START_FAILED_ON_HOST) == 1
+
+    @pytest.mark.parametrize("running", [False, True], ids=["start", "migration"])
+    def test_a_vm_that_is_stopped_while_its_host_asks_a_hook_of_another_vm_stays_down(
+        self, make_lab: Callable[..., Lab], running: bool
+    ) -> None:
+        host = "h1" if running else ""
+        lab = make_lab(vms=[vm("first", host), vm("second", host)])
+
+        def stop_second(_point: str, _host: SimulatedHost, asked: SimulatedVm) -> str:
+            if asked.name == "first":
+                lab.engine.vms.stop(lab.vm("second"))
+            return ""
+
+        lab.engine.vms.vdsm = stop_second
+        for name in ("first", "second"):
+            service = lab.session.vm_service(name)
+            if running:
+                service.migrate()
+            else:
+                service.start()
+        lab.pass_time(25)
+        assert (lab.vm("first").status, lab.vm("second").status) == ("up", "down")
 
     def test_after_three_hosts_the_engine_gives_up(self, make_lab: Callable[..., Lab]) -> None:
         hosts = [{"name": f"h{n}", "address": f"h{n}.lab", "cluster": "Default"} for n in range(5)]

@@ -8,7 +8,8 @@ import pytest
 
 from ovirt_tcp_plugin.engine.sdk import Access, Sdk
 from ovirt_tcp_plugin.lab.engine import documents
-from ovirt_tcp_plugin.lab.engine.model import Host
+from ovirt_tcp_plugin.lab.engine.model import SimulatedHost
+from ovirt_tcp_plugin.lab.engine.xml_text import Element
 from tests.conftest import WATCH
 from tests.lab.engine.conftest import PASSWORD, Pki
 from tests.lab.engine.peers import Lab
@@ -22,8 +23,8 @@ def program(lab: Lab, pki: Pki) -> Sdk:
 def test_a_program_that_gets_what_no_real_engine_answers_is_told(
     program: Sdk, pytestconfig: pytest.Config, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def host(row: Host, *_: object) -> documents.Element:
-        return documents.Element("host", {"id": row.id, "colour": "red"})
+    def host(row: SimulatedHost, *_: object) -> Element:
+        return Element("host", {"id": row.id, "colour": "red"})
 
     monkeypatch.setattr(documents, "host", host)
     program.call("list hosts", lambda system: system.hosts_service().list())

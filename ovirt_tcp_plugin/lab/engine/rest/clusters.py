@@ -4,24 +4,31 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-
-from ovirt_tcp_plugin.lab.engine import audit_log, documents
-from ovirt_tcp_plugin.lab.engine.documents import Element
+from ovirt_tcp_plugin.lab.engine import audit_log, documents, request_documents
+from ovirt_tcp_plugin.lab.engine.elements import listing
 from ovirt_tcp_plugin.lab.engine.errors import Fault, refusal
-from ovirt_tcp_plugin.lab.engine.model import Cluster, Model
+from ovirt_tcp_plugin.lab.engine.model import Model, SimulatedCluster
 from ovirt_tcp_plugin.lab.engine.rest import properties
+from ovirt_tcp_plugin.lab.engine.rest.routes import Query, Routes, follows
+from ovirt_tcp_plugin.lab.engine.xml_text import Element
 
 _NO_ATTESTATION_SERVER = "[Attestation server should be configured correctly.]"
+_UNSUPPORTED_FEATURE = (
+    "Cannot edit Cluster. The feature is not supported by an Up Host of the cluster."
+)
 
 
 class ClusterPaths:
-    """`clusters`. `attestation_server` is the value of AttestationServer, which only
-    `trusted_service` needs."""
+    """`clusters`.
+
+    Args:
+        attestation_server: the value of AttestationServer, which only `trusted_service` needs.
+    """
 
     def __init__(self, tables: Model, attestation_server: str) -> None:
-        self._model, self._attestation_server = tables, attestation_server
-        self.routes: dict[str, Callable[..., Element]] = {
+        self._model = tables
+        self._attestation_server = attestation_server
+        self.routes: Routes = {
             "GET clusters": self._list,
             "GET clusters/{}": self._get,
             "PUT clusters/{}": self._update,
@@ -29,59 +36,57 @@ class ClusterPaths:
             "POST clusters/{}/enabledfeatures": self._enable_feature,
         }
 
-    def _list(self, query: Mapping[str, str], _: Element) -> Element:
-        with self._model.lock:
-            follows = "affinity_groups" in query.get("follow", "").split(",")
-            groups: dict[str, list[Element]] = {uid: [] for uid in self._model.clusters}
-            for group in self._model.groups.values() if follows else ():
-                groups[group.cluster].append(documents.group(group, self._model))
-            shown = [
-                documents.cluster(one, groups[uid] if follows else None)
-                for uid, one in self._model.clusters.items()
-            ]
-            return documents.listing("clusters", shown)
+    def _list(self, query: Query, _: Element) -> Element:
+        clusters = self._model.clusters.values()
+        if not follows(query, "affinity_groups"):
+            return listing("clusters", map(documents.cluster, clusters))
+        groups = self._groups_by_cluster()
+        rows = [documents.cluster(cluster, groups[cluster.id]) for cluster in clusters]
+        return listing("clusters", rows)
 
-    def _get(self, query: Mapping[str, str], _: Element, uid: str) -> Element:
+    def _groups_by_cluster(self) -> dict[str, list[Element]]:
+        groups: dict[str, list[Element]] = {uid: [] for uid in self._model.clusters}
+        for group in self._model.groups.values():
+            groups[group.cluster].append(documents.group(group, self._model))
+        return groups
+
+    def _get(self, query: Query, _: Element, uid: str) -> Element:
         return documents.cluster(self._model.find("clusters", uid))
 
-    def _update(self, query: Mapping[str, str], given: Element, uid: str) -> Element:
-        with self._model.lock:
-            cluster: Cluster = self._model.find("clusters", uid)
-            trusted = documents.text(given, "trusted_service")
-            if trusted == "true" and not self._attestation_server:
-                raise Fault(400, "Operation Failed", _NO_ATTESTATION_SERVER)
-            policy = documents.identifier(given, "scheduling_policy")
-            if policy not in self._model.policies:
-                policy = (
-                    cluster.policy
-                )  # it is looked for by its name then, which is the present one's
-            given_values = documents.properties(given, "custom_scheduling_policy_properties") or {}
-            values = self._model.saved_properties(policy, {**cluster.properties, **given_values})
-            known = self._model.understood(self._model.policies[policy])
-            properties.validate("edit Cluster", known, values)
-            cluster.trusted_service = (
-                cluster.trusted_service if trusted is None else trusted == "true"
-            )
-            cluster.policy, cluster.properties = policy, values
-            text = f"Host cluster {cluster.name} was updated by {self._model.acting_name()}"
-            self._model.log(audit_log.CLUSTER_UPDATED, text, cluster=uid)
-            return documents.cluster(cluster, edited=True)
+    def _update(self, query: Query, document: Element, uid: str) -> Element:
+        cluster: SimulatedCluster = self._model.find("clusters", uid)
+        trusted_service = document.findtext("trusted_service")
+        if trusted_service == "true" and not self._attestation_server:
+            raise Fault(400, "Operation Failed", _NO_ATTESTATION_SERVER)
+        self._update_policy(cluster, document)
+        if trusted_service is not None:
+            cluster.trusted_service = trusted_service == "true"
+        text = f"Host cluster {cluster.name} was updated by {self._model.acting_name()}"
+        self._model.log(audit_log.CLUSTER_UPDATED, text, cluster=uid)
+        return documents.cluster(cluster, edited=True)
 
-    def _features(self, query: Mapping[str, str], _: Element, uid: str) -> Element:
-        with self._model.lock:
-            return documents.listing(
-                "cluster_features",
-                map(documents.feature, self._model.find("clusters", uid).features),
-            )
+    def _update_policy(self, cluster: SimulatedCluster, document: Element) -> None:
+        policy_id = request_documents.identifier(document, "scheduling_policy")
+        if policy_id not in self._model.policies:
+            # It is looked for by its name then, which is the present one's.
+            policy_id = cluster.policy
+        path = "custom_scheduling_policy_properties"
+        changes = request_documents.properties(document, path) or {}
+        values = self._model.saved_properties(policy_id, {**cluster.properties, **changes})
+        known = self._model.understood(self._model.policies[policy_id])
+        properties.validate("edit Cluster", known, values)
+        cluster.policy = policy_id
+        cluster.properties = values
 
-    def _enable_feature(self, query: Mapping[str, str], given: Element, uid: str) -> Element:
-        with self._model.lock:
-            cluster: Cluster = self._model.find("clusters", uid)
-            name = given.get("id", "")
-            if any(name not in host.features for host in self._model.up_hosts(cluster.id)):
-                raise refusal(
-                    "Cannot edit Cluster. The feature is not supported by an Up Host of the "
-                    "cluster."
-                )
-            cluster.features.append(name)
-            return documents.feature(name)
+    def _features(self, query: Query, _: Element, uid: str) -> Element:
+        cluster: SimulatedCluster = self._model.find("clusters", uid)
+        return listing("cluster_features", map(documents.feature, cluster.features))
+
+    def _enable_feature(self, query: Query, document: Element, uid: str) -> Element:
+        cluster: SimulatedCluster = self._model.find("clusters", uid)
+        name = document.get("id", "")
+        hosts = self._model.up_hosts(cluster.id)
+        if any(name not in host.features for host in hosts):
+            raise refusal(_UNSUPPORTED_FEATURE)
+        cluster.features.append(name)
+        return documents.feature(name)

@@ -4,14 +4,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 
-from ovirt_tcp_plugin.lab.engine import documents
-from ovirt_tcp_plugin.lab.engine.audit_log import EXTERNAL_EVENT_CODES, Event
-from ovirt_tcp_plugin.lab.engine.documents import Element
+from ovirt_tcp_plugin.lab.engine import documents, request_documents
+from ovirt_tcp_plugin.lab.engine.audit_log import EXTERNAL_EVENT_CODES, AuditEvent
+from ovirt_tcp_plugin.lab.engine.elements import listing
 from ovirt_tcp_plugin.lab.engine.errors import Fault, mandatory
 from ovirt_tcp_plugin.lab.engine.model import Model
 from ovirt_tcp_plugin.lab.engine.rest import search
+from ovirt_tcp_plugin.lab.engine.rest.routes import Query, Routes
+from ovirt_tcp_plugin.lab.engine.xml_text import Element
 
 _NO_SEVERITY = (
     "The string '{}' isn't a valid value for the 'LogSeverity' enumerated type. "
@@ -25,7 +27,7 @@ class EventPaths:
 
     def __init__(self, tables: Model) -> None:
         self._model = tables
-        self._fields: dict[str, Callable[[Event], object]] = {
+        self._fields: dict[str, Callable[[AuditEvent], object]] = {
             "type": lambda row: row.code,
             "severity": lambda row: row.severity,
             "message": lambda row: row.description,
@@ -35,52 +37,59 @@ class EventPaths:
             "event_host": lambda row: self._name("hosts", row.host),
             "event_vm": lambda row: self._name("vms", row.vm),
         }
-        self.routes: dict[str, Callable[..., Element]] = {
+        self.routes: Routes = {
             "GET events": self._list,
             "POST events": self._add,
             "DELETE events/{}": self._remove,
         }
 
-    def _list(self, query: Mapping[str, str], _: Element) -> Element:
-        with self._model.lock:
-            after = max(int(query.get("from") or 0), 0)
-            # The newest first unless a search says otherwise, and cut only then.
-            rows = [row for row in reversed(self._model.audit_log.visible()) if row.id > after]
-            found = search.listed(query, rows, self._fields)
-            return documents.listing("events", [documents.event(row, self._model) for row in found])
+    def _list(self, query: Query, _: Element) -> Element:
+        after = max(int(query.get("from") or 0), 0)
+        visible = self._model.audit_log.visible()
+        # The newest first unless a search says otherwise, and cut only then.
+        candidates = [row for row in reversed(visible) if row.id > after]
+        rows = search.listed(query, candidates, self._fields)
+        events = [documents.event(row, self._model) for row in rows]
+        return listing("events", events)
 
-    def _add(self, query: Mapping[str, str], given: Element) -> Element:
+    def _add(self, query: Query, document: Element) -> Element:
         for name in ("description", "severity", "origin", "custom_id"):
-            if not documents.text(given, name):
+            if not document.findtext(name):
                 raise mandatory(f"event.{name}")
-        custom_id = documents.integer(given, "custom_id") or 0
-        flood_rate = documents.integer(given, "flood_rate")
-        severity = documents.text(given, "severity") or ""
+        custom_id = request_documents.integer(document, "custom_id") or 0
+        flood_rate = request_documents.integer(document, "flood_rate")
+        severity = document.findtext("severity", "")
         if severity not in EXTERNAL_EVENT_CODES:
             raise Fault(400, "Invalid value", _NO_SEVERITY.format(severity))
-        status = documents.text(given, "host/external_status")
-        with self._model.lock:
-            # Nobody looks whether they exist.
-            links = {kind: documents.identifier(given, kind) for kind in ("host", "vm", "cluster")}
-            description, origin = (
-                documents.text(given, "description") or "",
-                documents.text(given, "origin") or "",
-            )
-            row = self._model.audit_log.write_external(
-                description, severity, origin, custom_id, flood_rate, **links
-            )
-            if links["host"] in self._model.hosts and status in _EXTERNAL_STATUSES:
-                self._model.hosts[links["host"]].external_status = status
-            return documents.event(row, self._model)
+        # Nobody checks whether these exist.
+        host = request_documents.identifier(document, "host")
+        vm = request_documents.identifier(document, "vm")
+        cluster = request_documents.identifier(document, "cluster")
+        row = self._model.audit_log.write_external(
+            document.findtext("description", ""),
+            severity,
+            document.findtext("origin", ""),
+            custom_id,
+            flood_rate,
+            host=host,
+            vm=vm,
+            cluster=cluster,
+        )
+        self._set_external_status(host, document.findtext("host/external_status"))
+        return documents.event(row, self._model)
 
-    def _remove(self, query: Mapping[str, str], _: Element, uid: str) -> Element:
-        with self._model.lock:
-            for row in self._model.audit_log.visible():
-                if str(row.id) == uid:
-                    row.deleted = True
-                    return documents.action()
+    def _set_external_status(self, host_id: str, status: str | None) -> None:
+        host = self._model.hosts.get(host_id)
+        if host is not None and status in _EXTERNAL_STATUSES:
+            host.external_status = status
+
+    def _remove(self, query: Query, _: Element, uid: str) -> Element:
+        for row in self._model.audit_log.visible():
+            if str(row.id) == uid:
+                row.deleted = True
+                return documents.action()
         raise Fault(404, "Operation Failed", "[Entity not found]")
 
     def _name(self, table: str, uid: str) -> str:
         row = getattr(self._model, table).get(uid)
-        return row.name if row is not None else ""
+        return "" if row is None else row.name

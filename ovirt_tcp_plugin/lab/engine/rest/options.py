@@ -4,31 +4,37 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 
 from ovirt_tcp_plugin.lab.engine import documents
-from ovirt_tcp_plugin.lab.engine.documents import Element
 from ovirt_tcp_plugin.lab.engine.errors import Fault
 from ovirt_tcp_plugin.lab.engine.options import LEVEL
+from ovirt_tcp_plugin.lab.engine.rest.routes import Query, Routes
+from ovirt_tcp_plugin.lab.engine.xml_text import Element
 
 # Cluster levels of an engine 4.5.
 LEVELS = ("4.2", "4.3", "4.4", "4.5", "4.6", "4.7", "4.8")
 
 
 class OptionPaths:
-    """`options`. Of those that matter here the engine shows one; ExternalSchedulerEnabled is
-    internal, which is a 404.
+    """`options`. Of those that matter here the engine shows UserDefinedVMProperties only.
 
-    `vm_properties` is that one as of the engine's start, at the level of all clusters.
+    ExternalSchedulerEnabled is internal, which is a 404.
+
+    Args:
+        vm_properties: that option as of the engine's start, at the level of all clusters.
     """
 
     def __init__(self, vm_properties: Mapping[str, str]) -> None:
         self._properties = vm_properties
-        self.routes: dict[str, Callable[..., Element]] = {"GET options/{}": self._get}
+        self.routes: Routes = {"GET options/{}": self._get}
 
-    def _get(self, query: Mapping[str, str], _: Element, name: str) -> Element:
+    def _get(self, query: Query, _: Element, name: str) -> Element:
         levels = [level for level in LEVELS if query.get("version", level) == level]
         if name != "UserDefinedVMProperties" or not levels:
             raise Fault(404, "Operation Failed", f"[Entity not found: {name}]")
-        value = ";".join(f"{key}={pattern}" for key, pattern in self._properties.items())
-        return documents.option(name, {level: value if level == LEVEL else "" for level in levels})
+        values = dict.fromkeys(levels, "")
+        if LEVEL in values:
+            pairs = [f"{key}={pattern}" for key, pattern in self._properties.items()]
+            values[LEVEL] = ";".join(pairs)
+        return documents.option(name, values)

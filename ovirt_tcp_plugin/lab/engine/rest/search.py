@@ -24,88 +24,116 @@ _TAIL = re.compile(
 )
 
 Row = TypeVar("Row")
+# How to read a field of a row.
+Fields = Mapping[str, Callable[[Row], Any]]
 
 
 class Invalid(Exception):
-    """A text that is no search, or one for what the rows do not have."""
+    """A text that is no search, or a search for what the rows do not have."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Term:
+    """A comparison. `value` is a pattern in small letters, as of a shell."""
+
+    field: str
+    is_equal: bool
+    value: str
+
+    def fits(self, row: Row, fields: Fields[Row]) -> bool:
+        """Return whether a row's field is, or is not, like the value."""
+        text = str(fields[self.field](row)).lower()
+        return fnmatch.fnmatchcase(text, self.value) is self.is_equal
 
 
 @dataclasses.dataclass(frozen=True)
 class Search:
-    """A search: terms (field, wanted, value) as alternatives of conjunctions."""
+    """A search: terms as alternatives of conjunctions; without any it finds every row."""
 
-    alternatives: Sequence[Sequence[tuple[str, bool, str]]]
+    alternatives: Sequence[Sequence[Term]]
     order: str = ""
     descending: bool = False
     page: Optional[int] = None
 
+    def fields(self) -> set[str]:
+        """Return the fields that it reads."""
+        fields = {term.field for terms in self.alternatives for term in terms}
+        if self.order:
+            fields.add(self.order)
+        return fields
+
+    def finds(self, row: Row, fields: Fields[Row]) -> bool:
+        """Return whether a row is among what it finds."""
+        if not self.alternatives:
+            return True
+        return any(_all_fit(terms, row, fields) for terms in self.alternatives)
+
+
+def _all_fit(terms: Sequence[Term], row: Row, fields: Fields[Row]) -> bool:
+    return all(term.fits(row, fields) for term in terms)
+
 
 def parse(text: str) -> Search:
     """Return a search. Raises Invalid."""
-    alternatives: list[list[tuple[str, bool, str]]] = []
-    conjunction: Optional[list[tuple[str, bool, str]]] = [] if _TERM.match(text) else None
+    alternatives: list[list[Term]] = []
+    end = 0
+    if _TERM.match(text):
+        end = _parse_terms(text, alternatives)
+    tail = _TAIL.fullmatch(text, end)
+    if tail is None:
+        raise Invalid(text)
+    order = (tail[1] or "").lower()
+    descending = (tail[2] or "").lower() == "desc"
+    page = int(tail[3]) if tail[3] else None
+    return Search(alternatives, order, descending, page)
+
+
+def _parse_terms(text: str, alternatives: list[list[Term]]) -> int:
+    """Append what the text begins with, and return where it ends. Raises Invalid."""
+    conjunction: list[Term] = []
     position = 0
-    while conjunction is not None:
+    while True:
         term = _TERM.match(text, position)
         if term is None:
             raise Invalid(text)
-        conjunction.append((term[1].lower(), term[2] == "=", term[3].strip('"').lower()))
+        conjunction.append(_term(term))
         join = _JOIN.match(text, term.end())
-        position = join.end() if join else term.end()
-        if join is None or join[1].lower() == "or":
+        if join is None:
             alternatives.append(conjunction)
-            conjunction = [] if join else None
-    tail = _TAIL.fullmatch(text, position)
-    if tail is None:
-        raise Invalid(text)
-    order, direction, page = tail.groups()
-    return Search(
-        alternatives,
-        (order or "").lower(),
-        (direction or "").lower() == "desc",
-        int(page) if page else None,
-    )
+            return term.end()
+        if join[1].lower() == "or":
+            alternatives.append(conjunction)
+            conjunction = []
+        position = join.end()
 
 
-def listed(
-    query: Mapping[str, str], rows: Sequence[Row], fields: Mapping[str, Callable[[Row], Any]]
-) -> list[Row]:
-    """Return the rows that a query asks for: filtered, ordered, cut. A search that is no good finds
-    nothing.
+def _term(match: re.Match[str]) -> Term:
+    field, sign, value = match.groups()
+    return Term(field.lower(), sign == "=", value.strip('"').lower())
+
+
+def listed(query: Mapping[str, str], rows: Sequence[Row], fields: Fields[Row]) -> list[Row]:
+    """Return the rows that a query asks for: filtered, ordered, cut.
+
+    A search that is not valid finds nothing.
 
     Args:
         query: `search` and `max` count.
-        fields: how to read a field of a row; there is no search for any other.
+        fields: there is no search for any other.
     """
+    text = query.get("search", "")
     try:
-        search = _valid(query.get("search", ""), fields)
+        search = parse(text)
     except Invalid:
         return []
-    found = [row for row in rows if _matches(search, row, fields)]
+    if not search.fields() <= set(fields):
+        return []
+    listed_rows = [row for row in rows if search.finds(row, fields)]
     if search.order:
-        found.sort(key=fields[search.order], reverse=search.descending)
+        listed_rows.sort(key=fields[search.order], reverse=search.descending)
     most = int(query.get("max") or -1)
     if search.page is not None and search.page > 1:
-        first = (search.page - 1) * max(most, 0)
-        return found[first : first + max(most, 0)]
-    return found if most < 0 else found[:most]
-
-
-def _valid(text: str, fields: Mapping[str, object]) -> Search:
-    search = parse(text)
-    named = {field for terms in search.alternatives for field, _, _ in terms} | (
-        {search.order} - {""}
-    )
-    if named - set(fields):
-        raise Invalid(text)
-    return search
-
-
-def _matches(search: Search, row: Row, fields: Mapping[str, Callable[[Row], Any]]) -> bool:
-    return not search.alternatives or any(
-        all(
-            fnmatch.fnmatchcase(str(fields[field](row)).lower(), value) is wanted
-            for field, wanted, value in terms
-        )
-        for terms in search.alternatives
-    )
+        most = max(most, 0)
+        first = (search.page - 1) * most
+        return listed_rows[first : first + most]
+    return listed_rows if most < 0 else listed_rows[:most]

@@ -4,24 +4,28 @@
 
 from __future__ import annotations
 
+import operator
 import re
 from collections.abc import Callable, Mapping
+from typing import Optional
 
-from ovirt_tcp_plugin.lab.engine import audit_log, documents, model, ovf
-from ovirt_tcp_plugin.lab.engine.documents import Element
+from ovirt_tcp_plugin.lab.engine import audit_log, documents, model, ovf, request_documents
+from ovirt_tcp_plugin.lab.engine.elements import boolean, listing
 from ovirt_tcp_plugin.lab.engine.errors import refusal
-from ovirt_tcp_plugin.lab.engine.model import DOWN, Model, Vm
+from ovirt_tcp_plugin.lab.engine.model import DOWN, Model, SimulatedCluster, SimulatedVm
 from ovirt_tcp_plugin.lab.engine.ovf import Configuration
 from ovirt_tcp_plugin.lab.engine.rest import properties, search
-from ovirt_tcp_plugin.lab.engine.vms import Vms
+from ovirt_tcp_plugin.lab.engine.rest.routes import Query, Routes, all_content, follows
+from ovirt_tcp_plugin.lab.engine.vms import VmLifecycle
+from ovirt_tcp_plugin.lab.engine.xml_text import Element
 
 # Of those in `VmConditionFieldAutoCompleter`; there is none for the origin.
-_FIELDS: dict[str, Callable[[Vm], object]] = {
-    **{
-        name: lambda vm, name=name: getattr(vm, name)  # type: ignore[misc]
-        for name in ("id", "name", "status", "fqdn")
-    },
-    "next_run_config_exists": lambda vm: "true" if vm.next_run is not None else "false",
+_FIELDS: dict[str, Callable[[SimulatedVm], object]] = {
+    "id": operator.attrgetter("id"),
+    "name": operator.attrgetter("name"),
+    "status": operator.attrgetter("status"),
+    "fqdn": operator.attrgetter("fqdn"),
+    "next_run_config_exists": lambda vm: boolean(vm.next_run is not None),
 }
 # PredefinedVMProperties of the clusters' level: name -> regular expression.
 _PREDEFINED = {
@@ -35,175 +39,193 @@ _PREDEFINED = {
 
 
 class VmPaths:
-    """`vms`. `properties` are the definitions of UserDefinedVMProperties: name -> regular
-    expression."""
+    """`vms`.
 
-    def __init__(self, tables: Model, vms: Vms, properties: Mapping[str, str]) -> None:
-        self._model, self._vms, self._definitions = tables, vms, properties
-        self.routes: dict[str, Callable[..., Element]] = {
+    Args:
+        properties: definitions of UserDefinedVMProperties: name -> regular expression.
+    """
+
+    def __init__(self, tables: Model, vms: VmLifecycle, properties: Mapping[str, str]) -> None:
+        self._model = tables
+        self._vms = vms
+        self._user_defined = properties
+        self.routes: Routes = {
             "GET vms": self._list,
             "POST vms": self._add,
             "GET vms/{}": self._get,
             "PUT vms/{}": self._update,
             "DELETE vms/{}": self._remove,
             "POST vms/{}/clone": self._clone,
+        }
+        self.waiting_routes: Routes = {
             "POST vms/{}/(start|stop|shutdown|suspend|migrate)": self._act,
         }
 
-    def _list(self, query: Mapping[str, str], _: Element) -> Element:
-        with self._model.lock:
-            rows = search.listed(query, list(self._model.vms.values()), _FIELDS)
-            inline = "reported_devices" in query.get("follow", "").split(",")
-            return documents.listing("vms", [documents.vm(one, inline=inline) for one in rows])
+    def _list(self, query: Query, _: Element) -> Element:
+        inline = follows(query, "reported_devices")
+        candidates = list(self._model.vms.values())
+        vms = search.listed(query, candidates, _FIELDS)
+        return listing("vms", [documents.vm(vm, inline=inline) for vm in vms])
 
-    def _get(self, query: Mapping[str, str], _: Element, uid: str) -> Element:
-        with self._model.lock:
-            vm: Vm = self._model.find("vms", uid)
-            configuration = None
-            if query.get("all_content") == "true":
-                trusted = self._model.clusters[vm.cluster].trusted_service
-                configuration = ovf.write(
-                    Configuration(vm.id, vm.name, trusted, vm.custom_properties)
-                )
-            return documents.vm(vm, query.get("next_run") == "true", configuration=configuration)
+    def _get(self, query: Query, _: Element, uid: str) -> Element:
+        next_run = query.get("next_run") == "true"
+        vm: SimulatedVm = self._model.find("vms", uid)
+        configuration = self._ovf(vm) if all_content(query) else None
+        return documents.vm(vm, next_run, configuration=configuration)
 
-    def _import(self, query: Mapping[str, str], given: Element, text: str) -> Element:
-        """A VM from an OVF. A foreign flag only warns; properties that are not defined here are
-        dropped."""
-        found = ovf.read(text)
-        with self._model.lock:
-            cluster = self._model.find("clusters", documents.identifier(given, "cluster"))
-            uid = model.new_id() if query.get("clone") == "true" else found.vm_id
-            if uid in self._model.vms:
-                raise refusal("Import VM failed - VM Id already exist in the system.")
-            vm = Vm(uid, documents.text(given, "name") or found.name, cluster.id)
-            vm.custom_properties = self._defined(found.properties)
-            self._model.vms[uid] = vm
-            links = {"vm": uid, "cluster": cluster.id}
-            self._model.log(
-                audit_log.VM_IMPORTED, f"VM {vm.name} has been successfully imported.", **links
-            )
-            if found.trusted_service is not cluster.trusted_service:
-                trusted = found.trusted_service
-                code = (
-                    audit_log.IMPORTED_FROM_TRUSTED
-                    if trusted
-                    else audit_log.IMPORTED_FROM_UNTRUSTED
-                )
-                self._model.log(
-                    code,
-                    f"The VM {vm.name} was imported across the bounds of trust.",
-                    "warning",
-                    **links,
-                )
-            return documents.vm(vm)
+    def _ovf(self, vm: SimulatedVm) -> str:
+        trusted_service = self._model.clusters[vm.cluster].trusted_service
+        return ovf.write(Configuration(vm.id, vm.name, trusted_service, vm.custom_properties))
 
-    def _clone(self, query: Mapping[str, str], given: Element, uid: str) -> Element:
-        with self._model.lock:
-            vm: Vm = self._model.find("vms", uid)
-            if vm.status != DOWN:
-                raise refusal("Cannot clone VM. VM is not down.")
-            copy = Vm(model.new_id(), documents.text(given, "vm/name") or "", vm.cluster)
-            copy.high_availability, copy.custom_properties = (
-                vm.high_availability,
-                dict(vm.custom_properties),
-            )
-            self._model.vms[copy.id] = copy
-            text = f"VM {copy.name} creation has been completed."
-            self._model.log(audit_log.VM_CLONED, text, vm=copy.id, cluster=vm.cluster)
-            return documents.action()
+    # New VMs
 
-    def _add(self, query: Mapping[str, str], given: Element) -> Element:
-        configuration = documents.text(given, "initialization/configuration/data")
+    def _add(self, query: Query, document: Element) -> Element:
+        configuration = document.findtext("initialization/configuration/data")
         if configuration is not None:
-            return self._import(query, given, configuration)
-        with self._model.lock:
-            cluster = documents.identifier(given, "cluster")
-            vm = Vm(
-                model.new_id(),
-                documents.text(given, "name") or "",
-                self._model.find("clusters", cluster).id,
-            )
-            vm.high_availability = documents.text(given, "high_availability/enabled") == "true"
-            vm.priority = int(documents.text(given, "high_availability/priority") or vm.priority)
-            vm.custom_properties = self._properties(given, "add VM") or {}
-            self._place(vm, given)
-            self._model.vms[vm.id] = vm
-            self._model.log(
-                audit_log.VM_ADDED, f"VM {vm.name} was created.", vm=vm.id, cluster=cluster
-            )
-            return documents.vm(vm)
+            return self._import(query, document, configuration)
+        cluster = self._cluster(document)
+        vm = SimulatedVm(model.new_id(), document.findtext("name", ""), cluster.id)
+        vm.high_availability = document.findtext("high_availability/enabled") == "true"
+        vm.priority = int(document.findtext("high_availability/priority") or vm.priority)
+        vm.custom_properties = self._properties(document, "add VM") or {}
+        _place(vm, document)
+        self._model.vms[vm.id] = vm
+        text = f"VM {vm.name} was created."
+        self._model.log(audit_log.VM_ADDED, text, vm=vm.id, cluster=cluster.id)
+        return documents.vm(vm)
 
-    def _update(self, query: Mapping[str, str], given: Element, uid: str) -> Element:
-        with self._model.lock:
-            vm: Vm = self._model.find("vms", uid)
-            values = self._properties(given, "edit VM")
-            cluster = documents.identifier(given, "cluster") or vm.cluster
-            if self._model.find("clusters", cluster).id != vm.cluster:
-                self._move(vm, cluster)
-            if values is not None and vm.status == DOWN:
-                vm.custom_properties, vm.next_run = values, None
-            elif values is not None:
-                vm.next_run = values
-            self._place(vm, given)
-            text = f"VM {vm.name} configuration was updated by {self._model.acting_name()}."
-            self._model.log(audit_log.VM_UPDATED, text, vm=uid, cluster=cluster)
-            return documents.vm(vm)
+    def _import(self, query: Query, document: Element, text: str) -> Element:
+        """A VM from an OVF: properties that are not defined here are dropped."""
+        configuration = ovf.read(text)
+        cluster = self._cluster(document)
+        uid = model.new_id() if query.get("clone") == "true" else configuration.vm_id
+        if uid in self._model.vms:
+            raise refusal("Import VM failed - VM Id already exist in the system.")
+        vm = SimulatedVm(uid, document.findtext("name") or configuration.name, cluster.id)
+        vm.custom_properties = self._matching(configuration.properties)
+        self._model.vms[uid] = vm
+        text = f"VM {vm.name} has been successfully imported."
+        self._model.log(audit_log.VM_IMPORTED, text, vm=uid, cluster=cluster.id)
+        if configuration.trusted_service is not cluster.trusted_service:
+            self._warn_of_trust(vm, configuration)
+        return documents.vm(vm)
 
-    def _remove(self, query: Mapping[str, str], _: Element, uid: str) -> Element:
-        with self._model.lock:
-            vm: Vm = self._model.find("vms", uid)
-            if vm.status != DOWN:
-                raise refusal("Cannot remove VM. VM is running.")
-            del self._model.vms[uid]
-            self._leave_groups(uid)
-            return documents.action()
+    def _warn_of_trust(self, vm: SimulatedVm, configuration: Configuration) -> None:
+        """A foreign TrustedService is accepted, with a warning."""
+        code = audit_log.IMPORTED_FROM_UNTRUSTED
+        if configuration.trusted_service:
+            code = audit_log.IMPORTED_FROM_TRUSTED
+        text = f"The VM {vm.name} was imported across the bounds of trust."
+        self._model.log(code, text, "warning", vm=vm.id, cluster=vm.cluster)
 
-    def _act(self, query: Mapping[str, str], given: Element, uid: str, verb: str) -> Element:
-        vm: Vm = self._model.find("vms", uid)
-        if verb == "start":
-            self._vms.start(vm, run_once=self._properties(given.find("vm"), "run VM"))
-        elif verb == "suspend":
-            self._vms.suspend(vm)
-        elif verb == "migrate":
-            target = documents.identifier(given, "host")
-            force = documents.text(given, "force") == "true"
-            self._vms.migrate(vm, hosts=[target] if target else None, force=force)
-        else:
-            self._vms.stop(vm)
-        return documents.action(documents.bare_vm(uid), given, job=True)
+    def _clone(self, query: Query, document: Element, uid: str) -> Element:
+        vm: SimulatedVm = self._model.find("vms", uid)
+        if vm.status != DOWN:
+            raise refusal("Cannot clone VM. VM is not down.")
+        copy = SimulatedVm(model.new_id(), document.findtext("vm/name", ""), vm.cluster)
+        copy.high_availability = vm.high_availability
+        copy.custom_properties = dict(vm.custom_properties)
+        self._model.vms[copy.id] = copy
+        text = f"VM {copy.name} creation has been completed."
+        self._model.log(audit_log.VM_CLONED, text, vm=copy.id, cluster=vm.cluster)
+        return documents.action()
 
-    def _move(self, vm: Vm, cluster: str) -> None:
+    # Edits
+
+    def _update(self, query: Query, document: Element, uid: str) -> Element:
+        vm: SimulatedVm = self._model.find("vms", uid)
+        custom_properties = self._properties(document, "edit VM")
+        cluster_id = request_documents.identifier(document, "cluster") or vm.cluster
+        if self._model.find("clusters", cluster_id).id != vm.cluster:
+            self._move(vm, cluster_id)
+        if custom_properties is not None and vm.status == DOWN:
+            vm.custom_properties = custom_properties
+            vm.next_run = None
+        elif custom_properties is not None:
+            vm.next_run = custom_properties
+        _place(vm, document)
+        text = f"VM {vm.name} configuration was updated by {self._model.acting_name()}."
+        self._model.log(audit_log.VM_UPDATED, text, vm=uid, cluster=cluster_id)
+        return documents.vm(vm)
+
+    def _move(self, vm: SimulatedVm, cluster_id: str) -> None:
         """Another cluster: the VM leaves every affinity group (ChangeVMClusterCommand)."""
         if vm.status != DOWN:
             raise refusal("Cannot edit VM. VM is running.")
         del self._model.vms[vm.id]
-        vm.cluster = cluster
+        vm.cluster = cluster_id
         self._model.vms[vm.id] = vm
         self._leave_groups(vm.id)
 
+    def _remove(self, query: Query, _: Element, uid: str) -> Element:
+        vm: SimulatedVm = self._model.find("vms", uid)
+        if vm.status != DOWN:
+            raise refusal("Cannot remove VM. VM is running.")
+        del self._model.vms[uid]
+        self._leave_groups(uid)
+        return documents.action()
+
     def _leave_groups(self, vm_id: str) -> None:
         for group in self._model.groups.values():
-            group.vms = [one for one in group.vms if one != vm_id]
+            group.vms = [uid for uid in group.vms if uid != vm_id]
 
-    def _place(self, vm: Vm, given: Element) -> None:
-        if given.find("placement_policy") is not None:
-            vm.affinity = documents.text(given, "placement_policy/affinity") or vm.affinity
-            vm.pinned_to = tuple(
-                one.get("id", "") for one in given.findall("placement_policy/hosts/host")
-            )
+    # Actions
 
-    def _properties(self, given: Element | None, what: str) -> dict[str, str] | None:
-        found = documents.properties(given, "custom_properties")
-        if found is not None:
-            properties.validate(what, {**_PREDEFINED, **self._definitions}, found)
-        return found
+    def _act(self, query: Query, document: Element, uid: str, verb: str) -> Element:
+        vm: SimulatedVm = self._model.find("vms", uid)
+        if verb == "start":
+            self._start(vm, document)
+        elif verb == "suspend":
+            self._vms.suspend(vm)
+        elif verb == "migrate":
+            self._migrate(vm, document)
+        else:
+            self._vms.stop(vm)
+        return documents.action(documents.bare_vm(uid), document, job=True)
 
-    def _defined(self, given: Mapping[str, str]) -> dict[str, str]:
-        """Return the properties that are defined and match; an import drops the others without a
-        word.
-        """
-        definitions = {**_PREDEFINED, **self._definitions}
-        return {
-            k: v for k, v in given.items() if k in definitions and re.fullmatch(definitions[k], v)
-        }
+    def _start(self, vm: SimulatedVm, document: Element) -> None:
+        run_once = None
+        changes = document.find("vm")
+        if changes is not None:
+            run_once = self._properties(changes, "run VM")
+        self._vms.start(vm, run_once=run_once)
+
+    def _migrate(self, vm: SimulatedVm, document: Element) -> None:
+        target = request_documents.identifier(document, "host")
+        hosts = [target] if target else None
+        force = document.findtext("force") == "true"
+        self._vms.migrate(vm, hosts=hosts, force=force)
+
+    # Parts of documents
+
+    def _cluster(self, document: Element) -> SimulatedCluster:
+        cluster_id = request_documents.identifier(document, "cluster")
+        cluster: SimulatedCluster = self._model.find("clusters", cluster_id)
+        return cluster
+
+    def _properties(self, document: Element, what: str) -> Optional[dict[str, str]]:
+        """Return the custom properties of a document, None without any. Raises Fault (400)."""
+        values = request_documents.properties(document, "custom_properties")
+        if values is not None:
+            properties.validate(what, self._definitions(), values)
+        return values
+
+    def _definitions(self) -> dict[str, str]:
+        return {**_PREDEFINED, **self._user_defined}
+
+    def _matching(self, values: Mapping[str, str]) -> dict[str, str]:
+        """Return the properties that are defined and match; an import drops the others silently."""
+        definitions = self._definitions()
+        matching: dict[str, str] = {}
+        for name, value in values.items():
+            if name in definitions and re.fullmatch(definitions[name], value):
+                matching[name] = value
+        return matching
+
+
+def _place(vm: SimulatedVm, document: Element) -> None:
+    if document.find("placement_policy") is None:
+        return
+    vm.affinity = document.findtext("placement_policy/affinity") or vm.affinity
+    hosts = document.findall("placement_policy/hosts/host")
+    vm.pinned_to = tuple(host.get("id", "") for host in hosts)
