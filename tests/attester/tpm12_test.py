@@ -354,7 +354,7 @@ def test_an_area_that_holds_no_certificate(header: bytes, scripted: Scripted) ->
 def test_an_authorization_is_the_hmac_of_the_specification() -> None:
     """Part 1, 13.1: over the command's digest, the TPM's nonce, ours, and whether the session goes
     on."""
-    session = commands.Session(7, b"k" * 20, b"e" * 20)
+    session = commands.AuthorizationSession(7, b"k" * 20, b"e" * 20)
 
     sent = session.authorize(b"d" * 20)
 
