@@ -58,7 +58,7 @@ class SnapshotWriter:
 
     def without_file(self, pool_ids: Iterable[str]) -> frozenset[str]:
         """Return the pools that have no file."""
-        return frozenset(one for one in pool_ids if not self._path(one).exists())
+        return frozenset(pool_id for pool_id in pool_ids if not self._path(pool_id).exists())
 
     def write(self, fresh: Snapshot) -> bool:
         """Replace a pool's file, unless it says the same already; return whether it was replaced.
