@@ -17,15 +17,12 @@ import pytest
 from ovirt_tcp_plugin import errors
 from ovirt_tcp_plugin.admin.setup.journal import locked
 from ovirt_tcp_plugin.admin.setup.options import DEFINITION, PROPERTIES
-from ovirt_tcp_plugin.engine.scheduling_policies import (
-    AFFINITY_FILTER,
-    CLUSTER_MAINTENANCE,
-    NO_BALANCE,
-)
+from ovirt_tcp_plugin.engine.scheduling_policies import AFFINITY_FILTER, NO_BALANCE
 from ovirt_tcp_plugin.lab.engine import audit_log, builtin, model
 from ovirt_tcp_plugin.lab.engine.errors import refusal
 from ovirt_tcp_plugin.lab.engine.faults import BROKEN, CUT, LOST, AnswerFault
 from ovirt_tcp_plugin.lab.processes import Processes, free_ports, listens
+from ovirt_tcp_plugin.placement.pools import CLUSTER_MAINTENANCE
 from tests.admin.setup.machine import BROKER, Machine
 from tests.broker.site import ADMINISTRATOR, PASSWORD, Site, until
 from tests.lab.engine.peers import ScriptedScheduler
