@@ -85,10 +85,11 @@ class EnforcementWorker:
         if not self._may_begin() or not (self._is_late() or self._changes.are_plans_due()):
             return
         self._begun_ms = self._clock.now_ms()
+        self._pool_ender.take_requests()
         self._changes.begin_plans()
         blocked = self._builder.build(self._walls.plans(), self._is_late)
         self._move_hosts(blocked)
-        self._pool_ender.step()
+        self._pool_ender.give_back()
 
     def _is_late(self) -> bool:
         return self._clock.now_ms() - self._begun_ms >= ENFORCE_EVERY_MS

@@ -73,12 +73,15 @@ class PoolEnder:
         # By cluster id, the number of listings when a request met a policy with our unit.
         self._contradicted: dict[str, int] = {}
 
-    def step(self) -> None:
-        """Take requests, and give back what is still to be given back."""
+    def take_requests(self) -> None:
+        """End the pools that requests name: before walls are built, which setup removes."""
         try:
             self._take_requests()
         except OSError as e:
             log.error("requests to end pools cannot be read or removed error=%s", e)
+
+    def give_back(self) -> None:
+        """Give back what is still to be given back where pools ended."""
         cluster_ids = self._ends.cluster_ids()
         self._forget_snapshots(cluster_ids)
         if not cluster_ids:
@@ -94,7 +97,7 @@ class PoolEnder:
     # Requests
 
     def _take_requests(self) -> None:
-        """End the pools that requests name, unless their policies would begin them again."""
+        """End the pools that requests name, unless they would begin again. Raises OSError."""
         cluster_ids = self._requests.cluster_ids()
         self._contradicted = {
             cluster_id: number

@@ -355,4 +355,5 @@ def test_metrics_tell_levels_places_and_ages(api: Api) -> None:
     )
     assert (told["hosts_inside_walls",], told["pools",], told["guards_tripped",]) == (2, 1, 0)
     assert (told["questions_total", "answered"], told["engine_answer_age_seconds",]) == (1, 1.5)
+    assert (told["pools_by_policy", "trusted"], told["pools_by_policy", "other"]) == (1, 0)
     assert told["listing_age_seconds",] == -1
