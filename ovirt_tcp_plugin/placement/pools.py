@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import dataclasses
 import enum
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from typing import Any, Optional
 
 from ovirt_tcp_plugin.placement import decision, filter_unit
@@ -113,20 +113,16 @@ class Pools:
         """
         if not listing.clusters:
             return PoolChanges()
-        unit_ids = {unit.id for unit in listing.units if unit.name == filter_unit.NAME}
         adopted: list[Pool] = []
+        for pool in self._listed(listing, ended):
+            is_known = pool.cluster_id in self.by_cluster
+            if not is_known and pool.policy_state is not PolicyState.TRUSTED:
+                adopted.append(pool)
+            self.by_cluster[pool.cluster_id] = pool
         notices: list[Notice] = []
         for cluster in listing.clusters:
-            state = _policy_state(cluster, listing, unit_ids)
-            is_known = cluster.id in self.by_cluster
-            is_walled = cluster.id in listing.walls and cluster.id not in ended
-            if not (is_known or is_walled or state is PolicyState.TRUSTED):
-                continue
-            pool = self._pool(cluster, listing, state)
-            self.by_cluster[cluster.id] = pool
-            if not is_known and state is not PolicyState.TRUSTED:
-                adopted.append(pool)
-            notices += _warnings(cluster)
+            if cluster.id in self.by_cluster:
+                notices += _warnings(cluster)
         return PoolChanges(tuple(self._gone(listing)), tuple(adopted), tuple(notices))
 
     def is_missed(self, cluster_id: str) -> bool:
@@ -150,6 +146,16 @@ class Pools:
         pools = [_decode(cluster_id, members) for cluster_id, members in encoded.items()]
         self.by_cluster = {pool.cluster_id: pool for pool in pools}
 
+    def _listed(self, listing: Listing, ended: Collection[str]) -> Iterator[Pool]:
+        """Yield the pools as a listing shows them."""
+        unit_ids = {unit.id for unit in listing.units if unit.name == filter_unit.NAME}
+        for cluster in listing.clusters:
+            state = _policy_state(cluster, listing, unit_ids)
+            is_known = cluster.id in self.by_cluster
+            is_walled = cluster.id in listing.walls and cluster.id not in ended
+            if is_known or is_walled or state is PolicyState.TRUSTED:
+                yield self._pool(cluster, listing, state)
+
     def _pool(self, cluster: Cluster, listing: Listing, state: PolicyState) -> Pool:
         """Return the pool of a cluster.
 
@@ -163,8 +169,7 @@ class Pools:
             return Pool(cluster.id, cluster.name, scope, state)
         if state is PolicyState.TRUSTED:
             scope = _scope(cluster, policy)
-        affinity_ids = {unit.id for unit in listing.units if unit.name == AFFINITY_FILTER}
-        keeps_wall = not affinity_ids or not policy.filter_ids.isdisjoint(affinity_ids)
+        keeps_wall = _keeps_wall(policy, listing)
         return Pool(cluster.id, cluster.name, scope, state, policy.name, keeps_wall)
 
     def _gone(self, listing: Listing) -> list[Pool]:
@@ -191,6 +196,12 @@ def _policy_state(cluster: Cluster, listing: Listing, unit_ids: Collection[str])
     if not policy.filter_ids.isdisjoint(unit_ids):
         return PolicyState.TRUSTED
     return PolicyState.UPGRADE if policy.id == CLUSTER_MAINTENANCE else PolicyState.OTHER
+
+
+def _keeps_wall(policy: Policy, listing: Listing) -> bool:
+    """Return whether a policy has the filter that the wall needs, as far as a listing shows it."""
+    affinity_ids = {unit.id for unit in listing.units if unit.name == AFFINITY_FILTER}
+    return not affinity_ids or not policy.filter_ids.isdisjoint(affinity_ids)
 
 
 def _scope(cluster: Cluster, policy: Policy) -> Scope:

@@ -56,23 +56,20 @@ class PolicyWatch:
         self._reported = {str(cluster_id): PolicyState(state) for cluster_id, state in items}
 
     def _observe(self, pool: Pool, now_ms: int) -> Optional[Notice]:
-        state = pool.policy_state
-        if state is PolicyState.UNKNOWN:
+        if pool.policy_state is PolicyState.UNKNOWN:
             return None
         before = self._reported.get(pool.cluster_id, PolicyState.TRUSTED)
-        self._reported[pool.cluster_id] = state
-        if state is PolicyState.OTHER:
-            is_due = now_ms >= self._due_ms.get(pool.cluster_id, now_ms)
-            if state is before and not is_due:
-                return None
-            self._due_ms[pool.cluster_id] = now_ms + REPORTED_EVERY_MS
-            return _other(pool)
-        self._due_ms.pop(pool.cluster_id, None)
-        if state is before:
+        self._reported[pool.cluster_id] = pool.policy_state
+        if pool.policy_state is before and not self._is_due(pool, now_ms):
             return None
-        if state is PolicyState.UPGRADE:
-            return _upgrade_begun(pool)
-        return _upgrade_ended(pool) if before is PolicyState.UPGRADE else _back(pool)
+        self._due_ms[pool.cluster_id] = now_ms + REPORTED_EVERY_MS
+        return _news(pool, before)
+
+    def _is_due(self, pool: Pool, now_ms: int) -> bool:
+        """Return whether a policy is to be reported again that is as it was."""
+        if pool.policy_state is not PolicyState.OTHER:
+            return False
+        return now_ms >= self._due_ms.get(pool.cluster_id, now_ms)
 
 
 def adopted(pool: Pool) -> Notice:
@@ -83,6 +80,15 @@ def adopted(pool: Pool) -> Notice:
         "trusted hosts until a policy says otherwise."
     )
     return Notice(f"pool_adopted {pool.cluster_id}", "warning", text, cluster_id=pool.cluster_id)
+
+
+def _news(pool: Pool, before: PolicyState) -> Notice:
+    """Return what to report of a pool. `before`: what its policy was when it was reported last."""
+    if pool.policy_state is PolicyState.OTHER:
+        return _other(pool)
+    if pool.policy_state is PolicyState.UPGRADE:
+        return _upgrade_begun(pool)
+    return _upgrade_ended(pool) if before is PolicyState.UPGRADE else _back(pool)
 
 
 def _other(pool: Pool) -> Notice:

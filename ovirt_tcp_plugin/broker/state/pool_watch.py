@@ -12,7 +12,7 @@ from ovirt_tcp_plugin.broker.state import policy_watch, pool_ends
 from ovirt_tcp_plugin.broker.state.policy_watch import PolicyWatch
 from ovirt_tcp_plugin.broker.state.pool_ends import EndedPool, PoolEnds
 from ovirt_tcp_plugin.broker.state.shared import SharedState
-from ovirt_tcp_plugin.placement.inventory import Listing
+from ovirt_tcp_plugin.placement.inventory import Listing, Notice
 from ovirt_tcp_plugin.placement.pools import Pool, Pools
 
 
@@ -31,6 +31,7 @@ class PoolWatch:
     def __init__(self, shared: SharedState, ends: PoolEnds) -> None:
         self._shared = shared
         self._inventory = shared.inventory
+        self._reporter = shared.reporter
         self._ends = ends
         self._policies = PolicyWatch()
         # Keys of the notices that the last listing gave rise to: each is told once while it lasts.
@@ -43,20 +44,16 @@ class PoolWatch:
 
     def observe_listing(self, listing: Listing) -> tuple[Pool, ...]:
         """Take a complete listing into account; return the pools whose clusters are gone."""
-        reporter = self._shared.reporter
-        pools = self._inventory.pools
-        changes = pools.update(listing, self._ends.cluster_ids())
+        changes = self._inventory.pools.update(listing, self._ends.cluster_ids())
         self._ends.observe_listing()
-        for notice in changes.notices:
-            if notice.key not in self._standing:
-                reporter.tell(notice)
-        self._standing = frozenset(notice.key for notice in changes.notices)
+        self._tell_once(changes.notices)
         self._tell_adopted(changes.adopted)
         now_ms = self._shared.clock.now_ms()
-        for notice in self._policies.observe(pools.by_cluster.values(), now_ms):
-            reporter.tell(notice)
+        pools = self._inventory.pools.by_cluster.values()
+        for notice in self._policies.observe(pools, now_ms):
+            self._reporter.tell(notice)
         for pool in changes.gone:
-            reporter.note("pool_gone", f"Pool {pool.name} ended: its cluster is gone.")
+            self._reporter.note("pool_gone", f"Pool {pool.name} ended: its cluster is gone.")
         return changes.gone
 
     def encode(self) -> dict[str, Any]:
@@ -73,9 +70,18 @@ class PoolWatch:
         self._policies = saved.policies
         self._ends.restore(saved.ended)
 
+    def _tell_once(self, notices: Iterable[Notice]) -> None:
+        """Report what the last listing did not give rise to."""
+        keys: set[str] = set()
+        for notice in notices:
+            keys.add(notice.key)
+            if notice.key not in self._standing:
+                self._reporter.tell(notice)
+        self._standing = frozenset(keys)
+
     def _tell_adopted(self, pools: Iterable[Pool]) -> None:
         for pool in pools:
-            self._shared.reporter.tell(policy_watch.adopted(pool))
+            self._reporter.tell(policy_watch.adopted(pool))
 
 
 def decode(encoded: Mapping[str, Any]) -> SavedPools:

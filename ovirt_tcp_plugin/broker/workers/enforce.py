@@ -16,7 +16,7 @@ from ovirt_tcp_plugin.broker.metrics import Metrics
 from ovirt_tcp_plugin.broker.state.broker_state import BrokerState
 from ovirt_tcp_plugin.broker.store.end_requests import EndRequests
 from ovirt_tcp_plugin.broker.workers.calls import Calls
-from ovirt_tcp_plugin.broker.workers.pool_ender import PoolEnder
+from ovirt_tcp_plugin.broker.workers.pool_ender import PoolEnder, PoolPublisher
 from ovirt_tcp_plugin.broker.workers.wall_builder import WallBuilder
 from ovirt_tcp_plugin.clock import Clock
 
@@ -28,17 +28,11 @@ ENFORCE_EVERY_MS = 1000
 MAX_REASON_LENGTH = 1000
 
 
-class Publisher(Protocol):
+class Publisher(PoolPublisher, Protocol):
     """Who writes down what has to stand before a host leaves service."""
 
     def publish(self) -> None:
         """Write all snapshots that are old."""
-
-    def save(self) -> None:
-        """Save the state."""
-
-    def forget(self, pool_id: str) -> None:
-        """Remove a pool's snapshot."""
 
 
 class EnforcementWorker:

@@ -31,8 +31,8 @@ SETUP = "`ovirt-tcp setup --remove`"
 LISTINGS_TO_DROP = 2
 
 
-class Publisher(Protocol):
-    """Who keeps the state file and the snapshots."""
+class PoolPublisher(Protocol):
+    """Who keeps the state file and the snapshots of pools."""
 
     def save(self) -> None:
         """Save the state."""
@@ -53,7 +53,7 @@ class PoolEnder:
         state: BrokerState,
         engine: EngineEnforcement,
         requests: EndRequests,
-        publisher: Publisher,
+        publisher: PoolPublisher,
         metrics: Metrics,
         calls: Calls,
         clock: Clock,
