@@ -20,7 +20,8 @@ from ovirt_tcp_plugin.placement import filter_unit
 from ovirt_tcp_plugin.placement.inventory import Notice, is_quarantined, shortened
 from ovirt_tcp_plugin.placement.pools import PolicyState, Pool
 
-# So many complete listings after the end show everything that we did: one may have begun before.
+# So many complete listings after the last thing that we did show it: one may have begun before, and
+# a wall in it would make the cluster a pool again.
 LISTINGS_TO_CONCLUDE = 2
 
 
@@ -31,19 +32,15 @@ class EndedPool:
     Attributes:
         who: who ended it, for people.
         at_ms: when, by the wall clock.
-        returned: names of the hosts that were activated.
-        refused: why a host was not, by its name.
-        host_ids: of both.
-        listings: complete listings since the end, or since the broker's start.
+        outcomes: of hosts by id: empty for one that was activated, or else why it was not.
+        listings: complete listings since something was given back last, or the broker started.
     """
 
     cluster_id: str
     name: str
     who: str
     at_ms: int
-    returned: list[str] = dataclasses.field(default_factory=list)
-    refused: dict[str, str] = dataclasses.field(default_factory=dict)
-    host_ids: set[str] = dataclasses.field(default_factory=set)
+    outcomes: dict[str, str] = dataclasses.field(default_factory=dict)
     listings: int = 0
 
 
@@ -114,7 +111,7 @@ class PoolEnds:
             host_ids: list[str] = []
             for ended in self._ended.values():
                 for host in self._inventory.hosts_of.get(ended.cluster_id, ()):
-                    if is_quarantined(host) and host.id not in ended.host_ids:
+                    if is_quarantined(host) and host.id not in ended.outcomes:
                         host_ids.append(host.id)
             return host_ids
 
@@ -125,12 +122,16 @@ class PoolEnds:
             ended = None if host is None else self._ended.get(host.cluster_id)
             if host is None or ended is None:
                 return
-            ended.host_ids.add(host_id)
-            if refusal:
-                ended.refused[host.name] = refusal
-            else:
-                ended.returned.append(host.name)
+            ended.outcomes[host_id] = refusal
+            ended.listings = 0
             self._shared.changes.touch(walls=False, pools=())
+
+    def wall_removed(self, cluster_id: str) -> None:
+        """A wall is gone."""
+        with self._lock:
+            ended = self._ended.get(cluster_id)
+            if ended is not None:
+                ended.listings = 0
 
     def wall_refused(self, cluster_id: str, group_id: str, reason: str) -> None:
         """The engine refuses again and again to remove a wall."""
@@ -218,12 +219,23 @@ class PoolEnds:
         )
         vms = [vm.name for vm in self._inventory.vms_of.get(ended.cluster_id, ())]
         text = f"{text}: {shortened(vms)}."
-        if ended.returned:
-            text = f"{text} Hosts back in service: {shortened(ended.returned)}."
-        for host, reason in ended.refused.items():
-            text = f"{text} Host {host} could not be activated ({reason}): activate it by hand."
+        text += self._outcomes(ended)
         key = f"pool_ended {ended.cluster_id}"
         return Notice(key, "warning", text, cluster_id=ended.cluster_id)
+
+    def _outcomes(self, ended: EndedPool) -> str:
+        """Return what became of the hosts in quarantine, as sentences after others."""
+        returned: list[str] = []
+        text = ""
+        for host_id, refusal in ended.outcomes.items():
+            name = self._inventory.host_name(host_id)
+            host = self._inventory.hosts.get(host_id)
+            # The answer of an activation may have been lost, and the next try refused.
+            if refusal and host is not None and is_quarantined(host):
+                text += f" Host {name} could not be activated ({refusal}): activate it by hand."
+            else:
+                returned.append(name)
+        return f" Hosts back in service: {shortened(returned)}.{text}" if returned else text
 
 
 def decode(encoded: Mapping[str, Any]) -> dict[str, EndedPool]:
@@ -258,20 +270,11 @@ def _encode(ended: EndedPool) -> dict[str, Any]:
         "name": ended.name,
         "who": ended.who,
         "at_ms": ended.at_ms,
-        "returned": list(ended.returned),
-        "refused": dict(ended.refused),
-        "host_ids": sorted(ended.host_ids),
+        "outcomes": dict(ended.outcomes),
     }
 
 
 def _decode(cluster_id: str, members: Mapping[str, Any]) -> EndedPool:
-    refused = {str(host): str(reason) for host, reason in members["refused"].items()}
-    return EndedPool(
-        cluster_id,
-        str(members["name"]),
-        str(members["who"]),
-        int(members["at_ms"]),
-        [str(host) for host in members["returned"]],
-        refused,
-        {str(host_id) for host_id in members["host_ids"]},
-    )
+    outcomes = {str(host_id): str(outcome) for host_id, outcome in members["outcomes"].items()}
+    name = str(members["name"])
+    return EndedPool(cluster_id, name, str(members["who"]), int(members["at_ms"]), outcomes)

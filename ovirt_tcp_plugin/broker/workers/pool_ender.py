@@ -157,6 +157,7 @@ class PoolEnder:
         else:
             self._retries.succeeded(group_id)
             self._walls.removed(cluster_id, group_id)
+            self._ends.wall_removed(cluster_id)
 
     def _activate(self, host_id: str) -> None:
         try:
