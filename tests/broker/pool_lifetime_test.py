@@ -5,23 +5,31 @@ and a lost state file."""
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import dataclasses
 import json
 import random
 import shutil
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 
 import ovirtsdk4
 import pytest
+from click.testing import CliRunner
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from ovirtsdk4 import types
 
+from ovirt_tcp_plugin import tokens
+from ovirt_tcp_plugin.admin.cli import main
+from ovirt_tcp_plugin.broker.api import server as web
+from ovirt_tcp_plugin.broker.settings import ApiOptions
 from ovirt_tcp_plugin.broker.state.broker_state import BrokerState
 from ovirt_tcp_plugin.broker.store.end_requests import EndRequests
 from ovirt_tcp_plugin.broker.store.state_file import StateFile
+from ovirt_tcp_plugin.broker.store.tokens import Tokens
 from ovirt_tcp_plugin.lab.engine import builtin, faults
 from ovirt_tcp_plugin.lab.engine.faults import AnswerFault
 from ovirt_tcp_plugin.messages.result import Level
@@ -66,9 +74,9 @@ class Upgrade:
     def migrate(self, vm: str, host: str) -> None:
         """Migrate a VM to this host. Raises ovirtsdk4.Error."""
         service = self._system.vms_service()
-        (found,) = service.list(search=f"name={vm}")
+        (listed,) = service.list(search=f"name={vm}")
         target = types.Host(id=self._site.host(host).id)
-        service.vm_service(found.id).migrate(host=target)
+        service.vm_service(listed.id).migrate(host=target)
 
     def _use(self, policy: str) -> None:
         self._cluster.update(types.Cluster(scheduling_policy=types.SchedulingPolicy(id=policy)))
@@ -267,6 +275,49 @@ class TestEnd:
         until(lambda: site.knowledge.pools() == {})
         until(lambda: not snapshot.exists())
         assert site.told("no trusted pool any more") == []
+
+
+@contextlib.contextmanager
+def served(site: Site) -> Iterator[str]:
+    """Serve the interface of a site's broker; yield its URL. Its token is `secret`."""
+    known = Tokens(site.database)
+    known.add("secret", "operator", "", tokens.NEVER)
+    context = web.Context(site.knowledge, site.service, site.history, known, site.clock)
+    loop = asyncio.new_event_loop()
+    ports: list[int] = []
+    ready = threading.Event()
+
+    async def serve() -> None:
+        _, port = web.serve(context, ApiOptions(port=0))
+        ports.append(port)
+        ready.set()
+
+    def run() -> None:
+        loop.create_task(serve())
+        loop.run_forever()
+
+    thread = threading.Thread(target=run)
+    thread.start()
+    assert ready.wait(10)
+    yield f"http://127.0.0.1:{ports[0]}"
+    loop.call_soon_threadsafe(loop.stop)
+    thread.join()
+    loop.close()
+
+
+def test_an_administrator_ends_a_pool_by_the_command_line(site: Site, tmp_path: Path) -> None:
+    quarantined(site)
+    (tmp_path / "token").write_text("secret")
+    with served(site) as url:
+        broker = {"url": url, "token_file": str(tmp_path / "token")}
+        (tmp_path / "cli.yaml").write_text(json.dumps({"broker": broker}))
+        command = ["--config-dir", str(tmp_path), "pool", "end", "Trusted", "--yes"]
+        done = CliRunner().invoke(main, command)
+    assert done.exit_code == 0, done.output
+    state_file = site.options.state.directory / "state.json"
+    assert site.cluster not in json.loads(state_file.read_text())["knowledge"]["pools"]
+    until(lambda: site.wall() is None and site.statuses()["h3"] == "up")
+    until(lambda: site.told("no trusted pool any more: token "))
 
 
 ACTS = ("maintenance", "back", "another", "restart", "lost state", "setup again", "no units")

@@ -298,7 +298,8 @@ class TestAnswers:
         answer = api.call("POST", "/v1/pools/end?pool=Trusted")
         assert (answer.status_code, answer.json()) == (200, {"pool": "Trusted", "was_pool": True})
         assert api.get("/v1/pools")["pools"] == []
-        (entry,) = [one for one in api.get("/v1/history")["history"] if one["code"] == "pool_end"]
+        history = api.get("/v1/history")["history"]
+        (entry,) = [entry for entry in history if entry["code"] == "pool_end"]
         assert re.search(r"token [0-9a-f]+ decided so", entry["text"])
         again = api.call("POST", "/v1/pools/end?pool=Trusted")
         assert (again.status_code, again.json()["was_pool"]) == (200, False)
