@@ -22,7 +22,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from ovirtsdk4 import types
 
-from ovirt_tcp_plugin import tokens
+from ovirt_tcp_plugin import errors, tokens
 from ovirt_tcp_plugin.admin.cli import main
 from ovirt_tcp_plugin.broker.api import server as web
 from ovirt_tcp_plugin.broker.settings import ApiOptions
@@ -34,7 +34,7 @@ from ovirt_tcp_plugin.lab.engine import builtin, faults
 from ovirt_tcp_plugin.lab.engine.faults import AnswerFault
 from ovirt_tcp_plugin.messages.result import Level
 from ovirt_tcp_plugin.placement.decision import Scope
-from ovirt_tcp_plugin.placement.inventory import Policy
+from ovirt_tcp_plugin.placement.inventory import Policy, Unit
 from ovirt_tcp_plugin.placement.pools import CLUSTER_MAINTENANCE
 from tests.broker.site import ADMINISTRATOR, EVERYBODY, Site, until
 from tests.broker.state.broker_state_test import POOL, World
@@ -323,24 +323,46 @@ def test_an_administrator_ends_a_pool_by_the_command_line(site: Site, tmp_path: 
 ACTS = ("maintenance", "back", "another", "restart", "lost state", "setup again", "no units")
 
 
+POLICIES = {
+    "maintenance": Policy(CLUSTER_MAINTENANCE, "cluster_maintenance"),
+    "back": Policy("policy", "trusted", filter_ids=frozenset({"unit"})),
+    "another": Policy("plain", "power_saving"),
+    "setup again": Policy("fresh", "ovirt-tcp", filter_ids=frozenset({"unit"})),
+}
+UNITS = (Unit("unit", "TrustedHosts"),)
+
+
+def do(world: World, act: str) -> None:
+    """Do something that ends no pool, and let the broker look."""
+    world.units = () if act == "no units" else UNITS
+    if act in POLICIES:
+        world.policy = POLICIES[act]
+        world.cluster = dataclasses.replace(world.cluster, policy_id=world.policy.id)
+    elif act == "restart":
+        world.restart()
+    elif act == "lost state":
+        world.knowledge = BrokerState(world.options, world.clock, random.random)
+    for _ in range(3):
+        world.look()
+
+
+def is_ended(world: World) -> bool:
+    """Have a person try to end the pool; return whether it ended now."""
+    try:
+        _, was_pool = world.knowledge.pool_ends.end("Trusted", "token 1")
+    except errors.Conflict:
+        return False
+    return was_pool
+
+
 @settings(max_examples=150, deadline=None)
 @given(st.lists(st.sampled_from(ACTS), max_size=12))
 def test_no_order_of_other_acts_ends_a_pool(acts: list[str]) -> None:
     world = World()
     world.attest(good=world.ids())
     world.build()
-    units = world.units
     for act in acts:
-        world.units = () if act == "no units" else units
-        if act in POLICIES:
-            world.policy = POLICIES[act]
-            world.cluster = dataclasses.replace(world.cluster, policy_id=world.policy.id)
-        elif act == "restart":
-            world.restart()
-        elif act == "lost state":
-            world.knowledge = BrokerState(world.options, world.clock, random.random)
-        for _ in range(3):
-            world.look()
+        do(world, act)
         assert set(world.knowledge.pools()) == {POOL}
         assert world.knowledge.pool_ends.walls() == []
         assert world.gone == ()
@@ -350,12 +372,26 @@ def test_no_order_of_other_acts_ends_a_pool(acts: list[str]) -> None:
         assert world.wall.vm_ids == {"v0", "v1"}
 
 
-POLICIES = {
-    "maintenance": Policy(CLUSTER_MAINTENANCE, "cluster_maintenance"),
-    "back": Policy("policy", "trusted", filter_ids=frozenset({"unit"})),
-    "another": Policy("plain", "power_saving"),
-    "setup again": Policy("fresh", "ovirt-tcp", filter_ids=frozenset({"unit"})),
-}
+@settings(max_examples=150, deadline=None)
+@given(st.lists(st.sampled_from((*ACTS, "end", "end")), max_size=12))
+def test_a_wall_goes_only_after_a_person_ended_its_pool(acts: list[str]) -> None:
+    world = World()
+    ended = False
+    for act in acts:
+        if act == "end":
+            ended = is_ended(world) or ended
+        do(world, act)
+        if POOL in world.knowledge.pools():
+            ended = False  # it began again
+            world.build()
+        else:
+            assert ended
+        walls = world.knowledge.pool_ends.walls()
+        assert ended or walls == []
+        for cluster_id, group_id in walls:
+            world.wall = None
+            world.knowledge.walls.removed(cluster_id, group_id)
+            world.knowledge.pool_ends.wall_removed(cluster_id)
 
 
 def test_an_end_is_in_the_state_file(tmp_path: Path) -> None:
