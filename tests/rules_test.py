@@ -170,7 +170,8 @@ def test_the_sdk_of_ovirt_is_known_to_engine_and_lab_alone() -> None:
 
 # What a worker is made of beside its own module.
 PARTS_OF_WORKERS = {
-    "enforce": {"wall_builder", "calls"},
+    "enforce": {"wall_builder", "pool_ender", "calls"},
+    "pool_ender": {"calls"},
     "wall_builder": {"wall_work", "calls"},
     "observe": {"vm_monitor", "group_edits"},
 }

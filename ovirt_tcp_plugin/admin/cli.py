@@ -55,6 +55,11 @@ COMMANDS = {
     "hosts": CommandEntry(
         "hosts", "hosts", "List the enrolled hosts with the attestation server's last result."
     ),
+    "pool": CommandEntry(
+        "placement",
+        "pool",
+        "End a trusted pool: its wall is removed, and its hosts return to service.",
+    ),
     "pools": CommandEntry(
         "placement", "pools", "List the trusted pools with their walls and guards."
     ),

@@ -15,6 +15,7 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, generate_latest
 
 from ovirt_tcp_plugin.broker.state.readout import HostState, PoolState
 from ovirt_tcp_plugin.messages.result import Level
+from ovirt_tcp_plugin.placement.pools import PolicyState
 
 _PREFIX = "ovirt_tcp_broker_"
 
@@ -111,6 +112,11 @@ class _Gauges:
             "hosts_quarantined", "Hosts that the broker took out of service."
         )
         self._pools = self._gauge("pools", "Trusted pools.")
+        self._policies = self._gauge(
+            "pools_by_policy",
+            "Trusted pools, by what their scheduling policy is: trusted is ours.",
+            "policy",
+        )
         self._tripped = self._gauge(
             "guards_tripped", "Pools whose guard waits for an administrator."
         )
@@ -136,6 +142,9 @@ class _Gauges:
 
     def set_pools(self, pools: Sequence[PoolState]) -> None:
         self._pools.set(len(pools))
+        for policy_state in PolicyState:
+            number = sum(pool.pool.policy_state is policy_state for pool in pools)
+            self._policies.labels(policy_state.value).set(number)
         self._tripped.set(sum(pool.guard_tripped for pool in pools))
         self._held.set(sum(len(pool.held) for pool in pools))
 

@@ -21,6 +21,7 @@ from ovirt_tcp_plugin.broker.metrics import Ages, Metrics
 from ovirt_tcp_plugin.broker.settings import Settings
 from ovirt_tcp_plugin.broker.state.answer import Source
 from ovirt_tcp_plugin.broker.state.broker_state import BrokerState
+from ovirt_tcp_plugin.broker.store.end_requests import EndRequests
 from ovirt_tcp_plugin.broker.store.history import History
 from ovirt_tcp_plugin.broker.store.snapshot_writer import SnapshotWriter
 from ovirt_tcp_plugin.broker.store.state_file import StateFile
@@ -95,7 +96,14 @@ class Service:
         )
         listing_due = self.observation.listing_due.set
         self.enforcement = EnforcementWorker(
-            state, engine, self._publication, self.metrics, clock, all_known, listing_due
+            state,
+            engine,
+            EndRequests(options.state.directory),
+            self._publication,
+            self.metrics,
+            clock,
+            all_known,
+            listing_due,
         )
 
     def start(self) -> None:

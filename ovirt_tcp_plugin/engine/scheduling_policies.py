@@ -21,10 +21,6 @@ AFFINITY_FILTER = "e69808a9-8a41-40f1-94ba-dd5d385d82d8"
 # policy, and no cluster after it is balanced (`SchedulingManager.performLoadBalancing`).
 NO_BALANCE = "38440000-8cf0-14bd-c43e-10b96e4ef00a"
 
-# cluster_maintenance: what oVirt's cluster upgrade gives a cluster for as long as it takes; only
-# highly available VMs start.
-CLUSTER_MAINTENANCE = "7677771e-5eab-422e-83fa-dc04080d21b7"
-
 
 @dataclasses.dataclass(frozen=True)
 class Content:

@@ -2,40 +2,75 @@
 # SPDX-License-Identifier: Apache-2.0
 """Which clusters are trusted pools, and which of their VMs need trust. Pure.
 
-A cluster is a pool when its scheduling policy contains our filter unit. It stays one until two
-complete listings in a row show another policy: an error, an empty list or a disabled unit never
-removes a wall.
+A cluster becomes a pool when its scheduling policy contains our filter unit. It stays one until a
+person ends it: another policy, oVirt's own upgrade of the cluster, an error, an empty list or a
+disabled unit never removes a wall. Where nothing is remembered, a wall of ours shows that a cluster
+is a pool.
 """
 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Collection, Iterable
-from typing import Optional
+import enum
+from collections.abc import Collection, Iterable, Iterator, Mapping
+from typing import Any, Optional
 
 from ovirt_tcp_plugin.placement import decision, filter_unit
 from ovirt_tcp_plugin.placement.decision import Scope, VmTrust
-from ovirt_tcp_plugin.placement.inventory import Cluster, Listing, Notice, Vm, shortened
+from ovirt_tcp_plugin.placement.inventory import Cluster, Listing, Notice, Policy, Vm
 
-# So many complete listings in a row have to show that a cluster is no pool any more.
-LISTINGS_TO_END = 2
+# cluster_maintenance: what oVirt's cluster upgrade gives a cluster for as long as it takes; only
+# highly available VMs start. It keeps the filter of affinity groups, and so the wall
+# (`InternalClusterPolicies`).
+CLUSTER_MAINTENANCE = "7677771e-5eab-422e-83fa-dc04080d21b7"
+# The engine's filter of VM-to-host affinity groups: in a policy without it no wall stops anybody.
+AFFINITY_FILTER = "VmToHostsAffinityGroups"
+# So many complete listings in a row have to show that a pool's cluster is gone.
+LISTINGS_TO_FORGET = 2
+
+
+class PolicyState(enum.Enum):
+    """What the scheduling policy of a pool's cluster is.
+
+    TRUSTED contains our unit; UPGRADE is `cluster_maintenance`; OTHER has neither; UNKNOWN: the
+    listing lacks the policy, or our unit.
+    """
+
+    TRUSTED = "trusted"
+    UPGRADE = "upgrade"
+    OTHER = "other"
+    UNKNOWN = "unknown"
 
 
 @dataclasses.dataclass(frozen=True)
 class Pool:
-    """A trusted pool: a cluster, and who in it needs trust."""
+    """A trusted pool: a cluster, and who in it needs trust.
+
+    Attributes:
+        scope: what our unit said last.
+        policy: name of the cluster's scheduling policy, empty if it is not known.
+        keeps_wall: whether that policy has the filter that the wall needs.
+    """
 
     cluster_id: str
     name: str
     scope: Scope
-    missed: int = 0
+    policy_state: PolicyState = PolicyState.TRUSTED
+    policy: str = ""
+    keeps_wall: bool = True
 
 
 @dataclasses.dataclass(frozen=True)
 class PoolChanges:
-    """What a listing changed: pools that ended, and what the administrator has to know."""
+    """What a listing changed.
 
-    ended: tuple[Pool, ...] = ()
+    Attributes:
+        gone: pools whose clusters the engine does not have any more.
+        adopted: pools that only their walls showed.
+    """
+
+    gone: tuple[Pool, ...] = ()
+    adopted: tuple[Pool, ...] = ()
     notices: tuple[Notice, ...] = ()
 
 
@@ -67,77 +102,113 @@ class Pools:
 
     def __init__(self) -> None:
         self.by_cluster: dict[str, Pool] = {}
-        # Listings in a row that showed a wall in a cluster which is no pool.
-        self._left_walls: dict[str, int] = {}
+        # Listings in a row that did not show a pool's cluster.
+        self._missed: dict[str, int] = {}
 
-    def update(self, listing: Listing) -> PoolChanges:
-        """Take a complete listing into account."""
+    def update(self, listing: Listing, ended: Collection[str] = ()) -> PoolChanges:
+        """Take a complete listing into account.
+
+        Args:
+            ended: ids of clusters whose pools a person ended: the walls there show nothing.
+        """
         if not listing.clusters:
             return PoolChanges()
-        unit_ids = {unit.id for unit in listing.units if unit.name == filter_unit.NAME}
-        notices = self._take_pools(listing, unit_ids)
-        ended = self._left(listing, unit_ids)
-        ended += self._missed(listing, unit_ids)
-        notices += [_ended(pool, listing) for pool in ended]
-        return PoolChanges(tuple(ended), tuple(notices))
-
-    def _take_pools(self, listing: Listing, unit_ids: Collection[str]) -> list[Notice]:
-        """Take over the pools that a listing shows; return warnings about their clusters."""
+        adopted: list[Pool] = []
+        for pool in self._listed(listing, ended):
+            is_known = pool.cluster_id in self.by_cluster
+            if not is_known and pool.policy_state is not PolicyState.TRUSTED:
+                adopted.append(pool)
+            self.by_cluster[pool.cluster_id] = pool
         notices: list[Notice] = []
         for cluster in listing.clusters:
-            scope = _scope(cluster, listing, unit_ids)
-            if scope is not None:
-                self.by_cluster[cluster.id] = Pool(cluster.id, cluster.name, scope)
+            if cluster.id in self.by_cluster:
                 notices += _warnings(cluster)
-        return notices
+        return PoolChanges(tuple(self._gone(listing)), tuple(adopted), tuple(notices))
 
-    def _left(self, listing: Listing, unit_ids: Collection[str]) -> list[Pool]:
-        """Return the pools that ended while the broker was down: only their walls show that."""
-        left: list[Pool] = []
-        listings: dict[str, int] = {}
+    def is_missed(self, cluster_id: str) -> bool:
+        """Return whether the last listing did not show a pool's cluster."""
+        return cluster_id in self._missed
+
+    def end(self, cluster_id: str) -> None:
+        """A person ended a pool."""
+        del self.by_cluster[cluster_id]
+
+    def encode(self) -> dict[str, Any]:
+        """Return what a restart of the broker needs."""
+        return {pool.cluster_id: _encode(pool) for pool in self.by_cluster.values()}
+
+    def restore(self, encoded: Mapping[str, Any]) -> None:
+        """Take over what `encode` gave.
+
+        Raises:
+            KeyError, TypeError, ValueError, AttributeError: it is not what `encode` gives.
+        """
+        pools = [_decode(cluster_id, members) for cluster_id, members in encoded.items()]
+        self.by_cluster = {pool.cluster_id: pool for pool in pools}
+
+    def _listed(self, listing: Listing, ended: Collection[str]) -> Iterator[Pool]:
+        """Yield the pools as a listing shows them."""
+        unit_ids = {unit.id for unit in listing.units if unit.name == filter_unit.NAME}
         for cluster in listing.clusters:
-            if cluster.id not in listing.walls or cluster.id in self.by_cluster:
-                continue
-            if not _is_no_pool(cluster, listing, unit_ids):
-                continue
-            listings[cluster.id] = self._left_walls.get(cluster.id, 0) + 1
-            if listings[cluster.id] >= LISTINGS_TO_END:
-                left.append(Pool(cluster.id, cluster.name, Scope.ALL_VMS))
-        self._left_walls = listings
-        return left
+            state = _policy_state(cluster, listing, unit_ids)
+            is_known = cluster.id in self.by_cluster
+            is_walled = cluster.id in listing.walls and cluster.id not in ended
+            if is_known or is_walled or state is PolicyState.TRUSTED:
+                yield self._pool(cluster, listing, state)
 
-    def _missed(self, listing: Listing, unit_ids: Collection[str]) -> list[Pool]:
-        """Return the known pools that end with this listing, and forget them."""
-        clusters = {cluster.id: cluster for cluster in listing.clusters}
-        ended: list[Pool] = []
+    def _pool(self, cluster: Cluster, listing: Listing, state: PolicyState) -> Pool:
+        """Return the pool of a cluster.
+
+        Only our unit says who needs trust. Under another policy that is as before, and where
+        nothing is remembered, all VMs do.
+        """
+        policy = listing.policy(cluster)
+        known = self.by_cluster.get(cluster.id)
+        scope = Scope.ALL_VMS if known is None else known.scope
+        if policy is None:
+            return Pool(cluster.id, cluster.name, scope, state)
+        if state is PolicyState.TRUSTED:
+            scope = _scope(cluster, policy)
+        keeps_wall = _keeps_wall(policy, listing)
+        return Pool(cluster.id, cluster.name, scope, state, policy.name, keeps_wall)
+
+    def _gone(self, listing: Listing) -> list[Pool]:
+        """Return the pools whose clusters are gone with this listing, and forget them."""
+        cluster_ids = {cluster.id for cluster in listing.clusters}
+        gone: list[Pool] = []
+        missed: dict[str, int] = {}
         for pool in list(self.by_cluster.values()):
-            cluster = clusters.get(pool.cluster_id)
-            if cluster is not None and not _is_no_pool(cluster, listing, unit_ids):
+            if pool.cluster_id in cluster_ids:
                 continue
-            missed = dataclasses.replace(pool, missed=pool.missed + 1)
-            if missed.missed < LISTINGS_TO_END:
-                self.by_cluster[pool.cluster_id] = missed
-            else:
+            missed[pool.cluster_id] = self._missed.get(pool.cluster_id, 0) + 1
+            if missed[pool.cluster_id] >= LISTINGS_TO_FORGET:
                 del self.by_cluster[pool.cluster_id]
-                ended.append(pool)
-        return ended
+                gone.append(pool)
+        self._missed = missed
+        return gone
 
 
-def _is_no_pool(cluster: Cluster, listing: Listing, unit_ids: Collection[str]) -> bool:
-    """Return whether a listing shows clearly that a cluster's policy lacks our unit."""
-    if not unit_ids or listing.policy(cluster) is None:
-        return False
-    return _scope(cluster, listing, unit_ids) is None
+def _policy_state(cluster: Cluster, listing: Listing, unit_ids: Collection[str]) -> PolicyState:
+    """Return what a cluster's scheduling policy is, as far as a listing shows it."""
+    policy = listing.policy(cluster)
+    if policy is None or not unit_ids:
+        return PolicyState.UNKNOWN
+    if not policy.filter_ids.isdisjoint(unit_ids):
+        return PolicyState.TRUSTED
+    return PolicyState.UPGRADE if policy.id == CLUSTER_MAINTENANCE else PolicyState.OTHER
 
 
-def _scope(cluster: Cluster, listing: Listing, unit_ids: Collection[str]) -> Optional[Scope]:
-    """Return who needs trust in a cluster, None if its policy does not have our unit.
+def _keeps_wall(policy: Policy, listing: Listing) -> bool:
+    """Return whether a policy has the filter that the wall needs, as far as a listing shows it."""
+    affinity_ids = {unit.id for unit in listing.units if unit.name == AFFINITY_FILTER}
+    return not affinity_ids or not policy.filter_ids.isdisjoint(affinity_ids)
+
+
+def _scope(cluster: Cluster, policy: Policy) -> Scope:
+    """Return who needs trust in a cluster whose policy has our unit.
 
     A value that is not understood is strict.
     """
-    policy = listing.policy(cluster)
-    if policy is None or policy.filter_ids.isdisjoint(unit_ids):
-        return None
     name = filter_unit.SCOPE_PROPERTY
     value = cluster.properties.get(name) or policy.properties.get(name)
     return Scope.MARKED_VMS if value == Scope.MARKED_VMS.value else Scope.ALL_VMS
@@ -154,11 +225,22 @@ def _warnings(cluster: Cluster) -> Iterable[Notice]:
         yield Notice(key, "warning", text, cluster_id=cluster.id)
 
 
-def _ended(pool: Pool, listing: Listing) -> Notice:
-    vms = [vm.name for vm in listing.vms if vm.cluster_id == pool.cluster_id]
-    text = (
-        f"Cluster {pool.name} is no trusted pool any more: its policy has no {filter_unit.NAME}. "
-        f"VMs: {shortened(vms)}."
+def _encode(pool: Pool) -> dict[str, Any]:
+    return {
+        "name": pool.name,
+        "scope": pool.scope.value,
+        "policy_state": pool.policy_state.value,
+        "policy": pool.policy,
+        "keeps_wall": pool.keeps_wall,
+    }
+
+
+def _decode(cluster_id: str, members: Mapping[str, Any]) -> Pool:
+    return Pool(
+        cluster_id,
+        str(members["name"]),
+        Scope(members["scope"]),
+        PolicyState(members["policy_state"]),
+        str(members["policy"]),
+        bool(members["keeps_wall"]),
     )
-    key = f"pool_ended {pool.cluster_id}"
-    return Notice(key, "warning", text, cluster_id=pool.cluster_id)

@@ -37,6 +37,12 @@ def replace(world: World, number: int, **changes: str) -> None:
     world.look()
 
 
+def end_pool(site: Site, name: str) -> None:
+    """End a pool as soon as the broker has seen that its policy is another one."""
+    until(lambda: site.told(f"Cluster {name} has the scheduling policy none"))
+    site.knowledge.pool_ends.end(name, "token 1")
+
+
 class TestPlaces:
     """A verdict is of one host in one place under one name."""
 
@@ -98,31 +104,6 @@ class TestWall:
         wall.host_labels.append(label.id)
         until(lambda: wall.host_labels == [])
 
-    def test_one_of_a_pool_that_ended_while_the_broker_was_down_goes_after_two_listings(
-        self,
-    ) -> None:
-        world = World()
-        world.policy = dataclasses.replace(world.policy, filter_ids=frozenset())
-        world.knowledge = BrokerState(world.options, world.clock, random.random)
-        world.look()
-        assert world.ended == ()
-        world.look()
-        assert [pool.cluster_id for pool in world.ended] == ["pool"]
-        assert any("no trusted pool any more" in text for text in world.told())
-
-    @pytest.mark.parametrize("doubt", ["no units", "no policy"])
-    def test_such_a_wall_stays_while_there_is_doubt(self, doubt: str) -> None:
-        world = World()
-        world.policy = dataclasses.replace(world.policy, filter_ids=frozenset())
-        if doubt == "no units":
-            world.units = ()
-        else:
-            world.cluster = dataclasses.replace(world.cluster, policy_id="unknown")
-        world.knowledge = BrokerState(world.options, world.clock, random.random)
-        for _ in range(4):
-            world.look()
-            assert world.ended == ()
-
     def test_one_whose_removal_failed_stays_when_its_cluster_is_a_pool_again(
         self, site: Site
     ) -> None:
@@ -133,6 +114,7 @@ class TestWall:
         removals = AnswerFault(faults.HTML, "DELETE", "api/clusters/.*", 10_000)
         site.engine.faults.answers = [removals]
         policy, cluster.policy = cluster.policy, builtin.NONE_POLICY
+        end_pool(site, "Trusted")
         until(lambda: removals.times < 10_000)
         cluster.policy = policy
         until(lambda: site.cluster in site.knowledge.pools())
@@ -155,6 +137,7 @@ class TestWall:
         )
         site.engine.faults.answers = [removals]
         second.policy = builtin.NONE_POLICY
+        end_pool(site, "Second")
         until(lambda: removals.times < 10_000)
         site.source.levels["h1.lab"] = Level.UNTRUSTED
         site.service.attest_host(site.host("h1").id)

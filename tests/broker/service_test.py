@@ -12,7 +12,7 @@ import pytest
 
 from ovirt_tcp_plugin.broker.store.snapshot_writer import SnapshotWriter
 from ovirt_tcp_plugin.engine.client import Engine
-from ovirt_tcp_plugin.lab.engine import builtin, model
+from ovirt_tcp_plugin.lab.engine import model
 from ovirt_tcp_plugin.lab.engine.errors import Fault
 from ovirt_tcp_plugin.messages.result import Level
 from ovirt_tcp_plugin.placement import snapshot
@@ -231,15 +231,6 @@ class TestEngine:
         vm = model.SimulatedVm(model.new_id(), "late", site.cluster)
         site.engine.model.vms[vm.id] = vm
         until(lambda: site.wall() and vm.id in site.wall().vms)  # type: ignore[union-attr]
-
-    def test_a_pool_that_ends_is_said_and_its_wall_goes(self, site: Site) -> None:
-        site.start()
-        until(lambda: site.inside() == EVERYBODY)
-        site.engine.model.clusters[site.cluster].policy = builtin.NONE_POLICY
-        until(lambda: site.wall() is None)
-        until(lambda: site.told("no trusted pool any more"))
-        assert "vm1, vm2" in site.told("no trusted pool any more")[0].description
-        until(lambda: not (site.options.snapshot.directory / f"{site.cluster}.json").exists())
 
     def test_a_disabled_unit_removes_no_wall(self, site: Site) -> None:
         site.start()

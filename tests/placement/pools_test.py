@@ -5,12 +5,20 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 
 import pytest
 
 from ovirt_tcp_plugin.placement.decision import Scope
-from ovirt_tcp_plugin.placement.inventory import Cluster, Listing, Policy, Unit, Vm
-from ovirt_tcp_plugin.placement.pools import Pool, Pools, exempt_vms, needs_trust
+from ovirt_tcp_plugin.placement.inventory import Cluster, Group, Listing, Policy, Unit, Vm
+from ovirt_tcp_plugin.placement.pools import (
+    CLUSTER_MAINTENANCE,
+    PolicyState,
+    Pool,
+    Pools,
+    exempt_vms,
+    needs_trust,
+)
 
 UNIT = Unit("unit", "TrustedHosts")
 TRUSTED = Policy("trusted", "trusted", {}, frozenset({"memory", "unit"}))
@@ -55,23 +63,28 @@ def test_the_clusters_own_scope_wins_and_what_is_not_understood_is_strict(
 
 
 MOVED = dataclasses.replace(GOOD, clusters=(dataclasses.replace(POOL, policy_id="plain"), OTHER))
+UPGRADED = dataclasses.replace(
+    GOOD,
+    clusters=(dataclasses.replace(POOL, policy_id=CLUSTER_MAINTENANCE), OTHER),
+    policies=(TRUSTED, Policy(CLUSTER_MAINTENANCE, "cluster_maintenance", {}, frozenset({"cpu"}))),
+)
 
 
-def test_two_listings_of_another_policy_end_it_and_name_the_vms(pools: Pools) -> None:
-    assert pools.update(MOVED).ended == ()
-    assert set(pools.by_cluster) == {"c1"}
-    change = pools.update(MOVED)
-    assert [pool.cluster_id for pool in change.ended] == ["c1"]
-    (notice,) = change.notices
-    assert (notice.severity, notice.cluster_id) == ("warning", "c1")
-    assert notice.text.endswith("VMs: db.")
-    assert pools.by_cluster == {}
-
-
-def test_a_good_listing_in_between_starts_the_count_anew(pools: Pools) -> None:
-    for listing in (MOVED, GOOD, MOVED):
-        assert pools.update(listing).ended == ()
-    assert set(pools.by_cluster) == {"c1"}
+@pytest.mark.parametrize(
+    ("listing", "policy_state", "policy"),
+    [
+        (MOVED, PolicyState.OTHER, "none"),
+        (UPGRADED, PolicyState.UPGRADE, "cluster_maintenance"),
+        (GOOD, PolicyState.TRUSTED, "trusted"),
+    ],
+)
+def test_no_policy_ends_a_pool(
+    pools: Pools, listing: Listing, policy_state: PolicyState, policy: str
+) -> None:
+    for _ in range(5):
+        assert pools.update(listing).gone == ()
+    pool = pools.by_cluster["c1"]
+    assert (pool.policy_state, pool.policy) == (policy_state, policy)
 
 
 @pytest.mark.parametrize(
@@ -88,10 +101,68 @@ def test_a_good_listing_in_between_starts_the_count_anew(pools: Pools) -> None:
         pytest.param(dataclasses.replace(GOOD, units=(Unit("cpu", "CPU"),)), id="unit gone"),
     ],
 )
-def test_nothing_else_ends_a_pool(pools: Pools, listing: Listing) -> None:
+def test_nothing_else_ends_a_pool_or_counts_as_another_policy(
+    pools: Pools, listing: Listing
+) -> None:
     for _ in range(5):
-        assert pools.update(listing).ended == ()
+        assert pools.update(listing).gone == ()
+    assert pools.by_cluster["c1"].policy_state in (PolicyState.TRUSTED, PolicyState.UNKNOWN)
+
+
+@pytest.mark.parametrize("listing", [MOVED, UPGRADED, dataclasses.replace(GOOD, units=())])
+def test_under_another_policy_the_same_vms_need_trust_as_before(listing: Listing) -> None:
+    pools = Pools()
+    lax = dataclasses.replace(TRUSTED, properties={"trust_scope": "marked_vms"})
+    pools.update(dataclasses.replace(GOOD, policies=(lax, PLAIN)))
+    pools.update(listing)
+    assert pools.by_cluster["c1"].scope is Scope.MARKED_VMS
+
+
+def test_a_policy_without_the_filter_of_affinity_groups_keeps_no_wall(pools: Pools) -> None:
+    listing = dataclasses.replace(MOVED, units=(UNIT, Unit("affinity", "VmToHostsAffinityGroups")))
+    pools.update(listing)
+    assert not pools.by_cluster["c1"].keeps_wall
+    keeping = dataclasses.replace(PLAIN, filter_ids=frozenset({"affinity"}))
+    pools.update(dataclasses.replace(listing, policies=(TRUSTED, keeping)))
+    assert pools.by_cluster["c1"].keeps_wall
+
+
+def test_a_pool_whose_cluster_is_gone_ends_with_the_second_listing(pools: Pools) -> None:
+    gone = dataclasses.replace(GOOD, clusters=(OTHER,))
+    assert pools.update(gone).gone == ()
+    pools.update(GOOD)
+    assert pools.update(gone).gone == ()
+    assert [pool.name for pool in pools.update(gone).gone] == ["Pool"]
+    assert pools.by_cluster == {}
+
+
+@pytest.mark.parametrize("listing", [MOVED, UPGRADED, dataclasses.replace(MOVED, units=())])
+def test_where_nothing_is_remembered_a_wall_makes_a_pool_in_which_all_vms_need_trust(
+    listing: Listing,
+) -> None:
+    pools = Pools()
+    walled = dataclasses.replace(listing, walls={"c1": Group("wall", "ovirt-tcp-wall")})
+    assert [pool.name for pool in pools.update(walled).adopted] == ["Pool"]
+    assert pools.by_cluster["c1"].scope is Scope.ALL_VMS
+    assert pools.update(walled).adopted == ()
+
+
+def test_a_wall_makes_no_pool_where_a_person_ended_it(pools: Pools) -> None:
+    walled = dataclasses.replace(MOVED, walls={"c1": Group("wall", "ovirt-tcp-wall")})
+    pools.update(walled)
+    pools.end("c1")
+    pools.update(walled, ended={"c1"})
+    assert pools.by_cluster == {}
+    pools.update(GOOD, ended={"c1"})
     assert set(pools.by_cluster) == {"c1"}
+
+
+@pytest.mark.parametrize("listing", [GOOD, MOVED, UPGRADED])
+def test_a_restart_knows_the_pools_as_before(pools: Pools, listing: Listing) -> None:
+    pools.update(listing)
+    restored = Pools()
+    restored.restore(json.loads(json.dumps(pools.encode())))
+    assert restored.by_cluster == pools.by_cluster
 
 
 def test_trusted_service_is_reported_with_the_way_out() -> None:

@@ -1,6 +1,9 @@
 # SPDX-FileCopyrightText: The ovirt_tcp_plugin developers
 # SPDX-License-Identifier: Apache-2.0
-"""What the broker shows and does: `verdicts`, `pools`, `why`, `history`, `guard` and `hook`."""
+"""What the broker shows and does.
+
+The commands `verdicts`, `pools`, `pool`, `why`, `history`, `guard` and `hook`.
+"""
 
 from __future__ import annotations
 
@@ -75,9 +78,37 @@ def pools(config_dir: Path, as_json: bool) -> None:
         print_json(listed)
         return
     rows = [_pool_row(pool) for pool in listed]
-    print_table(("CLUSTER", "SCOPE", "HOSTS INSIDE", "VMS", "GUARD TRIPPED"), rows)
+    header = ("CLUSTER", "SCOPE", "POLICY", "HOSTS INSIDE", "VMS", "GUARD TRIPPED")
+    print_table(header, rows)
     if not listed:
         click.echo("no cluster's scheduling policy has the filter unit TrustedHosts", err=True)
+
+
+@click.group()
+def pool() -> None:
+    """End a trusted pool: its wall is removed, and its hosts return to service."""
+
+
+@pool.command("end")
+@click.argument("cluster")
+@click.option("--yes", is_flag=True, help="Do not ask for confirmation.")
+@as_json
+@click.pass_obj
+def end_pool(config_dir: Path, cluster: str, yes: bool, as_json: bool) -> None:
+    """End the trusted pool CLUSTER, by name or id.
+
+    Give the cluster a scheduling policy without TrustedHosts first; with it, the pool would begin
+    again. Then the broker removes the wall and activates the hosts that it took out of service,
+    whether they are trusted or not. An event tells when that is done.
+    """
+    if not yes:
+        question = f"VMs of {cluster} will run on any host, trusted or not. End this pool?"
+        click.confirm(question, abort=True, err=True)
+    answer = _ask(config_dir, "POST", "/v1/pools/end", {"pool": cluster})
+    sentence = f"{answer['pool']} is no trusted pool"
+    if answer["was_pool"]:
+        sentence = f"{sentence} any more; an event tells when everything is given back"
+    tell(dict(answer), sentence, as_json)
 
 
 @click.command()
@@ -206,10 +237,18 @@ def _pool_row(pool: Mapping[str, Any]) -> tuple[str, ...]:
     return (
         pool["name"],
         pool["scope"],
+        _policy_of(pool),
         ", ".join(pool["hosts_inside"]),
         str(pool["vms_inside"]),
         yes(pool["guard_tripped"]),
     )
+
+
+def _policy_of(pool: Mapping[str, Any]) -> str:
+    """Return the name of a pool's scheduling policy, and what it is if it is not ours."""
+    policy_state = pool["policy_state"]
+    policy = str(pool["policy"])
+    return policy if policy_state == "trusted" else f"{policy} ({policy_state})".lstrip()
 
 
 def _print_explanation(vm: str, host: str, explanation: Mapping[str, Any]) -> None:

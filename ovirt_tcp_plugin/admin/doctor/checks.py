@@ -130,6 +130,12 @@ def _of_policies() -> list[Check]:
     return [
         Check("pools", ("site",), scheduling_policies.pools, "There is a trusted pool."),
         Check(
+            "pool_policies",
+            ("site",),
+            scheduling_policies.suspended,
+            "The policies of all pools have the filter unit TrustedHosts.",
+        ),
+        Check(
             "policies",
             ("site", "policy_units"),
             scheduling_policies.policies,

@@ -74,11 +74,13 @@ class BrokerView:
         hosts: by host id.
         held: names of the hosts that a tripped guard holds, by pool name.
         servers_answer: whether an attestation server answered when it was last asked.
+        pools: the clusters that it keeps as trusted pools, by id.
     """
 
     hosts: Mapping[str, BrokerHost]
     held: Mapping[str, Sequence[str]]
     servers_answer: bool
+    pools: Mapping[str, Pool] = dataclasses.field(default_factory=dict)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -124,13 +126,22 @@ class ServerView:
     ahead_s: Optional[float] = None
 
 
-def observed_site(listing: Listing, exempt_vms: Collection[str]) -> ObservedSite:
+def observed_site(
+    listing: Listing, exempt_vms: Collection[str], kept: Optional[Mapping[str, Pool]] = None
+) -> ObservedSite:
     """Return the inventory with its trusted pools.
 
     Args:
         exempt_vms: the broker's option of this name.
+        kept: the pools that the broker keeps, whatever their policies; None if it does not say.
+            Then a wall shows a pool.
     """
     known = Pools()
-    known.update(listing)
+    ended: set[str] = set()
+    if kept is not None:
+        cluster_ids = {cluster.id for cluster in listing.clusters}
+        known.by_cluster = {key: pool for key, pool in kept.items() if key in cluster_ids}
+        ended = cluster_ids.difference(kept)
+    known.update(listing, ended)
     exempt = pools.exempt_vms(exempt_vms, listing.vms)
     return ObservedSite(listing, dict(known.by_cluster), exempt)

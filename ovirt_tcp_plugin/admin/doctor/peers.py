@@ -17,6 +17,8 @@ from ovirt_tcp_plugin.broker.settings import VerifierOptions
 from ovirt_tcp_plugin.broker.verifiers import choose
 from ovirt_tcp_plugin.messages import json_fields
 from ovirt_tcp_plugin.messages.result import Level
+from ovirt_tcp_plugin.placement.decision import Scope
+from ovirt_tcp_plugin.placement.pools import Pool
 from ovirt_tcp_plugin.remote import Remote
 
 MAX_HOSTS = 10_000
@@ -39,13 +41,16 @@ def broker(remote: Remote) -> BrokerView:
             host = _broker_host(item)
             hosts[host.id] = host
         held: dict[str, tuple[str, ...]] = {}
+        pools: dict[str, Pool] = {}
         for item in json_fields.items(pools_answer, "pools", MAX_POOLS):
             pool = json_fields.members(item, "pool")
+            cluster_id = str(pool["cluster_id"])
+            pools[cluster_id] = Pool(cluster_id, str(pool["name"]), Scope(pool["scope"]))
             if pool["guard_tripped"]:
                 names = json_fields.items(pool, "held", MAX_HOSTS)
                 held[str(pool["name"])] = tuple(map(str, names))
-        return BrokerView(hosts, held, bool(answer["servers_answer"]))
-    except (errors.InvalidMessage, KeyError) as e:
+        return BrokerView(hosts, held, bool(answer["servers_answer"]), pools)
+    except (errors.InvalidMessage, KeyError, ValueError) as e:
         raise errors.Unavailable("the broker", f"its answer cannot be parsed: {e}") from e
 
 

@@ -10,6 +10,7 @@ import hashlib
 import urllib.parse
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import Optional
 
 from ovirt_tcp_plugin import clock, errors
 from ovirt_tcp_plugin.admin.doctor import peers, services, walls
@@ -36,6 +37,7 @@ from ovirt_tcp_plugin.engine.engine_config import EngineConfig
 from ovirt_tcp_plugin.engine.engine_start import started_at
 from ovirt_tcp_plugin.engine.inspection import EngineInspection, Hooks
 from ovirt_tcp_plugin.engine.sdk import Access
+from ovirt_tcp_plugin.placement.pools import Pool
 from ovirt_tcp_plugin.remote import Remote
 
 # By these names the engine finds this machine.
@@ -102,11 +104,17 @@ def _start_walls(
     """What the broker repairs by itself is looked at again before it is reported."""
     engine = Engine(access)
 
-    def site() -> ObservedSite:
-        return observed_site(engine.listing(), settings.pools.exempt_vms)
-
     def view() -> BrokerView:
         return peers.broker(broker())
+
+    def kept() -> Optional[Mapping[str, Pool]]:
+        try:
+            return view().pools
+        except errors.Error:  # the finding of another check
+            return None
+
+    def site() -> ObservedSite:
+        return observed_site(engine.listing(), settings.pools.exempt_vms, kept())
 
     def faults(first_site: ObservedSite) -> Sequence[DoctorFinding]:
         if not list(walls.walls(first_site)):

@@ -18,8 +18,8 @@ from ovirt_tcp_plugin.placement import filter_unit
 from ovirt_tcp_plugin.placement.decision import Scope
 from ovirt_tcp_plugin.placement.filter_unit import FilterState
 from ovirt_tcp_plugin.placement.inventory import MARK_PROPERTY, PERMITS
+from ovirt_tcp_plugin.placement.pools import AFFINITY_FILTER, PolicyState
 
-AFFINITY_FILTER = "VmToHostsAffinityGroups"
 # Whoever has one of these can give himself all others.
 WIDE_PERMITS = frozenset(
     {"manipulate_permissions", "manipulate_roles", "manipulate_users", "configure_engine"}
@@ -83,6 +83,27 @@ def pools(site: ObservedSite) -> Iterable[DoctorFinding]:
         text = f"No cluster has a scheduling policy with {name}, so no VM is protected."
         step = f"give a cluster a policy with {name} (Clusters > Edit > Scheduling Policy)"
         yield warning("no_pool", text, step)
+
+
+def suspended(site: ObservedSite) -> Iterable[DoctorFinding]:
+    """Judge whether pools have policies without our unit: only a person ends a pool."""
+    for pool in site.pools.values():
+        name = filter_unit.NAME
+        subject = f"Cluster {pool.name} is a trusted pool, but its policy {pool.policy}"
+        if pool.policy_state is PolicyState.OTHER:
+            text = f"{subject} has no {name}: the engine does not ask the filter."
+            step = (
+                f"give it back its policy (Clusters > Edit > Scheduling Policy), or end the pool:"
+                f" ovirt-tcp pool end {pool.name}"
+            )
+            yield fail("pool_policy", text, step)
+        elif pool.policy_state is PolicyState.UPGRADE:
+            text = (
+                f"{subject} is that of a cluster upgrade: its wall protects it, but the engine does"
+                " not ask the filter."
+            )
+            step = "nothing while the upgrade goes on; afterwards see that it has its policy back"
+            yield warning("pool_upgrade", text, step)
 
 
 def policies(site: ObservedSite, units: Mapping[str, PolicyUnits]) -> Iterable[DoctorFinding]:

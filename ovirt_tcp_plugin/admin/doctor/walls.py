@@ -10,7 +10,6 @@ from collections.abc import Collection, Iterable, Mapping
 from ovirt_tcp_plugin.admin.doctor.findings import DoctorFinding, fail, named, not_checked, warning
 from ovirt_tcp_plugin.admin.doctor.observations import BrokerView, ObservedSite, ObservedSnapshots
 from ovirt_tcp_plugin.engine.affinity_conflicts import EnforcingGroup, conflicts
-from ovirt_tcp_plugin.engine.scheduling_policies import CLUSTER_MAINTENANCE
 from ovirt_tcp_plugin.placement.inventory import Group, is_quarantined
 from ovirt_tcp_plugin.placement.pools import Pool
 
@@ -44,14 +43,9 @@ def walls(site: ObservedSite) -> Iterable[DoctorFinding]:
 
 def left(site: ObservedSite) -> Iterable[DoctorFinding]:
     """Judge what the broker left where there is no trusted pool: walls, and hosts in quarantine."""
-    pool_ids = set(site.pools)
-    for cluster in site.listing.clusters:
-        # During an upgrade the cluster has a policy of the engine's own, and its wall protects it.
-        if cluster.policy_id == CLUSTER_MAINTENANCE:
-            pool_ids.add(cluster.id)
     for cluster in site.listing.clusters:
         wall = site.listing.walls.get(cluster.id)
-        if wall is None or cluster.id in pool_ids:
+        if wall is None or cluster.id in site.pools:
             continue
         text = (
             f"Cluster {cluster.name} is no trusted pool, but a wall is left there: its VMs run on"
@@ -64,7 +58,7 @@ def left(site: ObservedSite) -> Iterable[DoctorFinding]:
         yield fail("wall_left", text, step)
     quarantined: list[str] = []
     for host in site.listing.hosts:
-        if is_quarantined(host) and host.cluster_id not in pool_ids:
+        if is_quarantined(host) and host.cluster_id not in site.pools:
             quarantined.append(host.name)
     if quarantined:
         text = (

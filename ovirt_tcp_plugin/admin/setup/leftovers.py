@@ -14,14 +14,16 @@ from collections.abc import Callable
 
 from ovirt_tcp_plugin import errors
 from ovirt_tcp_plugin.engine.admin_client import AdminClient
-from ovirt_tcp_plugin.engine.scheduling_policies import CLUSTER_MAINTENANCE
 from ovirt_tcp_plugin.placement.inventory import Cluster, Host, Listing, is_quarantined
-from ovirt_tcp_plugin.placement.pools import Pools
+from ovirt_tcp_plugin.placement.pools import PolicyState, Pools
+
+# Under these policies a cluster is a pool, or becomes one again after its upgrade.
+_LASTING = frozenset({PolicyState.TRUSTED, PolicyState.UPGRADE})
 
 
 @dataclasses.dataclass(frozen=True)
 class Wall:
-    """A wall in a cluster that is no trusted pool, where there may be several."""
+    """A wall in a cluster whose pool is to end, where there may be several."""
 
     cluster: Cluster
     group_id: str
@@ -32,13 +34,16 @@ class Leftovers:
     """What the engine shows.
 
     Attributes:
-        pools: the clusters that are trusted pools; those that an upgrade of the cluster suspends
-            are among them.
-        walls: of clusters that are no pools.
-        hosts: in maintenance for a reason of ours, in clusters that are no pools.
+        pools: the clusters that are trusted pools by their policies; those that are being
+            upgraded are among them.
+        others: all other clusters. A broker may go on with a pool of before in one of them, until
+            it is told that a person ended it.
+        walls: in those.
+        hosts: in maintenance for a reason of ours, in those.
     """
 
     pools: tuple[Cluster, ...]
+    others: tuple[Cluster, ...]
     walls: tuple[Wall, ...]
     hosts: tuple[Host, ...]
 
@@ -47,18 +52,20 @@ def leftovers(listing: Listing) -> Leftovers:
     """Return what is left in a listing."""
     known = Pools()
     known.update(listing)
-    pools = [cluster for cluster in listing.clusters if _is_pool(cluster, known, listing)]
+    pools: list[Cluster] = []
+    others: list[Cluster] = []
+    for cluster in listing.clusters:
+        pool = known.by_cluster.get(cluster.id)
+        is_pool = pool is not None and pool.policy_state in _LASTING
+        (pools if is_pool else others).append(cluster)
     pool_ids = {cluster.id for cluster in pools}
     walls = [
-        Wall(cluster, group_id)
-        for cluster in listing.clusters
-        if cluster.id not in pool_ids
-        for group_id in listing.wall_ids(cluster.id)
+        Wall(cluster, group_id) for cluster in others for group_id in listing.wall_ids(cluster.id)
     ]
     hosts = [
         host for host in listing.hosts if is_quarantined(host) and host.cluster_id not in pool_ids
     ]
-    return Leftovers(tuple(pools), tuple(walls), tuple(hosts))
+    return Leftovers(tuple(pools), tuple(others), tuple(walls), tuple(hosts))
 
 
 def remove_walls(
@@ -102,13 +109,3 @@ def give_back(
 def _is_out(engine: AdminClient, host: Host) -> bool:
     """Return whether a host is still in maintenance for a reason of ours."""
     return any(known.id == host.id and is_quarantined(known) for known in engine.listing().hosts)
-
-
-def _is_pool(cluster: Cluster, known: Pools, listing: Listing) -> bool:
-    """Return whether a cluster is a pool.
-
-    During an upgrade it has a policy of the engine's own, and gets ours back.
-    """
-    if cluster.id in known.by_cluster:
-        return True
-    return cluster.policy_id == CLUSTER_MAINTENANCE and cluster.id in listing.walls

@@ -28,11 +28,11 @@ from ovirt_tcp_plugin.engine.admin_client import AdminClient
 from ovirt_tcp_plugin.engine.affinity_conflicts import conflicts
 from ovirt_tcp_plugin.engine.engine_config import EngineConfig
 from ovirt_tcp_plugin.engine.engine_start import RESTART
-from ovirt_tcp_plugin.engine.scheduling_policies import CLUSTER_MAINTENANCE, Content, for_pool
+from ovirt_tcp_plugin.engine.scheduling_policies import Content, for_pool
 from ovirt_tcp_plugin.placement import filter_unit
 from ovirt_tcp_plugin.placement.decision import Scope
 from ovirt_tcp_plugin.placement.inventory import Cluster
-from ovirt_tcp_plugin.placement.pools import Pool, Pools
+from ovirt_tcp_plugin.placement.pools import CLUSTER_MAINTENANCE, Pool, Pools
 
 # The engine asks while it holds the lock of a cluster; filterd answers from memory. As installed it
 # would wait 120 s.

@@ -23,11 +23,18 @@ from ovirt_tcp_plugin.admin.setup.desired_state import DesiredState
 from ovirt_tcp_plugin.admin.setup.journal import Entry, Journal, locked
 from ovirt_tcp_plugin.admin.setup.leftovers import give_back, leftovers, remove_walls
 from ovirt_tcp_plugin.broker.settings import Settings
+from ovirt_tcp_plugin.broker.store.end_requests import EndRequests
 from ovirt_tcp_plugin.engine.admin_client import AdminClient
 from ovirt_tcp_plugin.engine.engine_config import EngineConfig
 from ovirt_tcp_plugin.engine.engine_start import RESTART, engine_start
 from ovirt_tcp_plugin.engine.sdk import Access, password_of
-from ovirt_tcp_plugin.placement.inventory import MARK_PROPERTY, Host, Listing, is_quarantined
+from ovirt_tcp_plugin.placement.inventory import (
+    MARK_PROPERTY,
+    Cluster,
+    Host,
+    Listing,
+    is_quarantined,
+)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -218,6 +225,8 @@ class SetupSession:
         others = [way for way in ways if way[0].kind not in phases.POLICY_KINDS]
         kept = changes.undo(of_policies, journal, click.echo)
         left = leftovers(engine.listing())
+        # Before the walls go, which a broker that runs would build again.
+        self._end_pools(left.others)
         standing = remove_walls(engine, left.walls, click.echo)
         if left.pools:
             standing.append(phases.pools_left(engine, left.pools))
@@ -229,6 +238,15 @@ class SetupSession:
             memory = "it has the configuration of setup in memory"
             click.echo(f"Restart the engine now ({RESTART}): {memory}.")
         return kept + standing + give_back(engine, left.hosts, click.echo)
+
+    def _end_pools(self, clusters: Sequence[Cluster]) -> None:
+        """Have the broker end the pools of these clusters. Raises Unavailable."""
+        directory = self._broker.state.directory
+        try:
+            EndRequests(directory).add(cluster.id for cluster in clusters)
+        except OSError as e:
+            reason = f"the ends of pools cannot be written there: {e}"
+            raise errors.Unavailable(str(directory), reason) from e
 
     def _confirm(self, question: str) -> None:
         if not self._yes:

@@ -10,9 +10,11 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, Optional
 
 from ovirt_tcp_plugin.broker.state.readout import Explanation
+from ovirt_tcp_plugin.placement.decision import Decision
+from ovirt_tcp_plugin.placement.pools import PolicyState, Pool
 
 YES = "yes"
 NO = "no"
@@ -72,13 +74,20 @@ def _lines(explanation: Explanation) -> Iterator[LineVerdict]:
         reason = "the host is in no trusted pool: nothing of ovirt-tcp stops the VM there"
         yield LineVerdict("filter", YES, "no_pool", reason)
     else:
-        says = YES if ruling.allowed else NO
-        yield LineVerdict("filter", says, ruling.code, ruling.reason)
+        yield _filter(explanation.pool, ruling)
         yield _wall(explanation)
         yield _quarantine(explanation)
         reason = "the host, if it has the gate, goes by the signed verdict that it holds"
         yield LineVerdict("gate", UNKNOWN, "at_the_host", reason)
     yield _engine(explanation)
+
+
+def _filter(pool: Optional[Pool], ruling: Decision) -> LineVerdict:
+    if pool is not None and pool.policy_state in (PolicyState.UPGRADE, PolicyState.OTHER):
+        reason = f"the engine does not ask it: scheduling policy {pool.policy} is not the pool's"
+        return LineVerdict("filter", YES, "not_asked", reason)
+    says = YES if ruling.allowed else NO
+    return LineVerdict("filter", says, ruling.code, ruling.reason)
 
 
 def _wall(explanation: Explanation) -> LineVerdict:

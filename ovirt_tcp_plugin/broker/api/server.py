@@ -216,6 +216,20 @@ class GuardDecisionRoute(BrokerHandler):
         self.answer({"hosts": hosts})
 
 
+class PoolEndRoute(BrokerHandler):
+    """End a trusted pool whose scheduling policy does not have our unit any more."""
+
+    callers = WORK
+
+    def post(self) -> None:
+        who = f"token {self.bearer_id}"
+        name, was_pool = self.state.pool_ends.end(self.needed("pool"), who)
+        # Acknowledged means kept: a broker that is killed now must not go on with the pool.
+        self.context.service.save_all()
+        log.warning("pool end cluster=%s token=%s was_pool=%s", name, self.bearer_id, was_pool)
+        self.answer({"pool": name, "was_pool": was_pool})
+
+
 class HookRoute(BrokerHandler):
     """Run an engine hook by hand."""
 
@@ -250,6 +264,7 @@ ROUTES: list[tuple[str, type[BrokerHandler]]] = [
     (r"/v1/status", StatusRoute),
     (r"/v1/hosts", HostsRoute),
     (r"/v1/pools", PoolsRoute),
+    (r"/v1/pools/end", PoolEndRoute),
     (r"/v1/why", WhyRoute),
     (r"/v1/history", HistoryRoute),
     (r"/v1/guard", GuardsRoute),

@@ -36,6 +36,8 @@ def describe_pool(state: PoolState) -> dict[str, Any]:
         "cluster_id": state.pool.cluster_id,
         "name": state.pool.name,
         "scope": state.pool.scope.value,
+        "policy": state.pool.policy,
+        "policy_state": state.pool.policy_state.value,
         "hosts_inside": list(state.hosts_inside),
         "vms_inside": state.vms_inside,
         "guard_tripped": state.guard_tripped,

@@ -7,20 +7,21 @@ No I/O: threads bring news and take plans.
 
 from __future__ import annotations
 
-import dataclasses
 import threading
 from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any, Optional
 
 from ovirt_tcp_plugin import errors
 from ovirt_tcp_plugin.broker.settings import GuardOptions, Settings, VerdictOptions
-from ovirt_tcp_plugin.broker.state import readout
+from ovirt_tcp_plugin.broker.state import pool_watch, readout
 from ovirt_tcp_plugin.broker.state.clock import Clock
 from ovirt_tcp_plugin.broker.state.exemptions import ExemptionWatch
 from ovirt_tcp_plugin.broker.state.guard import GuardRule
 from ovirt_tcp_plugin.broker.state.inventory_view import InventoryView, Place
 from ovirt_tcp_plugin.broker.state.outbox import Outbox
 from ovirt_tcp_plugin.broker.state.pending_changes import PendingChanges
+from ovirt_tcp_plugin.broker.state.pool_ends import PoolEnds
+from ovirt_tcp_plugin.broker.state.pool_watch import PoolWatch
 from ovirt_tcp_plugin.broker.state.quarantine_controller import QuarantineController
 from ovirt_tcp_plugin.broker.state.questions import Questions
 from ovirt_tcp_plugin.broker.state.readout import Explanation, HostState, PoolState
@@ -61,8 +62,6 @@ class BrokerState:
         self._startup = Startup()
         self._pause_watch = PauseWatch()
         self._exemptions = ExemptionWatch(self._inventory, self._verdicts)
-        # Keys of the notices that the last listing gave rise to: each is told once while it lasts.
-        self._standing: frozenset[str] = frozenset()
         self._shared = SharedState(
             self._lock,
             clock,
@@ -76,6 +75,8 @@ class BrokerState:
         self._quarantine = QuarantineController(self._shared, _guard_rule(options.guard))
         self._questions = Questions(self._shared, self._quarantine, draw, batch_size)
         self._walls = Walls(self._shared, self._questions.servers_answer)
+        self._pool_ends = PoolEnds(self._shared, self._quarantine)
+        self._pool_watch = PoolWatch(self._shared, self._pool_ends)
 
     # Parts
 
@@ -93,6 +94,11 @@ class BrokerState:
     def quarantine(self) -> QuarantineController:
         """Which hosts leave service and return, and the guards' decisions."""
         return self._quarantine
+
+    @property
+    def pool_ends(self) -> PoolEnds:
+        """The pools that a person ended, and what is to be given back there."""
+        return self._pool_ends
 
     @property
     def changes(self) -> PendingChanges:
@@ -138,16 +144,13 @@ class BrokerState:
             return self.observe_hosts([*self._inventory.other_hosts_up(not_up), *hosts])
 
     def observe_frame(self, listing: Listing) -> None:
-        """Take note of the pools and their walls in a first listing.
-
-        It has no VMs yet, and ends nothing.
-        """
+        """Take note of the pools and their walls in a first listing, which has no VMs yet."""
         with self._lock:
-            self._inventory.pools.update(dataclasses.replace(listing, walls={}))
+            self._pool_watch.observe_frame(listing)
             self._inventory.see_walls(listing)
 
     def observe_listing(self, listing: Listing, edits: int) -> tuple[Pool, ...]:
-        """Take a complete listing into account; return the pools that ended.
+        """Take a complete listing into account; return the pools whose clusters are gone.
 
         Args:
             edits: `Walls.edits` of when the reading began.
@@ -158,14 +161,9 @@ class BrokerState:
             self._quarantine.observe_vms(now_ms)
             self._verdicts.look_again()
             self._walls.observe(listing, edits)
-            change = self._inventory.pools.update(listing)
-            for notice in change.notices:
-                if notice.key not in self._standing:
-                    self._reporter.tell(notice)
-            self._standing = frozenset(notice.key for notice in change.notices)
-            self._walls.end(change.ended, listing)
+            gone = self._pool_watch.observe_listing(listing)
             self._changes.touch()
-            return change.ended
+            return gone
 
     def host_restarted(self, host_id: str) -> None:
         """The host left Up, as an event says, whatever the listings show."""
@@ -277,6 +275,7 @@ class BrokerState:
             return {
                 "boot_id": self._clock.boot_id,
                 "drift_ms": self._clock.wall_ms() - self._clock.now_ms(),
+                **self._pool_watch.encode(),
                 "verdicts": self._verdicts.encode(),
                 "exemptions_used": self._exemptions.encode(),
                 **self._quarantine.encode(),
@@ -294,9 +293,11 @@ class BrokerState:
             # Read as a whole before anything is taken over.
             exemptions_used = ExemptionWatch.decode(encoded.get("exemptions_used", ()))
             quarantine = self._quarantine.decode(encoded, same_boot)
+            pools = pool_watch.decode(encoded)
             self._verdicts.restore(encoded["verdicts"], same_boot, self._clock.now_ms())
             self._quarantine.restore(quarantine)
             self._exemptions.restore(exemptions_used)
+            self._pool_watch.restore(pools)
             # CLOCK_BOOTTIME stood still while this machine was paused, and with it the ages of what
             # was saved.
             self._pause_watch = PauseWatch(ahead_ms if same_boot else None)

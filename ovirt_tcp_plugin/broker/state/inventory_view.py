@@ -131,6 +131,12 @@ class InventoryView:
         """Return the hosts of all trusted pools."""
         return [host for host in self.hosts.values() if host.cluster_id in self.pools.by_cluster]
 
+    def wall_ids(self, cluster_id: str) -> list[str]:
+        """Return the ids of all walls of a cluster, as last read or edited."""
+        wall = self.walls.get(cluster_id)
+        usual = [] if wall is None else [wall.id]
+        return usual + sorted(self.surplus_of(cluster_id))
+
     def surplus_of(self, cluster_id: str) -> frozenset[str]:
         """Return the ids of a cluster's further walls."""
         return self.surplus_walls.get(cluster_id, frozenset())

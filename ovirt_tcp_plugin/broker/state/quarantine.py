@@ -9,7 +9,7 @@ own maintenance is never touched.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from typing import Any, Optional
 
 from ovirt_tcp_plugin import backoff
@@ -236,6 +236,12 @@ class Quarantine:
         """We activated a host of ours."""
         if self.quarantined.pop(host_id, None) is not None:
             self.returns[host_id] = self.returns.get(host_id, 0) + 1
+
+    def forget(self, host_ids: Iterable[str]) -> None:
+        """These hosts are not ours any more, nor did anybody decide about them."""
+        for host_id in host_ids:
+            self.quarantined.pop(host_id, None)
+            self.exempted_by_admin.discard(host_id)
 
     def not_returned(self, host_id: str, now_ms: int) -> bool:
         """The engine refused to activate a host of ours; return whether that has to be reported."""

@@ -96,8 +96,7 @@ class QuarantineController:
     def to_activate(self) -> list[str]:
         """Return the hosts of ours that may return now."""
         with self._lock:
-            now_ms = self._clock.now_ms()
-            return self._quarantine.to_activate(self._inventory.hosts, now_ms)
+            return self._quarantine.to_activate(self._inventory.hosts, self._clock.now_ms())
 
     def activated(self, host_id: str, refusal: str = "") -> None:
         """A host of ours was activated, or the engine refused that for now."""
@@ -144,6 +143,11 @@ class QuarantineController:
             return self._inventory.host_names(held)
 
     # What happened: the caller holds the lock
+
+    def end(self, cluster_id: str) -> None:
+        """A person ended a pool: none of its hosts leaves service or is ours any more."""
+        self._guards.release([cluster_id])
+        self._quarantine.forget(host.id for host in self._inventory.hosts_of.get(cluster_id, ()))
 
     def observe(self, came_up: tuple[str, ...], now_ms: int) -> None:
         """The engine's hosts were listed.

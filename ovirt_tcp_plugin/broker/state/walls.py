@@ -32,8 +32,6 @@ class Walls:
         self._edits = 0
         # Ids of the VMs that belong behind each pool's wall, worked out once for each listing.
         self._members: dict[str, frozenset[str]] = {}
-        # Walls of clusters that are no pools any more: cluster ids by those of the groups.
-        self._ended: dict[str, str] = {}
 
     # Plans
 
@@ -42,15 +40,6 @@ class Walls:
         with self._lock:
             now_ms = self._shared.clock.now_ms()
             return [self._plan(pool, now_ms) for pool in self._inventory.pools.by_cluster.values()]
-
-    def ended(self) -> list[tuple[str, str]]:
-        """Return (cluster id, group id) of the walls whose clusters are no pools any more."""
-        with self._lock:
-            for group_id, cluster_id in list(self._ended.items()):
-                if cluster_id in self._inventory.pools.by_cluster:
-                    # A pool again by now, with this very wall.
-                    del self._ended[group_id]
-            return [(cluster_id, group_id) for group_id, cluster_id in self._ended.items()]
 
     # Edits of ours
 
@@ -91,10 +80,15 @@ class Walls:
             surplus = self._inventory.surplus_of(cluster_id)
             self._inventory.surplus_walls[cluster_id] = surplus - {group_id}
 
-    def ended_removed(self, group_id: str) -> None:
-        """The wall of a cluster that is no pool any more is gone."""
+    def removed(self, cluster_id: str, group_id: str) -> None:
+        """A wall is gone, and no new one is due: its pool was ended."""
         with self._lock:
-            self._ended.pop(group_id, None)
+            self._edits += 1
+            known = self._inventory.walls.get(cluster_id)
+            if known is not None and known.id == group_id:
+                del self._inventory.walls[cluster_id]
+            surplus = self._inventory.surplus_of(cluster_id)
+            self._inventory.surplus_walls[cluster_id] = surplus - {group_id}
 
     # What is reported
 
@@ -120,17 +114,6 @@ class Walls:
                 if pool is not None and not self._plan(pool, now_ms).steps:
                     self._tell(self._news.in_order(pool))
 
-    def ended_refused(self, cluster_id: str, group_id: str, reason: str) -> None:
-        """The engine refuses again and again to remove the wall of a cluster that is no pool."""
-        text = (
-            f"The wall of cluster {cluster_id}, which is no trusted pool any more, could "
-            f"not be removed: {reason} Its VMs start only on the hosts that it lists: remove "
-            f"affinity group {group_id} by hand."
-        )
-        with self._lock:
-            notice = Notice(f"wall_left {group_id}", "error", text, cluster_id=cluster_id)
-            self._tell(notice)
-
     # Listings: the caller holds the lock
 
     def observe(self, listing: Listing, edits: int) -> None:
@@ -144,12 +127,6 @@ class Walls:
         if edits == self._edits:
             self._note_foreign_edits(listing)
             self._inventory.see_walls(listing)
-
-    def end(self, pools: Iterable[Pool], listing: Listing) -> None:
-        """These pools ended: their walls are to be removed."""
-        for pool in pools:
-            for group_id in listing.wall_ids(pool.cluster_id):
-                self._ended[group_id] = pool.cluster_id
 
     def _note_foreign_edits(self, listing: Listing) -> None:
         now_ms = self._shared.clock.now_ms()
@@ -171,9 +148,7 @@ class Walls:
 
     def _plan(self, pool: Pool, now_ms: int) -> WallPlan:
         group = self._inventory.walls.get(pool.cluster_id)
-        if group is None and self._shared.is_starting(pool.cluster_id):
-            # It is made once, with all hosts that are trusted then: the engine would move VMs onto
-            # the first few.
+        if group is None and self._has_to_wait(pool.cluster_id):
             return WallPlan(pool, group, ())
         inside = group.host_ids if group else frozenset[str]()
         up_hosts = self._up_hosts(pool)
@@ -182,6 +157,15 @@ class Walls:
         surplus = self._inventory.surplus_of(pool.cluster_id)
         steps = wall_plan.plan(group, hosts, vms, self._inventory.vms.keys(), surplus)
         return WallPlan(pool, group, steps)
+
+    def _has_to_wait(self, cluster_id: str) -> bool:
+        """Return whether a wall that is not there is not to be made yet.
+
+        It is made once, with all hosts that are trusted then: the engine would move VMs onto the
+        first few. And not where the cluster itself may be gone.
+        """
+        is_missed = self._inventory.pools.is_missed(cluster_id)
+        return is_missed or self._shared.is_starting(cluster_id)
 
     def _up_hosts(self, pool: Pool) -> dict[str, Optional[Verdict]]:
         """Return the verdicts of a pool's hosts that are Up."""

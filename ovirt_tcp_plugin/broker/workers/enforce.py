@@ -1,6 +1,6 @@
 # SPDX-FileCopyrightText: The ovirt_tcp_plugin developers
 # SPDX-License-Identifier: Apache-2.0
-"""Carries out what the state plans: walls, quarantine and return, removal of ended walls."""
+"""Carries out what the state plans: walls, quarantine and return, the ends of pools."""
 
 from __future__ import annotations
 
@@ -14,8 +14,9 @@ from ovirt_tcp_plugin import errors
 from ovirt_tcp_plugin.broker.engine_api import EngineEnforcement
 from ovirt_tcp_plugin.broker.metrics import Metrics
 from ovirt_tcp_plugin.broker.state.broker_state import BrokerState
-from ovirt_tcp_plugin.broker.state.retries import FAILURES_REPORTED, Retries
+from ovirt_tcp_plugin.broker.store.end_requests import EndRequests
 from ovirt_tcp_plugin.broker.workers.calls import Calls
+from ovirt_tcp_plugin.broker.workers.pool_ender import PoolEnder, PoolPublisher
 from ovirt_tcp_plugin.broker.workers.wall_builder import WallBuilder
 from ovirt_tcp_plugin.clock import Clock
 
@@ -27,14 +28,11 @@ ENFORCE_EVERY_MS = 1000
 MAX_REASON_LENGTH = 1000
 
 
-class Publisher(Protocol):
+class Publisher(PoolPublisher, Protocol):
     """Who writes down what has to stand before a host leaves service."""
 
     def publish(self) -> None:
         """Write all snapshots that are old."""
-
-    def save(self) -> None:
-        """Save the state."""
 
 
 class EnforcementWorker:
@@ -49,6 +47,7 @@ class EnforcementWorker:
         self,
         state: BrokerState,
         engine: EngineEnforcement,
+        requests: EndRequests,
         publisher: Publisher,
         metrics: Metrics,
         clock: Clock,
@@ -66,8 +65,10 @@ class EnforcementWorker:
         self._listing_due = listing_due
         self._calls = Calls()
         self._builder = WallBuilder(state, engine, metrics, self._calls, clock, listing_due)
+        self._pool_ender = PoolEnder(
+            state, engine, requests, publisher, metrics, self._calls, clock, listing_due
+        )
         self._begun_ms = 0
-        self._ended_wall_retries = Retries()
 
     def stop(self) -> None:
         """Wait for the calls under way."""
@@ -78,10 +79,11 @@ class EnforcementWorker:
         if not self._may_begin() or not (self._is_late() or self._changes.are_plans_due()):
             return
         self._begun_ms = self._clock.now_ms()
+        self._pool_ender.take_requests()
         self._changes.begin_plans()
         blocked = self._builder.build(self._walls.plans(), self._is_late)
         self._move_hosts(blocked)
-        self._remove_ended_walls()
+        self._pool_ender.give_back()
 
     def _is_late(self) -> bool:
         return self._clock.now_ms() - self._begun_ms >= ENFORCE_EVERY_MS
@@ -150,28 +152,3 @@ class EnforcementWorker:
         else:
             self._quarantine.activated(host_id)
             self._metrics.returned()
-
-    # Walls of clusters that are no pools any more
-
-    def _remove_ended_walls(self) -> None:
-        """Remove them, each on its own."""
-        now_ms = self._clock.now_ms()
-        jobs: dict[str, Callable[[], None]] = {}
-        for cluster_id, group_id in self._walls.ended():
-            if self._ended_wall_retries.due(group_id, now_ms):
-                jobs[group_id] = functools.partial(self._remove_ended_wall, cluster_id, group_id)
-        self._calls.run(jobs)
-
-    def _remove_ended_wall(self, cluster_id: str, group_id: str) -> None:
-        try:
-            self._engine.remove_wall(cluster_id, group_id)
-        except (errors.Conflict, errors.NotFound, errors.Unavailable) as e:
-            if self._is_away(e):
-                return
-            log.warning("wall not removed cluster=%s group=%s error=%s", cluster_id, group_id, e)
-            number = self._ended_wall_retries.failed(group_id, self._clock.now_ms())
-            if number == FAILURES_REPORTED:
-                self._walls.ended_refused(cluster_id, group_id, str(e))
-        else:
-            self._ended_wall_retries.succeeded(group_id)
-            self._walls.ended_removed(group_id)

@@ -90,6 +90,11 @@ class PublicationWorker:
             except OSError as e:
                 log.error("snapshots not confirmed error=%s", e)
 
+    def forget(self, pool_id: str) -> None:
+        """Remove the snapshot of a pool that ended. Raises OSError."""
+        with self._publishing:
+            self._writer.remove(pool_id)
+
     def save(self) -> None:
         """Save the state. Without room on the disk, the broker goes on by what it knows now."""
         self._saved_revision = self._changes.revision()

@@ -14,7 +14,7 @@ from click.testing import CliRunner, Result
 
 from ovirt_tcp_plugin.admin.cli import main
 from ovirt_tcp_plugin.broker import settings
-from tests.broker.api.server_test import Api
+from tests.broker.api.server_test import Api, use_another_policy
 
 
 class Desk:
@@ -81,6 +81,33 @@ class TestErrors:
         assert "2026-01-02T03:04:05Z" in desk.run("history", "--since", "yesterday").output
 
 
+class TestPool:
+    def test_one_whose_policy_is_ours_is_not_ended(self, desk: Desk) -> None:
+        done = desk.run("pool", "end", "Trusted", "--yes")
+        assert done.exit_code == 1
+        assert "the scheduling policy trusted of cluster Trusted has the filter unit" in done.output
+        assert "give the cluster another policy" in done.output
+
+    def test_one_under_another_policy_is_ended_after_a_question(self, desk: Desk) -> None:
+        use_another_policy(desk.world)
+        assert desk.lines("pools")[1].split()[2:4] == ["power_saving", "(other)"]
+        done = desk.run("pool", "end", "Trusted")
+        assert done.exit_code == 1
+        assert "VMs of Trusted will run on any host, trusted or not" in done.output
+        assert len(desk.lines("pools")) == 2
+        assert desk.lines("pool", "end", "Trusted", "--yes") == [
+            "Trusted is no trusted pool any more; an event tells when everything is given back"
+        ]
+        assert desk.lines("pool", "end", "Trusted", "--yes") == ["Trusted is no trusted pool"]
+        answer = json.loads(desk.run("pool", "end", "Trusted", "--yes", "--json").output)
+        assert answer == {"pool": "Trusted", "was_pool": False}
+
+    def test_a_viewer_ends_none(self, desk: Desk) -> None:
+        use_another_policy(desk.world)
+        desk.log_in(desk.api.secrets["viewer"])
+        assert "this needs operator" in desk.run("pool", "end", "Trusted", "--yes").output
+
+
 class TestWhy:
     def test_a_refusal_names_every_line_and_exits_with_3(self, desk: Desk) -> None:
         desk.world.attest(good=["h1"], bad=["h0"])
@@ -132,8 +159,8 @@ class TestTables:
         desk.world.attest(good=["h1", "h2"])
         desk.world.build()
         assert desk.lines("pools") == [
-            "CLUSTER  SCOPE    HOSTS INSIDE    VMS  GUARD TRIPPED",
-            "Trusted  all_vms  host-1, host-2  2    no",
+            "CLUSTER  SCOPE    POLICY   HOSTS INSIDE    VMS  GUARD TRIPPED",
+            "Trusted  all_vms  trusted  host-1, host-2  2    no",
         ]
 
     def test_history_of_one_host_since_a_while_ago(self, desk: Desk) -> None:

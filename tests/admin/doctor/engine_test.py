@@ -5,6 +5,7 @@ one."""
 
 from __future__ import annotations
 
+import dataclasses
 import datetime
 from collections.abc import Callable
 
@@ -16,9 +17,10 @@ from ovirt_tcp_plugin.admin.doctor.observations import observed_site as doctor_s
 from ovirt_tcp_plugin.admin.doctor.walls import ENDED, wall_hosts
 from ovirt_tcp_plugin.broker.engine_access import engine_access
 from ovirt_tcp_plugin.engine.client import Engine
-from ovirt_tcp_plugin.engine.scheduling_policies import CLUSTER_MAINTENANCE
 from ovirt_tcp_plugin.lab.engine import builtin, model
+from ovirt_tcp_plugin.placement.decision import Scope
 from ovirt_tcp_plugin.placement.filter_unit import offered_description
+from ovirt_tcp_plugin.placement.pools import CLUSTER_MAINTENANCE
 from tests.admin.doctor.conftest import GATE, Installation
 
 Patch = pytest.MonkeyPatch
@@ -77,8 +79,14 @@ def without_wall(one: Installation, patch: Patch) -> None:
     patch.delitem(one.tables.groups, one.wall.id)
 
 
-def without_pool(one: Installation, patch: Patch) -> None:
+def ended(one: Installation, patch: Patch) -> None:
+    """The broker keeps no pool, and the cluster has another policy."""
+    patch.setattr(one.site.knowledge._inventory.pools, "by_cluster", {})
     set_cluster("policy", builtin.NONE_POLICY)(one, patch)
+
+
+def without_pool(one: Installation, patch: Patch) -> None:
+    ended(one, patch)
     without_wall(one, patch)
 
 
@@ -355,16 +363,17 @@ def test_while_no_server_answers_hosts_stay_inside_whose_verdict_ended(
     assert (told.code, "not trusted: h1." in told.text) == ("wall_wide", True)
 
 
-def test_without_our_unit_there_is_no_pool(installation: Installation, monkeypatch: Patch) -> None:
-    set_unit("name", "Another")(installation, monkeypatch)
-    bad = {"unit_unknown": "FAIL", "no_pool": "warning", "wall_left": "FAIL"}
-    assert installation.look().bad == bad
-
-
-def test_a_wall_in_a_cluster_that_is_no_pool_is_found(
+def test_without_our_unit_a_pool_is_still_one(
     installation: Installation, monkeypatch: Patch
 ) -> None:
-    set_cluster("policy", builtin.NONE_POLICY)(installation, monkeypatch)
+    set_unit("name", "Another")(installation, monkeypatch)
+    assert installation.look().bad == {"unit_unknown": "FAIL"}
+
+
+def test_a_wall_that_was_left_after_the_end_of_a_pool_is_found(
+    installation: Installation, monkeypatch: Patch
+) -> None:
+    ended(installation, monkeypatch)
     look = installation.look()
     assert look.bad == {"no_pool": "warning", "wall_left": "FAIL"}
     finding = look.by_code["wall_left"]
@@ -372,11 +381,44 @@ def test_a_wall_in_a_cluster_that_is_no_pool_is_found(
     assert f"affinity group {installation.wall.name}" in finding["next"]
 
 
-def test_a_wall_that_stays_through_a_cluster_upgrade_is_not_left_behind(
+def test_a_pool_under_another_policy_fails_with_both_ways_out(
+    installation: Installation, monkeypatch: Patch
+) -> None:
+    set_cluster("policy", builtin.NONE_POLICY)(installation, monkeypatch)
+    look = installation.look()
+    assert look.bad == {"pool_policy": "FAIL"}
+    finding = look.by_code["pool_policy"]
+    assert "its policy none has no TrustedHosts" in finding["text"]
+    assert "give it back its policy" in finding["next"]
+    assert "ovirt-tcp pool end Trusted" in finding["next"]
+
+
+def test_without_a_broker_a_wall_shows_a_pool(
+    installation: Installation, monkeypatch: Patch
+) -> None:
+    set_cluster("policy", builtin.NONE_POLICY)(installation, monkeypatch)
+    look = installation.look(cli={"broker": {"url": "http://127.0.0.1:1"}})
+    assert (look.bad["pool_policy"], look.bad["broker_silent"]) == ("FAIL", "FAIL")
+
+
+def test_a_cluster_upgrade_is_a_warning_and_no_wall_is_left_behind(
     installation: Installation, monkeypatch: Patch
 ) -> None:
     set_cluster("policy", CLUSTER_MAINTENANCE)(installation, monkeypatch)
-    assert "wall_left" not in installation.look().bad
+    look = installation.look()
+    assert look.bad == {"pool_upgrade": "warning"}
+    assert look.status == 0
+
+
+def test_under_another_policy_the_broker_says_who_needs_trust(
+    installation: Installation, monkeypatch: Patch
+) -> None:
+    set_cluster("policy", CLUSTER_MAINTENANCE)(installation, monkeypatch)
+    known = installation.site.knowledge._inventory.pools.by_cluster
+    lax = dataclasses.replace(known[installation.site.cluster], scope=Scope.MARKED_VMS)
+    monkeypatch.setitem(known, installation.site.cluster, lax)
+    without_vm(installation, monkeypatch)
+    assert installation.look().bad == {"pool_upgrade": "warning"}
 
 
 def test_a_locked_policy_that_shows_our_unit_is_found(

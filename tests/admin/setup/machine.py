@@ -73,6 +73,7 @@ class Machine:
             "engine": engine,
             "verifier": {"urls": ["https://attest.lab"]},
             "api": {"port": 1},
+            "state": {"directory": str(directory / "state")},
         }
         (directory / "broker.yaml").write_text(json.dumps(content))
 

@@ -17,15 +17,13 @@ import pytest
 from ovirt_tcp_plugin import errors
 from ovirt_tcp_plugin.admin.setup.journal import locked
 from ovirt_tcp_plugin.admin.setup.options import DEFINITION, PROPERTIES
-from ovirt_tcp_plugin.engine.scheduling_policies import (
-    AFFINITY_FILTER,
-    CLUSTER_MAINTENANCE,
-    NO_BALANCE,
-)
+from ovirt_tcp_plugin.broker.store.end_requests import EndRequests
+from ovirt_tcp_plugin.engine.scheduling_policies import AFFINITY_FILTER, NO_BALANCE
 from ovirt_tcp_plugin.lab.engine import audit_log, builtin, model
 from ovirt_tcp_plugin.lab.engine.errors import refusal
 from ovirt_tcp_plugin.lab.engine.faults import BROKEN, CUT, LOST, AnswerFault
 from ovirt_tcp_plugin.lab.processes import Processes, free_ports, listens
+from ovirt_tcp_plugin.placement.pools import CLUSTER_MAINTENANCE
 from tests.admin.setup.machine import BROKER, Machine
 from tests.broker.site import ADMINISTRATOR, PASSWORD, Site, until
 from tests.lab.engine.peers import ScriptedScheduler
@@ -644,6 +642,29 @@ class TestLeftovers:
         assert "scheduling policy ovirt-tcp was left alone" in done.output
         assert "wall of cluster One: removed" in done.output
         assert ready.engine.model.groups == {}
+
+    def test_a_broker_is_told_of_every_pool_that_ends_whoever_changed_its_policy(
+        self, ready: Machine
+    ) -> None:
+        requests = EndRequests(ready.directory / "state")
+        (ready.directory / "state").mkdir()
+        ready.setup("--cluster", "One")
+        ready.wall()
+        ready.wall("Two")
+        ready.cluster("Two").policy = ready.policy("power_saving").id
+        assert ready.setup("--remove").exit_code == 0
+        assert set(requests.cluster_ids()) == {ready.cluster().id, ready.cluster("Two").id}
+        assert ready.engine.model.groups == {}
+
+    def test_a_broker_is_not_told_of_a_pool_that_stays(self, ready: Machine) -> None:
+        requests = EndRequests(ready.directory / "state")
+        (ready.directory / "state").mkdir()
+        ready.setup("--cluster", "One")
+        other = model.Policy(model.new_id(), "o", filters=[ready.unit()], balances=[NO_BALANCE])
+        ready.engine.model.policies[other.id] = other
+        ready.cluster("Two").policy = other.id
+        assert ready.setup("--remove").exit_code == 1
+        assert requests.cluster_ids() == [ready.cluster().id]
 
     def test_walls_go_that_were_made_in_place_of_others(self, ready: Machine) -> None:
         ready.setup("--cluster", "One")

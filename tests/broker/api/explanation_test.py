@@ -13,7 +13,7 @@ import pytest
 from ovirt_tcp_plugin import errors
 from ovirt_tcp_plugin.broker import settings
 from ovirt_tcp_plugin.broker.api import explanation
-from ovirt_tcp_plugin.placement.inventory import Group, Host, Vm
+from ovirt_tcp_plugin.placement.inventory import Group, Host, Policy, Vm
 from tests.broker.state.broker_state_test import OPTIONS, World
 
 
@@ -107,6 +107,19 @@ def test_a_vm_of_another_cluster_and_a_host_that_is_not_up_are_the_engines_reaso
     assert explain(world)["code"] == "other_cluster"
     world.status("h1", "maintenance")
     assert lines(explain(world, "vm-1", "host-1"))["engine"] == ("no", "not_up")
+
+
+def test_under_another_policy_the_wall_refuses_and_the_filter_is_not_asked() -> None:
+    world = World()
+    world.attest(good=["h1"])
+    world.build()
+    world.policy = Policy("plain", "power_saving")
+    world.cluster = dataclasses.replace(world.cluster, policy_id="plain")
+    world.look()
+    told = explain(world)
+    assert lines(told)["filter"] == ("yes", "not_asked")
+    assert (told["allowed"], told["code"]) == (False, "outside")
+    assert "scheduling policy power_saving is not the pool's" in told["lines"][0]["reason"]
 
 
 def test_in_a_cluster_that_is_no_pool_nothing_of_ours_stops_a_vm() -> None:

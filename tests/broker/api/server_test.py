@@ -6,6 +6,7 @@ knows."""
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 import datetime
 import re
 import threading
@@ -27,6 +28,7 @@ from ovirt_tcp_plugin.broker.store.history import History
 from ovirt_tcp_plugin.broker.store.tokens import INCLUDES, Tokens
 from ovirt_tcp_plugin.broker.workers.events import EventWriter
 from ovirt_tcp_plugin.clock import Clock
+from ovirt_tcp_plugin.placement.inventory import Policy
 from ovirt_tcp_plugin.verifier.authority import Authority, write_key
 from tests.broker.state.broker_state_test import World
 
@@ -104,6 +106,13 @@ class Api:
         answer = self.call("GET", path, "viewer")
         assert answer.status_code == 200, answer.text
         return answer.json()
+
+
+def use_another_policy(world: World) -> None:
+    """Give the cluster a policy without our unit, and let the broker look."""
+    world.policy = Policy("plain", "power_saving")
+    world.cluster = dataclasses.replace(world.cluster, policy_id="plain")
+    world.look()
 
 
 @pytest.fixture
@@ -284,6 +293,36 @@ class TestAnswers:
         assert f"token {tokens.identifier(tokens.digest(api.secrets['operator']))}" in told["text"]
         assert api.secrets["operator"] not in told["text"]
 
+    def test_a_pool_is_ended_here_and_the_history_says_by_whom(self, api: Api) -> None:
+        use_another_policy(api.world)
+        answer = api.call("POST", "/v1/pools/end?pool=Trusted")
+        assert (answer.status_code, answer.json()) == (200, {"pool": "Trusted", "was_pool": True})
+        assert api.get("/v1/pools")["pools"] == []
+        history = api.get("/v1/history")["history"]
+        (entry,) = [entry for entry in history if entry["code"] == "pool_end"]
+        assert re.search(r"token [0-9a-f]+ decided so", entry["text"])
+        again = api.call("POST", "/v1/pools/end?pool=Trusted")
+        assert (again.status_code, again.json()["was_pool"]) == (200, False)
+
+    def test_a_pool_whose_policy_is_ours_is_not_ended(self, api: Api) -> None:
+        answer = api.call("POST", "/v1/pools/end?pool=Trusted")
+        assert (answer.status_code, answer.json()["code"]) == (409, "Conflict")
+        assert "give the cluster another policy" in answer.json()["reason"]
+        assert api.get("/v1/pools")["pools"][0]["policy_state"] == "trusted"
+
+    def test_a_pool_under_another_policy_is_listed_as_such(self, api: Api) -> None:
+        use_another_policy(api.world)
+        (pool,) = api.get("/v1/pools")["pools"]
+        assert (pool["policy"], pool["policy_state"]) == ("power_saving", "other")
+
+    @pytest.mark.parametrize(
+        ("path", "status"), [("/v1/pools/end", 400), ("/v1/pools/end?pool=Stranger", 404)]
+    )
+    def test_the_end_of_no_pool_is_the_callers_fault(
+        self, api: Api, path: str, status: int
+    ) -> None:
+        assert api.call("POST", path).status_code == status
+
     def test_a_hook_runs_by_hand_for_a_host_or_a_vm(self, api: Api) -> None:
         assert api.call("POST", "/v1/hooks/init_vds_on_up?host=host-3").status_code == 200
         assert api.call("POST", "/v1/hooks/vm_moved?vm=vm-1").status_code == 200
@@ -317,4 +356,5 @@ def test_metrics_tell_levels_places_and_ages(api: Api) -> None:
     )
     assert (told["hosts_inside_walls",], told["pools",], told["guards_tripped",]) == (2, 1, 0)
     assert (told["questions_total", "answered"], told["engine_answer_age_seconds",]) == (1, 1.5)
+    assert (told["pools_by_policy", "trusted"], told["pools_by_policy", "other"]) == (1, 0)
     assert told["listing_age_seconds",] == -1

@@ -54,7 +54,7 @@ class World:
         listing = Listing(
             (self.cluster,), (self.policy,), self.units, hosts, vms, walls, self.engine_hosts
         )
-        self.ended = self.knowledge.observe_listing(listing, self.knowledge.walls.edits())
+        self.gone = self.knowledge.observe_listing(listing, self.knowledge.walls.edits())
         self.knowledge.observe_hosts(self.hosts)
 
     def status(self, host_id: str, status: str, detail: str = "") -> None:
@@ -617,6 +617,7 @@ class TestQuestions:
     def test_hosts_of_a_cluster_that_becomes_a_pool_are_asked_at_once(self) -> None:
         world = World()
         world.policy = dataclasses.replace(world.policy, filter_ids=frozenset())
+        world.wall = None
         world.knowledge = BrokerState(world.options, world.clock, random.random)
         world.look()
         assert world.knowledge.questions.due(10) == []

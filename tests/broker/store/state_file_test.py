@@ -1,7 +1,7 @@
 # SPDX-FileCopyrightText: The ovirt_tcp_plugin developers
 # SPDX-License-Identifier: Apache-2.0
 """The state file: one that an earlier release wrote opens, and what is written back is the same,
-byte by byte."""
+byte by byte, but for what that release did not keep."""
 
 from __future__ import annotations
 
@@ -41,7 +41,10 @@ def test_a_file_of_an_earlier_release_opens_and_is_written_back_the_same(directo
     state.load(restored)
     assert (state.last_event, state.seen) == (77, {75, 76, 77})
     state.save(restored)
-    assert (directory / "state.json").read_bytes() == WRITTEN.read_bytes().rstrip()
+    saved = json.loads((directory / "state.json").read_text())
+    for newer in ("pools", "policies_reported", "ended_pools"):
+        assert saved["knowledge"].pop(newer) == {}
+    assert json.dumps(saved).encode() == WRITTEN.read_bytes().rstrip()
     assert not (directory / "state.broken").exists()
 
 

@@ -5,13 +5,15 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Sequence
+from pathlib import Path
 
 import pytest
 
 from ovirt_tcp_plugin import errors
 from ovirt_tcp_plugin.broker.metrics import Metrics
+from ovirt_tcp_plugin.broker.store.end_requests import EndRequests
 from ovirt_tcp_plugin.broker.workers.enforce import ENFORCE_EVERY_MS, EnforcementWorker
-from ovirt_tcp_plugin.placement.inventory import Group, Policy
+from ovirt_tcp_plugin.placement.inventory import Group
 from tests.broker.state.broker_state_test import World
 
 
@@ -93,12 +95,15 @@ class FakePublisher:
     def save(self) -> None:
         self.calls.append("save")
 
+    def forget(self, pool_id: str) -> None:
+        self.calls.append(f"forget {pool_id}")
+
 
 class Scene:
     """A pool whose hosts are all inside the wall, and the worker of which the test is the
     thread."""
 
-    def __init__(self) -> None:
+    def __init__(self, directory: Path) -> None:
         self.calls: list[str] = []
         self.world = World(hosts=6)
         self.world.attest(good=self.world.ids())
@@ -109,6 +114,7 @@ class Scene:
         self.worker = EnforcementWorker(
             self.world.knowledge,
             self.engine,
+            EndRequests(directory),
             FakePublisher(self.calls),
             Metrics(),
             self.world.clock,
@@ -128,8 +134,8 @@ class Scene:
 
 
 @pytest.fixture
-def scene() -> Iterator[Scene]:
-    made = Scene()
+def scene(tmp_path: Path) -> Iterator[Scene]:
+    made = Scene(tmp_path)
     yield made
     made.worker.stop()
 
@@ -173,11 +179,3 @@ def test_an_engine_that_is_away_is_no_refusal(scene: Scene) -> None:
         scene.step()
     assert scene.calls[-1] == "save"
     assert not any("maintenance was refused" in text for text in scene.world.told())
-
-
-def test_the_wall_of_a_pool_that_ended_is_removed_once(scene: Scene) -> None:
-    scene.world.policy = Policy("policy", "plain")
-    for _ in range(3):
-        scene.world.look()
-    assert scene.step() == ["remove wall wall"]
-    assert scene.step() == []

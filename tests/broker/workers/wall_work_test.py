@@ -399,6 +399,9 @@ class TestOneAlone:
         site.engine.faults.answers = [AnswerFault(faults.BROKEN, "DELETE", bad, 1000)]
         for cluster in site.engine.model.clusters.values():
             cluster.policy = next(iter(site.engine.model.policies))
+        until(lambda: len(site.told("It is still a trusted pool")) == 2)
+        for cluster_id in (site.cluster, second):
+            site.knowledge.pool_ends.end(cluster_id, "token 1")
         until(lambda: not inside(site, second), 5)
         until(lambda: site.told("could not be removed"))
         assert site.wall() is not None
