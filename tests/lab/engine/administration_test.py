@@ -1,7 +1,6 @@
 # SPDX-FileCopyrightText: The ovirt_tcp_plugin developers
 # SPDX-License-Identifier: Apache-2.0
-"""What an administrator's tool meets: policies, their properties and units, permissions, and the
-engine's options."""
+"""What an administrator's tool meets: policies and their units, permissions, options."""
 
 from __future__ import annotations
 
@@ -41,8 +40,7 @@ def filter_ids(service: ovirtsdk4.services.SchedulingPolicyService) -> list[str]
 
 
 class TestRefusedEdits:
-    """What is refused stays in the engine's memory until it starts again, and not in its
-    database."""
+    """What is refused stays in the engine's memory until it starts again, not in its database."""
 
     def test_one_of_a_unit_that_is_there_spoils_every_later_one(self, lab: Lab) -> None:
         lab.system.scheduling_policies_service().add(types.SchedulingPolicy(name="p"))

@@ -1,20 +1,17 @@
 # SPDX-FileCopyrightText: The ovirt_tcp_plugin developers
 # SPDX-License-Identifier: Apache-2.0
-"""The traps of a real engine that a REST or XML-RPC client can meet, each as a test of the
-simulated one, by number.
+"""The traps of a real engine that a client can meet, each as a test of the simulated one.
 
-1 trusted_service takes hosts out. 2 The external scheduler's silence lets everybody pass, half an
-answer nobody or breaks the command. 3 Discovery happens once a start. 4 Connecting may take 100 ms.
-5 A policy without balance stops balancing. 6 External filters do not run everywhere. 7 A call
-carries the policy's properties only, under the cluster's lock. 8 No verb for NonOperational;
-maintenance is reached later, refused, or hangs. 9 external_status switches fencing off. 10 A host
-is Up before its event. 11 Events come out of order, the newest first, or not at all. 12 Ids, rates
-and alerts of external events. 13 What the SDK makes of time-outs, restarts and sessions. 14 Custom
-properties are refused, Run Once overrides. 16 Which hook runs when. 17 A refresh judges nothing. 19
-Pages of other origins.
-
-15 is about the runner of VDSM hooks, 18 about the import of OVA files, which no REST client can
-start: neither is here. Time is moved by hand.
+By number: 1 trusted_service takes hosts out. 2 The external scheduler's silence lets everybody
+pass, half an answer nobody or breaks the command. 3 Discovery happens once a start. 4 Connecting
+may take 100 ms. 5 A policy without balance stops balancing. 6 External filters do not run
+everywhere. 7 A call carries the policy's properties only, under the cluster's lock. 8 No verb for
+NonOperational; maintenance is reached later, refused, or hangs. 9 external_status switches fencing
+off. 10 A host is Up before its event. 11 Events come out of order, the newest first, or not at all.
+12 Ids, rates and alerts of external events. 13 What the SDK makes of time-outs, restarts and
+sessions. 14 Custom properties are refused, Run Once overrides. 16 Which hook runs when. 17 A
+refresh judges nothing. 19 Pages of other origins. 15 is about the runner of VDSM hooks, 18 about
+the import of OVA files, which no REST client can start: neither is here. Time is moved by hand.
 """
 
 from __future__ import annotations

@@ -1,7 +1,6 @@
 # SPDX-FileCopyrightText: The ovirt_tcp_plugin developers
 # SPDX-License-Identifier: Apache-2.0
-"""What the engine tells of its options, its users and its guests, to those who ask for it by
-name."""
+"""What the engine says of its options, its users and its guests when it is asked by name."""
 
 from __future__ import annotations
 

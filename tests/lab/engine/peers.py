@@ -1,7 +1,6 @@
 # SPDX-FileCopyrightText: The ovirt_tcp_plugin developers
 # SPDX-License-Identifier: Apache-2.0
-"""Whom the simulated engine talks to in tests: the SDK as a client, and an external scheduler that
-answers as told."""
+"""Peers of the simulated engine in tests: the SDK, and an external scheduler with a script."""
 
 from __future__ import annotations
 
@@ -265,9 +264,7 @@ class Lab:
         return f"clusters/{cluster}/affinitygroups"
 
     def ask(self, verb: str, path: str, body: str = "", token: str = "") -> tuple[int, str]:
-        """Return status and body of a request below /ovirt-engine/api, byte by byte as the engine
-        answers.
-        """
+        """Return status and body of a request below /ovirt-engine/api, as the engine writes it."""
         session = token or self.session.connection.authenticate()
         headers = {"Authorization": f"Bearer {session}", "Version": "4"}
         return exchange(

@@ -1,8 +1,6 @@
 # SPDX-FileCopyrightText: The ovirt_tcp_plugin developers
 # SPDX-License-Identifier: Apache-2.0
-"""The simulator's answers have the structure of a real engine's, for every kind of request that was
-recorded there.
-"""
+"""The simulator's answers have the structure of a real engine's, for every recorded request."""
 
 from __future__ import annotations
 

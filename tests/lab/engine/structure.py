@@ -1,7 +1,8 @@
 # SPDX-FileCopyrightText: The ovirt_tcp_plugin developers
 # SPDX-License-Identifier: Apache-2.0
-"""What kind of request it is, and the structure of an answer: elements, attributes, order and
-refusals, but no value.
+"""The kind of a request, and the structure of an answer.
+
+A structure is elements, attributes, order and refusals, but no value.
 
 `real_engine.json` has the structure of a real engine's answers (4.5.8), one for each kind; `record`
 made it. The simulator is compared with it by `real_engine_test`, and by every test whose program
@@ -108,8 +109,10 @@ class Node:
 
 
 def kind_of(verb: str, path: str, query: Mapping[str, str], body: str) -> str:
-    """Return the kind of a request: method, path with `{}` for ids, parameters without their
-    values, body's structure.
+    """Return the kind of a request.
+
+    That is its method, the path with `{}` for ids, parameters without their values, and the body's
+    structure.
     """
     parts = path.replace(_ROOT, "").strip("/").split("/")
     if parts[0] != "options":
@@ -122,11 +125,9 @@ def kind_of(verb: str, path: str, query: Mapping[str, str], body: str) -> str:
         else:
             parameters.append(f"{name}={value}" if name in _TELLING else name)
     asked = f"?{'&'.join(parameters)}" if parameters else ""
-    document = (
-        f" {_outline(request_documents.parse(body.encode()))}"
-        if body.strip().startswith("<")
-        else ""
-    )
+    document = ""
+    if body.strip().startswith("<"):
+        document = f" {_outline(request_documents.parse(body.encode()))}"
     return f"{verb} {route}{asked}{document}"
 
 
@@ -136,8 +137,9 @@ def query_of(url: str) -> dict[str, str]:
 
 
 def detail_of(root: ElementTree.Element) -> str:
-    """Return the text of a refusal, with `{}` for what differs from case to case; empty if it is
-    none.
+    """Return the text of a refusal, with `{}` for what differs from case to case.
+
+    It is empty if the document is no refusal.
     """
     detail = root.findtext(".//fault/detail") if root.tag != "fault" else root.findtext("detail")
     return variable(detail or "")

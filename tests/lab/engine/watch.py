@@ -1,11 +1,10 @@
 # SPDX-FileCopyrightText: The ovirt_tcp_plugin developers
 # SPDX-License-Identifier: Apache-2.0
-"""Listen to what our programs ask the simulated engine, and compare each answer with a real
-engine's.
+"""Compare what the simulated engine answers our programs with the answers of a real engine.
 
-Only requests by the SDK from our own programs to a simulator in this process count: tests of
-    the simulator ask for what no
-program does. Programs in processes of their own make the same kinds of requests.
+Only requests by the SDK from our own programs to a simulator in this process count: tests of the
+simulator ask for what no program does. Programs in processes of their own make the same kinds of
+requests.
 """
 
 from __future__ import annotations
