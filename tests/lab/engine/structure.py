@@ -155,7 +155,7 @@ def variable(detail: str) -> str:
 def differences(element: ElementTree.Element, real: Node, path: str = "") -> list[str]:
     """Return how an answer's element differs from the real one's, each with its path of tags."""
     where = f"{path}/{element.tag}"
-    found = [
+    texts = [
         f"{where}/@{name}: not there at the real engine"
         for name in element.attrib
         if name not in real.attributes
@@ -163,22 +163,22 @@ def differences(element: ElementTree.Element, real: Node, path: str = "") -> lis
     present = _members(element)
     # A list may be empty.
     if len(real.children) != 1 or real.links:
-        found += [f"{where}/{name}: missing" for name in sorted(real.always - present)]
+        texts += [f"{where}/{name}: missing" for name in sorted(real.always - present)]
     last = 0
     for child in element:
         if child.tag not in real.order:
-            found.append(f"{where}/{child.tag}: not there at the real engine")
+            texts.append(f"{where}/{child.tag}: not there at the real engine")
             continue
         position = real.order.index(child.tag)
         if position < last:
-            found.append(f"{where}/{child.tag}: after {real.order[last]}")
+            texts.append(f"{where}/{child.tag}: after {real.order[last]}")
         last = max(last, position)
         if child.tag == "link":
             if child.get("rel") not in real.links:
-                found.append(f"{where}/link {child.get('rel')}: not there at the real engine")
+                texts.append(f"{where}/link {child.get('rel')}: not there at the real engine")
         else:
-            found += differences(child, real.children[child.tag], where)
-    return sorted(set(found))
+            texts += differences(child, real.children[child.tag], where)
+    return sorted(set(texts))
 
 
 class Recorded:
@@ -197,16 +197,16 @@ class Recorded:
         real = self._real(kind)
         if real is None:
             return ["no such request was recorded, and none that is like it"]
-        found = []
+        texts = []
         if (status, content_type) != (real["status"], real["content_type"]):
-            found.append(f"{status} {content_type}, really {real['status']} {real['content_type']}")
+            texts.append(f"{status} {content_type}, really {real['status']} {real['content_type']}")
         root = request_documents.parse(body.encode())
         if root.tag != real["root"]:
-            return [*found, f"<{root.tag}>, really <{real['root']}>"]
+            return [*texts, f"<{root.tag}>, really <{real['root']}>"]
         node = self._nodes.setdefault(kind, Node.of(real["node"]))
-        found += differences(root, node)
+        texts += differences(root, node)
         return [
-            text for text in found if not any(pattern.fullmatch(text) for pattern in known.ELEMENTS)
+            text for text in texts if not any(pattern.fullmatch(text) for pattern in known.ELEMENTS)
         ]
 
     def _real(self, kind: str) -> Optional[Mapping[str, Any]]:
