@@ -7,7 +7,7 @@ from __future__ import annotations
 import pytest
 
 from ovirt_tcp_plugin.engine.sdk import Access, Sdk
-from ovirt_tcp_plugin.lab.engine import documents
+from ovirt_tcp_plugin.lab.engine.documents import inventory
 from ovirt_tcp_plugin.lab.engine.model import SimulatedHost
 from ovirt_tcp_plugin.lab.engine.xml_text import Element
 from tests.conftest import WATCH
@@ -26,7 +26,7 @@ def test_a_program_that_gets_what_no_real_engine_answers_is_told(
     def host(row: SimulatedHost, *_: object) -> Element:
         return Element("host", {"id": row.id, "colour": "red"})
 
-    monkeypatch.setattr(documents, "host", host)
+    monkeypatch.setattr(inventory, "host", host)
     program.call("list hosts", lambda system: system.hosts_service().list())
     differences = pytestconfig.stash[WATCH].differences()
     assert "GET hosts: /hosts/host/@colour: not there at the real engine" in differences

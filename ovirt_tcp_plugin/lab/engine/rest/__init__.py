@@ -15,7 +15,8 @@ import re
 from collections.abc import Mapping
 from typing import Optional
 
-from ovirt_tcp_plugin.lab.engine import audit_log, documents, request_documents
+from ovirt_tcp_plugin.lab.engine import audit_log, request_documents
+from ovirt_tcp_plugin.lab.engine.documents import actions, root
 from ovirt_tcp_plugin.lab.engine.errors import Bare, Fault
 from ovirt_tcp_plugin.lab.engine.hosts import HostLifecycle
 from ovirt_tcp_plugin.lab.engine.model import EngineUser, Model, new_id
@@ -107,7 +108,7 @@ class Rest:
             if e.status == 404:
                 return e.status, None
             is_action = verb == "POST" and _ACTION.fullmatch(path) is not None
-            return e.status, documents.fault(e, is_action)
+            return e.status, actions.fault(e, is_action)
         finally:
             audit_log.ACTING.reset(acting)
         is_edit = document.tag == "action" or _EDIT.fullmatch(path) is not None
@@ -117,7 +118,7 @@ class Rest:
     def _handle(self, user: EngineUser, verb: str, path: str, query: Query, body: bytes) -> Element:
         if verb == "GET" and not path:
             with self._model.lock:
-                return documents.api(user, self._model)
+                return root.api(user, self._model)
         for route in self._routes:
             match = route.pattern.fullmatch(path)
             if match is not None and verb == route.verb:
