@@ -12,7 +12,7 @@ import collections
 import contextlib
 import dataclasses
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Optional
 
 from ovirt_tcp_plugin.lab.engine import audit_log, request_documents
@@ -119,14 +119,19 @@ class Rest:
         if verb == "GET" and not path:
             with self._model.lock:
                 return root.api(user, self._model)
+        route, ids = self._find_route(verb, path)
+        self.calls[f"{verb} {route.path}"] += 1
+        document = request_documents.parse(body) if body else Element("none")
+        if needed(verb, route.path, path, document) - self._model.permits(user):
+            raise Fault(403, "Operation Failed", _NOT_AUTHORIZED)
+        lock = contextlib.nullcontext() if route.waits else self._model.lock
+        with lock:
+            return route.handler(query, document, *ids)
+
+    def _find_route(self, verb: str, path: str) -> tuple[_Route, Sequence[str]]:
+        """Return the route of a path, and the ids in it. Raises Bare (404)."""
         for route in self._routes:
             match = route.pattern.fullmatch(path)
             if match is not None and verb == route.verb:
-                self.calls[f"{verb} {route.path}"] += 1
-                document = request_documents.parse(body) if body else Element("none")
-                if needed(verb, route.path, path, document) - self._model.permits(user):
-                    raise Fault(403, "Operation Failed", _NOT_AUTHORIZED)
-                lock = contextlib.nullcontext() if route.waits else self._model.lock
-                with lock:
-                    return route.handler(query, document, *match.groups())
+                return route, match.groups()
         raise Bare(404, f"{_NO_RESOURCE}{API}/v4/{path}")
