@@ -1,7 +1,9 @@
 # SPDX-FileCopyrightText: The ovirt_tcp_plugin developers
 # SPDX-License-Identifier: Apache-2.0
-"""Hosts with a TPM 1.2 against the real verifier: software TPM, simulated launch, real agent, real
-HTTPS."""
+"""Hosts with a TPM 1.2 against the real verifier.
+
+Software TPM, simulated launch, real agent, real HTTPS.
+"""
 
 from __future__ import annotations
 
@@ -23,20 +25,20 @@ from ovirt_tcp_plugin.lab.processes import Processes
 from ovirt_tcp_plugin.messages import tpm12
 from tests.attester import signing_key
 from tests.conftest import TpmPool
-from tests.lab.host_test import Server, codes
+from tests.lab.real_verifier import RealVerifier, codes
 
 
 @pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory, tpm_pool: TpmPool) -> Iterator[Server]:
+def server(tmp_path_factory: pytest.TempPathFactory, tpm_pool: TpmPool) -> Iterator[RealVerifier]:
     directory = tmp_path_factory.mktemp("verifier12")
     tpm_pool.state12(0)  # the vendor has no authority before its first TPM
     with Processes(directory) as processes:
-        yield Server(directory, processes, tpm_pool.authorities, tpm12=True)
+        yield RealVerifier(directory, processes, tpm_pool.authorities, tpm12=True)
 
 
 @pytest.fixture(scope="module")
 def golden(
-    server: Server, tpm_pool: TpmPool, tmp_path_factory: pytest.TempPathFactory
+    server: RealVerifier, tpm_pool: TpmPool, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[LabHost]:
     directory = tmp_path_factory.mktemp("golden12")
     with LabHost("golden12.example.com", directory, tpm_pool.state12(0), tpm_pool.images) as host:
@@ -92,7 +94,11 @@ class HonestTpm(LyingTpm):
     ],
 )
 def test_a_signing_key_cannot_enrol(
-    kind: type[LyingTpm], error: type[errors.Error], text: str, server: Server, stranger: LabHost
+    kind: type[LyingTpm],
+    error: type[errors.Error],
+    text: str,
+    server: RealVerifier,
+    stranger: LabHost,
 ) -> None:
     """What the host says of its key is not signed; its TPM is what refuses in the end."""
     with pytest.MonkeyPatch.context() as patch:
@@ -101,7 +107,7 @@ def test_a_signing_key_cannot_enrol(
             server.enrol(stranger)
 
 
-def test_a_good_boot_is_trusted_and_marked(server: Server, golden: LabHost) -> None:
+def test_a_good_boot_is_trusted_and_marked(server: RealVerifier, golden: LabHost) -> None:
     result = server.result(golden)
 
     assert (result["level"], result["findings"], result["tpm_family"]) == ("trusted", [], "1.2")
@@ -110,7 +116,7 @@ def test_a_good_boot_is_trusted_and_marked(server: Server, golden: LabHost) -> N
 
 
 def test_a_tampered_kernel_is_found_and_a_good_boot_forgiven(
-    server: Server, golden: LabHost, tmp_path: Path
+    server: RealVerifier, golden: LabHost, tmp_path: Path
 ) -> None:
     golden.reboot(launch.tamper_kernel(golden.images, tmp_path))
     result = server.result(golden)
@@ -121,7 +127,7 @@ def test_a_tampered_kernel_is_found_and_a_good_boot_forgiven(
 
 
 def test_a_good_log_hides_no_tampered_kernel(
-    server: Server, golden: LabHost, tmp_path: Path
+    server: RealVerifier, golden: LabHost, tmp_path: Path
 ) -> None:
     golden.reboot(launch.tamper_kernel(golden.images, tmp_path), forged_log=golden.good_log())
     result = server.result(golden)
@@ -132,7 +138,7 @@ def test_a_good_log_hides_no_tampered_kernel(
     assert server.result(golden)["level"] == "trusted"
 
 
-def test_a_boot_without_launch_is_untrusted(server: Server, golden: LabHost) -> None:
+def test_a_boot_without_launch_is_untrusted(server: RealVerifier, golden: LabHost) -> None:
     golden.reboot(measured_launch=False)
     result = server.result(golden)
     assert result["level"] == "untrusted"
@@ -143,7 +149,7 @@ def test_a_boot_without_launch_is_untrusted(server: Server, golden: LabHost) -> 
 
 
 def test_another_host_with_the_same_boot_is_trusted(
-    server: Server, golden: LabHost, stranger: LabHost
+    server: RealVerifier, golden: LabHost, stranger: LabHost
 ) -> None:
     server.enrol(stranger)
     stranger.start_agent()
@@ -151,7 +157,7 @@ def test_another_host_with_the_same_boot_is_trusted(
     assert server.result(stranger)["level"] == "trusted"
 
 
-def test_the_agent_shows_its_tpm(stranger: LabHost, server: Server) -> None:
+def test_the_agent_shows_its_tpm(stranger: LabHost, server: RealVerifier) -> None:
     stranger.configure(server.url, server.ca_file)
 
     shown = subprocess.run(
@@ -162,7 +168,7 @@ def test_the_agent_shows_its_tpm(stranger: LabHost, server: Server) -> None:
     assert shown.stderr.strip() == "TPM 1.2, certified by its vendor"
 
 
-def test_the_agent_shows_what_it_would_report(server: Server, golden: LabHost) -> None:
+def test_the_agent_shows_what_it_would_report(server: RealVerifier, golden: LabHost) -> None:
     golden.stop_agent()
     measure = golden.agent_command("measure")
     shown = subprocess.run(measure, capture_output=True, text=True, timeout=20, check=True)
@@ -172,7 +178,9 @@ def test_the_agent_shows_what_it_would_report(server: Server, golden: LabHost) -
     assert "tells of a measured launch" in shown.stdout
 
 
-def test_another_owners_secret_is_refused_by_the_tpm(server: Server, stranger: LabHost) -> None:
+def test_another_owners_secret_is_refused_by_the_tpm(
+    server: RealVerifier, stranger: LabHost
+) -> None:
     tpm = stranger.connect()
     assert isinstance(tpm, Tpm12)
     with pytest.raises(Tpm12Error, match="the owner's secret is another"):
@@ -207,7 +215,7 @@ def test_the_owners_secret_comes_from_a_file_or_is_well_known(tmp_path: Path) ->
 
 
 def test_switched_off_nobody_enrols_and_nobody_is_believed(
-    server: Server, golden: LabHost, stranger: LabHost
+    server: RealVerifier, golden: LabHost, stranger: LabHost
 ) -> None:
     server.result(golden)
     server.restart()

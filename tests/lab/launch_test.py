@@ -36,33 +36,33 @@ def test_every_pcr_is_what_the_logs_replay_to(
 ) -> None:
     host = make_host()
     host.boot(measured_launch=measured_launch)
-    told = eventlog.parse(host.firmware_log_file.read_bytes())
+    logged = eventlog.parse(host.firmware_log_file.read_bytes())
     if measured_launch:
-        told += eventlog.parse(host.txt_log_file.read_bytes())
+        logged += eventlog.parse(host.txt_log_file.read_bytes())
 
     tpm = host.connect()
     values = tpm.read_pcrs({bank: QUOTED})[bank]
     tpm.close()
 
-    assert eventlog.replay(told, bank, QUOTED) == values
+    assert eventlog.replay(logged, bank, QUOTED) == values
 
 
 def test_tpm2_eventlog_reads_the_same(
     events: tuple[eventlog.Event, ...], tpm_pool: TpmPool, tmp_path: Path
 ) -> None:
-    told = (*firmware.events(firmware.Machine(), tpm_pool.images), *events)
-    (tmp_path / "log").write_bytes(launch.log_of(told))
+    logged = (*firmware.events(firmware.Machine(), tpm_pool.images), *events)
+    (tmp_path / "log").write_bytes(launch.log_of(logged))
 
     done = subprocess.run(
         ["tpm2_eventlog", tmp_path / "log"], capture_output=True, timeout=20, check=True
     )
 
     read = yaml.safe_load(done.stdout)
-    assert len(read["events"]) == len(told) + 1
+    assert len(read["events"]) == len(logged) + 1
     # It starts every PCR at zero, and knows nothing of a launch: so do PCR 0-14 and, after
     # HASH_START, 17 and 18.
     for bank in BANKS:
-        replayed = eventlog.replay(told, bank, [*range(10), 14, 17, 18])
+        replayed = eventlog.replay(logged, bank, [*range(10), 14, 17, 18])
         seen = {
             int(index): f"{value:0{2 * len(replayed[0])}x}"
             for index, value in read["pcrs"][bank].items()
@@ -73,8 +73,8 @@ def test_tpm2_eventlog_reads_the_same(
 def test_tpm2_eventlog_reads_the_same_of_the_older_format(
     tpm_pool: TpmPool, tmp_path: Path
 ) -> None:
-    told = firmware.events(firmware.Machine(), tpm_pool.images, ["sha1"])
-    (tmp_path / "log").write_bytes(launch.log_of(told, ["sha1"]))
+    logged = firmware.events(firmware.Machine(), tpm_pool.images, ["sha1"])
+    (tmp_path / "log").write_bytes(launch.log_of(logged, ["sha1"]))
 
     done = subprocess.run(
         ["tpm2_eventlog", tmp_path / "log"], capture_output=True, timeout=20, check=True
@@ -83,13 +83,13 @@ def test_tpm2_eventlog_reads_the_same_of_the_older_format(
     # Its events are no list in this format, so that YAML has only the last one.
     digests = re.findall(r'Digest: "([0-9a-f]{40})"', done.stdout.decode())
     assert digests == [
-        one.digests["sha1"].hex() for one in eventlog.parse((tmp_path / "log").read_bytes())
+        event.digests["sha1"].hex() for event in eventlog.parse((tmp_path / "log").read_bytes())
     ]
     read = yaml.safe_load(done.stdout)
     seen = {int(index): f"{value:040x}" for index, value in read["pcrs"]["sha1"].items()}
     assert seen == {
         index: value.hex()
-        for index, value in eventlog.replay(told, "sha1", [*range(10), 14]).items()
+        for index, value in eventlog.replay(logged, "sha1", [*range(10), 14]).items()
     }
 
 
@@ -143,8 +143,8 @@ def test_the_order_is_that_of_a_real_launch(events: tuple[eventlog.Event, ...]) 
     assert all((list(event.digests) == ["sha256"]) is (event.type == 0x501) for event in events)
 
 
-def differing(one: launch.Images, other: launch.Images) -> list[int]:
-    pairs = zip(launch.events(one), launch.events(other))
+def differing(good: launch.Images, other: launch.Images) -> list[int]:
+    pairs = zip(launch.events(good), launch.events(other))
     return [number for number, (left, right) in enumerate(pairs) if left != right]
 
 

@@ -39,11 +39,11 @@ def tpm(chip: Swtpm12, tpm_pool: TpmPool) -> Iterator[Tpm12]:
 
 def test_a_launch_gives_what_its_log_tells(chip: Swtpm12, tpm: Tpm12, tpm_pool: TpmPool) -> None:
     assert tpm.read_pcrs(DRTM) == {"sha1": dict.fromkeys(DRTM["sha1"], NEVER_LAUNCHED)}
-    told = launch.events(tpm_pool.images, BANKS)
+    events = launch.events(tpm_pool.images, BANKS)
 
-    launch.launch(chip, tpm, told)
+    launch.launch(chip, tpm, events)
 
-    assert tpm.read_pcrs(DRTM) == {"sha1": eventlog.replay(told, "sha1", DRTM["sha1"])}
+    assert tpm.read_pcrs(DRTM) == {"sha1": eventlog.replay(events, "sha1", DRTM["sha1"])}
     assert tpm.read_pcrs({"sha1": (22,)}) == {"sha1": {22: RESET}}
 
 

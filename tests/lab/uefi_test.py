@@ -1,7 +1,9 @@
 # SPDX-FileCopyrightText: The ovirt_tcp_plugin developers
 # SPDX-License-Identifier: Apache-2.0
-"""A host without TXT against the real verifier under the profile uefi: software TPM, UEFI boot,
-real agent, real HTTPS."""
+"""A host without TXT against the real verifier under the profile uefi.
+
+Software TPM, UEFI boot, real agent, real HTTPS.
+"""
 
 from __future__ import annotations
 
@@ -16,21 +18,21 @@ from ovirt_tcp_plugin.lab.firmware import Machine
 from ovirt_tcp_plugin.lab.host import LabHost
 from ovirt_tcp_plugin.lab.processes import Processes
 from tests.conftest import TpmPool
-from tests.lab.host_test import Server
+from tests.lab.real_verifier import RealVerifier
 
 GOOD = Machine(startup_locality=3)
 
 
 @pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory, tpm_pool: TpmPool) -> Iterator[Server]:
+def server(tmp_path_factory: pytest.TempPathFactory, tpm_pool: TpmPool) -> Iterator[RealVerifier]:
     directory = tmp_path_factory.mktemp("verifier-uefi")
     with Processes(directory) as processes:
-        yield Server(directory, processes, tpm_pool.authorities, profile="uefi")
+        yield RealVerifier(directory, processes, tpm_pool.authorities, profile="uefi")
 
 
 @pytest.fixture(scope="module")
 def golden(
-    server: Server, tpm_pool: TpmPool, tmp_path_factory: pytest.TempPathFactory
+    server: RealVerifier, tpm_pool: TpmPool, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[LabHost]:
     directory = tmp_path_factory.mktemp("golden-uefi")
     with LabHost("golden-uefi.example.com", directory, tpm_pool.state(0), tpm_pool.images) as host:
@@ -41,7 +43,7 @@ def golden(
         yield host
 
 
-def told(server: Server, golden: LabHost) -> list[tuple[str, str]]:
+def untrusted_findings(server: RealVerifier, golden: LabHost) -> list[tuple[str, str]]:
     """Return codes of an untrusted result, each with the place that its sentence names first."""
     result = server.result(golden)
     assert result["level"] == "untrusted"
@@ -65,18 +67,18 @@ def told(server: Server, golden: LabHost) -> list[tuple[str, str]]:
     ],
 )
 def test_another_machine_is_found_and_the_good_one_forgiven(
-    changes: Any, expected: tuple[str, str], server: Server, golden: LabHost
+    changes: Any, expected: tuple[str, str], server: RealVerifier, golden: LabHost
 ) -> None:
     golden.reboot(machine=dataclasses.replace(GOOD, **changes), measured_launch=False)
-    assert expected in told(server, golden)
+    assert expected in untrusted_findings(server, golden)
 
     golden.reboot(machine=GOOD, measured_launch=False)
     assert server.result(golden)["level"] == "trusted"
 
 
-def test_another_kernel_is_found(server: Server, golden: LabHost) -> None:
+def test_another_kernel_is_found(server: RealVerifier, golden: LabHost) -> None:
     golden.reboot(
         launch.tamper_kernel(golden.images, golden.directory), machine=GOOD, measured_launch=False
     )
 
-    assert told(server, golden) == [("boot_loader_differs", "PCR 4, event 5")]
+    assert untrusted_findings(server, golden) == [("boot_loader_differs", "PCR 4, event 5")]

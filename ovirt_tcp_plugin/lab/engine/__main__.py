@@ -1,7 +1,6 @@
 # SPDX-FileCopyrightText: The ovirt_tcp_plugin developers
 # SPDX-License-Identifier: Apache-2.0
-"""`python -m ovirt_tcp_plugin.lab.engine CONFIG.json`: a simulated engine as a process of its
-own."""
+"""`python -m ovirt_tcp_plugin.lab.engine CONFIG.json`: an engine as a process of its own."""
 
 from __future__ import annotations
 

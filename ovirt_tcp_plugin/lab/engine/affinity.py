@@ -93,10 +93,10 @@ def collision(tables: Model, edited: AffinityGroup) -> str:
     names: set[str] = set()
     hosts: set[str] = set()
     vms: set[str] = set()
-    for negative in groups:
-        for positive in groups:
-            if negative.hosts_rule.positive or not positive.hosts_rule.positive:
-                continue
+    positive_groups = [group for group in groups if group.hosts_rule.positive]
+    negative_groups = [group for group in groups if not group.hosts_rule.positive]
+    for negative in negative_groups:
+        for positive in positive_groups:
             common_hosts, common_vms = _common_members(tables, negative, positive)
             if common_hosts and common_vms:
                 names |= {negative.name, positive.name}

@@ -155,14 +155,11 @@ class HostLifecycle:
         """Let everything happen that is due."""
         now = self._model.now()
         with self._model.lock:
-            rebooted = self._rebooted()
-            for host in self._model.hosts.values():
-                self._watch(host, now, host.id in rebooted)
-            due = [coming for coming in self._coming_up if now >= coming.due]
-            for coming in due:
-                self._coming_up.remove(coming)
-                self._came_up(coming.host)
             hosts = self._model.hosts.values()
+            rebooted = self._rebooted()
+            for host in hosts:
+                self._watch(host, now, host.id in rebooted)
+            self._bring_up(now)
             stuck = [host for host in hosts if host.status == PREPARING and now >= host.due]
         for host in stuck:
             host.due = now + self._model.timings.evacuation_retry
@@ -170,6 +167,12 @@ class HostLifecycle:
                 self.deactivate(host, host.status_detail, internal=True)
             except Fault:
                 continue  # it has been logged; the engine reports it nowhere else
+
+    def _bring_up(self, now: float) -> None:
+        due = [coming for coming in self._coming_up if now >= coming.due]
+        for coming in due:
+            self._coming_up.remove(coming)
+            self._came_up(coming.host)
 
     def recover(self) -> None:
         """Activate what is not operational, silently (AutoRecoveryManager)."""

@@ -273,10 +273,24 @@ class Timings:
     notifier: float = 0.0
 
 
-_InCluster = TypeVar("_InCluster", bound="Union[SimulatedHost, SimulatedVm]")
+Row = TypeVar("Row")
 
 
-class ByCluster(dict[str, _InCluster]):
+class Table(dict[str, Row]):
+    """Rows by id."""
+
+    def find(self, uid: str) -> Row:
+        """Return a row. Raises Fault (404)."""
+        row = self.get(uid)
+        if row is None:
+            raise Fault(404, "Operation Failed", f"[Entity not found: {uid}]")
+        return row
+
+
+InCluster = TypeVar("InCluster", bound="Union[SimulatedHost, SimulatedVm]")
+
+
+class ByCluster(Table[InCluster]):
     """Rows by id, and by their cluster: large engines have many.
 
     A row that changes its cluster is taken out and put in.
@@ -284,9 +298,9 @@ class ByCluster(dict[str, _InCluster]):
 
     def __init__(self) -> None:
         super().__init__()
-        self._of: dict[str, dict[str, _InCluster]] = {}
+        self._of: dict[str, dict[str, InCluster]] = {}
 
-    def __setitem__(self, uid: str, row: _InCluster) -> None:
+    def __setitem__(self, uid: str, row: InCluster) -> None:
         if uid in self:
             del self[uid]
         super().__setitem__(uid, row)
@@ -296,7 +310,7 @@ class ByCluster(dict[str, _InCluster]):
         del self._of[self[uid].cluster][uid]
         super().__delitem__(uid)
 
-    def of(self, cluster: str) -> Collection[_InCluster]:
+    def of(self, cluster: str) -> Collection[InCluster]:
         """Return the rows of a cluster."""
         return self._of.get(cluster, {}).values()
 
@@ -311,11 +325,11 @@ class Model:
         self.faults = faults
         self.hosts: ByCluster[SimulatedHost] = ByCluster()
         self.vms: ByCluster[SimulatedVm] = ByCluster()
-        self.clusters: dict[str, SimulatedCluster] = {}
-        self.groups: dict[str, AffinityGroup] = {}
-        self.labels: dict[str, AffinityLabel] = {}
-        self.roles: dict[str, Role] = {}
-        self.users: dict[str, EngineUser] = {}
+        self.clusters: Table[SimulatedCluster] = Table()
+        self.groups: Table[AffinityGroup] = Table()
+        self.labels: Table[AffinityLabel] = Table()
+        self.roles: Table[Role] = Table()
+        self.users: Table[EngineUser] = Table()
         self.audit_log = AuditLog(clock, faults)
         self.journal: list[dict[str, Any]] = []
         self.units = _builtin_units()
@@ -336,13 +350,6 @@ class Model:
         """Add a row to the audit log."""
         with self.lock:
             self.audit_log.write(code, description, severity, **links)
-
-    def find(self, table: str, identifier: str) -> Any:
-        """Return a row of a table, such as `hosts`. Raises Fault (404)."""
-        row = getattr(self, table).get(identifier)
-        if row is None:
-            raise Fault(404, "Operation Failed", f"[Entity not found: {identifier}]")
-        return row
 
     def vms_on(self, host_id: str) -> list[SimulatedVm]:
         """Return the VMs that run on a host."""
@@ -405,16 +412,16 @@ class Model:
         return hosts, vms
 
 
-def _builtin_units() -> dict[str, PolicyUnit]:
-    units: dict[str, PolicyUnit] = {}
+def _builtin_units() -> Table[PolicyUnit]:
+    units: Table[PolicyUnit] = Table()
     for uid, name, kind in builtin.UNITS:
         properties = dict(builtin.PARAMETERS.get(uid, {}))
         units[uid] = PolicyUnit(uid, name, kind, properties=properties)
     return units
 
 
-def _builtin_policies() -> dict[str, SchedulingPolicy]:
-    policies: dict[str, SchedulingPolicy] = {}
+def _builtin_policies() -> Table[SchedulingPolicy]:
+    policies: Table[SchedulingPolicy] = Table()
     for uid, name, filters, factors, balance, properties in builtin.POLICIES:
         policy = SchedulingPolicy(uid, name, locked=True, properties=dict(properties))
         policy.filters = list(filters)

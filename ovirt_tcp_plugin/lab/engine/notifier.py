@@ -1,11 +1,10 @@
 # SPDX-FileCopyrightText: The ovirt_tcp_plugin developers
 # SPDX-License-Identifier: Apache-2.0
-"""The service `ovirt-engine-notifier`, if it is installed: it writes events 1 and 2, which the
-engine itself never does.
+"""The service `ovirt-engine-notifier`, if it is installed.
 
-It looks at intervals whether the engine answers, and only a change since its last look is an
-    event: an engine that was
-away between two looks leaves none (`EngineMonitorService`).
+It writes events 1 and 2, which the engine itself never does. It looks at intervals whether the
+engine answers, and only a change since its last look is an event: an engine that was away between
+two looks leaves none (`EngineMonitorService`).
 """
 
 from __future__ import annotations

@@ -27,17 +27,15 @@ def fill(tables: Model, config: Config) -> None:
     _add_builtin_roles(tables)
     _add_users(tables, config.users, {SUPER_USER})
     _add_users(tables, config.directory, set())
-    cluster_ids: dict[str, str] = {}
     for name in config.clusters:
         cluster = SimulatedCluster(model.new_id(), name)
         cluster.properties = tables.saved_properties(cluster.policy, {})
         tables.clusters[cluster.id] = cluster
-        cluster_ids[name] = cluster.id
-    host_ids: dict[str, str] = {}
+    cluster_ids = {cluster.name: cluster.id for cluster in tables.clusters.values()}
     for description in config.hosts:
         host = _host(description, cluster_ids)
         tables.hosts[host.id] = host
-        host_ids[host.name] = host.id
+    host_ids = {host.name: host.id for host in tables.hosts.values()}
     for description in config.vms:
         vm = _vm(description, cluster_ids, host_ids)
         tables.vms[vm.id] = vm

@@ -70,6 +70,7 @@ class Scheduling:
             external, accepted = self._run_external(vm, [host.id for host in internal])
             with tables.lock:
                 left = [host for host in internal if host.id in accepted]
+                # A host may have left service while the external scheduler was asked.
                 chosen = self._best(vm, [host for host in left if host.status == UP])
                 entry = {
                     "time": tables.now(),

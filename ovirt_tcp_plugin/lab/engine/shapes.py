@@ -1,10 +1,9 @@
 # SPDX-FileCopyrightText: The ovirt_tcp_plugin developers
 # SPDX-License-Identifier: Apache-2.0
-"""The elements of VMs, hosts and clusters in an answer of an engine 4.5.8, in its order, with
-values of no engine.
+"""The elements of VMs, hosts and clusters in an answer of an engine 4.5.8, in its order.
 
-A VM is 10 KB and a host 7 KB, most of it the same for all: whoever lists many has to read that
-    much.
+The values are of no engine. A VM is 10 KB and a host 7 KB, most of it the same for all: whoever
+lists many has to read that much.
 """
 
 from __future__ import annotations
@@ -18,35 +17,28 @@ API = "/ovirt-engine/api"
 
 _VM_ACTIONS = (
     "ticket cancelmigration commitsnapshot clone freezefilesystems logon maintenance "
-    "previewsnapshot "
-    "autopincpuandnumanodes reordermacaddresses thawfilesystems undosnapshot screenshot reboot "
-    "migrate shutdown start "
-    "stop suspend reset export detach"
+    "previewsnapshot autopincpuandnumanodes reordermacaddresses thawfilesystems undosnapshot "
+    "screenshot reboot migrate shutdown start stop suspend reset export detach"
 )
 _VM_LINKS = (
     "nics numanodes watchdogs graphicsconsoles diskattachments cdroms mediateddevices snapshots "
-    "applications hostdevices "
-    "reporteddevices sessions backups checkpoints katelloerrata permissions tags affinitylabels "
-    "statistics"
+    "applications hostdevices reporteddevices sessions backups checkpoints katelloerrata "
+    "permissions tags affinitylabels statistics"
 )
 _HOST_ACTIONS = (
     "approve commitnetconfig enrollcertificate fence forceselectspm iscsidiscover discoveriscsi "
-    "iscsilogin "
-    "unregisteredstoragedomainsdiscover upgradecheck copyhostnetworks activate install deactivate "
-    "syncallnetworks "
-    "setupnetworks upgrade refresh"
+    "iscsilogin unregisteredstoragedomainsdiscover upgradecheck copyhostnetworks activate install "
+    "deactivate syncallnetworks setupnetworks upgrade refresh"
 )
 _HOST_LINKS = (
     "fenceagents devices hooks nics numanodes storage networkattachments "
-    "storageconnectionextensions unmanagednetworks "
-    "externalnetworkproviderconfigurations cpuunits katelloerrata permissions tags affinitylabels "
-    "statistics"
+    "storageconnectionextensions unmanagednetworks externalnetworkproviderconfigurations cpuunits "
+    "katelloerrata permissions tags affinitylabels statistics"
 )
 _CLUSTER_ACTIONS = "syncallnetworks refreshglusterhealstatus resetemulatedmachine upgrade"
 _CLUSTER_LINKS = (
     "glusterhooks enabledfeatures externalnetworkproviders glustervolumes cpuprofiles "
-    "networkfilters networks permissions "
-    "affinitygroups"
+    "networkfilters networks permissions affinitygroups"
 )
 # As long as a real one, and of no key.
 PEM = (
@@ -381,30 +373,26 @@ BARE_HOST = _bare("host", _HOST_ACTIONS, _HOST_LINKS)
 # Collections that the root of the API links to, `*` where they can be searched.
 _API_LINKS = (
     "clusters* datacenters* events* hosts* networks* roles storagedomains* tags bookmarks icons "
-    "templates* "
-    "instancetypes* users* groups* domains vmpools* vms* disks* jobs storageconnections "
-    "vnicprofiles diskprofiles "
-    "cpuprofiles schedulingpolicyunits schedulingpolicies permissions macpools networkfilters "
-    "operatingsystems "
+    "templates* instancetypes* users* groups* domains vmpools* vms* disks* jobs "
+    "storageconnections vnicprofiles diskprofiles cpuprofiles schedulingpolicyunits "
+    "schedulingpolicies permissions macpools networkfilters operatingsystems "
     "externalhostproviders openstackimageproviders openstackvolumeproviders "
-    "openstacknetworkproviders katelloerrata "
-    "affinitylabels clusterlevels imagetransfers externalvmimports externaltemplateimports"
+    "openstacknetworkproviders katelloerrata affinitylabels clusterlevels imagetransfers "
+    "externalvmimports externaltemplateimports"
 )
 
 
 def _api() -> str:
-    """Return the links of the root: to each collection, and to a search in it. Events are searched
-    from one on.
-    """
-    lines = []
+    """Return the links of the root: to each collection, and to a search in it."""
+    lines: list[str] = []
     for collection in _API_LINKS.split():
         name = collection.rstrip("*")
         lines.append(f'    <link href="{API}/{name}" rel="{name}"/>')
         if collection != name:
+            # Events can be searched from an id on.
             start = ";from={event_id}" if name == "events" else ""
-            lines.append(
-                f'    <link href="{API}/{name}{start}?search={{query}}" rel="{name}/search"/>'
-            )
+            address = f"{API}/{name}{start}?search={{query}}"
+            lines.append(f'    <link href="{address}" rel="{name}/search"/>')
     return "\n".join(lines)
 
 

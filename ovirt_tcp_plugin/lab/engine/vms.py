@@ -228,11 +228,14 @@ class VmLifecycle:
                 vm.restart = False
                 vm.tries = 0
                 return
-            text = f"VM {vm.name} is down with error. Exit message: {refusal_text}."
-            self._model.log(audit_log.VM_DOWN_ERROR, text, "error", vm=vm.id, host=host.id)
-            vm.host = ""
-            vm.tried = [*vm.tried, host.id]
+            self._refused_by(vm, host, refusal_text)
         self._launch_elsewhere(vm, host, resumes)
+
+    def _refused_by(self, vm: SimulatedVm, host: SimulatedHost, refusal_text: str) -> None:
+        text = f"VM {vm.name} is down with error. Exit message: {refusal_text}."
+        self._model.log(audit_log.VM_DOWN_ERROR, text, "error", vm=vm.id, host=host.id)
+        vm.host = ""
+        vm.tried = [*vm.tried, host.id]
 
     def _launch_elsewhere(self, vm: SimulatedVm, refuser: SimulatedHost, resumes: bool) -> None:
         host = self._choose_again(vm, "resume" if resumes else "start")
@@ -270,15 +273,18 @@ class VmLifecycle:
                 return
             vm.migrating_to = ""
             if not refusal_text:
-                vm.host = target.id
-                vm.boots = target.boots
-                vm.tried = []
-                text = f"Migration completed (VM: {vm.name}, Destination: {target.name})."
-                self._model.log(audit_log.MIGRATION_DONE, text, vm=vm.id, host=target.id)
+                self._landed(vm, target)
                 return
             vm.tried = [*vm.tried, target.id]
             source = self._model.hosts[vm.host]
         self._send_elsewhere(vm, source, target, refusal_text)
+
+    def _landed(self, vm: SimulatedVm, target: SimulatedHost) -> None:
+        vm.host = target.id
+        vm.boots = target.boots
+        vm.tried = []
+        text = f"Migration completed (VM: {vm.name}, Destination: {target.name})."
+        self._model.log(audit_log.MIGRATION_DONE, text, vm=vm.id, host=target.id)
 
     def _send_elsewhere(
         self, vm: SimulatedVm, source: SimulatedHost, refuser: SimulatedHost, refusal_text: str

@@ -17,8 +17,9 @@ import tornado.netutil
 import tornado.web
 from tornado.httpserver import HTTPServer
 
-from ovirt_tcp_plugin.lab.engine import documents, faults
+from ovirt_tcp_plugin.lab.engine import faults
 from ovirt_tcp_plugin.lab.engine.config import Config
+from ovirt_tcp_plugin.lab.engine.documents import actions
 from ovirt_tcp_plugin.lab.engine.errors import Bare, Fault
 from ovirt_tcp_plugin.lab.engine.faults import Faults
 from ovirt_tcp_plugin.lab.engine.hosts import HostLifecycle
@@ -154,7 +155,7 @@ class _Handler(tornado.web.RequestHandler):
         elif self.fault == faults.HTML:
             self.answer(503, _HTML_503, _HTML)
         elif self.fault == faults.BROKEN:
-            self.answer(500, render(documents.fault(_INTERNAL_ERROR, False)))
+            self.answer(500, render(actions.fault(_INTERNAL_ERROR, False)))
         elif self.fault == faults.GARBAGE:
             self.answer(200, _GARBAGE)
 

@@ -101,10 +101,7 @@ def _wait_untrusted(scene: Scene, name: str, code: str, lie: str) -> None:
 
 def _check_stages(scene: Scene) -> None:
     entries = scene.view.history("stage")
-    stages: list[list[str]] = []
-    for entry in entries:
-        names = entry["text"].partition(": ")[2].rstrip(".")
-        stages.append(names.split(", "))
+    stages = [_hosts_of_stage(entry["text"]) for entry in entries]
     sizes = " + ".join(str(len(stage)) for stage in stages)
     sentence = f"startup attestation in {len(stages)} stages: {sizes}"
     scene.tell.check(sentence, len(stages) >= 2)
@@ -113,6 +110,11 @@ def _check_stages(scene: Scene) -> None:
     attested = {verdict["host"] for verdict in verdicts if verdict["id"] < second}
     sentence = "the first stage's verdicts were there before the second stage began"
     scene.tell.check(sentence, attested.issuperset(stages[0]))
+
+
+def _hosts_of_stage(text: str) -> list[str]:
+    names = text.partition(": ")[2].rstrip(".")
+    return names.split(", ")
 
 
 def place(scene: Scene) -> None:

@@ -1,7 +1,6 @@
 # SPDX-FileCopyrightText: The ovirt_tcp_plugin developers
 # SPDX-License-Identifier: Apache-2.0
-"""What an administrator's tool meets: policies, their properties and units, permissions, and the
-engine's options."""
+"""What an administrator's tool meets: policies and their units, permissions, options."""
 
 from __future__ import annotations
 
@@ -41,8 +40,7 @@ def filter_ids(service: ovirtsdk4.services.SchedulingPolicyService) -> list[str]
 
 
 class TestRefusedEdits:
-    """What is refused stays in the engine's memory until it starts again, and not in its
-    database."""
+    """What is refused stays in the engine's memory until it starts again, not in its database."""
 
     def test_one_of_a_unit_that_is_there_spoils_every_later_one(self, lab: Lab) -> None:
         lab.system.scheduling_policies_service().add(types.SchedulingPolicy(name="p"))
@@ -106,7 +104,7 @@ class TestPolicies:
         policies = lab.system.scheduling_policies_service()
         with refused(400, "not configured by the system. The keys are: HighUtilization"):
             policies.add(types.SchedulingPolicy(name="p", properties=[HIGH]))
-        assert [one.name for one in policies.list() if one.name == "p"] == []
+        assert [policy.name for policy in policies.list() if policy.name == "p"] == []
 
     def test_its_properties_are_those_of_its_units_and_hold_them_there(self, lab: Lab) -> None:
         policies = lab.system.scheduling_policies_service()
@@ -126,8 +124,11 @@ class TestPolicies:
             service.filters_service().filter_service(unit.id).remove()
         lab.restart()
         policy = service.get()
-        assert (policy.description, [one.value for one in policy.properties]) == ("d", ["75"])
-        (position,) = [one.position for one in service.filters_service().list()]
+        assert (policy.description, [setting.value for setting in policy.properties]) == (
+            "d",
+            ["75"],
+        )
+        (position,) = [row.position for row in service.filters_service().list()]
         assert position == 1
 
     def test_the_second_balance_takes_the_place_of_the_first(self, lab: Lab) -> None:
@@ -137,7 +138,7 @@ class TestPolicies:
         ).balances_service()
         for uid in (builtin.GUEST_BALANCE, builtin.NO_BALANCE):
             balances.add(types.Balance(scheduling_policy_unit=types.SchedulingPolicyUnit(id=uid)))
-        assert [one.id for one in balances.list()] == [builtin.NO_BALANCE]
+        assert [balance.id for balance in balances.list()] == [builtin.NO_BALANCE]
 
     def test_a_unit_in_use_stays(self, filtered: Lab) -> None:
         unit = filtered.session.unit("TrustedHosts")
@@ -151,14 +152,16 @@ class TestPolicies:
         service.update(types.Cluster(custom_scheduling_policy_properties=[HIGH]))
         even = next(uid for uid, name, *_ in builtin.POLICIES if name == "evenly_distributed")
         changed = service.update(types.Cluster(scheduling_policy=types.SchedulingPolicy(id=even)))
-        properties = {one.name: one.value for one in changed.custom_scheduling_policy_properties}
+        properties = {
+            setting.name: setting.value for setting in changed.custom_scheduling_policy_properties
+        }
         assert properties["HighUtilization"] == "75"
         assert "VCpuToPhysicalCpuRatio" in properties
         changed = service.update(
             types.Cluster(scheduling_policy=types.SchedulingPolicy(id=builtin.NONE_POLICY))
         )
         assert "VCpuToPhysicalCpuRatio" in {
-            one.name for one in changed.custom_scheduling_policy_properties
+            setting.name for setting in changed.custom_scheduling_policy_properties
         }
 
 
@@ -172,10 +175,10 @@ def test_a_cluster_takes_no_value_that_its_policy_refuses(filtered: Lab) -> None
     changed = service.update(
         types.Cluster(custom_scheduling_policy_properties=[types.Property(name="x", value="y")])
     )
-    assert {one.name: one.value for one in changed.custom_scheduling_policy_properties}[
+    assert {setting.name: setting.value for setting in changed.custom_scheduling_policy_properties}[
         "trust_scope"
     ] == "all_vms"
-    assert "x" not in [one.name for one in changed.custom_scheduling_policy_properties]
+    assert "x" not in [setting.name for setting in changed.custom_scheduling_policy_properties]
 
 
 def test_permissions_are_listed_and_taken_back(make_lab: Callable[..., Lab]) -> None:
@@ -185,19 +188,21 @@ def test_permissions_are_listed_and_taken_back(make_lab: Callable[..., Lab]) -> 
         types.Role(name="r", administrative=True, permits=[types.Permit(id="1300")])
     )
     user = next(
-        one for one in lab.system.users_service().list() if one.user_name == "broker@internal-authz"
+        user
+        for user in lab.system.users_service().list()
+        if user.user_name == "broker@internal-authz"
     )
-    given = permissions.add(
+    permission = permissions.add(
         types.Permission(role=types.Role(id=role.id), user=types.User(id=user.id))
     )
     users = [permission for permission in permissions.list() if permission.user is not None]
     assert (role.id, user.id) in [(permission.role.id, permission.user.id) for permission in users]
     # What everybody has is a group's.
     assert len(users) < len(permissions.list())
-    permissions.permission_service(given.id).remove()
+    permissions.permission_service(permission.id).remove()
     lab.system.roles_service().role_service(role.id).remove()
     with pytest.raises(ovirtsdk4.NotFoundError):
-        permissions.permission_service(given.id).remove()
+        permissions.permission_service(permission.id).remove()
 
 
 def test_options_count_from_the_next_start(
@@ -221,7 +226,7 @@ def test_options_count_from_the_next_start(
     with refused(400, "not configured by the system. The keys are: trusted_host_flag"):
         lab.session.vm_service("vm2").update(mark)
     assert "TrustedHosts" not in [
-        one.name for one in lab.system.scheduling_policy_units_service().list()
+        unit.name for unit in lab.system.scheduling_policy_units_service().list()
     ]
     assert lab.engine.model.timings.external_response == 120
     lab.engine.restart(0.1)

@@ -190,23 +190,25 @@ class TestBuiltIn:
             "power_saving",
             "vm_evenly_distributed",
         }
-        assert {one.name for one in listed} == names
-        assert all(one.locked for one in listed)
+        assert {policy.name for policy in listed} == names
+        assert all(policy.locked for policy in listed)
         for policy in listed:
             service = policies.policy_service(policy.id)
-            assert builtin.AFFINITY_FILTER in [one.id for one in service.filters_service().list()]
+            assert builtin.AFFINITY_FILTER in [row.id for row in service.filters_service().list()]
             assert len(service.balances_service().list()) == 1
         none = policies.policy_service(builtin.NONE_POLICY)
-        assert {one.factor for one in none.weights_service().list()} == {1, 2, 4, 5, 20, 99}
+        assert {weight.factor for weight in none.weights_service().list()} == {1, 2, 4, 5, 20, 99}
         assert (
-            next(one for one in none.get().properties if one.name == "HighUtilization").value
+            next(
+                setting for setting in none.get().properties if setting.name == "HighUtilization"
+            ).value
             == "80"
         )
 
     def test_a_policy_that_is_in_use_stays(self, lab: Lab) -> None:
         lab.session.use_policy("Default", [builtin.AFFINITY_FILTER])
         policies = lab.system.scheduling_policies_service()
-        made = next(one for one in policies.list() if not one.locked)
+        made = next(policy for policy in policies.list() if not policy.locked)
         with pytest.raises(ovirtsdk4.Error, match="attached to cluster"):
             policies.policy_service(made.id).remove()
         filters = policies.policy_service(made.id).filters_service()

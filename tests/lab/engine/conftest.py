@@ -69,14 +69,14 @@ def connect(pki: Pki) -> Iterator[Callable[..., ovirtsdk4.Connection]]:
     def connect(
         engine: EngineSimulator, password: str = PASSWORD, **changes: object
     ) -> ovirtsdk4.Connection:
-        given = {
+        arguments = {
             "username": "admin@internal",
             "password": password,
             "ca_file": str(pki.ca),
             "timeout": 10,
             **changes,
         }
-        connection = ovirtsdk4.Connection(url=engine.url, **given)
+        connection = ovirtsdk4.Connection(url=engine.url, **arguments)
         opened.append(connection)
         return connection
 
@@ -94,8 +94,13 @@ def proxy() -> Iterator[ScriptedScheduler]:
 @pytest.fixture
 def make_lab(make_engine: Make, connect: Connect) -> Callable[..., Lab]:
     def make(clock: Optional[EngineClock] = None, **changes: object) -> Lab:
-        given = {"hosts": HOSTS, "vms": [vm("vm1", "h1"), vm("vm2")], "timings": TIMINGS, **changes}
-        engine = make_engine(clock or ManualClock(), **given)
+        arguments = {
+            "hosts": HOSTS,
+            "vms": [vm("vm1", "h1"), vm("vm2")],
+            "timings": TIMINGS,
+            **changes,
+        }
+        engine = make_engine(clock or ManualClock(), **arguments)
         return Lab(engine, connect(engine))
 
     return make

@@ -1,20 +1,17 @@
 # SPDX-FileCopyrightText: The ovirt_tcp_plugin developers
 # SPDX-License-Identifier: Apache-2.0
-"""The traps of a real engine that a REST or XML-RPC client can meet, each as a test of the
-simulated one, by number.
+"""The traps of a real engine that a client can meet, each as a test of the simulated one.
 
-1 trusted_service takes hosts out. 2 The external scheduler's silence lets everybody pass, half an
-answer nobody or breaks the command. 3 Discovery happens once a start. 4 Connecting may take 100 ms.
-5 A policy without balance stops balancing. 6 External filters do not run everywhere. 7 A call
-carries the policy's properties only, under the cluster's lock. 8 No verb for NonOperational;
-maintenance is reached later, refused, or hangs. 9 external_status switches fencing off. 10 A host
-is Up before its event. 11 Events come out of order, the newest first, or not at all. 12 Ids, rates
-and alerts of external events. 13 What the SDK makes of time-outs, restarts and sessions. 14 Custom
-properties are refused, Run Once overrides. 16 Which hook runs when. 17 A refresh judges nothing. 19
-Pages of other origins.
-
-15 is about the runner of VDSM hooks, 18 about the import of OVA files, which no REST client can
-start: neither is here. Time is moved by hand.
+By number: 1 trusted_service takes hosts out. 2 The external scheduler's silence lets everybody
+pass, half an answer nobody or breaks the command. 3 Discovery happens once a start. 4 Connecting
+may take 100 ms. 5 A policy without balance stops balancing. 6 External filters do not run
+everywhere. 7 A call carries the policy's properties only, under the cluster's lock. 8 No verb for
+NonOperational; maintenance is reached later, refused, or hangs. 9 external_status switches fencing
+off. 10 A host is Up before its event. 11 Events come out of order, the newest first, or not at all.
+12 Ids, rates and alerts of external events. 13 What the SDK makes of time-outs, restarts and
+sessions. 14 Custom properties are refused, Run Once overrides. 16 Which hook runs when. 17 A
+refresh judges nothing. 19 Pages of other origins. 15 is about the runner of VDSM hooks, 18 about
+the import of OVA files, which no REST client can start: neither is here. Time is moved by hand.
 """
 
 from __future__ import annotations
@@ -350,7 +347,7 @@ class TestMaintenance:
         tries = [entry["time"] for entry in filtered.engine.model.journal]
         filtered.pass_time(1000)
         tries = [float(entry["time"]) - float(tries[0]) for entry in filtered.engine.model.journal]
-        assert [round(one, -1) for one in tries] == [0, 300, 600, 900]
+        assert [round(seconds, -1) for seconds in tries] == [0, 300, 600, 900]
 
     def test_trap_8_it_never_ends_by_itself(self, lab: Lab) -> None:
         lab.session.host_service("h2").deactivate()
@@ -423,21 +420,21 @@ class TestEvents:
         first = lab.write(1)
         assert audit_log.VM_STARTED not in lab.session.codes()
         lab.pass_time(31)
-        late = next(one for one in lab.events.list() if one.code == audit_log.VM_STARTED)
+        late = next(event for event in lab.events.list() if event.code == audit_log.VM_STARTED)
         assert int(late.id) < first
-        assert audit_log.VM_STARTED not in [one.code for one in lab.events.list(from_=first)]
+        assert audit_log.VM_STARTED not in [event.code for event in lab.events.list(from_=first)]
 
     def test_trap_11_from_and_max_give_the_newest(self, lab: Lab) -> None:
         before = int(lab.events.list(max=1)[0].id)
         written = [lab.write(number) for number in range(1, 8)]
-        assert [int(one.id) for one in lab.events.list(from_=before, max=3)] == written[:-4:-1]
+        assert [int(event.id) for event in lab.events.list(from_=before, max=3)] == written[:-4:-1]
 
     def test_trap_11_only_an_ascending_search_pages_upwards(self, lab: Lab) -> None:
         written = [lab.write(number) for number in range(1, 8)]
         pages = [
             [
-                int(one.id)
-                for one in lab.events.list(
+                int(event.id)
+                for event in lab.events.list(
                     search=f"origin=ovirt-tcp sortby time asc page {page}", max=3
                 )
             ]
@@ -464,7 +461,7 @@ class TestEvents:
     def test_trap_12_origin_and_custom_id_are_unique_even_when_deleted(self, lab: Lab) -> None:
         uid = lab.write(7)
         lab.events.event_service(str(uid)).remove()
-        assert str(uid) not in [one.id for one in lab.events.list()]
+        assert str(uid) not in [event.id for event in lab.events.list()]
         with pytest.raises(ovirtsdk4.Error, match="custom id already exists") as refused:
             lab.write(7)
         assert refused.value.code == 400
@@ -531,7 +528,7 @@ class TestSdk:
         lab.engine.faults.answers = [AnswerFault(faults.LOST, "POST", "api/events")]
         with pytest.raises(ovirtsdk4.Error, match="custom id already exists"):
             lab.write(1)
-        assert [one.custom_id for one in lab.events.list(search="origin=ovirt-tcp")] == [1]
+        assert [event.custom_id for event in lab.events.list(search="origin=ovirt-tcp")] == [1]
 
     def test_trap_13_a_session_that_ended_is_begun_again_with_the_password_only(
         self, lab: Lab, connect: Connect

@@ -1,7 +1,6 @@
 # SPDX-FileCopyrightText: The ovirt_tcp_plugin developers
 # SPDX-License-Identifier: Apache-2.0
-"""The engine's client of the external scheduler: what it writes, and what it makes of each
-answer."""
+"""The engine's client of the external scheduler: what it writes, what it makes of an answer."""
 
 from __future__ import annotations
 
@@ -13,8 +12,10 @@ from tests.lab.engine.peers import Lab, ScriptedScheduler, envelope, reply_of
 
 
 class TestAnswers:
-    """`ExternalSchedulerBrokerImpl`: which answer keeps all hosts, which keeps none, which breaks
-    the command."""
+    """Which answer keeps all hosts, which none, which breaks the command.
+
+    Source: `ExternalSchedulerBrokerImpl`.
+    """
 
     @pytest.mark.parametrize(
         "reply",

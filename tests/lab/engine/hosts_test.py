@@ -1,7 +1,6 @@
 # SPDX-FileCopyrightText: The ovirt_tcp_plugin developers
 # SPDX-License-Identifier: Apache-2.0
-"""When maintenance and activation are refused, and what an engine that starts does to hosts on
-their way."""
+"""Refused maintenance and activation, and what a start of the engine does to hosts on their way."""
 
 from __future__ import annotations
 

@@ -1,7 +1,6 @@
 # SPDX-FileCopyrightText: The ovirt_tcp_plugin developers
 # SPDX-License-Identifier: Apache-2.0
-"""Whom the simulated engine talks to in tests: the SDK as a client, and an external scheduler that
-answers as told."""
+"""Peers of the simulated engine in tests: the SDK, and an external scheduler with a script."""
 
 from __future__ import annotations
 
@@ -47,13 +46,13 @@ class Session:
         self.system = connection.system_service()
 
     def host(self, name: str) -> types.Host:
-        return next(one for one in self.system.hosts_service().list() if one.name == name)
+        return next(host for host in self.system.hosts_service().list() if host.name == name)
 
     def host_service(self, name: str) -> ovirtsdk4.services.HostService:
         return self.system.hosts_service().host_service(self.host(name).id)
 
     def vm(self, name: str) -> types.Vm:
-        return next(one for one in self.system.vms_service().list() if one.name == name)
+        return next(vm for vm in self.system.vms_service().list() if vm.name == name)
 
     def vm_service(self, name: str) -> ovirtsdk4.services.VmService:
         return self.system.vms_service().vm_service(self.vm(name).id)
@@ -66,7 +65,7 @@ class Session:
     ) -> None:
         """Give a cluster a policy of its own, made as an administrator's script would make it."""
         policies = self.system.scheduling_policies_service()
-        given = [types.Property(name=name, value=value) for name, value in properties.items()]
+        settings = [types.Property(name=name, value=value) for name, value in properties.items()]
         policy = policies.add(types.SchedulingPolicy(name=f"policy of {cluster}"))
         service = policies.policy_service(policy.id)
         for uid in filters:
@@ -76,24 +75,24 @@ class Session:
         if balance:
             unit = types.SchedulingPolicyUnit(id=balance)
             service.balances_service().add(types.Balance(scheduling_policy_unit=unit))
-        service.update(types.SchedulingPolicy(properties=given))
+        service.update(types.SchedulingPolicy(properties=settings))
         clusters = self.system.clusters_service()
-        uid = next(one.id for one in clusters.list() if one.name == cluster)
+        uid = next(row.id for row in clusters.list() if row.name == cluster)
         clusters.cluster_service(uid).update(
             types.Cluster(scheduling_policy=types.SchedulingPolicy(id=policy.id))
         )
 
     def unit(self, name: str) -> types.SchedulingPolicyUnit:
         return next(
-            one for one in self.system.scheduling_policy_units_service().list() if one.name == name
+            unit
+            for unit in self.system.scheduling_policy_units_service().list()
+            if unit.name == name
         )
 
     def place(self, vm: str) -> str:
-        found = self.vm(vm)
+        row = self.vm(vm)
         return next(
-            h.name
-            for h in self.system.hosts_service().list()
-            if found.host and h.id == found.host.id
+            h.name for h in self.system.hosts_service().list() if row.host and h.id == row.host.id
         )
 
 
@@ -235,10 +234,10 @@ class Lab:
         self.engine.advance(seconds, min(1.0, seconds))
 
     def host(self, name: str) -> SimulatedHost:
-        return next(one for one in self.engine.model.hosts.values() if one.name == name)
+        return next(host for host in self.engine.model.hosts.values() if host.name == name)
 
     def vm(self, name: str) -> SimulatedVm:
-        return next(one for one in self.engine.model.vms.values() if one.name == name)
+        return next(vm for vm in self.engine.model.vms.values() if vm.name == name)
 
     def status(self, host: str) -> str:
         return str(self.session.host(host).status.value)
@@ -265,9 +264,7 @@ class Lab:
         return f"clusters/{cluster}/affinitygroups"
 
     def ask(self, verb: str, path: str, body: str = "", token: str = "") -> tuple[int, str]:
-        """Return status and body of a request below /ovirt-engine/api, byte by byte as the engine
-        answers.
-        """
+        """Return status and body of a request below /ovirt-engine/api, as the engine writes it."""
         session = token or self.session.connection.authenticate()
         headers = {"Authorization": f"Bearer {session}", "Version": "4"}
         return exchange(

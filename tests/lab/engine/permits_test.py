@@ -21,12 +21,14 @@ def lab(make_lab: Callable[..., Lab]) -> Lab:
 
 def grant(lab: Lab, *permits: str) -> str:
     """Give the broker's user a role; return its id."""
-    given = [types.Permit(id=uid) for uid in permits]
+    rows = [types.Permit(id=uid) for uid in permits]
     role = lab.system.roles_service().add(
-        types.Role(name="ovirt-tcp", administrative=True, permits=given)
+        types.Role(name="ovirt-tcp", administrative=True, permits=rows)
     )
     user = next(
-        one for one in lab.system.users_service().list() if one.user_name == "broker@internal-authz"
+        user
+        for user in lab.system.users_service().list()
+        if user.user_name == "broker@internal-authz"
     )
     permission = types.Permission(role=types.Role(id=role.id), user=types.User(id=user.id))
     lab.system.permissions_service().add(permission)
@@ -106,10 +108,10 @@ def test_what_the_role_lacks_is_refused(lab: Lab, connect: Connect) -> None:
 def test_a_role_can_be_read_and_one_in_use_stays(lab: Lab) -> None:
     uid = grant(lab, "1300", "103")
     permits = lab.system.roles_service().role_service(uid).permits_service().list()
-    assert {one.name for one in permits} == {"login", "manipulate_host"}
+    assert {permit.name for permit in permits} == {"login", "manipulate_host"}
     with pytest.raises(ovirtsdk4.Error, match="still associated with Role"):
         lab.system.roles_service().role_service(uid).remove()
-    super_user = next(one for one in lab.system.roles_service().list() if not one.mutable)
+    super_user = next(role for role in lab.system.roles_service().list() if not role.mutable)
     with pytest.raises(ovirtsdk4.Error, match="system Role"):
         lab.system.roles_service().role_service(super_user.id).remove()
 

@@ -1,8 +1,6 @@
 # SPDX-FileCopyrightText: The ovirt_tcp_plugin developers
 # SPDX-License-Identifier: Apache-2.0
-"""The simulator's answers have the structure of a real engine's, for every kind of request that was
-recorded there.
-"""
+"""The simulator's answers have the structure of a real engine's, for every recorded request."""
 
 from __future__ import annotations
 
@@ -54,16 +52,16 @@ def path_of(kind: str, lab: Lab) -> tuple[str, str, str]:
         if part == "{}":
             parts[number] = ids[parts[number - 1]]
     values = {"max": "50", "from": "0"}
-    given = []
+    pairs = []
     for parameter in parameters.split("&") if parameters else ():
         name, equal, value = parameter.partition("=")
         value = value.replace("page {}", "page 1").replace(
             "{}", "up" if "status" in value else "35"
         )
-        given.append(f"{name}={value.replace(' ', '%20') if equal else values[name]}")
+        pairs.append(f"{name}={value.replace(' ', '%20') if equal else values[name]}")
     return (
         verb,
-        "/".join(parts) + ("?" + "&".join(given) if given else ""),
+        "/".join(parts) + ("?" + "&".join(pairs) if pairs else ""),
         _document(outline, lab, policy),
     )
 

@@ -1,15 +1,15 @@
 # SPDX-FileCopyrightText: The ovirt_tcp_plugin developers
 # SPDX-License-Identifier: Apache-2.0
-"""Make `real_engine.json` from what a real engine answered, by hand: only structure, nothing that
-identifies anything.
+"""Make `real_engine.json` from what a real engine answered, by hand.
+
+It has only structure, nothing that identifies anything.
 
 python -m tests.lab.engine.record EXCHANGES.jsonl PROBE.txt DIRECTORY
 
-The first has whole exchanges, one JSON object a line: method, path, request, status, response,
-    response_headers. The second
-has an outcome a line of requests that went wrong, `... 400 fault REASON | DETAIL`. The directory
-has answers to GET as `*.http` files and the requests in INDEX.txt: file, request, status line,
-separated by tabs.
+The first has whole exchanges, a JSON object a line: method, path, request, status, response,
+response_headers. The second has an outcome a line of requests that went wrong, `... 400 fault
+REASON | DETAIL`. The directory has answers to GET as `*.http` files and the requests in INDEX.txt:
+file, request, status line, separated by tabs.
 """
 
 from __future__ import annotations

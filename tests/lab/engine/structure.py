@@ -1,7 +1,8 @@
 # SPDX-FileCopyrightText: The ovirt_tcp_plugin developers
 # SPDX-License-Identifier: Apache-2.0
-"""What kind of request it is, and the structure of an answer: elements, attributes, order and
-refusals, but no value.
+"""The kind of a request, and the structure of an answer.
+
+A structure is elements, attributes, order and refusals, but no value.
 
 `real_engine.json` has the structure of a real engine's answers (4.5.8), one for each kind; `record`
 made it. The simulator is compared with it by `real_engine_test`, and by every test whose program
@@ -108,8 +109,10 @@ class Node:
 
 
 def kind_of(verb: str, path: str, query: Mapping[str, str], body: str) -> str:
-    """Return the kind of a request: method, path with `{}` for ids, parameters without their
-    values, body's structure.
+    """Return the kind of a request.
+
+    That is its method, the path with `{}` for ids, parameters without their values, and the body's
+    structure.
     """
     parts = path.replace(_ROOT, "").strip("/").split("/")
     if parts[0] != "options":
@@ -122,11 +125,9 @@ def kind_of(verb: str, path: str, query: Mapping[str, str], body: str) -> str:
         else:
             parameters.append(f"{name}={value}" if name in _TELLING else name)
     asked = f"?{'&'.join(parameters)}" if parameters else ""
-    document = (
-        f" {_outline(request_documents.parse(body.encode()))}"
-        if body.strip().startswith("<")
-        else ""
-    )
+    document = ""
+    if body.strip().startswith("<"):
+        document = f" {_outline(request_documents.parse(body.encode()))}"
     return f"{verb} {route}{asked}{document}"
 
 
@@ -136,8 +137,9 @@ def query_of(url: str) -> dict[str, str]:
 
 
 def detail_of(root: ElementTree.Element) -> str:
-    """Return the text of a refusal, with `{}` for what differs from case to case; empty if it is
-    none.
+    """Return the text of a refusal, with `{}` for what differs from case to case.
+
+    It is empty if the document is no refusal.
     """
     detail = root.findtext(".//fault/detail") if root.tag != "fault" else root.findtext("detail")
     return variable(detail or "")
@@ -153,7 +155,7 @@ def variable(detail: str) -> str:
 def differences(element: ElementTree.Element, real: Node, path: str = "") -> list[str]:
     """Return how an answer's element differs from the real one's, each with its path of tags."""
     where = f"{path}/{element.tag}"
-    found = [
+    texts = [
         f"{where}/@{name}: not there at the real engine"
         for name in element.attrib
         if name not in real.attributes
@@ -161,22 +163,22 @@ def differences(element: ElementTree.Element, real: Node, path: str = "") -> lis
     present = _members(element)
     # A list may be empty.
     if len(real.children) != 1 or real.links:
-        found += [f"{where}/{name}: missing" for name in sorted(real.always - present)]
+        texts += [f"{where}/{name}: missing" for name in sorted(real.always - present)]
     last = 0
     for child in element:
         if child.tag not in real.order:
-            found.append(f"{where}/{child.tag}: not there at the real engine")
+            texts.append(f"{where}/{child.tag}: not there at the real engine")
             continue
         position = real.order.index(child.tag)
         if position < last:
-            found.append(f"{where}/{child.tag}: after {real.order[last]}")
+            texts.append(f"{where}/{child.tag}: after {real.order[last]}")
         last = max(last, position)
         if child.tag == "link":
             if child.get("rel") not in real.links:
-                found.append(f"{where}/link {child.get('rel')}: not there at the real engine")
+                texts.append(f"{where}/link {child.get('rel')}: not there at the real engine")
         else:
-            found += differences(child, real.children[child.tag], where)
-    return sorted(set(found))
+            texts += differences(child, real.children[child.tag], where)
+    return sorted(set(texts))
 
 
 class Recorded:
@@ -195,16 +197,16 @@ class Recorded:
         real = self._real(kind)
         if real is None:
             return ["no such request was recorded, and none that is like it"]
-        found = []
+        texts = []
         if (status, content_type) != (real["status"], real["content_type"]):
-            found.append(f"{status} {content_type}, really {real['status']} {real['content_type']}")
+            texts.append(f"{status} {content_type}, really {real['status']} {real['content_type']}")
         root = request_documents.parse(body.encode())
         if root.tag != real["root"]:
-            return [*found, f"<{root.tag}>, really <{real['root']}>"]
+            return [*texts, f"<{root.tag}>, really <{real['root']}>"]
         node = self._nodes.setdefault(kind, Node.of(real["node"]))
-        found += differences(root, node)
+        texts += differences(root, node)
         return [
-            text for text in found if not any(pattern.fullmatch(text) for pattern in known.ELEMENTS)
+            text for text in texts if not any(pattern.fullmatch(text) for pattern in known.ELEMENTS)
         ]
 
     def _real(self, kind: str) -> Optional[Mapping[str, Any]]:

@@ -75,7 +75,7 @@ class TestStart:
     ) -> None:
         lab = make_lab(vms=[vm("plain"), vm("ha", high_availability=True)])
         policies = lab.system.scheduling_policies_service().list()
-        policy = next(one.id for one in policies if one.name == "cluster_maintenance")
+        policy = next(policy.id for policy in policies if policy.name == "cluster_maintenance")
         (cluster,) = lab.system.clusters_service().list()
         change = types.Cluster(scheduling_policy=types.SchedulingPolicy(id=policy))
         lab.system.clusters_service().cluster_service(cluster.id).update(change)
@@ -137,7 +137,7 @@ class TestSuspend:
 
 def test_a_vm_that_changes_its_cluster_leaves_its_groups(make_lab: Callable[..., Lab]) -> None:
     lab = make_lab(clusters=["Default", "Other"], hosts=HOSTS)
-    clusters = {one.name: one.id for one in lab.system.clusters_service().list()}
+    clusters = {cluster.name: cluster.id for cluster in lab.system.clusters_service().list()}
     groups = (
         lab.system.clusters_service().cluster_service(clusters["Default"]).affinity_groups_service()
     )
@@ -192,9 +192,9 @@ def give(lab: Lab, name: str) -> str:
 
 def take(lab: Lab, data: str) -> types.Vm:
     configuration = types.Configuration(type=types.ConfigurationType.OVF, data=data)
-    given = types.Vm(
+    description = types.Vm(
         cluster=types.Cluster(name="Default"),
         initialization=types.Initialization(configuration=configuration),
     )
-    given.cluster.id = next(iter(lab.engine.model.clusters))
-    return lab.system.vms_service().add(given)
+    description.cluster.id = next(iter(lab.engine.model.clusters))
+    return lab.system.vms_service().add(description)

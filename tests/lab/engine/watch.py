@@ -1,11 +1,10 @@
 # SPDX-FileCopyrightText: The ovirt_tcp_plugin developers
 # SPDX-License-Identifier: Apache-2.0
-"""Listen to what our programs ask the simulated engine, and compare each answer with a real
-engine's.
+"""Compare what the simulated engine answers our programs with the answers of a real engine.
 
-Only requests by the SDK from our own programs to a simulator in this process count: tests of
-    the simulator ask for what no
-program does. Programs in processes of their own make the same kinds of requests.
+Only requests by the SDK from our own programs to a simulator in this process count: tests of the
+simulator ask for what no program does. Programs in processes of their own make the same kinds of
+requests.
 """
 
 from __future__ import annotations
@@ -36,16 +35,16 @@ class Watch:
         self._engines: weakref.WeakValueDictionary[str, EngineSimulator] = (
             weakref.WeakValueDictionary()
         )
-        self._found: dict[str, None] = {}
+        self._differences: dict[str, None] = {}
         self._instead = set(_NO_ANSWER)
         self._listen()
 
     def differences(self) -> list[str]:
         """Return what was different since the last call, each with its kind of request."""
         with self._lock:
-            found = list(self._found)
-            self._found.clear()
-            return found
+            differences = list(self._differences)
+            self._differences.clear()
+            return differences
 
     def take(self, url: str, request: Any, response: Any) -> None:
         """Compare an answer that one of our programs got."""
@@ -59,11 +58,11 @@ class Watch:
             return
         query = {name: str(value) for name, value in (request.query or {}).items()}
         kind = kind_of(request.method, request.path, query, request.body or "")
-        found = self._recorded.compare(kind, response.code, _content_type(response), body)
+        differences = self._recorded.compare(kind, response.code, _content_type(response), body)
         with self._lock:
             self.kinds.add(kind)
-            for text in found:
-                self._found[f"{kind}: {text}"] = None
+            for text in differences:
+                self._differences[f"{kind}: {text}"] = None
 
     def _listen(self) -> None:
         start = EngineSimulator.start

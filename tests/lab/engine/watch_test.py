@@ -7,7 +7,7 @@ from __future__ import annotations
 import pytest
 
 from ovirt_tcp_plugin.engine.sdk import Access, Sdk
-from ovirt_tcp_plugin.lab.engine import documents
+from ovirt_tcp_plugin.lab.engine.documents import inventory
 from ovirt_tcp_plugin.lab.engine.model import SimulatedHost
 from ovirt_tcp_plugin.lab.engine.xml_text import Element
 from tests.conftest import WATCH
@@ -26,19 +26,21 @@ def test_a_program_that_gets_what_no_real_engine_answers_is_told(
     def host(row: SimulatedHost, *_: object) -> Element:
         return Element("host", {"id": row.id, "colour": "red"})
 
-    monkeypatch.setattr(documents, "host", host)
+    monkeypatch.setattr(inventory, "host", host)
     program.call("list hosts", lambda system: system.hosts_service().list())
-    found = pytestconfig.stash[WATCH].differences()
-    assert "GET hosts: /hosts/host/@colour: not there at the real engine" in found
-    assert "GET hosts: /hosts/host/status: missing" in found
+    differences = pytestconfig.stash[WATCH].differences()
+    assert "GET hosts: /hosts/host/@colour: not there at the real engine" in differences
+    assert "GET hosts: /hosts/host/status: missing" in differences
 
 
 def test_a_kind_of_request_that_nobody_recorded_is_told(
     program: Sdk, pytestconfig: pytest.Config
 ) -> None:
     program.call("list labels", lambda system: system.affinity_labels_service().list())
-    found = pytestconfig.stash[WATCH].differences()
-    assert found == ["GET affinitylabels: no such request was recorded, and none that is like it"]
+    differences = pytestconfig.stash[WATCH].differences()
+    assert differences == [
+        "GET affinitylabels: no such request was recorded, and none that is like it"
+    ]
 
 
 def test_others_may_ask_for_anything(lab: Lab, pytestconfig: pytest.Config) -> None:

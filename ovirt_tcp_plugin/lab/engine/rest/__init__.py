@@ -12,10 +12,11 @@ import collections
 import contextlib
 import dataclasses
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Optional
 
-from ovirt_tcp_plugin.lab.engine import audit_log, documents, request_documents
+from ovirt_tcp_plugin.lab.engine import audit_log, request_documents
+from ovirt_tcp_plugin.lab.engine.documents import actions, root
 from ovirt_tcp_plugin.lab.engine.errors import Bare, Fault
 from ovirt_tcp_plugin.lab.engine.hosts import HostLifecycle
 from ovirt_tcp_plugin.lab.engine.model import EngineUser, Model, new_id
@@ -107,7 +108,7 @@ class Rest:
             if e.status == 404:
                 return e.status, None
             is_action = verb == "POST" and _ACTION.fullmatch(path) is not None
-            return e.status, documents.fault(e, is_action)
+            return e.status, actions.fault(e, is_action)
         finally:
             audit_log.ACTING.reset(acting)
         is_edit = document.tag == "action" or _EDIT.fullmatch(path) is not None
@@ -117,15 +118,20 @@ class Rest:
     def _handle(self, user: EngineUser, verb: str, path: str, query: Query, body: bytes) -> Element:
         if verb == "GET" and not path:
             with self._model.lock:
-                return documents.api(user, self._model)
+                return root.api(user, self._model)
+        route, ids = self._find_route(verb, path)
+        self.calls[f"{verb} {route.path}"] += 1
+        document = request_documents.parse(body) if body else Element("none")
+        if needed(verb, route.path, path, document) - self._model.permits(user):
+            raise Fault(403, "Operation Failed", _NOT_AUTHORIZED)
+        lock = contextlib.nullcontext() if route.waits else self._model.lock
+        with lock:
+            return route.handler(query, document, *ids)
+
+    def _find_route(self, verb: str, path: str) -> tuple[_Route, Sequence[str]]:
+        """Return the route of a path, and the ids in it. Raises Bare (404)."""
         for route in self._routes:
             match = route.pattern.fullmatch(path)
             if match is not None and verb == route.verb:
-                self.calls[f"{verb} {route.path}"] += 1
-                document = request_documents.parse(body) if body else Element("none")
-                if needed(verb, route.path, path, document) - self._model.permits(user):
-                    raise Fault(403, "Operation Failed", _NOT_AUTHORIZED)
-                lock = contextlib.nullcontext() if route.waits else self._model.lock
-                with lock:
-                    return route.handler(query, document, *match.groups())
+                return route, match.groups()
         raise Bare(404, f"{_NO_RESOURCE}{API}/v4/{path}")

@@ -4,7 +4,8 @@
 
 from __future__ import annotations
 
-from ovirt_tcp_plugin.lab.engine import documents, model, request_documents
+from ovirt_tcp_plugin.lab.engine import model, request_documents
+from ovirt_tcp_plugin.lab.engine.documents import access, actions
 from ovirt_tcp_plugin.lab.engine.elements import listing
 from ovirt_tcp_plugin.lab.engine.errors import Bare, Fault, mandatory, refusal
 from ovirt_tcp_plugin.lab.engine.model import Model, Role
@@ -39,7 +40,7 @@ class AccessPaths:
         }
 
     def _roles(self, query: Query, _: Element) -> Element:
-        return listing("roles", map(documents.role, self._model.roles.values()))
+        return listing("roles", map(access.role, self._model.roles.values()))
 
     def _add_role(self, query: Query, document: Element) -> Element:
         name = document.findtext("name", "")
@@ -51,65 +52,65 @@ class AccessPaths:
         role = Role(model.new_id(), name, permits)
         role.description = document.findtext("description", "")
         self._model.roles[role.id] = role
-        return documents.role(role)
+        return access.role(role)
 
     def _role(self, query: Query, _: Element, uid: str) -> Element:
-        return documents.role(self._model.find("roles", uid))
+        return access.role(self._model.roles.find(uid))
 
     def _permits(self, query: Query, _: Element, uid: str) -> Element:
-        role: Role = self._model.find("roles", uid)
+        role = self._model.roles.find(uid)
         permits = [
-            documents.permit(role, permit_id, name)
+            access.permit(role, permit_id, name)
             for permit_id, name in PERMITS.items()
             if name in role.permits
         ]
         return listing("permits", permits)
 
     def _remove_role(self, query: Query, _: Element, uid: str) -> Element:
-        role: Role = self._model.find("roles", uid)
+        role = self._model.roles.find(uid)
         if not role.mutable:
             raise refusal("Cannot remove Role. Changing system Role is not allowed.")
         if any(uid in user.roles for user in self._model.users.values()):
             raise refusal(_ROLE_IN_USE)
         del self._model.roles[uid]
-        return documents.action()
+        return actions.complete()
 
     def _users(self, query: Query, _: Element) -> Element:
-        return listing("users", map(documents.user, self._model.users.values()))
+        return listing("users", map(access.user, self._model.users.values()))
 
     def _permissions(self, query: Query, _: Element) -> Element:
         permissions: list[Element] = []
         for user in self._model.users.values():
             for role_id in sorted(user.roles):
                 role = self._model.roles[role_id]
-                permissions.append(documents.permission(role, user))
-        permissions += documents.everyones_permissions(True)
+                permissions.append(access.permission(role, user))
+        permissions += access.everyones_permissions(True)
         return listing("permissions", permissions)
 
     def _permissions_of_user(self, query: Query, _: Element, uid: str) -> Element:
         permissions: list[Element] = []
-        user = self._model.find("users", uid)
+        user = self._model.users.find(uid)
         for role_id in sorted(user.roles):
             role = self._model.roles[role_id]
-            permissions.append(documents.permission(role, user, f"users/{uid}/"))
-        permissions += documents.everyones_permissions(False)
+            permissions.append(access.permission(role, user, f"users/{uid}/"))
+        permissions += access.everyones_permissions(False)
         return listing("permissions", permissions)
 
     def _grant(self, query: Query, document: Element) -> Element:
         role_id = request_documents.identifier(document, "role")
         user_id = request_documents.identifier(document, "user")
-        role: Role = self._model.find("roles", role_id)
-        user = self._model.find("users", user_id)
+        role = self._model.roles.find(role_id)
+        user = self._model.users.find(user_id)
         user.roles.add(role.id)
-        return documents.permission(role, user)
+        return access.permission(role, user)
 
     def _revoke(self, query: Query, _: Element, uid: str) -> Element:
         for user in self._model.users.values():
             for role_id in user.roles:
                 role = self._model.roles[role_id]
-                if documents.permission_id(role, user) == uid:
+                if access.permission_id(role, user) == uid:
                     user.roles.remove(role_id)
-                    return documents.action()
+                    return actions.complete()
         raise Fault(404, "Operation Failed", f"[Entity not found: {uid}]")
 
 

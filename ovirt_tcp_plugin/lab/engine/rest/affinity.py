@@ -16,7 +16,8 @@ import dataclasses
 from collections.abc import Callable
 from typing import Any
 
-from ovirt_tcp_plugin.lab.engine import affinity, audit_log, documents, model, request_documents
+from ovirt_tcp_plugin.lab.engine import affinity, audit_log, model, request_documents
+from ovirt_tcp_plugin.lab.engine.documents import actions, affinity_groups
 from ovirt_tcp_plugin.lab.engine.elements import listing
 from ovirt_tcp_plugin.lab.engine.errors import Fault, invalid
 from ovirt_tcp_plugin.lab.engine.model import AffinityGroup, Model, Rule
@@ -51,19 +52,19 @@ _MEMBERS = {
     "hosts": _Members(
         "hosts",
         "hosts",
-        documents.host_link,
+        affinity_groups.host_link,
         "hosts",
         "VDS",
         "Cannot edit Affinity Group. Host does not exist.",
     ),
     "vms": _Members(
-        "vms", "vms", documents.vm_link, "vms", "VM", "The selected VM does not exist."
+        "vms", "vms", affinity_groups.vm_link, "vms", "VM", "The selected VM does not exist."
     ),
     "hostlabels": _Members(
-        "labels", "host_labels", documents.label_link, "affinity_labels", "LABEL", _NO_LABEL
+        "labels", "host_labels", affinity_groups.label_link, "affinity_labels", "LABEL", _NO_LABEL
     ),
     "vmlabels": _Members(
-        "labels", "vm_labels", documents.label_link, "affinity_labels", "LABEL", _NO_LABEL
+        "labels", "vm_labels", affinity_groups.label_link, "affinity_labels", "LABEL", _NO_LABEL
     ),
 }
 # Attribute of a group, which is also its element in a document: tag of a member there.
@@ -107,7 +108,7 @@ class AffinityGroupPaths:
         groups: list[Element] = []
         for group in self._model.groups.values():
             if group.cluster == cluster:
-                groups.append(documents.group(group, self._model, inline))
+                groups.append(affinity_groups.group(group, self._model, inline))
         return listing("affinity_groups", groups)
 
     def _add(self, query: Query, document: Element, cluster: str) -> Element:
@@ -119,11 +120,11 @@ class AffinityGroupPaths:
         self._validate(group, "add")
         self._model.groups[group.id] = group
         self._log(audit_log.GROUP_ADDED, group, "added")
-        return documents.group(group, self._model)
+        return affinity_groups.group(group, self._model)
 
     def _get(self, query: Query, _: Element, cluster: str, uid: str) -> Element:
         inline = "hosts" in query.get("follow", "")
-        return documents.group(self._find(uid), self._model, inline)
+        return affinity_groups.group(self._find(uid), self._model, inline)
 
     def _update(self, query: Query, document: Element, cluster: str, uid: str) -> Element:
         present = self._find(uid)
@@ -135,13 +136,13 @@ class AffinityGroupPaths:
         # The same row for whoever holds it.
         vars(present).update(vars(group))
         self._log(audit_log.GROUP_UPDATED, present, "updated")
-        return documents.group(present, self._model)
+        return affinity_groups.group(present, self._model)
 
     def _remove(self, query: Query, _: Element, cluster: str, uid: str) -> Element:
         group = self._find(uid)
         del self._model.groups[group.id]
         self._log(audit_log.GROUP_REMOVED, group, "removed")
-        return documents.action()
+        return actions.complete()
 
     def _find(self, uid: str) -> AffinityGroup:
         group = self._model.groups.get(uid)
@@ -222,7 +223,7 @@ class AffinityGroupPaths:
         members.append(member)
         self._log(audit_log.GROUP_UPDATED, group, "updated")
         # `BackendAffinityGroupVmsResource` gives the VM back as it came.
-        return documents.echo(document) if kind == "vms" else documents.action()
+        return actions.echo(document) if kind == "vms" else actions.complete()
 
     def _remove_member(
         self, query: Query, _: Element, cluster: str, uid: str, kind: str, member: str
@@ -236,7 +237,7 @@ class AffinityGroupPaths:
             raise invalid(f"Cannot edit Affinity Group. {text}")
         members.remove(member)
         self._log(audit_log.GROUP_UPDATED, self._model.groups[uid], "updated")
-        return documents.action()
+        return actions.complete()
 
     def _editable_members(self, uid: str, kind: str, member: str) -> list[str]:
         """Return the ids of a group's members.

@@ -4,7 +4,8 @@
 
 from __future__ import annotations
 
-from ovirt_tcp_plugin.lab.engine import audit_log, documents, request_documents
+from ovirt_tcp_plugin.lab.engine import audit_log, request_documents
+from ovirt_tcp_plugin.lab.engine.documents import affinity_groups, inventory
 from ovirt_tcp_plugin.lab.engine.elements import listing
 from ovirt_tcp_plugin.lab.engine.errors import Fault, refusal
 from ovirt_tcp_plugin.lab.engine.model import Model, SimulatedCluster
@@ -39,22 +40,22 @@ class ClusterPaths:
     def _list(self, query: Query, _: Element) -> Element:
         clusters = self._model.clusters.values()
         if not follows(query, "affinity_groups"):
-            return listing("clusters", map(documents.cluster, clusters))
+            return listing("clusters", map(inventory.cluster, clusters))
         groups = self._groups_by_cluster()
-        rows = [documents.cluster(cluster, groups[cluster.id]) for cluster in clusters]
+        rows = [inventory.cluster(cluster, groups[cluster.id]) for cluster in clusters]
         return listing("clusters", rows)
 
     def _groups_by_cluster(self) -> dict[str, list[Element]]:
         groups: dict[str, list[Element]] = {uid: [] for uid in self._model.clusters}
         for group in self._model.groups.values():
-            groups[group.cluster].append(documents.group(group, self._model))
+            groups[group.cluster].append(affinity_groups.group(group, self._model))
         return groups
 
     def _get(self, query: Query, _: Element, uid: str) -> Element:
-        return documents.cluster(self._model.find("clusters", uid))
+        return inventory.cluster(self._model.clusters.find(uid))
 
     def _update(self, query: Query, document: Element, uid: str) -> Element:
-        cluster: SimulatedCluster = self._model.find("clusters", uid)
+        cluster = self._model.clusters.find(uid)
         trusted_service = document.findtext("trusted_service")
         if trusted_service == "true" and not self._attestation_server:
             raise Fault(400, "Operation Failed", _NO_ATTESTATION_SERVER)
@@ -63,7 +64,7 @@ class ClusterPaths:
             cluster.trusted_service = trusted_service == "true"
         text = f"Host cluster {cluster.name} was updated by {self._model.acting_name()}"
         self._model.log(audit_log.CLUSTER_UPDATED, text, cluster=uid)
-        return documents.cluster(cluster, edited=True)
+        return inventory.cluster(cluster, edited=True)
 
     def _update_policy(self, cluster: SimulatedCluster, document: Element) -> None:
         policy_id = request_documents.identifier(document, "scheduling_policy")
@@ -79,14 +80,14 @@ class ClusterPaths:
         cluster.properties = values
 
     def _features(self, query: Query, _: Element, uid: str) -> Element:
-        cluster: SimulatedCluster = self._model.find("clusters", uid)
-        return listing("cluster_features", map(documents.feature, cluster.features))
+        cluster = self._model.clusters.find(uid)
+        return listing("cluster_features", map(inventory.feature, cluster.features))
 
     def _enable_feature(self, query: Query, document: Element, uid: str) -> Element:
-        cluster: SimulatedCluster = self._model.find("clusters", uid)
+        cluster = self._model.clusters.find(uid)
         name = document.get("id", "")
         hosts = self._model.up_hosts(cluster.id)
         if any(name not in host.features for host in hosts):
             raise refusal(_UNSUPPORTED_FEATURE)
         cluster.features.append(name)
-        return documents.feature(name)
+        return inventory.feature(name)

@@ -6,8 +6,9 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from ovirt_tcp_plugin.lab.engine import documents, request_documents
+from ovirt_tcp_plugin.lab.engine import request_documents
 from ovirt_tcp_plugin.lab.engine.audit_log import EXTERNAL_EVENT_CODES, AuditEvent
+from ovirt_tcp_plugin.lab.engine.documents import actions, events
 from ovirt_tcp_plugin.lab.engine.elements import listing
 from ovirt_tcp_plugin.lab.engine.errors import Fault, mandatory
 from ovirt_tcp_plugin.lab.engine.model import Model
@@ -49,8 +50,7 @@ class EventPaths:
         # The newest first unless a search says otherwise, and cut only then.
         candidates = [row for row in reversed(visible) if row.id > after]
         rows = search.listed(query, candidates, self._fields)
-        events = [documents.event(row, self._model) for row in rows]
-        return listing("events", events)
+        return listing("events", [events.event(row, self._model) for row in rows])
 
     def _add(self, query: Query, document: Element) -> Element:
         for name in ("description", "severity", "origin", "custom_id"):
@@ -76,7 +76,7 @@ class EventPaths:
             cluster=cluster,
         )
         self._set_external_status(host, document.findtext("host/external_status"))
-        return documents.event(row, self._model)
+        return events.event(row, self._model)
 
     def _set_external_status(self, host_id: str, status: str | None) -> None:
         host = self._model.hosts.get(host_id)
@@ -87,7 +87,7 @@ class EventPaths:
         for row in self._model.audit_log.visible():
             if str(row.id) == uid:
                 row.deleted = True
-                return documents.action()
+                return actions.complete()
         raise Fault(404, "Operation Failed", "[Entity not found]")
 
     def _name(self, table: str, uid: str) -> str:

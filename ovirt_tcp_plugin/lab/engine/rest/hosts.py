@@ -7,7 +7,7 @@ from __future__ import annotations
 import operator
 from collections.abc import Callable
 
-from ovirt_tcp_plugin.lab.engine import documents
+from ovirt_tcp_plugin.lab.engine.documents import actions, inventory
 from ovirt_tcp_plugin.lab.engine.elements import listing
 from ovirt_tcp_plugin.lab.engine.errors import invalid
 from ovirt_tcp_plugin.lab.engine.hosts import HostLifecycle
@@ -53,14 +53,14 @@ class HostPaths:
         rows: list[Element] = []
         for host in hosts:
             vms = vms_by_host.get(host.id, ())
-            rows.append(documents.host(host, all_content(query), vms))
+            rows.append(inventory.host(host, all_content(query), vms))
         return listing("hosts", rows)
 
     def _migration_targets(
         self, hosts: list[SimulatedHost], vm_ids: list[str]
     ) -> list[SimulatedHost]:
         for vm_id in vm_ids:
-            vm = self._model.find("vms", vm_id)
+            vm = self._model.vms.find(vm_id)
             targets = self._scheduling.can_schedule(vm)
             hosts = [host for host in hosts if host in targets]
         return hosts
@@ -74,20 +74,20 @@ class HostPaths:
         return running
 
     def _get(self, query: Query, _: Element, uid: str) -> Element:
-        host = self._model.find("hosts", uid)
-        return documents.host(host, all_content(query), self._model.vms_on(uid))
+        host = self._model.hosts.find(uid)
+        return inventory.host(host, all_content(query), self._model.vms_on(uid))
 
     def _update(self, query: Query, document: Element, uid: str) -> Element:
         """Status and external status are no part of an edit: they are ignored silently."""
-        host: SimulatedHost = self._model.find("hosts", uid)
+        host = self._model.hosts.find(uid)
         host.name = document.findtext("name") or host.name
-        return documents.host(host, vms=self._model.vms_on(uid))
+        return inventory.host(host, vms=self._model.vms_on(uid))
 
     def _hooks(self, query: Query, _: Element, uid: str) -> Element:
-        host: SimulatedHost = self._model.find("hosts", uid)
+        host = self._model.hosts.find(uid)
         hooks: list[Element] = []
         for (point, name), checksum in host.hooks.items():
-            hooks.append(documents.hook(uid, point, name, checksum))
+            hooks.append(inventory.hook(uid, point, name, checksum))
         return listing("hooks", hooks)
 
     def _act(self, query: Query, document: Element, uid: str, verb: str) -> Element:
@@ -99,4 +99,4 @@ class HostPaths:
         elif verb == "deactivate":
             self._hosts.deactivate(host, document.findtext("reason", ""))
         # A refresh of a host that is Up decides nothing again.
-        return documents.action(documents.bare_host(uid), document, job=verb == "activate")
+        return actions.complete(actions.bare_host(uid), document, job=verb == "activate")

@@ -4,7 +4,8 @@
 
 from __future__ import annotations
 
-from ovirt_tcp_plugin.lab.engine import audit_log, documents, model
+from ovirt_tcp_plugin.lab.engine import audit_log, model
+from ovirt_tcp_plugin.lab.engine.documents import actions, affinity_groups
 from ovirt_tcp_plugin.lab.engine.elements import listing
 from ovirt_tcp_plugin.lab.engine.errors import Fault, refusal
 from ovirt_tcp_plugin.lab.engine.model import AffinityLabel, Model
@@ -26,7 +27,7 @@ class AffinityLabelPaths:
         }
 
     def _list(self, query: Query, _: Element) -> Element:
-        return listing("affinity_labels", map(documents.label, self._model.labels.values()))
+        return listing("affinity_labels", map(affinity_groups.label, self._model.labels.values()))
 
     def _add(self, query: Query, document: Element) -> Element:
         name = document.findtext("name", "")
@@ -36,27 +37,27 @@ class AffinityLabelPaths:
         self._model.labels[label.id] = label
         text = f"Affinity Label {name} was added. (User: {self._model.acting_name()})"
         self._model.log(audit_log.LABEL_ADDED, text)
-        return documents.label(label)
+        return affinity_groups.label(label)
 
     def _bearers(self, query: Query, _: Element, uid: str, kind: str) -> Element:
         rows = getattr(self._model, kind)
         present = [bearer for bearer in self._ids(uid, kind) if bearer in rows]
-        return listing(kind, [documents.member_link(kind, bearer) for bearer in present])
+        return listing(kind, [affinity_groups.member_link(kind, bearer) for bearer in present])
 
     def _add_bearer(self, query: Query, document: Element, uid: str, kind: str) -> Element:
         bearers = self._ids(uid, kind)
-        row = self._model.find(kind, document.get("id", ""))
+        row = getattr(self._model, kind).find(document.get("id", ""))
         if row.id not in bearers:
             bearers.append(row.id)
-        return documents.member_link(kind, row.id)
+        return affinity_groups.member_link(kind, row.id)
 
     def _remove_bearer(self, query: Query, _: Element, uid: str, kind: str, bearer: str) -> Element:
         bearers = self._ids(uid, kind)
         if bearer not in bearers:
             raise Fault(404, "Operation Failed", "[Entity not found]")
         bearers.remove(bearer)
-        return documents.action()
+        return actions.complete()
 
     def _ids(self, uid: str, kind: str) -> list[str]:
-        label: AffinityLabel = self._model.find("labels", uid)
+        label = self._model.labels.find(uid)
         return label.hosts if kind == "hosts" else label.vms

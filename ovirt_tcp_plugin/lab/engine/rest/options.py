@@ -6,7 +6,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from ovirt_tcp_plugin.lab.engine import documents
+from ovirt_tcp_plugin.lab.engine.documents import root
 from ovirt_tcp_plugin.lab.engine.errors import Fault
 from ovirt_tcp_plugin.lab.engine.options import LEVEL
 from ovirt_tcp_plugin.lab.engine.rest.routes import Query, Routes
@@ -37,4 +37,4 @@ class OptionPaths:
         if LEVEL in values:
             pairs = [f"{key}={pattern}" for key, pattern in self._properties.items()]
             values[LEVEL] = ";".join(pairs)
-        return documents.option(name, values)
+        return root.option(name, values)

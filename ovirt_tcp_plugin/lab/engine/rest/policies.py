@@ -16,7 +16,8 @@ import copy
 import dataclasses
 from collections.abc import Callable, Sequence
 
-from ovirt_tcp_plugin.lab.engine import audit_log, builtin, documents, model, request_documents
+from ovirt_tcp_plugin.lab.engine import audit_log, builtin, model, request_documents
+from ovirt_tcp_plugin.lab.engine.documents import actions, scheduling_policies
 from ovirt_tcp_plugin.lab.engine.elements import listing
 from ovirt_tcp_plugin.lab.engine.errors import Fault, invalid, mandatory, refusal
 from ovirt_tcp_plugin.lab.engine.model import Model, SchedulingPolicy
@@ -74,21 +75,21 @@ class PolicyPaths:
     # Units
 
     def _all_units(self, query: Query, _: Element) -> Element:
-        units = map(documents.unit, self._model.units.values())
+        units = map(scheduling_policies.unit, self._model.units.values())
         return listing("scheduling_policy_units", units)
 
     def _unit(self, query: Query, _: Element, uid: str) -> Element:
-        return documents.unit(self._model.find("units", uid))
+        return scheduling_policies.unit(self._model.units.find(uid))
 
     def _forget_unit(self, query: Query, _: Element, uid: str) -> Element:
-        unit = self._model.find("units", uid)
+        unit = self._model.units.find(uid)
         policies = self._model.policies.values()
         names = [policy.name for policy in policies if uid in policy.units()]
         if names:
             text = f"attached to the following cluster policies: {','.join(names)}."
             raise refusal(f"Cannot remove Policy Unit. Policy unit is {text}")
         del self._model.units[unit.id]
-        return documents.action()
+        return actions.complete()
 
     # Policies
 
@@ -101,7 +102,7 @@ class PolicyPaths:
         return listing("scheduling_policies", rows)
 
     def _get(self, query: Query, _: Element, uid: str) -> Element:
-        return _document_of_policy(self._model.find("policies", uid))
+        return _document_of_policy(self._model.policies.find(uid))
 
     def _add(self, query: Query, document: Element) -> Element:
         name = document.findtext("name")
@@ -125,7 +126,7 @@ class PolicyPaths:
         return _document_of_policy(self._edit(uid, edit))
 
     def _remove(self, query: Query, _: Element, uid: str) -> Element:
-        policy: SchedulingPolicy = self._model.find("policies", uid)
+        policy = self._model.policies.find(uid)
         if policy.locked:
             raise invalid("Cannot remove Scheduling Policy. Parameters are invalid.")
         clusters = self._model.clusters.values()
@@ -137,12 +138,12 @@ class PolicyPaths:
         del self._model.policies[uid]
         self._model.unspoiled_policies.pop(uid, None)
         self._log(audit_log.POLICY_REMOVED, policy, "removed")
-        return documents.action()
+        return actions.complete()
 
     # Units of a policy
 
     def _units(self, query: Query, _: Element, uid: str, kind: str) -> Element:
-        policy: SchedulingPolicy = self._model.find("policies", uid)
+        policy = self._model.policies.find(uid)
         return listing(kind, _documents(policy, kind))
 
     def _add_unit(self, query: Query, document: Element, uid: str, kind: str) -> Element:
@@ -165,7 +166,7 @@ class PolicyPaths:
                 unit_ids.remove(unit_id)
 
         self._edit(uid, edit)
-        return documents.action()
+        return actions.complete()
 
     # Edits
 
@@ -175,7 +176,7 @@ class PolicyPaths:
         Raises:
             Fault: there is no such policy, or it is not valid now.
         """
-        policy: SchedulingPolicy = self._model.find("policies", uid)
+        policy = self._model.policies.find(uid)
         before = copy.deepcopy(policy)
         edit(policy)
         try:
@@ -236,7 +237,7 @@ def _number(document: Element, kind: str) -> int:
 def _document_of_policy(
     policy: SchedulingPolicy, filters: Sequence[Element] | None = None
 ) -> Element:
-    return documents.policy(policy, policy.id == builtin.NONE_POLICY, filters)
+    return scheduling_policies.policy(policy, policy.id == builtin.NONE_POLICY, filters)
 
 
 def _documents(policy: SchedulingPolicy, kind: str) -> list[Element]:
@@ -248,4 +249,4 @@ def _document(policy: SchedulingPolicy, kind: str, unit_id: str) -> Element:
     numbers: dict[str, str] = {}
     if units.number:
         numbers[units.number] = str(policy.numbers.get(unit_id, 0))
-    return documents.policy_unit(units.tag, unit_id, numbers)
+    return scheduling_policies.policy_unit(units.tag, unit_id, numbers)

@@ -128,12 +128,16 @@ def listed(query: Mapping[str, str], rows: Sequence[Row], fields: Fields[Row]) -
         return []
     if not search.fields() <= set(fields):
         return []
-    listed_rows = [row for row in rows if search.finds(row, fields)]
+    results = [row for row in rows if search.finds(row, fields)]
     if search.order:
-        listed_rows.sort(key=fields[search.order], reverse=search.descending)
-    most = int(query.get("max") or -1)
-    if search.page is not None and search.page > 1:
-        most = max(most, 0)
-        first = (search.page - 1) * most
-        return listed_rows[first : first + most]
-    return listed_rows if most < 0 else listed_rows[:most]
+        results.sort(key=fields[search.order], reverse=search.descending)
+    return _page(results, search.page or 1, int(query.get("max") or -1))
+
+
+def _page(rows: list[Row], page: int, size: int) -> list[Row]:
+    """Return a page of that size; a negative size is that of the whole first page."""
+    if page > 1:
+        size = max(size, 0)
+        first = (page - 1) * size
+        return rows[first : first + size]
+    return rows if size < 0 else rows[:size]

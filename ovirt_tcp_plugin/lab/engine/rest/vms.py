@@ -9,7 +9,8 @@ import re
 from collections.abc import Callable, Mapping
 from typing import Optional
 
-from ovirt_tcp_plugin.lab.engine import audit_log, documents, model, ovf, request_documents
+from ovirt_tcp_plugin.lab.engine import audit_log, model, ovf, request_documents
+from ovirt_tcp_plugin.lab.engine.documents import actions, inventory
 from ovirt_tcp_plugin.lab.engine.elements import boolean, listing
 from ovirt_tcp_plugin.lab.engine.errors import refusal
 from ovirt_tcp_plugin.lab.engine.model import DOWN, Model, SimulatedCluster, SimulatedVm
@@ -65,13 +66,13 @@ class VmPaths:
         inline = follows(query, "reported_devices")
         candidates = list(self._model.vms.values())
         vms = search.listed(query, candidates, _FIELDS)
-        return listing("vms", [documents.vm(vm, inline=inline) for vm in vms])
+        return listing("vms", [inventory.vm(vm, inline=inline) for vm in vms])
 
     def _get(self, query: Query, _: Element, uid: str) -> Element:
         next_run = query.get("next_run") == "true"
-        vm: SimulatedVm = self._model.find("vms", uid)
+        vm = self._model.vms.find(uid)
         configuration = self._ovf(vm) if all_content(query) else None
-        return documents.vm(vm, next_run, configuration=configuration)
+        return inventory.vm(vm, next_run, configuration=configuration)
 
     def _ovf(self, vm: SimulatedVm) -> str:
         trusted_service = self._model.clusters[vm.cluster].trusted_service
@@ -92,7 +93,7 @@ class VmPaths:
         self._model.vms[vm.id] = vm
         text = f"VM {vm.name} was created."
         self._model.log(audit_log.VM_ADDED, text, vm=vm.id, cluster=cluster.id)
-        return documents.vm(vm)
+        return inventory.vm(vm)
 
     def _import(self, query: Query, document: Element, text: str) -> Element:
         """A VM from an OVF: properties that are not defined here are dropped."""
@@ -108,7 +109,7 @@ class VmPaths:
         self._model.log(audit_log.VM_IMPORTED, text, vm=uid, cluster=cluster.id)
         if configuration.trusted_service is not cluster.trusted_service:
             self._warn_of_trust(vm, configuration)
-        return documents.vm(vm)
+        return inventory.vm(vm)
 
     def _warn_of_trust(self, vm: SimulatedVm, configuration: Configuration) -> None:
         """A foreign TrustedService is accepted, with a warning."""
@@ -119,7 +120,7 @@ class VmPaths:
         self._model.log(code, text, "warning", vm=vm.id, cluster=vm.cluster)
 
     def _clone(self, query: Query, document: Element, uid: str) -> Element:
-        vm: SimulatedVm = self._model.find("vms", uid)
+        vm = self._model.vms.find(uid)
         if vm.status != DOWN:
             raise refusal("Cannot clone VM. VM is not down.")
         copy = SimulatedVm(model.new_id(), document.findtext("vm/name", ""), vm.cluster)
@@ -128,15 +129,15 @@ class VmPaths:
         self._model.vms[copy.id] = copy
         text = f"VM {copy.name} creation has been completed."
         self._model.log(audit_log.VM_CLONED, text, vm=copy.id, cluster=vm.cluster)
-        return documents.action()
+        return actions.complete()
 
     # Edits
 
     def _update(self, query: Query, document: Element, uid: str) -> Element:
-        vm: SimulatedVm = self._model.find("vms", uid)
+        vm = self._model.vms.find(uid)
         custom_properties = self._properties(document, "edit VM")
         cluster_id = request_documents.identifier(document, "cluster") or vm.cluster
-        if self._model.find("clusters", cluster_id).id != vm.cluster:
+        if self._model.clusters.find(cluster_id).id != vm.cluster:
             self._move(vm, cluster_id)
         if custom_properties is not None and vm.status == DOWN:
             vm.custom_properties = custom_properties
@@ -146,7 +147,7 @@ class VmPaths:
         _place(vm, document)
         text = f"VM {vm.name} configuration was updated by {self._model.acting_name()}."
         self._model.log(audit_log.VM_UPDATED, text, vm=uid, cluster=cluster_id)
-        return documents.vm(vm)
+        return inventory.vm(vm)
 
     def _move(self, vm: SimulatedVm, cluster_id: str) -> None:
         """Another cluster: the VM leaves every affinity group (ChangeVMClusterCommand)."""
@@ -158,12 +159,12 @@ class VmPaths:
         self._leave_groups(vm.id)
 
     def _remove(self, query: Query, _: Element, uid: str) -> Element:
-        vm: SimulatedVm = self._model.find("vms", uid)
+        vm = self._model.vms.find(uid)
         if vm.status != DOWN:
             raise refusal("Cannot remove VM. VM is running.")
         del self._model.vms[uid]
         self._leave_groups(uid)
-        return documents.action()
+        return actions.complete()
 
     def _leave_groups(self, vm_id: str) -> None:
         for group in self._model.groups.values():
@@ -172,7 +173,7 @@ class VmPaths:
     # Actions
 
     def _act(self, query: Query, document: Element, uid: str, verb: str) -> Element:
-        vm: SimulatedVm = self._model.find("vms", uid)
+        vm = self._model.vms.find(uid)
         if verb == "start":
             self._start(vm, document)
         elif verb == "suspend":
@@ -181,7 +182,7 @@ class VmPaths:
             self._migrate(vm, document)
         else:
             self._vms.stop(vm)
-        return documents.action(documents.bare_vm(uid), document, job=True)
+        return actions.complete(actions.bare_vm(uid), document, job=True)
 
     def _start(self, vm: SimulatedVm, document: Element) -> None:
         run_once = None
@@ -200,8 +201,7 @@ class VmPaths:
 
     def _cluster(self, document: Element) -> SimulatedCluster:
         cluster_id = request_documents.identifier(document, "cluster")
-        cluster: SimulatedCluster = self._model.find("clusters", cluster_id)
-        return cluster
+        return self._model.clusters.find(cluster_id)
 
     def _properties(self, document: Element, what: str) -> Optional[dict[str, str]]:
         """Return the custom properties of a document, None without any. Raises Fault (400)."""
