@@ -58,10 +58,11 @@ def show(loaded: object) -> dict[str, Any]:
     """Return a loaded configuration as plain values, for `config show`."""
     shown: dict[str, Any] = {}
     for section in dataclasses.fields(loaded):  # type: ignore[arg-type]
-        value = getattr(loaded, section.name)
-        shown[section.name] = {
-            option.name: _plain(getattr(value, option.name)) for option in dataclasses.fields(value)
-        }
+        options = getattr(loaded, section.name)
+        values = {}
+        for option in dataclasses.fields(options):
+            values[option.name] = _plain(getattr(options, option.name))
+        shown[section.name] = values
     return shown
 
 
@@ -77,23 +78,10 @@ def _plain(value: object) -> object:
 
 def _merge(path: Path, merged: dict[str, dict[str, object]], faults: list[str]) -> None:
     """Add the options of one file to those of the files before it; or what is wrong with it."""
-    # Only here: no help text of a command needs a parser, which takes long to load.
-    import yaml
-
     try:
-        with path.open("rb") as file:
-            text = file.read(MAX_FILE_SIZE + 1)
-        if len(text) > MAX_FILE_SIZE:
-            faults.append(f"{path.name} is larger than {MAX_FILE_SIZE} bytes")
-            return
-        content = yaml.safe_load(text)
-    except (OSError, UnicodeDecodeError, yaml.YAMLError, RecursionError) as e:
-        faults.append(f"{path.name} cannot be read: {' '.join(str(e).split())}")
-        return
-    if content is None:
-        return
-    if not isinstance(content, dict):
-        faults.append(f"{path.name} is not a mapping of sections")
+        content = _read(path)
+    except ValueError as e:
+        faults.append(f"{path.name} {e}")
         return
     for section, options in content.items():
         if isinstance(options, dict):
@@ -104,15 +92,38 @@ def _merge(path: Path, merged: dict[str, dict[str, object]], faults: list[str]) 
             faults.append(f"{path.name}: section {section} is not a mapping of options")
 
 
+def _read(path: Path) -> Mapping[object, object]:
+    """Return the sections in a file. Raises ValueError "is not ..."."""
+    # Only here: no help text of a command needs a parser, which takes long to load.
+    import yaml
+
+    try:
+        with path.open("rb") as file:
+            text = file.read(MAX_FILE_SIZE + 1)
+        too_large = len(text) > MAX_FILE_SIZE
+        content = None if too_large else yaml.safe_load(text)
+    except (OSError, UnicodeDecodeError, yaml.YAMLError, RecursionError) as e:
+        reason = " ".join(str(e).split())
+        raise ValueError(f"cannot be read: {reason}") from e
+    if too_large:
+        raise ValueError(f"is larger than {MAX_FILE_SIZE} bytes")
+    if content is None:
+        return {}
+    if isinstance(content, dict):
+        return content
+    raise ValueError("is not a mapping of sections")
+
+
 def _sections(
     declared: type[Any], merged: dict[str, dict[str, object]], faults: list[str]
 ) -> dict[str, object]:
     types = typing.get_type_hints(declared)
     for name in sorted(set(merged) - set(types)):
         faults.append(f"unknown section {name}, known are {', '.join(sorted(types))}")
-    return {
-        name: _section(name, kind, merged.get(name, {}), faults) for name, kind in types.items()
-    }
+    sections = {}
+    for name, kind in types.items():
+        sections[name] = _section(name, kind, merged.get(name, {}), faults)
+    return sections
 
 
 def _section(name: str, kind: type[Any], present: dict[str, object], faults: list[str]) -> object:
@@ -121,13 +132,14 @@ def _section(name: str, kind: type[Any], present: dict[str, object], faults: lis
         faults.append(f"unknown option {name}.{option}, known are {', '.join(sorted(types))}")
     values: dict[str, object] = {}
     for field in dataclasses.fields(kind):
-        if field.name in present:
+        option = field.name
+        if option in present:
             try:
-                values[field.name] = _convert(types[field.name], present[field.name])
+                values[option] = _convert(types[option], present[option])
             except ValueError as e:
-                faults.append(f"{name}.{field.name} {e}")
-        elif field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING:
-            faults.append(f"{name}.{field.name} is missing")
+                faults.append(f"{name}.{option} {e}")
+        elif _is_required(field):
+            faults.append(f"{name}.{option} is missing")
     if faults:
         return None
     try:
@@ -135,6 +147,11 @@ def _section(name: str, kind: type[Any], present: dict[str, object], faults: lis
     except ValueError as e:
         faults.append(f"{name}: {e}")
         return None
+
+
+def _is_required(field: dataclasses.Field[Any]) -> bool:
+    no_default = field.default is dataclasses.MISSING
+    return no_default and field.default_factory is dataclasses.MISSING
 
 
 def _convert(kind: Any, value: object) -> object:
@@ -146,17 +163,19 @@ def _convert(kind: Any, value: object) -> object:
     if kind in (str, int, float, bool) and type(value) is kind:
         return value
     origin = typing.get_origin(kind)
-    arguments = typing.get_args(kind)
     if origin is tuple and isinstance(value, list):
-        return tuple(_convert(arguments[0], item) for item in value)
+        of_item = typing.get_args(kind)[0]
+        return tuple(_convert(of_item, item) for item in value)
     if origin is Mapping or origin is typing.get_origin(Mapping[str, str]):
-        if isinstance(value, dict):
-            return {
-                _convert(arguments[0], key): _convert(arguments[1], item)
-                for key, item in value.items()
-            }
-        raise ValueError("is not a mapping")
+        return _convert_mapping(kind, value)
     raise ValueError(f"is not {_KINDS.get(kind, 'a list')}: {_shortened(value)}")
+
+
+def _convert_mapping(kind: Any, value: object) -> Mapping[object, object]:
+    of_key, of_item = typing.get_args(kind)
+    if isinstance(value, dict):
+        return {_convert(of_key, key): _convert(of_item, item) for key, item in value.items()}
+    raise ValueError("is not a mapping")
 
 
 def _shortened(value: object) -> str:

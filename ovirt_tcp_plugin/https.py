@@ -463,20 +463,24 @@ def _unavailable(peer: str, error: Exception, bounds: Bounds, end_s: float) -> e
         return errors.CertificateFault(peer, f"its certificate is not good: {error.verify_message}")
     if isinstance(error, _UnusableFile):
         return errors.CertificateFault(peer, str(error))
-    reason = cause(error)
     in_time = time.monotonic() < end_s
-    if isinstance(error, socket.timeout) and in_time:
+    if in_time and isinstance(error, socket.timeout):
         # While connected, all waits end with the exchange.
-        reason = f"no connection within {bounds.connect_s:g} s"
-    elif isinstance(error, socket.timeout):
-        reason = f"no whole answer within {bounds.deadline_s:g} s"
-    elif not in_time:
-        reason = f"no whole answer within {bounds.deadline_s:g} s: {reason}"
-    elif isinstance(error, http.client.IncompleteRead):
-        reason = "its answer ends too early"
-    elif isinstance(error, http.client.BadStatusLine) and not isinstance(error, ConnectionError):
-        reason = "its answer is not HTTP"
+        return errors.Unavailable(peer, f"no connection within {bounds.connect_s:g} s")
+    if in_time:
+        return errors.Unavailable(peer, _reason(error))
+    reason = f"no whole answer within {bounds.deadline_s:g} s"
+    if not isinstance(error, socket.timeout):
+        reason = f"{reason}: {cause(error)}"
     return errors.Unavailable(peer, reason)
+
+
+def _reason(error: Exception) -> str:
+    if isinstance(error, http.client.IncompleteRead):
+        return "its answer ends too early"
+    if isinstance(error, http.client.BadStatusLine) and not isinstance(error, ConnectionError):
+        return "its answer is not HTTP"
+    return cause(error)
 
 
 def cause(error: BaseException) -> str:

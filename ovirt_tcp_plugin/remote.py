@@ -60,14 +60,7 @@ class Remote:
         request = https.json_request(peer, method, url, message, headers, self._ca_file)
         bounds = https.Bounds(CONNECT_WITHIN_S, ANSWER_WITHIN_S, MAX_ANSWER_SIZE)
         reply = https.exchange(request, bounds)
-        try:
-            members = json_fields.parse_members(reply.body, "answer", MAX_ANSWER_SIZE)
-        except errors.InvalidMessage as e:
-            raise errors.Unavailable(peer, f"status {reply.status} and {e}") from e
-        if reply.status != 200:
-            code = str(members.get("code", reply.status))
-            raise errors.Refused(code, str(members.get("reason", "no reason given")))
-        return members
+        return _decode(peer, reply)
 
     def _token(self) -> str:
         try:
@@ -75,3 +68,16 @@ class Remote:
         except (OSError, UnicodeDecodeError) as e:
             fault = f"the token cannot be read: {e}"
             raise errors.InvalidConfig(str(self._token_file), [fault]) from e
+
+
+def _decode(peer: str, reply: https.Reply) -> Mapping[str, Any]:
+    """Return the JSON object of a reply. Raises Unavailable, Refused as `Remote.call` does."""
+    try:
+        members = json_fields.parse_members(reply.body, "answer", MAX_ANSWER_SIZE)
+    except errors.InvalidMessage as e:
+        raise errors.Unavailable(peer, f"status {reply.status} and {e}") from e
+    if reply.status != 200:
+        code = str(members.get("code", reply.status))
+        reason = str(members.get("reason", "no reason given"))
+        raise errors.Refused(code, reason)
+    return members

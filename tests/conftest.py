@@ -143,8 +143,10 @@ def tpm_pool(tmp_path_factory: pytest.TempPathFactory) -> TpmPool:
 
 @pytest.fixture
 def make_host(tpm_pool: TpmPool, tmp_path: Path) -> Iterator[Callable[..., LabHost]]:
-    """Make hosts that have power and are not booted yet; each has another chip, unless a number is
-    given."""
+    """Make hosts that have power and are not booted yet.
+
+    Each has another chip, unless a number is given.
+    """
     with ExitStack() as stack:
         made: list[LabHost] = []
 

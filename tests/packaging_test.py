@@ -1,7 +1,6 @@
 # SPDX-FileCopyrightText: The ovirt_tcp_plugin developers
 # SPDX-License-Identifier: Apache-2.0
-"""The wheel has everything that an installation needs, in its place, and the sdist the
-documents."""
+"""The wheel has all that an installation needs, in its place, and the sdist the documents."""
 
 from __future__ import annotations
 

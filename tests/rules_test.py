@@ -261,8 +261,7 @@ def pure_by_folder() -> list[str]:
 
 
 def chain_to_the_world(name: str) -> list[str]:
-    """Return the shortest chain of imports from a module to what is not pure, empty if there is
-    none."""
+    """Return the shortest chain of imports from a module to what is not pure, or nothing."""
     known = dict(modules())
     chains, seen = [[name]], {name}
     for chain in chains:

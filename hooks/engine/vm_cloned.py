@@ -1,7 +1,8 @@
 # SPDX-FileCopyrightText: The ovirt_tcp_plugin developers
 # SPDX-License-Identifier: Apache-2.0
-"""A VM was made from another one's or a template's disks: warn if it asks in vain for a trusted
-host.
+"""A VM was made from another one's or a template's disks.
+
+Warn if it asks in vain for a trusted host.
 
 After the engine's `USER_ADD_VM_FINISHED_SUCCESS` (53).
 If that event gets lost, the comparison of complete listings tells the same.

@@ -1,7 +1,8 @@
 # SPDX-FileCopyrightText: The ovirt_tcp_plugin developers
 # SPDX-License-Identifier: Apache-2.0
-"""A VM got or lost the mark `trusted_host_flag`: warn if it may run on any host now, or asks in
-vain.
+"""A VM got or lost the mark `trusted_host_flag`.
+
+Warn if it may run on any host now, or asks in vain.
 
 After the engine's `USER_UPDATE_VM` (35).
 If that event gets lost, the comparison of complete listings tells the same.

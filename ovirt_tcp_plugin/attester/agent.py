@@ -125,7 +125,9 @@ class Agent:
         try:
             self._round()
         except errors.Error as e:
-            self._failed(e)
+            # What `stop` broke off is no failure.
+            if not self._stop_flag.is_set:
+                self._failed(e)
         except _Interrupted:
             if not self._stop_flag.is_set:
                 log.info("woken")
@@ -147,17 +149,23 @@ class Agent:
         measured = measure.measure(self._tpm, self._ak, challenge, self._sources)
         kinds = ",".join(sorted(measured.logs)) or "none"
         log.info("measured logs=%s boot_id=%s", kinds, measured.boot_id)
-        reply = _decode_reply(self._post("/v1/evidence", evidence.encode(measured)))
+        answer = self._post("/v1/evidence", evidence.encode(measured))
+        reply = _decode_reply(answer)
         self._offering = False
-        server = self._client.current
         level = reply.result.level.value
         codes = ",".join(finding.code for finding in reply.result.findings)
+        server = self._client.current
         log.info("appraised server=%s level=%s findings=%s", server, level, codes)
         self._hand_over(challenge, measured, reply)
+        self._keep_result(measured, reply.result)
+
+    def _keep_result(
+        self, measured: evidence.Evidence, appraised: result.AttestationResult
+    ) -> None:
         self._keep_status(
-            level=level,
-            findings=result.encode_findings(reply.result.findings),
-            server=server,
+            level=appraised.level.value,
+            findings=result.encode_findings(appraised.findings),
+            server=self._client.current,
             boot_id=measured.boot_id,
             boottime_ms=measured.boottime_ms,
             time=int(time.time()),

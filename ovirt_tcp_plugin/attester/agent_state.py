@@ -147,13 +147,13 @@ class AgentState:
         self._write(CLIENT_FILE, private + issued.public_bytes(serialization.Encoding.PEM))
 
     def keep_ak_certificate(self, certificate: str) -> None:
-        """Keep the AK's certificate (PEM), for whoever wants to check this host's quotes by
-        himself."""
+        """Keep the AK's certificate (PEM), for whoever wants to check this host's quotes."""
         self._write(AK_CERTIFICATE_FILE, certificate.encode("ascii", "replace"))
 
     def client_life_left(self, now: datetime.datetime) -> float:
-        """Return how much of the client certificate's life is left at `now` (UTC), from 1.0 down to
-        0 and below.
+        """Return how much of the client certificate's life is left at `now` (UTC).
+
+        From 1.0 down to 0, and below when it ended.
 
         Raises:
             InvalidConfig: there is no certificate, or it cannot be read.

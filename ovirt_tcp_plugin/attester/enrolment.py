@@ -60,7 +60,8 @@ def read_owner_secret(path: str) -> bytes:
         return WELL_KNOWN
     try:
         with open(path, "rb") as file:
-            secret = bytes.fromhex(file.read(2 * len(WELL_KNOWN) + 64).decode("ascii").strip())
+            text = file.read(2 * len(WELL_KNOWN) + 64).decode("ascii")
+        secret = bytes.fromhex(text.strip())
     except (OSError, ValueError) as e:
         raise errors.InvalidConfig(path, [f"the owner's secret cannot be read: {e}"]) from e
     if len(secret) != len(WELL_KNOWN):
@@ -71,8 +72,7 @@ def read_owner_secret(path: str) -> bytes:
 def enrol(
     tpm: Tpm, state: AgentState, client: VerifierClient, host_name: str, token: str, ak_kind: str
 ) -> tpm2.Public:
-    """Bind this TPM to `host_name` at the first server that answers, and keep the certificate it
-    issues.
+    """Bind this TPM to `host_name` at the first server that answers, and keep its certificate.
 
     Returns:
         The AK.
@@ -145,10 +145,10 @@ def renew(state: AgentState, client: VerifierClient, host_name: str) -> None:
     """
     key = ec.generate_private_key(ec.SECP256R1())
     request = json_fields.encode_blob(_certificate_request(key, host_name))
-    answer = json_fields.members(
-        client.post("/v1/certificate", {"certificate_request": request}), "renewal answer"
-    )
-    state.keep_client(key, json_fields.text(answer, "certificate", enrolment.MAX_CERTIFICATE_SIZE))
+    answer = client.post("/v1/certificate", {"certificate_request": request})
+    members = json_fields.members(answer, "renewal answer")
+    certificate = json_fields.text(members, "certificate", enrolment.MAX_CERTIFICATE_SIZE)
+    state.keep_client(key, certificate)
     client.reconnect()
     log.info("renewed server=%s", client.current)
 
@@ -163,7 +163,8 @@ def _kept_or_new_ak(
     kept = state.load_ak()
     if kept is not None and kept.endorsement == endorsement.kind and keys.kind_of(kept) == kind:
         try:
-            tpm.flush(keys.load_ak(tpm, endorsement, kept))
+            handle = keys.load_ak(tpm, endorsement, kept)
+            tpm.flush(handle)
             return kept
         except TpmError as e:
             log.warning("replacing key=ak reason=%s", e)
@@ -193,8 +194,8 @@ def _enrol_at(
 
 def _certificate_request(key: ec.EllipticCurvePrivateKey, host_name: str) -> bytes:
     """Return a PKCS #10 request (DER)."""
-    subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, host_name[:MAX_COMMON_NAME])])
-    request = (
-        x509.CertificateSigningRequestBuilder().subject_name(subject).sign(key, hashes.SHA256())
-    )
+    common_name = x509.NameAttribute(NameOID.COMMON_NAME, host_name[:MAX_COMMON_NAME])
+    subject = x509.Name([common_name])
+    builder = x509.CertificateSigningRequestBuilder().subject_name(subject)
+    request = builder.sign(key, hashes.SHA256())
     return request.public_bytes(serialization.Encoding.DER)

@@ -113,10 +113,8 @@ def endorsement_key(
                 yield endorsement
                 return
         except _OtherKeyError:
-            faults.append(
-                f"the certificate of the {kind} EK is for another key than the TPM makes from the "
-                "template"
-            )
+            fault = f"the certificate of the {kind} EK is for another key than the TPM makes"
+            faults.append(f"{fault} from the template")
         except _NoKeyError as e:
             faults.append(f"it makes no {kind} EK ({e})")
     raise errors.Unavailable("TPM endorsement", "; ".join(faults))
@@ -168,9 +166,8 @@ def _certified(area: bytes, certificate: bytes) -> bool:
     """Return whether the certificate is for that key. Who signed it is the verifier's question."""
     try:
         certified = x509.load_der_x509_certificate(certificate).public_key()
-        return public_keys.encode(public_keys.load(tpm2.parse_public(area))) == public_keys.encode(
-            certified
-        )
+        key = public_keys.load(tpm2.parse_public(area))
+        return public_keys.encode(key) == public_keys.encode(certified)
     except (errors.InvalidMessage, ValueError):
         return False
 
@@ -196,7 +193,8 @@ def create_ak(tpm: Tpm, endorsement: Endorsement, kind: str) -> KeyBlob:
 
 def kind_of(blob: KeyBlob) -> str:
     """Return the kind of an AK, a name of ATTESTATION_TEMPLATES."""
-    return "rsa-2048" if isinstance(tpm2.parse_public(blob.public).key, tpm2.RsaKey) else "ecc-p256"
+    key = tpm2.parse_public(blob.public).key
+    return "rsa-2048" if isinstance(key, tpm2.RsaKey) else "ecc-p256"
 
 
 def load_ak(tpm: Tpm, endorsement: Endorsement, blob: KeyBlob) -> int:
@@ -234,11 +232,10 @@ class AttestationKey:
         """Return whether the quote is one of these values."""
         quote = tpm2.parse_quote(attest)
         try:
-            return hmac.compare_digest(
-                tpm2.pcr_digest(self.public.scheme_hash, quote.selection, pcrs), quote.pcr_digest
-            )
+            digest = tpm2.pcr_digest(self.public.scheme_hash, quote.selection, pcrs)
         except errors.InvalidMessage:
             return False
+        return hmac.compare_digest(digest, quote.pcr_digest)
 
     def activate(self, credential: bytes, encrypted_secret: bytes) -> bytes:
         """Return the secret that a verifier protected for this AK and the EK of its TPM.

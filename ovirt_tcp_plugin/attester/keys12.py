@@ -64,8 +64,7 @@ def read_certificate(tpm: Tpm12, owner: bytes) -> bytes:
 
 
 class IdentityKey:
-    """An identity key that is loaded when it is needed and stays so while the connection to the TPM
-    lives.
+    """An identity key, loaded when it is needed, and kept while the connection to the TPM lives.
 
     Args:
         area: TPM_KEY12 as the TPM made it.

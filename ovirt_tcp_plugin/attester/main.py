@@ -109,9 +109,7 @@ def run(config_dir: Path) -> None:
             retry_most_s=settings.verifier.retry_most,
             stop_flag=StopFlag(),
         )
-        signal.signal(signal.SIGHUP, lambda number, frame: agent.offer())
-        for number in (signal.SIGTERM, signal.SIGINT):
-            signal.signal(number, lambda number, frame: agent.stop())
+        _handle_signals(agent)
         name = settings.host.known_as
         log.info("running host=%s tpm=%s server=%s", name, settings.tpm.device, client.current)
         try:
@@ -121,6 +119,12 @@ def run(config_dir: Path) -> None:
                 ak.unload()
             client.close()
             log.info("stopped")
+
+
+def _handle_signals(agent: Agent) -> None:
+    signal.signal(signal.SIGHUP, lambda number, frame: agent.offer())
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda number, frame: agent.stop())
 
 
 @main.command("measure")
@@ -147,20 +151,30 @@ def measure_command(
     _log_to_stderr(logging.WARNING)
     settings = _load(config_dir)
     state = AgentState(settings.state.directory)
-    nonce = secrets.token_bytes(evidence.NONCE_SIZE)
-    indices = tuple(sorted(set(pcrs)))
     with host_tpm.connect(settings.tpm) as tpm:
-        challenge = evidence.Challenge(nonce, {bank or tpm.bank: indices}, 1000)
         ak = tpm.kept_key(state)
-        try:
-            measured = measure.measure(tpm, ak, challenge, settings.boot.sources)
-        finally:
-            with contextlib.suppress(errors.Error):
-                ak.unload()
+        selection = {bank or tpm.bank: tuple(sorted(set(pcrs)))}
+        measured = _measure(tpm, ak, selection, settings.boot.sources)
     if as_evidence:
         click.echo(json.dumps(evidence.encode(measured), indent=2))
     else:
         _describe(measured)
+
+
+def _measure(
+    tpm: measure.PcrReader,
+    ak: measure.QuotingKey,
+    selection: tpm2.Selection,
+    sources: measure.Sources,
+) -> evidence.Evidence:
+    """Return evidence for a challenge that nobody sent, and unload the key."""
+    nonce = secrets.token_bytes(evidence.NONCE_SIZE)
+    challenge = evidence.Challenge(nonce, selection, 1000)
+    try:
+        return measure.measure(tpm, ak, challenge, sources)
+    finally:
+        with contextlib.suppress(errors.Error):
+            ak.unload()
 
 
 @main.command()

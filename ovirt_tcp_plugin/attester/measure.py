@@ -142,8 +142,7 @@ def read_logs(sources: Sources) -> Mapping[str, bytes]:
 
 
 def read_log(kind: str, path: Path) -> Optional[bytes]:
-    """Return an event log as it is, None when there is none, it cannot be read, or it is too large
-    to be sent."""
+    """Return an event log as it is, None if there is none that can be sent."""
     try:
         with path.open("rb") as file:
             content = file.read(evidence.MAX_LOG_SIZE + 1)

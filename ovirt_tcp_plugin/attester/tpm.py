@@ -42,6 +42,8 @@ NV_AUTHREAD = 1 << 18
 # TPM_PT_NV_BUFFER_MAX is at least this on PC Client TPMs.
 NV_CHUNK = 512
 MAX_NV_SIZE = 8192
+TPM_CAP_HANDLES = 1
+MAX_HANDLES = 64
 # More rounds than PCRs: a TPM answers at least one value a round, or none at all.
 MAX_PCR_READS = tpm2.PCR_COUNT * tpm2.MAX_BANKS
 
@@ -120,40 +122,43 @@ class Tpm:
         return self.execute("TPM2_ReadPublic", 0x173, [handle]).sized(tpm2.MAX_PUBLIC_SIZE)
 
     def create_primary(self, hierarchy: int, template: bytes) -> tuple[int, bytes]:
-        """Return (handle, TPMT_PUBLIC) of the primary key of a template (TPM2_CreatePrimary,
-        24.1)."""
-        answer = self.execute(
-            "TPM2_CreatePrimary", 0x131, [hierarchy], [RS_PW], _creation(template)
-        )
+        """Return (handle, TPMT_PUBLIC) of the primary key of a template.
+
+        TPM2_CreatePrimary (24.1).
+        """
+        parameters = _creation(template)
+        answer = self.execute("TPM2_CreatePrimary", 0x131, [hierarchy], [RS_PW], parameters)
         handle = answer.u32()
         answer.u32()
         return handle, answer.sized(tpm2.MAX_PUBLIC_SIZE)
 
     def create(self, parent: int, session: int, template: bytes) -> tuple[bytes, bytes]:
         """Return (TPM2B_PRIVATE without length, TPMT_PUBLIC) of a new key (TPM2_Create, 12.1)."""
-        answer = self.execute("TPM2_Create", 0x153, [parent], [session], _creation(template))
+        parameters = _creation(template)
+        answer = self.execute("TPM2_Create", 0x153, [parent], [session], parameters)
         answer.u32()
-        return answer.sized(tpm2.MAX_PUBLIC_SIZE), answer.sized(tpm2.MAX_PUBLIC_SIZE)
+        private = answer.sized(tpm2.MAX_PUBLIC_SIZE)
+        return private, answer.sized(tpm2.MAX_PUBLIC_SIZE)
 
     def load(self, parent: int, session: int, private: bytes, public: bytes) -> int:
         """Return the handle of a loaded key (TPM2_Load, 12.2)."""
-        answer = self.execute(
-            "TPM2_Load", 0x157, [parent], [session], _sized(private) + _sized(public)
-        )
+        parameters = _sized(private) + _sized(public)
+        answer = self.execute("TPM2_Load", 0x157, [parent], [session], parameters)
         return answer.u32()
 
     def flush(self, handle: int) -> None:
         """Unload a key or session (TPM2_FlushContext, 28.4)."""
-        self.execute("TPM2_FlushContext", 0x165, parameters=struct.pack(">I", handle))
+        parameters = struct.pack(">I", handle)
+        self.execute("TPM2_FlushContext", 0x165, parameters=parameters)
 
     def activate_credential(
         self, ak: int, ek: int, ek_session: int, credential: bytes, secret: bytes
     ) -> bytes:
         """Return what the credential protects (TPM2_ActivateCredential, 12.5)."""
+        handles = [ak, ek]
+        sessions = [RS_PW, ek_session]
         parameters = _sized(credential) + _sized(secret)
-        answer = self.execute(
-            "TPM2_ActivateCredential", 0x147, [ak, ek], [RS_PW, ek_session], parameters
-        )
+        answer = self.execute("TPM2_ActivateCredential", 0x147, handles, sessions, parameters)
         answer.u32()
         return answer.sized(tpm2.MAX_DIGEST_SIZE)
 
@@ -203,8 +208,10 @@ class Tpm:
         own_scheme = struct.pack(">H", tpm2.ALG_NULL)
         parameters = _sized(qualifying_data) + own_scheme + tpm2.encode_selection(selection)
         answer = self.execute("TPM2_Quote", 0x158, [ak], [RS_PW], parameters)
-        quoted = TpmReader(answer.take(answer.u32()), "answer to TPM2_Quote")
-        return quoted.sized(tpm2.MAX_ATTEST_SIZE), quoted.take(quoted.left)
+        size = answer.u32()
+        quoted = TpmReader(answer.take(size), "answer to TPM2_Quote")
+        attest = quoted.sized(tpm2.MAX_ATTEST_SIZE)
+        return attest, quoted.take(quoted.left)
 
     def read_pcrs(self, selection: tpm2.Selection) -> tpm2.PcrValues:
         """Return the values of the selected PCRs (TPM2_PCR_Read, 22.4).
@@ -232,10 +239,10 @@ class Tpm:
         answer.u32()  # a counter of changes
         selected = tpm2.take_selection(answer)
         answer.u32()  # the number of values
-        return {
-            bank: {index: answer.sized(tpm2.MAX_DIGEST_SIZE) for index in indices}
-            for bank, indices in selected.items()
-        }
+        values = {}
+        for bank, indices in selected.items():
+            values[bank] = {index: answer.sized(tpm2.MAX_DIGEST_SIZE) for index in indices}
+        return values
 
     # Storage and capabilities
 
@@ -268,12 +275,12 @@ class Tpm:
 
     def handles(self, first: int) -> tuple[int, ...]:
         """Return the handles in use from `first` on, of its type (TPM2_GetCapability, 30.2)."""
-        answer = self.execute(
-            "TPM2_GetCapability", 0x17A, parameters=struct.pack(">III", 1, first, 64)
-        )
-        answer.u8()
-        answer.u32()
-        return tuple(answer.u32() for _ in range(min(answer.u32(), 64)))
+        parameters = struct.pack(">III", TPM_CAP_HANDLES, first, MAX_HANDLES)
+        answer = self.execute("TPM2_GetCapability", 0x17A, parameters=parameters)
+        answer.u8()  # whether there are more
+        answer.u32()  # the capability again
+        count = min(answer.u32(), MAX_HANDLES)
+        return tuple(answer.u32() for _ in range(count))
 
     def flush_leftovers(self) -> None:
         """Unload what an earlier connection left behind; only where no resource manager does so."""
@@ -290,7 +297,10 @@ class Tpm:
 
 def _creation(template: bytes) -> bytes:
     """Return the parameters of a creation with empty authorization, no outside data and no PCR."""
-    return _sized(_sized(b"") * 2) + _sized(template) + _sized(b"") + struct.pack(">I", 0)
+    sensitive = _sized(_sized(b"") * 2)
+    outside = _sized(b"")
+    no_pcr = struct.pack(">I", 0)
+    return sensitive + _sized(template) + outside + no_pcr
 
 
 def _without(selection: tpm2.Selection, read: tpm2.PcrValues) -> tpm2.Selection:

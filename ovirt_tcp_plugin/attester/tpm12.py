@@ -1,7 +1,8 @@
 # SPDX-FileCopyrightText: The ovirt_tcp_plugin developers
 # SPDX-License-Identifier: Apache-2.0
-"""The TPM 1.2 commands that an attester needs ("TPM Main Specification" 1.2 revision 116, Part 3),
-one method each.
+"""The TPM 1.2 commands that an attester needs, one method each.
+
+Source: "TPM Main Specification" 1.2 revision 116, Part 3.
 
 Authorizations are HMACs of a session (Part 1, 13). That of the SRK is taken to be well known, as
 `tpm_takeownership -z` leaves it, and keys made here need none. The HMACs of answers are not looked
@@ -118,12 +119,8 @@ class Tpm12:
             Tpm12Error: the TPM refused.
             Unavailable: it did not answer.
         """
-        digest = tpm12.sha1(struct.pack(">I", ordinal) + parameters)
-        handle_area = b"".join(struct.pack(">I", handle) for handle in handles)
-        authorizations = b"".join(session.authorize(digest) for session in sessions)
-        body = handle_area + parameters + authorizations
-        header = struct.pack(">HII", _TAGS[len(sessions)], HEADER_SIZE + len(body), ordinal)
-        answer = until_ready(self.transport, header + body, RC_AGAIN)
+        command = _command(ordinal, handles, parameters, sessions)
+        answer = until_ready(self.transport, command, RC_AGAIN)
         (rc,) = struct.unpack(">I", answer[6:HEADER_SIZE])
         if rc:
             self._give_up(sessions)
@@ -141,9 +138,8 @@ class Tpm12:
     def owner_session(self, secret: bytes) -> AuthorizationSession:
         """Return a session of the owner in which a new secret can be put in (TPM_OSAP, 18.2)."""
         odd = os.urandom(tpm12.DIGEST_SIZE)
-        answer = self.execute(
-            "TPM_OSAP", 0x0B, parameters=struct.pack(">HI", _ET_OWNER, KH_OWNER) + odd
-        )
+        parameters = struct.pack(">HI", _ET_OWNER, KH_OWNER) + odd
+        answer = self.execute("TPM_OSAP", 0x0B, parameters=parameters)
         handle = answer.u32()
         nonce = answer.take(tpm12.DIGEST_SIZE)
         shared = hmac.new(secret, answer.take(tpm12.DIGEST_SIZE) + odd, "sha1").digest()
@@ -163,9 +159,8 @@ class Tpm12:
         TPM_ReadPubek ends with ownership.
         """
         sessions = [self.plain_session(owner)]
-        answer = self.execute(
-            "TPM_OwnerReadInternalPub", 0x81, (), struct.pack(">I", KH_EK), sessions
-        )
+        parameters = struct.pack(">I", KH_EK)
+        answer = self.execute("TPM_OwnerReadInternalPub", 0x81, (), parameters, sessions)
         return answer.take(answer.left)
 
     def make_identity(self, owner: bytes, label_digest: bytes) -> tuple[bytes, bytes]:
@@ -190,8 +185,10 @@ class Tpm12:
         return tpm12.take_key(answer).area, _take_signature(answer)
 
     def activate_identity(self, owner: bytes, key: int, blob: bytes) -> bytes:
-        """Return the AES key in a blob that was encrypted for EK and identity key
-        (TPM_ActivateIdentity, 15.2)."""
+        """Return the AES key in a blob that was encrypted for EK and identity key.
+
+        TPM_ActivateIdentity (15.2).
+        """
         parameters = struct.pack(">I", len(blob)) + blob
         answer = self.execute(
             "TPM_ActivateIdentity", 0x7A, [key], parameters, [self.plain_session(owner)]
@@ -237,8 +234,10 @@ class Tpm12:
         return signed, _take_signature(answer)
 
     def quote2(self, key: int, external_data: bytes, indices: Sequence[int]) -> tuple[bytes, bytes]:
-        """Return (signed bytes, signature) in the form "QUT2", which names the PCRs itself
-        (TPM_Quote2, 16.5)."""
+        """Return (signed bytes, signature) in the form "QUT2", which names the PCRs itself.
+
+        TPM_Quote2 (16.5).
+        """
         parameters = external_data + tpm12.encode_selection(indices) + _NO_VERSION
         answer = self.execute("TPM_Quote2", 0x3E, [key], parameters)
         info = tpm12.take_pcr_info_short(answer).area
@@ -263,8 +262,10 @@ class Tpm12:
     # Storage
 
     def read_nv(self, owner: bytes, index: int, offset: int, size: int) -> bytes:
-        """Return `size` bytes of an NV area, which its maker left open to all or to the owner
-        (TPM_NV_ReadValue, 20.4)."""
+        """Return `size` bytes of an NV area, which its maker left open to all or to the owner.
+
+        TPM_NV_ReadValue (20.4).
+        """
         content = b""
         while len(content) < size:
             place = struct.pack(
@@ -309,3 +310,19 @@ def _take_signature(answer: TpmReader) -> bytes:
     if size > MAX_SIGNATURE_SIZE:
         raise answer.invalid(f"a signature of {size} bytes")
     return answer.take(size)
+
+
+def _command(
+    ordinal: int,
+    handles: Sequence[int],
+    parameters: bytes,
+    sessions: Sequence[AuthorizationSession],
+) -> bytes:
+    """Return a whole command (Part 3, 3); the sessions authorize ordinal and parameters."""
+    digest = tpm12.sha1(struct.pack(">I", ordinal) + parameters)
+    handle_area = b"".join(struct.pack(">I", handle) for handle in handles)
+    authorizations = b"".join(session.authorize(digest) for session in sessions)
+    body = handle_area + parameters + authorizations
+    tag = _TAGS[len(sessions)]
+    header = struct.pack(">HII", tag, HEADER_SIZE + len(body), ordinal)
+    return header + body

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import asyncio
 import dataclasses
+import functools
 import logging
 import secrets
 from collections.abc import Collection, Sequence
@@ -30,13 +31,11 @@ from ovirt_tcp_plugin.verifier.enrolment import TPM12_OFF, is_host_name
 from ovirt_tcp_plugin.verifier.evidence_intake import EvidenceIntake
 from ovirt_tcp_plugin.verifier.long_poll import LongPolls
 from ovirt_tcp_plugin.verifier.metrics import VerifierMetrics
-from ovirt_tcp_plugin.verifier.reference_values import (
-    ReferenceValueService,
-)
+from ovirt_tcp_plugin.verifier.reference_values import ReferenceValueService
 from ovirt_tcp_plugin.verifier.result_ages import ResultAges
 from ovirt_tcp_plugin.verifier.store import challenges, references, results
 from ovirt_tcp_plugin.verifier.store.database import Database
-from ovirt_tcp_plugin.verifier.store.hosts import EnrolledHost, HostState
+from ovirt_tcp_plugin.verifier.store.hosts import EnrolledHost, HostSnapshot
 from ovirt_tcp_plugin.verifier.store.results import Result, StoredResult
 
 log = logging.getLogger("verifier.attestation")
@@ -46,6 +45,16 @@ MAX_AGENT_WAIT_MS = 60_000
 NONCE_LIFETIME_MS = 15_000
 # How soon a question asked of one server reaches the agent on another.
 RELAY_INTERVAL_S = 0.25
+
+# Why there is no result.
+_NOT_ENROLLED = FindingCode.NOT_ENROLLED.finding("no host is enrolled under this name")
+_RECORD_UNREADABLE = FindingCode.RECORD_UNREADABLE.finding(
+    "the server's record of this host cannot be read"
+)
+_NO_ANSWER = FindingCode.NO_ANSWER.finding("the host's agent did not answer")
+_NOT_ATTESTED = FindingCode.NOT_ATTESTED.finding(
+    "the host is enrolled, but has sent no evidence yet"
+)
 
 
 class Attestation:
@@ -73,7 +82,7 @@ class Attestation:
     # For agents
 
     async def next_challenge(
-        self, state: HostState, boot_id: str, wait_ms: int
+        self, state: HostSnapshot, boot_id: str, wait_ms: int
     ) -> Optional[evidence.Challenge]:
         """Return a challenge as soon as somebody wants the host's evidence, None after `wait_ms`.
 
@@ -108,7 +117,7 @@ class Attestation:
         """End the host's long poll: its connection is gone."""
         self._long_polls.of(host_name).begin_poll()
 
-    def expects(self, state: HostState) -> bool:
+    def expects(self, state: HostSnapshot) -> bool:
         """Return whether a nonce is out for the host; without one no evidence is worth reading."""
         issued = state.challenge.nonce
         return issued is not None and self._clock.now_ms() < issued.end_ms
@@ -121,7 +130,7 @@ class Attestation:
         """End the nonce that is out: what came for it could not be read."""
         await self._database.write(lambda c: challenges.drop(c, host_name))
 
-    async def submit(self, state: HostState, reported: evidence.Evidence) -> AttestationResult:
+    async def submit(self, state: HostSnapshot, reported: evidence.Evidence) -> AttestationResult:
         """Appraise a host's evidence, keep the result and wake who waits for it.
 
         Raises:
@@ -151,9 +160,16 @@ class Attestation:
         deadline_ms = self._clock.now_ms() + wait_ms
         keys = list(dict.fromkeys(key_of(name) for name in names))
         last = await self._last([key for key in keys if is_host_name(key)])
-        stale = [key for key, result in last.items() if not self._will_do(key, result, max_age_ms)]
-        silent = await self._refresh(stale, last, deadline_ms) if stale else set()
-        answers = {key: self._answer(key, last, key in silent) for key in keys}
+        stale = []
+        for key, result in last.items():
+            if not self._will_do(key, result, max_age_ms):
+                stale.append(key)
+        silent: Collection[str] = ()
+        if stale:
+            silent = await self._refresh(stale, last, deadline_ms)
+        answers = {}
+        for key in keys:
+            answers[key] = self._answer(key, last, key in silent)
         return [_under_name(answers[key_of(name)], name) for name in names]
 
     async def last_results(self) -> list[AttestationResult]:
@@ -193,15 +209,23 @@ class Attestation:
 
     async def _relay_once(self) -> None:
         listening = self._long_polls.listening()
-        awaited = self._long_polls.awaited()
         if listening:
-            outstanding = await self._database.read(challenges.outstanding)
-            for name in set(outstanding).intersection(listening):
-                self._long_polls.of(name).want_challenge()
+            await self._relay_questions(listening)
+        awaited = self._long_polls.awaited()
         if awaited:
-            answered = await self._database.read(lambda c: challenges.answered(c, awaited))
-            for name, number in answered.items():
-                self._long_polls.of(name).settle(number)
+            await self._relay_answers(awaited)
+
+    async def _relay_questions(self, listening: Collection[str]) -> None:
+        """Challenge the hosts that somebody asked at another server."""
+        outstanding = await self._database.read(challenges.outstanding)
+        for name in set(outstanding).intersection(listening):
+            self._long_polls.of(name).want_challenge()
+
+    async def _relay_answers(self, awaited: Sequence[str]) -> None:
+        """Wake who waits here for an answer that came at another server."""
+        answered = await self._database.read(lambda c: challenges.answered(c, awaited))
+        for name, number in answered.items():
+            self._long_polls.of(name).settle(number)
 
     def _required(self, host: EnrolledHost) -> tpm2.Selection:
         return self._options.required_in(host.tpm.bank)
@@ -213,11 +237,9 @@ class Attestation:
         return IssuedNonce(challenge, host.name, now_ms, now_ms + NONCE_LIFETIME_MS)
 
     async def _last(self, names: Sequence[str]) -> dict[str, StoredResult]:
-        """Return the last results on the enrolled ones of these hosts, by today's reference
-        values."""
-        last, version = await self._database.read(
-            lambda c: (results.of_hosts(c, names), references.version(c))
-        )
+        """Return the last results on those that are enrolled, by today's reference values."""
+        work = functools.partial(_results_of, names=names)
+        last, version = await self._database.read(work)
         return await self._reference_values.reappraise(last, version)
 
     async def _refresh(
@@ -241,23 +263,19 @@ class Attestation:
 
     def _answer(self, name: str, last: dict[str, StoredResult], silent: bool) -> AttestationResult:
         if name not in last:
-            text = "no host is enrolled under this name"
-            return _unknown(name, FindingCode.NOT_ENROLLED.finding(text))
+            return _unknown(name, _NOT_ENROLLED)
         result = last[name]
         if isinstance(result, errors.InvalidMessage):
-            text = "the server's record of this host cannot be read"
-            return _unknown(name, FindingCode.RECORD_UNREADABLE.finding(text))
+            return _unknown(name, _RECORD_UNREADABLE)
         if result is not None and result.level is Level.UNTRUSTED:
             # Silence softens nothing, nor does a family that is not believed any more.
             return self._describe(name, result)
         if self._is_off(result):
             return _unknown(name, FindingCode.TPM12_OFF.finding(TPM12_OFF))
         if silent:
-            finding = FindingCode.NO_ANSWER.finding("the host's agent did not answer")
-            return AttestationResult(name, Level.TIMEOUT, (finding,))
+            return AttestationResult(name, Level.TIMEOUT, (_NO_ANSWER,))
         if result is None:
-            text = "the host is enrolled, but has sent no evidence yet"
-            return _unknown(name, FindingCode.NOT_ATTESTED.finding(text))
+            return _unknown(name, _NOT_ATTESTED)
         return self._describe(name, result)
 
     def _will_do(self, name: str, result: StoredResult, max_age_ms: Optional[int]) -> bool:
@@ -285,8 +303,7 @@ class Attestation:
             raise errors.Refused(FindingCode.TPM12_OFF.code, TPM12_OFF)
 
     def _is_off(self, result: StoredResult) -> bool:
-        """Return whether a result rests on a TPM that the administrator does not believe any
-        more."""
+        """Return whether a result rests on a TPM that is not believed any more."""
         return isinstance(result, Result) and not self._options.believes(result.tpm_family)
 
 
@@ -306,6 +323,12 @@ def _covers(result: StoredResult, boot_id: str) -> bool:
 
 def _all_results(connection: Connection) -> tuple[dict[str, StoredResult], int]:
     return results.of_all(connection), references.version(connection)
+
+
+def _results_of(
+    connection: Connection, names: Sequence[str]
+) -> tuple[dict[str, StoredResult], int]:
+    return results.of_hosts(connection, names), references.version(connection)
 
 
 def _void(connection: Connection, clock_id: str, before_ms: int) -> list[str]:

@@ -63,8 +63,10 @@ class Authority:
             InvalidConfig: it is missing or unreadable.
         """
         try:
-            certificate = x509.load_pem_x509_certificate((directory / "ca.pem").read_bytes())
-            key = serialization.load_pem_private_key((directory / "ca.key").read_bytes(), None)
+            certificate_pem = (directory / "ca.pem").read_bytes()
+            certificate = x509.load_pem_x509_certificate(certificate_pem)
+            key_pem = (directory / "ca.key").read_bytes()
+            key = serialization.load_pem_private_key(key_pem, None)
         except (OSError, ValueError) as e:
             fault = f"the authority cannot be read ({e}); `ovirt-tcp-verifier init` makes one"
             raise errors.InvalidConfig(str(directory), [fault]) from e
@@ -78,22 +80,24 @@ class Authority:
         return self.certificate.public_bytes(serialization.Encoding.PEM)
 
     def derive(self, purpose: bytes) -> bytes:
-        """Return a secret of 32 bytes, as hex, that whoever holds this authority's key can derive
-        (RFC 5869)."""
+        """Return a secret that whoever holds this authority's key can derive (RFC 5869).
+
+        32 bytes as hex.
+        """
         private = self._key.private_numbers().private_value.to_bytes(32, "big")
-        return HKDF(hashes.SHA256(), 32, None, purpose).derive(private).hex().encode("ascii")
+        derivation = HKDF(hashes.SHA256(), 32, None, purpose)
+        return derivation.derive(private).hex().encode("ascii")
 
     def issue_server(
         self, names: Sequence[str], now: datetime.datetime
     ) -> tuple[bytes, ec.EllipticCurvePrivateKey]:
-        """Return (certificate PEM, key) of a server that is reached by these DNS names and
-        addresses."""
+        """Return (certificate PEM, key) of a server that these DNS names and addresses reach."""
         key = ec.generate_private_key(ec.SECP256R1())
         alternatives = x509.SubjectAlternativeName([_alternative(name) for name in names])
-        builder = self._leaf(
-            _name(names[0]), key.public_key(), now, SERVER_LIFETIME, ExtendedKeyUsageOID.SERVER_AUTH
-        )
-        certificate = builder.add_extension(alternatives, False).sign(self._key, hashes.SHA256())
+        usage = ExtendedKeyUsageOID.SERVER_AUTH
+        builder = self._leaf(_name(names[0]), key.public_key(), now, SERVER_LIFETIME, usage)
+        builder = builder.add_extension(alternatives, critical=False)
+        certificate = builder.sign(self._key, hashes.SHA256())
         return certificate.public_bytes(serialization.Encoding.PEM), key
 
     def issue_agent(
@@ -122,12 +126,10 @@ class Authority:
         Source: TCG "AK Certificate Profile" (EKU tcg-kp-AIKCertificate). The subject's serial
         number is the SHA-256 of the EK, hex, so that the chip is named, too.
         """
-        subject = x509.Name(
-            [*_name(host_name), x509.NameAttribute(NameOID.SERIAL_NUMBER, ek_digest)]
-        )
-        return self._leaf(subject, ak, now, AK_LIFETIME, AK_CERTIFICATE_USAGE).sign(
-            self._key, hashes.SHA256()
-        )
+        chip = x509.NameAttribute(NameOID.SERIAL_NUMBER, ek_digest)
+        subject = x509.Name([*_name(host_name), chip])
+        builder = self._leaf(subject, ak, now, AK_LIFETIME, AK_CERTIFICATE_USAGE)
+        return builder.sign(self._key, hashes.SHA256())
 
     def _leaf(
         self,
@@ -138,12 +140,13 @@ class Authority:
         usage: x509.ObjectIdentifier,
     ) -> x509.CertificateBuilder:
         builder = _builder(subject, self.certificate.subject, key, now, lifetime)
-        builder = builder.add_extension(x509.BasicConstraints(ca=False, path_length=None), True)
-        builder = builder.add_extension(_key_usage(certificates=False), True)
+        constraints = x509.BasicConstraints(ca=False, path_length=None)
         # Strict path checks (Python 3.13's default) demand it: RFC 5280, 4.2.1.1.
         issuer = x509.AuthorityKeyIdentifier.from_issuer_public_key(self._key.public_key())
-        builder = builder.add_extension(issuer, False)
-        return builder.add_extension(x509.ExtendedKeyUsage([usage]), False)
+        builder = builder.add_extension(constraints, critical=True)
+        builder = builder.add_extension(_key_usage(certificates=False), critical=True)
+        builder = builder.add_extension(issuer, critical=False)
+        return builder.add_extension(x509.ExtendedKeyUsage([usage]), critical=False)
 
 
 def _self_signed(key: ec.EllipticCurvePrivateKey, now: datetime.datetime) -> x509.Certificate:
@@ -198,7 +201,8 @@ def write_private(path: Path, content: bytes, mode: int) -> None:
 def _name(common_name: str) -> x509.Name:
     # A common name holds 64 characters (RFC 5280, A.1); the store knows certificates by their
     # digest, not by it.
-    return x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, common_name[:64])])
+    attribute = x509.NameAttribute(NameOID.COMMON_NAME, common_name[:64])
+    return x509.Name([attribute])
 
 
 def _alternative(name: str) -> Union[x509.DNSName, x509.IPAddress]:

@@ -81,13 +81,12 @@ def check_ek_certificate(
         raise errors.Refused("ek_certificate_malformed", "the EK certificate cannot be read") from e
     check_path(for_openssl, authorities, now)
     if EK_CERTIFICATE_USAGE not in usages:
-        raise errors.Refused(
-            "ek_usage", "the certificate is not one of an endorsement key (EKU 2.23.133.8.1)"
-        )
-    if not hmac.compare_digest(certified_key, public_keys.encode(public_keys.load(ek))):
-        raise errors.Refused(
-            "ek_key_differs", "the EK certificate is for another key than the one presented"
-        )
+        reason = "the certificate is not one of an endorsement key (EKU 2.23.133.8.1)"
+        raise errors.Refused("ek_usage", reason)
+    presented_key = public_keys.encode(public_keys.load(ek))
+    if not hmac.compare_digest(certified_key, presented_key):
+        reason = "the EK certificate is for another key than the one presented"
+        raise errors.Refused("ek_key_differs", reason)
 
 
 def check_ek(ek: tpm2.Public) -> None:
@@ -97,13 +96,11 @@ def check_ek(ek: tpm2.Public) -> None:
         Refused: ek_attributes.
     """
     if ek.attributes & _EK_REQUIRED != _EK_REQUIRED or ek.attributes & tpm2.SIGN:
-        raise errors.Refused(
-            "ek_attributes", "the EK is not a restricted decryption key fixed in its TPM"
-        )
+        reason = "the EK is not a restricted decryption key fixed in its TPM"
+        raise errors.Refused("ek_attributes", reason)
     if ek.name_hash not in _NAME_HASHES or not ek.symmetric_bits:
-        raise errors.Refused(
-            "ek_attributes", "the EK's name hash or symmetric algorithm is too weak"
-        )
+        reason = "the EK's name hash or symmetric algorithm is too weak"
+        raise errors.Refused("ek_attributes", reason)
 
 
 def check_ak(ak: tpm2.Public) -> None:
@@ -165,8 +162,10 @@ def _protect(ek: tpm2.Public, ak_name: bytes, secret: bytes, seed: bytes) -> byt
     key = _kdfa(ek.name_hash, seed, b"STORAGE\0", ak_name, ek.symmetric_bits)
     encryptor = Cipher(algorithms.AES(key), CFB(bytes(16))).encryptor()
     identity = encryptor.update(_tpm2b(secret)) + encryptor.finalize()
-    hmac_key = _kdfa(ek.name_hash, seed, b"INTEGRITY\0", b"", tpm2.DIGEST_SIZES[ek.name_hash] * 8)
-    return _tpm2b(hmac.new(hmac_key, identity + ak_name, ek.name_hash).digest()) + identity
+    hash_bits = tpm2.DIGEST_SIZES[ek.name_hash] * 8
+    hmac_key = _kdfa(ek.name_hash, seed, b"INTEGRITY\0", b"", hash_bits)
+    outer = hmac.new(hmac_key, identity + ak_name, ek.name_hash).digest()
+    return _tpm2b(outer) + identity
 
 
 def _share_seed(ek: tpm2.Public, public: ec.EllipticCurvePublicKey) -> tuple[bytes, bytes]:
@@ -196,7 +195,8 @@ def _kdfa(hash_name: str, key: bytes, label: bytes, context: bytes, bits: int) -
 
 def _kdfe(hash_name: str, shared: bytes, label: bytes, parties: bytes) -> bytes:
     """Return one digest's worth of key from an ECDH secret (Part 1, 11.4.10.3)."""
-    return hashlib.new(hash_name, struct.pack(">I", 1) + shared + label + parties).digest()
+    counter = struct.pack(">I", 1)
+    return hashlib.new(hash_name, counter + shared + label + parties).digest()
 
 
 def _tpm2b(value: bytes) -> bytes:
@@ -206,8 +206,7 @@ def _tpm2b(value: bytes) -> bytes:
 def check_path(
     certificate: crypto.X509, authorities: Iterable[crypto.X509], now: datetime.datetime
 ) -> None:
-    """Return if OpenSSL finds a path from the certificate to a root among the authorities, valid at
-    `now`.
+    """Return if OpenSSL finds a path to a root among the authorities, valid at `now`.
 
     Raises:
         Refused: ek_untrusted; ek_expired when that is all that is wrong with it, as far as OpenSSL
@@ -231,7 +230,8 @@ def extended_usages(certificate: x509.Certificate) -> Collection[x509.ObjectIden
 
     Raises one of `public_keys.UNREADABLE` when there are none.
     """
-    return list(certificate.extensions.get_extension_for_class(x509.ExtendedKeyUsage).value)
+    extension = certificate.extensions.get_extension_for_class(x509.ExtendedKeyUsage)
+    return list(extension.value)
 
 
 def load_authorities(pem: bytes) -> list[crypto.X509]:

@@ -64,25 +64,24 @@ def check_identity(key: tpm12.Key, label_digest: bytes, binding: bytes) -> None:
         Refused: ak_unrestricted, ak_attributes, ak_scheme or ak_binding.
     """
     if key.usage != tpm12.USAGE_IDENTITY:
-        raise errors.Refused(
-            "ak_unrestricted",
-            "the AK is not an identity key: it would sign quotes that no TPM made",
-        )
+        reason = "the AK is not an identity key: it would sign quotes that no TPM made"
+        raise errors.Refused("ak_unrestricted", reason)
     if key.flags & tpm12.MIGRATABLE:
         raise errors.Refused("ak_attributes", "the AK is not fixed in its TPM")
     if key.public.signature_scheme != tpm12.SS_RSASSA_SHA1:
-        raise errors.Refused(
-            "ak_scheme", "the AK must sign by RSASSA with SHA-1, as each TPM 1.2 quotes"
-        )
-    if not quote12.verify(key.public, tpm12.identity_contents(label_digest, key.public), binding):
+        reason = "the AK must sign by RSASSA with SHA-1, as each TPM 1.2 quotes"
+        raise errors.Refused("ak_scheme", reason)
+    contents = tpm12.identity_contents(label_digest, key.public)
+    if not quote12.verify(key.public, contents, binding):
         raise errors.Refused("ak_binding", "the AK was not made for this enrolment")
 
 
 def make_credential(
     ek: tpm12.PublicKey, ak: tpm12.PublicKey, secret: bytes, seed: bytes
 ) -> tuple[bytes, bytes]:
-    """Return (TPM_SYM_CA_ATTESTATION, encrypted TPM_ASYM_CA_CONTENTS) for the TPM with this EK
-    *and* this AK.
+    """Return what only the TPM with this EK *and* this AK can read.
+
+    (TPM_SYM_CA_ATTESTATION, encrypted TPM_ASYM_CA_CONTENTS).
 
     Args:
         secret: what only it shall read.
@@ -93,15 +92,20 @@ def make_credential(
         raise ValueError(f"the seed has not {SEED_SIZE} bytes")
     aes_key = seed[: tpm12.AES_SIZE]
     initial = seed[tpm12.AES_SIZE :]
-    padder = block_padding.PKCS7(tpm12.AES_SIZE * 8).padder()
-    encryptor = Cipher(algorithms.AES(aes_key), modes.CBC(initial)).encryptor()
-    encrypted = encryptor.update(padder.update(secret) + padder.finalize()) + encryptor.finalize()
+    encrypted = _encrypt(aes_key, initial, secret)
     sha1 = hashes.SHA1()  # noqa: S303 - as padding it need not resist collisions
     oaep = padding.OAEP(padding.MGF1(sha1), sha1, _OAEP_LABEL)
-    contents = public_keys.load_rsa(ek.key).encrypt(
-        tpm12.encode_asym_ca_contents(aes_key, ak), oaep
-    )
-    return tpm12.encode_attestation(initial, encrypted), contents
+    contents = tpm12.encode_asym_ca_contents(aes_key, ak)
+    encrypted_contents = public_keys.load_rsa(ek.key).encrypt(contents, oaep)
+    return tpm12.encode_attestation(initial, encrypted), encrypted_contents
+
+
+def _encrypt(key: bytes, initial: bytes, secret: bytes) -> bytes:
+    """Return the secret by AES-CBC with PKCS #7 padding."""
+    padder = block_padding.PKCS7(tpm12.AES_SIZE * 8).padder()
+    padded = padder.update(secret) + padder.finalize()
+    encryptor = Cipher(algorithms.AES(key), modes.CBC(initial)).encryptor()
+    return encryptor.update(padded) + encryptor.finalize()
 
 
 def check_ek_certificate(
@@ -135,18 +139,16 @@ def check_ek_certificate(
         raise errors.Refused("ek_certificate_malformed", "the EK certificate cannot be read") from e
     _check_life(parsed, now)
     if issuer is None:
-        raise errors.Refused(
-            "ek_untrusted", "no EK authority vouches for this TPM: none has signed its certificate"
-        )
+        reason = "no EK authority vouches for this TPM: none has signed its certificate"
+        raise errors.Refused("ek_untrusted", reason)
     endorsement.check_path(issuer, known, now)
     if endorsement.EK_CERTIFICATE_USAGE not in usages:
-        raise errors.Refused(
-            "ek_usage", "the certificate is not one of an endorsement key (EKU 2.23.133.8.1)"
-        )
-    if certified.public_numbers() != public_keys.load_rsa(ek.key).public_numbers():
-        raise errors.Refused(
-            "ek_key_differs", "the EK certificate is for another key than the one presented"
-        )
+        reason = "the certificate is not one of an endorsement key (EKU 2.23.133.8.1)"
+        raise errors.Refused("ek_usage", reason)
+    presented = public_keys.load_rsa(ek.key)
+    if certified.public_numbers() != presented.public_numbers():
+        reason = "the EK certificate is for another key than the one presented"
+        raise errors.Refused("ek_key_differs", reason)
 
 
 def certified_key(tbs: bytes) -> rsa.RSAPublicKey:
@@ -173,8 +175,10 @@ def certified_key(tbs: bytes) -> rsa.RSAPublicKey:
 def _issuer(
     certificate: x509.Certificate, authorities: Iterable[crypto.X509]
 ) -> Optional[crypto.X509]:
-    """Return the authority that signed the certificate and may sign certificates at all, None if
-    there is none."""
+    """Return the authority that signed the certificate, None if there is none.
+
+    It must be one that may sign certificates at all.
+    """
     for authority in authorities:
         candidate = authority.to_cryptography()
         if (
@@ -197,8 +201,10 @@ def _is_authority(certificate: x509.Certificate) -> bool:
 
 
 def _signed(certificate: x509.Certificate, authority: x509.Certificate) -> bool:
-    """Return whether the authority signed the certificate, by RSASSA-PKCS1-v1_5 as all vendors did
-    at that time."""
+    """Return whether the authority signed the certificate.
+
+    By RSASSA-PKCS1-v1_5, as all vendors did at that time.
+    """
     key = authority.public_key()
     algorithm = certificate.signature_hash_algorithm
     if not isinstance(key, rsa.RSAPublicKey) or algorithm is None:

@@ -97,16 +97,13 @@ class EnrolmentService:
         candidate = FAMILIES[request.family].candidate(request)
         endorsed_by = await self._endorse(request, candidate)
         candidate.check_ak()
-        ek_digest = public_keys.digest(candidate.tpm.ek)
-        bound = await self._database.read(lambda c: hosts.bound(c, name, ek_digest))
-        hosts.check_binding(bound, name, ek_digest)
+        await self._check_binding(name, candidate)
         secret = secrets.token_bytes(enrolment.SECRET_SIZE)
         protected = candidate.protect(secret, secrets.token_bytes)
         self._forget_old(request.token)
-        identifier = secrets.token_hex(16)
         end_ms = self._clock.now_ms() + PROOF_WITHIN_MS
-        pending = _Pending(request, token, candidate, endorsed_by, secret, end_ms)
-        self._pending[identifier] = pending
+        identifier = secrets.token_hex(16)
+        self._pending[identifier] = _Pending(request, token, candidate, endorsed_by, secret, end_ms)
         return enrolment.CredentialChallenge(
             identifier, protected.credential, protected.encrypted_secret
         )
@@ -118,10 +115,7 @@ class EnrolmentService:
             Refused: enrolment_unknown, bad_proof, token_unknown, ek_in_use or name_in_use.
             InvalidMessage: the certificate request is not good.
         """
-        pending = self._pending.pop(proof.enrolment, None)
-        if pending is None or self._clock.now_ms() >= pending.end_ms:
-            reason = "no such enrolment is pending, or it took too long: start again"
-            raise errors.Refused("enrolment_unknown", reason)
+        pending = self._take_pending(proof.enrolment)
         _check_proof(proof, pending)
         now = self._clock.wall()
         tpm = pending.candidate.tpm
@@ -130,7 +124,8 @@ class EnrolmentService:
         await self._database.write(lambda c: hosts.enrol(c, pending.request.token, host))
         digest = host.ek_digest
         log.info("enrolled host=%s ek=%s endorsed_by=%s", host.name, digest, host.endorsed_by)
-        ak_certificate = self._authority.issue_ak(host.name, public_keys.load(tpm.ak), digest, now)
+        ak = public_keys.load(tpm.ak)
+        ak_certificate = self._authority.issue_ak(host.name, ak, digest, now)
         return enrolment.EnrolmentReply(_pem(certificate), _pem(ak_certificate))
 
     async def renew(self, host: EnrolledHost, certificate_request: bytes) -> str:
@@ -147,6 +142,24 @@ class EnrolmentService:
         await self._database.write(lambda c: hosts.renew(c, host.name, old, new))
         log.info("renewed host=%s", host.name)
         return _pem(certificate)
+
+    async def _check_binding(self, name: str, candidate: Candidate) -> None:
+        """Return if neither name nor EK is bound otherwise. Raises Refused."""
+        digest = public_keys.digest(candidate.tpm.ek)
+        bound = await self._database.read(lambda c: hosts.bound(c, name, digest))
+        hosts.check_binding(bound, name, digest)
+
+    def _take_pending(self, identifier: str) -> _Pending:
+        """Return an enrolment, of which no other proof will be taken.
+
+        Raises:
+            Refused: enrolment_unknown.
+        """
+        pending = self._pending.pop(identifier, None)
+        if pending is None or self._clock.now_ms() >= pending.end_ms:
+            reason = "no such enrolment is pending, or it took too long: start again"
+            raise errors.Refused("enrolment_unknown", reason)
+        return pending
 
     async def _check_token(self, request: enrolment.EnrolmentRequest) -> Token:
         """Return the token of a request. Raises Refused: token_unknown, token_ended."""
@@ -188,11 +201,9 @@ class EnrolmentService:
     def _forget_old(self, token: str) -> None:
         """Make room: for what took too long, and for what the same token began before."""
         now_ms = self._clock.now_ms()
-        self._pending = {
-            identifier: pending
-            for identifier, pending in self._pending.items()
-            if now_ms < pending.end_ms and pending.request.token != token
-        }
+        for identifier, pending in list(self._pending.items()):
+            if pending.end_ms <= now_ms or pending.request.token == token:
+                del self._pending[identifier]
         if len(self._pending) >= MAX_PENDING:
             raise errors.Refused("busy", "too many enrolments are pending, try again in a minute")
 
@@ -212,9 +223,8 @@ def check_host_name(name: str) -> None:
         Refused: host_name.
     """
     if not is_host_name(name):
-        raise errors.Refused(
-            "host_name", "a host name is a DNS name or address in lower case, up to 255 characters"
-        )
+        reason = "a host name is a DNS name or address in lower case, up to 255 characters"
+        raise errors.Refused("host_name", reason)
 
 
 def _enrolled(pending: _Pending, certificate: x509.Certificate) -> EnrolledHost:

@@ -34,7 +34,7 @@ from ovirt_tcp_plugin.verifier.reference_values import (
 )
 from ovirt_tcp_plugin.verifier.store import challenges, results
 from ovirt_tcp_plugin.verifier.store.database import Database
-from ovirt_tcp_plugin.verifier.store.hosts import EnrolledHost, HostState
+from ovirt_tcp_plugin.verifier.store.hosts import EnrolledHost, HostSnapshot
 from ovirt_tcp_plugin.verifier.store.results import Result
 
 log = logging.getLogger("verifier.attestation")
@@ -59,7 +59,7 @@ class EvidenceIntake:
         self._clock = clock
         self._long_polls = long_polls
 
-    async def take(self, state: HostState, reported: evidence.Evidence) -> Result:
+    async def take(self, state: HostSnapshot, reported: evidence.Evidence) -> Result:
         """Appraise a host's evidence, keep the result and return it.
 
         Args:
@@ -79,12 +79,17 @@ class EvidenceIntake:
             raise errors.Refused(outcome.finding.code, outcome.finding.text)
         born_ms = self._clock.now_ms() if issued is None else issued.born_ms
         fresh = self._new_result(state, outcome, version, born_ms)
+        await self._keep(host, reported.nonce, fresh, outcome)
+        return fresh
+
+    async def _keep(
+        self, host: EnrolledHost, nonce: bytes, fresh: Result, outcome: Appraised
+    ) -> None:
         proven = measured.encode(outcome.measured)
-        await self._database.write(lambda c: _keep(c, host, reported.nonce, fresh, proven))
+        await self._database.write(lambda c: _answer(c, host, nonce, fresh, proven))
         self._metrics.appraised(fresh.level)
         codes = ",".join(finding.code for finding in outcome.findings)
         log.info("appraised host=%s level=%s findings=%s", host.name, fresh.level.value, codes)
-        return fresh
 
     async def _discard(self, host: EnrolledHost, nonce: bytes, finding: Finding) -> None:
         """Take the nonce back: what came for it proved nothing."""
@@ -92,7 +97,7 @@ class EvidenceIntake:
         self._metrics.discarded(finding.code)
         await self._database.write(lambda c: challenges.take(c, host.name, nonce))
 
-    def _issued(self, state: HostState) -> Optional[IssuedNonce]:
+    def _issued(self, state: HostSnapshot) -> Optional[IssuedNonce]:
         """Return the nonce that is out, None if it is of another clock or of another profile."""
         issued = state.challenge.nonce
         if issued is None or state.challenge.clock_id != self._clock.boot_id:
@@ -103,7 +108,7 @@ class EvidenceIntake:
 
     def _appraise(
         self,
-        state: HostState,
+        state: HostSnapshot,
         reported: evidence.Evidence,
         issued: Optional[IssuedNonce],
         version: ReferenceVersion,
@@ -125,7 +130,7 @@ class EvidenceIntake:
         return outcome
 
     def _new_result(
-        self, state: HostState, outcome: Appraised, version: ReferenceVersion, born_ms: int
+        self, state: HostSnapshot, outcome: Appraised, version: ReferenceVersion, born_ms: int
     ) -> Result:
         host = state.host
         last = results.readable(state.result)
@@ -167,7 +172,7 @@ def _baseline(previous: Optional[BootCounters], outcome: Appraised) -> BootCount
     return previous if previous is not None and failed else outcome.boot
 
 
-def _keep(
+def _answer(
     connection: Connection, host: EnrolledHost, nonce: bytes, fresh: Result, proven: str
 ) -> None:
     """Take the nonce back and keep the result, both or neither.

@@ -42,7 +42,7 @@ class LongPoll:
     """
 
     def __init__(self) -> None:
-        self.wanted = False
+        self.challenge_due = False
         self.poll = 0
         self.listening = False
         self.last_issue_ms = -MIN_CHALLENGE_INTERVAL_MS
@@ -52,7 +52,7 @@ class LongPoll:
 
     def want_challenge(self) -> None:
         """Have the host challenged as soon as it listens."""
-        self.wanted = True
+        self.challenge_due = True
         self._wake.set()
 
     def begin_poll(self) -> int:
@@ -71,13 +71,13 @@ class LongPoll:
         try:
             while poll == self.poll:
                 now_ms = clock.now_ms()
-                if self.wanted and now_ms >= self._ready_ms:
-                    self.wanted = False
+                if self.challenge_due and now_ms >= self._ready_ms:
+                    self.challenge_due = False
                     self.last_issue_ms = now_ms
                     return True
                 if now_ms >= end_ms:
                     return False
-                wake_ms = min(end_ms, self._ready_ms) if self.wanted else end_ms
+                wake_ms = min(end_ms, self._ready_ms) if self.challenge_due else end_ms
                 self._wake.clear()
                 await _within(self._wake.wait(), wake_ms - now_ms)
             return False

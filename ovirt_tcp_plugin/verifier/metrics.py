@@ -40,6 +40,15 @@ class VerifierMetrics:
         self._number = number
         self._shared_metrics = shared_metrics
         self._registry = CollectorRegistry()
+        self._count_events()
+        self._show_states()
+        # Looked up some ten times for each report: the library does so under a lock, and makes
+        # texts of what is one.
+        self._store_of = functools.lru_cache(maxsize=None)(self._store.labels)
+        self._requests_of = functools.lru_cache(maxsize=None)(self._requests.labels)
+
+    def _count_events(self) -> None:
+        """Make what only grows."""
         self._appraised = self._counter(
             "appraised", "Evidence that was appraised, by level.", "level"
         )
@@ -55,6 +64,9 @@ class VerifierMetrics:
             buckets=_STORE_BUCKETS,
             registry=self._registry,
         )
+
+    def _show_states(self) -> None:
+        """Make what grows and falls."""
         self._hosts = self._gauge("hosts", "Enrolled hosts, by level of the last result.", "level")
         self._unreadable = self._gauge("unreadable_records", "Hosts whose record is corrupt.")
         self._unreadable_sets = self._gauge(
@@ -64,10 +76,6 @@ class VerifierMetrics:
         self._connections = self._gauge(
             "connections", "Open ones, by a known caller or not.", "known"
         )
-        # Looked up some ten times for each report: the library does so under a lock, and makes
-        # texts of what is one.
-        self._store_of = functools.lru_cache(maxsize=None)(self._store.labels)
-        self._requests_of = functools.lru_cache(maxsize=None)(self._requests.labels)
 
     def _counter(self, name: str, text: str, *labels: str) -> Counter:
         return Counter(_PREFIX + name, text, labels, registry=self._registry)
@@ -115,7 +123,8 @@ class VerifierMetrics:
             return generate_latest(self._registry)
         texts = self._shared_metrics.others(self._number)
         whole = CollectorRegistry()
-        whole.register(_Sum(self._registry, [json.loads(text) for text in texts if text]))
+        others = [json.loads(text) for text in texts if text]
+        whole.register(_Sum(self._registry, others))
         return generate_latest(whole)
 
     async def keep_telling(self, connections: Callable[[], Mapping[str, int]]) -> None:
@@ -129,9 +138,11 @@ class VerifierMetrics:
         for level in Level:
             self._hosts.labels(level.value).set(levels[level])
         self._unreadable.set(sum(_is_unreadable(host) for host in hosts))
-        trusted = [host for host in hosts if host.level is Level.TRUSTED]
-        ages_ms = [host.age_ms for host in trusted if host.age_ms is not None]
-        self._oldest.set(max(ages_ms, default=0) / 1000)
+        oldest_ms = 0
+        for host in hosts:
+            if host.level is Level.TRUSTED and host.age_ms is not None:
+                oldest_ms = max(oldest_ms, host.age_ms)
+        self._oldest.set(oldest_ms / 1000)
 
     def _tell(self, connections: Mapping[str, int]) -> None:
         for known, count in connections.items():
@@ -163,19 +174,23 @@ class _Sum:
             yield self._sum(metric) if _is_of_process(metric) else metric
 
     def _sum(self, metric: Metric) -> Metric:
+        whole = Metric(metric.name, metric.documentation, metric.type)
+        for (name, pairs), counted in self._values(metric).items():
+            # The moment at which counting began is the first of all.
+            value = min(counted) if name.endswith("_created") else sum(counted)
+            whole.add_sample(name, dict(pairs), value)
+        return whole
+
+    def _values(self, metric: Metric) -> Mapping[_Key, Sequence[float]]:
+        """Return the value of each sample, here and in the other processes."""
         values: dict[_Key, list[float]] = collections.defaultdict(list)
         for sample in metric.samples:
             values[_key(sample)].append(sample.value)
         for samples in self._others:
             for name, labels, value in samples.get(metric.name, []):
-                key = (name, tuple((label, text) for label, text in labels))
-                values[key].append(value)
-        whole = Metric(metric.name, metric.documentation, metric.type)
-        for (name, pairs), counted in values.items():
-            # The moment at which counting began is the first of all.
-            value = min(counted) if name.endswith("_created") else sum(counted)
-            whole.add_sample(name, dict(pairs), value)
-        return whole
+                pairs = tuple((label, text) for label, text in labels)
+                values[name, pairs].append(value)
+        return values
 
 
 def _is_of_process(metric: Metric) -> bool:

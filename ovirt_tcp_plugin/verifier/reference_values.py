@@ -89,14 +89,16 @@ class ReferenceValueService:
         """
         if self._newest is None or self._newest.number < number:
             stored = await self._database.read(references.load)
+            criteria = _arrange(stored.sets)
             self._newest = ReferenceVersion(
-                stored.version, stored.sets, stored.unreadable, _arrange(stored.sets)
+                stored.version, stored.sets, stored.unreadable, criteria
             )
         return self._newest
 
     async def newest(self) -> ReferenceVersion:
         """Return the reference values as they are now. Raises Unavailable."""
-        return await self.at(await self._database.read(references.version))
+        number = await self._database.read(references.version)
+        return await self.at(number)
 
     async def reappraise(
         self, stored: Mapping[str, StoredResult], number: int
@@ -110,11 +112,10 @@ class ReferenceValueService:
         Raises:
             Unavailable: the store does not answer.
         """
-        outdated = {
-            name: result
-            for name, result in _readable(stored).items()
-            if result.reference_version < number
-        }
+        outdated = {}
+        for name, result in _readable(stored).items():
+            if result.reference_version < number:
+                outdated[name] = result
         current = dict(stored)
         if not outdated:
             return current
@@ -212,10 +213,11 @@ class ReferenceValueService:
         self, names: Sequence[str], known: Mapping[str, Result], version: ReferenceVersion
     ) -> dict[str, StoredResult]:
         texts = await self._database.read(lambda c: results.measured(c, names))
-        return {
-            name: self._reappraise_host(name, known[name], texts.get(name, ""), version)
-            for name in names
-        }
+        judged = {}
+        for name in names:
+            text = texts.get(name, "")
+            judged[name] = self._reappraise_host(name, known[name], text, version)
+        return judged
 
     def _reappraise_host(
         self, name: str, old: Result, text: str, version: ReferenceVersion
@@ -254,9 +256,7 @@ class ReferenceValueService:
 
 
 def excuse(conclusion: Conclusion, version: ReferenceVersion, by_name: bool) -> Conclusion:
-    """Return what follows where a corrupt set of reference values may have decided.
-
-    Then nothing is known.
+    """Return the conclusion; where a corrupt set may have decided, that nothing is known.
 
     A bad row in the server's own store takes no host out, but it lets none in either: a host that
     is not named by a set may have been by the corrupt one, and then the sets for all are not for
@@ -265,22 +265,23 @@ def excuse(conclusion: Conclusion, version: ReferenceVersion, by_name: bool) -> 
     Args:
         by_name: whether a set that can be read names the host.
     """
+    if not version.unreadable:
+        return conclusion
     level, findings = conclusion
-    if version.unreadable and level is Level.UNTRUSTED and all(map(_rests_on_values, findings)):
+    if level is Level.UNTRUSTED and all(map(_rests_on_values, findings)):
         return Conclusion(Level.UNKNOWN, (UNREADABLE, *findings))
-    for_some_hosts = any(
-        name.startswith(reference_values.MLE_PREFIX) for name in version.unreadable
-    )
-    if level is Level.TRUSTED and not by_name and for_some_hosts:
+    if level is Level.TRUSTED and not by_name and any(map(_is_mle, version.unreadable)):
         return Conclusion(Level.UNKNOWN, (UNREADABLE,))
     return conclusion
 
 
-def _rests_on_values(finding: Finding) -> bool:
-    """Return whether a finding rests on reference values.
+def _is_mle(name: str) -> bool:
+    """Return whether a set is for some hosts only."""
+    return name.startswith(reference_values.MLE_PREFIX)
 
-    That nothing was launched rests on none.
-    """
+
+def _rests_on_values(finding: Finding) -> bool:
+    """Return whether a finding rests on reference values; that nothing was launched does not."""
     if finding.code == FindingCode.NO_LAUNCH.code:
         return False
     return finding.check == CheckNumber.REFERENCE_VALUES
@@ -325,7 +326,10 @@ def _arrange(sets: Sequence[ReferenceSet]) -> Mapping[str, Criteria]:
 
 
 def _find(sets: Iterable[ReferenceSet], name: str) -> Optional[ReferenceSet]:
-    return next((known for known in sets if known.name == name), None)
+    for reference_set in sets:
+        if reference_set.name == name:
+            return reference_set
+    return None
 
 
 def _merge(connection: Connection, golden: ReferenceSet) -> ReferenceSet:
@@ -337,7 +341,7 @@ def _merge(connection: Connection, golden: ReferenceSet) -> ReferenceSet:
 
 def _remove(connection: Connection, name: str) -> None:
     known = _find(references.hold(connection), name)
-    if known is None and name.startswith(reference_values.MLE_PREFIX):
+    if known is None and _is_mle(name):
         raise errors.Conflict(
             f"{name} cannot be read, and hosts may be judged by it only: "
             "remove or register its MLE again"
@@ -358,7 +362,8 @@ def _activate(known: ReferenceSet, identifiers: Sequence[str]) -> ReferenceSet:
 
 def _withdraw(known: ReferenceSet, identifiers: Sequence[str]) -> ReferenceSet:
     """Return a set without these values, without any if none is named."""
-    return known.withdrawn(identifiers or [value.identifier for value in known.values])
+    every = [value.identifier for value in known.values]
+    return known.withdrawn(identifiers or every)
 
 
 def _changed(

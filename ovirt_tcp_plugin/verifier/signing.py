@@ -74,7 +74,8 @@ class Signer:
 
         Raises as the constructor does.
         """
-        self._take(await self._database.read(verdict_keys.active))
+        stored = await self._database.read(verdict_keys.active)
+        self._take(stored)
 
     async def keep_fresh(self) -> None:
         """Refresh from time to time, until cancelled."""
@@ -93,13 +94,11 @@ class Signer:
         try:
             key = serialization.load_pem_private_key(stored.private.encode("ascii"), self._secret)
         except (ValueError, TypeError, AttributeError) as e:
-            raise errors.InvalidConfig(
-                "the database", ["its verdict key cannot be read with this ca.key"]
-            ) from e
+            fault = "its verdict key cannot be read with this ca.key"
+            raise errors.InvalidConfig("the database", [fault]) from e
         if not isinstance(key, ec.EllipticCurvePrivateKey):
-            raise errors.InvalidConfig(
-                "the database", ["its verdict key is not an elliptic-curve key"]
-            )
+            fault = "its verdict key is not an elliptic-curve key"
+            raise errors.InvalidConfig("the database", [fault])
         self._key = key
         self._key_id = stored.key_id
         log.info("verdict key id=%s", stored.key_id)
@@ -124,7 +123,10 @@ def new_key(ca: Authority) -> StoredKey:
     encoding = serialization.Encoding.PEM
     encryption = serialization.BestAvailableEncryption(ca.derive(_PURPOSE))
     private = key.private_bytes(encoding, serialization.PrivateFormat.PKCS8, encryption)
-    public = key.public_key().public_bytes(
-        encoding, serialization.PublicFormat.SubjectPublicKeyInfo
+    public_key = key.public_key()
+    public = public_key.public_bytes(encoding, serialization.PublicFormat.SubjectPublicKeyInfo)
+    return StoredKey(
+        key_id=ear.key_id(public_key),
+        public=public.decode("ascii"),
+        private=private.decode("ascii"),
     )
-    return StoredKey(ear.key_id(key.public_key()), public.decode("ascii"), private.decode("ascii"))

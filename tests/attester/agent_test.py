@@ -1,7 +1,9 @@
 # SPDX-FileCopyrightText: The ovirt_tcp_plugin developers
 # SPDX-License-Identifier: Apache-2.0
-"""The agent's loop against a server that is away, slow, huge, garbled or hostile. Pauses are
-recorded, not waited."""
+"""The agent's loop against a server that is away, slow, huge, garbled or hostile.
+
+Pauses are recorded, not waited.
+"""
 
 from __future__ import annotations
 

@@ -154,8 +154,10 @@ def test_the_ak_stays_loaded_and_comes_back_after_a_reset(host: LabHost, tpm: Tp
 
 
 def test_many_crashes_do_not_lock_the_tpm_out(host: LabHost, tpm: Tpm) -> None:
-    """Without noDA, each reset without shutdown counts as a wrong authorization; swtpm allows
-    three."""
+    """Without noDA, each reset without shutdown counts as a wrong authorization.
+
+    Swtpm allows three.
+    """
     ak, _ = ak_under(tpm, "ecc-p384")
     for _ in range(8):
         ak.quote(DATA, {"sha256": (17,)})
@@ -204,8 +206,10 @@ def test_uses_the_ek_of_a_tpm_without_certificate(tmp_path: Path) -> None:
 
 
 def test_says_that_the_certificate_is_for_another_key(make_host: Callable[..., LabHost]) -> None:
-    """The endorsement seed was changed (TPM2_ChangeEPS): the certificates stay, the keys are
-    others."""
+    """The endorsement seed was changed (TPM2_ChangeEPS).
+
+    The certificates stay, the keys are others.
+    """
     tpm = make_host().connect()
     tpm.execute("TPM2_ChangeEPS", 0x124, [0x4000000C], [0x40000009])
 

@@ -1,7 +1,9 @@
 # SPDX-FileCopyrightText: The ovirt_tcp_plugin developers
 # SPDX-License-Identifier: Apache-2.0
-"""An independent look at keys and quotes: by `cryptography` and tpm2-tools only, none of the
-verifier's code."""
+"""An independent look at keys and quotes.
+
+By `cryptography` and tpm2-tools only, none of the verifier's code.
+"""
 
 from __future__ import annotations
 

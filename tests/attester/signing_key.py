@@ -1,7 +1,9 @@
 # SPDX-FileCopyrightText: The ovirt_tcp_plugin developers
 # SPDX-License-Identifier: Apache-2.0
-"""A TPM 1.2 signing key: it quotes as well as an identity key does, and signs whatever else it is
-given."""
+"""A TPM 1.2 signing key.
+
+It quotes as well as an identity key does, and signs whatever else it is given.
+"""
 
 from __future__ import annotations
 

@@ -1,7 +1,9 @@
 # SPDX-FileCopyrightText: The ovirt_tcp_plugin developers
 # SPDX-License-Identifier: Apache-2.0
-"""TPM 1.2 commands and keys on a real software TPM of that family, and on one that answers as the
-test says."""
+"""TPM 1.2 commands and keys.
+
+On a real software TPM of that family, and on one that answers as the test says.
+"""
 
 from __future__ import annotations
 
@@ -67,8 +69,10 @@ def identity_key(tpm: Tpm12) -> keys12.IdentityKey:
 
 
 def protect(tpm: Tpm12, key: tpm12.PublicKey, secret: bytes) -> tuple[bytes, bytes]:
-    """Return what a Privacy CA sends: TPM_SYM_CA_ATTESTATION and the encrypted
-    TPM_ASYM_CA_CONTENTS."""
+    """Return what a Privacy CA sends.
+
+    TPM_SYM_CA_ATTESTATION and the encrypted TPM_ASYM_CA_CONTENTS.
+    """
     aes_key, initial = os.urandom(16), os.urandom(16)
     padder = padding.PKCS7(128).padder()
     encryptor = Cipher(algorithms.AES(aes_key), modes.CBC(initial)).encryptor()
@@ -199,8 +203,10 @@ def test_does_not_activate_what_was_protected_for_another_key(tpm: Tpm12) -> Non
 
 
 def test_does_not_activate_a_signing_key_that_quotes(tpm: Tpm12) -> None:
-    """The only proof that a key is an identity key: what the host says of its usage is not
-    signed."""
+    """The only proof that a key is an identity key.
+
+    What the host says of its usage is not signed.
+    """
     key = keys12.IdentityKey(tpm, signing_key.make(tpm))
     public = tpm12.parse_key(key.area).public
     verify(public, *key.quote(DATA, {"sha1": PCRS}))
@@ -352,8 +358,10 @@ def test_an_area_that_holds_no_certificate(header: bytes, scripted: Scripted) ->
 
 
 def test_an_authorization_is_the_hmac_of_the_specification() -> None:
-    """Part 1, 13.1: over the command's digest, the TPM's nonce, ours, and whether the session goes
-    on."""
+    """Part 1, 13.1.
+
+    Over the command's digest, the TPM's nonce, ours, and whether the session goes on.
+    """
     session = commands.AuthorizationSession(7, b"k" * 20, b"e" * 20)
 
     sent = session.authorize(b"d" * 20)

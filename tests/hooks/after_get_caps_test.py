@@ -1,7 +1,9 @@
 # SPDX-FileCopyrightText: The ovirt_tcp_plugin developers
 # SPDX-License-Identifier: Apache-2.0
-"""The summary in the host's capabilities: there when it can be had, and never at the verb's
-cost."""
+"""The summary in the host's capabilities.
+
+There when it can be had, and never at the verb's cost.
+"""
 
 from __future__ import annotations
 
@@ -118,8 +120,10 @@ def test_adds_the_summary_and_its_age(host: Host) -> None:
 
 
 def test_takes_little_more_than_an_interpreters_start(host: Host, tmp_path: Path) -> None:
-    """At most 20 ms, or that start once more where it takes longer. The quickest of many runs
-    counts: the others tell what else the machine does."""
+    """At most 20 ms, or that start once more where it takes longer.
+
+    The quickest of many runs counts: the others tell what else the machine does.
+    """
     file = tmp_path / "caps"
     file.write_text(CAPABILITIES)
     (script,) = (host.hooks / "after_get_caps").iterdir()

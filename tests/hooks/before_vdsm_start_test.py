@@ -1,7 +1,9 @@
 # SPDX-FileCopyrightText: The ovirt_tcp_plugin developers
 # SPDX-License-Identifier: Apache-2.0
-"""The boot hook on fake physical memory: a sparse file with TXT's registers, a heap and an event
-log."""
+"""The boot hook on fake physical memory.
+
+A sparse file with TXT's registers, a heap and an event log.
+"""
 
 from __future__ import annotations
 

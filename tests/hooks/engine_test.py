@@ -1,7 +1,9 @@
 # SPDX-FileCopyrightText: The ovirt_tcp_plugin developers
 # SPDX-License-Identifier: Apache-2.0
-"""The engine hooks: loaded by path from a directory that nobody else can write, or the broker does
-not start."""
+"""The engine hooks.
+
+Loaded by path from a directory that nobody else can write, or the broker does not start.
+"""
 
 from __future__ import annotations
 

@@ -1,7 +1,9 @@
 # SPDX-FileCopyrightText: The ovirt_tcp_plugin developers
 # SPDX-License-Identifier: Apache-2.0
-"""Ten thousand starts at a gate whose host is well, broken, lied to, full or overloaded: no hang,
-no wrong start."""
+"""Ten thousand starts at a gate whose host is well, broken, lied to, full or overloaded.
+
+No hang, no wrong start.
+"""
 
 from __future__ import annotations
 
@@ -44,8 +46,10 @@ class Campaign:
         self.slowest_s = 0.0
 
     def run(self, number: int) -> None:
-        """Start one VM on a fresh host: good, or with a fault of the list, or a good verdict with
-        flipped bits."""
+        """Start one VM on a fresh host.
+
+        Good, or with a fault of the list, or a good verdict with flipped bits.
+        """
         place = self.directory / str(number)
         place.mkdir()
         host = Host(place)
@@ -84,8 +88,10 @@ def spoil(host: Host, numbers: random.Random) -> None:
 
 
 def flip(host: Host, numbers: random.Random) -> None:
-    """Flip a bit of a good verdict; not in the last character of a part, which has bits that count
-    for nothing."""
+    """Flip a bit of a good verdict.
+
+    Not in the last character of a part, which has bits that count for nothing.
+    """
     token = bytearray(host.verdict.read_bytes().strip())
     ends = {position - 1 for position, one in enumerate([*token, ord(".")]) if one == ord(".")}
     position = numbers.choice([one for one in range(len(token)) if one not in ends])
@@ -129,8 +135,10 @@ def test_no_run_hangs_and_no_vm_starts_that_may_not(tmp_path: Path) -> None:
 
 
 def mutate(token: bytes, other: bytes, numbers: random.Random) -> bytes:
-    """Return a verdict with one to three changes: bits, bytes lost, doubled or added, parts of
-    another verdict."""
+    """Return a verdict with one to three changes.
+
+    Bits, bytes lost, doubled or added, parts of another verdict.
+    """
     for _ in range(numbers.randint(1, 3)):
         first, last = sorted(numbers.choices(range(len(token) + 1), k=2))
         changes = [

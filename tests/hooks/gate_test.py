@@ -322,8 +322,10 @@ def test_the_mark_counts_for_nothing_where_all_vms_need_trust(host: Host) -> Non
 
 
 def test_custom_properties_of_a_vm_do_not_reach_into_the_gate(host: Host, tmp_path: Path) -> None:
-    """They are in the environment under any name: of Python, of the loader's search, or of
-    openssl."""
+    """They are in the environment under any name.
+
+    Of Python, of the loader's search, or of openssl.
+    """
     (tmp_path / "json.py").write_text("import os; os._exit(0)")
     (tmp_path / "openssl.cnf").write_text("openssl_conf = nowhere\n.include /no/such\n")
     host.sign(OTHER_KEY)

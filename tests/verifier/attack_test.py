@@ -1,7 +1,8 @@
 # SPDX-FileCopyrightText: The ovirt_tcp_plugin developers
 # SPDX-License-Identifier: Apache-2.0
-"""Everybody attacks at once while good agents report: each of them keeps its verdict, and hardly
-waits for it.
+"""Everybody attacks at once while good agents report.
+
+Each of them keeps its verdict, and hardly waits for it.
 
 The whole: 200 agents, 1,000 idle connections, 1,000 posts in another host's name, and so on.
 """
@@ -38,8 +39,10 @@ MEMORY_KIB = 256 * 1024
 
 
 class Scene:
-    """A verifier with its usual limits; good agents, a host that turned bad, and one whose record
-    is corrupt."""
+    """A verifier with its usual limits.
+
+    Good agents, a host that turned bad, and one whose record is corrupt.
+    """
 
     def __init__(self, directory: Path, processes: Processes) -> None:
         self.directory, self.processes = directory, processes
@@ -51,8 +54,10 @@ class Scene:
         (directory / "stolen.json").write_bytes(self.good[0].report(challenge))
 
     async def report(self) -> list[float]:
-        """Have each good agent report again and again for WINDOW_S; return the seconds that each
-        report took."""
+        """Have each good agent report again and again for WINDOW_S.
+
+        Return the seconds that each report took.
+        """
         took: list[float] = []
         until_s = time.monotonic() + WINDOW_S
 

@@ -1,7 +1,9 @@
 # SPDX-FileCopyrightText: The ovirt_tcp_plugin developers
 # SPDX-License-Identifier: Apache-2.0
-"""One corrupt row, whatever is in it, hurts no other host. SQLite, which keeps anything in any
-column."""
+"""One corrupt row, whatever is in it, hurts no other host.
+
+SQLite, which keeps anything in any column.
+"""
 
 from __future__ import annotations
 

@@ -1,7 +1,9 @@
 # SPDX-FileCopyrightText: The ovirt_tcp_plugin developers
 # SPDX-License-Identifier: Apache-2.0
-"""Which TPMs and which AKs are believed at enrolment. Credentials are opened by a real TPM in
-real_tpm_test.py."""
+"""Which TPMs and which AKs are believed at enrolment.
+
+Credentials are opened by a real TPM in real_tpm_test.py.
+"""
 
 from __future__ import annotations
 

@@ -1,7 +1,9 @@
 # SPDX-FileCopyrightText: The ovirt_tcp_plugin developers
 # SPDX-License-Identifier: Apache-2.0
-"""A verifier in a process of its own, and many agents of it in this one: for load, not for each
-agent's behaviour."""
+"""A verifier in a process of its own, and many agents of it in this one.
+
+For load, not for each agent's behaviour.
+"""
 
 from __future__ import annotations
 
@@ -52,8 +54,9 @@ LOGS_MEMBER = (
 
 
 class Fleet:
-    """Enrolled hosts and their verifiers. All hosts have chips with the same keys: nothing here
-    looks at them.
+    """Enrolled hosts and their verifiers.
+
+    All hosts have chips with the same keys: nothing here looks at them.
 
     Args:
         directory: empty; configuration, certificates and SQLite's database go there.
@@ -199,8 +202,10 @@ class Caller:
 
 
 class Agent:
-    """A host that boots anew for each report: so it is challenged at once, without anybody's
-    question."""
+    """A host that boots anew for each report.
+
+    So it is challenged at once, without anybody's question.
+    """
 
     def __init__(self, fleet: Fleet, number: int) -> None:
         self.name = f"host-{number}"

@@ -1,7 +1,9 @@
 # SPDX-FileCopyrightText: The ovirt_tcp_plugin developers
 # SPDX-License-Identifier: Apache-2.0
-"""One peer that asks too much, or holds connections open, hurts nobody else; networks are what they
-say."""
+"""One peer that asks too much, or holds connections open, hurts nobody else.
+
+Networks are what they say.
+"""
 
 from __future__ import annotations
 

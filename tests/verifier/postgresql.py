@@ -72,8 +72,10 @@ class PostgreSql:
         self._process.wait(10)
 
     def freeze(self) -> None:
-        """Have it do nothing any more, with all connections open, as a machine that hangs; `thaw`
-        has it go on."""
+        """Have it do nothing any more, with all connections open, as a machine that hangs.
+
+        `thaw` has it go on.
+        """
         self._signal(signal.SIGSTOP)
 
     def thaw(self) -> None:

@@ -1,7 +1,9 @@
 # SPDX-FileCopyrightText: The ovirt_tcp_plugin developers
 # SPDX-License-Identifier: Apache-2.0
-"""The profiles on real software TPMs that booted by UEFI, with and without a measured launch: what
-each one sees."""
+"""The profiles on real software TPMs that booted by UEFI, with and without a measured launch.
+
+What each one sees.
+"""
 
 from __future__ import annotations
 
@@ -120,8 +122,10 @@ def test_uefi_sees_another_kernel_for_shim_verified_it(host: LabHost, tmp_path: 
 
 
 def test_uefi_does_not_see_another_initrd(host: LabHost) -> None:
-    """docs/security-model.md says so: GRUB measures it into PCR 9, which is another one with every
-    update."""
+    """docs/security-model.md says so.
+
+    GRUB measures it into PCR 9, which is another one with every update.
+    """
     evil = dataclasses.replace(host.images, initrd=host.images.kernel)
 
     assert Pool(host, "uefi").findings(images=evil) == []
@@ -151,8 +155,10 @@ def test_the_same_boot_is_trusted(profile: str, locality: int, host: LabHost) ->
 def test_the_same_digests_from_another_locality_are_another_boot(
     golden: int, other: int, code: str, host: LabHost
 ) -> None:
-    """Boot Guard starts the TPM from locality 3; firmware without it cannot, but could extend
-    whatever it likes."""
+    """Boot Guard starts the TPM from locality 3.
+
+    Firmware without it cannot, but could extend whatever it likes.
+    """
     pool = Pool(host, "uefi", dataclasses.replace(GOOD, startup_locality=golden))
 
     (finding,) = pool.findings(dataclasses.replace(GOOD, startup_locality=other))

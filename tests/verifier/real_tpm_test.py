@@ -1,7 +1,8 @@
 # SPDX-FileCopyrightText: The ovirt_tcp_plugin developers
 # SPDX-License-Identifier: Apache-2.0
-"""The appraisal on real software TPMs that went through a simulated TXT launch, with every lie that
-a host can tell.
+"""The appraisal of software TPMs that went through a simulated TXT launch.
+
+With every lie that a host can tell.
 
 `appraisal_test.py` breaks each check alone with a TPM whose keys the test holds; this proves that
 real quotes, real PCRs and real logs meet the same checks.
@@ -37,8 +38,10 @@ MakeHost = Callable[..., LabHost]
 
 
 class Quoting:
-    """A host with its keys ready: what its agent would hold. A software TPM serves one connection
-    at a time."""
+    """A host with its keys ready: what its agent would hold.
+
+    A software TPM serves one connection at a time.
+    """
 
     def __init__(self, host: LabHost, kind: str = "ecc-p256", ek: str = "rsa-2048") -> None:
         self.host = host
@@ -328,8 +331,10 @@ class TestTrusted:
 
 
 def _allocate(host: LabHost, banks: dict[str, bool]) -> None:
-    """Switch PCR banks on and off (TPM2_PCR_Allocate, Part 3, 22.5); it takes effect at the next
-    reset."""
+    """Switch PCR banks on and off (TPM2_PCR_Allocate, Part 3, 22.5).
+
+    It takes effect at the next reset.
+    """
     every = {bank: tuple(range(24)) if on else () for bank, on in banks.items()}
     tpm: Tpm = host.connect()
     tpm.execute("TPM2_PCR_Allocate", 0x12B, [0x4000000C], [RS_PW], tpm2.encode_selection(every))

@@ -1,8 +1,10 @@
 # SPDX-FileCopyrightText: The ovirt_tcp_plugin developers
 # SPDX-License-Identifier: Apache-2.0
 
-"""Reference values over HTTPS: look at a change first, then make it; it counts at once, for hosts
-that are silent, too."""
+"""Reference values over HTTPS: look at a change first, then make it.
+
+It counts at once, for hosts that are silent, too.
+"""
 
 from __future__ import annotations
 

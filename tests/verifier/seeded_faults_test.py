@@ -1,7 +1,9 @@
 # SPDX-FileCopyrightText: The ovirt_tcp_plugin developers
 # SPDX-License-Identifier: Apache-2.0
-"""Forty ways in which a host can be wrong, and the code that each is told by. Real software TPMs,
-but for two keys."""
+"""Forty ways in which a host can be wrong, and the code that each is told by.
+
+Real software TPMs, but for two keys.
+"""
 
 from __future__ import annotations
 
@@ -87,8 +89,10 @@ class Lab:
         log: Events | None = None,
         launched: bool = True,
     ) -> None:
-        """Boot with these events; `log` is what the TXT log tells instead, an empty one means that
-        there is none."""
+        """Boot with these events.
+
+        `log` is what the TXT log tells instead, an empty one means that there is none.
+        """
         told, early = told or self.good, early or self.early()
         tpm = self.host.swtpm.connect()
         launch.power_on(self.host.swtpm, tpm, early)

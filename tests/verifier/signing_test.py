@@ -1,7 +1,9 @@
 # SPDX-FileCopyrightText: The ovirt_tcp_plugin developers
 # SPDX-License-Identifier: Apache-2.0
-"""The verdicts that the server signs for gates, the change of its key, and the end of what was said
-before."""
+"""The verdicts that the server signs for gates.
+
+The change of its key, and the end of earlier results.
+"""
 
 from __future__ import annotations
 
@@ -149,8 +151,7 @@ class TestKeys:
     def test_no_good_verdict_is_refused_while_the_key_changes(
         self, server: Server, agent: Agent, authority: Authority
     ) -> None:
-        """At each step every verdict that still lives is good by the keys that the hosts have by
-        then."""
+        """At each step every verdict that still lives is good by the keys that the hosts have."""
         database = server.database
         live = [reported(agent)]
         fresh = signing.new_key(authority)

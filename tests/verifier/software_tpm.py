@@ -108,8 +108,10 @@ class SoftwareTpm:
         return header + sized(r.to_bytes(32, "big")) + sized(s.to_bytes(32, "big"))
 
     def activate(self, credential: bytes, encrypted_secret: bytes) -> bytes:
-        """Return what a credential protects, as TPM2_ActivateCredential does with this EK and
-        AK."""
+        """Return what a credential protects.
+
+        As TPM2_ActivateCredential does with this EK and AK.
+        """
         x, y = _fields(encrypted_secret)
         point = ec.EllipticCurvePublicNumbers(
             int.from_bytes(x, "big"), int.from_bytes(y, "big"), ec.SECP256R1()
@@ -136,8 +138,10 @@ class SoftwareTpm:
     def report(
         self, issued: IssuedNonce, selection: tpm2.Selection | None = None, **changes: object
     ) -> evidence.Evidence:
-        """Return evidence for a nonce; `selection` is what is quoted instead of what was asked
-        for."""
+        """Return evidence for a nonce.
+
+        `selection` is what is quoted instead of what was asked for.
+        """
         quoted = issued.challenge.selection if selection is None else selection
         nonce = issued.challenge.nonce
         attest, signature = self.quote(evidence.qualifying_data(nonce, self.boot_id, 7), quoted)
@@ -176,8 +180,10 @@ def _fields(sized_fields: bytes) -> list[bytes]:
 
 
 def launch_events(tboot: bytes = b"tboot", kernel: bytes = b"kernel") -> list[eventlog.Event]:
-    """Return a short launch: SINIT, tboot and the kernel in PCR 17, SINIT's key and tboot's policy
-    in 18."""
+    """Return a short launch.
+
+    SINIT, tboot and the kernel in PCR 17, SINIT's key and tboot's policy in 18.
+    """
 
     def event(pcr: int, kind: int, measured: bytes) -> eventlog.Event:
         return eventlog.Event(pcr, kind, {"sha256": hashlib.sha256(measured).digest()}, b"")
@@ -192,8 +198,10 @@ def launch_events(tboot: bytes = b"tboot", kernel: bytes = b"kernel") -> list[ev
 
 
 def firmware_events() -> list[eventlog.Event]:
-    """Return 120 events of some 250 bytes, spread over the PCRs as firmware and boot loader of a
-    server do."""
+    """Return 120 events of some 250 bytes.
+
+    Spread over the PCRs as a server's firmware and boot loader do.
+    """
     spread = {0: 8, 1: 36, 2: 6, 3: 1, 4: 9, 5: 8, 6: 1, 7: 11, 8: 30, 9: 10}
 
     def event(pcr: int, number: int) -> eventlog.Event:

@@ -64,8 +64,10 @@ class SoftwareTpm12:
     def report(
         self, issued: IssuedNonce, selection: tpm2.Selection | None = None, **changes: object
     ) -> evidence.Evidence:
-        """Return evidence for a nonce; `selection` is what is quoted instead of what was asked
-        for."""
+        """Return evidence for a nonce.
+
+        `selection` is what is quoted instead of what was asked for.
+        """
         indices = (issued.challenge.selection if selection is None else selection).get("sha1", ())
         data = evidence.qualifying_data(issued.challenge.nonce, self.boot_id, 7)
         attest, signature = getattr(self, self.form)(data[:20], indices)
@@ -111,8 +113,10 @@ class SoftwareTpm12:
         return self.ak_key.sign(message, padding.PKCS1v15(), SHA1)
 
     def activate(self, attestation: bytes, contents: bytes) -> bytes:
-        """Return what a credential protects, as TPM_ActivateIdentity and the host do with this EK
-        and AK."""
+        """Return what a credential protects.
+
+        As TPM_ActivateIdentity and the host do with this EK and AK.
+        """
         opened = TpmReader(
             self.ek_key.decrypt(contents, padding.OAEP(padding.MGF1(SHA1), SHA1, b"TCPA")),
             "contents",

@@ -1,7 +1,9 @@
 # SPDX-FileCopyrightText: The ovirt_tcp_plugin developers
 # SPDX-License-Identifier: Apache-2.0
-"""The verifier over real HTTPS: who may call what, enrolment, rounds of attestation,
-OpenAttestation's question."""
+"""The verifier over real HTTPS.
+
+Who may call what, enrolment, rounds of attestation, OpenAttestation's question.
+"""
 
 from __future__ import annotations
 

@@ -1,7 +1,9 @@
 # SPDX-FileCopyrightText: The ovirt_tcp_plugin developers
 # SPDX-License-Identifier: Apache-2.0
-"""OpenAttestation's tools against the server: they write the reference values that hosts are judged
-by."""
+"""OpenAttestation's tools against the server.
+
+They write the reference values that hosts are judged by.
+"""
 
 from __future__ import annotations
 

@@ -1,8 +1,9 @@
 #!/usr/bin/python3 -I
 # SPDX-FileCopyrightText: The ovirt_tcp_plugin developers
 # SPDX-License-Identifier: Apache-2.0
-"""VDSM hook after_get_caps: add what was measured of this boot, for `vdsm-client Host
-getCapabilities`.
+"""VDSM hook after_get_caps: add what was measured of this boot.
+
+For `vdsm-client Host getCapabilities`.
 
 For people only: nobody signed for it, and the engine drops members that it does not know. Whatever
 is wrong, the capabilities stay as they are; a fault of this hook must not take the host out of
@@ -52,8 +53,10 @@ def summary():
 
 
 def add(path, member):
-    """Add a member to the JSON object in a file, whole or not at all. Raises OSError,
-    ValueError."""
+    """Add a member to the JSON object in a file, whole or not at all.
+
+    Raises OSError, ValueError.
+    """
     capabilities = json.loads(read(path, MAX_CAPABILITIES_SIZE))
     if not isinstance(capabilities, dict):
         raise ValueError("the capabilities are no JSON object")  # noqa: TRY004 - a fault of the content

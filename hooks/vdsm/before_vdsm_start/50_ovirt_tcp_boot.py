@@ -1,8 +1,9 @@
 #!/usr/bin/python3 -I
 # SPDX-FileCopyrightText: The ovirt_tcp_plugin developers
 # SPDX-License-Identifier: Apache-2.0
-"""VDSM hook before_vdsm_start: leave what only root can read of this boot where the agent can, and
-wake the agent.
+"""VDSM hook before_vdsm_start: give the agent what only root can read of this boot.
+
+And wake the agent.
 
 The event log of the measured launch (Intel TXT) lies in physical memory, that of the firmware in
 securityfs; the agent is not root. This hook copies them and judges nothing: what a log says is
@@ -69,8 +70,10 @@ class OutOfTime(BaseException):
 
 
 class Unknown(Exception):
-    """Whether there was a launch, or what its log says, cannot be told. Says nothing about
-    trust."""
+    """Whether there was a launch, or what its log says, cannot be told.
+
+    Says nothing about trust.
+    """
 
 
 def read_log(memory):
@@ -210,8 +213,8 @@ def keep(directory, name, content):
 
 def check_own(path):
     """Return if a directory is ours and nobody else may write there. Raises OSError."""
-    found = os.lstat(path)
-    if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.geteuid() or found.st_mode & 0o022:
+    status = os.lstat(path)
+    if not stat.S_ISDIR(status.st_mode) or status.st_uid != os.geteuid() or status.st_mode & 0o022:
         raise PermissionError(f"{path} is not a directory of this user alone")
 
 
@@ -239,8 +242,8 @@ def keep_txt_log(memory_path, directory):
             keep_and_tell(directory, TXT_LOG_NAME, None)
             or "no measured launch took place in this boot"
         )
-    told = f"kept the event log of the measured launch, {len(content)} bytes"
-    return keep_and_tell(directory, TXT_LOG_NAME, content) or told
+    note = f"kept the event log of the measured launch, {len(content)} bytes"
+    return keep_and_tell(directory, TXT_LOG_NAME, content) or note
 
 
 def keep_firmware_log(source, directory):
@@ -255,13 +258,15 @@ def keep_firmware_log(source, directory):
         )
     if len(content) > MAX_LOG_SIZE:
         return f"the event log of the firmware is longer than {MAX_LOG_SIZE} bytes"
-    told = f"kept the event log of the firmware, {len(content)} bytes"
-    return keep_and_tell(directory, FIRMWARE_LOG_NAME, content) or told
+    note = f"kept the event log of the firmware, {len(content)} bytes"
+    return keep_and_tell(directory, FIRMWARE_LOG_NAME, content) or note
 
 
 def keep_pcrs(tpm, directory):
-    """Copy the PCR values that the kernel shows: `BANK INDEX VALUE` line by line, or its own list
-    for a TPM 1.2."""
+    """Copy the PCR values that the kernel shows.
+
+    `BANK INDEX VALUE` line by line, or its own list for a TPM 1.2.
+    """
     lines = []
     for path in sorted(glob.glob(os.path.join(glob.escape(tpm), "pcr-*", "*"))):
         bank, index = path.split(os.sep)[-2:]
@@ -287,8 +292,10 @@ def keep_txt_stat(program, directory):
 
 
 def wake_agent(systemctl):
-    """Have the agent report before VDSM answers the engine; at the host's boot it starts later, and
-    does so by itself."""
+    """Have the agent report before VDSM answers the engine.
+
+    At the host's boot it starts later, and does so by itself.
+    """
     done = command([systemctl, "--no-block", "try-reload-or-restart", AGENT])
     return f"the agent was not woken: {done}" if isinstance(done, str) else "woke the agent"
 
@@ -348,8 +355,8 @@ def main():
     signal.signal(signal.SIGALRM, on_alarm)
     signal.alarm(WITHIN_S)
     try:
-        for told in run():
-            print(f"ovirt-tcp: {told}", file=sys.stderr)
+        for note in run():
+            print(f"ovirt-tcp: {note}", file=sys.stderr)
     except (Exception, OutOfTime) as e:  # noqa: BLE001 - the outermost edge: VDSM starts, whatever happens here
         print(f"ovirt-tcp: the boot hook failed: {type(e).__name__}: {e}", file=sys.stderr)
     signal.alarm(0)

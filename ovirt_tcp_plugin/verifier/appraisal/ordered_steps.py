@@ -42,9 +42,9 @@ class _Comparison:
         """Return the difference, None if there is none."""
         if len(self._steps) != len(self._slots):
             return self._other_length()
-        matches = []
-        for slot, step in zip(self._slots, self._steps):
-            matches.append(self._allows(slot, step))
+        allows = self._part.allows  # by itself: a boot has hundreds of steps
+        host = self._host_name
+        matches = [allows(slot, step.digest, host) for slot, step in zip(self._slots, self._steps)]
         if all(matches):
             return self._relabelled()
         position = matches.index(False)
@@ -56,8 +56,7 @@ class _Comparison:
         return self._part.allows(slot, step.digest, self._host_name)
 
     def _relabelled(self) -> Optional[Difference]:
-        for position, slot in enumerate(self._slots):
-            step = self._steps[position]
+        for position, (slot, step) in enumerate(zip(self._slots, self._steps)):
             if slot != step.component:
                 place = self._place(position)
                 name = components.text(slot)

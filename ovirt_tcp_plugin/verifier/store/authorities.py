@@ -12,8 +12,9 @@ from ovirt_tcp_plugin.verifier.store.schema import authority
 
 
 def claim(connection: Connection, digest: str) -> None:
-    """Return if all servers on this database hold the authority of this digest (SHA-256 of the
-    certificate, hex).
+    """Return if all servers on this database hold the authority of this digest.
+
+    The digest is SHA-256 of the certificate, hex.
 
     The first server to come decides. With two authorities each agent would be known to one server
     only.

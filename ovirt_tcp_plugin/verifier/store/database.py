@@ -1,7 +1,8 @@
 # SPDX-FileCopyrightText: The ovirt_tcp_plugin developers
 # SPDX-License-Identifier: Apache-2.0
-"""The database: one transaction at a time is written, many at once are read, and nobody waits in
-the server's loop.
+"""The database: one writes, many read, and nobody waits in the server's loop.
+
+One transaction at a time is written, many at once are read.
 
 Work is a function of a connection. What is written meanwhile shares one transaction, so one flush
 to the disk serves all; if a piece of it fails, each is done again in a transaction of its own, so

@@ -61,7 +61,7 @@ class EnrolledHost:
 
 
 @dataclasses.dataclass(frozen=True)
-class HostState:
+class HostSnapshot:
     """What an agent's request needs to know of its host.
 
     Attributes:
@@ -172,7 +172,7 @@ def find(connection: Connection, name: str) -> Optional[EnrolledHost]:
     return None if row is None else _decode(row)
 
 
-def by_certificate(connection: Connection, digest: str) -> Optional[HostState]:
+def by_certificate(connection: Connection, digest: str) -> Optional[HostSnapshot]:
     """Return the state of the host whose client certificate has that SHA-256 digest (hex).
 
     Raises:
@@ -181,7 +181,7 @@ def by_certificate(connection: Connection, digest: str) -> Optional[HostState]:
     row = _STATE.first(connection, {"digest": digest})
     if row is None:
         return None
-    return HostState(
+    return HostSnapshot(
         host=_decode(row),
         challenge=challenges.decode(row),
         result=results.decode(row),

@@ -11,7 +11,7 @@ from typing import cast
 
 from ovirt_tcp_plugin import errors
 from ovirt_tcp_plugin.messages import enrolment, evidence, json_fields, result
-from ovirt_tcp_plugin.verifier.store.hosts import HostState
+from ovirt_tcp_plugin.verifier.store.hosts import HostSnapshot
 from ovirt_tcp_plugin.verifier.web.access import CallerKind
 from ovirt_tcp_plugin.verifier.web.handler import Handler
 
@@ -23,7 +23,8 @@ class BeginEnrolment(Handler):
 
     async def post(self) -> None:
         request = enrolment.decode_request(self.content)
-        self.answer(enrolment.encode(await self.context.enrolment.begin(request)))
+        challenge = await self.context.enrolment.begin(request)
+        self.answer(enrolment.encode(challenge))
 
 
 class FinishEnrolment(Handler):
@@ -33,7 +34,8 @@ class FinishEnrolment(Handler):
 
     async def post(self) -> None:
         proof = enrolment.decode_proof(self.content)
-        self.answer(enrolment.encode(await self.context.enrolment.finish(proof)))
+        reply = await self.context.enrolment.finish(proof)
+        self.answer(enrolment.encode(reply))
 
 
 class RenewCertificate(Handler):
@@ -42,10 +44,11 @@ class RenewCertificate(Handler):
     callers = frozenset({CallerKind.AGENT})
 
     async def post(self) -> None:
-        request = json_fields.blob(
-            self.body("renewal"), "certificate_request", enrolment.MAX_CERTIFICATE_SIZE
-        )
-        certificate = await self.context.enrolment.renew(cast(HostState, self.state).host, request)
+        members = self.body("renewal")
+        size = enrolment.MAX_CERTIFICATE_SIZE
+        request = json_fields.blob(members, "certificate_request", size)
+        host = cast(HostSnapshot, self.state).host
+        certificate = await self.context.enrolment.renew(host, request)
         self.answer({"certificate": certificate})
 
 
@@ -68,7 +71,7 @@ class NextChallenge(Handler):
         boot_id = json_fields.text(members, "boot_id", 36)
         wait_ms = json_fields.integer(members, "wait_ms", 0, 3600_000)
         attestation = self.context.attestation
-        state = cast(HostState, self.state)
+        state = cast(HostSnapshot, self.state)
         if members.get("offer") is True:
             attestation.request_challenge(state.host.name)
         challenge = await attestation.next_challenge(state, boot_id, wait_ms)
@@ -100,11 +103,10 @@ class SubmitEvidence(Handler):
 
     async def post(self) -> None:
         attestation = self.context.attestation
-        state = cast(HostState, self.state)
+        state = cast(HostSnapshot, self.state)
         if not self._asked:
-            raise errors.Refused(
-                "nonce_unknown", "no evidence was asked for, or its nonce was used before"
-            )
+            reason = "no evidence was asked for, or its nonce was used before"
+            raise errors.Refused("nonce_unknown", reason)
         try:
             reported = evidence.decode(self.content, attestation.logs_for(state.host))
         except errors.InvalidMessage:

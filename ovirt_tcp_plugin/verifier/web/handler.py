@@ -33,7 +33,7 @@ from ovirt_tcp_plugin.verifier.reference_values import ReferenceValueService
 from ovirt_tcp_plugin.verifier.signing import Signer
 from ovirt_tcp_plugin.verifier.store import hosts, tokens
 from ovirt_tcp_plugin.verifier.store.database import Database
-from ovirt_tcp_plugin.verifier.store.hosts import HostState
+from ovirt_tcp_plugin.verifier.store.hosts import HostSnapshot
 from ovirt_tcp_plugin.verifier.store.tokens import Token
 from ovirt_tcp_plugin.verifier.web.access import INCLUDES, CallerKind, Networks
 from ovirt_tcp_plugin.verifier.web.limits import (
@@ -92,14 +92,14 @@ class Handler(JsonHandler):
 
     def initialize(self, context: HandlerContext) -> None:
         self.context = context
-        self.state: Optional[HostState] = None
+        self.state: Optional[HostSnapshot] = None
         self._callers = self.callers_of(self.request.method or "")
         self._chunks: list[bytes] = []
         self._held = 0
+        self._digest = ""
         certificate = self.request.get_ssl_certificate(binary_form=True)
-        self._digest = (
-            hashlib.sha256(certificate).hexdigest() if isinstance(certificate, bytes) else ""
-        )
+        if isinstance(certificate, bytes):
+            self._digest = hashlib.sha256(certificate).hexdigest()
         self._peer = self._digest or self.request.remote_ip or ""
 
     def data_received(self, chunk: bytes) -> None:
@@ -128,9 +128,8 @@ class Handler(JsonHandler):
         elif CallerKind.ANYONE not in self._callers:
             self.answer_stranger()
         if self._length > self.max_body_size and not self._finished:
-            self.answer_error(
-                413, "too_long", f"a body has at most {self.max_body_size} bytes here"
-            )
+            reason = f"a body has at most {self.max_body_size} bytes here"
+            self.answer_error(413, "too_long", reason)
 
     def _put_off(self, wait_s: int, reason: str) -> None:
         self.set_header("Retry-After", str(wait_s))
@@ -158,8 +157,10 @@ class Handler(JsonHandler):
     def _is_in_network(self) -> bool:
         """Return whether the peer's address alone makes it one that the route is for."""
         address = self.request.remote_ip or ""
-        networks = self.context.networks
-        return any(networks[caller].hold(address) for caller in self._callers if caller in networks)
+        for caller, networks in self.context.networks.items():
+            if caller in self._callers and networks.hold(address):
+                return True
+        return False
 
     def _keep_connection(self) -> None:
         if self.context.server is not None:
@@ -168,9 +169,8 @@ class Handler(JsonHandler):
     def finish(self, chunk: Any = None) -> Future[None]:
         stream = self.request.connection.stream  # type: ignore[union-attr]
         if not self.request._body_future.done():
-            self.set_header(
-                "Connection", "close"
-            )  # the library hangs up after it, and would not say so
+            # The library hangs up after it, and would not say so.
+            self.set_header("Connection", "close")
         written = super().finish(chunk)
         if stream.writing():
             asyncio.get_running_loop().call_later(TAKEN_WITHIN_S, _drop_unread, stream, written)
@@ -219,7 +219,10 @@ class Handler(JsonHandler):
         if not secret:
             return set()
         token = await self.context.database.read(lambda c: tokens.find(c, secret))
-        return _may(token, self.context.clock.wall().timestamp()) if token else set()
+        if token is None:
+            return set()
+        now_s = self.context.clock.wall().timestamp()
+        return _callers_of(token, now_s)
 
 
 def _drop_unread(stream: IOStream, written: Future[None]) -> None:
@@ -227,6 +230,8 @@ def _drop_unread(stream: IOStream, written: Future[None]) -> None:
         stream.close()
 
 
-def _may(token: Token, now_s: float) -> set[CallerKind]:
+def _callers_of(token: Token, now_s: float) -> set[CallerKind]:
     # A token that enrols one host is shown inside the message of enrolment, and opens no route.
-    return set() if token.host_name or token.end_s <= now_s else INCLUDES.get(token.role, set())
+    if token.host_name or token.end_s <= now_s:
+        return set()
+    return INCLUDES.get(token.role, set())

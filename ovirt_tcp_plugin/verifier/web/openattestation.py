@@ -50,13 +50,15 @@ class PollHosts(_Question):
     async def post(self) -> None:
         poll = oat.decode_poll(self.content)
         results = await self.ask(poll.hosts, poll.time_threshold_ms, self.wait_ms)
-        proven = await self._proven(results) if poll.pcrs else {}
+        proven: Mapping[str, Mapping[int, str]] = {}
+        if poll.pcrs:
+            proven = await self._proven(results)
         now = self.context.clock.wall()
         answers = []
         for result in results:
             values = proven.get(key_of(result.host_name), {})
-            selected = tuple((pcr, values[pcr]) for pcr in poll.pcrs if pcr in values)
-            answers.append(_host_trust(result, now, selected))
+            chosen = [(pcr, values[pcr]) for pcr in poll.pcrs if pcr in values]
+            answers.append(_polled_host(result, now, tuple(chosen)))
         self.answer(oat.encode_answer(answers))
 
     async def _proven(
@@ -68,7 +70,8 @@ class PollHosts(_Question):
         for part in challenges.chunks(keys):
             stored = functools.partial(stored_results.measured, names=part)
             texts = await self.context.database.read(stored)
-            proven.update((name, _values(text)) for name, text in texts.items())
+            for name, text in texts.items():
+                proven[name] = _values(text)
             await asyncio.sleep(0)  # SQLite answers without a pause, and others wait
         return proven
 
@@ -86,8 +89,8 @@ class HostTrust(_Question):
             self.answer(oat.encode_trust(name, result.level is Level.TRUSTED))
             return
         cause = result.findings[0]
-        self.set_status(400)
         fault = _NOT_JUDGED.get(cause.code, "SYSTEM_ERROR")
+        self.set_status(400)
         self.answer(oat.encode_named_fault(fault, cause.text))
 
 
@@ -114,7 +117,7 @@ def _is_judged(result: AttestationResult) -> bool:
     return result.level in (Level.TRUSTED, Level.UNTRUSTED)
 
 
-def _host_trust(
+def _polled_host(
     result: AttestationResult, now: datetime.datetime, values: tuple[tuple[int, str], ...]
 ) -> oat.PolledHost:
     age = datetime.timedelta(milliseconds=result.age_ms or 0)

@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import NamedTuple
 
 from ovirt_tcp_plugin import errors
 from ovirt_tcp_plugin.messages import json_fields, oat, reference_values
@@ -20,6 +21,14 @@ from ovirt_tcp_plugin.verifier.web.handler import Handler, log
 IMPORT_WAIT_MS = 15_000
 
 
+class _Import(NamedTuple):
+    """Whose boot becomes reference values of which set; staged ones wait for `activate`."""
+
+    set_name: str
+    host_name: str
+    staged: bool
+
+
 class ReferenceValues(Handler):
     """All sets; a golden host's present boot becomes a new one, or adds its values to one."""
 
@@ -31,20 +40,19 @@ class ReferenceValues(Handler):
         self.answer({"reference_values": sets, "unreadable": list(stored.unreadable)})
 
     async def post(self) -> None:
-        members = self.body("reference values request")
-        name = json_fields.text(members, "name", reference_values.MAX_NAME_LENGTH)
-        host_name = json_fields.text(members, "host", oat.MAX_NAME_LENGTH).lower()
-        staged = members.get("staged", False)
-        if not isinstance(staged, bool):
-            reason = "staged is neither true nor false"
-            raise errors.InvalidMessage("reference values request", reason)
-        reference_values.check_name(name)
-        check_host_name(host_name)
-        findings = await self._attest(host_name)
+        request = _decode_import(self.body("reference values request"))
+        findings = await self._attest(request.host_name)
         service = self.context.reference_values
-        imported = await service.import_boot(name, host_name, findings, staged)
+        imported = await service.import_boot(
+            request.set_name, request.host_name, findings, request.staged
+        )
         await self.context.attestation.judge_all()
-        log.info("reference_values imported set=%s host=%s staged=%s", name, host_name, staged)
+        log.info(
+            "reference_values imported set=%s host=%s staged=%s",
+            request.set_name,
+            request.host_name,
+            request.staged,
+        )
         self.answer(reference_values.encode(imported))
 
     async def _attest(self, host_name: str) -> Sequence[Finding]:
@@ -57,7 +65,8 @@ class ReferenceValues(Handler):
         clock = self.context.clock
         asked_ms = clock.now_ms()
         (result,) = await self.context.attestation.results([host_name], None, IMPORT_WAIT_MS)
-        if any(finding.code == FindingCode.NOT_ENROLLED.code for finding in result.findings):
+        codes = {finding.code for finding in result.findings}
+        if FindingCode.NOT_ENROLLED.code in codes:
             raise errors.NotFound("enrolled host", host_name)
         if result.age_ms is None or result.age_ms > clock.now_ms() - asked_ms:
             reason = f"no evidence within {IMPORT_WAIT_MS // 1000} s"
@@ -88,9 +97,11 @@ class ReferenceChange(Handler):
         service = self.context.reference_values
         members = self.body("reference values change")
         if verb == "add":
-            changed = await service.add(name, reference_values.decode_value(members.get("value")))
+            value = reference_values.decode_value(members.get("value"))
+            changed = await service.add(name, value)
         elif verb == "activate":
-            changed = await service.activate(name, _identifiers(members, "values"))
+            identifiers = _identifiers(members, "values")
+            changed = await service.activate(name, identifiers)
         else:
             identifiers = _identifiers(members, "values")
             if not identifiers:
@@ -112,6 +123,19 @@ class ReferencePreview(Handler):
         withdraw = _by_set(members, "withdraw")
         previews = await self.context.reference_values.preview(activate, withdraw)
         self.answer({"changes": [_encode_preview(preview) for preview in previews]})
+
+
+def _decode_import(members: Mapping[str, object]) -> _Import:
+    """Return the import in a request. Raises InvalidMessage, Refused (host_name)."""
+    set_name = json_fields.text(members, "name", reference_values.MAX_NAME_LENGTH)
+    host_name = json_fields.text(members, "host", oat.MAX_NAME_LENGTH).lower()
+    staged = members.get("staged", False)
+    if not isinstance(staged, bool):
+        reason = "staged is neither true nor false"
+        raise errors.InvalidMessage("reference values request", reason)
+    reference_values.check_name(set_name)
+    check_host_name(host_name)
+    return _Import(set_name, host_name, staged)
 
 
 def _encode_preview(preview: Preview) -> dict[str, object]:

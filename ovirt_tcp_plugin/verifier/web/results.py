@@ -26,14 +26,13 @@ class Results(Handler):
 
     async def post(self) -> None:
         members = self.body("results request")
-        names = [_name(name) for name in json_fields.items(members, "hosts", oat.MAX_HOSTS)]
-        max_age = (
-            None
-            if members.get("max_age_ms") is None
-            else json_fields.integer(members, "max_age_ms", 0, 2**53)
-        )
+        untrusted_names = json_fields.items(members, "hosts", oat.MAX_HOSTS)
+        names = [_name(name) for name in untrusted_names]
+        max_age_ms = None
+        if members.get("max_age_ms") is not None:
+            max_age_ms = json_fields.integer(members, "max_age_ms", 0, 2**53)
         wait_ms = json_fields.integer(members, "wait_ms", 0, 60_000)
-        results = await self.ask(names, max_age, wait_ms)
+        results = await self.ask(names, max_age_ms, wait_ms)
         self.answer({"hosts": [result.encode(known) for known in results]})
 
 
@@ -44,26 +43,28 @@ class Hosts(Handler):
 
     async def get(self) -> None:
         self.set_header("Content-Type", "application/json")
-        self.finish(await self.context.host_list.get(self._list))
+        content = await self.context.host_list.get(self._list)
+        self.finish(content)
 
     async def _list(self) -> bytes:
         marks = await self.context.database.read(hosts.marks)
         results = await self.context.attestation.last_results()
-        # Whoever enrolled between the two questions is shown the next time.
-        marked = [
-            {**result.encode(known), **marks.get(known.host_name, _UNMARKED)} for known in results
-        ]
-        return json.dumps({"hosts": marked}).encode()
+        hosts_shown = []
+        for known in results:
+            # Whoever enrolled between the two questions has no marks yet.
+            mark = marks.get(known.host_name, _UNMARKED)
+            hosts_shown.append({**result.encode(known), **mark})
+        return json.dumps({"hosts": hosts_shown}).encode()
 
 
 class Void(Handler):
-    """The end of every trusted result older than so many milliseconds; all hosts are asked
-    again."""
+    """The end of every trusted result older than a time; all hosts are asked again."""
 
     callers = frozenset({CallerKind.OPERATOR})
 
     async def post(self) -> None:
-        older_than_ms = json_fields.integer(self.body("void request"), "older_than_ms", 0, 2**53)
+        members = self.body("void request")
+        older_than_ms = json_fields.integer(members, "older_than_ms", 0, 2**53)
         voided = await self.context.attestation.void(older_than_ms)
         log.warning("results voided older_than_ms=%d hosts=%d", older_than_ms, len(voided))
         self.answer({"hosts": voided})
@@ -88,13 +89,15 @@ class MetricsText(Handler):
 
     async def get(self) -> None:
         self.set_header("Content-Type", CONTENT_TYPE_LATEST)
-        self.finish(await self.context.metrics_text.get(self._render))
+        text = await self.context.metrics_text.get(self._render)
+        self.finish(text)
 
     async def _render(self) -> bytes:
-        known = await self.context.attestation.last_results()
-        policy = await self.context.reference_values.newest()
-        counts = self.context.server.counts if self.context.server else {}
-        return self.context.metrics.render(known, len(policy.unreadable), counts)
+        context = self.context
+        results = await context.attestation.last_results()
+        version = await context.reference_values.newest()
+        counts = context.server.counts if context.server else {}
+        return context.metrics.render(results, len(version.unreadable), counts)
 
 
 class Health(Handler):
@@ -112,7 +115,6 @@ def _name(untrusted: object) -> str:
         or len(untrusted) > oat.MAX_NAME_LENGTH
         or not json_fields.encodable(untrusted)
     ):
-        raise errors.InvalidMessage(
-            "results request", "a host name is not a text of at most 255 characters"
-        )
+        reason = "a host name is not a text of at most 255 characters"
+        raise errors.InvalidMessage("results request", reason)
     return untrusted

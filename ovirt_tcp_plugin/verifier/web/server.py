@@ -84,8 +84,9 @@ ROUTES: list[tuple[str, type[Handler]]] = [
 
 
 def listen(address: str, port: int, shared: bool = False) -> list[socket.socket]:
-    """Return listening sockets, one for each family of addresses (a port of the kernel's choice for
-    0).
+    """Return listening sockets, one for each family of addresses.
+
+    Port 0 is one that the kernel chooses.
 
     Args:
         shared: whether other processes of this user may listen there, too; each gets a share of the

@@ -66,11 +66,12 @@ class TestSilence:
     def test_an_engine_without_the_option_is_said(
         self, installation: Installation, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        routes = [one for one in installation.site.engine.rest._routes if one[1] != "options/{}"]
-        monkeypatch.setattr(installation.site.engine.rest, "_routes", routes)
-        assert [
-            one["check"] for one in installation.look().found if one["state"] == "not checked"
-        ] == ["property"]
+        rest = installation.site.engine.rest
+        routes = [route for route in rest._routes if route.path != "options/{}"]
+        monkeypatch.setattr(rest, "_routes", routes)
+        findings = installation.look().found
+        unchecked = [row["check"] for row in findings if row["state"] == "not checked"]
+        assert unchecked == ["property"]
 
 
 class TestRefusals:

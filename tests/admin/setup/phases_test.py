@@ -660,7 +660,9 @@ class TestLeftovers:
         requests = EndRequests(ready.directory / "state")
         (ready.directory / "state").mkdir()
         ready.setup("--cluster", "One")
-        other = model.Policy(model.new_id(), "o", filters=[ready.unit()], balances=[NO_BALANCE])
+        other = model.SchedulingPolicy(
+            model.new_id(), "o", filters=[ready.unit()], balances=[NO_BALANCE]
+        )
         ready.engine.model.policies[other.id] = other
         ready.cluster("Two").policy = other.id
         assert ready.setup("--remove").exit_code == 1

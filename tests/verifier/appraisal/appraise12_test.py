@@ -1,7 +1,9 @@
 # SPDX-FileCopyrightText: The ovirt_tcp_plugin developers
 # SPDX-License-Identifier: Apache-2.0
-"""The numbered checks on a host with a TPM 1.2; the two that its TPM cannot pass are named, and so
-is what that costs."""
+"""The numbered checks on a host with a TPM 1.2.
+
+The two that its TPM cannot pass are named, and so is what that costs.
+"""
 
 from __future__ import annotations
 
@@ -115,8 +117,10 @@ class TestUntrusted:
         )
 
     def test_6_pcr_16_as_17(self, tpm: SoftwareTpm12) -> None:
-        """Anybody can bring PCR 16 to any value that a launch gives PCR 17: the digest covers which
-        PCR it was."""
+        """Anybody can bring PCR 16 to any value that a launch gives PCR 17.
+
+        The digest covers which PCR it was.
+        """
         good = dict(tpm.pcrs)
         tpm.pcrs[16], tpm.pcrs[17] = good[17], b"\xff" * 20
         relabelled = {"sha1": {17: good[17], 18: good[18]}}

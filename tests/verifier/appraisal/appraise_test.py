@@ -1,7 +1,9 @@
 # SPDX-FileCopyrightText: The ovirt_tcp_plugin developers
 # SPDX-License-Identifier: Apache-2.0
-"""Every numbered check of the appraisal, with a host that breaks just this check; the good cases
-come last."""
+"""Every numbered check of the appraisal, with a host that breaks just this check.
+
+The good cases come last.
+"""
 
 from __future__ import annotations
 

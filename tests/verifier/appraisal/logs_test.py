@@ -1,7 +1,9 @@
 # SPDX-FileCopyrightText: The ovirt_tcp_plugin developers
 # SPDX-License-Identifier: Apache-2.0
-"""Check (7): which log tells of which PCR, and that another kind of log fits beside those there
-are."""
+"""Check (7).
+
+Which log tells of which PCR, and that another kind of log fits beside those there are.
+"""
 
 from __future__ import annotations
 

@@ -63,8 +63,7 @@ def test_refuses_another_hash(made: tuple[bytes, bytes], tpm: SoftwareTpm12) -> 
 
 @pytest.mark.parametrize("rest", [b"\0", b"\xff" * 8])
 def test_refuses_a_digest_with_something_after_it(rest: bytes, tpm: SoftwareTpm12) -> None:
-    """Whoever compares only the start of what a signature holds is open to forgery with small
-    exponents."""
+    """Who compares only the start of what a signature holds can be cheated with small exponents."""
     attest, _ = tpm.quote(NONCE, (17,))
     info = bytes.fromhex("3021300906052b0e03021a05000414") + tpm12.sha1(attest) + rest
     padded = b"\0\1" + b"\xff" * (256 - 3 - len(info)) + b"\0" + info

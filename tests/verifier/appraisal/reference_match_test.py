@@ -1,7 +1,9 @@
 # SPDX-FileCopyrightText: The ovirt_tcp_plugin developers
 # SPDX-License-Identifier: Apache-2.0
-"""Check (8): only the good digests in their own order are a good boot, whatever the log calls
-them."""
+"""Check (8).
+
+Only the good digests in their own order are a good boot, whatever the log calls them.
+"""
 
 from __future__ import annotations
 

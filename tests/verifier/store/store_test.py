@@ -1,7 +1,9 @@
 # SPDX-FileCopyrightText: The ovirt_tcp_plugin developers
 # SPDX-License-Identifier: Apache-2.0
-"""What is acknowledged is kept, what is refused changes nothing, and one bad row hurts only its
-host."""
+"""What is acknowledged is kept, and what is refused changes nothing.
+
+One bad row hurts only its host.
+"""
 
 from __future__ import annotations
 

@@ -13,8 +13,9 @@ __all__ = ["CommandError", "upgrade"]
 
 
 def upgrade(engine: sa.engine.Engine) -> None:
-    """Bring the database to the newest revision, in one transaction; several servers may try at
-    once.
+    """Bring the database to the newest revision, in one transaction.
+
+    Several servers may try at once.
 
     Raises:
         CommandError: it has a revision that this release does not know.
