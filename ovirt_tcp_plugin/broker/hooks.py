@@ -29,7 +29,8 @@ NAMES = (
     "vm_marked",
     "vm_moved",
 )
-# Those that are about a VM.
+# Those that are about a host, and those about a VM.
+OF_HOSTS = frozenset({"init_vds_on_up"})
 OF_VMS = frozenset(name for name in NAMES if name.startswith("vm_"))
 
 

@@ -29,8 +29,12 @@ from ovirt_tcp_plugin.admin.commands.settings import broker
 
 # Exit status of `why` for a VM that may not run on the host.
 NOT_ALLOWED = 3
+# And for a VM that the broker does not know: it may be a typing error, and is never a yes.
+NOT_KNOWN = 4
 
 _UNITS = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days"}
+
+_MOMENT_FORMAT = "%Y-%m-%dT%H:%M:%SZ"
 
 # What to do about an error of the broker's, by its code.
 _NEXT_STEPS = {
@@ -41,11 +45,29 @@ _NEXT_STEPS = {
     "NotFound": (
         "`ovirt-tcp verdicts` lists the hosts of trusted pools, `ovirt-tcp pools` the pools"
     ),
+    "no_hook": "`ovirt-tcp hook --help` lists the hooks, `ovirt-tcp verdicts` the hosts",
     "Unavailable": (
         "does the broker run? systemctl status ovirt-tcp-broker; its address is broker.url in"
         " cli.yaml"
     ),
 }
+
+
+def _moment(_: click.Context, __: click.Parameter, value: Optional[str]) -> Optional[str]:
+    """Return a moment in UTC as the broker takes it; it may be given as how long ago it was."""
+    if value is None:
+        return None
+    ago = re.fullmatch(r"(\d{1,6})([smhd])", value)
+    if ago is not None:
+        elapsed = datetime.timedelta(**{_UNITS[ago.group(2)]: int(ago.group(1))})
+        moment = datetime.datetime.now(datetime.timezone.utc) - elapsed
+        return moment.strftime(_MOMENT_FORMAT)
+    try:
+        datetime.datetime.strptime(value, _MOMENT_FORMAT)
+    except ValueError as e:
+        fault = f"{value} is no moment such as 30m, 2h, 7d or 2026-01-02T03:04:05Z"
+        raise click.BadParameter(fault) from e
+    return value
 
 
 @click.command()
@@ -119,13 +141,16 @@ def end_pool(config_dir: Path, cluster: str, yes: bool, as_json: bool) -> None:
 def why(config_dir: Path, vm: str, host: str, as_json: bool) -> None:
     """Say whether VM may run on HOST now, and what each line of enforcement says.
 
-    VM and HOST are names or ids. The exit status is 0 if the VM may run there, and 3 if it may not.
+    VM and HOST are names or ids. The exit status is 0 if the VM may run there, 3 if it may not, and
+    4 if the broker knows no such VM.
     """
     explanation = _ask(config_dir, "GET", "/v1/why", {"vm": vm, "host": host})
     if as_json:
         print_json(dict(explanation))
     else:
         _print_explanation(vm, host, explanation)
+    if not explanation["vm"]["known"]:
+        raise click.exceptions.Exit(NOT_KNOWN)
     if not explanation["allowed"]:
         raise click.exceptions.Exit(NOT_ALLOWED)
 
@@ -135,7 +160,7 @@ def why(config_dir: Path, vm: str, host: str, as_json: bool) -> None:
 @click.option("--vm", default="", help="Only of this VM, by name or id.")
 @click.option(
     "--since",
-    default="",
+    callback=_moment,
     help="Only since then: 90s, 30m, 2h, 7d, or a moment such as 2026-01-02T03:04:05Z.",
 )
 @click.option(
@@ -147,7 +172,9 @@ def why(config_dir: Path, vm: str, host: str, as_json: bool) -> None:
 )
 @as_json
 @click.pass_obj
-def history(config_dir: Path, host: str, vm: str, since: str, most: int, as_json: bool) -> None:
+def history(
+    config_dir: Path, host: str, vm: str, since: Optional[str], most: int, as_json: bool
+) -> None:
     """Show what the broker noticed and did, the newest last. It is kept over restarts."""
     query = {"most": str(most)}
     if host:
@@ -155,7 +182,7 @@ def history(config_dir: Path, host: str, vm: str, since: str, most: int, as_json
     if vm:
         query["vm"] = vm
     if since:
-        query["since"] = _moment(since)
+        query["since"] = since
     notices = _ask(config_dir, "GET", "/v1/history", query)["history"]
     if as_json:
         print_json(notices)
@@ -255,9 +282,7 @@ def _print_explanation(vm: str, host: str, explanation: Mapping[str, Any]) -> No
     verb = "may" if explanation["allowed"] else "may not"
     click.echo(f"{vm} {verb} run on {host} ({explanation['code']}): {explanation['reason']}")
     if not explanation["vm"]["known"]:
-        click.echo(
-            "the broker does not know this VM, and treats it as one that needs a trusted host"
-        )
+        click.echo(f"the broker knows no VM {vm}, and treats it as one that needs a trusted host")
     click.echo()
     rows = [
         (line["line"], line["says"], line["code"], line["reason"]) for line in explanation["lines"]
@@ -279,7 +304,8 @@ def _ask(
     try:
         return broker(config_dir).call(method, path, query=query)
     except errors.Refused as e:
-        raise _with_next_step(e, e.code) from e
+        code = "no_hook" if path.startswith("/v1/hooks/") and e.code == "NotFound" else e.code
+        raise _with_next_step(e, code) from e
     except errors.Unavailable as e:
         raise _with_next_step(e, "Unavailable") from e
 
@@ -287,14 +313,3 @@ def _ask(
 def _with_next_step(error: errors.Error, code: str) -> click.ClickException:
     step = _NEXT_STEPS.get(code)
     return click.ClickException(f"{error}\n  next: {step}" if step else str(error))
-
-
-def _moment(text: str) -> str:
-    """Return a moment in UTC for how long ago it was; any other text as it is."""
-    match = re.fullmatch(r"(\d{1,6})([smhd])", text)
-    if match is None:
-        return text
-    count = int(match.group(1))
-    unit = _UNITS[match.group(2)]
-    moment = datetime.datetime.now(datetime.timezone.utc) - datetime.timedelta(**{unit: count})
-    return moment.strftime("%Y-%m-%dT%H:%M:%SZ")

@@ -20,6 +20,7 @@ from ovirt_tcp_plugin import errors
 from ovirt_tcp_plugin.broker import settings
 from ovirt_tcp_plugin.broker.api import explanation as why
 from ovirt_tcp_plugin.broker.api import views
+from ovirt_tcp_plugin.broker.hooks import OF_HOSTS, OF_VMS
 from ovirt_tcp_plugin.broker.service import Service
 from ovirt_tcp_plugin.broker.state.broker_state import BrokerState
 from ovirt_tcp_plugin.broker.store.history import MAX_ENTRIES, History
@@ -236,7 +237,9 @@ class HookRoute(BrokerHandler):
     callers = WORK
 
     def post(self, name: str) -> None:
-        self.context.service.run_hook_by_hand(name, self.query("host"), self.query("vm"))
+        host = self.needed("host") if name in OF_HOSTS else self.query("host")
+        vm = self.needed("vm") if name in OF_VMS else self.query("vm")
+        self.context.service.run_hook_by_hand(name, host, vm)
         log.warning("hook by hand name=%s token=%s", name, self.bearer_id)
         self.answer({"hook": name})
 

@@ -78,7 +78,22 @@ class TestErrors:
         assert "`ovirt-tcp verdicts` lists the hosts" in done.output
 
     def test_a_moment_that_is_none(self, desk: Desk) -> None:
-        assert "2026-01-02T03:04:05Z" in desk.run("history", "--since", "yesterday").output
+        desk.log_in("x", "http://127.0.0.1:1")
+        done = desk.run("history", "--since", "yesterday")
+        assert done.exit_code == 2
+        assert "yesterday is no moment such as 30m, 2h, 7d or 2026-01-02T03:04:05Z" in done.output
+
+    def test_a_vm_that_nobody_knows_may_be_a_typing_error(self, desk: Desk) -> None:
+        desk.world.attest(good=desk.world.ids())
+        done = desk.run("why", "NOSUCH", "host-0")
+        assert done.exit_code == 4
+        assert "the broker knows no VM NOSUCH" in done.output
+
+    def test_a_hook_that_does_not_exist_or_lacks_its_subject(self, desk: Desk) -> None:
+        assert "next: `ovirt-tcp hook --help` lists the hooks" in desk.run("hook", "nosuch").output
+        done = desk.run("hook", "init_vds_on_up")
+        assert done.exit_code == 1
+        assert "host is missing" in done.output
 
 
 class TestPool:
@@ -126,7 +141,7 @@ class TestWhy:
         ]
 
     def test_a_vm_that_nobody_knows_is_said(self, desk: Desk) -> None:
-        assert "the broker does not know this VM" in desk.run("why", "vm-99", "host-0").output
+        assert "the broker knows no VM vm-99" in desk.run("why", "vm-99", "host-0").output
 
     def test_it_may(self, desk: Desk) -> None:
         desk.world.attest(good=["h1"])

@@ -329,6 +329,13 @@ class TestAnswers:
         assert api.service.events == [("init_vds_on_up", "host-3", ""), ("vm_moved", "", "vm-1")]
         assert api.call("POST", "/v1/hooks/no_such_hook").status_code == 404
 
+    @pytest.mark.parametrize("name", sorted(set(NAMES) - {"backend_initialize"}))
+    def test_a_hook_without_its_host_or_vm_is_not_run(self, api: Api, name: str) -> None:
+        reply = api.call("POST", f"/v1/hooks/{name}")
+        assert reply.status_code == 400
+        assert "is missing" in reply.json()["reason"]
+        assert api.service.events == []
+
     def test_a_port_that_is_taken_is_said(self, api: Api) -> None:
         port = int(api.url.rsplit(":", 1)[1])
 
