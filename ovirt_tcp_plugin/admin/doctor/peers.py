@@ -21,8 +21,9 @@ from ovirt_tcp_plugin.placement.decision import Scope
 from ovirt_tcp_plugin.placement.pools import Pool
 from ovirt_tcp_plugin.remote import Remote
 
-MAX_HOSTS = 10_000
-MAX_POOLS = 1_000
+# The answers are bounded by their length; these only keep nonsense out.
+MAX_HOSTS = 100_000
+MAX_POOLS = 20_000
 
 
 def broker(remote: Remote) -> BrokerView:

@@ -13,7 +13,7 @@ import threading
 import xmlrpc.server
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 from click.testing import CliRunner
@@ -26,6 +26,7 @@ from ovirt_tcp_plugin.clock import boottime_ms
 from ovirt_tcp_plugin.engine import filterd_client
 from ovirt_tcp_plugin.lab import engine_config
 from ovirt_tcp_plugin.placement import snapshot
+from ovirt_tcp_plugin.remote import Remote
 from ovirt_tcp_plugin.scheduler import xmlrpc as xmlrpc_codec
 from ovirt_tcp_plugin.verifier.authority import Authority
 from tests.admin.doctor.conftest import Installation
@@ -424,3 +425,41 @@ def test_filterd_is_asked_for_the_largest_pool_in_the_engines_shape() -> None:
         filterd_client._as_the_engine("runFilters", (["TrustedHosts"], hosts, "vm", {})).encode()
     )
     assert call == xmlrpc_codec.Call("runFilters", (["TrustedHosts"], hosts, "vm", {}))
+
+
+class LargeSite:
+    """Stands in for the command's connection to a broker of more than 1,000 pools."""
+
+    def call(self, method: str, path: str) -> dict[str, object]:
+        if path == "/v1/hosts":
+            return {
+                "hosts": [large_host(number) for number in range(12_000)],
+                "servers_answer": True,
+            }
+        return {"pools": [large_pool(number) for number in range(1_200)]}
+
+
+def large_host(number: int) -> dict[str, object]:
+    return {
+        "id": f"h{number}",
+        "name": f"host-{number}",
+        "level": "trusted",
+        "code": "",
+        "quarantined": False,
+    }
+
+
+def large_pool(number: int) -> dict[str, object]:
+    return {
+        "cluster_id": f"c{number}",
+        "name": f"Pool {number}",
+        "scope": "all_vms",
+        "guard_tripped": False,
+        "held": [],
+    }
+
+
+def test_a_broker_of_a_large_site_makes_sense() -> None:
+    view = peers.broker(cast(Remote, LargeSite()))
+    assert len(view.hosts) == 12_000
+    assert len(view.pools) == 1_200
