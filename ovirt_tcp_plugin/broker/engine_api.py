@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Collection, Sequence
 from typing import Protocol
 
-from ovirt_tcp_plugin.placement.inventory import Event, Group, Host, Listing, Notice, Unit
+from ovirt_tcp_plugin.placement.inventory import Event, Group, Host, Listing, Notice, Unit, Vm
 
 
 class EngineListings(Protocol):
@@ -26,8 +26,18 @@ class EngineListings(Protocol):
     def hosts_not_up(self) -> Sequence[Host]:
         """Return the hosts that are not Up."""
 
-    def listing(self) -> Listing:
-        """Return everything, or raise: a listing is complete."""
+    def listing(self, next_runs: bool = True) -> Listing:
+        """Return everything; what the engine cannot show is named or counted in it.
+
+        Args:
+            next_runs: with the marks of next-run configurations, one call for each VM that has one.
+        """
+
+    def vm(self, vm_id: str) -> Vm:
+        """Return a VM with the mark of its next-run configuration."""
+
+    def hosts(self) -> Sequence[Host]:
+        """Return all hosts that the engine can show."""
 
     def listing_without_vms(self) -> Listing:
         """Return everything but VMs."""

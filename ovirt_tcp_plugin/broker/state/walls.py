@@ -145,6 +145,10 @@ class Walls:
             self._note_foreign_edits(listing)
             self._inventory.see_walls(listing)
 
+    def forget_members(self, cluster_id: str) -> None:
+        """A VM of a cluster is new, gone or changed: who belongs behind its wall is to be seen."""
+        self._members.pop(cluster_id, None)
+
     def end(self, pools: Iterable[Pool], listing: Listing) -> None:
         """These pools ended: their walls are to be removed."""
         for pool in pools:
@@ -161,7 +165,7 @@ class Walls:
             cluster_id = pool.cluster_id
             known = self._inventory.walls.get(cluster_id)
             listed = listing.walls.get(cluster_id)
-            if known is None or known == listed:
+            if known is None or known == listed or cluster_id in listing.unreadable_walls:
                 continue
             hosts = self._inventory.hosts_of.get(cluster_id, ())
             vms = self._inventory.vms_needing_trust(pool)
@@ -180,7 +184,7 @@ class Walls:
         hosts = wall_plan.hosts_inside(up_hosts, inside, self._servers_answer(), now_ms)
         vms = self._members_of(pool)
         surplus = self._inventory.surplus_of(pool.cluster_id)
-        steps = wall_plan.plan(group, hosts, vms, self._inventory.vms.keys(), surplus)
+        steps = wall_plan.plan(group, hosts, vms, self._inventory.vms.by_id.keys(), surplus)
         return WallPlan(pool, group, steps)
 
     def _up_hosts(self, pool: Pool) -> dict[str, Optional[Verdict]]:
