@@ -14,7 +14,14 @@ from typing import Protocol
 from ovirt_tcp_plugin.placement.inventory import Event, Group, Host, Listing, Notice, Unit, Vm
 
 
-class EngineListings(Protocol):
+class EngineAnswers(Protocol):
+    """Whether it is there."""
+
+    def answers(self) -> bool:
+        """Return whether the engine answers: what fails while it does fails for itself."""
+
+
+class EngineListings(EngineAnswers, Protocol):
     """What the engine shows."""
 
     def events(self, after: int) -> Sequence[Event]:
@@ -49,11 +56,8 @@ class EngineListings(Protocol):
         """Return all scheduling policy units."""
 
 
-class EngineWalls(Protocol):
+class EngineWalls(EngineAnswers, Protocol):
     """What is done to walls, each named by the ids of its cluster and its affinity group."""
-
-    def answers(self) -> bool:
-        """Return whether the engine answers: what fails while it does fails for itself."""
 
     def has_group(self, cluster_id: str, group_id: str) -> bool:
         """Return whether the engine lists this affinity group."""

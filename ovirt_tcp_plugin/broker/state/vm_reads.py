@@ -99,8 +99,12 @@ class VmReads:
             if self._is_answered(request):
                 self._see(request.vm_id, None)
 
-    def unreadable(self, request: VmRequest, reason: str) -> None:
-        """The engine failed to show a VM: it counts as marked, and is read again later."""
+    def unreadable(self, request: VmRequest, reason: str, answers: bool) -> None:
+        """A VM could not be read: it counts as marked, and is read again later.
+
+        Args:
+            answers: whether the engine answers other questions; if not, nobody is told of the VM.
+        """
         with self._lock:
             vm_id = request.vm_id
             awaited = self._awaited.get(vm_id)
@@ -108,7 +112,7 @@ class VmReads:
                 return
             awaited.in_flight = False
             failures = self._retries.failed(vm_id, self._shared.clock.now_ms())
-            if failures >= FAILURES_REPORTED and vm_id not in self._reported:
+            if answers and failures >= FAILURES_REPORTED and vm_id not in self._reported:
                 self._reported.add(vm_id)
                 self._shared.reporter.tell(_unreadable(vm_id, self._name(vm_id), reason))
 

@@ -47,7 +47,8 @@ class NextRuns:
         VMs whose configuration cannot be read count as marked.
 
         Raises:
-            AccessRefused: the engine does not let the broker's user read it.
+            Unavailable: the engine does not answer other questions either.
+            AccessRefused: it does not let the broker's user read it.
         """
         concerned = {vm.id for vm in listing.vms if vm.next_run and not vm.marked}
         waiting = self._vm_reads.waiting()
@@ -95,6 +96,8 @@ class NextRuns:
         except errors.AccessRefused:
             raise
         except errors.Error:
+            if not self._engine.answers():
+                raise
             return None
         with self._lock:
             if vm_id not in self._forgotten:

@@ -49,10 +49,10 @@ class VmReader:
             self._contact.answered(asked_ms)
             self._vm_reads.gone(request)
         except errors.AccessRefused as e:
-            self._vm_reads.unreadable(request, str(e))
+            self._vm_reads.unreadable(request, str(e), answers=False)
             raise
         except errors.Error as e:
-            self._vm_reads.unreadable(request, str(e))
+            self._vm_reads.unreadable(request, str(e), self._engine.answers())
         else:
             self._contact.answered(asked_ms)
             self._vm_reads.read(request, vm)
