@@ -175,6 +175,8 @@ class BrokerState:
         vms = VmIndex(listing.vms)
         with self._lock:
             now_ms = self._clock.now_ms()
+            # Freed after the lock: that takes long, too.
+            before = (self._inventory.listing, self._inventory.vms)
             self._vm_reads.merge(listing, vms, start.vm_news)
             self._inventory.see_listing(listing, vms)
             self._quarantine.observe_vms(now_ms)
@@ -188,7 +190,8 @@ class BrokerState:
             self._standing = frozenset(notice.key for notice in notices)
             self._walls.end(change.ended, listing)
             self._changes.touch()
-            return change.ended
+        del before
+        return change.ended
 
     def host_restarted(self, host_id: str) -> None:
         """The host left Up, as an event says, whatever the listings show."""

@@ -38,6 +38,10 @@ class HostNews:
         self._exemptions = exemptions
         self._names = names
         self._polls = 0
+        # What the last poll showed, and the hosts that were known then.
+        self._last_poll: Sequence[Host] = ()
+        self._hosts_then: object = None
+        self._places: Mapping[str, Place] = {}
 
     def polls(self) -> int:
         """Return how often the hosts that are not Up were listed."""
@@ -56,7 +60,6 @@ class HostNews:
             the ids of the pool hosts that came Up or moved.
         """
         now_ms = self._shared.clock.now_ms()
-        places = self._inventory.places()
         if polls is not None and polls != self._polls:
             hosts = self._as_polled(hosts)
         # An empty list is no evidence that all are gone, with what is known of them; but nobody
@@ -69,7 +72,7 @@ class HostNews:
         self._inventory.see_hosts(listed, self._names)
         self._verdicts.look_again()
         changes = self._verdicts.observe({host.id: host.up for host in listed}, now_ms)
-        moved = self._restart_moved(places, now_ms)
+        moved = self._restart_moved(now_ms)
         self._quarantine.observe(changes.came_up, now_ms)
         # One of ours may have attested well a moment before it was seen to be away, which counts
         # for nothing: it would wait for its next turn in maintenance.
@@ -87,13 +90,26 @@ class HostNews:
             the ids of the pool hosts that came Up or moved.
         """
         self._polls += 1
+        if self._hosts_then is self._inventory.hosts and self._last_poll == hosts:
+            self._observe_no_change()
+            return ()
         not_up = {host.id for host in hosts}
-        return self.observe([*self._inventory.other_hosts_up(not_up), *hosts])
+        came_up = self.observe([*self._inventory.other_hosts_up(not_up), *hosts])
+        self._last_poll = hosts
+        self._hosts_then = self._inventory.hosts
+        return came_up
 
     def restarted(self, host_id: str) -> None:
         """The host left Up, as an event says, whatever the listings show."""
         self._verdicts.restarted(host_id, self._shared.clock.now_ms())
         self._changes.touch(worse=True, pools=self._inventory.pools_of([host_id]))
+
+    def _observe_no_change(self) -> None:
+        """Look at what depends on the time, and on VMs."""
+        now_ms = self._shared.clock.now_ms()
+        self._quarantine.observe((), now_ms)
+        for notice in self._exemptions.observe(now_ms):
+            self._shared.reporter.tell(notice)
 
     def _as_polled(self, hosts: Sequence[Host]) -> list[Host]:
         """Return hosts of an older list with the statuses that are known of them."""
@@ -108,14 +124,16 @@ class HostNews:
                 merged.append(dataclasses.replace(host, status=status, status_detail=detail))
         return merged
 
-    def _restart_moved(self, before: Mapping[str, Place], now_ms: int) -> list[str]:
+    def _restart_moved(self, now_ms: int) -> list[str]:
         """Have hosts in another cluster or of another name attest again: a verdict is of one place.
 
         Returns:
             the ids of those that are Up.
         """
         up: list[str] = []
-        for host_id, place in self._inventory.places().items():
+        before = self._places
+        self._places = self._inventory.places()
+        for host_id, place in self._places.items():
             if before.get(host_id, place) == place:
                 continue
             self._verdicts.restarted(host_id, now_ms)

@@ -33,7 +33,9 @@ class VmIndex:
         self._by_cluster: dict[str, dict[str, Vm]] = {}
         self._engine_vm_ids: set[str] = set()
         for vm in vms:
-            self.put(vm)
+            if vm.id in self._by_id:
+                self.remove(vm.id)
+            self._add(vm)
 
     @property
     def by_id(self) -> Mapping[str, Vm]:
@@ -51,10 +53,7 @@ class VmIndex:
     def put(self, vm: Vm) -> None:
         """Add a VM, or take over how it is now."""
         self.remove(vm.id)
-        self._by_id[vm.id] = vm
-        self._by_cluster.setdefault(vm.cluster_id, {})[vm.id] = vm
-        if vm.hosted_engine:
-            self._engine_vm_ids.add(vm.id)
+        self._add(vm)
 
     def remove(self, vm_id: str) -> None:
         """Forget a VM, if it is there."""
@@ -62,6 +61,12 @@ class VmIndex:
         if known is not None:
             del self._by_cluster[known.cluster_id][vm_id]
             self._engine_vm_ids.discard(vm_id)
+
+    def _add(self, vm: Vm) -> None:
+        self._by_id[vm.id] = vm
+        self._by_cluster.setdefault(vm.cluster_id, {})[vm.id] = vm
+        if vm.hosted_engine:
+            self._engine_vm_ids.add(vm.id)
 
 
 class InventoryView:

@@ -142,7 +142,7 @@ class VmReads:
             vms: of the listing; corrected in place.
             number: of the listing, as `begin_listing` returned it.
         """
-        listed = frozenset(vms.by_id)
+        self._settle(listing, vms, number)
         for vm_id, (news_number, vm) in list(self._news.items()):
             if news_number <= number:
                 del self._news[vm_id]
@@ -150,17 +150,17 @@ class VmReads:
                 vms.remove(vm_id)
             else:
                 vms.put(vm)
-        self._settle(listed.difference(listing.unreadable_vms), number)
         for vm_id in listing.unreadable_vms:
             self._await(vm_id)
         self._keep_missing(listing, vms)
 
     # Inside
 
-    def _settle(self, vm_ids: Iterable[str], number: int) -> None:
-        """A listing shows these VMs: what was to be read of them before it began need not be."""
-        for vm_id in self._awaited.keys() & frozenset(vm_ids):
-            awaited = self._awaited[vm_id]
+    def _settle(self, listing: Listing, vms: VmIndex, number: int) -> None:
+        """Forget what was to be read of VMs before a listing began which shows them."""
+        for vm_id, awaited in list(self._awaited.items()):
+            if vm_id not in vms.by_id or vm_id in listing.unreadable_vms:
+                continue
             if awaited.number <= number or awaited.missing:
                 self._forget(vm_id)
 
@@ -172,7 +172,8 @@ class VmReads:
         for, or if two complete listings in a row do not show it.
         """
         known = self._inventory.vms.by_id
-        for vm_id in known.keys() - vms.by_id.keys():
+        missing = [vm_id for vm_id in known if vm_id not in vms.by_id]
+        for vm_id in missing:
             news = self._news.get(vm_id)
             if news is not None and news[1] is None:
                 continue

@@ -34,6 +34,7 @@ class VmMonitor:
         self._causes: dict[str, set[str]] = {}
         self._unsaved: set[str] = set()
         # For the history; after the listing, because that has the names.
+        self._new_relayed: collections.deque[Notice] = collections.deque(maxlen=MAX_RELAYED)
         self._relayed: collections.deque[Notice] = collections.deque(maxlen=MAX_RELAYED)
 
     def take_event(self, event: Event) -> None:
@@ -41,11 +42,11 @@ class VmMonitor:
         if event.code in events.TRUST_MISMATCH:
             text = f"The engine warns ({event.code}): {event.text}"
             code = "engine_trust_mismatch"
-            self._relayed.append(Notice(code, "warning", text, vm_id=event.vm_id, event=False))
+            self._relay(Notice(code, "warning", text, vm_id=event.vm_id, event=False))
         if event.code in events.TEMPLATE_IMPORTED:
             text = f"A template was imported: {event.text}"
             text = f"{text} Only what its own properties say marks the VMs made from it."
-            self._relayed.append(Notice("template_imported", "normal", text, event=False))
+            self._relay(Notice("template_imported", "normal", text, event=False))
         name = _cause(event.code)
         if name and event.vm_id:
             with self._lock:
@@ -56,6 +57,8 @@ class VmMonitor:
         with self._lock:
             causes = self._new_causes
             self._new_causes = {}
+            self._relayed.extend(self._new_relayed)
+            self._new_relayed.clear()
         for vm_id, names in causes.items():
             self._causes.setdefault(vm_id, set()).update(names)
 
@@ -69,10 +72,9 @@ class VmMonitor:
         self._causes = {vm_id: names for vm_id, names in self._causes.items() if vm_id in unread}
         news, notices, changed = self._records.observe(self._vm_listing(listing), causes)
         self._unsaved |= changed
-        for _ in range(len(self._relayed)):
-            self._state.tell(self._relayed.popleft())
-        for notice in notices:
+        for notice in (*self._relayed, *notices):
             self._state.tell(notice)
+        self._relayed.clear()
         for item in news:
             if item.text:
                 notice = Notice(item.name, "normal", item.text, vm_id=item.vm.id, event=False)
@@ -106,6 +108,10 @@ class VmMonitor:
                 fault = self._records.standing(vm, self._vm_listing(listing))
                 return HookEvent(name, vm_id=vm.id, code=name if fault else "", fault=fault)
         raise errors.NotFound("VM", vm_name)
+
+    def _relay(self, notice: Notice) -> None:
+        with self._lock:
+            self._new_relayed.append(notice)
 
     def _vm_listing(self, listing: Listing) -> VmListing:
         clusters = {cluster.id: cluster.name for cluster in listing.clusters}
