@@ -225,7 +225,7 @@ class VmReads:
             self._forget_members(cluster_id)
         # Each pool's snapshot has the exempt VMs of all.
         touched = clusters if exempt == self._inventory.exempt else None
-        self._shared.changes.touch(pools=self._pools(touched))
+        self._shared.changes.touch(pools=self._pools(touched), too_free=_needs_more(before, vm))
 
     def _pools(self, cluster_ids: Optional[Iterable[str]]) -> Optional[list[str]]:
         if cluster_ids is None:
@@ -236,6 +236,13 @@ class VmReads:
     def _name(self, vm_id: str) -> str:
         vm = self._inventory.vms.by_id.get(vm_id)
         return vm.name if vm else vm_id
+
+
+def _needs_more(before: Optional[Vm], vm: Optional[Vm]) -> bool:
+    """Return whether a VM perhaps needs trust that needed none as it was before."""
+    if vm is None or before is None:
+        return False
+    return vm.marked and not before.marked
 
 
 def _unreadable(vm_id: str, name: str, reason: str) -> Notice:

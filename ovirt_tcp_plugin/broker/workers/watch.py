@@ -35,9 +35,9 @@ log = logging.getLogger("broker.service")
 # Events may become visible out of order: the last ones are read again each time, and known ones
 # passed over.
 EVENT_OVERLAP = 50
-# A host that left Up is out of the snapshots within a second, and so is a VM that was marked held:
-# this, one call and one snapshot.
-LONGEST_PAUSE_S = 0.8
+# A host that left Up is out of the snapshots within a second, and a VM that was marked is held
+# there: this pause, two calls, the pause of the snapshots' thread, and the writing of one.
+LONGEST_PAUSE_S = 0.6
 
 # Events that cannot be read so often, while hosts can be, are passed over.
 EVENT_TRIES = 3
@@ -177,6 +177,8 @@ class WatchWorker:
             self._engine_started("the engine restarted", event.code in events.ENGINE_STARTED)
         if event.host_id and self._ends_verdict(event):
             self._state.host_restarted(event.host_id)
+            # It may attest well before it is seen to be away.
+            self._hosts_polled_ms = None
         self._reactions.take_vm_event(event)
         self._group_edits.take_event(event)
         if event.code in events.VM_CHANGED and event.vm_id:
