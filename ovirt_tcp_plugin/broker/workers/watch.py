@@ -39,6 +39,8 @@ EVENT_OVERLAP = 50
 # there: this pause, two calls, the pause of the snapshots' thread, and the writing of one.
 LONGEST_PAUSE_S = 0.6
 
+# Hosts that could not be listed are tried again so soon.
+RETRY_MS = 1_000
 # Events that cannot be read so often, while hosts can be, are passed over.
 EVENT_TRIES = 3
 
@@ -97,7 +99,7 @@ class WatchWorker:
         self._clock = clock
         self._group_edits = GroupEdits(engine, clock)
         self._starts = EngineStarts(clock, state_file.engine_started_ms)
-        self._hosts_polled_ms: Optional[int] = None
+        self._next_poll_ms = 0
         # How often events could not be read in a row, though hosts could.
         self._event_faults = 0
         # Events up to that id are never asked for.
@@ -117,9 +119,10 @@ class WatchWorker:
         if self._filter_reports.is_due():
             self._watch_filter()
         host_fault: Optional[errors.Error] = None
-        if self._are_hosts_due():
-            self._hosts_polled_ms = self._clock.now_ms()
+        if self._clock.now_ms() >= self._next_poll_ms:
             host_fault = _fault_of(self._poll_hosts)
+            pause_ms = self._poll_ms if host_fault is None else min(self._poll_ms, RETRY_MS)
+            self._next_poll_ms = self._clock.now_ms() + pause_ms
             if event_fault is not None and host_fault is None:
                 self._see_start(heard_ms)
                 self._take_event_fault(event_fault)
@@ -128,10 +131,6 @@ class WatchWorker:
             raise fault
 
     # Hosts
-
-    def _are_hosts_due(self) -> bool:
-        polled_ms = self._hosts_polled_ms
-        return polled_ms is None or self._clock.now_ms() - polled_ms >= self._poll_ms
 
     def _poll_hosts(self) -> None:
         for host_id in self._observe_hosts():
@@ -178,7 +177,7 @@ class WatchWorker:
         if event.host_id and self._ends_verdict(event):
             self._state.host_restarted(event.host_id)
             # It may attest well before it is seen to be away.
-            self._hosts_polled_ms = None
+            self._next_poll_ms = 0
         self._reactions.take_vm_event(event)
         self._group_edits.take_event(event)
         if event.code in events.VM_CHANGED and event.vm_id:

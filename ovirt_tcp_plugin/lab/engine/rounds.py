@@ -116,7 +116,7 @@ class Rounds:
     def _restart_vms(self, now: float) -> None:
         """Restart what is highly available: ten tries in short intervals, then in long ones, for
         ever."""
-        lost = [vm for vm in self._model.vms.values() if vm.restart]
+        lost = [vm for vm in list(self._model.vms.values()) if vm.restart]
         needed = 0
         for vm in sorted(lost, key=lambda one: (-one.priority, one.name)):
             if vm.status == DOWN and now >= vm.retry_at and not self._is_blocked(vm, needed, now):
