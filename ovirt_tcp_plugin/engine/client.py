@@ -8,6 +8,7 @@ Values in, values out, and only this package's errors (`sdk`).
 from __future__ import annotations
 
 import dataclasses
+import functools
 import logging
 import secrets
 from collections.abc import Callable, Collection, Iterable
@@ -17,7 +18,7 @@ import ovirtsdk4
 from ovirtsdk4 import types
 
 from ovirt_tcp_plugin import errors
-from ovirt_tcp_plugin.engine.pages import Pages, is_fault_of_objects
+from ovirt_tcp_plugin.engine.pages import Pages, read_or_none
 from ovirt_tcp_plugin.engine.sdk import Access, Sdk, properties
 from ovirt_tcp_plugin.placement.inventory import (
     HOSTED_ENGINE_ORIGINS,
@@ -391,7 +392,7 @@ def _read_vm(system: Any, vm_id: str) -> Vm:
     vm = _vm(system.vms_service().vm_service(vm_id).get())
     if vm.marked or not vm.next_run:
         return vm
-    return dataclasses.replace(vm, marked=_marked(_next_run(system, vm_id)))
+    return dataclasses.replace(vm, marked=_is_marked_next_run(system, vm_id))
 
 
 def is_group_listed(system: Any, cluster_id: str, group_id: str) -> bool:
@@ -407,8 +408,11 @@ def _without_vms(system: Any, hosts: Collection[Any]) -> Listing:
     first_walls: dict[str, Group] = {}
     surplus: dict[str, frozenset[str]] = {}
     for cluster in clusters:
-        walls = _walls(system, cluster.id, cluster.affinity_groups or ())
-        if walls:
+        read = functools.partial(_walls, system, cluster.id, cluster.affinity_groups or ())
+        walls = read_or_none(read)
+        if walls is None:
+            unreadable_walls |= {cluster.id}
+        elif walls:
             first_walls[cluster.id] = walls[0]
             surplus[cluster.id] = frozenset(wall.id for wall in walls[1:])
     return Listing(
@@ -427,19 +431,14 @@ def _without_vms(system: Any, hosts: Collection[Any]) -> Listing:
 def _clusters_with_groups(system: Any) -> tuple[list[Any], frozenset[str]]:
     """Return all clusters with their affinity groups, and the ids of those without, for a fault."""
     service = system.clusters_service()
-    try:
-        return list(service.list(follow="affinity_groups")), frozenset()
-    except (ovirtsdk4.Error, TypeError, ValueError, AttributeError) as e:
-        if not is_fault_of_objects(e):
-            raise
+    followed = read_or_none(lambda: list(service.list(follow="affinity_groups")))
+    if followed is not None:
+        return followed, frozenset()
     clusters = list(service.list())
     unreadable: set[str] = set()
     for cluster in clusters:
-        try:
-            cluster.affinity_groups = _groups(system, cluster.id).list()
-        except (ovirtsdk4.Error, TypeError, ValueError, AttributeError) as e:
-            if not is_fault_of_objects(e):
-                raise
+        cluster.affinity_groups = read_or_none(_groups(system, cluster.id).list)
+        if cluster.affinity_groups is None:
             unreadable.add(cluster.id)
     return clusters, frozenset(unreadable)
 
@@ -457,11 +456,9 @@ def _vms(system: Any) -> tuple[list[Any], int]:
 def _all_hosts(system: Any, all_content: bool = False) -> tuple[list[Any], int]:
     """Return all hosts that the engine can show, and the number of those that it cannot."""
     service = system.hosts_service()
-    try:
-        return list(service.list(all_content=all_content)), 0
-    except (ovirtsdk4.Error, TypeError, ValueError, AttributeError) as e:
-        if not is_fault_of_objects(e):
-            raise
+    hosts = read_or_none(lambda: list(service.list(all_content=all_content)))
+    if hosts is not None:
+        return hosts, 0
 
     def list_page(search: str, size: int) -> Any:
         return service.list(search=search, max=size, all_content=all_content)
@@ -481,6 +478,10 @@ def _next_run(system: Any, vm_id: str) -> Any:
         return None
 
 
+def _is_marked_next_run(system: Any, vm_id: str) -> bool:
+    return _marked(_next_run(system, vm_id))
+
+
 def _with_next_runs(system: Any, vms: Iterable[Vm]) -> tuple[tuple[Vm, ...], frozenset[str]]:
     """Return VMs with their marks for the next start, and the ids of those it cannot be read of.
 
@@ -489,16 +490,13 @@ def _with_next_runs(system: Any, vms: Iterable[Vm]) -> tuple[tuple[Vm, ...], fro
     read: list[Vm] = []
     unreadable: set[str] = set()
     for vm in vms:
-        marked = vm.marked
-        if vm.next_run and not marked:
-            try:
-                marked = _marked(_next_run(system, vm.id))
-            except (ovirtsdk4.Error, TypeError, ValueError, AttributeError) as e:
-                if not is_fault_of_objects(e):
-                    raise
-                unreadable.add(vm.id)
-                marked = True
-        read.append(dataclasses.replace(vm, marked=marked))
+        if not vm.next_run or vm.marked:
+            read.append(vm)
+            continue
+        marked = read_or_none(functools.partial(_is_marked_next_run, system, vm.id))
+        if marked is None:
+            unreadable.add(vm.id)
+        read.append(dataclasses.replace(vm, marked=marked is not False))
     return tuple(read), frozenset(unreadable)
 
 

@@ -12,12 +12,17 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any
+from typing import Any, Optional, TypeVar
 
 import ovirtsdk4
+import pycurl
+
+from ovirt_tcp_plugin import errors
 
 # So many calls more than pages are made for objects that the engine cannot show.
 MAX_EXTRA_CALLS = 64
+
+T = TypeVar("T")
 
 
 class Pages:
@@ -55,7 +60,7 @@ class Pages:
         """Return the rows of a page, None for one that cannot be shown."""
         try:
             return list(self._list_page(f"sortby id asc page {number}", size))
-        except (ovirtsdk4.Error, TypeError, ValueError, AttributeError) as e:
+        except Exception as e:
             if not is_fault_of_objects(e) or self._calls_left < 1:
                 raise
         if size == 1:
@@ -69,12 +74,26 @@ class Pages:
         return rows
 
 
+def read_or_none(read: Callable[[], T]) -> Optional[T]:
+    """Return what `read` returns, None if the engine fails at what it was asked to show."""
+    try:
+        return read()
+    except Exception as e:
+        if not is_fault_of_objects(e):
+            raise
+        return None
+
+
 def is_fault_of_objects(error: Exception) -> bool:
     """Return whether the engine is there, and fails at what it was asked to show.
 
     Its own faults come as documents; what a proxy says of an engine that is down does not. The
-    SDK's readers raise anything on a document that is not what it should be.
+    SDK's readers raise anything, also `Exception` itself, on a document that is not what it should
+    be.
     """
+    if isinstance(error, (errors.Error, OSError, pycurl.error)):
+        # Of the connection, or of our own log-in.
+        return False
     if not isinstance(error, ovirtsdk4.Error):
         return True
     return error.fault is not None and (error.code or 0) >= 500

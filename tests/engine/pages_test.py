@@ -10,11 +10,13 @@ from types import SimpleNamespace
 from typing import Any
 
 import ovirtsdk4
+import pycurl
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from ovirtsdk4 import types
 
+from ovirt_tcp_plugin import errors
 from ovirt_tcp_plugin.engine.pages import MAX_EXTRA_CALLS, Pages, is_fault_of_objects
 
 FAULT = ovirtsdk4.Error("HTTP response code is 500.", code=500, fault=types.Fault(reason="Failed"))
@@ -61,6 +63,9 @@ def test_where_everything_fails_it_gives_up_after_some_calls() -> None:
     [
         ovirtsdk4.ConnectionError("refused"),
         ovirtsdk4.Error("a page of the proxy instead of a document", code=503),
+        errors.Unavailable("the engine's log-in", "refused"),
+        ConnectionResetError(),
+        pycurl.error(28, "timed out"),
         ovirtsdk4.AuthError("no", code=401, fault=types.Fault(reason="no")),
     ],
 )
@@ -79,3 +84,4 @@ def test_an_engine_that_is_away_is_no_fault_of_an_object(error: Exception) -> No
 
 def test_a_document_that_the_sdk_cannot_read_is_one() -> None:
     assert is_fault_of_objects(ValueError("The text 'x' isn't a valid integer value."))
+    assert is_fault_of_objects(Exception("Can't move to next node"))
