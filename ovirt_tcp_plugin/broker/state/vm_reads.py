@@ -32,11 +32,18 @@ class VmRequest:
 
 @dataclasses.dataclass
 class _Awaited:
-    """A VM that is to be read. `missing`: a listing did not show it, which alone proves nothing."""
+    """A VM that is to be read.
+
+    Attributes:
+        number: of the latest news of it.
+        missing: a listing did not show it, which alone proves nothing.
+        in_flight: it is being read, as it was at news `asked_number` or later.
+    """
 
     number: int
     missing: bool = False
     in_flight: bool = False
+    asked_number: int = 0
 
 
 class VmReads:
@@ -81,13 +88,18 @@ class VmReads:
                     continue
                 if self._retries.due(vm_id, now_ms):
                     awaited.in_flight = True
+                    awaited.asked_number = awaited.number
                     return VmRequest(vm_id, awaited.number)
             return None
 
     def read(self, request: VmRequest, vm: Vm) -> None:
         """A VM is like this."""
         with self._lock:
-            if self._is_answered(request):
+            awaited = self._take_answer(request)
+            if awaited is None:
+                return
+            if awaited.number == request.number:
+                self._forget(vm.id)
                 self._see(vm.id, vm)
             else:
                 # It changed again after this was asked for.
@@ -96,7 +108,9 @@ class VmReads:
     def gone(self, request: VmRequest) -> None:
         """The engine has no such VM."""
         with self._lock:
-            if self._is_answered(request):
+            awaited = self._take_answer(request)
+            if awaited is not None and awaited.number == request.number:
+                self._forget(request.vm_id)
                 self._see(request.vm_id, None)
 
     def unreadable(self, request: VmRequest, reason: str, answers: bool) -> None:
@@ -108,7 +122,7 @@ class VmReads:
         with self._lock:
             vm_id = request.vm_id
             awaited = self._awaited.get(vm_id)
-            if awaited is None:
+            if awaited is None or awaited.asked_number != request.number:
                 return
             awaited.in_flight = False
             failures = self._retries.failed(vm_id, self._shared.clock.now_ms())
@@ -151,7 +165,8 @@ class VmReads:
             else:
                 vms.put(vm)
         for vm_id in listing.unreadable_vms:
-            self._await(vm_id)
+            if vm_id not in self._awaited:
+                self._await(vm_id)
         self._keep_missing(listing, vms)
 
     # Inside
@@ -181,7 +196,8 @@ class VmReads:
             if awaited is not None and awaited.missing and listing.is_complete:
                 self._forget(vm_id)
                 continue
-            self._await(vm_id)
+            if awaited is None:
+                self._await(vm_id)
             self._awaited[vm_id].missing = True
             vm = known[vm_id]
             vms.put(vm if listing.is_complete else dataclasses.replace(vm, marked=True))
@@ -194,17 +210,18 @@ class VmReads:
         else:
             awaited.number = self._last_number
 
-    def _is_answered(self, request: VmRequest) -> bool:
-        """Take note that a VM was read; return whether nothing happened to it since."""
-        vm_id = request.vm_id
-        self._retries.succeeded(vm_id)
-        self._reported.discard(vm_id)
-        awaited = self._awaited.get(vm_id)
-        if awaited is not None and awaited.number != request.number:
-            awaited.in_flight = False
-            return False
-        self._forget(vm_id)
-        return True
+    def _take_answer(self, request: VmRequest) -> Optional[_Awaited]:
+        """Take note that a VM was read; return it, None if nobody waits for the answer any more.
+
+        A younger listing has shown it meanwhile, or another answer came first.
+        """
+        awaited = self._awaited.get(request.vm_id)
+        if awaited is None or not awaited.in_flight or awaited.asked_number != request.number:
+            return None
+        awaited.in_flight = False
+        self._retries.succeeded(request.vm_id)
+        self._reported.discard(request.vm_id)
+        return awaited
 
     def _forget(self, vm_id: str) -> None:
         self._awaited.pop(vm_id, None)

@@ -102,6 +102,20 @@ class TestEvents:
         assert world.mark("v0") is True
         assert world.reads.waiting() == frozenset()
 
+    def test_a_late_answer_counts_no_more_once_a_listing_has_shown_the_vm(
+        self, world: VmWorld
+    ) -> None:
+        world.reads.changed("v0")
+        request = world.request()
+        unmarked = world.vms[0]
+        world.look()
+        world.change("v0", marked=True)
+        world.read_all()
+        world.reads.read(request, unmarked)
+        assert world.mark("v0") is True
+        world.reads.gone(request)
+        assert world.mark("v0") is True
+
     def test_a_vm_is_read_by_one_thread_at_a_time(self, world: VmWorld) -> None:
         world.reads.changed("v0")
         world.request()
