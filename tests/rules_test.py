@@ -173,7 +173,9 @@ PARTS_OF_WORKERS = {
     "enforce": {"wall_builder", "pool_ender", "calls"},
     "pool_ender": {"calls"},
     "wall_builder": {"wall_work", "calls"},
-    "observe": {"vm_monitor", "group_edits"},
+    "observe": {"contact", "next_runs", "vm_monitor"},
+    "watch": {"contact", "filter_reports", "group_edits"},
+    "read_vms": {"contact"},
 }
 
 
@@ -421,6 +423,7 @@ def test_what_the_broker_knows_is_read_by_methods_which_take_its_lock() -> None:
         "pending_changes.PendingChanges",
         "questions.Questions",
         "quarantine_controller.QuarantineController",
+        "vm_reads.VmReads",
         "walls.Walls",
     ],
 )
@@ -437,6 +440,7 @@ def test_broad_excepts_stand_at_the_edges_only() -> None:
         "ovirt_tcp_plugin.admin.doctor.collector",
         "ovirt_tcp_plugin.broker.workers.attest",
         "ovirt_tcp_plugin.broker.workers.observe",  # a hook's own code
+        "ovirt_tcp_plugin.broker.workers.watch",  # the same
         "ovirt_tcp_plugin.broker.service",
         "ovirt_tcp_plugin.scheduler.snapshots",
         "ovirt_tcp_plugin.scheduler.web",

@@ -11,10 +11,17 @@ from __future__ import annotations
 from collections.abc import Collection, Sequence
 from typing import Protocol
 
-from ovirt_tcp_plugin.placement.inventory import Event, Group, Host, Listing, Notice, Unit
+from ovirt_tcp_plugin.placement.inventory import Event, Group, Host, Listing, Notice, Unit, Vm
 
 
-class EngineListings(Protocol):
+class EngineAnswers(Protocol):
+    """Whether it is there."""
+
+    def answers(self) -> bool:
+        """Return whether the engine answers: what fails while it does fails for itself."""
+
+
+class EngineListings(EngineAnswers, Protocol):
     """What the engine shows."""
 
     def events(self, after: int) -> Sequence[Event]:
@@ -26,8 +33,18 @@ class EngineListings(Protocol):
     def hosts_not_up(self) -> Sequence[Host]:
         """Return the hosts that are not Up."""
 
-    def listing(self) -> Listing:
-        """Return everything, or raise: a listing is complete."""
+    def listing(self, next_runs: bool = True) -> Listing:
+        """Return everything; what the engine cannot show is named or counted in it.
+
+        Args:
+            next_runs: with the marks of next-run configurations, one call for each VM that has one.
+        """
+
+    def vm(self, vm_id: str) -> Vm:
+        """Return a VM with the mark of its next-run configuration."""
+
+    def hosts(self) -> Sequence[Host]:
+        """Return all hosts that the engine can show."""
 
     def listing_without_vms(self) -> Listing:
         """Return everything but VMs."""
@@ -39,11 +56,8 @@ class EngineListings(Protocol):
         """Return all scheduling policy units."""
 
 
-class EngineWalls(Protocol):
+class EngineWalls(EngineAnswers, Protocol):
     """What is done to walls, each named by the ids of its cluster and its affinity group."""
-
-    def answers(self) -> bool:
-        """Return whether the engine answers: what fails while it does fails for itself."""
 
     def has_group(self, cluster_id: str, group_id: str) -> bool:
         """Return whether the engine lists this affinity group."""

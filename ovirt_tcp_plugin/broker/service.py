@@ -12,6 +12,7 @@ import dataclasses
 import logging
 import threading
 from collections.abc import Callable, Mapping, Sequence
+from typing import Optional
 
 from ovirt_tcp_plugin import errors
 from ovirt_tcp_plugin.broker import hooks
@@ -25,18 +26,27 @@ from ovirt_tcp_plugin.broker.store.end_requests import EndRequests
 from ovirt_tcp_plugin.broker.store.history import History
 from ovirt_tcp_plugin.broker.store.snapshot_writer import SnapshotWriter
 from ovirt_tcp_plugin.broker.store.state_file import StateFile
-from ovirt_tcp_plugin.broker.workers import vm_monitor
+from ovirt_tcp_plugin.broker.workers import vm_monitor, watch
 from ovirt_tcp_plugin.broker.workers.attest import AttestationWorker
+from ovirt_tcp_plugin.broker.workers.contact import EngineContact
 from ovirt_tcp_plugin.broker.workers.enforce import EnforcementWorker
 from ovirt_tcp_plugin.broker.workers.events import EventWriter
+from ovirt_tcp_plugin.broker.workers.filter_reports import FilterReports
+from ovirt_tcp_plugin.broker.workers.next_runs import NextRuns
 from ovirt_tcp_plugin.broker.workers.observe import ObservationWorker, Reactions
 from ovirt_tcp_plugin.broker.workers.publish import PublicationWorker
+from ovirt_tcp_plugin.broker.workers.read_vms import VmReader
 from ovirt_tcp_plugin.broker.workers.vm_monitor import VmMonitor
+from ovirt_tcp_plugin.broker.workers.watch import WatchReactions, WatchWorker
 from ovirt_tcp_plugin.clock import Clock
+from ovirt_tcp_plugin.engine import events
+from ovirt_tcp_plugin.placement.inventory import Event
 
 log = logging.getLogger("broker.service")
 
 TICK_S = 0.1
+# Threads that read single VMs. One more reads those that could not be read before.
+VM_READERS = 3
 
 
 @dataclasses.dataclass(frozen=True)
@@ -59,7 +69,7 @@ class Service:
 
     Attributes:
         metrics: what the workers count.
-        observation, enforcement: two of the workers.
+        watch, observation, enforcement: three of the workers.
     """
 
     def __init__(
@@ -85,10 +95,13 @@ class Service:
         self.metrics = Metrics()
         self._event_writer = EventWriter(state.outbox, history, engine, self.metrics, clock)
         self._attestation = AttestationWorker(options, state, source, self.metrics, clock)
-        reactions = Reactions(self.run_hook, self.warn, self._event_writer.record, writer.remove)
-        self.observation = ObservationWorker(
-            options, state, engine, state_file, vms, reactions, clock
-        )
+        self._clock = clock
+        self._contact = EngineContact(clock, int(self._poll_s * 1000))
+        self._next_runs = NextRuns(engine, state.vm_reads)
+        self._filter_reports = FilterReports(state, clock, options.engine.start_file)
+        self.observation = self._make_observation(options, engine, writer)
+        self.watch = self._make_watch(options, engine)
+        self._vm_reader = VmReader(state, engine, self._contact, clock)
         all_known = self.observation.all_known.is_set
         first_stage_over = self._attestation.begun.is_set
         self._publication = PublicationWorker(
@@ -129,7 +142,9 @@ class Service:
 
     def ages(self) -> Ages:
         """Return how long ago the engine was heard."""
-        return self.observation.ages()
+        now_ms = self._clock.now_ms()
+        engine_ms = _age_ms(self._contact.last_ms(), now_ms)
+        return Ages(engine_ms, _age_ms(self.observation.listing_ms(), now_ms))
 
     # Hooks
 
@@ -160,21 +175,77 @@ class Service:
         """Attest one host before it counts."""
         self._state.questions.ask_soon(host_id)
 
+    # Parts
+
+    def _make_observation(
+        self, options: Settings, engine: EngineApi, writer: SnapshotWriter
+    ) -> ObservationWorker:
+        reactions = Reactions(
+            run_hook=self.run_hook,
+            warn=self.warn,
+            record_events=self._event_writer.record,
+            forget_pool=writer.remove,
+            see_units=self._filter_reports.observe,
+        )
+        return ObservationWorker(
+            options,
+            self._state,
+            engine,
+            self._vms,
+            self._next_runs,
+            self._contact,
+            reactions,
+            self._clock,
+        )
+
+    def _make_watch(self, options: Settings, engine: EngineApi) -> WatchWorker:
+        reactions = WatchReactions(
+            run_hook=self.run_hook,
+            take_vm_event=self._take_vm_event,
+            request_listing=self.observation.listing_due.set,
+            request_vm_listing=self.observation.vm_listing_due.set,
+            hosts_known=self.observation.hosts_known.is_set,
+            all_known=self.observation.all_known.is_set,
+        )
+        return WatchWorker(
+            options,
+            self._state,
+            engine,
+            self._state_file,
+            reactions,
+            self._contact,
+            self._filter_reports,
+            self._clock,
+        )
+
     # Loops
 
     def _loops(self) -> Sequence[_Loop]:
         wait = self._stopping.wait
         return (
-            _Loop("observe", self._observe, self._poll_s / 2, wait),
+            _Loop("watch", self._watch, watch.pause_s(self._poll_s), wait),
+            _Loop("observe", self._observe, TICK_S, wait),
+            *(_Loop(f"vms-{n}", self._vm_reader.step, TICK_S, wait) for n in range(VM_READERS)),
+            _Loop("vms-again", self._vm_reader.step_again, TICK_S, wait),
             _Loop("attest", self._attest, TICK_S, self._attestation.wait),
             _Loop("enforce", self.enforcement.step, TICK_S, wait),
             _Loop("snapshot", self._publication.step, TICK_S, wait),
             _Loop("events", self._event_writer.step, TICK_S, wait),
         )
 
-    def _observe(self) -> None:
-        self.observation.step()
+    def _watch(self) -> None:
+        self.watch.step()
         self.metrics.access(refused=False)
+
+    def _observe(self) -> None:
+        # What events end from before our start does not count when hosts are listed.
+        if self.watch.looked.is_set():
+            self.observation.step()
+
+    def _take_vm_event(self, event: Event) -> None:
+        self._vms.take_event(event)
+        if event.code in events.VM_CHANGED:
+            self._next_runs.forget(event.vm_id)
 
     def _attest(self) -> None:
         if self.observation.hosts_known.is_set():
@@ -196,3 +267,7 @@ class Service:
             except Exception:
                 log.exception("loop=%s failed; it goes on, and no trust was extended", loop.name)
             loop.wait(loop.pause_s)
+
+
+def _age_ms(then_ms: Optional[int], now_ms: int) -> Optional[int]:
+    return None if then_ms is None else now_ms - then_ms

@@ -207,7 +207,7 @@ class PoolOptions:
 class IntervalOptions:
     """How often the engine is looked at, in seconds."""
 
-    # Events and hosts.
+    # Hosts. Events: half of it, and 0.6 s at most.
     poll_s: float = 5.0
     # Everything: clusters, policies, VMs and walls.
     full_s: float = 60.0

@@ -8,7 +8,7 @@ Values in, values out, and only this package's errors (`sdk`).
 from __future__ import annotations
 
 import dataclasses
-import itertools
+import functools
 import logging
 import secrets
 from collections.abc import Callable, Collection, Iterable
@@ -18,6 +18,7 @@ import ovirtsdk4
 from ovirtsdk4 import types
 
 from ovirt_tcp_plugin import errors
+from ovirt_tcp_plugin.engine.pages import Pages, read_or_none
 from ovirt_tcp_plugin.engine.sdk import Access, Sdk, properties
 from ovirt_tcp_plugin.placement.inventory import (
     HOSTED_ENGINE_ORIGINS,
@@ -43,7 +44,9 @@ ORIGIN = "ovirt-tcp"
 MAX_EVENTS = 10_000
 MAX_EVENT_TEXT = 1000
 # The engine and the SDK hold a whole list in memory, and a VM is large there.
-VMS_IN_A_LIST = 2000
+VMS_IN_A_LIST = 2048
+# All hosts are one list, unless the engine cannot show one of them.
+HOSTS_IN_A_LIST = 1024
 
 
 class Engine:
@@ -58,36 +61,31 @@ class Engine:
         self._call = Sdk(access).call
 
     def hosts(self) -> tuple[Host, ...]:
-        """Return all hosts."""
-
-        def read(system: Any) -> tuple[Host, ...]:
-            return tuple(map(_host, system.hosts_service().list()))
-
-        return self._call("list hosts", read)
+        """Return all hosts that the engine can show."""
+        return self._call("list hosts", _read_hosts)
 
     def hosts_not_up(self) -> tuple[Host, ...]:
         """Return the hosts that are not Up: few, where all of them are many."""
+        return self._call("list hosts", _read_hosts_not_up)
 
-        def read(system: Any) -> tuple[Host, ...]:
-            listed = system.hosts_service().list(search="status != up")
-            return tuple(map(_host, listed))
+    def listing(self, next_runs: bool = True) -> Listing:
+        """Return everything; what the engine cannot show is named or counted in it.
 
-        return self._call("list hosts", read)
+        Args:
+            next_runs: with the marks of next-run configurations, one call for each VM that has one.
+        """
+        return self._call("list everything", lambda system: read_listing(system, next_runs))
 
-    def listing(self) -> Listing:
-        """Return everything, or raise: a listing is complete."""
-        return self._call("list everything", read_listing)
+    def vm(self, vm_id: str) -> Vm:
+        """Return a VM with the mark of its next-run configuration."""
+        return self._call("read a VM", lambda system: _read_vm(system, vm_id))
 
     def listing_without_vms(self) -> Listing:
         """Return everything but VMs, of which there may be many.
 
         It is enough to know which hosts are to be attested.
         """
-
-        def read(system: Any) -> Listing:
-            return _without_vms(system, system.hosts_service().list())
-
-        return self._call("list all but VMs", read)
+        return self._call("list all but VMs", _read_listing_without_vms)
 
     def units(self) -> tuple[Unit, ...]:
         """Return all scheduling policy units."""
@@ -307,7 +305,8 @@ class Engine:
             return system.events_service().list(from_=after, max=MAX_EVENTS)
 
         listed = self._call("list events", read)
-        return tuple(sorted(map(_event, listed), key=lambda event: event.id))
+        readable = [_event(event) for event in listed if event.id is not None]
+        return tuple(sorted(readable, key=lambda event: event.id))
 
     def last_event_id(self) -> int:
         """Return the id of the newest event, 0 if there is none."""
@@ -356,12 +355,44 @@ def read_units(system: Any) -> tuple[Unit, ...]:
     return tuple(map(_unit, system.scheduling_policy_units_service().list()))
 
 
-def read_listing(system: Any) -> Listing:
-    """Return everything, in the same way."""
-    vms = tuple(_vms(system))
+def read_listing(system: Any, next_runs: bool = True) -> Listing:
+    """Return everything, in the same way. `next_runs`: see `Engine.listing`."""
+    sdk_vms, bad_vms = _vms(system)
+    vms = tuple(map(_vm, sdk_vms))
+    unreadable = frozenset[str]()
+    if next_runs:
+        vms, unreadable = _with_next_runs(system, vms)
     # The engine asks its database for each host's part in hosted engine: only for whom it matters.
-    listed = system.hosts_service().list(all_content=any(vm.hosted_engine for vm in vms))
-    return dataclasses.replace(_without_vms(system, listed), vms=vms)
+    hosts, bad_hosts = _all_hosts(system, any(vm.hosted_engine for vm in vms))
+    return dataclasses.replace(
+        _without_vms(system, hosts),
+        vms=vms,
+        unreadable_vms=unreadable,
+        nameless_vms=bad_vms,
+        nameless_hosts=bad_hosts,
+    )
+
+
+def _read_listing_without_vms(system: Any) -> Listing:
+    hosts, bad_hosts = _all_hosts(system)
+    return dataclasses.replace(_without_vms(system, hosts), nameless_hosts=bad_hosts)
+
+
+def _read_hosts(system: Any) -> tuple[Host, ...]:
+    hosts, _ = _all_hosts(system)
+    return tuple(map(_host, hosts))
+
+
+def _read_hosts_not_up(system: Any) -> tuple[Host, ...]:
+    listed = system.hosts_service().list(search="status != up")
+    return tuple(map(_host, listed))
+
+
+def _read_vm(system: Any, vm_id: str) -> Vm:
+    vm = _vm(system.vms_service().vm_service(vm_id).get())
+    if vm.marked or not vm.next_run:
+        return vm
+    return dataclasses.replace(vm, marked=_is_marked_next_run(system, vm_id))
 
 
 def is_group_listed(system: Any, cluster_id: str, group_id: str) -> bool:
@@ -371,14 +402,17 @@ def is_group_listed(system: Any, cluster_id: str, group_id: str) -> bool:
 
 def _without_vms(system: Any, hosts: Collection[Any]) -> Listing:
     """Return everything else in few calls: the engine itself follows the links."""
-    clusters = system.clusters_service().list(follow="affinity_groups")
+    clusters, unreadable_walls = _clusters_with_groups(system)
     listed_policies = system.scheduling_policies_service().list(follow="filters")
     policies = tuple(_policy(system, policy) for policy in listed_policies)
     first_walls: dict[str, Group] = {}
     surplus: dict[str, frozenset[str]] = {}
     for cluster in clusters:
-        walls = _walls(system, cluster.id, cluster.affinity_groups or ())
-        if walls:
+        read = functools.partial(_walls, system, cluster.id, cluster.affinity_groups or ())
+        walls = read_or_none(read)
+        if walls is None:
+            unreadable_walls |= {cluster.id}
+        elif walls:
             first_walls[cluster.id] = walls[0]
             surplus[cluster.id] = frozenset(wall.id for wall in walls[1:])
     return Listing(
@@ -390,37 +424,80 @@ def _without_vms(system: Any, hosts: Collection[Any]) -> Listing:
         walls=first_walls,
         engine_hosts=frozenset(host.id for host in hosts if _takes_engine(host)),
         surplus_walls=surplus,
+        unreadable_walls=unreadable_walls,
     )
 
 
-def _vms(system: Any) -> Iterable[Vm]:
-    """Return all VMs, list by list.
-
-    One that is renamed meanwhile may be missed until the next time; until then it counts as marked.
-    """
-    known: set[str] = set()
-    for page in itertools.count(1):
-        search = f"sortby name asc page {page}"
-        listed = system.vms_service().list(search=search, max=VMS_IN_A_LIST)
-        for vm in listed:
-            if vm.id not in known:
-                known.add(vm.id)
-                yield _vm(vm, _next_run(system, vm))
-        if len(listed) < VMS_IN_A_LIST:
-            return
+def _clusters_with_groups(system: Any) -> tuple[list[Any], frozenset[str]]:
+    """Return all clusters with their affinity groups, and the ids of those without, for a fault."""
+    service = system.clusters_service()
+    followed = read_or_none(lambda: list(service.list(follow="affinity_groups")))
+    if followed is not None:
+        return followed, frozenset()
+    clusters = list(service.list())
+    unreadable: set[str] = set()
+    for cluster in clusters:
+        cluster.affinity_groups = read_or_none(_groups(system, cluster.id).list)
+        if cluster.affinity_groups is None:
+            unreadable.add(cluster.id)
+    return clusters, frozenset(unreadable)
 
 
-def _next_run(system: Any, vm: Any) -> Any:
-    """Return the VM as configured for its next start, None if that is no different.
+def _vms(system: Any) -> tuple[list[Any], int]:
+    """Return all VMs that the engine can show, and the number of those that it cannot."""
+
+    def list_page(search: str, size: int) -> Any:
+        return system.vms_service().list(search=search, max=size)
+
+    pages = Pages(list_page)
+    return list(pages.rows(VMS_IN_A_LIST)), pages.bad_rows
+
+
+def _all_hosts(system: Any, all_content: bool = False) -> tuple[list[Any], int]:
+    """Return all hosts that the engine can show, and the number of those that it cannot."""
+    service = system.hosts_service()
+    hosts = read_or_none(lambda: list(service.list(all_content=all_content)))
+    if hosts is not None:
+        return hosts, 0
+
+    def list_page(search: str, size: int) -> Any:
+        return service.list(search=search, max=size, all_content=all_content)
+
+    pages = Pages(list_page)
+    return list(pages.rows(HOSTS_IN_A_LIST)), pages.bad_rows
+
+
+def _next_run(system: Any, vm_id: str) -> Any:
+    """Return the VM as configured for its next start, None if it was removed since it was listed.
 
     Lists do not show it.
     """
-    if not vm.next_run_configuration_exists:
-        return None
     try:
-        return system.vms_service().vm_service(vm.id).get(next_run=True)
-    except ovirtsdk4.NotFoundError:  # it was removed since it was listed
+        return system.vms_service().vm_service(vm_id).get(next_run=True)
+    except ovirtsdk4.NotFoundError:
         return None
+
+
+def _is_marked_next_run(system: Any, vm_id: str) -> bool:
+    return _marked(_next_run(system, vm_id))
+
+
+def _with_next_runs(system: Any, vms: Iterable[Vm]) -> tuple[tuple[Vm, ...], frozenset[str]]:
+    """Return VMs with their marks for the next start, and the ids of those it cannot be read of.
+
+    These count as marked.
+    """
+    read: list[Vm] = []
+    unreadable: set[str] = set()
+    for vm in vms:
+        if not vm.next_run or vm.marked:
+            read.append(vm)
+            continue
+        marked = read_or_none(functools.partial(_is_marked_next_run, system, vm.id))
+        if marked is None:
+            unreadable.add(vm.id)
+        read.append(dataclasses.replace(vm, marked=marked is not False))
+    return tuple(read), frozenset(unreadable)
 
 
 def _member_hosts(system: Any, cluster_id: str, group_id: str) -> frozenset[str]:
@@ -464,11 +541,11 @@ def _walls(system: Any, cluster_id: str, groups: Iterable[Any]) -> list[Group]:
     """
     walls = []
     for group in groups:
-        named = bears_wall_name(group.name, cluster_id)
+        named = bears_wall_name(group.name or "", cluster_id)
         if named or group.description == WALL_DESCRIPTION:
             hosts, vms, labels = _members(system, cluster_id, group)
             intact = named and _enforces(group)
-            walls.append(Group(group.id, group.name, hosts, vms, intact, labels))
+            walls.append(Group(group.id, group.name or "", hosts, vms, intact, labels))
     usual = wall_name(cluster_id)
 
     def fault(wall: Group) -> tuple[bool, bool, bool, str]:
@@ -543,7 +620,8 @@ def _unit(unit: Any) -> Unit:
 def _host(host: Any) -> Host:
     status = host.status.value if host.status else ""
     detail = host.status_detail or ""
-    return Host(host.id, host.name, host.address or "", host.cluster.id, status, detail)
+    name = host.name or host.id
+    return Host(host.id, name, host.address or "", _linked_id(host.cluster), status, detail)
 
 
 def _takes_engine(host: Any) -> bool:
@@ -557,27 +635,30 @@ def _takes_engine(host: Any) -> bool:
     return bool(agent.configured and agent.active and (agent.score or 0) > 0)
 
 
-def _vm(vm: Any, next_run: Any) -> Vm:
+def _vm(vm: Any) -> Vm:
+    """Return a VM, without the mark of its next-run configuration."""
     origin = getattr(vm, "origin", None) or ""
     return Vm(
         id=vm.id,
-        name=vm.name,
-        cluster_id=vm.cluster.id if vm.cluster else "",
+        name=vm.name or vm.id,
+        cluster_id=_linked_id(vm.cluster),
         status=vm.status.value if vm.status else "",
-        host_id=vm.host.id if vm.host else "",
-        marked=_marked(vm) or (next_run is not None and _marked(next_run)),
+        host_id=_linked_id(vm.host),
+        marked=_marked(vm),
         hosted_engine=origin in HOSTED_ENGINE_ORIGINS,
+        next_run=bool(vm.next_run_configuration_exists),
     )
 
 
 def _marked(vm: Any) -> bool:
-    return properties(vm.custom_properties).get(MARK_PROPERTY) == "true"
+    """Return whether a VM is marked in one of its configurations; one that is gone is not."""
+    return vm is not None and properties(vm.custom_properties).get(MARK_PROPERTY) == "true"
 
 
 def _event(event: Any) -> Event:
     return Event(
         id=int(event.id),
-        code=int(event.code),
+        code=int(event.code or 0),
         host_id=_linked_id(event.host),
         vm_id=_linked_id(event.vm),
         cluster_id=_linked_id(event.cluster),

@@ -270,25 +270,14 @@ TRUST_GAINED = frozenset(
 )
 TRUST_MISMATCH = TRUST_LOST | TRUST_GAINED
 
-# Hosts, clusters, policies or VMs changed in a way that the short list of hosts does not show. A VM
-# that is still being made counts, too: so it is behind the wall before anybody can start it.
-LISTING_DUE = (
+# A VM is new or changed: perhaps its mark, its cluster, or who carries the engine. The event names
+# it, but where it says otherwise above. One that is still being made counts, too: so it is behind
+# the wall before anybody can start it.
+VM_CHANGED = (
     frozenset(
         {
-            EngineEvent.USER_ADD_VDS,
-            EngineEvent.USER_UPDATE_VDS,
-            EngineEvent.USER_REMOVE_VDS,
-            EngineEvent.USER_ADD_CLUSTER,
-            EngineEvent.USER_UPDATE_CLUSTER,
-            EngineEvent.USER_REMOVE_CLUSTER,
-            EngineEvent.USER_ADD_CLUSTER_POLICY,
-            EngineEvent.USER_UPDATE_CLUSTER_POLICY,
-            EngineEvent.USER_REMOVE_CLUSTER_POLICY,
             EngineEvent.USER_ADD_VM,
             EngineEvent.USER_ADD_VM_STARTED,
-            EngineEvent.USER_ADD_VM_POOL_WITH_VMS,
-            EngineEvent.USER_ADD_VM_POOL_WITH_VMS_ADD_VDS_FAILED,
-            EngineEvent.USER_UPDATE_VM_POOL_WITH_VMS,
             EngineEvent.USER_UPDATE_VM,
             EngineEvent.SYSTEM_UPDATE_VM,
             EngineEvent.USER_UPDATE_VM_CLUSTER_DEFAULT_HOST_CLEARED,
@@ -302,8 +291,29 @@ LISTING_DUE = (
     )
     | VM_IMPORTED
     | VM_CLONED
-    | TEMPLATE_IMPORTED
     | TRUST_MISMATCH
+)
+
+# Hosts, clusters, policies or VMs changed in a way that the short list of hosts does not show, and
+# no event names all of them.
+LISTING_DUE = (
+    frozenset(
+        {
+            EngineEvent.USER_ADD_VDS,
+            EngineEvent.USER_UPDATE_VDS,
+            EngineEvent.USER_REMOVE_VDS,
+            EngineEvent.USER_ADD_CLUSTER,
+            EngineEvent.USER_UPDATE_CLUSTER,
+            EngineEvent.USER_REMOVE_CLUSTER,
+            EngineEvent.USER_ADD_CLUSTER_POLICY,
+            EngineEvent.USER_UPDATE_CLUSTER_POLICY,
+            EngineEvent.USER_REMOVE_CLUSTER_POLICY,
+            EngineEvent.USER_ADD_VM_POOL_WITH_VMS,
+            EngineEvent.USER_ADD_VM_POOL_WITH_VMS_ADD_VDS_FAILED,
+            EngineEvent.USER_UPDATE_VM_POOL_WITH_VMS,
+        }
+    )
+    | TEMPLATE_IMPORTED
 )
 
 # An affinity group changed, perhaps a wall, and perhaps by ourselves.

@@ -316,7 +316,9 @@ class Sdk:
         except ovirtsdk4.Error as e:
             if e.code in (400, 409):
                 raise errors.Conflict(f"the engine refuses ({what}): {_line(e)}") from e
-            self._drop()
+            if e.fault is None:
+                # A fault of the engine's own says that the session is good.
+                self._drop()
             raise errors.Unavailable(_PEER, f"{what}: {_line(e)}") from e
         except (errors.InvalidConfig, errors.Unavailable):
             self._drop()

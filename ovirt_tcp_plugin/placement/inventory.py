@@ -71,6 +71,7 @@ class Vm:
     Attributes:
         marked: whether it asks for a trusted host in its current or its next-run configuration.
         hosted_engine: whether it carries the engine itself.
+        next_run: whether it has another configuration for its next start.
     """
 
     id: str
@@ -80,6 +81,7 @@ class Vm:
     host_id: str = ""
     marked: bool = False
     hosted_engine: bool = False
+    next_run: bool = False
 
 
 @dataclasses.dataclass(frozen=True)
@@ -180,7 +182,11 @@ def shortened(names: Collection[str], most: int = 20) -> str:
 
 @dataclasses.dataclass(frozen=True)
 class Listing:
-    """Everything, read in one go without an error: what is not in it does not exist."""
+    """Everything, read list by list.
+
+    What is not in it does not exist, with two exceptions. The engine may have failed to show single
+    objects. And a VM may have been missed, since others came and went while pages were read.
+    """
 
     clusters: tuple[Cluster, ...]
     policies: tuple[Policy, ...]
@@ -193,6 +199,19 @@ class Listing:
     engine_hosts: frozenset[str] = frozenset()
     # Ids of further walls by cluster id: one made in place of another, which did not go yet.
     surplus_walls: Mapping[str, frozenset[str]] = dataclasses.field(default_factory=dict)
+    # Ids of the VMs that are listed, but not with all that marks them; they count as marked.
+    unreadable_vms: frozenset[str] = frozenset()
+    # Of so many VMs and hosts not even the ids could be read.
+    nameless_vms: int = 0
+    nameless_hosts: int = 0
+    # Ids of the hosts and clusters whose state, or whose walls, could not be read.
+    unreadable_hosts: frozenset[str] = frozenset()
+    unreadable_walls: frozenset[str] = frozenset()
+
+    @property
+    def is_complete(self) -> bool:
+        """Whether all VMs could be read at least by their ids."""
+        return self.nameless_vms == 0
 
     def wall_ids(self, cluster_id: str) -> list[str]:
         """Return the ids of all walls of a cluster."""

@@ -21,7 +21,7 @@ from ovirt_tcp_plugin.broker.state.answer import Answer
 from ovirt_tcp_plugin.broker.state.broker_state import BrokerState
 from ovirt_tcp_plugin.broker.state.questions import Questions
 from ovirt_tcp_plugin.broker.store.state_file import StateFile
-from ovirt_tcp_plugin.broker.workers import observe
+from ovirt_tcp_plugin.broker.workers import contact
 from ovirt_tcp_plugin.engine.client import Engine
 from ovirt_tcp_plugin.lab.engine import audit_log, builtin, faults, model
 from ovirt_tcp_plugin.lab.engine.faults import AnswerFault
@@ -493,7 +493,7 @@ class TestEvents:
 
     def test_one_absence_voids_once(self, site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
         voided: list[str] = []
-        monkeypatch.setattr(observe, "MAX_ENGINE_SILENCE_MS", 500)
+        monkeypatch.setattr(contact, "MAX_ENGINE_SILENCE_MS", 500)
         monkeypatch.setattr(
             BrokerState, "void", lambda knowledge, code, reason: voided.append(reason)
         )

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from ovirt_tcp_plugin.broker.hooks import HookApi, HookEvent
-from ovirt_tcp_plugin.broker.workers import observe
+from ovirt_tcp_plugin.broker.workers import contact
 from ovirt_tcp_plugin.engine import events
 from ovirt_tcp_plugin.lab.engine import audit_log
 from ovirt_tcp_plugin.messages.result import Level
@@ -87,14 +87,14 @@ class TestStart:
     def test_after_a_silence_voids_once(
         self, running: Site, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.setattr(observe, "MAX_ENGINE_SILENCE_MS", 500)
+        monkeypatch.setattr(contact, "MAX_ENGINE_SILENCE_MS", 500)
         restart(running, 1.5)
         assert starts(running) == 1
 
     def test_after_a_silence_whose_event_shows_late_voids_once(
         self, running: Site, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.setattr(observe, "MAX_ENGINE_SILENCE_MS", 500)
+        monkeypatch.setattr(contact, "MAX_ENGINE_SILENCE_MS", 500)
         running.engine.faults.late_events = {audit_log.ENFORCEMENT_STARTED: 1.0}
         restart(running, 1.5)
         assert starts(running) == 1
@@ -102,7 +102,7 @@ class TestStart:
     def test_whose_event_is_never_written_shows_by_silence(
         self, running: Site, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.setattr(observe, "MAX_ENGINE_SILENCE_MS", 500)
+        monkeypatch.setattr(contact, "MAX_ENGINE_SILENCE_MS", 500)
         lose_the_event(running)
         restart(running, 1.5)
         assert starts(running) == 1
@@ -174,9 +174,7 @@ class TestEvents:
 
     def take(self, site: Site, code: int) -> None:
         host = site.host("h1").id
-        site.service.observation.take_event(
-            Event(1_000_000, code, host, "vm", site.cluster, "any text")
-        )
+        site.service.watch.take_event(Event(1_000_000, code, host, "vm", site.cluster, "any text"))
 
     def test_each_way_out_of_up_ends_the_verdict(self, ended: Site) -> None:
         host = ended.host("h1").id
@@ -201,8 +199,25 @@ class TestEvents:
             self.take(ended, code)
             assert ended.service.observation.listing_due.is_set(), code
 
+    def test_each_change_of_a_vm_has_that_vm_read_and_asks_for_a_listing_after_a_rest(
+        self, ended: Site
+    ) -> None:
+        observation = ended.service.observation
+        for code in events.VM_CHANGED:
+            observation.vm_listing_due.clear()
+            observation.listing_due.clear()
+            request = ended.knowledge.vm_reads.begin()
+            if request is not None:
+                ended.knowledge.vm_reads.gone(request)
+            self.take(ended, code)
+            assert ended.knowledge.vm_reads.waiting() == {"vm"}, code
+            assert observation.vm_listing_due.is_set(), code
+            assert not observation.listing_due.is_set(), code
+
     @pytest.mark.parametrize("code", [2, 40, 835, *events.VM_ARRIVED])
     def test_what_changes_nothing_asks_for_none(self, ended: Site, code: int) -> None:
         ended.service.observation.listing_due.clear()
+        ended.service.observation.vm_listing_due.clear()
         self.take(ended, code)
         assert not ended.service.observation.listing_due.is_set()
+        assert not ended.service.observation.vm_listing_due.is_set()

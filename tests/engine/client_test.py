@@ -8,27 +8,34 @@ from __future__ import annotations
 import dataclasses
 import datetime
 import http.server
+import random
 import socket
 import ssl
 import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from ovirt_tcp_plugin import errors
 from ovirt_tcp_plugin.broker import settings
 from ovirt_tcp_plugin.broker.engine_access import engine_access
+from ovirt_tcp_plugin.broker.state.broker_state import BrokerState
 from ovirt_tcp_plugin.engine import client
 from ovirt_tcp_plugin.engine.client import Engine
-from ovirt_tcp_plugin.lab.engine import model
+from ovirt_tcp_plugin.engine.pages import Pages
+from ovirt_tcp_plugin.lab.engine import faults, model
 from ovirt_tcp_plugin.lab.engine.builtin import NONE_POLICY
 from ovirt_tcp_plugin.lab.engine.config import Config
+from ovirt_tcp_plugin.lab.engine.faults import AnswerFault
 from ovirt_tcp_plugin.lab.engine.model import AffinityLabel, Rule, SimulatedCluster
 from ovirt_tcp_plugin.lab.engine.server import EngineSimulator
 from ovirt_tcp_plugin.placement.inventory import Notice, wall_name
 from ovirt_tcp_plugin.verifier.authority import Authority, write_key
+from tests.broker.state.broker_state_test import OPTIONS
+from tests.fake_clock import FakeClock
 
 PASSWORD = "of the engine"
 
@@ -81,6 +88,19 @@ def adapter(pki: Pki, url: str, **changes: object) -> Engine:
 @pytest.fixture
 def engine(pki: Pki, simulator: EngineSimulator) -> Engine:
     return adapter(pki, simulator.url)
+
+
+def meanwhile(monkeypatch: pytest.MonkeyPatch, act: Callable[[], object]) -> None:
+    """Have something happen after the first page of VMs, of which each has one, was read."""
+    monkeypatch.setattr(client, "VMS_IN_A_LIST", 1)
+    read_page = Pages._page
+
+    def act_before_the_second(pages: Pages, number: int, size: int) -> Any:
+        if number == 2:
+            act()
+        return read_page(pages, number, size)
+
+    monkeypatch.setattr(Pages, "_page", act_before_the_second)
 
 
 def ids(simulator: EngineSimulator) -> tuple[str, dict[str, str], dict[str, str]]:
@@ -173,6 +193,55 @@ class TestReading:
         monkeypatch.setattr(client, "VMS_IN_A_LIST", 1)
         assert {vm.name for vm in engine.listing().vms} == {"vm1", "vm2"}
         assert simulator.rest.calls["GET vms"] == 3
+
+    def test_a_vm_that_shifts_between_pages_is_missed_once_and_not_gone(
+        self, engine: Engine, simulator: EngineSimulator, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        state = BrokerState(OPTIONS, FakeClock(), random.random)
+        state.observe_listing(engine.listing(), state.begin_listing())
+        removed, shifted = sorted(simulator.model.vms)
+        start = state.begin_listing()
+        meanwhile(monkeypatch, lambda: simulator.model.vms.pop(removed))
+        listing = engine.listing()
+        assert {vm.id for vm in listing.vms} == {removed}
+        state.observe_listing(listing, start)
+        assert {vm.id for vm in state.listing().vms} == {removed, shifted}
+        request = state.vm_reads.begin()
+        assert request is not None
+        assert engine.vm(request.vm_id).id == shifted
+
+    def test_a_vm_that_is_renamed_between_pages_is_not_missed(
+        self, engine: Engine, simulator: EngineSimulator, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        _, later = sorted(simulator.model.vms)
+        meanwhile(monkeypatch, lambda: setattr(simulator.model.vms[later], "name", "a"))
+        assert {vm.id for vm in engine.listing().vms} == set(simulator.model.vms)
+
+    def test_a_vm_whose_next_start_cannot_be_read_counts_as_marked(
+        self, engine: Engine, simulator: EngineSimulator
+    ) -> None:
+        _, _, vms = ids(simulator)
+        for name in vms:
+            simulator.model.vms[vms[name]].next_run = {}
+        bad = AnswerFault(faults.BROKEN, "GET", f"api/vms/{vms['vm1']}", 100)
+        simulator.faults.answers = [bad]
+        listing = engine.listing()
+        assert {vm.name: vm.marked for vm in listing.vms} == {"vm1": True, "vm2": False}
+        assert listing.unreadable_vms == {vms["vm1"]}
+        with pytest.raises(errors.Unavailable):
+            engine.vm(vms["vm1"])
+        simulator.faults.answers = []
+        assert not engine.vm(vms["vm1"]).marked
+
+    def test_without_next_runs_a_listing_asks_for_no_single_vm(
+        self, engine: Engine, simulator: EngineSimulator
+    ) -> None:
+        for vm in simulator.model.vms.values():
+            vm.next_run = {"trusted_host_flag": "true"}
+        listing = engine.listing(next_runs=False)
+        assert {(vm.marked, vm.next_run) for vm in listing.vms} == {(False, True)}
+        assert simulator.rest.calls["GET vms/{}"] == 0
+        assert engine.vm(next(iter(simulator.model.vms))).marked
 
     def test_between_full_listings_only_hosts_that_are_not_up_are_read(
         self, engine: Engine, simulator: EngineSimulator

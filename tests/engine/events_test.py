@@ -60,6 +60,7 @@ def test_what_means_a_start_a_host_or_an_arrival_means_nothing_else() -> None:
         events.HOST_CAME_UP,
         events.VM_ARRIVED,
         events.LISTING_DUE,
+        events.VM_CHANGED,
         events.GROUP_EDITED,
     )
     members = [event for meaning in exclusive for event in meaning]

@@ -7,6 +7,7 @@ No I/O: threads bring news and take plans.
 
 from __future__ import annotations
 
+import dataclasses
 import threading
 from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any, Optional
@@ -17,7 +18,8 @@ from ovirt_tcp_plugin.broker.state import pool_watch, readout
 from ovirt_tcp_plugin.broker.state.clock import Clock
 from ovirt_tcp_plugin.broker.state.exemptions import ExemptionWatch
 from ovirt_tcp_plugin.broker.state.guard import GuardRule
-from ovirt_tcp_plugin.broker.state.inventory_view import InventoryView, Place
+from ovirt_tcp_plugin.broker.state.host_news import HostNews
+from ovirt_tcp_plugin.broker.state.inventory_view import InventoryView, VmIndex
 from ovirt_tcp_plugin.broker.state.outbox import Outbox
 from ovirt_tcp_plugin.broker.state.pending_changes import PendingChanges
 from ovirt_tcp_plugin.broker.state.pool_ends import PoolEnds
@@ -28,12 +30,28 @@ from ovirt_tcp_plugin.broker.state.readout import Explanation, HostState, PoolSt
 from ovirt_tcp_plugin.broker.state.reporter import Reporter
 from ovirt_tcp_plugin.broker.state.shared import SharedState
 from ovirt_tcp_plugin.broker.state.startup import Startup
-from ovirt_tcp_plugin.broker.state.verdicts import Changes, Lifetimes, VerdictCache
+from ovirt_tcp_plugin.broker.state.verdicts import Lifetimes, VerdictCache
+from ovirt_tcp_plugin.broker.state.vm_reads import VmReads
 from ovirt_tcp_plugin.broker.state.walls import Walls
 from ovirt_tcp_plugin.pause_watch import PauseWatch
 from ovirt_tcp_plugin.placement.inventory import Host, Listing, Notice
 from ovirt_tcp_plugin.placement.pools import Pool
 from ovirt_tcp_plugin.placement.snapshot import Snapshot
+
+
+@dataclasses.dataclass(frozen=True)
+class ListingStart:
+    """What was known when a listing was begun, which may take minutes: later news are newer.
+
+    Attributes:
+        wall_edits: how many edits of walls had been made.
+        vm_news: the number of the last news of a VM.
+        host_polls: how often the hosts that are not Up had been listed.
+    """
+
+    wall_edits: int
+    vm_news: int
+    host_polls: int
 
 
 class BrokerState:
@@ -51,7 +69,6 @@ class BrokerState:
     """
 
     def __init__(self, options: Settings, clock: Clock, draw: Callable[[], float]) -> None:
-        self._host_names = options.pools.host_names
         self._clock = clock
         self._lock = threading.RLock()
         self.outbox = Outbox()
@@ -77,6 +94,10 @@ class BrokerState:
         self._walls = Walls(self._shared, self._questions.servers_answer)
         self._pool_ends = PoolEnds(self._shared, self._quarantine)
         self._pool_watch = PoolWatch(self._shared, self._pool_ends)
+        self._host_news = HostNews(
+            self._shared, self._quarantine, self._exemptions, options.pools.host_names
+        )
+        self._vm_reads = VmReads(self._shared, self._walls.forget_members)
 
     # Parts
 
@@ -89,6 +110,11 @@ class BrokerState:
     def walls(self) -> Walls:
         """The walls, and the plans for them."""
         return self._walls
+
+    @property
+    def vm_reads(self) -> VmReads:
+        """Which single VMs are to be read, and how they are."""
+        return self._vm_reads
 
     @property
     def quarantine(self) -> QuarantineController:
@@ -107,31 +133,27 @@ class BrokerState:
 
     # News of the engine
 
-    def observe_hosts(self, hosts: Sequence[Host]) -> tuple[str, ...]:
+    def begin_listing(self) -> ListingStart:
+        """Return what a listing that is begun now is not newer than."""
+        with self._lock:
+            edits = self._walls.edits()
+            return ListingStart(edits, self._vm_reads.begin_listing(), self._host_news.polls())
+
+    def observe_hosts(
+        self, hosts: Sequence[Host], start: Optional[ListingStart] = None, complete: bool = True
+    ) -> tuple[str, ...]:
         """Take the engine's list of hosts into account.
+
+        Args:
+            start: of the listing that has them; None if it was read in one go.
+            complete: False if the engine failed to show some: known ones are not Up then.
 
         Returns:
             the ids of the pool hosts that came Up or moved.
         """
         with self._lock:
-            now_ms = self._clock.now_ms()
-            places = self._inventory.places()
-            # An empty list is no evidence that all are gone, with what is known of them; but nobody
-            # counts as Up by it.
-            listed = hosts or self._inventory.hosts_none_up()
-            self._inventory.see_hosts(listed, self._host_names)
-            self._verdicts.look_again()
-            changes = self._verdicts.observe({host.id: host.up for host in listed}, now_ms)
-            moved = self._restart_moved(places, now_ms)
-            self._quarantine.observe(changes.came_up, now_ms)
-            # One of ours may have attested well a moment before it was seen to be away, which
-            # counts for nothing: it would wait for its next turn in maintenance.
-            self._verdicts.ask_soon(self._quarantine.ours(changes.left_up), now_ms)
-            for notice in self._exemptions.observe(now_ms):
-                self._reporter.tell(notice)
-            self._take_changes(changes)
-            came_up = (*changes.came_up, *moved)
-            return tuple(host_id for host_id in came_up if self._inventory.pool_of(host_id))
+            polls = None if start is None else start.host_polls
+            return self._host_news.observe(hosts, polls, complete)
 
     def observe_hosts_not_up(self, hosts: Sequence[Host]) -> tuple[str, ...]:
         """Take the engine's list of hosts that are not Up into account: every other known one is.
@@ -140,8 +162,7 @@ class BrokerState:
             the ids of the pool hosts that came Up or moved.
         """
         with self._lock:
-            not_up = {host.id for host in hosts}
-            return self.observe_hosts([*self._inventory.other_hosts_up(not_up), *hosts])
+            return self._host_news.observe_not_up(hosts)
 
     def observe_frame(self, listing: Listing) -> None:
         """Take note of the pools and their walls in a first listing, which has no VMs yet."""
@@ -149,27 +170,31 @@ class BrokerState:
             self._pool_watch.observe_frame(listing)
             self._inventory.see_walls(listing)
 
-    def observe_listing(self, listing: Listing, edits: int) -> tuple[Pool, ...]:
+    def observe_listing(self, listing: Listing, start: ListingStart) -> tuple[Pool, ...]:
         """Take a complete listing into account; return the pools whose clusters are gone.
 
         Args:
-            edits: `Walls.edits` of when the reading began.
+            start: `begin_listing` of when the reading began.
         """
+        vms = VmIndex(listing.vms)
         with self._lock:
             now_ms = self._clock.now_ms()
-            self._inventory.see_listing(listing)
+            # Freed after the lock: that takes long, too.
+            before = (self._inventory.listing, self._inventory.vms)
+            self._vm_reads.merge(listing, vms, start.vm_news)
+            self._inventory.see_listing(listing, vms)
             self._quarantine.observe_vms(now_ms)
             self._verdicts.look_again()
-            self._walls.observe(listing, edits)
+            self._walls.observe(listing, start.wall_edits)
             gone = self._pool_watch.observe_listing(listing)
             self._changes.touch()
-            return gone
+        del before
+        return gone
 
     def host_restarted(self, host_id: str) -> None:
         """The host left Up, as an event says, whatever the listings show."""
         with self._lock:
-            self._verdicts.restarted(host_id, self._clock.now_ms())
-            self._changes.touch(worse=True, pools=self._inventory.pools_of([host_id]))
+            self._host_news.restarted(host_id)
 
     def void(self, code: str, reason: str) -> None:
         """Void every verdict that was born before now."""
@@ -212,9 +237,13 @@ class BrokerState:
             return self._inventory.exempt
 
     def listing(self) -> Listing:
-        """Return the last complete listing."""
+        """Return the last complete listing, with what became known of VMs since."""
         with self._lock:
-            return self._inventory.listing
+            return dataclasses.replace(
+                self._inventory.listing,
+                vms=tuple(self._inventory.vms.by_id.values()),
+                unreadable_vms=self._vm_reads.waiting(),
+            )
 
     def snapshots(self, pool_ids: Optional[Collection[str]] = None) -> list[Snapshot]:
         """Return the snapshots of these pools, None for all."""
@@ -302,35 +331,6 @@ class BrokerState:
             # was saved.
             self._pause_watch = PauseWatch(ahead_ms if same_boot else None)
             self.watch_clock()
-
-    # Inside
-
-    def _restart_moved(self, before: Mapping[str, Place], now_ms: int) -> list[str]:
-        """Have hosts in another cluster or of another name attest again: a verdict is of one place.
-
-        Returns:
-            the ids of those that are Up.
-        """
-        up: list[str] = []
-        for host_id, place in self._inventory.places().items():
-            if before.get(host_id, place) == place:
-                continue
-            self._verdicts.restarted(host_id, now_ms)
-            self._changes.touch(worse=True)
-            if self._inventory.hosts[host_id].up:
-                up.append(host_id)
-        return up
-
-    def _take_changes(self, changes: Changes) -> None:
-        """Have walls and snapshots show which hosts came Up, left it, or are gone."""
-        if not (changes.came_up or changes.left_up or changes.removed):
-            return
-        pools = None
-        if not changes.removed:
-            pools = self._inventory.pools_of([*changes.came_up, *changes.left_up])
-        self._changes.touch(worse=bool(changes.left_up or changes.removed), pools=pools)
-        self._startup.keep(self._inventory.hosts)
-        self._reporter.note_hosts(changes)
 
 
 def _lifetimes(options: VerdictOptions) -> Lifetimes:

@@ -53,7 +53,7 @@ class ExemptionWatch:
         self._reported = reported
 
     def _exempt_vms(self) -> list[Vm]:
-        vms = self._inventory.vms
+        vms = self._inventory.vms.by_id
         return [vms[vm_id] for vm_id in self._inventory.exempt if vm_id in vms]
 
     def _refused_hosts(self, vms: Iterable[Vm], now_ms: int) -> dict[str, tuple[Host, Verdict]]:

@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from typing import Optional, TypeVar
+from typing import Optional
 
 from ovirt_tcp_plugin import errors
 from ovirt_tcp_plugin.broker.state import host_names
@@ -20,16 +20,62 @@ from ovirt_tcp_plugin.placement.pools import Pool
 # A host's cluster and its name at the attestation server: a verdict is of one of these.
 Place = tuple[str, Optional[str]]
 
-_InCluster = TypeVar("_InCluster", Host, Vm)
+
+class VmIndex:
+    """VMs by id and by cluster: walls and snapshots of all pools are made every second.
+
+    Making it takes long for many VMs, so that is done without the lock of the broker's state. Not
+    thread-safe.
+    """
+
+    def __init__(self, vms: Iterable[Vm] = ()) -> None:
+        self._by_id: dict[str, Vm] = {}
+        self._by_cluster: dict[str, dict[str, Vm]] = {}
+        self._engine_vm_ids: set[str] = set()
+        for vm in vms:
+            if vm.id in self._by_id:
+                self.remove(vm.id)
+            self._add(vm)
+
+    @property
+    def by_id(self) -> Mapping[str, Vm]:
+        """The VMs by id."""
+        return self._by_id
+
+    def of(self, cluster_id: str) -> Collection[Vm]:
+        """Return a cluster's VMs."""
+        return self._by_cluster.get(cluster_id, {}).values()
+
+    def engine_vms(self) -> list[Vm]:
+        """Return the VMs that carry the engine itself."""
+        return [self._by_id[vm_id] for vm_id in self._engine_vm_ids]
+
+    def put(self, vm: Vm) -> None:
+        """Add a VM, or take over how it is now."""
+        self.remove(vm.id)
+        self._add(vm)
+
+    def remove(self, vm_id: str) -> None:
+        """Forget a VM, if it is there."""
+        known = self._by_id.pop(vm_id, None)
+        if known is not None:
+            del self._by_cluster[known.cluster_id][vm_id]
+            self._engine_vm_ids.discard(vm_id)
+
+    def _add(self, vm: Vm) -> None:
+        self._by_id[vm.id] = vm
+        self._by_cluster.setdefault(vm.cluster_id, {})[vm.id] = vm
+        if vm.hosted_engine:
+            self._engine_vm_ids.add(vm.id)
 
 
 class InventoryView:
     """Hosts, VMs, walls and pools. Not thread-safe.
 
     Attributes:
-        hosts, vms: by id.
-        hosts_of, vms_of: the same by cluster id: walls and snapshots of all pools are made every
-            second.
+        hosts: by id.
+        hosts_of: the same by cluster id.
+        vms: as the last complete listing showed them, or what was read of single ones since.
         names: names at the attestation server by host id.
         shared_names: ids of hosts that share such a name.
         exempt: ids of VMs that may run anywhere.
@@ -41,9 +87,8 @@ class InventoryView:
         self.pools = pools.Pools()
         self.listing = Listing((), (), (), (), ())
         self.hosts: dict[str, Host] = {}
-        self.vms: dict[str, Vm] = {}
+        self.vms = VmIndex()
         self.hosts_of: Mapping[str, Sequence[Host]] = {}
-        self.vms_of: Mapping[str, Sequence[Vm]] = {}
         self.names: dict[str, str] = {}
         self.shared_names: frozenset[str] = frozenset()
         self._always_exempt = frozenset(exempt)
@@ -57,17 +102,30 @@ class InventoryView:
         self.hosts_of = _by_cluster(self.hosts.values())
         self.names, self.shared_names = host_names.names(self.hosts.values(), configured)
 
-    def see_listing(self, listing: Listing) -> None:
-        """Take over the VMs of a complete listing."""
+    def see_listing(self, listing: Listing, vms: VmIndex) -> None:
+        """Take over a complete listing, and the VMs in it."""
         self.listing = listing
-        self.vms = {vm.id: vm for vm in listing.vms}
-        self.vms_of = _by_cluster(listing.vms)
-        self.exempt = pools.exempt_vms(self._always_exempt, listing.vms)
+        self.vms = vms
+        self._see_exempt()
+
+    def see_vm(self, vm_id: str, vm: Optional[Vm]) -> None:
+        """Take over how a single VM is now, None for one that is gone."""
+        if vm is None:
+            self.vms.remove(vm_id)
+        else:
+            self.vms.put(vm)
+        self._see_exempt()
 
     def see_walls(self, listing: Listing) -> None:
         """Take over the walls of a listing."""
-        self.walls = dict(listing.walls)
-        self.surplus_walls = dict(listing.surplus_walls)
+        walls = dict(listing.walls)
+        surplus_walls = dict(listing.surplus_walls)
+        for cluster_id in listing.unreadable_walls:
+            if cluster_id in self.walls:
+                walls[cluster_id] = self.walls[cluster_id]
+            surplus_walls[cluster_id] = self.surplus_of(cluster_id)
+        self.walls = walls
+        self.surplus_walls = surplus_walls
 
     def hosts_none_up(self) -> list[Host]:
         """Return the known hosts as if none were Up."""
@@ -94,7 +152,7 @@ class InventoryView:
 
     def find_vm(self, vm: str) -> Optional[Vm]:
         """Return a VM by its name or id."""
-        for known in self.vms.values():
+        for known in self.vms.by_id.values():
             if vm in (known.id, known.name):
                 return known
         return None
@@ -152,21 +210,21 @@ class InventoryView:
     def vms_on(self, host_id: str) -> frozenset[str]:
         """Return the ids of the VMs that run on a host."""
         host = self.hosts.get(host_id)
-        vms = () if host is None else self.vms_of.get(host.cluster_id, ())
+        vms = () if host is None else self.vms.of(host.cluster_id)
         return frozenset(vm.id for vm in vms if vm.host_id == host_id)
 
     def carries_engine(self, host_id: str) -> bool:
         """Return whether the engine's own VM runs on a host."""
-        return any(vm.hosted_engine and vm.host_id == host_id for vm in self.listing.vms)
+        return any(vm.host_id == host_id for vm in self.vms.engine_vms())
 
     def vm(self, vm_id: str) -> VmTrust:
         """Return a VM as the rule sees it."""
-        known = self.vms.get(vm_id)
+        known = self.vms.by_id.get(vm_id)
         return VmTrust(None if known is None else known.marked, vm_id in self.exempt)
 
     def vms_needing_trust(self, pool: Pool) -> list[Vm]:
         """Return a pool's VMs that need a trusted host."""
-        vms = self.vms_of.get(pool.cluster_id, ())
+        vms = self.vms.of(pool.cluster_id)
         return [vm for vm in vms if pools.needs_trust(vm, pool, self.exempt)]
 
     def places(self) -> dict[str, Place]:
@@ -192,13 +250,16 @@ class InventoryView:
             return _unknown(now_ms, "not_up", "the host is not Up")
         return verdict
 
+    def _see_exempt(self) -> None:
+        self.exempt = pools.exempt_vms(self._always_exempt, self.vms.engine_vms())
+
 
 def _unknown(now_ms: int, code: str, reason: str) -> Verdict:
     return Verdict(Level.UNKNOWN, now_ms, now_ms, code, reason)
 
 
-def _by_cluster(things: Iterable[_InCluster]) -> Mapping[str, Sequence[_InCluster]]:
-    grouped: dict[str, list[_InCluster]] = {}
-    for thing in things:
-        grouped.setdefault(thing.cluster_id, []).append(thing)
+def _by_cluster(hosts: Iterable[Host]) -> Mapping[str, Sequence[Host]]:
+    grouped: dict[str, list[Host]] = {}
+    for host in hosts:
+        grouped.setdefault(host.cluster_id, []).append(host)
     return grouped

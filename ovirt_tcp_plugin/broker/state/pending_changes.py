@@ -15,7 +15,8 @@ class PendingChanges:
     """Thread-safe, under the lock of the broker's state.
 
     A pool's snapshot is *old* when it does not show the latest change, and *too trusting* when it
-    shows a host as trusted that is not.
+    shows a host as trusted that is not. It is *too free* when it shows a VM as needing no trust
+    that needs it.
     """
 
     def __init__(self, lock: Lock, inventory: InventoryView) -> None:
@@ -26,9 +27,14 @@ class PendingChanges:
         self._trust_lost = False
         self._old: set[str] = set()
         self._too_trusting: set[str] = set()
+        self._too_free: set[str] = set()
 
     def touch(
-        self, walls: bool = True, worse: bool = False, pools: Optional[Iterable[str]] = None
+        self,
+        walls: bool = True,
+        worse: bool = False,
+        pools: Optional[Iterable[str]] = None,
+        too_free: bool = False,
     ) -> None:
         """Something changed that snapshots have to show.
 
@@ -36,6 +42,7 @@ class PendingChanges:
             walls: perhaps walls have to show it, too.
             worse: a host lost trust, so walls have to.
             pools: ids of the pools whose snapshots have to; None for all.
+            too_free: a VM needs trust that needed none.
         """
         with self._lock:
             self._revision += 1
@@ -43,6 +50,8 @@ class PendingChanges:
             self._old.update(touched)
             if walls or worse:
                 self._plans_due = True
+            if too_free:
+                self._too_free.update(touched)
             if worse:
                 self._too_trusting.update(touched)
                 self._trust_lost = True
@@ -85,11 +94,17 @@ class PendingChanges:
         with self._lock:
             return frozenset(self._old), frozenset(self._too_trusting)
 
+    def urgent_snapshots(self) -> frozenset[str]:
+        """Return the pools whose snapshot is too trusting or too free."""
+        with self._lock:
+            return frozenset(self._too_trusting | self._too_free)
+
     def written(self, pools: Iterable[str]) -> None:
         """The snapshots of these pools are about to be written."""
         with self._lock:
             self._old.difference_update(pools)
             self._too_trusting.difference_update(pools)
+            self._too_free.difference_update(pools)
 
     def not_written(self, pool_id: str) -> None:
         """A snapshot could not be written after all."""

@@ -17,7 +17,7 @@ from ovirt_tcp_plugin import errors
 from ovirt_tcp_plugin.broker.state.quarantine_controller import QuarantineController
 from ovirt_tcp_plugin.broker.state.shared import SharedState
 from ovirt_tcp_plugin.placement import filter_unit
-from ovirt_tcp_plugin.placement.inventory import Notice, is_quarantined, shortened
+from ovirt_tcp_plugin.placement.inventory import Listing, Notice, is_quarantined, shortened
 from ovirt_tcp_plugin.placement.pools import PolicyState, Pool
 
 # So many complete listings after the last thing that we did show it: one may have begun before, and
@@ -161,11 +161,13 @@ class PoolEnds:
 
     # Listings: the caller holds the lock
 
-    def observe_listing(self) -> None:
+    def observe_listing(self, listing: Listing) -> None:
         """Everything was listed. A pool that began again needs nothing back."""
         self._listings += 1
         for ended in list(self._ended.values()):
-            ended.listings += 1
+            # A wall that the engine failed to list may still stand.
+            if ended.cluster_id not in listing.unreadable_walls:
+                ended.listings += 1
             if ended.cluster_id in self._inventory.pools.by_cluster:
                 del self._ended[ended.cluster_id]
 
@@ -217,7 +219,7 @@ class PoolEnds:
             f"Cluster {ended.name} is no trusted pool any more: {ended.who} ended it at "
             f"{moment:%Y-%m-%dT%H:%M:%SZ}. Its wall is gone, and its VMs may run on any host"
         )
-        vms = [vm.name for vm in self._inventory.vms_of.get(ended.cluster_id, ())]
+        vms = [vm.name for vm in self._inventory.vms.of(ended.cluster_id)]
         text = f"{text}: {shortened(vms)}."
         text += self._outcomes(ended)
         key = f"pool_ended {ended.cluster_id}"

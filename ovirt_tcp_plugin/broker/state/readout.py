@@ -123,7 +123,7 @@ def snapshot(
 ) -> Snapshot:
     """Return what filterd needs of a pool at `now_ms`, which is of the boot `boot_id`."""
     hosts = inventory.hosts_of.get(pool.cluster_id, ())
-    vms = inventory.vms_of.get(pool.cluster_id, ())
+    vms = inventory.vms.of(pool.cluster_id)
     return Snapshot(
         pool.cluster_id,
         pool.scope,

@@ -24,7 +24,7 @@ class Reporter:
     def tell(self, notice: Notice) -> None:
         """Have a notice written into the history, and the engine's events if it is one for them."""
         host = self._inventory.hosts.get(notice.host_id)
-        vm = self._inventory.vms.get(notice.vm_id)
+        vm = self._inventory.vms.by_id.get(notice.vm_id)
         complete = dataclasses.replace(
             notice,
             at_ms=self._clock.wall_ms(),

@@ -75,12 +75,14 @@ class VmListing:
         clusters: names by id.
         pools: the trusted pools by cluster id.
         exempt: ids of VMs that may run anywhere.
+        unread: ids of VMs of which nothing is known for sure now.
     """
 
     vms: Collection[Vm]
     clusters: Mapping[str, str]
     pools: Mapping[str, Pool]
     exempt: Collection[str]
+    unread: Collection[str] = frozenset()
 
     def record(self, vm: Vm, warned: str) -> Record:
         """Return what is to be remembered of a VM."""
@@ -170,6 +172,8 @@ class VmRecords:
         """Yield the VMs that are not as they were, and those that events told of."""
         same_rules = self._is_judged_as_before(listing)
         for vm in listing.vms:
+            if vm.id in listing.unread:
+                continue
             before = self.by_id.get(vm.id)
             is_silent = vm.id not in causes
             if same_rules and is_silent and before is not None and _is_like(before, vm):
@@ -185,7 +189,8 @@ class VmRecords:
         """
         judged_by = (dict(listing.pools), frozenset(listing.exempt))
         same = judged_by == self._judged_by
-        self._judged_by = judged_by
+        # Who could not be read now is to be looked into next time.
+        self._judged_by = None if listing.unread else judged_by
         return same
 
     def _forget(self, listed: Collection[str]) -> set[str]:

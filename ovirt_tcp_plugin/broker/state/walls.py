@@ -128,6 +128,10 @@ class Walls:
             self._note_foreign_edits(listing)
             self._inventory.see_walls(listing)
 
+    def forget_members(self, cluster_id: str) -> None:
+        """A VM of a cluster is new, gone or changed: who belongs behind its wall is to be seen."""
+        self._members.pop(cluster_id, None)
+
     def _note_foreign_edits(self, listing: Listing) -> None:
         now_ms = self._shared.clock.now_ms()
 
@@ -138,7 +142,7 @@ class Walls:
             cluster_id = pool.cluster_id
             known = self._inventory.walls.get(cluster_id)
             listed = listing.walls.get(cluster_id)
-            if known is None or known == listed:
+            if known is None or known == listed or cluster_id in listing.unreadable_walls:
                 continue
             hosts = self._inventory.hosts_of.get(cluster_id, ())
             vms = self._inventory.vms_needing_trust(pool)
@@ -155,7 +159,7 @@ class Walls:
         hosts = wall_plan.hosts_inside(up_hosts, inside, self._servers_answer(), now_ms)
         vms = self._members_of(pool)
         surplus = self._inventory.surplus_of(pool.cluster_id)
-        steps = wall_plan.plan(group, hosts, vms, self._inventory.vms.keys(), surplus)
+        steps = wall_plan.plan(group, hosts, vms, self._inventory.vms.by_id.keys(), surplus)
         return WallPlan(pool, group, steps)
 
     def _has_to_wait(self, cluster_id: str) -> bool:

@@ -1,8 +1,9 @@
 # SPDX-FileCopyrightText: The ovirt_tcp_plugin developers
 # SPDX-License-Identifier: Apache-2.0
-"""Looks at the engine: its events, its starts, the filter unit, hosts, and complete listings.
+"""Lists everything at the engine, again and again; what VMs lost by it runs hooks.
 
-What it sees goes to the state and to the VM monitor; what happened to hosts and VMs runs hooks.
+A listing takes minutes where there are many VMs, so nothing that is urgent waits for one: the watch
+(`watch`) looks at hosts and events, and reads single VMs at once (`read_vms`).
 """
 
 from __future__ import annotations
@@ -14,29 +15,22 @@ from collections.abc import Callable, Sequence
 from typing import Optional
 
 from ovirt_tcp_plugin import errors
+from ovirt_tcp_plugin.backoff import pause_ms
 from ovirt_tcp_plugin.broker.engine_api import EngineListings
 from ovirt_tcp_plugin.broker.hooks import HookEvent
-from ovirt_tcp_plugin.broker.metrics import Ages
 from ovirt_tcp_plugin.broker.settings import Settings
 from ovirt_tcp_plugin.broker.state.broker_state import BrokerState
-from ovirt_tcp_plugin.broker.state.filter_watch import FilterWatch
-from ovirt_tcp_plugin.broker.store.state_file import StateFile
-from ovirt_tcp_plugin.broker.workers.group_edits import GroupEdits
+from ovirt_tcp_plugin.broker.workers.contact import EngineContact
+from ovirt_tcp_plugin.broker.workers.next_runs import NextRuns
 from ovirt_tcp_plugin.broker.workers.vm_monitor import VmMonitor
 from ovirt_tcp_plugin.clock import Clock
-from ovirt_tcp_plugin.engine import events
-from ovirt_tcp_plugin.engine.client import MAX_EVENTS
-from ovirt_tcp_plugin.engine.engine_start import started_at
-from ovirt_tcp_plugin.engine.starts import EngineStarts
-from ovirt_tcp_plugin.placement.inventory import Event, Listing, Unit
+from ovirt_tcp_plugin.placement.inventory import Notice, Unit
 
 log = logging.getLogger("broker.service")
 
-# An engine that was away for longer may have restarted hosts behind our back.
-MAX_ENGINE_SILENCE_MS = 10_000
-# Events may become visible out of order: the last ones are read again each time, and known ones
-# passed over.
-EVENT_OVERLAP = 50
+# A listing that failed is tried again after half a poll, and then ever later, up to so many polls.
+LONGEST_PAUSE_POLLS = 6
+FAILURES_REPORTED = 3
 
 
 @dataclasses.dataclass(frozen=True)
@@ -48,12 +42,14 @@ class Reactions:
         warn: writes the warning that an event of a VM carries.
         record_events: keeps what was reported, raises Unavailable.
         forget_pool: removes the snapshot of a cluster that is no pool any more.
+        see_units: takes note of the engine's scheduling policy units.
     """
 
     run_hook: Callable[[HookEvent], None]
     warn: Callable[[HookEvent], None]
     record_events: Callable[[], None]
     forget_pool: Callable[[str], None]
+    see_units: Callable[[Sequence[Unit]], None]
 
 
 class ObservationWorker:
@@ -62,8 +58,10 @@ class ObservationWorker:
     Attributes:
         hosts_known: hosts and pools were listed: their attestation can begin.
         all_known: everything was listed, VMs too.
-        listing_due: a complete listing is to be read at the next step; whoever finds the engine not
-            as the state has it sets this.
+        listing_due: a complete listing is to be read at once; whoever finds the engine not as the
+            state has it sets this.
+        vm_listing_due: one is to be read for what it shows of VMs, after a rest that is as long as
+            the last listing was: on a busy engine VMs change all the time.
     """
 
     def __init__(
@@ -71,64 +69,50 @@ class ObservationWorker:
         options: Settings,
         state: BrokerState,
         engine: EngineListings,
-        state_file: StateFile,
         vm_monitor: VmMonitor,
+        next_runs: NextRuns,
+        contact: EngineContact,
         reactions: Reactions,
         clock: Clock,
     ) -> None:
         self._poll_ms = int(options.intervals.poll_s * 1000)
         self._full_ms = int(options.intervals.full_s * 1000)
-        self._start_file = options.engine.start_file
         self._state = state
         self._engine = engine
-        self._state_file = state_file
         self._vm_monitor = vm_monitor
+        self._next_runs = next_runs
+        self._contact = contact
         self._reactions = reactions
         self._clock = clock
-        self._filter_watch = FilterWatch(clock)
-        self._group_edits = GroupEdits(engine, clock)
-        self._looks_fully = False
-        self._starts = EngineStarts(clock, state_file.engine_started_ms)
-        # When the engine last answered, and when the last complete listing was begun.
-        self._last_engine_ms: Optional[int] = None
+        # When the last complete listing was begun.
         self._last_listing_ms: Optional[int] = None
+        self._rest_until_ms = 0
+        self._failures = 0
+        self._next_try_ms = 0
         self.hosts_known = threading.Event()
         self.all_known = threading.Event()
         self.listing_due = threading.Event()
+        self.vm_listing_due = threading.Event()
 
-    def ages(self) -> Ages:
-        """Return how long ago the engine was heard."""
-        now_ms = self._clock.now_ms()
-        return Ages(_age_ms(self._last_engine_ms, now_ms), _age_ms(self._last_listing_ms, now_ms))
+    def listing_ms(self) -> Optional[int]:
+        """Return when the last complete listing was begun, None before the first one."""
+        return self._last_listing_ms
 
     def step(self) -> None:
-        """Look once. Raises Unavailable, and AccessRefused."""
-        now_ms = self._clock.now_ms()
-        self._read_events()
-        edited = self._group_edits.is_listing_due()
-        if edited:
-            self.listing_due.set()
-        # Each second time only for that: who is let into a wall has to be out within 5 s.
-        self._looks_fully = not self._looks_fully
-        if not self._looks_fully and self.all_known.is_set() and not edited:
+        """List what is due. Raises Unavailable, and AccessRefused."""
+        if self._clock.now_ms() < self._next_try_ms:
             return
-        self._see_start(now_ms)
-        if not self.hosts_known.is_set():
-            self._begin()
-        if self._filter_watch.is_due():
-            self._watch_filter()
-        listing = self._read_listing(now_ms) if self._is_listing_due(now_ms) else None
-        if listing is None:
-            came_up = self._state.observe_hosts_not_up(self._engine.hosts_not_up())
-        else:
-            came_up = self._state.observe_hosts(listing.hosts)
-        for host_id in came_up:
-            self._reactions.run_hook(HookEvent("init_vds_on_up", host_id))
-        self.all_known.set()
-        self._last_engine_ms = self._clock.now_ms()
-        if listing is not None:
-            # Last, since it only warns, and writes to a disk that may be slow.
-            self._watch_vms(listing)
+        try:
+            if not self.hosts_known.is_set():
+                self._begin()
+            if self._is_listing_due():
+                self._list()
+        except errors.Error as e:
+            self._take_failure(e)
+            raise
+        if self._failures >= FAILURES_REPORTED:
+            self._state.tell(Notice("listing_read", "normal", "The engine can be listed again."))
+        self._failures = 0
 
     # Listings
 
@@ -142,30 +126,55 @@ class ObservationWorker:
         finally:
             self.hosts_known.set()
 
-    def _is_listing_due(self, now_ms: int) -> bool:
+    def _is_listing_due(self) -> bool:
+        now_ms = self._clock.now_ms()
         if self.listing_due.is_set() or self._last_listing_ms is None:
             return True
-        return now_ms - self._last_listing_ms >= self._full_ms
+        if now_ms < self._rest_until_ms:
+            return False
+        return self.vm_listing_due.is_set() or now_ms - self._last_listing_ms >= self._full_ms
 
-    def _read_listing(self, now_ms: int) -> Listing:
+    def _list(self) -> None:
         """Read everything; a reading that fails stays due."""
+        began_ms = self._clock.now_ms()
         self.listing_due.clear()
-        wall_edits = self._state.walls.edits()
+        self.vm_listing_due.clear()
+        self._vm_monitor.begin_listing()
+        start = self._state.begin_listing()
         try:
-            listing = self._engine.listing()
+            listing = self._next_runs.complete(self._engine.listing(next_runs=False))
         except errors.Error:
             self.listing_due.set()
             raise
-        if wall_edits != self._state.walls.edits():
-            self.listing_due.set()
-        for pool in self._state.observe_listing(listing, wall_edits):
+        self._contact.answered(began_ms)
+        if start.wall_edits != self._state.walls.edits():
+            self.vm_listing_due.set()
+        for pool in self._state.observe_listing(listing, start):
             self._reactions.forget_pool(pool.cluster_id)
-        self._last_listing_ms = now_ms
-        self._observe_filter(listing.units)
-        return listing
+        self._last_listing_ms = began_ms
+        self._reactions.see_units(listing.units)
+        came_up = self._state.observe_hosts(listing.hosts, start, listing.nameless_hosts == 0)
+        for host_id in came_up:
+            self._reactions.run_hook(HookEvent("init_vds_on_up", host_id))
+        self.all_known.set()
+        # Last, since it only warns, and writes to a disk that may be slow.
+        self._watch_vms()
+        ended_ms = self._clock.now_ms()
+        self._rest_until_ms = ended_ms + (ended_ms - began_ms)
 
-    def _watch_vms(self, listing: Listing) -> None:
-        for event in self._vm_monitor.observe(listing):
+    def _take_failure(self, fault: errors.Error) -> None:
+        """Have it tried again later, and reported if it is not just that the engine is away."""
+        self._failures += 1
+        longest_ms = LONGEST_PAUSE_POLLS * self._poll_ms
+        now_ms = self._clock.now_ms()
+        self._next_try_ms = now_ms + pause_ms(self._poll_ms // 2, longest_ms, self._failures - 1)
+        if self._failures == FAILURES_REPORTED and self._contact.is_there():
+            self._state.tell(_failed(fault))
+
+    # VMs
+
+    def _watch_vms(self) -> None:
+        for event in self._vm_monitor.observe(self._state.listing()):
             self._run_vm_hook(event)
         try:
             # In this order: a warning that is written twice is better than one that is not.
@@ -182,127 +191,11 @@ class ObservationWorker:
             log.exception(text, event.name, event.vm_id)
             self._reactions.warn(event)
 
-    # The filter unit
 
-    def _watch_filter(self) -> None:
-        """See whether the engine asks the filter: before any listing, which may take minutes."""
-        try:
-            units = self._engine.units()
-        except errors.Error as e:
-            log.warning("the engine's policy units cannot be read error=%s", e)
-        else:
-            self._observe_filter(units)
-
-    def _observe_filter(self, units: Sequence[Unit]) -> None:
-        started = started_at(self._start_file)
-        has_pools = bool(self._state.pools())
-        notice = self._filter_watch.observe(units, started, has_pools)
-        if notice is not None:
-            self._state.tell(notice)
-
-    # Events
-
-    def take_event(self, event: Event) -> None:
-        """Take a new event of the engine into account."""
-        if self._starts.is_new_by_event(event.code):
-            self._engine_started("the engine restarted", event.code in events.ENGINE_STARTED)
-        if event.host_id and self._ends_verdict(event):
-            self._state.host_restarted(event.host_id)
-        self._vm_monitor.take_event(event)
-        self._group_edits.take_event(event)
-        # It is reported where an exempt VM runs.
-        arrived = event.code in events.VM_ARRIVED and event.vm_id in self._state.exempt_vms()
-        if event.code in events.LISTING_DUE or arrived:
-            self.listing_due.set()
-
-    def _ends_verdict(self, event: Event) -> bool:
-        """Return whether the host that an event is about was not Up all the time.
-
-        A host that came Up was so as far as the listings show, but not before our own start, which
-        they do not reach.
-        """
-        if event.code in events.HOST_LEFT_UP:
-            return True
-        return event.code in events.HOST_CAME_UP and not self.all_known.is_set()
-
-    def _read_events(self) -> None:
-        """Take new events into account.
-
-        Ids may become visible out of order, so the last ones are read again.
-        """
-        last = self._last_event()
-        recent = self._engine.events(max(last - EVENT_OVERLAP, 0))
-        newest = recent[-1].id if recent else self._engine.last_event_id()
-        if len(recent) >= MAX_EVENTS and recent[0].id > last + 1:
-            # More happened than one answer holds, while we were away: any host may have rebooted.
-            self._starts.conclude()
-            self._engine_started("events of the engine were missed")
-        if not recent and 0 < newest < last:
-            self._starts.conclude()
-            self._engine_started("the engine's events begin anew, as after a restored backup")
-        for event in recent:
-            if event.id not in self._state_file.seen:
-                self.take_event(event)
-        self._remember(recent, newest or last)
-
-    def _last_event(self) -> int:
-        """Return the id of the last event that was taken into account.
-
-        Where none is known, it is the engine's newest: what happened before is of no concern.
-        """
-        last = self._state_file.last_event
-        if last is None:
-            last = self._engine.last_event_id()
-            self._state_file.seen = frozenset(range(last - EVENT_OVERLAP, last + 1))
-        return last
-
-    def _remember(self, recent: Sequence[Event], last: int) -> None:
-        """Note which events were taken into account.
-
-        Ids are followed back, too: those that are shown no more will be other events' ids. An empty
-        log shows none.
-        """
-        self._state_file.last_event = last
-        kept = range(last - 2 * EVENT_OVERLAP + 1, last + 1)
-        seen = self._state_file.seen.union(event.id for event in recent)
-        self._state_file.seen = frozenset(event_id for event_id in seen if event_id in kept)
-
-    # Starts of the engine
-
-    def _see_start(self, now_ms: int) -> None:
-        """See whether the engine started, though no event that was read just now shows it."""
-        heard_ms = self._last_engine_ms
-        silence_ms = max(MAX_ENGINE_SILENCE_MS, 2 * self._poll_ms)
-        if heard_ms is not None and now_ms - heard_ms > silence_ms:
-            # Once for this absence, even if the lists that come next fail again and again.
-            self._last_engine_ms = now_ms
-            if self._starts.is_new_by_silence(heard_ms):
-                reason = "the engine was out of reach, so hosts may have changed behind our back"
-                self._engine_started(reason)
-        written = started_at(self._start_file)
-        if self._starts.is_new_by_file(written, heard_ms):
-            self._engine_started("the engine's service was started again", surely=True)
-
-    def _engine_started(self, reason: str, surely: bool = False) -> None:
-        """Do what every start of the engine asks for; nothing else has to notice one.
-
-        Called once for each start.
-
-        Args:
-            surely: False for an engine that perhaps was only out of reach.
-        """
-        # First: it is saved with the verdicts that end now.
-        self._state_file.engine_started_ms = self._starts.last_ms
-        log.info("engine started reason=%s", reason)
-        self._state.void("engine_restarted", reason)
-        self._filter_watch.engine_started(surely)
-        try:
-            self._reactions.run_hook(HookEvent("backend_initialize"))
-        except Exception:
-            # The event that told of the start would be read again, and the start count again.
-            text = "hook name=backend_initialize failed; each host is asked about all the same"
-            log.exception(text)
-
-
-def _age_ms(then_ms: Optional[int], now_ms: int) -> Optional[int]:
-    return None if then_ms is None else now_ms - then_ms
+def _failed(fault: errors.Error) -> Notice:
+    text = (
+        f"The engine cannot be listed, though it answers: {fault}. Hosts are watched all the same, "
+        f"and VMs that change are read one by one; nothing else is seen. "
+        "See why in /var/log/ovirt-engine/engine.log at the engine."
+    )
+    return Notice("listing_failed", "error", text)

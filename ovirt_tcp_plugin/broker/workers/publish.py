@@ -57,17 +57,21 @@ class PublicationWorker:
         self._saved_ms = 0
 
     def step(self) -> None:
-        """Write what changed: at once where trust was lost, else a pool at most once a second."""
+        """Write what changed: a pool at most once a second.
+
+        At once where a host lost trust, or a VM needs trust that needed none.
+        """
         if not self._may_begin():
             return
         now_ms = self._clock.now_ms()
         old, too_trusting = self._changes.old_snapshots()
         trust_lost = bool(too_trusting)
+        urgent = self._changes.urgent_snapshots()
         if not self._all_known():
             # A file of an earlier run knows the VMs' marks, and its verdicts end by themselves.
             old = self._writer.without_file(old)
-            too_trusting = frozenset()
-        due = too_trusting.union(pool_id for pool_id in old if self._is_calm(pool_id, now_ms))
+            urgent = frozenset()
+        due = urgent.union(pool_id for pool_id in old if self._is_calm(pool_id, now_ms))
         if due:
             self.publish(due)
         if self._is_save_due(trust_lost, now_ms):

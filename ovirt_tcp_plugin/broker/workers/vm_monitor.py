@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 import collections
+import threading
 from collections.abc import Mapping
 
 from ovirt_tcp_plugin import errors
@@ -21,15 +22,19 @@ MAX_RELAYED = 1000
 
 
 class VmMonitor:
-    """The thread that looks at the engine has it; only `by_hand` may be called by others."""
+    """The thread that lists everything has it; others may call `take_event` and `by_hand`."""
 
     def __init__(self, state: BrokerState, database: Database) -> None:
         self._state = state
         self._database = database
         self._records = VmRecords(_load(database))
+        # Of what events told, which another thread reads; those of before the listing are apart.
+        self._lock = threading.Lock()
+        self._new_causes: dict[str, set[str]] = {}
         self._causes: dict[str, set[str]] = {}
         self._unsaved: set[str] = set()
         # For the history; after the listing, because that has the names.
+        self._new_relayed: collections.deque[Notice] = collections.deque(maxlen=MAX_RELAYED)
         self._relayed: collections.deque[Notice] = collections.deque(maxlen=MAX_RELAYED)
 
     def take_event(self, event: Event) -> None:
@@ -37,19 +42,34 @@ class VmMonitor:
         if event.code in events.TRUST_MISMATCH:
             text = f"The engine warns ({event.code}): {event.text}"
             code = "engine_trust_mismatch"
-            self._relayed.append(Notice(code, "warning", text, vm_id=event.vm_id, event=False))
+            self._relay(Notice(code, "warning", text, vm_id=event.vm_id, event=False))
         if event.code in events.TEMPLATE_IMPORTED:
             text = f"A template was imported: {event.text}"
             text = f"{text} Only what its own properties say marks the VMs made from it."
-            self._relayed.append(Notice("template_imported", "normal", text, event=False))
+            self._relay(Notice("template_imported", "normal", text, event=False))
         name = _cause(event.code)
         if name and event.vm_id:
-            self._causes.setdefault(event.vm_id, set()).add(name)
+            with self._lock:
+                self._new_causes.setdefault(event.vm_id, set()).add(name)
+
+    def begin_listing(self) -> None:
+        """A listing is begun: it will show what events told of until now."""
+        with self._lock:
+            causes = self._new_causes
+            self._new_causes = {}
+            self._relayed.extend(self._new_relayed)
+            self._new_relayed.clear()
+        for vm_id, names in causes.items():
+            self._causes.setdefault(vm_id, set()).update(names)
 
     def observe(self, listing: Listing) -> list[HookEvent]:
-        """Take a complete listing into account; return the hooks to run."""
-        causes = self._causes
-        self._causes = {}
+        """Take a complete listing into account; return the hooks to run.
+
+        VMs that could not be read are left for the next time.
+        """
+        unread = listing.unreadable_vms
+        causes = {vm_id: names for vm_id, names in self._causes.items() if vm_id not in unread}
+        self._causes = {vm_id: names for vm_id, names in self._causes.items() if vm_id in unread}
         news, notices, changed = self._records.observe(self._vm_listing(listing), causes)
         self._unsaved |= changed
         for notice in (*self._relayed, *notices):
@@ -89,9 +109,15 @@ class VmMonitor:
                 return HookEvent(name, vm_id=vm.id, code=name if fault else "", fault=fault)
         raise errors.NotFound("VM", vm_name)
 
+    def _relay(self, notice: Notice) -> None:
+        with self._lock:
+            self._new_relayed.append(notice)
+
     def _vm_listing(self, listing: Listing) -> VmListing:
         clusters = {cluster.id: cluster.name for cluster in listing.clusters}
-        return VmListing(listing.vms, clusters, self._state.pools(), self._state.exempt_vms())
+        pools = self._state.pools()
+        exempt = self._state.exempt_vms()
+        return VmListing(listing.vms, clusters, pools, exempt, listing.unreadable_vms)
 
 
 def warning(event: HookEvent) -> Notice:

@@ -65,6 +65,8 @@ class Faults:
             calls them disabled; empty for chance.
         failing_starts: hosts on which no VM starts, as when a VDSM hook refuses.
         failing_migrations: hosts to which no VM migrates.
+        slow_answers: seconds by a regular expression for whole paths below /ovirt-engine/: what was
+            read from the tables arrives so much later.
     """
 
     answers: list[AnswerFault] = dataclasses.field(default_factory=list)
@@ -75,6 +77,7 @@ class Faults:
     units_reload: str = ""
     failing_starts: set[str] = dataclasses.field(default_factory=set)
     failing_migrations: set[str] = dataclasses.field(default_factory=set)
+    slow_answers: dict[str, float] = dataclasses.field(default_factory=dict)
 
     def __post_init__(self) -> None:
         self._lock = threading.Lock()
@@ -90,6 +93,12 @@ class Faults:
             if name not in names:
                 raise KeyError(name)
             setattr(self, name, _read(name, value))
+
+    def delay_s(self, path: str) -> float:
+        """Return how many seconds later than usual a request is answered."""
+        delays = dict(self.slow_answers)
+        matching = [seconds for slow, seconds in delays.items() if re.fullmatch(slow, path)]
+        return max(matching, default=0.0)
 
     def of_answer(self, verb: str, path: str) -> Optional[str]:
         """Return what a request meets, None for a good answer. Counts it."""
@@ -107,7 +116,7 @@ def _read(name: str, value: Any) -> Any:
         return [AnswerFault(**members) for members in value]
     if name == "late_events":
         return {int(code): float(seconds) for code, seconds in value.items()}
-    if name == "refused_maintenance":
+    if name in ("refused_maintenance", "slow_answers"):
         return dict(value)
     if name == "units_reload":
         return str(value)

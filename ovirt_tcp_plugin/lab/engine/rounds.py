@@ -134,7 +134,7 @@ class Rounds:
 
         There are ten tries in short intervals, then others in long ones, without end.
         """
-        lost = [vm for vm in self._model.vms.values() if vm.restart]
+        lost = [vm for vm in list(self._model.vms.values()) if vm.restart]
         lost.sort(key=_restart_order)
         needed = 0
         for vm in lost:

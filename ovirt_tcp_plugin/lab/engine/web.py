@@ -240,6 +240,9 @@ class _Api(_Handler):
         except Bare as e:
             self.answer(e.status, e.text, _HTML if e.status == 404 else _XML)
             return
+        delay_s = self.engine.faults.delay_s(self.request.path[len(ROOT) :])
+        if delay_s:
+            await asyncio.sleep(delay_s)
         self.answer(status, content, _XML if content else "")
 
     def _query(self) -> Query:

@@ -54,7 +54,7 @@ class World:
         listing = Listing(
             (self.cluster,), (self.policy,), self.units, hosts, vms, walls, self.engine_hosts
         )
-        self.gone = self.knowledge.observe_listing(listing, self.knowledge.walls.edits())
+        self.gone = self.knowledge.observe_listing(listing, self.knowledge.begin_listing())
         self.knowledge.observe_hosts(self.hosts)
 
     def status(self, host_id: str, status: str, detail: str = "") -> None:
@@ -579,7 +579,7 @@ class TestNotices:
 
 def test_a_listing_that_is_older_than_an_edit_does_not_bring_an_old_wall_back() -> None:
     world = World()
-    edits = world.knowledge.walls.edits()
+    start = world.knowledge.begin_listing()
     listing = Listing(
         (world.cluster,),
         (world.policy,),
@@ -590,7 +590,7 @@ def test_a_listing_that_is_older_than_an_edit_does_not_bring_an_old_wall_back() 
     )
     world.attest(good=["h0"])
     assert world.inside() == {"h0"}
-    world.knowledge.observe_listing(listing, edits)
+    world.knowledge.observe_listing(listing, start)
     world.attest(bad=["h0"])
     (plan,) = world.knowledge.walls.plans()
     assert [(step.edit, step.subject) for step in plan.steps if step.edit is Edit.REMOVE_HOST] == [

@@ -1,0 +1,154 @@
+# SPDX-FileCopyrightText: The ovirt_tcp_plugin developers
+# SPDX-License-Identifier: Apache-2.0
+"""What the engine shows of hosts, and what ends or begins with it. No I/O."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from typing import Optional
+
+from ovirt_tcp_plugin.broker.state.exemptions import ExemptionWatch
+from ovirt_tcp_plugin.broker.state.inventory_view import Place
+from ovirt_tcp_plugin.broker.state.quarantine_controller import QuarantineController
+from ovirt_tcp_plugin.broker.state.shared import SharedState
+from ovirt_tcp_plugin.broker.state.verdicts import Changes
+from ovirt_tcp_plugin.placement.inventory import Host
+
+
+class HostNews:
+    """Not thread-safe: the caller holds the lock of the broker's state.
+
+    Args:
+        names: the option `host_names`.
+    """
+
+    def __init__(
+        self,
+        shared: SharedState,
+        quarantine: QuarantineController,
+        exemptions: ExemptionWatch,
+        names: Mapping[str, str],
+    ) -> None:
+        self._shared = shared
+        self._inventory = shared.inventory
+        self._verdicts = shared.verdicts
+        self._changes = shared.changes
+        self._quarantine = quarantine
+        self._exemptions = exemptions
+        self._names = names
+        self._polls = 0
+        # What the last poll showed, and the hosts that were known then.
+        self._last_poll: Sequence[Host] = ()
+        self._hosts_then: object = None
+        self._places: Mapping[str, Place] = {}
+
+    def polls(self) -> int:
+        """Return how often the hosts that are not Up were listed."""
+        return self._polls
+
+    def observe(
+        self, hosts: Sequence[Host], polls: Optional[int] = None, complete: bool = True
+    ) -> tuple[str, ...]:
+        """Take the engine's list of all hosts into account.
+
+        Args:
+            polls: `polls` of when the reading began; None if it took no time.
+            complete: False if the engine failed to show some: known ones are not Up then.
+
+        Returns:
+            the ids of the pool hosts that came Up or moved.
+        """
+        now_ms = self._shared.clock.now_ms()
+        if polls is not None and polls != self._polls:
+            hosts = self._as_polled(hosts)
+        # An empty list is no evidence that all are gone, with what is known of them; but nobody
+        # counts as Up by it.
+        listed = list(hosts)
+        if not hosts or not complete:
+            shown = {host.id for host in hosts}
+            others = self._inventory.hosts_none_up()
+            listed += [host for host in others if host.id not in shown]
+        self._inventory.see_hosts(listed, self._names)
+        self._verdicts.look_again()
+        changes = self._verdicts.observe({host.id: host.up for host in listed}, now_ms)
+        moved = self._restart_moved(now_ms)
+        self._quarantine.observe(changes.came_up, now_ms)
+        # One of ours may have attested well a moment before it was seen to be away, which counts
+        # for nothing: it would wait for its next turn in maintenance.
+        self._verdicts.ask_soon(self._quarantine.ours(changes.left_up), now_ms)
+        for notice in self._exemptions.observe(now_ms):
+            self._shared.reporter.tell(notice)
+        self._take_changes(changes)
+        came_up = (*changes.came_up, *moved)
+        return tuple(host_id for host_id in came_up if self._inventory.pool_of(host_id))
+
+    def observe_not_up(self, hosts: Sequence[Host]) -> tuple[str, ...]:
+        """Take the engine's list of hosts that are not Up into account: every other known one is.
+
+        Returns:
+            the ids of the pool hosts that came Up or moved.
+        """
+        self._polls += 1
+        if self._hosts_then is self._inventory.hosts and self._last_poll == hosts:
+            self._observe_no_change()
+            return ()
+        not_up = {host.id for host in hosts}
+        came_up = self.observe([*self._inventory.other_hosts_up(not_up), *hosts])
+        self._last_poll = hosts
+        self._hosts_then = self._inventory.hosts
+        return came_up
+
+    def restarted(self, host_id: str) -> None:
+        """The host left Up, as an event says, whatever the listings show."""
+        self._verdicts.restarted(host_id, self._shared.clock.now_ms())
+        self._changes.touch(worse=True, pools=self._inventory.pools_of([host_id]))
+
+    def _observe_no_change(self) -> None:
+        """Look at what depends on the time, and on VMs."""
+        now_ms = self._shared.clock.now_ms()
+        self._quarantine.observe((), now_ms)
+        for notice in self._exemptions.observe(now_ms):
+            self._shared.reporter.tell(notice)
+
+    def _as_polled(self, hosts: Sequence[Host]) -> list[Host]:
+        """Return hosts of an older list with the statuses that are known of them."""
+        merged: list[Host] = []
+        for host in hosts:
+            known = self._inventory.hosts.get(host.id)
+            if known is None:
+                merged.append(host)
+            else:
+                status = known.status
+                detail = known.status_detail
+                merged.append(dataclasses.replace(host, status=status, status_detail=detail))
+        return merged
+
+    def _restart_moved(self, now_ms: int) -> list[str]:
+        """Have hosts in another cluster or of another name attest again: a verdict is of one place.
+
+        Returns:
+            the ids of those that are Up.
+        """
+        up: list[str] = []
+        before = self._places
+        self._places = self._inventory.places()
+        for host_id, place in self._places.items():
+            if before.get(host_id, place) == place:
+                continue
+            self._verdicts.restarted(host_id, now_ms)
+            self._changes.touch(worse=True)
+            if self._inventory.hosts[host_id].up:
+                up.append(host_id)
+        return up
+
+    def _take_changes(self, changes: Changes) -> None:
+        """Have walls and snapshots show which hosts came Up, left it, or are gone."""
+        if not (changes.came_up or changes.left_up or changes.removed):
+            return
+        pools = None
+        if not changes.removed:
+            pools = self._inventory.pools_of([*changes.came_up, *changes.left_up])
+        self._changes.touch(worse=bool(changes.left_up or changes.removed), pools=pools)
+        self._shared.startup.keep(self._inventory.hosts)
+        self._shared.reporter.note_hosts(changes)

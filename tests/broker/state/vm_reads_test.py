@@ -1,0 +1,309 @@
+# SPDX-FileCopyrightText: The ovirt_tcp_plugin developers
+# SPDX-License-Identifier: Apache-2.0
+"""Single VMs that are read, against listings that are older, incomplete or shifted."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Optional
+
+import pytest
+
+from ovirt_tcp_plugin.broker.state.retries import FAILURES_REPORTED
+from ovirt_tcp_plugin.broker.state.vm_reads import VmRequest
+from ovirt_tcp_plugin.placement.inventory import Cluster, Group, Listing, Vm
+from tests.broker.state.broker_state_test import POOL, World
+
+
+class VmWorld(World):
+    """A pool in which marked VMs need trust; its listings take as long as the test wants."""
+
+    def __init__(self, vms: int = 3) -> None:
+        super().__init__(vms=vms)
+        self.cluster = Cluster(POOL, "Trusted", "policy", {"trust_scope": "marked_vms"})
+        self.look()
+        self.reads = self.knowledge.vm_reads
+
+    def begin_listing(self) -> Listing:
+        """Return what a listing that is read now shows; it arrives later."""
+        self.start = self.knowledge.begin_listing()
+        walls = {POOL: self.wall} if self.wall else {}
+        return Listing(
+            (self.cluster,),
+            (self.policy,),
+            self.units,
+            tuple(self.hosts),
+            tuple(self.vms),
+            walls,
+        )
+
+    def end_listing(self, listing: Listing) -> None:
+        self.knowledge.observe_listing(listing, self.start)
+
+    def mark(self, vm_id: str) -> Optional[bool]:
+        """Return a VM's mark in the snapshot, None for a VM that is not known."""
+        (snapshot,) = self.knowledge.snapshots()
+        return snapshot.vms.get(vm_id)
+
+    def behind_wall(self) -> set[str]:
+        self.build()
+        assert self.wall is not None
+        return set(self.wall.vm_ids)
+
+    def change(self, vm_id: str, **members: bool) -> None:
+        """Change a VM at the engine, which writes an event."""
+        self.vms = [
+            dataclasses.replace(vm, **members) if vm.id == vm_id else vm  # type: ignore[arg-type]
+            for vm in self.vms
+        ]
+        self.reads.changed(vm_id)
+
+    def request(self, failing: bool = False) -> VmRequest:
+        request = self.reads.begin(failing)
+        assert request is not None
+        return request
+
+    def answer(self, request: VmRequest) -> None:
+        """Answer as the engine would now."""
+        vms = {vm.id: vm for vm in self.vms}
+        if request.vm_id in vms:
+            self.reads.read(request, vms[request.vm_id])
+        else:
+            self.reads.gone(request)
+
+    def read_all(self) -> None:
+        while (request := self.reads.begin()) is not None:
+            self.answer(request)
+
+
+@pytest.fixture
+def world() -> VmWorld:
+    return VmWorld()
+
+
+class TestEvents:
+    def test_a_vm_counts_as_marked_until_it_is_read(self, world: VmWorld) -> None:
+        assert world.mark("v0") is False
+        world.reads.changed("v0")
+        assert world.mark("v0") is True
+        assert world.behind_wall() == {"v0"}
+        world.read_all()
+        assert world.mark("v0") is False
+        assert world.behind_wall() == set()
+
+    def test_an_answer_from_before_the_last_event_does_not_free_it(self, world: VmWorld) -> None:
+        world.reads.changed("v0")
+        request = world.request()
+        unmarked = world.vms[0]
+        world.change("v0", marked=True)
+        world.reads.read(request, unmarked)
+        assert world.mark("v0") is True
+        world.read_all()
+        assert world.mark("v0") is True
+        assert world.reads.waiting() == frozenset()
+
+    def test_a_late_answer_counts_no_more_once_a_listing_has_shown_the_vm(
+        self, world: VmWorld
+    ) -> None:
+        world.reads.changed("v0")
+        request = world.request()
+        unmarked = world.vms[0]
+        world.look()
+        world.change("v0", marked=True)
+        world.read_all()
+        world.reads.read(request, unmarked)
+        assert world.mark("v0") is True
+        world.reads.gone(request)
+        assert world.mark("v0") is True
+
+    def test_a_vm_is_read_by_one_thread_at_a_time(self, world: VmWorld) -> None:
+        world.reads.changed("v0")
+        world.request()
+        assert world.reads.begin() is None
+
+    def test_a_new_one_is_behind_the_wall_once_it_is_read(self, world: VmWorld) -> None:
+        world.vms.append(Vm("new", "new", POOL, marked=True))
+        world.reads.changed("new")
+        assert world.mark("new") is None
+        world.read_all()
+        assert world.mark("new") is True
+        assert world.behind_wall() == {"new"}
+
+    def test_one_that_moved_to_another_cluster_leaves_the_wall(self, world: VmWorld) -> None:
+        world.change("v0", marked=True)
+        world.read_all()
+        assert world.behind_wall() == {"v0"}
+        world.vms[0] = dataclasses.replace(world.vms[0], cluster_id="elsewhere")
+        world.reads.changed("v0")
+        world.read_all()
+        assert world.mark("v0") is None
+        assert world.behind_wall() == set()
+
+    def test_one_that_carries_the_engine_is_exempt_at_once(self, world: VmWorld) -> None:
+        world.change("v0", hosted_engine=True)
+        world.read_all()
+        assert world.knowledge.exempt_vms() == {"v0"}
+
+
+class TestOlderListing:
+    def test_it_does_not_undo_a_mark(self, world: VmWorld) -> None:
+        listing = world.begin_listing()
+        world.change("v0", marked=True)
+        world.read_all()
+        world.end_listing(listing)
+        assert world.mark("v0") is True
+        world.look()
+        assert world.mark("v0") is True
+
+    def test_it_does_not_free_a_vm_that_is_not_read_yet(self, world: VmWorld) -> None:
+        listing = world.begin_listing()
+        world.change("v0", marked=True)
+        world.end_listing(listing)
+        assert world.mark("v0") is True
+        assert world.reads.waiting() == {"v0"}
+
+    def test_it_brings_no_vm_back_that_is_gone(self, world: VmWorld) -> None:
+        listing = world.begin_listing()
+        del world.vms[0]
+        world.reads.changed("v0")
+        world.read_all()
+        world.end_listing(listing)
+        assert world.mark("v0") is None
+
+    def test_it_does_not_end_a_vm_that_is_new(self, world: VmWorld) -> None:
+        listing = world.begin_listing()
+        world.vms.append(Vm("new", "new", POOL, marked=True))
+        world.reads.changed("new")
+        world.read_all()
+        world.end_listing(listing)
+        assert world.mark("new") is True
+
+    def test_a_younger_one_is_believed_whatever_was_to_be_read(self, world: VmWorld) -> None:
+        world.reads.changed("v0")
+        world.look()
+        assert world.mark("v0") is False
+        assert world.reads.waiting() == frozenset()
+
+
+class TestMissing:
+    """Pages shift when VMs of earlier pages are removed."""
+
+    def test_a_vm_that_one_listing_misses_stays_as_it_was(self, world: VmWorld) -> None:
+        world.change("v1", marked=True)
+        world.read_all()
+        missed = world.vms.pop(1)
+        world.look()
+        assert world.mark("v1") is True
+        assert world.behind_wall() == {"v1"}
+        assert "v1" in {vm.id for vm in world.knowledge.listing().vms}
+        world.vms.append(missed)
+        world.read_all()
+        world.look()
+        assert world.mark("v1") is True
+        assert world.reads.waiting() == frozenset()
+
+    def test_it_is_gone_when_it_is_not_found(self, world: VmWorld) -> None:
+        del world.vms[1]
+        world.look()
+        world.read_all()
+        assert world.mark("v1") is None
+
+    def test_it_is_gone_when_the_second_listing_misses_it(self, world: VmWorld) -> None:
+        del world.vms[1]
+        for _ in range(2):
+            world.look()
+        assert world.mark("v1") is None
+        assert world.reads.waiting() == frozenset()
+
+    def test_the_one_that_carries_the_engine_stays_exempt(self, world: VmWorld) -> None:
+        world.change("v0", hosted_engine=True)
+        world.read_all()
+        del world.vms[0]
+        world.look()
+        assert world.knowledge.exempt_vms() == {"v0"}
+
+    def test_an_incomplete_listing_ends_no_vm_and_marks_those_that_it_misses(
+        self, world: VmWorld
+    ) -> None:
+        del world.vms[1]
+        for _ in range(3):
+            listing = dataclasses.replace(world.begin_listing(), nameless_vms=1)
+            world.end_listing(listing)
+            assert world.mark("v1") is True
+        told = [text for text in world.told() if "fails to list 1 VMs" in text]
+        assert len(told) == 1
+        world.read_all()
+        assert world.mark("v1") is None
+
+
+class TestUnreadable:
+    def test_a_vm_of_which_a_listing_does_not_show_all_counts_as_marked(
+        self, world: VmWorld
+    ) -> None:
+        world.vms[0] = dataclasses.replace(world.vms[0], marked=True, next_run=True)
+        listing = dataclasses.replace(world.begin_listing(), unreadable_vms=frozenset({"v0"}))
+        world.end_listing(listing)
+        assert world.mark("v0") is True
+        assert world.reads.waiting() == {"v0"}
+
+    def test_one_that_cannot_be_read_is_told_once_and_others_are_read(self, world: VmWorld) -> None:
+        world.reads.changed("v0")
+        world.reads.changed("v1")
+        for number in range(2 * FAILURES_REPORTED):
+            request = world.request(failing=number > 0)
+            assert request.vm_id == "v0"
+            world.reads.unreadable(request, "the engine fails", answers=True)
+            world.clock.pass_ms(60_000)
+        world.read_all()
+        assert world.mark("v0") is True
+        assert world.mark("v1") is False
+        assert len([text for text in world.told() if "cannot be read" in text]) == 1
+
+    def test_an_engine_that_is_away_is_no_fault_of_the_vm(self, world: VmWorld) -> None:
+        world.reads.changed("v0")
+        for number in range(2 * FAILURES_REPORTED):
+            request = world.request(failing=number > 0)
+            world.reads.unreadable(request, "the engine is away", answers=False)
+            world.clock.pass_ms(60_000)
+        assert world.told() == []
+        assert world.mark("v0") is True
+
+
+class TestHosts:
+    def test_a_listing_from_before_does_not_bring_a_host_up(self, world: VmWorld) -> None:
+        world.attest(good=world.ids())
+        assert world.inside() == set(world.ids())
+        listing = world.begin_listing()
+        down = dataclasses.replace(world.hosts[1], status="down")
+        world.knowledge.observe_hosts_not_up([down])
+        world.knowledge.observe_hosts(listing.hosts, world.start)
+        assert world.inside() == {"h0", "h2", "h3"}
+
+    def test_a_listing_from_before_takes_no_host_down_that_came_up(self, world: VmWorld) -> None:
+        down = dataclasses.replace(world.hosts[1], status="down")
+        world.hosts[1] = down
+        world.knowledge.observe_hosts(world.hosts)
+        listing = world.begin_listing()
+        assert world.knowledge.observe_hosts_not_up([]) == ("h1",)
+        world.attest(good=world.ids())
+        world.knowledge.observe_hosts(listing.hosts, world.start)
+        assert world.inside() == set(world.ids())
+
+    def test_hosts_that_cannot_be_listed_are_not_up_and_not_forgotten(self, world: VmWorld) -> None:
+        world.attest(good=world.ids())
+        world.knowledge.observe_hosts(world.hosts[1:], complete=False)
+        assert world.inside() == {"h1", "h2", "h3"}
+        assert world.knowledge.host_id("host-0") == "h0"
+
+    def test_a_wall_that_cannot_be_listed_is_taken_to_be_as_it_was(self, world: VmWorld) -> None:
+        world.attest(good=world.ids())
+        assert world.inside() == set(world.ids())
+        world.told()
+        world.wall = None
+        listing = dataclasses.replace(world.begin_listing(), unreadable_walls=frozenset({POOL}))
+        world.end_listing(listing)
+        (plan,) = world.knowledge.walls.plans()
+        assert isinstance(plan.group, Group)
+        assert not plan.steps
+        (text,) = world.told()
+        assert "fails to list the affinity groups" in text
