@@ -114,6 +114,9 @@ class _Gauges:
         self._tripped = self._gauge(
             "guards_tripped", "Pools whose guard waits for an administrator."
         )
+        self._observed = self._gauge(
+            "pools_in_observation", "Pools that keep all their hosts for now, as new ones do."
+        )
         self._held = self._gauge("hosts_held", "Untrusted hosts whose quarantine a guard delays.")
         self._answering = self._gauge(
             "attestation_servers_answer", "1 if one answered when last asked, else 0."
@@ -137,6 +140,7 @@ class _Gauges:
     def set_pools(self, pools: Sequence[PoolState]) -> None:
         self._pools.set(len(pools))
         self._tripped.set(sum(pool.guard_tripped for pool in pools))
+        self._observed.set(sum(pool.observation for pool in pools))
         self._held.set(sum(len(pool.held) for pool in pools))
 
     def set_peers(self, servers_answer: bool, ages: Ages) -> None:

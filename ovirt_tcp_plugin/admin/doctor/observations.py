@@ -73,11 +73,13 @@ class BrokerView:
     Attributes:
         hosts: by host id.
         held: names of the hosts that a tripped guard holds, by pool name.
+        observed: names of the untrusted hosts that a pool in observation keeps, by pool name.
         servers_answer: whether an attestation server answered when it was last asked.
     """
 
     hosts: Mapping[str, BrokerHost]
     held: Mapping[str, Sequence[str]]
+    observed: Mapping[str, Sequence[str]]
     servers_answer: bool
 
 

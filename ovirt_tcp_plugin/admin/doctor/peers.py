@@ -39,12 +39,16 @@ def broker(remote: Remote) -> BrokerView:
             host = _broker_host(item)
             hosts[host.id] = host
         held: dict[str, tuple[str, ...]] = {}
+        observed: dict[str, tuple[str, ...]] = {}
         for item in json_fields.items(pools_answer, "pools", MAX_POOLS):
             pool = json_fields.members(item, "pool")
+            names = tuple(map(str, json_fields.items(pool, "held", MAX_HOSTS)))
             if pool["guard_tripped"]:
-                names = json_fields.items(pool, "held", MAX_HOSTS)
-                held[str(pool["name"])] = tuple(map(str, names))
-        return BrokerView(hosts, held, bool(answer["servers_answer"]))
+                held[str(pool["name"])] = names
+            # A broker of an older release knows no observation.
+            elif pool.get("observation"):
+                observed[str(pool["name"])] = names
+        return BrokerView(hosts, held, observed, bool(answer["servers_answer"]))
     except (errors.InvalidMessage, KeyError) as e:
         raise errors.Unavailable("the broker", f"its answer cannot be parsed: {e}") from e
 

@@ -38,6 +38,7 @@ def describe_pool(state: PoolState) -> dict[str, Any]:
         "scope": state.pool.scope.value,
         "hosts_inside": list(state.hosts_inside),
         "vms_inside": state.vms_inside,
+        "observation": state.observation,
         "guard_tripped": state.guard_tripped,
         "held": list(state.held),
     }

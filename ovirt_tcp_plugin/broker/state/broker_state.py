@@ -164,6 +164,8 @@ class BrokerState:
                     self._reporter.tell(notice)
             self._standing = frozenset(notice.key for notice in change.notices)
             self._walls.end(change.ended, listing)
+            for pool in change.ended:
+                self._quarantine.pool_ended(pool.cluster_id)
             self._changes.touch()
             return change.ended
 

@@ -128,8 +128,16 @@ class Questions:
                 # Hosts that were due meanwhile wait no longer, and walls stood still.
                 self._verdicts.ask_soon(self._verdicts.missed("no_server"), now_ms)
                 self._shared.changes.touch()
+            # Good news first: it may end the observation of a pool, by which bad news are judged.
+            well: list[str] = []
+            others: list[str] = []
             for host_id, answer in answers.items():
-                self._record(host_id, answer, now_ms)
+                (well if answer.level is Level.TRUSTED else others).append(host_id)
+            for host_id in well:
+                self._record(host_id, answers[host_id], now_ms)
+            self._quarantine.observe_trust(well, now_ms)
+            for host_id in others:
+                self._record(host_id, answers[host_id], now_ms)
 
     def not_asked(self, host_ids: Iterable[str]) -> None:
         """These hosts could not be asked about: they have no name any more."""

@@ -52,11 +52,18 @@ class HostState:
 
 @dataclasses.dataclass(frozen=True)
 class PoolState:
-    """A pool at one moment; hosts by name. `held`: those whose quarantine the guard delays."""
+    """A pool at one moment; hosts by name.
+
+    Attributes:
+        observation: it keeps all its hosts for now, as a new pool does.
+        guard_tripped: its guard waits for an administrator.
+        held: the hosts whose quarantine one of the two delays.
+    """
 
     pool: Pool
     hosts_inside: tuple[str, ...]
     vms_inside: int
+    observation: bool
     guard_tripped: bool
     held: tuple[str, ...]
 
@@ -71,7 +78,7 @@ class Explanation:
         decision: the rule's; None if the host is in no pool.
         pool, group: the host's pool and its wall.
         intent: what becomes of the host: "", "quarantine" (meant or carried out), "held" by the
-            guard, "spared" by an administrator.
+            guard, or by the "observation" of its pool, "spared" by an administrator.
     """
 
     vm_id: str
@@ -113,6 +120,7 @@ def pool_state(inventory: InventoryView, quarantine: QuarantineController, pool:
         pool=pool,
         hosts_inside=tuple(inventory.host_names(group.host_ids)) if group else (),
         vms_inside=len(group.vm_ids) if group else 0,
+        observation=quarantine.in_observation(pool.cluster_id),
         guard_tripped=guard is not None and guard.tripped,
         held=tuple(inventory.host_names(guard.held)) if guard else (),
     )

@@ -349,9 +349,9 @@ def test_while_no_server_answers_hosts_stay_inside_whose_verdict_ended(
         uid: BrokerHost(uid, uid, uid != host_ids[0], ENDED if uid == host_ids[0] else "", False)
         for uid in host_ids
     }
-    (told,) = wall_hosts(site, BrokerView(said, {}, servers_answer=False))
+    (told,) = wall_hosts(site, BrokerView(said, {}, {}, servers_answer=False))
     assert (told.code, "stay inside: h1." in told.text) == ("wall_stands", True)
-    (told,) = wall_hosts(site, BrokerView(said, {}, servers_answer=True))
+    (told,) = wall_hosts(site, BrokerView(said, {}, {}, servers_answer=True))
     assert (told.code, "not trusted: h1." in told.text) == ("wall_wide", True)
 
 

@@ -36,7 +36,7 @@ def look_for(world: World, ms: int, good: tuple[str, ...] = ("h0", "h2", "h3")) 
 class TestHostedEngine:
     def world(self, engine_hosts: set[str]) -> World:
         """A pool whose untrusted host h1 carries the engine's VM."""
-        world = World()
+        world = World(hosts=6)
         world.vms.append(Vm("engine", "HostedEngine", POOL, "up", "h1", hosted_engine=True))
         world.engine_hosts = frozenset(engine_hosts)
         world.look()
@@ -75,6 +75,7 @@ class TestLastHost:
     def test_stays_and_an_error_says_so_once(self) -> None:
         world = World(hosts=2)
         world.attest(bad=["h0", "h1"])
+        world.knowledge.quarantine.decide(release=True)
         world.told()
         assert world.leaving() == set()
         assert world.told() == []

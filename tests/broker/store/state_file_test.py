@@ -1,7 +1,7 @@
 # SPDX-FileCopyrightText: The ovirt_tcp_plugin developers
 # SPDX-License-Identifier: Apache-2.0
-"""The state file: one that an earlier release wrote opens, and what is written back is the same,
-byte by byte."""
+"""The state file: one that an earlier release wrote opens, and what is written back has the same
+members, and those that are new."""
 
 from __future__ import annotations
 
@@ -40,7 +40,11 @@ def test_a_file_of_an_earlier_release_opens_and_is_written_back_the_same(directo
     state.load(restored)
     assert (state.last_event, state.seen) == (77, {75, 76, 77})
     state.save(restored)
-    assert (directory / "state.json").read_bytes() == WRITTEN.read_bytes().rstrip()
+    written = json.loads((directory / "state.json").read_bytes())
+    earlier = json.loads(WRITTEN.read_bytes())
+    assert written["knowledge"].pop("established_pools") == []
+    assert written["knowledge"].pop("guard_of_site") is False
+    assert written == earlier
     assert not (directory / "state.broken").exists()
 
 
@@ -54,7 +58,9 @@ def test_after_another_boot_untrusted_is_left_without_age_and_the_guard_holds(
     encoded = restored.encode()
     assert {verdict["level"] for verdict in encoded["verdicts"].values()} == {"untrusted"}
     assert {verdict["end_ms"] for verdict in encoded["verdicts"].values()} == {5_000}
-    assert encoded["guards"]["pool"] == {"turned": {}, "tripped": True, "held": ["h3", "h4", "h5"]}
+    guard = encoded["guards"]["pool"]
+    assert (guard["tripped"], guard["held"]) == (True, ["h3", "h4", "h5"])
+    assert set(guard["turned"].values()) == {5_000}
     assert encoded["quarantine"] == json.loads(WRITTEN.read_text())["knowledge"]["quarantine"]
 
 
