@@ -175,11 +175,16 @@ class BrokerState:
             self._verdicts.restarted(host_id, self._clock.now_ms())
             self._changes.touch(worse=True, pools=self._inventory.pools_of([host_id]))
 
-    def void(self, code: str, reason: str) -> None:
-        """Void every verdict that was born before now."""
+    def void(self, code: str, reason: str, walls_stand: bool = False) -> None:
+        """Void every verdict that was born before now.
+
+        Args:
+            walls_stand: walls keep their hosts while these stay Up, for `STANDING_MS`, until they
+                are attested again.
+        """
         with self._lock:
             now_ms = self._clock.now_ms()
-            self._verdicts.void(now_ms, now_ms, code, reason)
+            self._verdicts.void(now_ms, now_ms, code, reason, walls_stand)
             self._reporter.note("voided", f"All verdicts are void: {reason}.")
             self._changes.touch(worse=True)
 

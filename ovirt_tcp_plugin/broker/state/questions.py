@@ -11,7 +11,7 @@ from ovirt_tcp_plugin.broker.state.answer import Answer
 from ovirt_tcp_plugin.broker.state.quarantine_controller import QuarantineController
 from ovirt_tcp_plugin.broker.state.shared import SharedState
 from ovirt_tcp_plugin.broker.state.startup import Progress
-from ovirt_tcp_plugin.broker.state.verdicts import Outcome
+from ovirt_tcp_plugin.broker.state.verdicts import LONGEST_RETRY_MS, Outcome
 from ovirt_tcp_plugin.messages.result import Level
 from ovirt_tcp_plugin.placement.decision import Verdict
 from ovirt_tcp_plugin.placement.inventory import Notice, shortened
@@ -133,6 +133,7 @@ class Questions:
             others: list[str] = []
             for host_id, answer in answers.items():
                 (well if answer.level is Level.TRUSTED else others).append(host_id)
+            self._end_silence(well, now_ms)
             for host_id in well:
                 self._record(host_id, answers[host_id], now_ms)
             self._quarantine.observe_trust(well, now_ms)
@@ -211,6 +212,16 @@ class Questions:
             notice = Notice(key, "error", text, host_id=host_id, cluster_id=cluster_id)
             self._shared.reporter.tell(notice)
         self._quarantine.untrusted(host, pool, verdict, now_ms)
+
+    def _end_silence(self, host_ids: Iterable[str], now_ms: int) -> None:
+        """Hosts attest well: if they are the first of their pools for long, the others are asked.
+
+        Else each would enter an empty wall at its own time, and the engine move VMs onto the first.
+        """
+        for cluster_id in set(self._inventory.pools_of(host_ids)):
+            pool_hosts = [host.id for host in self._inventory.hosts_of[cluster_id]]
+            silent = self._verdicts.silent_hosts(pool_hosts, now_ms - LONGEST_RETRY_MS)
+            self._verdicts.ask_soon(silent, now_ms)
 
     def _tell_silence(self, reason: str, now_ms: int) -> None:
         """Tell that no server answers, unless it is known or was told a moment ago."""
