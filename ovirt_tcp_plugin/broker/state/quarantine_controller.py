@@ -159,9 +159,10 @@ class QuarantineController:
         for host_id in self._quarantine.refused_hosts():
             self._quarantine.look_again(host_id, self._inventory.vms_on(host_id), now_ms)
 
-    def trusted(self, host_id: str) -> None:
+    def trusted(self, host_id: str, now_ms: int) -> None:
         """A host attested well; `observe_trust` follows."""
         self._guard_watch.trusted(host_id)
+        self._quarantine.well_in_service(host_id, now_ms)
         self._quarantine.exempted_by_admin.discard(host_id)
         quarantined = self._quarantine.quarantined.get(host_id)
         if quarantined is not None and not quarantined.asked:

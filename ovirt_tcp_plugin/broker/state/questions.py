@@ -180,7 +180,7 @@ class Questions:
         held = self._verdicts.holds(host_id, now_ms)
         outcome = self._verdicts.record(host_id, answer, now_ms, self._draw())
         if outcome is Outcome.TRUSTED:
-            self._trusted(host_id, before)
+            self._trusted(host_id, before, now_ms)
         elif outcome is Outcome.UNTRUSTED:
             self._untrusted(host_id, before, now_ms)
         elif outcome is Outcome.WELL_WHILE_AWAY:
@@ -191,8 +191,8 @@ class Questions:
         walls = was_awaited or holds is not held
         self._shared.changes.touch(walls, worse=held and not holds, pools=pools)
 
-    def _trusted(self, host_id: str, before: Optional[Verdict]) -> None:
-        self._quarantine.trusted(host_id)
+    def _trusted(self, host_id: str, before: Optional[Verdict], now_ms: int) -> None:
+        self._quarantine.trusted(host_id, now_ms)
         if before is None or before.level is not Level.TRUSTED:
             text = f"Host {self._inventory.host_name(host_id)} is trusted."
             self._shared.reporter.note("trusted", text, host_id)
