@@ -176,12 +176,7 @@ class BrokerState:
             self._changes.touch(worse=True, pools=self._inventory.pools_of([host_id]))
 
     def void(self, code: str, reason: str, walls_stand: bool = False) -> None:
-        """Void every verdict that was born before now.
-
-        Args:
-            walls_stand: walls keep their hosts while these stay Up, for `STANDING_MS`, until they
-                are attested again.
-        """
+        """Void every verdict that was born before now; `walls_stand` as for `VerdictCache.void`."""
         with self._lock:
             now_ms = self._clock.now_ms()
             self._verdicts.void(now_ms, now_ms, code, reason, walls_stand)

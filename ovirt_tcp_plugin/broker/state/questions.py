@@ -219,9 +219,21 @@ class Questions:
         Else each would enter an empty wall at its own time, and the engine move VMs onto the first.
         """
         for cluster_id in set(self._inventory.pools_of(host_ids)):
-            pool_hosts = [host.id for host in self._inventory.hosts_of[cluster_id]]
-            silent = self._verdicts.silent_hosts(pool_hosts, now_ms - LONGEST_RETRY_MS)
+            silent = self._silent_hosts(cluster_id, now_ms - LONGEST_RETRY_MS)
             self._verdicts.ask_soon(silent, now_ms)
+
+    def _silent_hosts(self, cluster_id: str, since_ms: int) -> list[str]:
+        """Return the hosts of a pool that do not answer; none if any answered since."""
+        silent: list[str] = []
+        for host in self._inventory.hosts_of[cluster_id]:
+            entry = self._verdicts.entry(host.id)
+            if entry is None:
+                continue
+            if entry.answered_ms >= since_ms:
+                return []
+            if entry.failures:
+                silent.append(host.id)
+        return silent
 
     def _tell_silence(self, reason: str, now_ms: int) -> None:
         """Tell that no server answers, unless it is known or was told a moment ago."""

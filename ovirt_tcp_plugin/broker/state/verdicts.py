@@ -196,7 +196,7 @@ class VerdictCache:
         """End every trusted verdict that was born earlier, and ask all hosts again.
 
         Args:
-            walls_stand: walls keep these hosts for a while, so that the engine moves no VM.
+            walls_stand: walls keep these hosts for `STANDING_MS`, so that the engine moves no VM.
         """
         for entry in self._entries.values():
             if entry.verdict.level is Level.TRUSTED and entry.proven_ms > born_before_ms:
@@ -282,19 +282,6 @@ class VerdictCache:
             for host_id, entry in self._entries.items()
             if entry.failures and entry.failing_code == code
         ]
-
-    def silent_hosts(self, host_ids: Iterable[str], since_ms: int) -> list[str]:
-        """Return those of these hosts whose last question failed; none if any answered since."""
-        silent: list[str] = []
-        for host_id in host_ids:
-            entry = self._entries.get(host_id)
-            if entry is None:
-                continue
-            if entry.answered_ms >= since_ms:
-                return []
-            if entry.failures:
-                silent.append(host_id)
-        return silent
 
     def look_again(self) -> None:
         """Other hosts than before are judged."""

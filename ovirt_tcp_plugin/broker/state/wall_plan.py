@@ -106,12 +106,13 @@ def hosts_inside(
     staying: set[str] = set()
     ended: set[str] = set()
     for host_id, host in up_hosts.items():
-        until_ms = host.inside_until_ms()
         if holds(host.verdict, now_ms):
             staying.add(host_id)
-        elif host_id not in inside or until_ms is None:
             continue
-        elif now_ms >= until_ms:
+        until_ms = host.inside_until_ms()
+        if host_id not in inside or until_ms is None:
+            continue
+        if now_ms >= until_ms:
             ended.add(host_id)
         elif host.verdict.level is not Level.TRUSTED:
             staying.add(host_id)
