@@ -57,13 +57,18 @@ class SchedulerOptions:
 
 @dataclasses.dataclass(frozen=True)
 class BrokerHost:
-    """A pool's host as the broker sees it now."""
+    """A pool's host as the broker sees it now.
+
+    Attributes:
+        stays_inside: the broker keeps it in the wall for now though it is not trusted.
+    """
 
     id: str
     name: str
     trusted: bool
     code: str
     quarantined: bool
+    stays_inside: bool
 
 
 @dataclasses.dataclass(frozen=True)

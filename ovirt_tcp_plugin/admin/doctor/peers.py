@@ -110,6 +110,8 @@ def _broker_host(untrusted: object) -> BrokerHost:
         trusted=host["level"] == Level.TRUSTED.value,
         code=str(host["code"]),
         quarantined=bool(host["quarantined"]),
+        # A broker of an older release does not say it.
+        stays_inside=bool(host.get("stays_inside")),
     )
 
 

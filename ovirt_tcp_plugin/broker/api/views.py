@@ -26,6 +26,7 @@ def describe_host(state: HostState) -> dict[str, Any]:
         "boot_id": verdict.boot_id,
         "last_failure": state.last_failure,
         "inside_wall": state.inside_wall,
+        "stays_inside": state.stays_inside,
         "quarantined": state.quarantined,
     }
 

@@ -216,18 +216,20 @@ class Guards:
         self._end_site()
         return held
 
-    def keep(self, present: Mapping[str, Iterable[str]]) -> None:
-        """Forget the held hosts that are gone, or in another pool now.
+    def keep(self, present: Mapping[str, Iterable[str]]) -> set[str]:
+        """Forget the held hosts that are gone, or in another pool now; return them.
 
         There is nothing to decide about them, and a guard would wait for them for ever.
 
         Args:
             present: the ids of the hosts that are there, by cluster id.
         """
+        gone: set[str] = set()
         for cluster_id, guard in self.by_cluster.items():
-            for host_id in guard.held.difference(present.get(cluster_id, ())):
-                guard.recovered(host_id)
-        self._end_site()
+            gone |= guard.held.difference(present.get(cluster_id, ()))
+        for host_id in gone:
+            self.recovered(host_id)
+        return gone
 
     def forget(self, cluster_id: str) -> None:
         """A pool ended. Should its cluster be a pool again, that is a new one."""

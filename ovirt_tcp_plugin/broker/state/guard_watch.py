@@ -42,12 +42,12 @@ class GuardWatch:
         """Return whether a pool keeps all its hosts for now, as a new one does."""
         return cluster_id not in self.guards.established
 
-    def keep_present(self) -> None:
-        """The engine's hosts were listed: nobody decides about those that are gone."""
+    def keep_present(self) -> set[str]:
+        """The engine's hosts were listed; return the held hosts that left their pools."""
         present: dict[str, list[str]] = {}
         for cluster_id, hosts in self._inventory.hosts_of.items():
             present[cluster_id] = [host.id for host in hosts]
-        self.guards.keep(present)
+        return self.guards.keep(present)
 
     def trusted(self, host_id: str) -> None:
         """A host attested well; `observe_trust` follows."""

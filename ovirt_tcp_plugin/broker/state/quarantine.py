@@ -9,7 +9,7 @@ own maintenance is never touched.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from typing import Any, Optional
 
 from ovirt_tcp_plugin.broker.state import backoff
@@ -134,6 +134,13 @@ class Quarantine:
         host.code = code
         host.reason = reason
         host.well = False
+
+    def judge_again(self, host_ids: Iterable[str]) -> None:
+        """Forget that these hosts are meant to leave; those that we took out stay ours."""
+        for host_id in host_ids:
+            host = self.quarantined.get(host_id)
+            if host is not None and not host.asked:
+                del self.quarantined[host_id]
 
     def to_deactivate(
         self, hosts: Mapping[str, Host], held: Collection[str], now_ms: int

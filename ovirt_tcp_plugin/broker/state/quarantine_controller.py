@@ -68,6 +68,8 @@ class QuarantineController:
                 cluster_id = self._inventory.hosts[host_id].cluster_id
                 if cluster_id in blocked or self._shared.waits_for_wall(cluster_id):
                     continue
+                if self.in_observation(cluster_id):
+                    continue
                 if self._verdicts.untrusted(host_id) and self._may_leave(host_id, now_ms):
                     leaving.append((host_id, self._reason(host_id)))
             return leaving
@@ -150,7 +152,8 @@ class QuarantineController:
         Args:
             came_up: ids of hosts that came Up since the last time.
         """
-        self._guard_watch.keep_present()
+        # In another pool they are judged by the guard of that.
+        self._quarantine.judge_again(self._guard_watch.keep_present())
         self._adopt()
         self._quarantine.observe(self._inventory.hosts, came_up, now_ms)
 
@@ -184,6 +187,8 @@ class QuarantineController:
 
     def pool_ended(self, cluster_id: str) -> None:
         """A cluster is no trusted pool any more."""
+        hosts = self._inventory.hosts_of.get(cluster_id, ())
+        self._quarantine.judge_again(host.id for host in hosts)
         self._guard_watch.guards.forget(cluster_id)
 
     def well_while_away(self, host_id: str, now_ms: int) -> None:

@@ -7,6 +7,7 @@ Who leaves service, and what is reported of it.
 
 from __future__ import annotations
 
+import dataclasses
 import random
 from collections.abc import Iterable
 
@@ -118,6 +119,31 @@ class TestObservation:
         world.attest(good=["h1"])
         assert world.leaving() == {"h0"}
 
+    def test_begins_again_where_a_pool_ended(self) -> None:
+        world = World(hosts=10)
+        world.attest(good=world.ids())
+        world.attest(bad=["h0"])
+        assert world.leaving() == {"h0"}
+        world.knowledge.quarantine.pool_ended("pool")
+        assert world.leaving() == set()
+        world.attest(bad=["h0"])
+        assert world.leaving() == set()
+        assert len(observations(world)) == 1
+
+    def test_is_the_rule_though_an_older_release_meant_to_take_hosts_out(self) -> None:
+        world = World(hosts=10)
+        world.attest(good=world.ids())
+        world.attest(bad=["h0"])
+        saved = world.knowledge.encode()
+        del saved["established_pools"]
+        world.knowledge = BrokerState(world.options, world.clock, random.random)
+        world.knowledge.restore(saved)
+        world.look()
+        world.attest(bad=["h0"], good=["h1"])
+        assert world.leaving() == {"h0"}
+        world.knowledge.quarantine.pool_ended("pool")
+        assert world.leaving() == set()
+
 
 class Site:
     """Many pools, and a broker's knowledge of them."""
@@ -152,6 +178,24 @@ class Site:
         for host_id, _ in self.knowledge.quarantine.to_deactivate():
             self.knowledge.quarantine.deactivated(host_id)
             self.out.add(host_id)
+
+
+def test_a_held_host_that_moves_is_judged_by_the_guard_of_its_new_pool() -> None:
+    site = Site(pools=2, hosts=10)
+    site.attest(Level.TRUSTED, site.ids())
+    moving = [f"c0h{n}" for n in range(3)]
+    site.attest(Level.UNTRUSTED, moving)
+    site.enforce()
+    assert site.out == set()
+    site.hosts = [
+        dataclasses.replace(host, cluster_id="c1") if host.id in moving else host
+        for host in site.hosts
+    ]
+    site.knowledge.observe_hosts(site.hosts)
+    site.clock.pass_ms(1000)
+    site.attest(Level.UNTRUSTED, moving)
+    site.enforce()
+    assert site.out == set()
 
 
 class TestSite:
