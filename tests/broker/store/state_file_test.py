@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from ovirt_tcp_plugin.broker.state.broker_state import BrokerState
+from ovirt_tcp_plugin.broker.state.verdicts import STANDING_MS
 from ovirt_tcp_plugin.broker.store.state_file import StateFile
 from tests.broker.state.broker_state_test import OPTIONS
 from tests.fake_clock import FakeClock
@@ -56,8 +57,12 @@ def test_after_another_boot_untrusted_is_left_without_age_and_the_guard_holds(
     restored = knowledge(clock)
     StateFile(directory).load(restored)
     encoded = restored.encode()
-    assert {verdict["level"] for verdict in encoded["verdicts"].values()} == {"untrusted"}
     assert {verdict["end_ms"] for verdict in encoded["verdicts"].values()} == {5_000}
+    levels = {host_id: verdict["level"] for host_id, verdict in encoded["verdicts"].items()}
+    assert levels.pop("h6") == levels.pop("h7") == "unknown"
+    assert set(levels.values()) == {"untrusted"}
+    # The wall keeps those that were trusted for a while.
+    assert encoded["verdicts"]["h6"]["stands_until_ms"] == 5_000 + STANDING_MS
     guard = encoded["guards"]["pool"]
     assert (guard["tripped"], guard["held"]) == (True, ["h3", "h4", "h5"])
     assert set(guard["turned"].values()) == {5_000}
