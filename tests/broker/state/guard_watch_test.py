@@ -8,6 +8,7 @@ Who leaves service, and what is reported of it.
 from __future__ import annotations
 
 import dataclasses
+import json
 import random
 from collections.abc import Iterable
 
@@ -15,6 +16,7 @@ import pytest
 
 from ovirt_tcp_plugin.broker.state.answer import Answer
 from ovirt_tcp_plugin.broker.state.broker_state import BrokerState
+from ovirt_tcp_plugin.broker.state.guard import GuardRule
 from ovirt_tcp_plugin.messages.result import Level
 from ovirt_tcp_plugin.placement.inventory import Cluster, Host, Listing, Policy, Unit
 from tests.broker.state.broker_state_test import LIFE, OPTIONS, World
@@ -159,10 +161,8 @@ class Site:
                 name = f"c{pool}h{n}"
                 self.hosts.append(Host(name, name, f"{name}.lab", f"c{pool}", "up"))
         units = (Unit("unit", "TrustedHosts"),)
-        listing = Listing(tuple(clusters), (policy,), units, tuple(self.hosts), ())
-        self.knowledge = BrokerState(OPTIONS, self.clock, random.random)
-        self.knowledge.observe_listing(listing, 0)
-        self.knowledge.observe_hosts(self.hosts)
+        self.listing = Listing(tuple(clusters), (policy,), units, tuple(self.hosts), ())
+        self.begin()
         self.out: set[str] = set()
 
     def ids(self) -> list[str]:
@@ -172,6 +172,21 @@ class Site:
         now_ms = self.clock.ms
         answers = {host_id: Answer(level, now_ms, 0, LIFE, True) for host_id in host_ids}
         self.knowledge.questions.record(answers)
+
+    def restart(self, same_boot: bool) -> None:
+        """Restart the broker: only what it saved is left."""
+        saved = json.loads(json.dumps(self.knowledge.encode()))
+        if not same_boot:
+            self.clock.boot_id = f"{saved['boot_id']}0"
+        self.begin()
+        self.knowledge.restore(saved)
+        self.knowledge.observe_hosts(self.hosts)
+
+    def begin(self) -> None:
+        """A broker that knows nothing looks at the engine."""
+        self.knowledge = BrokerState(OPTIONS, self.clock, random.random)
+        self.knowledge.observe_listing(self.listing, 0)
+        self.knowledge.observe_hosts(self.hosts)
 
     def enforce(self) -> None:
         """Carry out what quarantine plans."""
@@ -213,3 +228,28 @@ class TestSite:
         assert len(site.out) <= 2
         texts = [notice.text for notice in site.knowledge.outbox.take() if notice.event]
         assert any("Many hosts" in text and "guard release" in text for text in texts)
+
+    def test_random_mass_failures_take_out_no_more_than_the_limits(self) -> None:
+        """Hosts fail at their own times, the broker restarts, and nobody decides anything."""
+        for seed in range(60):
+            dice = random.Random(seed)
+            pools = dice.randint(1, 8)
+            hosts = dice.randint(1, 12)
+            site = Site(pools, hosts)
+            if dice.random() < 0.7:
+                site.attest(Level.TRUSTED, site.ids())
+            bad = dice.sample(site.ids(), dice.randint(0, len(site.ids())))
+            for _ in range(60):
+                site.clock.pass_ms(dice.randint(0, 10_000))
+                host_id = dice.choice(site.ids())
+                level = Level.UNTRUSTED if host_id in bad else Level.TRUSTED
+                site.attest(level, [host_id])
+                if dice.random() < 0.1:
+                    site.restart(same_boot=dice.random() < 0.5)
+                site.enforce()
+            rule = GuardRule()
+            for pool in range(pools):
+                gone = {host_id for host_id in site.out if host_id.startswith(f"c{pool}h")}
+                assert len(gone) <= rule.pool_limit(hosts), seed
+            assert len(site.out) <= rule.site_limit(hosts), seed
+            assert site.out <= set(bad), seed
