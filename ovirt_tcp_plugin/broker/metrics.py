@@ -120,6 +120,9 @@ class _Gauges:
         self._tripped = self._gauge(
             "guards_tripped", "Pools whose guard waits for an administrator."
         )
+        self._observed = self._gauge(
+            "pools_in_observation", "Pools that keep all their hosts for now, as new ones do."
+        )
         self._held = self._gauge("hosts_held", "Untrusted hosts whose quarantine a guard delays.")
         self._answering = self._gauge(
             "attestation_servers_answer", "1 if one answered when last asked, else 0."
@@ -146,6 +149,7 @@ class _Gauges:
             number = sum(pool.pool.policy_state is policy_state for pool in pools)
             self._policies.labels(policy_state.value).set(number)
         self._tripped.set(sum(pool.guard_tripped for pool in pools))
+        self._observed.set(sum(pool.observation for pool in pools))
         self._held.set(sum(len(pool.held) for pool in pools))
 
     def set_peers(self, servers_answer: bool, ages: Ages) -> None:

@@ -229,9 +229,10 @@ class SnapshotOptions:
 class GuardOptions:
     """A mass event must not evacuate a pool."""
 
-    # More than this many hosts of a pool, and more than this share of it, that turn untrusted
-    # within the window are not quarantined until an administrator decides. Their placement is
-    # refused at once all the same.
+    # More than this many hosts of a pool, and more than this share of it, found untrusted within
+    # the window delay their quarantine until an administrator decides; in a pool of up to 5 hosts
+    # more than one. All pools together may lose as many as the largest alone, and at least
+    # `hosts`. Their placement is refused at once all the same.
     hosts: int = 2
     share: float = 0.2
     window_s: float = 600.0

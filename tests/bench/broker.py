@@ -186,6 +186,8 @@ class Site:
                 "kind": "oat-2",
                 "ca_file": str(directory / "ca.pem"),
             },
+            # Many hosts are untrusted here, and leave service without a decision.
+            "guard": {"hosts": HOSTS},
             "api": {"port": self.api},
             "hooks": {"directory": str(HOOKS)},
             "snapshot": {"directory": str(directory / "snapshot.d")},

@@ -457,7 +457,7 @@ class TestEvents:
         """Sequences have gaps, and whoever dismisses all events leaves none to overlap with."""
         voided: list[str] = []
         monkeypatch.setattr(
-            BrokerState, "void", lambda knowledge, code, reason: voided.append(reason)
+            BrokerState, "void", lambda knowledge, code, reason, **_: voided.append(reason)
         )
         log = self.running(site).engine.model.audit_log
         with site.engine.model.lock:
@@ -495,7 +495,7 @@ class TestEvents:
         voided: list[str] = []
         monkeypatch.setattr(contact, "MAX_ENGINE_SILENCE_MS", 500)
         monkeypatch.setattr(
-            BrokerState, "void", lambda knowledge, code, reason: voided.append(reason)
+            BrokerState, "void", lambda knowledge, code, reason, **_: voided.append(reason)
         )
         self.running(site)
         lists = AnswerFault(faults.HTML, "GET", "api/(hosts|clusters)", 15)

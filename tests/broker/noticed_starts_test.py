@@ -60,6 +60,30 @@ def write_up_mark(site: Site, ns: int) -> None:
     os.utime(file, ns=(ns, ns))
 
 
+def edits(site: Site) -> int:
+    """Return how often an affinity group was edited."""
+    return sum(
+        number
+        for call, number in site.engine.rest.calls.items()
+        if "affinitygroups" in call and not call.startswith("GET")
+    )
+
+
+class TestWall:
+    def test_stands_while_all_hosts_attest_well_again(self, running: Site) -> None:
+        before = edits(running)
+        restart(running)
+        assert starts(running) == 1
+        assert edits(running) == before
+        assert running.inside() == EVERYBODY
+
+    def test_loses_a_host_that_attests_badly_at_once(self, running: Site) -> None:
+        running.source.levels = {"h1.lab": Level.UNTRUSTED}
+        restart(running)
+        until(lambda: running.inside() == EVERYBODY - {"h1"})
+        until(lambda: running.statuses()["h1"] == "maintenance")
+
+
 class TestStart:
     def test_that_leaves_no_sign_is_not_noticed_but_what_hosts_did_is(self, running: Site) -> None:
         lose_the_event(running)

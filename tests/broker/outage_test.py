@@ -1,7 +1,7 @@
 # SPDX-FileCopyrightText: The ovirt_tcp_plugin developers
 # SPDX-License-Identifier: Apache-2.0
-"""All attestation servers are silent for ten verdict lives: nobody is moved, nobody leaves, nobody
-starts, all returns.
+"""All attestation servers, or all hosts, are silent for ten verdict lives: nobody is moved, nobody
+leaves, nobody starts, all returns.
 
 Real SDK, broker, filterd and files, against the simulated engine, whose enforcer looks twice a
 second.
@@ -20,6 +20,7 @@ import pytest
 
 from ovirt_tcp_plugin.lab.engine import audit_log, model
 from ovirt_tcp_plugin.lab.processes import Processes
+from ovirt_tcp_plugin.messages.result import Level
 from tests import soak
 from tests.broker import filterd
 from tests.broker.site import ADMINISTRATOR, EVERYBODY, PASSWORD, Site, until
@@ -85,7 +86,11 @@ def chosen(site: Site) -> list[tuple[float, str, str]]:
 
 @pytest.mark.soak
 @pytest.mark.timeout(120)
-def test_an_outage_of_all_servers_moves_and_places_nobody_and_ends_by_itself(site: Site) -> None:
+@pytest.mark.parametrize("server_answers", [False, True])
+def test_an_outage_of_servers_or_hosts_moves_and_places_nobody_and_ends_by_itself(
+    site: Site, server_answers: bool
+) -> None:
+    """A server that answers is cut off from the hosts, or has lost its database."""
     tables = site.engine.model
     until(lambda: site.inside() == EVERYBODY and site.trusted_in_snapshot() == EVERYBODY)
     until(lambda: (wall := site.wall()) is not None and set(wall.vms) == set(tables.vms))
@@ -95,7 +100,10 @@ def test_an_outage_of_all_servers_moves_and_places_nobody_and_ends_by_itself(sit
     until(lambda: len(chosen(site)) > 2)
     places = {vm.name: vm.host for vm in tables.vms.values() if vm.name != "wanted"}
 
-    site.source.down = True
+    if server_answers:
+        site.source.levels = {f"{name}.lab": Level.UNKNOWN for name in EVERYBODY}
+    else:
+        site.source.down = True
     began, began_ms = tables.now(), site.clock.now_ms()
     until(lambda: site.clock.now_ms() >= began_ms + LIVES * LIFE_MS, LIVES * LIFE_MS)
 
@@ -111,6 +119,7 @@ def test_an_outage_of_all_servers_moves_and_places_nobody_and_ends_by_itself(sit
     until(lambda: lost.tries > 1)
     assert lost.status == "down"
     site.source.down = False
+    site.source.levels = {}
     before = len(chosen(site))
     until(
         lambda: (

@@ -199,6 +199,9 @@ def guard(context: click.Context, as_json: bool) -> None:
 
     Such hosts get no new VMs, but stay in service until somebody decides: `release` takes them out
     of service, `reject` keeps them in service until they attest well.
+
+    A pool in observation keeps all its hosts in the same way: a new pool, until half of its hosts
+    attested well. `release` ends that, too.
     """
     if context.invoked_subcommand is not None:
         return
@@ -206,8 +209,8 @@ def guard(context: click.Context, as_json: bool) -> None:
     if as_json:
         print_json(guards)
         return
-    rows = [(item["pool"], yes(item["tripped"]), ", ".join(item["held"])) for item in guards]
-    print_table(("CLUSTER", "TRIPPED", "HELD"), rows)
+    rows = [_guard_row(item) for item in guards]
+    print_table(("CLUSTER", "TRIPPED", "OBSERVATION", "HELD"), rows)
 
 
 @guard.command("release")
@@ -215,7 +218,10 @@ def guard(context: click.Context, as_json: bool) -> None:
 @as_json
 @click.pass_obj
 def release(config_dir: Path, pool: str, as_json: bool) -> None:
-    """Take the held hosts out of service: their VMs move to trusted hosts."""
+    """Take the held hosts out of service, and end the observation of the pool.
+
+    The hosts' VMs move to trusted hosts.
+    """
     _decide(config_dir, "release", pool, as_json, "released into quarantine")
 
 
@@ -276,6 +282,11 @@ def _policy_of(pool: Mapping[str, Any]) -> str:
     policy_state = pool["policy_state"]
     policy = str(pool["policy"])
     return policy if policy_state == "trusted" else f"{policy} ({policy_state})".lstrip()
+
+
+def _guard_row(guard: Mapping[str, Any]) -> tuple[str, ...]:
+    tripped = yes(guard["tripped"])
+    return (guard["pool"], tripped, yes(guard["observation"]), ", ".join(guard["held"]))
 
 
 def _print_explanation(vm: str, host: str, explanation: Mapping[str, Any]) -> None:

@@ -258,7 +258,12 @@ def _of_hosts() -> list[Check]:
             "All hosts of pools that are Up are trusted.",
         ),
         Check("quarantine", ("broker",), hosts.quarantine, "No host was taken out of service."),
-        Check("guard", ("broker",), hosts.guards, "No guard waits for a decision."),
+        Check(
+            "guard",
+            ("broker",),
+            hosts.guards,
+            "No guard waits for a decision, no pool is in observation.",
+        ),
     ]
 
 

@@ -4,7 +4,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 
 from ovirt_tcp_plugin.admin.doctor.findings import DoctorFinding, fail, named, warning
 from ovirt_tcp_plugin.admin.doctor.observations import BrokerView, ObservedSite
@@ -76,7 +76,7 @@ def quarantine(broker: BrokerView) -> Iterable[DoctorFinding]:
 
 
 def guards(broker: BrokerView) -> Iterable[DoctorFinding]:
-    """Judge whether a guard waits for a decision."""
+    """Judge whether a guard waits for a decision, and which pools are in observation."""
     for pool_name, host_names in broker.held.items():
         text = (
             f"Many hosts of cluster {pool_name} turned untrusted at once, and stay in service"
@@ -87,6 +87,21 @@ def guards(broker: BrokerView) -> Iterable[DoctorFinding]:
             " leaves them in"
         )
         yield warning("guard_tripped", text, step)
+    for pool_name, host_names in broker.observed.items():
+        yield _observation(pool_name, host_names)
+
+
+def _observation(pool_name: str, host_names: Sequence[str]) -> DoctorFinding:
+    untrusted = f": {named(host_names)}" if host_names else ""
+    text = (
+        f"Cluster {pool_name} is in observation, because less than half of its hosts attested well"
+        f" so far: untrusted hosts stay in service without new VMs{untrusted}."
+    )
+    step = (
+        "see why: ovirt-tcp verdicts; it ends by itself when half of the hosts attest well, or by"
+        f" ovirt-tcp guard release --pool {pool_name}"
+    )
+    return warning("observation", text, step)
 
 
 def _gate_checksums(hooks: Hooks) -> dict[str, str]:

@@ -57,13 +57,18 @@ class SchedulerOptions:
 
 @dataclasses.dataclass(frozen=True)
 class BrokerHost:
-    """A pool's host as the broker sees it now."""
+    """A pool's host as the broker sees it now.
+
+    Attributes:
+        stays_inside: the broker keeps it in the wall for now though it is not trusted.
+    """
 
     id: str
     name: str
     trusted: bool
     code: str
     quarantined: bool
+    stays_inside: bool
 
 
 @dataclasses.dataclass(frozen=True)
@@ -73,12 +78,14 @@ class BrokerView:
     Attributes:
         hosts: by host id.
         held: names of the hosts that a tripped guard holds, by pool name.
+        observed: names of the untrusted hosts that a pool in observation keeps, by pool name.
         servers_answer: whether an attestation server answered when it was last asked.
         pools: the clusters that it keeps as trusted pools, by id.
     """
 
     hosts: Mapping[str, BrokerHost]
     held: Mapping[str, Sequence[str]]
+    observed: Mapping[str, Sequence[str]]
     servers_answer: bool
     pools: Mapping[str, Pool] = dataclasses.field(default_factory=dict)
 

@@ -42,15 +42,20 @@ def broker(remote: Remote) -> BrokerView:
             host = _broker_host(item)
             hosts[host.id] = host
         held: dict[str, tuple[str, ...]] = {}
+        observed: dict[str, tuple[str, ...]] = {}
         pools: dict[str, Pool] = {}
         for item in json_fields.items(pools_answer, "pools", MAX_POOLS):
             pool = json_fields.members(item, "pool")
             cluster_id = str(pool["cluster_id"])
-            pools[cluster_id] = Pool(cluster_id, str(pool["name"]), Scope(pool["scope"]))
+            name = str(pool["name"])
+            pools[cluster_id] = Pool(cluster_id, name, Scope(pool["scope"]))
+            host_names = tuple(map(str, json_fields.items(pool, "held", MAX_HOSTS)))
             if pool["guard_tripped"]:
-                names = json_fields.items(pool, "held", MAX_HOSTS)
-                held[str(pool["name"])] = tuple(map(str, names))
-        return BrokerView(hosts, held, bool(answer["servers_answer"]), pools)
+                held[name] = host_names
+            # A broker of an older release knows no observation.
+            elif pool.get("observation"):
+                observed[name] = host_names
+        return BrokerView(hosts, held, observed, bool(answer["servers_answer"]), pools)
     except (errors.InvalidMessage, KeyError, ValueError) as e:
         raise errors.Unavailable("the broker", f"its answer cannot be parsed: {e}") from e
 
@@ -112,6 +117,8 @@ def _broker_host(untrusted: object) -> BrokerHost:
         trusted=host["level"] == Level.TRUSTED.value,
         code=str(host["code"]),
         quarantined=bool(host["quarantined"]),
+        # A broker of an older release does not say it.
+        stays_inside=bool(host.get("stays_inside")),
     )
 
 

@@ -14,7 +14,6 @@ from ovirt_tcp_plugin.placement.inventory import Group, is_quarantined
 from ovirt_tcp_plugin.placement.pools import Pool
 
 # What the broker says of a host whose last verdict was trusted, until it ended.
-ENDED = "verdict_ended"
 
 _BROKER = "the broker repairs this within seconds if it runs: journalctl -u ovirt-tcp-broker"
 
@@ -161,16 +160,20 @@ def _hosts_of_wall(
             continue
         if view.trusted:
             trusted.add(host.id)
-        if view.code == ENDED and not broker.servers_answer and host.id in wall.host_ids:
+        if view.stays_inside and host.id in wall.host_ids:
             staying.add(host.id)
     wide = wall.host_ids - trusted - staying
     narrow = trusted - wall.host_ids
     if staying:
         text = (
-            "No attestation server answers, so hosts whose verdict ended stay inside:"
+            "Hosts without a verdict that counts stay inside, as the attestation servers or nearly"
+            " all hosts of the pool are silent, or the engine has just started:"
             f" {named(site.host_names(staying))}."
         )
-        step = "bring an attestation server back; the filter refuses these hosts meanwhile"
+        step = (
+            "see that an attestation server answers and hears of the hosts: ovirt-tcp verdicts; the"
+            " filter refuses these hosts meanwhile"
+        )
         yield warning("wall_stands", text, step)
     if wide:
         names = named(site.host_names(wide))

@@ -116,6 +116,9 @@ def _quarantine(explanation: Explanation) -> LineVerdict:
     if explanation.intent == "held":
         reason = "the guard delays it until an administrator decides: ovirt-tcp guard"
         return LineVerdict("quarantine", YES, "held", reason)
+    if explanation.intent == "observation":
+        reason = "the host's pool is in observation, in which no host leaves: ovirt-tcp guard"
+        return LineVerdict("quarantine", YES, "observation", reason)
     if explanation.intent == "spared":
         reason = "an administrator left the host in service, out of placement"
         return LineVerdict("quarantine", YES, "spared", reason)

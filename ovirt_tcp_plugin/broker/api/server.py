@@ -196,6 +196,7 @@ class GuardsRoute(BrokerHandler):
             guards.append(
                 {
                     "pool": state.pool.name,
+                    "observation": state.observation,
                     "tripped": state.guard_tripped,
                     "held": list(state.held),
                 }

@@ -26,6 +26,7 @@ def describe_host(state: HostState) -> dict[str, Any]:
         "boot_id": verdict.boot_id,
         "last_failure": state.last_failure,
         "inside_wall": state.inside_wall,
+        "stays_inside": state.stays_inside,
         "quarantined": state.quarantined,
     }
 
@@ -40,6 +41,7 @@ def describe_pool(state: PoolState) -> dict[str, Any]:
         "policy_state": state.pool.policy_state.value,
         "hosts_inside": list(state.hosts_inside),
         "vms_inside": state.vms_inside,
+        "observation": state.observation,
         "guard_tripped": state.guard_tripped,
         "held": list(state.held),
     }

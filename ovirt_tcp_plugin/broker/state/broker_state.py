@@ -187,6 +187,8 @@ class BrokerState:
             self._verdicts.look_again()
             self._walls.observe(listing, start.wall_edits)
             gone = self._pool_watch.observe_listing(listing)
+            for pool in gone:
+                self._quarantine.pool_gone(pool.cluster_id)
             self._changes.touch()
         del before
         return gone
@@ -196,11 +198,11 @@ class BrokerState:
         with self._lock:
             self._host_news.restarted(host_id)
 
-    def void(self, code: str, reason: str) -> None:
-        """Void every verdict that was born before now."""
+    def void(self, code: str, reason: str, walls_stand: bool = False) -> None:
+        """Void every verdict that was born before now; `walls_stand` as for `VerdictCache.void`."""
         with self._lock:
             now_ms = self._clock.now_ms()
-            self._verdicts.void(now_ms, now_ms, code, reason)
+            self._verdicts.void(now_ms, now_ms, code, reason, walls_stand)
             self._reporter.note("voided", f"All verdicts are void: {reason}.")
             self._changes.touch(worse=True)
 

@@ -36,6 +36,8 @@ KEPT_REPORTED_AFTER_MS = 30_000
 FIRST_RETURN_MS = 0
 NEXT_RETURN_MS = 30_000
 LONGEST_RETURN_MS = 3_600_000
+# After it attested well for so long its returns are forgotten.
+RETURNS_FORGOTTEN_AFTER_MS = 86_400_000
 
 
 @dataclasses.dataclass
@@ -109,7 +111,8 @@ class Quarantine:
 
     Attributes:
         quarantined: by host id.
-        returns: how often each host was brought back, by its id.
+        returns: how often each host was brought back, by its id, unless it attested well for a day
+            since.
         exempted_by_admin: ids of hosts that an administrator leaves in service though untrusted
             (`guard reject`): they are out of placement only.
     """
@@ -117,10 +120,13 @@ class Quarantine:
     def __init__(self) -> None:
         self.quarantined: dict[str, Quarantined] = {}
         self.returns: dict[str, int] = {}
+        # Since when hosts that were brought back attest well, by their id.
+        self._well_since_ms: dict[str, int] = {}
         self.exempted_by_admin: set[str] = set()
 
     def take(self, host_id: str, code: str, reason: str) -> None:
         """Mean to take a host out; one that was meant to leave before keeps its retries."""
+        self._well_since_ms.pop(host_id, None)
         host = self.quarantined.get(host_id)
         if host is None:
             self.quarantined[host_id] = Quarantined(code, reason)
@@ -128,6 +134,13 @@ class Quarantine:
         host.code = code
         host.reason = reason
         host.well = False
+
+    def judge_again(self, host_ids: Iterable[str]) -> None:
+        """Forget that these hosts are meant to leave; those that we took out stay ours."""
+        for host_id in host_ids:
+            host = self.quarantined.get(host_id)
+            if host is not None and not host.asked:
+                del self.quarantined[host_id]
 
     def to_deactivate(
         self, hosts: Mapping[str, Host], held: Collection[str], now_ms: int
@@ -223,6 +236,15 @@ class Quarantine:
             return
         host.well = True
         host.return_ms = now_ms + _pause_ms(self.returns.get(host_id, 0))
+
+    def well_in_service(self, host_id: str, now_ms: int) -> None:
+        """A host attested well: in time, its returns are forgotten."""
+        if host_id not in self.returns:
+            return
+        since_ms = self._well_since_ms.setdefault(host_id, now_ms)
+        if now_ms - since_ms >= RETURNS_FORGOTTEN_AFTER_MS:
+            del self.returns[host_id]
+            del self._well_since_ms[host_id]
 
     def to_activate(self, hosts: Mapping[str, Host], now_ms: int) -> list[str]:
         """Return the hosts of ours that attested well and may return now."""

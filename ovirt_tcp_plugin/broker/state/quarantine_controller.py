@@ -12,7 +12,8 @@ import dataclasses
 from collections.abc import Collection, Iterable, Mapping
 from typing import Any, Optional
 
-from ovirt_tcp_plugin.broker.state.guard import Guard, GuardRule, Guards
+from ovirt_tcp_plugin.broker.state.guard import Guard, GuardRule
+from ovirt_tcp_plugin.broker.state.guard_watch import GuardWatch, SavedGuards
 from ovirt_tcp_plugin.broker.state.quarantine import Quarantine, Quarantined
 from ovirt_tcp_plugin.broker.state.shared import SharedState
 from ovirt_tcp_plugin.placement.decision import Verdict
@@ -21,7 +22,6 @@ from ovirt_tcp_plugin.placement.inventory import (
     Host,
     Notice,
     is_quarantined,
-    shortened,
 )
 from ovirt_tcp_plugin.placement.pools import Pool
 
@@ -31,8 +31,7 @@ class SavedQuarantine:
     """What a state file held of quarantine and guards, read as a whole."""
 
     quarantine: Quarantine
-    guards: Guards
-    known_good: set[str]
+    guards: SavedGuards
 
 
 class QuarantineController:
@@ -42,7 +41,6 @@ class QuarantineController:
     """
 
     def __init__(self, shared: SharedState, rule: GuardRule) -> None:
-        self._rule = rule
         self._lock = shared.lock
         self._shared = shared
         self._clock = shared.clock
@@ -50,9 +48,7 @@ class QuarantineController:
         self._verdicts = shared.verdicts
         self._reporter = shared.reporter
         self._quarantine = Quarantine()
-        self._guards = Guards(rule)
-        # Ids of hosts that were trusted before: only such a host *turns* untrusted.
-        self._known_good: set[str] = set()
+        self._guard_watch = GuardWatch(shared, rule)
 
     # Plans, and what came of them
 
@@ -66,11 +62,13 @@ class QuarantineController:
             now_ms = self._clock.now_ms()
             for host_id in self._quarantine.stuck(now_ms):
                 self._tell_stuck(host_id, now_ms)
-            held = self._guards.held()
+            held = self._guard_watch.guards.held()
             leaving: list[tuple[str, str]] = []
             for host_id in self._quarantine.to_deactivate(self._inventory.hosts, held, now_ms):
                 cluster_id = self._inventory.hosts[host_id].cluster_id
                 if cluster_id in blocked or self._shared.waits_for_wall(cluster_id):
+                    continue
+                if self.in_observation(cluster_id):
                     continue
                 if self._verdicts.untrusted(host_id) and self._may_leave(host_id, now_ms):
                     leaving.append((host_id, self._reason(host_id)))
@@ -129,8 +127,11 @@ class QuarantineController:
             NotFound: there is no such pool.
         """
         with self._lock:
-            held = self._guards.release(self._inventory.pool_ids(pool))
-            if not release:
+            pool_ids = self._inventory.pool_ids(pool)
+            if release:
+                held = self._guard_watch.release(pool_ids, who)
+            else:
+                held = self._guard_watch.guards.release(pool_ids)
                 self._quarantine.exempted_by_admin |= held
             outcome = "stays in service, out of placement"
             if release:
@@ -146,7 +147,7 @@ class QuarantineController:
 
     def end(self, cluster_id: str) -> None:
         """A person ended a pool: none of its hosts leaves service or is ours any more."""
-        self._guards.release([cluster_id])
+        self._guard_watch.guards.forget(cluster_id)
         self._quarantine.forget(host.id for host in self._inventory.hosts_of.get(cluster_id, ()))
 
     def observe(self, came_up: tuple[str, ...], now_ms: int) -> None:
@@ -155,10 +156,8 @@ class QuarantineController:
         Args:
             came_up: ids of hosts that came Up since the last time.
         """
-        present: dict[str, list[str]] = {}
-        for cluster_id, hosts in self._inventory.hosts_of.items():
-            present[cluster_id] = [host.id for host in hosts]
-        self._guards.keep(present)
+        # In another pool they are judged by the guard of that.
+        self._quarantine.judge_again(self._guard_watch.keep_present())
         self._adopt()
         self._quarantine.observe(self._inventory.hosts, came_up, now_ms)
 
@@ -167,10 +166,10 @@ class QuarantineController:
         for host_id in self._quarantine.refused_hosts():
             self._quarantine.look_again(host_id, self._inventory.vms_on(host_id), now_ms)
 
-    def trusted(self, host_id: str) -> None:
-        """A host attested well."""
-        self._known_good.add(host_id)
-        self._guards.recovered(host_id)
+    def trusted(self, host_id: str, now_ms: int) -> None:
+        """A host attested well; `observe_trust` follows."""
+        self._guard_watch.trusted(host_id)
+        self._quarantine.well_in_service(host_id, now_ms)
         self._quarantine.exempted_by_admin.discard(host_id)
         quarantined = self._quarantine.quarantined.get(host_id)
         if quarantined is not None and not quarantined.asked:
@@ -178,31 +177,45 @@ class QuarantineController:
 
     def untrusted(self, host: Host, pool: Pool, verdict: Verdict, now_ms: int) -> None:
         """A host was found untrusted."""
-        if host.id in self._known_good:
-            self._known_good.discard(host.id)
-            self._turned(pool, host.id, now_ms)
+        self._guard_watch.untrusted(host.id)
         # A host already in quarantine does not return for having attested well before this.
-        is_ours = self.is_quarantined(host.id)
-        if is_ours or (host.up and self._verdicts.untrusted(host.id)):
-            self._quarantine.take(host.id, verdict.code, verdict.reason)
+        if not self.is_quarantined(host.id):
+            if not host.up or not self._verdicts.untrusted(host.id):
+                return
+            self._guard_watch.leaves(host.id, pool, now_ms)
+        self._quarantine.take(host.id, verdict.code, verdict.reason)
+
+    def observe_trust(self, host_ids: Iterable[str], now_ms: int) -> None:
+        """Hosts attested well: the observation of their pools may be over."""
+        self._guard_watch.observe_trust(host_ids, now_ms)
+
+    def pool_gone(self, cluster_id: str) -> None:
+        """A pool's cluster is gone: its hosts are judged by the pool that they are in now."""
+        hosts = self._inventory.hosts_of.get(cluster_id, ())
+        self._quarantine.judge_again(host.id for host in hosts)
+        self._guard_watch.guards.forget(cluster_id)
 
     def well_while_away(self, host_id: str, now_ms: int) -> None:
         """A host of ours attested well in maintenance."""
         self._quarantine.well(host_id, now_ms)
 
     def guard(self, cluster_id: str) -> Optional[Guard]:
-        """Return a pool's guard, to be read only; None if no host of it ever turned."""
-        return self._guards.by_cluster.get(cluster_id)
+        """Return a pool's guard, to be read only; None if no host of it was to leave."""
+        return self._guard_watch.guards.by_cluster.get(cluster_id)
+
+    def in_observation(self, cluster_id: str) -> bool:
+        """Return whether a pool keeps all its hosts for now, as a new one does."""
+        return self._guard_watch.in_observation(cluster_id)
 
     def intent(self, host: Host) -> str:
         """Return what becomes of a host.
 
-        "quarantine" is meant or carried out; "held" by the guard, "spared" by an administrator;
-        empty for nothing.
+        "quarantine" is meant or carried out; "held" by the guard, or by the "observation" of its
+        pool, "spared" by an administrator; empty for nothing.
         """
         guard = self.guard(host.cluster_id)
         if guard is not None and host.id in guard.held:
-            return "held"
+            return "observation" if self.in_observation(host.cluster_id) else "held"
         if host.id in self._quarantine.exempted_by_admin:
             return "spared"
         return "quarantine" if self.is_quarantined(host.id) else ""
@@ -226,8 +239,7 @@ class QuarantineController:
         """Return what a restart needs."""
         return {
             "quarantine": self._quarantine.encode(),
-            "known_good": sorted(self._known_good),
-            "guards": self._guards.encode(),
+            **self._guard_watch.encode(),
         }
 
     def decode(self, encoded: Mapping[str, Any], same_boot: bool) -> SavedQuarantine:
@@ -241,16 +253,12 @@ class QuarantineController:
         """
         quarantine = Quarantine()
         quarantine.restore(encoded["quarantine"])
-        known_good = {str(host_id) for host_id in encoded["known_good"]}
-        guards = Guards(self._rule)
-        guards.restore(encoded["guards"], same_boot)
-        return SavedQuarantine(quarantine, guards, known_good)
+        return SavedQuarantine(quarantine, self._guard_watch.decode(encoded, same_boot))
 
     def restore(self, saved: SavedQuarantine) -> None:
         """Take over what was saved."""
         self._quarantine = saved.quarantine
-        self._guards = saved.guards
-        self._known_good = saved.known_good
+        self._guard_watch.restore(saved.guards)
 
     # Inside
 
@@ -264,20 +272,6 @@ class QuarantineController:
             text = f"{text} It was asked for {number} times: shut down or move its VMs."
         key = f"refused {host_id} {refusal}"
         self._reporter.tell(Notice(key, "error", text, host_id=host_id))
-
-    def _turned(self, pool: Pool, host_id: str, now_ms: int) -> None:
-        guard = self._guards.of(pool.cluster_id)
-        pool_size = len(self._inventory.hosts_of[pool.cluster_id])
-        if not guard.turned(host_id, pool_size, now_ms):
-            return
-        names = shortened(self._inventory.host_names(guard.held))
-        text = (
-            f"Many hosts of cluster {pool.name} turned untrusted at once: {names}. "
-            "They get no VMs, but stay in service until an administrator decides: "
-            "ovirt-tcp guard release, or reject."
-        )
-        key = f"guard {pool.cluster_id} {now_ms}"
-        self._reporter.tell(Notice(key, "error", text, cluster_id=pool.cluster_id))
 
     # What keeps a host in service
 

@@ -11,7 +11,7 @@ from ovirt_tcp_plugin.broker.state.answer import Answer
 from ovirt_tcp_plugin.broker.state.quarantine_controller import QuarantineController
 from ovirt_tcp_plugin.broker.state.shared import SharedState
 from ovirt_tcp_plugin.broker.state.startup import Progress
-from ovirt_tcp_plugin.broker.state.verdicts import Outcome
+from ovirt_tcp_plugin.broker.state.verdicts import LONGEST_RETRY_MS, Outcome
 from ovirt_tcp_plugin.messages.result import Level
 from ovirt_tcp_plugin.placement.decision import Verdict
 from ovirt_tcp_plugin.placement.inventory import Notice, shortened
@@ -128,8 +128,17 @@ class Questions:
                 # Hosts that were due meanwhile wait no longer, and walls stood still.
                 self._verdicts.ask_soon(self._verdicts.missed("no_server"), now_ms)
                 self._shared.changes.touch()
+            # Good news first: it may end the observation of a pool, by which bad news are judged.
+            well: list[str] = []
+            others: list[str] = []
             for host_id, answer in answers.items():
-                self._record(host_id, answer, now_ms)
+                (well if answer.level is Level.TRUSTED else others).append(host_id)
+            self._end_silence(well, now_ms)
+            for host_id in well:
+                self._record(host_id, answers[host_id], now_ms)
+            self._quarantine.observe_trust(well, now_ms)
+            for host_id in others:
+                self._record(host_id, answers[host_id], now_ms)
 
     def not_asked(self, host_ids: Iterable[str]) -> None:
         """These hosts could not be asked about: they have no name any more."""
@@ -171,7 +180,7 @@ class Questions:
         held = self._verdicts.holds(host_id, now_ms)
         outcome = self._verdicts.record(host_id, answer, now_ms, self._draw())
         if outcome is Outcome.TRUSTED:
-            self._trusted(host_id, before)
+            self._trusted(host_id, before, now_ms)
         elif outcome is Outcome.UNTRUSTED:
             self._untrusted(host_id, before, now_ms)
         elif outcome is Outcome.WELL_WHILE_AWAY:
@@ -182,8 +191,8 @@ class Questions:
         walls = was_awaited or holds is not held
         self._shared.changes.touch(walls, worse=held and not holds, pools=pools)
 
-    def _trusted(self, host_id: str, before: Optional[Verdict]) -> None:
-        self._quarantine.trusted(host_id)
+    def _trusted(self, host_id: str, before: Optional[Verdict], now_ms: int) -> None:
+        self._quarantine.trusted(host_id, now_ms)
         if before is None or before.level is not Level.TRUSTED:
             text = f"Host {self._inventory.host_name(host_id)} is trusted."
             self._shared.reporter.note("trusted", text, host_id)
@@ -203,6 +212,28 @@ class Questions:
             notice = Notice(key, "error", text, host_id=host_id, cluster_id=cluster_id)
             self._shared.reporter.tell(notice)
         self._quarantine.untrusted(host, pool, verdict, now_ms)
+
+    def _end_silence(self, host_ids: Iterable[str], now_ms: int) -> None:
+        """Hosts attest well: if they are the first of their pools for long, the others are asked.
+
+        Else each would enter an empty wall at its own time, and the engine move VMs onto the first.
+        """
+        for cluster_id in set(self._inventory.pools_of(host_ids)):
+            silent = self._silent_hosts(cluster_id, now_ms - LONGEST_RETRY_MS)
+            self._verdicts.ask_soon(silent, now_ms)
+
+    def _silent_hosts(self, cluster_id: str, since_ms: int) -> list[str]:
+        """Return the hosts of a pool that do not answer; none if any answered since."""
+        silent: list[str] = []
+        for host in self._inventory.hosts_of[cluster_id]:
+            entry = self._verdicts.entry(host.id)
+            if entry is None:
+                continue
+            if entry.answered_ms >= since_ms:
+                return []
+            if entry.failures:
+                silent.append(host.id)
+        return silent
 
     def _tell_silence(self, reason: str, now_ms: int) -> None:
         """Tell that no server answers, unless it is known or was told a moment ago."""

@@ -32,6 +32,8 @@ class HostState:
         trusted: whether it counts as trusted now.
         last_failure: why the last question brought no verdict, empty if it did.
         inside_wall: whether the wall lists it, as last seen or edited.
+        stays_inside: whether it does so though the host is not trusted, by rule: its pool or the
+            attestation servers are silent, or the engine has just started.
         quarantined: whether we took it out of service.
     """
 
@@ -41,6 +43,7 @@ class HostState:
     trusted: bool
     last_failure: str
     inside_wall: bool
+    stays_inside: bool
     quarantined: bool
 
     @property
@@ -52,11 +55,18 @@ class HostState:
 
 @dataclasses.dataclass(frozen=True)
 class PoolState:
-    """A pool at one moment; hosts by name. `held`: those whose quarantine the guard delays."""
+    """A pool at one moment; hosts by name.
+
+    Attributes:
+        observation: it keeps all its hosts for now, as a new pool does.
+        guard_tripped: its guard waits for an administrator.
+        held: the hosts whose quarantine one of the two delays.
+    """
 
     pool: Pool
     hosts_inside: tuple[str, ...]
     vms_inside: int
+    observation: bool
     guard_tripped: bool
     held: tuple[str, ...]
 
@@ -71,7 +81,7 @@ class Explanation:
         decision: the rule's; None if the host is in no pool.
         pool, group: the host's pool and its wall.
         intent: what becomes of the host: "", "quarantine" (meant or carried out), "held" by the
-            guard, "spared" by an administrator.
+            guard, or by the "observation" of its pool, "spared" by an administrator.
     """
 
     vm_id: str
@@ -94,13 +104,17 @@ def host_state(
     """Return a pool's host as it is at `now_ms`."""
     entry = verdicts.entry(host.id)
     group = inventory.walls.get(host.cluster_id)
+    inside_wall = group is not None and host.id in group.host_ids
+    trusted = verdicts.holds(host.id, now_ms)
+    may_stay = host.up and entry is not None and entry.inside_until_ms() is not None
     return HostState(
         now_ms=now_ms,
         host=host,
         verdict=inventory.shown(host.id, verdicts, now_ms),
-        trusted=verdicts.holds(host.id, now_ms),
+        trusted=trusted,
         last_failure=entry.failing_reason if entry else "",
-        inside_wall=group is not None and host.id in group.host_ids,
+        inside_wall=inside_wall,
+        stays_inside=inside_wall and may_stay and not trusted,
         quarantined=quarantine.is_taken_out(host.id),
     )
 
@@ -113,6 +127,7 @@ def pool_state(inventory: InventoryView, quarantine: QuarantineController, pool:
         pool=pool,
         hosts_inside=tuple(inventory.host_names(group.host_ids)) if group else (),
         vms_inside=len(group.vm_ids) if group else 0,
+        observation=quarantine.in_observation(pool.cluster_id),
         guard_tripped=guard is not None and guard.tripped,
         held=tuple(inventory.host_names(guard.held)) if guard else (),
     )

@@ -27,6 +27,9 @@ FIRST_RETRY_MS = 2_000
 LONGEST_RETRY_MS = 60_000
 # A renewal is never due at once: a server with tiny lifetimes would be asked without pause.
 LEAST_REFRESH_MS = 1_000
+# After a start of the engine a wall keeps hosts that stay Up for so long, until they are attested
+# again: 10,000 hosts are within this.
+STANDING_MS = 300_000
 # Before every moment of this machine's clock.
 NEVER_MS = -(2**53)
 NEVER_AGAIN_MS = 2**53
@@ -66,6 +69,9 @@ class CachedVerdict:
         in_flight: a question about the host is under way.
         failures: questions since the last verdict that brought none.
         failing_code, failing_reason: why the last question brought none.
+        failing_since_ms, failed_ms: when the first of these questions failed, and the last.
+        answered_ms: when a question last brought evidence.
+        stands_until_ms: until when a wall keeps the host though its verdict is void; None if not.
         from_ms, next_ms: from when the host may be asked again along with others, and when it has
             to be.
     """
@@ -78,14 +84,42 @@ class CachedVerdict:
     failures: int = 0
     failing_code: str = ""
     failing_reason: str = ""
+    failing_since_ms: int = 0
+    failed_ms: int = 0
+    answered_ms: int = NEVER_MS
+    stands_until_ms: Optional[int] = None
     from_ms: int = 0
     next_ms: int = 0
 
-    def has_answered(self) -> None:
+    def has_answered(self, now_ms: int) -> None:
         """The last question brought a verdict."""
+        self.answered_ms = now_ms
         self.failures = 0
         self.failing_code = ""
         self.failing_reason = ""
+
+    def inside_until_ms(self) -> Optional[int]:
+        """Return until when a wall that lists the host keeps it; None if it has to leave at once.
+
+        Only of a host that is Up.
+        """
+        if self.verdict.level is Level.TRUSTED:
+            return self.verdict.end_ms
+        return None if self.verdict.level is Level.UNTRUSTED else self.stands_until_ms
+
+    def gave_evidence(self) -> bool:
+        """Return whether the host was attested since it came Up, well or not."""
+        return self.verdict.level is Level.UNTRUSTED or self.inside_until_ms() is not None
+
+    def unheard_since_ms(self, now_ms: int) -> int:
+        """Return since when the host is silent."""
+        if self.failures:
+            return self.failing_since_ms
+        return now_ms if self.in_flight else self.answered_ms
+
+    def unheard_until_ms(self, now_ms: int) -> int:
+        """Return until when the host is known to be silent: it may answer the next question."""
+        return self.failed_ms if self.failures else now_ms
 
 
 @dataclasses.dataclass(frozen=True)
@@ -156,12 +190,23 @@ class VerdictCache:
             _void(entry, now_ms, "came_up", "the host came Up and has not been attested since")
             self._start(entry, now_ms)
 
-    def void(self, born_before_ms: int, now_ms: int, code: str, reason: str) -> None:
-        """End every trusted verdict that was born earlier, and ask all hosts again."""
+    def void(
+        self, born_before_ms: int, now_ms: int, code: str, reason: str, walls_stand: bool = False
+    ) -> None:
+        """End every trusted verdict that was born earlier, and ask all hosts again.
+
+        Args:
+            walls_stand: walls keep these hosts for `STANDING_MS`, so that the engine moves no VM.
+        """
         for entry in self._entries.values():
             if entry.verdict.level is Level.TRUSTED and entry.proven_ms > born_before_ms:
                 continue
+            stands_until_ms = entry.stands_until_ms
+            if entry.verdict.level is Level.TRUSTED:
+                stands_until_ms = now_ms + STANDING_MS
             _void(entry, now_ms, code, reason)
+            if walls_stand:
+                entry.stands_until_ms = stands_until_ms
             self._ask_at(entry, now_ms)
             if entry.up:
                 # Evidence that was asked for before this moment must not start trust again.
@@ -173,6 +218,7 @@ class VerdictCache:
         if entry is not None:
             reason = "an administrator cleared the verdict"
             entry.verdict = Verdict(Level.UNKNOWN, now_ms, now_ms, "cleared", reason)
+            entry.stands_until_ms = None
             self._ask_at(entry, now_ms)
 
     # Questions
@@ -286,7 +332,7 @@ class VerdictCache:
             host_id: _encode(entry)
             for host_id, entry in self._entries.items()
             if entry.verdict.level is Level.UNTRUSTED
-            or (entry.up and entry.verdict.level is Level.TRUSTED)
+            or (entry.up and entry.inside_until_ms() is not None)
         }
 
     def restore(
@@ -296,7 +342,7 @@ class VerdictCache:
 
         Args:
             same_boot: it was written in this boot of this machine. Of another boot only `untrusted`
-                is left, without age.
+                is left, without age, and that walls keep their hosts for a while.
 
         Raises:
             KeyError, TypeError, ValueError: it is not what `encode` gives.
@@ -324,13 +370,14 @@ class VerdictCache:
             code, reason = fault
             self._failed(entry, code, reason, Level.UNKNOWN, now_ms, draw)
             return Outcome.NOTHING
-        entry.has_answered()
+        entry.has_answered(now_ms)
         if not entry.up:
             entry.verdict = Verdict(Level.UNKNOWN, now_ms, now_ms, "not_up", "the host is not Up")
             self._ask_later(entry, now_ms, self._lifetimes.untrusted_refresh_ms, draw)
             return Outcome.WELL_WHILE_AWAY
         born_ms, end_ms = _life(answer, self._lifetimes.lifetime_ms)
         entry.verdict = Verdict(Level.TRUSTED, born_ms, end_ms, boot_id=answer.boot_id)
+        entry.stands_until_ms = None
         entry.proven_ms = _proven(answer)
         self._renew_in_time(entry, now_ms, draw)
         return Outcome.TRUSTED
@@ -349,15 +396,19 @@ class VerdictCache:
         code = answer.code or "untrusted"
         reason = answer.reason or "the attestation server says untrusted"
         entry.verdict = Verdict(Level.UNTRUSTED, born_ms, end_ms, code, reason, answer.boot_id)
+        entry.stands_until_ms = None
         proven_ms = _proven(answer)
         entry.proven_ms = max(proven_ms, entry.proven_ms) if was_untrusted else proven_ms
-        entry.has_answered()
+        entry.has_answered(now_ms)
         self._ask_later(entry, now_ms, self._lifetimes.untrusted_refresh_ms, draw)
         return Outcome.UNTRUSTED
 
     def _failed(
         self, entry: CachedVerdict, code: str, reason: str, level: Level, now_ms: int, draw: float
     ) -> None:
+        if entry.failures == 0:
+            entry.failing_since_ms = now_ms
+        entry.failed_ms = now_ms
         entry.failures += 1
         entry.failing_code = code
         entry.failing_reason = reason
@@ -384,7 +435,7 @@ class VerdictCache:
 
 def _encode(entry: CachedVerdict) -> dict[str, Any]:
     verdict = entry.verdict
-    return {
+    members: dict[str, Any] = {
         "level": verdict.level.value,
         "born_ms": verdict.born_ms,
         "end_ms": verdict.end_ms,
@@ -394,6 +445,9 @@ def _encode(entry: CachedVerdict) -> dict[str, Any]:
         "up_since_ms": entry.up_since_ms,
         "proven_ms": entry.proven_ms,
     }
+    if entry.stands_until_ms is not None:
+        members["stands_until_ms"] = entry.stands_until_ms
+    return members
 
 
 def _decode(members: Mapping[str, Any]) -> Verdict:
@@ -412,22 +466,31 @@ def _restored(
 ) -> Optional[CachedVerdict]:
     """Return a host's entry, None if what was kept says nothing any more."""
     verdict = _decode(members)
-    if verdict.level is Level.TRUSTED:
-        if not same_boot or verdict.born_ms > now_ms:
-            return None
-    elif verdict.level is not Level.UNTRUSTED:
-        return None
-    if not same_boot:
+    up_since_ms = int(members["up_since_ms"])
+    if verdict.level is Level.UNTRUSTED and not same_boot:
         # Evidence of another boot of this machine has no age: no host is taken out for it.
         verdict = verdict._replace(born_ms=now_ms, end_ms=now_ms)
         return CachedVerdict(verdict, proven_ms=NEVER_MS)
+    if verdict.level is not Level.UNTRUSTED:
+        if not same_boot:
+            return _standing(now_ms, now_ms + STANDING_MS)
+        if verdict.level is not Level.TRUSTED:
+            return _standing(up_since_ms, int(members["stands_until_ms"]))
+        if verdict.born_ms > now_ms:
+            return None
     end_ms = min(verdict.end_ms, verdict.born_ms + lifetime_ms)
     return CachedVerdict(
         verdict._replace(end_ms=end_ms),
         up=verdict.level is Level.TRUSTED,
-        up_since_ms=int(members["up_since_ms"]),
+        up_since_ms=up_since_ms,
         proven_ms=int(members["proven_ms"]),
     )
+
+
+def _standing(up_since_ms: int, stands_until_ms: int) -> CachedVerdict:
+    """Return the entry of a host without a verdict that a wall keeps for a while."""
+    verdict = _not_attested(up_since_ms)
+    return CachedVerdict(verdict, up=True, up_since_ms=up_since_ms, stands_until_ms=stands_until_ms)
 
 
 def _life(answer: Answer, lifetime_ms: int) -> tuple[int, int]:
@@ -477,5 +540,6 @@ def _not_attested(now_ms: int) -> Verdict:
 
 def _void(entry: CachedVerdict, now_ms: int, code: str, reason: str) -> None:
     """End trust; `untrusted` stays."""
+    entry.stands_until_ms = None
     if entry.verdict.level is not Level.UNTRUSTED:
         entry.verdict = Verdict(Level.UNKNOWN, now_ms, now_ms, code, reason)

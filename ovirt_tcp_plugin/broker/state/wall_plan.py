@@ -5,19 +5,23 @@
 A wall is an enforcing positive VM-to-host affinity group with the hosts that are trusted now. The
 engine lets a member VM start only on member hosts, and an empty list of hosts means nobody; that
 works without us. But its enforcer moves VMs off hosts that are not listed, so a host is taken out
-singly only on evidence or while the attestation servers answer. When none answers, the wall stands
-until the last verdict ends, and then is emptied at once: an empty group moves nobody.
+singly only on evidence, or at its verdict's end while other hosts of its pool give evidence. Where
+hardly any does, or no attestation server answers, the wall stands until the last verdict ends, and
+then is emptied at once: an empty group moves nobody. After a start of the engine it stands for a
+while, too.
 """
 
 from __future__ import annotations
 
+import bisect
 import dataclasses
 import enum
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Optional
 
+from ovirt_tcp_plugin.broker.state.verdicts import STANDING_MS, CachedVerdict
 from ovirt_tcp_plugin.messages.result import Level
-from ovirt_tcp_plugin.placement.decision import Verdict, holds
+from ovirt_tcp_plugin.placement.decision import holds
 from ovirt_tcp_plugin.placement.inventory import Group
 from ovirt_tcp_plugin.placement.pools import Pool
 
@@ -26,6 +30,8 @@ from ovirt_tcp_plugin.placement.pools import Pool
 MOST_SINGLE_EDITS = 2
 # Of a long list a larger part has to change before one call is cheaper.
 MEMBERS_PER_EDIT = 100
+# A pool is silent when fewer than one in so many of its hosts give evidence.
+SILENT_IN = 10
 
 
 class Edit(enum.Enum):
@@ -71,31 +77,82 @@ class WallPlan:
     steps: Sequence[Step]
 
 
+@dataclasses.dataclass(frozen=True)
+class Inside:
+    """The ids of the hosts that belong inside a wall.
+
+    Attributes:
+        unheard: those of them whose verdicts ended, and that stay only because their pool is silent
+            though an attestation server answers.
+    """
+
+    host_ids: frozenset[str] = frozenset()
+    unheard: frozenset[str] = frozenset()
+
+
 def hosts_inside(
-    up_hosts: Mapping[str, Optional[Verdict]],
+    up_hosts: Mapping[str, CachedVerdict],
     inside: Collection[str],
     servers_answer: bool,
     now_ms: int,
-) -> frozenset[str]:
-    """Return the ids of the hosts that belong inside the wall.
+) -> Inside:
+    """Return which hosts belong inside the wall.
 
     Args:
-        up_hosts: the verdicts of the pool's hosts that are Up.
+        up_hosts: the pool's hosts that are Up.
         inside: the hosts that are in the wall now.
         servers_answer: whether any attestation server answered when it was last asked.
     """
-    trusted: set[str] = set()
+    staying: set[str] = set()
     ended: set[str] = set()
-    for host_id, verdict in up_hosts.items():
-        if verdict is None or verdict.level is not Level.TRUSTED:
+    for host_id, host in up_hosts.items():
+        if holds(host.verdict, now_ms):
+            staying.add(host_id)
             continue
-        if holds(verdict, now_ms):
-            trusted.add(host_id)
-        elif host_id in inside and now_ms >= verdict.end_ms:
+        until_ms = host.inside_until_ms()
+        if host_id not in inside or until_ms is None:
+            continue
+        if now_ms >= until_ms:
             ended.add(host_id)
-    if servers_answer or not trusted:
-        return frozenset(trusted)
-    return frozenset(trusted | ended)
+        elif host.verdict.level is not Level.TRUSTED:
+            staying.add(host_id)
+    if not staying:
+        return Inside()
+    if not servers_answer:
+        return Inside(frozenset(staying | ended))
+    unheard = _unheard(ended, up_hosts, now_ms)
+    return Inside(unheard | staying, unheard)
+
+
+def _unheard(
+    ended: Collection[str], up_hosts: Mapping[str, CachedVerdict], now_ms: int
+) -> frozenset[str]:
+    """Return those of the hosts during whose silence hardly any other host gave evidence.
+
+    Each at the longest for another life of its verdict: the last verdict of a pool that is silent
+    as a whole ends before.
+    """
+    if not ended:
+        return frozenset()
+    witnesses = [host for host in up_hosts.values() if host.gave_evidence()]
+    answers = sorted(host.answered_ms for host in witnesses)
+    unheard: set[str] = set()
+    for host_id in ended:
+        host = up_hosts[host_id]
+        earlier = bisect.bisect_right(answers, host.unheard_since_ms(now_ms))
+        heard = bisect.bisect_right(answers, host.unheard_until_ms(now_ms)) - earlier
+        is_silent = heard * SILENT_IN < len(answers)
+        if is_silent and now_ms < _latest_ms(host):
+            unheard.add(host_id)
+    return frozenset(unheard)
+
+
+def _latest_ms(host: CachedVerdict) -> int:
+    """Return when a host leaves though its pool is silent."""
+    verdict = host.verdict
+    if verdict.level is Level.TRUSTED:
+        return 2 * verdict.end_ms - verdict.born_ms
+    return (host.stands_until_ms or 0) + STANDING_MS
 
 
 def plan(

@@ -4,14 +4,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
 from typing import Optional
 
 from ovirt_tcp_plugin.broker.state import foreign_edits, wall_plan
 from ovirt_tcp_plugin.broker.state.foreign_edits import WallNews
 from ovirt_tcp_plugin.broker.state.shared import SharedState
+from ovirt_tcp_plugin.broker.state.verdicts import CachedVerdict
 from ovirt_tcp_plugin.broker.state.wall_plan import Edit, WallPlan
-from ovirt_tcp_plugin.placement.decision import Verdict
 from ovirt_tcp_plugin.placement.inventory import Group, Listing, Notice
 from ovirt_tcp_plugin.placement.pools import Pool
 
@@ -32,6 +32,8 @@ class Walls:
         self._edits = 0
         # Ids of the VMs that belong behind each pool's wall, worked out once for each listing.
         self._members: dict[str, frozenset[str]] = {}
+        # Ids of the clusters whose hosts nearly all are silent, as reported.
+        self._silent_pools: set[str] = set()
 
     # Plans
 
@@ -157,9 +159,12 @@ class Walls:
         inside = group.host_ids if group else frozenset[str]()
         up_hosts = self._up_hosts(pool)
         hosts = wall_plan.hosts_inside(up_hosts, inside, self._servers_answer(), now_ms)
+        self._watch_silence(pool, hosts.unheard, now_ms)
         vms = self._members_of(pool)
         surplus = self._inventory.surplus_of(pool.cluster_id)
-        steps = wall_plan.plan(group, hosts, vms, self._inventory.vms.by_id.keys(), surplus)
+        steps = wall_plan.plan(
+            group, hosts.host_ids, vms, self._inventory.vms.by_id.keys(), surplus
+        )
         return WallPlan(pool, group, steps)
 
     def _has_to_wait(self, cluster_id: str) -> bool:
@@ -171,13 +176,32 @@ class Walls:
         is_missed = self._inventory.pools.is_missed(cluster_id)
         return is_missed or self._shared.is_starting(cluster_id)
 
-    def _up_hosts(self, pool: Pool) -> dict[str, Optional[Verdict]]:
-        """Return the verdicts of a pool's hosts that are Up."""
-        verdicts: dict[str, Optional[Verdict]] = {}
+    def _up_hosts(self, pool: Pool) -> dict[str, CachedVerdict]:
+        """Return what is known of a pool's hosts that are Up."""
+        up_hosts: dict[str, CachedVerdict] = {}
         for host in self._inventory.hosts_of.get(pool.cluster_id, ()):
-            if host.up:
-                verdicts[host.id] = self._shared.verdicts.verdict(host.id)
-        return verdicts
+            entry = self._shared.verdicts.entry(host.id)
+            if host.up and entry is not None:
+                up_hosts[host.id] = entry
+        return up_hosts
+
+    def _watch_silence(self, pool: Pool, unheard: Collection[str], now_ms: int) -> None:
+        """Report once that hosts stay inside because nearly no host of their pool answers."""
+        cluster_id = pool.cluster_id
+        if not unheard:
+            self._silent_pools.discard(cluster_id)
+            return
+        if cluster_id in self._silent_pools:
+            return
+        self._silent_pools.add(cluster_id)
+        text = (
+            f"Hardly any host of cluster {pool.name} gives evidence, though an attestation server "
+            "answers. The hosts stay inside the wall, so that no VM is moved, but get no VMs past "
+            "the end of their verdicts. See that the attestation server knows the hosts and that "
+            "they reach it: ovirt-tcp verdicts."
+        )
+        key = f"hosts_silent {cluster_id} {now_ms}"
+        self._tell(Notice(key, "warning", text, cluster_id=cluster_id))
 
     def _members_of(self, pool: Pool) -> frozenset[str]:
         """Return the ids of the VMs that belong behind a pool's wall."""

@@ -287,7 +287,7 @@ class WatchWorker:
         # First: it is saved with the verdicts that end now.
         self._state_file.engine_started_ms = self._starts.last_ms
         log.info("engine started reason=%s", reason)
-        self._state.void("engine_restarted", reason)
+        self._state.void("engine_restarted", reason, walls_stand=True)
         self._filter_reports.engine_started(surely)
         try:
             self._reactions.run_hook(HookEvent("backend_initialize"))

@@ -121,6 +121,7 @@ def place(scene: Scene) -> None:
     """A VM is started, another migrated. Raises StepFailed."""
     expected = "only trusted hosts are offered; the untrusted leave, their VMs move"
     scene.tell.step("A VM is started, another migrated", expected)
+    _release(scene)
     for name in BAD:
         _wait_maintenance(scene, name)
     for name in BAD:
@@ -130,6 +131,14 @@ def place(scene: Scene) -> None:
     _migrate(scene, "vm-host-4")
     _check_filter(scene)
     _check_events(scene)
+
+
+def _release(scene: Scene) -> None:
+    """Release the hosts that the guard holds: of so few hosts they are many."""
+    host_names = scene.site.broker.call("POST", "/v1/guard/release")["hosts"]
+    if host_names:
+        released = ", ".join(host_names)
+        scene.tell.say(f"ovirt-tcp guard release: {released} may leave service")
 
 
 def _wait_maintenance(scene: Scene, name: str) -> None:

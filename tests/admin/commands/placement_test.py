@@ -70,7 +70,8 @@ class TestErrors:
         desk.trip()
         desk.log_in(desk.api.secrets["viewer"])
         assert "this needs operator" in desk.run("guard", "release").output
-        assert desk.lines("guard")[1].split(None, 2) == ["Trusted", "yes", "host-0, host-1, host-2"]
+        (row,) = desk.lines("guard")[1:]
+        assert row.split(None, 3) == ["Trusted", "yes", "no", "host-0, host-1, host-2"]
 
     def test_a_host_that_there_is_not(self, desk: Desk) -> None:
         done = desk.run("why", "vm-0", "stranger")
@@ -125,7 +126,8 @@ class TestPool:
 
 class TestWhy:
     def test_a_refusal_names_every_line_and_exits_with_3(self, desk: Desk) -> None:
-        desk.world.attest(good=["h1"], bad=["h0"])
+        desk.world.attest(good=desk.world.ids())
+        desk.world.attest(bad=["h0"])
         desk.world.build()
         done = desk.run("why", "vm-0", "host-0")
         assert done.exit_code == 3

@@ -14,7 +14,7 @@ import pytest
 from ovirt_tcp_plugin.admin.doctor import peers
 from ovirt_tcp_plugin.admin.doctor.observations import BrokerHost, BrokerView
 from ovirt_tcp_plugin.admin.doctor.observations import observed_site as doctor_site
-from ovirt_tcp_plugin.admin.doctor.walls import ENDED, wall_hosts
+from ovirt_tcp_plugin.admin.doctor.walls import wall_hosts
 from ovirt_tcp_plugin.broker.engine_access import engine_access
 from ovirt_tcp_plugin.engine.client import Engine
 from ovirt_tcp_plugin.lab.engine import builtin, model
@@ -348,19 +348,18 @@ def test_one_thing_that_is_wrong_is_found_alone(
     assert look.status == (1 if state == "FAIL" else 0)
 
 
-def test_while_no_server_answers_hosts_stay_inside_whose_verdict_ended(
+def test_hosts_that_the_broker_keeps_inside_without_a_verdict_are_a_warning(
     installation: Installation,
 ) -> None:
     site = doctor_site(Engine(engine_access(installation.site.options.engine)).listing(), ())
-    host_ids = [installation.site.host(name).id for name in ("h1", "h2", "h3")]
-    said = {
-        uid: BrokerHost(uid, uid, uid != host_ids[0], ENDED if uid == host_ids[0] else "", False)
-        for uid in host_ids
-    }
-    (told,) = wall_hosts(site, BrokerView(said, {}, servers_answer=False))
-    assert (told.code, "stay inside: h1." in told.text) == ("wall_stands", True)
-    (told,) = wall_hosts(site, BrokerView(said, {}, servers_answer=True))
-    assert (told.code, "not trusted: h1." in told.text) == ("wall_wide", True)
+    first, *others = [installation.site.host(name).id for name in ("h1", "h2", "h3")]
+    hosts = {uid: BrokerHost(uid, uid, True, "", False, False) for uid in others}
+    hosts[first] = BrokerHost(first, first, False, "verdict_ended", False, stays_inside=True)
+    (finding,) = wall_hosts(site, BrokerView(hosts, {}, {}, servers_answer=True))
+    assert (finding.code, finding.text[-4:]) == ("wall_stands", " h1.")
+    hosts[first] = dataclasses.replace(hosts[first], stays_inside=False)
+    (finding,) = wall_hosts(site, BrokerView(hosts, {}, {}, servers_answer=True))
+    assert (finding.code, "not trusted: h1." in finding.text) == ("wall_wide", True)
 
 
 def test_without_our_unit_a_pool_is_still_one(

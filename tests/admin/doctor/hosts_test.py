@@ -82,3 +82,20 @@ def test_a_pool_without_a_trusted_host_and_a_guard_that_waits(
     assert "of cluster Trusted turned untrusted at once" in look.by_code["guard_tripped"]["text"]
     assert "h1, h2, h3" in look.by_code["guard_tripped"]["text"]
     assert "ovirt-tcp guard release" in look.by_code["guard_tripped"]["next"]
+
+
+def test_a_pool_in_observation(
+    installation: Installation, attest: Callable[..., None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    quarantine = installation.site.knowledge.quarantine
+    (pool_id,) = installation.site.knowledge.pools()
+    quarantine.pool_gone(pool_id)
+    attest(Level.UNTRUSTED, "h2")
+    with monkeypatch.context() as patch:
+        leave_wall(installation, patch, "h2")
+        look = installation.look()
+    assert look.bad["observation"] == "warning"
+    assert "guard_tripped" not in look.bad
+    assert "Cluster Trusted is in observation" in look.by_code["observation"]["text"]
+    assert look.by_code["observation"]["text"].endswith("without new VMs: h2.")
+    assert "ovirt-tcp guard release --pool Trusted" in look.by_code["observation"]["next"]

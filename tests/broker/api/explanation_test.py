@@ -32,7 +32,7 @@ def test_a_host_that_nobody_has_is_not_found() -> None:
 
 def test_an_untrusted_host_is_refused_by_filter_wall_and_quarantine() -> None:
     world = World()
-    world.attest(good=["h1"], bad=["h0"])
+    world.attest(good=["h1", "h2"], bad=["h0"])
     world.build()
     assert world.leaving() == {"h0"}
     world.knowledge.quarantine.deactivated("h0")
@@ -96,6 +96,14 @@ def test_the_guard_has_its_say(release: bool | None, says: str, code: str) -> No
         world.knowledge.quarantine.decide(release)
     told = explain(world)
     assert lines(told)["quarantine"] == (says, code)
+    assert told["allowed"] is False
+
+
+def test_the_observation_of_a_pool_has_its_say() -> None:
+    world = World(hosts=10)
+    world.attest(bad=["h0"])
+    told = explain(world)
+    assert lines(told)["quarantine"] == ("yes", "observation")
     assert told["allowed"] is False
 
 

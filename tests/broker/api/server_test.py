@@ -278,7 +278,12 @@ class TestAnswers:
         api.world.attest(good=api.world.ids())
         api.world.attest(bad=["h0", "h1", "h2"])
         assert api.get("/v1/guard")["guards"] == [
-            {"pool": "Trusted", "tripped": True, "held": ["host-0", "host-1", "host-2"]}
+            {
+                "pool": "Trusted",
+                "observation": False,
+                "tripped": True,
+                "held": ["host-0", "host-1", "host-2"],
+            }
         ]
         assert api.call("POST", "/v1/guard/release?pool=Other").status_code == 404
         assert api.call("POST", f"/v1/guard/{verb}?pool=Trusted").json() == {

@@ -36,7 +36,7 @@ def look_for(world: World, ms: int, good: tuple[str, ...] = ("h0", "h2", "h3")) 
 class TestHostedEngine:
     def world(self, engine_hosts: set[str]) -> World:
         """A pool whose untrusted host h1 carries the engine's VM."""
-        world = World()
+        world = World(hosts=6)
         world.vms.append(Vm("engine", "HostedEngine", POOL, "up", "h1", hosted_engine=True))
         world.engine_hosts = frozenset(engine_hosts)
         world.look()
@@ -75,6 +75,7 @@ class TestLastHost:
     def test_stays_and_an_error_says_so_once(self) -> None:
         world = World(hosts=2)
         world.attest(bad=["h0", "h1"])
+        world.knowledge.quarantine.decide(release=True)
         world.told()
         assert world.leaving() == set()
         assert world.told() == []
@@ -147,6 +148,40 @@ class TestRefused:
             world.clock.pass_ms(10_000)
         assert asked <= 9
         assert len(told) == 1
+
+
+class TestReturns:
+    DAY = 86_400_000
+
+    def pause_of_return(self, world: World, well_for_ms: int) -> int:
+        """Let h1 be taken out and repaired, and be well for so long; return how long it waited."""
+        world.attest(good=["h0", "h2", "h3"], bad=["h1"])
+        assert world.leaving() == {"h1"}
+        world.knowledge.quarantine.deactivated("h1")
+        world.status("h1", "maintenance", OURS)
+        world.clock.pass_ms(1000)
+        world.attest(good=["h1"])
+        waited_ms = 0
+        while not world.knowledge.quarantine.to_activate():
+            world.clock.pass_ms(10_000)
+            waited_ms += 10_000
+        world.knowledge.quarantine.activated("h1")
+        world.status("h1", "up")
+        for _ in range(well_for_ms // 600_000):
+            world.clock.pass_ms(600_000)
+            world.attest(good=world.ids())
+        return waited_ms
+
+    def test_that_follow_each_other_become_slower(self) -> None:
+        world = World()
+        pauses = [self.pause_of_return(world, self.DAY // 2) for _ in range(4)]
+        assert pauses == [0, 30_000, 60_000, 120_000]
+
+    def test_are_forgotten_after_a_day_of_good_verdicts(self) -> None:
+        world = World()
+        pauses = [self.pause_of_return(world, self.DAY + 600_000) for _ in range(4)]
+        assert pauses == [0] * 4
+        assert world.knowledge.encode()["quarantine"]["returns"] == {}
 
 
 class TestStuck:

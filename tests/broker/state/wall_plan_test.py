@@ -7,7 +7,15 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ovirt_tcp_plugin.broker.state.wall_plan import Edit, Step, hosts_inside, plan, single_steps
+from ovirt_tcp_plugin.broker.state.verdicts import CachedVerdict
+from ovirt_tcp_plugin.broker.state.wall_plan import (
+    Edit,
+    Inside,
+    Step,
+    hosts_inside,
+    plan,
+    single_steps,
+)
 from ovirt_tcp_plugin.messages.result import Level
 from ovirt_tcp_plugin.placement.decision import Verdict, holds
 from ovirt_tcp_plugin.placement.inventory import Group
@@ -89,7 +97,7 @@ def test_a_surplus_wall_goes_when_the_other_is_as_it_has_to_be() -> None:
     assert plan(wall("a"), {"a"}, {"x"}, {"x"}, ["old"]) == [Step(Edit.ADD_VM, "x")]
 
 
-verdicts = st.none() | st.builds(
+verdicts = st.builds(
     Verdict,
     st.sampled_from(Level),
     st.integers(0, 100),
@@ -97,31 +105,109 @@ verdicts = st.none() | st.builds(
     st.just("code"),
     st.just("reason"),
 )
+known_hosts = st.builds(
+    CachedVerdict,
+    verdicts,
+    up=st.just(True),
+    in_flight=st.booleans(),
+    failures=st.integers(0, 1),
+    failing_since_ms=st.integers(0, 100),
+    failed_ms=st.integers(0, 100),
+    answered_ms=st.integers(0, 100),
+    stands_until_ms=st.none() | st.integers(0, 100),
+)
 
 
 @given(
-    st.dictionaries(st.sampled_from(NAMES), verdicts),
+    st.dictionaries(st.sampled_from(NAMES), known_hosts),
     st.frozensets(st.sampled_from(NAMES)),
     st.booleans(),
     st.integers(0, 110),
 )
 def test_silence_lets_nobody_in_and_evidence_always_out(
-    up: dict[str, Verdict | None], inside: frozenset[str], servers_answer: bool, now: int
+    up: dict[str, CachedVerdict], inside: frozenset[str], servers_answer: bool, now: int
 ) -> None:
     chosen = hosts_inside(up, inside, servers_answer, now)
-    for host_id in chosen:
-        verdict = up[host_id]
-        assert verdict is not None
-        assert verdict.level is Level.TRUSTED
-        if not holds(verdict, now):
-            assert not servers_answer
+    for host_id in chosen.host_ids:
+        host = up[host_id]
+        assert host.verdict.level is not Level.UNTRUSTED
+        if not holds(host.verdict, now):
             assert host_id in inside
-    good = {
-        host_id for host_id, verdict in up.items() if verdict is not None and holds(verdict, now)
-    }
-    assert good <= chosen
-    if not good:
-        assert chosen == frozenset()
+            stands = host.stands_until_ms is not None and now < host.stands_until_ms
+            assert stands or not servers_answer or host_id in chosen.unheard
+    good = {host_id for host_id, host in up.items() if holds(host.verdict, now)}
+    assert good <= chosen.host_ids
+    assert chosen.unheard <= chosen.host_ids
+
+
+def host(
+    end_ms: int, answered_ms: int, failing_since_ms: int | None = None, stands: int | None = None
+) -> CachedVerdict:
+    """Return a host whose verdict lives 600 ms."""
+    verdict = Verdict(Level.TRUSTED, end_ms - 600, end_ms)
+    if stands is not None:
+        verdict = Verdict(Level.UNKNOWN, 0, 0, "engine_restarted", "the engine restarted")
+    return CachedVerdict(
+        verdict,
+        up=True,
+        failures=0 if failing_since_ms is None else 1,
+        failing_since_ms=failing_since_ms or 0,
+        failed_ms=980,
+        answered_ms=answered_ms,
+        stands_until_ms=stands,
+    )
+
+
+class TestSilentHost:
+    """Verdicts live 600 ms, hosts are asked each 300 ms, and it is 1000 now; the last question on
+    a silent host failed at 980.
+    """
+
+    def test_leaves_at_its_verdicts_end_while_others_give_evidence(self) -> None:
+        pool = {"a": host(990, 390, 690), "b": host(1400, 800), "c": host(1500, 900)}
+        assert hosts_inside(pool, set("abc"), True, 1000) == Inside(frozenset("bc"))
+
+    def test_stays_while_no_other_gives_evidence(self) -> None:
+        pool = {"a": host(990, 390, 690), "b": host(1100, 500, 800), "c": host(1200, 600, 900)}
+        inside = hosts_inside(pool, set("abc"), True, 1000)
+        assert inside == Inside(frozenset("abc"), frozenset("a"))
+
+    def test_stays_while_one_of_twenty_gives_evidence_but_no_longer_than_a_life(self) -> None:
+        pool = {f"h{n}": host(990, 390, 690) for n in range(19)}
+        pool["good"] = host(1500, 900)
+        inside = hosts_inside(pool, pool.keys(), True, 1000)
+        assert len(inside.unheard) == 19
+        pool["good"] = host(2000, 1400)
+        inside = hosts_inside(pool, pool.keys(), True, 1590)
+        assert inside == Inside(frozenset({"good"}))
+
+    def test_leaves_with_all_others_when_the_last_verdict_ends(self) -> None:
+        pool = {"a": host(990, 390, 690), "b": host(1000, 400, 700)}
+        assert hosts_inside(pool, set("ab"), True, 1000) == Inside()
+
+    def test_stays_until_it_was_asked_after_others_answered(self) -> None:
+        pool = {"a": host(990, 390, 690), "b": host(1590, 990), "c": host(1590, 990)}
+        inside = hosts_inside(pool, set("abc"), True, 1000)
+        assert inside == Inside(frozenset("abc"), frozenset("a"))
+
+    def test_is_not_let_in_again(self) -> None:
+        pool = {"a": host(990, 390, 690), "b": host(1100, 500, 800)}
+        assert hosts_inside(pool, set("b"), True, 1000) == Inside(frozenset("b"))
+
+
+class TestStandingWall:
+    def test_keeps_hosts_without_a_verdict_until_its_end(self) -> None:
+        pool = {"a": host(0, 500, stands=1001), "b": host(0, 500, stands=1001)}
+        assert hosts_inside(pool, set("ab"), True, 1000) == Inside(frozenset("ab"))
+        assert hosts_inside(pool, set("ab"), True, 1001) == Inside()
+
+    def test_keeps_none_that_others_were_attested_without(self) -> None:
+        pool = {"a": host(0, 500, 900, stands=1000), "b": host(1550, 950)}
+        assert hosts_inside(pool, set("ab"), True, 1000) == Inside(frozenset("b"))
+
+    def test_lets_nobody_in(self) -> None:
+        pool = {"a": host(0, 500, stands=1001)}
+        assert hosts_inside(pool, set(), True, 1000) == Inside()
 
 
 def carried_out(before: Group, step: Step) -> Group:

@@ -380,6 +380,8 @@ class TestOneAlone:
         for name in ("h2", "h3"):
             running.source.levels[f"{name}.lab"] = Level.UNTRUSTED
             running.service.attest_host(running.host(name).id)
+        until(lambda: running.told("guard release"))
+        running.knowledge.quarantine.decide(release=True)
         until(lambda: running.statuses()["h3"] == "maintenance", 5)
         running.source.levels["h3.lab"] = Level.TRUSTED
         running.service.attest_host(running.host("h3").id)

@@ -1,0 +1,147 @@
+# SPDX-FileCopyrightText: The ovirt_tcp_plugin developers
+# SPDX-License-Identifier: Apache-2.0
+"""The guards with the engine's inventory, and what is reported of them. No I/O."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterable, Mapping
+from typing import Any, Optional
+
+from ovirt_tcp_plugin.broker.state.guard import GuardRule, Guards, Trip
+from ovirt_tcp_plugin.broker.state.shared import SharedState
+from ovirt_tcp_plugin.placement.inventory import Notice, shortened
+from ovirt_tcp_plugin.placement.pools import Pool
+
+
+@dataclasses.dataclass(frozen=True)
+class SavedGuards:
+    """What a state file held of the guards, read as a whole."""
+
+    guards: Guards
+    known_good: set[str]
+
+
+class GuardWatch:
+    """Not thread-safe: the caller holds the lock of the broker's state.
+
+    Attributes:
+        guards: those of all pools.
+    """
+
+    def __init__(self, shared: SharedState, rule: GuardRule) -> None:
+        self._rule = rule
+        self._clock = shared.clock
+        self._inventory = shared.inventory
+        self._reporter = shared.reporter
+        # Ids of the hosts that attested well when they last did.
+        self._known_good: set[str] = set()
+        self.guards = Guards(rule)
+
+    def in_observation(self, cluster_id: str) -> bool:
+        """Return whether a pool keeps all its hosts for now, as a new one does."""
+        return cluster_id not in self.guards.established
+
+    def keep_present(self) -> set[str]:
+        """The engine's hosts were listed; return the held hosts that left their pools."""
+        present: dict[str, list[str]] = {}
+        for cluster_id, hosts in self._inventory.hosts_of.items():
+            present[cluster_id] = [host.id for host in hosts]
+        return self.guards.keep(present)
+
+    def trusted(self, host_id: str) -> None:
+        """A host attested well; `observe_trust` follows."""
+        self._known_good.add(host_id)
+        self.guards.recovered(host_id)
+
+    def observe_trust(self, host_ids: Iterable[str], now_ms: int) -> None:
+        """Hosts attested well: the observation of their pools may be over."""
+        cluster_ids = set(self._inventory.pools_of(host_ids)) - self.guards.established
+        for cluster_id in sorted(cluster_ids):
+            hosts = self._inventory.hosts_of[cluster_id]
+            well = sum(host.id in self._known_good for host in hosts)
+            if 2 * well < len(hosts):
+                continue
+            pool = self._inventory.pools.by_cluster[cluster_id]
+            self._note_end(pool, f"{well} of its {len(hosts)} hosts attested well")
+            trip = self.guards.establish(cluster_id, self._pool_sizes(), now_ms)
+            self._tell(trip, pool, now_ms)
+
+    def untrusted(self, host_id: str) -> None:
+        """A host was found untrusted."""
+        self._known_good.discard(host_id)
+
+    def leaves(self, host_id: str, pool: Pool, now_ms: int) -> None:
+        """An untrusted host would leave service."""
+        trip = self.guards.leaves(host_id, pool.cluster_id, self._pool_sizes(), now_ms)
+        self._tell(trip, pool, now_ms)
+
+    def release(self, cluster_ids: Iterable[str], who: str) -> set[str]:
+        """An administrator decided that hosts of these pools leave; return those that were held."""
+        for cluster_id in cluster_ids:
+            if self.in_observation(cluster_id):
+                self._note_end(self._inventory.pools.by_cluster[cluster_id], f"{who} decided so")
+                self.guards.established.add(cluster_id)
+        return self.guards.release(cluster_ids)
+
+    # The state file
+
+    def encode(self) -> dict[str, Any]:
+        """Return what a restart needs."""
+        return {"known_good": sorted(self._known_good), **self.guards.encode()}
+
+    def decode(self, encoded: Mapping[str, Any], same_boot: bool) -> SavedGuards:
+        """Return what `encode` gave, for `restore`. Arguments and errors are those of `Guards`."""
+        known_good = {str(host_id) for host_id in encoded["known_good"]}
+        guards = Guards(self._rule)
+        guards.restore(encoded, same_boot, self._clock.now_ms())
+        return SavedGuards(guards, known_good)
+
+    def restore(self, saved: SavedGuards) -> None:
+        """Take over what was saved."""
+        self.guards = saved.guards
+        self._known_good = saved.known_good
+
+    # Inside
+
+    def _pool_sizes(self) -> dict[str, int]:
+        """Return the number of hosts of each pool, by cluster id."""
+        hosts_of = self._inventory.hosts_of
+        pool_ids = self._inventory.pools.by_cluster
+        return {cluster_id: len(hosts_of.get(cluster_id, ())) for cluster_id in pool_ids}
+
+    def _note_end(self, pool: Pool, why: str) -> None:
+        text = f"The observation of pool {pool.name} is over: {why}."
+        self._reporter.note("observation_over", text)
+
+    def _tell(self, trip: Optional[Trip], pool: Pool, now_ms: int) -> None:
+        """Report what began to hold hosts."""
+        if trip is Trip.OBSERVATION:
+            self._tell_observation(pool)
+        elif trip is Trip.POOL:
+            host_ids = self.guards.of(pool.cluster_id).held
+            text = self._many(f"hosts of cluster {pool.name}", host_ids)
+            key = f"guard {pool.cluster_id} {now_ms}"
+            self._reporter.tell(Notice(key, "error", text, cluster_id=pool.cluster_id))
+        elif trip is Trip.SITE:
+            text = self._many("hosts of several clusters", self.guards.held())
+            self._reporter.tell(Notice(f"guard_site {now_ms}", "error", text))
+
+    def _tell_observation(self, pool: Pool) -> None:
+        name = pool.name
+        text = (
+            f"Hosts of cluster {name} are untrusted, and this pool is in observation: less than "
+            "half of its hosts attested well so far. Untrusted hosts get no VMs, but stay in "
+            "service until half of the hosts attest well, or an administrator decides: "
+            f"ovirt-tcp guard release --pool {name}, or reject."
+        )
+        key = f"observation {pool.cluster_id}"
+        self._reporter.tell(Notice(key, "error", text, cluster_id=pool.cluster_id))
+
+    def _many(self, subject: str, host_ids: Iterable[str]) -> str:
+        names = shortened(self._inventory.host_names(host_ids))
+        return (
+            f"Many {subject} turned untrusted at once: {names}. "
+            "They get no VMs, but stay in service until an administrator decides: "
+            "ovirt-tcp guard release, or reject."
+        )

@@ -1,0 +1,255 @@
+# SPDX-FileCopyrightText: The ovirt_tcp_plugin developers
+# SPDX-License-Identifier: Apache-2.0
+"""Mass failures: wrong reference values, a lost state file, many small pools.
+
+Who leaves service, and what is reported of it.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import random
+from collections.abc import Iterable
+
+import pytest
+
+from ovirt_tcp_plugin.broker.state.answer import Answer
+from ovirt_tcp_plugin.broker.state.broker_state import BrokerState
+from ovirt_tcp_plugin.broker.state.guard import GuardRule
+from ovirt_tcp_plugin.messages.result import Level
+from ovirt_tcp_plugin.placement.inventory import Cluster, Host, Listing, Policy, Unit
+from tests.broker.state.broker_state_test import LIFE, OPTIONS, World
+from tests.fake_clock import FakeClock
+
+
+def observations(world: World) -> list[str]:
+    return [text for text in world.told() if "is in observation" in text]
+
+
+def refused(world: World) -> set[str]:
+    """Return the hosts that the snapshot does not let a VM onto."""
+    (snapshot,) = world.knowledge.snapshots()
+    return {
+        host_id for host_id, verdict in snapshot.hosts.items() if verdict.level is not Level.TRUSTED
+    }
+
+
+class TestObservation:
+    def new_pool(self) -> World:
+        """Twenty hosts, and reference values that know one of them."""
+        world = World(hosts=20, vms=20)
+        world.attest(good=["h0"], bad=[f"h{n}" for n in range(1, 20)])
+        return world
+
+    def test_of_a_new_pool_keeps_hosts_that_no_reference_value_knows(self) -> None:
+        world = self.new_pool()
+        assert world.leaving() == set()
+        assert refused(world) == {f"h{n}" for n in range(1, 20)}
+        assert world.inside() == {"h0"}
+        (text,) = observations(world)
+        assert "ovirt-tcp guard release --pool Trusted, or reject" in text
+
+    def test_lasts_over_a_restart_of_the_broker_and_is_no_news_then(self) -> None:
+        world = self.new_pool()
+        world.told()
+        world.restart()
+        world.clock.pass_ms(LIFE)
+        world.attest(good=["h0"], bad=[f"h{n}" for n in range(1, 20)])
+        assert world.leaving() == set()
+        assert observations(world) == []
+
+    def test_ends_when_an_administrator_releases_the_pool(self) -> None:
+        world = self.new_pool()
+        released = world.knowledge.quarantine.decide(release=True, pool="Trusted")
+        assert len(released) == 19
+        assert world.leaving() == {f"h{n}" for n in range(1, 20)}
+        assert world.knowledge.pool_states()[0].observation is False
+
+    def test_goes_on_when_he_leaves_the_hosts_in_service(self) -> None:
+        world = self.new_pool()
+        world.knowledge.quarantine.decide(release=False)
+        assert world.leaving() == set()
+        assert world.knowledge.pool_states()[0].observation is True
+
+    def test_ends_when_half_of_the_hosts_attested_well(self) -> None:
+        world = World(hosts=20)
+        world.attest(good=[f"h{n}" for n in range(9)], bad=["h19"])
+        assert world.leaving() == set()
+        world.attest(good=["h9"])
+        assert world.leaving() == {"h19"}
+
+    def test_has_the_guard_hold_what_is_too_much_at_its_end(self) -> None:
+        world = World(hosts=20)
+        bad = [f"h{n}" for n in range(10, 20)]
+        world.attest(bad=bad)
+        world.attest(good=[f"h{n}" for n in range(10)])
+        assert world.leaving() == set()
+        assert world.knowledge.pool_states()[0].guard_tripped is True
+        assert any("Many hosts of cluster Trusted" in text for text in world.told())
+
+    def test_is_not_noticed_where_all_but_one_answer_well(self) -> None:
+        world = World(hosts=10)
+        world.attest(bad=["h0"], good=[f"h{n}" for n in range(1, 10)])
+        assert observations(world) == []
+        assert world.leaving() == {"h0"}
+
+    def test_begins_again_where_the_state_file_is_lost(self) -> None:
+        world = World(hosts=10)
+        world.attest(good=world.ids())
+        world.knowledge = BrokerState(world.options, world.clock, random.random)
+        world.look()
+        for host_id in world.ids():
+            world.clock.pass_ms(10_000)
+            world.attest(bad=[host_id])
+            assert world.leaving() == set()
+        assert refused(world) == set(world.ids())
+        assert len(observations(world)) == 1
+
+    def test_begins_with_a_state_file_of_an_older_release(self) -> None:
+        world = World(hosts=10)
+        world.attest(good=world.ids())
+        saved = world.knowledge.encode()
+        for member in ("established_pools", "guard_of_site"):
+            del saved[member]
+        world.knowledge = BrokerState(world.options, world.clock, random.random)
+        world.knowledge.restore(saved)
+        world.look()
+        world.attest(bad=["h0"])
+        assert world.leaving() == set()
+        world.clock.pass_ms(1000)
+        world.attest(good=["h1"])
+        assert world.leaving() == {"h0"}
+
+    def test_begins_again_where_a_pool_ended(self) -> None:
+        world = World(hosts=10)
+        world.attest(good=world.ids())
+        world.attest(bad=["h0"])
+        assert world.leaving() == {"h0"}
+        world.knowledge.quarantine.pool_gone("pool")
+        assert world.leaving() == set()
+        world.attest(bad=["h0"])
+        assert world.leaving() == set()
+        assert len(observations(world)) == 1
+
+    def test_is_the_rule_though_an_older_release_meant_to_take_hosts_out(self) -> None:
+        world = World(hosts=10)
+        world.attest(good=world.ids())
+        world.attest(bad=["h0"])
+        saved = world.knowledge.encode()
+        del saved["established_pools"]
+        world.knowledge = BrokerState(world.options, world.clock, random.random)
+        world.knowledge.restore(saved)
+        world.look()
+        world.attest(bad=["h0"], good=["h1"])
+        assert world.leaving() == {"h0"}
+        world.knowledge.quarantine.pool_gone("pool")
+        assert world.leaving() == set()
+
+
+class Site:
+    """Many pools, and a broker's knowledge of them."""
+
+    def __init__(self, pools: int, hosts: int) -> None:
+        self.clock = FakeClock()
+        policy = Policy("policy", "trusted", filter_ids=frozenset({"unit"}))
+        clusters: list[Cluster] = []
+        self.hosts: list[Host] = []
+        for pool in range(pools):
+            clusters.append(Cluster(f"c{pool}", f"Pool {pool}", "policy"))
+            for n in range(hosts):
+                name = f"c{pool}h{n}"
+                self.hosts.append(Host(name, name, f"{name}.lab", f"c{pool}", "up"))
+        units = (Unit("unit", "TrustedHosts"),)
+        self.listing = Listing(tuple(clusters), (policy,), units, tuple(self.hosts), ())
+        self.begin()
+        self.out: set[str] = set()
+
+    def ids(self) -> list[str]:
+        return [host.id for host in self.hosts]
+
+    def attest(self, level: Level, host_ids: Iterable[str]) -> None:
+        now_ms = self.clock.ms
+        answers = {host_id: Answer(level, now_ms, 0, LIFE, True) for host_id in host_ids}
+        self.knowledge.questions.record(answers)
+
+    def restart(self, same_boot: bool) -> None:
+        """Restart the broker: only what it saved is left."""
+        saved = json.loads(json.dumps(self.knowledge.encode()))
+        if not same_boot:
+            self.clock.boot_id = f"{saved['boot_id']}0"
+        self.begin()
+        self.knowledge.restore(saved)
+        self.knowledge.observe_hosts(self.hosts)
+
+    def begin(self) -> None:
+        """A broker that knows nothing looks at the engine."""
+        self.knowledge = BrokerState(OPTIONS, self.clock, random.random)
+        self.knowledge.observe_listing(self.listing, 0)
+        self.knowledge.observe_hosts(self.hosts)
+
+    def enforce(self) -> None:
+        """Carry out what quarantine plans."""
+        for host_id, _ in self.knowledge.quarantine.to_deactivate():
+            self.knowledge.quarantine.deactivated(host_id)
+            self.out.add(host_id)
+
+
+def test_a_held_host_that_moves_is_judged_by_the_guard_of_its_new_pool() -> None:
+    site = Site(pools=2, hosts=10)
+    site.attest(Level.TRUSTED, site.ids())
+    moving = [f"c0h{n}" for n in range(3)]
+    site.attest(Level.UNTRUSTED, moving)
+    site.enforce()
+    assert site.out == set()
+    site.hosts = [
+        dataclasses.replace(host, cluster_id="c1") if host.id in moving else host
+        for host in site.hosts
+    ]
+    site.knowledge.observe_hosts(site.hosts)
+    site.clock.pass_ms(1000)
+    site.attest(Level.UNTRUSTED, moving)
+    site.enforce()
+    assert site.out == set()
+
+
+class TestSite:
+    @pytest.mark.parametrize("pace_ms", [0, 5_000])
+    def test_wrong_values_take_out_two_hosts_of_ten_small_pools(self, pace_ms: int) -> None:
+        """Each host is attested again at its own time, as in real life."""
+        site = Site(pools=10, hosts=3)
+        site.attest(Level.TRUSTED, site.ids())
+        order = site.ids()
+        random.Random(1).shuffle(order)
+        for host_id in order:
+            site.clock.pass_ms(pace_ms)
+            site.attest(Level.UNTRUSTED, [host_id])
+            site.enforce()
+        assert len(site.out) <= 2
+        texts = [notice.text for notice in site.knowledge.outbox.take() if notice.event]
+        assert any("Many hosts" in text and "guard release" in text for text in texts)
+
+    def test_random_mass_failures_take_out_no_more_than_the_limits(self) -> None:
+        """Hosts fail at their own times, the broker restarts, and nobody decides anything."""
+        for seed in range(60):
+            dice = random.Random(seed)
+            pools = dice.randint(1, 8)
+            hosts = dice.randint(1, 12)
+            site = Site(pools, hosts)
+            if dice.random() < 0.7:
+                site.attest(Level.TRUSTED, site.ids())
+            bad = dice.sample(site.ids(), dice.randint(0, len(site.ids())))
+            for _ in range(60):
+                site.clock.pass_ms(dice.randint(0, 10_000))
+                host_id = dice.choice(site.ids())
+                level = Level.UNTRUSTED if host_id in bad else Level.TRUSTED
+                site.attest(level, [host_id])
+                if dice.random() < 0.1:
+                    site.restart(same_boot=dice.random() < 0.5)
+                site.enforce()
+            rule = GuardRule()
+            for pool in range(pools):
+                gone = {host_id for host_id in site.out if host_id.startswith(f"c{pool}h")}
+                assert len(gone) <= rule.pool_limit(hosts), seed
+            assert len(site.out) <= rule.site_limit(hosts), seed
+            assert site.out <= set(bad), seed
