@@ -98,17 +98,7 @@ def run(config_dir: Path) -> None:
     client = VerifierClient(settings.verifier.urls, settings.verifier.ca_file, state.client_file)
     with host_tpm.connect(settings.tpm) as tpm:
         ak = tpm.kept_key(state)
-        agent = Agent(
-            host_name=settings.host.known_as,
-            state=state,
-            tpm=tpm,
-            ak=ak,
-            client=client,
-            sources=settings.boot.sources,
-            hook_files=HookFiles(settings.hooks.directory),
-            retry_most_s=settings.verifier.retry_most,
-            stop_flag=StopFlag(),
-        )
+        agent = _wire(settings, state, client, tpm, ak)
         _handle_signals(agent)
         name = settings.host.known_as
         log.info("running host=%s tpm=%s server=%s", name, settings.tpm.device, client.current)
@@ -119,6 +109,26 @@ def run(config_dir: Path) -> None:
                 ak.unload()
             client.close()
             log.info("stopped")
+
+
+def _wire(
+    settings: AgentSettings,
+    state: AgentState,
+    client: VerifierClient,
+    tpm: host_tpm.HostTpm,
+    ak: measure.QuotingKey,
+) -> Agent:
+    return Agent(
+        host_name=settings.host.known_as,
+        state=state,
+        tpm=tpm,
+        ak=ak,
+        client=client,
+        sources=settings.boot.sources,
+        hook_files=HookFiles(settings.hooks.directory),
+        retry_most_s=settings.verifier.retry_most,
+        stop_flag=StopFlag(),
+    )
 
 
 def _handle_signals(agent: Agent) -> None:

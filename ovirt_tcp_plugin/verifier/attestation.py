@@ -14,7 +14,7 @@ import dataclasses
 import functools
 import logging
 import secrets
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Optional
 
 from sqlalchemy.engine import Connection
@@ -160,10 +160,7 @@ class Attestation:
         deadline_ms = self._clock.now_ms() + wait_ms
         keys = list(dict.fromkeys(key_of(name) for name in names))
         last = await self._last([key for key in keys if is_host_name(key)])
-        stale = []
-        for key, result in last.items():
-            if not self._will_do(key, result, max_age_ms):
-                stale.append(key)
+        stale = self._stale(last, max_age_ms)
         silent: Collection[str] = ()
         if stale:
             silent = await self._refresh(stale, last, deadline_ms)
@@ -241,6 +238,14 @@ class Attestation:
         work = functools.partial(_results_of, names=names)
         last, version = await self._database.read(work)
         return await self._reference_values.reappraise(last, version)
+
+    def _stale(self, last: Mapping[str, StoredResult], max_age_ms: Optional[int]) -> list[str]:
+        """Return the hosts that have to be asked again."""
+        stale = []
+        for name, result in last.items():
+            if not self._will_do(name, result, max_age_ms):
+                stale.append(name)
+        return stale
 
     async def _refresh(
         self, names: Sequence[str], last: dict[str, StoredResult], deadline_ms: int
