@@ -66,7 +66,8 @@ class TestSilence:
     def test_an_engine_without_the_option_is_said(
         self, installation: Installation, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        routes = [one for one in installation.site.engine.rest._routes if one[1] != "options/{}"]
+        every_route = installation.site.engine.rest._routes
+        routes = [route for route in every_route if route.path != "options/{}"]
         monkeypatch.setattr(installation.site.engine.rest, "_routes", routes)
         assert [
             one["check"] for one in installation.look().found if one["state"] == "not checked"

@@ -15,7 +15,7 @@ from ovirt_tcp_plugin.broker.engine_access import engine_access
 from ovirt_tcp_plugin.engine.client import Engine
 from ovirt_tcp_plugin.lab.engine import faults, model
 from ovirt_tcp_plugin.lab.engine.faults import AnswerFault
-from ovirt_tcp_plugin.lab.engine.rest.affinity import AffinityPaths
+from ovirt_tcp_plugin.lab.engine.rest.affinity import AffinityGroupPaths
 from ovirt_tcp_plugin.messages.result import Level
 from ovirt_tcp_plugin.placement.inventory import WALL_DESCRIPTION, wall_name
 from tests.broker.site import EVERYBODY, Site, until
@@ -431,13 +431,13 @@ def test_of_two_walls_of_a_cluster_one_stays(running: Site) -> None:
 def test_a_wall_that_the_engine_makes_without_its_rules_is_not_taken_for_one(
     running: Site, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    edit = AffinityPaths._edit
+    edit = AffinityGroupPaths._edit
 
-    def weakened(paths: AffinityPaths, group: model.AffinityGroup, given: Any) -> None:
+    def weakened(paths: AffinityGroupPaths, group: model.AffinityGroup, given: Any) -> None:
         edit(paths, group, given)
         group.hosts_rule = model.Rule(enabled=True, enforcing=False, positive=True)
 
-    monkeypatch.setattr(AffinityPaths, "_edit", weakened)
+    monkeypatch.setattr(AffinityGroupPaths, "_edit", weakened)
     running.engine.model.groups.clear()
     until(lambda: running.told("It is not put right"))
     assert not running.told("It is put right")
