@@ -101,11 +101,9 @@ class LabSite:
 
     def enrolment_tokens(self) -> dict[str, str]:
         """Return a token for each host. Raises Unavailable: a command fails."""
-        with concurrent.futures.ThreadPoolExecutor(max_workers=2) as pool:
-            return dict(zip(self.names, pool.map(self._enrolment_token, self.names)))
-
-    def _enrolment_token(self, name: str) -> str:
-        return self.run_verifier("token", "enrol", self.hosts[name].name).strip()
+        commands = [("token", "enrol", self.hosts[name].name) for name in self.names]
+        tokens = [output.strip() for output in self._run_verifier_commands(commands)]
+        return dict(zip(self.names, tokens))
 
     def enrol(self, name: str, token: str) -> None:
         """Enrol a host, start its agent, and have its VDSM ask the gate."""
@@ -122,9 +120,15 @@ class LabSite:
         self.run_verifier("init", "--name", "127.0.0.1")
         keys = self.directory / "verdict-keys"
         keys.mkdir()
-        self.run_verifier("verdict-key", "export", str(keys))
-        self._write("viewer.token", self.run_verifier("token", "add", "--role", "viewer"))
-        self._write("policy.token", self.run_verifier("token", "add", "--role", "policy"))
+        _, viewer_token, policy_token = self._run_verifier_commands(
+            [
+                ("verdict-key", "export", str(keys)),
+                ("token", "add", "--role", "viewer"),
+                ("token", "add", "--role", "policy"),
+            ]
+        )
+        self._write("viewer.token", viewer_token)
+        self._write("policy.token", policy_token)
         self._configure("cli", self._cli_options())
 
     def _verifier_options(self) -> Options:
@@ -161,6 +165,11 @@ class LabSite:
     def run_verifier(self, *arguments: str) -> str:
         """Return what a command of `ovirt-tcp-verifier` prints. Raises Unavailable: it fails."""
         return self._run("verifier", *arguments)
+
+    def _run_verifier_commands(self, commands: Sequence[Sequence[str]]) -> list[str]:
+        """Return what several commands print, which run two at a time. Raises Unavailable."""
+        with concurrent.futures.ThreadPoolExecutor(max_workers=2) as pool:
+            return list(pool.map(lambda command: self.run_verifier(*command), commands))
 
     def _run(self, role: str, *arguments: str) -> str:
         command = [*_PYTHON, f"ovirt_tcp_plugin.{role}.main", "--config-dir", str(self.config)]
