@@ -160,7 +160,7 @@ class Service:
         if vm:
             self.run_hook(self._vms.by_hand(name, vm, self._state.listing()))
         else:
-            self.run_hook(HookEvent(name, self._state.host_id(host) if host else ""))
+            self.run_hook(HookEvent(name, self._state.questions.host_id(host) if host else ""))
 
     def warn(self, event: HookEvent) -> None:
         """Write a warning event of the VM's fault, if it has one."""

@@ -12,7 +12,6 @@ import threading
 from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any, Optional
 
-from ovirt_tcp_plugin import errors
 from ovirt_tcp_plugin.broker.settings import GuardOptions, Settings, VerdictOptions
 from ovirt_tcp_plugin.broker.state import pool_watch, readout
 from ovirt_tcp_plugin.broker.state.clock import Clock
@@ -273,14 +272,6 @@ class BrokerState:
             return readout.explanation(
                 self._inventory, self._verdicts, self._quarantine, vm, host, now_ms
             )
-
-    def host_id(self, host: str) -> str:
-        """Return the id of a pool's host by its name or id. Raises NotFound."""
-        with self._lock:
-            known = self._inventory.find_host(host)
-            if known is None or self._inventory.pool_of(known.id) is None:
-                raise errors.NotFound("host of a trusted pool", host)
-            return known.id
 
     def host_states(self) -> list[HostState]:
         """Return every pool host as it is now, by name."""

@@ -7,6 +7,7 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Iterable, Mapping
 from typing import Optional
 
+from ovirt_tcp_plugin import errors
 from ovirt_tcp_plugin.broker.state.answer import Answer
 from ovirt_tcp_plugin.broker.state.quarantine_controller import QuarantineController
 from ovirt_tcp_plugin.broker.state.shared import SharedState
@@ -101,6 +102,14 @@ class Questions:
         """Have this host asked as soon as possible."""
         with self._lock:
             self._verdicts.ask_soon([host_id], self._shared.clock.now_ms())
+
+    def host_id(self, host: str) -> str:
+        """Return the id of a pool's host by its name or id. Raises NotFound."""
+        with self._lock:
+            known = self._inventory.find_host(host)
+            if known is None or self._inventory.pool_of(known.id) is None:
+                raise errors.NotFound("host of a trusted pool", host)
+            return known.id
 
     def name(self, host_id: str) -> Optional[str]:
         """Return the host's name at the attestation server."""

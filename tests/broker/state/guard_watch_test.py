@@ -185,7 +185,7 @@ class Site:
     def begin(self) -> None:
         """A broker that knows nothing looks at the engine."""
         self.knowledge = BrokerState(OPTIONS, self.clock, random.random)
-        self.knowledge.observe_listing(self.listing, 0)
+        self.knowledge.observe_listing(self.listing, self.knowledge.begin_listing())
         self.knowledge.observe_hosts(self.hosts)
 
     def enforce(self) -> None:

@@ -23,7 +23,7 @@ UPGRADE = Policy(CLUSTER_MAINTENANCE, "cluster_maintenance")
 @pytest.fixture
 def world() -> World:
     """A pool whose policy somebody changed by hand, with one host in quarantine."""
-    made = World()
+    made = World(hosts=6)
     made.attest(good=made.ids())
     made.build()
     made.attest(bad=["h1"])
@@ -66,7 +66,7 @@ def settle(world: World) -> str:
 class TestStanding:
     def test_under_another_policy_a_pool_is_protected_as_before(self, world: World) -> None:
         world.attest(good=["h0", "h2"], bad=["h3"])
-        assert world.inside() == {"h0", "h2"}
+        assert world.inside() == {"h0", "h2", "h4", "h5"}
         assert world.leaving() == {"h3"}
         assert [snapshot.pool_id for snapshot in world.knowledge.snapshots()] == [POOL]
         assert world.knowledge.pool_ends.walls() == []
@@ -74,8 +74,9 @@ class TestStanding:
     def test_with_the_state_lost_as_well_it_is(self, world: World) -> None:
         world.knowledge = BrokerState(world.options, world.clock, random.random)
         world.look()
-        world.attest(good=["h0", "h2"], bad=["h3"])
-        assert world.inside() == {"h0", "h2"}
+        world.attest(good=["h0", "h2", "h4"])
+        world.attest(bad=["h3"])
+        assert world.inside() == {"h0", "h2", "h4"}
         assert world.leaving() == {"h3"}
         assert not world.knowledge.quarantine.to_activate()
 

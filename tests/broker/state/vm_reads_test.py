@@ -293,7 +293,7 @@ class TestHosts:
         world.attest(good=world.ids())
         world.knowledge.observe_hosts(world.hosts[1:], complete=False)
         assert world.inside() == {"h1", "h2", "h3"}
-        assert world.knowledge.host_id("host-0") == "h0"
+        assert world.knowledge.questions.host_id("host-0") == "h0"
 
     def test_a_wall_that_cannot_be_listed_is_taken_to_be_as_it_was(self, world: VmWorld) -> None:
         world.attest(good=world.ids())

@@ -156,6 +156,7 @@ class TestEvents:
         self.writer.step()
 
     def test_one_that_the_engine_cannot_take_is_written_later_under_its_number(self) -> None:
+        self.world.attest(good=self.world.ids())
         self.engine.away = True
         self.world.attest(bad=["h0"])
         with pytest.raises(errors.Unavailable):
