@@ -135,11 +135,6 @@ class VmReads:
         with self._lock:
             return frozenset(self._awaited)
 
-    def unread(self) -> frozenset[str]:
-        """Return the ids of the VMs that the engine failed to show, again and again."""
-        with self._lock:
-            return frozenset(self._reported)
-
     # Listings
 
     def begin_listing(self) -> int:
@@ -167,6 +162,10 @@ class VmReads:
         for vm_id in listing.unreadable_vms:
             if vm_id not in self._awaited:
                 self._await(vm_id)
+        for vm_id in self._awaited:
+            listed = vms.by_id.get(vm_id)
+            if listed is not None and not listed.marked:
+                vms.put(dataclasses.replace(listed, marked=True))
         self._keep_missing(listing, vms)
 
     # Inside
@@ -189,9 +188,6 @@ class VmReads:
         known = self._inventory.vms.by_id
         missing = [vm_id for vm_id in known if vm_id not in vms.by_id]
         for vm_id in missing:
-            news = self._news.get(vm_id)
-            if news is not None and news[1] is None:
-                continue
             awaited = self._awaited.get(vm_id)
             if awaited is not None and awaited.missing and listing.is_complete:
                 self._forget(vm_id)
