@@ -10,7 +10,7 @@ from typing import Optional
 import pytest
 
 from ovirt_tcp_plugin.broker.state.retries import FAILURES_REPORTED
-from ovirt_tcp_plugin.broker.state.vm_reads import VmRequest
+from ovirt_tcp_plugin.broker.state.vm_reads import AGAIN_MS, VmRequest
 from ovirt_tcp_plugin.placement.inventory import Cluster, Group, Listing, Vm
 from tests.broker.state.broker_state_test import POOL, World
 
@@ -115,6 +115,30 @@ class TestEvents:
         assert world.mark("v0") is True
         world.reads.gone(request)
         assert world.mark("v0") is True
+
+    def test_a_vm_is_read_once_more_since_its_event_may_have_come_too_early(
+        self, world: VmWorld
+    ) -> None:
+        world.reads.changed("v0")
+        world.reads.changed("new")
+        world.read_all()
+        assert world.reads.begin() is None
+        world.vms[0] = dataclasses.replace(world.vms[0], marked=True)
+        world.vms.append(Vm("new", "new", POOL, marked=True))
+        world.clock.pass_ms(AGAIN_MS)
+        world.read_all()
+        assert world.mark("v0") is True
+        assert world.mark("new") is True
+        world.clock.pass_ms(AGAIN_MS)
+        assert world.reads.begin() is None
+
+    def test_an_event_meanwhile_has_it_read_at_once(self, world: VmWorld) -> None:
+        world.reads.changed("v0")
+        world.read_all()
+        world.clock.pass_ms(AGAIN_MS)
+        world.reads.changed("v0")
+        world.read_all()
+        assert world.reads.waiting() == frozenset()
 
     def test_a_vm_is_read_by_one_thread_at_a_time(self, world: VmWorld) -> None:
         world.reads.changed("v0")
