@@ -204,8 +204,7 @@ class Listing:
     # Of so many VMs and hosts not even the ids could be read.
     nameless_vms: int = 0
     nameless_hosts: int = 0
-    # Ids of the hosts and clusters whose state, or whose walls, could not be read.
-    unreadable_hosts: frozenset[str] = frozenset()
+    # Ids of the clusters whose walls could not be read.
     unreadable_walls: frozenset[str] = frozenset()
 
     @property

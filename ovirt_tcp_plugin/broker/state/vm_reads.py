@@ -17,6 +17,9 @@ from ovirt_tcp_plugin.broker.state.retries import FAILURES_REPORTED, Retries
 from ovirt_tcp_plugin.broker.state.shared import SharedState
 from ovirt_tcp_plugin.placement.inventory import Listing, Notice, Vm
 
+# An event comes in a transaction of its own, perhaps before the change (`AuditLogDirector`).
+AGAIN_MS = 1_000
+
 
 @dataclasses.dataclass(frozen=True)
 class VmRequest:
@@ -38,12 +41,14 @@ class _Awaited:
         number: of the latest news of it.
         missing: a listing did not show it, which alone proves nothing.
         in_flight: it is being read, as it was at news `asked_number` or later.
+        again: it was read once since the last event.
     """
 
     number: int
     missing: bool = False
     in_flight: bool = False
     asked_number: int = 0
+    again: bool = False
 
 
 class VmReads:
@@ -61,6 +66,8 @@ class VmReads:
         # Numbers news of VMs and listings in their order.
         self._last_number = 0
         self._awaited: dict[str, _Awaited] = {}
+        # When VMs that were read are read once more.
+        self._again_ms: dict[str, int] = {}
         self._retries = Retries()
         # What became known of single VMs, with its number; None for those that are gone.
         self._news: dict[str, tuple[int, Optional[Vm]]] = {}
@@ -71,6 +78,7 @@ class VmReads:
         """An event says that a VM is new or changed: it counts as marked until it is read."""
         with self._lock:
             self._await(vm_id)
+            self._awaited[vm_id].again = False
             vm = self._inventory.vms.by_id.get(vm_id)
             if vm is not None and not vm.marked:
                 self._see(vm_id, dataclasses.replace(vm, marked=True))
@@ -83,6 +91,7 @@ class VmReads:
         """
         with self._lock:
             now_ms = self._shared.clock.now_ms()
+            self._await_again(now_ms)
             for vm_id, awaited in self._awaited.items():
                 if awaited.in_flight or (self._retries.number(vm_id) > 0) is not failing:
                     continue
@@ -99,7 +108,7 @@ class VmReads:
             if awaited is None:
                 return
             if awaited.number == request.number:
-                self._forget(vm.id)
+                self._settle_answer(request.vm_id, awaited)
                 self._see(vm.id, vm)
             else:
                 # It changed again after this was asked for.
@@ -110,7 +119,7 @@ class VmReads:
         with self._lock:
             awaited = self._take_answer(request)
             if awaited is not None and awaited.number == request.number:
-                self._forget(request.vm_id)
+                self._settle_answer(request.vm_id, awaited)
                 self._see(request.vm_id, None)
 
     def unreadable(self, request: VmRequest, reason: str, answers: bool) -> None:
@@ -134,11 +143,6 @@ class VmReads:
         """Return the ids of the VMs that are still to be read."""
         with self._lock:
             return frozenset(self._awaited)
-
-    def unread(self) -> frozenset[str]:
-        """Return the ids of the VMs that the engine failed to show, again and again."""
-        with self._lock:
-            return frozenset(self._reported)
 
     # Listings
 
@@ -167,6 +171,10 @@ class VmReads:
         for vm_id in listing.unreadable_vms:
             if vm_id not in self._awaited:
                 self._await(vm_id)
+        for vm_id in self._awaited:
+            listed = vms.by_id.get(vm_id)
+            if listed is not None and not listed.marked:
+                vms.put(dataclasses.replace(listed, marked=True))
         self._keep_missing(listing, vms)
 
     # Inside
@@ -189,9 +197,6 @@ class VmReads:
         known = self._inventory.vms.by_id
         missing = [vm_id for vm_id in known if vm_id not in vms.by_id]
         for vm_id in missing:
-            news = self._news.get(vm_id)
-            if news is not None and news[1] is None:
-                continue
             awaited = self._awaited.get(vm_id)
             if awaited is not None and awaited.missing and listing.is_complete:
                 self._forget(vm_id)
@@ -222,6 +227,20 @@ class VmReads:
         self._retries.succeeded(request.vm_id)
         self._reported.discard(request.vm_id)
         return awaited
+
+    def _settle_answer(self, vm_id: str, awaited: _Awaited) -> None:
+        """Forget that a VM is to be read, but for once more: its event may have come too early."""
+        self._forget(vm_id)
+        if not awaited.again:
+            self._again_ms[vm_id] = self._shared.clock.now_ms() + AGAIN_MS
+
+    def _await_again(self, now_ms: int) -> None:
+        due = [vm_id for vm_id, again_ms in self._again_ms.items() if now_ms >= again_ms]
+        for vm_id in due:
+            del self._again_ms[vm_id]
+            if vm_id not in self._awaited:
+                self._await(vm_id)
+                self._awaited[vm_id].again = True
 
     def _forget(self, vm_id: str) -> None:
         self._awaited.pop(vm_id, None)

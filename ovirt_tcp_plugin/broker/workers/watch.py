@@ -39,6 +39,8 @@ EVENT_OVERLAP = 50
 # there: this pause, two calls, the pause of the snapshots' thread, and the writing of one.
 LONGEST_PAUSE_S = 0.6
 
+# After an event that says that a host left Up: it may be there before lists show the change.
+URGENT_POLLS = 2
 # Hosts that could not be listed are tried again so soon.
 RETRY_MS = 1_000
 # Events that cannot be read so often, while hosts can be, are passed over.
@@ -100,6 +102,7 @@ class WatchWorker:
         self._group_edits = GroupEdits(engine, clock)
         self._starts = EngineStarts(clock, state_file.engine_started_ms)
         self._next_poll_ms = 0
+        self._urgent_polls = 0
         # How often events could not be read in a row, though hosts could.
         self._event_faults = 0
         # Events up to that id are never asked for.
@@ -119,7 +122,8 @@ class WatchWorker:
         if self._filter_reports.is_due():
             self._watch_filter()
         host_fault: Optional[errors.Error] = None
-        if self._clock.now_ms() >= self._next_poll_ms:
+        if self._urgent_polls or self._clock.now_ms() >= self._next_poll_ms:
+            self._urgent_polls = max(self._urgent_polls - 1, 0)
             host_fault = _fault_of(self._poll_hosts)
             pause_ms = self._poll_ms if host_fault is None else min(self._poll_ms, RETRY_MS)
             self._next_poll_ms = self._clock.now_ms() + pause_ms
@@ -177,7 +181,7 @@ class WatchWorker:
         if event.host_id and self._ends_verdict(event):
             self._state.host_restarted(event.host_id)
             # It may attest well before it is seen to be away.
-            self._next_poll_ms = 0
+            self._urgent_polls = URGENT_POLLS
         self._reactions.take_vm_event(event)
         self._group_edits.take_event(event)
         if event.code in events.VM_CHANGED and event.vm_id:

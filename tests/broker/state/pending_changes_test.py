@@ -57,3 +57,12 @@ def test_plans_that_were_begun_are_due_again_after_the_next_change(changes: Pend
     assert (changes.are_plans_due(), changes.is_trust_lost()) == (False, False)
     changes.request_plans()
     assert (changes.are_plans_due(), changes.is_trust_lost()) == (True, False)
+
+
+def test_a_vm_that_needs_trust_now_makes_its_snapshot_urgent(changes: PendingChanges) -> None:
+    changes.touch(pools=["p1"], too_free=True)
+    assert changes.old_snapshots() == ({"p1"}, NOTHING)
+    assert changes.urgent_snapshots() == {"p1"}
+    assert not changes.is_trust_lost()
+    changes.written(["p1"])
+    assert changes.urgent_snapshots() == NOTHING

@@ -10,7 +10,7 @@ from typing import Optional
 import pytest
 
 from ovirt_tcp_plugin.broker.state.retries import FAILURES_REPORTED
-from ovirt_tcp_plugin.broker.state.vm_reads import VmRequest
+from ovirt_tcp_plugin.broker.state.vm_reads import AGAIN_MS, VmRequest
 from ovirt_tcp_plugin.placement.inventory import Cluster, Group, Listing, Vm
 from tests.broker.state.broker_state_test import POOL, World
 
@@ -116,6 +116,30 @@ class TestEvents:
         world.reads.gone(request)
         assert world.mark("v0") is True
 
+    def test_a_vm_is_read_once_more_since_its_event_may_have_come_too_early(
+        self, world: VmWorld
+    ) -> None:
+        world.reads.changed("v0")
+        world.reads.changed("new")
+        world.read_all()
+        assert world.reads.begin() is None
+        world.vms[0] = dataclasses.replace(world.vms[0], marked=True)
+        world.vms.append(Vm("new", "new", POOL, marked=True))
+        world.clock.pass_ms(AGAIN_MS)
+        world.read_all()
+        assert world.mark("v0") is True
+        assert world.mark("new") is True
+        world.clock.pass_ms(AGAIN_MS)
+        assert world.reads.begin() is None
+
+    def test_an_event_meanwhile_has_it_read_at_once(self, world: VmWorld) -> None:
+        world.reads.changed("v0")
+        world.read_all()
+        world.clock.pass_ms(AGAIN_MS)
+        world.reads.changed("v0")
+        world.read_all()
+        assert world.reads.waiting() == frozenset()
+
     def test_a_vm_is_read_by_one_thread_at_a_time(self, world: VmWorld) -> None:
         world.reads.changed("v0")
         world.request()
@@ -161,6 +185,23 @@ class TestOlderListing:
         world.end_listing(listing)
         assert world.mark("v0") is True
         assert world.reads.waiting() == {"v0"}
+
+    def test_nor_one_that_was_marked_before_and_changed_twice(self, world: VmWorld) -> None:
+        world.change("v0", marked=True)
+        world.read_all()
+        world.look()
+        world.vms[0] = dataclasses.replace(world.vms[0], marked=False)
+        listing = world.begin_listing()
+        world.change("v0", marked=True)
+        world.end_listing(listing)
+        assert world.mark("v0") is True
+
+    def test_nor_a_new_one(self, world: VmWorld) -> None:
+        world.vms.append(Vm("new", "new", POOL))
+        listing = world.begin_listing()
+        world.change("new", marked=True)
+        world.end_listing(listing)
+        assert world.mark("new") is True
 
     def test_it_brings_no_vm_back_that_is_gone(self, world: VmWorld) -> None:
         listing = world.begin_listing()
@@ -241,10 +282,11 @@ class TestUnreadable:
         self, world: VmWorld
     ) -> None:
         world.vms[0] = dataclasses.replace(world.vms[0], marked=True, next_run=True)
-        listing = dataclasses.replace(world.begin_listing(), unreadable_vms=frozenset({"v0"}))
-        world.end_listing(listing)
-        assert world.mark("v0") is True
-        assert world.reads.waiting() == {"v0"}
+        for _ in range(2):
+            listing = dataclasses.replace(world.begin_listing(), unreadable_vms=frozenset({"v0"}))
+            world.end_listing(listing)
+            assert world.mark("v0") is True
+            assert world.reads.waiting() == {"v0"}
 
     def test_one_that_cannot_be_read_is_told_once_and_others_are_read(self, world: VmWorld) -> None:
         world.reads.changed("v0")
@@ -259,6 +301,22 @@ class TestUnreadable:
         assert world.mark("v1") is False
         assert len([text for text in world.told() if "cannot be read" in text]) == 1
 
+    def test_it_is_tried_again_after_a_pause_only(self, world: VmWorld) -> None:
+        world.reads.changed("v0")
+        world.reads.unreadable(world.request(), "the engine fails", answers=True)
+        assert world.reads.begin() is None
+        assert world.reads.begin(failing=True) is None
+        world.clock.pass_ms(60_000)
+        world.answer(world.request(failing=True))
+        assert world.reads.waiting() == frozenset()
+
+    def test_a_fault_of_a_question_that_nobody_waits_for_is_none(self, world: VmWorld) -> None:
+        world.reads.changed("v0")
+        request = world.request()
+        world.look()
+        world.reads.unreadable(request, "the engine fails", answers=True)
+        assert world.reads.waiting() == frozenset()
+
     def test_an_engine_that_is_away_is_no_fault_of_the_vm(self, world: VmWorld) -> None:
         world.reads.changed("v0")
         for number in range(2 * FAILURES_REPORTED):
@@ -270,6 +328,39 @@ class TestUnreadable:
 
 
 class TestHosts:
+    def test_one_that_is_new_in_a_listing_is_as_it_shows(self, world: VmWorld) -> None:
+        world.hosts.append(dataclasses.replace(world.hosts[0], id="new", address="new.lab"))
+        listing = world.begin_listing()
+        world.knowledge.observe_hosts_not_up([])
+        assert world.knowledge.observe_hosts(listing.hosts, world.start) == ("new",)
+
+    def test_looks_that_show_nothing_new_keep_what_is_known(self, world: VmWorld) -> None:
+        world.attest(good=world.ids())
+        down = dataclasses.replace(world.hosts[1], status="down")
+        for _ in range(3):
+            world.knowledge.observe_hosts_not_up([down])
+            assert world.inside() == {"h0", "h2", "h3"}
+        assert world.knowledge.observe_hosts_not_up([]) == ("h1",)
+
+    def test_such_a_look_sees_what_an_exempt_vm_does_now(self, world: VmWorld) -> None:
+        world.attest(good=world.ids()[1:], bad=["h0"])
+        world.knowledge.observe_hosts_not_up([])
+        world.vms[0] = dataclasses.replace(
+            world.vms[0], hosted_engine=True, marked=True, host_id="h0", status="up"
+        )
+        world.reads.changed("v0")
+        world.read_all()
+        world.told()
+        world.knowledge.observe_hosts_not_up([])
+        (text,) = world.told()
+        assert "The VM is exempt" in text
+
+    def test_those_that_cannot_be_listed_are_told_once(self, world: VmWorld) -> None:
+        for _ in range(2):
+            listing = dataclasses.replace(world.begin_listing(), nameless_hosts=2)
+            world.end_listing(listing)
+        assert len([text for text in world.told() if "fails to list 2 hosts" in text]) == 1
+
     def test_a_listing_from_before_does_not_bring_a_host_up(self, world: VmWorld) -> None:
         world.attest(good=world.ids())
         assert world.inside() == set(world.ids())
