@@ -301,6 +301,7 @@ class Sdk:
 
         Raises:
             Unavailable: the engine does not answer, or its answer cannot be parsed.
+            RequestFailed: it is there, and fails at this.
             AccessRefused: it refuses our password, or lets our user do too little.
             Conflict: it refuses the request (HTTP 400, 409).
             NotFound: the request names something that is not there (404).
@@ -316,10 +317,12 @@ class Sdk:
         except ovirtsdk4.Error as e:
             if e.code in (400, 409):
                 raise errors.Conflict(f"the engine refuses ({what}): {_line(e)}") from e
-            if e.fault is None:
-                # A fault of the engine's own says that the session is good.
-                self._drop()
-            raise errors.Unavailable(_PEER, f"{what}: {_line(e)}") from e
+            reason = f"{what}: {_line(e)}"
+            if e.fault is not None:
+                # The session is good.
+                raise errors.RequestFailed(_PEER, reason) from e
+            self._drop()
+            raise errors.Unavailable(_PEER, reason) from e
         except (errors.InvalidConfig, errors.Unavailable):
             self._drop()
             raise

@@ -54,6 +54,7 @@ class Interface(http.server.ThreadingHTTPServer):
         super().__init__(("127.0.0.1", 0), _Handler)
         self.answers: dict[str, tuple[int, Any]] = {}
         self.asked: list[tuple[str, str, str]] = []
+        self.messages: list[Any] = []
 
 
 class _Handler(http.server.BaseHTTPRequestHandler):
@@ -61,6 +62,8 @@ class _Handler(http.server.BaseHTTPRequestHandler):
 
     def _answer(self) -> None:
         self.server.asked.append((self.command, self.path, self.headers.get("Authorization", "")))
+        message = self.rfile.read(int(self.headers.get("Content-Length", 0)))
+        self.server.messages.append(json.loads(message) if message else None)
         status, content = self.server.answers.get(
             self.path.split("?")[0], (404, {"code": "NotFound", "reason": "nothing"})
         )
@@ -160,6 +163,41 @@ def test_explain_tells_every_check_with_both_values(interface: Interface, config
     output = run(config, "explain", "host-4.lab").output
     assert "host-4.lab is untrusted (evidence is 2 s old, of boot b)" in output
     assert "check 8, no_launch: no launch took place\n  expected aa\n  seen     ff" in output
+
+
+STRANGER = {
+    **HOST,
+    "level": "unknown",
+    "findings": [
+        {
+            "check": 0,
+            "code": "not_enrolled",
+            "text": "the host is not enrolled",
+            "expected": "",
+            "seen": "",
+        }
+    ],
+}
+
+
+def test_explain_takes_a_hosts_name_at_the_engine_too(interface: Interface, config: Path) -> None:
+    interface.answers["/v1/results"] = (200, {"hosts": [STRANGER]})
+    known = {"id": "uuid", "name": "host-4", "verifier_name": "host-4.lab"}
+    interface.answers["/v1/hosts"] = (200, {"hosts": [known]})
+    run(config, "explain", "host-4")
+    asked = [message["hosts"] for message in interface.messages if message]
+    assert asked == [["host-4"], ["host-4.lab"]]
+
+
+@pytest.mark.parametrize("status", [200, 404])
+def test_explain_of_a_stranger_fails_with_a_next_step(
+    interface: Interface, config: Path, status: int
+) -> None:
+    interface.answers["/v1/results"] = (200, {"hosts": [STRANGER]})
+    interface.answers["/v1/hosts"] = (status, {"hosts": []})
+    done = run(config, "explain", "nosuch")
+    assert done.exit_code == 4
+    assert "`ovirt-tcp hosts` lists the enrolled hosts" in done.output
 
 
 def test_the_demo_wants_its_six_hosts() -> None:

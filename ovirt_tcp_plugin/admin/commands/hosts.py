@@ -6,10 +6,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import click
 
+from ovirt_tcp_plugin import errors
 from ovirt_tcp_plugin.admin.commands.printing import (
     age,
     as_json,
@@ -19,12 +20,15 @@ from ovirt_tcp_plugin.admin.commands.printing import (
     print_table,
     tell,
 )
-from ovirt_tcp_plugin.admin.commands.settings import verifier
+from ovirt_tcp_plugin.admin.commands.settings import broker, verifier
 from ovirt_tcp_plugin.messages import findings
 
 # `explain` shows the last result however old it is, and waits so long for a newer one.
 _ANY_AGE_MS = 2**53
 _WAIT_MS = 3000
+_STRANGER = "not_enrolled"
+# Exit status of `explain` for a host that the attestation server does not know.
+NOT_ENROLLED = 4
 
 
 @click.group(invoke_without_command=True)
@@ -65,12 +69,52 @@ def remove_host(config_dir: Path, host: str, as_json: bool) -> None:
 @as_json
 @click.pass_obj
 def explain(config_dir: Path, host: str, as_json: bool) -> None:
-    """Say why HOST has its result: every failed check, with the expected and the seen value."""
-    request = {"hosts": [host], "max_age_ms": _ANY_AGE_MS, "wait_ms": _WAIT_MS}
-    (result,) = verifier(config_dir).call("POST", "/v1/results", request)["hosts"]
+    """Say why HOST has its result: every failed check, with the expected and the seen value.
+
+    HOST is its name at the attestation server, or its name or id at the engine if the broker can be
+    asked. The exit status is 4 for a host that is not enrolled.
+    """
+    result = _result(config_dir, host)
+    if _is_stranger(result):
+        name = _verifier_name(config_dir, host)
+        result = _result(config_dir, name) if name else result
     if as_json:
         print_json({**result, "findings": [_with_next_step(item) for item in result["findings"]]})
-        return
+    else:
+        _print_result(result)
+    if _is_stranger(result):
+        click.echo("`ovirt-tcp hosts` lists the enrolled hosts", err=True)
+        raise click.exceptions.Exit(NOT_ENROLLED)
+
+
+def _result(config_dir: Path, host: str) -> Mapping[str, Any]:
+    """Return the attestation server's result of a host."""
+    request = {"hosts": [host], "max_age_ms": _ANY_AGE_MS, "wait_ms": _WAIT_MS}
+    (result,) = verifier(config_dir).call("POST", "/v1/results", request)["hosts"]
+    return cast("Mapping[str, Any]", result)
+
+
+def _is_stranger(result: Mapping[str, Any]) -> bool:
+    return any(finding["code"] == _STRANGER for finding in result["findings"])
+
+
+def _verifier_name(config_dir: Path, host: str) -> str:
+    """Return a host's name at the attestation server by its name or id at the engine.
+
+    Empty if the broker knows none, or cannot be asked: it may be on another machine.
+    """
+    try:
+        known = broker(config_dir).call("GET", "/v1/hosts")["hosts"]
+    except errors.Error:
+        return ""
+    for row in known:
+        if host in (row["id"], row["name"]):
+            return str(row.get("verifier_name", ""))
+    return ""
+
+
+def _print_result(result: Mapping[str, Any]) -> None:
+    host = result["host_name"]
     click.echo(f"{host} is {coloured(result['level'])} ({_evidence(result)})")
     if result["tpm_family"] == "1.2":
         limits = "signed with SHA-1, and does not tell whether the kernel was started by kexec"

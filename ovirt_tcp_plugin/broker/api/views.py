@@ -17,6 +17,7 @@ def describe_host(state: HostState) -> dict[str, Any]:
     return {
         "id": host.id,
         "name": host.name,
+        "verifier_name": state.verifier_name,
         "status": host.status,
         "level": state.level.value,
         "code": "verdict_ended" if ended else verdict.code,

@@ -150,12 +150,17 @@ class InventoryView:
                 return known
         return None
 
-    def find_vm(self, vm: str) -> Optional[Vm]:
-        """Return a VM by its name or id."""
-        for known in self.vms.by_id.values():
-            if vm in (known.id, known.name):
-                return known
-        return None
+    def find_vm(self, vm: str, cluster_id: str) -> Optional[Vm]:
+        """Return a VM by its id or name.
+
+        Names are unique in a data centre only: of several VMs, that of the cluster is returned.
+        """
+        known = self.vms.by_id.get(vm)
+        if known is not None:
+            return known
+        namesakes = [other for other in self.vms.by_id.values() if other.name == vm]
+        namesakes.sort(key=lambda namesake: namesake.cluster_id != cluster_id)
+        return namesakes[0] if namesakes else None
 
     def pool_of(self, host_id: str) -> Optional[Pool]:
         """Return the trusted pool that a host is in."""

@@ -28,6 +28,7 @@ class HostState:
 
     Attributes:
         now_ms: that moment, on the clock that the verdict is dated by.
+        verifier_name: its name at the attestation server; empty if it shares that with others.
         verdict: as placement has to see it.
         trusted: whether it counts as trusted now.
         last_failure: why the last question brought no verdict, empty if it did.
@@ -39,6 +40,7 @@ class HostState:
 
     now_ms: int
     host: Host
+    verifier_name: str
     verdict: Verdict
     trusted: bool
     last_failure: str
@@ -110,6 +112,7 @@ def host_state(
     return HostState(
         now_ms=now_ms,
         host=host,
+        verifier_name=inventory.names.get(host.id, ""),
         verdict=inventory.shown(host.id, verdicts, now_ms),
         trusted=trusted,
         last_failure=entry.failing_reason if entry else "",
@@ -169,7 +172,7 @@ def explanation(
     host = inventory.find_host(host_name)
     if host is None:
         raise errors.NotFound("host", host_name)
-    vm = inventory.find_vm(vm_name)
+    vm = inventory.find_vm(vm_name, host.cluster_id)
     vm_id = vm.id if vm else vm_name
     vm_trust = inventory.vm(vm_id)
     pool = inventory.pool_of(host.id)

@@ -633,3 +633,12 @@ class TestQuestions:
         world.clock.pass_ms(LIFE)
         assert set(world.knowledge.questions.due(10)) == {"h0", "h1"}
         assert set(world.knowledge.questions.due(10)) == {"h2", "h3"}
+
+
+def test_of_two_vms_of_one_name_that_of_the_hosts_cluster_is_meant() -> None:
+    world = World()
+    world.vms = [Vm("elsewhere", "web", "other"), Vm("here", "web", POOL)]
+    world.look()
+    vm = world.knowledge.case("web", "host-0").vm
+    assert vm is not None
+    assert vm.id == "here"
