@@ -23,6 +23,8 @@ TRIED_ELSEWHERE = (
     "messages.json_fields",
     "store.results",
     "store.challenges",
+    "state.pool_ends",
+    "state.pool_watch",
     "engine.scheduling_policies",
 )
 

@@ -5,10 +5,13 @@ but for what that release did not keep."""
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import random
 import shutil
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any, cast
 
 import pytest
 
@@ -16,7 +19,8 @@ from ovirt_tcp_plugin import errors
 from ovirt_tcp_plugin.broker.state.broker_state import BrokerState
 from ovirt_tcp_plugin.broker.state.verdicts import STANDING_MS
 from ovirt_tcp_plugin.broker.store.state_file import StateFile
-from tests.broker.state.broker_state_test import OPTIONS
+from ovirt_tcp_plugin.placement.inventory import Policy
+from tests.broker.state.broker_state_test import OPTIONS, World
 from tests.fake_clock import FakeClock
 
 # Written by the release before the modules got their present names, of a broker with hosts trusted,
@@ -102,3 +106,54 @@ def test_a_directory_that_cannot_be_made_is_a_fault_of_the_configuration(tmp_pat
     (tmp_path / "file").touch()
     with pytest.raises(errors.InvalidConfig, match="state.directory: .*file/state cannot be made"):
         StateFile(tmp_path / "file" / "state")
+
+
+# Of each type that JSON has, and beyond what a number may be.
+RUBBISH: tuple[Any, ...] = (None, True, -1, 2**70, 1.5, "x", [], {}, [None], {"x": None})
+
+
+def full_state(directory: Path) -> dict[str, Any]:
+    """Return what is written of a pool that goes on, and of one that a person ended."""
+    world = World(hosts=6)
+    world.attest(good=world.ids())
+    world.attest(bad=["h1"])
+    world.knowledge.quarantine.deactivated("h1")
+    world.policy = Policy("other", "other")
+    world.cluster = dataclasses.replace(world.cluster, policy_id="other")
+    world.look()
+    StateFile(directory).save(world.knowledge)
+    going_on = json.loads((directory / "state.json").read_bytes())
+    world.knowledge.pool_ends.end("Trusted", "token 1")
+    StateFile(directory).save(world.knowledge)
+    ended = json.loads((directory / "state.json").read_bytes())
+    assert ended["knowledge"]["ended_pools"]
+    going_on["knowledge"]["ended_pools"] = ended["knowledge"]["ended_pools"]
+    assert going_on["knowledge"]["pools"]
+    return cast("dict[str, Any]", going_on)
+
+
+def spoilt(value: Any) -> Iterator[Any]:
+    """Yield a JSON value with each of its parts replaced in turn."""
+    yield from RUBBISH
+    if isinstance(value, dict):
+        for name, member in value.items():
+            for bad in spoilt(member):
+                yield {**value, name: bad}
+            yield {other: kept for other, kept in value.items() if other != name}
+    elif isinstance(value, list):
+        for index, row in enumerate(value):
+            for bad in spoilt(row):
+                yield [*value[:index], bad, *value[index + 1 :]]
+
+
+def test_whatever_one_part_of_it_holds_the_broker_starts(tmp_path: Path) -> None:
+    count = 0
+    for content in spoilt(full_state(tmp_path)):
+        (tmp_path / "state.json").write_text(json.dumps(content))
+        restored = BrokerState(OPTIONS, FakeClock(), random.random)
+        StateFile(tmp_path).load(restored)
+        restored.encode()
+        restored.pool_states()
+        restored.quarantine.to_deactivate()
+        count += 1
+    assert count > 500
