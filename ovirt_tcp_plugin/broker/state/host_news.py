@@ -13,7 +13,7 @@ from ovirt_tcp_plugin.broker.state.inventory_view import Place
 from ovirt_tcp_plugin.broker.state.quarantine_controller import QuarantineController
 from ovirt_tcp_plugin.broker.state.shared import SharedState
 from ovirt_tcp_plugin.broker.state.verdicts import Changes
-from ovirt_tcp_plugin.placement.inventory import Host
+from ovirt_tcp_plugin.placement.inventory import Host, Notice
 
 
 class HostNews:
@@ -42,6 +42,8 @@ class HostNews:
         self._last_poll: Sequence[Host] = ()
         self._hosts_then: object = None
         self._places: Mapping[str, Place] = {}
+        # Pool hosts that share their name at the attestation server, as reported.
+        self._sharing: frozenset[str] = frozenset()
 
     def polls(self) -> int:
         """Return how often the hosts that are not Up were listed."""
@@ -70,6 +72,7 @@ class HostNews:
             others = self._inventory.hosts_none_up()
             listed += [host for host in others if host.id not in shown]
         self._inventory.see_hosts(listed, self._names)
+        self._tell_shared_names()
         self._verdicts.look_again()
         changes = self._verdicts.observe({host.id: host.up for host in listed}, now_ms)
         moved = self._restart_moved(now_ms)
@@ -123,6 +126,21 @@ class HostNews:
                 detail = known.status_detail
                 merged.append(dataclasses.replace(host, status=status, status_detail=detail))
         return merged
+
+    def _tell_shared_names(self) -> None:
+        """Report the pool hosts that lost their trust because another host got their name."""
+        shared_names = self._inventory.shared_names
+        sharing = frozenset(uid for uid in shared_names if self._inventory.pool_of(uid))
+        for host_id in sorted(sharing - self._sharing):
+            host = self._inventory.hosts[host_id]
+            text = (
+                f"Host {host.name} has the same name at the attestation server as another host of "
+                f"this engine ({host.address}), in a trusted pool or not, so it is not trusted. "
+                "Remove the other host, or give the two different names in pools.host_names."
+            )
+            notice = Notice(f"name_shared {host_id}", "error", text, host_id=host_id)
+            self._shared.reporter.tell(notice)
+        self._sharing = sharing
 
     def _restart_moved(self, now_ms: int) -> list[str]:
         """Have hosts in another cluster or of another name attest again: a verdict is of one place.

@@ -216,6 +216,18 @@ class TestPlacement:
         assert decision is not None
         assert (decision.allowed, decision.code) == (False, "name_shared")
 
+    def test_a_host_that_lost_its_name_to_another_data_centres_is_told_once(self) -> None:
+        world = World()
+        other = Host("other", "old", world.hosts[0].address.upper(), "other", "down")
+        world.hosts.append(other)
+        for _ in range(2):
+            world.look()
+        (text,) = [text for text in world.told() if "same name" in text]
+        assert text.startswith("Host host-0 has the same name at the attestation server")
+        world.hosts.remove(other)
+        world.look()
+        assert world.knowledge.questions.due(10)
+
     def test_the_hosted_engine_and_exempt_vms_stay_outside(self) -> None:
         options = dataclasses.replace(OPTIONS, pools=settings.PoolOptions(exempt_vms=("v0",)))
         world = World(options=options, vms=3)
