@@ -10,7 +10,14 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import Any, NamedTuple, Optional
 
 from ovirt_tcp_plugin import errors
-from ovirt_tcp_plugin.admin.doctor import hosts, probes, scheduling_policies, services, walls
+from ovirt_tcp_plugin.admin.doctor import (
+    hosts,
+    listed,
+    probes,
+    scheduling_policies,
+    services,
+    walls,
+)
 from ovirt_tcp_plugin.admin.doctor.collector import Collector
 from ovirt_tcp_plugin.admin.doctor.findings import (
     CheckedFinding,
@@ -105,6 +112,7 @@ def _of_the_engine() -> list[Check]:
             "The engine answers, and lets the broker's user log in.",
             _ENGINE_SILENT,
         ),
+        Check("listed", ("site",), listed.judge, "The engine shows all VMs, hosts and walls."),
         Check(
             "permits",
             ("permits",),
