@@ -451,6 +451,22 @@ class TestEvents:
         )
         until(lambda: site.inside() == EVERYBODY - {"h1"})
 
+    def test_an_id_that_comes_again_after_a_backup_a_little_older_is_a_new_event(
+        self, site: Site
+    ) -> None:
+        log = self.running(site).engine.model.audit_log
+        until(lambda: site.trusted_in_snapshot() == EVERYBODY)
+        for _ in range(5):
+            site.engine.model.log(audit_log.VM_ADDED, "something")
+        until(lambda: site.service._state_file.last_event == log._last_id)
+        site.source.levels["h1.lab"] = Level.TIMEOUT
+        with site.engine.model.lock:
+            del log.rows[-5:]
+            log._last_id -= 5
+            left = audit_log.HOST_TO_MAINTENANCE
+            site.engine.model.log(left, "no list showed it", host=site.host("h1").id)
+        until(lambda: site.inside() == EVERYBODY - {"h1"})
+
     def test_ids_that_were_left_out_are_no_missed_events(
         self, site: Site, monkeypatch: pytest.MonkeyPatch
     ) -> None:

@@ -217,9 +217,11 @@ class WatchWorker:
             # More happened than one answer holds, while we were away: any host may have rebooted.
             self._starts.conclude()
             self._engine_started("events of the engine were missed")
-        if not recent and 0 < newest < last:
+        if 0 < newest < last:
             self._starts.conclude()
             self._engine_started("the engine's events begin anew, as after a restored backup")
+            # The ids that were known are those of other events now.
+            self._state_file.seen = frozenset()
         for event in recent:
             if event.id not in self._state_file.seen:
                 self.take_event(event)
