@@ -99,7 +99,7 @@ class Service:
         self._contact = EngineContact(clock, int(self._poll_s * 1000))
         self._next_runs = NextRuns(engine, state.vm_reads)
         self._filter_reports = FilterReports(state, clock, options.engine.start_file)
-        self.observation = self._make_observation(options, engine, writer)
+        self.observation = self._make_observation(options, engine)
         self.watch = self._make_watch(options, engine)
         self._vm_reader = VmReader(state, engine, self._contact, clock)
         all_known = self.observation.all_known.is_set
@@ -177,14 +177,12 @@ class Service:
 
     # Parts
 
-    def _make_observation(
-        self, options: Settings, engine: EngineApi, writer: SnapshotWriter
-    ) -> ObservationWorker:
+    def _make_observation(self, options: Settings, engine: EngineApi) -> ObservationWorker:
         reactions = Reactions(
             run_hook=self.run_hook,
             warn=self.warn,
             record_events=self._event_writer.record,
-            forget_pool=writer.remove,
+            forget_pool=self._forget_pool,
             see_units=self._filter_reports.observe,
         )
         return ObservationWorker(
@@ -197,6 +195,12 @@ class Service:
             reactions,
             self._clock,
         )
+
+    def _forget_pool(self, pool_id: str) -> None:
+        try:
+            self._publication.forget(pool_id)
+        except OSError as e:
+            log.error("snapshot not removed pool=%s error=%s", pool_id, e)
 
     def _make_watch(self, options: Settings, engine: EngineApi) -> WatchWorker:
         reactions = WatchReactions(

@@ -95,7 +95,9 @@ class Engine:
         """Return whether the engine answers: what fails while it does fails for itself."""
         try:
             self.last_event_id()
-        except errors.Unavailable:
+        except errors.RequestFailed:
+            return True
+        except errors.Error:
             return False
         return True
 

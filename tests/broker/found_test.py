@@ -467,6 +467,18 @@ class TestEvents:
             site.engine.model.log(left, "no list showed it", host=site.host("h1").id)
         until(lambda: site.inside() == EVERYBODY - {"h1"})
 
+    def test_events_that_were_passed_over_hide_none_after_a_backup(self, site: Site) -> None:
+        watch = self.running(site).service.watch
+        watch._readable_from = 10_000
+        site.service._state_file.last_event = 10_000
+        log = site.engine.model.audit_log
+        until(lambda: site.service._state_file.last_event == log._last_id)
+        until(lambda: site.trusted_in_snapshot() == EVERYBODY)
+        site.source.levels["h1.lab"] = Level.TIMEOUT
+        left = audit_log.HOST_TO_MAINTENANCE
+        site.engine.model.log(left, "no list showed it", host=site.host("h1").id)
+        until(lambda: site.inside() == EVERYBODY - {"h1"})
+
     def test_ids_that_were_left_out_are_no_missed_events(
         self, site: Site, monkeypatch: pytest.MonkeyPatch
     ) -> None:

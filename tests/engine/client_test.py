@@ -233,6 +233,14 @@ class TestReading:
         simulator.faults.answers = []
         assert not engine.vm(vms["vm1"]).marked
 
+    def test_an_engine_that_fails_at_its_newest_event_answers(
+        self, engine: Engine, simulator: EngineSimulator
+    ) -> None:
+        simulator.faults.answers = [AnswerFault(faults.BROKEN, "GET", "api/events", 100)]
+        assert engine.answers()
+        simulator.faults.answers = [AnswerFault(faults.HTML, "GET", "api/events", 100)]
+        assert not engine.answers()
+
     def test_without_next_runs_a_listing_asks_for_no_single_vm(
         self, engine: Engine, simulator: EngineSimulator
     ) -> None:

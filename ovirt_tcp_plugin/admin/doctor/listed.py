@@ -21,7 +21,7 @@ def judge(site: ObservedSite) -> Iterable[DoctorFinding]:
     missing = [f"{count} {kind}" for kind, count in counts.items() if count]
     if missing:
         text = (
-            f"The engine fails to show {', '.join(missing)}: such a VM counts as marked, such a "
-            "host as not Up, and such a wall as it was last seen."
+            f"The engine fails to show {', '.join(missing)}: such a VM counts as marked; such "
+            "a host or wall is taken to be as it was, and a new host as not Up."
         )
         yield fail("unlisted", text, "see why in /var/log/ovirt-engine/engine.log")

@@ -47,7 +47,14 @@ class GuardWatch:
         present: dict[str, list[str]] = {}
         for cluster_id, hosts in self._inventory.hosts_of.items():
             present[cluster_id] = [host.id for host in hosts]
+        self._known_good &= self._inventory.hosts.keys()
         return self.guards.keep(present)
+
+    def pool_ended(self, cluster_id: str) -> None:
+        """A cluster is no pool any more: if it becomes one again, it is a new one."""
+        self.guards.forget(cluster_id)
+        hosts = self._inventory.hosts_of.get(cluster_id, ())
+        self._known_good.difference_update(host.id for host in hosts)
 
     def trusted(self, host_id: str) -> None:
         """A host attested well; `observe_trust` follows."""

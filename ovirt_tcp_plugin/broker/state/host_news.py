@@ -56,21 +56,18 @@ class HostNews:
 
         Args:
             polls: `polls` of when the reading began; None if it took no time.
-            complete: False if the engine failed to show some: known ones are not Up then.
+            complete: False if the engine failed to show some. Known ones are not Up then, unless
+                polls tell who is.
 
         Returns:
             the ids of the pool hosts that came Up or moved.
         """
         now_ms = self._shared.clock.now_ms()
-        if polls is not None and polls != self._polls:
+        if polls is None:
+            self._polls += 1
+        elif polls != self._polls:
             hosts = self._as_polled(hosts)
-        # An empty list is no evidence that all are gone, with what is known of them; but nobody
-        # counts as Up by it.
-        listed = list(hosts)
-        if not hosts or not complete:
-            shown = {host.id for host in hosts}
-            others = self._inventory.hosts_none_up()
-            listed += [host for host in others if host.id not in shown]
+        listed = [*hosts, *self._not_shown(hosts, polls is not None, complete)]
         self._inventory.see_hosts(listed, self._names)
         self._tell_shared_names()
         self._verdicts.look_again()
@@ -92,8 +89,8 @@ class HostNews:
         Returns:
             the ids of the pool hosts that came Up or moved.
         """
-        self._polls += 1
         if self._hosts_then is self._inventory.hosts and self._last_poll == hosts:
+            self._polls += 1
             self._observe_no_change()
             return ()
         not_up = {host.id for host in hosts}
@@ -113,6 +110,23 @@ class HostNews:
         self._quarantine.observe((), now_ms)
         for notice in self._exemptions.observe(now_ms):
             self._shared.reporter.tell(notice)
+
+    def _not_shown(self, hosts: Sequence[Host], is_polled: bool, complete: bool) -> Sequence[Host]:
+        """Return the known hosts that a list does not show, though they may be there.
+
+        An empty list is no evidence that all are gone, with what is known of them; but nobody
+        counts as Up by it.
+
+        Args:
+            is_polled: whether the hosts that are not Up are listed beside it.
+        """
+        if hosts and complete:
+            return ()
+        shown = {host.id for host in hosts}
+        known = self._inventory.hosts_none_up()
+        if hosts and is_polled:
+            known = list(self._inventory.hosts.values())
+        return [host for host in known if host.id not in shown]
 
     def _as_polled(self, hosts: Sequence[Host]) -> list[Host]:
         """Return hosts of an older list with the statuses that are known of them."""

@@ -147,7 +147,7 @@ class QuarantineController:
 
     def end(self, cluster_id: str) -> None:
         """A person ended a pool: none of its hosts leaves service or is ours any more."""
-        self._guard_watch.guards.forget(cluster_id)
+        self._guard_watch.pool_ended(cluster_id)
         self._quarantine.forget(host.id for host in self._inventory.hosts_of.get(cluster_id, ()))
 
     def observe(self, came_up: tuple[str, ...], now_ms: int) -> None:
@@ -193,7 +193,7 @@ class QuarantineController:
         """A pool's cluster is gone: its hosts are judged by the pool that they are in now."""
         hosts = self._inventory.hosts_of.get(cluster_id, ())
         self._quarantine.judge_again(host.id for host in hosts)
-        self._guard_watch.guards.forget(cluster_id)
+        self._guard_watch.pool_ended(cluster_id)
 
     def well_while_away(self, host_id: str, now_ms: int) -> None:
         """A host of ours attested well in maintenance."""

@@ -21,7 +21,7 @@ def notices(listing: Listing) -> list[Notice]:
     if listing.nameless_hosts:
         text = (
             f"The engine fails to list {listing.nameless_hosts} hosts. A host that is not listed "
-            f"counts as not Up. {_SEE_LOG}"
+            f"stays as it was, and a new one counts as not Up. {_SEE_LOG}"
         )
         reports.append(Notice("hosts_unlisted", "error", text))
     for cluster_id in sorted(listing.unreadable_walls):

@@ -134,6 +134,8 @@ class VmReads:
             if awaited is None or awaited.asked_number != request.number:
                 return
             awaited.in_flight = False
+            # Behind the others: several that hang would be due again before these had a turn.
+            self._awaited[vm_id] = self._awaited.pop(vm_id)
             failures = self._retries.failed(vm_id, self._shared.clock.now_ms())
             if answers and failures >= FAILURES_REPORTED and vm_id not in self._reported:
                 self._reported.add(vm_id)
@@ -184,8 +186,10 @@ class VmReads:
         for vm_id, awaited in list(self._awaited.items()):
             if vm_id not in vms.by_id or vm_id in listing.unreadable_vms:
                 continue
-            if awaited.number <= number or awaited.missing:
+            if awaited.number <= number:
                 self._forget(vm_id)
+            else:
+                awaited.missing = False
 
     def _keep_missing(self, listing: Listing, vms: VmIndex) -> None:
         """Keep the known VMs that a listing does not show.

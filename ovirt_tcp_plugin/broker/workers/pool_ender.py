@@ -140,12 +140,15 @@ class PoolEnder:
         now_ms = self._clock.now_ms()
         jobs: dict[str, Callable[[], None]] = {}
         for cluster_id, group_id in self._ends.walls():
-            if self._retries.due(group_id, now_ms):
+            if self._is_due(group_id, now_ms):
                 jobs[group_id] = functools.partial(self._remove_wall, cluster_id, group_id)
         for host_id in self._ends.hosts():
-            if self._retries.due(host_id, now_ms):
+            if self._is_due(host_id, now_ms):
                 jobs[host_id] = functools.partial(self._activate, host_id)
         return jobs
+
+    def _is_due(self, subject: str, now_ms: int) -> bool:
+        return self._retries.due(subject, now_ms) and not self._calls.is_under_way(subject)
 
     def _remove_wall(self, cluster_id: str, group_id: str) -> None:
         try:

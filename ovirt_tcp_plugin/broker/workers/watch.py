@@ -222,6 +222,7 @@ class WatchWorker:
             self._engine_started("the engine's events begin anew, as after a restored backup")
             # The ids that were known are those of other events now.
             self._state_file.seen = frozenset()
+            self._readable_from = min(self._readable_from, newest)
         for event in recent:
             if event.id not in self._state_file.seen:
                 self.take_event(event)

@@ -132,6 +132,14 @@ class TestObservation:
         assert world.leaving() == set()
         assert len(observations(world)) == 1
 
+    def test_counts_nobody_who_attested_well_in_a_pool_that_ended(self) -> None:
+        world = World(hosts=10)
+        world.attest(good=world.ids())
+        world.knowledge.quarantine.pool_gone("pool")
+        world.attest(good=["h0"])
+        world.attest(bad=["h1"])
+        assert world.leaving() == set()
+
     def test_is_the_rule_though_an_older_release_meant_to_take_hosts_out(self) -> None:
         world = World(hosts=10)
         world.attest(good=world.ids())

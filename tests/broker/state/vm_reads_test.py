@@ -276,8 +276,31 @@ class TestMissing:
         world.read_all()
         assert world.mark("v1") is None
 
+    def test_a_vm_that_was_missed_and_is_marked_then_stays_marked(self, world: VmWorld) -> None:
+        missed = world.vms.pop(1)
+        world.end_listing(dataclasses.replace(world.begin_listing(), nameless_vms=1))
+        world.vms.append(missed)
+        older = world.begin_listing()
+        world.change("v1", marked=True)
+        world.end_listing(older)
+        assert world.mark("v1") is True
+
 
 class TestUnreadable:
+    def test_of_several_vms_that_hang_each_has_its_turn(self, world: VmWorld) -> None:
+        turns: list[str] = []
+        for vm_id in ("v0", "v1", "v2"):
+            world.reads.changed(vm_id)
+        for _ in range(3):
+            request = world.request()
+            world.reads.unreadable(request, "it hangs", answers=True)
+        for _ in range(3):
+            world.clock.pass_ms(60_000)
+            request = world.request(failing=True)
+            turns.append(request.vm_id)
+            world.reads.unreadable(request, "it hangs", answers=True)
+        assert sorted(turns) == ["v0", "v1", "v2"]
+
     def test_a_vm_of_which_a_listing_does_not_show_all_counts_as_marked(
         self, world: VmWorld
     ) -> None:
@@ -385,6 +408,29 @@ class TestHosts:
         world.knowledge.observe_hosts(world.hosts[1:], complete=False)
         assert world.inside() == {"h1", "h2", "h3"}
         assert world.knowledge.questions.host_id("host-0") == "h0"
+
+    def test_a_host_that_a_listing_cannot_show_stays_as_the_polls_show_it(
+        self, world: VmWorld
+    ) -> None:
+        world.attest(good=world.ids())
+        listing = world.begin_listing()
+        world.knowledge.observe_hosts(listing.hosts[1:], world.start, complete=False)
+        assert world.inside() == set(world.ids())
+        down = dataclasses.replace(world.hosts[0], status="down")
+        world.knowledge.observe_hosts_not_up([down])
+        world.knowledge.observe_hosts(listing.hosts[1:], world.start, complete=False)
+        assert world.inside() == {"h1", "h2", "h3"}
+
+    def test_an_older_listing_does_not_undo_the_list_that_stood_in_for_a_poll(
+        self, world: VmWorld
+    ) -> None:
+        world.attest(good=world.ids())
+        listing = world.begin_listing()
+        down = dataclasses.replace(world.hosts[1], status="down")
+        hosts = [world.hosts[0], down, *world.hosts[2:]]
+        world.knowledge.observe_hosts(hosts, complete=False)
+        world.knowledge.observe_hosts(listing.hosts, world.start)
+        assert world.inside() == {"h0", "h2", "h3"}
 
     def test_a_wall_that_cannot_be_listed_is_taken_to_be_as_it_was(self, world: VmWorld) -> None:
         world.attest(good=world.ids())
