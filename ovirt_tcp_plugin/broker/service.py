@@ -102,22 +102,8 @@ class Service:
         self.observation = self._make_observation(options, engine)
         self.watch = self._make_watch(options, engine)
         self._vm_reader = VmReader(state, engine, self._contact, clock)
-        all_known = self.observation.all_known.is_set
-        first_stage_over = self._attestation.begun.is_set
-        self._publication = PublicationWorker(
-            state, writer, state_file, self.metrics, clock, first_stage_over, all_known
-        )
-        listing_due = self.observation.listing_due.set
-        self.enforcement = EnforcementWorker(
-            state,
-            engine,
-            EndRequests(options.state.directory),
-            self._publication,
-            self.metrics,
-            clock,
-            all_known,
-            listing_due,
-        )
+        self._publication = self._make_publication(writer)
+        self.enforcement = self._make_enforcement(options, engine)
 
     def start(self) -> None:
         """Start the threads."""
@@ -194,6 +180,29 @@ class Service:
             self._contact,
             reactions,
             self._clock,
+        )
+
+    def _make_publication(self, writer: SnapshotWriter) -> PublicationWorker:
+        return PublicationWorker(
+            self._state,
+            writer,
+            self._state_file,
+            self.metrics,
+            self._clock,
+            may_begin=self._attestation.begun.is_set,
+            all_known=self.observation.all_known.is_set,
+        )
+
+    def _make_enforcement(self, options: Settings, engine: EngineApi) -> EnforcementWorker:
+        return EnforcementWorker(
+            self._state,
+            engine,
+            EndRequests(options.state.directory),
+            self._publication,
+            self.metrics,
+            self._clock,
+            may_begin=self.observation.all_known.is_set,
+            listing_due=self.observation.listing_due.set,
         )
 
     def _forget_pool(self, pool_id: str) -> None:

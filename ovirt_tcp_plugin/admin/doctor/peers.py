@@ -9,6 +9,7 @@ import socket
 import ssl
 import time
 import urllib.parse
+from collections.abc import Mapping
 from typing import Optional
 
 from ovirt_tcp_plugin import errors, https
@@ -37,27 +38,37 @@ def broker(remote: Remote) -> BrokerView:
     answer = remote.call("GET", "/v1/hosts")
     pools_answer = remote.call("GET", "/v1/pools")
     try:
-        hosts: dict[str, BrokerHost] = {}
-        for item in json_fields.items(answer, "hosts", MAX_HOSTS):
-            host = _broker_host(item)
-            hosts[host.id] = host
-        held: dict[str, tuple[str, ...]] = {}
-        observed: dict[str, tuple[str, ...]] = {}
-        pools: dict[str, Pool] = {}
-        for item in json_fields.items(pools_answer, "pools", MAX_POOLS):
-            pool = json_fields.members(item, "pool")
-            cluster_id = str(pool["cluster_id"])
-            name = str(pool["name"])
-            pools[cluster_id] = Pool(cluster_id, name, Scope(pool["scope"]))
-            host_names = tuple(map(str, json_fields.items(pool, "held", MAX_HOSTS)))
-            if pool["guard_tripped"]:
-                held[name] = host_names
-            # A broker of an older release knows no observation.
-            elif pool.get("observation"):
-                observed[name] = host_names
-        return BrokerView(hosts, held, observed, bool(answer["servers_answer"]), pools)
+        return _broker_view(answer, pools_answer)
     except (errors.InvalidMessage, KeyError, ValueError) as e:
         raise errors.Unavailable("the broker", f"its answer cannot be parsed: {e}") from e
+
+
+def _broker_view(
+    untrusted_hosts: Mapping[str, object], untrusted_pools: Mapping[str, object]
+) -> BrokerView:
+    """Return what two answers of the broker say. Raises InvalidMessage, KeyError, ValueError."""
+    hosts: dict[str, BrokerHost] = {}
+    for item in json_fields.items(untrusted_hosts, "hosts", MAX_HOSTS):
+        host = _broker_host(item)
+        hosts[host.id] = host
+    held: dict[str, tuple[str, ...]] = {}
+    observed: dict[str, tuple[str, ...]] = {}
+    pools: dict[str, Pool] = {}
+    for item in json_fields.items(untrusted_pools, "pools", MAX_POOLS):
+        members = json_fields.members(item, "pool")
+        pool = _pool(members)
+        pools[pool.cluster_id] = pool
+        host_names = tuple(map(str, json_fields.items(members, "held", MAX_HOSTS)))
+        if members["guard_tripped"]:
+            held[pool.name] = host_names
+        # A broker of an older release knows no observation.
+        elif members.get("observation"):
+            observed[pool.name] = host_names
+    return BrokerView(hosts, held, observed, bool(untrusted_hosts["servers_answer"]), pools)
+
+
+def _pool(members: Mapping[str, object]) -> Pool:
+    return Pool(str(members["cluster_id"]), str(members["name"]), Scope(members["scope"]))
 
 
 def server(options: VerifierOptions, url: str) -> ServerView:
