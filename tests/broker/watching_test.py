@@ -22,6 +22,9 @@ from ovirt_tcp_plugin.messages.result import Level
 from ovirt_tcp_plugin.placement.inventory import MARK_PROPERTY
 from tests.broker.site import EVERYBODY, Site, until
 
+# Far less than a listing takes here. How long it takes is measured by `tests.bench.watching`, on a
+# machine that does nothing else.
+AT_ONCE_S = 2
 SLOW_S = 6.0
 FOR_EVER = 1_000_000
 MARKED = {MARK_PROPERTY: "true"}
@@ -89,7 +92,7 @@ class TestWhileVmsAreListed:
         running.source.levels["h1.lab"] = Level.TIMEOUT
         running.engine.hosts.power(host, False)
         until(lambda: host.status != "up")
-        assert seconds_until(lambda: "h1" not in running.trusted_in_snapshot()) < 1
+        assert seconds_until(lambda: "h1" not in running.trusted_in_snapshot()) < AT_ONCE_S
         assert seconds_until(lambda: "h1" not in running.inside()) < 3
         running.engine.hosts.power(host, True)
         until(lambda: host.status == "up")
@@ -107,10 +110,10 @@ class TestWhileVmsAreListed:
         host = running.host("h1")
         running.source.levels["h1.lab"] = Level.TIMEOUT
         running.engine.model.log(audit_log.HOST_CONNECTING, "and Up again", host=host.id)
-        assert seconds_until(lambda: "h1" not in running.trusted_in_snapshot()) < 1
+        assert seconds_until(lambda: "h1" not in running.trusted_in_snapshot()) < AT_ONCE_S
         assert seconds_until(lambda: "h1" not in running.inside()) < 3
 
-    def test_a_vm_that_is_marked_is_held_within_a_second_and_the_listing_does_not_undo_it(
+    def test_a_vm_that_is_marked_is_held_at_once_and_the_listing_does_not_undo_it(
         self, running: Site
     ) -> None:
         vm = vm_named(running, "vm1")
@@ -118,7 +121,7 @@ class TestWhileVmsAreListed:
         begin_slow_listing(running)
         done = listings(running)
         mark(running, "vm1")
-        assert seconds_until(lambda: is_held(running, vm.id)) < 1
+        assert seconds_until(lambda: is_held(running, vm.id)) < AT_ONCE_S
         assert seconds_until(lambda: is_behind_wall(running, vm.id)) < 3
         assert listings(running) == done, "the listing ended too early to prove anything"
         until(lambda: listings(running) > done)
@@ -157,7 +160,7 @@ class TestUnread:
         until(lambda: not is_held(running, vm.id))
         running.engine.faults.slow_answers = {f"api/vms(/{vm.id})?": 2.0}
         running.engine.model.log(audit_log.VM_UPDATED, "VM vm1 was updated.", vm=vm.id)
-        assert seconds_until(lambda: is_held(running, vm.id)) < 1
+        assert seconds_until(lambda: is_held(running, vm.id)) < AT_ONCE_S
         running.engine.faults.slow_answers = {}
         until(lambda: not is_held(running, vm.id))
         until(lambda: not is_behind_wall(running, vm.id))
@@ -170,7 +173,7 @@ class TestUnread:
         running.engine.model.log(audit_log.VM_UPDATED, "VM vm1 was updated.", vm=stuck.id)
         until(lambda: is_held(running, stuck.id))
         other = mark(running, "vm2")
-        assert seconds_until(lambda: is_held(running, other.id)) < 1
+        assert seconds_until(lambda: is_held(running, other.id)) < AT_ONCE_S
         assert seconds_until(lambda: is_behind_wall(running, other.id)) < 3
 
 

@@ -90,7 +90,7 @@ class Database:
                 directory.mkdir(mode=0o700, parents=True, exist_ok=True)
                 _make_file(directory / FILE_NAME)
             self._connection = sqlite3.connect(
-                path, WITHIN_S, isolation_level=None, check_same_thread=False
+                path, timeout=WITHIN_S, isolation_level=None, check_same_thread=False
             )
             self._prepare(path)
         except (OSError, sqlite3.Error) as e:
