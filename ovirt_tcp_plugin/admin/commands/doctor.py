@@ -11,9 +11,9 @@ from pathlib import Path
 
 import click
 
+from ovirt_tcp_plugin.admin.commands import options
 from ovirt_tcp_plugin.admin.commands.printing import as_json, print_json
 from ovirt_tcp_plugin.admin.doctor.findings import CheckedFinding, FindingState
-from ovirt_tcp_plugin.engine.engine_config import DEFAULT_COMMAND
 
 COLOURS = {
     FindingState.OK: "green",
@@ -35,13 +35,7 @@ MAX_TEXT_LENGTH = 1000
     show_default=True,
     help="Longest time for all checks, in seconds.",
 )
-@click.option(
-    "--engine-config",
-    type=click.Path(path_type=Path),
-    default=DEFAULT_COMMAND,
-    show_default=True,
-    help="The engine's command of this name.",
-)
+@options.engine_config
 @as_json
 @click.pass_obj
 def doctor(config_dir: Path, within_s: int, engine_config: Path, as_json: bool) -> None:

@@ -9,9 +9,9 @@ from typing import Optional
 
 import click
 
+from ovirt_tcp_plugin.admin.commands import options
 from ovirt_tcp_plugin.admin.setup.desired_state import DEFAULT_POLICY, DesiredState
 from ovirt_tcp_plugin.admin.setup.journal import DEFAULT_DIRECTORY
-from ovirt_tcp_plugin.engine.engine_config import DEFAULT_COMMAND
 from ovirt_tcp_plugin.placement.decision import Scope
 
 # Below the engine's own short interval a retry changes nothing; above its long one it is later.
@@ -59,13 +59,7 @@ SCOPES = click.Choice([scope.value for scope in Scope])
 @click.option("--remove", is_flag=True, help="Undo what the journal lists, the last change first.")
 @click.option("--dry-run", is_flag=True, help="Only show what would be done.")
 @click.option("--yes", is_flag=True, help="Do not ask for confirmation.")
-@click.option(
-    "--engine-config",
-    type=click.Path(path_type=Path),
-    default=DEFAULT_COMMAND,
-    show_default=True,
-    help="The engine's command of this name.",
-)
+@options.engine_config
 @click.option(
     "--journal",
     type=click.Path(path_type=Path),

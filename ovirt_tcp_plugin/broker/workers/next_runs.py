@@ -64,7 +64,8 @@ class NextRuns:
             is_due = vm.id in again or (mark is None and vm.id not in waiting)
             if is_due and faults < MAX_FAULTS:
                 mark = self._read(vm.id)
-                faults += mark is None
+                if mark is None:
+                    faults += 1
             if mark is None:
                 unreadable.add(vm.id)
             vms.append(dataclasses.replace(vm, marked=mark is not False))
