@@ -90,6 +90,7 @@ class Server:
         listening = ServerOptions(**all_options)
         context = HandlerContext(
             database,
+            authority,
             self.enrolment,
             self.attestation,
             self.signer,

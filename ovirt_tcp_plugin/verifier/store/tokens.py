@@ -58,21 +58,21 @@ def remove(connection: Connection, called: str) -> None:
         raise errors.NotFound("token", called)
 
 
-def spend(connection: Connection, secret: str, host_name: str) -> None:
+def spend(connection: Connection, secret: str, host_name: str) -> bool:
     """Use up the token that enrols this host, and every other one made for it.
 
     A spare one would undo it later.
 
-    Raises:
-        Refused: token_unknown.
+    Returns:
+        Whether there was such a token; if not, nothing is changed.
     """
     enrols = tokens.c.role == "enrolment"
     of_host = sa.delete(tokens).where(enrols, tokens.c.host_name == host_name)
     spending = of_host.where(tokens.c.digest == digest(secret))
     if connection.execute(spending).rowcount != 1:
-        reason = "the enrolment token is not known, or was used before"
-        raise errors.Refused("token_unknown", reason)
+        return False
     connection.execute(of_host)
+    return True
 
 
 def forget_ended(connection: Connection, now_s: int) -> None:

@@ -78,5 +78,17 @@ def activate(connection: Connection) -> StoredKey:
     return coming
 
 
+def protect(connection: Connection, key_id: str, private: str) -> None:
+    """Keep the private part of a key in another encryption."""
+    of_key = sa.and_(verdict_keys.c.key_id == key_id, verdict_keys.c.private != "")
+    connection.execute(sa.update(verdict_keys).where(of_key).values(private=private))
+
+
+def replace_all(connection: Connection, key: StoredKey) -> None:
+    """Forget all keys, which nobody can read any more, and sign with this one."""
+    connection.execute(sa.delete(verdict_keys))
+    _add(connection, ACTIVE, key)
+
+
 def _add(connection: Connection, state: str, key: StoredKey) -> None:
     connection.execute(sa.insert(verdict_keys).values(state=state, **dataclasses.asdict(key)))

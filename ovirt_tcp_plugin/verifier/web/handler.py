@@ -18,15 +18,17 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Optional
 
 import tornado.web
+from cryptography import x509
 from tornado.iostream import IOStream
 
 from ovirt_tcp_plugin import errors
 from ovirt_tcp_plugin.clock import Clock
 from ovirt_tcp_plugin.json_handler import JsonHandler
-from ovirt_tcp_plugin.messages import json_fields
+from ovirt_tcp_plugin.messages import json_fields, public_keys
 from ovirt_tcp_plugin.messages.result import AttestationResult
 from ovirt_tcp_plugin.verifier import settings
 from ovirt_tcp_plugin.verifier.attestation import Attestation
+from ovirt_tcp_plugin.verifier.authority import Authority
 from ovirt_tcp_plugin.verifier.enrolment import EnrolmentService
 from ovirt_tcp_plugin.verifier.metrics import VerifierMetrics
 from ovirt_tcp_plugin.verifier.reference_values import ReferenceValueService
@@ -57,6 +59,7 @@ class HandlerContext:
     """What the handlers share. `server` is None until it listens."""
 
     database: Database
+    authority: Authority
     enrolment: EnrolmentService
     attestation: Attestation
     signer: Signer
@@ -97,10 +100,17 @@ class Handler(JsonHandler):
         self._chunks: list[bytes] = []
         self._held = 0
         self._digest = ""
-        certificate = self.request.get_ssl_certificate(binary_form=True)
-        if isinstance(certificate, bytes):
+        certificate = self._client_certificate()
+        if certificate:
             self._digest = hashlib.sha256(certificate).hexdigest()
         self._peer = self._digest or self.request.remote_ip or ""
+
+    def _client_certificate(self) -> bytes:
+        """Return the peer's certificate (DER), empty if it shows none or is gone already."""
+        if self.request.connection.stream.socket is None:  # type: ignore[union-attr]
+            return b""
+        certificate = self.request.get_ssl_certificate(binary_form=True)
+        return certificate if isinstance(certificate, bytes) else b""
 
     def data_received(self, chunk: bytes) -> None:
         if self._finished:
@@ -145,14 +155,27 @@ class Handler(JsonHandler):
         """Return whether the caller is known as one that the route is for."""
         if CallerKind.AGENT in self._callers:
             if digest:
-                work = functools.partial(hosts.by_certificate, digest=digest)
-                self.state = await self.context.database.read(work)
+                self.state = await self._host_state(digest)
             return self.state is not None
         if self._is_in_network():
             return True
         if not self._callers - {CallerKind.ANYONE}:
             return False
         return bool(await self._token_callers() & self._callers)
+
+    async def _host_state(self, digest: str) -> Optional[HostSnapshot]:
+        """Return the state of the host that shows the certificate of this digest."""
+        work = functools.partial(hosts.by_certificate, digest=digest)
+        state = await self.context.database.read(work)
+        if state is None:
+            return None
+        host = state.host
+        if host.certificate_digest == digest and host.certificate_end_s is not None:
+            return state
+        # Seen for the first time: from now on the one before is void.
+        end_s = _end_s(self._client_certificate())
+        await self.context.database.write(lambda c: hosts.see(c, digest, end_s))
+        return await self.context.database.read(work)
 
     def _is_in_network(self) -> bool:
         """Return whether the peer's address alone makes it one that the route is for."""
@@ -223,6 +246,14 @@ class Handler(JsonHandler):
             return set()
         now_s = self.context.clock.wall().timestamp()
         return _callers_of(token, now_s)
+
+
+def _end_s(certificate: bytes) -> int:
+    """Return when a client certificate (DER) ends that TLS has checked, in seconds of the epoch."""
+    if not certificate:
+        return 0
+    _, end = public_keys.life(x509.load_der_x509_certificate(certificate))
+    return int(end.timestamp())
 
 
 def _drop_unread(stream: IOStream, written: Future[None]) -> None:

@@ -58,6 +58,7 @@ ROUTES: list[tuple[str, type[Handler]]] = [
     (r"/v1/enrolment/proof", agents.FinishEnrolment),
     (r"/v1/enrolment/tokens", enrolment_tokens.EnrolmentTokens),
     (r"/v1/certificate", agents.RenewCertificate),
+    (r"/v1/authority", agents.Authorities),
     (r"/v1/results", results.Results),
     (r"/v1/results/void", results.Void),
     (r"/v1/hosts", results.Hosts),
