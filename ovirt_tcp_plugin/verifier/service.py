@@ -21,6 +21,7 @@ from ovirt_tcp_plugin.clock import Clock
 from ovirt_tcp_plugin.verifier import local_store, processes, vendor_authorities
 from ovirt_tcp_plugin.verifier.attestation import Attestation
 from ovirt_tcp_plugin.verifier.authority import Authority
+from ovirt_tcp_plugin.verifier.endorsement_review import EndorsementReview
 from ovirt_tcp_plugin.verifier.enrolment import EnrolmentService
 from ovirt_tcp_plugin.verifier.metrics import VerifierMetrics
 from ovirt_tcp_plugin.verifier.reference_values import ReferenceValueService
@@ -116,6 +117,7 @@ def _wire(
         database=database,
         authority=ca,
         enrolment=enrolment,
+        review=EndorsementReview(database, vendors, settings.enrolment.first_use, clock),
         attestation=Attestation(database, reference_values, metrics, options, clock),
         signer=Signer(database, ca, clock),
         reference_values=reference_values,
@@ -132,6 +134,7 @@ def _begin_chores(
     chores = [
         _forget_tokens(context.database, context.clock),
         context.signer.keep_fresh(),
+        context.review.keep_looking(),
     ]
     if share:
         chores.append(context.metrics.keep_telling(lambda: server.counts))
@@ -188,6 +191,7 @@ def _reload(settings: VerifierSettings, context: HandlerContext, tls: ssl.SSLCon
     tls.load_cert_chain(settings.server.certificate, settings.server.key)
     context.authority = ca
     context.enrolment.use(ca, vendors)
+    context.review.use(vendors)
     context.signer.use(ca)
 
 

@@ -19,6 +19,7 @@ from ovirt_tcp_plugin.clock import Clock
 from ovirt_tcp_plugin.messages import public_keys
 from ovirt_tcp_plugin.verifier.attestation import Attestation
 from ovirt_tcp_plugin.verifier.authority import Authority, write_key
+from ovirt_tcp_plugin.verifier.endorsement_review import EndorsementReview
 from ovirt_tcp_plugin.verifier.enrolment import EnrolmentService
 from ovirt_tcp_plugin.verifier.metrics import VerifierMetrics
 from ovirt_tcp_plugin.verifier.reference_values import ReferenceValueService
@@ -79,7 +80,9 @@ class Server:
         self.enrolment = EnrolmentService(
             database, authority, vendor.authorities, first_use=False, clock=clock, tpm12=False
         )
+        self.review = EndorsementReview(database, vendor.authorities, False, clock)
         all_options = {
+            "certificate": directory / "server.pem",
             "address": "127.0.0.1",
             "port": 0,
             "poll_deadline": DEADLINE_MS / 1000,
@@ -92,6 +95,7 @@ class Server:
             database,
             authority,
             self.enrolment,
+            self.review,
             self.attestation,
             self.signer,
             values,

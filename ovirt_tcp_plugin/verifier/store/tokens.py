@@ -15,6 +15,9 @@ from ovirt_tcp_plugin import errors
 from ovirt_tcp_plugin.tokens import IDENTIFIER_LENGTH, NEVER, digest, identifier
 from ovirt_tcp_plugin.verifier.store.schema import tokens
 
+# Whoever may make tokens cannot fill the database with them; twice the hosts of a large site.
+MAX_WAITING = 20_000
+
 
 @dataclasses.dataclass(frozen=True)
 class Token:
@@ -34,6 +37,22 @@ def add(connection: Connection, secret: str, token: Token) -> None:
     """Keep a token."""
     row = {"digest": digest(secret), **dataclasses.asdict(token)}
     connection.execute(sa.insert(tokens).values(**row))
+
+
+def add_bounded(connection: Connection, secret: str, token: Token) -> None:
+    """Keep a token that enrols a host, unless too many wait already.
+
+    Raises:
+        Conflict: MAX_WAITING wait.
+    """
+    waiting = sa.select(sa.func.count()).where(tokens.c.role == "enrolment")
+    if (connection.execute(waiting.where(tokens.c.host_name != "")).scalar() or 0) >= MAX_WAITING:
+        reason = (
+            f"{MAX_WAITING} tokens that enrol hosts wait to be used: remove some "
+            "(ovirt-tcp-verifier token list), or wait until they end"
+        )
+        raise errors.Conflict(reason)
+    add(connection, secret, token)
 
 
 def find(connection: Connection, secret: str) -> Optional[Token]:

@@ -29,6 +29,7 @@ from ovirt_tcp_plugin.messages.result import AttestationResult
 from ovirt_tcp_plugin.verifier import settings
 from ovirt_tcp_plugin.verifier.attestation import Attestation
 from ovirt_tcp_plugin.verifier.authority import Authority
+from ovirt_tcp_plugin.verifier.endorsement_review import EndorsementReview
 from ovirt_tcp_plugin.verifier.enrolment import EnrolmentService
 from ovirt_tcp_plugin.verifier.metrics import VerifierMetrics
 from ovirt_tcp_plugin.verifier.reference_values import ReferenceValueService
@@ -61,6 +62,7 @@ class HandlerContext:
     database: Database
     authority: Authority
     enrolment: EnrolmentService
+    review: EndorsementReview
     attestation: Attestation
     signer: Signer
     reference_values: ReferenceValueService

@@ -62,6 +62,7 @@ ROUTES: list[tuple[str, type[Handler]]] = [
     (r"/v1/results", results.Results),
     (r"/v1/results/void", results.Void),
     (r"/v1/hosts", results.Hosts),
+    (r"/v1/upkeep", results.Upkeep),
     (r"/v1/hosts/([^/]+)", results.HostOfName),
     (r"/v1/reference-values", reference_values.ReferenceValues),
     (r"/v1/reference-preview", reference_values.ReferencePreview),
