@@ -16,6 +16,7 @@ from ovirt_tcp_plugin import command, tokens
 from ovirt_tcp_plugin.verifier import (
     authority,
     authority_commands,
+    backup_commands,
     commands,
     local_store,
     processes,
@@ -96,6 +97,9 @@ main.add_command(commands.host_group)
 main.add_command(commands.ek_group)
 main.add_command(commands.verdict_key_group)
 main.add_command(authority_commands.authority_group)
+main.add_command(backup_commands.backup_command)
+main.add_command(backup_commands.restore_command)
+main.add_command(backup_commands.withdrawals_command)
 command.add_config_commands(main, "verifier", VerifierSettings)
 
 

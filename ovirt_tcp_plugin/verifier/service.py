@@ -21,7 +21,6 @@ from ovirt_tcp_plugin.clock import Clock
 from ovirt_tcp_plugin.verifier import local_store, processes, vendor_authorities
 from ovirt_tcp_plugin.verifier.attestation import Attestation
 from ovirt_tcp_plugin.verifier.authority import Authority
-from ovirt_tcp_plugin.verifier.endorsement_review import EndorsementReview
 from ovirt_tcp_plugin.verifier.enrolment import EnrolmentService
 from ovirt_tcp_plugin.verifier.metrics import VerifierMetrics
 from ovirt_tcp_plugin.verifier.reference_values import ReferenceValueService
@@ -29,6 +28,7 @@ from ovirt_tcp_plugin.verifier.settings import VerifierSettings
 from ovirt_tcp_plugin.verifier.signing import Signer
 from ovirt_tcp_plugin.verifier.store import tokens
 from ovirt_tcp_plugin.verifier.store.database import Database
+from ovirt_tcp_plugin.verifier.tpm_review import EndorsementReview
 from ovirt_tcp_plugin.verifier.web import server as web
 from ovirt_tcp_plugin.verifier.web.handler import HandlerContext
 from ovirt_tcp_plugin.verifier.web.limits import HttpServer

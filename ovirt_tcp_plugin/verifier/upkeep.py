@@ -69,7 +69,7 @@ class Duty:
 
 def soon(ends: Iterable[End], now_s: int) -> list[End]:
     """Return what ends within WARNING_S, or has ended, the earliest first."""
-    ending = [end for end in ends if end.end_s - now_s < WARNING_S]
+    ending = [end for end in ends if end.end_s - now_s <= WARNING_S]
     return sorted(ending, key=lambda end: end.end_s)
 
 

@@ -19,7 +19,6 @@ from ovirt_tcp_plugin.clock import Clock
 from ovirt_tcp_plugin.messages import public_keys
 from ovirt_tcp_plugin.verifier.attestation import Attestation
 from ovirt_tcp_plugin.verifier.authority import Authority, write_key
-from ovirt_tcp_plugin.verifier.endorsement_review import EndorsementReview
 from ovirt_tcp_plugin.verifier.enrolment import EnrolmentService
 from ovirt_tcp_plugin.verifier.metrics import VerifierMetrics
 from ovirt_tcp_plugin.verifier.reference_values import ReferenceValueService
@@ -28,6 +27,7 @@ from ovirt_tcp_plugin.verifier.signing import Signer
 from ovirt_tcp_plugin.verifier.store import endorsements, references, tokens
 from ovirt_tcp_plugin.verifier.store.database import Database
 from ovirt_tcp_plugin.verifier.store.tokens import Token
+from ovirt_tcp_plugin.verifier.tpm_review import EndorsementReview
 from ovirt_tcp_plugin.verifier.web import server as web
 from ovirt_tcp_plugin.verifier.web.handler import HandlerContext
 from tests.verifier.enrolled import good_boot

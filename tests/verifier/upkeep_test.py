@@ -14,10 +14,10 @@ from ovirt_tcp_plugin import errors
 from ovirt_tcp_plugin.clock import Clock
 from ovirt_tcp_plugin.verifier import upkeep
 from ovirt_tcp_plugin.verifier.authority import Authority
-from ovirt_tcp_plugin.verifier.endorsement_review import EndorsementReview
 from ovirt_tcp_plugin.verifier.store import endorsements, tokens
 from ovirt_tcp_plugin.verifier.store.database import Database
 from ovirt_tcp_plugin.verifier.store.tokens import Token
+from ovirt_tcp_plugin.verifier.tpm_review import EndorsementReview
 from ovirt_tcp_plugin.verifier.upkeep import DAY_S, End, Withdrawn
 from tests.verifier.agent import Agent
 from tests.verifier.live_server import Server
@@ -37,7 +37,7 @@ def local_server(tmp_path: Path, authority: Authority, vendor: Vendor) -> Iterat
 
 @pytest.mark.parametrize("kind", upkeep.KINDS)
 def test_each_kind_is_told_60_days_ahead_and_not_before(kind: str) -> None:
-    for days, told in ((61, 0), (60, 0), (59, 1), (0, 1), (-5, 1)):
+    for days, told in ((61, 0), (60, 1), (59, 1), (0, 1), (-5, 1)):
         ends = [End(kind, "x", NOW_S + days * DAY_S)]
         assert len(upkeep.duties(ends, [], NOW_S)) == told
 

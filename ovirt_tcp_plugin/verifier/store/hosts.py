@@ -14,7 +14,7 @@ from sqlalchemy.engine import Connection
 
 from ovirt_tcp_plugin import errors
 from ovirt_tcp_plugin.verifier.appraisal.enrolled_tpm import EnrolledTpm
-from ovirt_tcp_plugin.verifier.store import challenges, results, schema, tokens
+from ovirt_tcp_plugin.verifier.store import challenges, results, schema, tokens, withdrawals
 from ovirt_tcp_plugin.verifier.store.prepared_statements import PreparedStatement
 from ovirt_tcp_plugin.verifier.store.schema import hosts
 from ovirt_tcp_plugin.verifier.tpm_family import FAMILIES
@@ -108,6 +108,7 @@ def enrol(connection: Connection, secret: str, host: EnrolledHost) -> bool:
     check_binding(bound_hosts, host.name, host.ek_digest)
     _delete(connection, host.name)
     _insert(connection, host)
+    withdrawals.forget(connection, _withdrawal(host.tpm))
     challenges.begin(connection, host.name)
     return True
 
@@ -275,7 +276,18 @@ def marks(connection: Connection) -> dict[str, dict[str, str]]:
     return by_name
 
 
+def _withdrawal(tpm: EnrolledTpm) -> withdrawals.Withdrawal:
+    return withdrawals.host(tpm.name, tpm.ek.area, tpm.ak.area)
+
+
 def _delete(connection: Connection, name: str) -> bool:
+    keys = sa.select(hosts.c.ek_public, hosts.c.ak_public).where(hosts.c.name == name)
+    try:
+        row = connection.execute(keys).first()
+    except TypeError:  # as in `find`
+        row = None
+    if row is not None and isinstance(row[0], bytes) and isinstance(row[1], bytes):
+        withdrawals.add(connection, withdrawals.host(name, row[0], row[1]))
     challenges.end(connection, name)
     results.remove(connection, name)
     removal = sa.delete(hosts).where(hosts.c.name == name)

@@ -125,3 +125,12 @@ verdict_keys = Table(
     # PKCS #8, encrypted; empty when the key signs no more.
     Column("private", Text, nullable=False),
 )
+
+# What was taken back, so that restoring an older database does not revive it.
+withdrawals = Table(
+    "withdrawals",
+    metadata,
+    Column("kind", String(10), primary_key=True),
+    Column("name", NAME, primary_key=True),
+    Column("detail", DIGEST, primary_key=True),
+)

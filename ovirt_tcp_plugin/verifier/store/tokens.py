@@ -13,6 +13,7 @@ from sqlalchemy.engine import Connection
 
 from ovirt_tcp_plugin import errors
 from ovirt_tcp_plugin.tokens import IDENTIFIER_LENGTH, NEVER, digest, identifier
+from ovirt_tcp_plugin.verifier.store import withdrawals
 from ovirt_tcp_plugin.verifier.store.schema import tokens
 
 # Whoever may make tokens cannot fill the database with them; twice the hosts of a large site.
@@ -72,9 +73,12 @@ def every(connection: Connection) -> Mapping[str, Token]:
 def remove(connection: Connection, called: str) -> None:
     """Remove the token that is called so; its bearer is a stranger from now on. Raises NotFound."""
     begins_so = sa.func.substr(tokens.c.digest, 1, IDENTIFIER_LENGTH) == called
-    removal = sa.delete(tokens).where(begins_so)
-    if connection.execute(removal).rowcount == 0:
+    digests = connection.execute(sa.select(tokens.c.digest).where(begins_so)).scalars().all()
+    if not digests:
         raise errors.NotFound("token", called)
+    connection.execute(sa.delete(tokens).where(begins_so))
+    for removed in digests:
+        withdrawals.add(connection, withdrawals.Withdrawal(withdrawals.TOKEN, "", str(removed)))
 
 
 def spend(connection: Connection, secret: str, host_name: str) -> bool:

@@ -16,6 +16,7 @@ import sqlalchemy as sa
 from sqlalchemy.engine import Connection
 
 from ovirt_tcp_plugin import errors
+from ovirt_tcp_plugin.verifier.store import withdrawals
 from ovirt_tcp_plugin.verifier.store.schema import verdict_keys
 
 # Signs; will sign, and the hosts may know it already; signed before.
@@ -70,6 +71,10 @@ def activate(connection: Connection) -> StoredKey:
     state = verdict_keys.c.state
     forget_former = sa.delete(verdict_keys).where(state == FORMER)
     connection.execute(forget_former)
+    signed = active(connection)
+    if signed is not None:
+        gone = withdrawals.Withdrawal(withdrawals.VERDICT_KEY, "", signed.key_id)
+        withdrawals.add(connection, gone)
     # Its private part is of no more use to us, and of some to a thief.
     retire = sa.update(verdict_keys).where(state == ACTIVE).values(state=FORMER, private="")
     connection.execute(retire)

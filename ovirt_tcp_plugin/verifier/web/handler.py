@@ -29,7 +29,6 @@ from ovirt_tcp_plugin.messages.result import AttestationResult
 from ovirt_tcp_plugin.verifier import settings
 from ovirt_tcp_plugin.verifier.attestation import Attestation
 from ovirt_tcp_plugin.verifier.authority import Authority
-from ovirt_tcp_plugin.verifier.endorsement_review import EndorsementReview
 from ovirt_tcp_plugin.verifier.enrolment import EnrolmentService
 from ovirt_tcp_plugin.verifier.metrics import VerifierMetrics
 from ovirt_tcp_plugin.verifier.reference_values import ReferenceValueService
@@ -38,6 +37,7 @@ from ovirt_tcp_plugin.verifier.store import hosts, tokens
 from ovirt_tcp_plugin.verifier.store.database import Database
 from ovirt_tcp_plugin.verifier.store.hosts import HostSnapshot
 from ovirt_tcp_plugin.verifier.store.tokens import Token
+from ovirt_tcp_plugin.verifier.tpm_review import EndorsementReview
 from ovirt_tcp_plugin.verifier.web.access import INCLUDES, CallerKind, Networks
 from ovirt_tcp_plugin.verifier.web.limits import (
     TOO_MANY,

@@ -24,7 +24,7 @@ from ovirt_tcp_plugin.verifier.store.hosts import EnrolledHost
 from ovirt_tcp_plugin.verifier.tpm_family import FAMILIES
 from ovirt_tcp_plugin.verifier.upkeep import Withdrawn
 
-log = logging.getLogger("verifier.endorsement_review")
+log = logging.getLogger("verifier.tpm_review")
 
 INTERVAL_S = 3600.0
 # Between two hosts: a path takes a millisecond, and agents are served meanwhile.
