@@ -89,7 +89,7 @@ def measure_command(
     settings = load_settings(config_dir)
     state = AgentState(settings.state.directory)
     with host_tpm.connect(settings.tpm) as tpm:
-        ak = tpm.kept_key(state)
+        ak = tpm.load_quoting_key(state)
         selection = {bank or tpm.bank: tuple(sorted(set(pcrs)))}
         measured = _measure(tpm, ak, selection, settings.boot.sources)
     if as_evidence:

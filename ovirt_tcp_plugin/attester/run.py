@@ -33,7 +33,7 @@ def run(config_dir: Path) -> None:
     state.check_client()
     client = VerifierClient(settings.verifier.urls, settings.verifier.ca_file, state.client_file)
     with host_tpm.connect(settings.tpm) as tpm:
-        ak = tpm.kept_key(state)
+        ak = tpm.load_quoting_key(state)
         agent = _wire(settings, state, client, tpm, ak)
         _handle_signals(agent)
         name = settings.host.known_as
