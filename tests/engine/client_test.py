@@ -34,7 +34,7 @@ from ovirt_tcp_plugin.lab.engine.model import AffinityLabel, Rule, SimulatedClus
 from ovirt_tcp_plugin.lab.engine.server import EngineSimulator
 from ovirt_tcp_plugin.placement.inventory import Notice, wall_name
 from ovirt_tcp_plugin.verifier.authority import Authority, write_key
-from tests.broker.state.broker_state_test import OPTIONS
+from tests.broker.state.world import OPTIONS
 from tests.fake_clock import FakeClock
 
 PASSWORD = "of the engine"

@@ -9,6 +9,7 @@ import dataclasses
 import json
 import random
 import shutil
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, cast
@@ -20,7 +21,7 @@ from ovirt_tcp_plugin.broker.state.broker_state import BrokerState
 from ovirt_tcp_plugin.broker.state.verdicts import STANDING_MS
 from ovirt_tcp_plugin.broker.store.state_file import StateFile
 from ovirt_tcp_plugin.placement.inventory import Policy
-from tests.broker.state.broker_state_test import OPTIONS, World
+from tests.broker.state.world import OPTIONS, World
 from tests.fake_clock import FakeClock
 
 # Written by the release before the modules got their present names, of a broker with hosts trusted,
@@ -157,3 +158,31 @@ def test_whatever_one_part_of_it_holds_the_broker_starts(tmp_path: Path) -> None
         restored.quarantine.to_deactivate()
         count += 1
     assert count > 500
+
+
+def test_a_save_that_was_held_up_does_not_replace_a_later_state(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One is held up after it looked, the other looks and writes meanwhile."""
+    world, looked, held = World(), threading.Event(), threading.Event()
+    memory = StateFile(tmp_path)
+    world.attest(good=world.ids())
+    encode = BrokerState.encode
+
+    def hold_up(knowledge: BrokerState) -> dict[str, Any]:
+        seen = encode(knowledge)
+        if not looked.is_set():
+            looked.set()
+            held.wait(0.3)
+        return seen
+
+    monkeypatch.setattr(BrokerState, "encode", hold_up)
+    early = threading.Thread(target=memory.save, args=(world.knowledge,))
+    early.start()
+    looked.wait(5)
+    world.attest(bad=["h1"])
+    memory.save(world.knowledge)
+    held.set()
+    early.join()
+    saved = json.loads((tmp_path / "state.json").read_bytes())
+    assert saved["knowledge"]["verdicts"]["h1"]["level"] == "untrusted"
