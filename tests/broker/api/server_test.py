@@ -20,7 +20,6 @@ from ovirt_tcp_plugin.broker import settings
 from ovirt_tcp_plugin.broker.api import server as web
 from ovirt_tcp_plugin.broker.hooks import NAMES
 from ovirt_tcp_plugin.broker.store.tokens import INCLUDES
-from ovirt_tcp_plugin.verifier.authority import Authority, write_key
 from tests.broker.api.served import Api, use_another_policy
 
 ROOT = Path(__file__).parents[3]
@@ -83,15 +82,11 @@ class TestCallers:
     def test_everything_else_is_nothing(self, api: Api, path: str) -> None:
         assert api.send("POST", path, "").status_code == 404
 
-    def test_over_a_network_it_speaks_tls_only(self, tmp_path: Path) -> None:
-        now = datetime.datetime.now(datetime.timezone.utc)
-        certificate, key = Authority.create(tmp_path, now).issue_server(["127.0.0.1"], now)
-        (tmp_path / "api.pem").write_bytes(certificate)
-        write_key(tmp_path / "api.key", key)
+    def test_over_a_network_it_speaks_tls_only(self, tmp_path: Path, site_pki: Path) -> None:
         options = settings.ApiOptions(
-            port=0, certificate=str(tmp_path / "api.pem"), key=str(tmp_path / "api.key")
+            port=0, certificate=str(site_pki / "server.pem"), key=str(site_pki / "server.key")
         )
-        served = Api(tmp_path, options, tmp_path / "ca.pem")
+        served = Api(tmp_path, options, site_pki / "ca.pem")
         try:
             assert served.get("/v1/pools")["pools"][0]["name"] == "Trusted"
             with pytest.raises(requests.ConnectionError):
