@@ -27,7 +27,8 @@ from tests.fake_clock import FakeClock
 # Written by the release before the modules got their present names, of a broker with hosts trusted,
 # untrusted, in quarantine, held by a tripped guard and left in service by an administrator; at
 # these moments.
-WRITTEN = Path(__file__).with_name("data") / "state.json"
+DATA = Path(__file__).with_name("data")
+WRITTEN = DATA / "state.json"
 WRITTEN_MS, WRITTEN_UTC_MS = 1_700_000, 5_700_000
 
 
@@ -54,6 +55,16 @@ def test_a_file_of_an_earlier_release_opens_and_is_written_back_the_same(directo
     assert written["knowledge"].pop("guard_of_site") is False
     assert written == json.loads(WRITTEN.read_bytes())
     assert not (directory / "state.broken").exists()
+
+
+def test_a_file_with_an_ended_pool_opens_and_is_written_back_the_same(tmp_path: Path) -> None:
+    earlier = (DATA / "state_ended_pool.json").read_bytes()
+    (tmp_path / "state.json").write_bytes(earlier)
+    restored = knowledge(FakeClock(1_000_000, 5_000_000))
+    StateFile(tmp_path).load(restored)
+    StateFile(tmp_path).save(restored)
+    written = json.loads((tmp_path / "state.json").read_bytes())
+    assert written["knowledge"] == json.loads(earlier)["knowledge"]
 
 
 def test_after_another_boot_untrusted_is_left_without_age_and_the_guard_holds(
