@@ -147,7 +147,7 @@ def steps(events: Sequence[eventlog.Event], bank: str, pcrs: Iterable[int]) -> t
         named.append(Step(0, "startup_locality", start.hex()))
     for event in events:
         digest = event.digests.get(bank)
-        if event.pcr in covered and event.type != eventlog.NO_ACTION and digest is not None:
+        if event.pcr in covered and event.type not in eventlog.NOT_EXTENDED and digest is not None:
             named.append(Step(event.pcr, names.next_of(event), digest.hex()))
     return tuple(named)
 
