@@ -108,7 +108,9 @@ def decode_challenge(untrusted: object) -> Challenge:
     members = json_fields.members(untrusted, "challenge")
     nonce = json_fields.blob(members, "nonce", NONCE_SIZE)
     if len(nonce) != NONCE_SIZE:
-        raise errors.InvalidMessage("challenge", f"the nonce has not {NONCE_SIZE} bytes")
+        raise errors.InvalidMessage(
+            "challenge", f"the nonce must have {NONCE_SIZE} bytes, it has {len(nonce)}"
+        )
     banks = json_fields.members(members.get("selection"), "selection")
     return Challenge(
         nonce=nonce,
