@@ -16,7 +16,7 @@ import dataclasses
 import enum
 import heapq
 from collections.abc import Callable, Iterable, Mapping
-from typing import Any, Optional
+from typing import Any, NamedTuple, Optional
 
 from ovirt_tcp_plugin import backoff
 from ovirt_tcp_plugin.broker.state.answer import Answer
@@ -122,6 +122,16 @@ class CachedVerdict:
         return self.failed_ms if self.failures else now_ms
 
 
+class SavedVerdict(NamedTuple):
+    """What outlives a restart of the broker of one host; members as those of `CachedVerdict`."""
+
+    host_id: str
+    verdict: Verdict
+    up_since_ms: int
+    proven_ms: int
+    stands_until_ms: Optional[int]
+
+
 @dataclasses.dataclass(frozen=True)
 class Changes:
     """What a look at the engine's hosts showed."""
@@ -169,10 +179,18 @@ class VerdictCache:
         removed = tuple(sorted(set(self._entries) - set(hosts)))
         for host_id in removed:
             del self._entries[host_id]
+        changes = self.observe_some(hosts, now_ms)
+        return dataclasses.replace(changes, removed=removed)
+
+    def observe_some(self, hosts: Mapping[str, bool], now_ms: int) -> Changes:
+        """Take note of some hosts by id, and whether each is Up; the others are as they were."""
         came_up: list[str] = []
         left_up: list[str] = []
         for host_id, up in hosts.items():
-            entry = self._entries.setdefault(host_id, CachedVerdict(_not_attested(now_ms)))
+            entry = self._entries.get(host_id)
+            if entry is None:
+                entry = CachedVerdict(_not_attested(now_ms))
+                self._entries[host_id] = entry
             if up and not entry.up:
                 came_up.append(host_id)
                 self._start(entry, now_ms)
@@ -180,14 +198,15 @@ class VerdictCache:
                 if entry.up:
                     left_up.append(host_id)
                 entry.up = False
-                _void(entry, now_ms, "not_up", "the host is not Up")
-        return Changes(tuple(came_up), tuple(left_up), removed)
+                _end(entry, Verdict(Level.UNKNOWN, now_ms, now_ms, "not_up", "the host is not Up"))
+        return Changes(tuple(came_up), tuple(left_up))
 
     def restarted(self, host_id: str, now_ms: int) -> None:
         """The host left Up and is back, as an event says that came between two listings."""
         entry = self._entries.get(host_id)
         if entry is not None and entry.up:
-            _void(entry, now_ms, "came_up", "the host came Up and has not been attested since")
+            reason = "the host came Up and has not been attested since"
+            _end(entry, Verdict(Level.UNKNOWN, now_ms, now_ms, "came_up", reason))
             self._start(entry, now_ms)
 
     def void(
@@ -198,13 +217,14 @@ class VerdictCache:
         Args:
             walls_stand: walls keep these hosts for `STANDING_MS`, so that the engine moves no VM.
         """
+        void = Verdict(Level.UNKNOWN, now_ms, now_ms, code, reason)
         for entry in self._entries.values():
             if entry.verdict.level is Level.TRUSTED and entry.proven_ms > born_before_ms:
                 continue
             stands_until_ms = entry.stands_until_ms
             if entry.verdict.level is Level.TRUSTED:
                 stands_until_ms = now_ms + STANDING_MS
-            _void(entry, now_ms, code, reason)
+            _end(entry, void)
             if walls_stand:
                 entry.stands_until_ms = stands_until_ms
             self._ask_at(entry, now_ms)
@@ -328,12 +348,22 @@ class VerdictCache:
 
     def encode(self) -> dict[str, Any]:
         """Return what a restart of the broker needs, as plain values."""
-        return {
-            host_id: _encode(entry)
-            for host_id, entry in self._entries.items()
-            if entry.verdict.level is Level.UNTRUSTED
-            or (entry.up and entry.inside_until_ms() is not None)
-        }
+        return encode(self.saved())
+
+    def saved(self) -> list[SavedVerdict]:
+        """Return what `encode` makes plain values of, which takes long for many hosts."""
+        saved: list[SavedVerdict] = []
+        for host_id, entry in self._entries.items():
+            verdict = entry.verdict
+            stands_until_ms = entry.stands_until_ms
+            stays_inside = verdict.level is Level.TRUSTED or stands_until_ms is not None
+            if verdict.level is Level.UNTRUSTED or (entry.up and stays_inside):
+                saved.append(
+                    SavedVerdict(
+                        host_id, verdict, entry.up_since_ms, entry.proven_ms, stands_until_ms
+                    )
+                )
+        return saved
 
     def restore(
         self, encoded: Mapping[str, Mapping[str, Any]], same_boot: bool, now_ms: int
@@ -433,8 +463,13 @@ class VerdictCache:
             self._soonest_ms[failing] = min(soonest_ms, next_ms)
 
 
-def _encode(entry: CachedVerdict) -> dict[str, Any]:
-    verdict = entry.verdict
+def encode(verdicts: Iterable[SavedVerdict]) -> dict[str, Any]:
+    """Return what `VerdictCache.restore` takes."""
+    return {saved.host_id: _encode(saved) for saved in verdicts}
+
+
+def _encode(saved: SavedVerdict) -> dict[str, Any]:
+    verdict = saved.verdict
     members: dict[str, Any] = {
         "level": verdict.level.value,
         "born_ms": verdict.born_ms,
@@ -442,11 +477,11 @@ def _encode(entry: CachedVerdict) -> dict[str, Any]:
         "code": verdict.code,
         "reason": verdict.reason,
         "boot_id": verdict.boot_id,
-        "up_since_ms": entry.up_since_ms,
-        "proven_ms": entry.proven_ms,
+        "up_since_ms": saved.up_since_ms,
+        "proven_ms": saved.proven_ms,
     }
-    if entry.stands_until_ms is not None:
-        members["stands_until_ms"] = entry.stands_until_ms
+    if saved.stands_until_ms is not None:
+        members["stands_until_ms"] = saved.stands_until_ms
     return members
 
 
@@ -538,8 +573,8 @@ def _not_attested(now_ms: int) -> Verdict:
     return Verdict(Level.UNKNOWN, now_ms, now_ms, "not_attested", reason)
 
 
-def _void(entry: CachedVerdict, now_ms: int, code: str, reason: str) -> None:
-    """End trust; `untrusted` stays."""
+def _end(entry: CachedVerdict, void: Verdict) -> None:
+    """End trust: the verdict is void now, unless it is `untrusted`."""
     entry.stands_until_ms = None
     if entry.verdict.level is not Level.UNTRUSTED:
-        entry.verdict = Verdict(Level.UNKNOWN, now_ms, now_ms, code, reason)
+        entry.verdict = void
