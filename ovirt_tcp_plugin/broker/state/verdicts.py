@@ -107,6 +107,18 @@ class CachedVerdict:
             return self.verdict.end_ms
         return None if self.verdict.level is Level.UNTRUSTED else self.stands_until_ms
 
+    def is_kept(self) -> bool:
+        """Return whether a restart of the broker needs to know of the host."""
+        level = self.verdict.level
+        stays_inside = level is Level.TRUSTED or self.stands_until_ms is not None
+        return level is Level.UNTRUSTED or (self.up and stays_inside)
+
+    def saved(self, host_id: str) -> SavedVerdict:
+        """Return what a restart of the broker needs to know of the host."""
+        return SavedVerdict(
+            host_id, self.verdict, self.up_since_ms, self.proven_ms, self.stands_until_ms
+        )
+
     def gave_evidence(self) -> bool:
         """Return whether the host was attested since it came Up, well or not."""
         return self.verdict.level is Level.UNTRUSTED or self.inside_until_ms() is not None
@@ -187,10 +199,7 @@ class VerdictCache:
         came_up: list[str] = []
         left_up: list[str] = []
         for host_id, up in hosts.items():
-            entry = self._entries.get(host_id)
-            if entry is None:
-                entry = CachedVerdict(_not_attested(now_ms))
-                self._entries[host_id] = entry
+            entry = self._entries.get(host_id) or self._add(host_id, now_ms)
             if up and not entry.up:
                 came_up.append(host_id)
                 self._start(entry, now_ms)
@@ -198,15 +207,19 @@ class VerdictCache:
                 if entry.up:
                     left_up.append(host_id)
                 entry.up = False
-                _end(entry, Verdict(Level.UNKNOWN, now_ms, now_ms, "not_up", "the host is not Up"))
+                _end(entry, _not_up(now_ms))
         return Changes(tuple(came_up), tuple(left_up))
+
+    def _add(self, host_id: str, now_ms: int) -> CachedVerdict:
+        entry = CachedVerdict(_not_attested(now_ms))
+        self._entries[host_id] = entry
+        return entry
 
     def restarted(self, host_id: str, now_ms: int) -> None:
         """The host left Up and is back, as an event says that came between two listings."""
         entry = self._entries.get(host_id)
         if entry is not None and entry.up:
-            reason = "the host came Up and has not been attested since"
-            _end(entry, Verdict(Level.UNKNOWN, now_ms, now_ms, "came_up", reason))
+            _end(entry, _came_up(now_ms))
             self._start(entry, now_ms)
 
     def void(
@@ -236,8 +249,7 @@ class VerdictCache:
         """End a host's verdict of any level, as an administrator asked, and ask about it again."""
         entry = self._entries.get(host_id)
         if entry is not None:
-            reason = "an administrator cleared the verdict"
-            entry.verdict = Verdict(Level.UNKNOWN, now_ms, now_ms, "cleared", reason)
+            entry.verdict = _cleared(now_ms)
             entry.stands_until_ms = None
             self._ask_at(entry, now_ms)
 
@@ -346,24 +358,10 @@ class VerdictCache:
 
     # The state file
 
-    def encode(self) -> dict[str, Any]:
-        """Return what a restart of the broker needs, as plain values."""
-        return encode(self.saved())
-
     def saved(self) -> list[SavedVerdict]:
-        """Return what `encode` makes plain values of, which takes long for many hosts."""
-        saved: list[SavedVerdict] = []
-        for host_id, entry in self._entries.items():
-            verdict = entry.verdict
-            stands_until_ms = entry.stands_until_ms
-            stays_inside = verdict.level is Level.TRUSTED or stands_until_ms is not None
-            if verdict.level is Level.UNTRUSTED or (entry.up and stays_inside):
-                saved.append(
-                    SavedVerdict(
-                        host_id, verdict, entry.up_since_ms, entry.proven_ms, stands_until_ms
-                    )
-                )
-        return saved
+        """Return what a restart of the broker needs; `encode` makes plain values of it."""
+        entries = self._entries.items()
+        return [entry.saved(host_id) for host_id, entry in entries if entry.is_kept()]
 
     def restore(
         self, encoded: Mapping[str, Mapping[str, Any]], same_boot: bool, now_ms: int
@@ -402,7 +400,7 @@ class VerdictCache:
             return Outcome.NOTHING
         entry.has_answered(now_ms)
         if not entry.up:
-            entry.verdict = Verdict(Level.UNKNOWN, now_ms, now_ms, "not_up", "the host is not Up")
+            entry.verdict = _not_up(now_ms)
             self._ask_later(entry, now_ms, self._lifetimes.untrusted_refresh_ms, draw)
             return Outcome.WELL_WHILE_AWAY
         born_ms, end_ms = _life(answer, self._lifetimes.lifetime_ms)
@@ -422,10 +420,7 @@ class VerdictCache:
 
     def _untrusted(self, entry: CachedVerdict, answer: Answer, now_ms: int, draw: float) -> Outcome:
         was_untrusted = entry.verdict.level is Level.UNTRUSTED
-        born_ms, end_ms = _life(answer, self._lifetimes.lifetime_ms)
-        code = answer.code or "untrusted"
-        reason = answer.reason or "the attestation server says untrusted"
-        entry.verdict = Verdict(Level.UNTRUSTED, born_ms, end_ms, code, reason, answer.boot_id)
+        entry.verdict = _bad(answer, self._lifetimes.lifetime_ms)
         entry.stands_until_ms = None
         proven_ms = _proven(answer)
         entry.proven_ms = max(proven_ms, entry.proven_ms) if was_untrusted else proven_ms
@@ -571,6 +566,28 @@ def _proven(answer: Answer) -> int:
 def _not_attested(now_ms: int) -> Verdict:
     reason = "the host has not been attested since it came Up"
     return Verdict(Level.UNKNOWN, now_ms, now_ms, "not_attested", reason)
+
+
+def _bad(answer: Answer, lifetime_ms: int) -> Verdict:
+    """Return the verdict of an answer that says untrusted."""
+    born_ms, end_ms = _life(answer, lifetime_ms)
+    code = answer.code or "untrusted"
+    reason = answer.reason or "the attestation server says untrusted"
+    return Verdict(Level.UNTRUSTED, born_ms, end_ms, code, reason, answer.boot_id)
+
+
+def _cleared(now_ms: int) -> Verdict:
+    reason = "an administrator cleared the verdict"
+    return Verdict(Level.UNKNOWN, now_ms, now_ms, "cleared", reason)
+
+
+def _not_up(now_ms: int) -> Verdict:
+    return Verdict(Level.UNKNOWN, now_ms, now_ms, "not_up", "the host is not Up")
+
+
+def _came_up(now_ms: int) -> Verdict:
+    reason = "the host came Up and has not been attested since"
+    return Verdict(Level.UNKNOWN, now_ms, now_ms, "came_up", reason)
 
 
 def _end(entry: CachedVerdict, void: Verdict) -> None:
