@@ -12,6 +12,9 @@ from pathlib import Path
 from ovirt_tcp_plugin.messages import tpm2
 
 # Which PCRs a host must show good values for.
+# Some fifty vendors, in EL9's package keylime-base.
+KEYLIME_STORE = Path("/usr/share/keylime/tpm_cert_store")
+
 PROFILES: Mapping[str, tuple[int, ...]] = {
     "txt": (17, 18),
     "txt-legacy": (17, 18, 19),
@@ -97,9 +100,9 @@ class Store:
 class Enrolment:
     """Whose TPMs are believed."""
 
-    # Directory of the TPM vendors' roots and intermediates, *.pem. Empty means that no host can
-    # enrol.
-    ek_authorities: Path = Path("/etc/ovirt-tcp/ek-ca.d")
+    # Directories and files of the TPM vendors' roots and intermediates: *.pem, *.crt or *.cer. One
+    # that does not exist is passed over. None at all means that no host can enrol.
+    ek_authorities: tuple[Path, ...] = (Path("/etc/ovirt-tcp/ek-ca.d"), KEYLIME_STORE)
     # Believe a TPM without an EK certificate at its first enrolment. Then the token alone says that
     # it is a TPM at all; such hosts are marked. Better: `ovirt-tcp-verifier ek add`.
     first_use: bool = False
