@@ -9,7 +9,6 @@ import contextlib
 import gc
 import logging
 import os
-import pwd
 import signal
 import socket
 import sys
@@ -21,7 +20,7 @@ import click
 from ovirt_tcp_plugin import command, config, errors
 from ovirt_tcp_plugin.scheduler import server, web
 from ovirt_tcp_plugin.scheduler.settings import Settings
-from ovirt_tcp_plugin.scheduler.snapshots import SnapshotDirectory
+from ovirt_tcp_plugin.scheduler.snapshots import SnapshotDirectory, believed_owners
 
 log = logging.getLogger("filterd")
 
@@ -58,7 +57,9 @@ def run(config_dir: Path) -> None:
 
 
 async def _serve(options: Settings) -> None:
-    directory = SnapshotDirectory(options.snapshots.directory, owners(options.snapshots.owner))
+    directory = SnapshotDirectory(
+        options.snapshots.directory, believed_owners(options.snapshots.owner)
+    )
     watchdog = Watchdog()
     first_reading = asyncio.ensure_future(_reload(directory, watchdog))
     # Calls wait meanwhile; beyond that they are answered, and VMs of pools that are not read yet
@@ -159,20 +160,6 @@ def _bind(address: str, port: int) -> list[socket.socket]:
         return [socket.create_server((address, port), family=family, backlog=server.BACKLOG)]
     except OSError as e:
         raise errors.Unavailable(f"port {port} of {address}", str(e)) from e
-
-
-def owners(user: str) -> frozenset[int]:
-    """Return the uids whose snapshots are believed. Raises InvalidConfig when there is no such
-    user."""
-    own = {0, os.getuid()}
-    if not user:
-        return frozenset(own)
-    try:
-        return frozenset({0, pwd.getpwnam(user).pw_uid})
-    except KeyError as e:
-        raise errors.InvalidConfig(
-            "filterd.yaml", [f"snapshots.owner: there is no user {user}"]
-        ) from e
 
 
 if __name__ == "__main__":

@@ -11,6 +11,7 @@ from __future__ import annotations
 import dataclasses
 import logging
 import os
+import pwd
 import stat
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -36,6 +37,24 @@ _TWICE = "hosts"
 _SUFFIX = ".json"
 # By which a file is known: its inode, the time of its last change, and its size.
 _Identity = tuple[int, int, int]
+
+
+def believed_owners(user: str) -> frozenset[int]:
+    """Return the uids whose snapshots are believed: root's, and that of `user`.
+
+    Args:
+        user: the option snapshots.owner; empty for the user that this process runs as.
+
+    Raises:
+        InvalidConfig: there is no such user.
+    """
+    if not user:
+        return frozenset({0, os.getuid()})
+    try:
+        return frozenset({0, pwd.getpwnam(user).pw_uid})
+    except KeyError as e:
+        fault = f"snapshots.owner: there is no user {user}"
+        raise errors.InvalidConfig("filterd.yaml", [fault]) from e
 
 
 class SnapshotDirectory:
