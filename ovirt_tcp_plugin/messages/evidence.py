@@ -21,8 +21,8 @@ NONCE_SIZE = 32
 MAX_LOG_SIZE = 1024 * 1024
 # Base64 of two logs, the quote and the PCR values.
 MAX_EVIDENCE_SIZE = 3 * 1024 * 1024
-# The values of 24 PCRs in each of four banks, and a dozen more.
-MAX_VALUES = 1000
+# The values of 24 PCRs in each of four banks, and some thirty more.
+MAX_VALUES = 150
 LOGS = ("txt", "firmware")
 # Kinds whose bytes are a place of fixed size, with padding behind the last event.
 PADDED_LOGS = ("txt",)
@@ -108,7 +108,9 @@ def decode_challenge(untrusted: object) -> Challenge:
     members = json_fields.members(untrusted, "challenge")
     nonce = json_fields.blob(members, "nonce", NONCE_SIZE)
     if len(nonce) != NONCE_SIZE:
-        raise errors.InvalidMessage("challenge", f"the nonce has not {NONCE_SIZE} bytes")
+        raise errors.InvalidMessage(
+            "challenge", f"the nonce must have {NONCE_SIZE} bytes, it has {len(nonce)}"
+        )
     banks = json_fields.members(members.get("selection"), "selection")
     return Challenge(
         nonce=nonce,

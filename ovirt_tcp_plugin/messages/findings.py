@@ -146,6 +146,7 @@ class FindingCode(enum.Enum):
     )
     PCR_NOT_QUOTED = ("pcr_not_quoted", CheckNumber.VALUES, _SWITCH_BANK_ON)
     LOG_MISSING = ("log_missing", CheckNumber.LOG, _HAND_OVER_LOG)
+    BANK_NOT_EXTENDED = ("bank_not_extended", CheckNumber.LOG, _SWITCH_BANK_ON)
     LOG_MALFORMED = ("log_malformed", CheckNumber.LOG, _HAND_OVER_LOG)
     LOG_DIFFERS = ("log_differs", CheckNumber.LOG, _HAND_OVER_LOG)
     LOG_WITHOUT_LAUNCH = (

@@ -112,14 +112,14 @@ class TestWhatIsRefused:
         "digest", [None, "", "@" * 49, "1A" * 19, "xx" * 20, "1a" * 64, "\uff11" * 40]
     )
     def test_a_value_that_is_no_digest(self, digest: object) -> None:
-        with pytest.raises(errors.Refused, match="pcrDigest is not 40 hex digits"):
+        with pytest.raises(errors.Refused, match="pcrDigest must be 40 hex digits"):
             oat_whitelist.decode_pcr({**PCR, "pcrDigest": digest})
-        with pytest.raises(errors.Refused, match="Value is not 40 hex digits"):
+        with pytest.raises(errors.Refused, match="Value must be 40 hex digits"):
             oat_whitelist.decode_mle({**VMM, "MLE_Manifests": [{"Name": "18", "Value": digest}]})
 
     @pytest.mark.parametrize("index", [None, 8, "", "24", "-1", "8 ", "1e1", "\u0668", "008"])
     def test_a_pcr_that_is_none(self, index: object) -> None:
-        with pytest.raises(errors.Refused, match="pcrName is not the number of a PCR, 0 to 23"):
+        with pytest.raises(errors.Refused, match="pcrName must be the number of a PCR, 0 to 23"):
             oat_whitelist.decode_pcr({**PCR, "pcrName": index})
 
     @pytest.mark.parametrize(

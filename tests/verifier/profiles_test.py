@@ -131,7 +131,8 @@ def test_uefi_sees_another_machine(changes: Any, code: str, text: str, host: Lab
 def test_uefi_sees_another_kernel_for_shim_verified_it(host: LabHost, tmp_path: Path) -> None:
     (finding,) = Pool(host, "uefi").findings(images=launch.tamper_kernel(host.images, tmp_path))
 
-    assert finding.text.startswith("PCR 4, event 5: the boot loader")
+    assert finding.code == "kernel_differs"
+    assert finding.text.startswith("PCR 4, event 5: the kernel")
 
 
 def test_uefi_does_not_see_another_initrd(host: LabHost) -> None:

@@ -418,7 +418,7 @@ class TestOneAlone:
         assert not engine.has_group(model.new_id(), group.id)
 
 
-def test_of_two_walls_of_a_cluster_one_stays(running: Site) -> None:
+def test_the_second_of_two_walls_of_a_pool_is_removed(running: Site) -> None:
     """As after a crash while one replaced the other."""
     wall = wall_of(running)
     name = f"{wall_name(running.cluster)}-1234"
