@@ -4,21 +4,26 @@
 
 from __future__ import annotations
 
+import random
 from pathlib import Path
 
 import pytest
 
 from ovirt_tcp_plugin.broker.metrics import Metrics
+from ovirt_tcp_plugin.broker.state.broker_state import BrokerState
 from ovirt_tcp_plugin.broker.store.snapshot_writer import SnapshotWriter
 from ovirt_tcp_plugin.broker.store.state_file import StateFile
 from ovirt_tcp_plugin.broker.workers.publish import (
+    POOLS_IN_ONE_GO,
     SAVE_EVERY_MS,
     SNAPSHOT_EVERY_MS,
     PublicationWorker,
 )
 from ovirt_tcp_plugin.messages.result import Level
 from ovirt_tcp_plugin.placement import snapshot
-from tests.broker.state.broker_state_test import POOL, World
+from tests.bench import locks
+from tests.broker.state.broker_state_test import OPTIONS, POOL, World
+from tests.fake_clock import FakeClock
 
 
 class Scene:
@@ -120,3 +125,42 @@ def test_a_disk_that_is_full_stops_nothing_and_is_tried_again(
     written.world.clock.pass_ms(SAVE_EVERY_MS)
     written.worker.step()
     assert written.level("h1") is Level.UNTRUSTED
+
+
+def test_lost_trust_waits_for_no_other_pools(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A listing makes all snapshots old, of which there may be a thousand."""
+    pools = 5 * POOLS_IN_ONE_GO
+    clock = FakeClock()
+    state = BrokerState(OPTIONS, clock, random.random)
+    listing = locks.listing(pools, pools, pools)
+    state.observe_listing(listing, state.begin_listing())
+    state.observe_hosts(listing.hosts)
+    written: list[str] = []
+    write = SnapshotWriter.write
+
+    def write_and_lose(self: SnapshotWriter, fresh: snapshot.Snapshot) -> bool:
+        if not written:
+            state.host_restarted(listing.hosts[-1].id)
+        written.append(fresh.pool_id)
+        return write(self, fresh)
+
+    monkeypatch.setattr(SnapshotWriter, "write", write_and_lose)
+    worker = PublicationWorker(
+        state,
+        SnapshotWriter(tmp_path / "snapshot.d"),
+        StateFile(tmp_path / "state"),
+        Metrics(),
+        clock,
+        may_begin=lambda: True,
+        all_known=lambda: True,
+    )
+    state.changes.written(state.pools())
+    state.changes.touch()
+    worker.step()
+    assert len(written) <= POOLS_IN_ONE_GO
+    written_before = len(written)
+    worker.step()
+    assert listing.hosts[-1].cluster_id == written[written_before]
+    assert len(set(written)) == pools, "the others are written after it"
