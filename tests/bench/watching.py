@@ -111,6 +111,10 @@ class Engine:
             self._tables.log(audit_log.VM_ADDED, f"VM {name} was created.", vm=vm.id)
         return vm.id, cluster_id
 
+    def edits(self) -> int:
+        calls = self.calls().items()
+        return sum(number for call, number in calls if not call.startswith("GET"))
+
     def walled(self) -> int:
         """Return how many hosts are inside of walls."""
         return sum(len(group.hosts) for group in list(self._tables.groups.values()))
@@ -229,7 +233,10 @@ class Bench:
     def count_calls(self, seconds: float) -> None:
         """Print the calls of a minute in which nothing happens, after one in which nothing did."""
         self.ask("slow", 0.0)
-        time.sleep(watch.CALM_AFTER_MS / 1000)
+        edits = -1
+        while edits != self.ask("edits"):
+            edits = self.ask("edits")
+            time.sleep(watch.CALM_AFTER_MS / 1000 + 1)
         before = self.ask("calls")
         time.sleep(seconds)
         after = self.ask("calls")
