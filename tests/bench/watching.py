@@ -13,6 +13,7 @@ of an installation.
 from __future__ import annotations
 
 import argparse
+import contextlib
 import datetime
 import multiprocessing
 import os
@@ -21,7 +22,7 @@ import statistics
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
@@ -42,6 +43,8 @@ from tests.broker.site import ADMINISTRATOR, make_pools
 from tests.site_pki import PASSWORD
 
 WITHIN_S = 60.0
+# What a question to the attestation server takes.
+TAKES_S = 0.05
 
 
 class Engine:
@@ -95,6 +98,16 @@ class Engine:
             self._tables.log(audit_log.HOST_LACKS_FEATURES, f"{name} left Up", host=host.id)
         return host.id, host.cluster
 
+    def arrive(self, name: str) -> None:
+        host = self._hosts[name]
+        with self._tables.lock:
+            host.status = "up"
+            self._tables.log(audit_log.HOST_DETECTED, f"{name} is Up", host=host.id)
+
+    def place(self, name: str) -> tuple[str, str]:
+        host = self._hosts[name]
+        return host.id, host.cluster
+
     def mark(self, name: str) -> tuple[str, str]:
         vm = self._vms[name]
         with self._tables.lock:
@@ -142,14 +155,17 @@ class Bench:
         processes: Processes,
         options: argparse.Namespace,
     ) -> None:
-        self._directory = directory
+        self.directory = directory
         self._connection = connection
         self._engine = engine
-        self._processes = processes
+        self.processes = processes
         self._options = options
         self._random = random.Random(options.seed)
         self._boot_id = Clock().boot_id
-        self._url: str = connection.recv()
+        self.url: str = connection.recv()
+        ports = free_ports(2)
+        self.attestation = ports[0]
+        self.api = ports[1]
 
     def ask(self, *message: object) -> Any:
         self._connection.send(message)
@@ -159,22 +175,21 @@ class Bench:
         self._start_servers()
         began = time.monotonic()
         command = [sys.executable, "-m", "ovirt_tcp_plugin.broker.main"]
-        self._processes.start("broker", [*command, "--config-dir", str(self._directory), "run"])
+        self.processes.start("broker", [*command, "--config-dir", str(self.directory), "run"])
         everybody = self._options.hosts
-        self._wait(lambda: self.ask("walled") == everybody, 3600, 1.0)
+        self.wait(lambda: self.ask("walled") == everybody, 3600, 1.0)
         pools = self._options.pools
-        self._wait(lambda: len(list(self._snapshots.glob("*-*.json"))) == pools, 3600, 1.0)
+        self.wait(lambda: len(list(self.snapshots.glob("*-*.json"))) == pools, 3600, 1.0)
         print(f"all walls stand after {time.monotonic() - began:.0f} s", flush=True)
 
     def _start_servers(self) -> None:
-        port, api = free_ports(2)
-        command = [sys.executable, "-m", "tests.bench.attestation", str(self._directory)]
-        self._processes.start(
-            "attestation", [*command, str(port), "0.05", "0"], lambda: listens(port)
-        )
-        content = broker_options(self._directory, self._url, port, api)
+        port = self.attestation
+        command = [sys.executable, "-m", "tests.bench.attestation", str(self.directory)]
+        arguments = [str(port), str(TAKES_S), "0"]
+        self.processes.start("attestation", [*command, *arguments], lambda: listens(port))
+        content = broker_options(self.directory, self.url, port, self.api)
         content["engine"]["timeout_s"] = 120
-        (self._directory / "broker.yaml").write_text(yaml.safe_dump(content), encoding="utf-8")
+        (self.directory / "broker.yaml").write_text(yaml.safe_dump(content), encoding="utf-8")
 
     def measure(self, rounds: int) -> None:
         self.ask("slow", self._options.page_s)
@@ -210,24 +225,24 @@ class Bench:
     def _measure_host(self, number: int, left: list[float], out: list[float]) -> None:
         host_id, cluster_id = self.ask("leave", f"h{number}")
         began = time.monotonic()
-        self._wait(lambda: not self._is_trusted(cluster_id, host_id))
+        self.wait(lambda: not self._is_trusted(cluster_id, host_id))
         left.append(time.monotonic() - began)
-        self._wait(lambda: host_id not in self.ask("members", cluster_id)[0])
+        self.wait(lambda: host_id not in self.ask("members", cluster_id)[0])
         out.append(time.monotonic() - began)
 
     def _measure_mark(self, number: int, held: list[float], behind: list[float]) -> None:
         vm_id, cluster_id = self.ask("mark", f"vm{number}")
         began = time.monotonic()
-        self._wait(lambda: self._snapshot(cluster_id).vms.get(vm_id) is not False)
+        self.wait(lambda: self._snapshot(cluster_id).vms.get(vm_id) is not False)
         held.append(time.monotonic() - began)
-        self._wait(lambda: vm_id in self.ask("members", cluster_id)[1])
+        self.wait(lambda: vm_id in self.ask("members", cluster_id)[1])
         behind.append(time.monotonic() - began)
 
     def _measure_new(self, number: int, name: str, new: list[float]) -> None:
         vm_id, cluster_id = self.ask("add", name, f"C{number % self._options.pools}")
         began = time.monotonic()
         assert self._snapshot(cluster_id).vms.get(vm_id) is not False
-        self._wait(lambda: vm_id in self.ask("members", cluster_id)[1])
+        self.wait(lambda: vm_id in self.ask("members", cluster_id)[1])
         new.append(time.monotonic() - began)
 
     def count_calls(self, seconds: float) -> None:
@@ -248,13 +263,13 @@ class Bench:
 
     def report_memory(self) -> None:
         """Print the most memory that the broker had resident."""
-        status = Path(f"/proc/{self._processes.pid('broker')}/status").read_text(encoding="ascii")
+        status = Path(f"/proc/{self.processes.pid('broker')}/status").read_text(encoding="ascii")
         peak_kib = int(status.partition("VmHWM:")[2].split()[0])
         now_kib = int(status.partition("VmRSS:")[2].split()[0])
         print(f"broker RSS: {peak_kib / 1024:.0f} MiB at most, {now_kib / 1024:.0f} MiB now")
 
     def _pids(self) -> dict[str, int]:
-        pids = {name: self._processes.pid(name) for name in ("broker", "attestation")}
+        pids = {name: self.processes.pid(name) for name in ("broker", "attestation")}
         pids["engine"] = self._engine.pid or 0
         pids["bench"] = os.getpid()
         return pids
@@ -274,23 +289,23 @@ class Bench:
         print(f"  load average: {os.getloadavg()[0]:.1f} of {os.cpu_count()}", flush=True)
 
     @property
-    def _snapshots(self) -> Path:
-        return self._directory / "snapshot.d"
+    def snapshots(self) -> Path:
+        return self.directory / "snapshot.d"
 
     def _snapshot(self, cluster_id: str) -> snapshot.Snapshot:
-        content = (self._snapshots / f"{cluster_id}.json").read_bytes()
+        content = (self.snapshots / f"{cluster_id}.json").read_bytes()
         return snapshot.decode(content, self._boot_id)
 
     def _is_trusted(self, cluster_id: str, host_id: str) -> bool:
         return self._snapshot(cluster_id).hosts[host_id].level is Level.TRUSTED
 
-    def _wait(
+    def wait(
         self, holds: Callable[[], object], within_s: float = WITHIN_S, pause_s: float = 0.02
     ) -> None:
         deadline = time.monotonic() + within_s
         while not holds():
             if time.monotonic() > deadline:
-                raise TimeoutError(f"not in time: {self._processes.log_tail('broker')}")
+                raise TimeoutError(f"not in time: {self.processes.log_tail('broker')}")
             time.sleep(pause_s)
 
 
@@ -312,6 +327,24 @@ def make_pki(directory: Path) -> None:
     (directory / "password").write_text(PASSWORD, encoding="utf-8")
 
 
+@contextlib.contextmanager
+def running(options: argparse.Namespace) -> Iterator[Bench]:
+    """Start everything, and wait until all walls stand."""
+    with tempfile.TemporaryDirectory() as name, Processes(Path(name)) as processes:
+        directory = Path(name)
+        make_pki(directory)
+        ours, theirs = multiprocessing.Pipe()
+        process = multiprocessing.Process(target=_engine_process, args=(directory, options, theirs))
+        process.start()
+        bench = Bench(directory, ours, process, processes, options)
+        try:
+            bench.start()
+            yield bench
+        finally:
+            ours.send(("stop",))
+            process.join()
+
+
 def main() -> None:
     """Print the figures."""
     parser = argparse.ArgumentParser(description=__doc__)
@@ -322,23 +355,12 @@ def main() -> None:
     parser.add_argument("--idle-s", type=float, default=60.0)
     parser.add_argument("--new-vms", type=int, default=1000)
     options = parser.parse_args()
-    with tempfile.TemporaryDirectory() as name, Processes(Path(name)) as processes:
-        directory = Path(name)
-        make_pki(directory)
-        ours, theirs = multiprocessing.Pipe()
-        process = multiprocessing.Process(target=_engine_process, args=(directory, options, theirs))
-        process.start()
-        bench = Bench(directory, ours, process, processes, options)
-        try:
-            bench.start()
-            bench.measure(options.rounds)
-            bench.add_vms(options.new_vms)
-            bench.report_memory()
-            bench.count_calls(options.idle_s)
-            bench.report_memory()
-        finally:
-            ours.send(("stop",))
-            process.join()
+    with running(options) as bench:
+        bench.measure(options.rounds)
+        bench.add_vms(options.new_vms)
+        bench.report_memory()
+        bench.count_calls(options.idle_s)
+        bench.report_memory()
 
 
 if __name__ == "__main__":

@@ -42,7 +42,7 @@ BUSY_PAUSE_S = 0.3
 CALM_PAUSE_S = 0.8
 CALM_AFTER_MS = 60_000
 
-# After an event that says that a host left Up: it may be there before lists show the change.
+# After an event that says that a host left Up or came: lists may show the change later.
 URGENT_POLLS = 2
 # Hosts that could not be listed are tried again so soon.
 RETRY_MS = 1_000
@@ -185,10 +185,8 @@ class WatchWorker:
         self._busy_ms = self._clock.now_ms()
         if self._starts.is_new_by_event(event.code):
             self._engine_started("the engine restarted", event.code in events.ENGINE_STARTED)
-        if event.host_id and self._ends_verdict(event):
-            self._state.host_restarted(event.host_id)
-            # It may attest well before it is seen to be away.
-            self._urgent_polls = URGENT_POLLS
+        if event.host_id:
+            self._take_host_event(event)
         self._reactions.take_vm_event(event)
         self._group_edits.take_event(event)
         if event.code in events.VM_CHANGED and event.vm_id:
@@ -199,6 +197,15 @@ class WatchWorker:
         nameless = event.code in events.VM_CHANGED and not event.vm_id
         if event.code in events.LISTING_DUE or arrived or nameless:
             self._reactions.request_listing()
+
+    def _take_host_event(self, event: Event) -> None:
+        if self._ends_verdict(event):
+            self._state.host_restarted(event.host_id)
+            # It may attest well before it is seen to be away.
+            self._urgent_polls = URGENT_POLLS
+        if event.code in events.HOST_CAME_UP:
+            # No event gives trust, but it is asked about as soon as a list shows it.
+            self._urgent_polls = URGENT_POLLS
 
     def _ends_verdict(self, event: Event) -> bool:
         """Return whether the host that an event is about was not Up all the time.

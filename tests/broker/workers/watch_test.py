@@ -91,3 +91,18 @@ def test_one_where_nothing_happened_for_a_minute_is_looked_at_less_often(watch: 
 
 def test_a_broker_that_has_just_started_looks_often(watch: Watch) -> None:
     assert watch.worker.pause_s() == BUSY_PAUSE_S
+
+
+def test_hosts_are_looked_at_at_once_when_one_came_up(watch: Watch) -> None:
+    calls = watch.site.engine.rest.calls
+    watch.worker.step()
+    polls = calls["GET hosts"]
+    host = watch.site.host("h1")
+    watch.site.engine.model.log(audit_log.HOST_DETECTED, "Host h1 is Up.", host=host.id)
+    watch.worker.step()
+    assert calls["GET hosts"] == polls + 1
+    # The list may show it later than the event.
+    watch.worker.step()
+    assert calls["GET hosts"] == polls + 2
+    watch.worker.step()
+    assert calls["GET hosts"] == polls + 2
