@@ -21,8 +21,8 @@ NONCE_SIZE = 32
 MAX_LOG_SIZE = 1024 * 1024
 # Base64 of two logs, the quote and the PCR values.
 MAX_EVIDENCE_SIZE = 3 * 1024 * 1024
-# The values of 24 PCRs in each of four banks, and a dozen more.
-MAX_VALUES = 1000
+# The values of 24 PCRs in each of four banks, and some thirty more.
+MAX_VALUES = 150
 LOGS = ("txt", "firmware")
 # Kinds whose bytes are a place of fixed size, with padding behind the last event.
 PADDED_LOGS = ("txt",)

@@ -22,6 +22,8 @@ from ovirt_tcp_plugin.messages import json_fields
 MAX_HOSTS = 10000
 MAX_NAME_LENGTH = 255
 MAX_POLL_SIZE = 4 * 1024 * 1024
+# Names, and what a name that is none may have of commas and brackets.
+MAX_POLL_VALUES = 2 * MAX_HOSTS
 # With pcr_values and analysis_details a real answer stays below 10 KiB a host.
 MAX_ANSWER_SIZE = 16 * 1024 * 1024
 
@@ -76,7 +78,9 @@ def decode_poll(untrusted: bytes) -> Poll:
         InvalidMessage: not JSON (oVirt posts `{"hosts":]}` when it has no host), no host, a name
             that is not text.
     """
-    members = json_fields.parse_members(untrusted, "PollHosts request", MAX_POLL_SIZE)
+    members = json_fields.parse_members(
+        untrusted, "PollHosts request", MAX_POLL_SIZE, MAX_POLL_VALUES
+    )
     return Poll(
         hosts=_host_names(members),
         time_threshold_ms=_threshold(members.get("timeThreshold")),

@@ -32,6 +32,7 @@ from ovirt_tcp_plugin.verifier.evidence_intake import EvidenceIntake
 from ovirt_tcp_plugin.verifier.long_poll import LongPolls
 from ovirt_tcp_plugin.verifier.metrics import VerifierMetrics
 from ovirt_tcp_plugin.verifier.reference_values import ReferenceValueService
+from ovirt_tcp_plugin.verifier.refresh import RefreshTimes
 from ovirt_tcp_plugin.verifier.result_ages import ResultAges
 from ovirt_tcp_plugin.verifier.store import challenges, references, results
 from ovirt_tcp_plugin.verifier.store.database import Database
@@ -75,6 +76,7 @@ class Attestation:
         self._clock = clock
         self._long_polls = LongPolls()
         self._ages = ResultAges(clock)
+        self._refresh_times = RefreshTimes(options, self._ages, clock)
         self._intake = EvidenceIntake(
             database, reference_values, metrics, options, clock, self._long_polls
         )
@@ -84,10 +86,10 @@ class Attestation:
     async def next_challenge(
         self, state: HostSnapshot, boot_id: str, wait_ms: int
     ) -> Optional[evidence.Challenge]:
-        """Return a challenge as soon as somebody wants the host's evidence, None after `wait_ms`.
+        """Return a challenge as soon as the host's evidence is wanted, None after `wait_ms`.
 
-        A host in a boot that was not appraised yet is challenged at once: nobody should wait for
-        its first verdict.
+        It is when somebody asks, or when the last one grows old. A host in a boot that was not
+        appraised yet is challenged at once: nobody should wait for its first verdict.
 
         Raises:
             Refused: tpm12_off.
@@ -98,8 +100,12 @@ class Attestation:
         end_ms = self._clock.now_ms() + min(wait_ms, MAX_AGENT_WAIT_MS)
         if state.challenge.outstanding or not _covers(state.result, boot_id):
             long_poll.want_challenge()
+        last = results.readable(state.result)
+        if last is not None:
+            long_poll.refresh_ms = self._refresh_times.next_ms(state.host.name, last)
         if not await long_poll.next(poll, end_ms, self._clock):
             return None
+        self._refresh_times.challenged(state.host.name)
         issued = self._new_nonce(state.host)
         await self._database.write(lambda c: challenges.issue(c, issued, self._clock.boot_id))
         if poll != long_poll.poll:

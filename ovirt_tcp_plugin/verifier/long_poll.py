@@ -15,6 +15,9 @@ from typing import Optional
 
 from ovirt_tcp_plugin.clock import Clock
 
+# Later than any time.
+NEVER_MS = 2**63
+
 # An agent whose evidence is discarded again and again may not keep the server busy.
 MIN_CHALLENGE_INTERVAL_MS = 200
 # So many times as long as its last evidence took to judge has a host to wait for its next
@@ -43,6 +46,8 @@ class LongPoll:
 
     def __init__(self) -> None:
         self.challenge_due = False
+        # When it is challenged though nobody asks.
+        self.refresh_ms = NEVER_MS
         self.poll = 0
         self.listening = False
         self.last_issue_ms = -MIN_CHALLENGE_INTERVAL_MS
@@ -71,19 +76,26 @@ class LongPoll:
         try:
             while poll == self.poll:
                 now_ms = clock.now_ms()
-                if self.challenge_due and now_ms >= self._ready_ms:
+                due_ms = self._due_ms
+                if now_ms >= due_ms:
                     self.challenge_due = False
                     self.last_issue_ms = now_ms
                     return True
                 if now_ms >= end_ms:
                     return False
-                wake_ms = min(end_ms, self._ready_ms) if self.challenge_due else end_ms
                 self._wake.clear()
-                await _within(self._wake.wait(), wake_ms - now_ms)
+                await _within(self._wake.wait(), min(end_ms, due_ms) - now_ms)
             return False
         finally:
             if poll == self.poll:
                 self.listening = False
+
+    @property
+    def _due_ms(self) -> int:
+        """When the next challenge goes out, as far as is known by now."""
+        if self.challenge_due:
+            return self._ready_ms
+        return max(self._ready_ms, self.refresh_ms)
 
     @property
     def _ready_ms(self) -> int:

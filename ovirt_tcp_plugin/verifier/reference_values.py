@@ -150,7 +150,9 @@ class ReferenceValueService:
         if fault is not None:
             raise errors.Conflict(f"host {host_name} cannot be golden: {fault}")
         note = f"from {host_name}"[: reference_values.MAX_NOTE_LENGTH]
-        golden = reference_values.from_boot(name, boot.bank, boot.steps, staged, note)
+        golden = reference_values.from_boot(
+            name, boot.bank, boot.steps, staged, note, boot.vocabulary
+        )
         return await self._database.write(lambda c: _merge(c, golden))
 
     async def add(self, name: str, value: Value) -> ReferenceSet:

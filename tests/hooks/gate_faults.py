@@ -78,11 +78,6 @@ def no_key_directory(host: Host) -> None:
     host.keys.rmdir()
 
 
-def three_keys(host: Host) -> None:
-    host.trust(OTHER_KEY, "two.pem")
-    host.trust(OTHER_KEY, "three.pem")
-
-
 def writable_key(host: Host) -> None:
     (host.keys / "one.pem").chmod(0o666)
 
@@ -128,7 +123,6 @@ FAULTS: list[tuple[Callable[[Host], object], str]] = [
     (writable_config, "gate_config"),
     (no_keys, "no_keys"),
     (no_key_directory, "no_keys"),
-    (three_keys, "no_keys"),
     (writable_key, "no_keys"),
     (broken_key, "no_openssl"),
     (lambda host: host.install(OPENSSL="/usr/bin/no-openssl"), "no_openssl"),

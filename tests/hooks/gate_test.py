@@ -4,26 +4,27 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+import re
 import signal
 import stat
 import subprocess
+import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.asymmetric.utils import encode_dss_signature
 
 from ovirt_tcp_plugin import gate
 from ovirt_tcp_plugin.lab import vdsm
+from ovirt_tcp_plugin.messages import ear
 from ovirt_tcp_plugin.messages.result import Level
-from tests.hooks.gate_faults import (
-    FAULTS,
-    missing,
-    no_config,
-)
-from tests.hooks.gated_host import KEY, OTHER_KEY, ROOT, VM, Host
+from tests.hooks.gate_faults import FAULTS, broken_key, missing, no_config, writable_key
+from tests.hooks.gated_host import KEY, NOW_S, OTHER_KEY, ROOT, VM, Host
 
 
 @pytest.fixture
@@ -56,7 +57,7 @@ def test_a_hanging_openssl_is_refused_in_time_and_not_left_behind(
     slow = tmp_path / "openssl"
     slow.write_text(f"#!/bin/sh\necho $$ > {pid}\nexec sleep 60\n")
     slow.chmod(0o755)
-    host.install(OPENSSL=str(slow))
+    host.install(OPENSSL=str(slow), OPENSSL_WITHIN_S=1)
     began = time.monotonic()
 
     assert host.refusal() == "no_openssl"
@@ -67,6 +68,7 @@ def test_a_hanging_openssl_is_refused_in_time_and_not_left_behind(
 
 
 def test_the_alarm_refuses_whatever_hangs(host: Host) -> None:
+    host.install(WITHIN_S=1)
     script = host.hooks / "before_vm_start" / "50_ovirt_tcp_gate.py"
     source = script.read_text()
     script.write_text(
@@ -92,7 +94,9 @@ def test_an_error_that_nobody_foresaw_is_refused(host: Host) -> None:
 
 def test_a_gate_that_cannot_even_be_read_fails_the_start(host: Host) -> None:
     """Exit status 1 at this point fails the operation, too."""
-    (host.hooks / "before_vm_start" / "50_ovirt_tcp_gate.py").write_text("#!/usr/bin/python3 -I\n)")
+    (host.hooks / "before_vm_start" / "50_ovirt_tcp_gate.py").write_text(
+        "#!/usr/bin/python3 -IS\n)"
+    )
 
     assert host.start().failure
 
@@ -166,7 +170,6 @@ def test_each_use_of_an_exemption_is_told(
     monkeypatch.setattr(gate, "decide", lambda environment: f"VM {VM} is exempt by gate.conf")
 
     assert gate.main() == 0
-    signal.alarm(0)
 
     assert capfd.readouterr().err == f"ovirt-tcp: VM {VM} is exempt by gate.conf\n"
 
@@ -176,6 +179,67 @@ def test_either_key_counts_while_the_key_changes(host: Host) -> None:
     for key in (KEY, OTHER_KEY):
         host.sign(key)
         assert host.start().statuses == (0,)
+
+
+def test_forgotten_keys_do_not_close_the_gate_and_are_reported(host: Host) -> None:
+    """Each rotation of the key leaves a file behind, if nobody removes it."""
+    forgotten = host.sign(OTHER_KEY)
+    host.trust(KEY, f"{ear.key_id(KEY.public_key())}.pem")
+    for number in range(3):
+        host.trust(ec.generate_private_key(ec.SECP256R1()), f"{number}.pem")
+    host.sign()
+    environment = {**os.environ, "vmId": VM}
+    script = host.hooks / "before_vm_start" / "50_ovirt_tcp_gate.py"
+
+    done = subprocess.run(
+        [script], env=environment, capture_output=True, text=True, timeout=20, check=False
+    )
+
+    assert done.returncode == 0
+    assert re.fullmatch(r"ovirt-tcp: \S+ holds 5 keys: remove those [^\n]+\n", done.stderr)
+    host.verdict.write_text(forgotten)
+    assert host.refusal() == "bad_signature"
+
+
+def test_the_newest_two_keys_count_where_no_file_bears_the_name_of_the_verdicts_key(
+    host: Host,
+) -> None:
+    host.trust(OTHER_KEY, "two.pem")
+    host.trust(ec.generate_private_key(ec.SECP256R1()), "three.pem")
+    for age_s, name in enumerate(["two.pem", "one.pem", "three.pem"]):
+        os.utime(host.keys / name, (NOW_S - age_s, NOW_S - age_s))
+
+    assert host.start().statuses == (0,)
+    os.utime(host.keys / "three.pem", (NOW_S + 1, NOW_S + 1))
+    assert host.refusal() == "bad_signature"
+
+
+def test_a_spoilt_key_file_does_not_hurt_the_other(host: Host) -> None:
+    for spoil in (writable_key, broken_key):
+        spoil(host)
+        host.trust(OTHER_KEY, "two.pem")
+        host.sign(OTHER_KEY)
+
+        assert host.start().statuses == (0,)
+
+
+def test_openssl_runs_once_where_the_keys_are_named_as_they_were_exported(
+    host: Host, tmp_path: Path
+) -> None:
+    runs = tmp_path / "runs"
+    counted = tmp_path / "openssl"
+    counted.write_text(f'#!/bin/sh\necho run >> {runs}\nexec {gate.OPENSSL} "$@"\n')
+    counted.chmod(0o755)
+    for key in (KEY, OTHER_KEY):
+        host.trust(key, f"{ear.key_id(key.public_key())}.pem")
+    (host.keys / "one.pem").unlink()
+    host.install(OPENSSL=str(counted))
+
+    for key in (KEY, OTHER_KEY):
+        host.sign(key)
+        assert host.start().statuses == (0,)
+
+    assert runs.read_text() == "run\n" * 2
 
 
 def test_a_verdict_of_this_host_by_name_counts(host: Host) -> None:
@@ -200,7 +264,7 @@ def test_the_hook_files_are_the_gate_and_can_be_executed() -> None:
         file = ROOT / "hooks" / "vdsm" / point / "50_ovirt_tcp_gate.py"
         assert file.read_bytes() == (ROOT / "ovirt_tcp_plugin" / "gate.py").read_bytes()
         assert file.stat().st_mode & stat.S_IXUSR
-        assert file.read_text().startswith("#!/usr/bin/python3 -I\n")
+        assert file.read_text().startswith("#!/usr/bin/python3 -IS\n")
 
 
 def test_the_samples_options_are_known(host: Host) -> None:
@@ -234,3 +298,77 @@ def test_a_signal_from_outside_fails_the_start(host: Host) -> None:
     script.write_text(script.read_text().replace("    options = read_config()\n", killed, 1))
 
     assert host.start().failure
+
+
+def may_run(environment: object) -> str:
+    return "it may run"
+
+
+def may_not(environment: object) -> str:
+    raise gate.StartRefused("no_verdict", "there is none")
+
+
+def fails(environment: object) -> str:
+    raise RuntimeError("nobody foresaw this")
+
+
+def ends(environment: object) -> str:
+    raise SystemExit(2)
+
+
+@pytest.mark.parametrize("decide", [may_run, may_not, fails, ends])
+def test_no_alarm_is_armed_after_the_decision(
+    monkeypatch: pytest.MonkeyPatch, decide: Callable[[object], str]
+) -> None:
+    """Python resets the signal's handler when it ends: the alarm would then kill it silently."""
+    monkeypatch.setattr(gate, "decide", decide)
+    with contextlib.suppress(SystemExit):
+        gate.main()
+    left = signal.getitimer(signal.ITIMER_REAL)
+    signal.alarm(0)
+
+    assert left == (0.0, 0.0)
+
+
+def test_a_slow_end_of_the_interpreter_changes_no_decision(host: Host) -> None:
+    host.install(WITHIN_S=1)
+    script = host.hooks / "before_vm_start" / "50_ovirt_tcp_gate.py"
+    slow = "    status = main()\n    time.sleep(1.5)\n    sys.exit(status)\n"
+    script.write_text(script.read_text().replace("    sys.exit(main())\n", slow))
+
+    assert host.start() == vdsm.HookOutcome("<domain/>", "", (0,))
+    missing(host)
+    assert host.refusal() == "no_verdict"
+
+
+def test_forty_starts_at_once_on_busy_cores_get_forty_right_answers(tmp_path: Path) -> None:
+    """Half of them with two keys of which the second signs, half to be refused, with reasons."""
+    hosts = [tmp_path / "good", tmp_path / "bad"]
+    for directory in hosts:
+        directory.mkdir()
+    good = Host(hosts[0])
+    good.trust(OTHER_KEY, "two.pem")
+    bad = Host(hosts[1])
+    bad.sign(level=Level.UNTRUSTED)
+    environment = {**os.environ, "vmId": VM}
+    spin = [sys.executable, "-c", "while True: pass"]
+    busy = [subprocess.Popen(spin) for _ in range(os.cpu_count() or 1)]
+    try:
+        starts = [
+            subprocess.Popen(
+                [host.hooks / "before_vm_start" / "50_ovirt_tcp_gate.py"],
+                env=environment,
+                stderr=subprocess.PIPE,
+                text=True,
+            )
+            for host in [good, bad] * 20
+        ]
+        answers = [(start.communicate()[1], start.returncode) for start in starts]
+    finally:
+        for process in busy:
+            process.kill()
+            process.wait()
+
+    assert answers[::2] == [("", 0)] * 20
+    assert {status for _, status in answers[1::2]} == {2}
+    assert {text.split(":")[1] for text, _ in answers[1::2]} == {" refused (not_trusted)"}

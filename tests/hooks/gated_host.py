@@ -21,16 +21,10 @@ from ovirt_tcp_plugin.messages.result import Level
 
 ROOT = Path(__file__).parents[2]
 
-
-KEY, OTHER_KEY = ec.generate_private_key(ec.SECP256R1()), ec.generate_private_key(ec.SECP256R1())
-
-
+KEY = ec.generate_private_key(ec.SECP256R1())
+OTHER_KEY = ec.generate_private_key(ec.SECP256R1())
 VM = "11111111-2222-3333-4444-555555555555"
-
-
 LIFETIME_MS = 600_000
-
-
 NOW_S = 1_700_000_000
 
 

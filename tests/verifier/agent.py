@@ -81,7 +81,7 @@ class Agent:
         return self.send(self.evidence(challenge))
 
     def evidence(self, challenge: evidence.Challenge) -> dict[str, Any]:
-        quoting = evidence.qualifying_data(challenge.nonce, self.tpm.boot_id, 7)
+        quoting = evidence.qualifying_data(challenge.nonce, self.tpm.boot_id, self.tpm.boottime_ms)
         attest, signature = self.tpm.quote(quoting, challenge.selection)
         values = {index: self.tpm.pcrs[index] for index in challenge.selection["sha256"]}
         logs = {} if self.tpm.log is None else {"txt": self.tpm.log}
@@ -93,7 +93,7 @@ class Agent:
                 {"sha256": values},
                 logs,
                 self.tpm.boot_id,
-                7,
+                self.tpm.boottime_ms,
                 "test",
             )
         )

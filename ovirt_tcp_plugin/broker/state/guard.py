@@ -222,7 +222,7 @@ class Guards:
         There is nothing to decide about them, and a guard would wait for them for ever.
 
         Args:
-            present: the ids of the hosts that are there, by cluster id.
+            present: the ids of the hosts that are there, by the cluster id of each guard.
         """
         gone: set[str] = set()
         for cluster_id, guard in self.by_cluster.items():

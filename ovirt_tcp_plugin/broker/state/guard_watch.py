@@ -45,7 +45,8 @@ class GuardWatch:
     def keep_present(self) -> set[str]:
         """The engine's hosts were listed; return the held hosts that left their pools."""
         present: dict[str, list[str]] = {}
-        for cluster_id, hosts in self._inventory.hosts_of.items():
+        for cluster_id in self.guards.by_cluster:
+            hosts = self._inventory.hosts_of.get(cluster_id, ())
             present[cluster_id] = [host.id for host in hosts]
         self._known_good &= self._inventory.hosts.keys()
         return self.guards.keep(present)

@@ -11,7 +11,8 @@ The complete list of checks. The numbers are stable: findings, tests and documen
  (3) its signature is by that AK, with the AK's scheme and a hash other than SHA-1
  (4) its qualifying data is the nonce issued to this host, unused and not expired, with boot id and
      boot time
- (5) reset and restart counters did not go back, and they agree with the boot id
+ (5) reset and restart counters did not go back, they agree with the boot id, and the boot time
+     is not ahead of the TPM's clock
  (6) the PCR values given hash to the quoted digest and cover all required PCRs
  (7) the event logs replay to those PCRs
  (8) each required PCR equals the reference values, as a whole or step by step
@@ -38,6 +39,7 @@ from ovirt_tcp_plugin.messages.findings import FindingCode
 from ovirt_tcp_plugin.messages.result import Finding, Level
 from ovirt_tcp_plugin.verifier.appraisal import logs, pcr_values
 from ovirt_tcp_plugin.verifier.appraisal.authenticity import IssuedNonce, authenticate
+from ovirt_tcp_plugin.verifier.appraisal.boot_time import check_boot_time
 from ovirt_tcp_plugin.verifier.appraisal.counters import BootCounters, boot_of, check_counters
 from ovirt_tcp_plugin.verifier.appraisal.enrolled_tpm import EnrolledTpm, SignedQuote
 from ovirt_tcp_plugin.verifier.appraisal.measured import Measured
@@ -118,10 +120,12 @@ def _judge(
     criteria: Criteria,
 ) -> Appraised:
     """Return what an authentic quote says of the host: checks (5)-(9)."""
-    boot = boot_of(reported.boot_id, quote.counters)
+    timed = check_boot_time(reported.boot_id, reported.boottime_ms, quote.counters, previous)
+    boot = boot_of(reported.boot_id, quote.counters, timed.lead_ms)
     proof = _prove(reported, host, quote, required)  # (6), (7)
     findings = [
-        *check_counters(boot, quote.counters, previous),  # (5)
+        *check_counters(boot, quote.counters, previous, required),  # (5)
+        *timed.findings,  # (5)
         *pcr_values.check_selection(quote.selection, issued),  # (9)
         *proof.findings,
     ]

@@ -197,12 +197,17 @@ def decode(row: Any) -> StoredResult:
 
 
 def _encode_boot(boot: BootCounters) -> str:
-    return f"{boot.boot_id} {boot.reset_count} {boot.restart_count} {boot.clock}"
+    counters = f"{boot.boot_id} {boot.reset_count} {boot.restart_count} {boot.clock}"
+    return counters if boot.lead_ms is None else f"{counters} {boot.lead_ms}"
 
 
 def _decode_boot(stored: str) -> BootCounters:
-    boot_id, reset_count, restart_count, clock = stored.split(" ")
-    return BootCounters(boot_id, int(reset_count), int(restart_count), int(clock))
+    boot_id, reset_count, restart_count, clock, *lead = stored.split(" ")
+    counters = BootCounters(boot_id, int(reset_count), int(restart_count), int(clock))
+    if not lead:  # of a TPM 1.2, or of a release that did not keep it
+        return counters
+    (lead_ms,) = lead
+    return dataclasses.replace(counters, lead_ms=int(lead_ms))
 
 
 def _decode_findings(stored: str) -> tuple[Finding, ...]:

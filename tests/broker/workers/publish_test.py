@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import dataclasses
 import errno
+import random
 import shutil
 import threading
 from pathlib import Path
@@ -18,6 +19,7 @@ from ovirt_tcp_plugin.broker.state.broker_state import BrokerState
 from ovirt_tcp_plugin.broker.store.snapshot_writer import SnapshotWriter
 from ovirt_tcp_plugin.broker.store.state_file import StateFile
 from ovirt_tcp_plugin.broker.workers.publish import (
+    POOLS_IN_ONE_GO,
     SAVE_EVERY_MS,
     SNAPSHOT_EVERY_MS,
     PublicationWorker,
@@ -28,8 +30,10 @@ from ovirt_tcp_plugin.lab.engine.faults import AnswerFault
 from ovirt_tcp_plugin.messages.result import Level
 from ovirt_tcp_plugin.placement import snapshot
 from ovirt_tcp_plugin.placement.inventory import Listing
+from tests.bench import locks
 from tests.broker.site import EVERYBODY, Site, until
-from tests.broker.state.world import POOL, World
+from tests.broker.state.world import OPTIONS, POOL, World
+from tests.fake_clock import FakeClock
 
 
 class Scene:
@@ -219,3 +223,42 @@ def test_what_loses_trust_before_all_vms_are_listed_is_saved(
     site.service.attest_host(site.host("h1").id)
     until(lambda: b'"untrusted"' in state.read_bytes(), 4)
     saved.set()
+
+
+def test_lost_trust_waits_for_no_other_pools(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A listing makes all snapshots old, of which there may be a thousand."""
+    pools = 5 * POOLS_IN_ONE_GO
+    clock = FakeClock()
+    state = BrokerState(OPTIONS, clock, random.random)
+    listing = locks.listing(pools, pools, pools)
+    state.observe_listing(listing, state.begin_listing())
+    state.observe_hosts(listing.hosts)
+    written: list[str] = []
+    write = SnapshotWriter.write
+
+    def write_and_lose(self: SnapshotWriter, fresh: snapshot.Snapshot) -> bool:
+        if not written:
+            state.host_restarted(listing.hosts[-1].id)
+        written.append(fresh.pool_id)
+        return write(self, fresh)
+
+    monkeypatch.setattr(SnapshotWriter, "write", write_and_lose)
+    worker = PublicationWorker(
+        state,
+        SnapshotWriter(tmp_path / "snapshot.d"),
+        StateFile(tmp_path / "state"),
+        Metrics(),
+        clock,
+        may_begin=lambda: True,
+        all_known=lambda: True,
+    )
+    state.changes.written(state.pools())
+    state.changes.touch()
+    worker.step()
+    assert len(written) <= POOLS_IN_ONE_GO
+    written_before = len(written)
+    worker.step()
+    assert listing.hosts[-1].cluster_id == written[written_before]
+    assert len(set(written)) == pools, "the others are written after it"
