@@ -75,6 +75,11 @@ class FindingCode(enum.Enum):
         CheckNumber.FORM,
         "see that the agent runs and reaches the server: " + _READ_AGENT_LOG,
     )
+    LOG_UNKNOWN = (
+        "log_unknown",
+        CheckNumber.FORM,
+        "nothing, if it passes: the agent sends the log with its next report",
+    )
     RECORD_UNREADABLE = (
         "record_unreadable",
         CheckNumber.FORM,

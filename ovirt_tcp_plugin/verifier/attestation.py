@@ -106,7 +106,7 @@ class Attestation:
         if not await long_poll.next(poll, end_ms, self._clock):
             return None
         self._refresh_times.challenged(state.host.name)
-        issued = self._new_nonce(state.host)
+        issued = self._new_nonce(state.host, self._known_logs(state, boot_id))
         await self._database.write(lambda c: challenges.issue(c, issued, self._clock.boot_id))
         if poll != long_poll.poll:
             # The agent went away meanwhile: its next poll gets another challenge.
@@ -233,10 +233,20 @@ class Attestation:
     def _required(self, host: EnrolledHost) -> tpm2.Selection:
         return self._options.required_in(host.tpm.bank)
 
-    def _new_nonce(self, host: EnrolledHost) -> IssuedNonce:
+    def _known_logs(self, state: HostSnapshot, boot_id: str) -> Mapping[str, str]:
+        """Return the logs that a host need not send again in this boot."""
+        last = results.readable(state.result)
+        if last is None or last.boot_id != boot_id:
+            return {}
+        if last.log_digests.keys() != set(self.logs_for(state.host)):
+            return {}
+        return last.log_digests
+
+    def _new_nonce(self, host: EnrolledHost, known_logs: Mapping[str, str]) -> IssuedNonce:
         nonce = secrets.token_bytes(evidence.NONCE_SIZE)
         now_ms = self._clock.now_ms()
-        challenge = evidence.Challenge(nonce, self._required(host), NONCE_LIFETIME_MS)
+        required = self._required(host)
+        challenge = evidence.Challenge(nonce, required, NONCE_LIFETIME_MS, known_logs)
         return IssuedNonce(challenge, host.name, now_ms, now_ms + NONCE_LIFETIME_MS)
 
     async def _last(self, names: Sequence[str]) -> dict[str, StoredResult]:
