@@ -98,6 +98,7 @@ token_group.add_command(commands.token_enrol)
 main.add_command(commands.host_group)
 main.add_command(commands.ek_group)
 main.add_command(commands.verdict_key_group)
+main.add_command(commands.record_group)
 command.add_config_commands(main, "verifier", VerifierSettings)
 
 
