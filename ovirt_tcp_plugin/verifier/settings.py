@@ -49,9 +49,13 @@ class ServerOptions:
     oat_networks: tuple[str, ...] = ()
     # Networks from which /metrics is answered without a token.
     metrics_networks: tuple[str, ...] = ()
-    # Requests a second that one peer may go on asking: an agent by its certificate, everybody else
-    # by address.
+    # Requests a second that one peer may go on asking: an agent by its certificate and address,
+    # everybody else by address. Of IPv6 a whole /64 counts as one address, here and below.
     requests_per_second: float = 50.0
+    # Part of one core's time that whoever asks about hosts may go on taking, with a token at one
+    # address, or at one address of oat_networks. It pays for the time that its requests really
+    # take, after a second's worth of them waits, and is put off with 429 if that takes long.
+    question_share: float = 0.25
     # New connections that one address may open. Agents and broker keep theirs; raise it where many
     # hosts share an address.
     connections_per_second: float = 20.0
