@@ -9,10 +9,8 @@ questions to the server that the host's agent is connected to.
 
 from __future__ import annotations
 
-import asyncio
 import dataclasses
 import functools
-import logging
 import secrets
 from collections.abc import Collection, Mapping, Sequence
 from typing import Optional
@@ -34,19 +32,16 @@ from ovirt_tcp_plugin.verifier.long_poll import Answers, LongPolls
 from ovirt_tcp_plugin.verifier.metrics import VerifierMetrics
 from ovirt_tcp_plugin.verifier.reference_values import ReferenceValueService
 from ovirt_tcp_plugin.verifier.refresh import RefreshTimes
+from ovirt_tcp_plugin.verifier.relay import Relay
 from ovirt_tcp_plugin.verifier.result_ages import ResultAges
 from ovirt_tcp_plugin.verifier.store import challenges, references, results
 from ovirt_tcp_plugin.verifier.store.database import Database
 from ovirt_tcp_plugin.verifier.store.hosts import EnrolledHost, HostSnapshot
 from ovirt_tcp_plugin.verifier.store.results import Result, StoredResult
 
-log = logging.getLogger("verifier.attestation")
-
 MAX_AGENT_WAIT_MS = 60_000
 # A slow hardware TPM needs a second for a quote; a busy host some more.
 NONCE_LIFETIME_MS = 15_000
-# How soon a question asked of one server reaches the agent on another.
-RELAY_INTERVAL_S = 0.25
 
 # Why there is no result.
 _NOT_ENROLLED = FindingCode.NOT_ENROLLED.finding("no host is enrolled under this name")
@@ -76,6 +71,7 @@ class Attestation:
         self._options = options
         self._clock = clock
         self._long_polls = LongPolls()
+        self._relay = Relay(database, self._long_polls)
         self._ages = ResultAges(clock)
         self._refresh_times = RefreshTimes(options, self._ages, clock)
         self._intake = EvidenceIntake(database, reference_values, metrics, options, clock)
@@ -212,32 +208,7 @@ class Attestation:
 
     async def relay(self) -> None:
         """Carry questions and answers between the servers on one database, until cancelled."""
-        while True:
-            await asyncio.sleep(RELAY_INTERVAL_S)
-            try:
-                await self._relay_once()
-            except errors.Unavailable as e:
-                log.warning("relay error=%s", e)
-
-    async def _relay_once(self) -> None:
-        listening = self._long_polls.listening()
-        if listening:
-            await self._relay_questions(listening)
-        awaited = self._long_polls.awaited()
-        if awaited:
-            await self._relay_answers(awaited)
-
-    async def _relay_questions(self, listening: Collection[str]) -> None:
-        """Challenge the hosts that somebody asked at another server."""
-        outstanding = await self._database.read(challenges.outstanding)
-        for name in set(outstanding).intersection(listening):
-            self._long_polls.of(name).want_challenge()
-
-    async def _relay_answers(self, awaited: Sequence[str]) -> None:
-        """Wake who waits here for an answer that came at another server."""
-        answered = await self._database.read(lambda c: challenges.answered(c, awaited))
-        for name, number in answered.items():
-            self._long_polls.of(name).settle(number)
+        await self._relay.run()
 
     def _required(self, host: EnrolledHost) -> tpm2.Selection:
         return self._options.required_in(host.tpm.bank)
