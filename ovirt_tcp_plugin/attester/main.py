@@ -9,7 +9,6 @@ import json
 import logging
 import secrets
 import signal
-import sys
 import time
 from collections.abc import Mapping
 from pathlib import Path
@@ -60,7 +59,7 @@ def enrol(config_dir: Path, token_file: Path) -> None:
     a new token) replaces it. Run it as the user that the agent runs as: the files it leaves are for
     that user only.
     """
-    _log_to_stderr(logging.WARNING)
+    command.log_to_stderr(logging.WARNING)
     settings = _load(config_dir)
     token = enrolment.read_token(token_file)
     settings.state.directory.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -91,7 +90,7 @@ def ek(config_dir: Path) -> None:
 @click.pass_obj
 def run(config_dir: Path) -> None:
     """Report to the attestation server whenever it asks, and at once on SIGHUP, until SIGTERM."""
-    _log_to_stderr(logging.INFO)
+    command.log_to_stderr()
     settings = _load(config_dir)
     state = AgentState(settings.state.directory)
     state.check_client()
@@ -158,7 +157,7 @@ def measure_command(
     Needs an enrolled host, since its key signs. With a software TPM, stop the agent first: such a
     TPM serves one connection at a time.
     """
-    _log_to_stderr(logging.WARNING)
+    command.log_to_stderr(logging.WARNING)
     settings = _load(config_dir)
     state = AgentState(settings.state.directory)
     with host_tpm.connect(settings.tpm) as tpm:
@@ -238,10 +237,6 @@ def _describe_log(content: Optional[bytes], padded: bool) -> str:
         return f"{len(content)} bytes, {e}"
     launch = ", tells of a measured launch" if eventlog.launched(events) else ""
     return f"{len(content)} bytes, {len(events)} events{launch}"
-
-
-def _log_to_stderr(level: int) -> None:
-    logging.basicConfig(level=level, format="%(levelname)s %(name)s %(message)s", stream=sys.stderr)
 
 
 if __name__ == "__main__":
