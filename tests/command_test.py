@@ -1,44 +1,76 @@
 # SPDX-FileCopyrightText: The ovirt_tcp_plugin developers
 # SPDX-License-Identifier: Apache-2.0
-"""No text of a peer begins a line in a log of ours, nor changes one on a terminal."""
+"""The commands of all roles: their lists are right, and show up without loading the role."""
 
 from __future__ import annotations
 
-import logging
-from typing import Optional
+import importlib
+import subprocess
+import sys
 
+import click
 import pytest
+from click.testing import CliRunner
 
-from ovirt_tcp_plugin.command import OneLine
+from ovirt_tcp_plugin.command import LazyGroup
 
-# Everything that ends a line for some reader of logs, and what moves a terminal's cursor.
-SEPARATORS = ["\n", "\r", "\r\n", "\v", "\f", "\x1c", "\x1d", "\x1e", "\x85", "\u2028", "\u2029"]
-SEPARATORS += ["\x1b[2K", "\x1b[1A", "\b", "\0", "\u202e"]
-FORGED = "WARNING verifier.web host removed host=host-7"
-
-
-def logged(message: str, *parts: object, fault: Optional[Exception] = None) -> str:
-    record = logging.LogRecord("verifier", logging.INFO, "", 0, message, parts, None)
-    if fault is not None:
-        record.exc_info = (type(fault), fault, fault.__traceback__)
-    return OneLine("%(levelname)s %(name)s %(message)s").format(record)
-
-
-@pytest.mark.parametrize("separator", SEPARATORS, ids=ascii)
-def test_a_message_stays_on_its_line(separator: str) -> None:
-    line = logged("host=%s", f"a{separator}{FORGED}")
-
-    assert line.isprintable()
-    assert line.startswith("INFO verifier host=a")
+MODULES = (
+    "ovirt_tcp_plugin.admin.cli",
+    "ovirt_tcp_plugin.attester.main",
+    "ovirt_tcp_plugin.verifier.main",
+)
+# Each of them takes a good part of a second to load.
+HEAVY = {"alembic", "cryptography", "ovirtsdk4", "requests", "sqlalchemy", "tornado"}
+CALL = """
+import importlib
+import sys
+main = importlib.import_module(sys.argv[1]).main
+try:
+    main(sys.argv[2:])
+finally:
+    print(*{name.partition(".")[0] for name in sys.modules})
+"""
 
 
-@pytest.mark.parametrize("separator", SEPARATORS, ids=ascii)
-def test_a_traceback_has_a_mark_on_every_line(separator: str) -> None:
-    fault = ValueError(f"a{separator}{FORGED}")
+def group_of(module: str) -> LazyGroup:
+    group = importlib.import_module(module).main
+    assert isinstance(group, LazyGroup)
+    return group
 
-    text = logged("failed", fault=fault)
 
-    first, *others = text.split("\n")
-    assert first == "INFO verifier failed"
-    assert all(line.startswith("  | ") and line.isprintable() for line in others)
-    assert any(FORGED in line for line in others)
+LISTED = [(module, name) for module in MODULES for name in group_of(module).entries]
+
+
+@pytest.mark.parametrize(("module", "name"), LISTED)
+def test_the_list_of_commands_says_what_each_says_of_itself(module: str, name: str) -> None:
+    group = group_of(module)
+    loaded = group.get_command(click.Context(group), name)
+    assert loaded is not None
+    assert loaded.name == name
+    assert loaded.get_short_help_str(limit=200) == group.entries[name].short_help
+
+
+@pytest.mark.parametrize("module", MODULES)
+def test_the_list_of_commands_shows_all_of_them(module: str) -> None:
+    group = group_of(module)
+    listed = CliRunner().invoke(group, ["--help"]).output.partition("Commands:\n")[2]
+    names = [line.split()[0] for line in listed.splitlines() if not line.startswith("   ")]
+    assert names == sorted({*group.entries, *group.commands})
+
+
+@pytest.mark.parametrize(
+    ("module", "arguments"),
+    [
+        *((module, ["--help"]) for module in MODULES),
+        ("ovirt_tcp_plugin.attester.main", ["config", "show"]),
+        ("ovirt_tcp_plugin.verifier.main", ["config", "show"]),
+    ],
+)
+def test_help_and_options_are_shown_without_loading_the_role(
+    module: str, arguments: list[str]
+) -> None:
+    command = [sys.executable, "-c", CALL, module, *arguments]
+    ended = subprocess.run(command, capture_output=True, check=False, text=True)
+    loaded = set(ended.stdout.splitlines()[-1].split())
+    assert "ovirt_tcp_plugin" in loaded
+    assert loaded & HEAVY == set()

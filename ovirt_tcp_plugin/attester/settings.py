@@ -8,7 +8,7 @@ import dataclasses
 import socket
 from pathlib import Path
 
-from ovirt_tcp_plugin import bounds
+from ovirt_tcp_plugin import bounds, config
 from ovirt_tcp_plugin.attester.measure import Sources
 from ovirt_tcp_plugin.attester.templates import ATTESTATION_TEMPLATES
 
@@ -119,3 +119,8 @@ class AgentSettings:
     state: StateDirectory = StateDirectory()
     boot: BootFiles = BootFiles()
     hooks: Hooks = Hooks()
+
+
+def load_settings(config_dir: Path) -> AgentSettings:
+    """Return the agent's options. Raises InvalidConfig."""
+    return config.load(AgentSettings, "agent", config_dir)

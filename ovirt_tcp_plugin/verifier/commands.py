@@ -13,13 +13,19 @@ import click
 
 from ovirt_tcp_plugin import errors
 from ovirt_tcp_plugin.clock import Clock
-from ovirt_tcp_plugin.tokens import Listed, new_secret
+from ovirt_tcp_plugin.tokens import Listed, command_group, new_secret
 from ovirt_tcp_plugin.verifier import authority, enrolment, local_store, signing
 from ovirt_tcp_plugin.verifier.store import bad_rows, endorsements, hosts, tokens, verdict_keys
 from ovirt_tcp_plugin.verifier.store.database import Database
 from ovirt_tcp_plugin.verifier.store.tokens import Token
+from ovirt_tcp_plugin.verifier.web.access import TOKEN_ROLES
 
 _HOUR_S = 3600
+_ROLES_HELP = (
+    "viewer (the broker) may ask for results; operator may also remove hosts; policy may look and "
+    "choose reference values; "
+    "enrolment may make tokens that enrol hosts, and nothing else."
+)
 
 
 class StoredTokens:
@@ -52,7 +58,10 @@ def stored_tokens(config_dir: Path) -> Iterator[StoredTokens]:
         yield StoredTokens(database)
 
 
-@click.command("enrol")
+token_group = command_group(TOKEN_ROLES, _ROLES_HELP, stored_tokens)
+
+
+@token_group.command("enrol")
 @click.argument("host")
 @click.option("--host-id", default="", help="The engine's id of the host.")
 @click.option(

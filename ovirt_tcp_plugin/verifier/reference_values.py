@@ -163,7 +163,9 @@ class ReferenceValueService:
         if not without_kernel:
             _check_kernel(host_name, boot)
         note = f"from {host_name}"[: reference_values.MAX_NOTE_LENGTH]
-        golden = reference_values.from_boot(name, boot.bank, boot.steps, staged, note)
+        golden = reference_values.from_boot(
+            name, boot.bank, boot.steps, staged, note, boot.vocabulary
+        )
         return await self._database.write(lambda c: _merge(c, golden))
 
     async def add(self, name: str, value: Value) -> ReferenceSet:

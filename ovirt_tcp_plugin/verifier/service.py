@@ -52,12 +52,11 @@ async def serve(settings: VerifierSettings, share: Optional[processes.Share] = N
     """
     _raise_limit_of_files()
     ca = Authority.load(settings.store.directory)
-    directory = settings.enrolment.ek_authorities
-    vendors = vendor_authorities.read(directory)
+    paths = settings.enrolment.ek_authorities
+    vendors = vendor_authorities.read(paths)
     if not vendors:
-        log.warning(
-            "ek_authorities directory=%s is empty: only registered EKs can enrol", directory
-        )
+        places = ", ".join(str(path) for path in paths)
+        log.warning("no ek_authorities in %s: only registered EKs can enrol", places)
     with local_store.opened(settings) as database:
         local_store.claim(database, ca)
         await _serve_from(database, settings, ca, vendors, share)
