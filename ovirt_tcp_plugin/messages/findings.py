@@ -83,8 +83,8 @@ class FindingCode(enum.Enum):
     RECORD_UNREADABLE = (
         "record_unreadable",
         CheckNumber.FORM,
-        "wait for the host's next evidence; if that does not help, `ovirt-tcp-verifier record "
-        "list` on the server's machine names the row and the command that mends it",
+        "wait for the host's next evidence; "
+        "if that does not help, run on the server's machine: ovirt-tcp-verifier record list",
     )
     NOT_ENROLLED = (
         "not_enrolled",
