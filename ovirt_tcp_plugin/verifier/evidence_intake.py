@@ -55,12 +55,13 @@ class EvidenceIntake:
         self._options = options
         self._clock = clock
 
-    async def take(self, state: HostSnapshot, reported: evidence.Evidence) -> Result:
+    async def take(self, state: HostSnapshot, reported: evidence.Evidence, address: str) -> Result:
         """Appraise a host's evidence, keep the result and return it.
 
         Args:
             state: as it was when the request began. If anything of weight has changed since, the
                 nonce was taken back meanwhile, or is another one.
+            address: where it came from.
 
         Raises:
             Refused: the evidence was discarded: code and reason are of the failed check.
@@ -75,14 +76,19 @@ class EvidenceIntake:
             raise errors.Refused(outcome.finding.code, outcome.finding.text)
         born_ms = self._clock.now_ms() if issued is None else issued.born_ms
         fresh = self._new_result(state, outcome, version, born_ms)
-        await self._keep(host, reported.nonce, fresh, outcome)
+        await self._keep(host, reported.nonce, fresh, outcome, address)
         return fresh
 
     async def _keep(
-        self, host: EnrolledHost, nonce: bytes, fresh: Result, outcome: Appraised
+        self,
+        host: EnrolledHost,
+        nonce: bytes,
+        fresh: Result,
+        outcome: Appraised,
+        address: str,
     ) -> None:
         proven = measured.encode(outcome.measured)
-        await self._database.write(lambda c: _answer(c, host, nonce, fresh, proven))
+        await self._database.write(lambda c: _answer(c, host, nonce, fresh, proven, address))
         self._metrics.appraised(fresh.level)
         codes = ",".join(finding.code for finding in outcome.findings)
         log.info("appraised host=%s level=%s findings=%s", host.name, fresh.level.value, codes)
@@ -165,14 +171,19 @@ def _baseline(previous: Optional[BootCounters], outcome: Appraised) -> BootCount
 
 
 def _answer(
-    connection: Connection, host: EnrolledHost, nonce: bytes, fresh: Result, proven: str
+    connection: Connection,
+    host: EnrolledHost,
+    nonce: bytes,
+    fresh: Result,
+    proven: str,
+    address: str,
 ) -> None:
     """Take the nonce back and keep the result, both or neither.
 
     Raises:
         Refused: the nonce was used meanwhile, or the host enrolled again.
     """
-    if not challenges.answer(connection, host.name, nonce):
+    if not challenges.answer(connection, host.name, nonce, address):
         raise errors.Refused("nonce_unknown", "the nonce was used before")
     if not results.keep(connection, host.name, host.certificate_digest, fresh, proven):
         raise errors.Refused("not_enrolled", "the host was enrolled again, or removed, meanwhile")
