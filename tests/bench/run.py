@@ -10,10 +10,10 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
-from tests.bench import appraisal, broker, filterd, gate, harness, locks, verifier
+from tests.bench import agents, appraisal, broker, filterd, gate, harness, locks, verifier
 
 FILE = Path(__file__).parents[2] / "build" / "bench.json"
-ROOMS = (appraisal, broker, filterd, gate, locks, verifier)
+ROOMS = (agents, appraisal, broker, filterd, gate, locks, verifier)
 BENCHMARKS = {benchmark.name: benchmark for room in ROOMS for benchmark in room.BENCHMARKS}
 
 
