@@ -186,6 +186,8 @@ def _convert(kind: Any, value: object) -> object:
     if kind in (str, int, float, bool) and type(value) is kind:
         return value
     origin = typing.get_origin(kind)
+    if origin is tuple and typing.get_args(kind)[0] is Path and isinstance(value, str):
+        value = [value]
     if origin is tuple and isinstance(value, list):
         of_item = typing.get_args(kind)[0]
         return tuple(_convert(of_item, item) for item in value)

@@ -29,7 +29,8 @@ from ovirt_tcp_plugin.verifier.appraisal import appraise
 from ovirt_tcp_plugin.verifier.appraisal.authenticity import IssuedNonce
 from ovirt_tcp_plugin.verifier.enrolment import TPM12_OFF, is_host_name
 from ovirt_tcp_plugin.verifier.evidence_intake import EvidenceIntake
-from ovirt_tcp_plugin.verifier.long_poll import LongPolls
+from ovirt_tcp_plugin.verifier.fair_share import AnyTurn, parts
+from ovirt_tcp_plugin.verifier.long_poll import Answers, LongPolls
 from ovirt_tcp_plugin.verifier.metrics import VerifierMetrics
 from ovirt_tcp_plugin.verifier.reference_values import ReferenceValueService
 from ovirt_tcp_plugin.verifier.refresh import RefreshTimes
@@ -77,9 +78,7 @@ class Attestation:
         self._long_polls = LongPolls()
         self._ages = ResultAges(clock)
         self._refresh_times = RefreshTimes(options, self._ages, clock)
-        self._intake = EvidenceIntake(
-            database, reference_values, metrics, options, clock, self._long_polls
-        )
+        self._intake = EvidenceIntake(database, reference_values, metrics, options, clock)
 
     # For agents
 
@@ -150,7 +149,7 @@ class Attestation:
     # For those who ask
 
     async def results(
-        self, names: Sequence[str], max_age_ms: Optional[int], wait_ms: int
+        self, names: Sequence[str], max_age_ms: Optional[int], wait_ms: int, turn: AnyTurn
     ) -> list[AttestationResult]:
         """Return a result for each name, in order, within `wait_ms`.
 
@@ -158,29 +157,39 @@ class Attestation:
             names: host names in any case; an unknown one gets level unknown and delays nobody.
             max_age_ms: age up to which an earlier result will do; None: only evidence that is
                 requested from now on.
+            turn: gives the turns of whoever asks; an unknown name takes as much of them as a known
+                one.
 
         Raises:
             Unavailable: the store does not answer.
         """
         self._ages.watch_for_pause()
         deadline_ms = self._clock.now_ms() + wait_ms
-        keys = list(dict.fromkeys(key_of(name) for name in names))
-        last = await self._last([key for key in keys if is_host_name(key)])
-        stale = self._stale(last, max_age_ms)
+        last: dict[str, StoredResult] = {}
+        stale: dict[str, None] = {}
+        for part in parts(names):
+            known = await self._last(_keys(part), turn)
+            last.update(known)
+            stale.update(dict.fromkeys(self._stale(known, max_age_ms)))
         silent: Collection[str] = ()
         if stale:
-            silent = await self._refresh(stale, last, deadline_ms)
-        answers = {}
-        for key in keys:
-            answers[key] = self._answer(key, last, key in silent)
-        return [_under_name(answers[key_of(name)], name) for name in names]
+            silent = await self._refresh(list(stale), last, deadline_ms, turn)
+        answers: list[AttestationResult] = []
+        for part in parts(names):
+            async with turn():
+                answers += self._answers(part, last, silent)
+        return answers
 
-    async def last_results(self) -> list[AttestationResult]:
+    async def last_results(self, turn: AnyTurn) -> list[AttestationResult]:
         """Return the last result of every enrolled host, without asking any."""
         self._ages.watch_for_pause()
         last, version = await self._database.read(_all_results)
         current = await self._reference_values.reappraise(last, version)
-        return [self._answer(name, current, silent=False) for name in current]
+        answers: list[AttestationResult] = []
+        for part in parts(list(current)):
+            async with turn():
+                answers += [self._answer(name, current, silent=False) for name in part]
+        return answers
 
     async def judge_all(self) -> None:
         """Ask every host for evidence: the reference values have changed."""
@@ -249,8 +258,14 @@ class Attestation:
         challenge = evidence.Challenge(nonce, required, NONCE_LIFETIME_MS, known_logs)
         return IssuedNonce(challenge, host.name, now_ms, now_ms + NONCE_LIFETIME_MS)
 
-    async def _last(self, names: Sequence[str]) -> dict[str, StoredResult]:
+    async def _last(self, names: Sequence[str], turn: AnyTurn) -> dict[str, StoredResult]:
         """Return the last results on those that are enrolled, by today's reference values."""
+        if self._database.remote:
+            return await self._read_last(names)  # a thread does it, and may wait
+        async with turn():
+            return await self._read_last(names)
+
+    async def _read_last(self, names: Sequence[str]) -> dict[str, StoredResult]:
         work = functools.partial(_results_of, names=names)
         last, version = await self._database.read(work)
         return await self._reference_values.reappraise(last, version)
@@ -264,25 +279,47 @@ class Attestation:
         return stale
 
     async def _refresh(
-        self, names: Sequence[str], last: dict[str, StoredResult], deadline_ms: int
+        self,
+        names: Sequence[str],
+        last: dict[str, StoredResult],
+        deadline_ms: int,
+        turn: AnyTurn,
     ) -> set[str]:
         """Ask hosts for evidence and put what they answered into `last`.
 
         Return who did not answer.
         """
         asked_ms = self._clock.now_ms()
-        numbers = await self._database.write(lambda c: challenges.ask(c, names))
-        with self._long_polls.wait_for(numbers) as answers:
-            for name in numbers:
-                self._long_polls.of(name).want_challenge()
+        with self._long_polls.answers() as answers:
+            for part in parts(names):
+                await self._ask(part, answers)
             answered = await answers.wait(deadline_ms - self._clock.now_ms())
-        fresh = await self._last(names)
-        last.update(fresh)
+        for part in parts(names):
+            last.update(await self._last(part, turn))
         for name in answered:
-            self._ages.note_answer(name, fresh.get(name), asked_ms)
+            self._ages.note_answer(name, last.get(name), asked_ms)
         return set(names) - answered
 
-    def _answer(self, name: str, last: dict[str, StoredResult], silent: bool) -> AttestationResult:
+    async def _ask(self, names: Sequence[str], answers: Answers) -> None:
+        """Ask hosts for evidence, and wait for it in `answers`."""
+        numbers = await self._database.write(lambda c: challenges.ask(c, names))
+        answers.wait_for(numbers)
+        for name in numbers:
+            self._long_polls.of(name).want_challenge()
+
+    def _answers(
+        self, names: Sequence[str], last: Mapping[str, StoredResult], silent: Collection[str]
+    ) -> list[AttestationResult]:
+        answers = []
+        for name in names:
+            key = key_of(name)
+            result = self._answer(key, last, key in silent)
+            answers.append(_under_name(result, name))
+        return answers
+
+    def _answer(
+        self, name: str, last: Mapping[str, StoredResult], silent: bool
+    ) -> AttestationResult:
         if name not in last:
             return _unknown(name, _NOT_ENROLLED)
         result = last[name]
@@ -335,6 +372,12 @@ def key_of(name: str) -> str:
     ASCII.
     """
     return name.lower() if name.isascii() else name
+
+
+def _keys(names: Sequence[str]) -> list[str]:
+    """Return the names that hosts may be known by, each once."""
+    keys = dict.fromkeys(key_of(name) for name in names)
+    return [key for key in keys if is_host_name(key)]
 
 
 def _covers(result: StoredResult, boot_id: str) -> bool:

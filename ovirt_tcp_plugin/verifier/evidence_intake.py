@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import dataclasses
 import logging
-import time
 from typing import Optional, Union
 
 from sqlalchemy.engine import Connection
@@ -26,7 +25,6 @@ from ovirt_tcp_plugin.verifier.appraisal.authenticity import IssuedNonce
 from ovirt_tcp_plugin.verifier.appraisal.counters import BootCounters
 from ovirt_tcp_plugin.verifier.appraisal.known_logs import KnownLogs
 from ovirt_tcp_plugin.verifier.appraisal.reappraise import Conclusion
-from ovirt_tcp_plugin.verifier.long_poll import LongPolls
 from ovirt_tcp_plugin.verifier.metrics import VerifierMetrics
 from ovirt_tcp_plugin.verifier.reference_values import (
     ReferenceValueService,
@@ -51,14 +49,12 @@ class EvidenceIntake:
         metrics: VerifierMetrics,
         options: settings.Appraisal,
         clock: Clock,
-        long_polls: LongPolls,
     ) -> None:
         self._database = database
         self._reference_values = reference_values
         self._metrics = metrics
         self._options = options
         self._clock = clock
-        self._long_polls = long_polls
 
     async def take(self, state: HostSnapshot, reported: evidence.Evidence) -> Result:
         """Appraise a host's evidence, keep the result and return it.
@@ -128,8 +124,7 @@ class EvidenceIntake:
     ) -> Union[Appraised, Discarded]:
         host = state.host
         last = results.readable(state.result)
-        began_s = time.perf_counter()
-        outcome = appraise.appraise(
+        return appraise.appraise(
             reported,
             host.tpm,
             issued,
@@ -139,9 +134,6 @@ class EvidenceIntake:
             version.criteria[host.tpm.bank],
             self._clock.now_ms(),
         )
-        cost_s = time.perf_counter() - began_s
-        self._long_polls.of(host.name).cost_ms = 1000 * cost_s
-        return outcome
 
     def _new_result(
         self, state: HostSnapshot, outcome: Appraised, version: ReferenceVersion, born_ms: int

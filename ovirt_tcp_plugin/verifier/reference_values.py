@@ -82,12 +82,12 @@ class ReferenceValueService:
         self._newest: Optional[ReferenceVersion] = None
 
     async def at(self, number: int) -> ReferenceVersion:
-        """Return the reference values of this version or a later one.
+        """Return the reference values of this version, or the newest if it is another by now.
 
         Raises:
             Unavailable: the store does not answer.
         """
-        if self._newest is None or self._newest.number < number:
+        if self._newest is None or self._newest.number != number:
             stored = await self._database.read(references.load)
             criteria = _arrange(stored.sets)
             self._newest = ReferenceVersion(
@@ -114,7 +114,8 @@ class ReferenceValueService:
         """
         outdated = {}
         for name, result in _readable(stored).items():
-            if result.reference_version < number:
+            # A higher one was never given: its row is corrupt, and would count for ever.
+            if result.reference_version != number:
                 outdated[name] = result
         current = dict(stored)
         if not outdated:

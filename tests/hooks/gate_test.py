@@ -5,8 +5,6 @@
 from __future__ import annotations
 
 import contextlib
-import dataclasses
-import json
 import os
 import re
 import signal
@@ -16,215 +14,22 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import pytest
-from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.asymmetric.utils import encode_dss_signature
 
 from ovirt_tcp_plugin import gate
-from ovirt_tcp_plugin.clock import Clock
 from ovirt_tcp_plugin.lab import vdsm
 from ovirt_tcp_plugin.messages import ear
-from ovirt_tcp_plugin.messages.ear import SignedResult
 from ovirt_tcp_plugin.messages.result import Level
-
-ROOT = Path(__file__).parents[2]
-KEY, OTHER_KEY = ec.generate_private_key(ec.SECP256R1()), ec.generate_private_key(ec.SECP256R1())
-VM = "11111111-2222-3333-4444-555555555555"
-LIFETIME_MS = 600_000
-NOW_S = 1_700_000_000
-
-
-class Host:
-    """A host with the gate at its three points; a test spoils what it is about."""
-
-    def __init__(self, directory: Path) -> None:
-        self.hooks, self.keys = directory / "hooks", directory / "verdict-keys"
-        self.verdict, self.config = directory / "verdict.jwt", directory / "gate.conf"
-        self.engine = directory / "hosted-engine.conf"
-        self.clock = Clock()
-        self.keys.mkdir(mode=0o755)
-        self.trust(KEY)
-        self.write_config("scope = all_vms")
-        self.sign()
-        self.install()
-
-    def install(self, **places: object) -> None:
-        """Install the gate with the places of this host, or others."""
-        own = {
-            "CONFIG": str(self.config),
-            "KEYS": str(self.keys),
-            "VERDICT": str(self.verdict),
-            "HOSTED_ENGINE": str(self.engine),
-            "OWNER": os.geteuid(),
-            **places,
-        }
-        for point in vdsm.GATE_POINTS:
-            vdsm.install(
-                ROOT / "hooks" / "vdsm" / point / "50_ovirt_tcp_gate.py", self.hooks, point, **own
-            )
-
-    def trust(self, key: ec.EllipticCurvePrivateKey, name: str = "one.pem") -> None:
-        encoding, form = serialization.Encoding.PEM, serialization.PublicFormat.SubjectPublicKeyInfo
-        (self.keys / name).write_bytes(key.public_key().public_bytes(encoding, form))
-        (self.keys / name).chmod(0o644)
-
-    def write_config(self, content: str) -> None:
-        self.config.write_text(content + "\n")
-        self.config.chmod(0o644)
-
-    def sign(
-        self, key: ec.EllipticCurvePrivateKey = KEY, age_ms: int = 1000, **changes: Any
-    ) -> str:
-        """Keep a verdict that is good but for the changes."""
-        quoted_ms = self.clock.now_ms() - age_ms
-        good = SignedResult(
-            "host-1", "ab" * 32, Level.TRUSTED, self.clock.boot_id, quoted_ms, LIFETIME_MS
-        )
-        token = ear.sign(dataclasses.replace(good, **changes), key, NOW_S)
-        self.verdict.write_text(token + "\n")
-        return token
-
-    def start(
-        self, point: str = "before_vm_start", vm_id: str = VM, **properties: str
-    ) -> vdsm.HookOutcome:
-        return vdsm.run_hooks(self.hooks, point, "<domain/>", vm_id, properties)
-
-    def refusal(self, **how: Any) -> str:
-        """Return the code by which a VM is refused."""
-        outcome = self.start(**how)
-        assert outcome.statuses == (2,), outcome
-        found = re.fullmatch(r"ovirt-tcp: refused \(([a-z_]+)\): [^\n]+", outcome.failure)
-        assert found, outcome.failure
-        return found[1]
+from tests.hooks.gate_faults import FAULTS, broken_key, missing, no_config, writable_key
+from tests.hooks.gated_host import KEY, NOW_S, OTHER_KEY, ROOT, VM, Host
 
 
 @pytest.fixture
 def host(tmp_path: Path) -> Host:
     return Host(tmp_path)
-
-
-def missing(host: Host) -> None:
-    host.verdict.unlink()
-
-
-def garbage(host: Host) -> None:
-    host.verdict.write_bytes(os.urandom(700))
-
-
-def empty(host: Host) -> None:
-    host.verdict.write_bytes(b"")
-
-
-def cut(host: Host) -> None:
-    host.verdict.write_text(host.verdict.read_text()[:-20])
-
-
-def huge(host: Host) -> None:
-    host.verdict.write_bytes(b"x" * 10_000_000)
-
-
-def a_pipe(host: Host) -> None:
-    host.verdict.unlink()
-    os.mkfifo(host.verdict)
-
-
-def a_directory(host: Host) -> None:
-    host.verdict.unlink()
-    host.verdict.mkdir()
-
-
-def unsigned(host: Host) -> None:
-    header, claims, _ = host.sign().split(".")
-    host.verdict.write_text(f"{_part({'alg': 'none'})}.{claims}.")
-
-
-def nested(host: Host) -> None:
-    host.verdict.write_text(f"{'W1tb' * 900}.e30.AA")
-
-
-def zeros(host: Host) -> None:
-    """r = s = 0, by which some verifiers took any content (CVE-2022-21449)."""
-    header, claims, _ = host.sign(OTHER_KEY).split(".")
-    host.verdict.write_text(f"{header}.{claims}.{'A' * 86}")
-
-
-def mended(host: Host) -> None:
-    """The claims of a good verdict under the signature of one that is not."""
-    good = host.sign().split(".")
-    bad = host.sign(level=Level.UNTRUSTED).split(".")
-    host.verdict.write_text(f"{bad[0]}.{good[1]}.{bad[2]}")
-
-
-def _part(value: object) -> str:
-    return ear._base64url(json.dumps(value).encode())
-
-
-def no_keys(host: Host) -> None:
-    (host.keys / "one.pem").unlink()
-
-
-def no_key_directory(host: Host) -> None:
-    no_keys(host)
-    host.keys.rmdir()
-
-
-def writable_key(host: Host) -> None:
-    (host.keys / "one.pem").chmod(0o666)
-
-
-def writable_config(host: Host) -> None:
-    host.config.chmod(0o622)
-
-
-def no_config(host: Host) -> None:
-    host.config.unlink()
-
-
-def broken_key(host: Host) -> None:
-    (host.keys / "one.pem").write_text("-----BEGIN PUBLIC KEY-----\nrubbish\n")
-
-
-FAULTS: list[tuple[Callable[[Host], object], str]] = [
-    (missing, "no_verdict"),
-    (garbage, "malformed_verdict"),
-    (empty, "malformed_verdict"),
-    (cut, "malformed_verdict"),
-    (huge, "malformed_verdict"),
-    (a_pipe, "malformed_verdict"),
-    (a_directory, "malformed_verdict"),
-    (unsigned, "malformed_verdict"),
-    (nested, "malformed_verdict"),
-    (zeros, "bad_signature"),
-    (mended, "bad_signature"),
-    (lambda host: host.sign(OTHER_KEY), "bad_signature"),
-    (lambda host: host.sign(age_ms=LIFETIME_MS + 1000), "verdict_ended"),
-    (lambda host: host.sign(lifetime_ms=0), "verdict_ended"),
-    (lambda host: host.sign(age_ms=-60_000), "clock"),
-    (lambda host: host.sign(boot_id="c0ffee00-0000-4000-8000-000000000001"), "other_boot"),
-    (lambda host: host.sign(boot_id=""), "other_boot"),
-    (lambda host: host.sign(level=Level.UNTRUSTED), "not_trusted"),
-    (lambda host: host.sign(level=Level.UNKNOWN), "not_trusted"),
-    (lambda host: host.write_config("host = host-2"), "other_host"),
-    (lambda host: host.write_config("scope = some_vms"), "gate_config"),
-    (lambda host: host.write_config("scpoe = all_vms"), "gate_config"),
-    (lambda host: host.write_config("nonsense"), "gate_config"),
-    (lambda host: host.config.write_bytes(b"\xff\xfe"), "gate_config"),
-    (no_config, "gate_config"),
-    (writable_config, "gate_config"),
-    (no_keys, "no_keys"),
-    (no_key_directory, "no_keys"),
-    (writable_key, "no_keys"),
-    (broken_key, "no_openssl"),
-    (lambda host: host.install(OPENSSL="/usr/bin/no-openssl"), "no_openssl"),
-    (lambda host: host.install(OPENSSL="/usr/bin/false"), "no_openssl"),
-    # Exit status 0 alone is not the word of openssl.
-    (lambda host: host.install(OPENSSL="/usr/bin/true"), "no_openssl"),
-    (lambda host: host.install(OWNER=os.geteuid() + 1), "gate_config"),
-    (lambda host: host.install(BOOT_ID="/no/such/file"), "no_boot_id"),
-]
 
 
 @pytest.mark.parametrize(

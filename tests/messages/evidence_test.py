@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from ovirt_tcp_plugin import errors
 from ovirt_tcp_plugin.messages import evidence, tpm2
 from tests.messages import hostile
+from tests.messages.json_values import json_values
 
 BOOT_ID = "01234567-89ab-cdef-0123-456789abcdef"
 GOOD = evidence.Evidence(
@@ -29,13 +30,6 @@ GOOD = evidence.Evidence(
 )
 ENCODED = json.dumps(evidence.encode(GOOD)).encode()
 
-json_values = st.recursive(
-    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text(max_size=20),
-    lambda inner: (
-        st.lists(inner, max_size=4) | st.dictionaries(st.text(max_size=12), inner, max_size=4)
-    ),
-    max_leaves=12,
-)
 blobs = st.binary(max_size=100)
 pcrs = st.dictionaries(
     st.just("sha256"),

@@ -201,7 +201,9 @@ class VerdictCache:
         came_up: list[str] = []
         left_up: list[str] = []
         for host_id, up in hosts.items():
-            entry = self._entries.get(host_id) or self._add(host_id, now_ms)
+            if host_id not in self._entries:
+                self._entries[host_id] = CachedVerdict(_not_attested(now_ms))
+            entry = self._entries[host_id]
             if up and not entry.up:
                 came_up.append(host_id)
                 self._start(entry, now_ms)
@@ -211,11 +213,6 @@ class VerdictCache:
                 entry.up = False
                 _end(entry, _not_up(now_ms))
         return Changes(tuple(came_up), tuple(left_up))
-
-    def _add(self, host_id: str, now_ms: int) -> CachedVerdict:
-        entry = CachedVerdict(_not_attested(now_ms))
-        self._entries[host_id] = entry
-        return entry
 
     def restarted(self, host_id: str, now_ms: int) -> None:
         """The host left Up and is back, as an event says that came between two listings."""

@@ -19,9 +19,10 @@ from sqlalchemy.engine import Connection
 import ovirt_tcp_plugin
 from ovirt_tcp_plugin import errors
 from ovirt_tcp_plugin.messages.result import Finding, Level
-from ovirt_tcp_plugin.verifier.appraisal import measured as measured_values
+from ovirt_tcp_plugin.verifier.appraisal import measured as appraisal_measured
 from ovirt_tcp_plugin.verifier.appraisal.counters import BootCounters
 from ovirt_tcp_plugin.verifier.appraisal.known_logs import KnownLogs
+from ovirt_tcp_plugin.verifier.store import columns as stored_columns
 from ovirt_tcp_plugin.verifier.store.challenges import chunks
 from ovirt_tcp_plugin.verifier.store.prepared_statements import PreparedStatement
 from ovirt_tcp_plugin.verifier.store.schema import hosts, results
@@ -149,7 +150,7 @@ def void(connection: Connection, clock_id: str, before_ms: int) -> list[str]:
     trusted = results.c.level == Level.TRUSTED.value
     chosen = sa.and_(trusted, results.c.clock_id != VOID, sa.not_(young))
     selection = sa.select(results.c.host_name).where(chosen)
-    names = connection.execute(selection).scalars().all()
+    names = [str(name) for name in connection.execute(selection).scalars()]
     connection.execute(sa.update(results).where(chosen).values(clock_id=VOID))
     return sorted(names)
 
@@ -192,7 +193,7 @@ def measured(connection: Connection, names: Sequence[str]) -> Mapping[str, str]:
     for chunk in chunks(names):
         of_chunk = selection.where(results.c.host_name.in_(chunk))
         for name, text in connection.execute(of_chunk):
-            texts[name] = text
+            texts[name] = text if isinstance(text, str) else ""
     return texts
 
 
@@ -202,10 +203,12 @@ def known_logs(connection: Connection, name: str) -> Optional[KnownLogs]:
     if row is None:
         return None
     try:
-        digests = _decode_logs(row["logs"])
+        digests = _decode_logs(stored_columns.text(row["logs"]))
         if not digests:
             return None
-        return KnownLogs(row["boot_id"], digests, measured_values.decode(row["measured"]))
+        return KnownLogs(
+            stored_columns.text(row["boot_id"]), digests, appraisal_measured.decode(row["measured"])
+        )
     except (ValueError, TypeError, AttributeError, errors.InvalidMessage):
         log.error("logs unreadable host=%s", name)
         return None
@@ -230,15 +233,15 @@ def decode(row: Any) -> StoredResult:
         return Result(
             level=Level(row["result_level"]),
             findings=_decode_findings(row["result_findings"]),
-            clock_id=_text(row["result_clock_id"]),
-            born_ms=_number(row["result_born_ms"]),
+            clock_id=stored_columns.text(row["result_clock_id"]),
+            born_ms=stored_columns.number(row["result_born_ms"]),
             boot=_decode_boot(row["result_boot"]),
-            boot_id=_text(row["result_boot_id"]),
-            reference_version=_number(row["result_policy"]),
-            tpm_family=_text(row["result_tpm_family"]),
-            log_digests=_decode_logs(row["result_logs"]),
+            boot_id=stored_columns.text(row["result_boot_id"]),
+            reference_version=stored_columns.number(row["result_policy"]),
+            tpm_family=stored_columns.text(row["result_tpm_family"]),
+            log_digests=_decode_logs(stored_columns.text(row["result_logs"])),
         )
-    except (ValueError, TypeError, AttributeError, RecursionError):
+    except (ValueError, TypeError, LookupError, AttributeError, RecursionError):
         name = row["result_host_name"]
         log.error("record unreadable host=%s", name)
         return errors.InvalidMessage(f"record of host {name}", "it cannot be read")
@@ -279,24 +282,33 @@ def _decode_logs(stored: str) -> Mapping[str, str]:
 def _decode_findings(stored: str) -> tuple[Finding, ...]:
     if stored == "[]":  # nearly all of them, and a thousand are read at once
         return ()
-    return tuple(Finding(**finding) for finding in json.loads(stored))
+    return tuple(_decode_finding(members) for members in json.loads(stored))
 
 
-def _number(stored: object) -> int:
-    # SQLite keeps what it is given, whatever the column's type.
-    if not isinstance(stored, int):
-        raise TypeError
-    return stored
-
-
-def _text(stored: object) -> str:
-    if not isinstance(stored, str):
-        raise TypeError
-    return stored
+def _decode_finding(members: Any) -> Finding:
+    """Return a finding. Raises ValueError, TypeError, AttributeError."""
+    return Finding(
+        check=stored_columns.number(members["check"]),
+        code=stored_columns.text(members["code"]),
+        text=stored_columns.text(members["text"]),
+        expected=stored_columns.text(members["expected"]),
+        seen=stored_columns.text(members["seen"]),
+    )
 
 
 def _encode_findings(findings: Sequence[Finding]) -> str:
     return json.dumps([dataclasses.asdict(finding) for finding in findings])
+
+
+def check(row: Any) -> None:
+    """Return if a row of the table can be read. Raises ValueError or InvalidMessage."""
+    labelled = {f"result_{name}": value for name, value in row.items()}
+    # The family is the host's.
+    decoded = decode({**labelled, "result_tpm_family": ""})
+    if isinstance(decoded, errors.InvalidMessage):
+        raise decoded
+    stored_columns.text(row["host_name"])
+    appraisal_measured.decode(row["measured"])
 
 
 def readable(stored: StoredResult) -> Optional[Result]:

@@ -25,7 +25,7 @@ from ovirt_tcp_plugin.broker.store.history import MAX_EVENT_NUMBER, History
 from ovirt_tcp_plugin.broker.store.tokens import Tokens
 from ovirt_tcp_plugin.broker.workers.events import GIVE_UP_AFTER_MS, RETRY_MS, EventWriter
 from ovirt_tcp_plugin.placement.inventory import Notice
-from tests.broker.state.broker_state_test import World
+from tests.broker.state.world import World
 
 DAY_MS = 86_400_000
 NOW_MS = 1_800_000_000_000
