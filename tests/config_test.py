@@ -106,6 +106,21 @@ def test_a_drop_in_that_cannot_be_read_is_named(tmp_path: Path) -> None:
     assert any(one.startswith("50-x.yaml cannot be read") for one in found)
 
 
+def test_a_fault_in_a_drop_in_names_the_drop_in(tmp_path: Path) -> None:
+    drop_ins = {
+        "10-a": "server: {port: many}",
+        "50-x": "server: {colour: red, share: x}\nstorage: {}",
+        "60-y": "server: {share: 1}",
+    }
+    assert faults(tmp_path, "server: {name: 1, share: y}", **drop_ins) == (
+        "50-x.yaml: unknown section storage, known are server, store",
+        "50-x.yaml: unknown option server.colour, known are "
+        "directory, name, names, port, ready, share, urls",
+        "server.name is not a text: 1",
+        "10-a.yaml: server.port is not a whole number: 'many'",
+    )
+
+
 @hypothesis_settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=50)
 @given(st.binary(max_size=200))
 def test_any_bytes_give_settings_or_the_one_error(tmp_path: Path, content: bytes) -> None:

@@ -8,6 +8,7 @@ import dataclasses
 import socket
 from pathlib import Path
 
+from ovirt_tcp_plugin import config
 from ovirt_tcp_plugin.attester.measure import Sources
 from ovirt_tcp_plugin.attester.templates import ATTESTATION_TEMPLATES
 
@@ -114,3 +115,8 @@ class AgentSettings:
     state: StateDirectory = StateDirectory()
     boot: BootFiles = BootFiles()
     hooks: Hooks = Hooks()
+
+
+def load_settings(config_dir: Path) -> AgentSettings:
+    """Return the agent's options. Raises InvalidConfig."""
+    return config.load(AgentSettings, "agent", config_dir)

@@ -105,7 +105,7 @@ def _tokens(config_dir: Path) -> Iterator[Tokens]:
 
 
 _ROLES = "viewer may look; operator may also decide for the guard and run engine hooks by hand."
-tokens.add_commands(main, INCLUDES, _ROLES, _tokens)
+main.add_command(tokens.command_group(INCLUDES, _ROLES, _tokens))
 command.add_config_commands(main, "broker", Settings)
 
 

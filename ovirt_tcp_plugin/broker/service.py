@@ -251,7 +251,7 @@ class Service:
 
     def _observe(self) -> None:
         # What events end from before our start does not count when hosts are listed.
-        if self.watch.looked.is_set():
+        if self.watch.events_read.is_set():
             self.observation.step()
 
     def _take_vm_event(self, event: Event) -> None:

@@ -15,15 +15,11 @@ from typing import Optional
 
 from ovirt_tcp_plugin.clock import Clock
 
+# Later than any time.
+NEVER_MS = 2**63
+
 # An agent whose evidence is discarded again and again may not keep the server busy.
 MIN_CHALLENGE_INTERVAL_MS = 200
-# So many times as long as its last evidence took to judge has a host to wait for its next
-# challenge: logs of a thousandfold length, sent as often as may be, would leave no time for the
-# others.
-COST_FACTOR = 20
-# At most so long, whatever stood in the way when its evidence was judged: a poll that waits for it
-# has 3 s.
-MAX_CHALLENGE_INTERVAL_MS = 2000
 
 
 @dataclasses.dataclass
@@ -43,10 +39,11 @@ class LongPoll:
 
     def __init__(self) -> None:
         self.challenge_due = False
+        # When it is challenged though nobody asks.
+        self.refresh_ms = NEVER_MS
         self.poll = 0
         self.listening = False
         self.last_issue_ms = -MIN_CHALLENGE_INTERVAL_MS
-        self.cost_ms = 0.0
         self.waiters: list[_Waiter] = []
         self._wake = asyncio.Event()
 
@@ -71,29 +68,31 @@ class LongPoll:
         try:
             while poll == self.poll:
                 now_ms = clock.now_ms()
-                if self.challenge_due and now_ms >= self._ready_ms:
+                due_ms = self._due_ms
+                if now_ms >= due_ms:
                     self.challenge_due = False
                     self.last_issue_ms = now_ms
                     return True
                 if now_ms >= end_ms:
                     return False
-                wake_ms = min(end_ms, self._ready_ms) if self.challenge_due else end_ms
                 self._wake.clear()
-                await _within(self._wake.wait(), wake_ms - now_ms)
+                await _within(self._wake.wait(), min(end_ms, due_ms) - now_ms)
             return False
         finally:
             if poll == self.poll:
                 self.listening = False
 
     @property
-    def _ready_ms(self) -> int:
-        """When the host may be challenged again."""
-        return self.last_issue_ms + self._interval_ms
+    def _due_ms(self) -> int:
+        """When the next challenge goes out, as far as is known by now."""
+        if self.challenge_due:
+            return self._ready_ms
+        return max(self._ready_ms, self.refresh_ms)
 
     @property
-    def _interval_ms(self) -> int:
-        fair_ms = int(COST_FACTOR * self.cost_ms)
-        return max(MIN_CHALLENGE_INTERVAL_MS, min(fair_ms, MAX_CHALLENGE_INTERVAL_MS))
+    def _ready_ms(self) -> int:
+        """When the host may be challenged again."""
+        return self.last_issue_ms + MIN_CHALLENGE_INTERVAL_MS
 
     def settle(self, answered: int) -> None:
         """Wake whoever waited for this answer or an earlier one."""
@@ -125,24 +124,27 @@ class LongPolls:
         for long_poll in self._by_host.values():
             long_poll.want_challenge()
 
-    def wait_for(self, numbers: Mapping[str, int]) -> Answers:
-        """Begin to wait for the answers to these questions; whoever calls this ends it."""
-        return Answers(self, numbers)
+    def answers(self) -> Answers:
+        """Begin to wait for answers of hosts; whoever calls this ends it."""
+        return Answers(self)
 
 
 class Answers:
     """The answers to some questions, as they come in. A context: leaving it ends the wait."""
 
-    def __init__(self, long_polls: LongPolls, numbers: Mapping[str, int]) -> None:
-        loop = asyncio.get_running_loop()
+    def __init__(self, long_polls: LongPolls) -> None:
         self._long_polls = long_polls
         self._waiters: dict[str, _Waiter] = {}
+
+    def wait_for(self, numbers: Mapping[str, int]) -> None:
+        """Wait for the answers to these questions, too; no host is asked twice."""
+        loop = asyncio.get_running_loop()
         for name, number in numbers.items():
-            self._waiters[name] = _Waiter(number, loop.create_future())
+            waiter = _Waiter(number, loop.create_future())
+            self._waiters[name] = waiter
+            self._long_polls.of(name).waiters.append(waiter)
 
     def __enter__(self) -> Answers:
-        for name, waiter in self._waiters.items():
-            self._long_polls.of(name).waiters.append(waiter)
         return self
 
     def __exit__(self, *_: object) -> None:

@@ -82,12 +82,12 @@ class ReferenceValueService:
         self._newest: Optional[ReferenceVersion] = None
 
     async def at(self, number: int) -> ReferenceVersion:
-        """Return the reference values of this version or a later one.
+        """Return the reference values of this version, or the newest if it is another by now.
 
         Raises:
             Unavailable: the store does not answer.
         """
-        if self._newest is None or self._newest.number < number:
+        if self._newest is None or self._newest.number != number:
             stored = await self._database.read(references.load)
             criteria = _arrange(stored.sets)
             self._newest = ReferenceVersion(
@@ -114,7 +114,8 @@ class ReferenceValueService:
         """
         outdated = {}
         for name, result in _readable(stored).items():
-            if result.reference_version < number:
+            # A higher one was never given: its row is corrupt, and would count for ever.
+            if result.reference_version != number:
                 outdated[name] = result
         current = dict(stored)
         if not outdated:
@@ -150,7 +151,9 @@ class ReferenceValueService:
         if fault is not None:
             raise errors.Conflict(f"host {host_name} cannot be golden: {fault}")
         note = f"from {host_name}"[: reference_values.MAX_NOTE_LENGTH]
-        golden = reference_values.from_boot(name, boot.bank, boot.steps, staged, note)
+        golden = reference_values.from_boot(
+            name, boot.bank, boot.steps, staged, note, boot.vocabulary
+        )
         return await self._database.write(lambda c: _merge(c, golden))
 
     async def add(self, name: str, value: Value) -> ReferenceSet:

@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 from tests.bench.harness import Benchmark, Sample, percentile
-from tests.hooks.gate_test import VM, Host
+from tests.hooks.gated_host import VM, Host
 
 STARTS = 100
 INTERPRETER = ["/usr/bin/python3", "-I", "-c", "pass"]

@@ -27,7 +27,7 @@ MANY = 10_000
 # How many of them are connected at once while each reports.
 AT_ONCE = 50
 # Everybody here comes from one address.
-UNLIMITED = {"requests_per_second": 1e6}
+UNLIMITED = {"requests_per_second": 1e6, "question_share": 1e6}
 
 CHALLENGE = evidence.Challenge(bytes(32), REQUIRED, 15_000)
 

@@ -27,7 +27,7 @@ from ovirt_tcp_plugin.pause_watch import MAX_PAUSE_MS
 from ovirt_tcp_plugin.placement.decision import Scope, VmTrust, decide
 from ovirt_tcp_plugin.placement.inventory import REASON_PREFIX
 from tests import soak
-from tests.broker.state.broker_state_test import World
+from tests.broker.state.world import World
 
 SEQUENCES = soak.part(1_000_000)
 EVENTS = 10

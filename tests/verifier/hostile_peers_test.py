@@ -5,11 +5,13 @@
 from __future__ import annotations
 
 import asyncio
+import concurrent.futures
 import hashlib
 import json
 import socket
 import ssl
 import time
+import uuid
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -20,14 +22,13 @@ from sqlalchemy.engine import Connection
 
 from ovirt_tcp_plugin.messages import eventlog, evidence
 from ovirt_tcp_plugin.messages.eventlog import Event
-from ovirt_tcp_plugin.verifier import long_poll
-from ovirt_tcp_plugin.verifier.appraisal import appraise, measured
+from ovirt_tcp_plugin.verifier.appraisal import measured
 from ovirt_tcp_plugin.verifier.authority import Authority
-from ovirt_tcp_plugin.verifier.settings import ServerOptions
+from ovirt_tcp_plugin.verifier.fair_share import Peer
 from ovirt_tcp_plugin.verifier.store import schema
 from ovirt_tcp_plugin.verifier.store.database import Database
 from ovirt_tcp_plugin.verifier.web import handler
-from ovirt_tcp_plugin.verifier.web.limits import MAX_HELD
+from ovirt_tcp_plugin.verifier.web.bodies import MAX_HELD
 from tests.verifier.agent import Agent
 from tests.verifier.live_server import POLL, Server
 from tests.verifier.vendor import Vendor
@@ -69,33 +70,73 @@ def soon(holds: Callable[[], bool]) -> bool:
     return holds()
 
 
-def test_who_sends_what_is_costly_to_judge_is_asked_less_often(
+def burn(seconds: float) -> None:
+    """Take processor time, which is what counts; a pause costs nobody anything."""
+    end_s = time.thread_time() + seconds
+    while time.thread_time() < end_s:
+        pass
+
+
+def boot_again(agent: Agent) -> None:
+    agent.tpm.boot_id = str(uuid.uuid4())
+    agent.tpm.reset_count += 1
+
+
+@pytest.mark.parametrize("malformed", [False, True])
+def test_who_sends_what_is_costly_is_challenged_again_when_it_has_paid(
+    server: Server, agent: Agent, monkeypatch: pytest.MonkeyPatch, malformed: bool
+) -> None:
+    cost_s = 0.15
+    decode = evidence.decode
+
+    def slow(untrusted: bytes, kinds: Any) -> Any:
+        burn(cost_s)
+        return decode(untrusted, kinds)
+
+    monkeypatch.setattr(evidence, "decode", slow)
+    challenge = agent.challenge()
+    assert challenge is not None
+    began_s = time.monotonic()
+    sent = {"garbage": 1} if malformed else agent.evidence(challenge)
+    assert agent.send(sent).status_code == (400 if malformed else 200)
+    boot_again(agent)
+    assert agent.challenge() is not None
+    debt_s = (cost_s - handler.HOST_AT_ONCE_S) / handler.HOST_SHARE
+    assert debt_s < time.monotonic() - began_s < debt_s + 3
+
+
+def test_who_owes_too_much_is_put_off_and_told_for_how_long(
     server: Server, agent: Agent, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    honest, cost_s = appraise.appraise, 0.03
-
-    def slow(*given: Any) -> Any:
-        time.sleep(cost_s)
-        return honest(*given)
-
-    monkeypatch.setattr(appraise, "appraise", slow)
-    agent.answer(agent.challenge())
-    began = time.monotonic()
-    agent.tpm.boot_id, agent.tpm.reset_count = (
-        agent.tpm.boot_id.replace("1", "2"),
-        agent.tpm.reset_count + 1,
-    )
+    monkeypatch.setattr(handler, "LONGEST_WAIT_S", 0.5)
+    monkeypatch.setattr(handler, "HOST_AT_ONCE_S", 0.0)
     assert agent.challenge() is not None
-    assert time.monotonic() - began > (long_poll.COST_FACTOR - 5) * cost_s
+    accounts = server._context.accounts
+    (account,) = [name for name in accounts._paid_s if name.endswith(" 127.0.0.1")]
+    accounts.charge(Peer(account, handler.HOST_SHARE, 0.0), 0.15)
+    answer = agent.send({})
+    assert (answer.status_code, answer.json()["code"]) == (429, "too_many_requests")
+    assert answer.headers["Retry-After"] in ("3", "4")
 
 
-def test_no_host_waits_for_its_challenge_until_a_poll_is_over() -> None:
-    async def longest_ms() -> int:  # Python 3.9 makes its events for a running loop only
-        poll = long_poll.LongPoll()
-        poll.cost_ms = 60_000.0
-        return poll._interval_ms
+def test_one_host_has_one_report_read_at_a_time(
+    server: Server, agent: Agent, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    decoded = []
+    decode = evidence.decode
 
-    assert asyncio.run(longest_ms()) < 1000 * ServerOptions().poll_deadline
+    def count(untrusted: bytes, kinds: Any) -> Any:
+        decoded.append(len(untrusted))
+        burn(0.02)
+        return decode(untrusted, kinds)
+
+    monkeypatch.setattr(evidence, "decode", count)
+    assert agent.challenge() is not None
+    with concurrent.futures.ThreadPoolExecutor(10) as pool:
+        sent = [pool.submit(agent.send, {"garbage": number}) for number in range(10)]
+        statuses = sorted(answer.result().status_code for answer in sent)
+    assert statuses == [400] + [403] * 9
+    assert len(decoded) == 1
 
 
 def test_the_longest_logs_are_judged_in_bounds(agent: Agent) -> None:
@@ -118,7 +159,7 @@ def test_one_peers_unfinished_bodies_do_not_fill_the_memory(server: Server, agen
         )
         held[-1].sendall(bytes(size - 1))
     assert b" 429 " in held[-1].recv(4096)
-    assert sum(server._context.bodies._held.values()) <= MAX_HELD
+    assert server._context.bodies.in_all <= MAX_HELD
     for one in held:
         one.close()
     challenge = agent.challenge(0)
@@ -126,7 +167,7 @@ def test_one_peers_unfinished_bodies_do_not_fill_the_memory(server: Server, agen
         agent.tpm.boot_id = agent.tpm.boot_id.replace("1", "2")
         challenge = agent.challenge()
     assert agent.answer(challenge).status_code == 200
-    assert soon(lambda: not server._context.bodies._held)
+    assert soon(lambda: not server._context.bodies.in_all)
 
 
 def test_who_does_not_take_his_answers_is_dropped(

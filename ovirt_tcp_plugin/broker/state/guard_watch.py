@@ -79,9 +79,9 @@ class GuardWatch:
         """A host was found untrusted."""
         self._known_good.discard(host_id)
 
-    def leaves(self, host_id: str, pool: Pool, now_ms: int) -> None:
-        """An untrusted host would leave service."""
-        trip = self.guards.leaves(host_id, pool.cluster_id, self._pool_sizes(), now_ms)
+    def check_leaving(self, host_id: str, pool: Pool, now_ms: int) -> None:
+        """An untrusted host would leave service: report it if a guard holds it for that."""
+        trip = self.guards.check_leaving(host_id, pool.cluster_id, self._pool_sizes(), now_ms)
         self._tell(trip, pool, now_ms)
 
     def release(self, cluster_ids: Iterable[str], who: str) -> set[str]:

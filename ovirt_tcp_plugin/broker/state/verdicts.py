@@ -99,9 +99,11 @@ class CachedVerdict:
         self.failing_reason = ""
 
     def inside_until_ms(self) -> Optional[int]:
-        """Return until when a wall that lists the host keeps it; None if it has to leave at once.
+        """Return until when the host may stay inside its pool's wall; None: it leaves at once.
 
-        Only of a host that is Up.
+        CLOCK_BOOTTIME. It is the end of a `trusted` verdict; without one, the moment up to which a
+        host stays that was trusted before (`stands_until_ms`). Ask it of hosts that are Up only:
+        others leave, whatever their verdict says.
         """
         if self.verdict.level is Level.TRUSTED:
             return self.verdict.end_ms

@@ -74,7 +74,8 @@ class WatchWorker:
     """One thread calls `step` again and again.
 
     Attributes:
-        looked: the events until now were read once: what they end does not count any more.
+        events_read: set once the events so far were read, or given up. Hosts may be listed then:
+            what happened before ends nothing any more.
     """
 
     def __init__(
@@ -108,7 +109,7 @@ class WatchWorker:
         self._event_faults = 0
         # Events up to that id are never asked for.
         self._readable_from = 0
-        self.looked = threading.Event()
+        self.events_read = threading.Event()
 
     def pause_s(self) -> float:
         """Return the seconds until the next look."""
@@ -122,7 +123,7 @@ class WatchWorker:
         if event_fault is None:
             self._event_faults = 0
             self._see_start(heard_ms)
-            self.looked.set()
+            self.events_read.set()
         if self._group_edits.is_listing_due():
             self._reactions.request_listing()
         if self._filter_reports.is_due():
@@ -254,7 +255,7 @@ class WatchWorker:
             self._state.tell(_events_unreadable(fault))
             self._starts.conclude()
             self._engine_started("events of the engine could not be read")
-        self.looked.set()
+        self.events_read.set()
         newest = self._engine.last_event_id()
         self._readable_from = newest
         self._state_file.last_event = newest

@@ -102,16 +102,24 @@ class SubmitEvidence(Handler):
             super().data_received(chunk)
 
     async def post(self) -> None:
+        async with self.alone() as another_was_judged:
+            if another_was_judged:
+                # It may have used the nonce; whoever sends a hundred at once has one read.
+                await self._admitted(self._digest)
+            await self._judge()
+
+    async def _judge(self) -> None:
         attestation = self.context.attestation
         state = cast(HostSnapshot, self.state)
-        if not self._asked:
+        if not self._asked or not attestation.expects(state):
             reason = "no evidence was asked for, or its nonce was used before"
             raise errors.Refused("nonce_unknown", reason)
-        try:
-            reported = evidence.decode(self.content, attestation.logs_for(state.host))
-        except errors.InvalidMessage:
-            await attestation.invalidate_nonce(state.host.name)
-            raise
-        outcome = await attestation.submit(state, reported)
+        async with self.context.turns.urgent(self._peer):
+            try:
+                reported = evidence.decode(self.content, attestation.logs_for(state.host))
+            except errors.InvalidMessage:
+                await attestation.invalidate_nonce(state.host.name)
+                raise
+            outcome = await attestation.submit(state, reported)
         signed = self.context.signer.sign(state.host, reported, outcome)
         self.answer({**result.encode(outcome), "verdict": signed})

@@ -4,17 +4,17 @@
 
 from __future__ import annotations
 
-import asyncio
 import datetime
 import functools
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 from ovirt_tcp_plugin import errors
 from ovirt_tcp_plugin.messages import oat
 from ovirt_tcp_plugin.messages.result import AttestationResult, Level
 from ovirt_tcp_plugin.verifier.appraisal import measured
 from ovirt_tcp_plugin.verifier.attestation import key_of
-from ovirt_tcp_plugin.verifier.store import challenges
+from ovirt_tcp_plugin.verifier.fair_share import parts
 from ovirt_tcp_plugin.verifier.store import results as stored_results
 from ovirt_tcp_plugin.verifier.web.access import CallerKind
 from ovirt_tcp_plugin.verifier.web.handler import Handler
@@ -49,17 +49,26 @@ class PollHosts(_Question):
 
     async def post(self) -> None:
         poll = oat.decode_poll(self.content)
-        results = await self.ask(poll.hosts, poll.time_threshold_ms, self.wait_ms)
-        proven: Mapping[str, Mapping[int, str]] = {}
-        if poll.pcrs:
-            proven = await self._proven(results)
+        async with self.question(len(poll.hosts)):
+            results = await self.ask(poll.hosts, poll.time_threshold_ms, self.wait_ms)
+            proven: Mapping[str, Mapping[int, str]] = {}
+            if poll.pcrs:
+                proven = await self._proven(results)
+            await self.answer_hosts(results, functools.partial(self._encode, poll, proven))
+
+    def _encode(
+        self,
+        poll: oat.Poll,
+        proven: Mapping[str, Mapping[int, str]],
+        results: Sequence[AttestationResult],
+    ) -> Sequence[Mapping[str, Any]]:
         now = self.context.clock.wall()
         answers = []
         for result in results:
             values = proven.get(key_of(result.host_name), {})
             chosen = [(pcr, values[pcr]) for pcr in poll.pcrs if pcr in values]
             answers.append(_polled_host(result, now, tuple(chosen)))
-        self.answer(oat.encode_answer(answers))
+        return oat.encode_hosts(answers)
 
     async def _proven(
         self, results: Sequence[AttestationResult]
@@ -67,12 +76,12 @@ class PollHosts(_Question):
         """Return the PCR values that the last evidence of each host proved, by its key."""
         keys = [key_of(result.host_name) for result in results if _is_judged(result)]
         proven: dict[str, Mapping[int, str]] = {}
-        for part in challenges.chunks(keys):
+        for part in parts(keys):
             stored = functools.partial(stored_results.measured, names=part)
-            texts = await self.context.database.read(stored)
-            for name, text in texts.items():
-                proven[name] = _values(text)
-            await asyncio.sleep(0)  # SQLite answers without a pause, and others wait
+            async with self.turn():
+                texts = await self.context.database.read(stored)
+                for name, text in texts.items():
+                    proven[name] = _values(text)
         return proven
 
 
@@ -84,7 +93,8 @@ class HostTrust(_Question):
 
     async def get(self) -> None:
         name = self.get_query_argument("hostName", "", strip=False)
-        (result,) = await self.ask([name], None, self.wait_ms)
+        async with self.question(1):
+            (result,) = await self.ask([name], None, self.wait_ms)
         if _is_judged(result):
             self.answer(oat.encode_trust(name, result.level is Level.TRUSTED))
             return

@@ -64,7 +64,9 @@ class ReferenceValues(Handler):
         """
         clock = self.context.clock
         asked_ms = clock.now_ms()
-        (result,) = await self.context.attestation.results([host_name], None, IMPORT_WAIT_MS)
+        (result,) = await self.context.attestation.results(
+            [host_name], None, IMPORT_WAIT_MS, self.turn
+        )
         codes = {finding.code for finding in result.findings}
         if FindingCode.NOT_ENROLLED.code in codes:
             raise errors.NotFound("enrolled host", host_name)

@@ -16,7 +16,7 @@ from ovirt_tcp_plugin.broker.state import turns
 from ovirt_tcp_plugin.broker.state.broker_state import BrokerState
 from ovirt_tcp_plugin.broker.state.turns import in_turns
 from tests.bench import locks
-from tests.broker.state.broker_state_test import OPTIONS
+from tests.broker.state.world import OPTIONS
 from tests.fake_clock import FakeClock
 
 POOLS = 20

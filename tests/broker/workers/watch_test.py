@@ -1,108 +1,128 @@
 # SPDX-FileCopyrightText: The ovirt_tcp_plugin developers
 # SPDX-License-Identifier: Apache-2.0
-"""How often the engine is looked at, on a clock of the test's own. How soon the broker knows by it
-is measured by `tests.bench.watching`."""
+"""What the engine's events do to verdicts: none is missed, and none counts twice."""
 
 from __future__ import annotations
 
-import random
-from collections.abc import Iterator
-from pathlib import Path
+import dataclasses
+import json
 
 import pytest
 
-from ovirt_tcp_plugin.broker.engine_access import engine_access
+from ovirt_tcp_plugin.broker import settings
 from ovirt_tcp_plugin.broker.state.broker_state import BrokerState
-from ovirt_tcp_plugin.broker.store.state_file import StateFile
-from ovirt_tcp_plugin.broker.workers.contact import EngineContact
-from ovirt_tcp_plugin.broker.workers.filter_reports import FilterReports
-from ovirt_tcp_plugin.broker.workers.watch import (
-    BUSY_PAUSE_S,
-    CALM_AFTER_MS,
-    CALM_PAUSE_S,
-    WatchReactions,
-    WatchWorker,
-)
-from ovirt_tcp_plugin.engine.client import Engine
-from ovirt_tcp_plugin.lab.engine import audit_log
-from tests.broker.site import Site
-from tests.broker.state.broker_state_test import OPTIONS
-from tests.fake_clock import FakeClock
+from ovirt_tcp_plugin.broker.workers import contact
+from ovirt_tcp_plugin.lab.engine import audit_log, faults, model
+from ovirt_tcp_plugin.lab.engine.faults import AnswerFault
+from ovirt_tcp_plugin.messages.result import Level
+from tests.broker.site import EVERYBODY, Site, until
 
 
-class Watch:
-    """The worker, of which the test is the thread, at a simulated engine."""
-
-    def __init__(self, site: Site) -> None:
-        self.site = site
-        self.clock = FakeClock()
-        state = BrokerState(OPTIONS, self.clock, random.random)
-        reactions = WatchReactions(
-            run_hook=lambda event: None,
-            take_vm_event=lambda event: None,
-            request_listing=lambda: None,
-            request_vm_listing=lambda: None,
-            hosts_known=lambda: False,
-            all_known=lambda: False,
-        )
-        self.worker = WatchWorker(
-            OPTIONS,
-            state,
-            Engine(engine_access(site.options.engine)),
-            StateFile(site.options.state.directory),
-            reactions,
-            EngineContact(self.clock, 5000),
-            FilterReports(state, self.clock, site.options.engine.start_file),
-            self.clock,
-        )
-
-    def happens(self) -> None:
-        """Have an event written that means nothing to the broker."""
-        self.site.engine.model.log(audit_log.HOST_ACTIVATED, "Somebody did something.")
+def started(site: Site) -> Site:
+    """Return the site when the broker has all hosts inside."""
+    site.start()
+    until(lambda: site.inside() == EVERYBODY)
+    return site
 
 
-@pytest.fixture
-def watch(tmp_path: Path, site_pki: Path) -> Iterator[Watch]:
-    site = Site(tmp_path, site_pki, 1, vms=[])
-    watch = Watch(site)
-    watch.worker.step()
-    yield watch
-    site.engine.stop()
+def test_events_are_read_on_when_the_engine_comes_from_a_backup_and_counts_anew(site: Site) -> None:
+    started(site)
+    until(lambda: site.trusted_in_snapshot() == EVERYBODY)
+    site.stop()
+    state = site.options.state.directory / "state.json"
+    state.write_text(json.dumps({**json.loads(state.read_bytes()), "last_event": 10_000}))
+    asked = len(site.source.asked)
+    site.start()
+    until(lambda: sum(map(len, site.source.asked[asked:])) >= len(EVERYBODY))
+    until(lambda: site.inside() == EVERYBODY)
+    site.source.levels["h1.lab"] = Level.TIMEOUT
+    site.engine.model.log(
+        audit_log.HOST_TO_MAINTENANCE,
+        "and Up again, which no list showed",
+        host=site.host("h1").id,
+    )
+    until(lambda: site.inside() == EVERYBODY - {"h1"})
 
 
-def test_an_engine_at_which_things_happen_is_looked_at_often(watch: Watch) -> None:
-    watch.clock.pass_ms(CALM_AFTER_MS)
-    watch.happens()
-    watch.worker.step()
-    assert watch.worker.pause_s() == BUSY_PAUSE_S
-    watch.clock.pass_ms(CALM_AFTER_MS - 1)
-    watch.worker.step()
-    assert watch.worker.pause_s() == BUSY_PAUSE_S
+def test_an_id_that_comes_again_after_a_backup_a_little_older_is_a_new_event(site: Site) -> None:
+    log = started(site).engine.model.audit_log
+    until(lambda: site.trusted_in_snapshot() == EVERYBODY)
+    for _ in range(5):
+        site.engine.model.log(audit_log.VM_ADDED, "something")
+    until(lambda: site.service._state_file.last_event == log._last_id)
+    site.source.levels["h1.lab"] = Level.TIMEOUT
+    with site.engine.model.lock:
+        del log.rows[-5:]
+        log._last_id -= 5
+        left = audit_log.HOST_TO_MAINTENANCE
+        site.engine.model.log(left, "no list showed it", host=site.host("h1").id)
+    until(lambda: site.inside() == EVERYBODY - {"h1"})
 
 
-def test_one_where_nothing_happened_for_a_minute_is_looked_at_less_often(watch: Watch) -> None:
-    watch.happens()
-    watch.worker.step()
-    watch.clock.pass_ms(CALM_AFTER_MS)
-    # Events that are read again are no news.
-    watch.worker.step()
-    assert watch.worker.pause_s() == CALM_PAUSE_S
+def test_events_that_were_passed_over_hide_none_after_a_backup(site: Site) -> None:
+    watch = started(site).service.watch
+    watch._readable_from = 10_000
+    site.service._state_file.last_event = 10_000
+    log = site.engine.model.audit_log
+    until(lambda: site.service._state_file.last_event == log._last_id)
+    until(lambda: site.trusted_in_snapshot() == EVERYBODY)
+    site.source.levels["h1.lab"] = Level.TIMEOUT
+    left = audit_log.HOST_TO_MAINTENANCE
+    site.engine.model.log(left, "no list showed it", host=site.host("h1").id)
+    until(lambda: site.inside() == EVERYBODY - {"h1"})
 
 
-def test_a_broker_that_has_just_started_looks_often(watch: Watch) -> None:
-    assert watch.worker.pause_s() == BUSY_PAUSE_S
+def test_ids_that_were_left_out_are_no_missed_events(
+    site: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Sequences have gaps, and whoever dismisses all events leaves none to overlap with."""
+    voided: list[str] = []
+    monkeypatch.setattr(
+        BrokerState, "void", lambda knowledge, code, reason, **_: voided.append(reason)
+    )
+    log = started(site).engine.model.audit_log
+    with site.engine.model.lock:
+        log.rows.clear()
+        log._last_id += 10
+    site.engine.model.log(audit_log.VM_ADDED, "something")
+    until(lambda: site.service._state_file.last_event == log._last_id)
+    assert voided == []
 
 
-def test_hosts_are_looked_at_at_once_when_one_came_up(watch: Watch) -> None:
-    calls = watch.site.engine.rest.calls
-    watch.worker.step()
-    polls = calls["GET hosts"]
-    host = watch.site.host("h1")
-    watch.site.engine.model.log(audit_log.HOST_DETECTED, "Host h1 is Up.", host=host.id)
-    watch.worker.step()
-    assert calls["GET hosts"] == polls + 1
-    # The list may show it later than the event.
-    watch.worker.step()
-    assert calls["GET hosts"] == polls + 2
-    watch.worker.step()
-    assert calls["GET hosts"] == polls + 2
+def test_a_listing_that_is_due_and_fails_stays_due(site: Site) -> None:
+    site.options = dataclasses.replace(site.options, intervals=settings.IntervalOptions(0.1, 600))
+    started(site)
+    site.engine.faults.answers = [AnswerFault(faults.HTML, "GET", "api/vms")]
+    vm = model.SimulatedVm(model.new_id(), "late", site.cluster)
+    site.engine.model.vms[vm.id] = vm
+    site.engine.model.log(audit_log.VM_ADDED, "VM late was created.", vm=vm.id)
+    until(lambda: site.wall() and vm.id in site.wall().vms)  # type: ignore[union-attr]
+
+
+def test_a_host_that_came_up_while_the_broker_was_down_attests_anew(site: Site) -> None:
+    """The events of its going may have been dropped: the engine limits them. That of its coming
+    never is."""
+    started(site)
+    until(lambda: site.trusted_in_snapshot() == EVERYBODY)
+    site.stop()
+    site.source.levels["h1.lab"] = Level.TIMEOUT
+    site.engine.model.log(
+        audit_log.HOST_DETECTED, "Status of host h1 was set to Up.", host=site.host("h1").id
+    )
+    site.start()
+    until(lambda: site.inside() == EVERYBODY - {"h1"})
+
+
+def test_an_absence_of_the_engine_voids_verdicts_once(
+    site: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    voided: list[str] = []
+    monkeypatch.setattr(contact, "MAX_ENGINE_SILENCE_MS", 500)
+    monkeypatch.setattr(
+        BrokerState, "void", lambda knowledge, code, reason, **_: voided.append(reason)
+    )
+    started(site)
+    lists = AnswerFault(faults.HTML, "GET", "api/(hosts|clusters)", 15)
+    site.engine.faults.answers = [lists]
+    until(lambda: lists.times == 0)
+    assert len(voided) <= 4, "half a second each, not at every look"
