@@ -131,13 +131,12 @@ class LabHost:
             tpm.close()
         self.boot_id_file.write_text(f"{uuid.uuid4()}\n")
         self.firmware_log_file.write_bytes(launch.log_of(firmware_events, self.banks))
-        self.txt_log_file.unlink(missing_ok=True)
-        if not write_log:
-            return
+        txt_log = launch.log_of(launch_events, self.banks) if measured_launch else None
         if forged_log is not None:
-            self.txt_log_file.write_bytes(forged_log)
-        elif measured_launch:
-            self.txt_log_file.write_bytes(launch.log_of(launch_events, self.banks))
+            txt_log = forged_log
+        self.txt_log_file.unlink(missing_ok=True)
+        if write_log and txt_log is not None:
+            self.txt_log_file.write_bytes(txt_log)
 
     def reboot(
         self,

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import asyncio
 import concurrent.futures
+import functools
 import json
 import ssl
 import threading
@@ -226,17 +227,9 @@ class _Api(_Handler):
             self.answer(401, _ERROR_PAGE.format(e), _HTML)
             return
         resource = path.split(";")[0].strip("/")
-        loop = asyncio.get_running_loop()
+        work = functools.partial(self._rendered, user, resource)
         try:
-            status, content = await loop.run_in_executor(
-                self.web.pool,
-                self._rendered,
-                user,
-                self.request.method or "",
-                resource,
-                self._query(),
-                self.request.body,
-            )
+            status, content = await asyncio.get_running_loop().run_in_executor(self.web.pool, work)
         except Bare as e:
             self.answer(e.status, e.text, _HTML if e.status == 404 else _XML)
             return
@@ -248,10 +241,12 @@ class _Api(_Handler):
     def _query(self) -> Query:
         return {name: self.get_query_argument(name) for name in self.request.query_arguments}
 
-    def _rendered(
-        self, user: EngineUser, verb: str, path: str, query: Query, body: bytes
-    ) -> tuple[int, bytes]:
-        status, document = self.engine.rest.answer(user, verb, path, query, body)
+    def _rendered(self, user: EngineUser, path: str) -> tuple[int, bytes]:
+        """Return status and content of the answer; the pool's threads call it."""
+        verb = self.request.method or ""
+        status, document = self.engine.rest.answer(
+            user, verb, path, self._query(), self.request.body
+        )
         content = b"" if document is None else render(document)
         return status, content
 
