@@ -86,7 +86,9 @@ def _start_engine(
 
     def hooks(site: ObservedSite) -> Mapping[str, Hooks]:
         # Only of the hosts that are Up the engine knows what they have now.
-        up = [host.id for pool in site.pools.values() for host in site.hosts(pool) if host.up]
+        up: list[str] = []
+        for pool in site.pools.values():
+            up += [host.id for host in site.hosts(pool) if host.up]
         return inspection.hooks(up, within_s / 2)
 
     collector.start("policy_units", inspection.policy_units)

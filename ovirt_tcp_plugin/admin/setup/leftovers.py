@@ -108,4 +108,5 @@ def give_back(
 
 def _is_out(engine: AdminClient, host: Host) -> bool:
     """Return whether a host is still in maintenance for a reason of ours."""
-    return any(known.id == host.id and is_quarantined(known) for known in engine.listing().hosts)
+    hosts = engine.listing().hosts
+    return any(known.id == host.id and is_quarantined(known) for known in hosts)

@@ -85,7 +85,10 @@ class Web:
         self.control_port = 0
         self.pool = concurrent.futures.ThreadPoolExecutor(THREADS)
         self._ready = threading.Event()
-        self._thread = threading.Thread(target=lambda: asyncio.run(self._serve()), name="web")
+        self._thread = threading.Thread(target=self._run, name="web")
+
+    def _run(self) -> None:
+        asyncio.run(self._serve())
 
     def start(self) -> None:
         """Start to serve. Raises TimeoutError."""
@@ -305,4 +308,7 @@ def _host_of(tables: Model, vm: SimulatedVm) -> Optional[str]:
 
 def _sizes_of_groups(tables: Model) -> dict[str, list[int]]:
     """Return how many hosts and VMs each affinity group has."""
-    return {uid: [len(group.hosts), len(group.vms)] for uid, group in tables.groups.items()}
+    sizes: dict[str, list[int]] = {}
+    for uid, group in tables.groups.items():
+        sizes[uid] = [len(group.hosts), len(group.vms)]
+    return sizes
