@@ -55,8 +55,11 @@ class HostTpm(Protocol):
     def certify_again(self, state: AgentState, client: VerifierClient, host_name: str) -> None:
         """Get another client certificate for the enrolled keys. Raises as `enrol` does."""
 
-    def kept_key(self, state: AgentState) -> QuotingKey:
-        """Return the attestation key of the enrolment. Raises NotFound when there is none."""
+    def load_quoting_key(self, state: AgentState) -> QuotingKey:
+        """Return the key that quotes, as enrolment left it in `state`.
+
+        Raises NotFound: the host is not enrolled.
+        """
 
     def endorsement(self) -> ShownEndorsement:
         """Return the EK. Raises Unavailable or InvalidMessage."""
@@ -90,7 +93,7 @@ class HostTpm20:
         ak = keys.AttestationKey(self.tpm, blob)
         enrolment.certify_again(ak, state, client, request)
 
-    def kept_key(self, state: AgentState) -> QuotingKey:
+    def load_quoting_key(self, state: AgentState) -> QuotingKey:
         """As in `HostTpm`."""
         blob = state.load_ak()
         if blob is None:
@@ -138,7 +141,7 @@ class HostTpm12:
         ak = keys12.IdentityKey(self.tpm, area, owner)
         enrolment.certify_again(ak, state, client, request)
 
-    def kept_key(self, state: AgentState) -> QuotingKey:
+    def load_quoting_key(self, state: AgentState) -> QuotingKey:
         """As in `HostTpm`."""
         area = state.load_identity_key()
         if area is None:

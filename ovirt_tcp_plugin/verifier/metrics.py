@@ -19,6 +19,8 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Metr
 from ovirt_tcp_plugin.messages.findings import FindingCode
 from ovirt_tcp_plugin.messages.result import AttestationResult, Level
 from ovirt_tcp_plugin.verifier.shared_metrics import SharedMetrics
+from ovirt_tcp_plugin.verifier.store import bad_rows
+from ovirt_tcp_plugin.verifier.store.bad_rows import BadRow
 from ovirt_tcp_plugin.verifier.upkeep import KINDS, End
 
 _PREFIX = "ovirt_tcp_verifier_"
@@ -73,6 +75,9 @@ class VerifierMetrics:
         self._unreadable_sets = self._gauge(
             "unreadable_reference_sets", "Sets of reference values whose row is corrupt."
         )
+        self._unreadable_rows = self._gauge(
+            "unreadable_rows", "Rows that could not be read at the last hourly look.", "table"
+        )
         self._oldest = self._gauge("oldest_trusted_seconds", "Age of the oldest trusted result.")
         self._ends = self._gauge("end_seconds", "Until the first of its kind ends.", "kind")
         self._withdrawn = self._gauge(
@@ -121,6 +126,12 @@ class VerifierMetrics:
             if kind in first:
                 self._ends.labels(kind).set(first[kind] - now_s)
         self._withdrawn.set(withdrawn)
+
+    def found_bad_rows(self, unreadable: Sequence[BadRow]) -> None:
+        """Show how many rows of each table cannot be read."""
+        counts = collections.Counter(row.table for row in unreadable)
+        for table in bad_rows.TABLES:
+            self._unreadable_rows.labels(table).set(counts[table])
 
     def render(
         self,

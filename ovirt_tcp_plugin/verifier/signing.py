@@ -92,7 +92,11 @@ class Signer:
 
     def _take(self, stored: Optional[StoredKey]) -> None:
         if stored is None:
-            raise errors.InvalidConfig("the database", ["it has no key that signs verdicts"])
+            fault = (
+                "it has no key that signs verdicts, or one that cannot be read: restore a backup, "
+                "or give the hosts another key by `ovirt-tcp-verifier verdict-key`"
+            )
+            raise errors.InvalidConfig("the database", [fault])
         if stored.key_id == self._key_id:
             return
         self._key = _private_key(stored, self._authority)
@@ -106,14 +110,14 @@ def ensure_key(database: Database, ca: Authority) -> None:
     Raises:
         Unavailable: the database does not answer.
     """
-    if database.transact(verdict_keys.active) is not None:
+    if not database.transact(verdict_keys.is_empty):
         protect_again(database, ca)
         return
     first = new_key(ca)
     try:
         database.transact(lambda c: verdict_keys.begin(c, first))
     except errors.Unavailable:
-        if database.transact(verdict_keys.active) is None:
+        if database.transact(verdict_keys.is_empty):
             raise
         # Another server that starts just now was quicker.
 
