@@ -119,3 +119,17 @@ def test_a_host_whose_result_was_voided_is_not_trusted_by_the_single_question_of
         400,
         "AS_HOST_COMMUNICATION_ERROR",
     )
+
+
+def test_silence_leaves_no_result_that_a_later_question_could_be_answered_by(
+    server: Server, agent: Agent
+) -> None:
+    server.choose_good_boot()
+    assert agent.report()["level"] == "trusted"
+    viewer = server.token("viewer")
+
+    (silent,) = server.call("POST", POLL, {"hosts": ["host-1"]}, token=viewer).json()["hosts"]
+    young = {"hosts": ["host-1"], "timeThreshold": 600_000}
+    (later,) = server.call("POST", POLL, young, token=viewer).json()["hosts"]
+
+    assert (silent["trust_lvl"], later["trust_lvl"]) == ("timeout", "trusted")
