@@ -359,8 +359,7 @@ def read_units(system: Any) -> tuple[Unit, ...]:
 
 def read_listing(system: Any, next_runs: bool = True) -> Listing:
     """Return everything, in the same way. `next_runs`: see `Engine.listing`."""
-    sdk_vms, bad_vms = _vms(system)
-    vms = tuple(map(_vm, sdk_vms))
+    vms, bad_vms = _vms(system)
     unreadable = frozenset[str]()
     if next_runs:
         vms, unreadable = _with_next_runs(system, vms)
@@ -445,14 +444,18 @@ def _clusters_with_groups(system: Any) -> tuple[list[Any], frozenset[str]]:
     return clusters, frozenset(unreadable)
 
 
-def _vms(system: Any) -> tuple[list[Any], int]:
-    """Return all VMs that the engine can show, and the number of those that it cannot."""
+def _vms(system: Any) -> tuple[tuple[Vm, ...], int]:
+    """Return all VMs that the engine can show, and the number of those that it cannot.
+
+    Those of the SDK are large: no more than two pages of them are there at any time.
+    """
 
     def list_page(search: str, size: int) -> Any:
         return system.vms_service().list(search=search, max=size)
 
     pages = Pages(list_page)
-    return list(pages.rows(VMS_IN_A_LIST)), pages.bad_rows
+    vms = tuple(map(_vm, pages.rows(VMS_IN_A_LIST)))
+    return vms, pages.bad_rows
 
 
 def _all_hosts(system: Any, all_content: bool = False) -> tuple[list[Any], int]:

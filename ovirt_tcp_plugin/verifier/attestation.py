@@ -9,10 +9,8 @@ questions to the server that the host's agent is connected to.
 
 from __future__ import annotations
 
-import asyncio
 import dataclasses
 import functools
-import logging
 import secrets
 from collections.abc import Collection, Mapping, Sequence
 from typing import Optional
@@ -33,21 +31,19 @@ from ovirt_tcp_plugin.verifier.fair_share import AnyTurn, parts
 from ovirt_tcp_plugin.verifier.long_poll import Answers, LongPoll, LongPolls, Poller
 from ovirt_tcp_plugin.verifier.metrics import VerifierMetrics
 from ovirt_tcp_plugin.verifier.reference_values import ReferenceValueService
+from ovirt_tcp_plugin.verifier.refresh import RefreshTimes
+from ovirt_tcp_plugin.verifier.relay import Relay
 from ovirt_tcp_plugin.verifier.result_ages import ResultAges
 from ovirt_tcp_plugin.verifier.store import challenges, references, results
 from ovirt_tcp_plugin.verifier.store.database import Database
 from ovirt_tcp_plugin.verifier.store.hosts import EnrolledHost, HostSnapshot
 from ovirt_tcp_plugin.verifier.store.results import Result, StoredResult
 
-log = logging.getLogger("verifier.attestation")
-
 MAX_AGENT_WAIT_MS = 60_000
 # A slow hardware TPM needs a second for a quote; a busy host some more.
 NONCE_LIFETIME_MS = 15_000
 # How soon a poll tries again while the nonce is out at another address of its host.
 HELD_ELSEWHERE_MS = 500
-# How soon a question asked of one server reaches the agent on another.
-RELAY_INTERVAL_S = 0.25
 
 # Why there is no result.
 _NOT_ENROLLED = FindingCode.NOT_ENROLLED.finding("no host is enrolled under this name")
@@ -77,7 +73,9 @@ class Attestation:
         self._options = options
         self._clock = clock
         self._long_polls = LongPolls()
+        self._relay = Relay(database, self._long_polls)
         self._ages = ResultAges(clock)
+        self._refresh_times = RefreshTimes(options, self._ages, clock)
         self._intake = EvidenceIntake(database, reference_values, metrics, options, clock)
 
     # For agents
@@ -85,10 +83,10 @@ class Attestation:
     async def next_challenge(
         self, state: HostSnapshot, boot_id: str, wait_ms: int, address: str, offers: bool
     ) -> Optional[evidence.Challenge]:
-        """Return a challenge as soon as somebody wants the host's evidence, None after `wait_ms`.
+        """Return a challenge as soon as the host's evidence is wanted, None after `wait_ms`.
 
-        A host in a boot that was not appraised yet is challenged at once: nobody should wait for
-        its first verdict.
+        It is when somebody asks, or when the last one grows old. A host in a boot that was not
+        appraised yet is challenged at once: nobody should wait for its first verdict.
 
         Args:
             address: where the agent is.
@@ -108,16 +106,29 @@ class Attestation:
         long_poll.begin_poll(poller)
         if state.challenge.outstanding:
             long_poll.want_challenge()
+        last = results.readable(state.result)
+        if last is not None:
+            long_poll.refresh_ms = self._refresh_times.next_ms(state.host.name, last)
+        known_logs = self._known_logs(state, boot_id)
         try:
-            return await self._challenge(state.host, long_poll, poller, end_ms)
+            return await self._challenge(state, long_poll, poller, end_ms, known_logs)
         finally:
             long_poll.end_poll(poller)
 
     async def _challenge(
-        self, host: EnrolledHost, long_poll: LongPoll, poller: Poller, end_ms: int
+        self,
+        state: HostSnapshot,
+        long_poll: LongPoll,
+        poller: Poller,
+        end_ms: int,
+        known_logs: Mapping[str, str],
     ) -> Optional[evidence.Challenge]:
+        name = state.host.name
         while await long_poll.next(poller, end_ms, self._clock):
-            issued = self._new_nonce(host)
+            if poller.is_home or not state.challenge.home:
+                # Whoever took its certificate puts the host off no more than its questions.
+                self._refresh_times.challenged(name)
+            issued = self._new_nonce(state.host, known_logs)
             work = functools.partial(
                 challenges.issue,
                 issued=issued,
@@ -235,40 +246,25 @@ class Attestation:
 
     async def relay(self) -> None:
         """Carry questions and answers between the servers on one database, until cancelled."""
-        while True:
-            await asyncio.sleep(RELAY_INTERVAL_S)
-            try:
-                await self._relay_once()
-            except errors.Unavailable as e:
-                log.warning("relay error=%s", e)
-
-    async def _relay_once(self) -> None:
-        listening = self._long_polls.listening()
-        if listening:
-            await self._relay_questions(listening)
-        awaited = self._long_polls.awaited()
-        if awaited:
-            await self._relay_answers(awaited)
-
-    async def _relay_questions(self, listening: Collection[str]) -> None:
-        """Challenge the hosts that somebody asked at another server."""
-        outstanding = await self._database.read(challenges.outstanding)
-        for name in set(outstanding).intersection(listening):
-            self._long_polls.of(name).want_challenge()
-
-    async def _relay_answers(self, awaited: Sequence[str]) -> None:
-        """Wake who waits here for an answer that came at another server."""
-        answered = await self._database.read(lambda c: challenges.answered(c, awaited))
-        for name, number in answered.items():
-            self._long_polls.of(name).settle(number)
+        await self._relay.run()
 
     def _required(self, host: EnrolledHost) -> tpm2.Selection:
         return self._options.required_in(host.tpm.bank)
 
-    def _new_nonce(self, host: EnrolledHost) -> IssuedNonce:
+    def _known_logs(self, state: HostSnapshot, boot_id: str) -> Mapping[str, str]:
+        """Return the logs that a host need not send again in this boot."""
+        last = results.readable(state.result)
+        if last is None or last.boot_id != boot_id:
+            return {}
+        if last.log_digests.keys() != set(self.logs_for(state.host)):
+            return {}
+        return last.log_digests
+
+    def _new_nonce(self, host: EnrolledHost, known_logs: Mapping[str, str]) -> IssuedNonce:
         nonce = secrets.token_bytes(evidence.NONCE_SIZE)
         now_ms = self._clock.now_ms()
-        challenge = evidence.Challenge(nonce, self._required(host), NONCE_LIFETIME_MS)
+        required = self._required(host)
+        challenge = evidence.Challenge(nonce, required, NONCE_LIFETIME_MS, known_logs)
         return IssuedNonce(challenge, host.name, now_ms, now_ms + NONCE_LIFETIME_MS)
 
     async def _last(self, names: Sequence[str], turn: AnyTurn) -> dict[str, StoredResult]:

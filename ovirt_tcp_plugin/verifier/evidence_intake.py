@@ -23,6 +23,7 @@ from ovirt_tcp_plugin.verifier.appraisal import appraise, measured
 from ovirt_tcp_plugin.verifier.appraisal.appraise import Appraised, Discarded
 from ovirt_tcp_plugin.verifier.appraisal.authenticity import IssuedNonce
 from ovirt_tcp_plugin.verifier.appraisal.counters import BootCounters
+from ovirt_tcp_plugin.verifier.appraisal.known_logs import KnownLogs
 from ovirt_tcp_plugin.verifier.appraisal.reappraise import Conclusion
 from ovirt_tcp_plugin.verifier.metrics import VerifierMetrics
 from ovirt_tcp_plugin.verifier.reference_values import (
@@ -70,27 +71,38 @@ class EvidenceIntake:
         host = state.host
         version = await self._reference_values.at(state.reference_version)
         issued = self._issued(state)
-        outcome = self._appraise(state, reported, issued, version)
+        known = await self._known_logs(host, reported)
+        outcome = self._appraise(state, reported, issued, known, version)
         if isinstance(outcome, Discarded):
             await self._discard(host, reported.nonce, outcome.finding)
             raise errors.Refused(outcome.finding.code, outcome.finding.text)
         born_ms = self._clock.now_ms() if issued is None else issued.born_ms
         fresh = self._new_result(state, outcome, version, born_ms)
-        await self._keep(host, reported.nonce, fresh, outcome, address)
+        proven = None
+        if known is None or outcome.measured != known.measured:
+            proven = measured.encode(outcome.measured)
+        await self._keep(host, reported.nonce, fresh, proven, address)
         return fresh
+
+    async def _known_logs(
+        self, host: EnrolledHost, reported: evidence.Evidence
+    ) -> Optional[KnownLogs]:
+        """Return what is known of the logs that a report names, None if it carries them."""
+        if not reported.log_digests:
+            return None
+        return await self._database.read(lambda c: results.known_logs(c, host.name))
 
     async def _keep(
         self,
         host: EnrolledHost,
         nonce: bytes,
         fresh: Result,
-        outcome: Appraised,
+        proven: Optional[str],
         address: str,
     ) -> None:
-        proven = measured.encode(outcome.measured)
         await self._database.write(lambda c: _answer(c, host, nonce, fresh, proven, address))
         self._metrics.appraised(fresh.level)
-        codes = ",".join(finding.code for finding in outcome.findings)
+        codes = ",".join(finding.code for finding in fresh.findings)
         log.info("appraised host=%s level=%s findings=%s", host.name, fresh.level.value, codes)
 
     async def _discard(self, host: EnrolledHost, nonce: bytes, finding: Finding) -> None:
@@ -113,6 +125,7 @@ class EvidenceIntake:
         state: HostSnapshot,
         reported: evidence.Evidence,
         issued: Optional[IssuedNonce],
+        known: Optional[KnownLogs],
         version: ReferenceVersion,
     ) -> Union[Appraised, Discarded]:
         host = state.host
@@ -122,6 +135,7 @@ class EvidenceIntake:
             host.tpm,
             issued,
             last.boot if last else None,
+            known,
             self._required(host),
             version.criteria[host.tpm.bank],
             self._clock.now_ms(),
@@ -143,6 +157,7 @@ class EvidenceIntake:
             boot_id=outcome.boot.boot_id,
             reference_version=version.number,
             tpm_family=host.tpm.family,
+            log_digests=outcome.log_digests,
         )
         return supersede(last, fresh)
 
@@ -175,7 +190,7 @@ def _answer(
     host: EnrolledHost,
     nonce: bytes,
     fresh: Result,
-    proven: str,
+    proven: Optional[str],
     address: str,
 ) -> None:
     """Take the nonce back and keep the result, both or neither.

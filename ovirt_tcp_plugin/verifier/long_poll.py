@@ -15,6 +15,9 @@ from typing import Optional
 
 from ovirt_tcp_plugin.clock import Clock
 
+# Later than any time.
+NEVER_MS = 2**63
+
 # An agent whose evidence is discarded again and again may not keep the server busy.
 MIN_CHALLENGE_INTERVAL_MS = 200
 
@@ -55,6 +58,8 @@ class LongPoll:
 
     def __init__(self) -> None:
         self.challenge_due = False
+        # When it is challenged though nobody asks.
+        self.refresh_ms = NEVER_MS
         self.last_issue_ms = -MIN_CHALLENGE_INTERVAL_MS
         self.waiters: list[_Waiter] = []
         self._pollers: dict[str, Poller] = {}
@@ -104,40 +109,43 @@ class LongPoll:
         try:
             while self.is_current(poller):
                 now_ms = clock.now_ms()
-                wanted = self._wants(poller)
-                ready_ms = self._ready_ms(poller)
-                if wanted and now_ms >= ready_ms:
+                due_ms = self._due_ms(poller)
+                if now_ms >= due_ms:
                     self._take(poller, now_ms)
                     return True
                 if now_ms >= end_ms:
                     return False
-                wake_ms = min(end_ms, ready_ms) if wanted else end_ms
                 self._wake.clear()
-                await _within(self._wake.wait(), wake_ms - now_ms)
+                await _within(self._wake.wait(), min(end_ms, due_ms) - now_ms)
             return False
         finally:
             poller.is_listening = False
 
-    def _wants(self, poller: Poller) -> bool:
-        """Return whether a poller is to be challenged: by its own wish, or for a question."""
-        if poller.wants_challenge:
-            return True
-        return self.challenge_due and (poller.is_home or not self._home_listens)
+    def _due_ms(self, poller: Poller) -> int:
+        """When a poller is to be challenged, as far as is known by now.
 
-    @property
-    def _home_listens(self) -> bool:
-        pollers = self._pollers.values()
-        return any(poller.is_home and poller.is_listening for poller in pollers)
+        By its own wish, or because the host's evidence is wanted; then where that comes from.
+        """
+        ready_ms = max(self.last_issue_ms + MIN_CHALLENGE_INTERVAL_MS, poller.not_before_ms)
+        if poller.wants_challenge:
+            return ready_ms
+        if self._home_listens and not poller.is_home:
+            return NEVER_MS
+        if self.challenge_due:
+            return ready_ms
+        return max(ready_ms, self.refresh_ms)
 
     def _take(self, poller: Poller, now_ms: int) -> None:
         poller.wants_challenge = False
         self.last_issue_ms = now_ms
         if poller.is_home or not self._home_listens:
             self.challenge_due = False
+            self.refresh_ms = NEVER_MS
 
-    def _ready_ms(self, poller: Poller) -> int:
-        """When a poller may be challenged."""
-        return max(self.last_issue_ms + MIN_CHALLENGE_INTERVAL_MS, poller.not_before_ms)
+    @property
+    def _home_listens(self) -> bool:
+        pollers = self._pollers.values()
+        return any(poller.is_home and poller.is_listening for poller in pollers)
 
     def settle(self, answered: int) -> None:
         """Wake whoever waited for this answer or an earlier one."""

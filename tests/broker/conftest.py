@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.broker.odd_server import pki, server  # noqa: F401 - fixtures
+from tests.broker.odd_server import server  # noqa: F401 - a fixture
 from tests.broker.site import Site
 
 

@@ -5,7 +5,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Optional
 
 from ovirt_tcp_plugin.broker.state.exemptions import ExemptionWatch
@@ -68,20 +68,43 @@ class HostNews:
         elif polls != self._polls:
             hosts = self._as_polled(hosts)
         listed = [*hosts, *self._not_shown(hosts, polls is not None, complete)]
+        changed = self._inventory.changed_statuses(listed)
+        if changed is not None:
+            # Another pool may have them: what was listed is perhaps the first to show it.
+            self._tell_shared_names()
+            return self._take_statuses(changed, now_ms)
         self._inventory.see_hosts(listed, self._names)
         self._tell_shared_names()
-        self._verdicts.look_again()
         changes = self._verdicts.observe({host.id: host.up for host in listed}, now_ms)
         moved = self._restart_moved(now_ms)
+        came_up = (*self._take_changes(changes, now_ms), *moved)
+        return self._in_pools(came_up)
+
+    def _take_statuses(self, changed: Sequence[Host], now_ms: int) -> tuple[str, ...]:
+        """Take new statuses of known hosts into account; return who came Up, as `observe` does."""
+        self._inventory.see_statuses(changed)
+        changes = self._verdicts.observe_some({host.id: host.up for host in changed}, now_ms)
+        return self._in_pools(self._take_changes(changes, now_ms))
+
+    def _in_pools(self, host_ids: Iterable[str]) -> tuple[str, ...]:
+        """Return those of these hosts that are in a trusted pool."""
+        return tuple(host_id for host_id in host_ids if self._inventory.pool_of(host_id))
+
+    def _take_changes(self, changes: Changes, now_ms: int) -> tuple[str, ...]:
+        """Have all parts take note of which hosts came Up, left it, or are gone.
+
+        Returns:
+            the ids of those that came Up.
+        """
+        self._verdicts.look_again()
         self._quarantine.observe(changes.came_up, now_ms)
         # One of ours may have attested well a moment before it was seen to be away, which counts
         # for nothing: it would wait for its next turn in maintenance.
         self._verdicts.ask_soon(self._quarantine.ours(changes.left_up), now_ms)
         for notice in self._exemptions.observe(now_ms):
             self._shared.reporter.tell(notice)
-        self._take_changes(changes)
-        came_up = (*changes.came_up, *moved)
-        return tuple(host_id for host_id in came_up if self._inventory.pool_of(host_id))
+        self._show_changes(changes)
+        return changes.came_up
 
     def observe_not_up(self, hosts: Sequence[Host]) -> tuple[str, ...]:
         """Take the engine's list of hosts that are not Up into account: every other known one is.
@@ -93,8 +116,7 @@ class HostNews:
             self._polls += 1
             self._observe_no_change()
             return ()
-        not_up = {host.id for host in hosts}
-        came_up = self.observe([*self._inventory.other_hosts_up(not_up), *hosts])
+        came_up = self.observe(self._inventory.as_polled(hosts))
         self._last_poll = hosts
         self._hosts_then = self._inventory.hosts
         return came_up
@@ -174,7 +196,7 @@ class HostNews:
                 up.append(host_id)
         return up
 
-    def _take_changes(self, changes: Changes) -> None:
+    def _show_changes(self, changes: Changes) -> None:
         """Have walls and snapshots show which hosts came Up, left it, or are gone."""
         if not (changes.came_up or changes.left_up or changes.removed):
             return

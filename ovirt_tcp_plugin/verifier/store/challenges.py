@@ -6,21 +6,33 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import logging
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any, Optional
+from typing import Any, NamedTuple, Optional
 
 import sqlalchemy as sa
 from sqlalchemy.engine import Connection
 
-from ovirt_tcp_plugin.messages import evidence
+from ovirt_tcp_plugin.messages import evidence, tpm2
 from ovirt_tcp_plugin.verifier.appraisal.authenticity import IssuedNonce
+from ovirt_tcp_plugin.verifier.store import columns as stored_columns
 from ovirt_tcp_plugin.verifier.store.prepared_statements import PreparedStatement
-from ovirt_tcp_plugin.verifier.store.schema import rounds
+from ovirt_tcp_plugin.verifier.store.schema import hosts, rounds
+
+log = logging.getLogger("verifier.store")
 
 # SQLite takes 32766 parameters in one statement, older ones 999.
 CHUNK = 500
 
-_ASK_ALL = sa.update(rounds).values(asked=rounds.c.asked + 1)
+# A host that was asked a thousand times a second has not come so far in a thousand years. Beyond
+# it the number is corrupt, and adding to it would fail for everybody at PostgreSQL.
+MAX_QUESTIONS = 2**45
+
+_ASK_ALL = (
+    sa.update(rounds)
+    .where(rounds.c.asked >= 0, rounds.c.asked < MAX_QUESTIONS)
+    .values(asked=rounds.c.asked + 1)
+)
 _DROP_ALL = sa.update(rounds).values(nonce=None)
 
 _OF_HOST = rounds.c.host_name == sa.bindparam("the_host")
@@ -71,6 +83,17 @@ _ISSUE = PreparedStatement(
 )
 
 
+_NUMBERS = sa.select(rounds.c.host_name, rounds.c.asked, rounds.c.issued, rounds.c.answered)
+
+
+class _Counts(NamedTuple):
+    """Numbers of the questions to a host, as `ChallengeState` has them."""
+
+    asked: int
+    issued: int
+    answered: int
+
+
 @dataclasses.dataclass(frozen=True)
 class ChallengeState:
     """Where the questions to one host stand.
@@ -102,18 +125,32 @@ def begin(connection: Connection, host_name: str) -> None:
     connection.execute(sa.insert(rounds).values(**row))
 
 
+def begin_missing(connection: Connection) -> None:
+    """Ask each enrolled host whose row was removed the first question."""
+    asked = sa.select(rounds.c.host_name)
+    missing = sa.select(hosts.c.name).where(hosts.c.name.not_in(asked))
+    for host_name in connection.execute(missing).scalars().all():
+        begin(connection, host_name)
+        connection.execute(_ASK_ALL.where(rounds.c.host_name == host_name))
+
+
 def end(connection: Connection, host_name: str) -> None:
     """Forget a host's questions."""
     connection.execute(sa.delete(rounds).where(rounds.c.host_name == host_name))
 
 
 def ask(connection: Connection, host_names: Sequence[str]) -> dict[str, int]:
-    """Ask hosts for fresh evidence; return the number of the question to each that is enrolled."""
+    """Ask hosts for fresh evidence; return the number of the question to each that is enrolled.
+
+    A host whose numbers are corrupt starts at the first question again.
+    """
     numbers: dict[str, int] = {}
     for chunk in chunks(host_names):
-        of_chunk = rounds.c.host_name.in_(chunk)
-        connection.execute(_ASK_ALL.where(of_chunk))
-        numbers.update(_numbers(connection, "asked", chunk))
+        connection.execute(_ASK_ALL.where(rounds.c.host_name.in_(chunk)))
+        for name, counts in _counts_of(connection, chunk).items():
+            if counts is None:
+                counts = _start_again(connection, name)
+            numbers[name] = counts.asked
     return numbers
 
 
@@ -191,10 +228,12 @@ def outstanding(connection: Connection) -> list[str]:
 
 
 def answered(connection: Connection, host_names: Sequence[str]) -> Mapping[str, int]:
-    """Return the number of the last answered question by host."""
+    """Return the number of the last answered question by host; none where it cannot be told."""
     numbers: dict[str, int] = {}
     for chunk in chunks(host_names):
-        numbers.update(_numbers(connection, "answered", chunk))
+        for name, counts in _counts_of(connection, chunk).items():
+            if counts is not None:
+                numbers[name] = counts.answered
     return numbers
 
 
@@ -203,10 +242,39 @@ def chunks(names: Sequence[str]) -> Iterable[Sequence[str]]:
     return (names[start : start + CHUNK] for start in range(0, len(names), CHUNK))
 
 
-def _numbers(connection: Connection, column: str, host_names: Sequence[str]) -> dict[str, int]:
-    numbers = sa.select(rounds.c.host_name, rounds.c[column])
-    of_hosts = numbers.where(rounds.c.host_name.in_(host_names))
-    return {row[0]: row[1] for row in connection.execute(of_hosts)}
+def _counts_of(connection: Connection, host_names: Sequence[str]) -> dict[str, Optional[_Counts]]:
+    """Return the numbers of the questions to hosts; None for numbers that are corrupt."""
+    counts: dict[str, Optional[_Counts]] = {}
+    of_hosts = _NUMBERS.where(rounds.c.host_name.in_(host_names))
+    for name, asked, issued, last_answered in connection.execute(of_hosts):
+        counts[name] = _counts(asked, issued, last_answered)
+    return counts
+
+
+def _counts(asked: object, issued: object, last_answered: object) -> Optional[_Counts]:
+    """Return the numbers of a row; None if they were never written together.
+
+    An answer with too high a number would settle questions that nobody answered.
+    """
+    try:
+        counts = _Counts(
+            stored_columns.number(asked),
+            stored_columns.number(issued),
+            stored_columns.number(last_answered),
+        )
+    except stored_columns.BadValue:
+        return None
+    in_order = counts.answered <= counts.issued <= counts.asked <= MAX_QUESTIONS
+    return counts if in_order else None
+
+
+def _start_again(connection: Connection, host_name: str) -> _Counts:
+    """Ask a host whose numbers are corrupt the first question."""
+    log.error("record mended table=rounds host=%s: its questions start again", host_name)
+    first = _Counts(asked=1, issued=0, answered=0)
+    of_host = sa.update(rounds).where(rounds.c.host_name == host_name)
+    connection.execute(of_host.values(**first._asdict(), nonce=None))
+    return first
 
 
 def columns() -> list[Any]:
@@ -215,20 +283,34 @@ def columns() -> list[Any]:
 
 
 def decode(row: Any) -> ChallengeState:
-    """Return what a row with `columns` says."""
+    """Return what a row with `columns` says.
+
+    Corrupt numbers count as none: no question is outstanding, and the next one mends them.
+    """
+    counts = _counts(row["round_asked"], row["round_issued"], row["round_answered"])
+    if counts is None:
+        counts = _Counts(0, 0, 0)
+    clock_id = row["round_clock_id"]
     return ChallengeState(
-        asked=_number(row["round_asked"]),
-        issued=_number(row["round_issued"]),
-        answered=_number(row["round_answered"]),
+        asked=counts.asked,
+        issued=counts.issued,
+        answered=counts.answered,
         nonce=_nonce(row),
-        clock_id=row["round_clock_id"] or "",
+        clock_id=clock_id if isinstance(clock_id, str) else "",
         home=row["round_home"] or "",
     )
 
 
-def _number(stored: object) -> int:
-    # What is no number is mended by the next question and its answer.
-    return stored if isinstance(stored, int) else 0
+def check(row: Any) -> None:
+    """Return if a row of the table can be read. Raises ValueError."""
+    stored_columns.text(row["host_name"])
+    if row["clock_id"] is not None:
+        stored_columns.text(row["clock_id"])
+    if _counts(row["asked"], row["issued"], row["answered"]) is None:
+        raise stored_columns.BadValue("the numbers of its questions are corrupt")
+    labelled = {f"round_{name}": value for name, value in row.items()}
+    if row["nonce"] is not None and _nonce(labelled) is None:
+        raise stored_columns.BadValue("its nonce is corrupt")
 
 
 def _nonce(row: Any) -> Optional[IssuedNonce]:
@@ -237,14 +319,20 @@ def _nonce(row: Any) -> Optional[IssuedNonce]:
         return None
     try:
         nonce = bytes.fromhex(row["round_nonce"])
-        banks = json.loads(row["round_selection"])
-        selection = {bank: tuple(indices) for bank, indices in banks.items()}
-        lifetime_ms = row["round_end_ms"] - row["round_born_ms"]
+        selection = _selection(row["round_selection"])
+        born_ms = stored_columns.number(row["round_born_ms"])
+        end_ms = stored_columns.number(row["round_end_ms"])
+        host_name = stored_columns.text(row["round_host_name"])
     except (ValueError, TypeError, AttributeError, RecursionError):
         return None
-    return IssuedNonce(
-        challenge=evidence.Challenge(nonce, selection, lifetime_ms),
-        host_name=row["round_host_name"],
-        born_ms=row["round_born_ms"],
-        end_ms=row["round_end_ms"],
-    )
+    challenge = evidence.Challenge(nonce, selection, end_ms - born_ms)
+    return IssuedNonce(challenge, host_name, born_ms, end_ms)
+
+
+def _selection(stored: object) -> tpm2.Selection:
+    """Return the selection of PCRs in a column. Raises ValueError, TypeError, AttributeError."""
+    banks = json.loads(stored_columns.text(stored))
+    selection = {}
+    for bank, indices in banks.items():
+        selection[bank] = tuple(stored_columns.number(index) for index in indices)
+    return selection

@@ -76,7 +76,7 @@ rounds = Table(
 )
 
 # What a host's last authentic evidence showed. `policy` is the version of the reference values it
-# was judged by.
+# was judged by, `logs` the digests of the event logs that `measured` comes from.
 results = Table(
     "results",
     metadata,
@@ -89,6 +89,7 @@ results = Table(
     Column("boot_id", UUID, nullable=False),
     Column("measured", Text, nullable=False),
     Column("policy", BigInteger, nullable=False),
+    Column("logs", Text, nullable=False, server_default=""),
 )
 
 # The version of all reference values: one row, one number, which every change moves on.

@@ -14,7 +14,7 @@ from click.testing import CliRunner, Result
 
 from ovirt_tcp_plugin.admin.cli import main
 from ovirt_tcp_plugin.broker import settings
-from tests.broker.api.server_test import Api, use_another_policy
+from tests.broker.api.served import Api, use_another_policy
 
 
 class Desk:

@@ -54,7 +54,15 @@ ROOT = Path(__file__).parents[3]
 BOOT = BootCounters(BOOT_ID, 1, 2, 3)
 CLOCK_ID = "00000000-0000-0000-0000-000000000001"
 RESULT = Result(
-    Level.UNTRUSTED, (Finding(7, "log_missing", "no log"),), CLOCK_ID, 5, BOOT, BOOT_ID, 1, "2.0"
+    Level.UNTRUSTED,
+    (Finding(7, "log_missing", "no log"),),
+    CLOCK_ID,
+    5,
+    BOOT,
+    BOOT_ID,
+    1,
+    "2.0",
+    {"txt": "a" * 64},
 )
 NONCE = IssuedNonce(evidence.Challenge(b"n" * 32, {"sha256": (17, 18)}, 100), "host-1", 1000, 1100)
 
