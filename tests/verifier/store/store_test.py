@@ -63,6 +63,7 @@ RESULT = Result(
     1,
     "2.0",
     {"txt": "a" * 64},
+    "17,18",
 )
 NONCE = IssuedNonce(evidence.Challenge(b"n" * 32, {"sha256": (17, 18)}, 100), "host-1", 1000, 1100)
 
