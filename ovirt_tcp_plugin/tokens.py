@@ -148,7 +148,8 @@ def _line(token: Listed) -> str:
 
 
 def _end(end_s: int) -> str:
-    if end_s == NEVER:
+    try:
+        end = datetime.datetime.fromtimestamp(end_s, datetime.timezone.utc)
+    except (OverflowError, OSError, ValueError):  # NEVER, and whatever else no calendar holds
         return "never"
-    end = datetime.datetime.fromtimestamp(end_s, datetime.timezone.utc)
     return end.strftime("%Y-%m-%dT%H:%M:%SZ")

@@ -75,11 +75,16 @@ class FindingCode(enum.Enum):
         CheckNumber.FORM,
         "see that the agent runs and reaches the server: " + _READ_AGENT_LOG,
     )
+    LOG_UNKNOWN = (
+        "log_unknown",
+        CheckNumber.FORM,
+        "nothing, if it passes: the agent sends the log with its next report",
+    )
     RECORD_UNREADABLE = (
         "record_unreadable",
         CheckNumber.FORM,
         "wait for the host's next evidence; "
-        "if that does not help, remove the host and enrol it again",
+        "if that does not help, run on the server's machine: ovirt-tcp-verifier record list",
     )
     NOT_ENROLLED = (
         "not_enrolled",

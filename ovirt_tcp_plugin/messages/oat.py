@@ -113,7 +113,12 @@ def encode_named_fault(name: str, message: str) -> dict[str, Any]:
 
 def encode_answer(hosts: Iterable[PolledHost]) -> dict[str, Any]:
     """Return the JSON object of an answer; `vtime` as xsd:dateTime with milliseconds and zone."""
-    return {"hosts": [_encode_host(host) for host in hosts]}
+    return {"hosts": encode_hosts(hosts)}
+
+
+def encode_hosts(hosts: Iterable[PolledHost]) -> list[dict[str, Any]]:
+    """Return the JSON array of an answer's hosts, or of a part of them."""
+    return [_encode_host(host) for host in hosts]
 
 
 def decode_answer(untrusted: bytes) -> tuple[PolledHost, ...]:

@@ -25,6 +25,11 @@ COMMANDS = {
         "init",
         "Make the server's authority and certificate, and print what others need to know.",
     ),
+    "record": CommandEntry(
+        "verifier.commands",
+        "record_group",
+        "Find and mend rows of the server's database that cannot be read.",
+    ),
     "run": CommandEntry("verifier.run", "run", "Serve until SIGTERM."),
     "token": CommandEntry("verifier.commands", "token_group", "Make the tokens of callers."),
     "verdict-key": CommandEntry(

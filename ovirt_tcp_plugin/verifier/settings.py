@@ -9,6 +9,7 @@ import ipaddress
 from collections.abc import Mapping
 from pathlib import Path
 
+from ovirt_tcp_plugin import bounds
 from ovirt_tcp_plugin.messages import tpm2
 
 # Which PCRs a host must show good values for.
@@ -25,6 +26,9 @@ PROFILES: Mapping[str, tuple[int, ...]] = {
 BANKS = ("sha256", "sha1")
 TPM12_FAMILY = "1.2"
 MAX_PROCESSES = 64
+MAX_POLL_DEADLINE_S = 600
+# What is believed for longer than a day was not attested.
+MAX_LIFETIME_S = 86_400
 
 
 @dataclasses.dataclass(frozen=True)
@@ -49,9 +53,13 @@ class ServerOptions:
     oat_networks: tuple[str, ...] = ()
     # Networks from which /metrics is answered without a token.
     metrics_networks: tuple[str, ...] = ()
-    # Requests a second that one peer may go on asking: an agent by its certificate, everybody else
-    # by address.
+    # Requests a second that one peer may go on asking: an agent by its certificate and address,
+    # everybody else by address. Of IPv6 a whole /64 counts as one address, here and below.
     requests_per_second: float = 50.0
+    # Part of one core's time that whoever asks about hosts may go on taking, with a token at one
+    # address, or at one address of oat_networks. It pays for the time that its requests really
+    # take, after a second's worth of them waits, and is put off with 429 if that takes long.
+    question_share: float = 0.25
     # New connections that one address may open. Agents and broker keep theirs; raise it where many
     # hosts share an address.
     connections_per_second: float = 20.0
@@ -77,6 +85,8 @@ class ServerOptions:
                 raise ValueError(f"{limit.name} must be above 0")
         if self.processes > MAX_PROCESSES:
             raise ValueError(f"processes must be at most {MAX_PROCESSES}")
+        bounds.check_between("port", self.port, 0, bounds.MAX_PORT)
+        bounds.check_between("poll_deadline", self.poll_deadline, 0, MAX_POLL_DEADLINE_S)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -131,6 +141,7 @@ class Appraisal:
             raise ValueError(f"profile {self.profile!r} is not one of {', '.join(PROFILES)}")
         if self.lifetime <= 0:
             raise ValueError("lifetime must be above 0")
+        bounds.check_between("lifetime", self.lifetime, 0, MAX_LIFETIME_S)
         if not self.refresh > 0:
             raise ValueError("refresh must be above 0")
 

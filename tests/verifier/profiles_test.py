@@ -63,7 +63,7 @@ class Pool:
         )
         reported = quoting.report(issued)
         outcome = appraise(
-            reported, quoting.identity, issued, previous, self._required, self._criteria, 1
+            reported, quoting.identity, issued, previous, None, self._required, self._criteria, 1
         )
         assert isinstance(outcome, Appraised)
         return outcome

@@ -113,7 +113,7 @@ def judge(
     reported: evidence.Evidence,
     previous: BootCounters | None = None,
 ) -> Discarded | Appraised:
-    return appraise(reported, quoting.identity, issue(), previous, REQUIRED, golden, NOW)
+    return appraise(reported, quoting.identity, issue(), previous, None, REQUIRED, golden, NOW)
 
 
 def codes(outcome: Discarded | Appraised) -> list[str]:
@@ -269,7 +269,7 @@ class TestDiscarded:
         rsa = Quoting(host)
         claimed = EnrolledTpm20("host-1", rsa.ek, under_p384.identity.ak)
         outcome = appraise(
-            under_p384.report(issue()), claimed, issue(), None, REQUIRED, golden, NOW
+            under_p384.report(issue()), claimed, issue(), None, None, REQUIRED, golden, NOW
         )
         assert isinstance(outcome, Discarded)
         assert outcome.finding.code == "wrong_signer"

@@ -58,6 +58,7 @@ def judge(
         "host": tpm.host(),
         "issued": issued,
         "previous": None,
+        "known": None,
         "required": REQUIRED,
         "criteria": Criteria("sha256", changes.pop("good", [good_boot()])),  # type: ignore[arg-type]
         "now_ms": NOW,

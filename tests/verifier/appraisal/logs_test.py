@@ -177,7 +177,7 @@ class TestAnotherKind:
         reported = tpm.report(issued, logs={"running": log})
         golden = from_boot("golden", BANK, [Step(10, "module", b"good".hex())])
         outcome = appraise(
-            reported, tpm.host(), issued, None, required, Criteria(BANK, [golden]), 1
+            reported, tpm.host(), issued, None, None, required, Criteria(BANK, [golden]), 1
         )
         assert isinstance(outcome, Appraised)
         assert [finding.code for finding in outcome.findings] == codes

@@ -41,7 +41,7 @@ class TcgEvents:
             elif hmac.compare_digest(replayed[pcr], value):
                 proven.append(pcr)
             elif pcr in recorded:
-                unproven[pcr] = _differs(pcr, replayed[pcr], value)
+                unproven[pcr] = differs(pcr, replayed[pcr], value)
             else:
                 unproven[pcr] = missing([pcr], bank)
         return ReplayedLog(components.steps(self.events, bank, proven), unproven)
@@ -85,7 +85,8 @@ def _without_launch(pcr: int, quoted: bytes) -> Finding:
     )
 
 
-def _differs(pcr: int, replayed: bytes, quoted: bytes) -> Finding:
+def differs(pcr: int, replayed: bytes, quoted: bytes) -> Finding:
+    """Return the finding that a PCR has another value than the one to which its log replays."""
     if eventlog.never_launched(pcr, quoted):
         return FindingCode.LOG_WITHOUT_LAUNCH.finding(
             f"the event log tells of a measured launch, but PCR {pcr} shows that none took place",
