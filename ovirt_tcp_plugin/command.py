@@ -21,6 +21,7 @@ from ovirt_tcp_plugin import config, errors
 
 # Longer than any first sentence: nothing is cut off.
 _SHORT_HELP_LENGTH = 200
+_TRACEBACK_MARK = "  | "
 
 
 class CommandGroup(click.Group):
@@ -126,16 +127,29 @@ def add_config_commands(main: click.Group, role: str, declared: type) -> None:
 def log_to_stderr(level: int = logging.INFO) -> None:
     """Write the log to stderr; for a service, the journal of systemd picks it up there."""
     handler = logging.StreamHandler(sys.stderr)
-    handler.setFormatter(_OneLine("%(levelname)s %(name)s %(message)s"))
+    handler.setFormatter(OneLine("%(levelname)s %(name)s %(message)s"))
     logging.basicConfig(level=level, handlers=[handler])
 
 
-class _OneLine(logging.Formatter):
-    """Keeps a message on its line: what a peer sent must not look like a line of ours."""
+class OneLine(logging.Formatter):
+    """Keeps each record on lines of its own: no text of a peer begins what looks like one of ours.
 
-    def formatMessage(self, record: logging.LogRecord) -> str:
-        line = super().formatMessage(record)
-        return "".join(map(_escaped, line))
+    The only place where log lines are made, so whoever logs need not think of it. A traceback has
+    several lines, each with a mark before it: the text of an exception is often a peer's.
+    """
+
+    def format(self, record: logging.LogRecord) -> str:
+        record.message = record.getMessage()
+        lines = [_on_one_line(self.formatMessage(record))]
+        if record.exc_info:
+            traceback = self.formatException(record.exc_info)
+            lines += [_TRACEBACK_MARK + _on_one_line(line) for line in traceback.split("\n")]
+        return "\n".join(lines)
+
+
+def _on_one_line(text: str) -> str:
+    # Nearly every line is printable; this is done for each report.
+    return text if text.isprintable() else "".join(map(_escaped, text))
 
 
 def _escaped(character: str) -> str:

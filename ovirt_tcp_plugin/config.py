@@ -16,7 +16,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
-from ovirt_tcp_plugin import errors
+from ovirt_tcp_plugin import bounds, errors
 
 DEFAULT_DIRECTORY = Path("/etc/ovirt-tcp")
 
@@ -179,11 +179,11 @@ def _is_required(field: dataclasses.Field[Any]) -> bool:
 
 def _convert(kind: Any, value: object) -> object:
     """Return `value` as an instance of the annotation `kind`. Raises ValueError "is not ..."."""
-    if kind is float and isinstance(value, int) and not isinstance(value, bool):
-        return float(value)
+    if kind in (int, float):
+        return _convert_number(kind, value)
     if kind is Path and isinstance(value, str) and value:
         return Path(value)
-    if kind in (str, int, float, bool) and type(value) is kind:
+    if kind in (str, bool) and type(value) is kind:
         return value
     origin = typing.get_origin(kind)
     if origin is tuple and typing.get_args(kind)[0] is Path and isinstance(value, str):
@@ -194,6 +194,16 @@ def _convert(kind: Any, value: object) -> object:
     if origin is Mapping or origin is typing.get_origin(Mapping[str, str]):
         return _convert_mapping(kind, value)
     raise ValueError(f"is not {_KINDS.get(kind, 'a list')}: {_shortened(value)}")
+
+
+def _convert_number(kind: Any, value: object) -> object:
+    whole = type(value) is int
+    if not whole and not (kind is float and type(value) is float):
+        raise ValueError(f"is not {_KINDS[kind]}: {_shortened(value)}")
+    # Not true of NaN either.
+    if not 0 <= value <= bounds.MAX_NUMBER:  # type: ignore[operator]
+        raise ValueError(f"is not between 0 and {bounds.MAX_NUMBER:,}: {_shortened(value)}")
+    return kind(value)
 
 
 def _convert_mapping(kind: Any, value: object) -> Mapping[object, object]:

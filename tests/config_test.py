@@ -5,15 +5,22 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
+import typing
+from collections.abc import Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
 import pytest
+import yaml
 from hypothesis import HealthCheck, given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
 from ovirt_tcp_plugin import config, errors
+from ovirt_tcp_plugin.attester.settings import AgentSettings
+from ovirt_tcp_plugin.broker.settings import Settings as BrokerSettings
+from ovirt_tcp_plugin.scheduler.settings import Settings as FilterdSettings
+from ovirt_tcp_plugin.verifier.settings import VerifierSettings
 
 
 @dataclasses.dataclass(frozen=True)
@@ -159,3 +166,57 @@ def test_shows_every_option_in_force(tmp_path: Path) -> None:
         },
         "store": {"path": "/db"},
     }
+
+
+ROLES: list[tuple[type[Any], str, dict[str, dict[str, object]]]] = [
+    (VerifierSettings, "verifier", {}),
+    (AgentSettings, "agent", {"verifier": {"urls": ["https://a:1"]}}),
+    (
+        BrokerSettings,
+        "broker",
+        {
+            "engine": {"url": "https://e/api", "username": "u"},
+            "verifier": {"urls": ["https://a:1"], "ca_file": "/ca.pem"},
+        },
+    ),
+    (FilterdSettings, "filterd", {}),
+]
+
+
+def number_options() -> Iterator[Any]:
+    """Every option of every role that is a number, with what its role requires beside it."""
+    for declared, role, required in ROLES:
+        for section, kind in typing.get_type_hints(declared).items():
+            for option, of_option in typing.get_type_hints(kind).items():
+                if of_option in (int, float):
+                    name = f"{role}.{section}.{option}"
+                    yield pytest.param(declared, role, required, section, option, id=name)
+
+
+@pytest.mark.parametrize("value", [".inf", "-.inf", ".nan", "1.0e+12", "1000000000000", "-1"])
+@pytest.mark.parametrize(
+    ("declared", "role", "required", "section", "option"), list(number_options())
+)
+def test_no_number_is_endless_or_below_zero(
+    tmp_path: Path,
+    declared: type[Any],
+    role: str,
+    required: dict[str, dict[str, object]],
+    section: str,
+    option: str,
+    value: str,
+) -> None:
+    (tmp_path / f"{role}.yaml").write_text(yaml.safe_dump(required))
+    config.load(declared, role, tmp_path)
+    (tmp_path / f"{role}.conf.d").mkdir()
+    (tmp_path / f"{role}.conf.d" / "odd.yaml").write_text(f"{section}: {{{option}: {value}}}\n")
+
+    with pytest.raises(errors.InvalidConfig, match=f"{section}.{option} is not"):
+        config.load(declared, role, tmp_path)
+
+
+def test_a_long_life_of_results_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "verifier.yaml").write_text("appraisal: {lifetime: 86401}\n")
+
+    with pytest.raises(errors.InvalidConfig, match="lifetime is not between 0 and 86,400"):
+        config.load(VerifierSettings, "verifier", tmp_path)

@@ -84,7 +84,7 @@ class FindingCode(enum.Enum):
         "record_unreadable",
         CheckNumber.FORM,
         "wait for the host's next evidence; "
-        "if that does not help, remove the host and enrol it again",
+        "if that does not help, run on the server's machine: ovirt-tcp-verifier record list",
     )
     NOT_ENROLLED = (
         "not_enrolled",

@@ -112,7 +112,8 @@ class ReferenceSet:
                 words[slot] = older_slot
         values = []
         for value in self.values:
-            _, component = words.get((value.pcr, value.component), (value.pcr, value.component))
+            slot = (value.pcr, value.component)
+            _, component = words.get(slot, slot)
             values.append(dataclasses.replace(value, component=component))
         slots = tuple(words.get(slot, slot) for slot in self.slots)
         return dataclasses.replace(
@@ -135,6 +136,21 @@ class ReferenceSet:
         if len(known) + len(fresh) > MAX_VALUES:
             raise errors.Conflict(f"{self.name} would have more than {MAX_VALUES} values")
         return dataclasses.replace(self, values=(*self.values, *fresh.values()))
+
+    def mixtures(self) -> dict[Slot, int]:
+        """Return how many values the parts have of which there are several, by part.
+
+        Each part of a boot may have any of its values. So two such parts are enough to let a boot
+        be good that nobody has seen: a part of one boot with a part of another. Empty if there are
+        not two. Staged values are counted, and those of single hosts are not.
+        """
+        counts: dict[tuple[str, Slot], int] = {}
+        for value in self.values:
+            if value.component and not value.host_name:
+                part = (value.bank, (value.pcr, value.component))
+                counts[part] = counts.get(part, 0) + 1
+        several = {slot: count for (_, slot), count in counts.items() if count > 1}
+        return several if len(several) > 1 else {}
 
     def activated(self, identifiers: Iterable[str]) -> ReferenceSet:
         """Return this set with those staged values counting. Raises NotFound."""
@@ -212,6 +228,14 @@ def encode(reference_set: ReferenceSet) -> dict[str, Any]:
         "host_names": None if host_names is None else list(host_names),
         "vocabulary": reference_set.vocabulary,
     }
+
+
+def encode_mixtures(reference_set: ReferenceSet) -> list[dict[str, Any]]:
+    """Return the JSON array of the parts of which a set mixes values."""
+    parts = []
+    for (pcr, component), count in reference_set.mixtures().items():
+        parts.append({"pcr": pcr, "component": component, "values": count})
+    return parts
 
 
 def encode_value(value: Value) -> dict[str, Any]:

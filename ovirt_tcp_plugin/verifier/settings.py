@@ -9,6 +9,7 @@ import ipaddress
 from collections.abc import Mapping
 from pathlib import Path
 
+from ovirt_tcp_plugin import bounds
 from ovirt_tcp_plugin.messages import tpm2
 
 # Which PCRs a host must show good values for.
@@ -25,6 +26,9 @@ PROFILES: Mapping[str, tuple[int, ...]] = {
 BANKS = ("sha256", "sha1")
 TPM12_FAMILY = "1.2"
 MAX_PROCESSES = 64
+MAX_POLL_DEADLINE_S = 600
+# What is believed for longer than a day was not attested.
+MAX_LIFETIME_S = 86_400
 
 
 @dataclasses.dataclass(frozen=True)
@@ -81,6 +85,8 @@ class ServerOptions:
                 raise ValueError(f"{limit.name} must be above 0")
         if self.processes > MAX_PROCESSES:
             raise ValueError(f"processes must be at most {MAX_PROCESSES}")
+        bounds.check_between("port", self.port, 0, bounds.MAX_PORT)
+        bounds.check_between("poll_deadline", self.poll_deadline, 0, MAX_POLL_DEADLINE_S)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -135,6 +141,7 @@ class Appraisal:
             raise ValueError(f"profile {self.profile!r} is not one of {', '.join(PROFILES)}")
         if self.lifetime <= 0:
             raise ValueError("lifetime must be above 0")
+        bounds.check_between("lifetime", self.lifetime, 0, MAX_LIFETIME_S)
         if not self.refresh > 0:
             raise ValueError("refresh must be above 0")
 

@@ -25,7 +25,7 @@ from sqlalchemy.engine import Connection
 from ovirt_tcp_plugin import errors
 from ovirt_tcp_plugin.clock import Clock
 from ovirt_tcp_plugin.tokens import _end
-from ovirt_tcp_plugin.verifier import attestation, service
+from ovirt_tcp_plugin.verifier import relay, service
 from ovirt_tcp_plugin.verifier.authority import Authority
 from ovirt_tcp_plugin.verifier.main import main
 from ovirt_tcp_plugin.verifier.metrics import VerifierMetrics
@@ -113,7 +113,7 @@ class Pair:
         question = {**names, "max_age_ms": 60_000, "wait_ms": 0}
         told = self.ask("POST", "/v1/results", self.viewer, question)
         assert told["hosts"][1]["level"] == "trusted"
-        assert self.ask("POST", "/v1/reference-preview", self.policy, {}) == {"changes": []}
+        assert self.ask("POST", "/v1/reference-preview", self.policy, {})["changes"] == []
         assert self.listen(self.bad).status_code < 500
         assert all(server.is_well() for server in self.servers)
         self.server.database.transact(bad_rows.find)
@@ -167,7 +167,7 @@ def serving_pair(
 def pair(
     tmp_path: Path, authority: Authority, vendor: Vendor, monkeypatch: pytest.MonkeyPatch
 ) -> Iterator[Pair]:
-    monkeypatch.setattr(attestation, "RELAY_INTERVAL_S", 0.005)
+    monkeypatch.setattr(relay, "RELAY_INTERVAL_S", 0.005)
     yield from serving_pair(1, tmp_path, authority, vendor)
 
 
@@ -176,7 +176,7 @@ def processes(
     tmp_path: Path, authority: Authority, vendor: Vendor, monkeypatch: pytest.MonkeyPatch
 ) -> Iterator[Pair]:
     """Two servers on one database, with all that two processes of one server share."""
-    monkeypatch.setattr(attestation, "RELAY_INTERVAL_S", 0.005)
+    monkeypatch.setattr(relay, "RELAY_INTERVAL_S", 0.005)
     yield from serving_pair(2, tmp_path, authority, vendor)
 
 

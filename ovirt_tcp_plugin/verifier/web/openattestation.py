@@ -11,6 +11,7 @@ from typing import Any
 
 from ovirt_tcp_plugin import errors
 from ovirt_tcp_plugin.messages import oat
+from ovirt_tcp_plugin.messages.findings import FindingCode
 from ovirt_tcp_plugin.messages.result import AttestationResult, Level
 from ovirt_tcp_plugin.verifier.appraisal import measured
 from ovirt_tcp_plugin.verifier.attestation import key_of
@@ -26,6 +27,7 @@ _NOT_JUDGED = {
     "no_answer": "AS_HOST_COMMUNICATION_ERROR",
     "no_reference_values": "AS_MISSING_MANIFEST",
 }
+_VOID = FindingCode.NO_ANSWER.finding("the host's result was voided while this was asked")
 
 
 class _Question(Handler):
@@ -98,7 +100,7 @@ class HostTrust(_Question):
         if _is_judged(result):
             self.answer(oat.encode_trust(name, result.level is Level.TRUSTED))
             return
-        cause = result.findings[0]
+        cause = result.findings[0] if result.findings else _VOID
         fault = _NOT_JUDGED.get(cause.code, "SYSTEM_ERROR")
         self.set_status(400)
         self.answer(oat.encode_named_fault(fault, cause.text))
@@ -124,14 +126,26 @@ class NotOffered(_Question):
 
 
 def _is_judged(result: AttestationResult) -> bool:
-    return result.level in (Level.TRUSTED, Level.UNTRUSTED)
+    return _level(result) in (Level.TRUSTED, Level.UNTRUSTED)
+
+
+def _level(result: AttestationResult) -> Level:
+    """Return the level as OpenAttestation's clients read it.
+
+    They count a verdict's age from its `vtime`. What was void when it was read has none, and any
+    moment in its place would make it young.
+    """
+    if result.level is Level.TRUSTED and result.age_ms is None:
+        return Level.UNKNOWN
+    return result.level
 
 
 def _polled_host(
     result: AttestationResult, now: datetime.datetime, values: tuple[tuple[int, str], ...]
 ) -> oat.PolledHost:
+    # Where nothing was judged, it is the moment of the answer, as it was with OpenAttestation.
     age = datetime.timedelta(milliseconds=result.age_ms or 0)
-    return oat.PolledHost(result.host_name, result.level.value, now - age, values)
+    return oat.PolledHost(result.host_name, _level(result).value, now - age, values)
 
 
 def _values(text: str) -> Mapping[int, str]:
