@@ -9,10 +9,8 @@ questions to the server that the host's agent is connected to.
 
 from __future__ import annotations
 
-import asyncio
 import dataclasses
 import functools
-import logging
 import secrets
 from collections.abc import Collection, Mapping, Sequence
 from typing import Optional
@@ -30,23 +28,22 @@ from ovirt_tcp_plugin.verifier.appraisal.authenticity import IssuedNonce
 from ovirt_tcp_plugin.verifier.enrolment import TPM12_OFF, is_host_name
 from ovirt_tcp_plugin.verifier.evidence_intake import EvidenceIntake
 from ovirt_tcp_plugin.verifier.fair_share import AnyTurn, parts
-from ovirt_tcp_plugin.verifier.long_poll import Answers, LongPolls
+from ovirt_tcp_plugin.verifier.long_poll import Answers, LongPoll, LongPolls, Poller
 from ovirt_tcp_plugin.verifier.metrics import VerifierMetrics
 from ovirt_tcp_plugin.verifier.reference_values import ReferenceValueService
 from ovirt_tcp_plugin.verifier.refresh import RefreshTimes
+from ovirt_tcp_plugin.verifier.relay import Relay
 from ovirt_tcp_plugin.verifier.result_ages import ResultAges
 from ovirt_tcp_plugin.verifier.store import challenges, references, results
 from ovirt_tcp_plugin.verifier.store.database import Database
 from ovirt_tcp_plugin.verifier.store.hosts import EnrolledHost, HostSnapshot
 from ovirt_tcp_plugin.verifier.store.results import Result, StoredResult
 
-log = logging.getLogger("verifier.attestation")
-
 MAX_AGENT_WAIT_MS = 60_000
 # A slow hardware TPM needs a second for a quote; a busy host some more.
 NONCE_LIFETIME_MS = 15_000
-# How soon a question asked of one server reaches the agent on another.
-RELAY_INTERVAL_S = 0.25
+# How soon a poll tries again while the nonce is out at another address of its host.
+HELD_ELSEWHERE_MS = 500
 
 # Why there is no result.
 _NOT_ENROLLED = FindingCode.NOT_ENROLLED.finding("no host is enrolled under this name")
@@ -76,6 +73,7 @@ class Attestation:
         self._options = options
         self._clock = clock
         self._long_polls = LongPolls()
+        self._relay = Relay(database, self._long_polls)
         self._ages = ResultAges(clock)
         self._refresh_times = RefreshTimes(options, self._ages, clock)
         self._intake = EvidenceIntake(database, reference_values, metrics, options, clock)
@@ -83,44 +81,75 @@ class Attestation:
     # For agents
 
     async def next_challenge(
-        self, state: HostSnapshot, boot_id: str, wait_ms: int
+        self, state: HostSnapshot, boot_id: str, wait_ms: int, address: str, offers: bool
     ) -> Optional[evidence.Challenge]:
         """Return a challenge as soon as the host's evidence is wanted, None after `wait_ms`.
 
         It is when somebody asks, or when the last one grows old. A host in a boot that was not
         appraised yet is challenged at once: nobody should wait for its first verdict.
 
+        Args:
+            address: where the agent is.
+            offers: whether it wants to report: its verdict is missing or too old.
+
         Raises:
             Refused: tpm12_off.
         """
         self._check_family(state.host)
-        long_poll = self._long_polls.of(state.host.name)
-        poll = long_poll.begin_poll()
         end_ms = self._clock.now_ms() + min(wait_ms, MAX_AGENT_WAIT_MS)
-        if state.challenge.outstanding or not _covers(state.result, boot_id):
+        long_poll = self._long_polls.of(state.host.name)
+        poller = Poller(
+            address=address,
+            is_home=address == state.challenge.home,
+            wants_challenge=offers or not _covers(state.result, boot_id),
+        )
+        long_poll.begin_poll(poller)
+        if state.challenge.outstanding:
             long_poll.want_challenge()
         last = results.readable(state.result)
         if last is not None:
             long_poll.refresh_ms = self._refresh_times.next_ms(state.host.name, last)
-        if not await long_poll.next(poll, end_ms, self._clock):
-            return None
-        self._refresh_times.challenged(state.host.name)
-        issued = self._new_nonce(state.host, self._known_logs(state, boot_id))
-        await self._database.write(lambda c: challenges.issue(c, issued, self._clock.boot_id))
-        if poll != long_poll.poll:
-            # The agent went away meanwhile: its next poll gets another challenge.
-            long_poll.want_challenge()
-            return None
-        self._metrics.challenged()
-        return issued.challenge
+        known_logs = self._known_logs(state, boot_id)
+        try:
+            return await self._challenge(state, long_poll, poller, end_ms, known_logs)
+        finally:
+            long_poll.end_poll(poller)
 
-    def request_challenge(self, host_name: str) -> None:
-        """Have a host challenged that wants to report: its verdict is missing or too old."""
-        self._long_polls.of(host_name).want_challenge()
+    async def _challenge(
+        self,
+        state: HostSnapshot,
+        long_poll: LongPoll,
+        poller: Poller,
+        end_ms: int,
+        known_logs: Mapping[str, str],
+    ) -> Optional[evidence.Challenge]:
+        name = state.host.name
+        while await long_poll.next(poller, end_ms, self._clock):
+            if poller.is_home or not state.challenge.home:
+                # Whoever took its certificate puts the host off no more than its questions.
+                self._refresh_times.challenged(name)
+            issued = self._new_nonce(state.host, known_logs)
+            work = functools.partial(
+                challenges.issue,
+                issued=issued,
+                clock_id=self._clock.boot_id,
+                address=poller.address,
+                wall_ms=self._clock.wall_ms(),
+            )
+            is_out = await self._database.write(work)
+            if not long_poll.is_current(poller):
+                # The agent went away meanwhile: its next poll gets another challenge.
+                long_poll.want_challenge()
+                return None
+            if is_out:
+                self._metrics.challenged()
+                return issued.challenge
+            long_poll.put_off(poller, self._clock.now_ms() + HELD_ELSEWHERE_MS)
+        return None
 
-    def disconnect(self, host_name: str) -> None:
-        """End the host's long poll: its connection is gone."""
-        self._long_polls.of(host_name).begin_poll()
+    def disconnect(self, host_name: str, address: str) -> None:
+        """End the long poll of a host from an address: its connection is gone."""
+        self._long_polls.of(host_name).disconnect(address)
 
     def expects(self, state: HostSnapshot) -> bool:
         """Return whether a nonce is out for the host; without one no evidence is worth reading."""
@@ -131,18 +160,23 @@ class Attestation:
         """Return the kinds of event logs that a host's evidence is judged by."""
         return appraise.logs_for(self._required(host))
 
-    async def invalidate_nonce(self, host_name: str) -> None:
-        """End the nonce that is out: what came for it could not be read."""
-        await self._database.write(lambda c: challenges.drop(c, host_name))
+    async def invalidate_nonce(self, host_name: str, address: str) -> None:
+        """End the nonce that was sent to an address: what came for it could not be read."""
+        await self._database.write(lambda c: challenges.drop(c, host_name, address))
 
-    async def submit(self, state: HostSnapshot, reported: evidence.Evidence) -> AttestationResult:
+    async def submit(
+        self, state: HostSnapshot, reported: evidence.Evidence, address: str
+    ) -> AttestationResult:
         """Appraise a host's evidence, keep the result and wake who waits for it.
+
+        Args:
+            address: where it came from: the host's from now on, if it is authentic.
 
         Raises:
             Refused, Unavailable: as `EvidenceIntake.take` does.
         """
         self._check_family(state.host)
-        fresh = await self._intake.take(state, reported)
+        fresh = await self._intake.take(state, reported, address)
         self._long_polls.of(state.host.name).settle(state.challenge.issued)
         return self._describe(state.host.name, fresh)
 
@@ -212,32 +246,7 @@ class Attestation:
 
     async def relay(self) -> None:
         """Carry questions and answers between the servers on one database, until cancelled."""
-        while True:
-            await asyncio.sleep(RELAY_INTERVAL_S)
-            try:
-                await self._relay_once()
-            except errors.Unavailable as e:
-                log.warning("relay error=%s", e)
-
-    async def _relay_once(self) -> None:
-        listening = self._long_polls.listening()
-        if listening:
-            await self._relay_questions(listening)
-        awaited = self._long_polls.awaited()
-        if awaited:
-            await self._relay_answers(awaited)
-
-    async def _relay_questions(self, listening: Collection[str]) -> None:
-        """Challenge the hosts that somebody asked at another server."""
-        outstanding = await self._database.read(challenges.outstanding)
-        for name in set(outstanding).intersection(listening):
-            self._long_polls.of(name).want_challenge()
-
-    async def _relay_answers(self, awaited: Sequence[str]) -> None:
-        """Wake who waits here for an answer that came at another server."""
-        answered = await self._database.read(lambda c: challenges.answered(c, awaited))
-        for name, number in answered.items():
-            self._long_polls.of(name).settle(number)
+        await self._relay.run()
 
     def _required(self, host: EnrolledHost) -> tpm2.Selection:
         return self._options.required_in(host.tpm.bank)

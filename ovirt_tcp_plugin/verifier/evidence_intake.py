@@ -56,12 +56,13 @@ class EvidenceIntake:
         self._options = options
         self._clock = clock
 
-    async def take(self, state: HostSnapshot, reported: evidence.Evidence) -> Result:
+    async def take(self, state: HostSnapshot, reported: evidence.Evidence, address: str) -> Result:
         """Appraise a host's evidence, keep the result and return it.
 
         Args:
             state: as it was when the request began. If anything of weight has changed since, the
                 nonce was taken back meanwhile, or is another one.
+            address: where it came from.
 
         Raises:
             Refused: the evidence was discarded: code and reason are of the failed check.
@@ -80,7 +81,7 @@ class EvidenceIntake:
         proven = None
         if known is None or outcome.measured != known.measured:
             proven = measured.encode(outcome.measured)
-        await self._keep(host, reported.nonce, fresh, proven)
+        await self._keep(host, reported.nonce, fresh, proven, address)
         return fresh
 
     async def _known_logs(
@@ -92,9 +93,14 @@ class EvidenceIntake:
         return await self._database.read(lambda c: results.known_logs(c, host.name))
 
     async def _keep(
-        self, host: EnrolledHost, nonce: bytes, fresh: Result, proven: Optional[str]
+        self,
+        host: EnrolledHost,
+        nonce: bytes,
+        fresh: Result,
+        proven: Optional[str],
+        address: str,
     ) -> None:
-        await self._database.write(lambda c: _answer(c, host, nonce, fresh, proven))
+        await self._database.write(lambda c: _answer(c, host, nonce, fresh, proven, address))
         self._metrics.appraised(fresh.level)
         codes = ",".join(finding.code for finding in fresh.findings)
         log.info("appraised host=%s level=%s findings=%s", host.name, fresh.level.value, codes)
@@ -181,14 +187,19 @@ def _baseline(previous: Optional[BootCounters], outcome: Appraised) -> BootCount
 
 
 def _answer(
-    connection: Connection, host: EnrolledHost, nonce: bytes, fresh: Result, proven: Optional[str]
+    connection: Connection,
+    host: EnrolledHost,
+    nonce: bytes,
+    fresh: Result,
+    proven: Optional[str],
+    address: str,
 ) -> None:
     """Take the nonce back and keep the result, both or neither.
 
     Raises:
         Refused: the nonce was used meanwhile, or the host enrolled again.
     """
-    if not challenges.answer(connection, host.name, nonce):
+    if not challenges.answer(connection, host.name, nonce, address):
         raise errors.Refused("nonce_unknown", "the nonce was used before")
     if not results.keep(connection, host.name, host.certificate_digest, fresh, proven):
         raise errors.Refused("not_enrolled", "the host was enrolled again, or removed, meanwhile")

@@ -30,48 +30,88 @@ class _Waiter:
     answer: asyncio.Future[None]
 
 
+@dataclasses.dataclass(eq=False)
+class Poller:
+    """An agent in its long poll.
+
+    Attributes:
+        address: where it polls from.
+        is_home: whether the host's last evidence came from there.
+        wants_challenge: whether it wants to report, though nobody may have asked.
+        not_before_ms: when it may be challenged again.
+    """
+
+    address: str
+    is_home: bool
+    wants_challenge: bool
+    not_before_ms: int = 0
+    is_listening: bool = False
+
+
 class LongPoll:
     """What goes on with one host.
 
-    Only the newest long poll is answered: an earlier one is of an agent that is gone, and would
-    swallow a challenge.
+    Only the newest long poll of an address is answered: an earlier one is of an agent that is gone,
+    and would swallow a challenge. Polls from several addresses do not end each other: one may be of
+    somebody who stole the host's certificate. A question goes to where evidence comes from.
     """
 
     def __init__(self) -> None:
         self.challenge_due = False
         # When it is challenged though nobody asks.
         self.refresh_ms = NEVER_MS
-        self.poll = 0
-        self.listening = False
         self.last_issue_ms = -MIN_CHALLENGE_INTERVAL_MS
         self.waiters: list[_Waiter] = []
+        self._pollers: dict[str, Poller] = {}
         self._wake = asyncio.Event()
+
+    @property
+    def listening(self) -> bool:
+        """Whether an agent is in a long poll."""
+        return any(poller.is_listening for poller in self._pollers.values())
 
     def want_challenge(self) -> None:
         """Have the host challenged as soon as it listens."""
         self.challenge_due = True
         self._wake.set()
 
-    def begin_poll(self) -> int:
-        """Return the number of a new long poll; earlier ones end."""
-        self.poll += 1
+    def begin_poll(self, poller: Poller) -> None:
+        """Begin a long poll; an earlier one from its address ends."""
+        self._pollers[poller.address] = poller
         self._wake.set()
-        return self.poll
 
-    async def next(self, poll: int, end_ms: int, clock: Clock) -> bool:
+    def end_poll(self, poller: Poller) -> None:
+        """Forget a long poll that was answered."""
+        if self.is_current(poller):
+            self.disconnect(poller.address)
+
+    def disconnect(self, address: str) -> None:
+        """End the long poll from an address."""
+        self._pollers.pop(address, None)
+        self._wake.set()
+
+    def is_current(self, poller: Poller) -> bool:
+        """Return whether a long poll was neither ended nor followed by another."""
+        return self._pollers.get(poller.address) is poller
+
+    def put_off(self, poller: Poller, until_ms: int) -> None:
+        """Have a poller wait that was to be challenged, but may not."""
+        poller.wants_challenge = True
+        poller.not_before_ms = until_ms
+
+    async def next(self, poller: Poller, end_ms: int, clock: Clock) -> bool:
         """Wait for this long poll's turn to be given the next challenge.
 
         Returns:
             True when it may be given one; False when it is over, by time or by a newer poll.
         """
-        self.listening = True
+        poller.is_listening = True
         try:
-            while poll == self.poll:
+            while self.is_current(poller):
                 now_ms = clock.now_ms()
-                due_ms = self._due_ms
+                due_ms = self._due_ms(poller)
                 if now_ms >= due_ms:
-                    self.challenge_due = False
-                    self.last_issue_ms = now_ms
+                    self._take(poller, now_ms)
                     return True
                 if now_ms >= end_ms:
                     return False
@@ -79,20 +119,33 @@ class LongPoll:
                 await _within(self._wake.wait(), min(end_ms, due_ms) - now_ms)
             return False
         finally:
-            if poll == self.poll:
-                self.listening = False
+            poller.is_listening = False
 
-    @property
-    def _due_ms(self) -> int:
-        """When the next challenge goes out, as far as is known by now."""
+    def _due_ms(self, poller: Poller) -> int:
+        """When a poller is to be challenged, as far as is known by now.
+
+        By its own wish, or because the host's evidence is wanted; then where that comes from.
+        """
+        ready_ms = max(self.last_issue_ms + MIN_CHALLENGE_INTERVAL_MS, poller.not_before_ms)
+        if poller.wants_challenge:
+            return ready_ms
+        if self._home_listens and not poller.is_home:
+            return NEVER_MS
         if self.challenge_due:
-            return self._ready_ms
-        return max(self._ready_ms, self.refresh_ms)
+            return ready_ms
+        return max(ready_ms, self.refresh_ms)
+
+    def _take(self, poller: Poller, now_ms: int) -> None:
+        poller.wants_challenge = False
+        self.last_issue_ms = now_ms
+        if poller.is_home or not self._home_listens:
+            self.challenge_due = False
+            self.refresh_ms = NEVER_MS
 
     @property
-    def _ready_ms(self) -> int:
-        """When the host may be challenged again."""
-        return self.last_issue_ms + MIN_CHALLENGE_INTERVAL_MS
+    def _home_listens(self) -> bool:
+        pollers = self._pollers.values()
+        return any(poller.is_home and poller.is_listening for poller in pollers)
 
     def settle(self, answered: int) -> None:
         """Wake whoever waited for this answer or an earlier one."""

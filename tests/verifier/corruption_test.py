@@ -25,7 +25,7 @@ from sqlalchemy.engine import Connection
 from ovirt_tcp_plugin import errors
 from ovirt_tcp_plugin.clock import Clock
 from ovirt_tcp_plugin.tokens import _end
-from ovirt_tcp_plugin.verifier import attestation, service
+from ovirt_tcp_plugin.verifier import relay, service
 from ovirt_tcp_plugin.verifier.authority import Authority
 from ovirt_tcp_plugin.verifier.main import main
 from ovirt_tcp_plugin.verifier.metrics import VerifierMetrics
@@ -167,7 +167,7 @@ def serving_pair(
 def pair(
     tmp_path: Path, authority: Authority, vendor: Vendor, monkeypatch: pytest.MonkeyPatch
 ) -> Iterator[Pair]:
-    monkeypatch.setattr(attestation, "RELAY_INTERVAL_S", 0.005)
+    monkeypatch.setattr(relay, "RELAY_INTERVAL_S", 0.005)
     yield from serving_pair(1, tmp_path, authority, vendor)
 
 
@@ -176,7 +176,7 @@ def processes(
     tmp_path: Path, authority: Authority, vendor: Vendor, monkeypatch: pytest.MonkeyPatch
 ) -> Iterator[Pair]:
     """Two servers on one database, with all that two processes of one server share."""
-    monkeypatch.setattr(attestation, "RELAY_INTERVAL_S", 0.005)
+    monkeypatch.setattr(relay, "RELAY_INTERVAL_S", 0.005)
     yield from serving_pair(2, tmp_path, authority, vendor)
 
 

@@ -10,6 +10,7 @@ import hashlib
 import json
 import socket
 import ssl
+import threading
 import time
 import uuid
 from collections.abc import Callable, Iterator, Sequence
@@ -50,7 +51,10 @@ def agent(server: Server, vendor: Vendor) -> Agent:
 
 
 def connect(
-    server: Server, certificate: tuple[str, str] | None = None, buffer: int = 0
+    server: Server,
+    certificate: tuple[str, str] | None = None,
+    buffer: int = 0,
+    address: str = "127.0.0.1",
 ) -> ssl.SSLSocket:
     context = ssl.create_default_context(cafile=str(server.directory / "ca.pem"))
     if certificate:
@@ -59,6 +63,7 @@ def connect(
     if buffer:
         plain.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, buffer)
     plain.settimeout(10)
+    plain.bind((address, 0))
     plain.connect(("127.0.0.1", server.port))
     return context.wrap_socket(plain, server_hostname="127.0.0.1")
 
@@ -232,6 +237,54 @@ def test_pipelined_questions_are_answered_in_turn(server: Server, agent: Agent) 
             assert more
             told += more
     assert told.count(b"HTTP/1.1 ") == 20
+
+
+class Thief(threading.Thread):
+    """Somebody elsewhere with a copy of a host's certificate: polls, and never answers well."""
+
+    def __init__(self, server: Server, agent: Agent) -> None:
+        super().__init__()
+        self._server = server
+        self._agent = agent
+        self._over = threading.Event()
+        self.answers: list[bytes] = []
+
+    def run(self) -> None:
+        with connect(self._server, self._agent.certificate, address="127.0.0.9") as stolen:
+            while not self._over.is_set():
+                poll = {"boot_id": self._agent.tpm.boot_id, "wait_ms": 50, "offer": True}
+                self._ask(stolen, "/v1/challenge", json.dumps(poll).encode())
+                self._ask(stolen, "/v1/evidence", b"{}")
+
+    def _ask(self, stolen: ssl.SSLSocket, path: str, body: bytes) -> None:
+        head = f"POST {path} HTTP/1.1\r\nHost: x\r\nContent-Length: {len(body)}\r\n\r\n"
+        stolen.sendall(head.encode() + body)
+        self.answers.append(stolen.recv(65536))
+
+    def end(self) -> None:
+        self._over.set()
+        self.join(10)
+
+
+def test_a_stolen_certificate_does_not_silence_its_host(server: Server, agent: Agent) -> None:
+    assert agent.report()["level"] == "trusted"
+    thief = Thief(server, agent)
+    thief.start()
+    try:
+        for _ in range(8):
+            boot_again(agent)
+            challenge = agent.challenge()
+            time.sleep(0.3)  # the TPM signs
+            assert agent.answer(challenge).json()["level"] == "trusted"
+        with concurrent.futures.ThreadPoolExecutor(1) as pool:
+            message = {"hosts": ["host-1"], "max_age_ms": None, "wait_ms": 5000}
+            token = server.token("viewer")
+            asked = pool.submit(server.call, "POST", "/v1/results", message, token=token)
+            assert agent.report()["level"] == "trusted"
+            assert asked.result().json()["hosts"][0]["level"] == "trusted"
+    finally:
+        thief.end()
+    assert len(thief.answers) > 10
 
 
 def test_a_second_challenge_ends_the_first(agent: Agent) -> None:

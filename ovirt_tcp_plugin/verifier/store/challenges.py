@@ -38,11 +38,41 @@ _DROP_ALL = sa.update(rounds).values(nonce=None)
 _OF_HOST = rounds.c.host_name == sa.bindparam("the_host")
 _WITH_NONCE = sa.update(rounds).where(_OF_HOST, rounds.c.nonce == sa.bindparam("the_nonce"))
 _TAKE = PreparedStatement(_WITH_NONCE.values(nonce=sa.null()))
-_ANSWER = PreparedStatement(_WITH_NONCE.values(nonce=sa.null(), answered=rounds.c.issued))
+_ANSWER = PreparedStatement(
+    _WITH_NONCE.values(nonce=sa.null(), answered=rounds.c.issued, home=sa.bindparam("the_address"))
+)
+
+# Whoever has a copy of a host's certificate can ask for its challenges, but not answer them. A
+# nonce may be replaced by a poll from another address only if that is where the host's evidence
+# comes from, or if the holder of the nonce has shown no evidence for so long: as long as a nonce
+# lives where it is the host's usual address, and as a TPM needs where it is not.
+_HOLD_HOME_MS = sa.literal_column("15000", sa.BigInteger)
+_HOLD_ELSEWHERE_MS = sa.literal_column("3000", sa.BigInteger)
+
+_ADDRESS = sa.bindparam("the_address", type_=sa.String)
+_NOW_MS = sa.bindparam("the_wall_ms", type_=sa.BigInteger)
+_IS_FREE = sa.or_(rounds.c.nonce.is_(None), rounds.c.holder.is_(None))
+_IS_STALE = sa.or_(rounds.c.held_ms > _NOW_MS, rounds.c.held_ms + _HOLD_HOME_MS <= _NOW_MS)
+_IS_HELD_BY_CALLER = sa.and_(rounds.c.nonce.is_not(None), rounds.c.holder == _ADDRESS)
+_IS_HELD_ELSEWHERE_FOR_LONG = sa.and_(
+    rounds.c.holder.is_distinct_from(rounds.c.home),
+    rounds.c.held_ms + _HOLD_ELSEWHERE_MS <= _NOW_MS,
+)
+_MAY_HOLD = sa.or_(
+    _IS_FREE,
+    _IS_STALE,
+    rounds.c.holder == _ADDRESS,
+    rounds.c.home == _ADDRESS,
+    _IS_HELD_ELSEWHERE_FOR_LONG,
+)
 _ISSUE = PreparedStatement(
     sa.update(rounds)
-    .where(_OF_HOST)
+    .where(_OF_HOST, _MAY_HOLD)
     .values(
+        holder=_ADDRESS,
+        held_ms=sa.case(
+            (sa.and_(_IS_HELD_BY_CALLER, sa.not_(_IS_STALE)), rounds.c.held_ms), else_=_NOW_MS
+        ),
         issued=rounds.c.asked,
         nonce=sa.bindparam("nonce"),
         selection=sa.bindparam("selection"),
@@ -73,6 +103,7 @@ class ChallengeState:
             challenge, and answered.
         nonce: what is out, None if nothing.
         clock_id: boot id of the server whose clock the nonce's times are of.
+        home: the address that the last authentic evidence came from, empty if there was none.
     """
 
     asked: int
@@ -80,11 +111,12 @@ class ChallengeState:
     answered: int
     nonce: Optional[IssuedNonce]
     clock_id: str
+    home: str
 
     @property
     def outstanding(self) -> bool:
-        """Whether a question waits to be sent out."""
-        return self.asked > self.issued
+        """Whether a question waits for its answer, sent out or not."""
+        return self.asked > self.answered
 
 
 def begin(connection: Connection, host_name: str) -> None:
@@ -132,18 +164,30 @@ def ask_all(connection: Connection) -> None:
     connection.execute(_ASK_ALL)
 
 
-def issue(connection: Connection, issued: IssuedNonce, clock_id: str) -> None:
-    """Send a challenge out, for every question so far. The nonce that was out before is void."""
+def issue(
+    connection: Connection, issued: IssuedNonce, clock_id: str, address: str, wall_ms: int
+) -> bool:
+    """Send a challenge out, for every question so far. The nonce that was out before is void.
+
+    Args:
+        address: where it is sent.
+        wall_ms: the wall clock.
+
+    Returns:
+        False, changing nothing, if a nonce is out elsewhere that this address may not replace.
+    """
     selection = {bank: list(indices) for bank, indices in issued.challenge.selection.items()}
     parameters = {
         "the_host": issued.host_name,
+        "the_address": address,
+        "the_wall_ms": wall_ms,
         "nonce": issued.challenge.nonce.hex(),
         "selection": json.dumps(selection),
         "clock_id": clock_id,
         "born_ms": issued.born_ms,
         "end_ms": issued.end_ms,
     }
-    _ISSUE.change(connection, parameters)
+    return _ISSUE.change(connection, parameters) == 1
 
 
 def take(connection: Connection, host_name: str, nonce: bytes) -> bool:
@@ -155,15 +199,19 @@ def take(connection: Connection, host_name: str, nonce: bytes) -> bool:
     return _TAKE.change(connection, parameters) == 1
 
 
-def answer(connection: Connection, host_name: str, nonce: bytes) -> bool:
-    """Take a nonce back and count its question as answered; return whether it was out."""
-    parameters = {"the_host": host_name, "the_nonce": nonce.hex()}
+def answer(connection: Connection, host_name: str, nonce: bytes, address: str) -> bool:
+    """Take a nonce back and count its question as answered; return whether it was out.
+
+    The address that the evidence came from is the host's from now on.
+    """
+    parameters = {"the_host": host_name, "the_nonce": nonce.hex(), "the_address": address}
     return _ANSWER.change(connection, parameters) == 1
 
 
-def drop(connection: Connection, host_name: str) -> None:
-    """Make the nonce void that is out for a host."""
-    connection.execute(_DROP_ALL.where(rounds.c.host_name == host_name))
+def drop(connection: Connection, host_name: str, address: str) -> None:
+    """Make the nonce void that is out for a host, if it was sent to that address."""
+    held = sa.or_(rounds.c.holder == address, rounds.c.holder.is_(None))
+    connection.execute(_DROP_ALL.where(rounds.c.host_name == host_name, held))
 
 
 def find(connection: Connection, host_name: str) -> Optional[ChallengeState]:
@@ -174,8 +222,8 @@ def find(connection: Connection, host_name: str) -> Optional[ChallengeState]:
 
 
 def outstanding(connection: Connection) -> list[str]:
-    """Return the hosts with a question that was not sent out yet."""
-    statement = sa.select(rounds.c.host_name).where(rounds.c.asked > rounds.c.issued)
+    """Return the hosts with a question that was not answered yet."""
+    statement = sa.select(rounds.c.host_name).where(rounds.c.asked > rounds.c.answered)
     return list(connection.execute(statement).scalars())
 
 
@@ -243,20 +291,23 @@ def decode(row: Any) -> ChallengeState:
     if counts is None:
         counts = _Counts(0, 0, 0)
     clock_id = row["round_clock_id"]
+    home = row["round_home"]
     return ChallengeState(
         asked=counts.asked,
         issued=counts.issued,
         answered=counts.answered,
         nonce=_nonce(row),
         clock_id=clock_id if isinstance(clock_id, str) else "",
+        home=home if isinstance(home, str) else "",
     )
 
 
 def check(row: Any) -> None:
     """Return if a row of the table can be read. Raises ValueError."""
     stored_columns.text(row["host_name"])
-    if row["clock_id"] is not None:
-        stored_columns.text(row["clock_id"])
+    for name in ("clock_id", "holder", "home"):
+        if row[name] is not None:
+            stored_columns.text(row[name])
     if _counts(row["asked"], row["issued"], row["answered"]) is None:
         raise stored_columns.BadValue("the numbers of its questions are corrupt")
     labelled = {f"round_{name}": value for name, value in row.items()}
