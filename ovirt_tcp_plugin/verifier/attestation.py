@@ -111,20 +111,24 @@ class Attestation:
             long_poll.refresh_ms = self._refresh_times.next_ms(state.host.name, last)
         known_logs = self._known_logs(state, boot_id)
         try:
-            return await self._challenge(state.host, long_poll, poller, end_ms, known_logs)
+            return await self._challenge(state, long_poll, poller, end_ms, known_logs)
         finally:
             long_poll.end_poll(poller)
 
     async def _challenge(
         self,
-        host: EnrolledHost,
+        state: HostSnapshot,
         long_poll: LongPoll,
         poller: Poller,
         end_ms: int,
         known_logs: Mapping[str, str],
     ) -> Optional[evidence.Challenge]:
+        name = state.host.name
         while await long_poll.next(poller, end_ms, self._clock):
-            issued = self._new_nonce(host, known_logs)
+            if poller.is_home or not state.challenge.home:
+                # Whoever took its certificate puts the host off no more than its questions.
+                self._refresh_times.challenged(name)
+            issued = self._new_nonce(state.host, known_logs)
             work = functools.partial(
                 challenges.issue,
                 issued=issued,
@@ -138,7 +142,6 @@ class Attestation:
                 long_poll.want_challenge()
                 return None
             if is_out:
-                self._refresh_times.challenged(host.name)
                 self._metrics.challenged()
                 return issued.challenge
             long_poll.put_off(poller, self._clock.now_ms() + HELD_ELSEWHERE_MS)

@@ -63,6 +63,7 @@ class Server:
         database: Database,
         authority: Authority,
         vendor: Vendor,
+        profile: str = "txt",
         **options: Any,
     ) -> None:
         self.database = database
@@ -73,10 +74,11 @@ class Server:
         (directory / "server.pem").write_bytes(certificate)
         write_key(directory / "server.key", key)
         (directory / "ca.pem").write_bytes(authority.pem)
-        values = ReferenceValueService(database, Appraisal())
+        appraisal = Appraisal(profile=profile)
+        values = ReferenceValueService(database, appraisal)
         metrics = VerifierMetrics()
         database.on_done = metrics.stored
-        self.attestation = Attestation(database, values, metrics, Appraisal(), clock)
+        self.attestation = Attestation(database, values, metrics, appraisal, clock)
         self.enrolment = EnrolmentService(
             database, authority, vendor.authorities, first_use=False, clock=clock, tpm12=False
         )

@@ -82,7 +82,8 @@ rounds = Table(
 )
 
 # What a host's last authentic evidence showed. `policy` is the version of the reference values it
-# was judged by, `logs` the digests of the event logs that `measured` comes from.
+# was judged by, `profile` the PCRs that were required, `logs` the digests of the event logs that
+# `measured` comes from.
 results = Table(
     "results",
     metadata,
@@ -96,6 +97,7 @@ results = Table(
     Column("measured", Text, nullable=False),
     Column("policy", BigInteger, nullable=False),
     Column("logs", Text, nullable=False, server_default=""),
+    Column("profile", String(80), nullable=False, server_default=""),
 )
 
 # The version of all reference values: one row, one number, which every change moves on.

@@ -30,6 +30,7 @@ from ovirt_tcp_plugin import errors
 from ovirt_tcp_plugin.messages import evidence, reference_values
 from ovirt_tcp_plugin.messages.components import Step
 from ovirt_tcp_plugin.messages.result import Finding, Level
+from ovirt_tcp_plugin.tokens import new_secret
 from ovirt_tcp_plugin.verifier.appraisal.authenticity import IssuedNonce
 from ovirt_tcp_plugin.verifier.appraisal.counters import BootCounters
 from ovirt_tcp_plugin.verifier.appraisal.quote20 import EnrolledTpm20
@@ -64,6 +65,7 @@ RESULT = Result(
     1,
     "2.0",
     {"txt": "a" * 64},
+    "17,18",
 )
 NONCE = IssuedNonce(evidence.Challenge(b"n" * 32, {"sha256": (17, 18)}, 100), "host-1", 1000, 1100)
 
@@ -541,3 +543,37 @@ def test_two_servers_do_not_lock_each_other_out(postgresql: PostgreSql) -> None:
         one.close()
         two.close()
         postgresql.drop_databases()
+
+
+def test_however_often_a_host_is_asked_and_reports_each_table_keeps_one_row_of_it(
+    database: Database,
+) -> None:
+    enrol(database, "host-1", SoftwareTpm(), "c1")
+    for number in range(50):
+        database.transact(lambda c: challenges.ask(c, ["host-1"]))
+        database.transact(lambda c: challenges.issue(c, NONCE, CLOCK_ID))
+        database.transact(lambda c: challenges.answer(c, "host-1", b"n" * 32))
+        keep(database, result=dataclasses.replace(RESULT, born_ms=number))
+
+    tables = [schema.hosts, schema.rounds, schema.results]
+    counts = [
+        database.transact(
+            lambda c, table=table: c.execute(  # type: ignore[misc]
+                sa.select(sa.func.count()).select_from(table)
+            ).scalar()
+        )
+        for table in tables
+    ]
+    assert counts == [1, 1, 1]
+
+
+def test_no_table_holds_a_token_itself(database: Database) -> None:
+    secret = new_secret()
+    database.transact(lambda c: tokens.add(c, secret, Token("viewer", note="the broker")))
+
+    rows = database.transact(lambda c: c.execute(sa.select(schema.tokens)).all())
+
+    assert len(rows) == 1
+    assert secret not in str(rows)
+    assert len(secret) >= 32
+    assert new_secret() != secret
