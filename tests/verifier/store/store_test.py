@@ -33,6 +33,7 @@ from ovirt_tcp_plugin.messages.result import Finding, Level
 from ovirt_tcp_plugin.tokens import new_secret
 from ovirt_tcp_plugin.verifier.appraisal.authenticity import IssuedNonce
 from ovirt_tcp_plugin.verifier.appraisal.counters import BootCounters
+from ovirt_tcp_plugin.verifier.appraisal.quote20 import EnrolledTpm20
 from ovirt_tcp_plugin.verifier.store import (
     authorities,
     challenges,
@@ -85,13 +86,20 @@ def spoil(database: Database, table: str, key: str, column: str) -> None:
 
 
 class TestEnrolment:
-    def test_refuses_a_token_that_was_used(self, database: Database) -> None:
+    def test_refuses_a_token_that_was_used_but_to_the_same_chip(self, database: Database) -> None:
         host = enrol(database, "host-1", SoftwareTpm(), "c1")
+        again = dataclasses.replace(host, certificate_digest="c2")
+        assert not database.transact(lambda c: hosts.enrol(c, "token of host-1 c1", again))
+        assert database.transact(lambda c: hosts.by_certificate(c, "c2")) is not None
+        tpm = SoftwareTpm(1)
+        other = dataclasses.replace(again, tpm=EnrolledTpm20("host-1", host.tpm.ek, tpm.ak))
         with pytest.raises(errors.Refused, match="token_unknown"):
-            database.transact(lambda c: hosts.enrol(c, "token of host-1 c1", host))
+            database.transact(lambda c: hosts.enrol(c, "token of host-1 c1", other))
 
     def test_refuses_a_token_of_another_role_or_host(self, database: Database) -> None:
-        host = enrol(database, "host-1", SoftwareTpm(), "c1")
+        first = enrol(database, "host-1", SoftwareTpm(), "c1")
+        reinstalled = EnrolledTpm20("host-1", first.tpm.ek, SoftwareTpm(1).ak)
+        host = dataclasses.replace(first, tpm=reinstalled)
         database.transact(lambda c: tokens.add(c, "viewer", Token("viewer")))
         database.transact(lambda c: tokens.add(c, "other", Token("enrolment", "host-2")))
         for secret in ("viewer", "other", "", "no such"):
@@ -131,9 +139,17 @@ class TestEnrolment:
         assert not keep(database, certificate="c1")
         assert database.transact(lambda c: results.find(c, "host-1")) is None
 
-    def test_a_renewed_certificate_shuts_out_the_old_one(self, database: Database) -> None:
+    def test_a_renewed_certificate_shuts_out_the_old_one_once_it_is_seen(
+        self, database: Database
+    ) -> None:
         enrol(database, "host-1", SoftwareTpm(), "c1")
         database.transact(lambda c: hosts.renew(c, "host-1", "c1", "c2"))
+        for shown in ("c1", "c2"):
+            assert (
+                database.transact(lambda c, shown=shown: hosts.by_certificate(c, shown)) is not None
+            )
+        database.transact(lambda c: hosts.see(c, "c2", 7))
+        assert database.transact(hosts.certificate_ends) == {"host-1": 7}
         assert database.transact(lambda c: hosts.by_certificate(c, "c1")) is None
         assert database.transact(lambda c: hosts.by_certificate(c, "c2")) is not None
         with pytest.raises(errors.Refused, match="enrolment_unknown"):
@@ -165,9 +181,9 @@ class TestEnrolment:
 
     def test_refuses_a_server_with_another_authority(self, database: Database) -> None:
         for _ in range(2):
-            database.transact(lambda c: authorities.claim(c, "ours"))
+            database.transact(lambda c: authorities.claim(c, ["ours"]))
         with pytest.raises(errors.Conflict, match="copy ca.pem and ca.key"):
-            database.transact(lambda c: authorities.claim(c, "theirs"))
+            database.transact(lambda c: authorities.claim(c, ["theirs"]))
 
 
 HOST = "192.0.2.7"
