@@ -141,6 +141,15 @@ class Service:
         log.info("hook name=%s host=%s vm=%s", event.name, event.host_id or "-", event.vm_id or "-")
         self._handles[event.name](event, self)
 
+    def hosts_came_up(self, host_ids: Sequence[str]) -> None:
+        """Run the hook `init_vds_on_up` of each host; one that fails drops no other's."""
+        for host_id in host_ids:
+            try:
+                self.run_hook(HookEvent("init_vds_on_up", host_id))
+            except Exception:
+                text = "hook name=init_vds_on_up host=%s failed; it is asked about all the same"
+                log.exception(text, host_id)
+
     def run_hook_by_hand(self, name: str, host: str, vm: str) -> None:
         """Run a hook for a pool's host or a VM, each by name or id or empty. Raises NotFound."""
         if vm:
@@ -166,6 +175,7 @@ class Service:
     def _make_observation(self, options: Settings, engine: EngineApi) -> ObservationWorker:
         reactions = Reactions(
             run_hook=self.run_hook,
+            hosts_came_up=self.hosts_came_up,
             warn=self.warn,
             record_events=self._event_writer.record,
             forget_pool=self._forget_pool,
@@ -214,6 +224,7 @@ class Service:
     def _make_watch(self, options: Settings, engine: EngineApi) -> WatchWorker:
         reactions = WatchReactions(
             run_hook=self.run_hook,
+            hosts_came_up=self.hosts_came_up,
             take_vm_event=self._take_vm_event,
             request_listing=self.observation.listing_due.set,
             request_vm_listing=self.observation.vm_listing_due.set,

@@ -469,7 +469,7 @@ class TestEvents:
 
     def test_events_that_were_passed_over_hide_none_after_a_backup(self, site: Site) -> None:
         watch = self.running(site).service.watch
-        watch._readable_from = 10_000
+        watch._cursor._readable_from = 10_000
         site.service._state_file.last_event = 10_000
         log = site.engine.model.audit_log
         until(lambda: site.service._state_file.last_event == log._last_id)

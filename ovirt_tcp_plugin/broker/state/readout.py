@@ -107,13 +107,14 @@ def host_state(
     entry = verdicts.entry(host.id)
     group = inventory.walls.get(host.cluster_id)
     inside_wall = group is not None and host.id in group.host_ids
-    trusted = verdicts.holds(host.id, now_ms)
+    verdict = inventory.shown(host.id, verdicts, now_ms)
+    trusted = decision.holds(verdict, now_ms)
     may_stay = host.up and entry is not None and entry.inside_until_ms() is not None
     return HostState(
         now_ms=now_ms,
         host=host,
         verifier_name=inventory.names.get(host.id, ""),
-        verdict=inventory.shown(host.id, verdicts, now_ms),
+        verdict=verdict,
         trusted=trusted,
         last_failure=entry.failing_reason if entry else "",
         inside_wall=inside_wall,

@@ -71,13 +71,14 @@ class StateFile:
         """Write what is known now; when this returns, it survives a crash."""
         with self._lock:
             # Encoded under the lock: else a thread that was held up would put an older state over a
-            # newer one.
+            # newer one. And what was read of the engine first: an event or a start that is known
+            # here has done to the state what it does.
             content: dict[str, Any] = {
                 "version": VERSION,
-                "knowledge": state.encode(),
                 "last_event": self.last_event,
                 "engine_started_ms": self.engine_started_ms,
                 "seen_events": sorted(self.seen)[-MAX_SEEN:],
+                "knowledge": state.encode(),
             }
             durable.replace(self._path, json.dumps(content).encode())
 
