@@ -75,10 +75,21 @@ class EnforcementWorker:
         self._calls.stop()
 
     def step(self) -> None:
-        """Carry out the plans, if something happened or a second passed. Raises Unavailable."""
-        if not self._may_begin() or not (self._is_late() or self._changes.are_plans_due()):
+        """Carry out the plans, if something happened or a second passed.
+
+        Before everything was listed, hosts that are known not to be trusted leave their walls, and
+        no more.
+
+        Raises:
+            Unavailable: the engine does not answer.
+        """
+        if not (self._is_late() or self._changes.are_plans_due()):
             return
         self._begun_ms = self._clock.now_ms()
+        if not self._may_begin():
+            self._changes.begin_plans()
+            self._builder.build(self._walls.plans_before_listing(), self._is_late)
+            return
         self._pool_ender.take_requests()
         self._changes.begin_plans()
         blocked = self._builder.build(self._walls.plans(), self._is_late)

@@ -53,6 +53,8 @@ class PublicationWorker:
         # lock is taken inside of this one.
         self._publishing = threading.Lock()
         self._written_ms: dict[str, int] = {}
+        # Ids of the pools whose snapshots could not be written when that was last tried.
+        self._failing: set[str] = set()
         self._saved_revision = -1
         self._saved_ms = 0
 
@@ -68,9 +70,9 @@ class PublicationWorker:
         trust_lost = bool(too_trusting)
         urgent = self._changes.urgent_snapshots()
         if not self._all_known():
-            # A file of an earlier run knows the VMs' marks, and its verdicts end by themselves.
+            # A file of an earlier run knows the VMs' marks: it goes on, but for lost trust.
             old = self._writer.without_file(old)
-            urgent = frozenset()
+            urgent = too_trusting
         due = urgent.union(pool_id for pool_id in old if self._is_calm(pool_id, now_ms))
         if due:
             self.publish(due)
@@ -84,11 +86,16 @@ class PublicationWorker:
         """
         with self._publishing:
             chosen = self._changes.old_snapshots()[0] if pool_ids is None else pool_ids
-            self._changes.written(chosen)
+            all_known = self._all_known()
+            urgent = self._changes.written(chosen)
             for snapshot in self._state.snapshots(chosen):
-                self._written_ms[snapshot.pool_id] = self._clock.now_ms()
-                if not self._write(snapshot):
-                    self._changes.not_written(snapshot.pool_id)
+                pool_id = snapshot.pool_id
+                self._written_ms[pool_id] = self._clock.now_ms()
+                is_written = self._write(snapshot, all_known)
+                if not is_written:
+                    self._changes.not_written(pool_id, pool_id in urgent)
+                elif not all_known:
+                    self._changes.not_written(pool_id, urgent=False)
             try:
                 self._writer.confirm()
             except OSError as e:
@@ -118,14 +125,26 @@ class PublicationWorker:
         # At once: a host that lost trust may not have it again because we were killed.
         return trust_lost or now_ms - self._saved_ms >= SAVE_EVERY_MS
 
-    def _write(self, snapshot: Snapshot) -> bool:
-        """Write a snapshot unless its file says the same; return whether it is up to date now."""
+    def _write(self, snapshot: Snapshot, all_known: bool) -> bool:
+        """Write a snapshot unless its file says the same; return whether it is up to date now.
+
+        Args:
+            all_known: whether it knows the VMs; else those of an earlier run's file are kept.
+        """
+        pool_id = snapshot.pool_id
         try:
+            if not all_known:
+                earlier = self._writer.earlier(pool_id, snapshot.boot_id)
+                snapshot = snapshot.with_vms_of(earlier) if earlier else snapshot
             is_new = self._writer.write(snapshot)
         except OSError as e:
-            log.error("snapshot not written pool=%s error=%s", snapshot.pool_id, e)
+            # An urgent one is tried again all the time, and said once.
+            if pool_id not in self._failing:
+                log.error("snapshot not written pool=%s error=%s", pool_id, e)
+            self._failing.add(pool_id)
             self._metrics.snapshot(written=False)
             return False
+        self._failing.discard(pool_id)
         if is_new:
             self._metrics.snapshot(written=True)
         return True
