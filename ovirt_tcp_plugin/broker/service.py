@@ -22,12 +22,14 @@ from ovirt_tcp_plugin.broker.metrics import Ages, Metrics
 from ovirt_tcp_plugin.broker.settings import Settings
 from ovirt_tcp_plugin.broker.state.answer import Source
 from ovirt_tcp_plugin.broker.state.broker_state import BrokerState
+from ovirt_tcp_plugin.broker.state.readout import ChargeState
 from ovirt_tcp_plugin.broker.store.end_requests import EndRequests
 from ovirt_tcp_plugin.broker.store.history import History
 from ovirt_tcp_plugin.broker.store.snapshot_writer import SnapshotWriter
 from ovirt_tcp_plugin.broker.store.state_file import StateFile
 from ovirt_tcp_plugin.broker.workers import vm_monitor, watch
 from ovirt_tcp_plugin.broker.workers.attest import AttestationWorker
+from ovirt_tcp_plugin.broker.workers.charge_keeper import ChargeKeeper
 from ovirt_tcp_plugin.broker.workers.contact import EngineContact
 from ovirt_tcp_plugin.broker.workers.enforce import EnforcementWorker
 from ovirt_tcp_plugin.broker.workers.events import EventWriter
@@ -97,6 +99,7 @@ class Service:
         self._attestation = AttestationWorker(options, state, source, self.metrics, clock)
         self._clock = clock
         self._contact = EngineContact(clock, int(self._poll_s * 1000))
+        self._charge = ChargeKeeper(state, engine, state_file, clock)
         self._next_runs = NextRuns(engine, state.vm_reads)
         self._filter_reports = FilterReports(state, clock, options.engine.start_file)
         self.observation = self._make_observation(options, engine)
@@ -131,6 +134,10 @@ class Service:
         now_ms = self._clock.now_ms()
         engine_ms = _age_ms(self._contact.last_ms(), now_ms)
         return Ages(engine_ms, _age_ms(self.observation.listing_ms(), now_ms))
+
+    def charge(self) -> ChargeState:
+        """Return which broker is in charge at the engine."""
+        return self._charge.view()
 
     # Hooks
 
@@ -211,6 +218,7 @@ class Service:
             self._publication,
             self.metrics,
             self._clock,
+            in_charge=self._charge.acts,
             may_begin=self.observation.all_known.is_set,
             listing_due=self.observation.listing_due.set,
         )
@@ -226,6 +234,8 @@ class Service:
             run_hook=self.run_hook,
             hosts_came_up=self.hosts_came_up,
             take_vm_event=self._take_vm_event,
+            take_message=self._charge.take_event,
+            messages_missed=self._charge.doubt,
             request_listing=self.observation.listing_due.set,
             request_vm_listing=self.observation.vm_listing_due.set,
             hosts_known=self.observation.hosts_known.is_set,
@@ -249,6 +259,7 @@ class Service:
         return (
             _Loop("watch", self._watch, watch.pause_s(self._poll_s), wait),
             _Loop("observe", self._observe, TICK_S, wait),
+            _Loop("charge", self._keep_charge, TICK_S, wait),
             *(_Loop(f"vms-{n}", self._vm_reader.step, TICK_S, wait) for n in range(VM_READERS)),
             _Loop("vms-again", self._vm_reader.step_again, TICK_S, wait),
             _Loop("attest", self._attest, TICK_S, self._attestation.wait),
@@ -265,6 +276,11 @@ class Service:
         # What events end from before our start does not count when hosts are listed.
         if self.watch.looked.is_set():
             self.observation.step()
+
+    def _keep_charge(self) -> None:
+        # A claim counts from when its answers are read.
+        if self.watch.looked.is_set():
+            self._charge.step()
 
     def _take_vm_event(self, event: Event) -> None:
         self._vms.take_event(event)

@@ -74,6 +74,21 @@ class PoolState:
 
 
 @dataclasses.dataclass(frozen=True)
+class ChargeState:
+    """Which broker is in charge at the engine, at one moment.
+
+    Attributes:
+        machine: where this one runs.
+        acts: whether this one changes anything at the engine.
+        others: the machines of other brokers at the same engine.
+    """
+
+    machine: str
+    acts: bool
+    others: tuple[str, ...]
+
+
+@dataclasses.dataclass(frozen=True)
 class Explanation:
     """A VM and a host at one moment: all that the answer to "why not there?" is made of.
 

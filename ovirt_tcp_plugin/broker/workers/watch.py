@@ -55,6 +55,8 @@ class WatchReactions:
         run_hook: runs the hook of an event.
         hosts_came_up: runs the hooks of hosts that came Up or moved.
         take_vm_event: has the VM monitor note an event.
+        take_message: takes an event that may be a message of another broker.
+        messages_missed: such events may have been missed.
         request_listing: a complete listing is due at once.
         request_vm_listing: a complete listing is due for what it shows of VMs.
         hosts_known, all_known: return whether hosts, and whether all, were listed.
@@ -63,6 +65,8 @@ class WatchReactions:
     run_hook: Callable[[HookEvent], None]
     hosts_came_up: Callable[[Sequence[str]], None]
     take_vm_event: Callable[[Event], None]
+    take_message: Callable[[Event], None]
+    messages_missed: Callable[[], None]
     request_listing: Callable[[], None]
     request_vm_listing: Callable[[], None]
     hosts_known: Callable[[], bool]
@@ -179,6 +183,7 @@ class WatchWorker:
             # It may attest well before it is seen to be away.
             self._urgent_polls = URGENT_POLLS
         self._reactions.take_vm_event(event)
+        self._reactions.take_message(event)
         self._group_edits.take_event(event)
         if event.code in events.VM_CHANGED and event.vm_id:
             self._state.vm_reads.changed(event.vm_id)
@@ -245,6 +250,7 @@ class WatchWorker:
         """Void all verdicts: hosts may have left Up, and the engine may have started again."""
         self._starts.conclude()
         self._engine_started(reason)
+        self._reactions.messages_missed()
 
     # Starts of the engine
 

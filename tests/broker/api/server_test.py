@@ -23,6 +23,7 @@ from ovirt_tcp_plugin.broker import settings
 from ovirt_tcp_plugin.broker.api import server as web
 from ovirt_tcp_plugin.broker.hooks import NAMES
 from ovirt_tcp_plugin.broker.metrics import Ages, Metrics
+from ovirt_tcp_plugin.broker.state.readout import ChargeState
 from ovirt_tcp_plugin.broker.store.database import Database
 from ovirt_tcp_plugin.broker.store.history import History
 from ovirt_tcp_plugin.broker.store.tokens import INCLUDES, Tokens
@@ -51,6 +52,9 @@ class Service:
 
     def ages(self) -> Ages:
         return Ages(1500, None)
+
+    def charge(self) -> ChargeState:
+        return ChargeState("engine.lab", True, ("copy.lab",))
 
 
 class Api:
@@ -270,6 +274,10 @@ class TestAnswers:
         told = api.get("/v1/status")
         assert told["startup"] == {"stage": 1, "asked": 4, "total": 10, "done": False}
         assert (told["engine_age_ms"], told["listing_age_ms"]) == (1500, None)
+
+    def test_another_broker_is_named(self, api: Api) -> None:
+        charge = api.get("/v1/pools")["charge"]
+        assert charge == {"machine": "engine.lab", "acts": True, "others": ["copy.lab"]}
 
     @pytest.mark.parametrize(("verb", "left"), [("release", {"h0", "h1", "h2"}), ("reject", set())])
     def test_the_guard_is_decided_here_and_the_history_says_by_whom(

@@ -51,6 +51,7 @@ def test_a_file_of_an_earlier_release_opens_and_is_written_back_the_same(directo
         assert written["knowledge"].pop(newer) == {}
     assert written["knowledge"].pop("established_pools") == []
     assert written["knowledge"].pop("guard_of_site") is False
+    assert written.pop("claim") == {"token": "", "acts": False}
     assert written == json.loads(WRITTEN.read_bytes())
     assert not (directory / "state.broken").exists()
 

@@ -109,6 +109,7 @@ class Scene:
         self.world.attest(good=self.world.ids())
         self.world.build()
         self.engine = FakeEngine(self.calls)
+        self.in_charge = True
         self.all_known = True
         self.listings_requested = 0
         self.worker = EnforcementWorker(
@@ -118,6 +119,7 @@ class Scene:
             FakePublisher(self.calls),
             Metrics(),
             self.world.clock,
+            lambda: self.in_charge,
             lambda: self.all_known,
             self._request_listing,
         )
@@ -138,6 +140,14 @@ def scene(tmp_path: Path) -> Iterator[Scene]:
     made = Scene(tmp_path)
     yield made
     made.worker.stop()
+
+
+@pytest.mark.parametrize("all_known", [True, False])
+def test_a_passive_broker_does_nothing(scene: Scene, all_known: bool) -> None:
+    scene.in_charge = False
+    scene.all_known = all_known
+    scene.world.attest(bad=["h1"])
+    assert scene.step() == []
 
 
 def test_before_everything_was_listed_untrusted_hosts_leave_the_wall_and_no_more(
