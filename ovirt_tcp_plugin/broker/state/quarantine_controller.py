@@ -189,7 +189,7 @@ class QuarantineController:
         self._quarantine.take(host.id, verdict.code, verdict.reason)
 
     def observe_trust(self, host_ids: Iterable[str], now_ms: int) -> None:
-        """Hosts attested well: the observation of their pools may be over."""
+        """Hosts answered: the observation of their pools may be over."""
         self._guard_watch.observe_trust(host_ids, now_ms)
 
     def pool_gone(self, cluster_id: str) -> None:
