@@ -97,6 +97,42 @@ class Acts:
             self.clear_the_event_log,
         ]
 
+    def beside_vms(self) -> list[Callable[[], None]]:
+        """Return those that leave VMs and hosts where they are, and the walls as they are."""
+        return [
+            self.begin_upgrade,
+            self.end_upgrade,
+            self.use_another_policy,
+            self.use_the_trusted_policy,
+            self.rename_the_policy,
+            self.edit_the_policy,
+            self.rename_the_cluster,
+            self.set_trusted_service,
+            self.raise_the_level,
+            self.add_a_cluster,
+            self.remove_a_cluster,
+            self.mark_a_vm,
+            self.unmark_a_vm,
+            self.rename_a_vm,
+            self.mark_for_the_next_start,
+            self.rename_the_wall,
+            self.copy_the_wall,
+            self.put_hosts_out,
+            self.add_a_label,
+            self.log_everybody_out,
+            self.clear_the_event_log,
+        ]
+
+    def of_open_walls(self) -> list[Callable[[], None]]:
+        """Return those that leave a wall open until the broker puts it right."""
+        return [
+            self.weaken_the_wall,
+            self.remove_the_wall,
+            self.label_the_wall,
+            self.let_all_hosts_in,
+            self.let_vms_out,
+        ]
+
     # The cluster and its policies
 
     def begin_upgrade(self) -> None:
