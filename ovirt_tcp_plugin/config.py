@@ -16,7 +16,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
-from ovirt_tcp_plugin import errors
+from ovirt_tcp_plugin import bounds, errors
 
 DEFAULT_DIRECTORY = Path("/etc/ovirt-tcp")
 
@@ -35,6 +35,28 @@ _KINDS = {
 T = TypeVar("T")
 
 
+class _MergedOptions:
+    """The options of all files.
+
+    Attributes:
+        sections: the values by section and name; of a later file if it has that option, too.
+        origins: the beginning of a fault's sentence by section and option: the name of the drop-in
+            in which it stands last; empty for the role's own file.
+    """
+
+    def __init__(self) -> None:
+        self.sections: dict[str, dict[str, object]] = {}
+        self.origins: dict[tuple[str, str], str] = {}
+
+    def add(self, origin: str, section: str, options: Mapping[object, object]) -> None:
+        """Add a section of a file."""
+        self.origins.setdefault((section, ""), origin)
+        values = self.sections.setdefault(section, {})
+        for name, value in options.items():
+            values[str(name)] = value
+            self.origins[section, str(name)] = origin
+
+
 def load(declared: type[T], role: str, directory: Path) -> T:
     """Return the configuration of `role` as an instance of the dataclass `declared`.
 
@@ -45,9 +67,10 @@ def load(declared: type[T], role: str, directory: Path) -> T:
     if not files[0].is_file():
         raise errors.InvalidConfig(str(files[0]), ["the file does not exist"])
     faults: list[str] = []
-    merged: dict[str, dict[str, object]] = {}
-    for path in files:
-        _merge(path, merged, faults)
+    merged = _MergedOptions()
+    _merge(files[0], "", merged, faults)
+    for path in files[1:]:
+        _merge(path, f"{path.name}: ", merged, faults)
     sections = _sections(declared, merged, faults)
     if faults:
         raise errors.InvalidConfig(str(files[0]), faults)
@@ -76,7 +99,7 @@ def _plain(value: object) -> object:
     return value
 
 
-def _merge(path: Path, merged: dict[str, dict[str, object]], faults: list[str]) -> None:
+def _merge(path: Path, origin: str, merged: _MergedOptions, faults: list[str]) -> None:
     """Add the options of one file to those of the files before it; or what is wrong with it."""
     try:
         content = _read(path)
@@ -85,9 +108,7 @@ def _merge(path: Path, merged: dict[str, dict[str, object]], faults: list[str]) 
         return
     for section, options in content.items():
         if isinstance(options, dict):
-            merged_options = merged.setdefault(str(section), {})
-            for name, value in options.items():
-                merged_options[str(name)] = value
+            merged.add(origin, str(section), options)
         elif options is not None:
             faults.append(f"{path.name}: section {section} is not a mapping of options")
 
@@ -114,22 +135,24 @@ def _read(path: Path) -> Mapping[object, object]:
     raise ValueError("is not a mapping of sections")
 
 
-def _sections(
-    declared: type[Any], merged: dict[str, dict[str, object]], faults: list[str]
-) -> dict[str, object]:
+def _sections(declared: type[Any], merged: _MergedOptions, faults: list[str]) -> dict[str, object]:
     types = typing.get_type_hints(declared)
-    for name in sorted(set(merged) - set(types)):
-        faults.append(f"unknown section {name}, known are {', '.join(sorted(types))}")
+    for name in sorted(set(merged.sections) - set(types)):
+        origin = merged.origins[name, ""]
+        faults.append(f"{origin}unknown section {name}, known are {', '.join(sorted(types))}")
     sections = {}
     for name, kind in types.items():
-        sections[name] = _section(name, kind, merged.get(name, {}), faults)
+        sections[name] = _section(name, kind, merged, faults)
     return sections
 
 
-def _section(name: str, kind: type[Any], present: dict[str, object], faults: list[str]) -> object:
+def _section(name: str, kind: type[Any], merged: _MergedOptions, faults: list[str]) -> object:
     types = typing.get_type_hints(kind)
+    present = merged.sections.get(name, {})
     for option in sorted(set(present) - set(types)):
-        faults.append(f"unknown option {name}.{option}, known are {', '.join(sorted(types))}")
+        origin = merged.origins[name, option]
+        known = ", ".join(sorted(types))
+        faults.append(f"{origin}unknown option {name}.{option}, known are {known}")
     values: dict[str, object] = {}
     for field in dataclasses.fields(kind):
         option = field.name
@@ -137,7 +160,7 @@ def _section(name: str, kind: type[Any], present: dict[str, object], faults: lis
             try:
                 values[option] = _convert(types[option], present[option])
             except ValueError as e:
-                faults.append(f"{name}.{option} {e}")
+                faults.append(f"{merged.origins[name, option]}{name}.{option} {e}")
         elif _is_required(field):
             faults.append(f"{name}.{option} is missing")
     if faults:
@@ -156,19 +179,31 @@ def _is_required(field: dataclasses.Field[Any]) -> bool:
 
 def _convert(kind: Any, value: object) -> object:
     """Return `value` as an instance of the annotation `kind`. Raises ValueError "is not ..."."""
-    if kind is float and isinstance(value, int) and not isinstance(value, bool):
-        return float(value)
+    if kind in (int, float):
+        return _convert_number(kind, value)
     if kind is Path and isinstance(value, str) and value:
         return Path(value)
-    if kind in (str, int, float, bool) and type(value) is kind:
+    if kind in (str, bool) and type(value) is kind:
         return value
     origin = typing.get_origin(kind)
+    if origin is tuple and typing.get_args(kind)[0] is Path and isinstance(value, str):
+        value = [value]
     if origin is tuple and isinstance(value, list):
         of_item = typing.get_args(kind)[0]
         return tuple(_convert(of_item, item) for item in value)
     if origin is Mapping or origin is typing.get_origin(Mapping[str, str]):
         return _convert_mapping(kind, value)
     raise ValueError(f"is not {_KINDS.get(kind, 'a list')}: {_shortened(value)}")
+
+
+def _convert_number(kind: Any, value: object) -> object:
+    whole = type(value) is int
+    if not whole and not (kind is float and type(value) is float):
+        raise ValueError(f"is not {_KINDS[kind]}: {_shortened(value)}")
+    # Not true of NaN either.
+    if not 0 <= value <= bounds.MAX_NUMBER:  # type: ignore[operator]
+        raise ValueError(f"is not between 0 and {bounds.MAX_NUMBER:,}: {_shortened(value)}")
+    return kind(value)
 
 
 def _convert_mapping(kind: Any, value: object) -> Mapping[object, object]:

@@ -25,6 +25,9 @@ STATUS = {
     errors.Unavailable: 503,
 }
 
+# Characters of a path that the log shows: a peer may send thousands.
+MAX_SHOWN_PATH = 100
+
 _BEARER = "Bearer "
 
 
@@ -89,7 +92,7 @@ class JsonHandler(tornado.web.RequestHandler):
         self.answer_error(status_code, "error", reason)
 
     def log_exception(self, typ: Any, value: Any, tb: Any) -> None:
-        path = self.request.path
+        path = self.request.path[:MAX_SHOWN_PATH]
         peer = self.request.remote_ip
         if isinstance(value, tuple(STATUS)):
             self.log.info("refused path=%a peer=%s reason=%s", path, peer, value)

@@ -71,24 +71,17 @@ def identifier(token_digest: str) -> str:
     return token_digest[:IDENTIFIER_LENGTH]
 
 
-def add_commands(
-    main: click.Group,
-    roles: Iterable[str],
-    roles_help: str,
-    opened: OpenedStore,
-) -> click.Group:
-    """Give a group the commands `token add`, `token list` and `token remove`.
+def command_group(roles: Iterable[str], roles_help: str, opened: OpenedStore) -> click.Group:
+    """Return the group `token` with the commands `add`, `list` and `remove`.
+
+    Their context object is the configuration's directory.
 
     Args:
-        main: the group; its context object is the configuration's directory.
         roles_help: what each role may do.
         opened: gives the store that belongs to a configuration.
-
-    Returns:
-        the group `token`.
     """
 
-    @main.group("token")
+    @click.group("token")
     def group() -> None:
         """Make the tokens of callers. Each is shown once; only its digest is kept."""
 
@@ -155,7 +148,8 @@ def _line(token: Listed) -> str:
 
 
 def _end(end_s: int) -> str:
-    if end_s == NEVER:
+    try:
+        end = datetime.datetime.fromtimestamp(end_s, datetime.timezone.utc)
+    except (OverflowError, OSError, ValueError):  # NEVER, and whatever else no calendar holds
         return "never"
-    end = datetime.datetime.fromtimestamp(end_s, datetime.timezone.utc)
     return end.strftime("%Y-%m-%dT%H:%M:%SZ")

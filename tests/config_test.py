@@ -5,15 +5,22 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
+import typing
+from collections.abc import Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
 import pytest
+import yaml
 from hypothesis import HealthCheck, given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
 from ovirt_tcp_plugin import config, errors
+from ovirt_tcp_plugin.attester.settings import AgentSettings
+from ovirt_tcp_plugin.broker.settings import Settings as BrokerSettings
+from ovirt_tcp_plugin.scheduler.settings import Settings as FilterdSettings
+from ovirt_tcp_plugin.verifier.settings import VerifierSettings
 
 
 @dataclasses.dataclass(frozen=True)
@@ -106,6 +113,21 @@ def test_a_drop_in_that_cannot_be_read_is_named(tmp_path: Path) -> None:
     assert any(one.startswith("50-x.yaml cannot be read") for one in found)
 
 
+def test_a_fault_in_a_drop_in_names_the_drop_in(tmp_path: Path) -> None:
+    drop_ins = {
+        "10-a": "server: {port: many}",
+        "50-x": "server: {colour: red, share: x}\nstorage: {}",
+        "60-y": "server: {share: 1}",
+    }
+    assert faults(tmp_path, "server: {name: 1, share: y}", **drop_ins) == (
+        "50-x.yaml: unknown section storage, known are server, store",
+        "50-x.yaml: unknown option server.colour, known are "
+        "directory, name, names, port, ready, share, urls",
+        "server.name is not a text: 1",
+        "10-a.yaml: server.port is not a whole number: 'many'",
+    )
+
+
 @hypothesis_settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=50)
 @given(st.binary(max_size=200))
 def test_any_bytes_give_settings_or_the_one_error(tmp_path: Path, content: bytes) -> None:
@@ -144,3 +166,57 @@ def test_shows_every_option_in_force(tmp_path: Path) -> None:
         },
         "store": {"path": "/db"},
     }
+
+
+ROLES: list[tuple[type[Any], str, dict[str, dict[str, object]]]] = [
+    (VerifierSettings, "verifier", {}),
+    (AgentSettings, "agent", {"verifier": {"urls": ["https://a:1"]}}),
+    (
+        BrokerSettings,
+        "broker",
+        {
+            "engine": {"url": "https://e/api", "username": "u"},
+            "verifier": {"urls": ["https://a:1"], "ca_file": "/ca.pem"},
+        },
+    ),
+    (FilterdSettings, "filterd", {}),
+]
+
+
+def number_options() -> Iterator[Any]:
+    """Every option of every role that is a number, with what its role requires beside it."""
+    for declared, role, required in ROLES:
+        for section, kind in typing.get_type_hints(declared).items():
+            for option, of_option in typing.get_type_hints(kind).items():
+                if of_option in (int, float):
+                    name = f"{role}.{section}.{option}"
+                    yield pytest.param(declared, role, required, section, option, id=name)
+
+
+@pytest.mark.parametrize("value", [".inf", "-.inf", ".nan", "1.0e+12", "1000000000000", "-1"])
+@pytest.mark.parametrize(
+    ("declared", "role", "required", "section", "option"), list(number_options())
+)
+def test_no_number_is_endless_or_below_zero(
+    tmp_path: Path,
+    declared: type[Any],
+    role: str,
+    required: dict[str, dict[str, object]],
+    section: str,
+    option: str,
+    value: str,
+) -> None:
+    (tmp_path / f"{role}.yaml").write_text(yaml.safe_dump(required))
+    config.load(declared, role, tmp_path)
+    (tmp_path / f"{role}.conf.d").mkdir()
+    (tmp_path / f"{role}.conf.d" / "odd.yaml").write_text(f"{section}: {{{option}: {value}}}\n")
+
+    with pytest.raises(errors.InvalidConfig, match=f"{section}.{option} is not"):
+        config.load(declared, role, tmp_path)
+
+
+def test_a_long_life_of_results_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "verifier.yaml").write_text("appraisal: {lifetime: 86401}\n")
+
+    with pytest.raises(errors.InvalidConfig, match="lifetime is not between 0 and 86,400"):
+        config.load(VerifierSettings, "verifier", tmp_path)

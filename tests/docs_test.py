@@ -164,7 +164,14 @@ def test_every_part_of_a_boot_is_listed_by_its_code() -> None:
 
 
 def test_every_refused_enrolment_is_listed() -> None:
-    files = ("enrolment", "endorsement", "endorsement12", "store/hosts", "store/tokens")
+    files = (
+        "enrolment",
+        "endorsement",
+        "endorsement12",
+        "vendor_path",
+        "store/hosts",
+        "store/tokens",
+    )
     sources = [(PACKAGE / "verifier" / f"{name}.py").read_text() for name in files]
     made = re.compile(r'(?:Refused\(|code = )\s*"([a-z_0-9]+)"')
     refused = {code for text in sources for code in made.findall(text)}

@@ -23,6 +23,7 @@ from ovirt_tcp_plugin.attester.hook_files import HookFiles, summarize
 from ovirt_tcp_plugin.attester.stop_flag import StopFlag
 from ovirt_tcp_plugin.attester.verifier_client import VerifierClient
 from ovirt_tcp_plugin.messages import ear, evidence, json_fields, result
+from ovirt_tcp_plugin.messages.findings import FindingCode
 
 log = logging.getLogger("attester.agent")
 
@@ -87,6 +88,8 @@ class Agent:
         self._ask_next = False
         # A host that just started has no verdict, or an old one.
         self._offering = True
+        # Whether the logs are sent though the server offers to know them: it did not.
+        self._sending_logs = False
         # Whether the wait for the server may be ended by an offer.
         self._waiting = False
         self._interrupted = False
@@ -149,9 +152,18 @@ class Agent:
         measured = measure.measure(self._tpm, self._ak, challenge, self._sources)
         kinds = ",".join(sorted(measured.logs)) or "none"
         log.info("measured logs=%s boot_id=%s", kinds, measured.boot_id)
-        answer = self._post("/v1/evidence", evidence.encode(measured))
+        known = {} if self._sending_logs else challenge.known_logs
+        report = evidence.name_known_logs(measured, known)
+        try:
+            answer = self._post("/v1/evidence", evidence.encode(report))
+        except errors.Refused as e:
+            if e.code == FindingCode.LOG_UNKNOWN.code:
+                self._sending_logs = True
+                self._offering = True
+            raise
         reply = _decode_reply(answer)
         self._offering = False
+        self._sending_logs = False
         level = reply.result.level.value
         codes = ",".join(finding.code for finding in reply.result.findings)
         server = self._client.current

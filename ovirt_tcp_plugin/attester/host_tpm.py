@@ -49,8 +49,11 @@ class HostTpm(Protocol):
     def enrol(self, state: AgentState, client: VerifierClient, host_name: str, token: str) -> None:
         """Bind this TPM to `host_name`. Raises as `enrolment.enrol` does."""
 
-    def kept_key(self, state: AgentState) -> QuotingKey:
-        """Return the attestation key of the enrolment. Raises NotFound when there is none."""
+    def load_quoting_key(self, state: AgentState) -> QuotingKey:
+        """Return the key that quotes, as enrolment left it in `state`.
+
+        Raises NotFound: the host is not enrolled.
+        """
 
     def endorsement(self) -> ShownEndorsement:
         """Return the EK. Raises Unavailable or InvalidMessage."""
@@ -72,7 +75,7 @@ class HostTpm20:
         """As in `HostTpm`."""
         enrolment.enrol(self.tpm, state, client, host_name, token, self.options.key)
 
-    def kept_key(self, state: AgentState) -> QuotingKey:
+    def load_quoting_key(self, state: AgentState) -> QuotingKey:
         """As in `HostTpm`."""
         blob = state.load_ak()
         if blob is None:
@@ -101,7 +104,7 @@ class HostTpm12:
         """As in `HostTpm`."""
         enrolment.enrol12(self.tpm, self._owner(), state, client, host_name, token)
 
-    def kept_key(self, state: AgentState) -> QuotingKey:
+    def load_quoting_key(self, state: AgentState) -> QuotingKey:
         """As in `HostTpm`."""
         area = state.load_identity_key()
         if area is None:

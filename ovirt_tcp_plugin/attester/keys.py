@@ -14,8 +14,6 @@ import logging
 from collections.abc import Iterator, Sequence
 from typing import Optional
 
-from cryptography import x509
-
 from ovirt_tcp_plugin import errors
 from ovirt_tcp_plugin.attester.templates import (
     ATTESTATION_TEMPLATES,
@@ -24,10 +22,15 @@ from ovirt_tcp_plugin.attester.templates import (
     POLICY_B_SHA384,
     POLICY_C_SHA384,
 )
-from ovirt_tcp_plugin.attester.tpm import Tpm, TpmError
-from ovirt_tcp_plugin.messages import public_keys, tpm2
+from ovirt_tcp_plugin.attester.tpm import RC_AGAIN, Tpm, TpmError
+from ovirt_tcp_plugin.messages import public_keys, tpm2, vendor_certificate
 
 log = logging.getLogger("attester.keys")
+
+# TCG_PCCLIENT_STORED_CERT of a full certificate, before its two-byte size (TCG "PC Client Specific
+# Implementation Specification for Conventional BIOS" 1.21, 7.4.5).
+_STORED_FULL = b"\x10\x01\x00"
+_STORED_HEADER_SIZE = 5
 
 
 @dataclasses.dataclass(frozen=True)
@@ -63,25 +66,41 @@ class Endorsement:
 def read_certificate(tpm: Tpm, kind: str) -> Optional[bytes]:
     """Return the DER of the EK certificate of that kind, None if the TPM has none.
 
+    An index that is unwritten, blank or not readable holds no certificate of that kind; another
+    kind may have one.
+
     Raises:
-        InvalidMessage: the index holds something else than a certificate.
+        Unavailable: the TPM does not answer.
     """
     try:
         content = tpm.read_nv(ENDORSEMENT_KINDS[kind].certificate_index)
     except TpmError as e:
-        if e.handle_gone:
-            return None
-        raise
-    return cut_certificate(content)
+        if e.code in RC_AGAIN:
+            raise  # it may have one
+        if not e.handle_gone:
+            log.warning("no certificate kind=%s reason=%s", kind, e)
+        return None
+    except errors.InvalidMessage as e:
+        log.warning("no certificate kind=%s reason=%s", kind, e)
+        return None
+    try:
+        return cut_certificate(content)
+    except errors.InvalidMessage as e:
+        log.warning("no certificate kind=%s reason=%s", kind, e)
+        return None
 
 
 def cut_certificate(content: bytes) -> bytes:
     """Return the DER at the start of an NV index; vendors fill the rest with zeros or ones.
 
+    Some put the header before it that belongs to a TPM 1.2.
+
     Raises:
         InvalidMessage: no DER sequence with a two-byte length, as every certificate of 256 bytes to
             64 KiB has it.
     """
+    if content.startswith(_STORED_FULL):
+        content = content[_STORED_HEADER_SIZE:]
     if content[:2] != b"\x30\x82" or len(content) < 4:
         raise errors.InvalidMessage("EK certificate", "the NV index holds no certificate")
     end = 4 + int.from_bytes(content[2:4], "big")
@@ -128,7 +147,7 @@ def _loaded(tpm: Tpm, kind: str, certificate: bytes) -> Iterator[Endorsement]:
     """
     persistent = ENDORSEMENT_KINDS[kind].persistent
     area = _persistent(tpm, persistent) if certificate else None
-    if area is not None and _certified(area, certificate):
+    if area is not None and _is_certified(area, certificate):
         yield Endorsement(kind, persistent, area, certificate)
         return
     try:
@@ -136,7 +155,7 @@ def _loaded(tpm: Tpm, kind: str, certificate: bytes) -> Iterator[Endorsement]:
     except TpmError as e:
         raise _NoKeyError(str(e)) from e
     try:
-        if certificate and not _certified(area, certificate):
+        if certificate and _is_certified(area, certificate) is False:
             raise _OtherKeyError
         yield Endorsement(kind, handle, area, certificate)
     finally:
@@ -162,14 +181,21 @@ def _persistent(tpm: Tpm, handle: int) -> Optional[bytes]:
         raise
 
 
-def _certified(area: bytes, certificate: bytes) -> bool:
-    """Return whether the certificate is for that key. Who signed it is the verifier's question."""
+def _is_certified(area: bytes, certificate: bytes) -> Optional[bool]:
+    """Return whether the certificate is for that key, None if it cannot be read.
+
+    Who signed it, and whether the verifier can read it, is the verifier's question.
+    """
     try:
-        certified = x509.load_der_x509_certificate(certificate).public_key()
         key = public_keys.load(tpm2.parse_public(area))
-        return public_keys.encode(key) == public_keys.encode(certified)
-    except (errors.InvalidMessage, ValueError):
+    except errors.InvalidMessage:
         return False
+    try:
+        certified = vendor_certificate.read(certificate).key()
+    except errors.InvalidMessage as e:
+        log.warning("unreadable certificate reason=%s", e)
+        return None
+    return public_keys.encode(key) == public_keys.encode(certified)
 
 
 @contextlib.contextmanager

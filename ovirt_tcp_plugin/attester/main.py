@@ -1,36 +1,43 @@
 # SPDX-FileCopyrightText: The ovirt_tcp_plugin developers
 # SPDX-License-Identifier: Apache-2.0
-"""`ovirt-tcp-agent`: parse arguments, load the configuration, wire, run."""
+"""`ovirt-tcp-agent`: the table of the agent's commands."""
 
 from __future__ import annotations
 
-import contextlib
-import json
-import logging
-import secrets
-import signal
-import sys
-import time
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Optional
 
 import click
 
-from ovirt_tcp_plugin import command, config, errors
-from ovirt_tcp_plugin.attester import enrolment, host_tpm, measure
-from ovirt_tcp_plugin.attester.agent import Agent
-from ovirt_tcp_plugin.attester.agent_state import AgentState
-from ovirt_tcp_plugin.attester.hook_files import HookFiles
+from ovirt_tcp_plugin import command
 from ovirt_tcp_plugin.attester.settings import AgentSettings
-from ovirt_tcp_plugin.attester.stop_flag import StopFlag
-from ovirt_tcp_plugin.attester.verifier_client import VerifierClient
-from ovirt_tcp_plugin.messages import eventlog, evidence, json_fields, public_keys, tpm2
+from ovirt_tcp_plugin.command import CommandEntry
 
-log = logging.getLogger("attester")
+COMMANDS = {
+    "ek": CommandEntry("attester.commands", "ek", "Print what `ovirt-tcp-verifier ek add` wants."),
+    "enrol": CommandEntry(
+        "attester.commands",
+        "enrol",
+        "Bind this host's TPM to its name at the attestation server, once.",
+    ),
+    "measure": CommandEntry(
+        "attester.commands",
+        "measure_command",
+        "Show what this host would report now, without reporting it.",
+    ),
+    "run": CommandEntry(
+        "attester.run",
+        "run",
+        "Report to the attestation server whenever it asks, and at once on SIGHUP, until SIGTERM.",
+    ),
+    "status": CommandEntry(
+        "attester.status",
+        "status",
+        "Say what the attestation server thought of this host when the agent last reported.",
+    ),
+}
 
 
-@click.group(cls=command.CommandGroup)
+@click.group(cls=command.LazyGroup, entries=COMMANDS)
 @command.config_dir_option("agent")
 @click.pass_context
 def main(context: click.Context, config_dir: Path) -> None:
@@ -44,204 +51,7 @@ def main(context: click.Context, config_dir: Path) -> None:
     context.obj = config_dir
 
 
-@main.command()
-@click.option(
-    "--token-file",
-    type=click.Path(path_type=Path),
-    required=True,
-    help="File with the single-use token; remove it afterwards.",
-)
-@click.pass_obj
-def enrol(config_dir: Path, token_file: Path) -> None:
-    """Bind this host's TPM to its name at the attestation server, once.
-
-    The server checks that a TPM vendor certified this TPM and that the attestation key lives in it,
-    and issues the certificate by which the agent is known from then on. A repeated enrolment (with
-    a new token) replaces it. Run it as the user that the agent runs as: the files it leaves are for
-    that user only.
-    """
-    _log_to_stderr(logging.WARNING)
-    settings = _load(config_dir)
-    token = enrolment.read_token(token_file)
-    settings.state.directory.mkdir(mode=0o700, parents=True, exist_ok=True)
-    state = AgentState(settings.state.directory)
-    client = VerifierClient(settings.verifier.urls, settings.verifier.ca_file, None)
-    name = settings.host.known_as
-    with host_tpm.connect(settings.tpm) as tpm:
-        tpm.enrol(state, client, name, token)
-    click.echo(f"{name} is enrolled at {client.current}; start the agent now")
-
-
-@main.command()
-@click.pass_obj
-def ek(config_dir: Path) -> None:
-    """Print what `ovirt-tcp-verifier ek add` wants.
-
-    It is the host name and the SHA-256 of this TPM's endorsement key.
-    """
-    settings = _load(config_dir)
-    with host_tpm.connect(settings.tpm) as tpm:
-        shown = tpm.endorsement()
-    certified = "certified by its vendor" if shown.certificate else "without a certificate"
-    click.echo(f"{settings.host.known_as} {public_keys.digest(shown.key)}")
-    click.echo(f"{shown.kind}, {certified}", err=True)
-
-
-@main.command()
-@click.pass_obj
-def run(config_dir: Path) -> None:
-    """Report to the attestation server whenever it asks, and at once on SIGHUP, until SIGTERM."""
-    _log_to_stderr(logging.INFO)
-    settings = _load(config_dir)
-    state = AgentState(settings.state.directory)
-    state.check_client()
-    client = VerifierClient(settings.verifier.urls, settings.verifier.ca_file, state.client_file)
-    with host_tpm.connect(settings.tpm) as tpm:
-        ak = tpm.kept_key(state)
-        agent = _wire(settings, state, client, tpm, ak)
-        _handle_signals(agent)
-        name = settings.host.known_as
-        log.info("running host=%s tpm=%s server=%s", name, settings.tpm.device, client.current)
-        try:
-            agent.run()
-        finally:
-            with contextlib.suppress(errors.Error):
-                ak.unload()
-            client.close()
-            log.info("stopped")
-
-
-def _wire(
-    settings: AgentSettings,
-    state: AgentState,
-    client: VerifierClient,
-    tpm: host_tpm.HostTpm,
-    ak: measure.QuotingKey,
-) -> Agent:
-    return Agent(
-        host_name=settings.host.known_as,
-        state=state,
-        tpm=tpm,
-        ak=ak,
-        client=client,
-        sources=settings.boot.sources,
-        hook_files=HookFiles(settings.hooks.directory),
-        retry_most_s=settings.verifier.retry_most,
-        stop_flag=StopFlag(),
-    )
-
-
-def _handle_signals(agent: Agent) -> None:
-    signal.signal(signal.SIGHUP, lambda number, frame: agent.offer())
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda number, frame: agent.stop())
-
-
-@main.command("measure")
-@click.option(
-    "--pcr", "pcrs", type=click.IntRange(0, 23), multiple=True, default=(17, 18), show_default=True
-)
-@click.option(
-    "--bank",
-    type=click.Choice(sorted(tpm2.HASH_IDS)),
-    help="sha256 by default, sha1 with a TPM 1.2.",
-)
-@click.option(
-    "--evidence", "as_evidence", is_flag=True, help="Print the whole evidence as JSON instead."
-)
-@click.pass_obj
-def measure_command(
-    config_dir: Path, pcrs: tuple[int, ...], bank: Optional[str], as_evidence: bool
-) -> None:
-    """Show what this host would report now, without reporting it.
-
-    Needs an enrolled host, since its key signs. With a software TPM, stop the agent first: such a
-    TPM serves one connection at a time.
-    """
-    _log_to_stderr(logging.WARNING)
-    settings = _load(config_dir)
-    state = AgentState(settings.state.directory)
-    with host_tpm.connect(settings.tpm) as tpm:
-        ak = tpm.kept_key(state)
-        selection = {bank or tpm.bank: tuple(sorted(set(pcrs)))}
-        measured = _measure(tpm, ak, selection, settings.boot.sources)
-    if as_evidence:
-        click.echo(json.dumps(evidence.encode(measured), indent=2))
-    else:
-        _describe(measured)
-
-
-def _measure(
-    tpm: measure.PcrReader,
-    ak: measure.QuotingKey,
-    selection: tpm2.Selection,
-    sources: measure.Sources,
-) -> evidence.Evidence:
-    """Return evidence for a challenge that nobody sent, and unload the key."""
-    nonce = secrets.token_bytes(evidence.NONCE_SIZE)
-    challenge = evidence.Challenge(nonce, selection, 1000)
-    try:
-        return measure.measure(tpm, ak, challenge, sources)
-    finally:
-        with contextlib.suppress(errors.Error):
-            ak.unload()
-
-
-@main.command()
-@click.pass_obj
-def status(config_dir: Path) -> None:
-    """Say what the attestation server thought of this host when the agent last reported."""
-    kept = AgentState(_load(config_dir).state.directory).load_status()
-    if kept is None:
-        raise errors.NotFound("report", "yet: the agent has not run")
-    if "level" in kept:
-        age_s = int(time.time()) - json_fields.integer(kept, "time", 0, 2**53)
-        click.echo(f"{kept['level']}, said {kept.get('server', '')} {age_s} s ago")
-        for item in json_fields.items(kept, "findings", 256):
-            _show_finding(json_fields.members(item, "finding"))
-    if kept.get("error"):
-        click.echo(f"the last try failed: {kept['error']}")
-
-
-def _show_finding(finding: Mapping[str, object]) -> None:
-    click.echo(f"  check {finding.get('check')} {finding.get('code')}: {finding.get('text')}")
-    for part in ("expected", "seen"):
-        if finding.get(part):
-            click.echo(f"    {part}: {finding[part]}")
-
-
 command.add_config_commands(main, "agent", AgentSettings)
-
-
-def _load(config_dir: Path) -> AgentSettings:
-    return config.load(AgentSettings, "agent", config_dir)
-
-
-def _describe(measured: evidence.Evidence) -> None:
-    click.echo(f"boot {measured.boot_id}, up {measured.boottime_ms // 1000} s")
-    for bank, values in measured.pcrs.items():
-        for index, value in values.items():
-            click.echo(f"{bank} PCR {index}: {value.hex()}")
-    if not any(measured.pcrs.values()):
-        click.echo("the TPM has no such bank active")
-    for kind in evidence.LOGS:
-        padded = kind in evidence.PADDED_LOGS
-        click.echo(f"{kind} log: {_describe_log(measured.logs.get(kind), padded)}")
-
-
-def _describe_log(content: Optional[bytes], padded: bool) -> str:
-    if content is None:
-        return "none"
-    try:
-        events = eventlog.parse(content, padded)
-    except errors.InvalidMessage as e:
-        return f"{len(content)} bytes, {e}"
-    launch = ", tells of a measured launch" if eventlog.launched(events) else ""
-    return f"{len(content)} bytes, {len(events)} events{launch}"
-
-
-def _log_to_stderr(level: int) -> None:
-    logging.basicConfig(level=level, format="%(levelname)s %(name)s %(message)s", stream=sys.stderr)
 
 
 if __name__ == "__main__":

@@ -8,8 +8,11 @@ import dataclasses
 import socket
 from pathlib import Path
 
+from ovirt_tcp_plugin import bounds, config
 from ovirt_tcp_plugin.attester.measure import Sources
 from ovirt_tcp_plugin.attester.templates import ATTESTATION_TEMPLATES
+
+MAX_WAIT_S = 3600
 
 
 @dataclasses.dataclass(frozen=True)
@@ -34,6 +37,7 @@ class Verifier:
                 raise ValueError(f"url {url!r} is not https://NAME:PORT")
         if self.retry_most <= 0:
             raise ValueError("retry_most must be above 0")
+        bounds.check_between("retry_most", self.retry_most, 0, MAX_WAIT_S)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -68,6 +72,7 @@ class TpmOptions:
             raise ValueError(f"key {self.key!r} is not one of {', '.join(ATTESTATION_TEMPLATES)}")
         if self.timeout <= 0:
             raise ValueError("timeout must be above 0")
+        bounds.check_between("timeout", self.timeout, 0, MAX_WAIT_S)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -114,3 +119,8 @@ class AgentSettings:
     state: StateDirectory = StateDirectory()
     boot: BootFiles = BootFiles()
     hooks: Hooks = Hooks()
+
+
+def load_settings(config_dir: Path) -> AgentSettings:
+    """Return the agent's options. Raises InvalidConfig."""
+    return config.load(AgentSettings, "agent", config_dir)

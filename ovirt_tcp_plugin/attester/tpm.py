@@ -28,8 +28,9 @@ LOADED_SESSION_FIRST = 0x02000000
 ST_NO_SESSIONS = 0x8001
 ST_SESSIONS = 0x8002
 
-# Answers that ask for the same command again (Part 2, 6.6.3): yielded, self test running, retry.
-RC_AGAIN = (0x908, 0x90A, 0x922)
+# Answers that ask for the same command again (Part 2, 6.6.3): yielded, self test running, NV memory
+# written too often, retry, NV memory not available.
+RC_AGAIN = (0x908, 0x90A, 0x920, 0x922, 0x923)
 
 RC_SUCCESS = 0x000
 RC_OBJECT_MEMORY = 0x902

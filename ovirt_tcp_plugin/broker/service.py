@@ -27,7 +27,7 @@ from ovirt_tcp_plugin.broker.store.end_requests import EndRequests
 from ovirt_tcp_plugin.broker.store.history import History
 from ovirt_tcp_plugin.broker.store.snapshot_writer import SnapshotWriter
 from ovirt_tcp_plugin.broker.store.state_file import StateFile
-from ovirt_tcp_plugin.broker.workers import vm_monitor, watch
+from ovirt_tcp_plugin.broker.workers import vm_monitor
 from ovirt_tcp_plugin.broker.workers.attest import AttestationWorker
 from ovirt_tcp_plugin.broker.workers.charge_keeper import ChargeKeeper
 from ovirt_tcp_plugin.broker.workers.contact import EngineContact
@@ -56,13 +56,13 @@ class _Loop:
     """A step that one thread repeats.
 
     Attributes:
-        pause_s: seconds between the end of a step and the next one.
+        pause_s: returns the seconds between the end of a step and the next one.
         wait: waits so many seconds, or until something ends the pause early.
     """
 
     name: str
     step: Callable[[], None]
-    pause_s: float
+    pause_s: Callable[[], float]
     wait: Callable[[float], object]
 
 
@@ -87,7 +87,6 @@ class Service:
         handles: Mapping[str, hooks.Handle],
         clock: Clock,
     ) -> None:
-        self._poll_s = options.intervals.poll_s
         self._state = state
         self._state_file = state_file
         self._vms = vms
@@ -98,7 +97,7 @@ class Service:
         self._event_writer = EventWriter(state.outbox, history, engine, self.metrics, clock)
         self._attestation = AttestationWorker(options, state, source, self.metrics, clock)
         self._clock = clock
-        self._contact = EngineContact(clock, int(self._poll_s * 1000))
+        self._contact = EngineContact(clock, int(options.intervals.poll_s * 1000))
         self._charge = ChargeKeeper(state, engine, state_file, clock)
         self._next_runs = NextRuns(engine, state.vm_reads)
         self._filter_reports = FilterReports(state, clock, options.engine.start_file)
@@ -257,15 +256,15 @@ class Service:
     def _loops(self) -> Sequence[_Loop]:
         wait = self._stopping.wait
         return (
-            _Loop("watch", self._watch, watch.pause_s(self._poll_s), wait),
-            _Loop("observe", self._observe, TICK_S, wait),
-            _Loop("charge", self._keep_charge, TICK_S, wait),
-            *(_Loop(f"vms-{n}", self._vm_reader.step, TICK_S, wait) for n in range(VM_READERS)),
-            _Loop("vms-again", self._vm_reader.step_again, TICK_S, wait),
-            _Loop("attest", self._attest, TICK_S, self._attestation.wait),
-            _Loop("enforce", self.enforcement.step, TICK_S, wait),
-            _Loop("snapshot", self._publication.step, TICK_S, wait),
-            _Loop("events", self._event_writer.step, TICK_S, wait),
+            _Loop("watch", self._watch, self.watch.pause_s, wait),
+            _Loop("observe", self._observe, _tick_s, wait),
+            _Loop("charge", self._keep_charge, _tick_s, wait),
+            *(_Loop(f"vms-{n}", self._vm_reader.step, _tick_s, wait) for n in range(VM_READERS)),
+            _Loop("vms-again", self._vm_reader.step_again, _tick_s, wait),
+            _Loop("attest", self._attest, _tick_s, self._attestation.wait),
+            _Loop("enforce", self.enforcement.step, _tick_s, wait),
+            _Loop("snapshot", self._publication.step, _tick_s, wait),
+            _Loop("events", self._event_writer.step, _tick_s, wait),
         )
 
     def _watch(self) -> None:
@@ -274,12 +273,12 @@ class Service:
 
     def _observe(self) -> None:
         # What events end from before our start does not count when hosts are listed.
-        if self.watch.looked.is_set():
+        if self.watch.events_read.is_set():
             self.observation.step()
 
     def _keep_charge(self) -> None:
         # A claim counts from when its answers are read.
-        if self.watch.looked.is_set():
+        if self.watch.events_read.is_set():
             self._charge.step()
 
     def _take_vm_event(self, event: Event) -> None:
@@ -306,7 +305,11 @@ class Service:
                 log.warning("loop=%s error=%s", loop.name, e)
             except Exception:
                 log.exception("loop=%s failed; it goes on, and no trust was extended", loop.name)
-            loop.wait(loop.pause_s)
+            loop.wait(loop.pause_s())
+
+
+def _tick_s() -> float:
+    return TICK_S
 
 
 def _age_ms(then_ms: Optional[int], now_ms: int) -> Optional[int]:

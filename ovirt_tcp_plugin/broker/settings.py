@@ -9,11 +9,16 @@ import ipaddress
 from collections.abc import Mapping
 from pathlib import Path
 
+from ovirt_tcp_plugin import bounds
+
 OVIRT_TCP = "ovirt-tcp"
 KINDS = (OVIRT_TCP, "oat-1.0", "oat-1.5", "oat-2")
 
 # A server that does not know its hosts within this time is asked again; no question waits longer.
 MAX_WAIT_S = 60
+MAX_TIMEOUT_S = 3600
+# What is believed for longer than a day was not attested.
+MAX_LIFETIME_S = 86_400
 
 # The very object is the sign that a configuration does not name a file.
 DEFAULT_TOKEN_FILE = Path("/etc/ovirt-tcp/verifier.token")
@@ -40,6 +45,9 @@ class EngineOptions:
     def __post_init__(self) -> None:
         if not self.url.startswith("https://"):
             raise ValueError("url does not start with https://")
+        if self.timeout_s <= 0:
+            raise ValueError("timeout_s is not above 0")
+        bounds.check_between("timeout_s", self.timeout_s, 0, MAX_TIMEOUT_S)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -114,8 +122,10 @@ class VerifierOptions:
             raise ValueError(f"wait_s is not between 0 and {MAX_WAIT_S}")
         if self.connect_timeout_s <= 0:
             raise ValueError("connect_timeout_s is not above 0")
+        bounds.check_between("connect_timeout_s", self.connect_timeout_s, 0, MAX_TIMEOUT_S)
         if self.deadline_s <= self.wait_s:
             raise ValueError("deadline_s is not above wait_s")
+        bounds.check_between("deadline_s", self.deadline_s, 0, MAX_TIMEOUT_S)
 
     def ovirt_tcp(self) -> OvirtTcpServers:
         """Return the options that count for kind ovirt-tcp."""
@@ -171,6 +181,8 @@ class VerdictOptions:
     def __post_init__(self) -> None:
         if self.lifetime_s <= 0 or self.untrusted_refresh_s <= 0:
             raise ValueError("lifetime_s and untrusted_refresh_s must be above 0")
+        for name in ("lifetime_s", "untrusted_refresh_s"):
+            bounds.check_between(name, getattr(self, name), 0, MAX_LIFETIME_S)
         in_range = 0 < self.refresh < 1 and 0 <= self.jitter < 1
         if not in_range or self.refresh * (1 + self.jitter) >= 1:
             raise ValueError("refresh with its jitter must lie between 0 and 1")
@@ -207,7 +219,7 @@ class PoolOptions:
 class IntervalOptions:
     """How often the engine is looked at, in seconds."""
 
-    # Hosts. Events: half of it, and 0.6 s at most.
+    # Hosts. Events: half of it, and 0.3 s at most; 0.8 s when none has come for a minute.
     poll_s: float = 5.0
     # Everything: clusters, policies, VMs and walls.
     full_s: float = 60.0
@@ -215,6 +227,7 @@ class IntervalOptions:
     def __post_init__(self) -> None:
         if self.poll_s <= 0 or self.full_s < self.poll_s:
             raise ValueError("poll_s must be above 0, and full_s not below it")
+        bounds.check_between("full_s", self.full_s, 0, MAX_TIMEOUT_S)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -260,6 +273,7 @@ class ApiOptions:
     def __post_init__(self) -> None:
         if bool(self.certificate) != bool(self.key):
             raise ValueError("certificate and key go together")
+        bounds.check_between("port", self.port, 0, bounds.MAX_PORT)
         try:
             loopback = ipaddress.ip_address(self.address).is_loopback
         except ValueError as e:

@@ -17,7 +17,7 @@ from ovirt_tcp_plugin import errors
 from ovirt_tcp_plugin.lab import site as sites
 from ovirt_tcp_plugin.lab import story
 from ovirt_tcp_plugin.lab.narrator import Narrator, StepFailed
-from ovirt_tcp_plugin.lab.site import LabSite
+from ovirt_tcp_plugin.lab.site import LabSite, StageSizes
 from ovirt_tcp_plugin.lab.story.scene import Scene
 
 # Short, so that one can watch verdicts end; long enough for this many hosts to be asked twice
@@ -76,11 +76,11 @@ def _print_outcome(narrator: Narrator, failure: str, as_json: bool) -> None:
         click.echo(f"\nThe story did not hold. {failure}", err=True)
 
 
-def _stages(hosts: int) -> tuple[int, int]:
-    """Return how many hosts the stages of the startup attestation have, so that there are two."""
+def _stages(hosts: int) -> StageSizes:
+    """Return stages of which there are at least two."""
     if hosts > 10:
-        return 10, 20
-    return max(hosts // 3, 1), hosts
+        return StageSizes(first=10, later=20)
+    return StageSizes(first=max(hosts // 3, 1), later=hosts)
 
 
 def _play(site: LabSite, narrator: Narrator) -> str:

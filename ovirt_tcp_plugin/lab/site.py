@@ -17,7 +17,7 @@ import sys
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Optional
+from typing import Any, NamedTuple, Optional
 
 import ovirtsdk4
 
@@ -40,6 +40,18 @@ MAX_CONTROL_SIZE = 64 * 1024 * 1024
 
 _PYTHON = [sys.executable, "-m"]
 
+
+class StageSizes(NamedTuple):
+    """How many hosts the stages of the broker's startup attestation have.
+
+    Attributes:
+        later: of the second stage and those after it.
+    """
+
+    first: int
+    later: int
+
+
 # The options of a role by section and name.
 Options = Mapping[str, Mapping[str, Any]]
 
@@ -51,12 +63,10 @@ class LabSite:
         directory: an existing, empty one.
         size: number of hosts.
         lifetime_s: life of a verdict.
-        stages: hosts in the first stage of the startup attestation, and in the later ones.
+        stages: of the startup attestation.
     """
 
-    def __init__(
-        self, directory: Path, size: int, lifetime_s: float, stages: tuple[int, int]
-    ) -> None:
+    def __init__(self, directory: Path, size: int, lifetime_s: float, stages: StageSizes) -> None:
         self.directory = directory
         for name in ("etc", "log", "snapshots", "ek-ca.d", "pki"):
             (directory / name).mkdir()
@@ -293,7 +303,10 @@ class LabSite:
         return json.loads(reply.body)["answer"]
 
     def _broker_options(self, hooks: Path) -> Options:
-        first, second = self._stages
+        startup = {
+            "first_stage_query_size": self._stages.first,
+            "second_stage_query_size": self._stages.later,
+        }
         return {
             "engine": {
                 "url": self.engine_url,
@@ -309,7 +322,7 @@ class LabSite:
                 "connect_timeout_s": 1.0,
             },
             "verdicts": {"lifetime_s": self.lifetime_s, "untrusted_refresh_s": 1.0},
-            "startup": {"first_stage_query_size": first, "second_stage_query_size": second},
+            "startup": startup,
             "intervals": {"poll_s": 0.5, "full_s": 5.0},
             "snapshot": {"directory": str(self.directory / "snapshots")},
             "api": {"port": self.broker_port},

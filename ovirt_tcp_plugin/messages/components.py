@@ -20,51 +20,15 @@ import uuid
 from collections.abc import Iterable, Mapping, Sequence
 from typing import NamedTuple
 
-from ovirt_tcp_plugin import errors
-from ovirt_tcp_plugin.messages import eventlog, tpm2
-from ovirt_tcp_plugin.messages.tpm_reader import TpmReader
+from ovirt_tcp_plugin.messages import event_words, eventlog, tpm2
 
-_BY_TYPE: Mapping[int, str] = {
-    0x00000001: "firmware",
-    0x00000004: "separator",
-    0x00000005: "action",
-    0x00000007: "firmware",
-    0x00000008: "firmware_version",
-    0x00000009: "microcode",
-    0x0000000A: "platform_configuration",
-    0x0000000D: "boot_step",
-    0x00000402: "sinit",
-    0x00000404: "mle",
-    0x0000040A: "bios_acm",
-    0x0000040B: "cpu_scrtm",
-    0x0000040C: "lcp_control",
-    0x0000040E: "stm",
-    0x0000040F: "os_sinit_capabilities",
-    0x00000410: "sinit_key",
-    0x00000412: "lcp_details",
-    0x00000413: "lcp_authorities",
-    0x00000414: "nv_info",
-    0x80000002: "boot_variable",
-    0x80000003: "boot_loader",
-    0x80000004: "driver",
-    0x80000005: "driver",
-    0x80000006: "partition_table",
-    0x80000007: "action",
-    0x80000008: "firmware",
-    0x80000009: "tables",
-    0x8000000A: "firmware",
-    0x8000000B: "tables",
-    0x8000000C: "boot_variable",
-    0x800000E0: "boot_authority",
-}
-_VARIABLE = 0x80000001
-_VARIABLES: Mapping[str, str] = {
-    "SecureBoot": "secure_boot",
-    "PK": "pk",
-    "KEK": "kek",
-    "db": "db",
-    "dbx": "dbx",
-}
+# Moves on with each release that calls a part by another word: what earlier releases stored is
+# compared by the places of the steps, because a new word for it is no other boot.
+VOCABULARY = 2
+FIRST_VOCABULARY = 1
+
+# Not an event: the value that PCR 0 starts from. Its word never changes.
+START = "startup_locality"
 
 # tboot measures its policy and the modules one after the other. Where tboot itself (MLE) is
 # measured tells the mapping.
@@ -82,38 +46,74 @@ _TEXTS: Mapping[str, str] = {
     "action": "an action of the firmware",
     "bios_acm": "the BIOS ACM",
     "boot_authority": "the key that vouched for the boot loader",
+    "boot_command": "a command of the boot loader",
+    "boot_devices_omitted": "that boot devices are not measured",
+    "boot_file": "a file that the boot loader read",
+    "boot_guard_policy": "the policy of Boot Guard and TXT",
     "boot_loader": "the boot loader",
+    "boot_policy_manifest": "the boot policy manifest of Boot Guard",
+    "boot_policy_manifest_info": "the state of Boot Guard's boot policy manifest",
     "boot_step": "a step of the boot loader",
     "boot_variable": "a boot variable",
+    "cold_boot_bios": "the firmware's code of the last cold boot",
     "cpu_scrtm": "the CPU's S-CRTM status",
     "db": "Secure Boot's list of good keys (db)",
+    "dbr": "Secure Boot's list of recovery keys (dbr)",
+    "dbt": "Secure Boot's list of time stamp keys (dbt)",
     "dbx": "Secure Boot's list of bad keys (dbx)",
+    "device_authority": "the key that vouched for a device's firmware (SPDM)",
+    "device_configuration": "a device's configuration (SPDM)",
+    "device_firmware": "a device's firmware (SPDM)",
+    "device_policy": "the list of keys for devices (SPDM)",
+    "device_table": "the table of devices",
     "driver": "a UEFI driver",
     "firmware": "the firmware",
     "firmware_version": "the firmware's version",
+    "hardware_root": "what the hardware measured first (H-CRTM)",
     "initrd": "the initrd or its command line",
     "kek": "Secure Boot's KEK",
     "kernel": "the kernel or its command line",
+    "kernel_command_line": "the kernel's command line",
+    "key_manifest": "the key manifest of Boot Guard",
+    "key_manifest_info": "the state of Boot Guard's key manifest",
+    "lcp": "the launch control policy",
     "lcp_authorities": "the launch control policy's authorities",
     "lcp_control": "the launch control policy's control word",
     "lcp_details": "the launch control policy",
-    "mle": "tboot or its command line (MLE)",
+    "lcp_elements": "the launch control policy's elements",
     "microcode": "the CPU's microcode",
+    "mle": "tboot or its command line (MLE)",
     "module": "a module that tboot loaded",
+    "module_command_line": "the command line of a module",
+    "mok_list": "the machine owner's keys (MokList)",
+    "mok_list_trusted": "whether the kernel trusts the machine owner's keys (MokListTrusted)",
+    "mok_list_x": "the machine owner's revoked keys (MokListX)",
+    "nonhost_code": "code of a controller beside the host",
+    "nonhost_configuration": "configuration of a controller beside the host",
+    "nonhost_information": "information of a controller beside the host",
     "nv_info": "the TPM's NV indices of TXT",
     "os_sinit_capabilities": "the capabilities that tboot gave to SINIT",
     "partition_table": "the partition table",
     "pk": "Secure Boot's platform key",
     "platform_configuration": "the platform's configuration",
+    "preboot_certificate": "a certificate of the firmware",
+    "sbat_level": "the revocations of boot loaders (SbatLevel)",
     "secure_boot": "the state of Secure Boot",
+    "secure_boot_mode": "the mode of Secure Boot",
     "separator": "a separator",
     "sinit": "the SINIT ACM",
     "sinit_key": "the key that signed the SINIT ACM",
     "startup_locality": "the locality from which the TPM was started",
     "stm": "the SMI transfer monitor (STM)",
     "tables": "the tables that firmware hands over",
+    "tagged_event": "what the operating system measured (tagged event)",
     "tboot_policy": "tboot's policy (VLP)",
+    "txt_cap": "that the launch closed a PCR",
+    "txt_combined": "the launch's parts in one (TPM 1.2)",
+    "txt_random": "a random value of the launch",
+    "unused": "an event of a type that is not used",
     "variable": "a UEFI variable",
+    "vendor_data": "data of the maker",
 }
 WORDS = frozenset(_TEXTS)
 
@@ -144,10 +144,10 @@ def steps(events: Sequence[eventlog.Event], bank: str, pcrs: Iterable[int]) -> t
     locality = eventlog.startup_locality(events)
     if locality and 0 in covered:
         start = locality.to_bytes(tpm2.DIGEST_SIZES[bank], "big")
-        named.append(Step(0, "startup_locality", start.hex()))
+        named.append(Step(0, START, start.hex()))
     for event in events:
         digest = event.digests.get(bank)
-        if event.pcr in covered and event.type != eventlog.NO_ACTION and digest is not None:
+        if event.pcr in covered and event.type not in eventlog.NOT_EXTENDED and digest is not None:
             named.append(Step(event.pcr, names.next_of(event), digest.hex()))
     return tuple(named)
 
@@ -157,15 +157,32 @@ class _Names:
 
     def __init__(self, events: Iterable[eventlog.Event]) -> None:
         self._modules = _modules(events)
+        self._images = 0
         self._modules_seen: collections.Counter[int] = collections.Counter()
         self._seen: dict[tuple[int, str], int] = {}
 
     def next_of(self, event: eventlog.Event) -> str:
-        word = self._module(event.pcr) if event.type == eventlog.TBOOT_MODULE else _word(event)
+        word = self._word(event)
         key = (event.pcr, word)
         count = self._seen.get(key, 0) + 1
         self._seen[key] = count
         return word if count == 1 else f"{word}_{count}"
+
+    def _word(self, event: eventlog.Event) -> str:
+        if event.type == eventlog.TBOOT_MODULE:
+            return self._module(event.pcr)
+        if event.type == event_words.APPLICATION:
+            return self._image(event)
+        return event_words.word_of(event)
+
+    def _image(self, event: eventlog.Event) -> str:
+        """Return the word of an image that firmware or shim measured.
+
+        The first one is a boot loader, however it came into memory.
+        """
+        is_kernel = self._images > 0 and event_words.is_without_path(event)
+        self._images += 1
+        return "kernel" if is_kernel else "boot_loader"
 
     def _module(self, pcr: int) -> str:
         """Return the word of the next module that tboot measured into a PCR."""
@@ -191,8 +208,8 @@ def text(component: str) -> str:
 def switched(step: Step) -> str:
     """Return " (off)" or " (on)" for the state of Secure Boot, else an empty text.
 
-    The variable has but two values, so the digest proves it; what the log says in words is proven
-    by nothing.
+    The variable has but two values, or none, so the digest proves it; what the log says in words is
+    proven by nothing.
     """
     return _switches().get(step.digest, "") if word_of(step.component) == "secure_boot" else ""
 
@@ -204,32 +221,18 @@ def _switches() -> Mapping[str, str]:
     Source: UEFI 2.10, 3.3; Firmware Profile 10.4.2.
     """
     owner = uuid.UUID("8be4df61-93ca-11d2-aa0d-00e098032b8c").bytes_le  # EFI_GLOBAL_VARIABLE
-    head = owner + struct.pack("<QQ", len("SecureBoot"), 1) + "SecureBoot".encode("utf-16-le")
+    name = "SecureBoot".encode("utf-16-le")
+    head = owner + struct.pack("<QQ", len("SecureBoot"), 1) + name
+    # Firmware without Secure Boot measures a variable of no length.
+    absent = owner + struct.pack("<QQ", len("SecureBoot"), 0) + name
     texts = {}
     for bank in tpm2.HASH_IDS:
         texts[hashlib.new(bank, head + b"\0").hexdigest()] = " (off)"
         texts[hashlib.new(bank, head + b"\1").hexdigest()] = " (on)"
+        texts[hashlib.new(bank, absent).hexdigest()] = " (off: the firmware has no such variable)"
     return texts
 
 
 def _modules(events: Iterable[eventlog.Event]) -> Mapping[int, Sequence[str]]:
     legacy = any(event.type == eventlog.MLE_HASH and event.pcr == 18 for event in events)
     return _MODULES_LEGACY if legacy else _MODULES_DETAILS
-
-
-def _word(event: eventlog.Event) -> str:
-    if event.type == _VARIABLE:
-        return _VARIABLES.get(_variable_name(event.data), "variable")
-    return _BY_TYPE.get(event.type, f"type_{event.type:x}")
-
-
-def _variable_name(data: bytes) -> str:
-    """Return the name in a UEFI_VARIABLE_DATA, empty if it is none."""
-    reader = TpmReader(data, "UEFI variable", "<")
-    try:
-        reader.take(16)
-        length = reader.u64()
-        reader.u64()
-        return reader.take(2 * min(length, 64)).decode("utf-16-le")
-    except (errors.InvalidMessage, UnicodeDecodeError):
-        return ""

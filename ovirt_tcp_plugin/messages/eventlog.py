@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import hashlib
 import struct
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import NamedTuple, Optional
 
 from ovirt_tcp_plugin import errors
@@ -23,53 +23,52 @@ from ovirt_tcp_plugin.messages import tpm2
 from ovirt_tcp_plugin.messages.tpm_reader import TpmReader
 
 MAX_EVENTS = 4096
-MAX_EVENT_SIZE = 256 * 1024
+# Banks of a TPM (TPM2_NUM_PCR_BANKS of the TSS), whether known here or not.
+MAX_ALGORITHMS = 16
 
 NO_ACTION = 0x00000003
+PCR_MAPPING = 0x00000401
 HASH_START = 0x00000402
 MLE_HASH = 0x00000404
 TBOOT_MODULE = 0x00000501
+HCRTM = 0x80000010
+
+# They extend no PCR, whatever index they name: an NV index, or none at all (0xFFFFFFFF, 255).
+NOT_EXTENDED = frozenset({NO_ACTION, PCR_MAPPING})
 
 SPEC_ID = b"Spec ID Event03\0"
 # What a log of the older format may begin with: the Spec IDs of conventional firmware and of EFI.
 SPEC_IDS_SHA1 = (b"Spec ID Event00\0", b"Spec ID Event02\0")
 STARTUP_LOCALITY = b"StartupLocality\0"
+# From where PCR 0 starts after a measurement by hardware, before TPM2_Startup.
+HCRTM_LOCALITY = 4
 
+# What stands as the index of an event, of a PCR or not.
+ALL_INDICES = range(2**32)
 # The D-RTM resets these from all ones to zero (PC Client Platform TPM Profile, 4.6.2).
 DRTM_PCRS = range(17, 23)
 
-TYPE_NAMES: Mapping[int, str] = {
-    NO_ACTION: "EV_NO_ACTION",
-    0x402: "HASH_START (SINIT)",
-    0x404: "MLE_HASH (tboot)",
-    0x40A: "BIOSAC_REG_DATA (BIOS ACM)",
-    0x40B: "CPU_SCRTM_STAT",
-    0x40C: "LCP_CONTROL_HASH",
-    0x40E: "STM_HASH",
-    0x40F: "OSSINITDATA_CAP_HASH",
-    0x410: "SINIT_PUBKEY_HASH",
-    0x412: "LCP_DETAILS_HASH",
-    0x413: "LCP_AUTHORITIES_HASH",
-    0x414: "NV_INFO_HASH",
-    0x501: "TBOOT_MODULE",
-}
-
-
 _WHAT = "event log"
 _SHA1_EVENT = struct.Struct("<II20sI")  # TCG_PCR_EVENT: PCR index, type, digest, size of the data
-_EVENT_HEAD = struct.Struct("<III")  # TCG_PCR_EVENT2: PCR index, type, number of digests
+# TCG_PCR_EVENT2: PCR index and type; number of digests; each after its hash; size of the data.
+_EVENT_HEAD = struct.Struct("<II")
+_DIGEST_COUNT = struct.Struct("<I")
 _HASH_ID = struct.Struct("<H")
-_EVENT_SIZE = struct.Struct("<I")
-_BLANK = bytes(_SHA1_EVENT.size)
+_DATA_SIZE = struct.Struct("<I")
+_BLANK_EVENT = bytes(_EVENT_HEAD.size + _DIGEST_COUNT.size)
+_BLANK_SHA1_EVENT = bytes(_SHA1_EVENT.size)
 
-# Of a log: name and digest size of each bank, by the number of its hash.
-_Banks = Mapping[int, tuple[str, int]]
+_KNOWN_SIZES = {number: tpm2.DIGEST_SIZES[bank] for number, bank in tpm2.HASHES.items()}
+
+# Bytes of a digest by the number of its algorithm.
+_DigestSizes = Mapping[int, int]
 
 
 class Event(NamedTuple):
     """TCG_PCR_EVENT or TCG_PCR_EVENT2.
 
-    `digests` by bank; `data` is what the firmware says about it, unproven.
+    `digests` by bank, of the banks that are known here; `data` is what the firmware says about it,
+    unproven.
     """
 
     pcr: int
@@ -78,25 +77,29 @@ class Event(NamedTuple):
     data: bytes
 
 
-def parse(untrusted: bytes, padded: bool = False) -> tuple[Event, ...]:
+def parse(
+    untrusted: bytes, padded: bool = False, pcrs: Collection[int] = ALL_INDICES
+) -> tuple[Event, ...]:
     """Return the events of a log, without a crypto-agile log's Spec ID header.
 
-    A log without that header is of the older format.
+    A log without that header is of the older format. A digest of an algorithm that is not known
+    here is passed over: the header tells its size.
 
     Args:
         padded: whether all zeros or all ones may stand behind the last event, as in the place that
             TXT sets aside.
+        pcrs: the indices whose events are wanted; all others are checked and left out.
 
     Raises:
-        InvalidMessage: no event, a length past the end, a digest of unknown size, an index above
-            23, an event without a digest, a Spec ID of a format that is not known.
+        InvalidMessage: no event, a length past the end, a digest whose size nobody tells, an event
+            that extends an index above 23, a Spec ID of a format that is not known.
     """
     reader = TpmReader(untrusted, _WHAT, "<")
-    banks = _take_header(reader)
+    sizes = _take_header(reader)
     end = _end(untrusted) if padded else len(untrusted)
-    if banks:
-        return tuple(_events(untrusted, reader.position, end, banks))
-    return tuple(_sha1_events(untrusted, end))
+    if sizes:
+        return tuple(_agile_events(untrusted, reader.position, end, sizes, pcrs))
+    return tuple(_sha1_events(untrusted, end, pcrs))
 
 
 def launched(events: Iterable[Event]) -> bool:
@@ -110,15 +113,20 @@ def never_launched(pcr: int, value: bytes) -> bool:
 
 
 def startup_locality(events: Iterable[Event]) -> Optional[int]:
-    """Return the locality of TPM2_Startup, None if the log does not tell it.
+    """Return from which value PCR 0 starts: a locality. None if the log does not tell it.
 
-    Source: Firmware Profile 10.4.5.3.
+    An event of the hardware's own root (H-CRTM) tells it by itself: 4.
+
+    Sources: Firmware Profile 10.4.5.3; Trusted Platform Module Library, Part 1, "H-CRTM before
+    TPM2_Startup".
     """
+    locality = None
     for event in events:
+        if event.pcr == 0 and event.type == HCRTM:
+            return HCRTM_LOCALITY
         if event.pcr == 0 and event.type == NO_ACTION and event.data.startswith(STARTUP_LOCALITY):
-            locality = event.data[len(STARTUP_LOCALITY) :]
-            return locality[0] if len(locality) == 1 and locality[0] <= 4 else None
-    return None
+            locality = _parse_locality(event.data[len(STARTUP_LOCALITY) :])
+    return locality
 
 
 def replay(events: Sequence[Event], bank: str, pcrs: Iterable[int]) -> dict[int, bytes]:
@@ -138,14 +146,15 @@ def replay(events: Sequence[Event], bank: str, pcrs: Iterable[int]) -> dict[int,
     extend = getattr(hashlib, bank)
     for event in events:
         digest = event.digests.get(bank)
-        if event.pcr in values and event.type != NO_ACTION and digest is not None:
+        if event.pcr in values and event.type not in NOT_EXTENDED and digest is not None:
             values[event.pcr] = extend(values[event.pcr] + digest).digest()
     return values
 
 
-def name_type(kind: int) -> str:
-    """Return an event type as people know it."""
-    return TYPE_NAMES.get(kind, f"event type {kind:#x}")
+def _parse_locality(untrusted: bytes) -> Optional[int]:
+    if len(untrusted) != 1 or untrusted[0] > HCRTM_LOCALITY:
+        return None
+    return untrusted[0]
 
 
 def _end(log: bytes) -> int:
@@ -153,15 +162,13 @@ def _end(log: bytes) -> int:
     return len(log.rstrip(log[-1:])) if log[-1:] in (b"\0", b"\xff") else len(log)
 
 
-def _take_header(reader: TpmReader) -> _Banks:
-    """Return the banks of a crypto-agile log if the first event is its Spec ID, else none.
+def _take_header(reader: TpmReader) -> _DigestSizes:
+    """Return the digest sizes of a crypto-agile log if the first event is its Spec ID, else none.
 
     Source: Firmware Profile 10.4.5.1. Whatever else calls itself a Spec ID is refused, so that no
     log is taken for one of the other format.
     """
     _, kind, _, size = reader.unpack(_SHA1_EVENT)
-    if size > MAX_EVENT_SIZE:
-        raise reader.invalid(f"an event of {size} bytes")
     data = reader.take(size)
     if not data.startswith(b"Spec ID "):
         return {}
@@ -172,98 +179,175 @@ def _take_header(reader: TpmReader) -> _Banks:
     return _parse_spec_id(data[len(SPEC_ID) :])
 
 
-def _parse_spec_id(untrusted: bytes) -> _Banks:
+def _parse_spec_id(untrusted: bytes) -> _DigestSizes:
     header = TpmReader(untrusted, "event log header", "<")
     # Platform class, version, errata and size of UINTN: nothing here depends on them.
     header.take(8)
     count = header.u32()
-    if not 1 <= count <= tpm2.MAX_BANKS:
+    if not 1 <= count <= MAX_ALGORITHMS:
         raise errors.InvalidMessage(_WHAT, f"{count} digest algorithms")
-    banks: dict[int, tuple[str, int]] = {}
+    sizes: dict[int, int] = {}
     for _ in range(count):
-        identifier = header.u16()
+        algorithm = header.u16()
         size = header.u16()
-        bank = tpm2.HASHES.get(identifier)
-        if bank is None or size != tpm2.DIGEST_SIZES[bank]:
-            raise errors.InvalidMessage(_WHAT, "a digest algorithm of unknown size")
-        banks[identifier] = (bank, size)
+        if algorithm in sizes:
+            raise errors.InvalidMessage(_WHAT, f"digest algorithm {algorithm:#06x} twice")
+        _check_digest_size(algorithm, size)
+        sizes[algorithm] = size
     header.take(header.u8())
     header.end()
-    return banks
+    return sizes
 
 
-def _events(log: bytes, position: int, end: int, banks: _Banks) -> list[Event]:
-    """Return the events that begin from `position` on and before `end`.
+def _check_digest_size(algorithm: int, size: int) -> None:
+    known = _KNOWN_SIZES.get(algorithm)
+    fits = 1 <= size <= tpm2.MAX_DIGEST_SIZE if known is None else size == known
+    if not fits:
+        text = f"digest algorithm {algorithm:#06x} with a digest of {size} bytes"
+        raise errors.InvalidMessage(_WHAT, text)
 
-    Without a TpmReader, because a log has hundreds of them. A digest that is cut off moves the
-    position past the log, where the next number cannot be read.
+
+class _AgileLayout:
+    """Where the parts of an event of a crypto-agile log are.
+
+    Nearly every event has one digest of each bank that the header names, in its order: such an
+    event is known by the bytes at fixed places, and no digest of it is read unless somebody needs
+    it.
+
+    Args:
+        log: untrusted.
+        sizes: bytes of the digests that the header names, in its order.
     """
+
+    def __init__(self, log: bytes, sizes: _DigestSizes) -> None:
+        self._log = log
+        self._sizes = {**_KNOWN_SIZES, **sizes}
+        # Of the usual event: what stands before each digest, the number of digests before the
+        # first; the place of each digest of a known bank, and its end; the end of the last.
+        self._marks: list[tuple[int, bytes]] = []
+        self._places: list[tuple[str, int, int]] = []
+        self._digests_end = _EVENT_HEAD.size
+        mark = _DIGEST_COUNT.pack(len(sizes))
+        for algorithm, size in sizes.items():
+            self._add_usual(algorithm, mark + _HASH_ID.pack(algorithm), size)
+            mark = b""
+
+    def _add_usual(self, algorithm: int, mark: bytes, size: int) -> None:
+        self._marks.append((self._digests_end, mark))
+        start = self._digests_end + len(mark)
+        self._digests_end = start + size
+        if algorithm in tpm2.HASHES:
+            self._places.append((tpm2.HASHES[algorithm], start, self._digests_end))
+
+    def data_size_at(self, position: int) -> int:
+        """Return the place of the size of the data, of the event at `position`.
+
+        Raises struct.error if the log ends before.
+        """
+        for place, mark in self._marks:
+            if not self._log.startswith(mark, position + place):
+                return self._read_unusual(position)[1]
+        return position + self._digests_end
+
+    def digests_at(self, position: int) -> dict[str, bytes]:
+        """Return the digests of the event at `position`, which is whole, by known bank."""
+        for place, mark in self._marks:
+            if not self._log.startswith(mark, position + place):
+                return self._read_unusual(position)[0]
+        return {
+            bank: self._log[position + start : position + end] for bank, start, end in self._places
+        }
+
+    def _read_unusual(self, position: int) -> tuple[dict[str, bytes], int]:
+        """Return the digests of an event that has others, by known bank; and where they end.
+
+        A digest that is cut off moves the end past the log, where the next number cannot be read.
+        """
+        if self._log.startswith(_BLANK_EVENT, position):
+            raise errors.InvalidMessage(_WHAT, "zeros in the place of an event")
+        position += _EVENT_HEAD.size
+        (count,) = _DIGEST_COUNT.unpack_from(self._log, position)
+        position += _DIGEST_COUNT.size
+        if count > MAX_ALGORITHMS:
+            raise errors.InvalidMessage(_WHAT, f"an event with {count} digests")
+        digests: dict[int, bytes] = {}
+        for _ in range(count):
+            (algorithm,) = _HASH_ID.unpack_from(self._log, position)
+            size = self._sizes.get(algorithm)
+            if size is None or algorithm in digests:
+                reason = "a digest of a bank that the header does not name, or twice"
+                raise errors.InvalidMessage(_WHAT, reason)
+            start = position + _HASH_ID.size
+            position = start + size
+            digests[algorithm] = self._log[start:position]
+        known = digests.keys() & tpm2.HASHES.keys()
+        return {tpm2.HASHES[algorithm]: digests[algorithm] for algorithm in known}, position
+
+
+def _agile_events(
+    log: bytes, start: int, end: int, sizes: _DigestSizes, pcrs: Collection[int]
+) -> list[Event]:
+    """Return the events of these PCRs that begin from `start` on and before `end`.
+
+    Without a TpmReader, because a log has hundreds of events.
+    """
+    layout = _AgileLayout(log, sizes)
     events: list[Event] = []
+    position = start
+    number = 0
     try:
         while position < end:
-            pcr, kind, count = _EVENT_HEAD.unpack_from(log, position)
-            digests, position = _digests(log, position + _EVENT_HEAD.size, count, banks)
-            (size,) = _EVENT_SIZE.unpack_from(log, position)
-            start = position + _EVENT_SIZE.size
-            position = start + size
-            _check_event(log, pcr, size, position, len(events))
-            events.append(Event(pcr, kind, digests, log[start:position]))
+            pcr, kind = _EVENT_HEAD.unpack_from(log, position)
+            size_at = layout.data_size_at(position)
+            (size,) = _DATA_SIZE.unpack_from(log, size_at)
+            data_at = size_at + _DATA_SIZE.size
+            behind = data_at + size
+            number += 1
+            _check_event(log, pcr, kind, behind, number)
+            if pcr in pcrs:
+                digests = layout.digests_at(position)
+                events.append(Event(pcr, kind, digests, log[data_at:behind]))
+            position = behind
     except struct.error:
         raise _cut_off(log) from None
     return events
 
 
-def _digests(log: bytes, position: int, count: int, banks: _Banks) -> tuple[dict[str, bytes], int]:
-    """Return the digests of an event, and the position behind them."""
-    if not 1 <= count <= tpm2.MAX_BANKS:
-        raise errors.InvalidMessage(_WHAT, f"an event with {count} digests")
-    digests: dict[str, bytes] = {}
-    for _ in range(count):
-        (identifier,) = _HASH_ID.unpack_from(log, position)
-        bank, size = banks.get(identifier, ("", 0))
-        if not size or bank in digests:
-            reason = "a digest of a bank that the header does not name, or twice"
-            raise errors.InvalidMessage(_WHAT, reason)
-        start = position + _HASH_ID.size
-        position = start + size
-        digests[bank] = log[start:position]
-    return digests, position
-
-
-def _sha1_events(log: bytes, end: int) -> list[Event]:
-    """Return the events of the older format that begin before `end`."""
+def _sha1_events(log: bytes, end: int, pcrs: Collection[int]) -> list[Event]:
+    """Return the events of these PCRs, of a log of the older format, that begin before `end`."""
     if not end:
         raise errors.InvalidMessage(_WHAT, "no event")
     events: list[Event] = []
     position = 0
+    number = 0
     try:
         while position < end:
             pcr, kind, digest, size = _SHA1_EVENT.unpack_from(log, position)
-            if log.startswith(_BLANK, position):
+            if log.startswith(_BLANK_SHA1_EVENT, position):
                 raise errors.InvalidMessage(_WHAT, "zeros in the place of an event")
-            start = position + _SHA1_EVENT.size
-            position = start + size
-            _check_event(log, pcr, size, position, len(events))
-            events.append(Event(pcr, kind, {"sha1": digest}, log[start:position]))
+            data_at = position + _SHA1_EVENT.size
+            position = data_at + size
+            number += 1
+            _check_event(log, pcr, kind, position, number)
+            if pcr in pcrs:
+                events.append(Event(pcr, kind, {"sha1": digest}, log[data_at:position]))
     except struct.error:
         raise _cut_off(log) from None
     return events
 
 
-def _check_event(log: bytes, pcr: int, size: int, end: int, before: int) -> None:
+def _check_event(log: bytes, pcr: int, kind: int, end: int, number: int) -> None:
     """Return if an event is within bounds. Raises InvalidMessage.
 
     Args:
-        size: bytes of data, up to `end`.
-        before: events before it.
+        end: where its data end.
+        number: its number in the log, from 1.
     """
-    if pcr >= tpm2.PCR_COUNT:
+    if pcr >= tpm2.PCR_COUNT and kind not in NOT_EXTENDED:
         raise errors.InvalidMessage(_WHAT, f"an event for PCR {pcr}")
-    if size > MAX_EVENT_SIZE:
-        raise errors.InvalidMessage(_WHAT, f"an event of {size} bytes")
     if end > len(log):
         raise errors.InvalidMessage(_WHAT, f"ends at byte {len(log)}, {end} were announced")
-    if before == MAX_EVENTS:
+    if number > MAX_EVENTS:
         raise errors.InvalidMessage(_WHAT, f"more than {MAX_EVENTS} events")
 
 
@@ -272,11 +356,7 @@ def _cut_off(log: bytes) -> errors.InvalidMessage:
 
 
 def encode(events: Iterable[Event], banks: Sequence[str]) -> bytes:
-    """Return a crypto-agile log, as firmware writes it, with a Spec ID header for `banks`.
-
-    Raises:
-        InvalidMessage: an event is too long.
-    """
+    """Return a crypto-agile log, as firmware writes it, with a Spec ID header for `banks`."""
     algorithms = [
         struct.pack("<HH", tpm2.HASH_IDS[bank], tpm2.DIGEST_SIZES[bank]) for bank in banks
     ]
@@ -287,11 +367,7 @@ def encode(events: Iterable[Event], banks: Sequence[str]) -> bytes:
 
 
 def encode_sha1(events: Iterable[Event]) -> bytes:
-    """Return a log of the older format, as the firmware of a host with a TPM 1.2 writes it.
-
-    Raises:
-        InvalidMessage: an event is too long.
-    """
+    """Return a log of the older format, as the firmware of a host with a TPM 1.2 writes it."""
     return b"".join(_encode_sha1_event(event) for event in events)
 
 
@@ -299,16 +375,10 @@ def _encode_event(event: Event) -> bytes:
     digests = b"".join(
         _HASH_ID.pack(tpm2.HASH_IDS[bank]) + value for bank, value in event.digests.items()
     )
-    head = _EVENT_HEAD.pack(event.pcr, event.type, len(event.digests))
-    return head + digests + _EVENT_SIZE.pack(_size(event)) + event.data
+    head = _EVENT_HEAD.pack(event.pcr, event.type) + _DIGEST_COUNT.pack(len(event.digests))
+    return head + digests + _DATA_SIZE.pack(len(event.data)) + event.data
 
 
 def _encode_sha1_event(event: Event) -> bytes:
-    head = _SHA1_EVENT.pack(event.pcr, event.type, event.digests["sha1"], _size(event))
+    head = _SHA1_EVENT.pack(event.pcr, event.type, event.digests["sha1"], len(event.data))
     return head + event.data
-
-
-def _size(event: Event) -> int:
-    if len(event.data) > MAX_EVENT_SIZE:
-        raise errors.InvalidMessage("event", f"longer than {MAX_EVENT_SIZE} bytes")
-    return len(event.data)

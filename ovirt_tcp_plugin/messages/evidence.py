@@ -21,8 +21,8 @@ NONCE_SIZE = 32
 MAX_LOG_SIZE = 1024 * 1024
 # Base64 of two logs, the quote and the PCR values.
 MAX_EVIDENCE_SIZE = 3 * 1024 * 1024
-# The values of 24 PCRs in each of four banks, and a dozen more.
-MAX_VALUES = 1000
+# The values of 24 PCRs in each of four banks, and some thirty more.
+MAX_VALUES = 150
 LOGS = ("txt", "firmware")
 # Kinds whose bytes are a place of fixed size, with padding behind the last event.
 PADDED_LOGS = ("txt",)
@@ -36,11 +36,13 @@ _MEMBERS = frozenset(
         "signature",
         "pcrs",
         "logs",
+        "log_digests",
         "boot_id",
         "boottime_ms",
         "agent_version",
     }
 )
+_DIGEST = re.compile(r"[0-9a-f]{64}")
 _BOOT_ID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 
 
@@ -52,11 +54,14 @@ class Challenge:
         nonce: NONCE_SIZE random bytes, good for one answer.
         selection: the PCRs to quote.
         lifetime_ms: until when an answer is accepted, from now.
+        known_logs: digests by kind of the logs that the verifier needs, and has from an earlier
+            report of this boot. An agent of an older release sends them nevertheless.
     """
 
     nonce: bytes
     selection: tpm2.Selection
     lifetime_ms: int
+    known_logs: Mapping[str, str] = dataclasses.field(default_factory=dict)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -72,6 +77,7 @@ class Evidence:
         boot_id: /proc/sys/kernel/random/boot_id.
         boottime_ms: the host's CLOCK_BOOTTIME at the quote.
         agent_version: for the inventory only.
+        log_digests: the logs that the verifier has already, by kind; then `logs` is empty.
     """
 
     nonce: bytes
@@ -82,6 +88,7 @@ class Evidence:
     boot_id: str
     boottime_ms: int
     agent_version: str
+    log_digests: Mapping[str, str] = dataclasses.field(default_factory=dict)
 
 
 def qualifying_data(nonce: bytes, boot_id: str, boottime_ms: int) -> bytes:
@@ -94,12 +101,32 @@ def qualifying_data(nonce: bytes, boot_id: str, boottime_ms: int) -> bytes:
     return hashlib.sha256(_CONTEXT + nonce + boot + time).digest()
 
 
+def log_digest(content: bytes) -> str:
+    """Return the digest by which a log is named: SHA-256 of all its bytes, hex."""
+    return hashlib.sha256(content).hexdigest()
+
+
+def name_known_logs(reported: Evidence, known: Mapping[str, str]) -> Evidence:
+    """Return the evidence with its logs named only, if the verifier has all that it needs of them.
+
+    Args:
+        known: `known_logs` of the challenge.
+    """
+    if not known:
+        return reported
+    for kind, digest in known.items():
+        if kind not in reported.logs or log_digest(reported.logs[kind]) != digest:
+            return reported
+    return dataclasses.replace(reported, logs={}, log_digests=known)
+
+
 def encode_challenge(challenge: Challenge) -> dict[str, Any]:
     """Return the JSON object of a challenge."""
     return {
         "nonce": json_fields.encode_blob(challenge.nonce),
         "selection": {bank: list(indices) for bank, indices in challenge.selection.items()},
         "lifetime_ms": challenge.lifetime_ms,
+        "known_logs": dict(challenge.known_logs),
     }
 
 
@@ -108,12 +135,15 @@ def decode_challenge(untrusted: object) -> Challenge:
     members = json_fields.members(untrusted, "challenge")
     nonce = json_fields.blob(members, "nonce", NONCE_SIZE)
     if len(nonce) != NONCE_SIZE:
-        raise errors.InvalidMessage("challenge", f"the nonce has not {NONCE_SIZE} bytes")
+        raise errors.InvalidMessage(
+            "challenge", f"the nonce must have {NONCE_SIZE} bytes, it has {len(nonce)}"
+        )
     banks = json_fields.members(members.get("selection"), "selection")
     return Challenge(
         nonce=nonce,
         selection={_bank(bank): _indices(banks, bank) for bank in banks},
         lifetime_ms=json_fields.integer(members, "lifetime_ms", 1, 3600 * 1000),
+        known_logs=_digests(members, "known_logs"),
     )
 
 
@@ -122,7 +152,7 @@ def encode(evidence: Evidence) -> dict[str, Any]:
     pcrs = {}
     for bank, values in evidence.pcrs.items():
         pcrs[bank] = {str(index): value.hex() for index, value in values.items()}
-    return {
+    members = {
         "version": 1,
         "nonce": json_fields.encode_blob(evidence.nonce),
         "attest": json_fields.encode_blob(evidence.attest),
@@ -133,6 +163,9 @@ def encode(evidence: Evidence) -> dict[str, Any]:
         "boottime_ms": evidence.boottime_ms,
         "agent_version": evidence.agent_version,
     }
+    if evidence.log_digests:  # a verifier that offered none may not know the member
+        members["log_digests"] = dict(evidence.log_digests)
+    return members
 
 
 def decode(untrusted: bytes, kinds: Collection[str] = LOGS) -> Evidence:
@@ -147,6 +180,9 @@ def decode(untrusted: bytes, kinds: Collection[str] = LOGS) -> Evidence:
     members = json_fields.parse_members(untrusted, "evidence", MAX_EVIDENCE_SIZE, MAX_VALUES)
     json_fields.integer(members, "version", 1, 1)
     json_fields.refuse_unknown(members, _MEMBERS, "evidence")
+    log_digests = _digests(members, "log_digests")
+    if log_digests and members.get("logs"):
+        raise errors.InvalidMessage("evidence", "it both carries and names logs")
     return Evidence(
         nonce=json_fields.blob(members, "nonce", NONCE_SIZE),
         attest=json_fields.blob(members, "attest", tpm2.MAX_ATTEST_SIZE),
@@ -156,6 +192,7 @@ def decode(untrusted: bytes, kinds: Collection[str] = LOGS) -> Evidence:
         boot_id=_boot_id(members),
         boottime_ms=json_fields.integer(members, "boottime_ms", 0, 2**53),
         agent_version=json_fields.text(members, "agent_version", 64),
+        log_digests=log_digests,
     )
 
 
@@ -175,6 +212,18 @@ def _logs(members: Mapping[str, object], kinds: Collection[str]) -> Mapping[str,
         if kind in kinds:
             logs[kind] = json_fields.blob(encoded, kind, MAX_LOG_SIZE)
     return logs
+
+
+def _digests(members: Mapping[str, object], name: str) -> Mapping[str, str]:
+    """Return the digests of logs by kind; none where an older release leaves the member out."""
+    digests = {}
+    for kind, digest in json_fields.members(members.get(name, {}), name).items():
+        if kind not in LOGS:
+            raise errors.InvalidMessage(name, f"unknown log {kind[:20]!r}")
+        if not isinstance(digest, str) or not _DIGEST.fullmatch(digest):
+            raise errors.InvalidMessage(name, "a digest must have 64 digits of lower-case hex")
+        digests[kind] = digest
+    return digests
 
 
 def _bank(untrusted: str) -> str:

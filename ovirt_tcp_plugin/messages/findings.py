@@ -23,6 +23,10 @@ _ADD_VALUE = (
     "otherwise investigate the host"
 )
 _SWITCH_BANK_ON = "switch the TPM's sha256 bank on in the firmware (a TPM 1.2 has sha1 only)"
+_ENROL_AGAIN = (
+    "enrol the host again if its TPM was rolled back on purpose, as a restored virtual machine's "
+    "is (ovirt-tcp-verifier token enrol HOST); otherwise investigate: a reboot does not help"
+)
 _REBOOT = "reboot the host; if it stays so, its TPM was reset or replayed behind its kernel"
 
 
@@ -71,11 +75,16 @@ class FindingCode(enum.Enum):
         CheckNumber.FORM,
         "see that the agent runs and reaches the server: " + _READ_AGENT_LOG,
     )
+    LOG_UNKNOWN = (
+        "log_unknown",
+        CheckNumber.FORM,
+        "nothing, if it passes: the agent sends the log with its next report",
+    )
     RECORD_UNREADABLE = (
         "record_unreadable",
         CheckNumber.FORM,
         "wait for the host's next evidence; "
-        "if that does not help, remove the host and enrol it again",
+        "if that does not help, run on the server's machine: ovirt-tcp-verifier record list",
     )
     NOT_ENROLLED = (
         "not_enrolled",
@@ -115,7 +124,7 @@ class FindingCode(enum.Enum):
         "see why the host needs so long for a quote: " + _READ_AGENT_LOG,
     )
     NONCE_DIFFERS = ("nonce_differs", CheckNumber.NONCE, _READ_AGENT_LOG)
-    COUNTERS_BACK = ("counters_back", CheckNumber.COUNTERS, _REBOOT)
+    COUNTERS_BACK = ("counters_back", CheckNumber.COUNTERS, _ENROL_AGAIN)
     CLOCK_BACK = ("clock_back", CheckNumber.COUNTERS, _REBOOT)
     KERNEL_WITHOUT_RESET = (
         "kernel_without_reset",
@@ -123,6 +132,17 @@ class FindingCode(enum.Enum):
         "reboot the host in the ordinary way: kexec leaves no measurement",
     )
     RESET_WITHOUT_BOOT = ("reset_without_boot", CheckNumber.COUNTERS, _REBOOT)
+    RESTARTED = (
+        "restarted",
+        CheckNumber.COUNTERS,
+        "reboot the host, and keep it from being suspended; otherwise investigate",
+    )
+    BOOT_TIME_AHEAD = (
+        "boot_time_ahead",
+        CheckNumber.COUNTERS,
+        "reboot the host, above all if its TPM was cleared in this boot; "
+        "if it stays so, investigate: its agent claims time that has not passed",
+    )
     VALUES_MISSING = ("values_missing", CheckNumber.VALUES, _SWITCH_BANK_ON)
     VALUES_DIFFER = (
         "values_differ",
@@ -131,6 +151,7 @@ class FindingCode(enum.Enum):
     )
     PCR_NOT_QUOTED = ("pcr_not_quoted", CheckNumber.VALUES, _SWITCH_BANK_ON)
     LOG_MISSING = ("log_missing", CheckNumber.LOG, _HAND_OVER_LOG)
+    BANK_NOT_EXTENDED = ("bank_not_extended", CheckNumber.LOG, _SWITCH_BANK_ON)
     LOG_MALFORMED = ("log_malformed", CheckNumber.LOG, _HAND_OVER_LOG)
     LOG_DIFFERS = ("log_differs", CheckNumber.LOG, _HAND_OVER_LOG)
     LOG_WITHOUT_LAUNCH = (

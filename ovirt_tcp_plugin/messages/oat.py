@@ -22,6 +22,8 @@ from ovirt_tcp_plugin.messages import json_fields
 MAX_HOSTS = 10000
 MAX_NAME_LENGTH = 255
 MAX_POLL_SIZE = 4 * 1024 * 1024
+# Names, and what a name that is none may have of commas and brackets.
+MAX_POLL_VALUES = 2 * MAX_HOSTS
 # With pcr_values and analysis_details a real answer stays below 10 KiB a host.
 MAX_ANSWER_SIZE = 16 * 1024 * 1024
 
@@ -76,7 +78,9 @@ def decode_poll(untrusted: bytes) -> Poll:
         InvalidMessage: not JSON (oVirt posts `{"hosts":]}` when it has no host), no host, a name
             that is not text.
     """
-    members = json_fields.parse_members(untrusted, "PollHosts request", MAX_POLL_SIZE)
+    members = json_fields.parse_members(
+        untrusted, "PollHosts request", MAX_POLL_SIZE, MAX_POLL_VALUES
+    )
     return Poll(
         hosts=_host_names(members),
         time_threshold_ms=_threshold(members.get("timeThreshold")),
@@ -109,7 +113,12 @@ def encode_named_fault(name: str, message: str) -> dict[str, Any]:
 
 def encode_answer(hosts: Iterable[PolledHost]) -> dict[str, Any]:
     """Return the JSON object of an answer; `vtime` as xsd:dateTime with milliseconds and zone."""
-    return {"hosts": [_encode_host(host) for host in hosts]}
+    return {"hosts": encode_hosts(hosts)}
+
+
+def encode_hosts(hosts: Iterable[PolledHost]) -> list[dict[str, Any]]:
+    """Return the JSON array of an answer's hosts, or of a part of them."""
+    return [_encode_host(host) for host in hosts]
 
 
 def decode_answer(untrusted: bytes) -> tuple[PolledHost, ...]:

@@ -116,14 +116,14 @@ def decode_mle(members: Members) -> Mle:
         Refused: 500 for a wrong member or value, 1006 for a kind of MLE that there is not.
     """
     if members.get("Attestation_Type") != "PCR":
-        raise errors.Refused("500", "Attestation_Type is not PCR")
+        raise errors.Refused("500", "Attestation_Type must be PCR")
     kind = members.get("MLE_Type")
     if kind == "BIOS":
         owner = owner_in(members, "OemName")
     elif kind == "VMM":
         owner = owner_in(members, "OsName", "OsVersion")
     else:
-        raise errors.Refused("1006", "MLE_Type is neither BIOS nor VMM")
+        raise errors.Refused("1006", "MLE_Type must be BIOS or VMM")
     version = _name(members, "Version", MAX_VERSION_LENGTH)
     name = MleName(_name(members, "Name"), version, owner)
     return Mle(name, _text(members, "Description"), _manifests(members))
@@ -180,7 +180,7 @@ def host_name_in(members: Members, member: str) -> str:
     """Return a host's name as it was given; it need not be one. Raises Refused."""
     name = members.get(member)
     if not isinstance(name, str) or not 0 < len(name) <= 255 or not name.isprintable():
-        raise errors.Refused("500", f"{member} is not a text of 1 to 255 characters")
+        raise errors.Refused("500", f"{member} must be a text of 1 to 255 characters")
     return name
 
 
@@ -227,7 +227,8 @@ def _mle_of_host(
     if not present:
         return None
     if len(present) < len(mle) + len(owner):
-        raise errors.Refused("2001", f"Data Error - HOST names its {kind} only by half")
+        needed = ", ".join((*mle, *owner))
+        raise errors.Refused("2001", f"Data Error - HOST needs all of {needed}, or none of them")
     name, version = mle
     return MleName(
         _name(members, name),
@@ -254,7 +255,7 @@ def _host_texts(members: Members) -> dict[str, str]:
     texts = {name: _text(members, name, length) for name, length in _HOST_TEXTS.items()}
     mask = _text(members, "pcrIMLMask", 6) or "000000"
     if not re.fullmatch("[0-9A-Fa-f]{6}", mask):
-        raise errors.Refused("500", "pcrIMLMask is not six hex digits")
+        raise errors.Refused("500", "pcrIMLMask must be six hex digits")
     return {**texts, "pcrIMLMask": mask}
 
 
@@ -262,12 +263,12 @@ def _manifests(members: Members) -> tuple[Pcr, ...]:
     manifests = members.get("MLE_Manifests") or []
     entries = [manifests] if isinstance(manifests, dict) else manifests
     if not isinstance(entries, list) or len(entries) > MAX_MANIFESTS:
-        reason = f"MLE_Manifests is not an array of at most {MAX_MANIFESTS} values"
+        reason = f"MLE_Manifests must be an array of at most {MAX_MANIFESTS} values"
         raise errors.Refused("500", reason)
     decoded: dict[Pcr, None] = {}  # each once, in order
     for entry in entries:
         if not isinstance(entry, dict):
-            raise errors.Refused("500", "MLE_Manifests holds what is no object")
+            raise errors.Refused("500", "every value in MLE_Manifests must be a JSON object")
         pcr = _pcr(entry, "Name", "Value")
         decoded[pcr] = None
     return tuple(decoded)
@@ -279,7 +280,7 @@ def _pcr(members: Members, index: str, digest: str) -> Pcr:
     value = members.get(digest)
     if isinstance(value, str) and len(value) in BANKS and re.fullmatch("[0-9A-Fa-f]*", value):
         return Pcr(number, BANKS[len(value)], value.lower())
-    reason = f"{digest} is not 40 hex digits (SHA-1), 64 (SHA-256) or 96 (SHA-384)"
+    reason = f"{digest} must be 40 hex digits (SHA-1), 64 (SHA-256) or 96 (SHA-384)"
     raise errors.Refused("500", reason)
 
 
@@ -287,7 +288,7 @@ def _pcr_index(members: Members, member: str) -> int:
     index = members.get(member)
     last = tpm2.PCR_COUNT - 1
     if not isinstance(index, str) or not re.fullmatch("[0-9]{1,2}", index) or int(index) > last:
-        raise errors.Refused("500", f"{member} is not the number of a PCR, 0 to {last}")
+        raise errors.Refused("500", f"{member} must be the number of a PCR, 0 to {last}")
     return int(index)
 
 
@@ -295,7 +296,7 @@ def _name(members: Members, member: str, max_length: int = MAX_NAME_LENGTH) -> s
     name = members.get(member)
     if isinstance(name, str) and _is_name(name, max_length):
         return name
-    reason = f"{member} does not have 1 to {max_length} characters, none of them # & + : \" or '"
+    reason = f"{member} must be a text of 1 to {max_length} characters without # & + : \" or '"
     raise errors.Refused("500", reason)
 
 
@@ -313,5 +314,5 @@ def _text(members: Members, member: str, max_length: int = MAX_TEXT_LENGTH) -> s
     if isinstance(text, int) and not isinstance(text, bool) and 0 <= text < 2**16:
         return str(text)
     if not isinstance(text, str) or len(text) > max_length or not json_fields.encodable(text):
-        raise errors.Refused("500", f"{member} is not a text of at most {max_length} characters")
+        raise errors.Refused("500", f"{member} must be a text of at most {max_length} characters")
     return text

@@ -16,7 +16,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any, Optional
 
 from ovirt_tcp_plugin import errors
-from ovirt_tcp_plugin.messages import json_fields, tpm2
+from ovirt_tcp_plugin.messages import components, json_fields, tpm2
 from ovirt_tcp_plugin.messages.components import Step
 
 MAX_SLOTS = 4096
@@ -24,12 +24,13 @@ MAX_VALUES = 16384
 MAX_HOSTS = 16384
 MAX_NAME_LENGTH = 128
 MAX_NOTE_LENGTH = 255
+MAX_VOCABULARY = 65535
 # Names of the sets that are MLEs of OpenAttestation: the only ones that are for some hosts.
 MLE_PREFIX = "oat:"
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:-]{0,127}")
 _COMPONENT = re.compile(r"[a-z0-9_]{0,64}")
-_SET_MEMBERS = {"name", "slots", "values", "host_names"}
+_SET_MEMBERS = {"name", "slots", "values", "host_names", "vocabulary"}
 # What these members of a value are if they are absent.
 _ABSENT = {"host_name": "", "staged": False, "note": ""}
 _VALUE_MEMBERS = {"identifier", "bank", "pcr", "component", "digest", "host_name", "staged", "note"}
@@ -76,12 +77,14 @@ class ReferenceSet:
         values: the good digests.
         host_names: the hosts that it is for, and that are judged by such sets only; None: all that
             no set is for.
+        vocabulary: whose words the slots' components are (`components.VOCABULARY`).
     """
 
     name: str
     slots: tuple[Slot, ...] = ()
     values: tuple[Value, ...] = ()
     host_names: Optional[tuple[str, ...]] = None
+    vocabulary: int = components.VOCABULARY
 
     def merged(self, other: ReferenceSet) -> ReferenceSet:
         """Return this set with the values of another boot of the same order.
@@ -89,11 +92,33 @@ class ReferenceSet:
         Raises:
             Conflict: the other boot has other steps.
         """
+        if other.vocabulary != self.vocabulary:
+            other = other.in_words_of(self)
         if other.slots != self.slots:
             raise errors.Conflict(
                 f"that boot has other steps than {self.name}: give it a set of its own"
             )
         return self.with_values(other.values)
+
+    def in_words_of(self, older: ReferenceSet) -> ReferenceSet:
+        """Return this set with the parts called as in another, each by its place in the boot.
+
+        A part without a counterpart keeps its word. A start value is no event, and stays one.
+        """
+        words = {}
+        for slot, older_slot in zip(self.slots, older.slots):
+            same_kind = (slot[1] == components.START) == (older_slot[1] == components.START)
+            if slot[0] == older_slot[0] and same_kind:
+                words[slot] = older_slot
+        values = []
+        for value in self.values:
+            slot = (value.pcr, value.component)
+            _, component = words.get(slot, slot)
+            values.append(dataclasses.replace(value, component=component))
+        slots = tuple(words.get(slot, slot) for slot in self.slots)
+        return dataclasses.replace(
+            self, slots=slots, values=tuple(values), vocabulary=older.vocabulary
+        )
 
     def with_values(self, values: Iterable[Value]) -> ReferenceSet:
         """Return this set with more values; one that is there already stays as it is.
@@ -111,6 +136,21 @@ class ReferenceSet:
         if len(known) + len(fresh) > MAX_VALUES:
             raise errors.Conflict(f"{self.name} would have more than {MAX_VALUES} values")
         return dataclasses.replace(self, values=(*self.values, *fresh.values()))
+
+    def mixtures(self) -> dict[Slot, int]:
+        """Return how many values the parts have of which there are several, by part.
+
+        Each part of a boot may have any of its values. So two such parts are enough to let a boot
+        be good that nobody has seen: a part of one boot with a part of another. Empty if there are
+        not two. Staged values are counted, and those of single hosts are not.
+        """
+        counts: dict[tuple[str, Slot], int] = {}
+        for value in self.values:
+            if value.component and not value.host_name:
+                part = (value.bank, (value.pcr, value.component))
+                counts[part] = counts.get(part, 0) + 1
+        several = {slot: count for (_, slot), count in counts.items() if count > 1}
+        return several if len(several) > 1 else {}
 
     def activated(self, identifiers: Iterable[str]) -> ReferenceSet:
         """Return this set with those staged values counting. Raises NotFound."""
@@ -157,7 +197,12 @@ def check_name(name: str) -> str:
 
 
 def from_boot(
-    name: str, bank: str, steps: Iterable[Step], staged: bool = False, note: str = ""
+    name: str,
+    bank: str,
+    steps: Iterable[Step],
+    staged: bool = False,
+    note: str = "",
+    vocabulary: int = components.VOCABULARY,
 ) -> ReferenceSet:
     """Return the reference values of a boot whose quote and replay were checked.
 
@@ -170,7 +215,7 @@ def from_boot(
         slots.append((step.pcr, step.component))
         value = Value(bank, step.pcr, step.component, step.digest, staged=staged, note=note)
         values.append(value)
-    return ReferenceSet(name, tuple(slots), tuple(values))
+    return ReferenceSet(name, tuple(slots), tuple(values), vocabulary=vocabulary)
 
 
 def encode(reference_set: ReferenceSet) -> dict[str, Any]:
@@ -181,7 +226,16 @@ def encode(reference_set: ReferenceSet) -> dict[str, Any]:
         "slots": [list(slot) for slot in reference_set.slots],
         "values": [encode_value(value) for value in reference_set.values],
         "host_names": None if host_names is None else list(host_names),
+        "vocabulary": reference_set.vocabulary,
     }
+
+
+def encode_mixtures(reference_set: ReferenceSet) -> list[dict[str, Any]]:
+    """Return the JSON array of the parts of which a set mixes values."""
+    parts = []
+    for (pcr, component), count in reference_set.mixtures().items():
+        parts.append({"pcr": pcr, "component": component, "values": count})
+    return parts
 
 
 def encode_value(value: Value) -> dict[str, Any]:
@@ -208,6 +262,7 @@ def decode(untrusted: object) -> ReferenceSet:
         slots=tuple(slots),
         values=tuple(decode_value(item) for item in values),
         host_names=_host_names(members),
+        vocabulary=vocabulary_of(members),
     )
 
 
@@ -252,6 +307,16 @@ def _host_names(members: Mapping[str, object]) -> Optional[tuple[str, ...]]:
         reason = "a host name is not a text of at most 255 characters"
         raise errors.InvalidMessage("reference set", reason)
     return tuple(str(name) for name in names)
+
+
+def vocabulary_of(members: Mapping[str, object]) -> int:
+    """Return whose words stored components are; of before vocabularies were counted, the first.
+
+    Raises InvalidMessage.
+    """
+    if "vocabulary" not in members:
+        return components.FIRST_VOCABULARY
+    return json_fields.integer(members, "vocabulary", components.FIRST_VOCABULARY, MAX_VOCABULARY)
 
 
 def _slot(untrusted: object) -> Slot:

@@ -41,9 +41,10 @@ class Head:
 def parse_head(untrusted: bytes) -> Head:
     """Return the head of a request, given without the empty line that ends it."""
     start_line, *lines = untrusted.decode("latin-1").split("\r\n")
-    start = start_line.split(" ")
-    if len(start) != 3 or start[2] not in ("HTTP/1.0", "HTTP/1.1"):
+    words = start_line.split(" ")
+    if len(words) != 3 or words[2] not in ("HTTP/1.0", "HTTP/1.1"):
         return Head(fault="this is no request of HTTP/1.0 or HTTP/1.1")
+    method, _, version = words
     fields = _fields(lines)
     if fields is None:
         return Head(fault="its head has a line that is no field, or two lengths")
@@ -52,9 +53,15 @@ def parse_head(untrusted: bytes) -> Head:
     length = _length(fields.get("content-length", "0"))
     if length is None:
         return Head(fault="its Content-Length is no length")
-    wish = fields.get("connection", "").lower()
-    keeps_open = wish == "keep-alive" if start[2] == "HTTP/1.0" else wish != "close"
-    return Head(length, keeps_open, start[0] != "HEAD")
+    keeps_open = _keeps_open(version, fields.get("connection", ""))
+    return Head(length, keeps_open, has_answer_body=method != "HEAD")
+
+
+def _keeps_open(version: str, connection: str) -> bool:
+    """Return whether the peer wants to go on (RFC 9112, 9.3)."""
+    if version == "HTTP/1.0":
+        return connection.lower() == "keep-alive"
+    return connection.lower() != "close"
 
 
 def _fields(lines: Sequence[str]) -> Optional[dict[str, str]]:
@@ -77,6 +84,6 @@ def encode_answer(content: bytes, head: Head) -> bytes:
 
 
 def _length(untrusted: str) -> Optional[int]:
-    if not (untrusted.isascii() and untrusted.isdecimal() and len(untrusted) <= MAX_DIGITS):
+    if not untrusted.isascii() or not untrusted.isdecimal():
         return None
-    return int(untrusted)
+    return int(untrusted) if len(untrusted) <= MAX_DIGITS else None

@@ -9,7 +9,6 @@ import contextlib
 import gc
 import logging
 import os
-import pwd
 import signal
 import socket
 import sys
@@ -21,7 +20,7 @@ import click
 from ovirt_tcp_plugin import command, config, errors
 from ovirt_tcp_plugin.scheduler import server, web
 from ovirt_tcp_plugin.scheduler.settings import Settings
-from ovirt_tcp_plugin.scheduler.snapshots import SnapshotDirectory
+from ovirt_tcp_plugin.scheduler.snapshots import SnapshotDirectory, believed_owners
 
 log = logging.getLogger("filterd")
 
@@ -58,7 +57,9 @@ def run(config_dir: Path) -> None:
 
 
 async def _serve(options: Settings) -> None:
-    directory = SnapshotDirectory(options.snapshots.directory, owners(options.snapshots.owner))
+    directory = SnapshotDirectory(
+        options.snapshots.directory, believed_owners(options.snapshots.owner)
+    )
     watchdog = Watchdog()
     first_reading = asyncio.ensure_future(_reload(directory, watchdog))
     # Calls wait meanwhile; beyond that they are answered, and VMs of pools that are not read yet
@@ -134,13 +135,14 @@ def notify(state: str) -> None:
     """Tell systemd (sd_notify(3)), if it asked to be told, and if it listens: nobody waits for
     it."""
     path = os.environ.get("NOTIFY_SOCKET", "")
-    if path:
-        with (
-            socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as channel,
-            contextlib.suppress(OSError),
-        ):
-            channel.setblocking(False)
-            channel.connect("\0" + path[1:] if path.startswith("@") else path)
+    if not path:
+        return
+    is_abstract = path.startswith("@")
+    address = f"\0{path[1:]}" if is_abstract else path
+    with contextlib.closing(socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)) as channel:
+        channel.setblocking(False)
+        with contextlib.suppress(OSError):
+            channel.connect(address)
             channel.send(state.encode("ascii"))
 
 
@@ -150,29 +152,17 @@ def _inherited() -> list[socket.socket]:
     if os.environ.get("LISTEN_PID") != str(os.getpid()):
         return []
     count = int(os.environ.get("LISTEN_FDS", "0"))
-    return [socket.socket(fileno=LISTEN_FDS_START + number) for number in range(count)]
+    numbers = range(LISTEN_FDS_START, LISTEN_FDS_START + count)
+    return [socket.socket(fileno=number) for number in numbers]
 
 
 def _bind(address: str, port: int) -> list[socket.socket]:
     family = socket.AF_INET6 if ":" in address else socket.AF_INET
     try:
-        return [socket.create_server((address, port), family=family, backlog=server.BACKLOG)]
+        listener = socket.create_server((address, port), family=family, backlog=server.BACKLOG)
     except OSError as e:
         raise errors.Unavailable(f"port {port} of {address}", str(e)) from e
-
-
-def owners(user: str) -> frozenset[int]:
-    """Return the uids whose snapshots are believed. Raises InvalidConfig when there is no such
-    user."""
-    own = {0, os.getuid()}
-    if not user:
-        return frozenset(own)
-    try:
-        return frozenset({0, pwd.getpwnam(user).pw_uid})
-    except KeyError as e:
-        raise errors.InvalidConfig(
-            "filterd.yaml", [f"snapshots.owner: there is no user {user}"]
-        ) from e
+    return [listener]
 
 
 if __name__ == "__main__":

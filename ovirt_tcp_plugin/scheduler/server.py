@@ -118,11 +118,7 @@ class Server:
         """See who has something to do, and give turns, for TURN_S."""
         self._next_turn = None
         for number, _ in self._epoll.poll(0, EVENTS_PER_TURN):
-            connection = self._connections.find(number)
-            if number in self._listeners:
-                self._accept(self._listeners[number])
-            elif connection is not None:
-                self._wait_for_turn(connection)
+            self._hear(number)
         # Time of the processor: on a busy machine nobody pays for what others do meanwhile.
         end = time.thread_time() + TURN_S
         while self._turns and time.thread_time() < end:
@@ -130,9 +126,15 @@ class Server:
         if self._turns:
             self._next_turn = self._loop.call_soon(self._turn)
 
-    def _wait_for_turn(self, connection: Connection) -> None:
-        connection.user.turns.put(connection)
-        self._turns.put(connection.user)
+    def _hear(self, number: int) -> None:
+        """Something happened at the descriptor of that number."""
+        listener = self._listeners.get(number)
+        connection = self._connections.find(number)
+        if listener is not None:
+            self._accept(listener)
+        elif connection is not None:
+            connection.user.turns.put(connection)
+            self._turns.put(connection.user)
 
     def _give_turn(self) -> None:
         user = self._turns.take()
@@ -169,14 +171,14 @@ class Server:
                 if e.errno in NO_ROOM:
                     self._make_room()
                 return
-            try:
-                uid = self._owners.uid(peer)
-            except owners.Gone:
-                peer.close()
-            else:
-                self._admit(peer, uid)
+            self._admit(peer)
 
-    def _admit(self, peer: socket.socket, uid: Optional[int]) -> None:
+    def _admit(self, peer: socket.socket) -> None:
+        try:
+            uid = self._owners.uid(peer)
+        except owners.Gone:
+            peer.close()
+            return
         if len(self._connections) >= MAX_CONNECTIONS:
             self._make_room()
         peer.setblocking(False)
@@ -280,11 +282,12 @@ class Server:
             self._close(connection)
             return
         self._connections.renew(connection, self._loop.time())
-        if connection.is_blocked is not bool(connection.unsent):
-            connection.is_blocked = bool(connection.unsent)
-            event = select.EPOLLOUT if connection.is_blocked else select.EPOLLIN
+        is_blocked = bool(connection.unsent)
+        if is_blocked is not connection.is_blocked:
+            connection.is_blocked = is_blocked
+            event = select.EPOLLOUT if is_blocked else select.EPOLLIN
             self._epoll.modify(connection.number, event)
-        if connection.received and not connection.unsent and not connection.is_ending:
+        if connection.received and not is_blocked and not connection.is_ending:
             # The peer did not wait for its answer.
             self._take(connection)
 
@@ -314,11 +317,7 @@ class Server:
         for connection in self._connections.quiet_since(self._loop.time() - QUIET_S):
             self._end(connection, "quiet")
         for (reason, uid), count in self._ended.items():
-            log.warning(
-                "connections ended reason=%s user=%s count=%d",
-                reason,
-                "?" if uid is None else uid,
-                count,
-            )
+            user = "?" if uid is None else uid
+            log.warning("connections ended reason=%s user=%s count=%d", reason, user, count)
         self._ended.clear()
         self._timer = self._loop.call_later(TELL_EVERY_S, self._look_after)

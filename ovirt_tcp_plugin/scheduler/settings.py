@@ -7,6 +7,11 @@ from __future__ import annotations
 import dataclasses
 from pathlib import Path
 
+from ovirt_tcp_plugin import bounds
+
+# A verdict that ended is a longer time away.
+MAX_RELOAD_S = 60
+
 
 @dataclasses.dataclass(frozen=True)
 class Server:
@@ -16,6 +21,9 @@ class Server:
     # A socket that systemd hands over is used instead.
     address: str = "127.0.0.1"
     port: int = 18781
+
+    def __post_init__(self) -> None:
+        bounds.check_between("port", self.port, 0, bounds.MAX_PORT)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -28,6 +36,9 @@ class Snapshots:
     owner: str = "ovirt-tcp-broker"
     # Pause between two looks at the directory, in seconds.
     reload: float = 0.2
+
+    def __post_init__(self) -> None:
+        bounds.check_between("reload", self.reload, 0, MAX_RELOAD_S)
 
 
 @dataclasses.dataclass(frozen=True)

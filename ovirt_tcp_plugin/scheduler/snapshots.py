@@ -11,6 +11,7 @@ from __future__ import annotations
 import dataclasses
 import logging
 import os
+import pwd
 import stat
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -36,6 +37,24 @@ _TWICE = "hosts"
 _SUFFIX = ".json"
 # By which a file is known: its inode, the time of its last change, and its size.
 _Identity = tuple[int, int, int]
+
+
+def believed_owners(user: str) -> frozenset[int]:
+    """Return the uids whose snapshots are believed: root's, and that of `user`.
+
+    Args:
+        user: the option snapshots.owner; empty for the user that this process runs as.
+
+    Raises:
+        InvalidConfig: there is no such user.
+    """
+    if not user:
+        return frozenset({0, os.getuid()})
+    try:
+        return frozenset({0, pwd.getpwnam(user).pw_uid})
+    except KeyError as e:
+        fault = f"snapshots.owner: there is no user {user}"
+        raise errors.InvalidConfig("filterd.yaml", [fault]) from e
 
 
 class SnapshotDirectory:
@@ -158,17 +177,22 @@ class SnapshotDirectory:
         affected = set(self._changed)
         for pool_id in self._changed:
             affected |= self._claim(pool_id)
-        by_host = dict(self.by_host)
-        used = {pool_id: self._without_foreign(self._pools[pool_id]) for pool_id in affected}
-        for pool_id in affected & self._used.keys():
-            for host_id in self._used[pool_id].hosts:
-                del by_host[host_id]
-        for pool in used.values():
-            by_host.update(dict.fromkeys(pool.hosts, pool))
-        self._used.update(used)
+        fresh = {pool_id: self._without_foreign(self._pools[pool_id]) for pool_id in affected}
+        by_host = self._replaced(fresh)
+        self._used.update(fresh)
         self._changed.clear()
         self.by_host = by_host
         self._report_twice()
+
+    def _replaced(self, fresh: Mapping[str, Snapshot]) -> dict[str, Snapshot]:
+        """Return `by_host` with these snapshots, by pool id, instead of the ones in use."""
+        by_host = dict(self.by_host)
+        for pool_id in fresh.keys() & self._used.keys():
+            for host_id in self._used[pool_id].hosts:
+                del by_host[host_id]
+        for pool in fresh.values():
+            by_host.update(dict.fromkeys(pool.hosts, pool))
+        return by_host
 
     def _report(self, name: str, reason: str) -> None:
         if self.faults.get(name) != reason:
@@ -214,9 +238,10 @@ class SnapshotDirectory:
         """
         pools = [self._pools[pool_id] for pool_id in self._pools_of[host_id]]
         pools.sort(key=lambda pool: pool.written_ms)
-        if pools[-1].written_ms - pools[-2].written_ms < SAME_MOMENT_MS:
+        second, last = pools[-2:]
+        if last.written_ms - second.written_ms < SAME_MOMENT_MS:
             return None
-        return pools[-1].pool_id
+        return last.pool_id
 
     def _without_foreign(self, pool: Snapshot) -> Snapshot:
         """Return it without the hosts of another pool, or of none.
@@ -227,9 +252,9 @@ class SnapshotDirectory:
         foreign = {host_id for host_id in shared if self._pool_of(host_id) != pool.pool_id}
         if not foreign:
             return pool
-        hosts = {
-            host_id: verdict for host_id, verdict in pool.hosts.items() if host_id not in foreign
-        }
+        hosts = dict(pool.hosts)
+        for host_id in foreign:
+            del hosts[host_id]
         return dataclasses.replace(pool, hosts=hosts)
 
     def _report_twice(self) -> None:
@@ -242,9 +267,10 @@ class SnapshotDirectory:
 
     def _is_new(self, entry: os.DirEntry[str]) -> bool:
         try:
-            return self._known.get(entry.name) != _identity(entry.stat(follow_symlinks=False))
+            status = entry.stat(follow_symlinks=False)
         except FileNotFoundError:
             return False
+        return self._known.get(entry.name) != _identity(status)
 
     def _read(self, path: Path) -> None:
         content = self._content(path, snapshot.MAX_SIZE)

@@ -4,11 +4,9 @@
 
 from __future__ import annotations
 
-import collections
 import dataclasses
-import itertools
 from collections.abc import Mapping, Sequence
-from typing import Optional
+from typing import NamedTuple
 
 from ovirt_tcp_plugin.placement.decision import Scope, VmTrust, decide, passing
 from ovirt_tcp_plugin.placement.filter_unit import SCOPE_PROPERTY
@@ -34,6 +32,19 @@ class Accepted:
     reasons: tuple[str, ...] = ()
 
 
+class _Refused(NamedTuple):
+    """The hosts that are refused for one reason, and the sentence that tells it."""
+
+    sentence: str
+    hosts: list[str]
+
+
+_NO_POOL = Accepted((), ("the broker knows none of these hosts: is ovirt-tcp-broker running?",))
+_SEVERAL_POOLS = Accepted(
+    (), ("the hosts are of several pools, which the engine never asks for at once",)
+)
+
+
 def accept(
     pools: Mapping[str, Snapshot],
     hosts: Sequence[str],
@@ -50,34 +61,35 @@ def accept(
     """
     snapshot = next((pools[host] for host in hosts if host in pools), None)
     if snapshot is None:
-        return Accepted((), ("the broker knows none of these hosts: is ovirt-tcp-broker running?",))
-    scope = Scope.MARKED_VMS if _lax(snapshot, properties) else Scope.ALL_VMS
+        return _NO_POOL
+    scope = _scope_in_force(snapshot, properties)
     vm = snapshot.vm(vm_id)
-    accepted = passing(vm, scope, hosts, snapshot.hosts, now_ms)
+    accepted = tuple(passing(vm, scope, hosts, snapshot.hosts, now_ms))
     if len(accepted) == len(hosts):
-        return Accepted(tuple(accepted))
+        return Accepted(accepted)
     if any(pools.get(host, snapshot) is not snapshot for host in hosts):
-        return Accepted(
-            (), ("the hosts are of several pools, which the engine never asks for at once",)
-        )
+        return _SEVERAL_POOLS
     if accepted:
-        return Accepted(tuple(accepted))
-    return Accepted((), tuple(_reasons(snapshot, scope, vm, hosts, now_ms)))
+        return Accepted(accepted)
+    reasons = _reasons(snapshot, scope, vm, hosts, now_ms)
+    return Accepted((), tuple(reasons))
 
 
 def _reasons(
     snapshot: Snapshot, scope: Scope, vm: VmTrust, hosts: Sequence[str], now_ms: int
 ) -> list[str]:
     """Return why no host passes, hosts of one code together."""
-    hosts_by_code: dict[str, list[str]] = collections.defaultdict(list)
-    sentence_by_code: dict[str, str] = {}
-    for host in itertools.islice(hosts, MAX_EXPLAINED):
+    by_code: dict[str, _Refused] = {}
+    for host in hosts[:MAX_EXPLAINED]:
         code, sentence = _refusal(host, snapshot, scope, vm, now_ms)
-        hosts_by_code[code].append(host)
-        sentence_by_code.setdefault(code, sentence)
-    codes = sorted(hosts_by_code, key=lambda code: -len(hosts_by_code[code]))[:MAX_REASONS]
-    clauses = [_clause(code, sentence_by_code[code], hosts_by_code[code]) for code in codes]
-    unexplained = len(hosts) - sum(len(hosts_by_code[code]) for code in codes)
+        refused = by_code.setdefault(code, _Refused(sentence, []))
+        refused.hosts.append(host)
+    codes = sorted(by_code, key=lambda code: -len(by_code[code].hosts))
+    clauses: list[str] = []
+    unexplained = len(hosts)
+    for code in codes[:MAX_REASONS]:
+        clauses.append(_clause(code, by_code[code]))
+        unexplained -= len(by_code[code].hosts)
     if unexplained:
         clauses.append(f"{unexplained} more hosts refused")
     return clauses
@@ -93,14 +105,19 @@ def _refusal(
     return decision.code, decision.reason
 
 
-def _clause(code: str, sentence: str, hosts: Sequence[str]) -> str:
-    if len(hosts) == 1:
-        return f"host {hosts[0]} refused ({code}): {sentence}"
-    names = ", ".join(hosts[:MAX_HOSTS])
-    more = f" and {len(hosts) - MAX_HOSTS} more" if len(hosts) > MAX_HOSTS else ""
-    return f"{len(hosts)} hosts refused ({code}): {sentence} (the first of {names}{more})"
+def _clause(code: str, refused: _Refused) -> str:
+    count = len(refused.hosts)
+    if count == 1:
+        return f"host {refused.hosts[0]} refused ({code}): {refused.sentence}"
+    names = ", ".join(refused.hosts[:MAX_HOSTS])
+    if count > MAX_HOSTS:
+        names = f"{names} and {count - MAX_HOSTS} more"
+    return f"{count} hosts refused ({code}): {refused.sentence} (the first of {names})"
 
 
-def _lax(snapshot: Snapshot, properties: Mapping[str, str]) -> bool:
-    asked: Optional[str] = properties.get(SCOPE_PROPERTY)
-    return snapshot.scope is Scope.MARKED_VMS and asked in (None, "", Scope.MARKED_VMS.value)
+def _scope_in_force(snapshot: Snapshot, properties: Mapping[str, str]) -> Scope:
+    """Return the stricter of the snapshot's scope and that of the call."""
+    asked = properties.get(SCOPE_PROPERTY)
+    if asked in (None, "", Scope.MARKED_VMS.value):
+        return snapshot.scope
+    return Scope.ALL_VMS

@@ -75,10 +75,11 @@ class Scheduler:
         value = self._dispatch(call)
         encoded = xmlrpc.encode_answer(value)
         if call.method == "runFilters":
-            took_ms = round((time.perf_counter() - began) * 1000, 2)
+            took_ms = (time.perf_counter() - began) * 1000
             vm_id = call.parameters[2:3]
             passed = len(value["result"])
-            self._log("runFilters", vm_id, passed, value["errors"][:1], took_ms)
+            reason = value["errors"][:1]
+            self._log("runFilters", vm_id, passed, reason, round(took_ms, 2))
         return encoded
 
     def _dispatch(self, call: xmlrpc.Call) -> dict[str, Any]:
@@ -93,9 +94,8 @@ class Scheduler:
             # The engine takes a VM and its hosts out of the list before it looks at the code, and
             # an exception there ends balancing for all clusters (`getBalanceResult`).
             return {**refusal("ovirt-tcp has no load balancing"), "result": NO_BALANCING}
-        return refusal(
-            f"unknown method or wrong number of arguments: {call.method[:40]}/{len(arguments)}"
-        )
+        shown = f"{call.method[:40]}/{len(arguments)}"
+        return refusal(f"unknown method or wrong number of arguments: {shown}")
 
     def _run_filters(
         self, units: object, hosts: object, vm_id: object, properties: object
@@ -112,8 +112,9 @@ class Scheduler:
         asked = _properties(properties)
         accepted = trusted_hosts.accept(pools, host_ids, vm_id, asked, boottime_ms())
         if host_ids and not accepted.hosts:
-            return refusal(_sentence(vm_id, len(host_ids), [*accepted.reasons, *self._faults()]))
-        return {"result_code": 0, "result": list(accepted.hosts), "errors": [], "plugin_errors": {}}
+            reasons = [*accepted.reasons, *self._faults()]
+            return refusal(_sentence(vm_id, len(host_ids), reasons))
+        return _answer_of(0, accepted.hosts, [])
 
     def _faults(self) -> list[str]:
         """Return what is wrong with the snapshots: it may be why nobody passes."""
@@ -135,7 +136,8 @@ class Scheduler:
 
     def _write_lines(self) -> None:
         while self._lines:
-            log.info("%s", " ".join(map(str, self._lines.popleft())))
+            line = self._lines.popleft()
+            log.info("%s", " ".join(map(str, line)))
 
 
 def _offer() -> dict[str, Any]:
@@ -152,7 +154,11 @@ def refusal(reason: str) -> dict[str, Any]:
     One reason, because the engine writes each as an ERROR event of its own, without any limit, and
     asks again and again for highly available VMs (`EXTERNAL_SCHEDULER_ERROR`).
     """
-    return {"result_code": 1, "result": [], "errors": [reason], "plugin_errors": {}}
+    return _answer_of(1, [], [reason])
+
+
+def _answer_of(code: int, hosts: Sequence[str], reasons: list[str]) -> dict[str, Any]:
+    return {"result_code": code, "result": hosts, "errors": reasons, "plugin_errors": {}}
 
 
 def _sentence(vm_id: str, asked: int, reasons: Sequence[str]) -> str:

@@ -85,19 +85,34 @@ def _usual(untrusted: bytes) -> Optional[Call]:
     hosts_begin = before.end()
     # From behind, where only the VM and the properties follow.
     hosts_end = untrusted.rfind(_LIST_END, hosts_begin)
-    hosts = _rows(untrusted[hosts_begin:hosts_end]) if hosts_end >= 0 else None
+    if hosts_end < 0:
+        return None
+    hosts = _rows(untrusted[hosts_begin:hosts_end])
     if hosts is None:
         return None
     if len(hosts) > MAX_HOSTS:
         raise errors.InvalidMessage(_WHAT, f"more than {MAX_HOSTS} hosts")
-    after = _AFTER_HOSTS.fullmatch(untrusted, hosts_end, hosts_end + MAX_OTHER_SIZE)
-    if after is None or hosts_end + MAX_OTHER_SIZE < len(untrusted):
-        call = _any(untrusted[:hosts_begin] + untrusted[hosts_end:])
-        units, _, *others = call.parameters
-        return Call(call.method, (units, hosts, *others))
+    after = _match_after_hosts(untrusted, hosts_end)
+    if after is None:
+        without_hosts = untrusted[:hosts_begin] + untrusted[hosts_end:]
+        return _with_hosts(_any(without_hosts), hosts)
     units = _split(before.group(1), *_UNTYPED)
     vm_id = after.group(1).decode("ascii")
-    return Call("runFilters", (units, hosts, vm_id, _properties(after.group(2) or b"")))
+    properties = _properties(after.group(2) or b"")
+    return Call("runFilters", (units, hosts, vm_id, properties))
+
+
+def _match_after_hosts(untrusted: bytes, hosts_end: int) -> Optional[re.Match[bytes]]:
+    """Return where VM and properties are; None if they are long, or in another shape."""
+    if len(untrusted) - hosts_end > MAX_OTHER_SIZE:
+        return None
+    return _AFTER_HOSTS.fullmatch(untrusted, hosts_end)
+
+
+def _with_hosts(call: Call, hosts: list[str]) -> Call:
+    """Return a call of `runFilters` with these hosts instead of its own."""
+    units, _, *others = call.parameters
+    return Call(call.method, (units, hosts, *others))
 
 
 def _properties(members: bytes) -> dict[str, str]:
@@ -109,20 +124,23 @@ def _rows(untrusted: bytes) -> Optional[list[str]]:
     """Return the texts of a row of untyped values, None if there is anything else in it."""
     if not untrusted:
         return []
-    if not (
-        untrusted.startswith(b"<value>") and untrusted.endswith(b"</value>") and untrusted.isascii()
-    ):
+    if not untrusted.startswith(b"<value>") or not untrusted.endswith(b"</value>"):
+        return None
+    if not untrusted.isascii():
         return None
     rows = _split(untrusted, *_UNTYPED)
     # Looked at all at once: a look at each would take as long as everything else.
-    if "".join(rows).encode("ascii").translate(None, _PLAIN_CHARACTERS):
-        return None
-    return rows
+    everything = "".join(rows).encode("ascii")
+    has_others = everything.translate(None, _PLAIN_CHARACTERS)
+    return None if has_others else rows
 
 
 def _split(row: bytes, opening: str, closing: str) -> list[str]:
     """Return what stands between the tags of a row of ASCII."""
-    return row.decode("ascii")[len(opening) : -len(closing)].split(closing + opening) if row else []
+    if not row:
+        return []
+    inner = row.decode("ascii")[len(opening) : -len(closing)]
+    return inner.split(closing + opening)
 
 
 def _any(untrusted: bytes) -> Call:
@@ -149,20 +167,26 @@ def encode_answer(value: Any) -> bytes:
 
 def _encode(value: Any) -> str:
     if isinstance(value, Mapping):
-        members = "".join(
-            f"<member><name>{_text(k)}</name>{_encode(v)}</member>" for k, v in value.items()
-        )
-        return f"<value><struct>{members}</struct></value>"
+        members = [_encode_member(name, member) for name, member in value.items()]
+        return f"<value><struct>{''.join(members)}</struct></value>"
     if isinstance(value, str):
         return _text(value).join(_TYPED)
     if isinstance(value, Sequence):
-        rows = _encode_texts(value)
-        if rows is None:
-            rows = "".join(_encode(row) for row in value)
-        return f"<value><array><data>{rows}</data></array></value>"
-    if isinstance(value, int) and not isinstance(value, bool) and -(2**31) <= value < 2**31:
+        return f"<value><array><data>{_encode_items(value)}</data></array></value>"
+    if type(value) is int and -(2**31) <= value < 2**31:
         return f"<value><int>{value}</int></value>"
     raise TypeError(f"{type(value).__name__} has no place in an answer")
+
+
+def _encode_member(name: str, value: Any) -> str:
+    return f"<member><name>{_text(name)}</name>{_encode(value)}</member>"
+
+
+def _encode_items(values: Sequence[Any]) -> str:
+    texts = _encode_texts(values)
+    if texts is not None:
+        return texts
+    return "".join(map(_encode, values))
 
 
 def _encode_texts(values: Sequence[Any]) -> Optional[str]:
@@ -174,10 +198,18 @@ def _encode_texts(values: Sequence[Any]) -> Optional[str]:
         return None
     if not values:
         return ""
-    if not everything.isascii() or everything.encode("ascii").translate(None, _ID_CHARACTERS):
+    if not _are_ids(everything):
         values = list(map(_text, values))
     opening, closing = _TYPED
-    return f"{opening}{(closing + opening).join(values)}{closing}"
+    between = closing + opening
+    return f"{opening}{between.join(values)}{closing}"
+
+
+def _are_ids(joined: str) -> bool:
+    """Return whether texts that were joined have no other characters than host ids have."""
+    if not joined.isascii():
+        return False
+    return not joined.encode("ascii").translate(None, _ID_CHARACTERS)
 
 
 def _text(value: str) -> str:
@@ -210,14 +242,18 @@ class _Reader:
         self._text: list[str] = []
         self._value: Any = None
         self._typed = False
+        self.parser = self._make_parser()
+
+    def _make_parser(self) -> expat.XMLParserType:
         # Named here, so that the caller's declaration does not choose among Python's codecs.
-        self.parser = expat.ParserCreate("UTF-8")
-        self.parser.buffer_text = True
-        self.parser.StartElementHandler = self._start
-        self.parser.EndElementHandler = self._end
-        self.parser.CharacterDataHandler = self._text.append
-        self.parser.StartDoctypeDeclHandler = self._refuse
-        self.parser.EntityDeclHandler = self._refuse
+        parser = expat.ParserCreate("UTF-8")
+        parser.buffer_text = True
+        parser.StartElementHandler = self._start
+        parser.EndElementHandler = self._end
+        parser.CharacterDataHandler = self._text.append
+        parser.StartDoctypeDeclHandler = self._refuse
+        parser.EntityDeclHandler = self._refuse
+        return parser
 
     def _refuse(self, *_: object) -> None:
         raise errors.InvalidMessage(_WHAT, "a document type or entity")
@@ -257,8 +293,8 @@ class _Reader:
         parent = self.stack[-1] if self.stack else ""
         if parent == "param":
             self.parameters.append(value)
-        elif parent == "data" and self._containers and isinstance(self._containers[-1], list):
-            self._containers[-1].append(value)
+        elif parent == "data":
+            self._innermost(list, "a value").append(value)
         elif parent != "member":
             raise errors.InvalidMessage(_WHAT, "a value in a wrong place")
         self._set(value)
@@ -268,6 +304,14 @@ class _Reader:
         self._typed = True
 
     def _end_member(self) -> None:
-        if not self._names or not self._containers or not isinstance(self._containers[-1], dict):
-            raise errors.InvalidMessage(_WHAT, "a member in a wrong place")
-        self._containers[-1][self._names.pop()] = self._value
+        struct = self._innermost(dict, "a member")
+        if not self._names:
+            raise errors.InvalidMessage(_WHAT, "a member without a name")
+        struct[self._names.pop()] = self._value
+
+    def _innermost(self, kind: type, what: str) -> Any:
+        """Return the array or struct that is open. Raises InvalidMessage: none of that kind is."""
+        container = self._containers[-1] if self._containers else None
+        if not isinstance(container, kind):
+            raise errors.InvalidMessage(_WHAT, f"{what} in a wrong place")
+        return container

@@ -9,10 +9,8 @@ questions to the server that the host's agent is connected to.
 
 from __future__ import annotations
 
-import asyncio
 import dataclasses
 import functools
-import logging
 import secrets
 from collections.abc import Collection, Mapping, Sequence
 from typing import Optional
@@ -29,22 +27,23 @@ from ovirt_tcp_plugin.verifier.appraisal import appraise
 from ovirt_tcp_plugin.verifier.appraisal.authenticity import IssuedNonce
 from ovirt_tcp_plugin.verifier.enrolment import TPM12_OFF, is_host_name
 from ovirt_tcp_plugin.verifier.evidence_intake import EvidenceIntake
-from ovirt_tcp_plugin.verifier.long_poll import LongPolls
+from ovirt_tcp_plugin.verifier.fair_share import AnyTurn, parts
+from ovirt_tcp_plugin.verifier.long_poll import Answers, LongPoll, LongPolls, Poller
 from ovirt_tcp_plugin.verifier.metrics import VerifierMetrics
 from ovirt_tcp_plugin.verifier.reference_values import ReferenceValueService
+from ovirt_tcp_plugin.verifier.refresh import RefreshTimes
+from ovirt_tcp_plugin.verifier.relay import Relay
 from ovirt_tcp_plugin.verifier.result_ages import ResultAges
 from ovirt_tcp_plugin.verifier.store import challenges, references, results
 from ovirt_tcp_plugin.verifier.store.database import Database
 from ovirt_tcp_plugin.verifier.store.hosts import EnrolledHost, HostSnapshot
 from ovirt_tcp_plugin.verifier.store.results import Result, StoredResult
 
-log = logging.getLogger("verifier.attestation")
-
 MAX_AGENT_WAIT_MS = 60_000
 # A slow hardware TPM needs a second for a quote; a busy host some more.
 NONCE_LIFETIME_MS = 15_000
-# How soon a question asked of one server reaches the agent on another.
-RELAY_INTERVAL_S = 0.25
+# How soon a poll tries again while the nonce is out at another address of its host.
+HELD_ELSEWHERE_MS = 500
 
 # Why there is no result.
 _NOT_ENROLLED = FindingCode.NOT_ENROLLED.finding("no host is enrolled under this name")
@@ -74,48 +73,80 @@ class Attestation:
         self._options = options
         self._clock = clock
         self._long_polls = LongPolls()
+        self._relay = Relay(database, self._long_polls)
         self._ages = ResultAges(clock)
-        self._intake = EvidenceIntake(
-            database, reference_values, metrics, options, clock, self._long_polls
-        )
+        self._refresh_times = RefreshTimes(options, self._ages, clock)
+        self._intake = EvidenceIntake(database, reference_values, metrics, options, clock)
 
     # For agents
 
     async def next_challenge(
-        self, state: HostSnapshot, boot_id: str, wait_ms: int
+        self, state: HostSnapshot, boot_id: str, wait_ms: int, address: str, offers: bool
     ) -> Optional[evidence.Challenge]:
-        """Return a challenge as soon as somebody wants the host's evidence, None after `wait_ms`.
+        """Return a challenge as soon as the host's evidence is wanted, None after `wait_ms`.
 
-        A host in a boot that was not appraised yet is challenged at once: nobody should wait for
-        its first verdict.
+        It is when somebody asks, or when the last one grows old. A host in a boot that was not
+        appraised yet is challenged at once: nobody should wait for its first verdict.
+
+        Args:
+            address: where the agent is.
+            offers: whether it wants to report: its verdict is missing or too old.
 
         Raises:
             Refused: tpm12_off.
         """
         self._check_family(state.host)
-        long_poll = self._long_polls.of(state.host.name)
-        poll = long_poll.begin_poll()
         end_ms = self._clock.now_ms() + min(wait_ms, MAX_AGENT_WAIT_MS)
-        if state.challenge.outstanding or not _covers(state.result, boot_id):
+        long_poll = self._long_polls.of(state.host.name)
+        poller = Poller(
+            address=address,
+            is_home=address == state.challenge.home,
+            wants_challenge=offers or not _covers(state.result, boot_id),
+        )
+        long_poll.begin_poll(poller)
+        if state.challenge.outstanding:
             long_poll.want_challenge()
-        if not await long_poll.next(poll, end_ms, self._clock):
-            return None
-        issued = self._new_nonce(state.host)
-        await self._database.write(lambda c: challenges.issue(c, issued, self._clock.boot_id))
-        if poll != long_poll.poll:
-            # The agent went away meanwhile: its next poll gets another challenge.
-            long_poll.want_challenge()
-            return None
-        self._metrics.challenged()
-        return issued.challenge
+        last = results.readable(state.result)
+        if last is not None:
+            long_poll.refresh_ms = self._refresh_times.next_ms(state.host.name, last)
+        known_logs = self._known_logs(state, boot_id)
+        try:
+            return await self._challenge(state.host, long_poll, poller, end_ms, known_logs)
+        finally:
+            long_poll.end_poll(poller)
 
-    def request_challenge(self, host_name: str) -> None:
-        """Have a host challenged that wants to report: its verdict is missing or too old."""
-        self._long_polls.of(host_name).want_challenge()
+    async def _challenge(
+        self,
+        host: EnrolledHost,
+        long_poll: LongPoll,
+        poller: Poller,
+        end_ms: int,
+        known_logs: Mapping[str, str],
+    ) -> Optional[evidence.Challenge]:
+        while await long_poll.next(poller, end_ms, self._clock):
+            issued = self._new_nonce(host, known_logs)
+            work = functools.partial(
+                challenges.issue,
+                issued=issued,
+                clock_id=self._clock.boot_id,
+                address=poller.address,
+                wall_ms=self._clock.wall_ms(),
+            )
+            is_out = await self._database.write(work)
+            if not long_poll.is_current(poller):
+                # The agent went away meanwhile: its next poll gets another challenge.
+                long_poll.want_challenge()
+                return None
+            if is_out:
+                self._refresh_times.challenged(host.name)
+                self._metrics.challenged()
+                return issued.challenge
+            long_poll.put_off(poller, self._clock.now_ms() + HELD_ELSEWHERE_MS)
+        return None
 
-    def disconnect(self, host_name: str) -> None:
-        """End the host's long poll: its connection is gone."""
-        self._long_polls.of(host_name).begin_poll()
+    def disconnect(self, host_name: str, address: str) -> None:
+        """End the long poll of a host from an address: its connection is gone."""
+        self._long_polls.of(host_name).disconnect(address)
 
     def expects(self, state: HostSnapshot) -> bool:
         """Return whether a nonce is out for the host; without one no evidence is worth reading."""
@@ -126,25 +157,30 @@ class Attestation:
         """Return the kinds of event logs that a host's evidence is judged by."""
         return appraise.logs_for(self._required(host))
 
-    async def invalidate_nonce(self, host_name: str) -> None:
-        """End the nonce that is out: what came for it could not be read."""
-        await self._database.write(lambda c: challenges.drop(c, host_name))
+    async def invalidate_nonce(self, host_name: str, address: str) -> None:
+        """End the nonce that was sent to an address: what came for it could not be read."""
+        await self._database.write(lambda c: challenges.drop(c, host_name, address))
 
-    async def submit(self, state: HostSnapshot, reported: evidence.Evidence) -> AttestationResult:
+    async def submit(
+        self, state: HostSnapshot, reported: evidence.Evidence, address: str
+    ) -> AttestationResult:
         """Appraise a host's evidence, keep the result and wake who waits for it.
+
+        Args:
+            address: where it came from: the host's from now on, if it is authentic.
 
         Raises:
             Refused, Unavailable: as `EvidenceIntake.take` does.
         """
         self._check_family(state.host)
-        fresh = await self._intake.take(state, reported)
+        fresh = await self._intake.take(state, reported, address)
         self._long_polls.of(state.host.name).settle(state.challenge.issued)
         return self._describe(state.host.name, fresh)
 
     # For those who ask
 
     async def results(
-        self, names: Sequence[str], max_age_ms: Optional[int], wait_ms: int
+        self, names: Sequence[str], max_age_ms: Optional[int], wait_ms: int, turn: AnyTurn
     ) -> list[AttestationResult]:
         """Return a result for each name, in order, within `wait_ms`.
 
@@ -152,29 +188,39 @@ class Attestation:
             names: host names in any case; an unknown one gets level unknown and delays nobody.
             max_age_ms: age up to which an earlier result will do; None: only evidence that is
                 requested from now on.
+            turn: gives the turns of whoever asks; an unknown name takes as much of them as a known
+                one.
 
         Raises:
             Unavailable: the store does not answer.
         """
         self._ages.watch_for_pause()
         deadline_ms = self._clock.now_ms() + wait_ms
-        keys = list(dict.fromkeys(key_of(name) for name in names))
-        last = await self._last([key for key in keys if is_host_name(key)])
-        stale = self._stale(last, max_age_ms)
+        last: dict[str, StoredResult] = {}
+        stale: dict[str, None] = {}
+        for part in parts(names):
+            known = await self._last(_keys(part), turn)
+            last.update(known)
+            stale.update(dict.fromkeys(self._stale(known, max_age_ms)))
         silent: Collection[str] = ()
         if stale:
-            silent = await self._refresh(stale, last, deadline_ms)
-        answers = {}
-        for key in keys:
-            answers[key] = self._answer(key, last, key in silent)
-        return [_under_name(answers[key_of(name)], name) for name in names]
+            silent = await self._refresh(list(stale), last, deadline_ms, turn)
+        answers: list[AttestationResult] = []
+        for part in parts(names):
+            async with turn():
+                answers += self._answers(part, last, silent)
+        return answers
 
-    async def last_results(self) -> list[AttestationResult]:
+    async def last_results(self, turn: AnyTurn) -> list[AttestationResult]:
         """Return the last result of every enrolled host, without asking any."""
         self._ages.watch_for_pause()
         last, version = await self._database.read(_all_results)
         current = await self._reference_values.reappraise(last, version)
-        return [self._answer(name, current, silent=False) for name in current]
+        answers: list[AttestationResult] = []
+        for part in parts(list(current)):
+            async with turn():
+                answers += [self._answer(name, current, silent=False) for name in part]
+        return answers
 
     async def judge_all(self) -> None:
         """Ask every host for evidence: the reference values have changed."""
@@ -197,44 +243,35 @@ class Attestation:
 
     async def relay(self) -> None:
         """Carry questions and answers between the servers on one database, until cancelled."""
-        while True:
-            await asyncio.sleep(RELAY_INTERVAL_S)
-            try:
-                await self._relay_once()
-            except errors.Unavailable as e:
-                log.warning("relay error=%s", e)
-
-    async def _relay_once(self) -> None:
-        listening = self._long_polls.listening()
-        if listening:
-            await self._relay_questions(listening)
-        awaited = self._long_polls.awaited()
-        if awaited:
-            await self._relay_answers(awaited)
-
-    async def _relay_questions(self, listening: Collection[str]) -> None:
-        """Challenge the hosts that somebody asked at another server."""
-        outstanding = await self._database.read(challenges.outstanding)
-        for name in set(outstanding).intersection(listening):
-            self._long_polls.of(name).want_challenge()
-
-    async def _relay_answers(self, awaited: Sequence[str]) -> None:
-        """Wake who waits here for an answer that came at another server."""
-        answered = await self._database.read(lambda c: challenges.answered(c, awaited))
-        for name, number in answered.items():
-            self._long_polls.of(name).settle(number)
+        await self._relay.run()
 
     def _required(self, host: EnrolledHost) -> tpm2.Selection:
         return self._options.required_in(host.tpm.bank)
 
-    def _new_nonce(self, host: EnrolledHost) -> IssuedNonce:
+    def _known_logs(self, state: HostSnapshot, boot_id: str) -> Mapping[str, str]:
+        """Return the logs that a host need not send again in this boot."""
+        last = results.readable(state.result)
+        if last is None or last.boot_id != boot_id:
+            return {}
+        if last.log_digests.keys() != set(self.logs_for(state.host)):
+            return {}
+        return last.log_digests
+
+    def _new_nonce(self, host: EnrolledHost, known_logs: Mapping[str, str]) -> IssuedNonce:
         nonce = secrets.token_bytes(evidence.NONCE_SIZE)
         now_ms = self._clock.now_ms()
-        challenge = evidence.Challenge(nonce, self._required(host), NONCE_LIFETIME_MS)
+        required = self._required(host)
+        challenge = evidence.Challenge(nonce, required, NONCE_LIFETIME_MS, known_logs)
         return IssuedNonce(challenge, host.name, now_ms, now_ms + NONCE_LIFETIME_MS)
 
-    async def _last(self, names: Sequence[str]) -> dict[str, StoredResult]:
+    async def _last(self, names: Sequence[str], turn: AnyTurn) -> dict[str, StoredResult]:
         """Return the last results on those that are enrolled, by today's reference values."""
+        if self._database.remote:
+            return await self._read_last(names)  # a thread does it, and may wait
+        async with turn():
+            return await self._read_last(names)
+
+    async def _read_last(self, names: Sequence[str]) -> dict[str, StoredResult]:
         work = functools.partial(_results_of, names=names)
         last, version = await self._database.read(work)
         return await self._reference_values.reappraise(last, version)
@@ -248,25 +285,47 @@ class Attestation:
         return stale
 
     async def _refresh(
-        self, names: Sequence[str], last: dict[str, StoredResult], deadline_ms: int
+        self,
+        names: Sequence[str],
+        last: dict[str, StoredResult],
+        deadline_ms: int,
+        turn: AnyTurn,
     ) -> set[str]:
         """Ask hosts for evidence and put what they answered into `last`.
 
         Return who did not answer.
         """
         asked_ms = self._clock.now_ms()
-        numbers = await self._database.write(lambda c: challenges.ask(c, names))
-        with self._long_polls.wait_for(numbers) as answers:
-            for name in numbers:
-                self._long_polls.of(name).want_challenge()
+        with self._long_polls.answers() as answers:
+            for part in parts(names):
+                await self._ask(part, answers)
             answered = await answers.wait(deadline_ms - self._clock.now_ms())
-        fresh = await self._last(names)
-        last.update(fresh)
+        for part in parts(names):
+            last.update(await self._last(part, turn))
         for name in answered:
-            self._ages.note_answer(name, fresh.get(name), asked_ms)
+            self._ages.note_answer(name, last.get(name), asked_ms)
         return set(names) - answered
 
-    def _answer(self, name: str, last: dict[str, StoredResult], silent: bool) -> AttestationResult:
+    async def _ask(self, names: Sequence[str], answers: Answers) -> None:
+        """Ask hosts for evidence, and wait for it in `answers`."""
+        numbers = await self._database.write(lambda c: challenges.ask(c, names))
+        answers.wait_for(numbers)
+        for name in numbers:
+            self._long_polls.of(name).want_challenge()
+
+    def _answers(
+        self, names: Sequence[str], last: Mapping[str, StoredResult], silent: Collection[str]
+    ) -> list[AttestationResult]:
+        answers = []
+        for name in names:
+            key = key_of(name)
+            result = self._answer(key, last, key in silent)
+            answers.append(_under_name(result, name))
+        return answers
+
+    def _answer(
+        self, name: str, last: Mapping[str, StoredResult], silent: bool
+    ) -> AttestationResult:
         if name not in last:
             return _unknown(name, _NOT_ENROLLED)
         result = last[name]
@@ -319,6 +378,12 @@ def key_of(name: str) -> str:
     ASCII.
     """
     return name.lower() if name.isascii() else name
+
+
+def _keys(names: Sequence[str]) -> list[str]:
+    """Return the names that hosts may be known by, each once."""
+    keys = dict.fromkeys(key_of(name) for name in names)
+    return [key for key in keys if is_host_name(key)]
 
 
 def _covers(result: StoredResult, boot_id: str) -> bool:

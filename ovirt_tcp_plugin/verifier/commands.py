@@ -13,13 +13,19 @@ import click
 
 from ovirt_tcp_plugin import errors
 from ovirt_tcp_plugin.clock import Clock
-from ovirt_tcp_plugin.tokens import Listed, new_secret
+from ovirt_tcp_plugin.tokens import Listed, command_group, new_secret
 from ovirt_tcp_plugin.verifier import authority, enrolment, local_store, signing
-from ovirt_tcp_plugin.verifier.store import endorsements, hosts, tokens, verdict_keys
+from ovirt_tcp_plugin.verifier.store import bad_rows, endorsements, hosts, tokens, verdict_keys
 from ovirt_tcp_plugin.verifier.store.database import Database
 from ovirt_tcp_plugin.verifier.store.tokens import Token
+from ovirt_tcp_plugin.verifier.web.access import TOKEN_ROLES
 
 _HOUR_S = 3600
+_ROLES_HELP = (
+    "viewer (the broker) may ask for results; operator may also remove hosts; policy may look and "
+    "choose reference values; "
+    "enrolment may make tokens that enrol hosts, and nothing else."
+)
 
 
 class StoredTokens:
@@ -52,7 +58,10 @@ def stored_tokens(config_dir: Path) -> Iterator[StoredTokens]:
         yield StoredTokens(database)
 
 
-@click.command("enrol")
+token_group = command_group(TOKEN_ROLES, _ROLES_HELP, stored_tokens)
+
+
+@token_group.command("enrol")
 @click.argument("host")
 @click.option("--host-id", default="", help="The engine's id of the host.")
 @click.option(
@@ -196,3 +205,36 @@ def verdict_key_activate(config_dir: Path) -> None:
     with local_store.opened_by(config_dir) as database:
         active = database.transact(verdict_keys.activate)
     click.echo(f"key {active.key_id} signs from now on")
+
+
+@click.group("record")
+def record_group() -> None:
+    """Find and mend rows of the server's database that cannot be read."""
+
+
+@record_group.command("list")
+@click.pass_obj
+def record_list(config_dir: Path) -> None:
+    """Print the rows that cannot be read, and what to do; exit status 1 if there are any."""
+    with local_store.opened_by(config_dir) as database:
+        unreadable = database.transact(bad_rows.find)
+    for row in unreadable:
+        next_step = row.next_step
+        if row.mends:
+            command = f"ovirt-tcp-verifier record mend {row.table} '{row.address}'"
+            next_step = f"{command}, then: {next_step}"
+        click.echo(f"{row.table} {row.name!r} cannot be read. Next: {next_step}")
+    if unreadable:
+        raise SystemExit(1)
+    click.echo("every row can be read")
+
+
+@record_group.command("mend")
+@click.argument("table")
+@click.argument("address")
+@click.pass_obj
+def record_mend(config_dir: Path, table: str, address: str) -> None:
+    """Mend or remove the row of TABLE at ADDRESS, both as `record list` prints them."""
+    with local_store.opened_by(config_dir) as database:
+        row = database.transact(lambda connection: bad_rows.mend(connection, table, address))
+    click.echo(f"{row.table} {row.name!r} is mended. Next: {row.next_step}")

@@ -18,24 +18,23 @@ import datetime
 import hashlib
 import hmac
 import struct
-from collections.abc import Collection, Iterable
+from collections.abc import Iterable
 
-from cryptography import x509
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec, padding, rsa
 from cryptography.hazmat.primitives.ciphers import Cipher, algorithms
 from OpenSSL import crypto
 
 from ovirt_tcp_plugin import errors
-from ovirt_tcp_plugin.messages import public_keys, tpm2
+from ovirt_tcp_plugin.messages import public_keys, tpm2, vendor_certificate
+from ovirt_tcp_plugin.messages.vendor_certificate import VendorCertificate
+from ovirt_tcp_plugin.verifier import vendor_path
 from ovirt_tcp_plugin.verifier.appraisal.quote20 import SIGNATURE_HASHES
 
 try:  # cryptography moved CFB; the TPM library prescribes it
     from cryptography.hazmat.decrepit.ciphers.modes import CFB
 except ImportError:
     from cryptography.hazmat.primitives.ciphers.modes import CFB
-
-EK_CERTIFICATE_USAGE = x509.ObjectIdentifier("2.23.133.8.1")  # tcg-kp-EKCertificate
 
 _AK_REQUIRED = (
     tpm2.FIXED_TPM | tpm2.FIXED_PARENT | tpm2.SENSITIVE_DATA_ORIGIN | tpm2.RESTRICTED | tpm2.SIGN
@@ -44,6 +43,8 @@ _EK_REQUIRED = (
     tpm2.FIXED_TPM | tpm2.FIXED_PARENT | tpm2.SENSITIVE_DATA_ORIGIN | tpm2.RESTRICTED | tpm2.DECRYPT
 )
 _PEM_BEGIN = b"-----BEGIN CERTIFICATE-----"
+_TRUSTED_BEGIN = b"-----BEGIN TRUSTED CERTIFICATE-----"
+_DER_BEGIN = b"\x30\x82"
 # With the text that some put after one, such as what `openssl x509 -text` prints.
 MAX_PEM_BLOCK_SIZE = 64 * 1024
 # Of one file. Keylime's whole store of vendors has some hundred.
@@ -69,31 +70,43 @@ def check_ek_certificate(
         authorities: roots and intermediates of `ek-ca.d`; empty means that nobody is believed.
 
     Raises:
-        Refused: ek_untrusted, ek_expired, ek_usage, ek_key_differs or ek_attributes.
+        Refused: ek_certificate_malformed, ek_untrusted, ek_expired, ek_weak, ek_usage,
+            ek_key_differs or ek_attributes.
     """
     check_ek(ek)
     try:
-        parsed = x509.load_der_x509_certificate(certificate)
+        fields = vendor_certificate.read(certificate)
         for_openssl = crypto.load_certificate(crypto.FILETYPE_ASN1, certificate)
-        certified_key = public_keys.encode(parsed.public_key())
-        usages = extended_usages(parsed)
-    except (*public_keys.UNREADABLE, crypto.Error) as e:
-        raise errors.Refused("ek_certificate_malformed", "the EK certificate cannot be read") from e
-    check_path(for_openssl, authorities, now)
-    if EK_CERTIFICATE_USAGE not in usages:
-        reason = "the certificate is not one of an endorsement key (EKU 2.23.133.8.1)"
-        raise errors.Refused("ek_usage", reason)
+        certified_key = public_keys.encode(fields.key())
+    except (errors.InvalidMessage, crypto.Error) as e:
+        reason = f"the EK certificate cannot be read: {e}"
+        raise errors.Refused("ek_certificate_malformed", reason) from e
+    vendor_path.check(for_openssl, authorities, now)
+    check_usage(fields)
     presented_key = public_keys.encode(public_keys.load(ek))
     if not hmac.compare_digest(certified_key, presented_key):
         reason = "the EK certificate is for another key than the one presented"
         raise errors.Refused("ek_key_differs", reason)
 
 
+def check_usage(certificate: VendorCertificate) -> None:
+    """Return if a certificate is one of an endorsement key. Raises Refused (ek_usage)."""
+    if vendor_certificate.EK_USAGE in certificate.usages:
+        return
+    usages = ", ".join(sorted(certificate.usages)) or "none"
+    reason = (
+        f"the certificate is not one of an endorsement key: its extended key usage is {usages}, "
+        f"not {vendor_certificate.EK_USAGE}; `ovirt-tcp-verifier ek add` believes this one chip"
+    )
+    raise errors.Refused("ek_usage", reason)
+
+
 def check_ek(ek: tpm2.Public) -> None:
-    """Return if the attributes are those of a storage key that never leaves its TPM.
+    """Return if the key is a strong storage key that never leaves its TPM.
 
     Raises:
-        Refused: ek_attributes.
+        Refused: ek_attributes or ek_weak.
+        InvalidMessage: it is no key.
     """
     if ek.attributes & _EK_REQUIRED != _EK_REQUIRED or ek.attributes & tpm2.SIGN:
         reason = "the EK is not a restricted decryption key fixed in its TPM"
@@ -101,6 +114,7 @@ def check_ek(ek: tpm2.Public) -> None:
     if ek.name_hash not in _NAME_HASHES or not ek.symmetric_bits:
         reason = "the EK's name hash or symmetric algorithm is too weak"
         raise errors.Refused("ek_attributes", reason)
+    vendor_path.check_key(public_keys.load(ek), "the endorsement key")
 
 
 def check_ak(ak: tpm2.Public) -> None:
@@ -203,44 +217,18 @@ def _tpm2b(value: bytes) -> bytes:
     return struct.pack(">H", len(value)) + value
 
 
-def check_path(
-    certificate: crypto.X509, authorities: Iterable[crypto.X509], now: datetime.datetime
-) -> None:
-    """Return if OpenSSL finds a path to a root among the authorities, valid at `now`.
-
-    Raises:
-        Refused: ek_untrusted; ek_expired when that is all that is wrong with it, as far as OpenSSL
-            looked.
-    """
-    store = crypto.X509Store()
-    for authority in authorities:
-        store.add_cert(authority)
-    store.set_time(now)
-    try:
-        crypto.X509StoreContext(store, certificate).verify_certificate()
-    except crypto.X509StoreContextError as e:
-        # EL9's pyOpenSSL gives code, depth and text.
-        text = str(e.args[0][-1] if isinstance(e.args[0], list) else e)
-        code = "ek_expired" if "expired" in text else "ek_untrusted"
-        raise errors.Refused(code, f"no EK authority vouches for this TPM: {text}") from e
-
-
-def extended_usages(certificate: x509.Certificate) -> Collection[x509.ObjectIdentifier]:
-    """Return the extended key usages.
-
-    Raises one of `public_keys.UNREADABLE` when there are none.
-    """
-    extension = certificate.extensions.get_extension_for_class(x509.ExtendedKeyUsage)
-    return list(extension.value)
-
-
-def load_authorities(pem: bytes) -> list[crypto.X509]:
-    """Return the certificates in a PEM text, in order.
+def load_authorities(content: bytes) -> list[crypto.X509]:
+    """Return the certificates in a PEM text, in order, or the one in DER.
 
     Raises:
         InvalidMessage: there is none, or one cannot be read.
     """
-    blocks = [_PEM_BEGIN + block for block in pem.split(_PEM_BEGIN)[1:]]
+    if content.startswith(_DER_BEGIN) and len(content) <= MAX_PEM_BLOCK_SIZE:
+        return [_load_authority(crypto.FILETYPE_ASN1, content)]
+    if _TRUSTED_BEGIN in content:
+        reason = "it has OpenSSL's form with trust settings: `openssl x509 -in FILE -out FILE.pem`"
+        raise errors.InvalidMessage("EK authority", reason)
+    blocks = [_PEM_BEGIN + block for block in content.split(_PEM_BEGIN)[1:]]
     if not blocks:
         raise errors.InvalidMessage("EK authority", "no PEM certificate")
     if len(blocks) > MAX_AUTHORITIES:
@@ -250,7 +238,11 @@ def load_authorities(pem: bytes) -> list[crypto.X509]:
         # OpenSSL would take a tenth of a second for each MiB.
         reason = f"a PEM certificate longer than {MAX_PEM_BLOCK_SIZE} bytes"
         raise errors.InvalidMessage("EK authority", reason)
+    return [_load_authority(crypto.FILETYPE_PEM, block) for block in blocks]
+
+
+def _load_authority(form: int, encoded: bytes) -> crypto.X509:
     try:
-        return [crypto.load_certificate(crypto.FILETYPE_PEM, block) for block in blocks]
+        return crypto.load_certificate(form, encoded)
     except crypto.Error as e:
-        raise errors.InvalidMessage("EK authority", "a PEM certificate that cannot be read") from e
+        raise errors.InvalidMessage("EK authority", "a certificate that cannot be read") from e

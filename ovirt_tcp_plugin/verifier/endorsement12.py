@@ -15,42 +15,48 @@ refusal.
 from __future__ import annotations
 
 import datetime
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Optional
 
-from cryptography import x509
 from cryptography.exceptions import InvalidSignature
-from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives import padding as block_padding
 from cryptography.hazmat.primitives.asymmetric import padding, rsa
 from cryptography.hazmat.primitives.ciphers import Cipher, algorithms, modes
 from OpenSSL import crypto
 
 from ovirt_tcp_plugin import errors
-from ovirt_tcp_plugin.messages import public_keys, tpm12
-from ovirt_tcp_plugin.messages.tpm_reader import TpmReader
-from ovirt_tcp_plugin.verifier import endorsement
+from ovirt_tcp_plugin.messages import public_keys, tpm12, vendor_certificate
+from ovirt_tcp_plugin.messages.public_keys import VerifyingKey
+from ovirt_tcp_plugin.messages.vendor_certificate import VendorCertificate
+from ovirt_tcp_plugin.verifier import endorsement, vendor_path
 from ovirt_tcp_plugin.verifier.appraisal import quote12
 
 SEED_SIZE = 2 * tpm12.AES_SIZE
 
 _OAEP_LABEL = b"TCPA"  # TPM_ES_RSAESOAEP_SHA1_MGF1 (Part 1, 31.1.1)
-# Object identifiers of the key in an EK certificate, DER: rsaEncryption, and rsaesOaep, which TCG
-# recommended.
-_RSA_KEYS = (bytes.fromhex("06092a864886f70d010101"), bytes.fromhex("06092a864886f70d010107"))
-_SEQUENCE = 0x30
-_BIT_STRING = 0x03
-_BEFORE_KEY = 6  # version, serial number, signature, issuer, validity, subject (RFC 5280, 4.1)
+_HASHES: Mapping[str, hashes.HashAlgorithm] = {
+    "sha256": hashes.SHA256(),
+    "sha384": hashes.SHA384(),
+    "sha512": hashes.SHA512(),
+}
+# Extensions that may be critical in an EK certificate (TCG Credential Profiles 1.2, 3.2), dotted:
+# directory attributes, key usage, alternative names, constraints, policies, extended key usage.
+_EXTENSIONS = frozenset(
+    f"2.5.29.{number}" for number in (9, 14, 15, 17, 18, 19, 30, 31, 32, 33, 35, 36, 37)
+)
 
 
 def check_ek(ek: tpm12.PublicKey) -> None:
     """Return if the key is one that decrypts only.
 
     Raises:
-        Refused: ek_attributes.
+        Refused: ek_attributes or ek_weak.
+        InvalidMessage: it is no key.
     """
     if (ek.encryption_scheme, ek.signature_scheme) != (tpm12.ES_RSAES_OAEP, tpm12.SS_NONE):
         raise errors.Refused("ek_attributes", "the EK is not a decryption key with OAEP padding")
+    vendor_path.check_key(public_keys.load_rsa(ek.key), "the endorsement key")
 
 
 def check_identity(key: tpm12.Key, label_digest: bytes, binding: bytes) -> None:
@@ -125,128 +131,82 @@ def check_ek_certificate(
         authorities: roots and intermediates of `ek-ca.d`; empty means that nobody is believed.
 
     Raises:
-        Refused: ek_certificate_malformed, ek_untrusted, ek_usage, ek_key_differs or ek_attributes.
+        Refused: ek_certificate_malformed, ek_untrusted, ek_expired, ek_weak, ek_usage,
+            ek_key_differs or ek_attributes.
     """
     check_ek(ek)
     try:
-        parsed = x509.load_der_x509_certificate(certificate)
-        certified = certified_key(parsed.tbs_certificate_bytes)
-        usages = endorsement.extended_usages(parsed)
-        _check_extensions(parsed)
-        known = list(authorities)
-        issuer = _issuer(parsed, known)
-    except (*public_keys.UNREADABLE, errors.InvalidMessage) as e:
-        raise errors.Refused("ek_certificate_malformed", "the EK certificate cannot be read") from e
-    _check_life(parsed, now)
+        fields = vendor_certificate.read(certificate)
+        certified = public_keys.encode(fields.key())
+        _check_extensions(fields)
+    except errors.InvalidMessage as e:
+        reason = f"the EK certificate cannot be read: {e}"
+        raise errors.Refused("ek_certificate_malformed", reason) from e
+    known = list(authorities)
+    _check_life(fields, now)
+    issuer = _issuer(fields, known)
     if issuer is None:
         reason = "no EK authority vouches for this TPM: none has signed its certificate"
         raise errors.Refused("ek_untrusted", reason)
-    endorsement.check_path(issuer, known, now)
-    if endorsement.EK_CERTIFICATE_USAGE not in usages:
-        reason = "the certificate is not one of an endorsement key (EKU 2.23.133.8.1)"
-        raise errors.Refused("ek_usage", reason)
-    presented = public_keys.load_rsa(ek.key)
-    if certified.public_numbers() != presented.public_numbers():
+    vendor_path.check(issuer, known, now, vendor_path.TPM12_HASHES)
+    endorsement.check_usage(fields)
+    if certified != public_keys.encode(public_keys.load_rsa(ek.key)):
         reason = "the EK certificate is for another key than the one presented"
         raise errors.Refused("ek_key_differs", reason)
 
 
-def certified_key(tbs: bytes) -> rsa.RSAPublicKey:
-    """Return the RSA key in the TBSCertificate of an EK certificate (RFC 5280, 4.1; RFC 4055, 1.2).
-
-    Raises:
-        InvalidMessage: it has another form.
-        ValueError: its key is none.
-    """
-    body = _content(TpmReader(tbs, "EK certificate"), _SEQUENCE)
-    for _ in range(_BEFORE_KEY):
-        _take_element(body)
-    information = _content(body, _SEQUENCE)
-    _, algorithm = _take_element(information)
-    bits = _content(information, _BIT_STRING)
-    if not algorithm.startswith(_RSA_KEYS) or bits.u8() != 0:
-        raise body.invalid("its key is not RSA")
-    key = serialization.load_der_public_key(bits.take(bits.left))
-    if not isinstance(key, rsa.RSAPublicKey):
-        raise body.invalid("its key is not RSA")
-    return key
-
-
 def _issuer(
-    certificate: x509.Certificate, authorities: Iterable[crypto.X509]
+    certificate: VendorCertificate, authorities: Iterable[crypto.X509]
 ) -> Optional[crypto.X509]:
     """Return the authority that signed the certificate, None if there is none.
 
     It must be one that may sign certificates at all.
     """
     for authority in authorities:
-        candidate = authority.to_cryptography()
-        if (
-            candidate.subject == certificate.issuer
-            and _is_authority(candidate)
-            and _signed(certificate, candidate)
-        ):
-            return authority
+        try:
+            candidate = vendor_path.read(authority)
+            if candidate.is_authority and _signed(certificate, candidate.key()):
+                return authority
+        except errors.InvalidMessage:
+            # It vouches for chips of another family.
+            continue
     return None
 
 
-def _is_authority(certificate: x509.Certificate) -> bool:
-    """Return whether the certificate may sign others (RFC 5280, 6.1.4 k, n)."""
-    extensions = {type(extension.value): extension.value for extension in certificate.extensions}
-    constraints = extensions.get(x509.BasicConstraints)
-    usage = extensions.get(x509.KeyUsage)
-    if not isinstance(constraints, x509.BasicConstraints) or not constraints.ca:
-        return False
-    return not isinstance(usage, x509.KeyUsage) or usage.key_cert_sign
-
-
-def _signed(certificate: x509.Certificate, authority: x509.Certificate) -> bool:
-    """Return whether the authority signed the certificate.
+def _signed(certificate: VendorCertificate, key: VerifyingKey) -> bool:
+    """Return whether this key of an authority signed the certificate.
 
     By RSASSA-PKCS1-v1_5, as all vendors did at that time.
     """
-    key = authority.public_key()
-    algorithm = certificate.signature_hash_algorithm
-    if not isinstance(key, rsa.RSAPublicKey) or algorithm is None:
+    if not isinstance(key, rsa.RSAPublicKey):
         return False
-    signed = certificate.tbs_certificate_bytes
-    signature = certificate.signature
-    if isinstance(algorithm, hashes.SHA1):
-        return quote12.verify_sha1(key, signed, signature)
+    if certificate.signature_hash == "sha1":
+        return quote12.verify_sha1(key, certificate.signed, certificate.signature)
+    algorithm = _HASHES.get(certificate.signature_hash)
+    if algorithm is None:
+        return False
     try:
-        key.verify(signature, signed, padding.PKCS1v15(), algorithm)
+        key.verify(certificate.signature, certificate.signed, padding.PKCS1v15(), algorithm)
     except InvalidSignature:
         return False
     return True
 
 
-def _check_extensions(certificate: x509.Certificate) -> None:
+def _check_extensions(certificate: VendorCertificate) -> None:
     """Return if each critical extension is of a known kind (RFC 5280, 6.1.5 f).
 
-    Raises ValueError.
+    Raises InvalidMessage.
     """
-    for extension in certificate.extensions:
-        if extension.critical and isinstance(extension.value, x509.UnrecognizedExtension):
-            raise ValueError(extension.oid.dotted_string)
+    unknown = sorted(certificate.critical - _EXTENSIONS)
+    if unknown:
+        raise errors.InvalidMessage("certificate", f"a critical extension {unknown[0]}")
 
 
-def _check_life(certificate: x509.Certificate, now: datetime.datetime) -> None:
-    begin, end = public_keys.life(certificate)
-    if not begin <= now <= end:
-        raise errors.Refused("ek_untrusted", "the EK certificate is not valid yet, or no longer")
-
-
-def _content(reader: TpmReader, expected: int) -> TpmReader:
-    tag, content = _take_element(reader)
-    if tag != expected:
-        raise reader.invalid("another form than a certificate's")
-    return TpmReader(content, "EK certificate")
-
-
-def _take_element(reader: TpmReader) -> tuple[int, bytes]:
-    """Return tag and content of the DER element at the cursor."""
-    tag = reader.u8()
-    size = reader.u8()
-    if size & 0x80:
-        size = int.from_bytes(reader.take(size & 0x7F), "big")
-    return tag, reader.take(size)
+def _check_life(certificate: VendorCertificate, now: datetime.datetime) -> None:
+    if now < certificate.begin:
+        reason = f"the EK certificate is not valid before {certificate.begin:%Y-%m-%d}"
+        raise errors.Refused("ek_untrusted", f"{reason}: is this server's clock right?")
+    if now > certificate.end:
+        reason = f"the EK certificate ended on {certificate.end:%Y-%m-%d}"
+        cure = "`ovirt-tcp-verifier ek add` believes this one chip"
+        raise errors.Refused("ek_expired", f"{reason}; {cure}")

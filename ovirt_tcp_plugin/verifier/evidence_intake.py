@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import dataclasses
 import logging
-import time
 from typing import Optional, Union
 
 from sqlalchemy.engine import Connection
@@ -24,8 +23,8 @@ from ovirt_tcp_plugin.verifier.appraisal import appraise, measured
 from ovirt_tcp_plugin.verifier.appraisal.appraise import Appraised, Discarded
 from ovirt_tcp_plugin.verifier.appraisal.authenticity import IssuedNonce
 from ovirt_tcp_plugin.verifier.appraisal.counters import BootCounters
+from ovirt_tcp_plugin.verifier.appraisal.known_logs import KnownLogs
 from ovirt_tcp_plugin.verifier.appraisal.reappraise import Conclusion
-from ovirt_tcp_plugin.verifier.long_poll import LongPolls
 from ovirt_tcp_plugin.verifier.metrics import VerifierMetrics
 from ovirt_tcp_plugin.verifier.reference_values import (
     ReferenceValueService,
@@ -50,21 +49,20 @@ class EvidenceIntake:
         metrics: VerifierMetrics,
         options: settings.Appraisal,
         clock: Clock,
-        long_polls: LongPolls,
     ) -> None:
         self._database = database
         self._reference_values = reference_values
         self._metrics = metrics
         self._options = options
         self._clock = clock
-        self._long_polls = long_polls
 
-    async def take(self, state: HostSnapshot, reported: evidence.Evidence) -> Result:
+    async def take(self, state: HostSnapshot, reported: evidence.Evidence, address: str) -> Result:
         """Appraise a host's evidence, keep the result and return it.
 
         Args:
             state: as it was when the request began. If anything of weight has changed since, the
                 nonce was taken back meanwhile, or is another one.
+            address: where it came from.
 
         Raises:
             Refused: the evidence was discarded: code and reason are of the failed check.
@@ -73,22 +71,38 @@ class EvidenceIntake:
         host = state.host
         version = await self._reference_values.at(state.reference_version)
         issued = self._issued(state)
-        outcome = self._appraise(state, reported, issued, version)
+        known = await self._known_logs(host, reported)
+        outcome = self._appraise(state, reported, issued, known, version)
         if isinstance(outcome, Discarded):
             await self._discard(host, reported.nonce, outcome.finding)
             raise errors.Refused(outcome.finding.code, outcome.finding.text)
         born_ms = self._clock.now_ms() if issued is None else issued.born_ms
         fresh = self._new_result(state, outcome, version, born_ms)
-        await self._keep(host, reported.nonce, fresh, outcome)
+        proven = None
+        if known is None or outcome.measured != known.measured:
+            proven = measured.encode(outcome.measured)
+        await self._keep(host, reported.nonce, fresh, proven, address)
         return fresh
 
+    async def _known_logs(
+        self, host: EnrolledHost, reported: evidence.Evidence
+    ) -> Optional[KnownLogs]:
+        """Return what is known of the logs that a report names, None if it carries them."""
+        if not reported.log_digests:
+            return None
+        return await self._database.read(lambda c: results.known_logs(c, host.name))
+
     async def _keep(
-        self, host: EnrolledHost, nonce: bytes, fresh: Result, outcome: Appraised
+        self,
+        host: EnrolledHost,
+        nonce: bytes,
+        fresh: Result,
+        proven: Optional[str],
+        address: str,
     ) -> None:
-        proven = measured.encode(outcome.measured)
-        await self._database.write(lambda c: _answer(c, host, nonce, fresh, proven))
+        await self._database.write(lambda c: _answer(c, host, nonce, fresh, proven, address))
         self._metrics.appraised(fresh.level)
-        codes = ",".join(finding.code for finding in outcome.findings)
+        codes = ",".join(finding.code for finding in fresh.findings)
         log.info("appraised host=%s level=%s findings=%s", host.name, fresh.level.value, codes)
 
     async def _discard(self, host: EnrolledHost, nonce: bytes, finding: Finding) -> None:
@@ -111,23 +125,21 @@ class EvidenceIntake:
         state: HostSnapshot,
         reported: evidence.Evidence,
         issued: Optional[IssuedNonce],
+        known: Optional[KnownLogs],
         version: ReferenceVersion,
     ) -> Union[Appraised, Discarded]:
         host = state.host
         last = results.readable(state.result)
-        began_s = time.perf_counter()
-        outcome = appraise.appraise(
+        return appraise.appraise(
             reported,
             host.tpm,
             issued,
             last.boot if last else None,
+            known,
             self._required(host),
             version.criteria[host.tpm.bank],
             self._clock.now_ms(),
         )
-        cost_s = time.perf_counter() - began_s
-        self._long_polls.of(host.name).cost_ms = 1000 * cost_s
-        return outcome
 
     def _new_result(
         self, state: HostSnapshot, outcome: Appraised, version: ReferenceVersion, born_ms: int
@@ -145,6 +157,7 @@ class EvidenceIntake:
             boot_id=outcome.boot.boot_id,
             reference_version=version.number,
             tpm_family=host.tpm.family,
+            log_digests=outcome.log_digests,
         )
         return supersede(last, fresh)
 
@@ -173,14 +186,19 @@ def _baseline(previous: Optional[BootCounters], outcome: Appraised) -> BootCount
 
 
 def _answer(
-    connection: Connection, host: EnrolledHost, nonce: bytes, fresh: Result, proven: str
+    connection: Connection,
+    host: EnrolledHost,
+    nonce: bytes,
+    fresh: Result,
+    proven: Optional[str],
+    address: str,
 ) -> None:
     """Take the nonce back and keep the result, both or neither.
 
     Raises:
         Refused: the nonce was used meanwhile, or the host enrolled again.
     """
-    if not challenges.answer(connection, host.name, nonce):
+    if not challenges.answer(connection, host.name, nonce, address):
         raise errors.Refused("nonce_unknown", "the nonce was used before")
     if not results.keep(connection, host.name, host.certificate_digest, fresh, proven):
         raise errors.Refused("not_enrolled", "the host was enrolled again, or removed, meanwhile")

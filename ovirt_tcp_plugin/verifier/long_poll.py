@@ -15,15 +15,11 @@ from typing import Optional
 
 from ovirt_tcp_plugin.clock import Clock
 
+# Later than any time.
+NEVER_MS = 2**63
+
 # An agent whose evidence is discarded again and again may not keep the server busy.
 MIN_CHALLENGE_INTERVAL_MS = 200
-# So many times as long as its last evidence took to judge has a host to wait for its next
-# challenge: logs of a thousandfold length, sent as often as may be, would leave no time for the
-# others.
-COST_FACTOR = 20
-# At most so long, whatever stood in the way when its evidence was judged: a poll that waits for it
-# has 3 s.
-MAX_CHALLENGE_INTERVAL_MS = 2000
 
 
 @dataclasses.dataclass
@@ -34,66 +30,121 @@ class _Waiter:
     answer: asyncio.Future[None]
 
 
+@dataclasses.dataclass(eq=False)
+class Poller:
+    """An agent in its long poll.
+
+    Attributes:
+        address: where it polls from.
+        is_home: whether the host's last evidence came from there.
+        wants_challenge: whether it wants to report, though nobody may have asked.
+        not_before_ms: when it may be challenged again.
+    """
+
+    address: str
+    is_home: bool
+    wants_challenge: bool
+    not_before_ms: int = 0
+    is_listening: bool = False
+
+
 class LongPoll:
     """What goes on with one host.
 
-    Only the newest long poll is answered: an earlier one is of an agent that is gone, and would
-    swallow a challenge.
+    Only the newest long poll of an address is answered: an earlier one is of an agent that is gone,
+    and would swallow a challenge. Polls from several addresses do not end each other: one may be of
+    somebody who stole the host's certificate. A question goes to where evidence comes from.
     """
 
     def __init__(self) -> None:
         self.challenge_due = False
-        self.poll = 0
-        self.listening = False
+        # When it is challenged though nobody asks.
+        self.refresh_ms = NEVER_MS
         self.last_issue_ms = -MIN_CHALLENGE_INTERVAL_MS
-        self.cost_ms = 0.0
         self.waiters: list[_Waiter] = []
+        self._pollers: dict[str, Poller] = {}
         self._wake = asyncio.Event()
+
+    @property
+    def listening(self) -> bool:
+        """Whether an agent is in a long poll."""
+        return any(poller.is_listening for poller in self._pollers.values())
 
     def want_challenge(self) -> None:
         """Have the host challenged as soon as it listens."""
         self.challenge_due = True
         self._wake.set()
 
-    def begin_poll(self) -> int:
-        """Return the number of a new long poll; earlier ones end."""
-        self.poll += 1
+    def begin_poll(self, poller: Poller) -> None:
+        """Begin a long poll; an earlier one from its address ends."""
+        self._pollers[poller.address] = poller
         self._wake.set()
-        return self.poll
 
-    async def next(self, poll: int, end_ms: int, clock: Clock) -> bool:
+    def end_poll(self, poller: Poller) -> None:
+        """Forget a long poll that was answered."""
+        if self.is_current(poller):
+            self.disconnect(poller.address)
+
+    def disconnect(self, address: str) -> None:
+        """End the long poll from an address."""
+        self._pollers.pop(address, None)
+        self._wake.set()
+
+    def is_current(self, poller: Poller) -> bool:
+        """Return whether a long poll was neither ended nor followed by another."""
+        return self._pollers.get(poller.address) is poller
+
+    def put_off(self, poller: Poller, until_ms: int) -> None:
+        """Have a poller wait that was to be challenged, but may not."""
+        poller.wants_challenge = True
+        poller.not_before_ms = until_ms
+
+    async def next(self, poller: Poller, end_ms: int, clock: Clock) -> bool:
         """Wait for this long poll's turn to be given the next challenge.
 
         Returns:
             True when it may be given one; False when it is over, by time or by a newer poll.
         """
-        self.listening = True
+        poller.is_listening = True
         try:
-            while poll == self.poll:
+            while self.is_current(poller):
                 now_ms = clock.now_ms()
-                if self.challenge_due and now_ms >= self._ready_ms:
-                    self.challenge_due = False
-                    self.last_issue_ms = now_ms
+                due_ms = self._due_ms(poller)
+                if now_ms >= due_ms:
+                    self._take(poller, now_ms)
                     return True
                 if now_ms >= end_ms:
                     return False
-                wake_ms = min(end_ms, self._ready_ms) if self.challenge_due else end_ms
                 self._wake.clear()
-                await _within(self._wake.wait(), wake_ms - now_ms)
+                await _within(self._wake.wait(), min(end_ms, due_ms) - now_ms)
             return False
         finally:
-            if poll == self.poll:
-                self.listening = False
+            poller.is_listening = False
+
+    def _answers_for_host(self, poller: Poller) -> bool:
+        """Return whether a question to the host goes to this poller."""
+        return poller.is_home or not self._home_listens
 
     @property
-    def _ready_ms(self) -> int:
-        """When the host may be challenged again."""
-        return self.last_issue_ms + self._interval_ms
+    def _home_listens(self) -> bool:
+        pollers = self._pollers.values()
+        return any(poller.is_home and poller.is_listening for poller in pollers)
 
-    @property
-    def _interval_ms(self) -> int:
-        fair_ms = int(COST_FACTOR * self.cost_ms)
-        return max(MIN_CHALLENGE_INTERVAL_MS, min(fair_ms, MAX_CHALLENGE_INTERVAL_MS))
+    def _take(self, poller: Poller, now_ms: int) -> None:
+        poller.wants_challenge = False
+        self.last_issue_ms = now_ms
+        if self._answers_for_host(poller):
+            self.challenge_due = False
+            self.refresh_ms = NEVER_MS
+
+    def _due_ms(self, poller: Poller) -> int:
+        """When a poller is challenged, as far as is known by now."""
+        ready_ms = max(self.last_issue_ms + MIN_CHALLENGE_INTERVAL_MS, poller.not_before_ms)
+        if poller.wants_challenge:
+            return ready_ms
+        if not self._answers_for_host(poller):
+            return NEVER_MS
+        return ready_ms if self.challenge_due else max(ready_ms, self.refresh_ms)
 
     def settle(self, answered: int) -> None:
         """Wake whoever waited for this answer or an earlier one."""
@@ -125,24 +176,27 @@ class LongPolls:
         for long_poll in self._by_host.values():
             long_poll.want_challenge()
 
-    def wait_for(self, numbers: Mapping[str, int]) -> Answers:
-        """Begin to wait for the answers to these questions; whoever calls this ends it."""
-        return Answers(self, numbers)
+    def answers(self) -> Answers:
+        """Begin to wait for answers of hosts; whoever calls this ends it."""
+        return Answers(self)
 
 
 class Answers:
     """The answers to some questions, as they come in. A context: leaving it ends the wait."""
 
-    def __init__(self, long_polls: LongPolls, numbers: Mapping[str, int]) -> None:
-        loop = asyncio.get_running_loop()
+    def __init__(self, long_polls: LongPolls) -> None:
         self._long_polls = long_polls
         self._waiters: dict[str, _Waiter] = {}
+
+    def wait_for(self, numbers: Mapping[str, int]) -> None:
+        """Wait for the answers to these questions, too; no host is asked twice."""
+        loop = asyncio.get_running_loop()
         for name, number in numbers.items():
-            self._waiters[name] = _Waiter(number, loop.create_future())
+            waiter = _Waiter(number, loop.create_future())
+            self._waiters[name] = waiter
+            self._long_polls.of(name).waiters.append(waiter)
 
     def __enter__(self) -> Answers:
-        for name, waiter in self._waiters.items():
-            self._long_polls.of(name).waiters.append(waiter)
         return self
 
     def __exit__(self, *_: object) -> None:

@@ -1,32 +1,47 @@
 # SPDX-FileCopyrightText: The ovirt_tcp_plugin developers
 # SPDX-License-Identifier: Apache-2.0
-"""`ovirt-tcp-verifier`: make a server, run it, and the groups of its other commands."""
+"""`ovirt-tcp-verifier`: the table of the server's commands."""
 
 from __future__ import annotations
 
-import asyncio
-import datetime
-import socket
-from collections.abc import Sequence
 from pathlib import Path
 
 import click
-from cryptography.hazmat.primitives import hashes
-from cryptography.x509 import load_pem_x509_certificate
 
-from ovirt_tcp_plugin import command, errors, tokens
-from ovirt_tcp_plugin.verifier import authority, commands, local_store, processes, service
-from ovirt_tcp_plugin.verifier.settings import ServerOptions, VerifierSettings
-from ovirt_tcp_plugin.verifier.web.access import TOKEN_ROLES
+from ovirt_tcp_plugin import command
+from ovirt_tcp_plugin.command import CommandEntry
+from ovirt_tcp_plugin.verifier.settings import VerifierSettings
 
-_ROLES_HELP = (
-    "viewer (the broker) may ask for results; operator may also remove hosts; policy may look and "
-    "choose reference values; "
-    "enrolment may make tokens that enrol hosts, and nothing else."
-)
+COMMANDS = {
+    "ek": CommandEntry(
+        "verifier.commands",
+        "ek_group",
+        "Vouch for TPMs yourself: for those without a vendor's certificate, or instead of "
+        "believing vendors.",
+    ),
+    "host": CommandEntry("verifier.commands", "host_group", "Look at or remove enrolled hosts."),
+    "init": CommandEntry(
+        "verifier.init",
+        "init",
+        "Make the server's authority and certificate, and print what others need to know.",
+    ),
+    "record": CommandEntry(
+        "verifier.commands",
+        "record_group",
+        "Find and mend rows of the server's database that cannot be read.",
+    ),
+    "run": CommandEntry("verifier.run", "run", "Serve until SIGTERM."),
+    "token": CommandEntry("verifier.commands", "token_group", "Make the tokens of callers."),
+    "verdict-key": CommandEntry(
+        "verifier.commands",
+        "verdict_key_group",
+        "Change the key that signs the verdicts for the hosts' gates, without a good verdict "
+        "refused.",
+    ),
+}
 
 
-@click.group(cls=command.CommandGroup)
+@click.group(cls=command.LazyGroup, entries=COMMANDS)
 @command.config_dir_option("verifier")
 @click.pass_context
 def main(context: click.Context, config_dir: Path) -> None:
@@ -38,66 +53,6 @@ def main(context: click.Context, config_dir: Path) -> None:
     context.obj = config_dir
 
 
-@main.command()
-@click.option(
-    "--name", "names", multiple=True, help="DNS name or address of this server; repeatable."
-)
-@click.pass_obj
-def init(config_dir: Path, names: tuple[str, ...]) -> None:
-    """Make the server's authority and certificate, and print what others need to know."""
-    settings = local_store.load_settings(config_dir)
-    directory = settings.store.directory
-    _make_private(directory)
-    now = datetime.datetime.now(datetime.timezone.utc)
-    ca = authority.Authority.create(directory, now)
-    if not settings.server.certificate.exists():
-        _make_server_certificate(settings.server, ca, names, now)
-    local_store.prepare(settings, ca)
-    click.echo(f"authority (give it to agents and broker as ca_file): {directory / 'ca.pem'}")
-    fingerprint = _fingerprint(settings.server.certificate)
-    click.echo(f"server certificate, SHA-256 fingerprint: {fingerprint}")
-
-
-@main.command()
-@click.pass_obj
-def run(config_dir: Path) -> None:
-    """Serve until SIGTERM."""
-    command.log_to_stderr()
-    settings = local_store.load_settings(config_dir)
-    if settings.server.processes == 1:
-        asyncio.run(service.serve(settings))
-        return
-    ca = authority.Authority.load(settings.store.directory)
-    local_store.prepare(settings, ca)
-    processes.run(settings.server, lambda share: asyncio.run(service.serve(settings, share)))
-
-
-def _make_private(directory: Path) -> None:
-    """Make the directory of the server's secrets. Raises InvalidConfig if others may look in."""
-    directory.mkdir(mode=0o700, parents=True, exist_ok=True)
-    if directory.stat().st_mode & 0o077:
-        fault = "others may look into it; make it private: chmod 700"
-        raise errors.InvalidConfig(str(directory), [fault])
-
-
-def _make_server_certificate(
-    server: ServerOptions, ca: authority.Authority, names: Sequence[str], now: datetime.datetime
-) -> None:
-    certificate, key = ca.issue_server(names or [socket.getfqdn()], now)
-    authority.write_key(server.key, key)
-    authority.write_private(server.certificate, certificate, 0o644)
-
-
-def _fingerprint(path: Path) -> str:
-    certificate = load_pem_x509_certificate(path.read_bytes())
-    return certificate.fingerprint(hashes.SHA256()).hex(":")
-
-
-token_group = tokens.add_commands(main, TOKEN_ROLES, _ROLES_HELP, commands.stored_tokens)
-token_group.add_command(commands.token_enrol)
-main.add_command(commands.host_group)
-main.add_command(commands.ek_group)
-main.add_command(commands.verdict_key_group)
 command.add_config_commands(main, "verifier", VerifierSettings)
 
 

@@ -19,6 +19,8 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Metr
 from ovirt_tcp_plugin.messages.findings import FindingCode
 from ovirt_tcp_plugin.messages.result import AttestationResult, Level
 from ovirt_tcp_plugin.verifier.shared_metrics import SharedMetrics
+from ovirt_tcp_plugin.verifier.store import bad_rows
+from ovirt_tcp_plugin.verifier.store.bad_rows import BadRow
 
 _PREFIX = "ovirt_tcp_verifier_"
 # From a read out of memory to the end of every statement.
@@ -72,6 +74,9 @@ class VerifierMetrics:
         self._unreadable_sets = self._gauge(
             "unreadable_reference_sets", "Sets of reference values whose row is corrupt."
         )
+        self._unreadable_rows = self._gauge(
+            "unreadable_rows", "Rows that could not be read at the last hourly look.", "table"
+        )
         self._oldest = self._gauge("oldest_trusted_seconds", "Age of the oldest trusted result.")
         self._connections = self._gauge(
             "connections", "Open ones, by a known caller or not.", "known"
@@ -102,6 +107,12 @@ class VerifierMetrics:
     def request(self, route: str, status: int) -> None:
         """Count an answered request. `route` is the name of its handler."""
         self._requests_of(route, f"{status // 100}xx").inc()
+
+    def found_bad_rows(self, unreadable: Sequence[BadRow]) -> None:
+        """Show how many rows of each table cannot be read."""
+        counts = collections.Counter(row.table for row in unreadable)
+        for table in bad_rows.TABLES:
+            self._unreadable_rows.labels(table).set(counts[table])
 
     def render(
         self,

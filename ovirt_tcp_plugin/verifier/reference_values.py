@@ -18,7 +18,7 @@ from typing import Optional
 from sqlalchemy.engine import Connection
 
 from ovirt_tcp_plugin import errors
-from ovirt_tcp_plugin.messages import eventlog, reference_values
+from ovirt_tcp_plugin.messages import components, eventlog, reference_values
 from ovirt_tcp_plugin.messages.findings import CheckNumber, FindingCode
 from ovirt_tcp_plugin.messages.reference_values import ReferenceSet, Value
 from ovirt_tcp_plugin.messages.result import Finding, Level
@@ -34,6 +34,9 @@ from ovirt_tcp_plugin.verifier.store.results import Result, StoredResult
 UNREADABLE = FindingCode.REFERENCE_VALUES_UNREADABLE.finding(
     "a set of reference values cannot be read; remove it"
 )
+
+# Into which tboot measures what it loads.
+LAUNCH_PCRS = (17, 18, 19)
 
 # What makes a boot unfit to be a reference; check (8) itself says only that it is a new one.
 _UNFIT = (FindingCode.NO_LAUNCH.code, FindingCode.PCR_UNPROVEN.code)
@@ -82,12 +85,12 @@ class ReferenceValueService:
         self._newest: Optional[ReferenceVersion] = None
 
     async def at(self, number: int) -> ReferenceVersion:
-        """Return the reference values of this version or a later one.
+        """Return the reference values of this version, or the newest if it is another by now.
 
         Raises:
             Unavailable: the store does not answer.
         """
-        if self._newest is None or self._newest.number < number:
+        if self._newest is None or self._newest.number != number:
             stored = await self._database.read(references.load)
             criteria = _arrange(stored.sets)
             self._newest = ReferenceVersion(
@@ -114,7 +117,8 @@ class ReferenceValueService:
         """
         outdated = {}
         for name, result in _readable(stored).items():
-            if result.reference_version < number:
+            # A higher one was never given: its row is corrupt, and would count for ever.
+            if result.reference_version != number:
                 outdated[name] = result
         current = dict(stored)
         if not outdated:
@@ -128,7 +132,12 @@ class ReferenceValueService:
         return current
 
     async def import_boot(
-        self, name: str, host_name: str, findings: Sequence[Finding], staged: bool
+        self,
+        name: str,
+        host_name: str,
+        findings: Sequence[Finding],
+        staged: bool,
+        without_kernel: bool = False,
     ) -> ReferenceSet:
         """Take what a golden host's last evidence proved as reference values.
 
@@ -139,9 +148,11 @@ class ReferenceValueService:
             host_name: the golden host.
             findings: what its evidence of just now left to be desired.
             staged: whether the values shall wait for `activate`.
+            without_kernel: whether a measured launch may be golden whose log tells of no kernel.
 
         Raises:
-            Conflict: its evidence has faults of its own, or the set is of boots with other steps.
+            Conflict: its evidence has faults of its own, it tells of no kernel, or the set is of
+                boots with other steps.
         """
         texts = await self._database.read(lambda c: results.measured(c, [host_name]))
         boot = measured.decode(texts.get(host_name, ""))
@@ -149,8 +160,12 @@ class ReferenceValueService:
         fault = next(_faults(boot, findings), None)
         if fault is not None:
             raise errors.Conflict(f"host {host_name} cannot be golden: {fault}")
+        if not without_kernel:
+            _check_kernel(host_name, boot)
         note = f"from {host_name}"[: reference_values.MAX_NOTE_LENGTH]
-        golden = reference_values.from_boot(name, boot.bank, boot.steps, staged, note)
+        golden = reference_values.from_boot(
+            name, boot.bank, boot.steps, staged, note, boot.vocabulary
+        )
         return await self._database.write(lambda c: _merge(c, golden))
 
     async def add(self, name: str, value: Value) -> ReferenceSet:
@@ -285,6 +300,24 @@ def _rests_on_values(finding: Finding) -> bool:
     if finding.code == FindingCode.NO_LAUNCH.code:
         return False
     return finding.check == CheckNumber.REFERENCE_VALUES
+
+
+def _check_kernel(host_name: str, boot: Measured) -> None:
+    """Return if the log of a measured launch tells of a kernel. Raises Conflict.
+
+    tboot measures it into the banks of its option `extpol`; elsewhere nothing tells a good kernel
+    from a bad one. Without a launch, the boot loader is measured instead.
+    """
+    launched = [step for step in boot.steps if step.pcr in LAUNCH_PCRS]
+    if not launched:
+        return
+    if any(components.word_of(step.component) == "kernel" for step in launched):
+        return
+    raise errors.Conflict(
+        f"host {host_name} cannot be golden: its log tells of no kernel in bank {boot.bank}, so "
+        f"every kernel would be good. Have tboot measure into {boot.bank} (extpol=agile, or "
+        f"extpol={boot.bank}), or import it with --without-kernel"
+    )
 
 
 def _faults(boot: Measured, findings: Sequence[Finding]) -> Iterator[str]:

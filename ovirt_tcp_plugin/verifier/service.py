@@ -25,7 +25,7 @@ from ovirt_tcp_plugin.verifier.metrics import VerifierMetrics
 from ovirt_tcp_plugin.verifier.reference_values import ReferenceValueService
 from ovirt_tcp_plugin.verifier.settings import VerifierSettings
 from ovirt_tcp_plugin.verifier.signing import Signer
-from ovirt_tcp_plugin.verifier.store import tokens
+from ovirt_tcp_plugin.verifier.store import bad_rows, tokens
 from ovirt_tcp_plugin.verifier.store.database import Database
 from ovirt_tcp_plugin.verifier.web import server as web
 from ovirt_tcp_plugin.verifier.web.handler import HandlerContext
@@ -34,6 +34,8 @@ from ovirt_tcp_plugin.verifier.web.limits import HttpServer
 log = logging.getLogger("verifier")
 
 FORGET_INTERVAL_S = 3600
+# All rows are read each time; those that somebody needs meanwhile are logged at once.
+LOOK_INTERVAL_S = 3600
 # Objects beyond those that went by themselves before cycles are looked for.
 GARBAGE = 20_000
 
@@ -50,12 +52,11 @@ async def serve(settings: VerifierSettings, share: Optional[processes.Share] = N
     """
     _raise_limit_of_files()
     ca = Authority.load(settings.store.directory)
-    directory = settings.enrolment.ek_authorities
-    vendors = vendor_authorities.read(directory)
+    paths = settings.enrolment.ek_authorities
+    vendors = vendor_authorities.read(paths)
     if not vendors:
-        log.warning(
-            "ek_authorities directory=%s is empty: only registered EKs can enrol", directory
-        )
+        places = ", ".join(str(path) for path in paths)
+        log.warning("no ek_authorities in %s: only registered EKs can enrol", places)
     with local_store.opened(settings) as database:
         local_store.claim(database, ca)
         await _serve_from(database, settings, ca, vendors, share)
@@ -127,6 +128,7 @@ def _begin_chores(
     """Begin what goes on beside the requests."""
     chores = [
         _forget_tokens(context.database, context.clock),
+        _look_for_bad_rows(context.database, context.metrics),
         context.signer.keep_fresh(),
     ]
     if share:
@@ -180,3 +182,20 @@ async def _forget_tokens(database: Database, clock: Clock) -> None:
         except errors.Unavailable as e:
             log.warning("tokens not tidied error=%s", e)
         await asyncio.sleep(FORGET_INTERVAL_S)
+
+
+async def _look_for_bad_rows(database: Database, metrics: VerifierMetrics) -> None:
+    """Report the rows that cannot be read, again and again, until cancelled."""
+    while True:
+        try:
+            unreadable = await database.read_long(bad_rows.find)
+            metrics.found_bad_rows(unreadable)
+            if unreadable:
+                log.error(
+                    "unreadable rows=%d tables=%s: `ovirt-tcp-verifier record list`",
+                    len(unreadable),
+                    ",".join(sorted({row.table for row in unreadable})),
+                )
+        except errors.Unavailable as e:
+            log.warning("records not looked at error=%s", e)
+        await asyncio.sleep(LOOK_INTERVAL_S)

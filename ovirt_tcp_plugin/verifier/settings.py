@@ -9,9 +9,13 @@ import ipaddress
 from collections.abc import Mapping
 from pathlib import Path
 
+from ovirt_tcp_plugin import bounds
 from ovirt_tcp_plugin.messages import tpm2
 
 # Which PCRs a host must show good values for.
+# Some fifty vendors, in EL9's package keylime-base.
+KEYLIME_STORE = Path("/usr/share/keylime/tpm_cert_store")
+
 PROFILES: Mapping[str, tuple[int, ...]] = {
     "txt": (17, 18),
     "txt-legacy": (17, 18, 19),
@@ -22,6 +26,9 @@ PROFILES: Mapping[str, tuple[int, ...]] = {
 BANKS = ("sha256", "sha1")
 TPM12_FAMILY = "1.2"
 MAX_PROCESSES = 64
+MAX_POLL_DEADLINE_S = 600
+# What is believed for longer than a day was not attested.
+MAX_LIFETIME_S = 86_400
 
 
 @dataclasses.dataclass(frozen=True)
@@ -46,9 +53,13 @@ class ServerOptions:
     oat_networks: tuple[str, ...] = ()
     # Networks from which /metrics is answered without a token.
     metrics_networks: tuple[str, ...] = ()
-    # Requests a second that one peer may go on asking: an agent by its certificate, everybody else
-    # by address.
+    # Requests a second that one peer may go on asking: an agent by its certificate and address,
+    # everybody else by address. Of IPv6 a whole /64 counts as one address, here and below.
     requests_per_second: float = 50.0
+    # Part of one core's time that whoever asks about hosts may go on taking, with a token at one
+    # address, or at one address of oat_networks. It pays for the time that its requests really
+    # take, after a second's worth of them waits, and is put off with 429 if that takes long.
+    question_share: float = 0.25
     # New connections that one address may open. Agents and broker keep theirs; raise it where many
     # hosts share an address.
     connections_per_second: float = 20.0
@@ -74,6 +85,8 @@ class ServerOptions:
                 raise ValueError(f"{limit.name} must be above 0")
         if self.processes > MAX_PROCESSES:
             raise ValueError(f"processes must be at most {MAX_PROCESSES}")
+        bounds.check_between("port", self.port, 0, bounds.MAX_PORT)
+        bounds.check_between("poll_deadline", self.poll_deadline, 0, MAX_POLL_DEADLINE_S)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -97,9 +110,9 @@ class Store:
 class Enrolment:
     """Whose TPMs are believed."""
 
-    # Directory of the TPM vendors' roots and intermediates, *.pem. Empty means that no host can
-    # enrol.
-    ek_authorities: Path = Path("/etc/ovirt-tcp/ek-ca.d")
+    # Directories and files of the TPM vendors' roots and intermediates: *.pem, *.crt or *.cer. One
+    # that does not exist is passed over. None at all means that no host can enrol.
+    ek_authorities: tuple[Path, ...] = (Path("/etc/ovirt-tcp/ek-ca.d"), KEYLIME_STORE)
     # Believe a TPM without an EK certificate at its first enrolment. Then the token alone says that
     # it is a TPM at all; such hosts are marked. Better: `ovirt-tcp-verifier ek add`.
     first_use: bool = False
@@ -114,6 +127,10 @@ class Appraisal:
     profile: str = "txt"
     # How long a result may be relied on, in seconds from the moment its nonce was issued.
     lifetime: float = 600.0
+    # How soon after its last report the server asks a host again by itself, in seconds, whether
+    # somebody wants to know or not: so the gates stay open while the broker is away. Never later
+    # than after half of the lifetime, and up to a fifth earlier, so that the hosts spread.
+    refresh: float = 200.0
     # Believe hosts with a TPM 1.2, too. All that it signs rests on SHA-1, it counts no resets, and
     # does not notice a kernel started by kexec; such hosts are marked. Their reference values are
     # of the bank sha1.
@@ -124,11 +141,19 @@ class Appraisal:
             raise ValueError(f"profile {self.profile!r} is not one of {', '.join(PROFILES)}")
         if self.lifetime <= 0:
             raise ValueError("lifetime must be above 0")
+        bounds.check_between("lifetime", self.lifetime, 0, MAX_LIFETIME_S)
+        if not self.refresh > 0:
+            raise ValueError("refresh must be above 0")
 
     @property
     def lifetime_ms(self) -> int:
         """The same lifetime in milliseconds."""
         return int(self.lifetime * 1000)
+
+    @property
+    def refresh_ms(self) -> int:
+        """The longest time in milliseconds between two reports of a host."""
+        return int(min(self.refresh, self.lifetime / 2) * 1000)
 
     def believes(self, tpm_family: str) -> bool:
         """Return whether hosts with a TPM of this family are judged at all."""

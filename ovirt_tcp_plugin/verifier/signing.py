@@ -88,7 +88,11 @@ class Signer:
 
     def _take(self, stored: Optional[StoredKey]) -> None:
         if stored is None:
-            raise errors.InvalidConfig("the database", ["it has no key that signs verdicts"])
+            fault = (
+                "it has no key that signs verdicts, or one that cannot be read: restore a backup, "
+                "or give the hosts another key by `ovirt-tcp-verifier verdict-key`"
+            )
+            raise errors.InvalidConfig("the database", [fault])
         if stored.key_id == self._key_id:
             return
         try:
@@ -106,13 +110,13 @@ class Signer:
 
 def ensure_key(database: Database, ca: Authority) -> None:
     """Make the first key of a database. Raises Unavailable."""
-    if database.transact(verdict_keys.active) is not None:
+    if not database.transact(verdict_keys.is_empty):
         return
     first = new_key(ca)
     try:
         database.transact(lambda c: verdict_keys.begin(c, first))
     except errors.Unavailable:
-        if database.transact(verdict_keys.active) is None:
+        if database.transact(verdict_keys.is_empty):
             raise
         # Another server that starts just now was quicker.
 

@@ -139,6 +139,52 @@ def test_reports_what_it_measured_and_keeps_the_result(
     assert all(verifier.clients), "no client certificate was shown"
 
 
+def test_only_names_the_log_that_the_server_has(
+    make_attester: Make, verifier: FakeVerifier, host: LabHost
+) -> None:
+    digest = evidence.log_digest(host.txt_log_file.read_bytes())
+    offering = {**CHALLENGE, "known_logs": {"txt": digest}}
+    verifier.answers = [http(200, offering), http(200, TRUSTED)]
+    make_attester(verifier).agent.step()
+
+    _, (_, answer) = verifier.requests
+    assert (answer["logs"], answer["log_digests"]) == ({}, {"txt": digest})
+    summary = json.loads((host.hooks_directory / "summary.json").read_text())
+    assert summary["logs"] == {"txt": digest}
+
+
+@pytest.mark.parametrize(
+    "known", [{}, {"txt": "a" * 64}, {"txt": "a" * 64, "firmware": "a" * 64}], ids=len
+)
+def test_sends_the_log_that_the_server_does_not_have(
+    make_attester: Make, verifier: FakeVerifier, host: LabHost, known: dict[str, str]
+) -> None:
+    verifier.answers = [http(200, {**CHALLENGE, "known_logs": known}), http(200, TRUSTED)]
+    make_attester(verifier).agent.step()
+
+    _, (_, answer) = verifier.requests
+    assert evidence.decode(json.dumps(answer).encode()).logs["txt"] == host.good_log()
+    assert "log_digests" not in answer
+
+
+def test_sends_its_log_at_once_when_the_server_turns_out_not_to_have_it(
+    make_attester: Make, verifier: FakeVerifier, host: LabHost
+) -> None:
+    digest = evidence.log_digest(host.txt_log_file.read_bytes())
+    offering = http(200, {**CHALLENGE, "known_logs": {"txt": digest}})
+    unknown = http(403, {"code": "log_unknown", "reason": "refused (log_unknown): a log"})
+    verifier.answers = [offering, unknown, offering, http(200, TRUSTED), offering, http(200, {})]
+    attester = make_attester(verifier)
+    for _ in range(3):
+        attester.agent.step()
+
+    named = ["log_digests" in body for path, body in verifier.requests if path == "/v1/evidence"]
+    assert named == [True, False, True]
+    offers = [body["offer"] for path, body in verifier.requests if path == "/v1/challenge"]
+    assert offers[1] is True
+    assert max(attester.pauses) <= 1
+
+
 def test_takes_a_whole_result_too(make_attester: Make, verifier: FakeVerifier) -> None:
     whole = {**TRUSTED, "host_name": "host-1", "age_ms": 3, "lifetime_ms": 600_000, "boot_id": "x"}
     verifier.answers = [http(200, CHALLENGE), http(200, whole)]

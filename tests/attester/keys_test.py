@@ -5,15 +5,24 @@
 from __future__ import annotations
 
 import os
+import struct
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 from cryptography import x509
+from hypothesis import given
+from hypothesis import strategies as st
 
 from ovirt_tcp_plugin import errors
 from ovirt_tcp_plugin.attester import keys, templates
-from ovirt_tcp_plugin.attester.tpm import LOADED_SESSION_FIRST, TRANSIENT_FIRST, Tpm, TpmError
+from ovirt_tcp_plugin.attester.tpm import (
+    LOADED_SESSION_FIRST,
+    RC_AGAIN,
+    TRANSIENT_FIRST,
+    Tpm,
+    TpmError,
+)
 from ovirt_tcp_plugin.lab import launch
 from ovirt_tcp_plugin.lab.host import LabHost
 from ovirt_tcp_plugin.lab.swtpm import Swtpm
@@ -217,6 +226,73 @@ def test_says_that_the_certificate_is_for_another_key(make_host: Callable[..., L
         ak_under(tpm, "rsa-2048")
     assert loaded(tpm) == 0
     tpm.close()
+
+
+class FaultyNv:
+    """A TPM whose NV indices of EK certificates hold what they should not."""
+
+    def __init__(self, content: bytes = b"", code: int = 0) -> None:
+        self.content = content
+        self.code = code
+
+    def read_nv(self, index: int) -> bytes:
+        if self.code:
+            raise TpmError("TPM2_NV_Read", self.code)
+        return self.content
+
+
+@pytest.mark.parametrize("content", [b"", b"\0", b"\0" * 1024, b"\xff" * 1024, b"\x30\x82\xff"])
+def test_a_blank_index_holds_no_certificate(content: bytes) -> None:
+    assert keys.read_certificate(FaultyNv(content), "rsa-2048") is None  # type: ignore[arg-type]
+
+
+@given(st.binary(max_size=2000))
+def test_any_content_of_an_index_is_a_certificate_or_none(content: bytes) -> None:
+    found = keys.read_certificate(FaultyNv(content), "rsa-2048")  # type: ignore[arg-type]
+    assert found is None or found in content
+
+
+@pytest.mark.parametrize("code", [0x14A, 0x149, 0x148, 0x12F, 0x98E, 0x18B])
+def test_an_index_that_cannot_be_read_holds_no_certificate(code: int) -> None:
+    assert keys.read_certificate(FaultyNv(code=code), "rsa-2048") is None  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("code", RC_AGAIN)
+def test_a_tpm_that_cannot_read_just_now_is_not_without_a_certificate(code: int) -> None:
+    with pytest.raises(TpmError):
+        keys.read_certificate(FaultyNv(code=code), "rsa-2048")  # type: ignore[arg-type]
+
+
+def test_one_spoilt_index_does_not_hide_the_good_one(make_host: Callable[..., LabHost]) -> None:
+    tpm = make_host().connect()
+    index = templates.ENDORSEMENT_KINDS["rsa-2048"].certificate_index
+    tpm.execute("TPM2_NV_UndefineSpace", 0x122, [0x4000000C, index], [0x40000009])
+    # Defined, and never written: PPWRITE, AUTHREAD and PPREAD, and platform's.
+    area = struct.pack(">IHIHH", index, 0x000B, 0x40050001, 0, 1024)
+    parameters = struct.pack(">H", 0) + struct.pack(">H", len(area)) + area
+    tpm.execute("TPM2_NV_DefineSpace", 0x12A, [0x4000000C], [0x40000009], parameters)
+
+    with keys.endorsement_key(tpm) as endorsement:
+        assert endorsement.kind != "rsa-2048"
+        assert endorsement.certificate
+    tpm.close()
+
+
+def test_a_certificate_that_nobody_can_read_is_not_of_another_key(
+    make_host: Callable[..., LabHost], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tpm = make_host().connect()
+    monkeypatch.setattr(keys, "read_certificate", lambda tpm, kind: b"\x30\x82odd")
+
+    with keys.endorsement_key(tpm, ["rsa-2048"]) as endorsement:
+        assert endorsement.certificate == b"\x30\x82odd"
+    tpm.close()
+
+
+def test_cuts_the_header_of_a_tpm_12_before_a_certificate() -> None:
+    certificate = b"\x30\x82\x01\x00" + bytes(256)
+
+    assert keys.cut_certificate(b"\x10\x01\x00\x01\x04" + certificate) == certificate
 
 
 @pytest.mark.parametrize("padding", [b"", b"\0" * 200, b"\xff" * 200])

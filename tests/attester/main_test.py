@@ -259,7 +259,9 @@ def test_a_killed_agent_comes_back(enrolled: LabHost, verifier: FakeVerifier) ->
     assert enrolled.status()["level"] == "trusted"
 
 
-def test_its_log_holds_no_secret(enrolled: LabHost, verifier: FakeVerifier) -> None:
+def test_the_agent_logs_neither_nonce_nor_quote_nor_signature(
+    enrolled: LabHost, verifier: FakeVerifier
+) -> None:
     challenge = evidence.encode_challenge(evidence.Challenge(b"n" * 32, {"sha256": (17,)}, 30_000))
     verifier.answers = [
         http(200, challenge),

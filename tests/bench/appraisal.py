@@ -70,7 +70,7 @@ def appraisal_120_events() -> Iterator[Callable[[], Sample]]:
     verify = _p256_floor(tpm, reported.attest, reported.signature)
 
     def ours() -> None:
-        outcome = appraise.appraise(reported, host, issued, None, UEFI, criteria, 1)
+        outcome = appraise.appraise(reported, host, issued, None, None, UEFI, criteria, 1)
         assert isinstance(outcome, appraise.Appraised)
         assert outcome.level is Level.TRUSTED
 

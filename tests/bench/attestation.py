@@ -14,6 +14,7 @@ import re
 import ssl
 import sys
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 import tornado.web
@@ -32,6 +33,8 @@ class Questions:
         self.taken: list[tuple[float, float, int]] = []
         self.open = True
         self.bad: frozenset[str] = frozenset()
+        # When each host was first said to be untrusted.
+        self.told_s: dict[str, float] = {}
 
     def level(self, name: str) -> str:
         """Return the level of a host, which its number rules."""
@@ -39,6 +42,14 @@ class Questions:
         bad = self.untrusted_every and number % self.untrusted_every == self.untrusted_every - 1
         bad = bad or name.partition(".")[0] in self.bad
         return "untrusted" if bad else "trusted"
+
+    def take(self, began_s: float, hosts: Sequence[oat.PolledHost]) -> None:
+        """Note a question that is answered now."""
+        ended_s = time.monotonic()
+        self.taken.append((began_s, ended_s, len(hosts)))
+        for host in hosts:
+            if host.trust_lvl == "untrusted":
+                self.told_s.setdefault(host.host_name.partition(".")[0], ended_s)
 
 
 class PollHosts(tornado.web.RequestHandler):
@@ -51,20 +62,22 @@ class PollHosts(tornado.web.RequestHandler):
         await asyncio.sleep(questions.takes_s)
         now = datetime.datetime.now(datetime.timezone.utc)
         hosts = [oat.PolledHost(name, questions.level(name), now) for name in poll.hosts]
-        questions.taken.append((began, time.monotonic(), len(hosts)))
+        questions.take(began, hosts)
         self.set_status(200 if questions.open else 503)
         self.finish(json.dumps(oat.encode_answer(hosts)))
 
 
 class Control(tornado.web.RequestHandler):
-    """`GET`: the questions so far. `POST ?open=0`: from now on every answer is a 503; `?bad=h1,h2`:
-    these are untrusted."""
+    """`GET`: the questions so far, and when hosts were first said to be untrusted.
+
+    `POST ?open=0`: from now on every answer is a 503; `?bad=h1,h2`: these are untrusted.
+    """
 
     def initialize(self, questions: Questions) -> None:
         self.questions = questions
 
     def get(self) -> None:
-        self.finish({"taken": self.questions.taken})
+        self.finish({"taken": self.questions.taken, "told": self.questions.told_s})
 
     def post(self) -> None:
         self.questions.open = self.get_query_argument("open", "1") == "1"

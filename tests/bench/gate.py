@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 from tests.bench.harness import Benchmark, Sample, percentile
-from tests.hooks.gate_test import VM, Host
+from tests.hooks.gated_host import VM, Host
 
 STARTS = 100
 INTERPRETER = ["/usr/bin/python3", "-I", "-c", "pass"]
@@ -28,7 +28,13 @@ def gate_p99() -> Iterator[Callable[[], Sample]]:
         host = Host(Path(directory))
         gate = [str(host.hooks / "before_vm_start" / "50_ovirt_tcp_gate.py")]
         environment = {**os.environ, "vmId": VM}
-        yield lambda: _beyond(gate, environment)
+
+        def measure() -> Sample:
+            # Others may be measured between two rounds for longer than a verdict lives.
+            host.sign()
+            return _beyond(gate, environment)
+
+        yield measure
 
 
 def _beyond(gate: Sequence[str], environment: dict[str, str]) -> Sample:

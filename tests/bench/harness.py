@@ -12,12 +12,15 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import json
+import logging
 import statistics
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Optional
+
+log = logging.getLogger("bench")
 
 ROUNDS = 5
 _SLICE_S = 0.05
@@ -54,26 +57,62 @@ class Benchmark:
 
 @dataclasses.dataclass(frozen=True)
 class Figure:
-    """The medians of a benchmark, and whether they meet the bar."""
+    """The medians of a benchmark, and whether they meet the bar.
 
-    value: float
+    Attributes:
+        value: None where no round could be measured.
+        fault: why a round could not be; it has no more, and does not meet its bar.
+    """
+
+    value: Optional[float]
     unit: str
     floor: Optional[float]
     ratio: Optional[float]
     bar: str
     met: bool
+    fault: str = ""
+
+
+class _Run:
+    """A benchmark, and what its rounds gave. One that fails keeps no other from being measured."""
+
+    def __init__(self, benchmark: Benchmark) -> None:
+        self.benchmark = benchmark
+        self.samples: list[Sample] = []
+        self.fault = ""
+        self._measure: Optional[Callable[[], Sample]] = None
+
+    def start(self, stack: contextlib.ExitStack) -> None:
+        """Set up what is measured."""
+        with self._failing():
+            self._measure = stack.enter_context(self.benchmark.start())
+
+    def round(self, number: int) -> None:
+        """Measure once, if it has so many rounds."""
+        if self._measure is None or self.fault or number >= self.benchmark.rounds:
+            return
+        with self._failing():
+            self.samples.append(self._measure())
+
+    @contextlib.contextmanager
+    def _failing(self) -> Iterator[None]:
+        try:
+            yield
+        except Exception as e:
+            log.exception("%s failed", self.benchmark.name)
+            self.fault = f"{type(e).__name__}: {e}".splitlines()[0]
 
 
 def measure(benchmarks: Sequence[Benchmark]) -> Mapping[str, Figure]:
     """Run all, their rounds interleaved."""
-    samples: dict[str, list[Sample]] = {one.name: [] for one in benchmarks}
+    runs = [_Run(benchmark) for benchmark in benchmarks]
     with contextlib.ExitStack() as stack:
-        rounds = [(one, stack.enter_context(one.start())) for one in benchmarks]
-        for number in range(max(one.rounds for one in benchmarks)):
-            for one, run in rounds:
-                if number < one.rounds:
-                    samples[one.name].append(run())
-    return {one.name: _figure(one, samples[one.name]) for one in benchmarks}
+        for run in runs:
+            run.start(stack)
+        for number in range(max(benchmark.rounds for benchmark in benchmarks)):
+            for run in runs:
+                run.round(number)
+    return {run.benchmark.name: _figure(run) for run in runs}
 
 
 def rates(ours: Callable[[], object], floor: Callable[[], object]) -> Sample:
@@ -105,20 +144,21 @@ def report(figures: Mapping[str, Figure], file: Path) -> None:
     print(f"{'benchmark':28} {'value':>10} {'floor':>10} {'unit':8} {'ratio':>6}  bar")
     for name, figure in figures.items():
         verdict = "" if figure.met else "  MISSED"
+        if figure.fault:
+            verdict = f"  FAILED {figure.fault}"
         print(
             f"{name:28} {_number(figure.value):>10} {_number(figure.floor):>10} {figure.unit:8} "
             f"{_number(figure.ratio):>6}  {figure.bar}{verdict}"
         )
 
 
-def _figure(benchmark: Benchmark, samples: Sequence[Sample]) -> Figure:
-    value = statistics.median(sample.value for sample in samples)
-    floors = [sample.floor for sample in samples if sample.floor is not None]
-    ratios = [sample.value / sample.floor for sample in samples if sample.floor is not None]
-    floor, ratio = (
-        (statistics.median(floors), statistics.median(ratios)) if floors else (None, None)
-    )
-    met, bar = True, []
+def _figure(run: _Run) -> Figure:
+    benchmark = run.benchmark
+    samples = run.samples
+    value = _median([sample.value for sample in samples])
+    floor = _median([sample.floor for sample in samples if sample.floor is not None])
+    ratio = _median([sample.value / sample.floor for sample in samples if sample.floor is not None])
+    met, bar = not run.fault, []
     for name, got, least, most, unit in (
         ("ratio ", ratio, benchmark.least_ratio, benchmark.most_ratio, ""),
         ("", value, benchmark.least, benchmark.most, f" {benchmark.unit}"),
@@ -129,7 +169,11 @@ def _figure(benchmark: Benchmark, samples: Sequence[Sample]) -> Figure:
         if most is not None:
             met &= got is not None and got <= most
             bar.append(f"{name}<= {most:g}{unit}")
-    return Figure(value, benchmark.unit, floor, ratio, ", ".join(bar), met)
+    return Figure(value, benchmark.unit, floor, ratio, ", ".join(bar), met, run.fault)
+
+
+def _median(values: Sequence[float]) -> Optional[float]:
+    return statistics.median(values) if values else None
 
 
 def _rate(function: Callable[[], object]) -> float:

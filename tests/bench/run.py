@@ -10,11 +10,21 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
-from tests.bench import appraisal, broker, filterd, gate, harness, verifier
+from tests.bench import (
+    agents,
+    appraisal,
+    broker,
+    filterd,
+    gate,
+    harness,
+    locks,
+    reactions,
+    verifier,
+)
 
 FILE = Path(__file__).parents[2] / "build" / "bench.json"
-ROOMS = (appraisal, broker, filterd, gate, verifier)
-BENCHMARKS = {one.name: one for room in ROOMS for one in room.BENCHMARKS}
+ROOMS = (agents, appraisal, broker, filterd, gate, locks, reactions, verifier)
+BENCHMARKS = {benchmark.name: benchmark for room in ROOMS for benchmark in room.BENCHMARKS}
 
 
 def main(names: list[str]) -> int:

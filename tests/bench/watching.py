@@ -5,40 +5,46 @@ everything is being listed.
 
 python -m tests.bench.watching --hosts 10000 --pools 1000 --vms 100000 --page-s 3
 
-Not part of `make bench`: at full size it takes most of an hour on two processors. The simulated
-engine is a process of its own; broker, threads, files and SDK are the real ones, with the intervals
-of an installation. Attestation is scripted.
+Not part of `make bench`: at full size it takes most of an hour on two processors. Engine, broker
+and attestation server are processes of their own; the broker is the real one, with the intervals
+of an installation.
 """
 
 from __future__ import annotations
 
 import argparse
-import dataclasses
+import contextlib
 import datetime
 import multiprocessing
+import os
 import random
 import statistics
+import sys
 import tempfile
-import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from multiprocessing.connection import Connection
 from pathlib import Path
-from types import SimpleNamespace
-from typing import Any, cast
+from typing import Any
 
-from ovirt_tcp_plugin.broker import settings
-from ovirt_tcp_plugin.broker.state import broker_state
+import yaml
+
+from ovirt_tcp_plugin.broker.workers import watch
+from ovirt_tcp_plugin.clock import Clock
 from ovirt_tcp_plugin.lab.engine import audit_log, model
 from ovirt_tcp_plugin.lab.engine.server import Config, EngineSimulator
+from ovirt_tcp_plugin.lab.processes import Processes, free_ports, listens
 from ovirt_tcp_plugin.messages.result import Level
 from ovirt_tcp_plugin.placement import snapshot
 from ovirt_tcp_plugin.placement.inventory import MARK_PROPERTY
 from ovirt_tcp_plugin.verifier.authority import Authority, write_key
-from tests.broker.site import ADMINISTRATOR, Site, make_pools
+from tests.bench.broker import broker_options
+from tests.broker.site import ADMINISTRATOR, make_pools
 from tests.site_pki import PASSWORD
 
 WITHIN_S = 60.0
+# What a question to the attestation server takes.
+TAKES_S = 0.05
 
 
 class Engine:
@@ -92,6 +98,16 @@ class Engine:
             self._tables.log(audit_log.HOST_LACKS_FEATURES, f"{name} left Up", host=host.id)
         return host.id, host.cluster
 
+    def arrive(self, name: str) -> None:
+        host = self._hosts[name]
+        with self._tables.lock:
+            host.status = "up"
+            self._tables.log(audit_log.HOST_DETECTED, f"{name} is Up", host=host.id)
+
+    def place(self, name: str) -> tuple[str, str]:
+        host = self._hosts[name]
+        return host.id, host.cluster
+
     def mark(self, name: str) -> tuple[str, str]:
         vm = self._vms[name]
         with self._tables.lock:
@@ -108,6 +124,14 @@ class Engine:
             self._tables.log(audit_log.VM_ADDED, f"VM {name} was created.", vm=vm.id)
         return vm.id, cluster_id
 
+    def edits(self) -> int:
+        calls = self.calls().items()
+        return sum(number for call, number in calls if not call.startswith("GET"))
+
+    def walled(self) -> int:
+        """Return how many hosts are inside of walls."""
+        return sum(len(group.hosts) for group in list(self._tables.groups.values()))
+
     def members(self, cluster_id: str) -> tuple[list[str], list[str]]:
         """Return the hosts and VMs of a cluster's wall."""
         for group in list(self._tables.groups.values()):
@@ -120,51 +144,52 @@ def _engine_process(pki: Path, options: argparse.Namespace, connection: Connecti
     Engine(pki, options).serve(connection)
 
 
-class TimedLock:
-    """The lock of the broker's state, which measures how long it is held."""
-
-    def __init__(self) -> None:
-        self._lock = threading.RLock()
-        self._depth = 0
-        self._since = (0.0, 0.0)
-        # (seconds by the clock, seconds of processor time) of each long hold.
-        self.long_holds: list[tuple[float, float]] = []
-
-    def __enter__(self) -> None:
-        self._lock.acquire()
-        self._depth += 1
-        if self._depth == 1:
-            self._since = (time.perf_counter(), time.thread_time())
-
-    def __exit__(self, *_: object) -> None:
-        if self._depth == 1:
-            held_s = time.perf_counter() - self._since[0]
-            if held_s > 0.01:
-                self.long_holds.append((held_s, time.thread_time() - self._since[1]))
-        self._depth -= 1
-        self._lock.release()
-
-
 class Bench:
-    def __init__(self, site: Site, connection: Connection, options: argparse.Namespace) -> None:
-        self._site = site
+    """The broker as a process between the simulated engine and an attestation server."""
+
+    def __init__(
+        self,
+        directory: Path,
+        connection: Connection,
+        engine: multiprocessing.Process,
+        processes: Processes,
+        options: argparse.Namespace,
+    ) -> None:
+        self.directory = directory
         self._connection = connection
+        self._engine = engine
+        self.processes = processes
         self._options = options
         self._random = random.Random(options.seed)
+        self._boot_id = Clock().boot_id
+        self.url: str = connection.recv()
+        ports = free_ports(2)
+        self.attestation = ports[0]
+        self.api = ports[1]
 
     def ask(self, *message: object) -> Any:
         self._connection.send(message)
         return self._connection.recv()
 
     def start(self) -> None:
+        self._start_servers()
         began = time.monotonic()
-        self._site.start()
-        self._wait(self._site.service.observation.all_known.is_set, 3600)
-        print(f"all is known after {time.monotonic() - began:.0f} s", flush=True)
-        pools = self._site.knowledge.pools()
-        self._wait(lambda: len(list(self._directory.glob("*-*.json"))) == len(pools), 3600)
-        self._wait(lambda: not self._plans(), 3600)
+        command = [sys.executable, "-m", "ovirt_tcp_plugin.broker.main"]
+        self.processes.start("broker", [*command, "--config-dir", str(self.directory), "run"])
+        everybody = self._options.hosts
+        self.wait(lambda: self.ask("walled") == everybody, 3600, 1.0)
+        pools = self._options.pools
+        self.wait(lambda: len(list(self.snapshots.glob("*-*.json"))) == pools, 3600, 1.0)
         print(f"all walls stand after {time.monotonic() - began:.0f} s", flush=True)
+
+    def _start_servers(self) -> None:
+        port = self.attestation
+        command = [sys.executable, "-m", "tests.bench.attestation", str(self.directory)]
+        arguments = [str(port), str(TAKES_S), "0"]
+        self.processes.start("attestation", [*command, *arguments], lambda: listens(port))
+        content = broker_options(self.directory, self.url, port, self.api)
+        content["engine"]["timeout_s"] = 120
+        (self.directory / "broker.yaml").write_text(yaml.safe_dump(content), encoding="utf-8")
 
     def measure(self, rounds: int) -> None:
         self.ask("slow", self._options.page_s)
@@ -174,6 +199,8 @@ class Bench:
         held: list[float] = []
         behind: list[float] = []
         new: list[float] = []
+        busy_s = self._busy_s()
+        began = time.monotonic()
         for index, number in enumerate(numbers):
             time.sleep(self._random.uniform(0, 1.5))
             self._measure_host(number, left, out)
@@ -184,62 +211,102 @@ class Bench:
         report("VM marked -> held in the snapshot", held)
         report("VM marked -> behind the wall", behind)
         report("VM new (held at once) -> behind the wall", new)
+        self._report_busy(busy_s, time.monotonic() - began)
+
+    def add_vms(self, count: int) -> None:
+        """Make VMs one after the other; each has to be held from the moment that it is there."""
+        held = 0
+        for number in range(count):
+            cluster = f"C{number % self._options.pools}"
+            vm_id, cluster_id = self.ask("add", f"more{number}", cluster)
+            held += self._snapshot(cluster_id).vms.get(vm_id) is not False
+        print(f"new VMs held before their first start: {held} of {count}", flush=True)
 
     def _measure_host(self, number: int, left: list[float], out: list[float]) -> None:
         host_id, cluster_id = self.ask("leave", f"h{number}")
         began = time.monotonic()
-        self._wait(lambda: not self._is_trusted(cluster_id, host_id))
+        self.wait(lambda: not self._is_trusted(cluster_id, host_id))
         left.append(time.monotonic() - began)
-        self._wait(lambda: host_id not in self.ask("members", cluster_id)[0])
+        self.wait(lambda: host_id not in self.ask("members", cluster_id)[0])
         out.append(time.monotonic() - began)
 
     def _measure_mark(self, number: int, held: list[float], behind: list[float]) -> None:
         vm_id, cluster_id = self.ask("mark", f"vm{number}")
         began = time.monotonic()
-        self._wait(lambda: self._snapshot(cluster_id).vms.get(vm_id) is not False)
+        self.wait(lambda: self._snapshot(cluster_id).vms.get(vm_id) is not False)
         held.append(time.monotonic() - began)
-        self._wait(lambda: vm_id in self.ask("members", cluster_id)[1])
+        self.wait(lambda: vm_id in self.ask("members", cluster_id)[1])
         behind.append(time.monotonic() - began)
 
     def _measure_new(self, number: int, name: str, new: list[float]) -> None:
         vm_id, cluster_id = self.ask("add", name, f"C{number % self._options.pools}")
         began = time.monotonic()
         assert self._snapshot(cluster_id).vms.get(vm_id) is not False
-        self._wait(lambda: vm_id in self.ask("members", cluster_id)[1])
+        self.wait(lambda: vm_id in self.ask("members", cluster_id)[1])
         new.append(time.monotonic() - began)
 
     def count_calls(self, seconds: float) -> None:
-        """Print the calls of a minute in which nothing happens."""
+        """Print the calls of a minute in which nothing happens, after one in which nothing did."""
         self.ask("slow", 0.0)
+        edits = -1
+        while edits != self.ask("edits"):
+            edits = self.ask("edits")
+            time.sleep(watch.CALM_AFTER_MS / 1000 + 1)
         before = self.ask("calls")
         time.sleep(seconds)
         after = self.ask("calls")
-        print(f"calls in {seconds:.0f} s:")
-        for call in sorted(after):
-            count = after[call] - before.get(call, 0)
+        counts = {call: (after[call] - before.get(call, 0)) * 60 / seconds for call in after}
+        print(f"calls a minute: {sum(counts.values()):.1f}")
+        for call, count in sorted(counts.items()):
             if count:
-                print(f"  {count * 60 / seconds:7.1f} a minute  {call}")
+                print(f"  {count:7.1f} {call}")
+
+    def report_memory(self) -> None:
+        """Print the most memory that the broker had resident."""
+        status = Path(f"/proc/{self.processes.pid('broker')}/status").read_text(encoding="ascii")
+        peak_kib = int(status.partition("VmHWM:")[2].split()[0])
+        now_kib = int(status.partition("VmRSS:")[2].split()[0])
+        print(f"broker RSS: {peak_kib / 1024:.0f} MiB at most, {now_kib / 1024:.0f} MiB now")
+
+    def _pids(self) -> dict[str, int]:
+        pids = {name: self.processes.pid(name) for name in ("broker", "attestation")}
+        pids["engine"] = self._engine.pid or 0
+        pids["bench"] = os.getpid()
+        return pids
+
+    def _busy_s(self) -> dict[str, float]:
+        """Return the seconds of processor time of each process so far."""
+        busy_s: dict[str, float] = {}
+        for name, pid in self._pids().items():
+            fields = Path(f"/proc/{pid}/stat").read_text(encoding="ascii").rpartition(")")[2]
+            user, system = fields.split()[11:13]
+            busy_s[name] = (int(user) + int(system)) / os.sysconf("SC_CLK_TCK")
+        return busy_s
+
+    def _report_busy(self, before: dict[str, float], seconds: float) -> None:
+        for name, busy_s in self._busy_s().items():
+            print(f"  {name}: {(busy_s - before[name]) / seconds:.2f} of a core")
+        print(f"  load average: {os.getloadavg()[0]:.1f} of {os.cpu_count()}", flush=True)
 
     @property
-    def _directory(self) -> Path:
-        return self._site.options.snapshot.directory
-
-    def _plans(self) -> int:
-        return sum(bool(plan.steps) for plan in self._site.knowledge.walls.plans())
+    def snapshots(self) -> Path:
+        return self.directory / "snapshot.d"
 
     def _snapshot(self, cluster_id: str) -> snapshot.Snapshot:
-        content = (self._directory / f"{cluster_id}.json").read_bytes()
-        return snapshot.decode(content, self._site.clock.boot_id)
+        content = (self.snapshots / f"{cluster_id}.json").read_bytes()
+        return snapshot.decode(content, self._boot_id)
 
     def _is_trusted(self, cluster_id: str, host_id: str) -> bool:
         return self._snapshot(cluster_id).hosts[host_id].level is Level.TRUSTED
 
-    def _wait(self, holds: Callable[[], object], within_s: float = WITHIN_S) -> None:
+    def wait(
+        self, holds: Callable[[], object], within_s: float = WITHIN_S, pause_s: float = 0.02
+    ) -> None:
         deadline = time.monotonic() + within_s
         while not holds():
             if time.monotonic() > deadline:
-                raise TimeoutError("it did not happen in time")
-            time.sleep(0.02)
+                raise TimeoutError(f"not in time: {self.processes.log_tail('broker')}")
+            time.sleep(pause_s)
 
 
 def report(name: str, values: Sequence[float]) -> None:
@@ -260,6 +327,24 @@ def make_pki(directory: Path) -> None:
     (directory / "password").write_text(PASSWORD, encoding="utf-8")
 
 
+@contextlib.contextmanager
+def running(options: argparse.Namespace) -> Iterator[Bench]:
+    """Start everything, and wait until all walls stand."""
+    with tempfile.TemporaryDirectory() as name, Processes(Path(name)) as processes:
+        directory = Path(name)
+        make_pki(directory)
+        ours, theirs = multiprocessing.Pipe()
+        process = multiprocessing.Process(target=_engine_process, args=(directory, options, theirs))
+        process.start()
+        bench = Bench(directory, ours, process, processes, options)
+        try:
+            bench.start()
+            yield bench
+        finally:
+            ours.send(("stop",))
+            process.join()
+
+
 def main() -> None:
     """Print the figures."""
     parser = argparse.ArgumentParser(description=__doc__)
@@ -268,40 +353,14 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--page-s", type=float, default=3.0)
     parser.add_argument("--idle-s", type=float, default=60.0)
+    parser.add_argument("--new-vms", type=int, default=1000)
     options = parser.parse_args()
-    lock = TimedLock()
-    cast("Any", broker_state).threading = SimpleNamespace(RLock=lambda: lock)
-    with tempfile.TemporaryDirectory() as name:
-        directory = Path(name)
-        make_pki(directory)
-        ours, theirs = multiprocessing.Pipe()
-        process = multiprocessing.Process(target=_engine_process, args=(directory, options, theirs))
-        process.start()
-        engine = SimpleNamespace(url=ours.recv())
-        site = Site(directory, directory, 0, engine=cast("EngineSimulator", engine))
-        site.options = dataclasses.replace(
-            site.options,
-            engine=dataclasses.replace(site.options.engine, timeout_s=120.0),
-            intervals=settings.IntervalOptions(),
-            startup=settings.StartupOptions(),
-            verdicts=settings.VerdictOptions(),
-        )
-        bench = Bench(site, ours, options)
-        try:
-            bench.start()
-            lock.long_holds.clear()
-            bench.measure(options.rounds)
-            holds = lock.long_holds or [(0.0, 0.0)]
-            worst = max(holds)
-            print(f"longest hold of the lock {worst[0]:.3f} s ({worst[1]:.3f} s of processor time)")
-            print(f"holds above 50 ms: {sum(held > 0.05 for held, _ in holds)}")
-            busy = sum(busy > 0.05 for _, busy in holds)
-            print(f"holds above 50 ms of processor time: {busy}", flush=True)
-            bench.count_calls(options.idle_s)
-        finally:
-            site.stop()
-            ours.send(("stop",))
-            process.join()
+    with running(options) as bench:
+        bench.measure(options.rounds)
+        bench.add_vms(options.new_vms)
+        bench.report_memory()
+        bench.count_calls(options.idle_s)
+        bench.report_memory()
 
 
 if __name__ == "__main__":

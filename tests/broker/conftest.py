@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from ovirt_tcp_plugin.broker.state import charge
-from tests.broker.odd_server import pki, server  # noqa: F401 - fixtures
+from tests.broker.odd_server import server  # noqa: F401 - a fixture
 from tests.broker.site import Site
 
 

@@ -88,15 +88,16 @@ class Calls:
 @pytest.mark.parametrize(
     "behave", [hangs, refuses, fails, is_slow], ids=["hangs", "refuses", "answers 500", "after 1 s"]
 )
-def test_no_call_is_lost(
-    behave: Behaviour, server: Server, pki: Path, site_pki: Path, tmp_path: Path
-) -> None:
+def test_no_call_is_lost(behave: Behaviour, server: Server, site_pki: Path, tmp_path: Path) -> None:
     with contextlib.ExitStack() as stack:
         url = filterd.start(stack.enter_context(Processes(tmp_path)), tmp_path)
         site = Site(tmp_path, site_pki, 5)
         stack.callback(site.engine.stop)
         options = settings.VerifierOptions(
-            (behave(server),), ca_file=pki / "ca.pem", token_file=pki / "token", deadline_s=6.0
+            (behave(server),),
+            ca_file=site_pki / "ca.pem",
+            token_file=site_pki / "token",
+            deadline_s=6.0,
         )
         site.source = choose.make(options, site.clock)  # type: ignore[assignment]
         site.start()

@@ -25,7 +25,7 @@ from ovirt_tcp_plugin.messages.result import Level
 from tests.broker import filterd
 from tests.broker import site as sites
 from tests.broker.site import Site, until
-from tests.hooks import gate_test
+from tests.hooks import gated_host
 
 ROOT = Path(__file__).parents[2]
 TABLE = ROOT / "docs" / "security-model.md"
@@ -74,7 +74,7 @@ class Lines:
         if "gate" in present:
             for name, level in ((GOOD, Level.TRUSTED), (BAD, Level.UNTRUSTED)):
                 (directory / name).mkdir()
-                host = gate_test.Host(directory / name)
+                host = gated_host.Host(directory / name)
                 host.sign(level=level)
                 site.host(name).hook_directory = str(host.hooks)
         if "quarantine" not in present:

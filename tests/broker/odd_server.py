@@ -22,10 +22,8 @@ from ovirt_tcp_plugin.broker.state.answer import Source
 from ovirt_tcp_plugin.broker.verifiers import choose
 from ovirt_tcp_plugin.messages import result
 from ovirt_tcp_plugin.messages.result import AttestationResult, Level
-from ovirt_tcp_plugin.verifier.authority import Authority, write_key
 
 NOW = datetime.datetime(2026, 5, 4, 3, 2, 1, tzinfo=datetime.timezone.utc)
-TOKEN = "of the broker"
 Body = Callable[[list[str]], object]
 
 
@@ -61,21 +59,8 @@ class Server:
     paths: list[str] = dataclasses.field(default_factory=list)
 
 
-@pytest.fixture(scope="module")
-def pki(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    directory = tmp_path_factory.mktemp("pki")
-    now = datetime.datetime.now(datetime.timezone.utc)
-    certificate, key = Authority.create(directory, now).issue_server(
-        ["127.0.0.1", "localhost"], now
-    )
-    (directory / "server.pem").write_bytes(certificate)
-    write_key(directory / "server.key", key)
-    (directory / "token").write_text(TOKEN + "\n", encoding="ascii")
-    return directory
-
-
 @pytest.fixture
-def server(pki: Path) -> Iterator[Server]:
+def server(site_pki: Path) -> Iterator[Server]:
     behaviour = Server()
 
     class Handler(http.server.BaseHTTPRequestHandler):
@@ -108,7 +93,7 @@ def server(pki: Path) -> Iterator[Server]:
 
     httpd = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    context.load_cert_chain(pki / "server.pem", pki / "server.key")
+    context.load_cert_chain(site_pki / "server.pem", site_pki / "server.key")
     httpd.socket = context.wrap_socket(httpd.socket, server_side=True)
     behaviour.url = f"https://127.0.0.1:{httpd.server_address[1]}"
     thread = threading.Thread(target=httpd.serve_forever, kwargs={"poll_interval": 0.01})

@@ -26,7 +26,7 @@ from ovirt_tcp_plugin.messages.result import Level
 from tests.broker import filterd
 from tests.broker import site as sites
 from tests.broker.site import PASSWORD, Site, until
-from tests.hooks import gate_test
+from tests.hooks import gated_host
 
 SOURCE, CANDIDATE = "h1", "h2"
 STATES = [
@@ -215,8 +215,8 @@ HELD: dict[str, dict[str, Any]] = {
     "trusted": {},
     "untrusted": {"level": Level.UNTRUSTED},
     "unknown": {"level": Level.UNKNOWN},
-    "verdict ended": {"age_ms": gate_test.LIFETIME_MS + 1},
-    "all servers down beyond the last end": {"age_ms": gate_test.LIFETIME_MS + 1},
+    "verdict ended": {"age_ms": gated_host.LIFETIME_MS + 1},
+    "all servers down beyond the last end": {"age_ms": gated_host.LIFETIME_MS + 1},
 }
 
 
@@ -227,7 +227,7 @@ def test_with_filterd_down_the_hosts_gate_holds_such_a_first_start(
     cell = make_cell(state, False)
     for name, held in ((CANDIDATE, HELD[state]), (SOURCE, {"level": Level.UNKNOWN})):
         (tmp_path / name).mkdir()
-        gate = gate_test.Host(tmp_path / name)
+        gate = gated_host.Host(tmp_path / name)
         gate.sign(**held)
         cell.site.host(name).hook_directory = str(gate.hooks)
 

@@ -37,7 +37,7 @@ from ovirt_tcp_plugin.placement.decision import Scope
 from ovirt_tcp_plugin.placement.inventory import Policy, Unit
 from ovirt_tcp_plugin.placement.pools import CLUSTER_MAINTENANCE
 from tests.broker.site import ADMINISTRATOR, EVERYBODY, Site, until
-from tests.broker.state.broker_state_test import POOL, World
+from tests.broker.state.world import POOL, World
 from tests.site_pki import PASSWORD
 
 OLD_STATE = Path(__file__).parent / "store" / "data" / "state.json"

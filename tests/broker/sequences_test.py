@@ -18,6 +18,7 @@ from typing import Optional
 
 import pytest
 
+from ovirt_tcp_plugin.broker.state import verdicts
 from ovirt_tcp_plugin.broker.state.answer import Answer
 from ovirt_tcp_plugin.broker.state.broker_state import BrokerState
 from ovirt_tcp_plugin.broker.state.verdicts import STANDING_MS, Lifetimes, VerdictCache
@@ -26,7 +27,7 @@ from ovirt_tcp_plugin.pause_watch import MAX_PAUSE_MS
 from ovirt_tcp_plugin.placement.decision import Scope, VmTrust, decide
 from ovirt_tcp_plugin.placement.inventory import REASON_PREFIX
 from tests import soak
-from tests.broker.state.broker_state_test import World
+from tests.broker.state.world import World
 
 SEQUENCES = soak.part(1_000_000)
 EVENTS = 10
@@ -256,7 +257,7 @@ class TableSequence:
 
     def restart_broker(self) -> None:
         same_boot = self.dice.random() < 0.7
-        saved = json.loads(json.dumps(self.table.encode()))
+        saved = json.loads(json.dumps(verdicts.encode(self.table.saved())))
         self.now_ms = self.now_ms + 2_000 if same_boot else self.dice.randrange(1, 100_000_000)
         self.table = VerdictCache(self.lifetimes)
         self.table.restore(saved, same_boot, self.now_ms)

@@ -5,7 +5,6 @@ misbehave."""
 
 from __future__ import annotations
 
-import dataclasses
 import datetime
 import http.server
 import random
@@ -33,61 +32,41 @@ from ovirt_tcp_plugin.lab.engine.faults import AnswerFault
 from ovirt_tcp_plugin.lab.engine.model import AffinityLabel, Rule, SimulatedCluster
 from ovirt_tcp_plugin.lab.engine.server import EngineSimulator
 from ovirt_tcp_plugin.placement.inventory import Notice, wall_name
-from ovirt_tcp_plugin.verifier.authority import Authority, write_key
-from tests.broker.state.broker_state_test import OPTIONS
+from ovirt_tcp_plugin.verifier.authority import Authority
+from tests.broker.state.world import OPTIONS
 from tests.fake_clock import FakeClock
-
-PASSWORD = "of the engine"
-
-
-@dataclasses.dataclass
-class Pki:
-    ca: Path
-    certificate: Path
-    key: Path
-    password: Path
-
-
-@pytest.fixture(scope="module")
-def pki(tmp_path_factory: pytest.TempPathFactory) -> Pki:
-    directory = tmp_path_factory.mktemp("pki")
-    now = datetime.datetime.now(datetime.timezone.utc)
-    certificate, key = Authority.create(directory, now).issue_server(
-        ["127.0.0.1", "localhost"], now
-    )
-    (directory / "engine.pem").write_bytes(certificate)
-    write_key(directory / "engine.key", key)
-    (directory / "password").write_text(PASSWORD + "\n", encoding="utf-8")
-    return Pki(
-        directory / "ca.pem",
-        directory / "engine.pem",
-        directory / "engine.key",
-        directory / "password",
-    )
+from tests.site_pki import PASSWORD
 
 
 @pytest.fixture
-def simulator(pki: Pki) -> Iterator[EngineSimulator]:
+def simulator(site_pki: Path) -> Iterator[EngineSimulator]:
     hosts = [{"name": f"h{n}", "address": f"H{n}.lab", "cluster": "Default"} for n in (1, 2, 3)]
     vms = [{"name": f"vm{n}", "cluster": "Default"} for n in (1, 2)]
     users = {"broker@internal": PASSWORD}
     running = EngineSimulator(
-        Config(str(pki.certificate), str(pki.key), users, hosts=hosts, vms=vms)
+        Config(
+            str(site_pki / "engine.pem"), str(site_pki / "engine.key"), users, hosts=hosts, vms=vms
+        )
     )
     running.start()
     yield running
     running.stop()
 
 
-def adapter(pki: Pki, url: str, **changes: object) -> Engine:
-    given = {"password_file": pki.password, "ca_file": pki.ca, "timeout_s": 5.0, **changes}
+def adapter(site_pki: Path, url: str, **changes: object) -> Engine:
+    given = {
+        "password_file": site_pki / "password",
+        "ca_file": site_pki / "ca.pem",
+        "timeout_s": 5.0,
+        **changes,
+    }
     options = settings.EngineOptions(url, "broker@internal", **given)  # type: ignore[arg-type]
     return Engine(engine_access(options))
 
 
 @pytest.fixture
-def engine(pki: Pki, simulator: EngineSimulator) -> Engine:
-    return adapter(pki, simulator.url)
+def engine(site_pki: Path, simulator: EngineSimulator) -> Engine:
+    return adapter(site_pki, simulator.url)
 
 
 def meanwhile(monkeypatch: pytest.MonkeyPatch, act: Callable[[], object]) -> None:
@@ -451,27 +430,27 @@ class TestTrouble:
         assert len(engine.hosts()) == 3
 
     def test_a_wrong_password_is_unavailable(
-        self, pki: Pki, simulator: EngineSimulator, tmp_path: Path
+        self, site_pki: Path, simulator: EngineSimulator, tmp_path: Path
     ) -> None:
         wrong = tmp_path / "password"
         wrong.write_text("wrong", encoding="utf-8")
         with pytest.raises(errors.Unavailable, match="password"):
-            adapter(pki, simulator.url, password_file=wrong).hosts()
+            adapter(site_pki, simulator.url, password_file=wrong).hosts()
 
-    def test_nobody_there_is_unavailable(self, pki: Pki) -> None:
+    def test_nobody_there_is_unavailable(self, site_pki: Path) -> None:
         with pytest.raises(errors.Unavailable):
-            adapter(pki, "https://127.0.0.1:1/ovirt-engine/api").hosts()
+            adapter(site_pki, "https://127.0.0.1:1/ovirt-engine/api").hosts()
 
     def test_a_certificate_of_another_authority_is_unavailable(
-        self, pki: Pki, simulator: EngineSimulator, tmp_path: Path
+        self, site_pki: Path, simulator: EngineSimulator, tmp_path: Path
     ) -> None:
         Authority.create(tmp_path, datetime.datetime.now(datetime.timezone.utc))
         with pytest.raises(errors.Unavailable):
-            adapter(pki, simulator.url, ca_file=tmp_path / "ca.pem").hosts()
+            adapter(site_pki, simulator.url, ca_file=tmp_path / "ca.pem").hosts()
 
 
 @pytest.fixture
-def misbehave(pki: Pki) -> Iterator[Callable[[Callable[[str], bytes | None]], str]]:
+def misbehave(site_pki: Path) -> Iterator[Callable[[Callable[[str], bytes | None]], str]]:
     """Start an engine that answers a path with these bytes, or never for None; return its API's
     URL."""
     servers: list[http.server.ThreadingHTTPServer] = []
@@ -498,7 +477,7 @@ def misbehave(pki: Pki) -> Iterator[Callable[[Callable[[str], bytes | None]], st
 
         httpd = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-        context.load_cert_chain(pki.certificate, pki.key)
+        context.load_cert_chain(site_pki / "engine.pem", site_pki / "engine.key")
         httpd.socket = context.wrap_socket(httpd.socket, server_side=True)
         threading.Thread(
             target=httpd.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True
@@ -519,34 +498,40 @@ LOGIN = b'{"access_token": "token"}'
 class TestMisbehaviour:
     @pytest.mark.parametrize("silent", ["/sso/", "/api/"])
     def test_silence_has_a_limit(
-        self, pki: Pki, misbehave: Callable[[Callable[[str], bytes | None]], str], silent: str
+        self, site_pki: Path, misbehave: Callable[[Callable[[str], bytes | None]], str], silent: str
     ) -> None:
         url = misbehave(lambda path: None if silent in path else LOGIN)
         began = time.monotonic()
         with pytest.raises(errors.Unavailable):
-            adapter(pki, url, timeout_s=1.0).hosts()
+            adapter(site_pki, url, timeout_s=1.0).hosts()
         assert time.monotonic() - began < 5
 
     @pytest.mark.parametrize(
         "content", [b"", b"<hosts>", b"<html/>", b"garbage", b"<vms><vm id='1'/></vms>", b"\xff"]
     )
     def test_garbage_is_unavailable(
-        self, pki: Pki, misbehave: Callable[[Callable[[str], bytes | None]], str], content: bytes
+        self,
+        site_pki: Path,
+        misbehave: Callable[[Callable[[str], bytes | None]], str],
+        content: bytes,
     ) -> None:
         url = misbehave(lambda path: LOGIN if "/sso/" in path else content)
         with pytest.raises(errors.Unavailable):
-            adapter(pki, url).hosts()
+            adapter(site_pki, url).hosts()
 
     @pytest.mark.parametrize("content", [b"", b"[]", b"{}", b"<html>", b'{"access_token": 3}'])
     def test_a_log_in_that_is_none_is_unavailable(
-        self, pki: Pki, misbehave: Callable[[Callable[[str], bytes | None]], str], content: bytes
+        self,
+        site_pki: Path,
+        misbehave: Callable[[Callable[[str], bytes | None]], str],
+        content: bytes,
     ) -> None:
         url = misbehave(lambda path: content)
         with pytest.raises(errors.Unavailable):
-            adapter(pki, url).hosts()
+            adapter(site_pki, url).hosts()
 
-    def test_a_port_that_accepts_and_says_nothing_has_a_limit(self, pki: Pki) -> None:
+    def test_a_port_that_accepts_and_says_nothing_has_a_limit(self, site_pki: Path) -> None:
         with socket.create_server(("127.0.0.1", 0)) as server:
             url = f"https://127.0.0.1:{server.getsockname()[1]}/ovirt-engine/api"
             with pytest.raises(errors.Unavailable):
-                adapter(pki, url, timeout_s=1.0).hosts()
+                adapter(site_pki, url, timeout_s=1.0).hosts()

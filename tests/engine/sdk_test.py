@@ -207,7 +207,7 @@ class TestRefusedLogIn:
             clock.pass_ms(60_000)
         assert engine.logins == 4
 
-    def test_many_threads_and_users_of_one_access_send_it_once(
+    def test_a_refused_password_is_sent_once_by_all_threads_that_share_the_access(
         self, engine: ScriptedEngine, access: Access
     ) -> None:
         engine.token = WRONG_PASSWORD

@@ -150,7 +150,9 @@ TARGETS: Mapping[str, Target] = {
     "evidence": _json(evidence.decode, evidence.encode(evidence_test.GOOD)),
     "challenge": _parsed_json(
         evidence.decode_challenge,
-        evidence.encode_challenge(evidence.Challenge(bytes(32), {"sha256": (17, 18)}, 15_000)),
+        evidence.encode_challenge(
+            evidence.Challenge(bytes(32), {"sha256": (17, 18)}, 15_000, {"txt": "a" * 64})
+        ),
     ),
     "enrolment_request": _json(
         enrolment.decode_request,

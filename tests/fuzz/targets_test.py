@@ -14,9 +14,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import ovirt_tcp_plugin
+from ovirt_tcp_plugin.messages import evidence, oat
+from tests.fuzz import worst
 from tests.fuzz.targets import TARGETS, Target
 from tests.messages import hostile
 
+# The longest messages that the attestation server reads, and their sizes.
+LONGEST = {"evidence": evidence.MAX_EVIDENCE_SIZE, "oat_poll": oat.MAX_POLL_SIZE}
 # The parts that parsers are made of; the store's rows, whose tests spoil them one by one; and what
 # setup wrote itself.
 TRIED_ELSEWHERE = (
@@ -70,4 +74,11 @@ def test_any_bytes_give_a_value_or_the_declared_error(target: Target) -> None:
 @pytest.mark.parametrize("target", [pytest.param(one, id=name) for name, one in TARGETS.items()])
 def test_the_worst_megabyte_is_judged_in_bounds(target: Target) -> None:
     for untrusted in target.worst(target.good):
+        hostile.in_bounds(target.call, untrusted, target.declared)
+
+
+@pytest.mark.parametrize("name", LONGEST)
+def test_the_longest_message_that_a_peer_may_send_is_judged_in_bounds(name: str) -> None:
+    target = TARGETS[name]
+    for untrusted in worst.json_object(target.good, LONGEST[name]):
         hostile.in_bounds(target.call, untrusted, target.declared)

@@ -1,7 +1,9 @@
 # SPDX-FileCopyrightText: The ovirt_tcp_plugin developers
 # SPDX-License-Identifier: Apache-2.0
-"""The largest and oddest inputs of each form, about 1 MiB each: nested, endless, repeated, in great
-numbers."""
+"""The largest and oddest inputs of each form, about 1 MiB each unless a size is given.
+
+Nested, endless, repeated, in great numbers.
+"""
 
 from __future__ import annotations
 
@@ -19,18 +21,19 @@ def binary(good: bytes) -> Iterator[bytes]:
         yield _filled(good, filler)
 
 
-def json_object(good: bytes) -> Iterator[bytes]:
+def json_object(good: bytes, size: int = LARGE) -> Iterator[bytes]:
     """Inputs for a parser of a JSON object: odd as a whole, and odd in each member."""
-    yield from (
-        _filled(b"", filler) for filler in (b"\0", b" ", b"[", b'{"a":', b"[[],", b"9", b'"\\u0041')
-    )
+    for filler in (b"\0", b" ", b"[", b'{"a":', b"[[],", b"9", b'"\\u0041'):
+        yield _filled(b"", filler, size)
+    yield _filled(b"[", b"9" * 4290 + b",", size)
     members = json.loads(good)
-    yield json.dumps({**members, **{f"x{number}": number for number in range(60_000)}}).encode()
+    more = {f"x{number}": number for number in range(60_000 * size // LARGE)}
+    yield json.dumps({**members, **more}).encode()
     for name in members:
-        for value in _values():
+        for value in _values(size):
             yield json.dumps({**members, name: "VALUE"}).encode().replace(b'"VALUE"', value)
         again = b'"%b":0,' % name.encode()
-        yield _filled(b"{", again)[: -len(again)] + good[1:]
+        yield _filled(b"{", again, size - len(good))[: -len(again)] + good[1:]
 
 
 def xml(good: bytes) -> Iterator[bytes]:
@@ -71,14 +74,14 @@ def pem(good: bytes) -> Iterator[bytes]:
     yield begin + b"A" * LARGE + b"-----END CERTIFICATE-----"
 
 
-def _filled(start: bytes, filler: bytes) -> bytes:
-    """Return `start` and as much filler as makes up 1 MiB."""
-    return start + filler * ((LARGE - len(start)) // len(filler))
+def _filled(start: bytes, filler: bytes, size: int = LARGE) -> bytes:
+    """Return `start` and as much filler as makes up the size."""
+    return start + filler * ((size - len(start)) // len(filler))
 
 
-def _values() -> Iterator[bytes]:
-    """JSON values of almost 1 MiB."""
-    size = LARGE - 32_768
+def _values(whole: int) -> Iterator[bytes]:
+    """JSON values of almost that size."""
+    size = whole - 32_768
     yield b'"' + b"A" * size + b'"'
     yield b'"' + b"=" * size + b'"'
     yield b'"' + b"0-" * (size // 2) + b'"'
@@ -89,6 +92,7 @@ def _values() -> Iterator[bytes]:
     yield b"[" * (size // 2) + b"]" * (size // 2)
     yield b"[" * 400 + b"]" * 400
     for unit in (b"0", b'""', b"[]", b"{}", b"null"):
-        yield b"[" + (unit + b",") * (size // (len(unit) + 1)) + unit + b"]"
-    yield b"{" + b",".join(b'"%d":{}' % number for number in range(70_000)) + b"}"
-    yield b"{" + b",".join(b'"%d":""' % number for number in range(70_000)) + b"}"
+        yield b"[" + (unit + b",") * (size // (len(unit) + 1) - 1) + unit + b"]"
+    count = 70_000 * whole // LARGE
+    yield b"{" + b",".join(b'"%d":{}' % number for number in range(count)) + b"}"
+    yield b"{" + b",".join(b'"%d":""' % number for number in range(count)) + b"}"

@@ -66,6 +66,12 @@ SPOILERS: list[tuple[str, Callable[[Host], object]]] = [
         "no time",
         lambda host: host.summary.write_text(json.dumps({"boot_id": host.kept["boot_id"]})),
     ),
+    (
+        "a time that is no number",
+        lambda host: host.summary.write_text(
+            json.dumps(host.kept)[:-1] + ', "boottime_ms": 1e999}'
+        ),
+    ),
     ("a pipe", lambda host: (host.summary.unlink(), os.mkfifo(host.summary))),
 ]
 
@@ -117,6 +123,46 @@ def test_adds_the_summary_and_its_age(host: Host) -> None:
     assert told == json.loads(CAPABILITIES)
     assert added.pop("verdict_age_s") in (5, 6, 7)
     assert added == {"tpm": "2.0", "txt_launch": True, "pcrs": {"17": "aa"}}
+
+
+def test_hands_on_nothing_but_short_known_members(host: Host) -> None:
+    """Whoever took the agent over could make the capabilities unreadable for the engine."""
+    good = json.dumps(host.kept)
+    nested = "[" * 200 + "]" * 200
+    bad_values = [
+        "NaN",
+        "1e999",
+        "-Infinity",
+        nested,
+        '"' + "x" * 200 + '"',
+        '"\\ud800"',
+        '"a\\nb"',
+    ]
+    members = ['"unknown": "x"', '"pcrs": {"17": NaN, "18": [[]], "19": "bb", "23": "cc"}']
+    for name in ("tpm", "bank", "agent_version", "level", "txt_launch", "logs"):
+        for value in bad_values:
+            members.append(f'"{name}": {value}')
+    for member in members:
+        host.summary.write_text(f"{good[:-1]}, {member}}}")
+
+        added = json.loads(host.capabilities(), parse_constant=pytest.fail)["ovirt_tcp"]
+
+        spoilt = member.split('"')[1]
+        left = {name: value for name, value in added.items() if name != spoilt}
+        if spoilt == "pcrs":
+            assert added["pcrs"] == {"19": "bb"}
+        else:
+            assert spoilt not in added
+        assert left.items() <= {**host.kept, "verdict_age_s": left["verdict_age_s"]}.items()
+
+
+def test_an_alarm_after_the_work_changes_nothing(host: Host) -> None:
+    (script,) = (host.hooks / "after_get_caps").iterdir()
+    # As at the end of the interpreter, where nobody handles the signal any more.
+    slow_end = "    signal.signal(signal.SIGALRM, signal.SIG_DFL)\n    time.sleep(1.5)\n"
+    script.write_text(script.read_text().replace("    main()\n", f"    main()\n{slow_end}"))
+
+    assert "ovirt_tcp" in json.loads(host.capabilities())
 
 
 def test_takes_little_more_than_an_interpreters_start(host: Host, tmp_path: Path) -> None:

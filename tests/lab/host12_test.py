@@ -148,7 +148,7 @@ def test_a_boot_without_launch_is_untrusted(server: RealVerifier, golden: LabHos
     assert server.result(golden)["level"] == "trusted"
 
 
-def test_another_host_with_the_same_boot_is_trusted(
+def test_the_golden_hosts_reference_values_hold_for_a_second_host(
     server: RealVerifier, golden: LabHost, stranger: LabHost
 ) -> None:
     server.enrol(stranger)

@@ -103,7 +103,7 @@ def test_a_lie_is_found_and_a_good_boot_forgiven(
         time.sleep(0.01)
 
 
-def test_another_host_with_the_same_boot_is_trusted(
+def test_the_golden_hosts_reference_values_hold_for_a_second_host(
     server: RealVerifier, golden: LabHost, make_host: Callable[..., LabHost]
 ) -> None:
     host = make_host("second.example.com", chip=1, ak_kind="rsa-2048")

@@ -21,7 +21,7 @@ import pytest
 from ovirt_tcp_plugin.lab import site as sites
 from ovirt_tcp_plugin.lab import story
 from ovirt_tcp_plugin.lab.narrator import Narrator, StepFailed
-from ovirt_tcp_plugin.lab.site import LabSite
+from ovirt_tcp_plugin.lab.site import LabSite, StageSizes
 from ovirt_tcp_plugin.lab.story.scene import SMALLEST, Scene
 
 
@@ -29,7 +29,7 @@ from ovirt_tcp_plugin.lab.story.scene import SMALLEST, Scene
 def scene() -> Iterator[Scene]:
     with (
         sites.temporary_directory() as directory,
-        LabSite(directory, SMALLEST, 6.0, (2, 6)) as site,
+        LabSite(directory, SMALLEST, 6.0, StageSizes(first=2, later=6)) as site,
     ):
         yield Scene(site, Narrator(quiet=True))
 

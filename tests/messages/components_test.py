@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import re
 import struct
 
@@ -71,6 +72,91 @@ def test_what_is_measured_again_gets_a_number() -> None:
 )
 def test_secure_boots_variables_are_known(name: str, component: str) -> None:
     assert names(event(7, 0x80000001, variable(name))) == [(7, component)]
+
+
+@pytest.mark.parametrize(
+    ("name", "component"),
+    [
+        ("db", "boot_authority"),
+        ("MokListRT", "boot_authority"),
+        ("SbatLevel", "sbat_level"),
+        ("MokListTrusted", "mok_list_trusted"),
+    ],
+)
+def test_only_a_key_vouches_for_a_boot_loader(name: str, component: str) -> None:
+    assert names(event(7, 0x800000E0, variable(name))) == [(7, component)]
+
+
+def image(path: bytes) -> bytes:
+    return struct.pack("<QQQQ", 0x1000, 0x2000, 0, len(path)) + path
+
+
+def test_an_image_without_a_path_after_a_boot_loader_is_a_kernel() -> None:
+    shim, grub, kernel = event(4, 0x80000003, image(b"path")), image(b"path"), image(b"")
+    told = names(shim, event(4, 0x80000003, grub), *2 * [event(4, 0x80000003, kernel)])
+
+    assert [name for _, name in told] == ["boot_loader", "boot_loader_2", "kernel", "kernel_2"]
+
+
+def test_the_first_image_is_a_boot_loader_with_or_without_a_path() -> None:
+    assert names(event(4, 0x80000003, image(b""))) == [(4, "boot_loader")]
+
+
+@pytest.mark.parametrize(
+    ("pcr", "data", "component"),
+    [
+        (14, b"MokList\0", "mok_list"),
+        (14, b"MokListX\0", "mok_list_x"),
+        (14, b"MokListTrusted\0", "mok_list_trusted"),
+        (8, b"grub_cmd: linux /vmlinuz\0", "boot_command"),
+        (8, b"kernel_cmdline: /vmlinuz ro\0", "kernel_command_line"),
+        (9, b"/boot/grub/grub.cfg\0", "boot_file"),
+        (8, b"MokLis", "boot_step"),
+        (12, b"r\0o\0", "boot_step"),
+    ],
+)
+def test_a_step_of_a_boot_loader_is_named_by_what_it_writes(
+    pcr: int, data: bytes, component: str
+) -> None:
+    assert names(event(pcr, 0x0D, data)) == [(pcr, component)]
+
+
+@pytest.mark.parametrize(
+    ("data", "component"),
+    [
+        (struct.pack("<II", 0x8F3B22EC, 12) + b"Linux initrd", "initrd"),
+        (struct.pack("<II", 0x8F3B22ED, 0), "kernel_command_line"),
+        (struct.pack("<II", 1, 0), "tagged_event"),
+        (b"short", "tagged_event"),
+    ],
+)
+def test_a_tagged_event_is_named_by_its_number(data: bytes, component: str) -> None:
+    assert names(event(9, 6, data)) == [(9, component)]
+
+
+@pytest.mark.parametrize(
+    "kind",
+    [*range(3), *range(4, 0x14)]
+    + [*range(0x402, 0x405), *range(0x40A, 0x41B), 0x4FE, 0x4FF, 0x501]
+    + [*range(0x80000001, 0x8000000E), 0x80000010, *range(0x800000E0, 0x800000E5)],
+)
+def test_every_type_of_the_specifications_has_a_name(kind: int) -> None:
+    ((_, name),) = names(event(5, kind))
+
+    assert components.word_of(name) != "event"
+    assert "the event" not in components.text(name)
+
+
+@pytest.mark.parametrize(
+    ("content", "state"),
+    [(b"\0", "off"), (b"\1", "on"), (b"", "off: the firmware has no such variable")],
+)
+def test_the_digest_tells_whether_secure_boot_is_on(content: bytes, state: str) -> None:
+    owner = bytes.fromhex("61dfe48bca93d211aa0d00e098032b8c")
+    head = owner + struct.pack("<QQ", 10, len(content)) + "SecureBoot".encode("utf-16-le")
+    digest = hashlib.sha256(head + content).hexdigest()
+
+    assert components.switched(components.Step(7, "secure_boot", digest)) == f" ({state})"
 
 
 @pytest.mark.parametrize(

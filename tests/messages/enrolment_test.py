@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from ovirt_tcp_plugin import errors
 from ovirt_tcp_plugin.messages import enrolment
 from tests.messages import hostile
-from tests.messages.evidence_test import json_values
+from tests.messages.json_values import json_values
 
 
 def from_value(decode: Callable[[Any], object]) -> Callable[[bytes], object]:

@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from ovirt_tcp_plugin import errors
 from ovirt_tcp_plugin.messages import evidence, tpm2
 from tests.messages import hostile
+from tests.messages.json_values import json_values
 
 BOOT_ID = "01234567-89ab-cdef-0123-456789abcdef"
 GOOD = evidence.Evidence(
@@ -29,13 +30,6 @@ GOOD = evidence.Evidence(
 )
 ENCODED = json.dumps(evidence.encode(GOOD)).encode()
 
-json_values = st.recursive(
-    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text(max_size=20),
-    lambda inner: (
-        st.lists(inner, max_size=4) | st.dictionaries(st.text(max_size=12), inner, max_size=4)
-    ),
-    max_leaves=12,
-)
 blobs = st.binary(max_size=100)
 pcrs = st.dictionaries(
     st.just("sha256"),
@@ -64,6 +58,36 @@ def changed(**members: object) -> bytes:
 )
 def test_evidence_comes_back(told: evidence.Evidence) -> None:
     assert evidence.decode(json.dumps(evidence.encode(told)).encode()) == told
+
+
+def test_evidence_with_named_logs_comes_back() -> None:
+    named = evidence.name_known_logs(GOOD, {"txt": evidence.log_digest(b"log")})
+    assert (named.logs, list(named.log_digests)) == ({}, ["txt"])
+    assert evidence.decode(json.dumps(evidence.encode(named)).encode()) == named
+
+
+@pytest.mark.parametrize(
+    "known",
+    [
+        {},
+        {"txt": evidence.log_digest(b"another")},
+        {"firmware": evidence.log_digest(b"log")},
+        {"txt": evidence.log_digest(b"log"), "firmware": evidence.log_digest(b"log")},
+    ],
+)
+def test_logs_travel_unless_all_of_them_are_known(known: dict[str, str]) -> None:
+    assert evidence.name_known_logs(GOOD, known) is GOOD
+
+
+def test_evidence_that_carries_its_logs_is_that_of_older_releases() -> None:
+    assert "log_digests" not in evidence.encode(GOOD)
+
+
+def test_a_challenge_of_an_older_release_knows_no_logs() -> None:
+    challenge = evidence.Challenge(bytes(32), {"sha256": (17,)}, 1, {"txt": "a" * 64})
+    members = evidence.encode_challenge(challenge)
+    del members["known_logs"]
+    assert evidence.decode_challenge(members).known_logs == {}
 
 
 def test_a_log_that_is_not_wanted_is_not_looked_at() -> None:
@@ -116,6 +140,20 @@ def test_any_value_of_a_member_is_read_or_malformed(name: str, value: object) ->
         ),
         pytest.param(changed(logs={"ima": ""}), "unknown log 'ima'", id="unknown log"),
         pytest.param(changed(logs=[]), "logs: not a JSON object", id="list of logs"),
+        pytest.param(changed(log_digests=[]), "log_digests: not a JSON object", id="list of names"),
+        pytest.param(
+            changed(log_digests={"txt": "a" * 64}), "both carries and names", id="log and name"
+        ),
+        pytest.param(
+            changed(logs={}, log_digests={"ima": "a" * 64}), "unknown log 'ima'", id="unknown name"
+        ),
+        pytest.param(
+            changed(logs={}, log_digests={"txt": "A" * 64}), "64 digits", id="upper-case digest"
+        ),
+        pytest.param(
+            changed(logs={}, log_digests={"txt": "a" * 64 + "\n"}), "64 digits", id="long digest"
+        ),
+        pytest.param(changed(logs={}, log_digests={"txt": 5}), "64 digits", id="no digest"),
         pytest.param(changed(pcrs={"md5": {}}), "unknown bank 'md5'", id="unknown bank"),
         pytest.param(
             changed(pcrs={"sha256": {"24": "00" * 32}}), "not between 0 and 23", id="PCR 24"
@@ -178,9 +216,12 @@ def test_the_largest_logs_fit_into_the_largest_message() -> None:
         st.sets(st.integers(0, 23)).map(lambda s: tuple(sorted(s))),
     ),
     st.integers(1, 3_600_000),
+    st.dictionaries(st.sampled_from(evidence.LOGS), st.just("a" * 64)),
 )
-def test_a_challenge_comes_back(nonce: bytes, selection: tpm2.Selection, lifetime_ms: int) -> None:
-    told = evidence.Challenge(nonce, selection, lifetime_ms)
+def test_a_challenge_comes_back(
+    nonce: bytes, selection: tpm2.Selection, lifetime_ms: int, known: dict[str, str]
+) -> None:
+    told = evidence.Challenge(nonce, selection, lifetime_ms, known)
 
     assert (
         evidence.decode_challenge(json.loads(json.dumps(evidence.encode_challenge(told)))) == told
@@ -190,7 +231,12 @@ def test_a_challenge_comes_back(nonce: bytes, selection: tpm2.Selection, lifetim
 @given(
     json_values
     | st.fixed_dictionaries(
-        {"nonce": json_values, "selection": json_values, "lifetime_ms": json_values}
+        {
+            "nonce": json_values,
+            "selection": json_values,
+            "lifetime_ms": json_values,
+            "known_logs": json_values,
+        }
     )
 )
 def test_any_json_is_a_challenge_or_malformed(untrusted: Any) -> None:

@@ -15,49 +15,8 @@ from hypothesis import strategies as st
 from ovirt_tcp_plugin import errors
 from ovirt_tcp_plugin.messages import oat_whitelist
 from ovirt_tcp_plugin.messages.oat_whitelist import Owner, Pcr
+from tests.messages.oat_samples import BIOS, HOST, OEM, OS, PCR, SHA1, SHA256, SHA384, VMM
 
-SHA1, SHA256, SHA384 = "1A" * 20, "2b" * 32, "3c" * 48
-OEM = {"Name": "OEM1", "Description": "a maker"}
-OS = {"Name": "OS1", "Version": "v1", "Description": ""}
-VMM: Mapping[str, Any] = {
-    "Name": "NewMLE2",
-    "Version": "v123",
-    "OsName": "OS1",
-    "OsVersion": "v1",
-    "Attestation_Type": "PCR",
-    "MLE_Type": "VMM",
-    "Description": "Test",
-    "MLE_Manifests": [{"Name": "18", "Value": SHA256}],
-}
-BIOS = {
-    **VMM,
-    "Name": "NewMLE1",
-    "MLE_Type": "BIOS",
-    "OemName": "OEM1",
-    "MLE_Manifests": [{"Name": "0", "Value": SHA1}],
-}
-PCR = {
-    "pcrName": "8",
-    "pcrDigest": SHA1,
-    "mleName": "NewMLE1",
-    "mleVersion": "v123",
-    "oemName": "OEM1",
-}
-HOST = {
-    "HostName": "His8",
-    "IPAddress": "192.168.1.1",
-    "Port": "9999",
-    "BIOS_Name": "NewMLE1",
-    "BIOS_Version": "v123",
-    "BIOS_Oem": "OEM1",
-    "VMM_Name": "NewMLE2",
-    "VMM_Version": "v123",
-    "VMM_OSName": "OS1",
-    "VMM_OSVersion": "v1",
-    "Email": "",
-    "AddOn_Connection_String": "",
-    "Description": "",
-}
 DECODERS: Mapping[str, tuple[Callable[[Mapping[str, object]], object], Mapping[str, Any]]] = {
     "oem": (oat_whitelist.decode_oem, OEM),
     "os": (oat_whitelist.decode_os, OS),
@@ -112,14 +71,14 @@ class TestWhatIsRefused:
         "digest", [None, "", "@" * 49, "1A" * 19, "xx" * 20, "1a" * 64, "\uff11" * 40]
     )
     def test_a_value_that_is_no_digest(self, digest: object) -> None:
-        with pytest.raises(errors.Refused, match="pcrDigest is not 40 hex digits"):
+        with pytest.raises(errors.Refused, match="pcrDigest must be 40 hex digits"):
             oat_whitelist.decode_pcr({**PCR, "pcrDigest": digest})
-        with pytest.raises(errors.Refused, match="Value is not 40 hex digits"):
+        with pytest.raises(errors.Refused, match="Value must be 40 hex digits"):
             oat_whitelist.decode_mle({**VMM, "MLE_Manifests": [{"Name": "18", "Value": digest}]})
 
     @pytest.mark.parametrize("index", [None, 8, "", "24", "-1", "8 ", "1e1", "\u0668", "008"])
     def test_a_pcr_that_is_none(self, index: object) -> None:
-        with pytest.raises(errors.Refused, match="pcrName is not the number of a PCR, 0 to 23"):
+        with pytest.raises(errors.Refused, match="pcrName must be the number of a PCR, 0 to 23"):
             oat_whitelist.decode_pcr({**PCR, "pcrName": index})
 
     @pytest.mark.parametrize(

@@ -7,6 +7,7 @@ from __future__ import annotations
 import contextlib
 import copy
 import json
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -117,3 +118,25 @@ def test_a_vm_that_is_not_in_it_is_unknown() -> None:
     assert GOOD.vm("v2") == VmTrust(False)
     assert GOOD.vm("v3") == VmTrust(None, exempt=True)
     assert GOOD.vm("v4") == VmTrust(None)
+
+
+DATA = Path(__file__).with_name("data")
+
+
+def test_a_snapshot_of_an_earlier_release_is_read_and_written_the_same() -> None:
+    earlier = (DATA / "snapshot.json").read_bytes()
+    decoded = snapshot.decode(earlier, BOOT)
+    assert (decoded.scope, decoded.written_ms, len(decoded.exempt)) == (
+        Scope.MARKED_VMS,
+        1_000_900,
+        1,
+    )
+    verdicts = decoded.hosts.values()
+    assert {verdict.level for verdict in verdicts} == set(Level)
+    assert "kernel_differs" in {verdict.code for verdict in verdicts}
+    assert json.loads(snapshot.encode(decoded)) == json.loads(earlier)
+
+
+def test_a_confirmation_of_an_earlier_release_is_read() -> None:
+    earlier = (DATA / "confirmation.json").read_bytes()
+    assert snapshot.decode_confirmation(earlier, BOOT) == 1_001_400

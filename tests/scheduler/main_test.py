@@ -6,8 +6,6 @@ samples."""
 from __future__ import annotations
 
 import configparser
-import os
-import socket
 import subprocess
 import sys
 import threading
@@ -19,58 +17,14 @@ import pytest
 
 from ovirt_tcp_plugin.lab.engine.external_scheduler import ExternalScheduler, NoAnswer
 from tests.scheduler.conftest import GOOD, MARKED, pool
-from tests.scheduler.web_test import Filterd
+from tests.scheduler.filterd import Filterd
+from tests.scheduler.systemd import Systemd
 
 UNITS = Path(__file__).parents[2] / "examples" / "systemd"
 KILLS = 5
-# What systemd makes of the units.
-RESTART_S = 0.1
 SERVES_WITHIN_S = 0.5
 # On a machine that is busy with other things: so many starts of an interpreter with asyncio.
 SERVES_WITHIN_STARTS = 5
-
-
-class Systemd:
-    """What it does with filterd's units: holds the socket, waits for readiness, and starts it again
-    when it died."""
-
-    def __init__(self, filterd: Filterd, directory: Path) -> None:
-        self._command, self._notify = filterd.command, directory / "notify"
-        self.listener = socket.create_server(("127.0.0.1", filterd.port), backlog=1024)
-        self.notified = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
-        self.notified.bind(str(self._notify))
-        self.notified.settimeout(20)
-        self.process = self.start()
-
-    def start(self) -> subprocess.Popen[bytes]:
-        script = 'exec 3<&"$1"; export LISTEN_FDS=1 LISTEN_PID=$$; shift; exec "$@"'
-        self.process = subprocess.Popen(
-            ["bash", "-c", script, "bash", str(self.listener.fileno()), *self._command],
-            pass_fds=[self.listener.fileno()],
-            env={**os.environ, "NOTIFY_SOCKET": str(self._notify)},
-            stderr=subprocess.DEVNULL,
-        )
-        while (
-            self.notified.recv(100) != b"READY=1"
-        ):  # the rest are WATCHDOG=1, also of the process before
-            pass
-        return self.process
-
-    def restart(self) -> float:
-        """Kill it, start it again as the unit says, and return the seconds that the start took."""
-        time.sleep(RESTART_S)  # some calls are answered meanwhile
-        self.process.kill()
-        self.process.wait()
-        time.sleep(RESTART_S)
-        began = time.monotonic()
-        self.start()
-        return time.monotonic() - began
-
-    def close(self) -> None:
-        self.process.terminate()
-        assert self.process.wait(10) == 0
-        self.listener.close()
-        self.notified.close()
 
 
 @pytest.fixture

@@ -25,7 +25,7 @@ from ovirt_tcp_plugin.placement.decision import Scope, Verdict
 from ovirt_tcp_plugin.placement.snapshot import Snapshot
 from tests import soak
 from tests.scheduler.conftest import HOUR_MS, MARKED, POOL, running_boot
-from tests.scheduler.web_test import Filterd
+from tests.scheduler.filterd import Filterd
 
 CALLS = soak.part(9600)
 THREADS = 4

@@ -16,7 +16,7 @@ import pytest
 
 from ovirt_tcp_plugin.scheduler import http1, server
 from ovirt_tcp_plugin.scheduler.owners import Owners
-from tests.scheduler.web_test import read_answer
+from tests.scheduler.filterd import read_answer
 
 ANSWER_SIZE = 700_000
 GOOD_USER, BAD_USER = 108, 1000

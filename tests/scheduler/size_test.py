@@ -24,8 +24,8 @@ from ovirt_tcp_plugin.scheduler import snapshots
 from ovirt_tcp_plugin.scheduler.snapshots import SnapshotDirectory
 from tests import soak
 from tests.scheduler.conftest import HOUR_MS, running_boot
-from tests.scheduler.main_test import Systemd
-from tests.scheduler.web_test import Filterd
+from tests.scheduler.filterd import Filterd
+from tests.scheduler.systemd import Systemd
 
 POOLS = soak.part(2000, least=400)
 HOSTS_OF_A_POOL = 5

@@ -15,13 +15,14 @@ from pathlib import Path
 
 import pytest
 
+from ovirt_tcp_plugin import errors
 from ovirt_tcp_plugin.broker.store.snapshot_writer import SnapshotWriter
 from ovirt_tcp_plugin.clock import boottime_ms as now_ms
 from ovirt_tcp_plugin.placement import snapshot
 from ovirt_tcp_plugin.placement.decision import Scope
 from ovirt_tcp_plugin.placement.snapshot import Snapshot
 from ovirt_tcp_plugin.scheduler import trusted_hosts
-from ovirt_tcp_plugin.scheduler.snapshots import SnapshotDirectory
+from ovirt_tcp_plugin.scheduler.snapshots import SnapshotDirectory, believed_owners
 from tests.scheduler.conftest import BAD, GOOD, OTHER_POOL, POOL, pool
 
 
@@ -294,3 +295,10 @@ def test_a_host_that_is_not_this_pools_does_not_pass_by_its_file(
     directory.load_all()
     accepted = trusted_hosts.accept(directory.by_host, asked, "vm", {}, now_ms()).hosts
     assert accepted == (() if later_ms else ("own",))
+
+
+def test_snapshots_of_root_and_of_the_user_that_is_named_are_believed() -> None:
+    assert believed_owners("root") == {0}
+    assert believed_owners("") == {0, os.getuid()}
+    with pytest.raises(errors.InvalidConfig, match="snapshots.owner: there is no user nobody-at"):
+        believed_owners("nobody-at-all")

@@ -6,8 +6,6 @@ everything."""
 from __future__ import annotations
 
 import datetime
-import http.client
-import json
 import os
 import socket
 import statistics
@@ -17,57 +15,16 @@ import time
 import xmlrpc.client
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from ovirt_tcp_plugin.broker.store.snapshot_writer import SnapshotWriter
-from ovirt_tcp_plugin.lab.engine.external_scheduler import ExternalScheduler, request
-from ovirt_tcp_plugin.lab.processes import Processes, free_ports, listens
+from ovirt_tcp_plugin.lab.engine.external_scheduler import request
 from ovirt_tcp_plugin.placement import filter_unit
 from ovirt_tcp_plugin.scheduler import server, web
 from ovirt_tcp_plugin.scheduler.snapshots import SnapshotDirectory
 from tests.scheduler.conftest import BAD, ENDED, GOOD, MARKED, SILENT, UNBORN, pool
-
-
-class Filterd:
-    """The process, configured for one directory."""
-
-    def __init__(self, directory: Path) -> None:
-        self.directory, self.snapshots = directory, directory / "snapshot.d"
-        self.writer = SnapshotWriter(self.snapshots)
-        (self.port,) = free_ports(1)
-        options = {
-            "server": {"port": self.port},
-            "snapshots": {"directory": str(self.snapshots), "owner": ""},
-        }
-        (directory / "filterd.yaml").write_text(json.dumps(options))
-        self.command = [
-            sys.executable,
-            "-m",
-            "ovirt_tcp_plugin.scheduler.main",
-            "--config-dir",
-            str(directory),
-            "run",
-        ]
-        self.processes = Processes(directory)
-
-    def start(self) -> None:
-        self.processes.start("filterd", self.command, lambda: listens(self.port))
-
-    @property
-    def engine(self) -> ExternalScheduler:
-        return ExternalScheduler(f"http://127.0.0.1:{self.port}/", 5)
-
-    def post(self, body: bytes) -> Any:
-        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=10)
-        connection.request("POST", "/", body, {"Content-Type": "text/xml"})
-        answer = connection.getresponse()
-        content = answer.read()
-        connection.close()
-        assert answer.status == 200
-        ((value,), _) = xmlrpc.client.loads(content)
-        return value
+from tests.scheduler.filterd import Filterd, read_answer
 
 
 @pytest.fixture
@@ -170,23 +127,6 @@ def test_whatever_arrives_the_engine_would_read_a_refusal(steady: Filterd, sent:
     ((answer,), _) = xmlrpc.client.loads(content)
     assert (answer["result_code"], answer["result"], answer["plugin_errors"]) == (1, [], {})
     assert answer["errors"]
-
-
-def read_answer(connection: socket.socket) -> tuple[bytes, bytes]:
-    """Return status line and body."""
-    head = b""
-    while b"\r\n\r\n" not in head:
-        part = connection.recv(1)
-        assert part, head
-        head += part
-    lines = head.split(b"\r\n")
-    (length,) = [
-        int(line.split(b":")[1]) for line in lines if line.lower().startswith(b"content-length:")
-    ]
-    body = b""
-    while len(body) < length:
-        body += connection.recv(length - len(body))
-    return lines[0], body
 
 
 @pytest.mark.parametrize("version", ["HTTP/1.0", "HTTP/1.1"])

@@ -49,9 +49,13 @@ class Administrator:
         _, answer = self.ask("GET", "/v1/hosts")
         return {host["host_name"]: host["level"] for host in answer["hosts"]}
 
-    def import_from(self, agent: Agent, name: str, staged: bool = False) -> tuple[int, Any]:
+    def import_from(
+        self, agent: Agent, name: str, staged: bool = False, **more: bool
+    ) -> tuple[int, Any]:
+        # The launch of a software TPM is short: its only module is taken for tboot's policy.
+        more = {"without_kernel": True, **more}
         with concurrent.futures.ThreadPoolExecutor(1) as pool:
-            message = {"name": name, "host": agent.name, "staged": staged}
+            message = {"name": name, "host": agent.name, "staged": staged, **more}
             imported = pool.submit(self.ask, "POST", SETS, message)
             agent.answer(agent.challenge())
             return imported.result()

@@ -33,6 +33,8 @@ class Agent:
             self.tpm.ek_key.public_key(), end=NOW.replace(year=2090)
         )
         self.certificate: tuple[str, str] | None = None
+        # Whether it only names logs that the server has, as today's agents do.
+        self.names_logs = False
 
     def without_certificate(self) -> Agent:
         self.ek_certificate = b""
@@ -81,22 +83,22 @@ class Agent:
         return self.send(self.evidence(challenge))
 
     def evidence(self, challenge: evidence.Challenge) -> dict[str, Any]:
-        quoting = evidence.qualifying_data(challenge.nonce, self.tpm.boot_id, 7)
+        quoting = evidence.qualifying_data(challenge.nonce, self.tpm.boot_id, self.tpm.boottime_ms)
         attest, signature = self.tpm.quote(quoting, challenge.selection)
         values = {index: self.tpm.pcrs[index] for index in challenge.selection["sha256"]}
         logs = {} if self.tpm.log is None else {"txt": self.tpm.log}
-        return evidence.encode(
-            evidence.Evidence(
-                challenge.nonce,
-                attest,
-                signature,
-                {"sha256": values},
-                logs,
-                self.tpm.boot_id,
-                7,
-                "test",
-            )
+        reported = evidence.Evidence(
+            challenge.nonce,
+            attest,
+            signature,
+            {"sha256": values},
+            logs,
+            self.tpm.boot_id,
+            self.tpm.boottime_ms,
+            "test",
         )
+        known = challenge.known_logs if self.names_logs else {}
+        return evidence.encode(evidence.name_known_logs(reported, known))
 
     def send(self, message: dict[str, Any]) -> requests.Response:
         return self.server.call("POST", "/v1/evidence", message, cert=self.certificate)

@@ -8,15 +8,31 @@ Credentials are opened by a real TPM in real_tpm_test.py.
 from __future__ import annotations
 
 import datetime
+import random
 
 import pytest
-from cryptography.hazmat.primitives.asymmetric import ec, rsa
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.asymmetric import ec, padding, rsa
+from hypothesis import given
+from hypothesis import strategies as st
+from OpenSSL import crypto
 
 from ovirt_tcp_plugin import errors
-from ovirt_tcp_plugin.messages import tpm2
-from ovirt_tcp_plugin.verifier import endorsement
+from ovirt_tcp_plugin.messages import der, tpm2, vendor_certificate
+from ovirt_tcp_plugin.verifier import endorsement, vendor_path
+from tests import odd_der
+from tests.odd_der import Oddity
 from tests.verifier.software_tpm import AK_ATTRIBUTES, EK_ATTRIBUTES, SoftwareTpm, ecc_public
-from tests.verifier.vendor import CLIENT, NOW, YEAR, Vendor
+from tests.verifier.vendor import CLIENT, NOW, YEAR, Vendor, Vendor12
+
+SHA256_WITH_RSA = bytes.fromhex("06092a864886f70d01010b")
+SHA1_WITH_RSA = bytes.fromhex("06092a864886f70d010105")
+MD5_WITH_RSA = bytes.fromhex("06092a864886f70d010104")
+_COMMON_NAME = bytes.fromhex("0603550403")
+_COUNTRY = bytes.fromhex("0603550406")
+_UTF8_STRING = 0x0C
+VENDOR = Vendor()
+TPM = SoftwareTpm()
 
 
 @pytest.fixture(scope="module")
@@ -103,12 +119,45 @@ class TestEkCertificate:
         with refused("ek_certificate_malformed", "cannot be read"):
             check(vendor, tpm, certificate.replace(good, bad, 1))
 
-    def test_refuses_an_intermediate_whose_root_is_unknown(self, tpm: SoftwareTpm) -> None:
+    def test_names_the_missing_authority_and_where_it_is(
+        self, vendor: Vendor, tpm: SoftwareTpm
+    ) -> None:
+        between = Vendor("intermediate", issuer=vendor)
+        url = "http://vendor.example.com/intermediate.cer"
+        certificate = between.certify(tpm.ek_key.public_key(), issuer_url=url)
+        with refused("ek_untrusted", f"'CN=intermediate'.*curl -so issuer.cer '{url}'"):
+            endorsement.check_ek_certificate(certificate, tpm.ek, vendor.authorities, NOW)
+
+    @pytest.mark.parametrize(
+        "url", ["http://x/'; reboot #", "http://x/$(id)", "file:///etc/passwd"]
+    )
+    def test_no_command_holds_what_a_host_wrote_for_a_shell(
+        self, vendor: Vendor, tpm: SoftwareTpm, url: str
+    ) -> None:
+        certificate = Vendor("other").certify(tpm.ek_key.public_key(), issuer_url=url)
+        with pytest.raises(errors.Refused) as refusal:
+            check(vendor, tpm, certificate)
+        assert "curl" not in str(refusal.value)
+
+    def test_accepts_an_intermediate_whose_root_nobody_put_there(self, tpm: SoftwareTpm) -> None:
         root = Vendor()
         between = Vendor("intermediate", issuer=root)
         certificate = between.certify(tpm.ek_key.public_key())
+        endorsement.check_ek_certificate(certificate, tpm.ek, between.authorities, NOW)
+
+    def test_refuses_a_root_behind_an_intermediate_that_nobody_put_there(
+        self, vendor: Vendor, tpm: SoftwareTpm
+    ) -> None:
+        between = Vendor("intermediate", issuer=vendor)
         with refused("ek_untrusted", "unable to get .*issuer"):
-            endorsement.check_ek_certificate(certificate, tpm.ek, between.authorities, NOW)
+            check(vendor, tpm, between.certify(tpm.ek_key.public_key()))
+
+    @pytest.mark.parametrize("now", [NOW + 2 * YEAR, NOW - 2 * YEAR])
+    def test_a_certificate_of_another_time_tells_its_cure(
+        self, vendor: Vendor, tpm: SoftwareTpm, now: datetime.datetime
+    ) -> None:
+        with pytest.raises(errors.Refused, match="ovirt-tcp-verifier ek add|clock right"):
+            check(vendor, tpm, vendor.certify(tpm.ek_key.public_key()), now)
 
     def test_refuses_one_that_no_authority_but_another_key_of_the_vendor_signed(
         self, vendor: Vendor, tpm: SoftwareTpm
@@ -133,6 +182,130 @@ class TestEkCertificate:
 
     def test_accepts_the_vendors_own(self, vendor: Vendor, tpm: SoftwareTpm) -> None:
         check(vendor, tpm, vendor.certify(tpm.ek_key.public_key()))
+
+
+class TestWeakPaths:
+    def test_refuses_a_certificate_signed_with_sha1(self, tpm: SoftwareTpm) -> None:
+        old = Vendor12()
+        with refused("ek_weak", "signed with sha1"):
+            check(old, tpm, old.certify(tpm.ek_key.public_key()))
+
+    def test_refuses_a_certificate_signed_with_md5(self, tpm: SoftwareTpm) -> None:
+        vendor = Vendor(key=rsa.generate_private_key(65537, 2048))
+        certificate = vendor.certify(tpm.ek_key.public_key())
+        md5 = certificate.replace(SHA256_WITH_RSA, MD5_WITH_RSA)
+        fields = vendor_certificate.read(md5)
+        assert fields.signature_hash == "md5"
+        signature = vendor.key.sign(fields.signed, padding.PKCS1v15(), hashes.MD5())  # noqa: S303
+        with refused("ek_weak", "signed with md5"):
+            check(vendor, tpm, md5.replace(fields.signature, signature))
+
+    def test_refuses_an_authority_with_a_short_key(self, tpm: SoftwareTpm) -> None:
+        vendor = Vendor(key=rsa.generate_private_key(65537, 1024))  # noqa: S505
+        with refused("ek_weak", "has 1024 bits"):
+            check(vendor, tpm, vendor.certify(tpm.ek_key.public_key()))
+
+    def test_accepts_an_anchor_that_its_root_signed_with_sha1(self, tpm: SoftwareTpm) -> None:
+        root = Vendor(key=rsa.generate_private_key(65537, 2048))
+        between = Vendor("intermediate", rsa.generate_private_key(65537, 2048), issuer=root)
+        encoded = Vendor12.sign(root, sha1_signed(between))  # type: ignore[arg-type]
+        anchor = crypto.load_certificate(crypto.FILETYPE_ASN1, encoded)
+        certificate = between.certify(tpm.ek_key.public_key())
+        endorsement.check_ek_certificate(certificate, tpm.ek, [anchor, *root.authorities], NOW)
+
+    @pytest.mark.parametrize("bits", [1024, 2047])
+    def test_refuses_a_short_endorsement_key(self, bits: int) -> None:
+        key = rsa.generate_private_key(65537, bits).public_key()
+        with refused("ek_weak", f"has {bits} bits"):
+            vendor_path.check_key(key, "the endorsement key")
+
+    def test_refuses_an_endorsement_key_that_can_be_computed(self) -> None:
+        key = rsa.RSAPublicNumbers(65537, roca_prime(1) * roca_prime(2)).public_key()
+        assert key.key_size >= 2000
+        with refused("ek_weak", "ROCA|bits"):
+            vendor_path.check_key(key, "the endorsement key")
+        assert vendor_path.is_roca(key.public_numbers().n)
+
+    def test_takes_no_good_key_for_one_that_can_be_computed(self) -> None:
+        for _ in range(5):
+            key = rsa.generate_private_key(65537, 2048).public_key()
+            assert not vendor_path.is_roca(key.public_numbers().n)
+
+
+def sha1_signed(between: Vendor) -> bytes:
+    """Return what is signed of an intermediate, for a signature with SHA-1."""
+    return between.certificate.tbs_certificate_bytes.replace(SHA256_WITH_RSA, SHA1_WITH_RSA)
+
+
+def roca_prime(seed: int) -> int:
+    """Return a prime as the faulty library made them: k * M + (65537 ** a mod M)."""
+    product = 1
+    for number in range(2, 702):
+        if all(number % divisor for divisor in range(2, int(number**0.5) + 1)):
+            product *= number
+    draw = random.Random(seed)
+    while True:
+        factor = draw.getrandbits(1024 - product.bit_length()) | 1 << (1023 - product.bit_length())
+        candidate = factor * product + pow(65537, draw.getrandbits(64), product)
+        if candidate.bit_length() == 1024 and is_prime(candidate):
+            return candidate
+
+
+def is_prime(number: int) -> bool:
+    """Return whether it is one, as far as Fermat can tell."""
+    return all(pow(base, number - 1, number) == 1 for base in (2, 3, 5, 7))
+
+
+oddities = st.builds(Oddity, *[st.booleans()] * 4)
+
+
+class TestOddForms:
+    """A genuine certificate is judged by what it says, however it is encoded."""
+
+    @given(oddities)
+    def test_any_odd_form_of_a_good_certificate_is_accepted(self, oddity: Oddity) -> None:
+        good = VENDOR.certify(TPM.ek_key.public_key())
+        endorsement.check_ek_certificate(
+            odd_der.issue(good, VENDOR.key, oddity), TPM.ek, VENDOR.authorities, NOW
+        )
+
+    @given(oddities)
+    def test_no_odd_form_of_a_bad_certificate_is(self, oddity: Oddity) -> None:
+        other_key = VENDOR.certify(SoftwareTpm(1).ek_key.public_key())
+        with refused("ek_key_differs", "another key"):
+            check(VENDOR, TPM, odd_der.issue(other_key, VENDOR.key, oddity))
+        good = VENDOR.certify(TPM.ek_key.public_key())
+        with refused("ek_untrusted", "no EK authority vouches"):
+            check(VENDOR, TPM, odd_der.issue(good, Vendor().key, oddity))
+
+    def test_a_certificate_without_a_usage_is_refused_for_that(self) -> None:
+        certificate = VENDOR.certify(TPM.ek_key.public_key())
+        without = certificate.replace(b"\x06\x03\x55\x1d\x25", b"\x06\x03\x55\x1d\x77")
+        with refused("ek_usage", "extended key usage is none"):
+            check(VENDOR, TPM, odd_der.issue(without, VENDOR.key, Oddity()))
+
+    def test_sets_out_of_order_are_read(self) -> None:
+        """As in the names of Nuvoton: one set of several attributes, as they come."""
+        attributes = [
+            odd_der.encode(der.SEQUENCE, kind + odd_der.encode(_UTF8_STRING, text))
+            for kind, text in ((_COMMON_NAME, b"NTC"), (_COUNTRY, b"TW"))
+        ]
+        for order in (attributes, attributes[::-1]):
+            names = odd_der.encode(der.SET, b"".join(order))
+            odd = _with_issuer(odd_der.encode(der.SEQUENCE, names))
+            fields = vendor_certificate.read(odd)
+            assert fields.issuer_text in ("CN=NTC, C=TW", "C=TW, CN=NTC")
+            assert fields.key().public_numbers() == TPM.ek_key.public_key().public_numbers()
+
+
+def _with_issuer(name: bytes) -> bytes:
+    """Return an EK certificate with another issuer; its signature is not good any more."""
+    certificate = VENDOR.certify(TPM.ek_key.public_key())
+    whole = der.read(certificate, "test")
+    signed, algorithm, signature = der.children(whole, der.SEQUENCE, "test")
+    content = signed.content.replace(vendor_certificate.read(certificate).issuer, name, 1)
+    parts = odd_der.encode(der.SEQUENCE, content) + algorithm.encoded + signature.encoded
+    return odd_der.encode(der.SEQUENCE, parts)
 
 
 class TestEk:

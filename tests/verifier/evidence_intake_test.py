@@ -39,3 +39,21 @@ def test_evidence_for_the_profile_of_before_a_restart_proves_nothing(
     server.attestation._options = server.attestation._intake._options = changed
     answer = agent.answer(challenge)
     assert (answer.status_code, answer.json()["code"]) == (403, "nonce_unknown")
+
+
+def test_no_verdict_is_signed_for_a_moment_that_is_still_to_come(
+    server: Server,
+    agent: Agent,
+) -> None:
+    hour_ms = 3_600_000
+    server.choose_good_boot()
+    assert agent.report()["level"] == "trusted"
+    for _ in range(3):
+        server.judge_all()
+        agent.tpm.clock += 1000
+        agent.tpm.boottime_ms += 1000 + hour_ms
+        answer = agent.report()
+        assert (answer["level"], answer["findings"][0]["code"]) == ("untrusted", "boot_time_ahead")
+    server.judge_all()
+    agent.tpm.boottime_ms -= 3 * hour_ms
+    assert agent.report()["level"] == "trusted"

@@ -5,11 +5,14 @@
 from __future__ import annotations
 
 import asyncio
+import concurrent.futures
 import hashlib
 import json
 import socket
 import ssl
+import threading
 import time
+import uuid
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -20,14 +23,13 @@ from sqlalchemy.engine import Connection
 
 from ovirt_tcp_plugin.messages import eventlog, evidence
 from ovirt_tcp_plugin.messages.eventlog import Event
-from ovirt_tcp_plugin.verifier import long_poll
-from ovirt_tcp_plugin.verifier.appraisal import appraise, measured
+from ovirt_tcp_plugin.verifier.appraisal import measured
 from ovirt_tcp_plugin.verifier.authority import Authority
-from ovirt_tcp_plugin.verifier.settings import ServerOptions
+from ovirt_tcp_plugin.verifier.fair_share import Peer
 from ovirt_tcp_plugin.verifier.store import schema
 from ovirt_tcp_plugin.verifier.store.database import Database
 from ovirt_tcp_plugin.verifier.web import handler
-from ovirt_tcp_plugin.verifier.web.limits import MAX_HELD
+from ovirt_tcp_plugin.verifier.web.bodies import MAX_HELD
 from tests.verifier.agent import Agent
 from tests.verifier.live_server import POLL, Server
 from tests.verifier.vendor import Vendor
@@ -49,7 +51,10 @@ def agent(server: Server, vendor: Vendor) -> Agent:
 
 
 def connect(
-    server: Server, certificate: tuple[str, str] | None = None, buffer: int = 0
+    server: Server,
+    certificate: tuple[str, str] | None = None,
+    buffer: int = 0,
+    address: str = "127.0.0.1",
 ) -> ssl.SSLSocket:
     context = ssl.create_default_context(cafile=str(server.directory / "ca.pem"))
     if certificate:
@@ -58,6 +63,7 @@ def connect(
     if buffer:
         plain.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, buffer)
     plain.settimeout(10)
+    plain.bind((address, 0))
     plain.connect(("127.0.0.1", server.port))
     return context.wrap_socket(plain, server_hostname="127.0.0.1")
 
@@ -69,33 +75,73 @@ def soon(holds: Callable[[], bool]) -> bool:
     return holds()
 
 
-def test_who_sends_what_is_costly_to_judge_is_asked_less_often(
+def burn(seconds: float) -> None:
+    """Take processor time, which is what counts; a pause costs nobody anything."""
+    end_s = time.thread_time() + seconds
+    while time.thread_time() < end_s:
+        pass
+
+
+def boot_again(agent: Agent) -> None:
+    agent.tpm.boot_id = str(uuid.uuid4())
+    agent.tpm.reset_count += 1
+
+
+@pytest.mark.parametrize("malformed", [False, True])
+def test_who_sends_what_is_costly_is_challenged_again_when_it_has_paid(
+    server: Server, agent: Agent, monkeypatch: pytest.MonkeyPatch, malformed: bool
+) -> None:
+    cost_s = 0.15
+    decode = evidence.decode
+
+    def slow(untrusted: bytes, kinds: Any) -> Any:
+        burn(cost_s)
+        return decode(untrusted, kinds)
+
+    monkeypatch.setattr(evidence, "decode", slow)
+    challenge = agent.challenge()
+    assert challenge is not None
+    began_s = time.monotonic()
+    sent = {"garbage": 1} if malformed else agent.evidence(challenge)
+    assert agent.send(sent).status_code == (400 if malformed else 200)
+    boot_again(agent)
+    assert agent.challenge() is not None
+    debt_s = (cost_s - handler.HOST_AT_ONCE_S) / handler.HOST_SHARE
+    assert debt_s < time.monotonic() - began_s < debt_s + 3
+
+
+def test_who_owes_too_much_is_put_off_and_told_for_how_long(
     server: Server, agent: Agent, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    honest, cost_s = appraise.appraise, 0.03
-
-    def slow(*given: Any) -> Any:
-        time.sleep(cost_s)
-        return honest(*given)
-
-    monkeypatch.setattr(appraise, "appraise", slow)
-    agent.answer(agent.challenge())
-    began = time.monotonic()
-    agent.tpm.boot_id, agent.tpm.reset_count = (
-        agent.tpm.boot_id.replace("1", "2"),
-        agent.tpm.reset_count + 1,
-    )
+    monkeypatch.setattr(handler, "LONGEST_WAIT_S", 0.5)
+    monkeypatch.setattr(handler, "HOST_AT_ONCE_S", 0.0)
     assert agent.challenge() is not None
-    assert time.monotonic() - began > (long_poll.COST_FACTOR - 5) * cost_s
+    accounts = server._context.accounts
+    (account,) = [name for name in accounts._paid_s if name.endswith(" 127.0.0.1")]
+    accounts.charge(Peer(account, handler.HOST_SHARE, 0.0), 0.15)
+    answer = agent.send({})
+    assert (answer.status_code, answer.json()["code"]) == (429, "too_many_requests")
+    assert answer.headers["Retry-After"] in ("3", "4")
 
 
-def test_no_host_waits_for_its_challenge_until_a_poll_is_over() -> None:
-    async def longest_ms() -> int:  # Python 3.9 makes its events for a running loop only
-        poll = long_poll.LongPoll()
-        poll.cost_ms = 60_000.0
-        return poll._interval_ms
+def test_one_host_has_one_report_read_at_a_time(
+    server: Server, agent: Agent, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    decoded = []
+    decode = evidence.decode
 
-    assert asyncio.run(longest_ms()) < 1000 * ServerOptions().poll_deadline
+    def count(untrusted: bytes, kinds: Any) -> Any:
+        decoded.append(len(untrusted))
+        burn(0.02)
+        return decode(untrusted, kinds)
+
+    monkeypatch.setattr(evidence, "decode", count)
+    assert agent.challenge() is not None
+    with concurrent.futures.ThreadPoolExecutor(10) as pool:
+        sent = [pool.submit(agent.send, {"garbage": number}) for number in range(10)]
+        statuses = sorted(answer.result().status_code for answer in sent)
+    assert statuses == [400] + [403] * 9
+    assert len(decoded) == 1
 
 
 def test_the_longest_logs_are_judged_in_bounds(agent: Agent) -> None:
@@ -118,7 +164,7 @@ def test_one_peers_unfinished_bodies_do_not_fill_the_memory(server: Server, agen
         )
         held[-1].sendall(bytes(size - 1))
     assert b" 429 " in held[-1].recv(4096)
-    assert sum(server._context.bodies._held.values()) <= MAX_HELD
+    assert server._context.bodies.in_all <= MAX_HELD
     for one in held:
         one.close()
     challenge = agent.challenge(0)
@@ -126,7 +172,7 @@ def test_one_peers_unfinished_bodies_do_not_fill_the_memory(server: Server, agen
         agent.tpm.boot_id = agent.tpm.boot_id.replace("1", "2")
         challenge = agent.challenge()
     assert agent.answer(challenge).status_code == 200
-    assert soon(lambda: not server._context.bodies._held)
+    assert soon(lambda: not server._context.bodies.in_all)
 
 
 def test_who_does_not_take_his_answers_is_dropped(
@@ -191,6 +237,54 @@ def test_pipelined_questions_are_answered_in_turn(server: Server, agent: Agent) 
             assert more
             told += more
     assert told.count(b"HTTP/1.1 ") == 20
+
+
+class Thief(threading.Thread):
+    """Somebody elsewhere with a copy of a host's certificate: polls, and never answers well."""
+
+    def __init__(self, server: Server, agent: Agent) -> None:
+        super().__init__()
+        self._server = server
+        self._agent = agent
+        self._over = threading.Event()
+        self.answers: list[bytes] = []
+
+    def run(self) -> None:
+        with connect(self._server, self._agent.certificate, address="127.0.0.9") as stolen:
+            while not self._over.is_set():
+                poll = {"boot_id": self._agent.tpm.boot_id, "wait_ms": 50, "offer": True}
+                self._ask(stolen, "/v1/challenge", json.dumps(poll).encode())
+                self._ask(stolen, "/v1/evidence", b"{}")
+
+    def _ask(self, stolen: ssl.SSLSocket, path: str, body: bytes) -> None:
+        head = f"POST {path} HTTP/1.1\r\nHost: x\r\nContent-Length: {len(body)}\r\n\r\n"
+        stolen.sendall(head.encode() + body)
+        self.answers.append(stolen.recv(65536))
+
+    def end(self) -> None:
+        self._over.set()
+        self.join(10)
+
+
+def test_a_stolen_certificate_does_not_silence_its_host(server: Server, agent: Agent) -> None:
+    assert agent.report()["level"] == "trusted"
+    thief = Thief(server, agent)
+    thief.start()
+    try:
+        for _ in range(8):
+            boot_again(agent)
+            challenge = agent.challenge()
+            time.sleep(0.3)  # the TPM signs
+            assert agent.answer(challenge).json()["level"] == "trusted"
+        with concurrent.futures.ThreadPoolExecutor(1) as pool:
+            message = {"hosts": ["host-1"], "max_age_ms": None, "wait_ms": 5000}
+            token = server.token("viewer")
+            asked = pool.submit(server.call, "POST", "/v1/results", message, token=token)
+            assert agent.report()["level"] == "trusted"
+            assert asked.result().json()["hosts"][0]["level"] == "trusted"
+    finally:
+        thief.end()
+    assert len(thief.answers) > 10
 
 
 def test_a_second_challenge_ends_the_first(agent: Agent) -> None:

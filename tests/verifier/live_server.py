@@ -112,11 +112,15 @@ class Server:
         self._loop = asyncio.get_running_loop()
         server, self.port = web.serve(self._context, self._tls)
         self._started.set()
-        relay = asyncio.ensure_future(self.attestation.relay())
+        self._relay = asyncio.ensure_future(self.attestation.relay())
         await self._stop.wait()
-        relay.cancel()
+        self._relay.cancel()
         server.stop()
         await server.close_all_connections()
+
+    def is_well(self) -> bool:
+        """Return whether nothing ended it that would end a process of a server."""
+        return self._thread.is_alive() and not self._relay.done()
 
     def stop(self) -> None:
         if self._thread.is_alive():

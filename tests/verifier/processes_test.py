@@ -8,6 +8,7 @@ import asyncio
 import json
 import os
 import signal
+import sqlite3
 import subprocess
 import time
 from collections.abc import Callable, Iterator
@@ -228,6 +229,33 @@ def test_evidence_that_was_taken_by_one_is_refused_by_the_other(fleet: Fleet) ->
         return statuses
 
     assert asyncio.run(play()) == [200] + [403] * 7
+
+
+@pytest.mark.parametrize("rubbish", ["'x'", "x'00ff'", "9e999"])
+def test_a_spoilt_number_of_one_host_ends_no_process(
+    fleet: Fleet, started: Processes, rubbish: str
+) -> None:
+    """What one process asks, the others look at in the store, again and again."""
+    with sqlite3.connect(fleet.directory / "verifier.db") as connection:
+        for column in ("asked", "issued", "answered"):
+            spoil = f"UPDATE rounds SET {column} = {rubbish} WHERE host_name = 'host-0'"  # noqa: S608
+            connection.execute(spoil)
+    connection.close()
+    ours = children(started)
+
+    async def play() -> None:
+        other = fleet.agents[1]
+        await other.attest()
+        listening = asyncio.ensure_future(answer(other))
+        for _ in range(3):  # each by a connection of its own
+            told = await fleet.viewing().ask(POLL, {"hosts": ["host-0", other.name]})
+            levels = [host["trust_lvl"] for host in told["hosts"]]
+            assert levels == ["timeout", "trusted"]
+        listening.cancel()
+
+    asyncio.run(play())
+    assert children(started) == ours
+    assert all(map(is_alive, ours))
 
 
 class TestEnd:

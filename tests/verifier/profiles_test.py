@@ -14,13 +14,14 @@ from typing import Any
 
 import pytest
 
-from ovirt_tcp_plugin.lab import launch
+from ovirt_tcp_plugin.lab import firmware, launch
 from ovirt_tcp_plugin.lab.firmware import Machine
 from ovirt_tcp_plugin.lab.host import LabHost
 from ovirt_tcp_plugin.messages import evidence, reference_values
 from ovirt_tcp_plugin.messages.result import Finding, Level
 from ovirt_tcp_plugin.verifier.appraisal.appraise import Appraised, appraise, logs_for
 from ovirt_tcp_plugin.verifier.appraisal.authenticity import IssuedNonce
+from ovirt_tcp_plugin.verifier.appraisal.counters import BootCounters
 from ovirt_tcp_plugin.verifier.appraisal.reference_match import Criteria
 from ovirt_tcp_plugin.verifier.settings import Appraisal
 from tests.verifier.real_tpm_test import Quoting
@@ -44,13 +45,25 @@ class Pool:
 
     def boot(self, machine: Machine = GOOD, images: launch.Images | None = None) -> Appraised:
         self._host.boot(images, machine=machine, measured_launch=self._launches)
+        return self.report()
+
+    def restart_as(self, machine: Machine) -> None:
+        """Restart the TPM under the running kernel, and put a boot of this machine into it."""
+        events = firmware.events(machine, self._host.images, self._host.banks)
+        tpm = self._host.connect()
+        tpm.execute("TPM2_Shutdown", 0x145, parameters=b"\0\1")  # TPM_SU_STATE
+        launch.power_on(self._host.swtpm, tpm, events)
+        tpm.close()
+        self._host.firmware_log_file.write_bytes(launch.log_of(events, self._host.banks))
+
+    def report(self, previous: BootCounters | None = None) -> Appraised:
         quoting = Quoting(self._host)
         issued = IssuedNonce(
             evidence.Challenge(b"n" * 32, self._required, 1000), self._host.name, 0, 1000
         )
         reported = quoting.report(issued)
         outcome = appraise(
-            reported, quoting.identity, issued, None, self._required, self._criteria, 1
+            reported, quoting.identity, issued, previous, None, self._required, self._criteria, 1
         )
         assert isinstance(outcome, Appraised)
         return outcome
@@ -118,7 +131,8 @@ def test_uefi_sees_another_machine(changes: Any, code: str, text: str, host: Lab
 def test_uefi_sees_another_kernel_for_shim_verified_it(host: LabHost, tmp_path: Path) -> None:
     (finding,) = Pool(host, "uefi").findings(images=launch.tamper_kernel(host.images, tmp_path))
 
-    assert finding.text.startswith("PCR 4, event 5: the boot loader")
+    assert finding.code == "kernel_differs"
+    assert finding.text.startswith("PCR 4, event 5: the kernel")
 
 
 def test_uefi_does_not_see_another_initrd(host: LabHost) -> None:
@@ -139,6 +153,27 @@ def test_a_launch_with_firmware_sees_both(host: LabHost, tmp_path: Path) -> None
     )
 
     assert [finding.code for finding in findings] == ["firmware_differs", "kernel_differs"]
+
+
+@pytest.mark.parametrize(
+    ("profile", "codes"),
+    [
+        ("uefi", ["restarted"]),
+        ("txt+firmware", ["no_launch", "no_launch", "restarted"]),
+        ("txt", ["no_launch", "no_launch"]),
+    ],
+)
+def test_a_good_boot_put_back_into_a_restarted_tpm_is_seen(
+    profile: str, codes: list[str], host: LabHost
+) -> None:
+    pool = Pool(host, profile)
+    evil = pool.boot(dataclasses.replace(GOOD, code=b"evil", boot_loader=b"evil"))
+
+    pool.restart_as(GOOD)
+
+    outcome = pool.report(evil.boot)
+    assert outcome.level is Level.UNTRUSTED
+    assert [finding.code for finding in outcome.findings if finding.check in (5, 8)][:3] == codes
 
 
 @pytest.mark.parametrize("profile", ["uefi", "txt+firmware"])

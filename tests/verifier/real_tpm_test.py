@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import dataclasses
 import datetime
+import functools
 import hashlib
 from collections.abc import Callable
 
@@ -20,6 +21,7 @@ import pytest
 from ovirt_tcp_plugin import errors
 from ovirt_tcp_plugin.attester import keys, measure
 from ovirt_tcp_plugin.attester.tpm import RS_PW, Tpm
+from ovirt_tcp_plugin.clock import boottime_ms
 from ovirt_tcp_plugin.lab import launch
 from ovirt_tcp_plugin.lab.host import LabHost
 from ovirt_tcp_plugin.messages import components, eventlog, evidence, reference_values, tpm2
@@ -34,6 +36,7 @@ from tests.conftest import TpmPool
 
 REQUIRED = {"sha256": (17, 18)}
 NOW = 10_000
+HOUR_MS = 3_600_000
 MakeHost = Callable[..., LabHost]
 
 
@@ -53,20 +56,32 @@ class Quoting:
         tpm.close()
 
     def report(
-        self, issued: IssuedNonce, selection: tpm2.Selection | None = None, **changes: object
+        self,
+        issued: IssuedNonce,
+        selection: tpm2.Selection | None = None,
+        ahead_ms: int = 0,
+        **changes: object,
     ) -> evidence.Evidence:
-        """Return real evidence; `selection` is quoted instead of what was asked for."""
+        """Return real evidence; `selection` is quoted instead of what was asked for.
+
+        `ahead_ms` is how much later the agent claims that it is.
+        """
         challenge = issued.challenge
         if selection is not None:
             challenge = dataclasses.replace(challenge, selection=selection)
         tpm = self.host.connect()
         logs = {"txt": self.host.txt_log_file, "firmware": self.host.firmware_log_file}
-        sources = measure.Sources(self.host.boot_id_file, logs)
+        claim = functools.partial(_claim, ahead_ms)
+        sources = measure.Sources(self.host.boot_id_file, logs, claim)
         ak = keys.AttestationKey(tpm, self.blob)
         reported = measure.measure(tpm, ak, challenge, sources)
         ak.unload()
         tpm.close()
         return dataclasses.replace(reported, **changes)  # type: ignore[arg-type]
+
+
+def _claim(ahead_ms: int) -> int:
+    return boottime_ms() + ahead_ms
 
 
 def issue(host: str = "host-1", nonce: bytes = b"n" * 32) -> IssuedNonce:
@@ -98,7 +113,7 @@ def judge(
     reported: evidence.Evidence,
     previous: BootCounters | None = None,
 ) -> Discarded | Appraised:
-    return appraise(reported, quoting.identity, issue(), previous, REQUIRED, golden, NOW)
+    return appraise(reported, quoting.identity, issue(), previous, None, REQUIRED, golden, NOW)
 
 
 def codes(outcome: Discarded | Appraised) -> list[str]:
@@ -216,6 +231,24 @@ class TestUntrusted:
             "kernel_without_reset"
         ]
 
+    @pytest.mark.parametrize("ahead_ms", [HOUR_MS, 24 * HOUR_MS, 365 * 24 * HOUR_MS])
+    def test_boot_time_from_the_future(
+        self, quoting: Quoting, golden: Criteria, ahead_ms: int
+    ) -> None:
+        first = judge(quoting, golden, quoting.report(issue()))
+        assert isinstance(first, Appraised)
+        later = quoting.report(issue(), ahead_ms=ahead_ms)
+        assert codes(judge(quoting, golden, later, first.boot)) == ["boot_time_ahead"]
+
+    def test_boot_time_from_the_future_after_a_reboot(
+        self, host: LabHost, quoting: Quoting, golden: Criteria
+    ) -> None:
+        first = judge(quoting, golden, quoting.report(issue()))
+        assert isinstance(first, Appraised)
+        host.reboot()
+        later = quoting.report(issue(), ahead_ms=2 * HOUR_MS)
+        assert codes(judge(quoting, golden, later, first.boot)) == ["boot_time_ahead"]
+
 
 class TestDiscarded:
     def test_replayed_nonce(self, quoting: Quoting, golden: Criteria) -> None:
@@ -236,7 +269,7 @@ class TestDiscarded:
         rsa = Quoting(host)
         claimed = EnrolledTpm20("host-1", rsa.ek, under_p384.identity.ak)
         outcome = appraise(
-            under_p384.report(issue()), claimed, issue(), None, REQUIRED, golden, NOW
+            under_p384.report(issue()), claimed, issue(), None, None, REQUIRED, golden, NOW
         )
         assert isinstance(outcome, Discarded)
         assert outcome.finding.code == "wrong_signer"

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import dataclasses
+import hashlib
 import random
 from typing import Any
 
@@ -17,6 +18,7 @@ import pytest
 import sqlalchemy as sa
 from sqlalchemy.engine import Connection
 
+from ovirt_tcp_plugin.messages import eventlog
 from ovirt_tcp_plugin.messages.reference_values import ReferenceSet, Value
 from ovirt_tcp_plugin.verifier.authority import Authority
 from ovirt_tcp_plugin.verifier.reference_values import ReferenceValueService
@@ -105,6 +107,50 @@ def test_a_staged_import_judges_nobody(admin: Administrator, agent: Agent) -> No
     assert (status, all(value["staged"] for value in imported["values"])) == (200, True)
     assert level_of(admin.server) == "unknown"
     assert admin.preview(activate={"golden": []}) == {"host-1": ("unknown", "trusted")}
+
+
+def module(measured: bytes) -> eventlog.Event:
+    digest = hashlib.sha256(measured).digest()
+    return eventlog.Event(17, eventlog.TBOOT_MODULE, {"sha256": digest}, b"")
+
+
+def test_a_launch_without_a_kernel_is_not_golden_unless_that_is_said(
+    admin: Administrator, agent: Agent
+) -> None:
+    """tboot measured kernel and initrd into another bank: any kernel would be good."""
+    tboot_only = [event for event in launch_events() if event.type != eventlog.TBOOT_MODULE]
+    agent.answer(agent.challenge())
+    for events in (tboot_only, [*tboot_only, module(b"policy")]):
+        agent.tpm.boot(events)
+        status, answer = admin.import_from(agent, "golden", without_kernel=False)
+        assert status == 409
+        assert "its log tells of no kernel in bank sha256" in answer["reason"]
+        assert "extpol=agile" in answer["reason"]
+    agent.tpm.boot([*tboot_only, module(b"policy"), module(b"kernel")])
+    assert admin.import_from(agent, "golden", without_kernel=False)[0] == 200
+    agent.tpm.boot(tboot_only)
+    agent.answer(agent.challenge())
+    assert admin.import_from(agent, "tboot-only", without_kernel=True)[0] == 200
+
+
+def test_the_parts_that_a_set_mixes_are_reported(admin: Administrator, agent: Agent) -> None:
+    agent.answer(agent.challenge())
+    assert admin.import_from(agent, "golden")[1]["mixtures"] == []
+    agent.tpm.boot(launch_events(kernel=b"update"))
+    agent.answer(agent.challenge())
+    # One part with two values mixes nothing.
+    assert admin.import_from(agent, "golden")[1]["mixtures"] == []
+    agent.tpm.boot(launch_events(tboot=b"update", kernel=b"update"))
+    agent.answer(agent.challenge())
+    status, imported = admin.import_from(agent, "golden", staged=True)
+    assert status == 200
+    parts = [
+        {"pcr": 17, "component": "mle", "values": 2},
+        {"pcr": 17, "component": "tboot_policy", "values": 2},
+    ]
+    assert sorted(imported["mixtures"], key=lambda part: part["component"]) == parts
+    _, preview = admin.ask("POST", "/v1/reference-preview", {"activate": {"golden": []}})
+    assert list(preview["mixtures"]) == ["golden"]
 
 
 def test_a_second_golden_host_adds_to_the_set(admin: Administrator, agent: Agent) -> None:

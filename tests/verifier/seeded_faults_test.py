@@ -123,7 +123,14 @@ class Lab:
     ) -> list[str]:
         out = None if nothing_issued else issued or issue()
         outcome = appraise(
-            reported, identity or quoting.identity, out, previous, REQUIRED, self.criteria, NOW
+            reported,
+            identity or quoting.identity,
+            out,
+            previous,
+            None,
+            REQUIRED,
+            self.criteria,
+            NOW,
         )
         if isinstance(outcome, Discarded):
             return [outcome.finding.code]

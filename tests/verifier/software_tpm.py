@@ -82,7 +82,8 @@ class SoftwareTpm:
         self.magic, self.type = tpm2.GENERATED_VALUE, tpm2.ST_ATTEST_QUOTE
         self.hash_name, self.hash = "sha256", hashes.SHA256()
         self.clock, self.reset_count, self.restart_count = 1000, 5, 0
-        self.boot_id = BOOT_ID
+        self.safe = True
+        self.boot_id, self.boottime_ms = BOOT_ID, 7
         self.signer: bytes | None = None
         self.events = launch_events()
         self.log: bytes | None = eventlog.encode(self.events, ["sha256"])
@@ -98,7 +99,8 @@ class SoftwareTpm:
         values = b"".join(self.pcrs[index] for indices in selection.values() for index in indices)
         signer = tpm2.qualified_name(self.ek, self.ak) if self.signer is None else self.signer
         attest = struct.pack(">IH", self.magic, self.type) + sized(signer) + sized(qualifying_data)
-        attest += struct.pack(">QIIBQ", self.clock, self.reset_count, self.restart_count, 1, 1)
+        counters = (self.clock, self.reset_count, self.restart_count, self.safe)
+        attest += struct.pack(">QIIBQ", *counters, 1)
         attest += tpm2.encode_selection(selection) + sized(hashlib.sha256(values).digest())
         return attest, self.sign(attest)
 
@@ -144,7 +146,8 @@ class SoftwareTpm:
         """
         quoted = issued.challenge.selection if selection is None else selection
         nonce = issued.challenge.nonce
-        attest, signature = self.quote(evidence.qualifying_data(nonce, self.boot_id, 7), quoted)
+        bound = evidence.qualifying_data(nonce, self.boot_id, self.boottime_ms)
+        attest, signature = self.quote(bound, quoted)
         reported = {
             "nonce": nonce,
             "attest": attest,
@@ -155,7 +158,7 @@ class SoftwareTpm:
             },
             "logs": {} if self.log is None else {"txt": self.log},
             "boot_id": self.boot_id,
-            "boottime_ms": 7,
+            "boottime_ms": self.boottime_ms,
             "agent_version": "test",
         }
         return evidence.Evidence(**{**reported, **changes})  # type: ignore[arg-type]

@@ -11,11 +11,12 @@ from typing import Optional, Union
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec, padding, rsa
-from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
+from cryptography.x509.oid import AuthorityInformationAccessOID, ExtendedKeyUsageOID, NameOID
 from OpenSSL import crypto
 
-from ovirt_tcp_plugin.verifier.endorsement import EK_CERTIFICATE_USAGE
+from ovirt_tcp_plugin.messages import vendor_certificate
 
+EK_CERTIFICATE_USAGE = x509.ObjectIdentifier(vendor_certificate.EK_USAGE)
 NOW = datetime.datetime(2026, 6, 1, tzinfo=datetime.timezone.utc)
 YEAR = datetime.timedelta(days=365)
 CLIENT = ExtendedKeyUsageOID.CLIENT_AUTH
@@ -47,13 +48,15 @@ class Vendor:
         key: Optional[Key] = None,
         ca: bool = True,
         issuer: Optional[Vendor] = None,
+        signature_hash: Optional[hashes.HashAlgorithm] = None,
     ) -> None:
+        self.signature_hash = signature_hash or hashes.SHA256()
         self.name, self.key = _name(name), key or ec.generate_private_key(ec.SECP256R1())
         constraints = x509.BasicConstraints(ca=ca, path_length=1 if ca else None)
         signer = issuer or self
         builder = signer._builder(self.name, self.key.public_key(), NOW - YEAR, NOW + 10 * YEAR)
         self.certificate = builder.add_extension(constraints, True).sign(
-            signer.key, hashes.SHA256()
+            signer.key, self.signature_hash
         )
 
     @property
@@ -69,11 +72,16 @@ class Vendor:
         key: PublicKey,
         usage: x509.ObjectIdentifier = EK_CERTIFICATE_USAGE,
         end: datetime.datetime = NOW + YEAR,
+        issuer_url: str = "",
     ) -> bytes:
         """Return the DER of an EK certificate: empty subject, the EK usage, key agreement."""
         builder = self._builder(x509.Name([]), key, NOW - YEAR, end)
         builder = builder.add_extension(x509.BasicConstraints(ca=False, path_length=None), True)
         builder = builder.add_extension(x509.ExtendedKeyUsage([usage]), False)
+        if issuer_url:
+            location = x509.UniformResourceIdentifier(issuer_url)
+            access = x509.AccessDescription(AuthorityInformationAccessOID.CA_ISSUERS, location)
+            builder = builder.add_extension(x509.AuthorityInformationAccess([access]), False)
         return builder.sign(self.key, hashes.SHA256()).public_bytes(serialization.Encoding.DER)
 
     def _builder(

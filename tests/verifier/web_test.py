@@ -440,10 +440,8 @@ class TestRounds:
         with concurrent.futures.ThreadPoolExecutor(1) as pool:
             first = pool.submit(agent.challenge, 20_000)
             deadline = time.monotonic() + 5
-            while (
-                server.attestation._long_polls._by_host["host-1"].poll < 2
-                and time.monotonic() < deadline
-            ):
+            long_poll = server.attestation._long_polls.of("host-1")
+            while not long_poll.listening and time.monotonic() < deadline:
                 time.sleep(0.01)
             assert agent.challenge(0) is None
             assert first.result(5) is None

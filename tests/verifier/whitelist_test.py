@@ -20,7 +20,7 @@ from ovirt_tcp_plugin.verifier.authority import Authority
 from ovirt_tcp_plugin.verifier.store import references
 from ovirt_tcp_plugin.verifier.store.database import Database
 from ovirt_tcp_plugin.verifier.store.schema import oat_records
-from tests.messages.oat_whitelist_test import BIOS, HOST, OEM, OS, PCR, SHA1, SHA256, VMM
+from tests.messages.oat_samples import BIOS, HOST, OEM, OS, PCR, SHA1, SHA256, VMM
 from tests.verifier.agent import Agent
 from tests.verifier.live_server import Server
 from tests.verifier.software_tpm import SoftwareTpm

@@ -1,4 +1,4 @@
-#!/usr/bin/python3 -I
+#!/usr/bin/python3 -IS
 # SPDX-FileCopyrightText: The ovirt_tcp_plugin developers
 # SPDX-License-Identifier: Apache-2.0
 """VDSM hook after_get_caps: add what was measured of this boot.
@@ -26,6 +26,16 @@ DOCUMENT = "_hook_json"
 WITHIN_S = 1
 MAX_SUMMARY_SIZE = 64 * 1024
 MAX_CAPABILITIES_SIZE = 16 * 1024 * 1024
+# The agent writes the summary, and the capabilities must stay readable for the engine whatever an
+# agent that somebody took over writes there: only these members are handed on.
+TEXTS = ("tpm", "bank", "agent_version", "level")
+FLAGS = ("txt_launch",)
+# Members that hold texts under these names.
+TABLES = {"pcrs": ("17", "18", "19"), "logs": ("txt", "firmware")}
+# The longest text, the digest of a PCR in SHA-512, has 128 characters.
+MAX_TEXT_LENGTH = 128
+# Of JSON's numbers, those that every reader takes exactly.
+MAX_NUMBER = 2**53
 
 
 def read(path, max_size):
@@ -45,11 +55,40 @@ def summary():
     kept = json.loads(read(SUMMARY, MAX_SUMMARY_SIZE))
     if not isinstance(kept, dict):
         raise ValueError(f"{SUMMARY} is no JSON object")  # noqa: TRY004 - a fault of the content
-    if kept.pop("boot_id", None) != read(BOOT_ID, 64).decode("ascii").strip():
+    if kept.get("boot_id") != read(BOOT_ID, 64).decode("ascii").strip():
         raise ValueError(f"{SUMMARY} is of another boot")
+    born_ms = kept.get("boottime_ms")
+    if type(born_ms) is not int or not 0 <= born_ms <= MAX_NUMBER:
+        raise ValueError(f"{SUMMARY} has no time")
     now_ms = time.clock_gettime_ns(time.CLOCK_BOOTTIME) // 1_000_000
-    kept["verdict_age_s"] = (now_ms - int(kept.pop("boottime_ms"))) // 1000
-    return kept
+    known = known_members(kept)
+    known["verdict_age_s"] = (now_ms - born_ms) // 1000
+    return known
+
+
+def known_members(kept):
+    """Return the members that are handed on; one that is not as the agent writes it is left out."""
+    known = texts(kept, TEXTS)
+    for name in FLAGS:
+        if isinstance(kept.get(name), bool):
+            known[name] = kept[name]
+    for name, columns in TABLES.items():
+        table = kept.get(name)
+        if isinstance(table, dict):
+            known[name] = texts(table, columns)
+    return known
+
+
+def texts(members, names):
+    """Return those of the named members that are short printable ASCII texts."""
+    known = {}
+    for name in names:
+        text = members.get(name)
+        if not isinstance(text, str) or len(text) > MAX_TEXT_LENGTH:
+            continue
+        if text.isascii() and text.isprintable():
+            known[name] = text
+    return known
 
 
 def add(path, member):
@@ -87,6 +126,9 @@ def main():
         print(f"ovirt-tcp: no summary: {e}", file=sys.stderr)
     except Exception as e:  # noqa: BLE001 - the outermost edge: the verb goes on, whatever happens here
         print(f"ovirt-tcp: no summary: {type(e).__name__}: {e}", file=sys.stderr)
+    finally:
+        # Python's end takes the handler away: an alarm that rang then would kill this process.
+        signal.alarm(0)
 
 
 if __name__ == "__main__":

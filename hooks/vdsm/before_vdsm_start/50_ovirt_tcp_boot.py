@@ -359,7 +359,8 @@ def main():
             print(f"ovirt-tcp: {note}", file=sys.stderr)
     except (Exception, OutOfTime) as e:  # noqa: BLE001 - the outermost edge: VDSM starts, whatever happens here
         print(f"ovirt-tcp: the boot hook failed: {type(e).__name__}: {e}", file=sys.stderr)
-    signal.alarm(0)
+    finally:
+        signal.alarm(0)
 
 
 if __name__ == "__main__":

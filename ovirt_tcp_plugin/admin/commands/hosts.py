@@ -50,8 +50,8 @@ def replace_tpm(config_dir: Path, host: str, as_json: bool) -> None:
     HOST then enrols again with a new token, and is unknown until it has.
     """
     removed = verifier(config_dir).call("DELETE", f"/v1/hosts/{host.lower()}")
-    step = f"it needs a token: ovirt-tcp-verifier token enrol {host}"
-    tell(removed, f"{host} may enrol with another TPM now; {step}", as_json)
+    step = f"make a token for it: ovirt-tcp-verifier token enrol {host}"
+    tell(removed, f"the TPM of {host} is forgotten. To enrol its new one, {step}", as_json)
 
 
 @hosts.command("remove")

@@ -19,7 +19,7 @@ from ovirt_tcp_plugin.admin.commands.printing import (
     tell,
 )
 from ovirt_tcp_plugin.admin.commands.settings import verifier
-from ovirt_tcp_plugin.messages import tpm2
+from ovirt_tcp_plugin.messages import components, tpm2
 
 # Of a digest, by its length in hex digits.
 _BANKS = {2 * size: bank for bank, size in tpm2.DIGEST_SIZES.items()}
@@ -57,20 +57,31 @@ def reference_list(config_dir: Path, as_json: bool) -> None:
     help="Golden host: its present boot becomes the reference.",
 )
 @click.option("--stage", is_flag=True, help="Do not use it before `activate`; see `preview`.")
+@click.option(
+    "--without-kernel",
+    is_flag=True,
+    help="Take a measured launch that tells of no kernel: every kernel is good then.",
+)
 @as_json
 @click.pass_obj
-def reference_import(config_dir: Path, name: str, host: str, stage: bool, as_json: bool) -> None:
+def reference_import(
+    config_dir: Path, name: str, host: str, stage: bool, without_kernel: bool, as_json: bool
+) -> None:
     """Take the present boot of a golden host as set NAME, or add what is new in it to that set.
 
     Every host is judged again. To see first what would change: --stage, `preview`, then `activate`.
     """
     request = {"name": name, "host": host, "staged": stage}
+    if without_kernel:  # a server of an older release does not know it
+        request["without_kernel"] = True
     reference_set = verifier(config_dir).call("POST", _VALUES, request)
     steps = len(reference_set["slots"])
     values = len(reference_set["values"])
     staged = sum(value["staged"] for value in reference_set["values"])
     sentence = f"{name}: {steps} steps, {values} good values, {staged} of them staged"
     tell(reference_set, sentence, as_json)
+    if not as_json:
+        _tell_mixtures(name, reference_set.get("mixtures", []))
 
 
 @reference.command("add")
@@ -139,7 +150,8 @@ def reference_preview(
     Nothing is changed.
     """
     request = {"activate": _by_set(activate), "withdraw": _by_set(withdraw)}
-    changes = verifier(config_dir).call("POST", "/v1/reference-preview", request)["changes"]
+    answer = verifier(config_dir).call("POST", "/v1/reference-preview", request)
+    changes = answer["changes"]
     if as_json:
         print_json(changes)
         return
@@ -149,6 +161,8 @@ def reference_preview(
     print_table(("HOST", "NOW", "THEN", "WHY"), rows)
     if not changes:
         click.echo("no host would change its level")
+    for name, parts in answer.get("mixtures", {}).items():
+        _tell_mixtures(name, parts)
 
 
 @reference.command("activate")
@@ -187,6 +201,24 @@ def reference_remove(config_dir: Path, name: str, as_json: bool) -> None:
     """Withdraw the whole set NAME; every host is judged again."""
     removed = verifier(config_dir).call("DELETE", f"{_VALUES}/{name}")
     tell(removed, f"{name} is withdrawn", as_json)
+
+
+def _tell_mixtures(name: str, parts: Sequence[Mapping[str, Any]]) -> None:
+    """Say which boots are good that no golden host has shown, and how to have it otherwise."""
+    if not parts:
+        return
+    boots = 1
+    texts = []
+    for part in parts:
+        boots *= part["values"]
+        what = components.text(part["component"])
+        texts.append(f"{what} ({part['values']} values)")
+    click.echo(
+        f"{name} takes any mixture of {', '.join(texts)}: {boots} boots. To take only boots as a "
+        "golden host has them, withdraw the new values and import the host as a set of its own, "
+        "under another name",
+        err=True,
+    )
 
 
 def _row(set_name: str, value: Mapping[str, Any]) -> tuple[str, ...]:

@@ -17,9 +17,8 @@ from ovirt_tcp_plugin.admin.doctor.probes import Filterd
 from ovirt_tcp_plugin.broker.settings import Settings as BrokerSettings
 from ovirt_tcp_plugin.engine.engine_config import EngineConfig
 from ovirt_tcp_plugin.placement.snapshot import Snapshot
-from ovirt_tcp_plugin.scheduler.main import owners
 from ovirt_tcp_plugin.scheduler.settings import Settings as FilterdSettings
-from ovirt_tcp_plugin.scheduler.snapshots import SnapshotDirectory
+from ovirt_tcp_plugin.scheduler.snapshots import SnapshotDirectory, believed_owners
 
 # `engine-config` is asked three times, and must not outlive the examination.
 _COMMANDS_WITHIN = 4
@@ -55,9 +54,10 @@ def _snapshots(broker_settings: BrokerSettings, settings: FilterdSettings) -> Ob
         InvalidConfig: there is no such owner.
     """
     path = settings.snapshots.directory
-    directory = SnapshotDirectory(path, owners(settings.snapshots.owner))
+    directory = SnapshotDirectory(path, believed_owners(settings.snapshots.owner))
     directory.load_all()
-    closed = [file.name for file in sorted(path.glob("*.json")) if _lacks(file, _READABLE_BY_ALL)]
+    files = sorted(path.glob("*.json"))
+    closed = [file.name for file in files if _lacks(file, _READABLE_BY_ALL)]
     if _lacks(path, _PASSABLE_BY_ALL):
         closed.append(str(path))
     return ObservedSnapshots(

@@ -157,13 +157,13 @@ def second(engine: AdminClient, desired: DesiredState, exempt: Collection[str]) 
         exempt: the broker's option `exempt_vms`.
 
     Raises:
-        NotFound: there is no such cluster.
+        NotFound: there are no such clusters; all are named.
         Conflict: a cluster is being upgraded, or has a rule that forbids its wall; with what to do.
     """
     known = {cluster.name: cluster for cluster in engine.clusters()}
-    for name in desired.clusters:
-        if name not in known:
-            raise errors.NotFound("cluster", f"{name} at the engine")
+    unknown = [name for name in desired.clusters if name not in known]
+    if unknown:
+        raise errors.NotFound("cluster", f"{', '.join(unknown)} at the engine")
     clusters = [known[name] for name in desired.clusters]
     check_upgrades(clusters, "setup")
     if clusters:

@@ -13,7 +13,7 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any, Optional
 
 from ovirt_tcp_plugin.broker.settings import GuardOptions, Settings, VerdictOptions
-from ovirt_tcp_plugin.broker.state import pool_watch, readout
+from ovirt_tcp_plugin.broker.state import pool_watch, readout, verdicts
 from ovirt_tcp_plugin.broker.state.clock import Clock
 from ovirt_tcp_plugin.broker.state.exemptions import ExemptionWatch
 from ovirt_tcp_plugin.broker.state.guard import GuardRule
@@ -29,11 +29,12 @@ from ovirt_tcp_plugin.broker.state.readout import Explanation, HostState, PoolSt
 from ovirt_tcp_plugin.broker.state.reporter import Reporter
 from ovirt_tcp_plugin.broker.state.shared import SharedState
 from ovirt_tcp_plugin.broker.state.startup import Startup
+from ovirt_tcp_plugin.broker.state.turns import in_turns
 from ovirt_tcp_plugin.broker.state.verdicts import Lifetimes, VerdictCache
 from ovirt_tcp_plugin.broker.state.vm_reads import VmReads
 from ovirt_tcp_plugin.broker.state.walls import Walls
 from ovirt_tcp_plugin.pause_watch import PauseWatch
-from ovirt_tcp_plugin.placement.inventory import Host, Listing, Notice
+from ovirt_tcp_plugin.placement.inventory import Group, Host, Listing, Notice
 from ovirt_tcp_plugin.placement.pools import Pool
 from ovirt_tcp_plugin.placement.snapshot import Snapshot
 
@@ -46,11 +47,23 @@ class ListingStart:
         wall_edits: how many edits of walls had been made.
         vm_news: the number of the last news of a VM.
         host_polls: how often the hosts that are not Up had been listed.
+        vm_ids: of the VMs.
+        walls: by cluster id.
     """
 
     wall_edits: int
     vm_news: int
     host_polls: int
+    vm_ids: frozenset[str]
+    walls: Mapping[str, Group]
+
+    def changed_walls(self, listing: Listing) -> frozenset[str]:
+        """Return the ids of the clusters whose walls are not listed as they were known."""
+        return frozenset(
+            cluster_id
+            for cluster_id, wall in self.walls.items()
+            if listing.walls.get(cluster_id) != wall
+        )
 
 
 class BrokerState:
@@ -135,8 +148,13 @@ class BrokerState:
     def begin_listing(self) -> ListingStart:
         """Return what a listing that is begun now is not newer than."""
         with self._lock:
-            edits = self._walls.edits()
-            return ListingStart(edits, self._vm_reads.begin_listing(), self._host_news.polls())
+            return ListingStart(
+                self._walls.edits(),
+                self._vm_reads.begin_listing(),
+                self._host_news.polls(),
+                frozenset(self._inventory.vms.by_id),
+                dict(self._inventory.walls),
+            )
 
     def observe_hosts(
         self, hosts: Sequence[Host], start: Optional[ListingStart] = None, complete: bool = True
@@ -176,16 +194,19 @@ class BrokerState:
         Args:
             start: `begin_listing` of when the reading began.
         """
+        # All that takes long for many VMs comes before the lock.
         vms = VmIndex(listing.vms)
+        missing = start.vm_ids.difference(vms.by_id)
+        changed_walls = start.changed_walls(listing)
         with self._lock:
             now_ms = self._clock.now_ms()
             # Freed after the lock: that takes long, too.
             before = (self._inventory.listing, self._inventory.vms)
-            self._vm_reads.merge(listing, vms, start.vm_news)
+            self._vm_reads.merge(listing, vms, start.vm_news, missing)
             self._inventory.see_listing(listing, vms)
             self._quarantine.observe_vms(now_ms)
             self._verdicts.look_again()
-            self._walls.observe(listing, start.wall_edits)
+            self._walls.observe(listing, start.wall_edits, changed_walls)
             gone = self._pool_watch.observe_listing(listing)
             for pool in gone:
                 self._quarantine.pool_gone(pool.cluster_id)
@@ -248,17 +269,10 @@ class BrokerState:
             )
 
     def snapshots(self, pool_ids: Optional[Collection[str]] = None) -> list[Snapshot]:
-        """Return the snapshots of these pools, None for all."""
+        """Return the snapshots of these pools, None for all; each as it is when it is its turn."""
         with self._lock:
-            now_ms = self._clock.now_ms()
-            snapshots: list[Snapshot] = []
-            for pool in self._inventory.pools.by_cluster.values():
-                if pool_ids is None or pool.cluster_id in pool_ids:
-                    snapshot = readout.snapshot(
-                        self._inventory, self._verdicts, pool, self._clock.boot_id, now_ms
-                    )
-                    snapshots.append(snapshot)
-            return snapshots
+            chosen = list(self._inventory.pools.by_cluster if pool_ids is None else pool_ids)
+        return in_turns(self._lock, chosen, self._snapshot)
 
     # Questions of people
 
@@ -275,34 +289,36 @@ class BrokerState:
             )
 
     def host_states(self) -> list[HostState]:
-        """Return every pool host as it is now, by name."""
+        """Return every pool host as it is when it is its turn, by name."""
         with self._lock:
-            now_ms = self._clock.now_ms()
-            hosts = sorted(self._inventory.pool_hosts(), key=lambda host: host.name)
-            return [
-                readout.host_state(self._inventory, self._verdicts, self._quarantine, host, now_ms)
-                for host in hosts
-            ]
+            hosts = self._inventory.pool_hosts()
+        hosts.sort(key=lambda host: host.name)
+        return in_turns(self._lock, [host.id for host in hosts], self._host_state)
 
     def pool_states(self) -> list[PoolState]:
-        """Return every pool as it is now."""
+        """Return every pool as it is when it is its turn."""
         with self._lock:
-            pools = self._inventory.pools.by_cluster.values()
-            return [readout.pool_state(self._inventory, self._quarantine, pool) for pool in pools]
+            pools = list(self._inventory.pools.by_cluster.values())
+
+        def pool_state(pool: Pool) -> PoolState:
+            return readout.pool_state(self._inventory, self._quarantine, pool)
+
+        return in_turns(self._lock, pools, pool_state)
 
     # The state file
 
     def encode(self) -> dict[str, Any]:
         """Return what a restart needs. The names of the members are those of its first version."""
         with self._lock:
-            return {
+            saved_verdicts = self._verdicts.saved()
+            others = {
                 "boot_id": self._clock.boot_id,
                 "drift_ms": self._clock.wall_ms() - self._clock.now_ms(),
                 **self._pool_watch.encode(),
-                "verdicts": self._verdicts.encode(),
                 "exemptions_used": self._exemptions.encode(),
                 **self._quarantine.encode(),
             }
+        return {**others, "verdicts": verdicts.encode(saved_verdicts)}
 
     def restore(self, encoded: Mapping[str, Any]) -> None:
         """Take over what `encode` gave: all of it, or nothing after an error.
@@ -325,6 +341,25 @@ class BrokerState:
             # was saved.
             self._pause_watch = PauseWatch(ahead_ms if same_boot else None)
             self.watch_clock()
+
+    # Inside: with the lock held
+
+    def _snapshot(self, pool_id: str) -> Optional[Snapshot]:
+        """Return a pool's snapshot, None if it is gone."""
+        pool = self._inventory.pools.by_cluster.get(pool_id)
+        if pool is None:
+            return None
+        now_ms = self._clock.now_ms()
+        boot_id = self._clock.boot_id
+        return readout.snapshot(self._inventory, self._verdicts, pool, boot_id, now_ms)
+
+    def _host_state(self, host_id: str) -> Optional[HostState]:
+        """Return a pool host as it is, None if it is gone, or in no pool any more."""
+        host = self._inventory.hosts.get(host_id)
+        if host is None or self._inventory.pool_of(host_id) is None:
+            return None
+        now_ms = self._clock.now_ms()
+        return readout.host_state(self._inventory, self._verdicts, self._quarantine, host, now_ms)
 
 
 def _lifetimes(options: VerdictOptions) -> Lifetimes:

@@ -73,13 +73,13 @@ class Guard:
         self.tripped = False
         self.held: set[str] = set()
 
-    def leaves(self, host_id: str, now_ms: int) -> None:
+    def note_leaving(self, host_id: str, now_ms: int) -> None:
         """Take note that a host would leave service."""
         self._leaving[host_id] = now_ms
         if self.tripped:
             self.held.add(host_id)
 
-    def leaving(self, since_ms: int) -> int:
+    def count_leaving(self, since_ms: int) -> int:
         """Return how many hosts would leave, or left, after that moment; forget earlier ones."""
         self._leaving = {
             host_id: at_ms for host_id, at_ms in self._leaving.items() if at_ms > since_ms
@@ -160,7 +160,7 @@ class Guards:
             held |= guard.held
         return held
 
-    def leaves(
+    def check_leaving(
         self, host_id: str, cluster_id: str, sizes: Mapping[str, int], now_ms: int
     ) -> Optional[Trip]:
         """A host would leave service; return what that trips, None for nothing new.
@@ -169,7 +169,7 @@ class Guards:
             sizes: the number of hosts of every pool, by cluster id.
         """
         guard = self.of(cluster_id)
-        guard.leaves(host_id, now_ms)
+        guard.note_leaving(host_id, now_ms)
         if cluster_id not in self.established:  # 1
             is_first = not guard.held
             guard.held.add(host_id)
@@ -177,14 +177,14 @@ class Guards:
         if guard.tripped:  # 2
             return None
         since_ms = now_ms - self._rule.window_ms
-        number = guard.leaving(since_ms)
+        number = guard.count_leaving(since_ms)
         if self._site_tripped:  # 2
             guard.trip()
             return None
         if number > self._rule.pool_limit(sizes[cluster_id]):  # 3
             guard.trip()
             return Trip.POOL
-        if self._leaving(since_ms) > self._rule.site_limit(max(sizes.values())):  # 4
+        if self._count_leaving(since_ms) > self._rule.site_limit(max(sizes.values())):  # 4
             self._trip_site()
             return Trip.SITE
         return None
@@ -197,7 +197,7 @@ class Guards:
         self.established.add(cluster_id)
         guard = self.by_cluster.get(cluster_id)
         held = sorted(guard.release()) if guard else []
-        trips = [self.leaves(host_id, cluster_id, sizes, now_ms) for host_id in held]
+        trips = [self.check_leaving(host_id, cluster_id, sizes, now_ms) for host_id in held]
         return next((trip for trip in trips if trip is not None), None)
 
     def recovered(self, host_id: str) -> None:
@@ -222,7 +222,7 @@ class Guards:
         There is nothing to decide about them, and a guard would wait for them for ever.
 
         Args:
-            present: the ids of the hosts that are there, by cluster id.
+            present: the ids of the hosts that are there, by the cluster id of each guard.
         """
         gone: set[str] = set()
         for cluster_id, guard in self.by_cluster.items():
@@ -256,9 +256,9 @@ class Guards:
         self._site_tripped = bool(encoded.get("guard_of_site", False))
         self.established = {str(pool_id) for pool_id in encoded.get("established_pools", ())}
 
-    def _leaving(self, since_ms: int) -> int:
+    def _count_leaving(self, since_ms: int) -> int:
         """Return how many hosts of all pools would leave, or left, after that moment."""
-        return sum(guard.leaving(since_ms) for guard in self._established())
+        return sum(guard.count_leaving(since_ms) for guard in self._established())
 
     def _trip_site(self) -> None:
         self._site_tripped = True

@@ -46,7 +46,8 @@ class GuardWatch:
     def keep_present(self) -> set[str]:
         """The engine's hosts were listed; return the held hosts that left their pools."""
         present: dict[str, list[str]] = {}
-        for cluster_id, hosts in self._inventory.hosts_of.items():
+        for cluster_id in self.guards.by_cluster:
+            hosts = self._inventory.hosts_of.get(cluster_id, ())
             present[cluster_id] = [host.id for host in hosts]
         self._known_good &= self._inventory.hosts.keys()
         return self.guards.keep(present)
@@ -86,9 +87,9 @@ class GuardWatch:
         """A host was found untrusted."""
         self._known_good.discard(host_id)
 
-    def leaves(self, host_id: str, pool: Pool, now_ms: int) -> None:
-        """An untrusted host would leave service."""
-        trip = self.guards.leaves(host_id, pool.cluster_id, self._pool_sizes(), now_ms)
+    def check_leaving(self, host_id: str, pool: Pool, now_ms: int) -> None:
+        """An untrusted host would leave service: report it if a guard holds it for that."""
+        trip = self.guards.check_leaving(host_id, pool.cluster_id, self._pool_sizes(), now_ms)
         self._tell(trip, pool, now_ms)
 
     def release(self, cluster_ids: Iterable[str], who: str) -> set[str]:

@@ -5,7 +5,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 from ovirt_tcp_plugin.broker.state.exemptions import ExemptionWatch
 from ovirt_tcp_plugin.broker.state.inventory_view import Place
@@ -39,6 +39,8 @@ class HostNews:
         self._polls = 0
         # Whether the known hosts are all there are: what was saved of others counts until then.
         self._has_all = False
+        # Whether what was saved of others was forgotten.
+        self._are_others_forgotten = False
         # What the last poll showed, and the hosts that were known then.
         self._last_poll: Sequence[Host] = ()
         self._hosts_then: object = None
@@ -93,8 +95,7 @@ class HostNews:
         if self._hosts_then is self._inventory.hosts and self._last_poll == hosts:
             self._take_no_change()
             return ()
-        not_up = {host.id for host in hosts}
-        came_up = self._take([*self._inventory.other_hosts_up(not_up), *hosts])
+        came_up = self._take(self._inventory.as_polled(hosts))
         self._last_poll = hosts
         self._hosts_then = self._inventory.hosts
         return came_up
@@ -109,20 +110,44 @@ class HostNews:
     def _take(self, hosts: Sequence[Host]) -> tuple[str, ...]:
         """Take all known hosts into account as they are now."""
         now_ms = self._shared.clock.now_ms()
+        changed = self._inventory.changed_statuses(hosts)
+        if changed is not None and self._has_all is self._are_others_forgotten:
+            # Another pool may have them: what was listed is perhaps the first to show it.
+            self._tell_shared_names()
+            return self._take_statuses(changed, now_ms)
         self._inventory.see_hosts(hosts, self._names)
         self._tell_shared_names()
-        self._verdicts.look_again()
         up = {host.id: host.up for host in hosts}
         changes = self._verdicts.observe(up, now_ms, self._has_all)
+        self._are_others_forgotten = self._has_all
         moved = self._restart_moved(now_ms)
+        came_up = (*self._take_changes(changes, now_ms), *moved)
+        return self._in_pools(came_up)
+
+    def _take_statuses(self, changed: Sequence[Host], now_ms: int) -> tuple[str, ...]:
+        """Take new statuses of known hosts into account; return who came Up, as `_take` does."""
+        self._inventory.see_statuses(changed)
+        changes = self._verdicts.observe_some({host.id: host.up for host in changed}, now_ms)
+        return self._in_pools(self._take_changes(changes, now_ms))
+
+    def _in_pools(self, host_ids: Iterable[str]) -> tuple[str, ...]:
+        """Return those of these hosts that are in a trusted pool."""
+        return tuple(host_id for host_id in host_ids if self._inventory.pool_of(host_id))
+
+    def _take_changes(self, changes: Changes, now_ms: int) -> tuple[str, ...]:
+        """Have all parts take note of which hosts came Up, left it, or are gone.
+
+        Returns:
+            the ids of those that came Up.
+        """
+        self._verdicts.look_again()
         self._quarantine.observe(changes.came_up, now_ms, self._has_all)
         # One of ours may have attested well a moment before it was seen to be away, which counts
         # for nothing: it would wait for its next turn in maintenance.
         self._verdicts.ask_soon(self._quarantine.ours(changes.left_up), now_ms)
         self._tell_exemptions(now_ms)
-        self._take_changes(changes)
-        came_up = (*changes.came_up, *moved)
-        return tuple(host_id for host_id in came_up if self._inventory.pool_of(host_id))
+        self._show_changes(changes)
+        return changes.came_up
 
     def _take_no_change(self) -> None:
         """Look at what depends on the time, and on VMs."""
@@ -182,7 +207,7 @@ class HostNews:
                 up.append(host_id)
         return up
 
-    def _take_changes(self, changes: Changes) -> None:
+    def _show_changes(self, changes: Changes) -> None:
         """Have walls and snapshots show which hosts came Up, left it, or are gone."""
         if not (changes.came_up or changes.left_up or changes.removed):
             return

@@ -102,6 +102,39 @@ class InventoryView:
         self.hosts_of = _by_cluster(self.hosts.values())
         self.names, self.shared_names = host_names.names(self.hosts.values(), configured)
 
+    def changed_statuses(self, listed: Sequence[Host]) -> Optional[list[Host]]:
+        """Return the hosts of a list whose status differs from what is known.
+
+        None if there is more to it: hosts are new or gone, or have another name, address or
+        cluster.
+        """
+        if len(listed) != len(self.hosts):
+            return None
+        changed: list[Host] = []
+        for host in listed:
+            known = self.hosts.get(host.id)
+            if known is host or known == host:
+                continue
+            if known is None or not _is_same_place(known, host):
+                return None
+            changed.append(host)
+        return changed
+
+    def see_statuses(self, changed: Iterable[Host]) -> None:
+        """Take over known hosts that only have another status."""
+        hosts = dict(self.hosts)
+        concerned = set[str]()
+        for host in changed:
+            hosts[host.id] = host
+            concerned.add(host.cluster_id)
+        if not concerned:
+            return
+        hosts_of = dict(self.hosts_of)
+        for cluster_id in concerned:
+            hosts_of[cluster_id] = [hosts[host.id] for host in self.hosts_of[cluster_id]]
+        self.hosts = hosts
+        self.hosts_of = hosts_of
+
     def see_listing(self, listing: Listing, vms: VmIndex) -> None:
         """Take over a complete listing, and the VMs in it."""
         self.listing = listing
@@ -131,17 +164,18 @@ class InventoryView:
         """Return the known hosts as if none were Up."""
         return [dataclasses.replace(host, status="") for host in self.hosts.values()]
 
-    def other_hosts_up(self, host_ids: Collection[str]) -> list[Host]:
-        """Return the known hosts but these, as if all were Up."""
-        up: list[Host] = []
+    def as_polled(self, not_up: Sequence[Host]) -> list[Host]:
+        """Return all hosts, by the list of those that are not Up: every other known one is."""
+        listed_ids = {host.id for host in not_up}
+        hosts = list(not_up)
         for host in self.hosts.values():
-            if host.id in host_ids:
+            if host.id in listed_ids:
                 continue
             if host.up:
-                up.append(host)
+                hosts.append(host)
             else:
-                up.append(dataclasses.replace(host, status=UP, status_detail=""))
-        return up
+                hosts.append(dataclasses.replace(host, status=UP, status_detail=""))
+        return hosts
 
     def find_host(self, host: str) -> Optional[Host]:
         """Return a host by its name or id."""
@@ -257,6 +291,12 @@ class InventoryView:
 
     def _see_exempt(self) -> None:
         self.exempt = pools.exempt_vms(self._always_exempt, self.vms.engine_vms())
+
+
+def _is_same_place(known: Host, host: Host) -> bool:
+    """Return whether a host is where it was, under the same name at the attestation server."""
+    before = (known.name, known.address, known.cluster_id)
+    return before == (host.name, host.address, host.cluster_id)
 
 
 def _unknown(now_ms: int, code: str, reason: str) -> Verdict:

@@ -71,7 +71,7 @@ class PoolEnds:
         with self._lock:
             pool = self._find(name)
             if pool is None:
-                return self._name_of_no_pool(name), False
+                return self._cluster_name(name), False
             reason = _why_it_would_begin_again(pool)
             if reason:
                 raise errors.Conflict(reason)
@@ -194,7 +194,7 @@ class PoolEnds:
             raise errors.Conflict(f"{what}: name the cluster by its id")
         return self._inventory.pools.by_cluster[pool_ids[0]]
 
-    def _name_of_no_pool(self, name: str) -> str:
+    def _cluster_name(self, name: str) -> str:
         """Return the name of a cluster that is no pool. Raises NotFound."""
         for ended in self._ended.values():
             if name in (ended.name, ended.cluster_id):

@@ -185,7 +185,7 @@ class QuarantineController:
         if not self.is_quarantined(host.id):
             if not host.up or not self._verdicts.untrusted(host.id):
                 return
-            self._guard_watch.leaves(host.id, pool, now_ms)
+            self._guard_watch.check_leaving(host.id, pool, now_ms)
         self._quarantine.take(host.id, verdict.code, verdict.reason)
 
     def observe_trust(self, host_ids: Iterable[str], now_ms: int) -> None:

@@ -53,14 +53,15 @@ class Questions:
     def begin_stages(self) -> int:
         """Mean to attest every Up host of every pool, stage by stage; return their number."""
         with self._lock:
-            now_ms = self._shared.clock.now_ms()
+            pools = dict(self._inventory.pools.by_cluster)
             hosts = [
                 host
                 for host in self._inventory.hosts.values()
                 if host.up and self._is_asked(host.id)
             ]
-            pools = self._inventory.pools.by_cluster
-            hosts.sort(key=lambda host: (pools[host.cluster_id].name, host.name))
+        hosts.sort(key=lambda host: (pools[host.cluster_id].name, host.name))
+        with self._lock:
+            now_ms = self._shared.clock.now_ms()
 
             def is_trusted(host_id: str) -> bool:
                 return self._verdicts.holds(host_id, now_ms)

@@ -38,9 +38,14 @@ class Reporter:
         self.tell(Notice(code, "normal", text, host_id, event=False))
 
     def note_hosts(self, changes: Changes) -> None:
-        """Note which hosts came Up or left it."""
+        """Note which hosts came Up or left it: perhaps all ten thousand at once."""
+        at_ms = self._clock.wall_ms()
         for host_id in changes.came_up:
-            self.note("came_up", f"Host {self._inventory.host_name(host_id)} is Up.", host_id)
+            self._note_host("came_up", "is Up", host_id, at_ms)
         for host_id in changes.left_up:
-            text = f"Host {self._inventory.host_name(host_id)} is not Up any more."
-            self.note("left_up", text, host_id)
+            self._note_host("left_up", "is not Up any more", host_id, at_ms)
+
+    def _note_host(self, code: str, status: str, host_id: str, at_ms: int) -> None:
+        name = self._inventory.host_name(host_id)
+        text = f"Host {name} {status}."
+        self._outbox.put(Notice(code, "normal", text, host_id, event=False, at_ms=at_ms, host=name))

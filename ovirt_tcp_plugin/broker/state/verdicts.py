@@ -16,7 +16,7 @@ import dataclasses
 import enum
 import heapq
 from collections.abc import Callable, Iterable, Mapping
-from typing import Any, Optional
+from typing import Any, NamedTuple, Optional
 
 from ovirt_tcp_plugin import backoff
 from ovirt_tcp_plugin.broker.state.answer import Answer
@@ -99,13 +99,27 @@ class CachedVerdict:
         self.failing_reason = ""
 
     def inside_until_ms(self) -> Optional[int]:
-        """Return until when a wall that lists the host keeps it; None if it has to leave at once.
+        """Return until when the host may stay inside its pool's wall; None: it leaves at once.
 
-        Only of a host that is Up.
+        CLOCK_BOOTTIME. It is the end of a `trusted` verdict; without one, the moment up to which a
+        host stays that was trusted before (`stands_until_ms`). Ask it of hosts that are Up only:
+        others leave, whatever their verdict says.
         """
         if self.verdict.level is Level.TRUSTED:
             return self.verdict.end_ms
         return None if self.verdict.level is Level.UNTRUSTED else self.stands_until_ms
+
+    def is_kept(self) -> bool:
+        """Return whether a restart of the broker needs to know of the host."""
+        level = self.verdict.level
+        stays_inside = level is Level.TRUSTED or self.stands_until_ms is not None
+        return level is Level.UNTRUSTED or (self.up and stays_inside)
+
+    def saved(self, host_id: str) -> SavedVerdict:
+        """Return what a restart of the broker needs to know of the host."""
+        return SavedVerdict(
+            host_id, self.verdict, self.up_since_ms, self.proven_ms, self.stands_until_ms
+        )
 
     def gave_evidence(self) -> bool:
         """Return whether the host was attested since it came Up, well or not."""
@@ -120,6 +134,16 @@ class CachedVerdict:
     def unheard_until_ms(self, now_ms: int) -> int:
         """Return until when the host is known to be silent: it may answer the next question."""
         return self.failed_ms if self.failures else now_ms
+
+
+class SavedVerdict(NamedTuple):
+    """What outlives a restart of the broker of one host; members as those of `CachedVerdict`."""
+
+    host_id: str
+    verdict: Verdict
+    up_since_ms: int
+    proven_ms: int
+    stands_until_ms: Optional[int]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -169,10 +193,17 @@ class VerdictCache:
         removed = tuple(sorted(set(self._entries) - set(hosts))) if whole else ()
         for host_id in removed:
             del self._entries[host_id]
+        changes = self.observe_some(hosts, now_ms)
+        return dataclasses.replace(changes, removed=removed)
+
+    def observe_some(self, hosts: Mapping[str, bool], now_ms: int) -> Changes:
+        """Take note of some hosts by id, and whether each is Up; the others are as they were."""
         came_up: list[str] = []
         left_up: list[str] = []
         for host_id, up in hosts.items():
-            entry = self._entries.setdefault(host_id, CachedVerdict(_not_attested(now_ms)))
+            if host_id not in self._entries:
+                self._entries[host_id] = CachedVerdict(_not_attested(now_ms))
+            entry = self._entries[host_id]
             if up and not entry.up:
                 came_up.append(host_id)
                 self._start(entry, now_ms)
@@ -180,14 +211,14 @@ class VerdictCache:
                 if entry.up:
                     left_up.append(host_id)
                 entry.up = False
-                _void(entry, now_ms, "not_up", "the host is not Up")
-        return Changes(tuple(came_up), tuple(left_up), removed)
+                _end(entry, _not_up(now_ms))
+        return Changes(tuple(came_up), tuple(left_up))
 
     def restarted(self, host_id: str, now_ms: int) -> None:
         """The host left Up and is back, as an event says that came between two listings."""
         entry = self._entries.get(host_id)
         if entry is not None and entry.up:
-            _void(entry, now_ms, "came_up", "the host came Up and has not been attested since")
+            _end(entry, _came_up(now_ms))
             self._start(entry, now_ms)
 
     def void(
@@ -198,13 +229,14 @@ class VerdictCache:
         Args:
             walls_stand: walls keep these hosts for `STANDING_MS`, so that the engine moves no VM.
         """
+        void = Verdict(Level.UNKNOWN, now_ms, now_ms, code, reason)
         for entry in self._entries.values():
             if entry.verdict.level is Level.TRUSTED and entry.proven_ms > born_before_ms:
                 continue
             stands_until_ms = entry.stands_until_ms
             if entry.verdict.level is Level.TRUSTED:
                 stands_until_ms = now_ms + STANDING_MS
-            _void(entry, now_ms, code, reason)
+            _end(entry, void)
             if walls_stand:
                 entry.stands_until_ms = stands_until_ms
             self._ask_at(entry, now_ms)
@@ -216,8 +248,7 @@ class VerdictCache:
         """End a host's verdict of any level, as an administrator asked, and ask about it again."""
         entry = self._entries.get(host_id)
         if entry is not None:
-            reason = "an administrator cleared the verdict"
-            entry.verdict = Verdict(Level.UNKNOWN, now_ms, now_ms, "cleared", reason)
+            entry.verdict = _cleared(now_ms)
             entry.stands_until_ms = None
             self._ask_at(entry, now_ms)
 
@@ -326,14 +357,10 @@ class VerdictCache:
 
     # The state file
 
-    def encode(self) -> dict[str, Any]:
-        """Return what a restart of the broker needs, as plain values."""
-        return {
-            host_id: _encode(entry)
-            for host_id, entry in self._entries.items()
-            if entry.verdict.level is Level.UNTRUSTED
-            or (entry.up and entry.inside_until_ms() is not None)
-        }
+    def saved(self) -> list[SavedVerdict]:
+        """Return what a restart of the broker needs; `encode` makes plain values of it."""
+        entries = self._entries.items()
+        return [entry.saved(host_id) for host_id, entry in entries if entry.is_kept()]
 
     def restore(
         self, encoded: Mapping[str, Mapping[str, Any]], same_boot: bool, now_ms: int
@@ -372,7 +399,7 @@ class VerdictCache:
             return Outcome.NOTHING
         entry.has_answered(now_ms)
         if not entry.up:
-            entry.verdict = Verdict(Level.UNKNOWN, now_ms, now_ms, "not_up", "the host is not Up")
+            entry.verdict = _not_up(now_ms)
             self._ask_later(entry, now_ms, self._lifetimes.untrusted_refresh_ms, draw)
             return Outcome.WELL_WHILE_AWAY
         born_ms, end_ms = _life(answer, self._lifetimes.lifetime_ms)
@@ -392,10 +419,7 @@ class VerdictCache:
 
     def _untrusted(self, entry: CachedVerdict, answer: Answer, now_ms: int, draw: float) -> Outcome:
         was_untrusted = entry.verdict.level is Level.UNTRUSTED
-        born_ms, end_ms = _life(answer, self._lifetimes.lifetime_ms)
-        code = answer.code or "untrusted"
-        reason = answer.reason or "the attestation server says untrusted"
-        entry.verdict = Verdict(Level.UNTRUSTED, born_ms, end_ms, code, reason, answer.boot_id)
+        entry.verdict = _bad(answer, self._lifetimes.lifetime_ms)
         entry.stands_until_ms = None
         proven_ms = _proven(answer)
         entry.proven_ms = max(proven_ms, entry.proven_ms) if was_untrusted else proven_ms
@@ -433,8 +457,13 @@ class VerdictCache:
             self._soonest_ms[failing] = min(soonest_ms, next_ms)
 
 
-def _encode(entry: CachedVerdict) -> dict[str, Any]:
-    verdict = entry.verdict
+def encode(verdicts: Iterable[SavedVerdict]) -> dict[str, Any]:
+    """Return what `VerdictCache.restore` takes."""
+    return {saved.host_id: _encode(saved) for saved in verdicts}
+
+
+def _encode(saved: SavedVerdict) -> dict[str, Any]:
+    verdict = saved.verdict
     members: dict[str, Any] = {
         "level": verdict.level.value,
         "born_ms": verdict.born_ms,
@@ -442,11 +471,11 @@ def _encode(entry: CachedVerdict) -> dict[str, Any]:
         "code": verdict.code,
         "reason": verdict.reason,
         "boot_id": verdict.boot_id,
-        "up_since_ms": entry.up_since_ms,
-        "proven_ms": entry.proven_ms,
+        "up_since_ms": saved.up_since_ms,
+        "proven_ms": saved.proven_ms,
     }
-    if entry.stands_until_ms is not None:
-        members["stands_until_ms"] = entry.stands_until_ms
+    if saved.stands_until_ms is not None:
+        members["stands_until_ms"] = saved.stands_until_ms
     return members
 
 
@@ -538,8 +567,30 @@ def _not_attested(now_ms: int) -> Verdict:
     return Verdict(Level.UNKNOWN, now_ms, now_ms, "not_attested", reason)
 
 
-def _void(entry: CachedVerdict, now_ms: int, code: str, reason: str) -> None:
-    """End trust; `untrusted` stays."""
+def _bad(answer: Answer, lifetime_ms: int) -> Verdict:
+    """Return the verdict of an answer that says untrusted."""
+    born_ms, end_ms = _life(answer, lifetime_ms)
+    code = answer.code or "untrusted"
+    reason = answer.reason or "the attestation server says untrusted"
+    return Verdict(Level.UNTRUSTED, born_ms, end_ms, code, reason, answer.boot_id)
+
+
+def _cleared(now_ms: int) -> Verdict:
+    reason = "an administrator cleared the verdict"
+    return Verdict(Level.UNKNOWN, now_ms, now_ms, "cleared", reason)
+
+
+def _not_up(now_ms: int) -> Verdict:
+    return Verdict(Level.UNKNOWN, now_ms, now_ms, "not_up", "the host is not Up")
+
+
+def _came_up(now_ms: int) -> Verdict:
+    reason = "the host came Up and has not been attested since"
+    return Verdict(Level.UNKNOWN, now_ms, now_ms, "came_up", reason)
+
+
+def _end(entry: CachedVerdict, void: Verdict) -> None:
+    """End trust: the verdict is void now, unless it is `untrusted`."""
     entry.stands_until_ms = None
     if entry.verdict.level is not Level.UNTRUSTED:
-        entry.verdict = Verdict(Level.UNKNOWN, now_ms, now_ms, code, reason)
+        entry.verdict = void

@@ -9,7 +9,7 @@ that was begun before does not show it as it was.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
 from typing import Optional
 
 from ovirt_tcp_plugin.broker.state.inventory_view import VmIndex
@@ -153,7 +153,7 @@ class VmReads:
         with self._lock:
             return self._last_number
 
-    def merge(self, listing: Listing, vms: VmIndex, number: int) -> None:
+    def merge(self, listing: Listing, vms: VmIndex, number: int, missing: Collection[str]) -> None:
         """Correct the VMs of a listing by what is newer, and by what it does not prove.
 
         The caller holds the lock.
@@ -161,6 +161,7 @@ class VmReads:
         Args:
             vms: of the listing; corrected in place.
             number: of the listing, as `begin_listing` returned it.
+            missing: ids of the VMs that were known then and are not listed.
         """
         self._settle(listing, vms, number)
         for vm_id, (news_number, vm) in list(self._news.items()):
@@ -177,7 +178,7 @@ class VmReads:
             listed = vms.by_id.get(vm_id)
             if listed is not None and not listed.marked:
                 vms.put(dataclasses.replace(listed, marked=True))
-        self._keep_missing(listing, vms)
+        self._keep_missing(listing, vms, missing)
 
     # Inside
 
@@ -191,7 +192,7 @@ class VmReads:
             else:
                 awaited.missing = False
 
-    def _keep_missing(self, listing: Listing, vms: VmIndex) -> None:
+    def _keep_missing(self, listing: Listing, vms: VmIndex, missing: Collection[str]) -> None:
         """Keep the known VMs that a listing does not show.
 
         Pages are cut out of a list that changes meanwhile: one VM less on an earlier page, and the
@@ -199,8 +200,10 @@ class VmReads:
         for, or if two complete listings in a row do not show it.
         """
         known = self._inventory.vms.by_id
-        missing = [vm_id for vm_id in known if vm_id not in vms.by_id]
         for vm_id in missing:
+            if vm_id in vms.by_id or vm_id not in known:
+                # It is known since, or known to be gone.
+                continue
             awaited = self._awaited.get(vm_id)
             if awaited is not None and awaited.missing and listing.is_complete:
                 self._forget(vm_id)

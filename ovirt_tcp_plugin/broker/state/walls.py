@@ -10,6 +10,7 @@ from typing import Optional
 from ovirt_tcp_plugin.broker.state import foreign_edits, wall_plan
 from ovirt_tcp_plugin.broker.state.foreign_edits import WallNews
 from ovirt_tcp_plugin.broker.state.shared import SharedState
+from ovirt_tcp_plugin.broker.state.turns import in_turns
 from ovirt_tcp_plugin.broker.state.verdicts import CachedVerdict
 from ovirt_tcp_plugin.broker.state.wall_plan import Edit, WallPlan
 from ovirt_tcp_plugin.messages.result import Level
@@ -39,10 +40,10 @@ class Walls:
     # Plans
 
     def plans(self) -> list[WallPlan]:
-        """Return the plan for each pool's wall."""
+        """Return the plan for each pool's wall, as the pool is when it is its turn."""
         with self._lock:
-            now_ms = self._shared.clock.now_ms()
-            return [self._plan(pool, now_ms) for pool in self._inventory.pools.by_cluster.values()]
+            cluster_ids = list(self._inventory.pools.by_cluster)
+        return in_turns(self._lock, cluster_ids, self._plan_now)
 
     def plans_before_listing(self) -> list[WallPlan]:
         """Return plans that only put hosts out of walls that are known not to be trusted.
@@ -143,23 +144,24 @@ class Walls:
 
     # Listings: the caller holds the lock
 
-    def observe(self, listing: Listing, edits: int) -> None:
+    def observe(self, listing: Listing, edits: int, changed: Collection[str]) -> None:
         """Take the walls of a complete listing into account.
 
         Args:
             edits: `edits` of when the reading began. If walls were edited meanwhile, what was read
                 of them may be older than what is known; the next listing will tell.
+            changed: ids of the clusters whose walls are listed otherwise than they were known then.
         """
         self._members.clear()
         if edits == self._edits:
-            self._note_foreign_edits(listing)
+            self._note_foreign_edits(listing, changed)
             self._inventory.see_walls(listing)
 
     def forget_members(self, cluster_id: str) -> None:
         """A VM of a cluster is new, gone or changed: who belongs behind its wall is to be seen."""
         self._members.pop(cluster_id, None)
 
-    def _note_foreign_edits(self, listing: Listing) -> None:
+    def _note_foreign_edits(self, listing: Listing, changed: Collection[str]) -> None:
         now_ms = self._shared.clock.now_ms()
 
         def is_trusted(host_id: str) -> bool:
@@ -167,15 +169,24 @@ class Walls:
 
         for pool in self._inventory.pools.by_cluster.values():
             cluster_id = pool.cluster_id
-            known = self._inventory.walls.get(cluster_id)
-            listed = listing.walls.get(cluster_id)
-            if known is None or known == listed or cluster_id in listing.unreadable_walls:
+            if cluster_id not in changed or cluster_id in listing.unreadable_walls:
                 continue
+            known = self._inventory.walls.get(cluster_id)
+            if known is None:
+                continue
+            listed = listing.walls.get(cluster_id)
             hosts = self._inventory.hosts_of.get(cluster_id, ())
             vms = self._inventory.vms_needing_trust(pool)
             done = foreign_edits.foreign(known, listed, hosts, is_trusted, vms)
             if done:
                 self._news.edited(cluster_id, done)
+
+    def _plan_now(self, cluster_id: str) -> Optional[WallPlan]:
+        """Return the plan for a pool's wall, None for a pool that is gone."""
+        pool = self._inventory.pools.by_cluster.get(cluster_id)
+        if pool is None:
+            return None
+        return self._plan(pool, self._shared.clock.now_ms())
 
     def _plan(self, pool: Pool, now_ms: int) -> WallPlan:
         group = self._inventory.walls.get(pool.cluster_id)

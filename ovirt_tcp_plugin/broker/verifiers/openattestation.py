@@ -181,6 +181,11 @@ def _answer(
 
 
 def _dated_answer(level: Level, sent_ms: int, age_ms: int, took_ms: int) -> Answer:
+    """Return the answer `trusted` or `untrusted`, which the server gave with a moment.
+
+    It is fresh when the host was attested while this question was open: its age, less what the
+    HTTP Date is cut by, is no longer than the question took.
+    """
     fresh = age_ms - DATE_RESOLUTION_MS <= took_ms
     if level is Level.TRUSTED:
         return Answer(level, sent_ms, age_ms, fresh=fresh)

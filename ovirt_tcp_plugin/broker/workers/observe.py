@@ -18,6 +18,7 @@ from ovirt_tcp_plugin import errors
 from ovirt_tcp_plugin.backoff import pause_ms
 from ovirt_tcp_plugin.broker.engine_api import EngineListings
 from ovirt_tcp_plugin.broker.hooks import HookEvent
+from ovirt_tcp_plugin.broker.lasting_objects import LastingObjects
 from ovirt_tcp_plugin.broker.settings import Settings
 from ovirt_tcp_plugin.broker.state.broker_state import BrokerState
 from ovirt_tcp_plugin.broker.workers.contact import EngineContact
@@ -86,6 +87,7 @@ class ObservationWorker:
         self._contact = contact
         self._reactions = reactions
         self._clock = clock
+        self._lasting_objects = LastingObjects()
         # When the last complete listing was begun.
         self._last_listing_ms: Optional[int] = None
         self._rest_until_ms = 0
@@ -153,6 +155,7 @@ class ObservationWorker:
             self.vm_listing_due.set()
         for pool in self._state.observe_listing(listing, start):
             self._reactions.forget_pool(pool.cluster_id)
+        self._lasting_objects.settle()
         self._last_listing_ms = began_ms
         self._reactions.see_units(listing.units)
         came_up = self._state.observe_hosts(listing.hosts, start, listing.nameless_hosts == 0)

@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from typing import Optional
 
 from ovirt_tcp_plugin.broker.metrics import Metrics
@@ -19,6 +19,9 @@ from ovirt_tcp_plugin.placement.snapshot import Snapshot
 log = logging.getLogger("broker.service")
 
 SNAPSHOT_EVERY_MS = 1000
+# So many are written in one go; one that is urgent does not wait for the others, of which there may
+# be a thousand.
+POOLS_IN_ONE_GO = 20
 # Renewed verdicts are saved this often: one that is lost is asked for again, and no more.
 SAVE_EVERY_MS = 10_000
 
@@ -65,41 +68,23 @@ class PublicationWorker:
         """
         if not self._may_begin():
             return
-        now_ms = self._clock.now_ms()
         old, too_trusting = self._changes.old_snapshots()
-        trust_lost = bool(too_trusting)
-        urgent = self._changes.urgent_snapshots()
+        urgent = self._urgent()
+        self._write_in_portions(urgent)
+        if self._is_save_due(bool(too_trusting), self._clock.now_ms()):
+            self.save()
         if not self._all_known():
             # A file of an earlier run knows the VMs' marks: it goes on, but for lost trust.
             old = self._writer.without_file(old)
-            urgent = too_trusting
-        due = urgent.union(pool_id for pool_id in old if self._is_calm(pool_id, now_ms))
-        if due:
-            self.publish(due)
-        if self._is_save_due(trust_lost, now_ms):
-            self.save()
+        self._publish_calm(old - urgent)
 
     def publish(self, pool_ids: Optional[Collection[str]] = None) -> None:
         """Write the snapshots of these pools, None for all that are old.
 
         One that fails keeps no other back, and is tried again.
         """
-        with self._publishing:
-            chosen = self._changes.old_snapshots()[0] if pool_ids is None else pool_ids
-            all_known = self._all_known()
-            urgent = self._changes.written(chosen)
-            for snapshot in self._state.snapshots(chosen):
-                pool_id = snapshot.pool_id
-                self._written_ms[pool_id] = self._clock.now_ms()
-                is_written = self._write(snapshot, all_known)
-                if not is_written:
-                    self._changes.not_written(pool_id, pool_id in urgent)
-                elif not all_known:
-                    self._changes.not_written(pool_id, urgent=False)
-            try:
-                self._writer.confirm()
-            except OSError as e:
-                log.error("snapshots not confirmed error=%s", e)
+        chosen = self._changes.old_snapshots()[0] if pool_ids is None else pool_ids
+        self._write_in_portions(chosen)
 
     def forget(self, pool_id: str) -> None:
         """Remove the snapshot of a pool that ended. Raises OSError."""
@@ -114,6 +99,42 @@ class PublicationWorker:
             self._state_file.save(self._state)
         except OSError as e:
             log.error("state not saved error=%s", e)
+
+    def _urgent(self) -> frozenset[str]:
+        """Return the pools whose snapshots are to be written at once."""
+        if self._all_known():
+            return self._changes.urgent_snapshots()
+        return self._changes.old_snapshots()[1]
+
+    def _publish_calm(self, pool_ids: Iterable[str]) -> None:
+        """Write snapshots of pools as long as nothing urgent comes; the others are still old."""
+        now_ms = self._clock.now_ms()
+        calm = [pool_id for pool_id in pool_ids if self._is_calm(pool_id, now_ms)]
+        for portion in _portions(calm):
+            if self._urgent():
+                return
+            self._write_all(portion)
+
+    def _write_in_portions(self, pool_ids: Iterable[str]) -> None:
+        for portion in _portions(list(pool_ids)):
+            self._write_all(portion)
+
+    def _write_all(self, pool_ids: Sequence[str]) -> None:
+        with self._publishing:
+            all_known = self._all_known()
+            urgent = self._changes.written(pool_ids)
+            for snapshot in self._state.snapshots(pool_ids):
+                pool_id = snapshot.pool_id
+                self._written_ms[pool_id] = self._clock.now_ms()
+                is_written = self._write(snapshot, all_known)
+                if not is_written:
+                    self._changes.not_written(pool_id, pool_id in urgent)
+                elif not all_known:
+                    self._changes.not_written(pool_id, urgent=False)
+            try:
+                self._writer.confirm()
+            except OSError as e:
+                log.error("snapshots not confirmed error=%s", e)
 
     def _is_calm(self, pool_id: str, now_ms: int) -> bool:
         """Return whether a pool's snapshot was not written within the last second."""
@@ -148,3 +169,8 @@ class PublicationWorker:
         if is_new:
             self._metrics.snapshot(written=True)
         return True
+
+
+def _portions(pool_ids: Sequence[str]) -> Iterator[Sequence[str]]:
+    for start in range(0, len(pool_ids), POOLS_IN_ONE_GO):
+        yield pool_ids[start : start + POOLS_IN_ONE_GO]

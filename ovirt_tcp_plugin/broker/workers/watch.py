@@ -33,18 +33,16 @@ from ovirt_tcp_plugin.placement.inventory import Event, Notice
 log = logging.getLogger("broker.service")
 
 # A host that left Up is out of the snapshots within a second, and a VM that was marked is held
-# there: this pause, two calls, the pause of the snapshots' thread, and the writing of one.
-LONGEST_PAUSE_S = 0.6
+# there: one of these pauses, two calls, the pause of the snapshots' thread, and the writing of one.
+# At an engine where nothing has happened for so long, calls are saved.
+BUSY_PAUSE_S = 0.3
+CALM_PAUSE_S = 0.8
+CALM_AFTER_MS = 60_000
 
-# After an event that says that a host left Up: it may be there before lists show the change.
+# After an event that says that a host left Up or came: lists may show the change later.
 URGENT_POLLS = 2
 # Hosts that could not be listed are tried again so soon.
 RETRY_MS = 1_000
-
-
-def pause_s(poll_s: float) -> float:
-    """Return the seconds between two looks at the events. `poll_s`: between two at the hosts."""
-    return min(poll_s / 2, LONGEST_PAUSE_S)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -77,7 +75,8 @@ class WatchWorker:
     """One thread calls `step` again and again.
 
     Attributes:
-        looked: the events until now were read once: what they end does not count any more.
+        events_read: set once the events so far were read, or given up. Hosts may be listed then:
+            what happened before ends nothing any more.
     """
 
     def __init__(
@@ -91,7 +90,8 @@ class WatchWorker:
         filter_reports: FilterReports,
         clock: Clock,
     ) -> None:
-        self._poll_ms = int(options.intervals.poll_s * 1000)
+        self._poll_s = options.intervals.poll_s
+        self._poll_ms = int(self._poll_s * 1000)
         self._start_file = options.engine.start_file
         self._state = state
         self._engine = engine
@@ -102,12 +102,19 @@ class WatchWorker:
         self._clock = clock
         self._group_edits = GroupEdits(engine, clock)
         self._starts = EngineStarts(clock, state_file.engine_started_ms)
+        # When something was last seen to happen: our own start counts.
+        self._busy_ms = clock.now_ms()
         self._next_poll_ms = 0
         self._urgent_polls = 0
         self._cursor = EventCursor(state_file)
         # Whether it was reported that events cannot be read.
         self._are_events_unreadable = False
-        self.looked = threading.Event()
+        self.events_read = threading.Event()
+
+    def pause_s(self) -> float:
+        """Return the seconds until the next look."""
+        is_calm = self._clock.now_ms() - self._busy_ms >= CALM_AFTER_MS
+        return min(self._poll_s / 2, CALM_PAUSE_S if is_calm else BUSY_PAUSE_S)
 
     def step(self) -> None:
         """Look once. Raises Unavailable, and AccessRefused; it has looked at all it could then."""
@@ -117,7 +124,7 @@ class WatchWorker:
             self._cursor.succeeded()
             self._are_events_unreadable = False
             self._see_start(heard_ms)
-            self.looked.set()
+            self.events_read.set()
         if self._group_edits.is_listing_due():
             self._reactions.request_listing()
         if self._filter_reports.is_due():
@@ -176,12 +183,11 @@ class WatchWorker:
 
     def take_event(self, event: Event) -> None:
         """Take a new event of the engine into account."""
+        self._busy_ms = self._clock.now_ms()
         if self._starts.is_new_by_event(event.code):
             self._engine_started("the engine restarted", event.code in events.ENGINE_STARTED)
-        if event.host_id and self._ends_verdict(event):
-            self._state.host_restarted(event.host_id)
-            # It may attest well before it is seen to be away.
-            self._urgent_polls = URGENT_POLLS
+        if event.host_id:
+            self._take_host_event(event)
         self._reactions.take_vm_event(event)
         self._reactions.take_message(event)
         self._group_edits.take_event(event)
@@ -193,6 +199,15 @@ class WatchWorker:
         nameless = event.code in events.VM_CHANGED and not event.vm_id
         if event.code in events.LISTING_DUE or arrived or nameless:
             self._reactions.request_listing()
+
+    def _take_host_event(self, event: Event) -> None:
+        if self._ends_verdict(event):
+            self._state.host_restarted(event.host_id)
+            # It may attest well before it is seen to be away.
+            self._urgent_polls = URGENT_POLLS
+        if event.code in events.HOST_CAME_UP:
+            # No event gives trust, but it is asked about as soon as a list shows it.
+            self._urgent_polls = URGENT_POLLS
 
     def _ends_verdict(self, event: Event) -> bool:
         """Return whether the host that an event is about was not Up all the time.
@@ -234,7 +249,7 @@ class WatchWorker:
         """
         if isinstance(fault, errors.AccessRefused) or not self._cursor.failed():
             return
-        self.looked.set()
+        self.events_read.set()
         if not self._are_events_unreadable:
             self._are_events_unreadable = True
             self._state.tell(_events_unreadable(fault))

@@ -74,7 +74,7 @@ class _ComingUp:
     """A host that is Up, and when InitVdsOnUp runs for it, on the engine's clock."""
 
     host: SimulatedHost
-    due: float
+    runs_at: float
 
 
 class HostLifecycle:
@@ -113,7 +113,7 @@ class HostLifecycle:
                 host.status_detail = reason
                 text = f"Host {host.name} was switched to Maintenance mode. Reason: {reason}"
                 self._log(audit_log.HOST_TO_MAINTENANCE, host, text)
-            host.due = self._model.now() + self._model.timings.evacuation_retry
+            host.next_step_at = self._model.now() + self._model.timings.evacuation_retry
         stuck = [vm for vm in self._model.vms_on(host.id) if not self._evacuate(vm)]
         if stuck:
             text = _NOT_ALL_MIGRATED.format(host.name)
@@ -152,7 +152,7 @@ class HostLifecycle:
     # Time
 
     def tick(self) -> None:
-        """Let everything happen that is due."""
+        """Take the steps of all hosts whose time has come."""
         now = self._model.now()
         with self._model.lock:
             hosts = self._model.hosts.values()
@@ -160,16 +160,18 @@ class HostLifecycle:
             for host in hosts:
                 self._watch(host, now, host.id in rebooted)
             self._bring_up(now)
-            stuck = [host for host in hosts if host.status == PREPARING and now >= host.due]
+            stuck = [
+                host for host in hosts if host.status == PREPARING and now >= host.next_step_at
+            ]
         for host in stuck:
-            host.due = now + self._model.timings.evacuation_retry
+            host.next_step_at = now + self._model.timings.evacuation_retry
             try:
                 self.deactivate(host, host.status_detail, internal=True)
             except Fault:
                 continue  # it has been logged; the engine reports it nowhere else
 
     def _bring_up(self, now: float) -> None:
-        due = [coming for coming in self._coming_up if now >= coming.due]
+        due = [coming for coming in self._coming_up if now >= coming.runs_at]
         for coming in due:
             self._coming_up.remove(coming)
             self._came_up(coming.host)
@@ -192,7 +194,7 @@ class HostLifecycle:
             self._coming_up.clear()
             for host in self._model.hosts.values():
                 if host.status == PREPARING:
-                    host.due = self._model.now() + self._model.timings.evacuation_retry
+                    host.next_step_at = self._model.now() + self._model.timings.evacuation_retry
                 if host.status == UP and self._model.clusters[host.cluster].trusted_service:
                     # Backend.initAttestation, whose client has reached no server since 2019.
                     host.status = NON_OPERATIONAL
@@ -259,7 +261,7 @@ class HostLifecycle:
 
     def _watch(self, host: SimulatedHost, now: float, rebooted: bool) -> None:
         if host.status in ("unassigned", "initializing"):
-            if now >= host.due:
+            if now >= host.next_step_at:
                 self._initialized(host, now)
         elif host.status == PREPARING and host.powered and not self._model.vms_on(host.id):
             if host.name not in self._model.faults.hanging_maintenance:
@@ -267,11 +269,11 @@ class HostLifecycle:
         elif host.status in (CONNECTING, NON_RESPONSIVE):
             if host.powered:
                 self._answers_again(host)
-            elif host.status == CONNECTING and now >= host.due:
+            elif host.status == CONNECTING and now >= host.next_step_at:
                 self._lost(host)
         elif host.status not in _NOT_WATCHED and (rebooted or not host.powered):
             host.status = CONNECTING
-            host.due = now + self._model.timings.not_responding_after
+            host.next_step_at = now + self._model.timings.not_responding_after
             text = "is not responding. It will stay in Connecting state for a grace period."
             self._log(audit_log.HOST_CONNECTING, host, f"Host {host.name} {text}", "warning")
 
@@ -287,7 +289,7 @@ class HostLifecycle:
     def _begin_initialization(self, host: SimulatedHost) -> None:
         host.status = "unassigned"
         host.status_detail = ""
-        host.due = self._model.now() + self._model.timings.host_initialization
+        host.next_step_at = self._model.now() + self._model.timings.host_initialization
 
     def _initialized(self, host: SimulatedHost, now: float) -> None:
         missing = set(self._model.clusters[host.cluster].features) - host.features
@@ -300,8 +302,8 @@ class HostLifecycle:
             self._log(audit_log.HOST_LACKS_FEATURES, host, text, "error")
         else:
             host.status = UP
-            due = now + self._model.timings.event_after_up
-            self._coming_up.append(_ComingUp(host, due))
+            runs_at = now + self._model.timings.event_after_up
+            self._coming_up.append(_ComingUp(host, runs_at))
 
     def _came_up(self, host: SimulatedHost) -> None:
         """InitVdsOnUp: the host has been Up for a while."""

@@ -42,7 +42,8 @@ class SimulatedHost:
         hooks: VDSM hooks that it reports: (event, name) -> checksum.
         hosted_engine: whether the VM that carries the engine can run here.
         hook_directory: the VDSM hooks that really run there, empty for none.
-        due: when the status changes next, on the engine's clock.
+        next_step_at: when its initialization or its grace period ends, or its VMs are asked to move
+            away again; on the engine's clock.
     """
 
     id: str
@@ -58,7 +59,7 @@ class SimulatedHost:
     hook_directory: str = ""
     powered: bool = True
     boots: int = 0
-    due: float = 0.0
+    next_step_at: float = 0.0
 
 
 @dataclasses.dataclass
@@ -76,7 +77,7 @@ class SimulatedVm:
         tried: hosts on which this start or migration failed already.
         restart: it is down by no user's will and highly available; `tries` counts the restarts,
             `retry_at` is the next.
-        due: when something happens next, on the engine's clock.
+        change_ends_at: when its start, suspension or migration ends, on the engine's clock.
     """
 
     id: str
@@ -101,7 +102,7 @@ class SimulatedVm:
     restart: bool = False
     tries: int = 0
     retry_at: float = 0.0
-    due: float = 0.0
+    change_ends_at: float = 0.0
 
     @property
     def hosted_engine(self) -> bool:

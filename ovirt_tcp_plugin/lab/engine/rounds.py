@@ -34,6 +34,8 @@ MAX_BLOCKED_S = 600.0
 
 @dataclasses.dataclass
 class _Job:
+    """What the engine does again and again, `pause` seconds apart, and next at `due`."""
+
     run: Callable[[], None]
     pause: float
     due: float
@@ -53,7 +55,11 @@ class Rounds:
         self.restart()
 
     def restart(self) -> None:
-        """The engine starts: jobs wait for their first time, and restarts are counted from 0."""
+        """Begin as the engine does at its start.
+
+        Every periodic job waits for one pause before it runs. Highly available VMs that are down
+        are tried at once, and their tries count from 0 again.
+        """
         now = self._model.now()
         timings = self._model.timings
         self._jobs = [

@@ -105,7 +105,7 @@ class VmLifecycle:
             if vm.status != UP or vm.migrating_to:
                 raise refusal("Cannot hibernate VM. VM is not running.")
             vm.status = SAVING
-            vm.due = self._model.now() + self._model.timings.vm_suspend
+            vm.change_ends_at = self._model.now() + self._model.timings.vm_suspend
 
     def stop(self, vm: SimulatedVm) -> None:
         """Stop a VM: a user's will, so nothing restarts it."""
@@ -125,27 +125,27 @@ class VmLifecycle:
     # Time
 
     def tick(self) -> None:
-        """Let everything happen that is due."""
+        """End the starts, suspensions and migrations whose time has come."""
         with self._model.lock:
-            due = self._due()
-            for vm in due:
+            ended = self._with_ended_changes()
+            for vm in ended:
                 if vm.status == SAVING:
                     self._suspended(vm)
-            launched = [vm for vm in due if vm.status in (LAUNCHING, RESUMING)]
-            sent = [vm for vm in due if vm.migrating_to]
+            launched = [vm for vm in ended if vm.status in (LAUNCHING, RESUMING)]
+            sent = [vm for vm in ended if vm.migrating_to]
         for vm in launched:
             self._arrive(vm)
         for vm in sent:
             self._land(vm)
 
-    def _due(self) -> list[SimulatedVm]:
+    def _with_ended_changes(self) -> list[SimulatedVm]:
         now = self._model.now()
-        due: list[SimulatedVm] = []
+        ended: list[SimulatedVm] = []
         for vm in self._model.vms.values():
-            passing = vm.migrating_to or vm.status not in (UP, DOWN)
-            if passing and now >= vm.due:
-                due.append(vm)
-        return due
+            changes = vm.migrating_to or vm.status not in (UP, DOWN)
+            if changes and now >= vm.change_ends_at:
+                ended.append(vm)
+        return ended
 
     def _suspended(self, vm: SimulatedVm) -> None:
         vm.status = SUSPENDED
@@ -206,7 +206,7 @@ class VmLifecycle:
             vm.status = RESUMING if resumes else LAUNCHING
             vm.host = host.id
             vm.boots = host.boots
-            vm.due = self._model.now() + self._model.timings.vm_start
+            vm.change_ends_at = self._model.now() + self._model.timings.vm_start
             code = audit_log.VM_RESUMED if resumes else audit_log.VM_STARTED
             text = f"VM {vm.name} was started on Host {host.name}."
             self._model.log(code, text, vm=vm.id, host=host.id)
@@ -256,7 +256,7 @@ class VmLifecycle:
     def _send(self, vm: SimulatedVm, host: SimulatedHost) -> None:
         with self._model.lock:
             vm.migrating_to = host.id
-            vm.due = self._model.now() + self._model.timings.migration
+            vm.change_ends_at = self._model.now() + self._model.timings.migration
             text = f"Migration started (VM: {vm.name}, Destination: {host.name})."
             self._model.log(audit_log.MIGRATION_START, text, vm=vm.id, host=vm.host)
 

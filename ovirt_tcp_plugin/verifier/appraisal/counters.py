@@ -8,6 +8,7 @@ import dataclasses
 from collections.abc import Iterator
 from typing import Optional
 
+from ovirt_tcp_plugin.messages import eventlog, tpm2
 from ovirt_tcp_plugin.messages.findings import FindingCode
 from ovirt_tcp_plugin.messages.result import Finding
 from ovirt_tcp_plugin.verifier.appraisal.enrolled_tpm import Counters
@@ -18,23 +19,33 @@ class BootCounters:
     """Where a host's TPM stood at its last authentic quote.
 
     All counters are zero for a TPM 1.2, which counts nothing.
+
+    Attributes:
+        lead_ms: how far the host's boot time is ahead of the TPM's clock in this boot
+            (`boot_time.py`); None when it is not known.
     """
 
     boot_id: str
     reset_count: int
     restart_count: int
     clock: int
+    lead_ms: Optional[int] = None
 
 
-def boot_of(boot_id: str, counters: Optional[Counters]) -> BootCounters:
+def boot_of(
+    boot_id: str, counters: Optional[Counters], lead_ms: Optional[int] = None
+) -> BootCounters:
     """Return where the TPM stands, by the counters of a quote."""
     if counters is None:
         return BootCounters(boot_id, 0, 0, 0)
-    return BootCounters(boot_id, counters.reset, counters.restart, counters.clock)
+    return BootCounters(boot_id, counters.reset, counters.restart, counters.clock, lead_ms)
 
 
 def check_counters(
-    boot: BootCounters, counters: Optional[Counters], previous: Optional[BootCounters]
+    boot: BootCounters,
+    counters: Optional[Counters],
+    previous: Optional[BootCounters],
+    required: tpm2.Selection,
 ) -> Iterator[Finding]:
     """Return what is wrong with the counters, compared with the last authentic quote.
 
@@ -47,7 +58,7 @@ def check_counters(
     was_reset = boot.reset_count > previous.reset_count
     same_reset = boot.reset_count == previous.reset_count
     same_kernel = boot.boot_id == previous.boot_id
-    # A resume moves the restart counter, and kexec may follow it; a kernel that really booted comes
+    # Whatever the restart counter: kexec may follow a resume, and a kernel that really booted comes
     # with a reset.
     if same_reset and not same_kernel:
         yield FindingCode.KERNEL_WITHOUT_RESET.finding(
@@ -56,6 +67,27 @@ def check_counters(
     if was_reset and same_kernel:
         yield FindingCode.RESET_WITHOUT_BOOT.finding(
             "the TPM was reset under a running kernel: reboot the host"
+        )
+    if same_reset and same_kernel and boot.restart_count > previous.restart_count:
+        yield from _check_restart(boot, previous, required)
+
+
+def _check_restart(
+    boot: BootCounters, previous: BootCounters, required: tpm2.Selection
+) -> Iterator[Finding]:
+    """Return what is wrong with a TPM that was restarted under a running kernel.
+
+    A restart sets the static PCRs back, and who extends them again with the digests of a good log
+    hides what really booted. The PCRs of a launch return to all ones, and only a launch gets them
+    away from there. How often the TPM was restarted before the first report of a boot says nothing:
+    a measured launch counts as a restart (Part 2, 10.11.1).
+    """
+    ((_, indices),) = required.items()
+    if any(index not in eventlog.DRTM_PCRS for index in indices):
+        yield FindingCode.RESTARTED.finding(
+            "the TPM was restarted under a running kernel, as by a suspend: reboot the host",
+            expected=f"restart {previous.restart_count}",
+            seen=f"restart {boot.restart_count}",
         )
 
 

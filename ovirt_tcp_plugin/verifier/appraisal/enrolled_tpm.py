@@ -13,11 +13,20 @@ from ovirt_tcp_plugin.messages.result import Finding
 
 @dataclasses.dataclass(frozen=True)
 class Counters:
-    """What a TPM 2.0 counts: resets, restarts since the last reset, milliseconds of power."""
+    """What a TPM 2.0 counts: TPMS_CLOCK_INFO (Part 2, 10.11.1).
+
+    Attributes:
+        reset: TPM resets.
+        restart: restarts, resumes and measured launches since the last reset.
+        clock: milliseconds of power.
+        safe: whether no later `clock` was ever told. False for a while after power was cut: the
+            clock then goes on from where it was last stored.
+    """
 
     reset: int
     restart: int
     clock: int
+    safe: bool
 
 
 @dataclasses.dataclass(frozen=True)

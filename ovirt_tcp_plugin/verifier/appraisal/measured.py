@@ -9,7 +9,14 @@ import json
 from collections.abc import Mapping
 
 from ovirt_tcp_plugin import errors
-from ovirt_tcp_plugin.messages import eventlog, evidence, json_fields, tpm2
+from ovirt_tcp_plugin.messages import (
+    components,
+    eventlog,
+    evidence,
+    json_fields,
+    reference_values,
+    tpm2,
+)
 from ovirt_tcp_plugin.messages.components import Step
 
 MAX_MEASURED_SIZE = 4 * 1024 * 1024
@@ -24,17 +31,20 @@ class Measured:
         values: the required PCRs that the TPM signed for, lower-case hex.
         steps: the steps of those PCRs whose log replays to them, in order.
         bank: PCR bank of both.
+        vocabulary: whose words the steps' components are (`components.VOCABULARY`).
     """
 
     values: Mapping[int, str]
     steps: tuple[Step, ...]
     bank: str = "sha256"
+    vocabulary: int = components.VOCABULARY
 
 
 def encode(measured: Measured) -> str:
     """Return the JSON text of what was measured."""
     members = {
         "bank": measured.bank,
+        "vocabulary": measured.vocabulary,
         "values": {str(pcr): value for pcr, value in measured.values.items()},
         "steps": [[step.pcr, step.component, step.digest] for step in measured.steps],
     }
@@ -56,7 +66,9 @@ def decode(stored: str) -> Measured:
         steps = [_decode_step(item) for item in json_fields.items(members, "steps", MAX_STEPS)]
     except (ValueError, KeyError, TypeError, OverflowError) as e:
         raise errors.InvalidMessage("measured", "it is not what was stored") from e
-    return Measured(values, tuple(steps), json_fields.text(members, "bank", 16))
+    vocabulary = reference_values.vocabulary_of(members)
+    bank = json_fields.text(members, "bank", 16)
+    return Measured(values, tuple(steps), bank, vocabulary)
 
 
 def _decode_values(members: Mapping[str, object]) -> Mapping[int, str]:

@@ -69,7 +69,7 @@ class EnrolledTpm20:
                 expected=self.qualified_signer.hex(),
                 seen=quote.qualified_signer.hex(),
             )
-        counters = Counters(quote.reset_count, quote.restart_count, quote.clock)
+        counters = Counters(quote.reset_count, quote.restart_count, quote.clock, quote.safe)
         return SignedQuote(quote.qualifying_data, quote.selection, quote.pcr_digest, counters)
 
     def verify(self, message: bytes, signature: tpm2.Signature) -> bool:

@@ -39,7 +39,9 @@ class _ArrangedSet:
         for value in reference_set.values:
             if value.bank == bank and not value.staged:
                 if value.pcr not in self.parts:
-                    self.parts[value.pcr] = ReferencePart(reference_set.name)
+                    self.parts[value.pcr] = ReferencePart(
+                        reference_set.name, reference_set.vocabulary
+                    )
                 part = self.parts[value.pcr]
                 part.add(value.component, value.digest, value.host_name)
         for pcr, component in reference_set.slots:
@@ -179,6 +181,8 @@ def _compare_steps(
     part: ReferencePart, measured: Measured, host_name: str, pcr: int
 ) -> Optional[Difference]:
     steps = [step for step in measured.steps if step.pcr == pcr]
+    if steps and part.vocabulary != measured.vocabulary:
+        steps = part.in_its_words(steps)
     if steps:
         return logs.of_pcr(pcr).compare(part, steps, pcr, host_name)
     text = (

@@ -5,7 +5,10 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Sequence
 
+from ovirt_tcp_plugin.messages import components
+from ovirt_tcp_plugin.messages.components import Step
 from ovirt_tcp_plugin.messages.result import Finding
 
 # Expected values that a finding names; nobody would read more.
@@ -18,10 +21,12 @@ class ReferencePart:
     Attributes:
         set_name: name of the set.
         slots: components of the PCR's steps, in order; none if only the whole value is known.
+        vocabulary: whose words these are.
     """
 
-    def __init__(self, set_name: str) -> None:
+    def __init__(self, set_name: str, vocabulary: int) -> None:
         self.set_name = set_name
+        self.vocabulary = vocabulary
         self.slots: list[str] = []
         # Good digests by component, "" for the whole PCR; each with the hosts that it is good for,
         # "" for all.
@@ -36,6 +41,18 @@ class ReferencePart:
         """Return whether a digest is a good one for this host."""
         hosts = self._good.get(component, {}).get(digest)
         return hosts is not None and ("" in hosts or host_name in hosts)
+
+    def in_its_words(self, steps: Sequence[Step]) -> list[Step]:
+        """Return the steps of a PCR with the words of the slots at their places.
+
+        For steps that another release named: the boot is the same, whatever we call its parts. A
+        start value is no event, and stays one.
+        """
+        renamed = list(steps)
+        for position, (slot, step) in enumerate(zip(self.slots, steps)):
+            if (slot == components.START) == (step.component == components.START):
+                renamed[position] = step._replace(component=slot)
+        return renamed
 
     def expected(self, component: str, host_name: str) -> str:
         """Return the good digests of a component as text."""

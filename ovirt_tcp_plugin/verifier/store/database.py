@@ -143,6 +143,15 @@ class Database:
         finally:
             self.on_done("read", loop.time() - began)
 
+    async def read_long(self, work: Work[T]) -> T:
+        """Do work that reads very much, on one snapshot: in a thread, so that nobody waits for it.
+
+        Raises:
+            Unavailable: the database did not answer.
+        """
+        loop = asyncio.get_running_loop()
+        return await loop.run_in_executor(self._readers, self._read, work)
+
     async def write(self, work: Work[T]) -> T:
         """Do work that writes; return once it is committed.
 

@@ -7,12 +7,13 @@ They are read from the machine itself, or taken from the vendor's list of delive
 
 from __future__ import annotations
 
-from typing import Optional
+from typing import Any, Optional
 
 import sqlalchemy as sa
 from sqlalchemy.engine import Connection
 
 from ovirt_tcp_plugin import errors
+from ovirt_tcp_plugin.verifier.store import columns
 from ovirt_tcp_plugin.verifier.store.schema import registered_eks
 
 
@@ -46,11 +47,18 @@ def host_of(connection: Connection, ek_digest: str) -> Optional[str]:
     """Return the host that this EK is registered for, None if it is not."""
     has_ek = registered_eks.c.ek_digest == ek_digest
     selection = sa.select(registered_eks.c.host_name).where(has_ek)
-    return connection.execute(selection).scalar()
+    name = connection.execute(selection).scalar()
+    return name if isinstance(name, str) else None
 
 
 def every(connection: Connection) -> list[tuple[str, str]]:
     """Return (host name, EK digest) of all, sorted by name."""
     by_name = sa.select(registered_eks).order_by(registered_eks.c.host_name)
     rows = connection.execute(by_name).mappings()
-    return [(row["host_name"], row["ek_digest"]) for row in rows]
+    return [(str(row["host_name"]), str(row["ek_digest"])) for row in rows]
+
+
+def check(row: Any) -> None:
+    """Return if a row of the table can be read. Raises ValueError."""
+    columns.text(row["ek_digest"])
+    columns.text(row["host_name"])

@@ -14,12 +14,22 @@ from sqlalchemy.engine import Connection
 
 from ovirt_tcp_plugin import errors
 from ovirt_tcp_plugin.verifier.appraisal.enrolled_tpm import EnrolledTpm
-from ovirt_tcp_plugin.verifier.store import challenges, results, schema, tokens
+from ovirt_tcp_plugin.verifier.store import (
+    challenges,
+    columns,
+    references,
+    results,
+    schema,
+    tokens,
+)
 from ovirt_tcp_plugin.verifier.store.prepared_statements import PreparedStatement
 from ovirt_tcp_plugin.verifier.store.schema import hosts
 from ovirt_tcp_plugin.verifier.tpm_family import FAMILIES
 
 CACHED_TPMS = 20_000
+
+_TEXTS = ("name", "host_id", "ek_digest", "certificate_digest", "endorsed_by", "tpm_family")
+_OCTETS = ("ek_certificate", "ek_public", "ak_public")
 
 # One question for everything that an agent's request needs.
 _VERSION = sa.select(schema.policy.c.version).scalar_subquery().label("policy_version")
@@ -177,6 +187,7 @@ def by_certificate(connection: Connection, digest: str) -> Optional[HostSnapshot
 
     Raises:
         InvalidMessage: its row is corrupt.
+        Unavailable: the version of the reference values cannot be read.
     """
     row = _STATE.first(connection, {"digest": digest})
     if row is None:
@@ -185,14 +196,14 @@ def by_certificate(connection: Connection, digest: str) -> Optional[HostSnapshot
         host=_decode(row),
         challenge=challenges.decode(row),
         result=results.decode(row),
-        reference_version=row["policy_version"],
+        reference_version=references.decode_version(row["policy_version"]),
     )
 
 
 def names(connection: Connection) -> list[str]:
     """Return the names of all enrolled hosts, sorted."""
     selection = sa.select(hosts.c.name).order_by(hosts.c.name)
-    return list(connection.execute(selection).scalars())
+    return [str(name) for name in connection.execute(selection).scalars()]
 
 
 def marks(connection: Connection) -> dict[str, dict[str, str]]:
@@ -214,10 +225,16 @@ def _delete(connection: Connection, name: str) -> bool:
     return connection.execute(removal).rowcount == 1
 
 
+def check(row: Any) -> None:
+    """Return if a row of the table can be read. Raises InvalidMessage."""
+    _decode(row)
+
+
 def _decode(row: Any) -> EnrolledHost:
     try:
+        _check_types(row)
         tpm = _load_tpm(row["name"], row["tpm_family"], row["ek_public"], row["ak_public"])
-    except (TypeError, errors.InvalidMessage) as e:
+    except (columns.BadValue, errors.InvalidMessage) as e:
         raise errors.InvalidMessage(f"record of host {row['name']}", "it cannot be read") from e
     return EnrolledHost(
         tpm=tpm,
@@ -229,15 +246,21 @@ def _decode(row: Any) -> EnrolledHost:
     )
 
 
+def _check_types(row: Any) -> None:
+    """Return if a row holds values of the types that were stored. Raises BadValue."""
+    for name in _TEXTS:
+        columns.text(row[name])
+    for name in _OCTETS:
+        columns.octets(row[name])
+
+
 @functools.lru_cache(CACHED_TPMS)
 def _load_tpm(name: str, family: str, ek: bytes, ak: bytes) -> EnrolledTpm:
     """Return a TPM, which keeps what was once computed of its keys.
 
     Raises:
-        InvalidMessage, TypeError: the keys, or the family, are not what was stored.
+        InvalidMessage: the keys, or the family, are not what was stored.
     """
-    if not (isinstance(ek, bytes) and isinstance(ak, bytes)):
-        raise TypeError  # SQLite keeps what it is given, whatever the column's type
     if family not in FAMILIES:
         raise errors.InvalidMessage("TPM family", "it is none that is known")
     return FAMILIES[family].load(name, ek, ak)

@@ -7,11 +7,12 @@ from __future__ import annotations
 import json
 import logging
 from collections.abc import Mapping
-from typing import Optional
+from typing import Any, Optional
 
 import sqlalchemy as sa
 from sqlalchemy.engine import Connection
 
+from ovirt_tcp_plugin.verifier.store import columns
 from ovirt_tcp_plugin.verifier.store.schema import oat_records as table
 
 log = logging.getLogger("verifier.store")
@@ -76,8 +77,24 @@ class OatRecords:
     def _decode(self, name: str, content: str) -> Record:
         """Return a record; one that cannot be read is empty, and logged."""
         try:
-            members = json.loads(content)
-            return {str(member): str(text) for member, text in members.items()}
+            return _decode(content)
         except (ValueError, TypeError, AttributeError, RecursionError):
             log.error("record unreadable kind=%s name=%s", self._kind, name)
             return {}
+
+
+def check(row: Any) -> None:
+    """Return if a row of the table can be read.
+
+    Raises ValueError, TypeError, AttributeError or RecursionError.
+    """
+    for name in ("kind", "name", "version"):
+        columns.text(row[name])
+    if row["kind"] not in (OEM, OS, MLE, HOST):
+        raise columns.BadValue("a kind that does not exist")
+    _decode(row["content"])
+
+
+def _decode(content: str) -> Record:
+    members = json.loads(content)
+    return {name: columns.text(text) for name, text in members.items()}

@@ -8,6 +8,7 @@ import dataclasses
 import json
 import logging
 from collections.abc import Sequence
+from typing import Any
 
 import sqlalchemy as sa
 from sqlalchemy.engine import Connection
@@ -15,9 +16,13 @@ from sqlalchemy.engine import Connection
 from ovirt_tcp_plugin import errors
 from ovirt_tcp_plugin.messages import reference_values
 from ovirt_tcp_plugin.messages.reference_values import ReferenceSet
-from ovirt_tcp_plugin.verifier.store.schema import policy, reference_sets
+from ovirt_tcp_plugin.verifier.store import columns
+from ovirt_tcp_plugin.verifier.store.schema import policy, reference_sets, results
 
 log = logging.getLogger("verifier.store")
+
+# More changes of the reference values than a server makes between two results that it keeps.
+_FAR = 1_000_000
 
 
 @dataclasses.dataclass(frozen=True)
@@ -30,8 +35,25 @@ class Stored:
 
 
 def version(connection: Connection) -> int:
-    """Return the version of the reference values."""
-    return int(connection.execute(sa.select(policy.c.version)).scalar_one())
+    """Return the version of the reference values. Raises Unavailable if it cannot be read."""
+    return decode_version(connection.execute(sa.select(policy.c.version)).scalar())
+
+
+def decode_version(stored: object) -> int:
+    """Return the version that is stored.
+
+    Raises:
+        Unavailable: it cannot be read. Nobody is judged then: a version that is too low would let
+            values count that were withdrawn.
+    """
+    try:
+        return columns.number(stored)
+    except columns.BadValue as e:
+        reason = (
+            "the version of its reference values cannot be read: "
+            "`ovirt-tcp-verifier record mend` on the server's machine"
+        )
+        raise errors.Unavailable("the store", reason) from e
 
 
 def load(connection: Connection) -> Stored:
@@ -41,11 +63,31 @@ def load(connection: Connection) -> Stored:
     by_name = sa.select(reference_sets).order_by(reference_sets.c.name)
     for name, content in connection.execute(by_name):
         try:
-            sets.append(reference_values.decode(json.loads(content)))
+            values = _decode(content)
         except (ValueError, TypeError, RecursionError, errors.InvalidMessage):
             log.error("reference values unreadable set=%s", name)
             unreadable.append(str(name))
+            continue
+        if values.name == name:
+            sets.append(values)
+        else:
+            # A change of the set would not find it, and leave it to count beside its successor.
+            log.error("reference values unreadable set=%s: its row has another name", values.name)
+            unreadable.append(values.name)
     return Stored(version(connection), tuple(sets), tuple(unreadable))
+
+
+def check(row: Any) -> None:
+    """Return if a row of the sets can be read.
+
+    Raises ValueError, TypeError, RecursionError or InvalidMessage.
+    """
+    if _decode(row["content"]).name != row["name"]:
+        raise columns.BadValue("its name is not its content's")
+
+
+def _decode(content: str) -> ReferenceSet:
+    return reference_values.decode(json.loads(content))
 
 
 def put(connection: Connection, values: ReferenceSet) -> None:
@@ -83,3 +125,16 @@ def hold(connection: Connection) -> Sequence[ReferenceSet]:
 
 def _move_on(connection: Connection) -> None:
     connection.execute(sa.update(policy).values(version=policy.c.version + 1))
+
+
+def begin_version(connection: Connection) -> None:
+    """Have the version start again, far beyond any that a server may remember.
+
+    Every host is judged again then.
+    """
+    highest = 0
+    for number in connection.execute(sa.select(results.c.policy)).scalars():
+        if isinstance(number, int) and number < columns.MAX_NUMBER // 2:
+            highest = max(highest, number)
+    connection.execute(sa.delete(policy))
+    connection.execute(sa.insert(policy).values(version=highest + _FAR))

@@ -12,6 +12,8 @@ from sqlalchemy import BigInteger, Column, LargeBinary, MetaData, String, Table,
 NAME = String(255)
 DIGEST = String(64)
 UUID = String(36)
+# An address, or a /64 of IPv6.
+ACCOUNT = String(64)
 
 metadata = MetaData()
 
@@ -65,10 +67,16 @@ rounds = Table(
     Column("clock_id", UUID),
     Column("born_ms", BigInteger),
     Column("end_ms", BigInteger),
+    # The address that the nonce was sent to, and since when it has had nonces without evidence, by
+    # the wall clock: servers on several machines compare it.
+    Column("holder", ACCOUNT),
+    Column("held_ms", BigInteger),
+    # The address that the last authentic evidence came from.
+    Column("home", ACCOUNT),
 )
 
 # What a host's last authentic evidence showed. `policy` is the version of the reference values it
-# was judged by.
+# was judged by, `logs` the digests of the event logs that `measured` comes from.
 results = Table(
     "results",
     metadata,
@@ -81,6 +89,7 @@ results = Table(
     Column("boot_id", UUID, nullable=False),
     Column("measured", Text, nullable=False),
     Column("policy", BigInteger, nullable=False),
+    Column("logs", Text, nullable=False, server_default=""),
 )
 
 # The version of all reference values: one row, one number, which every change moves on.

@@ -13,6 +13,7 @@ from sqlalchemy.engine import Connection
 
 from ovirt_tcp_plugin import errors
 from ovirt_tcp_plugin.tokens import IDENTIFIER_LENGTH, NEVER, digest, identifier
+from ovirt_tcp_plugin.verifier.store import columns
 from ovirt_tcp_plugin.verifier.store.schema import tokens
 
 
@@ -82,11 +83,21 @@ def forget_ended(connection: Connection, now_s: int) -> None:
 
 def _decode(row: Any) -> Token:
     """Return the token in a row; one whose end cannot be read has ended."""
-    end_s = row["end_s"]
+    try:
+        end_s = columns.number(row["end_s"])
+    except columns.BadValue:
+        end_s = 0
     return Token(
         role=str(row["role"]),
         host_name=str(row["host_name"]),
         host_id=str(row["host_id"]),
         note=str(row["note"]),
-        end_s=end_s if isinstance(end_s, int) else 0,
+        end_s=end_s,
     )
+
+
+def check(row: Any) -> None:
+    """Return if a row of the table can be read. Raises ValueError."""
+    for name in ("digest", "role", "host_name", "host_id", "note"):
+        columns.text(row[name])
+    columns.number(row["end_s"])

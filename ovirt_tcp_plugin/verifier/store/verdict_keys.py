@@ -9,14 +9,18 @@ key have.
 from __future__ import annotations
 
 import dataclasses
+import logging
 from collections.abc import Mapping
-from typing import Optional
+from typing import Any, Optional
 
 import sqlalchemy as sa
 from sqlalchemy.engine import Connection
 
 from ovirt_tcp_plugin import errors
+from ovirt_tcp_plugin.verifier.store import columns
 from ovirt_tcp_plugin.verifier.store.schema import verdict_keys
+
+log = logging.getLogger("verifier.store")
 
 # Signs; will sign, and the hosts may know it already; signed before.
 ACTIVE = "active"
@@ -34,8 +38,11 @@ class StoredKey:
 
 
 def begin(connection: Connection, key: StoredKey) -> None:
-    """Make `key` the active one if there is none."""
-    if active(connection) is None:
+    """Make `key` the active one if there is no key yet.
+
+    A key that cannot be read is not replaced: the hosts would refuse what another one signs.
+    """
+    if is_empty(connection):
         _add(connection, ACTIVE, key)
 
 
@@ -49,8 +56,26 @@ def every(connection: Connection) -> Mapping[str, StoredKey]:
     by_state = sa.select(verdict_keys).order_by(verdict_keys.c.state)
     keys = {}
     for row in connection.execute(by_state).mappings():
+        try:
+            check(row)
+        except ValueError:
+            log.error("record unreadable table=verdict_keys state=%s", row["state"])
+            continue
         keys[row["state"]] = StoredKey(row["key_id"], row["public"], row["private"])
     return keys
+
+
+def check(row: Any) -> None:
+    """Return if a row of the table can be read. Raises ValueError."""
+    for name in ("state", "key_id", "public", "private"):
+        columns.text(row[name])
+    if row["state"] not in (ACTIVE, NEXT, FORMER):
+        raise columns.BadValue("a state that does not exist")
+
+
+def is_empty(connection: Connection) -> bool:
+    """Return whether there is no key at all, not even one that cannot be read."""
+    return connection.execute(sa.select(verdict_keys.c.state)).first() is None
 
 
 def prepare(connection: Connection, key: StoredKey) -> None:

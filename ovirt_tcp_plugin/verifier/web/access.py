@@ -35,6 +35,22 @@ TOKEN_ROLES = tuple(INCLUDES)
 Network = Union[ipaddress.IPv4Network, ipaddress.IPv6Network]
 
 
+def account_of(address: str) -> str:
+    """Return what a peer's address counts as: itself, or its /64 of IPv6.
+
+    One machine has 2^64 addresses there, and could be another peer with each request.
+    """
+    if ":" not in address:
+        return address
+    try:
+        peer = ipaddress.IPv6Address(address.partition("%")[0])
+    except ValueError:
+        return address
+    if peer.ipv4_mapped is not None:
+        return str(peer.ipv4_mapped)
+    return str(ipaddress.IPv6Network((peer, 64), strict=False))
+
+
 class Networks:
     """Some networks, as the configuration names them."""
 

@@ -62,7 +62,7 @@ class NextChallenge(Handler):
         super().on_connection_close()
         self._gone = True
         if self.state is not None:
-            self.context.attestation.disconnect(self.state.host.name)
+            self.context.attestation.disconnect(self.state.host.name, self._account)
 
     async def post(self) -> None:
         if self._gone:
@@ -72,9 +72,8 @@ class NextChallenge(Handler):
         wait_ms = json_fields.integer(members, "wait_ms", 0, 3600_000)
         attestation = self.context.attestation
         state = cast(HostSnapshot, self.state)
-        if members.get("offer") is True:
-            attestation.request_challenge(state.host.name)
-        challenge = await attestation.next_challenge(state, boot_id, wait_ms)
+        offers = members.get("offer") is True
+        challenge = await attestation.next_challenge(state, boot_id, wait_ms, self._account, offers)
         if self._gone:
             return
         if challenge is None:
@@ -102,16 +101,24 @@ class SubmitEvidence(Handler):
             super().data_received(chunk)
 
     async def post(self) -> None:
+        async with self.alone() as another_was_judged:
+            if another_was_judged:
+                # It may have used the nonce; whoever sends a hundred at once has one read.
+                await self._admitted(self._digest)
+            await self._judge()
+
+    async def _judge(self) -> None:
         attestation = self.context.attestation
         state = cast(HostSnapshot, self.state)
-        if not self._asked:
+        if not self._asked or not attestation.expects(state):
             reason = "no evidence was asked for, or its nonce was used before"
             raise errors.Refused("nonce_unknown", reason)
-        try:
-            reported = evidence.decode(self.content, attestation.logs_for(state.host))
-        except errors.InvalidMessage:
-            await attestation.invalidate_nonce(state.host.name)
-            raise
-        outcome = await attestation.submit(state, reported)
+        async with self.context.turns.urgent(self._peer):
+            try:
+                reported = evidence.decode(self.content, attestation.logs_for(state.host))
+            except errors.InvalidMessage:
+                await attestation.invalidate_nonce(state.host.name, self._account)
+                raise
+            outcome = await attestation.submit(state, reported, self._account)
         signed = self.context.signer.sign(state.host, reported, outcome)
         self.answer({**result.encode(outcome), "verdict": signed})

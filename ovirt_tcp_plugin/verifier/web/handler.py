@@ -9,25 +9,35 @@ the reason of its own fault, never what the server holds.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import dataclasses
 import functools
 import hashlib
+import json
 import logging
 from asyncio import Future
-from collections.abc import Mapping, Sequence
-from typing import Any, Optional
+from collections.abc import AsyncIterator, Mapping, Sequence
+from typing import Any, Callable, Optional, TypeVar
 
 import tornado.web
-from tornado.iostream import IOStream
+from tornado.iostream import IOStream, StreamClosedError
 
-from ovirt_tcp_plugin import errors
 from ovirt_tcp_plugin.clock import Clock
-from ovirt_tcp_plugin.json_handler import JsonHandler
+from ovirt_tcp_plugin.json_handler import STATUS, JsonHandler
 from ovirt_tcp_plugin.messages import json_fields
 from ovirt_tcp_plugin.messages.result import AttestationResult
 from ovirt_tcp_plugin.verifier import settings
 from ovirt_tcp_plugin.verifier.attestation import Attestation
 from ovirt_tcp_plugin.verifier.enrolment import EnrolmentService
+from ovirt_tcp_plugin.verifier.fair_share import (
+    Accounts,
+    Lines,
+    Metered,
+    Peer,
+    Turns,
+    parts,
+    whole_seconds,
+)
 from ovirt_tcp_plugin.verifier.metrics import VerifierMetrics
 from ovirt_tcp_plugin.verifier.reference_values import ReferenceValueService
 from ovirt_tcp_plugin.verifier.signing import Signer
@@ -35,21 +45,43 @@ from ovirt_tcp_plugin.verifier.store import hosts, tokens
 from ovirt_tcp_plugin.verifier.store.database import Database
 from ovirt_tcp_plugin.verifier.store.hosts import HostSnapshot
 from ovirt_tcp_plugin.verifier.store.tokens import Token
-from ovirt_tcp_plugin.verifier.web.access import INCLUDES, CallerKind, Networks
+from ovirt_tcp_plugin.verifier.web.access import INCLUDES, CallerKind, Networks, account_of
+from ovirt_tcp_plugin.verifier.web.bodies import Bodies
 from ovirt_tcp_plugin.verifier.web.limits import (
     TOO_MANY,
-    Bodies,
     HttpServer,
-    QuestionLimit,
+    PutOff,
     Rates,
     Shared,
+    WaitingLimit,
 )
+from ovirt_tcp_plugin.verifier.web.refusal_log import RefusalLog
 
 log = logging.getLogger("verifier.web")
 
 MAX_SMALL_BODY_SIZE = 64 * 1024
 # An answer has to be taken within this time; the longest are some megabytes.
 TAKEN_WITHIN_S = 60
+
+# What a host takes of one core: an honest report is some milliseconds, once in minutes.
+HOST_SHARE = 0.05
+HOST_AT_ONCE_S = 0.1
+# A stranger's: enrolments, of hosts that may be many behind one address.
+STRANGER_SHARE = 0.1
+STRANGER_AT_ONCE_S = 0.5
+# Of `question_share`: some thousand hosts.
+QUESTION_AT_ONCE_S = 1.0
+# Whoever owes waits so long for its turn; if it would be longer, it is put off.
+LONGEST_WAIT_S = 5.0
+WAITING_REQUESTS = 20
+# What a request takes before and after what is metered, and what each byte of its body takes until
+# it is decrypted and kept.
+REQUEST_S = 0.0002
+BYTE_S = 4e-9
+# A question about more hosts is a large one: a peer has one of them answered at a time.
+LARGE_QUESTION = 1000
+
+T = TypeVar("T")
 
 
 @dataclasses.dataclass
@@ -68,7 +100,16 @@ class HandlerContext:
 
     def __post_init__(self) -> None:
         self.rates = Rates(self.options.requests_per_second)
-        self.questions = QuestionLimit(self.options.peer_questions)
+        self.accounts = Accounts()
+        self.turns = Turns(self.accounts)
+        self.costly = Lines()
+        self.refusals = RefusalLog()
+        self.in_debt = WaitingLimit(
+            WAITING_REQUESTS, "{most} requests of yours are waiting for their turn already"
+        )
+        self.questions = WaitingLimit(
+            self.options.peer_questions, "{most} questions of yours are waiting for hosts already"
+        )
         self.bodies = Bodies()
         self.host_list = Shared()
         self.metrics_text = Shared()
@@ -95,32 +136,55 @@ class Handler(JsonHandler):
         self.state: Optional[HostSnapshot] = None
         self._callers = self.callers_of(self.request.method or "")
         self._chunks: list[bytes] = []
-        self._held = 0
         self._digest = ""
         certificate = self.request.get_ssl_certificate(binary_form=True)
         if isinstance(certificate, bytes):
             self._digest = hashlib.sha256(certificate).hexdigest()
-        self._peer = self._digest or self.request.remote_ip or ""
+        self._account = account_of(self.request.remote_ip or "")
+        self._peer = Peer(self._account, STRANGER_SHARE, STRANGER_AT_ONCE_S)
+        if self._digest:
+            # With the address: whoever stole the certificate pays for himself.
+            name = f"{self._digest} {self._account}"
+            self._peer = Peer(name, HOST_SHARE, HOST_AT_ONCE_S)
+        self._is_known = False
+
+    async def _execute(self, transforms: Any, *args: bytes, **kwargs: bytes) -> None:
+        # Not `prepare` and the method: what the library refuses itself has its price, too.
+        request = super()._execute(transforms, *args, **kwargs)
+        await Metered(request, self._spend)
+
+    def _spend(self, cost_s: float) -> None:
+        self.context.accounts.charge(self._peer, cost_s)
 
     def data_received(self, chunk: bytes) -> None:
         if self._finished:
             return
-        if self.context.bodies.hold(self._peer, len(chunk)):
+        self._spend(BYTE_S * len(chunk))
+        if self.context.bodies.hold(self._peer.name, self, len(chunk)):
             self._chunks.append(chunk)
-            self._held += len(chunk)
         else:
-            self._put_off(1, "too much that you sent is waiting for its end")
+            self.give_up()
+
+    def give_up(self) -> None:
+        """Put the request off and release its body: it takes memory that others need."""
+        self._release_body()
+        self._put_off(1, "too much that you sent is waiting for its end")
 
     @property
     def content(self) -> bytes:
-        """The body, at most `max_body_size` bytes."""
-        return b"".join(self._chunks)
+        """The body, at most `max_body_size` bytes; it is read once, and not held after that."""
+        if self._finished:
+            raise tornado.web.Finish  # it was put off while it waited for its turn
+        body = b"".join(self._chunks)
+        self._release_body()
+        return body
 
     async def prepare(self) -> None:
+        self._spend(REQUEST_S)
         self.request.connection.set_max_body_size(self.max_body_size)  # type: ignore[union-attr]
         if self.context.server is not None:
             self.context.server.await_body(self.request)
-        wait_s = self.context.rates.wait_s(self._peer, self.context.clock.now_ms())
+        wait_s = self.context.rates.wait_s(self._peer.name, self.context.clock.now_ms())
         if wait_s is not None:
             self._put_off(wait_s, "you ask too often")
         elif await self._admitted(self._digest):
@@ -130,6 +194,29 @@ class Handler(JsonHandler):
         if self._length > self.max_body_size and not self._finished:
             reason = f"a body has at most {self.max_body_size} bytes here"
             self.answer_error(413, "too_long", reason)
+        if not self._finished:
+            await self._pay()
+
+    async def _pay(self) -> None:
+        """Wait until the peer owes no more than it may.
+
+        Raises:
+            PutOff: that takes too long, or too many requests of its wait already.
+        """
+        accounts = self.context.accounts
+        if not accounts.wait_s(self._peer):
+            return
+        loop = asyncio.get_running_loop()
+        end_s = loop.time() + LONGEST_WAIT_S
+        with self.context.in_debt.of(self._peer.name):
+            wait_s = accounts.wait_s(self._peer)
+            while wait_s > 0:
+                if loop.time() + wait_s > end_s:
+                    raise PutOff(
+                        "your requests took too much of the server's time", whole_seconds(wait_s)
+                    )
+                await asyncio.sleep(wait_s)
+                wait_s = accounts.wait_s(self._peer)
 
     def _put_off(self, wait_s: int, reason: str) -> None:
         self.set_header("Retry-After", str(wait_s))
@@ -147,12 +234,23 @@ class Handler(JsonHandler):
             if digest:
                 work = functools.partial(hosts.by_certificate, digest=digest)
                 self.state = await self.context.database.read(work)
-            return self.state is not None
-        if self._is_in_network():
-            return True
-        if not self._callers - {CallerKind.ANYONE}:
-            return False
-        return bool(await self._token_callers() & self._callers)
+            self._is_known = self.state is not None
+        elif self._is_in_network():
+            self._know_as(f"network {self._account}")
+        elif self._callers - {CallerKind.ANYONE}:
+            await self._admit_by_token()
+        return self._is_known
+
+    async def _admit_by_token(self) -> None:
+        secret = self.bearer or self.request.headers.get("X-Auth-Blob", "")
+        if secret and await self._token_callers(secret) & self._callers:
+            digest = hashlib.sha256(secret.encode()).hexdigest()
+            self._know_as(f"token {digest} {self._account}")
+
+    def _know_as(self, name: str) -> None:
+        """Charge what the request takes to this account from now on."""
+        self._is_known = True
+        self._peer = Peer(name, self.context.options.question_share, QUESTION_AT_ONCE_S)
 
     def _is_in_network(self) -> bool:
         """Return whether the peer's address alone makes it one that the route is for."""
@@ -164,7 +262,8 @@ class Handler(JsonHandler):
 
     def _keep_connection(self) -> None:
         if self.context.server is not None:
-            self.context.server.know(self.request.connection.stream, self._peer)  # type: ignore[union-attr]
+            stream = self.request.connection.stream  # type: ignore[union-attr]
+            self.context.server.know(stream, self._peer.name)
 
     def finish(self, chunk: Any = None) -> Future[None]:
         stream = self.request.connection.stream  # type: ignore[union-attr]
@@ -172,24 +271,47 @@ class Handler(JsonHandler):
             # The library hangs up after it, and would not say so.
             self.set_header("Connection", "close")
         written = super().finish(chunk)
+        self._taken = written
         if stream.writing():
             asyncio.get_running_loop().call_later(TAKEN_WITHIN_S, _drop_unread, stream, written)
         return written
 
     def on_finish(self) -> None:
-        self._chunks.clear()
         self._release()
         self.context.metrics.request(type(self).__name__, self.get_status())
 
     def on_connection_close(self) -> None:
+        # What has arrived whole is worked at all the same.
+        is_whole = self.request._body_future.done()
         super().on_connection_close()
-        self._release()
+        if not is_whole:
+            self._release()
 
     def _release(self) -> None:
-        self.context.bodies.release(self._peer, self._held)
-        self._held = 0
+        self._release_body()
         if self.context.server is not None:
             self.context.server.end_request(self.request)
+
+    def _release_body(self) -> None:
+        self._chunks.clear()
+        self.context.bodies.release(self._peer.name, self)
+
+    def turn(self) -> contextlib.AbstractAsyncContextManager[None]:
+        """Return a turn of this peer for some milliseconds of work."""
+        return self.context.turns.of(self._peer)
+
+    @contextlib.asynccontextmanager
+    async def alone(self) -> AsyncIterator[bool]:
+        """Wait until no other costly request of this peer is worked at, and its debt is paid.
+
+        Gives whether another one was.
+
+        Raises:
+            PutOff: its debt is too high.
+        """
+        async with self.context.costly.of(self._peer) as waited:
+            await self._pay()
+            yield waited
 
     async def ask(
         self, names: Sequence[str], max_age_ms: Optional[int], wait_ms: int
@@ -197,11 +319,38 @@ class Handler(JsonHandler):
         """Return a result for each name, as `Attestation.results` does.
 
         Raises:
-            Refused: too many questions of this caller wait already.
             Unavailable: the store does not answer.
         """
-        with self.context.questions.of(self._peer):
-            return await self.context.attestation.results(names, max_age_ms, wait_ms)
+        return await self.context.attestation.results(names, max_age_ms, wait_ms, self.turn)
+
+    @contextlib.asynccontextmanager
+    async def question(self, size: int) -> AsyncIterator[None]:
+        """Count a question about so many hosts until it is answered.
+
+        A large one waits until the peer's last large one was answered, and its answer taken.
+
+        Raises:
+            PutOff: too many questions of this caller wait already, or its debt is too high.
+        """
+        with self.context.questions.of(self._peer.name):
+            if size <= LARGE_QUESTION:
+                yield
+                return
+            async with self.alone():
+                yield
+                with contextlib.suppress(StreamClosedError):
+                    await self._taken
+
+    async def answer_hosts(
+        self, hosts: Sequence[T], encode: Callable[[Sequence[T]], Sequence[Mapping[str, Any]]]
+    ) -> None:
+        """Finish with the object `{"hosts": [...]}`, which is written in turns."""
+        texts = []
+        for part in parts(hosts):
+            async with self.turn():
+                texts.append(json.dumps(encode(part))[1:-1])
+        self.set_header("Content-Type", "application/json")
+        self.finish('{"hosts": [' + ", ".join(texts) + "]}")
 
     def body(self, what: str) -> Mapping[str, object]:
         """Return the request's JSON object. Raises InvalidMessage."""
@@ -209,15 +358,21 @@ class Handler(JsonHandler):
 
     def write_error(self, status_code: int, **kwargs: Any) -> None:
         error = kwargs.get("exc_info", (None, None, None))[1]
-        if isinstance(error, errors.Refused) and error.code == TOO_MANY:
-            self._put_off(1, error.reason)
+        if isinstance(error, PutOff):
+            self._put_off(error.wait_s, error.reason)
         else:
             super().write_error(status_code, **kwargs)
 
-    async def _token_callers(self) -> set[CallerKind]:
-        secret = self.bearer or self.request.headers.get("X-Auth-Blob", "")
-        if not secret:
-            return set()
+    def log_exception(self, typ: Any, value: Any, tb: Any) -> None:
+        is_refusal = isinstance(value, (*STATUS, tornado.web.HTTPError))
+        if is_refusal and not self.context.refusals.admits(self._peer.name, self._is_known):
+            return
+        left_out = self.context.refusals.left_out()
+        if left_out:
+            log.info("refusals left_out=%d", left_out)
+        super().log_exception(typ, value, tb)
+
+    async def _token_callers(self, secret: str) -> set[CallerKind]:
         token = await self.context.database.read(lambda c: tokens.find(c, secret))
         if token is None:
             return set()

@@ -17,6 +17,7 @@ import tornado.iostream
 from tornado.httputil import HTTPServerRequest
 
 from ovirt_tcp_plugin import errors
+from ovirt_tcp_plugin.verifier.web.access import account_of
 
 TOO_MANY = "too_many_requests"
 
@@ -25,13 +26,18 @@ TOO_MANY = "too_many_requests"
 MAX_PEERS = 20_000
 # Seconds' worth of requests that a quiet peer may ask at once.
 BURST_S = 4
-# Bytes of bodies that one peer may have the server hold, over all its connections: two of the
-# longest.
-MAX_HELD = 8 * 1024 * 1024
 # How often slow senders are looked for.
 LOOK_INTERVAL_S = 1.0
 # So many times as long as it took has costly work to wait before it is done again.
 PAUSE = 4
+
+
+class PutOff(errors.Refused):
+    """A request that may be asked again later (too_many_requests)."""
+
+    def __init__(self, reason: str, wait_s: int = 1) -> None:
+        super().__init__(TOO_MANY, reason)
+        self.wait_s = wait_s
 
 
 class Rates:
@@ -58,32 +64,6 @@ class Rates:
         if len(self._buckets) > MAX_PEERS:
             self._buckets.popitem(last=False)
         return None if admitted else math.ceil((1 - left) / self._per_second)
-
-
-class Bodies:
-    """What is held of requests that are not answered yet.
-
-    One peer's hundred connections may not fill the memory.
-    """
-
-    def __init__(self) -> None:
-        self._held: collections.Counter[str] = collections.Counter()
-
-    def hold(self, peer: str, size: int) -> bool:
-        """Count `size` bytes more of this peer.
-
-        Return False, counting nothing, when that would be too much.
-        """
-        if self._held[peer] + size > MAX_HELD:
-            return False
-        self._held[peer] += size
-        return True
-
-    def release(self, peer: str, size: int) -> None:
-        """Count that many bytes less."""
-        self._held[peer] -= size
-        if not self._held[peer]:
-            del self._held[peer]
 
 
 class Shared:
@@ -118,27 +98,30 @@ class Shared:
         self._done = None
 
 
-class QuestionLimit:
-    """Questions that are waiting for hosts: each may hold ten thousand names for seconds.
+class WaitingLimit:
+    """Requests of one peer that wait at a time.
+
+    Questions wait for hosts, and each may hold ten thousand names for seconds; and whoever owes
+    waits for its next turn.
 
     Args:
-        most: questions of one peer at a time.
+        most: of one peer at a time.
+        reason: what a peer is told beyond it; `{most}` in it is the number.
     """
 
-    def __init__(self, most: int) -> None:
+    def __init__(self, most: int, reason: str) -> None:
         self._most = most
+        self._reason = reason.format(most=most)
         self._waiting: collections.Counter[str] = collections.Counter()
 
     @contextlib.contextmanager
     def of(self, peer: str) -> Iterator[None]:
-        """Count a question of this peer for as long as it waits.
+        """Count a request of this peer for as long as it waits.
 
-        Raises Refused (too_many_requests).
+        Raises PutOff.
         """
         if self._waiting[peer] >= self._most:
-            raise errors.Refused(
-                TOO_MANY, f"{self._most} questions of yours are waiting for hosts already"
-            )
+            raise PutOff(self._reason)
         self._waiting[peer] += 1
         try:
             yield
@@ -161,7 +144,7 @@ class HttpServer(tornado.httpserver.HTTPServer):
         """Take our options; the others are the library's.
 
         Args:
-            per_second: new connections of one address.
+            per_second: new connections of one address, or /64 of IPv6.
             max_unknown, max_of_peer: numbers of connections.
             body_within_s: seconds in which a body has to arrive.
         """
@@ -187,7 +170,8 @@ class HttpServer(tornado.httpserver.HTTPServer):
     def handle_stream(self, stream: tornado.iostream.IOStream, address: tuple[object, ...]) -> None:
         """Begin a connection; its TLS handshake is still to come."""
         now_ms = int(1000 * asyncio.get_running_loop().time())
-        if self._openings.wait_s(str(address[0]), now_ms) is not None:
+        account = account_of(str(address[0]))
+        if self._openings.wait_s(account, now_ms) is not None:
             stream.close()
             return
         self._unknown[stream] = None

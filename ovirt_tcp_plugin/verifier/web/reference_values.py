@@ -4,7 +4,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import NamedTuple
 
 from ovirt_tcp_plugin import errors
@@ -22,11 +22,15 @@ IMPORT_WAIT_MS = 15_000
 
 
 class _Import(NamedTuple):
-    """Whose boot becomes reference values of which set; staged ones wait for `activate`."""
+    """Whose boot becomes reference values of which set; staged ones wait for `activate`.
+
+    `without_kernel`: a measured launch may lack the kernel's step.
+    """
 
     set_name: str
     host_name: str
     staged: bool
+    without_kernel: bool
 
 
 class ReferenceValues(Handler):
@@ -44,7 +48,11 @@ class ReferenceValues(Handler):
         findings = await self._attest(request.host_name)
         service = self.context.reference_values
         imported = await service.import_boot(
-            request.set_name, request.host_name, findings, request.staged
+            request.set_name,
+            request.host_name,
+            findings,
+            request.staged,
+            request.without_kernel,
         )
         await self.context.attestation.judge_all()
         log.info(
@@ -53,7 +61,8 @@ class ReferenceValues(Handler):
             request.host_name,
             request.staged,
         )
-        self.answer(reference_values.encode(imported))
+        mixtures = reference_values.encode_mixtures(imported)
+        self.answer({**reference_values.encode(imported), "mixtures": mixtures})
 
     async def _attest(self, host_name: str) -> Sequence[Finding]:
         """Return the findings of evidence that the host gives now.
@@ -64,7 +73,9 @@ class ReferenceValues(Handler):
         """
         clock = self.context.clock
         asked_ms = clock.now_ms()
-        (result,) = await self.context.attestation.results([host_name], None, IMPORT_WAIT_MS)
+        (result,) = await self.context.attestation.results(
+            [host_name], None, IMPORT_WAIT_MS, self.turn
+        )
         codes = {finding.code for finding in result.findings}
         if FindingCode.NOT_ENROLLED.code in codes:
             raise errors.NotFound("enrolled host", host_name)
@@ -122,20 +133,38 @@ class ReferencePreview(Handler):
         activate = _by_set(members, "activate")
         withdraw = _by_set(members, "withdraw")
         previews = await self.context.reference_values.preview(activate, withdraw)
-        self.answer({"changes": [_encode_preview(preview) for preview in previews]})
+        mixtures = await self._mixtures(activate)
+        changes = [_encode_preview(preview) for preview in previews]
+        self.answer({"changes": changes, "mixtures": mixtures})
+
+    async def _mixtures(self, set_names: Iterable[str]) -> Mapping[str, object]:
+        """Return the parts of which these sets mix values, by set, where one does."""
+        version = await self.context.reference_values.newest()
+        mixtures: dict[str, object] = {}
+        for known in version.sets:
+            if known.name in set_names and known.mixtures():
+                mixtures[known.name] = reference_values.encode_mixtures(known)
+        return mixtures
 
 
 def _decode_import(members: Mapping[str, object]) -> _Import:
     """Return the import in a request. Raises InvalidMessage, Refused (host_name)."""
     set_name = json_fields.text(members, "name", reference_values.MAX_NAME_LENGTH)
     host_name = json_fields.text(members, "host", oat.MAX_NAME_LENGTH).lower()
-    staged = members.get("staged", False)
-    if not isinstance(staged, bool):
-        reason = "staged is neither true nor false"
-        raise errors.InvalidMessage("reference values request", reason)
+    staged = _flag(members, "staged")
+    without_kernel = _flag(members, "without_kernel")
     reference_values.check_name(set_name)
     check_host_name(host_name)
-    return _Import(set_name, host_name, staged)
+    return _Import(set_name, host_name, staged, without_kernel)
+
+
+def _flag(members: Mapping[str, object], name: str) -> bool:
+    """Return a member that is false where it is absent. Raises InvalidMessage."""
+    flag = members.get(name, False)
+    if not isinstance(flag, bool):
+        reason = f"{name} is neither true nor false"
+        raise errors.InvalidMessage("reference values request", reason)
+    return flag
 
 
 def _encode_preview(preview: Preview) -> dict[str, object]:

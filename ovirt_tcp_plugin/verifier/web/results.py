@@ -5,12 +5,16 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 from prometheus_client import CONTENT_TYPE_LATEST
 
 from ovirt_tcp_plugin import errors
 from ovirt_tcp_plugin.messages import json_fields, oat, result
+from ovirt_tcp_plugin.messages.result import AttestationResult
 from ovirt_tcp_plugin.verifier.enrolment import check_host_name
+from ovirt_tcp_plugin.verifier.fair_share import parts
 from ovirt_tcp_plugin.verifier.store import hosts
 from ovirt_tcp_plugin.verifier.web.access import CallerKind
 from ovirt_tcp_plugin.verifier.web.handler import Handler, log
@@ -25,15 +29,18 @@ class Results(Handler):
     max_body_size = oat.MAX_POLL_SIZE
 
     async def post(self) -> None:
-        members = self.body("results request")
+        members = json_fields.parse_members(
+            self.content, "results request", self.max_body_size, oat.MAX_POLL_VALUES
+        )
         untrusted_names = json_fields.items(members, "hosts", oat.MAX_HOSTS)
         names = [_name(name) for name in untrusted_names]
         max_age_ms = None
         if members.get("max_age_ms") is not None:
             max_age_ms = json_fields.integer(members, "max_age_ms", 0, 2**53)
         wait_ms = json_fields.integer(members, "wait_ms", 0, 60_000)
-        results = await self.ask(names, max_age_ms, wait_ms)
-        self.answer({"hosts": [result.encode(known) for known in results]})
+        async with self.question(len(names)):
+            results = await self.ask(names, max_age_ms, wait_ms)
+            await self.answer_hosts(results, _encode)
 
 
 class Hosts(Handler):
@@ -48,13 +55,12 @@ class Hosts(Handler):
 
     async def _list(self) -> bytes:
         marks = await self.context.database.read(hosts.marks)
-        results = await self.context.attestation.last_results()
-        hosts_shown = []
-        for known in results:
-            # Whoever enrolled between the two questions has no marks yet.
-            mark = marks.get(known.host_name, _UNMARKED)
-            hosts_shown.append({**result.encode(known), **mark})
-        return json.dumps({"hosts": hosts_shown}).encode()
+        results = await self.context.attestation.last_results(self.turn)
+        texts = []
+        for part in parts(results):
+            async with self.turn():
+                texts.append(json.dumps(_encode_marked(part, marks))[1:-1])
+        return b'{"hosts": [' + ", ".join(texts).encode() + b"]}"
 
 
 class Void(Handler):
@@ -94,7 +100,7 @@ class MetricsText(Handler):
 
     async def _render(self) -> bytes:
         context = self.context
-        results = await context.attestation.last_results()
+        results = await context.attestation.last_results(self.turn)
         version = await context.reference_values.newest()
         counts = context.server.counts if context.server else {}
         return context.metrics.render(results, len(version.unreadable), counts)
@@ -107,6 +113,21 @@ class Health(Handler):
 
     def get(self) -> None:
         self.answer({"status": "serving"})
+
+
+def _encode(results: Sequence[AttestationResult]) -> list[dict[str, Any]]:
+    return [result.encode(known) for known in results]
+
+
+def _encode_marked(
+    results: Sequence[AttestationResult], marks: Mapping[str, Mapping[str, str]]
+) -> list[dict[str, Any]]:
+    encoded = []
+    for known in results:
+        # Whoever enrolled between the two questions has no marks yet.
+        mark = marks.get(known.host_name, _UNMARKED)
+        encoded.append({**result.encode(known), **mark})
+    return encoded
 
 
 def _name(untrusted: object) -> str:

@@ -27,6 +27,7 @@ from ovirt_tcp_plugin.verifier.web import (
 from ovirt_tcp_plugin.verifier.web.access import CallerKind
 from ovirt_tcp_plugin.verifier.web.handler import Handler, HandlerContext
 from ovirt_tcp_plugin.verifier.web.limits import HttpServer
+from ovirt_tcp_plugin.verifier.web.refusal_log import LibraryLog
 
 log = logging.getLogger("verifier.web")
 
@@ -132,6 +133,7 @@ def serve(
         body_within_s=BODY_WITHIN_S,
     )
     context.server = server
+    logging.getLogger("tornado.general").addFilter(LibraryLog(context.refusals))
     server.add_sockets(sockets)
     return server, int(sockets[0].getsockname()[1])
 

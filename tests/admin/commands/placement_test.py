@@ -14,7 +14,7 @@ from click.testing import CliRunner, Result
 
 from ovirt_tcp_plugin.admin.cli import main
 from ovirt_tcp_plugin.broker import settings
-from tests.broker.api.server_test import Api, use_another_policy
+from tests.broker.api.served import Api, use_another_policy
 
 
 class Desk:
@@ -78,11 +78,12 @@ class TestErrors:
         assert "there is no host stranger" in done.output
         assert "`ovirt-tcp verdicts` lists the hosts" in done.output
 
-    def test_a_moment_that_is_none(self, desk: Desk) -> None:
+    @pytest.mark.parametrize("since", ["yesterday", "999999d"])
+    def test_a_moment_that_is_none(self, desk: Desk, since: str) -> None:
         desk.log_in("x", "http://127.0.0.1:1")
-        done = desk.run("history", "--since", "yesterday")
+        done = desk.run("history", "--since", since)
         assert done.exit_code == 2
-        assert "yesterday is no moment such as 30m, 2h, 7d or 2026-01-02T03:04:05Z" in done.output
+        assert f"{since} is no moment such as 30m, 2h, 7d or 2026-01-02T03:04:05Z" in done.output
 
     def test_a_vm_that_nobody_knows_may_be_a_typing_error(self, desk: Desk) -> None:
         desk.world.attest(good=desk.world.ids())

@@ -21,6 +21,7 @@ from ovirt_tcp_plugin.verifier.store.database import Database
 from tests.verifier.agent import Agent
 from tests.verifier.conftest import vendor  # noqa: F401  (a fixture)
 from tests.verifier.live_server import Server, level_of
+from tests.verifier.software_tpm import launch_events
 from tests.verifier.vendor import Vendor
 
 
@@ -54,6 +55,7 @@ class Desk:
                 "golden",
                 "--from-host",
                 "host-1",
+                "--without-kernel",
                 *options,
             )
             self.agent.answer(self.agent.challenge())
@@ -81,6 +83,22 @@ def test_a_set_is_staged_previewed_activated_withdrawn_and_removed(desk: Desk) -
     assert level_of(desk.server) == "untrusted"
     assert desk.json("policy", "reference", "remove", "golden") == {"removed": "golden"}
     assert level_of(desk.server) == "unknown"
+
+
+def test_an_import_that_lets_boots_mix_says_which_and_how_to_avoid_it(desk: Desk) -> None:
+    desk.golden()
+    desk.agent.tpm.boot(launch_events(tboot=b"tboot 2", kernel=b"kernel 2"))
+    desk.agent.answer(desk.agent.challenge())
+    with concurrent.futures.ThreadPoolExecutor(1) as pool:
+        options = ["--from-host", "host-1", "--without-kernel"]
+        imported = pool.submit(desk.run, "policy", "reference", "import", "golden", *options)
+        desk.agent.answer(desk.agent.challenge())
+        told = imported.result().output
+
+    assert "golden takes any mixture of tboot or its command line (MLE) (2 values), " in told
+    assert ": 4 boots. To take only boots as a golden host has them" in told
+    preview = desk.run("policy", "reference", "preview", "--activate", "golden").output
+    assert "golden takes any mixture of " in preview
 
 
 @pytest.mark.parametrize(("digits", "bank"), [(40, "sha1"), (64, "sha256"), (96, "sha384")])

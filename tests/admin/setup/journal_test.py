@@ -159,3 +159,25 @@ def test_a_directory_that_others_may_write_is_not_used(state: Path) -> None:
     state.chmod(0o777)
     with pytest.raises(errors.InvalidConfig, match="others may write it"), locked(state):
         pass
+
+
+def test_a_journal_of_an_earlier_release_is_read_and_written_the_same(state: Path) -> None:
+    earlier = Path(__file__).with_name("data") / "journal.json"
+    path = state / "journal.json"
+    path.write_bytes(earlier.read_bytes())
+    path.chmod(0o600)
+    journal = Journal(state)
+    kinds = [entry.kind for entry in journal.entries]
+    assert kinds == [
+        "option",
+        "option",
+        "property",
+        "unit",
+        "policy",
+        "role",
+        "permission",
+        "cluster",
+    ]
+    assert {entry.state for entry in journal.entries} == {EntryState.DONE}
+    journal.put_back(journal.entries[0])
+    assert json.loads(path.read_bytes()) == json.loads(earlier.read_bytes())

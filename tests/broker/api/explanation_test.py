@@ -14,7 +14,7 @@ from ovirt_tcp_plugin import errors
 from ovirt_tcp_plugin.broker import settings
 from ovirt_tcp_plugin.broker.api import explanation
 from ovirt_tcp_plugin.placement.inventory import Group, Host, Policy, Vm
-from tests.broker.state.broker_state_test import OPTIONS, World
+from tests.broker.state.world import OPTIONS, World
 
 
 def explain(world: World, vm: str = "vm-0", host: str = "host-0") -> Any:

@@ -6,13 +6,10 @@ knows."""
 from __future__ import annotations
 
 import asyncio
-import dataclasses
 import datetime
 import re
-import threading
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 import requests
@@ -22,101 +19,11 @@ from ovirt_tcp_plugin import errors, tokens
 from ovirt_tcp_plugin.broker import settings
 from ovirt_tcp_plugin.broker.api import server as web
 from ovirt_tcp_plugin.broker.hooks import NAMES
-from ovirt_tcp_plugin.broker.metrics import Ages, Metrics
-from ovirt_tcp_plugin.broker.state.readout import ChargeState
-from ovirt_tcp_plugin.broker.store.database import Database
-from ovirt_tcp_plugin.broker.store.history import History
-from ovirt_tcp_plugin.broker.store.tokens import INCLUDES, Tokens
-from ovirt_tcp_plugin.broker.workers.events import EventWriter
-from ovirt_tcp_plugin.clock import Clock
-from ovirt_tcp_plugin.placement.inventory import Policy
-from ovirt_tcp_plugin.verifier.authority import Authority, write_key
-from tests.broker.state.broker_state_test import World
+from ovirt_tcp_plugin.broker.store.tokens import INCLUDES
+from tests.broker.api.served import Api, use_another_policy
 
 ROOT = Path(__file__).parents[3]
 METHODS = ("GET", "POST", "PUT", "DELETE")
-
-
-class Service:
-    """What the interface needs of the service."""
-
-    def __init__(self, writer: EventWriter) -> None:
-        self.events: list[tuple[str, str, str]] = []
-        self.metrics = Metrics()
-        self.save_all = writer.record
-
-    def run_hook_by_hand(self, name: str, host: str, vm: str) -> None:
-        if name not in NAMES:
-            raise errors.NotFound("engine hook", name)
-        self.events.append((name, host, vm))
-
-    def ages(self) -> Ages:
-        return Ages(1500, None)
-
-    def charge(self) -> ChargeState:
-        return ChargeState("engine.lab", True, ("copy.lab",))
-
-
-class Api:
-    """A served interface with a token of each role."""
-
-    def __init__(
-        self, directory: Path, options: settings.ApiOptions, authority: Path | None = None
-    ) -> None:
-        self.world, self.database, self._authority = World(hosts=10), Database(directory), authority
-        self.history, self.tokens = History(self.database, 1000, 90), Tokens(self.database)
-        engine: Any = None
-        clock: Any = self.world.clock
-        self.writer = EventWriter(
-            self.world.knowledge.outbox, self.history, engine, Metrics(), clock
-        )
-        self.service, self.options = Service(self.writer), options
-        self.secrets = {role: f"secret of {role}" for role in INCLUDES}
-        for role, secret in self.secrets.items():
-            self.tokens.add(secret, role, "", tokens.NEVER)
-        ready = threading.Event()
-        self._thread = threading.Thread(target=lambda: asyncio.run(self._serve(ready)))
-        self._thread.start()
-        assert ready.wait(10)
-
-    async def _serve(self, ready: threading.Event) -> None:
-        self._loop, self._stopped = asyncio.get_running_loop(), asyncio.Event()
-        server, port = web.serve(self.context, self.options)
-        self.url = f"{'https' if self.options.certificate else 'http'}://127.0.0.1:{port}"
-        ready.set()
-        await self._stopped.wait()
-        server.stop()
-        await server.close_all_connections()
-
-    @property
-    def context(self) -> web.Context:
-        service: Any = self.service
-        return web.Context(self.world.knowledge, service, self.history, self.tokens, Clock())
-
-    def stop(self) -> None:
-        self._loop.call_soon_threadsafe(self._stopped.set)
-        self._thread.join()
-        self.database.close()
-
-    def send(self, verb: str, path: str, authorization: str) -> requests.Response:
-        verify: Any = str(self._authority) if self._authority else True
-        headers = {"Authorization": authorization}
-        return requests.request(verb, self.url + path, headers=headers, timeout=10, verify=verify)
-
-    def call(self, verb: str, path: str, role: str = "operator") -> requests.Response:
-        return self.send(verb, path, f"Bearer {self.secrets[role]}")
-
-    def get(self, path: str) -> Any:
-        answer = self.call("GET", path, "viewer")
-        assert answer.status_code == 200, answer.text
-        return answer.json()
-
-
-def use_another_policy(world: World) -> None:
-    """Give the cluster a policy without our unit, and let the broker look."""
-    world.policy = Policy("plain", "power_saving")
-    world.cluster = dataclasses.replace(world.cluster, policy_id="plain")
-    world.look()
 
 
 @pytest.fixture
@@ -175,15 +82,11 @@ class TestCallers:
     def test_everything_else_is_nothing(self, api: Api, path: str) -> None:
         assert api.send("POST", path, "").status_code == 404
 
-    def test_over_a_network_it_speaks_tls_only(self, tmp_path: Path) -> None:
-        now = datetime.datetime.now(datetime.timezone.utc)
-        certificate, key = Authority.create(tmp_path, now).issue_server(["127.0.0.1"], now)
-        (tmp_path / "api.pem").write_bytes(certificate)
-        write_key(tmp_path / "api.key", key)
+    def test_over_a_network_it_speaks_tls_only(self, tmp_path: Path, site_pki: Path) -> None:
         options = settings.ApiOptions(
-            port=0, certificate=str(tmp_path / "api.pem"), key=str(tmp_path / "api.key")
+            port=0, certificate=str(site_pki / "server.pem"), key=str(site_pki / "server.key")
         )
-        served = Api(tmp_path, options, tmp_path / "ca.pem")
+        served = Api(tmp_path, options, site_pki / "ca.pem")
         try:
             assert served.get("/v1/pools")["pools"][0]["name"] == "Trusted"
             with pytest.raises(requests.ConnectionError):

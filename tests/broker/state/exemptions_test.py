@@ -14,7 +14,7 @@ from ovirt_tcp_plugin.broker.state.answer import Answer
 from ovirt_tcp_plugin.broker.state.broker_state import BrokerState
 from ovirt_tcp_plugin.messages.result import Level
 from ovirt_tcp_plugin.placement.inventory import Vm
-from tests.broker.state.broker_state_test import LIFE, OPTIONS, POOL, World
+from tests.broker.state.world import LIFE, OPTIONS, POOL, World
 
 EXEMPT = dataclasses.replace(OPTIONS, pools=settings.PoolOptions(exempt_vms=("dns",)))
 

@@ -40,7 +40,7 @@ def leave(
     sizes: Mapping[str, int] = TEN,
 ) -> list[Optional[Trip]]:
     """Return for each host that would leave what it trips."""
-    return [guards.leaves(host_id, pool, sizes, now_ms) for host_id in host_ids]
+    return [guards.check_leaving(host_id, pool, sizes, now_ms) for host_id in host_ids]
 
 
 class TestObservation:

@@ -19,7 +19,7 @@ from ovirt_tcp_plugin.broker.state.broker_state import BrokerState
 from ovirt_tcp_plugin.broker.state.guard import GuardRule
 from ovirt_tcp_plugin.messages.result import Level
 from ovirt_tcp_plugin.placement.inventory import Cluster, Host, Listing, Policy, Unit
-from tests.broker.state.broker_state_test import LIFE, OPTIONS, World
+from tests.broker.state.world import LIFE, OPTIONS, World
 from tests.fake_clock import FakeClock
 
 
@@ -284,3 +284,19 @@ class TestSite:
                 assert len(gone) <= rule.pool_limit(hosts), seed
             assert len(site.out) <= rule.site_limit(hosts), seed
             assert site.out <= set(bad), seed
+
+
+@pytest.mark.parametrize("leave", ["removed", "moved"])
+def test_the_guard_does_not_wait_for_hosts_that_are_no_more_of_its_pool(leave: str) -> None:
+    world = World(hosts=10)
+    world.attest(good=world.ids())
+    world.attest(bad=["h0", "h1", "h2"])
+    assert world.leaving() == set()
+    for number in range(3):
+        if leave == "moved":
+            world.change_host(number, cluster_id="elsewhere")
+    world.hosts = world.hosts if leave == "moved" else world.hosts[3:]
+    world.look()
+    world.clock.pass_ms(1000)
+    world.attest(bad=["h9"])
+    assert world.leaving() == {"h9"}

@@ -13,7 +13,7 @@ from ovirt_tcp_plugin.broker.state.broker_state import BrokerState
 from ovirt_tcp_plugin.broker.state.policy_watch import REPORTED_EVERY_MS
 from ovirt_tcp_plugin.placement.inventory import Notice, Policy, Unit
 from ovirt_tcp_plugin.placement.pools import CLUSTER_MAINTENANCE
-from tests.broker.state.broker_state_test import POOL, World
+from tests.broker.state.world import POOL, World
 
 OURS = Policy("policy", "trusted", filter_ids=frozenset({"unit", "affinity"}))
 OTHER = Policy("other", "power_saving", filter_ids=frozenset({"affinity"}))

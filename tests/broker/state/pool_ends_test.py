@@ -13,7 +13,7 @@ from ovirt_tcp_plugin import errors
 from ovirt_tcp_plugin.broker.state.broker_state import BrokerState
 from ovirt_tcp_plugin.placement.inventory import Policy
 from ovirt_tcp_plugin.placement.pools import CLUSTER_MAINTENANCE
-from tests.broker.state.broker_state_test import POOL, World
+from tests.broker.state.world import POOL, World
 
 OURS = "ovirt-tcp: not trusted (pcr_differs): PCR 17"
 PLAIN = Policy("plain", "power_saving")

@@ -8,7 +8,7 @@ from __future__ import annotations
 import dataclasses
 
 from ovirt_tcp_plugin.placement.inventory import Vm
-from tests.broker.state.broker_state_test import LIFE, POOL, World
+from tests.broker.state.world import LIFE, POOL, World
 
 OURS = "ovirt-tcp: not trusted (pcr_differs): PCR 17 is not the known one"
 TEN_MINUTES = 600_000
@@ -262,3 +262,43 @@ class TestAdministrators:
         world.clock.pass_ms(1000)
         world.attest(good=["h1"])
         assert world.knowledge.quarantine.to_activate() == ["h1"]
+
+
+def quarantined(world: World, host_id: str) -> None:
+    """Let a host be found untrusted, and be in maintenance for that."""
+    world.attest(bad=[host_id])
+    reasons = dict(world.knowledge.quarantine.to_deactivate())
+    world.knowledge.quarantine.deactivated(host_id)
+    world.status(host_id, "maintenance", reasons[host_id])
+
+
+def test_a_host_found_untrusted_again_does_not_return_for_an_earlier_good_verdict() -> None:
+    world = World()
+    world.attest(good=world.ids())
+    quarantined(world, "h1")
+    world.attest(good=["h1"])
+    world.knowledge.quarantine.activated("h1")
+    world.status("h1", "up")
+    world.clock.pass_ms(1000)
+    quarantined(world, "h1")
+    world.attest(good=["h1"])
+    assert world.knowledge.quarantine.to_activate() == [], "the second time it has to wait"
+    world.clock.pass_ms(20_000)
+    world.attest(bad=["h1"])
+    world.clock.pass_ms(20_000)
+    assert world.knowledge.quarantine.to_activate() == []
+    world.attest(good=["h1"])
+    world.clock.pass_ms(31_000)
+    assert world.knowledge.quarantine.to_activate() == ["h1"]
+
+
+def test_an_activation_that_is_refused_is_tried_again_later_not_at_once() -> None:
+    world = World()
+    world.attest(good=world.ids())
+    quarantined(world, "h1")
+    world.attest(good=["h1"])
+    assert world.knowledge.quarantine.to_activate() == ["h1"]
+    world.knowledge.quarantine.activated("h1", "its status is wrong")
+    assert world.knowledge.quarantine.to_activate() == []
+    world.clock.pass_ms(31_000)
+    assert world.knowledge.quarantine.to_activate() == ["h1"]

@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from ovirt_tcp_plugin.broker.state import verdicts
 from ovirt_tcp_plugin.broker.state.answer import Answer
 from ovirt_tcp_plugin.broker.state.verdicts import (
     FIRST_RETRY_MS,
@@ -266,7 +267,7 @@ class TestQuestions:
 class TestRestart:
     def _again(self, table: VerdictCache, same_boot: bool, now_ms: int) -> VerdictCache:
         again = VerdictCache(Lifetimes())
-        again.restore(json.loads(json.dumps(table.encode())), same_boot, now_ms)
+        again.restore(json.loads(json.dumps(verdicts.encode(table.saved()))), same_boot, now_ms)
         return again
 
     def test_keeps_true_ages(self, table: VerdictCache) -> None:
@@ -299,14 +300,14 @@ class TestRestart:
     ) -> None:
         table.record(HOST, trusted(START), START, 0.5)
         again = VerdictCache(Lifetimes(lifetime_ms=1000))
-        again.restore(table.encode(), True, START + 100)
+        again.restore(verdicts.encode(table.saved()), True, START + 100)
         again.observe({HOST: True}, START + 100)
         assert not again.holds(HOST, START + 1000)
 
     @pytest.mark.parametrize("member", ["level", "born_ms", "end_ms", "up_since_ms"])
     def test_a_broken_file_restores_nobody(self, table: VerdictCache, member: str) -> None:
         table.record(HOST, trusted(START), START, 0.5)
-        encoded = table.encode()
+        encoded = verdicts.encode(table.saved())
         encoded[HOST][member] = "broken"
         again = VerdictCache(Lifetimes())
         with pytest.raises(ValueError, match="broken"):
@@ -365,7 +366,9 @@ class Script:
 
     def _restore(self, same_boot: bool) -> None:
         again = VerdictCache(Lifetimes())
-        again.restore(json.loads(json.dumps(self.table.encode())), same_boot, self.now)
+        again.restore(
+            json.loads(json.dumps(verdicts.encode(self.table.saved()))), same_boot, self.now
+        )
         again.observe({HOST: self.up}, self.now)
         self.table = again
         if not same_boot:

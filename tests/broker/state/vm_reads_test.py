@@ -12,7 +12,7 @@ import pytest
 from ovirt_tcp_plugin.broker.state.retries import FAILURES_REPORTED
 from ovirt_tcp_plugin.broker.state.vm_reads import AGAIN_MS, VmRequest
 from ovirt_tcp_plugin.placement.inventory import Cluster, Group, Listing, Vm
-from tests.broker.state.broker_state_test import POOL, World
+from tests.broker.state.world import POOL, World
 
 
 class VmWorld(World):

@@ -9,7 +9,7 @@ import pytest
 from ovirt_tcp_plugin.broker.state.answer import Answer
 from ovirt_tcp_plugin.broker.state.verdicts import STANDING_MS
 from ovirt_tcp_plugin.messages.result import Level
-from tests.broker.state.broker_state_test import LIFE, World
+from tests.broker.state.world import LIFE, World
 
 STEP_MS = 5_000
 

@@ -9,6 +9,7 @@ import dataclasses
 import json
 import random
 import shutil
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, cast
@@ -20,13 +21,14 @@ from ovirt_tcp_plugin.broker.state.broker_state import BrokerState
 from ovirt_tcp_plugin.broker.state.verdicts import STANDING_MS
 from ovirt_tcp_plugin.broker.store.state_file import StateFile
 from ovirt_tcp_plugin.placement.inventory import Policy
-from tests.broker.state.broker_state_test import OPTIONS, World
+from tests.broker.state.world import OPTIONS, World
 from tests.fake_clock import FakeClock
 
 # Written by the release before the modules got their present names, of a broker with hosts trusted,
 # untrusted, in quarantine, held by a tripped guard and left in service by an administrator; at
 # these moments.
-WRITTEN = Path(__file__).with_name("data") / "state.json"
+DATA = Path(__file__).with_name("data")
+WRITTEN = DATA / "state.json"
 WRITTEN_MS, WRITTEN_UTC_MS = 1_700_000, 5_700_000
 
 
@@ -54,6 +56,16 @@ def test_a_file_of_an_earlier_release_opens_and_is_written_back_the_same(directo
     assert written.pop("claim") == {"token": "", "acts": False}
     assert written == json.loads(WRITTEN.read_bytes())
     assert not (directory / "state.broken").exists()
+
+
+def test_a_file_with_an_ended_pool_opens_and_is_written_back_the_same(tmp_path: Path) -> None:
+    earlier = (DATA / "state_ended_pool.json").read_bytes()
+    (tmp_path / "state.json").write_bytes(earlier)
+    restored = knowledge(FakeClock(1_000_000, 5_000_000))
+    StateFile(tmp_path).load(restored)
+    StateFile(tmp_path).save(restored)
+    written = json.loads((tmp_path / "state.json").read_bytes())
+    assert written["knowledge"] == json.loads(earlier)["knowledge"]
 
 
 def test_after_another_boot_untrusted_is_left_without_age_and_the_guard_holds(
@@ -181,3 +193,31 @@ def test_whatever_one_part_of_it_holds_the_broker_starts(tmp_path: Path) -> None
         restored.quarantine.to_deactivate()
         count += 1
     assert count > 500
+
+
+def test_a_save_that_was_held_up_does_not_replace_a_later_state(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One is held up after it looked, the other looks and writes meanwhile."""
+    world, looked, held = World(), threading.Event(), threading.Event()
+    memory = StateFile(tmp_path)
+    world.attest(good=world.ids())
+    encode = BrokerState.encode
+
+    def hold_up(knowledge: BrokerState) -> dict[str, Any]:
+        seen = encode(knowledge)
+        if not looked.is_set():
+            looked.set()
+            held.wait(0.3)
+        return seen
+
+    monkeypatch.setattr(BrokerState, "encode", hold_up)
+    early = threading.Thread(target=memory.save, args=(world.knowledge,))
+    early.start()
+    looked.wait(5)
+    world.attest(bad=["h1"])
+    memory.save(world.knowledge)
+    held.set()
+    early.join()
+    saved = json.loads((tmp_path / "state.json").read_bytes())
+    assert saved["knowledge"]["verdicts"]["h1"]["level"] == "untrusted"

@@ -6,7 +6,6 @@ HTTPS servers."""
 from __future__ import annotations
 
 import contextlib
-import datetime
 import http.server
 import json
 import ssl
@@ -19,7 +18,6 @@ import pytest
 from ovirt_tcp_plugin import errors
 from ovirt_tcp_plugin.broker.settings import AttestationServers
 from ovirt_tcp_plugin.broker.verifiers.failover import LONGEST_REST_MS, Servers
-from ovirt_tcp_plugin.verifier.authority import Authority, write_key
 
 
 class MovedClock:
@@ -35,7 +33,7 @@ class MovedClock:
 class Server:
     """Answers its own name with `status`; closes each connection after an answer if `closes`."""
 
-    def __init__(self, name: str, pki: Path) -> None:
+    def __init__(self, name: str, site_pki: Path) -> None:
         self.status, self.closes, self.asked, self.connections = 200, False, 0, 0
         self.silence: threading.Event | None = None
         outer = self
@@ -66,7 +64,7 @@ class Server:
         self._http = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
         self._http.daemon_threads = True
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-        context.load_cert_chain(pki / "server.pem", pki / "server.key")
+        context.load_cert_chain(site_pki / "server.pem", site_pki / "server.key")
         self._http.socket = context.wrap_socket(self._http.socket, server_side=True)
         self.url = f"https://127.0.0.1:{self._http.server_address[1]}"
         threading.Thread(
@@ -80,19 +78,9 @@ class Server:
         self._http.server_close()
 
 
-@pytest.fixture(scope="module")
-def pki(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    directory = tmp_path_factory.mktemp("pki")
-    now = datetime.datetime.now(datetime.timezone.utc)
-    certificate, key = Authority.create(directory, now).issue_server(["127.0.0.1"], now)
-    (directory / "server.pem").write_bytes(certificate)
-    write_key(directory / "server.key", key)
-    return directory
-
-
 @pytest.fixture
-def two(pki: Path) -> Iterator[tuple[Server, Server]]:
-    first, second = Server("first", pki), Server("second", pki)
+def two(site_pki: Path) -> Iterator[tuple[Server, Server]]:
+    first, second = Server("first", site_pki), Server("second", site_pki)
     yield first, second
     first.stop()
     second.stop()
@@ -103,21 +91,21 @@ def clock() -> MovedClock:
     return MovedClock()
 
 
-def made(pki: Path, clock: MovedClock, *urls: str) -> Callable[[], str]:
+def made(site_pki: Path, clock: MovedClock, *urls: str) -> Callable[[], str]:
     """Return a function that asks these servers and returns who answered."""
-    options = AttestationServers(urls, pki / "ca.pem", connect_timeout_s=2.0)
+    options = AttestationServers(urls, site_pki / "ca.pem", connect_timeout_s=2.0)
     servers = Servers(options, {}, {200}, 5.0, clock)  # type: ignore[arg-type]
     return lambda: str(servers.ask("/", {}, clock.ms, lambda reply: json.loads(reply.body)))
 
 
 class TestDead:
     def test_one_of_ten_thousand_hosts_is_asked_at_most_once_a_second(
-        self, pki: Path, clock: MovedClock, two: tuple[Server, Server]
+        self, site_pki: Path, clock: MovedClock, two: tuple[Server, Server]
     ) -> None:
         """Ten questions a second, as 10,000 hosts may want them, for two minutes."""
         for server in two:
             server.status = 503
-        ask = made(pki, clock, *(server.url for server in two))
+        ask = made(site_pki, clock, *(server.url for server in two))
         for _ in range(1200):
             with pytest.raises(errors.Unavailable, match="status 503"):
                 ask()
@@ -125,11 +113,11 @@ class TestDead:
         assert [server.asked for server in two] == [7, 7]
 
     def test_it_is_found_again_by_one_question_while_others_are_due(
-        self, pki: Path, clock: MovedClock, two: tuple[Server, Server]
+        self, site_pki: Path, clock: MovedClock, two: tuple[Server, Server]
     ) -> None:
         first = two[0]
         first.status = 503
-        ask = made(pki, clock, first.url)
+        ask = made(site_pki, clock, first.url)
         with pytest.raises(errors.Unavailable):
             ask()
         clock.ms += LONGEST_REST_MS
@@ -149,10 +137,10 @@ class TestDead:
 
 class TestFailOver:
     def test_the_next_is_asked_and_then_stays_the_first(
-        self, pki: Path, clock: MovedClock, two: tuple[Server, Server]
+        self, site_pki: Path, clock: MovedClock, two: tuple[Server, Server]
     ) -> None:
         first, second = two
-        ask = made(pki, clock, first.url, second.url)
+        ask = made(site_pki, clock, first.url, second.url)
         assert ask() == "first"
         first.status = 500
         assert [ask(), ask(), ask()] == ["second"] * 3
@@ -164,9 +152,9 @@ class TestFailOver:
         assert ask() == "first"
 
     def test_an_answer_that_cannot_be_read_is_none(
-        self, pki: Path, clock: MovedClock, two: tuple[Server, Server]
+        self, site_pki: Path, clock: MovedClock, two: tuple[Server, Server]
     ) -> None:
-        options = AttestationServers(tuple(server.url for server in two), pki / "ca.pem", 5.0)
+        options = AttestationServers(tuple(server.url for server in two), site_pki / "ca.pem", 5.0)
         servers = Servers(options, {}, {200}, 5.0, clock)  # type: ignore[arg-type]
 
         def read(body: bytes) -> str:
@@ -179,24 +167,24 @@ class TestFailOver:
 
 class TestConnections:
     def test_one_is_kept_for_the_next_question(
-        self, pki: Path, clock: MovedClock, two: tuple[Server, Server]
+        self, site_pki: Path, clock: MovedClock, two: tuple[Server, Server]
     ) -> None:
-        ask = made(pki, clock, two[0].url)
+        ask = made(site_pki, clock, two[0].url)
         assert [ask() for _ in range(5)] == ["first"] * 5
         assert (two[0].asked, two[0].connections) == (5, 1)
 
     def test_one_that_the_server_closed_meanwhile_is_no_failure(
-        self, pki: Path, clock: MovedClock, two: tuple[Server, Server]
+        self, site_pki: Path, clock: MovedClock, two: tuple[Server, Server]
     ) -> None:
         two[0].closes = True
-        ask = made(pki, clock, two[0].url)
+        ask = made(site_pki, clock, two[0].url)
         assert [ask() for _ in range(3)] == ["first"] * 3
         assert (two[0].asked, two[0].connections) == (3, 3)
 
     def test_each_thread_has_its_own(
-        self, pki: Path, clock: MovedClock, two: tuple[Server, Server]
+        self, site_pki: Path, clock: MovedClock, two: tuple[Server, Server]
     ) -> None:
-        ask = made(pki, clock, two[0].url)
+        ask = made(site_pki, clock, two[0].url)
         threads = [threading.Thread(target=lambda: [ask() for _ in range(3)]) for _ in range(4)]
         for thread in threads:
             thread.start()
@@ -205,12 +193,12 @@ class TestConnections:
         assert (two[0].asked, two[0].connections) == (12, 4)
 
     def test_none_is_kept_beyond_a_failure(
-        self, pki: Path, clock: MovedClock, two: tuple[Server, Server]
+        self, site_pki: Path, clock: MovedClock, two: tuple[Server, Server]
     ) -> None:
-        ask = made(pki, clock, two[0].url)
+        ask = made(site_pki, clock, two[0].url)
         ask()
         two[0].silence = threading.Event()
-        short = AttestationServers((two[0].url,), pki / "ca.pem", 5.0)
+        short = AttestationServers((two[0].url,), site_pki / "ca.pem", 5.0)
         servers = Servers(short, {}, {200}, 0.3, clock)  # type: ignore[arg-type]
         with contextlib.suppress(errors.Unavailable):
             servers.ask("/", {}, clock.ms, lambda reply: reply.body)

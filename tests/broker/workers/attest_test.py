@@ -15,10 +15,11 @@ from ovirt_tcp_plugin import errors
 from ovirt_tcp_plugin.broker import settings
 from ovirt_tcp_plugin.broker.metrics import Metrics
 from ovirt_tcp_plugin.broker.state.answer import Answer
+from ovirt_tcp_plugin.broker.state.questions import Questions
 from ovirt_tcp_plugin.broker.workers.attest import HEAD_START_MS, AttestationWorker
 from ovirt_tcp_plugin.messages.result import Level
-from tests.broker.site import until
-from tests.broker.state.broker_state_test import LIFE, OPTIONS, World
+from tests.broker.site import EVERYBODY, Site, until
+from tests.broker.state.world import LIFE, OPTIONS, World
 from tests.fake_clock import FakeClock
 
 
@@ -138,3 +139,63 @@ def test_a_wall_is_not_made_before_its_pool_was_asked_about_once(scene: Scene) -
     until(lambda: world.knowledge.walls.plans()[0].steps)
     (step,) = world.knowledge.walls.plans()[0].steps
     assert (step.host_ids, step.vm_ids) == (frozenset(), {"v0", "v1"})
+
+
+def test_an_answer_about_a_name_that_the_host_has_no_more_is_dropped(site: Site) -> None:
+    """The address changes after the broker chose whom to ask for, and before it asks."""
+    site.start()
+    until(lambda: site.inside() == EVERYBODY)
+    ask = site.source.ask
+    site.source.levels["h9.lab"] = Level.TIMEOUT
+
+    def changed_meanwhile(names: Sequence[str]) -> Mapping[str, Answer]:
+        if "h1.lab" in names:
+            site.host("h1").address = "h9.lab"
+            until(lambda: site.knowledge.questions.name(site.host("h1").id) == "h9.lab")
+        return ask(names)
+
+    site.source.ask = changed_meanwhile  # type: ignore[method-assign]
+    site.service.attest_host(site.host("h1").id)
+    until(lambda: site.asked_for("h9.lab"))
+    until(lambda: site.inside() == EVERYBODY - {"h1"})
+
+
+def test_a_fault_of_our_own_in_taking_an_answer_leaves_nobody_unasked(
+    site: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    record = Questions.record
+    failed: list[Mapping[str, Answer]] = []
+
+    def fail_once(questions: Questions, answers: Mapping[str, Answer]) -> None:
+        if not failed:
+            failed.append(answers)
+            raise KeyError("a fault of our own")
+        record(questions, answers)
+
+    monkeypatch.setattr(Questions, "record", fail_once)
+    site.start()
+    until(lambda: site.inside() == EVERYBODY)
+    assert failed
+
+
+def test_an_answer_is_aged_by_a_pause_of_the_machine_before_it_came(
+    site: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Stages go on for long: nobody else looks at the clock meanwhile."""
+    site.start()
+    until(lambda: site.inside() == EVERYBODY)
+    ask, seen = site.source.ask, []
+    wall_ms = site.clock.wall_ms
+
+    def paused(names: Sequence[str]) -> Mapping[str, Answer]:
+        seen.append(site.knowledge.holds(site.host("h1").id))
+        answers, now_ms = ask(names), site.clock.now_ms()
+        until(lambda: site.clock.now_ms() > now_ms + 5)
+        if len(seen) == 1:
+            monkeypatch.setattr(site.clock, "wall_ms", lambda: wall_ms() + 120_000)
+        return answers
+
+    site.source.ask = paused  # type: ignore[method-assign]
+    site.service.attest_in_stages()
+    until(lambda: len(seen) >= 2)
+    assert seen[:2] == [True, False]

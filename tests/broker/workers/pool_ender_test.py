@@ -17,8 +17,8 @@ from ovirt_tcp_plugin.broker.state.retries import Retries
 from ovirt_tcp_plugin.broker.store.end_requests import EndRequests
 from ovirt_tcp_plugin.placement.inventory import Policy
 from ovirt_tcp_plugin.placement.pools import CLUSTER_MAINTENANCE
-from tests.broker.state.broker_state_test import POOL
-from tests.broker.workers.enforce_test import Scene
+from tests.broker.state.world import POOL
+from tests.broker.workers.scene import Scene
 
 TRUSTED = Policy("policy", "trusted", filter_ids=frozenset({"unit"}))
 PLAIN = Policy("plain", "power_saving")

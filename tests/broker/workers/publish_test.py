@@ -5,22 +5,36 @@
 from __future__ import annotations
 
 import dataclasses
+import errno
+import random
+import shutil
+import threading
 from collections.abc import Mapping
 from pathlib import Path
 
 import pytest
 
+from ovirt_tcp_plugin.broker import settings
 from ovirt_tcp_plugin.broker.metrics import Metrics
+from ovirt_tcp_plugin.broker.state.broker_state import BrokerState
 from ovirt_tcp_plugin.broker.store.snapshot_writer import SnapshotWriter
 from ovirt_tcp_plugin.broker.store.state_file import StateFile
 from ovirt_tcp_plugin.broker.workers.publish import (
+    POOLS_IN_ONE_GO,
     SAVE_EVERY_MS,
     SNAPSHOT_EVERY_MS,
     PublicationWorker,
 )
+from ovirt_tcp_plugin.engine.client import Engine
+from ovirt_tcp_plugin.lab.engine import faults, model
+from ovirt_tcp_plugin.lab.engine.faults import AnswerFault
 from ovirt_tcp_plugin.messages.result import Level
 from ovirt_tcp_plugin.placement import snapshot
-from tests.broker.state.broker_state_test import POOL, World
+from ovirt_tcp_plugin.placement.inventory import Listing
+from tests.bench import locks
+from tests.broker.site import EVERYBODY, Site, until
+from tests.broker.state.world import OPTIONS, POOL, World
+from tests.fake_clock import FakeClock
 
 
 class Scene:
@@ -175,3 +189,130 @@ def test_a_snapshot_that_cannot_be_written_is_logged_once(
         for _ in range(5):
             written.worker.step()
     assert caplog.text.count("snapshot not written") == 1
+
+
+def test_a_full_disk_stops_no_quarantine(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    site.start()
+    until(lambda: site.inside() == EVERYBODY)
+
+    def full(memory: StateFile, knowledge: BrokerState) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with monkeypatch.context() as disk:
+        disk.setattr(StateFile, "save", full)
+        site.source.levels["h1.lab"] = Level.UNTRUSTED
+        site.service.attest_host(site.host("h1").id)
+        until(lambda: site.statuses()["h1"] == "maintenance")
+
+
+def test_a_snapshot_directory_that_is_gone_is_made_again(site: Site) -> None:
+    site.start()
+    until(lambda: site.inside() == EVERYBODY)
+    shutil.rmtree(site.options.snapshot.directory)
+    site.service.attest_in_stages()
+    until(
+        lambda: site.options.snapshot.directory.exists() and site.trusted_in_snapshot() == EVERYBODY
+    )
+
+
+def test_a_pool_whose_snapshot_cannot_be_written_keeps_no_other_back(site: Site) -> None:
+    second = dataclasses.replace(
+        site.engine.model.clusters[site.cluster], id=model.new_id(), name="Second"
+    )
+    bad = min(site.cluster, second.id)
+    (site.options.snapshot.directory / f"{bad}.new").mkdir(parents=True)
+    clusters = dict(sorted({**site.engine.model.clusters, second.id: second}.items()))
+    site.engine.model.clusters.clear()
+    site.engine.model.clusters.update(clusters)
+    site.start()
+    until(
+        lambda: (
+            site.options.snapshot.directory / f"{max(site.cluster, second.id, *clusters)}.json"
+        ).exists()
+    )
+
+
+def test_what_lost_trust_between_two_writes_is_saved_while_the_engine_is_away(site: Site) -> None:
+    """Only the engine's answers used to bring the next save about: killed by then, the broker
+    trusted the host again."""
+    site.options = dataclasses.replace(site.options, verdicts=settings.VerdictOptions())
+    site.start()
+    until(lambda: site.inside() == EVERYBODY)
+    until(lambda: site.trusted_in_snapshot() == EVERYBODY)
+    site.engine.faults.answers = [AnswerFault(faults.HTML, times=10_000)]
+    written_ms = site.snapshot().written_ms
+    until(lambda: site.clock.now_ms() - written_ms > 1100)
+    site.service.attest_host(site.host("h2").id)
+    until(lambda: site.snapshot().written_ms > written_ms)
+    site.source.levels["h1.lab"] = Level.UNTRUSTED
+    site.service.attest_host(site.host("h1").id)
+    until(lambda: "h1" not in site.trusted_in_snapshot())
+    until(lambda: b'"untrusted"' in (site.options.state.directory / "state.json").read_bytes(), 2)
+    site.engine.faults.answers = []
+
+
+def test_what_loses_trust_before_all_vms_are_listed_is_saved(
+    site: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """That may take long where there are many, and no snapshot is written before."""
+    site.start()
+    until(lambda: site.inside() == EVERYBODY)
+    until(lambda: site.trusted_in_snapshot() == EVERYBODY)
+    site.stop()
+    state, listing, saved = (
+        site.options.state.directory / "state.json",
+        Engine.listing,
+        threading.Event(),
+    )
+
+    def slowly(engine: Engine) -> Listing:
+        saved.wait(8)
+        return listing(engine)
+
+    monkeypatch.setattr(Engine, "listing", slowly)
+    before = state.stat().st_ino
+    site.start()
+    until(lambda: state.stat().st_ino != before)
+    site.source.levels["h1.lab"] = Level.UNTRUSTED
+    site.service.attest_host(site.host("h1").id)
+    until(lambda: b'"untrusted"' in state.read_bytes(), 4)
+    saved.set()
+
+
+def test_lost_trust_waits_for_no_other_pools(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A listing makes all snapshots old, of which there may be a thousand."""
+    pools = 5 * POOLS_IN_ONE_GO
+    clock = FakeClock()
+    state = BrokerState(OPTIONS, clock, random.random)
+    listing = locks.listing(pools, pools, pools)
+    state.observe_listing(listing, state.begin_listing())
+    state.observe_hosts(listing.hosts)
+    written: list[str] = []
+    write = SnapshotWriter.write
+
+    def write_and_lose(self: SnapshotWriter, fresh: snapshot.Snapshot) -> bool:
+        if not written:
+            state.host_restarted(listing.hosts[-1].id)
+        written.append(fresh.pool_id)
+        return write(self, fresh)
+
+    monkeypatch.setattr(SnapshotWriter, "write", write_and_lose)
+    worker = PublicationWorker(
+        state,
+        SnapshotWriter(tmp_path / "snapshot.d"),
+        StateFile(tmp_path / "state"),
+        Metrics(),
+        clock,
+        may_begin=lambda: True,
+        all_known=lambda: True,
+    )
+    state.changes.written(state.pools())
+    state.changes.touch()
+    worker.step()
+    assert len(written) <= POOLS_IN_ONE_GO
+    written_before = len(written)
+    worker.step()
+    assert listing.hosts[-1].cluster_id == written[written_before]
+    assert len(set(written)) == pools, "the others are written after it"

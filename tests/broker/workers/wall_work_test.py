@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import threading
 import time
 from typing import Any
@@ -11,9 +12,10 @@ from typing import Any
 import pytest
 
 from ovirt_tcp_plugin import errors
+from ovirt_tcp_plugin.broker import settings
 from ovirt_tcp_plugin.broker.engine_access import engine_access
 from ovirt_tcp_plugin.engine.client import Engine
-from ovirt_tcp_plugin.lab.engine import faults, model
+from ovirt_tcp_plugin.lab.engine import builtin, faults, model
 from ovirt_tcp_plugin.lab.engine.faults import AnswerFault
 from ovirt_tcp_plugin.lab.engine.rest.affinity import AffinityGroupPaths
 from ovirt_tcp_plugin.messages.result import Level
@@ -418,7 +420,7 @@ class TestOneAlone:
         assert not engine.has_group(model.new_id(), group.id)
 
 
-def test_of_two_walls_of_a_cluster_one_stays(running: Site) -> None:
+def test_the_second_of_two_walls_of_a_pool_is_removed(running: Site) -> None:
     """As after a crash while one replaced the other."""
     wall = wall_of(running)
     name = f"{wall_name(running.cluster)}-1234"
@@ -448,3 +450,95 @@ def test_a_wall_that_the_engine_makes_without_its_rules_is_not_taken_for_one(
     assert not running.told("It is put right")
     monkeypatch.undo()
     until(lambda: running.inside() == EVERYBODY)
+
+
+def end_pool(site: Site, name: str) -> None:
+    """End a pool as soon as the broker has seen that its policy is another one."""
+    until(lambda: site.told(f"Cluster {name} has the scheduling policy none"))
+    site.knowledge.pool_ends.end(name, "token 1")
+
+
+def test_an_untrusted_host_does_not_stay_inside_by_a_label(site: Site) -> None:
+    site.start()
+    until(lambda: site.inside() == EVERYBODY)
+    label = model.AffinityLabel(model.new_id(), "fast", hosts=[site.host("h1").id])
+    site.engine.model.labels[label.id] = label
+    wall = site.wall()
+    assert wall is not None
+    wall.host_labels.append(label.id)
+    until(lambda: wall.host_labels == [])
+
+
+def test_a_wall_whose_removal_failed_stays_when_its_cluster_is_a_pool_again(site: Site) -> None:
+    site.start()
+    until(lambda: site.inside() == EVERYBODY)
+    wall, cluster = site.wall(), site.engine.model.clusters[site.cluster]
+    assert wall is not None
+    removals = AnswerFault(faults.HTML, "DELETE", "api/clusters/.*", 10_000)
+    site.engine.faults.answers = [removals]
+    policy, cluster.policy = cluster.policy, builtin.NONE_POLICY
+    end_pool(site, "Trusted")
+    until(lambda: removals.times < 10_000)
+    cluster.policy = policy
+    until(lambda: site.cluster in site.knowledge.pools())
+    site.engine.faults.answers = []
+    asked = site.engine.rest.calls["GET clusters"]
+    until(lambda: site.engine.rest.calls["GET clusters"] > asked + 4)
+    assert site.wall() is wall
+
+
+def test_a_wall_that_cannot_be_removed_keeps_no_untrusted_host_in_service(site: Site) -> None:
+    second = dataclasses.replace(
+        site.engine.model.clusters[site.cluster], id=model.new_id(), name="Second"
+    )
+    site.engine.model.clusters[second.id] = second
+    site.start()
+    until(lambda: site.inside() == EVERYBODY and len(site.engine.model.groups) == 2)
+    removals = AnswerFault(
+        faults.BROKEN, "DELETE", "api/clusters/[^/]*/affinitygroups/[^/]*", 10_000
+    )
+    site.engine.faults.answers = [removals]
+    second.policy = builtin.NONE_POLICY
+    end_pool(site, "Second")
+    until(lambda: removals.times < 10_000)
+    site.source.levels["h1.lab"] = Level.UNTRUSTED
+    site.service.attest_host(site.host("h1").id)
+    until(lambda: site.statuses()["h1"] == "maintenance")
+
+
+def test_a_wall_that_cannot_be_made_keeps_no_other_waiting(site: Site) -> None:
+    second = dataclasses.replace(
+        site.engine.model.clusters[site.cluster], id=model.new_id(), name="Second"
+    )
+    site.engine.model.clusters[second.id] = second
+    broken = f"api/clusters/{site.cluster}/.*"
+    site.engine.faults.answers = [AnswerFault(faults.BROKEN, "POST", broken, 10_000)]
+    site.start()
+    until(lambda: any(one.cluster == second.id for one in site.engine.model.groups.values()))
+
+
+def test_nobody_enters_by_a_plan_from_before_trust_was_lost(
+    site: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The engine was slow, or the broker stood still: the verdict that let the host in is
+    over."""
+    add_host, entered = Engine.add_host, []
+
+    def slowly(engine: Engine, cluster_id: str, group_id: str, host_id: str) -> None:
+        if not entered:
+            site.knowledge.void("engine_restarted", "the engine restarted")
+            site.knowledge.changes.begin_plans()
+            site.source.down = True
+        entered.append(host_id)
+        add_host(engine, cluster_id, group_id, host_id)
+
+    for n in (4, 5):
+        site.source.levels[f"h{n}.lab"] = Level.TIMEOUT
+    site.options = dataclasses.replace(site.options, startup=settings.StartupOptions(5, 5))
+    site.start()
+    until(lambda: site.inside() == {"h1", "h2", "h3"})
+    monkeypatch.setattr(Engine, "add_host", slowly)
+    site.source.levels.clear()
+    site.service.attest_in_stages()
+    until(lambda: entered and site.told("No attestation server answers"))
+    assert len(entered) == 1

@@ -14,8 +14,8 @@ from ovirtsdk4 import types
 
 from ovirt_tcp_plugin.lab import engine_config
 from ovirt_tcp_plugin.lab.engine import builtin
-from tests.lab.engine.conftest import PASSWORD
 from tests.lab.engine.peers import Lab, ScriptedScheduler
+from tests.site_pki import PASSWORD
 
 HIGH = types.Property(name="HighUtilization", value="75")
 

@@ -4,8 +4,6 @@
 
 from __future__ import annotations
 
-import dataclasses
-import datetime
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Optional
@@ -16,42 +14,25 @@ import pytest
 from ovirt_tcp_plugin.lab.engine.clock import EngineClock, ManualClock
 from ovirt_tcp_plugin.lab.engine.config import Config
 from ovirt_tcp_plugin.lab.engine.server import EngineSimulator
-from ovirt_tcp_plugin.verifier.authority import Authority, write_key
 from tests.lab.engine.peers import HOSTS, TIMINGS, Lab, ScriptedScheduler, vm
 from tests.serving import serving
+from tests.site_pki import PASSWORD
 
-PASSWORD = "of the engine"
 Connect = Callable[..., ovirtsdk4.Connection]
 Make = Callable[..., EngineSimulator]
 
 
-@dataclasses.dataclass
-class Pki:
-    """The engine's authority and certificate."""
-
-    ca: Path
-    certificate: Path
-    key: Path
-
-
-@pytest.fixture(scope="session")
-def pki(tmp_path_factory: pytest.TempPathFactory) -> Pki:
-    directory = tmp_path_factory.mktemp("pki")
-    now = datetime.datetime.now(datetime.timezone.utc)
-    certificate, key = Authority.create(directory, now).issue_server(
-        ["127.0.0.1", "localhost"], now
-    )
-    (directory / "engine.pem").write_bytes(certificate)
-    write_key(directory / "engine.key", key)
-    return Pki(directory / "ca.pem", directory / "engine.pem", directory / "engine.key")
-
-
 @pytest.fixture
-def make_engine(pki: Pki) -> Iterator[Callable[..., EngineSimulator]]:
+def make_engine(site_pki: Path) -> Iterator[Callable[..., EngineSimulator]]:
     running: list[EngineSimulator] = []
 
     def make(clock: Optional[EngineClock] = None, **changes: object) -> EngineSimulator:
-        config = Config(str(pki.certificate), str(pki.key), {"admin@internal": PASSWORD}, **changes)  # type: ignore[arg-type]
+        config = Config(
+            str(site_pki / "engine.pem"),
+            str(site_pki / "engine.key"),
+            {"admin@internal": PASSWORD},
+            **changes,  # type: ignore[arg-type]
+        )
         engine = EngineSimulator(config, clock)
         engine.start()
         running.append(engine)
@@ -63,7 +44,7 @@ def make_engine(pki: Pki) -> Iterator[Callable[..., EngineSimulator]]:
 
 
 @pytest.fixture
-def connect(pki: Pki) -> Iterator[Callable[..., ovirtsdk4.Connection]]:
+def connect(site_pki: Path) -> Iterator[Callable[..., ovirtsdk4.Connection]]:
     opened: list[ovirtsdk4.Connection] = []
 
     def connect(
@@ -72,7 +53,7 @@ def connect(pki: Pki) -> Iterator[Callable[..., ovirtsdk4.Connection]]:
         arguments = {
             "username": "admin@internal",
             "password": password,
-            "ca_file": str(pki.ca),
+            "ca_file": str(site_pki / "ca.pem"),
             "timeout": 10,
             **changes,
         }

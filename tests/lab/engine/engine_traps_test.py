@@ -35,7 +35,7 @@ from ovirt_tcp_plugin.lab.engine.external_scheduler import ExternalScheduler, No
 from ovirt_tcp_plugin.lab.engine.faults import AnswerFault
 from ovirt_tcp_plugin.lab.engine.model import SimulatedHost, SimulatedVm
 from ovirt_tcp_plugin.lab.engine.sessions import Unauthorized
-from tests.lab.engine.conftest import Connect, Pki
+from tests.lab.engine.conftest import Connect
 from tests.lab.engine.peers import (
     HOSTS,
     TIMINGS,
@@ -616,9 +616,9 @@ class TestVms:
 
 
 class TestBrowsers:
-    def test_trap_19_pages_of_other_origins_get_no_leave(self, lab: Lab, pki: Pki) -> None:
+    def test_trap_19_pages_of_other_origins_get_no_leave(self, lab: Lab, site_pki: Path) -> None:
         token = lab.session.connection.authenticate()
-        tls = ssl.create_default_context(cafile=str(pki.ca))
+        tls = ssl.create_default_context(cafile=str(site_pki / "ca.pem"))
         connection = http.client.HTTPSConnection(
             "127.0.0.1", lab.engine.web.port, timeout=10, context=tls
         )

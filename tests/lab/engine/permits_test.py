@@ -10,8 +10,9 @@ import ovirtsdk4
 import pytest
 from ovirtsdk4 import types
 
-from tests.lab.engine.conftest import PASSWORD, Connect
+from tests.lab.engine.conftest import Connect
 from tests.lab.engine.peers import Lab, Session
+from tests.site_pki import PASSWORD
 
 
 @pytest.fixture

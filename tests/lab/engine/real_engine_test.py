@@ -9,8 +9,8 @@ from collections.abc import Callable
 import pytest
 
 from tests.lab.engine import structure
-from tests.lab.engine.conftest import PASSWORD
 from tests.lab.engine.peers import Lab, add_group, exchange, vm
+from tests.site_pki import PASSWORD
 
 RECORDED = structure.Recorded()
 # Nothing that our programs ask for.

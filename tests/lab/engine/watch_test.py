@@ -4,6 +4,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
 from ovirt_tcp_plugin.engine.sdk import Access, Sdk
@@ -11,13 +13,13 @@ from ovirt_tcp_plugin.lab.engine.documents import inventory
 from ovirt_tcp_plugin.lab.engine.model import SimulatedHost
 from ovirt_tcp_plugin.lab.engine.xml_text import Element
 from tests.conftest import WATCH
-from tests.lab.engine.conftest import PASSWORD, Pki
 from tests.lab.engine.peers import Lab
+from tests.site_pki import PASSWORD
 
 
 @pytest.fixture
-def program(lab: Lab, pki: Pki) -> Sdk:
-    return Sdk(Access(lab.engine.url, "admin@internal", lambda: PASSWORD, pki.ca, 5.0))
+def program(lab: Lab, site_pki: Path) -> Sdk:
+    return Sdk(Access(lab.engine.url, "admin@internal", lambda: PASSWORD, site_pki / "ca.pem", 5.0))
 
 
 def test_a_program_that_gets_what_no_real_engine_answers_is_told(

@@ -47,6 +47,7 @@ def judge(
         "host": tpm.host(),
         "issued": issue(),
         "previous": None,
+        "known": None,
         "required": REQUIRED,
         "criteria": Criteria("sha1", [GOLDEN]),
         "now_ms": NOW,

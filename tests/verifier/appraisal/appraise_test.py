@@ -58,6 +58,7 @@ def judge(
         "host": tpm.host(),
         "issued": issued,
         "previous": None,
+        "known": None,
         "required": REQUIRED,
         "criteria": Criteria("sha256", changes.pop("good", [good_boot()])),  # type: ignore[arg-type]
         "now_ms": NOW,
@@ -192,6 +193,18 @@ class TestUntrusted:
         assert_untrusted(
             judge(tpm, previous=BootCounters(BOOT_ID, 4, 0, 1)), (5, "reset_without_boot")
         )
+
+    @pytest.mark.parametrize("launched", [False, True], ids=["uefi", "txt+firmware"])
+    def test_5_tpm_restarted_under_a_running_kernel(self, tpm: SoftwareTpm, launched: bool) -> None:
+        required = {"sha256": (0, 17, 18) if launched else (0, 2, 4, 7)}
+        tpm.restart_count = 2
+        outcome = judge(tpm, required=required, previous=BootCounters(BOOT_ID, 5, 1, 1))
+        assert isinstance(outcome, Appraised)
+        assert outcome.level is Level.UNTRUSTED
+        (restarted,) = [finding for finding in outcome.findings if finding.check == 5]
+        assert restarted.code == "restarted"
+        assert "as by a suspend" in restarted.text
+        assert (restarted.expected, restarted.seen) == ("restart 1", "restart 2")
 
     def test_6_values_that_are_not_the_signed_ones(self, tpm: SoftwareTpm) -> None:
         false = {"sha256": {17: b"\1" * 32, 18: tpm.pcrs[18]}}
@@ -353,7 +366,7 @@ class TestTrusted:
         outcome = judge(tpm)
         assert isinstance(outcome, Appraised)
         assert (outcome.level, outcome.findings) == (Level.TRUSTED, ())
-        assert outcome.boot == BootCounters(BOOT_ID, 5, 0, 1000)
+        assert outcome.boot == BootCounters(BOOT_ID, 5, 0, 1000, lead_ms=-993)
         assert set(outcome.measured.values) == {17, 18}
 
     @pytest.mark.parametrize("padding", [bytes(512), b"\xff" * 512], ids=["zeros", "ones"])
@@ -376,7 +389,7 @@ class TestTrusted:
         "previous",
         [
             BootCounters(BOOT_ID, 5, 0, 999),
-            BootCounters(OTHER_BOOT_ID, 4, 3, 99_999),
+            BootCounters(OTHER_BOOT_ID, 4, 3, 500),
             BootCounters(OTHER_BOOT_ID, 1, 0, 5),
         ],
         ids=["same boot", "reboot", "many reboots"],

@@ -59,6 +59,24 @@ class TestReplay:
         assert [finding.code for finding in proven.findings] == ["log_differs"]
         assert {step.pcr for step in proven.steps} < set(TXT_PCRS)
 
+    def test_steps_of_a_launch_that_the_log_does_not_tell_of_prove_nothing(
+        self, tpm: SoftwareTpm
+    ) -> None:
+        # What a host can do that never launched: extend the good digests from all ones.
+        relabelled = [event._replace(type=0x40A) for event in tpm.events]
+        tpm.boot(relabelled)
+        assert tpm.pcrs[17] == eventlog.replay(relabelled, BANK, [17])[17]
+        proven = check(tpm, TXT_PCRS, txt=tpm.log or b"")
+        assert {finding.code for finding in proven.findings} == {"log_without_launch"}
+        assert proven.steps == ()
+
+    def test_firmware_that_extends_another_bank_only_is_told_so(self) -> None:
+        event = eventlog.Event(0, 8, {"sha1": b"f" * 20}, b"")
+        tpm = SoftwareTpm()
+        proven = check(tpm, (0, 7), firmware=eventlog.encode([event], ["sha1", BANK]))
+        assert [finding.code for finding in proven.findings] == ["bank_not_extended"]
+        assert "in bank sha1, not in sha256" in proven.findings[0].text
+
     def test_one_malformed_log_leaves_no_step(self, tpm: SoftwareTpm) -> None:
         proven = check(tpm, (0, *TXT_PCRS), txt=tpm.log or b"", firmware=b"x")
         assert ([finding.code for finding in proven.findings], proven.steps) == (
@@ -159,7 +177,7 @@ class TestAnotherKind:
         reported = tpm.report(issued, logs={"running": log})
         golden = from_boot("golden", BANK, [Step(10, "module", b"good".hex())])
         outcome = appraise(
-            reported, tpm.host(), issued, None, required, Criteria(BANK, [golden]), 1
+            reported, tpm.host(), issued, None, None, required, Criteria(BANK, [golden]), 1
         )
         assert isinstance(outcome, Appraised)
         assert [finding.code for finding in outcome.findings] == codes

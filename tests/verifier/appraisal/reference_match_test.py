@@ -15,7 +15,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ovirt_tcp_plugin import errors
-from ovirt_tcp_plugin.messages import reference_values
+from ovirt_tcp_plugin.messages import components, reference_values
 from ovirt_tcp_plugin.messages.components import Step
 from ovirt_tcp_plugin.messages.reference_values import ReferenceSet, Value
 from ovirt_tcp_plugin.messages.result import Finding, Level
@@ -110,6 +110,70 @@ class TestDifferences:
         (finding,) = findings(steps(kernel="evil"), other, GOLDEN)
         assert finding.code == "kernel_differs"
         assert "golden" in finding.text
+
+
+def as_of_before(known: ReferenceSet) -> ReferenceSet:
+    """Return a set as an earlier release stored it: with other words for all its parts."""
+    slots = [(pcr, f"old_{component}") for pcr, component in known.slots]
+    values = [
+        dataclasses.replace(value, component=f"old_{value.component}") for value in known.values
+    ]
+    return dataclasses.replace(known, slots=tuple(slots), values=tuple(values), vocabulary=1)
+
+
+class TestVocabulary:
+    """A part that we call by another word than an earlier release did is the same part."""
+
+    def test_a_good_boot_stays_good(self) -> None:
+        assert codes(steps(), as_of_before(GOLDEN)) == []
+
+    @pytest.mark.parametrize("word", [word for _, word in PARTS])
+    def test_each_changed_part_is_still_found(self, word: str) -> None:
+        (finding,) = findings(steps(**{word: "evil"}), as_of_before(GOLDEN))
+        assert (finding.expected, finding.seen) == (digest(word), digest("evil"))
+
+    def test_order_and_number_still_count(self) -> None:
+        older = as_of_before(GOLDEN)
+        swapped = list(steps())
+        swapped[3], swapped[4] = swapped[4], swapped[3]
+        assert codes(tuple(swapped), older) == ["events_reordered"]
+        assert codes(steps()[:-1], older) != []
+        assert codes((*steps(), Step(18, "module", digest("x"))), older) == ["event_added"]
+
+    def test_what_a_host_measured_before_the_update_is_judged_by_new_sets(self) -> None:
+        older = Measured(measured(steps()).values, steps(), vocabulary=1)
+        renamed = reference_values.from_boot(
+            "new", "sha256", [step._replace(component=f"new_{step.component}") for step in steps()]
+        )
+        assert list(Criteria("sha256", [renamed]).judge(older, "host-1", REQUIRED)) == []
+
+    def test_a_start_value_is_never_taken_for_an_event(self) -> None:
+        start = Step(17, components.START, digest("start"))
+        event = Step(17, "firmware", digest("start"))
+        known = reference_values.from_boot("golden", "sha256", (start, *steps()), vocabulary=1)
+        assert codes((start, *steps()), known) == []
+        assert codes((event, *steps()), known) == ["event_relabelled"]
+
+    def test_a_boot_of_now_is_merged_into_a_set_of_before_by_its_places(self) -> None:
+        merged = as_of_before(GOLDEN).merged(
+            reference_values.from_boot("golden", "sha256", steps(kernel="other"))
+        )
+        assert len(merged.values) == len(GOLDEN.values) + 1
+        assert merged.slots == as_of_before(GOLDEN).slots
+        assert codes(steps(kernel="other"), merged) == []
+        assert codes(steps(), merged) == []
+
+    def test_a_boot_with_other_steps_is_not_merged_into_a_set_of_before(self) -> None:
+        with pytest.raises(errors.Conflict, match="a set of its own"):
+            as_of_before(GOLDEN).merged(reference_values.from_boot("g", "sha256", steps()[:-1]))
+
+    def test_stored_sets_and_boots_without_a_vocabulary_have_the_first(self) -> None:
+        encoded = reference_values.encode(GOLDEN)
+        del encoded["vocabulary"]
+        assert reference_values.decode(encoded).vocabulary == 1
+        assert reference_values.decode(reference_values.encode(GOLDEN)) == GOLDEN
+        text = '{"bank": "sha256", "values": {}, "steps": []}'
+        assert measured_codec.decode(text).vocabulary == 1
 
 
 class TestSets:

@@ -54,7 +54,15 @@ ROOT = Path(__file__).parents[3]
 BOOT = BootCounters(BOOT_ID, 1, 2, 3)
 CLOCK_ID = "00000000-0000-0000-0000-000000000001"
 RESULT = Result(
-    Level.UNTRUSTED, (Finding(7, "log_missing", "no log"),), CLOCK_ID, 5, BOOT, BOOT_ID, 1, "2.0"
+    Level.UNTRUSTED,
+    (Finding(7, "log_missing", "no log"),),
+    CLOCK_ID,
+    5,
+    BOOT,
+    BOOT_ID,
+    1,
+    "2.0",
+    {"txt": "a" * 64},
 )
 NONCE = IssuedNonce(evidence.Challenge(b"n" * 32, {"sha256": (17, 18)}, 100), "host-1", 1000, 1100)
 
@@ -160,10 +168,22 @@ class TestEnrolment:
             database.transact(lambda c: authorities.claim(c, "theirs"))
 
 
+HOST = "192.0.2.7"
+THIEF = "198.51.100.9"
+
+
+def issue(database: Database, address: str = HOST, wall_ms: int = 0) -> bool:
+    return database.transact(lambda c: challenges.issue(c, NONCE, CLOCK_ID, address, wall_ms))
+
+
+def answer(database: Database, address: str = HOST) -> bool:
+    return database.transact(lambda c: challenges.answer(c, "host-1", b"n" * 32, address))
+
+
 class TestRounds:
     def test_a_nonce_is_taken_back_once(self, database: Database) -> None:
         enrol(database, "host-1", SoftwareTpm(), "c1")
-        database.transact(lambda c: challenges.issue(c, NONCE, CLOCK_ID))
+        assert issue(database)
         taken = [
             database.transact(lambda c: challenges.take(c, "host-1", b"n" * 32)) for _ in range(2)
         ]
@@ -172,12 +192,12 @@ class TestRounds:
     def test_a_nonce_of_another_host_is_not_taken(self, database: Database) -> None:
         for number in (1, 2):
             enrol(database, f"host-{number}", SoftwareTpm(), f"c{number}")
-        database.transact(lambda c: challenges.issue(c, NONCE, CLOCK_ID))
+        assert issue(database)
         assert not database.transact(lambda c: challenges.take(c, "host-2", b"n" * 32))
 
     def test_what_is_out_is_known_to_every_server(self, database: Database) -> None:
         enrol(database, "host-1", SoftwareTpm(), "c1")
-        database.transact(lambda c: challenges.issue(c, NONCE, CLOCK_ID))
+        assert issue(database)
         out = database.transact(lambda c: challenges.find(c, "host-1"))
         assert out is not None
         assert (out.nonce, out.clock_id) == (NONCE, CLOCK_ID)
@@ -188,12 +208,53 @@ class TestRounds:
         enrol(database, "host-1", SoftwareTpm(), "c1")
         assert database.transact(lambda c: challenges.ask(c, ["host-1", "nobody"])) == {"host-1": 1}
         assert database.transact(challenges.outstanding) == ["host-1"]
-        database.transact(lambda c: challenges.issue(c, NONCE, CLOCK_ID))
-        assert database.transact(challenges.outstanding) == []
+        assert issue(database)
+        assert database.transact(challenges.outstanding) == ["host-1"]
         database.transact(challenges.ask_all)
-        assert database.transact(lambda c: challenges.answer(c, "host-1", b"n" * 32))
+        assert answer(database)
         assert database.transact(lambda c: challenges.answered(c, ["host-1"])) == {"host-1": 1}
         assert database.transact(challenges.outstanding) == ["host-1"]
+        assert issue(database)
+        assert answer(database)
+        assert database.transact(challenges.outstanding) == []
+
+    def test_a_poll_from_elsewhere_does_not_void_the_nonce_at_the_hosts_address(
+        self, database: Database
+    ) -> None:
+        enrol(database, "host-1", SoftwareTpm(), "c1")
+        assert issue(database, HOST, 0)
+        assert answer(database, HOST)
+        assert issue(database, HOST, 1000)
+        assert not issue(database, THIEF, 1001)
+        assert not issue(database, THIEF, 15_999)
+        assert issue(database, THIEF, 16_000)
+        assert issue(database, HOST, 16_001)
+        assert answer(database, HOST)
+
+    def test_who_shows_no_evidence_loses_the_nonce_to_another_address(
+        self, database: Database
+    ) -> None:
+        enrol(database, "host-1", SoftwareTpm(), "c1")
+        assert issue(database, THIEF, 0)
+        assert not issue(database, HOST, 2999)
+        assert issue(database, THIEF, 2999), "its second one"
+        assert issue(database, HOST, 3000)
+        assert not issue(database, THIEF, 5999)
+        assert answer(database, HOST)
+
+    def test_a_wall_clock_that_is_set_back_blocks_nobody(self, database: Database) -> None:
+        enrol(database, "host-1", SoftwareTpm(), "c1")
+        assert issue(database, THIEF, 3_600_000)
+        assert issue(database, HOST, 0)
+
+    def test_a_nonce_is_dropped_for_its_holder_only(self, database: Database) -> None:
+        enrol(database, "host-1", SoftwareTpm(), "c1")
+        assert issue(database, HOST)
+        database.transact(lambda c: challenges.drop(c, "host-1", THIEF))
+        assert answer(database, HOST)
+        assert issue(database, HOST)
+        database.transact(lambda c: challenges.drop(c, "host-1", HOST))
+        assert not answer(database, HOST)
 
     def test_ten_thousand_hosts_are_asked_at_once(self, database: Database) -> None:
         enrol(database, "host-1", SoftwareTpm(), "c1")
@@ -452,7 +513,7 @@ def test_two_servers_do_not_lock_each_other_out(postgresql: PostgreSql) -> None:
             challenge = evidence.Challenge(drawn.randbytes(32), {"sha256": (17, 18)}, 15_000)
             nonces = [IssuedNonce(challenge, name, 0, 15_000) for name in drawn.sample(names, 60)]
             await asyncio.gather(
-                *(two.write(lambda c, n=n: challenges.issue(c, n, "boot")) for n in nonces)
+                *(two.write(lambda c, n=n: challenges.issue(c, n, "boot", HOST, 0)) for n in nonces)
             )
 
     async def both() -> None:

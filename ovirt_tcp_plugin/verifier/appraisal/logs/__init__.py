@@ -11,6 +11,7 @@ from collections.abc import Collection, Mapping, Sequence
 from typing import NamedTuple
 
 from ovirt_tcp_plugin import errors
+from ovirt_tcp_plugin.messages import tpm2
 from ovirt_tcp_plugin.messages.components import Step
 from ovirt_tcp_plugin.messages.findings import FindingCode
 from ovirt_tcp_plugin.messages.result import Finding
@@ -56,12 +57,30 @@ def check(
         parsed = {log: _parse(log, sent, required) for log in KINDS}
     except errors.InvalidMessage as e:
         return ProvenSteps((), [FindingCode.LOG_MALFORMED.finding(str(e))])
+    if _recorded(parsed, bank).isdisjoint(required):
+        return ProvenSteps((), [_unrecorded(parsed, required, bank)])
+    return _replay(parsed, bank, values)
+
+
+def _recorded(parsed: Mapping[MeasurementLog, ParsedLog], bank: str) -> set[int]:
+    """Return the PCRs that any of the logs records in a bank."""
     recorded: set[int] = set()
     for entries in parsed.values():
         recorded.update(entries.recorded(bank))
-    if recorded.isdisjoint(required):
-        return ProvenSteps((), [tcg.missing(required, bank)])
-    return _replay(parsed, bank, values)
+    return recorded
+
+
+def _unrecorded(
+    parsed: Mapping[MeasurementLog, ParsedLog], required: Collection[int], bank: str
+) -> Finding:
+    """Return the finding that no log records any of these PCRs in a bank."""
+    others = []
+    for other in tpm2.HASH_IDS:
+        if not _recorded(parsed, other).isdisjoint(required):
+            others.append(other)
+    if others:
+        return tcg.other_bank(required, bank, others)
+    return tcg.missing(required, bank)
 
 
 def _replay(

@@ -24,5 +24,4 @@ class FirmwareLog(TcgLog):
         """As in `MeasurementLog`."""
         if untrusted is None:
             return TcgEvents(())
-        events = eventlog.parse(untrusted)
-        return TcgEvents([event for event in events if event.pcr in pcrs])
+        return TcgEvents(eventlog.parse(untrusted, pcrs=pcrs))

@@ -10,7 +10,7 @@ that it remembers, and leaves out the others.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence, Set
 from typing import NamedTuple, Optional, Protocol
 
 from ovirt_tcp_plugin.messages.components import Step
@@ -33,7 +33,7 @@ class ReplayedLog(NamedTuple):
 class ParsedLog(Protocol):
     """The entries of one log: the host's own story until it replays to what the TPM signed."""
 
-    def recorded(self, bank: str) -> Collection[int]:
+    def recorded(self, bank: str) -> Set[int]:
         """Return the PCRs that the log records something of in this bank."""
 
     def replay(self, bank: str, quoted: Mapping[int, bytes]) -> ReplayedLog:

@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import dataclasses
 import hmac
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence, Set
 from typing import Optional
 
 from ovirt_tcp_plugin.messages import components, eventlog
@@ -24,21 +24,24 @@ class TcgEvents:
 
     events: Sequence[eventlog.Event]
 
-    def recorded(self, bank: str) -> Collection[int]:
+    def recorded(self, bank: str) -> Set[int]:
         """As in `ParsedLog`."""
         return {event.pcr for event in self.events if bank in event.digests}
 
     def replay(self, bank: str, quoted: Mapping[int, bytes]) -> ReplayedLog:
         """As in `ParsedLog`: the log must replay to a PCR exactly."""
         recorded = self.recorded(bank)
+        launched = eventlog.launched(self.events)
         replayed = eventlog.replay(self.events, bank, quoted)
         proven = []
         unproven = {}
         for pcr, value in quoted.items():
-            if hmac.compare_digest(replayed[pcr], value):
+            if pcr in eventlog.DRTM_PCRS and pcr in recorded and not launched:
+                unproven[pcr] = _without_launch(pcr, value)
+            elif hmac.compare_digest(replayed[pcr], value):
                 proven.append(pcr)
             elif pcr in recorded:
-                unproven[pcr] = _differs(pcr, replayed[pcr], value)
+                unproven[pcr] = differs(pcr, replayed[pcr], value)
             else:
                 unproven[pcr] = missing([pcr], bank)
         return ReplayedLog(components.steps(self.events, bank, proven), unproven)
@@ -62,7 +65,28 @@ def missing(pcrs: Collection[int], bank: str) -> Finding:
     )
 
 
-def _differs(pcr: int, replayed: bytes, quoted: bytes) -> Finding:
+def other_bank(pcrs: Collection[int], bank: str, others: Collection[str]) -> Finding:
+    """Return the finding that a log records these PCRs in other banks only."""
+    listed = ", ".join(str(pcr) for pcr in pcrs)
+    return FindingCode.BANK_NOT_EXTENDED.finding(
+        f"the event log tells of PCR {listed} in bank {' and '.join(others)}, not in {bank}: "
+        f"the firmware extends no bank {bank}"
+    )
+
+
+def _without_launch(pcr: int, quoted: bytes) -> Finding:
+    """Return the finding on a log that tells of steps of a launch, but of no launch.
+
+    Without a launch anybody may extend these PCRs, and the types of the events are nobody's proof.
+    """
+    return FindingCode.LOG_WITHOUT_LAUNCH.finding(
+        f"the event log tells what extended PCR {pcr}, but of no measured launch before",
+        seen=quoted.hex(),
+    )
+
+
+def differs(pcr: int, replayed: bytes, quoted: bytes) -> Finding:
+    """Return the finding that a PCR has another value than the one to which its log replays."""
     if eventlog.never_launched(pcr, quoted):
         return FindingCode.LOG_WITHOUT_LAUNCH.finding(
             f"the event log tells of a measured launch, but PCR {pcr} shows that none took place",

@@ -24,5 +24,4 @@ class TxtLog(TcgLog):
         """As in `MeasurementLog`. What a launch was, the events of all its PCRs tell together."""
         if untrusted is None:
             return TcgEvents(())
-        events = eventlog.parse(untrusted, padded=True)
-        return TcgEvents([event for event in events if event.pcr in eventlog.DRTM_PCRS])
+        return TcgEvents(eventlog.parse(untrusted, padded=True, pcrs=eventlog.DRTM_PCRS))
