@@ -122,23 +122,23 @@ class TestPlacement:
         world = World()
         world.attest(good=world.ids())
         world.inside()
-        saved: dict[str, Any] = json.loads(json.dumps(world.knowledge.encode()))
+        saved: dict[str, Any] = json.loads(json.dumps(world.state.encode()))
         world.hosts.append(Host("other", "other", "H1.lab", "elsewhere", "up"))
-        world.knowledge = BrokerState(OPTIONS, world.clock, random.random)
-        world.knowledge.restore(saved)
+        world.state = BrokerState(OPTIONS, world.clock, random.random)
+        world.state.restore(saved)
         world.look()
         assert world.inside() == {"h0", "h2", "h3"}
-        assert world.knowledge.changes.is_trust_lost()
-        trusted = {state.host.id for state in world.knowledge.host_states() if state.trusted}
+        assert world.state.changes.is_trust_lost()
+        trusted = {state.host.id for state in world.state.host_states() if state.trusted}
         assert trusted == {"h0", "h2", "h3"}
 
     def test_one_that_shares_its_name_is_no_other_trusted_host(self) -> None:
         world = World(hosts=2)
         world.attest(good=world.ids())
-        saved: dict[str, Any] = json.loads(json.dumps(world.knowledge.encode()))
+        saved: dict[str, Any] = json.loads(json.dumps(world.state.encode()))
         world.hosts.append(Host("other", "other", "h1.lab", "elsewhere", "up"))
-        world.knowledge = BrokerState(OPTIONS, world.clock, random.random)
-        world.knowledge.restore(saved)
+        world.state = BrokerState(OPTIONS, world.clock, random.random)
+        world.state.restore(saved)
         world.look()
         world.attest(bad=["h0"])
         assert world.leaving() == set()
@@ -456,23 +456,23 @@ class TestFirstListAfterARestart:
         world.build()
         world.attest(bad=["h1"])
         world.leaving()
-        world.knowledge.quarantine.deactivated("h1")
+        world.state.quarantine.deactivated("h1")
         world.attest(bad=["h2", "h3", "h4", "h5"])
         world.status("h1", "maintenance", "ovirt-tcp: not trusted (pcr_differs): PCR 17")
         return world
 
     def restart(self, world: World, first: list[Host], complete: bool) -> None:
-        saved: dict[str, Any] = json.loads(json.dumps(world.knowledge.encode()))
-        world.knowledge = BrokerState(OPTIONS, world.clock, random.random)
-        world.knowledge.restore(saved)
-        world.knowledge.observe_hosts(first, complete=complete)
-        world.knowledge.observe_hosts_not_up([host for host in first if not host.up])
+        saved: dict[str, Any] = json.loads(json.dumps(world.state.encode()))
+        world.state = BrokerState(OPTIONS, world.clock, random.random)
+        world.state.restore(saved)
+        world.state.observe_hosts(first, complete=complete)
+        world.state.observe_hosts_not_up([host for host in first if not host.up])
 
     @pytest.mark.parametrize("shown", [0, 1, 6])
     def test_that_is_not_whole_erases_nothing(self, world: World, shown: int) -> None:
-        before = world.knowledge.encode()
+        before = world.state.encode()
         self.restart(world, world.hosts[:shown], complete=shown == 0)
-        after = world.knowledge.encode()
+        after = world.state.encode()
         for part in ("quarantine", "guards", "known_good", "established_pools"):
             assert after[part] == before[part], part
         assert after["verdicts"]["h1"]["level"] == "untrusted"
@@ -482,7 +482,7 @@ class TestFirstListAfterARestart:
     def test_that_is_whole_forgets_who_is_gone(self, world: World) -> None:
         del world.hosts[1]
         self.restart(world, world.hosts, complete=True)
-        after = world.knowledge.encode()
+        after = world.state.encode()
         assert "h1" not in after["quarantine"]["taken"]
         assert "h1" not in after["verdicts"]
 

@@ -57,8 +57,8 @@ class TestObservation:
     ) -> None:
         """Reference values know one kind. Hosts answer one by one, in any order."""
         world = World(hosts=10, vms=10)
-        world.knowledge.questions.begin_stages()
-        order = world.knowledge.questions.stage(10)
+        world.state.questions.begin_stages()
+        order = world.state.questions.stage(10)
         random.Random(seed).shuffle(order)
         bad = set(world.ids()[:unknown])
         for host_id in order:

@@ -127,18 +127,18 @@ def test_no_event_is_saved_as_known_whose_effect_is_not(tmp_path: Path) -> None:
     world.attest(good=world.ids())
     state = StateFile(tmp_path)
     state.last_event = 1
-    encode = world.knowledge.encode
+    encode = world.state.encode
 
     def encode_just_before() -> dict[str, Any]:
         encoded = encode()
-        world.knowledge.host_restarted("h1")
+        world.state.host_restarted("h1")
         state.seen = frozenset({2})
         state.last_event = 2
         return encoded
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(world.knowledge, "encode", encode_just_before)
-        state.save(world.knowledge)
+        patch.setattr(world.state, "encode", encode_just_before)
+        state.save(world.state)
     written = json.loads((tmp_path / "state.json").read_bytes())
     assert "h1" in written["knowledge"]["verdicts"]
     assert (written["last_event"], written["seen_events"]) == (1, [])

@@ -121,7 +121,7 @@ def test_jobs_that_fail_at_once_are_counted_one_after_the_other(scene: Scene) ->
     scene.worker._pool_ender._retries = retries
     refusal = errors.Conflict("locked")
     scene.engine.refusals = {"remove wall wall": refusal, "activate h1": refusal}
-    scene.world.knowledge.pool_ends.end("Trusted", "token 1")
+    scene.world.state.pool_ends.end("Trusted", "token 1")
     scene.step()
     scene.step()
     assert retries.number("h1") == retries.number("wall") > 0
