@@ -81,6 +81,9 @@ class BrokerView:
         observed: names of the untrusted hosts that a pool in observation keeps, by pool name.
         servers_answer: whether an attestation server answered when it was last asked.
         pools: the clusters that it keeps as trusted pools, by id.
+        machine: where it runs.
+        acts: whether it changes anything at the engine.
+        others: the machines of other brokers at the same engine.
     """
 
     hosts: Mapping[str, BrokerHost]
@@ -88,6 +91,9 @@ class BrokerView:
     observed: Mapping[str, Sequence[str]]
     servers_answer: bool
     pools: Mapping[str, Pool] = dataclasses.field(default_factory=dict)
+    machine: str = ""
+    acts: bool = True
+    others: Sequence[str] = ()
 
 
 @dataclasses.dataclass(frozen=True)
@@ -121,6 +127,9 @@ class ServerView:
         status: of HTTP, of the answer to a question about no host.
         good: whether a server of its kind that takes our token answers so.
         certificate_ends_s: seconds until its certificate ends.
+        authorities_end_s: seconds until the last authority of the broker's ca_file ends; None if
+            it cannot be read.
+        duties: what the server itself says is to be done in time: sentence and next step.
         ahead_s: its clock against this machine's, in seconds; None if it does not tell the time.
     """
 
@@ -130,6 +139,8 @@ class ServerView:
     status: int = 0
     good: bool = False
     certificate_ends_s: float = 0.0
+    authorities_end_s: Optional[float] = None
+    duties: tuple[tuple[str, str], ...] = ()
     ahead_s: Optional[float] = None
 
 

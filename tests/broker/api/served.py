@@ -17,6 +17,7 @@ from ovirt_tcp_plugin.broker import settings
 from ovirt_tcp_plugin.broker.api import server as web
 from ovirt_tcp_plugin.broker.hooks import NAMES
 from ovirt_tcp_plugin.broker.metrics import Ages, Metrics
+from ovirt_tcp_plugin.broker.state.readout import ChargeState
 from ovirt_tcp_plugin.broker.store.database import Database
 from ovirt_tcp_plugin.broker.store.history import History
 from ovirt_tcp_plugin.broker.store.tokens import INCLUDES, Tokens
@@ -42,6 +43,9 @@ class Service:
     def ages(self) -> Ages:
         return Ages(1500, None)
 
+    def charge(self) -> ChargeState:
+        return ChargeState("engine.lab", True, ("copy.lab",))
+
 
 class Api:
     """A served interface with a token of each role."""
@@ -53,9 +57,7 @@ class Api:
         self.history, self.tokens = History(self.database, 1000, 90), Tokens(self.database)
         engine: Any = None
         clock: Any = self.world.clock
-        self.writer = EventWriter(
-            self.world.knowledge.outbox, self.history, engine, Metrics(), clock
-        )
+        self.writer = EventWriter(self.world.state.outbox, self.history, engine, Metrics(), clock)
         self.service, self.options = Service(self.writer), options
         self.secrets = {role: f"secret of {role}" for role in INCLUDES}
         for role, secret in self.secrets.items():
@@ -77,7 +79,7 @@ class Api:
     @property
     def context(self) -> web.Context:
         service: Any = self.service
-        return web.Context(self.world.knowledge, service, self.history, self.tokens, Clock())
+        return web.Context(self.world.state, service, self.history, self.tokens, Clock())
 
     def stop(self) -> None:
         self._loop.call_soon_threadsafe(self._stopped.set)

@@ -172,11 +172,15 @@ class TestAnswers:
         assert api.call("GET", path).status_code == 400
 
     def test_the_startup_attestation_shows_its_progress(self, api: Api) -> None:
-        api.world.knowledge.questions.begin_stages()
-        api.world.knowledge.questions.stage(4)
+        api.world.state.questions.begin_stages()
+        api.world.state.questions.stage(4)
         told = api.get("/v1/status")
         assert told["startup"] == {"stage": 1, "asked": 4, "total": 10, "done": False}
         assert (told["engine_age_ms"], told["listing_age_ms"]) == (1500, None)
+
+    def test_another_broker_is_named(self, api: Api) -> None:
+        charge = api.get("/v1/pools")["charge"]
+        assert charge == {"machine": "engine.lab", "acts": True, "others": ["copy.lab"]}
 
     @pytest.mark.parametrize(("verb", "left"), [("release", {"h0", "h1", "h2"}), ("reject", set())])
     def test_the_guard_is_decided_here_and_the_history_says_by_whom(

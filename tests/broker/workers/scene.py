@@ -107,15 +107,17 @@ class Scene:
         self.world.attest(good=self.world.ids())
         self.world.build()
         self.engine = FakeEngine(self.calls)
+        self.in_charge = True
         self.all_known = True
         self.listings_requested = 0
         self.worker = EnforcementWorker(
-            self.world.knowledge,
+            self.world.state,
             self.engine,
             EndRequests(directory),
             FakePublisher(self.calls),
             Metrics(),
             self.world.clock,
+            lambda: self.in_charge,
             lambda: self.all_known,
             self._request_listing,
         )
