@@ -148,7 +148,8 @@ class OneLine(logging.Formatter):
 
 
 def _on_one_line(text: str) -> str:
-    return "".join(map(_escaped, text))
+    # Nearly every line is printable; this is done for each report.
+    return text if text.isprintable() else "".join(map(_escaped, text))
 
 
 def _escaped(character: str) -> str:

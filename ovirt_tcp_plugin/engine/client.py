@@ -11,13 +11,14 @@ import dataclasses
 import functools
 import logging
 import secrets
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Callable, Collection, Iterable, Sequence
 from typing import Any
 
 import ovirtsdk4
 from ovirtsdk4 import types
 
 from ovirt_tcp_plugin import errors
+from ovirt_tcp_plugin.engine.large_lists import ListedHost, list_hosts, list_vms
 from ovirt_tcp_plugin.engine.pages import Pages, read_or_none
 from ovirt_tcp_plugin.engine.sdk import Access, Sdk, properties
 from ovirt_tcp_plugin.placement.inventory import (
@@ -43,7 +44,7 @@ ORIGIN = "ovirt-tcp"
 # The quarantine of 500 hosts is some thousand events.
 MAX_EVENTS = 10_000
 MAX_EVENT_TEXT = 1000
-# The engine and the SDK hold a whole list in memory, and a VM is large there.
+# The engine holds a whole list in memory, and a VM is large there.
 VMS_IN_A_LIST = 2048
 # All hosts are one list, unless the engine cannot show one of them.
 HOSTS_IN_A_LIST = 1024
@@ -381,7 +382,7 @@ def _read_listing_without_vms(system: Any) -> Listing:
 
 def _read_hosts(system: Any) -> tuple[Host, ...]:
     hosts, _ = _all_hosts(system)
-    return tuple(map(_host, hosts))
+    return tuple(listed.host for listed in hosts)
 
 
 def _read_hosts_not_up(system: Any) -> tuple[Host, ...]:
@@ -401,7 +402,7 @@ def is_group_listed(system: Any, cluster_id: str, group_id: str) -> bool:
     return any(group.id == group_id for group in _groups(system, cluster_id).list())
 
 
-def _without_vms(system: Any, hosts: Collection[Any]) -> Listing:
+def _without_vms(system: Any, hosts: Collection[ListedHost]) -> Listing:
     """Return everything else in few calls: the engine itself follows the links."""
     clusters, unreadable_walls = _clusters_with_groups(system)
     listed_policies = system.scheduling_policies_service().list(follow="filters")
@@ -420,10 +421,10 @@ def _without_vms(system: Any, hosts: Collection[Any]) -> Listing:
         clusters=tuple(map(_cluster, clusters)),
         policies=policies,
         units=read_units(system),
-        hosts=tuple(map(_host, hosts)),
+        hosts=tuple(listed.host for listed in hosts),
         vms=(),
         walls=first_walls,
-        engine_hosts=frozenset(host.id for host in hosts if _takes_engine(host)),
+        engine_hosts=frozenset(listed.id for listed in hosts if listed.takes_engine),
         surplus_walls=surplus,
         unreadable_walls=unreadable_walls,
     )
@@ -445,30 +446,19 @@ def _clusters_with_groups(system: Any) -> tuple[list[Any], frozenset[str]]:
 
 
 def _vms(system: Any) -> tuple[tuple[Vm, ...], int]:
-    """Return all VMs that the engine can show, and the number of those that it cannot.
-
-    Those of the SDK are large: no more than two pages of them are there at any time.
-    """
-
-    def list_page(search: str, size: int) -> Any:
-        return system.vms_service().list(search=search, max=size)
-
-    pages = Pages(list_page)
-    vms = tuple(map(_vm, pages.rows(VMS_IN_A_LIST)))
+    """Return all VMs that the engine can show, and the number of those that it cannot."""
+    pages = Pages(functools.partial(list_vms, system))
+    vms = tuple(pages.rows(VMS_IN_A_LIST))
     return vms, pages.bad_rows
 
 
-def _all_hosts(system: Any, all_content: bool = False) -> tuple[list[Any], int]:
+def _all_hosts(system: Any, all_content: bool = False) -> tuple[Sequence[ListedHost], int]:
     """Return all hosts that the engine can show, and the number of those that it cannot."""
-    service = system.hosts_service()
-    hosts = read_or_none(lambda: list(service.list(all_content=all_content)))
+    read = functools.partial(list_hosts, system, all_content)
+    hosts = read_or_none(read)
     if hosts is not None:
         return hosts, 0
-
-    def list_page(search: str, size: int) -> Any:
-        return service.list(search=search, max=size, all_content=all_content)
-
-    pages = Pages(list_page)
+    pages = Pages(read)
     return list(pages.rows(HOSTS_IN_A_LIST)), pages.bad_rows
 
 
@@ -627,17 +617,6 @@ def _host(host: Any) -> Host:
     detail = host.status_detail or ""
     name = host.name or host.id
     return Host(host.id, name, host.address or "", _linked_id(host.cluster), status, detail)
-
-
-def _takes_engine(host: Any) -> bool:
-    """Return whether a host's agent would start the engine's VM.
-
-    By the engine's own rule (`HostedEngineHelper.haveHostsAvailableForHE`).
-    """
-    agent = host.hosted_engine
-    if not agent or agent.local_maintenance:
-        return False
-    return bool(agent.configured and agent.active and (agent.score or 0) > 0)
 
 
 def _vm(vm: Any) -> Vm:

@@ -16,7 +16,7 @@ import json
 import os
 import re
 import sys
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 
 LEVELS = ("4.2", "4.3", "4.4", "4.5", "4.6", "4.7", "4.8")
@@ -101,8 +101,7 @@ def _run(rows: Rows, arguments: Sequence[str]) -> bool:
         _print(rows, list(rows), "")
         return False
     version = _version(arguments)
-    operands = [word for word in arguments[1:] if not word.startswith("-")]
-    operand = key or "".join(operands[:1])
+    operand = key or _first_operand(arguments[1:])
     if not operand:
         missing = "key" if action == "get" else "key or value"
         raise _Refused(f"Missing {missing} for {action} action.")
@@ -113,6 +112,14 @@ def _run(rows: Rows, arguments: Sequence[str]) -> bool:
     if not equal:
         raise _Refused("Argument for set/merge action must be in format of key=value.")
     return _change(rows, key, value, version, action == "merge")
+
+
+def _first_operand(words: Sequence[str]) -> str:
+    """Return the first word that is no option, empty without any."""
+    for word in words:
+        if not word.startswith("-"):
+            return word
+    return ""
 
 
 def _version(arguments: Sequence[str]) -> str:
@@ -128,13 +135,17 @@ def _print(rows: Rows, keys: Sequence[str], version: str) -> None:
         if key not in rows:
             raise _Refused(_NO_NODE)
         if version:
-            if version not in rows[key]:
-                reason = f"no such entry with version '{version}'."
-                raise _Refused(f"Error fetching {key} value: {reason}")
-            sys.stdout.write(rows[key][version] + "\n")
+            _print_version(key, rows[key], version)
             continue
         for row_version, value in rows[key].items():
             sys.stdout.write(f"{key}: {value} version: {row_version}\n")
+
+
+def _print_version(key: str, values: Mapping[str, str], version: str) -> None:
+    if version not in values:
+        reason = f"no such entry with version '{version}'."
+        raise _Refused(f"Error fetching {key} value: {reason}")
+    sys.stdout.write(f"{values[version]}\n")
 
 
 def _change(rows: Rows, key: str, value: str, version: str, merge: bool) -> bool:

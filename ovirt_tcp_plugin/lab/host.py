@@ -131,13 +131,14 @@ class LabHost:
             tpm.close()
         self.boot_id_file.write_text(f"{uuid.uuid4()}\n")
         self.firmware_log_file.write_bytes(launch.log_of(firmware_events, self.banks))
+        true_log = launch.log_of(launch_events, self.banks) if measured_launch else None
+        txt_log = true_log if forged_log is None else forged_log
+        self._leave_txt_log(txt_log if write_log else None)
+
+    def _leave_txt_log(self, content: Optional[bytes]) -> None:
         self.txt_log_file.unlink(missing_ok=True)
-        if not write_log:
-            return
-        if forged_log is not None:
-            self.txt_log_file.write_bytes(forged_log)
-        elif measured_launch:
-            self.txt_log_file.write_bytes(launch.log_of(launch_events, self.banks))
+        if content is not None:
+            self.txt_log_file.write_bytes(content)
 
     def reboot(
         self,

@@ -184,7 +184,8 @@ def _module_event(pcr: int, digest: bytes, bank: str) -> eventlog.Event:
 
 def measured(pcr: int, kind: int, data: bytes, banks: Sequence[str] = BANKS) -> eventlog.Event:
     """Return an event whose digests are those of its data."""
-    return eventlog.Event(pcr, kind, {bank: _hash(data, bank) for bank in banks}, data)
+    digests = {bank: _hash(data, bank) for bank in banks}
+    return eventlog.Event(pcr, kind, digests, data)
 
 
 def log_of(logged: Sequence[eventlog.Event], banks: Sequence[str] = BANKS) -> bytes:

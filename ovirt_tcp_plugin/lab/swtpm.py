@@ -15,7 +15,7 @@ import socket
 import struct
 import subprocess
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Optional, TypeVar
 
@@ -55,22 +55,22 @@ class Vendor:
     def __init__(self, directory: Path) -> None:
         self._directory = directory
         directory.mkdir(parents=True, exist_ok=True)
-        settings = {
+        authority = {
             "statedir": directory,
             "signingkey": directory / "signkey.pem",
             "issuercert": directory / "issuercert.pem",
             "certserial": directory / "certserial",
         }
-        lines = [f"{key} = {value}\n" for key, value in settings.items()]
-        (directory / "localca.conf").write_text("".join(lines))
+        setup = {
+            "create_certs_tool": find_program("swtpm_localca"),
+            "create_certs_tool_config": directory / "localca.conf",
+            "create_certs_tool_options": directory / "localca.options",
+            "active_pcr_banks": ",".join(BANKS),
+        }
+        _write_settings(directory / "localca.conf", authority)
+        _write_settings(directory / "setup.conf", setup)
         (directory / "localca.options").write_text(
             "--platform-manufacturer ovirt-tcp\n--platform-version 1\n--platform-model lab\n"
-        )
-        (directory / "setup.conf").write_text(
-            f"create_certs_tool = {find_program('swtpm_localca')}\n"
-            f"create_certs_tool_config = {directory / 'localca.conf'}\n"
-            f"create_certs_tool_options = {directory / 'localca.options'}\n"
-            f"active_pcr_banks = {','.join(BANKS)}\n"
         )
 
     @property
@@ -109,6 +109,11 @@ class Vendor:
         if process.returncode != 0:
             output = (process.stdout + process.stderr).decode("utf-8", "replace").strip()
             raise errors.Unavailable("swtpm_setup", output or f"exit code {process.returncode}")
+
+
+def _write_settings(path: Path, settings: Mapping[str, object]) -> None:
+    lines = [f"{name} = {value}\n" for name, value in settings.items()]
+    path.write_text("".join(lines))
 
 
 def clone(original: Path, state: Path) -> None:

@@ -60,27 +60,33 @@ def run_hooks(
         properties: the VM's custom properties.
         kind: name of the variable with the document's file: `_hook_domxml` or `_hook_json`.
     """
-    failure = ""
-    statuses: list[int] = []
     with tempfile.TemporaryDirectory() as directory:
         file = Path(directory) / "document"
         file.write_text(document)
         environment = {**os.environ, **(properties or {}), kind: str(file)}
         if vm_id:
             environment["vmId"] = vm_id
-        for script in sorted((hooks / point).glob("*")):
-            if not os.access(script, os.X_OK):
-                continue  # silently, as VDSM does
-            status, text = _run(script, environment)
-            statuses.append(status)
-            if any(statuses):
-                failure = text or f"{script.name}: status {status}"
-            if status == ERROR_AND_STOP:
-                break
+        failure, statuses = _run_in_order(hooks / point, environment)
         changed = file.read_text()
     if point not in RAISING:
         failure = ""
     return HookOutcome(changed, failure, tuple(statuses))
+
+
+def _run_in_order(directory: Path, environment: Mapping[str, str]) -> tuple[str, list[int]]:
+    """Return the text of the last script since the first that failed, and all exit statuses."""
+    failure = ""
+    statuses: list[int] = []
+    for script in sorted(directory.glob("*")):
+        if not os.access(script, os.X_OK):
+            continue  # silently, as VDSM does
+        status, text = _run(script, environment)
+        statuses.append(status)
+        if any(statuses):
+            failure = text or f"{script.name}: status {status}"
+        if status == ERROR_AND_STOP:
+            break
+    return failure, statuses
 
 
 def _run(script: Path, environment: Mapping[str, str]) -> tuple[int, str]:

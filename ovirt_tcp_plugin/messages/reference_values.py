@@ -112,7 +112,8 @@ class ReferenceSet:
                 words[slot] = older_slot
         values = []
         for value in self.values:
-            _, component = words.get((value.pcr, value.component), (value.pcr, value.component))
+            slot = (value.pcr, value.component)
+            _, component = words.get(slot, slot)
             values.append(dataclasses.replace(value, component=component))
         slots = tuple(words.get(slot, slot) for slot in self.slots)
         return dataclasses.replace(

@@ -283,7 +283,8 @@ def encode_selection(selection: Selection) -> bytes:
     encoded = struct.pack(">I", len(selection))
     for bank, indices in selection.items():
         bits = sum(1 << index for index in indices)
-        encoded += struct.pack(">HB", HASH_IDS[bank], PCR_COUNT // 8) + bits.to_bytes(3, "little")
+        encoded += struct.pack(">HB", HASH_IDS[bank], PCR_COUNT // 8)
+        encoded += bits.to_bytes(3, "little")
     return encoded
 
 
@@ -347,7 +348,8 @@ def _rsa(reader: TpmReader) -> RsaKey:
     bits = reader.u16()
     exponent = reader.u32() or 65537  # zero means the default exponent, 12.2.3.5
     modulus = reader.sized(MAX_RSA_SIZE)
-    if bits not in (2048, 3072, 4096) or len(modulus) * 8 != bits or not modulus[0] & 0x80:
+    is_usual = bits in (2048, 3072, 4096)
+    if not is_usual or len(modulus) * 8 != bits or not modulus[0] & 0x80:
         raise reader.invalid(f"an RSA modulus that has not {bits} bits, or an unusual size")
     return RsaKey(bits, exponent, int.from_bytes(modulus, "big"))
 

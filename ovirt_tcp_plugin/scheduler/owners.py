@@ -97,9 +97,8 @@ def _question(peer: socket.socket, number: int) -> bytes:
     there: tuple[Any, ...] = peer.getpeername()
     here: tuple[Any, ...] = peer.getsockname()
     addresses = [socket.inet_pton(peer.family, end[0]) for end in (there, here)]
-    ends = _ENDS.pack(there[1], here[1], *addresses) + _REST_OF_ENDS.pack(0, _NO_COOKIE, _NO_COOKIE)
-    question = _QUESTION.pack(peer.family, _DIAGNOSED, 0, 0, _ANY_STATE) + ends
-    return (
-        _HEADER.pack(_HEADER.size + len(question), _SOCK_DIAG_BY_FAMILY, _REQUEST, number, 0)
-        + question
-    )
+    question = _QUESTION.pack(peer.family, _DIAGNOSED, 0, 0, _ANY_STATE)
+    question += _ENDS.pack(there[1], here[1], *addresses)
+    question += _REST_OF_ENDS.pack(0, _NO_COOKIE, _NO_COOKIE)
+    size = _HEADER.size + len(question)
+    return _HEADER.pack(size, _SOCK_DIAG_BY_FAMILY, _REQUEST, number, 0) + question

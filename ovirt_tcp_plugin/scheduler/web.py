@@ -75,10 +75,11 @@ class Scheduler:
         value = self._dispatch(call)
         encoded = xmlrpc.encode_answer(value)
         if call.method == "runFilters":
-            took_s = time.perf_counter() - began
+            took_ms = (time.perf_counter() - began) * 1000
             vm_id = call.parameters[2:3]
             passed = len(value["result"])
-            self._log("runFilters", vm_id, passed, value["errors"][:1], round(took_s * 1000, 2))
+            reason = value["errors"][:1]
+            self._log("runFilters", vm_id, passed, reason, round(took_ms, 2))
         return encoded
 
     def _dispatch(self, call: xmlrpc.Call) -> dict[str, Any]:

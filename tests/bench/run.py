@@ -10,10 +10,20 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
-from tests.bench import appraisal, broker, filterd, gate, harness, locks, reactions, verifier
+from tests.bench import (
+    agents,
+    appraisal,
+    broker,
+    filterd,
+    gate,
+    harness,
+    locks,
+    reactions,
+    verifier,
+)
 
 FILE = Path(__file__).parents[2] / "build" / "bench.json"
-ROOMS = (appraisal, broker, filterd, gate, locks, reactions, verifier)
+ROOMS = (agents, appraisal, broker, filterd, gate, locks, reactions, verifier)
 BENCHMARKS = {benchmark.name: benchmark for room in ROOMS for benchmark in room.BENCHMARKS}
 
 

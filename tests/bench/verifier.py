@@ -59,6 +59,51 @@ def evidence_https() -> Iterator[Callable[[], Sample]]:
         loop.close()
 
 
+@contextlib.contextmanager
+def evidence_steady() -> Iterator[Callable[[], Sample]]:
+    """Reports a second of hosts whose logs the server has.
+
+    The floor is the reports of hosts that send theirs, to the same server by the same clients. What
+    both have in common, two requests and two transactions, is most of the work where few PCRs are
+    required.
+    """
+    with _processes() as (directory, processes):
+        fleet = Fleet(directory, AGENTS, processes=2, **UNLIMITED)
+        fleet.start(processes, "tests.bench.unhurried")
+        loop = asyncio.new_event_loop()
+
+        def run() -> Sample:
+            full = [agent.attest for agent in fleet.agents]
+            floor = loop.run_until_complete(_reports(full))
+            steady = [agent.attest_again for agent in fleet.agents]
+            return Sample(loop.run_until_complete(_reports(steady)), floor)
+
+        yield run
+        for agent in fleet.agents:
+            agent.caller.close()
+        loop.run_until_complete(asyncio.sleep(0))
+        loop.close()
+
+
+@contextlib.contextmanager
+def evidence_steady_size() -> Iterator[Callable[[], Sample]]:
+    """KiB of both requests and both answers of a report of a host whose logs the server has."""
+    with _processes() as (directory, processes):
+        fleet = Fleet(directory, 1, **UNLIMITED)
+        fleet.start(processes)
+        (agent,) = fleet.agents
+
+        async def size() -> int:
+            assert await agent.attest() == "trusted"
+            before = agent.caller.transferred
+            assert await agent.attest_again() == "trusted"
+            transferred = agent.caller.transferred - before
+            agent.caller.close()
+            return transferred
+
+        yield lambda: Sample(asyncio.run(size()) / 1024)
+
+
 def _echo_of(agent: Agent, echo: Caller) -> Callable[[], Awaitable[object]]:
     async def turn() -> None:
         agent.reboot()
@@ -154,6 +199,8 @@ def _processes() -> Iterator[tuple[Path, Processes]]:
 
 BENCHMARKS = [
     Benchmark("evidence_https", "1/s", evidence_https, least_ratio=0.5),
+    Benchmark("evidence_steady", "1/s", evidence_steady, least_ratio=1.0),
+    Benchmark("evidence_steady_size", "KiB", evidence_steady_size, most=4, rounds=1),
     Benchmark("pollhosts_1000_warm_p99", "ms", pollhosts_1000_warm_p99, most=50, rounds=3),
     Benchmark("verifier_memory_per_host", "KiB", verifier_memory_per_host, most=50, rounds=1),
 ]

@@ -165,6 +165,7 @@ class Caller:
     ) -> None:
         self.port, self._tls, self._headers, self._address = port, tls, headers, address
         self._streams: Optional[tuple[asyncio.StreamReader, asyncio.StreamWriter]] = None
+        self.transferred = 0
 
     async def connect(self) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
         """Return the connection, opening it first if there is none."""
@@ -177,15 +178,17 @@ class Caller:
         return self._streams
 
     async def post(self, path: str, body: bytes) -> tuple[int, bytes]:
-        """Return status and body of the answer."""
+        """Return status and body of the answer, and count the bytes of both ways."""
         reader, writer = await self.connect()
         head = (
             f"POST {path} HTTP/1.1\r\nHost: 127.0.0.1\r\n{self._headers}Content-Length: "
             f"{len(body)}\r\n\r\n"
         )
-        writer.write(head.encode() + body)
+        request = head.encode() + body
+        writer.write(request)
         answer = await asyncio.wait_for(reader.readuntil(b"\r\n\r\n"), ANSWER_WITHIN_S)
         size = int(answer.lower().partition(b"content-length: ")[2].partition(b"\r\n")[0] or b"0")
+        self.transferred += len(request) + len(answer) + size
         return int(answer[9:12]), await reader.readexactly(size)
 
     async def ask(self, path: str, message: Mapping[str, Any]) -> Any:
@@ -226,10 +229,26 @@ class Agent:
     async def attest(self) -> str:
         """Reboot, report, and return the level that the verifier answers."""
         self.reboot()
-        status, content = await self.caller.post("/v1/challenge", self.listening())
-        assert status == 200, content
-        challenge = evidence.decode_challenge(json.loads(content))
-        status, content = await self.caller.post("/v1/evidence", self.report(challenge))
+        challenge = await self.next_challenge(self.listening())
+        assert challenge is not None
+        return await self.send(self.report(challenge))
+
+    async def attest_again(self) -> str:
+        """Report again in the same boot, unasked, and name the logs that the verifier has."""
+        challenge = await self.next_challenge(self.offering())
+        assert challenge is not None
+        assert challenge.known_logs
+        return await self.send(self.short_report(challenge))
+
+    async def next_challenge(self, question: bytes) -> Optional[evidence.Challenge]:
+        """Poll once; return the challenge, None if there is none."""
+        status, content = await self.caller.post("/v1/challenge", question)
+        assert status in (200, 204), content
+        return evidence.decode_challenge(json.loads(content)) if status == 200 else None
+
+    async def send(self, report: bytes) -> str:
+        """Return the level that the verifier answers to this evidence."""
+        status, content = await self.caller.post("/v1/evidence", report)
         assert status == 200, content
         return str(json.loads(content)["level"])
 
@@ -238,9 +257,19 @@ class Agent:
         self.tpm.boot_id = str(uuid.uuid4())
         self.tpm.reset_count += 1
 
-    def listening(self) -> bytes:
+    def listening(self, wait_ms: int = 5000) -> bytes:
         """Return the message of a long poll."""
-        return json.dumps({"boot_id": self.tpm.boot_id, "wait_ms": 5000}).encode()
+        return json.dumps({"boot_id": self.tpm.boot_id, "wait_ms": wait_ms}).encode()
+
+    def offering(self) -> bytes:
+        """Return the message of a long poll of an agent that wants to report."""
+        return json.dumps({"boot_id": self.tpm.boot_id, "wait_ms": 5000, "offer": True}).encode()
+
+    def short_report(self, challenge: evidence.Challenge) -> bytes:
+        """Return the evidence that answers a challenge and names the logs."""
+        nonce = IssuedNonce(challenge, self.name, 0, 0)
+        reported = self.tpm.report(nonce, logs={}, log_digests=challenge.known_logs)
+        return json.dumps(evidence.encode(reported)).encode()
 
     def report(self, challenge: evidence.Challenge) -> bytes:
         """Return the evidence that answers a challenge."""

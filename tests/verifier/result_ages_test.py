@@ -30,11 +30,11 @@ def test_a_void_result_gets_no_age_again(
     agent.report()
     honest, looks = attestation.Attestation._last, []
 
-    async def judged(self: attestation.Attestation, names: Any) -> Any:
+    async def judged(self: attestation.Attestation, names: Any, turn: Any) -> Any:
         looks.append(names)
         if len(looks) == 2:
             await self.void(0)
-        return await honest(self, names)
+        return await honest(self, names, turn)
 
     monkeypatch.setattr(attestation.Attestation, "_last", judged)
     with concurrent.futures.ThreadPoolExecutor(1) as pool:

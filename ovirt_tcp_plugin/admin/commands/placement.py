@@ -32,7 +32,12 @@ NOT_ALLOWED = 3
 # And for a VM that the broker does not know: it may be a typing error, and is never a yes.
 NOT_KNOWN = 4
 
-_UNITS = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days"}
+_UNITS = {
+    "s": datetime.timedelta(seconds=1),
+    "m": datetime.timedelta(minutes=1),
+    "h": datetime.timedelta(hours=1),
+    "d": datetime.timedelta(days=1),
+}
 
 _MOMENT_FORMAT = "%Y-%m-%dT%H:%M:%SZ"
 
@@ -57,17 +62,22 @@ def _moment(_: click.Context, __: click.Parameter, value: Optional[str]) -> Opti
     """Return a moment in UTC as the broker takes it; it may be given as how long ago it was."""
     if value is None:
         return None
-    ago = re.fullmatch(r"(\d{1,6})([smhd])", value)
-    if ago is not None:
-        elapsed = datetime.timedelta(**{_UNITS[ago.group(2)]: int(ago.group(1))})
-        moment = datetime.datetime.now(datetime.timezone.utc) - elapsed
-        return moment.strftime(_MOMENT_FORMAT)
     try:
-        datetime.datetime.strptime(value, _MOMENT_FORMAT)
-    except ValueError as e:
+        moment = _parse_moment(value)
+    except (ValueError, OverflowError) as e:
         fault = f"{value} is no moment such as 30m, 2h, 7d or 2026-01-02T03:04:05Z"
         raise click.BadParameter(fault) from e
-    return value
+    return moment.strftime(_MOMENT_FORMAT)
+
+
+def _parse_moment(value: str) -> datetime.datetime:
+    """Return the moment in a text. Raises ValueError; OverflowError: it is before the year 1."""
+    ago = re.fullmatch(r"(\d{1,6})([smhd])", value)
+    if ago is None:
+        return datetime.datetime.strptime(value, _MOMENT_FORMAT)
+    number = int(ago.group(1))
+    now = datetime.datetime.now(datetime.timezone.utc)
+    return now - number * _UNITS[ago.group(2)]
 
 
 @click.command()
@@ -285,8 +295,12 @@ def _policy_of(pool: Mapping[str, Any]) -> str:
 
 
 def _guard_row(guard: Mapping[str, Any]) -> tuple[str, ...]:
-    tripped = yes(guard["tripped"])
-    return (guard["pool"], tripped, yes(guard["observation"]), ", ".join(guard["held"]))
+    return (
+        guard["pool"],
+        yes(guard["tripped"]),
+        yes(guard["observation"]),
+        ", ".join(guard["held"]),
+    )
 
 
 def _print_explanation(vm: str, host: str, explanation: Mapping[str, Any]) -> None:
@@ -295,9 +309,9 @@ def _print_explanation(vm: str, host: str, explanation: Mapping[str, Any]) -> No
     if not explanation["vm"]["known"]:
         click.echo(f"the broker knows no VM {vm}, and treats it as one that needs a trusted host")
     click.echo()
-    rows = [
-        (line["line"], line["says"], line["code"], line["reason"]) for line in explanation["lines"]
-    ]
+    rows: list[tuple[str, ...]] = []
+    for line in explanation["lines"]:
+        rows.append((line["line"], line["says"], line["code"], line["reason"]))
     print_table(("LINE", "SAYS", "CODE", "WHY"), rows)
 
 

@@ -279,17 +279,8 @@ def _make(check: Check, collector: Collector) -> list[DoctorFinding]:
     """Return the findings of one check, whatever becomes of it."""
     try:
         observations = [collector.value(name) for name in check.needs]
-    except errors.AccessRefused as e:
-        text = _sentence(e.reason)
-        if check.silence is None:
-            return [not_checked(text)]
-        return [DoctorFinding(FindingState.FAIL, e.code, text, e.next_step)]
     except errors.Error as e:
-        text = _sentence(str(e))
-        if check.silence is None:
-            return [not_checked(text)]
-        silence = check.silence
-        return [DoctorFinding(FindingState.FAIL, silence.code, text, silence.next_step)]
+        return [_unobserved(check, e)]
     except Exception as e:  # noqa: BLE001 - the edge of a check: the others are made all the same
         return [not_checked(f"What it needs could not be read ({type(e).__name__}: {e}).")]
     try:
@@ -297,6 +288,23 @@ def _make(check: Check, collector: Collector) -> list[DoctorFinding]:
     except Exception as e:  # noqa: BLE001 - as above
         return [not_checked(f"The check itself failed ({type(e).__name__}: {e}).")]
     return findings or [DoctorFinding(FindingState.OK, check.name, check.good)]
+
+
+def _unobserved(check: Check, error: errors.Error) -> DoctorFinding:
+    """Return the finding of a check whose observations could not be made."""
+    if check.silence is None:
+        return not_checked(_reason(error))
+    meaning = check.silence
+    if isinstance(error, errors.AccessRefused):
+        meaning = Silence(error.code, error.next_step)
+    return DoctorFinding(FindingState.FAIL, meaning.code, _reason(error), meaning.next_step)
+
+
+def _reason(error: errors.Error) -> str:
+    """Return why, without the next step: a finding has that apart."""
+    if isinstance(error, errors.AccessRefused):
+        return _sentence(error.reason)
+    return _sentence(str(error))
 
 
 def _sentence(text: str) -> str:

@@ -56,7 +56,8 @@ def _snapshots(broker_settings: BrokerSettings, settings: FilterdSettings) -> Ob
     path = settings.snapshots.directory
     directory = SnapshotDirectory(path, believed_owners(settings.snapshots.owner))
     directory.load_all()
-    closed = [file.name for file in sorted(path.glob("*.json")) if _lacks(file, _READABLE_BY_ALL)]
+    files = sorted(path.glob("*.json"))
+    closed = [file.name for file in files if _lacks(file, _READABLE_BY_ALL)]
     if _lacks(path, _PASSABLE_BY_ALL):
         closed.append(str(path))
     return ObservedSnapshots(

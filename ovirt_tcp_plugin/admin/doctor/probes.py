@@ -86,7 +86,9 @@ def _start_engine(
 
     def hooks(site: ObservedSite) -> Mapping[str, Hooks]:
         # Only of the hosts that are Up the engine knows what they have now.
-        up = [host.id for pool in site.pools.values() for host in site.hosts(pool) if host.up]
+        up: list[str] = []
+        for pool in site.pools.values():
+            up += [host.id for host in site.hosts(pool) if host.up]
         return inspection.hooks(up, within_s / 2)
 
     collector.start("policy_units", inspection.policy_units)
@@ -101,35 +103,53 @@ def _start_engine(
 def _start_walls(
     collector: Collector, settings: Settings, access: Access, broker: Callable[[], Remote]
 ) -> None:
-    """What the broker repairs by itself is looked at again before it is reported."""
-    engine = Engine(access)
+    probe = _WallProbe(Engine(access), broker, settings.pools.exempt_vms)
+    collector.start("site", probe.site)
+    collector.start("broker", probe.broker_view)
+    collector.start("walls", probe.faults, "site")
+    collector.start("wall_hosts", probe.host_faults, "site", "broker")
 
-    def view() -> BrokerView:
-        return peers.broker(broker())
 
-    def kept() -> Optional[Mapping[str, Pool]]:
+class _WallProbe:
+    """Looks at pools and walls, at the engine and at the broker.
+
+    What the broker repairs by itself is looked at again before it is reported.
+    """
+
+    def __init__(
+        self, engine: Engine, broker: Callable[[], Remote], exempt_vms: Sequence[str]
+    ) -> None:
+        self._engine = engine
+        self._broker = broker
+        self._exempt_vms = exempt_vms
+
+    def broker_view(self) -> BrokerView:
+        """Return what the broker says now. Raises as `peers.broker` does."""
+        return peers.broker(self._broker())
+
+    def site(self) -> ObservedSite:
+        """Return what the engine shows now. Raises Unavailable."""
+        return observed_site(self._engine.listing(), self._exempt_vms, self._pools_of_broker())
+
+    def _pools_of_broker(self) -> Optional[Mapping[str, Pool]]:
         try:
-            return view().pools
+            return self.broker_view().pools
         except errors.Error:  # the finding of another check
             return None
 
-    def site() -> ObservedSite:
-        return observed_site(engine.listing(), settings.pools.exempt_vms, kept())
-
-    def faults(first_site: ObservedSite) -> Sequence[DoctorFinding]:
+    def faults(self, first_site: ObservedSite) -> Sequence[DoctorFinding]:
+        """Return what is wrong with the walls, and stays so."""
         if not list(walls.walls(first_site)):
             return []
-        return settle(lambda: list(walls.walls(site())))
+        return settle(lambda: list(walls.walls(self.site())))
 
-    def host_faults(first_site: ObservedSite, first_view: BrokerView) -> Sequence[DoctorFinding]:
+    def host_faults(
+        self, first_site: ObservedSite, first_view: BrokerView
+    ) -> Sequence[DoctorFinding]:
+        """Return which hosts are wrongly inside or outside, and stay so."""
         if not list(walls.wall_hosts(first_site, first_view)):
             return []
-        return settle(lambda: list(walls.wall_hosts(site(), view())))
-
-    collector.start("site", site)
-    collector.start("broker", view)
-    collector.start("walls", faults, "site")
-    collector.start("wall_hosts", host_faults, "site", "broker")
+        return settle(lambda: list(walls.wall_hosts(self.site(), self.broker_view())))
 
 
 def _start_filterd(collector: Collector, filterd: Filterd) -> None:

@@ -105,11 +105,10 @@ def plan(change: Change, journal: Journal) -> PlannedChange:
     """Return whether a change is to be made. Raises Conflict when its removal was begun."""
     entry = journal.entry(change.kind, change.subject)
     now = change.look(entry)
-    finished = entry is not None and entry.state is EntryState.DONE
     if entry is not None and entry.state is EntryState.UNDOING:
-        raise errors.Conflict(
-            "a removal was begun and not finished: finish it by ovirt-tcp setup --remove"
-        )
+        what = "a removal was begun and not finished"
+        raise errors.Conflict(f"{what}: finish it by ovirt-tcp setup --remove")
+    finished = entry is not None and entry.state is EntryState.DONE
     if entry is not None and finished and not _is_as_left(change, entry, now):
         reason = f"{_changed_since(change, entry, now)} {_WAY_ON}"
         return PlannedChange(change, Need.CHANGED, entry, now, entry.after, reason)
@@ -119,11 +118,15 @@ def plan(change: Change, journal: Journal) -> PlannedChange:
         return PlannedChange(change, Need.REFUSED, entry, now, reason=e.reason)
     need = Need.DO
     if change.is_in_place(now, desired):
-        if entry is None:
-            need = Need.THERE
-        elif finished:
-            need = Need.DONE
+        need = _need_in_place(entry)
     return PlannedChange(change, need, entry, now, desired)
+
+
+def _need_in_place(entry: Optional[Entry]) -> Need:
+    """Return what there is to do where a change is in place already."""
+    if entry is None:
+        return Need.THERE
+    return Need.DONE if entry.state is EntryState.DONE else Need.DO
 
 
 def perform(changes: Iterable[Change], journal: Journal, report: Report) -> bool:

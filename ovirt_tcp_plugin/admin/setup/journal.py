@@ -183,10 +183,7 @@ def _read(path: Path) -> list[Entry]:
         raise errors.InvalidConfig(str(path), [fault]) from e
     _check_owner(path, status)
     try:
-        members = json_fields.members(json_fields.parse(content, "journal", MAX_SIZE), "journal")
-        json_fields.integer(members, "version", VERSION, VERSION)
-        acts = json_fields.items(members, "acts", MAX_ENTRIES)
-        return [_entry(json_fields.members(act, "act")) for act in acts]
+        return _entries(content)
     except (errors.InvalidMessage, ValueError, KeyError) as e:
         step = (
             "bring it back from a backup, or move it away and undo by hand what setup did; without"
@@ -194,6 +191,14 @@ def _read(path: Path) -> list[Entry]:
         )
         fault = f"the journal is damaged ({e}): {step}"
         raise errors.InvalidConfig(str(path), [fault]) from e
+
+
+def _entries(untrusted: bytes) -> list[Entry]:
+    """Return the entries in a journal. Raises InvalidMessage, ValueError, KeyError."""
+    members = json_fields.parse_members(untrusted, "journal", MAX_SIZE)
+    json_fields.integer(members, "version", VERSION, VERSION)
+    acts = json_fields.items(members, "acts", MAX_ENTRIES)
+    return [_entry(json_fields.members(act, "act")) for act in acts]
 
 
 def _check_owner(path: Path, status: os.stat_result) -> None:

@@ -50,22 +50,22 @@ class Leftovers:
 
 def leftovers(listing: Listing) -> Leftovers:
     """Return what is left in a listing."""
+    pool_ids = _lasting_pool_ids(listing)
+    pools = [cluster for cluster in listing.clusters if cluster.id in pool_ids]
+    others = [cluster for cluster in listing.clusters if cluster.id not in pool_ids]
+    walls: list[Wall] = []
+    for cluster in others:
+        walls += [Wall(cluster, group_id) for group_id in listing.wall_ids(cluster.id)]
+    quarantined = [host for host in listing.hosts if is_quarantined(host)]
+    hosts = [host for host in quarantined if host.cluster_id not in pool_ids]
+    return Leftovers(tuple(pools), tuple(others), tuple(walls), tuple(hosts))
+
+
+def _lasting_pool_ids(listing: Listing) -> set[str]:
     known = Pools()
     known.update(listing)
-    pools: list[Cluster] = []
-    others: list[Cluster] = []
-    for cluster in listing.clusters:
-        pool = known.by_cluster.get(cluster.id)
-        is_pool = pool is not None and pool.policy_state in _LASTING
-        (pools if is_pool else others).append(cluster)
-    pool_ids = {cluster.id for cluster in pools}
-    walls = [
-        Wall(cluster, group_id) for cluster in others for group_id in listing.wall_ids(cluster.id)
-    ]
-    hosts = [
-        host for host in listing.hosts if is_quarantined(host) and host.cluster_id not in pool_ids
-    ]
-    return Leftovers(tuple(pools), tuple(others), tuple(walls), tuple(hosts))
+    pools = known.by_cluster.values()
+    return {pool.cluster_id for pool in pools if pool.policy_state in _LASTING}
 
 
 def remove_walls(
@@ -108,4 +108,5 @@ def give_back(
 
 def _is_out(engine: AdminClient, host: Host) -> bool:
     """Return whether a host is still in maintenance for a reason of ours."""
-    return any(known.id == host.id and is_quarantined(known) for known in engine.listing().hosts)
+    hosts = engine.listing().hosts
+    return any(known.id == host.id and is_quarantined(known) for known in hosts)

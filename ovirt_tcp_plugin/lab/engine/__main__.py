@@ -17,13 +17,11 @@ def main() -> None:
     """Serve until SIGTERM."""
     # Blocked before any thread starts, so that only sigwait takes them.
     signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM, signal.SIGINT})
-    config = Config(**json.loads(Path(sys.argv[1]).read_text(encoding="utf-8")))
-    engine = EngineSimulator(config)
+    content = Path(sys.argv[1]).read_text(encoding="utf-8")
+    engine = EngineSimulator(Config(**json.loads(content)))
     engine.start()
-    sys.stdout.write(
-        json.dumps({"url": engine.url, "control_port": engine.web.control_port}) + "\n"
-    )
-    sys.stdout.flush()
+    places = {"url": engine.url, "control_port": engine.web.control_port}
+    print(json.dumps(places), flush=True)
     signal.sigwait({signal.SIGTERM, signal.SIGINT})
     engine.stop()
 

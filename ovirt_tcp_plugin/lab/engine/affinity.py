@@ -7,8 +7,9 @@ Sources: `VmToHostAffinityFilterPolicyUnit`, `AffinityRulesEnforcer`, `AffinityR
 
 from __future__ import annotations
 
+import dataclasses
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from ovirt_tcp_plugin.lab.engine.model import (
@@ -79,6 +80,20 @@ def _may_move(vm: SimulatedVm) -> bool:
     return vm.status == UP and vm.affinity == "migratable" and not vm.hosted_engine
 
 
+@dataclasses.dataclass(frozen=True)
+class _Conflicts:
+    """Groups that contradict each other, and the hosts and VMs about which they do.
+
+    Attributes:
+        groups: names.
+        hosts, vms: ids.
+    """
+
+    groups: set[str] = dataclasses.field(default_factory=set)
+    hosts: set[str] = dataclasses.field(default_factory=set)
+    vms: set[str] = dataclasses.field(default_factory=set)
+
+
 def collision(tables: Model, edited: AffinityGroup) -> str:
     """Return why the engine does not save a group, empty if it does.
 
@@ -90,29 +105,32 @@ def collision(tables: Model, edited: AffinityGroup) -> str:
     groups = [group for group in groups if group.id != edited.id]
     if _enforces(edited):
         groups.append(edited)
-    names: set[str] = set()
-    hosts: set[str] = set()
-    vms: set[str] = set()
-    positive_groups = [group for group in groups if group.hosts_rule.positive]
-    negative_groups = [group for group in groups if not group.hosts_rule.positive]
-    for negative in negative_groups:
-        for positive in positive_groups:
-            common_hosts, common_vms = _common_members(tables, negative, positive)
-            if common_hosts and common_vms:
-                names |= {negative.name, positive.name}
-                hosts |= common_hosts
-                vms |= common_vms
-    if not names:
+    conflicts = _conflicts(tables, groups)
+    if not conflicts.groups:
         return ""
-    group_names = ",".join(sorted(names))
-    host_names = _names(hosts, tables.hosts)
-    vm_names = _names(vms, tables.vms)
+    group_names = ",".join(sorted(conflicts.groups))
+    host_names = _names(conflicts.hosts, tables.hosts)
+    vm_names = _names(conflicts.vms, tables.vms)
     # Four messages of one refusal, which REST joins.
     return (
         "The following affinity groups, containing the indicated hosts and VMs, have VM to host "
         "conflicts between positive and negative enforcing affinity groups., "
         f"Affinity Groups: {group_names}, Hosts: {host_names}, VMs: {vm_names}"
     )
+
+
+def _conflicts(tables: Model, groups: Sequence[AffinityGroup]) -> _Conflicts:
+    conflicts = _Conflicts()
+    positive_groups = [group for group in groups if group.hosts_rule.positive]
+    negative_groups = [group for group in groups if not group.hosts_rule.positive]
+    for negative in negative_groups:
+        for positive in positive_groups:
+            hosts, vms = _common_members(tables, negative, positive)
+            if hosts and vms:
+                conflicts.groups.update({negative.name, positive.name})
+                conflicts.hosts.update(hosts)
+                conflicts.vms.update(vms)
+    return conflicts
 
 
 def _common_members(

@@ -238,7 +238,8 @@ class AuditLog:
         """
         if not seconds:
             return False
-        key = (code, links.get("host", ""), links.get("vm", ""), links.get("cluster", ""))
+        subjects = [links.get(name, "") for name in ("host", "vm", "cluster")]
+        key = (code, *subjects)
         now = self._clock.now()
         if now < self._flooded.get(key, 0.0):
             return True

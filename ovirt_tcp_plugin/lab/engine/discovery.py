@@ -89,14 +89,9 @@ class Discovery:
             self._thread.join(within_s)
 
     def _discover(self, external: ExternalScheduler) -> None:
-        description: Mapping[str, Mapping[str, Any]] = {}
-        try:
-            description = external.discover()
-        except NoAnswer:
-            self._model.log(audit_log.SCHEDULER_UNREACHABLE, audit_log.NO_SCHEDULER, "error")
+        units = _units_of(self._ask(external))
         with self._model.lock:
             present = self._external_units()
-            units = _units_of(description)
             changed = [unit for unit in units if _differs(unit, present)]
             missing = [unit for unit in present if _same(unit, units) is None]
             # A new row waits for no lock, a present one for the start's.
@@ -113,6 +108,14 @@ class Discovery:
             if waits:
                 self._write(changed, missing)
             self._reload()
+
+    def _ask(self, external: ExternalScheduler) -> Mapping[str, Mapping[str, Any]]:
+        """Return its units by kind and name; none, and an event, if it does not answer."""
+        try:
+            return external.discover()
+        except NoAnswer:
+            self._model.log(audit_log.SCHEDULER_UNREACHABLE, audit_log.NO_SCHEDULER, "error")
+            return {}
 
     def _write(self, changed: list[PolicyUnit], missing: list[PolicyUnit]) -> None:
         for unit in changed:

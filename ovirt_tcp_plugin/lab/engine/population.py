@@ -28,9 +28,7 @@ def fill(tables: Model, config: Config) -> None:
     _add_users(tables, config.users, {SUPER_USER})
     _add_users(tables, config.directory, set())
     for name in config.clusters:
-        cluster = SimulatedCluster(model.new_id(), name)
-        cluster.properties = tables.saved_properties(cluster.policy, {})
-        tables.clusters[cluster.id] = cluster
+        _add_cluster(tables, name)
     cluster_ids = {cluster.name: cluster.id for cluster in tables.clusters.values()}
     for description in config.hosts:
         host = _host(description, cluster_ids)
@@ -39,6 +37,12 @@ def fill(tables: Model, config: Config) -> None:
     for description in config.vms:
         vm = _vm(description, cluster_ids, host_ids)
         tables.vms[vm.id] = vm
+
+
+def _add_cluster(tables: Model, name: str) -> None:
+    cluster = SimulatedCluster(model.new_id(), name)
+    cluster.properties = tables.saved_properties(cluster.policy, {})
+    tables.clusters[cluster.id] = cluster
 
 
 def _add_builtin_roles(tables: Model) -> None:

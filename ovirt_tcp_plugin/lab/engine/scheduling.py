@@ -71,7 +71,8 @@ class Scheduling:
             with tables.lock:
                 left = [host for host in internal if host.id in accepted]
                 # A host may have left service while the external scheduler was asked.
-                chosen = self._best(vm, [host for host in left if host.status == UP])
+                up = [host for host in left if host.status == UP]
+                chosen = self._best(vm, up)
                 entry = {
                     "time": tables.now(),
                     "purpose": purpose,

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import asyncio
 import concurrent.futures
+import functools
 import json
 import ssl
 import threading
@@ -84,7 +85,10 @@ class Web:
         self.control_port = 0
         self.pool = concurrent.futures.ThreadPoolExecutor(THREADS)
         self._ready = threading.Event()
-        self._thread = threading.Thread(target=lambda: asyncio.run(self._serve()), name="web")
+        self._thread = threading.Thread(target=self._run, name="web")
+
+    def _run(self) -> None:
+        asyncio.run(self._serve())
 
     def start(self) -> None:
         """Start to serve. Raises TimeoutError."""
@@ -226,17 +230,9 @@ class _Api(_Handler):
             self.answer(401, _ERROR_PAGE.format(e), _HTML)
             return
         resource = path.split(";")[0].strip("/")
-        loop = asyncio.get_running_loop()
+        work = functools.partial(self._rendered, user, resource)
         try:
-            status, content = await loop.run_in_executor(
-                self.web.pool,
-                self._rendered,
-                user,
-                self.request.method or "",
-                resource,
-                self._query(),
-                self.request.body,
-            )
+            status, content = await asyncio.get_running_loop().run_in_executor(self.web.pool, work)
         except Bare as e:
             self.answer(e.status, e.text, _HTML if e.status == 404 else _XML)
             return
@@ -248,10 +244,12 @@ class _Api(_Handler):
     def _query(self) -> Query:
         return {name: self.get_query_argument(name) for name in self.request.query_arguments}
 
-    def _rendered(
-        self, user: EngineUser, verb: str, path: str, query: Query, body: bytes
-    ) -> tuple[int, bytes]:
-        status, document = self.engine.rest.answer(user, verb, path, query, body)
+    def _rendered(self, user: EngineUser, path: str) -> tuple[int, bytes]:
+        """Return status and content of the answer; the pool's threads call it."""
+        verb = self.request.method or ""
+        status, document = self.engine.rest.answer(
+            user, verb, path, self._query(), self.request.body
+        )
         content = b"" if document is None else render(document)
         return status, content
 
@@ -310,4 +308,7 @@ def _host_of(tables: Model, vm: SimulatedVm) -> Optional[str]:
 
 def _sizes_of_groups(tables: Model) -> dict[str, list[int]]:
     """Return how many hosts and VMs each affinity group has."""
-    return {uid: [len(group.hosts), len(group.vms)] for uid, group in tables.groups.items()}
+    sizes: dict[str, list[int]] = {}
+    for uid, group in tables.groups.items():
+        sizes[uid] = [len(group.hosts), len(group.vms)]
+    return sizes

@@ -34,7 +34,8 @@ class Template:
         for line in self._lines:
             name = line.lstrip()
             if name.startswith("@"):
-                self.levels[name[1:]] = (len(line) - len(name)) // len(INDENT)
+                indent = len(line) - len(name)
+                self.levels[name[1:]] = indent // len(INDENT)
         self.at = functools.lru_cache(maxsize=None)(self._at)
 
     def _at(self, depth: int) -> str:

@@ -291,21 +291,23 @@ def decode(row: Any) -> ChallengeState:
     if counts is None:
         counts = _Counts(0, 0, 0)
     clock_id = row["round_clock_id"]
+    home = row["round_home"]
     return ChallengeState(
         asked=counts.asked,
         issued=counts.issued,
         answered=counts.answered,
         nonce=_nonce(row),
         clock_id=clock_id if isinstance(clock_id, str) else "",
-        home=row["round_home"] or "",
+        home=home if isinstance(home, str) else "",
     )
 
 
 def check(row: Any) -> None:
     """Return if a row of the table can be read. Raises ValueError."""
     stored_columns.text(row["host_name"])
-    if row["clock_id"] is not None:
-        stored_columns.text(row["clock_id"])
+    for name in ("clock_id", "holder", "home"):
+        if row[name] is not None:
+            stored_columns.text(row[name])
     if _counts(row["asked"], row["issued"], row["answered"]) is None:
         raise stored_columns.BadValue("the numbers of its questions are corrupt")
     labelled = {f"round_{name}": value for name, value in row.items()}

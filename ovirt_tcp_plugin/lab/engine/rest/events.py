@@ -58,9 +58,7 @@ class EventPaths:
                 raise mandatory(f"event.{name}")
         custom_id = request_documents.integer(document, "custom_id") or 0
         flood_rate = request_documents.integer(document, "flood_rate")
-        severity = document.findtext("severity", "")
-        if severity not in EXTERNAL_EVENT_CODES:
-            raise Fault(400, "Invalid value", _NO_SEVERITY.format(severity))
+        severity = _severity(document)
         # Nobody checks whether these exist.
         host = request_documents.identifier(document, "host")
         vm = request_documents.identifier(document, "vm")
@@ -93,3 +91,11 @@ class EventPaths:
     def _name(self, table: str, uid: str) -> str:
         row = getattr(self._model, table).get(uid)
         return "" if row is None else row.name
+
+
+def _severity(document: Element) -> str:
+    """Return the severity of a new event. Raises Fault (400)."""
+    severity = document.findtext("severity", "")
+    if severity not in EXTERNAL_EVENT_CODES:
+        raise Fault(400, "Invalid value", _NO_SEVERITY.format(severity))
+    return severity

@@ -198,11 +198,7 @@ class PolicyPaths:
                 raise invalid(f"{prefix} Name is in use.")
         seen: set[str] = set()
         self._validate_units(policy.filters, "filters", seen, prefix)
-        positions = [policy.numbers.get(uid, 0) for uid in set(policy.filters)]
-        if positions.count(-1) > 1:
-            raise invalid(f"{prefix} Only a single filter can be selected as first.")
-        if positions.count(1) > 1:
-            raise invalid(f"{prefix} Only a single filter can be selected as last.")
+        _validate_positions(policy, prefix)
         self._validate_units(policy.weights, "weights", seen, prefix)
         self._validate_units(policy.balances, "balances", set(), prefix)
         known = self._model.understood(policy)
@@ -222,6 +218,14 @@ class PolicyPaths:
     def _log(self, code: int, policy: SchedulingPolicy, done: str) -> None:
         text = f"Scheduling Policy {policy.name} was {done}. (User: {self._model.acting_name()})"
         self._model.log(code, text)
+
+
+def _validate_positions(policy: SchedulingPolicy, prefix: str) -> None:
+    positions = [policy.numbers.get(uid, 0) for uid in set(policy.filters)]
+    if positions.count(-1) > 1:
+        raise invalid(f"{prefix} Only a single filter can be selected as first.")
+    if positions.count(1) > 1:
+        raise invalid(f"{prefix} Only a single filter can be selected as last.")
 
 
 def _number(document: Element, kind: str) -> int:
