@@ -127,7 +127,7 @@ def test_reports_what_it_measured_and_keeps_the_result(
     (asked, question), (reported, answer) = verifier.requests
     assert (asked, reported) == ("/v1/challenge", "/v1/evidence")
     assert question == {
-        "wait_ms": 20_000,
+        "wait_ms": 45_000,
         "boot_id": host.boot_id_file.read_text().strip(),
         "offer": True,
     }

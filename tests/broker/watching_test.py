@@ -14,7 +14,7 @@ import pytest
 
 from ovirt_tcp_plugin import errors
 from ovirt_tcp_plugin.broker import settings
-from ovirt_tcp_plugin.broker.workers import contact
+from ovirt_tcp_plugin.broker.workers import contact, watch
 from ovirt_tcp_plugin.engine import client
 from ovirt_tcp_plugin.lab.engine import audit_log, faults, model
 from ovirt_tcp_plugin.lab.engine.faults import AnswerFault
@@ -235,6 +235,27 @@ class TestBadObjects:
         voided = [entry for entry in running.history.find() if entry["code"] == "voided"]
         assert len(voided) == 1
 
+    def test_events_that_go_on_being_unreadable_end_all_verdicts_again_when_there_are_new_ones(
+        self, running: Site
+    ) -> None:
+        """Each that is passed over may say that a host left Up for a moment."""
+
+        def fail(_: client.Engine, after: int) -> Any:
+            raise errors.RequestFailed("the engine", "no list of events")
+
+        def voided() -> int:
+            return sum(entry["code"] == "voided" for entry in running.history.find())
+
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(client.Engine, "events", fail)
+            until(lambda: voided() == 1)
+            until(lambda: running.trusted_in_snapshot() == EVERYBODY)
+            running.source.levels["h1.lab"] = Level.TIMEOUT
+            left = audit_log.HOST_TO_MAINTENANCE
+            running.engine.model.log(left, "and Up again", host=running.host("h1").id)
+            until(lambda: running.trusted_in_snapshot() == EVERYBODY - {"h1"})
+        assert len(running.told("The engine's events cannot be read")) == 1
+
     def test_hosts_are_watched_by_the_whole_list_where_the_short_one_fails(
         self, running: Site, monkeypatch: pytest.MonkeyPatch
     ) -> None:
@@ -290,12 +311,15 @@ class TestBadObjects:
 
 
 class TestCalls:
-    def test_an_engine_at_rest_is_asked_less_than_twice_a_second(self, site: Site) -> None:
+    def test_an_engine_at_rest_is_asked_less_than_twice_a_second(
+        self, site: Site, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(watch, "CALM_AFTER_MS", 1_000)
         site.options = dataclasses.replace(site.options, intervals=settings.IntervalOptions())
         site.start()
         until(site.service.observation.all_known.is_set)
         until(lambda: site.inside() == EVERYBODY)
-        time.sleep(1)
+        until(lambda: site.service.watch.pause_s() == watch.CALM_PAUSE_S)
         before = sum(site.engine.rest.calls.values())
         time.sleep(8)
         calls = sum(site.engine.rest.calls.values()) - before
