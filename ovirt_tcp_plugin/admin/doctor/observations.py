@@ -122,6 +122,7 @@ class ServerView:
         good: whether a server of its kind that takes our token answers so.
         certificate_ends_s: seconds until its certificate ends.
         ahead_s: its clock against this machine's, in seconds; None if it does not tell the time.
+        unreadable_rows: rows of its database that it cannot read.
     """
 
     url: str
@@ -131,6 +132,7 @@ class ServerView:
     good: bool = False
     certificate_ends_s: float = 0.0
     ahead_s: Optional[float] = None
+    unreadable_rows: int = 0
 
 
 def observed_site(

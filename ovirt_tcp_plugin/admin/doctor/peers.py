@@ -98,6 +98,7 @@ def server(options: VerifierOptions, url: str) -> ServerView:
         good=probe.good,
         certificate_ends_s=ends_s,
         ahead_s=_ahead_s(probe.date),
+        unreadable_rows=probe.unreadable_rows,
     )
 
 

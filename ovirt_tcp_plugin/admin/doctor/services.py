@@ -121,6 +121,15 @@ def servers(views: Sequence[ServerView]) -> Iterable[DoctorFinding]:
             yield warning("certificate_ends", text, step)
 
 
+def records(views: Sequence[ServerView]) -> Iterable[DoctorFinding]:
+    """Judge whether the attestation servers can read what they keep."""
+    for view in views:
+        if view.unreadable_rows:
+            text = f"{view.unreadable_rows} rows in the database of {view.url} cannot be read."
+            step = "run on that server's machine: ovirt-tcp-verifier record list"
+            yield warning("server_records", text, step)
+
+
 def clocks(views: Sequence[ServerView]) -> Iterable[DoctorFinding]:
     """Judge whether clocks agree.
 

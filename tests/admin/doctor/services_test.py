@@ -366,6 +366,7 @@ class TestServers:
         look = installation.look({"verifier": {"token_file": str(tmp_path / "token")}})
         assert [one["check"] for one in look.found if one["state"] == "not checked"] == [
             "servers",
+            "records",
             "clocks",
         ]
         assert "the verifier's token cannot be read" in look.by_code["not_checked"]["text"]
@@ -407,6 +408,16 @@ class TestServers:
         )
         assert (one.state, one.code) == (FindingState.WARNING, "certificate_ends")
         assert "ends in 3 days" in one.text
+
+    def test_rows_that_a_server_cannot_read(self) -> None:
+        (finding,) = services.records(
+            [
+                ServerView("https://a.lab", status=200, good=True),
+                ServerView("https://b.lab", status=200, good=True, unreadable_rows=3),
+            ]
+        )
+        assert (finding.state, finding.code) == (FindingState.WARNING, "server_records")
+        assert finding.text == "3 rows in the database of https://b.lab cannot be read."
 
     @pytest.mark.parametrize("date", ["", "yesterday", "Thu, 99 Jan 2026 00:00:00 GMT"])
     def test_a_server_that_does_not_tell_the_time(self, date: str) -> None:
