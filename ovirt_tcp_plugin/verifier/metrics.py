@@ -43,6 +43,8 @@ class VerifierMetrics:
         self._number = number
         self._shared_metrics = shared_metrics
         self._registry = CollectorRegistry()
+        # At the last look.
+        self.bad_row_count = 0
         self._count_events()
         self._show_states()
         # Looked up some ten times for each report: the library does so under a lock, and makes
@@ -129,6 +131,7 @@ class VerifierMetrics:
 
     def found_bad_rows(self, unreadable: Sequence[BadRow]) -> None:
         """Show how many rows of each table cannot be read."""
+        self.bad_row_count = len(unreadable)
         counts = collections.Counter(row.table for row in unreadable)
         for table in bad_rows.TABLES:
             self._unreadable_rows.labels(table).set(counts[table])

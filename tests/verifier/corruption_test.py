@@ -468,7 +468,8 @@ def test_the_hourly_look_reports_bad_rows_and_survives_a_store_that_is_away(
 
     async def look() -> None:
         chore = asyncio.ensure_future(service._look_for_bad_rows(database, metrics))
-        await asyncio.wait([chore], timeout=0.2)
+        while not metrics.bad_row_count:
+            await asyncio.wait([chore], timeout=0.05)
         monkeypatch.setattr(database, "read_long", away)
         await asyncio.wait([chore], timeout=0.05)
         assert not chore.done()
@@ -482,3 +483,14 @@ def test_the_hourly_look_reports_bad_rows_and_survives_a_store_that_is_away(
     assert "unreadable rows=1 tables=results: `ovirt-tcp-verifier record list`" in caplog.text
     assert "records not looked at" in caplog.text
     assert b'unreadable_rows{table="results"} 1.0' in metrics.render([], 0, {})
+    assert metrics.bad_row_count == 1
+
+
+def test_who_asks_about_no_host_is_told_of_bad_rows(pair: Pair) -> None:
+    question = {"hosts": [], "max_age_ms": None, "wait_ms": 0}
+    pair.server._context.metrics.bad_row_count = 2
+
+    assert pair.ask("POST", "/v1/results", pair.viewer, question) == {
+        "hosts": [],
+        "unreadable_rows": 2,
+    }

@@ -244,6 +244,12 @@ def _of_servers() -> list[Check]:
             "The attestation servers answer and take the broker's token.",
         ),
         Check(
+            "records",
+            ("servers",),
+            services.records,
+            "The attestation servers can read their databases.",
+        ),
+        Check(
             "clocks",
             ("servers",),
             services.clocks,

@@ -131,6 +131,7 @@ class ServerView:
             it cannot be read.
         duties: what the server itself says is to be done in time: sentence and next step.
         ahead_s: its clock against this machine's, in seconds; None if it does not tell the time.
+        unreadable_rows: rows of its database that it cannot read.
     """
 
     url: str
@@ -142,6 +143,7 @@ class ServerView:
     authorities_end_s: Optional[float] = None
     duties: tuple[tuple[str, str], ...] = ()
     ahead_s: Optional[float] = None
+    unreadable_rows: int = 0
 
 
 def observed_site(

@@ -120,6 +120,7 @@ def server(options: VerifierOptions, url: str) -> ServerView:
         authorities_end_s=_authorities_end_s(options.ca_file),
         duties=_duties(options, url) if probe.good else (),
         ahead_s=_ahead_s(probe.date),
+        unreadable_rows=probe.unreadable_rows,
     )
 
 

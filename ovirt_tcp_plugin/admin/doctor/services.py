@@ -136,6 +136,15 @@ def _upkeep(view: ServerView) -> Iterable[DoctorFinding]:
         yield warning("upkeep", f"The attestation server {view.url} says: {sentence}.", step)
 
 
+def records(views: Sequence[ServerView]) -> Iterable[DoctorFinding]:
+    """Judge whether the attestation servers can read what they keep."""
+    for view in views:
+        if view.unreadable_rows:
+            text = f"{view.unreadable_rows} rows in the database of {view.url} cannot be read."
+            step = "run on that server's machine: ovirt-tcp-verifier record list"
+            yield warning("server_records", text, step)
+
+
 def clocks(views: Sequence[ServerView]) -> Iterable[DoctorFinding]:
     """Judge whether clocks agree.
 

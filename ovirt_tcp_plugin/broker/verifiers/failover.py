@@ -39,11 +39,16 @@ class Probe:
         status: of HTTP.
         good: a server of its kind that takes our token answers so.
         date: its header `Date`, empty if absent.
+        body: of the answer, as untrusted as the peer.
+        unreadable_rows: rows of its database that it could not read when it last looked; 0 for a
+            server of another kind.
     """
 
     status: int
     good: bool
     date: str
+    body: bytes
+    unreadable_rows: int = 0
 
 
 def probe(
@@ -58,7 +63,7 @@ def probe(
     bounds = https.Bounds(options.connect_timeout_s, PROBE_WITHIN_S, MAX_PROBE_ANSWER_SIZE)
     address = url.rstrip("/") + path
     reply = https.post("it", address, message, headers, options.ca_file, bounds)
-    return Probe(reply.status, reply.status in good, reply.date)
+    return Probe(reply.status, reply.status in good, reply.date, reply.body)
 
 
 @dataclasses.dataclass

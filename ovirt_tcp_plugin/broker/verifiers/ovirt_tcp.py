@@ -8,6 +8,7 @@ the only error is Unavailable, when no server gave an answer that could be parse
 
 from __future__ import annotations
 
+import dataclasses
 import logging
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -60,7 +61,19 @@ def probe(options: OvirtTcpServers, url: str) -> Probe:
         InvalidConfig: the token file cannot be read.
     """
     headers = _headers(read_token(options.token_file))
-    return failover.probe(options, url, PATH, _question([], 0), headers, OK)
+    probed = failover.probe(options, url, PATH, _question([], 0), headers, OK)
+    return dataclasses.replace(probed, unreadable_rows=_unreadable_rows(probed.body))
+
+
+def _unreadable_rows(body: bytes) -> int:
+    """Return what the answer to a question about no host says; 0 if it does not."""
+    try:
+        members = json_fields.members(
+            json_fields.parse(body, "results", failover.MAX_PROBE_ANSWER_SIZE), "results"
+        )
+        return json_fields.integer(members, "unreadable_rows", 0, 2**53)
+    except errors.InvalidMessage:  # a server of an older release, or none of ours
+        return 0
 
 
 def read_token(path: Path) -> str:

@@ -42,6 +42,10 @@ class Results(Handler):
         if members.get("max_age_ms") is not None:
             max_age_ms = json_fields.integer(members, "max_age_ms", 0, 2**53)
         wait_ms = json_fields.integer(members, "wait_ms", 0, 60_000)
+        if not names:
+            # Who asks about nobody wants to know how the server is.
+            self.answer({"hosts": [], "unreadable_rows": self.context.metrics.bad_row_count})
+            return
         async with self.question(len(names)):
             results = await self.ask(names, max_age_ms, wait_ms)
             await self.answer_hosts(results, _encode)

@@ -25,6 +25,7 @@ ELSEWHERE = {
     "charge",
     "filterd",
     "servers",
+    "records",
     "clocks",
     "quarantine",
     "guard",

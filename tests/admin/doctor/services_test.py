@@ -366,6 +366,7 @@ class TestServers:
         look = installation.look({"verifier": {"token_file": str(tmp_path / "token")}})
         assert [one["check"] for one in look.found if one["state"] == "not checked"] == [
             "servers",
+            "records",
             "clocks",
         ]
         assert "the verifier's token cannot be read" in look.by_code["not_checked"]["text"]
@@ -420,6 +421,16 @@ class TestServers:
         found = list(services.servers([view]))
         assert [item.code for item in found] == ["authority_ends", "upkeep"]
         assert "the token ends in 4 days: x." in found[1].text
+
+    def test_rows_that_a_server_cannot_read(self) -> None:
+        (finding,) = services.records(
+            [
+                ServerView("https://a.lab", status=200, good=True),
+                ServerView("https://b.lab", status=200, good=True, unreadable_rows=3),
+            ]
+        )
+        assert (finding.state, finding.code) == (FindingState.WARNING, "server_records")
+        assert finding.text == "3 rows in the database of https://b.lab cannot be read."
 
     @pytest.mark.parametrize("date", ["", "yesterday", "Thu, 99 Jan 2026 00:00:00 GMT"])
     def test_a_server_that_does_not_tell_the_time(self, date: str) -> None:

@@ -138,6 +138,22 @@ class TestOvirtTcp:
             source(site_pki, "ovirt-tcp", "https://127.0.0.1:1", "https://127.0.0.1:2").ask(["h1"])
 
     @pytest.mark.parametrize(
+        ("body", "rows"),
+        [
+            ({"hosts": [], "unreadable_rows": 3}, 3),
+            ({"hosts": []}, 0),
+            ({"hosts": [], "unreadable_rows": "x"}, 0),
+            (b"rubbish", 0),
+        ],
+    )
+    def test_a_probe_says_how_many_rows_the_server_cannot_read(
+        self, site_pki: Path, server: Server, body: object, rows: int
+    ) -> None:
+        server.body = lambda names: body
+        probe = choose.probe(options(site_pki, "ovirt-tcp", server.url), server.url)
+        assert probe.unreadable_rows == rows
+
+    @pytest.mark.parametrize(
         ("status", "good"), [(200, True), (401, False), (400, False), (500, False)]
     )
     def test_a_probe_asks_about_no_host(
