@@ -175,7 +175,7 @@ PARTS_OF_WORKERS = {
     "pool_ender": {"calls"},
     "wall_builder": {"wall_work", "calls"},
     "observe": {"contact", "next_runs", "vm_monitor"},
-    "watch": {"contact", "filter_reports", "group_edits"},
+    "watch": {"contact", "event_cursor", "filter_reports", "group_edits"},
     "read_vms": {"contact"},
 }
 

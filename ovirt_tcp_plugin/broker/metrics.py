@@ -88,11 +88,13 @@ class Metrics:
         pools: Sequence[PoolState],
         servers_answer: bool,
         ages: Ages,
+        in_charge: bool = True,
     ) -> bytes:
         """Return the text for Prometheus."""
         self._gauges.set_hosts(hosts)
         self._gauges.set_pools(pools)
         self._gauges.set_peers(servers_answer, ages)
+        self._gauges.set_charge(in_charge)
         return generate_latest(self._registry)
 
     def _counter(self, name: str, what: str, *labels: str) -> Counter:
@@ -130,6 +132,9 @@ class _Gauges:
         self._refused = self._gauge(
             "engine_access_refused", "1 if the engine refuses our password or user, else 0."
         )
+        self._in_charge = self._gauge(
+            "in_charge", "1 if this broker edits walls and moves hosts, 0 if another one does."
+        )
         self._engine_age = self._gauge(
             "engine_answer_age_seconds", "Since the engine's last answer; -1 for never."
         )
@@ -156,6 +161,9 @@ class _Gauges:
         self._answering.set(servers_answer)
         self._engine_age.set(_seconds(ages.engine_ms))
         self._listing_age.set(_seconds(ages.listing_ms))
+
+    def set_charge(self, in_charge: bool) -> None:
+        self._in_charge.set(in_charge)
 
     def set_access(self, refused: bool) -> None:
         self._refused.set(refused)

@@ -22,12 +22,14 @@ from ovirt_tcp_plugin.broker.metrics import Ages, Metrics
 from ovirt_tcp_plugin.broker.settings import Settings
 from ovirt_tcp_plugin.broker.state.answer import Source
 from ovirt_tcp_plugin.broker.state.broker_state import BrokerState
+from ovirt_tcp_plugin.broker.state.readout import ChargeState
 from ovirt_tcp_plugin.broker.store.end_requests import EndRequests
 from ovirt_tcp_plugin.broker.store.history import History
 from ovirt_tcp_plugin.broker.store.snapshot_writer import SnapshotWriter
 from ovirt_tcp_plugin.broker.store.state_file import StateFile
 from ovirt_tcp_plugin.broker.workers import vm_monitor
 from ovirt_tcp_plugin.broker.workers.attest import AttestationWorker
+from ovirt_tcp_plugin.broker.workers.charge_keeper import ChargeKeeper
 from ovirt_tcp_plugin.broker.workers.contact import EngineContact
 from ovirt_tcp_plugin.broker.workers.enforce import EnforcementWorker
 from ovirt_tcp_plugin.broker.workers.events import EventWriter
@@ -96,6 +98,7 @@ class Service:
         self._attestation = AttestationWorker(options, state, source, self.metrics, clock)
         self._clock = clock
         self._contact = EngineContact(clock, int(options.intervals.poll_s * 1000))
+        self._charge = ChargeKeeper(state, engine, state_file, clock)
         self._next_runs = NextRuns(engine, state.vm_reads)
         self._filter_reports = FilterReports(state, clock, options.engine.start_file)
         self.observation = self._make_observation(options, engine)
@@ -131,6 +134,10 @@ class Service:
         engine_ms = _age_ms(self._contact.last_ms(), now_ms)
         return Ages(engine_ms, _age_ms(self.observation.listing_ms(), now_ms))
 
+    def charge(self) -> ChargeState:
+        """Return which broker is in charge at the engine."""
+        return self._charge.view()
+
     # Hooks
 
     def run_hook(self, event: HookEvent) -> None:
@@ -139,6 +146,15 @@ class Service:
             raise errors.NotFound("engine hook", event.name)
         log.info("hook name=%s host=%s vm=%s", event.name, event.host_id or "-", event.vm_id or "-")
         self._handles[event.name](event, self)
+
+    def hosts_came_up(self, host_ids: Sequence[str]) -> None:
+        """Run the hook `init_vds_on_up` of each host; one that fails drops no other's."""
+        for host_id in host_ids:
+            try:
+                self.run_hook(HookEvent("init_vds_on_up", host_id))
+            except Exception:
+                text = "hook name=init_vds_on_up host=%s failed; it is asked about all the same"
+                log.exception(text, host_id)
 
     def run_hook_by_hand(self, name: str, host: str, vm: str) -> None:
         """Run a hook for a pool's host or a VM, each by name or id or empty. Raises NotFound."""
@@ -165,6 +181,7 @@ class Service:
     def _make_observation(self, options: Settings, engine: EngineApi) -> ObservationWorker:
         reactions = Reactions(
             run_hook=self.run_hook,
+            hosts_came_up=self.hosts_came_up,
             warn=self.warn,
             record_events=self._event_writer.record,
             forget_pool=self._forget_pool,
@@ -200,6 +217,7 @@ class Service:
             self._publication,
             self.metrics,
             self._clock,
+            in_charge=self._charge.acts,
             may_begin=self.observation.all_known.is_set,
             listing_due=self.observation.listing_due.set,
         )
@@ -213,7 +231,10 @@ class Service:
     def _make_watch(self, options: Settings, engine: EngineApi) -> WatchWorker:
         reactions = WatchReactions(
             run_hook=self.run_hook,
+            hosts_came_up=self.hosts_came_up,
             take_vm_event=self._take_vm_event,
+            take_message=self._charge.take_event,
+            messages_missed=self._charge.doubt,
             request_listing=self.observation.listing_due.set,
             request_vm_listing=self.observation.vm_listing_due.set,
             hosts_known=self.observation.hosts_known.is_set,
@@ -237,6 +258,7 @@ class Service:
         return (
             _Loop("watch", self._watch, self.watch.pause_s, wait),
             _Loop("observe", self._observe, _tick_s, wait),
+            _Loop("charge", self._keep_charge, _tick_s, wait),
             *(_Loop(f"vms-{n}", self._vm_reader.step, _tick_s, wait) for n in range(VM_READERS)),
             _Loop("vms-again", self._vm_reader.step_again, _tick_s, wait),
             _Loop("attest", self._attest, _tick_s, self._attestation.wait),
@@ -253,6 +275,11 @@ class Service:
         # What events end from before our start does not count when hosts are listed.
         if self.watch.events_read.is_set():
             self.observation.step()
+
+    def _keep_charge(self) -> None:
+        # A claim counts from when its answers are read.
+        if self.watch.events_read.is_set():
+            self._charge.step()
 
     def _take_vm_event(self, event: Event) -> None:
         self._vms.take_event(event)

@@ -14,17 +14,12 @@ from typing import Any
 from ovirtsdk4 import types
 
 from ovirt_tcp_plugin import errors
-from ovirt_tcp_plugin.engine.affinity_conflicts import AffinityRule, EnforcingGroup
+from ovirt_tcp_plugin.engine import affinity_groups
 from ovirt_tcp_plugin.engine.client import read_clusters, read_listing, read_units
 from ovirt_tcp_plugin.engine.scheduling_policies import Content
 from ovirt_tcp_plugin.engine.sdk import Access, Sdk, properties
-from ovirt_tcp_plugin.placement.inventory import (
-    WALL_DESCRIPTION,
-    Cluster,
-    Listing,
-    Unit,
-    bears_wall_name,
-)
+from ovirt_tcp_plugin.placement.affinity_rules import EnforcingGroup
+from ovirt_tcp_plugin.placement.inventory import Cluster, Listing, Unit
 
 
 @dataclasses.dataclass(frozen=True)
@@ -306,22 +301,9 @@ def _properties(values: Mapping[str, str]) -> list[types.Property]:
 
 def _enforcing(system: Any, cluster_id: str) -> Iterable[EnforcingGroup]:
     service = system.clusters_service().cluster_service(cluster_id).affinity_groups_service()
-    for group in service.list():
-        hosts_rule = _rule(group.hosts_rule)
-        vms_rule = _rule(group.vms_rule)
-        is_wall = bears_wall_name(group.name, cluster_id) or group.description == WALL_DESCRIPTION
-        if is_wall or not (hosts_rule.binds or vms_rule.forbids):
-            continue
+    for group in affinity_groups.with_rules_that_bind(cluster_id, service.list()):
         host_ids, vm_ids = _members(system, service.group_service(group.id))
-        yield EnforcingGroup(
-            group.id, group.name, cluster_id, hosts_rule, vms_rule, host_ids, vm_ids
-        )
-
-
-def _rule(rule: Any) -> AffinityRule:
-    if not rule:
-        return AffinityRule()
-    return AffinityRule(bool(rule.enabled), bool(rule.enforcing), bool(rule.positive))
+        yield dataclasses.replace(group, host_ids=host_ids, vm_ids=vm_ids)
 
 
 def _members(system: Any, group: Any) -> tuple[frozenset[str], frozenset[str]]:

@@ -12,6 +12,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Collection, Iterable, Mapping
 
+from ovirt_tcp_plugin.placement.affinity_rules import EnforcingGroup
 from ovirt_tcp_plugin.placement.inventory import Vm, bears_wall_name
 from ovirt_tcp_plugin.placement.pools import Pool, exempt_vms, needs_trust
 
@@ -20,50 +21,22 @@ MAX_NAMES = 10
 
 
 @dataclasses.dataclass(frozen=True)
-class AffinityRule:
-    """One of the two rules of an affinity group."""
-
-    enabled: bool = False
-    enforcing: bool = False
-    positive: bool = True
-
-    @property
-    def binds(self) -> bool:
-        """Whether it holds always, and not only if there is nothing better."""
-        return self.enabled and self.enforcing
-
-    @property
-    def forbids(self) -> bool:
-        """Whether it always keeps its members apart."""
-        return self.binds and not self.positive
-
-    @property
-    def requires(self) -> bool:
-        """Whether it always keeps its members together."""
-        return self.binds and self.positive
-
-
-@dataclasses.dataclass(frozen=True)
-class EnforcingGroup:
-    """An affinity group of a cluster. The members are those of its labels, too."""
-
-    id: str
-    name: str
-    cluster_id: str
-    hosts_rule: AffinityRule = AffinityRule()
-    vms_rule: AffinityRule = AffinityRule()
-    host_ids: frozenset[str] = frozenset()
-    vm_ids: frozenset[str] = frozenset()
-
-
-@dataclasses.dataclass(frozen=True)
 class AffinityConflict:
-    """A group that contradicts the wall of its cluster, in a sentence, and what to do about it."""
+    """A group that contradicts the wall of its cluster, in a sentence, and what to do about it.
+
+    Attributes:
+        of_hosts: it is between VMs and hosts, as the wall is.
+        forbids: it keeps VMs off hosts. The engine refuses every edit of a group as a whole in that
+            cluster while such a rule has a VM and a host of the wall.
+    """
 
     cluster_id: str
+    group_id: str
     group_name: str
     text: str
     next_step: str
+    of_hosts: bool = False
+    forbids: bool = False
 
 
 def conflicts(
@@ -104,18 +77,24 @@ def _of_group(pool: Pool, group: EnforcingGroup, names: list[str]) -> Iterable[A
             " no other host is trusted, these VMs do not start."
         )
         step = "make the rule not enforcing, or take the VMs out of the group"
-        yield AffinityConflict(group.cluster_id, group.name, text, step)
+        yield _conflict(group, text, step, of_hosts=True, forbids=True)
     if group.hosts_rule.requires and group.host_ids:
         text = (
             f"{subject} {shown} on {len(group.host_ids)} hosts by an enforcing positive rule: when"
             " none of them is trusted, these VMs do not start."
         )
         step = "make the rule not enforcing, or see that hosts of the group are trusted"
-        yield AffinityConflict(group.cluster_id, group.name, text, step)
+        yield _conflict(group, text, step, of_hosts=True)
     if group.vms_rule.forbids and len(names) > 1:
         text = (
             f"{subject} {shown} apart by an enforcing negative rule: when fewer than {len(names)}"
             " hosts are trusted, some of these VMs do not start."
         )
         step = "make the rule not enforcing, or have more trusted hosts"
-        yield AffinityConflict(group.cluster_id, group.name, text, step)
+        yield _conflict(group, text, step)
+
+
+def _conflict(
+    group: EnforcingGroup, text: str, step: str, of_hosts: bool = False, forbids: bool = False
+) -> AffinityConflict:
+    return AffinityConflict(group.cluster_id, group.id, group.name, text, step, of_hosts, forbids)

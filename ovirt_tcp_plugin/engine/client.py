@@ -18,9 +18,11 @@ import ovirtsdk4
 from ovirtsdk4 import types
 
 from ovirt_tcp_plugin import errors
+from ovirt_tcp_plugin.engine import affinity_groups
 from ovirt_tcp_plugin.engine.large_lists import ListedHost, list_hosts, list_vms
 from ovirt_tcp_plugin.engine.pages import Pages, read_or_none
 from ovirt_tcp_plugin.engine.sdk import Access, Sdk, properties
+from ovirt_tcp_plugin.placement.affinity_rules import EnforcingGroup
 from ovirt_tcp_plugin.placement.inventory import (
     HOSTED_ENGINE_ORIGINS,
     MARK_PROPERTY,
@@ -409,7 +411,9 @@ def _without_vms(system: Any, hosts: Collection[ListedHost]) -> Listing:
     policies = tuple(_policy(system, policy) for policy in listed_policies)
     first_walls: dict[str, Group] = {}
     surplus: dict[str, frozenset[str]] = {}
+    groups: list[EnforcingGroup] = []
     for cluster in clusters:
+        groups += affinity_groups.with_rules_that_bind(cluster.id, cluster.affinity_groups or ())
         read = functools.partial(_walls, system, cluster.id, cluster.affinity_groups or ())
         walls = read_or_none(read)
         if walls is None:
@@ -427,6 +431,7 @@ def _without_vms(system: Any, hosts: Collection[ListedHost]) -> Listing:
         engine_hosts=frozenset(listed.id for listed in hosts if listed.takes_engine),
         surplus_walls=surplus,
         unreadable_walls=unreadable_walls,
+        groups=tuple(groups),
     )
 
 
@@ -532,12 +537,11 @@ def _walls(system: Any, cluster_id: str, groups: Iterable[Any]) -> list[Group]:
     """Return the walls among a cluster's groups, the best one first.
 
     A new one is better than that which it replaces.
-    One that somebody renamed is still a wall: a second one beside it would leave it to itself.
     """
     walls = []
     for group in groups:
         named = bears_wall_name(group.name or "", cluster_id)
-        if named or group.description == WALL_DESCRIPTION:
+        if affinity_groups.is_wall(cluster_id, group):
             hosts, vms, labels = _members(system, cluster_id, group)
             intact = named and _enforces(group)
             walls.append(Group(group.id, group.name or "", hosts, vms, intact, labels))

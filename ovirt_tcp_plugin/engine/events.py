@@ -107,6 +107,11 @@ class EngineEvent(enum.IntEnum):
     USER_UPDATED_AFFINITY_GROUP = 10352
     USER_REMOVED_AFFINITY_GROUP = 10354
 
+    # `AddExternalEventCommand`, whatever a client wrote: the broker itself, by its severity.
+    EXTERNAL_EVENT_NORMAL = 9801
+    EXTERNAL_EVENT_WARNING = 9802
+    EXTERNAL_EVENT_ERROR = 9803
+
     # `AddVmCommand`: without disks to copy; when copying begins (the VM is listed already), and
     # when it has ended.
     USER_ADD_VM = 34
@@ -322,6 +327,15 @@ GROUP_EDITED = frozenset(
         EngineEvent.USER_ADDED_AFFINITY_GROUP,
         EngineEvent.USER_UPDATED_AFFINITY_GROUP,
         EngineEvent.USER_REMOVED_AFFINITY_GROUP,
+    }
+)
+
+# Clients wrote them; among them are the brokers' messages to each other.
+EXTERNAL = frozenset(
+    {
+        EngineEvent.EXTERNAL_EVENT_NORMAL,
+        EngineEvent.EXTERNAL_EVENT_WARNING,
+        EngineEvent.EXTERNAL_EVENT_ERROR,
     }
 )
 

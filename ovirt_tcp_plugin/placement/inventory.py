@@ -8,6 +8,8 @@ import dataclasses
 from collections.abc import Collection, Mapping
 from typing import Optional
 
+from ovirt_tcp_plugin.placement.affinity_rules import EnforcingGroup
+
 # What the names of our walls begin with, and how the engine shows that a group is one of them,
 # whatever its name.
 WALL_NAME = "ovirt-tcp-wall"
@@ -206,6 +208,8 @@ class Listing:
     nameless_hosts: int = 0
     # Ids of the clusters whose walls could not be read.
     unreadable_walls: frozenset[str] = frozenset()
+    # Groups of administrators that take hosts away from VMs; of their members those without labels.
+    groups: tuple[EnforcingGroup, ...] = ()
 
     @property
     def is_complete(self) -> bool:

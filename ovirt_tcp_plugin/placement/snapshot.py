@@ -65,6 +65,14 @@ class Snapshot:
         """Return a VM as the rule sees it."""
         return VmTrust(self.vms.get(vm_id), vm_id in self.exempt)
 
+    def with_vms_of(self, earlier: Snapshot) -> Snapshot:
+        """Return it with the VMs of an earlier one, for a broker that has not listed them yet.
+
+        What it knows of single VMs itself is newer.
+        """
+        vms = {**earlier.vms, **self.vms}
+        return dataclasses.replace(self, vms=vms, exempt=earlier.exempt)
+
 
 def encode(snapshot: Snapshot) -> bytes:
     """Return the snapshot as JSON."""

@@ -32,6 +32,7 @@ from ovirt_tcp_plugin.lab.processes import free_ports
 from ovirt_tcp_plugin.messages.result import Level
 from tests import soak
 from tests.broker import attestation_server, filterd
+from tests.broker.administrator_acts import Acts
 from tests.broker.site import ADMINISTRATOR, HOOKS, PASSWORD, Site, until
 from tests.broker.units import Absences, Unit
 
@@ -188,7 +189,10 @@ class Chaos:
         self.off: dict[str, float] = {}
         # The broker cannot reach the engine; times at which hosts came Up.
         self.cut, self.came_up = Absences(), collections.defaultdict(list)
+        # Somebody opened the wall: it may stop nobody until the broker has put it right.
+        self.opened = Absences()
         self.done: collections.Counter[str] = collections.Counter()
+        self._acts = Acts(self.site.engine, self.dice, set(NAMES))
         self._over = threading.Event()
         self._watcher = threading.Thread(target=self._watch)
         self._watcher.start()
@@ -273,6 +277,20 @@ class Chaos:
         if vm.status == "up":
             self.site.engine.vms.lose(vm, "it crashed.")
 
+    def administrate(self) -> None:
+        """An administrator does what administrators do."""
+        self._act(self.dice.choice(self._acts.beside_vms()))
+
+    def open_wall(self) -> None:
+        self.opened.begin()
+        self._act(self.dice.choice(self._acts.of_open_walls()))
+        self.opened.end()
+
+    def _act(self, act: Callable[[], None]) -> None:
+        self.done[act.__name__] += 1
+        with self.site.engine.model.lock:
+            act()
+
     def _power_on(self) -> None:
         for name, due in list(self.off.items()):
             if time.monotonic() >= due:
@@ -286,6 +304,7 @@ class Chaos:
         self.levels.clear()
         self.pool.write_levels({})
         self.pool.filterd.release()
+        self._act(self._acts.end_upgrade)
         until(lambda: self._power_on() or not self.off)
 
     def healed(self) -> bool:
@@ -334,6 +353,8 @@ class Chaos:
 TROUBLE: tuple[Callable[[Chaos], None], ...] = (
     *[Chaos.kill, Chaos.turn, Chaos.crash_vm] * 3,
     *[Chaos.lose_host] * 2,
+    *[Chaos.administrate] * 3,
+    Chaos.open_wall,
     Chaos.stand_still,
     Chaos.restart_engine,
     Chaos.cut_engine,
@@ -342,6 +363,7 @@ TROUBLE: tuple[Callable[[Chaos], None], ...] = (
 PEACEFUL: tuple[Callable[[Chaos], None], ...] = (
     *[Chaos.turn, Chaos.crash_vm] * 3,
     *[Chaos.lose_host] * 2,
+    *[Chaos.administrate] * 3,
     Chaos.cut_verifier,
     Chaos.kill_verifier,
 )
@@ -393,10 +415,11 @@ class Oracle:
             self.counts["wrong by nobody"] += 1
 
     def _enforced(self, at: float) -> bool:
-        """Return whether the broker lived, and reached the engine, long enough to have its wall
+        """Return whether the broker lived, reached the engine, and had time to put its wall
         right."""
         first = at - WALL_S - BEGINS_S
-        return not (self.pool.broker.away.meets(first, at) or self.chaos.cut.meets(first, at))
+        absences = (self.pool.broker.away, self.chaos.cut, self.chaos.opened)
+        return not any(absence.meets(first, at) for absence in absences)
 
     def _trusted(self, name: str, at: float, late_s: float, since_up: bool) -> bool:
         """Return whether the last that the server told says so; `late_s`: what end or bad news need

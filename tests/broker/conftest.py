@@ -9,8 +9,15 @@ from pathlib import Path
 
 import pytest
 
+from ovirt_tcp_plugin.broker.state import charge
 from tests.broker.odd_server import server  # noqa: F401 - a fixture
 from tests.broker.site import Site
+
+
+@pytest.fixture(autouse=True)
+def quick_answers(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A broker that is alone does not wait for another's answer for long."""
+    monkeypatch.setattr(charge, "ANSWER_MS", 300)
 
 
 @pytest.fixture

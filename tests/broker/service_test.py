@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from ovirt_tcp_plugin.broker.hooks import HookApi, HookEvent
 from ovirt_tcp_plugin.broker.store.snapshot_writer import SnapshotWriter
 from ovirt_tcp_plugin.engine.client import Engine
 from ovirt_tcp_plugin.lab.engine import model
@@ -201,6 +202,30 @@ class TestHosts:
         until(lambda: site.told("No attestation server answers"))
         assert site.inside() == EVERYBODY
         assert set(site.statuses().values()) == {"up"}
+
+
+class TestHooks:
+    def test_one_that_fails_for_a_host_drops_no_other_hosts_and_no_listing(
+        self, site: Site
+    ) -> None:
+        site.start()
+        until(lambda: site.inside() == EVERYBODY)
+        ran: list[str] = []
+
+        def hook(event: HookEvent, _: HookApi) -> None:
+            ran.append(event.host_id)
+            raise ValueError(f"no such row: {event.host_id}")
+
+        site.service._handles = {**site.service._handles, "init_vds_on_up": hook}
+        hosts = [site.host("h1"), site.host("h2")]
+        for host in hosts:
+            host.status = "non_operational"
+        until(lambda: site.inside() == EVERYBODY - {"h1", "h2"})
+        with site.engine.model.lock:
+            for host in hosts:
+                host.status = "up"
+        until(lambda: {host.id for host in hosts} <= set(ran))
+        until(lambda: site.inside() == EVERYBODY)
 
 
 class TestEngine:

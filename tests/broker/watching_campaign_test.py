@@ -1,6 +1,7 @@
 # SPDX-FileCopyrightText: The ovirt_tcp_plugin developers
 # SPDX-License-Identifier: Apache-2.0
-"""Rounds with one bad object each, of a random kind: whatever else happens is acted on."""
+"""Rounds with bad objects of every type, and one list that fails at random: whatever else happens
+is acted on."""
 
 from __future__ import annotations
 
@@ -10,8 +11,11 @@ from collections.abc import Callable
 
 import pytest
 
+from ovirt_tcp_plugin import errors
+from ovirt_tcp_plugin.broker.workers.vm_monitor import VmMonitor
 from ovirt_tcp_plugin.lab.engine import audit_log, faults, model
 from ovirt_tcp_plugin.lab.engine.faults import AnswerFault
+from ovirt_tcp_plugin.messages.result import Level
 from ovirt_tcp_plugin.placement.inventory import MARK_PROPERTY
 from tests import soak
 from tests.broker.site import EVERYBODY, Site, until
@@ -33,14 +37,49 @@ class Campaign:
         self._tables.clusters[self._other.id] = self._other
         self._bad_vm = model.SimulatedVm(model.new_id(), "bad", self._other.id, next_run={})
         self._tables.vms[self._bad_vm.id] = self._bad_vm
+        # In the other pool: one host that goes on well, and one that cannot be taken out.
+        self._bad_host = self._add_host("bad-host")
+        self._add_host("good-host")
+        site.source.levels["bad-host.lab"] = Level.UNTRUSTED
         site.start()
         until(lambda: site.trusted_in_snapshot() == EVERYBODY and len(self._tables.groups) == 2)
+
+    def _add_host(self, name: str) -> model.SimulatedHost:
+        host = model.SimulatedHost(model.new_id(), name, f"{name}.lab", self._other.id)
+        self._tables.hosts[host.id] = host
+        return host
+
+    def _always_bad(self, broken: str) -> list[AnswerFault]:
+        """Return the faults of single objects: a host, a VM, a wall."""
+        paths = (
+            f"POST api/hosts/{self._bad_host.id}/deactivate",
+            f"GET api/vms/{self._bad_vm.id}",
+            f"(PUT|POST|DELETE) api/clusters/{self._other.id}/affinitygroups(/.*)?",
+        )
+        answers: list[AnswerFault] = []
+        for request in paths:
+            verb, _, path = request.partition(" ")
+            answers.append(AnswerFault(broken, verb, path, FOR_EVER))
+        return answers
+
+    def spoil_hook_and_records(self, patch: pytest.MonkeyPatch) -> None:
+        """A hook that fails for each host, and a disk that keeps no records of VMs."""
+
+        def fail(*_: object) -> None:
+            raise ValueError("no such row")
+
+        def refuse(_: VmMonitor) -> None:
+            raise errors.Unavailable("the disk", "it is full")
+
+        handles = {**self._site.service._handles, "init_vds_on_up": fail}
+        patch.setattr(self._site.service, "_handles", handles)
+        patch.setattr(VmMonitor, "save", refuse)
 
     def bad_paths(self) -> dict[str, str]:
         """Return what may fail, with the requests that it fails: verb and path."""
         group = f"api/clusters/{self._other.id}/affinitygroups"
         return {
-            "a VM": f"GET api/vms/{self._bad_vm.id}",
+            "a member of a wall": f"GET {group}/.*",
             "a page of VMs": "GET api/vms",
             "the clusters": "GET api/clusters",
             "a cluster's walls": f"[A-Z]+ {group}(/.*)?",
@@ -55,7 +94,8 @@ class Campaign:
         kind = self._chance.choice(sorted(self.bad_paths()))
         verb, _, path = self.bad_paths()[kind].partition(" ")
         broken = self._chance.choice([faults.BROKEN, faults.GARBAGE])
-        self._site.engine.faults.answers = [AnswerFault(broken, verb, path, FOR_EVER)]
+        listed = AnswerFault(broken, verb, path, FOR_EVER)
+        self._site.engine.faults.answers = [listed, *self._always_bad(broken)]
         acts = [self._host_leaves]
         if kind not in ("a page of VMs", "the clusters", "the policies", "the policy units"):
             acts.append(self._listing_goes_on)
@@ -104,7 +144,8 @@ class Campaign:
 
 @pytest.mark.soak
 @pytest.mark.timeout(30 if not soak.WHOLE else 2400)
-def test_one_bad_object_hurts_only_itself(site: Site) -> None:
+def test_one_bad_object_hurts_only_itself(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
     campaign = Campaign(site, soak.randomness("bad objects"))
+    campaign.spoil_hook_and_records(monkeypatch)
     for _ in range(ROUNDS):
         campaign.round()

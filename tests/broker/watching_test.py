@@ -235,6 +235,27 @@ class TestBadObjects:
         voided = [entry for entry in running.history.find() if entry["code"] == "voided"]
         assert len(voided) == 1
 
+    def test_events_that_go_on_being_unreadable_end_all_verdicts_again_when_there_are_new_ones(
+        self, running: Site
+    ) -> None:
+        """Each that is passed over may say that a host left Up for a moment."""
+
+        def fail(_: client.Engine, after: int) -> Any:
+            raise errors.RequestFailed("the engine", "no list of events")
+
+        def voided() -> int:
+            return sum(entry["code"] == "voided" for entry in running.history.find())
+
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(client.Engine, "events", fail)
+            until(lambda: voided() == 1)
+            until(lambda: running.trusted_in_snapshot() == EVERYBODY)
+            running.source.levels["h1.lab"] = Level.TIMEOUT
+            left = audit_log.HOST_TO_MAINTENANCE
+            running.engine.model.log(left, "and Up again", host=running.host("h1").id)
+            until(lambda: running.trusted_in_snapshot() == EVERYBODY - {"h1"})
+        assert len(running.told("The engine's events cannot be read")) == 1
+
     def test_hosts_are_watched_by_the_whole_list_where_the_short_one_fails(
         self, running: Site, monkeypatch: pytest.MonkeyPatch
     ) -> None:

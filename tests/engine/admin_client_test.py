@@ -11,11 +11,11 @@ import pytest
 
 from ovirt_tcp_plugin import errors
 from ovirt_tcp_plugin.engine.admin_client import AdminClient
-from ovirt_tcp_plugin.engine.affinity_conflicts import EnforcingGroup
 from ovirt_tcp_plugin.engine.sdk import Access
 from ovirt_tcp_plugin.lab.engine import model
 from ovirt_tcp_plugin.lab.engine.config import Config
 from ovirt_tcp_plugin.lab.engine.server import EngineSimulator
+from ovirt_tcp_plugin.placement.affinity_rules import EnforcingGroup
 from ovirt_tcp_plugin.placement.inventory import wall_name
 from tests.broker.site import ADMINISTRATOR, PASSWORD
 

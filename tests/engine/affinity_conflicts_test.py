@@ -8,7 +8,8 @@ import dataclasses
 
 import pytest
 
-from ovirt_tcp_plugin.engine.affinity_conflicts import AffinityRule, EnforcingGroup, conflicts
+from ovirt_tcp_plugin.engine.affinity_conflicts import conflicts
+from ovirt_tcp_plugin.placement.affinity_rules import AffinityRule, EnforcingGroup
 from ovirt_tcp_plugin.placement.decision import Scope
 from ovirt_tcp_plugin.placement.inventory import Vm, wall_name
 from ovirt_tcp_plugin.placement.pools import Pool

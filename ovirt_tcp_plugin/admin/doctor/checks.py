@@ -173,6 +173,7 @@ def _of_policies() -> list[Check]:
 def _of_walls(exempt_vms: Sequence[str]) -> list[Check]:
     return [
         Check("broker", ("broker",), _nothing, "The broker answers.", _BROKER_SILENT),
+        Check("charge", ("broker",), hosts.charge, "No other broker works at this engine."),
         Check("wall", ("walls",), _same, "Every pool has its wall, with all VMs that need it."),
         Check(
             "left",

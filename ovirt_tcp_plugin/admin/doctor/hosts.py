@@ -75,6 +75,25 @@ def quarantine(broker: BrokerView) -> Iterable[DoctorFinding]:
         yield warning("quarantined", text, step)
 
 
+def charge(broker: BrokerView) -> Iterable[DoctorFinding]:
+    """Judge whether another broker is at the same engine."""
+    if not broker.others:
+        return
+    where = named(broker.others)
+    if broker.acts:
+        text = (
+            f"A second broker runs for this engine, on {where}; the one on {broker.machine} is in"
+            " charge, and the other changes nothing."
+        )
+    else:
+        text = (
+            f"The broker on {broker.machine} changes nothing at the engine: another one, on"
+            f" {where}, is in charge."
+        )
+    step = "stop the one that is too many there: systemctl disable --now ovirt-tcp-broker"
+    yield fail("second_broker", text, step)
+
+
 def guards(broker: BrokerView) -> Iterable[DoctorFinding]:
     """Judge whether a guard waits for a decision, and which pools are in observation."""
     for pool_name, host_names in broker.held.items():

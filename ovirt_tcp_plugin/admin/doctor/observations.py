@@ -81,6 +81,9 @@ class BrokerView:
         observed: names of the untrusted hosts that a pool in observation keeps, by pool name.
         servers_answer: whether an attestation server answered when it was last asked.
         pools: the clusters that it keeps as trusted pools, by id.
+        machine: where it runs.
+        acts: whether it changes anything at the engine.
+        others: the machines of other brokers at the same engine.
     """
 
     hosts: Mapping[str, BrokerHost]
@@ -88,6 +91,9 @@ class BrokerView:
     observed: Mapping[str, Sequence[str]]
     servers_answer: bool
     pools: Mapping[str, Pool] = dataclasses.field(default_factory=dict)
+    machine: str = ""
+    acts: bool = True
+    others: Sequence[str] = ()
 
 
 @dataclasses.dataclass(frozen=True)

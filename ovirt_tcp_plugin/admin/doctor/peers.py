@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import email.utils
 import http
 import re
@@ -30,6 +31,7 @@ from ovirt_tcp_plugin.remote import Remote
 # The answers are bounded by their length; these only keep nonsense out.
 MAX_HOSTS = 100_000
 MAX_POOLS = 20_000
+MAX_BROKERS = 1_000
 MAX_UPKEEP_SIZE = 16 * 1024 * 1024
 MAX_DUTIES = 100
 UPKEEP_WITHIN_S = 10.0
@@ -74,7 +76,15 @@ def _broker_view(
         # A broker of an older release knows no observation.
         elif members.get("observation"):
             observed[pool.name] = host_names
-    return BrokerView(hosts, held, observed, bool(untrusted_hosts["servers_answer"]), pools)
+    servers_answer = bool(untrusted_hosts["servers_answer"])
+    view = BrokerView(hosts, held, observed, servers_answer, pools)
+    if "charge" not in untrusted_pools:
+        # A broker of an older release knows of no other.
+        return view
+    charge = json_fields.members(untrusted_pools["charge"], "charge")
+    others = tuple(map(str, json_fields.items(charge, "others", MAX_BROKERS)))
+    machine = str(charge["machine"])
+    return dataclasses.replace(view, machine=machine, acts=bool(charge["acts"]), others=others)
 
 
 def _pool(members: Mapping[str, object]) -> Pool:

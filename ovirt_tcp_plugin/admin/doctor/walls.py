@@ -9,7 +9,8 @@ from collections.abc import Collection, Iterable, Mapping
 
 from ovirt_tcp_plugin.admin.doctor.findings import DoctorFinding, fail, named, not_checked, warning
 from ovirt_tcp_plugin.admin.doctor.observations import BrokerView, ObservedSite, ObservedSnapshots
-from ovirt_tcp_plugin.engine.affinity_conflicts import EnforcingGroup, conflicts
+from ovirt_tcp_plugin.engine.affinity_conflicts import conflicts
+from ovirt_tcp_plugin.placement.affinity_rules import EnforcingGroup
 from ovirt_tcp_plugin.placement.inventory import Group, is_quarantined
 from ovirt_tcp_plugin.placement.pools import Pool
 
@@ -79,7 +80,10 @@ def wall_hosts(site: ObservedSite, broker: BrokerView) -> Iterable[DoctorFinding
 def rules(site: ObservedSite, groups: Iterable[EnforcingGroup]) -> Iterable[DoctorFinding]:
     """Judge whether administrators' own affinity groups contradict the walls."""
     for conflict in conflicts(site.pools, site.listing.vms, groups, site.exempt):
-        yield warning("rule_conflict", conflict.text, conflict.next_step)
+        if conflict.of_hosts:
+            yield fail("rule_conflict", conflict.text, conflict.next_step)
+        else:
+            yield warning("rule_conflict", conflict.text, conflict.next_step)
 
 
 def exempt(site: ObservedSite, vm_ids: Collection[str]) -> Iterable[DoctorFinding]:

@@ -150,12 +150,15 @@ def note_unit(engine: AdminClient, journal: Journal) -> None:
     journal.done(unit.kind, unit.subject, unit_id)
 
 
-def second(engine: AdminClient, desired: DesiredState) -> list[Change]:
+def second(engine: AdminClient, desired: DesiredState, exempt: Collection[str]) -> list[Change]:
     """Return the changes of phase 2.
+
+    Args:
+        exempt: the broker's option `exempt_vms`.
 
     Raises:
         NotFound: there are no such clusters; all are named.
-        Conflict: a cluster is being upgraded; with what to do.
+        Conflict: a cluster is being upgraded, or has a rule that forbids its wall; with what to do.
     """
     known = {cluster.name: cluster for cluster in engine.clusters()}
     unknown = [name for name in desired.clusters if name not in known]
@@ -163,6 +166,8 @@ def second(engine: AdminClient, desired: DesiredState) -> list[Change]:
         raise errors.NotFound("cluster", f"{', '.join(unknown)} at the engine")
     clusters = [known[name] for name in desired.clusters]
     check_upgrades(clusters, "setup")
+    if clusters:
+        check_rules(engine, clusters, desired.scope or Scope.ALL_VMS, exempt)
     copy = functools.partial(_copy, engine, desired, clusters)
     changes: list[Change] = [MakePolicy(engine, desired.policy, copy), MakeRole(engine)]
     if find_user(engine, desired.broker_user) is not None:
@@ -183,6 +188,23 @@ def check_upgrades(clusters: Iterable[Cluster], command: str) -> None:
         policy = "its scheduling policy is cluster_maintenance"
         what = f"cluster {', '.join(names)} is being upgraded: {policy}"
         raise errors.Conflict(f"{what}. Wait until the upgrade has ended, then run {command} again")
+
+
+def check_rules(
+    engine: AdminClient, clusters: Iterable[Cluster], scope: Scope, exempt: Collection[str]
+) -> None:
+    """Check that no affinity group keeps VMs of future walls off hosts. Raises Conflict.
+
+    The engine refuses edits in such a cluster, so its wall would not stay as it has to be.
+    """
+    pools = {cluster.id: Pool(cluster.id, cluster.name, scope) for cluster in clusters}
+    groups = engine.enforcing_groups(pools)
+    if not groups:
+        return
+    for conflict in conflicts(pools, engine.listing().vms, groups, exempt):
+        if conflict.forbids:
+            step = f"{conflict.next_step[0].upper()}{conflict.next_step[1:]}"
+            raise errors.Conflict(f"{conflict.text} {step}, then run setup again")
 
 
 def left_to_do(engine: AdminClient, desired: DesiredState, broker: Settings) -> list[str]:

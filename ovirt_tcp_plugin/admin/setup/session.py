@@ -155,7 +155,7 @@ class SetupSession:
         if not self._dry_run:
             phases.note_unit(self._engine, journal)
         desired = dataclasses.replace(desired, broker_user=self._broker.engine.username)
-        second = phases.second(self._engine, desired)
+        second = phases.second(self._engine, desired, self._broker.pools.exempt_vms)
         self._phase("\nPhase 2: policy, role and clusters", second, journal)
         if not self._dry_run:
             self._show_left_to_do(desired)

@@ -127,13 +127,14 @@ class HostsRoute(BrokerHandler):
 
 
 class PoolsRoute(BrokerHandler):
-    """The trusted pools with their walls and guards."""
+    """The trusted pools with their walls and guards, and which broker is in charge of them."""
 
     callers = LOOK
 
     def get(self) -> None:
         pools = [views.describe_pool(state) for state in self.state.pool_states()]
-        self.answer({"pools": pools})
+        charge = dataclasses.asdict(self.context.service.charge())
+        self.answer({"pools": pools, "charge": charge})
 
 
 class WhyRoute(BrokerHandler):
@@ -257,6 +258,7 @@ class MetricsRoute(BrokerHandler):
             self.state.pool_states(),
             self.state.questions.servers_answer(),
             service.ages(),
+            service.charge().acts,
         )
         self.set_header("Content-Type", CONTENT_TYPE_LATEST)
         self.finish(text)

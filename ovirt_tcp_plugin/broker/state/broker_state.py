@@ -169,8 +169,9 @@ class BrokerState:
             the ids of the pool hosts that came Up or moved.
         """
         with self._lock:
-            polls = None if start is None else start.host_polls
-            return self._host_news.observe(hosts, polls, complete)
+            if start is None:
+                return self._host_news.take_list(hosts, complete)
+            return self._host_news.take_listing(hosts, start.host_polls, complete)
 
     def observe_hosts_not_up(self, hosts: Sequence[Host]) -> tuple[str, ...]:
         """Take the engine's list of hosts that are not Up into account: every other known one is.
@@ -179,7 +180,7 @@ class BrokerState:
             the ids of the pool hosts that came Up or moved.
         """
         with self._lock:
-            return self._host_news.observe_not_up(hosts)
+            return self._host_news.take_poll(hosts)
 
     def observe_frame(self, listing: Listing) -> None:
         """Take note of the pools and their walls in a first listing, which has no VMs yet."""

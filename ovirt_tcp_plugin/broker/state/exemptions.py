@@ -13,6 +13,7 @@ from collections.abc import Iterable, Mapping
 from ovirt_tcp_plugin.broker.state.inventory_view import InventoryView
 from ovirt_tcp_plugin.broker.state.verdicts import VerdictCache
 from ovirt_tcp_plugin.messages.result import Level
+from ovirt_tcp_plugin.placement import decision
 from ovirt_tcp_plugin.placement.decision import Scope, Verdict, VmTrust, needs_trust
 from ovirt_tcp_plugin.placement.inventory import Host, Notice, Vm
 
@@ -74,7 +75,7 @@ class ExemptionWatch:
         has_verdict = entry.verdict.level in (Level.UNTRUSTED, Level.TRUSTED)
         if not has_verdict and entry.failures == 0:
             return False
-        return not self._verdicts.holds(host_id, now_ms)
+        return not decision.holds(self._inventory.shown(host_id, self._verdicts, now_ms), now_ms)
 
 
 def uses(

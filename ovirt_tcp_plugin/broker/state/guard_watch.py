@@ -31,6 +31,7 @@ class GuardWatch:
 
     def __init__(self, shared: SharedState, rule: GuardRule) -> None:
         self._rule = rule
+        self._shared = shared
         self._clock = shared.clock
         self._inventory = shared.inventory
         self._reporter = shared.reporter
@@ -63,9 +64,16 @@ class GuardWatch:
         self.guards.recovered(host_id)
 
     def observe_trust(self, host_ids: Iterable[str], now_ms: int) -> None:
-        """Hosts attested well: the observation of their pools may be over."""
+        """Hosts answered: the observation of their pools may be over.
+
+        Not while the startup attestation is under way there: what it shows is judged as a whole. Of
+        a pool with two kinds of hardware, one of which no reference value knows, hosts would leave
+        singly else, as soon as the other kind is half of it.
+        """
         cluster_ids = set(self._inventory.pools_of(host_ids)) - self.guards.established
         for cluster_id in sorted(cluster_ids):
+            if self._shared.is_starting(cluster_id):
+                continue
             hosts = self._inventory.hosts_of[cluster_id]
             well = sum(host.id in self._known_good for host in hosts)
             if 2 * well < len(hosts):

@@ -6,7 +6,6 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Optional
 
 from ovirt_tcp_plugin.broker.state.exemptions import ExemptionWatch
 from ovirt_tcp_plugin.broker.state.inventory_view import Place
@@ -38,6 +37,10 @@ class HostNews:
         self._exemptions = exemptions
         self._names = names
         self._polls = 0
+        # Whether the known hosts are all there are: what was saved of others counts until then.
+        self._has_all = False
+        # Whether what was saved of others was forgotten.
+        self._are_others_forgotten = False
         # What the last poll showed, and the hosts that were known then.
         self._last_poll: Sequence[Host] = ()
         self._hosts_then: object = None
@@ -49,39 +52,80 @@ class HostNews:
         """Return how often the hosts that are not Up were listed."""
         return self._polls
 
-    def observe(
-        self, hosts: Sequence[Host], polls: Optional[int] = None, complete: bool = True
+    # Kinds of news: each returns the ids of the pool hosts that came Up or moved
+
+    def take_listing(
+        self, hosts: Sequence[Host], polls: int, complete: bool = True
     ) -> tuple[str, ...]:
-        """Take the engine's list of all hosts into account.
+        """Take the hosts of a listing into account, which took its time.
 
         Args:
-            polls: `polls` of when the reading began; None if it took no time.
-            complete: False if the engine failed to show some. Known ones are not Up then, unless
-                polls tell who is.
-
-        Returns:
-            the ids of the pool hosts that came Up or moved.
+            polls: `polls` of when the reading began.
+            complete: False if the engine failed to show some. Known ones are as the polls show
+                them, then.
         """
-        now_ms = self._shared.clock.now_ms()
-        if polls is None:
-            self._polls += 1
-        elif polls != self._polls:
+        if polls != self._polls:
             hosts = self._as_polled(hosts)
-        listed = [*hosts, *self._not_shown(hosts, polls is not None, complete)]
-        changed = self._inventory.changed_statuses(listed)
-        if changed is not None:
+        hidden: Sequence[Host] = ()
+        if not hosts:
+            hidden = self._inventory.hosts_none_up()
+        elif not complete:
+            hidden = list(self._inventory.hosts.values())
+        self._has_all = self._has_all or (bool(hosts) and complete)
+        return self._take(_with_hidden(hosts, hidden))
+
+    def take_list(self, hosts: Sequence[Host], complete: bool = True) -> tuple[str, ...]:
+        """Take a list of all hosts into account, which was read in one go in place of a poll.
+
+        An empty list is no evidence that all are gone, with what is known of them; but nobody
+        counts as Up by it.
+
+        Args:
+            complete: False if the engine failed to show some. Known ones are not Up, then.
+        """
+        self._polls += 1
+        is_whole = bool(hosts) and complete
+        hidden: Sequence[Host] = () if is_whole else self._inventory.hosts_none_up()
+        self._has_all = self._has_all or is_whole
+        return self._take(_with_hidden(hosts, hidden))
+
+    def take_poll(self, hosts: Sequence[Host]) -> tuple[str, ...]:
+        """Take a list of the hosts that are not Up into account: every other known one is."""
+        self._polls += 1
+        if self._hosts_then is self._inventory.hosts and self._last_poll == hosts:
+            self._take_no_change()
+            return ()
+        came_up = self._take(self._inventory.as_polled(hosts))
+        self._last_poll = hosts
+        self._hosts_then = self._inventory.hosts
+        return came_up
+
+    def restarted(self, host_id: str) -> None:
+        """The host left Up, as an event says, whatever the listings show."""
+        self._verdicts.restarted(host_id, self._shared.clock.now_ms())
+        self._changes.touch(worse=True, pools=self._inventory.pools_of([host_id]))
+
+    # What follows
+
+    def _take(self, hosts: Sequence[Host]) -> tuple[str, ...]:
+        """Take all known hosts into account as they are now."""
+        now_ms = self._shared.clock.now_ms()
+        changed = self._inventory.changed_statuses(hosts)
+        if changed is not None and self._has_all is self._are_others_forgotten:
             # Another pool may have them: what was listed is perhaps the first to show it.
             self._tell_shared_names()
             return self._take_statuses(changed, now_ms)
-        self._inventory.see_hosts(listed, self._names)
+        self._inventory.see_hosts(hosts, self._names)
         self._tell_shared_names()
-        changes = self._verdicts.observe({host.id: host.up for host in listed}, now_ms)
+        up = {host.id: host.up for host in hosts}
+        changes = self._verdicts.observe(up, now_ms, self._has_all)
+        self._are_others_forgotten = self._has_all
         moved = self._restart_moved(now_ms)
         came_up = (*self._take_changes(changes, now_ms), *moved)
         return self._in_pools(came_up)
 
     def _take_statuses(self, changed: Sequence[Host], now_ms: int) -> tuple[str, ...]:
-        """Take new statuses of known hosts into account; return who came Up, as `observe` does."""
+        """Take new statuses of known hosts into account; return who came Up, as `_take` does."""
         self._inventory.see_statuses(changed)
         changes = self._verdicts.observe_some({host.id: host.up for host in changed}, now_ms)
         return self._in_pools(self._take_changes(changes, now_ms))
@@ -97,58 +141,23 @@ class HostNews:
             the ids of those that came Up.
         """
         self._verdicts.look_again()
-        self._quarantine.observe(changes.came_up, now_ms)
+        self._quarantine.observe(changes.came_up, now_ms, self._has_all)
         # One of ours may have attested well a moment before it was seen to be away, which counts
         # for nothing: it would wait for its next turn in maintenance.
         self._verdicts.ask_soon(self._quarantine.ours(changes.left_up), now_ms)
-        for notice in self._exemptions.observe(now_ms):
-            self._shared.reporter.tell(notice)
+        self._tell_exemptions(now_ms)
         self._show_changes(changes)
         return changes.came_up
 
-    def observe_not_up(self, hosts: Sequence[Host]) -> tuple[str, ...]:
-        """Take the engine's list of hosts that are not Up into account: every other known one is.
-
-        Returns:
-            the ids of the pool hosts that came Up or moved.
-        """
-        if self._hosts_then is self._inventory.hosts and self._last_poll == hosts:
-            self._polls += 1
-            self._observe_no_change()
-            return ()
-        came_up = self.observe(self._inventory.as_polled(hosts))
-        self._last_poll = hosts
-        self._hosts_then = self._inventory.hosts
-        return came_up
-
-    def restarted(self, host_id: str) -> None:
-        """The host left Up, as an event says, whatever the listings show."""
-        self._verdicts.restarted(host_id, self._shared.clock.now_ms())
-        self._changes.touch(worse=True, pools=self._inventory.pools_of([host_id]))
-
-    def _observe_no_change(self) -> None:
+    def _take_no_change(self) -> None:
         """Look at what depends on the time, and on VMs."""
         now_ms = self._shared.clock.now_ms()
-        self._quarantine.observe((), now_ms)
+        self._quarantine.observe((), now_ms, self._has_all)
+        self._tell_exemptions(now_ms)
+
+    def _tell_exemptions(self, now_ms: int) -> None:
         for notice in self._exemptions.observe(now_ms):
             self._shared.reporter.tell(notice)
-
-    def _not_shown(self, hosts: Sequence[Host], is_polled: bool, complete: bool) -> Sequence[Host]:
-        """Return the known hosts that a list does not show, though they may be there.
-
-        An empty list is no evidence that all are gone, with what is known of them; but nobody
-        counts as Up by it.
-
-        Args:
-            is_polled: whether the hosts that are not Up are listed beside it.
-        """
-        if hosts and complete:
-            return ()
-        shown = {host.id for host in hosts}
-        known = self._inventory.hosts_none_up()
-        if hosts and is_polled:
-            known = list(self._inventory.hosts.values())
-        return [host for host in known if host.id not in shown]
 
     def _as_polled(self, hosts: Sequence[Host]) -> list[Host]:
         """Return hosts of an older list with the statuses that are known of them."""
@@ -176,6 +185,8 @@ class HostNews:
             )
             notice = Notice(f"name_shared {host_id}", "error", text, host_id=host_id)
             self._shared.reporter.tell(notice)
+        if sharing - self._sharing:
+            self._changes.touch(worse=True, pools=self._inventory.pools_of(sharing))
         self._sharing = sharing
 
     def _restart_moved(self, now_ms: int) -> list[str]:
@@ -206,3 +217,9 @@ class HostNews:
         self._changes.touch(worse=bool(changes.left_up or changes.removed), pools=pools)
         self._shared.startup.keep(self._inventory.hosts)
         self._shared.reporter.note_hosts(changes)
+
+
+def _with_hidden(hosts: Sequence[Host], hidden: Sequence[Host]) -> list[Host]:
+    """Return the hosts of a list, and those of the hidden ones that are not in it."""
+    shown = {host.id for host in hosts}
+    return [*hosts, *(host for host in hidden if host.id not in shown)]

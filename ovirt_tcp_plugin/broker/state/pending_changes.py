@@ -4,7 +4,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from typing import Optional
 
 from ovirt_tcp_plugin.broker.state.inventory_view import InventoryView
@@ -99,14 +99,26 @@ class PendingChanges:
         with self._lock:
             return frozenset(self._too_trusting | self._too_free)
 
-    def written(self, pools: Iterable[str]) -> None:
-        """The snapshots of these pools are about to be written."""
+    def written(self, pools: Collection[str]) -> frozenset[str]:
+        """The snapshots of these pools are about to be written.
+
+        Returns:
+            those of the pools whose snapshot is too trusting or too free.
+        """
         with self._lock:
+            urgent = (self._too_trusting | self._too_free).intersection(pools)
             self._old.difference_update(pools)
             self._too_trusting.difference_update(pools)
             self._too_free.difference_update(pools)
+            return frozenset(urgent)
 
-    def not_written(self, pool_id: str) -> None:
-        """A snapshot could not be written after all."""
+    def not_written(self, pool_id: str, urgent: bool) -> None:
+        """A snapshot could not be written after all, or not with all that it has to show.
+
+        Args:
+            urgent: it is still too trusting, or too free.
+        """
         with self._lock:
             self._old.add(pool_id)
+            if urgent:
+                self._too_trusting.add(pool_id)

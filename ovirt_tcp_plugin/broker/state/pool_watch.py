@@ -8,7 +8,7 @@ import dataclasses
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from ovirt_tcp_plugin.broker.state import policy_watch, pool_ends, unlisted
+from ovirt_tcp_plugin.broker.state import policy_watch, pool_ends, rule_watch, unlisted
 from ovirt_tcp_plugin.broker.state.policy_watch import PolicyWatch
 from ovirt_tcp_plugin.broker.state.pool_ends import EndedPool, PoolEnds
 from ovirt_tcp_plugin.broker.state.shared import SharedState
@@ -46,7 +46,8 @@ class PoolWatch:
         """Take a complete listing into account; return the pools whose clusters are gone."""
         changes = self._inventory.pools.update(listing, self._ends.cluster_ids())
         self._ends.observe_listing(listing)
-        self._tell_once((*changes.notices, *unlisted.notices(listing)))
+        conflicts = rule_watch.notices(listing, self._inventory)
+        self._tell_once((*changes.notices, *unlisted.notices(listing), *conflicts))
         self._tell_adopted(changes.adopted)
         now_ms = self._shared.clock.now_ms()
         pools = self._inventory.pools.by_cluster.values()

@@ -275,17 +275,21 @@ class Quarantine:
         host.returns_refused += 1
         return host.returns_refused == 1
 
+    def keep(self, hosts: Mapping[str, Host]) -> None:
+        """Forget all other hosts: they are gone."""
+        for host_id in list(self.quarantined):
+            if host_id not in hosts:
+                del self.quarantined[host_id]
+
     def observe(self, hosts: Mapping[str, Host], came_up: Collection[str], now_ms: int) -> None:
-        """Forget hosts that are gone, and those that are an administrator's again.
+        """Forget hosts that are an administrator's again.
 
         Those are the ones that somebody else activated, or put into a maintenance of his own. They
         are not ours until they are judged again.
         """
         for host_id, quarantined in list(self.quarantined.items()):
             host = hosts.get(host_id)
-            if host is None:
-                del self.quarantined[host_id]
-            elif quarantined.asked:
+            if host is not None and quarantined.asked:
                 is_others = is_in_maintenance(host) and not is_quarantined(host)
                 if host_id in came_up or (quarantined.shown and is_others):
                     del self.quarantined[host_id]

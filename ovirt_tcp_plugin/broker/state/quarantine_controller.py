@@ -150,14 +150,17 @@ class QuarantineController:
         self._guard_watch.pool_ended(cluster_id)
         self._quarantine.forget(host.id for host in self._inventory.hosts_of.get(cluster_id, ()))
 
-    def observe(self, came_up: tuple[str, ...], now_ms: int) -> None:
+    def observe(self, came_up: tuple[str, ...], now_ms: int, whole: bool) -> None:
         """The engine's hosts were listed.
 
         Args:
             came_up: ids of hosts that came Up since the last time.
+            whole: the known hosts are all there are: others are forgotten.
         """
-        # In another pool they are judged by the guard of that.
-        self._quarantine.judge_again(self._guard_watch.keep_present())
+        if whole:
+            # In another pool they are judged by the guard of that.
+            self._quarantine.judge_again(self._guard_watch.keep_present())
+            self._quarantine.keep(self._inventory.hosts)
         self._adopt()
         self._quarantine.observe(self._inventory.hosts, came_up, now_ms)
 
@@ -186,7 +189,7 @@ class QuarantineController:
         self._quarantine.take(host.id, verdict.code, verdict.reason)
 
     def observe_trust(self, host_ids: Iterable[str], now_ms: int) -> None:
-        """Hosts attested well: the observation of their pools may be over."""
+        """Hosts answered: the observation of their pools may be over."""
         self._guard_watch.observe_trust(host_ids, now_ms)
 
     def pool_gone(self, cluster_id: str) -> None:
@@ -303,7 +306,7 @@ class QuarantineController:
         return {
             host.id
             for host in self._inventory.hosts_of[cluster_id]
-            if host.id != host_id and self._verdicts.holds(host.id, now_ms)
+            if host.id != host_id and self._shared.holds(host.id, now_ms)
         }
 
     def _tell_stuck(self, host_id: str, now_ms: int) -> None:

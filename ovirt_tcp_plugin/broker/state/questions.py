@@ -147,8 +147,11 @@ class Questions:
             for host_id in well:
                 self._record(host_id, answers[host_id], now_ms)
             self._quarantine.observe_trust(well, now_ms)
+            # The startup attestation of their pools may end with these.
+            awaited = [host_id for host_id in others if self._startup.is_awaited(host_id)]
             for host_id in others:
                 self._record(host_id, answers[host_id], now_ms)
+            self._quarantine.observe_trust(awaited, now_ms)
 
     def not_asked(self, host_ids: Iterable[str]) -> None:
         """These hosts could not be asked about: they have no name any more."""

@@ -74,6 +74,21 @@ class PoolState:
 
 
 @dataclasses.dataclass(frozen=True)
+class ChargeState:
+    """Which broker is in charge at the engine, at one moment.
+
+    Attributes:
+        machine: where this one runs.
+        acts: whether this one changes anything at the engine.
+        others: the machines of other brokers at the same engine.
+    """
+
+    machine: str
+    acts: bool
+    others: tuple[str, ...]
+
+
+@dataclasses.dataclass(frozen=True)
 class Explanation:
     """A VM and a host at one moment: all that the answer to "why not there?" is made of.
 
@@ -107,13 +122,14 @@ def host_state(
     entry = verdicts.entry(host.id)
     group = inventory.walls.get(host.cluster_id)
     inside_wall = group is not None and host.id in group.host_ids
-    trusted = verdicts.holds(host.id, now_ms)
+    verdict = inventory.shown(host.id, verdicts, now_ms)
+    trusted = decision.holds(verdict, now_ms)
     may_stay = host.up and entry is not None and entry.inside_until_ms() is not None
     return HostState(
         now_ms=now_ms,
         host=host,
         verifier_name=inventory.names.get(host.id, ""),
-        verdict=inventory.shown(host.id, verdicts, now_ms),
+        verdict=verdict,
         trusted=trusted,
         last_failure=entry.failing_reason if entry else "",
         inside_wall=inside_wall,

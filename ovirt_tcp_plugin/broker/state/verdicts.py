@@ -188,9 +188,9 @@ class VerdictCache:
 
     # Events of the engine
 
-    def observe(self, hosts: Mapping[str, bool], now_ms: int) -> Changes:
-        """Take note of all hosts of the engine by id, and whether each is Up."""
-        removed = tuple(sorted(set(self._entries) - set(hosts)))
+    def observe(self, hosts: Mapping[str, bool], now_ms: int, whole: bool = True) -> Changes:
+        """Take note of hosts by id, and whether each is Up. `whole`: there are no others."""
+        removed = tuple(sorted(set(self._entries) - set(hosts))) if whole else ()
         for host_id in removed:
             del self._entries[host_id]
         changes = self.observe_some(hosts, now_ms)

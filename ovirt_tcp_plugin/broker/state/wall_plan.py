@@ -177,12 +177,12 @@ def plan(
     steps: list[Step] = []
     if not wall.enforcing or wall.host_label_ids:
         steps.append(Step(Edit.REPAIR, host_ids=host_ids, vm_ids=vm_ids))
-    steps += _host_steps(wall, host_ids)
+    steps += host_steps(wall, host_ids)
     steps += _vm_steps(wall, vm_ids)
     return steps or _steps(Edit.REMOVE_SURPLUS, surplus)
 
 
-def _host_steps(wall: Group, host_ids: frozenset[str]) -> list[Step]:
+def host_steps(wall: Group, host_ids: frozenset[str]) -> list[Step]:
     """Return the steps to a wall with these hosts: some leave, then others enter."""
     staying = wall.host_ids & host_ids
     leaving = wall.host_ids - staying

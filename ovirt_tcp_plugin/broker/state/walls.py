@@ -13,6 +13,7 @@ from ovirt_tcp_plugin.broker.state.shared import SharedState
 from ovirt_tcp_plugin.broker.state.turns import in_turns
 from ovirt_tcp_plugin.broker.state.verdicts import CachedVerdict
 from ovirt_tcp_plugin.broker.state.wall_plan import Edit, WallPlan
+from ovirt_tcp_plugin.messages.result import Level
 from ovirt_tcp_plugin.placement.inventory import Group, Listing, Notice
 from ovirt_tcp_plugin.placement.pools import Pool
 
@@ -43,6 +44,30 @@ class Walls:
         with self._lock:
             cluster_ids = list(self._inventory.pools.by_cluster)
         return in_turns(self._lock, cluster_ids, self._plan_now)
+
+    def plans_before_listing(self) -> list[WallPlan]:
+        """Return plans that only put hosts out of walls that are known not to be trusted.
+
+        For a broker that has not listed the VMs yet: whose marks decide who is to be behind a wall,
+        and not who is out of it.
+        """
+        with self._lock:
+            plans: list[WallPlan] = []
+            for pool in self._inventory.pools.by_cluster.values():
+                group = self._inventory.walls.get(pool.cluster_id)
+                if group is None:
+                    continue
+                staying = frozenset(filter(self._may_stay, group.host_ids))
+                steps = wall_plan.host_steps(group, staying)
+                if steps:
+                    plans.append(WallPlan(pool, group, steps))
+            return plans
+
+    def take_over(self) -> None:
+        """This broker is in charge from now on: what was edited before is nobody's edit."""
+        with self._lock:
+            self._news = WallNews()
+            self._shared.changes.request_plans()
 
     # Edits of ours
 
@@ -188,13 +213,24 @@ class Walls:
         return is_missed or self._shared.is_starting(cluster_id)
 
     def _up_hosts(self, pool: Pool) -> dict[str, CachedVerdict]:
-        """Return what is known of a pool's hosts that are Up."""
+        """Return what is known of a pool's hosts that are Up.
+
+        One that shares its name is left out: what is known may be of the other host.
+        """
         up_hosts: dict[str, CachedVerdict] = {}
         for host in self._inventory.hosts_of.get(pool.cluster_id, ()):
             entry = self._shared.verdicts.entry(host.id)
-            if host.up and entry is not None:
+            is_usable = host.up and host.id not in self._inventory.shared_names
+            if is_usable and entry is not None:
                 up_hosts[host.id] = entry
         return up_hosts
+
+    def _may_stay(self, host_id: str) -> bool:
+        """Return whether nothing that is known of a host has it leave its wall."""
+        if host_id in self._inventory.shared_names:
+            return False
+        entry = self._shared.verdicts.entry(host_id)
+        return entry is None or (entry.up and entry.verdict.level is not Level.UNTRUSTED)
 
     def _watch_silence(self, pool: Pool, unheard: Collection[str], now_ms: int) -> None:
         """Report once that hosts stay inside because nearly no host of their pool answers."""

@@ -14,6 +14,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Optional
 
+from ovirt_tcp_plugin import errors
 from ovirt_tcp_plugin.placement import snapshot
 from ovirt_tcp_plugin.placement.snapshot import Snapshot
 
@@ -59,6 +60,17 @@ class SnapshotWriter:
     def without_file(self, pool_ids: Iterable[str]) -> frozenset[str]:
         """Return the pools that have no file."""
         return frozenset(pool_id for pool_id in pool_ids if not self._path(pool_id).exists())
+
+    def earlier(self, pool_id: str, boot_id: str) -> Optional[Snapshot]:
+        """Return what a pool's file says, None if there is none that filterd would take.
+
+        Raises:
+            OSError: it cannot be read.
+        """
+        try:
+            return snapshot.decode(self._path(pool_id).read_bytes(), boot_id)
+        except (FileNotFoundError, errors.InvalidMessage):
+            return None
 
     def write(self, fresh: Snapshot) -> bool:
         """Replace a pool's file, unless it says the same already; return whether it was replaced.

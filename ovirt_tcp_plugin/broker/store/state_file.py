@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import logging
 import threading
@@ -13,6 +14,7 @@ from typing import Any, Optional, cast
 
 from ovirt_tcp_plugin import durable, errors
 from ovirt_tcp_plugin.broker.state.broker_state import BrokerState
+from ovirt_tcp_plugin.broker.state.charge import NO_CLAIM, SavedClaim
 from ovirt_tcp_plugin.messages import json_fields
 
 log = logging.getLogger("broker.memory")
@@ -20,6 +22,7 @@ log = logging.getLogger("broker.memory")
 MAX_SIZE = 64 * 1024 * 1024
 VERSION = 1
 MAX_SEEN = 10_000
+MAX_TOKEN_LENGTH = 64
 MAX_NUMBER = 2**63
 
 
@@ -33,6 +36,7 @@ class StateFile:
             void verdicts again.
         engine_started_ms: when the last start of the engine was noticed, by the wall clock; None if
             none was.
+        claim: the broker's last claim to be in charge.
     """
 
     def __init__(self, directory: Path) -> None:
@@ -47,6 +51,7 @@ class StateFile:
         self.last_event: Optional[int] = None
         self.seen: frozenset[int] = frozenset()
         self.engine_started_ms: Optional[int] = None
+        self.claim = NO_CLAIM
 
     def load(self, state: BrokerState) -> None:
         """Restore what was saved.
@@ -71,13 +76,15 @@ class StateFile:
         """Write what is known now; when this returns, it survives a crash."""
         with self._lock:
             # Encoded under the lock: else a thread that was held up would put an older state over a
-            # newer one.
+            # newer one. And what was read of the engine first: an event or a start that is known
+            # here has done to the state what it does.
             content: dict[str, Any] = {
                 "version": VERSION,
-                "knowledge": state.encode(),
                 "last_event": self.last_event,
                 "engine_started_ms": self.engine_started_ms,
+                "claim": dataclasses.asdict(self.claim),
                 "seen_events": sorted(self.seen)[-MAX_SEEN:],
+                "knowledge": state.encode(),
             }
             durable.replace(self._path, json.dumps(content).encode())
 
@@ -101,4 +108,8 @@ class StateFile:
         if members.get("engine_started_ms") is not None:
             started_ms = json_fields.integer(members, "engine_started_ms", 0, MAX_NUMBER)
             self.engine_started_ms = started_ms
+        if "claim" in members:
+            claim = json_fields.members(members["claim"], "claim")
+            token = json_fields.text(claim, "token", MAX_TOKEN_LENGTH)
+            self.claim = SavedClaim(token, claim["acts"] is True)
         state.restore(cast("Mapping[str, Any]", members["knowledge"]))

@@ -36,8 +36,7 @@ class EngineContact:
         """
         with self._lock:
             last_ms = self._last_ms
-            silence_ms = max(MAX_ENGINE_SILENCE_MS, 2 * self._poll_ms)
-            if last_ms is not None and asked_ms - last_ms > silence_ms:
+            if last_ms is not None and asked_ms - last_ms > self._longest_silence_ms():
                 self._absent_since_ms = last_ms
             self._last_ms = self._clock.now_ms()
 
@@ -51,9 +50,13 @@ class EngineContact:
     def is_there(self) -> bool:
         """Return whether the engine answered somebody not long ago."""
         last_ms = self.last_ms()
-        return last_ms is not None and self._clock.now_ms() - last_ms <= MAX_ENGINE_SILENCE_MS
+        return last_ms is not None and self._clock.now_ms() - last_ms <= self._longest_silence_ms()
 
     def last_ms(self) -> Optional[int]:
         """Return when the engine last answered, None if it did not in this run."""
         with self._lock:
             return self._last_ms
+
+    def _longest_silence_ms(self) -> int:
+        """Return for how long an engine that is there may not be heard: it is asked that seldom."""
+        return max(MAX_ENGINE_SILENCE_MS, 2 * self._poll_ms)

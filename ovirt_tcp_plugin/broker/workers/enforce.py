@@ -39,6 +39,7 @@ class EnforcementWorker:
     """One thread calls `step` again and again.
 
     Args:
+        in_charge: whether no other broker is.
         may_begin: whether everything was listed, VMs too.
         listing_due: called when the engine is not as the state has it.
     """
@@ -51,6 +52,7 @@ class EnforcementWorker:
         publisher: Publisher,
         metrics: Metrics,
         clock: Clock,
+        in_charge: Callable[[], bool],
         may_begin: Callable[[], bool],
         listing_due: Callable[[], None],
     ) -> None:
@@ -61,6 +63,7 @@ class EnforcementWorker:
         self._publisher = publisher
         self._metrics = metrics
         self._clock = clock
+        self._in_charge = in_charge
         self._may_begin = may_begin
         self._listing_due = listing_due
         self._calls = Calls()
@@ -75,10 +78,21 @@ class EnforcementWorker:
         self._calls.stop()
 
     def step(self) -> None:
-        """Carry out the plans, if something happened or a second passed. Raises Unavailable."""
-        if not self._may_begin() or not (self._is_late() or self._changes.are_plans_due()):
+        """Carry out the plans, if something happened or a second passed.
+
+        Before everything was listed, hosts that are known not to be trusted leave their walls, and
+        no more.
+
+        Raises:
+            Unavailable: the engine does not answer.
+        """
+        if not self._in_charge() or not (self._is_late() or self._changes.are_plans_due()):
             return
         self._begun_ms = self._clock.now_ms()
+        if not self._may_begin():
+            self._changes.begin_plans()
+            self._builder.build(self._walls.plans_before_listing(), self._is_late)
+            return
         self._pool_ender.take_requests()
         self._changes.begin_plans()
         blocked = self._builder.build(self._walls.plans(), self._is_late)

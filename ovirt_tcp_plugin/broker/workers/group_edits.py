@@ -9,6 +9,7 @@ renamed. So everything is listed.
 from __future__ import annotations
 
 import logging
+from typing import Optional
 
 from ovirt_tcp_plugin import errors
 from ovirt_tcp_plugin.broker.engine_api import EngineListings
@@ -31,8 +32,8 @@ class GroupEdits:
         self._engine = engine
         self._clock = clock
         # Asked when it matters, and again when somebody else seems to be at work: ours may have
-        # been removed and added anew.
-        self._own_id = ""
+        # been removed and added anew. Events may name nobody, which is not us.
+        self._own_id: Optional[str] = None
         self._editors: set[str] = set()
         self._listed_ms = 0
         self._pause_ms = 0

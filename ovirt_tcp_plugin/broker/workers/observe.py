@@ -40,6 +40,7 @@ class Reactions:
 
     Attributes:
         run_hook: runs the hook of an event.
+        hosts_came_up: runs the hooks of hosts that came Up or moved.
         warn: writes the warning that an event of a VM carries.
         record_events: keeps what was reported, raises Unavailable.
         forget_pool: removes the snapshot of a cluster that is no pool any more.
@@ -47,6 +48,7 @@ class Reactions:
     """
 
     run_hook: Callable[[HookEvent], None]
+    hosts_came_up: Callable[[Sequence[str]], None]
     warn: Callable[[HookEvent], None]
     record_events: Callable[[], None]
     forget_pool: Callable[[str], None]
@@ -122,7 +124,7 @@ class ObservationWorker:
         """Begin the startup attestation before all VMs are listed: many of them take long."""
         frame = self._engine.listing_without_vms()
         self._state.observe_frame(frame)
-        self._state.observe_hosts(frame.hosts)
+        self._state.observe_hosts(frame.hosts, complete=frame.nameless_hosts == 0)
         try:
             self._reactions.run_hook(HookEvent("backend_initialize"))
         finally:
@@ -157,8 +159,7 @@ class ObservationWorker:
         self._last_listing_ms = began_ms
         self._reactions.see_units(listing.units)
         came_up = self._state.observe_hosts(listing.hosts, start, listing.nameless_hosts == 0)
-        for host_id in came_up:
-            self._reactions.run_hook(HookEvent("init_vds_on_up", host_id))
+        self._reactions.hosts_came_up(came_up)
         self.all_known.set()
         # Last, since it only warns, and writes to a disk that may be slow.
         self._watch_vms()

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import functools
 import logging
+import threading
 from collections.abc import Callable, Collection
 from typing import Protocol
 
@@ -69,6 +70,8 @@ class PoolEnder:
         self._clock = clock
         self._listing_due = listing_due
         self._retries = Retries()
+        # Jobs end in threads of their own, several at once.
+        self._retrying = threading.Lock()
         self._forgotten: set[str] = set()
         # By cluster id, the number of listings when a request met a policy with our unit.
         self._contradicted: dict[str, int] = {}
@@ -148,7 +151,9 @@ class PoolEnder:
         return jobs
 
     def _is_due(self, subject: str, now_ms: int) -> bool:
-        return self._retries.due(subject, now_ms) and not self._calls.is_under_way(subject)
+        with self._retrying:
+            is_due = self._retries.due(subject, now_ms)
+        return is_due and not self._calls.is_under_way(subject)
 
     def _remove_wall(self, cluster_id: str, group_id: str) -> None:
         try:
@@ -158,7 +163,7 @@ class PoolEnder:
             if self._failures(group_id, e) == FAILURES_REPORTED:
                 self._ends.wall_refused(cluster_id, group_id, str(e))
         else:
-            self._retries.succeeded(group_id)
+            self._succeeded(group_id)
             self._walls.removed(cluster_id, group_id)
             self._ends.wall_removed(cluster_id)
 
@@ -168,10 +173,10 @@ class PoolEnder:
         except (errors.Conflict, errors.NotFound, errors.Unavailable) as e:
             log.warning("activate host=%s error=%s", host_id, e)
             if self._failures(host_id, e) >= FAILURES_REPORTED:
-                self._retries.succeeded(host_id)
+                self._succeeded(host_id)
                 self._ends.activated(host_id, str(e))
         else:
-            self._retries.succeeded(host_id)
+            self._succeeded(host_id)
             self._ends.activated(host_id)
             self._metrics.returned()
 
@@ -179,4 +184,9 @@ class PoolEnder:
         """Return how often something failed while the engine answered, this time included."""
         if isinstance(error, errors.Unavailable) and not self._engine.answers():
             return 0
-        return self._retries.failed(subject, self._clock.now_ms())
+        with self._retrying:
+            return self._retries.failed(subject, self._clock.now_ms())
+
+    def _succeeded(self, subject: str) -> None:
+        with self._retrying:
+            self._retries.succeeded(subject)

@@ -56,6 +56,8 @@ class PublicationWorker:
         # lock is taken inside of this one.
         self._publishing = threading.Lock()
         self._written_ms: dict[str, int] = {}
+        # Ids of the pools whose snapshots could not be written when that was last tried.
+        self._failing: set[str] = set()
         self._saved_revision = -1
         self._saved_ms = 0
 
@@ -72,7 +74,7 @@ class PublicationWorker:
         if self._is_save_due(bool(too_trusting), self._clock.now_ms()):
             self.save()
         if not self._all_known():
-            # A file of an earlier run knows the VMs' marks, and its verdicts end by themselves.
+            # A file of an earlier run knows the VMs' marks: it goes on, but for lost trust.
             old = self._writer.without_file(old)
         self._publish_calm(old - urgent)
 
@@ -100,7 +102,9 @@ class PublicationWorker:
 
     def _urgent(self) -> frozenset[str]:
         """Return the pools whose snapshots are to be written at once."""
-        return self._changes.urgent_snapshots() if self._all_known() else frozenset()
+        if self._all_known():
+            return self._changes.urgent_snapshots()
+        return self._changes.old_snapshots()[1]
 
     def _publish_calm(self, pool_ids: Iterable[str]) -> None:
         """Write snapshots of pools as long as nothing urgent comes; the others are still old."""
@@ -117,11 +121,16 @@ class PublicationWorker:
 
     def _write_all(self, pool_ids: Sequence[str]) -> None:
         with self._publishing:
-            self._changes.written(pool_ids)
+            all_known = self._all_known()
+            urgent = self._changes.written(pool_ids)
             for snapshot in self._state.snapshots(pool_ids):
-                self._written_ms[snapshot.pool_id] = self._clock.now_ms()
-                if not self._write(snapshot):
-                    self._changes.not_written(snapshot.pool_id)
+                pool_id = snapshot.pool_id
+                self._written_ms[pool_id] = self._clock.now_ms()
+                is_written = self._write(snapshot, all_known)
+                if not is_written:
+                    self._changes.not_written(pool_id, pool_id in urgent)
+                elif not all_known:
+                    self._changes.not_written(pool_id, urgent=False)
             try:
                 self._writer.confirm()
             except OSError as e:
@@ -137,14 +146,26 @@ class PublicationWorker:
         # At once: a host that lost trust may not have it again because we were killed.
         return trust_lost or now_ms - self._saved_ms >= SAVE_EVERY_MS
 
-    def _write(self, snapshot: Snapshot) -> bool:
-        """Write a snapshot unless its file says the same; return whether it is up to date now."""
+    def _write(self, snapshot: Snapshot, all_known: bool) -> bool:
+        """Write a snapshot unless its file says the same; return whether it is up to date now.
+
+        Args:
+            all_known: whether it knows the VMs; else those of an earlier run's file are kept.
+        """
+        pool_id = snapshot.pool_id
         try:
+            if not all_known:
+                earlier = self._writer.earlier(pool_id, snapshot.boot_id)
+                snapshot = snapshot.with_vms_of(earlier) if earlier else snapshot
             is_new = self._writer.write(snapshot)
         except OSError as e:
-            log.error("snapshot not written pool=%s error=%s", snapshot.pool_id, e)
+            # An urgent one is tried again all the time, and said once.
+            if pool_id not in self._failing:
+                log.error("snapshot not written pool=%s error=%s", pool_id, e)
+            self._failing.add(pool_id)
             self._metrics.snapshot(written=False)
             return False
+        self._failing.discard(pool_id)
         if is_new:
             self._metrics.snapshot(written=True)
         return True

@@ -21,20 +21,17 @@ from ovirt_tcp_plugin.broker.settings import Settings
 from ovirt_tcp_plugin.broker.state.broker_state import BrokerState
 from ovirt_tcp_plugin.broker.store.state_file import StateFile
 from ovirt_tcp_plugin.broker.workers.contact import EngineContact
+from ovirt_tcp_plugin.broker.workers.event_cursor import EventCursor
 from ovirt_tcp_plugin.broker.workers.filter_reports import FilterReports
 from ovirt_tcp_plugin.broker.workers.group_edits import GroupEdits
 from ovirt_tcp_plugin.clock import Clock
 from ovirt_tcp_plugin.engine import events
-from ovirt_tcp_plugin.engine.client import MAX_EVENTS
 from ovirt_tcp_plugin.engine.engine_start import started_at
 from ovirt_tcp_plugin.engine.starts import EngineStarts
 from ovirt_tcp_plugin.placement.inventory import Event, Notice
 
 log = logging.getLogger("broker.service")
 
-# Events may become visible out of order: the last ones are read again each time, and known ones
-# passed over.
-EVENT_OVERLAP = 50
 # A host that left Up is out of the snapshots within a second, and a VM that was marked is held
 # there: one of these pauses, two calls, the pause of the snapshots' thread, and the writing of one.
 # At an engine where nothing has happened for so long, calls are saved.
@@ -46,8 +43,6 @@ CALM_AFTER_MS = 60_000
 URGENT_POLLS = 2
 # Hosts that could not be listed are tried again so soon.
 RETRY_MS = 1_000
-# Events that cannot be read so often, while hosts can be, are passed over.
-EVENT_TRIES = 3
 
 
 @dataclasses.dataclass(frozen=True)
@@ -56,14 +51,20 @@ class WatchReactions:
 
     Attributes:
         run_hook: runs the hook of an event.
+        hosts_came_up: runs the hooks of hosts that came Up or moved.
         take_vm_event: has the VM monitor note an event.
+        take_message: takes an event that may be a message of another broker.
+        messages_missed: such events may have been missed.
         request_listing: a complete listing is due at once.
         request_vm_listing: a complete listing is due for what it shows of VMs.
         hosts_known, all_known: return whether hosts, and whether all, were listed.
     """
 
     run_hook: Callable[[HookEvent], None]
+    hosts_came_up: Callable[[Sequence[str]], None]
     take_vm_event: Callable[[Event], None]
+    take_message: Callable[[Event], None]
+    messages_missed: Callable[[], None]
     request_listing: Callable[[], None]
     request_vm_listing: Callable[[], None]
     hosts_known: Callable[[], bool]
@@ -105,10 +106,9 @@ class WatchWorker:
         self._busy_ms = clock.now_ms()
         self._next_poll_ms = 0
         self._urgent_polls = 0
-        # How often events could not be read in a row, though hosts could.
-        self._event_faults = 0
-        # Events up to that id are never asked for.
-        self._readable_from = 0
+        self._cursor = EventCursor(state_file)
+        # Whether it was reported that events cannot be read.
+        self._are_events_unreadable = False
         self.events_read = threading.Event()
 
     def pause_s(self) -> float:
@@ -121,7 +121,8 @@ class WatchWorker:
         heard_ms = self._contact.last_ms()
         event_fault = _fault_of(self._read_events)
         if event_fault is None:
-            self._event_faults = 0
+            self._cursor.succeeded()
+            self._are_events_unreadable = False
             self._see_start(heard_ms)
             self.events_read.set()
         if self._group_edits.is_listing_due():
@@ -144,8 +145,7 @@ class WatchWorker:
     # Hosts
 
     def _poll_hosts(self) -> None:
-        for host_id in self._observe_hosts():
-            self._reactions.run_hook(HookEvent("init_vds_on_up", host_id))
+        self._reactions.hosts_came_up(self._observe_hosts())
 
     def _observe_hosts(self) -> Sequence[str]:
         """Look which hosts are not Up; return the ids of those that came Up or moved."""
@@ -189,6 +189,7 @@ class WatchWorker:
         if event.host_id:
             self._take_host_event(event)
         self._reactions.take_vm_event(event)
+        self._reactions.take_message(event)
         self._group_edits.take_event(event)
         if event.code in events.VM_CHANGED and event.vm_id:
             self._state.vm_reads.changed(event.vm_id)
@@ -224,63 +225,47 @@ class WatchWorker:
         Ids may become visible out of order, so the last ones are read again.
         """
         asked_ms = self._clock.now_ms()
-        last = self._last_event()
-        recent = self._engine.events(max(last - EVENT_OVERLAP, self._readable_from))
+        cursor = self._cursor
+        if not cursor.is_set:
+            cursor.start_at(self._engine.last_event_id())
+        recent = self._engine.events(cursor.after())
         newest = recent[-1].id if recent else self._engine.last_event_id()
         self._contact.answered(asked_ms)
-        if len(recent) >= MAX_EVENTS and recent[0].id > last + 1:
+        if cursor.has_gap(recent):
             # More happened than one answer holds, while we were away: any host may have rebooted.
-            self._starts.conclude()
-            self._engine_started("events of the engine were missed")
-        if 0 < newest < last:
-            self._starts.conclude()
-            self._engine_started("the engine's events begin anew, as after a restored backup")
-            # The ids that were known are those of other events now.
-            self._state_file.seen = frozenset()
-            self._readable_from = min(self._readable_from, newest)
-        for event in recent:
-            if event.id not in self._state_file.seen:
-                self.take_event(event)
-        self._remember(recent, newest or last)
+            self._events_missed("events of the engine were missed")
+        if cursor.is_beyond(newest):
+            self._events_missed("the engine's events begin anew, as after a restored backup")
+            cursor.rewind(newest)
+        for event in cursor.unseen(recent):
+            self.take_event(event)
+        cursor.advance(recent, newest)
 
     def _take_event_fault(self, fault: errors.Error) -> None:
         """Events cannot be read, and hosts can: pass over the events until now after some tries.
 
-        A single one that the engine cannot show would keep all later ones from being read.
+        A single one that the engine cannot show would keep all later ones from being read. Any of
+        those that are passed over may say that a host left Up.
         """
-        self._event_faults += 1
-        if self._event_faults < EVENT_TRIES or isinstance(fault, errors.AccessRefused):
+        if isinstance(fault, errors.AccessRefused) or not self._cursor.failed():
             return
-        if self._event_faults == EVENT_TRIES:
-            self._state.tell(_events_unreadable(fault))
-            self._starts.conclude()
-            self._engine_started("events of the engine could not be read")
         self.events_read.set()
-        newest = self._engine.last_event_id()
-        self._readable_from = newest
-        self._state_file.last_event = newest
+        if not self._are_events_unreadable:
+            self._are_events_unreadable = True
+            self._state.tell(_events_unreadable(fault))
+        try:
+            has_news = self._cursor.pass_over(self._engine.last_event_id())
+        except errors.Error:
+            self._events_missed("events of the engine could not be read")
+            raise
+        if has_news:
+            self._events_missed("events of the engine could not be read")
 
-    def _last_event(self) -> int:
-        """Return the id of the last event that was taken into account.
-
-        Where none is known, it is the engine's newest: what happened before is of no concern.
-        """
-        last = self._state_file.last_event
-        if last is None:
-            last = self._engine.last_event_id()
-            self._state_file.seen = frozenset(range(last - EVENT_OVERLAP, last + 1))
-        return last
-
-    def _remember(self, recent: Sequence[Event], last: int) -> None:
-        """Note which events were taken into account.
-
-        Ids are followed back, too: those that are shown no more will be other events' ids. An empty
-        log shows none.
-        """
-        self._state_file.last_event = last
-        kept = range(last - 2 * EVENT_OVERLAP + 1, last + 1)
-        seen = self._state_file.seen.union(event.id for event in recent)
-        self._state_file.seen = frozenset(event_id for event_id in seen if event_id in kept)
+    def _events_missed(self, reason: str) -> None:
+        """Void all verdicts: hosts may have left Up, and the engine may have started again."""
+        self._starts.conclude()
+        self._engine_started(reason)
+        self._reactions.messages_missed()
 
     # Starts of the engine
 
@@ -306,10 +291,11 @@ class WatchWorker:
         Args:
             surely: False for an engine that perhaps was only out of reach.
         """
-        # First: it is saved with the verdicts that end now.
-        self._state_file.engine_started_ms = self._starts.last_ms
         log.info("engine started reason=%s", reason)
         self._state.void("engine_restarted", reason, walls_stand=True)
+        # Afterwards: saved before, a start would be known whose verdicts had not ended.
+        self._state_file.engine_started_ms = self._starts.last_ms
+        self._state.changes.touch(walls=False, pools=())
         self._filter_reports.engine_started(surely)
         try:
             self._reactions.run_hook(HookEvent("backend_initialize"))

@@ -19,7 +19,16 @@ from ovirt_tcp_plugin.lab.engine.faults import AnswerFault
 from tests.admin.doctor.conftest import Installation
 
 # What can be told without the engine.
-ELSEWHERE = {"scheduler", "broker", "filterd", "servers", "clocks", "quarantine", "guard"}
+ELSEWHERE = {
+    "scheduler",
+    "broker",
+    "charge",
+    "filterd",
+    "servers",
+    "clocks",
+    "quarantine",
+    "guard",
+}
 
 
 @pytest.fixture

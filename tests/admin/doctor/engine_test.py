@@ -281,7 +281,7 @@ def without_hooks(one: Installation, patch: Patch) -> None:
         (
             with_negative_rule,
             "rule_conflict",
-            "warning",
+            "FAIL",
             "keeps vm1 off 1 hosts by an enforcing",
             "take the VMs out",
         ),

@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator
 import pytest
 
 from ovirt_tcp_plugin.broker.state.answer import Answer
+from ovirt_tcp_plugin.broker.state.readout import ChargeState
 from ovirt_tcp_plugin.messages.result import Level
 from tests.admin.doctor.conftest import Installation
 
@@ -99,3 +100,20 @@ def test_a_pool_in_observation(
     assert "Cluster Trusted is in observation" in look.by_code["observation"]["text"]
     assert look.by_code["observation"]["text"].endswith("without new VMs: h2.")
     assert "ovirt-tcp guard release --pool Trusted" in look.by_code["observation"]["next"]
+
+
+@pytest.mark.parametrize(
+    ("acts", "text"),
+    [
+        (True, "A second broker runs for this engine, on copy.lab; the one on engine.lab is in"),
+        (False, "The broker on engine.lab changes nothing at the engine: another one, on copy.lab"),
+    ],
+)
+def test_another_broker_at_the_same_engine(
+    installation: Installation, monkeypatch: pytest.MonkeyPatch, acts: bool, text: str
+) -> None:
+    state = ChargeState("engine.lab", acts, ("copy.lab",))
+    monkeypatch.setattr(installation.site.service, "charge", lambda: state)
+    look = installation.look()
+    assert look.bad["second_broker"] == "FAIL"
+    assert text in look.by_code["second_broker"]["text"]

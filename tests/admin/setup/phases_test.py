@@ -546,6 +546,22 @@ class TestPhase2:
         )
         assert done.exit_code == 0
 
+    def test_a_rule_that_keeps_vms_off_hosts_makes_no_pool(self, ready: Machine) -> None:
+        """Once the wall has such a VM and host, the engine refuses every edit of it."""
+        tables = ready.engine.model
+        cluster = ready.cluster()
+        group = model.AffinityGroup(
+            "g", "old hosts", cluster.id, APART, model.Rule(), list(tables.hosts), list(tables.vms)
+        )
+        tables.groups["g"] = group
+        done = ready.setup("--cluster", "One")
+        assert done.exit_code == 1
+        assert "Affinity group old hosts of cluster One keeps vm1, vm2 off" in done.output
+        assert "Make the rule not enforcing" in done.output
+        assert ready.cluster().policy == builtin.NONE_POLICY
+        group.hosts_rule = model.Rule()
+        assert ready.setup("--cluster", "One").exit_code == 0
+
 
 class TestRemove:
     def test_where_nothing_was_done_there_is_nothing_to_undo(self, machine: Machine) -> None:

@@ -17,6 +17,7 @@ from ovirt_tcp_plugin.broker import settings
 from ovirt_tcp_plugin.broker.api import server as web
 from ovirt_tcp_plugin.broker.hooks import NAMES
 from ovirt_tcp_plugin.broker.metrics import Ages, Metrics
+from ovirt_tcp_plugin.broker.state.readout import ChargeState
 from ovirt_tcp_plugin.broker.store.database import Database
 from ovirt_tcp_plugin.broker.store.history import History
 from ovirt_tcp_plugin.broker.store.tokens import INCLUDES, Tokens
@@ -41,6 +42,9 @@ class Service:
 
     def ages(self) -> Ages:
         return Ages(1500, None)
+
+    def charge(self) -> ChargeState:
+        return ChargeState("engine.lab", True, ("copy.lab",))
 
 
 class Api:

@@ -178,6 +178,10 @@ class TestAnswers:
         assert told["startup"] == {"stage": 1, "asked": 4, "total": 10, "done": False}
         assert (told["engine_age_ms"], told["listing_age_ms"]) == (1500, None)
 
+    def test_another_broker_is_named(self, api: Api) -> None:
+        charge = api.get("/v1/pools")["charge"]
+        assert charge == {"machine": "engine.lab", "acts": True, "others": ["copy.lab"]}
+
     @pytest.mark.parametrize(("verb", "left"), [("release", {"h0", "h1", "h2"}), ("reject", set())])
     def test_the_guard_is_decided_here_and_the_history_says_by_whom(
         self, api: Api, verb: str, left: set[str]

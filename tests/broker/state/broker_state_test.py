@@ -118,6 +118,31 @@ class TestPlacement:
         assert decision is not None
         assert (decision.allowed, decision.code) == (False, "name_shared")
 
+    def test_after_a_restart_they_are_refused_too(self) -> None:
+        world = World()
+        world.attest(good=world.ids())
+        world.inside()
+        saved: dict[str, Any] = json.loads(json.dumps(world.state.encode()))
+        world.hosts.append(Host("other", "other", "H1.lab", "elsewhere", "up"))
+        world.state = BrokerState(OPTIONS, world.clock, random.random)
+        world.state.restore(saved)
+        world.look()
+        assert world.inside() == {"h0", "h2", "h3"}
+        assert world.state.changes.is_trust_lost()
+        trusted = {state.host.id for state in world.state.host_states() if state.trusted}
+        assert trusted == {"h0", "h2", "h3"}
+
+    def test_one_that_shares_its_name_is_no_other_trusted_host(self) -> None:
+        world = World(hosts=2)
+        world.attest(good=world.ids())
+        saved: dict[str, Any] = json.loads(json.dumps(world.state.encode()))
+        world.hosts.append(Host("other", "other", "h1.lab", "elsewhere", "up"))
+        world.state = BrokerState(OPTIONS, world.clock, random.random)
+        world.state.restore(saved)
+        world.look()
+        world.attest(bad=["h0"])
+        assert world.leaving() == set()
+
     def test_a_host_that_lost_its_name_to_another_data_centres_is_told_once(self) -> None:
         world = World()
         other = Host("other", "old", world.hosts[0].address.upper(), "other", "down")
@@ -419,6 +444,47 @@ class TestGuard:
         assert world.state.pool_states()[0].guard_tripped is False
         world.attest(bad=["h5"])
         assert world.leaving() == {"h5"}
+
+
+class TestFirstListAfterARestart:
+    """Of hosts. What was saved of those that it does not show is kept."""
+
+    @pytest.fixture
+    def world(self) -> World:
+        world = World(hosts=10)
+        world.attest(good=world.ids())
+        world.build()
+        world.attest(bad=["h1"])
+        world.leaving()
+        world.state.quarantine.deactivated("h1")
+        world.attest(bad=["h2", "h3", "h4", "h5"])
+        world.status("h1", "maintenance", "ovirt-tcp: not trusted (pcr_differs): PCR 17")
+        return world
+
+    def restart(self, world: World, first: list[Host], complete: bool) -> None:
+        saved: dict[str, Any] = json.loads(json.dumps(world.state.encode()))
+        world.state = BrokerState(OPTIONS, world.clock, random.random)
+        world.state.restore(saved)
+        world.state.observe_hosts(first, complete=complete)
+        world.state.observe_hosts_not_up([host for host in first if not host.up])
+
+    @pytest.mark.parametrize("shown", [0, 1, 6])
+    def test_that_is_not_whole_erases_nothing(self, world: World, shown: int) -> None:
+        before = world.state.encode()
+        self.restart(world, world.hosts[:shown], complete=shown == 0)
+        after = world.state.encode()
+        for part in ("quarantine", "guards", "known_good", "established_pools"):
+            assert after[part] == before[part], part
+        assert after["verdicts"]["h1"]["level"] == "untrusted"
+        world.look()
+        assert world.leaving() == set()
+
+    def test_that_is_whole_forgets_who_is_gone(self, world: World) -> None:
+        del world.hosts[1]
+        self.restart(world, world.hosts, complete=True)
+        after = world.state.encode()
+        assert "h1" not in after["quarantine"]["taken"]
+        assert "h1" not in after["verdicts"]
 
 
 class TestForeignEdits:

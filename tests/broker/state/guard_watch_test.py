@@ -50,6 +50,29 @@ class TestObservation:
         (text,) = observations(world)
         assert "ovirt-tcp guard release --pool Trusted, or reject" in text
 
+    @pytest.mark.parametrize("unknown", [3, 5, 9])
+    @pytest.mark.parametrize("seed", range(5))
+    def test_of_a_new_pool_with_two_kinds_of_hardware_keeps_all_hosts(
+        self, unknown: int, seed: int
+    ) -> None:
+        """Reference values know one kind. Hosts answer one by one, in any order."""
+        world = World(hosts=10, vms=10)
+        world.state.questions.begin_stages()
+        order = world.state.questions.stage(10)
+        random.Random(seed).shuffle(order)
+        bad = set(world.ids()[:unknown])
+        for host_id in order:
+            world.clock.pass_ms(1_000)
+            if host_id in bad:
+                world.attest(bad=[host_id])
+            else:
+                world.attest(good=[host_id])
+            assert world.leaving() == set()
+        assert refused(world) == bad
+        texts = world.told()
+        assert sum("this pool is in observation" in text for text in texts) == 1
+        assert sum("Many hosts" in text for text in texts) == (unknown <= 5)
+
     def test_lasts_over_a_restart_of_the_broker_and_is_no_news_then(self) -> None:
         world = self.new_pool()
         world.told()

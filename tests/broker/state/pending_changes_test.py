@@ -38,10 +38,18 @@ def test_a_change_of_no_named_pool_concerns_all(changes: PendingChanges) -> None
 
 
 def test_a_snapshot_that_could_not_be_written_stays_old(changes: PendingChanges) -> None:
-    changes.touch(worse=True)
-    changes.written(["p1", "p2"])
-    changes.not_written("p2")
+    changes.touch()
+    assert changes.written(["p1", "p2"]) == NOTHING
+    changes.not_written("p2", urgent=False)
     assert changes.old_snapshots() == ({"p2"}, NOTHING)
+
+
+def test_one_that_was_urgent_and_could_not_be_written_stays_urgent(changes: PendingChanges) -> None:
+    changes.touch(worse=True, pools=["p1"])
+    changes.touch(too_free=True, pools=["p2"])
+    assert changes.written(["p1", "p2"]) == {"p1", "p2"}
+    changes.not_written("p2", urgent=True)
+    assert changes.urgent_snapshots() == {"p2"}
 
 
 def test_what_concerns_no_wall_makes_no_plan_due(changes: PendingChanges) -> None:

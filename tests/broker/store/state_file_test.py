@@ -53,6 +53,7 @@ def test_a_file_of_an_earlier_release_opens_and_is_written_back_the_same(directo
         assert written["knowledge"].pop(newer) == {}
     assert written["knowledge"].pop("established_pools") == []
     assert written["knowledge"].pop("guard_of_site") is False
+    assert written.pop("claim") == {"token": "", "acts": False}
     assert written == json.loads(WRITTEN.read_bytes())
     assert not (directory / "state.broken").exists()
 
@@ -118,6 +119,29 @@ def test_a_directory_that_cannot_be_made_is_a_fault_of_the_configuration(tmp_pat
     (tmp_path / "file").touch()
     with pytest.raises(errors.InvalidConfig, match="state.directory: .*file/state cannot be made"):
         StateFile(tmp_path / "file" / "state")
+
+
+def test_no_event_is_saved_as_known_whose_effect_is_not(tmp_path: Path) -> None:
+    """An event may be taken into account while the state is being saved."""
+    world = World()
+    world.attest(good=world.ids())
+    state = StateFile(tmp_path)
+    state.last_event = 1
+    encode = world.state.encode
+
+    def encode_just_before() -> dict[str, Any]:
+        encoded = encode()
+        world.state.host_restarted("h1")
+        state.seen = frozenset({2})
+        state.last_event = 2
+        return encoded
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(world.state, "encode", encode_just_before)
+        state.save(world.state)
+    written = json.loads((tmp_path / "state.json").read_bytes())
+    assert "h1" in written["knowledge"]["verdicts"]
+    assert (written["last_event"], written["seen_events"]) == (1, [])
 
 
 # Of each type that JSON has, and beyond what a number may be.

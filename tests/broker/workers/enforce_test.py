@@ -20,9 +20,27 @@ def scene(tmp_path: Path) -> Iterator[Scene]:
     made.worker.stop()
 
 
-def test_nothing_is_done_before_everything_was_listed(scene: Scene) -> None:
+@pytest.mark.parametrize("all_known", [True, False])
+def test_a_passive_broker_does_nothing(scene: Scene, all_known: bool) -> None:
+    scene.in_charge = False
+    scene.all_known = all_known
+    scene.world.attest(bad=["h1"])
+    assert scene.step() == []
+
+
+def test_before_everything_was_listed_untrusted_hosts_leave_the_wall_and_no_more(
+    scene: Scene,
+) -> None:
     scene.all_known = False
     scene.world.attest(bad=["h1"])
+    scene.world.status("h2", "non_responsive")
+    assert sorted(scene.step()) == ["put out h1", "put out h2"]
+    assert scene.step() == []
+
+
+def test_before_everything_was_listed_hosts_without_a_verdict_stay_inside(scene: Scene) -> None:
+    scene.all_known = False
+    scene.world.state.void("engine_restarted", "the engine restarted")
     assert scene.step() == []
 
 

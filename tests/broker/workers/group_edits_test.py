@@ -186,6 +186,10 @@ class TestGroupEdits:
         self.edit(edits, "ours anew")
         assert not edits.is_listing_due()
 
+    def test_one_that_names_nobody_is_not_ours(self, edits: GroupEdits) -> None:
+        self.edit(edits, "")
+        assert edits.is_listing_due()
+
     def test_other_events_are_none(self, edits: GroupEdits) -> None:
         edits.take_event(Event(1, int(EngineEvent.USER_UPDATE_VM), user_id="theirs"))
         assert not edits.is_listing_due()

@@ -5,12 +5,15 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator
+import threading
+import time
+from collections.abc import Hashable, Iterator
 from pathlib import Path
 
 import pytest
 
 from ovirt_tcp_plugin import errors
+from ovirt_tcp_plugin.broker.state.retries import Retries
 from ovirt_tcp_plugin.broker.store.end_requests import EndRequests
 from ovirt_tcp_plugin.placement.inventory import Policy
 from ovirt_tcp_plugin.placement.pools import CLUSTER_MAINTENANCE
@@ -94,6 +97,35 @@ def test_a_wall_that_is_refused_is_an_error_and_is_tried_again(scene: Scene) -> 
     scene.world.clock.pass_ms(60_000)
     assert "remove wall wall" in ends(scene)
     assert "token 1 ended it" in scene.world.told()[-1]
+
+
+class SlowRetries(Retries):
+    """Notes whether two threads were in it at once."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._inside = threading.Lock()
+        self.overlapped = False
+
+    def failed(self, subject: Hashable, now_ms: int) -> int:
+        if not self._inside.acquire(blocking=False):
+            self.overlapped = True
+            return super().failed(subject, now_ms)
+        time.sleep(0.2)
+        self._inside.release()
+        return super().failed(subject, now_ms)
+
+
+def test_jobs_that_fail_at_once_are_counted_one_after_the_other(scene: Scene) -> None:
+    retries = SlowRetries()
+    scene.worker._pool_ender._retries = retries
+    refusal = errors.Conflict("locked")
+    scene.engine.refusals = {"remove wall wall": refusal, "activate h1": refusal}
+    scene.world.state.pool_ends.end("Trusted", "token 1")
+    scene.step()
+    scene.step()
+    assert retries.number("h1") == retries.number("wall") > 0
+    assert not retries.overlapped
 
 
 def test_an_engine_that_is_away_is_waited_for(scene: Scene) -> None:

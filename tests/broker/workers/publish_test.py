@@ -9,6 +9,7 @@ import errno
 import random
 import shutil
 import threading
+from collections.abc import Mapping
 from pathlib import Path
 
 import pytest
@@ -39,8 +40,8 @@ from tests.fake_clock import FakeClock
 class Scene:
     """A pool of trusted hosts, and the worker of which the test is the thread."""
 
-    def __init__(self, directory: Path) -> None:
-        self.world = World()
+    def __init__(self, directory: Path, vms: int = 2) -> None:
+        self.world = World(vms=vms)
         self.world.attest(good=self.world.ids())
         self.snapshot = directory / "snapshot.d" / f"{POOL}.json"
         self.state_file = directory / "state" / "state.json"
@@ -82,14 +83,53 @@ def test_nothing_is_written_before_anything_is_known(scene: Scene) -> None:
     assert not scene.state_file.exists()
 
 
-def test_a_file_of_an_earlier_run_stays_until_the_vms_are_known(written: Scene) -> None:
-    written.all_known = False
-    written.world.attest(bad=["h1"])
-    written.worker.step()
-    assert written.level("h1") is Level.TRUSTED
-    written.all_known = True
-    written.worker.step()
-    assert written.level("h1") is Level.UNTRUSTED
+class TestBeforeTheVmsAreKnown:
+    @pytest.fixture
+    def restarted(self, scene: Scene, tmp_path: Path) -> Scene:
+        """A broker that has listed hosts since its restart, and no VMs."""
+        scene.world.vms[0] = dataclasses.replace(scene.world.vms[0], marked=True)
+        scene.world.look()
+        scene.worker.step()
+        restarted = Scene(tmp_path, vms=0)
+        restarted.all_known = False
+        return restarted
+
+    def marks(self, scene: Scene) -> Mapping[str, bool]:
+        content = scene.snapshot.read_bytes()
+        return snapshot.decode(content, scene.world.clock.boot_id).vms
+
+    def test_a_host_that_is_untrusted_loses_its_trust_in_the_earlier_file_at_once(
+        self, restarted: Scene
+    ) -> None:
+        restarted.world.attest(bad=["h1"])
+        restarted.worker.step()
+        assert restarted.level("h1") is Level.UNTRUSTED
+        assert restarted.level("h2") is Level.TRUSTED
+        assert self.marks(restarted) == {"v0": True, "v1": False}
+
+    def test_a_host_that_left_up_loses_it_too(self, restarted: Scene) -> None:
+        restarted.world.status("h1", "non_responsive")
+        restarted.worker.step()
+        assert restarted.level("h1") is not Level.TRUSTED
+
+    def test_the_file_shows_all_when_they_are(self, restarted: Scene) -> None:
+        restarted.world.attest(bad=["h1"])
+        restarted.worker.step()
+        restarted.world.clock.pass_ms(SNAPSHOT_EVERY_MS)
+        restarted.all_known = True
+        restarted.worker.step()
+        assert self.marks(restarted) == {}
+
+    def test_an_earlier_file_that_cannot_be_read_is_replaced(self, restarted: Scene) -> None:
+        restarted.snapshot.write_bytes(b"{")
+        restarted.world.attest(bad=["h1"])
+        restarted.worker.step()
+        assert restarted.level("h1") is Level.UNTRUSTED
+
+    def test_the_earlier_file_stays_without_news(self, restarted: Scene) -> None:
+        before = restarted.snapshot.stat().st_ino
+        restarted.worker.step()
+        assert restarted.snapshot.stat().st_ino == before
 
 
 def test_lost_trust_is_written_and_saved_at_once(written: Scene) -> None:
@@ -132,9 +172,23 @@ def test_a_disk_that_is_full_stops_nothing_and_is_tried_again(
         full.setattr(StateFile, "save", fail)
         written.worker.step()
     assert written.level("h1") is Level.TRUSTED
-    written.world.clock.pass_ms(SAVE_EVERY_MS)
+    written.world.clock.pass_ms(1)
     written.worker.step()
-    assert written.level("h1") is Level.UNTRUSTED
+    assert written.level("h1") is Level.UNTRUSTED, "lost trust does not wait"
+
+
+def test_a_snapshot_that_cannot_be_written_is_logged_once(
+    written: Scene, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def fail(self: object, content: object) -> None:
+        raise OSError("no space left on device")
+
+    written.world.attest(bad=["h1"])
+    with monkeypatch.context() as full:
+        full.setattr(SnapshotWriter, "write", fail)
+        for _ in range(5):
+            written.worker.step()
+    assert caplog.text.count("snapshot not written") == 1
 
 
 def test_a_full_disk_stops_no_quarantine(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -107,6 +107,7 @@ class Scene:
         self.world.attest(good=self.world.ids())
         self.world.build()
         self.engine = FakeEngine(self.calls)
+        self.in_charge = True
         self.all_known = True
         self.listings_requested = 0
         self.worker = EnforcementWorker(
@@ -116,6 +117,7 @@ class Scene:
             FakePublisher(self.calls),
             Metrics(),
             self.world.clock,
+            lambda: self.in_charge,
             lambda: self.all_known,
             self._request_listing,
         )

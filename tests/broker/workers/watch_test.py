@@ -61,7 +61,7 @@ def test_an_id_that_comes_again_after_a_backup_a_little_older_is_a_new_event(sit
 
 def test_events_that_were_passed_over_hide_none_after_a_backup(site: Site) -> None:
     watch = started(site).service.watch
-    watch._readable_from = 10_000
+    watch._cursor._readable_from = 10_000
     site.service._state_file.last_event = 10_000
     log = site.engine.model.audit_log
     until(lambda: site.service._state_file.last_event == log._last_id)

@@ -552,7 +552,7 @@ def test_however_often_a_host_is_asked_and_reports_each_table_keeps_one_row_of_i
     for number in range(50):
         database.transact(lambda c: challenges.ask(c, ["host-1"]))
         database.transact(lambda c: challenges.issue(c, NONCE, CLOCK_ID, HOST, 0))
-        database.transact(lambda c: challenges.answer(c, "host-1", b"n" * 32))
+        database.transact(lambda c: challenges.answer(c, "host-1", b"n" * 32, HOST))
         keep(database, result=dataclasses.replace(RESULT, born_ms=number))
 
     tables = [schema.hosts, schema.rounds, schema.results]
