@@ -159,6 +159,7 @@ def scene(tmp_path: Path) -> Iterator[Scene]:
 
 
 @pytest.mark.soak
+@pytest.mark.timeout(3600 if soak.WHOLE else 90)  # three processes beside a busy machine's others
 def test_good_agents_keep_their_verdicts_under_every_attack_at_once(scene: Scene) -> None:
     async def campaign() -> None:
         await scene.report()  # connects

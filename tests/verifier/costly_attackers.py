@@ -63,7 +63,14 @@ class CostlyAttackers:
             "unfinished_bodies": self._unfinished_bodies,
             "unknown_methods": self._unknown_methods,
         }
-        await asyncio.gather(*(attacks[name]() for name in names))
+        running = [asyncio.ensure_future(attacks[name]()) for name in names]
+        # Whoever owes may wait for its answer for longer than the attack lasts.
+        await asyncio.wait(running, timeout=max(self._end_s - time.monotonic(), 0) + 1)
+        for task in running:
+            task.cancel()
+        for fault in await asyncio.gather(*running, return_exceptions=True):
+            if isinstance(fault, Exception):
+                raise fault
 
     async def _unknown_names_by_token(self) -> None:
         body = json.dumps(UNKNOWN).encode()
