@@ -11,11 +11,12 @@ from __future__ import annotations
 
 import contextlib
 import datetime
+import hashlib
 import json
 import stat
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Optional
+from typing import Any, NamedTuple, Optional
 
 from cryptography import x509
 from cryptography.hazmat.primitives import serialization
@@ -24,16 +25,31 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from ovirt_tcp_plugin import durable, errors
 from ovirt_tcp_plugin.attester.keys import KeyBlob
 from ovirt_tcp_plugin.attester.templates import ENDORSEMENT_KINDS
-from ovirt_tcp_plugin.messages import json_fields, public_keys, tpm2, tpm12
+from ovirt_tcp_plugin.messages import enrolment, json_fields, public_keys, tpm2, tpm12
 
 # An AK blob and a chain of certificates are some KiB; a result with all findings some 100 KiB.
 MAX_FILE_SIZE = 1024 * 1024
 
 AK_FILE = "ak.json"
 IDENTITY_KEY_FILE = "identity.key"
+BINDING_FILE = "identity.json"
 AK_CERTIFICATE_FILE = "ak.pem"
 CLIENT_FILE = "client.pem"
+NEXT_KEY_FILE = "next.key"
+AUTHORITIES_FILE = "authorities.pem"
 STATUS_FILE = "status.json"
+
+
+class IdentityBlob(NamedTuple):
+    """The AK of a TPM 1.2.
+
+    Attributes:
+        area: TPM_KEY12.
+        binding: the signature by which TPM_MakeIdentity bound it to a host name.
+    """
+
+    area: bytes
+    binding: bytes
 
 
 class AgentState:
@@ -115,11 +131,32 @@ class AgentState:
             raise self._unusable(IDENTITY_KEY_FILE, str(e)) from e
         return area
 
-    def keep_identity_key(self, area: bytes) -> None:
+    def load_identity(self, host_name: str) -> Optional[IdentityBlob]:
+        """Return the identity key that was made for this name, None when there is none."""
+        try:
+            area = self.load_identity_key()
+            members = self._load(BINDING_FILE)
+            if area is None or members is None:
+                return None
+            if json_fields.text(members, "host_name", 255) != host_name:
+                return None
+            digest = json_fields.text(members, "key", 64)
+            binding = json_fields.blob(members, "binding", enrolment.MAX_BINDING_SIZE)
+        except errors.Error:
+            return None
+        return IdentityBlob(area, binding) if digest == _digest(area) else None
+
+    def keep_identity(self, identity: IdentityBlob, host_name: str) -> None:
         """Keep a new identity key; the certificate of the AK before it is removed first."""
         with contextlib.suppress(FileNotFoundError):
             self.client_file.unlink()
-        self._write(IDENTITY_KEY_FILE, area)
+        members = {
+            "host_name": host_name,
+            "key": _digest(identity.area),
+            "binding": json_fields.encode_blob(identity.binding),
+        }
+        self._write(BINDING_FILE, json.dumps(members).encode("utf-8"))
+        self._write(IDENTITY_KEY_FILE, identity.area)
 
     def keep_client(self, key: ec.EllipticCurvePrivateKey, certificate: str) -> None:
         """Keep the client key with the certificate (PEM) that the verifier issued for it.
@@ -139,12 +176,87 @@ class AgentState:
             raise errors.InvalidMessage(
                 "client certificate", "it is for another key than the one requested"
             )
-        private = key.private_bytes(
-            serialization.Encoding.PEM,
-            serialization.PrivateFormat.PKCS8,
-            serialization.NoEncryption(),
-        )
+        private = _encode_key(key)
         self._write(CLIENT_FILE, private + issued.public_bytes(serialization.Encoding.PEM))
+        with contextlib.suppress(OSError):
+            (self._directory / NEXT_KEY_FILE).unlink()
+
+    def next_key(self) -> ec.EllipticCurvePrivateKey:
+        """Return the key for the next client certificate, which is kept before anybody is asked.
+
+        So a disk without room is noticed first, and a question that is asked again, because its
+        answer was lost, is for the same key.
+
+        Raises:
+            Unavailable: it cannot be kept.
+        """
+        kept = self._load_next_key()
+        if kept is not None:
+            return kept
+        key = ec.generate_private_key(ec.SECP256R1())
+        self._write(NEXT_KEY_FILE, _encode_key(key))
+        return key
+
+    def _load_next_key(self) -> Optional[ec.EllipticCurvePrivateKey]:
+        """Return the key that waits for its certificate, None if there is none that can be used."""
+        content = self._read(NEXT_KEY_FILE)
+        if content is None:
+            return None
+        try:
+            key = serialization.load_pem_private_key(content, None)
+        except (ValueError, TypeError):
+            return None
+        if not isinstance(key, ec.EllipticCurvePrivateKey):
+            return None
+        certificate = self._client_certificate()
+        # It was used, and its removal failed.
+        is_used = certificate is not None and _spki(key) == _spki(certificate)
+        return None if is_used else key
+
+    def has_key(self) -> bool:
+        """Return whether an enrolment got as far as the attestation key, of either family."""
+        names = (AK_FILE, IDENTITY_KEY_FILE)
+        return any((self._directory / name).exists() for name in names)
+
+    def client_is_good(self, now: datetime.datetime) -> bool:
+        """Return whether there is a client certificate with its key that has not ended (UTC)."""
+        try:
+            self.check_client()
+            return self.client_life_left(now) > 0
+        except errors.InvalidConfig:
+            return False
+
+    def client_is_of(self, authority: x509.Certificate) -> bool:
+        """Return whether the client certificate was issued under the key of this authority."""
+        certificate = self._client_certificate()
+        if certificate is None:
+            return False
+        try:
+            extensions = certificate.extensions
+            issuer = extensions.get_extension_for_class(x509.AuthorityKeyIdentifier).value
+            of_authority = x509.SubjectKeyIdentifier.from_public_key(authority.public_key())
+        except public_keys.UNREADABLE:
+            return False
+        return issuer.key_identifier == of_authority.digest
+
+    def _client_certificate(self) -> Optional[x509.Certificate]:
+        try:
+            return x509.load_pem_x509_certificate(self._read(CLIENT_FILE) or b"")
+        except ValueError:
+            return None
+
+    @property
+    def authorities_file(self) -> Path:
+        """PEM file with the authorities that a server handed on."""
+        return self._directory / AUTHORITIES_FILE
+
+    def load_authorities(self) -> bytes:
+        """Return what was kept of them, empty if nothing was."""
+        return self._read(AUTHORITIES_FILE) or b""
+
+    def keep_authorities(self, content: bytes) -> None:
+        """Keep the authorities that a server handed on. Raises Unavailable."""
+        self._write(AUTHORITIES_FILE, content)
 
     def keep_ak_certificate(self, certificate: str) -> None:
         """Keep the AK's certificate (PEM), for whoever wants to check this host's quotes."""
@@ -225,6 +337,18 @@ class AgentState:
 
     def _unusable(self, name: str, fault: str) -> errors.InvalidConfig:
         return errors.InvalidConfig(str(self._directory / name), [fault])
+
+
+def _digest(area: bytes) -> str:
+    return hashlib.sha256(area).hexdigest()
+
+
+def _encode_key(key: ec.EllipticCurvePrivateKey) -> bytes:
+    return key.private_bytes(
+        serialization.Encoding.PEM,
+        serialization.PrivateFormat.PKCS8,
+        serialization.NoEncryption(),
+    )
 
 
 def _spki(holder: Any) -> bytes:

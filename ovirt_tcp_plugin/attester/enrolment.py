@@ -17,7 +17,7 @@ from cryptography.x509.oid import NameOID
 
 from ovirt_tcp_plugin import errors
 from ovirt_tcp_plugin.attester import keys, keys12
-from ovirt_tcp_plugin.attester.agent_state import AgentState
+from ovirt_tcp_plugin.attester.agent_state import AgentState, IdentityBlob
 from ovirt_tcp_plugin.attester.measure import QuotingKey
 from ovirt_tcp_plugin.attester.tpm import Tpm, TpmError
 from ovirt_tcp_plugin.attester.tpm12 import WELL_KNOWN, Tpm12
@@ -96,7 +96,7 @@ def enrol(
 def enrol12(
     tpm: Tpm12, owner: bytes, state: AgentState, client: VerifierClient, host_name: str, token: str
 ) -> None:
-    """Do the same with a TPM 1.2, by a new identity key.
+    """Do the same with a TPM 1.2, by the identity key that is kept, or a new one.
 
     Args:
         owner: the owner's secret, 20 bytes.
@@ -105,8 +105,8 @@ def enrol12(
         Refused, Unavailable, InvalidMessage: as `enrol` does.
     """
     tpm.flush_leftovers()
-    area, binding = tpm.make_identity(owner, enrolment.identity_label(host_name))
-    state.keep_identity_key(area)
+    identity = _kept_or_new_identity(tpm, owner, state, host_name)
+    area = identity.area
     request = enrolment.EnrolmentRequest(
         token,
         host_name,
@@ -114,9 +114,30 @@ def enrol12(
         ek_public=tpm.read_endorsement_key(owner),
         ak_public=tpm12.parse_key(area).public_area,
         family="1.2",
-        binding=binding,
+        binding=identity.binding,
     )
     _enrol_at_any(keys12.IdentityKey(tpm, area, owner), state, client, request)
+
+
+def _kept_or_new_identity(
+    tpm: Tpm12, owner: bytes, state: AgentState, host_name: str
+) -> IdentityBlob:
+    """Return the identity key that is kept if it still loads, else a new one.
+
+    A new one is kept before it is used: an enrolment whose answer was lost is asked for again by
+    the same key.
+    """
+    kept = state.load_identity(host_name)
+    if kept is not None:
+        try:
+            tpm.flush(tpm.load_key(kept.area))
+            return kept
+        except TpmRefusal as e:
+            log.warning("replacing key=ak reason=%s", e)
+    area, binding = tpm.make_identity(owner, enrolment.identity_label(host_name))
+    fresh = IdentityBlob(area, binding)
+    state.keep_identity(fresh, host_name)
+    return fresh
 
 
 def _enrol_at_any(
@@ -143,7 +164,7 @@ def renew(state: AgentState, client: VerifierClient, host_name: str) -> None:
         Unavailable: the server did not answer.
         InvalidMessage: its answer is not of our protocol.
     """
-    key = ec.generate_private_key(ec.SECP256R1())
+    key = state.next_key()
     request = json_fields.encode_blob(_certificate_request(key, host_name))
     answer = client.post("/v1/certificate", {"certificate_request": request})
     members = json_fields.members(answer, "renewal answer")
@@ -151,6 +172,21 @@ def renew(state: AgentState, client: VerifierClient, host_name: str) -> None:
     state.keep_client(key, certificate)
     client.reconnect()
     log.info("renewed server=%s", client.current)
+
+
+def certify_again(
+    ak: QuotingKey, state: AgentState, client: VerifierClient, request: enrolment.EnrolmentRequest
+) -> None:
+    """Have the first server that answers issue another client certificate for the bound chip.
+
+    Args:
+        client: shows no certificate.
+        request: without a token, of the EK and AK that are enrolled.
+
+    Raises:
+        Refused, Unavailable, InvalidMessage: as `enrol` does.
+    """
+    _enrol_at_any(ak, state, client, request)
 
 
 def _kept_or_new_ak(
@@ -177,10 +213,10 @@ def _enrol_at(
     ak: QuotingKey, state: AgentState, client: VerifierClient, request: enrolment.EnrolmentRequest
 ) -> None:
     """Go through the four messages with the server that is asked now."""
+    key = state.next_key()
     answer = client.post("/v1/enrolment", enrolment.encode(request))
     challenge = enrolment.decode_challenge(answer)
     secret = ak.activate(challenge.credential, challenge.encrypted_secret)
-    key = ec.generate_private_key(ec.SECP256R1())
     certificate_request = _certificate_request(key, request.host_name)
     bound = enrolment.qualifying_data(secret, certificate_request)
     attest, signature = ak.quote(bound, {})

@@ -20,6 +20,7 @@ from ovirt_tcp_plugin.attester.tpm import Tpm
 from ovirt_tcp_plugin.attester.tpm12 import Tpm12, is_tpm12
 from ovirt_tcp_plugin.attester.transport import Transport
 from ovirt_tcp_plugin.attester.verifier_client import VerifierClient
+from ovirt_tcp_plugin.messages import enrolment as messages
 from ovirt_tcp_plugin.messages import public_keys, tpm2, tpm12
 
 
@@ -28,11 +29,13 @@ class ShownEndorsement(NamedTuple):
 
     Attributes:
         kind: for people.
+        area: TPMT_PUBLIC or TPM_PUBKEY.
         certificate: DER, empty if there is none.
     """
 
     kind: str
     key: public_keys.TpmKey
+    area: bytes
     certificate: bytes
 
 
@@ -48,6 +51,9 @@ class HostTpm(Protocol):
 
     def enrol(self, state: AgentState, client: VerifierClient, host_name: str, token: str) -> None:
         """Bind this TPM to `host_name`. Raises as `enrolment.enrol` does."""
+
+    def certify_again(self, state: AgentState, client: VerifierClient, host_name: str) -> None:
+        """Get another client certificate for the enrolled keys. Raises as `enrol` does."""
 
     def load_quoting_key(self, state: AgentState) -> QuotingKey:
         """Return the key that quotes, as enrolment left it in `state`.
@@ -75,6 +81,18 @@ class HostTpm20:
         """As in `HostTpm`."""
         enrolment.enrol(self.tpm, state, client, host_name, token, self.options.key)
 
+    def certify_again(self, state: AgentState, client: VerifierClient, host_name: str) -> None:
+        """As in `HostTpm`."""
+        blob = state.load_ak()
+        if blob is None:
+            raise _not_enrolled(AK_FILE)
+        shown = self.endorsement()
+        request = messages.EnrolmentRequest(
+            "", host_name, shown.certificate, shown.area, blob.public
+        )
+        ak = keys.AttestationKey(self.tpm, blob)
+        enrolment.certify_again(ak, state, client, request)
+
     def load_quoting_key(self, state: AgentState) -> QuotingKey:
         """As in `HostTpm`."""
         blob = state.load_ak()
@@ -85,7 +103,9 @@ class HostTpm20:
     def endorsement(self) -> ShownEndorsement:
         """As in `HostTpm`."""
         with keys.endorsement_key(self.tpm) as endorsement:
-            return ShownEndorsement(endorsement.kind, endorsement.public, endorsement.certificate)
+            return ShownEndorsement(
+                endorsement.kind, endorsement.public, endorsement.area, endorsement.certificate
+            )
 
 
 @dataclasses.dataclass(frozen=True)
@@ -104,6 +124,23 @@ class HostTpm12:
         """As in `HostTpm`."""
         enrolment.enrol12(self.tpm, self._owner(), state, client, host_name, token)
 
+    def certify_again(self, state: AgentState, client: VerifierClient, host_name: str) -> None:
+        """As in `HostTpm`."""
+        area = state.load_identity_key()
+        if area is None:
+            raise _not_enrolled(IDENTITY_KEY_FILE)
+        owner = self._owner()
+        request = messages.EnrolmentRequest(
+            "",
+            host_name,
+            ek_certificate=keys12.read_certificate(self.tpm, owner),
+            ek_public=self.tpm.read_endorsement_key(owner),
+            ak_public=tpm12.parse_key(area).public_area,
+            family="1.2",
+        )
+        ak = keys12.IdentityKey(self.tpm, area, owner)
+        enrolment.certify_again(ak, state, client, request)
+
     def load_quoting_key(self, state: AgentState) -> QuotingKey:
         """As in `HostTpm`."""
         area = state.load_identity_key()
@@ -114,8 +151,9 @@ class HostTpm12:
     def endorsement(self) -> ShownEndorsement:
         """As in `HostTpm`."""
         owner = self._owner()
-        key = tpm12.parse_public_key(self.tpm.read_endorsement_key(owner))
-        return ShownEndorsement("TPM 1.2", key, keys12.read_certificate(self.tpm, owner))
+        area = self.tpm.read_endorsement_key(owner)
+        key = tpm12.parse_public_key(area)
+        return ShownEndorsement("TPM 1.2", key, area, keys12.read_certificate(self.tpm, owner))
 
     def _owner(self) -> bytes:
         return enrolment.read_owner_secret(self.options.owner_secret)

@@ -65,6 +65,11 @@ class VerifierClient:
             return None
         return _decode(peer, reply)
 
+    def trust(self, ca_file: Path) -> None:
+        """Believe the authorities in this file from the next connection on."""
+        self._ca_file = ca_file
+        self.reconnect()
+
     def reconnect(self) -> None:
         """Connect again for the next request, with the client certificate as it is on disk now."""
         self._session.close()

@@ -30,6 +30,10 @@ MAX_MANIFESTS = 256
 # A digest's length tells its bank.
 BANKS: Mapping[int, str] = {40: "sha1", 64: "sha256", 96: "sha384"}
 
+# The member that holds a list of records, by their kind: the name that JAXB gives a bean. 1.6 wrote
+# a list of one as its element and an empty one as null; here it is always an array.
+WRAPPERS: Mapping[str, str] = {"oem": "oem", "os": "os", "mle": "mleBean", "host": "hostBean"}
+
 # What a registered host says of itself, with the longest text of each.
 _HOST_TEXTS = {
     "IPAddress": 255,
@@ -101,7 +105,7 @@ class HostRegistration:
 
 def decode_oem(members: Members) -> Record:
     """Return an OEM. Raises Refused."""
-    return {"Name": _name(members, "Name"), "Description": _text(members, "Description")}
+    return {"Name": _name(members, "Name"), "Description": _description(members)}
 
 
 def decode_os(members: Members) -> Record:
@@ -126,7 +130,7 @@ def decode_mle(members: Members) -> Mle:
         raise errors.Refused("1006", "MLE_Type must be BIOS or VMM")
     version = _name(members, "Version", MAX_VERSION_LENGTH)
     name = MleName(_name(members, "Name"), version, owner)
-    return Mle(name, _text(members, "Description"), _manifests(members))
+    return Mle(name, _description(members), _manifests(members))
 
 
 def mle_name_in(members: Members) -> MleName:
@@ -256,7 +260,7 @@ def _host_texts(members: Members) -> dict[str, str]:
     mask = _text(members, "pcrIMLMask", 6) or "000000"
     if not re.fullmatch("[0-9A-Fa-f]{6}", mask):
         raise errors.Refused("500", "pcrIMLMask must be six hex digits")
-    return {**texts, "pcrIMLMask": mask}
+    return {**texts, "Description": _description(members), "pcrIMLMask": mask}
 
 
 def _manifests(members: Members) -> tuple[Pcr, ...]:
@@ -304,6 +308,17 @@ def _is_name(text: str, max_length: int) -> bool:
     if not 0 < len(text) <= max_length:
         return False
     return text.isprintable() and _FORBIDDEN.isdisjoint(text)
+
+
+def _description(members: Members) -> str:
+    """Return a description, which may have no character that a name may not have.
+
+    Raises Refused.
+    """
+    description = _text(members, "Description")
+    if _FORBIDDEN.isdisjoint(description):
+        return description
+    raise errors.Refused("500", "Description has one of # & + : \" or '")
 
 
 def _text(members: Members, member: str, max_length: int = MAX_TEXT_LENGTH) -> str:

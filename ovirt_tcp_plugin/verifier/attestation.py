@@ -9,7 +9,6 @@ questions to the server that the host's agent is connected to.
 
 from __future__ import annotations
 
-import dataclasses
 import functools
 import secrets
 from collections.abc import Collection, Mapping, Sequence
@@ -21,7 +20,7 @@ from ovirt_tcp_plugin import errors
 from ovirt_tcp_plugin.clock import Clock
 from ovirt_tcp_plugin.messages import evidence, tpm2
 from ovirt_tcp_plugin.messages.findings import FindingCode
-from ovirt_tcp_plugin.messages.result import AttestationResult, Finding, Level
+from ovirt_tcp_plugin.messages.result import AttestationResult
 from ovirt_tcp_plugin.verifier import settings
 from ovirt_tcp_plugin.verifier.appraisal import appraise
 from ovirt_tcp_plugin.verifier.appraisal.authenticity import IssuedNonce
@@ -34,6 +33,7 @@ from ovirt_tcp_plugin.verifier.reference_values import ReferenceValueService
 from ovirt_tcp_plugin.verifier.refresh import RefreshTimes
 from ovirt_tcp_plugin.verifier.relay import Relay
 from ovirt_tcp_plugin.verifier.result_ages import ResultAges
+from ovirt_tcp_plugin.verifier.result_answers import ResultAnswers, key_of
 from ovirt_tcp_plugin.verifier.store import challenges, references, results
 from ovirt_tcp_plugin.verifier.store.database import Database
 from ovirt_tcp_plugin.verifier.store.hosts import EnrolledHost, HostSnapshot
@@ -44,16 +44,6 @@ MAX_AGENT_WAIT_MS = 60_000
 NONCE_LIFETIME_MS = 15_000
 # How soon a poll tries again while the nonce is out at another address of its host.
 HELD_ELSEWHERE_MS = 500
-
-# Why there is no result.
-_NOT_ENROLLED = FindingCode.NOT_ENROLLED.finding("no host is enrolled under this name")
-_RECORD_UNREADABLE = FindingCode.RECORD_UNREADABLE.finding(
-    "the server's record of this host cannot be read"
-)
-_NO_ANSWER = FindingCode.NO_ANSWER.finding("the host's agent did not answer")
-_NOT_ATTESTED = FindingCode.NOT_ATTESTED.finding(
-    "the host is enrolled, but has sent no evidence yet"
-)
 
 
 class Attestation:
@@ -75,6 +65,7 @@ class Attestation:
         self._long_polls = LongPolls()
         self._relay = Relay(database, self._long_polls)
         self._ages = ResultAges(clock)
+        self._answers = ResultAnswers(options, self._ages)
         self._refresh_times = RefreshTimes(options, self._ages, clock)
         self._intake = EvidenceIntake(database, reference_values, metrics, options, clock)
 
@@ -111,20 +102,24 @@ class Attestation:
             long_poll.refresh_ms = self._refresh_times.next_ms(state.host.name, last)
         known_logs = self._known_logs(state, boot_id)
         try:
-            return await self._challenge(state.host, long_poll, poller, end_ms, known_logs)
+            return await self._challenge(state, long_poll, poller, end_ms, known_logs)
         finally:
             long_poll.end_poll(poller)
 
     async def _challenge(
         self,
-        host: EnrolledHost,
+        state: HostSnapshot,
         long_poll: LongPoll,
         poller: Poller,
         end_ms: int,
         known_logs: Mapping[str, str],
     ) -> Optional[evidence.Challenge]:
+        name = state.host.name
         while await long_poll.next(poller, end_ms, self._clock):
-            issued = self._new_nonce(host, known_logs)
+            if poller.is_home or not state.challenge.home:
+                # Whoever took its certificate puts the host off no more than its questions.
+                self._refresh_times.challenged(name)
+            issued = self._new_nonce(state.host, known_logs)
             work = functools.partial(
                 challenges.issue,
                 issued=issued,
@@ -138,7 +133,6 @@ class Attestation:
                 long_poll.want_challenge()
                 return None
             if is_out:
-                self._refresh_times.challenged(host.name)
                 self._metrics.challenged()
                 return issued.challenge
             long_poll.put_off(poller, self._clock.now_ms() + HELD_ELSEWHERE_MS)
@@ -175,7 +169,7 @@ class Attestation:
         self._check_family(state.host)
         fresh = await self._intake.take(state, reported, address)
         self._long_polls.of(state.host.name).settle(state.challenge.issued)
-        return self._describe(state.host.name, fresh)
+        return self._answers.describe(state.host.name, fresh)
 
     # For those who ask
 
@@ -208,7 +202,7 @@ class Attestation:
         answers: list[AttestationResult] = []
         for part in parts(names):
             async with turn():
-                answers += self._answers(part, last, silent)
+                answers += self._answers.of_names(part, last, silent)
         return answers
 
     async def last_results(self, turn: AnyTurn) -> list[AttestationResult]:
@@ -219,7 +213,7 @@ class Attestation:
         answers: list[AttestationResult] = []
         for part in parts(list(current)):
             async with turn():
-                answers += [self._answer(name, current, silent=False) for name in part]
+                answers += self._answers.of_names(part, current)
         return answers
 
     async def judge_all(self) -> None:
@@ -280,7 +274,7 @@ class Attestation:
         """Return the hosts that have to be asked again."""
         stale = []
         for name, result in last.items():
-            if not self._will_do(name, result, max_age_ms):
+            if not self._answers.will_do(name, result, max_age_ms):
                 stale.append(name)
         return stale
 
@@ -313,71 +307,9 @@ class Attestation:
         for name in numbers:
             self._long_polls.of(name).want_challenge()
 
-    def _answers(
-        self, names: Sequence[str], last: Mapping[str, StoredResult], silent: Collection[str]
-    ) -> list[AttestationResult]:
-        answers = []
-        for name in names:
-            key = key_of(name)
-            result = self._answer(key, last, key in silent)
-            answers.append(_under_name(result, name))
-        return answers
-
-    def _answer(
-        self, name: str, last: Mapping[str, StoredResult], silent: bool
-    ) -> AttestationResult:
-        if name not in last:
-            return _unknown(name, _NOT_ENROLLED)
-        result = last[name]
-        if isinstance(result, errors.InvalidMessage):
-            return _unknown(name, _RECORD_UNREADABLE)
-        if result is not None and result.level is Level.UNTRUSTED:
-            # Silence softens nothing, nor does a family that is not believed any more.
-            return self._describe(name, result)
-        if self._is_off(result):
-            return _unknown(name, FindingCode.TPM12_OFF.finding(TPM12_OFF))
-        if silent:
-            return AttestationResult(name, Level.TIMEOUT, (_NO_ANSWER,))
-        if result is None:
-            return _unknown(name, _NOT_ATTESTED)
-        return self._describe(name, result)
-
-    def _will_do(self, name: str, result: StoredResult, max_age_ms: Optional[int]) -> bool:
-        """Return whether a result is young enough, and within its life."""
-        if self._is_off(result):
-            return True  # its evidence would be refused
-        if not isinstance(result, Result) or max_age_ms is None:
-            return False
-        age_ms = self._ages.age_ms(name, result)
-        return age_ms is not None and age_ms <= min(max_age_ms, self._options.lifetime_ms)
-
-    def _describe(self, name: str, result: Result) -> AttestationResult:
-        return AttestationResult(
-            host_name=name,
-            level=result.level,
-            findings=result.findings,
-            age_ms=self._ages.age_ms(name, result),
-            lifetime_ms=self._options.lifetime_ms,
-            boot_id=result.boot_id,
-            tpm_family=result.tpm_family,
-        )
-
     def _check_family(self, host: EnrolledHost) -> None:
         if not self._options.believes(host.tpm.family):
             raise errors.Refused(FindingCode.TPM12_OFF.code, TPM12_OFF)
-
-    def _is_off(self, result: StoredResult) -> bool:
-        """Return whether a result rests on a TPM that is not believed any more."""
-        return isinstance(result, Result) and not self._options.believes(result.tpm_family)
-
-
-def key_of(name: str) -> str:
-    """Return the name that a host asked for as `name` is known by: case does not count.
-
-    Only ASCII's: there are other letters, such as the Kelvin sign, whose lower case is one of
-    ASCII.
-    """
-    return name.lower() if name.isascii() else name
 
 
 def _keys(names: Sequence[str]) -> list[str]:
@@ -406,12 +338,3 @@ def _void(connection: Connection, clock_id: str, before_ms: int) -> list[str]:
     challenges.drop_all(connection)
     challenges.ask_all(connection)
     return voided
-
-
-def _under_name(result: AttestationResult, name: str) -> AttestationResult:
-    """Return a result under the name that was asked for: clients compare it letter by letter."""
-    return result if result.host_name == name else dataclasses.replace(result, host_name=name)
-
-
-def _unknown(host_name: str, finding: Finding) -> AttestationResult:
-    return AttestationResult(host_name, Level.UNKNOWN, (finding,))

@@ -6,6 +6,11 @@ Begin: the token is for this name, a vendor vouches for the EK, the AK can quote
 neither name nor EK is bound otherwise. Finish: only a TPM that holds both keys could read the
 secret, and its quote binds the secret to the certificate request. Then, in one transaction, the
 token is spent and the binding kept.
+
+The chip that is bound already, with the same EK, AK and name, needs no token: the same proof gives
+it another client certificate and changes nothing else. So a lost answer, a certificate that ended
+and a lost state file heal without a person. It is no new trust: whoever can give the proof holds
+the keys by which the host is attested.
 """
 
 from __future__ import annotations
@@ -16,6 +21,7 @@ import logging
 import re
 import secrets
 from collections.abc import Sequence
+from typing import Optional
 
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
@@ -38,6 +44,8 @@ log = logging.getLogger("verifier.enrolment")
 # Creating an AK may take a slow TPM ten seconds, activating it one.
 PROOF_WITHIN_MS = 60_000
 MAX_PENDING = 1000
+# Without a token: whoever knows a host's public keys can begin in its name.
+MAX_PENDING_OF_HOST = 4
 
 TPM12_OFF = (
     "this server believes no TPM 1.2, since all that it signs rests on SHA-1 (appraisal.tpm12)"
@@ -47,13 +55,30 @@ _HOST_NAME = re.compile(r"[a-z0-9]([a-z0-9._:-]{0,253}[a-z0-9])?")
 
 
 @dataclasses.dataclass(frozen=True)
+class _Admission:
+    """What a request may lead to.
+
+    Attributes:
+        token: None if the chip is bound already, and shows no token that counts.
+        endorsed_by: why its EK is believed; empty without a token, when nothing of that changes.
+    """
+
+    request: enrolment.EnrolmentRequest
+    token: Optional[Token]
+    candidate: Candidate
+    endorsed_by: str
+
+    @property
+    def secret(self) -> str:
+        """The token to spend, empty for none."""
+        return "" if self.token is None else self.request.token
+
+
+@dataclasses.dataclass(frozen=True)
 class _Pending:
     """An enrolment of which the secret is out, and the proof is to come until `end_ms`."""
 
-    request: enrolment.EnrolmentRequest
-    token: Token
-    candidate: Candidate
-    endorsed_by: str
+    admission: _Admission
     secret: bytes
     end_ms: int
 
@@ -82,6 +107,11 @@ class EnrolmentService:
         self._clock = clock
         self._pending: dict[str, _Pending] = {}
 
+    def use(self, authority: Authority, vendors: Sequence[crypto.X509]) -> None:
+        """Issue by another authority, and believe these vendors, from now on."""
+        self._authority = authority
+        self._vendors = vendors
+
     async def begin(self, request: enrolment.EnrolmentRequest) -> enrolment.CredentialChallenge:
         """Return a secret that only the TPM with both keys can read.
 
@@ -89,21 +119,14 @@ class EnrolmentService:
             Refused: token_unknown, host_name, tpm12_off, ek_*, ak_*, name_in_use or busy.
             InvalidMessage: a key is not of its TPM's form.
         """
-        name = request.host_name
-        check_host_name(name)
-        token = await self._check_token(request)
-        if request.family == settings.TPM12_FAMILY and not self._tpm12:
-            raise errors.Refused("tpm12_off", TPM12_OFF)
-        candidate = FAMILIES[request.family].candidate(request)
-        endorsed_by = await self._endorse(request, candidate)
-        candidate.check_ak()
-        await self._check_binding(name, candidate)
+        check_host_name(request.host_name)
+        admission = await self._admit(request)
         secret = secrets.token_bytes(enrolment.SECRET_SIZE)
-        protected = candidate.protect(secret, secrets.token_bytes)
-        self._forget_old(request.token)
+        protected = admission.candidate.protect(secret, secrets.token_bytes)
+        self._make_room(admission)
         end_ms = self._clock.now_ms() + PROOF_WITHIN_MS
         identifier = secrets.token_hex(16)
-        self._pending[identifier] = _Pending(request, token, candidate, endorsed_by, secret, end_ms)
+        self._pending[identifier] = _Pending(admission, secret, end_ms)
         return enrolment.CredentialChallenge(
             identifier, protected.credential, protected.encrypted_secret
         )
@@ -118,12 +141,16 @@ class EnrolmentService:
         pending = self._take_pending(proof.enrolment)
         _check_proof(proof, pending)
         now = self._clock.wall()
-        tpm = pending.candidate.tpm
+        admission = pending.admission
+        tpm = admission.candidate.tpm
         certificate = self._authority.issue_agent(tpm.name, proof.certificate_request, now)
-        host = _enrolled(pending, certificate)
-        await self._database.write(lambda c: hosts.enrol(c, pending.request.token, host))
+        host = _enrolled(admission, certificate)
+        bound = await self._database.write(lambda c: hosts.enrol(c, admission.secret, host))
         digest = host.ek_digest
-        log.info("enrolled host=%s ek=%s endorsed_by=%s", host.name, digest, host.endorsed_by)
+        if bound:
+            log.info("enrolled host=%s ek=%s endorsed_by=%s", host.name, digest, host.endorsed_by)
+        else:
+            log.info("certified again host=%s ek=%s", host.name, digest)
         ak = public_keys.load(tpm.ak)
         ak_certificate = self._authority.issue_ak(host.name, ak, digest, now)
         return enrolment.EnrolmentReply(_pem(certificate), _pem(ak_certificate))
@@ -142,6 +169,39 @@ class EnrolmentService:
         await self._database.write(lambda c: hosts.renew(c, host.name, old, new))
         log.info("renewed host=%s", host.name)
         return _pem(certificate)
+
+    async def _admit(self, request: enrolment.EnrolmentRequest) -> _Admission:
+        """Return what the request may lead to. Raises Refused and InvalidMessage as `begin`."""
+        try:
+            token = await self._check_token(request)
+        except errors.Refused as e:
+            candidate = await self._bound_chip(request)
+            if candidate is None:
+                raise
+            self._check_family(request)
+            log.info(
+                "no token host=%s code=%s: its chip is bound already", request.host_name, e.code
+            )
+            return _Admission(request, None, candidate, "")
+        self._check_family(request)
+        candidate = FAMILIES[request.family].candidate(request)
+        endorsed_by = await self._endorse(request, candidate)
+        candidate.check_ak()
+        await self._check_binding(request.host_name, candidate)
+        return _Admission(request, token, candidate, endorsed_by)
+
+    async def _bound_chip(self, request: enrolment.EnrolmentRequest) -> Optional[Candidate]:
+        """Return the chip of a request if its EK and AK are just those enrolled under its name."""
+        try:
+            candidate = FAMILIES[request.family].candidate(request)
+        except errors.InvalidMessage:
+            return None
+        is_bound = await self._database.read(lambda c: hosts.is_bound(c, candidate.tpm))
+        return candidate if is_bound else None
+
+    def _check_family(self, request: enrolment.EnrolmentRequest) -> None:
+        if request.family == settings.TPM12_FAMILY and not self._tpm12:
+            raise errors.Refused("tpm12_off", TPM12_OFF)
 
     async def _check_binding(self, name: str, candidate: Candidate) -> None:
         """Return if neither name nor EK is bound otherwise. Raises Refused."""
@@ -198,14 +258,35 @@ class EnrolmentService:
         reason = f"the TPM has no EK certificate; if it is the right one: {command}"
         raise errors.Refused("ek_uncertified", reason)
 
-    def _forget_old(self, token: str) -> None:
-        """Make room: for what took too long, and for what the same token began before."""
+    def _make_room(self, admission: _Admission) -> None:
+        """Forget what took too long, and what the new enrolment takes the place of.
+
+        Raises:
+            Refused: busy.
+        """
         now_ms = self._clock.now_ms()
         for identifier, pending in list(self._pending.items()):
-            if pending.end_ms <= now_ms or pending.request.token == token:
+            if pending.end_ms <= now_ms or _is_repeated(pending.admission, admission):
                 del self._pending[identifier]
+        if admission.token is None:
+            self._forget_oldest(admission.request.host_name)
         if len(self._pending) >= MAX_PENDING:
             raise errors.Refused("busy", "too many enrolments are pending, try again in a minute")
+
+    def _forget_oldest(self, host_name: str) -> None:
+        """Leave room for one more enrolment of a host without a token."""
+        identifiers = []
+        for identifier, pending in self._pending.items():
+            admission = pending.admission
+            if admission.token is None and admission.request.host_name == host_name:
+                identifiers.append(identifier)
+        if len(identifiers) >= MAX_PENDING_OF_HOST:
+            del self._pending[identifiers[0]]
+
+
+def _is_repeated(earlier: _Admission, admission: _Admission) -> bool:
+    """Return whether both show the same token."""
+    return admission.token is not None and earlier.secret == admission.secret
 
 
 def is_host_name(name: str) -> bool:
@@ -227,16 +308,18 @@ def check_host_name(name: str) -> None:
         raise errors.Refused("host_name", reason)
 
 
-def _enrolled(pending: _Pending, certificate: x509.Certificate) -> EnrolledHost:
+def _enrolled(admission: _Admission, certificate: x509.Certificate) -> EnrolledHost:
     """Return the host of an enrolment whose proof holds."""
-    tpm = pending.candidate.tpm
+    tpm = admission.candidate.tpm
+    _, end = public_keys.life(certificate)
     return EnrolledHost(
         tpm=tpm,
-        host_id=pending.token.host_id,
+        host_id="" if admission.token is None else admission.token.host_id,
         ek_digest=public_keys.digest(tpm.ek),
-        ek_certificate=pending.request.ek_certificate,
+        ek_certificate=admission.request.ek_certificate,
         certificate_digest=_fingerprint(certificate),
-        endorsed_by=pending.endorsed_by,
+        endorsed_by=admission.endorsed_by,
+        certificate_end_s=int(end.timestamp()),
     )
 
 
@@ -250,7 +333,7 @@ def _pem(certificate: x509.Certificate) -> str:
 
 def _check_proof(proof: enrolment.EnrolmentProof, pending: _Pending) -> None:
     """Return if the TPM read the secret. The quote is of no PCR. Raises Refused (bad_proof)."""
-    tpm = pending.candidate.tpm
+    tpm = pending.admission.candidate.tpm
     quote = tpm.check_quote(proof.attest, proof.signature, {})
     if isinstance(quote, Finding):
         raise errors.Refused("bad_proof", quote.text)

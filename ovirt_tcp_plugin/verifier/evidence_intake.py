@@ -158,6 +158,7 @@ class EvidenceIntake:
             reference_version=version.number,
             tpm_family=host.tpm.family,
             log_digests=outcome.log_digests,
+            profile=self._options.profile_pcrs,
         )
         return supersede(last, fresh)
 

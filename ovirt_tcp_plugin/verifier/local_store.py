@@ -8,11 +8,9 @@ import contextlib
 from collections.abc import Iterator
 from pathlib import Path
 
-from cryptography.hazmat.primitives import hashes
-
 from ovirt_tcp_plugin import config
 from ovirt_tcp_plugin.verifier import signing
-from ovirt_tcp_plugin.verifier.authority import Authority
+from ovirt_tcp_plugin.verifier.authority import KEY_FILE, Authority, check_private
 from ovirt_tcp_plugin.verifier.settings import VerifierSettings
 from ovirt_tcp_plugin.verifier.store import authorities
 from ovirt_tcp_plugin.verifier.store.database import Database
@@ -49,5 +47,14 @@ def prepare(settings: VerifierSettings, ca: Authority) -> None:
 
 def claim(database: Database, ca: Authority) -> None:
     """Bind a database to an authority: all servers on it have the same. Raises InvalidConfig."""
-    digest = ca.certificate.fingerprint(hashes.SHA256()).hex()
-    database.transact(lambda connection: authorities.claim(connection, digest))
+    digests = ca.digests()
+    database.transact(lambda connection: authorities.claim(connection, digests))
+
+
+def check_modes(settings: VerifierSettings) -> None:
+    """Return if nobody else may use the server's secrets. Raises InvalidConfig."""
+    directory = settings.store.directory
+    check_private(directory, 0o077)
+    check_private(directory / KEY_FILE, 0o077)
+    # A group may share it with a proxy.
+    check_private(settings.server.key, 0o037)

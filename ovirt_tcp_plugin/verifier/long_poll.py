@@ -121,30 +121,31 @@ class LongPoll:
         finally:
             poller.is_listening = False
 
-    def _answers_for_host(self, poller: Poller) -> bool:
-        """Return whether a question to the host goes to this poller."""
-        return poller.is_home or not self._home_listens
+    def _due_ms(self, poller: Poller) -> int:
+        """When a poller is to be challenged, as far as is known by now.
+
+        By its own wish, or because the host's evidence is wanted; then where that comes from.
+        """
+        ready_ms = max(self.last_issue_ms + MIN_CHALLENGE_INTERVAL_MS, poller.not_before_ms)
+        if poller.wants_challenge:
+            return ready_ms
+        if self._home_listens and not poller.is_home:
+            return NEVER_MS
+        if self.challenge_due:
+            return ready_ms
+        return max(ready_ms, self.refresh_ms)
+
+    def _take(self, poller: Poller, now_ms: int) -> None:
+        poller.wants_challenge = False
+        self.last_issue_ms = now_ms
+        if poller.is_home or not self._home_listens:
+            self.challenge_due = False
+            self.refresh_ms = NEVER_MS
 
     @property
     def _home_listens(self) -> bool:
         pollers = self._pollers.values()
         return any(poller.is_home and poller.is_listening for poller in pollers)
-
-    def _take(self, poller: Poller, now_ms: int) -> None:
-        poller.wants_challenge = False
-        self.last_issue_ms = now_ms
-        if self._answers_for_host(poller):
-            self.challenge_due = False
-            self.refresh_ms = NEVER_MS
-
-    def _due_ms(self, poller: Poller) -> int:
-        """When a poller is challenged, as far as is known by now."""
-        ready_ms = max(self.last_issue_ms + MIN_CHALLENGE_INTERVAL_MS, poller.not_before_ms)
-        if poller.wants_challenge:
-            return ready_ms
-        if not self._answers_for_host(poller):
-            return NEVER_MS
-        return ready_ms if self.challenge_due else max(ready_ms, self.refresh_ms)
 
     def settle(self, answered: int) -> None:
         """Wake whoever waited for this answer or an earlier one."""

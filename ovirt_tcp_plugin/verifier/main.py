@@ -13,6 +13,16 @@ from ovirt_tcp_plugin.command import CommandEntry
 from ovirt_tcp_plugin.verifier.settings import VerifierSettings
 
 COMMANDS = {
+    "authority": CommandEntry(
+        "verifier.authority_commands",
+        "authority_group",
+        "Look at the server's certificate authority, renew it, or replace one whose key is lost.",
+    ),
+    "backup": CommandEntry(
+        "verifier.backup_commands",
+        "backup_command",
+        "Write authority and database into FILE, while the server runs.",
+    ),
     "ek": CommandEntry(
         "verifier.commands",
         "ek_group",
@@ -30,13 +40,25 @@ COMMANDS = {
         "record_group",
         "Find and mend rows of the server's database that cannot be read.",
     ),
-    "run": CommandEntry("verifier.run", "run", "Serve until SIGTERM."),
+    "restore": CommandEntry(
+        "verifier.backup_commands",
+        "restore_command",
+        "Put authority and database back as they are in FILE; stop all servers first.",
+    ),
+    "run": CommandEntry(
+        "verifier.run", "run", "Serve until SIGTERM; SIGHUP reads the certificates again."
+    ),
     "token": CommandEntry("verifier.commands", "token_group", "Make the tokens of callers."),
     "verdict-key": CommandEntry(
         "verifier.commands",
         "verdict_key_group",
         "Change the key that signs the verdicts for the hosts' gates, without a good verdict "
         "refused.",
+    ),
+    "withdrawals": CommandEntry(
+        "verifier.backup_commands",
+        "withdrawals_command",
+        "Print what was taken back, for `restore --withdrawals`: keep it newer than the backups.",
     ),
 }
 

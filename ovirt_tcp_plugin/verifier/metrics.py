@@ -11,7 +11,7 @@ import asyncio
 import collections
 import functools
 import json
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, Optional
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Metric, generate_latest
@@ -21,6 +21,7 @@ from ovirt_tcp_plugin.messages.result import AttestationResult, Level
 from ovirt_tcp_plugin.verifier.shared_metrics import SharedMetrics
 from ovirt_tcp_plugin.verifier.store import bad_rows
 from ovirt_tcp_plugin.verifier.store.bad_rows import BadRow
+from ovirt_tcp_plugin.verifier.upkeep import KINDS, End
 
 _PREFIX = "ovirt_tcp_verifier_"
 # From a read out of memory to the end of every statement.
@@ -78,6 +79,10 @@ class VerifierMetrics:
             "unreadable_rows", "Rows that could not be read at the last hourly look.", "table"
         )
         self._oldest = self._gauge("oldest_trusted_seconds", "Age of the oldest trusted result.")
+        self._ends = self._gauge("end_seconds", "Until the first of its kind ends.", "kind")
+        self._withdrawn = self._gauge(
+            "endorsement_faults", "Hosts whose TPM nobody vouches for any more."
+        )
         self._connections = self._gauge(
             "connections", "Open ones, by a known caller or not.", "known"
         )
@@ -107,6 +112,20 @@ class VerifierMetrics:
     def request(self, route: str, status: int) -> None:
         """Count an answered request. `route` is the name of its handler."""
         self._requests_of(route, f"{status // 100}xx").inc()
+
+    def show_upkeep(self, ends: Iterable[End], withdrawn: int, now_s: int) -> None:
+        """Show what ends, and how many hosts' TPMs nobody vouches for any more.
+
+        Args:
+            now_s: seconds of the UTC epoch.
+        """
+        first: dict[str, int] = {}
+        for end in ends:
+            first[end.kind] = min(end.end_s, first.get(end.kind, end.end_s))
+        for kind in KINDS:
+            if kind in first:
+                self._ends.labels(kind).set(first[kind] - now_s)
+        self._withdrawn.set(withdrawn)
 
     def found_bad_rows(self, unreadable: Sequence[BadRow]) -> None:
         """Show how many rows of each table cannot be read."""

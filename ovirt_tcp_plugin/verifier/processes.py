@@ -27,7 +27,7 @@ log = logging.getLogger("verifier.processes")
 # To finish what is being written; a database that says nothing is given up by then.
 STOP_WITHIN_S = 20
 
-_AWAITED = {signal.SIGTERM, signal.SIGINT, signal.SIGCHLD}
+_AWAITED = {signal.SIGTERM, signal.SIGINT, signal.SIGCHLD, signal.SIGHUP}
 
 Sockets = Sequence[socket.socket]
 
@@ -124,11 +124,17 @@ def _fork(share: Share, others: Sequence[Sockets], serve: Serve) -> int:
 
 def _watch(running: dict[int, int]) -> str:
     """Return when it is time to stop: why, or nothing if somebody asked for it."""
-    while signal.sigwait(_AWAITED) == signal.SIGCHLD:
+    while True:
+        number = signal.sigwait(_AWAITED)
+        if number == signal.SIGHUP:
+            for child in running:
+                os.kill(child, signal.SIGHUP)
+            continue
+        if number != signal.SIGCHLD:
+            return ""
         # One that ended well was told to, as the others will be, and we.
         for number, status in _reap(running).items():
             return f"its process {number} ended by itself, status {status}" if status else ""
-    return ""
 
 
 def _reap(running: dict[int, int]) -> dict[int, int]:

@@ -106,7 +106,10 @@ class ReferenceValueService:
     async def reappraise(
         self, stored: Mapping[str, StoredResult], number: int
     ) -> dict[str, StoredResult]:
-        """Return these results; those judged by older reference values are judged again.
+        """Return these results by today's reference values and profile.
+
+        Those judged by others are judged again. What the profile requires now and their evidence
+        does not show is unknown until the host reports again.
 
         Args:
             stored: results by host name.
@@ -118,7 +121,7 @@ class ReferenceValueService:
         outdated = {}
         for name, result in _readable(stored).items():
             # A higher one was never given: its row is corrupt, and would count for ever.
-            if result.reference_version != number:
+            if result.reference_version != number or result.profile != self._options.profile_pcrs:
                 outdated[name] = result
         current = dict(stored)
         if not outdated:
@@ -252,6 +255,7 @@ class ReferenceValueService:
             level=conclusion.level,
             findings=conclusion.findings,
             reference_version=version.number,
+            profile=self._options.profile_pcrs,
         )
 
     async def _change(

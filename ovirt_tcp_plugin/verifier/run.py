@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 import asyncio
+import signal
 from pathlib import Path
 
 import click
@@ -16,9 +17,12 @@ from ovirt_tcp_plugin.verifier import authority, local_store, processes, service
 @click.command()
 @click.pass_obj
 def run(config_dir: Path) -> None:
-    """Serve until SIGTERM."""
+    """Serve until SIGTERM; SIGHUP reads the certificates again."""
+    # Until somebody listens to it.
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)
     command.log_to_stderr()
     settings = local_store.load_settings(config_dir)
+    local_store.check_modes(settings)
     if settings.server.processes == 1:
         asyncio.run(service.serve(settings))
         return

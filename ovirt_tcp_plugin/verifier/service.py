@@ -10,6 +10,7 @@ import gc
 import logging
 import resource
 import signal
+import ssl
 from collections.abc import Sequence
 from typing import Any, Optional
 
@@ -27,6 +28,7 @@ from ovirt_tcp_plugin.verifier.settings import VerifierSettings
 from ovirt_tcp_plugin.verifier.signing import Signer
 from ovirt_tcp_plugin.verifier.store import bad_rows, tokens
 from ovirt_tcp_plugin.verifier.store.database import Database
+from ovirt_tcp_plugin.verifier.tpm_review import EndorsementReview
 from ovirt_tcp_plugin.verifier.web import server as web
 from ovirt_tcp_plugin.verifier.web.handler import HandlerContext
 from ovirt_tcp_plugin.verifier.web.limits import HttpServer
@@ -51,6 +53,7 @@ async def serve(settings: VerifierSettings, share: Optional[processes.Share] = N
         Unavailable: the address or port cannot be had.
     """
     _raise_limit_of_files()
+    local_store.check_modes(settings)
     ca = Authority.load(settings.store.directory)
     paths = settings.enrolment.ek_authorities
     vendors = vendor_authorities.read(paths)
@@ -73,6 +76,7 @@ async def _serve_from(
     context = _wire(database, settings, ca, vendors, share)
     stopped = _stopped_by_signal()
     tls = web.tls_context(settings.server.certificate, settings.server.key, ca.pem)
+    _reload_by_signal(settings, context, tls)
     sockets = share.sockets if share else None
     server, port = web.serve(context, tls, sockets)
     log.info("serving address=%s port=%d", settings.server.address or "*", port)
@@ -112,7 +116,9 @@ def _wire(
     )
     return HandlerContext(
         database=database,
+        authority=ca,
         enrolment=enrolment,
+        review=EndorsementReview(database, vendors, settings.enrolment.first_use, clock),
         attestation=Attestation(database, reference_values, metrics, options, clock),
         signer=Signer(database, ca, clock),
         reference_values=reference_values,
@@ -130,6 +136,7 @@ def _begin_chores(
         _forget_tokens(context.database, context.clock),
         _look_for_bad_rows(context.database, context.metrics),
         context.signer.keep_fresh(),
+        context.review.keep_looking(),
     ]
     if share:
         chores.append(context.metrics.keep_telling(lambda: server.counts))
@@ -156,6 +163,38 @@ def _stopped_by_signal() -> asyncio.Event:
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stopped.set)
     return stopped
+
+
+def _reload_by_signal(
+    settings: VerifierSettings, context: HandlerContext, tls: ssl.SSLContext
+) -> None:
+    """Have SIGHUP read the certificates again: authority, vendors', and the server's own."""
+
+    def read_again() -> None:
+        try:
+            _reload(settings, context, tls)
+        except (errors.Error, OSError) as e:
+            log.error("not reloaded error=%s", e)
+        else:
+            log.info("reloaded")
+
+    asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, read_again)
+
+
+def _reload(settings: VerifierSettings, context: HandlerContext, tls: ssl.SSLContext) -> None:
+    """Use the certificates as they are on disk now. Raises InvalidConfig, OSError.
+
+    Connections that are open stay as they are.
+    """
+    local_store.check_modes(settings)
+    ca = Authority.load(settings.store.directory)
+    vendors = vendor_authorities.read(settings.enrolment.ek_authorities)
+    tls.load_verify_locations(cadata=ca.pem.decode("ascii"))
+    tls.load_cert_chain(settings.server.certificate, settings.server.key)
+    context.authority = ca
+    context.enrolment.use(ca, vendors)
+    context.review.use(vendors)
+    context.signer.use(ca)
 
 
 def _raise_limit_of_files() -> None:

@@ -159,6 +159,11 @@ class Appraisal:
         """Return whether hosts with a TPM of this family are judged at all."""
         return self.tpm12 or tpm_family != TPM12_FAMILY
 
+    @property
+    def profile_pcrs(self) -> str:
+        """The PCRs of the profile, as a text that results are kept with."""
+        return ",".join(map(str, PROFILES[self.profile]))
+
     def required_in(self, bank: str) -> tpm2.Selection:
         """Return the PCRs of the profile."""
         return {bank: PROFILES[self.profile]}

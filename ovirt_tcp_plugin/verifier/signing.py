@@ -46,7 +46,7 @@ class Signer:
     def __init__(self, database: Database, ca: Authority, clock: Clock) -> None:
         self._database = database
         self._clock = clock
-        self._secret = ca.derive(_PURPOSE)
+        self._authority = ca
         ensure_key(database, ca)
         self._key_id = ""
         self._take(database.transact(verdict_keys.active))
@@ -68,6 +68,10 @@ class Signer:
             lifetime_ms=left_ms,
         )
         return ear.sign(result, self._key, int(self._clock.wall().timestamp()))
+
+    def use(self, ca: Authority) -> None:
+        """Read the keys with another authority from now on."""
+        self._authority = ca
 
     async def refresh(self) -> None:
         """Take over the key that another process made the active one.
@@ -95,22 +99,19 @@ class Signer:
             raise errors.InvalidConfig("the database", [fault])
         if stored.key_id == self._key_id:
             return
-        try:
-            key = serialization.load_pem_private_key(stored.private.encode("ascii"), self._secret)
-        except (ValueError, TypeError, AttributeError) as e:
-            fault = "its verdict key cannot be read with this ca.key"
-            raise errors.InvalidConfig("the database", [fault]) from e
-        if not isinstance(key, ec.EllipticCurvePrivateKey):
-            fault = "its verdict key is not an elliptic-curve key"
-            raise errors.InvalidConfig("the database", [fault])
-        self._key = key
+        self._key = _private_key(stored, self._authority)
         self._key_id = stored.key_id
         log.info("verdict key id=%s", stored.key_id)
 
 
 def ensure_key(database: Database, ca: Authority) -> None:
-    """Make the first key of a database. Raises Unavailable."""
+    """Make the first key of a database, or protect those there are by this authority's key.
+
+    Raises:
+        Unavailable: the database does not answer.
+    """
     if not database.transact(verdict_keys.is_empty):
+        protect_again(database, ca)
         return
     first = new_key(ca)
     try:
@@ -121,16 +122,58 @@ def ensure_key(database: Database, ca: Authority) -> None:
         # Another server that starts just now was quicker.
 
 
+def protect_again(database: Database, ca: Authority) -> None:
+    """Encrypt the keys in a database under an authority's key that those before it protect.
+
+    What neither can read stays as it is. Raises Unavailable.
+    """
+    for stored in database.transact(verdict_keys.every).values():
+        if not stored.private or _decrypted(stored, ca.derive(_PURPOSE)) is not None:
+            continue
+        for secret in ca.derive_former(_PURPOSE):
+            key = _decrypted(stored, secret)
+            if key is not None:
+                private = _encrypted(key, ca)
+                _keep(database, stored.key_id, private)
+
+
+def _keep(database: Database, key_id: str, private: str) -> None:
+    database.transact(lambda connection: verdict_keys.protect(connection, key_id, private))
+
+
+def _private_key(stored: StoredKey, ca: Authority) -> ec.EllipticCurvePrivateKey:
+    """Return the key that signs. Raises InvalidConfig."""
+    for secret in (ca.derive(_PURPOSE), *ca.derive_former(_PURPOSE)):
+        key = _decrypted(stored, secret)
+        if key is not None:
+            return key
+    fault = "its verdict key cannot be read with this ca.key"
+    raise errors.InvalidConfig("the database", [fault])
+
+
+def _decrypted(stored: StoredKey, secret: bytes) -> Optional[ec.EllipticCurvePrivateKey]:
+    try:
+        key = serialization.load_pem_private_key(stored.private.encode("ascii"), secret)
+    except (ValueError, TypeError, AttributeError):
+        return None
+    return key if isinstance(key, ec.EllipticCurvePrivateKey) else None
+
+
+def _encrypted(key: ec.EllipticCurvePrivateKey, ca: Authority) -> str:
+    encryption = serialization.BestAvailableEncryption(ca.derive(_PURPOSE))
+    encoding = serialization.Encoding.PEM
+    private = key.private_bytes(encoding, serialization.PrivateFormat.PKCS8, encryption)
+    return private.decode("ascii")
+
+
 def new_key(ca: Authority) -> StoredKey:
     """Return a new key, as it is stored."""
     key = ec.generate_private_key(ec.SECP256R1())
     encoding = serialization.Encoding.PEM
-    encryption = serialization.BestAvailableEncryption(ca.derive(_PURPOSE))
-    private = key.private_bytes(encoding, serialization.PrivateFormat.PKCS8, encryption)
     public_key = key.public_key()
     public = public_key.public_bytes(encoding, serialization.PublicFormat.SubjectPublicKeyInfo)
     return StoredKey(
         key_id=ear.key_id(public_key),
         public=public.decode("ascii"),
-        private=private.decode("ascii"),
+        private=_encrypted(key, ca),
     )

@@ -11,7 +11,7 @@ from __future__ import annotations
 import dataclasses
 import datetime
 from collections.abc import Callable, Iterable, Mapping
-from typing import NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol
 
 from OpenSSL import crypto
 
@@ -71,6 +71,9 @@ class TpmFamily(Protocol):
 
     def candidate(self, request: enrolment.EnrolmentRequest) -> Candidate:
         """Return the TPM of a request. Raises InvalidMessage when a key is not of its form."""
+
+    def endorsed(self, tpm: Any, ek_certificate: bytes) -> Candidate:
+        """Return an enrolled TPM of this family, to check the certificate of its EK again."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -138,6 +141,9 @@ class Candidate12:
 
 
 class _Family20:
+    def endorsed(self, tpm: EnrolledTpm20, ek_certificate: bytes) -> Candidate:
+        return Candidate20(tpm, ek_certificate)
+
     def load(self, host_name: str, ek: bytes, ak: bytes) -> EnrolledTpm:
         return EnrolledTpm20(host_name, tpm2.parse_public(ek), tpm2.parse_public(ak))
 
@@ -149,6 +155,9 @@ class _Family20:
 
 
 class _Family12:
+    def endorsed(self, tpm: EnrolledTpm12, ek_certificate: bytes) -> Candidate:
+        return Candidate12(tpm, ek_certificate, b"", b"")
+
     def load(self, host_name: str, ek: bytes, ak: bytes) -> EnrolledTpm:
         return EnrolledTpm12(host_name, tpm12.parse_public_key(ek), tpm12.parse_public_key(ak))
 

@@ -290,7 +290,9 @@ def _without_pcr(reference_set: ReferenceSet, index: int, bank: str = "") -> Ref
 
 
 def _encode_mle(record: Record, reference_set: Optional[ReferenceSet]) -> dict[str, Any]:
-    return {**record, "MLE_Manifests": _manifests(reference_set)}
+    members = {**record, "MLE_Manifests": _manifests(reference_set)}
+    # In JAXB's order: OpenAttestation's own acceptance script goes by the first of them.
+    return dict(sorted(members.items()))
 
 
 def _manifests(reference_set: Optional[ReferenceSet]) -> list[dict[str, str]]:

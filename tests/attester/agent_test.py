@@ -8,6 +8,7 @@ Pauses are recorded, not waited.
 from __future__ import annotations
 
 import base64
+import datetime
 import errno
 import json
 import logging
@@ -28,10 +29,12 @@ from ovirt_tcp_plugin.attester import agent as agent_module
 from ovirt_tcp_plugin.attester import enrolment, hook_files, keys, measure, verifier_client
 from ovirt_tcp_plugin.attester.agent import PACE_S, Agent
 from ovirt_tcp_plugin.attester.agent_state import AgentState
+from ovirt_tcp_plugin.attester.credentials import Credentials
 from ovirt_tcp_plugin.attester.hook_files import HookFiles
 from ovirt_tcp_plugin.attester.measure import Sources
 from ovirt_tcp_plugin.attester.stop_flag import StopFlag
 from ovirt_tcp_plugin.attester.tpm import Tpm
+from ovirt_tcp_plugin.attester.trust import TrustedAuthorities
 from ovirt_tcp_plugin.attester.verifier_client import VerifierClient
 from ovirt_tcp_plugin.lab.host import LabHost
 from ovirt_tcp_plugin.messages import evidence, tpm2
@@ -124,7 +127,7 @@ def test_reports_what_it_measured_and_keeps_the_result(
     (asked, question), (reported, answer) = verifier.requests
     assert (asked, reported) == ("/v1/challenge", "/v1/evidence")
     assert question == {
-        "wait_ms": 20_000,
+        "wait_ms": 45_000,
         "boot_id": host.boot_id_file.read_text().strip(),
         "offer": True,
     }
@@ -221,31 +224,76 @@ def test_nothing_to_do_is_paced(make_attester: Make, verifier: FakeVerifier) -> 
 
 
 def test_replaces_its_certificate_in_good_time(
-    make_attester: Make,
-    verifier: FakeVerifier,
-    authority: Authority,
-    monkeypatch: pytest.MonkeyPatch,
+    make_attester: Make, verifier: FakeVerifier, authority: Authority
 ) -> None:
     def renew(connection: Any) -> None:
         request = base64.b64decode(verifier.requests[-1][1]["certificate_request"])
         connection.sendall(http(200, {"certificate": issue(authority, request)}))
 
-    verifier.answers = [NOTHING, renew, NOTHING]
+    authorities = http(200, {"authorities": authority.pem.decode()})
+    verifier.answers = [NOTHING, authorities, renew, NOTHING]
     attester = make_attester(verifier)
-    monkeypatch.setattr(agent_module, "RENEW_BELOW", 2.0)
+    days = 365 * 4
+    care(attester, verifier, datetime.timedelta(days=days))
 
     attester.agent.step()
-    monkeypatch.setattr(agent_module, "RENEW_BELOW", 0.0)
     attester.agent.step()
 
     assert [path for path, _ in verifier.requests] == [
         "/v1/challenge",
+        "/v1/authority",
         "/v1/certificate",
         "/v1/challenge",
     ]
-    old, renewing, new = verifier.clients
-    assert old == renewing != new
+    old, asking, renewing, new = verifier.clients
+    # The authorities are believed by new connections.
+    assert old == asking == renewing != new
     attester.state.check_client()
+
+
+def test_leaves_a_young_certificate_alone_at_a_server_of_an_earlier_release(
+    make_attester: Make, verifier: FakeVerifier
+) -> None:
+    unknown = http(404, {"code": "NotFound", "reason": "there is nothing under this path"})
+    verifier.answers = [NOTHING, unknown, NOTHING]
+    attester = make_attester(verifier)
+    care(attester, verifier, datetime.timedelta())
+
+    attester.agent.step()
+    attester.agent.step()
+
+    paths = [path for path, _ in verifier.requests]
+    assert paths == ["/v1/challenge", "/v1/authority", "/v1/challenge"]
+    assert attester.status().get("error", "") == ""
+
+
+def test_asks_by_its_chip_where_its_certificate_is_not_known(
+    make_attester: Make, verifier: FakeVerifier
+) -> None:
+    stranger = http(401, {"code": "unauthenticated", "reason": "this needs agent"})
+    verifier.answers = [stranger, NOTHING]
+    attester = make_attester(verifier)
+    proofs = care(attester, verifier, datetime.timedelta())
+
+    attester.agent.step()
+
+    assert proofs == ["proof"]
+    assert attester.pauses == []
+
+
+def care(attester: Attester, verifier: FakeVerifier, later: datetime.timedelta) -> list[str]:
+    """Have the agent look after its certificate, so much later; return its proofs of the chip."""
+    proofs: list[str] = []
+    trusted = TrustedAuthorities(attester.state, verifier.ca_file)
+    attester.agent._credentials = Credentials(
+        "host-1",
+        attester.state,
+        attester.agent._client,
+        trusted,
+        lambda: proofs.append("proof"),
+        lambda: NOW + later,
+    )
+    return proofs
 
 
 BAD_ANSWERS = [

@@ -17,6 +17,8 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from ovirt_tcp_plugin import errors
 from ovirt_tcp_plugin.attester import enrolment
 from ovirt_tcp_plugin.attester.agent_state import AgentState
+from ovirt_tcp_plugin.attester.host_tpm import HostTpm20
+from ovirt_tcp_plugin.attester.settings import TpmOptions
 from ovirt_tcp_plugin.attester.tpm import Tpm, TpmError
 from ovirt_tcp_plugin.attester.verifier_client import VerifierClient
 from ovirt_tcp_plugin.messages import enrolment as messages
@@ -110,6 +112,30 @@ def test_proves_its_keys_and_keeps_the_certificate(
     kept = state.load_ak()
     assert kept is not None and kept.public == ak_area
     assert tpm.handles(0x80000000) == ()
+
+
+def test_the_enrolled_chip_asks_for_another_certificate_without_a_token(
+    protocol: Protocol, tpm: Tpm, state: AgentState
+) -> None:
+    enrol(tpm, state, protocol.server)
+    kept = state.load_ak()
+    state.client_file.unlink()
+    Protocol(protocol.server, protocol.authority)
+    client = VerifierClient([protocol.server.url], protocol.server.ca_file, None)
+
+    HostTpm20(tpm, TpmOptions()).certify_again(state, client, "host-1")
+
+    assert protocol.request["token"] == ""
+    assert kept is not None
+    assert base64.b64decode(protocol.request["ak_public"]) == kept.public
+    state.check_client()
+    assert tpm.handles(0x80000000) == ()
+
+
+def test_the_key_is_kept_before_anybody_is_asked(state: AgentState) -> None:
+    first = public_keys.encode(state.next_key().public_key())
+
+    assert public_keys.encode(state.next_key().public_key()) == first
 
 
 def test_a_long_name_does_not_burst_the_certificate_request(

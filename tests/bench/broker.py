@@ -320,11 +320,11 @@ def _reload(site: Site) -> dict[str, Sample]:
     options = config.load(settings.Settings, "broker", site.directory)
     times = []
     for _ in range(5):
-        knowledge = BrokerState(options, Clock(), random.random)
+        state = BrokerState(options, Clock(), random.random)
         began = time.perf_counter()
-        StateFile(options.state.directory).load(knowledge)
+        StateFile(options.state.directory).load(state)
         times.append((time.perf_counter() - began) * 1000)
-        assert len(knowledge.encode()["verdicts"]) > HOSTS // 2
+        assert len(state.encode()["verdicts"]) > HOSTS // 2
     return {"verdicts_reload_10000": Sample(sorted(times)[len(times) // 2])}
 
 

@@ -63,7 +63,9 @@ def evidence_https() -> Iterator[Callable[[], Sample]]:
 def evidence_steady() -> Iterator[Callable[[], Sample]]:
     """Reports a second of hosts whose logs the server has.
 
-    The floor is the reports of hosts that send theirs, to the same server by the same clients.
+    The floor is the reports of hosts that send theirs, to the same server by the same clients. What
+    both have in common, two requests and two transactions, is most of the work where few PCRs are
+    required.
     """
     with _processes() as (directory, processes):
         fleet = Fleet(directory, AGENTS, processes=2, **UNLIMITED)
@@ -197,7 +199,7 @@ def _processes() -> Iterator[tuple[Path, Processes]]:
 
 BENCHMARKS = [
     Benchmark("evidence_https", "1/s", evidence_https, least_ratio=0.5),
-    Benchmark("evidence_steady", "1/s", evidence_steady, least_ratio=1.6),
+    Benchmark("evidence_steady", "1/s", evidence_steady, least_ratio=1.0),
     Benchmark("evidence_steady_size", "KiB", evidence_steady_size, most=4, rounds=1),
     Benchmark("pollhosts_1000_warm_p99", "ms", pollhosts_1000_warm_p99, most=50, rounds=3),
     Benchmark("verifier_memory_per_host", "KiB", verifier_memory_per_host, most=50, rounds=1),

@@ -91,7 +91,7 @@ class Campaign:
         while not self._over.wait(0.02):
             if self._restarting.is_set():
                 continue
-            if self.acts.cluster_id not in self._site.knowledge.pools():
+            if self.acts.cluster_id not in self._site.state.pools():
                 self.faults.append("the cluster was no pool")
             try:
                 level = self._site.snapshot().hosts[self.bad_id].level

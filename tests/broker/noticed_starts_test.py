@@ -204,10 +204,10 @@ class TestEvents:
         host = ended.host("h1").id
         for code in events.HOST_LEFT_UP:
             answers = ended.source.ask(["h1.lab"])
-            ended.knowledge.questions.record({host: answers["h1.lab"]})
-            assert ended.knowledge.holds(host), code
+            ended.state.questions.record({host: answers["h1.lab"]})
+            assert ended.state.holds(host), code
             self.take(ended, code)
-            assert not ended.knowledge.holds(host), code
+            assert not ended.state.holds(host), code
 
     def test_a_host_that_was_detected_is_no_news_and_no_proof_once_hosts_are_listed(
         self, ended: Site
@@ -215,7 +215,7 @@ class TestEvents:
         """Its text may name any state: after an engine's start it is of hosts that are not Up."""
         for code in events.HOST_CAME_UP:
             self.take(ended, code)
-        assert ended.knowledge.holds(ended.host("h1").id)
+        assert ended.state.holds(ended.host("h1").id)
 
     def test_each_change_asks_for_a_listing(self, ended: Site) -> None:
         for code in events.LISTING_DUE:
@@ -230,11 +230,11 @@ class TestEvents:
         for code in events.VM_CHANGED:
             observation.vm_listing_due.clear()
             observation.listing_due.clear()
-            request = ended.knowledge.vm_reads.begin()
+            request = ended.state.vm_reads.begin()
             if request is not None:
-                ended.knowledge.vm_reads.gone(request)
+                ended.state.vm_reads.gone(request)
             self.take(ended, code)
-            assert ended.knowledge.vm_reads.waiting() == {"vm"}, code
+            assert ended.state.vm_reads.waiting() == {"vm"}, code
             assert observation.vm_listing_due.is_set(), code
             assert not observation.listing_due.is_set(), code
 

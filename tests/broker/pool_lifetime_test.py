@@ -177,11 +177,11 @@ class TestUpgrade:
         world = World()
         world.policy = Policy(CLUSTER_MAINTENANCE, "cluster_maintenance")
         world.cluster = dataclasses.replace(world.cluster, policy_id=CLUSTER_MAINTENANCE)
-        world.knowledge = BrokerState(world.options, world.clock, random.random)
-        world.knowledge.restore(json.loads(OLD_STATE.read_text())["knowledge"])
-        assert world.knowledge.pools() == {}
+        world.state = BrokerState(world.options, world.clock, random.random)
+        world.state.restore(json.loads(OLD_STATE.read_text())["knowledge"])
+        assert world.state.pools() == {}
         world.look()
-        assert set(world.knowledge.pools()) == {POOL}
+        assert set(world.state.pools()) == {POOL}
 
 
 class TestAnotherPolicy:
@@ -211,13 +211,13 @@ def quarantined(site: Site) -> None:
 class TestEnd:
     def test_wall_host_and_snapshot_are_given_back(self, site: Site) -> None:
         quarantined(site)
-        site.knowledge.pool_ends.end("Trusted", "token 1")
+        site.state.pool_ends.end("Trusted", "token 1")
         until(lambda: site.wall() is None and site.statuses()["h3"] == "up")
         until(lambda: site.told("token 1 ended it"))
         assert not (site.options.snapshot.directory / f"{site.cluster}.json").exists()
         (event,) = site.told("no trusted pool any more")
         assert "Hosts back in service: h3." in event.description
-        assert site.knowledge.pools() == {}
+        assert site.state.pools() == {}
 
     def test_a_kill_between_its_record_and_the_giving_back_loses_neither(
         self, site: Site, tmp_path: Path
@@ -227,7 +227,7 @@ class TestEnd:
             AnswerFault(faults.BROKEN, "DELETE", "api/clusters/.*/affinitygroups/.*", 10_000),
             AnswerFault(faults.BROKEN, "POST", "api/hosts/.*/activate", 10_000),
         ]
-        site.knowledge.pool_ends.end("Trusted", "token 1")
+        site.state.pool_ends.end("Trusted", "token 1")
         site.service.save_all()
         # What a broker that is killed here leaves.
         state_file = site.options.state.directory / "state.json"
@@ -245,7 +245,7 @@ class TestEnd:
         quarantined(site)
         removals = AnswerFault(faults.BROKEN, "DELETE", "api/clusters/.*/affinitygroups/.*", 10_000)
         site.engine.faults.answers = [removals]
-        site.knowledge.pool_ends.end("Trusted", "token 1")
+        site.state.pool_ends.end("Trusted", "token 1")
         until(lambda: site.told("could not be removed"))
         assert not site.told("token 1 ended it")
         site.engine.faults.answers = []
@@ -272,7 +272,7 @@ class TestEnd:
             second = dataclasses.replace(tables.clusters.pop(site.cluster), id="another")
             second.policy = builtin.NONE_POLICY
             tables.clusters[second.id] = second
-        until(lambda: site.knowledge.pools() == {})
+        until(lambda: site.state.pools() == {})
         until(lambda: not snapshot.exists())
         assert site.told("no trusted pool any more") == []
 
@@ -282,7 +282,7 @@ def served(site: Site) -> Iterator[str]:
     """Serve the interface of a site's broker; yield its URL. Its token is `secret`."""
     known = Tokens(site.database)
     known.add("secret", "operator", "", tokens.NEVER)
-    context = web.Context(site.knowledge, site.service, site.history, known, site.clock)
+    context = web.Context(site.state, site.service, site.history, known, site.clock)
     loop = asyncio.new_event_loop()
     ports: list[int] = []
     ready = threading.Event()
@@ -341,7 +341,7 @@ def do(world: World, act: str) -> None:
     elif act == "restart":
         world.restart()
     elif act == "lost state":
-        world.knowledge = BrokerState(world.options, world.clock, random.random)
+        world.state = BrokerState(world.options, world.clock, random.random)
     for _ in range(3):
         world.look()
 
@@ -349,7 +349,7 @@ def do(world: World, act: str) -> None:
 def is_ended(world: World) -> bool:
     """Have a person try to end the pool; return whether it ended now."""
     try:
-        _, was_pool = world.knowledge.pool_ends.end("Trusted", "token 1")
+        _, was_pool = world.state.pool_ends.end("Trusted", "token 1")
     except errors.Conflict:
         return False
     return was_pool
@@ -363,8 +363,8 @@ def test_no_order_of_other_acts_ends_a_pool(acts: list[str]) -> None:
     world.build()
     for act in acts:
         do(world, act)
-        assert set(world.knowledge.pools()) == {POOL}
-        assert world.knowledge.pool_ends.walls() == []
+        assert set(world.state.pools()) == {POOL}
+        assert world.state.pool_ends.walls() == []
         assert world.gone == ()
         world.attest(good=["h0", "h1", "h2"], bad=["h3"])
         assert world.inside() == {"h0", "h1", "h2"}
@@ -381,17 +381,17 @@ def test_a_wall_goes_only_after_a_person_ended_its_pool(acts: list[str]) -> None
         if act == "end":
             ended = is_ended(world) or ended
         do(world, act)
-        if POOL in world.knowledge.pools():
+        if POOL in world.state.pools():
             ended = False  # it began again
             world.build()
         else:
             assert ended
-        walls = world.knowledge.pool_ends.walls()
+        walls = world.state.pool_ends.walls()
         assert ended or walls == []
         for cluster_id, group_id in walls:
             world.wall = None
-            world.knowledge.walls.removed(cluster_id, group_id)
-            world.knowledge.pool_ends.wall_removed(cluster_id)
+            world.state.walls.removed(cluster_id, group_id)
+            world.state.pool_ends.wall_removed(cluster_id)
 
 
 def test_an_end_is_in_the_state_file(tmp_path: Path) -> None:
@@ -399,8 +399,8 @@ def test_an_end_is_in_the_state_file(tmp_path: Path) -> None:
     world.policy = POLICIES["another"]
     world.cluster = dataclasses.replace(world.cluster, policy_id="plain")
     world.look()
-    world.knowledge.pool_ends.end("Trusted", "token 1")
-    StateFile(tmp_path).save(world.knowledge)
+    world.state.pool_ends.end("Trusted", "token 1")
+    StateFile(tmp_path).save(world.state)
     restarted = BrokerState(world.options, world.clock, random.random)
     StateFile(tmp_path).load(restarted)
     assert restarted.pool_ends.cluster_ids() == {POOL}

@@ -291,7 +291,7 @@ def test_verdicts_and_decision_follow_the_rule() -> None:
     print(f"\n{SEQUENCES} sequences of {EVENTS} events each; {trusted} end with a trusted host")
 
 
-class KnowledgeSequence:
+class StateSequence:
     """A pool of four hosts with all that the broker does about it, and the truth about them."""
 
     def __init__(self, dice: random.Random) -> None:
@@ -299,11 +299,11 @@ class KnowledgeSequence:
         self.trace: list[str] = []
         self.truth = {host_id: Truth() for host_id in self.world.ids()}
         self._look()
-        self.world.knowledge.watch_clock()
+        self.world.state.watch_clock()
 
     def play(self) -> None:
         for _ in range(WHOLE_EVENTS):
-            event = self.dice.choice(EVENTS_OF_KNOWLEDGE)
+            event = self.dice.choice(EVENTS_OF_STATE)
             self.trace.append(event.__name__)
             event(self)
             self.check()
@@ -314,7 +314,7 @@ class KnowledgeSequence:
 
     def check(self) -> None:
         world, now_ms, trusted = self.world, self.world.clock.ms, self.trusted()
-        (snapshot,) = world.knowledge.snapshots()
+        (snapshot,) = world.state.snapshots()
         shown = {
             h
             for h, one in snapshot.hosts.items()
@@ -342,15 +342,15 @@ class KnowledgeSequence:
     def answers(self) -> None:
         """Ask whoever is due, and hear something of each."""
         world = self.world
-        asked, sent_ms = world.knowledge.questions.due(self.dice.choice((1, 4))), world.clock.ms
+        asked, sent_ms = world.state.questions.due(self.dice.choice((1, 4))), world.clock.ms
         world.clock.pass_ms(self.dice.choice((0, 30, 900)))
         if self.dice.random() < 0.2:
             before = world.leaving()
-            world.knowledge.questions.nobody_answered(asked, "refused")
+            world.state.questions.nobody_answered(asked, "refused")
             assert world.leaving() <= before, self.trace
             return
         answers = {host_id: an_answer(self.dice, sent_ms) for host_id in asked}
-        world.knowledge.questions.record(answers)
+        world.state.questions.record(answers)
         for host_id, answer in answers.items():
             self.truth[host_id].hear(answer, world.clock.ms)
 
@@ -384,31 +384,31 @@ class KnowledgeSequence:
         """Hosts leave service, and return, as the broker asks; some are refused that, and some get
         stuck on their way."""
         world = self.world
-        for host_id, reason in world.knowledge.quarantine.to_deactivate():
+        for host_id, reason in world.state.quarantine.to_deactivate():
             status = self.dice.choice(
                 ("maintenance", "maintenance", "preparing_for_maintenance", "")
             )
-            world.knowledge.quarantine.deactivated(host_id, "" if status else "pinned VMs")
+            world.state.quarantine.deactivated(host_id, "" if status else "pinned VMs")
             if status:
                 world.status(host_id, status, reason)
-        for host_id in world.knowledge.quarantine.to_activate():
+        for host_id in world.state.quarantine.to_activate():
             assert self.truth[host_id].level != "untrusted", self.trace
             # An administrator's own maintenance is never ended.
             assert next(one for one in world.hosts if one.id == host_id).status_detail.startswith(
                 REASON_PREFIX
             ), self.trace
-            world.knowledge.quarantine.activated(host_id)
+            world.state.quarantine.activated(host_id)
             world.status(host_id, "up")
         self._look()
 
     def reboot(self) -> None:
         host = self.dice.choice(self.world.hosts)
-        self.world.knowledge.host_restarted(host.id)
+        self.world.state.host_restarted(host.id)
         if host.up:
             self.truth[host.id].void(self.world.clock.ms)
 
     def restart_engine(self) -> None:
-        self.world.knowledge.void("engine_restarted", "the engine restarted", walls_stand=True)
+        self.world.state.void("engine_restarted", "the engine restarted", walls_stand=True)
         for truth in self.truth.values():
             truth.restart_engine(self.world.clock.ms)
 
@@ -418,16 +418,16 @@ class KnowledgeSequence:
         world, leaving = self.world, self.world.leaving()
         step_ms = self.dice.choice((-86_400_000, -61_000, -1, 59_000, 61_000, 86_400_000))
         trusted, world.clock.utc_ms = self.trusted(), world.clock.utc_ms + step_ms
-        assert world.knowledge.watch_clock() is (step_ms > MAX_PAUSE_MS), self.trace
+        assert world.state.watch_clock() is (step_ms > MAX_PAUSE_MS), self.trace
         if step_ms > MAX_PAUSE_MS:
             self._void()
         assert self.trusted() <= trusted, self.trace
         assert world.leaving() <= leaving, self.trace
-        assert not world.knowledge.watch_clock(), self.trace
+        assert not world.state.watch_clock(), self.trace
 
     def restart_broker(self) -> None:
         world, same_boot = self.world, self.dice.random() < 0.7
-        saved = json.loads(json.dumps(world.knowledge.encode()))
+        saved = json.loads(json.dumps(world.state.encode()))
         world.clock.pass_ms(2_000)
         if not same_boot:
             world.clock.boot_id, world.clock.ms = (
@@ -436,14 +436,14 @@ class KnowledgeSequence:
             )
         for truth in self.truth.values():
             truth.restart(same_boot, world.clock.ms)
-        world.knowledge = BrokerState(world.options, world.clock, random.random)
-        world.knowledge.restore(saved)
+        world.state = BrokerState(world.options, world.clock, random.random)
+        world.state.restore(saved)
         world.look()
         self._look()
-        world.knowledge.watch_clock()
+        world.state.watch_clock()
 
     def decide_on_guard(self) -> None:
-        self.world.knowledge.quarantine.decide(release=self.dice.random() < 0.5)
+        self.world.state.quarantine.decide(release=self.dice.random() < 0.5)
 
     def _look(self) -> None:
         for host in self.world.hosts:
@@ -454,24 +454,24 @@ class KnowledgeSequence:
             truth.void(self.world.clock.ms if truth.up else truth.since_ms)
 
 
-EVENTS_OF_KNOWLEDGE: tuple[Callable[[KnowledgeSequence], None], ...] = (
-    *[KnowledgeSequence.answers] * 6,
-    *[KnowledgeSequence.pass_time, KnowledgeSequence.enforce] * 3,
-    *[KnowledgeSequence.good_answers] * 2,
-    KnowledgeSequence.change_status,
-    KnowledgeSequence.move,
-    KnowledgeSequence.reboot,
-    KnowledgeSequence.restart_engine,
-    KnowledgeSequence.step_clock,
-    KnowledgeSequence.restart_broker,
-    KnowledgeSequence.decide_on_guard,
+EVENTS_OF_STATE: tuple[Callable[[StateSequence], None], ...] = (
+    *[StateSequence.answers] * 6,
+    *[StateSequence.pass_time, StateSequence.enforce] * 3,
+    *[StateSequence.good_answers] * 2,
+    StateSequence.change_status,
+    StateSequence.move,
+    StateSequence.reboot,
+    StateSequence.restart_engine,
+    StateSequence.step_clock,
+    StateSequence.restart_broker,
+    StateSequence.decide_on_guard,
 )
 
 
 @pytest.mark.soak
 @pytest.mark.timeout(1800)
 def test_wall_snapshot_and_quarantine_follow_the_rule() -> None:
-    dice = soak.randomness("knowledge")
+    dice = soak.randomness("state")
     for _ in range(WHOLE_SEQUENCES):
-        KnowledgeSequence(dice).play()
+        StateSequence(dice).play()
     print(f"\n{WHOLE_SEQUENCES} sequences of {WHOLE_EVENTS} events each")

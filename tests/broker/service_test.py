@@ -151,7 +151,7 @@ class TestUntrusted:
             if len(entered) == 1:
                 site.source.levels["h1.lab"] = Level.UNTRUSTED
                 site.service.attest_host(site.host("h1").id)
-                until(lambda: site.knowledge.changes.is_trust_lost())
+                until(lambda: site.state.changes.is_trust_lost())
             add_host(engine, cluster_id, group_id, host_id)
 
         for n in (2, 3):
@@ -175,7 +175,7 @@ class TestUntrusted:
         until(lambda: site.told("guard release"))
         in_service = [name for name in ("h1", "h2", "h3") if site.statuses()[name] == "up"]
         assert in_service, "the whole of them left service before the guard tripped"
-        site.knowledge.quarantine.decide(release=True)
+        site.state.quarantine.decide(release=True)
         until(lambda: {site.statuses()[f"h{n}"] for n in (1, 2, 3)} == {"maintenance"})
 
 

@@ -119,17 +119,17 @@ class Site:
         )
 
     def start(self) -> None:
-        self.knowledge = BrokerState(self.options, self.clock, random.random)
+        self.state = BrokerState(self.options, self.clock, random.random)
         memory = StateFile(self.options.state.directory)
-        memory.load(self.knowledge)
+        memory.load(self.state)
         writer = SnapshotWriter(self.options.snapshot.directory)
         adapter, handles = Engine(engine_access(self.options.engine)), hooks.load(HOOKS)
         self.database = Database(self.options.state.directory)
         self.history = History(self.database, 100_000, 90)
-        vms = VmMonitor(self.knowledge, self.database)
+        vms = VmMonitor(self.state, self.database)
         self.service = Service(
             self.options,
-            self.knowledge,
+            self.state,
             adapter,
             self.source,
             writer,

@@ -77,7 +77,7 @@ def test_the_last_trusted_host_is_not_emptied(make: Make, monkeypatch: pytest.Mo
         site.source.levels[f"{host}.lab"] = Level.TIMEOUT
     site.start()
     until(lambda: site.inside() == {"h1"})
-    site.knowledge.quarantine.decide(release=True)
+    site.state.quarantine.decide(release=True)
     turn(site, "h1", Level.UNTRUSTED)
     until(lambda: site.told("no other host of its pool is trusted"))
     assert site.statuses()["h1"] == "up"

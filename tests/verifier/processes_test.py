@@ -5,10 +5,13 @@
 from __future__ import annotations
 
 import asyncio
+import datetime
 import json
 import os
 import signal
+import socket
 import sqlite3
+import ssl
 import subprocess
 import time
 from collections.abc import Callable, Iterator
@@ -23,6 +26,7 @@ from ovirt_tcp_plugin import errors
 from ovirt_tcp_plugin.lab.processes import Processes, listens
 from ovirt_tcp_plugin.messages import evidence
 from ovirt_tcp_plugin.verifier import processes as module
+from ovirt_tcp_plugin.verifier.authority import Authority, write_key
 from ovirt_tcp_plugin.verifier.settings import MAX_PROCESSES, ServerOptions
 from ovirt_tcp_plugin.verifier.shared_metrics import MAX_TEXT, SLOT_SIZE, SharedMetrics
 from ovirt_tcp_plugin.verifier.web import server
@@ -119,6 +123,28 @@ async def answer(agent: Agent) -> None:
         if status == 200:
             message = agent.report(evidence.decode_challenge(json.loads(content)))
             assert (await agent.caller.post("/v1/evidence", message))[0] == 200
+
+
+def test_sighup_reads_the_certificates_again_in_each(
+    fleet: Fleet, started: Processes, tmp_path: Path
+) -> None:
+    now = datetime.datetime.now(datetime.timezone.utc)
+    renewed = Authority.load(tmp_path).renewed(now)
+    renewed.write(tmp_path)
+    certificate, key = renewed.issue_server(["127.0.0.1"], now)
+    (tmp_path / "server.pem").write_bytes(certificate)
+    write_key(tmp_path / "server.key", key)
+
+    started.send("verifier-0", signal.SIGHUP)
+
+    until(lambda: started.log_tail("verifier-0").count("INFO verifier reloaded") == 2)
+    only_new = Authority(renewed.certificate, renewed._key).pem.decode("ascii")
+    for context in (fleet.tls(), ssl.create_default_context(cadata=only_new)):
+        plain = socket.create_connection(("127.0.0.1", fleet.port), WITHIN_S)
+        with context.wrap_socket(plain, server_hostname="127.0.0.1") as secured:
+            assert secured.getpeercert()
+    # Agents of the former authority are known as before.
+    asyncio.run(fleet.agents[0].attest())
 
 
 def test_whichever_answers_tells_the_counters_of_both(fleet: Fleet) -> None:

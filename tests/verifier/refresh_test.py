@@ -228,7 +228,7 @@ class Hosts:
 
 def born(born_ms: int, clock_id: str) -> Result:
     boot = BootCounters(BOOT_ID, 1, 0, 0)
-    return Result(Level.TRUSTED, (), clock_id, born_ms, boot, BOOT_ID, 1, "2.0", {})
+    return Result(Level.TRUSTED, (), clock_id, born_ms, boot, BOOT_ID, 1, "2.0", {}, "")
 
 
 def busiest(due_s: list[float]) -> int:

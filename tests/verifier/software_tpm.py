@@ -185,7 +185,7 @@ def _fields(sized_fields: bytes) -> list[bytes]:
 def launch_events(tboot: bytes = b"tboot", kernel: bytes = b"kernel") -> list[eventlog.Event]:
     """Return a short launch.
 
-    SINIT, tboot and the kernel in PCR 17, SINIT's key and tboot's policy in 18.
+    SINIT, tboot, its policy and the kernel in PCR 17, SINIT's key and tboot's policy in 18.
     """
 
     def event(pcr: int, kind: int, measured: bytes) -> eventlog.Event:
@@ -194,6 +194,7 @@ def launch_events(tboot: bytes = b"tboot", kernel: bytes = b"kernel") -> list[ev
     return [
         event(17, eventlog.HASH_START, b"sinit"),
         event(17, eventlog.MLE_HASH, tboot),
+        event(17, eventlog.TBOOT_MODULE, b"policy"),
         event(17, eventlog.TBOOT_MODULE, kernel),
         event(18, 0x410, b"sinit key"),
         event(18, eventlog.TBOOT_MODULE, b"policy"),

@@ -36,6 +36,7 @@ def launch_events(kernel: bytes = b"kernel") -> list[eventlog.Event]:
     return [
         event(17, eventlog.HASH_START, b"sinit"),
         event(17, eventlog.MLE_HASH, b"tboot"),
+        event(17, eventlog.TBOOT_MODULE, b"policy"),
         event(17, eventlog.TBOOT_MODULE, kernel),
         event(18, 0x410, b"sinit key"),
         event(18, eventlog.TBOOT_MODULE, b"policy"),

@@ -322,8 +322,8 @@ class TestEnrolment:
         answer = server.call("POST", "/v1/certificate", message, cert=old)
         assert answer.status_code == 200
         agent.keep_certificate(answer.json()["certificate"], key)
-        assert server.call("POST", "/v1/challenge", {}, cert=old).status_code == 401
         assert agent.challenge() is not None
+        assert server.call("POST", "/v1/challenge", {}, cert=old).status_code == 401
 
     def test_a_reinstalled_host_shuts_out_its_old_agent(
         self, server: Server, vendor: Vendor, agent: Agent

@@ -28,6 +28,7 @@ from tests.verifier.vendor import Vendor
 
 WLM = "/WLMService/resources"
 HOSTS = "/AttestationService/resources/hosts"
+WRAPPERS = {f"{WLM}/oem": "oem", f"{WLM}/os": "os", f"{WLM}/mles": "mleBean", HOSTS: "hostBean"}
 
 
 class Tool:
@@ -47,9 +48,14 @@ class Tool:
         return answer.status_code, answer.json()["error_code"]
 
     def read(self, path: str, **query: str) -> Any:
+        """Return the object, or the list that the answer holds under the name of its beans."""
         answer = self.server.call("GET", path, token=self.viewer, params=query)
         assert answer.status_code == 200, answer.text
-        return answer.json()
+        wrapper = WRAPPERS.get(path)
+        if wrapper is None:
+            return answer.json()
+        assert list(answer.json()) == [wrapper]
+        return answer.json()[wrapper]
 
     def fill(self) -> None:
         for path, message in (("oem", OEM), ("os", OS), ("mles", BIOS), ("mles", VMM)):

@@ -27,6 +27,7 @@ import sys
 
 MEMORY = "/dev/mem"
 FIRMWARE_LOG = "/sys/kernel/security/tpm0/binary_bios_measurements"
+LOCKDOWN = "/sys/kernel/security/lockdown"
 TPM = "/sys/class/tpm/tpm0"
 TXT_STAT = "/usr/sbin/txt-stat"
 SYSTEMCTL = "/usr/bin/systemctl"
@@ -62,7 +63,23 @@ MAX_TEXT_SIZE = 256 * 1024
 ELEMENTS = 92
 ELEMENTS_SINCE = 6
 END_ELEMENT = 0
-LOG_ELEMENT = 8
+# The log of a TPM 1.2; those of a TPM 2.0, one for each bank, by older SINITs; one for all banks.
+SHA1_LOG_ELEMENT = 5
+BANK_LOGS_ELEMENT = 7
+AGILE_LOG_ELEMENT = 8
+
+# event_log_container_t, which holds the log of a TPM 1.2: signature, 16 bytes, size, offsets of the
+# first event and of the next one.
+CONTAINER = "<20s16xIII"
+CONTAINER_SIGNATURE = b"TXT Event Container\0"
+# heap_event_log_descr_t: hash, address, size, offsets of the first event and of the next one.
+BANK_LOG = "<HxxQIII"
+MAX_BANKS = 8
+# Numbers of the hashes (TCG Algorithm Registry) with the sizes of their digests.
+DIGEST_SIZES = {0x0004: 20, 0x000B: 32, 0x000C: 48, 0x000D: 64, 0x0012: 32}
+SHA1 = 0x0004
+NO_ACTION = 3
+SPEC_ID = b"Spec ID Event03\0"
 
 
 class OutOfTime(BaseException):
@@ -93,14 +110,21 @@ def read_log(memory):
     size = read_u64(memory, REGISTERS + HEAP_SIZE)
     if not base or not 0 < size <= MAX_HEAP_SIZE:
         raise Unknown(f"the TXT heap has an impossible place or size ({base:#x}, {size:#x})")
-    return read_log_at(memory, *find_log(read(memory, base, size)))
+    heap = read(memory, base, size)
+    kind, position = find_log(heap)
+    if kind == SHA1_LOG_ELEMENT:
+        return read_container(memory, *unpack("<Q", heap, position))
+    if kind == BANK_LOGS_ELEMENT:
+        return read_bank_logs(memory, heap, position)
+    address, allocated, first, following = unpack("<QIII", heap, position)
+    return read_log_at(memory, *log_place(address, allocated, first, following))
 
 
 def find_log(heap):
-    """Return (address, size) of the log that the heap tells of.
+    """Return (kind, position of its data) of the element that tells where the log is.
 
     Raises:
-        Unknown: a size that leaves the heap, an old version, or no log of a TPM 2.0.
+        Unknown: a size that leaves the heap, an old version, or no log.
     """
     position = 0
     for _ in range(
@@ -118,15 +142,14 @@ def find_log(heap):
             break
         if size < 8 or position + size > end:
             raise Unknown("an element of OsSinitData leaves it")
-        if kind == LOG_ELEMENT:
-            return log_place(heap, position + 8)
+        if kind in (SHA1_LOG_ELEMENT, BANK_LOGS_ELEMENT, AGILE_LOG_ELEMENT):
+            return kind, position + 8
         position += size
-    raise Unknown("the TXT heap tells of no event log of a TPM 2.0")
+    raise Unknown("the TXT heap tells of no event log")
 
 
-def log_place(heap, position):
+def log_place(address, allocated, first, following):
     """Return (address, size) from first to next record; what lies behind `next` is rubbish."""
-    address, allocated, first, following = unpack("<QIII", heap, position)
     if not address or allocated > MAX_LOG_SIZE or not first < following <= allocated:
         raise Unknown(
             f"the event log has an impossible place or size ({address:#x}, {allocated:#x})"
@@ -138,9 +161,72 @@ def read_log_at(memory, address, size):
     """Return that memory if a crypto-agile log begins there. Raises Unknown."""
     content = read(memory, address, size)
     # TCG_PCR_EVENT: PCR, type EV_NO_ACTION, 20 bytes SHA-1, size, and the signature of the format.
-    if content[4:8] != b"\x03\0\0\0" or content[32:48] != b"Spec ID Event03\0":
+    if content[4:8] != b"\x03\0\0\0" or content[32:48] != SPEC_ID:
         raise Unknown("what the TXT heap points to is no event log")
     return content
+
+
+def read_container(memory, address):
+    """Return the events of a TPM 1.2, in TCG's older format. Raises Unknown."""
+    head = read(memory, address, struct.calcsize(CONTAINER))
+    signature, size, first, following = struct.unpack(CONTAINER, head)
+    if signature != CONTAINER_SIGNATURE:
+        raise Unknown("what the TXT heap points to is no event log of a TPM 1.2")
+    return read(memory, *log_place(address, size, first, following))
+
+
+def read_bank_logs(memory, heap, position):
+    """Return the logs of all banks as one crypto-agile log: their events one bank after the other.
+
+    A bank's PCRs replay from its own events only, so their order among banks does not matter.
+
+    Raises:
+        Unknown: a log is cut off, none has an event, or a hash is not known.
+    """
+    (count,) = unpack("<I", heap, position)
+    if not 1 <= count <= MAX_BANKS:
+        raise Unknown(f"the TXT heap tells of {count} event logs")
+    banks, events = [], b""
+    for number in range(count):
+        place = position + 4 + number * struct.calcsize(BANK_LOG)
+        bank, address, size, first, following = unpack(BANK_LOG, heap, place)
+        if bank not in DIGEST_SIZES or bank in banks:
+            raise Unknown(f"the TXT heap tells of an event log with hash {bank:#06x}, or twice")
+        if first != following:
+            banks.append(bank)
+            events += agile_events(read(memory, *log_place(address, size, first, following)), bank)
+    if not banks:
+        raise Unknown("the TXT heap tells of event logs without an event")
+    algorithms = [struct.pack("<HH", bank, DIGEST_SIZES[bank]) for bank in banks]
+    header = SPEC_ID + bytes(8) + struct.pack("<I", len(banks)) + b"".join(algorithms) + b"\0"
+    return struct.pack("<II20xI", 0, NO_ACTION, len(header)) + header + events
+
+
+def agile_events(content, bank):
+    """Return the events of one bank's log as those of a crypto-agile log. Raises Unknown."""
+    size = DIGEST_SIZES[bank]
+    position = 0
+    if bank != SHA1:
+        # A record with the digest of SHA-1 tells what the log is.
+        position = 32 + u32_of_log(content, 28)
+    events = b""
+    while position < len(content):
+        digest_end = position + 8 + size
+        head = content[position : position + 8]
+        digest = content[position + 8 : digest_end]
+        end = digest_end + 4 + u32_of_log(content, digest_end)
+        if end > len(content):
+            raise Unknown("an event log of the TXT heap is cut off")
+        events += head + struct.pack("<IH", 1, bank) + digest + content[digest_end:end]
+        position = end
+    return events
+
+
+def u32_of_log(content, position):
+    """Return the number at a position of a log. Raises Unknown when it is cut off before."""
+    if position + 4 > len(content):
+        raise Unknown("an event log of the TXT heap is cut off")
+    return struct.unpack_from("<I", content, position)[0]
 
 
 def read(memory, address, size):
@@ -234,7 +320,7 @@ def keep_txt_log(memory_path, directory):
         with open(memory_path, "rb") as memory:
             content = read_log(memory)
     except OSError as e:
-        return f"unknown whether a measured launch took place: {e}"
+        return f"unknown whether a measured launch took place: {e}{lockdown(LOCKDOWN)}"
     except Unknown as e:
         return f"unknown how the measured launch went: {e}"
     if content is None:
@@ -244,6 +330,17 @@ def keep_txt_log(memory_path, directory):
         )
     note = f"kept the event log of the measured launch, {len(content)} bytes"
     return keep_and_tell(directory, TXT_LOG_NAME, content) or note
+
+
+def lockdown(path):
+    """Return what follows from the kernel's lockdown, nothing if it is off."""
+    state = read_text(path)
+    if not state or "[none]" in state:
+        return ""
+    return (
+        "; the kernel is locked down, as under Secure Boot, and closes /dev/mem: no log of a "
+        "measured launch can be read. Boot with Secure Boot off, or choose another profile than txt"
+    )
 
 
 def keep_firmware_log(source, directory):

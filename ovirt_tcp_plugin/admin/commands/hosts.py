@@ -82,9 +82,21 @@ def explain(config_dir: Path, host: str, as_json: bool) -> None:
         print_json({**result, "findings": [_with_next_step(item) for item in result["findings"]]})
     else:
         _print_result(result)
+        _print_endorsement(config_dir, result["host_name"])
     if _is_stranger(result):
         click.echo("`ovirt-tcp hosts` lists the enrolled hosts", err=True)
         raise click.exceptions.Exit(NOT_ENROLLED)
+
+
+def _print_endorsement(config_dir: Path, host_name: str) -> None:
+    """Say if nobody vouches for the host's TPM any more."""
+    try:
+        withdrawn = verifier(config_dir).call("GET", "/v1/upkeep")["withdrawn"]
+    except errors.Error:  # a server of an earlier release
+        return
+    for host in withdrawn:
+        if host["host_name"] == host_name:
+            click.echo(f"  {host['text']} ({host['code']})")
 
 
 def _result(config_dir: Path, host: str) -> Mapping[str, Any]:
@@ -138,9 +150,16 @@ def _row(result: Mapping[str, Any]) -> tuple[str, ...]:
         result["level"],
         age(result["age_ms"]),
         result["tpm_family"],
-        result["endorsed_by"],
+        _endorsed_by(result),
         headline(result),
     )
+
+
+def _endorsed_by(result: Mapping[str, Any]) -> str:
+    """Return why the host's TPM is believed, and whether that is gone."""
+    # A server of an earlier release does not say it.
+    gone = " (gone)" if result.get("endorsement_fault") else ""
+    return f"{result['endorsed_by']}{gone}"
 
 
 def _evidence(result: Mapping[str, Any]) -> str:

@@ -6,18 +6,23 @@ from __future__ import annotations
 
 import dataclasses
 import email.utils
+import http
+import re
 import socket
 import ssl
 import time
 import urllib.parse
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Optional
+
+from cryptography import x509
 
 from ovirt_tcp_plugin import errors, https
 from ovirt_tcp_plugin.admin.doctor.observations import BrokerHost, BrokerView, ServerView
-from ovirt_tcp_plugin.broker.settings import VerifierOptions
-from ovirt_tcp_plugin.broker.verifiers import choose
-from ovirt_tcp_plugin.messages import json_fields
+from ovirt_tcp_plugin.broker.settings import OVIRT_TCP, VerifierOptions
+from ovirt_tcp_plugin.broker.verifiers import choose, ovirt_tcp
+from ovirt_tcp_plugin.messages import json_fields, public_keys
 from ovirt_tcp_plugin.messages.result import Level
 from ovirt_tcp_plugin.placement.decision import Scope
 from ovirt_tcp_plugin.placement.pools import Pool
@@ -27,6 +32,11 @@ from ovirt_tcp_plugin.remote import Remote
 MAX_HOSTS = 100_000
 MAX_POOLS = 20_000
 MAX_BROKERS = 1_000
+MAX_UPKEEP_SIZE = 16 * 1024 * 1024
+MAX_DUTIES = 100
+UPKEEP_WITHIN_S = 10.0
+
+_CERTIFICATE = re.compile(b"-----BEGIN CERTIFICATE-----[^-]+-----END CERTIFICATE-----")
 
 
 def broker(remote: Remote) -> BrokerView:
@@ -107,6 +117,8 @@ def server(options: VerifierOptions, url: str) -> ServerView:
         status=probe.status,
         good=probe.good,
         certificate_ends_s=ends_s,
+        authorities_end_s=_authorities_end_s(options.ca_file),
+        duties=_duties(options, url) if probe.good else (),
         ahead_s=_ahead_s(probe.date),
     )
 
@@ -156,6 +168,44 @@ def _certificate_ends_s(context: ssl.SSLContext, url: str, within_s: float) -> f
     with plain, context.wrap_socket(plain, server_hostname=host) as secured:
         certificate = secured.getpeercert() or {}
     return ssl.cert_time_to_seconds(str(certificate["notAfter"])) - time.time()
+
+
+def _authorities_end_s(ca_file: Path) -> Optional[float]:
+    """Return the seconds until the last authority in a file ends. None if it cannot be read."""
+    try:
+        texts = _CERTIFICATE.findall(ca_file.read_bytes())
+        certificates = [x509.load_pem_x509_certificate(text) for text in texts]
+        ends = [public_keys.life(certificate)[1].timestamp() for certificate in certificates]
+    except (OSError, *public_keys.UNREADABLE):
+        return None
+    return max(ends) - time.time() if ends else None
+
+
+def _duties(options: VerifierOptions, url: str) -> tuple[tuple[str, str], ...]:
+    """Return what our server says is to be done in time; a server of another kind says nothing."""
+    if options.kind != OVIRT_TCP:
+        return ()
+    servers = options.ovirt_tcp()
+    headers = {"Authorization": f"Bearer {ovirt_tcp.read_token(servers.token_file)}"}
+    peer = f"attestation server {url}"
+    request = https.json_request(peer, "GET", f"{url}/v1/upkeep", None, headers, options.ca_file)
+    bounds = https.Bounds(options.connect_timeout_s, UPKEEP_WITHIN_S, MAX_UPKEEP_SIZE)
+    try:
+        reply = https.exchange(request, bounds)
+        if reply.status != http.HTTPStatus.OK:  # a server of an earlier release
+            return ()
+        members = json_fields.parse_members(reply.body, "upkeep", MAX_UPKEEP_SIZE)
+        items = json_fields.items(members, "duties", MAX_DUTIES)
+        return tuple(_duty(item) for item in items)
+    except (errors.Unavailable, errors.InvalidMessage):
+        return ()  # the probe has just shown that it answers; doctor is run again
+
+
+def _duty(untrusted: object) -> tuple[str, str]:
+    members = json_fields.members(untrusted, "duty")
+    text = json_fields.text(members, "text", 8000)
+    next_step = json_fields.text(members, "next_step", 1000)
+    return text, next_step
 
 
 def _ahead_s(date: str) -> Optional[float]:

@@ -7,7 +7,7 @@ from __future__ import annotations
 import collections
 import datetime
 import re
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Optional
 
 from ovirt_tcp_plugin.admin.doctor.findings import DoctorFinding, fail, named, warning
@@ -115,16 +115,24 @@ def policies(site: ObservedSite, units: Mapping[str, PolicyUnits]) -> Iterable[D
             continue
         subject = f"Policy {policy.name} of cluster {cluster.name}"
         if not policy.filter_ids & affinity_ids:
-            text = f"{subject} has no filter {AFFINITY_FILTER}: its wall stops nobody."
-            step = f"add {AFFINITY_FILTER} to the filters of policy {policy.name}"
-            yield fail("no_affinity_filter", text, step)
+            yield _no_affinity_filter(subject, policy.name)
         if policy.id in units and not units[policy.id].balance_ids:
-            text = (
-                f"{subject} has no balance unit: balancing ends for this cluster, and for every"
-                " cluster after it."
-            )
-            step = f"choose a load balancer in policy {policy.name}; None if nothing is to be moved"
-            yield fail("no_balance", text, step)
+            yield _no_balance(subject, policy.name)
+
+
+def _no_affinity_filter(subject: str, policy_name: str) -> DoctorFinding:
+    text = f"{subject} has no filter {AFFINITY_FILTER}: its wall stops nobody."
+    step = f"add {AFFINITY_FILTER} to the filters of policy {policy_name}"
+    return fail("no_affinity_filter", text, step)
+
+
+def _no_balance(subject: str, policy_name: str) -> DoctorFinding:
+    text = (
+        f"{subject} has no balance unit: balancing ends for this cluster, and for every cluster"
+        " after it."
+    )
+    step = f"choose a load balancer in policy {policy_name}; None if nothing is to be moved"
+    return fail("no_balance", text, step)
 
 
 def stuck(site: ObservedSite, units: Mapping[str, PolicyUnits]) -> Iterable[DoctorFinding]:
@@ -133,24 +141,31 @@ def stuck(site: ObservedSite, units: Mapping[str, PolicyUnits]) -> Iterable[Doct
     for policy_id, policy in units.items():
         unit_names = [names.get(unit_id, unit_id) for unit_id in policy.filter_ids]
         if policy.locked and filter_unit.NAME in unit_names:
-            clusters = [
-                cluster.name for cluster in site.listing.clusters if cluster.policy_id == policy_id
-            ]
-            text = (
-                f"The engine's own policy {policy.name} shows {filter_unit.NAME}, which stayed in"
-                " memory after a refused edit: every cluster with it counts as a trusted pool"
-                f" (now: {named(clusters) or 'none'})."
-            )
-            yield fail("policy_stuck", text, f"{RESTART}: its memory forgets it")
+            clusters = site.listing.clusters
+            users = [cluster.name for cluster in clusters if cluster.policy_id == policy_id]
+            yield _phantom_unit(policy.name, users)
         doubled = _doubled(policy.filter_ids) | _doubled(policy.weight_ids)
         if doubled:
-            doubled_names = named(names.get(unit_id, unit_id) for unit_id in doubled)
-            text = (
-                f"Policy {policy.name} has {doubled_names} twice in the engine's memory after a"
-                " refused edit: the engine refuses every later edit, but works by it as before."
-            )
-            step = f"{RESTART}; a policy that no cluster uses can also be removed and made again"
-            yield warning("policy_stuck", text, step)
+            doubled_names = [names.get(unit_id, unit_id) for unit_id in doubled]
+            yield _doubled_units(policy.name, doubled_names)
+
+
+def _phantom_unit(policy_name: str, cluster_names: Sequence[str]) -> DoctorFinding:
+    text = (
+        f"The engine's own policy {policy_name} shows {filter_unit.NAME}, which stayed in memory"
+        " after a refused edit: every cluster with it counts as a trusted pool (now:"
+        f" {named(cluster_names) or 'none'})."
+    )
+    return fail("policy_stuck", text, f"{RESTART}: its memory forgets it")
+
+
+def _doubled_units(policy_name: str, unit_names: Sequence[str]) -> DoctorFinding:
+    text = (
+        f"Policy {policy_name} has {named(unit_names)} twice in the engine's memory after a refused"
+        " edit: the engine refuses every later edit, but works by it as before."
+    )
+    step = f"{RESTART}; a policy that no cluster uses can also be removed and made again"
+    return warning("policy_stuck", text, step)
 
 
 def trusted_service(site: ObservedSite) -> Iterable[DoctorFinding]:

@@ -23,7 +23,7 @@ MISSED_LISTINGS = 3
 MARGIN_MS = 2_000
 MAX_SKEW_S = 5.0
 DAY_S = 86_400
-CERTIFICATE_WARNING_S = 14 * DAY_S
+CERTIFICATE_WARNING_S = 60 * DAY_S
 
 _BROKER_LOG = "see why the broker does not write: journalctl -u ovirt-tcp-broker"
 _FILTERD_LOG = "journalctl -u ovirt-tcp-filterd"
@@ -117,8 +117,23 @@ def servers(views: Sequence[ServerView]) -> Iterable[DoctorFinding]:
         if not view.fault and view.certificate_ends_s < CERTIFICATE_WARNING_S:
             days = int(view.certificate_ends_s // DAY_S)
             text = f"The certificate of {view.url} ends in {days} days."
-            step = "renew it in time: without it there are no verdicts"
+            step = (
+                "renew it in time (ovirt-tcp-verifier authority certify): without it there are no"
+                " verdicts"
+            )
             yield warning("certificate_ends", text, step)
+        yield from _upkeep(view)
+
+
+def _upkeep(view: ServerView) -> Iterable[DoctorFinding]:
+    ends_s = view.authorities_end_s
+    if ends_s is not None and ends_s < CERTIFICATE_WARNING_S:
+        days = int(ends_s // DAY_S)
+        text = f"The authority in the broker's ca_file for {view.url} ends in {days} days."
+        step = "`ovirt-tcp-verifier authority renew` if there is no newer one; copy its ca.pem here"
+        yield warning("authority_ends", text, step)
+    for sentence, step in view.duties:
+        yield warning("upkeep", f"The attestation server {view.url} says: {sentence}.", step)
 
 
 def clocks(views: Sequence[ServerView]) -> Iterable[DoctorFinding]:

@@ -7,6 +7,7 @@ When that is undone it gets its former policy back.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any, Optional
 
 from ovirt_tcp_plugin import errors
@@ -87,21 +88,18 @@ class UsePolicy(Change):
         And its former properties, where nobody has changed them since.
         """
         former_policy = entry.before["policy"]
-        former = entry.before["properties"]
-        left = entry.left[-1]["properties"]
         # For an unknown policy the engine would take its default one without a word.
         if former_policy not in self._policy_names():
             raise errors.Conflict("its former policy is gone: choose another one by hand")
-        restored: dict[str, str] = {}
-        for name, text in former.items():
-            if now["properties"].get(name) in (left.get(name), text):
-                restored[name] = text
+        restored = _unchanged_since(entry, now["properties"])
         self._engine.use_policy(self.subject, former_policy, restored)
+        former = entry.before["properties"]
         present = self.look(None)["properties"]
-        kept = [
-            f"{name}={text}" for name, text in sorted(present.items()) if former.get(name) != text
-        ]
-        return f"the engine keeps the cluster's {', '.join(kept)}" if kept else ""
+        kept = [name for name in sorted(present) if former.get(name) != present[name]]
+        if not kept:
+            return ""
+        settings = ", ".join(f"{name}={present[name]}" for name in kept)
+        return f"the engine keeps the cluster's {settings}"
 
     def show(self, value: Any) -> str:
         """Return the policy's name, and who needs trust."""
@@ -121,6 +119,16 @@ class UsePolicy(Change):
 
     def _policy_names(self) -> dict[str, str]:
         return {policy.id: policy.name for policy in self._engine.policies()}
+
+
+def _unchanged_since(entry: Entry, properties: Mapping[str, str]) -> dict[str, str]:
+    """Return the former properties that are as setup left them, or as they were before."""
+    left = entry.left[-1]["properties"]
+    restored: dict[str, str] = {}
+    for name, text in entry.before["properties"].items():
+        if properties.get(name) in (left.get(name), text):
+            restored[name] = text
+    return restored
 
 
 def _meaning(value: Any) -> tuple[str, Any]:

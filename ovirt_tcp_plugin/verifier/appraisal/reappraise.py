@@ -66,4 +66,7 @@ def _follows(finding: Finding) -> bool:
 
 
 def _is_unproven(finding: Finding) -> bool:
+    """Return whether a finding is of a PCR whose value the evidence does not have."""
+    if finding.code == FindingCode.NO_REFERENCE_VALUES.code:
+        return not finding.seen
     return finding.code == FindingCode.PCR_UNPROVEN.code

@@ -19,7 +19,8 @@ import logging
 import select
 import sqlite3
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
 from typing import Any, Optional, TypeVar
 
 import sqlalchemy as sa
@@ -27,7 +28,9 @@ from sqlalchemy.engine import Connection
 from sqlalchemy.pool import QueuePool
 
 from ovirt_tcp_plugin import errors
-from ovirt_tcp_plugin.verifier.store import migrations
+from ovirt_tcp_plugin.verifier.store import migrations, schema, transfer
+from ovirt_tcp_plugin.verifier.store.transfer import Rows
+from ovirt_tcp_plugin.verifier.store.withdrawals import Withdrawal
 
 log = logging.getLogger("verifier.store")
 
@@ -125,6 +128,28 @@ class Database:
         if isinstance(outcome, errors.Error):
             raise outcome
         return outcome  # type: ignore[no-any-return]
+
+    def snapshot(self, work: Work[T]) -> T:
+        """Do work that only reads, on one snapshot, in the calling thread, beside all writers.
+
+        Raises:
+            Unavailable: the database did not answer.
+        """
+        return self._read(work)
+
+    @staticmethod
+    def is_used(url: str) -> bool:
+        """Return whether there is a database with tables. Raises InvalidConfig."""
+        engine = _engine(url)
+        path = engine.url.database
+        try:
+            if engine.dialect.name == "sqlite" and path and not Path(path).exists():
+                return False
+            return bool(sa.inspect(engine).get_table_names())
+        except sa.exc.SQLAlchemyError:
+            return engine.dialect.name == "sqlite"  # damaged; the other kind says so when opened
+        finally:
+            engine.dispose()
 
     async def read(self, work: Work[T]) -> T:
         """Do work that only reads, on one snapshot.
@@ -245,6 +270,53 @@ class Database:
                 return work(connection)
         except sa.exc.SQLAlchemyError as e:
             raise _unavailable(e) from e
+
+
+def load_backup(
+    url: str, revision: str, parts: Callable[[], Iterable[Rows]], gone: Sequence[Withdrawal]
+) -> int:
+    """Replace a database by the rows of a backup, and return how many.
+
+    Args:
+        revision: of the schema that the rows are of.
+        parts: returns the rows.
+        gone: what was taken back since.
+
+    Raises:
+        InvalidConfig: the database cannot be opened, or the revision is of a newer release.
+        InvalidMessage: the rows are not of this revision.
+        Unavailable: the database did not keep them; it is empty then.
+    """
+    engine = _engine(url)
+    try:
+        _empty(engine)
+        migrations.upgrade(engine, revision)
+        with engine.connect().execution_options(writes=True) as connection, connection.begin():
+            count = transfer.load(connection, parts())
+        migrations.upgrade(engine)
+        with engine.connect().execution_options(writes=True) as connection, connection.begin():
+            transfer.settle(connection, gone)
+    except (sa.exc.SQLAlchemyError, migrations.CommandError) as e:
+        raise errors.Unavailable("the database", _first_line(e)) from e
+    finally:
+        engine.dispose()
+    return count
+
+
+def _empty(engine: sa.engine.Engine) -> None:
+    """Remove all tables of ours; a file of SQLite is set aside."""
+    path = engine.url.database
+    if engine.dialect.name == "sqlite" and path:
+        for suffix in ("", "-wal", "-shm"):
+            part = Path(path + suffix)
+            if part.exists():
+                part.replace(f"{path}.before{suffix}")
+        return
+    with engine.begin() as connection:
+        tables = sa.MetaData()
+        ours = {*schema.metadata.tables, "alembic_version"}
+        tables.reflect(connection, only=lambda name, _: name in ours)
+        tables.drop_all(connection)
 
 
 async def _in_time(done: asyncio.Future[T]) -> T:

@@ -13,7 +13,7 @@ import sqlalchemy as sa
 from sqlalchemy.engine import Connection
 
 from ovirt_tcp_plugin import errors
-from ovirt_tcp_plugin.verifier.store import columns
+from ovirt_tcp_plugin.verifier.store import columns, withdrawals
 from ovirt_tcp_plugin.verifier.store.schema import registered_eks
 
 
@@ -33,14 +33,21 @@ def add(connection: Connection, ek_digest: str, host_name: str) -> None:
         raise errors.Conflict(reason)
     registration = {"ek_digest": ek_digest, "host_name": host_name}
     connection.execute(sa.insert(registered_eks).values(**registration))
+    back = withdrawals.Withdrawal(withdrawals.EK, host_name, ek_digest)
+    withdrawals.forget(connection, back)
 
 
 def remove(connection: Connection, host_name: str) -> None:
     """Forget a host's registered EK; what is enrolled stays. Raises NotFound."""
     of_host = registered_eks.c.host_name == host_name
-    removal = sa.delete(registered_eks).where(of_host)
-    if connection.execute(removal).rowcount == 0:
+    selection = sa.select(registered_eks.c.ek_digest).where(of_host)
+    digests = connection.execute(selection).scalars().all()
+    if not digests:
         raise errors.NotFound("registered EK of", host_name)
+    connection.execute(sa.delete(registered_eks).where(of_host))
+    for digest in digests:
+        gone = withdrawals.Withdrawal(withdrawals.EK, host_name, str(digest))
+        withdrawals.add(connection, gone)
 
 
 def host_of(connection: Connection, ek_digest: str) -> Optional[str]:

@@ -21,6 +21,7 @@ from ovirt_tcp_plugin.verifier.store import (
     results,
     schema,
     tokens,
+    withdrawals,
 )
 from ovirt_tcp_plugin.verifier.store.prepared_statements import PreparedStatement
 from ovirt_tcp_plugin.verifier.store.schema import hosts
@@ -40,7 +41,12 @@ _WITH_RESULTS = _WITH_CHALLENGES.outerjoin(
 _STATE = PreparedStatement(
     sa.select(*hosts.c, *challenges.columns(), *results.columns(), _VERSION)
     .select_from(_WITH_RESULTS)
-    .where(hosts.c.certificate_digest == sa.bindparam("digest"))
+    .where(
+        sa.or_(
+            hosts.c.certificate_digest == sa.bindparam("digest"),
+            hosts.c.next_digest == sa.bindparam("digest"),
+        )
+    )
 )
 
 
@@ -55,6 +61,10 @@ class EnrolledHost:
         ek_certificate: the vendor's certificate, DER; empty if there is none.
         certificate_digest: SHA-256 over the DER of its client certificate, hex.
         endorsed_by: why its EK is believed.
+        next_digest: the same of a certificate that was issued and not shown yet; empty if there is
+            none.
+        certificate_end_s: when the client certificate ends, in seconds of the UTC epoch; None
+            while it is not known.
     """
 
     tpm: EnrolledTpm
@@ -63,6 +73,8 @@ class EnrolledHost:
     ek_certificate: bytes
     certificate_digest: str
     endorsed_by: str = "vendor"
+    next_digest: str = ""
+    certificate_end_s: Optional[int] = None
 
     @property
     def name(self) -> str:
@@ -86,22 +98,57 @@ class HostSnapshot:
     reference_version: int
 
 
-def enrol(connection: Connection, secret: str, host: EnrolledHost) -> None:
+def enrol(connection: Connection, secret: str, host: EnrolledHost) -> bool:
     """Spend the enrolment token and bind the host's identity, both or neither.
 
     The same EK under the same name replaces its AK and certificate; its counters and result end
-    with them.
+    with them. Without a token, the chip that is bound already gets the new certificate and nothing
+    else: its answer may have been lost on the way.
+
+    Returns:
+        Whether the host was bound now; False if it only got another certificate.
 
     Raises:
-        Refused: token_unknown (spent meanwhile), ek_in_use (the EK has another name), or
-            name_in_use (the name has another EK).
+        Refused: token_unknown (no such token, and not the chip that is bound), ek_in_use (the EK
+            has another name), or name_in_use (the name has another EK).
     """
-    tokens.spend(connection, secret, host.name)
+    if not tokens.spend(connection, secret, host.name):
+        _reissue(connection, host)
+        return False
     bound_hosts = bound(connection, host.name, host.ek_digest)
     check_binding(bound_hosts, host.name, host.ek_digest)
     _delete(connection, host.name)
     _insert(connection, host)
+    withdrawals.forget(connection, _withdrawal(host.tpm))
     challenges.begin(connection, host.name)
+    return True
+
+
+def is_bound(connection: Connection, tpm: EnrolledTpm) -> bool:
+    """Return whether just these keys, EK and AK, are enrolled under this name."""
+    return connection.execute(sa.select(hosts.c.name).where(_is_tpm(tpm))).first() is not None
+
+
+def _is_tpm(tpm: EnrolledTpm) -> Any:
+    return sa.and_(
+        hosts.c.name == tpm.name,
+        hosts.c.tpm_family == tpm.family,
+        hosts.c.ek_public == tpm.ek.area,
+        hosts.c.ak_public == tpm.ak.area,
+    )
+
+
+def _reissue(connection: Connection, host: EnrolledHost) -> None:
+    """Give the chip that is bound already another certificate.
+
+    Raises:
+        Refused: token_unknown; it is not that chip.
+    """
+    change = sa.update(hosts).where(_is_tpm(host.tpm))
+    reissued = change.values(next_digest=host.certificate_digest)
+    if connection.execute(reissued).rowcount != 1:
+        reason = "the enrolment token is not known, or was used before"
+        raise errors.Refused("token_unknown", reason)
 
 
 def _insert(connection: Connection, host: EnrolledHost) -> None:
@@ -115,6 +162,7 @@ def _insert(connection: Connection, host: EnrolledHost) -> None:
         "certificate_digest": host.certificate_digest,
         "endorsed_by": host.endorsed_by,
         "tpm_family": host.tpm.family,
+        "certificate_end_s": host.certificate_end_s,
     }
     try:
         connection.execute(sa.insert(hosts).values(**row))
@@ -124,15 +172,37 @@ def _insert(connection: Connection, host: EnrolledHost) -> None:
 
 
 def renew(connection: Connection, name: str, old_digest: str, new_digest: str) -> None:
-    """Replace a host's client certificate.
+    """Give a host another client certificate; the old one stays good until the new one is seen.
 
     Raises:
         Refused: enrolment_unknown; it was enrolled again or removed meanwhile.
     """
     current = sa.and_(hosts.c.name == name, hosts.c.certificate_digest == old_digest)
-    change = sa.update(hosts).where(current).values(certificate_digest=new_digest)
+    change = sa.update(hosts).where(current).values(next_digest=new_digest)
     if connection.execute(change).rowcount != 1:
         raise errors.Refused("enrolment_unknown", "the host was enrolled again meanwhile")
+
+
+def see(connection: Connection, digest: str, end_s: int) -> None:
+    """Take note that a host showed this certificate: if it is a new one, the old one is void.
+
+    Args:
+        digest: SHA-256 of the certificate, hex.
+        end_s: when it ends, in seconds of the UTC epoch.
+    """
+    shown = {"certificate_digest": digest, "next_digest": None, "certificate_end_s": end_s}
+    is_next = hosts.c.next_digest == digest
+    connection.execute(sa.update(hosts).where(is_next).values(**shown))
+    is_current = hosts.c.certificate_digest == digest
+    connection.execute(sa.update(hosts).where(is_current).values(certificate_end_s=end_s))
+
+
+def certificate_ends(connection: Connection) -> dict[str, Optional[int]]:
+    """Return when the client certificate of each host ends, by name; None while not known."""
+    ends: dict[str, Optional[int]] = {}
+    for name, end_s in connection.execute(sa.select(hosts.c.name, hosts.c.certificate_end_s)):
+        ends[str(name)] = end_s if isinstance(end_s, int) else None
+    return ends
 
 
 def bound(connection: Connection, name: str, ek_digest: str) -> Sequence[tuple[str, str]]:
@@ -218,7 +288,18 @@ def marks(connection: Connection) -> dict[str, dict[str, str]]:
     return by_name
 
 
+def _withdrawal(tpm: EnrolledTpm) -> withdrawals.Withdrawal:
+    return withdrawals.host(tpm.name, tpm.ek.area, tpm.ak.area)
+
+
 def _delete(connection: Connection, name: str) -> bool:
+    keys = sa.select(hosts.c.ek_public, hosts.c.ak_public).where(hosts.c.name == name)
+    try:
+        row = connection.execute(keys).first()
+    except TypeError:  # as in `find`
+        row = None
+    if row is not None and isinstance(row[0], bytes) and isinstance(row[1], bytes):
+        withdrawals.add(connection, withdrawals.host(name, row[0], row[1]))
     challenges.end(connection, name)
     results.remove(connection, name)
     removal = sa.delete(hosts).where(hosts.c.name == name)
@@ -243,7 +324,18 @@ def _decode(row: Any) -> EnrolledHost:
         ek_certificate=row["ek_certificate"],
         certificate_digest=row["certificate_digest"],
         endorsed_by=row["endorsed_by"],
+        next_digest=_text(row["next_digest"]),
+        certificate_end_s=_end(row["certificate_end_s"]),
     )
+
+
+def _text(stored: object) -> str:
+    return stored if isinstance(stored, str) else ""
+
+
+def _end(stored: object) -> Optional[int]:
+    # SQLite keeps what it is given; an end that cannot be read is learned again.
+    return stored if isinstance(stored, int) else None
 
 
 def _check_types(row: Any) -> None:

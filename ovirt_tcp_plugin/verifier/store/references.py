@@ -16,7 +16,7 @@ from sqlalchemy.engine import Connection
 from ovirt_tcp_plugin import errors
 from ovirt_tcp_plugin.messages import reference_values
 from ovirt_tcp_plugin.messages.reference_values import ReferenceSet
-from ovirt_tcp_plugin.verifier.store import columns
+from ovirt_tcp_plugin.verifier.store import columns, withdrawals
 from ovirt_tcp_plugin.verifier.store.schema import policy, reference_sets, results
 
 log = logging.getLogger("verifier.store")
@@ -97,6 +97,7 @@ def put(connection: Connection, values: ReferenceSet) -> None:
         reference_values.decode(encoded)
     except errors.InvalidMessage as e:
         raise errors.Conflict(f"{values.name} cannot be kept: {e}") from e
+    _note_withdrawn(connection, values)
     content = json.dumps(encoded)
     has_name = reference_sets.c.name == values.name
     update = sa.update(reference_sets).where(has_name).values(content=content)
@@ -108,10 +109,36 @@ def put(connection: Connection, values: ReferenceSet) -> None:
 
 def remove(connection: Connection, name: str) -> None:
     """Withdraw a set. Raises NotFound."""
+    _note_withdrawn(connection, ReferenceSet(name))
+    withdrawals.add(connection, withdrawals.Withdrawal(withdrawals.SET, name, ""))
     removal = sa.delete(reference_sets).where(reference_sets.c.name == name)
     if connection.execute(removal).rowcount == 0:
         raise errors.NotFound("set of reference values", name)
     _move_on(connection)
+
+
+def _note_withdrawn(connection: Connection, values: ReferenceSet) -> None:
+    """Remember which values of a set are gone with a change of it, and which are back."""
+    present = {value.identifier for value in values.values}
+    before = _identifiers(connection, values.name)
+    for identifier in before - present:
+        withdrawals.add(connection, withdrawals.value(values.name, identifier))
+    for identifier in present - before:
+        withdrawals.forget(connection, withdrawals.value(values.name, identifier))
+    if present:
+        back = withdrawals.Withdrawal(withdrawals.SET, values.name, "")
+        withdrawals.forget(connection, back)
+
+
+def _identifiers(connection: Connection, name: str) -> set[str]:
+    """Return the identifiers of the values in a set, as far as it can be read."""
+    selection = sa.select(reference_sets.c.content).where(reference_sets.c.name == name)
+    content = connection.execute(selection).scalar()
+    try:
+        known = reference_values.decode(json.loads(content or ""))
+    except (ValueError, TypeError, RecursionError, errors.InvalidMessage):
+        return set()
+    return {value.identifier for value in known.values}
 
 
 def hold(connection: Connection) -> Sequence[ReferenceSet]:

@@ -72,6 +72,8 @@ class Result:
         tpm_family: family of the host's TPM; kept with the host.
         log_digests: of the event logs by kind that all required PCRs were proven by; empty if they
             were not, or by another release.
+        profile: PCRs that were required of it, as `Appraisal.profile_pcrs` writes them; empty if
+            another release judged it.
     """
 
     level: Level
@@ -83,6 +85,7 @@ class Result:
     reference_version: int
     tpm_family: str
     log_digests: Mapping[str, str]
+    profile: str
 
 
 # What a table row gives: a result, none yet, or a row that cannot be read.
@@ -125,18 +128,22 @@ def _row(result: Result) -> dict[str, object]:
         "boot_id": result.boot_id,
         "policy": result.reference_version,
         "logs": _encode_logs(result.log_digests),
+        "profile": result.profile,
     }
 
 
 def reappraise(connection: Connection, name: str, old: Result, new: Result) -> None:
     """Replace level and findings of a result, unless newer evidence came meanwhile."""
     same_evidence = results.c.born_ms == old.born_ms
-    same_values = results.c.policy == old.reference_version
+    same_values = sa.and_(
+        results.c.policy == old.reference_version, results.c.profile == old.profile
+    )
     update = sa.update(results).where(results.c.host_name == name, same_evidence, same_values)
     changes = {
         "level": new.level.value,
         "findings": _encode_findings(new.findings),
         "policy": new.reference_version,
+        "profile": new.profile,
     }
     connection.execute(update.values(**changes))
 
@@ -240,6 +247,7 @@ def decode(row: Any) -> StoredResult:
             reference_version=stored_columns.number(row["result_policy"]),
             tpm_family=stored_columns.text(row["result_tpm_family"]),
             log_digests=_decode_logs(stored_columns.text(row["result_logs"])),
+            profile=stored_columns.text(row["result_profile"]),
         )
     except (ValueError, TypeError, LookupError, AttributeError, RecursionError):
         name = row["result_host_name"]

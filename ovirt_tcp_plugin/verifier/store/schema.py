@@ -7,7 +7,7 @@
 
 from __future__ import annotations
 
-from sqlalchemy import BigInteger, Column, LargeBinary, MetaData, String, Table, Text
+from sqlalchemy import BigInteger, Column, Index, LargeBinary, MetaData, String, Table, Text
 
 NAME = String(255)
 DIGEST = String(64)
@@ -43,6 +43,12 @@ hosts = Table(
     Column("endorsed_by", String(20), nullable=False),
     # Family of its TPM, "2.0" or "1.2": the form of both keys.
     Column("tpm_family", String(8), nullable=False),
+    # A client certificate that was issued and not shown yet: until then both are good.
+    Column("next_digest", DIGEST),
+    # When the certificate in use ends, in seconds of the UTC epoch; null until it is shown again
+    # to this release.
+    Column("certificate_end_s", BigInteger),
+    Index("hosts_next_digest", "next_digest", unique=True),
 )
 
 # EKs that the administrator vouches for, with or without a vendor's certificate.
@@ -76,7 +82,8 @@ rounds = Table(
 )
 
 # What a host's last authentic evidence showed. `policy` is the version of the reference values it
-# was judged by, `logs` the digests of the event logs that `measured` comes from.
+# was judged by, `profile` the PCRs that were required, `logs` the digests of the event logs that
+# `measured` comes from.
 results = Table(
     "results",
     metadata,
@@ -90,6 +97,7 @@ results = Table(
     Column("measured", Text, nullable=False),
     Column("policy", BigInteger, nullable=False),
     Column("logs", Text, nullable=False, server_default=""),
+    Column("profile", String(80), nullable=False, server_default=""),
 )
 
 # The version of all reference values: one row, one number, which every change moves on.
@@ -127,4 +135,13 @@ verdict_keys = Table(
     Column("public", Text, nullable=False),
     # PKCS #8, encrypted; empty when the key signs no more.
     Column("private", Text, nullable=False),
+)
+
+# What was taken back, so that restoring an older database does not revive it.
+withdrawals = Table(
+    "withdrawals",
+    metadata,
+    Column("kind", String(10), primary_key=True),
+    Column("name", NAME, primary_key=True),
+    Column("detail", DIGEST, primary_key=True),
 )

@@ -13,8 +13,11 @@ from sqlalchemy.engine import Connection
 
 from ovirt_tcp_plugin import errors
 from ovirt_tcp_plugin.tokens import IDENTIFIER_LENGTH, NEVER, digest, identifier
-from ovirt_tcp_plugin.verifier.store import columns
+from ovirt_tcp_plugin.verifier.store import columns, withdrawals
 from ovirt_tcp_plugin.verifier.store.schema import tokens
+
+# Whoever may make tokens cannot fill the database with them; twice the hosts of a large site.
+MAX_WAITING = 20_000
 
 
 @dataclasses.dataclass(frozen=True)
@@ -37,6 +40,22 @@ def add(connection: Connection, secret: str, token: Token) -> None:
     connection.execute(sa.insert(tokens).values(**row))
 
 
+def add_bounded(connection: Connection, secret: str, token: Token) -> None:
+    """Keep a token that enrols a host, unless too many wait already.
+
+    Raises:
+        Conflict: MAX_WAITING wait.
+    """
+    waiting = sa.select(sa.func.count()).where(tokens.c.role == "enrolment")
+    if (connection.execute(waiting.where(tokens.c.host_name != "")).scalar() or 0) >= MAX_WAITING:
+        reason = (
+            f"{MAX_WAITING} tokens that enrol hosts wait to be used: remove some "
+            "(ovirt-tcp-verifier token list), or wait until they end"
+        )
+        raise errors.Conflict(reason)
+    add(connection, secret, token)
+
+
 def find(connection: Connection, secret: str) -> Optional[Token]:
     """Return what the bearer of `secret` may do, None if it is no token."""
     selection = sa.select(tokens).where(tokens.c.digest == digest(secret))
@@ -54,26 +73,29 @@ def every(connection: Connection) -> Mapping[str, Token]:
 def remove(connection: Connection, called: str) -> None:
     """Remove the token that is called so; its bearer is a stranger from now on. Raises NotFound."""
     begins_so = sa.func.substr(tokens.c.digest, 1, IDENTIFIER_LENGTH) == called
-    removal = sa.delete(tokens).where(begins_so)
-    if connection.execute(removal).rowcount == 0:
+    digests = connection.execute(sa.select(tokens.c.digest).where(begins_so)).scalars().all()
+    if not digests:
         raise errors.NotFound("token", called)
+    connection.execute(sa.delete(tokens).where(begins_so))
+    for removed in digests:
+        withdrawals.add(connection, withdrawals.Withdrawal(withdrawals.TOKEN, "", str(removed)))
 
 
-def spend(connection: Connection, secret: str, host_name: str) -> None:
+def spend(connection: Connection, secret: str, host_name: str) -> bool:
     """Use up the token that enrols this host, and every other one made for it.
 
     A spare one would undo it later.
 
-    Raises:
-        Refused: token_unknown.
+    Returns:
+        Whether there was such a token; if not, nothing is changed.
     """
     enrols = tokens.c.role == "enrolment"
     of_host = sa.delete(tokens).where(enrols, tokens.c.host_name == host_name)
     spending = of_host.where(tokens.c.digest == digest(secret))
     if connection.execute(spending).rowcount != 1:
-        reason = "the enrolment token is not known, or was used before"
-        raise errors.Refused("token_unknown", reason)
+        return False
     connection.execute(of_host)
+    return True
 
 
 def forget_ended(connection: Connection, now_s: int) -> None:

@@ -17,7 +17,7 @@ import sqlalchemy as sa
 from sqlalchemy.engine import Connection
 
 from ovirt_tcp_plugin import errors
-from ovirt_tcp_plugin.verifier.store import columns
+from ovirt_tcp_plugin.verifier.store import columns, withdrawals
 from ovirt_tcp_plugin.verifier.store.schema import verdict_keys
 
 log = logging.getLogger("verifier.store")
@@ -95,12 +95,28 @@ def activate(connection: Connection) -> StoredKey:
     state = verdict_keys.c.state
     forget_former = sa.delete(verdict_keys).where(state == FORMER)
     connection.execute(forget_former)
+    signed = active(connection)
+    if signed is not None:
+        gone = withdrawals.Withdrawal(withdrawals.VERDICT_KEY, "", signed.key_id)
+        withdrawals.add(connection, gone)
     # Its private part is of no more use to us, and of some to a thief.
     retire = sa.update(verdict_keys).where(state == ACTIVE).values(state=FORMER, private="")
     connection.execute(retire)
     promote = sa.update(verdict_keys).where(state == NEXT).values(state=ACTIVE)
     connection.execute(promote)
     return coming
+
+
+def protect(connection: Connection, key_id: str, private: str) -> None:
+    """Keep the private part of a key in another encryption."""
+    of_key = sa.and_(verdict_keys.c.key_id == key_id, verdict_keys.c.private != "")
+    connection.execute(sa.update(verdict_keys).where(of_key).values(private=private))
+
+
+def replace_all(connection: Connection, key: StoredKey) -> None:
+    """Forget all keys, which nobody can read any more, and sign with this one."""
+    connection.execute(sa.delete(verdict_keys))
+    _add(connection, ACTIVE, key)
 
 
 def _add(connection: Connection, state: str, key: StoredKey) -> None:

@@ -52,6 +52,15 @@ class RenewCertificate(Handler):
         self.answer({"certificate": certificate})
 
 
+class Authorities(Handler):
+    """The authorities of the servers' certificates, for an agent to believe, the newest first."""
+
+    callers = frozenset({CallerKind.AGENT})
+
+    async def post(self) -> None:
+        self.answer({"authorities": self.context.authority.pem.decode("ascii")})
+
+
 class NextChallenge(Handler):
     """Long poll of an agent: a Challenge, or 204 when nobody wants its evidence."""
 

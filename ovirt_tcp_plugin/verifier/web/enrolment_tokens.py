@@ -29,6 +29,6 @@ class EnrolmentTokens(Handler):
         now_s = int(self.context.clock.wall().timestamp())
         token = Token("enrolment", host_name, host_id, end_s=now_s + hours * 3600)
         secret = new_secret()
-        await self.context.database.write(lambda c: tokens.add(c, secret, token))
+        await self.context.database.write(lambda c: tokens.add_bounded(c, secret, token))
         log.info("token made host=%s hours=%d", host_name, hours)
         self.answer({"token": secret})

@@ -20,14 +20,16 @@ from collections.abc import AsyncIterator, Mapping, Sequence
 from typing import Any, Callable, Optional, TypeVar
 
 import tornado.web
+from cryptography import x509
 from tornado.iostream import IOStream, StreamClosedError
 
 from ovirt_tcp_plugin.clock import Clock
 from ovirt_tcp_plugin.json_handler import STATUS, JsonHandler
-from ovirt_tcp_plugin.messages import json_fields
+from ovirt_tcp_plugin.messages import json_fields, public_keys
 from ovirt_tcp_plugin.messages.result import AttestationResult
 from ovirt_tcp_plugin.verifier import settings
 from ovirt_tcp_plugin.verifier.attestation import Attestation
+from ovirt_tcp_plugin.verifier.authority import Authority
 from ovirt_tcp_plugin.verifier.enrolment import EnrolmentService
 from ovirt_tcp_plugin.verifier.fair_share import (
     Accounts,
@@ -45,6 +47,7 @@ from ovirt_tcp_plugin.verifier.store import hosts, tokens
 from ovirt_tcp_plugin.verifier.store.database import Database
 from ovirt_tcp_plugin.verifier.store.hosts import HostSnapshot
 from ovirt_tcp_plugin.verifier.store.tokens import Token
+from ovirt_tcp_plugin.verifier.tpm_review import EndorsementReview
 from ovirt_tcp_plugin.verifier.web.access import INCLUDES, CallerKind, Networks, account_of
 from ovirt_tcp_plugin.verifier.web.bodies import Bodies
 from ovirt_tcp_plugin.verifier.web.limits import (
@@ -89,7 +92,9 @@ class HandlerContext:
     """What the handlers share. `server` is None until it listens."""
 
     database: Database
+    authority: Authority
     enrolment: EnrolmentService
+    review: EndorsementReview
     attestation: Attestation
     signer: Signer
     reference_values: ReferenceValueService
@@ -137,8 +142,8 @@ class Handler(JsonHandler):
         self._callers = self.callers_of(self.request.method or "")
         self._chunks: list[bytes] = []
         self._digest = ""
-        certificate = self.request.get_ssl_certificate(binary_form=True)
-        if isinstance(certificate, bytes):
+        certificate = self._client_certificate()
+        if certificate:
             self._digest = hashlib.sha256(certificate).hexdigest()
         self._account = account_of(self.request.remote_ip or "")
         self._peer = Peer(self._account, STRANGER_SHARE, STRANGER_AT_ONCE_S)
@@ -155,6 +160,13 @@ class Handler(JsonHandler):
 
     def _spend(self, cost_s: float) -> None:
         self.context.accounts.charge(self._peer, cost_s)
+
+    def _client_certificate(self) -> bytes:
+        """Return the peer's certificate (DER), empty if it shows none or is gone already."""
+        if self.request.connection.stream.socket is None:  # type: ignore[union-attr]
+            return b""
+        certificate = self.request.get_ssl_certificate(binary_form=True)
+        return certificate if isinstance(certificate, bytes) else b""
 
     def data_received(self, chunk: bytes) -> None:
         if self._finished:
@@ -232,8 +244,7 @@ class Handler(JsonHandler):
         """Return whether the caller is known as one that the route is for."""
         if CallerKind.AGENT in self._callers:
             if digest:
-                work = functools.partial(hosts.by_certificate, digest=digest)
-                self.state = await self.context.database.read(work)
+                self.state = await self._host_state(digest)
             self._is_known = self.state is not None
         elif self._is_in_network():
             self._know_as(f"network {self._account}")
@@ -251,6 +262,20 @@ class Handler(JsonHandler):
         """Charge what the request takes to this account from now on."""
         self._is_known = True
         self._peer = Peer(name, self.context.options.question_share, QUESTION_AT_ONCE_S)
+
+    async def _host_state(self, digest: str) -> Optional[HostSnapshot]:
+        """Return the state of the host that shows the certificate of this digest."""
+        work = functools.partial(hosts.by_certificate, digest=digest)
+        state = await self.context.database.read(work)
+        if state is None:
+            return None
+        host = state.host
+        if host.certificate_digest == digest and host.certificate_end_s is not None:
+            return state
+        # Seen for the first time: from now on the one before is void.
+        end_s = _end_s(self._client_certificate())
+        await self.context.database.write(lambda c: hosts.see(c, digest, end_s))
+        return await self.context.database.read(work)
 
     def _is_in_network(self) -> bool:
         """Return whether the peer's address alone makes it one that the route is for."""
@@ -378,6 +403,14 @@ class Handler(JsonHandler):
             return set()
         now_s = self.context.clock.wall().timestamp()
         return _callers_of(token, now_s)
+
+
+def _end_s(certificate: bytes) -> int:
+    """Return when a client certificate (DER) ends that TLS has checked, in seconds of the epoch."""
+    if not certificate:
+        return 0
+    _, end = public_keys.life(x509.load_der_x509_certificate(certificate))
+    return int(end.timestamp())
 
 
 def _drop_unread(stream: IOStream, written: Future[None]) -> None:

@@ -14,8 +14,8 @@ from ovirt_tcp_plugin.messages import oat
 from ovirt_tcp_plugin.messages.findings import FindingCode
 from ovirt_tcp_plugin.messages.result import AttestationResult, Level
 from ovirt_tcp_plugin.verifier.appraisal import measured
-from ovirt_tcp_plugin.verifier.attestation import key_of
 from ovirt_tcp_plugin.verifier.fair_share import parts
+from ovirt_tcp_plugin.verifier.result_answers import key_of
 from ovirt_tcp_plugin.verifier.store import results as stored_results
 from ovirt_tcp_plugin.verifier.web.access import CallerKind
 from ovirt_tcp_plugin.verifier.web.handler import Handler

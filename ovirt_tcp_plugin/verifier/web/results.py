@@ -4,20 +4,24 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from cryptography import x509
 from prometheus_client import CONTENT_TYPE_LATEST
 
 from ovirt_tcp_plugin import errors
-from ovirt_tcp_plugin.messages import json_fields, oat, result
+from ovirt_tcp_plugin.messages import json_fields, oat, public_keys, result
 from ovirt_tcp_plugin.messages.result import AttestationResult
+from ovirt_tcp_plugin.tokens import NEVER
+from ovirt_tcp_plugin.verifier import server_certificate, upkeep
 from ovirt_tcp_plugin.verifier.enrolment import check_host_name
 from ovirt_tcp_plugin.verifier.fair_share import parts
-from ovirt_tcp_plugin.verifier.store import hosts
+from ovirt_tcp_plugin.verifier.store import hosts, tokens
 from ovirt_tcp_plugin.verifier.web.access import CallerKind
-from ovirt_tcp_plugin.verifier.web.handler import Handler, log
+from ovirt_tcp_plugin.verifier.web.handler import Handler, HandlerContext, log
 
 _UNMARKED = {"endorsed_by": "", "tpm_family": ""}
 
@@ -59,8 +63,62 @@ class Hosts(Handler):
         texts = []
         for part in parts(results):
             async with self.turn():
-                texts.append(json.dumps(_encode_marked(part, marks))[1:-1])
+                encoded = _encode_marked(part, marks, self.context.review.withdrawn)
+                texts.append(json.dumps(encoded)[1:-1])
         return b'{"hosts": [' + ", ".join(texts).encode() + b"]}"
+
+
+class Upkeep(Handler):
+    """What an administrator has to do in time."""
+
+    callers = frozenset({CallerKind.VIEWER})
+
+    async def get(self) -> None:
+        context = self.context
+        ends = await upkeep_of(context)
+        withdrawn = list(context.review.withdrawn.values())
+        now_s = _now_s(context)
+        duties = upkeep.duties(ends, withdrawn, now_s)
+        ending = upkeep.soon(ends, now_s)[: oat.MAX_HOSTS]
+        self.answer(
+            {
+                "duties": [dataclasses.asdict(duty) for duty in duties],
+                "ends": [dataclasses.asdict(end) for end in ending],
+                "withdrawn": [dataclasses.asdict(host) for host in withdrawn[: oat.MAX_HOSTS]],
+            }
+        )
+
+
+async def upkeep_of(context: HandlerContext) -> list[upkeep.End]:
+    """Return all that ends. Raises Unavailable."""
+    ca = context.authority
+    ends = [upkeep.End(upkeep.AUTHORITY, "", _end_s(ca.certificate))]
+    ends += [upkeep.End(upkeep.FORMER_AUTHORITY, "", _end_s(root)) for root in ca.roots[1:]]
+    try:
+        certificate = server_certificate.load(context.options)
+        ends.append(upkeep.End(upkeep.SERVER, "", _end_s(certificate)))
+    except errors.InvalidConfig as e:
+        log.warning("certificate unreadable reason=%s", e)
+    certificates = await context.database.read(hosts.certificate_ends)
+    for name, end_s in certificates.items():
+        if end_s is not None:
+            ends.append(upkeep.End(upkeep.AGENT, name, end_s))
+    stored = await context.database.read(tokens.every)
+    for identifier, token in stored.items():
+        # One that enrols a host is made for a day.
+        if token.end_s != NEVER and not token.host_name:
+            name = f"{identifier} ({token.role})"
+            ends.append(upkeep.End(upkeep.TOKEN, name, token.end_s))
+    return ends
+
+
+def _end_s(certificate: x509.Certificate) -> int:
+    _, end = public_keys.life(certificate)
+    return int(end.timestamp())
+
+
+def _now_s(context: HandlerContext) -> int:
+    return int(context.clock.wall().timestamp())
 
 
 class Void(Handler):
@@ -103,6 +161,8 @@ class MetricsText(Handler):
         results = await context.attestation.last_results(self.turn)
         version = await context.reference_values.newest()
         counts = context.server.counts if context.server else {}
+        ends = await upkeep_of(context)
+        context.metrics.show_upkeep(ends, len(context.review.withdrawn), _now_s(context))
         return context.metrics.render(results, len(version.unreadable), counts)
 
 
@@ -120,13 +180,17 @@ def _encode(results: Sequence[AttestationResult]) -> list[dict[str, Any]]:
 
 
 def _encode_marked(
-    results: Sequence[AttestationResult], marks: Mapping[str, Mapping[str, str]]
+    results: Sequence[AttestationResult],
+    marks: Mapping[str, Mapping[str, str]],
+    withdrawn: Mapping[str, upkeep.Withdrawn],
 ) -> list[dict[str, Any]]:
     encoded = []
     for known in results:
         # Whoever enrolled between the two questions has no marks yet.
         mark = marks.get(known.host_name, _UNMARKED)
-        encoded.append({**result.encode(known), **mark})
+        host = withdrawn.get(known.host_name)
+        fault = host.text if host else ""
+        encoded.append({**result.encode(known), **mark, "endorsement_fault": fault})
     return encoded
 
 

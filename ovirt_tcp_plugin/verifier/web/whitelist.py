@@ -40,6 +40,10 @@ class _WhitelistHandler(Handler):
         """The text that is searched for; the empty one is everywhere."""
         return self.query.get("searchCriteria", "")
 
+    async def list_as(self, wrapper: str, select: Callable[[Whitelist], Any]) -> None:
+        """Answer the list that `select` returns, as the only member of an object."""
+        await self.read(lambda whitelist: {wrapper: select(whitelist)})
+
     async def read(self, select: Callable[[Whitelist], Any]) -> None:
         """Answer what `select` returns."""
 
@@ -77,7 +81,8 @@ class _OwnersHandler(_WhitelistHandler):
     kind: str
 
     async def get(self) -> None:
-        await self.read(lambda whitelist: whitelist.owners(self.kind))
+        wrapper = oat_whitelist.WRAPPERS[self.kind]
+        await self.list_as(wrapper, lambda whitelist: whitelist.owners(self.kind))
 
     async def post(self) -> None:
         record = self.record()
@@ -129,7 +134,8 @@ class Mles(_WhitelistHandler):
 
     async def get(self) -> None:
         criteria = self.criteria
-        await self.read(lambda whitelist: whitelist.mles(criteria))
+        wrapper = oat_whitelist.WRAPPERS[oat_records.MLE]
+        await self.list_as(wrapper, lambda whitelist: whitelist.mles(criteria))
 
     async def post(self) -> None:
         mle = oat_whitelist.decode_mle(self.body("MLE"))
@@ -182,7 +188,8 @@ class RegisteredHosts(_WhitelistHandler):
 
     async def get(self) -> None:
         criteria = self.criteria
-        await self.read(lambda whitelist: whitelist.hosts(criteria))
+        wrapper = oat_whitelist.WRAPPERS[oat_records.HOST]
+        await self.list_as(wrapper, lambda whitelist: whitelist.hosts(criteria))
 
     async def post(self) -> None:
         host = oat_whitelist.decode_host(self.body("host"))

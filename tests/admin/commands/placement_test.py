@@ -166,9 +166,9 @@ class TestTables:
         assert good == "host-1  up      trusted    4 s  596 s    yes"
 
     def test_silent_servers_and_the_startup_are_told_beside_the_verdicts(self, desk: Desk) -> None:
-        desk.world.knowledge.questions.begin_stages()
-        desk.world.knowledge.questions.stage(4)
-        desk.world.knowledge.questions.nobody_answered(["h0"], "refused")
+        desk.world.state.questions.begin_stages()
+        desk.world.state.questions.stage(4)
+        desk.world.state.questions.nobody_answered(["h0"], "refused")
         told = "\n".join(desk.lines("verdicts"))
         assert "no attestation server answers" in told
         assert "the startup attestation is not finished: stage 1, 4 of 10 hosts asked" in told

@@ -204,7 +204,7 @@ class Installation:
         known = Tokens(self.site.database)
         known.add(TOKEN, "viewer", "", tokens.NEVER)
         context = web.Context(
-            self.site.knowledge, self.site.service, self.site.history, known, self.site.clock
+            self.site.state, self.site.service, self.site.history, known, self.site.clock
         )
         server, self.api_port = web.serve(context, settings.ApiOptions(port=0))
         ready.set()

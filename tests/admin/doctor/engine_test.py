@@ -81,7 +81,7 @@ def without_wall(one: Installation, patch: Patch) -> None:
 
 def ended(one: Installation, patch: Patch) -> None:
     """The broker keeps no pool, and the cluster has another policy."""
-    patch.setattr(one.site.knowledge._inventory.pools, "by_cluster", {})
+    patch.setattr(one.site.state._inventory.pools, "by_cluster", {})
     set_cluster("policy", builtin.NONE_POLICY)(one, patch)
 
 
@@ -123,7 +123,7 @@ def with_foreign_host(one: Installation, patch: Patch) -> None:
 
 def with_foreign_host_and_no_server(one: Installation, patch: Patch) -> None:
     with_foreign_host(one, patch)
-    patch.setattr(one.site.knowledge.questions, "_servers_answer", False)
+    patch.setattr(one.site.state.questions, "_servers_answer", False)
 
 
 def with_label(one: Installation, patch: Patch) -> None:
@@ -413,7 +413,7 @@ def test_under_another_policy_the_broker_says_who_needs_trust(
     installation: Installation, monkeypatch: Patch
 ) -> None:
     set_cluster("policy", CLUSTER_MAINTENANCE)(installation, monkeypatch)
-    known = installation.site.knowledge._inventory.pools.by_cluster
+    known = installation.site.state._inventory.pools.by_cluster
     lax = dataclasses.replace(known[installation.site.cluster], scope=Scope.MARKED_VMS)
     monkeypatch.setitem(known, installation.site.cluster, lax)
     without_vm(installation, monkeypatch)

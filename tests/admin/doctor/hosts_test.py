@@ -21,19 +21,19 @@ HOSTS = ("h1", "h2", "h3")
 def attest(installation: Installation) -> Iterator[Callable[..., None]]:
     """Let the attestation server judge hosts; afterwards all are trusted again, in service, and
     inside the wall."""
-    knowledge, clock = installation.site.knowledge, installation.site.clock
-    saved = knowledge.encode()
+    state, clock = installation.site.state, installation.site.clock
+    saved = state.encode()
 
     def attest(level: Level, *names: str) -> None:
         reason = (
             ("pcr_differs", "PCR 17 is not the known one") if level is Level.UNTRUSTED else ("", "")
         )
         answer = Answer(level, clock.now_ms(), 0, LIFE_MS, True, *reason)
-        knowledge.questions.record({installation.site.host(name).id: answer for name in names})
+        state.questions.record({installation.site.host(name).id: answer for name in names})
 
     yield attest
     attest(Level.TRUSTED, *HOSTS)
-    knowledge.restore(saved)
+    state.restore(saved)
     assert installation.look().bad == {}
 
 
@@ -63,7 +63,7 @@ def test_one_that_was_taken_out(
     installation: Installation, attest: Callable[..., None], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     attest(Level.UNTRUSTED, "h2")
-    installation.site.knowledge.quarantine.deactivated(installation.site.host("h2").id)
+    installation.site.state.quarantine.deactivated(installation.site.host("h2").id)
     with monkeypatch.context() as patch:
         leave_wall(installation, patch, "h2")
         look = installation.look()
@@ -88,8 +88,8 @@ def test_a_pool_without_a_trusted_host_and_a_guard_that_waits(
 def test_a_pool_in_observation(
     installation: Installation, attest: Callable[..., None], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    quarantine = installation.site.knowledge.quarantine
-    (pool_id,) = installation.site.knowledge.pools()
+    quarantine = installation.site.state.quarantine
+    (pool_id,) = installation.site.state.pools()
     quarantine.pool_gone(pool_id)
     attest(Level.UNTRUSTED, "h2")
     with monkeypatch.context() as patch:

@@ -408,6 +408,19 @@ class TestServers:
         assert (one.state, one.code) == (FindingState.WARNING, "certificate_ends")
         assert "ends in 3 days" in one.text
 
+    def test_what_the_server_says_is_to_be_done_and_an_authority_that_ends(self) -> None:
+        view = ServerView(
+            "https://attest.lab",
+            status=200,
+            good=True,
+            certificate_ends_s=61 * 86_400,
+            authorities_end_s=59 * 86_400,
+            duties=(("the token ends in 4 days: x", "make another one"),),
+        )
+        found = list(services.servers([view]))
+        assert [item.code for item in found] == ["authority_ends", "upkeep"]
+        assert "the token ends in 4 days: x." in found[1].text
+
     @pytest.mark.parametrize("date", ["", "yesterday", "Thu, 99 Jan 2026 00:00:00 GMT"])
     def test_a_server_that_does_not_tell_the_time(self, date: str) -> None:
         assert peers._ahead_s(date) is None

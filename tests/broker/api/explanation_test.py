@@ -18,7 +18,7 @@ from tests.broker.state.world import OPTIONS, World
 
 
 def explain(world: World, vm: str = "vm-0", host: str = "host-0") -> Any:
-    return explanation.explain(world.knowledge.case(vm, host))
+    return explanation.explain(world.state.case(vm, host))
 
 
 def lines(told: Any) -> dict[str, tuple[str, str]]:
@@ -35,7 +35,7 @@ def test_an_untrusted_host_is_refused_by_filter_wall_and_quarantine() -> None:
     world.attest(good=["h1", "h2"], bad=["h0"])
     world.build()
     assert world.leaving() == {"h0"}
-    world.knowledge.quarantine.deactivated("h0")
+    world.state.quarantine.deactivated("h0")
     told = explain(world)
     assert (told["allowed"], told["code"], told["reason"]) == (
         False,
@@ -93,7 +93,7 @@ def test_the_guard_has_its_say(release: bool | None, says: str, code: str) -> No
     world.attest(good=world.ids())
     world.attest(bad=["h0", "h1", "h2"])
     if release is not None:
-        world.knowledge.quarantine.decide(release)
+        world.state.quarantine.decide(release)
     told = explain(world)
     assert lines(told)["quarantine"] == (says, code)
     assert told["allowed"] is False

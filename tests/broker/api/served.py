@@ -57,9 +57,7 @@ class Api:
         self.history, self.tokens = History(self.database, 1000, 90), Tokens(self.database)
         engine: Any = None
         clock: Any = self.world.clock
-        self.writer = EventWriter(
-            self.world.knowledge.outbox, self.history, engine, Metrics(), clock
-        )
+        self.writer = EventWriter(self.world.state.outbox, self.history, engine, Metrics(), clock)
         self.service, self.options = Service(self.writer), options
         self.secrets = {role: f"secret of {role}" for role in INCLUDES}
         for role, secret in self.secrets.items():
@@ -81,7 +79,7 @@ class Api:
     @property
     def context(self) -> web.Context:
         service: Any = self.service
-        return web.Context(self.world.knowledge, service, self.history, self.tokens, Clock())
+        return web.Context(self.world.state, service, self.history, self.tokens, Clock())
 
     def stop(self) -> None:
         self._loop.call_soon_threadsafe(self._stopped.set)

@@ -172,8 +172,8 @@ class TestAnswers:
         assert api.call("GET", path).status_code == 400
 
     def test_the_startup_attestation_shows_its_progress(self, api: Api) -> None:
-        api.world.knowledge.questions.begin_stages()
-        api.world.knowledge.questions.stage(4)
+        api.world.state.questions.begin_stages()
+        api.world.state.questions.stage(4)
         told = api.get("/v1/status")
         assert told["startup"] == {"stage": 1, "asked": 4, "total": 10, "done": False}
         assert (told["engine_age_ms"], told["listing_age_ms"]) == (1500, None)

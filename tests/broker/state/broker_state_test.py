@@ -26,20 +26,20 @@ class TestChange:
     """What has walls looked at again, and what has a plan under way given up."""
 
     def look_away(self, world: World) -> None:
-        world.knowledge.changes.begin_plans()
+        world.state.changes.begin_plans()
 
     def seen(self, world: World) -> tuple[bool, bool]:
-        return world.knowledge.changes.are_plans_due(), world.knowledge.changes.is_trust_lost()
+        return world.state.changes.are_plans_due(), world.state.changes.is_trust_lost()
 
     def test_a_renewed_verdict_concerns_no_wall(self) -> None:
         world = World()
         world.attest(good=world.ids())
         self.look_away(world)
-        revision = world.knowledge.changes.revision()
+        revision = world.state.changes.revision()
         world.clock.pass_ms(1000)
         world.attest(good=world.ids())
         assert self.seen(world) == (False, False)
-        assert world.knowledge.changes.revision() > revision
+        assert world.state.changes.revision() > revision
 
     def test_a_host_that_becomes_trusted_can_wait(self) -> None:
         world = World()
@@ -57,9 +57,9 @@ class TestChange:
         elif lose == "status":
             world.status("h1", "non_responsive")
         elif lose == "void":
-            world.knowledge.void("engine_restarted", "the engine restarted")
+            world.state.void("engine_restarted", "the engine restarted")
         elif lose == "host_restarted":
-            world.knowledge.host_restarted("h1")
+            world.state.host_restarted("h1")
         else:
             del world.hosts[1]
             world.look()
@@ -69,10 +69,10 @@ class TestChange:
         world = World()
         world.attest(good=world.ids())
         self.look_away(world)
-        world.knowledge.questions.nobody_answered(["h0"], "dead")
+        world.state.questions.nobody_answered(["h0"], "dead")
         assert self.seen(world) == (True, False)
         self.look_away(world)
-        world.knowledge.questions.nobody_answered(["h1"], "dead")
+        world.state.questions.nobody_answered(["h1"], "dead")
         assert self.seen(world) == (False, False)
 
 
@@ -94,7 +94,7 @@ class TestPlacement:
         world.inside()
         world.attest(bad=["h1"])
         assert world.inside() == {"h0", "h2", "h3"}
-        (snapshot,) = world.knowledge.snapshots()
+        (snapshot,) = world.state.snapshots()
         assert snapshot.hosts["h1"].level is Level.UNTRUSTED
 
     def test_a_host_that_leaves_up_leaves_the_wall_at_once_and_needs_a_new_verdict(self) -> None:
@@ -113,8 +113,8 @@ class TestPlacement:
         world = World()
         world.hosts[1] = dataclasses.replace(world.hosts[1], address=world.hosts[0].address.upper())
         world.look()
-        assert {"h0", "h1"}.isdisjoint(world.knowledge.questions.due(10))
-        decision = world.knowledge.case("vm-0", "host-1").decision
+        assert {"h0", "h1"}.isdisjoint(world.state.questions.due(10))
+        decision = world.state.case("vm-0", "host-1").decision
         assert decision is not None
         assert (decision.allowed, decision.code) == (False, "name_shared")
 
@@ -122,23 +122,23 @@ class TestPlacement:
         world = World()
         world.attest(good=world.ids())
         world.inside()
-        saved: dict[str, Any] = json.loads(json.dumps(world.knowledge.encode()))
+        saved: dict[str, Any] = json.loads(json.dumps(world.state.encode()))
         world.hosts.append(Host("other", "other", "H1.lab", "elsewhere", "up"))
-        world.knowledge = BrokerState(OPTIONS, world.clock, random.random)
-        world.knowledge.restore(saved)
+        world.state = BrokerState(OPTIONS, world.clock, random.random)
+        world.state.restore(saved)
         world.look()
         assert world.inside() == {"h0", "h2", "h3"}
-        assert world.knowledge.changes.is_trust_lost()
-        trusted = {state.host.id for state in world.knowledge.host_states() if state.trusted}
+        assert world.state.changes.is_trust_lost()
+        trusted = {state.host.id for state in world.state.host_states() if state.trusted}
         assert trusted == {"h0", "h2", "h3"}
 
     def test_one_that_shares_its_name_is_no_other_trusted_host(self) -> None:
         world = World(hosts=2)
         world.attest(good=world.ids())
-        saved: dict[str, Any] = json.loads(json.dumps(world.knowledge.encode()))
+        saved: dict[str, Any] = json.loads(json.dumps(world.state.encode()))
         world.hosts.append(Host("other", "other", "h1.lab", "elsewhere", "up"))
-        world.knowledge = BrokerState(OPTIONS, world.clock, random.random)
-        world.knowledge.restore(saved)
+        world.state = BrokerState(OPTIONS, world.clock, random.random)
+        world.state.restore(saved)
         world.look()
         world.attest(bad=["h0"])
         assert world.leaving() == set()
@@ -153,7 +153,7 @@ class TestPlacement:
         assert text.startswith("Host host-0 has the same name at the attestation server")
         world.hosts.remove(other)
         world.look()
-        assert world.knowledge.questions.due(10)
+        assert world.state.questions.due(10)
 
     def test_the_hosted_engine_and_exempt_vms_stay_outside(self) -> None:
         options = dataclasses.replace(OPTIONS, pools=settings.PoolOptions(exempt_vms=("v0",)))
@@ -170,8 +170,8 @@ class TestPlacement:
         world.attest(good=world.ids())
         world.build()
         began = time.perf_counter()
-        world.knowledge.walls.plans()
-        world.knowledge.snapshots()
+        world.state.walls.plans()
+        world.state.snapshots()
         assert time.perf_counter() - began < 0.2
 
 
@@ -194,12 +194,12 @@ class TestSilence:
             world.clock.pass_ms(60_000)
         everybody = set(world.ids())
         assert world.inside() == everybody
-        world.knowledge.questions.nobody_answered(world.ids(), "refused")
+        world.state.questions.nobody_answered(world.ids(), "refused")
         while world.clock.ms < 1_000_000 + LIFE + 180_000 - 1:
             assert world.inside() == everybody
             assert world.leaving() == set()
             world.clock.pass_ms(29_999)
-            world.knowledge.questions.nobody_answered(world.ids(), "refused")
+            world.state.questions.nobody_answered(world.ids(), "refused")
         world.clock.pass_ms(30_000)
         assert world.inside() == set()
         assert world.leaving() == set()
@@ -209,10 +209,10 @@ class TestSilence:
         world.attest(good=["h0"])
         world.clock.pass_ms(60_000)
         world.attest(good=["h1"])
-        world.knowledge.questions.nobody_answered(world.ids(), "refused")
+        world.state.questions.nobody_answered(world.ids(), "refused")
         world.clock.pass_ms(LIFE - 60_000)
         refused, allowed = (
-            world.knowledge.case("vm-0", host).decision for host in ("host-0", "host-1")
+            world.state.case("vm-0", host).decision for host in ("host-0", "host-1")
         )
         assert refused is not None
         assert allowed is not None
@@ -222,37 +222,37 @@ class TestSilence:
         world = World()
         world.attest(good=world.ids())
         world.inside()
-        world.knowledge.questions.nobody_answered(world.ids(), "refused")
+        world.state.questions.nobody_answered(world.ids(), "refused")
         world.status("h0", "non_responsive")
         assert world.inside() == {"h1", "h2", "h3"}
 
     def test_a_paused_machine_trusts_nobody(self) -> None:
         world = World()
-        world.knowledge.watch_clock()
+        world.state.watch_clock()
         world.attest(good=world.ids())
         world.clock.pass_ms(1000)
-        assert not world.knowledge.watch_clock()
+        assert not world.state.watch_clock()
         world.clock.utc_ms += 61_000
-        assert world.knowledge.watch_clock()
+        assert world.state.watch_clock()
         assert world.inside() == set()
 
     def test_a_pause_while_the_broker_was_down_counts_too(self) -> None:
         world = World()
         world.attest(good=world.ids())
-        saved = world.knowledge.encode()
+        saved = world.state.encode()
         for paused_ms, kept in ((0, set(world.ids())), (61_000, set())):
             world.clock.utc_ms += paused_ms
-            world.knowledge = BrokerState(world.options, world.clock, random.random)
-            world.knowledge.restore(saved)
+            world.state = BrokerState(world.options, world.clock, random.random)
+            world.state.restore(saved)
             world.look()
             assert world.inside() == kept
 
     def test_a_clock_set_back_voids_nothing_and_extends_nothing(self) -> None:
         world = World()
-        world.knowledge.watch_clock()
+        world.state.watch_clock()
         world.attest(good=world.ids())
         world.clock.utc_ms -= 3_600_000
-        assert not world.knowledge.watch_clock()
+        assert not world.state.watch_clock()
         assert world.inside() == set(world.ids())
         world.clock.pass_ms(LIFE)
         assert world.inside() == set()
@@ -261,7 +261,7 @@ class TestSilence:
         world = World()
         world.attest(good=["h0", "h1"], bad=["h2"])
         world.clock.pass_ms(1000)
-        world.knowledge.void("engine_restarted", "the engine restarted")
+        world.state.void("engine_restarted", "the engine restarted")
         assert world.inside() == set()
         assert world.leaving() == set()
 
@@ -271,7 +271,7 @@ class TestQuarantine:
         world = World()
         world.attest(good=world.ids())
         world.attest(bad=["h1"])
-        ((host_id, reason),) = world.knowledge.quarantine.to_deactivate()
+        ((host_id, reason),) = world.state.quarantine.to_deactivate()
         assert (host_id, reason) == (
             "h1",
             "ovirt-tcp: not trusted (pcr_differs): PCR 17 is not the known one",
@@ -286,22 +286,22 @@ class TestQuarantine:
         world = World()
         world.attest(good=world.ids())
         world.clock.pass_ms(2 * LIFE)
-        world.knowledge.questions.record({"h1": Answer(level, world.clock.ms, code="no_answer")})
+        world.state.questions.record({"h1": Answer(level, world.clock.ms, code="no_answer")})
         assert world.leaving() == set()
 
     def test_ours_returns_when_it_attests_well_and_is_attested_again(self) -> None:
         world = World()
         world.attest(good=world.ids())
         world.attest(bad=["h1"])
-        (detail,) = [reason for _, reason in world.knowledge.quarantine.to_deactivate()]
-        world.knowledge.quarantine.deactivated("h1")
+        (detail,) = [reason for _, reason in world.state.quarantine.to_deactivate()]
+        world.state.quarantine.deactivated("h1")
         world.status("h1", "maintenance", detail)
         world.clock.pass_ms(34_000)
-        assert "h1" in world.knowledge.questions.due(10)
-        assert world.knowledge.quarantine.to_activate() == []
+        assert "h1" in world.state.questions.due(10)
+        assert world.state.quarantine.to_activate() == []
         world.attest(good=["h1"])
-        assert world.knowledge.quarantine.to_activate() == ["h1"]
-        world.knowledge.quarantine.activated("h1")
+        assert world.state.quarantine.to_activate() == ["h1"]
+        world.state.quarantine.activated("h1")
         world.status("h1", "up")
         assert "h1" not in world.inside()
         world.clock.pass_ms(1000)
@@ -314,32 +314,32 @@ class TestQuarantine:
         world.attest(good=world.ids())
         world.attest(bad=["h1"])
         assert world.leaving() == {"h1"}
-        world.knowledge.quarantine.deactivated("h1")
+        world.state.quarantine.deactivated("h1")
         world.attest(good=["h1"])
         world.status("h1", "maintenance", "ovirt-tcp: not trusted")
-        assert world.knowledge.questions.due(10) == ["h1"]
+        assert world.state.questions.due(10) == ["h1"]
 
     def test_an_administrators_maintenance_is_never_ended(self) -> None:
         world = World()
         world.attest(good=world.ids())
         world.status("h1", "maintenance", "new memory modules")
         world.clock.pass_ms(34_000)
-        assert "h1" not in world.knowledge.questions.due(10)
+        assert "h1" not in world.state.questions.due(10)
         world.attest(bad=["h1"])
         world.attest(good=["h1"])
-        assert (world.leaving(), world.knowledge.quarantine.to_activate()) == (set(), [])
+        assert (world.leaving(), world.state.quarantine.to_activate()) == (set(), [])
 
     def test_ours_is_known_again_after_a_restart_even_without_its_state(self) -> None:
         world = World()
         world.attest(good=world.ids())
         world.attest(bad=["h1"])
-        (detail,) = [reason for _, reason in world.knowledge.quarantine.to_deactivate()]
-        world.knowledge = BrokerState(world.options, world.clock, random.random)
+        (detail,) = [reason for _, reason in world.state.quarantine.to_deactivate()]
+        world.state = BrokerState(world.options, world.clock, random.random)
         world.look()
         world.status("h1", "maintenance", detail)
         world.clock.pass_ms(1000)
         world.attest(good=["h1"])
-        assert world.knowledge.quarantine.to_activate() == ["h1"]
+        assert world.state.quarantine.to_activate() == ["h1"]
 
     def test_a_refusal_is_said_once_and_tried_again_later(self) -> None:
         world = World()
@@ -349,7 +349,7 @@ class TestQuarantine:
         told = []
         for _ in range(3):
             assert world.leaving() == {"h1"}
-            world.knowledge.quarantine.deactivated("h1", "pinned VMs")
+            world.state.quarantine.deactivated("h1", "pinned VMs")
             assert world.leaving() == set()
             told += world.told()
             world.clock.pass_ms(LIFE // 2)
@@ -394,12 +394,12 @@ class TestGuard:
 
     def test_release_lets_them_leave(self) -> None:
         world = self.tripped()
-        assert world.knowledge.quarantine.decide(release=True) == ["host-0", "host-1", "host-2"]
+        assert world.state.quarantine.decide(release=True) == ["host-0", "host-1", "host-2"]
         assert world.leaving() == {"h0", "h1", "h2"}
 
     def test_reject_leaves_them_in_service_until_they_attest_well(self) -> None:
         world = self.tripped()
-        world.knowledge.quarantine.decide(release=False)
+        world.state.quarantine.decide(release=False)
         assert world.leaving() == set()
         assert "h0" not in world.inside()
         world.clock.pass_ms(LIFE)
@@ -414,7 +414,7 @@ class TestGuard:
             world.attest(good=[one for one in world.ids() if int(one[1:]) >= n])
             world.attest(bad=[f"h{n}"])
             assert f"h{n}" in world.leaving()
-            world.knowledge.quarantine.deactivated(f"h{n}")
+            world.state.quarantine.deactivated(f"h{n}")
             world.clock.pass_ms(LIFE)
 
     @pytest.mark.parametrize("answered", [False, True], ids=["at once", "after a new question"])
@@ -425,7 +425,7 @@ class TestGuard:
         if answered:
             world.attest(good=[f"h{n}" for n in range(3, 10)], bad=["h0", "h1", "h2"])
         assert world.leaving() == set()
-        assert world.knowledge.quarantine.decide(release=True) == ["host-0", "host-1", "host-2"]
+        assert world.state.quarantine.decide(release=True) == ["host-0", "host-1", "host-2"]
         world.attest(good=[f"h{n}" for n in range(3, 10)], bad=["h0", "h1", "h2"])
         assert world.leaving() == {"h0", "h1", "h2"}
 
@@ -441,7 +441,7 @@ class TestGuard:
         world = self.tripped()
         world.clock.pass_ms(LIFE)
         world.attest(good=world.ids())
-        assert world.knowledge.pool_states()[0].guard_tripped is False
+        assert world.state.pool_states()[0].guard_tripped is False
         world.attest(bad=["h5"])
         assert world.leaving() == {"h5"}
 
@@ -456,23 +456,23 @@ class TestFirstListAfterARestart:
         world.build()
         world.attest(bad=["h1"])
         world.leaving()
-        world.knowledge.quarantine.deactivated("h1")
+        world.state.quarantine.deactivated("h1")
         world.attest(bad=["h2", "h3", "h4", "h5"])
         world.status("h1", "maintenance", "ovirt-tcp: not trusted (pcr_differs): PCR 17")
         return world
 
     def restart(self, world: World, first: list[Host], complete: bool) -> None:
-        saved: dict[str, Any] = json.loads(json.dumps(world.knowledge.encode()))
-        world.knowledge = BrokerState(OPTIONS, world.clock, random.random)
-        world.knowledge.restore(saved)
-        world.knowledge.observe_hosts(first, complete=complete)
-        world.knowledge.observe_hosts_not_up([host for host in first if not host.up])
+        saved: dict[str, Any] = json.loads(json.dumps(world.state.encode()))
+        world.state = BrokerState(OPTIONS, world.clock, random.random)
+        world.state.restore(saved)
+        world.state.observe_hosts(first, complete=complete)
+        world.state.observe_hosts_not_up([host for host in first if not host.up])
 
     @pytest.mark.parametrize("shown", [0, 1, 6])
     def test_that_is_not_whole_erases_nothing(self, world: World, shown: int) -> None:
-        before = world.knowledge.encode()
+        before = world.state.encode()
         self.restart(world, world.hosts[:shown], complete=shown == 0)
-        after = world.knowledge.encode()
+        after = world.state.encode()
         for part in ("quarantine", "guards", "known_good", "established_pools"):
             assert after[part] == before[part], part
         assert after["verdicts"]["h1"]["level"] == "untrusted"
@@ -482,7 +482,7 @@ class TestFirstListAfterARestart:
     def test_that_is_whole_forgets_who_is_gone(self, world: World) -> None:
         del world.hosts[1]
         self.restart(world, world.hosts, complete=True)
-        after = world.knowledge.encode()
+        after = world.state.encode()
         assert "h1" not in after["quarantine"]["taken"]
         assert "h1" not in after["verdicts"]
 
@@ -558,7 +558,7 @@ class TestNotices:
 
 def test_a_listing_that_is_older_than_an_edit_does_not_bring_an_old_wall_back() -> None:
     world = World()
-    start = world.knowledge.begin_listing()
+    start = world.state.begin_listing()
     listing = Listing(
         (world.cluster,),
         (world.policy,),
@@ -569,9 +569,9 @@ def test_a_listing_that_is_older_than_an_edit_does_not_bring_an_old_wall_back() 
     )
     world.attest(good=["h0"])
     assert world.inside() == {"h0"}
-    world.knowledge.observe_listing(listing, start)
+    world.state.observe_listing(listing, start)
     world.attest(bad=["h0"])
-    (plan,) = world.knowledge.walls.plans()
+    (plan,) = world.state.walls.plans()
     assert [(step.edit, step.subject) for step in plan.steps if step.edit is Edit.REMOVE_HOST] == [
         (Edit.REMOVE_HOST, "h0")
     ]
@@ -580,7 +580,7 @@ def test_a_listing_that_is_older_than_an_edit_does_not_bring_an_old_wall_back() 
 def test_servers_that_answer_now_and_then_make_one_event() -> None:
     world = World()
     for _ in range(5):
-        world.knowledge.questions.nobody_answered(["h0"], "refused")
+        world.state.questions.nobody_answered(["h0"], "refused")
         world.attest(good=["h1"])
         world.clock.pass_ms(5_000)
     assert sum("No attestation server answers" in text for text in world.told()) == 1
@@ -589,37 +589,37 @@ def test_servers_that_answer_now_and_then_make_one_event() -> None:
 class TestQuestions:
     def test_without_hosts_nobody_is_asked(self) -> None:
         world = World(hosts=0)
-        assert world.knowledge.questions.due(10) == []
-        assert world.knowledge.questions.begin_stages() == 0
-        assert world.knowledge.questions.stage(10) == []
+        assert world.state.questions.due(10) == []
+        assert world.state.questions.begin_stages() == 0
+        assert world.state.questions.stage(10) == []
 
     def test_hosts_of_a_cluster_that_becomes_a_pool_are_asked_at_once(self) -> None:
         world = World()
         world.policy = dataclasses.replace(world.policy, filter_ids=frozenset())
         world.wall = None
-        world.knowledge = BrokerState(world.options, world.clock, random.random)
+        world.state = BrokerState(world.options, world.clock, random.random)
         world.look()
-        assert world.knowledge.questions.due(10) == []
+        assert world.state.questions.due(10) == []
         world.policy = dataclasses.replace(world.policy, filter_ids=frozenset({"unit"}))
         world.look()
-        assert set(world.knowledge.questions.due(10)) == set(world.ids())
-        (snapshot,) = world.knowledge.snapshots()
+        assert set(world.state.questions.due(10)) == set(world.ids())
+        (snapshot,) = world.state.snapshots()
         assert Level.TRUSTED not in {verdict.level for verdict in snapshot.hosts.values()}
 
     def test_hosts_that_answer_do_not_wait_for_silent_ones(self) -> None:
         world = World()
         world.attest(good=["h0", "h1"])
-        world.knowledge.questions.nobody_answered(["h2", "h3"], "silent")
+        world.state.questions.nobody_answered(["h2", "h3"], "silent")
         world.clock.pass_ms(LIFE)
-        assert set(world.knowledge.questions.due(10)) == {"h0", "h1"}
-        assert set(world.knowledge.questions.due(10)) == {"h2", "h3"}
+        assert set(world.state.questions.due(10)) == {"h0", "h1"}
+        assert set(world.state.questions.due(10)) == {"h2", "h3"}
 
 
 def test_of_two_vms_of_one_name_that_of_the_hosts_cluster_is_meant() -> None:
     world = World()
     world.vms = [Vm("elsewhere", "web", "other"), Vm("here", "web", POOL)]
     world.look()
-    vm = world.knowledge.case("web", "host-0").vm
+    vm = world.state.case("web", "host-0").vm
     assert vm is not None
     assert vm.id == "here"
 
@@ -635,7 +635,7 @@ def test_a_host_that_moved_or_has_another_address_attests_before_it_counts(
     world.change_host(1, **change)
     world.change_host(1, **{name: before[name] for name in change})
     assert world.inside() == {"h0", "h2", "h3"}
-    assert "h1" in world.knowledge.questions.due(10)
+    assert "h1" in world.state.questions.due(10)
 
 
 def test_an_answer_to_a_question_from_before_the_address_changed_does_not_count() -> None:
@@ -643,7 +643,7 @@ def test_an_answer_to_a_question_from_before_the_address_changed_does_not_count(
     answer = Answer(Level.TRUSTED, world.clock.ms, 0, LIFE, True)
     world.clock.pass_ms(100)
     world.change_host(1, address="other.lab")
-    world.knowledge.questions.record({"h1": answer, "h2": answer})
+    world.state.questions.record({"h1": answer, "h2": answer})
     assert world.inside() == {"h2"}
 
 
@@ -664,7 +664,7 @@ def test_an_empty_list_of_hosts_forgets_nobody_and_trusts_nobody() -> None:
     assert world.inside() == set()
     world.hosts = hosts
     world.look()
-    decision = world.knowledge.case("vm-0", "host-1").decision
+    decision = world.state.case("vm-0", "host-1").decision
     assert decision is not None
     assert decision.code == "pcr_differs"
     assert world.inside() == set()
@@ -673,7 +673,7 @@ def test_an_empty_list_of_hosts_forgets_nobody_and_trusts_nobody() -> None:
 def test_a_damaged_state_is_not_taken_over_even_in_part() -> None:
     world = World()
     world.attest(good=world.ids(), bad=["h1"])
-    saved = json.loads(json.dumps(world.knowledge.encode()))
+    saved = json.loads(json.dumps(world.state.encode()))
     saved["verdicts"]["h0"]["born_ms"] = "soon"
     fresh = BrokerState(world.options, world.clock, random.random)
     before = fresh.encode()

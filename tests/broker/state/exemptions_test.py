@@ -63,9 +63,7 @@ def test_a_host_that_is_silent_beyond_its_end_is_not_trusted() -> None:
     world = world_with(dataclasses.replace(DNS, host_id="h2"))
     world.clock.pass_ms(LIFE - 1)
     assert uses(world) == []
-    world.knowledge.questions.record(
-        {"h2": Answer(Level.TIMEOUT, world.clock.ms, code="no_answer")}
-    )
+    world.state.questions.record({"h2": Answer(Level.TIMEOUT, world.clock.ms, code="no_answer")})
     world.clock.pass_ms(1)
     (told,) = uses(world)
     assert "(verdict_ended): its verdict ended" in told
@@ -102,9 +100,9 @@ def test_a_vm_that_needs_no_trust_uses_no_exemption() -> None:
 def test_a_restart_of_the_broker_is_no_new_use() -> None:
     world = world_with(DNS)
     assert len(uses(world)) == 1
-    saved = world.knowledge.encode()
-    world.knowledge = BrokerState(world.options, world.clock, random.random)
-    world.knowledge.restore(saved)
+    saved = world.state.encode()
+    world.state = BrokerState(world.options, world.clock, random.random)
+    world.state.restore(saved)
     # Hosts are seen before VMs are listed.
-    world.knowledge.observe_hosts(world.hosts)
+    world.state.observe_hosts(world.hosts)
     assert uses(world) == []

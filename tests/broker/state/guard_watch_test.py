@@ -29,7 +29,7 @@ def observations(world: World) -> list[str]:
 
 def refused(world: World) -> set[str]:
     """Return the hosts that the snapshot does not let a VM onto."""
-    (snapshot,) = world.knowledge.snapshots()
+    (snapshot,) = world.state.snapshots()
     return {
         host_id for host_id, verdict in snapshot.hosts.items() if verdict.level is not Level.TRUSTED
     }
@@ -57,8 +57,8 @@ class TestObservation:
     ) -> None:
         """Reference values know one kind. Hosts answer one by one, in any order."""
         world = World(hosts=10, vms=10)
-        world.knowledge.questions.begin_stages()
-        order = world.knowledge.questions.stage(10)
+        world.state.questions.begin_stages()
+        order = world.state.questions.stage(10)
         random.Random(seed).shuffle(order)
         bad = set(world.ids()[:unknown])
         for host_id in order:
@@ -84,16 +84,16 @@ class TestObservation:
 
     def test_ends_when_an_administrator_releases_the_pool(self) -> None:
         world = self.new_pool()
-        released = world.knowledge.quarantine.decide(release=True, pool="Trusted")
+        released = world.state.quarantine.decide(release=True, pool="Trusted")
         assert len(released) == 19
         assert world.leaving() == {f"h{n}" for n in range(1, 20)}
-        assert world.knowledge.pool_states()[0].observation is False
+        assert world.state.pool_states()[0].observation is False
 
     def test_goes_on_when_he_leaves_the_hosts_in_service(self) -> None:
         world = self.new_pool()
-        world.knowledge.quarantine.decide(release=False)
+        world.state.quarantine.decide(release=False)
         assert world.leaving() == set()
-        assert world.knowledge.pool_states()[0].observation is True
+        assert world.state.pool_states()[0].observation is True
 
     def test_ends_when_half_of_the_hosts_attested_well(self) -> None:
         world = World(hosts=20)
@@ -108,7 +108,7 @@ class TestObservation:
         world.attest(bad=bad)
         world.attest(good=[f"h{n}" for n in range(10)])
         assert world.leaving() == set()
-        assert world.knowledge.pool_states()[0].guard_tripped is True
+        assert world.state.pool_states()[0].guard_tripped is True
         assert any("Many hosts of cluster Trusted" in text for text in world.told())
 
     def test_is_not_noticed_where_all_but_one_answer_well(self) -> None:
@@ -120,7 +120,7 @@ class TestObservation:
     def test_begins_again_where_the_state_file_is_lost(self) -> None:
         world = World(hosts=10)
         world.attest(good=world.ids())
-        world.knowledge = BrokerState(world.options, world.clock, random.random)
+        world.state = BrokerState(world.options, world.clock, random.random)
         world.look()
         for host_id in world.ids():
             world.clock.pass_ms(10_000)
@@ -132,11 +132,11 @@ class TestObservation:
     def test_begins_with_a_state_file_of_an_older_release(self) -> None:
         world = World(hosts=10)
         world.attest(good=world.ids())
-        saved = world.knowledge.encode()
+        saved = world.state.encode()
         for member in ("established_pools", "guard_of_site"):
             del saved[member]
-        world.knowledge = BrokerState(world.options, world.clock, random.random)
-        world.knowledge.restore(saved)
+        world.state = BrokerState(world.options, world.clock, random.random)
+        world.state.restore(saved)
         world.look()
         world.attest(bad=["h0"])
         assert world.leaving() == set()
@@ -149,7 +149,7 @@ class TestObservation:
         world.attest(good=world.ids())
         world.attest(bad=["h0"])
         assert world.leaving() == {"h0"}
-        world.knowledge.quarantine.pool_gone("pool")
+        world.state.quarantine.pool_gone("pool")
         assert world.leaving() == set()
         world.attest(bad=["h0"])
         assert world.leaving() == set()
@@ -158,7 +158,7 @@ class TestObservation:
     def test_counts_nobody_who_attested_well_in_a_pool_that_ended(self) -> None:
         world = World(hosts=10)
         world.attest(good=world.ids())
-        world.knowledge.quarantine.pool_gone("pool")
+        world.state.quarantine.pool_gone("pool")
         world.attest(good=["h0"])
         world.attest(bad=["h1"])
         assert world.leaving() == set()
@@ -167,19 +167,19 @@ class TestObservation:
         world = World(hosts=10)
         world.attest(good=world.ids())
         world.attest(bad=["h0"])
-        saved = world.knowledge.encode()
+        saved = world.state.encode()
         del saved["established_pools"]
-        world.knowledge = BrokerState(world.options, world.clock, random.random)
-        world.knowledge.restore(saved)
+        world.state = BrokerState(world.options, world.clock, random.random)
+        world.state.restore(saved)
         world.look()
         world.attest(bad=["h0"], good=["h1"])
         assert world.leaving() == {"h0"}
-        world.knowledge.quarantine.pool_gone("pool")
+        world.state.quarantine.pool_gone("pool")
         assert world.leaving() == set()
 
 
 class Site:
-    """Many pools, and a broker's knowledge of them."""
+    """Many pools, and what a broker knows of them."""
 
     def __init__(self, pools: int, hosts: int) -> None:
         self.clock = FakeClock()
@@ -202,27 +202,27 @@ class Site:
     def attest(self, level: Level, host_ids: Iterable[str]) -> None:
         now_ms = self.clock.ms
         answers = {host_id: Answer(level, now_ms, 0, LIFE, True) for host_id in host_ids}
-        self.knowledge.questions.record(answers)
+        self.state.questions.record(answers)
 
     def restart(self, same_boot: bool) -> None:
         """Restart the broker: only what it saved is left."""
-        saved = json.loads(json.dumps(self.knowledge.encode()))
+        saved = json.loads(json.dumps(self.state.encode()))
         if not same_boot:
             self.clock.boot_id = f"{saved['boot_id']}0"
         self.begin()
-        self.knowledge.restore(saved)
-        self.knowledge.observe_hosts(self.hosts)
+        self.state.restore(saved)
+        self.state.observe_hosts(self.hosts)
 
     def begin(self) -> None:
         """A broker that knows nothing looks at the engine."""
-        self.knowledge = BrokerState(OPTIONS, self.clock, random.random)
-        self.knowledge.observe_listing(self.listing, self.knowledge.begin_listing())
-        self.knowledge.observe_hosts(self.hosts)
+        self.state = BrokerState(OPTIONS, self.clock, random.random)
+        self.state.observe_listing(self.listing, self.state.begin_listing())
+        self.state.observe_hosts(self.hosts)
 
     def enforce(self) -> None:
         """Carry out what quarantine plans."""
-        for host_id, _ in self.knowledge.quarantine.to_deactivate():
-            self.knowledge.quarantine.deactivated(host_id)
+        for host_id, _ in self.state.quarantine.to_deactivate():
+            self.state.quarantine.deactivated(host_id)
             self.out.add(host_id)
 
 
@@ -237,7 +237,7 @@ def test_a_held_host_that_moves_is_judged_by_the_guard_of_its_new_pool() -> None
         dataclasses.replace(host, cluster_id="c1") if host.id in moving else host
         for host in site.hosts
     ]
-    site.knowledge.observe_hosts(site.hosts)
+    site.state.observe_hosts(site.hosts)
     site.clock.pass_ms(1000)
     site.attest(Level.UNTRUSTED, moving)
     site.enforce()
@@ -257,7 +257,7 @@ class TestSite:
             site.attest(Level.UNTRUSTED, [host_id])
             site.enforce()
         assert len(site.out) <= 2
-        texts = [notice.text for notice in site.knowledge.outbox.take() if notice.event]
+        texts = [notice.text for notice in site.state.outbox.take() if notice.event]
         assert any("Many hosts" in text and "guard release" in text for text in texts)
 
     def test_random_mass_failures_take_out_no_more_than_the_limits(self) -> None:

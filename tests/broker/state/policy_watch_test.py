@@ -33,9 +33,9 @@ def use(world: World, policy: Policy) -> list[Notice]:
     """Give the cluster a policy, and let the broker look; return the new events."""
     world.policy = policy
     world.cluster = dataclasses.replace(world.cluster, policy_id=policy.id)
-    world.knowledge.outbox.take()
+    world.state.outbox.take()
     world.look()
-    return [notice for notice in world.knowledge.outbox.take() if notice.event]
+    return [notice for notice in world.state.outbox.take() if notice.event]
 
 
 def restart(world: World, policy: Policy) -> list[Notice]:
@@ -43,7 +43,7 @@ def restart(world: World, policy: Policy) -> list[Notice]:
     world.policy = policy
     world.cluster = dataclasses.replace(world.cluster, policy_id=policy.id)
     world.restart()
-    return [notice for notice in world.knowledge.outbox.take() if notice.event]
+    return [notice for notice in world.state.outbox.take() if notice.event]
 
 
 def codes(notices: list[Notice]) -> list[tuple[str, str]]:
@@ -109,7 +109,7 @@ def test_a_listing_without_policies_says_nothing(world: World) -> None:
 
 
 def test_a_pool_that_only_its_wall_shows_is_told_with_who_needs_trust(world: World) -> None:
-    world.knowledge = BrokerState(world.options, world.clock, random.random)
+    world.state = BrokerState(world.options, world.clock, random.random)
     adopted, upgrade = use(world, UPGRADE)
     assert (adopted.severity, adopted.code) == ("warning", "pool_adopted")
     assert "counts as a trusted pool because of its wall" in adopted.text

@@ -27,8 +27,8 @@ def look_for(world: World, ms: int, good: tuple[str, ...] = ("h0", "h2", "h3")) 
     for _ in range(ms // 10_000):
         world.clock.pass_ms(10_000)
         world.attest(good=good)
-        world.knowledge.observe_hosts(world.hosts)
-        world.knowledge.quarantine.to_deactivate()
+        world.state.observe_hosts(world.hosts)
+        world.state.quarantine.to_deactivate()
         told += world.told()
     return told
 
@@ -75,7 +75,7 @@ class TestLastHost:
     def test_stays_and_an_error_says_so_once(self) -> None:
         world = World(hosts=2)
         world.attest(bad=["h0", "h1"])
-        world.knowledge.quarantine.decide(release=True)
+        world.state.quarantine.decide(release=True)
         world.told()
         assert world.leaving() == set()
         assert world.told() == []
@@ -105,7 +105,7 @@ class TestRefused:
             world.attest(good=["h0", "h2", "h3"], bad=["h1"])
             if world.leaving():
                 asked += 1
-                world.knowledge.quarantine.deactivated("h1", f"pinned VMs {asked}")
+                world.state.quarantine.deactivated("h1", f"pinned VMs {asked}")
             told += [text for text in world.told() if "maintenance was refused" in text]
             world.clock.pass_ms(60_000)
         return asked, told
@@ -135,15 +135,15 @@ class TestRefused:
     def test_a_refused_return_is_said_once_and_slows_down(self) -> None:
         world = untrusted(World())
         assert world.leaving() == {"h1"}
-        world.knowledge.quarantine.deactivated("h1")
+        world.state.quarantine.deactivated("h1")
         world.status("h1", "maintenance", OURS)
         world.attest(good=["h1"])
         world.told()
         asked, told = 0, []
         for _ in range(3 * 360):
-            if world.knowledge.quarantine.to_activate():
+            if world.state.quarantine.to_activate():
                 asked += 1
-                world.knowledge.quarantine.activated("h1", "its status is wrong")
+                world.state.quarantine.activated("h1", "its status is wrong")
             told += [text for text in world.told() if "activation was refused" in text]
             world.clock.pass_ms(10_000)
         assert asked <= 9
@@ -157,15 +157,15 @@ class TestReturns:
         """Let h1 be taken out and repaired, and be well for so long; return how long it waited."""
         world.attest(good=["h0", "h2", "h3"], bad=["h1"])
         assert world.leaving() == {"h1"}
-        world.knowledge.quarantine.deactivated("h1")
+        world.state.quarantine.deactivated("h1")
         world.status("h1", "maintenance", OURS)
         world.clock.pass_ms(1000)
         world.attest(good=["h1"])
         waited_ms = 0
-        while not world.knowledge.quarantine.to_activate():
+        while not world.state.quarantine.to_activate():
             world.clock.pass_ms(10_000)
             waited_ms += 10_000
-        world.knowledge.quarantine.activated("h1")
+        world.state.quarantine.activated("h1")
         world.status("h1", "up")
         for _ in range(well_for_ms // 600_000):
             world.clock.pass_ms(600_000)
@@ -181,14 +181,14 @@ class TestReturns:
         world = World()
         pauses = [self.pause_of_return(world, self.DAY + 600_000) for _ in range(4)]
         assert pauses == [0] * 4
-        assert world.knowledge.encode()["quarantine"]["returns"] == {}
+        assert world.state.encode()["quarantine"]["returns"] == {}
 
 
 class TestStuck:
     def preparing(self) -> World:
         world = untrusted(World())
         assert world.leaving() == {"h1"}
-        world.knowledge.quarantine.deactivated("h1")
+        world.state.quarantine.deactivated("h1")
         world.status("h1", "preparing_for_maintenance", OURS)
         return world
 
@@ -199,7 +199,7 @@ class TestStuck:
         (told,) = look_for(world, 60_000)
         assert "Host host-1 is untrusted and does not reach maintenance" in told
         assert world.leaving() == {"h1"}
-        world.knowledge.quarantine.deactivated("h1")
+        world.state.quarantine.deactivated("h1")
         assert world.leaving() == set()
         assert look_for(world, TEN_MINUTES + 10_000) == []
         assert world.leaving() == {"h1"}
@@ -207,7 +207,7 @@ class TestStuck:
     def test_the_reason_of_a_refusal_is_said_too(self) -> None:
         world = self.preparing()
         look_for(world, TEN_MINUTES + 10_000)
-        world.knowledge.quarantine.deactivated("h1", "pinned VMs")
+        world.state.quarantine.deactivated("h1", "pinned VMs")
         assert [text for text in world.told() if "maintenance was refused: pinned VMs" in text]
         assert look_for(world, 60_000) == []
 
@@ -216,7 +216,7 @@ class TestStuck:
         look_for(world, TEN_MINUTES + 10_000)
         world.attest(good=["h1"])
         assert world.leaving() == set()
-        assert world.knowledge.quarantine.to_activate() == ["h1"]
+        assert world.state.quarantine.to_activate() == ["h1"]
 
     def test_one_that_arrives_in_time_is_not_stuck(self) -> None:
         world = self.preparing()
@@ -231,17 +231,17 @@ class TestAdministrators:
         """Activated and put away again between two looks: only the reason tells."""
         world = untrusted(World())
         world.leaving()
-        world.knowledge.quarantine.deactivated("h1")
+        world.state.quarantine.deactivated("h1")
         world.status("h1", "maintenance", OURS)
         world.status("h1", "maintenance", "new memory modules")
         world.clock.pass_ms(1000)
         world.attest(good=["h1"])
-        assert world.knowledge.quarantine.to_activate() == []
+        assert world.state.quarantine.to_activate() == []
 
     def test_nor_after_a_restart_of_the_broker(self) -> None:
         world = untrusted(World())
         world.leaving()
-        world.knowledge.quarantine.deactivated("h1")
+        world.state.quarantine.deactivated("h1")
         world.status("h1", "maintenance", OURS)
         world.hosts = [
             dataclasses.replace(one, status_detail="") if one.id == "h1" else one
@@ -250,25 +250,25 @@ class TestAdministrators:
         world.restart()
         world.clock.pass_ms(1000)
         world.attest(good=["h1"])
-        assert world.knowledge.quarantine.to_activate() == []
+        assert world.state.quarantine.to_activate() == []
 
     def test_ours_returns_where_the_engine_shows_no_reason(self) -> None:
         """A host that does not answer goes to maintenance at once, and the engine may leave the
         reason out."""
         world = untrusted(World())
         world.leaving()
-        world.knowledge.quarantine.deactivated("h1")
+        world.state.quarantine.deactivated("h1")
         world.status("h1", "maintenance", "")
         world.clock.pass_ms(1000)
         world.attest(good=["h1"])
-        assert world.knowledge.quarantine.to_activate() == ["h1"]
+        assert world.state.quarantine.to_activate() == ["h1"]
 
 
 def quarantined(world: World, host_id: str) -> None:
     """Let a host be found untrusted, and be in maintenance for that."""
     world.attest(bad=[host_id])
-    reasons = dict(world.knowledge.quarantine.to_deactivate())
-    world.knowledge.quarantine.deactivated(host_id)
+    reasons = dict(world.state.quarantine.to_deactivate())
+    world.state.quarantine.deactivated(host_id)
     world.status(host_id, "maintenance", reasons[host_id])
 
 
@@ -277,19 +277,19 @@ def test_a_host_found_untrusted_again_does_not_return_for_an_earlier_good_verdic
     world.attest(good=world.ids())
     quarantined(world, "h1")
     world.attest(good=["h1"])
-    world.knowledge.quarantine.activated("h1")
+    world.state.quarantine.activated("h1")
     world.status("h1", "up")
     world.clock.pass_ms(1000)
     quarantined(world, "h1")
     world.attest(good=["h1"])
-    assert world.knowledge.quarantine.to_activate() == [], "the second time it has to wait"
+    assert world.state.quarantine.to_activate() == [], "the second time it has to wait"
     world.clock.pass_ms(20_000)
     world.attest(bad=["h1"])
     world.clock.pass_ms(20_000)
-    assert world.knowledge.quarantine.to_activate() == []
+    assert world.state.quarantine.to_activate() == []
     world.attest(good=["h1"])
     world.clock.pass_ms(31_000)
-    assert world.knowledge.quarantine.to_activate() == ["h1"]
+    assert world.state.quarantine.to_activate() == ["h1"]
 
 
 def test_an_activation_that_is_refused_is_tried_again_later_not_at_once() -> None:
@@ -297,8 +297,8 @@ def test_an_activation_that_is_refused_is_tried_again_later_not_at_once() -> Non
     world.attest(good=world.ids())
     quarantined(world, "h1")
     world.attest(good=["h1"])
-    assert world.knowledge.quarantine.to_activate() == ["h1"]
-    world.knowledge.quarantine.activated("h1", "its status is wrong")
-    assert world.knowledge.quarantine.to_activate() == []
+    assert world.state.quarantine.to_activate() == ["h1"]
+    world.state.quarantine.activated("h1", "its status is wrong")
+    assert world.state.quarantine.to_activate() == []
     world.clock.pass_ms(31_000)
-    assert world.knowledge.quarantine.to_activate() == ["h1"]
+    assert world.state.quarantine.to_activate() == ["h1"]

@@ -22,11 +22,11 @@ class VmWorld(World):
         super().__init__(vms=vms)
         self.cluster = Cluster(POOL, "Trusted", "policy", {"trust_scope": "marked_vms"})
         self.look()
-        self.reads = self.knowledge.vm_reads
+        self.reads = self.state.vm_reads
 
     def begin_listing(self) -> Listing:
         """Return what a listing that is read now shows; it arrives later."""
-        self.start = self.knowledge.begin_listing()
+        self.start = self.state.begin_listing()
         walls = {POOL: self.wall} if self.wall else {}
         return Listing(
             (self.cluster,),
@@ -38,11 +38,11 @@ class VmWorld(World):
         )
 
     def end_listing(self, listing: Listing) -> None:
-        self.knowledge.observe_listing(listing, self.start)
+        self.state.observe_listing(listing, self.start)
 
     def mark(self, vm_id: str) -> Optional[bool]:
         """Return a VM's mark in the snapshot, None for a VM that is not known."""
-        (snapshot,) = self.knowledge.snapshots()
+        (snapshot,) = self.state.snapshots()
         return snapshot.vms.get(vm_id)
 
     def behind_wall(self) -> set[str]:
@@ -166,7 +166,7 @@ class TestEvents:
     def test_one_that_carries_the_engine_is_exempt_at_once(self, world: VmWorld) -> None:
         world.change("v0", hosted_engine=True)
         world.read_all()
-        assert world.knowledge.exempt_vms() == {"v0"}
+        assert world.state.exempt_vms() == {"v0"}
 
 
 class TestOlderListing:
@@ -236,7 +236,7 @@ class TestMissing:
         world.look()
         assert world.mark("v1") is True
         assert world.behind_wall() == {"v1"}
-        assert "v1" in {vm.id for vm in world.knowledge.listing().vms}
+        assert "v1" in {vm.id for vm in world.state.listing().vms}
         world.vms.append(missed)
         world.read_all()
         world.look()
@@ -261,7 +261,7 @@ class TestMissing:
         world.read_all()
         del world.vms[0]
         world.look()
-        assert world.knowledge.exempt_vms() == {"v0"}
+        assert world.state.exempt_vms() == {"v0"}
 
     def test_an_incomplete_listing_ends_no_vm_and_marks_those_that_it_misses(
         self, world: VmWorld
@@ -354,27 +354,27 @@ class TestHosts:
     def test_one_that_is_new_in_a_listing_is_as_it_shows(self, world: VmWorld) -> None:
         world.hosts.append(dataclasses.replace(world.hosts[0], id="new", address="new.lab"))
         listing = world.begin_listing()
-        world.knowledge.observe_hosts_not_up([])
-        assert world.knowledge.observe_hosts(listing.hosts, world.start) == ("new",)
+        world.state.observe_hosts_not_up([])
+        assert world.state.observe_hosts(listing.hosts, world.start) == ("new",)
 
     def test_looks_that_show_nothing_new_keep_what_is_known(self, world: VmWorld) -> None:
         world.attest(good=world.ids())
         down = dataclasses.replace(world.hosts[1], status="down")
         for _ in range(3):
-            world.knowledge.observe_hosts_not_up([down])
+            world.state.observe_hosts_not_up([down])
             assert world.inside() == {"h0", "h2", "h3"}
-        assert world.knowledge.observe_hosts_not_up([]) == ("h1",)
+        assert world.state.observe_hosts_not_up([]) == ("h1",)
 
     def test_such_a_look_sees_what_an_exempt_vm_does_now(self, world: VmWorld) -> None:
         world.attest(good=world.ids()[1:], bad=["h0"])
-        world.knowledge.observe_hosts_not_up([])
+        world.state.observe_hosts_not_up([])
         world.vms[0] = dataclasses.replace(
             world.vms[0], hosted_engine=True, marked=True, host_id="h0", status="up"
         )
         world.reads.changed("v0")
         world.read_all()
         world.told()
-        world.knowledge.observe_hosts_not_up([])
+        world.state.observe_hosts_not_up([])
         (text,) = world.told()
         assert "The VM is exempt" in text
 
@@ -389,36 +389,36 @@ class TestHosts:
         assert world.inside() == set(world.ids())
         listing = world.begin_listing()
         down = dataclasses.replace(world.hosts[1], status="down")
-        world.knowledge.observe_hosts_not_up([down])
-        world.knowledge.observe_hosts(listing.hosts, world.start)
+        world.state.observe_hosts_not_up([down])
+        world.state.observe_hosts(listing.hosts, world.start)
         assert world.inside() == {"h0", "h2", "h3"}
 
     def test_a_listing_from_before_takes_no_host_down_that_came_up(self, world: VmWorld) -> None:
         down = dataclasses.replace(world.hosts[1], status="down")
         world.hosts[1] = down
-        world.knowledge.observe_hosts(world.hosts)
+        world.state.observe_hosts(world.hosts)
         listing = world.begin_listing()
-        assert world.knowledge.observe_hosts_not_up([]) == ("h1",)
+        assert world.state.observe_hosts_not_up([]) == ("h1",)
         world.attest(good=world.ids())
-        world.knowledge.observe_hosts(listing.hosts, world.start)
+        world.state.observe_hosts(listing.hosts, world.start)
         assert world.inside() == set(world.ids())
 
     def test_hosts_that_cannot_be_listed_are_not_up_and_not_forgotten(self, world: VmWorld) -> None:
         world.attest(good=world.ids())
-        world.knowledge.observe_hosts(world.hosts[1:], complete=False)
+        world.state.observe_hosts(world.hosts[1:], complete=False)
         assert world.inside() == {"h1", "h2", "h3"}
-        assert world.knowledge.questions.host_id("host-0") == "h0"
+        assert world.state.questions.host_id("host-0") == "h0"
 
     def test_a_host_that_a_listing_cannot_show_stays_as_the_polls_show_it(
         self, world: VmWorld
     ) -> None:
         world.attest(good=world.ids())
         listing = world.begin_listing()
-        world.knowledge.observe_hosts(listing.hosts[1:], world.start, complete=False)
+        world.state.observe_hosts(listing.hosts[1:], world.start, complete=False)
         assert world.inside() == set(world.ids())
         down = dataclasses.replace(world.hosts[0], status="down")
-        world.knowledge.observe_hosts_not_up([down])
-        world.knowledge.observe_hosts(listing.hosts[1:], world.start, complete=False)
+        world.state.observe_hosts_not_up([down])
+        world.state.observe_hosts(listing.hosts[1:], world.start, complete=False)
         assert world.inside() == {"h1", "h2", "h3"}
 
     def test_an_older_listing_does_not_undo_the_list_that_stood_in_for_a_poll(
@@ -428,8 +428,8 @@ class TestHosts:
         listing = world.begin_listing()
         down = dataclasses.replace(world.hosts[1], status="down")
         hosts = [world.hosts[0], down, *world.hosts[2:]]
-        world.knowledge.observe_hosts(hosts, complete=False)
-        world.knowledge.observe_hosts(listing.hosts, world.start)
+        world.state.observe_hosts(hosts, complete=False)
+        world.state.observe_hosts(listing.hosts, world.start)
         assert world.inside() == {"h0", "h2", "h3"}
 
     def test_a_wall_that_cannot_be_listed_is_taken_to_be_as_it_was(self, world: VmWorld) -> None:
@@ -439,7 +439,7 @@ class TestHosts:
         world.wall = None
         listing = dataclasses.replace(world.begin_listing(), unreadable_walls=frozenset({POOL}))
         world.end_listing(listing)
-        (plan,) = world.knowledge.walls.plans()
+        (plan,) = world.state.walls.plans()
         assert isinstance(plan.group, Group)
         assert not plan.steps
         (text,) = world.told()

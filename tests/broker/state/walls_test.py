@@ -36,15 +36,15 @@ class AskedWorld(World):
         """Let time pass; silent hosts are answered for with this level."""
         for _ in range(ms // STEP_MS):
             self.clock.pass_ms(STEP_MS)
-            due = self.knowledge.questions.due(1000, failing=False)
-            due += self.knowledge.questions.due(1000)
+            due = self.state.questions.due(1000, failing=False)
+            due += self.state.questions.due(1000)
             now_ms = self.clock.ms
             answers: dict[str, Answer] = {}
             for host_id in due:
                 answers[host_id] = Answer(Level.TRUSTED, now_ms, 0, LIFE, True)
                 if host_id in self.silent:
                     answers[host_id] = Answer(level, now_ms, None, None, False)
-            self.knowledge.questions.record(answers)
+            self.state.questions.record(answers)
             self.sizes.append(len(self.inside()))
 
 
@@ -80,7 +80,7 @@ class TestSilence:
         world = AskedWorld(15)
         world.silent.update(world.ids())
         world.play(LIFE // 2 + LIFE // 4)
-        trusted = {host_id for host_id in world.ids() if world.knowledge.holds(host_id)}
+        trusted = {host_id for host_id in world.ids() if world.state.holds(host_id)}
         assert 0 < len(trusted) < 15
         assert len(world.inside()) == 15
 
@@ -114,7 +114,7 @@ class TestSilence:
 
 
 def edits(world: World) -> int:
-    (plan,) = world.knowledge.walls.plans()
+    (plan,) = world.state.walls.plans()
     return len(plan.steps)
 
 
@@ -125,13 +125,13 @@ class TestEngineStart:
         world.attest(good=world.ids())
         world.build()
         world.clock.pass_ms(1000)
-        world.knowledge.void("engine_restarted", "the engine restarted", walls_stand=True)
+        world.state.void("engine_restarted", "the engine restarted", walls_stand=True)
         return world
 
     def test_edits_no_wall_while_all_hosts_attest_well_again(self) -> None:
         world = self.started()
         assert edits(world) == 0
-        assert not any(world.knowledge.holds(host_id) for host_id in world.ids())
+        assert not any(world.state.holds(host_id) for host_id in world.ids())
         for host_id in world.ids():
             world.clock.pass_ms(STANDING_MS // 101)
             world.attest(good=[host_id])
@@ -150,17 +150,17 @@ class TestEngineStart:
         world = self.started()
         world.status("h7", "non_responsive")
         world.status("h7", "up")
-        world.knowledge.host_restarted("h8")
+        world.state.host_restarted("h8")
         assert world.inside() == set(world.ids()) - {"h7", "h8"}
 
     def test_has_a_host_that_is_not_attested_in_time_leave(self) -> None:
         world = self.started()
         attested = world.ids()[:50]
         silent = dict.fromkeys(world.ids()[50:], Answer(Level.TIMEOUT, 0, None, None, False))
-        world.knowledge.questions.record(silent)
+        world.state.questions.record(silent)
         world.clock.pass_ms(STANDING_MS - 1)
         world.attest(good=attested)
-        world.knowledge.questions.record(silent)
+        world.state.questions.record(silent)
         assert edits(world) == 0
         world.clock.pass_ms(1)
         assert world.inside() == set(attested)
@@ -168,7 +168,7 @@ class TestEngineStart:
     def test_a_second_time_does_not_have_the_wall_stand_for_longer(self) -> None:
         world = self.started()
         world.clock.pass_ms(STANDING_MS - 1)
-        world.knowledge.void("engine_restarted", "the engine restarted", walls_stand=True)
+        world.state.void("engine_restarted", "the engine restarted", walls_stand=True)
         world.clock.pass_ms(1)
         assert world.inside() == set()
 
@@ -187,5 +187,5 @@ class TestEngineStart:
 
     def test_after_a_pause_of_the_machine_walls_are_emptied(self) -> None:
         world = self.started()
-        world.knowledge.void("clock_jump", "this machine was paused")
+        world.state.void("clock_jump", "this machine was paused")
         assert world.inside() == set()

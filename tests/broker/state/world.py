@@ -31,7 +31,7 @@ OPTIONS = settings.Settings(
 
 
 class World:
-    """A pool of hosts, and a broker's knowledge of it."""
+    """A pool of hosts, and what a broker knows of it."""
 
     def __init__(self, hosts: int = 4, vms: int = 2, options: settings.Settings = OPTIONS) -> None:
         self.options, self.clock = options, FakeClock()
@@ -42,7 +42,7 @@ class World:
         self.units: tuple[Unit, ...] = (Unit("unit", "TrustedHosts"),)
         self.wall: Group | None = Group("wall", "ovirt-tcp-wall")
         self.engine_hosts: frozenset[str] = frozenset()
-        self.knowledge = BrokerState(options, self.clock, random.random)
+        self.state = BrokerState(options, self.clock, random.random)
         self.look()
 
     def look(self) -> None:
@@ -52,8 +52,8 @@ class World:
         listing = Listing(
             (self.cluster,), (self.policy,), self.units, hosts, vms, walls, self.engine_hosts
         )
-        self.gone = self.knowledge.observe_listing(listing, self.knowledge.begin_listing())
-        self.knowledge.observe_hosts(self.hosts)
+        self.gone = self.state.observe_listing(listing, self.state.begin_listing())
+        self.state.observe_hosts(self.hosts)
 
     def status(self, host_id: str, status: str, detail: str = "") -> None:
         """Change a host at the engine, and let the broker look."""
@@ -63,7 +63,7 @@ class World:
             else one
             for one in self.hosts
         ]
-        self.knowledge.observe_hosts(self.hosts)
+        self.state.observe_hosts(self.hosts)
 
     def change_host(self, number: int, **changes: str) -> None:
         """Change a host at the engine, and let the broker look."""
@@ -77,18 +77,18 @@ class World:
         answers = {one: Answer(Level.TRUSTED, now, 0, LIFE, True) for one in good}
         reason = ("pcr_differs", "PCR 17 is not the known one")
         answers.update({one: Answer(Level.UNTRUSTED, now, 0, LIFE, True, *reason) for one in bad})
-        self.knowledge.questions.record(answers)
+        self.state.questions.record(answers)
 
     def restart(self) -> None:
         """Restart the broker: only what it saved is left."""
-        saved: dict[str, Any] = json.loads(json.dumps(self.knowledge.encode()))
-        self.knowledge = BrokerState(self.options, self.clock, random.random)
-        self.knowledge.restore(saved)
+        saved: dict[str, Any] = json.loads(json.dumps(self.state.encode()))
+        self.state = BrokerState(self.options, self.clock, random.random)
+        self.state.restore(saved)
         self.look()
 
     def build(self) -> None:
         """Carry out the plan of the wall."""
-        (plan,) = self.knowledge.walls.plans()
+        (plan,) = self.state.walls.plans()
         group = plan.group or Group("wall", "ovirt-tcp-wall")
         hosts, vms = set(group.host_ids), set(group.vm_ids)
         for step in plan.steps:
@@ -105,9 +105,9 @@ class World:
             elif step.edit is Edit.CHANGE_VMS:
                 vms = set(step.vm_ids)
         self.wall = Group("wall", "ovirt-tcp-wall", frozenset(hosts), frozenset(vms))
-        self.knowledge.walls.edited(POOL, self.wall)
-        if not self.knowledge.walls.plans()[0].steps:
-            self.knowledge.walls.in_order([POOL])
+        self.state.walls.edited(POOL, self.wall)
+        if not self.state.walls.plans()[0].steps:
+            self.state.walls.in_order([POOL])
 
     def inside(self) -> set[str]:
         self.build()
@@ -115,10 +115,10 @@ class World:
         return set(self.wall.host_ids)
 
     def leaving(self) -> set[str]:
-        return {host_id for host_id, _ in self.knowledge.quarantine.to_deactivate()}
+        return {host_id for host_id, _ in self.state.quarantine.to_deactivate()}
 
     def ids(self) -> list[str]:
         return [host.id for host in self.hosts]
 
     def told(self) -> list[str]:
-        return [notice.text for notice in self.knowledge.outbox.take() if notice.event]
+        return [notice.text for notice in self.state.outbox.take() if notice.event]

@@ -152,7 +152,7 @@ class TestEvents:
         self.world.clock.utc_ms = NOW_MS
         self.metrics = Metrics()
         engine, clock = self.engine, self.world.clock
-        self.writer = EventWriter(self.world.knowledge.outbox, history, engine, self.metrics, clock)
+        self.writer = EventWriter(self.world.state.outbox, history, engine, self.metrics, clock)
         self.writer.step()
 
     def test_an_event_for_an_engine_that_is_away_is_written_later_under_the_same_number(
@@ -176,7 +176,7 @@ class TestEvents:
     def test_one_that_the_engine_fails_at_keeps_no_other_waiting(self) -> None:
         self.engine.bad_texts = {"bad"}
         for text in ("bad", "good"):
-            self.world.knowledge.tell(Notice("code", "normal", text))
+            self.world.state.tell(Notice("code", "normal", text))
         self.writer.step()
         assert [event.text for event in self.engine.events.values()] == ["good"]
         self.engine.bad_texts.clear()
@@ -186,7 +186,7 @@ class TestEvents:
 
     def test_one_that_the_engine_always_fails_at_is_lost_and_counted(self) -> None:
         self.engine.bad_texts = {"bad"}
-        self.world.knowledge.tell(Notice("code", "normal", "bad"))
+        self.world.state.tell(Notice("code", "normal", "bad"))
         self.writer.step()
         self.world.clock.pass_ms(GIVE_UP_AFTER_MS - 1)
         self.writer.step()
@@ -197,7 +197,7 @@ class TestEvents:
         assert self.metrics._events.labels("lost")._value.get() == 1
 
     def test_one_about_something_that_is_gone_is_written_without_the_link(self) -> None:
-        self.world.knowledge.tell(Notice("gone", "warning", "it was here", host_id="h9"))
+        self.world.state.tell(Notice("gone", "warning", "it was here", host_id="h9"))
         self.writer.step()
         assert [(one.text, one.host_id) for one in self.engine.events.values()] == [
             ("it was here", "")
@@ -221,9 +221,9 @@ class TestEvents:
         assert any("host-0 is untrusted" in text for text in texts(self.history))
 
     def test_more_than_can_be_held_meanwhile_is_counted_as_lost(self) -> None:
-        knowledge = self.world.knowledge
+        state = self.world.state
         for _ in range(outbox.SIZE + 3):
-            knowledge.tell(Notice("many", "normal", "again", event=False))
+            state.tell(Notice("many", "normal", "again", event=False))
         self.writer.record()
         assert self.metrics._events.labels("lost")._value.get() == 3
 

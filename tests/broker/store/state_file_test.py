@@ -38,16 +38,16 @@ def directory(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def knowledge(clock: FakeClock) -> BrokerState:
+def new_state(clock: FakeClock) -> BrokerState:
     return BrokerState(OPTIONS, clock, random.random)
 
 
 def test_a_file_of_an_earlier_release_opens_and_is_written_back_the_same(directory: Path) -> None:
-    restored = knowledge(FakeClock(WRITTEN_MS, WRITTEN_UTC_MS))
-    state = StateFile(directory)
-    state.load(restored)
-    assert (state.last_event, state.seen) == (77, {75, 76, 77})
-    state.save(restored)
+    restored = new_state(FakeClock(WRITTEN_MS, WRITTEN_UTC_MS))
+    file = StateFile(directory)
+    file.load(restored)
+    assert (file.last_event, file.seen) == (77, {75, 76, 77})
+    file.save(restored)
     written = json.loads((directory / "state.json").read_bytes())
     for newer in ("pools", "policies_reported", "ended_pools"):
         assert written["knowledge"].pop(newer) == {}
@@ -61,7 +61,7 @@ def test_a_file_of_an_earlier_release_opens_and_is_written_back_the_same(directo
 def test_a_file_with_an_ended_pool_opens_and_is_written_back_the_same(tmp_path: Path) -> None:
     earlier = (DATA / "state_ended_pool.json").read_bytes()
     (tmp_path / "state.json").write_bytes(earlier)
-    restored = knowledge(FakeClock(1_000_000, 5_000_000))
+    restored = new_state(FakeClock(1_000_000, 5_000_000))
     StateFile(tmp_path).load(restored)
     StateFile(tmp_path).save(restored)
     written = json.loads((tmp_path / "state.json").read_bytes())
@@ -73,7 +73,7 @@ def test_after_another_boot_untrusted_is_left_without_age_and_the_guard_holds(
 ) -> None:
     clock = FakeClock(5_000, WRITTEN_UTC_MS)
     clock.boot_id = "00000000-0000-0000-0000-000000000002"
-    restored = knowledge(clock)
+    restored = new_state(clock)
     StateFile(directory).load(restored)
     encoded = restored.encode()
     assert {verdict["end_ms"] for verdict in encoded["verdicts"].values()} == {5_000}
@@ -93,7 +93,7 @@ def test_after_another_boot_untrusted_is_left_without_age_and_the_guard_holds(
 )
 def test_an_unreadable_file_is_set_aside(directory: Path, content: bytes) -> None:
     (directory / "state.json").write_bytes(content)
-    restored = knowledge(FakeClock())
+    restored = new_state(FakeClock())
     StateFile(directory).load(restored)
     assert (directory / "state.broken").read_bytes() == content
     assert restored.encode()["verdicts"] == {}
@@ -101,7 +101,7 @@ def test_an_unreadable_file_is_set_aside(directory: Path, content: bytes) -> Non
 
 def test_one_that_cannot_be_read_is_left_alone_and_trusts_nobody(tmp_path: Path) -> None:
     (tmp_path / "state.json").mkdir()
-    restored = knowledge(FakeClock())
+    restored = new_state(FakeClock())
     StateFile(tmp_path).load(restored)
     assert restored.encode()["verdicts"] == {}
     assert (tmp_path / "state.json").is_dir()
@@ -110,7 +110,7 @@ def test_one_that_cannot_be_read_is_left_alone_and_trusts_nobody(tmp_path: Path)
 def test_one_that_cannot_be_set_aside_stops_nothing(directory: Path) -> None:
     (directory / "state.json").write_bytes(b"{}")
     (directory / "state.broken" / "file").mkdir(parents=True)
-    restored = knowledge(FakeClock())
+    restored = new_state(FakeClock())
     StateFile(directory).load(restored)
     assert restored.encode()["verdicts"] == {}
 
@@ -127,18 +127,18 @@ def test_no_event_is_saved_as_known_whose_effect_is_not(tmp_path: Path) -> None:
     world.attest(good=world.ids())
     state = StateFile(tmp_path)
     state.last_event = 1
-    encode = world.knowledge.encode
+    encode = world.state.encode
 
     def encode_just_before() -> dict[str, Any]:
         encoded = encode()
-        world.knowledge.host_restarted("h1")
+        world.state.host_restarted("h1")
         state.seen = frozenset({2})
         state.last_event = 2
         return encoded
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(world.knowledge, "encode", encode_just_before)
-        state.save(world.knowledge)
+        patch.setattr(world.state, "encode", encode_just_before)
+        state.save(world.state)
     written = json.loads((tmp_path / "state.json").read_bytes())
     assert "h1" in written["knowledge"]["verdicts"]
     assert (written["last_event"], written["seen_events"]) == (1, [])
@@ -153,14 +153,14 @@ def full_state(directory: Path) -> dict[str, Any]:
     world = World(hosts=6)
     world.attest(good=world.ids())
     world.attest(bad=["h1"])
-    world.knowledge.quarantine.deactivated("h1")
+    world.state.quarantine.deactivated("h1")
     world.policy = Policy("other", "other")
     world.cluster = dataclasses.replace(world.cluster, policy_id="other")
     world.look()
-    StateFile(directory).save(world.knowledge)
+    StateFile(directory).save(world.state)
     going_on = json.loads((directory / "state.json").read_bytes())
-    world.knowledge.pool_ends.end("Trusted", "token 1")
-    StateFile(directory).save(world.knowledge)
+    world.state.pool_ends.end("Trusted", "token 1")
+    StateFile(directory).save(world.state)
     ended = json.loads((directory / "state.json").read_bytes())
     assert ended["knowledge"]["ended_pools"]
     going_on["knowledge"]["ended_pools"] = ended["knowledge"]["ended_pools"]
@@ -204,19 +204,19 @@ def test_a_save_that_was_held_up_does_not_replace_a_later_state(
     world.attest(good=world.ids())
     encode = BrokerState.encode
 
-    def hold_up(knowledge: BrokerState) -> dict[str, Any]:
-        seen = encode(knowledge)
+    def hold_up(state: BrokerState) -> dict[str, Any]:
+        seen = encode(state)
         if not looked.is_set():
             looked.set()
             held.wait(0.3)
         return seen
 
     monkeypatch.setattr(BrokerState, "encode", hold_up)
-    early = threading.Thread(target=memory.save, args=(world.knowledge,))
+    early = threading.Thread(target=memory.save, args=(world.state,))
     early.start()
     looked.wait(5)
     world.attest(bad=["h1"])
-    memory.save(world.knowledge)
+    memory.save(world.state)
     held.set()
     early.join()
     saved = json.loads((tmp_path / "state.json").read_bytes())

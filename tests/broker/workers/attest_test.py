@@ -59,7 +59,7 @@ class Scene:
         self.world = World(hosts=40, options=options)
         self.source = HeldSource(self.world.clock)
         self.asker = AttestationWorker(
-            options, self.world.knowledge, self.source, Metrics(), self.world.clock
+            options, self.world.state, self.source, Metrics(), self.world.clock
         )
 
     def all_asked(self) -> bool:
@@ -98,7 +98,7 @@ def test_a_first_stage_that_is_silent_holds_nobody_up_for_long(scene: Scene) -> 
 
 def test_stages_whose_hosts_all_left_end_and_others_are_asked(scene: Scene) -> None:
     scene.asker.attest_in_stages()
-    scene.world.knowledge.questions.begin_stages()
+    scene.world.state.questions.begin_stages()
     for host in scene.world.hosts:
         scene.world.status(host.id, "down")
     scene.source.go.set()
@@ -114,13 +114,13 @@ def test_silent_hosts_leave_connections_to_those_that_answer(scene: Scene) -> No
     scene.source.go.set()
     scene.asker.attest_in_stages()
     until(scene.all_asked)
-    until(lambda: not scene.world.knowledge.questions.due(1, failing=False))
+    until(lambda: not scene.world.state.questions.due(1, failing=False))
     scene.source.asked.clear()
     scene.source.go.clear()
     scene.world.clock.pass_ms(3_000)
     scene.asker.step()
     until(lambda: len(scene.source.asked) == 2)
-    scene.world.knowledge.questions.ask_soon("h35")
+    scene.world.state.questions.ask_soon("h35")
     scene.asker.step()
     until(lambda: any("h35.lab" in names for names in scene.source.asked))
 
@@ -132,12 +132,12 @@ def test_a_wall_is_not_made_before_its_pool_was_asked_about_once(scene: Scene) -
     scene.asker.attest_in_stages()
     scene.source.down = True
     scene.asker.step()
-    (plan,) = world.knowledge.walls.plans()
+    (plan,) = world.state.walls.plans()
     assert plan.steps == ()
     scene.source.go.set()
     until(scene.all_asked)
-    until(lambda: world.knowledge.walls.plans()[0].steps)
-    (step,) = world.knowledge.walls.plans()[0].steps
+    until(lambda: world.state.walls.plans()[0].steps)
+    (step,) = world.state.walls.plans()[0].steps
     assert (step.host_ids, step.vm_ids) == (frozenset(), {"v0", "v1"})
 
 
@@ -151,7 +151,7 @@ def test_an_answer_about_a_name_that_the_host_has_no_more_is_dropped(site: Site)
     def changed_meanwhile(names: Sequence[str]) -> Mapping[str, Answer]:
         if "h1.lab" in names:
             site.host("h1").address = "h9.lab"
-            until(lambda: site.knowledge.questions.name(site.host("h1").id) == "h9.lab")
+            until(lambda: site.state.questions.name(site.host("h1").id) == "h9.lab")
         return ask(names)
 
     site.source.ask = changed_meanwhile  # type: ignore[method-assign]
@@ -188,7 +188,7 @@ def test_an_answer_is_aged_by_a_pause_of_the_machine_before_it_came(
     wall_ms = site.clock.wall_ms
 
     def paused(names: Sequence[str]) -> Mapping[str, Answer]:
-        seen.append(site.knowledge.holds(site.host("h1").id))
+        seen.append(site.state.holds(site.host("h1").id))
         answers, now_ms = ask(names), site.clock.now_ms()
         until(lambda: site.clock.now_ms() > now_ms + 5)
         if len(seen) == 1:

@@ -40,7 +40,7 @@ def test_before_everything_was_listed_untrusted_hosts_leave_the_wall_and_no_more
 
 def test_before_everything_was_listed_hosts_without_a_verdict_stay_inside(scene: Scene) -> None:
     scene.all_known = False
-    scene.world.knowledge.void("engine_restarted", "the engine restarted")
+    scene.world.state.void("engine_restarted", "the engine restarted")
     assert scene.step() == []
 
 

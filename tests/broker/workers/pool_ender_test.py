@@ -32,7 +32,7 @@ def scene(tmp_path: Path) -> Iterator[Scene]:
     made = Scene(tmp_path)
     made.world.attest(bad=["h1"])
     made.step()
-    made.world.wall = made.world.knowledge.listing().walls[POOL]
+    made.world.wall = made.world.state.listing().walls[POOL]
     use(made, PLAIN)
     made.world.status("h1", "maintenance", OURS)
     made.step()
@@ -68,27 +68,27 @@ def ends(scene: Scene, steps: int = 3) -> list[str]:
 
 
 def test_the_end_is_saved_before_anything_is_given_back(scene: Scene) -> None:
-    scene.world.knowledge.pool_ends.end("Trusted", "token 1")
+    scene.world.state.pool_ends.end("Trusted", "token 1")
     assert sorted(ends(scene)[2:]) == ["activate h1", "remove wall wall"]
-    assert scene.world.knowledge.pool_ends.cluster_ids() == frozenset()
+    assert scene.world.state.pool_ends.cluster_ids() == frozenset()
     assert "token 1 ended it" in scene.world.told()[-1]
 
 
 def test_snapshot_and_state_come_first(scene: Scene) -> None:
-    scene.world.knowledge.pool_ends.end("Trusted", "token 1")
+    scene.world.state.pool_ends.end("Trusted", "token 1")
     assert scene.step()[:2] == [f"forget {POOL}", "save"]
 
 
 def test_a_host_that_is_refused_is_named_after_some_tries(scene: Scene) -> None:
     scene.engine.refusals["activate h1"] = errors.Conflict("wrong status")
-    scene.world.knowledge.pool_ends.end("Trusted", "token 1")
+    scene.world.state.pool_ends.end("Trusted", "token 1")
     assert "activate h1" not in ends(scene, steps=6)
     assert "Host host-1 could not be activated" in scene.world.told()[-1]
 
 
 def test_a_wall_that_is_refused_is_an_error_and_is_tried_again(scene: Scene) -> None:
     scene.engine.refusals["remove wall wall"] = errors.Conflict("locked")
-    scene.world.knowledge.pool_ends.end("Trusted", "token 1")
+    scene.world.state.pool_ends.end("Trusted", "token 1")
     ends(scene, steps=6)
     told = [text for text in scene.world.told() if "could not be removed" in text]
     assert len(told) == 1
@@ -121,7 +121,7 @@ def test_jobs_that_fail_at_once_are_counted_one_after_the_other(scene: Scene) ->
     scene.worker._pool_ender._retries = retries
     refusal = errors.Conflict("locked")
     scene.engine.refusals = {"remove wall wall": refusal, "activate h1": refusal}
-    scene.world.knowledge.pool_ends.end("Trusted", "token 1")
+    scene.world.state.pool_ends.end("Trusted", "token 1")
     scene.step()
     scene.step()
     assert retries.number("h1") == retries.number("wall") > 0
@@ -132,7 +132,7 @@ def test_an_engine_that_is_away_is_waited_for(scene: Scene) -> None:
     away = errors.Unavailable("the engine", "no route")
     scene.engine.refusals = {"remove wall wall": away, "activate h1": away}
     scene.engine.is_away = True
-    scene.world.knowledge.pool_ends.end("Trusted", "token 1")
+    scene.world.state.pool_ends.end("Trusted", "token 1")
     ends(scene, steps=6)
     assert scene.world.told() == []
     scene.engine.refusals.clear()

@@ -44,13 +44,13 @@ class Scene:
         self.world = World(vms=vms)
         self.world.attest(good=self.world.ids())
         self.snapshot = directory / "snapshot.d" / f"{POOL}.json"
-        self.state = directory / "state" / "state.json"
+        self.state_file = directory / "state" / "state.json"
         self.may_begin = True
         self.all_known = True
         self.worker = PublicationWorker(
-            self.world.knowledge,
+            self.world.state,
             SnapshotWriter(self.snapshot.parent),
-            StateFile(self.state.parent),
+            StateFile(self.state_file.parent),
             Metrics(),
             self.world.clock,
             lambda: self.may_begin,
@@ -72,7 +72,7 @@ def scene(tmp_path: Path) -> Scene:
 def written(scene: Scene) -> Scene:
     """A scene whose files show the latest change."""
     scene.worker.step()
-    scene.state.unlink()
+    scene.state_file.unlink()
     return scene
 
 
@@ -80,7 +80,7 @@ def test_nothing_is_written_before_anything_is_known(scene: Scene) -> None:
     scene.may_begin = False
     scene.worker.step()
     assert not scene.snapshot.exists()
-    assert not scene.state.exists()
+    assert not scene.state_file.exists()
 
 
 class TestBeforeTheVmsAreKnown:
@@ -136,7 +136,7 @@ def test_lost_trust_is_written_and_saved_at_once(written: Scene) -> None:
     written.world.attest(bad=["h1"])
     written.worker.step()
     assert written.level("h1") is Level.UNTRUSTED
-    assert written.state.exists()
+    assert written.state_file.exists()
 
 
 def test_new_trust_is_written_once_a_second(written: Scene) -> None:
@@ -154,10 +154,10 @@ def test_new_trust_is_written_once_a_second(written: Scene) -> None:
 def test_renewed_verdicts_are_saved_every_ten_seconds(written: Scene) -> None:
     written.world.attest(good=written.world.ids())
     written.worker.step()
-    assert not written.state.exists()
+    assert not written.state_file.exists()
     written.world.clock.pass_ms(SAVE_EVERY_MS)
     written.worker.step()
-    assert written.state.exists()
+    assert written.state_file.exists()
 
 
 def test_a_disk_that_is_full_stops_nothing_and_is_tried_again(
@@ -195,7 +195,7 @@ def test_a_full_disk_stops_no_quarantine(site: Site, monkeypatch: pytest.MonkeyP
     site.start()
     until(lambda: site.inside() == EVERYBODY)
 
-    def full(memory: StateFile, knowledge: BrokerState) -> None:
+    def full(memory: StateFile, state: BrokerState) -> None:
         raise OSError(errno.ENOSPC, "No space left on device")
 
     with monkeypatch.context() as disk:

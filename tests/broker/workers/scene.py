@@ -111,7 +111,7 @@ class Scene:
         self.all_known = True
         self.listings_requested = 0
         self.worker = EnforcementWorker(
-            self.world.knowledge,
+            self.world.state,
             self.engine,
             EndRequests(directory),
             FakePublisher(self.calls),

@@ -67,7 +67,7 @@ def judge(site: Site, hosts: set[str], level: Level) -> None:
     """Have the attestation server say this of several hosts in one answer."""
     site.source.levels.update({f"{name}.lab": level for name in hosts})
     answers = site.source.ask([f"{name}.lab" for name in hosts])
-    site.knowledge.questions.record({site.host(name).id: answers[f"{name}.lab"] for name in hosts})
+    site.state.questions.record({site.host(name).id: answers[f"{name}.lab"] for name in hosts})
 
 
 def second_pool(site: Site) -> tuple[str, str]:
@@ -252,7 +252,7 @@ class TestOneCall:
     def test_many_leave_and_enter_by_one_call_each(self, running: Site) -> None:
         before = puts(running)
         running.source.down = True
-        running.knowledge.void("engine_restarted", "the engine restarted")
+        running.state.void("engine_restarted", "the engine restarted")
         until(lambda: running.inside() == set())
         assert (puts(running) - before, singles(running)) == (1, 0)
         running.source.down = False
@@ -264,7 +264,7 @@ class TestOneCall:
     def test_a_refusal_of_the_whole_has_them_enter_singly(self, running: Site) -> None:
         contradict(running, "h2")
         running.source.down = True
-        running.knowledge.void("engine_restarted", "the engine restarted")
+        running.state.void("engine_restarted", "the engine restarted")
         until(lambda: running.inside() == set())
         running.source.down = False
         running.service.attest_in_stages()
@@ -274,13 +274,13 @@ class TestOneCall:
         self, running: Site, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         running.source.down = True
-        running.knowledge.void("engine_restarted", "the engine restarted")
+        running.state.void("engine_restarted", "the engine restarted")
         until(lambda: running.inside() == set())
         set_hosts, lists = Engine.set_hosts, []
         lost = running.host("h1").id
-        holds = running.knowledge.holds
+        holds = running.state.holds
         monkeypatch.setattr(
-            running.knowledge, "holds", lambda host_id: host_id != lost and holds(host_id)
+            running.state, "holds", lambda host_id: host_id != lost and holds(host_id)
         )
 
         def watched(
@@ -383,7 +383,7 @@ class TestOneAlone:
             running.source.levels[f"{name}.lab"] = Level.UNTRUSTED
             running.service.attest_host(running.host(name).id)
         until(lambda: running.told("guard release"))
-        running.knowledge.quarantine.decide(release=True)
+        running.state.quarantine.decide(release=True)
         until(lambda: running.statuses()["h3"] == "maintenance", 5)
         running.source.levels["h3.lab"] = Level.TRUSTED
         running.service.attest_host(running.host("h3").id)
@@ -405,7 +405,7 @@ class TestOneAlone:
             cluster.policy = next(iter(site.engine.model.policies))
         until(lambda: len(site.told("It is still a trusted pool")) == 2)
         for cluster_id in (site.cluster, second):
-            site.knowledge.pool_ends.end(cluster_id, "token 1")
+            site.state.pool_ends.end(cluster_id, "token 1")
         until(lambda: not inside(site, second), 5)
         until(lambda: site.told("could not be removed"))
         assert site.wall() is not None
@@ -455,7 +455,7 @@ def test_a_wall_that_the_engine_makes_without_its_rules_is_not_taken_for_one(
 def end_pool(site: Site, name: str) -> None:
     """End a pool as soon as the broker has seen that its policy is another one."""
     until(lambda: site.told(f"Cluster {name} has the scheduling policy none"))
-    site.knowledge.pool_ends.end(name, "token 1")
+    site.state.pool_ends.end(name, "token 1")
 
 
 def test_an_untrusted_host_does_not_stay_inside_by_a_label(site: Site) -> None:
@@ -480,7 +480,7 @@ def test_a_wall_whose_removal_failed_stays_when_its_cluster_is_a_pool_again(site
     end_pool(site, "Trusted")
     until(lambda: removals.times < 10_000)
     cluster.policy = policy
-    until(lambda: site.cluster in site.knowledge.pools())
+    until(lambda: site.cluster in site.state.pools())
     site.engine.faults.answers = []
     asked = site.engine.rest.calls["GET clusters"]
     until(lambda: site.engine.rest.calls["GET clusters"] > asked + 4)
@@ -526,8 +526,8 @@ def test_nobody_enters_by_a_plan_from_before_trust_was_lost(
 
     def slowly(engine: Engine, cluster_id: str, group_id: str, host_id: str) -> None:
         if not entered:
-            site.knowledge.void("engine_restarted", "the engine restarted")
-            site.knowledge.changes.begin_plans()
+            site.state.void("engine_restarted", "the engine restarted")
+            site.state.changes.begin_plans()
             site.source.down = True
         entered.append(host_id)
         add_host(engine, cluster_id, group_id, host_id)

@@ -39,7 +39,10 @@ class Watch:
         state = BrokerState(OPTIONS, self.clock, random.random)
         reactions = WatchReactions(
             run_hook=lambda event: None,
+            hosts_came_up=lambda host_ids: None,
             take_vm_event=lambda event: None,
+            take_message=lambda event: None,
+            messages_missed=lambda: None,
             request_listing=lambda: None,
             request_vm_listing=lambda: None,
             hosts_known=lambda: False,

@@ -77,9 +77,7 @@ def test_ids_that_were_left_out_are_no_missed_events(
 ) -> None:
     """Sequences have gaps, and whoever dismisses all events leaves none to overlap with."""
     voided: list[str] = []
-    monkeypatch.setattr(
-        BrokerState, "void", lambda knowledge, code, reason, **_: voided.append(reason)
-    )
+    monkeypatch.setattr(BrokerState, "void", lambda state, code, reason, **_: voided.append(reason))
     log = started(site).engine.model.audit_log
     with site.engine.model.lock:
         log.rows.clear()
@@ -118,9 +116,7 @@ def test_an_absence_of_the_engine_voids_verdicts_once(
 ) -> None:
     voided: list[str] = []
     monkeypatch.setattr(contact, "MAX_ENGINE_SILENCE_MS", 500)
-    monkeypatch.setattr(
-        BrokerState, "void", lambda knowledge, code, reason, **_: voided.append(reason)
-    )
+    monkeypatch.setattr(BrokerState, "void", lambda state, code, reason, **_: voided.append(reason))
     started(site)
     lists = AnswerFault(faults.HTML, "GET", "api/(hosts|clusters)", 15)
     site.engine.faults.answers = [lists]

@@ -322,8 +322,8 @@ class TestUntrusted:
     def test_8_half_of_two_good_boots_is_no_good_boot(self, tpm: SoftwareTpm) -> None:
         first, second = SoftwareTpm(), SoftwareTpm()
         first.boot(launch_events(kernel=b"one"))
-        second.boot([*launch_events(kernel=b"two"), first.events[3]])
-        tpm.boot([*launch_events(kernel=b"one"), first.events[3]])
+        second.boot([*launch_events(kernel=b"two"), first.events[4]])
+        tpm.boot([*launch_events(kernel=b"one"), first.events[4]])
         good = [good_boot("one", first), good_boot("two", second)]
         assert_untrusted(judge(tpm, good=good), (8, "event_added"))
 

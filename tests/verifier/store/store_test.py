@@ -30,8 +30,10 @@ from ovirt_tcp_plugin import errors
 from ovirt_tcp_plugin.messages import evidence, reference_values
 from ovirt_tcp_plugin.messages.components import Step
 from ovirt_tcp_plugin.messages.result import Finding, Level
+from ovirt_tcp_plugin.tokens import new_secret
 from ovirt_tcp_plugin.verifier.appraisal.authenticity import IssuedNonce
 from ovirt_tcp_plugin.verifier.appraisal.counters import BootCounters
+from ovirt_tcp_plugin.verifier.appraisal.quote20 import EnrolledTpm20
 from ovirt_tcp_plugin.verifier.store import (
     authorities,
     challenges,
@@ -63,6 +65,7 @@ RESULT = Result(
     1,
     "2.0",
     {"txt": "a" * 64},
+    "17,18",
 )
 NONCE = IssuedNonce(evidence.Challenge(b"n" * 32, {"sha256": (17, 18)}, 100), "host-1", 1000, 1100)
 
@@ -83,13 +86,20 @@ def spoil(database: Database, table: str, key: str, column: str) -> None:
 
 
 class TestEnrolment:
-    def test_refuses_a_token_that_was_used(self, database: Database) -> None:
+    def test_refuses_a_token_that_was_used_but_to_the_same_chip(self, database: Database) -> None:
         host = enrol(database, "host-1", SoftwareTpm(), "c1")
+        again = dataclasses.replace(host, certificate_digest="c2")
+        assert not database.transact(lambda c: hosts.enrol(c, "token of host-1 c1", again))
+        assert database.transact(lambda c: hosts.by_certificate(c, "c2")) is not None
+        tpm = SoftwareTpm(1)
+        other = dataclasses.replace(again, tpm=EnrolledTpm20("host-1", host.tpm.ek, tpm.ak))
         with pytest.raises(errors.Refused, match="token_unknown"):
-            database.transact(lambda c: hosts.enrol(c, "token of host-1 c1", host))
+            database.transact(lambda c: hosts.enrol(c, "token of host-1 c1", other))
 
     def test_refuses_a_token_of_another_role_or_host(self, database: Database) -> None:
-        host = enrol(database, "host-1", SoftwareTpm(), "c1")
+        first = enrol(database, "host-1", SoftwareTpm(), "c1")
+        reinstalled = EnrolledTpm20("host-1", first.tpm.ek, SoftwareTpm(1).ak)
+        host = dataclasses.replace(first, tpm=reinstalled)
         database.transact(lambda c: tokens.add(c, "viewer", Token("viewer")))
         database.transact(lambda c: tokens.add(c, "other", Token("enrolment", "host-2")))
         for secret in ("viewer", "other", "", "no such"):
@@ -129,9 +139,17 @@ class TestEnrolment:
         assert not keep(database, certificate="c1")
         assert database.transact(lambda c: results.find(c, "host-1")) is None
 
-    def test_a_renewed_certificate_shuts_out_the_old_one(self, database: Database) -> None:
+    def test_a_renewed_certificate_shuts_out_the_old_one_once_it_is_seen(
+        self, database: Database
+    ) -> None:
         enrol(database, "host-1", SoftwareTpm(), "c1")
         database.transact(lambda c: hosts.renew(c, "host-1", "c1", "c2"))
+        for shown in ("c1", "c2"):
+            assert (
+                database.transact(lambda c, shown=shown: hosts.by_certificate(c, shown)) is not None
+            )
+        database.transact(lambda c: hosts.see(c, "c2", 7))
+        assert database.transact(hosts.certificate_ends) == {"host-1": 7}
         assert database.transact(lambda c: hosts.by_certificate(c, "c1")) is None
         assert database.transact(lambda c: hosts.by_certificate(c, "c2")) is not None
         with pytest.raises(errors.Refused, match="enrolment_unknown"):
@@ -163,9 +181,9 @@ class TestEnrolment:
 
     def test_refuses_a_server_with_another_authority(self, database: Database) -> None:
         for _ in range(2):
-            database.transact(lambda c: authorities.claim(c, "ours"))
+            database.transact(lambda c: authorities.claim(c, ["ours"]))
         with pytest.raises(errors.Conflict, match="copy ca.pem and ca.key"):
-            database.transact(lambda c: authorities.claim(c, "theirs"))
+            database.transact(lambda c: authorities.claim(c, ["theirs"]))
 
 
 HOST = "192.0.2.7"
@@ -525,3 +543,37 @@ def test_two_servers_do_not_lock_each_other_out(postgresql: PostgreSql) -> None:
         one.close()
         two.close()
         postgresql.drop_databases()
+
+
+def test_however_often_a_host_is_asked_and_reports_each_table_keeps_one_row_of_it(
+    database: Database,
+) -> None:
+    enrol(database, "host-1", SoftwareTpm(), "c1")
+    for number in range(50):
+        database.transact(lambda c: challenges.ask(c, ["host-1"]))
+        database.transact(lambda c: challenges.issue(c, NONCE, CLOCK_ID, HOST, 0))
+        database.transact(lambda c: challenges.answer(c, "host-1", b"n" * 32, HOST))
+        keep(database, result=dataclasses.replace(RESULT, born_ms=number))
+
+    tables = [schema.hosts, schema.rounds, schema.results]
+    counts = [
+        database.transact(
+            lambda c, table=table: c.execute(  # type: ignore[misc]
+                sa.select(sa.func.count()).select_from(table)
+            ).scalar()
+        )
+        for table in tables
+    ]
+    assert counts == [1, 1, 1]
+
+
+def test_no_table_holds_a_token_itself(database: Database) -> None:
+    secret = new_secret()
+    database.transact(lambda c: tokens.add(c, secret, Token("viewer", note="the broker")))
+
+    rows = database.transact(lambda c: c.execute(sa.select(schema.tokens)).all())
+
+    assert len(rows) == 1
+    assert secret not in str(rows)
+    assert len(secret) >= 32
+    assert new_secret() != secret

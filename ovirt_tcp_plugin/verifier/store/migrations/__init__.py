@@ -9,11 +9,14 @@ from alembic import command
 from alembic.config import Config
 from alembic.util import CommandError
 
-__all__ = ["CommandError", "upgrade"]
+__all__ = ["NEWEST", "CommandError", "upgrade"]
+
+# What databases of this release have; a test compares it with the scripts.
+NEWEST = "0006"
 
 
-def upgrade(engine: sa.engine.Engine) -> None:
-    """Bring the database to the newest revision, in one transaction.
+def upgrade(engine: sa.engine.Engine, revision: str = "head") -> None:
+    """Bring the database to a revision, by default the newest, in one transaction.
 
     Several servers may try at once.
 
@@ -29,4 +32,4 @@ def upgrade(engine: sa.engine.Engine) -> None:
             if engine.dialect.name == "postgresql":
                 connection.exec_driver_sql("SELECT pg_advisory_xact_lock(7418781)")
             config.attributes["connection"] = connection
-            command.upgrade(config, "head")
+            command.upgrade(config, revision)
