@@ -107,7 +107,6 @@ class Acts:
             self.rename_the_policy,
             self.edit_the_policy,
             self.rename_the_cluster,
-            self.set_trusted_service,
             self.raise_the_level,
             self.add_a_cluster,
             self.remove_a_cluster,

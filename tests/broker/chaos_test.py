@@ -317,11 +317,16 @@ class Chaos:
         found += [
             f"{name} is {status}" for name, status in site.statuses().items() if status != "up"
         ]
-        found += [f"{name} is outside" for name in set(NAMES) - site.inside()]
+        # Under whatever name: somebody may have renamed or copied it.
+        walls = self._acts.walls()
+        wall = walls[0] if len(walls) == 1 else None
+        inside = (
+            {site.engine.model.hosts[host_id].name for host_id in wall.hosts} if wall else set()
+        )
+        found += [f"{name} is outside" for name in set(NAMES) - inside]
         found += [
             f"{vm.name} is {vm.status}" for vm in vms if vm.high_availability and vm.status != "up"
         ]
-        wall = site.wall()
         found += [f"{vm.name} is not walled" for vm in vms if wall is None or vm.id not in wall.vms]
         if not found:
             now_ms = site.clock.now_ms()
