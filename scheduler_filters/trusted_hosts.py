@@ -32,11 +32,12 @@ class TrustedHosts:
 
 def _accept(hosts_ids: list[str], vm_id: str, args_map: dict[str, str]) -> list[str]:
     from ovirt_tcp_plugin import clock, config
-    from ovirt_tcp_plugin.scheduler import main, snapshots, trusted_hosts
+    from ovirt_tcp_plugin.scheduler import snapshots, trusted_hosts
     from ovirt_tcp_plugin.scheduler.settings import Settings
 
     options = config.load(Settings, "filterd", config.DEFAULT_DIRECTORY).snapshots
-    directory = snapshots.SnapshotDirectory(options.directory, main.owners(options.owner))
+    owners = snapshots.believed_owners(options.owner)
+    directory = snapshots.SnapshotDirectory(options.directory, owners)
     directory.load_all()
     found = trusted_hosts.accept(
         directory.by_host, hosts_ids, vm_id, dict(args_map), clock.boottime_ms()

@@ -14,6 +14,7 @@ from typing import Any
 from cryptography.hazmat.primitives.asymmetric import ec
 
 from ovirt_tcp_plugin import errors
+from ovirt_tcp_plugin.broker.state import charge
 from ovirt_tcp_plugin.lab.engine import external_scheduler
 from ovirt_tcp_plugin.messages import (
     components,
@@ -28,6 +29,7 @@ from ovirt_tcp_plugin.messages import (
     result,
     tpm2,
     tpm12,
+    vendor_certificate,
 )
 from ovirt_tcp_plugin.placement import snapshot
 from ovirt_tcp_plugin.scheduler import http1, xmlrpc
@@ -256,6 +258,13 @@ TARGETS: Mapping[str, Target] = {
         VENDOR12.certify(TPM12.ek_key.public_key()),
         worst.binary,
         errors.Refused,
+    ),
+    "vendor_certificate": _binary(vendor_certificate.read, VENDOR.certify(TPM.ek_key.public_key())),
+    "charge": Target(
+        charge.parse,
+        lambda untrusted: charge.parse(untrusted.decode("utf-8", "replace")),
+        b"broker [refusal 0123456789abcdef fedcba9876543210 engine.lab]",
+        worst.binary,
     ),
     "ek_authorities": Target(
         endorsement.load_authorities, endorsement.load_authorities, VENDOR.pem, worst.pem

@@ -81,4 +81,4 @@ def test_another_kernel_is_found(server: RealVerifier, golden: LabHost) -> None:
         launch.tamper_kernel(golden.images, golden.directory), machine=GOOD, measured_launch=False
     )
 
-    assert untrusted_findings(server, golden) == [("boot_loader_differs", "PCR 4, event 5")]
+    assert untrusted_findings(server, golden) == [("kernel_differs", "PCR 4, event 5")]

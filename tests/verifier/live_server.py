@@ -109,6 +109,7 @@ class Server:
             directory / "server.pem", directory / "server.key", authority.pem
         )
         self._context = context
+        self.accounts = context.accounts
         self._started = threading.Event()
         self._thread = threading.Thread(target=lambda: asyncio.run(self._serve()))
         self._thread.start()
