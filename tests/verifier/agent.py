@@ -5,6 +5,8 @@
 from __future__ import annotations
 
 import tempfile
+import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +19,15 @@ from tests.verifier.enrolled import certificate_request
 from tests.verifier.live_server import Server
 from tests.verifier.software_tpm import SoftwareTpm, launch_events
 from tests.verifier.vendor import NOW, Vendor
+
+
+def _patiently(ask: Callable[[], requests.Response]) -> requests.Response:
+    """Return an answer; all hosts of a test are at one address, which may have to wait."""
+    answer = ask()
+    while answer.status_code == 429:
+        time.sleep(int(answer.headers["Retry-After"]))
+        answer = ask()
+    return answer
 
 
 class Agent:
@@ -57,9 +68,10 @@ class Agent:
         return self.server.call("POST", "/v1/enrolment/proof", enrolment.encode(proof))
 
     def enrol(self) -> Agent:
-        begun = self.begin(self.server.token("enrolment", self.name))
+        token = self.server.token("enrolment", self.name)
+        begun = _patiently(lambda: self.begin(token))
         assert begun.status_code == 200, begun.text
-        finished = self.finish(begun.json())
+        finished = _patiently(lambda: self.finish(begun.json()))
         assert finished.status_code == 200, finished.text
         self.keep_certificate(finished.json()["certificate"], self.key)
         return self
