@@ -74,17 +74,13 @@ def read_certificate(tpm: Tpm, kind: str) -> Optional[bytes]:
     """
     try:
         content = tpm.read_nv(ENDORSEMENT_KINDS[kind].certificate_index)
+        return cut_certificate(content)
     except TpmError as e:
         if e.code in RC_AGAIN:
             raise  # it may have one
         if not e.handle_gone:
             log.warning("no certificate kind=%s reason=%s", kind, e)
         return None
-    except errors.InvalidMessage as e:
-        log.warning("no certificate kind=%s reason=%s", kind, e)
-        return None
-    try:
-        return cut_certificate(content)
     except errors.InvalidMessage as e:
         log.warning("no certificate kind=%s reason=%s", kind, e)
         return None

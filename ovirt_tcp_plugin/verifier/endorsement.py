@@ -96,7 +96,7 @@ def check_usage(certificate: VendorCertificate) -> None:
     usages = ", ".join(sorted(certificate.usages)) or "none"
     reason = (
         f"the certificate is not one of an endorsement key: its extended key usage is {usages}, "
-        f"not {vendor_certificate.EK_USAGE}; `ovirt-tcp-verifier ek add` believes this one chip"
+        f"not {vendor_certificate.EK_USAGE}; {vendor_path.BELIEVE_THIS_CHIP}"
     )
     raise errors.Refused("ek_usage", reason)
 

@@ -208,5 +208,4 @@ def _check_life(certificate: VendorCertificate, now: datetime.datetime) -> None:
         raise errors.Refused("ek_untrusted", f"{reason}: is this server's clock right?")
     if now > certificate.end:
         reason = f"the EK certificate ended on {certificate.end:%Y-%m-%d}"
-        cure = "`ovirt-tcp-verifier ek add` believes this one chip"
-        raise errors.Refused("ek_expired", f"{reason}; {cure}")
+        raise errors.Refused("ek_expired", f"{reason}; {vendor_path.BELIEVE_THIS_CHIP}")

@@ -31,6 +31,8 @@ TPM12_HASHES = STRONG_HASHES | {"sha1"}
 ANCHOR_HASHES = STRONG_HASHES | {"sha1"}
 LEAST_RSA_BITS = 2048
 
+# The way out where no certificate helps.
+BELIEVE_THIS_CHIP = "`ovirt-tcp-verifier ek add` believes this one chip"
 # X509_V_FLAG_PARTIAL_CHAIN; EL9's pyOpenSSL has no name for it.
 _PARTIAL_CHAIN = 0x80000
 # X509_V_ERR_*
@@ -178,8 +180,7 @@ def _refused(error: crypto.X509StoreContextError) -> errors.Refused:
         return errors.Refused("ek_untrusted", f"{begin} ({e})")
     if number == _EXPIRED:
         subject = fields.subject_text or "the TPM"
-        cure = "`ovirt-tcp-verifier ek add` believes this one chip"
-        reason = f"{begin}: that of {subject}, on {fields.end:%Y-%m-%d}; {cure}"
+        reason = f"{begin}: that of {subject}, on {fields.end:%Y-%m-%d}; {BELIEVE_THIS_CHIP}"
         return errors.Refused("ek_expired", reason)
     if number == _NOT_YET_VALID:
         subject = fields.subject_text or "the TPM"
