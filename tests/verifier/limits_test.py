@@ -132,6 +132,46 @@ def test_who_asks_too_much_is_told_when_to_come_again(make_server: object) -> No
     assert answers[-1].json()["code"] == "too_many_requests"
 
 
+@pytest.mark.parametrize(
+    ("path", "size", "status"),
+    [
+        (POLL, 50_000, 401),
+        ("/v1/results/void", 100_000, 401),
+        ("/v1/enrolment", 100_000, 413),
+        ("/v1/nothing", 50_000, 404),
+        ("/AttestationService/nothing", 50_000, 404),
+    ],
+)
+def test_who_is_refused_while_it_still_sends_hears_why(
+    make_server: object, path: str, size: int, status: int
+) -> None:
+    server = make_server()  # type: ignore[operator]
+    assert b"HTTP/1.1 %d" % status in sent_slowly(server, path, size)
+    assert server._context.bodies.in_all == 0
+
+
+def test_who_asks_too_much_while_it_still_sends_hears_why(make_server: object) -> None:
+    server = make_server(requests_per_second=1.0)  # type: ignore[operator]
+    while server.call("GET", "/v1/health").status_code != 429:
+        pass
+    assert b"Retry-After: 1" in sent_slowly(server, "/v1/enrolment", 50_000)
+
+
+def sent_slowly(server: Server, path: str, size: int) -> bytes:
+    """Return the head of the answer to a body whose second half comes after the refusal."""
+    context = ssl.create_default_context(cafile=str(server.directory / "ca.pem"))
+    head = f"POST {path} HTTP/1.1\r\nHost: x\r\nContent-Length: {size}\r\n\r\n"
+    half = b" " * (size // 2)
+    with (
+        socket.create_connection(("127.0.0.1", server.port), 10) as plain,
+        context.wrap_socket(plain, server_hostname="127.0.0.1") as connection,
+    ):
+        connection.sendall(head.encode() + half)
+        time.sleep(0.2)
+        connection.sendall(half)
+        return connection.recv(4096)
+
+
 @pytest.mark.parametrize("path", ["/nothing", "/AttestationService/nothing"])
 def test_who_asks_for_what_there_is_not_is_counted_too(make_server: object, path: str) -> None:
     server = make_server(requests_per_second=1.0)  # type: ignore[operator]

@@ -17,10 +17,11 @@ import json
 import logging
 from asyncio import Future
 from collections.abc import AsyncIterator, Mapping, Sequence
-from typing import Any, Callable, Optional, TypeVar
+from typing import Any, Callable, Optional, TypeVar, cast
 
 import tornado.web
 from cryptography import x509
+from tornado.http1connection import HTTP1Connection
 from tornado.iostream import IOStream, StreamClosedError
 
 from ovirt_tcp_plugin.clock import Clock
@@ -58,6 +59,7 @@ from ovirt_tcp_plugin.verifier.web.limits import (
     Shared,
     WaitingLimit,
 )
+from ovirt_tcp_plugin.verifier.web.lingering import MAX_DROPPED_SIZE, LingeringConnection
 from ovirt_tcp_plugin.verifier.web.refusal_log import RefusalLog
 
 log = logging.getLogger("verifier.web")
@@ -169,9 +171,9 @@ class Handler(JsonHandler):
         return certificate if isinstance(certificate, bytes) else b""
 
     def data_received(self, chunk: bytes) -> None:
+        self._spend(BYTE_S * len(chunk))
         if self._finished:
             return
-        self._spend(BYTE_S * len(chunk))
         if self.context.bodies.hold(self._peer.name, self, len(chunk)):
             self._chunks.append(chunk)
         else:
@@ -229,6 +231,11 @@ class Handler(JsonHandler):
                     )
                 await asyncio.sleep(wait_s)
                 wait_s = accounts.wait_s(self._peer)
+
+    @property
+    def _is_admitting(self) -> bool:
+        """Whether the body is not read yet; once it was, the route's method would still be run."""
+        return self._prepared_future is not None and not self._prepared_future.done()
 
     def _put_off(self, wait_s: int, reason: str) -> None:
         self.set_header("Retry-After", str(wait_s))
@@ -291,8 +298,13 @@ class Handler(JsonHandler):
             self.context.server.know(stream, self._peer.name)
 
     def finish(self, chunk: Any = None) -> Future[None]:
-        stream = self.request.connection.stream  # type: ignore[union-attr]
-        if not self.request._body_future.done():
+        connection = cast(HTTP1Connection, self.request.connection)
+        stream = connection.stream
+        body = self.request._body_future
+        if self._is_admitting and self._length <= MAX_DROPPED_SIZE and not body.done():
+            connection.set_max_body_size(max(self.max_body_size, MAX_DROPPED_SIZE))
+            self.request.connection = cast(Any, LingeringConnection(connection, body))
+        elif not body.done():
             # The library hangs up after it, and would not say so.
             self.set_header("Connection", "close")
         written = super().finish(chunk)
