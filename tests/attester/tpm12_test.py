@@ -32,7 +32,7 @@ from ovirt_tcp_plugin.lab.swtpm import clone
 from ovirt_tcp_plugin.lab.swtpm12 import Swtpm12
 from ovirt_tcp_plugin.messages import public_keys, tpm12
 from tests.attester import signing_key
-from tests.attester.tpm_test import ScriptedTpm
+from tests.attester.scripted_tpm import ScriptedTpm
 from tests.conftest import TpmPool
 
 SHA1 = hashes.SHA1()  # noqa: S303 - TPM 1.2 has no other

@@ -24,7 +24,7 @@ from ovirt_tcp_plugin.verifier.appraisal.authenticity import IssuedNonce
 from ovirt_tcp_plugin.verifier.appraisal.counters import BootCounters
 from ovirt_tcp_plugin.verifier.appraisal.reference_match import Criteria
 from ovirt_tcp_plugin.verifier.settings import Appraisal
-from tests.verifier.real_tpm_test import Quoting
+from tests.verifier.quoting import Quoting
 
 GOOD = Machine()
 

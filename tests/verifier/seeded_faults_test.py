@@ -30,7 +30,7 @@ from ovirt_tcp_plugin.verifier.appraisal.quote20 import EnrolledTpm20
 from ovirt_tcp_plugin.verifier.appraisal.reference_match import Criteria
 from ovirt_tcp_plugin.verifier.store import hosts
 from tests.conftest import TpmPool
-from tests.verifier.real_tpm_test import Quoting, _allocate
+from tests.verifier.quoting import Quoting, allocate
 from tests.verifier.software_tpm import AK_ATTRIBUTES, SoftwareTpm, ecc_public
 from tests.verifier.vendor import NOW as VENDOR_NOW
 from tests.verifier.vendor import Vendor
@@ -226,7 +226,7 @@ def counters_back(lab: Lab) -> list[str]:
 
 
 def empty_bank(lab: Lab) -> list[str]:
-    _allocate(lab.host, {"sha1": True, "sha256": False})
+    allocate(lab.host, {"sha1": True, "sha256": False})
     quoting = lab.booted()
     return lab.appraise(quoting, quoting.report(issue()))
 
