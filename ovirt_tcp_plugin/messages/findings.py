@@ -150,7 +150,13 @@ class FindingCode(enum.Enum):
         _READ_AGENT_LOG + "; a PCR may have been extended while it was quoted",
     )
     PCR_NOT_QUOTED = ("pcr_not_quoted", CheckNumber.VALUES, _SWITCH_BANK_ON)
-    LOG_MISSING = ("log_missing", CheckNumber.LOG, _HAND_OVER_LOG)
+    LOG_MISSING = (
+        "log_missing",
+        CheckNumber.LOG,
+        _HAND_OVER_LOG
+        + "; a kernel that was started without its EFI stub has none, as by Debian's "
+        "GRUB without Secure Boot: switch Secure Boot on",
+    )
     BANK_NOT_EXTENDED = ("bank_not_extended", CheckNumber.LOG, _SWITCH_BANK_ON)
     LOG_MALFORMED = ("log_malformed", CheckNumber.LOG, _HAND_OVER_LOG)
     LOG_DIFFERS = ("log_differs", CheckNumber.LOG, _HAND_OVER_LOG)
@@ -209,6 +215,18 @@ class FindingCode(enum.Enum):
         CheckNumber.REFERENCE_VALUES,
         "see to it that the host sends the firmware's event log; "
         "the value of PCR 7 by itself does not say whether Secure Boot is on",
+    )
+    COMMAND_LINE_DIFFERS = (
+        "command_line_differs",
+        CheckNumber.REFERENCE_VALUES,
+        "after a planned change of the kernel's command line import it again "
+        "(ovirt-tcp reference import); otherwise investigate the host",
+    )
+    BOOT_COMMAND_UNKNOWN = (
+        "boot_command_unknown",
+        CheckNumber.REFERENCE_VALUES,
+        "boot the ordinary entry without changes at GRUB's menu or prompt; "
+        "otherwise investigate the host",
     )
     KERNEL_NOT_MEASURED = (
         "kernel_not_measured",

@@ -46,7 +46,7 @@ def encode(measured: Measured) -> str:
         "bank": measured.bank,
         "vocabulary": measured.vocabulary,
         "values": {str(pcr): value for pcr, value in measured.values.items()},
-        "steps": [[step.pcr, step.component, step.digest] for step in measured.steps],
+        "steps": [_encode_step(step) for step in measured.steps],
     }
     return json.dumps(members)
 
@@ -78,8 +78,17 @@ def _decode_values(members: Mapping[str, object]) -> Mapping[int, str]:
     return {int(pcr): bytes.fromhex(str(value)).hex() for pcr, value in encoded.items()}
 
 
+def _encode_step(step: Step) -> list[object]:
+    """Return a step as a list; few have a text."""
+    members: list[object] = [step.pcr, step.component, step.digest]
+    return [*members, step.text] if step.text else members
+
+
 def _decode_step(item: object) -> Step:
     if not isinstance(item, list):
         raise TypeError("no step")
-    pcr, component, digest = item
-    return Step(int(pcr), str(component), str(digest))
+    pcr, component, digest, *texts = item
+    if len(texts) > 1:
+        raise ValueError("more than the parts of a step")
+    text = str(texts[0]) if texts else ""
+    return Step(int(pcr), str(component), str(digest), text)
