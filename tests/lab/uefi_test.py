@@ -14,8 +14,8 @@ from typing import Any
 import pytest
 
 from ovirt_tcp_plugin.lab import launch
-from ovirt_tcp_plugin.lab.firmware import Machine
 from ovirt_tcp_plugin.lab.host import LabHost
+from ovirt_tcp_plugin.lab.machine import Machine
 from ovirt_tcp_plugin.lab.processes import Processes
 from tests.conftest import TpmPool
 from tests.lab.real_verifier import RealVerifier
