@@ -22,7 +22,11 @@ from ovirt_tcp_plugin import errors
 from ovirt_tcp_plugin.messages import tpm2
 from ovirt_tcp_plugin.messages.tpm_reader import TpmReader
 
+# Events that are needed; each is read, kept and compared.
 MAX_EVENTS = 4096
+# All of a log, most of which boot loaders write into PCRs that no profile asks for: 128 bytes each
+# of the longest log.
+MAX_RECORDS = 32_768
 # Banks of a TPM (TPM2_NUM_PCR_BANKS of the TSS), whether known here or not.
 MAX_ALGORITHMS = 16
 
@@ -60,6 +64,14 @@ _BLANK_SHA1_EVENT = bytes(_SHA1_EVENT.size)
 
 _KNOWN_SIZES = {number: tpm2.DIGEST_SIZES[bank] for number, bank in tpm2.HASHES.items()}
 
+
+class OversizedLog(errors.InvalidMessage):
+    """A log has more events than are read. Nothing is wrong with it as far as it was read."""
+
+    def __init__(self, reason: str) -> None:
+        super().__init__(_WHAT, reason)
+
+
 # Bytes of a digest by the number of its algorithm.
 _DigestSizes = Mapping[int, int]
 
@@ -91,6 +103,7 @@ def parse(
         pcrs: the indices whose events are wanted; all others are checked and left out.
 
     Raises:
+        OversizedLog: more than MAX_EVENTS events of these PCRs, or MAX_RECORDS of all.
         InvalidMessage: no event, a length past the end, a digest whose size nobody tells, an event
             that extends an index above 23, a Spec ID of a format that is not known.
     """
@@ -305,6 +318,7 @@ def _agile_events(
             number += 1
             _check_event(log, pcr, kind, behind, number)
             if pcr in pcrs:
+                _check_count(events)
                 digests = layout.digests_at(position)
                 events.append(Event(pcr, kind, digests, log[data_at:behind]))
             position = behind
@@ -330,6 +344,7 @@ def _sha1_events(log: bytes, end: int, pcrs: Collection[int]) -> list[Event]:
             number += 1
             _check_event(log, pcr, kind, position, number)
             if pcr in pcrs:
+                _check_count(events)
                 events.append(Event(pcr, kind, {"sha1": digest}, log[data_at:position]))
     except struct.error:
         raise _cut_off(log) from None
@@ -347,8 +362,13 @@ def _check_event(log: bytes, pcr: int, kind: int, end: int, number: int) -> None
         raise errors.InvalidMessage(_WHAT, f"an event for PCR {pcr}")
     if end > len(log):
         raise errors.InvalidMessage(_WHAT, f"ends at byte {len(log)}, {end} were announced")
-    if number > MAX_EVENTS:
-        raise errors.InvalidMessage(_WHAT, f"more than {MAX_EVENTS} events")
+    if number > MAX_RECORDS:
+        raise OversizedLog(f"more than {MAX_RECORDS} events")
+
+
+def _check_count(events: Sequence[Event]) -> None:
+    if len(events) >= MAX_EVENTS:
+        raise OversizedLog(f"more than {MAX_EVENTS} events of the PCRs that are judged")
 
 
 def _cut_off(log: bytes) -> errors.InvalidMessage:

@@ -77,6 +77,46 @@ class TestReplay:
         assert [finding.code for finding in proven.findings] == ["bank_not_extended"]
         assert "in bank sha1, not in sha256" in proven.findings[0].text
 
+    def test_a_log_that_was_too_long_to_be_sent_is_told_with_its_size(
+        self, tpm: SoftwareTpm
+    ) -> None:
+        values = {pcr: tpm.pcrs[pcr] for pcr in (0, *TXT_PCRS)}
+        sent = {"txt": tpm.log or b""}
+        proven = logs.check(sent, BANK, list(values), values, {"firmware": 5_000_000})
+        assert [finding.code for finding in proven.findings] == ["log_oversized"]
+        assert "the firmware is too long to be read: it has 5000000 bytes" in (
+            proven.findings[0].text
+        )
+        assert {step.pcr for step in proven.steps} == set(TXT_PCRS)
+
+    def test_nothing_is_missing_where_the_only_log_is_too_long(self, tpm: SoftwareTpm) -> None:
+        values = {pcr: tpm.pcrs[pcr] for pcr in (0, 7)}
+        proven = logs.check({}, BANK, (0, 7), values, {"firmware": 5_000_000})
+        assert [finding.code for finding in proven.findings] == ["log_oversized"]
+
+    def test_a_long_log_of_no_required_pcr_is_nobodys_business(self, tpm: SoftwareTpm) -> None:
+        values = {pcr: tpm.pcrs[pcr] for pcr in TXT_PCRS}
+        sent = {"txt": tpm.log or b""}
+        proven = logs.check(sent, BANK, TXT_PCRS, values, {"firmware": 5_000_000})
+        assert proven.findings == []
+
+    def test_a_log_with_too_many_events_of_the_required_pcrs_is_oversized(self) -> None:
+        event = eventlog.Event(0, 8, {BANK: b"f" * 32}, b"")
+        log = eventlog.encode([event] * (eventlog.MAX_EVENTS + 1), [BANK])
+        proven = check(SoftwareTpm(), (0, 7), firmware=log)
+        assert [finding.code for finding in proven.findings] == ["log_oversized"]
+        assert "more than 4096 events" in proven.findings[0].text
+
+    def test_a_boot_loader_may_log_thousands_of_commands_into_other_pcrs(self) -> None:
+        first = eventlog.Event(0, 8, {BANK: b"f" * 32}, b"")
+        command = eventlog.Event(8, 13, {BANK: b"c" * 32}, b"grub_cmd: insmod part_gpt".ljust(80))
+        firmware = [first] + [command] * 16_000
+        log = eventlog.encode(firmware, [BANK])
+        tpm = SoftwareTpm()
+        tpm.pcrs[0] = eventlog.replay([first], BANK, [0])[0]
+        assert len(log) > 2_000_000
+        assert check(tpm, (0,), firmware=log).findings == []
+
     def test_one_malformed_log_leaves_no_step(self, tpm: SoftwareTpm) -> None:
         proven = check(tpm, (0, *TXT_PCRS), txt=tpm.log or b"", firmware=b"x")
         assert ([finding.code for finding in proven.findings], proven.steps) == (

@@ -8,10 +8,11 @@ A PCR that is compared as a whole needs no log.
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
+from types import MappingProxyType
 from typing import NamedTuple
 
 from ovirt_tcp_plugin import errors
-from ovirt_tcp_plugin.messages import tpm2
+from ovirt_tcp_plugin.messages import eventlog, tpm2
 from ovirt_tcp_plugin.messages.components import Step
 from ovirt_tcp_plugin.messages.findings import FindingCode
 from ovirt_tcp_plugin.messages.result import Finding
@@ -42,7 +43,11 @@ def kinds_for(pcrs: Collection[int]) -> list[str]:
 
 
 def check(
-    sent: Mapping[str, bytes], bank: str, required: Collection[int], values: Mapping[int, bytes]
+    sent: Mapping[str, bytes],
+    bank: str,
+    required: Collection[int],
+    values: Mapping[int, bytes],
+    oversized: Mapping[str, int] = MappingProxyType({}),
 ) -> ProvenSteps:
     """Return the steps of a boot, as far as the logs replay to its PCRs.
 
@@ -52,9 +57,31 @@ def check(
         sent: the logs by kind, untrusted.
         required: indices of the PCRs that have to be good.
         values: those of them that the TPM signed for.
+        oversized: sizes of the logs that are too long to be sent, by kind.
     """
+    findings = []
+    untold: set[int] = set()
+    for log in KINDS:
+        if log.kind in oversized and _told_by(log, required):
+            findings.append(tcg.oversized(f"it has {oversized[log.kind]} bytes", log.kind))
+            untold.update(_told_by(log, required))
+    if not findings:
+        return _check_sent(sent, bank, required, values)
+    told = [pcr for pcr in required if pcr not in untold]
+    if not told:
+        return ProvenSteps((), findings)
+    told_values = {pcr: value for pcr, value in values.items() if pcr in told}
+    proven = _check_sent(sent, bank, told, told_values)
+    return ProvenSteps(proven.steps, [*findings, *proven.findings])
+
+
+def _check_sent(
+    sent: Mapping[str, bytes], bank: str, required: Collection[int], values: Mapping[int, bytes]
+) -> ProvenSteps:
     try:
         parsed = {log: _parse(log, sent, required) for log in KINDS}
+    except eventlog.OversizedLog as e:
+        return ProvenSteps((), [tcg.oversized(f"it has {e.reason}")])
     except errors.InvalidMessage as e:
         return ProvenSteps((), [FindingCode.LOG_MALFORMED.finding(str(e))])
     if _recorded(parsed, bank).isdisjoint(required):
