@@ -168,5 +168,5 @@ def _prove(
         oversized = reported.oversized_logs
         replayed = logs.check(reported.logs, bank, indices, proven.values, oversized)  # (7)
     values = {pcr: value.hex() for pcr, value in proven.values.items()}
-    measured = Measured(values, replayed.steps, bank)
+    measured = Measured(values, replayed.steps, bank, notes=replayed.notes)
     return _Proof(measured, [*proven.findings, *replayed.findings])

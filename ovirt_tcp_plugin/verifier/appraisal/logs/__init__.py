@@ -26,10 +26,15 @@ KINDS: Sequence[MeasurementLog] = (TxtLog(), FirmwareLog())
 
 
 class ProvenSteps(NamedTuple):
-    """The steps of the PCRs to which the logs replay, and what is wrong with the logs."""
+    """The steps of the PCRs to which the logs replay, and what is wrong with the logs.
+
+    Attributes:
+        notes: what the logs have that nothing depends on, a sentence each.
+    """
 
     steps: tuple[Step, ...]
     findings: Sequence[Finding]
+    notes: tuple[str, ...] = ()
 
 
 def of_pcr(pcr: int) -> MeasurementLog:
@@ -72,7 +77,7 @@ def check(
         return ProvenSteps((), findings)
     told_values = {pcr: value for pcr, value in values.items() if pcr in told}
     proven = _check_sent(sent, bank, told, told_values)
-    return ProvenSteps(proven.steps, [*findings, *proven.findings])
+    return ProvenSteps(proven.steps, [*findings, *proven.findings], proven.notes)
 
 
 def _check_sent(
@@ -85,7 +90,7 @@ def _check_sent(
     except errors.InvalidMessage as e:
         return ProvenSteps((), [FindingCode.LOG_MALFORMED.finding(str(e))])
     if _recorded(parsed, bank).isdisjoint(required):
-        return ProvenSteps((), [_unrecorded(parsed, required, bank)])
+        return ProvenSteps((), [_unrecorded(parsed, required, bank)], _notes(parsed))
     return _replay(parsed, bank, values)
 
 
@@ -123,7 +128,14 @@ def _replay(
     # As the slots of reference values in stores are ordered, whatever the order of the logs.
     steps.sort(key=lambda step: step.component != "startup_locality")
     findings = [unproven[pcr] for pcr in values if pcr in unproven]
-    return ProvenSteps(tuple(steps), findings)
+    return ProvenSteps(tuple(steps), findings, _notes(parsed))
+
+
+def _notes(parsed: Mapping[MeasurementLog, ParsedLog]) -> tuple[str, ...]:
+    notes: list[str] = []
+    for entries in parsed.values():
+        notes += entries.notes
+    return tuple(notes)
 
 
 def _parse(log: MeasurementLog, sent: Mapping[str, bytes], required: Collection[int]) -> ParsedLog:

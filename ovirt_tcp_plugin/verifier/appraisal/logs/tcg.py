@@ -20,9 +20,14 @@ from ovirt_tcp_plugin.verifier.appraisal.reference_part import Difference, Refer
 
 @dataclasses.dataclass(frozen=True)
 class TcgEvents:
-    """The events of a log that extended the PCRs in question."""
+    """The events of a log that extended the PCRs in question.
+
+    Attributes:
+        notes: as in `ParsedLog`.
+    """
 
     events: Sequence[eventlog.Event]
+    notes: tuple[str, ...] = ()
 
     def recorded(self, bank: str) -> Set[int]:
         """As in `ParsedLog`."""
