@@ -139,6 +139,12 @@ TARGETS: Mapping[str, Target] = {
         eventlog.encode(launch_events(), ["sha256"]),
         worst.event_log,
     ),
+    "eventlog_part": Target(
+        eventlog.read,
+        lambda untrusted: eventlog.read(untrusted, pcrs=(0,)),
+        eventlog.encode(launch_events(), ["sha256"]),
+        worst.event_log,
+    ),
     "eventlog_sha1": Target(eventlog.parse, eventlog.parse, eventlog_test.OLD, worst.event_log),
     "eventlog_padded": Target(
         eventlog.parse,
