@@ -62,6 +62,8 @@ def test_every_member_is_needed_and_bounded(message: object, decode: Decode) -> 
         for bad in (None, 5, [], {}, "A" * 24_000):
             with pytest.raises(errors.InvalidMessage, match=f"malformed {name}"):
                 decode(json.dumps({**good, name: bad}).encode())
+        if name == "ek_chain":
+            continue  # an agent of an earlier release has none
         with pytest.raises(errors.InvalidMessage, match=f"malformed {name}"):
             decode(json.dumps({key: value for key, value in good.items() if key != name}).encode())
 
