@@ -266,6 +266,7 @@ TARGETS: Mapping[str, Target] = {
         errors.Refused,
     ),
     "vendor_certificate": _binary(vendor_certificate.read, VENDOR.certify(TPM.ek_key.public_key())),
+    "vendor_chain": _binary(vendor_certificate.split, VENDOR.certify(TPM.ek_key.public_key()) * 2),
     "charge": Target(
         charge.parse,
         lambda untrusted: charge.parse(untrusted.decode("utf-8", "replace")),
