@@ -121,6 +121,7 @@ class Pool:
                 "connect_timeout_s": 1.0,
                 "wait_s": 1.0,
             },
+            "guard": {"series_s": 0},
             "verdicts": {"lifetime_s": LIFE_S, "untrusted_refresh_s": 0.5},
             "intervals": {"poll_s": 0.3, "full_s": 2.0},
             "snapshot": {"directory": str(self.directory / "snapshot.d")},

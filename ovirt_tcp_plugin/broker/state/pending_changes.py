@@ -23,6 +23,8 @@ class PendingChanges:
         self._lock = lock
         self._inventory = inventory
         self._revision = 0
+        # The revision with which a host last lost trust.
+        self._trust_lost_revision = 0
         self._plans_due = False
         # The pools of hosts that lost trust since plans were begun.
         self._trust_lost_in: set[str] = set()
@@ -56,11 +58,17 @@ class PendingChanges:
             if worse:
                 self._too_trusting.update(touched)
                 self._trust_lost_in.update(touched)
+                self._trust_lost_revision = self._revision
 
     def revision(self) -> int:
         """Return a number that grows with each change."""
         with self._lock:
             return self._revision
+
+    def trust_lost_revision(self) -> int:
+        """Return the number of the last change by which a host lost trust."""
+        with self._lock:
+            return self._trust_lost_revision
 
     # Walls
 
