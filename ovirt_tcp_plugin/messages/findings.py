@@ -18,6 +18,11 @@ _HAND_OVER_LOG = (
     "check that before_vdsm_start handed over the event log of this boot (/run/ovirt-tcp/boot/), "
     "and reboot the host"
 )
+_SHORTEN_LOG = (
+    "see what fills it (tpm2_eventlog /sys/kernel/security/tpm0/binary_bios_measurements): take "
+    "devices with option ROMs out of the boot, or update the firmware; the profile txt does not "
+    "need the firmware's log"
+)
 _ADD_VALUE = (
     "after a planned update add the new value (ovirt-tcp reference import or add); "
     "otherwise investigate the host"
@@ -157,6 +162,7 @@ class FindingCode(enum.Enum):
         + "; a kernel that was started without its EFI stub has none, as by Debian's "
         "GRUB without Secure Boot: switch Secure Boot on",
     )
+    LOG_OVERSIZED = ("log_oversized", CheckNumber.LOG, _SHORTEN_LOG)
     BANK_NOT_EXTENDED = ("bank_not_extended", CheckNumber.LOG, _SWITCH_BANK_ON)
     LOG_MALFORMED = ("log_malformed", CheckNumber.LOG, _HAND_OVER_LOG)
     LOG_DIFFERS = ("log_differs", CheckNumber.LOG, _HAND_OVER_LOG)

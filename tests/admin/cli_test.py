@@ -179,6 +179,13 @@ STRANGER = {
 }
 
 
+def test_explain_shows_what_was_passed_over_in_the_logs(interface: Interface, config: Path) -> None:
+    interface.answers["/v1/results"] = (200, {"hosts": [{**HOST, "level": "trusted"}]})
+    note = "the firmware log has 3 digests of the unknown algorithm 0x0012"
+    interface.answers["/v1/hosts/host-4.lab/boot"] = (200, {"notes": [note]})
+    assert f"\n  {note}\n" in run(config, "explain", "host-4.lab").output
+
+
 def test_explain_takes_a_hosts_name_at_the_engine_too(interface: Interface, config: Path) -> None:
     interface.answers["/v1/results"] = (200, {"hosts": [STRANGER]})
     known = {"id": "uuid", "name": "host-4", "verifier_name": "host-4.lab"}

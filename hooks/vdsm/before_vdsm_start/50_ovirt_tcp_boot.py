@@ -54,7 +54,10 @@ INTEL = 0x8086
 
 # Real heaps have 1 MiB or less, real logs 64 KiB or less.
 MAX_HEAP_SIZE = 16 * 1024 * 1024
-MAX_LOG_SIZE = 1024 * 1024
+# `ovirt_tcp_plugin.messages.evidence` says why. Of a longer log only the length is told, which is
+# counted up to the second number.
+MAX_LOG_SIZE = 4 * 1024 * 1024
+MAX_COUNTED_SIZE = 64 * 1024 * 1024
 MAX_ELEMENTS = 64
 # txt-stat prints 32 KiB of tboot's log at most; sysfs has one short line a PCR.
 MAX_TEXT_SIZE = 256 * 1024
@@ -269,8 +272,11 @@ def unpack(form, heap, position):
     return struct.unpack_from(form, heap, position)
 
 
-def keep(directory, name, content):
+def keep(directory, name, content, size=0):
     """Write a file whole or not at all, readable by the agent's group; None removes it.
+
+    Args:
+        size: of the file, if it is to be longer than its content: the rest takes no room.
 
     Raises:
         OSError: the directory cannot be made or written, or is not ours alone: somebody who may
@@ -293,6 +299,8 @@ def keep(directory, name, content):
     descriptor = os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o600)
     with os.fdopen(descriptor, "wb") as file:
         file.write(content)
+        file.flush()
+        os.ftruncate(descriptor, max(size, len(content)))
         give_to_agent(descriptor)
     os.replace(fresh, path)
 
@@ -348,15 +356,29 @@ def keep_firmware_log(source, directory):
     try:
         with open(source, "rb") as file:
             content = file.read(MAX_LOG_SIZE + 1)
+            size = len(content) + count_rest(file)
     except OSError as e:
         return (
             keep_and_tell(directory, FIRMWARE_LOG_NAME, None)
             or f"no event log of the firmware: {e}"
         )
-    if len(content) > MAX_LOG_SIZE:
-        return f"the event log of the firmware is longer than {MAX_LOG_SIZE} bytes"
+    if size > MAX_LOG_SIZE:
+        return keep_and_tell(directory, FIRMWARE_LOG_NAME, b"", size) or (
+            f"the event log of the firmware has {size} bytes, at most {MAX_LOG_SIZE} can be sent"
+        )
     note = f"kept the event log of the firmware, {len(content)} bytes"
     return keep_and_tell(directory, FIRMWARE_LOG_NAME, content) or note
+
+
+def count_rest(file):
+    """Return how many bytes follow in a file, or that there are more than MAX_COUNTED_SIZE."""
+    count = 0
+    while count <= MAX_COUNTED_SIZE:
+        chunk = file.read(MAX_LOG_SIZE)
+        if not chunk:
+            break
+        count += len(chunk)
+    return count
 
 
 def keep_pcrs(tpm, directory):
@@ -416,10 +438,10 @@ def command(words):
     return done
 
 
-def keep_and_tell(directory, name, content):
+def keep_and_tell(directory, name, content, size=0):
     """Keep a file; return why it could not be kept, or nothing."""
     try:
-        keep(directory, name, content)
+        keep(directory, name, content, size)
     except OSError as e:
         return f"{name} was not kept: {e}"
     return ""

@@ -83,6 +83,7 @@ def explain(config_dir: Path, host: str, as_json: bool) -> None:
     else:
         _print_result(result)
         _print_endorsement(config_dir, result["host_name"])
+        _print_notes(config_dir, result["host_name"])
     if _is_stranger(result):
         click.echo("`ovirt-tcp hosts` lists the enrolled hosts", err=True)
         raise click.exceptions.Exit(NOT_ENROLLED)
@@ -97,6 +98,16 @@ def _print_endorsement(config_dir: Path, host_name: str) -> None:
     for host in withdrawn:
         if host["host_name"] == host_name:
             click.echo(f"  {host['text']} ({host['code']})")
+
+
+def _print_notes(config_dir: Path, host_name: str) -> None:
+    """Say what the host's event logs have that nothing depends on."""
+    try:
+        boot = verifier(config_dir).call("GET", f"/v1/hosts/{host_name}/boot")
+    except errors.Error:  # a server of an earlier release
+        return
+    for note in boot["notes"]:
+        click.echo(f"  {note}")
 
 
 def _result(config_dir: Path, host: str) -> Mapping[str, Any]:

@@ -17,9 +17,11 @@ from ovirt_tcp_plugin.messages import json_fields, oat, public_keys, result
 from ovirt_tcp_plugin.messages.result import AttestationResult
 from ovirt_tcp_plugin.tokens import NEVER
 from ovirt_tcp_plugin.verifier import server_certificate, upkeep
+from ovirt_tcp_plugin.verifier.appraisal import measured
 from ovirt_tcp_plugin.verifier.enrolment import check_host_name
 from ovirt_tcp_plugin.verifier.fair_share import parts
 from ovirt_tcp_plugin.verifier.store import hosts, tokens
+from ovirt_tcp_plugin.verifier.store import results as stored_results
 from ovirt_tcp_plugin.verifier.web.access import CallerKind
 from ovirt_tcp_plugin.verifier.web.handler import Handler, HandlerContext, log
 
@@ -148,6 +150,21 @@ class HostOfName(Handler):
         await self.context.database.write(lambda c: hosts.remove(c, name))
         log.warning("host removed host=%s", name)
         self.answer({"removed": name})
+
+
+class BootOfHost(Handler):
+    """What the logs of a host's last boot have that nothing depends on."""
+
+    callers = frozenset({CallerKind.VIEWER})
+
+    async def get(self, name: str) -> None:
+        check_host_name(name)
+        texts = await self.context.database.read(lambda c: stored_results.measured(c, [name]))
+        try:
+            notes = measured.decode(texts.get(name, "")).notes
+        except errors.InvalidMessage:
+            notes = ()  # no evidence yet, or told as record_unreadable
+        self.answer({"host_name": name, "notes": list(notes)})
 
 
 class MetricsText(Handler):

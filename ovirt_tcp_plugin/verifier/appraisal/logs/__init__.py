@@ -8,10 +8,11 @@ A PCR that is compared as a whole needs no log.
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
+from types import MappingProxyType
 from typing import NamedTuple
 
 from ovirt_tcp_plugin import errors
-from ovirt_tcp_plugin.messages import tpm2
+from ovirt_tcp_plugin.messages import eventlog, tpm2
 from ovirt_tcp_plugin.messages.components import Step
 from ovirt_tcp_plugin.messages.findings import FindingCode
 from ovirt_tcp_plugin.messages.result import Finding
@@ -25,10 +26,15 @@ KINDS: Sequence[MeasurementLog] = (TxtLog(), FirmwareLog())
 
 
 class ProvenSteps(NamedTuple):
-    """The steps of the PCRs to which the logs replay, and what is wrong with the logs."""
+    """The steps of the PCRs to which the logs replay, and what is wrong with the logs.
+
+    Attributes:
+        notes: what the logs have that nothing depends on, a sentence each.
+    """
 
     steps: tuple[Step, ...]
     findings: Sequence[Finding]
+    notes: tuple[str, ...] = ()
 
 
 def of_pcr(pcr: int) -> MeasurementLog:
@@ -42,7 +48,11 @@ def kinds_for(pcrs: Collection[int]) -> list[str]:
 
 
 def check(
-    sent: Mapping[str, bytes], bank: str, required: Collection[int], values: Mapping[int, bytes]
+    sent: Mapping[str, bytes],
+    bank: str,
+    required: Collection[int],
+    values: Mapping[int, bytes],
+    oversized: Mapping[str, int] = MappingProxyType({}),
 ) -> ProvenSteps:
     """Return the steps of a boot, as far as the logs replay to its PCRs.
 
@@ -52,13 +62,35 @@ def check(
         sent: the logs by kind, untrusted.
         required: indices of the PCRs that have to be good.
         values: those of them that the TPM signed for.
+        oversized: sizes of the logs that are too long to be sent, by kind.
     """
+    findings = []
+    untold: set[int] = set()
+    for log in KINDS:
+        if log.kind in oversized and _told_by(log, required):
+            findings.append(tcg.oversized(f"it has {oversized[log.kind]} bytes", log.kind))
+            untold.update(_told_by(log, required))
+    if not findings:
+        return _check_sent(sent, bank, required, values)
+    told = [pcr for pcr in required if pcr not in untold]
+    if not told:
+        return ProvenSteps((), findings)
+    told_values = {pcr: value for pcr, value in values.items() if pcr in told}
+    proven = _check_sent(sent, bank, told, told_values)
+    return ProvenSteps(proven.steps, [*findings, *proven.findings], proven.notes)
+
+
+def _check_sent(
+    sent: Mapping[str, bytes], bank: str, required: Collection[int], values: Mapping[int, bytes]
+) -> ProvenSteps:
     try:
         parsed = {log: _parse(log, sent, required) for log in KINDS}
+    except eventlog.OversizedLog as e:
+        return ProvenSteps((), [tcg.oversized(f"it has {e.reason}")])
     except errors.InvalidMessage as e:
         return ProvenSteps((), [FindingCode.LOG_MALFORMED.finding(str(e))])
     if _recorded(parsed, bank).isdisjoint(required):
-        return ProvenSteps((), [_unrecorded(parsed, required, bank)])
+        return ProvenSteps((), [_unrecorded(parsed, required, bank)], _notes(parsed))
     return _replay(parsed, bank, values)
 
 
@@ -96,7 +128,14 @@ def _replay(
     # As the slots of reference values in stores are ordered, whatever the order of the logs.
     steps.sort(key=lambda step: step.component != "startup_locality")
     findings = [unproven[pcr] for pcr in values if pcr in unproven]
-    return ProvenSteps(tuple(steps), findings)
+    return ProvenSteps(tuple(steps), findings, _notes(parsed))
+
+
+def _notes(parsed: Mapping[MeasurementLog, ParsedLog]) -> tuple[str, ...]:
+    notes: list[str] = []
+    for entries in parsed.values():
+        notes += entries.notes
+    return tuple(notes)
 
 
 def _parse(log: MeasurementLog, sent: Mapping[str, bytes], required: Collection[int]) -> ParsedLog:
