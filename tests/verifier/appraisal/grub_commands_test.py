@@ -11,6 +11,7 @@ import pytest
 
 from ovirt_tcp_plugin.lab.machine import Machine
 from ovirt_tcp_plugin.messages import boot_texts
+from ovirt_tcp_plugin.messages.reference_values import Value
 from tests.verifier.appraisal.grub_boots import (
     GOOD,
     SET,
@@ -21,7 +22,7 @@ from tests.verifier.appraisal.grub_boots import (
     started,
     string,
 )
-from tests.verifier.appraisal.uefi_boots import COMMAND_LINE, boot, images
+from tests.verifier.appraisal.uefi_boots import BANK, COMMAND_LINE, boot, images
 
 OTHER_HOST = Machine(disk=uuid.UUID("aaaaaaaa-1111-2222-3333-444444444444"))
 OTHER_LINE = COMMAND_LINE.replace("0f0f0f0f", "aaaaaaaa")
@@ -159,6 +160,15 @@ def test_a_command_line_may_be_of_one_host_only() -> None:
     assert judge(GOOD, reference_set=reference_set) == []
     (finding,) = judge(GOOD, host="host-2", reference_set=reference_set)
     assert finding.code == "command_line_differs"
+
+
+def test_a_command_line_may_be_added_by_its_digest_alone() -> None:
+    line = f"{COMMAND_LINE} mitigations=auto"
+    changed = string("kernel_cmdline", f"/boot/vmlinuz {line}")
+    added = Value(BANK, 8, "kernel_command_line", changed.digests[BANK].hex())
+
+    assert codes([*START, *started(line=line)]) == ["command_line_differs"]
+    assert judge([*START, *started(line=line)], reference_set=SET.with_values([added])) == []
 
 
 def test_another_host_of_the_image_is_good() -> None:
