@@ -20,6 +20,8 @@ from ovirt_tcp_plugin.attester.settings import load_settings
 from ovirt_tcp_plugin.attester.verifier_client import VerifierClient
 from ovirt_tcp_plugin.messages import eventlog, evidence, public_keys, tpm2
 
+SLOW_CHIP = "making two keys in the TPM; a slow chip takes up to a minute for each"
+
 
 @click.command()
 @click.option(
@@ -37,13 +39,14 @@ def enrol(config_dir: Path, token_file: Path) -> None:
     a new token) replaces it. Run it as the user that the agent runs as: the files it leaves are for
     that user only.
     """
-    command.log_to_stderr(logging.WARNING)
+    command.log_to_stderr(logging.INFO)
     settings = load_settings(config_dir)
     token = enrolment.read_token(token_file)
     settings.state.directory.mkdir(mode=0o700, parents=True, exist_ok=True)
     state = AgentState(settings.state.directory)
     client = VerifierClient(settings.verifier.urls, settings.verifier.ca_file, None)
     name = settings.host.known_as
+    click.echo(SLOW_CHIP, err=True)
     with host_tpm.connect(settings.tpm) as tpm:
         tpm.enrol(state, client, name, token)
     click.echo(f"{name} is enrolled at {client.current}; start the agent now")

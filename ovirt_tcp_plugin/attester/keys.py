@@ -15,6 +15,7 @@ from collections.abc import Iterator, Sequence
 from typing import Optional
 
 from ovirt_tcp_plugin import errors
+from ovirt_tcp_plugin.attester.nv_templates import read_optional, templates
 from ovirt_tcp_plugin.attester.templates import (
     ATTESTATION_TEMPLATES,
     CHAIN_INDICES,
@@ -75,15 +76,11 @@ def read_certificate(tpm: Tpm, kind: str) -> Optional[bytes]:
     Raises:
         Unavailable: the TPM does not answer.
     """
-    try:
-        content = tpm.read_nv(ENDORSEMENT_KINDS[kind].certificate_index)
-        return cut_certificate(content)
-    except TpmError as e:
-        if e.code in RC_AGAIN:
-            raise  # it may have one
-        if not e.handle_gone:
-            log.warning("no certificate kind=%s reason=%s", kind, e)
+    content = read_optional(tpm, ENDORSEMENT_KINDS[kind].certificate_index)
+    if not content:
         return None
+    try:
+        return cut_certificate(content)
     except errors.InvalidMessage as e:
         log.warning("no certificate kind=%s reason=%s", kind, e)
         return None
@@ -101,7 +98,7 @@ def read_chain(tpm: Tpm) -> bytes:
     content = b""
     for index in tpm.handles(CHAIN_INDICES.start):
         if index in CHAIN_INDICES and len(content) < MAX_CHAIN_CONTENT_SIZE:
-            content += _read_chain_index(tpm, index)
+            content += read_optional(tpm, index)
     chain = b""
     for certificate in vendor_certificate.split(content):
         if len(chain) + len(certificate) <= vendor_certificate.MAX_CHAIN_SIZE:
@@ -109,18 +106,6 @@ def read_chain(tpm: Tpm) -> bytes:
         else:
             log.warning("authority left out size=%d", len(certificate))
     return chain
-
-
-def _read_chain_index(tpm: Tpm, index: int) -> bytes:
-    try:
-        return tpm.read_nv(index)
-    except TpmError as e:
-        if e.code in RC_AGAIN:
-            raise
-        log.warning("no authority index=%#x reason=%s", index, e)
-    except errors.InvalidMessage as e:
-        log.warning("no authority index=%#x reason=%s", index, e)
-    return b""
 
 
 def cut_certificate(content: bytes) -> bytes:
@@ -176,25 +161,45 @@ def endorsement_key(
 def _loaded(tpm: Tpm, kind: str, certificate: bytes) -> Iterator[Endorsement]:
     """Give the EK for the block.
 
-    It is the persistent one if that is the certified one, else it is made from the template.
+    It is the persistent one if that is the certified one, else it is made from a template.
     """
     persistent = ENDORSEMENT_KINDS[kind].persistent
     area = _persistent(tpm, persistent) if certificate else None
     if area is not None and _is_certified(area, certificate):
         yield Endorsement(kind, persistent, area, certificate)
         return
+    handle, area = _made(tpm, kind, certificate)
     try:
-        handle, area = tpm.create_primary(tpm2.RH_ENDORSEMENT, ENDORSEMENT_KINDS[kind].template)
-    except TpmError as e:
-        raise _NoKeyError(str(e)) from e
-    try:
-        if certificate and _is_certified(area, certificate) is False:
-            raise _OtherKeyError
         yield Endorsement(kind, handle, area, certificate)
     finally:
         # A reset in between has flushed it already; nothing is lost then.
         with contextlib.suppress(errors.Error):
             tpm.flush(handle)
+
+
+def _made(tpm: Tpm, kind: str, certificate: bytes) -> tuple[int, bytes]:
+    """Return (handle, TPMT_PUBLIC) of the certified EK; the specification's without a certificate.
+
+    Raises:
+        _OtherKeyError: the TPM makes others only.
+        _NoKeyError: the TPM makes none.
+        Unavailable: it does not answer.
+    """
+    specified = [ENDORSEMENT_KINDS[kind].template]
+    candidates = templates(tpm, ENDORSEMENT_KINDS[kind]) if certificate else specified
+    fault: Exception = _OtherKeyError()
+    for template in candidates:
+        log.info("making key=ek kind=%s", kind)
+        try:
+            handle, area = tpm.create_primary(tpm2.RH_ENDORSEMENT, template)
+        except TpmError as e:
+            fault = _NoKeyError(str(e))
+            continue
+        if not certificate or _is_certified(area, certificate) is not False:
+            return handle, area
+        tpm.flush(handle)
+        fault = _OtherKeyError()
+    raise fault
 
 
 class _OtherKeyError(Exception):
@@ -209,24 +214,23 @@ def _persistent(tpm: Tpm, handle: int) -> Optional[bytes]:
     try:
         return tpm.read_public(handle)
     except TpmError as e:
-        if e.handle_gone:
-            return None
-        raise
+        if e.code in RC_AGAIN:
+            raise
+        if not e.handle_gone:
+            log.warning("unreadable handle=%#x reason=%s", handle, e)
+        return None
 
 
 def _is_certified(area: bytes, certificate: bytes) -> Optional[bool]:
-    """Return whether the certificate is for that key, None if it cannot be read.
+    """Return whether the certificate is for that key, None if either cannot be read.
 
     Who signed it, and whether the verifier can read it, is the verifier's question.
     """
     try:
         key = public_keys.load(tpm2.parse_public(area))
-    except errors.InvalidMessage:
-        return False
-    try:
         certified = vendor_certificate.read(certificate).key()
     except errors.InvalidMessage as e:
-        log.warning("unreadable certificate reason=%s", e)
+        log.warning("not compared key=ek reason=%s", e)
         return None
     return public_keys.encode(key) == public_keys.encode(certified)
 
@@ -245,6 +249,7 @@ def use_of(tpm: Tpm, ek: tpm2.Public) -> Iterator[int]:
 
 def create_ak(tpm: Tpm, endorsement: Endorsement, kind: str) -> KeyBlob:
     """Return a new AK of a kind of ATTESTATION_TEMPLATES under the EK. It is not loaded."""
+    log.info("making key=ak kind=%s", kind)
     with use_of(tpm, endorsement.public) as session:
         private, public = tpm.create(endorsement.handle, session, ATTESTATION_TEMPLATES[kind])
     return KeyBlob(endorsement.kind, public, private)
@@ -263,9 +268,15 @@ def load_ak(tpm: Tpm, endorsement: Endorsement, blob: KeyBlob) -> int:
 
 
 class AttestationKey:
-    """An AK that is loaded when it is needed and stays so while the connection to the TPM lives."""
+    """An AK that is loaded when it is needed and stays so while the connection to the TPM lives.
 
-    def __init__(self, tpm: Tpm, blob: KeyBlob) -> None:
+    Args:
+        endorsement: the EK that it hangs under while somebody keeps that loaded; slow chips take a
+            minute to make it again.
+    """
+
+    def __init__(self, tpm: Tpm, blob: KeyBlob, endorsement: Optional[Endorsement] = None) -> None:
+        self._kept_endorsement = endorsement
         self.blob = blob
         self.public = tpm2.parse_public(blob.public)
         self._tpm = tpm
@@ -315,13 +326,16 @@ class AttestationKey:
 
     def _endorsement(self) -> contextlib.AbstractContextManager[Endorsement]:
         """Give the EK that the AK hangs under."""
+        if self._kept_endorsement is not None:
+            return contextlib.nullcontext(self._kept_endorsement)
         return endorsement_key(self._tpm, [self.blob.endorsement])
 
     def _load(self) -> int:
         transport = self._tpm.transport
         transport.connect()
         if self._handle is None or self._generation != transport.generation:
-            self._tpm.flush_leftovers()
+            if self._kept_endorsement is None:
+                self._tpm.flush_leftovers()
             with self._endorsement() as endorsement:
                 self._handle = load_ak(self._tpm, endorsement, self.blob)
             self._generation = transport.generation
