@@ -103,6 +103,7 @@ class VendorCertificate:
     Attributes:
         signed: TBSCertificate as it is encoded.
         signature: over `signed`.
+        serial: by which its issuer knows it; makers have negative ones, too.
         signature_hash: name of its hash; empty if the algorithm is not known here.
         issuer, subject: Name as it is encoded.
         begin, end: of its life, UTC.
@@ -115,6 +116,7 @@ class VendorCertificate:
 
     signed: bytes
     signature: bytes
+    serial: int
     signature_hash: str
     issuer: bytes
     subject: bytes
@@ -207,6 +209,7 @@ def read(untrusted: bytes) -> VendorCertificate:
     return VendorCertificate(
         signed=signed.encoded,
         signature=der.bits(signature, _WHAT),
+        serial=der.integer(fields.serial, _WHAT),
         signature_hash=_signature_hash(algorithm),
         issuer=fields.issuer.encoded,
         subject=fields.subject.encoded,
@@ -241,6 +244,7 @@ def _name_text(name: bytes) -> str:
 class _Fields:
     """Fields of a TBSCertificate (RFC 5280, 4.1)."""
 
+    serial: der.Element
     issuer: der.Element
     validity: der.Element
     subject: der.Element
@@ -257,12 +261,12 @@ def _fields(signed: der.Element) -> _Fields:
         elements = elements[1:]
     if len(elements) < 6:
         raise errors.InvalidMessage(_WHAT, f"{len(elements)} fields, at least 6 belong there")
-    _, _, issuer, validity, subject, key_information, *others = elements
+    serial, _, issuer, validity, subject, key_information, *others = elements
     extensions: Mapping[str, _Extension] = {}
     for element in others:
         if element.tag == _EXTENSIONS_TAG:
             extensions = _extensions(element)
-    return _Fields(issuer, validity, subject, key_information, extensions)
+    return _Fields(serial, issuer, validity, subject, key_information, extensions)
 
 
 def _extensions(element: der.Element) -> Mapping[str, _Extension]:

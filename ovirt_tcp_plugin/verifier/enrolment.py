@@ -20,12 +20,10 @@ import hmac
 import logging
 import re
 import secrets
-from collections.abc import Sequence
 from typing import Optional
 
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
-from OpenSSL import crypto
 
 from ovirt_tcp_plugin import errors
 from ovirt_tcp_plugin.clock import Clock
@@ -33,6 +31,7 @@ from ovirt_tcp_plugin.messages import enrolment, public_keys
 from ovirt_tcp_plugin.messages.result import Finding
 from ovirt_tcp_plugin.verifier import settings
 from ovirt_tcp_plugin.verifier.authority import Authority
+from ovirt_tcp_plugin.verifier.revocation import VendorTrust
 from ovirt_tcp_plugin.verifier.store import endorsements, hosts, tokens
 from ovirt_tcp_plugin.verifier.store.database import Database
 from ovirt_tcp_plugin.verifier.store.hosts import EnrolledHost
@@ -94,7 +93,7 @@ class EnrolmentService:
         self,
         database: Database,
         authority: Authority,
-        vendors: Sequence[crypto.X509],
+        vendors: VendorTrust,
         first_use: bool,
         clock: Clock,
         *,
@@ -108,7 +107,7 @@ class EnrolmentService:
         self._clock = clock
         self._pending: dict[str, _Pending] = {}
 
-    def use(self, authority: Authority, vendors: Sequence[crypto.X509]) -> None:
+    def use(self, authority: Authority, vendors: VendorTrust) -> None:
         """Issue by another authority, and believe these vendors, from now on."""
         self._authority = authority
         self._vendors = vendors
