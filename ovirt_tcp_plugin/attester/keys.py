@@ -25,6 +25,7 @@ from ovirt_tcp_plugin.attester.templates import (
     POLICY_C_SHA384,
 )
 from ovirt_tcp_plugin.attester.tpm import RC_AGAIN, Tpm, TpmError
+from ovirt_tcp_plugin.attester.transport import TpmRefusal
 from ovirt_tcp_plugin.messages import public_keys, tpm2, vendor_certificate
 
 log = logging.getLogger("attester.keys")
@@ -35,6 +36,23 @@ _STORED_FULL = b"\x10\x01\x00"
 _STORED_HEADER_SIZE = 5
 # With padding, before the authorities are told apart.
 MAX_CHAIN_CONTENT_SIZE = 64 * 1024
+
+
+class KeyLost(TpmRefusal):
+    """The TPM does not take the enrolled AK: it was cleared (TPM2_Clear), or is another chip."""
+
+    def __init__(self, refusal: errors.Error) -> None:
+        reason = (
+            f"it was cleared after this host was enrolled, or is another chip ({refusal}). "
+            "Enrol the host again: `ovirt-tcp-verifier token enrol HOST` on the server, "
+            "`ovirt-tcp-agent enrol` here; for another chip, `ovirt-tcp hosts replace-tpm HOST` "
+            "before"
+        )
+        super().__init__("TPM", reason)
+
+
+class EndorsementChanged(errors.Unavailable):
+    """The TPM makes another EK than the one that is certified."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -138,10 +156,11 @@ def endorsement_key(
     If none has a certificate, it is the first that there is.
 
     Raises:
-        Unavailable: the TPM makes another key than the one that is certified, or none of these
-            kinds.
+        EndorsementChanged: the TPM makes another key than the one that is certified.
+        Unavailable: it makes none of these kinds.
     """
     faults = []
+    error: type[errors.Unavailable] = errors.Unavailable
     certificates = {kind: read_certificate(tpm, kind) for kind in kinds}
     certified = [kind for kind in kinds if certificates[kind]]
     for kind in certified or kinds:
@@ -150,11 +169,15 @@ def endorsement_key(
                 yield endorsement
                 return
         except _OtherKeyError:
+            error = EndorsementChanged
             fault = f"the certificate of the {kind} EK is for another key than the TPM makes"
-            faults.append(f"{fault} from the template")
+            faults.append(
+                f"{fault} from any template: its endorsement seed was changed (TPM2_ChangeEPS), or "
+                "the certificate is another chip's; ask the maker of the machine"
+            )
         except _NoKeyError as e:
             faults.append(f"it makes no {kind} EK ({e})")
-    raise errors.Unavailable("TPM endorsement", "; ".join(faults))
+    raise error("TPM endorsement", "; ".join(faults))
 
 
 @contextlib.contextmanager
@@ -336,7 +359,17 @@ class AttestationKey:
         if self._handle is None or self._generation != transport.generation:
             if self._kept_endorsement is None:
                 self._tpm.flush_leftovers()
-            with self._endorsement() as endorsement:
-                self._handle = load_ak(self._tpm, endorsement, self.blob)
+            self._handle = self._load_blob()
             self._generation = transport.generation
         return self._handle
+
+    def _load_blob(self) -> int:
+        try:
+            with self._endorsement() as endorsement:
+                return load_ak(self._tpm, endorsement, self.blob)
+        except EndorsementChanged as e:
+            raise KeyLost(e) from e
+        except TpmError as e:
+            if e.is_of_another_tpm:
+                raise KeyLost(e) from e
+            raise

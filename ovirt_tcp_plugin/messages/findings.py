@@ -78,7 +78,8 @@ class FindingCode(enum.Enum):
     NO_ANSWER = (
         "no_answer",
         CheckNumber.FORM,
-        "see that the agent runs and reaches the server: " + _READ_AGENT_LOG,
+        "see that the agent runs and reaches the server: " + _READ_AGENT_LOG + "; "
+        "after its TPM was cleared, enrol the host again (ovirt-tcp-verifier token enrol HOST)",
     )
     LOG_UNKNOWN = (
         "log_unknown",
