@@ -205,6 +205,24 @@ class FindingCode(enum.Enum):
         CheckNumber.REFERENCE_VALUES,
         "investigate the host: its log calls a measured part by a false name",
     )
+    SECURE_BOOT_OFF = (
+        "secure_boot_off",
+        CheckNumber.REFERENCE_VALUES,
+        "switch Secure Boot on in the firmware (and shim's validation: mokutil "
+        "--enable-validation), and reboot the host",
+    )
+    SECURE_BOOT_UNPROVEN = (
+        "secure_boot_unproven",
+        CheckNumber.REFERENCE_VALUES,
+        "see to it that the host sends the firmware's event log; "
+        "the value of PCR 7 by itself does not say whether Secure Boot is on",
+    )
+    KERNEL_NOT_MEASURED = (
+        "kernel_not_measured",
+        CheckNumber.REFERENCE_VALUES,
+        "boot the kernel through shim and GRUB, or as a unified kernel image; "
+        "then import the reference values again",
+    )
     SELECTION_DIFFERS = ("selection_differs", CheckNumber.SELECTION, _SWITCH_BANK_ON)
     WRONG_SIGNER = (
         "wrong_signer",

@@ -15,7 +15,7 @@ The complete list of checks. The numbers are stable: findings, tests and documen
  (5) reset and restart counters did not go back, they agree with the boot id, and the boot time
      is not ahead of the TPM's clock
  (6) the PCR values given hash to the quoted digest and cover all required PCRs
- (7) the event logs replay to those PCRs
+ (7) the event logs replay to those PCRs; none is needed where (8) goes by the whole value
  (8) each required PCR equals the reference values, as a whole or step by step
  (9) the signed PCR selection is the one that was asked for
 (10) the quote's qualified signer is the AK under the endorsed EK
