@@ -26,7 +26,7 @@ from ovirt_tcp_plugin.attester.templates import (
 )
 from ovirt_tcp_plugin.attester.tpm import RC_AGAIN, Tpm, TpmError
 from ovirt_tcp_plugin.attester.transport import TpmRefusal
-from ovirt_tcp_plugin.messages import public_keys, tpm2, vendor_certificate
+from ovirt_tcp_plugin.messages import der, public_keys, tpm2, vendor_certificate
 
 log = logging.getLogger("attester.keys")
 
@@ -132,19 +132,13 @@ def cut_certificate(content: bytes) -> bytes:
     Some put the header before it that belongs to a TPM 1.2.
 
     Raises:
-        InvalidMessage: no DER sequence with a two-byte length, as every certificate of 256 bytes to
-            64 KiB has it.
+        InvalidMessage: no sequence as long as every certificate is.
     """
     if content.startswith(_STORED_FULL):
         content = content[_STORED_HEADER_SIZE:]
-    if content[:2] != b"\x30\x82" or len(content) < 4:
+    if not vendor_certificate.BEGIN.match(content):
         raise errors.InvalidMessage("EK certificate", "the NV index holds no certificate")
-    end = 4 + int.from_bytes(content[2:4], "big")
-    if end > len(content):
-        raise errors.InvalidMessage(
-            "EK certificate", f"{end} bytes announced, the NV index has {len(content)}"
-        )
-    return content[:end]
+    return der.first(content, "EK certificate").encoded
 
 
 @contextlib.contextmanager
