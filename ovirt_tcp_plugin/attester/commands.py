@@ -106,7 +106,7 @@ def _measure(
 ) -> evidence.Evidence:
     """Return evidence for a challenge that nobody sent, and unload the key."""
     nonce = secrets.token_bytes(evidence.NONCE_SIZE)
-    challenge = evidence.Challenge(nonce, selection, 1000)
+    challenge = evidence.Challenge(nonce, selection, 1000, takes_absences=True)
     try:
         return measure.measure(tpm, ak, challenge, sources)
     finally:
@@ -124,6 +124,8 @@ def _describe(measured: evidence.Evidence) -> None:
     for kind in evidence.LOGS:
         padded = kind in evidence.PADDED_LOGS
         click.echo(f"{kind} log: {_describe_log(measured.logs.get(kind), padded)}")
+        if kind in measured.absences:
+            click.echo(f"  {measured.absences[kind].note}")
 
 
 def _describe_log(content: Optional[bytes], padded: bool) -> str:
