@@ -89,6 +89,11 @@ class FindingCode(enum.Enum):
         CheckNumber.FORM,
         "nothing, if it passes: the agent sends the log with its next report",
     )
+    RESULT_ENDED = (
+        "result_ended",
+        CheckNumber.FORM,
+        "see that the agent runs and reaches the server: " + _READ_AGENT_LOG,
+    )
     RECORD_UNREADABLE = (
         "record_unreadable",
         CheckNumber.FORM,

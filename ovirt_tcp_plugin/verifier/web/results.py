@@ -13,13 +13,16 @@ from cryptography import x509
 from prometheus_client import CONTENT_TYPE_LATEST
 
 from ovirt_tcp_plugin import errors
-from ovirt_tcp_plugin.messages import json_fields, oat, public_keys, result
+from ovirt_tcp_plugin.messages import components, json_fields, oat, public_keys, result
 from ovirt_tcp_plugin.messages.result import AttestationResult
 from ovirt_tcp_plugin.tokens import NEVER
 from ovirt_tcp_plugin.verifier import server_certificate, upkeep
+from ovirt_tcp_plugin.verifier.appraisal import measured
+from ovirt_tcp_plugin.verifier.appraisal.measured import Measured
 from ovirt_tcp_plugin.verifier.enrolment import check_host_name
 from ovirt_tcp_plugin.verifier.fair_share import parts
 from ovirt_tcp_plugin.verifier.store import hosts, tokens
+from ovirt_tcp_plugin.verifier.store import results as store_results
 from ovirt_tcp_plugin.verifier.web.access import CallerKind
 from ovirt_tcp_plugin.verifier.web.handler import Handler, HandlerContext, log
 
@@ -150,6 +153,19 @@ class HostOfName(Handler):
         self.answer({"removed": name})
 
 
+class HostBoot(Handler):
+    """What the last evidence of one enrolled host proved of its boot, step by step."""
+
+    callers = frozenset({CallerKind.VIEWER})
+
+    async def get(self, name: str) -> None:
+        check_host_name(name)
+        texts = await self.context.database.read(lambda c: store_results.measured(c, [name]))
+        if not texts.get(name):
+            raise errors.NotFound("evidence", f"of {name}")
+        self.answer(_encode_boot(measured.decode(texts[name])))
+
+
 class MetricsText(Handler):
     """The server's counters for Prometheus."""
 
@@ -181,6 +197,15 @@ class Health(Handler):
 
 def _encode(results: Sequence[AttestationResult]) -> list[dict[str, Any]]:
     return [result.encode(known) for known in results]
+
+
+def _encode_boot(proven: Measured) -> dict[str, Any]:
+    steps = []
+    for step in proven.steps:
+        text = components.text(step.component) + components.switched(step)
+        steps.append({**step._asdict(), "text": text})
+    values = {str(pcr): value for pcr, value in proven.values.items()}
+    return {"bank": proven.bank, "values": values, "steps": steps}
 
 
 def _encode_marked(
