@@ -51,7 +51,6 @@ GROUP = "ovirt-tcp-agent"
 ABSENCE = ".absent"
 ABSENT = "absent"
 UNREADABLE = "unreadable"
-OVERSIZED = "oversized"
 NO_LAUNCH = "no_launch"
 LOCKED_DOWN = "locked_down"
 WAY_OUT = (
@@ -73,7 +72,10 @@ INTEL = 0x8086
 
 # Real heaps have 1 MiB or less, real logs 64 KiB or less.
 MAX_HEAP_SIZE = 16 * 1024 * 1024
-MAX_LOG_SIZE = 1024 * 1024
+# `ovirt_tcp_plugin.messages.evidence` says why. Of a longer log only the length is told, which is
+# counted up to the second number.
+MAX_LOG_SIZE = 4 * 1024 * 1024
+MAX_COUNTED_SIZE = 64 * 1024 * 1024
 MAX_ELEMENTS = 64
 # txt-stat prints 32 KiB of tboot's log at most; sysfs has one short line a PCR.
 MAX_TEXT_SIZE = 256 * 1024
@@ -290,8 +292,11 @@ def unpack(form: str, heap: bytes, position: int) -> tuple[Any, ...]:
     return struct.unpack_from(form, heap, position)
 
 
-def keep(directory: str, name: str, content: Optional[bytes]) -> None:
+def keep(directory: str, name: str, content: Optional[bytes], size: int = 0) -> None:
     """Write a file whole or not at all, readable by the agent's group; None removes it.
+
+    Args:
+        size: of the file, if it is to be longer than its content: the rest takes no room.
 
     Raises:
         OSError: the directory cannot be made or written, or is not ours alone: somebody who may
@@ -315,6 +320,8 @@ def keep(directory: str, name: str, content: Optional[bytes]) -> None:
     descriptor = os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o600)
     with os.fdopen(descriptor, "wb") as file:
         file.write(content)
+        file.flush()
+        os.ftruncate(descriptor, max(size, len(content)))
         give_to_agent(descriptor)
     os.replace(fresh, path)
 
@@ -368,21 +375,33 @@ def keep_firmware_log(source: str, directory: str) -> str:
     try:
         with open(source, "rb") as file:
             content = file.read(MAX_LOG_SIZE + 1)
+            size = len(content) + count_rest(file)
     except OSError as e:
         failure = keep_and_tell(directory, FIRMWARE_LOG_NAME, None)
         reason = ABSENT if isinstance(e, FileNotFoundError) else UNREADABLE
         note = f"no event log of the firmware: {e}"
         return failure or keep_absence(directory, FIRMWARE_LOG_NAME, reason, note)
-    if len(content) > MAX_LOG_SIZE:
-        note = f"the event log of the firmware is longer than {MAX_LOG_SIZE} bytes"
-        return keep_absence(directory, FIRMWARE_LOG_NAME, OVERSIZED, note)
+    if size > MAX_LOG_SIZE:
+        note = f"the event log of the firmware has {size} bytes, at most {MAX_LOG_SIZE} can be sent"
+        return keep_log(directory, FIRMWARE_LOG_NAME, b"", size) or note
     note = f"kept the event log of the firmware, {len(content)} bytes"
     return keep_log(directory, FIRMWARE_LOG_NAME, content) or note
 
 
-def keep_log(directory: str, name: str, content: bytes) -> str:
+def count_rest(file: IO[bytes]) -> int:
+    """Return how many bytes follow in a file, or that there are more than MAX_COUNTED_SIZE."""
+    count = 0
+    while count <= MAX_COUNTED_SIZE:
+        chunk = file.read(MAX_LOG_SIZE)
+        if not chunk:
+            break
+        count += len(chunk)
+    return count
+
+
+def keep_log(directory: str, name: str, content: bytes, size: int = 0) -> str:
     """Keep a log, and drop why there was none; return why it could not be kept, or nothing."""
-    failure = keep_and_tell(directory, name, content)
+    failure = keep_and_tell(directory, name, content, size)
     return failure or keep_and_tell(directory, name + ABSENCE, None)
 
 
@@ -450,10 +469,10 @@ def command(words: Sequence[str]) -> Union[str, subprocess.CompletedProcess[byte
     return done
 
 
-def keep_and_tell(directory: str, name: str, content: Optional[bytes]) -> str:
+def keep_and_tell(directory: str, name: str, content: Optional[bytes], size: int = 0) -> str:
     """Keep a file; return why it could not be kept, or nothing."""
     try:
-        keep(directory, name, content)
+        keep(directory, name, content, size)
     except OSError as e:
         return f"{name} was not kept: {e}"
     return ""

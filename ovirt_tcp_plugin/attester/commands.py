@@ -123,7 +123,12 @@ def _describe(measured: evidence.Evidence) -> None:
         click.echo("the TPM has no such bank active")
     for kind in evidence.LOGS:
         padded = kind in evidence.PADDED_LOGS
-        click.echo(f"{kind} log: {_describe_log(measured.logs.get(kind), padded)}")
+        size = measured.oversized_logs.get(kind)
+        if size is None:
+            description = _describe_log(measured.logs.get(kind), padded)
+        else:
+            description = f"{size} bytes, at most {evidence.MAX_LOG_SIZE} can be sent"
+        click.echo(f"{kind} log: {description}")
         if kind in measured.absences:
             click.echo(f"  {measured.absences[kind].note}")
 

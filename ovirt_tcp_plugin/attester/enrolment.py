@@ -86,7 +86,12 @@ def enrol(
     with keys.endorsement_key(tpm) as endorsement:
         blob = _kept_or_new_ak(tpm, state, endorsement, ak_kind)
     request = enrolment.EnrolmentRequest(
-        token, host_name, endorsement.certificate, endorsement.area, blob.public
+        token,
+        host_name,
+        endorsement.certificate,
+        endorsement.area,
+        blob.public,
+        ek_chain=keys.read_chain(tpm) if endorsement.certificate else b"",
     )
     ak = keys.AttestationKey(tpm, blob)
     _enrol_at_any(ak, state, client, request)

@@ -17,6 +17,7 @@ from typing import Optional
 from ovirt_tcp_plugin import errors
 from ovirt_tcp_plugin.attester.templates import (
     ATTESTATION_TEMPLATES,
+    CHAIN_INDICES,
     ENDORSEMENT_KINDS,
     POLICY_A_SHA384,
     POLICY_B_SHA384,
@@ -31,6 +32,8 @@ log = logging.getLogger("attester.keys")
 # Implementation Specification for Conventional BIOS" 1.21, 7.4.5).
 _STORED_FULL = b"\x10\x01\x00"
 _STORED_HEADER_SIZE = 5
+# With padding, before the authorities are told apart.
+MAX_CHAIN_CONTENT_SIZE = 64 * 1024
 
 
 @dataclasses.dataclass(frozen=True)
@@ -84,6 +87,40 @@ def read_certificate(tpm: Tpm, kind: str) -> Optional[bytes]:
     except errors.InvalidMessage as e:
         log.warning("no certificate kind=%s reason=%s", kind, e)
         return None
+
+
+def read_chain(tpm: Tpm) -> bytes:
+    """Return the authorities of the EK's certificate that lie in the TPM; DER, one after the other.
+
+    An index that cannot be read is passed over, and what goes beyond the bounds is left out: the
+    verifier has what it needs, or says which issuer is missing.
+
+    Raises:
+        Unavailable: the TPM does not answer.
+    """
+    content = b""
+    for index in tpm.handles(CHAIN_INDICES.start):
+        if index in CHAIN_INDICES and len(content) < MAX_CHAIN_CONTENT_SIZE:
+            content += _read_chain_index(tpm, index)
+    chain = b""
+    for certificate in vendor_certificate.split(content):
+        if len(chain) + len(certificate) <= vendor_certificate.MAX_CHAIN_SIZE:
+            chain += certificate
+        else:
+            log.warning("authority left out size=%d", len(certificate))
+    return chain
+
+
+def _read_chain_index(tpm: Tpm, index: int) -> bytes:
+    try:
+        return tpm.read_nv(index)
+    except TpmError as e:
+        if e.code in RC_AGAIN:
+            raise
+        log.warning("no authority index=%#x reason=%s", index, e)
+    except errors.InvalidMessage as e:
+        log.warning("no authority index=%#x reason=%s", index, e)
+    return b""
 
 
 def cut_certificate(content: bytes) -> bytes:

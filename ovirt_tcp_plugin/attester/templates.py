@@ -78,6 +78,10 @@ class EndorsementKind:
     template: bytes
 
 
+# Where a TPM keeps the authorities between its EKs' certificates and their maker's root (TCG "EK
+# Credential Profile" 2.6, 2.2.1.5.2): Intel's on-die authorities are another for each chip.
+CHAIN_INDICES = range(0x01C00100, 0x01C00200)
+
 # In the order of preference. TCG "PC Client Platform TPM Profile", 4.6.3, reserves the indices and
 # handles.
 ENDORSEMENT_KINDS: Mapping[str, EndorsementKind] = {

@@ -264,6 +264,7 @@ class Service:
             _Loop("attest", self._attest, _tick_s, self._attestation.wait),
             _Loop("enforce", self.enforcement.step, _tick_s, wait),
             _Loop("snapshot", self._publication.step, _tick_s, wait),
+            _Loop("save", self._publication.save_step, _tick_s, wait),
             _Loop("events", self._event_writer.step, _tick_s, wait),
         )
 

@@ -25,6 +25,7 @@ from ovirt_tcp_plugin.attester.hook_files import VERDICT_FILE
 from ovirt_tcp_plugin.attester.settings import AgentSettings
 from ovirt_tcp_plugin.attester.verifier_client import VerifierClient
 from ovirt_tcp_plugin.lab import firmware, launch, vdsm
+from ovirt_tcp_plugin.lab.machine import Machine
 from ovirt_tcp_plugin.lab.processes import Processes
 from ovirt_tcp_plugin.lab.swtpm import BANKS, STATE_FILES, Swtpm, clone
 from ovirt_tcp_plugin.lab.swtpm12 import BANKS as BANKS12
@@ -103,7 +104,7 @@ class LabHost:
         self,
         images: Optional[launch.Images] = None,
         *,
-        machine: Optional[firmware.Machine] = None,
+        machine: Optional[Machine] = None,
         measured_launch: bool = True,
         forged_log: Optional[bytes] = None,
         write_log: bool = True,
@@ -121,7 +122,7 @@ class LabHost:
         """
         images = images or self.images
         launch_events = launch.events(images, self.banks)
-        firmware_events = firmware.events(machine or firmware.Machine(), images, self.banks)
+        firmware_events = firmware.events(machine or Machine(), images, self.banks)
         tpm = self.swtpm.connect()
         try:
             launch.power_on(self.swtpm, tpm, firmware_events)
@@ -144,7 +145,7 @@ class LabHost:
         self,
         images: Optional[launch.Images] = None,
         *,
-        machine: Optional[firmware.Machine] = None,
+        machine: Optional[Machine] = None,
         measured_launch: bool = True,
         forged_log: Optional[bytes] = None,
         write_log: bool = True,

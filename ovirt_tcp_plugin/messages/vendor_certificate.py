@@ -26,12 +26,19 @@ from ovirt_tcp_plugin.messages import der
 from ovirt_tcp_plugin.messages.public_keys import VerifyingKey
 
 MAX_SIZE = 64 * 1024
+# Of a chain that lies in a TPM: Intel's has four.
+MAX_INTERMEDIATES = 8
+MAX_CHAIN_SIZE = 16 * 1024
+# Places where a certificate might begin.
+MAX_SPLIT_TRIES = 500
 MAX_URLS = 4
 MAX_TEXT_LENGTH = 200
 
 EK_USAGE = "2.23.133.8.1"  # tcg-kp-EKCertificate
 
 _WHAT = "certificate"
+# A sequence with a two-byte length, as every certificate is.
+_DER_BEGIN = b"\x30\x82"
 _VERSION_TAG = 0xA0
 _EXTENSIONS_TAG = 0xA3
 _URL_TAG = 0x86  # uniformResourceIdentifier of GeneralName
@@ -147,6 +154,37 @@ class VendorCertificate:
 class _Extension:
     critical: bool
     content: bytes
+
+
+def split(untrusted: bytes) -> tuple[bytes, ...]:
+    """Return the certificates in what the chain's NV indices of a TPM hold, one after the other.
+
+    At most MAX_INTERMEDIATES, and as far as they can be read: what stands between them, such as
+    padding or half of a certificate, is passed over.
+
+    Source: TCG "EK Credential Profile" 2.6, 2.2.1.5.2 (NV indices 0x01C00100 to 0x01C001FF).
+    """
+    certificates: list[bytes] = []
+    position = untrusted.find(_DER_BEGIN)
+    for _ in range(MAX_SPLIT_TRIES):
+        if position < 0 or len(certificates) == MAX_INTERMEDIATES:
+            break
+        end = position + 4 + int.from_bytes(untrusted[position + 2 : position + 4], "big")
+        encoded = untrusted[position:end]
+        if end <= len(untrusted) and _is_certificate(encoded):
+            certificates.append(encoded)
+            position = untrusted.find(_DER_BEGIN, end)
+        else:
+            position = untrusted.find(_DER_BEGIN, position + 1)
+    return tuple(certificates)
+
+
+def _is_certificate(encoded: bytes) -> bool:
+    try:
+        read(encoded)
+    except errors.InvalidMessage:
+        return False
+    return True
 
 
 def read(untrusted: bytes) -> VendorCertificate:

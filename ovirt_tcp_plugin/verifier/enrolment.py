@@ -316,7 +316,7 @@ def _enrolled(admission: _Admission, certificate: x509.Certificate) -> EnrolledH
         tpm=tpm,
         host_id="" if admission.token is None else admission.token.host_id,
         ek_digest=public_keys.digest(tpm.ek),
-        ek_certificate=admission.request.ek_certificate,
+        ek_certificate=admission.candidate.kept_certificates,
         certificate_digest=_fingerprint(certificate),
         endorsed_by=admission.endorsed_by,
         certificate_end_s=int(end.timestamp()),

@@ -10,12 +10,13 @@ from __future__ import annotations
 
 import dataclasses
 import datetime
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple, Protocol
 
 from OpenSSL import crypto
 
-from ovirt_tcp_plugin.messages import enrolment, tpm2, tpm12
+from ovirt_tcp_plugin import errors
+from ovirt_tcp_plugin.messages import der, enrolment, tpm2, tpm12, vendor_certificate
 from ovirt_tcp_plugin.verifier import endorsement, endorsement12
 from ovirt_tcp_plugin.verifier.appraisal.enrolled_tpm import EnrolledTpm
 from ovirt_tcp_plugin.verifier.appraisal.quote12 import EnrolledTpm12
@@ -35,6 +36,10 @@ class Candidate(Protocol):
     @property
     def tpm(self) -> EnrolledTpm:
         """The TPM, as it will be kept."""
+
+    @property
+    def kept_certificates(self) -> bytes:
+        """What is kept of its EK's certificate, for `TpmFamily.endorsed`."""
 
     def check_ek(self) -> None:
         """Return if the EK is a key that only decrypts. Raises Refused (ek_attributes)."""
@@ -73,15 +78,29 @@ class TpmFamily(Protocol):
         """Return the TPM of a request. Raises InvalidMessage when a key is not of its form."""
 
     def endorsed(self, tpm: Any, ek_certificate: bytes) -> Candidate:
-        """Return an enrolled TPM of this family, to check the certificate of its EK again."""
+        """Return an enrolled TPM of this family, to check the certificate of its EK again.
+
+        Args:
+            ek_certificate: `kept_certificates` of when it was enrolled.
+        """
 
 
 @dataclasses.dataclass(frozen=True)
 class Candidate20:
-    """A TPM 2.0 that asks to be enrolled."""
+    """A TPM 2.0 that asks to be enrolled.
+
+    Attributes:
+        intermediates: DER of the authorities that it sent along, nobody's anchors.
+    """
 
     tpm: EnrolledTpm20
     ek_certificate: bytes
+    intermediates: Sequence[bytes] = ()
+
+    @property
+    def kept_certificates(self) -> bytes:
+        """As in `Candidate`: the certificate and its authorities, one after the other."""
+        return self.ek_certificate + b"".join(self.intermediates)
 
     def check_ek(self) -> None:
         """As in `Candidate`."""
@@ -91,7 +110,9 @@ class Candidate20:
         self, authorities: Iterable[crypto.X509], now: datetime.datetime
     ) -> None:
         """As in `Candidate`."""
-        endorsement.check_ek_certificate(self.ek_certificate, self.tpm.ek, authorities, now)
+        endorsement.check_ek_certificate(
+            self.ek_certificate, self.tpm.ek, authorities, now, self.intermediates
+        )
 
     def check_ak(self) -> None:
         """As in `Candidate`."""
@@ -118,6 +139,11 @@ class Candidate12:
     ak_area: bytes
     binding: bytes
 
+    @property
+    def kept_certificates(self) -> bytes:
+        """As in `Candidate`."""
+        return self.ek_certificate
+
     def check_ek(self) -> None:
         """As in `Candidate`."""
         endorsement12.check_ek(self.tpm.ek)
@@ -142,7 +168,12 @@ class Candidate12:
 
 class _Family20:
     def endorsed(self, tpm: EnrolledTpm20, ek_certificate: bytes) -> Candidate:
-        return Candidate20(tpm, ek_certificate)
+        try:
+            certificate, *intermediates = der.elements(ek_certificate, "kept certificates")
+        except (errors.InvalidMessage, ValueError):
+            return Candidate20(tpm, ek_certificate)
+        encoded = [element.encoded for element in intermediates]
+        return Candidate20(tpm, certificate.encoded, encoded)
 
     def load(self, host_name: str, ek: bytes, ak: bytes) -> EnrolledTpm:
         return EnrolledTpm20(host_name, tpm2.parse_public(ek), tpm2.parse_public(ak))
@@ -151,7 +182,8 @@ class _Family20:
         ek = tpm2.parse_public(request.ek_public)
         ak = tpm2.parse_public(request.ak_public)
         tpm = EnrolledTpm20(request.host_name, ek, ak)
-        return Candidate20(tpm, request.ek_certificate)
+        intermediates = vendor_certificate.split(request.ek_chain)
+        return Candidate20(tpm, request.ek_certificate, intermediates)
 
 
 class _Family12:

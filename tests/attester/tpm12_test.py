@@ -28,11 +28,12 @@ from ovirt_tcp_plugin.attester import tpm12 as commands
 from ovirt_tcp_plugin.attester.tpm12 import WELL_KNOWN, Tpm12, Tpm12Error
 from ovirt_tcp_plugin.attester.transport import Transport
 from ovirt_tcp_plugin.lab import firmware, launch
+from ovirt_tcp_plugin.lab.machine import Machine
 from ovirt_tcp_plugin.lab.swtpm import clone
 from ovirt_tcp_plugin.lab.swtpm12 import Swtpm12
 from ovirt_tcp_plugin.messages import public_keys, tpm12
 from tests.attester import signing_key
-from tests.attester.tpm_test import ScriptedTpm
+from tests.attester.scripted_tpm import ScriptedTpm
 from tests.conftest import TpmPool
 
 SHA1 = hashes.SHA1()  # noqa: S303 - TPM 1.2 has no other
@@ -125,7 +126,7 @@ def test_making_an_identity_takes_the_owners_secret(tpm: Tpm12) -> None:
 def test_quotes_in_both_forms(
     form: str, indices: tuple[int, ...], chip: Swtpm12, tpm: Tpm12, tpm_pool: TpmPool
 ) -> None:
-    launch.power_on(chip, tpm, firmware.events(firmware.Machine(), tpm_pool.images, ("sha1",)))
+    launch.power_on(chip, tpm, firmware.events(Machine(), tpm_pool.images, ("sha1",)))
     area, _ = tpm.make_identity(WELL_KNOWN, LABEL)
     handle = tpm.load_key(area)
 

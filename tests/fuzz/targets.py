@@ -139,6 +139,12 @@ TARGETS: Mapping[str, Target] = {
         eventlog.encode(launch_events(), ["sha256"]),
         worst.event_log,
     ),
+    "eventlog_part": Target(
+        eventlog.read,
+        lambda untrusted: eventlog.read(untrusted, pcrs=(0,)),
+        eventlog.encode(launch_events(), ["sha256"]),
+        worst.event_log,
+    ),
     "eventlog_sha1": Target(eventlog.parse, eventlog.parse, eventlog_test.OLD, worst.event_log),
     "eventlog_padded": Target(
         eventlog.parse,
@@ -260,6 +266,7 @@ TARGETS: Mapping[str, Target] = {
         errors.Refused,
     ),
     "vendor_certificate": _binary(vendor_certificate.read, VENDOR.certify(TPM.ek_key.public_key())),
+    "vendor_chain": _binary(vendor_certificate.split, VENDOR.certify(TPM.ek_key.public_key()) * 2),
     "charge": Target(
         charge.parse,
         lambda untrusted: charge.parse(untrusted.decode("utf-8", "replace")),

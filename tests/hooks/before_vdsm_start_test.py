@@ -24,7 +24,7 @@ from hypothesis import strategies as st
 
 from ovirt_tcp_plugin import boot_hook as hook
 from ovirt_tcp_plugin.lab import vdsm
-from ovirt_tcp_plugin.messages import eventlog, tpm2
+from ovirt_tcp_plugin.messages import eventlog, evidence, tpm2
 
 HOOK = Path(__file__).parents[2] / "hooks/vdsm/before_vdsm_start/50_ovirt_tcp_boot.py"
 ABSENCES = ["firmware_event_log.absent", "txt_event_log.absent"]
@@ -498,6 +498,33 @@ def test_what_a_boot_no_longer_has_is_removed(machine: Machine) -> None:
     machine.start_vdsm()
 
     assert "firmware_event_log" not in machine.kept()
+
+
+def test_the_longest_log_is_the_same_for_hook_agent_and_server() -> None:
+    assert hook.MAX_LOG_SIZE == evidence.MAX_LOG_SIZE
+
+
+def test_a_firmware_log_of_2_mib_is_handed_over(machine: Machine) -> None:
+    machine.firmware_log.write_bytes(b"log." * (512 * 1024))
+
+    machine.start_vdsm()
+
+    kept = machine.boot / "firmware_event_log"
+    assert kept.read_bytes() == machine.firmware_log.read_bytes()
+
+
+def test_of_a_firmware_log_that_is_too_long_only_the_length_is_handed_over(
+    machine: Machine,
+) -> None:
+    size = 3 * hook.MAX_LOG_SIZE + 5
+    machine.firmware_log.write_bytes(bytes(size))
+
+    told = machine.start_vdsm()
+
+    kept = (machine.boot / "firmware_event_log").stat()
+    assert kept.st_size == size
+    assert kept.st_blocks == 0
+    assert any(f"the event log of the firmware has {size} bytes" in line for line in told)
 
 
 def test_the_list_of_a_tpm_12_is_kept_as_it_is(machine: Machine) -> None:

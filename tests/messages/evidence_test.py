@@ -7,6 +7,7 @@ from __future__ import annotations
 import base64
 import dataclasses
 import json
+import os
 from typing import Any
 
 import pytest
@@ -230,16 +231,24 @@ def test_any_bytes_are_read_or_malformed(untrusted: bytes) -> None:
 
 
 def test_the_largest_logs_fit_into_the_largest_message() -> None:
-    largest = changed(
-        logs={
-            kind: base64.b64encode(bytes(evidence.MAX_LOG_SIZE)).decode() for kind in evidence.LOGS
-        }
-    )
+    half = base64.b64encode(bytes(evidence.MAX_LOG_SIZE // 2)).decode()
+    largest = changed(logs={kind: half for kind in evidence.LOGS})
 
     assert len(largest) < evidence.MAX_EVIDENCE_SIZE
-    assert len(evidence.decode(largest).logs["txt"]) == evidence.MAX_LOG_SIZE
+    assert len(evidence.decode(largest).logs["txt"]) == evidence.MAX_LOG_SIZE // 2
     with pytest.raises(errors.InvalidMessage, match="longer than"):
         evidence.decode(largest + b" " * evidence.MAX_EVIDENCE_SIZE)
+
+
+def test_evidence_with_the_largest_logs_is_read_in_bounds() -> None:
+    log = base64.b64encode(os.urandom(evidence.MAX_LOG_SIZE)).decode()
+    hostile.in_bounds(evidence.decode, changed(logs={"firmware": log}))
+
+
+@pytest.mark.parametrize("sizes", [{"other": 1}, {"txt": 0}, {"txt": "1"}, {"txt": True}, [1]])
+def test_odd_sizes_of_oversized_logs_are_malformed(sizes: object) -> None:
+    with pytest.raises(errors.InvalidMessage):
+        evidence.decode(changed(oversized_logs=sizes))
 
 
 @given(

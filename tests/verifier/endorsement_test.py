@@ -11,7 +11,7 @@ import datetime
 import random
 
 import pytest
-from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec, padding, rsa
 from hypothesis import given
 from hypothesis import strategies as st
@@ -382,3 +382,84 @@ def test_an_authority_longer_than_any_certificate_is_not_read() -> None:
     block = b"-----BEGIN CERTIFICATE-----\n" + b"A" * endorsement.MAX_PEM_BLOCK_SIZE
     with pytest.raises(errors.InvalidMessage, match="longer than"):
         endorsement.load_authorities(block)
+
+
+class OnDieChain:
+    """A maker's root, and authorities under it that are another for each chip."""
+
+    def __init__(self, length: int = 3) -> None:
+        self.root = Vendor("maker", path_length=length)
+        self.parts = []
+        issuer = self.root
+        for number in range(length):
+            issuer = Vendor(f"on-die {number}", issuer=issuer, path_length=length - 1 - number)
+            self.parts.insert(0, issuer.certificate.public_bytes(serialization.Encoding.DER))
+        self.last = issuer
+
+    def check(self, intermediates: list[bytes]) -> tuple[bytes, ...]:
+        certificate = self.last.certify(TPM.ek_key.public_key())
+        return endorsement.check_ek_certificate(
+            certificate, TPM.ek, self.root.authorities, NOW, intermediates
+        )
+
+
+class TestAuthoritiesFromTheChip:
+    """They help to build a path, and are never where it ends."""
+
+    def test_refuses_a_chain_under_a_root_that_the_chip_sent_along(self) -> None:
+        chain = OnDieChain()
+        root = chain.root.certificate.public_bytes(serialization.Encoding.DER)
+        certificate = chain.last.certify(TPM.ek_key.public_key())
+        with refused("ek_untrusted", "no EK authority vouches"):
+            endorsement.check_ek_certificate(
+                certificate, TPM.ek, VENDOR.authorities, NOW, [*chain.parts, root]
+            )
+
+    def test_refuses_a_chain_with_a_gap_and_names_the_missing_issuer(self) -> None:
+        chain = OnDieChain()
+        with refused("ek_untrusted", "certificate of 'CN=on-die 0'"):
+            chain.check(chain.parts[:-1])
+
+    def test_refuses_a_weak_authority_from_the_chip(self) -> None:
+        root = Vendor("maker")
+        weak = Vendor("weak", rsa.generate_private_key(65537, 1024), issuer=root)  # noqa: S505
+        certificate = weak.certify(TPM.ek_key.public_key())
+        sent = [weak.certificate.public_bytes(serialization.Encoding.DER)]
+        with refused("ek_weak", "1024 bits"):
+            endorsement.check_ek_certificate(certificate, TPM.ek, root.authorities, NOW, sent)
+
+    @pytest.mark.parametrize("rubbish", [[], [b""], [b"\x30\x82\x00\x01x"], [b"odd"] * 5])
+    def test_a_path_leads_over_them_whatever_else_was_sent(self, rubbish: list[bytes]) -> None:
+        chain = OnDieChain()
+        path = chain.check([*rubbish, *reversed(chain.parts)])
+        assert list(path[1:-1]) == chain.parts
+
+    @given(st.data())
+    def test_any_order_with_anything_between_is_told_apart(self, data: st.DataObject) -> None:
+        certificates = [CHAIN.last.certify(TPM.ek_key.public_key()), *CHAIN.parts]
+        order = data.draw(st.permutations(certificates))
+        filler = st.binary(max_size=40).filter(lambda content: b"\x30" not in content)
+        content = data.draw(filler)
+        for certificate in order:
+            content += certificate + data.draw(filler)
+        assert vendor_certificate.split(content) == tuple(order)
+
+    @given(st.integers(0, 2**32), st.integers(0, 255))
+    def test_a_spoilt_byte_never_makes_a_path_to_a_stranger(self, place: int, value: int) -> None:
+        content = bytearray(b"".join(CHAIN.parts))
+        content[place % len(content)] = value
+        sent = list(vendor_certificate.split(bytes(content)))
+        try:
+            path = CHAIN.check(sent)
+        except errors.Refused as e:
+            assert e.code in ("ek_untrusted", "ek_weak")
+        else:
+            assert path[1:-1] == tuple(CHAIN.parts)
+
+    def test_no_more_are_taken_than_a_chain_has(self) -> None:
+        certificate = VENDOR.certify(TPM.ek_key.public_key())
+        split = vendor_certificate.split(certificate * 20)
+        assert split == (certificate,) * vendor_certificate.MAX_INTERMEDIATES
+
+
+CHAIN = OnDieChain()

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Union
 
 import pytest
+from cryptography.hazmat.primitives import serialization
 
 import ovirt_tcp_plugin
 from ovirt_tcp_plugin import errors
@@ -20,6 +21,7 @@ from ovirt_tcp_plugin.verifier import settings
 from ovirt_tcp_plugin.verifier.tpm_family import FAMILIES
 from tests.verifier.software_tpm import SoftwareTpm
 from tests.verifier.software_tpm12 import SoftwareTpm12
+from tests.verifier.vendor import NOW, Vendor
 
 VERIFIER = Path(ovirt_tcp_plugin.__file__).parent / "verifier"
 # Each family's own modules, and what leads to them.
@@ -92,3 +94,22 @@ def test_a_fit_tpm_opens_its_secret_and_is_the_same_when_it_is_loaded(asking: As
     loaded = family.load("host-1", candidate.tpm.ek.area, candidate.tpm.ak.area)
     assert loaded == candidate.tpm
     assert (loaded.name, loaded.family) == ("host-1", request.family)
+
+
+def test_the_authorities_from_the_chip_are_kept_with_its_certificate() -> None:
+    root = Vendor("maker", path_length=2)
+    on_die = Vendor("on-die", issuer=root)
+    tpm = SoftwareTpm()
+    certificate = on_die.certify(tpm.ek_key.public_key())
+    chain = on_die.certificate.public_bytes(serialization.Encoding.DER)
+    request = dataclasses.replace(request20(tpm), ek_certificate=certificate, ek_chain=chain)
+    family = FAMILIES["2.0"]
+    candidate = family.candidate(request)
+
+    candidate.check_ek_certificate(root.authorities, NOW)
+    again = family.endorsed(candidate.tpm, candidate.kept_certificates)
+    again.check_ek_certificate(root.authorities, NOW)
+
+    alone = family.endorsed(candidate.tpm, certificate)
+    with pytest.raises(errors.Refused, match="ek_untrusted"):
+        alone.check_ek_certificate(root.authorities, NOW)

@@ -49,10 +49,11 @@ class Vendor:
         ca: bool = True,
         issuer: Optional[Vendor] = None,
         signature_hash: Optional[hashes.HashAlgorithm] = None,
+        path_length: int = 1,
     ) -> None:
         self.signature_hash = signature_hash or hashes.SHA256()
         self.name, self.key = _name(name), key or ec.generate_private_key(ec.SECP256R1())
-        constraints = x509.BasicConstraints(ca=ca, path_length=1 if ca else None)
+        constraints = x509.BasicConstraints(ca=ca, path_length=path_length if ca else None)
         signer = issuer or self
         builder = signer._builder(self.name, self.key.public_key(), NOW - YEAR, NOW + 10 * YEAR)
         self.certificate = builder.add_extension(constraints, True).sign(

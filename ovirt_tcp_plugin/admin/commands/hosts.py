@@ -125,6 +125,8 @@ def _print_boot(boot: Optional[Mapping[str, Any]]) -> None:
         click.echo(f"  PCR {pcr} {value}{'' if steps else ', without proven steps'}")
         for step in steps:
             click.echo(f"    {step['digest']} {printable(step['text'])}")
+    for note in boot["notes"]:
+        click.echo(f"  {printable(note)}")
 
 
 def _result(config_dir: Path, host: str) -> Mapping[str, Any]:

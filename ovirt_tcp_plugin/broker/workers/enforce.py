@@ -94,8 +94,11 @@ class EnforcementWorker:
             self._builder.build(self._walls.plans_before_listing(), self._is_late)
             return
         self._pool_ender.take_requests()
-        self._changes.begin_plans()
-        blocked = self._builder.build(self._walls.plans(), self._is_late)
+        trust_lost_in = self._changes.begin_plans()
+        if trust_lost_in:
+            # Before the other pools are looked at, of which there may be a thousand.
+            self._builder.build(self._walls.due_plans(trust_lost_in), self._is_late)
+        blocked = self._builder.build(self._walls.due_plans(), self._is_late)
         self._move_hosts(blocked)
         self._pool_ender.give_back()
 

@@ -79,7 +79,8 @@ class WallBuilder:
         for edits in (LEAVING, CREATING, ENTERING):
             had_work = self._run(works, edits)
             if self._changes.is_trust_lost():
-                return frozenset(works)
+                # Also of pools without a plan: their walls were as they had to be before.
+                return frozenset(self._state.pools())
             if had_work and late():
                 self._changes.request_plans()
                 break

@@ -22,12 +22,13 @@ _LOG_NEEDED = frozenset(
     }
 )
 
-# Of check (7): there is no log.
+# Of check (7): there is no log, or none that can be sent.
 _NO_LOG = frozenset(
     {
         FindingCode.LOG_MISSING.code,
         FindingCode.FIRMWARE_LOG_MISSING.code,
         FindingCode.LOG_LOCKED_DOWN.code,
+        FindingCode.LOG_OVERSIZED.code,
     }
 )
 

@@ -22,7 +22,7 @@ from ovirt_tcp_plugin.verifier.appraisal.measured import Measured
 from ovirt_tcp_plugin.verifier.enrolment import check_host_name
 from ovirt_tcp_plugin.verifier.fair_share import parts
 from ovirt_tcp_plugin.verifier.store import hosts, tokens
-from ovirt_tcp_plugin.verifier.store import results as store_results
+from ovirt_tcp_plugin.verifier.store import results as stored_results
 from ovirt_tcp_plugin.verifier.web.access import CallerKind
 from ovirt_tcp_plugin.verifier.web.handler import Handler, HandlerContext, log
 
@@ -153,17 +153,19 @@ class HostOfName(Handler):
         self.answer({"removed": name})
 
 
-class HostBoot(Handler):
-    """What the last evidence of one enrolled host proved of its boot, step by step."""
+class BootOfHost(Handler):
+    """What a host's last evidence proved of its boot, and what its logs have beside that."""
 
     callers = frozenset({CallerKind.VIEWER})
 
     async def get(self, name: str) -> None:
         check_host_name(name)
-        texts = await self.context.database.read(lambda c: store_results.measured(c, [name]))
-        if not texts.get(name):
-            raise errors.NotFound("evidence", f"of {name}")
-        self.answer(_encode_boot(measured.decode(texts[name])))
+        texts = await self.context.database.read(lambda c: stored_results.measured(c, [name]))
+        try:
+            proven = measured.decode(texts.get(name, ""))
+        except errors.InvalidMessage:
+            proven = Measured({}, ())  # no evidence yet, or told as record_unreadable
+        self.answer({"host_name": name, **_encode_boot(proven)})
 
 
 class MetricsText(Handler):
@@ -205,7 +207,8 @@ def _encode_boot(proven: Measured) -> dict[str, Any]:
         text = components.text(step.component) + components.switched(step)
         steps.append({**step._asdict(), "text": text})
     values = {str(pcr): value for pcr, value in proven.values.items()}
-    return {"bank": proven.bank, "values": values, "steps": steps}
+    notes = list(proven.notes)
+    return {"bank": proven.bank, "values": values, "steps": steps, "notes": notes}
 
 
 def _encode_marked(

@@ -16,11 +16,19 @@ from cryptography.hazmat.primitives import hashes
 from ovirt_tcp_plugin.messages import components, eventlog, evidence, reference_values, tpm2
 from ovirt_tcp_plugin.messages.reference_values import ReferenceSet, Value
 from ovirt_tcp_plugin.messages.result import Level
-from ovirt_tcp_plugin.verifier.appraisal.appraise import Appraised, Discarded, appraise
-from ovirt_tcp_plugin.verifier.appraisal.authenticity import IssuedNonce
+from ovirt_tcp_plugin.verifier.appraisal.appraise import Appraised, Discarded
 from ovirt_tcp_plugin.verifier.appraisal.counters import BootCounters
 from ovirt_tcp_plugin.verifier.appraisal.reappraise import reappraise
 from ovirt_tcp_plugin.verifier.appraisal.reference_match import Criteria
+from tests.verifier.appraisal.judging import (
+    NOW,
+    OTHER_BOOT_ID,
+    assert_discarded,
+    assert_untrusted,
+    good_boot,
+    issue,
+    judge,
+)
 from tests.verifier.software_tpm import (
     BOOT_ID,
     REQUIRED,
@@ -29,56 +37,10 @@ from tests.verifier.software_tpm import (
     launch_events,
 )
 
-NOW = 50_000
-OTHER_BOOT_ID = BOOT_ID.replace("5", "6")
-
-
-def issue(
-    nonce: bytes = b"n" * 32, host: str = "host-1", born: int = NOW - 100, end: int = NOW + 100
-) -> IssuedNonce:
-    return IssuedNonce(evidence.Challenge(nonce, REQUIRED, end - born), host, born, end)
-
-
-def good_boot(name: str = "golden", tpm: SoftwareTpm | None = None) -> ReferenceSet:
-    golden = tpm or SoftwareTpm()
-    return reference_values.from_boot(
-        name, "sha256", components.steps(golden.events, "sha256", (17, 18))
-    )
-
 
 @pytest.fixture
 def tpm() -> SoftwareTpm:
     return SoftwareTpm()
-
-
-def judge(
-    tpm: SoftwareTpm, reported: evidence.Evidence | None = None, **changes: object
-) -> Discarded | Appraised:
-    issued = changes.pop("issued", issue())
-    arguments = {
-        "host": tpm.host(),
-        "issued": issued,
-        "previous": None,
-        "known": None,
-        "required": REQUIRED,
-        "criteria": Criteria("sha256", changes.pop("good", [good_boot()])),  # type: ignore[arg-type]
-        "now_ms": NOW,
-        **changes,
-    }
-    return appraise(reported or tpm.report(issue()), **arguments)  # type: ignore[arg-type]
-
-
-def assert_discarded(outcome: Discarded | Appraised, check: int, code: str, text: str) -> None:
-    assert isinstance(outcome, Discarded)
-    assert (outcome.finding.check, outcome.finding.code) == (check, code)
-    assert text in outcome.finding.text
-
-
-def assert_untrusted(outcome: Discarded | Appraised, *expected: tuple[int, str]) -> Appraised:
-    assert isinstance(outcome, Appraised)
-    assert outcome.level is Level.UNTRUSTED
-    assert [(finding.check, finding.code) for finding in outcome.findings] == list(expected)
-    return outcome
 
 
 class TestDiscards:

@@ -24,6 +24,7 @@ from ovirt_tcp_plugin.verifier.appraisal.appraise import Appraised, appraise
 from ovirt_tcp_plugin.verifier.appraisal.authenticity import IssuedNonce
 from ovirt_tcp_plugin.verifier.appraisal.logs.firmware import FirmwareLog
 from ovirt_tcp_plugin.verifier.appraisal.logs.measurement_log import MeasurementLog, ReplayedLog
+from ovirt_tcp_plugin.verifier.appraisal.logs.passed_over import notes as passed_over_notes
 from ovirt_tcp_plugin.verifier.appraisal.logs.txt import TxtLog
 from ovirt_tcp_plugin.verifier.appraisal.reference_match import Criteria
 from ovirt_tcp_plugin.verifier.appraisal.reference_part import Difference, ReferencePart
@@ -134,6 +135,73 @@ class TestReplay:
         assert [finding.code for finding in proven.findings] == ["bank_not_extended"]
         assert "in bank sha1, not in sha256" in proven.findings[0].text
 
+    def test_a_log_that_was_too_long_to_be_sent_is_told_with_its_size(
+        self, tpm: SoftwareTpm
+    ) -> None:
+        values = {pcr: tpm.pcrs[pcr] for pcr in (0, *TXT_PCRS)}
+        sent = {"txt": tpm.log or b""}
+        proven = logs.check(
+            logs.SentLogs(sent, oversized={"firmware": 5_000_000}), BANK, list(values), values
+        )
+        assert [finding.code for finding in proven.findings] == ["log_oversized"]
+        assert "the firmware is too long to be read: it has 5000000 bytes" in (
+            proven.findings[0].text
+        )
+        assert {step.pcr for step in proven.steps} == set(TXT_PCRS)
+
+    def test_nothing_is_missing_where_the_only_log_is_too_long(self, tpm: SoftwareTpm) -> None:
+        values = {pcr: tpm.pcrs[pcr] for pcr in (0, 7)}
+        proven = logs.check(
+            logs.SentLogs({}, oversized={"firmware": 5_000_000}), BANK, (0, 7), values
+        )
+        assert [finding.code for finding in proven.findings] == ["log_oversized"]
+
+    def test_a_long_log_of_no_required_pcr_is_nobodys_business(self, tpm: SoftwareTpm) -> None:
+        values = {pcr: tpm.pcrs[pcr] for pcr in TXT_PCRS}
+        sent = {"txt": tpm.log or b""}
+        proven = logs.check(
+            logs.SentLogs(sent, oversized={"firmware": 5_000_000}), BANK, TXT_PCRS, values
+        )
+        assert proven.findings == []
+
+    def test_a_log_with_too_many_events_of_the_required_pcrs_is_oversized(self) -> None:
+        event = eventlog.Event(0, 8, {BANK: b"f" * 32}, b"")
+        log = eventlog.encode([event] * (eventlog.MAX_EVENTS + 1), [BANK])
+        proven = check(SoftwareTpm(), (0, 7), firmware=log)
+        assert [finding.code for finding in proven.findings] == ["log_oversized"]
+        assert "more than 4096 events" in proven.findings[0].text
+
+    def test_a_boot_loader_may_log_thousands_of_commands_into_other_pcrs(self) -> None:
+        first = eventlog.Event(0, 8, {BANK: b"f" * 32}, b"")
+        command = eventlog.Event(8, 13, {BANK: b"c" * 32}, b"grub_cmd: insmod part_gpt".ljust(80))
+        firmware = [first] + [command] * 16_000
+        log = eventlog.encode(firmware, [BANK])
+        tpm = SoftwareTpm()
+        tpm.pcrs[0] = eventlog.replay([first], BANK, [0])[0]
+        assert len(log) > 2_000_000
+        assert check(tpm, (0,), firmware=log).findings == []
+
+    def test_what_nothing_depends_on_is_no_fault_and_told(self) -> None:
+        event = eventlog.Event(0, 8, {BANK: b"f" * 32}, b"")
+        odd = eventlog.Event(5, 0x800000F7, {BANK: b"o" * 32}, b"")
+        nowhere = eventlog.Event(0x01C40200, 8, {BANK: b"n" * 32}, b"")
+        tpm = SoftwareTpm()
+        tpm.pcrs[0] = eventlog.replay([event], BANK, [0])[0]
+        proven = check(tpm, (0,), firmware=eventlog.encode([event, odd, nowhere, odd], [BANK]))
+        assert proven.findings == []
+        assert proven.notes == (
+            "the firmware log has 2 events of the unknown type 0x800000f7: "
+            "they concern no judged PCR",
+            "the firmware log has 1 events of the index 0x1c40200, which no PCR has: "
+            "they concern no judged PCR",
+        )
+
+    def test_of_many_odd_things_a_few_are_named_and_the_others_counted(self) -> None:
+        passed_over = eventlog.PassedOver({number: 2 for number in range(0x90, 0x99)}, {}, {})
+        (note,) = passed_over_notes("txt", passed_over)
+        assert note.count("0x00") == 4
+        assert "10 of 5 others" in note
+
     def test_one_malformed_log_leaves_no_step(self, tpm: SoftwareTpm) -> None:
         proven = check(tpm, (0, *TXT_PCRS), txt=tpm.log or b"", firmware=b"x")
         assert ([finding.code for finding in proven.findings], proven.steps) == (
@@ -174,6 +242,7 @@ class RunningEntries:
     """Entries of a log that grows: a line each, and PCR 10 is their count when it was quoted."""
 
     lines: tuple[bytes, ...]
+    notes: tuple[str, ...] = ()
 
     def recorded(self, bank: str) -> Collection[int]:
         return {10} if self.lines else set()

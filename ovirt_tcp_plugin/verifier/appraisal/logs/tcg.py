@@ -20,9 +20,14 @@ from ovirt_tcp_plugin.verifier.appraisal.reference_part import Difference, Refer
 
 @dataclasses.dataclass(frozen=True)
 class TcgEvents:
-    """The events of a log that extended the PCRs in question."""
+    """The events of a log that extended the PCRs in question.
+
+    Attributes:
+        notes: as in `ParsedLog`.
+    """
 
     events: Sequence[eventlog.Event]
+    notes: tuple[str, ...] = ()
 
     def recorded(self, bank: str) -> Set[int]:
         """As in `ParsedLog`."""
@@ -82,6 +87,20 @@ def absent(
 def _untold(pcrs: Collection[int], bank: str) -> str:
     listed = ", ".join(str(pcr) for pcr in pcrs)
     return f"no event log tells in bank {bank} how PCR {listed} came about"
+
+
+def oversized(reason: str, kind: str = "") -> Finding:
+    """Return the finding that an event log is too long to be read.
+
+    Args:
+        reason: how long it is, a clause.
+        kind: of the log, empty if its bytes do not tell.
+    """
+    name = {"txt": "of the launch ", "firmware": "of the firmware "}.get(kind, "")
+    return FindingCode.LOG_OVERSIZED.finding(
+        f"the event log {name}is too long to be read: {reason}; all logs of a boot together may "
+        f"have {evidence.MAX_LOG_SIZE} bytes"
+    )
 
 
 def other_bank(pcrs: Collection[int], bank: str, others: Collection[str]) -> Finding:
