@@ -343,14 +343,14 @@ def give_to_agent(descriptor: int) -> None:
         os.fchmod(descriptor, 0o640)
 
 
-def keep_txt_log(memory_path: str, directory: str) -> str:
+def keep_txt_log(memory_path: str, directory: str, lockdown_path: str) -> str:
     """Copy the log of the measured launch, and return what to tell of it."""
     try:
         with open(memory_path, "rb") as memory:
             content = read_log(memory)
     except OSError as e:
         note = f"unknown whether a measured launch took place: {e}"
-        if locked_down(LOCKDOWN):
+        if locked_down(lockdown_path):
             return keep_absence(directory, TXT_LOG_NAME, LOCKED_DOWN, f"{note}; {WAY_OUT}")
         return keep_absence(directory, TXT_LOG_NAME, UNREADABLE, note)
     except Unknown as e:
@@ -489,7 +489,7 @@ def read_text(path: str) -> str:
 
 def run() -> Iterator[str]:
     """Yield what to tell of each part; the logs come first, for the agent sends them."""
-    yield keep_txt_log(MEMORY, DIRECTORY)
+    yield keep_txt_log(MEMORY, DIRECTORY, LOCKDOWN)
     yield keep_firmware_log(FIRMWARE_LOG, DIRECTORY)
     yield wake_agent(SYSTEMCTL)
     yield keep_pcrs(TPM, DIRECTORY)

@@ -277,13 +277,10 @@ class TestLogsOfBanks:
 @pytest.mark.parametrize(
     "state", ["none [integrity] confidentiality", "none integrity [confidentiality]"]
 )
-def test_a_kernel_that_is_locked_down_is_told_with_the_way_out(
-    state: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_kernel_that_is_locked_down_is_told_with_the_way_out(state: str, tmp_path: Path) -> None:
     (tmp_path / "lockdown").write_text(state + "\n")
-    monkeypatch.setattr(hook, "LOCKDOWN", str(tmp_path / "lockdown"))
 
-    told = hook.keep_txt_log(tmp_path / "absent", tmp_path / "run" / "boot")
+    told = hook.keep_txt_log(tmp_path / "absent", tmp_path / "run" / "boot", tmp_path / "lockdown")
 
     assert "locked down" in told and "Secure Boot off" in told
     kept = tmp_path / "run" / "boot" / "txt_event_log.absent"
@@ -292,25 +289,24 @@ def test_a_kernel_that_is_locked_down_is_told_with_the_way_out(
 
 def test_a_log_that_comes_after_all_drops_why_there_was_none(tmp_path: Path) -> None:
     directory = tmp_path / "run" / "boot"
-    hook.keep_txt_log(tmp_path / "absent", directory)
+    hook.keep_txt_log(tmp_path / "absent", directory, tmp_path / "lockdown")
     hook.keep_firmware_log(tmp_path / "absent", directory)
     assert sorted(path.name for path in directory.iterdir()) == ABSENCES
 
     (tmp_path / "firmware").write_bytes(b"log")
-    hook.keep_txt_log(Memory().write(tmp_path / "mem"), directory)
+    hook.keep_txt_log(Memory().write(tmp_path / "mem"), directory, tmp_path / "lockdown")
     hook.keep_firmware_log(tmp_path / "firmware", directory)
 
     names = sorted(path.name for path in directory.iterdir())
     assert names == ["firmware_event_log", "txt_event_log"]
 
 
-def test_a_kernel_that_is_not_locked_down_is_not_blamed(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_kernel_that_is_not_locked_down_is_not_blamed(tmp_path: Path) -> None:
     (tmp_path / "lockdown").write_text("[none] integrity confidentiality\n")
-    monkeypatch.setattr(hook, "LOCKDOWN", str(tmp_path / "lockdown"))
 
-    assert "locked" not in hook.keep_txt_log(tmp_path / "absent", tmp_path / "run" / "boot")
+    assert "locked" not in hook.keep_txt_log(
+        tmp_path / "absent", tmp_path / "run" / "boot", tmp_path / "lockdown"
+    )
 
 
 def test_keeps_the_log_for_the_agent(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -318,7 +314,7 @@ def test_keeps_the_log_for_the_agent(tmp_path: Path, monkeypatch: pytest.MonkeyP
     monkeypatch.setattr(hook, "GROUP", group.gr_name)
     directory = tmp_path / "run" / "boot"
 
-    told = hook.keep_txt_log(Memory().write(tmp_path / "mem"), directory)
+    told = hook.keep_txt_log(Memory().write(tmp_path / "mem"), directory, tmp_path / "lockdown")
 
     kept = directory / "txt_event_log"
     assert told == f"kept the event log of the measured launch, {len(TXT_LOG)} bytes"
@@ -330,9 +326,11 @@ def test_keeps_the_log_for_the_agent(tmp_path: Path, monkeypatch: pytest.MonkeyP
 
 def test_a_boot_without_launch_removes_an_older_log(tmp_path: Path) -> None:
     directory = tmp_path / "run" / "boot"
-    hook.keep_txt_log(Memory().write(tmp_path / "mem"), directory)
+    hook.keep_txt_log(Memory().write(tmp_path / "mem"), directory, tmp_path / "lockdown")
 
-    told = hook.keep_txt_log(Memory(sts=0).write(tmp_path / "mem"), directory)
+    told = hook.keep_txt_log(
+        Memory(sts=0).write(tmp_path / "mem"), directory, tmp_path / "lockdown"
+    )
 
     assert told == "no measured launch took place in this boot"
     (absence,) = directory.iterdir()
@@ -340,7 +338,7 @@ def test_a_boot_without_launch_removes_an_older_log(tmp_path: Path) -> None:
 
 
 def test_unknown_is_not_told_as_no_launch(tmp_path: Path) -> None:
-    told = hook.keep_txt_log(tmp_path / "absent", tmp_path / "run" / "boot")
+    told = hook.keep_txt_log(tmp_path / "absent", tmp_path / "run" / "boot", tmp_path / "lockdown")
 
     assert told.startswith("unknown whether a measured launch took place: ")
     (absence,) = (tmp_path / "run" / "boot").iterdir()
@@ -352,7 +350,7 @@ def test_does_not_write_where_others_may(tmp_path: Path) -> None:
     directory.mkdir(parents=True)
     (tmp_path / "run").chmod(0o777)
 
-    told = hook.keep_txt_log(Memory().write(tmp_path / "mem"), directory)
+    told = hook.keep_txt_log(Memory().write(tmp_path / "mem"), directory, tmp_path / "lockdown")
 
     assert told.endswith("is not a directory of this user alone")
     assert list(directory.iterdir()) == []
@@ -364,7 +362,9 @@ def test_does_not_follow_a_link_in_the_place_of_its_directory(tmp_path: Path) ->
     (tmp_path / "run").mkdir()
     (tmp_path / "run" / "boot").symlink_to(elsewhere)
 
-    told = hook.keep_txt_log(Memory().write(tmp_path / "mem"), tmp_path / "run" / "boot")
+    told = hook.keep_txt_log(
+        Memory().write(tmp_path / "mem"), tmp_path / "run" / "boot", tmp_path / "lockdown"
+    )
 
     assert told.endswith("is not a directory of this user alone")
     assert list(elsewhere.iterdir()) == []
