@@ -109,7 +109,7 @@ def _measure(
 ) -> evidence.Evidence:
     """Return evidence for a challenge that nobody sent, and unload the key."""
     nonce = secrets.token_bytes(evidence.NONCE_SIZE)
-    challenge = evidence.Challenge(nonce, selection, 1000)
+    challenge = evidence.Challenge(nonce, selection, 1000, takes_absences=True)
     try:
         return measure.measure(tpm, ak, challenge, sources)
     finally:
@@ -132,6 +132,8 @@ def _describe(measured: evidence.Evidence) -> None:
         else:
             description = f"{size} bytes, at most {evidence.MAX_LOG_SIZE} can be sent"
         click.echo(f"{kind} log: {description}")
+        if kind in measured.absences:
+            click.echo(f"  {measured.absences[kind].note}")
 
 
 def _describe_log(content: Optional[bytes], padded: bool) -> str:
