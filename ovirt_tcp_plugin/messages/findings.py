@@ -18,6 +18,15 @@ _HAND_OVER_LOG = (
     "check that before_vdsm_start handed over the event log of this boot (/run/ovirt-tcp/boot/), "
     "and reboot the host"
 )
+_START_THE_STUB = (
+    "if the kernel shows no binary_bios_measurements, it was started without its EFI stub: "
+    "switch Secure Boot on, or boot through the stub; otherwise restart vdsmd, so that "
+    "before_vdsm_start hands the log over"
+)
+_OPEN_MEMORY = (
+    "boot with Secure Boot off, so that the kernel does not close /dev/mem; or choose the profile "
+    "uefi (appraisal.profile in the server's verifier.yaml), which needs no log of a launch"
+)
 _SHORTEN_LOG = (
     "see what fills it (tpm2_eventlog /sys/kernel/security/tpm0/binary_bios_measurements): take "
     "devices with option ROMs out of the boot, or update the firmware; the profile txt does not "
@@ -78,12 +87,18 @@ class FindingCode(enum.Enum):
     NO_ANSWER = (
         "no_answer",
         CheckNumber.FORM,
-        "see that the agent runs and reaches the server: " + _READ_AGENT_LOG,
+        "see that the agent runs and reaches the server: " + _READ_AGENT_LOG + "; "
+        "after its TPM was cleared, enrol the host again (ovirt-tcp-verifier token enrol HOST)",
     )
     LOG_UNKNOWN = (
         "log_unknown",
         CheckNumber.FORM,
         "nothing, if it passes: the agent sends the log with its next report",
+    )
+    RESULT_ENDED = (
+        "result_ended",
+        CheckNumber.FORM,
+        "see that the agent runs and reaches the server: " + _READ_AGENT_LOG,
     )
     RECORD_UNREADABLE = (
         "record_unreadable",
@@ -155,13 +170,9 @@ class FindingCode(enum.Enum):
         _READ_AGENT_LOG + "; a PCR may have been extended while it was quoted",
     )
     PCR_NOT_QUOTED = ("pcr_not_quoted", CheckNumber.VALUES, _SWITCH_BANK_ON)
-    LOG_MISSING = (
-        "log_missing",
-        CheckNumber.LOG,
-        _HAND_OVER_LOG
-        + "; a kernel that was started without its EFI stub has none, as by Debian's "
-        "GRUB without Secure Boot: switch Secure Boot on",
-    )
+    LOG_MISSING = ("log_missing", CheckNumber.LOG, _HAND_OVER_LOG)
+    FIRMWARE_LOG_MISSING = ("firmware_log_missing", CheckNumber.LOG, _START_THE_STUB)
+    LOG_LOCKED_DOWN = ("log_locked_down", CheckNumber.LOG, _OPEN_MEMORY)
     LOG_OVERSIZED = ("log_oversized", CheckNumber.LOG, _SHORTEN_LOG)
     BANK_NOT_EXTENDED = ("bank_not_extended", CheckNumber.LOG, _SWITCH_BANK_ON)
     LOG_MALFORMED = ("log_malformed", CheckNumber.LOG, _HAND_OVER_LOG)
