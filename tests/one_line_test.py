@@ -10,11 +10,7 @@ from typing import Optional
 import pytest
 
 from ovirt_tcp_plugin.command import OneLine
-
-# Everything that ends a line for some reader of logs, and what moves a terminal's cursor.
-SEPARATORS = ["\n", "\r", "\r\n", "\v", "\f", "\x1c", "\x1d", "\x1e", "\x85", "\u2028", "\u2029"]
-SEPARATORS += ["\x1b[2K", "\x1b[1A", "\b", "\0", "\u202e"]
-FORGED = "WARNING verifier.web host removed host=host-7"
+from tests.forged_lines import FORGED, SEPARATORS
 
 
 def logged(message: str, *parts: object, fault: Optional[Exception] = None) -> str:

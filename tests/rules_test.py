@@ -338,6 +338,18 @@ def test_there_is_no_import_cycle() -> None:
         visit(name, ())
 
 
+def test_what_tests_share_stands_in_no_file_of_tests() -> None:
+    # The fuzzer runs what tests of parsers check.
+    files = set((ROOT / "tests").rglob("*.py")) - set((ROOT / "tests" / "fuzz").iterdir())
+    breaches = [
+        (str(path.relative_to(ROOT)), imported)
+        for path in sorted(files)
+        for imported in imports(ast.parse(path.read_text()))
+        if imported.startswith("tests.") and imported.endswith("_test")
+    ]
+    assert breaches == []
+
+
 def test_every_module_can_be_imported() -> None:
     for found in pkgutil.walk_packages(ovirt_tcp_plugin.__path__, "ovirt_tcp_plugin."):
         # alembic runs env.py in a context of its own.

@@ -113,6 +113,9 @@ class Enrolment:
     # Directories and files of the TPM vendors' roots and intermediates: *.pem, *.crt or *.cer. One
     # that does not exist is passed over. None at all means that no host can enrol.
     ek_authorities: tuple[Path, ...] = (Path("/etc/ovirt-tcp/ek-ca.d"), KEYLIME_STORE)
+    # Directories and files of the lists of certificates that vendors revoked: *.crl, *.pem or
+    # *.der. None need exist; SIGHUP reads them again.
+    ek_revocations: tuple[Path, ...] = (Path("/etc/ovirt-tcp/ek-crl.d"),)
     # Believe a TPM without an EK certificate at its first enrolment. Then the token alone says that
     # it is a TPM at all; such hosts are marked. Better: `ovirt-tcp-verifier ek add`.
     first_use: bool = False

@@ -14,51 +14,20 @@ import time
 import tty
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
 from ovirt_tcp_plugin import errors
 from ovirt_tcp_plugin.attester import tpm as tpm_module
+from ovirt_tcp_plugin.attester import transport as transport_module
 from ovirt_tcp_plugin.attester.tpm import Tpm, TpmError
 from ovirt_tcp_plugin.attester.transport import Socket, Transport
+from tests.attester.scripted_tpm import ScriptedTpm
 
 
 def answer(rc: int, body: bytes = b"") -> bytes:
     return struct.pack(">HII", 0x8001, 10 + len(body), rc) + body
-
-
-class ScriptedTpm:
-    """Listens on a unix socket; gives one of its answers to each command, then is silent."""
-
-    def __init__(self, path: Path, answers: list[bytes]) -> None:
-        self.commands: list[bytes] = []
-        self.connections = 0
-        self._answers = answers
-        self._listener = socket.socket(socket.AF_UNIX)
-        self._listener.bind(str(path))
-        self._listener.listen()
-        self._thread = threading.Thread(target=self._serve, daemon=True)
-        self._thread.start()
-
-    def close(self) -> None:
-        self._listener.shutdown(socket.SHUT_RDWR)
-        self._listener.close()
-        self._thread.join(5)
-
-    def _serve(self) -> None:
-        with contextlib.suppress(OSError):
-            while True:
-                connection, _ = self._listener.accept()
-                self.connections += 1
-                with connection:
-                    while command := connection.recv(4096):
-                        self.commands.append(command)
-                        if not self._answers:
-                            continue
-                        given = self._answers.pop(0)
-                        if not given:
-                            break
-                        connection.sendall(given)
 
 
 @pytest.fixture
@@ -169,6 +138,32 @@ def test_repeats_a_command_when_the_tpm_asks_for_it(code: int, scripted: Scripte
 
     assert len(peer.commands) == 3
     assert len(set(peer.commands)) == 1
+
+
+class SlowTransport:
+    """A TPM that takes a minute for each answer; the clock is its own."""
+
+    def __init__(self, *answers: bytes) -> None:
+        self.answers = list(answers)
+        self.now_s = 0.0
+
+    def exchange(self, command: bytes) -> bytes:
+        self.now_s += 60
+        return self.answers.pop(0)
+
+
+def test_repeats_what_took_long_before_the_tpm_asked_for_it(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    # Half of a key that takes a minute, and then "yielded".
+    slow = SlowTransport(answer(0x908), answer(0))
+    monkeypatch.setattr(
+        transport_module,
+        "time",
+        SimpleNamespace(monotonic=lambda: slow.now_s, sleep=lambda seconds: None),
+    )
+
+    assert transport_module.until_ready(slow, b"command", (0x908,)) == answer(0)  # type: ignore[arg-type]
 
 
 def test_repeats_only_for_so_long(scripted: Scripted, monkeypatch: pytest.MonkeyPatch) -> None:

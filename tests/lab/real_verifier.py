@@ -63,6 +63,14 @@ class RealVerifier:
     def import_from(self, host: LabHost, name: str = "golden") -> None:
         self._post("/v1/reference-values", {"name": name, "host": host.name})
 
+    def refused_import_from(self, host: LabHost) -> str:
+        """Return why this host cannot be golden."""
+        message = {"name": "refused", "host": host.name}
+        response = self._session.post(self.url + "/v1/reference-values", json=message, timeout=25)
+        assert response.status_code == 409, response.text
+        reason: str = response.json()["reason"]
+        return reason
+
     def result(self, host: LabHost, wait_ms: int = ANSWER_WITHIN_MS) -> dict[str, Any]:
         message = {"hosts": [host.name], "max_age_ms": None, "wait_ms": wait_ms}
         result: dict[str, Any] = self._post("/v1/results", message)["hosts"][0]

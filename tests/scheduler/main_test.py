@@ -1,11 +1,9 @@
 # SPDX-FileCopyrightText: The ovirt_tcp_plugin developers
 # SPDX-License-Identifier: Apache-2.0
-"""filterd as systemd runs it: a socket that outlives it, quick starts, and the directives of the
-samples."""
+"""filterd as systemd runs it: a socket that outlives it, and quick starts."""
 
 from __future__ import annotations
 
-import configparser
 import subprocess
 import sys
 import threading
@@ -20,7 +18,6 @@ from tests.scheduler.conftest import GOOD, MARKED, pool
 from tests.scheduler.filterd import Filterd
 from tests.scheduler.systemd import Systemd
 
-UNITS = Path(__file__).parents[2] / "examples" / "systemd"
 KILLS = 5
 SERVES_WITHIN_S = 0.5
 # On a machine that is busy with other things: so many starts of an interpreter with asyncio.
@@ -105,95 +102,3 @@ def test_a_directory_that_cannot_be_read_does_not_end_it(filterd: Filterd, tmp_p
     filterd.processes.stop_all()
     assert answer.result == []
     assert "No such file" in answer.errors[-1]
-
-
-def unit(name: str) -> dict[str, dict[str, list[str]]]:
-    """Return the directives of a sample, all values of each."""
-    found: dict[str, dict[str, list[str]]] = {}
-    section = ""
-    for line in (UNITS / name).read_text().splitlines():
-        if line.startswith("["):
-            section = line.strip("[]")
-        elif line and not line.startswith("#"):
-            key, _, value = line.partition("=")
-            found.setdefault(section, {}).setdefault(key, []).append(value)
-    return found
-
-
-def test_the_engine_finds_the_socket_open_and_nothing_stops_the_restarts() -> None:
-    service, listening = unit("ovirt-tcp-filterd.service"), unit("ovirt-tcp-filterd.socket")
-    for one in (service, listening):
-        assert one["Unit"]["Before"] == ["ovirt-engine.service"]
-    assert service["Unit"]["Requires"] == service["Unit"]["After"] == ["ovirt-tcp-filterd.socket"]
-    assert service["Unit"]["StartLimitIntervalSec"] == ["0"]
-    wanted = {
-        "Type": "notify",
-        "Restart": "always",
-        "RestartSec": "100ms",
-        "WatchdogSec": "5",
-        "LimitNOFILE": "8192",
-        "MemoryMax": "768M",
-    }
-    assert {key: service["Service"][key] for key in wanted} == {
-        key: [value] for key, value in wanted.items()
-    }
-    assert (listening["Socket"]["ListenStream"], listening["Socket"]["Backlog"]) == (
-        ["127.0.0.1:18781"],
-        ["4096"],
-    )
-    assert listening["Install"]["WantedBy"] == ["sockets.target"]
-    # A connection flood must not have systemd close the socket.
-    assert listening["Socket"]["TriggerLimitIntervalSec"] == ["0"]
-
-
-HARDENED = {
-    "NoNewPrivileges": "yes",
-    "ProtectSystem": "strict",
-    "ProtectHome": "yes",
-    "PrivateTmp": "yes",
-    "ProtectKernelTunables": "yes",
-    "ProtectKernelModules": "yes",
-    "ProtectControlGroups": "yes",
-    "RestrictSUIDSGID": "yes",
-    "RestrictNamespaces": "yes",
-    "RestrictRealtime": "yes",
-    "LockPersonality": "yes",
-    "SystemCallArchitectures": "native",
-    "CapabilityBoundingSet": "",
-    "UMask": "0022",
-}
-
-
-@pytest.mark.parametrize("role", ["agent", "broker", "filterd", "verifier"])
-def test_every_service_has_a_user_of_its_own_and_no_more_than_it_needs(role: str) -> None:
-    service = unit(f"ovirt-tcp-{role}.service")["Service"]
-    assert service["User"] == service["Group"] == [f"ovirt-tcp-{role}"]
-    assert {key: service.get(key) for key in HARDENED} == {
-        key: [value] for key, value in HARDENED.items()
-    }
-    assert service["ExecStart"] == [f"/usr/bin/ovirt-tcp-{role} run"]
-    # The agent's device is the TPM.
-    assert service.get("PrivateDevices", ["no"]) == ["no" if role == "agent" else "yes"]
-    families = "AF_UNIX AF_NETLINK" if role == "filterd" else "AF_UNIX AF_INET AF_INET6"
-    assert service["RestrictAddressFamilies"] == [families]
-
-
-def test_the_units_are_well_formed() -> None:
-    known = {"Unit", "Service", "Socket", "Install"}
-    for path in [*UNITS.glob("*.service"), *UNITS.glob("*.socket")]:
-        parser = configparser.ConfigParser(strict=False, interpolation=None)
-        parser.read(path)
-        assert set(parser.sections()) <= known
-        assert parser["Unit"]["Description"]
-
-
-def test_the_example_of_a_firewall_lets_engine_and_broker_connect_to_the_sockets_port() -> None:
-    rules = (UNITS / "ovirt-tcp-filterd.nft").read_text()
-    (address,) = unit("ovirt-tcp-filterd.socket")["Socket"]["ListenStream"]
-    (broker,) = unit("ovirt-tcp-broker.service")["Service"]["User"]
-    (rule,) = [line.strip() for line in rules.splitlines() if "dport" in line]
-    port = address.rpartition(":")[2]
-    assert rule == (
-        f'tcp dport {port} ct state new meta skuid != {{ "root", "ovirt", "{broker}" }} reject '
-        "with tcp reset"
-    )

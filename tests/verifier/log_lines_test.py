@@ -15,7 +15,7 @@ import pytest
 import requests
 
 from ovirt_tcp_plugin.command import OneLine
-from tests.one_line_test import FORGED, SEPARATORS
+from tests.forged_lines import FORGED, SEPARATORS
 from tests.verifier.agent import Agent
 from tests.verifier.live_server import POLL, Server
 

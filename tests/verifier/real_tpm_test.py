@@ -12,15 +12,13 @@ from __future__ import annotations
 
 import dataclasses
 import datetime
-import functools
 import hashlib
 from collections.abc import Callable
 
 import pytest
 
 from ovirt_tcp_plugin import errors
-from ovirt_tcp_plugin.attester import keys, measure
-from ovirt_tcp_plugin.attester.tpm import RS_PW, Tpm
+from ovirt_tcp_plugin.attester import keys
 from ovirt_tcp_plugin.clock import boottime_ms
 from ovirt_tcp_plugin.lab import launch
 from ovirt_tcp_plugin.lab.host import LabHost
@@ -33,55 +31,9 @@ from ovirt_tcp_plugin.verifier.appraisal.counters import BootCounters
 from ovirt_tcp_plugin.verifier.appraisal.quote20 import EnrolledTpm20
 from ovirt_tcp_plugin.verifier.appraisal.reference_match import Criteria
 from tests.conftest import TpmPool
+from tests.verifier.quoting import HOUR_MS, NOW, REQUIRED, Quoting, allocate
 
-REQUIRED = {"sha256": (17, 18)}
-NOW = 10_000
-HOUR_MS = 3_600_000
 MakeHost = Callable[..., LabHost]
-
-
-class Quoting:
-    """A host with its keys ready: what its agent would hold.
-
-    A software TPM serves one connection at a time.
-    """
-
-    def __init__(self, host: LabHost, kind: str = "ecc-p256", ek: str = "rsa-2048") -> None:
-        self.host = host
-        tpm = host.connect()
-        with keys.endorsement_key(tpm, [ek]) as endorsed:
-            self.certificate, self.ek = endorsed.certificate, endorsed.public
-            self.blob = keys.create_ak(tpm, endorsed, kind)
-        self.identity = EnrolledTpm20(host.name, self.ek, tpm2.parse_public(self.blob.public))
-        tpm.close()
-
-    def report(
-        self,
-        issued: IssuedNonce,
-        selection: tpm2.Selection | None = None,
-        ahead_ms: int = 0,
-        **changes: object,
-    ) -> evidence.Evidence:
-        """Return real evidence; `selection` is quoted instead of what was asked for.
-
-        `ahead_ms` is how much later the agent claims that it is.
-        """
-        challenge = issued.challenge
-        if selection is not None:
-            challenge = dataclasses.replace(challenge, selection=selection)
-        tpm = self.host.connect()
-        logs = {"txt": self.host.txt_log_file, "firmware": self.host.firmware_log_file}
-        claim = functools.partial(_claim, ahead_ms)
-        sources = measure.Sources(self.host.boot_id_file, logs, claim)
-        ak = keys.AttestationKey(tpm, self.blob)
-        reported = measure.measure(tpm, ak, challenge, sources)
-        ak.unload()
-        tpm.close()
-        return dataclasses.replace(reported, **changes)  # type: ignore[arg-type]
-
-
-def _claim(ahead_ms: int) -> int:
-    return boottime_ms() + ahead_ms
 
 
 def issue(host: str = "host-1", nonce: bytes = b"n" * 32) -> IssuedNonce:
@@ -193,7 +145,7 @@ class TestUntrusted:
         assert codes(outcome)[:2] == ["selection_differs", "values_missing"]
 
     def test_bank_that_is_not_active(self, host: LabHost, golden: Criteria) -> None:
-        _allocate(host, {"sha1": True, "sha256": False})
+        allocate(host, {"sha1": True, "sha256": False})
         host.reboot()
         quoting = Quoting(host)
         outcome = judge(quoting, golden, quoting.report(issue()))
@@ -363,14 +315,3 @@ class TestTrusted:
             assert isinstance(outcome, Appraised)
             assert outcome.findings == ()
             previous = outcome.boot
-
-
-def _allocate(host: LabHost, banks: dict[str, bool]) -> None:
-    """Switch PCR banks on and off (TPM2_PCR_Allocate, Part 3, 22.5).
-
-    It takes effect at the next reset.
-    """
-    every = {bank: tuple(range(24)) if on else () for bank, on in banks.items()}
-    tpm: Tpm = host.connect()
-    tpm.execute("TPM2_PCR_Allocate", 0x12B, [0x4000000C], [RS_PW], tpm2.encode_selection(every))
-    tpm.close()

@@ -25,9 +25,9 @@ from ovirt_tcp_plugin.verifier.store.results import Result
 from tests.fake_clock import FakeClock
 from tests.verifier.agent import Agent
 from tests.verifier.live_server import Server
-from tests.verifier.signing_test import keys
 from tests.verifier.software_tpm import SoftwareTpm
 from tests.verifier.vendor import Vendor
+from tests.verifier.verdict_keys import keys
 
 SECOND_MS = 1000
 HOUR_MS = 3600 * SECOND_MS

@@ -20,6 +20,7 @@ from ovirt_tcp_plugin import errors
 from ovirt_tcp_plugin.attester import keys
 from ovirt_tcp_plugin.lab import firmware, launch
 from ovirt_tcp_plugin.lab.host import LabHost
+from ovirt_tcp_plugin.lab.machine import Machine
 from ovirt_tcp_plugin.messages import components, evidence, reference_values, tpm2
 from ovirt_tcp_plugin.messages.eventlog import MLE_HASH, TBOOT_MODULE, Event
 from ovirt_tcp_plugin.verifier import endorsement
@@ -30,7 +31,7 @@ from ovirt_tcp_plugin.verifier.appraisal.quote20 import EnrolledTpm20
 from ovirt_tcp_plugin.verifier.appraisal.reference_match import Criteria
 from ovirt_tcp_plugin.verifier.store import hosts
 from tests.conftest import TpmPool
-from tests.verifier.real_tpm_test import Quoting, _allocate
+from tests.verifier.quoting import Quoting, allocate
 from tests.verifier.software_tpm import AK_ATTRIBUTES, SoftwareTpm, ecc_public
 from tests.verifier.vendor import NOW as VENDOR_NOW
 from tests.verifier.vendor import Vendor
@@ -80,7 +81,7 @@ class Lab:
 
     def early(self, **changes: object) -> Events:
         """Return what a machine with these changes measures before the launch."""
-        return firmware.events(firmware.Machine(**changes), self.host.images)  # type: ignore[arg-type]
+        return firmware.events(Machine(**changes), self.host.images)  # type: ignore[arg-type]
 
     def boot(
         self,
@@ -226,7 +227,7 @@ def counters_back(lab: Lab) -> list[str]:
 
 
 def empty_bank(lab: Lab) -> list[str]:
-    _allocate(lab.host, {"sha1": True, "sha256": False})
+    allocate(lab.host, {"sha1": True, "sha256": False})
     quoting = lab.booted()
     return lab.appraise(quoting, quoting.report(issue()))
 

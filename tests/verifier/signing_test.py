@@ -15,7 +15,6 @@ from pathlib import Path
 
 import pytest
 from cryptography.hazmat.primitives import serialization
-from cryptography.hazmat.primitives.asymmetric import ec
 
 from ovirt_tcp_plugin import errors
 from ovirt_tcp_plugin.messages import ear
@@ -30,6 +29,7 @@ from tests.verifier.administrator import Run
 from tests.verifier.agent import Agent
 from tests.verifier.live_server import Server
 from tests.verifier.vendor import NOW, Vendor
+from tests.verifier.verdict_keys import keys
 
 LIFETIME_MS = 600_000
 
@@ -47,17 +47,6 @@ def server(
 @pytest.fixture
 def agent(server: Server, vendor: Vendor) -> Agent:
     return Agent(server, vendor).enrol()
-
-
-def public_key(stored: verdict_keys.StoredKey) -> ec.EllipticCurvePublicKey:
-    key = serialization.load_pem_public_key(stored.public.encode())
-    assert isinstance(key, ec.EllipticCurvePublicKey)
-    return key
-
-
-def keys(database: Database, *states: str) -> list[ec.EllipticCurvePublicKey]:
-    known = database.transact(verdict_keys.every)
-    return [public_key(known[state]) for state in states]
 
 
 def reported(agent: Agent) -> bytes:

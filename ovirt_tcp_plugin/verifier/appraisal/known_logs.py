@@ -60,7 +60,7 @@ class KnownLogs:
             else:
                 findings.append(tcg.differs(pcr, replayed, value))
         steps = tuple(step for step in self.measured.steps if step.pcr in proven)
-        return ProvenSteps(steps, findings)
+        return ProvenSteps(steps, findings, self.measured.notes)
 
 
 def digests_of(reported: evidence.Evidence, kinds: Collection[str]) -> Mapping[str, str]:

@@ -20,6 +20,7 @@ from ovirt_tcp_plugin.messages import (
 from ovirt_tcp_plugin.messages.components import Step
 
 MAX_MEASURED_SIZE = 4 * 1024 * 1024
+MAX_NOTE_LENGTH = 1000
 MAX_STEPS = len(evidence.LOGS) * eventlog.MAX_EVENTS
 
 
@@ -32,12 +33,14 @@ class Measured:
         steps: the steps of those PCRs whose log replays to them, in order.
         bank: PCR bank of both.
         vocabulary: whose words the steps' components are (`components.VOCABULARY`).
+        notes: what the logs have that nothing depends on, a sentence each.
     """
 
     values: Mapping[int, str]
     steps: tuple[Step, ...]
     bank: str = "sha256"
     vocabulary: int = components.VOCABULARY
+    notes: tuple[str, ...] = ()
 
 
 def encode(measured: Measured) -> str:
@@ -47,6 +50,7 @@ def encode(measured: Measured) -> str:
         "vocabulary": measured.vocabulary,
         "values": {str(pcr): value for pcr, value in measured.values.items()},
         "steps": [[step.pcr, step.component, step.digest] for step in measured.steps],
+        "notes": measured.notes,
     }
     return json.dumps(members)
 
@@ -68,7 +72,7 @@ def decode(stored: str) -> Measured:
         raise errors.InvalidMessage("measured", "it is not what was stored") from e
     vocabulary = reference_values.vocabulary_of(members)
     bank = json_fields.text(members, "bank", 16)
-    return Measured(values, tuple(steps), bank, vocabulary)
+    return Measured(values, tuple(steps), bank, vocabulary, _decode_notes(members))
 
 
 def _decode_values(members: Mapping[str, object]) -> Mapping[int, str]:
@@ -76,6 +80,12 @@ def _decode_values(members: Mapping[str, object]) -> Mapping[int, str]:
     if len(encoded) > tpm2.PCR_COUNT:
         raise ValueError("more values than PCRs")
     return {int(pcr): bytes.fromhex(str(value)).hex() for pcr, value in encoded.items()}
+
+
+def _decode_notes(members: Mapping[str, object]) -> tuple[str, ...]:
+    if "notes" not in members:
+        return ()  # an earlier release kept none
+    return tuple(str(note)[:MAX_NOTE_LENGTH] for note in json_fields.items(members, "notes", 16))
 
 
 def _decode_step(item: object) -> Step:

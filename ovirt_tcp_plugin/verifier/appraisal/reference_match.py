@@ -10,16 +10,18 @@ boot.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import NamedTuple, Optional
 
 from ovirt_tcp_plugin.messages import eventlog, tpm2
 from ovirt_tcp_plugin.messages.findings import FindingCode
 from ovirt_tcp_plugin.messages.reference_values import ReferenceSet
 from ovirt_tcp_plugin.messages.result import Finding
-from ovirt_tcp_plugin.verifier.appraisal import logs
+from ovirt_tcp_plugin.verifier.appraisal import kernel_cover, logs
 from ovirt_tcp_plugin.verifier.appraisal.measured import Measured
 from ovirt_tcp_plugin.verifier.appraisal.reference_part import Difference, ReferencePart
+
+_SECURE_BOOT_DIFFERS = "secure_boot_differs"
 
 # By PCR, for the required PCRs that a set speaks of; None where the boot matches.
 _Comparison = Mapping[int, Optional[Difference]]
@@ -85,7 +87,8 @@ class Criteria:
             return (FindingCode.NO_REFERENCE_VALUES.finding(text),)
         ((_, pcrs),) = required.items()
         comparisons = [arranged.compare(measured, host_name, pcrs) for arranged in sets]
-        return _differences(measured, pcrs, comparisons)
+        differences = _differences(measured, pcrs, comparisons)
+        return _with_cover(differences, measured, pcrs)
 
     def _sets_for(self, host_name: str) -> list[_ArrangedSet]:
         """Return the sets that name the host, if there are any; otherwise those that name none."""
@@ -110,6 +113,20 @@ def _differences(
             for other, difference in _nearest(pcr, comparisons, measured).items():
                 places[difference.finding] = _place(other, difference, measured)
     return tuple(sorted(places, key=places.__getitem__))
+
+
+def _with_cover(
+    differences: tuple[Finding, ...], measured: Measured, pcrs: Collection[int]
+) -> tuple[Finding, ...]:
+    """Return the differences, and before them that nothing vouches for the kernel.
+
+    That Secure Boot is off, is said once; what cannot be proven is no news beside a difference.
+    """
+    uncovered = tuple(kernel_cover.check(measured, pcrs))
+    if any(finding.code == FindingCode.SECURE_BOOT_OFF.code for finding in uncovered):
+        others = [finding for finding in differences if finding.code != _SECURE_BOOT_DIFFERS]
+        return (*uncovered, *others)
+    return differences or uncovered
 
 
 def _covered(comparisons: Iterable[_Comparison]) -> set[int]:

@@ -87,7 +87,7 @@ class Database:
         self._engine = _engine(url)
         try:
             migrations.upgrade(self._engine)
-        except (sa.exc.SQLAlchemyError, migrations.CommandError) as e:
+        except (sa.exc.SQLAlchemyError, migrations.Impossible) as e:
             where = self._engine.url.render_as_string(hide_password=True)
             fault = f"the database cannot be opened: {_first_line(e)}"
             raise errors.InvalidConfig(where, [fault]) from e
@@ -296,7 +296,7 @@ def load_backup(
         migrations.upgrade(engine)
         with engine.connect().execution_options(writes=True) as connection, connection.begin():
             transfer.settle(connection, gone)
-    except (sa.exc.SQLAlchemyError, migrations.CommandError) as e:
+    except (sa.exc.SQLAlchemyError, migrations.Impossible) as e:
         raise errors.Unavailable("the database", _first_line(e)) from e
     finally:
         engine.dispose()

@@ -11,7 +11,7 @@ from ovirt_tcp_plugin.verifier.appraisal.appraise import Appraised
 from ovirt_tcp_plugin.verifier.appraisal.boot_time import ROLLBACK_MS, SLACK_MS, check_boot_time
 from ovirt_tcp_plugin.verifier.appraisal.counters import BootCounters
 from ovirt_tcp_plugin.verifier.appraisal.enrolled_tpm import Counters
-from tests.verifier.appraisal.appraise_test import assert_untrusted, judge
+from tests.verifier.appraisal.judging import assert_untrusted, judge
 from tests.verifier.software_tpm import BOOT_ID, SoftwareTpm
 
 HOUR_MS = 3_600_000

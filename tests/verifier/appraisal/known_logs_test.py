@@ -16,7 +16,7 @@ from ovirt_tcp_plugin.verifier.appraisal.authenticity import IssuedNonce
 from ovirt_tcp_plugin.verifier.appraisal.known_logs import KnownLogs
 from ovirt_tcp_plugin.verifier.appraisal.reference_match import Criteria
 from ovirt_tcp_plugin.verifier.settings import PROFILES
-from tests.verifier.appraisal.appraise_test import (
+from tests.verifier.appraisal.judging import (
     OTHER_BOOT_ID,
     assert_discarded,
     good_boot,
