@@ -11,7 +11,7 @@ from pathlib import Path
 
 import click
 
-from ovirt_tcp_plugin import errors
+from ovirt_tcp_plugin import durable, errors
 from ovirt_tcp_plugin.clock import Clock
 from ovirt_tcp_plugin.tokens import Listed, command_group, new_secret
 from ovirt_tcp_plugin.verifier import authority, enrolment, local_store, signing
@@ -193,7 +193,7 @@ def verdict_key_export(config_dir: Path, directory: Path) -> None:
     for state, key in keys.items():
         if state != verdict_keys.FORMER:
             path = directory / f"{key.key_id}.pem"
-            authority.write_private(path, key.public.encode("ascii"), 0o644)
+            durable.replace(path, key.public.encode("ascii"), 0o644)
             click.echo(f"{state:6}  {path}")
 
 
