@@ -29,6 +29,7 @@ ELSEWHERE = {
     "clocks",
     "quarantine",
     "guard",
+    "secrets",
 }
 
 
@@ -99,6 +100,7 @@ class TestRefusals:
         monkeypatch.setattr(sessions, "log_in", counted)
         wrong = installation.directory / "wrong.password"
         wrong.write_text("mistaken")
+        wrong.chmod(0o600)
         look = installation.look({"engine": {"password_file": str(wrong)}})
         assert look.bad == {"login_refused": "FAIL", "not_checked": "not checked"}
         refusal = look.by_code["login_refused"]
