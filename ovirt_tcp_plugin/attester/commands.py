@@ -13,7 +13,7 @@ from typing import Optional
 
 import click
 
-from ovirt_tcp_plugin import command, errors
+from ovirt_tcp_plugin import command, durable, errors
 from ovirt_tcp_plugin.attester import enrolment, host_tpm, measure
 from ovirt_tcp_plugin.attester.agent_state import AgentState
 from ovirt_tcp_plugin.attester.settings import load_settings
@@ -36,13 +36,13 @@ def enrol(config_dir: Path, token_file: Path) -> None:
 
     The server checks that a TPM vendor certified this TPM and that the attestation key lives in it,
     and issues the certificate by which the agent is known from then on. A repeated enrolment (with
-    a new token) replaces it. Run it as the user that the agent runs as: the files it leaves are for
-    that user only.
+    a new token) replaces it. Run it as root or as the user that the agent runs as: the files it
+    leaves belong to the owner of the agent's directory, and are for that user only.
     """
     command.log_to_stderr(logging.INFO)
     settings = load_settings(config_dir)
     token = enrolment.read_token(token_file)
-    settings.state.directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+    durable.make_directory(settings.state.directory)
     state = AgentState(settings.state.directory)
     client = VerifierClient(settings.verifier.urls, settings.verifier.ca_file, None)
     name = settings.host.known_as
@@ -109,7 +109,7 @@ def _measure(
 ) -> evidence.Evidence:
     """Return evidence for a challenge that nobody sent, and unload the key."""
     nonce = secrets.token_bytes(evidence.NONCE_SIZE)
-    challenge = evidence.Challenge(nonce, selection, 1000)
+    challenge = evidence.Challenge(nonce, selection, 1000, takes_absences=True)
     try:
         return measure.measure(tpm, ak, challenge, sources)
     finally:
@@ -132,6 +132,8 @@ def _describe(measured: evidence.Evidence) -> None:
         else:
             description = f"{size} bytes, at most {evidence.MAX_LOG_SIZE} can be sent"
         click.echo(f"{kind} log: {description}")
+        if kind in measured.absences:
+            click.echo(f"  {measured.absences[kind].note}")
 
 
 def _describe_log(content: Optional[bytes], padded: bool) -> str:

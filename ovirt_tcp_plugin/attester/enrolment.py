@@ -15,7 +15,7 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
-from ovirt_tcp_plugin import errors
+from ovirt_tcp_plugin import errors, secret_files
 from ovirt_tcp_plugin.attester import keys, keys12
 from ovirt_tcp_plugin.attester.agent_state import AgentState, IdentityBlob
 from ovirt_tcp_plugin.attester.measure import QuotingKey
@@ -40,6 +40,7 @@ def read_token(path: Path) -> str:
     Raises:
         InvalidConfig: the file cannot be read, is empty or holds something else.
     """
+    secret_files.warn_if_open(path)
     try:
         with path.open("rb") as file:
             token = file.read(MAX_TOKEN_LENGTH + 64).decode("ascii").strip()
@@ -58,6 +59,7 @@ def read_owner_secret(path: str) -> bytes:
     """
     if not path:
         return WELL_KNOWN
+    secret_files.warn_if_open(Path(path))
     try:
         with open(path, "rb") as file:
             text = file.read(2 * len(WELL_KNOWN) + 64).decode("ascii")

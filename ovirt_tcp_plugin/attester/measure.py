@@ -12,12 +12,12 @@ import dataclasses
 import logging
 import os
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
 from typing import NamedTuple, Optional, Protocol
 
 import ovirt_tcp_plugin
-from ovirt_tcp_plugin import errors
+from ovirt_tcp_plugin import boot_hook, errors
 from ovirt_tcp_plugin.clock import boottime_ms
 from ovirt_tcp_plugin.messages import evidence, tpm2
 
@@ -26,6 +26,8 @@ log = logging.getLogger("attester.measure")
 # Something extends a quoted PCR between quote and read: IMA may do so often, but not this often in
 # a row.
 MAX_TRIES = 8
+# A word and a sentence.
+MAX_ABSENCE_SIZE = 1024
 
 _BOOT_ID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 
@@ -89,6 +91,9 @@ def measure(
     # After the quote: what is measured meanwhile is in the log, and the verifier sees log and PCR
     # differ at worst.
     handed_over = read_logs(sources, challenge.max_log_size)
+    absences: Mapping[str, evidence.Absence] = {}
+    if challenge.takes_absences:
+        absences = read_absences(sources, handed_over.logs)
     return evidence.Evidence(
         nonce=challenge.nonce,
         attest=attest,
@@ -98,6 +103,7 @@ def measure(
         boot_id=boot_id,
         boottime_ms=quoted_ms,
         agent_version=ovirt_tcp_plugin.__version__,
+        absences=absences,
         oversized_logs=handed_over.oversized if challenge.takes_oversized_logs else {},
     )
 
@@ -173,6 +179,30 @@ def read_logs(sources: Sources, max_size: int) -> HandedOverLogs:
             logs[kind] = content
             left -= len(content)
     return HandedOverLogs(logs, oversized)
+
+
+def read_absences(sources: Sources, logs: Collection[str]) -> Mapping[str, evidence.Absence]:
+    """Return why the other kinds of logs are not there, as far as the boot hook says so."""
+    absences = {}
+    for kind, path in sources.logs.items():
+        if kind not in logs:
+            absence = _read_absence(path.with_name(path.name + boot_hook.ABSENCE))
+            if absence is not None:
+                absences[kind] = absence
+    return absences
+
+
+def _read_absence(path: Path) -> Optional[evidence.Absence]:
+    try:
+        with path.open("rb") as file:
+            content = file.read(MAX_ABSENCE_SIZE)
+    except OSError:
+        return None  # the hook did not run, or is of an older release
+    reason, _, note = content.decode("ascii", "replace").partition("\n")
+    printable = "".join(character for character in note if character.isprintable())
+    return evidence.Absence(
+        reason[: evidence.MAX_REASON_LENGTH], printable[: evidence.MAX_NOTE_LENGTH]
+    )
 
 
 def read_log(kind: str, path: Path, max_size: int) -> Optional[bytes]:

@@ -21,6 +21,8 @@ PROFILES: Mapping[str, tuple[int, ...]] = {
     "txt-legacy": (17, 18, 19),
     "txt+firmware": (0, 17, 18),
     "uefi": (0, 2, 4, 7),
+    "uefi+grub": (0, 2, 4, 7, 8, 9, 14),
+    "uefi+uki": (0, 2, 4, 7, 11, 12, 13),
 }
 # Of a TPM 2.0, and of a TPM 1.2.
 BANKS = ("sha256", "sha1")
@@ -125,8 +127,8 @@ class Enrolment:
 class Appraisal:
     """What a good boot is."""
 
-    # PCRs that must be good: txt (17, 18), txt-legacy (17, 18, 19), txt+firmware (0, 17, 18) or
-    # uefi (0, 2, 4, 7).
+    # PCRs that must be good: txt (17, 18), txt-legacy (17, 18, 19), txt+firmware (0, 17, 18), uefi
+    # (0, 2, 4, 7), uefi+grub (those, 8, 9, 14) or uefi+uki (0, 2, 4, 7, 11, 12, 13).
     profile: str = "txt"
     # How long a result may be relied on, in seconds from the moment its nonce was issued.
     lifetime: float = 600.0

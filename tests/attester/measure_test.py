@@ -186,6 +186,35 @@ def test_an_absent_log_is_no_log(tmp_path: Path) -> None:
     assert measure.read_log("txt", tmp_path / "absent", 100) is None
 
 
+def test_why_a_log_is_absent_is_told_in_the_hooks_own_words(tmp_path: Path) -> None:
+    logs = {"txt": tmp_path / "txt", "firmware": tmp_path / "firmware"}
+    sources = measure.Sources(tmp_path / "boot_id", logs)
+    (tmp_path / "firmware").write_bytes(b"log")
+    (tmp_path / "firmware.absent").write_text("absent\nof an earlier try\n")
+    (tmp_path / "txt.absent").write_text("locked_down\nthe kernel is locked down\n")
+
+    absences = measure.read_absences(sources, ["firmware"])
+
+    assert absences == {"txt": evidence.Absence("locked_down", "the kernel is locked down")}
+
+
+@pytest.mark.parametrize("content", [b"", b"\xff" * 5000, b"a" * 5000 + b"\n\x1b[2J", b"\n\n"])
+def test_any_word_of_the_hook_fits_into_evidence(content: bytes, tmp_path: Path) -> None:
+    (tmp_path / "txt.absent").write_bytes(content)
+    sources = measure.Sources(tmp_path / "boot_id", {"txt": tmp_path / "txt"})
+
+    absence = measure.read_absences(sources, {})["txt"]
+
+    assert len(absence.reason) <= evidence.MAX_REASON_LENGTH
+    assert len(absence.note) <= evidence.MAX_NOTE_LENGTH
+    assert absence.note.isprintable()
+
+
+def test_without_a_word_of_the_hook_nothing_is_said(tmp_path: Path) -> None:
+    sources = measure.Sources(tmp_path / "boot_id", {"txt": tmp_path / "txt"})
+    assert measure.read_absences(sources, {}) == {}
+
+
 def test_an_unreadable_log_is_told(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     assert measure.read_log("txt", tmp_path, 100) is None
     assert "unreadable log=txt" in caplog.text

@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 import base64
+import dataclasses
 import json
 import os
 from typing import Any
@@ -78,6 +79,36 @@ def test_evidence_with_named_logs_comes_back() -> None:
 )
 def test_logs_travel_unless_all_of_them_are_known(known: dict[str, str]) -> None:
     assert evidence.name_known_logs(GOOD, known) is GOOD
+
+
+def test_evidence_that_says_why_a_log_is_absent_comes_back() -> None:
+    absences = {"firmware": evidence.Absence("absent", "no event log of the firmware")}
+    told = dataclasses.replace(GOOD, absences=absences)
+    assert evidence.decode(json.dumps(evidence.encode(told)).encode()) == told
+    assert "absences" not in evidence.encode(GOOD)
+
+
+@pytest.mark.parametrize(
+    "absences",
+    [
+        {"kernel": {"reason": "absent", "note": "x"}},
+        {"txt": "absent"},
+        {"txt": {"reason": "absent"}},
+        {"txt": {"reason": "x" * 21, "note": "x"}},
+        {"txt": {"reason": "absent", "note": "x" * 401}},
+    ],
+)
+def test_absences_are_bounded(absences: object) -> None:
+    with pytest.raises(errors.InvalidMessage):
+        evidence.decode(changed(absences=absences))
+
+
+def test_a_verifier_of_an_older_release_takes_no_absences() -> None:
+    challenge = evidence.Challenge(bytes(32), {"sha256": (17,)}, 1, takes_absences=True)
+    members = evidence.encode_challenge(challenge)
+    assert evidence.decode_challenge(members).takes_absences
+    del members["takes_absences"]
+    assert not evidence.decode_challenge(members).takes_absences
 
 
 def test_evidence_that_carries_its_logs_is_that_of_older_releases() -> None:

@@ -165,8 +165,8 @@ def _prove(
     if reported.log_digests and known is not None:
         replayed = known.check(proven.values)  # (7)
     else:
-        oversized = reported.oversized_logs
-        replayed = logs.check(reported.logs, bank, indices, proven.values, oversized)  # (7)
+        sent = logs.SentLogs(reported.logs, reported.absences, reported.oversized_logs)
+        replayed = logs.check(sent, bank, indices, proven.values)  # (7)
     values = {pcr: value.hex() for pcr, value in proven.values.items()}
     measured = Measured(values, replayed.steps, bank, notes=replayed.notes)
     return _Proof(measured, [*proven.findings, *replayed.findings])

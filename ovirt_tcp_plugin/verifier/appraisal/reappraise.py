@@ -22,6 +22,16 @@ _LOG_NEEDED = frozenset(
     }
 )
 
+# Of check (7): there is no log, or none that can be sent.
+_NO_LOG = frozenset(
+    {
+        FindingCode.LOG_MISSING.code,
+        FindingCode.FIRMWARE_LOG_MISSING.code,
+        FindingCode.LOG_LOCKED_DOWN.code,
+        FindingCode.LOG_OVERSIZED.code,
+    }
+)
+
 
 class Conclusion(NamedTuple):
     """Level and findings, the likely cause first."""
@@ -75,7 +85,7 @@ def reappraise(
 
 
 def _without_missing_log(findings: Sequence[Finding]) -> list[Finding]:
-    return [finding for finding in findings if finding.code != FindingCode.LOG_MISSING.code]
+    return [finding for finding in findings if finding.code not in _NO_LOG]
 
 
 def _follows(finding: Finding) -> bool:

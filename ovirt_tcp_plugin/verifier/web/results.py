@@ -13,11 +13,12 @@ from cryptography import x509
 from prometheus_client import CONTENT_TYPE_LATEST
 
 from ovirt_tcp_plugin import errors
-from ovirt_tcp_plugin.messages import json_fields, oat, public_keys, result
+from ovirt_tcp_plugin.messages import components, json_fields, oat, public_keys, result
 from ovirt_tcp_plugin.messages.result import AttestationResult
 from ovirt_tcp_plugin.tokens import NEVER
 from ovirt_tcp_plugin.verifier import revocation, server_certificate, upkeep
 from ovirt_tcp_plugin.verifier.appraisal import measured
+from ovirt_tcp_plugin.verifier.appraisal.measured import Measured
 from ovirt_tcp_plugin.verifier.enrolment import check_host_name
 from ovirt_tcp_plugin.verifier.fair_share import parts
 from ovirt_tcp_plugin.verifier.store import hosts, tokens
@@ -154,7 +155,7 @@ class HostOfName(Handler):
 
 
 class BootOfHost(Handler):
-    """What the logs of a host's last boot have that nothing depends on."""
+    """What a host's last evidence proved of its boot, and what its logs have beside that."""
 
     callers = frozenset({CallerKind.VIEWER})
 
@@ -162,10 +163,10 @@ class BootOfHost(Handler):
         check_host_name(name)
         texts = await self.context.database.read(lambda c: stored_results.measured(c, [name]))
         try:
-            notes = measured.decode(texts.get(name, "")).notes
+            proven = measured.decode(texts.get(name, ""))
         except errors.InvalidMessage:
-            notes = ()  # no evidence yet, or told as record_unreadable
-        self.answer({"host_name": name, "notes": list(notes)})
+            proven = Measured({}, ())  # no evidence yet, or told as record_unreadable
+        self.answer({"host_name": name, **_encode_boot(proven)})
 
 
 class MetricsText(Handler):
@@ -199,6 +200,16 @@ class Health(Handler):
 
 def _encode(results: Sequence[AttestationResult]) -> list[dict[str, Any]]:
     return [result.encode(known) for known in results]
+
+
+def _encode_boot(proven: Measured) -> dict[str, Any]:
+    steps = []
+    for step in proven.steps:
+        text = components.text(step.component) + components.switched(step)
+        steps.append({**step._asdict(), "text": text})
+    values = {str(pcr): value for pcr, value in proven.values.items()}
+    notes = list(proven.notes)
+    return {"bank": proven.bank, "values": values, "steps": steps, "notes": notes}
 
 
 def _encode_marked(

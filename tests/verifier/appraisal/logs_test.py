@@ -13,9 +13,10 @@ from typing import Optional
 
 import pytest
 
+from ovirt_tcp_plugin import boot_hook
 from ovirt_tcp_plugin.messages import eventlog, evidence
 from ovirt_tcp_plugin.messages.components import Step
-from ovirt_tcp_plugin.messages.findings import FindingCode
+from ovirt_tcp_plugin.messages.findings import FindingCode, next_step
 from ovirt_tcp_plugin.messages.reference_values import from_boot
 from ovirt_tcp_plugin.messages.result import Finding, Level
 from ovirt_tcp_plugin.verifier.appraisal import logs
@@ -34,7 +35,8 @@ BANK = "sha256"
 
 
 def check(tpm: SoftwareTpm, required: Sequence[int], **sent: bytes) -> logs.ProvenSteps:
-    return logs.check(sent, BANK, required, {pcr: tpm.pcrs[pcr] for pcr in required})
+    values = {pcr: tpm.pcrs[pcr] for pcr in required}
+    return logs.check(logs.SentLogs(sent), BANK, required, values)
 
 
 @pytest.fixture
@@ -50,6 +52,61 @@ class TestKinds:
     def test_evidence_carries_these_kinds_and_no_others(self) -> None:
         assert tuple(log.kind for log in logs.KINDS) == evidence.LOGS
         assert set(evidence.PADDED_LOGS) < set(evidence.LOGS)
+
+
+class TestAbsence:
+    """A log that was not sent is told with the host's own word, and its own way out."""
+
+    @pytest.mark.parametrize(
+        ("required", "sent", "expected"),
+        [
+            pytest.param((0, 7), {}, ["firmware_log_missing"], id="no firmware log"),
+            pytest.param(TXT_PCRS, {}, ["log_missing"], id="no TXT log"),
+            pytest.param(
+                (0, 7, *TXT_PCRS), {}, ["log_missing", "firmware_log_missing"], id="no log"
+            ),
+            pytest.param(
+                (0, 7, 17, 18), {"txt": b"its log"}, ["firmware_log_missing"], id="one of two"
+            ),
+        ],
+    )
+    def test_each_missing_log_is_told_once_under_its_own_code(
+        self,
+        tpm: SoftwareTpm,
+        required: Sequence[int],
+        sent: dict[str, bytes],
+        expected: list[str],
+    ) -> None:
+        for pcr in (0, 7):
+            tpm.pcrs[pcr] = b"\1" * 32
+        if sent:
+            sent = {"txt": tpm.log or b""}
+        found = check(tpm, required, **sent).findings
+        assert [finding.code for finding in found] == expected
+
+    def test_what_the_host_says_of_it_stands_in_the_text(self, tpm: SoftwareTpm) -> None:
+        note = "no event log of the firmware: [Errno 2] No such file: binary_bios_measurements"
+        sent = logs.SentLogs({}, {"firmware": evidence.Absence("absent", note)})
+        (finding,) = logs.check(sent, BANK, (0,), {0: tpm.pcrs[0]}).findings
+        assert finding.text.endswith(f"; the host says: {note}")
+        assert "EFI stub" in next_step(finding.code) and "Secure Boot" in next_step(finding.code)
+
+    def test_a_kernel_that_is_locked_down_has_a_way_out_of_its_own(self, tpm: SoftwareTpm) -> None:
+        absence = evidence.Absence(boot_hook.LOCKED_DOWN, boot_hook.WAY_OUT)
+        sent = logs.SentLogs({}, {"txt": absence})
+        (finding,) = logs.check(sent, BANK, (17,), {17: tpm.pcrs[17]}).findings
+        assert finding.code == "log_locked_down"
+        assert "Secure Boot off" in next_step(finding.code)
+        assert "profile uefi" in next_step(finding.code)
+
+    def test_a_host_that_lies_about_a_log_that_it_sends_is_not_heard(
+        self, tpm: SoftwareTpm
+    ) -> None:
+        absence = {"txt": evidence.Absence(boot_hook.LOCKED_DOWN, "x")}
+        sent = logs.SentLogs({"txt": eventlog.encode([], [BANK])}, absence)
+        (finding,) = logs.check(sent, BANK, (17,), {17: tpm.pcrs[17]}).findings
+        assert finding.code == "log_missing"
+        assert "host says" not in finding.text
 
 
 class TestReplay:
@@ -83,7 +140,9 @@ class TestReplay:
     ) -> None:
         values = {pcr: tpm.pcrs[pcr] for pcr in (0, *TXT_PCRS)}
         sent = {"txt": tpm.log or b""}
-        proven = logs.check(sent, BANK, list(values), values, {"firmware": 5_000_000})
+        proven = logs.check(
+            logs.SentLogs(sent, oversized={"firmware": 5_000_000}), BANK, list(values), values
+        )
         assert [finding.code for finding in proven.findings] == ["log_oversized"]
         assert "the firmware is too long to be read: it has 5000000 bytes" in (
             proven.findings[0].text
@@ -92,13 +151,17 @@ class TestReplay:
 
     def test_nothing_is_missing_where_the_only_log_is_too_long(self, tpm: SoftwareTpm) -> None:
         values = {pcr: tpm.pcrs[pcr] for pcr in (0, 7)}
-        proven = logs.check({}, BANK, (0, 7), values, {"firmware": 5_000_000})
+        proven = logs.check(
+            logs.SentLogs({}, oversized={"firmware": 5_000_000}), BANK, (0, 7), values
+        )
         assert [finding.code for finding in proven.findings] == ["log_oversized"]
 
     def test_a_long_log_of_no_required_pcr_is_nobodys_business(self, tpm: SoftwareTpm) -> None:
         values = {pcr: tpm.pcrs[pcr] for pcr in TXT_PCRS}
         sent = {"txt": tpm.log or b""}
-        proven = logs.check(sent, BANK, TXT_PCRS, values, {"firmware": 5_000_000})
+        proven = logs.check(
+            logs.SentLogs(sent, oversized={"firmware": 5_000_000}), BANK, TXT_PCRS, values
+        )
         assert proven.findings == []
 
     def test_a_log_with_too_many_events_of_the_required_pcrs_is_oversized(self) -> None:

@@ -52,7 +52,7 @@ def measured(told: Events, profile: str, really: Events | None = None) -> Measur
     """Return what evidence proves: the PCRs of what really happened, by a log that tells `told`."""
     values = values_after(told if really is None else really, PROFILES[profile])
     log = launch.log_of(told, [BANK])
-    steps = logs.check({"firmware": log}, BANK, list(values), values).steps
+    steps = logs.check(logs.SentLogs({"firmware": log}), BANK, list(values), values).steps
     return Measured({pcr: value.hex() for pcr, value in values.items()}, steps)
 
 

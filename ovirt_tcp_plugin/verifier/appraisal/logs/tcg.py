@@ -64,10 +64,29 @@ class TcgLog:
 
 def missing(pcrs: Collection[int], bank: str) -> Finding:
     """Return the finding that no log records these PCRs."""
+    return FindingCode.LOG_MISSING.finding(_untold(pcrs, bank))
+
+
+def absent(
+    kind: str, pcrs: Collection[int], bank: str, absence: Optional[evidence.Absence]
+) -> Finding:
+    """Return the finding that the host sent no log of the kind that tells of these PCRs.
+
+    Args:
+        absence: why, as the host says; None if it does not.
+    """
+    code = FindingCode.LOG_MISSING
+    if kind == "firmware":
+        code = FindingCode.FIRMWARE_LOG_MISSING
+    elif absence is not None and absence.reason == evidence.LOCKED_DOWN:
+        code = FindingCode.LOG_LOCKED_DOWN
+    note = f"; the host says: {absence.note}" if absence is not None else ""
+    return code.finding(_untold(pcrs, bank) + note)
+
+
+def _untold(pcrs: Collection[int], bank: str) -> str:
     listed = ", ".join(str(pcr) for pcr in pcrs)
-    return FindingCode.LOG_MISSING.finding(
-        f"no event log tells in bank {bank} how PCR {listed} came about"
-    )
+    return f"no event log tells in bank {bank} how PCR {listed} came about"
 
 
 def oversized(reason: str, kind: str = "") -> Finding:
