@@ -10,6 +10,7 @@ from __future__ import annotations
 import importlib
 import json
 import logging
+import os
 import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -25,9 +26,14 @@ _TRACEBACK_MARK = "  | "
 
 
 class CommandGroup(click.Group):
-    """Turns this package's errors into one line and exit code 1."""
+    """Turns this package's errors into one line and exit code 1.
+
+    Nothing has a colour where the environment has NO_COLOR (https://no-color.org).
+    """
 
     def invoke(self, ctx: click.Context) -> object:
+        if os.environ.get("NO_COLOR"):
+            ctx.color = False  # of all commands below, too; click.echo removes colours then
         try:
             return super().invoke(ctx)
         except errors.Error as e:

@@ -2,9 +2,10 @@
 # SPDX-License-Identifier: Apache-2.0
 """Reads a role's YAML configuration into frozen dataclasses.
 
-`/etc/ovirt-tcp/<role>.yaml` first, then `<role>.conf.d/*.yaml` in name order; a later file's option
-wins. A role declares a dataclass of sections, each a dataclass of options. An option's annotation
-is its type, and its default is the documentation's default; one without a default is required.
+`/etc/ovirt-tcp/<role>.yaml` first, if there is one, then `<role>.conf.d/*.yaml` in name order; a
+later file's option wins. A role declares a dataclass of sections, each a dataclass of options. An
+option's annotation is its type, and its default is the documentation's default; one without a
+default is required.
 """
 
 from __future__ import annotations
@@ -60,20 +61,27 @@ class _MergedOptions:
 def load(declared: type[T], role: str, directory: Path) -> T:
     """Return the configuration of `role` as an instance of the dataclass `declared`.
 
+    The file may be absent where every option has a default; its directory may not, which would be a
+    mistyped one.
+
     Raises:
         InvalidConfig: with every unknown section or option, wrong type and missing option at once.
     """
-    files = [directory / f"{role}.yaml", *sorted((directory / f"{role}.conf.d").glob("*.yaml"))]
-    if not files[0].is_file():
-        raise errors.InvalidConfig(str(files[0]), ["the file does not exist"])
+    path = directory / f"{role}.yaml"
+    if not directory.is_dir():
+        raise errors.InvalidConfig(str(path), ["its directory does not exist"])
     faults: list[str] = []
     merged = _MergedOptions()
-    _merge(files[0], "", merged, faults)
-    for path in files[1:]:
-        _merge(path, f"{path.name}: ", merged, faults)
+    is_there = path.exists()
+    if is_there:
+        _merge(path, "", merged, faults)
+    for drop_in in sorted((directory / f"{role}.conf.d").glob("*.yaml")):
+        _merge(drop_in, f"{drop_in.name}: ", merged, faults)
     sections = _sections(declared, merged, faults)
+    if faults and not is_there:
+        faults.insert(0, "the file does not exist")
     if faults:
-        raise errors.InvalidConfig(str(files[0]), faults)
+        raise errors.InvalidConfig(str(path), faults)
     return declared(**sections)
 
 

@@ -18,6 +18,8 @@ from typing import Optional, Protocol
 
 import click
 
+from ovirt_tcp_plugin import secret_files
+
 # No end: in seconds of the UTC epoch, as all ends are.
 NEVER = 2**62
 IDENTIFIER_LENGTH = 12
@@ -85,7 +87,7 @@ def command_group(roles: Iterable[str], roles_help: str, opened: OpenedStore) ->
     def group() -> None:
         """Make the tokens of callers. Each is shown once; only its digest is kept."""
 
-    add_help = f"Make a token for a caller, and print it, this once.\n\n{roles_help}"
+    add_help = f"Make a token for a caller, and print it or write it by --out.\n\n{roles_help}"
     _add_add_command(group, roles, add_help, opened)
     _add_list_command(group, opened)
     _add_remove_command(group, opened)
@@ -101,14 +103,22 @@ def _add_add_command(
     @click.option("--role", type=click.Choice(list(roles)), required=True)
     @click.option("--note", default="", help="Whom it is for.")
     @click.option("--days", type=click.IntRange(1), help=days_help)
+    @secret_files.output_options
     @click.pass_obj
-    def add(config_dir: Path, role: str, note: str, days: Optional[int]) -> None:
+    def add(
+        config_dir: Path,
+        role: str,
+        note: str,
+        days: Optional[int],
+        out: Optional[Path],
+        owner: str,
+    ) -> None:
         if len(note) > MAX_NOTE_LENGTH:
             raise click.UsageError(f"a note has at most {MAX_NOTE_LENGTH} characters")
+        output = secret_files.output(out, owner)
         secret = new_secret()
-        with opened(config_dir) as store:
+        with output.giving(secret), opened(config_dir) as store:
             store.add(secret, role, note, _end_after(days))
-        click.echo(secret)
 
 
 def _add_list_command(group: click.Group, opened: OpenedStore) -> None:

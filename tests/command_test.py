@@ -12,7 +12,7 @@ import click
 import pytest
 from click.testing import CliRunner
 
-from ovirt_tcp_plugin.command import LazyGroup
+from ovirt_tcp_plugin.command import CommandGroup, LazyGroup
 
 MODULES = (
     "ovirt_tcp_plugin.admin.cli",
@@ -74,3 +74,17 @@ def test_help_and_options_are_shown_without_loading_the_role(
     loaded = set(ended.stdout.splitlines()[-1].split())
     assert "ovirt_tcp_plugin" in loaded
     assert loaded & HEAVY == set()
+
+
+@pytest.mark.parametrize(("no_color", "coloured"), [("", True), ("1", False)])
+def test_nothing_has_a_colour_where_nobody_wants_one(no_color: str, coloured: bool) -> None:
+    group = CommandGroup()
+
+    @group.command("show")
+    def show() -> None:
+        click.echo(click.style("untrusted", fg="red"))
+
+    # As on a terminal.
+    shown = CliRunner().invoke(group, ["show"], color=True, env={"NO_COLOR": no_color})
+    assert ("\x1b[" in shown.output) is coloured
+    assert "untrusted" in shown.output

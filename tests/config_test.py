@@ -70,6 +70,27 @@ def test_a_missing_file_is_named(tmp_path: Path) -> None:
         config.load(Settings, "role", tmp_path)
 
 
+def test_a_missing_directory_is_named(tmp_path: Path) -> None:
+    with pytest.raises(errors.InvalidConfig, match="its directory does not exist"):
+        config.load(FilterdSettings, "filterd", tmp_path / "mistyped")
+
+
+@pytest.mark.parametrize(
+    ("declared", "role"), [(VerifierSettings, "verifier"), (FilterdSettings, "filterd")]
+)
+def test_where_every_option_has_a_default_no_file_is_needed(
+    tmp_path: Path, declared: type, role: str
+) -> None:
+    assert config.load(declared, role, tmp_path) == declared()
+
+
+def test_drop_ins_may_have_everything(tmp_path: Path) -> None:
+    drop_ins = tmp_path / "filterd.conf.d"
+    drop_ins.mkdir()
+    (drop_ins / "10-port.yaml").write_text("server: {port: 18000}")
+    assert config.load(FilterdSettings, "filterd", tmp_path).server.port == 18_000
+
+
 def test_all_faults_are_named_at_once(tmp_path: Path) -> None:
     found = faults(tmp_path, "server: {port: no, colour: red, urls: x}\nstorage: {}\n")
     assert found == (

@@ -40,4 +40,6 @@ def site_pki(tmp_path_factory: pytest.TempPathFactory, authority: Authority) -> 
         write_key(directory / f"{peer}.key", key)
     (directory / "password").write_text(f"{PASSWORD}\n", encoding="utf-8")
     (directory / "token").write_text(f"{TOKEN}\n", encoding="ascii")
+    for secret in ("password", "token"):
+        (directory / secret).chmod(0o600)
     return directory

@@ -13,12 +13,14 @@ from typing import Optional
 
 import click
 
-from ovirt_tcp_plugin import command, errors
+from ovirt_tcp_plugin import command, durable, errors
 from ovirt_tcp_plugin.attester import enrolment, host_tpm, measure
 from ovirt_tcp_plugin.attester.agent_state import AgentState
 from ovirt_tcp_plugin.attester.settings import load_settings
 from ovirt_tcp_plugin.attester.verifier_client import VerifierClient
 from ovirt_tcp_plugin.messages import eventlog, evidence, public_keys, tpm2
+
+SLOW_CHIP = "making two keys in the TPM; a slow chip takes up to a minute for each"
 
 
 @click.command()
@@ -34,16 +36,17 @@ def enrol(config_dir: Path, token_file: Path) -> None:
 
     The server checks that a TPM vendor certified this TPM and that the attestation key lives in it,
     and issues the certificate by which the agent is known from then on. A repeated enrolment (with
-    a new token) replaces it. Run it as the user that the agent runs as: the files it leaves are for
-    that user only.
+    a new token) replaces it. Run it as root or as the user that the agent runs as: the files it
+    leaves belong to the owner of the agent's directory, and are for that user only.
     """
-    command.log_to_stderr(logging.WARNING)
+    command.log_to_stderr(logging.INFO)
     settings = load_settings(config_dir)
     token = enrolment.read_token(token_file)
-    settings.state.directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+    durable.make_directory(settings.state.directory)
     state = AgentState(settings.state.directory)
     client = VerifierClient(settings.verifier.urls, settings.verifier.ca_file, None)
     name = settings.host.known_as
+    click.echo(SLOW_CHIP, err=True)
     with host_tpm.connect(settings.tpm) as tpm:
         tpm.enrol(state, client, name, token)
     click.echo(f"{name} is enrolled at {client.current}; start the agent now")

@@ -15,7 +15,7 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
-from ovirt_tcp_plugin import errors
+from ovirt_tcp_plugin import errors, secret_files
 from ovirt_tcp_plugin.attester import keys, keys12
 from ovirt_tcp_plugin.attester.agent_state import AgentState, IdentityBlob
 from ovirt_tcp_plugin.attester.measure import QuotingKey
@@ -40,6 +40,7 @@ def read_token(path: Path) -> str:
     Raises:
         InvalidConfig: the file cannot be read, is empty or holds something else.
     """
+    secret_files.warn_if_open(path)
     try:
         with path.open("rb") as file:
             token = file.read(MAX_TOKEN_LENGTH + 64).decode("ascii").strip()
@@ -58,6 +59,7 @@ def read_owner_secret(path: str) -> bytes:
     """
     if not path:
         return WELL_KNOWN
+    secret_files.warn_if_open(Path(path))
     try:
         with open(path, "rb") as file:
             text = file.read(2 * len(WELL_KNOWN) + 64).decode("ascii")
@@ -85,16 +87,16 @@ def enrol(
     tpm.flush_leftovers()
     with keys.endorsement_key(tpm) as endorsement:
         blob = _kept_or_new_ak(tpm, state, endorsement, ak_kind)
-    request = enrolment.EnrolmentRequest(
-        token,
-        host_name,
-        endorsement.certificate,
-        endorsement.area,
-        blob.public,
-        ek_chain=keys.read_chain(tpm) if endorsement.certificate else b"",
-    )
-    ak = keys.AttestationKey(tpm, blob)
-    _enrol_at_any(ak, state, client, request)
+        request = enrolment.EnrolmentRequest(
+            token,
+            host_name,
+            endorsement.certificate,
+            endorsement.area,
+            blob.public,
+            ek_chain=keys.read_chain(tpm) if endorsement.certificate else b"",
+        )
+        ak = keys.AttestationKey(tpm, blob, endorsement)
+        _enrol_at_any(ak, state, client, request)
     return ak.public
 
 
@@ -219,6 +221,7 @@ def _enrol_at(
 ) -> None:
     """Go through the four messages with the server that is asked now."""
     key = state.next_key()
+    log.info("asking server=%s", client.current)
     answer = client.post("/v1/enrolment", enrolment.encode(request))
     challenge = enrolment.decode_challenge(answer)
     secret = ak.activate(challenge.credential, challenge.encrypted_secret)

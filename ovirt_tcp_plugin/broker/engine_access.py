@@ -5,6 +5,7 @@ options."""
 
 from __future__ import annotations
 
+from ovirt_tcp_plugin import secret_files
 from ovirt_tcp_plugin.broker.settings import EngineOptions
 from ovirt_tcp_plugin.engine.sdk import Access, password_of
 
@@ -12,6 +13,7 @@ from ovirt_tcp_plugin.engine.sdk import Access, password_of
 def engine_access(options: EngineOptions) -> Access:
     """Return the access of the broker's user; its password is read from its file at each log-in."""
     password_file = options.password_file
+    secret_files.warn_if_open(password_file)
     return Access(
         options.url,
         options.username,

@@ -17,6 +17,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import NamedTuple
 
 from ovirt_tcp_plugin.messages import event_words, eventlog, secure_boot, tpm2
+from ovirt_tcp_plugin.messages.boot_texts import ProvenTexts
 
 # Moves on with each release that calls a part by another word: what earlier releases stored is
 # compared by the places of the steps, because a new word for it is no other boot.
@@ -120,11 +121,13 @@ class Step(NamedTuple):
     Attributes:
         component: what the log says was measured.
         digest: what extended the PCR, lower-case hex.
+        text: what a boot loader executed, as the digest proves it; otherwise empty.
     """
 
     pcr: int
     component: str
     digest: str
+    text: str = ""
 
 
 def steps(events: Sequence[eventlog.Event], bank: str, pcrs: Iterable[int]) -> tuple[Step, ...]:
@@ -136,6 +139,7 @@ def steps(events: Sequence[eventlog.Event], bank: str, pcrs: Iterable[int]) -> t
     """
     covered = frozenset(pcrs)
     names = _Names(events)
+    texts = ProvenTexts(bank)
     named = []
     locality = eventlog.startup_locality(events)
     if locality and 0 in covered:
@@ -144,7 +148,9 @@ def steps(events: Sequence[eventlog.Event], bank: str, pcrs: Iterable[int]) -> t
     for event in events:
         digest = event.digests.get(bank)
         if event.pcr in covered and event.type not in eventlog.NOT_EXTENDED and digest is not None:
-            named.append(Step(event.pcr, names.next_of(event), digest.hex()))
+            component = names.next_of(event)
+            text = texts.next_of(event)
+            named.append(Step(event.pcr, component, digest.hex(), text))
     return tuple(named)
 
 

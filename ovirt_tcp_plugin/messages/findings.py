@@ -87,7 +87,8 @@ class FindingCode(enum.Enum):
     NO_ANSWER = (
         "no_answer",
         CheckNumber.FORM,
-        "see that the agent runs and reaches the server: " + _READ_AGENT_LOG,
+        "see that the agent runs and reaches the server: " + _READ_AGENT_LOG + "; "
+        "after its TPM was cleared, enrol the host again (ovirt-tcp-verifier token enrol HOST)",
     )
     LOG_UNKNOWN = (
         "log_unknown",
@@ -231,6 +232,18 @@ class FindingCode(enum.Enum):
         CheckNumber.REFERENCE_VALUES,
         "see to it that the host sends the firmware's event log; "
         "the value of PCR 7 by itself does not say whether Secure Boot is on",
+    )
+    COMMAND_LINE_DIFFERS = (
+        "command_line_differs",
+        CheckNumber.REFERENCE_VALUES,
+        "after a planned change of the kernel's command line import it again "
+        "(ovirt-tcp reference import); otherwise investigate the host",
+    )
+    BOOT_COMMAND_UNKNOWN = (
+        "boot_command_unknown",
+        CheckNumber.REFERENCE_VALUES,
+        "boot the ordinary entry without changes at GRUB's menu or prompt; "
+        "otherwise investigate the host",
     )
     KERNEL_NOT_MEASURED = (
         "kernel_not_measured",

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import datetime
 import ipaddress
-import os
 import re
 import stat
 from collections.abc import Sequence
@@ -128,9 +127,9 @@ class Authority:
     def write(self, directory: Path) -> None:
         """Keep it: the keys first, so that a crash in between leaves the one before in use."""
         keys = b"".join(_key_pem(key) for key in (self._key, *self._former_keys))
-        write_private(directory / KEY_FILE, keys, 0o600)
+        durable.replace(directory / KEY_FILE, keys)
         certificates = b"".join(_pem(each) for each in (self.certificate, *self.others))
-        write_private(directory / CERTIFICATE_FILE, certificates, 0o644)
+        durable.replace(directory / CERTIFICATE_FILE, certificates, 0o644)
 
     @property
     def end(self) -> datetime.datetime:
@@ -347,7 +346,7 @@ def _requested_key(request: bytes) -> ec.EllipticCurvePublicKey:
 
 def write_key(path: Path, key: ec.EllipticCurvePrivateKey) -> None:
     """Write a private key as PEM, readable by its owner only."""
-    write_private(path, _key_pem(key), 0o600)
+    durable.replace(path, _key_pem(key))
 
 
 def _key_pem(key: ec.EllipticCurvePrivateKey) -> bytes:
@@ -360,19 +359,6 @@ def _key_pem(key: ec.EllipticCurvePrivateKey) -> bytes:
 
 def _pem(certificate: x509.Certificate) -> bytes:
     return certificate.public_bytes(serialization.Encoding.PEM)
-
-
-def write_private(path: Path, content: bytes, mode: int) -> None:
-    """Write a file whole or not at all, with that mode from its first moment."""
-    fresh = path.with_name(path.name + ".new")
-    fresh.unlink(missing_ok=True)
-    descriptor = os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode)
-    with os.fdopen(descriptor, "wb") as file:
-        file.write(content)
-        file.flush()
-        os.fsync(file.fileno())
-    fresh.replace(path)
-    durable.sync(path.parent)
 
 
 def _name(common_name: str) -> x509.Name:

@@ -11,7 +11,7 @@ from typing import Optional
 
 import click
 
-from ovirt_tcp_plugin import errors
+from ovirt_tcp_plugin import durable, errors
 from ovirt_tcp_plugin.clock import Clock
 from ovirt_tcp_plugin.messages import json_fields
 from ovirt_tcp_plugin.verifier import authority, backup, local_store
@@ -86,7 +86,7 @@ def restore_command(
     for _ in reader.parts():
         pass  # whole, before anything is changed
     directory = settings.store.directory
-    directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+    durable.make_directory(directory)
     authority.check_private(directory, 0o077)
     gone = _gone(settings, files, replace)
     if gone is None and not nothing_withdrawn:
@@ -169,7 +169,7 @@ def _write_files(settings: VerifierSettings, files: Mapping[str, str]) -> None:
     for name, path in _paths(settings).items():
         if name in files:
             mode = 0o600 if path.suffix == ".key" else 0o644
-            authority.write_private(path, files[name].encode("ascii"), mode)
+            durable.replace(path, files[name].encode("ascii"), mode)
 
 
 def _say_what_to_check(file: Path, count: int, gone: Optional[Sequence[Withdrawal]]) -> None:

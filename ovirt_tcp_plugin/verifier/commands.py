@@ -8,10 +8,11 @@ import contextlib
 import re
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Optional
 
 import click
 
-from ovirt_tcp_plugin import errors
+from ovirt_tcp_plugin import durable, errors, secret_files
 from ovirt_tcp_plugin.clock import Clock
 from ovirt_tcp_plugin.tokens import Listed, command_group, new_secret
 from ovirt_tcp_plugin.verifier import authority, enrolment, local_store, signing
@@ -67,16 +68,19 @@ token_group = command_group(TOKEN_ROLES, _ROLES_HELP, stored_tokens)
 @click.option(
     "--hours", default=24, show_default=True, type=click.IntRange(1), help="How long it is good."
 )
+@secret_files.output_options
 @click.pass_obj
-def token_enrol(config_dir: Path, host: str, host_id: str, hours: int) -> None:
+def token_enrol(
+    config_dir: Path, host: str, host_id: str, hours: int, out: Optional[Path], owner: str
+) -> None:
     """Make a token that enrols HOST (its address in the engine, lower case), once."""
     enrolment.check_host_name(host)
+    output = secret_files.output(out, owner)
     secret = new_secret()
     now_s = int(Clock().wall().timestamp())
     token = Token("enrolment", host, host_id, end_s=now_s + hours * _HOUR_S)
-    with local_store.opened_by(config_dir) as database:
+    with output.giving(secret), local_store.opened_by(config_dir) as database:
         database.transact(lambda connection: tokens.add(connection, secret, token))
-    click.echo(secret)
 
 
 @click.group("host")
@@ -193,7 +197,7 @@ def verdict_key_export(config_dir: Path, directory: Path) -> None:
     for state, key in keys.items():
         if state != verdict_keys.FORMER:
             path = directory / f"{key.key_id}.pem"
-            authority.write_private(path, key.public.encode("ascii"), 0o644)
+            durable.replace(path, key.public.encode("ascii"), 0o644)
             click.echo(f"{state:6}  {path}")
 
 

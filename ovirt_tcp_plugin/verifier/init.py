@@ -10,6 +10,7 @@ from pathlib import Path
 
 import click
 
+from ovirt_tcp_plugin import durable
 from ovirt_tcp_plugin.verifier import authority, local_store, server_certificate
 
 
@@ -38,5 +39,5 @@ def init(config_dir: Path, names: tuple[str, ...]) -> None:
 
 def _make_private(directory: Path) -> None:
     """Make the directory of the server's secrets. Raises InvalidConfig if others may look in."""
-    directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+    durable.make_directory(directory)
     authority.check_private(directory, 0o077)

@@ -23,7 +23,7 @@ from ovirt_tcp_plugin.messages.findings import CheckNumber, FindingCode, next_st
 from ovirt_tcp_plugin.messages.reference_values import ReferenceSet, Value
 from ovirt_tcp_plugin.messages.result import Finding, Level
 from ovirt_tcp_plugin.verifier import settings
-from ovirt_tcp_plugin.verifier.appraisal import kernel_cover, measured
+from ovirt_tcp_plugin.verifier.appraisal import golden_boot, kernel_cover, measured
 from ovirt_tcp_plugin.verifier.appraisal.measured import Measured
 from ovirt_tcp_plugin.verifier.appraisal.reappraise import Conclusion, reappraise
 from ovirt_tcp_plugin.verifier.appraisal.reference_match import Criteria
@@ -167,9 +167,7 @@ class ReferenceValueService:
         if not without_kernel:
             _check_kernel(host_name, boot)
         note = f"from {host_name}"[: reference_values.MAX_NOTE_LENGTH]
-        golden = reference_values.from_boot(
-            name, boot.bank, boot.steps, staged, note, boot.vocabulary
-        )
+        golden = golden_boot.reference_set(name, boot, staged, note)
         return await self._database.write(lambda c: _merge(c, golden))
 
     async def add(self, name: str, value: Value) -> ReferenceSet:
@@ -337,6 +335,9 @@ def _faults(
             yield finding.text
     if not boot.steps:
         yield "its log tells of no step"
+    unfit = golden_boot.fault(boot, required)
+    if unfit is not None:
+        yield unfit
     for uncovered in kernel_cover.check(boot, required):
         yield f"{uncovered.text}; {next_step(uncovered.code)}"
 

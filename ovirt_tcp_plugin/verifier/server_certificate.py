@@ -12,7 +12,7 @@ from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 
-from ovirt_tcp_plugin import errors
+from ovirt_tcp_plugin import durable, errors
 from ovirt_tcp_plugin.messages import public_keys
 from ovirt_tcp_plugin.verifier import authority
 from ovirt_tcp_plugin.verifier.settings import ServerOptions
@@ -32,7 +32,7 @@ def make(
     certificate, key = ca.issue_server(names, now, kept)
     if kept is None:
         authority.write_key(server.key, key)
-    authority.write_private(server.certificate, certificate, 0o644)
+    durable.replace(server.certificate, certificate, 0o644)
 
 
 def _kept_key(server: ServerOptions) -> Optional[ec.EllipticCurvePrivateKey]:

@@ -10,17 +10,16 @@ from __future__ import annotations
 
 import dataclasses
 import datetime
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple, Protocol
-
-from OpenSSL import crypto
 
 from ovirt_tcp_plugin import errors
 from ovirt_tcp_plugin.messages import der, enrolment, tpm2, tpm12, vendor_certificate
-from ovirt_tcp_plugin.verifier import endorsement, endorsement12
+from ovirt_tcp_plugin.verifier import endorsement, endorsement12, revocation
 from ovirt_tcp_plugin.verifier.appraisal.enrolled_tpm import EnrolledTpm
 from ovirt_tcp_plugin.verifier.appraisal.quote12 import EnrolledTpm12
 from ovirt_tcp_plugin.verifier.appraisal.quote20 import EnrolledTpm20
+from ovirt_tcp_plugin.verifier.revocation import VendorTrust
 
 
 class ProtectedSecret(NamedTuple):
@@ -44,9 +43,7 @@ class Candidate(Protocol):
     def check_ek(self) -> None:
         """Return if the EK is a key that only decrypts. Raises Refused (ek_attributes)."""
 
-    def check_ek_certificate(
-        self, authorities: Iterable[crypto.X509], now: datetime.datetime
-    ) -> None:
+    def check_ek_certificate(self, trust: VendorTrust, now: datetime.datetime) -> None:
         """Return if a vendor's authority vouches for the EK at `now` (UTC).
 
         Raises Refused (ek_*).
@@ -106,13 +103,12 @@ class Candidate20:
         """As in `Candidate`."""
         endorsement.check_ek(self.tpm.ek)
 
-    def check_ek_certificate(
-        self, authorities: Iterable[crypto.X509], now: datetime.datetime
-    ) -> None:
+    def check_ek_certificate(self, trust: VendorTrust, now: datetime.datetime) -> None:
         """As in `Candidate`."""
-        endorsement.check_ek_certificate(
-            self.ek_certificate, self.tpm.ek, authorities, now, self.intermediates
+        path = endorsement.check_ek_certificate(
+            self.ek_certificate, self.tpm.ek, trust.authorities, now, self.intermediates
         )
+        revocation.check(path, trust.revocations)
 
     def check_ak(self) -> None:
         """As in `Candidate`."""
@@ -148,11 +144,12 @@ class Candidate12:
         """As in `Candidate`."""
         endorsement12.check_ek(self.tpm.ek)
 
-    def check_ek_certificate(
-        self, authorities: Iterable[crypto.X509], now: datetime.datetime
-    ) -> None:
+    def check_ek_certificate(self, trust: VendorTrust, now: datetime.datetime) -> None:
         """As in `Candidate`."""
-        endorsement12.check_ek_certificate(self.ek_certificate, self.tpm.ek, authorities, now)
+        path = endorsement12.check_ek_certificate(
+            self.ek_certificate, self.tpm.ek, trust.authorities, now
+        )
+        revocation.check(path, trust.revocations)
 
     def check_ak(self) -> None:
         """As in `Candidate`: the AK must be an identity key, made for this enrolment."""

@@ -197,10 +197,40 @@ def test_the_blob_is_of_no_use_to_another_tpm(tpm: Tpm, make_host: Callable[...,
     ak, _ = ak_under(tpm, "rsa-2048")
     other = make_host().connect()
 
-    with pytest.raises(TpmError, match="the key blob is of another TPM, or was changed"):
+    with pytest.raises(keys.KeyLost, match="the key blob is of another TPM, or was changed"):
         keys.AttestationKey(other, ak.blob).quote(DATA, {})
     assert loaded(other) == 0
     other.close()
+
+
+def test_says_how_a_host_comes_back_whose_tpm_was_cleared(
+    make_host: Callable[..., LabHost],
+) -> None:
+    tpm = make_host().connect()
+    ak, _ = ak_under(tpm, "rsa-2048")
+    ak.quote(DATA, {"sha256": (17,)})
+    tpm.execute("TPM2_Clear", 0x126, [0x4000000C], [0x40000009])
+
+    with pytest.raises(keys.KeyLost, match="it was cleared after this host was enrolled") as told:
+        ak.quote(DATA, {"sha256": (17,)})
+
+    assert "ovirt-tcp-verifier token enrol HOST" in str(told.value)
+    # The EK is what it was, so enrolment needs nothing but a token.
+    again, _ = ak_under(tpm, "rsa-2048")
+    again.quote(DATA, {"sha256": (17,)})
+    tpm.close()
+
+
+def test_says_how_a_host_comes_back_whose_endorsement_seed_was_changed(
+    make_host: Callable[..., LabHost],
+) -> None:
+    tpm = make_host().connect()
+    ak, _ = ak_under(tpm, "rsa-2048")
+    tpm.execute("TPM2_ChangeEPS", 0x124, [0x4000000C], [0x40000009])
+
+    with pytest.raises(keys.KeyLost, match="for another key than the TPM makes.*replace-tpm"):
+        ak.quote(DATA, {"sha256": (17,)})
+    tpm.close()
 
 
 def test_uses_the_ek_of_a_tpm_without_certificate(tmp_path: Path) -> None:

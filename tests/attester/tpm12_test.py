@@ -13,6 +13,7 @@ import struct
 import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from cryptography import x509
@@ -23,7 +24,7 @@ from cryptography.hazmat.primitives.asymmetric import rsa
 from cryptography.hazmat.primitives.ciphers import Cipher, algorithms, modes
 
 from ovirt_tcp_plugin import errors
-from ovirt_tcp_plugin.attester import keys12
+from ovirt_tcp_plugin.attester import keys, keys12
 from ovirt_tcp_plugin.attester import tpm12 as commands
 from ovirt_tcp_plugin.attester.tpm12 import WELL_KNOWN, Tpm12, Tpm12Error
 from ovirt_tcp_plugin.attester.transport import Transport
@@ -372,3 +373,28 @@ def test_an_authorization_is_the_hmac_of_the_specification() -> None:
     )
     outer = tpm12.sha1(bytes(b ^ 0x5C for b in b"k" * 20 + bytes(44)) + inner)
     assert sent[:4] == b"\0\0\0\7" and sent[24:25] == b"\0" and sent[25:] == outer
+
+
+class ClearedTpm:
+    """A TPM 1.2 that does not take a key of before."""
+
+    def __init__(self, code: int) -> None:
+        self.code = code
+        self.transport = SimpleNamespace(connect=lambda: None, generation=1)
+
+    def flush_leftovers(self) -> None:
+        pass
+
+    def load_key(self, area: bytes) -> int:
+        raise Tpm12Error("TPM_LoadKey2", self.code)
+
+    def quote2(self, key: int, external_data: bytes, indices: tuple[int, ...]) -> None:
+        pass
+
+
+@pytest.mark.parametrize("code", [0x0D, 0x12, 0x21])
+def test_says_how_a_host_comes_back_whose_tpm_was_cleared(code: int) -> None:
+    key = keys12.IdentityKey(ClearedTpm(code), b"area")  # type: ignore[arg-type]
+
+    with pytest.raises(keys.KeyLost, match="ovirt-tcp-verifier token enrol HOST"):
+        key.quote(DATA, {"sha1": (17,)})

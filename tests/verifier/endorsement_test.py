@@ -7,6 +7,7 @@ Credentials are opened by a real TPM in real_tpm_test.py.
 
 from __future__ import annotations
 
+import dataclasses
 import datetime
 import random
 
@@ -256,7 +257,30 @@ def is_prime(number: int) -> bool:
     return all(pow(base, number - 1, number) == 1 for base in (2, 3, 5, 7))
 
 
-oddities = st.builds(Oddity, *[st.booleans()] * 4)
+SUBJECTS = st.builds(
+    odd_der.name,
+    st.sampled_from([0x0C, 0x13, 0x14, 0x1C, 0x1E]),
+    st.text("abcXYZ 0123-.", min_size=1, max_size=60),
+)
+# Below 1.3.6.1.4.1, where everybody may have his own; any value.
+UNKNOWN_EXTENSIONS = st.dictionaries(
+    st.integers(1, 127).map(lambda number: bytes.fromhex("2b06010401") + bytes([number])),
+    st.binary(max_size=60),
+    max_size=3,
+).map(lambda extensions: tuple(extensions.items()))
+FORMS = {
+    "false_critical": st.booleans(),
+    "false_authority": st.booleans(),
+    "long_lengths": st.booleans(),
+    "other_true": st.booleans(),
+    "reversed_extensions": st.booleans(),
+    "critical_usage": st.booleans(),
+    "more_usages": st.booleans(),
+    "serial": st.none() | st.integers(-(2**160), 2**160),
+    "extensions": UNKNOWN_EXTENSIONS,
+    "generalized_time": st.booleans(),
+}
+oddities = st.builds(Oddity, subject=st.none() | SUBJECTS, **FORMS)
 
 
 class TestOddForms:
@@ -277,6 +301,16 @@ class TestOddForms:
         good = VENDOR.certify(TPM.ek_key.public_key())
         with refused("ek_untrusted", "no EK authority vouches"):
             check(VENDOR, TPM, odd_der.issue(good, Vendor().key, oddity))
+
+    @given(st.builds(Oddity, **FORMS))
+    def test_an_authority_in_any_odd_form_is_a_part_of_the_path(self, oddity: Oddity) -> None:
+        good = ODD_ISSUER.certificate.public_bytes(serialization.Encoding.DER)
+        odd = odd_der.issue(good, ODD_ROOT.key, dataclasses.replace(oddity, false_authority=False))
+        certificate = ODD_ISSUER.certify(TPM.ek_key.public_key())
+        path = endorsement.check_ek_certificate(
+            certificate, TPM.ek, ODD_ROOT.authorities, NOW, vendor_certificate.split(odd)
+        )
+        assert len(path) == 3
 
     def test_a_certificate_without_a_usage_is_refused_for_that(self) -> None:
         certificate = VENDOR.certify(TPM.ek_key.public_key())
@@ -463,3 +497,5 @@ class TestAuthoritiesFromTheChip:
 
 
 CHAIN = OnDieChain()
+ODD_ROOT = Vendor("maker", path_length=2)
+ODD_ISSUER = Vendor("odd", issuer=ODD_ROOT)

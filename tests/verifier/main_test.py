@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
@@ -19,6 +20,22 @@ def test_a_state_directory_that_others_can_read_is_refused(
     refused = run("init")
     assert refused.exit_code != 0
     assert "make it private: chmod 700" in refused.output
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can give files away")
+def test_what_commands_of_root_leave_is_the_services(run: Run, tmp_path: Path) -> None:
+    """Whoever runs `init` or `token add` by sudo need not know the user of the service."""
+    state = tmp_path / "state"
+    for path in state.iterdir():
+        path.unlink()
+    os.chown(state, 12_345, 12_346)
+    assert run("init", "--name", "verifier.example.com").exit_code == 0
+    assert run("token", "add", "--role", "viewer").exit_code == 0
+    assert run("authority", "renew").exit_code == 0
+    owners = {path.name: (path.stat().st_uid, path.stat().st_gid) for path in state.iterdir()}
+    assert {"ca.key", "ca.pem", "server.key", "server.pem", "verifier.db"} <= set(owners)
+    assert set(owners.values()) == {(12_345, 12_346)}
+    assert (state / "verifier.db").stat().st_mode & 0o777 == 0o600
 
 
 class TestTokens:

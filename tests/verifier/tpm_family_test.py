@@ -18,6 +18,7 @@ import ovirt_tcp_plugin
 from ovirt_tcp_plugin import errors
 from ovirt_tcp_plugin.messages import enrolment
 from ovirt_tcp_plugin.verifier import settings
+from ovirt_tcp_plugin.verifier.revocation import VendorTrust
 from ovirt_tcp_plugin.verifier.tpm_family import FAMILIES
 from tests.verifier.software_tpm import SoftwareTpm
 from tests.verifier.software_tpm12 import SoftwareTpm12
@@ -79,7 +80,9 @@ def test_without_a_certificate_nobody_vouches_for_the_ek(asking: Asking) -> None
     _, request = asking
     candidate = FAMILIES[request.family].candidate(request)
     with pytest.raises(errors.Refused, match="ek_certificate_malformed"):
-        candidate.check_ek_certificate([], datetime.datetime.now(datetime.timezone.utc))
+        candidate.check_ek_certificate(
+            VendorTrust([]), datetime.datetime.now(datetime.timezone.utc)
+        )
 
 
 def test_a_fit_tpm_opens_its_secret_and_is_the_same_when_it_is_loaded(asking: Asking) -> None:
@@ -106,10 +109,10 @@ def test_the_authorities_from_the_chip_are_kept_with_its_certificate() -> None:
     family = FAMILIES["2.0"]
     candidate = family.candidate(request)
 
-    candidate.check_ek_certificate(root.authorities, NOW)
+    candidate.check_ek_certificate(VendorTrust(root.authorities), NOW)
     again = family.endorsed(candidate.tpm, candidate.kept_certificates)
-    again.check_ek_certificate(root.authorities, NOW)
+    again.check_ek_certificate(VendorTrust(root.authorities), NOW)
 
     alone = family.endorsed(candidate.tpm, certificate)
     with pytest.raises(errors.Refused, match="ek_untrusted"):
-        alone.check_ek_certificate(root.authorities, NOW)
+        alone.check_ek_certificate(VendorTrust(root.authorities), NOW)

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import datetime
 import struct
+from collections.abc import Sequence
 from typing import Optional, Union
 
 from cryptography import x509
@@ -84,6 +85,23 @@ class Vendor:
             access = x509.AccessDescription(AuthorityInformationAccessOID.CA_ISSUERS, location)
             builder = builder.add_extension(x509.AuthorityInformationAccess([access]), False)
         return builder.sign(self.key, hashes.SHA256()).public_bytes(serialization.Encoding.DER)
+
+    def revoke(
+        self, certificates: Sequence[bytes], next_update: datetime.datetime = NOW + YEAR
+    ) -> bytes:
+        """Return the DER of a list that revokes these certificates."""
+        builder = (
+            x509.CertificateRevocationListBuilder()
+            .issuer_name(self.name)
+            .last_update(min(NOW, next_update) - YEAR)
+            .next_update(next_update)
+        )
+        for certificate in certificates:
+            serial = x509.load_der_x509_certificate(certificate).serial_number
+            entry = x509.RevokedCertificateBuilder().serial_number(serial).revocation_date(NOW)
+            builder = builder.add_revoked_certificate(entry.build())
+        signed = builder.sign(self.key, self.signature_hash)
+        return signed.public_bytes(serialization.Encoding.DER)
 
     def _builder(
         self,

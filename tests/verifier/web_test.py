@@ -216,6 +216,16 @@ class TestEnrolment:
         answer = agent.finish(begun, asked=stolen)
         assert (answer.status_code, answer.json()["code"]) == (403, "bad_proof")
 
+    def test_a_slow_chip_has_minutes_for_its_proof_and_not_for_ever(
+        self, server: Server, vendor: Vendor
+    ) -> None:
+        agent = Agent(server, vendor)
+        token = server.token("enrolment", "host-1")
+        for seconds, code in ((181, "enrolment_unknown"), (170, "")):
+            begun = agent.begin(token).json()
+            server.clock.offset_ms += seconds * 1000
+            assert agent.finish(begun).json().get("code", "") == code
+
     def test_a_token_enrols_one_chip_once(self, server: Server, vendor: Vendor) -> None:
         agent, token = Agent(server, vendor), server.token("enrolment", "host-1")
         spare = server.token("enrolment", "host-1")

@@ -8,7 +8,7 @@ import dataclasses
 from pathlib import Path
 from typing import TYPE_CHECKING, Optional
 
-from ovirt_tcp_plugin import config, errors
+from ovirt_tcp_plugin import config, errors, secret_files
 
 if TYPE_CHECKING:
     from ovirt_tcp_plugin.remote import Remote
@@ -73,4 +73,5 @@ def _remote(peer: str, url: str, token_file: Path, ca_file: Optional[Path]) -> R
     # Only here: the help texts need no HTTP client, which takes long to load.
     from ovirt_tcp_plugin.remote import Remote
 
+    secret_files.warn_if_open(token_file)
     return Remote(peer, url, token_file, ca_file)

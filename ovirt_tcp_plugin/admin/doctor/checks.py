@@ -74,16 +74,23 @@ class Check:
 
 
 def examine(
-    settings: Settings, broker: Callable[[], Remote], filterd: Filterd, within_s: float
+    settings: Settings,
+    broker: Callable[[], Remote],
+    filterd: Filterd,
+    open_secrets: Callable[[], Sequence[str]],
+    within_s: float,
 ) -> list[CheckedFinding]:
     """Return the findings of all checks, in their order; at least one of each.
 
     Args:
         broker: returns the broker's interface, or raises InvalidConfig.
+        open_secrets: returns the names of the files with secrets that others may read, or raises
+            InvalidConfig.
         within_s: longest time for all of it, in seconds.
     """
     collector = Collector(within_s)
     probes.start_all(collector, settings, broker, filterd, within_s)
+    collector.start("open_secrets", open_secrets)
     findings: list[CheckedFinding] = []
     for check in checks(settings):
         for finding in _make(check, collector):
@@ -100,6 +107,12 @@ def checks(settings: Settings) -> list[Check]:
         *_of_filterd(settings.intervals.full_s),
         *_of_servers(),
         *_of_hosts(),
+        Check(
+            "secrets",
+            ("open_secrets",),
+            services.secrets,
+            "Nobody else may read the files with tokens and passwords.",
+        ),
     ]
 
 

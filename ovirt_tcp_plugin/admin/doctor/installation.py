@@ -5,11 +5,11 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from ovirt_tcp_plugin import clock, config
-from ovirt_tcp_plugin.admin.commands.settings import broker
+from ovirt_tcp_plugin import clock, config, secret_files
+from ovirt_tcp_plugin.admin.commands.settings import CliSettings, broker
 from ovirt_tcp_plugin.admin.doctor import checks
 from ovirt_tcp_plugin.admin.doctor.findings import CheckedFinding
 from ovirt_tcp_plugin.admin.doctor.observations import ObservedSnapshots
@@ -44,7 +44,25 @@ def examine(config_dir: Path, engine_config: Path, within_s: float) -> list[Chec
         lambda: _snapshots(broker_settings, filterd_settings),
         EngineConfig(engine_config, within_s / _COMMANDS_WITHIN),
     )
-    return checks.examine(broker_settings, lambda: broker(config_dir), filterd, within_s)
+    return checks.examine(
+        broker_settings,
+        lambda: broker(config_dir),
+        filterd,
+        lambda: _open_secrets(broker_settings, config_dir),
+        within_s,
+    )
+
+
+def _open_secrets(broker_settings: BrokerSettings, config_dir: Path) -> Sequence[str]:
+    """Return the names of the files with secrets that others may read. Raises InvalidConfig."""
+    command_line = config.load(CliSettings, "cli", config_dir)
+    files = [
+        broker_settings.engine.password_file,
+        broker_settings.verifier.token_file,
+        command_line.verifier.token_file,
+        command_line.broker.token_file,
+    ]
+    return [str(path) for path in files if secret_files.is_open(path)]
 
 
 def _snapshots(broker_settings: BrokerSettings, settings: FilterdSettings) -> ObservedSnapshots:

@@ -218,3 +218,13 @@ def _of_server(view: ServerView) -> Iterable[DoctorFinding]:
         text = f"The attestation server {view.url} answers with status {view.status}."
         step = "see its log, and verifier.kind and verifier.path of broker.yaml"
         yield fail("server_answer", text, step)
+
+
+def secrets(open_files: Iterable[str]) -> Iterable[DoctorFinding]:
+    """Judge the files with secrets that others than their owner and group may use."""
+    for path in open_files:
+        yield warning(
+            "secret_mode",
+            f"Others than its owner and group may read or write {path}, which has a secret in it.",
+            f"chmod 600 {path}; make a new secret if somebody may have read it",
+        )

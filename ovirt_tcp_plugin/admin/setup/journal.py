@@ -155,7 +155,7 @@ def locked(directory: Path) -> Iterator[None]:
         InvalidConfig: the directory cannot be made or used.
     """
     try:
-        directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+        durable.make_directory(directory)
         _check_owner(directory, directory.lstat())
         lock = os.open(directory / "lock", os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o600)
     except OSError as e:

@@ -14,7 +14,7 @@ from typing import Optional
 
 import click
 
-from ovirt_tcp_plugin import config, errors
+from ovirt_tcp_plugin import config, errors, secret_files
 from ovirt_tcp_plugin.admin.commands.printing import print_table
 from ovirt_tcp_plugin.admin.setup import changes, options, phases
 from ovirt_tcp_plugin.admin.setup.changes import Change, Need, PlannedChange
@@ -127,6 +127,7 @@ class SetupSession:
     @functools.cache  # noqa: B019
     def _password(self) -> str:
         if self._password_file is not None:
+            secret_files.warn_if_open(self._password_file)
             return password_of(self._password_file)
         question = f"Password of {self._user} at the engine"
         return str(click.prompt(question, hide_input=True, err=True))

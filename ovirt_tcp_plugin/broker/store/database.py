@@ -19,7 +19,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Optional
 
-from ovirt_tcp_plugin import errors
+from ovirt_tcp_plugin import durable, errors
 
 log = logging.getLogger("broker.database")
 
@@ -87,8 +87,8 @@ class Database:
         path = str(directory / FILE_NAME) if directory else ":memory:"
         try:
             if directory:
-                directory.mkdir(mode=0o700, parents=True, exist_ok=True)
-                _make_file(directory / FILE_NAME)
+                durable.make_directory(directory)
+                durable.ensure(directory / FILE_NAME)
             self._connection = sqlite3.connect(
                 path, timeout=WITHIN_S, isolation_level=None, check_same_thread=False
             )
@@ -198,20 +198,3 @@ def _is_corrupt(error: Optional[BaseException]) -> bool:
     if isinstance(error, sqlite3.OperationalError):
         return False
     return isinstance(error, sqlite3.DatabaseError)
-
-
-def _make_file(path: Path) -> None:
-    """Make the file for its owner alone, who is that of the directory.
-
-    The service must be able to use what root made by a command.
-    """
-    try:
-        descriptor = os.open(path, os.O_CREAT | os.O_EXCL | os.O_RDWR, 0o600)
-    except FileExistsError:
-        return
-    try:
-        if os.getuid() == 0:
-            owner = path.parent.stat()
-            os.fchown(descriptor, owner.st_uid, owner.st_gid)
-    finally:
-        os.close(descriptor)

@@ -42,7 +42,7 @@ class StateFile:
     def __init__(self, directory: Path) -> None:
         """Take a directory, made if it is missing. Raises InvalidConfig if it cannot be made."""
         try:
-            directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+            durable.make_directory(directory)
         except OSError as e:
             fault = f"state.directory: {directory} cannot be made: {e.strerror}"
             raise errors.InvalidConfig("broker.yaml", [fault]) from e

@@ -13,7 +13,7 @@ import logging
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from ovirt_tcp_plugin import errors
+from ovirt_tcp_plugin import errors, secret_files
 from ovirt_tcp_plugin.broker.settings import OvirtTcpServers
 from ovirt_tcp_plugin.broker.state.answer import Answer
 from ovirt_tcp_plugin.broker.verifiers import failover, odd_answers
@@ -78,6 +78,7 @@ def _unreadable_rows(body: bytes) -> int:
 
 def read_token(path: Path) -> str:
     """Return the token in a file. Raises InvalidConfig: it cannot be read."""
+    secret_files.warn_if_open(path)
     try:
         return path.read_text(encoding="ascii").strip()
     except (OSError, UnicodeDecodeError) as e:

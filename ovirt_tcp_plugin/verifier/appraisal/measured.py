@@ -49,7 +49,7 @@ def encode(measured: Measured) -> str:
         "bank": measured.bank,
         "vocabulary": measured.vocabulary,
         "values": {str(pcr): value for pcr, value in measured.values.items()},
-        "steps": [[step.pcr, step.component, step.digest] for step in measured.steps],
+        "steps": [_encode_step(step) for step in measured.steps],
         "notes": measured.notes,
     }
     return json.dumps(members)
@@ -88,8 +88,17 @@ def _decode_notes(members: Mapping[str, object]) -> tuple[str, ...]:
     return tuple(str(note)[:MAX_NOTE_LENGTH] for note in json_fields.items(members, "notes", 16))
 
 
+def _encode_step(step: Step) -> list[object]:
+    """Return a step as a list; few have a text."""
+    members: list[object] = [step.pcr, step.component, step.digest]
+    return [*members, step.text] if step.text else members
+
+
 def _decode_step(item: object) -> Step:
     if not isinstance(item, list):
         raise TypeError("no step")
-    pcr, component, digest = item
-    return Step(int(pcr), str(component), str(digest))
+    pcr, component, digest, *texts = item
+    if len(texts) > 1:
+        raise ValueError("more than the parts of a step")
+    text = str(texts[0]) if texts else ""
+    return Step(int(pcr), str(component), str(digest), text)

@@ -27,7 +27,7 @@ import sqlalchemy as sa
 from sqlalchemy.engine import Connection
 from sqlalchemy.pool import QueuePool
 
-from ovirt_tcp_plugin import errors
+from ovirt_tcp_plugin import durable, errors
 from ovirt_tcp_plugin.verifier.store import migrations, schema, transfer
 from ovirt_tcp_plugin.verifier.store.transfer import Rows
 from ovirt_tcp_plugin.verifier.store.withdrawals import Withdrawal
@@ -86,8 +86,9 @@ class Database:
     def __init__(self, url: str) -> None:
         self._engine = _engine(url)
         try:
+            _make_file(self._engine)
             migrations.upgrade(self._engine)
-        except (sa.exc.SQLAlchemyError, migrations.Impossible) as e:
+        except (OSError, sa.exc.SQLAlchemyError, migrations.Impossible) as e:
             where = self._engine.url.render_as_string(hide_password=True)
             fault = f"the database cannot be opened: {_first_line(e)}"
             raise errors.InvalidConfig(where, [fault]) from e
@@ -289,6 +290,7 @@ def load_backup(
     """
     engine = _engine(url)
     try:
+        _make_file(engine)
         _empty(engine)
         migrations.upgrade(engine, revision)
         with engine.connect().execution_options(writes=True) as connection, connection.begin():
@@ -296,7 +298,7 @@ def load_backup(
         migrations.upgrade(engine)
         with engine.connect().execution_options(writes=True) as connection, connection.begin():
             transfer.settle(connection, gone)
-    except (sa.exc.SQLAlchemyError, migrations.Impossible) as e:
+    except (OSError, sa.exc.SQLAlchemyError, migrations.Impossible) as e:
         raise errors.Unavailable("the database", _first_line(e)) from e
     finally:
         engine.dispose()
@@ -370,6 +372,16 @@ def _engine(url: str) -> sa.engine.Engine:
     else:
         sa.event.listen(engine, "begin", _begin_postgresql)
     return engine
+
+
+def _make_file(engine: sa.engine.Engine) -> None:
+    """Make SQLite's file unless there is one, for its owner alone. Raises OSError.
+
+    SQLite gives its other files the owner and mode of this one.
+    """
+    path = engine.url.database
+    if engine.dialect.name == "sqlite" and path:
+        durable.ensure(Path(path))
 
 
 def _create_engine(url: sa.engine.URL, kind: str) -> sa.engine.Engine:

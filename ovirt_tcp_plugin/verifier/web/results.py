@@ -16,7 +16,7 @@ from ovirt_tcp_plugin import errors
 from ovirt_tcp_plugin.messages import components, json_fields, oat, public_keys, result
 from ovirt_tcp_plugin.messages.result import AttestationResult
 from ovirt_tcp_plugin.tokens import NEVER
-from ovirt_tcp_plugin.verifier import server_certificate, upkeep
+from ovirt_tcp_plugin.verifier import revocation, server_certificate, upkeep
 from ovirt_tcp_plugin.verifier.appraisal import measured
 from ovirt_tcp_plugin.verifier.appraisal.measured import Measured
 from ovirt_tcp_plugin.verifier.enrolment import check_host_name
@@ -86,6 +86,7 @@ class Upkeep(Handler):
         withdrawn = list(context.review.withdrawn.values())
         now_s = _now_s(context)
         duties = upkeep.duties(ends, withdrawn, now_s)
+        duties += revocation.duties(context.review.revocations, context.clock.wall())
         ending = upkeep.soon(ends, now_s)[: oat.MAX_HOSTS]
         self.answer(
             {

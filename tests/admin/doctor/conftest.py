@@ -189,11 +189,11 @@ class Installation:
         made = subprocess.run(
             [*command, "token", "add", "--role", "viewer"], check=True, capture_output=True
         )
-        (self.directory / "viewer.token").write_bytes(made.stdout)
+        write_secret(self.directory / "viewer.token", made.stdout)
         self.processes.start("verifier", [*command, "run"], lambda: listens(port))
 
     def _serve_broker(self) -> None:
-        (self.directory / "api.token").write_text(TOKEN, encoding="ascii")
+        write_secret(self.directory / "api.token", TOKEN.encode("ascii"))
         ready = threading.Event()
         self._thread = threading.Thread(target=lambda: asyncio.run(self._serve(ready)))
         self._thread.start()
@@ -227,6 +227,11 @@ class Look:
     def bad(self) -> dict[str, str]:
         """Codes of what is not ok, with their states."""
         return {one["code"]: one["state"] for one in self.found if one["state"] != "ok"}
+
+
+def write_secret(path: Path, secret: bytes) -> None:
+    path.touch(mode=0o600)
+    path.write_bytes(secret)
 
 
 def _merged(options: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:

@@ -324,6 +324,7 @@ class TestBroker:
         self, installation: Installation, tmp_path: Path
     ) -> None:
         (tmp_path / "token").write_text("wrong")
+        (tmp_path / "token").chmod(0o600)
         look = installation.look(cli={"broker": {"token_file": str(tmp_path / "token")}})
         assert "refused (unauthenticated)" in look.by_code["broker_silent"]["text"].lower()
 
@@ -357,6 +358,7 @@ class TestServers:
         self, installation: Installation, tmp_path: Path
     ) -> None:
         (tmp_path / "token").write_text("wrong")
+        (tmp_path / "token").chmod(0o600)
         look = installation.look({"verifier": {"token_file": str(tmp_path / "token")}})
         assert look.bad == {"server_token": "FAIL"}
 
@@ -487,3 +489,16 @@ def test_a_broker_of_a_large_site_makes_sense() -> None:
     view = peers.broker(cast(Remote, LargeSite()))
     assert len(view.hosts) == 12_000
     assert len(view.pools) == 1_200
+
+
+def test_secrets_that_others_may_read(installation: Installation) -> None:
+    tokens = [installation.directory / name for name in ("viewer.token", "api.token")]
+    for path in tokens:
+        path.chmod(0o644)
+    findings = [found for found in installation.look().found if found["code"] == "secret_mode"]
+    for path in tokens:
+        path.chmod(0o600)
+    assert [found["state"] for found in findings] == ["warning", "warning"]
+    for path, found in zip(tokens, findings):
+        assert str(path) in found["text"]
+        assert f"chmod 600 {path}" in found["next"]

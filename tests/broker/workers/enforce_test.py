@@ -77,7 +77,9 @@ def test_nobody_leaves_while_trust_is_lost_in_a_pool_that_has_no_plan(scene: Sce
     """Its wall was as it had to be when the plans were made."""
     state = scene.world.state
     calls = Calls()
-    builder = WallBuilder(state, scene.engine, Metrics(), calls, scene.world.clock, lambda: None)
+    builder = WallBuilder(
+        state, scene.engine, scene.contact, Metrics(), calls, scene.world.clock, lambda: None
+    )
     scene.world.attest(bad=["h1"])
     assert builder.build([], lambda: False) == {POOL}
     calls.stop()

@@ -20,12 +20,12 @@ import sqlalchemy as sa
 from alembic.config import Config
 from alembic.script import ScriptDirectory
 
-from ovirt_tcp_plugin import errors
+from ovirt_tcp_plugin import durable, errors
 from ovirt_tcp_plugin.clock import Clock
 from ovirt_tcp_plugin.messages import ear
 from ovirt_tcp_plugin.messages.result import Level
 from ovirt_tcp_plugin.verifier import local_store, signing
-from ovirt_tcp_plugin.verifier.authority import Authority, write_private
+from ovirt_tcp_plugin.verifier.authority import Authority
 from ovirt_tcp_plugin.verifier.signing import Signer
 from ovirt_tcp_plugin.verifier.store import (
     authorities,
@@ -65,7 +65,7 @@ def make_as_released(url: str, revision: str) -> None:
 
 def authority_of(directory: Path, content: Mapping[str, Any]) -> Authority:
     for name in ("ca.key", "ca.pem"):
-        write_private(directory / name, content[name].encode("ascii"), 0o600)
+        durable.replace(directory / name, content[name].encode("ascii"))
     return Authority.load(directory)
 
 
