@@ -11,6 +11,7 @@ from typing import Optional
 from ovirt_tcp_plugin.lab import launch
 from ovirt_tcp_plugin.messages import eventlog
 
+Alteration = Callable[[Sequence[eventlog.Event]], Sequence[eventlog.Event]]
 LogWriter = Callable[[Sequence[eventlog.Event], Sequence[str]], bytes]
 
 
@@ -25,7 +26,7 @@ class Board:
         firmware_log: whether the kernel has the firmware's log.
         hardware_root: what a core root of trust in hardware measures before the TPM starts
             (H-CRTM); empty where there is none.
-        more_events: what the firmware measures before all else.
+        alter: what the firmware measures in place of the usual events.
         write_log: how the firmware writes its log.
     """
 
@@ -33,5 +34,5 @@ class Board:
     locked_down: bool = False
     firmware_log: bool = True
     hardware_root: bytes = b""
-    more_events: tuple[eventlog.Event, ...] = ()
+    alter: Alteration = tuple
     write_log: LogWriter = launch.log_of

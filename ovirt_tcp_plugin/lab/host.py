@@ -131,10 +131,8 @@ class LabHost:
         """
         images = images or self.images
         launch_events = launch.events(images, self.banks)
-        firmware_events = (
-            *self.board.more_events,
-            *firmware.events(machine or Machine(), images, self.banks),
-        )
+        usual = firmware.events(machine or Machine(), images, self.banks)
+        firmware_events = self.board.alter(usual)
         tpm = self.swtpm.connect()
         try:
             launch.power_on(self.swtpm, tpm, firmware_events, self.board.hardware_root)
