@@ -23,6 +23,8 @@ from ovirt_tcp_plugin import config, errors
 # Longer than any first sentence: nothing is cut off.
 _SHORT_HELP_LENGTH = 200
 _TRACEBACK_MARK = "  | "
+# A machine has what its role needs.
+_OTHER_PACKAGES = "Packages: ovirt-tcp-engine has setup and doctor, ovirt-tcp-lab has demo"
 
 
 class CommandGroup(click.Group):
@@ -76,7 +78,11 @@ class LazyGroup(CommandGroup):
         entry = self.entries.get(cmd_name)
         if entry is None:
             return super().get_command(ctx, cmd_name)
-        module = importlib.import_module(f"ovirt_tcp_plugin.{entry.module}")
+        try:
+            module = importlib.import_module(f"ovirt_tcp_plugin.{entry.module}")
+        except ModuleNotFoundError as e:
+            reason = f"{cmd_name} is not installed on this machine: {e}. {_OTHER_PACKAGES}"
+            raise click.ClickException(reason) from e
         loaded: click.Command = getattr(module, entry.attribute)
         return loaded
 

@@ -12,7 +12,7 @@ import click
 import pytest
 from click.testing import CliRunner
 
-from ovirt_tcp_plugin.command import CommandGroup, LazyGroup
+from ovirt_tcp_plugin.command import CommandEntry, CommandGroup, LazyGroup
 
 MODULES = (
     "ovirt_tcp_plugin.admin.cli",
@@ -88,3 +88,12 @@ def test_nothing_has_a_colour_where_nobody_wants_one(no_color: str, coloured: bo
     shown = CliRunner().invoke(group, ["show"], color=True, env={"NO_COLOR": no_color})
     assert ("\x1b[" in shown.output) is coloured
     assert "untrusted" in shown.output
+
+
+def test_a_command_of_a_package_that_is_not_installed_says_so() -> None:
+    entry = CommandEntry("none.demo", "demo", "Shows the whole story.")
+    group = LazyGroup("ovirt-tcp", entries={"demo": entry})
+    refused = CliRunner().invoke(group, ["demo"])
+    assert refused.exit_code == 1
+    assert "demo is not installed on this machine" in refused.output
+    assert "ovirt-tcp-lab has demo" in refused.output
