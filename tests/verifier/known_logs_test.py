@@ -127,6 +127,7 @@ class TestUntrusted:
         assert answer["level"] == "unknown"
 
 
+@pytest.mark.each_database
 class TestTrusted:
     def test_a_log_travels_once_in_a_boot(self, agent: Agent) -> None:
         sizes = []

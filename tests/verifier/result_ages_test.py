@@ -20,6 +20,8 @@ from tests.fake_clock import FakeClock
 from tests.verifier.agent import Agent
 from tests.verifier.live_server import Server
 
+pytestmark = pytest.mark.each_database
+
 
 def ask(server: Server, wait_ms: int, max_age_ms: int = 600_000) -> Any:
     message = {"hosts": ["host-1"], "max_age_ms": max_age_ms, "wait_ms": wait_ms}

@@ -18,6 +18,8 @@ that runs has the digests of its n initrds right behind it. From this follow the
     places apart, unless they are the same file. A kernel file can be altered without its signature
     noticing, and so have no value; then its initrds stand within n places behind it, and an initrd
     without a value is seen.
+
+Why less does not do: docs/decisions/0031.
 """
 
 from __future__ import annotations

@@ -5,7 +5,6 @@
 from __future__ import annotations
 
 import dataclasses
-import hmac
 from collections.abc import Collection, Mapping, Sequence, Set
 from typing import Optional
 
@@ -14,6 +13,7 @@ from ovirt_tcp_plugin.messages.components import Step
 from ovirt_tcp_plugin.messages.findings import FindingCode
 from ovirt_tcp_plugin.messages.result import Finding
 from ovirt_tcp_plugin.verifier.appraisal import ordered_steps
+from ovirt_tcp_plugin.verifier.appraisal.logs import boot_phases
 from ovirt_tcp_plugin.verifier.appraisal.logs.measurement_log import ReplayedLog
 from ovirt_tcp_plugin.verifier.appraisal.reference_part import Difference, ReferencePart
 
@@ -43,7 +43,7 @@ class TcgEvents:
         for pcr, value in quoted.items():
             if pcr in eventlog.DRTM_PCRS and pcr in recorded and not launched:
                 unproven[pcr] = _without_launch(pcr, value)
-            elif hmac.compare_digest(replayed[pcr], value):
+            elif boot_phases.leads_to(pcr, bank, replayed[pcr], value):
                 proven.append(pcr)
             elif pcr in recorded:
                 unproven[pcr] = differs(pcr, replayed[pcr], value)
