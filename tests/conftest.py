@@ -45,7 +45,7 @@ class TpmPool:
 
     def __init__(self, directory: Path) -> None:
         self._directory = directory
-        self._vendor = Vendor(directory / "vendor")
+        self.vendor = Vendor(directory / "vendor")
         self._made: list[Path] = []
         self._made12: list[Path] = []
         self.images = launch.make_images(directory / "images")
@@ -54,7 +54,7 @@ class TpmPool:
     @property
     def authorities(self) -> bytes:
         """The vendor's certificates, PEM."""
-        return self._vendor.authorities
+        return self.vendor.authorities
 
     def state(self, number: int) -> Path:
         """Return the state directory of chip `number`, from 0 on; others are other chips."""
@@ -66,14 +66,14 @@ class TpmPool:
         """Return the state directory of TPM 1.2 `number`, from 0 on."""
         while number >= len(self._made12):
             fresh = self._directory / f"chip12-{len(self._made12)}"
-            swtpm12.manufacture(self._vendor, fresh)
+            swtpm12.manufacture(self.vendor, fresh)
             self._made12.append(fresh)
         return self._made12[number]
 
     def _make(self, count: int) -> None:
         start = len(self._made)
         fresh = [self._directory / f"chip-{number}" for number in range(start, start + count)]
-        self._vendor.manufacture(fresh)
+        self.vendor.manufacture(fresh)
         self._made += fresh
 
 

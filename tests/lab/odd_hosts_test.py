@@ -13,17 +13,19 @@ import dataclasses
 import hashlib
 import struct
 import threading
+import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from ovirt_tcp_plugin import config
-from ovirt_tcp_plugin.attester import host_tpm
+from ovirt_tcp_plugin import config, errors
+from ovirt_tcp_plugin.attester import host_tpm, templates
 from ovirt_tcp_plugin.attester import run as agent_run
 from ovirt_tcp_plugin.attester.agent_state import AgentState
 from ovirt_tcp_plugin.attester.settings import AgentSettings
+from ovirt_tcp_plugin.attester.tpm import RS_PW, Tpm
 from ovirt_tcp_plugin.attester.trust import TrustedAuthorities
 from ovirt_tcp_plugin.attester.verifier_client import VerifierClient
 from ovirt_tcp_plugin.lab import launch, txt_memory
@@ -31,6 +33,7 @@ from ovirt_tcp_plugin.lab.board import Board
 from ovirt_tcp_plugin.lab.host import LabHost
 from ovirt_tcp_plugin.lab.machine import Machine
 from ovirt_tcp_plugin.lab.processes import Processes
+from ovirt_tcp_plugin.lab.swtpm import Vendor
 from ovirt_tcp_plugin.messages import eventlog, evidence, secure_boot
 from ovirt_tcp_plugin.messages.eventlog import Event
 from ovirt_tcp_plugin.messages.findings import next_step
@@ -45,6 +48,16 @@ VARIABLE_DRIVER_CONFIG = 0x80000001
 SPDM_FIRMWARE_BLOB = 0x800000E1
 SPDM_NV_INDEX = 0x01C40200
 SM3_256 = 0x0012
+# Handles and NV attributes of TPM 2.0, Part 2, 7.4 and 13.4.
+OWNER = 0x40000001
+PLATFORM = 0x4000000C
+OWNERWRITE = 1 << 1
+AUTHWRITE = 1 << 2
+OWNERREAD = 1 << 17
+AUTHREAD = 1 << 18
+NO_DA = 1 << 25
+# TCG EK Credential Profile, 2.2.1.4.
+P256_CERTIFICATE = 0x01C0000A
 SHA3_256 = 0x0027
 
 
@@ -207,6 +220,13 @@ UEFI_KINDS = (
     Kind("Secure Boot off", machine(secure_boot=False), GOOD, "secure_boot_off"),
     Kind("no Secure Boot", board(alter=without_secure_boot_variable), GOOD, "secure_boot_off"),
     Kind("no EFI stub", board(firmware_log=False), GOOD, "firmware_log_missing"),
+    # Without Secure Boot's word, whole PCRs cover no kernel.
+    Kind(
+        "no EFI stub, by whole PCRs",
+        board(firmware_log=False),
+        code="firmware_log_missing",
+        whole=True,
+    ),
     Kind("a unified kernel image", machine(unified=True)),
     Kind("another boot loader", machine(boot_loader=b"evil"), GOOD, "boot_loader_differs"),
     Kind("updated firmware", machine(version="2"), GOOD, "firmware_version_differs"),
@@ -340,6 +360,100 @@ def test_each_kind_of_uefi_host_has_its_right_verdict(
     kind: Kind, host: LabHost, uefi_server: RealVerifier, tmp_path: Path
 ) -> None:
     judge(kind, host, uefi_server, tmp_path)
+
+
+def without_persistent_ek(tpm: Tpm) -> None:
+    for kind in templates.ENDORSEMENT_KINDS.values():
+        handle = kind.persistent
+        if handle in tpm.handles(0x81000000):
+            place = handle.to_bytes(4, "big")
+            tpm.execute("TPM2_EvictControl", 0x120, [OWNER, handle], [RS_PW], place)
+
+
+def define_index(tpm: Tpm, content: bytes = b"") -> None:
+    """Define the NV index of another kind of EK's certificate, and write it if there is content."""
+    attributes = OWNERWRITE | AUTHWRITE | OWNERREAD | AUTHREAD | NO_DA
+    public = struct.pack(">IHIHH", P256_CERTIFICATE, 0x000B, attributes, 0, 64)
+    parameters = struct.pack(">HH", 0, len(public)) + public
+    tpm.execute("TPM2_NV_DefineSpace", 0x12A, [OWNER], [RS_PW], parameters)
+    if content:
+        written = struct.pack(">H", len(content)) + content + struct.pack(">H", 0)
+        tpm.execute("TPM2_NV_Write", 0x137, [OWNER, P256_CERTIFICATE], [RS_PW], written)
+
+
+@pytest.mark.parametrize(
+    "prepare",
+    [
+        pytest.param(without_persistent_ek, id="no persistent EK"),
+        pytest.param(define_index, id="an index that was never written"),
+        pytest.param(lambda tpm: define_index(tpm, b"\xff" * 64), id="a blank index"),
+        pytest.param(lambda tpm: define_index(tpm, bytes(64)), id="an index of zeros"),
+    ],
+)
+def test_an_odd_chip_enrols_and_is_trusted(
+    prepare: Callable[[Tpm], None], uefi_server: RealVerifier, tpm_pool: TpmPool, tmp_path: Path
+) -> None:
+    state = tpm_pool.state(1)
+    with LabHost("chip.example.com", tmp_path / "host", state, tpm_pool.images) as host:
+        tpm = host.connect()
+        assert isinstance(tpm, Tpm)
+        prepare(tpm)
+        tpm.close()
+        judge(Kind("an odd chip"), host, uefi_server, tmp_path)
+
+
+def test_a_cleared_chip_says_how_it_comes_back(
+    uefi_server: RealVerifier, tpm_pool: TpmPool, tmp_path: Path
+) -> None:
+    state = tpm_pool.state(1)
+    with LabHost("chip.example.com", tmp_path / "host", state, tpm_pool.images) as host:
+        boot(host, GOOD, tmp_path)
+        uefi_server.enrol(host)
+        tpm = host.connect()
+        tpm.execute("TPM2_Clear", 0x126, [PLATFORM], [RS_PW])
+        tpm.close()
+        with reporting(host):
+            while "ovirt-tcp-verifier token enrol HOST" not in host.status().get("error", ""):
+                time.sleep(0.05)
+        judge(Kind("a chip that was cleared and enrolled again"), host, uefi_server, tmp_path)
+
+
+def test_a_chip_of_another_maker_is_refused_with_the_next_step(
+    uefi_server: RealVerifier, tpm_pool: TpmPool, tmp_path: Path
+) -> None:
+    Vendor(tmp_path / "stranger").manufacture([tmp_path / "chip"])
+    with LabHost(
+        "stranger.example.com", tmp_path / "h", tmp_path / "chip", tpm_pool.images
+    ) as host:
+        boot(host, GOOD, tmp_path)
+        with pytest.raises(errors.Refused) as refused:
+            uefi_server.enrol(host)
+    assert refused.value.code == "ek_untrusted"
+
+
+def test_a_chip_without_a_certificate_is_refused_with_the_next_step(
+    uefi_server: RealVerifier, tpm_pool: TpmPool, tmp_path: Path
+) -> None:
+    with LabHost("bare.example.com", tmp_path / "host", None, tpm_pool.images) as host:
+        boot(host, GOOD, tmp_path)
+        with pytest.raises(errors.Refused, match="ovirt-tcp-verifier ek add"):
+            uefi_server.enrol(host)
+
+
+def test_a_chip_with_sha384_only_is_told_to_switch_sha256_on(
+    uefi_server: RealVerifier, tpm_pool: TpmPool, tmp_path: Path
+) -> None:
+    state = tmp_path / "chip"
+    tpm_pool.vendor.set_up(state, ["--tpm2", "--pcr-banks", "sha384"])
+    with LabHost("sha384.example.com", tmp_path / "host", state, tpm_pool.images) as host:
+        host.banks = ("sha384",)
+        boot(host, Boot(measured_launch=False), tmp_path)
+        uefi_server.enrol(host)
+        with reporting(host):
+            result = uefi_server.result(host)
+    assert result["level"] != "trusted"
+    steps = [next_step(finding["code"]) for finding in result["findings"]]
+    assert any("switch the TPM's sha256 bank on" in step for step in steps)
 
 
 def test_there_are_thirty_kinds() -> None:

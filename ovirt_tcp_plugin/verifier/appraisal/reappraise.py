@@ -19,6 +19,8 @@ _LOG_NEEDED = frozenset(
         FindingCode.STEPS_UNPROVEN.code,
         FindingCode.NO_REFERENCE_VALUES.code,
         FindingCode.NO_LAUNCH.code,
+        FindingCode.SECURE_BOOT_UNPROVEN.code,
+        FindingCode.KERNEL_NOT_MEASURED.code,
     }
 )
 
