@@ -163,8 +163,9 @@ def test_one_peers_unfinished_bodies_do_not_fill_the_memory(server: Server, agen
             b"POST /v1/evidence HTTP/1.1\r\nHost: x\r\nContent-Length: %d\r\n\r\n" % size
         )
         held[-1].sendall(bytes(size - 1))
-    assert b" 429 " in held[-1].recv(4096)
     assert server._context.bodies.in_all <= MAX_HELD
+    held[-1].sendall(bytes(1))
+    assert b" 429 " in held[-1].recv(4096)
     for one in held:
         one.close()
     challenge = agent.challenge(0)

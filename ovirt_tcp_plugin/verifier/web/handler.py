@@ -143,6 +143,7 @@ class Handler(JsonHandler):
         self.state: Optional[HostSnapshot] = None
         self._callers = self.callers_of(self.request.method or "")
         self._chunks: list[bytes] = []
+        self._gave_up = False
         self._digest = ""
         certificate = self._client_certificate()
         if certificate:
@@ -172,7 +173,7 @@ class Handler(JsonHandler):
 
     def data_received(self, chunk: bytes) -> None:
         self._spend(BYTE_S * len(chunk))
-        if self._finished:
+        if self._finished or self._gave_up:
             return
         if self.context.bodies.hold(self._peer.name, self, len(chunk)):
             self._chunks.append(chunk)
@@ -180,15 +181,22 @@ class Handler(JsonHandler):
             self.give_up()
 
     def give_up(self) -> None:
-        """Put the request off and release its body: it takes memory that others need."""
+        """Release the body: it takes memory that others need.
+
+        The sender is put off when it has sent all, or the body is to be read: one that is answered
+        before may not hear it.
+        """
         self._release_body()
-        self._put_off(1, "too much that you sent is waiting for its end")
+        self._gave_up = True
 
     @property
     def content(self) -> bytes:
-        """The body, at most `max_body_size` bytes; it is read once, and not held after that."""
-        if self._finished:
-            raise tornado.web.Finish  # it was put off while it waited for its turn
+        """The body, at most `max_body_size` bytes; it is read once, and not held after that.
+
+        Raises PutOff: it took memory that others needed.
+        """
+        if self._gave_up:
+            raise PutOff("too much that you sent is waiting for its end")
         body = b"".join(self._chunks)
         self._release_body()
         return body
