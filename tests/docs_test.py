@@ -169,6 +169,7 @@ def test_every_refused_enrolment_is_listed() -> None:
         "endorsement",
         "endorsement12",
         "vendor_path",
+        "revocation",
         "store/hosts",
         "store/tokens",
     )

@@ -171,9 +171,11 @@ def test_the_sdk_of_ovirt_is_known_to_engine_and_lab_alone() -> None:
 
 # What a worker is made of beside its own module.
 PARTS_OF_WORKERS = {
-    "enforce": {"wall_builder", "pool_ender", "calls"},
-    "pool_ender": {"calls"},
-    "wall_builder": {"wall_work", "calls"},
+    "enforce": {"wall_builder", "pool_ender", "calls", "contact"},
+    "pool_ender": {"calls", "contact"},
+    "wall_builder": {"wall_work", "calls", "contact"},
+    "wall_work": {"contact"},
+    "next_runs": {"contact"},
     "observe": {"contact", "next_runs", "vm_monitor"},
     "watch": {"contact", "event_cursor", "filter_reports", "group_edits"},
     "read_vms": {"contact"},

@@ -192,6 +192,7 @@ class Agent:
             server=self._client.current,
             boot_id=measured.boot_id,
             boottime_ms=measured.boottime_ms,
+            lifetime_ms=appraised.lifetime_ms,
             time=int(time.time()),
             error="",
         )

@@ -20,6 +20,8 @@ from ovirt_tcp_plugin.attester.settings import load_settings
 from ovirt_tcp_plugin.attester.verifier_client import VerifierClient
 from ovirt_tcp_plugin.messages import eventlog, evidence, public_keys, tpm2
 
+SLOW_CHIP = "making two keys in the TPM; a slow chip takes up to a minute for each"
+
 
 @click.command()
 @click.option(
@@ -37,13 +39,14 @@ def enrol(config_dir: Path, token_file: Path) -> None:
     a new token) replaces it. Run it as root or as the user that the agent runs as: the files it
     leaves belong to the owner of the agent's directory, and are for that user only.
     """
-    command.log_to_stderr(logging.WARNING)
+    command.log_to_stderr(logging.INFO)
     settings = load_settings(config_dir)
     token = enrolment.read_token(token_file)
     durable.make_directory(settings.state.directory)
     state = AgentState(settings.state.directory)
     client = VerifierClient(settings.verifier.urls, settings.verifier.ca_file, None)
     name = settings.host.known_as
+    click.echo(SLOW_CHIP, err=True)
     with host_tpm.connect(settings.tpm) as tpm:
         tpm.enrol(state, client, name, token)
     click.echo(f"{name} is enrolled at {client.current}; start the agent now")
@@ -106,7 +109,7 @@ def _measure(
 ) -> evidence.Evidence:
     """Return evidence for a challenge that nobody sent, and unload the key."""
     nonce = secrets.token_bytes(evidence.NONCE_SIZE)
-    challenge = evidence.Challenge(nonce, selection, 1000)
+    challenge = evidence.Challenge(nonce, selection, 1000, takes_absences=True)
     try:
         return measure.measure(tpm, ak, challenge, sources)
     finally:
@@ -123,7 +126,14 @@ def _describe(measured: evidence.Evidence) -> None:
         click.echo("the TPM has no such bank active")
     for kind in evidence.LOGS:
         padded = kind in evidence.PADDED_LOGS
-        click.echo(f"{kind} log: {_describe_log(measured.logs.get(kind), padded)}")
+        size = measured.oversized_logs.get(kind)
+        if size is None:
+            description = _describe_log(measured.logs.get(kind), padded)
+        else:
+            description = f"{size} bytes, at most {evidence.MAX_LOG_SIZE} can be sent"
+        click.echo(f"{kind} log: {description}")
+        if kind in measured.absences:
+            click.echo(f"  {measured.absences[kind].note}")
 
 
 def _describe_log(content: Optional[bytes], padded: bool) -> str:

@@ -87,11 +87,16 @@ def enrol(
     tpm.flush_leftovers()
     with keys.endorsement_key(tpm) as endorsement:
         blob = _kept_or_new_ak(tpm, state, endorsement, ak_kind)
-    request = enrolment.EnrolmentRequest(
-        token, host_name, endorsement.certificate, endorsement.area, blob.public
-    )
-    ak = keys.AttestationKey(tpm, blob)
-    _enrol_at_any(ak, state, client, request)
+        request = enrolment.EnrolmentRequest(
+            token,
+            host_name,
+            endorsement.certificate,
+            endorsement.area,
+            blob.public,
+            ek_chain=keys.read_chain(tpm) if endorsement.certificate else b"",
+        )
+        ak = keys.AttestationKey(tpm, blob, endorsement)
+        _enrol_at_any(ak, state, client, request)
     return ak.public
 
 
@@ -216,6 +221,7 @@ def _enrol_at(
 ) -> None:
     """Go through the four messages with the server that is asked now."""
     key = state.next_key()
+    log.info("asking server=%s", client.current)
     answer = client.post("/v1/enrolment", enrolment.encode(request))
     challenge = enrolment.decode_challenge(answer)
     secret = ak.activate(challenge.credential, challenge.encrypted_secret)

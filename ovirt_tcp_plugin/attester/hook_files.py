@@ -71,6 +71,7 @@ def summarize(
         "level": outcome.level.value,
         "boot_id": measured.boot_id,
         "boottime_ms": measured.boottime_ms,
+        "lifetime_ms": outcome.lifetime_ms,
     }
 
 

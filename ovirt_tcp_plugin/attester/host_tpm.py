@@ -86,12 +86,12 @@ class HostTpm20:
         blob = state.load_ak()
         if blob is None:
             raise _not_enrolled(AK_FILE)
-        shown = self.endorsement()
-        request = messages.EnrolmentRequest(
-            "", host_name, shown.certificate, shown.area, blob.public
-        )
-        ak = keys.AttestationKey(self.tpm, blob)
-        enrolment.certify_again(ak, state, client, request)
+        with keys.endorsement_key(self.tpm) as endorsement:
+            request = messages.EnrolmentRequest(
+                "", host_name, endorsement.certificate, endorsement.area, blob.public
+            )
+            ak = keys.AttestationKey(self.tpm, blob, endorsement)
+            enrolment.certify_again(ak, state, client, request)
 
     def load_quoting_key(self, state: AgentState) -> QuotingKey:
         """As in `HostTpm`."""

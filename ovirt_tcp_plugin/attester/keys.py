@@ -15,15 +15,18 @@ from collections.abc import Iterator, Sequence
 from typing import Optional
 
 from ovirt_tcp_plugin import errors
+from ovirt_tcp_plugin.attester.nv_templates import read_optional, templates
 from ovirt_tcp_plugin.attester.templates import (
     ATTESTATION_TEMPLATES,
+    CHAIN_INDICES,
     ENDORSEMENT_KINDS,
     POLICY_A_SHA384,
     POLICY_B_SHA384,
     POLICY_C_SHA384,
 )
 from ovirt_tcp_plugin.attester.tpm import RC_AGAIN, Tpm, TpmError
-from ovirt_tcp_plugin.messages import public_keys, tpm2, vendor_certificate
+from ovirt_tcp_plugin.attester.transport import TpmRefusal
+from ovirt_tcp_plugin.messages import der, public_keys, tpm2, vendor_certificate
 
 log = logging.getLogger("attester.keys")
 
@@ -31,6 +34,25 @@ log = logging.getLogger("attester.keys")
 # Implementation Specification for Conventional BIOS" 1.21, 7.4.5).
 _STORED_FULL = b"\x10\x01\x00"
 _STORED_HEADER_SIZE = 5
+# With padding, before the authorities are told apart.
+MAX_CHAIN_CONTENT_SIZE = 64 * 1024
+
+
+class KeyLost(TpmRefusal):
+    """The TPM does not take the enrolled AK: it was cleared (TPM2_Clear), or is another chip."""
+
+    def __init__(self, refusal: errors.Error) -> None:
+        reason = (
+            f"it was cleared after this host was enrolled, or is another chip ({refusal}). "
+            "Enrol the host again: `ovirt-tcp-verifier token enrol HOST` on the server, "
+            "`ovirt-tcp-agent enrol` here; for another chip, `ovirt-tcp hosts replace-tpm HOST` "
+            "before"
+        )
+        super().__init__("TPM", reason)
+
+
+class EndorsementChanged(errors.Unavailable):
+    """The TPM makes another EK than the one that is certified."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -72,18 +94,36 @@ def read_certificate(tpm: Tpm, kind: str) -> Optional[bytes]:
     Raises:
         Unavailable: the TPM does not answer.
     """
-    try:
-        content = tpm.read_nv(ENDORSEMENT_KINDS[kind].certificate_index)
-        return cut_certificate(content)
-    except TpmError as e:
-        if e.code in RC_AGAIN:
-            raise  # it may have one
-        if not e.handle_gone:
-            log.warning("no certificate kind=%s reason=%s", kind, e)
+    content = read_optional(tpm, ENDORSEMENT_KINDS[kind].certificate_index)
+    if not content:
         return None
+    try:
+        return cut_certificate(content)
     except errors.InvalidMessage as e:
         log.warning("no certificate kind=%s reason=%s", kind, e)
         return None
+
+
+def read_chain(tpm: Tpm) -> bytes:
+    """Return the authorities of the EK's certificate that lie in the TPM; DER, one after the other.
+
+    An index that cannot be read is passed over, and what goes beyond the bounds is left out: the
+    verifier has what it needs, or says which issuer is missing.
+
+    Raises:
+        Unavailable: the TPM does not answer.
+    """
+    content = b""
+    for index in tpm.handles(CHAIN_INDICES.start):
+        if index in CHAIN_INDICES and len(content) < MAX_CHAIN_CONTENT_SIZE:
+            content += read_optional(tpm, index)
+    chain = b""
+    for certificate in vendor_certificate.split(content):
+        if len(chain) + len(certificate) <= vendor_certificate.MAX_CHAIN_SIZE:
+            chain += certificate
+        else:
+            log.warning("authority left out size=%d", len(certificate))
+    return chain
 
 
 def cut_certificate(content: bytes) -> bytes:
@@ -92,19 +132,13 @@ def cut_certificate(content: bytes) -> bytes:
     Some put the header before it that belongs to a TPM 1.2.
 
     Raises:
-        InvalidMessage: no DER sequence with a two-byte length, as every certificate of 256 bytes to
-            64 KiB has it.
+        InvalidMessage: no sequence as long as every certificate is.
     """
     if content.startswith(_STORED_FULL):
         content = content[_STORED_HEADER_SIZE:]
-    if content[:2] != b"\x30\x82" or len(content) < 4:
+    if not vendor_certificate.BEGIN.match(content):
         raise errors.InvalidMessage("EK certificate", "the NV index holds no certificate")
-    end = 4 + int.from_bytes(content[2:4], "big")
-    if end > len(content):
-        raise errors.InvalidMessage(
-            "EK certificate", f"{end} bytes announced, the NV index has {len(content)}"
-        )
-    return content[:end]
+    return der.first(content, "EK certificate").encoded
 
 
 @contextlib.contextmanager
@@ -116,10 +150,11 @@ def endorsement_key(
     If none has a certificate, it is the first that there is.
 
     Raises:
-        Unavailable: the TPM makes another key than the one that is certified, or none of these
-            kinds.
+        EndorsementChanged: the TPM makes another key than the one that is certified.
+        Unavailable: it makes none of these kinds.
     """
     faults = []
+    error: type[errors.Unavailable] = errors.Unavailable
     certificates = {kind: read_certificate(tpm, kind) for kind in kinds}
     certified = [kind for kind in kinds if certificates[kind]]
     for kind in certified or kinds:
@@ -128,36 +163,60 @@ def endorsement_key(
                 yield endorsement
                 return
         except _OtherKeyError:
+            error = EndorsementChanged
             fault = f"the certificate of the {kind} EK is for another key than the TPM makes"
-            faults.append(f"{fault} from the template")
+            faults.append(
+                f"{fault} from any template: its endorsement seed was changed (TPM2_ChangeEPS), or "
+                "the certificate is another chip's; ask the maker of the machine"
+            )
         except _NoKeyError as e:
             faults.append(f"it makes no {kind} EK ({e})")
-    raise errors.Unavailable("TPM endorsement", "; ".join(faults))
+    raise error("TPM endorsement", "; ".join(faults))
 
 
 @contextlib.contextmanager
 def _loaded(tpm: Tpm, kind: str, certificate: bytes) -> Iterator[Endorsement]:
     """Give the EK for the block.
 
-    It is the persistent one if that is the certified one, else it is made from the template.
+    It is the persistent one if that is the certified one, else it is made from a template.
     """
     persistent = ENDORSEMENT_KINDS[kind].persistent
     area = _persistent(tpm, persistent) if certificate else None
     if area is not None and _is_certified(area, certificate):
         yield Endorsement(kind, persistent, area, certificate)
         return
+    handle, area = _made(tpm, kind, certificate)
     try:
-        handle, area = tpm.create_primary(tpm2.RH_ENDORSEMENT, ENDORSEMENT_KINDS[kind].template)
-    except TpmError as e:
-        raise _NoKeyError(str(e)) from e
-    try:
-        if certificate and _is_certified(area, certificate) is False:
-            raise _OtherKeyError
         yield Endorsement(kind, handle, area, certificate)
     finally:
         # A reset in between has flushed it already; nothing is lost then.
         with contextlib.suppress(errors.Error):
             tpm.flush(handle)
+
+
+def _made(tpm: Tpm, kind: str, certificate: bytes) -> tuple[int, bytes]:
+    """Return (handle, TPMT_PUBLIC) of the certified EK; the specification's without a certificate.
+
+    Raises:
+        _OtherKeyError: the TPM makes others only.
+        _NoKeyError: the TPM makes none.
+        Unavailable: it does not answer.
+    """
+    specified = [ENDORSEMENT_KINDS[kind].template]
+    candidates = templates(tpm, ENDORSEMENT_KINDS[kind]) if certificate else specified
+    fault: Exception = _OtherKeyError()
+    for template in candidates:
+        log.info("making key=ek kind=%s", kind)
+        try:
+            handle, area = tpm.create_primary(tpm2.RH_ENDORSEMENT, template)
+        except TpmError as e:
+            fault = _NoKeyError(str(e))
+            continue
+        if not certificate or _is_certified(area, certificate) is not False:
+            return handle, area
+        tpm.flush(handle)
+        fault = _OtherKeyError()
+    raise fault
 
 
 class _OtherKeyError(Exception):
@@ -172,24 +231,23 @@ def _persistent(tpm: Tpm, handle: int) -> Optional[bytes]:
     try:
         return tpm.read_public(handle)
     except TpmError as e:
-        if e.handle_gone:
-            return None
-        raise
+        if e.code in RC_AGAIN:
+            raise
+        if not e.handle_gone:
+            log.warning("unreadable handle=%#x reason=%s", handle, e)
+        return None
 
 
 def _is_certified(area: bytes, certificate: bytes) -> Optional[bool]:
-    """Return whether the certificate is for that key, None if it cannot be read.
+    """Return whether the certificate is for that key, None if either cannot be read.
 
     Who signed it, and whether the verifier can read it, is the verifier's question.
     """
     try:
         key = public_keys.load(tpm2.parse_public(area))
-    except errors.InvalidMessage:
-        return False
-    try:
         certified = vendor_certificate.read(certificate).key()
     except errors.InvalidMessage as e:
-        log.warning("unreadable certificate reason=%s", e)
+        log.warning("not compared key=ek reason=%s", e)
         return None
     return public_keys.encode(key) == public_keys.encode(certified)
 
@@ -208,6 +266,7 @@ def use_of(tpm: Tpm, ek: tpm2.Public) -> Iterator[int]:
 
 def create_ak(tpm: Tpm, endorsement: Endorsement, kind: str) -> KeyBlob:
     """Return a new AK of a kind of ATTESTATION_TEMPLATES under the EK. It is not loaded."""
+    log.info("making key=ak kind=%s", kind)
     with use_of(tpm, endorsement.public) as session:
         private, public = tpm.create(endorsement.handle, session, ATTESTATION_TEMPLATES[kind])
     return KeyBlob(endorsement.kind, public, private)
@@ -226,9 +285,15 @@ def load_ak(tpm: Tpm, endorsement: Endorsement, blob: KeyBlob) -> int:
 
 
 class AttestationKey:
-    """An AK that is loaded when it is needed and stays so while the connection to the TPM lives."""
+    """An AK that is loaded when it is needed and stays so while the connection to the TPM lives.
 
-    def __init__(self, tpm: Tpm, blob: KeyBlob) -> None:
+    Args:
+        endorsement: the EK that it hangs under while somebody keeps that loaded; slow chips take a
+            minute to make it again.
+    """
+
+    def __init__(self, tpm: Tpm, blob: KeyBlob, endorsement: Optional[Endorsement] = None) -> None:
+        self._kept_endorsement = endorsement
         self.blob = blob
         self.public = tpm2.parse_public(blob.public)
         self._tpm = tpm
@@ -278,14 +343,27 @@ class AttestationKey:
 
     def _endorsement(self) -> contextlib.AbstractContextManager[Endorsement]:
         """Give the EK that the AK hangs under."""
+        if self._kept_endorsement is not None:
+            return contextlib.nullcontext(self._kept_endorsement)
         return endorsement_key(self._tpm, [self.blob.endorsement])
 
     def _load(self) -> int:
         transport = self._tpm.transport
         transport.connect()
         if self._handle is None or self._generation != transport.generation:
-            self._tpm.flush_leftovers()
-            with self._endorsement() as endorsement:
-                self._handle = load_ak(self._tpm, endorsement, self.blob)
+            if self._kept_endorsement is None:
+                self._tpm.flush_leftovers()
+            self._handle = self._load_blob()
             self._generation = transport.generation
         return self._handle
+
+    def _load_blob(self) -> int:
+        try:
+            with self._endorsement() as endorsement:
+                return load_ak(self._tpm, endorsement, self.blob)
+        except EndorsementChanged as e:
+            raise KeyLost(e) from e
+        except TpmError as e:
+            if e.is_of_another_tpm:
+                raise KeyLost(e) from e
+            raise

@@ -17,12 +17,13 @@ from cryptography.hazmat.primitives import padding
 from cryptography.hazmat.primitives.ciphers import Cipher, algorithms, modes
 
 from ovirt_tcp_plugin import errors
-from ovirt_tcp_plugin.attester.keys import cut_certificate
+from ovirt_tcp_plugin.attester.keys import KeyLost, cut_certificate
 from ovirt_tcp_plugin.attester.tpm12 import (
     MAX_NV_SIZE,
     RC_BAD_INDEX,
     RC_BAD_ORDINAL,
     RC_INVALID_KEY_HANDLE,
+    RC_KEY_LOST,
     WELL_KNOWN,
     Tpm12,
     Tpm12Error,
@@ -149,6 +150,14 @@ class IdentityKey:
         transport.connect()
         if self._handle is None or self._generation != transport.generation:
             self._tpm.flush_leftovers()
-            self._handle = self._tpm.load_key(self.area)
+            self._handle = self._load_area()
             self._generation = transport.generation
         return self._handle
+
+    def _load_area(self) -> int:
+        try:
+            return self._tpm.load_key(self.area)
+        except Tpm12Error as e:
+            if e.code in RC_KEY_LOST:
+                raise KeyLost(e) from e
+            raise

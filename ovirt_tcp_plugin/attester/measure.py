@@ -10,13 +10,14 @@ from __future__ import annotations
 
 import dataclasses
 import logging
+import os
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
-from typing import Optional, Protocol
+from typing import NamedTuple, Optional, Protocol
 
 import ovirt_tcp_plugin
-from ovirt_tcp_plugin import errors
+from ovirt_tcp_plugin import boot_hook, errors
 from ovirt_tcp_plugin.clock import boottime_ms
 from ovirt_tcp_plugin.messages import evidence, tpm2
 
@@ -25,6 +26,8 @@ log = logging.getLogger("attester.measure")
 # Something extends a quoted PCR between quote and read: IMA may do so often, but not this often in
 # a row.
 MAX_TRIES = 8
+# A word and a sentence.
+MAX_ABSENCE_SIZE = 1024
 
 _BOOT_ID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 
@@ -87,16 +90,21 @@ def measure(
     attest, signature, pcrs = _quote(tpm, ak, qualifying_data, challenge.selection)
     # After the quote: what is measured meanwhile is in the log, and the verifier sees log and PCR
     # differ at worst.
-    logs = read_logs(sources)
+    handed_over = read_logs(sources, challenge.max_log_size)
+    absences: Mapping[str, evidence.Absence] = {}
+    if challenge.takes_absences:
+        absences = read_absences(sources, handed_over.logs)
     return evidence.Evidence(
         nonce=challenge.nonce,
         attest=attest,
         signature=signature,
         pcrs=pcrs,
-        logs=logs,
+        logs=handed_over.logs,
         boot_id=boot_id,
         boottime_ms=quoted_ms,
         agent_version=ovirt_tcp_plugin.__version__,
+        absences=absences,
+        oversized_logs=handed_over.oversized if challenge.takes_oversized_logs else {},
     )
 
 
@@ -131,27 +139,89 @@ def read_boot_id(path: Path) -> str:
     return boot_id
 
 
-def read_logs(sources: Sources) -> Mapping[str, bytes]:
-    """Return the event logs that this host has, by kind."""
+class HandedOverLogs(NamedTuple):
+    """The event logs that this host has, by kind.
+
+    Attributes:
+        oversized: sizes in bytes of those that are too long to be sent.
+    """
+
+    logs: Mapping[str, bytes]
+    oversized: Mapping[str, int]
+
+
+class OversizedLogError(Exception):
+    """A log is too long to be sent. Its only argument is its size in bytes."""
+
+    @property
+    def size(self) -> int:
+        """Bytes."""
+        return int(self.args[0])
+
+
+def read_logs(sources: Sources, max_size: int) -> HandedOverLogs:
+    """Return the event logs that this host has.
+
+    Args:
+        max_size: bytes of all of them together.
+    """
     logs = {}
+    oversized = {}
+    left = max_size
     for kind, path in sources.logs.items():
-        content = read_log(kind, path)
+        try:
+            content = read_log(kind, path, left)
+        except OversizedLogError as e:
+            log.warning("oversized log=%s path=%s size=%d limit=%d", kind, path, e.size, left)
+            oversized[kind] = e.size
+            continue
         if content is not None:
             logs[kind] = content
-    return logs
+            left -= len(content)
+    return HandedOverLogs(logs, oversized)
 
 
-def read_log(kind: str, path: Path) -> Optional[bytes]:
-    """Return an event log as it is, None if there is none that can be sent."""
+def read_absences(sources: Sources, logs: Collection[str]) -> Mapping[str, evidence.Absence]:
+    """Return why the other kinds of logs are not there, as far as the boot hook says so."""
+    absences = {}
+    for kind, path in sources.logs.items():
+        if kind not in logs:
+            absence = _read_absence(path.with_name(path.name + boot_hook.ABSENCE))
+            if absence is not None:
+                absences[kind] = absence
+    return absences
+
+
+def _read_absence(path: Path) -> Optional[evidence.Absence]:
     try:
         with path.open("rb") as file:
-            content = file.read(evidence.MAX_LOG_SIZE + 1)
+            content = file.read(MAX_ABSENCE_SIZE)
+    except OSError:
+        return None  # the hook did not run, or is of an older release
+    reason, _, note = content.decode("ascii", "replace").partition("\n")
+    printable = "".join(character for character in note if character.isprintable())
+    return evidence.Absence(
+        reason[: evidence.MAX_REASON_LENGTH], printable[: evidence.MAX_NOTE_LENGTH]
+    )
+
+
+def read_log(kind: str, path: Path, max_size: int) -> Optional[bytes]:
+    """Return an event log as it is, None if there is none or it cannot be read.
+
+    Raises:
+        OversizedLogError: it has more than `max_size` bytes. Of such a log the hook hands over the
+            length alone: a file that long, and empty.
+    """
+    try:
+        with path.open("rb") as file:
+            size = os.fstat(file.fileno()).st_size
+            content = file.read(max_size + 1) if size <= max_size else b""
     except FileNotFoundError:
         return None
     except OSError as e:
         log.warning("unreadable log=%s path=%s error=%s", kind, path, e.strerror)
         return None
-    if len(content) > evidence.MAX_LOG_SIZE:
-        log.warning("oversized log=%s path=%s limit=%d", kind, path, evidence.MAX_LOG_SIZE)
-        return None
+    size = max(size, len(content))  # a file of securityfs tells no size before
+    if size > max_size:
+        raise OversizedLogError(size)
     return content

@@ -71,12 +71,23 @@ class EndorsementKind:
     """One kind of EK.
 
     Where its certificate is, where it may be persistent, and how to make it again.
+
+    Attributes:
+        template: the specification's.
+        template_index: where a TPM may keep another one.
+        nonce_index: where a TPM may keep a nonce that goes into it; 0 for kinds without one.
     """
 
     certificate_index: int
     persistent: int
     template: bytes
+    template_index: int
+    nonce_index: int = 0
 
+
+# Where a TPM keeps the authorities between its EKs' certificates and their maker's root (TCG "EK
+# Credential Profile" 2.6, 2.2.1.5.2): Intel's on-die authorities are another for each chip.
+CHAIN_INDICES = range(0x01C00100, 0x01C00200)
 
 # In the order of preference. TCG "PC Client Platform TPM Profile", 4.6.3, reserves the indices and
 # handles.
@@ -91,6 +102,8 @@ ENDORSEMENT_KINDS: Mapping[str, EndorsementKind] = {
             _POLICY_A_SHA256,
             _aes(128) + struct.pack(">H", tpm2.ALG_NULL) + _RSA_2048 + _sized(bytes(256)),
         ),
+        0x01C00004,
+        0x01C00003,
     ),
     "ecc-p256": EndorsementKind(
         0x01C0000A,
@@ -104,6 +117,8 @@ ENDORSEMENT_KINDS: Mapping[str, EndorsementKind] = {
             + struct.pack(">HHH", tpm2.ALG_NULL, _P256, tpm2.ALG_NULL)
             + _sized(bytes(32)) * 2,
         ),
+        0x01C0000C,
+        0x01C0000B,
     ),
     "ecc-p384": EndorsementKind(
         0x01C00016,
@@ -115,6 +130,7 @@ ENDORSEMENT_KINDS: Mapping[str, EndorsementKind] = {
             POLICY_B_SHA384,
             _aes(256) + struct.pack(">HHH", tpm2.ALG_NULL, _P384, tpm2.ALG_NULL) + _sized(b"") * 2,
         ),
+        0x01C00017,
     ),
     "rsa-3072": EndorsementKind(
         0x01C0001C,
@@ -126,6 +142,7 @@ ENDORSEMENT_KINDS: Mapping[str, EndorsementKind] = {
             POLICY_B_SHA384,
             _aes(256) + struct.pack(">HHI", tpm2.ALG_NULL, 3072, 0) + _sized(b""),
         ),
+        0x01C0001D,
     ),
 }
 

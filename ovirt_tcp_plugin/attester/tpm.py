@@ -37,6 +37,7 @@ RC_OBJECT_MEMORY = 0x902
 RC_LOCKOUT = 0x921
 RC_REFERENCES = range(0x910, 0x920)
 RC_HANDLE = 0x08B
+RC_INTEGRITY = 0x09F
 
 # TPMA_NV_AUTHREAD (Part 2, 13.4): the index may be read with its own, empty authorization.
 NV_AUTHREAD = 1 << 18
@@ -64,7 +65,7 @@ _FORMAT_ONE = {
     RC_HANDLE: "there is no such handle",
     0x08E: "the authorization failed: the hierarchy has a password",
     0x09D: "the policy of the key was not met",
-    0x09F: "the key blob is of another TPM, or was changed",
+    RC_INTEGRITY: "the key blob is of another TPM, or was changed",
     0x0A2: "the authorization failed: the hierarchy has a password",
 }
 
@@ -80,6 +81,11 @@ class TpmError(TpmRefusal):
     def handle_gone(self) -> bool:
         """Whether a key or session that was loaded is there no longer: the TPM was reset."""
         return self.code in RC_REFERENCES or _format_one(self.code) == RC_HANDLE
+
+    @property
+    def is_of_another_tpm(self) -> bool:
+        """Whether a key blob was made by another TPM, or before this one was cleared."""
+        return _format_one(self.code) == RC_INTEGRITY
 
 
 class Tpm:

@@ -54,6 +54,9 @@ RC_AUTH_CONFLICT = 0x3B
 RC_BAD_ORDINAL = 0x0A
 RC_INVALID_KEY_HANDLE = 0x0C
 
+# TPM_BAD_KEY_PROPERTY of a key of another SRK, TPM_NOSRK, TPM_DECRYPT_ERROR (Part 2, 16): so a key
+# is refused after the owner was cleared.
+RC_KEY_LOST = (0x0D, 0x12, 0x21)
 _SENTENCES = {
     0x01: "the authorization failed: the owner's or the SRK's secret is another",
     RC_BAD_INDEX: "there is no such area",

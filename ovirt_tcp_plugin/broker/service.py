@@ -97,9 +97,9 @@ class Service:
         self._event_writer = EventWriter(state.outbox, history, engine, self.metrics, clock)
         self._attestation = AttestationWorker(options, state, source, self.metrics, clock)
         self._clock = clock
-        self._contact = EngineContact(clock, int(options.intervals.poll_s * 1000))
+        self._contact = EngineContact(engine, clock, int(options.intervals.poll_s * 1000))
         self._charge = ChargeKeeper(state, engine, state_file, clock)
-        self._next_runs = NextRuns(engine, state.vm_reads)
+        self._next_runs = NextRuns(engine, state.vm_reads, self._contact)
         self._filter_reports = FilterReports(state, clock, options.engine.start_file)
         self.observation = self._make_observation(options, engine)
         self.watch = self._make_watch(options, engine)
@@ -213,6 +213,7 @@ class Service:
         return EnforcementWorker(
             self._state,
             engine,
+            self._contact,
             EndRequests(options.state.directory),
             self._publication,
             self.metrics,
@@ -264,6 +265,7 @@ class Service:
             _Loop("attest", self._attest, _tick_s, self._attestation.wait),
             _Loop("enforce", self.enforcement.step, _tick_s, wait),
             _Loop("snapshot", self._publication.step, _tick_s, wait),
+            _Loop("save", self._publication.save_step, _tick_s, wait),
             _Loop("events", self._event_writer.step, _tick_s, wait),
         )
 

@@ -249,6 +249,11 @@ class GuardOptions:
     hosts: int = 2
     share: float = 0.2
     window_s: float = 600.0
+    # A host that turns untrusted, though it stayed Up since it attested well, stays in service for
+    # so long: its boot is the same, so the reference values may be wrong, and others will follow.
+    # One that restarted leaves at once. About the life of a verdict: every host is attested again
+    # meanwhile.
+    series_s: float = 600.0
 
     def __post_init__(self) -> None:
         if self.hosts < 0:
@@ -257,6 +262,8 @@ class GuardOptions:
             raise ValueError("share is not between 0 and 1")
         if self.window_s <= 0:
             raise ValueError("window_s is not above 0")
+        if not 0 <= self.series_s <= self.window_s:
+            raise ValueError("series_s is not between 0 and window_s")
 
 
 @dataclasses.dataclass(frozen=True)

@@ -18,18 +18,21 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Optional, Union
 
-from ovirt_tcp_plugin import config, gate
+from ovirt_tcp_plugin import boot_hook, config, gate
 from ovirt_tcp_plugin.attester import host_tpm
 from ovirt_tcp_plugin.attester.agent_state import AgentState
 from ovirt_tcp_plugin.attester.hook_files import VERDICT_FILE
 from ovirt_tcp_plugin.attester.settings import AgentSettings
 from ovirt_tcp_plugin.attester.verifier_client import VerifierClient
-from ovirt_tcp_plugin.lab import firmware, launch, vdsm
+from ovirt_tcp_plugin.lab import firmware, launch, txt_memory, vdsm
+from ovirt_tcp_plugin.lab.board import Board
+from ovirt_tcp_plugin.lab.machine import Machine
 from ovirt_tcp_plugin.lab.processes import Processes
 from ovirt_tcp_plugin.lab.swtpm import BANKS, STATE_FILES, Swtpm, clone
 from ovirt_tcp_plugin.lab.swtpm12 import BANKS as BANKS12
 from ovirt_tcp_plugin.lab.swtpm12 import STATE_FILE as STATE_FILE12
 from ovirt_tcp_plugin.lab.swtpm12 import Swtpm12
+from ovirt_tcp_plugin.messages import eventlog
 
 # A lab does not wait half a minute for a server that it restarts itself.
 RETRY_MOST_S = 0.5
@@ -52,6 +55,7 @@ class LabHost:
             None if `directory/tpm` holds one, or is to be a new TPM 2.0 without EK certificate.
         images: what it boots by default; None makes them. Hosts of one model share them.
         ak_kind: "ecc-p256" or "rsa-2048".
+        board: what else is in the host.
     """
 
     def __init__(
@@ -61,18 +65,24 @@ class LabHost:
         tpm_state: Optional[Path] = None,
         images: Optional[launch.Images] = None,
         ak_kind: str = "ecc-p256",
+        board: Optional[Board] = None,
     ) -> None:
+        self.board = board or Board()
         self.name = name
         self.directory = directory
         self.config_directory = directory / "config"
         self.state_directory = directory / "agent"
-        self.boot_id_file = directory / "run" / "boot_id"
-        self.txt_log_file = directory / "run" / "txt_event_log"
-        self.firmware_log_file = directory / "run" / "firmware_event_log"
+        self.boot_directory = directory / "run"
+        self.boot_id_file = self.boot_directory / "boot_id"
+        self.txt_log_file = self.boot_directory / boot_hook.TXT_LOG_NAME
+        self.firmware_log_file = self.boot_directory / boot_hook.FIRMWARE_LOG_NAME
         self.hooks_directory = directory / "run" / "agent"
         self.config_directory.mkdir(parents=True, exist_ok=True)
         self.hooks_directory.mkdir(parents=True, exist_ok=True)
         self.state_directory.mkdir(mode=0o700, exist_ok=True)
+        for path in (directory, self.boot_directory):
+            # The hook writes where nobody else may, whatever the umask.
+            path.chmod(path.stat().st_mode & 0o755)
         if tpm_state is not None and not list((directory / "tpm").glob(STATE_FILES)):
             clone(tpm_state, directory / "tpm")
         self.swtpm = _chip(directory / "tpm")
@@ -103,7 +113,7 @@ class LabHost:
         self,
         images: Optional[launch.Images] = None,
         *,
-        machine: Optional[firmware.Machine] = None,
+        machine: Optional[Machine] = None,
         measured_launch: bool = True,
         forged_log: Optional[bytes] = None,
         write_log: bool = True,
@@ -121,30 +131,56 @@ class LabHost:
         """
         images = images or self.images
         launch_events = launch.events(images, self.banks)
-        firmware_events = firmware.events(machine or firmware.Machine(), images, self.banks)
+        usual = firmware.events(machine or Machine(), images, self.banks)
+        firmware_events = self.board.alter(usual)
         tpm = self.swtpm.connect()
         try:
-            launch.power_on(self.swtpm, tpm, firmware_events)
+            launch.power_on(self.swtpm, tpm, firmware_events, self.board.hardware_root)
             if measured_launch:
                 launch.launch(self.swtpm, tpm, launch_events)
         finally:
             tpm.close()
         self.boot_id_file.write_text(f"{uuid.uuid4()}\n")
-        self.firmware_log_file.write_bytes(launch.log_of(firmware_events, self.banks))
-        true_log = launch.log_of(launch_events, self.banks) if measured_launch else None
-        txt_log = true_log if forged_log is None else forged_log
-        self._leave_txt_log(txt_log if write_log else None)
+        self._hand_over_firmware_log(firmware_events)
+        self._hand_over_txt_log(launch_events if measured_launch else None, write_log)
+        if forged_log is not None and write_log:
+            self.txt_log_file.write_bytes(forged_log)
 
-    def _leave_txt_log(self, content: Optional[bytes]) -> None:
+    def _hand_over_firmware_log(self, events: Sequence[eventlog.Event]) -> None:
+        """Show the log as the kernel does, and have the boot hook copy it."""
+        shown = self.directory / "binary_bios_measurements"
+        shown.unlink(missing_ok=True)
+        if self.board.firmware_log:
+            shown.write_bytes(self.board.write_log(events, self.banks))
+        boot_hook.keep_firmware_log(str(shown), str(self.boot_directory))
+
+    def _hand_over_txt_log(self, events: Optional[Sequence[eventlog.Event]], has_log: bool) -> None:
+        """Fill the memory as SINIT and tboot do, and have the boot hook find the log in it."""
         self.txt_log_file.unlink(missing_ok=True)
-        if content is not None:
-            self.txt_log_file.write_bytes(content)
+        memory = self.directory / "mem"
+        lockdown = self.directory / "lockdown"
+        state = "none [integrity] confidentiality"
+        lockdown.write_text(state if self.board.locked_down else "[none]")
+        if not self.board.locked_down:
+            element = self._txt_element() if has_log else 0
+            txt_memory.write(memory, events, self.banks, element)
+        try:
+            boot_hook.keep_txt_log(str(memory), str(self.boot_directory), str(lockdown))
+        finally:
+            memory.unlink(missing_ok=True)
+
+    def _txt_element(self) -> int:
+        if self.board.txt_element is not None:
+            return self.board.txt_element
+        if isinstance(self.swtpm, Swtpm12):
+            return txt_memory.SHA1_LOG
+        return txt_memory.AGILE_LOG
 
     def reboot(
         self,
         images: Optional[launch.Images] = None,
         *,
-        machine: Optional[firmware.Machine] = None,
+        machine: Optional[Machine] = None,
         measured_launch: bool = True,
         forged_log: Optional[bytes] = None,
         write_log: bool = True,

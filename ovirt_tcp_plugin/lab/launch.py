@@ -203,19 +203,29 @@ def truncate(log: bytes) -> bytes:
     return log[:-10]
 
 
-def power_on(chip: Chip, tpm: AnyTpm, firmware: Sequence[eventlog.Event]) -> None:
-    """Reset the TPM and measure the firmware: what happens before any launch."""
+def power_on(
+    chip: Chip, tpm: AnyTpm, firmware: Sequence[eventlog.Event], hardware_root: bytes = b""
+) -> None:
+    """Reset the TPM and measure the firmware: what happens before any launch.
+
+    Args:
+        hardware_root: what a core root of trust in hardware (H-CRTM) hashes before the TPM starts;
+            the firmware's event of it extends nothing then.
+    """
     chip.control.reset()
+    if hardware_root:
+        chip.control.measure_launch(hardware_root)
     if isinstance(tpm, Tpm12):
         tpm.execute("TPM_Startup", 0x99, parameters=_ST_CLEAR)
     else:
         # By the CPU's own ACM, if the log says so.
-        chip.control.set_locality(eventlog.startup_locality(firmware) or 0)
+        locality = 0 if hardware_root else eventlog.startup_locality(firmware) or 0
+        chip.control.set_locality(locality)
         tpm.execute("TPM2_Startup", 0x144, parameters=_SU_CLEAR)
         chip.control.set_locality(0)
         _run_ahead(tpm)
     for event in firmware:
-        if event.type != eventlog.NO_ACTION:
+        if event.type not in (eventlog.NO_ACTION, eventlog.HCRTM):
             extend(tpm, event)
 
 

@@ -13,14 +13,11 @@ only the order of the digests is proven.
 from __future__ import annotations
 
 import collections
-import functools
-import hashlib
-import struct
-import uuid
 from collections.abc import Iterable, Mapping, Sequence
 from typing import NamedTuple
 
-from ovirt_tcp_plugin.messages import event_words, eventlog, tpm2
+from ovirt_tcp_plugin.messages import event_words, eventlog, secure_boot, tpm2
+from ovirt_tcp_plugin.messages.boot_texts import ProvenTexts
 
 # Moves on with each release that calls a part by another word: what earlier releases stored is
 # compared by the places of the steps, because a new word for it is no other boot.
@@ -124,11 +121,13 @@ class Step(NamedTuple):
     Attributes:
         component: what the log says was measured.
         digest: what extended the PCR, lower-case hex.
+        text: what a boot loader executed, as the digest proves it; otherwise empty.
     """
 
     pcr: int
     component: str
     digest: str
+    text: str = ""
 
 
 def steps(events: Sequence[eventlog.Event], bank: str, pcrs: Iterable[int]) -> tuple[Step, ...]:
@@ -140,6 +139,7 @@ def steps(events: Sequence[eventlog.Event], bank: str, pcrs: Iterable[int]) -> t
     """
     covered = frozenset(pcrs)
     names = _Names(events)
+    texts = ProvenTexts(bank)
     named = []
     locality = eventlog.startup_locality(events)
     if locality and 0 in covered:
@@ -148,7 +148,9 @@ def steps(events: Sequence[eventlog.Event], bank: str, pcrs: Iterable[int]) -> t
     for event in events:
         digest = event.digests.get(bank)
         if event.pcr in covered and event.type not in eventlog.NOT_EXTENDED and digest is not None:
-            named.append(Step(event.pcr, names.next_of(event), digest.hex()))
+            component = names.next_of(event)
+            text = texts.next_of(event)
+            named.append(Step(event.pcr, component, digest.hex(), text))
     return tuple(named)
 
 
@@ -211,26 +213,10 @@ def switched(step: Step) -> str:
     The variable has but two values, or none, so the digest proves it; what the log says in words is
     proven by nothing.
     """
-    return _switches().get(step.digest, "") if word_of(step.component) == "secure_boot" else ""
-
-
-@functools.lru_cache(1)
-def _switches() -> Mapping[str, str]:
-    """Return the texts by the digests of the variable SecureBoot.
-
-    Source: UEFI 2.10, 3.3; Firmware Profile 10.4.2.
-    """
-    owner = uuid.UUID("8be4df61-93ca-11d2-aa0d-00e098032b8c").bytes_le  # EFI_GLOBAL_VARIABLE
-    name = "SecureBoot".encode("utf-16-le")
-    head = owner + struct.pack("<QQ", len("SecureBoot"), 1) + name
-    # Firmware without Secure Boot measures a variable of no length.
-    absent = owner + struct.pack("<QQ", len("SecureBoot"), 0) + name
-    texts = {}
-    for bank in tpm2.HASH_IDS:
-        texts[hashlib.new(bank, head + b"\0").hexdigest()] = " (off)"
-        texts[hashlib.new(bank, head + b"\1").hexdigest()] = " (on)"
-        texts[hashlib.new(bank, absent).hexdigest()] = " (off: the firmware has no such variable)"
-    return texts
+    if word_of(step.component) != "secure_boot":
+        return ""
+    state = secure_boot.state_of(step.digest)
+    return "" if state is None else state.value
 
 
 def _modules(events: Iterable[eventlog.Event]) -> Mapping[int, Sequence[str]]:

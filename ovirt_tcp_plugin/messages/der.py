@@ -60,6 +60,11 @@ def read(untrusted: bytes, what: str) -> Element:
     return found[0]
 
 
+def first(untrusted: bytes, what: str) -> Element:
+    """Return the element that some bytes begin with, whatever follows. Raises InvalidMessage."""
+    return _element(untrusted, 0, what)
+
+
 def elements(untrusted: bytes, what: str) -> list[Element]:
     """Return the elements in some bytes, such as the content of a sequence.
 

@@ -18,10 +18,11 @@ from collections.abc import Mapping
 from typing import Any
 
 from ovirt_tcp_plugin import errors
-from ovirt_tcp_plugin.messages import json_fields, tpm2, tpm12
+from ovirt_tcp_plugin.messages import json_fields, tpm2, tpm12, vendor_certificate
 
 MAX_CERTIFICATE_SIZE = 8192
-MAX_REQUEST_SIZE = 32768
+# With the certificate and its chain in base64.
+MAX_REQUEST_SIZE = 48 * 1024
 SECRET_SIZE = 32
 MAX_BINDING_SIZE = 256
 FAMILIES = ("2.0", "1.2")
@@ -41,6 +42,8 @@ class EnrolmentRequest:
         family: the TPM's, one of FAMILIES.
         binding: by which TPM_MakeIdentity bound the AK of a TPM 1.2 to `identity_label`; empty for
             a TPM 2.0.
+        ek_chain: DER of the authorities between the EK's certificate and its maker's root that lie
+            in the TPM, one after the other; empty if there are none.
     """
 
     token: str
@@ -50,6 +53,7 @@ class EnrolmentRequest:
     ak_public: bytes
     family: str = "2.0"
     binding: bytes = b""
+    ek_chain: bytes = b""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -127,6 +131,7 @@ def decode_request(untrusted: bytes) -> EnrolmentRequest:
         ak_public=json_fields.blob(members, "ak_public", tpm2.MAX_PUBLIC_SIZE),
         family=_family(members),
         binding=json_fields.blob(members, "binding", MAX_BINDING_SIZE),
+        ek_chain=_chain(members),
     )
 
 
@@ -158,6 +163,12 @@ def decode_reply(untrusted: object) -> EnrolmentReply:
         certificate=json_fields.text(members, "certificate", MAX_CERTIFICATE_SIZE),
         ak_certificate=json_fields.text(members, "ak_certificate", MAX_CERTIFICATE_SIZE),
     )
+
+
+def _chain(members: Mapping[str, object]) -> bytes:
+    if "ek_chain" not in members:
+        return b""  # an agent of an earlier release
+    return json_fields.blob(members, "ek_chain", vendor_certificate.MAX_CHAIN_SIZE)
 
 
 def _family(members: Mapping[str, object]) -> str:

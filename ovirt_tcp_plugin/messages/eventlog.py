@@ -22,7 +22,11 @@ from ovirt_tcp_plugin import errors
 from ovirt_tcp_plugin.messages import tpm2
 from ovirt_tcp_plugin.messages.tpm_reader import TpmReader
 
+# Events that are needed; each is read, kept and compared.
 MAX_EVENTS = 4096
+# All of a log, most of which boot loaders write into PCRs that no profile asks for: 128 bytes each
+# of the longest log.
+MAX_RECORDS = 32_768
 # Banks of a TPM (TPM2_NUM_PCR_BANKS of the TSS), whether known here or not.
 MAX_ALGORITHMS = 16
 
@@ -60,6 +64,35 @@ _BLANK_SHA1_EVENT = bytes(_SHA1_EVENT.size)
 
 _KNOWN_SIZES = {number: tpm2.DIGEST_SIZES[bank] for number, bank in tpm2.HASHES.items()}
 
+
+class PassedOver(NamedTuple):
+    """What a log has that nobody needs who asked for these PCRs, and how often.
+
+    Attributes:
+        digests: of algorithms that are not known here, by their number.
+        types: events of other PCRs, by their type.
+        indices: events that would extend a PCR that no TPM has, by its index.
+    """
+
+    digests: dict[int, int]
+    types: dict[int, int]
+    indices: dict[int, int]
+
+
+class Log(NamedTuple):
+    """The events of a log that were asked for, and what was passed over."""
+
+    events: tuple[Event, ...]
+    passed_over: PassedOver
+
+
+class OversizedLog(errors.InvalidMessage):
+    """A log has more events than are read. Nothing is wrong with it as far as it was read."""
+
+    def __init__(self, reason: str) -> None:
+        super().__init__(_WHAT, reason)
+
+
 # Bytes of a digest by the number of its algorithm.
 _DigestSizes = Mapping[int, int]
 
@@ -80,10 +113,16 @@ class Event(NamedTuple):
 def parse(
     untrusted: bytes, padded: bool = False, pcrs: Collection[int] = ALL_INDICES
 ) -> tuple[Event, ...]:
+    """Return the events of a log, as `read` does, without what was passed over."""
+    return read(untrusted, padded, pcrs).events
+
+
+def read(untrusted: bytes, padded: bool = False, pcrs: Collection[int] = ALL_INDICES) -> Log:
     """Return the events of a log, without a crypto-agile log's Spec ID header.
 
-    A log without that header is of the older format. A digest of an algorithm that is not known
-    here is passed over: the header tells its size.
+    A log without that header is of the older format. What nobody needs may be odd, as long as its
+    size is told: a digest of an algorithm that is not known here, of whatever size the header
+    tells; an event of a PCR that no TPM has; what follows in the header.
 
     Args:
         padded: whether all zeros or all ones may stand behind the last event, as in the place that
@@ -91,15 +130,19 @@ def parse(
         pcrs: the indices whose events are wanted; all others are checked and left out.
 
     Raises:
-        InvalidMessage: no event, a length past the end, a digest whose size nobody tells, an event
-            that extends an index above 23, a Spec ID of a format that is not known.
+        OversizedLog: more than MAX_EVENTS events of these PCRs, or MAX_RECORDS of all.
+        InvalidMessage: no event, a length past the end, a digest whose size nobody tells, a Spec
+            ID of a format that is not known.
     """
+    passed_over = PassedOver({}, {}, {})
     reader = TpmReader(untrusted, _WHAT, "<")
     sizes = _take_header(reader)
     end = _end(untrusted) if padded else len(untrusted)
     if sizes:
-        return tuple(_agile_events(untrusted, reader.position, end, sizes, pcrs))
-    return tuple(_sha1_events(untrusted, end, pcrs))
+        events = _agile_events(untrusted, reader.position, end, sizes, pcrs, passed_over)
+    else:
+        events = _sha1_events(untrusted, end, pcrs, passed_over)
+    return Log(tuple(events), passed_over)
 
 
 def launched(events: Iterable[Event]) -> bool:
@@ -190,21 +233,12 @@ def _parse_spec_id(untrusted: bytes) -> _DigestSizes:
     for _ in range(count):
         algorithm = header.u16()
         size = header.u16()
-        if algorithm in sizes:
-            raise errors.InvalidMessage(_WHAT, f"digest algorithm {algorithm:#06x} twice")
-        _check_digest_size(algorithm, size)
+        if sizes.get(algorithm, size) != size:
+            reason = f"digest algorithm {algorithm:#06x} twice, with different sizes"
+            raise errors.InvalidMessage(_WHAT, reason)
         sizes[algorithm] = size
-    header.take(header.u8())
-    header.end()
+    # Vendor's data follow: nothing here depends on them.
     return sizes
-
-
-def _check_digest_size(algorithm: int, size: int) -> None:
-    known = _KNOWN_SIZES.get(algorithm)
-    fits = 1 <= size <= tpm2.MAX_DIGEST_SIZE if known is None else size == known
-    if not fits:
-        text = f"digest algorithm {algorithm:#06x} with a digest of {size} bytes"
-        raise errors.InvalidMessage(_WHAT, text)
 
 
 class _AgileLayout:
@@ -222,6 +256,15 @@ class _AgileLayout:
     def __init__(self, log: bytes, sizes: _DigestSizes) -> None:
         self._log = log
         self._sizes = {**_KNOWN_SIZES, **sizes}
+        # A known algorithm with digests of another size is not the one that is known.
+        self._banks = {}
+        for algorithm, bank in tpm2.HASHES.items():
+            if self._sizes[algorithm] == _KNOWN_SIZES[algorithm]:
+                self._banks[algorithm] = bank
+        self._unknown = sizes.keys() - self._banks.keys()
+        # Events that are usual, and digests of unknown algorithms in the others.
+        self._usual = 0
+        self._unusual_digests: dict[int, int] = {}
         # Of the usual event: what stands before each digest, the number of digests before the
         # first; the place of each digest of a known bank, and its end; the end of the last.
         self._marks: list[tuple[int, bytes]] = []
@@ -236,8 +279,8 @@ class _AgileLayout:
         self._marks.append((self._digests_end, mark))
         start = self._digests_end + len(mark)
         self._digests_end = start + size
-        if algorithm in tpm2.HASHES:
-            self._places.append((tpm2.HASHES[algorithm], start, self._digests_end))
+        if algorithm in self._banks:
+            self._places.append((self._banks[algorithm], start, self._digests_end))
 
     def data_size_at(self, position: int) -> int:
         """Return the place of the size of the data, of the event at `position`.
@@ -246,20 +289,38 @@ class _AgileLayout:
         """
         for place, mark in self._marks:
             if not self._log.startswith(mark, position + place):
-                return self._read_unusual(position)[1]
+                return self._pass_unusual(position)
+        self._usual += 1
         return position + self._digests_end
+
+    def _pass_unusual(self, position: int) -> int:
+        digests, end = self._read_unusual(position)
+        for algorithm in digests:
+            if algorithm not in self._banks:
+                count = self._unusual_digests.get(algorithm, 0)
+                self._unusual_digests[algorithm] = count + 1
+        return end
+
+    def unknown_digests(self) -> dict[int, int]:
+        """Return how many digests were passed over, by the number of their algorithm."""
+        counts = dict(self._unusual_digests)
+        for algorithm in self._unknown:
+            counts[algorithm] = counts.get(algorithm, 0) + self._usual
+        return {algorithm: count for algorithm, count in sorted(counts.items()) if count}
 
     def digests_at(self, position: int) -> dict[str, bytes]:
         """Return the digests of the event at `position`, which is whole, by known bank."""
         for place, mark in self._marks:
             if not self._log.startswith(mark, position + place):
-                return self._read_unusual(position)[0]
+                digests, _ = self._read_unusual(position)
+                known = digests.keys() & self._banks.keys()
+                return {self._banks[algorithm]: digests[algorithm] for algorithm in known}
         return {
             bank: self._log[position + start : position + end] for bank, start, end in self._places
         }
 
-    def _read_unusual(self, position: int) -> tuple[dict[str, bytes], int]:
-        """Return the digests of an event that has others, by known bank; and where they end.
+    def _read_unusual(self, position: int) -> tuple[dict[int, bytes], int]:
+        """Return the digests of an event that has others, by their algorithm; where they end.
 
         A digest that is cut off moves the end past the log, where the next number cannot be read.
         """
@@ -274,18 +335,23 @@ class _AgileLayout:
         for _ in range(count):
             (algorithm,) = _HASH_ID.unpack_from(self._log, position)
             size = self._sizes.get(algorithm)
-            if size is None or algorithm in digests:
+            is_known = algorithm in self._banks
+            if size is None or (is_known and algorithm in digests):
                 reason = "a digest of a bank that the header does not name, or twice"
                 raise errors.InvalidMessage(_WHAT, reason)
             start = position + _HASH_ID.size
             position = start + size
             digests[algorithm] = self._log[start:position]
-        known = digests.keys() & tpm2.HASHES.keys()
-        return {tpm2.HASHES[algorithm]: digests[algorithm] for algorithm in known}, position
+        return digests, position
 
 
 def _agile_events(
-    log: bytes, start: int, end: int, sizes: _DigestSizes, pcrs: Collection[int]
+    log: bytes,
+    start: int,
+    end: int,
+    sizes: _DigestSizes,
+    pcrs: Collection[int],
+    passed_over: PassedOver,
 ) -> list[Event]:
     """Return the events of these PCRs that begin from `start` on and before `end`.
 
@@ -303,17 +369,23 @@ def _agile_events(
             data_at = size_at + _DATA_SIZE.size
             behind = data_at + size
             number += 1
-            _check_event(log, pcr, kind, behind, number)
+            _check_event(log, behind, number)
             if pcr in pcrs:
+                _check_count(events)
                 digests = layout.digests_at(position)
                 events.append(Event(pcr, kind, digests, log[data_at:behind]))
+            else:
+                _pass_over(pcr, kind, passed_over)
             position = behind
     except struct.error:
         raise _cut_off(log) from None
+    passed_over.digests.update(layout.unknown_digests())
     return events
 
 
-def _sha1_events(log: bytes, end: int, pcrs: Collection[int]) -> list[Event]:
+def _sha1_events(
+    log: bytes, end: int, pcrs: Collection[int], passed_over: PassedOver
+) -> list[Event]:
     """Return the events of these PCRs, of a log of the older format, that begin before `end`."""
     if not end:
         raise errors.InvalidMessage(_WHAT, "no event")
@@ -328,27 +400,43 @@ def _sha1_events(log: bytes, end: int, pcrs: Collection[int]) -> list[Event]:
             data_at = position + _SHA1_EVENT.size
             position = data_at + size
             number += 1
-            _check_event(log, pcr, kind, position, number)
+            _check_event(log, position, number)
             if pcr in pcrs:
+                _check_count(events)
                 events.append(Event(pcr, kind, {"sha1": digest}, log[data_at:position]))
+            else:
+                _pass_over(pcr, kind, passed_over)
     except struct.error:
         raise _cut_off(log) from None
     return events
 
 
-def _check_event(log: bytes, pcr: int, kind: int, end: int, number: int) -> None:
+def _pass_over(pcr: int, kind: int, passed_over: PassedOver) -> None:
+    """Count an event that nobody asked for."""
+    if kind in NOT_EXTENDED:
+        return  # they name whatever index they like
+    if pcr < tpm2.PCR_COUNT:
+        passed_over.types[kind] = passed_over.types.get(kind, 0) + 1
+    else:
+        passed_over.indices[pcr] = passed_over.indices.get(pcr, 0) + 1
+
+
+def _check_event(log: bytes, end: int, number: int) -> None:
     """Return if an event is within bounds. Raises InvalidMessage.
 
     Args:
         end: where its data end.
         number: its number in the log, from 1.
     """
-    if pcr >= tpm2.PCR_COUNT and kind not in NOT_EXTENDED:
-        raise errors.InvalidMessage(_WHAT, f"an event for PCR {pcr}")
     if end > len(log):
         raise errors.InvalidMessage(_WHAT, f"ends at byte {len(log)}, {end} were announced")
-    if number > MAX_EVENTS:
-        raise errors.InvalidMessage(_WHAT, f"more than {MAX_EVENTS} events")
+    if number > MAX_RECORDS:
+        raise OversizedLog(f"more than {MAX_RECORDS} events")
+
+
+def _check_count(events: Sequence[Event]) -> None:
+    if len(events) >= MAX_EVENTS:
+        raise OversizedLog(f"more than {MAX_EVENTS} events of the PCRs that are judged")
 
 
 def _cut_off(log: bytes) -> errors.InvalidMessage:

@@ -17,13 +17,23 @@ from ovirt_tcp_plugin import errors
 from ovirt_tcp_plugin.messages import json_fields, tpm2
 
 NONCE_SIZE = 32
-# A firmware log of a large server is some 100 KiB; a TXT log is 8 KiB.
-MAX_LOG_SIZE = 1024 * 1024
-# Base64 of two logs, the quote and the PCR values.
-MAX_EVIDENCE_SIZE = 3 * 1024 * 1024
+# Bytes of all logs of a boot together. Firmware logs of most machines have some 100 KiB, those of
+# servers with many option ROMs, devices that are measured by SPDM, and long lists of forbidden
+# loaders up to 2 MiB; a TXT log lies in a place of 64 KiB. Twice the largest, and no more: what
+# 8 MiB are in base64 takes longer to read than one host may take. The hook `before_vdsm_start`
+# has the same number, since it can import nothing.
+MAX_LOG_SIZE = 4 * 1024 * 1024
+# What a verifier reads that does not tell: one of a release before the number was raised.
+OLDER_MAX_LOG_SIZE = 1024 * 1024
+# Base64 of the logs, the quote and the PCR values.
+MAX_EVIDENCE_SIZE = 6 * 1024 * 1024
 # The values of 24 PCRs in each of four banks, and some thirty more.
 MAX_VALUES = 150
 LOGS = ("txt", "firmware")
+# Why there is no log of a launch: the kernel is locked down and closes /dev/mem.
+LOCKED_DOWN = "locked_down"
+MAX_REASON_LENGTH = 20
+MAX_NOTE_LENGTH = 400
 # Kinds whose bytes are a place of fixed size, with padding behind the last event.
 PADDED_LOGS = ("txt",)
 
@@ -37,6 +47,8 @@ _MEMBERS = frozenset(
         "pcrs",
         "logs",
         "log_digests",
+        "absences",
+        "oversized_logs",
         "boot_id",
         "boottime_ms",
         "agent_version",
@@ -44,6 +56,19 @@ _MEMBERS = frozenset(
 )
 _DIGEST = re.compile(r"[0-9a-f]{64}")
 _BOOT_ID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
+
+
+@dataclasses.dataclass(frozen=True)
+class Absence:
+    """Why a host has no log of a kind, as it says itself: for people, and never a proof.
+
+    Attributes:
+        reason: a word, such as LOCKED_DOWN.
+        note: one sentence.
+    """
+
+    reason: str
+    note: str
 
 
 @dataclasses.dataclass(frozen=True)
@@ -56,12 +81,22 @@ class Challenge:
         lifetime_ms: until when an answer is accepted, from now.
         known_logs: digests by kind of the logs that the verifier needs, and has from an earlier
             report of this boot. An agent of an older release sends them nevertheless.
+        takes_absences: whether evidence may say why a log is not there: a verifier of an older
+            release would call it malformed.
+        max_log_size: the most bytes of logs that the verifier reads, all kinds together.
     """
 
     nonce: bytes
     selection: tpm2.Selection
     lifetime_ms: int
     known_logs: Mapping[str, str] = dataclasses.field(default_factory=dict)
+    takes_absences: bool = False
+    max_log_size: int = MAX_LOG_SIZE
+
+    @property
+    def takes_oversized_logs(self) -> bool:
+        """Whether the verifier's release knows `Evidence.oversized_logs`."""
+        return self.max_log_size > OLDER_MAX_LOG_SIZE
 
 
 @dataclasses.dataclass(frozen=True)
@@ -78,6 +113,8 @@ class Evidence:
         boottime_ms: the host's CLOCK_BOOTTIME at the quote.
         agent_version: for the inventory only.
         log_digests: the logs that the verifier has already, by kind; then `logs` is empty.
+        absences: why logs are not there, by kind.
+        oversized_logs: sizes in bytes of the logs that are too long to be sent, by kind.
     """
 
     nonce: bytes
@@ -89,6 +126,8 @@ class Evidence:
     boottime_ms: int
     agent_version: str
     log_digests: Mapping[str, str] = dataclasses.field(default_factory=dict)
+    absences: Mapping[str, Absence] = dataclasses.field(default_factory=dict)
+    oversized_logs: Mapping[str, int] = dataclasses.field(default_factory=dict)
 
 
 def qualifying_data(nonce: bytes, boot_id: str, boottime_ms: int) -> bytes:
@@ -127,6 +166,8 @@ def encode_challenge(challenge: Challenge) -> dict[str, Any]:
         "selection": {bank: list(indices) for bank, indices in challenge.selection.items()},
         "lifetime_ms": challenge.lifetime_ms,
         "known_logs": dict(challenge.known_logs),
+        "takes_absences": challenge.takes_absences,
+        "max_log_size": challenge.max_log_size,
     }
 
 
@@ -144,6 +185,8 @@ def decode_challenge(untrusted: object) -> Challenge:
         selection={_bank(bank): _indices(banks, bank) for bank in banks},
         lifetime_ms=json_fields.integer(members, "lifetime_ms", 1, 3600 * 1000),
         known_logs=_digests(members, "known_logs"),
+        takes_absences=members.get("takes_absences") is True,
+        max_log_size=_max_log_size(members),
     )
 
 
@@ -165,6 +208,12 @@ def encode(evidence: Evidence) -> dict[str, Any]:
     }
     if evidence.log_digests:  # a verifier that offered none may not know the member
         members["log_digests"] = dict(evidence.log_digests)
+    if evidence.absences:  # the same
+        members["absences"] = {
+            kind: dataclasses.asdict(absence) for kind, absence in evidence.absences.items()
+        }
+    if evidence.oversized_logs:
+        members["oversized_logs"] = dict(evidence.oversized_logs)
     return members
 
 
@@ -193,7 +242,27 @@ def decode(untrusted: bytes, kinds: Collection[str] = LOGS) -> Evidence:
         boottime_ms=json_fields.integer(members, "boottime_ms", 0, 2**53),
         agent_version=json_fields.text(members, "agent_version", 64),
         log_digests=log_digests,
+        absences=_absences(members),
+        oversized_logs=_sizes(members),
     )
+
+
+def _max_log_size(members: Mapping[str, object]) -> int:
+    if "max_log_size" not in members:
+        return OLDER_MAX_LOG_SIZE
+    return json_fields.integer(members, "max_log_size", 1, 2**53)
+
+
+def _sizes(members: Mapping[str, object]) -> Mapping[str, int]:
+    """Return the sizes of the logs that were not sent, by kind."""
+    name = "oversized_logs"
+    encoded = json_fields.members(members.get(name, {}), name)
+    sizes = {}
+    for kind in encoded:
+        if kind not in LOGS:
+            raise errors.InvalidMessage(name, f"unknown log {kind[:20]!r}")
+        sizes[kind] = json_fields.integer(encoded, kind, 1, 2**53)
+    return sizes
 
 
 def _boot_id(members: Mapping[str, object]) -> str:
@@ -212,6 +281,19 @@ def _logs(members: Mapping[str, object], kinds: Collection[str]) -> Mapping[str,
         if kind in kinds:
             logs[kind] = json_fields.blob(encoded, kind, MAX_LOG_SIZE)
     return logs
+
+
+def _absences(members: Mapping[str, object]) -> Mapping[str, Absence]:
+    absences = {}
+    encoded = json_fields.members(members.get("absences", {}), "absences")
+    for kind, untrusted in encoded.items():
+        if kind not in LOGS:
+            raise errors.InvalidMessage("absences", f"unknown log {kind[:20]!r}")
+        absence = json_fields.members(untrusted, "absence")
+        reason = json_fields.text(absence, "reason", MAX_REASON_LENGTH)
+        note = json_fields.text(absence, "note", MAX_NOTE_LENGTH)
+        absences[kind] = Absence(reason, note)
+    return absences
 
 
 def _digests(members: Mapping[str, object], name: str) -> Mapping[str, str]:

@@ -18,6 +18,20 @@ _HAND_OVER_LOG = (
     "check that before_vdsm_start handed over the event log of this boot (/run/ovirt-tcp/boot/), "
     "and reboot the host"
 )
+_START_THE_STUB = (
+    "if the kernel shows no binary_bios_measurements, it was started without its EFI stub: "
+    "switch Secure Boot on, or boot through the stub; otherwise restart vdsmd, so that "
+    "before_vdsm_start hands the log over"
+)
+_OPEN_MEMORY = (
+    "boot with Secure Boot off, so that the kernel does not close /dev/mem; or choose the profile "
+    "uefi (appraisal.profile in the server's verifier.yaml), which needs no log of a launch"
+)
+_SHORTEN_LOG = (
+    "see what fills it (tpm2_eventlog /sys/kernel/security/tpm0/binary_bios_measurements): take "
+    "devices with option ROMs out of the boot, or update the firmware; the profile txt does not "
+    "need the firmware's log"
+)
 _ADD_VALUE = (
     "after a planned update add the new value (ovirt-tcp reference import or add); "
     "otherwise investigate the host"
@@ -73,12 +87,18 @@ class FindingCode(enum.Enum):
     NO_ANSWER = (
         "no_answer",
         CheckNumber.FORM,
-        "see that the agent runs and reaches the server: " + _READ_AGENT_LOG,
+        "see that the agent runs and reaches the server: " + _READ_AGENT_LOG + "; "
+        "after its TPM was cleared, enrol the host again (ovirt-tcp-verifier token enrol HOST)",
     )
     LOG_UNKNOWN = (
         "log_unknown",
         CheckNumber.FORM,
         "nothing, if it passes: the agent sends the log with its next report",
+    )
+    RESULT_ENDED = (
+        "result_ended",
+        CheckNumber.FORM,
+        "see that the agent runs and reaches the server: " + _READ_AGENT_LOG,
     )
     RECORD_UNREADABLE = (
         "record_unreadable",
@@ -151,6 +171,9 @@ class FindingCode(enum.Enum):
     )
     PCR_NOT_QUOTED = ("pcr_not_quoted", CheckNumber.VALUES, _SWITCH_BANK_ON)
     LOG_MISSING = ("log_missing", CheckNumber.LOG, _HAND_OVER_LOG)
+    FIRMWARE_LOG_MISSING = ("firmware_log_missing", CheckNumber.LOG, _START_THE_STUB)
+    LOG_LOCKED_DOWN = ("log_locked_down", CheckNumber.LOG, _OPEN_MEMORY)
+    LOG_OVERSIZED = ("log_oversized", CheckNumber.LOG, _SHORTEN_LOG)
     BANK_NOT_EXTENDED = ("bank_not_extended", CheckNumber.LOG, _SWITCH_BANK_ON)
     LOG_MALFORMED = ("log_malformed", CheckNumber.LOG, _HAND_OVER_LOG)
     LOG_DIFFERS = ("log_differs", CheckNumber.LOG, _HAND_OVER_LOG)
@@ -197,6 +220,36 @@ class FindingCode(enum.Enum):
         "event_relabelled",
         CheckNumber.REFERENCE_VALUES,
         "investigate the host: its log calls a measured part by a false name",
+    )
+    SECURE_BOOT_OFF = (
+        "secure_boot_off",
+        CheckNumber.REFERENCE_VALUES,
+        "switch Secure Boot on in the firmware (and shim's validation: mokutil "
+        "--enable-validation), and reboot the host",
+    )
+    SECURE_BOOT_UNPROVEN = (
+        "secure_boot_unproven",
+        CheckNumber.REFERENCE_VALUES,
+        "see to it that the host sends the firmware's event log; "
+        "the value of PCR 7 by itself does not say whether Secure Boot is on",
+    )
+    COMMAND_LINE_DIFFERS = (
+        "command_line_differs",
+        CheckNumber.REFERENCE_VALUES,
+        "after a planned change of the kernel's command line import it again "
+        "(ovirt-tcp reference import); otherwise investigate the host",
+    )
+    BOOT_COMMAND_UNKNOWN = (
+        "boot_command_unknown",
+        CheckNumber.REFERENCE_VALUES,
+        "boot the ordinary entry without changes at GRUB's menu or prompt; "
+        "otherwise investigate the host",
+    )
+    KERNEL_NOT_MEASURED = (
+        "kernel_not_measured",
+        CheckNumber.REFERENCE_VALUES,
+        "boot the kernel through shim and GRUB, or as a unified kernel image; "
+        "then import the reference values again",
     )
     SELECTION_DIFFERS = ("selection_differs", CheckNumber.SELECTION, _SWITCH_BANK_ON)
     WRONG_SIGNER = (

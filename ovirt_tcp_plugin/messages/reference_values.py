@@ -24,6 +24,7 @@ MAX_VALUES = 16384
 MAX_HOSTS = 16384
 MAX_NAME_LENGTH = 128
 MAX_NOTE_LENGTH = 255
+MAX_TEXT_LENGTH = 4096
 MAX_VOCABULARY = 65535
 # Names of the sets that are MLEs of OpenAttestation: the only ones that are for some hosts.
 MLE_PREFIX = "oat:"
@@ -32,8 +33,21 @@ _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:-]{0,127}")
 _COMPONENT = re.compile(r"[a-z0-9_]{0,64}")
 _SET_MEMBERS = {"name", "slots", "values", "host_names", "vocabulary"}
 # What these members of a value are if they are absent.
-_ABSENT = {"host_name": "", "staged": False, "note": ""}
-_VALUE_MEMBERS = {"identifier", "bank", "pcr", "component", "digest", "host_name", "staged", "note"}
+_ABSENT = {"host_name": "", "staged": False, "note": "", "text": ""}
+_VALUE_MEMBERS = {
+    "identifier",
+    "bank",
+    "pcr",
+    "component",
+    "digest",
+    "host_name",
+    "staged",
+    "note",
+    "text",
+}
+
+# Of the whole PCR, and of all files that a boot reads.
+_NO_ALTERNATIVES = frozenset({"", "boot_file"})
 
 Slot = tuple[int, str]
 
@@ -50,6 +64,7 @@ class Value:
         host_name: the one host that it is good for; empty: for all that the set is for.
         staged: it does not count yet.
         note: for people.
+        text: of the kernel's command line, a template that is compared in the place of the digest.
     """
 
     bank: str
@@ -59,11 +74,14 @@ class Value:
     host_name: str = ""
     staged: bool = False
     note: str = ""
+    text: str = ""
 
     @property
     def identifier(self) -> str:
         """Twelve hex digits, the same for what says the same."""
         content = f"{self.bank} {self.pcr} {self.component} {self.digest} {self.host_name}"
+        if self.text:
+            content += f" {self.text}"
         return hashlib.sha256(content.encode("utf-8")).hexdigest()[:12]
 
 
@@ -142,11 +160,12 @@ class ReferenceSet:
 
         Each part of a boot may have any of its values. So two such parts are enough to let a boot
         be good that nobody has seen: a part of one boot with a part of another. Empty if there are
-        not two. Staged values are counted, and those of single hosts are not.
+        not two. Files that a boot loader reads beside each other are no alternatives. Staged values
+        are counted, and those of single hosts are not.
         """
         counts: dict[tuple[str, Slot], int] = {}
         for value in self.values:
-            if value.component and not value.host_name:
+            if value.component not in _NO_ALTERNATIVES and not value.host_name:
                 part = (value.bank, (value.pcr, value.component))
                 counts[part] = counts.get(part, 0) + 1
         several = {slot: count for (_, slot), count in counts.items() if count > 1}
@@ -288,6 +307,7 @@ def decode_value(untrusted: object) -> Value:
         host_name=json_fields.text(members, "host_name", 255),
         staged=staged,
         note=json_fields.text(members, "note", MAX_NOTE_LENGTH),
+        text=json_fields.text(members, "text", MAX_TEXT_LENGTH),
     )
 
 

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import dataclasses
 import datetime
+import itertools
 import re
 from collections.abc import Mapping, Sequence
 from typing import Optional
@@ -26,12 +27,19 @@ from ovirt_tcp_plugin.messages import der
 from ovirt_tcp_plugin.messages.public_keys import VerifyingKey
 
 MAX_SIZE = 64 * 1024
+# Of a chain that lies in a TPM: Intel's has four.
+MAX_INTERMEDIATES = 8
+MAX_CHAIN_SIZE = 16 * 1024
+# Places where a certificate might begin.
+MAX_SPLIT_TRIES = 500
 MAX_URLS = 4
 MAX_TEXT_LENGTH = 200
 
 EK_USAGE = "2.23.133.8.1"  # tcg-kp-EKCertificate
 
 _WHAT = "certificate"
+# A sequence of 256 bytes or more, as every certificate is.
+BEGIN = re.compile(rb"\x30[\x82-\x84]")
 _VERSION_TAG = 0xA0
 _EXTENSIONS_TAG = 0xA3
 _URL_TAG = 0x86  # uniformResourceIdentifier of GeneralName
@@ -96,6 +104,7 @@ class VendorCertificate:
     Attributes:
         signed: TBSCertificate as it is encoded.
         signature: over `signed`.
+        serial: by which its issuer knows it; makers have negative ones, too.
         signature_hash: name of its hash; empty if the algorithm is not known here.
         issuer, subject: Name as it is encoded.
         begin, end: of its life, UTC.
@@ -108,6 +117,7 @@ class VendorCertificate:
 
     signed: bytes
     signature: bytes
+    serial: int
     signature_hash: str
     issuer: bytes
     subject: bytes
@@ -149,6 +159,31 @@ class _Extension:
     content: bytes
 
 
+def split(untrusted: bytes) -> tuple[bytes, ...]:
+    """Return the certificates in what the chain's NV indices of a TPM hold, one after the other.
+
+    At most MAX_INTERMEDIATES, and as far as they can be read: what stands between them, such as
+    padding or half of a certificate, is passed over.
+
+    Source: TCG "EK Credential Profile" 2.6, 2.2.1.5.2 (NV indices 0x01C00100 to 0x01C001FF).
+    """
+    certificates: list[bytes] = []
+    end = 0
+    for match in itertools.islice(BEGIN.finditer(untrusted), MAX_SPLIT_TRIES):
+        if match.start() < end:
+            continue  # within the one before
+        try:
+            encoded = der.first(untrusted[match.start() :], _WHAT).encoded
+            read(encoded)
+        except errors.InvalidMessage:
+            continue
+        certificates.append(encoded)
+        end = match.start() + len(encoded)
+        if len(certificates) == MAX_INTERMEDIATES:
+            break
+    return tuple(certificates)
+
+
 def read(untrusted: bytes) -> VendorCertificate:
     """Return the fields of a certificate (DER).
 
@@ -169,6 +204,7 @@ def read(untrusted: bytes) -> VendorCertificate:
     return VendorCertificate(
         signed=signed.encoded,
         signature=der.bits(signature, _WHAT),
+        serial=der.integer(fields.serial, _WHAT),
         signature_hash=_signature_hash(algorithm),
         issuer=fields.issuer.encoded,
         subject=fields.subject.encoded,
@@ -203,6 +239,7 @@ def _name_text(name: bytes) -> str:
 class _Fields:
     """Fields of a TBSCertificate (RFC 5280, 4.1)."""
 
+    serial: der.Element
     issuer: der.Element
     validity: der.Element
     subject: der.Element
@@ -219,12 +256,12 @@ def _fields(signed: der.Element) -> _Fields:
         elements = elements[1:]
     if len(elements) < 6:
         raise errors.InvalidMessage(_WHAT, f"{len(elements)} fields, at least 6 belong there")
-    _, _, issuer, validity, subject, key_information, *others = elements
+    serial, _, issuer, validity, subject, key_information, *others = elements
     extensions: Mapping[str, _Extension] = {}
     for element in others:
         if element.tag == _EXTENSIONS_TAG:
             extensions = _extensions(element)
-    return _Fields(issuer, validity, subject, key_information, extensions)
+    return _Fields(serial, issuer, validity, subject, key_information, extensions)
 
 
 def _extensions(element: der.Element) -> Mapping[str, _Extension]:

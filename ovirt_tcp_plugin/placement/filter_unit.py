@@ -19,10 +19,14 @@ import datetime
 import enum
 import re
 from collections.abc import Iterable
-from typing import Optional
+from typing import TYPE_CHECKING, Optional
 
 from ovirt_tcp_plugin.placement.decision import Scope
-from ovirt_tcp_plugin.placement.inventory import Unit
+
+# filterd starts while the engine waits, and needs nothing of it: making its classes takes as long
+# as reading two hundred snapshots.
+if TYPE_CHECKING:
+    from ovirt_tcp_plugin.placement.inventory import Unit
 
 NAME = "TrustedHosts"
 SCOPE_PROPERTY = "trust_scope"

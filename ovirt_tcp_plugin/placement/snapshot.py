@@ -105,14 +105,17 @@ def decode(untrusted: bytes, boot_id: str) -> Snapshot:
     hosts = _mapping(members, "hosts", MAX_HOSTS)
     vms = _mapping(members, "vms", MAX_VMS)
     exempt = json_fields.items(members, "exempt", MAX_VMS)
+    pool_id = members.get("pool_id")
+    # In one go: there may be thousands of pools with few hosts each.
+    identifiers = _identifiers([pool_id, *hosts, *vms, *exempt])
     return Snapshot(
-        pool_id=_identifiers([members.get("pool_id")])[0],
+        pool_id=identifiers[0],
         scope=_scope(members.get("scope")),
         boot_id=boot_id,
         written_ms=json_fields.integer(members, "written_ms", 0, MAX_MS),
-        hosts=dict(zip(_identifiers(hosts), _verdicts(hosts.values()))),
-        vms=dict(zip(_identifiers(vms), _marks(vms.values()))),
-        exempt=frozenset(_identifiers(exempt)),
+        hosts=dict(zip(hosts, _verdicts(hosts.values()))),
+        vms=dict(zip(vms, _marks(vms.values()))),
+        exempt=frozenset(identifiers[len(identifiers) - len(exempt) :]),
     )
 
 
@@ -212,7 +215,7 @@ def _identifiers(untrusted: Collection[object]) -> Sequence[str]:
         raise errors.InvalidMessage(_WHAT, "an id is no text")
     ids = cast("Sequence[str]", tuple(untrusted))
     lengths = set(map(len, ids))
-    if ids and (min(lengths) < 1 or max(lengths) > MAX_ID_LENGTH):
+    if min(lengths) < 1 or max(lengths) > MAX_ID_LENGTH:
         raise errors.InvalidMessage(_WHAT, f"an id has not 1 to {MAX_ID_LENGTH} characters")
     joined = "".join(ids)
     if not joined.isascii() or joined.encode("ascii").translate(None, _ID_CHARACTERS):

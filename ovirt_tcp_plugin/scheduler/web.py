@@ -13,7 +13,7 @@ from __future__ import annotations
 import collections
 import datetime
 import logging
-import secrets
+import os
 import threading
 import time
 from collections.abc import Sequence
@@ -143,7 +143,7 @@ class Scheduler:
 def _offer() -> dict[str, Any]:
     """Return the units that this scheduler has: one filter."""
     moment = datetime.datetime.now(datetime.timezone.utc)
-    description = filter_unit.offered_description(moment, secrets.token_hex(4))
+    description = filter_unit.offered_description(moment, os.urandom(4).hex())
     unit = [description, filter_unit.PROPERTIES]
     return {"filters": {filter_unit.NAME: unit}, "scores": {}, "balance": {}}
 

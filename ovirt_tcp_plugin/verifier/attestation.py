@@ -255,7 +255,9 @@ class Attestation:
         nonce = secrets.token_bytes(evidence.NONCE_SIZE)
         now_ms = self._clock.now_ms()
         required = self._required(host)
-        challenge = evidence.Challenge(nonce, required, NONCE_LIFETIME_MS, known_logs)
+        challenge = evidence.Challenge(
+            nonce, required, NONCE_LIFETIME_MS, known_logs, takes_absences=True
+        )
         return IssuedNonce(challenge, host.name, now_ms, now_ms + NONCE_LIFETIME_MS)
 
     async def _last(self, names: Sequence[str], turn: AnyTurn) -> dict[str, StoredResult]:

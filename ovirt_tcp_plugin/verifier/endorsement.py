@@ -18,7 +18,7 @@ import datetime
 import hashlib
 import hmac
 import struct
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec, padding, rsa
@@ -58,9 +58,13 @@ _OAEP_HASHES: dict[str, hashes.HashAlgorithm] = {
 
 
 def check_ek_certificate(
-    certificate: bytes, ek: tpm2.Public, authorities: Iterable[crypto.X509], now: datetime.datetime
-) -> None:
-    """Return if a vendor's authority vouches for `ek` at `now` (UTC).
+    certificate: bytes,
+    ek: tpm2.Public,
+    authorities: Iterable[crypto.X509],
+    now: datetime.datetime,
+    intermediates: Sequence[bytes] = (),
+) -> tuple[bytes, ...]:
+    """Return the path (DER) by which a vendor's authority vouches for `ek` at `now` (UTC).
 
     The path check is OpenSSL's own; usage and key are compared here, because the default purposes
     of path checkers know nothing of EK certificates.
@@ -68,6 +72,7 @@ def check_ek_certificate(
     Args:
         certificate: DER of the EK certificate.
         authorities: roots and intermediates of `ek-ca.d`; empty means that nobody is believed.
+        intermediates: DER of the authorities that the TPM sent along, to build the path only.
 
     Raises:
         Refused: ek_certificate_malformed, ek_untrusted, ek_expired, ek_weak, ek_usage,
@@ -81,12 +86,15 @@ def check_ek_certificate(
     except (errors.InvalidMessage, crypto.Error) as e:
         reason = f"the EK certificate cannot be read: {e}"
         raise errors.Refused("ek_certificate_malformed", reason) from e
-    vendor_path.check(for_openssl, authorities, now)
+    path = vendor_path.check(
+        for_openssl, authorities, now, intermediates=vendor_path.load(intermediates)
+    )
     check_usage(fields)
     presented_key = public_keys.encode(public_keys.load(ek))
     if not hmac.compare_digest(certified_key, presented_key):
         reason = "the EK certificate is for another key than the one presented"
         raise errors.Refused("ek_key_differs", reason)
+    return path
 
 
 def check_usage(certificate: VendorCertificate) -> None:

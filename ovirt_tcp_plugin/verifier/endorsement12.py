@@ -119,8 +119,8 @@ def check_ek_certificate(
     ek: tpm12.PublicKey,
     authorities: Iterable[crypto.X509],
     now: datetime.datetime,
-) -> None:
-    """Return if a vendor's authority vouches for `ek` at `now` (UTC).
+) -> tuple[bytes, ...]:
+    """Return the path (DER) by which a vendor's authority vouches for `ek` at `now` (UTC).
 
     The path is checked by OpenSSL from the issuer upwards, and the last step here: OpenSSL cannot
     read a certificate whose key is marked rsaesOaep, as those of TPM 1.2 are, and need not like
@@ -148,11 +148,12 @@ def check_ek_certificate(
     if issuer is None:
         reason = "no EK authority vouches for this TPM: none has signed its certificate"
         raise errors.Refused("ek_untrusted", reason)
-    vendor_path.check(issuer, known, now, vendor_path.TPM12_HASHES)
+    path = vendor_path.check(issuer, known, now, vendor_path.TPM12_HASHES)
     endorsement.check_usage(fields)
     if certified != public_keys.encode(public_keys.load_rsa(ek.key)):
         reason = "the EK certificate is for another key than the one presented"
         raise errors.Refused("ek_key_differs", reason)
+    return (certificate, *path)
 
 
 def _issuer(

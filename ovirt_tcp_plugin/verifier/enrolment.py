@@ -20,12 +20,10 @@ import hmac
 import logging
 import re
 import secrets
-from collections.abc import Sequence
 from typing import Optional
 
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
-from OpenSSL import crypto
 
 from ovirt_tcp_plugin import errors
 from ovirt_tcp_plugin.clock import Clock
@@ -33,6 +31,7 @@ from ovirt_tcp_plugin.messages import enrolment, public_keys
 from ovirt_tcp_plugin.messages.result import Finding
 from ovirt_tcp_plugin.verifier import settings
 from ovirt_tcp_plugin.verifier.authority import Authority
+from ovirt_tcp_plugin.verifier.revocation import VendorTrust
 from ovirt_tcp_plugin.verifier.store import endorsements, hosts, tokens
 from ovirt_tcp_plugin.verifier.store.database import Database
 from ovirt_tcp_plugin.verifier.store.hosts import EnrolledHost
@@ -41,8 +40,9 @@ from ovirt_tcp_plugin.verifier.tpm_family import FAMILIES, Candidate
 
 log = logging.getLogger("verifier.enrolment")
 
-# Creating an AK may take a slow TPM ten seconds, activating it one.
-PROOF_WITHIN_MS = 60_000
+# A slow TPM takes 40 s for a key. The agent makes its keys before it begins, but one of an earlier
+# release makes the EK twice more in between, and a TPM may be busy with somebody else's.
+PROOF_WITHIN_MS = 180_000
 MAX_PENDING = 1000
 # Without a token: whoever knows a host's public keys can begin in its name.
 MAX_PENDING_OF_HOST = 4
@@ -93,7 +93,7 @@ class EnrolmentService:
         self,
         database: Database,
         authority: Authority,
-        vendors: Sequence[crypto.X509],
+        vendors: VendorTrust,
         first_use: bool,
         clock: Clock,
         *,
@@ -107,7 +107,7 @@ class EnrolmentService:
         self._clock = clock
         self._pending: dict[str, _Pending] = {}
 
-    def use(self, authority: Authority, vendors: Sequence[crypto.X509]) -> None:
+    def use(self, authority: Authority, vendors: VendorTrust) -> None:
         """Issue by another authority, and believe these vendors, from now on."""
         self._authority = authority
         self._vendors = vendors
@@ -271,7 +271,9 @@ class EnrolmentService:
         if admission.token is None:
             self._forget_oldest(admission.request.host_name)
         if len(self._pending) >= MAX_PENDING:
-            raise errors.Refused("busy", "too many enrolments are pending, try again in a minute")
+            raise errors.Refused(
+                "busy", "too many enrolments are pending, try again in some minutes"
+            )
 
     def _forget_oldest(self, host_name: str) -> None:
         """Leave room for one more enrolment of a host without a token."""
@@ -316,7 +318,7 @@ def _enrolled(admission: _Admission, certificate: x509.Certificate) -> EnrolledH
         tpm=tpm,
         host_id="" if admission.token is None else admission.token.host_id,
         ek_digest=public_keys.digest(tpm.ek),
-        ek_certificate=admission.request.ek_certificate,
+        ek_certificate=admission.candidate.kept_certificates,
         certificate_digest=_fingerprint(certificate),
         endorsed_by=admission.endorsed_by,
         certificate_end_s=int(end.timestamp()),

@@ -72,7 +72,9 @@ class VerifierMetrics:
 
     def _show_states(self) -> None:
         """Make what grows and falls."""
-        self._hosts = self._gauge("hosts", "Enrolled hosts, by level of the last result.", "level")
+        self._hosts = self._gauge(
+            "hosts", "Enrolled hosts, by level of the last result, while it counts.", "level"
+        )
         self._unreadable = self._gauge("unreadable_records", "Hosts whose record is corrupt.")
         self._unreadable_sets = self._gauge(
             "unreadable_reference_sets", "Sets of reference values whose row is corrupt."

@@ -12,18 +12,18 @@ from __future__ import annotations
 import asyncio
 import dataclasses
 import functools
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from typing import Optional
 
 from sqlalchemy.engine import Connection
 
 from ovirt_tcp_plugin import errors
 from ovirt_tcp_plugin.messages import components, eventlog, reference_values
-from ovirt_tcp_plugin.messages.findings import CheckNumber, FindingCode
+from ovirt_tcp_plugin.messages.findings import CheckNumber, FindingCode, next_step
 from ovirt_tcp_plugin.messages.reference_values import ReferenceSet, Value
 from ovirt_tcp_plugin.messages.result import Finding, Level
 from ovirt_tcp_plugin.verifier import settings
-from ovirt_tcp_plugin.verifier.appraisal import measured
+from ovirt_tcp_plugin.verifier.appraisal import golden_boot, kernel_cover, measured
 from ovirt_tcp_plugin.verifier.appraisal.measured import Measured
 from ovirt_tcp_plugin.verifier.appraisal.reappraise import Conclusion, reappraise
 from ovirt_tcp_plugin.verifier.appraisal.reference_match import Criteria
@@ -160,15 +160,14 @@ class ReferenceValueService:
         texts = await self._database.read(lambda c: results.measured(c, [host_name]))
         boot = measured.decode(texts.get(host_name, ""))
         reference_values.check_name(name)
-        fault = next(_faults(boot, findings), None)
+        required = self._options.required_in(boot.bank)[boot.bank]
+        fault = next(_faults(boot, findings, required), None)
         if fault is not None:
             raise errors.Conflict(f"host {host_name} cannot be golden: {fault}")
         if not without_kernel:
             _check_kernel(host_name, boot)
         note = f"from {host_name}"[: reference_values.MAX_NOTE_LENGTH]
-        golden = reference_values.from_boot(
-            name, boot.bank, boot.steps, staged, note, boot.vocabulary
-        )
+        golden = golden_boot.reference_set(name, boot, staged, note)
         return await self._database.write(lambda c: _merge(c, golden))
 
     async def add(self, name: str, value: Value) -> ReferenceSet:
@@ -324,7 +323,9 @@ def _check_kernel(host_name: str, boot: Measured) -> None:
     )
 
 
-def _faults(boot: Measured, findings: Sequence[Finding]) -> Iterator[str]:
+def _faults(
+    boot: Measured, findings: Sequence[Finding], required: Collection[int]
+) -> Iterator[str]:
     """Return why a boot cannot be a reference, the cause first."""
     for pcr, value in boot.values.items():
         if eventlog.never_launched(pcr, bytes.fromhex(value)):
@@ -334,6 +335,11 @@ def _faults(boot: Measured, findings: Sequence[Finding]) -> Iterator[str]:
             yield finding.text
     if not boot.steps:
         yield "its log tells of no step"
+    unfit = golden_boot.fault(boot, required)
+    if unfit is not None:
+        yield unfit
+    for uncovered in kernel_cover.check(boot, required):
+        yield f"{uncovered.text}; {next_step(uncovered.code)}"
 
 
 def _readable(stored: Mapping[str, StoredResult]) -> dict[str, Result]:

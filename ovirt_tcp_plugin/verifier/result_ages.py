@@ -31,6 +31,8 @@ class ResultAges:
     def __init__(self, clock: Clock) -> None:
         self._clock = clock
         self._births: dict[str, _LatestBirth] = {}
+        # When results of other servers' clocks were first seen.
+        self._sightings: dict[str, _LatestBirth] = {}
         self._pause_watch = PauseWatch(clock.wall_ms() - clock.now_ms())
         # What was born earlier has no age.
         self._reliable_since_ms = 0
@@ -61,6 +63,25 @@ class ResultAges:
             return None
         age_ms = self._clock.now_ms() - birth_ms
         return age_ms if age_ms >= 0 else None
+
+    def outlived(self, host_name: str, result: Result, lifetime_ms: int) -> bool:
+        """Return whether a host's result has ended.
+
+        One of another server's clock is at least as old as the time for which it has been seen
+        here: that server gets newer ones as long as the host reports.
+        """
+        age_ms = self.age_ms(host_name, result)
+        if age_ms is not None:
+            return age_ms > lifetime_ms
+        if result.clock_id in (self._clock.boot_id, results.VOID):
+            return True
+        now_ms = self._clock.now_ms()
+        fresh = _LatestBirth(result.clock_id, result.born_ms, now_ms)
+        seen = self._sightings.get(host_name, fresh)
+        if (seen.clock_id, seen.born_ms) != (fresh.clock_id, fresh.born_ms):
+            seen = fresh
+        self._sightings[host_name] = seen
+        return now_ms - seen.latest_ms > lifetime_ms
 
     def _birth_ms(self, host_name: str, result: Result) -> Optional[int]:
         if result.clock_id == self._clock.boot_id:

@@ -22,6 +22,9 @@ _RECORD_UNREADABLE = FindingCode.RECORD_UNREADABLE.finding(
     "the server's record of this host cannot be read"
 )
 _NO_ANSWER = FindingCode.NO_ANSWER.finding("the host's agent did not answer")
+_RESULT_ENDED = FindingCode.RESULT_ENDED.finding(
+    "the host was trusted, but that result ended, and no newer one came"
+)
 _NOT_ATTESTED = FindingCode.NOT_ATTESTED.finding(
     "the host is enrolled, but has sent no evidence yet"
 )
@@ -91,7 +94,11 @@ class ResultAnswers:
             return AttestationResult(name, Level.TIMEOUT, (_NO_ANSWER,))
         if result is None:
             return _unknown(name, _NOT_ATTESTED)
-        return self.describe(name, result)
+        answer = self.describe(name, result)
+        lifetime_ms = self._options.lifetime_ms
+        if result.level is Level.TRUSTED and self._ages.outlived(name, result, lifetime_ms):
+            return dataclasses.replace(answer, level=Level.UNKNOWN, findings=(_RESULT_ENDED,))
+        return answer
 
     def _is_off(self, result: StoredResult) -> bool:
         """Return whether a result rests on a TPM that is not believed any more."""

@@ -14,8 +14,6 @@ import ssl
 from collections.abc import Sequence
 from typing import Any, Optional
 
-from OpenSSL import crypto
-
 from ovirt_tcp_plugin import errors
 from ovirt_tcp_plugin.clock import Clock
 from ovirt_tcp_plugin.verifier import local_store, processes, vendor_authorities
@@ -24,6 +22,7 @@ from ovirt_tcp_plugin.verifier.authority import Authority
 from ovirt_tcp_plugin.verifier.enrolment import EnrolmentService
 from ovirt_tcp_plugin.verifier.metrics import VerifierMetrics
 from ovirt_tcp_plugin.verifier.reference_values import ReferenceValueService
+from ovirt_tcp_plugin.verifier.revocation import VendorTrust
 from ovirt_tcp_plugin.verifier.settings import VerifierSettings
 from ovirt_tcp_plugin.verifier.signing import Signer
 from ovirt_tcp_plugin.verifier.store import bad_rows, tokens
@@ -56,8 +55,8 @@ async def serve(settings: VerifierSettings, share: Optional[processes.Share] = N
     local_store.check_modes(settings)
     ca = Authority.load(settings.store.directory)
     paths = settings.enrolment.ek_authorities
-    vendors = vendor_authorities.read(paths)
-    if not vendors:
+    vendors = vendor_authorities.read_trust(settings.enrolment)
+    if not vendors.authorities:
         places = ", ".join(str(path) for path in paths)
         log.warning("no ek_authorities in %s: only registered EKs can enrol", places)
     with local_store.opened(settings) as database:
@@ -70,7 +69,7 @@ async def _serve_from(
     database: Database,
     settings: VerifierSettings,
     ca: Authority,
-    vendors: Sequence[crypto.X509],
+    vendors: VendorTrust,
     share: Optional[processes.Share],
 ) -> None:
     context = _wire(database, settings, ca, vendors, share)
@@ -95,7 +94,7 @@ def _wire(
     database: Database,
     settings: VerifierSettings,
     ca: Authority,
-    vendors: Sequence[crypto.X509],
+    vendors: VendorTrust,
     share: Optional[processes.Share],
 ) -> HandlerContext:
     """Return what the handlers share."""
@@ -188,7 +187,7 @@ def _reload(settings: VerifierSettings, context: HandlerContext, tls: ssl.SSLCon
     """
     local_store.check_modes(settings)
     ca = Authority.load(settings.store.directory)
-    vendors = vendor_authorities.read(settings.enrolment.ek_authorities)
+    vendors = vendor_authorities.read_trust(settings.enrolment)
     tls.load_verify_locations(cadata=ca.pem.decode("ascii"))
     tls.load_cert_chain(settings.server.certificate, settings.server.key)
     context.authority = ca

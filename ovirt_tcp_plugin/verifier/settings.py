@@ -21,6 +21,8 @@ PROFILES: Mapping[str, tuple[int, ...]] = {
     "txt-legacy": (17, 18, 19),
     "txt+firmware": (0, 17, 18),
     "uefi": (0, 2, 4, 7),
+    "uefi+grub": (0, 2, 4, 7, 8, 9, 14),
+    "uefi+uki": (0, 2, 4, 7, 11, 12, 13),
 }
 # Of a TPM 2.0, and of a TPM 1.2.
 BANKS = ("sha256", "sha1")
@@ -113,6 +115,9 @@ class Enrolment:
     # Directories and files of the TPM vendors' roots and intermediates: *.pem, *.crt or *.cer. One
     # that does not exist is passed over. None at all means that no host can enrol.
     ek_authorities: tuple[Path, ...] = (Path("/etc/ovirt-tcp/ek-ca.d"), KEYLIME_STORE)
+    # Directories and files of the lists of certificates that vendors revoked: *.crl, *.pem or
+    # *.der. None need exist; SIGHUP reads them again.
+    ek_revocations: tuple[Path, ...] = (Path("/etc/ovirt-tcp/ek-crl.d"),)
     # Believe a TPM without an EK certificate at its first enrolment. Then the token alone says that
     # it is a TPM at all; such hosts are marked. Better: `ovirt-tcp-verifier ek add`.
     first_use: bool = False
@@ -122,8 +127,8 @@ class Enrolment:
 class Appraisal:
     """What a good boot is."""
 
-    # PCRs that must be good: txt (17, 18), txt-legacy (17, 18, 19), txt+firmware (0, 17, 18) or
-    # uefi (0, 2, 4, 7).
+    # PCRs that must be good: txt (17, 18), txt-legacy (17, 18, 19), txt+firmware (0, 17, 18), uefi
+    # (0, 2, 4, 7), uefi+grub (those, 8, 9, 14) or uefi+uki (0, 2, 4, 7, 11, 12, 13).
     profile: str = "txt"
     # How long a result may be relied on, in seconds from the moment its nonce was issued.
     lifetime: float = 600.0

@@ -10,16 +10,16 @@ from __future__ import annotations
 
 import dataclasses
 import datetime
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple, Protocol
 
-from OpenSSL import crypto
-
-from ovirt_tcp_plugin.messages import enrolment, tpm2, tpm12
-from ovirt_tcp_plugin.verifier import endorsement, endorsement12
+from ovirt_tcp_plugin import errors
+from ovirt_tcp_plugin.messages import der, enrolment, tpm2, tpm12, vendor_certificate
+from ovirt_tcp_plugin.verifier import endorsement, endorsement12, revocation
 from ovirt_tcp_plugin.verifier.appraisal.enrolled_tpm import EnrolledTpm
 from ovirt_tcp_plugin.verifier.appraisal.quote12 import EnrolledTpm12
 from ovirt_tcp_plugin.verifier.appraisal.quote20 import EnrolledTpm20
+from ovirt_tcp_plugin.verifier.revocation import VendorTrust
 
 
 class ProtectedSecret(NamedTuple):
@@ -36,12 +36,14 @@ class Candidate(Protocol):
     def tpm(self) -> EnrolledTpm:
         """The TPM, as it will be kept."""
 
+    @property
+    def kept_certificates(self) -> bytes:
+        """What is kept of its EK's certificate, for `TpmFamily.endorsed`."""
+
     def check_ek(self) -> None:
         """Return if the EK is a key that only decrypts. Raises Refused (ek_attributes)."""
 
-    def check_ek_certificate(
-        self, authorities: Iterable[crypto.X509], now: datetime.datetime
-    ) -> None:
+    def check_ek_certificate(self, trust: VendorTrust, now: datetime.datetime) -> None:
         """Return if a vendor's authority vouches for the EK at `now` (UTC).
 
         Raises Refused (ek_*).
@@ -73,25 +75,40 @@ class TpmFamily(Protocol):
         """Return the TPM of a request. Raises InvalidMessage when a key is not of its form."""
 
     def endorsed(self, tpm: Any, ek_certificate: bytes) -> Candidate:
-        """Return an enrolled TPM of this family, to check the certificate of its EK again."""
+        """Return an enrolled TPM of this family, to check the certificate of its EK again.
+
+        Args:
+            ek_certificate: `kept_certificates` of when it was enrolled.
+        """
 
 
 @dataclasses.dataclass(frozen=True)
 class Candidate20:
-    """A TPM 2.0 that asks to be enrolled."""
+    """A TPM 2.0 that asks to be enrolled.
+
+    Attributes:
+        intermediates: DER of the authorities that it sent along, nobody's anchors.
+    """
 
     tpm: EnrolledTpm20
     ek_certificate: bytes
+    intermediates: Sequence[bytes] = ()
+
+    @property
+    def kept_certificates(self) -> bytes:
+        """As in `Candidate`: the certificate and its authorities, one after the other."""
+        return self.ek_certificate + b"".join(self.intermediates)
 
     def check_ek(self) -> None:
         """As in `Candidate`."""
         endorsement.check_ek(self.tpm.ek)
 
-    def check_ek_certificate(
-        self, authorities: Iterable[crypto.X509], now: datetime.datetime
-    ) -> None:
+    def check_ek_certificate(self, trust: VendorTrust, now: datetime.datetime) -> None:
         """As in `Candidate`."""
-        endorsement.check_ek_certificate(self.ek_certificate, self.tpm.ek, authorities, now)
+        path = endorsement.check_ek_certificate(
+            self.ek_certificate, self.tpm.ek, trust.authorities, now, self.intermediates
+        )
+        revocation.check(path, trust.revocations)
 
     def check_ak(self) -> None:
         """As in `Candidate`."""
@@ -118,15 +135,21 @@ class Candidate12:
     ak_area: bytes
     binding: bytes
 
+    @property
+    def kept_certificates(self) -> bytes:
+        """As in `Candidate`."""
+        return self.ek_certificate
+
     def check_ek(self) -> None:
         """As in `Candidate`."""
         endorsement12.check_ek(self.tpm.ek)
 
-    def check_ek_certificate(
-        self, authorities: Iterable[crypto.X509], now: datetime.datetime
-    ) -> None:
+    def check_ek_certificate(self, trust: VendorTrust, now: datetime.datetime) -> None:
         """As in `Candidate`."""
-        endorsement12.check_ek_certificate(self.ek_certificate, self.tpm.ek, authorities, now)
+        path = endorsement12.check_ek_certificate(
+            self.ek_certificate, self.tpm.ek, trust.authorities, now
+        )
+        revocation.check(path, trust.revocations)
 
     def check_ak(self) -> None:
         """As in `Candidate`: the AK must be an identity key, made for this enrolment."""
@@ -142,7 +165,12 @@ class Candidate12:
 
 class _Family20:
     def endorsed(self, tpm: EnrolledTpm20, ek_certificate: bytes) -> Candidate:
-        return Candidate20(tpm, ek_certificate)
+        try:
+            certificate, *intermediates = der.elements(ek_certificate, "kept certificates")
+        except (errors.InvalidMessage, ValueError):
+            return Candidate20(tpm, ek_certificate)
+        encoded = [element.encoded for element in intermediates]
+        return Candidate20(tpm, certificate.encoded, encoded)
 
     def load(self, host_name: str, ek: bytes, ak: bytes) -> EnrolledTpm:
         return EnrolledTpm20(host_name, tpm2.parse_public(ek), tpm2.parse_public(ak))
@@ -151,7 +179,8 @@ class _Family20:
         ek = tpm2.parse_public(request.ek_public)
         ak = tpm2.parse_public(request.ak_public)
         tpm = EnrolledTpm20(request.host_name, ek, ak)
-        return Candidate20(tpm, request.ek_certificate)
+        intermediates = vendor_certificate.split(request.ek_chain)
+        return Candidate20(tpm, request.ek_certificate, intermediates)
 
 
 class _Family12:

@@ -2,22 +2,22 @@
 # SPDX-License-Identifier: Apache-2.0
 """Looks again, now and then, whether the TPMs of enrolled hosts are still vouched for.
 
-A vendor's authority that was removed, an EK that is not registered any more and first use that was
-switched off count for the next enrolment. What is enrolled stays, since a mistake in a directory
-would stop a site, but not in silence: each such host is reported until it is mended.
+A vendor's authority that was removed, a certificate that was revoked, an EK that is not registered
+any more and first use that was switched off count for the next enrolment. What is enrolled stays,
+since a mistake in a directory would stop a site, but not in silence: each such host is reported
+until it is mended.
 """
 
 from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Optional
-
-from OpenSSL import crypto
 
 from ovirt_tcp_plugin import errors
 from ovirt_tcp_plugin.clock import Clock
+from ovirt_tcp_plugin.verifier.revocation import Revocations, VendorTrust
 from ovirt_tcp_plugin.verifier.store import endorsements, hosts
 from ovirt_tcp_plugin.verifier.store.database import Database
 from ovirt_tcp_plugin.verifier.store.hosts import EnrolledHost
@@ -39,7 +39,7 @@ class EndorsementReview:
     """
 
     def __init__(
-        self, database: Database, vendors: Sequence[crypto.X509], first_use: bool, clock: Clock
+        self, database: Database, vendors: VendorTrust, first_use: bool, clock: Clock
     ) -> None:
         self.withdrawn: Mapping[str, Withdrawn] = {}
         self._database = database
@@ -48,7 +48,12 @@ class EndorsementReview:
         self._clock = clock
         self._due = asyncio.Event()
 
-    def use(self, vendors: Sequence[crypto.X509]) -> None:
+    @property
+    def revocations(self) -> Revocations:
+        """What the vendors revoked."""
+        return self._vendors.revocations
+
+    def use(self, vendors: VendorTrust) -> None:
         """Believe these vendors from now on, and look again."""
         self._vendors = vendors
         self._due.set()
@@ -93,18 +98,22 @@ class EndorsementReview:
         if host.endorsed_by == "first_use" and not self._first_use:
             text = "nobody ever vouched for the TPM, and first_use is switched off"
             return Withdrawn(name, "first_use_off", text)
-        if host.endorsed_by == "vendor" and not self._is_certified(host):
-            text = "no vendor's authority in ek-ca.d vouches for the TPM any more"
-            return Withdrawn(name, "vendor_gone", text)
+        if host.endorsed_by == "vendor":
+            return self._certificate_fault(host)
         return None
 
-    def _is_certified(self, host: EnrolledHost) -> bool:
+    def _certificate_fault(self, host: EnrolledHost) -> Optional[Withdrawn]:
         candidate = FAMILIES[host.tpm.family].endorsed(host.tpm, host.ek_certificate)
         try:
             candidate.check_ek_certificate(self._vendors, self._clock.wall())
         except errors.Refused as e:
-            # It was good when the chip was bound; an end is no withdrawal.
-            return e.code == "ek_expired"
+            if e.code == "ek_expired":
+                return None  # it was good when the chip was bound; an end is no withdrawal
+            if e.code == "ek_revoked":
+                return Withdrawn(host.name, e.code, e.reason)
         except errors.InvalidMessage:
-            return False
-        return True
+            pass
+        else:
+            return None
+        text = "no vendor's authority in ek-ca.d vouches for the TPM any more"
+        return Withdrawn(host.name, "vendor_gone", text)

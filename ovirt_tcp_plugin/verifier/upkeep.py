@@ -18,7 +18,15 @@ AGENT = "agent"
 TOKEN = "token"  # noqa: S105 - a kind
 KINDS = (SERVER, AUTHORITY, FORMER_AUTHORITY, AGENT, TOKEN)
 
+REVOKED = "ek_revoked"
+
 MAX_NAMES = 10
+
+_WITHDRAWN_STEP = "vouch for these TPMs (ovirt-tcp-verifier ek add), or remove the hosts"
+_REVOKED_STEP = (
+    "put these hosts into maintenance, ask the maker why it revoked them, and replace the TPMs "
+    "(ovirt-tcp hosts replace-tpm) or remove the hosts; ovirt-tcp-verifier ek add vouches for one"
+)
 
 _STEPS = {
     SERVER: "ovirt-tcp-verifier authority certify",
@@ -50,7 +58,7 @@ class Withdrawn:
     """A host whose TPM nobody vouches for any more.
 
     Attributes:
-        code: vendor_gone, ek_removed or first_use_off.
+        code: vendor_gone, ek_revoked, ek_removed or first_use_off.
         text: one plain sentence.
     """
 
@@ -81,11 +89,11 @@ def duties(ends: Iterable[End], withdrawn: Iterable[Withdrawn], now_s: int) -> l
         of_kind = [end for end in ending if end.kind == kind]
         if of_kind:
             found.append(Duty(_sentence(kind, of_kind, now_s), _STEPS[kind]))
-    by_text: dict[str, list[str]] = {}
+    by_text: dict[tuple[str, str], list[str]] = {}
     for host in withdrawn:
-        by_text.setdefault(host.text, []).append(host.host_name)
-    for text, names in sorted(by_text.items()):
-        step = "vouch for these TPMs (ovirt-tcp-verifier ek add), or remove the hosts"
+        by_text.setdefault((host.text, host.code), []).append(host.host_name)
+    for (text, code), names in sorted(by_text.items()):
+        step = _REVOKED_STEP if code == REVOKED else _WITHDRAWN_STEP
         found.append(Duty(f"{text}: {_named(names)}", step))
     return found
 

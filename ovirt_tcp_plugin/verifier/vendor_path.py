@@ -51,11 +51,13 @@ def check(
     authorities: Iterable[crypto.X509],
     now: datetime.datetime,
     good_hashes: Collection[str] = STRONG_HASHES,
-) -> None:
-    """Return if there is a good path to one of the authorities, valid at `now`.
+    intermediates: Sequence[crypto.X509] = (),
+) -> tuple[bytes, ...]:
+    """Return the DER of a good path to one of the authorities, valid at `now`, that one last.
 
     Args:
         good_hashes: what a certificate on the path may be signed with, unless it is an anchor.
+        intermediates: what the TPM sent along: the path may lead over them, and never ends there.
 
     Raises:
         Refused: ek_untrusted; ek_expired when that is all that is wrong with it, as far as OpenSSL
@@ -68,12 +70,13 @@ def check(
         store.add_cert(authority)
         anchors.add(crypto.dump_certificate(crypto.FILETYPE_ASN1, authority))
     store.set_time(now)
-    context = crypto.X509StoreContext(store, certificate)
+    context = crypto.X509StoreContext(store, certificate, list(intermediates))
     try:
         chain = context.get_verified_chain()
     except crypto.X509StoreContextError as e:
         raise _refused(e) from e
     _check_strength(chain, anchors, good_hashes)
+    return tuple(crypto.dump_certificate(crypto.FILETYPE_ASN1, part) for part in chain)
 
 
 def check_key(key: VerifyingKey, owner: str) -> None:
@@ -123,6 +126,20 @@ def _roca_residues() -> Sequence[tuple[int, frozenset[int]]]:
             power = power * _ROCA_GENERATOR % prime
         residues.append((prime, frozenset(powers)))
     return residues
+
+
+def load(certificates: Iterable[bytes]) -> list[crypto.X509]:
+    """Return those of a TPM's own authorities (DER) that OpenSSL can read.
+
+    The others are passed over: if the path needs one, its issuer is missing.
+    """
+    loaded = []
+    for certificate in certificates:
+        try:
+            loaded.append(crypto.load_certificate(crypto.FILETYPE_ASN1, certificate))
+        except crypto.Error:
+            continue
+    return loaded
 
 
 def read(certificate: crypto.X509) -> VendorCertificate:

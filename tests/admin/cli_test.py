@@ -164,6 +164,30 @@ def test_explain_tells_every_check_with_both_values(interface: Interface, config
     assert "check 8, no_launch: no launch took place\n  expected aa\n  seen     ff" in output
 
 
+BOOT = {
+    "bank": "sha256",
+    "values": {"17": "aa", "18": "cc"},
+    "steps": [{"pcr": 17, "component": "mle", "digest": "bb", "text": "tboot\x1b[2J"}],
+    "notes": ["the header has a hash that is not known"],
+}
+
+
+@pytest.mark.parametrize("level", ["trusted", "untrusted"])
+def test_explain_tells_the_boot_of_any_host_step_by_step(
+    interface: Interface, config: Path, level: str
+) -> None:
+    interface.answers["/v1/results"] = (200, {"hosts": [{**HOST, "level": level}]})
+    interface.answers["/v1/hosts/host-4.lab/boot"] = (200, BOOT)
+
+    output = run(config, "explain", "host-4.lab").output
+
+    assert "its boot, as its TPM proved it in bank sha256:\n  PCR 17 aa\n    bb tboot" in output
+    assert "  PCR 18 cc, without proven steps\n  the header has a hash" in output
+    assert "\x1b" not in output
+    told = json.loads(run(config, "explain", "--json", "host-4.lab").output)
+    assert told["boot"] == BOOT
+
+
 STRANGER = {
     **HOST,
     "level": "unknown",
@@ -177,6 +201,13 @@ STRANGER = {
         }
     ],
 }
+
+
+def test_explain_shows_what_was_passed_over_in_the_logs(interface: Interface, config: Path) -> None:
+    interface.answers["/v1/results"] = (200, {"hosts": [{**HOST, "level": "trusted"}]})
+    note = "the firmware log has 3 digests of the unknown algorithm 0x0012"
+    interface.answers["/v1/hosts/host-4.lab/boot"] = (200, {**BOOT, "notes": [note]})
+    assert f"\n  {note}\n" in run(config, "explain", "host-4.lab").output
 
 
 def test_explain_takes_a_hosts_name_at_the_engine_too(interface: Interface, config: Path) -> None:

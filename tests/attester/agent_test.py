@@ -726,9 +726,9 @@ def test_a_stop_while_it_measures_ends_it_without_a_report(
     attester = make_attester(verifier)
     read = measure.read_log
 
-    def read_while_stopped(kind: str, path: Path) -> Optional[bytes]:
+    def read_while_stopped(kind: str, path: Path, max_size: int) -> Optional[bytes]:
         attester.agent.stop()
-        return read(kind, path)
+        return read(kind, path, max_size)
 
     monkeypatch.setattr(measure, "read_log", read_while_stopped)
 
@@ -766,9 +766,9 @@ def test_a_signal_while_it_measures_waits_for_the_next_question(
     attester = make_attester(verifier)
     read = measure.read_log
 
-    def read_while_called(kind: str, path: Path) -> Optional[bytes]:
+    def read_while_called(kind: str, path: Path, max_size: int) -> Optional[bytes]:
         attester.agent.offer()
-        return read(kind, path)
+        return read(kind, path, max_size)
 
     monkeypatch.setattr(measure, "read_log", read_while_called)
 

@@ -15,7 +15,7 @@ from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric import ec
 
 from ovirt_tcp_plugin import errors
-from ovirt_tcp_plugin.attester import enrolment
+from ovirt_tcp_plugin.attester import enrolment, templates
 from ovirt_tcp_plugin.attester.agent_state import AgentState
 from ovirt_tcp_plugin.attester.host_tpm import HostTpm20
 from ovirt_tcp_plugin.attester.settings import TpmOptions
@@ -81,6 +81,26 @@ def enrol(
 ) -> tpm2.Public:
     client = VerifierClient([server.url for server in servers], servers[0].ca_file, None)
     return enrolment.enrol(tpm, state, client, "host-1", "token-1", kind)
+
+
+def test_a_slow_chip_makes_each_key_once_and_none_while_the_server_waits(
+    protocol: Protocol, tpm: Tpm, state: AgentState, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    persistent = templates.ENDORSEMENT_KINDS["rsa-2048"].persistent
+    number = persistent.to_bytes(4, "big")
+    tpm.execute("TPM2_EvictControl", 0x120, [0x40000001, persistent], [0x40000009], number)
+    made = []
+
+    def execute(name: str, *arguments: Any, **options: Any) -> Any:
+        if name in ("TPM2_CreatePrimary", "TPM2_Create"):
+            made.append((name, len(protocol.server.requests)))
+        return Tpm.execute(tpm, name, *arguments, **options)
+
+    monkeypatch.setattr(tpm, "execute", execute)
+
+    enrol(tpm, state, protocol.server)
+
+    assert made == [("TPM2_CreatePrimary", 0), ("TPM2_Create", 0)]
 
 
 @pytest.mark.parametrize("kind", ["ecc-p256", "rsa-2048"])

@@ -5,12 +5,12 @@
 from __future__ import annotations
 
 import os
-import struct
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 from cryptography import x509
+from cryptography.hazmat.primitives import serialization
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -26,11 +26,13 @@ from ovirt_tcp_plugin.attester.tpm import (
 from ovirt_tcp_plugin.lab import launch
 from ovirt_tcp_plugin.lab.host import LabHost
 from ovirt_tcp_plugin.lab.swtpm import Swtpm
-from ovirt_tcp_plugin.messages import public_keys, tpm2
+from ovirt_tcp_plugin.messages import public_keys, tpm2, vendor_certificate
 from ovirt_tcp_plugin.verifier import endorsement as privacy_ca
-from tests.attester import quotes
+from tests.attester import nv, quotes
+from tests.verifier.vendor import Vendor
 
 DATA = bytes(32)
+VENDOR = Vendor()
 
 
 def ak_under(
@@ -195,10 +197,40 @@ def test_the_blob_is_of_no_use_to_another_tpm(tpm: Tpm, make_host: Callable[...,
     ak, _ = ak_under(tpm, "rsa-2048")
     other = make_host().connect()
 
-    with pytest.raises(TpmError, match="the key blob is of another TPM, or was changed"):
+    with pytest.raises(keys.KeyLost, match="the key blob is of another TPM, or was changed"):
         keys.AttestationKey(other, ak.blob).quote(DATA, {})
     assert loaded(other) == 0
     other.close()
+
+
+def test_says_how_a_host_comes_back_whose_tpm_was_cleared(
+    make_host: Callable[..., LabHost],
+) -> None:
+    tpm = make_host().connect()
+    ak, _ = ak_under(tpm, "rsa-2048")
+    ak.quote(DATA, {"sha256": (17,)})
+    tpm.execute("TPM2_Clear", 0x126, [0x4000000C], [0x40000009])
+
+    with pytest.raises(keys.KeyLost, match="it was cleared after this host was enrolled") as told:
+        ak.quote(DATA, {"sha256": (17,)})
+
+    assert "ovirt-tcp-verifier token enrol HOST" in str(told.value)
+    # The EK is what it was, so enrolment needs nothing but a token.
+    again, _ = ak_under(tpm, "rsa-2048")
+    again.quote(DATA, {"sha256": (17,)})
+    tpm.close()
+
+
+def test_says_how_a_host_comes_back_whose_endorsement_seed_was_changed(
+    make_host: Callable[..., LabHost],
+) -> None:
+    tpm = make_host().connect()
+    ak, _ = ak_under(tpm, "rsa-2048")
+    tpm.execute("TPM2_ChangeEPS", 0x124, [0x4000000C], [0x40000009])
+
+    with pytest.raises(keys.KeyLost, match="for another key than the TPM makes.*replace-tpm"):
+        ak.quote(DATA, {"sha256": (17,)})
+    tpm.close()
 
 
 def test_uses_the_ek_of_a_tpm_without_certificate(tmp_path: Path) -> None:
@@ -266,16 +298,52 @@ def test_a_tpm_that_cannot_read_just_now_is_not_without_a_certificate(code: int)
 def test_one_spoilt_index_does_not_hide_the_good_one(make_host: Callable[..., LabHost]) -> None:
     tpm = make_host().connect()
     index = templates.ENDORSEMENT_KINDS["rsa-2048"].certificate_index
-    tpm.execute("TPM2_NV_UndefineSpace", 0x122, [0x4000000C, index], [0x40000009])
-    # Defined, and never written: PPWRITE, AUTHREAD and PPREAD, and platform's.
-    area = struct.pack(">IHIHH", index, 0x000B, 0x40050001, 0, 1024)
-    parameters = struct.pack(">H", 0) + struct.pack(">H", len(area)) + area
-    tpm.execute("TPM2_NV_DefineSpace", 0x12A, [0x4000000C], [0x40000009], parameters)
+    nv.undefine(tpm, index)
+    nv.define(tpm, index, 1024)
 
     with keys.endorsement_key(tpm) as endorsement:
         assert endorsement.kind != "rsa-2048"
         assert endorsement.certificate
     tpm.close()
+
+
+def test_reads_the_authorities_that_lie_in_the_chip(make_host: Callable[..., LabHost]) -> None:
+    tpm = make_host().connect()
+    certificates = [
+        VENDOR.certificate.public_bytes(serialization.Encoding.DER),
+        Vendor("on-die", issuer=VENDOR).certificate.public_bytes(serialization.Encoding.DER),
+    ]
+    content = b"".join(certificates)
+    # One is cut in two by the end of an index; there is padding, and an index nobody has written.
+    nv.write(tpm, 0x01C00100, content[:700])
+    nv.write(tpm, 0x01C00101, content[700:] + bytes(50))
+    nv.define(tpm, 0x01C00102, 100)
+    nv.write(tpm, 0x01C00200, b"of another purpose")
+
+    assert keys.read_chain(tpm) == content
+    tpm.close()
+
+
+def test_a_chip_without_authorities_has_none(tpm: Tpm) -> None:
+    assert keys.read_chain(tpm) == b""
+
+
+class ChainNv(FaultyNv):
+    """A TPM whose NV indices of authorities hold what they should not."""
+
+    def handles(self, first: int) -> tuple[int, ...]:
+        return tuple(range(first, first + 64))
+
+
+@given(st.binary(max_size=2000))
+def test_any_content_of_these_indices_is_authorities_or_none(content: bytes) -> None:
+    chain = keys.read_chain(ChainNv(content))  # type: ignore[arg-type]
+    assert len(chain) <= vendor_certificate.MAX_CHAIN_SIZE
+
+
+@pytest.mark.parametrize("code", [0x14A, 0x149, 0x148, 0x12F, 0x98E, 0x18B])
+def test_indices_of_authorities_that_cannot_be_read_are_passed_over(code: int) -> None:
+    assert keys.read_chain(ChainNv(code=code)) == b""  # type: ignore[arg-type]
 
 
 def test_a_certificate_that_nobody_can_read_is_not_of_another_key(

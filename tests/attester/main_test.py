@@ -17,13 +17,15 @@ import yaml
 from click.testing import CliRunner, Result
 from cryptography.hazmat.primitives.asymmetric import ec
 
-from ovirt_tcp_plugin import config, errors
+from ovirt_tcp_plugin import boot_hook, config, errors
 from ovirt_tcp_plugin.attester import enrolment, keys
 from ovirt_tcp_plugin.attester.agent_state import AgentState
 from ovirt_tcp_plugin.attester.main import main
 from ovirt_tcp_plugin.attester.settings import AgentSettings, Verifier
+from ovirt_tcp_plugin.clock import boottime_ms
 from ovirt_tcp_plugin.lab.host import LabHost
 from ovirt_tcp_plugin.messages import evidence
+from ovirt_tcp_plugin.messages.findings import next_step
 from ovirt_tcp_plugin.verifier.authority import Authority
 from tests.attester.fake_verifier import FakeVerifier, http, issue
 
@@ -170,7 +172,10 @@ def test_enrol_tells_a_refusal_in_one_line(
     result = call(host.config_directory, "enrol", "--token-file", str(tmp_path / "token"))
 
     assert result.exit_code == 1
-    assert result.output == "Error: refused (token_unknown): the token is not known\n"
+    assert result.output.splitlines() == [
+        "making two keys in the TPM; a slow chip takes up to a minute for each",
+        "Error: refused (token_unknown): the token is not known",
+    ]
 
 
 def test_status_before_the_first_report(enrolled: LabHost) -> None:
@@ -207,8 +212,45 @@ def test_status_tells_level_findings_and_fault(enrolled: LabHost, state: AgentSt
         "  check 8 event_differs: PCR 17 differs",
         "    expected: aa",
         "    seen: bb",
+        f"    next: {next_step('event_differs')}",
         "the last try failed: x",
     ]
+
+
+@pytest.mark.parametrize(
+    ("changes", "expected"),
+    [
+        pytest.param({}, "trusted, said", id="it counts"),
+        pytest.param({"lifetime_ms": 1}, "unknown, because the verdict ended", id="silent"),
+        pytest.param({"boot_id": "x"}, "unknown, because the host has booted since", id="rebooted"),
+    ],
+)
+def test_status_shows_trust_only_while_it_counts(
+    changes: dict[str, object], expected: str, enrolled: LabHost, state: AgentState
+) -> None:
+    kept = {
+        "level": "trusted",
+        "findings": [],
+        "server": "https://a",
+        "time": int(time.time()),
+        "boot_id": enrolled.boot_id_file.read_text().strip(),
+        "boottime_ms": boottime_ms() - 5000,
+        "lifetime_ms": 600_000,
+    }
+    state.keep_status({**kept, **changes})
+
+    assert call(enrolled.config_directory, "status").output.startswith(expected)
+
+
+def test_status_says_why_a_log_is_not_there(enrolled: LabHost, state: AgentState) -> None:
+    state.keep_status({"error": ""})
+    absence = enrolled.txt_log_file.with_name("txt_event_log.absent")
+    enrolled.txt_log_file.unlink()
+    absence.write_text(f"locked_down\n{boot_hook.WAY_OUT}\n")
+
+    result = call(enrolled.config_directory, "status")
+
+    assert result.output == f"{boot_hook.WAY_OUT}\n"
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])

@@ -7,6 +7,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
+import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -182,19 +183,91 @@ def test_says_which_boot_id_is_missing(tmp_path: Path) -> None:
 
 
 def test_an_absent_log_is_no_log(tmp_path: Path) -> None:
-    assert measure.read_log("txt", tmp_path / "absent") is None
+    assert measure.read_log("txt", tmp_path / "absent", 100) is None
+
+
+def test_why_a_log_is_absent_is_told_in_the_hooks_own_words(tmp_path: Path) -> None:
+    logs = {"txt": tmp_path / "txt", "firmware": tmp_path / "firmware"}
+    sources = measure.Sources(tmp_path / "boot_id", logs)
+    (tmp_path / "firmware").write_bytes(b"log")
+    (tmp_path / "firmware.absent").write_text("absent\nof an earlier try\n")
+    (tmp_path / "txt.absent").write_text("locked_down\nthe kernel is locked down\n")
+
+    absences = measure.read_absences(sources, ["firmware"])
+
+    assert absences == {"txt": evidence.Absence("locked_down", "the kernel is locked down")}
+
+
+@pytest.mark.parametrize("content", [b"", b"\xff" * 5000, b"a" * 5000 + b"\n\x1b[2J", b"\n\n"])
+def test_any_word_of_the_hook_fits_into_evidence(content: bytes, tmp_path: Path) -> None:
+    (tmp_path / "txt.absent").write_bytes(content)
+    sources = measure.Sources(tmp_path / "boot_id", {"txt": tmp_path / "txt"})
+
+    absence = measure.read_absences(sources, {})["txt"]
+
+    assert len(absence.reason) <= evidence.MAX_REASON_LENGTH
+    assert len(absence.note) <= evidence.MAX_NOTE_LENGTH
+    assert absence.note.isprintable()
+
+
+def test_without_a_word_of_the_hook_nothing_is_said(tmp_path: Path) -> None:
+    sources = measure.Sources(tmp_path / "boot_id", {"txt": tmp_path / "txt"})
+    assert measure.read_absences(sources, {}) == {}
 
 
 def test_an_unreadable_log_is_told(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    assert measure.read_log("txt", tmp_path) is None
+    assert measure.read_log("txt", tmp_path, 100) is None
     assert "unreadable log=txt" in caplog.text
 
 
-def test_a_log_is_read_up_to_its_bound(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    path = tmp_path / "log"
-    path.write_bytes(bytes(evidence.MAX_LOG_SIZE))
-    assert measure.read_log("txt", path) == bytes(evidence.MAX_LOG_SIZE)
+def test_a_log_of_2_mib_is_sent(bench: Bench) -> None:
+    bench.host.firmware_log_file.write_bytes(bytes(2 * 1024 * 1024))
 
-    path.write_bytes(bytes(evidence.MAX_LOG_SIZE + 1))
-    assert measure.read_log("txt", path) is None
-    assert "oversized log=txt" in caplog.text
+    measured = bench.measure(DRTM)
+
+    assert len(measured.logs["firmware"]) == 2 * 1024 * 1024
+    assert not measured.oversized_logs
+
+
+def test_a_log_that_is_too_long_beside_the_other_is_told_with_its_size(
+    bench: Bench, caplog: pytest.LogCaptureFixture
+) -> None:
+    bench.host.firmware_log_file.write_bytes(bytes(evidence.MAX_LOG_SIZE))
+
+    measured = bench.measure(DRTM)
+
+    assert list(measured.logs) == ["txt"]
+    assert measured.oversized_logs == {"firmware": evidence.MAX_LOG_SIZE}
+    assert f"oversized log=firmware path={bench.host.firmware_log_file} size=4194304" in caplog.text
+    assert evidence.decode(json.dumps(evidence.encode(measured)).encode()) == measured
+
+
+def test_a_server_of_an_older_release_gets_no_member_that_it_would_refuse(bench: Bench) -> None:
+    older = evidence.encode_challenge(evidence.Challenge(NONCE, DRTM, 1000))
+    del older["max_log_size"]
+    bench.host.firmware_log_file.write_bytes(bytes(evidence.OLDER_MAX_LOG_SIZE))
+
+    measured = measure.measure(bench.tpm, bench.ak, evidence.decode_challenge(older), bench.sources)
+
+    assert list(measured.logs) == ["txt"]
+    assert "oversized_logs" not in evidence.encode(measured)
+
+
+def test_a_log_of_which_only_the_length_was_handed_over_is_oversized(tmp_path: Path) -> None:
+    path = tmp_path / "log"
+    path.touch()
+    os.truncate(path, 50 * 1024 * 1024)
+
+    with pytest.raises(measure.OversizedLogError) as raised:
+        measure.read_log("firmware", path, evidence.MAX_LOG_SIZE)
+
+    assert raised.value.size == 50 * 1024 * 1024
+
+
+def test_a_log_is_read_up_to_its_bound(tmp_path: Path) -> None:
+    path = tmp_path / "log"
+    path.write_bytes(bytes(100))
+    assert measure.read_log("txt", path, 100) == bytes(100)
+
+    with pytest.raises(measure.OversizedLogError):
+        measure.read_log("txt", path, 99)

@@ -13,6 +13,7 @@ import struct
 import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from cryptography import x509
@@ -23,11 +24,12 @@ from cryptography.hazmat.primitives.asymmetric import rsa
 from cryptography.hazmat.primitives.ciphers import Cipher, algorithms, modes
 
 from ovirt_tcp_plugin import errors
-from ovirt_tcp_plugin.attester import keys12
+from ovirt_tcp_plugin.attester import keys, keys12
 from ovirt_tcp_plugin.attester import tpm12 as commands
 from ovirt_tcp_plugin.attester.tpm12 import WELL_KNOWN, Tpm12, Tpm12Error
 from ovirt_tcp_plugin.attester.transport import Transport
 from ovirt_tcp_plugin.lab import firmware, launch
+from ovirt_tcp_plugin.lab.machine import Machine
 from ovirt_tcp_plugin.lab.swtpm import clone
 from ovirt_tcp_plugin.lab.swtpm12 import Swtpm12
 from ovirt_tcp_plugin.messages import public_keys, tpm12
@@ -125,7 +127,7 @@ def test_making_an_identity_takes_the_owners_secret(tpm: Tpm12) -> None:
 def test_quotes_in_both_forms(
     form: str, indices: tuple[int, ...], chip: Swtpm12, tpm: Tpm12, tpm_pool: TpmPool
 ) -> None:
-    launch.power_on(chip, tpm, firmware.events(firmware.Machine(), tpm_pool.images, ("sha1",)))
+    launch.power_on(chip, tpm, firmware.events(Machine(), tpm_pool.images, ("sha1",)))
     area, _ = tpm.make_identity(WELL_KNOWN, LABEL)
     handle = tpm.load_key(area)
 
@@ -371,3 +373,28 @@ def test_an_authorization_is_the_hmac_of_the_specification() -> None:
     )
     outer = tpm12.sha1(bytes(b ^ 0x5C for b in b"k" * 20 + bytes(44)) + inner)
     assert sent[:4] == b"\0\0\0\7" and sent[24:25] == b"\0" and sent[25:] == outer
+
+
+class ClearedTpm:
+    """A TPM 1.2 that does not take a key of before."""
+
+    def __init__(self, code: int) -> None:
+        self.code = code
+        self.transport = SimpleNamespace(connect=lambda: None, generation=1)
+
+    def flush_leftovers(self) -> None:
+        pass
+
+    def load_key(self, area: bytes) -> int:
+        raise Tpm12Error("TPM_LoadKey2", self.code)
+
+    def quote2(self, key: int, external_data: bytes, indices: tuple[int, ...]) -> None:
+        pass
+
+
+@pytest.mark.parametrize("code", [0x0D, 0x12, 0x21])
+def test_says_how_a_host_comes_back_whose_tpm_was_cleared(code: int) -> None:
+    key = keys12.IdentityKey(ClearedTpm(code), b"area")  # type: ignore[arg-type]
+
+    with pytest.raises(keys.KeyLost, match="ovirt-tcp-verifier token enrol HOST"):
+        key.quote(DATA, {"sha1": (17,)})

@@ -14,11 +14,13 @@ import time
 import tty
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
 from ovirt_tcp_plugin import errors
 from ovirt_tcp_plugin.attester import tpm as tpm_module
+from ovirt_tcp_plugin.attester import transport as transport_module
 from ovirt_tcp_plugin.attester.tpm import Tpm, TpmError
 from ovirt_tcp_plugin.attester.transport import Socket, Transport
 from tests.attester.scripted_tpm import ScriptedTpm
@@ -136,6 +138,32 @@ def test_repeats_a_command_when_the_tpm_asks_for_it(code: int, scripted: Scripte
 
     assert len(peer.commands) == 3
     assert len(set(peer.commands)) == 1
+
+
+class SlowTransport:
+    """A TPM that takes a minute for each answer; the clock is its own."""
+
+    def __init__(self, *answers: bytes) -> None:
+        self.answers = list(answers)
+        self.now_s = 0.0
+
+    def exchange(self, command: bytes) -> bytes:
+        self.now_s += 60
+        return self.answers.pop(0)
+
+
+def test_repeats_what_took_long_before_the_tpm_asked_for_it(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    # Half of a key that takes a minute, and then "yielded".
+    slow = SlowTransport(answer(0x908), answer(0))
+    monkeypatch.setattr(
+        transport_module,
+        "time",
+        SimpleNamespace(monotonic=lambda: slow.now_s, sleep=lambda seconds: None),
+    )
+
+    assert transport_module.until_ready(slow, b"command", (0x908,)) == answer(0)  # type: ignore[arg-type]
 
 
 def test_repeats_only_for_so_long(scripted: Scripted, monkeypatch: pytest.MonkeyPatch) -> None:

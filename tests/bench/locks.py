@@ -150,7 +150,8 @@ class Bench:
         self._measure("observe_hosts_not_up, none", lambda: state.observe_hosts_not_up([]))
         self._measure("record", self._record)
         self._measure("due", lambda: state.questions.due(320))
-        self._measure("plans", state.walls.plans)
+        self._measure("plans", state.walls.due_plans)
+        self._measure("plans, none due", state.walls.due_plans)
         self._measure("in_order", lambda: state.walls.in_order(state.pools()))
         self._measure("quarantine", self._quarantine)
         self._measure("old_snapshots", state.changes.old_snapshots)
@@ -162,7 +163,7 @@ class Bench:
         self._measure("case", lambda: state.case("vm99999", "h09999"))
         self._measure("vm reads", self._read_vms)
         self._measure("void", lambda: state.void("engine_restarted", "test", walls_stand=True))
-        self._measure("plans, void", state.walls.plans)
+        self._measure("plans, void", state.walls.due_plans)
         self._measure("due, all", lambda: state.questions.due(320))
 
     def _list(self) -> None:

@@ -33,6 +33,7 @@ from ovirt_tcp_plugin.messages.result import Level
 from tests import soak
 from tests.broker import attestation_server, filterd
 from tests.broker.administrator_acts import Acts
+from tests.broker.oracle import Oracle, Records
 from tests.broker.site import ADMINISTRATOR, HOOKS, PASSWORD, Site, until
 from tests.broker.units import Absences, Unit
 
@@ -45,16 +46,9 @@ VMS = [
     for n in range(40)
 ]
 LIFE_S = attestation_server.LIFE_MS / 1000
-# From an answer to the snapshot in filterd's memory; and to the wall, which is edited host by host.
-NEWS_S, WALL_S = 1.5, 3.0
-# From a filter's answer to the engine's note of its choice, on a machine that is busy.
-NOTED_S = 0.5
-# From its API to its first listing and plan.
-BEGINS_S = 3.0
 HEALED_WITHIN_S = 60.0
 # RestartSec of the units, and what a start takes on a busy machine.
 EXPOSED_AT_MOST_S = 15.0
-STARTS, MOVES = ("start", "ha", "resume"), ("migrate", "evacuate", "enforcer", "balance")
 
 
 class Pool:
@@ -127,6 +121,7 @@ class Pool:
                 "connect_timeout_s": 1.0,
                 "wait_s": 1.0,
             },
+            "guard": {"series_s": 0},
             "verdicts": {"lifetime_s": LIFE_S, "untrusted_refresh_s": 0.5},
             "intervals": {"poll_s": 0.3, "full_s": 2.0},
             "snapshot": {"directory": str(self.directory / "snapshot.d")},
@@ -187,10 +182,24 @@ class Chaos:
         self.pool, self.site, self.dice = pool, pool.site, soak.randomness("chaos")
         self.levels: dict[str, Level] = {}
         self.off: dict[str, float] = {}
-        # The broker cannot reach the engine; times at which hosts came Up.
-        self.cut, self.came_up = Absences(), collections.defaultdict(list)
+        # The broker cannot reach the engine.
+        self.cut = Absences()
+        # The attestation server answers nobody.
+        self.cut_answers = Absences()
         # Somebody opened the wall: it may stop nobody until the broker has put it right.
         self.opened = Absences()
+        self.records = Records(
+            LIFE_S,
+            answers=collections.defaultdict(list),
+            came_up=collections.defaultdict(list),
+            walls=[],
+            away={
+                **{unit.name: unit.away for unit in pool.units},
+                "engine": self.cut,
+                "answers": self.cut_answers,
+                "wall": self.opened,
+            },
+        )
         self.done: collections.Counter[str] = collections.Counter()
         self._acts = Acts(self.site.engine, self.dice, set(NAMES))
         self._over = threading.Event()
@@ -255,9 +264,11 @@ class Chaos:
         self.cut.end()
 
     def cut_verifier(self) -> None:
+        self.cut_answers.begin()
         (self.pool.directory / "cut").touch()
         time.sleep(self.dice.uniform(0.1, 1.0))
         (self.pool.directory / "cut").unlink(missing_ok=True)
+        self.cut_answers.end()
 
     def turn(self) -> None:
         """A host turns untrusted, or silent, or what it was returns."""
@@ -347,12 +358,25 @@ class Chaos:
 
     def _watch(self) -> None:
         before = self.site.statuses()
+        inside: frozenset[str] | None = None
         while not self._over.wait(0.01):
             now = self.site.statuses()
             for name, status in now.items():
                 if status == "up" and before[name] != "up":
-                    self.came_up[name].append(time.monotonic())
+                    self.records.came_up[name].append(time.monotonic())
             before = now
+            walled = self._walled()
+            if walled != inside:
+                self.records.walls.append((time.monotonic(), walled))
+                inside = walled
+
+    def _walled(self) -> frozenset[str]:
+        """Return the names of the hosts that all walls let in."""
+        tables = self.site.engine.model
+        with tables.lock:
+            walls = [set(wall.hosts) for wall in self._acts.walls()]
+            host_ids = set.intersection(*walls) if walls else set()
+            return frozenset(tables.hosts[host_id].name for host_id in host_ids)
 
 
 TROUBLE: tuple[Callable[[Chaos], None], ...] = (
@@ -374,108 +398,53 @@ PEACEFUL: tuple[Callable[[Chaos], None], ...] = (
 )
 
 
-class Oracle:
+class Judgement:
     """What the attestation server told, and whether each VM's place agrees with it."""
 
     def __init__(self, chaos: Chaos) -> None:
-        self.chaos, self.pool, self.site = chaos, chaos.pool, chaos.site
-        self.told: dict[str, list[tuple[float, str]]] = collections.defaultdict(list)
-        self.counts: collections.Counter[str] = collections.Counter()
-        self.wrong: list[str] = []
+        self._pool = chaos.pool
+        self._site = chaos.site
+        self.oracle = Oracle(chaos.records)
+        self._answers = chaos.records.answers
         self._judged = 0
 
     def judge(self) -> None:
         """Judge every choice of the engine since the last time."""
-        self.told.clear()
-        for line in (self.pool.directory / "answers").read_text().splitlines():
+        self._answers.clear()
+        for line in (self._pool.directory / "answers").read_text().splitlines():
             at, name, level = line.split()
-            self.told[name.split(".")[0]].append((float(at), level))
-        with self.site.engine.model.lock:
-            journal = self.site.engine.model.journal[self._judged :]
+            self._answers[name.split(".")[0]].append((float(at), level))
+        tables = self._site.engine.model
+        with tables.lock:
+            journal = tables.journal[self._judged :]
             self._judged += len(journal)
         for entry in journal:
-            self._judge(entry)
-
-    def _judge(self, entry: dict[str, Any]) -> None:
-        purpose, name, at = entry["purpose"], entry["chosen"], entry["time"]
-        if not name:
-            self.counts["refusals"] += 1
-            return
-        self.counts["starts" if purpose in STARTS else "migrations"] += 1
-        filtered, enforced = entry["external"] == "answer", self._enforced(at)
-        self.counts[
-            "filtered" if filtered else "behind the wall alone" if enforced else "by nobody"
-        ] += 1
-        # The broker alone knows that a host has come Up since; its file in filterd's hands only
-        # ends.
-        late_s = NOTED_S if filtered else WALL_S
-        if self._trusted(name, at, late_s, since_up=enforced):
-            return
-        if filtered or enforced:
-            self.wrong.append(
-                f"{purpose} on {name} at {at:.2f}, external {entry['external']}: "
-                f"{self.told[name][-8:]}"
-            )
-        else:
-            self.counts["wrong by nobody"] += 1
-
-    def _enforced(self, at: float) -> bool:
-        """Return whether the broker lived, reached the engine, and had time to put its wall
-        right."""
-        first = at - WALL_S - BEGINS_S
-        absences = (self.pool.broker.away, self.chaos.cut, self.chaos.opened)
-        return not any(absence.meets(first, at) for absence in absences)
-
-    def _trusted(self, name: str, at: float, late_s: float, since_up: bool) -> bool:
-        """Return whether the last that the server told says so; `late_s`: what end or bad news need
-        to be acted on."""
-        came_up = (
-            max((one for one in self.chaos.came_up[name] if one <= at), default=0.0)
-            if since_up
-            else 0.0
-        )
-        until_s = 0.0
-        for told_at, level in self.told[name]:
-            if told_at > at:
-                break
-            if level == "trusted" and told_at >= came_up:
-                until_s = told_at + LIFE_S
-            elif (
-                level == "untrusted"
-                and told_at <= at - max(NEWS_S, late_s)
-                and self._heard(told_at)
-            ):
-                until_s = 0.0
-        return until_s >= at - late_s
-
-    def _heard(self, told_at: float) -> bool:
-        """Return whether the broker lived to act on an answer: what died with it was told to
-        nobody."""
-        return not self.pool.broker.away.meets(told_at, told_at + NEWS_S)
+            vm = tables.vms.get(entry["vm"])
+            self.oracle.judge(entry, entry["vm"] if vm is None else vm.name)
 
     def lost_hosts(self) -> list[str]:
         """Return the hosts that left service for our reason, though never told untrusted before."""
-        names = {host.id: host.name for host in self.site.engine.model.hosts.values()}
+        names = {host.id: host.name for host in self._site.engine.model.hosts.values()}
         bad = {
             name
-            for name, told in self.told.items()
+            for name, told in self._answers.items()
             if any(level == "untrusted" for _, level in told)
         }
-        events = self.site.engine.model.events
+        events = self._site.engine.model.events
         out = {
             names[row.host]
             for row in events
             if row.code == audit_log.HOST_TO_MAINTENANCE and "ovirt-tcp" in row.description
         }
-        self.counts["quarantined hosts"] = len(out)
+        self.oracle.counts["quarantined hosts"] = len(out)
         return sorted(out - bad)
 
     def exposures(self) -> list[float]:
         """Return the spans (s) in which neither broker nor filterd was there."""
         both = [
             min(end, other_end) - max(began, other_began)
-            for began, end in self.pool.broker.away.spans[1:]
-            for other_began, other_end in self.pool.filterd.away.spans[1:]
+            for began, end in self._pool.broker.away.spans[1:]
+            for other_began, other_end in self._pool.filterd.away.spans[1:]
         ]
         return [seconds for seconds in both if seconds > 0]
 
@@ -490,19 +459,22 @@ def pool(tmp_path: Path, site_pki: Path) -> Iterator[Pool]:
 @pytest.mark.timeout(3000)
 def test_whatever_dies_no_vm_comes_to_a_host_that_is_not_trusted(pool: Pool) -> None:
     chaos = Chaos(pool)
-    oracle = Oracle(chaos)
+    judgement = Judgement(chaos)
+    oracle = judgement.oracle
     try:
         until(chaos.healed, HEALED_WITHIN_S)
         for number in range(ROUNDS):
             chaos.play(wall_alone=number % 3 == 2)
-            oracle.judge()
-            assert oracle.wrong == [], f"round {number}"
-            assert oracle.lost_hosts() == []
+            judgement.judge()
+            print(f"round {number}: {dict(oracle.counts)}", flush=True)
+            if oracle.wrong:
+                pytest.fail(f"round {number}:\n" + "\n".join(oracle.wrong))
+            assert judgement.lost_hosts() == []
     except AssertionError as e:
         raise AssertionError(f"{e}\nnot healed: {chaos.wounds()}") from e
     finally:
         chaos.stop()
-    exposed = oracle.exposures()
+    exposed = judgement.exposures()
     longest = max(exposed, default=0)
     kills = {unit.name: unit.kills for unit in pool.units}
     print(f"\n{ROUNDS} rounds of {ROUND_S:.0f} s; kills {kills}; trouble {dict(chaos.done)}")

@@ -112,6 +112,7 @@ class Site:
         self.options = dataclasses.replace(
             options,
             verdicts=settings.VerdictOptions(untrusted_refresh_s=0.2),
+            guard=settings.GuardOptions(series_s=0),
             startup=settings.StartupOptions(2, 3),
             intervals=settings.IntervalOptions(0.1, 0.3),
             snapshot=settings.SnapshotOptions(directory / "snapshot.d"),

@@ -33,7 +33,7 @@ from ovirt_tcp_plugin.messages import (
 )
 from ovirt_tcp_plugin.placement import snapshot
 from ovirt_tcp_plugin.scheduler import http1, xmlrpc
-from ovirt_tcp_plugin.verifier import authority, endorsement, endorsement12
+from ovirt_tcp_plugin.verifier import authority, endorsement, endorsement12, revocation
 from ovirt_tcp_plugin.verifier.appraisal import measured
 from tests.fuzz import worst
 from tests.messages import (
@@ -136,6 +136,12 @@ TARGETS: Mapping[str, Target] = {
     "eventlog": Target(
         eventlog.parse,
         eventlog.parse,
+        eventlog.encode(launch_events(), ["sha256"]),
+        worst.event_log,
+    ),
+    "eventlog_part": Target(
+        eventlog.read,
+        lambda untrusted: eventlog.read(untrusted, pcrs=(0,)),
         eventlog.encode(launch_events(), ["sha256"]),
         worst.event_log,
     ),
@@ -260,6 +266,13 @@ TARGETS: Mapping[str, Target] = {
         errors.Refused,
     ),
     "vendor_certificate": _binary(vendor_certificate.read, VENDOR.certify(TPM.ek_key.public_key())),
+    "revocation_list": Target(
+        revocation.parse,
+        lambda untrusted: revocation.parse(untrusted, "file"),
+        VENDOR.revoke([VENDOR.certify(TPM.ek_key.public_key())]),
+        worst.binary,
+    ),
+    "vendor_chain": _binary(vendor_certificate.split, VENDOR.certify(TPM.ek_key.public_key()) * 2),
     "charge": Target(
         charge.parse,
         lambda untrusted: charge.parse(untrusted.decode("utf-8", "replace")),

@@ -19,8 +19,11 @@ from tests.fuzz import worst
 from tests.fuzz.targets import TARGETS, Target
 from tests.messages import hostile
 
-# The longest messages that the attestation server reads, and their sizes.
-LONGEST = {"evidence": evidence.MAX_EVIDENCE_SIZE, "oat_poll": oat.MAX_POLL_SIZE}
+# The longest messages that the attestation server reads: their sizes, and what makes them long.
+LONGEST = {
+    "evidence": (evidence.MAX_EVIDENCE_SIZE, "logs"),
+    "oat_poll": (oat.MAX_POLL_SIZE, "hosts"),
+}
 # The parts that parsers are made of; the store's rows, whose tests spoil them one by one; and what
 # setup wrote itself.
 TRIED_ELSEWHERE = (
@@ -83,5 +86,6 @@ def test_the_worst_megabyte_is_judged_in_bounds(target: Target) -> None:
 @pytest.mark.parametrize("name", LONGEST)
 def test_the_longest_message_that_a_peer_may_send_is_judged_in_bounds(name: str) -> None:
     target = TARGETS[name]
-    for untrusted in worst.json_object(target.good, LONGEST[name]):
+    size, member = LONGEST[name]
+    for untrusted in worst.json_object(target.good, size, member):
         hostile.in_bounds(target.call, untrusted, target.declared)

@@ -21,15 +21,15 @@ def binary(good: bytes) -> Iterator[bytes]:
         yield _filled(good, filler)
 
 
-def json_object(good: bytes, size: int = LARGE) -> Iterator[bytes]:
-    """Inputs for a parser of a JSON object: odd as a whole, and odd in each member."""
+def json_object(good: bytes, size: int = LARGE, only: str = "") -> Iterator[bytes]:
+    """Inputs for a parser of a JSON object: odd as a whole, and odd in each member, or in one."""
     for filler in (b"\0", b" ", b"[", b'{"a":', b"[[],", b"9", b'"\\u0041'):
         yield _filled(b"", filler, size)
     yield _filled(b"[", b"9" * 4290 + b",", size)
     members = json.loads(good)
     more = {f"x{number}": number for number in range(60_000 * size // LARGE)}
     yield json.dumps({**members, **more}).encode()
-    for name in members:
+    for name in [only] if only else members:
         for value in _values(size):
             yield json.dumps({**members, name: "VALUE"}).encode().replace(b'"VALUE"', value)
         again = b'"%b":0,' % name.encode()

@@ -125,6 +125,25 @@ def test_adds_the_summary_and_its_age(host: Host) -> None:
     assert added == {"tpm": "2.0", "txt_launch": True, "pcrs": {"17": "aa"}}
 
 
+@pytest.mark.parametrize(
+    ("level", "lifetime_ms", "shown"),
+    [
+        ("trusted", 600_000, "trusted"),
+        ("trusted", 1000, "unknown"),
+        ("untrusted", 1000, "untrusted"),
+        ("trusted", None, "trusted"),
+        ("trusted", "1", "trusted"),
+    ],
+)
+def test_shows_trust_only_while_the_verdict_counts(
+    level: str, lifetime_ms: object, shown: str, host: Host
+) -> None:
+    host.kept.update(level=level, lifetime_ms=lifetime_ms)
+    host.summary.write_text(json.dumps(host.kept))
+
+    assert json.loads(host.capabilities())["ovirt_tcp"]["level"] == shown
+
+
 def test_hands_on_nothing_but_short_known_members(host: Host) -> None:
     """Whoever took the agent over could make the capabilities unreadable for the engine."""
     good = json.dumps(host.kept)

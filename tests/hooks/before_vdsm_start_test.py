@@ -10,7 +10,6 @@ from __future__ import annotations
 import dataclasses
 import grp
 import hashlib
-import importlib.util
 import os
 import stat
 import struct
@@ -18,16 +17,17 @@ import subprocess
 import tempfile
 import time
 from pathlib import Path
-from types import ModuleType
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from ovirt_tcp_plugin import boot_hook as hook
 from ovirt_tcp_plugin.lab import vdsm
-from ovirt_tcp_plugin.messages import eventlog, tpm2
+from ovirt_tcp_plugin.messages import eventlog, evidence, tpm2
 
 HOOK = Path(__file__).parents[2] / "hooks/vdsm/before_vdsm_start/50_ovirt_tcp_boot.py"
+ABSENCES = ["firmware_event_log.absent", "txt_event_log.absent"]
 
 REGISTERS = 0xFED30000
 HEAP = 0x10020000
@@ -35,17 +35,6 @@ HEAP_SIZE = 0x20000
 LOG = 0x20001000
 EVENT = eventlog.Event(17, eventlog.HASH_START, {"sha256": bytes(32)}, b"start")
 TXT_LOG = eventlog.encode([EVENT], ["sha256"])
-
-
-def _load() -> ModuleType:
-    spec = importlib.util.spec_from_file_location("ovirt_tcp_boot", HOOK)
-    assert spec is not None and spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
-hook = _load()
 
 
 @dataclasses.dataclass
@@ -288,24 +277,36 @@ class TestLogsOfBanks:
 @pytest.mark.parametrize(
     "state", ["none [integrity] confidentiality", "none integrity [confidentiality]"]
 )
-def test_a_kernel_that_is_locked_down_is_told_with_the_way_out(
-    state: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_kernel_that_is_locked_down_is_told_with_the_way_out(state: str, tmp_path: Path) -> None:
     (tmp_path / "lockdown").write_text(state + "\n")
-    monkeypatch.setattr(hook, "LOCKDOWN", str(tmp_path / "lockdown"))
 
-    told = hook.keep_txt_log(tmp_path / "absent", tmp_path / "run" / "boot")
+    told = hook.keep_txt_log(tmp_path / "absent", tmp_path / "run" / "boot", tmp_path / "lockdown")
 
     assert "locked down" in told and "Secure Boot off" in told
+    kept = tmp_path / "run" / "boot" / "txt_event_log.absent"
+    assert kept.read_text() == f"locked_down\n{told}\n"
 
 
-def test_a_kernel_that_is_not_locked_down_is_not_blamed(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_log_that_comes_after_all_drops_why_there_was_none(tmp_path: Path) -> None:
+    directory = tmp_path / "run" / "boot"
+    hook.keep_txt_log(tmp_path / "absent", directory, tmp_path / "lockdown")
+    hook.keep_firmware_log(tmp_path / "absent", directory)
+    assert sorted(path.name for path in directory.iterdir()) == ABSENCES
+
+    (tmp_path / "firmware").write_bytes(b"log")
+    hook.keep_txt_log(Memory().write(tmp_path / "mem"), directory, tmp_path / "lockdown")
+    hook.keep_firmware_log(tmp_path / "firmware", directory)
+
+    names = sorted(path.name for path in directory.iterdir())
+    assert names == ["firmware_event_log", "txt_event_log"]
+
+
+def test_a_kernel_that_is_not_locked_down_is_not_blamed(tmp_path: Path) -> None:
     (tmp_path / "lockdown").write_text("[none] integrity confidentiality\n")
-    monkeypatch.setattr(hook, "LOCKDOWN", str(tmp_path / "lockdown"))
 
-    assert "locked" not in hook.keep_txt_log(tmp_path / "absent", tmp_path / "run" / "boot")
+    assert "locked" not in hook.keep_txt_log(
+        tmp_path / "absent", tmp_path / "run" / "boot", tmp_path / "lockdown"
+    )
 
 
 def test_keeps_the_log_for_the_agent(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -313,7 +314,7 @@ def test_keeps_the_log_for_the_agent(tmp_path: Path, monkeypatch: pytest.MonkeyP
     monkeypatch.setattr(hook, "GROUP", group.gr_name)
     directory = tmp_path / "run" / "boot"
 
-    told = hook.keep_txt_log(Memory().write(tmp_path / "mem"), directory)
+    told = hook.keep_txt_log(Memory().write(tmp_path / "mem"), directory, tmp_path / "lockdown")
 
     kept = directory / "txt_event_log"
     assert told == f"kept the event log of the measured launch, {len(TXT_LOG)} bytes"
@@ -325,19 +326,23 @@ def test_keeps_the_log_for_the_agent(tmp_path: Path, monkeypatch: pytest.MonkeyP
 
 def test_a_boot_without_launch_removes_an_older_log(tmp_path: Path) -> None:
     directory = tmp_path / "run" / "boot"
-    hook.keep_txt_log(Memory().write(tmp_path / "mem"), directory)
+    hook.keep_txt_log(Memory().write(tmp_path / "mem"), directory, tmp_path / "lockdown")
 
-    told = hook.keep_txt_log(Memory(sts=0).write(tmp_path / "mem"), directory)
+    told = hook.keep_txt_log(
+        Memory(sts=0).write(tmp_path / "mem"), directory, tmp_path / "lockdown"
+    )
 
     assert told == "no measured launch took place in this boot"
-    assert list(directory.iterdir()) == []
+    (absence,) = directory.iterdir()
+    assert absence.read_text() == f"no_launch\n{told}\n"
 
 
 def test_unknown_is_not_told_as_no_launch(tmp_path: Path) -> None:
-    told = hook.keep_txt_log(tmp_path / "absent", tmp_path / "run" / "boot")
+    told = hook.keep_txt_log(tmp_path / "absent", tmp_path / "run" / "boot", tmp_path / "lockdown")
 
     assert told.startswith("unknown whether a measured launch took place: ")
-    assert not (tmp_path / "run").exists()
+    (absence,) = (tmp_path / "run" / "boot").iterdir()
+    assert absence.read_text() == f"unreadable\n{told}\n"
 
 
 def test_does_not_write_where_others_may(tmp_path: Path) -> None:
@@ -345,7 +350,7 @@ def test_does_not_write_where_others_may(tmp_path: Path) -> None:
     directory.mkdir(parents=True)
     (tmp_path / "run").chmod(0o777)
 
-    told = hook.keep_txt_log(Memory().write(tmp_path / "mem"), directory)
+    told = hook.keep_txt_log(Memory().write(tmp_path / "mem"), directory, tmp_path / "lockdown")
 
     assert told.endswith("is not a directory of this user alone")
     assert list(directory.iterdir()) == []
@@ -357,7 +362,9 @@ def test_does_not_follow_a_link_in_the_place_of_its_directory(tmp_path: Path) ->
     (tmp_path / "run").mkdir()
     (tmp_path / "run" / "boot").symlink_to(elsewhere)
 
-    told = hook.keep_txt_log(Memory().write(tmp_path / "mem"), tmp_path / "run" / "boot")
+    told = hook.keep_txt_log(
+        Memory().write(tmp_path / "mem"), tmp_path / "run" / "boot", tmp_path / "lockdown"
+    )
 
     assert told.endswith("is not a directory of this user alone")
     assert list(elsewhere.iterdir()) == []
@@ -428,7 +435,9 @@ def machine(tmp_path: Path) -> Machine:
     return Machine(tmp_path)
 
 
-def test_a_machine_with_nothing_at_all_starts_vdsm_and_gets_no_file(machine: Machine) -> None:
+def test_a_machine_with_nothing_at_all_starts_vdsm_and_tells_why_no_log_is_there(
+    machine: Machine,
+) -> None:
     nothing = "/no/such/place"
     places = {name: nothing for name in ("MEMORY", "FIRMWARE_LOG", "TPM", "TXT_STAT", "SYSTEMCTL")}
 
@@ -441,7 +450,7 @@ def test_a_machine_with_nothing_at_all_starts_vdsm_and_gets_no_file(machine: Mac
         "the kernel shows no PCR",
         "no txt-stat",
     ]
-    assert machine.kept() == {}
+    assert sorted(machine.kept()) == ABSENCES
 
 
 def test_programs_that_fail_or_hang_hold_nothing_up(machine: Machine) -> None:
@@ -489,6 +498,33 @@ def test_what_a_boot_no_longer_has_is_removed(machine: Machine) -> None:
     machine.start_vdsm()
 
     assert "firmware_event_log" not in machine.kept()
+
+
+def test_the_longest_log_is_the_same_for_hook_agent_and_server() -> None:
+    assert hook.MAX_LOG_SIZE == evidence.MAX_LOG_SIZE
+
+
+def test_a_firmware_log_of_2_mib_is_handed_over(machine: Machine) -> None:
+    machine.firmware_log.write_bytes(b"log." * (512 * 1024))
+
+    machine.start_vdsm()
+
+    kept = machine.boot / "firmware_event_log"
+    assert kept.read_bytes() == machine.firmware_log.read_bytes()
+
+
+def test_of_a_firmware_log_that_is_too_long_only_the_length_is_handed_over(
+    machine: Machine,
+) -> None:
+    size = 3 * hook.MAX_LOG_SIZE + 5
+    machine.firmware_log.write_bytes(bytes(size))
+
+    told = machine.start_vdsm()
+
+    kept = (machine.boot / "firmware_event_log").stat()
+    assert kept.st_size == size
+    assert kept.st_blocks == 0
+    assert any(f"the event log of the firmware has {size} bytes" in line for line in told)
 
 
 def test_the_list_of_a_tpm_12_is_kept_as_it_is(machine: Machine) -> None:

@@ -17,6 +17,7 @@ from ovirt_tcp_plugin import errors
 from ovirt_tcp_plugin.attester.tpm import TpmError
 from ovirt_tcp_plugin.lab import firmware, launch
 from ovirt_tcp_plugin.lab.host import LabHost
+from ovirt_tcp_plugin.lab.machine import Machine
 from ovirt_tcp_plugin.lab.swtpm import BANKS
 from ovirt_tcp_plugin.messages import eventlog
 from tests.conftest import TpmPool
@@ -50,7 +51,7 @@ def test_every_pcr_is_what_the_logs_replay_to(
 def test_tpm2_eventlog_reads_the_same(
     events: tuple[eventlog.Event, ...], tpm_pool: TpmPool, tmp_path: Path
 ) -> None:
-    logged = (*firmware.events(firmware.Machine(), tpm_pool.images), *events)
+    logged = (*firmware.events(Machine(), tpm_pool.images), *events)
     (tmp_path / "log").write_bytes(launch.log_of(logged))
 
     done = subprocess.run(
@@ -73,7 +74,7 @@ def test_tpm2_eventlog_reads_the_same(
 def test_tpm2_eventlog_reads_the_same_of_the_older_format(
     tpm_pool: TpmPool, tmp_path: Path
 ) -> None:
-    logged = firmware.events(firmware.Machine(), tpm_pool.images, ["sha1"])
+    logged = firmware.events(Machine(), tpm_pool.images, ["sha1"])
     (tmp_path / "log").write_bytes(launch.log_of(logged, ["sha1"]))
 
     done = subprocess.run(

@@ -63,6 +63,32 @@ class RealVerifier:
     def import_from(self, host: LabHost, name: str = "golden") -> None:
         self._post("/v1/reference-values", {"name": name, "host": host.name})
 
+    def add_whole_pcrs(self, values: dict[str, str], bank: str, name: str) -> None:
+        """Have these values of whole PCRs be good."""
+        for pcr, digest in values.items():
+            value = {"bank": bank, "pcr": int(pcr), "component": "", "digest": digest}
+            self._post(f"/v1/reference-values/{name}/add", {"value": value})
+
+    def boot_of(self, host: LabHost) -> dict[str, Any]:
+        """Return what the host's last evidence proved of its boot."""
+        url = f"{self.url}/v1/hosts/{host.name}/boot"
+        boot: dict[str, Any] = self._session.get(url, timeout=25).json()
+        return boot
+
+    def withdraw(self, name: str = "golden") -> None:
+        """Have a set of reference values count no more."""
+        url = f"{self.url}/v1/reference-values/{name}"
+        response = self._session.delete(url, timeout=25)
+        assert response.status_code in (200, 404), response.text
+
+    def refused_import_from(self, host: LabHost) -> str:
+        """Return why this host cannot be golden."""
+        message = {"name": "refused", "host": host.name}
+        response = self._session.post(self.url + "/v1/reference-values", json=message, timeout=25)
+        assert response.status_code == 409, response.text
+        reason: str = response.json()["reason"]
+        return reason
+
     def result(self, host: LabHost, wait_ms: int = ANSWER_WITHIN_MS) -> dict[str, Any]:
         message = {"hosts": [host.name], "max_age_ms": None, "wait_ms": wait_ms}
         result: dict[str, Any] = self._post("/v1/results", message)["hosts"][0]

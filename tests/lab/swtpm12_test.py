@@ -13,6 +13,7 @@ from cryptography import x509
 from ovirt_tcp_plugin.attester import keys12
 from ovirt_tcp_plugin.attester.tpm12 import WELL_KNOWN, Tpm12, Tpm12Error
 from ovirt_tcp_plugin.lab import firmware, launch
+from ovirt_tcp_plugin.lab.machine import Machine
 from ovirt_tcp_plugin.lab.swtpm import clone
 from ovirt_tcp_plugin.lab.swtpm12 import BANKS, Swtpm12
 from ovirt_tcp_plugin.messages import eventlog, tpm12
@@ -32,7 +33,7 @@ def chip(tpm_pool: TpmPool, tmp_path: Path) -> Iterator[Swtpm12]:
 @pytest.fixture
 def tpm(chip: Swtpm12, tpm_pool: TpmPool) -> Iterator[Tpm12]:
     connected = chip.connect()
-    launch.power_on(chip, connected, firmware.events(firmware.Machine(), tpm_pool.images, BANKS))
+    launch.power_on(chip, connected, firmware.events(Machine(), tpm_pool.images, BANKS))
     yield connected
     connected.close()
 
@@ -48,9 +49,7 @@ def test_a_launch_gives_what_its_log_tells(chip: Swtpm12, tpm: Tpm12, tpm_pool: 
 
 
 def test_firmware_is_measured_before_the_launch(tpm: Tpm12, tpm_pool: TpmPool) -> None:
-    expected = eventlog.replay(
-        firmware.events(firmware.Machine(), tpm_pool.images, BANKS), "sha1", range(8)
-    )
+    expected = eventlog.replay(firmware.events(Machine(), tpm_pool.images, BANKS), "sha1", range(8))
 
     assert tpm.read_pcrs({"sha1": tuple(range(8))}) == {"sha1": expected}
 

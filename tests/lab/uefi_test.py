@@ -14,8 +14,8 @@ from typing import Any
 import pytest
 
 from ovirt_tcp_plugin.lab import launch
-from ovirt_tcp_plugin.lab.firmware import Machine
 from ovirt_tcp_plugin.lab.host import LabHost
+from ovirt_tcp_plugin.lab.machine import Machine
 from ovirt_tcp_plugin.lab.processes import Processes
 from tests.conftest import TpmPool
 from tests.lab.real_verifier import RealVerifier
@@ -54,7 +54,7 @@ def untrusted_findings(server: RealVerifier, golden: LabHost) -> list[tuple[str,
     ("changes", "expected"),
     [
         pytest.param(
-            {"secure_boot": False}, ("secure_boot_differs", "PCR 7, event 1"), id="Secure Boot off"
+            {"secure_boot": False}, ("secure_boot_off", "PCR 7, event 1"), id="Secure Boot off"
         ),
         pytest.param(
             {"boot_loader": b"evil"},
@@ -82,3 +82,15 @@ def test_another_kernel_is_found(server: RealVerifier, golden: LabHost) -> None:
     )
 
     assert untrusted_findings(server, golden) == [("kernel_differs", "PCR 4, event 5")]
+
+
+def test_a_golden_host_without_secure_boot_is_refused_with_the_reason(
+    server: RealVerifier, golden: LabHost
+) -> None:
+    machine = dataclasses.replace(GOOD, secure_boot=False)
+    golden.reboot(machine=machine, measured_launch=False)
+
+    reason = server.refused_import_from(golden)
+
+    assert "cannot be golden: PCR 7, event 1: Secure Boot is off" in reason
+    assert "switch Secure Boot on in the firmware" in reason

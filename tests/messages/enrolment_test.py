@@ -59,9 +59,11 @@ def test_a_message_comes_back(message: object, decode: Decode) -> None:
 def test_every_member_is_needed_and_bounded(message: object, decode: Decode) -> None:
     good = enrolment.encode(message)
     for name in good:
-        for bad in (None, 5, [], {}, "A" * 20_000):
+        for bad in (None, 5, [], {}, "A" * 24_000):
             with pytest.raises(errors.InvalidMessage, match=f"malformed {name}"):
                 decode(json.dumps({**good, name: bad}).encode())
+        if name == "ek_chain":
+            continue  # an agent of an earlier release has none
         with pytest.raises(errors.InvalidMessage, match=f"malformed {name}"):
             decode(json.dumps({key: value for key, value in good.items() if key != name}).encode())
 

@@ -5,7 +5,9 @@
 from __future__ import annotations
 
 import base64
+import dataclasses
 import json
+import os
 from typing import Any
 
 import pytest
@@ -77,6 +79,36 @@ def test_evidence_with_named_logs_comes_back() -> None:
 )
 def test_logs_travel_unless_all_of_them_are_known(known: dict[str, str]) -> None:
     assert evidence.name_known_logs(GOOD, known) is GOOD
+
+
+def test_evidence_that_says_why_a_log_is_absent_comes_back() -> None:
+    absences = {"firmware": evidence.Absence("absent", "no event log of the firmware")}
+    told = dataclasses.replace(GOOD, absences=absences)
+    assert evidence.decode(json.dumps(evidence.encode(told)).encode()) == told
+    assert "absences" not in evidence.encode(GOOD)
+
+
+@pytest.mark.parametrize(
+    "absences",
+    [
+        {"kernel": {"reason": "absent", "note": "x"}},
+        {"txt": "absent"},
+        {"txt": {"reason": "absent"}},
+        {"txt": {"reason": "x" * 21, "note": "x"}},
+        {"txt": {"reason": "absent", "note": "x" * 401}},
+    ],
+)
+def test_absences_are_bounded(absences: object) -> None:
+    with pytest.raises(errors.InvalidMessage):
+        evidence.decode(changed(absences=absences))
+
+
+def test_a_verifier_of_an_older_release_takes_no_absences() -> None:
+    challenge = evidence.Challenge(bytes(32), {"sha256": (17,)}, 1, takes_absences=True)
+    members = evidence.encode_challenge(challenge)
+    assert evidence.decode_challenge(members).takes_absences
+    del members["takes_absences"]
+    assert not evidence.decode_challenge(members).takes_absences
 
 
 def test_evidence_that_carries_its_logs_is_that_of_older_releases() -> None:
@@ -199,16 +231,24 @@ def test_any_bytes_are_read_or_malformed(untrusted: bytes) -> None:
 
 
 def test_the_largest_logs_fit_into_the_largest_message() -> None:
-    largest = changed(
-        logs={
-            kind: base64.b64encode(bytes(evidence.MAX_LOG_SIZE)).decode() for kind in evidence.LOGS
-        }
-    )
+    half = base64.b64encode(bytes(evidence.MAX_LOG_SIZE // 2)).decode()
+    largest = changed(logs={kind: half for kind in evidence.LOGS})
 
     assert len(largest) < evidence.MAX_EVIDENCE_SIZE
-    assert len(evidence.decode(largest).logs["txt"]) == evidence.MAX_LOG_SIZE
+    assert len(evidence.decode(largest).logs["txt"]) == evidence.MAX_LOG_SIZE // 2
     with pytest.raises(errors.InvalidMessage, match="longer than"):
         evidence.decode(largest + b" " * evidence.MAX_EVIDENCE_SIZE)
+
+
+def test_evidence_with_the_largest_logs_is_read_in_bounds() -> None:
+    log = base64.b64encode(os.urandom(evidence.MAX_LOG_SIZE)).decode()
+    hostile.in_bounds(evidence.decode, changed(logs={"firmware": log}))
+
+
+@pytest.mark.parametrize("sizes", [{"other": 1}, {"txt": 0}, {"txt": "1"}, {"txt": True}, [1]])
+def test_odd_sizes_of_oversized_logs_are_malformed(sizes: object) -> None:
+    with pytest.raises(errors.InvalidMessage):
+        evidence.decode(changed(oversized_logs=sizes))
 
 
 @given(

@@ -44,6 +44,15 @@ def systemd(filterd: Filterd, tmp_path: Path) -> Iterator[Systemd]:
     running.close()
 
 
+def test_loads_nothing_that_it_does_not_need_before_it_serves() -> None:
+    """The engine waits meanwhile; each of these takes about as long as a hundred snapshots."""
+    code = "import sys, ovirt_tcp_plugin.scheduler.main; print(*sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)
+    loaded = set(done.stdout.split())
+    needless = {"ovirt_tcp_plugin.placement.inventory", "secrets", "random", "requests", "tornado"}
+    assert loaded & needless == set()
+
+
 def test_takes_the_socket_and_says_when_it_is_ready(systemd: Systemd, filterd: Filterd) -> None:
     assert filterd.engine.run_filters(["TrustedHosts"], [GOOD], MARKED, {}).result == [GOOD]
 

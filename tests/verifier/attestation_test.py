@@ -17,6 +17,8 @@ from tests.verifier.agent import Agent
 from tests.verifier.live_server import POLL, Server, level_of
 from tests.verifier.vendor import Vendor
 
+pytestmark = pytest.mark.each_database
+
 OTHER_BOOT = "99999999-2222-3333-4444-555555555555"
 
 

@@ -174,13 +174,14 @@ def test_a_chip_that_was_replaced_since_does_not_come_back(tmp_path: Path) -> No
     database.close()
 
 
-def test_from_one_kind_of_database_into_the_other(tmp_path: Path, database_url: str) -> None:
+@pytest.mark.each_database
+def test_from_one_kind_of_database_into_the_other(tmp_path: Path, empty_database_url: str) -> None:
     run = machine(tmp_path / "a")
     run("init", "--name", "a")
     fill(tmp_path / "a")
     file = tmp_path / "backup"
     run("backup", str(file))
-    other = machine(tmp_path / "b", database_url)
+    other = machine(tmp_path / "b", empty_database_url)
     restored = other("restore", str(file), "--nothing-withdrawn")
     assert restored.exit_code == 0, restored.output
     again = tmp_path / "again"

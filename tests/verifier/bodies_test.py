@@ -4,11 +4,12 @@
 
 from __future__ import annotations
 
+from ovirt_tcp_plugin.messages.evidence import MAX_EVIDENCE_SIZE
 from ovirt_tcp_plugin.verifier.web.bodies import MAX_HELD, MAX_HELD_IN_ALL, Bodies
 
 CHUNK = 64 * 1024
 REPORT = 200 * 1024
-LARGEST = 3 * 1024 * 1024
+LARGEST = MAX_EVIDENCE_SIZE
 
 
 class Request:

@@ -143,9 +143,8 @@ class Pair:
 
 
 def serving_pair(
-    count: int, directory: Path, authority: Authority, vendor: Vendor
+    count: int, directory: Path, url: str, authority: Authority, vendor: Vendor
 ) -> Iterator[Pair]:
-    url = f"sqlite:///{directory / 'verifier.db'}"
     databases = [Database(url) for _ in range(count)]
     servers = []
     for number, database in enumerate(databases):
@@ -165,19 +164,27 @@ def serving_pair(
 
 @pytest.fixture
 def pair(
-    tmp_path: Path, authority: Authority, vendor: Vendor, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path,
+    database_url: str,
+    authority: Authority,
+    vendor: Vendor,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> Iterator[Pair]:
     monkeypatch.setattr(relay, "RELAY_INTERVAL_S", 0.005)
-    yield from serving_pair(1, tmp_path, authority, vendor)
+    yield from serving_pair(1, tmp_path, database_url, authority, vendor)
 
 
 @pytest.fixture
 def processes(
-    tmp_path: Path, authority: Authority, vendor: Vendor, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path,
+    database_url: str,
+    authority: Authority,
+    vendor: Vendor,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> Iterator[Pair]:
     """Two servers on one database, with all that two processes of one server share."""
     monkeypatch.setattr(relay, "RELAY_INTERVAL_S", 0.005)
-    yield from serving_pair(2, tmp_path, authority, vendor)
+    yield from serving_pair(2, tmp_path, database_url, authority, vendor)
 
 
 def check_column(pair: Pair, column: sa.Column[Any], names: Iterable[str]) -> None:

@@ -212,7 +212,7 @@ class BadHost:
             raise
 
     def _longest(self, challenge: evidence.Challenge) -> bytes:
-        """Return signed evidence with as many events as a log may have, padded to 1 MiB."""
+        """Return signed evidence with as many events as a log may have, padded to 2 MiB."""
         issued = IssuedNonce(challenge, self._name, 0, 0)
         members = evidence.encode(self._tpm.report(issued, logs={}))
         return json.dumps(
@@ -229,7 +229,7 @@ def _longest_log() -> str:
     digests = [hashlib.sha256(b"%d" % number).digest() for number in range(eventlog.MAX_EVENTS)]
     events = [Event(17, 0x501, {"sha256": digest}, b"x" * 180) for digest in digests]
     log = eventlog.encode(events, ["sha256"])
-    return base64.b64encode(log.ljust(evidence.MAX_LOG_SIZE, b"\0")).decode()
+    return base64.b64encode(log.ljust(evidence.MAX_LOG_SIZE // 2, b"\0")).decode()
 
 
 LONGEST_LOG = _longest_log()

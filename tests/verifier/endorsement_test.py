@@ -7,11 +7,12 @@ Credentials are opened by a real TPM in real_tpm_test.py.
 
 from __future__ import annotations
 
+import dataclasses
 import datetime
 import random
 
 import pytest
-from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec, padding, rsa
 from hypothesis import given
 from hypothesis import strategies as st
@@ -256,7 +257,30 @@ def is_prime(number: int) -> bool:
     return all(pow(base, number - 1, number) == 1 for base in (2, 3, 5, 7))
 
 
-oddities = st.builds(Oddity, *[st.booleans()] * 4)
+SUBJECTS = st.builds(
+    odd_der.name,
+    st.sampled_from([0x0C, 0x13, 0x14, 0x1C, 0x1E]),
+    st.text("abcXYZ 0123-.", min_size=1, max_size=60),
+)
+# Below 1.3.6.1.4.1, where everybody may have his own; any value.
+UNKNOWN_EXTENSIONS = st.dictionaries(
+    st.integers(1, 127).map(lambda number: bytes.fromhex("2b06010401") + bytes([number])),
+    st.binary(max_size=60),
+    max_size=3,
+).map(lambda extensions: tuple(extensions.items()))
+FORMS = {
+    "false_critical": st.booleans(),
+    "false_authority": st.booleans(),
+    "long_lengths": st.booleans(),
+    "other_true": st.booleans(),
+    "reversed_extensions": st.booleans(),
+    "critical_usage": st.booleans(),
+    "more_usages": st.booleans(),
+    "serial": st.none() | st.integers(-(2**160), 2**160),
+    "extensions": UNKNOWN_EXTENSIONS,
+    "generalized_time": st.booleans(),
+}
+oddities = st.builds(Oddity, subject=st.none() | SUBJECTS, **FORMS)
 
 
 class TestOddForms:
@@ -277,6 +301,16 @@ class TestOddForms:
         good = VENDOR.certify(TPM.ek_key.public_key())
         with refused("ek_untrusted", "no EK authority vouches"):
             check(VENDOR, TPM, odd_der.issue(good, Vendor().key, oddity))
+
+    @given(st.builds(Oddity, **FORMS))
+    def test_an_authority_in_any_odd_form_is_a_part_of_the_path(self, oddity: Oddity) -> None:
+        good = ODD_ISSUER.certificate.public_bytes(serialization.Encoding.DER)
+        odd = odd_der.issue(good, ODD_ROOT.key, dataclasses.replace(oddity, false_authority=False))
+        certificate = ODD_ISSUER.certify(TPM.ek_key.public_key())
+        path = endorsement.check_ek_certificate(
+            certificate, TPM.ek, ODD_ROOT.authorities, NOW, vendor_certificate.split(odd)
+        )
+        assert len(path) == 3
 
     def test_a_certificate_without_a_usage_is_refused_for_that(self) -> None:
         certificate = VENDOR.certify(TPM.ek_key.public_key())
@@ -382,3 +416,86 @@ def test_an_authority_longer_than_any_certificate_is_not_read() -> None:
     block = b"-----BEGIN CERTIFICATE-----\n" + b"A" * endorsement.MAX_PEM_BLOCK_SIZE
     with pytest.raises(errors.InvalidMessage, match="longer than"):
         endorsement.load_authorities(block)
+
+
+class OnDieChain:
+    """A maker's root, and authorities under it that are another for each chip."""
+
+    def __init__(self, length: int = 3) -> None:
+        self.root = Vendor("maker", path_length=length)
+        self.parts = []
+        issuer = self.root
+        for number in range(length):
+            issuer = Vendor(f"on-die {number}", issuer=issuer, path_length=length - 1 - number)
+            self.parts.insert(0, issuer.certificate.public_bytes(serialization.Encoding.DER))
+        self.last = issuer
+
+    def check(self, intermediates: list[bytes]) -> tuple[bytes, ...]:
+        certificate = self.last.certify(TPM.ek_key.public_key())
+        return endorsement.check_ek_certificate(
+            certificate, TPM.ek, self.root.authorities, NOW, intermediates
+        )
+
+
+class TestAuthoritiesFromTheChip:
+    """They help to build a path, and are never where it ends."""
+
+    def test_refuses_a_chain_under_a_root_that_the_chip_sent_along(self) -> None:
+        chain = OnDieChain()
+        root = chain.root.certificate.public_bytes(serialization.Encoding.DER)
+        certificate = chain.last.certify(TPM.ek_key.public_key())
+        with refused("ek_untrusted", "no EK authority vouches"):
+            endorsement.check_ek_certificate(
+                certificate, TPM.ek, VENDOR.authorities, NOW, [*chain.parts, root]
+            )
+
+    def test_refuses_a_chain_with_a_gap_and_names_the_missing_issuer(self) -> None:
+        chain = OnDieChain()
+        with refused("ek_untrusted", "certificate of 'CN=on-die 0'"):
+            chain.check(chain.parts[:-1])
+
+    def test_refuses_a_weak_authority_from_the_chip(self) -> None:
+        root = Vendor("maker")
+        weak = Vendor("weak", rsa.generate_private_key(65537, 1024), issuer=root)  # noqa: S505
+        certificate = weak.certify(TPM.ek_key.public_key())
+        sent = [weak.certificate.public_bytes(serialization.Encoding.DER)]
+        with refused("ek_weak", "1024 bits"):
+            endorsement.check_ek_certificate(certificate, TPM.ek, root.authorities, NOW, sent)
+
+    @pytest.mark.parametrize("rubbish", [[], [b""], [b"\x30\x82\x00\x01x"], [b"odd"] * 5])
+    def test_a_path_leads_over_them_whatever_else_was_sent(self, rubbish: list[bytes]) -> None:
+        chain = OnDieChain()
+        path = chain.check([*rubbish, *reversed(chain.parts)])
+        assert list(path[1:-1]) == chain.parts
+
+    @given(st.data())
+    def test_any_order_with_anything_between_is_told_apart(self, data: st.DataObject) -> None:
+        certificates = [CHAIN.last.certify(TPM.ek_key.public_key()), *CHAIN.parts]
+        order = data.draw(st.permutations(certificates))
+        filler = st.binary(max_size=40).filter(lambda content: b"\x30" not in content)
+        content = data.draw(filler)
+        for certificate in order:
+            content += certificate + data.draw(filler)
+        assert vendor_certificate.split(content) == tuple(order)
+
+    @given(st.integers(0, 2**32), st.integers(0, 255))
+    def test_a_spoilt_byte_never_makes_a_path_to_a_stranger(self, place: int, value: int) -> None:
+        content = bytearray(b"".join(CHAIN.parts))
+        content[place % len(content)] = value
+        sent = list(vendor_certificate.split(bytes(content)))
+        try:
+            path = CHAIN.check(sent)
+        except errors.Refused as e:
+            assert e.code in ("ek_untrusted", "ek_weak")
+        else:
+            assert path[1:-1] == tuple(CHAIN.parts)
+
+    def test_no_more_are_taken_than_a_chain_has(self) -> None:
+        certificate = VENDOR.certify(TPM.ek_key.public_key())
+        split = vendor_certificate.split(certificate * 20)
+        assert split == (certificate,) * vendor_certificate.MAX_INTERMEDIATES
+
+
+CHAIN = OnDieChain()
+ODD_ROOT = Vendor("maker", path_length=2)
+ODD_ISSUER = Vendor("odd", issuer=ODD_ROOT)

@@ -4,11 +4,15 @@
 
 from __future__ import annotations
 
+import pytest
+
 from ovirt_tcp_plugin.verifier.settings import Appraisal
 from tests.verifier.administrator import SETS, Administrator
 from tests.verifier.agent import Agent
 from tests.verifier.live_server import Server, level_of
 from tests.verifier.software_tpm import launch_events
+
+pytestmark = pytest.mark.each_database
 
 OTHER_BOOT = "99999999-2222-3333-4444-555555555555"
 

@@ -36,13 +36,13 @@ from tests.verifier.vendor import Vendor
 
 
 @pytest.fixture
-def server(tmp_path: Path, authority: Authority, vendor: Vendor) -> Iterator[Server]:
-    database = Database(f"sqlite:///{tmp_path / 'verifier.db'}")
+def server(
+    tmp_path: Path, database: Database, authority: Authority, vendor: Vendor
+) -> Iterator[Server]:
     running = Server(tmp_path, database, authority, vendor)
     running.choose_good_boot()
     yield running
     running.stop()
-    database.close()
 
 
 @pytest.fixture

@@ -214,5 +214,5 @@ def test_a_killed_process_of_two_on_sqlite_loses_nothing(
 def test_two_servers_on_one_postgresql_killed_in_turn_lose_nothing(
     tmp_path: Path, processes: Processes, postgresql: PostgreSql
 ) -> None:
-    play(Campaign(tmp_path, processes, postgresql.new_database(), servers=2))
+    play(Campaign(tmp_path, processes, postgresql.empty_database(), servers=2))
     postgresql.drop_databases()

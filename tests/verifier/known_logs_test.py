@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import sqlalchemy as sa
 
-from ovirt_tcp_plugin.messages import evidence
+from ovirt_tcp_plugin.messages import eventlog, evidence
 from ovirt_tcp_plugin.verifier.store import hosts, results
 from tests.verifier.administrator import SETS, Administrator
 from tests.verifier.agent import Agent
@@ -127,6 +127,7 @@ class TestUntrusted:
         assert answer["level"] == "unknown"
 
 
+@pytest.mark.each_database
 class TestTrusted:
     def test_a_log_travels_once_in_a_boot(self, agent: Agent) -> None:
         sizes = []
@@ -194,3 +195,19 @@ class TestTrusted:
         server.database.transact(lambda c: hosts.remove(c, "host-1"))
         agent.enrol()
         assert asked(agent).known_logs == {}
+
+
+def test_what_the_log_has_that_nothing_depends_on_is_shown_also_when_it_is_only_named(
+    agent: Agent,
+) -> None:
+    odd = eventlog.Event(0x01C40200, 0x800000F7, {"sha256": b"o" * 32}, b"")
+    agent.tpm.log = eventlog.encode([*agent.tpm.events, odd], ["sha256"])
+    token = agent.server.token("viewer")
+    for _ in range(2):
+        message = agent.evidence(asked(agent))
+        assert agent.send(message).json()["level"] == "trusted"
+        boot = agent.server.call("GET", "/v1/hosts/host-1/boot", token=token).json()
+        assert boot["notes"] == [
+            "the txt log has 1 events of the index 0x1c40200, which no PCR has: "
+            "they concern no judged PCR"
+        ]

@@ -22,6 +22,7 @@ from ovirt_tcp_plugin.verifier.authority import Authority, write_key
 from ovirt_tcp_plugin.verifier.enrolment import EnrolmentService
 from ovirt_tcp_plugin.verifier.metrics import VerifierMetrics
 from ovirt_tcp_plugin.verifier.reference_values import ReferenceValueService
+from ovirt_tcp_plugin.verifier.revocation import VendorTrust
 from ovirt_tcp_plugin.verifier.settings import Appraisal, ServerOptions
 from ovirt_tcp_plugin.verifier.signing import Signer
 from ovirt_tcp_plugin.verifier.store import endorsements, references, tokens
@@ -79,10 +80,11 @@ class Server:
         metrics = VerifierMetrics()
         database.on_done = metrics.stored
         self.attestation = Attestation(database, values, metrics, appraisal, clock)
+        trust = VendorTrust(vendor.authorities)
         self.enrolment = EnrolmentService(
-            database, authority, vendor.authorities, first_use=False, clock=clock, tpm12=False
+            database, authority, trust, first_use=False, clock=clock, tpm12=False
         )
-        self.review = EndorsementReview(database, vendor.authorities, False, clock)
+        self.review = EndorsementReview(database, trust, False, clock)
         all_options = {
             "certificate": directory / "server.pem",
             "address": "127.0.0.1",

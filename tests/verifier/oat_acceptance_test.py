@@ -18,6 +18,8 @@ import pytest
 
 from tests.verifier.live_server import Server
 
+pytestmark = pytest.mark.each_database
+
 ROOT = Path(__file__).parents[2]
 WLM = "/WLMService/resources"
 HOSTS = "/AttestationService/resources/hosts"

@@ -15,6 +15,7 @@ from pathlib import Path
 import psycopg2
 
 from ovirt_tcp_plugin.parent import die_with_parent
+from ovirt_tcp_plugin.verifier.store.database import Database
 
 # Our power cuts kill processes, never the kernel, which writes what they gave it.
 _SETTINGS = {
@@ -23,6 +24,8 @@ _SETTINGS = {
     "shared_buffers": "16MB",
     "fsync": "off",
 }
+# The tables are made once, and copied for each test.
+_TEMPLATE = "newest"
 
 
 def programs() -> Path:
@@ -45,7 +48,8 @@ class PostgreSql:
         data = self.directory / "data"
         self._run("initdb", "-D", str(data), "-U", "verifier", "--auth=trust", "--no-sync")
         self._count = 0
-        self._open: list[int] = []
+        self._open: list[str] = []
+        self._has_template = False
         self._process: subprocess.Popen[bytes]
         self.start()
 
@@ -96,16 +100,34 @@ class PostgreSql:
         shutil.rmtree(self.directory, ignore_errors=True)
 
     def new_database(self) -> str:
-        """Return the URL of an empty database."""
-        self._count += 1
-        self._execute(f"CREATE DATABASE t{self._count} STRATEGY wal_log")
-        self._open.append(self._count)
-        return f"postgresql://verifier@/t{self._count}?host={self.directory}"
+        """Return the URL of a database with the tables of today's release and no rows."""
+        if not self._has_template:
+            self._make_template()
+        return self._create(_TEMPLATE)
+
+    def empty_database(self) -> str:
+        """Return the URL of a database without tables."""
+        return self._create("template1")
 
     def drop_databases(self) -> None:
         """Remove the databases that were made: hundreds of them would fill a disk."""
         while self._open:
-            self._execute(f"DROP DATABASE t{self._open.pop()} WITH (FORCE)")
+            self._execute(f"DROP DATABASE {self._open.pop()} WITH (FORCE)")
+
+    def _make_template(self) -> None:
+        self._execute(f"CREATE DATABASE {_TEMPLATE} STRATEGY wal_log")
+        Database(self._url(_TEMPLATE)).close()
+        self._has_template = True
+
+    def _create(self, template: str) -> str:
+        self._count += 1
+        name = f"t{self._count}"
+        self._execute(f"CREATE DATABASE {name} TEMPLATE {template} STRATEGY wal_log")
+        self._open.append(name)
+        return self._url(name)
+
+    def _url(self, name: str) -> str:
+        return f"postgresql://verifier@/{name}?host={self.directory}"
 
     def _execute(self, statement: str) -> None:
         connection = psycopg2.connect(host=str(self.directory), user="verifier", dbname="postgres")

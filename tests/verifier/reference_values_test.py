@@ -33,6 +33,8 @@ from tests.verifier.live_server import Server, level_of
 from tests.verifier.software_tpm import SoftwareTpm, launch_events
 from tests.verifier.vendor import Vendor
 
+pytestmark = pytest.mark.each_database
+
 KERNEL = hashlib.sha256(b"update").hexdigest()
 
 

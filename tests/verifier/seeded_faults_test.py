@@ -20,6 +20,7 @@ from ovirt_tcp_plugin import errors
 from ovirt_tcp_plugin.attester import keys
 from ovirt_tcp_plugin.lab import firmware, launch
 from ovirt_tcp_plugin.lab.host import LabHost
+from ovirt_tcp_plugin.lab.machine import Machine
 from ovirt_tcp_plugin.messages import components, evidence, reference_values, tpm2
 from ovirt_tcp_plugin.messages.eventlog import MLE_HASH, TBOOT_MODULE, Event
 from ovirt_tcp_plugin.verifier import endorsement
@@ -80,7 +81,7 @@ class Lab:
 
     def early(self, **changes: object) -> Events:
         """Return what a machine with these changes measures before the launch."""
-        return firmware.events(firmware.Machine(**changes), self.host.images)  # type: ignore[arg-type]
+        return firmware.events(Machine(**changes), self.host.images)  # type: ignore[arg-type]
 
     def boot(
         self,

@@ -31,6 +31,8 @@ from tests.verifier.live_server import Server
 from tests.verifier.vendor import NOW, Vendor
 from tests.verifier.verdict_keys import keys
 
+pytestmark = pytest.mark.each_database
+
 LIFETIME_MS = 600_000
 
 

@@ -12,14 +12,17 @@ from pathlib import Path
 from typing import Union
 
 import pytest
+from cryptography.hazmat.primitives import serialization
 
 import ovirt_tcp_plugin
 from ovirt_tcp_plugin import errors
 from ovirt_tcp_plugin.messages import enrolment
 from ovirt_tcp_plugin.verifier import settings
+from ovirt_tcp_plugin.verifier.revocation import VendorTrust
 from ovirt_tcp_plugin.verifier.tpm_family import FAMILIES
 from tests.verifier.software_tpm import SoftwareTpm
 from tests.verifier.software_tpm12 import SoftwareTpm12
+from tests.verifier.vendor import NOW, Vendor
 
 VERIFIER = Path(ovirt_tcp_plugin.__file__).parent / "verifier"
 # Each family's own modules, and what leads to them.
@@ -77,7 +80,9 @@ def test_without_a_certificate_nobody_vouches_for_the_ek(asking: Asking) -> None
     _, request = asking
     candidate = FAMILIES[request.family].candidate(request)
     with pytest.raises(errors.Refused, match="ek_certificate_malformed"):
-        candidate.check_ek_certificate([], datetime.datetime.now(datetime.timezone.utc))
+        candidate.check_ek_certificate(
+            VendorTrust([]), datetime.datetime.now(datetime.timezone.utc)
+        )
 
 
 def test_a_fit_tpm_opens_its_secret_and_is_the_same_when_it_is_loaded(asking: Asking) -> None:
@@ -92,3 +97,22 @@ def test_a_fit_tpm_opens_its_secret_and_is_the_same_when_it_is_loaded(asking: As
     loaded = family.load("host-1", candidate.tpm.ek.area, candidate.tpm.ak.area)
     assert loaded == candidate.tpm
     assert (loaded.name, loaded.family) == ("host-1", request.family)
+
+
+def test_the_authorities_from_the_chip_are_kept_with_its_certificate() -> None:
+    root = Vendor("maker", path_length=2)
+    on_die = Vendor("on-die", issuer=root)
+    tpm = SoftwareTpm()
+    certificate = on_die.certify(tpm.ek_key.public_key())
+    chain = on_die.certificate.public_bytes(serialization.Encoding.DER)
+    request = dataclasses.replace(request20(tpm), ek_certificate=certificate, ek_chain=chain)
+    family = FAMILIES["2.0"]
+    candidate = family.candidate(request)
+
+    candidate.check_ek_certificate(VendorTrust(root.authorities), NOW)
+    again = family.endorsed(candidate.tpm, candidate.kept_certificates)
+    again.check_ek_certificate(VendorTrust(root.authorities), NOW)
+
+    alone = family.endorsed(candidate.tpm, certificate)
+    with pytest.raises(errors.Refused, match="ek_untrusted"):
+        alone.check_ek_certificate(VendorTrust(root.authorities), NOW)

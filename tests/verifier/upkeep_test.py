@@ -12,9 +12,10 @@ import pytest
 
 from ovirt_tcp_plugin import errors
 from ovirt_tcp_plugin.clock import Clock
-from ovirt_tcp_plugin.verifier import upkeep
+from ovirt_tcp_plugin.verifier import revocation, upkeep
 from ovirt_tcp_plugin.verifier.authority import Authority
-from ovirt_tcp_plugin.verifier.store import endorsements, tokens
+from ovirt_tcp_plugin.verifier.revocation import Revocations, VendorTrust
+from ovirt_tcp_plugin.verifier.store import endorsements, hosts, tokens
 from ovirt_tcp_plugin.verifier.store.database import Database
 from ovirt_tcp_plugin.verifier.store.tokens import Token
 from ovirt_tcp_plugin.verifier.tpm_review import EndorsementReview
@@ -85,7 +86,8 @@ def test_a_word_that_was_taken_back_is_told_and_the_host_stays(
     local_server.choose_good_boot()
     agent.report()
     vendors = [] if why == "vendor_gone" else vendor.authorities
-    review = EndorsementReview(local_server.database, vendors, why != "first_use_off", Clock())
+    trust = VendorTrust(vendors)
+    review = EndorsementReview(local_server.database, trust, why != "first_use_off", Clock())
     if why == "ek_removed":
         asyncio.run(review.look())
         assert review.withdrawn == {}
@@ -101,6 +103,31 @@ def test_a_word_that_was_taken_back_is_told_and_the_host_stays(
     assert host["endorsement_fault"] == review.withdrawn["host-1"].text
     answer = local_server.call("GET", "/v1/upkeep", token=token).json()
     assert answer["withdrawn"][0]["code"] == why
+
+
+def test_an_enrolled_host_whose_tpm_was_revoked_is_named_with_its_next_step(
+    local_server: Server, vendor: Vendor
+) -> None:
+    agent = Agent(local_server, vendor).enrol()
+    host = local_server.database.transact(lambda c: hosts.find(c, agent.name))
+    assert host is not None
+    certificate = host.ek_certificate
+    lists = revocation.parse(vendor.revoke([certificate]), "maker.crl")
+    review = EndorsementReview(
+        local_server.database,
+        VendorTrust(vendor.authorities, Revocations(lists)),
+        False,
+        Clock(),
+    )
+
+    asyncio.run(review.look())
+
+    assert review.withdrawn[agent.name].code == "ek_revoked"
+    local_server.review.withdrawn = review.withdrawn
+    token = local_server.token("viewer")
+    answer = local_server.call("GET", "/v1/upkeep", token=token).json()
+    (duty,) = [duty for duty in answer["duties"] if "revoked" in duty["text"]]
+    assert "ovirt-tcp hosts replace-tpm" in duty["next_step"]
 
 
 def test_whoever_makes_enrolment_tokens_cannot_fill_the_database(

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import datetime
 import struct
+from collections.abc import Sequence
 from typing import Optional, Union
 
 from cryptography import x509
@@ -49,10 +50,11 @@ class Vendor:
         ca: bool = True,
         issuer: Optional[Vendor] = None,
         signature_hash: Optional[hashes.HashAlgorithm] = None,
+        path_length: int = 1,
     ) -> None:
         self.signature_hash = signature_hash or hashes.SHA256()
         self.name, self.key = _name(name), key or ec.generate_private_key(ec.SECP256R1())
-        constraints = x509.BasicConstraints(ca=ca, path_length=1 if ca else None)
+        constraints = x509.BasicConstraints(ca=ca, path_length=path_length if ca else None)
         signer = issuer or self
         builder = signer._builder(self.name, self.key.public_key(), NOW - YEAR, NOW + 10 * YEAR)
         self.certificate = builder.add_extension(constraints, True).sign(
@@ -83,6 +85,23 @@ class Vendor:
             access = x509.AccessDescription(AuthorityInformationAccessOID.CA_ISSUERS, location)
             builder = builder.add_extension(x509.AuthorityInformationAccess([access]), False)
         return builder.sign(self.key, hashes.SHA256()).public_bytes(serialization.Encoding.DER)
+
+    def revoke(
+        self, certificates: Sequence[bytes], next_update: datetime.datetime = NOW + YEAR
+    ) -> bytes:
+        """Return the DER of a list that revokes these certificates."""
+        builder = (
+            x509.CertificateRevocationListBuilder()
+            .issuer_name(self.name)
+            .last_update(min(NOW, next_update) - YEAR)
+            .next_update(next_update)
+        )
+        for certificate in certificates:
+            serial = x509.load_der_x509_certificate(certificate).serial_number
+            entry = x509.RevokedCertificateBuilder().serial_number(serial).revocation_date(NOW)
+            builder = builder.add_revoked_certificate(entry.build())
+        signed = builder.sign(self.key, self.signature_hash)
+        return signed.public_bytes(serialization.Encoding.DER)
 
     def _builder(
         self,

@@ -120,6 +120,7 @@ class TestCallers:
         headers = {"x-auth-blob": server.token("viewer")}
         assert server.call("POST", POLL, {"hosts": ["x"]}, headers=headers).status_code == 200
 
+    @pytest.mark.each_database
     def test_a_token_that_ended_or_was_removed_opens_nothing(self, server: Server) -> None:
         server.add_token("old", Token("viewer", end_s=1))
         assert server.call("GET", "/v1/hosts", token="old").status_code == 401
@@ -140,6 +141,7 @@ class TestCallers:
         assert (answer.status_code, answer.json()["code"]) == (404, "NotFound")
 
 
+@pytest.mark.each_database
 class TestEnrolment:
     def test_refuses_an_unrestricted_ak(self, server: Server, vendor: Vendor) -> None:
         agent = Agent(server, vendor)
@@ -215,6 +217,16 @@ class TestEnrolment:
         stolen = certificate_request(ec.generate_private_key(ec.SECP256R1()))
         answer = agent.finish(begun, asked=stolen)
         assert (answer.status_code, answer.json()["code"]) == (403, "bad_proof")
+
+    def test_a_slow_chip_has_minutes_for_its_proof_and_not_for_ever(
+        self, server: Server, vendor: Vendor
+    ) -> None:
+        agent = Agent(server, vendor)
+        token = server.token("enrolment", "host-1")
+        for seconds, code in ((181, "enrolment_unknown"), (170, "")):
+            begun = agent.begin(token).json()
+            server.clock.offset_ms += seconds * 1000
+            assert agent.finish(begun).json().get("code", "") == code
 
     def test_a_token_enrols_one_chip_once(self, server: Server, vendor: Vendor) -> None:
         agent, token = Agent(server, vendor), server.token("enrolment", "host-1")
@@ -337,6 +349,7 @@ class TestEnrolment:
         assert again.challenge() is not None
 
 
+@pytest.mark.each_database
 class TestRounds:
     def test_a_boot_that_was_never_appraised_is_challenged_at_once(
         self, server: Server, agent: Agent
@@ -568,6 +581,7 @@ class TestPollHosts:
             "A" * 200,
         ],
     )
+    @pytest.mark.each_database
     def test_what_cannot_be_a_host_is_unknown_and_hurts_no_other(
         self, server: Server, agent: Agent, name: str
     ) -> None:
@@ -608,6 +622,7 @@ class TestPollHosts:
         assert answer.startswith(b"HTTP/1.1 413 ")
         assert b'"error_code": 413' in answer
 
+    @pytest.mark.each_database
     def test_ten_thousand_names_are_answered(self, server: Server, agent: Agent) -> None:
         server.choose_good_boot()
         agent.answer(agent.challenge())
@@ -724,6 +739,7 @@ def test_half_a_character_is_a_fault_of_the_asker(server: Server) -> None:
     )
 
 
+@pytest.mark.each_database
 def test_results_tell_age_findings_and_boot(server: Server, agent: Agent) -> None:
     server.choose_good_boot()
     agent.answer(agent.challenge())
@@ -752,6 +768,7 @@ def test_a_message_survives_its_codec(agent: Agent) -> None:
 
 
 @pytest.mark.parametrize("path", ["/v1/enrolment/tokens", f"{SETS}/%00", f"{SETS}/%00/add"])
+@pytest.mark.each_database
 def test_nul_is_refused_at_the_door(server: Server, path: str) -> None:
     method = "DELETE" if path.endswith("%00") else "POST"
     token = server.token("enrolment" if "tokens" in path else "policy")

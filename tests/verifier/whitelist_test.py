@@ -172,6 +172,7 @@ class TestFaults:
         assert filled.read(HOSTS) == []
 
 
+@pytest.mark.each_database
 class TestRecords:
     def test_oem_and_os_are_kept_changed_and_removed(self, tool: Tool) -> None:
         for path, record in (("oem", OEM), ("os", OS)):
@@ -219,6 +220,7 @@ class TestRecords:
         assert len(filled.sets()) == 3
 
 
+@pytest.mark.each_database
 class TestViewOfTheReferenceValues:
     def test_an_mle_is_a_set_for_no_host_until_one_is_registered(self, filled: Tool) -> None:
         bios = filled.sets()["oat:NewMLE1:v123"]
@@ -278,6 +280,7 @@ class TestViewOfTheReferenceValues:
         assert (answer.status_code, answer.json()["code"]) == (409, "Conflict")
 
 
+@pytest.mark.each_database
 class TestJudgement:
     def test_a_registered_host_is_judged_by_its_mles_and_by_nothing_else(
         self, tool: Tool, vendor: Vendor

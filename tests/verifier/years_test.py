@@ -39,6 +39,7 @@ from ovirt_tcp_plugin.verifier import (
 )
 from ovirt_tcp_plugin.verifier.authority import Authority
 from ovirt_tcp_plugin.verifier.enrolment import EnrolmentService
+from ovirt_tcp_plugin.verifier.revocation import VendorTrust
 from ovirt_tcp_plugin.verifier.settings import ServerOptions
 from ovirt_tcp_plugin.verifier.store import hosts, tokens, verdict_keys
 from ovirt_tcp_plugin.verifier.store.database import Database
@@ -81,7 +82,12 @@ class Site:
         local_store.claim(self.database, self.authority)
         signing.ensure_key(self.database, self.authority)
         self.service = EnrolmentService(
-            self.database, self.authority, vendor.authorities, False, self.clock, tpm12=False
+            self.database,
+            self.authority,
+            VendorTrust(vendor.authorities),
+            False,
+            self.clock,
+            tpm12=False,
         )
         self.broker_ca = self.authority.pem
         self.told: dict[tuple[str, int], datetime.datetime] = {}

@@ -28,6 +28,9 @@ MAX_SUMMARY_SIZE = 64 * 1024
 MAX_CAPABILITIES_SIZE = 16 * 1024 * 1024
 # The agent writes the summary, and the capabilities must stay readable for the engine whatever an
 # agent that somebody took over writes there: only these members are handed on.
+TRUSTED = "trusted"
+# As the attestation server says of a host whose trusted result ended.
+UNKNOWN = "unknown"
 TEXTS = ("tpm", "bank", "agent_version", "level")
 FLAGS = ("txt_launch",)
 # Members that hold texts under these names.
@@ -63,6 +66,11 @@ def summary():
     now_ms = time.clock_gettime_ns(time.CLOCK_BOOTTIME) // 1_000_000
     known = known_members(kept)
     known["verdict_age_s"] = (now_ms - born_ms) // 1000
+    lifetime_ms = kept.get("lifetime_ms")
+    # An agent of an earlier release does not say it.
+    ended = type(lifetime_ms) is int and now_ms > born_ms + lifetime_ms
+    if ended and known.get("level") == TRUSTED:
+        known["level"] = UNKNOWN
     return known
 
 

@@ -6,7 +6,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, Optional, cast
 
 import click
 
@@ -18,6 +18,7 @@ from ovirt_tcp_plugin.admin.commands.printing import (
     headline,
     print_json,
     print_table,
+    printable,
     tell,
 )
 from ovirt_tcp_plugin.admin.commands.settings import broker, verifier
@@ -71,6 +72,8 @@ def remove_host(config_dir: Path, host: str, as_json: bool) -> None:
 def explain(config_dir: Path, host: str, as_json: bool) -> None:
     """Say why HOST has its result: every failed check, with the expected and the seen value.
 
+    And how it booted, step by step, as far as its TPM proved it.
+
     HOST is its name at the attestation server, or its name or id at the engine if the broker can be
     asked. The exit status is 4 for a host that is not enrolled.
     """
@@ -79,9 +82,12 @@ def explain(config_dir: Path, host: str, as_json: bool) -> None:
         name = _verifier_name(config_dir, host)
         result = _result(config_dir, name) if name else result
     if as_json:
-        print_json({**result, "findings": [_with_next_step(item) for item in result["findings"]]})
+        findings_with_steps = [_with_next_step(item) for item in result["findings"]]
+        boot = _boot(config_dir, result)
+        print_json({**result, "findings": findings_with_steps, "boot": boot})
     else:
         _print_result(result)
+        _print_boot(_boot(config_dir, result))
         _print_endorsement(config_dir, result["host_name"])
     if _is_stranger(result):
         click.echo("`ovirt-tcp hosts` lists the enrolled hosts", err=True)
@@ -97,6 +103,30 @@ def _print_endorsement(config_dir: Path, host_name: str) -> None:
     for host in withdrawn:
         if host["host_name"] == host_name:
             click.echo(f"  {host['text']} ({host['code']})")
+
+
+def _boot(config_dir: Path, result: Mapping[str, Any]) -> Optional[Mapping[str, Any]]:
+    """Return what a host's evidence proved of its boot, None if there is none."""
+    if not result["boot_id"]:
+        return None
+    name = result["host_name"].lower()
+    try:
+        return verifier(config_dir).call("GET", f"/v1/hosts/{name}/boot")
+    except errors.Error:  # a server of an earlier release, or the host was removed meanwhile
+        return None
+
+
+def _print_boot(boot: Optional[Mapping[str, Any]]) -> None:
+    if boot is None:
+        return
+    click.echo(f"\nits boot, as its TPM proved it in bank {boot['bank']}:")
+    for pcr, value in boot["values"].items():
+        steps = [step for step in boot["steps"] if str(step["pcr"]) == pcr]
+        click.echo(f"  PCR {pcr} {value}{'' if steps else ', without proven steps'}")
+        for step in steps:
+            click.echo(f"    {step['digest']} {printable(step['text'])}")
+    for note in boot["notes"]:
+        click.echo(f"  {printable(note)}")
 
 
 def _result(config_dir: Path, host: str) -> Mapping[str, Any]:

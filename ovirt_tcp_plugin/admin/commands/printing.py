@@ -66,10 +66,11 @@ def headline(result: Mapping[str, Any]) -> str:
 
 
 def _cells(row: Sequence[str]) -> list[str]:
-    return [_printable(str(cell)) for cell in row]
+    return [printable(str(cell)) for cell in row]
 
 
-def _printable(cell: str) -> str:
+def printable(cell: str) -> str:
+    """Return a text of a peer without what a terminal would obey."""
     return "".join(map(_escaped, cell))
 
 

@@ -19,7 +19,7 @@ from ovirt_tcp_plugin.admin.commands.printing import (
     tell,
 )
 from ovirt_tcp_plugin.admin.commands.settings import verifier
-from ovirt_tcp_plugin.messages import components, tpm2
+from ovirt_tcp_plugin.messages import components, coverage, tpm2
 
 # Of a digest, by its length in hex digits.
 _BANKS = {2 * size: bank for bank, size in tpm2.DIGEST_SIZES.items()}
@@ -82,6 +82,9 @@ def reference_import(
     tell(reference_set, sentence, as_json)
     if not as_json:
         _tell_mixtures(name, reference_set.get("mixtures", []))
+        slots = [(pcr, component) for pcr, component in reference_set["slots"]]
+        for cover in coverage.sentences(slots):
+            click.echo(f"{name}: {cover}")
 
 
 @reference.command("add")

@@ -285,6 +285,7 @@ def _of_hosts() -> list[Check]:
             hosts.placement,
             "All hosts of pools that are Up are trusted.",
         ),
+        Check("lockdown", ("broker",), hosts.lockdown, "No host's kernel hides its launch log."),
         Check("quarantine", ("broker",), hosts.quarantine, "No host was taken out of service."),
         Check(
             "guard",

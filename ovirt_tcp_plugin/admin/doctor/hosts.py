@@ -9,6 +9,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from ovirt_tcp_plugin.admin.doctor.findings import DoctorFinding, fail, named, warning
 from ovirt_tcp_plugin.admin.doctor.observations import BrokerView, ObservedSite
 from ovirt_tcp_plugin.engine.inspection import Hooks
+from ovirt_tcp_plugin.messages.findings import FindingCode
 
 GATE = "50_ovirt_tcp_gate.py"
 GATE_POINTS = ("before_vm_start", "before_vm_migrate_destination", "before_vm_dehibernate")
@@ -64,6 +65,18 @@ def placement(site: ObservedSite, broker: BrokerView) -> Iterable[DoctorFinding]
         elif doubtful:
             text = f"Hosts of cluster {pool.name} that get no VMs: {named(doubtful)}."
             yield warning("not_trusted", text, "see why: ovirt-tcp explain HOST")
+
+
+def lockdown(broker: BrokerView) -> Iterable[DoctorFinding]:
+    """Judge whether Secure Boot keeps the logs of measured launches from being read."""
+    code = FindingCode.LOG_LOCKED_DOWN
+    names = [host.name for host in broker.hosts.values() if host.code == code.code]
+    if names:
+        text = (
+            "Hosts whose kernel is locked down, as under Secure Boot, so that nobody can read the"
+            f" log of their measured launch: {named(names)}."
+        )
+        yield fail("host_locked_down", text, code.next_step)
 
 
 def quarantine(broker: BrokerView) -> Iterable[DoctorFinding]:

@@ -119,6 +119,12 @@ def _quarantine(explanation: Explanation) -> LineVerdict:
     if explanation.intent == "observation":
         reason = "the host's pool is in observation, in which no host leaves: ovirt-tcp guard"
         return LineVerdict("quarantine", YES, "observation", reason)
+    if explanation.intent == "waiting":
+        reason = (
+            "the host did not restart since it attested well, so the reference values may have "
+            "changed: it leaves in some minutes unless many others turn untrusted, too"
+        )
+        return LineVerdict("quarantine", YES, "waiting", reason)
     if explanation.intent == "spared":
         reason = "an administrator left the host in service, out of placement"
         return LineVerdict("quarantine", YES, "spared", reason)

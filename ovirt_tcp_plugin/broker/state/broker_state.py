@@ -372,4 +372,5 @@ def _lifetimes(options: VerdictOptions) -> Lifetimes:
 
 
 def _guard_rule(options: GuardOptions) -> GuardRule:
-    return GuardRule(options.hosts, options.share, int(options.window_s * 1000))
+    window_ms = int(options.window_s * 1000)
+    return GuardRule(options.hosts, options.share, window_ms, int(options.series_s * 1000))

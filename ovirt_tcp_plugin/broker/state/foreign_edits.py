@@ -109,6 +109,12 @@ class WallNews:
         """Return the clusters of whose walls something is to be told."""
         return frozenset(self._edited).union(self._refused_at_first, self._refused)
 
+    def has_any(self, cluster_id: str) -> bool:
+        """Return whether something is to be told of a cluster's wall."""
+        return any(
+            cluster_id in news for news in (self._edited, self._refused_at_first, self._refused)
+        )
+
     def edited(self, cluster_id: str, done: str) -> None:
         """Somebody else did this to a wall; it is told when it is put right, or cannot be."""
         before = self._edited.get(cluster_id)

@@ -10,11 +10,15 @@ the checks are, in this order:
 
 1. Observation: a pool holds all its hosts until half of them attested well, or an administrator
    releases it. A new pool begins so, and every pool whose state was lost.
-2. Decision: where a guard has tripped already, it holds this host, too.
-3. Pool: more hosts of the pool than its limit, within the window, trip its guard.
-4. Site: more hosts of all pools than the site's limit, within the window, trip the guards of all
-   pools that they are of, and of each pool that a host would leave later. One cause that spreads
-   over many small pools may take out no more than it could in one pool.
+2. Site: more hosts of several pools than the site's limit, within the window, trip the guards of
+   all pools that they are of, and of each pool that a host would leave later. One cause that
+   spreads over many small pools may take out no more than it could in one pool.
+3. Decision: where a guard has tripped already, it holds this host, too.
+4. Pool: more hosts of the pool than its limit, within the window, trip its guard.
+5. Series: a host that stayed Up since it attested well waits. Its boot is what it was, so the
+   reference values may have changed instead, and then other hosts follow it within the life of a
+   verdict: once they are too many, checks 2 and 4 hold it with them. A host that started again is
+   what a tampered boot looks like, and leaves at once.
 
 A guard is over when all hosts that it holds attest well, or an administrator decides.
 """
@@ -33,11 +37,15 @@ SMALL_POOL_LIMIT = 1
 
 @dataclasses.dataclass(frozen=True)
 class GuardRule:
-    """How many hosts may leave service within window_ms: design's max(hosts, share of the pool)."""
+    """How many hosts may leave service within window_ms: max(hosts, share of the pool).
+
+    A host that stayed Up since it attested well waits for series_ms, which is no longer than that.
+    """
 
     hosts: int = 2
     share: float = 0.2
     window_ms: int = 600_000
+    series_ms: int = 600_000
 
     def pool_limit(self, pool_size: int) -> float:
         """Return how many hosts of a pool may leave."""
@@ -55,8 +63,8 @@ class Trip(enum.Enum):
     """What began to hold hosts, by the number of its check."""
 
     OBSERVATION = 1
-    POOL = 3
-    SITE = 4
+    SITE = 2
+    POOL = 4
 
 
 class Guard:
@@ -65,6 +73,7 @@ class Guard:
     Attributes:
         tripped: it waits for an administrator.
         held: ids of the hosts whose quarantine it delays.
+        waiting: until when a host stays in service in case others follow, by its id.
     """
 
     def __init__(self) -> None:
@@ -72,6 +81,7 @@ class Guard:
         self._leaving: dict[str, int] = {}
         self.tripped = False
         self.held: set[str] = set()
+        self.waiting: dict[str, int] = {}
 
     def note_leaving(self, host_id: str, now_ms: int) -> None:
         """Take note that a host would leave service."""
@@ -90,18 +100,21 @@ class Guard:
         """Hold the hosts that would leave, if any, and those that follow."""
         self.held.update(self._leaving)
         self.tripped = bool(self.held)
+        self.waiting.clear()
 
     def recovered(self, host_id: str) -> None:
         """A host attests well again. Once all that were held do, nothing is left to decide."""
         self.held.discard(host_id)
+        self.waiting.pop(host_id, None)
         self._leaving.pop(host_id, None)
         if not self.held:
             self.tripped = False
 
     def release(self) -> set[str]:
-        """End the delay; return the hosts that were held."""
-        held = self.held
+        """End the delay; return the hosts that were held, or waited."""
+        held = self.held.union(self.waiting)
         self.held = set()
+        self.waiting.clear()
         self.tripped = False
         self._leaving.clear()
         return held
@@ -160,13 +173,29 @@ class Guards:
             held |= guard.held
         return held
 
+    def waiting(self, now_ms: int) -> set[str]:
+        """Return the ids of the hosts that wait whether others follow; forget who waited enough."""
+        waiting: set[str] = set()
+        for guard in self.by_cluster.values():
+            guard.waiting = {
+                uid: end_ms for uid, end_ms in guard.waiting.items() if end_ms > now_ms
+            }
+            waiting.update(guard.waiting)
+        return waiting
+
     def check_leaving(
-        self, host_id: str, cluster_id: str, sizes: Mapping[str, int], now_ms: int
+        self,
+        host_id: str,
+        cluster_id: str,
+        sizes: Mapping[str, int],
+        now_ms: int,
+        stayed_up: bool = False,
     ) -> Optional[Trip]:
         """A host would leave service; return what that trips, None for nothing new.
 
         Args:
             sizes: the number of hosts of every pool, by cluster id.
+            stayed_up: it attested well, and did not start again since.
         """
         guard = self.of(cluster_id)
         guard.note_leaving(host_id, now_ms)
@@ -174,19 +203,24 @@ class Guards:
             is_first = not guard.held
             guard.held.add(host_id)
             return Trip.OBSERVATION if is_first else None
-        if guard.tripped:  # 2
-            return None
         since_ms = now_ms - self._rule.window_ms
         number = guard.count_leaving(since_ms)
-        if self._site_tripped:  # 2
-            guard.trip()
-            return None
-        if number > self._rule.pool_limit(sizes[cluster_id]):  # 3
-            guard.trip()
-            return Trip.POOL
-        if self._count_leaving(since_ms) > self._rule.site_limit(max(sizes.values())):  # 4
+        total = self._count_leaving(since_ms)
+        is_many = total > self._rule.site_limit(max(sizes.values()))
+        is_of_several = total > number
+        if is_many and is_of_several and not self._site_tripped:  # 2
             self._trip_site()
             return Trip.SITE
+        if guard.tripped:  # 3
+            return None
+        if self._site_tripped:  # 3
+            guard.trip()
+            return None
+        if number > self._rule.pool_limit(sizes[cluster_id]):  # 4
+            guard.trip()
+            return Trip.POOL
+        if stayed_up:  # 5
+            guard.waiting[host_id] = now_ms + self._rule.series_ms
         return None
 
     def establish(self, cluster_id: str, sizes: Mapping[str, int], now_ms: int) -> Optional[Trip]:
@@ -226,7 +260,8 @@ class Guards:
         """
         gone: set[str] = set()
         for cluster_id, guard in self.by_cluster.items():
-            gone |= guard.held.difference(present.get(cluster_id, ()))
+            delayed = guard.held.union(guard.waiting)
+            gone |= delayed.difference(present.get(cluster_id, ()))
         for host_id in gone:
             self.recovered(host_id)
         return gone

@@ -10,7 +10,7 @@ from typing import Any, Optional
 
 from ovirt_tcp_plugin.broker.state.guard import GuardRule, Guards, Trip
 from ovirt_tcp_plugin.broker.state.shared import SharedState
-from ovirt_tcp_plugin.placement.inventory import Notice, shortened
+from ovirt_tcp_plugin.placement.inventory import Host, Notice, shortened
 from ovirt_tcp_plugin.placement.pools import Pool
 
 
@@ -89,8 +89,27 @@ class GuardWatch:
 
     def check_leaving(self, host_id: str, pool: Pool, now_ms: int) -> None:
         """An untrusted host would leave service: report it if a guard holds it for that."""
-        trip = self.guards.check_leaving(host_id, pool.cluster_id, self._pool_sizes(), now_ms)
+        stayed_up = self._turned_while_up(host_id)
+        trip = self.guards.check_leaving(
+            host_id, pool.cluster_id, self._pool_sizes(), now_ms, stayed_up
+        )
         self._tell(trip, pool, now_ms)
+        if host_id in self.guards.of(pool.cluster_id).waiting:
+            self._note_waiting(host_id)
+
+    def delayed(self, now_ms: int) -> set[str]:
+        """Return the ids of the hosts that stay in service for now.
+
+        A host that waited whether others follow, and starts again meanwhile, waits no longer.
+        """
+        waiting = filter(self._turned_while_up, self.guards.waiting(now_ms))
+        return self.guards.held().union(waiting)
+
+    def is_waiting(self, host: Host) -> bool:
+        """Return whether a host stays in service in case others turn untrusted, too."""
+        guard = self.guards.by_cluster.get(host.cluster_id)
+        is_noted = guard is not None and host.id in guard.waiting
+        return is_noted and self._turned_while_up(host.id)
 
     def release(self, cluster_ids: Iterable[str], who: str) -> set[str]:
         """An administrator decided that hosts of these pools leave; return those that were held."""
@@ -120,11 +139,23 @@ class GuardWatch:
 
     # Inside
 
+    def _turned_while_up(self, host_id: str) -> bool:
+        entry = self._shared.verdicts.entry(host_id)
+        return entry is not None and entry.turned_while_up()
+
     def _pool_sizes(self) -> dict[str, int]:
         """Return the number of hosts of each pool, by cluster id."""
         hosts_of = self._inventory.hosts_of
         pool_ids = self._inventory.pools.by_cluster
         return {cluster_id: len(hosts_of.get(cluster_id, ())) for cluster_id in pool_ids}
+
+    def _note_waiting(self, host_id: str) -> None:
+        text = (
+            f"Host {self._inventory.host_name(host_id)} did not restart since it attested well: it "
+            f"leaves service in {self._rule.series_ms // 1000} s, unless many others turn "
+            "untrusted, too. It gets no VMs meanwhile."
+        )
+        self._reporter.note("quarantine_waits", text, host_id)
 
     def _note_end(self, pool: Pool, why: str) -> None:
         text = f"The observation of pool {pool.name} is over: {why}."

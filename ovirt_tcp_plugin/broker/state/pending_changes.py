@@ -23,8 +23,11 @@ class PendingChanges:
         self._lock = lock
         self._inventory = inventory
         self._revision = 0
+        # The revision with which a host last lost trust.
+        self._trust_lost_revision = 0
         self._plans_due = False
-        self._trust_lost = False
+        # The pools of hosts that lost trust since plans were begun.
+        self._trust_lost_in: set[str] = set()
         self._old: set[str] = set()
         self._too_trusting: set[str] = set()
         self._too_free: set[str] = set()
@@ -54,12 +57,18 @@ class PendingChanges:
                 self._too_free.update(touched)
             if worse:
                 self._too_trusting.update(touched)
-                self._trust_lost = True
+                self._trust_lost_in.update(touched)
+                self._trust_lost_revision = self._revision
 
     def revision(self) -> int:
         """Return a number that grows with each change."""
         with self._lock:
             return self._revision
+
+    def trust_lost_revision(self) -> int:
+        """Return the number of the last change by which a host lost trust."""
+        with self._lock:
+            return self._trust_lost_revision
 
     # Walls
 
@@ -79,13 +88,19 @@ class PendingChanges:
         A plan under way that lets others in can wait, then: a host has to be put out first.
         """
         with self._lock:
-            return self._trust_lost
+            return bool(self._trust_lost_in)
 
-    def begin_plans(self) -> None:
-        """Plans are about to be made, of all that happened so far."""
+    def begin_plans(self) -> frozenset[str]:
+        """Plans are about to be made, of all that happened so far.
+
+        Returns:
+            the ids of the pools in which hosts lost trust since the last time.
+        """
         with self._lock:
+            trust_lost_in = frozenset(self._trust_lost_in)
             self._plans_due = False
-            self._trust_lost = False
+            self._trust_lost_in.clear()
+            return trust_lost_in
 
     # Snapshots
 

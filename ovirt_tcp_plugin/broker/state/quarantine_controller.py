@@ -62,7 +62,7 @@ class QuarantineController:
             now_ms = self._clock.now_ms()
             for host_id in self._quarantine.stuck(now_ms):
                 self._tell_stuck(host_id, now_ms)
-            held = self._guard_watch.guards.held()
+            held = self._guard_watch.delayed(now_ms)
             leaving: list[tuple[str, str]] = []
             for host_id in self._quarantine.to_deactivate(self._inventory.hosts, held, now_ms):
                 cluster_id = self._inventory.hosts[host_id].cluster_id
@@ -214,13 +214,15 @@ class QuarantineController:
         """Return what becomes of a host.
 
         "quarantine" is meant or carried out; "held" by the guard, or by the "observation" of its
-        pool, "spared" by an administrator; empty for nothing.
+        pool, "waiting" in case others turn, too, "spared" by an administrator; empty for nothing.
         """
         guard = self.guard(host.cluster_id)
         if guard is not None and host.id in guard.held:
             return "observation" if self.in_observation(host.cluster_id) else "held"
         if host.id in self._quarantine.exempted_by_admin:
             return "spared"
+        if self._guard_watch.is_waiting(host):
+            return "waiting"
         return "quarantine" if self.is_quarantined(host.id) else ""
 
     def is_taken_out(self, host_id: str) -> bool:

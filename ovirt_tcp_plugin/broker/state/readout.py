@@ -98,7 +98,8 @@ class Explanation:
         decision: the rule's; None if the host is in no pool.
         pool, group: the host's pool and its wall.
         intent: what becomes of the host: "", "quarantine" (meant or carried out), "held" by the
-            guard, or by the "observation" of its pool, "spared" by an administrator.
+            guard, or by the "observation" of its pool, "waiting" in case others turn, too,
+            "spared" by an administrator.
     """
 
     vm_id: str

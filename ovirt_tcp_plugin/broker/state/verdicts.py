@@ -71,6 +71,8 @@ class CachedVerdict:
         failing_code, failing_reason: why the last question brought none.
         failing_since_ms, failed_ms: when the first of these questions failed, and the last.
         answered_ms: when a question last brought evidence.
+        well_boot_id: the boot in which the host attested well since it came Up, empty if the server
+            does not say; None if it did not, or is in another boot now.
         stands_until_ms: until when a wall keeps the host though its verdict is void; None if not.
         from_ms, next_ms: from when the host may be asked again along with others, and when it has
             to be.
@@ -87,16 +89,30 @@ class CachedVerdict:
     failing_since_ms: int = 0
     failed_ms: int = 0
     answered_ms: int = NEVER_MS
+    well_boot_id: Optional[str] = None
     stands_until_ms: Optional[int] = None
     from_ms: int = 0
     next_ms: int = 0
 
-    def has_answered(self, now_ms: int) -> None:
-        """The last question brought a verdict."""
+    def has_answered(self, now_ms: int, boot_id: str) -> None:
+        """The last question brought a verdict, of this boot; empty if the server does not say."""
+        if self.well_boot_id and boot_id and self.well_boot_id != boot_id:
+            self.well_boot_id = None
         self.answered_ms = now_ms
         self.failures = 0
         self.failing_code = ""
         self.failing_reason = ""
+
+    def is_untrusted(self) -> bool:
+        """Return whether fresh evidence since the last change to Up made the host untrusted."""
+        return self.verdict.level is Level.UNTRUSTED and self.proven_ms >= self.up_since_ms
+
+    def turned_while_up(self) -> bool:
+        """Return whether an untrusted host attested well in the same boot, and was Up ever since.
+
+        Neither the engine nor the attestation server saw it start again.
+        """
+        return self.is_untrusted() and self.well_boot_id is not None
 
     def inside_until_ms(self) -> Optional[int]:
         """Return until when the host may stay inside its pool's wall; None: it leaves at once.
@@ -182,9 +198,7 @@ class VerdictCache:
     def untrusted(self, host_id: str) -> bool:
         """Return whether fresh evidence since the host's last change to Up made it untrusted."""
         entry = self._entries.get(host_id)
-        if entry is None or entry.verdict.level is not Level.UNTRUSTED:
-            return False
-        return entry.proven_ms >= entry.up_since_ms
+        return entry is not None and entry.is_untrusted()
 
     # Events of the engine
 
@@ -386,6 +400,7 @@ class VerdictCache:
     def _start(self, entry: CachedVerdict, now_ms: int) -> None:
         entry.up = True
         entry.up_since_ms = now_ms
+        entry.well_boot_id = None
         entry.failures = 0
         self._ask_at(entry, now_ms)
         if entry.verdict.level is not Level.UNTRUSTED:
@@ -397,13 +412,14 @@ class VerdictCache:
             code, reason = fault
             self._failed(entry, code, reason, Level.UNKNOWN, now_ms, draw)
             return Outcome.NOTHING
-        entry.has_answered(now_ms)
+        entry.has_answered(now_ms, answer.boot_id)
         if not entry.up:
             entry.verdict = _not_up(now_ms)
             self._ask_later(entry, now_ms, self._lifetimes.untrusted_refresh_ms, draw)
             return Outcome.WELL_WHILE_AWAY
         born_ms, end_ms = _life(answer, self._lifetimes.lifetime_ms)
         entry.verdict = Verdict(Level.TRUSTED, born_ms, end_ms, boot_id=answer.boot_id)
+        entry.well_boot_id = answer.boot_id
         entry.stands_until_ms = None
         entry.proven_ms = _proven(answer)
         self._renew_in_time(entry, now_ms, draw)
@@ -423,7 +439,7 @@ class VerdictCache:
         entry.stands_until_ms = None
         proven_ms = _proven(answer)
         entry.proven_ms = max(proven_ms, entry.proven_ms) if was_untrusted else proven_ms
-        entry.has_answered(now_ms)
+        entry.has_answered(now_ms, answer.boot_id)
         self._ask_later(entry, now_ms, self._lifetimes.untrusted_refresh_ms, draw)
         return Outcome.UNTRUSTED
 
@@ -513,6 +529,7 @@ def _restored(
         up=verdict.level is Level.TRUSTED,
         up_since_ms=up_since_ms,
         proven_ms=int(members["proven_ms"]),
+        well_boot_id=verdict.boot_id if verdict.level is Level.TRUSTED else None,
     )
 
 

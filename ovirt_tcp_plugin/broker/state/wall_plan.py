@@ -172,7 +172,7 @@ def plan(
     host_ids = frozenset(hosts)
     if wall is None:
         return [Step(Edit.CREATE, host_ids=host_ids, vm_ids=frozenset(vms))]
-    leaving_vms = {vm_id for vm_id in wall.vm_ids if vm_id in known_vms}.difference(vms)
+    leaving_vms = {vm_id for vm_id in wall.vm_ids.difference(vms) if vm_id in known_vms}
     vm_ids = (wall.vm_ids - leaving_vms).union(vms)
     steps: list[Step] = []
     if not wall.enforcing or wall.host_label_ids:

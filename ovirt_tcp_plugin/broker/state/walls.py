@@ -9,6 +9,7 @@ from typing import Optional
 
 from ovirt_tcp_plugin.broker.state import foreign_edits, wall_plan
 from ovirt_tcp_plugin.broker.state.foreign_edits import WallNews
+from ovirt_tcp_plugin.broker.state.settled_walls import PlanInputs, SettledWalls
 from ovirt_tcp_plugin.broker.state.shared import SharedState
 from ovirt_tcp_plugin.broker.state.turns import in_turns
 from ovirt_tcp_plugin.broker.state.verdicts import CachedVerdict
@@ -31,6 +32,7 @@ class Walls:
         self._inventory = shared.inventory
         self._servers_answer = servers_answer
         self._news = WallNews()
+        self._settled = SettledWalls()
         self._edits = 0
         # Ids of the VMs that belong behind each pool's wall, worked out once for each listing.
         self._members: dict[str, frozenset[str]] = {}
@@ -44,6 +46,18 @@ class Walls:
         with self._lock:
             cluster_ids = list(self._inventory.pools.by_cluster)
         return in_turns(self._lock, cluster_ids, self._plan_now)
+
+    def due_plans(self, cluster_ids: Optional[Collection[str]] = None) -> list[WallPlan]:
+        """Return those of the plans that may have steps.
+
+        Args:
+            cluster_ids: of the pools to look at; None for all.
+        """
+        with self._lock:
+            pool_ids = self._inventory.pools.by_cluster
+            self._settled.keep(pool_ids)
+            chosen = list(pool_ids if cluster_ids is None else cluster_ids)
+        return in_turns(self._lock, chosen, self._plan_if_due)
 
     def plans_before_listing(self) -> list[WallPlan]:
         """Return plans that only put hosts out of walls that are known not to be trusted.
@@ -187,6 +201,32 @@ class Walls:
         if pool is None:
             return None
         return self._plan(pool, self._shared.clock.now_ms())
+
+    def _plan_if_due(self, cluster_id: str) -> Optional[WallPlan]:
+        """Return the plan for a pool's wall, None for one that is as it has to be."""
+        pool = self._inventory.pools.by_cluster.get(cluster_id)
+        if pool is None:
+            return None
+        now_ms = self._shared.clock.now_ms()
+        inputs = self._inputs(pool)
+        if not self._news.has_any(cluster_id) and self._settled.is_settled(inputs, now_ms):
+            return None
+        plan = self._plan(pool, now_ms)
+        self._settled.planned(inputs, bool(plan.steps), now_ms)
+        return plan
+
+    def _inputs(self, pool: Pool) -> PlanInputs:
+        cluster_id = pool.cluster_id
+        hosts = self._inventory.hosts_of.get(cluster_id, ())
+        return PlanInputs(
+            pool,
+            self._inventory.walls.get(cluster_id),
+            self._inventory.surplus_of(cluster_id),
+            self._members_of(pool),
+            hosts,
+            [self._shared.verdicts.verdict(host.id) for host in hosts],
+            self._inventory.shared_names,
+        )
 
     def _plan(self, pool: Pool, now_ms: int) -> WallPlan:
         group = self._inventory.walls.get(pool.cluster_id)

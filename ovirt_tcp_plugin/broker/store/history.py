@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 import datetime
+import secrets
 import sqlite3
 from collections.abc import Iterable
 from typing import Any, Optional
@@ -37,11 +38,6 @@ _FIND = """
 """
 _WAITING = "SELECT * FROM history WHERE waiting ORDER BY id LIMIT ?"
 _SETTLE = "UPDATE history SET waiting = 0 WHERE waiting AND event_number = ?"
-_LAST_NUMBER = """
-    SELECT event_number FROM history
-    WHERE event_number IS NOT NULL
-    ORDER BY id DESC LIMIT 1
-"""
 # The parameters of these two are the same: what is beyond the number of entries, and what is too
 # old.
 _COUNT_LOST = """
@@ -75,13 +71,9 @@ class History:
             now_ms: the wall clock in milliseconds.
         """
         with self._database.transaction() as connection:
-            number = _last_number(connection)
             for notice in notices:
-                if notice.event:
-                    number = _next_number(number, now_ms)
-                    connection.execute(_INSERT, _row(notice, number))
-                else:
-                    connection.execute(_INSERT, _row(notice, None))
+                number = _event_number() if notice.event else None
+                connection.execute(_INSERT, _row(notice, number))
             return self._forget(connection, now_ms)
 
     def waiting(self, most: int) -> list[tuple[int, Notice]]:
@@ -122,18 +114,14 @@ class History:
         return int(lost)
 
 
-def _last_number(connection: sqlite3.Connection) -> int:
-    row = connection.execute(_LAST_NUMBER).fetchone()
-    return 0 if row is None else int(row["event_number"])
+def _event_number() -> int:
+    """Return the custom_id of a new event.
 
-
-def _next_number(number: int, now_ms: int) -> int:
-    """Return the custom_id of the next event.
-
-    The clock counts in case that this file is lost: with a number that was used before, the engine
-    would take no event.
+    By chance: with a number that was used before the engine takes no event, as if it were a second
+    try of that one. So it is neither counted, in case that this file is lost, nor taken from the
+    clock, which another broker has, too.
     """
-    return max(number + 1, now_ms // 1000) % MAX_EVENT_NUMBER
+    return secrets.randbelow(MAX_EVENT_NUMBER) + 1
 
 
 def _row(notice: Notice, number: Optional[int]) -> tuple[object, ...]:

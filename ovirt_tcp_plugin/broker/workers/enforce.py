@@ -16,6 +16,7 @@ from ovirt_tcp_plugin.broker.metrics import Metrics
 from ovirt_tcp_plugin.broker.state.broker_state import BrokerState
 from ovirt_tcp_plugin.broker.store.end_requests import EndRequests
 from ovirt_tcp_plugin.broker.workers.calls import Calls
+from ovirt_tcp_plugin.broker.workers.contact import EngineContact
 from ovirt_tcp_plugin.broker.workers.pool_ender import PoolEnder, PoolPublisher
 from ovirt_tcp_plugin.broker.workers.wall_builder import WallBuilder
 from ovirt_tcp_plugin.clock import Clock
@@ -48,6 +49,7 @@ class EnforcementWorker:
         self,
         state: BrokerState,
         engine: EngineEnforcement,
+        contact: EngineContact,
         requests: EndRequests,
         publisher: Publisher,
         metrics: Metrics,
@@ -60,6 +62,7 @@ class EnforcementWorker:
         self._walls = state.walls
         self._quarantine = state.quarantine
         self._engine = engine
+        self._contact = contact
         self._publisher = publisher
         self._metrics = metrics
         self._clock = clock
@@ -67,9 +70,11 @@ class EnforcementWorker:
         self._may_begin = may_begin
         self._listing_due = listing_due
         self._calls = Calls()
-        self._builder = WallBuilder(state, engine, metrics, self._calls, clock, listing_due)
+        self._builder = WallBuilder(
+            state, engine, contact, metrics, self._calls, clock, listing_due
+        )
         self._pool_ender = PoolEnder(
-            state, engine, requests, publisher, metrics, self._calls, clock, listing_due
+            state, engine, contact, requests, publisher, metrics, self._calls, clock, listing_due
         )
         self._begun_ms = 0
 
@@ -94,17 +99,16 @@ class EnforcementWorker:
             self._builder.build(self._walls.plans_before_listing(), self._is_late)
             return
         self._pool_ender.take_requests()
-        self._changes.begin_plans()
-        blocked = self._builder.build(self._walls.plans(), self._is_late)
+        trust_lost_in = self._changes.begin_plans()
+        if trust_lost_in:
+            # Before the other pools are looked at, of which there may be a thousand.
+            self._builder.build(self._walls.due_plans(trust_lost_in), self._is_late)
+        blocked = self._builder.build(self._walls.due_plans(), self._is_late)
         self._move_hosts(blocked)
         self._pool_ender.give_back()
 
     def _is_late(self) -> bool:
         return self._clock.now_ms() - self._begun_ms >= ENFORCE_EVERY_MS
-
-    def _is_away(self, error: errors.Error) -> bool:
-        """Return whether the engine is away, and not only failed at one thing."""
-        return isinstance(error, errors.Unavailable) and not self._engine.answers()
 
     # Quarantine
 
@@ -143,7 +147,7 @@ class EnforcementWorker:
             self._listing_due()
             self._quarantine.not_deactivated(host_id)
         except (errors.Conflict, errors.Unavailable) as e:
-            if self._is_away(e):
+            if self._contact.is_away(e):
                 away.set()
                 return
             self._quarantine.deactivated(host_id, str(e))
@@ -158,7 +162,7 @@ class EnforcementWorker:
         try:
             self._engine.activate(host_id)
         except (errors.Conflict, errors.NotFound, errors.Unavailable) as e:
-            if self._is_away(e):
+            if self._contact.is_away(e):
                 away.set()
                 return
             log.warning("activate host=%s error=%s", host_id, e)

@@ -16,6 +16,7 @@ from typing import Optional
 from ovirt_tcp_plugin import errors
 from ovirt_tcp_plugin.broker.engine_api import EngineListings
 from ovirt_tcp_plugin.broker.state.vm_reads import VmReads
+from ovirt_tcp_plugin.broker.workers.contact import EngineContact
 from ovirt_tcp_plugin.placement.inventory import Listing, Vm
 
 # So many are read again with each listing, those that were read longest ago first.
@@ -27,8 +28,9 @@ MAX_FAULTS = 3
 class NextRuns:
     """One thread calls `complete`; `forget` may be called by others."""
 
-    def __init__(self, engine: EngineListings, vm_reads: VmReads) -> None:
+    def __init__(self, engine: EngineListings, vm_reads: VmReads, contact: EngineContact) -> None:
         self._engine = engine
+        self._contact = contact
         self._vm_reads = vm_reads
         self._lock = threading.Lock()
         # Marks by VM id, those that were read longest ago first.
@@ -96,8 +98,8 @@ class NextRuns:
             mark = False
         except errors.AccessRefused:
             raise
-        except errors.Error:
-            if not self._engine.answers():
+        except errors.Error as e:
+            if self._contact.is_away(e):
                 raise
             return None
         with self._lock:

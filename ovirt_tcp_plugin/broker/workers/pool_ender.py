@@ -20,6 +20,7 @@ from ovirt_tcp_plugin.broker.state.broker_state import BrokerState
 from ovirt_tcp_plugin.broker.state.retries import FAILURES_REPORTED, Retries
 from ovirt_tcp_plugin.broker.store.end_requests import EndRequests
 from ovirt_tcp_plugin.broker.workers.calls import Calls
+from ovirt_tcp_plugin.broker.workers.contact import EngineContact
 from ovirt_tcp_plugin.clock import Clock
 from ovirt_tcp_plugin.placement.pools import PolicyState
 
@@ -53,6 +54,7 @@ class PoolEnder:
         self,
         state: BrokerState,
         engine: EngineEnforcement,
+        contact: EngineContact,
         requests: EndRequests,
         publisher: PoolPublisher,
         metrics: Metrics,
@@ -63,6 +65,7 @@ class PoolEnder:
         self._ends = state.pool_ends
         self._walls = state.walls
         self._engine = engine
+        self._contact = contact
         self._requests = requests
         self._publisher = publisher
         self._metrics = metrics
@@ -182,7 +185,7 @@ class PoolEnder:
 
     def _failures(self, subject: str, error: errors.Error) -> int:
         """Return how often something failed while the engine answered, this time included."""
-        if isinstance(error, errors.Unavailable) and not self._engine.answers():
+        if self._contact.is_away(error):
             return 0
         with self._retrying:
             return self._retries.failed(subject, self._clock.now_ms())

@@ -27,7 +27,10 @@ SAVE_EVERY_MS = 10_000
 
 
 class PublicationWorker:
-    """One thread calls `step` again and again; `publish` and `save` are thread-safe.
+    """One thread calls `step` again and again, another one `save_step`.
+
+    A snapshot that has to show lost trust, or a VM that needs it, waits for no save: that takes a
+    tenth of a second where there are ten thousand hosts. `publish` and `save` are thread-safe.
 
     Args:
         may_begin: whether anything is known yet that is worth writing.
@@ -68,15 +71,18 @@ class PublicationWorker:
         """
         if not self._may_begin():
             return
-        old, too_trusting = self._changes.old_snapshots()
+        old = self._changes.old_snapshots()[0]
         urgent = self._urgent()
         self._write_in_portions(urgent)
-        if self._is_save_due(bool(too_trusting), self._clock.now_ms()):
-            self.save()
         if not self._all_known():
             # A file of an earlier run knows the VMs' marks: it goes on, but for lost trust.
             old = self._writer.without_file(old)
         self._publish_calm(old - urgent)
+
+    def save_step(self) -> None:
+        """Save the state: every ten seconds, and at once when a host lost trust."""
+        if self._may_begin() and self._is_save_due(self._clock.now_ms()):
+            self.save()
 
     def publish(self, pool_ids: Optional[Collection[str]] = None) -> None:
         """Write the snapshots of these pools, None for all that are old.
@@ -140,11 +146,12 @@ class PublicationWorker:
         """Return whether a pool's snapshot was not written within the last second."""
         return now_ms - self._written_ms.get(pool_id, 0) >= SNAPSHOT_EVERY_MS
 
-    def _is_save_due(self, trust_lost: bool, now_ms: int) -> bool:
+    def _is_save_due(self, now_ms: int) -> bool:
         if self._saved_revision == self._changes.revision():
             return False
         # At once: a host that lost trust may not have it again because we were killed.
-        return trust_lost or now_ms - self._saved_ms >= SAVE_EVERY_MS
+        is_trust_lost = self._changes.trust_lost_revision() > self._saved_revision
+        return is_trust_lost or now_ms - self._saved_ms >= SAVE_EVERY_MS
 
     def _write(self, snapshot: Snapshot, all_known: bool) -> bool:
         """Write a snapshot unless its file says the same; return whether it is up to date now.

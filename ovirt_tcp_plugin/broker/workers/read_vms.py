@@ -52,7 +52,7 @@ class VmReader:
             self._vm_reads.unreadable(request, str(e), answers=False)
             raise
         except errors.Error as e:
-            self._vm_reads.unreadable(request, str(e), self._engine.answers())
+            self._vm_reads.unreadable(request, str(e), not self._contact.is_away(e))
         else:
             self._contact.answered(asked_ms)
             self._vm_reads.read(request, vm)

@@ -14,6 +14,7 @@ from ovirt_tcp_plugin.broker.state.broker_state import BrokerState
 from ovirt_tcp_plugin.broker.state.retries import Retries
 from ovirt_tcp_plugin.broker.state.wall_plan import Edit, WallPlan
 from ovirt_tcp_plugin.broker.workers.calls import Calls
+from ovirt_tcp_plugin.broker.workers.contact import EngineContact
 from ovirt_tcp_plugin.broker.workers.wall_work import CREATING, ENTERING, LEAVING, WallWork
 from ovirt_tcp_plugin.clock import Clock
 
@@ -29,6 +30,7 @@ class WallBuilder:
         self,
         state: BrokerState,
         engine: EngineWalls,
+        contact: EngineContact,
         metrics: Metrics,
         calls: Calls,
         clock: Clock,
@@ -37,6 +39,7 @@ class WallBuilder:
         self._state = state
         self._changes = state.changes
         self._engine = engine
+        self._contact = contact
         self._metrics = metrics
         self._calls = calls
         self._clock = clock
@@ -79,7 +82,8 @@ class WallBuilder:
         for edits in (LEAVING, CREATING, ENTERING):
             had_work = self._run(works, edits)
             if self._changes.is_trust_lost():
-                return frozenset(works)
+                # Also of pools without a plan: their walls were as they had to be before.
+                return frozenset(self._state.pools())
             if had_work and late():
                 self._changes.request_plans()
                 break
@@ -116,6 +120,7 @@ class WallBuilder:
             plan,
             self._state,
             self._engine,
+            self._contact,
             self._metrics,
             retries,
             self._clock,

@@ -21,6 +21,7 @@ from ovirt_tcp_plugin.broker.metrics import Metrics
 from ovirt_tcp_plugin.broker.state.broker_state import BrokerState
 from ovirt_tcp_plugin.broker.state.retries import FAILURES_REPORTED, Retries
 from ovirt_tcp_plugin.broker.state.wall_plan import Edit, Step, WallPlan, single_steps
+from ovirt_tcp_plugin.broker.workers.contact import EngineContact
 from ovirt_tcp_plugin.clock import Clock
 from ovirt_tcp_plugin.placement.inventory import Group, wall_name
 
@@ -45,6 +46,7 @@ class WallWork:
         plan: WallPlan,
         state: BrokerState,
         engine: EngineWalls,
+        contact: EngineContact,
         metrics: Metrics,
         retries: Retries,
         clock: Clock,
@@ -55,6 +57,7 @@ class WallWork:
         self._plan = plan
         self._state = state
         self._engine = engine
+        self._contact = contact
         self._metrics = metrics
         self._retries = retries
         self._clock = clock
@@ -132,7 +135,7 @@ class WallWork:
         """No answer, or one without sense: of the engine as a whole, or at this wall only?"""
         # The other steps wait for the next plan: each may hang as long while a host has to leave.
         self._over = True
-        if self._engine_away.is_set() or not self._engine.answers():
+        if self._engine_away.is_set() or self._contact.is_away(error):
             self._engine_away.set()
             self.away = error
         else:

@@ -15,7 +15,7 @@ The complete list of checks. The numbers are stable: findings, tests and documen
  (5) reset and restart counters did not go back, they agree with the boot id, and the boot time
      is not ahead of the TPM's clock
  (6) the PCR values given hash to the quoted digest and cover all required PCRs
- (7) the event logs replay to those PCRs
+ (7) the event logs replay to those PCRs; none is needed where (8) goes by the whole value
  (8) each required PCR equals the reference values, as a whole or step by step
  (9) the signed PCR selection is the one that was asked for
 (10) the quote's qualified signer is the AK under the endorsed EK
@@ -165,7 +165,8 @@ def _prove(
     if reported.log_digests and known is not None:
         replayed = known.check(proven.values)  # (7)
     else:
-        replayed = logs.check(reported.logs, bank, indices, proven.values)  # (7)
+        sent = logs.SentLogs(reported.logs, reported.absences, reported.oversized_logs)
+        replayed = logs.check(sent, bank, indices, proven.values)  # (7)
     values = {pcr: value.hex() for pcr, value in proven.values.items()}
-    measured = Measured(values, replayed.steps, bank)
+    measured = Measured(values, replayed.steps, bank, notes=replayed.notes)
     return _Proof(measured, [*proven.findings, *replayed.findings])

@@ -12,11 +12,10 @@ each time.
 from __future__ import annotations
 
 import dataclasses
-import hmac
 from collections.abc import Collection, Mapping
 
 from ovirt_tcp_plugin.messages import components, evidence, tpm2
-from ovirt_tcp_plugin.verifier.appraisal.logs import ProvenSteps, tcg
+from ovirt_tcp_plugin.verifier.appraisal.logs import ProvenSteps, boot_phases, tcg
 from ovirt_tcp_plugin.verifier.appraisal.measured import Measured
 
 
@@ -55,12 +54,12 @@ class KnownLogs:
         findings = []
         for pcr, value in values.items():
             replayed = bytes.fromhex(self.measured.values[pcr])
-            if hmac.compare_digest(replayed, value):
+            if boot_phases.leads_to(pcr, self.measured.bank, replayed, value):
                 proven.add(pcr)
             else:
                 findings.append(tcg.differs(pcr, replayed, value))
         steps = tuple(step for step in self.measured.steps if step.pcr in proven)
-        return ProvenSteps(steps, findings)
+        return ProvenSteps(steps, findings, self.measured.notes)
 
 
 def digests_of(reported: evidence.Evidence, kinds: Collection[str]) -> Mapping[str, str]:

@@ -20,6 +20,7 @@ from ovirt_tcp_plugin.messages import (
 from ovirt_tcp_plugin.messages.components import Step
 
 MAX_MEASURED_SIZE = 4 * 1024 * 1024
+MAX_NOTE_LENGTH = 1000
 MAX_STEPS = len(evidence.LOGS) * eventlog.MAX_EVENTS
 
 
@@ -32,12 +33,14 @@ class Measured:
         steps: the steps of those PCRs whose log replays to them, in order.
         bank: PCR bank of both.
         vocabulary: whose words the steps' components are (`components.VOCABULARY`).
+        notes: what the logs have that nothing depends on, a sentence each.
     """
 
     values: Mapping[int, str]
     steps: tuple[Step, ...]
     bank: str = "sha256"
     vocabulary: int = components.VOCABULARY
+    notes: tuple[str, ...] = ()
 
 
 def encode(measured: Measured) -> str:
@@ -46,7 +49,8 @@ def encode(measured: Measured) -> str:
         "bank": measured.bank,
         "vocabulary": measured.vocabulary,
         "values": {str(pcr): value for pcr, value in measured.values.items()},
-        "steps": [[step.pcr, step.component, step.digest] for step in measured.steps],
+        "steps": [_encode_step(step) for step in measured.steps],
+        "notes": measured.notes,
     }
     return json.dumps(members)
 
@@ -68,7 +72,7 @@ def decode(stored: str) -> Measured:
         raise errors.InvalidMessage("measured", "it is not what was stored") from e
     vocabulary = reference_values.vocabulary_of(members)
     bank = json_fields.text(members, "bank", 16)
-    return Measured(values, tuple(steps), bank, vocabulary)
+    return Measured(values, tuple(steps), bank, vocabulary, _decode_notes(members))
 
 
 def _decode_values(members: Mapping[str, object]) -> Mapping[int, str]:
@@ -78,8 +82,23 @@ def _decode_values(members: Mapping[str, object]) -> Mapping[int, str]:
     return {int(pcr): bytes.fromhex(str(value)).hex() for pcr, value in encoded.items()}
 
 
+def _decode_notes(members: Mapping[str, object]) -> tuple[str, ...]:
+    if "notes" not in members:
+        return ()  # an earlier release kept none
+    return tuple(str(note)[:MAX_NOTE_LENGTH] for note in json_fields.items(members, "notes", 16))
+
+
+def _encode_step(step: Step) -> list[object]:
+    """Return a step as a list; few have a text."""
+    members: list[object] = [step.pcr, step.component, step.digest]
+    return [*members, step.text] if step.text else members
+
+
 def _decode_step(item: object) -> Step:
     if not isinstance(item, list):
         raise TypeError("no step")
-    pcr, component, digest = item
-    return Step(int(pcr), str(component), str(digest))
+    pcr, component, digest, *texts = item
+    if len(texts) > 1:
+        raise ValueError("more than the parts of a step")
+    text = str(texts[0]) if texts else ""
+    return Step(int(pcr), str(component), str(digest), text)

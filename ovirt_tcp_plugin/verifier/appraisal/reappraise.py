@@ -13,6 +13,27 @@ from ovirt_tcp_plugin.messages.result import Finding, Level
 from ovirt_tcp_plugin.verifier.appraisal.measured import Measured
 from ovirt_tcp_plugin.verifier.appraisal.reference_match import Criteria
 
+# Of check (8): what is said of a PCR while nobody knows how it came about.
+_LOG_NEEDED = frozenset(
+    {
+        FindingCode.STEPS_UNPROVEN.code,
+        FindingCode.NO_REFERENCE_VALUES.code,
+        FindingCode.NO_LAUNCH.code,
+        FindingCode.SECURE_BOOT_UNPROVEN.code,
+        FindingCode.KERNEL_NOT_MEASURED.code,
+    }
+)
+
+# Of check (7): there is no log, or none that can be sent.
+_NO_LOG = frozenset(
+    {
+        FindingCode.LOG_MISSING.code,
+        FindingCode.FIRMWARE_LOG_MISSING.code,
+        FindingCode.LOG_LOCKED_DOWN.code,
+        FindingCode.LOG_OVERSIZED.code,
+    }
+)
+
 
 class Conclusion(NamedTuple):
     """Level and findings, the likely cause first."""
@@ -26,13 +47,17 @@ def conclude(
 ) -> Conclusion:
     """Return what follows from the findings.
 
-    Where nothing was launched, the other findings only follow from that.
+    Where nothing was launched, the other findings only follow from that. A log that is not there
+    counts only where check (8) needed it: a PCR that the reference values describe as a whole is
+    judged by its value.
 
     Args:
         other_findings: of the checks but (8).
         differences: of check (8).
         chosen: whether any reference values are chosen for the host; without them nobody is judged.
     """
+    if chosen and not any(difference.code in _LOG_NEEDED for difference in differences):
+        other_findings = _without_missing_log(other_findings)
     findings = sorted([*other_findings, *differences], key=_follows)
     if not chosen:
         return Conclusion(Level.UNKNOWN, tuple(findings))
@@ -59,6 +84,10 @@ def reappraise(
     if conclusion.level is Level.UNTRUSTED and all(map(_is_unproven, conclusion.findings)):
         return Conclusion(Level.UNKNOWN, conclusion.findings)
     return conclusion
+
+
+def _without_missing_log(findings: Sequence[Finding]) -> list[Finding]:
+    return [finding for finding in findings if finding.code not in _NO_LOG]
 
 
 def _follows(finding: Finding) -> bool:

@@ -10,16 +10,26 @@ boot.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import NamedTuple, Optional
 
 from ovirt_tcp_plugin.messages import eventlog, tpm2
+from ovirt_tcp_plugin.messages.boot_texts import TEXTS_PCR
 from ovirt_tcp_plugin.messages.findings import FindingCode
 from ovirt_tcp_plugin.messages.reference_values import ReferenceSet
 from ovirt_tcp_plugin.messages.result import Finding
-from ovirt_tcp_plugin.verifier.appraisal import logs
+from ovirt_tcp_plugin.verifier.appraisal import (
+    golden_boot,
+    grub_commands,
+    grub_files,
+    kernel_cover,
+    logs,
+)
+from ovirt_tcp_plugin.verifier.appraisal.grub_commands import Commands
 from ovirt_tcp_plugin.verifier.appraisal.measured import Measured
 from ovirt_tcp_plugin.verifier.appraisal.reference_part import Difference, ReferencePart
+
+_SECURE_BOOT_DIFFERS = "secure_boot_differs"
 
 # By PCR, for the required PCRs that a set speaks of; None where the boot matches.
 _Comparison = Mapping[int, Optional[Difference]]
@@ -43,7 +53,7 @@ class _ArrangedSet:
                         reference_set.name, reference_set.vocabulary
                     )
                 part = self.parts[value.pcr]
-                part.add(value.component, value.digest, value.host_name)
+                part.add(value.component, value.digest, value.host_name, value.text)
         for pcr, component in reference_set.slots:
             if pcr in self.parts:
                 self.parts[pcr].slots.append(component)
@@ -85,7 +95,8 @@ class Criteria:
             return (FindingCode.NO_REFERENCE_VALUES.finding(text),)
         ((_, pcrs),) = required.items()
         comparisons = [arranged.compare(measured, host_name, pcrs) for arranged in sets]
-        return _differences(measured, pcrs, comparisons)
+        differences = _differences(measured, pcrs, comparisons)
+        return _with_cover(differences, measured, pcrs)
 
     def _sets_for(self, host_name: str) -> list[_ArrangedSet]:
         """Return the sets that name the host, if there are any; otherwise those that name none."""
@@ -110,6 +121,20 @@ def _differences(
             for other, difference in _nearest(pcr, comparisons, measured).items():
                 places[difference.finding] = _place(other, difference, measured)
     return tuple(sorted(places, key=places.__getitem__))
+
+
+def _with_cover(
+    differences: tuple[Finding, ...], measured: Measured, pcrs: Collection[int]
+) -> tuple[Finding, ...]:
+    """Return the differences, and before them that nothing vouches for the kernel.
+
+    That Secure Boot is off, is said once; what cannot be proven is no news beside a difference.
+    """
+    uncovered = tuple(kernel_cover.check(measured, pcrs))
+    if any(finding.code == FindingCode.SECURE_BOOT_OFF.code for finding in uncovered):
+        others = [finding for finding in differences if finding.code != _SECURE_BOOT_DIFFERS]
+        return (*uncovered, *others)
+    return differences or uncovered
 
 
 def _covered(comparisons: Iterable[_Comparison]) -> set[int]:
@@ -181,9 +206,16 @@ def _compare_steps(
     part: ReferencePart, measured: Measured, host_name: str, pcr: int
 ) -> Optional[Difference]:
     steps = [step for step in measured.steps if step.pcr == pcr]
+    is_empty = not any(bytes.fromhex(measured.values[pcr]))
+    if is_empty and pcr == TEXTS_PCR:
+        finding = FindingCode.EVENT_MISSING.finding(golden_boot.EMPTY_TEXTS)
+        return _furthest(part, finding)
+    if steps and pcr in golden_boot.GRUB_PCRS:
+        return _compare_grub(part, measured, host_name, pcr)
     if steps and part.vocabulary != measured.vocabulary:
         steps = part.in_its_words(steps)
-    if steps:
+    # An empty log replays to an empty PCR.
+    if steps or is_empty:
         return logs.of_pcr(pcr).compare(part, steps, pcr, host_name)
     text = (
         f"PCR {pcr}: without a log that replays to it, "
@@ -191,6 +223,19 @@ def _compare_steps(
     )
     finding = FindingCode.STEPS_UNPROVEN.finding(text, seen=measured.values[pcr])
     return _furthest(part, finding)
+
+
+def _compare_grub(
+    part: ReferencePart, measured: Measured, host_name: str, pcr: int
+) -> Optional[Difference]:
+    """Return the difference of what GRUB did; its commands tell which of its files is which."""
+    commands = grub_commands.read(measured.steps)
+    if not isinstance(commands, Commands):
+        return commands
+    if pcr == TEXTS_PCR:
+        return grub_commands.compare(part, commands, host_name)
+    files = [step for step in measured.steps if step.pcr == pcr]
+    return grub_files.compare(part, files, commands.initrds, host_name)
 
 
 def _furthest(part: ReferencePart, finding: Finding) -> Difference:

@@ -31,9 +31,13 @@ class ReferencePart:
         # Good digests by component, "" for the whole PCR; each with the hosts that it is good for,
         # "" for all.
         self._good: dict[str, dict[str, set[str]]] = {}
+        # Texts of good digests, by component and digest.
+        self._texts: dict[tuple[str, str], str] = {}
 
-    def add(self, component: str, digest: str, host_name: str) -> None:
+    def add(self, component: str, digest: str, host_name: str, text: str = "") -> None:
         """Add a good digest of a component, or of the whole PCR: ""."""
+        if text:
+            self._texts[component, digest] = text
         digests = self._good.setdefault(component, {})
         digests.setdefault(digest, set()).add(host_name)
 
@@ -41,6 +45,21 @@ class ReferencePart:
         """Return whether a digest is a good one for this host."""
         hosts = self._good.get(component, {}).get(digest)
         return hosts is not None and ("" in hosts or host_name in hosts)
+
+    def knows(self, digest: str, host_name: str) -> bool:
+        """Return whether a digest is a good one of any component."""
+        for component in self._good:
+            if component and self.allows(component, digest, host_name):
+                return True
+        return False
+
+    def texts(self, component: str, host_name: str) -> list[str]:
+        """Return the texts of the good digests of a component."""
+        return [
+            text
+            for (owner, digest), text in self._texts.items()
+            if owner == component and self.allows(component, digest, host_name)
+        ]
 
     def in_its_words(self, steps: Sequence[Step]) -> list[Step]:
         """Return the steps of a PCR with the words of the slots at their places.

@@ -58,7 +58,8 @@ class EnrolledHost:
         tpm: its TPM: name, EK and AK.
         host_id: the engine's id of the host.
         ek_digest: SHA-256 of the EK's public area, hex.
-        ek_certificate: the vendor's certificate, DER; empty if there is none.
+        ek_certificate: the vendor's certificate, DER, and behind it the authorities that came from
+            the TPM, too; empty if there is none.
         certificate_digest: SHA-256 over the DER of its client certificate, hex.
         endorsed_by: why its EK is believed.
         next_digest: the same of a certificate that was issued and not shown yet; empty if there is

@@ -7,9 +7,11 @@ from __future__ import annotations
 import collections
 from typing import Protocol
 
+from ovirt_tcp_plugin.messages import evidence
+
 # Bytes of bodies that one peer may have the server hold, over all its connections: two of the
 # longest.
-MAX_HELD = 8 * 1024 * 1024
+MAX_HELD = 2 * evidence.MAX_EVIDENCE_SIZE
 # Of all peers together: 200 KiB, which is much for a report, of more than 300 hosts at a time.
 MAX_HELD_IN_ALL = 64 * 1024 * 1024
 

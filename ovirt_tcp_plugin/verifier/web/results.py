@@ -13,13 +13,16 @@ from cryptography import x509
 from prometheus_client import CONTENT_TYPE_LATEST
 
 from ovirt_tcp_plugin import errors
-from ovirt_tcp_plugin.messages import json_fields, oat, public_keys, result
+from ovirt_tcp_plugin.messages import components, json_fields, oat, public_keys, result
 from ovirt_tcp_plugin.messages.result import AttestationResult
 from ovirt_tcp_plugin.tokens import NEVER
-from ovirt_tcp_plugin.verifier import server_certificate, upkeep
+from ovirt_tcp_plugin.verifier import revocation, server_certificate, upkeep
+from ovirt_tcp_plugin.verifier.appraisal import measured
+from ovirt_tcp_plugin.verifier.appraisal.measured import Measured
 from ovirt_tcp_plugin.verifier.enrolment import check_host_name
 from ovirt_tcp_plugin.verifier.fair_share import parts
 from ovirt_tcp_plugin.verifier.store import hosts, tokens
+from ovirt_tcp_plugin.verifier.store import results as stored_results
 from ovirt_tcp_plugin.verifier.web.access import CallerKind
 from ovirt_tcp_plugin.verifier.web.handler import Handler, HandlerContext, log
 
@@ -83,6 +86,7 @@ class Upkeep(Handler):
         withdrawn = list(context.review.withdrawn.values())
         now_s = _now_s(context)
         duties = upkeep.duties(ends, withdrawn, now_s)
+        duties += revocation.duties(context.review.revocations, context.clock.wall())
         ending = upkeep.soon(ends, now_s)[: oat.MAX_HOSTS]
         self.answer(
             {
@@ -150,6 +154,21 @@ class HostOfName(Handler):
         self.answer({"removed": name})
 
 
+class BootOfHost(Handler):
+    """What a host's last evidence proved of its boot, and what its logs have beside that."""
+
+    callers = frozenset({CallerKind.VIEWER})
+
+    async def get(self, name: str) -> None:
+        check_host_name(name)
+        texts = await self.context.database.read(lambda c: stored_results.measured(c, [name]))
+        try:
+            proven = measured.decode(texts.get(name, ""))
+        except errors.InvalidMessage:
+            proven = Measured({}, ())  # no evidence yet, or told as record_unreadable
+        self.answer({"host_name": name, **_encode_boot(proven)})
+
+
 class MetricsText(Handler):
     """The server's counters for Prometheus."""
 
@@ -181,6 +200,16 @@ class Health(Handler):
 
 def _encode(results: Sequence[AttestationResult]) -> list[dict[str, Any]]:
     return [result.encode(known) for known in results]
+
+
+def _encode_boot(proven: Measured) -> dict[str, Any]:
+    steps = []
+    for step in proven.steps:
+        text = components.text(step.component) + components.switched(step)
+        steps.append({**step._asdict(), "text": text})
+    values = {str(pcr): value for pcr, value in proven.values.items()}
+    notes = list(proven.notes)
+    return {"bank": proven.bank, "values": values, "steps": steps, "notes": notes}
 
 
 def _encode_marked(

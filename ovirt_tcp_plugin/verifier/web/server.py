@@ -65,6 +65,7 @@ ROUTES: list[tuple[str, type[Handler]]] = [
     (r"/v1/hosts", results.Hosts),
     (r"/v1/upkeep", results.Upkeep),
     (r"/v1/hosts/([^/]+)", results.HostOfName),
+    (r"/v1/hosts/([^/]+)/boot", results.BootOfHost),
     (r"/v1/reference-values", reference_values.ReferenceValues),
     (r"/v1/reference-preview", reference_values.ReferencePreview),
     (r"/v1/reference-values/([^/]+)", reference_values.ReferenceSetOfName),

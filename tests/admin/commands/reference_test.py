@@ -97,6 +97,7 @@ def test_an_import_that_lets_boots_mix_says_which_and_how_to_avoid_it(desk: Desk
 
     assert "golden takes any mixture of tboot or its command line (MLE) (2 values), " in told
     assert ": 4 boots. To take only boots as a golden host has them" in told
+    assert "golden: it covers tboot" in told
     preview = desk.run("policy", "reference", "preview", "--activate", "golden").output
     assert "golden takes any mixture of " in preview
 

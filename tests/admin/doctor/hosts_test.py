@@ -59,6 +59,24 @@ def test_one_that_is_not_trusted(
     assert "wall_wide" not in look.bad
 
 
+def test_one_whose_kernel_is_locked_down_with_the_way_out(installation: Installation) -> None:
+    state, clock = installation.site.state, installation.site.clock
+    saved = state.encode()
+    answer = Answer(
+        Level.UNTRUSTED, clock.now_ms(), 0, LIFE_MS, True, "log_locked_down", "no event log"
+    )
+    state.questions.record({installation.site.host("h2").id: answer})
+    look = installation.look()
+    trusted = Answer(Level.TRUSTED, clock.now_ms(), 0, LIFE_MS, True)
+    state.questions.record({installation.site.host("h2").id: trusted})
+    state.restore(saved)
+
+    assert look.bad["host_locked_down"] == "FAIL"
+    told = look.by_code["host_locked_down"]
+    assert told["text"].endswith("measured launch: h2.")
+    assert "Secure Boot off" in told["next"] and "profile uefi" in told["next"]
+
+
 def test_one_that_was_taken_out(
     installation: Installation, attest: Callable[..., None], monkeypatch: pytest.MonkeyPatch
 ) -> None:

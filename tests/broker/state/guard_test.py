@@ -113,6 +113,19 @@ class TestSite:
         assert trips == [None, None, Trip.SITE] + [None] * 7
         assert guards.held() == {f"{pool}h" for pool in SMALL}
 
+    def test_is_seen_before_the_pool(self) -> None:
+        """The first host is of another pool: it must not leave as the only one."""
+        guards = established(SMALL)
+        leave(guards, "first", pool="pool0", sizes=SMALL)
+        assert leave(guards, "a", "b", pool="pool1", sizes=SMALL) == [None, Trip.SITE]
+        assert guards.held() == {"first", "a", "b"}
+
+    def test_is_seen_after_a_pool_tripped(self) -> None:
+        guards = established(SMALL)
+        assert leave(guards, "a", "b", pool="pool1", sizes=SMALL) == [None, Trip.POOL]
+        assert leave(guards, "c", pool="pool2", sizes=SMALL) == [Trip.SITE]
+        assert guards.held() == {"a", "b", "c"}
+
     def test_lets_the_largest_pool_lose_what_it_may_alone(self) -> None:
         sizes = {**SMALL, "large": 100}
         guards = established(sizes)

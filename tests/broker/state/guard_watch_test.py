@@ -11,9 +11,11 @@ import dataclasses
 import json
 import random
 from collections.abc import Iterable
+from typing import Optional
 
 import pytest
 
+from ovirt_tcp_plugin.broker import settings
 from ovirt_tcp_plugin.broker.state.answer import Answer
 from ovirt_tcp_plugin.broker.state.broker_state import BrokerState
 from ovirt_tcp_plugin.broker.state.guard import GuardRule
@@ -21,6 +23,9 @@ from ovirt_tcp_plugin.messages.result import Level
 from ovirt_tcp_plugin.placement.inventory import Cluster, Host, Listing, Policy, Unit
 from tests.broker.state.world import LIFE, OPTIONS, World
 from tests.fake_clock import FakeClock
+
+SERIES = dataclasses.replace(OPTIONS, guard=settings.GuardOptions())
+SERIES_MS = int(SERIES.guard.series_s * 1000)
 
 
 def observations(world: World) -> list[str]:
@@ -181,7 +186,8 @@ class TestObservation:
 class Site:
     """Many pools, and what a broker knows of them."""
 
-    def __init__(self, pools: int, hosts: int) -> None:
+    def __init__(self, pools: int, hosts: int, options: settings.Settings = OPTIONS) -> None:
+        self.options = options
         self.clock = FakeClock()
         policy = Policy("policy", "trusted", filter_ids=frozenset({"unit"}))
         clusters: list[Cluster] = []
@@ -215,7 +221,7 @@ class Site:
 
     def begin(self) -> None:
         """A broker that knows nothing looks at the engine."""
-        self.state = BrokerState(OPTIONS, self.clock, random.random)
+        self.state = BrokerState(self.options, self.clock, random.random)
         self.state.observe_listing(self.listing, self.state.begin_listing())
         self.state.observe_hosts(self.hosts)
 
@@ -244,21 +250,137 @@ def test_a_held_host_that_moves_is_judged_by_the_guard_of_its_new_pool() -> None
     assert site.out == set()
 
 
+class TestSeries:
+    """A host that turned untrusted while it stayed Up."""
+
+    @pytest.fixture
+    def site(self) -> Site:
+        site = Site(pools=2, hosts=5, options=SERIES)
+        site.attest(Level.TRUSTED, site.ids())
+        site.attest(Level.UNTRUSTED, ["c0h0"])
+        site.enforce()
+        assert site.out == set()
+        return site
+
+    def test_leaves_when_no_other_followed(self, site: Site) -> None:
+        site.clock.pass_ms(SERIES_MS - 1)
+        site.enforce()
+        assert site.out == set()
+        site.clock.pass_ms(1)
+        site.attest(Level.TRUSTED, ["c0h1"])
+        site.enforce()
+        assert site.out == {"c0h0"}
+
+    def test_stays_when_others_followed(self, site: Site) -> None:
+        site.clock.pass_ms(SERIES_MS // 2)
+        site.attest(Level.UNTRUSTED, ["c1h0", "c1h1"])
+        site.clock.pass_ms(SERIES_MS)
+        site.attest(Level.TRUSTED, ["c0h1", "c1h2"])
+        site.enforce()
+        assert site.out == set()
+
+    def test_leaves_at_once_when_it_starts_again(self, site: Site) -> None:
+        site.state.host_restarted("c0h0")
+        site.attest(Level.UNTRUSTED, ["c0h0"])
+        site.enforce()
+        assert site.out == {"c0h0"}
+
+    def test_leaves_at_once_when_an_administrator_releases_it(self, site: Site) -> None:
+        assert site.state.quarantine.decide(release=True) == ["c0h0"]
+        site.enforce()
+        assert site.out == {"c0h0"}
+
+    def test_stays_when_an_administrator_rejects_it(self, site: Site) -> None:
+        assert site.state.quarantine.decide(release=False) == ["c0h0"]
+        site.clock.pass_ms(SERIES_MS)
+        site.attest(Level.TRUSTED, ["c0h1"])
+        site.enforce()
+        assert site.out == set()
+
+    def test_stays_when_it_attests_well_again(self, site: Site) -> None:
+        site.attest(Level.TRUSTED, ["c0h0"])
+        site.clock.pass_ms(SERIES_MS)
+        site.attest(Level.TRUSTED, ["c0h1"])
+        site.enforce()
+        assert site.out == set()
+
+    def test_is_explained(self, site: Site) -> None:
+        assert site.state.case("", "c0h0").intent == "waiting"
+        notes = [notice.text for notice in site.state.outbox.take()]
+        assert any("did not restart since it attested well" in text for text in notes)
+
+
+class TestTamperedHost:
+    """What a tampered boot looks like leaves at once, however many minutes a series takes."""
+
+    @pytest.fixture
+    def site(self) -> Site:
+        site = Site(pools=2, hosts=5, options=SERIES)
+        site.attest(Level.TRUSTED, site.ids())
+        return site
+
+    def test_that_left_up(self, site: Site) -> None:
+        away = dataclasses.replace(site.hosts[0], status="non_responsive")
+        site.state.observe_hosts([away, *site.hosts[1:]])
+        site.state.observe_hosts(site.hosts)
+        site.attest(Level.UNTRUSTED, ["c0h0"])
+        site.enforce()
+        assert site.out == {"c0h0"}
+
+    def test_that_restarted_between_two_looks(self, site: Site) -> None:
+        site.state.host_restarted("c0h0")
+        site.attest(Level.UNTRUSTED, ["c0h0"])
+        site.enforce()
+        assert site.out == {"c0h0"}
+
+    def test_that_is_in_another_boot_though_the_engine_missed_it(self, site: Site) -> None:
+        now_ms = site.clock.ms
+        before = Answer(Level.TRUSTED, now_ms, 0, LIFE, True, boot_id="one boot")
+        after = Answer(Level.UNTRUSTED, now_ms, 0, LIFE, True, boot_id="another boot")
+        site.state.questions.record({"c0h0": before})
+        site.state.questions.record({"c0h0": after})
+        site.enforce()
+        assert site.out == {"c0h0"}
+
+    def test_that_never_attested_well(self, site: Site) -> None:
+        site.hosts.append(Host("new", "new", "new.lab", "c0", "up"))
+        site.state.observe_hosts(site.hosts)
+        site.attest(Level.UNTRUSTED, ["new"])
+        site.enforce()
+        assert site.out == {"new"}
+
+    def test_after_the_broker_restarted(self, site: Site) -> None:
+        site.restart(same_boot=True)
+        site.state.host_restarted("c0h0")
+        site.attest(Level.UNTRUSTED, ["c0h0"])
+        site.enforce()
+        assert site.out == {"c0h0"}
+
+
 class TestSite:
-    @pytest.mark.parametrize("pace_ms", [0, 5_000])
-    def test_wrong_values_take_out_two_hosts_of_ten_small_pools(self, pace_ms: int) -> None:
+    @pytest.mark.parametrize("pace_ms", [0, 5_000, 20_000])
+    @pytest.mark.parametrize("seed", [None, 1, 2])
+    def test_wrong_values_take_no_host_out_of_ten_small_pools(
+        self, pace_ms: int, seed: Optional[int]
+    ) -> None:
         """Each host is attested again at its own time, as in real life."""
-        site = Site(pools=10, hosts=3)
+        site = Site(pools=10, hosts=3, options=SERIES)
         site.attest(Level.TRUSTED, site.ids())
         order = site.ids()
-        random.Random(1).shuffle(order)
+        if seed is not None:
+            random.Random(seed).shuffle(order)
         for host_id in order:
             site.clock.pass_ms(pace_ms)
             site.attest(Level.UNTRUSTED, [host_id])
             site.enforce()
-        assert len(site.out) <= 2
+        for _ in range(100):
+            site.clock.pass_ms(10_000)
+            site.enforce()
+        assert site.out == set()
         texts = [notice.text for notice in site.state.outbox.take() if notice.event]
-        assert any("Many hosts" in text and "guard release" in text for text in texts)
+        of_site = [text for text in texts if "Many hosts of several clusters" in text]
+        assert len(of_site) == 1
+        assert "guard release" in of_site[0]
 
     def test_random_mass_failures_take_out_no_more_than_the_limits(self) -> None:
         """Hosts fail at their own times, the broker restarts, and nobody decides anything."""

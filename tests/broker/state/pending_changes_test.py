@@ -67,6 +67,13 @@ def test_plans_that_were_begun_are_due_again_after_the_next_change(changes: Pend
     assert (changes.are_plans_due(), changes.is_trust_lost()) == (True, False)
 
 
+def test_plans_are_begun_of_the_pools_that_lost_trust(changes: PendingChanges) -> None:
+    changes.touch(pools=["p1"])
+    changes.touch(worse=True, pools=["p2"])
+    assert changes.begin_plans() == {"p2"}
+    assert changes.begin_plans() == NOTHING
+
+
 def test_a_vm_that_needs_trust_now_makes_its_snapshot_urgent(changes: PendingChanges) -> None:
     changes.touch(pools=["p1"], too_free=True)
     assert changes.old_snapshots() == ({"p1"}, NOTHING)

@@ -4,12 +4,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from pathlib import Path
+from typing import Optional
 
 import pytest
 
 from ovirt_tcp_plugin import errors
+from ovirt_tcp_plugin.broker.metrics import Metrics
+from ovirt_tcp_plugin.broker.state.wall_plan import WallPlan
+from ovirt_tcp_plugin.broker.state.walls import Walls
+from ovirt_tcp_plugin.broker.workers.calls import Calls
+from ovirt_tcp_plugin.broker.workers.wall_builder import WallBuilder
+from tests.broker.state.world import POOL
 from tests.broker.workers.scene import Scene
 
 
@@ -47,6 +54,35 @@ def test_before_everything_was_listed_hosts_without_a_verdict_stay_inside(scene:
 def test_a_host_leaves_service_after_wall_snapshot_and_state_show_it(scene: Scene) -> None:
     scene.world.attest(bad=["h1"])
     assert scene.step() == ["put out h1", "publish", "save", "deactivate h1", "save"]
+
+
+def test_pools_that_lost_trust_are_looked_at_before_all_others(
+    scene: Scene, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    walls = scene.world.state.walls
+    looks: list[Optional[Collection[str]]] = []
+
+    def due_plans(cluster_ids: Optional[Collection[str]] = None) -> list[WallPlan]:
+        looks.append(cluster_ids)
+        return Walls.due_plans(walls, cluster_ids)
+
+    monkeypatch.setattr(walls, "due_plans", due_plans)
+    scene.step()
+    scene.world.attest(bad=["h1"])
+    scene.step()
+    assert looks[-2:] == [{POOL}, None]
+
+
+def test_nobody_leaves_while_trust_is_lost_in_a_pool_that_has_no_plan(scene: Scene) -> None:
+    """Its wall was as it had to be when the plans were made."""
+    state = scene.world.state
+    calls = Calls()
+    builder = WallBuilder(
+        state, scene.engine, scene.contact, Metrics(), calls, scene.world.clock, lambda: None
+    )
+    scene.world.attest(bad=["h1"])
+    assert builder.build([], lambda: False) == {POOL}
+    calls.stop()
 
 
 def test_nobody_leaves_while_an_untrusted_host_cannot_be_put_out_of_the_wall(scene: Scene) -> None:

@@ -57,6 +57,11 @@ class Scene:
             lambda: self.all_known,
         )
 
+    def step(self) -> None:
+        """Do what both threads would."""
+        self.worker.step()
+        self.worker.save_step()
+
     def level(self, host_id: str) -> Level:
         """Return what filterd reads of a host."""
         content = self.snapshot.read_bytes()
@@ -71,14 +76,14 @@ def scene(tmp_path: Path) -> Scene:
 @pytest.fixture
 def written(scene: Scene) -> Scene:
     """A scene whose files show the latest change."""
-    scene.worker.step()
+    scene.step()
     scene.state_file.unlink()
     return scene
 
 
 def test_nothing_is_written_before_anything_is_known(scene: Scene) -> None:
     scene.may_begin = False
-    scene.worker.step()
+    scene.step()
     assert not scene.snapshot.exists()
     assert not scene.state_file.exists()
 
@@ -89,7 +94,7 @@ class TestBeforeTheVmsAreKnown:
         """A broker that has listed hosts since its restart, and no VMs."""
         scene.world.vms[0] = dataclasses.replace(scene.world.vms[0], marked=True)
         scene.world.look()
-        scene.worker.step()
+        scene.step()
         restarted = Scene(tmp_path, vms=0)
         restarted.all_known = False
         return restarted
@@ -102,61 +107,83 @@ class TestBeforeTheVmsAreKnown:
         self, restarted: Scene
     ) -> None:
         restarted.world.attest(bad=["h1"])
-        restarted.worker.step()
+        restarted.step()
         assert restarted.level("h1") is Level.UNTRUSTED
         assert restarted.level("h2") is Level.TRUSTED
         assert self.marks(restarted) == {"v0": True, "v1": False}
 
     def test_a_host_that_left_up_loses_it_too(self, restarted: Scene) -> None:
         restarted.world.status("h1", "non_responsive")
-        restarted.worker.step()
+        restarted.step()
         assert restarted.level("h1") is not Level.TRUSTED
 
     def test_the_file_shows_all_when_they_are(self, restarted: Scene) -> None:
         restarted.world.attest(bad=["h1"])
-        restarted.worker.step()
+        restarted.step()
         restarted.world.clock.pass_ms(SNAPSHOT_EVERY_MS)
         restarted.all_known = True
-        restarted.worker.step()
+        restarted.step()
         assert self.marks(restarted) == {}
 
     def test_an_earlier_file_that_cannot_be_read_is_replaced(self, restarted: Scene) -> None:
         restarted.snapshot.write_bytes(b"{")
         restarted.world.attest(bad=["h1"])
-        restarted.worker.step()
+        restarted.step()
         assert restarted.level("h1") is Level.UNTRUSTED
 
     def test_the_earlier_file_stays_without_news(self, restarted: Scene) -> None:
         before = restarted.snapshot.stat().st_ino
-        restarted.worker.step()
+        restarted.step()
         assert restarted.snapshot.stat().st_ino == before
 
 
 def test_lost_trust_is_written_and_saved_at_once(written: Scene) -> None:
     written.world.attest(bad=["h1"])
-    written.worker.step()
+    written.step()
     assert written.level("h1") is Level.UNTRUSTED
     assert written.state_file.exists()
 
 
-def test_new_trust_is_written_once_a_second(written: Scene) -> None:
+def test_lost_trust_is_written_while_the_state_is_being_saved(
+    written: Scene, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """That takes long where there are many hosts, or the disk is slow."""
+    saving = threading.Event()
+    written_first = threading.Event()
+
+    def save_slowly(self: StateFile, state: BrokerState) -> None:
+        saving.set()
+        written_first.wait(5)
+
+    monkeypatch.setattr(StateFile, "save", save_slowly)
     written.world.attest(bad=["h1"])
-    written.worker.step()
-    written.world.clock.pass_ms(SNAPSHOT_EVERY_MS - 1)
-    written.world.attest(good=["h1"])
+    saver = threading.Thread(target=written.worker.save_step)
+    saver.start()
+    assert saving.wait(5)
     written.worker.step()
     assert written.level("h1") is Level.UNTRUSTED
+    written_first.set()
+    saver.join()
+
+
+def test_new_trust_is_written_once_a_second(written: Scene) -> None:
+    written.world.attest(bad=["h1"])
+    written.step()
+    written.world.clock.pass_ms(SNAPSHOT_EVERY_MS - 1)
+    written.world.attest(good=["h1"])
+    written.step()
+    assert written.level("h1") is Level.UNTRUSTED
     written.world.clock.pass_ms(1)
-    written.worker.step()
+    written.step()
     assert written.level("h1") is Level.TRUSTED
 
 
 def test_renewed_verdicts_are_saved_every_ten_seconds(written: Scene) -> None:
     written.world.attest(good=written.world.ids())
-    written.worker.step()
+    written.step()
     assert not written.state_file.exists()
     written.world.clock.pass_ms(SAVE_EVERY_MS)
-    written.worker.step()
+    written.step()
     assert written.state_file.exists()
 
 
@@ -170,10 +197,10 @@ def test_a_disk_that_is_full_stops_nothing_and_is_tried_again(
     with monkeypatch.context() as full:
         full.setattr(SnapshotWriter, "write", fail)
         full.setattr(StateFile, "save", fail)
-        written.worker.step()
+        written.step()
     assert written.level("h1") is Level.TRUSTED
     written.world.clock.pass_ms(1)
-    written.worker.step()
+    written.step()
     assert written.level("h1") is Level.UNTRUSTED, "lost trust does not wait"
 
 
@@ -187,7 +214,7 @@ def test_a_snapshot_that_cannot_be_written_is_logged_once(
     with monkeypatch.context() as full:
         full.setattr(SnapshotWriter, "write", fail)
         for _ in range(5):
-            written.worker.step()
+            written.step()
     assert caplog.text.count("snapshot not written") == 1
 
 

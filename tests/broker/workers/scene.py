@@ -10,6 +10,7 @@ from pathlib import Path
 from ovirt_tcp_plugin import errors
 from ovirt_tcp_plugin.broker.metrics import Metrics
 from ovirt_tcp_plugin.broker.store.end_requests import EndRequests
+from ovirt_tcp_plugin.broker.workers.contact import EngineContact
 from ovirt_tcp_plugin.broker.workers.enforce import ENFORCE_EVERY_MS, EnforcementWorker
 from ovirt_tcp_plugin.placement.inventory import Group
 from tests.broker.state.world import World
@@ -107,12 +108,14 @@ class Scene:
         self.world.attest(good=self.world.ids())
         self.world.build()
         self.engine = FakeEngine(self.calls)
+        self.contact = EngineContact(self.engine, self.world.clock, 1_000)
         self.in_charge = True
         self.all_known = True
         self.listings_requested = 0
         self.worker = EnforcementWorker(
             self.world.state,
             self.engine,
+            self.contact,
             EndRequests(directory),
             FakePublisher(self.calls),
             Metrics(),

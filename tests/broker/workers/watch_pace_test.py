@@ -48,13 +48,14 @@ class Watch:
             hosts_known=lambda: False,
             all_known=lambda: False,
         )
+        engine = Engine(engine_access(site.options.engine))
         self.worker = WatchWorker(
             OPTIONS,
             state,
-            Engine(engine_access(site.options.engine)),
+            engine,
             StateFile(site.options.state.directory),
             reactions,
-            EngineContact(self.clock, 5000),
+            EngineContact(engine, self.clock, 5000),
             FilterReports(state, self.clock, site.options.engine.start_file),
             self.clock,
         )

@@ -14,9 +14,12 @@ import pytest
 from cryptography.hazmat.primitives import hashes
 
 from ovirt_tcp_plugin.messages import components, eventlog, evidence, reference_values, tpm2
+from ovirt_tcp_plugin.messages.reference_values import ReferenceSet, Value
 from ovirt_tcp_plugin.messages.result import Level
 from ovirt_tcp_plugin.verifier.appraisal.appraise import Appraised, Discarded
 from ovirt_tcp_plugin.verifier.appraisal.counters import BootCounters
+from ovirt_tcp_plugin.verifier.appraisal.reappraise import reappraise
+from ovirt_tcp_plugin.verifier.appraisal.reference_match import Criteria
 from tests.verifier.appraisal.judging import (
     NOW,
     OTHER_BOOT_ID,
@@ -28,6 +31,7 @@ from tests.verifier.appraisal.judging import (
 )
 from tests.verifier.software_tpm import (
     BOOT_ID,
+    REQUIRED,
     SoftwareTpm,
     firmware_events,
     launch_events,
@@ -303,6 +307,98 @@ class TestUntrusted:
             (8, "steps_unproven"),
             (8, "steps_unproven"),
         )
+
+
+def whole_pcrs(tpm: SoftwareTpm, *pcrs: int, name: str = "whole", **odd: bytes) -> ReferenceSet:
+    """Return a set of the values of whole PCRs, as an OAT whitelist has them."""
+    values = []
+    for pcr in pcrs:
+        digest = odd.get(f"pcr{pcr}", tpm.pcrs[pcr])
+        values.append(Value("sha256", pcr, "", digest.hex()))
+    return ReferenceSet(name).with_values(values)
+
+
+def steps_of(tpm: SoftwareTpm, *pcrs: int) -> ReferenceSet:
+    steps = components.steps(tpm.events, "sha256", pcrs)
+    return reference_values.from_boot("steps", "sha256", steps)
+
+
+class TestWholePcrsNeedNoLog:
+    """A host without a log is judged by the values of its PCRs, where the sets have them."""
+
+    @pytest.fixture(autouse=True)
+    def _no_log(self, tpm: SoftwareTpm) -> None:
+        tpm.log = None
+
+    def test_a_wrong_value_is_told_and_nothing_of_a_log(self, tpm: SoftwareTpm) -> None:
+        good = [whole_pcrs(tpm, 17, 18, pcr18=bytes(32))]
+        assert_untrusted(judge(tpm, good=good), (8, "pcr_differs"))
+
+    def test_a_pcr_without_a_value_is_told_and_nothing_of_a_log(self, tpm: SoftwareTpm) -> None:
+        reported = tpm.report(issue(), {"sha256": (17,)})
+        assert_untrusted(
+            judge(tpm, reported, good=[whole_pcrs(tpm, 17, 18)]),
+            (9, "selection_differs"),
+            (6, "pcr_not_quoted"),
+            (8, "pcr_unproven"),
+        )
+
+    def test_only_pcrs_that_are_compared_by_steps_have_unproven_steps(
+        self, tpm: SoftwareTpm
+    ) -> None:
+        good = [whole_pcrs(tpm, 17), steps_of(tpm, 18)]
+        outcome = assert_untrusted(judge(tpm, good=good), (7, "log_missing"), (8, "steps_unproven"))
+        assert "PCR 18" in outcome.findings[1].text
+
+    def test_a_wrong_value_beside_steps_that_need_a_log(self, tpm: SoftwareTpm) -> None:
+        good = [whole_pcrs(tpm, 17, pcr17=bytes(32)), steps_of(tpm, 18)]
+        assert_untrusted(
+            judge(tpm, good=good), (7, "log_missing"), (8, "pcr_differs"), (8, "steps_unproven")
+        )
+
+    def test_a_pcr_that_no_set_speaks_of_needs_a_log(self, tpm: SoftwareTpm) -> None:
+        assert_untrusted(
+            judge(tpm, good=[whole_pcrs(tpm, 17)]), (7, "log_missing"), (8, "no_reference_values")
+        )
+
+    def test_without_a_launch_its_log_is_missed(self, tpm: SoftwareTpm) -> None:
+        good = [whole_pcrs(tpm, 17, 18)]
+        for pcr in (17, 18):
+            tpm.pcrs[pcr] = b"\xff" * 32
+        assert_untrusted(
+            judge(tpm, good=good), (8, "no_launch"), (8, "no_launch"), (7, "log_missing")
+        )
+
+    def test_another_boots_log_still_tells_against_a_host(self, tpm: SoftwareTpm) -> None:
+        tpm.log = eventlog.encode(launch_events(kernel=b"another"), ["sha256"])
+        assert_untrusted(judge(tpm, good=[whole_pcrs(tpm, 17, 18)]), (7, "log_differs"))
+
+    def test_values_that_match_are_trusted(self, tpm: SoftwareTpm) -> None:
+        outcome = judge(tpm, good=[whole_pcrs(tpm, 17, 18)])
+        assert isinstance(outcome, Appraised)
+        assert (outcome.level, outcome.findings) == (Level.TRUSTED, ())
+
+    def test_one_of_several_sets_that_knows_the_values_is_enough(self, tpm: SoftwareTpm) -> None:
+        outcome = judge(tpm, good=[steps_of(tpm, 17, 18), whole_pcrs(tpm, 17, 18)])
+        assert isinstance(outcome, Appraised)
+        assert outcome.level is Level.TRUSTED
+
+    def test_values_that_are_added_later_count_at_once(self, tpm: SoftwareTpm) -> None:
+        outcome = judge(tpm, good=[steps_of(tpm, 17, 18)])
+        assert isinstance(outcome, Appraised)
+        later = Criteria("sha256", [steps_of(tpm, 17, 18), whole_pcrs(tpm, 17, 18)])
+        again = reappraise("host-1", outcome.findings, outcome.measured, REQUIRED, later)
+        assert again.level is Level.TRUSTED
+
+    def test_steps_that_are_added_later_in_their_place_count_at_once(
+        self, tpm: SoftwareTpm
+    ) -> None:
+        outcome = judge(tpm, good=[whole_pcrs(tpm, 17, 18)])
+        assert isinstance(outcome, Appraised)
+        later = Criteria("sha256", [steps_of(tpm, 17, 18)])
+        again = reappraise("host-1", outcome.findings, outcome.measured, REQUIRED, later)
+        assert again.level is Level.UNTRUSTED
+        assert {finding.code for finding in again.findings} == {"steps_unproven"}
 
 
 class TestUnknown:

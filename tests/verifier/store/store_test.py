@@ -52,6 +52,8 @@ from tests.verifier.enrolled import enrol, good_boot
 from tests.verifier.postgresql import PostgreSql
 from tests.verifier.software_tpm import BOOT_ID, SoftwareTpm
 
+pytestmark = pytest.mark.each_database
+
 ROOT = Path(__file__).parents[3]
 BOOT = BootCounters(BOOT_ID, 1, 2, 3)
 CLOCK_ID = "00000000-0000-0000-0000-000000000001"

@@ -41,6 +41,8 @@ from ovirt_tcp_plugin.verifier.store import (
 from ovirt_tcp_plugin.verifier.store.database import Database, load_backup
 from ovirt_tcp_plugin.verifier.store.transfer import Rows
 
+pytestmark = pytest.mark.each_database
+
 RELEASED = Path(__file__).parent / "released"
 REVISIONS = sorted(path.stem for path in RELEASED.glob("*.json"))
 
@@ -112,11 +114,11 @@ def test_every_revision_has_its_data_here() -> None:
 
 @pytest.mark.parametrize("revision", REVISIONS)
 def test_a_database_of_each_revision_is_upgraded_with_its_data(
-    database_url: str, tmp_path: Path, revision: str
+    empty_database_url: str, tmp_path: Path, revision: str
 ) -> None:
-    make_as_released(database_url, revision)
+    make_as_released(empty_database_url, revision)
     content = released(revision)
-    database = Database(database_url)
+    database = Database(empty_database_url)
     check(database, authority_of(tmp_path, content), content)
     digest = content["tables"]["hosts"][0]["certificate_digest"]
     database.transact(lambda c: hosts.see(c, digest, 77))

@@ -8,6 +8,7 @@ from collections.abc import Collection
 from typing import ClassVar, Optional
 
 from ovirt_tcp_plugin.messages import eventlog
+from ovirt_tcp_plugin.verifier.appraisal.logs import passed_over
 from ovirt_tcp_plugin.verifier.appraisal.logs.tcg import TcgEvents, TcgLog
 
 
@@ -24,4 +25,5 @@ class FirmwareLog(TcgLog):
         """As in `MeasurementLog`."""
         if untrusted is None:
             return TcgEvents(())
-        return TcgEvents(eventlog.parse(untrusted, pcrs=pcrs))
+        log = eventlog.read(untrusted, pcrs=pcrs)
+        return TcgEvents(log.events, passed_over.notes(self.kind, log.passed_over))

@@ -33,6 +33,10 @@ class ReplayedLog(NamedTuple):
 class ParsedLog(Protocol):
     """The entries of one log: the host's own story until it replays to what the TPM signed."""
 
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What was passed over because no judged PCR needs it: a sentence each."""
+
     def recorded(self, bank: str) -> Set[int]:
         """Return the PCRs that the log records something of in this bank."""
 

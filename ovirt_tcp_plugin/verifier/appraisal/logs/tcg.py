@@ -5,24 +5,29 @@
 from __future__ import annotations
 
 import dataclasses
-import hmac
 from collections.abc import Collection, Mapping, Sequence, Set
 from typing import Optional
 
-from ovirt_tcp_plugin.messages import components, eventlog
+from ovirt_tcp_plugin.messages import components, eventlog, evidence
 from ovirt_tcp_plugin.messages.components import Step
 from ovirt_tcp_plugin.messages.findings import FindingCode
 from ovirt_tcp_plugin.messages.result import Finding
 from ovirt_tcp_plugin.verifier.appraisal import ordered_steps
+from ovirt_tcp_plugin.verifier.appraisal.logs import boot_phases
 from ovirt_tcp_plugin.verifier.appraisal.logs.measurement_log import ReplayedLog
 from ovirt_tcp_plugin.verifier.appraisal.reference_part import Difference, ReferencePart
 
 
 @dataclasses.dataclass(frozen=True)
 class TcgEvents:
-    """The events of a log that extended the PCRs in question."""
+    """The events of a log that extended the PCRs in question.
+
+    Attributes:
+        notes: as in `ParsedLog`.
+    """
 
     events: Sequence[eventlog.Event]
+    notes: tuple[str, ...] = ()
 
     def recorded(self, bank: str) -> Set[int]:
         """As in `ParsedLog`."""
@@ -38,7 +43,7 @@ class TcgEvents:
         for pcr, value in quoted.items():
             if pcr in eventlog.DRTM_PCRS and pcr in recorded and not launched:
                 unproven[pcr] = _without_launch(pcr, value)
-            elif hmac.compare_digest(replayed[pcr], value):
+            elif boot_phases.leads_to(pcr, bank, replayed[pcr], value):
                 proven.append(pcr)
             elif pcr in recorded:
                 unproven[pcr] = differs(pcr, replayed[pcr], value)
@@ -59,9 +64,42 @@ class TcgLog:
 
 def missing(pcrs: Collection[int], bank: str) -> Finding:
     """Return the finding that no log records these PCRs."""
+    return FindingCode.LOG_MISSING.finding(_untold(pcrs, bank))
+
+
+def absent(
+    kind: str, pcrs: Collection[int], bank: str, absence: Optional[evidence.Absence]
+) -> Finding:
+    """Return the finding that the host sent no log of the kind that tells of these PCRs.
+
+    Args:
+        absence: why, as the host says; None if it does not.
+    """
+    code = FindingCode.LOG_MISSING
+    if kind == "firmware":
+        code = FindingCode.FIRMWARE_LOG_MISSING
+    elif absence is not None and absence.reason == evidence.LOCKED_DOWN:
+        code = FindingCode.LOG_LOCKED_DOWN
+    note = f"; the host says: {absence.note}" if absence is not None else ""
+    return code.finding(_untold(pcrs, bank) + note)
+
+
+def _untold(pcrs: Collection[int], bank: str) -> str:
     listed = ", ".join(str(pcr) for pcr in pcrs)
-    return FindingCode.LOG_MISSING.finding(
-        f"no event log tells in bank {bank} how PCR {listed} came about"
+    return f"no event log tells in bank {bank} how PCR {listed} came about"
+
+
+def oversized(reason: str, kind: str = "") -> Finding:
+    """Return the finding that an event log is too long to be read.
+
+    Args:
+        reason: how long it is, a clause.
+        kind: of the log, empty if its bytes do not tell.
+    """
+    name = {"txt": "of the launch ", "firmware": "of the firmware "}.get(kind, "")
+    return FindingCode.LOG_OVERSIZED.finding(
+        f"the event log {name}is too long to be read: {reason}; all logs of a boot together may "
+        f"have {evidence.MAX_LOG_SIZE} bytes"
     )
 
 

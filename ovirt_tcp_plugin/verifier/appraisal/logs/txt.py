@@ -8,6 +8,7 @@ from collections.abc import Collection
 from typing import ClassVar, Optional
 
 from ovirt_tcp_plugin.messages import eventlog
+from ovirt_tcp_plugin.verifier.appraisal.logs import passed_over
 from ovirt_tcp_plugin.verifier.appraisal.logs.tcg import TcgEvents, TcgLog
 
 
@@ -24,4 +25,5 @@ class TxtLog(TcgLog):
         """As in `MeasurementLog`. What a launch was, the events of all its PCRs tell together."""
         if untrusted is None:
             return TcgEvents(())
-        return TcgEvents(eventlog.parse(untrusted, padded=True, pcrs=eventlog.DRTM_PCRS))
+        log = eventlog.read(untrusted, padded=True, pcrs=eventlog.DRTM_PCRS)
+        return TcgEvents(log.events, passed_over.notes(self.kind, log.passed_over))
