@@ -21,6 +21,8 @@ SPREAD := --numprocesses auto --maxprocesses 4 --dist loadfile --no-loadscope-re
 
 RPM_PACKAGES := rpm
 
+SITE_PACKAGES := systemd-container curl
+
 HOSTS ?= 6
 
 VERSION := $(shell sed -n 's/^version = //p' setup.cfg)
@@ -34,6 +36,7 @@ help:
 	@echo "make bench  figures beside their bars, into build/bench.json (BENCH=name for one)"
 	@echo "make soak   long campaigns (SEED=number for those of an earlier run)"
 	@echo "make fuzz   every parser, guided by coverage (FUZZ_SECONDS=60 each; TARGETS='quote xmlrpc' for these)"
+	@echo "make test-site  the packages and units on a booted container with a real systemd (needs root)"
 	@echo "make rpm    packages for EL9 into build/rpm (for the Python of this machine, unless built on EL9)"
 	@echo "make clean  remove build/"
 
@@ -73,6 +76,11 @@ rpm: setup
 		--load packaging/rpm/debian.macros --define '__python3 $(CURDIR)/$(BIN)/python' \
 		--define '_topdir $(CURDIR)/build/rpm' build/rpm/packaging/rpm/ovirt-tcp.spec
 	cd build/rpm && sha256sum $$(find RPMS SRPMS -name '*.rpm' | sort) > SHA256SUMS && cat SHA256SUMS
+
+# The units for real: starts, kills, a late database, wrong modes, enrolment as root. Two minutes.
+test-site: rpm
+	$(call install,$(SITE_PACKAGES))
+	$(BIN)/python -m tests.site.run
 
 fuzz: setup build/.installed-fuzz
 	$(BIN)/python -m tests.fuzz.run $(TARGETS)
