@@ -26,4 +26,7 @@ class StopFlag:
 
     def pause(self, seconds: float) -> None:
         """Wait, at most until the flag is set."""
-        select.select([self._reader], [], [], seconds)
+        # Not `select`, which takes no descriptor beyond the first 1,024.
+        poll = select.poll()
+        poll.register(self._reader, select.POLLIN)
+        poll.poll(1000 * seconds)

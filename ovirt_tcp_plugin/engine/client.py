@@ -95,14 +95,11 @@ class Engine:
         return self._call("list policy units", read_units)
 
     def answers(self) -> bool:
-        """Return whether the engine answers: what fails while it does fails for itself."""
-        try:
-            self.last_event_id()
-        except errors.RequestFailed:
-            return True
-        except errors.Error:
-            return False
-        return True
+        """Return whether the engine answers: what fails while it does fails for itself.
+
+        It is asked for two things, since one of them may be what fails.
+        """
+        return _succeeds(self.last_event_id) or _succeeds(self.user_id)
 
     def deactivate(self, host_id: str, reason: str) -> None:
         """Ask for maintenance; it is reached later."""
@@ -348,6 +345,17 @@ class Engine:
 
 
 _ENFORCING = types.AffinityRule(enabled=True, enforcing=True, positive=True)
+
+
+def _succeeds(question: Callable[[], object]) -> bool:
+    """Return whether the engine gives any answer."""
+    try:
+        question()
+    except errors.RequestFailed:
+        return True
+    except errors.Error:
+        return False
+    return True
 
 
 def read_clusters(system: Any) -> tuple[Cluster, ...]:

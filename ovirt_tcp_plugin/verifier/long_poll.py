@@ -60,7 +60,9 @@ class LongPoll:
         self.challenge_due = False
         # When it is challenged though nobody asks.
         self.refresh_ms = NEVER_MS
-        self.last_issue_ms = -MIN_CHALLENGE_INTERVAL_MS
+        # By whether it went to where the host's evidence comes from: whoever polls elsewhere, with
+        # a stolen certificate, puts nobody off there.
+        self._last_issue_ms = {True: -MIN_CHALLENGE_INTERVAL_MS, False: -MIN_CHALLENGE_INTERVAL_MS}
         self.waiters: list[_Waiter] = []
         self._pollers: dict[str, Poller] = {}
         self._wake = asyncio.Event()
@@ -126,7 +128,8 @@ class LongPoll:
 
         By its own wish, or because the host's evidence is wanted; then where that comes from.
         """
-        ready_ms = max(self.last_issue_ms + MIN_CHALLENGE_INTERVAL_MS, poller.not_before_ms)
+        last_issue_ms = self._last_issue_ms[poller.is_home]
+        ready_ms = max(last_issue_ms + MIN_CHALLENGE_INTERVAL_MS, poller.not_before_ms)
         if poller.wants_challenge:
             return ready_ms
         if self._home_listens and not poller.is_home:
@@ -137,7 +140,7 @@ class LongPoll:
 
     def _take(self, poller: Poller, now_ms: int) -> None:
         poller.wants_challenge = False
-        self.last_issue_ms = now_ms
+        self._last_issue_ms[poller.is_home] = now_ms
         if poller.is_home or not self._home_listens:
             self.challenge_due = False
             self.refresh_ms = NEVER_MS

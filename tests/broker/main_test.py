@@ -26,6 +26,7 @@ def options(tmp_path: Path) -> dict[str, Any]:
     """Return a configuration whose engine and attestation server do not answer."""
     for name in ("engine.password", "verifier.token"):
         (tmp_path / name).write_text("secret", encoding="ascii")
+        (tmp_path / name).chmod(0o600)
     (tmp_path / "ca.pem").write_text("", encoding="ascii")
     return {
         "engine": {

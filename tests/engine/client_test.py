@@ -217,7 +217,9 @@ class TestReading:
     ) -> None:
         simulator.faults.answers = [AnswerFault(faults.BROKEN, "GET", "api/events", 100)]
         assert engine.answers()
-        simulator.faults.answers = [AnswerFault(faults.HTML, "GET", "api/events", 100)]
+        simulator.faults.answers = [AnswerFault(faults.GARBAGE, "GET", "api/events", 100)]
+        assert engine.answers()
+        simulator.faults.answers = [AnswerFault(faults.HTML, "GET", ".*", 100)]
         assert not engine.answers()
 
     def test_without_next_runs_a_listing_asks_for_no_single_vm(

@@ -219,7 +219,7 @@ class Guards:
         if number > self._rule.pool_limit(sizes[cluster_id]):  # 4
             guard.trip()
             return Trip.POOL
-        if stayed_up:  # 5
+        if stayed_up and self._rule.series_ms:  # 5
             guard.waiting[host_id] = now_ms + self._rule.series_ms
         return None
 

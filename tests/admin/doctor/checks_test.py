@@ -27,6 +27,7 @@ ELSEWHERE = {
     "servers",
     "records",
     "clocks",
+    "lockdown",
     "quarantine",
     "guard",
     "secrets",

@@ -318,7 +318,7 @@ class TestBroker:
         look = installation.look(cli={"broker": {"url": "http://127.0.0.1:1"}})
         assert look.bad == {"broker_silent": "FAIL", "not_checked": "not checked"}
         unmade = [one["check"] for one in look.found if one["state"] == "not checked"]
-        assert unmade == ["charge", "wall_hosts", "hosts", "quarantine", "guard"]
+        assert unmade == ["charge", "wall_hosts", "hosts", "lockdown", "quarantine", "guard"]
 
     def test_a_token_that_it_does_not_take(
         self, installation: Installation, tmp_path: Path
