@@ -66,12 +66,18 @@ class Watch:
 
     def _listen(self) -> None:
         start = EngineSimulator.start
+        stop = EngineSimulator.stop
         wait = ovirtsdk4.Connection.wait
         watch = self
 
         def started(engine: EngineSimulator) -> None:
             start(engine)
             watch._engines[urllib.parse.urlsplit(engine.url).netloc] = engine
+
+        def stopped(engine: EngineSimulator) -> None:
+            # Somebody else may have its port next.
+            watch._engines.pop(urllib.parse.urlsplit(engine.url).netloc, None)
+            stop(engine)
 
         def waited(connection: Any, context: Any, failed_auth: bool = False) -> Any:
             response = wait(connection, context, failed_auth)
@@ -80,6 +86,7 @@ class Watch:
             return response
 
         EngineSimulator.start = started  # type: ignore[method-assign]
+        EngineSimulator.stop = stopped  # type: ignore[method-assign]
         ovirtsdk4.Connection.wait = waited
 
 
