@@ -103,7 +103,7 @@ class TestUntrusted:
         until(lambda: site.statuses()["h1"] == "maintenance")
         assert seen == [(False, False)]
         assert "pcr_differs" in site.host("h1").status_detail
-        assert site.told("Host h1 is untrusted (pcr_differs): PCR 17 is not the known one")
+        until(lambda: site.told("Host h1 is untrusted (pcr_differs): PCR 17 is not the known one"))
         assert {vm.host for vm in site.engine.model.vms.values()}.isdisjoint({site.host("h1").id})
         site.source.levels["h1.lab"] = Level.TRUSTED
         until(lambda: site.statuses()["h1"] == "up")

@@ -23,6 +23,9 @@ from tests.broker.site import EVERYBODY, Site, until
 ROUNDS = soak.part(200, 6)
 FOR_EVER = 1_000_000
 
+# What goes wrong is asked for again and again, on a machine that other tests keep busy.
+WITHIN_S = 30
+
 
 class Campaign:
     """A pool that is watched, and another one with bad objects."""
@@ -42,7 +45,10 @@ class Campaign:
         self._add_host("good-host")
         site.source.levels["bad-host.lab"] = Level.UNTRUSTED
         site.start()
-        until(lambda: site.trusted_in_snapshot() == EVERYBODY and len(self._tables.groups) == 2)
+        until(
+            lambda: site.trusted_in_snapshot() == EVERYBODY and len(self._tables.groups) == 2,
+            WITHIN_S,
+        )
 
     def _add_host(self, name: str) -> model.SimulatedHost:
         host = model.SimulatedHost(model.new_id(), name, f"{name}.lab", self._other.id)
@@ -118,11 +124,11 @@ class Campaign:
         with self._tables.lock:
             host.status = "non_operational"
             self._tables.log(audit_log.HOST_LACKS_FEATURES, f"{name} left Up", host=host.id)
-        until(lambda: name not in self._site.trusted_in_snapshot())
-        until(lambda: name not in self._site.inside())
+        until(lambda: name not in self._site.trusted_in_snapshot(), WITHIN_S)
+        until(lambda: name not in self._site.inside(), WITHIN_S)
         host.status = "up"
-        until(lambda: self._site.inside() == EVERYBODY)
-        until(lambda: self._site.trusted_in_snapshot() == EVERYBODY)
+        until(lambda: self._site.inside() == EVERYBODY, WITHIN_S)
+        until(lambda: self._site.trusted_in_snapshot() == EVERYBODY, WITHIN_S)
 
     def _vm_is_marked(self) -> None:
         vm = next(vm for vm in self._tables.vms.values() if vm.name == "vm1")
@@ -130,8 +136,8 @@ class Campaign:
             vm.custom_properties = {MARK_PROPERTY: mark}
             self._tables.log(audit_log.VM_UPDATED, "VM vm1 was updated.", vm=vm.id)
             wanted = mark == "true"
-            until(lambda wanted=wanted: self._site.snapshot().vms.get(vm.id) is wanted)
-            until(lambda wanted=wanted: self._is_behind_wall(vm.id) is wanted)
+            until(lambda wanted=wanted: self._site.snapshot().vms.get(vm.id) is wanted, WITHIN_S)
+            until(lambda wanted=wanted: self._is_behind_wall(vm.id) is wanted, WITHIN_S)
 
     def _is_behind_wall(self, vm_id: str) -> bool:
         wall = self._site.wall()
@@ -139,11 +145,11 @@ class Campaign:
 
     def _listing_goes_on(self) -> None:
         before = self._site.service.observation.listing_ms()
-        until(lambda: self._site.service.observation.listing_ms() != before)
+        until(lambda: self._site.service.observation.listing_ms() != before, WITHIN_S)
 
 
 @pytest.mark.soak
-@pytest.mark.timeout(30 if not soak.WHOLE else 2400)
+@pytest.mark.timeout(120 if not soak.WHOLE else 2400)
 def test_one_bad_object_hurts_only_itself(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
     campaign = Campaign(site, soak.randomness("bad objects"))
     campaign.spoil_hook_and_records(monkeypatch)
