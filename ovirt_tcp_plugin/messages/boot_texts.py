@@ -13,8 +13,7 @@ import hashlib
 import hmac
 
 from ovirt_tcp_plugin.messages.eventlog import Event
-
-TEXTS_PCR = 8
+from ovirt_tcp_plugin.messages.firmware_pcrs import TEXTS_PCR
 
 # COMMAND_LINE_SIZE of the kernel on x86 is 2048; the path and the command's own word come on top.
 MAX_TEXT = 4096

@@ -9,14 +9,12 @@ from __future__ import annotations
 
 from collections.abc import Collection
 
+from ovirt_tcp_plugin.messages.firmware_pcrs import IMAGES_PCR, SECTIONS_PCR, TEXTS_PCR
 from ovirt_tcp_plugin.messages.reference_values import Slot
 
 _LAUNCH_PCRS = (17, 18)
-_IMAGES_PCR = 4
-_COMMANDS_PCR = 8
-_SECTIONS_PCR = 11
 # Of a boot by shim and GRUB; firmware starts a unified kernel image by itself.
-_SECOND_LOADER = (_IMAGES_PCR, "boot_loader_2")
+_SECOND_LOADER = (IMAGES_PCR, "boot_loader_2")
 
 _FIRMWARE = "firmware, Secure Boot and its keys, boot loaders and kernel"
 
@@ -26,13 +24,13 @@ def sentences(slots: Collection[Slot]) -> list[str]:
     pcrs = {pcr for pcr, _ in slots}
     if pcrs.intersection(_LAUNCH_PCRS):
         return ["it covers tboot, kernel, initrd and their command lines"]
-    if _COMMANDS_PCR in pcrs:
+    if TEXTS_PCR in pcrs:
         text = f"it covers {_FIRMWARE}, initrd, the kernel's command line, the owner's keys (MOK)"
         return [text, "it does not cover the root file system"]
-    if _SECTIONS_PCR in pcrs:
+    if SECTIONS_PCR in pcrs:
         text = f"it covers {_FIRMWARE}, and initrd, command line and add-ons of the unified image"
         return [text, "it does not cover the root file system"]
-    if _IMAGES_PCR in pcrs:
+    if IMAGES_PCR in pcrs:
         return [f"it covers {_FIRMWARE}", _left_out(slots)]
     return []
 

@@ -17,6 +17,7 @@ from collections.abc import Mapping
 
 from ovirt_tcp_plugin import errors
 from ovirt_tcp_plugin.messages.eventlog import HASH_START, MLE_HASH, Event
+from ovirt_tcp_plugin.messages.firmware_pcrs import FILES_PCR
 from ovirt_tcp_plugin.messages.tpm_reader import TpmReader
 
 TAGGED = 0x00000006
@@ -115,8 +116,6 @@ _STEPS: Mapping[bytes, str] = {
     b"module_cmdline": "module_command_line",
     b"Kernel command line": "kernel_command_line",
 }
-# PCR of the files that GRUB reads.
-_FILES_PCR = 9
 # Of a tagged event: its number, the size of its data.
 _TAG = struct.Struct("<II")
 _TAGS: Mapping[int, str] = {
@@ -166,7 +165,7 @@ def _step_word(event: Event) -> str:
     for beginning, word in _STEPS.items():
         if event.data.startswith(beginning):
             return word
-    return "boot_file" if event.pcr == _FILES_PCR else "boot_step"
+    return "boot_file" if event.pcr == FILES_PCR else "boot_step"
 
 
 def _tag_word(data: bytes) -> str:

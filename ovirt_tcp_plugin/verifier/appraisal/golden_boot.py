@@ -13,13 +13,11 @@ from collections.abc import Collection, Iterator, Sequence
 from typing import Optional
 
 from ovirt_tcp_plugin.messages import reference_values
-from ovirt_tcp_plugin.messages.boot_texts import TEXTS_PCR
 from ovirt_tcp_plugin.messages.components import Step
+from ovirt_tcp_plugin.messages.firmware_pcrs import FILES_PCR, SECTIONS_PCR, TEXTS_PCR
 from ovirt_tcp_plugin.messages.reference_values import ReferenceSet, Value
 from ovirt_tcp_plugin.verifier.appraisal import grub_commands, grub_files
 from ovirt_tcp_plugin.verifier.appraisal.grub_commands import Commands
-from ovirt_tcp_plugin.verifier.appraisal.grub_files import FILES_PCR
-from ovirt_tcp_plugin.verifier.appraisal.kernel_cover import SECTIONS_PCR
 from ovirt_tcp_plugin.verifier.appraisal.measured import Measured
 
 GRUB_PCRS = (TEXTS_PCR, FILES_PCR)

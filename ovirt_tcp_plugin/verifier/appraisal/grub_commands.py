@@ -17,9 +17,9 @@ import re
 from collections.abc import Collection, Sequence
 from typing import NamedTuple, Optional, Union
 
-from ovirt_tcp_plugin.messages.boot_texts import TEXTS_PCR
 from ovirt_tcp_plugin.messages.components import Step
 from ovirt_tcp_plugin.messages.findings import FindingCode
+from ovirt_tcp_plugin.messages.firmware_pcrs import TEXTS_PCR
 from ovirt_tcp_plugin.verifier.appraisal.reference_part import Difference, ReferencePart
 
 # The one slot that sets have in PCR 8.

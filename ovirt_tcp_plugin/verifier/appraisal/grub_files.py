@@ -30,10 +30,9 @@ from typing import NamedTuple, Optional
 from ovirt_tcp_plugin.messages import components
 from ovirt_tcp_plugin.messages.components import Step
 from ovirt_tcp_plugin.messages.findings import FindingCode, part_differs
+from ovirt_tcp_plugin.messages.firmware_pcrs import FILES_PCR
 from ovirt_tcp_plugin.messages.result import Finding
 from ovirt_tcp_plugin.verifier.appraisal.reference_part import Difference, ReferencePart
-
-FILES_PCR = 9
 
 # The slots that sets have in PCR 9: one for all files but these, which come in this order.
 FILE = "boot_file"

@@ -22,14 +22,10 @@ from typing import Optional
 from ovirt_tcp_plugin.messages import components, eventlog, secure_boot
 from ovirt_tcp_plugin.messages.components import Step
 from ovirt_tcp_plugin.messages.findings import FindingCode
+from ovirt_tcp_plugin.messages.firmware_pcrs import IMAGES_PCR, SECTIONS_PCR, SECURE_BOOT_PCR
 from ovirt_tcp_plugin.messages.result import Finding
 from ovirt_tcp_plugin.messages.secure_boot import State
 from ovirt_tcp_plugin.verifier.appraisal.measured import Measured
-
-IMAGES_PCR = 4
-SECURE_BOOT_PCR = 7
-# Of systemd-stub: the sections of a unified kernel image.
-SECTIONS_PCR = 11
 
 _CAUSES = {
     State.OFF: "Secure Boot is off",

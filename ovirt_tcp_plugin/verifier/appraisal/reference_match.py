@@ -14,8 +14,8 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import NamedTuple, Optional
 
 from ovirt_tcp_plugin.messages import eventlog, tpm2
-from ovirt_tcp_plugin.messages.boot_texts import TEXTS_PCR
 from ovirt_tcp_plugin.messages.findings import FindingCode
+from ovirt_tcp_plugin.messages.firmware_pcrs import TEXTS_PCR
 from ovirt_tcp_plugin.messages.reference_values import ReferenceSet
 from ovirt_tcp_plugin.messages.result import Finding
 from ovirt_tcp_plugin.verifier.appraisal import (

@@ -14,7 +14,7 @@ from __future__ import annotations
 import hashlib
 import hmac
 
-PHASES_PCR = 11
+from ovirt_tcp_plugin.messages.firmware_pcrs import SECTIONS_PCR
 
 # An initrd without systemd leaves out the first two.
 _PHASES = ("enter-initrd", "leave-initrd", "sysinit", "ready", "shutdown", "final")
@@ -24,7 +24,7 @@ def leads_to(pcr: int, bank: str, before: bytes, value: bytes) -> bool:
     """Return whether a PCR that had one value has the other, at most by phases since then."""
     if hmac.compare_digest(before, value):
         return True
-    if pcr != PHASES_PCR:
+    if pcr != SECTIONS_PCR:
         return False
     return any(_follows(bank, before, value, first_phase) for first_phase in range(len(_PHASES)))
 
