@@ -41,14 +41,10 @@ class Walls:
 
     # Plans
 
-    def plans(self) -> list[WallPlan]:
-        """Return the plan for each pool's wall, as the pool is when it is its turn."""
-        with self._lock:
-            cluster_ids = list(self._inventory.pools.by_cluster)
-        return in_turns(self._lock, cluster_ids, self._plan_now)
-
     def due_plans(self, cluster_ids: Optional[Collection[str]] = None) -> list[WallPlan]:
-        """Return those of the plans that may have steps.
+        """Return the plans for walls, but for those that are as they have to be.
+
+        Each is made as the pool is when it is its turn.
 
         Args:
             cluster_ids: of the pools to look at; None for all.
@@ -195,15 +191,8 @@ class Walls:
             if done:
                 self._news.edited(cluster_id, done)
 
-    def _plan_now(self, cluster_id: str) -> Optional[WallPlan]:
-        """Return the plan for a pool's wall, None for a pool that is gone."""
-        pool = self._inventory.pools.by_cluster.get(cluster_id)
-        if pool is None:
-            return None
-        return self._plan(pool, self._shared.clock.now_ms())
-
     def _plan_if_due(self, cluster_id: str) -> Optional[WallPlan]:
-        """Return the plan for a pool's wall, None for one that is as it has to be."""
+        """Return the plan for a pool's wall, None for one that is as it has to be, or gone."""
         pool = self._inventory.pools.by_cluster.get(cluster_id)
         if pool is None:
             return None

@@ -19,6 +19,7 @@ from ovirt_tcp_plugin.broker.state.broker_state import BrokerState
 from ovirt_tcp_plugin.broker.state.wall_plan import Edit
 from ovirt_tcp_plugin.messages.result import Level
 from ovirt_tcp_plugin.placement.inventory import Group, Host, Listing, Vm
+from tests.broker.state.full_plans import full_plans
 from tests.broker.state.world import LIFE, OPTIONS, POOL, World
 
 
@@ -170,7 +171,7 @@ class TestPlacement:
         world.attest(good=world.ids())
         world.build()
         began = time.perf_counter()
-        world.state.walls.plans()
+        full_plans(world.state.walls)
         world.state.snapshots()
         assert time.perf_counter() - began < 0.2
 
@@ -571,7 +572,7 @@ def test_a_listing_that_is_older_than_an_edit_does_not_bring_an_old_wall_back() 
     assert world.inside() == {"h0"}
     world.state.observe_listing(listing, start)
     world.attest(bad=["h0"])
-    (plan,) = world.state.walls.plans()
+    (plan,) = full_plans(world.state.walls)
     assert [(step.edit, step.subject) for step in plan.steps if step.edit is Edit.REMOVE_HOST] == [
         (Edit.REMOVE_HOST, "h0")
     ]

@@ -16,6 +16,7 @@ from ovirt_tcp_plugin.broker.state import turns
 from ovirt_tcp_plugin.broker.state.broker_state import BrokerState
 from ovirt_tcp_plugin.broker.state.turns import in_turns
 from tests.bench import locks
+from tests.broker.state.full_plans import full_plans
 from tests.broker.state.world import OPTIONS
 from tests.fake_clock import FakeClock
 
@@ -61,7 +62,7 @@ def test_what_is_gone_when_it_is_its_turn_is_left_out() -> None:
 @pytest.mark.parametrize(
     "read",
     [
-        lambda state: state.walls.plans(),
+        lambda state: full_plans(state.walls),
         lambda state: state.snapshots(),
         lambda state: state.host_states(),
         lambda state: state.pool_states(),

@@ -12,6 +12,7 @@ import pytest
 from ovirt_tcp_plugin.broker.state.retries import FAILURES_REPORTED
 from ovirt_tcp_plugin.broker.state.vm_reads import AGAIN_MS, VmRequest
 from ovirt_tcp_plugin.placement.inventory import Cluster, Group, Listing, Vm
+from tests.broker.state.full_plans import full_plans
 from tests.broker.state.world import POOL, World
 
 
@@ -439,7 +440,7 @@ class TestHosts:
         world.wall = None
         listing = dataclasses.replace(world.begin_listing(), unreadable_walls=frozenset({POOL}))
         world.end_listing(listing)
-        (plan,) = world.state.walls.plans()
+        (plan,) = full_plans(world.state.walls)
         assert isinstance(plan.group, Group)
         assert not plan.steps
         (text,) = world.told()

@@ -9,6 +9,7 @@ import pytest
 from ovirt_tcp_plugin.broker.state.answer import Answer
 from ovirt_tcp_plugin.broker.state.verdicts import STANDING_MS
 from ovirt_tcp_plugin.messages.result import Level
+from tests.broker.state.full_plans import full_plans
 from tests.broker.state.world import LIFE, World
 
 STEP_MS = 5_000
@@ -114,7 +115,7 @@ class TestSilence:
 
 
 def edits(world: World) -> int:
-    (plan,) = world.state.walls.plans()
+    (plan,) = full_plans(world.state.walls)
     return len(plan.steps)
 
 

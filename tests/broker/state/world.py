@@ -16,6 +16,7 @@ from ovirt_tcp_plugin.broker.state.broker_state import BrokerState
 from ovirt_tcp_plugin.broker.state.wall_plan import Edit
 from ovirt_tcp_plugin.messages.result import Level
 from ovirt_tcp_plugin.placement.inventory import Cluster, Group, Host, Listing, Policy, Unit, Vm
+from tests.broker.state.full_plans import full_plans
 from tests.fake_clock import FakeClock
 
 POOL = "pool"
@@ -90,7 +91,7 @@ class World:
 
     def build(self) -> None:
         """Carry out the plan of the wall."""
-        (plan,) = self.state.walls.plans()
+        (plan,) = full_plans(self.state.walls)
         group = plan.group or Group("wall", "ovirt-tcp-wall")
         hosts, vms = set(group.host_ids), set(group.vm_ids)
         for step in plan.steps:
@@ -108,7 +109,7 @@ class World:
                 vms = set(step.vm_ids)
         self.wall = Group("wall", "ovirt-tcp-wall", frozenset(hosts), frozenset(vms))
         self.state.walls.edited(POOL, self.wall)
-        if not self.state.walls.plans()[0].steps:
+        if not full_plans(self.state.walls)[0].steps:
             self.state.walls.in_order([POOL])
 
     def inside(self) -> set[str]:

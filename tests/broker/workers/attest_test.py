@@ -19,6 +19,7 @@ from ovirt_tcp_plugin.broker.state.questions import Questions
 from ovirt_tcp_plugin.broker.workers.attest import HEAD_START_MS, AttestationWorker
 from ovirt_tcp_plugin.messages.result import Level
 from tests.broker.site import EVERYBODY, Site, until
+from tests.broker.state.full_plans import full_plans
 from tests.broker.state.world import LIFE, OPTIONS, World
 from tests.fake_clock import FakeClock
 
@@ -132,12 +133,12 @@ def test_a_wall_is_not_made_before_its_pool_was_asked_about_once(scene: Scene) -
     scene.asker.attest_in_stages()
     scene.source.down = True
     scene.asker.step()
-    (plan,) = world.state.walls.plans()
+    (plan,) = full_plans(world.state.walls)
     assert plan.steps == ()
     scene.source.go.set()
     until(scene.all_asked)
-    until(lambda: world.state.walls.plans()[0].steps)
-    (step,) = world.state.walls.plans()[0].steps
+    until(lambda: full_plans(world.state.walls)[0].steps)
+    (step,) = full_plans(world.state.walls)[0].steps
     assert (step.host_ids, step.vm_ids) == (frozenset(), {"v0", "v1"})
 
 
