@@ -82,16 +82,13 @@ def output(out: Optional[Path], owner: str) -> SecretOutput:
 
 def is_open(path: Path) -> bool:
     """Return whether others than a file's owner and group may read or change it."""
-    try:
-        return bool(path.stat().st_mode & _FORBIDDEN)
-    except OSError:
-        return False
+    return bool(_mode(path) & _FORBIDDEN)
 
 
 def warn_if_open(path: Path) -> None:
     """Log it if others may read a secret; it is used all the same, for placement rests on it."""
-    if is_open(path):
-        mode = stat.S_IMODE(path.stat().st_mode)
+    mode = _mode(path)
+    if mode & _FORBIDDEN:
         log.warning(
             "others may read the secret in path=%s mode=%04o; chmod 600 %s, and make a new secret "
             "if somebody may have read it",
@@ -99,6 +96,14 @@ def warn_if_open(path: Path) -> None:
             mode,
             path,
         )
+
+
+def _mode(path: Path) -> int:
+    """Return the permissions of a file, none for one that cannot be looked at."""
+    try:
+        return stat.S_IMODE(path.stat().st_mode)
+    except OSError:
+        return 0
 
 
 def _write(path: Path, secret: str, owner: str) -> None:

@@ -14,7 +14,7 @@ from ovirt_tcp_plugin import errors
 from ovirt_tcp_plugin.attester import measure
 from ovirt_tcp_plugin.attester.agent_state import AgentState
 from ovirt_tcp_plugin.attester.settings import load_settings
-from ovirt_tcp_plugin.messages import evidence, json_fields
+from ovirt_tcp_plugin.messages import json_fields
 from ovirt_tcp_plugin.messages.findings import next_step
 from ovirt_tcp_plugin.messages.result import Level
 
@@ -35,8 +35,8 @@ def status(config_dir: Path) -> None:
         _show_result(kept, sources)
     if kept.get("error"):
         click.echo(f"the last try failed: {kept['error']}")
-    handed_over = measure.read_logs(sources, evidence.MAX_LOG_SIZE)
-    for absence in measure.read_absences(sources, handed_over.logs).values():
+    handed_over = [kind for kind, path in sources.logs.items() if path.exists()]
+    for absence in measure.read_absences(sources, handed_over).values():
         click.echo(absence.note)
 
 

@@ -24,6 +24,10 @@ class _LatestBirth:
     born_ms: int
     latest_ms: int
 
+    def is_of(self, result: Result) -> bool:
+        """Return whether it is the birth of this result."""
+        return (self.clock_id, self.born_ms) == (result.clock_id, result.born_ms)
+
 
 class ResultAges:
     """The ages of all results."""
@@ -76,18 +80,16 @@ class ResultAges:
         if result.clock_id in (self._clock.boot_id, results.VOID):
             return True
         now_ms = self._clock.now_ms()
-        fresh = _LatestBirth(result.clock_id, result.born_ms, now_ms)
-        seen = self._sightings.get(host_name, fresh)
-        if (seen.clock_id, seen.born_ms) != (fresh.clock_id, fresh.born_ms):
-            seen = fresh
-        self._sightings[host_name] = seen
-        return now_ms - seen.latest_ms > lifetime_ms
+        sighting = self._sightings.get(host_name)
+        if sighting is None or not sighting.is_of(result):
+            sighting = _LatestBirth(result.clock_id, result.born_ms, now_ms)
+            self._sightings[host_name] = sighting
+        return now_ms - sighting.latest_ms > lifetime_ms
 
     def _birth_ms(self, host_name: str, result: Result) -> Optional[int]:
         if result.clock_id == self._clock.boot_id:
             return result.born_ms
         birth = self._births.get(host_name)
-        if birth is None:
+        if birth is None or not birth.is_of(result):
             return None
-        same_result = (birth.clock_id, birth.born_ms) == (result.clock_id, result.born_ms)
-        return birth.latest_ms if same_result else None
+        return birth.latest_ms

@@ -81,13 +81,13 @@ def explain(config_dir: Path, host: str, as_json: bool) -> None:
     if _is_stranger(result):
         name = _verifier_name(config_dir, host)
         result = _result(config_dir, name) if name else result
+    boot = _boot(config_dir, result)
     if as_json:
         findings_with_steps = [_with_next_step(item) for item in result["findings"]]
-        boot = _boot(config_dir, result)
         print_json({**result, "findings": findings_with_steps, "boot": boot})
     else:
         _print_result(result)
-        _print_boot(_boot(config_dir, result))
+        _print_boot(boot)
         _print_endorsement(config_dir, result["host_name"])
     if _is_stranger(result):
         click.echo("`ovirt-tcp hosts` lists the enrolled hosts", err=True)

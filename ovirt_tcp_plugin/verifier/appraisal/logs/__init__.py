@@ -82,9 +82,10 @@ def check(
     findings = []
     untold: set[int] = set()
     for log in KINDS:
-        if log.kind in sent.oversized and _told_by(log, required):
+        pcrs = _told_by(log, required)
+        if pcrs and log.kind in sent.oversized:
             findings.append(tcg.oversized(f"it has {sent.oversized[log.kind]} bytes", log.kind))
-            untold.update(_told_by(log, required))
+            untold.update(pcrs)
     if not findings:
         return _check_sent(sent, bank, required, values)
     told = [pcr for pcr in required if pcr not in untold]
